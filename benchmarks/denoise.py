@@ -1,0 +1,312 @@
+"""Digits after three minutes of training: ours beside the DDPM recipe of diffusers' example.
+
+    python -m benchmarks.denoise --data FOLDER [--seconds 180] [--json]
+
+FOLDER holds the 10,000 test images of MNIST (see `recipes/digits.py`): 8,000 to train, 2,000 held
+out. Measured: the Fréchet distance to held-out images in the features of a classifier that is
+trained here, and the share of samples that it takes for their class, both beside other real
+images; the distance by solver and number of calls; what `Converges` saves; what a step costs
+over the bare network call, and what the step of a diffusers pipeline costs over the same network.
+
+The peer (`pip install diffusers`; left out where it is missing) is the recipe of its unconditional
+training example: a UNet2DModel that predicts the noise, linear betas, AdamW at 1e-4 after 500
+steps of warm-up, averaged weights. It is given the classes, a size that two cores can train, and
+ten calls of its DDIM scheduler: its thousand ancestral ones would take an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ostinato.image import SOLVERS, Images, UNet, draw, hold_out, load_denoiser, save_denoiser
+from ostinato.image.recipe import RECIPE, ImageTask, shape_for
+from ostinato.loop import Condition, Converges, Loop, Reaches, Seconds, Steps
+from ostinato.train import Order, Training
+from recipes.digit_measures import Classifier, class_right, frechet, train_classifier
+from recipes.digits import HELD, read_digits, sampled
+
+try:
+    import diffusers
+except ImportError:
+    diffusers = None
+
+BATCH = 8  # samples of a network call when its overhead is measured
+STEPS = 10
+TEN = {"steps": 9, "guidance": 2.75, "guided": (1.0, 3.0)}  # one step of two calls: ten in all
+PARTS = ("ours", "ddpm", "overhead", "converges", "solvers")
+
+
+def train_ours(images: Images, seconds: float, steps: int | None) -> tuple[UNet, int]:
+    """Train our recipe for so many seconds, in which its speed is measured first, or steps."""
+    began = time.perf_counter()
+    config = replace(RECIPE, steps=steps or 1, sample_every=0)
+    process = Training(UNet(shape_for(images)), ImageTask(images), config)
+    until: Condition = Steps(config.steps)
+    if steps is None:
+        trial = Training(UNet(shape_for(images)), ImageTask(images), config)
+        trial.step()
+        one = passed(lambda: [trial.step() for _ in range(10)]) / 10
+        left = max(one, seconds - (time.perf_counter() - began))
+        config = replace(config, steps=max(1, int(left / one)))
+        process = Training(process.network, ImageTask(images), config)
+        until = Seconds(left)
+    loop = Loop(process, until=until)
+    loop.run()
+    with process.best_weights():
+        network = copy.deepcopy(process.network)
+    assert isinstance(network, UNet)
+    network.eval()
+    return network, loop.tick
+
+
+class Peer:
+    """The DDPM recipe of diffusers' example, class-conditional."""
+
+    def __init__(self) -> None:
+        self.unet: Any = diffusers.UNet2DModel(
+            sample_size=28,
+            in_channels=1,
+            out_channels=1,
+            block_out_channels=(32, 64, 64),
+            down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+            num_class_embeds=10,
+            norm_num_groups=16,
+        )
+        self.scheduler: Any = diffusers.DDPMScheduler(num_train_timesteps=1000)
+
+    def train(self, images: Images, seconds: float) -> int:
+        """Train for so many seconds; return the steps. The averaged weights stay."""
+        assert images.labels is not None
+        began = time.perf_counter()
+        clean, order = images.clean(), Order([1] * len(images), 64, 0)
+        optimiser = torch.optim.AdamW(
+            self.unet.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6
+        )
+        average: Any = diffusers.training_utils.EMAModel(
+            self.unet.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75
+        )
+        step = 0
+        while time.perf_counter() - began < seconds:
+            chosen = list(order.batch(step)[1])
+            x, noise = clean[chosen], torch.randn(len(chosen), 1, 28, 28)
+            t = torch.randint(0, 1000, (len(chosen),))
+            guess = self.unet(self.scheduler.add_noise(x, noise, t), t, images.labels[chosen])
+            F.mse_loss(guess.sample, noise).backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
+            optimiser.param_groups[0]["lr"] = 1e-4 * min(1.0, (step + 1) / 500)
+            optimiser.step()
+            optimiser.zero_grad()
+            average.step(self.unet.parameters())
+            step += 1
+        average.copy_to(self.unet.parameters())
+        self.unet.eval()
+        return step
+
+    @torch.no_grad()
+    def draw(self, labels: Tensor, steps: int) -> Tensor:
+        """Return an image of each label by so many steps of DDIM."""
+        scheduler: Any = diffusers.DDIMScheduler(num_train_timesteps=1000)
+        scheduler.set_timesteps(steps)
+        made = []
+        for some in torch.split(labels, 100):
+            x = torch.randn(len(some), 1, 28, 28)
+            for t in scheduler.timesteps:
+                x = scheduler.step(self.unet(x, t, some).sample, t, x).prev_sample
+            made.append(x.clamp(-1, 1))
+        return torch.cat(made)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What drawn images are held to: `count` of them, the classes in turn."""
+
+    classifier: Classifier
+    held: Images
+    count: int
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes to draw."""
+        return torch.arange(self.count) % 10
+
+    def distance(self, images: Tensor) -> float:
+        """Return the distance to the images held out."""
+        return frechet(self.classifier, images, self.held.clean())
+
+    def drawn(self, images: Tensor, distance: str, right: str) -> dict[str, float]:
+        """Return both figures of drawn images, under these names."""
+        return {
+            distance: self.distance(images),
+            right: class_right(self.classifier, images, self.labels),
+        }
+
+    def real(self, others: Tensor) -> dict[str, float]:
+        """Return the figures of other real images, and of these with noise of 0.1 (of 1)."""
+        assert self.held.labels is not None
+        noisy = (others + 0.2 * torch.randn(others.shape)).clamp(-1, 1)
+        return {
+            "floor_fd": self.distance(others),
+            "noise_fd": self.distance(noisy),
+            "floor_right": class_right(self.classifier, self.held.clean(), self.held.labels),
+        }
+
+
+def by_solver(network: UNet, bench: Bench, calls: Sequence[int]) -> dict[str, float]:
+    """Return the distance for each solver and number of calls (Heun's steps have two)."""
+    told: dict[str, float] = {}
+    for name, solver in SOLVERS.items():
+        for number in calls:
+            steps = (number + 1) // 2 if solver.second else number
+            images, _ = sampled(network, bench.labels, solver=name, steps=steps)
+            told[f"{name}.{number}.fd"] = bench.distance(images)
+    return told
+
+
+def converging(network: UNet, bench: Bench) -> dict[str, float]:
+    """Return distance and calls of 20 steps, and of those that end when the image stands still."""
+    told: dict[str, float] = {}
+    still = Converges("change", 0.02, over=2) & Reaches("sigma", below=0.5)
+    for name, settings in {"all": {}, "converges": {"each": still}}.items():
+        images, calls = sampled(network, bench.labels, steps=20, **settings)
+        told |= {f"{name}.calls": calls, f"{name}.fd": bench.distance(images)}
+    return told
+
+
+# Overhead -------------------------------------------------------------------------------------
+
+
+def passed(what: Callable[[], object]) -> float:
+    """Return the seconds that something takes."""
+    began = time.perf_counter()
+    what()
+    return time.perf_counter() - began
+
+
+def overheads(network: UNet, repeats: int) -> dict[str, float]:
+    """Return what our steps, and a pipeline's, cost over the bare calls, as shares of these."""
+    x, labels = torch.randn(BATCH, 1, 28, 28), list(range(BATCH))
+    sigma, label = torch.ones(BATCH), torch.arange(BATCH)
+
+    @torch.no_grad()
+    def bare() -> None:
+        for _ in range(STEPS):
+            network(x, sigma, label)
+
+    loops = [draw(labels, model=network, steps=STEPS, solver="ddpm") for _ in range(repeats)]
+    ways: dict[str, Callable[[], object]] = {"bare": bare, "step": lambda: loops.pop().run()}
+    if diffusers is not None:
+        ways["pipeline"] = pipeline(network)
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    bare()
+    for _ in range(repeats):
+        for name, way in ways.items():
+            took[name].append(passed(way))
+    medians = {name: statistics.median(times) for name, times in took.items()}
+    shares = {f"{n}_overhead": t / medians["bare"] - 1 for n, t in medians.items() if n != "bare"}
+    return {**shares, "call_ms": 1000 * medians["bare"] / STEPS}
+
+
+def pipeline(network: UNet) -> Callable[[], object]:
+    """Return a call of diffusers' DDPM pipeline that runs our network."""
+
+    class Wrapped(diffusers.ModelMixin, diffusers.ConfigMixin):
+        config_name = "config.json"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network
+            self.register_to_config(sample_size=28, in_channels=1)
+
+        def forward(self, x: Tensor, t: Tensor) -> SimpleNamespace:
+            label = torch.arange(len(x))
+            return SimpleNamespace(sample=self.inner(x, torch.ones(len(x)), label))
+
+    made: Any = diffusers.DDPMPipeline(Wrapped(), diffusers.DDPMScheduler())
+    made.set_progress_bar_config(disable=True)
+    return lambda: made(batch_size=BATCH, num_inference_steps=STEPS, output_type="np")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.denoise",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the IDX files")
+    parser.add_argument("--seconds", type=float, default=180, help="of training, each")
+    parser.add_argument("--steps", type=int, help="of our training instead, on a busy machine")
+    parser.add_argument("--count", type=int, default=2000, help="images for the distance")
+    parser.add_argument("--few", type=int, default=500, help="images for each solver")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
+    parser.add_argument("--model", type=Path, help="take this denoiser instead of training one")
+    parser.add_argument("--save", type=Path, help="write the denoiser that was trained there")
+    parser.add_argument("--calls", type=int, nargs="+", default=[5, 10, 20])
+    parser.add_argument("--repeats", type=int, default=7, help="of the overhead's timing")
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    print(f"{torch.get_num_threads()} threads, {platform.processor()}, torch {torch.__version__}")
+    seen, held = hold_out(read_digits(given.data), HELD)
+    bench = Bench(train_classifier(seen), held, given.count)
+    flat = bench.real(hold_out(seen, len(held) / len(seen), seed=1)[1].clean())
+    show(flat)
+    if {"ours", "solvers", "overhead", "converges"} & set(given.parts):
+        network, flat["steps"] = (
+            (load_denoiser(given.model), 0)
+            if given.model
+            else train_ours(seen, given.seconds, given.steps)
+        )
+        if given.save:
+            save_denoiser(given.save, network)
+    if "ours" in given.parts:
+        for names, way in (
+            (("fd10", "class_right"), TEN),
+            (("plain_fd10", "plain_right"), {"steps": 10}),
+        ):
+            images, calls = sampled(network, bench.labels, **way)
+            assert calls == 10
+            show(told := bench.drawn(images, *names))
+            flat |= told
+    if "ddpm" in given.parts and diffusers is not None:
+        peer = Peer()
+        flat["ddpm_steps"] = peer.train(seen, given.seconds)
+        show(told := bench.drawn(peer.draw(bench.labels, 10), "ddpm_fd", "ddpm_right"))
+        flat |= told
+    few = Bench(bench.classifier, held, given.few)
+    parts: dict[str, Callable[[], dict[str, float]]] = {
+        "overhead": lambda: overheads(network, given.repeats),
+        "converges": lambda: converging(network, few),
+        "solvers": lambda: by_solver(network, few, given.calls),
+    }
+    for name, part in parts.items():
+        if name in given.parts:
+            show(told := part())
+            flat |= told
+    if given.json:
+        print(json.dumps({name: round(value, 4) for name, value in flat.items()}))
+
+
+def show(told: Mapping[str, float]) -> None:
+    """Print some figures."""
+    for name, value in told.items():
+        print(f"{name:24} {value:10.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""Make the pictures of docs/images.md with the denoiser and the classifier that ship.
+
+    python -m recipes.pictures docs/images
+
+A test compares what this makes with what is committed: after a change to either model or to the
+solvers, run it, look at the pictures and commit them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ostinato.image import Picture, Recognised, Renoise, draw, load_classifier
+from ostinato.image.pictures import in_grid, tiled, to_bytes
+from ostinato.loop import Converges, LaneStep
+
+SCALE, GAP, TEXT = 3, 4, 12  # pixels: of one pixel's side, between images, of a line's height
+GREY, WHITE = 96, 255
+SURE = 0.9
+
+Cell = tuple[Tensor | None, Sequence[str]]
+"""An image (1, S, S) in [-1, 1], or none, and the lines below it."""
+
+
+def sheet(rows: Sequence[Sequence[Cell]], *, side: int = 28, scale: int = SCALE) -> Image.Image:
+    """Return rows of images with lines of text below each."""
+    wide = side * scale + GAP
+    heights = [side * scale + GAP + TEXT * max(len(lines) for _, lines in row) for row in rows]
+    columns = max(len(row) for row in rows)
+    page = Image.new("L", (columns * wide + GAP, sum(heights) + GAP), WHITE)
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(size=10)
+    top = GAP
+    for row, height in zip(rows, heights, strict=True):
+        for column, (image, lines) in enumerate(row):
+            left = GAP + column * wide
+            if image is not None:
+                pixels = Image.fromarray(to_bytes(image)[0].contiguous().numpy())
+                size = (side * scale, side * scale)
+                page.paste(pixels.resize(size, Image.Resampling.NEAREST), (left, top))
+            for number, line in enumerate(lines):
+                at = (left + side * scale / 2, top + side * scale + 1 + TEXT * number)
+                pen.text(at, line, fill=0, font=font, anchor="ma")
+        top += height
+    return page
+
+
+def drawn(pictures: Sequence[Picture], **settings: Any) -> list[dict[str, Any]]:
+    """Draw pictures with `digits`; return their rows in order."""
+    rows = [dict(row) for step in draw(pictures, **settings) for _, row in step.results]
+    return sorted(rows, key=lambda row: int(row["index"]))
+
+
+def lane_steps(pictures: Sequence[Picture], **settings: Any) -> list[list[LaneStep]]:
+    """Draw pictures; return the steps of each, those that were gone back on too."""
+    steps: dict[str, list[LaneStep]] = defaultdict(list)
+    places: dict[str, int] = {}
+    for step in draw(pictures, **settings):
+        for key, lane in step.lanes.items():
+            steps[key].append(lane)
+        places |= {key: int(str(row["index"])) for key, row in step.results}
+    return [steps[key] for key in sorted(places, key=lambda key: places[key])]
+
+
+def seen(report: Mapping[str, Any]) -> Tensor:
+    """Return the noisy image with a variance of 1, so that noise does not outshine the image."""
+    noisy: Tensor = report["noisy"] / (1 + report["sigma_next"] ** 2) ** 0.5
+    return noisy
+
+
+# The pictures ---------------------------------------------------------------------------------
+
+
+def seven() -> Image.Image:
+    """Ten steps of a seven: the noisy image above, the clean prediction below."""
+    (steps,) = lane_steps([Picture(label=7, seed=0)], steps=10)
+    reports: list[Any] = [step.report for step in steps]
+    above: list[Cell] = [
+        (seen(each), (f"step {each['step']}", f"sigma {each['sigma_next']:.2g}"))
+        for each in reports
+    ]
+    below: list[Cell] = [
+        (each["clean"], (f"at sigma {each['sigma']:.2g}", f"change {each['change']:.2f}"))
+        for each in reports
+    ]
+    return sheet([above, below])
+
+
+def digits() -> Image.Image:
+    """Ten of each class, ten calls each."""
+    pictures = [Picture(label=n % 10, seed=n) for n in range(100)]
+    images = [row["output"] for row in drawn(pictures, steps=10)]
+    grid = to_bytes(tiled(in_grid(images, 10)))[0].contiguous().numpy()
+    page = Image.fromarray(grid)
+    return page.resize((2 * page.width, 2 * page.height), Image.Resampling.NEAREST)
+
+
+def guidance() -> Image.Image:
+    """The same noise with more and more guidance."""
+    rows: list[list[Cell]] = []
+    for strength in (1.0, 2.0, 4.0):
+        pictures = [Picture(label=n, seed=30 + n) for n in range(10)]
+        images = [row["output"] for row in drawn(pictures, steps=12, guidance=strength)]
+        told = [f"guidance {strength:g}", *[""] * 9]
+        rows.append([(image, (line,)) for image, line in zip(images, told, strict=True)])
+    return sheet(rows, scale=2)
+
+
+def converges() -> Image.Image:
+    """Clean predictions of three digits; those after the stop are shown pale."""
+    pictures = [Picture(label=n, seed=n) for n in (2, 5, 8)]
+    settings: dict[str, Any] = {"steps": 20, "solver": "euler"}
+    stop = Converges("change", 0.0095, over=3)
+    lengths = [row["length"] for row in drawn(pictures, each=stop, **settings)]
+    rows: list[list[Cell]] = []
+    for length, steps in zip(lengths, lane_steps(pictures, **settings), strict=True):
+        cells: list[Cell] = []
+        for step in steps[5:]:
+            report: Any = step.report
+            going = step.position <= length
+            line = f"{report['change']:.3f}" + (" stop" if step.position == length else "")
+            cells.append((report["clean"] if going else _pale(report["clean"]), (line,)))
+        rows.append(cells)
+    return sheet(rows, scale=2)
+
+
+def _pale(image: Tensor) -> Tensor:
+    return 0.7 + image.clamp(-1, 1) * 0.3
+
+
+def renoise() -> Image.Image:
+    """Digits that a classifier does not recognise, and the same after each going back."""
+    check = Recognised(classifier=load_classifier(), least=SURE)
+    pictures = [Picture(label=n % 10, seed=n) for n in range(60)]
+    tries = lane_steps(
+        pictures, checks=[check], on_stop=Renoise(share=0.4, rounds=3), steps=10, solver="euler"
+    )
+    rows: list[list[Cell]] = []
+    for picture, steps in zip(pictures, tries, strict=True):
+        ends: list[Any] = [step for step in steps if step.stopped is not None]
+        passed = ends[-1].stopped.good
+        if not passed or not 2 <= len(ends) <= 5:
+            continue
+        rows.append([_attempt(check, picture, end) for end in ends])
+    return sheet(rows[:4])
+
+
+def _attempt(check: Recognised, picture: Picture, end: LaneStep) -> Cell:
+    report: Any = end.report
+    answer: Any = end.answer
+    score = check.judge(report["clean"], {"label": picture.label}).score
+    back = getattr(answer, "to", None)
+    told = "passed" if score >= SURE else "anew" if back is None else f"back to step {back}"
+    return report["clean"], (f"a {picture.label}: {score:.0%}", told)
+
+
+def variation() -> Image.Image:
+    """A digit, and what less and less of it leads to."""
+    first = _first(3, 5)
+    strengths = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
+    pictures = [Picture(label=3, image=first, strength=each, seed=1) for each in strengths]
+    images = [row["output"] for row in drawn(pictures, steps=20)]
+    cells: list[Cell] = [(first, ("the image",))]
+    cells += [(y, (f"strength {s}",)) for y, s in zip(images, strengths, strict=True)]
+    return sheet([cells])
+
+
+def inpainting() -> Image.Image:
+    """The lower half of a digit, painted anew as several classes."""
+    first = _first(9, 2)
+    mask = torch.zeros(28, 28)
+    mask[14:] = 1
+    labels = (9, 9, 7, 4, 8, 0)
+    pictures = [
+        Picture(label=label, image=first, mask=mask, seed=seed) for seed, label in enumerate(labels)
+    ]
+    images = [row["output"] for row in drawn(pictures, steps=20)]
+    hidden = torch.where(mask > 0, torch.zeros(()), first)
+    cells: list[Cell] = [(first, ("the image",)), (hidden, ("grey: anew",))]
+    cells += [(y, (f"as a {label}",)) for y, label in zip(images, labels, strict=True)]
+    return sheet([cells])
+
+
+def interpolation() -> Image.Image:
+    """From one seed's noise to another's, in two classes."""
+    shares = [n / 7 for n in range(8)]
+    rows: list[list[Cell]] = []
+    for label, (seed, toward) in ((2, (12, 82)), (5, (15, 55))):
+        pictures = [Picture(label=label, seed=seed, toward=toward, share=share) for share in shares]
+        images = [row["output"] for row in drawn(pictures, steps=20)]
+        rows.append([(y, (f"{share:.2f}",)) for y, share in zip(images, shares, strict=True)])
+    return sheet(rows)
+
+
+def _first(label: int, seed: int) -> Tensor:
+    (row,) = drawn([Picture(label=label, seed=seed)], steps=20)
+    image: Tensor = row["output"]
+    return image
+
+
+PICTURES: Mapping[str, Callable[[], Image.Image]] = {
+    make.__name__: make
+    for make in (
+        seven,
+        digits,
+        guidance,
+        converges,
+        renoise,
+        variation,
+        inpainting,
+        interpolation,
+    )
+}
+
+
+def main(folder: Path) -> None:
+    """Write all pictures."""
+    for name, make in PICTURES.items():
+        make().save(folder / f"{name}.png", optimize=True)
+        print(folder / f"{name}.png", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

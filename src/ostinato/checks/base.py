@@ -1,0 +1,149 @@
+"""What all checks share: a name, the text of an output, and verdicts. Knows no single check."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ostinato.checks.language import Language
+from ostinato.errors import InputError
+from ostinato.loop import Foresight, Item, Outlook, Place, Verdict, Wanted
+
+POSSIBLE = Foresight()
+CERTAIN = Foresight(Outlook.CERTAIN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseCheck(ABC):
+    """A check as a value: its fields are its parameters, in Python and in a job file.
+
+    A check of another kind gives `judge`, and `foresee`, `wants` and `languages` where it can.
+    """
+
+    kind: ClassVar[str] = ""
+    trusted: ClassVar[bool] = True  # False: runs a user's code, so it is judged under a clock
+
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.kind)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that every item must have."""
+        return ()
+
+    @abstractmethod
+    def judge(self, output: object, item: Item) -> Verdict:
+        """Judge a whole output."""
+
+    def foresee(self, output: object, item: Item) -> Foresight:
+        """Judge a beginning: nothing can be said."""
+        return POSSIBLE
+
+    def wants(self, output: object, item: Item) -> Wanted | None:
+        """Return what the text must still say: nothing."""
+        return None
+
+    def languages(self, item: Item) -> tuple[Language, ...]:
+        """Return the languages in which every text is that passes; none where it cannot be said so.
+
+        `constrain` makes token masks of them. Best where a text that is in all of them passes.
+        """
+        return ()
+
+    def text(self, output: object) -> str:
+        """Return the output as a text. Raises `InputError` where it is none."""
+        if isinstance(output, str):
+            return output
+        raise InputError(
+            f"The output given to the check '{self.name}' must be a text, got "
+            f"{type(output).__name__}. Use a python check for other outputs."
+        )
+
+    def verdict(
+        self,
+        passed: bool,
+        message: str = "",
+        score: float | None = None,
+        place: Place | None = None,
+    ) -> Verdict:
+        """Return a verdict; the score of a passed one is 1 where none is given."""
+        score = float(passed) if score is None else score
+        return Verdict(self.name, passed, score, "" if passed else message, place)
+
+    def error(self, sentence: str) -> Verdict:
+        """Return the verdict of a check that could not judge."""
+        return Verdict(self.name, False, 0.0, error=sentence)
+
+    def refuse(self, what: str, expected: str, got: object, mend: str) -> InputError:
+        """Return the error for a parameter that cannot be used."""
+        return InputError(
+            f"'{what}' of the check '{self.name or self.kind}' must be {expected}, got {got!r}. "
+            f"{mend}"
+        )
+
+    def strings(self, field: str) -> tuple[str, ...]:
+        """Hold the field to strings, none of them empty; one string becomes a tuple of one."""
+        value = getattr(self, field)
+        texts = (value,) if isinstance(value, str) else tuple(value)
+        for text in texts:
+            if not isinstance(text, str) or not text.strip():
+                raise self.refuse(field, "texts that are not empty", text, "Leave it out.")
+        object.__setattr__(self, field, texts)
+        return texts
+
+    def bounds(self, low: str = "min", high: str = "max") -> None:
+        """Refuse bounds that leave nothing, and none at all."""
+        least, most = getattr(self, low), getattr(self, high)
+        if least is None and most is None:
+            raise self.refuse(low, f"given, or '{high}'", None, "Without a bound all would pass.")
+        if least is not None and most is not None and least > most:
+            raise self.refuse(
+                low, f"at most {high} ({most})", least, f"Lower {low} or raise {high}."
+            )
+
+
+def impossible(message: str, start: int, end: int) -> Foresight:
+    """Return the foresight that no continuation can repair `text[start:end]`."""
+    return Foresight(Outlook.IMPOSSIBLE, message, Place(start, end))
+
+
+def column_texts(check: str, item: Item, column: str) -> tuple[str, ...]:
+    """Return the texts that a column holds: a string or number is one, a list is many.
+
+    Empty texts and None are left out. Raises `InputError` where the column is missing or holds
+    something else.
+    """
+    if column not in item:
+        raise InputError(
+            f"The column '{column}' of the check '{check}' must be in every item, got "
+            f"{', '.join(map(repr, item)) or 'no columns'}. Add it, or name another column."
+        )
+    value = item[column]
+    if value is None:
+        return ()
+    values = value if isinstance(value, list | tuple) else (value,)
+    for one in values:
+        if isinstance(one, Mapping) or not isinstance(one, str | int | float):
+            raise InputError(
+                f"The column '{column}' of the check '{check}' must hold a text or a list of "
+                f"texts, got {one!r}. Name a column of texts."
+            )
+    return tuple(text for text in (str(one).strip() for one in values) if text)
+
+
+def quoted(texts: Iterable[str], joiner: str = "or", most: int = 6) -> str:
+    """Return the texts in quotes, joined: `"a", "b" or "c"`; the ones past `most` are counted."""
+    shown = [f'"{text}"' for text in texts]
+    if len(shown) > most:
+        shown = [*shown[: most - 1], f"{len(shown) - most + 1} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} {joiner} {shown[-1]}"
+
+
+def counted(number: int, unit: str) -> str:
+    """Return the number with its unit, given in the plural: `1 word`, `2 words`."""
+    return f"{number} {unit[:-1] if number == 1 else unit}"

@@ -1,0 +1,68 @@
+"""Blocked topics: a list of words and phrases with wildcards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
+from ostinato.checks.language import Language, saying
+from ostinato.checks.patterns import Finder, finder
+from ostinato.errors import InputError
+from ostinato.loop import Foresight, Item, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocked(BaseCheck):
+    """Says none of the words; `*` stands for any letters (`refund*`: refunds, refunded)."""
+
+    kind: ClassVar[str] = "blocked"
+
+    words: tuple[str, ...]
+    case: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for word in self.strings("words"):
+            if not word.replace("*", "").strip():
+                raise self.refuse("words", "more than wildcards", word, "It would block all.")
+        if not self.words:
+            raise self.refuse("words", "at least one word", (), "Name what is blocked.")
+
+    def judge(self, output: object, item: Item) -> Verdict:
+        """Look for a blocked word; the place is the first of them."""
+        text = self.text(output)
+        place = self._finder().find(text)
+        if place is None:
+            return self.verdict(True)
+        return self.verdict(False, _message(text[slice(*place)]), place=place)
+
+    def foresee(self, output: object, item: Item) -> Foresight:
+        """Impossible once a blocked word stands and can no longer become another one."""
+        text = self.text(output)
+        place = self._finder().find_closed(text)
+        return POSSIBLE if place is None else impossible(_message(text[slice(*place)]), *place)
+
+    def languages(self, item: Item) -> tuple[Language, ...]:
+        """Return the texts that say no blocked word."""
+        return (Language("regex", saying(self.words, case=self.case, wild=True), no=True),)
+
+    def _finder(self) -> Finder:
+        return finder(self.words, case=self.case, wild=True)
+
+
+def read_words(path: Path) -> tuple[str, ...]:
+    """Read a word list: one word or phrase on a line, `#` begins a comment."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"The word list {path.name} must be UTF-8, got {error}. Save it as UTF-8."
+        ) from error
+    words = (line.partition("#")[0].strip() for line in lines)
+    return tuple(word for word in words if word)
+
+
+def _message(found: str) -> str:
+    return f'Do not speak of "{found}": it is blocked.'

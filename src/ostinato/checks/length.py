@@ -1,0 +1,142 @@
+"""Length in words, characters, sentences or tokens. Every count can only grow with the text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck, counted, impossible
+from ostinato.checks.language import BLANK, INK, Language
+from ostinato.loop import Foresight, Item, Place, Text, Verdict
+
+Unit = Literal["words", "characters", "sentences", "tokens"]
+
+_WORD = re.compile(r"\S+")
+# A sentence begins at the first character, and at one that follows a full stop and white space
+# and is not lower case ("9 a.m. on Friday"); after a full stop of Chinese or Japanese at once.
+_BREAK = re.compile(r"[.!?…]+[\"'”’)\]]*\s+(?=\S)|[。！？]+[”’」』)\]]*\s*(?=[^\s。！？”’」』)\]])")
+_TITLES = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|No|vs|e\.g|i\.e)$", re.IGNORECASE)
+
+
+def words(text: str) -> list[int]:
+    """Return where each word (a run without white space) begins."""
+    return [match.start() for match in _WORD.finditer(text)]
+
+
+def sentences(text: str) -> list[int]:
+    """Return where each sentence begins."""
+    first = _WORD.search(text)
+    if first is None:
+        return []
+    starts = [first.start()]
+    for match in _BREAK.finditer(text, first.start()):
+        end = match.end()
+        latin = match.group()[0] in ".!?…"
+        if not latin or not (
+            text[end].islower() or _TITLES.search(text, max(0, match.start() - 6), match.start())
+        ):
+            starts.append(end)
+    return starts
+
+
+def tokens(text: str) -> list[int] | None:
+    """Return where each token begins, the end of text not counted; None where not known."""
+    if not text:
+        return []
+    if not isinstance(text, Text) or not text.tokens:
+        return None
+    return list(text.starts[: len(text.tokens) - bool(text.ended)])
+
+
+_STARTS: dict[str, Callable[[str], list[int] | None]] = {
+    "words": words,
+    "characters": lambda text: list(range(len(text))),
+    "sentences": sentences,
+    "tokens": tokens,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length(BaseCheck):
+    """At least `min` and at most `max` words, characters, sentences or tokens."""
+
+    kind: ClassVar[str] = "length"
+
+    min: int | None = None
+    max: int | None = None
+    unit: Unit = "words"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unit not in _STARTS:
+            raise self.refuse("unit", "one of " + ", ".join(_STARTS), self.unit, "Choose one.")
+        for bound in ("min", "max"):
+            value = getattr(self, bound)
+            if value is not None and value < 0:
+                raise self.refuse(bound, "0 or more", value, "Give a count.")
+        self.bounds()
+
+    def judge(self, output: object, item: Item) -> Verdict:
+        """Count; the place of a text that is too long begins at the first surplus word."""
+        text = self.text(output)
+        count, surplus = self._count(text)
+        if count is None:
+            return self.error(
+                f"A length in tokens must be judged on a generated text (ostinato.loop.Text), got "
+                f"{type(output).__name__}. Use words for texts from elsewhere."
+            )
+        if self.max is not None and count > self.max:
+            place = Place(surplus, len(text))
+            return self.verdict(False, self._too_long(count), self.max / count, place)
+        if self.min is not None and count < self.min:
+            message = (
+                f"Add {counted(self.min - count, self.unit)}: the text has {count}, "
+                f"at least {self.min} are wanted."
+            )
+            return self.verdict(False, message, count / self.min)
+        return self.verdict(True)
+
+    def foresee(self, output: object, item: Item) -> Foresight:
+        """Impossible when it is too long already; certain when long enough and without `max`."""
+        text = self.text(output)
+        count, surplus = self._count(text)
+        if count is None:
+            return POSSIBLE
+        if self.max is not None:
+            if count > self.max:
+                return impossible(self._too_long(count), surplus, len(text))
+            return POSSIBLE
+        return CERTAIN if self.min is not None and count >= self.min else POSSIBLE
+
+    def languages(self, item: Item) -> tuple[Language, ...]:
+        """Return the texts of that many words or characters; not sentences and tokens."""
+        least, most = self.min or 0, "" if self.max is None else self.max
+        if self.unit == "characters":
+            return (Language("regex", f"(?s:.{{{least},{most}}})"),)
+        if self.unit != "words":
+            return ()
+        if most == 0:
+            return (Language("regex", f"{BLANK}*"),)
+        more = "" if self.max is None else self.max - 1
+        words = f"{INK}+(?:{BLANK}+{INK}+){{{max(0, least - 1)},{more}}}"
+        inner = words if least else f"(?:{words})?"
+        return (Language("regex", f"{BLANK}*{inner}{BLANK}*"),)
+
+    def _count(self, text: str) -> tuple[int | None, int]:
+        """Return the count, and where the first surplus unit begins (0 where none does)."""
+        if self.unit == "characters":
+            return len(text), self.max or 0
+        starts = _STARTS[self.unit](text)
+        if starts is None:
+            return None, 0
+        over = self.max is not None and len(starts) > self.max
+        return len(starts), starts[self.max] if over and self.max is not None else 0
+
+    def _too_long(self, count: int) -> str:
+        assert self.max is not None
+        return (
+            f"Cut {counted(count - self.max, self.unit)}: the text has {count}, "
+            f"at most {self.max} are allowed."
+        )

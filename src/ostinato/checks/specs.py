@@ -1,0 +1,248 @@
+"""Checks from the tables of a job file, and back. Parameters follow from the dataclass fields."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ostinato.checks.base import BaseCheck
+from ostinato.checks.blocked import Blocked, read_words
+from ostinato.checks.choice import Choice
+from ostinato.checks.edges import EndsWith, StartsWith
+from ostinato.checks.function import Function
+from ostinato.checks.grounded import Grounded
+from ostinato.checks.length import Length
+from ostinato.checks.measured import Confidence, Repetition, Sentiment
+from ostinato.checks.on_topic import OnTopic
+from ostinato.checks.structure import JsonSchema, read_schema
+from ostinato.checks.whole import Regex
+from ostinato.checks.words import Contains, Excludes
+from ostinato.errors import InputError
+from ostinato.loop import JSON
+
+_CLASSES: tuple[type[BaseCheck], ...] = (
+    *(
+        Blocked,
+        Choice,
+        Confidence,
+        Contains,
+        EndsWith,
+        Excludes,
+        Function,
+        Grounded,
+        JsonSchema,
+        Length,
+    ),
+    *(OnTopic, Regex, Repetition, Sentiment, StartsWith),
+)
+KINDS: dict[str, type[BaseCheck]] = {cls.kind: cls for cls in _CLASSES}
+"""The kinds of checks that a job file can name."""
+
+_FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    Blocked.kind: ("words", read_words),
+    JsonSchema.kind: ("schema", read_schema),
+}
+"""For the kinds that take a `file`: the field that it fills, and how it is read."""
+
+
+def from_spec(kind: str, table: Mapping[str, object], folder: Path | str = ".") -> BaseCheck:
+    """Build a check from a job file's table, whose own `kind` counts where `kind` is empty.
+
+    Files and modules are looked up in `folder`. Raises `InputError` for whatever is wrong.
+    """
+    kind = kind or _kind_of(table)
+    if kind not in KINDS:
+        raise InputError(_unknown("check", kind, KINDS))
+    given = {key: value for key, value in table.items() if key != "kind"}
+    if kind == Function.kind:
+        return _python(given, Path(folder))
+    cls = KINDS[kind]
+    if "file" in given and kind in _FILES:
+        _fill_from_file(kind, given, Path(folder))
+    return cls(**_arguments(cls, kind, given))
+
+
+def to_spec(check: BaseCheck) -> dict[str, JSON]:
+    """Return the table that builds the check again: its kind, and what differs from the defaults.
+
+    What came from a file is in it. A function that is not known by `call` is named, and cannot
+    be built from its table.
+    """
+    spec: dict[str, JSON] = {"kind": check.kind}
+    for field in fields(check):
+        if not field.init or (isinstance(check, Function) and field.name in ("function", "prefix")):
+            continue
+        value = getattr(check, field.name)
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if value != default and not (field.name == "name" and value == check.kind):
+            spec[field.name] = list(value) if isinstance(value, tuple) else value
+    if isinstance(check, Function) and not check.call:
+        function = check.function
+        spec["call"] = f"{function.__module__}:{getattr(function, '__qualname__', check.name)}"
+    return spec
+
+
+def parameters(kind: str) -> list[str]:
+    """Return the keys that a table of the kind can have."""
+    hidden = ("function", "prefix") if kind == Function.kind else ()
+    names = [field.name for field in fields(KINDS[kind]) if field.init and field.name not in hidden]
+    return [*names, "file"] if kind in _FILES else names
+
+
+def inside(folder: Path, name: str, where: str) -> Path:
+    """Return a file of the folder. Raises `InputError` where the name leads out of it."""
+    root = folder.resolve()
+    path = (root / name).resolve()
+    if not path.is_relative_to(root):
+        raise InputError(
+            f"The file of {where} must be inside the job's folder, got {name!r}. Copy it there."
+        )
+    if not path.is_file():
+        raise InputError(f"The file of {where} must exist, got {name!r} in {folder}. Create it.")
+    return path
+
+
+def _kind_of(table: Mapping[str, object]) -> str:
+    kind = table.get("kind")
+    if not isinstance(kind, str):
+        raise InputError(
+            f"'kind' of a check must be one of {', '.join(sorted(KINDS))}, got {kind!r}. Name one."
+        )
+    return kind
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    guess = f" Did you mean '{near[0]}'?" if near else " Use one of these."
+    return f"A {what} must be one of {', '.join(known)}, got '{name}'.{guess}"
+
+
+def _arguments(cls: type[BaseCheck], kind: str, given: Mapping[str, object]) -> dict[str, Any]:
+    known, hints = parameters(kind), get_type_hints(cls)
+    arguments = {}
+    for key, value in given.items():
+        if key not in known:
+            raise InputError(_unknown(f"key of the check '{kind}'", key, known))
+        arguments[key] = _converted(value, hints[key], f"'{key}' of the check '{kind}'")
+    for field in fields(cls):
+        needed = field.init and field.default is MISSING and field.default_factory is MISSING
+        if needed and field.name not in arguments and field.name in known:
+            other = " or 'file'" if kind in _FILES else ""
+            raise InputError(
+                f"The check '{kind}' must have '{field.name}'{other}, got none. Add it."
+            )
+    return arguments
+
+
+_WORDS: dict[type, str] = {int: "a whole number", float: "a number", str: "a text", bool: "a bool"}
+
+
+def _converted(value: object, hint: Any, where: str) -> object:
+    """Return the value as the field wants it. Raises `InputError` for another type."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        hint = next(arg for arg in args if arg is not type(None))
+        return _converted(value, hint, where)
+    if origin is Literal:
+        if value not in args:
+            raise InputError(_unknown(f"value of {where}", str(value), map(str, args)))
+        return value
+    if origin is tuple:
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
+            raise InputError(f'{where} must be a list of texts, got {value!r}. Write ["…"].')
+        return tuple(values)
+    if isinstance(hint, type) and hint in _WORDS:
+        return _plain(value, hint, where)
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where} must be a table, got {value!r}. Write it as a table.")
+    return value
+
+
+def _plain(value: object, hint: type, where: str) -> object:
+    fits = isinstance(value, hint) or (hint is float and isinstance(value, int))
+    if not fits or (isinstance(value, bool) and hint is not bool):
+        raise InputError(f"{where} must be {_WORDS[hint]}, got {value!r}. Change it.")
+    return float(value) if hint is float and isinstance(value, int) else value
+
+
+def _fill_from_file(kind: str, given: dict[str, object], folder: Path) -> None:
+    field, read = _FILES[kind]
+    where = f"the check '{kind}'"
+    name = _plain(given.pop("file"), str, f"'file' of {where}")
+    content = read(inside(folder, str(name), where))
+    if isinstance(content, tuple) and isinstance(given.get(field), list | tuple):
+        content = (*given[field], *content)  # type: ignore[misc]
+    elif field in given and not isinstance(content, tuple):
+        raise InputError(f"{where} must have '{field}' or 'file', got both. Leave one out.")
+    given[field] = content
+
+
+def _python(given: Mapping[str, object], folder: Path) -> Function:
+    arguments = _arguments(Function, Function.kind, given)
+    call = arguments.get("call")
+    if not call:
+        raise InputError("The check 'python' must have 'call', got none. Add call = 'module:name'.")
+    found = imported(str(call), folder)
+    if isinstance(found, Function):
+        kept = {"name": found.name, "prefix": found.prefix, "threshold": found.threshold}
+        return Function(**{**kept, **arguments, "function": found.function})
+    return Function(**{**arguments, "function": found})
+
+
+def imported(call: str, folder: Path) -> Any:
+    """Return what `module:name` names, from a file of the folder or an installed package."""
+    module_name, _, name = call.partition(":")
+    parts = module_name.split(".")
+    if not name.isidentifier() or not all(part.isidentifier() for part in parts):
+        raise InputError(f"'call' of a check must be 'module:name', got {call!r}. Write it so.")
+    module = _module(module_name, folder)
+    if not hasattr(module, name):
+        raise InputError(_unknown(f"name in {module_name}", name, _public(module)))
+    return getattr(module, name)
+
+
+def _module(name: str, folder: Path) -> types.ModuleType:
+    path = folder.resolve().joinpath(*name.split(".")).with_suffix(".py")
+    if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
+        return _module_at(path)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"The module of a check must be a file in the job's folder or an installed package, "
+            f"got '{name}' ({error}). Add {path.name} beside the job file, or install it."
+        ) from error
+
+
+def _module_at(path: Path) -> types.ModuleType:
+    """Import a file under a name of its own, so that it hides no other module; once for a file."""
+    name = f"ostinato_job_{sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(
+            f"The module of a check must import, got {type(error).__name__}: {error} in "
+            f"{path.name}. Mend it there."
+        ) from error
+    return module
+
+
+def _public(module: types.ModuleType) -> list[str]:
+    return [name for name in vars(module) if not name.startswith("_")]

@@ -1,0 +1,175 @@
+"""The whole output is JSON, and valid under a schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
+from ostinato.checks.json_prefix import Member, Reading, read
+from ostinato.checks.language import Language
+from ostinato.errors import InputError
+from ostinato.loop import Foresight, Item, Place, Verdict
+
+_OPENERS = {
+    "object": "{",
+    "array": "[",
+    "string": '"',
+    "number": "-0123456789",
+    "integer": "-0123456789",
+    "boolean": "tf",
+    "null": "n",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonSchema(BaseCheck):
+    """The whole text is one JSON document, valid under the schema (`{}` allows any).
+
+    Keys may not be said twice, NaN and Infinity are no JSON.
+    """
+
+    kind: ClassVar[str] = "json_schema"
+
+    schema: Mapping[str, Any] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        from jsonschema.exceptions import SchemaError
+        from jsonschema.validators import validator_for
+
+        try:
+            validator_for(self.schema).check_schema(dict(self.schema))
+        except SchemaError as error:
+            raise self.refuse(
+                "schema", "a JSON schema", error.instance, f"{error.message}. Mend it there."
+            ) from error
+
+    def judge(self, output: object, item: Item) -> Verdict:
+        """Parse and validate; the place is where the text departs from JSON, or a wrong member."""
+        text = self.text(output)
+        try:
+            value = _parse(text)
+        except (ValueError, RecursionError) as error:
+            wrong = read(text).wrong
+            place = None if wrong is None else Place(wrong, len(text))
+            return self.verdict(
+                False, f"Write one JSON document, nothing else: {error}.", place=place
+            )
+        broken = next(iter(self._validator.iter_errors(value)), None)
+        if broken is None:
+            return self.verdict(True)
+        return self.verdict(False, _mend(broken), place=self._place(read(text), broken, text))
+
+    def foresee(self, output: object, item: Item) -> Foresight:
+        """Impossible where no JSON begins so, or a complete member breaks the schema."""
+        text = self.text(output)
+        reading = read(text)
+        if reading.wrong is not None:
+            return impossible("Write JSON, nothing else.", reading.wrong, len(text))
+        if reading.start is None:
+            return POSSIBLE
+        if not self._may_open(text[reading.start]):
+            message = f"Write JSON of the type {self.schema['type']}."
+            return impossible(message, reading.start, len(text))
+        return self._foresee_members(reading, text)
+
+    def languages(self, item: Item) -> tuple[Language, ...]:
+        """Return the JSON of the schema."""
+        return (Language("json_schema", json.dumps(self.schema, ensure_ascii=False)),)
+
+    def _may_open(self, char: str) -> bool:
+        wanted = self.schema.get("type")
+        if wanted is None or "$ref" in self.schema:
+            return True
+        kinds = [wanted] if isinstance(wanted, str) else wanted
+        return any(char in _OPENERS[kind] for kind in kinds)
+
+    def _foresee_members(self, reading: Reading, text: str) -> Foresight:
+        if "$ref" in self.schema:  # older drafts take a reference for all that there is
+            return POSSIBLE
+        seen: set[str] = set()
+        for member in reading.members:
+            key = json.loads(text[member.key_start : member.key_end])
+            if key in seen:
+                return impossible(f"Say the key {key!r} once.", member.key_start, member.key_end)
+            seen.add(key)
+            if not self._allows(key):
+                message = f"Leave out the key {key!r}: the schema does not know it."
+                return impossible(message, member.key_start, member.key_end)
+            if member.value_end >= 0 and (found := self._breaks(key, member, text)):
+                return found
+        return POSSIBLE
+
+    def _allows(self, key: str) -> bool:
+        closed = self.schema.get("additionalProperties") is False
+        if not closed or "patternProperties" in self.schema:
+            return True
+        return key in self.schema.get("properties", {})
+
+    def _breaks(self, key: str, member: Member, text: str) -> Foresight | None:
+        """Return the foresight of a complete member that its own schema refuses."""
+        schema = self.schema.get("properties", {}).get(key)
+        ends_text = member.value_end == len(text)
+        if schema is None or (ends_text and text[member.value_start] in "-0123456789"):
+            return None  # a number at the end of the text may go on
+        try:
+            value = _parse(text[member.value_start : member.value_end])
+        except (ValueError, RecursionError):
+            return None
+        error = next(iter(self._validator.descend(value, schema, path=key)), None)
+        if error is None:
+            return None
+        return impossible(_mend(error), member.value_start, member.value_end)
+
+    def _place(self, reading: Reading, error: Any, text: str) -> Place | None:
+        """Return the place of the outermost member in which the error is."""
+        if not error.absolute_path:
+            return None
+        for member in reading.members:
+            if json.loads(text[member.key_start : member.key_end]) == error.absolute_path[0]:
+                return Place(member.value_start, member.value_end)
+        return None
+
+    @cached_property
+    def _validator(self) -> Any:
+        from jsonschema.validators import validator_for
+
+        return validator_for(self.schema)(self.schema)
+
+
+def read_schema(path: Path) -> Mapping[str, Any]:
+    """Read a schema from a file."""
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path.name} must be JSON, got {error}. Mend it there.") from error
+    if not isinstance(schema, Mapping):
+        raise InputError(
+            f"{path.name} must hold a JSON object, got {type(schema).__name__}. Write a schema."
+        )
+    return schema
+
+
+def _mend(error: Any) -> str:
+    at = ".".join(map(str, error.absolute_path))
+    return f"Mend {at or 'the document'}: {error.message}."
+
+
+def _parse(text: str) -> object:
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a key is said twice")
+    return table
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")

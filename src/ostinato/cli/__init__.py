@@ -1,0 +1,1 @@
+"""The `ostinato` command: a thin layer over the library's public names."""

@@ -1,0 +1,342 @@
+"""`ostinato generate`: write text token by token, and tell why it stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from ostinato.cli.constraining import constraint_from, constraint_options
+from ostinato.cli.exits import Exit
+from ostinato.cli.orders import refuse_another
+from ostinato.cli.signals import ends_by_signal
+from ostinato.errors import InputError
+
+if TYPE_CHECKING:
+    from ostinato.decode import Constraint, Guesser, Sampling
+    from ostinato.loop import JSON, Condition, Loop, Stopped
+    from ostinato.models import LanguageModel
+    from ostinato.servers import Server
+
+TOP_K = 50
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@click.option(
+    "--model",
+    default="smollm2",
+    show_default=True,
+    help="A model's name or folder, or a server's: http://HOST:PORT/v1#MODEL",
+)
+@click.option("--key-env", metavar="NAME", help="The variable that holds the server's key.")
+@click.option("--adapter", help="An adapter's name or folder.")
+@click.option(
+    "--plain", is_flag=True, help="Continue the prompt as it is, without a chat template."
+)
+@click.option("--system", help="A system message before the prompt.")
+@click.option("--max-new-tokens", default=200, show_default=True, type=click.IntRange(min=1))
+@click.option("--stop", multiple=True, help="End at this phrase (may be given again).")
+@click.option("--each", help="End by this condition, such as: Past('entropy', above=4)")
+@click.option("--temperature", default=0.7, show_default=True, type=float, help="0: the likeliest.")
+@click.option("--top-k", default=TOP_K, show_default=True, type=int)
+@click.option("--top-p", default=1.0, show_default=True, type=float)
+@click.option("--min-p", default=0.0, show_default=True, type=float)
+@click.option("--repetition-penalty", default=1.0, show_default=True, type=float)
+@click.option(
+    "--end-bias",
+    default=0.0,
+    show_default=True,
+    type=float,
+    help="Raise the end's logit towards the limit, up to this.",
+)
+@click.option(
+    "--end-within",
+    default=32,
+    show_default=True,
+    type=int,
+    help="Tokens in which --end-bias grows.",
+)
+@constraint_options
+@click.option(
+    "--lookup",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Compute N tokens ahead, as they followed before: the same text, sooner.",
+)
+@click.option(
+    "--draft", metavar="MODEL", help="Compute 4 tokens ahead, guessed by this smaller model."
+)
+@click.option(
+    "--beams",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Above 1: search the likeliest text with so many kept; nothing is drawn.",
+)
+@click.option(
+    "--length-penalty", default=1.0, show_default=True, type=float, help="Of --beams; 0: none."
+)
+@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--show", is_flag=True, help="Print each token with its probability and runners-up.")
+@click.option("--run", "run_name", help="Journal it as a run; the same name goes on where it was.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+def generate(
+    prompt: str | None,
+    model: str,
+    key_env: str | None,
+    adapter: str | None,
+    plain: bool,
+    system: str | None,
+    max_new_tokens: int,
+    stop: tuple[str, ...],
+    each: str | None,
+    lookup: int | None,
+    draft: str | None,
+    beams: int,
+    length_penalty: float,
+    seed: int,
+    show: bool,
+    run_name: str | None,
+    as_json: bool,
+    **sampling: Any,
+) -> None:
+    """Write a text that answers PROMPT (or standard input), token by token.
+
+    With --run it is journaled: the same command prints what there is and goes on where it was.
+    Exit codes: 0 the text ended; 2 something given is wrong; 130 interrupted.
+    """
+    from ostinato.decode import Sampling
+    from ostinato.loop import check_seed
+
+    text = sys.stdin.read() if prompt in (None, "-") else prompt
+    if not text or not text.strip():
+        raise InputError("The prompt must be a text, got nothing. Give it as an argument.")
+    if plain and system:
+        raise InputError(
+            "--system must be given without --plain, which leaves the chat template out, got both. "
+            "Leave one out, or begin the prompt with it."
+        )
+    if sum((lookup is not None, draft is not None, beams > 1)) > 1:
+        raise InputError("--lookup, --draft and --beams must be given alone, got two. Leave one.")
+    constraint = constraint_from(sampling)
+    messages = [{"role": "system", "content": system}] if system else []
+    order = Order(
+        prompt=[*messages, {"role": "user", "content": text}] if system else text,
+        model=model,
+        key_env=key_env,
+        adapter=adapter,
+        plain=plain,
+        each=_condition(max_new_tokens, stop, each),
+        sampling=Sampling(**sampling),
+        seed=check_seed(seed),
+        alternatives=5 if (show or each) and beams == 1 else 0,
+        lookup=lookup,
+        draft=draft,
+        beams=beams,
+        length_penalty=length_penalty,
+        constraint=constraint,
+    )
+    try:
+        sys.exit(_generate(order, run_name, show=show, as_json=as_json))
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted.", err=True)
+        sys.exit(Exit.INTERRUPTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be written: the same for a run that goes on."""
+
+    prompt: Any
+    model: str
+    adapter: str | None
+    plain: bool
+    each: Condition
+    sampling: Sampling
+    seed: int
+    alternatives: int
+    key_env: str | None = None
+    lookup: int | None = None
+    draft: str | None = None
+    beams: int = 1
+    length_penalty: float = 1.0
+    constraint: Constraint | None = None
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return it as it is recorded with a run: all that its text depends on."""
+        values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        of_beams = ("beams", "length_penalty") if self.beams == 1 else ()
+        for name in ("lookup", "draft", *of_beams):
+            del values[name]
+        sampling = {name: str(value) for name, value in asdict(self.sampling).items()}
+        if self.constraint is None:
+            del values["constraint"]
+        else:
+            values["constraint"] = self.constraint.to_json()
+        if not self.sampling.end_bias:
+            del sampling["end_bias"], sampling["end_within"]
+        if self.key_env is None:
+            del values["key_env"]
+        return {**values, "each": str(self.each), "sampling": sampling}
+
+    def loop(self, run_name: str | None) -> Loop:
+        """Load the model and return the loop."""
+        from ostinato.text import write
+
+        return write(
+            [self.prompt],
+            model=self._model(),
+            each=self.each,
+            sampling=self._sampling(),
+            seed=self.seed,
+            chat=not self.plain,
+            alternatives=self.alternatives,
+            guesser=self._guesser(),
+            beams=self.beams,
+            length_penalty=self.length_penalty,
+            constraint=self.constraint,
+            run=run_name,
+            spec={"generate": self.to_json()},
+        )
+
+    def _guesser(self) -> Guesser | None:
+        from ostinato.decode import Draft, Lookup
+        from ostinato.models import load_model
+
+        if self.draft is not None:
+            return Draft(load_model(self.draft))
+        return Lookup(self.lookup) if self.lookup is not None else None
+
+    def _sampling(self) -> Sampling:
+        """Return the sampling; a server is not asked for a `--top-k` that nobody has chosen."""
+        from ostinato.servers import is_server
+
+        usual = is_server(self.model) and self.sampling.top_k == TOP_K
+        return replace(self.sampling, top_k=0) if usual else self.sampling
+
+    def _model(self) -> LanguageModel | Server:
+        """Load the model, or return the server that has it."""
+        from ostinato.models import load_model
+        from ostinato.servers import Server, is_server
+
+        if not is_server(self.model):
+            if self.key_env:
+                raise InputError(
+                    f"--key-env must be given with a server, got the model {self.model!r}. "
+                    "Leave it out."
+                )
+            return load_model(self.model, adapter=self.adapter)
+        for option, given in (("--adapter", self.adapter), ("--show or --each", self.alternatives)):
+            if given:
+                raise InputError(
+                    f"{option} must be given with a model in this process, got the server "
+                    f"{self.model}. Leave it out."
+                )
+        api = "completions" if self.plain else "chat"
+        return Server.of(self.model, api=api, key_env=self.key_env or "")
+
+
+def _generate(order: Order, run_name: str | None, *, show: bool, as_json: bool) -> Exit:
+    """Write the text, or print that of a run which is finished, and say why it ended."""
+    written = Written(show=show, quiet=as_json, beams=order.beams > 1)
+    if run_name is not None and refuse_another(run_name, "generate", order.to_json()):
+        written.recall(run_name)
+        written.tell(f" The run {run_name!r} is finished.")
+        return Exit.DONE
+    loop = order.loop(run_name)
+    if run_name is not None:
+        written.recall(run_name, loop.tick)
+    with ends_by_signal(loop) as asked, loop:
+        for step in loop:
+            for lane in step.lanes.values():
+                written.add(lane.position, lane.report)
+            for _, row in step.results:
+                written.row = row
+    written.stopped = loop.stopped
+    paused = asked.by_signal and not written.row
+    written.tell(" The same command goes on." if paused and run_name is not None else "")
+    return Exit.INTERRUPTED if paused else Exit.DONE
+
+
+@dataclass(kw_only=True)
+class Written:
+    """The text so far, printed as it comes; nothing is printed where it is `quiet`."""
+
+    show: bool
+    quiet: bool
+    beams: bool = False  # a report's text is the best so far, not what comes next
+    tokens: list[dict[str, object]] = field(default_factory=list)
+    row: Mapping[str, Any] = field(default_factory=dict)
+    stopped: Stopped | None = None
+
+    def add(self, position: int, report: Mapping[str, object]) -> None:
+        """Add a token, and print it."""
+        self.tokens.append(dict(report))
+        if self.beams and self.show and not self.quiet:
+            click.echo(f"{position:4}  {report['score']:8.3f}  {report['text']!r}")
+        elif not self.quiet and not self.beams:
+            _print(position, report, self.show)
+
+    def recall(self, run_name: str, tick: int | None = None) -> None:
+        """Take what a run has written, up to a tick, out of the journal."""
+        from ostinato.loop.journal import Journal
+
+        with Journal() as journal:
+            run = journal.get(run_name)
+            for step in run.steps():
+                if tick is not None and step.tick > tick:
+                    break
+                lanes = cast(Mapping[str, Any], step.report["lanes"])
+                for lane in lanes.values():
+                    self.add(lane["position"], lane["report"])
+            self.row = next((row for _, row in run.results()), {})
+            self.stopped = run.stopped
+
+    def tell(self, more: str) -> None:
+        """Say why it ended, or print all as JSON."""
+        stopped = self.stopped.to_json() if self.stopped else None
+        why = self.row.get("stopped", stopped)
+        if self.quiet:
+            text = self.row.get("output", self._text())
+            click.echo(json.dumps({"text": text, "stopped": why, "tokens": self.tokens}))
+            return
+        sentence = why["sentence"] if why else ""
+        if self.beams and not self.show:
+            click.echo(self._text(), nl=False)
+        end = "" if self.show else "\n"
+        click.echo(f"{end}[{len(self.tokens)} tokens. {sentence}{more}]", err=True)
+
+    def _text(self) -> str:
+        texts = [str(one["text"]) for one in self.tokens]
+        return "".join(texts[-1:] if self.beams else texts)
+
+
+def _condition(limit: int, stop: tuple[str, ...], each: str | None) -> Condition:
+    from ostinato.loop import Phrase, Steps, parse
+
+    condition: Condition = Steps(limit)
+    for phrase in stop:
+        condition = condition | Phrase(phrase)
+    return condition | parse(each) if each else condition
+
+
+def _print(position: int, report: Mapping[str, Any], show: bool) -> None:
+    if not show:
+        click.echo(report["text"], nl=False)
+        return
+    token = json.dumps(report["text"], ensure_ascii=False)
+    token = "(end)" if "ended" in report and not report["text"] else token
+    others = "  ".join(
+        f"{json.dumps(text, ensure_ascii=False) if text else '(end)'} {prob:.1%}"
+        for text, prob in report["alternatives"]
+    )
+    click.echo(
+        f"{position:4}  {token:18} {math.exp(report['logprob']):6.1%}  "
+        f"entropy {report['entropy']:4.2f}  | {others}"
+    )

@@ -1,0 +1,330 @@
+"""`ostinato train drawing` and `ostinato sample drawing`: images as rows of tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from ostinato.cli.exits import Exit
+from ostinato.cli.orders import refuse_another
+from ostinato.cli.rows import rows_of
+from ostinato.cli.train_image import IMAGE_OPTIONS
+from ostinato.cli.training import (
+    condition_of,
+    config_options,
+    drive,
+    journal_at,
+    require_folder,
+    run_of,
+    run_options,
+    steps_of,
+)
+from ostinato.errors import InputError
+
+if TYPE_CHECKING:
+    from ostinato.image import Images
+    from ostinato.image.tokens import VQ, Drawing, Settings
+    from ostinato.loop.journal import Journal
+    from ostinato.loop.stops import JSON
+    from ostinato.train import TrainingConfig
+
+OPTIONS = {
+    name: (kind, "Seed of the order, the networks, the noise and what is held out.")
+    if name == "seed"
+    else (kind, text)
+    for name, (kind, text) in IMAGE_OPTIONS.items()
+    if name != "sample_every"
+}
+
+
+@click.command("drawing")
+@click.argument("sources", nargs=-1, required=True, metavar="FOLDER|digits|IDX-FILE…")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Write it there.")
+@click.option(
+    "--way",
+    type=click.Choice(["row", "pixels", "unmask", "coarse"]),
+    default="row",
+    show_default=True,
+    help="Code after code, pixel after pixel, the surest codes first, or out of noise.",
+)
+@click.option("--size", type=int, help="Scale to this side, 8 to 64; else as the images are.")
+@click.option("--grey/--colour", default=None, help="One channel or three.")
+@click.option("--hold-out", type=float, default=0.1, show_default=True, help="Share to validate.")
+@click.option("--levels", type=int, help="Of a pixel, of --way pixels. [default: 8]")
+@click.option("--codes-steps", type=int, help="Steps of the autoencoder. [default: 400]")
+@click.option(
+    "--codes",
+    type=click.Path(path_type=Path),
+    help="Take the autoencoder of this drawing, which was trained on such images before.",
+)
+@click.option("--layers", type=int, default=4, show_default=True)
+@click.option("--width", type=int, default=96, show_default=True)
+@click.option("--heads", type=int, default=3, show_default=True)
+@click.option("--drop", type=float, default=0.2, show_default=True, help="Share of words unsaid.")
+@run_options
+@config_options(OPTIONS)
+def train_drawing(
+    sources: tuple[str, ...],
+    out: Path,
+    way: Literal["row", "pixels", "unmask", "coarse"],
+    size: int | None,
+    grey: bool | None,
+    hold_out: float,
+    levels: int | None,
+    codes_steps: int | None,
+    codes: Path | None,
+    layers: int,
+    width: int,
+    heads: int,
+    drop: float,
+    until: str | None,
+    epochs: float | None,
+    patience: int | None,
+    checkpoint_every: int,
+    fresh: bool,
+    journal: Path | None,
+    **given: Any,
+) -> None:
+    """Learn to draw images token by token: first codes of images, then rows of codes.
+
+    SOURCES are a FOLDER of images, `digits`, or IDX files. The words of an image are its class and
+    what is measured of it: slanted or upright, thick or thin, large or small. The options of the
+    training, from --until on, are those of the rows of codes.
+    """
+    from ostinato.image import hold_out as held
+    from ostinato.image import read_images
+    from ostinato.image.tokens import Levels, Words, new_drawing, task_of
+    from ostinato.image.tokens.recipe import CODES_RECIPE, RECIPE
+    from ostinato.train import Training
+
+    require_folder(out)
+    _require_fitting(way, size, levels, codes_steps, codes, drop)
+    levels, codes_steps = levels or 8, codes_steps or CODES_RECIPE.steps
+    given["batch_tokens"] = given.pop("batch")
+    config = dataclasses.replace(RECIPE, **{k: v for k, v in given.items() if v is not None})
+    condition = condition_of(config.steps, until, epochs, patience)
+    images = read_images(sources, size=size, grey=grey)
+    train, valid = held(images, hold_out, seed=config.seed)
+    words = Words.of(train)
+    with journal_at(journal) as opened:
+        codec = (
+            Levels(channels=images.channels, size=images.size, levels=levels)
+            if way == "pixels"
+            else _known_codes(codes, images)
+            if codes is not None
+            else _codes(opened, out, (train, valid), codes_steps, config, checkpoint_every, fresh)
+        )
+        drawing = new_drawing(
+            way, codec, words, layers=layers, width=width, heads=heads, seed=config.seed
+        )
+        task = task_of(drawing, train, valid, drop=drop)
+        if epochs is not None and given["steps"] is None:
+            config = dataclasses.replace(config, steps=steps_of(epochs, task.lengths, config))
+        process = Training(drawing.network, task, config)
+        shape = (way, hold_out, levels, layers, width, heads, drop)
+        settings = repr((images.fingerprint(), *shape, codec.fingerprint()))
+        run = run_of(opened, "drawing", settings, dataclasses.asdict(config), out, fresh)
+
+        def save() -> None:
+            drawing.network.eval()
+            with process.best_weights():
+                drawing.save(out)
+
+        drive(
+            process,
+            run,
+            condition,
+            checkpoint_every,
+            counts=(len(train), len(valid)),
+            show=lambda step: None,
+            save=save,
+            out=out,
+        )
+
+
+def _require_fitting(
+    way: str,
+    size: int | None,
+    levels: int | None,
+    codes_steps: int | None,
+    codes: Path | None,
+    drop: float,
+) -> None:
+    """Raise `InputError` for a value out of its range, or one that the way has no use for."""
+    if size is not None and not 8 <= size <= 64:
+        raise InputError(f"--size must be 8 to 64, got {size}. Give a side such as 28.")
+    if not 0 <= drop < 1:
+        raise InputError(f"--drop must be in [0, 1), got {drop}. Give a share such as 0.2.")
+    if levels is not None and way != "pixels":
+        raise InputError(f"--levels must be left out of --way {way}, got {levels}: it has codes.")
+    if levels is not None and not 2 <= levels <= 256:
+        raise InputError(f"--levels must be 2 to 256, got {levels}. Give few, such as 4.")
+    if codes_steps is not None and codes_steps < 1:
+        raise InputError(f"--codes-steps must be at least 1, got {codes_steps}. Give more.")
+    for name, value in {"--codes": codes, "--codes-steps": codes_steps}.items():
+        if way == "pixels" and value is not None:
+            raise InputError(
+                f"{name} must be left out of --way pixels, got {value}: it has no autoencoder."
+            )
+    if codes is not None and codes_steps is not None:
+        raise InputError(
+            f"--codes-steps must be left out with --codes, got {codes_steps}: that autoencoder is "
+            "trained already."
+        )
+
+
+def _known_codes(folder: Path, images: Images) -> VQ:
+    """Read the autoencoder of another drawing. Raises `InputError` where it is of other images."""
+    from ostinato.image.tokens import VQ
+
+    codec = VQ.load(folder / "codes" if (folder / "codes").is_dir() else folder)
+    c = codec.config
+    if (c.channels, c.size) != (images.channels, images.size):
+        raise InputError(
+            f"--codes must be of images of {images.channels} channels and {images.size} pixels, "
+            f"got {c.channels} and {c.size}. Give --size and --grey or --colour as it was trained."
+        )
+    return codec
+
+
+def _codes(
+    journal: Journal,
+    out: Path,
+    images: tuple[Images, Images],
+    steps: int,
+    config: TrainingConfig,
+    checkpoint_every: int,
+    fresh: bool,
+) -> VQ:
+    """Train the autoencoder, or go on with its run; return it with its best weights."""
+    from ostinato.image.tokens import VQ, PictureTask, VQConfig
+    from ostinato.image.tokens.recipe import CODES_RECIPE
+    from ostinato.train import Training
+
+    shape = VQConfig.for_images(images[0].channels, images[0].size)
+    network = VQ(shape, seed=config.seed)
+    plan = dataclasses.replace(CODES_RECIPE, steps=steps, seed=config.seed)
+    process = Training(network, PictureTask(*images), plan)
+    settings = repr((images[0].fingerprint(), images[1].fingerprint(), shape))
+    named = out.with_name(f"{out.resolve().name}-codes")
+    run = run_of(journal, "drawing", settings, dataclasses.asdict(plan), named, fresh)
+
+    def save() -> None:
+        network.eval()
+        with process.best_weights():
+            network.save(out / "codes")
+
+    drive(
+        process,
+        run,
+        condition_of(steps, None, None, None),
+        checkpoint_every,
+        counts=(len(images[0]), len(images[1])),
+        show=lambda step: None,
+        save=save,
+        out=out / "codes",
+    )
+    return VQ.load(out / "codes")
+
+
+@click.command("drawing")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--words", multiple=True, help='Such as "a slanted seven"; more: each.')
+@click.option("--count", type=click.IntRange(min=1), default=1, help="Images of each wish.")
+@click.option("--temperature", type=float, help="Above 0; else what is best for its way.")
+@click.option(
+    "--guidance", type=float, help="Of unmask and coarse; 1: none; else what is best for its way."
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Of unmask. [default: 12]")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A .png to write.")
+@click.option("--run", "run_name", help="Journal it as a run; the same name goes on where it was.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+def sample_drawing(
+    folder: Path,
+    words: tuple[str, ...],
+    count: int,
+    temperature: float | None,
+    guidance: float | None,
+    steps: int | None,
+    seed: int,
+    out: Path,
+    run_name: str | None,
+    as_json: bool,
+) -> None:
+    """Draw with FOLDER, made by `ostinato train drawing`: a row of images for each wish."""
+    from ostinato.image.pictures import save, tiled
+    from ostinato.image.tokens import draw_wishes, load_drawing
+    from ostinato.image.tokens.drawing import TUNED, UNMASK_STEPS
+
+    if out.suffix.lower() != ".png":
+        raise InputError(f"--out must be a .png file, got {out}. Name one, such as drawn.png.")
+    if out.is_dir():
+        raise InputError(f"--out must be a file, got the folder {out}. Name a file in it.")
+    drawing = load_drawing(folder)
+    wishes = [wish for wish in words or ("",) for _ in range(count)]
+    if steps is not None and drawing.way != "unmask":
+        raise InputError(
+            f"--steps is for drawings of --way unmask, got one of {drawing.way}, whose steps are "
+            "given. Leave it out."
+        )
+    given = {"temperature": temperature, "guidance": guidance}
+    settings = dataclasses.replace(
+        TUNED[drawing.way], **{name: value for name, value in given.items() if value is not None}
+    )
+    loop = draw_wishes(
+        wishes,
+        drawing=drawing,
+        settings=settings,
+        steps=steps or UNMASK_STEPS,
+        seed=seed,
+        **_run_settings(run_name, folder, wishes, steps or UNMASK_STEPS, settings, seed),
+    )
+    rows = rows_of(loop, run_name)
+    if len(rows) < len(wishes):
+        click.echo(f"{len(rows)} of {len(wishes)} images are done.", err=True)
+        if run_name is not None:
+            click.echo("Run the same command again: it goes on.", err=True)
+        sys.exit(Exit.INTERRUPTED)
+    images = [_clean(drawing, row["output"]) for row in rows]
+    grid = [images[at : at + count] for at in range(0, len(images), count)]
+    side = images[0].size(-1)
+    written = save(tiled(grid), out, side=side)
+    if as_json:
+        told = [{"words": w, "codes": str(r["output"])} for w, r in zip(wishes, rows, strict=True)]
+        click.echo(json.dumps({"written": str(written), "images": told}))
+    else:
+        click.echo(f"Wrote {written}: {len(images)} images, each of {drawing.codec.places} codes.")
+
+
+def _run_settings(
+    run_name: str | None,
+    folder: Path,
+    wishes: Sequence[str],
+    steps: int,
+    settings: Settings,
+    seed: int,
+) -> dict[str, Any]:
+    """Return what a loop is told of its run. Refuses a run that was begun with another order."""
+    if run_name is None:
+        return {}
+    order: dict[str, JSON] = {
+        "folder": str(folder),
+        "words": list(wishes),
+        "steps": steps,
+        "settings": str(settings),
+        "seed": seed,
+    }
+    refuse_another(run_name, "order", order)
+    return {"run": run_name, "spec": {"sample": "drawing", "order": order}}
+
+
+def _clean(drawing: Drawing, output: object) -> Any:
+    """Return the image (C, S, S) of a row of codes in [-1, 1]."""
+    return drawing.picture(output).float() / 127.5 - 1

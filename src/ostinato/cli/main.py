@@ -1,0 +1,62 @@
+"""The `ostinato` command. Registers the groups; each is imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from ostinato.errors import OstinatoError
+
+# name: (module, attribute, one line of help). Modules are imported when the command is used, so
+# that `ostinato --help` needs neither torch nor any other heavy library.
+COMMANDS = {
+    "refine": ("ostinato.cli.refine", "refine", "Write a reply to every item until it passes."),
+    "check": ("ostinato.cli.check", "check", "Judge texts written elsewhere by a job's checks."),
+    "why": ("ostinato.cli.why", "why", "Tell why an item of a run came out as it did."),
+    "serve": ("ostinato.cli.serve", "serve", "Serve a model, with checks while it writes."),
+    "generate": ("ostinato.cli.generate", "generate", "Write text token by token."),
+    "fill": ("ostinato.cli.fill", "fill", "Fill the gaps of a text, the surest tokens first."),
+    "train": ("ostinato.cli.train", "train", "Train a model until it is good enough."),
+    "sample": ("ostinato.cli.sample", "sample", "Draw with a model, step by step."),
+    "models": ("ostinato.cli.models", "models", "List models, and get them."),
+    "runs": ("ostinato.cli.runs", "runs", "List, show, resume, branch and delete runs."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands' lines without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ostinato")
+def cli() -> None:
+    """Run generative processes as loops: until good enough, and always telling why they stopped."""
+
+
+def main() -> None:
+    """Run the command line. An error of ours is a message and exit code 2, never a traceback."""
+    try:
+        cli()
+    except OstinatoError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)

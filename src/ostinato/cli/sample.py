@@ -1,0 +1,411 @@
+"""`ostinato sample`: draw with a model that was trained, step by step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ostinato.cli.exits import Exit
+from ostinato.cli.image_tokens import sample_drawing
+from ostinato.cli.orders import refuse_another
+from ostinato.cli.rows import rows_of
+from ostinato.cli.sample_checks import Wanted, check_options
+from ostinato.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ostinato.image import Picture
+    from ostinato.image.fixed import Denoiser
+    from ostinato.loop import Loop, Step
+    from ostinato.loop.run import Run, StepRecord
+    from ostinato.loop.stops import JSON
+
+ALL = 10_000  # checkpoints that --save-every keeps
+NOT_OF_IMAGES = {"show_steps", "out", "run_name", "save_every", "as_json"}
+Seen = dict[str, list[tuple["Tensor", "Tensor"]]]
+"""By item: x and the clean prediction of every step."""
+
+
+@click.group()
+def sample() -> None:
+    """Draw with a model, step by step."""
+
+
+sample.add_command(sample_drawing)
+
+
+@sample.command()
+@click.argument("model", default="digits")
+@click.option(
+    "--label", "labels", multiple=True, help="A class, by its name or number; more: each."
+)
+@click.option("--count", type=click.IntRange(min=1), default=1, help="Images of each class.")
+@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option(
+    "--solver",
+    type=click.Choice(["ddpm", "ddim", "euler", "heun", "dpmpp_2m"]),
+    default="dpmpp_2m",
+    show_default=True,
+)
+@click.option("--guidance", type=float, default=1.0, show_default=True, help="1: none.")
+@click.option(
+    "--guided",
+    type=float,
+    nargs=2,
+    default=(0.0, math.inf),
+    metavar="LOW HIGH",
+    help="The noise levels that are guided.  [all]",
+)
+@click.option("--prompt", "prompts", multiple=True, help="Words for a pipeline of diffusers.")
+@click.option("--negative-prompt", help="Words for what is not to be seen, for a pipeline.")
+@click.option("--height", type=click.IntRange(min=1), help="Pixels, for a pipeline.")
+@click.option("--width", type=click.IntRange(min=1), help="Pixels, for a pipeline.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--toward", type=int, help="Turn the noise of --seed to this seed's, image by image.")
+@click.option(
+    "--from", "source", type=click.Path(path_type=Path), help="Vary this image, or paint into it."
+)
+@click.option("--strength", type=float, help="How far --from is noised, above 0 to 1.  [0.5]")
+@click.option(
+    "--mask", type=click.Path(path_type=Path), help="Paint --from only where this image is white."
+)
+@click.option("--each", help="End an image by this, such as: Converges('change', 0.01)")
+@check_options
+@click.option("--show-steps", is_flag=True, help="Show each step: noisy above, clean below.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="A .png or .gif, or a folder of images."
+)
+@click.option("--run", "run_name", help="Journal it as a run; the same name goes on where it was.")
+@click.option(
+    "--save-every",
+    type=click.IntRange(min=1),
+    help="Steps after which the --run is saved each time, to branch from there.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+@click.pass_context
+def image(
+    context: click.Context,
+    /,
+    model: str,
+    labels: tuple[str, ...],
+    count: int,
+    steps: int,
+    solver: str,
+    guidance: float,
+    guided: tuple[float, float],
+    prompts: tuple[str, ...],
+    negative_prompt: str | None,
+    height: int | None,
+    width: int | None,
+    seed: int,
+    toward: int | None,
+    source: Path | None,
+    strength: float | None,
+    mask: Path | None,
+    each: str | None,
+    show_steps: bool,
+    out: Path | None,
+    run_name: str | None,
+    save_every: int | None,
+    as_json: bool,
+    **checked: Any,
+) -> None:
+    """Draw images with MODEL: a folder of `ostinato train image`, the shipped `digits`, or the
+    folder of a pipeline of diffusers."""
+    from ostinato.cli.sample_pipeline import WORDS, given_options, pipeline_loop
+    from ostinato.image import draw, load_denoiser
+    from ostinato.image.pipelines import is_pipeline
+    from ostinato.loop import parse
+
+    target = _target(out)
+    options = given_options(context)
+    wanted = Wanted(**checked)
+    order = _order(context.params)
+    decode = is_pipeline(model) and (show_steps or target.suffix.lower() == ".gif")
+    if decode:
+        order["show_steps"] = True  # a pipeline's steps are decoded while it draws, or never
+    settings = _run_settings(run_name, save_every, order)
+    if each is not None:
+        settings["each"] = parse(each)
+    if is_pipeline(model):
+        loop, asked = pipeline_loop(
+            Path(model), options, wanted, count=count, decode=decode, **settings
+        )
+        _finish(loop, asked, run_name, target, show_steps=show_steps, as_json=as_json)
+        return
+    for name in WORDS & set(options):
+        raise InputError(f"--{name} must come with the folder of a pipeline, got {model}.")
+    network = load_denoiser(model)
+    classes: list[int | None] = [_class(label, network) for label in labels] or [None]
+    given = _given(network, source, strength, mask)
+    pictures = _pictures(classes, count, seed, toward, given)
+    checks = wanted.checks(network)
+    loop = draw(
+        pictures,
+        model=network,
+        checks=checks,
+        on_stop=wanted.on_stop(checks),
+        steps=steps,
+        solver=solver,
+        guidance=guidance,
+        guided=guided,
+        seed=seed,
+        **settings,
+    )
+    _finish(loop, len(pictures), run_name, target, show_steps=show_steps, as_json=as_json)
+
+
+def _finish(
+    loop: Loop, asked: int, run_name: str | None, target: Path, *, show_steps: bool, as_json: bool
+) -> None:
+    """Run the loop, write what it drew and tell why each image stopped."""
+    rows, seen = _drawn(loop, run_name)
+    if not rows:
+        assert loop.stopped is not None
+        click.echo(f"No image is done. {loop.stopped.sentence}", err=True)
+        sys.exit(Exit.INTERRUPTED)
+    refused = [row["stopped"]["sentence"] for row in rows if row["stopped"]["kind"] == "error"]
+    if refused:
+        raise InputError(refused[0])
+    written = _write(rows, seen, target, show_steps=show_steps)
+    _tell(rows, written, as_json)
+    if len(rows) < asked:
+        click.echo("Run the same command again: it goes on.", err=True)
+        sys.exit(Exit.INTERRUPTED)
+
+
+# What is asked for -----------------------------------------------------------------------------
+
+
+def _target(out: Path | None) -> Path:
+    """Return where to write; without --out a file that does not exist yet."""
+    if out is not None:
+        known = ("", ".png", ".gif")
+        if out.suffix.lower() not in known:
+            raise InputError(f"--out must end in .png or .gif, or be a folder, got {out}.")
+        if not out.suffix and out.is_file():
+            raise InputError(f"--out must be a folder or end in .png or .gif, got the file {out}.")
+        return out
+    number = 1
+    while (path := Path("sample.png" if number == 1 else f"sample-{number}.png")).exists():
+        number += 1
+    return path
+
+
+def _order(options: Mapping[str, Any]) -> dict[str, JSON]:
+    """Return what the images depend on, as it is recorded with a run."""
+    order: dict[str, JSON] = {
+        name: str(options[name]) for name in sorted(options) if name not in NOT_OF_IMAGES
+    }
+    for name in ("source", "mask"):
+        path: Path | None = options[name]
+        if path is not None and path.is_file():
+            order[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return order
+
+
+def _run_settings(
+    run_name: str | None, save_every: int | None, order: dict[str, JSON]
+) -> dict[str, Any]:
+    """Return what a loop is told of its run. Refuses a run that was begun with another order."""
+    from ostinato.loop import Every
+
+    if run_name is None:
+        if save_every is not None:
+            raise InputError("--save-every must come with --run, what is to be saved. Give both.")
+        return {}
+    refuse_another(run_name, "order", order)
+    settings: dict[str, Any] = {"run": run_name, "spec": {"sample": "image", "order": order}}
+    if save_every is not None:
+        settings["checkpoint"] = Every(steps=save_every, keep=ALL)
+    return settings
+
+
+def _class(label: str, network: Denoiser) -> int:
+    """Return the class of a name or number."""
+    config = getattr(network, "config", None)
+    names = list(getattr(config, "names", ()))
+    if label in names:
+        return names.index(label)
+    if label.isdigit() and int(label) < network.classes:
+        return int(label)
+    if not network.classes:
+        raise InputError(f"--label must be left out: the model knows no classes, got {label!r}.")
+    known = ", ".join(names) or f"0 to {network.classes - 1}"
+    raise InputError(f"--label must be one of {known}, got {label!r}.")
+
+
+def _given(
+    network: Denoiser, source: Path | None, strength: float | None, mask: Path | None
+) -> dict[str, Any]:
+    """Return the fields of a picture that is made from another."""
+    from ostinato.image import pictures
+
+    if source is None:
+        for name, value in (("--strength", strength), ("--mask", mask)):
+            if value is not None:
+                raise InputError(f"{name} must come with --from, the image to change. Give it.")
+        return {}
+    size = network.size
+    fields: dict[str, Any] = {
+        "image": pictures.read(source, channels=network.channels, size=size),
+        "strength": (1.0 if mask else 0.5) if strength is None else strength,
+    }
+    if mask is not None:
+        fields["mask"] = (pictures.read(mask, channels=1, size=size)[0] > 0).float()
+    return fields
+
+
+def _pictures(
+    classes: Sequence[int | None],
+    count: int,
+    seed: int,
+    toward: int | None,
+    given: dict[str, Any],
+) -> list[Picture]:
+    """Return the pictures: seeds counted up from the first, or one seed turned to another."""
+    from ostinato.image import Picture
+
+    if toward is None:
+        turns: list[dict[str, Any]] = [{"seed": seed + n} for n in range(count)]
+    else:
+        shares = [n / max(1, count - 1) for n in range(count)]
+        turns = [{"seed": seed, "toward": toward, "share": share} for share in shares]
+    return [Picture(label=label, **turn, **given) for label in classes for turn in turns]
+
+
+# Drawing ---------------------------------------------------------------------------------------
+
+
+def _drawn(loop: Loop, run_name: str | None) -> tuple[list[dict[str, Any]], Seen]:
+    """Run the loop; return all rows in their order, and the steps of every image."""
+    seen: Seen = defaultdict(list)
+
+    def watch(step: Step) -> None:
+        for key, lane in step.lanes.items():
+            _keep(seen[key], lane.position, lane.report)
+
+    def read(run: Run) -> None:
+        seen.clear()
+        for record in _steps_of(run):
+            lanes: Any = record.report.get("lanes", {})
+            for key, lane in lanes.items():
+                _keep(seen[key], lane["position"], lane["report"])
+
+    return rows_of(loop, run_name, watch=watch, read=read), seen
+
+
+def _steps_of(run: Run) -> Iterator[StepRecord]:
+    """Yield the steps of a run; for a branch, those before it too."""
+    parent = run.now().parent
+    if parent is not None:
+        id, tick = parent
+        before = run.journal.find(id)
+        if before is not None:
+            yield from (record for record in _steps_of(before) if record.tick <= tick)
+    yield from run.steps()
+
+
+def _keep(steps: list[tuple[Tensor, Tensor]], position: int, report: Any) -> None:
+    """Keep the two images of a step; what was gone back on is dropped.
+
+    The noisy one is shown as a variance-preserving process has it, so that noise does not outshine
+    the image.
+    """
+    import torch
+
+    del steps[position - 1 :]
+    if "sigma_next" not in report:  # of a pipeline: latents, and the image where it was decoded
+        if "image" in report:
+            decoded = torch.as_tensor(report["image"], dtype=torch.float32)
+            steps.append((decoded, decoded))
+        return
+    noisy, clean = (
+        torch.as_tensor(report[name], dtype=torch.float32) for name in ("noisy", "clean")
+    )
+    steps.append((noisy / (1 + report["sigma_next"] ** 2) ** 0.5, clean))
+
+
+# Showing ---------------------------------------------------------------------------------------
+
+
+def _write(rows: list[dict[str, Any]], seen: Seen, target: Path, *, show_steps: bool) -> Path:
+    """Write what was drawn, and show it where the terminal can."""
+    import torch
+
+    from ostinato.image import pictures
+
+    images = [torch.as_tensor(row["output"], dtype=torch.float32) for row in rows]
+    steps = [seen[row["key"]] for row in rows]
+    if show_steps:
+        both = any(a is not b for pairs in steps for a, b in pairs)
+        sides = (0, 1) if both else (1,)
+        strips = [[pair[side] for pair in pairs] for pairs in steps for side in sides]
+        picture = pictures.tiled(strips)
+    else:
+        picture = pictures.tiled(pictures.in_grid(images))
+    side = images[0].size(-1)
+    if target.suffix.lower() == ".gif":
+        pictures.save_gif(_frames(steps), target, side=side)
+    elif target.suffix:
+        pictures.save(picture, target, side=side)
+    else:
+        for row, each in zip(rows, images, strict=True):
+            pictures.save(each, target / f"{row['index']:04}.png", side=side)
+    if _shows_colour() and picture.size(2) <= _width():
+        click.echo(pictures.for_terminal(picture))
+    return target
+
+
+def _frames(steps: list[list[tuple[Tensor, Tensor]]]) -> list[Tensor]:
+    """Return a grid of the noisy images for every step; what ended early stays."""
+    from ostinato.image import pictures
+
+    last = max(len(pairs) for pairs in steps)
+    frames = []
+    for n in range(last):
+        at = [pairs[min(n, len(pairs) - 1)][0] for pairs in steps]
+        frames.append(pictures.tiled(pictures.in_grid(at)))
+    return frames
+
+
+def _shows_colour() -> bool:
+    colours = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
+    return sys.stdout.isatty() and colours and not os.environ.get("NO_COLOR")
+
+
+def _width() -> int:
+    return os.get_terminal_size().columns
+
+
+def _tell(rows: list[dict[str, Any]], written: Path, as_json: bool) -> None:
+    told = [
+        {
+            "key": row["key"],
+            "steps": row["length"],
+            "calls": row["spent"].get("calls", 0),
+            "accepted": row["accepted"],
+            "stopped": row["stopped"],
+        }
+        for row in rows
+    ]
+    if as_json:
+        click.echo(json.dumps({"out": str(written), "images": told}))
+        return
+    reasons: dict[str, int] = defaultdict(int)
+    for row in rows:
+        reasons[row["stopped"]["sentence"]] += 1
+    for sentence, count in sorted(reasons.items(), key=lambda pair: -pair[1])[:5]:
+        click.echo(f"{count} of {len(rows)}: {sentence}")
+    calls = sum(row["calls"] for row in told)
+    click.echo(f"Wrote {written} ({calls:g} calls of the network).")

@@ -1,0 +1,274 @@
+"""Beam search: the likeliest text found by keeping several, one token a step for all of them.
+
+A lane process; a lane is one text, and its beams are a group of places of the cache. What is kept,
+what counts as finished and when nothing better can come are those of `transformers`' beam search
+(`early_stopping=False`); a finished text's score is its log probability by its length to the power
+of `length_penalty` (Wu et al. 2016, section 7, in its simpler form).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from ostinato.decode.decode import Prompter
+from ostinato.decode.places import common
+from ostinato.decode.spell import Spelling
+from ostinato.errors import EditError, InputError, ItemError
+from ostinato.loop import Lane, Report, Text
+from ostinato.models import LanguageModel, open_backend
+
+
+class _Beam(NamedTuple):
+    """A text that is kept: its tokens with their log probabilities, and its score."""
+
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    score: float = 0.0
+
+    def longer(self, token: int, total: float, score: float | None = None) -> _Beam:
+        """Return it with a token more, by which its log probability is `total`."""
+        logprobs = (*self.logprobs, total - self.score)
+        return _Beam((*self.tokens, token), logprobs, total if score is None else score)
+
+
+class _State(NamedTuple):
+    """The beams that go on and those that are finished, the best first."""
+
+    running: tuple[_Beam, ...]
+    finished: tuple[_Beam, ...]
+
+
+@dataclass(slots=True)
+class _Seat:
+    """A lane and its places; beam b stands in `order[b]`, which holds `held` of it."""
+
+    lane: Lane
+    prompt: Sequence[int]
+    room: int
+    order: list[int]
+    held: dict[int, list[int]]
+    states: list[_State] = field(default_factory=list)
+    told: int = 0  # the prompt's tokens, to be told
+
+
+class Beam:
+    """Search the likeliest texts, `beams` of them kept, many lanes side by side.
+
+    `limit` is the most tokens of a text. Edits: `forbid` (tokens) holds at its position, for every
+    beam. Reports: `parents`, `put` and `totals` (which beam each kept one goes on from, its token,
+    its log probability), `finished` (the same of those that ended, with their scores), `text` (the
+    best as it stands), `score`, `tokens` (beams that went on), `computed`, at the first step
+    `prompt`, and `ended` once nothing better can come. The output is the best finished text, else
+    the best.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompt: Prompter,
+        *,
+        beams: int = 4,
+        length_penalty: float = 1.0,
+        limit: int = 200,
+        places: int = 4,
+        block: int = 16,
+    ) -> None:
+        if beams < 2:
+            raise InputError(f"beams must be 2 or more, got {beams}. Decode follows a single one.")
+        if limit < 1:
+            raise InputError(f"The limit of a text must be 1 token or more, got {limit}.")
+        self.capacity, self.beams, self.limit = places, beams, limit
+        self.length_penalty = float(length_penalty)
+        self.tokenizer = model.tokenizer
+        self._inference = open_backend(model, places * beams, block=block)
+        self.repeats = self._inference.self_test().repeats
+        self._prompt = prompt
+        self._ends = sorted(self.tokenizer.eos_ids)
+        self._free = [list(range(n * beams, (n + 1) * beams)) for n in range(places)]
+        self._seats: dict[str, _Seat] = {}
+
+    # Lanes ------------------------------------------------------------------------------------
+
+    def start(self, lane: Lane, item: object) -> None:
+        """Give the lane a group of places; its prompt is computed once."""
+        _check_edits(lane)
+        prompt = self._prompt(item, {}).tokens
+        room = min(self.limit, self._inference.limit - len(prompt))
+        if not prompt or room < 1:
+            raise ItemError(
+                f"The prompt must have 1 to {self._inference.limit - 1} tokens, got {len(prompt)}."
+            )
+        group = self._free.pop()
+        self._inference.prefill(group[0], prompt[:-1])
+        for place in group[1:]:
+            self._inference.copy(group[0], place, len(prompt) - 1)
+        seat = _Seat(lane, prompt, room, group, {place: [] for place in group})
+        seat.states.append(_State((_Beam(),), ()))
+        seat.told = 0 if lane.past or lane.again else len(prompt)
+        for report in lane.past:
+            seat.states.append(self._after(seat.states[-1], report))
+        self._seats[lane.key] = seat
+
+    def rewind(self, lane: Lane, to: int) -> None:
+        """Bring the lane back to the beams of a position; what the cache lacks is fed again."""
+        _check_edits(lane)
+        seat = self._seats[lane.key]
+        seat.lane = lane
+        del seat.states[to + 1 :]
+
+    def drop(self, key: str) -> None:
+        """Free the lane's places."""
+        self._free.append(sorted(self._seats.pop(key).held))
+
+    def output(self, key: str) -> Text:
+        """Return the best text."""
+        best = self._best(self._seats[key].states[-1])
+        spelling = self._spelt(best)
+        ended = bool(best.tokens) and best.tokens[-1] in self.tokenizer.eos_ids
+        return Text(spelling.text, best.tokens, spelling.starts, best.logprobs, ended)
+
+    # A step -----------------------------------------------------------------------------------
+
+    def step(self) -> Mapping[str, Report]:
+        """Let every beam of every lane that has not ended go on by a token."""
+        seats = [seat for seat in self._seats.values() if self._why_ended(seat) is None]
+        if not seats:
+            return {}
+        logits = self._inference.logits(self._feed(seats))
+        reports, first = {}, 0
+        for seat in seats:
+            count = len(seat.states[-1].running)
+            reports[seat.lane.key] = self._advance(seat, logits[first : first + count])
+            first += count
+        return reports
+
+    def _feed(self, seats: Sequence[_Seat]) -> Tensor:
+        """Compute what the places do not hold; return the hidden states of all beams' ends."""
+        rows: list[tuple[int, int, int]] = []
+        ends = []
+        for seat in seats:
+            for beam, place in zip(seat.states[-1].running, seat.order, strict=False):
+                wanted = [seat.prompt[-1], *beam.tokens]
+                have = min(common(seat.held[place], wanted), len(wanted) - 1)
+                at = len(seat.prompt) - 1
+                rows += [(place, wanted[n], at + n) for n in range(have, len(wanted))]
+                ends.append(len(rows) - 1)
+                seat.held[place] = wanted
+        return self._inference.feed(rows)[ends]
+
+    def _advance(self, seat: _Seat, logits: Tensor) -> Report:
+        state, length = seat.states[-1], len(seat.states)
+        scores = torch.tensor([beam.score for beam in state.running])
+        logprobs = torch.log_softmax(logits, -1)
+        for at, edits in seat.lane.edits:
+            if at == length - 1:
+                logprobs[:, list(cast(Sequence[int], edits.get("forbid", ())))] = -torch.inf
+        totals = (logprobs + scores[:, None]).flatten()  # (beams * V,)
+        keep = min(max(2, 1 + len(self._ends)) * self.beams, totals.numel())
+        best, index = torch.topk(totals, keep)
+        found = [
+            (int(i) // logits.size(1), int(i) % logits.size(1), float(total))
+            for total, i in zip(best, index, strict=True)
+            if total > -torch.inf
+        ]
+        report = self._choose(seat, found, length)
+        after = self._after(state, report)
+        self._settle(seat, cast(Sequence[int], report["parents"]))
+        seat.states.append(after)
+        top = self._best(after)
+        report |= {"text": self._spelt(top).text, "score": top.score}
+        report |= {"tokens": len(state.running), "computed": len(state.running)}
+        if length == 1:
+            report["computed"] = 0  # the prompt's last token
+        if seat.told:
+            report["prompt"], seat.told = seat.told, 0
+        if (why := self._why_ended(seat)) is not None:
+            report["ended"] = why
+        return report
+
+    def _choose(
+        self, seat: _Seat, found: Sequence[tuple[int, int, float]], length: int
+    ) -> dict[str, object]:
+        """Return which continuations (beam, token, total) go on, and which are finished.
+
+        Only the best `beams` of all can finish; the others are there so that enough go on.
+        """
+        full = length >= seat.room
+        ended = [one for one in found[: self.beams] if full or one[1] in self._ends]
+        going = [one for one in found if not full and one[1] not in self._ends][: self.beams]
+        return {
+            "parents": [parent for parent, _, _ in going],
+            "put": [token for _, token, _ in going],
+            "totals": [total for _, _, total in going],
+            "finished": [list(one) for one in ended],
+        }
+
+    def _after(self, state: _State, report: Mapping[str, object]) -> _State:
+        """Return the beams after a step, out of its report."""
+        names = ("parents", "put", "totals")
+        columns = (cast(Sequence[float], report[name]) for name in names)
+        running = tuple(
+            state.running[int(parent)].longer(int(token), total)
+            for parent, token, total in zip(*columns, strict=True)
+        )
+        finished = list(state.finished)
+        for parent, token, total in cast(Sequence[tuple[int, int, float]], report["finished"]):
+            beam = state.running[parent]
+            score = total / (len(beam.tokens) + 1) ** self.length_penalty
+            finished.append(beam.longer(token, total, score))
+        finished.sort(key=lambda beam: -beam.score)
+        return _State(running, tuple(finished[: self.beams]))
+
+    def _settle(self, seat: _Seat, parents: Sequence[int]) -> None:
+        """Give each new beam a place that holds its parent: the first child takes it over."""
+        before, first = list(seat.order), dict[int, int]()
+        for child, parent in enumerate(parents):
+            first.setdefault(parent, child)
+        kept = {before[parent] for parent in first}
+        spare = [place for place in seat.held if place not in kept]
+        order = []
+        for child, parent in enumerate(parents):
+            place = before[parent]
+            if first[parent] != child:
+                source, place = place, spare.pop()
+                self._inference.copy(source, place, len(seat.prompt) + len(seat.states) - 1)
+                seat.held[place] = list(seat.held[source])
+            order.append(place)
+        seat.order = [*order, *spare]
+
+    # What stands ------------------------------------------------------------------------------
+
+    def _why_ended(self, seat: _Seat) -> str | None:
+        """Tell why nothing better can come, if that is so."""
+        state, length = seat.states[-1], len(seat.states) - 1
+        if not state.running:
+            return f"All {len(state.finished)} texts are finished."
+        if len(state.finished) < self.beams:
+            return None
+        possible = state.running[0].score / length**self.length_penalty
+        worst = state.finished[-1].score
+        if possible > worst:
+            return None
+        return f"Nothing that goes on ({possible:.3f}) beats the {self.beams} finished texts."
+
+    def _best(self, state: _State) -> _Beam:
+        return (*state.finished, *state.running)[0]
+
+    def _spelt(self, beam: _Beam) -> Spelling:
+        spelling = Spelling()
+        for token in beam.tokens:
+            ends = token in self.tokenizer.eos_ids
+            spelling.add(b"" if ends else self.tokenizer.token_bytes(token))
+        return spelling
+
+
+def _check_edits(lane: Lane) -> None:
+    for _, edits in lane.edits:
+        for name in edits:
+            if name != "forbid":
+                raise EditError(f"Unknown edit {name!r} of a lane of Beam. Known: forbid.")

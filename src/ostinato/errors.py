@@ -1,0 +1,54 @@
+"""The errors of Ostinato, as one tree.
+
+OstinatoError
+├── InputError          something given is wrong: the message names it, the place and the mend
+│   ├── EditError       a process does not know this edit, or not this value
+│   └── MissingExtra    an optional part is not installed
+├── ItemError           one item cannot be worked on; the others can
+├── RunError            a run cannot be opened, resumed, branched or driven
+│   └── RunLocked       another process drives the run
+└── ModelError          weights are missing, damaged or of another layout
+    └── UnknownLayout   a network that is none of ours; `transformers` may know it
+"""
+
+from __future__ import annotations
+
+
+class OstinatoError(Exception):
+    """Base of all errors that Ostinato raises on purpose."""
+
+
+class InputError(OstinatoError, ValueError):
+    """Something given by the user is wrong."""
+
+
+class EditError(InputError):
+    """A process does not know an edit, or not this value of it."""
+
+
+class MissingExtra(InputError):
+    """An optional part is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an extra. Install it with: pip install 'ostinato[{extra}]'")
+        self.extra = extra
+
+
+class ItemError(OstinatoError):
+    """One item cannot be worked on; the others can."""
+
+
+class RunError(OstinatoError):
+    """A run cannot be opened, resumed, branched or driven."""
+
+
+class RunLocked(RunError):
+    """Another process drives the run."""
+
+
+class ModelError(OstinatoError):
+    """Weights are missing, damaged or of another layout."""
+
+
+class UnknownLayout(ModelError):
+    """A network that is none of ours; `transformers` may know it."""

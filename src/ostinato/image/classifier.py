@@ -1,0 +1,131 @@
+"""A small classifier of images: what a check asks whether a drawing is what it should be.
+
+Three convolutions, each halved by pooling, and one linear layer. Images are in [-1, 1], as
+denoisers draw them. Knows no check and no training.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ostinato.errors import InputError, ModelError
+
+SHIPPED = Path(__file__).parent / "shipped" / "classifiers"
+ARCHITECTURE = "ostinato.Classifier"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """The shape of a classifier, and the names of its classes by index."""
+
+    names: tuple[str, ...]
+    channels: int = 1
+    size: int = 28
+    widths: tuple[int, ...] = (24, 48, 64)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "widths", tuple(self.widths))
+        if len(self.names) < 2 or len(set(self.names)) < len(self.names):
+            raise InputError(f"names must be at least two, all different, got {self.names}.")
+        if self.channels < 1:
+            raise InputError(f"channels must be at least 1, got {self.channels}.")
+        if not self.widths or min(self.widths) < 1:
+            raise InputError(f"widths must be at least one, each above 0, got {self.widths}.")
+        if self.size < 2 ** len(self.widths):
+            raise InputError(
+                f"size must be at least {2 ** len(self.widths)} with {len(self.widths)} widths, "
+                f"each of which halves it, got {self.size}."
+            )
+
+
+class Classifier(nn.Module):
+    """Gives the logits (B, classes) of images (B, channels, size, size) in [-1, 1]."""
+
+    def __init__(self, config: ClassifierConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        widths = (config.channels, *config.widths)
+        side = config.size // 2 ** len(config.widths)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.convolutions = nn.ModuleList(
+                nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)
+            )
+            self.out = nn.Linear(widths[-1] * side**2, len(config.names))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes' names by index."""
+        return self.config.names
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, classes)."""
+        for convolution in self.convolutions:
+            x = F.max_pool2d(F.relu(convolution(x)), 2)
+        logits: Tensor = self.out(x.flatten(1))
+        return logits
+
+
+def save_classifier(
+    folder: str | Path, network: Classifier, *, dtype: torch.dtype | None = None
+) -> Path:
+    """Write `config.json` and `model.safetensors`; return the folder. `dtype` may be a half one."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: value.detach().to(dtype or value.dtype).contiguous()
+        for name, value in network.state_dict().items()
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = {"architecture": ARCHITECTURE, **asdict(network.config)}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def load_classifier(name: str | Path = "digits") -> Classifier:
+    """Return the classifier of a folder, or the shipped one called `digits`, in float32.
+
+    Raises `ModelError` where there is none, or it is damaged or of another layout.
+    """
+    folder = Path(name) if Path(name).is_dir() else SHIPPED / str(name)
+    if not (folder / "config.json").is_file():
+        shipped = ", ".join(sorted(path.parent.name for path in SHIPPED.glob("*/config.json")))
+        raise ModelError(
+            f"A classifier must be a folder with config.json and model.safetensors, or {shipped}, "
+            f"got {str(name)!r}. `ostinato.image.save_classifier` writes one."
+        )
+    network = Classifier(_read_config(folder / "config.json"))
+    try:
+        weights = load_file(folder / "model.safetensors")
+        network.load_state_dict({key: value.float() for key, value in weights.items()})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ModelError(
+            f"{folder / 'model.safetensors'} must hold the weights that config.json describes, "
+            f"got: {str(error).splitlines()[0]}. Train or copy the folder again."
+        ) from None
+    network.eval()
+    return network
+
+
+def _read_config(path: Path) -> ClassifierConfig:
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        known = {spec.name for spec in fields(ClassifierConfig)}
+        if values.pop("architecture") != ARCHITECTURE or set(values) != known:
+            raise ValueError("another architecture")
+        return ClassifierConfig(**values)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError) as error:
+        raise ModelError(
+            f"{path} must be the config.json of a classifier of ours, got: {error}."
+        ) from None

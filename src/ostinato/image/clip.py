@@ -1,0 +1,184 @@
+"""Scores of image and words by a CLIP model, and the check that asks for one.
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (2021),
+section 2.3: both are put into one space, and the cosine of their vectors tells how well they fit.
+The model is a local folder in the layout of `transformers`, the extra `hf`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ostinato.checks.base import BaseCheck
+from ostinato.errors import InputError, MissingExtra, ModelError
+from ostinato.image.checks import as_image
+from ostinato.image.pictures import to_bytes
+from ostinato.loop import Item, Verdict
+
+KEPT = 256  # texts whose vectors are remembered
+
+
+class Clip:
+    """A CLIP model: `clip(image, text)` is the cosine, in [-1, 1].
+
+    Each image and each text runs alone, so that a score does not depend on the company.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, processor: Any) -> None:
+        self.model, self.tokenizer, self.processor = model.eval(), tokenizer, processor
+        self._texts: dict[str, Tensor] = {}
+
+    def __call__(self, image: Tensor, text: str) -> float:
+        """Return the cosine of an image (C, H, W) in [-1, 1], C 1 or 3, and a text."""
+        return float(self.image_vector(image) @ self.text_vector(text))
+
+    def logits(self, images: Sequence[Tensor], texts: Sequence[str]) -> Tensor:
+        """Return the model's own logits (images, texts): cosines times its learned scale."""
+        rows = torch.stack([self.image_vector(image) for image in images])
+        columns = torch.stack([self.text_vector(text) for text in texts])
+        with torch.no_grad():
+            scaled: Tensor = rows @ columns.T * self.model.logit_scale.exp()
+        return scaled
+
+    @torch.no_grad()
+    def image_vector(self, image: Tensor) -> Tensor:
+        """Return the vector (D,) of an image, of length 1."""
+        from PIL import Image
+
+        pixels = to_bytes(image.expand(3, -1, -1)).permute(1, 2, 0).contiguous().numpy()
+        given = self.processor(images=Image.fromarray(pixels), return_tensors="pt")
+        seen = self.model.vision_model(pixel_values=given["pixel_values"])
+        return _unit(self.model.visual_projection(seen[1])[0])
+
+    @torch.no_grad()
+    def text_vector(self, text: str) -> Tensor:
+        """Return the vector (D,) of a text, of length 1; what is too long is cut."""
+        if text not in self._texts:
+            longest = self.model.config.text_config.max_position_embeddings
+            given = self.tokenizer(text, truncation=True, max_length=longest, return_tensors="pt")
+            seen = self.model.text_model(
+                input_ids=given["input_ids"], attention_mask=given["attention_mask"]
+            )
+            self._texts[text] = _unit(self.model.text_projection(seen[1])[0])
+            if len(self._texts) > KEPT:
+                del self._texts[next(iter(self._texts))]
+        return self._texts[text]
+
+
+def _unit(vector: Tensor) -> Tensor:
+    unit: Tensor = vector / vector.norm()
+    return unit
+
+
+def load_clip(folder: str | Path) -> Clip:
+    """Load a CLIP model from a local folder, in safetensors; no code out of it is run.
+
+    Raises `ModelError` where it holds none, `MissingExtra` without `transformers`.
+    """
+    folder = Path(folder)
+    _check_config(folder)
+    try:
+        import transformers
+    except ImportError:
+        raise MissingExtra("A CLIP model", "hf") from None
+    # The one that needs no torchvision where there are two, so that pixels are the same everywhere.
+    processors = (
+        getattr(transformers, name, None)
+        for name in ("CLIPImageProcessorPil", "CLIPImageProcessor")
+    )
+    processor = next(each for each in processors if each is not None)
+    try:
+        with _without_bars():
+            return Clip(
+                transformers.CLIPModel.from_pretrained(
+                    folder, use_safetensors=True, local_files_only=True, dtype=torch.float32
+                ),
+                transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True),
+                processor.from_pretrained(folder, local_files_only=True),
+            )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        told = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{folder} must hold a CLIP model in safetensors with its tokenizer and its image "
+            f"processor, got: {told}. Save all three there with `save_pretrained`."
+        ) from None
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Load without the bars of transformers."""
+    from transformers.utils import logging
+
+    library: Any = logging
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.enable_progress_bar()
+
+
+def _check_config(folder: Path) -> None:
+    try:
+        kind = json.loads((folder / "config.json").read_text("utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"A CLIP model must be a folder with its config.json, got {str(folder)!r}: {error}."
+        ) from None
+    if kind != "clip":
+        raise ModelError(
+            f"{folder} must hold a model of the type 'clip', got {kind!r}. Name another folder."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depicts(BaseCheck):
+    """Passes where an image fits words: their cosine by `clip` is at least `least`.
+
+    It fits `words`, else those of the item's `column`. `clip` is a `Clip`, or any function of
+    an image (C, H, W) in [-1, 1] and a text. What is a good score depends on the model: with the
+    published ones, 0.2 to 0.35 for an image and what it shows.
+    """
+
+    kind: ClassVar[str] = "depicts"
+
+    clip: Callable[[Tensor, str], float]
+    words: str = ""
+    column: str = "prompt"
+    least: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not -1 <= self.least <= 1:
+            raise self.refuse("least", "a cosine, in [-1, 1]", self.least, "Take 0.25.")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column of the words, where they are not given."""
+        return () if self.words else (self.column,)
+
+    def judge(self, output: object, item: Item) -> Verdict:
+        """Judge an image."""
+        text = self.words or self._column(item)
+        cosine = self.clip(as_image(output, self.name), text)
+        message = (
+            f'Make it look more like "{text}": image and words fit by {cosine:.3f}, at least '
+            f"{self.least:.3f} is wanted."
+        )
+        return self.verdict(cosine >= self.least, message, min(1.0, max(0.0, cosine)))
+
+    def _column(self, item: Mapping[str, object]) -> str:
+        text = item.get(self.column)
+        if isinstance(text, str) and text:
+            return text
+        raise InputError(
+            f"The column '{self.column}' of the check '{self.name}' must hold the words that the "
+            f"image is to fit, got {text!r}. Give the check its words."
+        )

@@ -1,0 +1,101 @@
+"""Draw images: the loop over pictures, ready to be iterated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from ostinato.checks import judge_all
+from ostinato.errors import InputError
+from ostinato.image.denoise import Denoise
+from ostinato.image.fixed import Denoiser
+from ostinato.image.picture import Picture
+from ostinato.image.solvers import Solver
+from ostinato.image.unet import load_denoiser
+from ostinato.loop import (
+    Check,
+    Condition,
+    LaneProcess,
+    Lanes,
+    Loop,
+    OnStop,
+    Steps,
+    Verdict,
+    accept,
+)
+from ostinato.loop.keys import content_keys
+
+Item = TypeVar("Item")
+
+ALL_STEPS = Steps(1 << 62)
+"""Where an image ends that nothing else ends: with its last noise level."""
+
+
+def draw(
+    pictures: Sequence[Picture | int | None],
+    *,
+    model: Denoiser | str = "digits",
+    each: Condition = ALL_STEPS,
+    checks: Sequence[Check] = (),
+    on_stop: OnStop = accept,
+    steps: int = 20,
+    solver: str | Solver = "dpmpp_2m",
+    guidance: float = 1.0,
+    guided: tuple[float, float] = (0.0, math.inf),
+    sigmas: Sequence[float] | None = None,
+    seed: int = 0,
+    places: int | None = None,
+    **loop: Any,
+) -> Loop:
+    """Return the loop that draws one image for every picture, side by side.
+
+    A picture is a `Picture`, a class or None. `each` ends an image before its last step, such as
+    `Converges("change", 0.01)`; `checks` judge it, and `on_stop` answers where it fails, such as
+    `Renoise()`. `loop` goes to `Loop`, as `run` and `until`. The images are in `step.results`: the
+    row's `output` is a tensor (C, H, W) in [-1, 1].
+    """
+    if not pictures:
+        raise InputError("There must be at least one picture, got none.")
+    network = load_denoiser(model) if isinstance(model, str) else model
+    process = Denoise(
+        network,
+        steps=steps,
+        solver=solver,
+        guidance=guidance,
+        guided=guided,
+        sigmas=sigmas,
+        places=places or min(len(pictures), 16),
+    )
+    items = [Picture.of(picture) for picture in pictures]
+    return drawn(process, items, Picture.to_json, each, checks, on_stop, seed, **loop)
+
+
+def drawn(
+    process: LaneProcess,
+    items: Sequence[Item],
+    columns: Callable[[Item], Mapping[str, object]],
+    each: Condition,
+    checks: Sequence[Check],
+    on_stop: OnStop,
+    seed: int,
+    **loop: Any,
+) -> Loop:
+    """Return the loop that takes items through a process.
+
+    `columns` gives an item's fields: its key is made of them, and checks see them.
+    """
+
+    def judge(output: object, item: Any) -> Sequence[Verdict]:
+        return judge_all(checks, output, columns(item))
+
+    lanes = Lanes(
+        process,
+        list(zip(content_keys(columns(item) for item in items), items, strict=True)),
+        each=each,
+        judge=judge if checks else None,
+        on_stop=on_stop,
+        seed=seed,
+    )
+    loop.setdefault("until", ALL_STEPS)
+    return Loop(lanes, **loop)

@@ -1,0 +1,113 @@
+"""A transformer that sees all codes of an image at once, and says what each may be.
+
+Bidirectional, as that of MaskGIT (Chang et al. 2022); with `steps` it is told the noise level, for
+multinomial diffusion. The words stand before the codes. Knows no sampling and no training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ostinato.errors import InputError, ModelError
+from ostinato.image.tokens.folder import read_config, read_weights, write_config, write_weights
+
+ARCHITECTURE = "ostinato.CodeNetwork"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeConfig:
+    """The shape: `codes` to choose from at each of `places`; `words` known, `slots` of a wish.
+
+    `steps` are the noise levels above none; 0: none, for masks.
+    """
+
+    codes: int
+    places: int
+    words: int
+    slots: int
+    steps: int = 0
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("codes", "places", "words", "slots", "layers", "width", "heads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.steps < 0:
+            raise InputError(f"steps must be 0 or more, got {self.steps}.")
+        if self.width % self.heads:
+            raise InputError(
+                f"width must be a multiple of heads, got {self.width} and {self.heads}."
+            )
+
+
+class CodeNetwork(nn.Module):
+    """Logits (B, T, V) for codes (B, T), words (B, W), step (B,); the code V is the mask."""
+
+    def __init__(self, config: CodeConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        c, C = config, config.width
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.embed_codes = nn.Embedding(c.codes + 1, C)
+            self.embed_words = nn.Embedding(c.words, C)
+            self.embed_places = nn.Embedding(c.slots + c.places, C)
+            self.embed_steps = nn.Embedding(c.steps + 1, C)
+            self.blocks = nn.ModuleList(_Block(C, c.heads) for _ in range(c.layers))
+            self.norm = nn.LayerNorm(C)
+            self.lm_head = nn.Linear(C, c.codes)
+            for module in self.modules():
+                if isinstance(module, nn.Embedding):
+                    nn.init.normal_(module.weight, std=0.02)
+
+    def forward(self, codes: Tensor, words: Tensor, step: Tensor) -> Tensor:
+        """Return the logits of every place."""
+        x = torch.cat((self.embed_words(words), self.embed_codes(codes)), 1)  # (B, W + T, C)
+        x = x + self.embed_places.weight + self.embed_steps(step)[:, None]
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.lm_head(self.norm(x[:, self.config.slots :]))
+        return logits
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` and `model.safetensors`."""
+        write_config(folder, ARCHITECTURE, asdict(self.config))
+        write_weights(folder, self)
+
+    @classmethod
+    def load(cls, folder: Path) -> CodeNetwork:
+        """Read what `save` wrote. Raises `ModelError` where it is missing or damaged."""
+        try:
+            network = cls(CodeConfig(**read_config(folder, ARCHITECTURE)))
+        except (TypeError, InputError) as error:
+            raise ModelError(f"{folder}/config.json must describe one, got: {error}") from None
+        read_weights(folder, network)
+        return network
+
+
+class _Block(nn.Module):
+    """Attention of all places to all, and a feed-forward, each within a residual."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.inner, self.outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, C) to the same shape."""
+        B, T, C = x.shape
+        qkv = self.qkv(self.norm1(x)).view(B, T, 3, self.heads, C // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
+        weights = (q @ k.transpose(-1, -2) * q.size(-1) ** -0.5).softmax(-1)
+        x = x + self.out((weights @ v).transpose(1, 2).reshape(B, T, C))
+        y: Tensor = x + self.outer(F.gelu(self.inner(self.norm2(x))))
+        return y

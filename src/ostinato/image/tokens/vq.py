@@ -1,0 +1,235 @@
+"""An autoencoder of images with discrete codes, so that an image is a row of tokens.
+
+The frame is that of van den Oord et al., "Neural Discrete Representation Learning" (2017). The
+quantiser is finite scalar quantisation (Mentzer et al. 2023, section 3): each channel is squashed
+and rounded to one of its levels, and the code is the number of that cell of a fixed grid. There is
+no codebook to learn, none that collapses, and no state besides weights that gradients train.
+Knows no training and no lanes.
+
+Codes are stable: an image has the same ones in any batch, after a load, on any number of threads.
+What is rounded is computed in float64, where the order of a sum matters in the fifteenth digit;
+in float32 it matters in the seventh, and one in some million codes changes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ostinato.errors import InputError, ModelError
+from ostinato.image.fixed import in_blocks
+from ostinato.image.tokens.folder import read_config, read_weights, write_config, write_weights
+
+ARCHITECTURE = "ostinato.VQ"
+GROUP = 16  # channels that are normalised together
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQConfig:
+    """The shape of the autoencoder: an image of `size` pixels has (size / 2^halvings)^2 codes.
+
+    `levels` are the steps of each channel of a code, each at least 2; their product is the
+    vocabulary. A side that is no multiple of 2^halvings is padded.
+    """
+
+    channels: int = 1
+    size: int = 28
+    halvings: int = 2
+    levels: tuple[int, ...] = (8, 6, 5)
+    width: int = 32
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", tuple(self.levels))
+        if self.channels not in (1, 3):
+            raise InputError(f"channels must be 1 or 3, got {self.channels}.")
+        if not 8 <= self.size <= 64:
+            raise InputError(f"size must be 8 to 64 pixels, got {self.size}.")
+        if not 1 <= self.halvings <= 3:
+            raise InputError(f"halvings must be 1 to 3, got {self.halvings}.")
+        if not self.levels or min(self.levels) < 2:
+            raise InputError(f"levels must each be at least 2, got {self.levels}.")
+        if self.width < GROUP or self.width % GROUP:
+            raise InputError(f"width must be a multiple of {GROUP}, got {self.width}.")
+
+    @classmethod
+    def for_images(cls, channels: int, size: int, *, width: int = 32) -> VQConfig:
+        """Return a shape with at most 8 x 8 codes an image: of 64 for grey ones, of 240 else.
+
+        A row of fewer codes is learned sooner, and grey images lose little by it.
+        """
+        halvings = max(1, math.ceil(math.log2(size / 8)))
+        levels = (8, 8) if channels == 1 else (8, 6, 5)
+        return cls(channels=channels, size=size, halvings=halvings, levels=levels, width=width)
+
+    @property
+    def side(self) -> int:
+        """The codes along a side."""
+        return -(-self.size // (1 << self.halvings))
+
+
+class VQ(nn.Module):
+    """Images to codes and back: `encode`, `decode`; `forward` for training."""
+
+    basis: Tensor
+
+    def __init__(self, config: VQConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        steps = torch.tensor([1, *config.levels[:-1]]).cumprod(0)
+        self.register_buffer("basis", steps, persistent=False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._build(config)
+
+    def _build(self, c: VQConfig) -> None:
+        widths = [c.width * min(2**level, 4) for level in range(c.halvings)]
+        down: list[nn.Module] = [nn.Conv2d(4 * c.channels, widths[0], 3, padding=1)]
+        up: list[nn.Module] = []
+        for level, width in enumerate(widths):
+            if level:
+                down.append(nn.Conv2d(widths[level - 1], width, 2, stride=2))
+                up = [_Doubling(width, widths[level - 1]), *up]
+            down.append(_Residual(width))
+            up = [_Residual(width), *up]
+        last, D = widths[-1], len(c.levels)
+        self.encoder = nn.Sequential(*down, nn.GroupNorm(last // GROUP, last), nn.SiLU())
+        self.into = nn.Conv2d(last, D, 1)
+        self.out_of = nn.Conv2d(D, last, 3, padding=1)
+        self.decoder = nn.Sequential(*up, nn.Conv2d(widths[0], 4 * c.channels, 3, padding=1))
+
+    # What callers use -------------------------------------------------------------------------
+
+    @property
+    def vocabulary(self) -> int:
+        """How many codes there are."""
+        return math.prod(self.config.levels)
+
+    @property
+    def places(self) -> int:
+        """How many codes an image has."""
+        return self.config.side**2
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Return the codes (N, T) of uint8 images (N, C, S, S), row by row."""
+        self._check(pixels)
+        if not len(pixels):
+            return torch.zeros(0, self.places, dtype=torch.long)
+        exact = copy.deepcopy(self).double().eval()
+        return in_blocks(exact._to_codes, pixels.double() / 127.5 - 1).flatten(1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return uint8 images (N, C, S, S) of codes (N, T), the same in any batch."""
+        if codes.dim() != 2 or codes.size(1) != self.places:
+            raise InputError(f"codes must be (N, {self.places}), got {tuple(codes.shape)}.")
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.vocabulary:
+            raise InputError(
+                f"codes must be from 0 to {self.vocabulary - 1}, got {int(codes.min())} to "
+                f"{int(codes.max())}. Take the autoencoder that made them."
+            )
+        images = in_blocks(self._from_codes, codes.view(len(codes), *[self.config.side] * 2))
+        return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the reconstruction of x (B, C, S, S) in [-1, 1]; gradients pass the rounding."""
+        z = self._bounded(self.into(self._encoded(x)))
+        rounded = z + (z.round() - z).detach()
+        return self._decoded(self._scaled(rounded))
+
+    def fingerprint(self) -> str:
+        """Return the shape and a hash of the weights: they say which codes an image has."""
+        digest = blake2b(digest_size=8)
+        for value in self.state_dict().values():
+            digest.update(value.detach().contiguous().numpy().tobytes())
+        return f"{self.config} {digest.hexdigest()}"
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` and `model.safetensors`."""
+        write_config(folder, ARCHITECTURE, asdict(self.config))
+        write_weights(folder, self)
+
+    @classmethod
+    def load(cls, folder: Path) -> VQ:
+        """Read what `save` wrote. Raises `ModelError` where it is missing or damaged."""
+        try:
+            network = cls(VQConfig(**read_config(folder, ARCHITECTURE)))
+        except (TypeError, InputError) as error:
+            raise ModelError(f"{folder}/config.json must describe a VQ, got: {error}") from None
+        read_weights(folder, network)
+        return network
+
+    # Parts ------------------------------------------------------------------------------------
+
+    def _encoded(self, x: Tensor) -> Tensor:
+        pad = self.config.side * 2**self.config.halvings - self.config.size
+        x = F.pad(x, (0, pad, 0, pad), value=-1.0)
+        y: Tensor = self.encoder(F.pixel_unshuffle(x, 2))
+        return y
+
+    def _decoded(self, values: Tensor) -> Tensor:
+        S = self.config.size
+        return F.pixel_shuffle(self.decoder(self.out_of(values)), 2)[..., :S, :S]
+
+    def _levels(self) -> Tensor:
+        return torch.tensor(self.config.levels, dtype=torch.float32)[:, None, None]
+
+    def _bounded(self, z: Tensor) -> Tensor:
+        """Squash z (B, D, H, W) so that it rounds to the levels (Mentzer et al., appendix A.1)."""
+        L = self._levels().to(z.dtype)
+        half = (L - 1) * (1 - 1e-3) / 2
+        offset = (L % 2 == 0).to(z.dtype) / 2
+        return (z + (offset / half).atanh()).tanh() * half - offset
+
+    def _scaled(self, z: Tensor) -> Tensor:
+        """Return rounded z in about [-1, 1]."""
+        return z / (self._levels() // 2)
+
+    def _to_codes(self, x: Tensor) -> Tensor:
+        z = self._bounded(self.into(self._encoded(x))).round() + self._levels() // 2
+        return (z.long() * self.basis[:, None, None]).sum(1)
+
+    def _from_codes(self, codes: Tensor) -> Tensor:
+        L = torch.tensor(self.config.levels)[:, None, None]
+        cells = codes[:, None] // self.basis[:, None, None] % L
+        return self._decoded(self._scaled((cells - L // 2).float()))
+
+    def _check(self, pixels: Tensor) -> None:
+        c = self.config
+        if pixels.shape[1:] != (c.channels, c.size, c.size):
+            raise InputError(
+                f"images must be (N, {c.channels}, {c.size}, {c.size}), got "
+                f"{tuple(pixels.shape)}. Read them with that size and colour."
+            )
+
+
+class _Residual(nn.Module):
+    """Two convolutions within a residual."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = (nn.GroupNorm(width // GROUP, width) for _ in range(2))
+        self.conv1, self.conv2 = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        y: Tensor = x + self.conv2(F.silu(self.norm2(h)))
+        return y
+
+
+class _Doubling(nn.Module):
+    """Twice the side: channels become places."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, 4 * outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C', 2 H, 2 W)."""
+        return F.pixel_shuffle(self.conv(x), 2)

@@ -1,0 +1,112 @@
+"""The engine: one loop for every process, its stop conditions, its lanes, its journal."""
+
+from ostinato.loop.answers import (
+    Accept,
+    Answer,
+    Attempt,
+    GiveUp,
+    GoBack,
+    OnStop,
+    StartOver,
+    Tries,
+    accept,
+    go_back,
+)
+from ostinato.loop.check import (
+    Check,
+    Foresight,
+    Item,
+    Outlook,
+    Place,
+    Text,
+    Verdict,
+    Wanted,
+)
+from ostinato.loop.condition import AllOf, AnyOf, Condition, When
+from ostinato.loop.conditions import (
+    Converges,
+    NoProgress,
+    NotFinite,
+    Passes,
+    Past,
+    Phrase,
+    Plateau,
+    Reaches,
+    judged,
+)
+from ostinato.loop.draws import check_seed, derive, uniform
+from ostinato.loop.lanes import Judge, Lanes
+from ostinato.loop.limits import Budget, Epochs, Seconds, Steps
+from ostinato.loop.loop import Loop
+from ostinato.loop.marks import Every
+from ostinato.loop.process import (
+    Edits,
+    Exhausted,
+    Lane,
+    LaneProcess,
+    LaneStep,
+    Process,
+    Received,
+    Report,
+    Step,
+)
+from ostinato.loop.spelling import parse
+from ostinato.loop.stops import JSON, Kind, Stopped
+
+__all__ = [
+    "JSON",
+    "Accept",
+    "AllOf",
+    "Answer",
+    "AnyOf",
+    "Attempt",
+    "Budget",
+    "Check",
+    "Condition",
+    "Converges",
+    "Edits",
+    "Epochs",
+    "Every",
+    "Exhausted",
+    "Foresight",
+    "GiveUp",
+    "GoBack",
+    "Item",
+    "Judge",
+    "Kind",
+    "Lane",
+    "LaneProcess",
+    "LaneStep",
+    "Lanes",
+    "Loop",
+    "NoProgress",
+    "NotFinite",
+    "OnStop",
+    "Outlook",
+    "Passes",
+    "Past",
+    "Phrase",
+    "Place",
+    "Plateau",
+    "Process",
+    "Reaches",
+    "Received",
+    "Report",
+    "Seconds",
+    "StartOver",
+    "Step",
+    "Steps",
+    "Stopped",
+    "Text",
+    "Tries",
+    "Verdict",
+    "Wanted",
+    "When",
+    "accept",
+    "check_seed",
+    "derive",
+    "go_back",
+    "judged",
+    "parse",
+    "uniform",
+]

@@ -1,0 +1,186 @@
+"""An item in work: what `Lanes` knows of it, and how it is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from ostinato.loop.answers import Answer, Attempt, GoBack
+from ostinato.loop.check import Text, Verdict
+from ostinato.loop.process import Lane, Report
+from ostinato.loop.stops import JSON, Kind, Stopped
+
+SPENT = ("tokens", "computed", "prompt", "cost", "calls")
+"""Names of report values that add up over an item and that going back does not give back."""
+
+
+ENDS = {"error": Kind.ERROR, "failed": Kind.FAILED, "ended": Kind.ENDED}
+"""Names of report values that end a draft, each with its sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best whole draft of an item so far."""
+
+    output: object
+    verdicts: tuple[Verdict, ...]
+    length: int
+    round: int
+    logprob: float = 0.0
+
+    @property
+    def worth(self) -> tuple[int, float]:
+        """Order drafts: by the number of checks passed, then by the mean score."""
+        passed = sum(verdict.passed for verdict in self.verdicts)
+        mean = sum(verdict.score for verdict in self.verdicts) / max(1, len(self.verdicts))
+        return passed, mean
+
+
+@dataclass(slots=True)
+class Draft:
+    """What `Lanes` knows of an item in work; all of it is in the saved state."""
+
+    index: int
+    item: object
+    lane: Lane
+    states: list[JSON]
+    reports: list[Report] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
+    best: Best | None = None
+    again: bool = False  # it went back to where it stands
+
+    @property
+    def position(self) -> int:
+        """The number of reports of the draft."""
+        return len(self.reports)
+
+    @property
+    def length(self) -> int:
+        """The number of tokens of the draft, where its reports tell them, else of its reports."""
+        told = [report["tokens"] for report in self.reports if "tokens" in report]
+        return int(sum(cast(list[float], told))) if told else self.position
+
+    @property
+    def logprob(self) -> float:
+        """The sum of the reports' log-probabilities."""
+        return sum(cast(list[float], [report.get("logprob", 0.0) for report in self.reports]))
+
+    def spend(self, report: Report) -> None:
+        """Add up what a step has spent."""
+        for name in SPENT:
+            value = report.get(name)
+            if isinstance(value, int | float):
+                self.spent[name] = self.spent.get(name, 0) + value
+
+    def to_json(self) -> dict[str, object]:
+        """Return all of it but the item, which the items hold."""
+        best = self.best
+        return {
+            "index": self.index,
+            "key": self.lane.key,
+            "seed": self.lane.seed,
+            "round": self.lane.round,
+            "tries": self.lane.tries,
+            "edits": [[position, dict(edits)] for position, edits in self.lane.edits],
+            "states": list(self.states),
+            "reports": [dict(report) for report in self.reports],
+            "attempts": [attempt.to_json() for attempt in self.attempts],
+            "spent": dict(self.spent),
+            "again": self.again,
+            "best": None
+            if best is None
+            else {
+                "output": str(best.output) if isinstance(best.output, str) else best.output,
+                "verdicts": [verdict.to_json() for verdict in best.verdicts],
+                "length": best.length,
+                "round": best.round,
+                "logprob": best.logprob,
+            },
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> Draft:
+        """Read back what `to_json` wrote; the item is to be given to it."""
+        saved = cast(dict[str, object], value["best"])
+        edits = cast(list[tuple[int, dict[str, object]]], value["edits"])
+        lane = Lane(
+            key=cast(str, value["key"]),
+            seed=cast(int, value["seed"]),
+            round=cast(int, value["round"]),
+            tries=cast(int, value["tries"]),
+            edits=tuple((position, names) for position, names in edits),
+        )
+        best = saved and Best(
+            output=saved["output"],
+            verdicts=tuple(
+                Verdict.from_json(verdict)
+                for verdict in cast(list[dict[str, object]], saved["verdicts"])
+            ),
+            length=cast(int, saved["length"]),
+            round=cast(int, saved["round"]),
+            logprob=cast(float, saved["logprob"]),
+        )
+        attempts = cast(list[dict[str, object]], value["attempts"])
+        return cls(
+            index=cast(int, value["index"]),
+            item=None,
+            lane=lane,
+            states=list(cast(list[JSON], value["states"])),
+            reports=list(cast(list[Report], value["reports"])),
+            attempts=[Attempt.from_json(attempt) for attempt in attempts],
+            spent=dict(cast(dict[str, float], value["spent"])),
+            best=best or None,
+            again=cast(bool, value["again"]),
+        )
+
+    def row(
+        self,
+        stopped: Stopped,
+        output: object,
+        verdicts: tuple[Verdict, ...],
+        *,
+        accepted: bool,
+    ) -> dict[str, object]:
+        """Return the item's result: this draft, or the best one where this was not accepted."""
+        length, logprob = self.length, self.logprob
+        if not accepted and self.best is not None:
+            best = self.best
+            output, verdicts, length = best.output, best.verdicts, best.length
+            logprob = best.logprob
+        return {
+            "key": self.lane.key,
+            "index": self.index,
+            "output": str(output) if isinstance(output, str) else output,
+            "accepted": accepted,
+            "stopped": stopped.to_json(),
+            "verdicts": [verdict.to_json() for verdict in verdicts],
+            "rounds": self.lane.round + 1,
+            "tries": sum(isinstance(attempt.answer, GoBack) for attempt in self.attempts),
+            "length": length,
+            "logprob": logprob,
+            "spent": dict(self.spent),
+            "attempts": [attempt.to_json() for attempt in self.attempts],
+        }
+
+
+def ends(report: Report) -> Stopped | None:
+    """Return the stop that a lane's report tells of by itself, if it does."""
+    for name, kind in ENDS.items():
+        if name in report:
+            return Stopped(kind, str(report[name]), name)
+    return None
+
+
+def is_end(report: Report) -> bool:
+    """Tell whether a draft cannot be gone on with after a report."""
+    return any(name in report for name in ENDS)
+
+
+def kept(output: object, answer: Answer) -> int | None:
+    """Return how many characters of a text stand after a going back."""
+    if not isinstance(answer, GoBack) or not isinstance(output, Text):
+        return None
+    at_end = answer.to is None or answer.to >= len(output.starts)
+    return len(output) if at_end else output.starts[max(0, answer.to or 0)]

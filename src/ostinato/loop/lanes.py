@@ -1,0 +1,425 @@
+"""Lanes: many items through a process of a fixed number of places, each with its own stop.
+
+An ordinary process. It keeps the places full, ends each draft by its own condition, has whole
+drafts judged, and applies the strategy's answers. A lane that is done leaves, the next waiting
+item takes its place (continuous batching).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import cast
+
+from ostinato.errors import EditError, InputError, ItemError, RunError
+from ostinato.loop.answers import (
+    Accept,
+    Answer,
+    Attempt,
+    GiveUp,
+    GoBack,
+    OnStop,
+    StartOver,
+    Tries,
+    accept,
+)
+from ostinato.loop.check import Verdict
+from ostinato.loop.condition import as_condition
+from ostinato.loop.conditions import judged
+from ostinato.loop.draft import SPENT, Best, Draft, ends, is_end, kept
+from ostinato.loop.draws import check_seed
+from ostinato.loop.process import Edits, Lane, LaneProcess, LaneStep, Report, Step
+from ostinato.loop.replay import Recorded, Replay
+from ostinato.loop.stops import Kind, Stopped, first
+
+Judge = Callable[[object, object], Sequence[Verdict]]
+"""Judges the whole output of an item: `judge(output, item)`."""
+
+Ready = Callable[[object], str | None]
+"""Gives the output of an item that needs no process, or None: `ready(item)`."""
+
+
+READY = Stopped(Kind.PASSED, "The answer was ready.", "ready")
+
+
+class Lanes:
+    """Advance many items side by side in a lane process.
+
+    `items` yields pairs (key, item) in the same order each time; keys are unique. `each` ends a
+    draft; `judge` gives the verdicts on a draft that ended; `on_stop` answers a stop that is not
+    good enough. An item for which `ready` has an output that passes takes no place. Finished items
+    wait in `finished` as (key, row) until `take_finished` is called.
+    Raises `InputError` for a key that comes twice: at once where the items are a sequence, else
+    when it comes, after the items in work are finished.
+    """
+
+    def __init__(
+        self,
+        process: LaneProcess,
+        items: Iterable[tuple[str, object]],
+        *,
+        each: object,
+        judge: Judge | None = None,
+        on_stop: OnStop = accept,
+        seed: int = 0,
+        ready: Ready | None = None,
+    ) -> None:
+        self.process = process
+        self.each = as_condition(each)
+        self.finished: list[tuple[str, dict[str, object]]] = []
+        self._items = list(items) if isinstance(items, Iterator) else items  # read again on resume
+        if isinstance(self._items, Sequence):
+            _refuse_doubles(key for key, _ in self._items)
+        self._waiting: Iterator[tuple[str, object]] = iter(self._items)
+        self._taken = 0
+        self._next: tuple[str, object] | None = None
+        self._twice: str | None = None  # a key that comes twice: nothing is taken after it
+        self._judge = judge
+        self._on_stop = on_stop
+        self._ready = ready
+        self._seed = check_seed(seed)
+        self._drafts: dict[str, Draft] = {}
+        self._keys: set[str] = set()
+        self._counts = {"accepted": 0, "given_up": 0, "errors": 0}
+        self._known: dict[str, dict[str, object]] = {}
+        self._replay = Replay()
+        self.spent: dict[str, float] = {}  # by all items so far, what going back keeps spent
+        self._peek()
+
+    # The process ------------------------------------------------------------------------------
+
+    def step(self) -> Report:
+        """Fill free places, advance every lane by at most one position, settle what stopped."""
+        if self._twice is not None and not self._drafts:
+            raise _double(self._twice)
+        self._fill()
+        reports, in_vain = self._advance()
+        lanes = {key: self._settle(self._drafts[key], report) for key, report in reports.items()}
+        self._fill()
+        report: dict[str, object] = {"lanes": lanes, "active": len(self._drafts), **self._counts}
+        for name in SPENT:
+            values = [r[name] for r in (*reports.values(), *in_vain) if name in r]
+            if values:
+                report[name] = total = sum(cast(list[float], values))
+                self.spent[name] = self.spent.get(name, 0) + total
+        if not self._drafts and self._next is None and self._twice is None:
+            report["ended"] = f"All {self._taken} items are done."
+        return report
+
+    def state_dict(self) -> dict[str, object]:
+        """Return where every item stands: no caches, only what was decided."""
+        drafts = [draft.to_json() for draft in self._drafts.values()]
+        counts = dict(self._counts)
+        return {
+            "each": str(self.each),
+            "taken": self._taken,
+            "drafts": drafts,
+            "counts": counts,
+            "spent": dict(self.spent),
+        }
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Go to a saved state; lanes in work are brought to their places.
+
+        Raises `RunError` where the items or the lanes' condition are not those of the state.
+        """
+        if state["each"] != str(self.each):
+            raise RunError(
+                f"Lanes must end as they did when the run began, by {state['each']}, got "
+                f"{self.each}. Give the same condition, or begin another run."
+            )
+        for key in list(self._drafts):
+            self.process.drop(key)
+        self._drafts.clear()
+        self.finished.clear()
+        self._counts = dict(cast(dict[str, int], state["counts"]))
+        self.spent = dict(cast(dict[str, float], state.get("spent", {})))
+        drafts = [
+            Draft.from_json(value) for value in cast(list[dict[str, object]], state["drafts"])
+        ]
+        self._go_to(cast(int, state["taken"]), {draft.index: draft for draft in drafts})
+        for draft in drafts:
+            self._drafts[draft.lane.key] = draft
+            self._begin(draft)
+
+    def change(self, edits: Edits) -> None:
+        """Edit one lane where it stands: `{"lane": key, name: value, …}`.
+
+        Where one alone is in work, it need not be named.
+        """
+        names = {name: value for name, value in edits.items() if name != "lane"}
+        only = next(iter(self._drafts)) if len(self._drafts) == 1 else None
+        draft = self._drafts.get(str(edits.get("lane", only)))
+        if draft is None:
+            raise EditError(
+                f"An edit of lanes must name a lane that is in work, got {edits.get('lane')!r}. "
+                f"In work are: {', '.join(self._drafts) or 'none'}."
+            )
+        position = draft.position
+        lane = replace(draft.lane, edits=(*draft.lane.edits, (position, names)))
+        self.process.rewind(lane, position)
+        draft.lane = lane
+
+    def wake(self) -> None:
+        """Let the lanes' clocks go on from now, after a break in which nothing was stepped."""
+        for draft in self._drafts.values():
+            draft.states[-1] = self.each.wake(draft.states[-1])
+
+    # What the loop asks -----------------------------------------------------------------------
+
+    def replay(self, ticks: Iterable[Recorded]) -> None:
+        """Take the reports of the next steps from these records, before the process is stepped."""
+        self._replay = Replay(ticks)
+
+    def take_finished(self) -> list[tuple[str, dict[str, object]]]:
+        """Return the results that came since the last call."""
+        taken, self.finished = self.finished, []
+        return taken
+
+    def obey(self, results: Mapping[str, Mapping[str, object]]) -> None:
+        """Let journaled cuts by a clock stand, and rows that were carried over from another run.
+
+        Such items are not worked on again.
+        """
+        for key, row in results.items():
+            if row.get("carried") or row.get("by_clock"):
+                self._known[key] = dict(row)
+        for key in [key for key in self._drafts if key in self._known]:
+            self.process.drop(key)
+            del self._drafts[key]
+            self._count(self._known[key])
+
+    # Places -----------------------------------------------------------------------------------
+
+    def _peek(self) -> None:
+        coming = next(self._waiting, None)
+        self._twice = coming[0] if coming is not None and coming[0] in self._keys else None
+        self._next = coming if self._twice is None else None
+
+    def _take(self) -> tuple[int, str, object]:
+        assert self._next is not None
+        key, item = self._next
+        self._keys.add(key)
+        index = self._taken
+        self._taken += 1
+        self._peek()
+        return index, key, item
+
+    def _go_to(self, taken: int, drafts: Mapping[int, Draft]) -> None:
+        """Read the items again up to `taken`, and give drafts their items back."""
+        self._waiting = iter(self._items)
+        self._keys.clear()
+        self._taken = taken
+        for index, (key, item) in enumerate(islice(self._waiting, taken)):
+            self._keys.add(key)
+            if index in drafts and drafts[index].lane.key != key:
+                raise _other_items(f"{drafts[index].lane.key!r} at place {index + 1}, got {key!r}")
+            if index in drafts:
+                drafts[index].item = item
+        if len(self._keys) < taken:
+            raise _other_items(f"at least {taken}, got {len(self._keys)}")
+        self._peek()
+
+    def _fill(self) -> None:
+        if self._next is None and self._twice is None:
+            self._peek()  # items may have come since
+        while len(self._drafts) < self.process.capacity and self._next is not None:
+            index, key, item = self._take()
+            lane = Lane(key, self._seed)
+            draft = Draft(index, item, lane, [self.each.begin()])
+            if key in self._known:
+                self._count(self._known[key])
+            elif not self._is_ready(draft):
+                self._drafts[key] = draft
+                self._begin(draft)
+
+    def _is_ready(self, draft: Draft) -> bool:
+        """Finish an item that has a ready output, where this passes its judge."""
+        output = self._ready(draft.item) if self._ready is not None else None
+        if output is None:
+            return False
+        verdicts = tuple(self._judge(output, draft.item)) if self._judge is not None else ()
+        if not all(verdict.passed for verdict in verdicts):
+            return False
+        stopped = replace(judged(verdicts), condition="ready") if verdicts else READY
+        self._finish(draft, stopped, output, verdicts, accepted=True)
+        return True
+
+    def _begin(self, draft: Draft) -> None:
+        """Start the lane where its draft stands; an item that cannot be worked on is set aside."""
+        draft.states[-1] = self.each.wake(draft.states[-1])
+        lane = replace(draft.lane, past=tuple(draft.reports), again=draft.again)
+        try:
+            self.process.start(lane, draft.item)
+        except ItemError as error:
+            stopped = Stopped(Kind.ERROR, str(error), type(error).__name__)
+            del self._drafts[draft.lane.key]
+            self._finish(draft, stopped, "", (), accepted=False)
+
+    def _advance(self) -> tuple[Mapping[str, Report], Sequence[Report]]:
+        """Step the process, or bring its lanes to where a recorded step has brought them.
+
+        The second part are recorded reports that no lane can use.
+        """
+        if self._replay:
+            positions = {key: draft.position for key, draft in self._drafts.items()}
+            reports, in_vain = self._replay.take(positions)
+            for key, report in reports.items():
+                self._bring(self._drafts[key], report)
+            return reports, in_vain
+        return (self.process.step() if self._drafts else {}), ()
+
+    def _bring(self, draft: Draft, report: Report) -> None:
+        self.process.drop(draft.lane.key)
+        past = (*draft.reports, report)
+        self.process.start(replace(draft.lane, past=past), draft.item)
+
+    # One lane ---------------------------------------------------------------------------------
+
+    def _settle(self, draft: Draft, report: Report) -> LaneStep:
+        """Observe a lane's step; where it stopped, judge, ask the strategy, act on its answer."""
+        draft.reports.append(report)
+        draft.again = False
+        draft.spend(report)
+        position, key = draft.position, draft.lane.key
+        step = Step(position, position, report, lambda: self.process.output(key), draft.item)
+        state, fired = self.each.observe(draft.states[-1], step)
+        draft.states.append(state)
+        stopped = first((fired, ends(report)))
+        if stopped is None:
+            return LaneStep(position, report)
+        stopped, verdicts = self._verdict(draft, stopped)
+        answer = self._ask(draft, stopped, verdicts)
+        self._act(draft, stopped, verdicts, answer)
+        return LaneStep(position, report, stopped, answer)
+
+    def _verdict(self, draft: Draft, stopped: Stopped) -> tuple[Stopped, tuple[Verdict, ...]]:
+        """Judge a draft that has ended; one that failed on the way is not whole."""
+        if self._judge is None or stopped.kind in (Kind.FAILED, Kind.DIVERGED, Kind.ERROR):
+            return stopped, ()
+        output = self.process.output(draft.lane.key)
+        verdicts = tuple(self._judge(output, draft.item))
+        best = Best(output, verdicts, draft.length, draft.lane.round, draft.logprob)
+        if draft.best is None or best.worth > draft.best.worth:
+            draft.best = best
+        if not verdicts:
+            return stopped, ()
+        whole = judged(verdicts)
+        broken = any(verdict.error for verdict in verdicts)  # no draft can mend a check
+        kind = Kind.ERROR if broken else whole.kind
+        numbers = {**whole.numbers, "after": stopped.kind.value}
+        return replace(whole, kind=kind, numbers=numbers), verdicts
+
+    def _ask(self, draft: Draft, stopped: Stopped, verdicts: tuple[Verdict, ...]) -> Answer:
+        if stopped.good:
+            return Accept()
+        if stopped.kind is Kind.ERROR:
+            return GiveUp("" if stopped.condition == "error" else "A check could not judge.")
+        spent = self.each.exhausted(draft.states[-1])
+        if spent is not None:
+            return GiveUp(spent.sentence)
+        tries = Tries(
+            position=draft.position,
+            attempts=tuple(draft.attempts),
+            output=self.process.output(draft.lane.key),
+            item=draft.item,
+            lane=draft.lane,
+            verdicts=verdicts,
+            spent=draft.spent,
+        )
+        return self._on_stop(stopped, tries)
+
+    def _act(
+        self, draft: Draft, stopped: Stopped, verdicts: tuple[Verdict, ...], answer: Answer
+    ) -> None:
+        key = draft.lane.key
+        output = self.process.output(key)
+        text = str(output) if isinstance(output, str) else ""
+        lane = draft.lane
+        draft.attempts.append(
+            Attempt(
+                lane.round,
+                lane.tries,
+                draft.position,
+                stopped,
+                answer,
+                text,
+                verdicts,
+                kept(output, answer),
+            )
+        )
+        if isinstance(answer, GoBack):
+            self._go_back(draft, answer)
+        elif isinstance(answer, StartOver):
+            self._start_over(draft, answer)
+        else:
+            if draft.best is None and not verdicts and self._judge is not None:
+                verdicts = tuple(self._judge(output, draft.item))  # a broken-off draft: why not
+            self.process.drop(key)
+            del self._drafts[key]
+            accepted = isinstance(answer, Accept) and stopped.good
+            if isinstance(answer, GiveUp) and answer.reason:
+                stopped = replace(stopped, sentence=f"{answer.reason} {stopped.sentence}")
+            self._finish(draft, stopped, output, verdicts, accepted=accepted)
+
+    def _go_back(self, draft: Draft, answer: GoBack) -> None:
+        """Position goes back; what was spent stays spent; later edits lapse."""
+        last = draft.position - is_end(draft.reports[-1])  # an end cannot be gone on from
+        to = last if answer.to is None else max(0, min(answer.to, last))
+        kept = [edit for edit in draft.lane.edits if edit[0] <= to]
+        if answer.edits:
+            kept.append((to, answer.edits))
+        draft.lane = replace(draft.lane, tries=draft.lane.tries + 1, edits=tuple(kept))
+        state = self.each.back(draft.states[to], draft.states[-1])
+        draft.again = to < draft.position
+        del draft.states[to:], draft.reports[to:]
+        draft.states.append(state)
+        self.process.rewind(draft.lane, to)
+
+    def _start_over(self, draft: Draft, answer: StartOver) -> None:
+        edits = ((0, answer.edits),) if answer.edits else ()
+        draft.lane = replace(draft.lane, round=draft.lane.round + 1, tries=0, edits=edits)
+        draft.states = [self.each.back(draft.states[0], draft.states[-1])]
+        draft.reports = []
+        self.process.drop(draft.lane.key)
+        self._begin(draft)
+
+    def _finish(
+        self,
+        draft: Draft,
+        stopped: Stopped,
+        output: object,
+        verdicts: tuple[Verdict, ...],
+        *,
+        accepted: bool,
+    ) -> None:
+        row = draft.row(stopped, output, verdicts, accepted=accepted)
+        if self.each.by_clock(draft.states[-1]):
+            row["by_clock"] = True
+        self._count(row)
+        self.finished.append((draft.lane.key, row))
+
+    def _count(self, row: Mapping[str, object]) -> None:
+        stopped = cast(Mapping[str, object], row["stopped"])
+        name = "accepted" if row["accepted"] else "given_up"
+        self._counts["errors" if stopped["kind"] == Kind.ERROR.value else name] += 1
+
+
+def _refuse_doubles(keys: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            raise _double(key)
+        seen.add(key)
+
+
+def _double(key: str) -> InputError:
+    return InputError(f"Item keys must be unique, got {key!r} twice. Give each its own id.")
+
+
+def _other_items(what: str) -> RunError:
+    return RunError(
+        f"The items must be those that the run began with: {what}. Give the same items in the "
+        "same order, or begin another run."
+    )

@@ -1,0 +1,423 @@
+"""The only driver: steps a process until a condition fires, journals it, saves it, goes back.
+
+Knows no family of processes. What `Lanes` does for many lanes, this does for one process.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from ostinato.errors import InputError, RunError
+from ostinato.loop.answers import (
+    Accept,
+    Attempt,
+    GiveUp,
+    GoBack,
+    OnStop,
+    StartOver,
+    Tries,
+    accept,
+)
+from ostinato.loop.changes import Changes
+from ostinato.loop.condition import as_condition
+from ostinato.loop.lanes import Lanes
+from ostinato.loop.marks import Every, Mark, Marks
+from ostinato.loop.opening import (
+    find_or_create,
+    note_condition,
+    refuse_generator,
+    saved_state,
+    settings,
+)
+from ostinato.loop.plain import Generated, as_process
+from ostinato.loop.process import Edits, Exhausted, Process, Received, Step
+from ostinato.loop.replay import recorded
+from ostinato.loop.spelling import carried
+from ostinato.loop.stops import JSON, Kind, Stopped, first
+
+if TYPE_CHECKING:
+    from ostinato.loop.driver import Driver
+    from ostinato.loop.journal import Journal
+    from ostinato.loop.run import Run
+
+
+class Loop:
+    """Runs a process until a condition fires.
+
+    `process` is a `Process`, a callable (called once a step; what it returns, where that is no
+    mapping, is the report's `output`) or a generator (function). `on_stop` answers a stop; by
+    default every stop stands. `run` is a name or a `Run`: the loop is journaled, and goes on where
+    that run was. `checkpoint` tells how often the state is saved: into the run, or without one
+    into memory where `on_stop` may go back. `keep="results"` journals results but not steps,
+    unless these are `Received` and could not be made again.
+    `spec` is recorded with a run that this loop makes: with `factory` ("package.module:function")
+    and `args` the command line can make the process again and go on with the run.
+
+    Iterate over it (`for step in loop:`; a `break` is a pause), or call `run()`. Raises
+    `InputError` for what cannot work, before the first step, and `RunLocked` where another process
+    drives the run. An exception of the process is journaled as an error, then raised again.
+    """
+
+    def __init__(
+        self,
+        process: object,
+        *,
+        until: object,
+        on_stop: OnStop = accept,
+        run: Run | str | None = None,
+        journal: Journal | None = None,
+        checkpoint: Every | None = None,
+        keep: Literal["steps", "results"] = "steps",
+        spec: Mapping[str, JSON] | None = None,
+    ) -> None:
+        self.process: Process = as_process(process)
+        self.until = as_condition(until)
+        self.stopped: Stopped | None = None
+        self.output: object = None
+        self.tick = 0
+        self.position = 0
+        self._on_stop = on_stop
+        self._state: JSON = self.until.begin()
+        self._asked: list[tuple[str, str]] = []
+        self._attempts: list[Attempt] = []
+        self._changes = Changes(self.process)
+        self._closed = False
+        self._final = False
+        self._refuse_what_cannot_go_back(checkpoint)
+        self._lanes = self.process if isinstance(self.process, Lanes) else None
+        self._received = self._lanes is not None and isinstance(self._lanes.process, Received)
+        if checkpoint is None and (run is not None or on_stop is not accept):
+            checkpoint = None if isinstance(self.process, Generated) else Every()
+        self._marks = Marks(checkpoint)
+        self._begin = self._copy_of_process() if on_stop is not accept else None
+        self._driver: Driver | None = None
+        if run is not None:
+            self._open(run, journal, "steps" if self._received else keep, spec or {})
+        self._next_mark = 0
+        self._plan_next_mark()
+
+    # What a user sees -------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Step]:
+        if self._final:
+            return
+        if self._closed:
+            raise RunError(
+                "A loop that was closed must not be iterated again. Build another Loop with the "
+                "same run: it goes on."
+            )
+        self.stopped = None
+        self._state = self.until.wake(self._state)
+        if self._lanes is not None:
+            self._lanes.wake()
+        advance, observe = self.process.step, self.until.observe
+        driver, lanes, blank = self._driver, self._lanes, object.__new__
+        asked, edits = self._asked, self._changes.asked
+        received = driver if self._received else None
+        while True:
+            if asked or edits or (driver is not None and driver.requests()):
+                self._attend()
+                if self.stopped is not None:
+                    return
+            try:
+                report = advance()
+                tick = self.tick = self.tick + 1
+                position = self.position = self.position + 1
+                step = blank(Step)  # what Step(tick, position, report) makes, in half of its time
+                step.tick, step.position, step.report = tick, position, report
+                step._output, step.item, step.results = None, None, ()
+                self._state, stopped = observe(self._state, step)
+                if "output" in report:
+                    self.output = report["output"]
+                if driver is not None:
+                    driver.step(tick, position, report)
+                    if received is not None and report["lanes"]:
+                        received.flush()  # it is kept before anything further is asked for
+                if lanes is not None and lanes.finished:
+                    step.results = self._hand_over(lanes)
+                if stopped is not None or "ended" in report:
+                    self._answer(step, stopped)
+                if tick >= self._next_mark and self.stopped is None:
+                    self._reach_mark()
+            except Exhausted as end:
+                self._end(Stopped(end.kind, str(end)))
+                return
+            except BaseException as error:
+                self._break_off(error)
+                raise
+            yield step
+            if self.stopped is not None:
+                return
+
+    def run(self, watch: Callable[[Step], object] | None = None) -> Stopped:
+        """Run to the end and return why it stopped; `watch` is called with every step."""
+        with self:
+            for step in self:
+                if watch is not None:
+                    watch(step)
+        assert self.stopped is not None
+        return self.stopped
+
+    def pause(self, reason: str = "It was paused.") -> None:
+        """End the loop at the next step boundary; going on later is possible."""
+        self._asked.append(("pause", reason))
+
+    def stop(self, reason: str = "It was stopped by a person.") -> None:
+        """End the loop at the next step boundary, for good."""
+        self._asked.append(("stop", reason))
+
+    def change(self, edits: Edits) -> None:
+        """Apply edits to the process at the next step boundary (journaled first)."""
+        self._changes.ask(edits)
+
+    def __enter__(self) -> Loop:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Save where the loop stands, wait until the journal has it all, and let go of the run."""
+        if self._driver is None or self._closed:
+            return
+        self._closed = True
+        if self.stopped is None:
+            self._save(regular=False)
+            self._driver.finish("paused", None, self.tick, self.position)
+        self._driver.close()
+
+    # Ends and answers -------------------------------------------------------------------------
+
+    def _answer(self, step: Step, fired: Stopped | None) -> None:
+        ended = step.report.get("ended")
+        natural = None if ended is None else Stopped(Kind.ENDED, str(ended), "ended")
+        stopped = first((fired, natural))
+        assert stopped is not None
+        marked = self._marks.attempts
+        tries = Tries(step.position, tuple(self._attempts), step.output, marked=marked)
+        if stopped.kind is Kind.BUDGET:  # no answer can give it back
+            self._end(stopped)
+            return
+        answer = self._on_stop(stopped, tries)
+        if isinstance(answer, Accept | GiveUp):
+            reason = f"{answer.reason} " if isinstance(answer, GiveUp) and answer.reason else ""
+            self._end(replace(stopped, sentence=reason + stopped.sentence))
+            return
+        exhausted = self.until.exhausted(self._state)
+        if exhausted is not None:
+            self._end(exhausted)
+            return
+        attempt = Attempt(0, len(self._attempts), step.position, stopped, answer)
+        self._attempts.append(attempt)
+        if self._driver is not None:
+            self._driver.event("answer", self.tick, attempt.to_json())
+        if isinstance(answer, GoBack):
+            self._go_back(answer)
+        else:
+            self._start_over(answer)
+
+    def _end(self, stopped: Stopped, status: str = "stopped") -> None:
+        self.stopped = stopped
+        self._final = status != "paused"
+        if self._driver is None:
+            return
+        last = {} if isinstance(self.process, Generated) else self._checkpoint()
+        self._driver.finish(status, stopped, self.tick, self.position, **last)
+
+    def _break_off(self, error: BaseException) -> None:
+        """An error is journaled, then raised again; an interrupt leaves the run resumable."""
+        self._final = True
+        if isinstance(error, Exception):
+            sentence = f"{type(error).__name__}: {error}"
+            self.stopped = Stopped(Kind.ERROR, sentence, "error", {"tick": self.tick})
+            if self._driver is not None:
+                self._driver.finish("error", self.stopped, self.tick, self.position)
+        elif self._driver is not None:
+            self._driver.finish("interrupted", None, self.tick, self.position)
+        if self._driver is not None:
+            self._driver.close()
+            self._closed = True
+
+    def _hand_over(self, lanes: Lanes) -> list[tuple[str, dict[str, object]]]:
+        """Give results to the journal; they are committed before anyone is told of them."""
+        results = lanes.take_finished()
+        if self._driver is not None:
+            for key, row in results:
+                self._driver.result(key, row)
+            self._driver.flush()
+        return results
+
+    # Requests from outside --------------------------------------------------------------------
+
+    def _attend(self) -> None:
+        self._changes.apply_asked(self.tick, self._driver)
+        if self._driver is not None:
+            for request in self._driver.requests():
+                if request.action == "change":
+                    self._changes.apply(request.edits or {}, self.tick, self._driver, request)
+                else:
+                    reason = f"It was asked to {request.action} from outside."
+                    self._asked.append((request.action, reason))
+                    self._driver.done(request)
+        if self._asked:
+            action, reason = self._asked[0]
+            self._asked.clear()
+            numbers: dict[str, JSON] = {"tick": self.tick}
+            status = "paused" if action == "pause" else "stopped"
+            self._end(Stopped(Kind.PERSON, reason, action, numbers), status)
+
+    # Checkpoints ------------------------------------------------------------------------------
+
+    def _reach_mark(self) -> None:
+        if self._marks.due(self.tick):
+            self._save(regular=True)
+        self._changes.replay_due(self.tick)
+        self._plan_next_mark()
+
+    def _plan_next_mark(self) -> None:
+        self._next_mark = min(self._marks.next(self.tick), self._changes.waiting)
+
+    def _save(self, *, regular: bool) -> None:
+        if self._driver is None and self._begin is None:
+            return
+        if regular:
+            self._remember_mark()
+        if self._driver is not None and (checkpoint := self._checkpoint()):
+            self._driver.checkpoint(self.tick, self.position, **checkpoint)
+
+    def _checkpoint(self) -> dict[str, Any]:
+        """Return the state to save and how many are kept; nothing where none are."""
+        every = self._marks.every
+        if every is None:
+            return {}
+        state = self._payload()
+        return {"state": state, "keep": every.keep + 1, "needed": self._marks.ticks}
+
+    def _remember_mark(self) -> None:
+        state = None
+        if self._driver is None:  # in memory
+            state = {**self._copy_of_process(), "until": copy.deepcopy(self._state)}
+        self._marks.remember(Mark(self.tick, self.position, len(self._attempts), state))
+
+    def _copy_of_process(self) -> dict[str, object]:
+        return {"process": copy.deepcopy(self.process.state_dict()), "until": self._state}
+
+    def _payload(self) -> dict[str, object]:
+        return {
+            "format": 1,
+            "process": self.process.state_dict(),
+            "until": self._state,
+            "spelling": str(self.until),
+            "attempts": [attempt.to_json() for attempt in self._attempts],
+            "marks": self._marks.to_json(),
+            "changes": self._changes.count,
+        }
+
+    def _go_back(self, answer: GoBack) -> None:
+        mark = self._marks.at_most(self.position if answer.to is None else answer.to)
+        if mark is None:
+            self._start_over(StartOver(answer.edits))
+            return
+        self._return_to(mark.position, mark.state or self._saved(mark.tick), answer.edits)
+
+    def _start_over(self, answer: StartOver) -> None:
+        assert self._begin is not None
+        self._marks.clear()
+        self._return_to(0, self._begin, answer.edits)
+
+    def _return_to(self, position: int, state: Mapping[str, object], edits: Edits) -> None:
+        process = copy.deepcopy(state["process"])
+        self.process.load_state_dict(cast(dict[str, object], process))
+        same = state.get("spelling", str(self.until)) == str(self.until)
+        then = cast(JSON, state["until"]) if same else self.until.begin()
+        self._state = self.until.back(then, self._state)
+        self.position = position
+        if edits:
+            self.process.change(edits)
+
+    def _saved(self, tick: int) -> dict[str, object]:
+        assert self._driver is not None
+        return saved_state(self._driver.run, tick)
+
+    # Runs -------------------------------------------------------------------------------------
+
+    def _refuse_what_cannot_go_back(self, checkpoint: Every | None) -> None:
+        if not isinstance(self.process, Generated):
+            return
+        if checkpoint is not None or self._on_stop is not accept:
+            raise InputError(
+                "A generator can be neither saved nor brought back, so it takes no checkpoint= and "
+                "no on_stop=. Write the process as a class with state_dict and load_state_dict."
+            )
+
+    def _open(
+        self,
+        run: Run | str,
+        journal: Journal | None,
+        keep: Literal["steps", "results"],
+        spec: Mapping[str, JSON],
+    ) -> None:
+        if isinstance(run, str):
+            told = settings(self.until, self._marks.every, keep)
+            run = find_or_create(run, journal, type(self.process).__name__, {**told, **spec})
+        self._driver = run.drive(keep=keep)
+        try:
+            self._resume(self._driver)
+        except BaseException:
+            self._driver.close()
+            raise
+        if self._final:  # nothing is left to drive
+            self._driver.close()
+            self._closed = True
+
+    def _resume(self, driver: Driver) -> None:
+        found = driver.run.load()
+        spelling = None if found is None else str(found[1]["spelling"])
+        note_condition(driver, self.until, spelling)
+        if found is None:
+            if isinstance(self.process, Generated):
+                refuse_generator(driver.run)
+        else:
+            row, state = found
+            self.tick, self.position = row.tick, row.position
+            self._load(state)
+            self._stay_stopped(driver.run, str(state["spelling"]))
+        if driver.edits is not None:
+            self._changes.count = 0
+            self._changes.apply(driver.edits, self.tick, driver)
+            driver.edits = None
+            self._save(regular=False)
+        elif self.stopped is None:
+            self._changes.plan(driver.run)
+            self._changes.replay_due(self.tick)
+        if self._lanes is not None:
+            self._lanes.obey(dict(driver.run.results()))
+            if self._received:
+                self._lanes.replay(recorded(driver.run, self.tick))
+
+    def _load(self, state: Mapping[str, object]) -> None:
+        self.process.load_state_dict(cast(dict[str, object], state["process"]))
+        if state["spelling"] == str(self.until):
+            self._state = self.until.wake(cast(JSON, state["until"]))
+        else:  # what was spent stays spent
+            self._state = carried(str(state["spelling"]), cast(JSON, state["until"]), self.until)
+        attempts = cast(list[dict[str, object]], state["attempts"])
+        self._attempts = [Attempt.from_json(attempt) for attempt in attempts]
+        assert self._driver is not None
+        there = {row.tick for row in self._driver.run.checkpoints()}
+        self._marks.load(cast(list[tuple[int, int, int]], state["marks"]), there)
+        self._changes.count = cast(int, state["changes"])
+
+    def _stay_stopped(self, run: Run, spelling: str) -> None:
+        """A run that its own conditions ended stays stopped until it is given others."""
+        if run.status == "stopped" and run.stopped is not None and spelling == str(self.until):
+            self.stopped, self._final = run.stopped, True

@@ -1,0 +1,60 @@
+"""What lanes have received before, taken from the journal instead of being asked for again.
+
+Knows the records of a run; no process and no loop.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, cast
+
+from ostinato.loop.process import Report
+
+if TYPE_CHECKING:
+    from ostinato.loop.run import Run
+
+Recorded = Mapping[str, tuple[int, Report]]
+"""What one tick gave to each lane that moved: where the lane stood after it, and its report."""
+
+
+class Replay:
+    """The recorded ticks that are still to be gone through; false when there are none.
+
+    A lane that does not stand where it is recorded to be, since a clock, a check or a strategy has
+    decided otherwise than it did then, is gone through no further; the others are.
+    """
+
+    def __init__(self, ticks: Iterable[Recorded] = ()) -> None:
+        self._ticks = deque(ticks)
+        self._left: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._ticks)
+
+    def take(self, positions: Mapping[str, int]) -> tuple[dict[str, Report], list[Report]]:
+        """Return the reports of the next recorded tick; `positions` are those of the lanes now.
+
+        The second part are reports of lanes that stand otherwise: of no use, but paid for.
+        """
+        reports: dict[str, Report] = {}
+        in_vain: list[Report] = []
+        for key, (position, report) in self._ticks.popleft().items():
+            if key not in self._left and positions.get(key) == position - 1:
+                reports[key] = report
+            else:
+                self._left.add(key)
+                in_vain.append(report)
+        return reports, in_vain
+
+
+def recorded(run: Run, after: int) -> Iterator[Recorded]:
+    """Yield what a run's lanes received in each tick after one, up to the first that is missing."""
+    for number, step in enumerate(run.steps(after), after + 1):
+        if step.tick != number:
+            return
+        lanes = cast(Mapping[str, Mapping[str, object]], step.report["lanes"])
+        yield {
+            key: (cast(int, lane["position"]), cast(Report, lane["report"]))
+            for key, lane in lanes.items()
+        }

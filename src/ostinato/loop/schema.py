@@ -1,0 +1,192 @@
+"""The tables of the journal: how a connection is opened, and the numbered migrations.
+
+Knows SQLite only: no run, no driver. `docs/durability.md` describes the tables for users.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ostinato.errors import RunError
+
+BUSY_SECONDS = 30.0
+"""How long a writer waits for another process's transaction before it gives up."""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the database in autocommit mode, with every setting that this project relies on."""
+    try:
+        connection = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        _write_ahead(connection)
+    except sqlite3.Error as error:
+        raise RunError(
+            f"The journal {path} must be a SQLite database that can be written, got: {error}. "
+            "Name another with --journal."
+        ) from error
+    sync_lazily(connection)
+    _hold_references(connection)
+    return connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Readers go on while one writes, and a commit appends to one file."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # The switch to WAL does not wait for others as statements do.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def sync_lazily(connection: sqlite3.Connection) -> None:
+    """A commit survives the death of the process; the disk is waited for later."""
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def sync_at_commit(connection: sqlite3.Connection) -> None:
+    """A commit survives a loss of power: for what has been acknowledged to somebody."""
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _hold_references(connection: sqlite3.Connection) -> None:
+    """Deleting a run deletes its rows in every table."""
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Commit all statements of the block together, or none of them.
+
+    The write lock is taken at the start: a transaction that reads first and writes later could
+    not wait for its turn.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _first_tables(connection: sqlite3.Connection) -> None:
+    for statement in _VERSION_1.split(";\n"):
+        connection.execute(statement)
+
+
+_VERSION_1 = """
+CREATE TABLE runs (
+  id TEXT PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  kind TEXT NOT NULL,
+  spec TEXT NOT NULL,
+  status TEXT NOT NULL,
+  tick INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  stopped TEXT,
+  edits TEXT,
+  parent TEXT,
+  parent_tick INTEGER,
+  created REAL NOT NULL,
+  updated REAL NOT NULL
+);
+CREATE TABLE steps (
+  run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+  first INTEGER NOT NULL,
+  last INTEGER NOT NULL,
+  data TEXT NOT NULL,
+  PRIMARY KEY (run, first)
+);
+CREATE TABLE events (
+  run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+  seq INTEGER NOT NULL,
+  tick INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  data TEXT NOT NULL,
+  created REAL NOT NULL,
+  PRIMARY KEY (run, seq)
+);
+CREATE TABLE results (
+  run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+  key TEXT NOT NULL,
+  number INTEGER NOT NULL,
+  tick INTEGER NOT NULL,
+  row TEXT NOT NULL,
+  created REAL NOT NULL,
+  PRIMARY KEY (run, key)
+);
+CREATE UNIQUE INDEX results_in_order ON results (run, number);
+CREATE TABLE checkpoints (
+  run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+  tick INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  file TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  crc INTEGER NOT NULL,
+  created REAL NOT NULL,
+  PRIMARY KEY (run, tick)
+);
+CREATE TABLE requests (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+  action TEXT NOT NULL,
+  edits TEXT,
+  created REAL NOT NULL,
+  done REAL
+);
+CREATE INDEX requests_to_do ON requests (run) WHERE done IS NULL"""
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_tables,)
+"""Migration n (from 1) brings schema n - 1 to n. Entries are only ever added."""
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """Return the number of the schema that the database has; 0 for an empty one."""
+    found = connection.execute(
+        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'migrations'"
+    ).fetchone()
+    if found is None:
+        return 0
+    return int(connection.execute("SELECT COALESCE(MAX(version), 0) FROM migrations").fetchone()[0])
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the tables to the newest schema. Raises `RunError` for one that is newer still."""
+    try:
+        has = version(connection)
+        while has < len(MIGRATIONS):
+            has = _one_migration(connection)
+    except sqlite3.Error as error:
+        raise RunError(
+            f"The journal {path} must be a SQLite database that can be written, got: {error}. "
+            "Name another with --journal."
+        ) from error
+    if has > len(MIGRATIONS):
+        raise RunError(
+            f"The journal {path} must have schema {len(MIGRATIONS)} or an older one, got {has}. "
+            "A newer Ostinato wrote it: upgrade with pip install --upgrade ostinato."
+        )
+
+
+def _one_migration(connection: sqlite3.Connection) -> int:
+    with transaction(connection):
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied REAL)"
+        )
+        has = version(connection)  # another process may have been faster
+        if has < len(MIGRATIONS):
+            MIGRATIONS[has](connection)
+            has += 1
+            connection.execute("INSERT INTO migrations VALUES (?, ?)", (has, time.time()))
+    return has

@@ -1,0 +1,51 @@
+"""How rows are laid into blocks of one size. Knows no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """A token to compute: it is at `position` of the sequence in `place`."""
+
+    place: int
+    token: int
+    position: int
+
+
+def by_place(rows: Sequence[tuple[int, int, int]]) -> list[int]:
+    """Return the indices of `rows`, sorted by place and position."""
+    return sorted(range(len(rows)), key=lambda i: (rows[i][0], rows[i][2]))
+
+
+def blocks(rows: list[Row], block: int) -> Iterator[tuple[list[int], list[int], int | None]]:
+    """Cut sorted rows into blocks: (indices of rows, their slots, first place or None).
+
+    With a first place, slot s is the place `first + s`, and the cache is read in place. None
+    means that the rows' caches must be gathered: done where it saves a block, or where a place
+    occurs more than once.
+    """
+    windows = list(_windows(rows, block))
+    fewest = -(-len(rows) // block)
+    repeated = len({row.place for row in rows}) < len(rows)
+    if not repeated and len(windows) <= fewest:
+        for members in windows:
+            first = rows[members[0]].place
+            yield members, [rows[m].place - first for m in members], first
+        return
+    for start in range(0, len(rows), block):
+        members = list(range(start, min(start + block, len(rows))))
+        yield members, list(range(len(members))), None
+
+
+def _windows(rows: list[Row], block: int) -> Iterator[list[int]]:
+    """Cut sorted rows wherever the next place is `block` or more past the first."""
+    members: list[int] = []
+    for i, row in enumerate(rows):
+        if members and row.place - rows[members[0]].place >= block:
+            yield members
+            members = []
+        members.append(i)
+    if members:
+        yield members

@@ -1,0 +1,76 @@
+"""Keys and values of many places, written row by row and read in place."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ostinato.models.config import LlamaConfig
+
+
+class Targets(NamedTuple):
+    """Where rows are kept: indices into the flat keys (rows, KV, D) and values (rows, KV)."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class Cache:
+    """For each layer, keys (places + 1, KV, D, length) and values (places + 1, KV, length, D).
+
+    Keys lie with their positions innermost, which is how the product with a query reads them
+    fastest. The last place takes what is written for padding.
+    """
+
+    def __init__(self, config: LlamaConfig, places: int, dtype: torch.dtype) -> None:
+        self.places, self.dtype = places, dtype
+        self.kv_heads, self.head_dim = config.num_key_value_heads, config.head_dim
+        self.length = 0
+        shape = (places + 1, self.kv_heads, 0, self.head_dim)
+        empty = torch.zeros(shape, dtype=dtype)
+        self.keys = [empty.transpose(2, 3)] * config.num_hidden_layers
+        self.values = [empty] * config.num_hidden_layers
+
+    def grow(self, length: int) -> None:
+        """Give every place room for `length` positions."""
+        old, self.length = self.length, length
+        for i in range(len(self.keys)):
+            shape = (self.places + 1, self.kv_heads, self.head_dim, length)
+            keys = torch.zeros(shape, dtype=self.dtype)
+            keys[..., :old] = self.keys[i]
+            values = torch.zeros(keys.transpose(2, 3).shape, dtype=self.dtype)
+            values[:, :, :old] = self.values[i]
+            self.keys[i], self.values[i] = keys, values
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give `target` the first `length` positions of `source`."""
+        for keys, values in zip(self.keys, self.values, strict=True):
+            keys[target, ..., :length] = keys[source, ..., :length]
+            values[target, :, :length] = values[source, :, :length]
+
+    def targets(self, places: list[int], positions: Tensor) -> Targets:
+        """Return where the rows at `positions` of `places` are kept, in every layer."""
+        D, L = self.head_dim, self.length
+        heads = torch.tensor(places)[:, None] * self.kv_heads + torch.arange(self.kv_heads)
+        first = heads[:, :, None] * (D * L) + torch.arange(D) * L
+        return Targets(first + positions[:, None, None], heads * L + positions[:, None])
+
+    def write(self, layer: int, targets: Targets, keys: Tensor, values: Tensor) -> None:
+        """Keep the `keys` and `values` (rows, KV, D) of one layer."""
+        self.keys[layer].view(-1).index_put_((targets.keys,), keys)
+        self.values[layer].view(-1, self.head_dim).index_put_((targets.values,), values)
+
+    def read(self, layer: int, places: slice | Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Return keys (places * KV, D, L) and values (places * KV, L, D), `length` long.
+
+        They are views for consecutive places, and copies for any others.
+        """
+        keys, values = self.keys[layer][..., :length], self.values[layer][:, :, :length]
+        if isinstance(places, slice):
+            return keys[places].flatten(0, 1), values[places].flatten(0, 1)
+        return (
+            keys.index_select(0, places).flatten(0, 1),
+            values.index_select(0, places).flatten(0, 1),
+        )

@@ -1,0 +1,126 @@
+"""Conversations as text: the checkpoint's template in a sandbox, and a guard for its contents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import jinja2
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ostinato.errors import InputError, ModelError
+
+
+class ChatTemplate:
+    """A jinja template with the functions that the Hugging Face layout promises it."""
+
+    def __init__(self, source: str) -> None:
+        """Compile `source`; raise `ModelError` where it is no template."""
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = _strftime_now
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise ModelError(
+                f"chat_template must be a jinja template, got: {error}. "
+                "Mend tokenizer_config.json or chat_template.jinja."
+            ) from error
+
+    def render(self, messages: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> str:
+        """Return the conversation as text; raise `InputError` where the template refuses it."""
+        for i, message in enumerate(messages):
+            _check_message(i, message)
+        try:
+            return self._template.render(messages=messages, **values)
+        except jinja2.TemplateError as error:
+            raise InputError(
+                f"messages must be a conversation that the chat template takes, got: {error}. "
+                "Give role and content, and the roles in the order the model was tuned on."
+            ) from error
+
+
+def _check_message(index: int, message: Mapping[str, Any]) -> None:
+    for key in ("role", "content"):
+        value = message.get(key)
+        if not isinstance(value, str):
+            kind = "none" if value is None else type(value).__name__
+            raise InputError(
+                f"{key} of message {index} must be text, got {kind}. Give each message a role "
+                "(system, user or assistant) and a content."
+            )
+
+
+class Guard:
+    """Breaks up whatever in messages could be read as (part of) a control token.
+
+    A mark that occurs nowhere else is put after the first character of anything that begins
+    like a control token, and before the last of anything that ends like one, so that neither
+    the text itself nor its joints with the template can spell one. `lift` takes the marks out
+    again once the text has been cut at the true control tokens.
+    """
+
+    def __init__(self, specials: Iterable[str], messages: Sequence[Mapping[str, Any]]) -> None:
+        self._heads = {s[:2] for s in specials if s}
+        self._tails = {s[-2:] for s in specials if s}
+        self.mark = _unused_character(json.dumps(list(messages), ensure_ascii=False, default=str))
+        self.messages = [self._guarded(message) for message in messages]
+
+    def lift(self, text: str) -> str:
+        """Return `text` without marks."""
+        return text.replace(self.mark, "")
+
+    def _guarded(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._marked(value)
+        if isinstance(value, Mapping):
+            return {key: self._guarded(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._guarded(inner) for inner in value]
+        return value
+
+    def _marked(self, text: str) -> str:
+        if not any(head[:1] in text for head in self._heads) and not any(
+            tail[-1:] in text for tail in self._tails
+        ):
+            return text
+        first, last = _edges(text)
+        out = []
+        for i, character in enumerate(text):
+            if any(
+                text[i - 1 : i + 1] == t if i > first else character == t[-1:] for t in self._tails
+            ):
+                out.append(self.mark)
+            out.append(character)
+            if any(text[i : i + 2] == h if i < last else character == h[:1] for h in self._heads):
+                out.append(self.mark)
+        return "".join(out)
+
+
+def _edges(text: str) -> tuple[int, int]:
+    """Return where the first and last characters are that trimming would leave."""
+    return len(text) - len(text.lstrip()), len(text.rstrip()) - 1
+
+
+def _unused_character(text: str) -> str:
+    """Return a private-use character that `text` does not hold."""
+    return next(c for c in map(chr, range(0xF0000, 0xFFFFE)) if c not in text)
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
+    """Write JSON without the HTML escapes of jinja's own filter."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)

@@ -1,0 +1,90 @@
+"""A recurrent language model (GRU, Cho et al. 2014): what it remembers is one state, not a cache.
+
+Trained like any other network; `ostinato.models.gru_inference` computes its tokens. Knows no loop.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ostinato.errors import ModelError
+from ostinato.models.config import as_ids
+
+MODEL_TYPE = "ostinato_gru"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRUConfig:
+    """The shape of a recurrent network. `max_position_embeddings` only bounds a text's length."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    max_position_embeddings: int = 4096
+    eos_token_id: tuple[int, ...] = ()
+    model_type: str = MODEL_TYPE
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GRUConfig:
+        """Read the contents of a `config.json`. Raises `ModelError` for another network."""
+        try:
+            given = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+            return cls(**{**given, "eos_token_id": as_ids(values.get("eos_token_id"))})
+        except TypeError as error:
+            raise ModelError(
+                f"config.json must describe a GRU, got: {error}. Train it again."
+            ) from None
+
+
+class GRU(nn.Module):
+    """The network. `forward` gives hidden states, `logits` the scores of the next token."""
+
+    def __init__(self, config: GRUConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        C = config.hidden_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.embed_tokens = nn.Embedding(config.vocab_size, C)
+            self.layers = nn.GRU(C, C, config.num_hidden_layers, batch_first=True)
+            nn.init.normal_(self.embed_tokens.weight, std=C**-0.5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the hidden states (B, T, C) of tokens (B, T)."""
+        hidden: Tensor = self.layers(self.embed_tokens(tokens))[0]
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) at `hidden` (..., C); the head is tied to the embedding."""
+        return nn.functional.linear(hidden, self.embed_tokens.weight)
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` and `model.safetensors`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        text = json.dumps({"architectures": ["ostinato.GRU"], **asdict(self.config)}, indent=2)
+        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, values: Mapping[str, Any], dtype: torch.dtype) -> GRU:
+        """Read what `save` wrote; `values` are those of `config.json`."""
+        network = cls(GRUConfig.from_dict(values))
+        path = folder / "model.safetensors"
+        try:
+            network.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise ModelError(
+                f"{path} must hold the weights that config.json describes, got: "
+                f"{str(error).splitlines()[0]}. Train or copy the folder again."
+            ) from None
+        return network.to(dtype).eval()

@@ -1,0 +1,170 @@
+"""The tokens of a recurrent network for lanes, with the state of every position kept.
+
+Going back is taking an earlier state. Every product has a fixed shape, as in
+`ostinato.models.inference`. Knows no sampling and no lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ostinato.errors import InputError
+from ostinato.models.blocks import Row, by_place
+from ostinato.models.gru import GRU
+from ostinato.models.inference import Counts
+from ostinato.models.linear import Product, can_pack, linear
+from ostinato.models.self_test import SelfTest, test_rows
+
+
+class GRUInference:
+    """Places side by side, each with the states of one sequence; products in blocks of rows.
+
+    A prompt is computed row by row like all else, so a row's bits depend on its place's tokens
+    alone. For one thread of the program.
+    """
+
+    prefill_chunk = 1
+
+    def __init__(self, network: GRU, places: int, *, block: int = 16) -> None:
+        if places < 1 or block < 1:
+            raise InputError(f"places and block must be at least 1, got {places} and {block}.")
+        self.config, self.places, self.block = network.config, places, block
+        self.counts = Counts()
+        self.dtype = network.embed_tokens.weight.dtype
+        self.packed = can_pack(self.dtype, block)
+        L, C = self.config.num_hidden_layers, self.config.hidden_size
+        with torch.inference_mode():
+            self._embedding = network.embed_tokens.weight.detach()
+            self._head = linear(self._embedding, None, block, packed=self.packed)
+            self._layers = [self._gates(network.layers, i) for i in range(L)]
+            self._states = torch.zeros(places, 0, L, C, dtype=self.dtype)  # after each position
+            self._none = torch.zeros(L, C, dtype=self.dtype)
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of logits."""
+        return self.config.vocab_size
+
+    @property
+    def limit(self) -> int:
+        """The most tokens that a sequence may have."""
+        return self.config.max_position_embeddings
+
+    def prefill(self, place: int, tokens: Sequence[int], start: int = 0) -> None:
+        """Compute `tokens` at positions `start`, `start + 1`, ... of a place."""
+        self._compute([Row(place, token, start + n) for n, token in enumerate(tokens)])
+        self.counts.prompt += len(tokens)
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give `target` the first `length` positions of `source`."""
+        self._states[target, :length] = self._states[source, :length]
+
+    def feed(self, rows: Sequence[tuple[int, int, int]]) -> Tensor:
+        """Compute rows (place, token, position); return hidden states (n, C).
+
+        Each goes on from the state at the position before it. A later feed at an earlier position
+        overwrites it: nothing else is needed to go back.
+        """
+        self.counts.generated += len(rows)
+        return self._compute([Row(*row) for row in rows])
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits (n, V) in float32 at `hidden` (n, C), in blocks of fixed shape."""
+        out = [torch.empty(0, self.config.vocab_size)]
+        out += [
+            self._head(_filled(hidden[at : at + self.block], self.block)).float()
+            for at in range(0, len(hidden), self.block)
+        ]
+        return torch.cat(out)[: len(hidden)].clone()
+
+    def self_test(self) -> SelfTest:
+        """Compute a few rows alone and in company, and tell whether the bits are the same."""
+        counts = replace(self.counts)
+        try:
+            return test_rows(self)
+        finally:
+            self.counts = counts
+
+    # One pass -------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _compute(self, rows: Sequence[Row]) -> Tensor:
+        self._check(rows)
+        hidden = torch.zeros(len(rows), self.config.hidden_size, dtype=self.dtype)
+        for members in self._waves(rows):
+            for at in range(0, len(members), self.block):
+                part = members[at : at + self.block]
+                hidden[part] = self._block([rows[n] for n in part])
+        return hidden
+
+    def _waves(self, rows: Sequence[Row]) -> Iterator[list[int]]:
+        """Yield the indices of rows that can be computed together: one of each place."""
+        turns: dict[int, int] = {}
+        waves: list[list[int]] = []
+        for n in by_place(rows):
+            turn = turns.get(rows[n].place, 0)
+            turns[rows[n].place] = turn + 1
+            waves += [[]] if turn == len(waves) else []
+            waves[turn].append(n)
+        yield from waves
+
+    def _block(self, rows: Sequence[Row]) -> Tensor:
+        """Compute at most `block` rows of different places; return the top states (n, C)."""
+        before = [self._states[r.place, r.position - 1] if r.position else self._none for r in rows]
+        states = _filled(torch.stack(before), self.block)  # (block, L, C)
+        x = _filled(self._embedding[torch.tensor([r.token for r in rows])], self.block)
+        after = []
+        for i, (of_input, of_state) in enumerate(self._layers):
+            h = states[:, i].contiguous()
+            reset, update, new = of_input(x).chunk(3, -1)
+            reset_h, update_h, new_h = of_state(h).chunk(3, -1)
+            z = torch.sigmoid(update + update_h)
+            n = torch.tanh(new + torch.sigmoid(reset + reset_h) * new_h)
+            x = (1 - z) * n + z * h  # PyTorch's form of the GRU
+            after.append(x)
+        made = torch.stack(after, 1)  # (block, L, C)
+        for row, state in zip(rows, made, strict=False):
+            self._states[row.place, row.position] = state
+        return x[: len(rows)]
+
+    def _gates(self, layers: nn.GRU, i: int) -> tuple[Product, Product]:
+        """Return the products of a layer with its input and with its state (reset, update, new)."""
+        weights = [getattr(layers, f"weight_{kind}_l{i}") for kind in ("ih", "hh")]
+        biases = [getattr(layers, f"bias_{kind}_l{i}") for kind in ("ih", "hh")]
+        first, second = (
+            linear(weight, bias, self.block, packed=self.packed)
+            for weight, bias in zip(weights, biases, strict=True)
+        )
+        return first, second
+
+    def _check(self, rows: Sequence[Row]) -> None:
+        top = 1 + max((row.position for row in rows), default=-1)
+        if top > self.limit:
+            raise InputError(
+                f"a sequence must have at most {self.limit} tokens for this model, got {top}. "
+                "Shorten it."
+            )
+        if any(not 0 <= row.place < self.places for row in rows):
+            raise InputError(f"place must be from 0 to {self.places - 1}. Make more places.")
+        if any(not 0 <= row.token < self.vocab_size for row in rows):
+            raise InputError(
+                f"token must be from 0 to {self.vocab_size - 1}. Take the model's own tokenizer."
+            )
+        if top > self._states.size(1):
+            length = max(top, 64, self._states.size(1) * 3 // 2)
+            grown = torch.zeros(self.places, length, *self._states.shape[2:], dtype=self.dtype)
+            grown[:, : self._states.size(1)] = self._states
+            self._states = grown
+
+
+def _filled(x: Tensor, block: int) -> Tensor:
+    """Return x (n, ...) with zeros behind it, `block` rows in all."""
+    made = x.new_zeros(block, *x.shape[1:])
+    made[: len(x)] = x
+    return made

@@ -1,0 +1,389 @@
+"""Our network, computing every token in a fixed shape, over a cache of places.
+
+What comes out for a row depends on its place's tokens alone: not on the other rows, their
+number or order, nor on where it is kept or how long the cache is padded. Floating point sums
+depend on the shape of the product they are part of, so each product has one shape: linear
+layers over blocks of exactly `block` rows, attention as matmul, softmax and matmul over a cache
+padded to multiples of 64, summed in pieces of 128 positions. Knows no sampling and no lanes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ostinato.errors import InputError
+from ostinato.models.blocks import Row, blocks, by_place
+from ostinato.models.cache import Cache, Targets
+from ostinato.models.linear import can_pack, linear
+from ostinato.models.llama import ACTIVATIONS, Llama, inverse_frequencies
+from ostinato.models.load import LanguageModel
+from ostinato.models.lora import lora_layers
+from ostinato.models.packing import PackedLayer, pack_layer, pack_norm
+from ostinato.models.self_test import SelfTest, test_rows
+
+PAD = 64  # positions: the cache is read and grown in multiples of this
+PIECE = 128  # positions: longer sums are split by some libraries according to their length
+QUERIES = 4  # fewer query rows take another kernel
+_LIMIT = 1e16  # a masked key must stay finite when it is multiplied
+
+
+@dataclass
+class Counts:
+    """Rows that went through the network, without padding."""
+
+    prompt: int = 0
+    generated: int = 0
+
+
+class _Plan(NamedTuple):
+    """What all layers of one pass share."""
+
+    cis: Tensor | None  # (rows, H + KV, D/2) complex: the turn of each query and key
+    write: Targets  # where keys and values go
+    bounds: dict[int | None, Tensor]  # by window (..., L): +inf where a key counts, else -inf
+    places: slice | Tensor  # what the rows attend to: consecutive places, or any
+
+
+class Inference:
+    """Places side by side, each with the keys and values of one sequence.
+
+    For one thread of the program: passes share their buffers. `counts` tells how many prompt and
+    generated rows went through the network.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel | Llama,
+        places: int,
+        *,
+        block: int = 16,
+        length: int = 512,
+        prefill_chunk: int = 64,
+        packed: bool | None = None,
+    ) -> None:
+        """Make room for `places` sequences of `length` positions; more are added when needed.
+
+        The network's adapters must be merged. `block` and `prefill_chunk` are the rows of a
+        product for generated and for prompt tokens: the bits depend on them, and on `packed`
+        (by default, oneDNN's packed weights where they exist).
+        """
+        network = model if isinstance(model, Llama) else model.llama()
+        _check(network, places, block, prefill_chunk)
+        self.config = network.config
+        self.places, self.block, self.prefill_chunk = places, block, prefill_chunk
+        self.counts = Counts()
+        self.dtype = network.model.embed_tokens.weight.dtype
+        self.packed = can_pack(self.dtype, block) if packed is None else packed
+        self.heads, self.kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
+        self.head_dim = self.config.head_dim
+        self._windows = self.config.windows
+        act = self.config.hidden_act
+        self._activation = partial(F.silu, inplace=True) if act == "silu" else ACTIVATIONS[act]
+        with torch.inference_mode():
+            self._embedding = network.model.embed_tokens.weight.detach()
+            learned = network.model.embed_positions
+            self._positions = None if learned is None else learned.weight.detach()
+            self._norm = pack_norm(network.model.norm)
+            self._head = linear(network.lm_head.weight, None, block, packed=self.packed)
+            self._layers = [
+                pack_layer(layer, block, packed=self.packed, rotary=learned is None)
+                for layer in network.blocks()
+            ]
+            self._cache = Cache(self.config, places, self.dtype)
+            self._buffers()
+            self._grow(max(length, PAD))
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of logits."""
+        return self.config.vocab_size
+
+    @property
+    def limit(self) -> int:
+        """The most tokens that a sequence of this model may have."""
+        return self.config.max_position_embeddings
+
+    # --- what callers use ---------------------------------------------------------------
+
+    @torch.inference_mode()
+    def prefill(self, place: int, tokens: Sequence[int], start: int = 0) -> None:
+        """Compute `tokens` at positions `start`, `start + 1`, ... of a place, in prompt shape.
+
+        Chunks are counted from position 0, so `start` must be a multiple of `prefill_chunk`:
+        what comes before it stays as it is.
+        """
+        chunk = self.prefill_chunk
+        if start % chunk:
+            raise InputError(
+                f"start must be a multiple of the chunk ({chunk}), got {start}. "
+                "Round it down, and give the tokens from there."
+            )
+        self._check_places([place])
+        self._check_tokens(tokens)
+        self._reserve(start + -(-len(tokens) // chunk) * chunk, start + len(tokens))
+        for first in range(0, len(tokens), chunk):
+            self._prompt_chunk(place, tokens[first : first + chunk], start + first)
+        self.counts.prompt += len(tokens)
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give `target` the first `length` positions of `source`."""
+        self._check_places([source, target])
+        self._cache.copy(source, target, length)
+
+    @torch.inference_mode()
+    def feed(self, rows: Sequence[tuple[int, int, int]]) -> Tensor:
+        """Compute one token per row (place, token, position); return hidden states (n, C).
+
+        Each row attends to the positions before it in its place, and to itself. Rows of one
+        place may come together (positions that were computed before, to restore a sequence): they
+        are taken in the order of their positions. A later feed at an earlier position
+        overwrites it: nothing else is needed to go back.
+        """
+        order = by_place(rows)
+        ordered = [Row(*rows[i]) for i in order]
+        self._check_places(row.place for row in ordered)
+        self._check_tokens([row.token for row in ordered])
+        top = 1 + self._check_positions(ordered)
+        self._reserve(top, top)
+        hidden = _result(len(ordered), self.config.hidden_size, self.dtype)
+        for members, slots, first in blocks(ordered, self.block):
+            out = self._decode_block([ordered[m] for m in members], slots, first)
+            hidden[[order[m] for m in members]] = out[slots]
+        self.counts.generated += len(ordered)
+        return hidden
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits (n, V) in float32 at `hidden` (n, C), in blocks of fixed shape."""
+        n = hidden.size(0)
+        out = _result(n, self.config.vocab_size, torch.float32)
+        for first in range(0, n, self.block):
+            part = hidden[first : first + self.block]
+            self._head_rows[: part.size(0)] = part
+            out[first : first + self.block] = self._head(self._head_rows)[: part.size(0)]
+        return out
+
+    def self_test(self) -> SelfTest:
+        """Compute a few rows alone and in company, and tell whether the bits are the same.
+
+        To be called before the places are used: it overwrites some of them.
+        """
+        counts = replace(self.counts)
+        try:
+            return test_rows(self)
+        finally:
+            self.counts = counts
+
+    # --- one pass --------------------------------------------------------------------------
+
+    def _decode_block(self, rows: list[Row], slots: list[int], first: int | None) -> Tensor:
+        """Compute at most `block` rows, each in its slot; the other slots are padding."""
+        tokens, positions = [0] * self.block, [0] * self.block
+        places = [self.places] * self.block  # padding is written to the scratch place
+        for row, slot in zip(rows, slots, strict=True):
+            tokens[slot], positions[slot], places[slot] = row.token, row.position, row.place
+        used = slots[-1] + 1
+        length = _padded(1 + max(positions))
+        where = torch.tensor(positions)
+        attended = slice(first, first + used) if first is not None else torch.tensor(places[:used])
+        bounds = {w: b[:, None] for w, b in self._bounds(where[:used], length).items()}
+        plan = _Plan(self._turns(where), self._cache.targets(places, where), bounds, attended)
+        x = self._embed(tokens, where)  # (block, C)
+        for i, layer in enumerate(self._layers):
+            qkv = self._project(i, x, plan)
+            x += layer.out(self._attend(i, qkv, plan, length))
+            x += self._feed_forward(layer, x, self._act)
+        return self._norm(x)
+
+    def _prompt_chunk(self, place: int, tokens: Sequence[int], start: int) -> None:
+        """Compute a chunk of one place. Its padding lands on later positions, to be overwritten."""
+        chunk = self.prefill_chunk
+        where = torch.arange(start, start + chunk)
+        length = start + chunk
+        targets = self._cache.targets([place] * chunk, where)
+        bounds = self._bounds(where, length)
+        plan = _Plan(self._turns(where), targets, bounds, slice(place, place + 1))
+        x = self._embed([*tokens, *[0] * (chunk - len(tokens))], where)
+        last = len(self._layers) - 1
+        for i, layer in enumerate(self._layers[:last]):
+            qkv = self._project(i, x, plan)
+            x += layer.out(self._attend_chunk(i, qkv, plan, length))
+            x += self._feed_forward(layer, x, self._chunk_act)
+        self._project(last, x, plan)  # of the last layer only keys and values count
+
+    def _embed(self, tokens: Sequence[int], positions: Tensor) -> Tensor:
+        """Return the rows (rows, C) that enter the first layer."""
+        x = self._embedding[torch.tensor(tokens)]
+        if self._positions is not None:  # a chunk's padding may lie behind the last of them
+            x += self._positions[positions.clamp(max=self.limit - 1)]
+        return x
+
+    def _project(self, i: int, x: Tensor, plan: _Plan) -> Tensor:
+        """Return queries, keys and values (rows, H + 2 KV, D), turned; the latter two are kept."""
+        rows, H, KV, D = x.size(0), self.heads, self.kv_heads, self.head_dim
+        layer = self._layers[i]
+        qkv = layer.qkv(layer.norm1(x)).view(rows, H + 2 * KV, D)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            qkv[:, :H] = layer.q_norm(qkv[:, :H])
+            qkv[:, H : H + KV] = layer.k_norm(qkv[:, H : H + KV])
+        if plan.cis is not None:
+            turned = qkv[:, : H + KV]
+            pairs = turned.float()  # the same memory where it is float32
+            torch.view_as_complex(pairs.view(rows, H + KV, D // 2, 2)).mul_(plan.cis)
+            if pairs.dtype != turned.dtype:
+                turned.copy_(pairs)
+        # What is masked counts 0 times: that is 0 only for finite numbers.
+        kept = qkv[:, H:].nan_to_num_(0.0).clamp_(-_LIMIT, _LIMIT)
+        self._cache.write(i, plan.write, kept[:, :KV], kept[:, KV:])
+        return qkv
+
+    def _attend(self, i: int, qkv: Tensor, plan: _Plan, length: int) -> Tensor:
+        """Attend from each row to its place; return (block, H * D)."""
+        H, KV, D = self.heads, self.kv_heads, self.head_dim
+        bound = plan.bounds[self._windows[i]]
+        used, G = bound.size(0), H // KV
+        queries, mixed = self._queries, self._mixed
+        queries[..., :G, :] = qkv[:, :H].view(-1, KV, G, D)
+        keys, values = self._cache.read(i, plan.places, length)
+        scores = torch.bmm(queries[:used].flatten(0, 1), keys)
+        per_row = scores.view(used, -1, length)
+        torch.minimum(per_row, bound, out=per_row)
+        weights = torch.softmax(scores, -1, dtype=torch.float32).to(self.dtype)
+        target = mixed[: used * KV]
+        torch.bmm(weights[..., :PIECE], values[:, :PIECE], out=target)
+        for piece in range(PIECE, length, PIECE):
+            end = piece + PIECE
+            target.baddbmm_(weights[..., piece:end], values[:, piece:end])
+        return mixed.view(self.block, KV, -1, D)[:, :, :G].reshape(self.block, H * D)
+
+    def _attend_chunk(self, i: int, qkv: Tensor, plan: _Plan, length: int) -> Tensor:
+        """Attend from a chunk of one place; return (chunk, H * D)."""
+        H, KV, D = self.heads, self.kv_heads, self.head_dim
+        rows, G = qkv.size(0), H // KV
+        queries = qkv[:, :H].view(rows, KV, G, D).permute(1, 2, 0, 3).reshape(KV, G * rows, D)
+        keys, values = self._cache.read(i, plan.places, length)
+        scores = torch.bmm(queries, keys).view(KV * G, rows, length)
+        torch.minimum(scores, plan.bounds[self._windows[i]], out=scores)
+        weights = torch.softmax(scores, -1, dtype=torch.float32).to(self.dtype)
+        mixed = torch.bmm(weights.view(KV, G * rows, length), values).view(KV, G, rows, D)
+        return mixed.permute(2, 0, 1, 3).reshape(rows, H * D)
+
+    def _feed_forward(self, layer: PackedLayer, x: Tensor, act: Tensor) -> Tensor:
+        inner = layer.up(layer.norm2(x))
+        if not self.config.family.gated:
+            return layer.down(self._activation(inner))
+        gate, up = inner.chunk(2, -1)
+        torch.mul(self._activation(gate), up, out=act)
+        return layer.down(act)
+
+    # --- tables and checks ----------------------------------------------------------------
+
+    def _bounds(self, positions: Tensor, length: int) -> dict[int | None, Tensor]:
+        """Return what scores are held to (rows, L) by window: +inf where a row sees, else -inf."""
+        where = torch.arange(length)
+        bounds: dict[int | None, Tensor] = {}
+        for window in set(self._windows):
+            seen = where <= positions[:, None]
+            if window is not None:
+                seen &= where > positions[:, None] - window
+            bounds[window] = torch.where(seen, math.inf, -math.inf).to(self.dtype)
+        return bounds
+
+    def _turns(self, positions: Tensor) -> Tensor | None:
+        """Return the turns (rows, H + KV, D/2); those of queries also scale the scores."""
+        if self._cis is None:
+            return None
+        turn = self._cis[positions][:, None]
+        H, KV = self.heads, self.kv_heads
+        scaled = turn * self.head_dim**-0.5
+        return torch.cat((scaled.expand(-1, H, -1), turn.expand(-1, KV, -1)), 1)
+
+    def _reserve(self, positions: int, wanted: int) -> None:
+        if wanted > self.limit:
+            raise InputError(
+                f"a sequence must have at most {self.limit} tokens for this model, got {wanted}. "
+                "Shorten it."
+            )
+        length = self._cache.length
+        if positions > length:
+            self._grow(max(positions, length + length // 2))
+
+    def _grow(self, positions: int) -> None:
+        """Give every place room for `positions`, rounded up."""
+        length = _padded(positions)
+        self._cache.grow(length)
+        if self._positions is not None:
+            self._cis: Tensor | None = None
+            return
+        where = torch.arange(length, dtype=torch.float32)
+        angles = torch.outer(where, inverse_frequencies(self.config))
+        self._cis = torch.polar(torch.ones_like(angles), angles)  # (L, D/2)
+
+    def _buffers(self) -> None:
+        config, rows = self.config, self.block
+        G = max(QUERIES, self.heads // self.kv_heads)
+        D, KV = self.head_dim, self.kv_heads
+        self._queries = torch.zeros(rows, KV, G, D, dtype=self.dtype)
+        self._mixed = torch.zeros(rows * KV, G, D, dtype=self.dtype)
+        self._act = torch.empty(rows, config.intermediate_size, dtype=self.dtype)
+        self._chunk_act = torch.empty(
+            self.prefill_chunk, config.intermediate_size, dtype=self.dtype
+        )
+        self._head_rows = torch.zeros(rows, config.hidden_size, dtype=self.dtype)
+
+    def _check_places(self, places: Iterable[int]) -> None:
+        for place in places:
+            if not 0 <= place < self.places:
+                raise InputError(
+                    f"place must be from 0 to {self.places - 1}, got {place}. "
+                    "Build Inference with more places."
+                )
+
+    def _check_positions(self, rows: Sequence[Row]) -> int:
+        """Return the highest position, -1 without rows."""
+        if len({(row.place, row.position) for row in rows}) < len(rows):
+            raise InputError(
+                "a place must get one token at a position, got two. Feed them in turn."
+            )
+        positions = [row.position for row in rows]
+        if min(positions, default=0) < 0:
+            raise InputError(f"position must be at least 0, got {min(positions)}. Count from 0.")
+        return max(positions, default=-1)
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
+        size = self.config.vocab_size
+        if tokens and not 0 <= min(tokens) <= max(tokens) < size:
+            raise InputError(
+                f"token must be from 0 to {size - 1}, got {min(tokens)} to {max(tokens)}. "
+                "Take the tokenizer that belongs to the model."
+            )
+
+
+def _check(network: Llama, places: int, block: int, chunk: int) -> None:
+    if places < 1:
+        raise InputError(f"places must be at least 1, got {places}. Take 16.")
+    if block < 1:
+        raise InputError(f"block must be at least 1, got {block}. Take 16, or 64 for bulk.")
+    if chunk < 1 or chunk % PAD:
+        raise InputError(f"prefill_chunk must be a multiple of {PAD}, got {chunk}. Take {PAD}.")
+    if next(lora_layers(network), None) is not None:
+        raise InputError("the network's adapters must be merged, got one that is not. Call merge.")
+
+
+def _result(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """Return an empty tensor that callers may change in place, unlike those of inference mode."""
+    with torch.inference_mode(False):
+        return torch.empty(rows, columns, dtype=dtype)
+
+
+def _padded(positions: int) -> int:
+    return -(-positions // PAD) * PAD

@@ -1,0 +1,204 @@
+"""Open a model by name, folder or GGUF file. Knows no loop."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ostinato.errors import ModelError, UnknownLayout
+from ostinato.models.config import LlamaConfig, read_json
+from ostinato.models.families import FAMILIES
+from ostinato.models.gguf_file import GGUFModel
+from ostinato.models.gru import GRU, MODEL_TYPE, GRUConfig
+from ostinato.models.hub import hub_folder, is_hub_name
+from ostinato.models.known import KNOWN, adapter_folder, is_installed, model_folder
+from ostinato.models.layout import from_file
+from ostinato.models.llama import Llama
+from ostinato.models.lora import load_adapter, merge
+from ostinato.models.tokenizer import Tokenizer
+from ostinato.models.transformers_network import (
+    TransformersConfig,
+    TransformersNetwork,
+    load_network,
+)
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A network with its tokenizer, and where both come from."""
+
+    network: Llama | TransformersNetwork | GRU
+    tokenizer: Tokenizer
+    config: LlamaConfig | TransformersConfig | GRUConfig
+    folder: Path
+    name: str
+
+    def llama(self) -> Llama:
+        """Return the network where it is ours; raise `ModelError` where it is `transformers`'."""
+        if isinstance(self.network, Llama):
+            return self.network
+        raise ModelError(
+            f"the network of {self.name} must be one of {', '.join(FAMILIES)} for this, got "
+            f"{self.config.model_type!r}. It can write; train it with transformers and peft, and "
+            "load what they save."
+        )
+
+
+def load_model(
+    name: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+) -> LanguageModel:
+    """Load a causal language model.
+
+    `name` is a name that `ostinato models` lists (`smollm2`), a folder in the Hugging Face
+    layout, a GGUF file, or a name on the Hugging Face hub (`org/name`, `org/name@revision`; extra
+    `hf`). Llama, Mistral, Qwen 2, Qwen 3 and GPT-2 are read by our own network, any other folder
+    through `transformers` (extra `hf`). `adapter` is an adapter that ships with Ostinato
+    (`support`) or a folder in PEFT's layout; `smollm2+support` is short for `smollm2` with
+    `adapter="support"`. The adapter is merged. `dtype` is what the network computes in: without
+    it, bfloat16 where the processor multiplies it, else float32.
+
+    Raises `ModelError` with the mend where the model is missing, damaged or of another layout.
+    """
+    base, _, plus = str(name).partition("+") if not Path(name).exists() else (str(name), "", "")
+    if plus and adapter is not None:
+        raise ModelError(
+            f"one adapter must be named, got {plus!r} and {str(adapter)!r}. Leave out one of them."
+        )
+    dtype = compute_dtype() if dtype is None else dtype
+    path = _find(base)
+    model = _load_gguf(path, base, dtype) if path.is_file() else _load_folder(path, base, dtype)
+    chosen = plus or (None if adapter is None else str(adapter))
+    if chosen is None:
+        return model
+    load_adapter(model.llama(), adapter_folder(chosen))
+    merge(model.llama())
+    return replace(model, name=f"{base}+{chosen}")
+
+
+def compute_dtype() -> torch.dtype:
+    """Return bfloat16 where the processor multiplies it, else float32."""
+    if platform.system() != "Linux":
+        return torch.float32
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return torch.float32
+    fast = {"avx512_bf16", "amx_bf16"} & set(flags)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _find(name: str) -> Path:
+    if name in KNOWN:
+        if not is_installed(name):
+            raise ModelError(
+                f"the model {name!r} must be installed, got nothing in {model_folder(name)}. "
+                f"Run: ostinato models get {name}"
+            )
+        return model_folder(name)
+    path = Path(name).expanduser()
+    if not path.exists():
+        if is_hub_name(name):
+            return hub_folder(name)
+        raise ModelError(
+            f"model must be one of {', '.join(KNOWN)}, a folder or a GGUF file, got {name!r}. "
+            "Check the name or the path; a name on the hub is org/name."
+        )
+    return path
+
+
+def _load_folder(folder: Path, name: str, dtype: torch.dtype) -> LanguageModel:
+    values = read_json(folder / "config.json")
+    if values.get("model_type") == MODEL_TYPE:
+        gru = GRU.load(folder, values, dtype)
+        return LanguageModel(gru, Tokenizer.from_folder(folder), gru.config, folder, name)
+    try:
+        config = LlamaConfig.from_folder(folder)
+    except UnknownLayout as reason:
+        tokenizer = Tokenizer.from_folder(folder)
+        other = load_network(folder, dtype, reason)
+        return LanguageModel(other, tokenizer, other.config, folder, name)
+    tokenizer = Tokenizer.from_folder(folder)
+    network = _network(config, _folder_weights(folder), str(folder), dtype)
+    return LanguageModel(network, tokenizer, config, folder, name)
+
+
+def _load_gguf(path: Path, name: str, dtype: torch.dtype) -> LanguageModel:
+    file = GGUFModel(path)
+    config = file.config()
+    tokenizer = file.tokenizer()
+    network = _network(config, file.weights(dtype), str(path), dtype)
+    return LanguageModel(network, tokenizer, config, path.parent, name)
+
+
+def _network(
+    config: LlamaConfig, weights: Iterator[tuple[str, Tensor]], where: str, dtype: torch.dtype
+) -> Llama:
+    """Build the network around the weights, without ever holding them twice."""
+    with torch.device("meta"):
+        network = Llama(config)
+    wanted = {name: p.shape for name, p in network.named_parameters(remove_duplicate=False)}
+    if config.tie_word_embeddings:
+        del wanted["lm_head.weight"]
+    for name, tensor in from_file(config, weights):
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        if name not in wanted:
+            raise ModelError(
+                f"{where} must hold a {config.model_type} network, got {name!r} too. "
+                "Take the config.json that belongs to the weights."
+            )
+        if tensor.shape != wanted.pop(name):
+            raise ModelError(
+                f"{name} in {where} must have the shape of config.json, got {tuple(tensor.shape)}. "
+                "Take the config.json that belongs to the weights."
+            )
+        _place(network, name, tensor.to(dtype))
+    if wanted:
+        raise ModelError(
+            f"{where} must hold {next(iter(wanted))!r} ({len(wanted)} missing), got none. "
+            "Download the weights anew."
+        )
+    if config.tie_word_embeddings:
+        network.lm_head.weight = network.model.embed_tokens.weight
+    return network.eval()
+
+
+def _place(network: nn.Module, name: str, tensor: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    setattr(network.get_submodule(path), leaf, nn.Parameter(tensor))
+
+
+def _folder_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    for path in _weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (a safe_open is no mapping)
+                    yield name, file.get_tensor(name)
+        except FileNotFoundError:
+            raise ModelError(f"{path} must exist, got no such file. Download it anew.") from None
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"{path} must be a whole safetensors file, got: {error}. Download it anew."
+            ) from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [folder / "model.safetensors"]
+    names = sorted(set(read_json(index).get("weight_map", {}).values()))
+    for name in names:
+        if Path(name).name != name:  # an index must not lead out of its folder
+            raise ModelError(
+                f"{index} must name files beside it, got {name!r}. Download the folder anew."
+            )
+    return [folder / name for name in names]

@@ -1,0 +1,69 @@
+"""A masked language model with its tokenizer: BERT's layout, in a folder. Knows no loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ostinato.errors import ModelError
+from ostinato.models.bert import BertConfig, MaskedBert, load_masked
+from ostinato.models.tokenizer import Tokenizer
+
+MASK = "[MASK]"
+
+
+@dataclass(frozen=True)
+class MaskedModel:
+    """A network that says what stands at masked places, and its tokenizer."""
+
+    network: MaskedBert
+    tokenizer: Tokenizer
+    name: str
+
+    @property
+    def config(self) -> BertConfig:
+        """The network's shape."""
+        return self.network.config
+
+    @cached_property
+    def mask_id(self) -> int:
+        """The token that hides what stands there. Raises `ModelError` where there is none."""
+        found = self.tokenizer.id_of(MASK)
+        if found is None:
+            raise ModelError(
+                f"the tokenizer of {self.name} must have the token {MASK}, got none. "
+                "Take a masked language model (BertForMaskedLM), or train one with --kind masked."
+            )
+        return found
+
+    @cached_property
+    def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens before and behind a text: BERT's [CLS] and [SEP], or none."""
+        ids = self.tokenizer.bos_ids
+        return ids[: -(-len(ids) // 2)], ids[-(-len(ids) // 2) :]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, without control tokens; pieces of words are joined."""
+        if self.word_pieces:
+            return self.tokenizer.backend.decode(list(ids), skip_special_tokens=True)
+        return self.tokenizer.decode(ids)
+
+    @cached_property
+    def word_pieces(self) -> bool:
+        """Whether the tokens are pieces of words, with no spaces in them."""
+        decoder = json.loads(self.tokenizer.backend.to_str()).get("decoder") or {}
+        return bool(decoder.get("type") == "WordPiece")
+
+
+def load_masked_model(folder: str | Path) -> MaskedModel:
+    """Load a masked language model. Raises `ModelError` where it is missing or of another kind."""
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise ModelError(
+            f"A masked language model must be a folder in the layout of BERT, got {str(folder)!r}. "
+            "Check the path, or train one: ostinato train text --kind masked"
+        )
+    return MaskedModel(load_masked(folder), Tokenizer.from_folder(folder), str(folder))

@@ -1,0 +1,246 @@
+"""Text to tokens and back, and conversations by the checkpoint's own template.
+
+Text from outside never becomes a control token: what a user writes is text, also where it
+spells one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from ostinato.errors import ModelError
+from ostinato.models.chat import ChatTemplate, Guard
+from ostinato.models.config import as_ids, read_json
+
+Message = Mapping[str, Any]
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+class Tokenizer:
+    """The tokenizer of a checkpoint: `tokenizer.json`, its special tokens and chat template."""
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        eos_ids: Iterable[int] = (),
+        chat_template: str | None = None,
+        specials: Mapping[str, str] | None = None,
+    ) -> None:
+        """Wrap `backend`. `specials` are the names the template may use (`bos_token`, ...)."""
+        self.backend = backend
+        self.eos_ids = frozenset(eos_ids)
+        self.chat_template = chat_template
+        added = backend.get_added_tokens_decoder()
+        self.special_ids = frozenset(i for i, token in added.items() if token.special)
+        self._added = dict(added)
+        self.specials = dict(specials or {})
+        written = backend.to_str()
+        self._byte_level = _names_byte_level(json.loads(written).get("decoder"))
+        self._plain = tokenizers.Tokenizer.from_str(written)
+        self._plain.encode_special_tokens = True
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Tokenizer:
+        """Read `tokenizer.json`, `tokenizer_config.json` and the files that name end tokens."""
+        folder = Path(folder)
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ModelError(
+                f"{path} must exist, got no such file. Give a folder with a fast tokenizer "
+                "(transformers writes one with save_pretrained)."
+            )
+        try:
+            backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:  # the library raises bare Exception
+            raise ModelError(
+                f"{path} must be a tokenizer file, got: {error}. Download it anew."
+            ) from error
+        backend.no_padding()
+        backend.no_truncation()
+        config = _read_optional(folder / "tokenizer_config.json")
+        specials = _special_names(config)
+        return cls(
+            backend,
+            eos_ids=_end_ids(folder, backend, specials),
+            chat_template=_chat_template(folder, config),
+            specials=specials,
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of tokens, added ones included."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    @cached_property
+    def bos_ids(self) -> tuple[int, ...]:
+        """What the checkpoint puts before a plain text (often nothing)."""
+        return tuple(self._plain.encode("", add_special_tokens=True).ids)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of `text`, in which nothing becomes a control token."""
+        return self._plain.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of `ids`, as it continues what came before.
+
+        Control tokens say nothing; broken characters become U+FFFD. A SentencePiece vocabulary
+        begins each text with a space, which is kept.
+        """
+        return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the exact bytes that a token adds to the text.
+
+        A control token adds none, and neither does an id that only pads the embedding.
+        """
+        return self._bytes[token] if 0 <= token < len(self._bytes) else b""
+
+    def id_of(self, token: str) -> int | None:
+        """Return the id of a token given by its spelling in the vocabulary, special or not."""
+        return self.backend.token_to_id(token)
+
+    def chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True, **values: Any
+    ) -> list[int]:
+        """Return the tokens of a conversation, by the checkpoint's template.
+
+        `messages` are mappings with `role` and `content`; `values` are further names for the
+        template. What the messages hold never becomes a control token.
+        """
+        guard = Guard([self._added[i].content for i in self.special_ids], messages)
+        text = self._render(guard.messages, add_generation_prompt, values)
+        if guard.mark not in text:
+            return self.backend.encode(text, add_special_tokens=False).ids
+        return [i for part in self._split(text) for i in self._encode_part(part, guard)]
+
+    def chat_text(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True, **values: Any
+    ) -> str:
+        """Return the conversation as the template writes it, control tokens spelt out."""
+        return self._render(messages, add_generation_prompt, values)
+
+    def _render(
+        self, messages: Sequence[Message], add_generation_prompt: bool, values: Mapping[str, Any]
+    ) -> str:
+        if self._template is None:
+            raise ModelError(
+                "the tokenizer must have a chat template, got none. "
+                "Use a checkpoint tuned for conversations, or give a plain prompt."
+            )
+        names = {**self.specials, **values, "add_generation_prompt": add_generation_prompt}
+        return self._template.render(messages, names)
+
+    @cached_property
+    def _template(self) -> ChatTemplate | None:
+        return None if self.chat_template is None else ChatTemplate(self.chat_template)
+
+    @cached_property
+    def _control(self) -> dict[str, int]:
+        return {self._added[i].content: i for i in self.special_ids}
+
+    def _split(self, text: str) -> list[str]:
+        """Cut at control tokens; the odd parts are tokens, with the space they swallow."""
+        tokens = sorted((self._added[i] for i in self.special_ids), key=lambda t: -len(t.content))
+        if not tokens:
+            return [text]
+        parts = [
+            (r"\s*" if t.lstrip else "") + re.escape(t.content) + (r"\s*" if t.rstrip else "")
+            for t in tokens
+        ]
+        return re.split("(" + "|".join(parts) + ")", text)
+
+    def _encode_part(self, part: str, guard: Guard) -> list[int]:
+        control = self._control.get(part.strip())
+        if control is None:
+            control = self._control.get(part)
+        if control is not None:
+            return [control]
+        return self.encode(guard.lift(part))
+
+    @cached_property
+    def _bytes(self) -> list[bytes]:
+        size = max(self.vocab_size, 1 + max(self._added, default=0))
+        return [self._bytes_of(i) for i in range(size)]
+
+    def _bytes_of(self, token: int) -> bytes:
+        if token in self._added:
+            added = self._added[token]
+            return b"" if added.special else added.content.encode()
+        spelling = self.backend.id_to_token(token)
+        if spelling is None:
+            return b""
+        if self._byte_level:
+            return bytes(_BYTE_OF[c] for c in spelling if c in _BYTE_OF)
+        byte = _BYTE_TOKEN.fullmatch(spelling)
+        return bytes([int(byte[1], 16)]) if byte else spelling.replace("▁", " ").encode()
+
+
+def byte_alphabet() -> dict[int, str]:
+    """Return the character that stands for each byte in a byte-level vocabulary.
+
+    Printable bytes stand for themselves, the others for the characters from U+0100 on
+    (Radford et al., 2019, section 2.2; the order is that of GPT-2's vocabulary).
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = {byte: chr(byte) for byte in printable}
+    return alphabet | {byte: chr(0x100 + i) for i, byte in enumerate(others)}
+
+
+_BYTE_OF = {character: byte for byte, character in byte_alphabet().items()}
+
+
+def _names_byte_level(decoder: Any) -> bool:
+    """Tell whether the decoder of a `tokenizer.json` is byte-level, alone or in a sequence."""
+    if not isinstance(decoder, dict):
+        return False
+    inner = decoder.get("decoders", [])
+    return decoder.get("type") == "ByteLevel" or any(map(_names_byte_level, inner))
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _special_names(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return `bos_token`, `eos_token`, ... as strings; files hold strings or objects."""
+    names = {}
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        value = config.get(name)
+        if isinstance(value, Mapping):
+            value = value.get("content")
+        if isinstance(value, str):
+            names[name] = value
+    return names
+
+
+def _end_ids(
+    folder: Path, backend: tokenizers.Tokenizer, specials: Mapping[str, str]
+) -> frozenset[int]:
+    """Return every token that ends a text, by any of the files that can name one."""
+    ids: set[int] = set()
+    for file in ("config.json", "generation_config.json"):
+        ids.update(as_ids(_read_optional(folder / file).get("eos_token_id")))
+    if "eos_token" in specials:
+        eos = backend.token_to_id(specials["eos_token"])
+        ids.update(() if eos is None else (eos,))
+    return frozenset(ids)
+
+
+def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several by name; the first spelling of this file
+        named = {entry["name"]: entry["template"] for entry in template}
+        template = named.get("default")
+    return template if isinstance(template, str) else None

@@ -1,0 +1,168 @@
+"""Best of n: several drafts of an item, the hopeless ones left early, and the best one kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+from ostinato.checks.running import TIME_LIMIT
+from ostinato.decode import Decode
+from ostinato.loop import Check, Lane, Report, Text
+from ostinato.refine.group import Group, Member
+
+By = Literal["logprob", "score"]
+
+
+@dataclass(slots=True)
+class Whole:
+    """A draft that is done: its text, and what it is worth."""
+
+    number: int
+    text: Text
+    passed: int
+    score: float
+    logprob: float
+
+    def worth(self, by: By) -> tuple[float, ...]:
+        """Order drafts: by the checks passed, then as asked; the earlier one of equal ones."""
+        mean = self.logprob / max(1, len(self.text.tokens))
+        rest = (mean, self.score) if by == "logprob" else (self.score, mean)
+        return (self.passed, *rest, -self.number)
+
+
+@dataclass(slots=True)
+class Drafts(Member):
+    """The drafts of an item: those being written, by number, and those that are done."""
+
+    begun: int = 0
+    writing: dict[int, list[Report]] = field(default_factory=dict)
+    lanes: dict[int, str] = field(default_factory=dict)
+    done: list[Whole] = field(default_factory=list)
+    rejected: Text = field(default_factory=lambda: Text(""))
+
+
+class Contest(Group[Drafts]):
+    """A lane process that writes `n` drafts of each item, `side` at once, and keeps the best.
+
+    A draft that no continuation can mend is left at once, and the next takes its lane. A draft ends
+    by itself or after `limit` tokens. The best one passes the most checks; of those, by the mean
+    log-probability of its tokens or by the mean score of the checks.
+
+    Reports: `drawn` (draft to token and log-probability), `rejected` (draft to the reason),
+    `finished` (draft to checks passed and mean score), and at the end `chosen`, `logprob` of the
+    chosen text, and `ended`.
+    """
+
+    def __init__(
+        self,
+        decode: Decode,
+        checks: Sequence[Check],
+        *,
+        n: int,
+        side: int,
+        limit: int,
+        by: By = "logprob",
+        time_limit: float = TIME_LIMIT,
+        late: set[str] | None = None,
+    ) -> None:
+        super().__init__(decode, min(n, side), checks, time_limit=time_limit, late=late)
+        self.n, self.limit, self.by = n, limit, by
+
+    def _begin(self, lane: Lane, item: object) -> Drafts:
+        return Drafts(lane, item)
+
+    def _replay(self, member: Drafts, report: Report) -> None:
+        self._count(member)
+        drawn = cast("Mapping[str, list[float]]", report["drawn"])
+        for name, (token, logprob) in drawn.items():
+            member.writing[int(name)].append({"token": int(token), "logprob": logprob})
+        finished = cast("Mapping[str, list[float]]", report["finished"])
+        for name, (passed, score) in finished.items():
+            text, logprob = self._read(member, int(name))
+            member.done.append(Whole(int(name), text, int(passed), score, logprob))
+        for name in cast("Mapping[str, str]", report["rejected"]):
+            self._reject(member, self._read(member, int(name))[0])
+
+    def _read(self, member: Drafts, number: int) -> tuple[Text, float]:
+        """Return the text of a draft that is done, and the sum of its log-probabilities."""
+        reports = member.writing.pop(number)
+        lane = member.inner(number, reports)
+        self.decode.start(lane, member.item)
+        text = self.decode.output(lane.key)
+        self.decode.drop(lane.key)
+        return text, sum(cast(float, report["logprob"]) for report in reports)
+
+    def _count(self, member: Drafts) -> None:
+        """Begin drafts while there are some, and lanes for them."""
+        while member.begun < self.n and len(member.writing) < self.size:
+            member.writing[member.begun] = []
+            member.begun += 1
+
+    def _enter(self, member: Drafts) -> None:
+        self._count(member)
+        for number, reports in member.writing.items():
+            if number not in member.lanes:
+                lane = member.inner(number, reports)
+                self.decode.start(lane, member.item)
+                member.lanes[number] = lane.key
+
+    def _prepare(self, member: Drafts) -> None:
+        self._enter(member)
+
+    def _lanes(self, member: Drafts) -> Mapping[int, str]:
+        return dict(member.lanes)
+
+    def _advance(self, member: Drafts, moved: Mapping[int, Report]) -> dict[str, object]:
+        drawn: dict[str, object] = {}
+        rejected: dict[str, object] = {}
+        finished: dict[str, object] = {}
+        for number, report in moved.items():
+            name, reports = str(number), member.writing[number]
+            reports.append(report)
+            drawn[name] = [report["token"], report["logprob"]]
+            output = self.decode.output(member.lanes[number])
+            if "ended" in report or len(reports) >= self.limit:
+                whole = self._judge(member, number, output)
+                finished[name] = [whole.passed, whole.score]
+                member.done.append(whole)
+            elif (reason := self._impossible(member, output)) is not None:
+                rejected[name] = reason
+                self._reject(member, output)
+            else:
+                continue
+            self.decode.drop(member.lanes.pop(number))
+            del member.writing[number]
+        report = {"drawn": drawn, "rejected": rejected, "finished": finished}
+        return report | self._end(member)
+
+    def _judge(self, member: Drafts, number: int, output: Text) -> Whole:
+        verdicts = self._verdicts(member, output)
+        passed = sum(verdict.passed for verdict in verdicts)
+        score = sum(verdict.score for verdict in verdicts) / max(1, len(verdicts))
+        return Whole(number, output, passed, score, sum(output.logprobs))
+
+    def _reject(self, member: Drafts, output: Text) -> None:
+        if len(output) > len(member.rejected):
+            member.rejected = output  # the longest, to be shown where none was whole
+
+    def _end(self, member: Drafts) -> dict[str, object]:
+        if member.writing or member.begun < self.n:
+            return {}
+        if not member.done:
+            return {"ended": f"None of {self.n} drafts can pass."}
+        best = self._best(member)
+        return {
+            "chosen": best.number,
+            "logprob": best.logprob,
+            "ended": f"The best of {self.n} drafts was kept ({len(member.done)} were whole).",
+        }
+
+    def _best(self, member: Drafts) -> Whole:
+        return max(member.done, key=lambda whole: whole.worth(self.by))
+
+    def _output(self, member: Drafts) -> Text:
+        if member.done:
+            return self._best(member).text
+        first = next(iter(member.lanes.values()), None)
+        return member.rejected if first is None else self.decode.output(first)

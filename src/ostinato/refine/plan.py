@@ -1,0 +1,111 @@
+"""What becomes of an item before a model is asked: a rule, a past case, or a prompt.
+
+A pure function of the job and of the item's columns: asked again, it says the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ostinato.errors import ItemError
+from ostinato.refine.cases import Cases, CaseSettings, Near
+from ostinato.refine.prompts import Message, Prompt, with_feedback
+from ostinato.refine.rules import Rule, first_rule
+from ostinato.refine.templates import shown
+
+
+class Source(StrEnum):
+    """Where a reply comes from."""
+
+    MODEL = "model"
+    RULE = "rule"
+    CASE = "case"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How an item is answered.
+
+    `reply` is an answer that is ready (None: the model writes it from `messages`); it holds only
+    where it passes the checks, else the model writes after all. `rule` is the name of the rule
+    that fits, `near` are the past cases that are used.
+    """
+
+    messages: tuple[Message, ...]
+    reply: str | None = None
+    source: Source = Source.MODEL
+    rule: str = ""
+    near: tuple[Near, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """Answers items by rules and past cases, and writes the prompts of the others."""
+
+    prompt: Prompt
+    rules: Sequence[Rule] = ()
+    cases: Cases | None = None
+    case_settings: CaseSettings | None = None
+
+    def plan(self, columns: Mapping[str, object]) -> Plan:
+        """Return how an item is answered. Raises `ItemError` where it cannot be worked on."""
+        rule = first_rule(self.rules, columns)
+        name = rule.name if rule else ""
+        prompt = rule.prompt if rule and rule.prompt else self.prompt
+        if rule and rule.reply:
+            messages = tuple(prompt.fill(columns))
+            return Plan(messages, rule.reply.fill(columns), Source.RULE, name)
+        found = self._found(columns)
+        examples = self._examples(found)
+        messages = tuple(prompt.fill(columns, _turns(examples)))
+        if found and self._answers(found[0]):
+            return Plan(messages, found[0].case.answer, Source.CASE, name, (found[0],))
+        return Plan(messages, rule=name, near=examples)
+
+    def ready(self, columns: Mapping[str, object]) -> str | None:
+        """Return the answer that needs no model, if there is one.
+
+        An item that cannot be worked on has none: `messages` says what is wrong with it.
+        """
+        try:
+            return self.plan(columns).reply
+        except ItemError:
+            return None
+
+    def messages(self, columns: Mapping[str, object], edits: Mapping[str, object]) -> list[Message]:
+        """Return the prompt of an item; `edits["feedback"]` holds its last draft."""
+        messages = list(self.plan(columns).messages)
+        feedback = edits.get("feedback")
+        return with_feedback(messages, feedback) if isinstance(feedback, Mapping) else messages
+
+    def _found(self, columns: Mapping[str, object]) -> list[Near]:
+        settings = self.case_settings
+        if self.cases is None or settings is None:
+            return []
+        message = shown(columns.get(settings.column))
+        return self.cases.nearest(message, max(1, settings.examples))
+
+    def _answers(self, near: Near) -> bool:
+        above = self.case_settings.answer_above if self.case_settings else None
+        return above is not None and near.likeness >= above
+
+    def _examples(self, found: Sequence[Near]) -> tuple[Near, ...]:
+        settings = self.case_settings
+        if settings is None:
+            return ()
+        alike = (near for near in found if near.likeness >= settings.example_above)
+        return tuple(alike)[: settings.examples]
+
+
+def _turns(near: Sequence[Near]) -> list[Message]:
+    """Return past cases as turns of a conversation, the nearest last."""
+    return [
+        message
+        for one in reversed(near)
+        for message in (
+            {"role": "user", "content": one.case.question},
+            {"role": "assistant", "content": one.case.answer},
+        )
+    ]

@@ -1,0 +1,333 @@
+"""Refine: write a text for every item until it passes its checks.
+
+No process and no driver: it builds `Loop(Lanes(Decode(…)))` and says what came out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Literal
+
+from ostinato.checks import judge_all, wanted_by
+from ostinato.checks.running import TIME_LIMIT
+from ostinato.decode import Constraint, Decode, Prompt, Sampling
+from ostinato.errors import InputError, ItemError
+from ostinato.loop import (
+    Budget,
+    Check,
+    Condition,
+    Every,
+    LaneProcess,
+    Lanes,
+    Loop,
+    Seconds,
+    Steps,
+    Verdict,
+    check_seed,
+)
+from ostinato.loop.journal import Journal
+from ostinato.loop.keys import content_keys
+from ostinato.loop.run import Run
+from ostinato.models import LanguageModel, load_model
+from ostinato.refine.backtrack import Backtrack
+from ostinato.refine.foresight import Possible
+from ostinato.refine.prompts import Message, with_feedback
+from ostinato.refine.strategies import Strategy, Words
+from ostinato.refine.templates import Template
+from ostinato.servers import END, Allowance, Server, ServerLanes, check_sampling, is_server, spell
+
+Row = Mapping[str, object]
+PromptOf = Callable[[Row, Mapping[str, object]], str | Sequence[Message]]
+"""Makes an item's prompt: `prompt(item, edits)`; `edits["feedback"]` holds the last draft."""
+
+DEFAULT_SAMPLING = Sampling(temperature=0.7, top_k=50)
+PROMPT_EDITS = frozenset({"feedback"})
+
+
+class Refine:
+    """Write a text for every item until it passes `checks`.
+
+    `model` is a loaded model, a `Server`, or the name of either; `items` are mappings, or pairs
+    (key, mapping); `prompt` is a template with `{column}` in it, or a function of (item, edits)
+    that returns a text or chat messages. A prompt that is a text is the user's message where the
+    model has a chat template. `max_new_tokens` cuts a draft, `tokens` and `seconds` are an item's
+    budgets over all its rounds; `allowance` limits what a server may spend on all items. `ready`
+    gives the answer of an item that needs no model. `places` is how many items are written side by
+    side; results do not depend on it.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel | Server | str,
+        items: Iterable[Row | tuple[str, Row]],
+        *,
+        prompt: str | PromptOf,
+        checks: Sequence[Check],
+        strategy: Strategy | None = None,
+        sampling: Sampling = DEFAULT_SAMPLING,
+        max_new_tokens: int = 128,
+        tokens: int | None = None,
+        seconds: float | None = None,
+        seed: int = 0,
+        places: int = 16,
+        block: int = 16,
+        time_limit: float = TIME_LIMIT,
+        alternatives: int = 0,
+        ready: Callable[[Row], str | None] | None = None,
+        allowance: Allowance | None = None,
+    ) -> None:
+        check_seed(seed)
+        items = _keyed(items)
+        self.model = _opened(model)
+        self.checks = tuple(checks)
+        self.strategy = strategy or Backtrack()
+        self.items = items
+        self._prompt = template(prompt) if isinstance(prompt, str) else prompt
+        self._time_limit = time_limit
+        self.decode: Decode | ServerLanes
+        if isinstance(self.model, Server):
+            goes_on = self.model.continues
+            self._words = Words(spell, END, self.checks, time_limit, continues=goes_on, costly=True)
+            self.decode = self._server_lanes(
+                self.model, sampling, max_new_tokens, places, allowance or Allowance()
+            )
+        else:
+            self._refuse_messages_without_template(self.model)
+            end = min(self.model.tokenizer.eos_ids, default=None)
+            self._words = Words(self.model.tokenizer.encode, end, self.checks, time_limit)
+            self._limit = max_new_tokens
+            self.decode = Decode(
+                self.model,
+                self._tokens,
+                sampling=sampling,
+                places=max(places, self.strategy.lanes),
+                block=block,
+                alternatives=alternatives,
+                prompt_edits=PROMPT_EDITS,
+                limit=max_new_tokens,
+            )
+        self.lanes = Lanes(
+            self._lane_process(),
+            self.items,
+            each=self._each(max_new_tokens, tokens, seconds),
+            judge=self._judge,
+            on_stop=self.strategy.on_stop(self._words),
+            seed=seed,
+            ready=None if ready is None else lambda item: ready(_row(item)),
+        )
+        if allowance is not None:
+            allowance.before = lambda: self.lanes.spent
+
+    def loop(
+        self,
+        *,
+        until: Condition | None = None,
+        run: Run | str | None = None,
+        journal: Journal | None = None,
+        keep: Literal["steps", "results"] = "steps",
+        checkpoint: Every | None = None,
+    ) -> Loop:
+        """Return the loop over all items; `until` is the budget of the whole job."""
+        return Loop(
+            self.lanes,
+            until=until or Steps(1 << 62),
+            run=run,
+            journal=journal,
+            keep=keep,
+            checkpoint=checkpoint or (Every(steps=64) if run is not None else None),
+        )
+
+    def run(self) -> list[Row]:
+        """Run to the end without a journal; return the results in the order of the items."""
+        return sorted(self, key=lambda row: int(str(row["index"])))
+
+    def __iter__(self) -> Iterator[Row]:
+        """Run without a journal; yield results as they come."""
+        for step in self.loop():
+            for _, row in step.results:
+                yield row
+
+    def _server_lanes(
+        self,
+        server: Server,
+        sampling: Sampling,
+        max_tokens: int,
+        places: int,
+        allowance: Allowance,
+    ) -> ServerLanes:
+        return ServerLanes(
+            server,
+            lambda item, edits: self._prompt(_row(item), edits),
+            sampling=check_sampling(server, server_sampling(server, sampling)),
+            max_tokens=max_tokens,
+            places=places,
+            allowance=allowance,
+            prompt_edits=PROMPT_EDITS,
+        )
+
+    def _lane_process(self) -> LaneProcess:
+        """Return what writes the items: lanes of the model or server, or groups of the former."""
+        if isinstance(self.decode, Decode):
+            return self.strategy.process(self.decode, self._words)
+        if self.strategy.masks or self.strategy.lanes > 1:
+            raise InputError(
+                f"The strategy {self.strategy.kind!r} must have a model in this process, got a "
+                "server. Use backtrack, abort, feedback or resample."
+            )
+        return self.decode
+
+    def _refuse_messages_without_template(self, model: LanguageModel) -> None:
+        """Refuse chat messages, which feedback is too, for a model that cannot be given any."""
+        if model.tokenizer.chat_template is not None:
+            return
+        feedback = {"feedback": {"draft": "", "reasons": []}}
+        try:
+            prompt = self._prompt(self.items[0][1], feedback if self.strategy.tells else {})
+        except ItemError:
+            return
+        if isinstance(prompt, str):
+            return
+        what = f"the strategy {self.strategy.kind!r} writes" if self.strategy.tells else "it makes"
+        raise InputError(
+            f"The prompt must be a text, as the model {model.name!r} has no chat template, "
+            f"got chat messages: {what} them. Use a model tuned for conversations"
+            + (", another strategy" if self.strategy.tells else "")
+            + ", or a prompt function that returns a text."
+        )
+
+    # What Lanes and Decode ask ----------------------------------------------------------------
+
+    def _each(self, length: int, tokens: int | None, seconds: float | None) -> Condition:
+        each: Condition = Steps(self.strategy.steps(length))
+        if tokens is not None:
+            each = each | Budget("tokens", tokens)
+        if seconds is not None:
+            each = each | Seconds(seconds)
+        if not self.strategy.foresees:
+            return each
+        return each | Possible(self.checks, self._time_limit, self._words.late)
+
+    def _judge(self, output: object, item: object) -> Sequence[Verdict]:
+        return judge_all(self.checks, output, _row(item), self._time_limit)
+
+    def _tokens(self, item: object, edits: Mapping[str, object]) -> Prompt:
+        row = _row(item)
+        prompt = self._prompt(row, edits)
+        assert not isinstance(self.model, Server)
+        tokenizer = self.model.tokenizer
+        if not isinstance(prompt, str):
+            tokens = tokenizer.chat(prompt)
+        elif tokenizer.chat_template is not None:
+            tokens = tokenizer.chat([{"role": "user", "content": prompt}])
+        else:
+            tokens = [*tokenizer.bos_ids, *tokenizer.encode(prompt)]
+        room = min(self._limit, self.model.config.max_position_embeddings - len(tokens))
+        return Prompt(tokens, watch=self._watched(row), constraint=self._constraint(row, room))
+
+    def _constraint(self, row: Row, room: int) -> Constraint | None:
+        """Return what the checks demand of an item's text, where the strategy makes masks of it.
+
+        Where no text of `room` tokens is found that meets it, none is kept.
+        """
+        if not self.strategy.masks:
+            return None
+        from ostinato.refine.constrain import constraint_of, fitting
+
+        found = constraint_of(self.checks, row).constraint
+        assert not isinstance(self.model, Server)
+        return found and fitting(found, self.model.tokenizer, room)
+
+    def _watched(self, row: Row) -> list[int]:
+        """Return the first tokens of what the text must say, to see where it is likeliest."""
+        if not self.strategy.foresees:
+            return []
+        firsts: set[int] = set()
+        for wanted in wanted_by(self.checks, "", row, self._time_limit, self._words.late):
+            for text in wanted.texts:
+                firsts |= {self._words.encode(text)[0], self._words.encode(f" {text}")[0]}
+        return sorted(firsts)
+
+
+def template(text: str) -> PromptOf:
+    """Make a prompt of a template with `{column}` in it; feedback comes as further turns."""
+    filled = Template(text)
+
+    def prompt(row: Row, edits: Mapping[str, object]) -> str | Sequence[Message]:
+        asked = filled.fill(row)
+        feedback = edits.get("feedback")
+        if not isinstance(feedback, Mapping):
+            return asked
+        return with_feedback([{"role": "user", "content": asked}], feedback)
+
+    return prompt
+
+
+def _opened(model: LanguageModel | Server | str) -> LanguageModel | Server:
+    if not isinstance(model, str):
+        return model
+    return Server.of(model) if is_server(model) else load_model(model)
+
+
+def server_sampling(server: Server, sampling: Sampling) -> dict[str, float]:
+    """Return settings for a server; a `top_k` that it does not know is left out if not asked for.
+
+    Raises `InputError` for a bias on tokens, which are not known here.
+    """
+    values = asdict(sampling)
+    for name in ("logit_bias", "end_bias"):
+        biased = values.pop(name, None)
+        if biased:
+            raise InputError(
+                f"{name} must be left out with a server, whose tokens are not known, got {biased}. "
+                "Take it out."
+            )
+    usual = not server.extensions and sampling.top_k == DEFAULT_SAMPLING.top_k
+    return values | ({"top_k": 0} if usual else {})
+
+
+def _row(item: object) -> Row:
+    assert isinstance(item, Mapping)
+    return item
+
+
+def _keyed(items: Iterable[Row | tuple[str, Row]]) -> list[tuple[str, Row]]:
+    """Give each item its key: the given one, its `id`, else its content's hash and occurrence.
+
+    Raises `InputError` that names the item (counted from 1) and the mend.
+    """
+    given = [_pair(number, item) for number, item in enumerate(items, 1)]
+    if not given:
+        raise InputError("A refine job must have at least one item, got none.")
+    hashes = content_keys([row for _, row in given])
+    keys = [key if key is not None else own for (key, _), own in zip(given, hashes, strict=True)]
+    seen: dict[str, int] = {}
+    for number, key in enumerate(keys, 1):
+        if key in seen:
+            raise InputError(
+                f"Item {number} must have an id of its own, got {key!r} as item {seen[key]}. "
+                "Give it another."
+            )
+        seen[key] = number
+    return [(key, row) for key, (_, row) in zip(keys, given, strict=True)]
+
+
+def _pair(number: int, item: object) -> tuple[str | None, Row]:
+    """Return an item's given key, if it has one, and its columns."""
+    pair = isinstance(item, tuple) and len(item) == 2
+    key, row = item if isinstance(item, tuple) and pair else (None, item)
+    if not isinstance(row, Mapping):
+        raise InputError(
+            f"Item {number} must be a mapping of columns, or a pair of a key and one, got "
+            f"{item!r:.60}. Write for example {{'message': …}}."
+        )
+    if not pair and "id" not in row:
+        return None, row
+    key = key if pair else row["id"]
+    if isinstance(key, bool) or not isinstance(key, str | int) or not str(key).strip():
+        mend = "Give it a key" if pair else "Give it one, or leave 'id' out"
+        raise InputError(
+            f"The {'key' if pair else 'id'} of item {number} must be a text or a whole number, "
+            f"got {key!r}. {mend}."
+        )
+    return str(key), row

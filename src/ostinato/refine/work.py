@@ -1,0 +1,268 @@
+"""One job at work: its run in the journal, its loop, its output and its report.
+
+No second driver: the loop is the one that `Refine` builds. Everything is refused before the model
+is loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ostinato.errors import InputError
+from ostinato.loop import JSON, Budget, Condition, Kind, Loop, Seconds, Stopped
+from ostinato.loop.journal import Journal
+from ostinato.loop.run import Run
+from ostinato.refine.changes import Changes, Fingerprint, compare
+from ostinato.refine.inputs import Item
+from ostinato.refine.job import Job
+from ostinato.refine.outputs import OutputNote
+from ostinato.refine.plan import Planner
+from ostinato.refine.report import Outcome, report_page
+from ostinato.refine.results import Result, from_lane, write_results, write_whole
+
+if TYPE_CHECKING:
+    from ostinato.models import LanguageModel
+    from ostinato.refine.refine import Refine
+    from ostinato.servers import Server
+
+RUN_KIND = "refine"
+CARRIED = "carried"
+"""Marks a row that was taken over from an earlier run."""
+
+How = Literal["go on", "fresh", "update"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A job with its items and its run. Make one with `open_work`."""
+
+    job: Job
+    items: tuple[Item, ...]
+    planner: Planner
+    run: Run
+    note: OutputNote
+
+    @property
+    def stopped(self) -> Stopped | None:
+        """Why the run stopped; None where it can simply go on."""
+        return self.run.stopped if self.run.status == "stopped" else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every item is done."""
+        return len(self.results()) == len(self.items)
+
+    @property
+    def out_of_budget(self) -> bool:
+        """Whether the job's budget ended the run, and is still the same."""
+        stopped = self.stopped
+        if stopped is None or stopped.kind is not Kind.BUDGET:
+            return False
+        return self.run.spec.get("budget") == _budget_value(self.job)
+
+    @property
+    def ended_by_person(self) -> bool:
+        """Whether a person stopped the run for good."""
+        return self.stopped is not None and self.stopped.kind is Kind.PERSON
+
+    def loop(self, model: LanguageModel | str | None = None) -> Loop:
+        """Load the model, and return the loop, which goes on where the run was."""
+        refine = refinement(self.job, self.items, self.planner, model)
+        return refine.loop(until=job_budget(self.job), run=self.run, keep=self.job.keep)
+
+    def results(self) -> list[Result]:
+        """Return the results that are in the journal, in the order of the items."""
+        rows = dict(self.run.results())
+        return [
+            from_lane(item.key, rows[item.key], self.planner.plan(item.columns))
+            if rows[item.key]["stopped"]["kind"] != Kind.ERROR.value
+            else from_lane(item.key, rows[item.key])
+            for item in self.items
+            if item.key in rows
+        ]
+
+    def write(self, stopped: Stopped | None) -> Outcome:
+        """Write the output and the report from the journal; return what they were made of."""
+        outcome = Outcome(
+            job=self.job,
+            planner=self.planner,
+            items=self.items,
+            results=self.results(),
+            stopped=stopped,
+            seconds=self.note.seconds(self.run.id),
+            when=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+        )
+        write_results(self.job.output, outcome.results)
+        write_whole(self.job.report, report_page(outcome))
+        return outcome
+
+
+def refinement(
+    job: Job,
+    items: Sequence[Item],
+    planner: Planner,
+    model: LanguageModel | str | None = None,
+    **more: Any,
+) -> Refine:
+    """Build what a job file describes; `model` takes the place of the job's own.
+
+    `more` goes to `Refine` as it is.
+    """
+    from ostinato.decode import Sampling
+    from ostinato.models import load_model
+    from ostinato.refine.refine import Refine
+    from ostinato.servers import Allowance
+
+    sampling = job.sampling
+    written_by: LanguageModel | Server | str
+    if model is not None:
+        written_by = model
+    else:
+        written_by = job.server or load_model(job.model, adapter=job.adapter or None)
+    settings: dict[str, Any] = {
+        "strategy": job.strategy,
+        "sampling": Sampling(
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            end_bias=sampling.end_bias,
+            end_within=sampling.end_within,
+        ),
+        "max_new_tokens": job.max_new_tokens,
+        "tokens": job.budgets.item_tokens,
+        "seconds": job.budgets.item_seconds,
+        "seed": job.seed,
+        "places": job.batch,
+        "ready": planner.ready,
+        **more,
+    }
+    if job.server is not None:
+        settings["allowance"] = Allowance(job.budgets.job_tokens, job.budgets.job_cost)
+    return Refine(
+        written_by,
+        [(item.key, item.columns) for item in items],
+        prompt=planner.messages,
+        checks=job.checks,
+        **settings,
+    )
+
+
+def job_budget(job: Job) -> Condition | None:
+    """Return the condition that ends the whole job, or None where it has no budget."""
+    parts: list[Condition] = []
+    if job.budgets.job_tokens is not None:
+        parts.append(Budget("tokens", job.budgets.job_tokens))
+    if job.budgets.job_seconds is not None:
+        parts.append(Seconds(job.budgets.job_seconds))
+    if job.budgets.job_cost is not None:
+        parts.append(Budget("cost", job.budgets.job_cost))
+    return reduce(lambda one, other: one | other, parts) if parts else None
+
+
+def _budget_value(job: Job) -> JSON:
+    limits: list[JSON] = [job.budgets.job_tokens, job.budgets.job_seconds]
+    return limits if job.budgets.job_cost is None else [*limits, job.budgets.job_cost]
+
+
+def open_work(job: Job, journal: Journal, *, limit: int | None = None, how: How = "go on") -> Work:
+    """Find the job's run, or make one. Loads no model.
+
+    The run is that of the same job file, output and limit. `fresh` makes a new one; `update` too,
+    but takes over what the changes since do not touch. Raises `InputError` for bad input, for an
+    output that is another job's, and, with `go on`, for a job or input that changed since.
+    """
+    items = tuple(job.items(limit))
+    planner = job.planner()
+    note = OutputNote(job.output, journal.path.parent)
+    note.claim(job.file)
+    now = Fingerprint.of(job, planner, items)
+    run = find_run(journal, job, limit)
+    changes = compare(Fingerprint.from_json(_fingerprint(run)), now) if run else Changes()
+    if run is not None and changes and how == "go on":
+        raise InputError(_told(job, run, changes))
+    if run is None or how == "fresh":
+        run = _new_run(journal, job, limit, now)
+    elif changes and how == "update":
+        run = _updated_run(journal, job, limit, now, run, items, changes)
+    return Work(job=job, items=items, planner=planner, run=run, note=note)
+
+
+def find_run(journal: Journal, job: Job, limit: int | None) -> Run | None:
+    """Return the latest run of a job with its output and limit."""
+    wanted = _identity(job, limit)
+    for run in journal.runs():
+        row = run.now()
+        if row.kind == RUN_KIND and all(row.spec.get(key) == wanted[key] for key in wanted):
+            return run
+    return None
+
+
+def _identity(job: Job, limit: int | None) -> dict[str, JSON]:
+    return {"job": str(job.file), "output": str(job.output), "limit": limit}
+
+
+def _fingerprint(run: Run) -> Mapping[str, object]:
+    value = run.spec.get("fingerprint")
+    return value if isinstance(value, dict) else {}
+
+
+def _new_run(journal: Journal, job: Job, limit: int | None, now: Fingerprint) -> Run:
+    spec: dict[str, JSON] = {
+        **_identity(job, limit),
+        "fingerprint": now.to_json(),
+        "budget": _budget_value(job),
+        "checks": [check.name for check in job.checks],
+    }
+    return journal.create(_free_name(journal, job), kind=RUN_KIND, spec=spec)
+
+
+def _free_name(journal: Journal, job: Job) -> str:
+    """Return the job's name where no run has it, else with a number behind it."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", job.name).strip("-._")[:80] or "job"
+    taken = {run.name for run in journal.runs()}
+    number = 1
+    while (name := safe if number == 1 else f"{safe}-{number}") in taken:
+        number += 1
+    return name
+
+
+def _updated_run(
+    journal: Journal,
+    job: Job,
+    limit: int | None,
+    now: Fingerprint,
+    old: Run,
+    items: tuple[Item, ...],
+    changes: Changes,
+) -> Run:
+    """Make a run that holds the rows of an earlier one which the changes do not touch."""
+    run = _new_run(journal, job, limit, now)
+    stale, places = changes.stale(items), {item.key: item.index for item in items}
+    with run.drive(keep="results") as driver:
+        for key, row in old.results():
+            if key in places and key not in stale:
+                driver.result(key, {**row, "index": places[key], CARRIED: True})
+        driver.flush()
+    return run
+
+
+def _told(job: Job, run: Run, changes: Changes) -> str:
+    lines = "\n".join(f"  - {sentence}" for sentence in changes.sentences())
+    return (
+        f"{job.file.name} must be as it was when its run '{run.name}' began, and is not:\n{lines}\n"
+        "Write again only what changed with --update, or all of it with --fresh. The old run stays "
+        "in the journal."
+    )
+
+
+def journal_of(path: Path | str | None) -> Journal:
+    """Open the journal at a path, or the one of the working folder."""
+    return Journal() if path is None else Journal(path)

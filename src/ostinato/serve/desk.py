@@ -1,0 +1,292 @@
+"""The desk: orders of many, written side by side in one thread by one model, until each passes.
+
+No driver of its own: while there are orders, it runs `Loop(Lanes(Decode(…)))` over those that have
+come, and those that come meanwhile join the batch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import count
+
+from ostinato.checks import BaseCheck, wanted_by
+from ostinato.decode import Decode, Prompt, Sampling
+from ostinato.errors import InputError, OstinatoError
+from ostinato.loop import Lanes, LaneStep, Loop, Steps
+from ostinato.models import LanguageModel
+from ostinato.refine.backtrack import Backtrack
+from ostinato.refine.prompts import with_feedback
+from ostinato.refine.strategies import Strategy, Words
+from ostinato.serve.orders import (
+    TIME_LIMIT,
+    Done,
+    Order,
+    OwnEach,
+    Tell,
+    own_judge,
+    own_strategy,
+)
+from ostinato.serve.protocol import LANE_STRATEGIES, Request, RequestError
+
+log = logging.getLogger("ostinato.serve")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """The checks and the strategy of requests that name none."""
+
+    checks: tuple[BaseCheck, ...] = ()
+    strategy: Strategy | None = None
+
+
+class Desk:
+    """Takes orders and has them written. `places` are written side by side, `waiting` may wait."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        places: int = 16,
+        waiting: int = 64,
+        defaults: Defaults | None = None,
+    ) -> None:
+        self.model = model
+        self.places = places
+        self._waiting = waiting
+        self._defaults = defaults or Defaults()
+        strategy = self._defaults.strategy
+        if strategy is not None and strategy.kind not in LANE_STRATEGIES:
+            raise InputError(
+                f"The strategy of a served model must be one of {', '.join(LANE_STRATEGIES)}, got "
+                f"{strategy.kind!r}. Name one."
+            )
+        self.decode = Decode(
+            model, self._prompt, places=places, prompt_edits=frozenset({"feedback"})
+        )
+        self._orders: deque[Order] = deque()
+        self._active: dict[str, Order] = {}
+        self._numbers = count(1)
+        self._changed = threading.Condition()
+        self._closing = self._at_once = False
+        self._loop: Loop | None = None
+        self._thread = threading.Thread(target=self._work, name="ostinato-serve", daemon=True)
+        self._thread.start()
+
+    @property
+    def longest(self) -> int:
+        """The tokens that prompt and answer can have together."""
+        return self.model.config.max_position_embeddings
+
+    def order(self, request: Request, tells: Sequence[Tell]) -> list[Order]:
+        """Take an order for each choice that is asked for; each is told by its own function.
+
+        Raises `RequestError` for a prompt that cannot be written from, and where too many wait.
+        """
+        tokens = self._tokens(request, {})
+        if len(tokens) >= self.longest:
+            raise RequestError(
+                400,
+                f"The prompt must have fewer than {self.longest} tokens, got {len(tokens)}. "
+                "Shorten it.",
+                "messages" if request.chat else "prompt",
+                "context_length_exceeded",
+            )
+        seed = secrets.randbits(32) if request.seed is None else request.seed
+        made = [
+            self._order(request, tokens, seed, number, tell) for number, tell in enumerate(tells)
+        ]
+        with self._changed:
+            if self._closing:
+                raise RequestError(503, "The server is ending. Ask another one.")
+            waiting = sum(not order.cancelled for order in self._orders)
+            if waiting + len(made) > self._waiting:
+                raise RequestError(
+                    429,
+                    f"At most {self._waiting} orders can wait, and do. Ask again later.",
+                    code="too_many_orders",
+                )
+            self._orders += made
+            self._changed.notify_all()
+        return made
+
+    def close(self, *, at_once: bool = False, timeout: float = 10.0) -> None:
+        """Take no more orders; end when those there are done, or at once."""
+        with self._changed:
+            self._closing = True
+            self._at_once = self._at_once or at_once
+            if self._at_once:
+                for order in [*self._orders, *self._active.values()]:
+                    order.cancelled = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+
+    # Orders -----------------------------------------------------------------------------------
+
+    def _order(
+        self, request: Request, tokens: Sequence[int], seed: int, number: int, tell: Tell
+    ) -> Order:
+        checks = self._defaults.checks if request.checks is None else request.checks
+        strategy = request.strategy or self._defaults.strategy or Backtrack()
+        columns = request.columns or {}
+        if checks and request.logprobs:
+            raise RequestError(
+                400,
+                "'logprobs' must be left out with checks: what stands is known at the end only.",
+                "logprobs",
+            )
+        missing = [name for check in checks for name in check.columns if name not in columns]
+        if missing:
+            raise RequestError(
+                400,
+                f"'columns' must hold {missing[0]!r}, which a check reads, got "
+                f"{', '.join(columns) or 'none'}. Add it.",
+                "columns",
+            )
+        tokenizer = self.model.tokenizer
+        if checks and strategy.tells and tokenizer.chat_template is None:
+            raise RequestError(
+                400,
+                f"The strategy {strategy.kind!r} needs a model with a chat template, got "
+                f"{self.model.name!r}. Name another.",
+                "strategy",
+            )
+        end = min(tokenizer.eos_ids, default=None)
+        return Order(
+            sampling=_sampling(request),
+            key=f"{next(self._numbers)}",
+            request=request,
+            tokens=tokens,
+            draws=(seed, _content(tokens, number)),
+            checks=checks,
+            strategy=strategy if checks else None,
+            words=Words(tokenizer.encode, end, checks, TIME_LIMIT),
+            tell=tell,
+            columns=columns,
+        )
+
+    def _tokens(self, request: Request, edits: Mapping[str, object]) -> Sequence[int]:
+        tokenizer = self.model.tokenizer
+        feedback = edits.get("feedback")
+        prompt = request.prompt
+        if isinstance(prompt, str) and not isinstance(feedback, Mapping):
+            return [*tokenizer.bos_ids, *tokenizer.encode(prompt)]
+        if tokenizer.chat_template is None:
+            raise RequestError(
+                400,
+                f"The model {self.model.name!r} has no chat template. Ask for a completion.",
+                "messages",
+            )
+        messages = (
+            [{"role": "user", "content": prompt}]
+            if isinstance(prompt, str)
+            else [dict(message) for message in prompt]
+        )
+        if isinstance(feedback, Mapping):
+            messages = with_feedback(messages, feedback)
+        try:
+            return tokenizer.chat(messages)
+        except InputError as error:
+            raise RequestError(400, str(error), "messages") from None
+
+    def _prompt(self, item: object, edits: Mapping[str, object]) -> Prompt:
+        assert isinstance(item, Order)
+        tokens = self._tokens(item.request, edits) if edits else item.tokens
+        return Prompt(tokens, item.sampling, watch=self._watched(item), draws=item.draws)
+
+    def _watched(self, order: Order) -> list[int]:
+        """Return the first tokens of what the text must say, to see where it is likeliest."""
+        if order.strategy is None or not order.strategy.foresees:
+            return []
+        words = order.words
+        wanted = wanted_by(order.checks, "", order.columns, TIME_LIMIT, words.late)
+        texts = [spaced for one in wanted for text in one.texts for spaced in (text, f" {text}")]
+        return sorted({words.encode(text)[0] for text in texts})
+
+    # The thread -------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[tuple[str, object]]:
+        """Return what gives out the orders that wait; after its end it may give out more."""
+        return _Arrivals(self)
+
+    def take(self) -> Order | None:
+        """Take the order that has waited longest, if there is one."""
+        with self._changed:
+            while self._orders:
+                order = self._orders.popleft()
+                if not order.cancelled:
+                    self._active[order.key] = order
+                    return order
+                order.tell(Done(error=RequestError(503, "The server is ending. Ask another one.")))
+        return None
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._orders and not self._closing:
+                    self._changed.wait()
+                if not self._orders:
+                    return
+            try:
+                self._write()
+            except Exception as error:
+                log.exception("The orders in work were broken off.")
+                self._break_off(error)
+
+    def _write(self) -> None:
+        """Write until no order is left."""
+        lanes = Lanes(self.decode, self, each=OwnEach(), judge=own_judge, on_stop=own_strategy)
+        for step in Loop(lanes, until=Steps(1 << 62)):
+            for key, lane in step.lanes.items():
+                self._note(key, lane)
+            for key, row in step.results:
+                self._active.pop(key).finish(row)
+
+    def _note(self, key: str, lane: LaneStep) -> None:
+        report = lane.report
+        self._active[key].note(str(report["text"]), float(str(report["logprob"])))
+
+    def _break_off(self, error: Exception) -> None:
+        said = str(error) if isinstance(error, OstinatoError) else "Something broke; see its log."
+        for key, order in list(self._active.items()):
+            order.tell(Done(error=RequestError(500, said)))
+            del self._active[key]
+        self.decode = Decode(
+            self.model, self._prompt, places=self.places, prompt_edits=frozenset({"feedback"})
+        )
+
+
+class _Arrivals:
+    """An iterator over orders that have come; asked again later, it may have more."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def __iter__(self) -> _Arrivals:
+        return self
+
+    def __next__(self) -> tuple[str, object]:
+        order = self._desk.take()
+        if order is None:
+            raise StopIteration
+        return order.key, order
+
+
+def _sampling(request: Request) -> Sampling:
+    try:
+        return Sampling(**request.sampling)  # type: ignore[arg-type]
+    except InputError as error:
+        named = next((name for name in request.sampling if f" {name} " in str(error)), None)
+        raise RequestError(400, str(error), named) from None
+
+
+def _content(tokens: Sequence[int], number: int) -> str:
+    """Return the key of an answer's random numbers: its prompt and which choice it is."""
+    content = json.dumps([list(tokens), number]).encode()
+    return blake2b(content, digest_size=12).hexdigest()

@@ -1,0 +1,191 @@
+"""An order: one answer that was asked for, its own stop, checks and strategy. Knows no connection.
+
+`Lanes` has one condition, one judge and one strategy for all of its lanes; those here look at the
+order in each lane, so that orders of every kind share one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from ostinato.checks import BaseCheck, judge_all
+from ostinato.decode import Sampling
+from ostinato.loop import (
+    JSON,
+    Accept,
+    Answer,
+    Condition,
+    Kind,
+    OnStop,
+    Phrase,
+    Step,
+    Steps,
+    Stopped,
+    Tries,
+    Verdict,
+    accept,
+)
+from ostinato.refine.foresight import Possible
+from ostinato.refine.strategies import Strategy, Words
+from ostinato.serve.protocol import Request, RequestError
+
+TIME_LIMIT = 2.0  # seconds for one judgement: all orders wait for it
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that stands: it will not be taken back. `logprobs` are (text, log-probability)."""
+
+    text: str
+    logprobs: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end: the item's row as `Lanes` gives it, or an error."""
+
+    row: Mapping[str, Any] = field(default_factory=dict)
+    error: RequestError | None = None
+
+
+Tell = Callable[[Piece | Done], None]
+
+
+@dataclass(eq=False, kw_only=True)
+class Order:
+    """One answer. `tokens` is its prompt, `draws` the seed and key of its random numbers.
+
+    `tell` is called with its pieces and its end, in the thread that writes. Set `cancelled` and
+    it leaves at its next token.
+    """
+
+    key: str
+    request: Request
+    tokens: Sequence[int]
+    sampling: Sampling
+    draws: tuple[int, str]
+    checks: tuple[BaseCheck, ...]
+    strategy: Strategy | None
+    words: Words
+    tell: Tell
+    columns: Mapping[str, object] = field(default_factory=dict)
+    cancelled: bool = False
+    text: str = ""
+    sent: int = 0
+    told: list[tuple[str, float]] = field(default_factory=list)  # tokens and log-probabilities
+    logprobs: int = 0  # how many of them were sent
+
+    def __post_init__(self) -> None:
+        each: Condition = Steps(self.request.max_tokens)
+        for phrase in self.request.stop:
+            each = each | Phrase(phrase)
+        if self.strategy is not None and self.strategy.foresees:
+            each = each | Possible(self.checks, TIME_LIMIT, self.words.late)
+        self.each = each
+        self.on_stop: OnStop = (
+            accept if self.strategy is None else self.strategy.on_stop(self.words)
+        )
+
+    def judge(self, output: object) -> Sequence[Verdict]:
+        """Judge what will be given out."""
+        cut = cut_at(output, self.request.stop)
+        return judge_all(self.checks, cut, self.columns, TIME_LIMIT)
+
+    def note(self, text: str, logprob: float) -> None:
+        """Take a token; tell what of the text stands. Of a text with checks nothing does yet."""
+        if self.checks:
+            return
+        self.text += text
+        if self.request.logprobs:
+            self.told.append((text, logprob))
+        self._tell(len(self.text) - held_back(self.text, self.request.stop))
+
+    def finish(self, row: Mapping[str, Any]) -> None:
+        """Tell the rest of the text, and the end."""
+        self.text = str(cut_at(str(row["output"]), self.request.stop))
+        length = 0
+        for number, (text, _) in enumerate(self.told):
+            if length >= len(self.text):
+                del self.told[number:]  # behind a stop phrase
+                break
+            length += len(text)
+        self._tell(len(self.text))
+        self.tell(Done(row))
+
+    def _tell(self, upto: int) -> None:
+        if upto > self.sent:
+            self.tell(Piece(self.text[self.sent : upto], tuple(self.told[self.logprobs :])))
+            self.sent, self.logprobs = upto, len(self.told)
+
+
+def cut_at(output: object, stops: Sequence[str]) -> object:
+    """Return a text up to the first of its stop phrases; itself where there is none."""
+    if not isinstance(output, str):
+        return output
+    places = [output.find(stop) for stop in stops if stop in output]
+    return output[: min(places)] if places else output
+
+
+def held_back(text: str, stops: Sequence[str]) -> int:
+    """Return how many characters at the end could be the beginning of a stop phrase."""
+    cut = cut_at(text, stops)
+    assert isinstance(cut, str)
+    if len(cut) < len(text):
+        return len(text) - len(cut)
+    begun = ((n, stop) for stop in stops for n in range(1, min(len(stop), len(text) + 1)))
+    return max((n for n, stop in begun if text.endswith(stop[:n])), default=0)
+
+
+class OwnEach(Condition):
+    """Each order's own condition. Its state holds that condition too, and is never saved."""
+
+    def observe(self, state: JSON, step: Step) -> tuple[JSON, Stopped | None]:
+        """Observe with the order's condition, over the order's columns."""
+        order = step.item
+        assert isinstance(order, Order)
+        if order.cancelled:
+            return state, Stopped(Kind.PERSON, "The one who asked has gone.", "cancelled")
+        inner = _inner(state, order.each)
+        own = Step(step.tick, step.position, step.report, lambda: step.output, order.columns)
+        after, stopped = order.each.observe(inner, own)
+        return _held(order.each, after), stopped
+
+    def back(self, then: JSON, now: JSON) -> JSON:
+        """Go back in the order's condition."""
+        each, inner = cast(tuple[Condition, JSON], now)
+        return _held(each, each.back(_inner(then, each), inner))
+
+    def exhausted(self, state: JSON) -> Stopped | None:
+        """Ask the order's condition."""
+        if state is None:
+            return None
+        each, inner = cast(tuple[Condition, JSON], state)
+        return each.exhausted(inner)
+
+    def __str__(self) -> str:
+        return "OwnEach()"
+
+
+def _inner(state: JSON, each: Condition) -> JSON:
+    return each.begin() if state is None else cast(tuple[Condition, JSON], state)[1]
+
+
+def _held(each: Condition, inner: JSON) -> JSON:
+    return cast(JSON, (each, inner))
+
+
+def own_judge(output: object, item: object) -> Sequence[Verdict]:
+    """Judge by the order's checks."""
+    assert isinstance(item, Order)
+    return item.judge(output) if item.checks else ()
+
+
+def own_strategy(stopped: Stopped, tries: Tries) -> Answer:
+    """Answer by the order's strategy."""
+    order = tries.item
+    assert isinstance(order, Order)
+    if order.cancelled:
+        return Accept()
+    return order.on_stop(stopped, replace(tries, item=order.columns))

@@ -1,0 +1,22 @@
+"""Any OpenAI-compatible server as a lane process: answers a piece a step, journaled, budgeted."""
+
+from ostinato.servers.allowance import Allowance
+from ostinato.servers.faults import ServerError
+from ostinato.servers.lanes import Asker, ServerLanes, check_sampling
+from ostinato.servers.pieces import END, spell
+from ostinato.servers.server import Server, is_server
+from ostinato.servers.wire import Message, Prompt
+
+__all__ = [
+    "END",
+    "Allowance",
+    "Asker",
+    "Message",
+    "Prompt",
+    "Server",
+    "ServerError",
+    "ServerLanes",
+    "check_sampling",
+    "is_server",
+    "spell",
+]

@@ -1,0 +1,33 @@
+"""Pieces of text in the place of tokens: a server says which text comes, not which token it is.
+
+A single character is its own code point; a longer piece has a number above all characters, by a
+hash of its text; the end is 0. So a text can be spelt out as positions, and the same piece has the
+same number in every session.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+END = 0
+CHARACTERS = 0x110000
+
+
+def number(text: str) -> int:
+    """Return the number of a piece."""
+    if len(text) == 1 and text != "\0":
+        return ord(text)
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).digest()
+    return CHARACTERS + int.from_bytes(digest, "little")
+
+
+def spell(text: str) -> list[int]:
+    """Return a text as numbers of single characters."""
+    return [number(character) for character in text]
+
+
+def character(piece: int) -> str | None:
+    """Return the text of a number that stands for a single character; "" for the end."""
+    if piece == END:
+        return ""
+    return chr(piece) if 0 < piece < CHARACTERS else None

@@ -1,0 +1,238 @@
+"""The OpenAI API as values: what a request's body says, and what comes back. Sends nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ostinato.errors import ItemError
+from ostinato.servers.faults import Fault
+from ostinato.servers.server import Server
+
+Message = Mapping[str, str]
+Prompt = str | Sequence[Message]
+
+LONGEST_EVENT = 1 << 20
+CONTROL = re.compile(r"<\|[^|<>\s]{1,40}\|>")
+EXTENSIONS = ("top_k", "min_p", "repetition_penalty")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request: a prompt, the answer so far (to be gone on with), and how it is drawn.
+
+    `max_tokens` is what may come beyond `begun`, `whole` what the whole answer may have.
+    """
+
+    prompt: Prompt
+    max_tokens: int
+    whole: int = 0
+    begun: str = ""
+    seed: int = 0
+    sampling: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes are sent as text; no tokenizer makes more tokens of them, some overhead
+        for each message aside."""
+        if isinstance(self.prompt, str):
+            return len(_utf8(self.prompt)) + len(_utf8(self.begun)) + 16
+        texts = [self.begun, *(text for message in self.prompt for text in message.values())]
+        return sum(len(_utf8(text)) for text in texts) + 16 * (1 + len(self.prompt))
+
+
+def _utf8(text: str) -> bytes:
+    """Return a text's bytes; half a character, which JSON can spell, is sent as it is."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a server says that a request took, in tokens."""
+
+    prompt: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A piece of an answer. `tokens` is their number where it is told, else 1 for any text.
+
+    `logprob` adds up its tokens' natural logarithms; `finish` is why it is the last one; `again`
+    counts tokens before it that had been received once before, `prompts` requests before its own
+    that read the prompt in vain. `usage` is that of its own request.
+    """
+
+    text: str = ""
+    tokens: int = 0
+    again: int = 0
+    prompts: int = 0
+    logprob: float | None = None
+    finish: str = ""
+    usage: Usage | None = None
+
+
+def path(server: Server) -> str:
+    """Return where requests are sent."""
+    return "/chat/completions" if server.api == "chat" else "/completions"
+
+
+def body(server: Server, ask: Ask) -> dict[str, Any]:
+    """Return a request's JSON. Raises `ItemError` for messages that a text cannot hold safely."""
+    sent: dict[str, Any] = {"model": server.model, "max_tokens": ask.max_tokens}
+    for name, value in ask.sampling.items():
+        if name not in EXTENSIONS or server.extensions:
+            sent[name] = value
+    if server.seeds:
+        sent["seed"] = ask.seed
+    if server.stream:
+        sent["stream"] = True
+        if server.usage:
+            sent["stream_options"] = {"include_usage": True}
+    if server.api == "completions":
+        sent["prompt"] = as_text(server, ask.prompt) + ask.begun
+        if server.logprobs:
+            sent["logprobs"] = 0
+    else:
+        sent |= _messages(server, ask)
+        if server.logprobs:
+            sent["logprobs"] = True
+    return sent
+
+
+def as_text(server: Server, prompt: Prompt) -> str:
+    """Return a prompt as one text, messages by the server's template.
+
+    Without a template a single message of a user is that text.
+    """
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if server.template == "no" and len(messages) == 1 and messages[0]["role"] == "user":
+        return messages[0]["content"]
+    if server.template == "no":
+        raise ItemError(
+            "The prompt must be one text for a server's completions, got a conversation. Use "
+            'api = "chat", or name the template that the model was tuned with: template = "chatml".'
+        )
+    for message in messages:
+        found = CONTROL.search(message["content"])
+        if found:  # the server would read it as a token of its own
+            raise ItemError(
+                f"A message must not spell a control token, got {found[0]!r}. Take it out, or use "
+                'api = "chat".'
+            )
+    turns = (f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+    return "".join(turns) + "<|im_start|>assistant\n"
+
+
+def _messages(server: Server, ask: Ask) -> dict[str, Any]:
+    prompt = ask.prompt
+    messages: list[dict[str, Any]] = (
+        [{"role": "user", "content": prompt}]
+        if isinstance(prompt, str)
+        else list(map(dict, prompt))
+    )
+    if not ask.begun:
+        return {"messages": messages}
+    begun: dict[str, Any] = {"role": "assistant", "content": ask.begun}
+    if server.prefill == "prefix":
+        begun["prefix"] = True
+    sent: dict[str, Any] = {"messages": [*messages, begun]}
+    if server.prefill == "continue_final_message":
+        sent |= {"continue_final_message": True, "add_generation_prompt": False}
+    return sent
+
+
+# What comes back --------------------------------------------------------------------------------
+
+
+def piece(server: Server, text: str) -> Piece:
+    """Read an event of a stream, or a whole answer. Raises `Fault` where it is none."""
+    try:
+        value = json.loads(text)
+        if value.get("error"):
+            raise Fault(f"It answered with an error: {_told(value['error'])}")
+        choices = value.get("choices") or []
+        usage = _usage(value.get("usage"))
+        return _choice(server, choices[0], usage) if choices else Piece(usage=usage)
+    except (ValueError, AttributeError, TypeError, KeyError, LookupError) as error:
+        raise Fault(f"It sent what is no answer of the API ({type(error).__name__}).") from None
+
+
+def _choice(server: Server, choice: Mapping[str, Any], usage: Usage | None) -> Piece:
+    if server.api == "completions":
+        text = choice.get("text")
+    else:
+        text = (choice.get("delta") or choice.get("message") or {}).get("content")
+    text = text or ""
+    if not isinstance(text, str):
+        raise TypeError
+    told = _logprobs(choice.get("logprobs"))
+    count = len(told) if told else int(bool(text))
+    return Piece(
+        text=text,
+        tokens=count,
+        logprob=sum(told) if told else None,
+        finish=str(choice.get("finish_reason") or ""),
+        usage=usage,
+    )
+
+
+def _logprobs(value: Any) -> list[float]:
+    """Return the log-probability of each token, by either API's spelling; none where not told."""
+    if not isinstance(value, Mapping):
+        return []
+    if value.get("content"):
+        return [float(token["logprob"]) for token in value["content"]]
+    told = value.get("token_logprobs") or []
+    return [float(one) for one in told if one is not None]
+
+
+def _usage(value: Any) -> Usage | None:
+    if not isinstance(value, Mapping):
+        return None
+    prompt, tokens = value.get("prompt_tokens"), value.get("completion_tokens")
+    if not isinstance(prompt, int) or not isinstance(tokens, int):
+        return None
+    return Usage(prompt=prompt, tokens=tokens)
+
+
+def message_of(text: str) -> tuple[str, str]:
+    """Return what an error's body says, and its code, as far as it is one of the API."""
+    try:
+        error = json.loads(text)["error"]
+    except (ValueError, LookupError, TypeError):
+        return text.strip(), ""
+    code = error.get("code") if isinstance(error, Mapping) else ""
+    return _told(error), str(code or "")
+
+
+def _told(error: Any) -> str:
+    message = error.get("message") if isinstance(error, Mapping) else error
+    return str(message)
+
+
+async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """Yield the data of server-sent events; comments and other fields are passed over.
+
+    Raises `Fault` for one longer than a mebibyte, so that no server can fill the memory.
+    """
+    left, data, size = b"", list[str](), 0
+    async for chunk in chunks:
+        *lines, left = (left + chunk).split(b"\n")
+        for line in lines:
+            line = line.rstrip(b"\r")
+            if line.startswith(b"data:"):
+                size += len(line)
+                data.append(line[5:].removeprefix(b" ").decode("utf-8", "replace"))
+            elif not line and data:
+                yield "\n".join(data)
+                data, size = [], 0
+            if size > LONGEST_EVENT:
+                break
+        if size + len(left) > LONGEST_EVENT:
+            raise Fault("It sent an event of more than a mebibyte.")
+    if data:
+        yield "\n".join(data)

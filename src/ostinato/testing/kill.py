@@ -1,0 +1,171 @@
+"""Kills a run with SIGKILL at random moments and compares it to one never stopped."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from ostinato.loop import Loop, Stopped
+from ostinato.loop.journal import Journal
+from ostinato.testing.children import Begin, Forks, Handle, spawn
+from ostinato.testing.compare import differences
+
+RUN = "run"
+TOLD = 4000  # characters of a child's output in a message
+
+
+def check_killed(
+    make: str,
+    *,
+    kills: int = 5,
+    seed: int = 0,
+    arguments: Mapping[str, str] | None = None,
+    timeout: float = 600,
+    forks: Forks | None = None,
+) -> int:
+    """Check that a run killed at random moments ends as an undisturbed one, bit for bit.
+
+    `make` is `"module:function"`; the function takes `run` and `journal` (and `arguments`) and
+    returns the `Loop`. It is run in processes of its own, which are killed `kills` times at
+    random moments between their first and their last step; where a run ends before, another is
+    begun. Steps, results, the reason and the last saved state are compared. Returns the number of
+    kills. Raises `AssertionError`, also where a process fails by itself: with its last output.
+
+    Each process is a new interpreter; with `forks` it is forked from one that has imported a
+    module and done nothing else, which saves the time of the imports.
+    """
+    dice = random.Random(seed)
+    pairs = [f"{name}={value}" for name, value in (arguments or {}).items()]
+    begin: Begin = spawn if forks is None else forks.begin
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def child(journal: Path) -> _Child:
+            output = journal.with_suffix(".output")
+            return _Child(begin([make, str(journal), *pairs], output), journal, output)
+
+        calm = folder / "calm.db"
+        whole = child(calm)
+        whole.until_driven()
+        began = time.monotonic()
+        whole.end(timeout)
+        pause = 2 * (time.monotonic() - began) / (kills + 1)
+        expected = _all_of(calm)
+        done = 0
+        for number in range(kills):
+            killed = folder / f"killed-{number}.db"
+            again = partial(child, killed)
+            now = _kill_often(again, kills - done, lambda: dice.uniform(0, pause))
+            child(killed).end(timeout)
+            done += now
+            found = differences(expected, _all_of(killed))
+            if found:
+                told = "; ".join(found[:3])
+                raise AssertionError(f"A run killed {now} times must equal a calm one: {told}.")
+            if done >= kills or now == 0:
+                break
+        return done
+
+
+def _kill_often(begin: Callable[[], _Child], kills: int, pause: Callable[[], float]) -> int:
+    """Kill a run up to `kills` times, until it ends; return how often."""
+    for done in range(kills):
+        if not begin().kill_after(pause()):
+            return done
+    return kills
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A process that drives a run; what it prints is in a file beside the journal."""
+
+    process: Handle
+    journal: Path
+    output: Path
+
+    def end(self, timeout: float) -> None:
+        """Wait for its end. Raises `AssertionError` where it failed or did not end."""
+        code = self.process.wait(timeout)
+        if code is None:
+            self._kill()
+            raise AssertionError(f"The run must end within {timeout:g} seconds.\n{self._told()}")
+        if code != 0:
+            raise AssertionError(
+                f"The run must end by itself, got exit code {code}.\n{self._told()}"
+            )
+
+    def kill_after(self, seconds: float) -> bool:
+        """Kill it `seconds` after it drives its run; False where it ended before."""
+        self.until_driven()
+        if self.process.wait(seconds) is None:
+            self._kill()
+            return True
+        self.end(0)
+        return False
+
+    def until_driven(self) -> None:
+        """Wait until it drives its run, or has ended."""
+        deadline = time.monotonic() + 120
+        while self.process.wait(0) is None and not _driven(self.journal):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+
+    def _kill(self) -> None:
+        self.process.kill()
+        self.process.wait(60)
+
+    def _told(self) -> str:
+        return self.output.read_text(encoding="utf-8", errors="replace")[-TOLD:].strip()
+
+
+def _driven(path: Path) -> bool:
+    if not path.exists():
+        return False
+    journal = Journal(path)
+    try:
+        run = journal.find(RUN)
+        return run is not None and run.status == "running"
+    finally:
+        journal.close()
+
+
+def _all_of(path: Path) -> dict[str, object]:
+    journal = Journal(path)
+    run = journal.find(RUN)
+    assert run is not None, "The run was never begun."
+    found = run.load()
+    state = {} if found is None else dict(found[1])
+    result = {
+        "status": run.status,
+        "stopped": None if run.stopped is None else _without_time(run.stopped),
+        "steps": [(step.tick, step.position, step.report) for step in run.steps()],
+        "results": sorted(run.results()),
+        "process": state.get("process"),
+    }
+    journal.close()
+    return result
+
+
+def _without_time(stopped: Stopped) -> dict[str, object]:
+    return {"kind": stopped.kind.value, "condition": stopped.condition}
+
+
+def main(make: str, journal: str, *pairs: str) -> None:
+    """Run a loop in this process: what `check_killed` starts and kills."""
+    module, _, name = make.partition(":")
+    build = cast(Callable[..., Loop], getattr(importlib.import_module(module), name))
+    arguments = dict(pair.split("=", 1) for pair in pairs)
+    build(run=RUN, journal=Journal(journal), **arguments).run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,52 @@
+"""Fill gaps in texts: the loop over texts, ready to be iterated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ostinato.errors import InputError
+from ostinato.loop import Condition, Lanes, Loop, Steps
+from ostinato.loop.keys import content_keys
+from ostinato.models import MaskedModel, load_masked_model
+from ostinato.text.unmask import Fill, Gaps, Unmask
+
+GAP = "___"
+"""What marks a gap in a text."""
+
+ALL_STEPS = Steps(1 << 62)
+
+
+def fill_gaps(
+    texts: Sequence[str],
+    *,
+    model: MaskedModel | str,
+    tokens: int = 8,
+    steps: int = 8,
+    fill: Fill | None = None,
+    each: Condition = ALL_STEPS,
+    seed: int = 0,
+    places: int | None = None,
+    **loop: Any,
+) -> Loop:
+    """Return the loop that fills the gaps of texts, side by side.
+
+    Each `___` is a gap of `tokens` tokens; `steps` decide them, the surest first. `each` ends a
+    text earlier; `loop` goes to `Loop`, as `run` and `until`. The texts are in `step.results`.
+    """
+    if not texts:
+        raise InputError("There must be at least one text, got none.")
+    model = load_masked_model(model) if isinstance(model, str) else model
+    for text in texts:
+        if GAP not in text:
+            raise InputError(f"A text must have a gap, marked as {GAP}, got {text!r}. Mark one.")
+    items = [Gaps.of(_joined(model, text), tokens, GAP) for text in texts]
+    process = Unmask(model, steps=steps, fill=fill, places=places or min(len(items), 16))
+    loop.setdefault("until", Steps(1 << 62))
+    keyed = list(zip(content_keys(list(texts)), items, strict=True))
+    return Loop(Lanes(process, keyed, each=each, seed=seed), **loop)
+
+
+def _joined(model: MaskedModel, text: str) -> str:
+    """Leave the space before a gap to the gap, where the tokens of words begin with theirs."""
+    return text if model.word_pieces else text.replace(f" {GAP}", GAP)

@@ -1,0 +1,295 @@
+"""Unmask: gaps in texts filled by a network that sees both sides, the surest tokens first.
+
+A lane process: MaskGIT's confidence schedule (Chang et al. 2022, section 3.2) with a masked
+language model (Devlin et al. 2019); one pass of the network a step. Knows nothing of when to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ostinato.decode.masked import draw_each, surest, to_keep
+from ostinato.errors import EditError, InputError, ItemError
+from ostinato.loop import Lane, Report, Text, derive
+from ostinato.models import MaskedModel
+
+SHAPE = 32  # tokens: a row is padded to a multiple of this
+HIDDEN = -1
+DOT = "·"  # what stands for a hidden token in a text
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """A text with gaps: its parts, and how many tokens stand between them."""
+
+    parts: tuple[str, ...]
+    tokens: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        right = len(self.parts) == len(self.tokens) + 1 and self.tokens
+        if not right or min(self.tokens) < 1:
+            raise InputError(
+                f"Gaps must be between parts of a text and hold 1 token or more each, got "
+                f"{len(self.parts)} parts and gaps of {list(self.tokens)}. Mark a gap with ___."
+            )
+
+    @classmethod
+    def of(cls, text: str, tokens: int, mark: str = "___") -> Gaps:
+        """Read a text in which each `mark` stands for a gap of `tokens` tokens."""
+        parts = text.split(mark)
+        return cls(tuple(parts), (tokens,) * (len(parts) - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fill:
+    """How hidden tokens are drawn: `temperature` (0: the likeliest), and the Gumbel `noise` on the
+    confidence, which falls to 0 at the last step."""
+
+    temperature: float = 0.7
+    noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "noise"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+                raise InputError(f"{name} must be a number of 0 or more, got {value!r}.")
+
+
+@dataclass(slots=True)
+class _Seat:
+    """A lane at its place. `row` is its sequence; `states[p]` the gap tokens at position p."""
+
+    lane: Lane
+    gaps: Gaps
+    row: list[int]
+    at: list[int]  # where in the row the gap tokens stand
+    states: list[list[int]] = field(default_factory=list)
+
+    @property
+    def position(self) -> int:
+        return len(self.states) - 1
+
+
+class Unmask:
+    """Fill gaps, a share of their tokens a step. An item is a `Gaps`.
+
+    Edits: `temperature` and `noise` hold from their position on, and so does `forbid` (tokens);
+    `mask` (gap tokens to hide again, counted over all gaps) and `put` (gap token to token) act at
+    theirs. Reports: `step` (from 1), `places` (of the gap tokens that changed) and `put` (what
+    stands there now, -1: hidden), `text`, `masked` (still hidden), `confidence` (the mean
+    probability of those that were kept), `tokens` (how many), and `ended` after the last step. The
+    output is the whole text.
+    """
+
+    repeats = True
+
+    def __init__(
+        self, model: MaskedModel, *, steps: int = 8, fill: Fill | None = None, places: int = 16
+    ) -> None:
+        if steps < 1 or places < 1:
+            raise InputError(f"steps and places must be at least 1, got {steps} and {places}.")
+        self.model, self.steps, self.capacity = model, steps, places
+        self.fill = fill or Fill()
+        self._network = model.network.eval()
+        special = {*model.tokenizer.special_ids, model.mask_id}
+        self._never = sorted(i for i in special if i < model.network.config.vocab_size)
+        self._seats: dict[str, _Seat] = {}
+
+    # Lanes ------------------------------------------------------------------------------------
+
+    def start(self, lane: Lane, item: object) -> None:
+        """Give the lane a place, where its past ended."""
+        if not isinstance(item, Gaps):
+            raise ItemError(f"An item of Unmask must be Gaps, got {type(item).__name__}.")
+        self._check_edits(lane, sum(item.tokens))
+        seat = self._seat(lane, item)
+        for report in lane.past:
+            state = list(seat.states[-1])
+            changed = cast(Sequence[int], report["places"]), cast(Sequence[int], report["put"])
+            for place, token in zip(*changed, strict=True):
+                state[place] = token
+            seat.states.append(state)
+        self._seats[lane.key] = seat
+
+    def rewind(self, lane: Lane, to: int) -> None:
+        """Bring the lane back to a position: its tokens there are kept."""
+        seat = self._seats[lane.key]
+        self._check_edits(lane, len(seat.at))
+        seat.lane = lane
+        del seat.states[to + 1 :]
+
+    def drop(self, key: str) -> None:
+        """Free the lane's place."""
+        del self._seats[key]
+
+    def output(self, key: str) -> Text:
+        """Return the text as it stands; a hidden token is a dot."""
+        seat = self._seats[key]
+        return Text(self._text(seat), tokens=tuple(seat.states[-1]), ended=not self._hidden(seat))
+
+    def filled(self, key: str) -> list[str]:
+        """Return what stands in each gap."""
+        seat, made, first = self._seats[key], [], 0
+        for count in seat.gaps.tokens:
+            made.append(self._spelt(seat.states[-1][first : first + count]))
+            first += count
+        return made
+
+    # A step -----------------------------------------------------------------------------------
+
+    def step(self) -> Mapping[str, Report]:
+        """Advance every lane that has not ended; each has a pass of its own, in its own shape."""
+        seats = [
+            seat
+            for seat in self._seats.values()
+            if seat.position < self.steps and HIDDEN in self._edited(seat)
+        ]
+        return {seat.lane.key: self._advance(seat) for seat in seats}
+
+    def _advance(self, seat: _Seat) -> Report:
+        tokens, fill = self._edited(seat), self._in_force(seat)
+        logits = self._logits(seat, tokens)  # (N, V)
+        step, count = seat.position + 1, len(tokens)
+        uniform = self._uniforms(seat.lane, seat.position, count)
+        new, probs = draw_each(logits, fill.temperature, uniform[0])
+        hidden = torch.tensor(tokens) == HIDDEN
+        keep = to_keep(count, int(hidden.sum()), step, self.steps)
+        kept = surest(probs, hidden, keep, fill.noise * (1 - step / self.steps), uniform[1])
+        for place in kept.tolist():
+            tokens[place] = int(new[place])
+        before = seat.states[-1]
+        seat.states.append(tokens)
+        places = [p for p in range(count) if tokens[p] != before[p]]
+        report: dict[str, object] = {"step": step, "places": places}
+        report |= {"put": [tokens[p] for p in places], "text": self._text(seat)}
+        report |= {"masked": self._hidden(seat), "tokens": keep}
+        if keep:
+            report["confidence"] = float(probs[kept].mean())
+        if step == self.steps:
+            report["ended"] = f"All {self.steps} steps are taken."
+        elif not report["masked"]:
+            report["ended"] = "Nothing is hidden any more."
+        return report
+
+    @torch.inference_mode()
+    def _logits(self, seat: _Seat, tokens: Sequence[int]) -> Tensor:
+        """Return the logits (N, V) of the gap tokens, without what a text cannot hold."""
+        row = list(seat.row)
+        for at, token in zip(seat.at, tokens, strict=True):
+            row[at] = self.model.mask_id if token == HIDDEN else token
+        length = min(-(-len(row) // SHAPE) * SHAPE, self._limit)
+        mask = (torch.arange(length) < len(row))[None]
+        padded = torch.tensor([[*row, *[0] * (length - len(row))]])
+        logits: Tensor = self._network(padded, mask)[0, seat.at].float()
+        forbidden = [cast(Sequence[int], e["forbid"]) for _, e in seat.lane.edits if "forbid" in e]
+        logits[:, [*self._never, *(token for tokens in forbidden for token in tokens)]] = -torch.inf
+        return logits
+
+    def _uniforms(self, lane: Lane, position: int, count: int) -> Tensor:
+        """Return the uniform numbers (2, count) in [0, 1), float64, that belong to a place."""
+        seed = derive(lane.seed, lane.key, lane.round, lane.tries, position)
+        dice = torch.Generator().manual_seed(seed)
+        return torch.rand((2, count), generator=dice, dtype=torch.float64)
+
+    # Texts ------------------------------------------------------------------------------------
+
+    @property
+    def _limit(self) -> int:
+        return self.model.network.config.max_position_embeddings
+
+    def _seat(self, lane: Lane, gaps: Gaps) -> _Seat:
+        """Lay a text out as a row, cut on both sides where it is longer than the model reads."""
+        parts = [self.model.tokenizer.encode(part) for part in gaps.parts]
+        row, at = list(parts[0]), list[int]()
+        for count, part in zip(gaps.tokens, parts[1:], strict=True):
+            at += range(len(row), len(row) + count)
+            row += [self.model.mask_id] * count + part
+        before, behind = self.model.frame
+        room = self._limit - len(before) - len(behind)
+        span = at[-1] + 1 - at[0]
+        if span > room:
+            raise ItemError(
+                f"The gaps and what is between them have {span} tokens; the model reads {room}. "
+                "Give them in several items."
+            )
+        start = max(0, min(at[0] - (room - span) // 2, len(row) - room))
+        row = [*before, *row[start : start + room], *behind]
+        shift = len(before) - start
+        return _Seat(lane, gaps, row, [a + shift for a in at], [[HIDDEN] * len(at)])
+
+    def _hidden(self, seat: _Seat) -> int:
+        return seat.states[-1].count(HIDDEN)
+
+    def _text(self, seat: _Seat) -> str:
+        text, first = seat.gaps.parts[0], 0
+        for count, part in zip(seat.gaps.tokens, seat.gaps.parts[1:], strict=True):
+            text += self._spelt(seat.states[-1][first : first + count]) + part
+            first += count
+        return text
+
+    def _spelt(self, tokens: Sequence[int]) -> str:
+        """Return the text of some tokens: runs of known ones, and dots."""
+        text, run = "", list[int]()
+        for token in (*tokens, HIDDEN):
+            if token != HIDDEN:
+                run.append(token)
+                continue
+            text += (self.model.text(run) if run else "") + DOT
+            run = []
+        return text[:-1]
+
+    # Edits ------------------------------------------------------------------------------------
+
+    def _check_edits(self, lane: Lane, count: int) -> None:
+        known = {"temperature", "noise", "forbid", "mask", "put"}
+        size = self.model.network.config.vocab_size
+        for _, edits in lane.edits:
+            for name, value in edits.items():
+                if name not in known:
+                    names = ", ".join(sorted(known))
+                    raise EditError(f"Unknown edit {name!r} of a lane of Unmask. Known: {names}.")
+                if name in ("temperature", "noise"):
+                    self._check_fill(name, value)
+                elif not _within(name, value, count, size):
+                    raise EditError(
+                        f"{name} must hold gap tokens from 0 to {count - 1} and tokens from 0 to "
+                        f"{size - 1}, got {value!r}."
+                    )
+
+    def _check_fill(self, name: str, value: Any) -> None:
+        try:
+            Fill(**{name: value})
+        except InputError as error:
+            raise EditError(f"The edit cannot be applied: {error}") from None
+
+    def _in_force(self, seat: _Seat) -> Fill:
+        values: dict[str, Any] = {"temperature": self.fill.temperature, "noise": self.fill.noise}
+        for _, edits in seat.lane.edits:
+            values |= {name: edits[name] for name in values if name in edits}
+        return Fill(**values)
+
+    def _edited(self, seat: _Seat) -> list[int]:
+        """Return the gap tokens where the lane stands, with the edits of that position."""
+        tokens = list(seat.states[-1])
+        for at, edits in seat.lane.edits:
+            if at == seat.position:
+                for place in cast(Sequence[int], edits.get("mask", ())):
+                    tokens[place] = HIDDEN
+                for key, token in cast(Mapping[object, int], edits.get("put", {})).items():
+                    tokens[int(cast(int, key))] = token
+        return tokens
+
+
+def _within(name: str, value: Any, count: int, size: int) -> bool:
+    try:
+        if name == "forbid":
+            return all(0 <= token < size for token in value)
+        places = all(0 <= int(place) < count for place in value)
+        return places and (name != "put" or all(0 <= token < size for token in value.values()))
+    except (TypeError, ValueError, AttributeError):
+        return False

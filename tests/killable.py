@@ -1,0 +1,156 @@
+"""Loops that `check_killed` starts in processes of their own and kills."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tiny import tiny_model
+from tiny_denoiser import TinyDenoiser
+from toys import Speller, Walk
+
+from ostinato.checks import Excludes, Length
+from ostinato.decode import Sampling
+from ostinato.image.denoise import Denoise
+from ostinato.loop import (
+    Answer,
+    Epochs,
+    Every,
+    GiveUp,
+    GoBack,
+    Lanes,
+    Loop,
+    NotFinite,
+    Steps,
+    Stopped,
+    Tries,
+    Verdict,
+    go_back,
+)
+from ostinato.models import Llama, add_lora
+from ostinato.refine.job import STRATEGIES
+from ostinato.refine.refine import Refine
+from ostinato.train import TextTask, Training, TrainingConfig, split, windows
+
+
+class SlowWalk(Walk):
+    """A walk with steps long enough to be killed in."""
+
+    def step(self) -> Any:
+        time.sleep(0.002)
+        return super().step()
+
+
+def walk(**where: Any) -> Loop:
+    return Loop(SlowWalk(), until=Steps(400), checkpoint=Every(steps=7), **where)
+
+
+class BrokenWalk(Walk):
+    """A walk that breaks at its third step."""
+
+    def step(self) -> Any:
+        if self.steps == 2:
+            raise RuntimeError("it broke at 3")
+        return super().step()
+
+
+def broken(**where: Any) -> Loop:
+    return Loop(BrokenWalk(), until=Steps(400), **where)
+
+
+class SlowSpeller(Speller):
+    """A speller with steps long enough to be killed in."""
+
+    def step(self) -> Any:
+        time.sleep(0.004)
+        return super().step()
+
+
+def no_b(output: object, item: object) -> list[Verdict]:
+    return [Verdict("no b", "b" not in str(output), message="b is there.")]
+
+
+def mend(stopped: Stopped, tries: Tries) -> Answer:
+    place = str(tries.output).find("b")
+    return GoBack(place, {"forbid": ["b"]}) if place >= 0 else GiveUp()
+
+
+def spell(**where: Any) -> Loop:
+    items = [(f"item{n}", n) for n in range(60)]
+    lanes = Lanes(SlowSpeller(), items, each=Steps(30), judge=no_b, on_stop=mend, seed=3)
+    return Loop(lanes, until=Steps(100_000), checkpoint=Every(steps=9), **where)
+
+
+MESSAGES = [{"id": str(n), "message": f"Can you help me with number {n}?"} for n in range(16)]
+
+
+def refine(run: str, journal: Any, keep: Any = "steps", strategy: str = "backtrack") -> Loop:
+    job = Refine(
+        tiny_model(),
+        MESSAGES,
+        prompt="{message}",
+        checks=[Length(max=12), Excludes(texts=("7", "Q", "e"), whole=False)],
+        strategy=STRATEGIES[strategy](),
+        sampling=Sampling(temperature=1.0),
+        max_new_tokens=24,
+        seed=5,
+        places=4,
+    )
+    return job.loop(run=run, journal=journal, keep=keep, checkpoint=Every(steps=5))
+
+
+class FragileTraining(Training):
+    """A training whose loss diverges once."""
+
+    def step(self) -> Any:
+        report = dict(super().step())
+        if report["batch"] == 30 and self._lr_scale == 1.0:
+            report["loss/train"] = float("nan")
+        return report
+
+
+def train(optimiser: Any = "adamw", lora: str = "", **where: Any) -> Loop:
+    """Train for some epochs, go back once, validate, sample, average and drop out on the way."""
+    config = TrainingConfig(
+        optimiser=optimiser,
+        steps=50,
+        batch_tokens=64,
+        accumulate=2,
+        ema=0.9,
+        valid_every=8,
+        sample_every=16,
+    )
+    network = Llama(tiny_model().llama().config, seed=1)
+    if lora:
+        add_lora(network, int(lora), 4.0, dropout=0.1)
+    learned, held_out = split(windows([(7 * i * i + 3 * i) % 250 for i in range(700)], 16), 0.2)
+    task = TextTask(learned, held_out, write=lambda network: "a sample")
+    return Loop(
+        FragileTraining(network, task, config),
+        until=Epochs(40) | Steps(50) | NotFinite(),
+        on_stop=go_back(lr_scale=0.5),
+        checkpoint=Every(steps=7),
+        **where,
+    )
+
+
+def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
+    """Images in a few places, each a lane; those that fail are noised again."""
+    process = Denoise(TinyDenoiser(), places=3, steps=12, solver=solver, guidance=1.5)
+    items = [(f"image {n}", {"label": n % 3}) for n in range(12)]
+
+    def slowly(step: Any) -> bool:
+        time.sleep(0.01)
+        return False
+
+    def again(stopped: Stopped, tries: Tries) -> Answer:
+        if tries.backs() >= 2:
+            return GiveUp("Twice is enough.")
+        return GoBack(6, {"renoise": tries.output}, stopped.sentence)
+
+    def judge(output: Any, item: object) -> list[Verdict]:
+        score = float(output.abs().mean())
+        return [Verdict("dark", score < 0.4, message="Draw it darker.")]
+
+    lanes = Lanes(process, items, each=Steps(100) | slowly, judge=judge, on_stop=again)
+    return Loop(lanes, until=Steps(10_000), checkpoint=Every(steps=5), **where)

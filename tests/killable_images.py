@@ -1,0 +1,69 @@
+"""Loops of images that `check_killed` starts in processes of their own and kills.
+
+They import little: these processes are begun often.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from tiny_denoiser import TinyDenoiser
+
+from ostinato.image.data import Images
+from ostinato.image.denoise import Denoise
+from ostinato.image.recipe import ImageTask
+from ostinato.image.unet import UNet, UNetConfig
+from ostinato.loop import (
+    Answer,
+    Every,
+    GiveUp,
+    GoBack,
+    Lanes,
+    Loop,
+    Steps,
+    Stopped,
+    Tries,
+    Verdict,
+)
+from ostinato.train import Training, TrainingConfig
+
+
+def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
+    """Images in a few places, each a lane; those that fail are noised again."""
+    process = Denoise(TinyDenoiser(), places=3, steps=8, solver=solver, guidance=1.5)
+    items = [(f"image {n}", {"label": n % 3}) for n in range(6)]
+
+    def slowly(step: Any) -> bool:
+        time.sleep(0.004)
+        return False
+
+    def again(stopped: Stopped, tries: Tries) -> Answer:
+        if tries.backs() >= 2:
+            return GiveUp("Twice is enough.")
+        return GoBack(4, {"renoise": tries.output}, stopped.sentence)
+
+    def judge(output: Any, item: object) -> list[Verdict]:
+        score = float(output.abs().mean())
+        return [Verdict("dark", score < 0.4, message="Draw it darker.")]
+
+    lanes = Lanes(process, items, each=Steps(100) | slowly, judge=judge, on_stop=again)
+    return Loop(lanes, until=Steps(10_000), checkpoint=Every(steps=5), **where)
+
+
+def train(optimiser: Any = "muon", **where: Any) -> Loop:
+    """Train a small denoiser; it validates, draws a sample and averages its weights on the way."""
+    shapes = torch.arange(48 * 64).view(48, 1, 8, 8)
+    images = Images((shapes * shapes % 251).to(torch.uint8), torch.arange(48) % 3, ("a", "b", "c"))
+    shape = UNetConfig(size=8, classes=3, patch=1, widths=(16, 16), blocks=1, embedding=16, head=16)
+    config = TrainingConfig(
+        optimiser=optimiser, steps=40, batch_tokens=8, ema=0.9, valid_every=9, sample_every=20
+    )
+    task = ImageTask(
+        images.at(range(40)),
+        images.at(range(40, 48)),
+        draw=lambda network: network(torch.ones(1, 1, 8, 8), torch.ones(1), torch.zeros(1).long()),
+    )
+    process = Training(UNet(shape, seed=1), task, config)
+    return Loop(process, until=Steps(40), checkpoint=Every(steps=7), **where)

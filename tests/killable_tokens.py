@@ -1,0 +1,109 @@
+"""Drawings and their trainings as loops that `check_killed` starts in processes of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ostinato.image import Images
+from ostinato.image.tokens import (
+    VQ,
+    Drawing,
+    Levels,
+    PictureTask,
+    Settings,
+    VQConfig,
+    Words,
+    new_drawing,
+    task_of,
+)
+from ostinato.image.tokens.drawing import Way
+from ostinato.loop import (
+    Answer,
+    Every,
+    GiveUp,
+    GoBack,
+    Lanes,
+    Loop,
+    Steps,
+    Stopped,
+    Tries,
+    Verdict,
+)
+from ostinato.train import Task, Training, TrainingConfig
+
+AGAIN: Mapping[str, Mapping[str, object]] = {
+    "row": {"temperature": 0.7},
+    "pixels": {"temperature": 0.7},
+    "unmask": {"mask": [0, 1, 5], "guidance": 2.0},
+    "coarse": {"put": {"3": 2}, "words": "a thin one"},
+}
+
+
+def images(count: int = 60) -> Images:
+    """Return images of 8 x 8 that are made up, of three classes."""
+    dice = torch.Generator().manual_seed(0)
+    shape = (count, 1, 8, 8)
+    pixels = torch.randint(0, 256, shape, generator=dice, dtype=torch.uint8)
+    return Images(pixels, torch.arange(count) % 3, ("zero", "one", "two"))
+
+
+def drawing(way: Way) -> Drawing:
+    """Return a drawing of random weights, whose network prefers some codes."""
+    codec = Levels(size=8, levels=4) if way == "pixels" else VQ(VQConfig(size=8, halvings=1)).eval()
+    made = new_drawing(way, codec, Words.of(images()), layers=1, width=16, heads=1, seed=1)
+    with torch.no_grad():
+        for name, p in made.network.named_parameters():
+            if p.dim() > 1 and "embed" in name:
+                p.mul_(8)
+    return made
+
+
+def draw(way: Way, **where: Any) -> Loop:
+    """Images in a few places, each a lane; some go back half of the way with something changed."""
+    made = drawing(way)
+    settings = Settings(guidance=1.5) if way in ("unmask", "coarse") else Settings()
+    wishes = ["a slanted two", "thin", "", "one", "the large zero", "upright"]
+
+    def slowly(step: Any) -> bool:
+        time.sleep(0.008)
+        return False
+
+    def judge(output: Any, item: object) -> list[Verdict]:
+        return [Verdict("even", sum(output.tokens) % 2 == 0, message="Draw an even image.")]
+
+    def again(stopped: Stopped, tries: Tries) -> Answer:
+        if tries.backs() >= 2:
+            return GiveUp("Twice is enough.")
+        return GoBack(tries.position // 2, AGAIN[way], stopped.sentence)
+
+    lanes = Lanes(
+        made.lanes(settings=settings, steps=6, places=4),
+        [(f"image {n}", wish) for n, wish in enumerate(wishes)],
+        each=Steps(1 << 62) | slowly,
+        judge=judge,
+        on_stop=again,
+        seed=2,
+    )
+    return Loop(lanes, until=Steps(10_000), checkpoint=Every(steps=4), **where)
+
+
+def learn(way: str, **where: Any) -> Loop:
+    """Train an autoencoder (`codes`), or the network of a way on codes of one."""
+    train, valid = images().at(range(48)), images().at(range(48, 60))
+    task: Task
+    if way == "codes":
+        network: torch.nn.Module = VQ(VQConfig(size=8, halvings=1, width=16), seed=0)
+        task = PictureTask(train, valid)
+    else:
+        made = drawing(way)  # type: ignore[arg-type]
+        network, task = made.network, task_of(made, train, valid)
+    config = TrainingConfig(
+        steps=40, batch_tokens=8, optimiser="muon", lr=0.01, ema=0.9, valid_every=6
+    )
+    return Loop(
+        Training(network, task, config), until=Steps(40), checkpoint=Every(steps=7), **where
+    )

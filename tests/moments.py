@@ -1,0 +1,39 @@
+"""When each check acts under each strategy: read off the classes, for the docs."""
+
+from __future__ import annotations
+
+from ostinato.checks import KINDS, BaseCheck, Function
+from ostinato.refine.job import STRATEGIES
+from ostinato.refine.strategies import Strategy
+
+
+def moment(check: type[BaseCheck], strategy: type[Strategy]) -> str:
+    """Return in a few words when a check acts: on masks, at every token, or on whole texts."""
+    foresees = _gives(check, "foresee") or check is Function
+    if strategy.masks and _gives(check, "languages"):
+        return "mask"
+    if not foresees:
+        return "whole"
+    if strategy.weighs:
+        return "weight"
+    if strategy.rejects:
+        return "token: leaves"
+    if strategy.foresees:
+        offers = issubclass(strategy, STRATEGIES["backtrack"]) and _gives(check, "wants")
+        return "token, offers" if offers else "token"
+    return "whole"
+
+
+def _gives(check: type[BaseCheck], method: str) -> bool:
+    return getattr(check, method) is not getattr(BaseCheck, method)
+
+
+def table() -> str:
+    """Return the table of all checks and strategies, as Markdown."""
+    names = list(STRATEGIES)
+    lines = ["| check | " + " | ".join(f"`{name}`" for name in names) + " |"]
+    lines.append("|---" * (len(names) + 1) + "|")
+    for kind in sorted(KINDS):
+        cells = (moment(KINDS[kind], STRATEGIES[name]) for name in names)
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,124 @@
+"""A lane process that writes words, and jobs that it works on in place of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ostinato.checks import judge_all
+from ostinato.errors import ItemError
+from ostinato.loop import Lane, Lanes, Loop, Report, Steps, Text, uniform
+from ostinato.refine.foresight import Possible
+from ostinato.refine.strategies import Words
+from ostinato.refine.work import Work, job_budget
+
+WORDS = ("We", "can", "help", "you", "today", "obviously", "with", "it", "now", ".")
+
+JOB = """\
+input = "messages.jsonl"
+id = "id"
+model = "scribe"
+batch = 4
+
+[prompt]
+template = "{message}"
+
+[[rule]]
+name = "thanks"
+column = "message"
+pattern = "^thanks"
+reply = "You are welcome."
+
+[[check]]
+kind = "length"
+min = 3
+max = 6
+
+[[check]]
+kind = "excludes"
+name = "polite"
+texts = ["obviously"]
+
+[strategy]
+kind = "abort"
+rounds = 40
+"""
+
+
+class Scribe:
+    """Writes random words; a full stop ends a text."""
+
+    repeats = True
+
+    def __init__(self, capacity: int = 4) -> None:
+        self.capacity = capacity
+        self._lanes: dict[str, Lane] = {}
+        self._words: dict[str, list[str]] = {}
+
+    def start(self, lane: Lane, item: object) -> None:
+        assert isinstance(item, Mapping)
+        if item.get("message") == "broken":
+            raise ItemError("This item is broken.")
+        self._lanes[lane.key] = lane
+        self._words[lane.key] = [str(report["word"]) for report in lane.past]
+
+    def step(self) -> Mapping[str, Report]:
+        reports = {}
+        for key, said in self._words.items():
+            lane = self._lanes[key]
+            draw = uniform(lane.seed, key, lane.round, lane.tries, len(said))
+            word = WORDS[int(draw * len(WORDS))]
+            text = word if not said or word == "." else f" {word}"
+            said.append(word)
+            report = {"word": word, "text": text, "tokens": 1, "computed": 1, "logprob": -1.0}
+            reports[key] = {**report, "ended": "It wrote a full stop."} if word == "." else report
+        return reports
+
+    def rewind(self, lane: Lane, to: int) -> None:
+        self._lanes[lane.key] = lane
+        del self._words[lane.key][to:]
+
+    def output(self, key: str) -> Text:
+        text, starts = "", []
+        for word in self._words[key]:
+            starts.append(len(text))
+            text += word if not text or word == "." else f" {word}"
+        ended = text.endswith(".")
+        return Text(text, tuple(range(len(starts))), tuple(starts), (), ended)
+
+    def drop(self, key: str) -> None:
+        del self._lanes[key], self._words[key]
+
+
+def scribe_loop(work: Work, model: object = None) -> Loop:
+    """Return a job's loop with a scribe in the model's place."""
+    job = work.job
+
+    def judge(output: object, item: object) -> list[object]:
+        assert isinstance(item, Mapping)
+        return list(judge_all(job.checks, output, item))
+
+    lanes = Lanes(
+        Scribe(job.batch),
+        [(item.key, item.columns) for item in work.items],
+        each=Steps(job.max_new_tokens) | Possible(job.checks),
+        judge=judge,  # type: ignore[arg-type]
+        on_stop=job.strategy.on_stop(Words(lambda text: [0], -1, job.checks)),
+        seed=job.seed,
+        ready=lambda item: work.planner.ready(item),  # type: ignore[arg-type]
+    )
+    return Loop(
+        lanes,
+        until=job_budget(job) or Steps(1 << 40),
+        run=work.run,
+        keep=job.keep,
+    )
+
+
+def write_job(folder: Path, messages: list[str], text: str = JOB) -> Path:
+    """Write a job and its messages; return the job file."""
+    lines = [f'{{"id": "m{n}", "message": "{message}"}}\n' for n, message in enumerate(messages)]
+    (folder / "messages.jsonl").write_text("".join(lines), encoding="utf-8")
+    path = folder / "mail.toml"
+    path.write_text(text, encoding="utf-8")
+    return path

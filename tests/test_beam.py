@@ -1,0 +1,142 @@
+"""Beam search: what `transformers` finds, as a lane process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from test_decode import ITEMS
+from tiny import tiny_model
+
+from ostinato.decode import Beam, Prompt, plain_prompt
+from ostinato.errors import EditError, InputError, ItemError
+from ostinato.loop import Kind, Lane, Lanes, Loop, Steps, Text
+from ostinato.models import LanguageModel, Llama
+from ostinato.testing import check_lane_process
+
+
+def model_that_ends(bias: float) -> LanguageModel:
+    """Return a tiny model whose texts end sooner the more its end token leans to what it sees."""
+    model = tiny_model()
+    network = Llama(model.llama().config, seed=5)
+    for parameter in network.parameters():
+        parameter.data.mul_(4)
+    with torch.no_grad():
+        tokens = torch.arange(3, 60)[None]
+        mean = network(tokens)[0].mean(0)
+        network.model.embed_tokens.weight[2] += bias * mean / mean.norm()
+    return replace(model, network=network)
+
+
+def beam(places: int = 2, model: LanguageModel | None = None, **settings: Any) -> Beam:
+    model = model or model_that_ends(1.2)
+    settings.setdefault("limit", 12)
+    return Beam(model, plain_prompt(model.tokenizer.encode), places=places, **settings)
+
+
+def search(process: Beam, item: str) -> Text:
+    process.start(Lane("a"), item)
+    while "ended" not in process.step()["a"]:
+        pass
+    output = process.output("a")
+    assert isinstance(output, Text)
+    process.drop("a")
+    return output
+
+
+@pytest.fixture
+def theirs() -> Any:
+    transformers = pytest.importorskip("transformers")
+    values = tiny_model().llama().config.to_dict()
+    network = transformers.LlamaForCausalLM(transformers.LlamaConfig(**values))
+    weights = model_that_ends(1.2).llama().state_dict()
+    network.load_state_dict({**weights, "lm_head.weight": weights["model.embed_tokens.weight"]})
+    return network.eval()
+
+
+@pytest.mark.parametrize("beams", [2, 4])
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.0, -0.5])
+def test_it_finds_what_transformers_finds(theirs: Any, beams: int, length_penalty: float) -> None:
+    model, ended = model_that_ends(1.2), 0
+    process = beam(model=model, beams=beams, length_penalty=length_penalty)
+    for text in ITEMS.values():
+        prompt = model.tokenizer.encode(str(text))
+        expected = theirs.generate(
+            torch.tensor([prompt]),
+            num_beams=beams,
+            length_penalty=length_penalty,
+            max_new_tokens=12,
+            do_sample=False,
+            eos_token_id=2,
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        process.start(Lane("a"), text)
+        report: Any = {}
+        while "ended" not in report:
+            (report,) = process.step().values()
+        output = process.output("a")
+        assert isinstance(output, Text)
+        sequence = expected.sequences[0, len(prompt) :].tolist()
+        assert list(output.tokens) == sequence[: len(output.tokens)]
+        assert set(sequence[len(output.tokens) :]) <= {0}
+        assert report["score"] == pytest.approx(float(expected.sequences_scores[0]), abs=1e-4)
+        length = len(output.tokens) ** length_penalty
+        assert sum(output.logprobs) / length == pytest.approx(report["score"], abs=1e-4)
+        ended += output.ended
+        process.drop("a")
+    assert ended > 0  # some end by themselves
+
+
+def test_beam_search_conforms() -> None:
+    check_lane_process(lambda n: beam(n, beams=3), ITEMS, steps=9, edits={"forbid": [7, 9]})
+
+
+def test_it_finds_likelier_texts_than_greedy_steps_do() -> None:
+    model = model_that_ends(-1.0)
+
+    def total(beams: int) -> float:
+        process = beam(1, model, beams=beams, length_penalty=0.0, limit=10)
+        return sum(sum(search(process, str(item)).logprobs) for item in ITEMS.values())
+
+    assert total(8) > total(2) + 0.1
+
+
+def test_a_text_is_as_long_as_its_limit_or_the_context_allows() -> None:
+    model = model_that_ends(-1.0)
+    lanes = Lanes(beam(2, model, limit=5), ITEMS.items(), each=Steps(99))
+    rows: list[Any] = [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
+    process = beam(1, model, limit=5)
+    texts = [search(process, str(item)) for item in ITEMS.values()]
+    assert max(len(text.tokens) for text in texts) == 5
+    assert all(text.ended or len(text.tokens) == 5 for text in texts)
+    assert {row["stopped"]["kind"] for row in rows} == {Kind.ENDED.value}
+
+    def long(item: object, edits: Mapping[str, object]) -> Prompt:
+        return Prompt([5] * int(str(item)))
+
+    process = Beam(model, long, limit=9, places=1)
+    assert len(search(process, "252").tokens) == 4
+    with pytest.raises(ItemError, match="must have 1 to 255 tokens, got 256"):
+        process.start(Lane("b"), "256")
+
+
+def test_a_token_that_is_forbidden_is_in_no_beam_there() -> None:
+    process = beam(1, model_that_ends(-1.0))
+    process.start(Lane("a"), "The")
+    first = process.step()["a"]["put"]
+    process.rewind(Lane("a", tries=1, edits=((0, {"forbid": first}),)), 0)
+    assert not set(first) & set(process.step()["a"]["put"])  # type: ignore[call-overload]
+
+
+def test_wrong_settings_and_edits_are_refused() -> None:
+    with pytest.raises(InputError, match="beams must be 2 or more, got 1"):
+        beam(beams=1)
+    with pytest.raises(InputError, match="must be 1 token or more, got 0"):
+        beam(limit=0)
+    with pytest.raises(EditError, match="Unknown edit 'temperature' of a lane of Beam"):
+        beam().start(Lane("a", edits=((0, {"temperature": 1.0}),)), "The")

@@ -1,0 +1,133 @@
+"""Python functions as checks, and many checks run on one output."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+import torch
+
+from ostinato.checks import Function, Length, Retry, check, foresee_all, judge_all
+from ostinato.errors import InputError
+from ostinato.loop import Foresight, Item, Outlook, Place, Verdict
+
+
+@pytest.mark.parametrize(
+    ("result", "passed", "score"),
+    [
+        (True, True, 1.0),
+        (False, False, 0.0),
+        (0.5, True, 0.5),
+        (0.25, False, 0.25),
+        ((0.25, "why"), False, 0.25),
+        ((True, None), True, 1.0),
+        (torch.tensor(0.75), True, 0.75),
+        (torch.tensor(False), False, 0.0),
+        (Verdict("mine", True, 0.9), True, 0.9),
+    ],
+)
+def test_what_a_function_returns_becomes_a_verdict(
+    result: object, passed: bool, score: float
+) -> None:
+    verdict = Function(function=lambda text: result, name="f").judge("x", {})
+    assert (verdict.passed, verdict.score, verdict.error) == (passed, score, "")
+
+
+@pytest.mark.parametrize(
+    ("result", "sentence"),
+    [
+        (1.5, r"A score must be in \[0, 1\], got 1.5"),
+        (float("nan"), r"A score must be in \[0, 1\], got nan"),
+        (None, "got NoneType"),
+        ("yes", "got str"),
+        (torch.zeros(2, 3), r"got Tensor of shape \(2, 3\)"),
+        (Verdict("mine", True, 2.0), r"A score must be in \[0, 1\], got 2.0"),
+    ],
+)
+def test_what_is_no_verdict_is_an_error_of_the_check(result: object, sentence: str) -> None:
+    verdict = Function(function=lambda text: result, name="f").judge("x", {})
+    assert not verdict.passed
+    assert re.search(sentence, verdict.error)
+
+
+def test_retry_says_why() -> None:
+    @check(name="polite")
+    def polite(text: str, item: Item) -> bool:
+        if str(item["name"]) not in text:
+            raise Retry(f"Say {item['name']}.")
+        return True
+
+    assert polite.judge("Hello", {"name": "Ann"}) == Verdict("polite", False, 0.0, "Say Ann.")
+    assert polite.judge("Hello Ann", {"name": "Ann"}).passed
+
+
+def test_a_prefix_function_foresees() -> None:
+    def judged(results: object) -> Foresight:
+        function = Function(function=bool, prefix=lambda text: results, name="f")
+        return function.foresee("abc", {})
+
+    impossible = Foresight(Outlook.IMPOSSIBLE, "why", Place(0, 3))
+    assert judged((False, "why")) == judged("why") == impossible
+    assert judged((Outlook.IMPOSSIBLE, "why")) == impossible
+    assert judged(False).outlook is Outlook.IMPOSSIBLE
+    assert judged(True).outlook is judged(None).outlook is Outlook.POSSIBLE
+    assert judged(Outlook.CERTAIN).outlook is Outlook.CERTAIN
+
+
+def test_a_function_with_other_arguments_is_refused() -> None:
+    with pytest.raises(InputError, match=r"callable with \(text\) or \(text, item\)"):
+        Function(function=lambda: True)
+
+
+def test_a_check_that_raises_or_hangs_is_an_error_and_the_others_go_on() -> None:
+    def hang(text: str) -> bool:
+        time.sleep(5)
+        return True
+
+    checks = [
+        Function(function=lambda text: 1 / 0, name="raises"),
+        Function(function=hang),
+        Length(max=3),
+        Length(max=3, unit="tokens"),
+    ]
+    began = time.monotonic()
+    raised, hung, passed, unknown = judge_all(checks, "one two", {}, time_limit=0.05)
+    assert time.monotonic() - began < 2
+    assert raised.error == "The check raised ZeroDivisionError: division by zero"
+    assert hung.error == "The check must judge within 0.05 seconds, and did not."
+    assert passed.passed
+    assert unknown.error
+    assert not (raised.passed or hung.passed or unknown.passed)
+
+
+def test_an_output_that_is_no_text_is_an_error_of_a_check_of_texts() -> None:
+    [verdict] = judge_all([Length(max=3)], torch.zeros(2), {})
+    assert "must be a text, got Tensor" in verdict.error
+
+
+def test_the_first_impossible_check_is_foreseen() -> None:
+    raising = Function(function=bool, prefix=lambda text: 1 / 0, name="raises")
+    checks = [raising, Length(max=9), Length(max=1), Length(max=0)]
+    found = foresee_all(checks, "one two", {})
+    assert found is not None
+    assert found[0] is checks[2]
+    assert found[1].place == Place(4, 7)
+    assert foresee_all(checks[:2], "one two", {}) is None
+
+
+def test_a_check_that_hangs_when_it_looks_ahead_costs_its_time_limit_once() -> None:
+    asked = []
+
+    def hang(text: str) -> bool:
+        asked.append(text)
+        time.sleep(2)
+        return True
+
+    checks = [Function(function=bool, prefix=hang, name="slow"), Length(max=2)]
+    late: set[str] = set()
+    with pytest.warns(UserWarning, match="'slow' must look ahead within 0.05 seconds") as told:
+        for text in ("one", "one two", "one two three"):
+            found = foresee_all(checks, text, {}, 0.05, late)
+    assert asked == ["one"] and late == {"slow"} and len(told) == 1
+    assert found is not None and found[0] is checks[1]

@@ -1,0 +1,178 @@
+"""The check of what is known: which claims it sees, which sources hold them, how early it knows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ostinato.checks import Grounded
+from ostinato.errors import InputError
+from ostinato.loop import Item, Outlook, Place
+
+CHECK = Grounded()
+RECORD = {
+    "address": "377 Santana Row #1000",
+    "city": "San Jose",
+    "date": "2019-03-01",
+    "found": 10,
+    "has_outdoor_seating": "yes",
+    "phone_number": "408-247-8880",
+    "price": "$480",
+    "rating": "4.00",
+    "restaurant_name": "Sipan Peruvian Restaurant & Bar",
+    "time": "17:00",
+}
+ITEM: Item = {
+    "message": "A table for two at half past 11 in the morning, or at 6. I am with Ann O'Neil.",
+    "conversation": [{"role": "user", "content": "Somewhere on Elm St please, the 8th."}],
+    "record": RECORD,
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I found 10 restaurants.",
+        "The date is March 1st, 2019.",
+        "It is on the 1st of March.",
+        "It is on 1 March 2019, a Friday.",
+        "It is on Friday, March 1.",
+        "It is on 3/1/2019, or 2019-03-01.",
+        "The 8th, or March 8th?",
+        "It is open until 5 pm, 5:00 pm, or 17:00.",
+        "Come at 5 o'clock, or at five.",
+        "It is at 11:30, 11:30 am or half past eleven.",
+        "At 6:00 pm or at 6?",
+        "It is rated 4, 4.0 or 4.00.",
+        "It costs 480 dollars, $480 or $480.00.",
+        "Call 408-247-8880, (408) 247-8880, +1 408-247-8880, 408.247.8880 or 4082478880.",
+        "Find it at 377 Santana Row #1000, San Jose.",
+        "Shall I book Sipan Peruvian Restaurant & Bar for two people?",
+        "Sipan in San Jose is SIPAN's best.",
+        "Elm Street it is, Ms O'Neil, for 2.",
+        "1. Sipan\n2. The other one",
+        "Unfortunately, I have no more. Confirming: one table.",
+        "We are open 24/7, today and tomorrow.",
+        "I'm sorry, I can't. Don't worry! OK?",
+        "",
+    ],
+)
+def test_what_the_sources_hold_is_grounded_in_every_spelling(text: str) -> None:
+    verdict = CHECK.judge(text, ITEM)
+    assert verdict.passed, verdict.message
+    assert verdict.score == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "claim"),
+    [
+        ("I found 12 restaurants.", "12"),
+        ("I found three restaurants.", "three"),
+        ("I found twenty-two.", "twenty-two"),
+        ("It is on March 2nd.", "2"),
+        ("It is on 2 March.", "2"),
+        ("It is in April.", "April"),
+        ("It is on Monday.", "Monday"),
+        ("It is on the 9th.", "9"),
+        ("Come at 5 am.", "5"),
+        ("Come at 11:30 pm.", "11:30"),
+        ("Come at 11:45.", "11:45"),
+        ("Come at quarter past 11.", "11"),
+        ("There are 5 left.", "5"),
+        ("It costs $481.", "481"),
+        ("It is rated 4.5.", "4.5"),
+        ("Call 408-247-8881.", "408-247-8881"),
+        ("It is at 378 Santana Row.", "378"),
+        ("It is in San Francisco.", "Francisco"),
+        ("Palo Alto is near.", "Palo Alto"),
+        ("Ask for Bob Miller there.", "Bob Miller"),
+        ("Sipan Jose is good.", "Jose"),
+        ("Your flight is BA217.", "BA217"),
+        ("Your code is x9y.", "x9y"),
+    ],
+)
+def test_what_no_source_holds_is_named_with_its_place(text: str, claim: str) -> None:
+    verdict = CHECK.judge(text, ITEM)
+    assert not verdict.passed
+    assert verdict.place is not None
+    assert text[slice(*verdict.place)] == claim
+    assert verdict.message == (
+        f'Leave out "{claim}": it is not in the sources (message, conversation, record).'
+    )
+
+
+def test_the_score_is_the_share_of_grounded_claims() -> None:
+    verdict = CHECK.judge("It is in San Jose at 5 pm, and costs $9 or $7.", ITEM)
+    assert verdict.score == 0.5
+    assert '"9" and "7": they are not' in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("Call 41", 5),  # nothing known begins so
+        ("Call 408-248", 5),
+        ("It costs $481", 10),
+        ("It is in San Z", 13),
+        ("It is in Q", 9),
+        ("Come at 5 am ", 8),
+        ("Come at 9", 8),
+        ("Come half past 9", 15),
+        ("On March 3", 9),
+        ("There are 5 l", 10),
+        ("There are three ", 10),
+        ("Palo ", 0),
+        ("Your code is x", None),
+        ("Your code is x9", 13),
+        ("Call 408", None),
+        ("Call 408-", None),
+        ("It is in San", None),
+        ("It is in San J", None),
+        ("Come at 5 am", None),  # 5 amber lights?
+        ("Come at 1", None),
+        ("Come at 5", None),
+        ("There are three", None),
+        ("There are 5", None),  # 5:00
+        ("There are 5 ", None),  # 5 pm
+        ("On the 1", None),
+        ("1", None),
+        ("3", None),  # 3. in a list
+        ("Pal", None),  # Palpably, ...
+        ("It is on Fr", None),
+    ],
+)
+def test_a_claim_is_foreseen_as_soon_as_nothing_can_ground_it(text: str, start: int | None) -> None:
+    foresight = CHECK.foresee(text, ITEM)
+    if start is None:
+        assert foresight.outlook is Outlook.POSSIBLE
+    else:
+        assert foresight.outlook is Outlook.IMPOSSIBLE
+        assert foresight.place == Place(start, len(text.rstrip(" l").removesuffix(" am")))
+
+
+def test_sources_may_be_json_texts_pairs_and_named_columns() -> None:
+    record = json.dumps({"city": "Oslo", "price": 12.5})
+    assert CHECK.judge("Oslo, 12.50", {"record": record}).passed
+    turns = [["user", "Oslo at 7 pm"], ["assistant", "Sure", {"found": "3"}]]
+    assert CHECK.judge("We have 3 in Oslo at 19:00.", {"conversation": turns}).passed
+    named = Grounded(sources=("facts",), allow=("Acme Hotels",))
+    assert named.columns == ("facts",)
+    assert CHECK.columns == ()
+    assert named.judge("Thank you for choosing Acme Hotels.", {"facts": {}}).passed
+    with pytest.raises(InputError, match=r'must have "facts", got \'record\''):
+        named.judge("Hello", {"record": {}})
+    with pytest.raises(InputError, match=r'must have "message", "conversation" or "record"'):
+        CHECK.judge("Hello", {})
+
+
+def test_a_conversation_that_grew_is_read_again() -> None:
+    turns = ["Hello"]
+    item = {"conversation": turns}
+    assert not CHECK.judge("It is 7.", item).passed
+    turns.append("At 7?")
+    assert CHECK.judge("It is 7:00.", item).passed
+
+
+def test_yes_and_no_are_no_names_and_booleans_no_figures() -> None:
+    assert not CHECK.judge("There is 1 left.", {"record": {"open": True}}).passed

@@ -1,0 +1,109 @@
+"""What a check says as a language is what it judges: in it exactly where the text passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_checks_foresight import CHECKS, ITEM, JSON_PIECES, PIECES
+from tiny import tiny_model
+
+from ostinato.checks import BaseCheck, JsonSchema, Length
+from ostinato.decode import Constraint
+from ostinato.decode.constraint import matcher
+from ostinato.errors import InputError
+from ostinato.loop import Verdict
+from ostinato.refine.constrain import constraint_of
+
+SAID = {name: check for name, check in CHECKS.items() if constraint_of([check], ITEM).checks}
+
+
+def is_in(constraint: Constraint, text: str) -> bool:
+    tokenizer = tiny_model().tokenizer
+    at, tokens = matcher(constraint, tokenizer), tokenizer.encode(text)
+    return at.try_consume_tokens(tokens) == len(tokens) and bool(at.is_accepting())
+
+
+def test_most_kinds_can_be_said() -> None:
+    kinds = {check.kind for check in SAID.values()}
+    assert kinds == {
+        *("blocked", "choice", "contains", "ends_with", "excludes", "json_schema", "length"),
+        *("regex", "starts_with"),
+    }
+    assert "regex ahead" not in SAID and "sentences" not in SAID and "tokens" not in SAID
+
+
+# Characters that become several when they are folded, and edges beyond ASCII, are the checks'.
+PLAIN = [piece for piece in PIECES if piece not in ("ß", "İ", "Σ", "\u0301", "’", "。")]
+WIDER = {"excludes column"}  # one of its patterns looks ahead
+
+
+@pytest.mark.parametrize("name", [n for n in SAID if not isinstance(SAID[n], JsonSchema)])
+def test_a_text_is_in_the_language_where_it_passes(name: str) -> None:
+    check = SAID[name]
+    constraint = constraint_of([check], ITEM).constraint
+    assert constraint is not None
+
+    @settings(max_examples=25, deadline=None, database=None)
+    @given(st.lists(st.sampled_from(PLAIN), max_size=7).map("".join))
+    def holds(text: str) -> None:
+        passed, found = check.judge(text, ITEM).passed, is_in(constraint, text)
+        assert found == passed or (found and name in WIDER)
+
+    holds()
+
+
+@pytest.mark.parametrize("name", [n for n in SAID if isinstance(SAID[n], JsonSchema)])
+def test_a_text_in_the_language_of_a_schema_passes(name: str) -> None:
+    check = SAID[name]
+    constraint = constraint_of([check], ITEM).constraint
+    assert constraint is not None
+
+    @settings(max_examples=25, deadline=None, database=None)
+    @given(st.lists(st.sampled_from(JSON_PIECES), max_size=7).map("".join))
+    def holds(text: str) -> None:
+        assert not is_in(constraint, text) or check.judge(text, ITEM).passed
+
+    holds()
+
+
+def test_checks_together_are_one_language() -> None:
+    checks = [CHECKS[name] for name in ("words", "contains", "excludes", "grounded")]
+    found = constraint_of(checks, ITEM)
+    assert found.checks == ("length", "contains", "excludes")
+    assert found.constraint is not None
+    for text, right in [
+        ("It's so", True),
+        ("it's", False),  # two words
+        ("It's an ass", False),
+        ("see you at", False),
+        ("at 8 am then", True),
+        ("at 8 am then and", False),
+    ]:
+        assert is_in(found.constraint, text) == right, text
+
+
+def test_a_schema_goes_before_patterns() -> None:
+    found = constraint_of([Length(max=9), JsonSchema(schema={})], ITEM)
+    assert found.checks == ("json_schema",)
+    assert found.constraint is not None and found.constraint.kind == "json_schema"
+
+
+def test_what_llguidance_cannot_follow_is_left_to_the_check() -> None:
+    found = constraint_of([JsonSchema(schema={"not": {"type": "string"}}), Length(max=3)], ITEM)
+    assert found.checks == ("length",)
+    with pytest.raises(InputError):
+        Constraint.json_schema({"not": {"type": "string"}}).check()
+
+
+def test_a_check_without_a_language_says_none() -> None:
+    class Own(BaseCheck):
+        kind = "own"
+
+        def judge(self, output: object, item: Mapping[str, object]) -> Verdict:
+            raise NotImplementedError
+
+    assert Own().languages({}) == ()
+    assert constraint_of([Own()], {}).constraint is None

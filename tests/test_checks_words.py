@@ -1,0 +1,181 @@
+"""Checks of length and of words: what they say, and what they foresee."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ostinato.checks import Contains, Excludes, Length, Regex
+from ostinato.checks.patterns import Finder, finder
+from ostinato.errors import InputError
+from ostinato.loop import Outlook, Place, Text, Wanted
+
+
+def test_a_text_too_long_is_told_how_much_to_cut_and_where() -> None:
+    verdict = Length(max=2).judge("one two three four", {})
+    assert not verdict.passed
+    assert verdict.score == 0.5
+    assert verdict.message == "Cut 2 words: the text has 4, at most 2 are allowed."
+    assert verdict.place == Place(8, 18)
+
+
+def test_a_text_too_short_is_told_how_much_to_add() -> None:
+    verdict = Length(min=3).judge("one two", {})
+    assert verdict.message == "Add 1 word: the text has 2, at least 3 are wanted."
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        ("Hello", 1),
+        ("Hello. ", 1),
+        ("It is 4.00. Fine! Really?", 3),
+        ("We open at 9 a.m. on Friday. Come.", 2),
+        ("Ask for Dr. Smith.", 1),
+        ('He said "Yes." Then he left.', 2),
+        ("你好。再见！", 2),
+    ],
+)
+def test_sentences_are_counted_as_a_reader_would(text: str, count: int) -> None:
+    assert Length(min=count, max=count, unit="sentences").judge(text, {}).passed
+
+
+def test_tokens_are_counted_without_the_end_of_text_and_need_a_generated_text() -> None:
+    check = Length(max=1, unit="tokens")
+    assert check.judge(Text("hello", [5, 2], [0, 5], [-1, -1], ended=True), {}).passed
+    assert "ostinato.loop.Text" in check.judge("hello", {}).error
+
+
+def test_length_is_foreseen_impossible_at_the_surplus_word_and_certain_without_a_maximum() -> None:
+    foresight = Length(max=2).foresee("one two thr", {})
+    assert foresight.outlook is Outlook.IMPOSSIBLE
+    assert foresight.place == Place(8, 11)
+    assert Length(max=2).foresee("one tw", {}).outlook is Outlook.POSSIBLE
+    assert Length(min=2).foresee("one tw", {}).outlook is Outlook.CERTAIN
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"min": 3, "max": 2}, r"'min' of the check 'length' must be at most max \(2\), got 3"),
+        ({}, "must be given, or 'max', got None"),
+        ({"max": -1}, "must be 0 or more, got -1"),
+        ({"max": 1, "unit": "lines"}, "must be one of words, characters, sentences, tokens"),
+    ],
+)
+def test_lengths_that_make_no_sense_are_refused(
+    parameters: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Length(**parameters)  # type: ignore[arg-type]
+
+
+def test_a_missing_text_is_named_and_wanted() -> None:
+    check = Contains(column="asked")
+    item = {"asked": ["8 am", "8:00 am"]}
+    verdict = check.judge("We open at 8 amber.", item)
+    assert verdict.message == 'Say "8 am" or "8:00 am": it is missing.'
+    assert check.wants("We open", item) == Wanted(("8 am", "8:00 am"))
+    assert check.judge("We open at 8  AM.", item).passed
+    assert check.wants("We open at 8 AM.", item) is None
+
+
+def test_all_the_texts_are_needed_in_mode_all() -> None:
+    check = Contains(texts=("name", "city"), patterns=(r"\d+",), mode="all")
+    verdict = check.judge("Your name?", {})
+    assert verdict.score == pytest.approx(1 / 3)
+    assert verdict.message == (
+        'Say "city": it is missing. Say something that matches \\d+: it is missing.'
+    )
+    assert check.judge("Name 1, city 2", {}).passed
+    assert check.wants("Your name", {}) == Wanted(("city",))
+    assert check.wants("name, city", {}) is None
+
+
+def test_a_wanted_word_is_certain_only_when_nothing_can_extend_it() -> None:
+    check = Contains(texts=("8 am",))
+    assert check.foresee("at 8 am", {}).outlook is Outlook.POSSIBLE
+    assert check.foresee("at 8 am.", {}).outlook is Outlook.CERTAIN
+    assert Contains(patterns=(r"8 am\b",)).foresee("8 am.", {}).outlook is Outlook.CERTAIN
+    assert Contains(patterns=(r"8 am$",)).foresee("8 am", {}).outlook is Outlook.POSSIBLE
+
+
+def test_an_item_that_asks_for_nothing_passes() -> None:
+    check = Contains(column="asked")
+    nothing: object
+    for nothing in (None, "", []):
+        assert check.judge("Hello", {"asked": nothing}).passed
+        assert check.foresee("Hel", {"asked": nothing}).outlook is Outlook.CERTAIN
+
+
+def test_a_column_is_needed_by_name_and_must_hold_texts() -> None:
+    check = Contains(column="asked")
+    assert check.columns == ("asked",)
+    with pytest.raises(InputError, match="column 'asked' of the check 'contains' must be in every"):
+        check.judge("Hello", {"message": "x"})
+    with pytest.raises(InputError, match="must hold a text or a list of texts"):
+        check.judge("Hello", {"asked": {"a": 1}})
+
+
+def test_a_forbidden_word_is_foreseen_once_the_word_has_ended() -> None:
+    check = Excludes(texts=("ass",))
+    assert check.foresee("You ass", {}).outlook is Outlook.POSSIBLE
+    foresight = check.foresee("You ass!", {})
+    assert foresight.outlook is Outlook.IMPOSSIBLE
+    assert foresight.place == Place(4, 7)
+    assert check.judge("We assist.", {}).passed
+    verdict = check.judge("You Ass", {})
+    assert verdict.message == 'Leave out "Ass": it is not allowed.'
+    assert verdict.place == Place(4, 7)
+
+
+def test_a_forbidden_part_of_a_word_is_foreseen_at_once() -> None:
+    check = Excludes(texts=("ass",), whole=False)
+    assert check.foresee("You ass", {}).place == Place(4, 7)
+    assert Excludes(patterns=(r"\d{3}",)).foresee("at 123", {}).outlook is Outlook.IMPOSSIBLE
+
+
+def test_patterns_that_do_not_compile_are_refused() -> None:
+    with pytest.raises(InputError, match=r"pattern of the check 'contains' must be a regular"):
+        Contains(patterns=("(",))
+    with pytest.raises(InputError, match=r"must be a regular expression, got '\['"):
+        Regex(pattern="[")
+    with pytest.raises(InputError, match="must be texts that are not empty"):
+        Excludes(texts=("",))
+
+
+def test_a_whole_pattern_is_foreseen_where_the_text_leaves_it() -> None:
+    check = Regex(pattern=r"Order \d{4} is (ready|late)\.")
+    assert check.foresee("Order 12", {}).outlook is Outlook.POSSIBLE
+    foresight = check.foresee("Order 12x", {})
+    assert foresight.outlook is Outlook.IMPOSSIBLE
+    assert foresight.place == Place(8, 9)
+    assert check.judge("Order 1234 is late.", {}).passed
+    assert check.judge("Order 1234 is", {}).place is None
+
+
+def test_a_catastrophic_pattern_is_an_error_and_no_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ostinato.checks.whole.JUDGE_SECONDS", 0.05)
+    check = Regex(pattern=r"(?:a|a|aa)+\d\b")
+    assert "must match within" in check.judge("a" * 60 + "!", {}).error
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            ["ass", "ASS", "ist", "'", "it'S", "hel", "", "Lo", ".", "é", "K", "ß", "\n"]
+        ),
+        max_size=8,
+    )
+)
+def test_a_closed_match_is_found_alike_in_ascii_and_other_texts(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    found = finder(("ass", "it's", "hel*lo", "k"), wild=True)
+    slow = Finder(found.standing, found.closing)
+    assert found.quick is not None
+    assert found.find_closed(text) == slow.find_closed(text)

@@ -1,0 +1,62 @@
+"""`ostinato generate --lookup, --draft, --beams`: the same text sooner, and the likeliest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from tiny import save_tiny
+
+from ostinato.cli.generate import generate
+from ostinato.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    save_tiny(tmp_path / "tiny")
+    return tmp_path
+
+
+def call(*words: str) -> Result:
+    asked = ["Your table", "--model", "tiny", "--max-new-tokens", "10", *words]
+    result = CliRunner().invoke(generate, asked)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def told(*words: str) -> Any:
+    return json.loads(call(*words, "--json").stdout)
+
+
+def test_guesses_change_nothing_of_what_is_told() -> None:
+    plain = told()
+    assert told("--lookup", "4") == plain
+    assert told("--draft", "tiny") == plain
+    assert told("--temperature", "0", "--lookup", "2") == told("--temperature", "0")
+
+
+def test_a_run_goes_on_with_and_without_guesses() -> None:
+    first = call("--run", "a", "--lookup", "3")
+    again = call("--run", "a")
+    assert again.stdout == first.stdout and "is finished" in again.stderr
+
+
+def test_beams_print_the_best_text_and_with_show_each_step() -> None:
+    printed = call("--beams", "3", "--plain")
+    assert printed.stdout.strip() and "[10 tokens." in printed.stderr
+    shown = call("--beams", "3", "--plain", "--show").stdout.splitlines()
+    assert len(shown) == 10 and repr(printed.stdout) in shown[-1]
+    assert told("--beams", "3", "--plain", "--seed", "9")["text"] == printed.stdout
+    with pytest.raises(InputError, match="got another length_penalty"):
+        call("--run", "b", "--beams", "3")
+        call("--run", "b", "--beams", "3", "--length-penalty", "0")
+
+
+def test_only_one_of_them_is_taken() -> None:
+    with pytest.raises(InputError, match="--lookup, --draft and --beams must be given alone"):
+        call("--lookup", "2", "--beams", "2")

@@ -1,0 +1,285 @@
+"""`ostinato refine`, `check` and `why` from the command line, with a scribe in place of a model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from refine_scribe import JOB, scribe_loop, write_job
+
+from ostinato.cli.check import check
+from ostinato.cli.refine import refine
+from ostinato.cli.signals import ends_by_signal
+from ostinato.cli.watch import Watched
+from ostinato.cli.why import why
+from ostinato.errors import InputError
+from ostinato.loop import GoBack, LaneStep, Loop, StartOver, Step, Stopped
+from ostinato.loop.journal import Journal
+from ostinato.loop.stops import Kind
+from ostinato.refine.work import Work
+
+MESSAGES = ["Hello", "Thanks a lot", "Where are you?", "A refund", "Are you open?", "Call me"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Work, "loop", scribe_loop)
+    yield tmp_path
+
+
+def run(*arguments: str) -> Result:
+    """Run `ostinato refine`; errors of ours are raised as they are."""
+    result = CliRunner().invoke(refine, list(arguments))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def lines(path: str = "mail.replies.jsonl") -> list[dict[str, object]]:
+    return [json.loads(line) for line in Path(path).read_text("utf-8").splitlines()]
+
+
+def test_a_job_writes_output_and_report_and_says_it_is_finished(folder: Path) -> None:
+    write_job(folder, MESSAGES)
+    result = run("mail.toml")
+    assert result.exit_code == 0, result.output
+    assert "6 of 6 accepted" in result.output
+    assert [line["id"] for line in lines()] == [f"m{n}" for n in range(6)]
+    assert [line["source"] for line in lines()].count("rule") == 1
+    assert "<title>mail: 6 of 6 accepted</title>" in Path("mail.replies.report.html").read_text()
+    again = run("mail.toml")
+    assert again.exit_code == 0 and "The job is finished" in again.output
+    with Journal() as journal:
+        assert [found.name for found in journal.runs()] == ["mail"]
+
+
+def test_fresh_begins_another_run_and_gives_the_same_replies(folder: Path) -> None:
+    write_job(folder, MESSAGES)
+    run("mail.toml")
+    before = Path("mail.replies.jsonl").read_bytes()
+    run("mail.toml", "--fresh")
+    assert Path("mail.replies.jsonl").read_bytes() == before
+    with Journal() as journal:
+        assert [found.name for found in journal.runs()] == ["mail-2", "mail"]
+
+
+def test_a_changed_job_is_told_and_update_writes_only_what_it_touches(folder: Path) -> None:
+    write_job(folder, MESSAGES)
+    run("mail.toml")
+    before = {line["id"]: line for line in lines()}
+    write_job(folder, ["Hi there", *MESSAGES[1:], "One more"])
+    with pytest.raises(InputError) as caught:
+        run("mail.toml")
+    assert "1 item (m0) changed in the input" in str(caught.value)
+    assert "1 item (m6) new in the input" in str(caught.value)
+    assert "2 of 7 items would be written again" in str(caught.value)
+    result = run("mail.toml", "--update", "--json")
+    assert json.loads(result.stdout)["accepted"] == 7
+    after = {line["id"]: line for line in lines()}
+    assert {key: after[key] for key in before if key != "m0"} == {
+        key: before[key] for key in before if key != "m0"
+    }
+    with Journal() as journal:
+        carried = [key for key, row in journal.get("mail-2").results() if row.get("carried")]
+    assert sorted(carried) == ["m1", "m2", "m3", "m4", "m5"]
+    run("mail.toml", "--fresh")
+    assert {line["id"]: line for line in lines()} == after
+
+
+def test_an_output_of_another_job_is_not_overwritten(folder: Path) -> None:
+    write_job(folder, MESSAGES)
+    run("mail.toml")
+    (folder / "other.toml").write_text('output = "mail.replies.jsonl"\n' + JOB, encoding="utf-8")
+    with pytest.raises(InputError, match=r"must belong to this job.*mail\.toml"):
+        run("other.toml")
+    Path("mine.jsonl").write_text("{}\n", encoding="utf-8")
+    with pytest.raises(InputError, match="which no job of this journal wrote"):
+        run("mail.toml", "--output", "mine.jsonl")
+    assert Path("mine.jsonl").read_text("utf-8") == "{}\n"
+
+
+def test_items_that_cannot_pass_or_be_worked_on_make_exit_code_1(folder: Path) -> None:
+    write_job(folder, ["Hello", "broken"], JOB.replace("rounds = 40", "rounds = 1"))
+    result = run("mail.toml", "--json")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 1 and told["errors"] == 1 and told["exit"] == 1
+    assert lines()[1]["outcome"] == "error"
+
+
+def test_a_job_that_is_out_of_budget_exits_with_3_and_goes_on_when_it_is_raised(
+    folder: Path,
+) -> None:
+    budget = "\n[budget]\njob_tokens = 30\n"
+    write_job(folder, MESSAGES * 4, JOB.replace('id = "id"', 'id = "id"') + budget)
+    result = run("mail.toml")
+    assert result.exit_code == 3 and "The job's budget ended" in result.output
+    done = len(lines())
+    assert done < 24
+    assert run("mail.toml").exit_code == 3 and len(lines()) == done
+    write_job(folder, MESSAGES * 4, JOB)
+    assert run("mail.toml").exit_code == 0 and len(lines()) == 24
+    other = Path("elsewhere.jsonl")
+    run("mail.toml", "--output", str(other))
+    assert lines(str(other)) == lines()
+
+
+def test_limit_takes_the_first_items_as_a_run_of_its_own(folder: Path) -> None:
+    write_job(folder, MESSAGES)
+    run("mail.toml", "--limit", "2")
+    assert [line["id"] for line in lines()] == ["m0", "m1"]
+    two = lines()
+    run("mail.toml")
+    assert lines()[:2] == two and len(lines()) == 6
+
+
+def test_dry_run_shows_prompts_rules_and_checks_and_writes_nothing(folder: Path) -> None:
+    write_job(folder, MESSAGES)
+    told = run("mail.toml", "--dry-run").output
+    assert "6 items from messages.jsonl; 1 answered by rules" in told
+    assert "m1 is answered by the rule 'thanks':\n  You are welcome." in told
+    assert "user: Hello" in told and 'polite (excludes): texts = ["obviously"]' in told
+    assert not Path(".ostinato").exists()
+    value = json.loads(run("mail.toml", "--dry-run", "--json").output)
+    assert value["by_rule"] == 1 and value["first"][0]["id"] == "m0"
+
+
+def test_dry_run_tells_of_a_canned_reply_that_would_not_pass(folder: Path) -> None:
+    write_job(folder, MESSAGES, JOB.replace('reply = "You are welcome."', 'reply = "Bye."'))
+    told = run("mail.toml", "--dry-run").output
+    assert "! not passed, length: Add 2 words" in told
+
+
+def test_new_writes_a_job_once(folder: Path) -> None:
+    assert run("--new", "fresh.toml").exit_code == 0
+    assert "ostinato refine fresh.toml" in Path("fresh.toml").read_text("utf-8")
+    with pytest.raises(InputError, match="must be a new file"):
+        run("--new", "fresh.toml")
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ostinato.cli.progress.PLAIN_EVERY", 0.0)
+    write_job(folder, MESSAGES)
+    told = run("mail.toml").stderr
+    assert "Loading the model…" in told and "6 of 6 done" in told and "\x1b" not in told
+    assert run("mail.toml", "--fresh", "--quiet").output == ""
+
+
+def test_watch_writes_what_is_taken_back_in_brackets(folder: Path) -> None:
+    write_job(folder, MESSAGES)
+    told = run("mail.toml", "--watch").stderr
+    assert "m0: " in told and "[-" in told and "again: " in told
+
+
+def test_a_watched_text_keeps_what_was_struck_in_its_place() -> None:
+    watched = Watched()
+
+    def step(position: int, text: str, answer: object = None) -> Step:
+        lane = LaneStep(position, {"text": text}, Stopped(Kind.PASSED, "Done."), answer)
+        return Step(position, position, {"lanes": {"a": lane}})
+
+    watched.take(step(1, "We"))
+    watched.take(step(2, " obviously", GoBack(1)))
+    watched.take(step(2, " can"))
+    assert watched.drawn().plain == "a  We obviously can"
+    assert [span.style for span in watched.drawn().spans][1:] == ["strike red"]
+    watched.take(step(3, " not", StartOver()))
+    assert watched.pieces == []
+
+
+def test_a_kept_signal_pauses_and_a_second_one_ends_at_once() -> None:
+    class Fake:
+        reasons: list[str] = []  # noqa: RUF012
+
+        def pause(self, reason: str = "") -> None:
+            self.reasons.append(reason)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), ends_by_signal(Fake()):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert Fake.reasons == ["It was interrupted (SIGTERM)."]
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_interrupted_job_exits_with_130_and_the_same_command_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_job(folder, MESSAGES)
+    run("mail.toml", "--output", "whole.jsonl")
+    shown = "ostinato.cli.progress.Plain.step"
+    calls = []
+
+    def step(self: object, step: Step) -> None:
+        calls.append(step.tick)
+        if step.tick == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shown, step)
+        result = run("mail.toml")
+    assert result.exit_code == 130 and "To go on: ostinato refine mail.toml" in result.output
+    assert max(calls) == 9
+    assert run("mail.toml").exit_code == 0
+    assert lines() == lines("whole.jsonl")
+
+
+def test_a_run_that_was_stopped_for_good_stays_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_job(folder, MESSAGES)
+
+    def loop(work: Work) -> Loop:
+        made = scribe_loop(work)
+        made.stop("Enough.")
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "loop", loop)
+        assert run("mail.toml").exit_code == 130
+    again = run("mail.toml")
+    assert again.exit_code == 130 and "was stopped for good" in again.output
+    assert run("mail.toml", "--fresh").exit_code == 0
+
+
+def test_why_tells_an_item_and_a_job(folder: Path) -> None:
+    write_job(folder, MESSAGES)
+    run("mail.toml")
+    told = CliRunner().invoke(why, ["mail", "m0"]).output
+    assert told.startswith("m0: ") and "round 1" in told and "tokens computed" in told
+    value = json.loads(CliRunner().invoke(why, ["mail", "--json"]).output)
+    assert [one["check"] for one in value["checks"]] == ["length", "polite"]
+    assert value["items"] == 6
+    assert "polite: " in CliRunner().invoke(why, ["mail"]).output
+    error = CliRunner().invoke(why, ["mail", "m00"]).exception
+    assert isinstance(error, InputError) and "Did you mean 'm0'?" in str(error)
+
+
+def test_check_judges_texts_from_elsewhere(folder: Path) -> None:
+    write_job(folder, MESSAGES)
+    (folder / "texts.jsonl").write_text(
+        '{"id": "m0", "reply": "We can help you."}\n{"id": "m1", "reply": "Obviously not today."}\n'
+    )
+    result = CliRunner().invoke(check, ["mail.toml", "texts.jsonl"])
+    assert result.exit_code == 1 and "1 of 2 passed all 2 checks." in result.output
+    assert '    polite: Leave out "Obviously"' in result.output
+    (folder / "texts.txt").write_text("We can help you.\n\nWe can help.\n")
+    result = CliRunner().invoke(check, ["mail.toml", "texts.txt", "--json"])
+    assert result.exit_code == 0 and len(result.output.splitlines()) == 2
+
+
+def test_check_finds_columns_in_the_jobs_input(folder: Path) -> None:
+    text = JOB + '\n[[check]]\nkind = "contains"\nname = "echo"\ncolumn = "message"\n'
+    write_job(folder, ["Hello", "Bye"], text)
+    (folder / "texts.jsonl").write_text('{"id": "m1", "reply": "Bye to you all."}\n')
+    assert CliRunner().invoke(check, ["mail.toml", "texts.jsonl"]).exit_code == 0
+    (folder / "texts.jsonl").write_text('{"id": "m9", "reply": "Bye to you all."}\n')
+    error = CliRunner().invoke(check, ["mail.toml", "texts.jsonl"]).exception
+    assert isinstance(error, InputError) and "need the column 'message'" in str(error)

@@ -1,0 +1,302 @@
+"""`ostinato runs`: what a journal holds is shown, and its runs go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from toys import Walk
+from walks import begin
+
+from ostinato.cli.main import cli
+from ostinato.errors import EditError, InputError, OstinatoError, RunError, RunLocked
+from ostinato.loop import Loop, Steps
+from ostinato.loop.journal import Journal
+from ostinato.loop.run import Run
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+JOURNAL = Path(".ostinato/journal.db")
+
+
+def run_of(name: str) -> Run:
+    return Journal(JOURNAL).get(name)
+
+
+def call(*words: str, **more: Any) -> Result:
+    return CliRunner().invoke(cli, ["runs", *words], **more)
+
+
+def told(*words: str) -> str:
+    result = call(*words)
+    assert result.exit_code == 0, result.exception
+    return result.output
+
+
+def refused(kind: type[OstinatoError], *words: str) -> str:
+    error = call(*words).exception
+    assert type(error) is kind, error
+    return str(error)
+
+
+def child(*words: str) -> subprocess.Popen[str]:
+    """Start `walks.py`, or the command with these words, in a process of its own."""
+    path = os.pathsep.join([str(TESTS), *(entry for entry in sys.path if entry)])
+    start = ["-m", "walks"] if words[0].endswith(".db") else ["-c", COMMAND]
+    return subprocess.Popen(
+        [sys.executable, *start, *words],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+COMMAND = "from ostinato.cli.main import main; main()"
+
+
+@pytest.fixture
+def walking() -> Iterator[subprocess.Popen[str]]:
+    """A process that drives the run `far`, of 100,000 steps."""
+    driver = child(str(JOURNAL.absolute()), "far", "100000", "0.002")
+    deadline = time.monotonic() + 60
+    while not (JOURNAL.exists() and _goes("far")):
+        assert time.monotonic() < deadline and driver.poll() is None
+        time.sleep(0.02)
+    yield driver
+    driver.kill()
+    driver.communicate()
+
+
+def _goes(name: str) -> bool:
+    run = Journal(JOURNAL).find(name)
+    return run is not None and run.status == "running" and run.tick > 0
+
+
+def test_runs_are_listed_newest_first_with_why_they_stopped() -> None:
+    assert told() == "No runs yet in .ostinato/journal.db.\n"
+    assert not JOURNAL.exists()
+    begin(JOURNAL, "a", 7).run()
+    begin(JOURNAL, "b", 9).close()
+    lines = told().splitlines()
+    assert lines[0].startswith("b  SlowWalk  paused  tick 0")
+    assert lines[1].startswith("a  SlowWalk  stopped  tick 7")
+    assert lines[2] == "  It has taken 7 steps, the limit."
+    rows = json.loads(told("--json"))["runs"]
+    assert [(row["name"], row["status"]) for row in rows] == [("b", "paused"), ("a", "stopped")]
+    assert rows[1]["stopped"]["kind"] == "budget"
+
+
+def test_a_run_is_shown_with_checkpoints_last_steps_and_the_way_on() -> None:
+    begin(JOURNAL, "a", 12).run()
+    text = told("show", "a")
+    assert "a: SlowWalk, stopped, tick 12, position 12" in text
+    assert "It has taken 12 steps, the limit. (budget)" in text
+    assert "checkpoint  tick 10, " in text and 'step 12  {"place":' in text
+    assert 'goes on by  ostinato runs resume a --trust --until "…"' in text
+    value = json.loads(told("show", "a", "--json"))
+    assert value["until"] == "Steps(12)" and value["results"] == 0
+    assert [row["tick"] for row in value["checkpoints"]] == [5, 10, 12]
+    assert [step["tick"] for step in value["last_steps"]] == [8, 9, 10, 11, 12]
+
+
+def test_a_journal_or_a_run_that_is_not_there_is_named() -> None:
+    assert "There is no journal other.db." in refused(RunError, "--journal", "other.db")
+    assert not Path("other.db").exists()
+    begin(JOURNAL, "a", 1).run()
+    assert "Runs are: a." in refused(RunError, "show", "b")
+    assert json.loads(told("show", "a", "--json", "--journal", str(JOURNAL)))["tick"] == 1
+
+
+def test_deleting_asks_first(folder: Path) -> None:
+    begin(JOURNAL, "a", 3).run()
+    run = run_of("a")
+    assert "Nothing was deleted." in call("delete", "a", input="n\n").output
+    assert run.folder.exists()
+    assert "Deleted a." in call("delete", "a", input="y\n").output
+    assert not run.folder.exists() and told() == "No runs yet in .ostinato/journal.db.\n"
+    begin(JOURNAL, "a", 3).run()
+    assert told("delete", "a", "--yes") == "Deleted a.\n"
+
+
+def test_a_second_driver_is_refused_and_a_driven_run_is_not_deleted(
+    walking: subprocess.Popen[str],
+) -> None:
+    assert f"is driven by the process {walking.pid}" in refused(
+        RunLocked, "resume", "far", "--trust"
+    )
+    assert "ostinato runs pause far" in refused(RunLocked, "delete", "far", "--yes")
+    assert "ostinato runs pause far" in refused(RunLocked, "delete", "far")
+    second = child(str(JOURNAL.absolute()), "far", "100000", "0.002")
+    assert f"is driven by the process {walking.pid}" in second.communicate()[0]
+    assert second.returncode == 1
+
+
+def test_a_run_is_paused_from_outside_and_goes_on(walking: subprocess.Popen[str]) -> None:
+    assert told("pause", "far") == "Asked far to pause: it ends at its next step.\n"
+    walking.communicate(timeout=30)
+    run = run_of("far")
+    at = run.tick
+    assert run.status == "paused" and 0 < at < 100_000
+    assert run.checkpoints()[-1].tick == at
+    assert "far is paused" in refused(RunError, "pause", "far").replace("'", "")
+    text = told("resume", "far", "--trust", "--until", f"Steps({at + 3})")
+    assert f"far goes on at tick {at}, until Steps({at + 3})." in text
+    assert f"It has taken {at + 3} steps, the limit. (budget, tick {at + 3})" in text
+
+
+def test_a_run_stopped_from_outside_stays_stopped(walking: subprocess.Popen[str]) -> None:
+    told("stop", "far")
+    walking.communicate(timeout=30)
+    assert run_of("far").status == "stopped"
+    assert "It was asked to stop from outside." in refused(RunError, "resume", "far", "--trust")
+
+
+def test_ctrl_c_pauses_a_resumed_run_with_130_and_the_command_goes_on() -> None:
+    with begin(JOURNAL, "a", 100_000, 0.002) as loop:
+        next(iter(loop))
+    driver = child("runs", "resume", "a", "--trust")
+    while not _goes("a"):
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGINT)
+    output = driver.communicate(timeout=30)[0]
+    assert driver.returncode == 130, output
+    assert "It was interrupted (SIGINT)." in output
+    assert "To go on: ostinato runs resume a --trust" in output
+    assert run_of("a").status == "paused"
+
+
+def test_a_run_that_has_stopped_wants_another_condition() -> None:
+    begin(JOURNAL, "a", 6).run()
+    sentence = refused(RunError, "resume", "a", "--trust")
+    assert "has stopped at tick 6: It has taken 6 steps, the limit." in sentence
+    assert 'ostinato runs resume a --trust --until "Steps(12)"' in sentence
+    assert "has stopped at tick 6" in refused(
+        RunError, "resume", "a", "--trust", "--until", "Steps(6)"
+    )
+    assert "Unknown condition 'Step'" in refused(
+        InputError, "resume", "a", "--trust", "--until", "Step(9)"
+    )
+    told("resume", "a", "--trust", "--until", "Steps(9)")
+    assert (run_of("a").tick, run_of("a").until) == (9, "Steps(9)")
+    calm = Loop(Walk(), until=Steps(9))
+    places = [step.report["place"] for step in calm]
+    assert [step.report["place"] for step in run_of("a").steps()] == places
+
+
+def test_a_condition_that_was_given_later_stays_in_force() -> None:
+    begin(JOURNAL, "a", 6).run()
+    told("resume", "a", "--trust", "--until", "Steps(20)")
+    told("branch", "a", "--at", "20", "--as", "b")
+    with begin(JOURNAL, "a", 30) as loop:
+        next(iter(loop))
+    assert run_of("a").until == "Steps(30)"
+    assert "until Steps(30)" in told("resume", "a", "--trust")
+    assert "until Steps(20)" in told("resume", "b", "--trust")
+
+
+def test_a_branch_goes_on_with_something_changed() -> None:
+    begin(JOURNAL, "a", 12).run()
+    text = told("branch", "a", "--at", "10", "--as", "b", "--set", "rate=2.0")
+    assert 'Made b: a from tick 10 on with {"rate":2.0}.' in text
+    assert "It goes on by: ostinato runs resume b --trust" in text
+    assert "branch of   a, tick 10" in told("show", "b")
+    assert "(budget, tick 12)" in told("resume", "b", "--trust")
+    process = Walk()
+    for step in Loop(process, until=Steps(12)):
+        process.rate = 2.0 if step.tick >= 10 else 1.0
+    (*_, last) = run_of("b").steps()
+    assert last.report["place"] == process.place != run_of("a").load()[1]["process"]["place"]  # type: ignore[index]
+
+
+def test_a_branch_with_an_edit_that_the_process_does_not_know_is_refused() -> None:
+    begin(JOURNAL, "a", 5).run()
+    assert "--set must be NAME=VALUE" in refused(
+        InputError, "branch", "a", "--as", "b", "--set", "x"
+    )
+    assert "Checkpoints are at: 5." in refused(RunError, "branch", "a", "--at", "4", "--as", "b")
+    told("branch", "a", "--as", "b", "--set", "colour=red")
+    assert "Unknown edit 'colour'" in refused(EditError, "resume", "b", "--trust")
+    assert not run_of("b").driven
+
+
+def test_a_run_of_a_callable_condition_goes_on_by_its_factory() -> None:
+    spec = {"factory": "walks:walk_far", "args": [0.8]}
+    Journal(JOURNAL).create("a", kind="Walk", spec=spec)  # type: ignore[arg-type]
+    assert "is_far said so." in told("resume", "a", "--trust")
+    assert "is_far said so." in refused(RunError, "resume", "a", "--trust")
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ({}, "can be resumed only from Python: it does not tell how its process is made"),
+        ({"factory": "walks"}, "must be 'package.module:function', got 'walks'"),
+        ({"factory": "walks:run"}, "The factory walks:run of the run 'a' cannot be imported"),
+        ({"factory": "nowhere:run"}, "cannot be imported: No module named 'nowhere'"),
+        ({"factory": "walks:no_tuple"}, r"must return (process, until, on_stop), got <toys.Walk"),
+        ({"factory": "walks:walk", "args": 3}, "must be a mapping or a list, got 3"),
+    ],
+    ids=str,
+)
+def test_a_run_that_cannot_be_made_again_says_so(spec: dict[str, Any], sentence: str) -> None:
+    Journal(JOURNAL).create("a", kind="Walk", spec=spec)
+    assert sentence in refused(RunError, "resume", "a", "--trust")
+    assert not run_of("a").driven
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "command"),
+    [
+        ("refine", {"job": "mail.toml", "limit": 3}, "ostinato refine mail.toml --limit 3"),
+        ("refine", {"job": "mail.toml", "limit": None}, "ostinato refine mail.toml"),
+        ("train", {"out": "small"}, "ostinato train text … --out small"),
+    ],
+    ids=str,
+)
+def test_the_run_of_a_command_names_it(kind: str, spec: dict[str, Any], command: str) -> None:
+    Journal(JOURNAL).create("a", kind=kind, spec=spec)
+    assert refused(RunError, "resume", "a", "--trust").endswith(command)
+    assert command in told("show", "a")
+
+
+def test_the_module_of_a_factory_is_found_in_the_working_folder(folder: Path) -> None:
+    (folder / "of_mine.py").write_text("from walks import walk\n")
+    spec = {"factory": "of_mine:walk", "args": {"steps": 3}}
+    Journal(JOURNAL).create("a", kind="Walk", spec=spec)  # type: ignore[arg-type]
+    value = json.loads(told("resume", "a", "--trust", "--json").splitlines()[-1])
+    assert (value["tick"], value["began"], value["why"]["kind"]) == (3, 0, "budget")
+
+
+def test_the_commands_need_no_torch() -> None:
+    code = "import sys, ostinato.cli.runs; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_journal_names_is_neither_imported_nor_called_without_trust(folder: Path) -> None:
+    text = "import pathlib\n\npathlib.Path('touched').touch()\n"
+    (folder / "touching.py").write_text(text, encoding="utf-8")
+    Loop(Walk(), until=Steps(3), run="a", spec={"factory": "touching:make"}).close()
+    sentence = refused(RunError, "resume", "a")
+    assert "made by the function 'touching:make'" in sentence
+    assert sentence.endswith("ostinato runs resume a --trust")
+    assert not (folder / "touched").exists() and "" not in sys.path
+    assert "cannot be imported" in refused(RunError, "resume", "a", "--trust")
+    assert (folder / "touched").exists()

@@ -1,0 +1,151 @@
+"""`ostinato sample image`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from test_unet import shaken
+
+from ostinato.cli.main import cli
+from ostinato.errors import OstinatoError
+from ostinato.image import Classifier, ClassifierConfig, save_classifier, save_denoiser
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    save_denoiser(tmp_path / "model", shaken(classes=2, names=("cat", "dog")))
+    return "model"
+
+
+def sample(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["sample", "image", *arguments], catch_exceptions=False)
+
+
+def test_images_are_written_and_the_reason_told(model: str) -> None:
+    result = sample(model, "--label", "dog", "--count", "3", "--steps", "4")
+    assert result.exit_code == 0
+    assert "3 of 3: All 4 noise levels are done." in result.output
+    assert "Wrote sample.png (12 calls of the network)." in result.output
+    with Image.open("sample.png") as image:
+        assert image.size == (2 * 112, 2 * 112)
+    assert "Wrote sample-2.png" in sample(model, "--steps", "2").output
+
+
+def test_steps_are_shown_noisy_above_clean(model: str) -> None:
+    sample(model, "--show-steps", "--steps", "5", "--out", "strip.png")
+    with Image.open("strip.png") as image:
+        assert image.size == (5 * 112, 2 * 112)
+
+
+def test_a_gif_shows_every_step_and_a_folder_every_image(model: str) -> None:
+    sample(model, "--steps", "3", "--out", "a.gif")
+    with Image.open("a.gif") as image:
+        assert getattr(image, "n_frames", 1) == 3
+    sample(model, "--count", "2", "--steps", "2", "--out", "folder")
+    assert sorted(path.name for path in Path("folder").iterdir()) == ["0000.png", "0001.png"]
+
+
+def test_an_image_is_varied_and_painted_into(model: str) -> None:
+    sample(model, "--steps", "2", "--out", "start.png")
+    varied = sample(model, "--from", "start.png", "--strength", "0.5", "--steps", "4", "--json")
+    assert json.loads(varied.output)["images"][0]["steps"] == 2
+    Image.new("L", (8, 8), 255).save("mask.png")
+    painted = sample(model, "--from", "start.png", "--mask", "mask.png", "--steps", "4", "--json")
+    assert json.loads(painted.output)["images"][0]["steps"] == 4
+
+
+def test_an_image_that_converges_ends_early(model: str) -> None:
+    result = sample(model, "--each", "Converges('change', 10, over=2)", "--steps", "30", "--json")
+    row = json.loads(result.output)["images"][0]
+    assert row["stopped"]["kind"] == "converged"
+    assert row["steps"] < 30
+
+
+def test_a_shipped_digit_is_drawn_until_the_shipped_classifier_is_sure(model: str) -> None:
+    asked = ("--label", "7", "--count", "2", "--steps", "8", "--json")
+    told = [
+        json.loads(sample(*asked, *more).output)["images"]
+        for more in (("--until-passes",), ("--recognised", "0.9", "--classifier", "digits"))
+    ]
+    assert told[0] == told[1]
+    for image in told[0]:
+        assert image["accepted"] and image["stopped"]["kind"] == "passed"
+    hard = sample("--label", "7", "--recognised", "1", "--rounds", "1", "--steps", "4", "--json")
+    (image,) = json.loads(hard.output)["images"]
+    assert not image["accepted"] and image["calls"] > 4
+    assert "recognised: Make it look more like class 7" in image["stopped"]["sentence"]
+    assert image["stopped"]["sentence"].startswith("It was begun 1 times.")
+
+
+def test_until_passes_keeps_to_the_checks_that_are_given(model: str) -> None:
+    result = sample(model, "--until-passes", "--sharp", "0.01", "--steps", "4", "--json")
+    assert json.loads(result.output)["images"][0]["accepted"]
+
+
+def test_another_classifier_reads_other_classes(model: str) -> None:
+    shape = ClassifierConfig(names=("cat", "dog"), size=8, widths=(4,))
+    save_classifier("pets", Classifier(shape))
+    asked = (model, "--recognised", "0.1", "--classifier", "pets", "--steps", "3", "--json")
+    assert json.loads(sample(*asked, "--label", "dog").output)["images"][0]["accepted"]
+
+
+def test_a_run_that_is_finished_shows_its_images_again(model: str) -> None:
+    asked = (model, "--count", "2", "--steps", "3", "--run", "pets", "--show-steps")
+    sample(*asked, "--out", "a.png")
+    again = sample(*asked, "--out", "b.png")
+    assert again.exit_code == 0
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("other", "changed"),
+    [
+        (("--label", "dog"), "labels"),
+        (("--solver", "heun", "--guidance", "2"), "guidance, solver"),
+        (("--steps", "9"), "steps"),
+        (("--from", "a.png"), "source"),
+    ],
+)
+def test_a_run_is_not_gone_on_with_by_another_order(
+    model: str, other: tuple[str, ...], changed: str
+) -> None:
+    asked = (model, "--steps", "3", "--run", "pets")
+    sample(*asked, "--out", "a.png")
+    with pytest.raises(OstinatoError, match=f"begun with, got another {changed}. Give the same"):
+        sample(*asked, *other, "--out", "b.png")
+    assert not Path("b.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--label", "bird"), "--label must be one of cat, dog, got 'bird'"),
+        (("--out", "a.jpg"), "--out must end in .png or .gif"),
+        (("--strength", "0.5"), "--strength must come with --from"),
+        (("--from", "none.png"), "none.png must be an image"),
+        (("--each", "Convergs(1)"), "Converges"),
+        (("--seed", "-1"), "seed"),
+        (("--until-passes",), "classifier must read what the model draws, 8 x 8 pixels"),
+        (("--classifier", "digits"), "--classifier must come with --recognised"),
+        (("--fits", "0.3"), "--fits must come with --clip"),
+        (("--words", "a cat"), "--words must come with --clip"),
+        (("--clip", "nothing"), "--clip must come with --words"),
+        (("--clip", "nothing", "--words", "a cat"), "CLIP model must be a folder"),
+    ],
+)
+def test_wrong_input_is_told_before_anything_is_drawn(
+    model: str, arguments: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(OstinatoError, match=message):
+        sample(model, *arguments)
+    assert not list(Path().glob("*.png"))
+
+
+def test_a_model_that_is_not_there_is_told(model: str) -> None:
+    with pytest.raises(OstinatoError, match=r"must be a folder with config\.json"):
+        sample("nothing")

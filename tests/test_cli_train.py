@@ -1,0 +1,188 @@
+"""`ostinato train text` end to end on a small text: trains, goes on, adapts, refuses bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file
+from tiny import CORPUS, save_tiny
+
+from ostinato.cli.main import cli
+from ostinato.cli.training import OPTIONS
+from ostinato.errors import OstinatoError
+from ostinato.loop import Step
+from ostinato.loop.journal import Journal
+from ostinato.models import load_adapter, load_model
+from ostinato.train import TrainingConfig
+
+SMALL = (
+    "--layers 1 --width 16 --heads 2 --context 16 --vocabulary 270 --batch-tokens 128 --warmup 2"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text(" ".join(CORPUS) * 12)
+    return tmp_path
+
+
+def train(*words: str) -> Result:
+    arguments = [part for word in words for part in word.split()]
+    return CliRunner().invoke(cli, ["train", "text", *arguments])
+
+
+def test_a_small_model_is_trained_saved_and_loaded(folder: Path) -> None:
+    result = train("a.txt --out small --steps 12 --valid-every 4 --sample-every 12", SMALL)
+    assert result.exit_code == 0, result.output
+    assert "valid" in result.output and "It has taken 12 steps, the limit." in result.output
+    model = load_model("small")
+    assert model.llama().config.num_hidden_layers == 1
+    assert model.tokenizer.decode(model.tokenizer.encode("We can")) == "We can"
+    again = train("a.txt --out small --steps 12 --valid-every 4 --sample-every 12", SMALL)
+    assert "The run is finished" in again.output
+
+
+def test_transformers_loads_what_was_trained(folder: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    train("a.txt --out small --steps 3 --tokenizer char", SMALL)
+    model = transformers.AutoModelForCausalLM.from_pretrained(str(folder / "small"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder / "small"))
+    text = "We can help"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert model.config.hidden_size == 16
+
+
+def test_a_run_in_two_parts_equals_one_in_one(folder: Path) -> None:
+    whole = train("a.txt --out whole --until Steps(14) --ema 0.9", SMALL)
+    assert whole.exit_code == 0, whole.output
+    for limit in (5, 14):
+        part = train(f"a.txt --out parts --until Steps({limit}) --ema 0.9", SMALL)
+        assert part.exit_code == 0, part.output
+    assert "It goes on from step 5" in part.output
+    a, b = load_file("whole/model.safetensors"), load_file("parts/model.safetensors")
+    assert all(a[name].equal(b[name]) for name in a)
+
+
+def test_an_adapter_is_tuned_on_dialogues(folder: Path) -> None:
+    save_tiny(folder / "base")
+    line = (
+        '{"messages": [{"role": "user", "content": "Where?"},'
+        ' {"role": "assistant", "content": "Here."}]}\n'
+    )
+    (folder / "d.jsonl").write_text(line * 12)
+    result = train("d.jsonl --from base --lora 2 --out tuned --steps 8 --valid-every 4 --lr 0.01")
+    assert result.exit_code == 0, result.output
+    model = load_model("base")
+    load_adapter(model.llama(), "tuned")
+    merged = train("d.jsonl --from base --lora 2 --merge --out merged --steps 2 --warmup 1")
+    assert merged.exit_code == 0, merged.output
+    assert load_model("merged").config == model.config
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("missing.txt --out x", "missing.txt must exist"),
+        ("a.txt --out x --lora 4", "--lora needs a model to adapt"),
+        ("a.txt --out x --context 99999 --layers 1", "context must be shorter than the text"),
+        ("a.txt --out x --vocabulary 9", "vocabulary must be at least 257"),
+        ("a.txt --out x --until Stepz(3)", "did you mean 'Steps'"),
+        ("a.txt --out x --lr 0", "lr must be above 0"),
+        ("a.txt --out x --from nowhere", "got 'nowhere'"),
+        ("a.txt --out x --heads 3", "width must be heads times an even number"),
+        ("a.txt --out x --heads 0", "heads must be at least 1, got 0"),
+        ("a.txt --out x --merge", "Give its rank with --lora"),
+        ("a.txt --out empty.txt", "--out must be a folder, got the file"),
+        ("empty.txt --out x", "must hold text, got an empty file"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(folder: Path, words: str, message: str) -> None:
+    (folder / "empty.txt").write_text(" ")
+    result = train(words)
+    assert isinstance(result.exception, OstinatoError)
+    assert message in str(result.exception)
+    assert not (folder / "x").exists()
+
+
+def test_a_run_begun_with_other_settings_is_refused_unless_fresh(folder: Path) -> None:
+    assert train("a.txt --out small --steps 2", SMALL).exit_code == 0
+    changed = train("a.txt --out small --steps 2 --lr 0.5", SMALL)
+    assert "the training's options changed" in str(changed.exception)
+    assert train("a.txt --out small --steps 2 --lr 0.5 --fresh", SMALL).exit_code == 0
+
+
+def rates(name: str) -> list[Any]:
+    with Journal() as journal:
+        return [step.report["lr"] for step in journal.get(name).steps()]
+
+
+def test_a_higher_limit_goes_on_by_the_rate_that_was_planned(folder: Path) -> None:
+    first = train("a.txt --out small --epochs 1", SMALL)
+    assert first.exit_code == 0, first.output
+    planned = rates("train-small")
+    more = train("a.txt --out small --epochs 2", SMALL)
+    assert more.exit_code == 0 and f"It goes on from step {len(planned)}." in more.output
+    again = rates("train-small")
+    assert again[: len(planned)] == planned and len(again) == 2 * len(planned)
+    config = TrainingConfig(steps=len(planned), warmup=2)
+    assert again == [config.rate(step) for step in range(len(again))]
+    assert "The run is finished" in train("a.txt --out small --epochs 2", SMALL).output
+
+
+def test_more_steps_go_on_and_plan_another_rate(folder: Path) -> None:
+    assert train("a.txt --out small --steps 4", SMALL).exit_code == 0
+    more = train("a.txt --out small --steps 8", SMALL)
+    assert more.exit_code == 0 and "It goes on from step 4." in more.output
+    config = TrainingConfig(steps=8, warmup=2)
+    assert rates("train-small")[4:] == [config.rate(step) for step in range(4, 8)]
+
+
+def test_a_training_that_was_stopped_from_outside_says_that_it_stays_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asking(step: Step) -> str:
+        with Journal() as journal:
+            journal.get("train-small").request("stop")
+        return "asked"
+
+    monkeypatch.setattr("ostinato.cli.training._line", asking)
+    stopped = train("a.txt --out small --until Steps(5000) --valid-every 5000", SMALL)
+    assert stopped.exit_code == 0, stopped.output
+    assert "It was asked to stop from outside." in stopped.output
+    assert "It stays stopped." in stopped.output and "the same command" not in stopped.output
+    again = train("a.txt --out small --until Steps(5000) --valid-every 5000", SMALL)
+    assert "The run is finished: It was asked to stop from outside." in again.output
+
+
+def test_rows_whose_completion_is_cut_off_are_left_out_and_told(folder: Path) -> None:
+    long, short = "The reply to your message is here. " * 9, "Yes?"
+    rows = [{"prompt": p, "completion": " No."} for p in [short, long, short, long] + [short] * 9]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = train("rows.jsonl --out small --steps 2", SMALL)
+    assert result.exit_code == 0, result.output
+    assert "2 rows are left out: within 16 tokens nothing" in result.output
+    assert "(first: rows.jsonl, row 2)" in result.output
+    assert "10 examples to train on, 1 to validate with" in result.output
+    Path("rows.jsonl").write_text(json.dumps(rows[1]) + "\n")
+    nothing = train("rows.jsonl --out other --steps 2", SMALL)
+    assert "rows.jsonl must hold something that counts within 16 tokens" in str(nothing.exception)
+
+
+def test_the_output_must_not_be_the_model_that_it_begins_from(folder: Path) -> None:
+    save_tiny(folder / "base")
+    before = (folder / "base" / "model.safetensors").read_bytes()
+    result = train("a.txt --from base --out ./base --steps 1")
+    assert "--out must be another folder than --from" in str(result.exception)
+    assert (folder / "base" / "model.safetensors").read_bytes() == before
+
+
+def test_the_options_are_made_of_the_settings() -> None:
+    assert list(OPTIONS) == [spec.name for spec in dataclasses.fields(TrainingConfig)]
+    output = CliRunner().invoke(cli, ["train", "text", "--help"]).output
+    assert "--optimiser [adamw|muon]" in output and "[default: 4096]" in output

@@ -1,0 +1,225 @@
+"""Conditions: when each fires, what it says, how they compose, and that their spelling is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ostinato.errors import InputError
+from ostinato.loop import (
+    AnyOf,
+    Budget,
+    Condition,
+    Converges,
+    Epochs,
+    Item,
+    Kind,
+    NoProgress,
+    NotFinite,
+    Passes,
+    Past,
+    Phrase,
+    Plateau,
+    Reaches,
+    Report,
+    Seconds,
+    Step,
+    Steps,
+    Stopped,
+    Verdict,
+    When,
+    parse,
+)
+from ostinato.loop.check import Foresight, Wanted
+from ostinato.loop.condition import as_condition
+
+
+def fired(condition: Condition, reports: Sequence[Report]) -> tuple[int, Stopped] | None:
+    """Return the tick at which a condition fires, with its stop; its state goes through JSON."""
+    state = condition.begin()
+    for tick, report in enumerate(reports, 1):
+        state, stopped = condition.observe(json.loads(json.dumps(state)), Step(tick, tick, report))
+        if stopped is not None:
+            return tick, stopped
+    return None
+
+
+def losses(*values: float) -> list[Report]:
+    return [{"loss": value} for value in values]
+
+
+@pytest.mark.parametrize(
+    ("condition", "reports", "tick", "kind"),
+    [
+        (Steps(3), losses(1, 1, 1, 1), 3, Kind.BUDGET),
+        (Epochs(1), [{"epoch": n / 4} for n in range(1, 9)], 4, Kind.BUDGET),
+        (Budget("tokens", 5), [{"tokens": 2}] * 4, 3, Kind.BUDGET),
+        (Reaches("loss", below=2), losses(3, 2, 1), 2, Kind.PASSED),
+        (Reaches("loss", above=2, over=2), losses(1, 2, 1, 3, 3), 4, Kind.PASSED),
+        (Past("loss", above=2), losses(1, 2, 3), 3, Kind.FAILED),
+        (Past("loss", below=2), losses(2, 1), 2, Kind.FAILED),
+        (Plateau("loss", patience=2), losses(3, 2, 2, 2, 2), 4, Kind.NO_PROGRESS),
+        (Plateau("loss", 2, 0.5, "max"), losses(1, 2, 2.4, 2.5, 9), 4, Kind.NO_PROGRESS),
+        (Converges("loss", 0.1, over=2), losses(3, 1, 1.05, 1.09), 4, Kind.CONVERGED),
+        (NotFinite(), losses(1, float("nan")), 2, Kind.DIVERGED),
+        (NotFinite("loss"), losses(float("-inf")), 1, Kind.DIVERGED),
+        (NoProgress("loss", over=3), losses(1, 1, 2, 2, 2), 5, Kind.NO_PROGRESS),
+        (NoProgress(over=2), [{"output": "a"}, {"output": "a"}], 2, Kind.NO_PROGRESS),
+        (Phrase("END"), [{"output": "an E"}, {"output": "an END"}], 2, Kind.ENDED),
+        (When(lambda step: step.tick == 2), losses(1, 1), 2, Kind.PASSED),
+        (Steps(1) & Reaches("loss", below=2), losses(3, 1), 2, Kind.PASSED),
+        (Steps(9) | Reaches("loss", below=2), losses(3, 1), 2, Kind.PASSED),
+    ],
+    ids=str,
+)
+def test_a_condition_fires_at_its_step(
+    condition: Condition, reports: list[Report], tick: int, kind: Kind
+) -> None:
+    result = fired(condition, reports)
+    assert result is not None
+    assert (result[0], result[1].kind) == (tick, kind)
+    assert result[1].sentence.endswith((".", "!"))
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        Reaches("x", below=9),
+        Plateau("x", 1),
+        Converges("x", 9.0),
+        Budget("x", 1),
+        Past("x", above=0),
+    ],
+    ids=str,
+)
+def test_a_name_that_is_not_in_the_report_is_passed_over(condition: Condition) -> None:
+    assert fired(condition, [{"y": 1.0}, {}, {"x": "text"}]) is None
+
+
+def test_the_more_telling_reason_goes_first_when_several_fire() -> None:
+    both = Steps(2) | NotFinite() | Reaches("loss", below=5)
+    result = fired(both, losses(9, float("inf")))
+    assert result is not None and result[1].kind is Kind.DIVERGED
+    result = fired(Steps(1) | Reaches("loss", below=5), losses(1))
+    assert result is not None and result[1].kind is Kind.PASSED
+
+
+def test_both_sides_are_observed_though_one_fires() -> None:
+    both = Plateau("loss", patience=2) & Steps(4)
+    result = fired(both, losses(1, 1, 1, 1))
+    assert result is not None and result[0] == 4
+    assert result[1].kind is Kind.NO_PROGRESS
+    assert set(result[1].numbers) == {"best", "last", "waited", "steps"}
+
+
+def test_going_back_restores_counters_but_not_what_was_spent() -> None:
+    both = Plateau("loss", 3) | (Budget("tokens", 9) | Steps(99))
+    then = both.begin()
+    now = then
+    for tick in (1, 2):
+        now, _ = both.observe(now, Step(tick, tick, {"loss": 1.0, "tokens": 2}))
+    assert both.back(then, now) == [[None, 0], 4, None]
+
+
+def test_seconds_are_spent_between_steps() -> None:
+    condition = Seconds(10)
+    begun = condition.begin()
+    assert isinstance(begun, list) and begun[0] == 0.0
+    last = begun[1]
+    assert isinstance(last, float)
+    state, stopped = condition.observe([9.9, last - 5], Step(1, 1, {}))
+    assert stopped is not None and stopped.kind is Kind.BUDGET
+    assert condition.exhausted(state) is not None
+    assert condition.exhausted(condition.wake([3.0, 0.0])) is None
+
+
+class Short:
+    name = "short"
+
+    def judge(self, output: object, item: Item) -> Verdict:
+        return Verdict(self.name, len(str(output)) < 3)
+
+    def foresee(self, output: object, item: Item) -> Foresight:
+        return Foresight()
+
+    def wants(self, output: object, item: Item) -> Wanted | None:
+        return None
+
+
+def test_passes_judges_the_output_with_checks() -> None:
+    result = fired(Passes(Short()), [{"output": "long"}, {}, {"output": "ok"}])
+    assert result is not None and result[0] == 3
+    assert str(Passes(Short())) == "Passes(short)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Steps(1000)",
+        "Steps(1000) | Plateau('loss/valid', patience=5)",
+        "Reaches('reward', above=475.0, over=100)",
+        "(Steps(10) | Seconds(3.5)) & Reaches('loss', below=-1)",
+        "NotFinite() | Epochs(10) | Budget('tokens', 500) | Phrase('\\n\\n')",
+        "Converges('change', 0.001, over=3)",
+        "NoProgress(over=4)",
+    ],
+)
+def test_a_condition_reads_back_from_its_spelling(text: str) -> None:
+    condition = parse(text)
+    assert parse(str(condition)) == condition
+
+
+NAMES = st.sampled_from(["loss", "loss/valid"])
+LEAVES = st.one_of(
+    st.builds(Steps, st.integers(1, 100)),
+    st.builds(Budget, NAMES, st.floats(0.1, 1e9)),
+    st.builds(lambda n, b: Reaches(n, below=b), NAMES, st.floats(-9, 9)),
+    st.builds(Plateau, NAMES, st.integers(1, 9), st.floats(0, 1), st.sampled_from(["min", "max"])),
+)
+TREES = st.recursive(
+    LEAVES, lambda t: st.builds(lambda a, b, both: a & b if both else a | b, t, t, st.booleans())
+)
+
+
+@given(TREES)
+def test_every_composition_reads_back_from_its_spelling(condition: Condition) -> None:
+    assert parse(str(condition)) == condition
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Step(3)", "Unknown condition 'Step'; did you mean 'Steps'"),
+        ("Steps(", "must be in Python's spelling"),
+        ("Steps(3) + Steps(4)", r"joined by \| and &"),
+        ("Steps(limit())", "must be a number or a text, got 'limit"),
+        ("__import__('os').system('true')", r"joined by \| and &"),
+        ("Steps(0)", "at least 1, got 0"),
+        ("Steps()", "missing 1 required"),
+        ("Reaches('x')", "either above= or below="),
+        ("Plateau('x', mode='low')", "'min' or 'max', got 'low'"),
+    ],
+)
+def test_what_is_no_condition_is_refused_and_nothing_is_evaluated(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse(text)
+
+
+def test_a_callable_becomes_a_condition_and_flat_unions_stay_flat() -> None:
+    condition = Steps(3) | (lambda step: "enough" if step.tick > 1 else None)
+    assert isinstance(condition, AnyOf)
+    assert len((condition | Seconds(1)).conditions) == 3  # type: ignore[attr-defined]
+    result = fired(condition, losses(1, 1, 1))
+    assert result is not None and result[1].sentence == "enough"
+    with pytest.raises(InputError, match="must be a Condition or a callable, got 3"):
+        as_condition(3)
+
+
+def test_a_stop_goes_through_json() -> None:
+    stopped = Stopped(Kind.NO_PROGRESS, "It stands.", "Plateau('x')", {"best": 1.0})
+    assert Stopped.from_json(json.loads(json.dumps(stopped.to_json()))) == stopped
+    assert not stopped.good and Stopped(Kind.ENDED, "").good

@@ -1,0 +1,231 @@
+"""Texts under a constraint: always in its language, whole within the limit, the same bits."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from tiny import tiny_model
+
+from ostinato.decode import Constraint, Decode, Prompt, Sampling, plain_prompt
+from ostinato.decode.constraint import matcher
+from ostinato.decode.guided import Guided, way_out
+from ostinato.errors import InputError, ItemError
+from ostinato.loop import Lane, Lanes, Loop, Steps
+from ostinato.testing import check_lane_process
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "n": {"type": "integer"},
+        "tags": {"type": "array", "items": {"enum": ["red", "blue"]}, "minItems": 1},
+    },
+    "required": ["name", "n", "tags"],
+    "additionalProperties": False,
+}
+LARK = 'start: sum\nsum: NUM | sum "+" NUM | "(" sum ")"\nNUM: /[0-9]{1,3}/'
+WARM = Sampling(temperature=1.5)
+
+
+def decode(
+    constraint: Constraint | None, limit: int | None = None, places: int = 4, **more: Any
+) -> Decode:
+    model = tiny_model()
+    return Decode(
+        model,
+        plain_prompt(model.tokenizer.encode),
+        sampling=more.pop("sampling", WARM),
+        places=places,
+        constraint=constraint,
+        limit=limit,
+        **more,
+    )
+
+
+def written(constraint: Constraint, limit: int, count: int = 12, **more: Any) -> list[str]:
+    """Return the texts of some lanes, each of which must have ended by itself."""
+    items = [(f"item {n}", f"Text {n}") for n in range(count)]
+    lanes = Lanes(decode(constraint, limit, **more), items, each=Steps(limit), seed=1)
+    rows = [row for step in Loop(lanes, until=Steps(10_000)) for _, row in step.results]
+    assert len(rows) == count
+    for row in rows:
+        assert row["stopped"]["kind"] == "ended", row  # type: ignore[index]
+    return [str(row["output"]) for row in rows]
+
+
+def test_a_text_matches_its_regular_expression_within_the_limit() -> None:
+    pattern = r"Order \d{2,6} is (ready|late)( since [a-z]+)?\."
+    for limit in (20, 24, 60):
+        for text in written(Constraint.regex(pattern), limit):
+            assert re.fullmatch(pattern, text), text
+
+
+@pytest.mark.parametrize("limit", [40, 48, 120])
+def test_json_is_whole_and_valid_under_a_limit(limit: int) -> None:
+    for text in written(Constraint.json_schema(SCHEMA), limit):
+        value = json.loads(text)
+        assert list(value) == ["name", "n", "tags"]
+        assert isinstance(value["n"], int) and set(value["tags"]) <= {"red", "blue"}
+
+
+def test_any_json_is_whole_under_a_limit() -> None:
+    for text in written(Constraint.json_schema({}), 12, count=24):
+        json.loads(text)
+
+
+def test_a_choice_and_a_grammar_are_kept_to() -> None:
+    colours = ["red", "dark blue", "é", 'so "quoted"']
+    texts = written(Constraint.choice(colours), 12, count=16)
+    assert set(texts) <= set(colours) and len(set(texts)) > 1
+    for text in written(Constraint.grammar(LARK), 16):
+        assert re.fullmatch(r"[()+\d]+", text) and isinstance(eval(_plain(text)), int)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\d+", lambda number: str(int(number[0])), text)  # 007 is no Python
+
+
+def test_the_likeliest_tokens_end_in_time_too() -> None:
+    pattern = r'"[^"]*"'
+    for text in written(Constraint.regex(pattern), 10, sampling=Sampling(temperature=0)):
+        assert re.fullmatch(pattern, text), text
+
+
+def test_without_room_a_text_may_be_cut() -> None:
+    lanes = Lanes(
+        decode(Constraint.regex(r"[a-z ]{200,}", room=False), 5),
+        [("a", "Hello")],
+        each=Steps(5),
+    )
+    (row,) = [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
+    assert row["stopped"]["kind"] == "budget"  # type: ignore[index]
+    assert re.fullmatch(r"[a-z ]+", str(row["output"]))
+
+
+def test_an_item_whose_text_cannot_fit_is_refused_with_the_mend() -> None:
+    process = decode(Constraint.regex(r"\d{30}"), 8)
+    with pytest.raises(ItemError, match=r"must fit in the limit of 8 tokens.* Raise the limit"):
+        process.start(Lane("a"), "Hello")
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [Constraint.json_schema(SCHEMA), Constraint.regex(r"(?s:.{3,40})"), Constraint.grammar(LARK)],
+    ids=lambda constraint: constraint.kind,
+)
+def test_decoding_under_a_constraint_conforms(constraint: Constraint) -> None:
+    items = {"a": "Hello", "b": "The reply", "c": "Can you help me with that?"}
+    check_lane_process(
+        lambda capacity: decode(constraint, 40, capacity),
+        items,
+        steps=40,
+        edits={"forbid": [7, 20, 33], "temperature": 0.9},
+    )
+
+
+def test_a_constraint_goes_before_what_is_forbidden_and_forced() -> None:
+    model = tiny_model()
+    process = decode(Constraint.choice(["yes"]), 20)
+    everything = list(range(model.tokenizer.vocab_size))
+    wrong = model.tokenizer.encode("no")
+    process.start(Lane("a", edits=((0, {"forbid": everything}), (0, {"force": wrong}))), "Hello")
+    for _ in range(8):
+        process.step()
+    assert process.output("a") == "yes"
+
+
+def test_a_prompt_may_name_its_own_constraint() -> None:
+    model = tiny_model()
+
+    def prompt(item: object, edits: Mapping[str, object]) -> Prompt:
+        assert isinstance(item, str)
+        return Prompt(model.tokenizer.encode(item), constraint=Constraint.choice([item]))
+
+    process = Decode(model, prompt, places=2, constraint=Constraint.choice(["other"]), limit=30)
+    for key in ("one", "two"):
+        process.start(Lane(key), key)
+    for _ in range(8):
+        process.step()
+    assert [process.output(key) for key in ("one", "two")] == ["one", "two"]
+
+
+def test_going_back_forgets_what_came_after() -> None:
+    tokenizer = tiny_model().tokenizer
+    constraint = Constraint.json_schema(SCHEMA)
+    there, straight = (Guided(constraint, tokenizer, 80) for _ in range(2))
+    first, other = tokenizer.encode('{"name": "Jo'), tokenizer.encode('n", "n": 12')
+    for token in [*first, *other]:
+        there.advance(token)
+    there.crop(len(first))
+    for token in first:
+        straight.advance(token)
+    assert there.way == straight.way
+    assert bool((there.allowed(400) == straight.allowed(400)).all())
+
+
+@pytest.mark.parametrize(
+    ("constraint", "begun"),
+    [
+        (Constraint.regex("(ab)*c"), "abab"),
+        (Constraint.regex("[a-z]*m"), "abc"),
+        (Constraint.regex(r"(?s:.){40,}"), "a"),
+        (Constraint.regex(r"(\S+\s+){9,99}\S+"), "one two"),
+        (Constraint.regex("ü+x"), "üü"),
+        (Constraint.json_schema({}), '[[{"a": [1, "b'),
+        (Constraint.json_schema(SCHEMA), '{"name": "'),
+        (Constraint.grammar(LARK), "(((1+2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.text[:12],
+)
+def test_a_way_out_makes_the_text_whole(constraint: Constraint, begun: str) -> None:
+    tokenizer = tiny_model().tokenizer
+    at = matcher(constraint, tokenizer)
+    assert at.consume_tokens(tokenizer.encode(begun))
+    way = way_out(at, tokenizer, 400)
+    assert way is not None
+    assert at.consume_tokens(way) and at.is_accepting()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Constraint.regex("(a").check(), "must be a regular expression, got .*unclosed"),
+        (lambda: Constraint.regex(r"(?<!a)b").check(), "Leave out what looks around"),
+        (lambda: Constraint.regex(" "), "Write what is allowed"),
+        (lambda: Constraint.json_schema({"type": "foo"}).check(), "must be a JSON schema.*foo"),
+        (lambda: Constraint.json_schema("{"), "A JSON schema must be JSON, got an error"),
+        (lambda: Constraint.json_schema("[]"), "must be a JSON object, got list"),
+        (lambda: Constraint.grammar("start: foo").check(), "must be a Lark grammar.*unknown name"),
+        (lambda: Constraint.choice([]), "must have at least one text, got none"),
+        (lambda: Constraint.choice([""]), "must be texts that are not empty"),
+        (lambda: Constraint("rgx", "a"), "kind must be one of regex"),  # type: ignore[arg-type]
+        (lambda: Sampling(end_bias=-1), "end_bias must be 0"),
+    ],
+)
+def test_a_wrong_constraint_is_refused_with_a_sentence(make: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_a_constraint_goes_through_json() -> None:
+    for constraint in (Constraint.json_schema(SCHEMA), Constraint.regex("a", room=False)):
+        value = json.loads(json.dumps(constraint.to_json()))
+        assert Constraint.from_json(value) == constraint
+
+
+def test_ends_are_likelier_towards_the_limit() -> None:
+    def lengths(bias: float) -> list[int]:
+        items = [(f"item {n}", f"Text {n}") for n in range(12)]
+        sampling = Sampling(temperature=1.0, end_bias=bias, end_within=10)
+        lanes = Lanes(decode(None, 24, sampling=sampling), items, each=Steps(24), seed=2)
+        rows = [row for step in Loop(lanes, until=Steps(10_000)) for _, row in step.results]
+        return [row["length"] for row in rows if row["stopped"]["kind"] == "ended"]  # type: ignore
+
+    assert len(lengths(0.0)) < 6
+    ended = lengths(30.0)
+    assert len(ended) == 12
+    assert min(ended) > 5

@@ -1,0 +1,306 @@
+"""Decode keeps the lane process's promises, and draws what its settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import tiny_model
+
+from ostinato.decode import Decode, Prompt, Sampling, plain_prompt
+from ostinato.decode.sampling import Row, adjust, draw
+from ostinato.decode.spell import Spelling
+from ostinato.errors import EditError, InputError, ItemError
+from ostinato.loop import Kind, Lane, Lanes, Loop, Phrase, Report, Steps, Text
+from ostinato.testing import check_lane_process
+
+ITEMS = {
+    "short": "The",
+    "long": "Your table is booked for two. The phone number is 408-247-8880. " * 3,
+    "other": "We can help you",
+    "same beginning": "Your table is booked for two. The phone number is 408-247-8880. " * 2,
+}
+
+
+def decode(places: int = 4, **settings: Any) -> Decode:
+    model = tiny_model()
+    sampling = settings.pop("sampling", Sampling(temperature=1.0))
+    prompt = settings.pop("prompt", plain_prompt(model.tokenizer.encode))
+    return Decode(model, prompt, places=places, sampling=sampling, **settings)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(temperature=1.0),
+        Sampling(temperature=0.8, top_k=20),
+        Sampling(temperature=1.2, top_p=0.9, repetition_penalty=1.3),
+    ],
+    ids=["greedy", "plain", "top-k", "nucleus"],
+)
+def test_decode_conforms(sampling: Sampling) -> None:
+    edits = {"forbid": [5, 6], "temperature": 0.5, "bias": {7: 3.0}}
+    check_lane_process(lambda n: decode(n, sampling=sampling), ITEMS, steps=12, edits=edits)
+
+
+def run(process: Decode, items: Mapping[str, object] = ITEMS, steps: int = 12) -> dict[str, Any]:
+    lanes = Lanes(process, items.items(), each=Steps(steps), seed=1)
+    return {key: row for step in Loop(lanes, until=Steps(999)) for key, row in step.results}
+
+
+def test_greedy_tokens_and_logprobs_are_those_of_the_plain_network() -> None:
+    model = tiny_model()
+    process = decode(sampling=Sampling())
+    prompt = model.tokenizer.encode(ITEMS["long"])
+    process.start(Lane("a"), ITEMS["long"])
+    network = model.llama()
+    tokens = list(prompt)
+    for _ in range(8):
+        report = process.step()["a"]
+        with torch.no_grad():
+            logits = network.logits(network(torch.tensor([tokens])))[0, -1]
+        assert report["token"] == int(logits.argmax())
+        expected = float(torch.log_softmax(logits, -1)[report["token"]])
+        assert report["logprob"] == pytest.approx(expected, abs=1e-4)
+        tokens.append(report["token"])
+
+
+def test_a_token_taken_back_at_once_has_cost_nothing() -> None:
+    process = decode()
+    process.start(Lane("a", 1), "The")
+    reports = [process.step()["a"] for _ in range(3)]
+    assert [report["computed"] for report in reports] == [0, 1, 1]
+    last = reports[-1]["token"]
+    process.rewind(Lane("a", 1, tries=1, edits=((2, {"forbid": [last]}),)), 2)
+    again = process.step()["a"]
+    assert again["token"] != last
+    assert again["computed"] == 0
+
+
+def test_rounds_and_like_beginnings_share_the_prompt() -> None:
+    process = decode(places=2)
+    computed = process._inference.counts
+    process.start(Lane("a"), ITEMS["long"])
+    assert process.step()["a"]["prompt"] == len(tiny_model().tokenizer.encode(ITEMS["long"]))
+    first = computed.prompt
+    process.drop("a")
+    process.start(Lane("a", round=1), ITEMS["long"])
+    process.step()
+    assert computed.prompt == first  # nothing but its last token, which is fed
+    process.start(Lane("b"), ITEMS["same beginning"])
+    assert computed.prompt - first < 64
+
+
+def test_a_forced_token_that_is_forbidden_later_is_not_taken() -> None:
+    process = decode()
+    process.start(Lane("a", edits=((0, {"force": [9, 9]}), (1, {"forbid": [9]}))), "The")
+    tokens = [process.step()["a"]["token"] for _ in range(2)]
+    assert tokens[0] == 9 and tokens[1] != 9
+
+
+def test_tokens_are_forced_from_a_position_on() -> None:
+    process = decode()
+    forced = tiny_model().tokenizer.encode(" 408-247")
+    process.start(Lane("a"), "The")
+    process.step()
+    process.rewind(Lane("a", tries=1, edits=((1, {"force": forced}),)), 1)
+    for _ in forced:
+        process.step()
+    text = process.output("a")
+    assert isinstance(text, Text)
+    assert list(text.tokens[1:]) == forced
+    assert text.endswith(" 408-247")
+    assert all(text.starts[i] <= text.starts[i + 1] for i in range(len(text.starts) - 1))
+
+
+def test_watched_tokens_are_noted_at_every_position() -> None:
+    model = tiny_model()
+
+    def prompt(item: object, edits: Mapping[str, object]) -> Prompt:
+        return Prompt(model.tokenizer.encode(str(item)), watch=[10, 11])
+
+    process = decode(prompt=prompt)
+    process.start(Lane("a"), "The")
+    report = process.step()["a"]
+    text = process.output("a")
+    assert isinstance(text, Text)
+    assert [list(seen.values()) for seen in text.watched] == [report["watched"]]
+    assert set(text.watched[0]) == {10, 11} and max(text.watched[0].values()) <= 0
+
+
+def test_the_end_of_text_ends_a_lane_also_on_its_last_step() -> None:
+    end = min(tiny_model().tokenizer.eos_ids)
+    process = decode(sampling=Sampling(logit_bias={end: 100.0}))
+    lanes = Lanes(process, [("a", "The")], each=Steps(1))
+    (result,) = [row for step in Loop(lanes, until=Steps(9)) for _, row in step.results]
+    assert result["stopped"]["kind"] == Kind.ENDED.value  # type: ignore[index]
+    assert result["output"] == ""
+
+
+def test_a_phrase_ends_a_lane() -> None:
+    process = decode()
+    forced = tiny_model().tokenizer.encode(" at 11:30 am. And")
+    process.start(Lane("a"), "The")
+    process.drop("a")
+    lanes = Lanes(process, [("a", "The")], each=Phrase("11:30") | Steps(40))
+    lanes.step()
+    lanes.change({"lane": "a", "force": forced})
+    while not lanes.finished:
+        lanes.step()
+    assert str(lanes.finished[0][1]["output"]).endswith("11:30")
+
+
+def test_a_full_context_ends_a_lane_and_says_so() -> None:
+    rows = run(decode(), {"a": "The"}, steps=1000)
+    assert "context of 256 tokens is full" in rows["a"]["stopped"]["sentence"] or (
+        rows["a"]["stopped"]["sentence"] == "It wrote the end of text."
+    )
+
+
+def test_what_is_too_long_or_empty_is_one_item_s_error() -> None:
+    process = decode()
+    with pytest.raises(
+        ItemError, match=r"The prompt has \d+ tokens; the model reads fewer than 256"
+    ):
+        process.start(Lane("a"), "table " * 300)
+    with pytest.raises(ItemError, match="at least one token"):
+        process.start(Lane("a"), "")
+    rows = run(process, {"bad": "table " * 300, "good": "The"})
+    assert rows["bad"]["stopped"]["kind"] == "error" and rows["good"]["length"] > 0
+
+
+def test_an_unknown_edit_is_refused_with_the_known_names() -> None:
+    process = decode()
+    with pytest.raises(EditError, match="temperature must be 0 or more, got -1"):
+        process.start(Lane("a", edits=((0, {"temperature": -1}),)), "The")
+    with pytest.raises(EditError, match=r"Unknown edit 'temprature' .* temperature"):
+        process.start(Lane("a", edits=((0, {"temprature": 1.0}),)), "The")
+
+
+def test_alternatives_show_the_runners_up_and_the_entropy() -> None:
+    process = decode(alternatives=3, sampling=Sampling())
+    process.start(Lane("a"), "The")
+    report = process.step()["a"]
+    best = report["alternatives"]
+    assert isinstance(best, list) and len(best) == 3
+    assert best[0][1] >= best[1][1] >= best[2][1]
+    assert 0 < report["entropy"] < 6  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", -1), ("top_k", -1), ("top_p", 0), ("min_p", 1), ("repetition_penalty", 0)],
+)
+def test_settings_out_of_range_are_refused_by_name(name: str, value: float) -> None:
+    values: dict[str, Any] = {name: value}
+    with pytest.raises(InputError, match=f"Sampling {name} must be"):
+        Sampling(**values)
+
+
+LOGITS = torch.randn(1, 1000, generator=torch.Generator().manual_seed(4)) * 3
+
+
+def drawn(sampling: Sampling, count: int = 4000, **more: Any) -> torch.Tensor:
+    rows = [Row(sampling, (n + 0.5) / count, **more) for n in range(count)]
+    logits = adjust(LOGITS.expand(count, -1), rows)
+    return torch.bincount(torch.tensor(draw(logits, rows)), minlength=1000) / count
+
+
+def reference(sampling: Sampling) -> torch.Tensor:
+    """The same distribution by sorting the whole row, as the papers define it."""
+    probs = torch.softmax(LOGITS[0].double() / sampling.temperature, -1)
+    order = torch.argsort(probs, descending=True)
+    ranked = probs[order]
+    keep = torch.ones(1000, dtype=torch.bool)
+    if sampling.top_k:
+        keep &= torch.arange(1000) < sampling.top_k
+    ranked = ranked * keep / (ranked * keep).sum()
+    keep &= torch.cumsum(ranked, 0) - ranked < sampling.top_p
+    keep &= ranked >= sampling.min_p * ranked[0]
+    result = torch.zeros(1000, dtype=torch.double)
+    result[order[keep]] = ranked[keep] / ranked[keep].sum()
+    return result
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=1.0),
+        Sampling(temperature=0.7, top_k=5),
+        Sampling(temperature=1.5, top_k=300),
+        Sampling(temperature=1.0, top_p=0.8),
+        Sampling(temperature=5.0, top_p=0.99),
+        Sampling(temperature=1.3, min_p=0.2),
+        Sampling(temperature=0.9, top_k=50, top_p=0.9, min_p=0.01),
+    ],
+    ids=str,
+)
+def test_draws_follow_the_distribution_that_the_settings_define(sampling: Sampling) -> None:
+    # Evenly spaced uniforms through an inverse CDF hit each share to within one draw.
+    error = (drawn(sampling, 4000).double() - reference(sampling)).abs().max()
+    assert error < 1.1 / 4000
+
+
+def test_a_forbidden_token_is_never_drawn_and_a_penalty_makes_rarer() -> None:
+    best = int(LOGITS.argmax())
+    plain = drawn(Sampling(temperature=1.0))
+    assert drawn(Sampling(temperature=1.0), forbid=[best])[best] == 0
+    rare = drawn(Sampling(temperature=1.0, repetition_penalty=1.5), seen=[best])
+    assert 0 < rare[best] < plain[best]
+    assert drawn(Sampling(), bias={3: 100.0})[3] == 1
+
+
+def test_greedy_ties_are_broken_by_the_lowest_id() -> None:
+    logits = torch.zeros(1, 1000)
+    logits[0, [700, 30, 999]] = 5.0
+    assert draw(logits, [Row(Sampling(), 0.9)]) == [30]
+
+
+def test_a_row_draws_the_same_token_in_any_company() -> None:
+    logits = torch.randn(16, 1003, generator=torch.Generator().manual_seed(1)) * 2
+    for sampling in (Sampling(temperature=0.9), Sampling(temperature=0.9, top_k=40, top_p=0.95)):
+        rows = [Row(sampling, (n + 0.5) / 16) for n in range(16)]
+        together = draw(logits, rows)
+        alone = [draw(logits[n : n + 1], rows[n : n + 1])[0] for n in range(16)]
+        turned = draw(logits.flip(0), rows[::-1])[::-1]
+        assert together == alone == turned
+
+
+@given(st.text(max_size=30), st.integers(1, 3), st.integers(0, 100))
+@settings(max_examples=60, deadline=None)
+def test_pieces_join_to_the_text_wherever_characters_are_cut(
+    text: str, size: int, crop: int
+) -> None:
+    whole = text.encode("utf-8", "replace")
+    parts = [whole[i : i + size] for i in range(0, len(whole), size)]
+    spelling = Spelling()
+    for part in parts:
+        spelling.add(part)
+    assert spelling.text == whole.decode("utf-8")
+    keep = min(crop, len(parts))
+    fresh = Spelling()
+    for part in parts[:keep]:
+        fresh.add(part)
+    spelling.crop(keep)
+    assert (spelling.text, spelling.starts) == (fresh.text, fresh.starts)
+    for part in parts[keep:]:
+        spelling.add(part)
+    assert spelling.text == whole.decode("utf-8")
+
+
+def test_a_lane_brought_back_where_it_had_gone_back_to_counts_no_row_twice() -> None:
+    process = decode()
+    process.start(Lane("a", 1), "The")
+    past = [process.step()["a"] for _ in range(4)]
+    lane = Lane("a", 1, tries=1, edits=((2, {"forbid": [past[2]["token"]]}),))
+    process.rewind(lane, 2)
+    expected: list[Report] = [process.step()["a"] for _ in range(3)]
+    fresh = decode()
+    fresh.start(replace(lane, past=tuple(past[:2]), again=True), "The")
+    assert [fresh.step()["a"] for _ in range(3)] == expected

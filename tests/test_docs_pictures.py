@@ -1,0 +1,33 @@
+"""The committed pictures are those that the committed code and models make."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recipes.pictures import PICTURES
+
+FOLDER = Path(__file__).parents[1] / "docs" / "images"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_what_the_code_makes(name: str) -> None:
+    """Equal but for rounding: kernels and the library of fonts differ from machine to machine."""
+    made = PICTURES[name]()
+    with Image.open(FOLDER / f"{name}.png") as kept:
+        assert made.size == kept.size, "Run `python -m recipes.pictures docs/images`, and look."
+        apart = np.abs(np.asarray(made, np.float32) - np.asarray(kept, np.float32))
+    assert apart.mean() < 2, "Run `python -m recipes.pictures docs/images`, and look."
+    assert (apart > 48).mean() < 0.02
+
+
+def test_all_pictures_are_small_and_shown() -> None:
+    page = (FOLDER.parent / "images.md").read_text("utf-8")
+    shown = set(re.findall(r"\(images/(\w+)\.png\)", page))
+    assert shown == set(PICTURES)
+    assert all((FOLDER / f"{name}.png").stat().st_size < 100_000 for name in shown)

@@ -1,0 +1,112 @@
+"""An image is branched from a step: the same bits up to there, another class, guidance, solver."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from test_unet import shaken
+from tiny_denoiser import TinyDenoiser
+
+from ostinato.cli.main import cli
+from ostinato.errors import OstinatoError
+from ostinato.image import Denoise, Picture, draw, save_denoiser
+from ostinato.loop import Every, Lane
+from ostinato.loop.journal import Journal
+
+STEPS, AT = 8, 4
+CHANGES: list[dict[str, Any]] = [
+    {"label": 2},
+    {"guidance": 3.0},
+    {"solver": "heun"},
+    {"label": 1, "guidance": 2.0, "solver": "ddpm"},
+]
+
+
+def drawn(journal: Journal, run: str) -> tuple[list[Any], Any]:
+    """Return the run's reports by position, and the image."""
+    loop = draw(
+        [Picture(label=0, seed=3)],
+        model=TinyDenoiser(),
+        steps=STEPS,
+        guidance=1.5,
+        run=run,
+        journal=journal,
+        checkpoint=Every(steps=1, keep=STEPS),
+    )
+    reports, image = [], None
+    with loop:
+        for step in loop:
+            reports += [lane.report for lane in step.lanes.values()]
+            image = next((row["output"] for _, row in step.results), image)
+    return reports, image
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: "-".join(change))
+def test_a_branch_has_the_same_bits_up_to_its_step_and_another_image(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    with Journal(tmp_path / "journal.db") as journal:
+        whole, image = drawn(journal, "seven")
+        journal.get("seven").branch("same", tick=AT)
+        journal.get("seven").branch("other", tick=AT, edits=change)
+        same, again = drawn(journal, "same")
+        other, changed = drawn(journal, "other")
+        assert journal.get("other").now().parent == (journal.get("seven").id, AT)
+    assert [report["step"] for report in other] == list(range(AT + 1, STEPS + 1))
+    assert torch.equal(image, again) and not torch.equal(image, changed)
+    for kept, report in zip(whole[AT:], same, strict=True):
+        assert torch.equal(kept["noisy"], report["noisy"])
+    # What the branch goes on from is what the first run had: an image that is edited in place
+    # from the beginning, at the same step, is the same to the bit.
+    process = Denoise(TinyDenoiser(), steps=STEPS, guidance=1.5, places=1)
+    process.start(Lane("x"), Picture(label=0, seed=3))
+    for kept in whole[:AT]:
+        assert torch.equal(process.step()["x"]["noisy"], kept["noisy"])  # type: ignore[arg-type]
+    process.rewind(Lane("x", edits=((AT, change),)), AT)
+    for report in other:
+        assert torch.equal(process.step()["x"]["noisy"], report["noisy"])  # type: ignore[arg-type]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, catch_exceptions=False)
+
+
+def test_an_image_is_branched_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_denoiser(tmp_path / "model", shaken(classes=2, names=("cat", "dog")))
+    sample = ("sample", "image", "model", "--label", "dog", "--steps", "6", "--show-steps")
+    run(*sample, "--run", "dog", "--save-every", "1", "--out", "dog.png")
+    settings = ("--set", "label=0", "--set", "guidance=2", "--set", "solver=euler")
+    made = run("runs", "branch", "dog", "--at", "3", "--as", "cat", *settings)
+    assert "It goes on by: ostinato sample image … --run cat" in made.output
+    told = run(*sample, "--run", "cat", "--out", "cat.png", "--json")
+    (image,) = json.loads(told.output)["images"]
+    assert image["steps"] == 6 and image["calls"] == 3 + 3 * 2  # guided from there on
+    from PIL import Image
+
+    with Image.open("dog.png") as one, Image.open("cat.png") as two:
+        assert one.size == two.size == (6 * 112, 2 * 112)
+        half = (0, 0, 3 * 112, 2 * 112)
+        assert one.crop(half).tobytes() == two.crop(half).tobytes()
+        assert one.tobytes() != two.tobytes()
+
+
+def test_a_branch_with_an_edit_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.db") as journal:
+        drawn(journal, "seven")
+        journal.get("seven").branch("wrong", tick=AT, edits={"solver": "fast"})
+        with pytest.raises(OstinatoError, match="A solver must be one of"):
+            drawn(journal, "wrong")
+
+
+def test_save_every_wants_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OstinatoError, match="--save-every must come with --run"):
+        run("sample", "image", "--save-every", "2")

@@ -1,0 +1,100 @@
+"""Images out of folders, IDX files and digits; what is wrong is told by file and mend."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ostinato.errors import InputError
+from ostinato.image import hold_out, read_images
+
+
+def idx(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    head = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return head + array.tobytes()
+
+
+def pets(folder: Path, side: int = 8) -> Path:
+    """Two classes of three grey images each."""
+    for shade, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True)
+        for n in range(3):
+            pixels = np.full((side, side), 100 * shade + n, np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{n}.png")
+    return folder
+
+
+def test_sub_folders_are_classes(tmp_path: Path) -> None:
+    images = read_images([pets(tmp_path / "pets")])
+    assert images.names == ("cat", "dog")
+    assert images.labels is not None and images.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert (len(images), images.channels, images.size) == (6, 1, 8)
+    assert images.pixels[:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
+    assert images.clean().min() == -1
+
+
+def test_images_are_scaled_and_coloured_as_asked(tmp_path: Path) -> None:
+    images = read_images([pets(tmp_path / "pets", 20)], size=10, grey=False)
+    assert (images.channels, images.size) == (3, 10)
+    assert images.pixels[4, :, 0, 0].tolist() == [101, 101, 101]
+
+
+def test_idx_files_are_read_in_either_order_and_packed(tmp_path: Path) -> None:
+    pixels = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8)
+    (tmp_path / "images.gz").write_bytes(gzip.compress(idx(pixels)))
+    (tmp_path / "labels").write_bytes(idx(np.array([7, 3, 7], np.uint8)))
+    images = read_images([tmp_path / "labels", tmp_path / "images.gz"])
+    assert np.array_equal(images.pixels[:, 0].numpy(), pixels)
+    assert images.names == ("3", "7")
+    assert images.labels is not None and images.labels.tolist() == [1, 0, 1]
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    images = read_images(["digits"])
+    assert (len(images), images.size, len(images.names)) == (1797, 8, 10)
+
+
+def test_what_is_held_out_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    images = read_images(["digits"])
+    train, valid = hold_out(images, 0.2, seed=1)
+    assert (len(train), len(valid)) == (1438, 359)
+    assert torch.equal(valid.pixels, hold_out(images, 0.2, seed=1)[1].pixels)
+    assert valid.fingerprint() != hold_out(images, 0.2, seed=2)[1].fingerprint()
+
+
+def test_what_is_wrong_is_told_by_file(tmp_path: Path) -> None:
+    folder = pets(tmp_path / "pets")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").write_text("no image")
+    (tmp_path / "short").write_bytes(idx(np.zeros((2, 8, 8), np.uint8))[:-1])
+    (tmp_path / "images").write_bytes(idx(np.zeros((3, 8, 8), np.uint8)))
+    (tmp_path / "labels").write_bytes(idx(np.zeros(2, np.uint8)))
+    wrong = [
+        ([tmp_path / "empty"], "empty must hold images"),
+        ([tmp_path / "none"], "none must exist, got no such file or folder"),
+        ([tmp_path / "text"], "text must be an IDX file of bytes"),
+        ([tmp_path / "short"], "short must hold 128 values.*got 127"),
+        ([tmp_path / "images", tmp_path / "labels"], "labels must have a label for each of the 3"),
+        ([folder, folder], "A folder of images must be given alone"),
+        ([], "got nothing"),
+    ]
+    for sources, message in wrong:
+        with pytest.raises(InputError, match=message):
+            read_images(sources)
+    with pytest.raises(InputError, match="size must be 8 to 64 pixels, got 65"):
+        read_images([folder], size=65)
+    (folder / "cat" / "3.png").write_text("broken")
+    with pytest.raises(InputError, match=r"3\.png must be an image, got"):
+        read_images([folder])
+    Image.new("L", (9, 9)).save(folder / "cat" / "3.png")
+    with pytest.raises(InputError, match=r"3\.png must be of the first image's size, 8 x 8, got 9"):
+        read_images([folder])
+    Image.new("L", (8, 8)).save(folder / "loose.png")
+    with pytest.raises(InputError, match=r"either images or sub-folders.*loose\.png"):
+        read_images([folder])

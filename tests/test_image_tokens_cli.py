@@ -1,0 +1,166 @@
+"""Drawings from the command line: two trainings that go on where they were, and samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from ostinato.cli.main import cli
+from ostinato.errors import ModelError, OstinatoError
+from ostinato.image.tokens import VQ, Levels, VQConfig, Words, load_drawing, new_drawing
+from ostinato.image.tokens.drawing import Way
+from ostinato.image.tokens.words import Cuts
+
+SMALL = "--steps 8 --layers 1 --width 32 --heads 2 --batch 16 --valid-every 4"
+
+
+def call(command: str) -> Result:
+    return CliRunner().invoke(cli, command.split("|") if "|" in command else command.split())
+
+
+def trained(way: str, more: str = "") -> Result:
+    codes = "" if way == "pixels" else "--codes-steps 6"  # it has no autoencoder
+    return call(f"train drawing digits --out made --way {way} {codes} {SMALL} {more}")
+
+
+@pytest.mark.parametrize("way", ["row", pytest.param("pixels", marks=pytest.mark.slow), "coarse"])
+def test_trained_and_drawn(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = trained(way)
+    assert result.exit_code == 0, result.output
+    assert load_drawing("made").way == way
+    again = trained(way)
+    assert again.exit_code == 0 and "is finished" in again.output
+    drawn = call(
+        "sample|drawing|made|--words|a slanted seven|--words|thin two|--count|2|--out|a.png|--json"
+    )
+    assert drawn.exit_code == 0, drawn.output
+    told = json.loads(drawn.output)
+    assert [image["words"] for image in told["images"]] == ["a slanted seven"] * 2 + [
+        "thin two"
+    ] * 2
+    assert len({image["codes"] for image in told["images"]}) == 4
+    with Image.open("a.png") as picture:
+        assert picture.size == (2 * 8 * 14, 2 * 8 * 14)
+
+
+def test_a_training_that_was_cut_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def weights(folder: str) -> tuple[bytes, bytes]:
+        read = [Path(folder, part, "model.safetensors").read_bytes() for part in ("codes", "model")]
+        return read[0], read[1]
+
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "whole")
+    assert trained("unmask").exit_code == 0
+    monkeypatch.chdir(tmp_path / "cut")
+    cut = trained("unmask", "--until Steps(3) --checkpoint-every 2")
+    assert cut.exit_code == 0, cut.output
+    went_on = trained("unmask", "--checkpoint-every 2")
+    assert went_on.exit_code == 0, went_on.output
+    assert weights(str(tmp_path / "cut" / "made")) == weights(str(tmp_path / "whole" / "made"))
+
+
+def test_a_journaled_drawing_is_written_again_without_drawing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert trained("unmask").exit_code == 0
+    outputs = []
+    for name in ("a.png", "b.png"):
+        assert call(f"sample drawing made --words two --out {name} --run drawn").exit_code == 0
+        outputs.append(Path(name).read_bytes())
+    assert outputs[0] == outputs[1]
+    other = call("sample drawing made --words one --out c.png --run drawn --seed 3")
+    assert "begun with, got another words, seed" in str(other.exception)
+
+
+def test_what_cannot_be_drawn_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = Words(("two",), (Cuts(0.5, 0.1), Cuts(2.0, 1.0), Cuts(5.0, 3.0)))
+    made = new_drawing("pixels", Levels(size=8), words, layers=1, width=16, heads=1)
+    made.save("made")
+    Path("folder.png").mkdir()
+    for command, message in {
+        "sample|drawing|made|--words|a cow|--out|a.png": "Unknown words 'cow'",
+        "sample|drawing|made|--words|thick thin|--out|a.png": "either thick or thin once",
+        "sample|drawing|made|--out|a.jpg": "--out must be a .png file",
+        "sample|drawing|made|--out|folder.png": "got the folder folder.png",
+        "sample|drawing|made|--guidance|2|--out|a.png": "guidance needs all codes at once",
+        "sample|drawing|made|--temperature|0|--out|a.png": "temperature must be above 0",
+        "sample|drawing|made|--temperature|nan|--out|a.png": "temperature must be a number",
+        "sample|drawing|made|--steps|4|--out|a.png": "--steps is for drawings of --way unmask",
+        "sample|drawing|made|--seed|-1|--out|a.png": "seed must be a whole number",
+        "sample|drawing|nothing|--out|a.png": "nothing/config.json",
+    }.items():
+        refused(command, message)
+
+
+def refused(command: str, message: str) -> None:
+    result = call(command)
+    told = str(result.exception)
+    assert isinstance(result.exception, OstinatoError), (command, result.exception)
+    assert result.exit_code != 0 and message in told, (command, told)
+    assert told.endswith("."), told
+
+
+def test_what_cannot_be_learned_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    VQ(VQConfig(size=16, halvings=1, width=16)).save(tmp_path / "other")
+    Path("file").write_text("")
+    small = "train|drawing|digits|--out|x"
+    for more, message in {
+        "--drop|1": "--drop must be in",
+        "--size|4": "--size must be 8 to 64, got 4",
+        "--size|-3": "--size must be 8 to 64, got -3",
+        "--levels|4": "--levels must be left out of --way row",
+        "--way|pixels|--levels|1": "--levels must be 2 to 256",
+        "--way|pixels|--codes-steps|3": "--codes-steps must be left out of --way pixels",
+        "--way|pixels|--codes|other": "--codes must be left out of --way pixels",
+        "--codes|other|--codes-steps|3": "--codes-steps must be left out with --codes",
+        "--codes|other": "--codes must be of images of 1 channels and 8 pixels",
+        "--codes|nowhere": "nowhere/config.json must be",
+        "--codes-steps|0": "--codes-steps must be at least 1",
+        "--way|pixels|--heads|0": "heads must be at least 1",
+        "--way|pixels|--layers|0": "layers must be at least 1",
+        "--way|pixels|--width|30|--heads|4": "width must be heads times an even number",
+        "--hold-out|1": "The share held out must be in [0, 1)",
+        "--batch|0": "batch_tokens must be at least 1",
+        "--until|Nonsense(3)": "Nonsense",
+    }.items():
+        refused(f"{small}|{more}", message)
+    refused("train|drawing|nowhere|--out|x", "nowhere must exist")
+    refused("train|drawing|digits|--out|file", "--out must be a folder")
+
+
+def test_parts_of_two_drawings_are_told(tmp_path: Path) -> None:
+    words = Words(("two",), (Cuts(0.5, 0.1), Cuts(2.0, 1.0), Cuts(5.0, 3.0)))
+    codec = VQ(VQConfig(size=8, halvings=1, width=16))
+    ways: tuple[Way, ...] = ("row", "unmask")
+    for way in ways:
+        new_drawing(way, codec, words, layers=1, width=16, heads=1).save(tmp_path / way)
+        assert load_drawing(tmp_path / way).way == way
+        VQ(VQConfig(size=16, halvings=1, width=16)).save(tmp_path / way / "codes")
+        with pytest.raises(ModelError, match="belong together"):
+            load_drawing(tmp_path / way)
+
+
+def test_codes_are_trained_once_for_several_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    codec = VQ(VQConfig.for_images(1, 8, width=16), seed=4)
+    codec.save(tmp_path / "first" / "codes")
+    small = "--steps 4 --layers 1 --width 16 --heads 1 --batch 8 --way unmask"
+    result = call(f"train drawing digits --out second --codes first {small}")
+    assert result.exit_code == 0, result.output
+    made = load_drawing("second").codec
+    assert made.fingerprint() == codec.fingerprint()
+    VQ(VQConfig.for_images(1, 8, width=16), seed=5).save(tmp_path / "first" / "codes")
+    refused(f"train drawing digits --out second --codes first {small}".replace(" ", "|"), "changed")

@@ -1,0 +1,84 @@
+"""Edits from outside: committed before they take effect, applied once, at the same tick again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from toys import Walk
+
+from ostinato.loop import Every, Loop, Past, Steps, go_back
+from ostinato.loop.journal import Journal
+from ostinato.loop.run import Run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Journal(tmp_path / "journal.db").create("a", kind="Walk")
+
+
+def drive_and_ask(run: Run, edits: dict[str, object], last: int) -> tuple[Loop, int]:
+    """Drive a walk; ask for edits at its fifth step; return the loop and the tick they took."""
+    loop = Loop(Walk(), until=Steps(last), run=run, checkpoint=Every(steps=10_000))
+    at = 0
+    for step in loop:
+        if step.tick == 5:
+            run.request("change", edits)
+            deadline = time.monotonic() + 10
+            while not loop._driver.requests() and time.monotonic() < deadline:  # type: ignore[union-attr]
+                time.sleep(0.01)
+            at = step.tick
+        if step.tick == last - 1:
+            break
+    return loop, at
+
+
+def undisturbed(at: int, rate: float, last: int) -> float:
+    walk = Walk()
+    for tick in range(1, last + 1):
+        walk.step()
+        if tick == at:
+            walk.change({"rate": rate})
+    return walk.place
+
+
+def test_a_change_is_done_with_its_event_and_applied_again_on_resume(run: Run) -> None:
+    loop, at = drive_and_ask(run, {"rate": 0.25}, 20)
+    assert run.journal.query("SELECT COUNT(*) FROM requests WHERE done IS NULL") == [(0,)]
+    loop._driver.close()  # type: ignore[union-attr]  # as if it had been killed: no checkpoint
+    walk = Walk()
+    Loop(walk, until=Steps(20), run=run).run()
+    assert walk.place == undisturbed(at, 0.25, 20)
+    assert [(e.tick, e.data) for e in run.events() if e.name == "change"] == [(at, {"rate": 0.25})]
+    assert not any(event.name == "differs" for event in run.events())
+
+
+def test_a_change_that_the_process_refuses_is_told_and_the_run_goes_on(run: Run) -> None:
+    loop, at = drive_and_ask(run, {"speed": 2}, 20)
+    loop._driver.close()  # type: ignore[union-attr]
+    walk = Walk()
+    Loop(walk, until=Steps(20), run=run).run()
+    assert walk.place == undisturbed(0, 1.0, 20)
+    (refused,) = (event for event in run.events() if event.name == "refused")
+    assert (refused.tick, refused.data["edits"]) == (at, {"speed": 2})
+    assert "Unknown edit 'speed'" in refused.data["why"]
+
+
+def test_going_back_works_after_many_pauses(run: Run) -> None:
+    for last in (12, 13, 14, 15, 16, 17):
+        with Loop(Walk(), until=Steps(50), run=run, checkpoint=Every(steps=10, keep=1)) as loop:
+            for step in loop:
+                if step.tick == last:
+                    break
+    walk = Walk()
+    loop = Loop(
+        walk,
+        until=Steps(18) & Past("tokens", above=0),
+        on_stop=go_back(kinds=("failed",), times=1, to=10, rate=0.5),
+        run=run,
+        checkpoint=Every(steps=10, keep=1),
+    )
+    loop.run()
+    assert run.checkpoints()[0].tick == 10
+    assert walk.rate == 0.5

@@ -1,0 +1,258 @@
+"""Lanes: full places, a stop of its own for each lane, the four answers, resume from a state."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import Speller
+
+from ostinato.errors import EditError, InputError
+from ostinato.loop import (
+    Accept,
+    Answer,
+    Budget,
+    Condition,
+    GiveUp,
+    GoBack,
+    Kind,
+    Lanes,
+    Loop,
+    OnStop,
+    Seconds,
+    StartOver,
+    Steps,
+    Stopped,
+    Text,
+    Tries,
+    Verdict,
+    uniform,
+)
+from ostinato.loop.journal import Journal
+
+ITEMS = [(f"item{n}", {"n": n}) for n in range(30)]
+
+
+def no_b(output: object, item: object) -> Sequence[Verdict]:
+    text = str(output)
+    return [
+        Verdict("no b", "b" not in text, 1 / (1 + text.count("b")), "b is there."),
+        Verdict("not empty", len(text) > 2, message="Too short."),
+    ]
+
+
+def mend(stopped: Stopped, tries: Tries) -> Answer:
+    """Go back to the first b and forbid it; start over three times; then give up."""
+    assert isinstance(tries.output, str)
+    place = tries.output.find("b")
+    if place >= 0:
+        return GoBack(place, {"forbid": ["b"]})
+    return StartOver() if tries.lane.round < 3 else GiveUp("Out of rounds.")
+
+
+def spell(
+    items: Sequence[tuple[str, object]] = ITEMS,
+    capacity: int = 4,
+    each: Condition | None = None,
+    on_stop: OnStop = mend,
+) -> tuple[dict[str, Any], Lanes]:
+    lanes = Lanes(
+        Speller(capacity),
+        items,
+        each=each or Steps(50),
+        judge=no_b,
+        on_stop=on_stop,
+        seed=3,
+    )
+    rows: dict[str, Any] = {}
+    for step in Loop(lanes, until=Steps(100_000)):
+        rows |= dict(step.results)
+    return rows, lanes
+
+
+def test_every_item_gets_a_result_with_its_reason() -> None:
+    lanes = Lanes(Speller(), ITEMS, each=Steps(50), judge=no_b, on_stop=mend, seed=3)
+    loop = Loop(lanes, until=Steps(100_000))
+    rows: dict[str, Any] = {}
+    for step in loop:
+        rows |= {key: s for key, s in step.lanes.items() if isinstance(s.answer, Accept)}
+    assert loop.stopped is not None
+    assert loop.stopped.sentence == "All 30 items are done."
+    assert loop.stopped.kind is Kind.ENDED
+    assert len(rows) == 30
+
+
+def test_what_an_item_yields_does_not_depend_on_its_company() -> None:
+    alone, _ = spell(capacity=1)
+    together, _ = spell(capacity=16)
+    shuffled = list(ITEMS)
+    random.Random(1).shuffle(shuffled)
+    mixed, _ = spell(items=shuffled, capacity=5)
+    for key in alone:
+        del alone[key]["index"], together[key]["index"], mixed[key]["index"]
+    assert alone == together == mixed
+
+
+def test_going_back_keeps_what_was_before_and_spends_what_was_after() -> None:
+    rows, _ = spell()
+    row = next(row for row in rows.values() if row["tries"])
+    back = next(a for a in row["attempts"] if a["answer"]["answer"] == "go back")
+    kept = back["text"][: back["answer"]["to"]]
+    assert str(row["output"]).startswith(kept)
+    assert row["spent"]["tokens"] > row["length"]
+    assert row["accepted"]
+
+
+def test_a_run_from_any_saved_state_gives_the_same_results() -> None:
+    expected, _ = spell()
+    for cut in (1, 2, 7, 19, 40):
+        first = Lanes(Speller(), ITEMS, each=Steps(50), judge=no_b, on_stop=mend, seed=3)
+        rows: dict[str, Any] = {}
+        for step in Loop(first, until=Steps(cut)):
+            rows |= dict(step.results)
+        state = json.loads(json.dumps(first.state_dict()))
+        second = Lanes(Speller(), ITEMS, each=Steps(50), judge=no_b, on_stop=mend, seed=3)
+        second.load_state_dict(state)
+        assert json.loads(json.dumps(second.state_dict())) == state
+        for step in Loop(second, until=Steps(100_000)):
+            rows |= dict(step.results)
+        assert rows == expected
+        assert step.report["accepted"] == sum(bool(row["accepted"]) for row in rows.values())
+
+
+def test_the_best_draft_is_given_when_the_strategy_gives_up() -> None:
+    def resample(stopped: Stopped, tries: Tries) -> Answer:
+        return StartOver() if tries.lane.round < 2 else GiveUp("Out of rounds.")
+
+    rows, _ = spell(on_stop=resample)
+    given_up = [row for row in rows.values() if not row["accepted"]]
+    assert given_up
+    for row in given_up:
+        scores = [sum(v["score"] for v in a["verdicts"]) for a in row["attempts"]]
+        texts = [a["text"] for a in row["attempts"]]
+        passed = [sum(v["passed"] for v in a["verdicts"]) for a in row["attempts"]]
+        best = max(zip(passed, scores, strict=True))
+        assert row["output"] == texts[list(zip(passed, scores, strict=True)).index(best)]
+        assert str(row["stopped"]["sentence"]).startswith("Out of rounds.")
+
+
+def test_an_item_s_budget_ends_it_whatever_the_strategy_says() -> None:
+    def for_ever(stopped: Stopped, tries: Tries) -> Answer:
+        return StartOver()
+
+    rows, _ = spell(each=Steps(50) | Budget("tokens", 20), on_stop=for_ever)
+    spent = [row["spent"]["tokens"] for row in rows.values()]
+    assert max(spent) <= 20
+    assert any("20 tokens have been spent" in r["stopped"]["sentence"] for r in rows.values())
+
+
+def test_edits_after_the_place_gone_back_to_lapse_and_those_before_stay() -> None:
+    seen: list[tuple[tuple[int, object], ...]] = []
+    answers = iter([GoBack(3, {"forbid": ["a"]}), GoBack(5, {"forbid": ["c"]}), GoBack(3)])
+
+    def watch(stopped: Stopped, tries: Tries) -> Answer:
+        seen.append(tries.lane.edits)
+        return next(answers, GiveUp())
+
+    def bad(output: object, item: object) -> Sequence[Verdict]:
+        return [Verdict("never", False, 0.0, "No.")]
+
+    items = [("long", None)]
+    lanes = Lanes(Speller(1), items, each=Steps(8), judge=bad, on_stop=watch, seed=5)
+    Loop(lanes, until=Steps(100)).run()
+    assert seen[1] == ((3, {"forbid": ["a"]}),)
+    assert seen[2] == ((3, {"forbid": ["a"]}), (5, {"forbid": ["c"]}))
+    assert seen[3] == ((3, {"forbid": ["a"]}),)
+
+
+def test_an_item_that_cannot_be_worked_on_is_set_aside_and_the_rest_goes_on() -> None:
+    items: list[tuple[str, object]] = [("good", 1), ("bad", "broken"), ("fine", 2)]
+    rows, _ = spell(items=items, capacity=1)
+    assert rows["bad"]["stopped"]["kind"] == "error"
+    assert rows["bad"]["stopped"]["sentence"] == "This item is broken."
+    assert set(rows) == {"good", "bad", "fine"}
+
+
+def test_a_key_that_comes_twice_is_refused() -> None:
+    with pytest.raises(InputError, match="must be unique, got 'a' twice"):
+        Lanes(Speller(), [("a", 1), ("b", 2), ("a", 3)], each=Steps(50))
+
+
+class Lazy:
+    """Items that are read as they are needed."""
+
+    def __init__(self, *items: tuple[str, object]) -> None:
+        self.items = items
+
+    def __iter__(self) -> Iterator[tuple[str, object]]:
+        yield from self.items
+
+
+def test_a_key_that_comes_twice_late_loses_no_work(tmp_path: Path) -> None:
+    items = [("a", 1), ("b", 2), ("c", 3), ("a", 4), ("d", 5)]
+    expected, _ = spell(items=[*items[:3], items[4]], capacity=2)
+
+    def loop(items: Iterable[tuple[str, object]]) -> Loop:
+        lanes = Lanes(Speller(2), items, each=Steps(50), judge=no_b, on_stop=mend, seed=3)
+        return Loop(lanes, until=Steps(1000), run="r", journal=Journal(tmp_path / "j.db"))
+
+    with pytest.raises(InputError, match="got 'a' twice"):
+        loop(Lazy(*items)).run()
+    journal = Journal(tmp_path / "j.db")
+    done = dict(journal.get("r").results())
+    assert done == {key: expected[key] for key in ("a", "b", "c")}
+    again = loop(Lazy(*items[:3], items[4]))
+    assert again.run().kind is Kind.ENDED
+    assert dict(journal.get("r").results()) == expected
+
+
+def test_a_lane_s_clock_does_not_run_during_a_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("ostinato.loop.limits.time.monotonic", lambda: now)
+    lanes = Lanes(Speller(2), ITEMS[:2], each=Seconds(5) | Steps(50), seed=3)
+    loop = Loop(lanes, until=Steps(1000))
+    next(iter(loop))
+    now += 1000  # an hour's break or so
+    rows = {key: row for step in loop for key, row in step.results}
+    assert len(rows) == 2 and not any(row.get("by_clock") for row in rows.values())
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 63, 0.5, True])
+def test_a_seed_out_of_range_is_refused_where_it_enters(seed: Any) -> None:
+    with pytest.raises(InputError, match=r"must be a whole number from 0 to 2\*\*63 - 1, got"):
+        Lanes(Speller(), ITEMS, each=Steps(5), seed=seed)
+
+
+def test_a_draw_with_a_seed_that_is_too_great_is_refused() -> None:
+    with pytest.raises(InputError, match="got 9223372036854775808"):
+        uniform(1 << 63, "a", 0, 0, 0)
+    assert 0 <= uniform((1 << 63) - 1, "a", 0, 0, 0) < 1
+
+
+def test_a_journaled_cut_by_the_clock_is_obeyed() -> None:
+    stopped = Stopped(Kind.BUDGET, "", "Seconds(1)").to_json()
+    row = {"accepted": False, "stopped": stopped, "by_clock": True}
+    lanes = Lanes(Speller(2), ITEMS[:3], each=Seconds(100) | Steps(5), seed=3)
+    lanes.step()
+    lanes.obey({"item1": row, "item2": row})
+    done = [key for step in Loop(lanes, until=Steps(1000)) for key, _ in step.results]
+    assert done == ["item0"]
+
+
+def test_a_lane_in_work_can_be_edited_where_it_stands() -> None:
+    lanes = Lanes(Speller(2), ITEMS[:2], each=Steps(20), seed=3)
+    lanes.step()
+    lanes.change({"lane": "item0", "forbid": list("abcdefgh")})
+    lanes.step()
+    assert lanes.finished[0][1]["output"] in {f"{letter}." for letter in "abcdefgh"}
+    with pytest.raises(EditError, match="In work are: "):
+        lanes.change({"lane": "item7"})
+
+
+def test_a_text_remembers_its_tokens() -> None:
+    text = Text("hello", (1, 2), (0, 3), (-0.1, -0.2))
+    assert text == "hello" and text.tokens == (1, 2) and not text.ended

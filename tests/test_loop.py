@@ -1,0 +1,267 @@
+"""The driver: steps, stops, answers and pauses, without a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ostinato.errors import InputError, RunError
+from ostinato.loop import (
+    Budget,
+    Edits,
+    Every,
+    GiveUp,
+    GoBack,
+    Kind,
+    Loop,
+    NotFinite,
+    Plateau,
+    Reaches,
+    Report,
+    Seconds,
+    StartOver,
+    Step,
+    Steps,
+    Stopped,
+    Tries,
+    go_back,
+)
+from ostinato.loop.journal import Journal
+from ostinato.loop.store import Store
+
+
+class Counter:
+    """Adds `rate` at every step; diverges at `bad` while the rate is above 1."""
+
+    def __init__(self, rate: float = 1.0, bad: int | None = None) -> None:
+        self.total, self.rate, self.bad = 0.0, rate, bad
+
+    def step(self) -> Report:
+        self.total += self.rate
+        if self.bad is not None and self.total >= self.bad and self.rate > 1:
+            return {"loss": float("nan"), "tokens": 2}
+        return {"loss": self.total, "tokens": 2}
+
+    def state_dict(self) -> dict[str, object]:
+        return {"total": self.total, "rate": self.rate}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.total, self.rate = state["total"], state["rate"]  # type: ignore[assignment]
+
+    def change(self, edits: Edits) -> None:
+        scale = edits.get("scale", 1.0)
+        assert isinstance(scale, float)
+        self.rate *= scale
+
+
+def test_a_plain_callable_is_stepped_until_its_output_is_good_enough() -> None:
+    numbers = iter(range(100))
+    loop = Loop(lambda: next(numbers), until=lambda step: step.output == 7)
+    seen = [step.output for step in loop]
+    assert seen == list(range(8))
+    assert loop.output == 7
+    assert loop.stopped is not None and loop.stopped.kind is Kind.PASSED
+
+
+def test_the_last_budgeted_step_that_ends_by_itself_says_ended() -> None:
+    loop = Loop(lambda: {"ended": "The text has ended."}, until=Steps(1))
+    assert loop.run().kind is Kind.ENDED
+
+
+def test_a_generator_takes_as_many_ticks_as_it_yields() -> None:
+    def three() -> Iterator[int]:
+        yield from (1, 2, 3)
+
+    loop = Loop(three, until=Steps(10))
+    assert [step.output for step in loop] == [1, 2, 3]
+    assert loop.tick == 3
+    assert loop.stopped is not None and loop.stopped.kind is Kind.ENDED
+
+
+def test_a_generator_refuses_to_be_saved_when_the_loop_is_built() -> None:
+    def one() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(InputError, match="generator can be neither saved nor brought back"):
+        Loop(one, until=Steps(3), checkpoint=Every(steps=1))
+    with pytest.raises(InputError, match="generator"):
+        Loop(one, until=Steps(3), on_stop=go_back())
+
+
+def test_a_break_is_a_pause_and_the_next_for_goes_on() -> None:
+    loop = Loop(Counter(), until=Steps(5))
+    for step in loop:
+        if step.tick == 2:
+            break
+    assert loop.stopped is None
+    assert [step.tick for step in loop] == [3, 4, 5]
+    assert loop.stopped is not None and loop.stopped.kind is Kind.BUDGET
+    assert list(loop) == []
+
+
+def test_a_pause_ends_at_the_next_boundary_and_can_be_gone_on_from() -> None:
+    loop = Loop(Counter(), until=Steps(6))
+    for step in loop:
+        if step.tick == 3:
+            loop.pause("The bell rang.")
+    assert loop.stopped is not None
+    assert (loop.stopped.kind, loop.stopped.sentence) == (Kind.PERSON, "The bell rang.")
+    assert loop.run().kind is Kind.BUDGET
+    assert loop.tick == 6
+
+
+def test_a_stop_by_a_person_is_for_good() -> None:
+    loop = Loop(Counter(), until=Steps(6))
+    for step in loop:
+        if step.tick == 3:
+            loop.stop()
+    assert list(loop) == []
+    assert loop.stopped is not None and loop.stopped.kind is Kind.PERSON
+
+
+def test_a_diverged_loss_goes_back_to_the_checkpoint_with_something_changed() -> None:
+    process = Counter(rate=4.0, bad=30)
+    loop = Loop(
+        process,
+        until=Steps(40) | NotFinite(),
+        on_stop=go_back(scale=0.25),
+        checkpoint=Every(steps=2),
+    )
+    seen = [(step.tick, step.position) for step in loop]
+    assert (8, 8) in seen and (9, 7) in seen  # diverged at tick 8, went back to position 6
+    assert loop.stopped is not None and loop.stopped.kind is Kind.BUDGET
+    assert loop.tick == 40
+    assert loop.position == 38
+    assert process.total == 6 * 4 + 32 * 1
+
+
+def test_without_a_checkpoint_before_it_going_back_starts_over() -> None:
+    process = Counter(rate=40.0, bad=30)
+    loop = Loop(process, until=Steps(3) | NotFinite(), on_stop=go_back(scale=0.01))
+    loop.run()
+    assert process.total == pytest.approx(0.8)
+    assert loop.position == 2
+
+
+def test_what_was_spent_stays_spent_when_going_back() -> None:
+    answers = iter(range(100))
+
+    def again(stopped: Stopped, tries: Tries) -> GoBack | GiveUp:
+        return GoBack(None) if next(answers) < 20 else GiveUp()
+
+    loop = Loop(Counter(), until=Reaches("loss", above=5) | Budget("tokens", 24), on_stop=again)
+    assert loop.run().kind is Kind.BUDGET
+    assert loop.tick == 12
+
+
+def test_patience_returns_to_where_it_was_at_the_position_gone_back_to() -> None:
+    losses = iter([5.0, 4.0, 4.0, float("nan"), 4.0, 4.0, 4.0, 4.0])
+
+    class Losses(Counter):
+        def step(self) -> Report:
+            return {"loss": next(losses)}
+
+    loop = Loop(
+        Losses(),
+        until=Plateau("loss", patience=3) | NotFinite(),
+        on_stop=go_back(),
+        checkpoint=Every(steps=2),
+    )
+    assert loop.run().kind is Kind.NO_PROGRESS
+    assert loop.tick == 7  # back at tick 4 to position 2, where nothing had been waited yet
+
+
+def test_starting_over_returns_to_the_beginning() -> None:
+    process = Counter()
+
+    def over_once(stopped: Stopped, tries: Tries) -> StartOver | GiveUp:
+        return GiveUp() if tries.attempts else StartOver({"scale": 3.0})
+
+    Loop(process, until=Reaches("loss", above=3), on_stop=over_once).run()
+    assert process.total == 3.0 and process.rate == 3.0
+
+
+def test_a_live_edit_takes_effect_at_the_next_boundary() -> None:
+    process = Counter()
+    loop = Loop(process, until=Steps(4))
+    for step in loop:
+        if step.tick == 2:
+            loop.change({"scale": 10.0})
+    assert process.total == 22
+
+
+def test_an_error_of_the_process_is_raised_again_and_told() -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("no")
+
+    loop = Loop(broken, until=Steps(3))
+    with pytest.raises(ZeroDivisionError):
+        loop.run()
+    assert loop.stopped is not None and loop.stopped.kind is Kind.ERROR
+    assert "ZeroDivisionError: no" in loop.stopped.sentence
+
+
+def test_a_pause_does_not_count_as_seconds_spent() -> None:
+    loop = Loop(Counter(), until=Seconds(60) | Steps(3))
+    next(iter(loop))
+    spent = loop._state[0][0]  # type: ignore[index]
+    loop._state[0][1] -= 1000  # type: ignore[index,operator]
+    assert loop.run().kind is Kind.BUDGET
+    assert loop.tick == 3
+    assert loop._state[0][0] < spent + 60  # type: ignore[index,operator]
+
+
+def test_what_is_no_process_is_refused_with_the_mend() -> None:
+    with pytest.raises(InputError, match="A process must be a callable"):
+        Loop(42, until=Steps(1))
+    with pytest.raises(InputError, match="stop condition must be"):
+        Loop(Counter(), until=42)
+
+
+def test_the_step_shows_where_the_loop_stands() -> None:
+    step = next(iter(Loop(Counter(), until=Steps(2))))
+    assert isinstance(step, Step)
+    assert repr(step) == "Step(tick=1, position=1, report={'loss': 1.0, 'tokens': 2})"
+
+
+def test_a_crash_at_the_end_leaves_no_state_from_which_it_takes_a_step_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise OSError("the machine is gone")
+
+    journal = Journal(tmp_path / "journal.db")
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "finish", crash)
+        with pytest.raises(RunError, match="the machine is gone"):
+            Loop(Counter(), until=Steps(5), run="a", journal=journal).run()
+    loop = Loop(Counter(), until=Steps(5), run="a", journal=journal)
+    assert str(loop.run()) == str(Loop(Counter(), until=Steps(5)).run())
+    assert loop.tick == 5 and len(list(journal.get("a").steps())) == 5
+    journal.close()
+
+
+def test_a_closed_loop_says_how_to_go_on(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    loop = Loop(Counter(), until=Steps(5), run="a", journal=journal)
+    with loop:
+        next(iter(loop))
+    with pytest.raises(RunError, match="Build another Loop with the same run"):
+        next(iter(loop))
+    again = Loop(Counter(), until=Steps(5), run="a", journal=journal)
+    assert again.tick == 1
+    again.run()
+    finished = Loop(Counter(), until=Steps(5), run="a", journal=journal)
+    assert finished.stopped is not None and list(finished) == []
+    further = Loop(Counter(), until=Steps(7), run="a", journal=journal)
+    assert [step.tick for step in further] == [6, 7]
+    journal.close()
+
+
+def test_a_step_of_a_loop_has_all_that_a_step_has() -> None:
+    step = next(iter(Loop(Counter(), until=Steps(2))))
+    made = Step(1, 1, {"loss": 1.0, "tokens": 2})
+    for name in (*Step.__slots__, "output", "lanes"):
+        assert getattr(step, name) == getattr(made, name)

@@ -1,0 +1,172 @@
+"""By meaning: past cases and the check on_topic, with a tiny encoder and with vectors made up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from tiny_bert import save_tiny_bert
+from torch import Tensor
+
+from ostinato.checks import OnTopic, foresee_all, from_spec, judge_all, to_spec
+from ostinato.errors import InputError, ModelError
+from ostinato.models import Encoder
+from ostinato.refine.cases import (
+    Case,
+    CasesByBoth,
+    CasesByMeaning,
+    CaseSettings,
+    PastCases,
+    read_cases,
+)
+from ostinato.refine.job_file import read_job
+
+CASES = [
+    Case("When do you open?", "At ten."),
+    Case("Where is my parcel?", "On its way."),
+    Case("Can I pay by card?", "Yes."),
+]
+MEANINGS = {
+    "When do you open?": (1.0, 0.0),
+    "Where is my parcel?": (0.0, 1.0),
+    "Can I pay by card?": (-0.6, -0.8),
+    "From what time on can I come?": (0.8, 0.6),
+    "Where do you open?": (0.6, 0.8),
+}
+
+
+class MadeUp:
+    """Knows the meaning of a few texts; counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def vectors(self, texts: Sequence[str]) -> Tensor:
+        self.asked += texts
+        return torch.tensor([MEANINGS[text] for text in texts])
+
+
+def made_up() -> Encoder:
+    return cast(Encoder, MadeUp())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_tiny_bert(tmp_path / "bert")
+
+
+def test_what_means_the_same_is_near_also_without_a_word_in_common() -> None:
+    asked = "From what time on can I come?"
+    near = CasesByMeaning(CASES, made_up()).nearest(asked, 3)
+    assert [one.case.answer for one in near] == ["At ten.", "On its way."]
+    assert [one.likeness for one in near] == pytest.approx([0.8, 0.6])
+    assert PastCases(CASES).nearest(asked, 1)[0].case.answer == "Yes."
+
+
+def test_by_both_is_the_mean_of_words_and_meaning() -> None:
+    asked = "Where do you open?"
+    by_words, said = PastCases(CASES), ["where", "do", "you", "open"]
+    words = {case: by_words.likeness_to(said, n) for n, case in enumerate(CASES)}
+    meaning = dict(zip(CASES, CasesByMeaning(CASES, made_up()).likenesses(asked), strict=True))
+    near = CasesByBoth(CASES, made_up()).nearest(asked, 2)
+    assert near[0].case == CASES[0] and meaning[CASES[0]] < meaning[CASES[1]]
+    for one in near:
+        assert one.likeness == pytest.approx((words[one.case] + meaning[one.case]) / 2)
+
+
+def test_past_cases_are_computed_once() -> None:
+    encoder = made_up()
+    cases = CasesByMeaning(CASES, encoder)
+    for _ in range(3):
+        cases.nearest("Where do you open?", 1)
+    assert len(cast(MadeUp, encoder).asked) == len(CASES) + 3
+
+
+def test_likeness_is_a_share_and_one_for_the_same_text(folder: Path) -> None:
+    texts = ["A table for two", "san jose", "what is the weather?", ""]
+    cases = CasesByMeaning([Case(text, "x") for text in texts], Encoder.load(folder))
+    for n, text in enumerate(texts):
+        likenesses = cases.likenesses(text)
+        assert all(0 <= one <= 1 for one in likenesses)
+        assert likenesses[n] == pytest.approx(1, abs=1e-6)
+
+
+JOB = """
+input = "items.jsonl"
+model = "smollm2"
+[prompt]
+template = "{message}"
+[[check]]
+kind = "on_topic"
+min = 0.4
+model = "bert"
+[cases]
+file = "cases.jsonl"
+column = "message"
+"""
+
+
+def job(folder: Path, more: str) -> Path:
+    (folder / "items.jsonl").write_text('{"message": "Hi"}\n')
+    (folder / "cases.jsonl").write_text('{"question": "a table", "answer": "b"}\n')
+    path = folder / "job.toml"
+    path.write_text(JOB + more)
+    return path
+
+
+def test_a_job_says_by_what_cases_are_compared(folder: Path) -> None:
+    read = read_job(job(folder.parent, 'by = "meaning"\nencoder = "bert"\n'))
+    assert read.cases is not None and read.cases.by == "meaning"
+    assert read.cases.encoder == str(folder.resolve())
+    cases = read_cases(read.cases)
+    assert isinstance(cases, CasesByMeaning)
+    assert cases.nearest("a table", 1)[0].likeness == pytest.approx(1, abs=1e-6)
+    assert isinstance(read_cases(CaseSettings(file=read.cases.file, column="message")), PastCases)
+    with pytest.raises(InputError, match="It must be one of words, meaning, both, got 'menaing'"):
+        read_job(job(folder.parent, 'by = "menaing"\n'))
+
+
+def test_an_encoder_that_is_missing_is_told_before_any_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OSTINATO_CACHE", str(folder))
+    read = read_job(job(folder.parent, 'by = "both"\n'))
+    with pytest.raises(ModelError, match="Run: ostinato models get minilm"):
+        read.planner()
+
+
+def test_a_reply_off_the_topic_is_told_with_its_likeness(folder: Path) -> None:
+    check = OnTopic(min=0.5, model=str(folder))
+    item = {"message": "a table for two"}
+    assert check.judge("a table for two", item).passed
+    likeness = Encoder.load(folder).likeness("rain", "a table for two")
+    verdict = OnTopic(min=min(1.0, likeness + 0.01), model=str(folder)).judge("rain", item)
+    assert not verdict.passed and verdict.score == pytest.approx(max(0.0, likeness))
+    assert f"the likeness to 'message' is {likeness:.2f}" in verdict.message
+    assert foresee_all([check], "rain", item) is None  # a beginning may turn to the topic yet
+
+
+def test_of_many_texts_the_nearest_counts_and_of_none_all_passes(folder: Path) -> None:
+    check = OnTopic(column="asked", min=0.99, model=str(folder))
+    assert check.judge("rain", {"asked": ["a table", "rain"]}).passed
+    assert check.judge("rain", {"asked": []}).passed
+    assert check.columns == ("asked",)
+
+
+def test_a_table_builds_the_check_and_back(folder: Path) -> None:
+    check = from_spec("on_topic", {"min": 0.4, "column": "asked"})
+    assert check == OnTopic(min=0.4, column="asked")
+    assert to_spec(check) == {"kind": "on_topic", "min": 0.4, "column": "asked"}
+    with pytest.raises(InputError, match=r"'min' of the check 'on_topic' must be in \[-1, 1\]"):
+        OnTopic(min=2)
+
+
+def test_without_its_encoder_the_check_errs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OSTINATO_CACHE", str(tmp_path))
+    (verdict,) = judge_all([OnTopic()], "some reply", {"message": "hi"})
+    assert not verdict.passed and "ostinato models get minilm" in verdict.error

@@ -1,0 +1,96 @@
+"""docs/jobs.md says what is true: every key, exit code and column is in it, its examples work."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from refine_made_up import made_up
+from refine_scribe import scribe_loop, write_job
+
+from ostinato.cli.exits import Exit
+from ostinato.cli.refine import refine
+from ostinato.errors import InputError
+from ostinato.refine.job_file import read_job
+from ostinato.refine.results import from_lane
+from ostinato.refine.work import Work
+
+DOC = Path(__file__).parents[1] / "docs" / "jobs.md"
+TEXT = DOC.read_text(encoding="utf-8") if DOC.exists() else ""
+
+EVERY_SECTION = """\
+x = 1
+input = "messages.jsonl"
+model = "http://127.0.0.1:1/v1#m"
+[prompt]
+template = "{message}"
+x = 1
+[[prompt.messages]]
+content = "a"
+x = 1
+[[rule]]
+x = 1
+[cases]
+x = 1
+[[check]]
+kind = "length"
+max = 3
+[strategy]
+x = 1
+[sampling]
+x = 1
+[budget]
+x = 1
+[server]
+x = 1
+"""
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.S | re.M)
+
+
+def test_every_key_of_a_job_file_is_documented(tmp_path: Path) -> None:
+    path = write_job(tmp_path, ["Hi"], EVERY_SECTION)
+    with pytest.raises(InputError) as caught:
+        read_job(path)
+    lists = re.findall(r"Known here: ([^\n]*)\.", str(caught.value))
+    assert len(lists) == 9
+    for key in {key for names in lists for key in names.split(", ")}:
+        assert re.search(rf"`\[{{0,2}}(prompt\.)?{key}\b", TEXT), key
+
+
+def test_the_example_job_is_one(tmp_path: Path) -> None:
+    (block,) = blocks("toml")
+    assert read_job(write_job(tmp_path, ["Hi"], block)).checks
+
+
+def test_the_python_example_runs_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Work, "loop", scribe_loop)
+    names: dict[str, object] = {}
+    (block,) = blocks("python")
+    exec(compile(block, str(DOC), "exec"), names)
+    run_job = names["run_job"]
+    assert callable(run_job)
+    path = write_job(tmp_path, ["Hello", "Thanks", "Where?"])
+    assert run_job(path, tmp_path / "journal.db") == 3
+    assert run_job(path, tmp_path / "journal.db") == 3
+
+
+def test_every_exit_code_and_option_is_documented() -> None:
+    for code in Exit:
+        assert f"| {int(code)} |" in TEXT
+    for option in refine.params:
+        name = option.opts[0]
+        assert not name.startswith("--") or name in TEXT, name
+
+
+def test_every_key_of_the_output_is_documented(tmp_path: Path) -> None:
+    _, items, rows = made_up(tmp_path)
+    line = from_lane(items[0].key, rows[0]).to_json()
+    drafts = line["drafts"]
+    assert isinstance(drafts, list) and isinstance(drafts[0], dict)
+    assert isinstance(line["tokens"], dict)
+    for key in [*line, *line["tokens"], *drafts[0]]:
+        assert f"`{key}`" in TEXT, key

@@ -1,0 +1,120 @@
+"""The input is read whole, and refused with line and column before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ostinato.errors import InputError, ItemError
+from ostinato.refine.inputs import read_items
+from ostinato.refine.prompts import Prompt, conversation, with_feedback
+from ostinato.refine.templates import Template
+
+
+def write(folder: Path, text: str, name: str = "in.jsonl") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_broken_json_is_told_with_its_line(tmp_path: Path) -> None:
+    lines = ['{"a": 1}'] * 16 + ['{"a": 1', '{"a": 2}', "[1]"]
+    with pytest.raises(InputError) as caught:
+        read_items(write(tmp_path, "\n".join(lines)))
+    assert "in.jsonl must be mended in 2 places" in str(caught.value)
+    assert "line 17: this is no JSON" in str(caught.value)
+    assert "line 19: a line must be a JSON object" in str(caught.value)
+
+
+def test_a_missing_column_is_told_with_what_needs_it(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"mesage": "x"}\n')
+    with pytest.raises(InputError, match=r"line 1: the column 'message' is missing; the prompt"):
+        read_items(path, needed={"message": "the prompt"})
+    with pytest.raises(InputError, match="Did you mean 'mesage'"):
+        read_items(path, needed={"message": "the prompt"})
+
+
+def test_empty_input_is_refused(tmp_path: Path) -> None:
+    for name in ("in.jsonl", "in.csv"):
+        with pytest.raises(InputError, match="must hold at least one item"):
+            read_items(write(tmp_path, "\n\n" if name == "in.jsonl" else "a,b\n", name))
+
+
+def test_an_id_that_comes_twice_is_told_with_both_lines(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"id": 1}\n\n{"id": "1"}\n{"id": true}\n')
+    with pytest.raises(InputError) as caught:
+        read_items(path, id_column="id")
+    assert "line 3: 'id' must be another for every item, got '1' as on line 1" in str(caught.value)
+    assert "line 4: 'id' must be a text or a whole number" in str(caught.value)
+
+
+def test_ragged_csv_is_told_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="line 4: a row must have 2 cells like the header, got 3"):
+        read_items(write(tmp_path, 'a,b\n"one\ntwo",2\n1,2,3\n', "in.csv"))
+
+
+def test_csv_and_jsonl_give_the_same_items(tmp_path: Path) -> None:
+    csv = read_items(write(tmp_path, '\ufeffid,message\nx,Hi\ny,"a, b"\n', "in.csv"))
+    jsonl = read_items(
+        write(tmp_path, '{"id": "x", "message": "Hi"}\n{"id": "y", "message": "a, b"}\n')
+    )
+    assert [(i.key, i.index, i.columns) for i in csv] == [
+        (i.key, i.index, i.columns) for i in jsonl
+    ]
+
+
+def test_the_key_is_the_content_and_its_occurrence_not_the_row(tmp_path: Path) -> None:
+    one = read_items(write(tmp_path, '{"m": "a"}\n{"m": "b"}\n{"m": "a"}\n'))
+    other = read_items(write(tmp_path, '{"m": "b"}\n{"m": "a"}\n{"m": "a"}\n'))
+    assert {i.key for i in one} == {i.key for i in other}
+    assert one[1].key == other[0].key
+    assert one[0].key.endswith("-1") and one[2].key.endswith("-2")
+
+
+def test_another_ending_and_another_encoding_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"must be a \.jsonl or \.csv file"):
+        read_items(write(tmp_path, "x", "in.txt"))
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"a": "x"}\n{"a": "\xff"}\n')
+    with pytest.raises(InputError, match="line 2: the text must be UTF-8, got the byte 0xff"):
+        read_items(path)
+
+
+def test_a_template_fills_columns_and_nothing_else() -> None:
+    template = Template("{a} {{b}} {list} {none}")
+    assert template.columns == ("a", "list", "none")
+    filled = template.fill({"a": "{x}", "list": ["é", 1], "none": None})
+    assert filled == '{x} {b} ["é", 1] '
+    with pytest.raises(ItemError, match=r"must name columns of the item, got 'a\.__class__'"):
+        Template("{a.__class__}").fill({"a": "x"})
+
+
+@pytest.mark.parametrize("text", ["{", "a } b", "{}", "{ }", "{a{b}}"])
+def test_a_template_with_loose_braces_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="brace"):
+        Template(text)
+
+
+def test_examples_stand_after_the_system_messages_in_front() -> None:
+    prompt = Prompt(messages=(("system", Template("Be kind.")), ("user", Template("{m}"))))
+    shots = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    roles = [message["content"] for message in prompt.fill({"m": "Hi"}, shots)]
+    assert roles == ["Be kind.", "q", "a", "Hi"]
+
+
+def test_a_conversation_is_held_to_roles_and_texts() -> None:
+    right = '[{"role": "user", "content": "Hi", "more": 1}]'
+    assert conversation(right, "c") == [{"role": "user", "content": "Hi"}]
+    for wrong in ("no", [], [{"role": "bot", "content": "x"}], [{"role": "user", "content": 3}]):
+        with pytest.raises(ItemError, match="column 'c'"):
+            conversation(wrong, "c")
+
+
+def test_feedback_becomes_turns_of_the_conversation() -> None:
+    messages = with_feedback(
+        [{"role": "user", "content": "Hi"}], {"draft": "Yo", "reasons": ["Add 2 words."]}
+    )
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    assert messages[1]["content"] == "Yo"
+    assert messages[2]["content"].endswith("- Add 2 words.")

@@ -1,0 +1,206 @@
+"""A job file is read whole, and everything wrong with it is told with its place."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from ostinato.errors import InputError
+from ostinato.refine.job_file import read_job
+
+SMALL = """\
+input = "messages.jsonl"
+model = "smollm2"
+
+[prompt]
+template = "{message}"
+
+[[check]]
+kind = "length"
+max = 20
+"""
+
+
+def write(folder: Path, text: str = SMALL, rows: str = '{"message": "Hello"}\n') -> Path:
+    (folder / "messages.jsonl").write_text(rows, encoding="utf-8")
+    path = folder / "job.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(folder: Path, text: str) -> str:
+    with pytest.raises(InputError) as caught:
+        read_job(write(folder, text))
+    return str(caught.value)
+
+
+def test_a_small_job_has_sensible_defaults(tmp_path: Path) -> None:
+    job = read_job(write(tmp_path))
+    assert job.output == tmp_path / "job.replies.jsonl"
+    assert job.report == tmp_path / "job.replies.report.html"
+    assert (job.strategy.kind, job.batch, job.keep, job.seed) == ("backtrack", 16, "results", 0)
+    assert [check.name for check in job.checks] == ["length"]
+    assert job.needed_columns() == {"message": "the prompt"}
+
+
+def test_the_new_job_can_be_read(tmp_path: Path) -> None:
+    text = (files("ostinato.refine.page") / "new_job.toml").read_text(encoding="utf-8")
+    job = read_job(write(tmp_path, text))
+    assert [rule.name for rule in job.rules] == ["thanks"]
+    assert len(job.checks) == 2
+    assert job.items()[0].columns == {"message": "Hello"}
+
+
+def test_what_the_new_job_has_in_comments_can_be_read_too(tmp_path: Path) -> None:
+    text = (files("ostinato.refine.page") / "new_job.toml").read_text(encoding="utf-8")
+    lines = []
+    for line in text.splitlines():
+        body = line.removeprefix("# ")
+        is_key = body.split(" ")[0] in (
+            "[cases]",
+            "file",
+            "column",
+            "answer_above",
+            "example_above",
+            "examples",
+            "job_seconds",
+        )
+        lines.append(body if is_key else line)
+    (tmp_path / "cases.jsonl").write_text('{"question": "Hi", "answer": "Hello"}\n', "utf-8")
+    job = read_job(write(tmp_path, "\n".join(lines)))
+    assert job.cases is not None and job.cases.answer_above == 0.9
+    assert job.budgets.job_seconds == 600
+
+
+def test_a_misspelt_key_is_told_with_its_line_and_the_nearest_name(tmp_path: Path) -> None:
+    told = refused(tmp_path, SMALL + "\n[sampling]\ntemperatur = 0.5\n")
+    assert "job.toml, line 12, sampling.temperatur:" in told
+    assert "Did you mean 'temperature'?" in told
+
+
+def test_all_problems_are_told_together(tmp_path: Path) -> None:
+    told = refused(
+        tmp_path,
+        'imput = "a.jsonl"\nmodel = 3\n[prompt]\ntemplate = "{message"\n'
+        '[[check]]\nkind = "lenght"\n[[check]]\nkind = "length"\nmin = 9\nmax = 3\n',
+    )
+    assert "must be mended in 6 places" in told
+    assert "imput: This key is not known. Did you mean 'input'?" in told
+    assert "input: It is missing." in told
+    assert "line 2, model: It must be a text, got 3." in told
+    assert "line 4, prompt.template" in told and "brace" in told
+    assert "line 6, check.1.kind" in told and "Did you mean 'length'?" in told
+    assert "line 9, check.2.min" in told and "at most max (3)" in told
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ('id = "x"\nseed = "one"', "seed: It must be a whole number"),
+        ("batch = 0", "batch: It must be a whole number of 1 or more, got 0"),
+        ('keep = "all"', "keep: It must be one of results, steps"),
+        ('output = "../out.jsonl"', "output: It must lie in the job's folder"),
+        ('output = "/tmp/out.jsonl"', "output: It must lie in the job's folder"),
+        ('adapter = "/etc/adapter"', "adapter: It must be a name or lie in the job's folder"),
+        ('adapter = "not/there"', "adapter: The folder must exist"),
+        ('output = "messages.jsonl"', "output: It must be another file than the input"),
+        ('output = "job.toml"', "output: It must be another file than the job file"),
+        ("seed = -1", "seed: It must be a whole number of 0 or more, got -1"),
+    ],
+)
+def test_a_wrong_value_is_told(tmp_path: Path, more: str, told: str) -> None:
+    assert told in refused(tmp_path, more + "\n" + SMALL)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("[sampling]\ntop_p = 1.5", "sampling.top_p: It must be in (0, 1], got 1.5"),
+        ('[strategy]\nkind = "backtrak"', "strategy.kind: It must be one of"),
+        ("[strategy]\nrounds = 0", "rounds"),
+        ("[strategy]\npatiense = 2", "Did you mean 'patience'?"),
+        ("[budget]\nitem_tokens = 9\njob_tokens = 5", "budget.item_tokens: It must be at most"),
+        ('[[rule]]\ncolumn = "message"\npattern = "("\nreply = "x"', "line 13, rule.1.pattern"),
+        ('[[rule]]\ncolumn = "message"\npattern = "a"', "must have a reply or a prompt"),
+        ('[cases]\nfile = "cases.jsonl"\ncolumn = "message"', "The file must exist"),
+        ('[[check]]\nkind = "length"\nmin = 1', "Checks must have names that differ"),
+        ('[[check]]\nkind = "excludes"\nname = "x"\npatterns = ["("]', "check.2"),
+    ],
+)
+def test_a_wrong_section_is_told(tmp_path: Path, more: str, told: str) -> None:
+    assert told in refused(tmp_path, SMALL + "\n" + more + "\n")
+
+
+def test_broken_toml_is_told_with_its_line(tmp_path: Path) -> None:
+    assert "at line 2" in refused(tmp_path, 'input = "messages.jsonl"\nmodel = = 3\n')
+
+
+def test_a_missing_job_file_tells_how_to_write_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"ostinato refine --new job\.toml"):
+        read_job(tmp_path / "job.toml")
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    path = write(inner)
+    (tmp_path / "secret.jsonl").write_text("{}\n", encoding="utf-8")
+    (inner / "messages.jsonl").unlink()
+    (inner / "messages.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    with pytest.raises(InputError, match="must lie in the job's folder"):
+        read_job(path)
+
+
+def test_an_output_of_the_command_line_must_not_be_a_file_that_the_job_reads(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path)
+    for name, what in (("messages.jsonl", "the input"), (path.name, "the job file")):
+        with pytest.raises(InputError, match=f"--output must be another file than {what}"):
+            read_job(path, output=tmp_path / name)
+    with pytest.raises(InputError, match="--output must be a file, got the folder"):
+        read_job(path, output=tmp_path)
+
+
+def test_an_output_of_the_command_line_may_be_anywhere(tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    job = read_job(write(inner), output=tmp_path / "else.jsonl")
+    assert job.output == tmp_path / "else.jsonl"
+    assert job.report == tmp_path / "else.report.html"
+
+
+def test_sections_change_with_what_replies_depend_on_and_with_nothing_else(tmp_path: Path) -> None:
+    first = read_job(write(tmp_path)).sections()
+    same = 'output = "other.jsonl"\nbatch = 3\nkeep = "steps"\n' + SMALL
+    assert read_job(write(tmp_path, same)).sections() == first
+    other = read_job(write(tmp_path, SMALL.replace("max = 20", "max = 21"))).sections()
+    assert {name for name in first if first[name] != other[name]} == {"checks"}
+
+
+def test_a_functions_text_is_part_of_its_check(tmp_path: Path) -> None:
+    text = SMALL + '[[check]]\nkind = "python"\ncall = "mine:calm"\n'
+    seen = []
+    for mark in ("!", "?"):
+        folder = tmp_path / str(ord(mark))
+        folder.mkdir()
+        code = f"def calm(text):\n    return {mark!r} not in text\n"
+        (folder / "mine.py").write_text(code, encoding="utf-8")
+        seen.append(read_job(write(folder, text)).sections()["checks"])
+    assert seen[0] != seen[1]
+
+
+def test_a_job_is_named_after_its_file_or_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "support"
+    folder.mkdir()
+    path = write(folder)
+    assert read_job(path).name == "support"
+    assert read_job(path.rename(folder / "mail.toml")).name == "mail"
+
+
+def test_weights_in_the_jobs_folder_are_found_from_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    job = read_job(write(tmp_path, 'adapter = "mine"\n' + SMALL.replace("smollm2", "mine")))
+    assert job.model == job.adapter == str(tmp_path / "mine")

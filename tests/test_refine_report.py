@@ -1,0 +1,318 @@
+"""Results, their tallies and the report page, from made-up rows of lanes."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from refine_made_up import JOB, job_folder, lane_row, made_up
+
+from ostinato.loop import Kind, Stopped, Verdict
+from ostinato.refine.advice import advise
+from ostinato.refine.changes import Fingerprint, compare
+from ostinato.refine.job import Job
+from ostinato.refine.job_file import read_job
+from ostinato.refine.report import Outcome, duration, report_page
+from ostinato.refine.results import Draft, Result, Tokens, from_lane, write_results
+from ostinato.refine.strokes import strokes
+from ostinato.refine.summary import reasons, summarize
+from ostinato.refine.why import Course, attempt_lines, costly, course_of, lost_by, tally
+
+
+def outcome_of(folder: Path, count: int = 60) -> Outcome:
+    job, items, rows = made_up(folder, count)
+    planner = job.planner()
+    results = [
+        from_lane(item.key, row, planner.plan(item.columns))
+        for item, row in zip(items, rows, strict=True)
+    ]
+    return Outcome(job=job, planner=planner, items=items, results=results, seconds=90.0)
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return outcome_of(tmp_path_factory.mktemp("job"))
+
+
+def embedded(page: str) -> dict[str, object]:
+    found = re.search(r'<script type="application/json" id="report">(.*?)</script>', page, re.S)
+    assert found is not None
+    value = json.loads(found[1])
+    assert isinstance(value, dict)
+    return value
+
+
+def draft(number: int, passed: bool | None, *, answer: str = "start over", lost: int = 0) -> Draft:
+    """A whole draft on which the check `c` said so; None: it became impossible on the way."""
+    verdicts = () if passed is None else (Verdict("c", passed),)
+    return Draft(
+        round=number, tries=0, position=10, lost=lost, before="", taken_back="",
+        check=() if passed else ("c",), message="c: no.", answer=answer, verdicts=verdicts,
+    )  # fmt: skip
+
+
+def result(*said: bool | None) -> Result:
+    drafts = tuple(draft(n, passed) for n, passed in enumerate(said))
+    final = (Verdict("c", bool(said[-1])),)
+    stopped = Stopped(Kind.PASSED if said[-1] else Kind.FAILED, "")
+    return Result(
+        id="x", reply="", accepted=bool(said[-1]), stopped=stopped, verdicts=final, drafts=drafts
+    )
+
+
+# Results ----------------------------------------------------------------------------------------
+
+
+def test_a_row_tells_what_was_kept_and_what_was_taken_back(tmp_path: Path) -> None:
+    job, items, rows = made_up(tmp_path, 40)
+    back = next(
+        from_lane(item.key, row)
+        for item, row in zip(items, rows, strict=True)
+        if row["tries"] and row["accepted"]
+    )
+    first, last = back.drafts
+    assert first.taken_back.endswith("obviously") and back.reply.startswith(first.before)
+    assert first.check == ("polite",) and first.lost >= 3
+    assert last.taken_back == "" and last.before == back.reply
+    assert back.outcome == "mended"
+    assert back.tokens.computed == back.tokens.accepted + back.tokens.discarded
+    assert [check.name for check in job.checks] == [verdict.check for verdict in back.verdicts]
+
+
+def test_where_the_row_says_how_much_was_kept_that_counts(tmp_path: Path) -> None:
+    _, items, rows = made_up(tmp_path, 40)
+    row = next(row for row in rows if row["tries"])
+    attempts = row["attempts"]
+    assert isinstance(attempts, list)
+    attempts[0]["kept"] = 3
+    found = from_lane(items[0].key, row).drafts[0]
+    assert len(found.before) == 3
+
+
+def test_an_answer_that_was_ready_has_its_source(outcome: Outcome) -> None:
+    ready = [result for result in outcome.results if result.source == "rule"]
+    assert ready and all(result.rule == "goodbye" and result.accepted for result in ready)
+    assert all(result.tokens == Tokens() and result.outcome == "accepted" for result in ready)
+
+
+def test_the_output_is_written_in_input_order_and_whole(outcome: Outcome, tmp_path: Path) -> None:
+    path = tmp_path / "out" / "replies.jsonl"
+    write_results(path, outcome.results)
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert [line["id"] for line in lines] == [item.key for item in outcome.items]
+    assert [entry.name for entry in path.parent.iterdir()] == ["replies.jsonl"]
+    refused = next(line for line in lines if not line["accepted"])
+    write_results(path, [replace(outcome.results[0], reply="\ud800")])
+    assert json.loads(path.read_text("utf-8"))["reply"] == "\ud800"
+    assert refused["stopped"]["kind"] == "failed" and refused["outcome"] == "given up"
+
+
+# Tallies ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "course"),
+    [
+        ((True,), Course.FIRST),
+        ((True, True), Course.FIRST),
+        ((False, True), Course.MENDED),
+        ((None, True), Course.MENDED),
+        ((False, False), Course.NEVER),
+        ((True, False, True), Course.FLAKY),
+        ((True, False), Course.FLAKY),
+        ((False, True, None, True), Course.FLAKY),
+    ],
+)
+def test_the_course_of_a_check(said: tuple[bool | None, ...], course: Course) -> None:
+    assert course_of("c", result(*said)) is course
+
+
+def test_a_check_that_never_spoke_was_not_judged() -> None:
+    assert course_of("other", result(True)) is Course.UNKNOWN
+
+
+def test_courses_add_up_to_the_items_and_costs_to_what_was_lost(outcome: Outcome) -> None:
+    names = [check.name for check in outcome.job.checks]
+    records = tally(names, outcome.results)
+    for record in records:
+        assert sum(record.count(course) for course in Course) == len(outcome.results)
+    lost = sum(lost_by(d) for one in outcome.results for d in one.drafts if d.check)
+    assert sum(record.tokens for record in records) == pytest.approx(lost)
+    assert [record.name for record in costly(records)] == ["answers"]
+
+
+def test_a_check_that_passes_on_no_item_is_told_so() -> None:
+    record = tally(["c"], [result(False), result(False, False)])[0]
+    assert record.label == "never passed"
+    assert tally(["c"], [result(True, False, True)] * 2)[0].label == "flaky"
+
+
+def test_why_tells_each_check_of_each_attempt(outcome: Outcome) -> None:
+    mended = next(one for one in outcome.results if one.tries)
+    lines = attempt_lines(mended)
+    assert (lines[0].verdict, lines[0].check, lines[0].tries) == ("impossible", "polite", 0)
+    assert lines[0].place.strip().endswith("obviously") and lines[0].tokens > 0
+    assert [line.verdict for line in lines[1:]] == ["passed"] * 3
+
+
+def test_outcomes_and_reasons_add_up(outcome: Outcome) -> None:
+    summary = summarize(outcome.results, len(outcome.items) + 5)
+    assert summary.unfinished == 5
+    assert sum(reason.count for reason in reasons(outcome.results)) == summary.finished
+    assert summary.tokens_computed == summary.tokens_discarded + sum(
+        one.tokens.computed - one.tokens.discarded for one in outcome.results
+    )
+
+
+# Advice -----------------------------------------------------------------------------------------
+
+
+def test_advice_names_the_dear_check_and_the_needless_rounds(outcome: Outcome) -> None:
+    told = "\n".join(f"{one.seen} {one.do}" for one in advise(outcome.job, outcome.results))
+    assert "'answers' took back" in told
+    assert "items were given up" in told
+    assert "rounds = " in told
+
+
+def test_advice_to_backtrack_counts_what_stood_before_the_failing_place(tmp_path: Path) -> None:
+    text = JOB.replace('kind = "backtrack"', 'kind = "resample"')
+    job = read_job(job_folder(tmp_path, 1, text))
+    verdict = Verdict("polite", False, 0.0, "No.", None).to_json() | {"place": [50, 60]}
+    stopped = Stopped(Kind.FAILED, "polite: No.", "polite").to_json()
+    row = lane_row(job, job.items()[0]) | {
+        "attempts": [
+            {
+                "round": 0, "try": 0, "position": 21, "text": "x" * 100, "stopped": stopped,
+                "answer": {"answer": "start over"}, "verdicts": [verdict],
+            }
+        ],
+        "spent": {"computed": 40},
+    }  # fmt: skip
+    advice = advise(job, [from_lane("a", row)])
+    assert any(one.do.startswith('Keep them: kind = "backtrack"') for one in advice)
+    assert any(one.seen.startswith("10 tokens") for one in advice)
+
+
+def test_a_job_that_wastes_nothing_is_left_alone(outcome: Outcome) -> None:
+    clean = [one for one in outcome.results if one.outcome == "accepted"]
+    assert advise(outcome.job, clean) == []
+
+
+# The page ---------------------------------------------------------------------------------------
+
+
+class Outline(HTMLParser):
+    """Collects the tags and addresses of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(outcome: Outcome) -> None:
+    page = report_page(outcome)
+    outline = Outline()
+    outline.feed(page)
+    assert outline.addresses == ["#items"]
+    assert outline.tags.count("script") == 2 and "link" not in outline.tags
+    assert "http://" not in page and "https://" not in page and "url(" not in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_text_of_models_and_customers_is_never_html(outcome: Outcome) -> None:
+    evil = "</script><img src=x onerror=alert(1)><!-- \u2028 \ud800"
+    first = outcome.results[0]
+    results = [replace(first, reply=evil, accepted=False, stopped=Stopped(Kind.FAILED, evil))]
+    page = report_page(replace(outcome, results=results))
+    assert "<img" not in page and "<!--" not in page and "onerror=alert" in page
+    page.encode("utf-8")
+    items = embedded(page)["items"]
+    assert isinstance(items, list)
+    assert items[0]["reply"] == evil.replace("\ud800", "?")
+
+
+def test_the_page_holds_every_item_and_its_history(outcome: Outcome) -> None:
+    value = embedded(report_page(outcome))
+    items = value["items"]
+    assert isinstance(items, list)
+    assert value["checks"] == ["length", "answers", "polite"]
+    assert [item["id"] for item in items] == [one.id for one in outcome.results]
+    mended = next(item for item in items if item["tries"])
+    assert mended["drafts"][0]["taken"].endswith("obviously")
+    assert mended["refused"] == [2]
+
+
+def test_the_headline_says_what_came_out_and_why_it_stopped(outcome: Outcome) -> None:
+    page = report_page(outcome)
+    summary = outcome.summary
+    assert f"<title>support: {summary.accepted} of 60 accepted</title>" in page
+    assert f"{summary.given_up} could not be brought to pass" in page
+    cut = replace(
+        outcome,
+        results=outcome.results[:20],
+        stopped=Stopped(Kind.BUDGET, "It took 500 tokens.", "Budget"),
+    )
+    page = report_page(cut)
+    assert "Stopped with 40 items unfinished: It took 500 tokens." in page
+
+
+def test_a_thousand_items_stay_small_and_share_strokes(tmp_path: Path) -> None:
+    many = outcome_of(tmp_path, 1000)
+    page = report_page(many)
+    assert len(page) < 2_000_000
+    drawn = strokes(many.results)
+    assert drawn is not None and drawn.width <= 240 * 6
+    assert "a stroke is 4 items" in drawn.label
+
+
+def test_a_job_without_any_result_has_a_page_too(outcome: Outcome) -> None:
+    page = report_page(replace(outcome, results=[], seconds=None))
+    assert "<h1>0 <span>of 60 replies accepted</span></h1>" in page
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(4.24, "4.2 s"), (59.7, "1 min 0 s"), (432, "7 min 12 s"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+# Changes ----------------------------------------------------------------------------------------
+
+
+def prints(job: Job) -> Fingerprint:
+    return Fingerprint.of(job, job.planner(), job.items())
+
+
+def test_changes_touch_no_more_items_than_they_must(tmp_path: Path) -> None:
+    before = prints(read_job(job_folder(tmp_path)))
+    same = Fingerprint.from_json(json.loads(json.dumps(before.to_json())))
+    assert not compare(same, before)
+    rule = JOB.replace('pattern = "^(bye|thanks)"', 'pattern = "breakfast"')
+    job = read_job(job_folder(tmp_path, text=rule))
+    changes = compare(before, prints(job))
+    assert changes.sections == () and set(changes.changed) == {"m-001", "m-007", "m-011"}
+    assert changes.stale(job.items()) == {"m-001", "m-007", "m-011"}
+
+
+def test_a_changed_check_touches_all_and_new_items_are_told(tmp_path: Path) -> None:
+    before = prints(read_job(job_folder(tmp_path)))
+    job = read_job(job_folder(tmp_path, 14, JOB.replace("max = 24", "max = 25")))
+    changes = compare(before, prints(job))
+    told = changes.sentences()
+    assert told == [
+        "changed in the job: checks",
+        "2 items (m-013, m-014) new in the input",
+        "14 of 14 items would be written again",
+    ]
+    assert len(changes.stale(job.items())) == 14

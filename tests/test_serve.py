@@ -1,0 +1,521 @@
+"""A model as a server: what the `openai` client asks for comes, and what is wrong is told."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import uvicorn
+from faulty_server import free_port
+from tiny import save_tiny, tiny_model
+
+from ostinato.checks import Excludes
+from ostinato.decode import Sampling
+from ostinato.loop import Loop, Phrase, Steps
+from ostinato.refine.backtrack import Backtrack
+from ostinato.serve import Defaults, Desk, application
+from ostinato.serve.orders import cut_at, held_back
+from ostinato.text import write
+
+MESSAGES: list[Any] = [{"role": "user", "content": "What is the phone number?"}]
+
+
+@contextmanager
+def serving(key: str = "", **settings: Any) -> Iterator[tuple[int, Desk]]:
+    desk = Desk(tiny_model(), **settings)
+    app = application(desk, model="tiny", key=key)
+    port = free_port()
+    config = uvicorn.Config(app, port=port, log_level="critical", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield port, desk
+    finally:
+        desk.close(at_once=True)
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[tuple[int, Desk]]:
+    with serving(places=4, waiting=8) as made:
+        yield made
+
+
+@pytest.fixture
+def client(place: tuple[int, Desk]) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=f"http://127.0.0.1:{place[0]}/v1", api_key="none", max_retries=0
+    ) as made:
+        yield made
+
+
+def post(
+    port: int, value: Any, path: str = "/v1/chat/completions", **headers: str
+) -> tuple[int, Any]:
+    content = value if isinstance(value, bytes) else json.dumps(value).encode()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    given = {"Content-Type": "application/json"} | {
+        name.replace("_", "-"): text for name, text in headers.items()
+    }
+    try:
+        connection.request("POST", path, content, given)
+        response = connection.getresponse()
+        text = response.read()
+        return response.status, json.loads(text) if text.startswith(b"{") else text.decode()
+    finally:
+        connection.close()
+
+
+def ours(choice: Any) -> Any:
+    """Return what the API has no words for."""
+    return choice.model_extra["ostinato"]
+
+
+def asked(**more: Any) -> dict[str, Any]:
+    return {"model": "tiny", "messages": MESSAGES, "max_tokens": 8, **more}
+
+
+# Answers ----------------------------------------------------------------------------------------
+
+
+def test_a_chat_gives_what_the_loop_writes(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="tiny", messages=MESSAGES, max_tokens=12, temperature=0
+    )
+    loop = write(["What is the phone number?"], model=tiny_model(), each=Steps(12))
+    (row,) = [row for step in loop for _, row in step.results]
+    (choice,) = answer.choices
+    assert choice.message.content == row["output"]
+    assert choice.message.role == "assistant"
+    assert choice.finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 12
+    assert answer.usage.prompt_tokens == len(tiny_model().tokenizer.chat(MESSAGES))
+    told = ours(choice)
+    assert told["stopped"]["sentence"] == "It has taken 12 steps, the limit."
+
+
+def test_a_stream_is_the_same_piece_by_piece(client: openai.OpenAI) -> None:
+    given: Any = {"model": "tiny", "messages": MESSAGES, "max_tokens": 20, "seed": 7}
+    whole = client.chat.completions.create(**given)
+    stream = client.chat.completions.create(
+        **given, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    texts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
+    assert "".join(text for text in texts if text) == whole.choices[0].message.content
+    assert len([text for text in texts if text]) > 5
+    assert chunks[-1].usage == whole.usage
+    last = chunks[-2].choices[0]
+    assert last.finish_reason == "length"
+    assert ours(last)["seed"] == 7
+
+
+def test_a_completion_continues_its_prompt(client: openai.OpenAI) -> None:
+    whole = client.completions.create(
+        model="tiny", prompt="The reply", max_tokens=9, temperature=0, logprobs=0
+    )
+    loop = write(["The reply"], model=tiny_model(), each=Steps(9), chat=False)
+    (row,) = [row for step in loop for _, row in step.results]
+    assert whole.choices[0].text == row["output"]
+    told = whole.choices[0].logprobs
+    assert told is not None and told.token_logprobs is not None
+    assert sum(value or 0 for value in told.token_logprobs) == pytest.approx(row["logprob"])
+    stream = client.completions.create(
+        model="tiny", prompt="The reply", max_tokens=9, temperature=0, stream=True
+    )
+    assert "".join(chunk.choices[0].text for chunk in stream) == row["output"]
+
+
+def test_one_seed_gives_the_same_alone_and_in_company(client: openai.OpenAI) -> None:
+    def ask(seed: int) -> str | None:
+        answer = client.chat.completions.create(
+            model="tiny", messages=MESSAGES, max_tokens=16, seed=seed
+        )
+        return answer.choices[0].message.content
+
+    alone = [ask(seed) for seed in (1, 2, 3, 1)]
+    together: dict[int, str | None] = {}
+    seeds = (1, 2, 3, 1, 2, 3)
+    threads = [
+        threading.Thread(target=lambda n, seed: together.__setitem__(n, ask(seed)), args=pair)
+        for pair in enumerate(seeds)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [together[n] for n in range(6)] == [*alone[:3], *alone[:3]]
+    assert alone[0] == alone[3] != alone[1]
+
+
+def test_choices_differ_and_are_told_by_their_number(client: openai.OpenAI) -> None:
+    given: Any = {"model": "tiny", "messages": MESSAGES, "max_tokens": 10, "seed": 5, "n": 3}
+    answer = client.chat.completions.create(**given)
+    texts = [choice.message.content for choice in answer.choices]
+    assert len(set(texts)) == 3
+    streamed = ["", "", ""]
+    for chunk in client.chat.completions.create(**given, stream=True):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.delta.content or ""
+    assert streamed == texts
+
+
+def test_requests_share_one_batch(place: tuple[int, Desk], monkeypatch: pytest.MonkeyPatch) -> None:
+    port, desk = place
+    most = 0
+    step = desk.decode.step
+
+    def watched() -> Any:
+        nonlocal most
+        reports = step()
+        most = max(most, len(reports))
+        return reports
+
+    monkeypatch.setattr(desk.decode, "step", watched)
+    threads = [
+        threading.Thread(target=post, args=(port, asked(max_tokens=60, seed=n))) for n in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 2 <= most <= 4
+
+
+def test_a_stop_phrase_ends_the_text_before_it(client: openai.OpenAI) -> None:
+    given: Any = {"model": "tiny", "messages": MESSAGES, "max_tokens": 40, "seed": 3}
+    text = client.chat.completions.create(**given).choices[0].message.content or ""
+    stop = text[10:14]
+    whole = client.chat.completions.create(**given, stop=[stop, "never"]).choices[0]
+    assert whole.message.content == text[: text.index(stop)]
+    assert whole.finish_reason == "stop"
+    chunks = client.chat.completions.create(**given, stop=stop, stream=True)
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert streamed == whole.message.content
+    (told,) = client.chat.completions.create(**given, stop=stop, logprobs=True).choices
+    assert told.logprobs is not None and told.logprobs.content is not None
+    tokens = [token.token for token in told.logprobs.content]
+    assert "".join(tokens[:-1]) < (told.message.content or "") <= "".join(tokens)
+
+
+def test_what_could_begin_a_stop_phrase_is_held_back() -> None:
+    assert held_back("One tw", ["two", "x"]) == 2
+    assert held_back("One two three", ["two"]) == len("two three")
+    assert held_back("One", ["two"]) == 0
+    assert held_back("tw", ["two" * 100_000]) == 2
+    assert cut_at("One two three", ["three", "two"]) == "One "
+
+
+# Checks -----------------------------------------------------------------------------------------
+
+
+def checked(client: openai.OpenAI, **more: Any) -> Any:
+    extra = {"checks": [{"kind": "excludes", "texts": ["e", "t"], "whole": False}], **more}
+    answer = client.chat.completions.create(
+        model="tiny", messages=MESSAGES, max_tokens=12, seed=4, extra_body=extra
+    )
+    return answer.choices[0]
+
+
+@pytest.mark.parametrize("strategy", ["backtrack", {"kind": "abort", "rounds": 60}, None])
+def test_a_request_s_checks_hold_while_it_is_written(client: openai.OpenAI, strategy: Any) -> None:
+    choice = checked(client, **({"strategy": strategy} if strategy else {}))
+    told = choice.model_extra["ostinato"]
+    assert not {"e", "t"} & set(choice.message.content)
+    assert told["accepted"]
+    assert told["tries"] or told["rounds"] > 1
+    assert told["tokens"]["computed"] >= told["tokens"]["reply"] - 1
+    assert told["stopped"]["sentence"] == "It passed its check."
+    assert choice.finish_reason == "length"
+
+
+def test_an_answer_that_does_not_pass_says_so(client: openai.OpenAI) -> None:
+    never = [{"kind": "contains", "texts": ["zebra crossing"]}]
+    for strategy in ({"kind": "resample", "rounds": 2}, {"kind": "feedback", "rounds": 2}):
+        choice = checked(client, checks=never, strategy=strategy)
+        told = choice.model_extra["ostinato"]
+        assert choice.finish_reason == "content_filter"
+        assert told["accepted"] is False
+        assert told["rounds"] == 2
+        assert told["verdicts"][0]["check"] == "contains"
+        assert "out of rounds" in told["stopped"]["sentence"]
+
+
+def test_a_stream_with_checks_holds_only_what_stands(client: openai.OpenAI) -> None:
+    extra = {"checks": [{"kind": "excludes", "texts": ["e"], "whole": False}]}
+    stream = client.chat.completions.create(
+        model="tiny", messages=MESSAGES, max_tokens=12, seed=4, stream=True, extra_body=extra
+    )
+    chunks = [chunk.choices[0] for chunk in stream]
+    assert "e" not in "".join(choice.delta.content or "" for choice in chunks)
+    assert ours(chunks[-1])["accepted"]
+
+
+def test_the_one_who_serves_can_give_checks_to_all() -> None:
+    check = Excludes(texts=("e",), whole=False)
+    defaults = Defaults(checks=(check,), strategy=Backtrack())
+    with serving(defaults=defaults, places=2) as (port, _):
+        status, answer = post(port, asked(seed=4, max_tokens=20))
+        assert status == 200
+        assert "e" not in answer["choices"][0]["message"]["content"]
+        assert post(port, asked(seed=4, checks=[]))[1]["choices"][0]["ostinato"]["accepted"] is None
+
+
+def test_a_check_on_a_column_needs_it(place: tuple[int, Desk]) -> None:
+    checks = [{"kind": "contains", "column": "name"}]
+    status, answer = post(place[0], asked(checks=checks))
+    assert status == 400
+    assert "'columns' must hold 'name'" in answer["error"]["message"]
+    status, answer = post(place[0], asked(checks=checks, columns={"name": "x"}, strategy="abort"))
+    assert status == 200
+
+
+# What is refused --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "param"),
+    [
+        ({"model": "gpt-9"}, 404, "model"),
+        ({"messages": []}, 400, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages[0]"),
+        ({"messages": [{"role": "user", "content": 3}]}, 400, "messages[0].content"),
+        ({"max_tokens": 0}, 400, "max_tokens"),
+        ({"temperature": -1}, 400, "temperature"),
+        ({"temperature": "hot"}, 400, "temperature"),
+        ({"temperature": 10**400}, 400, "temperature"),
+        ({"repetition_penalty": 1e300}, 400, "repetition_penalty"),
+        ({"top_k": 2.5}, 400, "top_k"),
+        ({"stop": "x" * 1001}, 400, "stop"),
+        ({"logprobs": True, "checks": [{"kind": "length", "max": 5}]}, 400, "logprobs"),
+        ({"messages": [{"role": "user", "content": "\ud83d"}]}, 400, "messages[0].content"),
+        ({"top_p": 0}, 400, "top_p"),
+        ({"n": 99}, 400, "n"),
+        ({"seed": -1}, 400, "seed"),
+        ({"stop": ["a"] * 5}, 400, "stop"),
+        ({"stream": "yes"}, 400, "stream"),
+        ({"top_logprobs": 3, "logprobs": True}, 400, "top_logprobs"),
+        ({"tools": [{"type": "function"}]}, 400, "tools"),
+        ({"checks": [{"kind": "lenght"}]}, 400, "checks[0]"),
+        ({"checks": [{"kind": "python", "call": "os:getcwd"}]}, 400, "checks[0]"),
+        ({"checks": [{"kind": "blocked", "file": "/etc/passwd"}]}, 400, "checks[0]"),
+        ({"checks": [{"kind": "on_topic", "model": "/etc"}]}, 400, "checks[0]"),
+        (
+            {"checks": [{"kind": "json_schema", "schema": {"$ref": "http://127.0.0.1:1/x"}}]},
+            400,
+            "checks[0]",
+        ),
+        ({"checks": [{"kind": "regex", "pattern": "("}]}, 400, "checks[0]"),
+        ({"strategy": "luck"}, 400, "strategy"),
+        ({"strategy": {"kind": "abort", "rounds": 0}}, 400, "strategy"),
+        ({"strategy": {"kind": "abort", "laps": 3}}, 400, "strategy.laps"),
+        ({"messages": [{"role": "user", "content": "word " * 999}]}, 400, "messages"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_told_in_the_api_s_shape(
+    place: tuple[int, Desk], more: dict[str, Any], status: int, param: str
+) -> None:
+    got, answer = post(place[0], asked(**more))
+    assert (got, answer["error"]["param"]) == (status, param)
+    assert answer["error"]["type"] == "invalid_request_error"
+    assert answer["error"]["message"]
+
+
+def test_what_is_no_request_is_told_too(place: tuple[int, Desk]) -> None:
+    port = place[0]
+    assert post(port, b"{")[0] == 400
+    assert post(port, [1])[0] == 400
+    assert post(port, b"[" * 100_000)[0] == 400
+    assert post(port, asked(), Content_Type="text/plain")[0] == 415
+    assert post(port, asked(user="x" * (1 << 20)))[0] == 413
+    assert post(port, asked(), "/v1/embeddings")[0] == 404
+    assert post(port, asked(), "/v1/models")[0] == 405
+    status, answer = post(port, asked(), Host="evil.example")
+    assert status == 400
+    assert "host" in str(answer).lower()
+
+
+def test_errors_are_those_of_the_client(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="does not exist here"):
+        client.chat.completions.create(model="gpt-9", messages=MESSAGES)
+    with pytest.raises(openai.BadRequestError, match="'stop' must be"):
+        client.chat.completions.create(model="tiny", messages=MESSAGES, stop=["a"] * 5)
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    assert client.models.retrieve("tiny").owned_by == "ostinato"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-9")
+
+
+def test_a_key_is_asked_for() -> None:
+    with serving(key="sk-1", places=2) as (port, _):
+        assert post(port, asked())[0] == 401
+        status, answer = post(port, asked(), Authorization="Bearer sk-2")
+        assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
+        assert post(port, asked(), Authorization="Bearer sk-1")[0] == 200
+
+
+def test_too_many_are_told_to_come_again() -> None:
+    with serving(places=1, waiting=2) as (port, _):
+        status, answer = post(port, asked(n=3))
+        assert (status, answer["error"]["code"]) == (429, "too_many_orders")
+        assert post(port, asked(n=2))[0] == 200
+
+
+# Ends -------------------------------------------------------------------------------------------
+
+
+def test_one_who_goes_away_frees_the_place(place: tuple[int, Desk]) -> None:
+    port, desk = place
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    body = json.dumps(asked(max_tokens=200, stream=True, temperature=2.0))
+    connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    response.read(20)
+    response.close()
+    connection.close()
+    deadline = time.monotonic() + 10
+    while desk._active and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not desk._active
+
+
+def test_a_desk_that_ends_finishes_what_is_in_work_and_takes_no_more() -> None:
+    with serving(places=2) as (port, desk):
+        answers: list[tuple[int, Any]] = []
+        asker = threading.Thread(
+            target=lambda: answers.append(post(port, asked(max_tokens=60, seed=1)))
+        )
+        asker.start()
+        while not desk._active:
+            time.sleep(0.001)
+        desk.close()
+        asker.join()
+        assert answers[0][0] == 200
+        assert post(port, asked())[0] == 503
+
+
+def test_a_desk_that_ends_at_once_leaves_what_is_in_work() -> None:
+    with serving(places=2) as (port, desk):
+        answers: list[tuple[int, Any]] = []
+        asker = threading.Thread(
+            target=lambda: answers.append(post(port, asked(max_tokens=200, seed=1)))
+        )
+        asker.start()
+        while not desk._active:
+            time.sleep(0.001)
+        desk.close(at_once=True)
+        asker.join()
+    (choice,) = answers[0][1]["choices"]
+    assert choice["ostinato"]["stopped"]["kind"] == "stopped by a person"
+
+
+def test_orders_that_wait_when_a_desk_ends_at_once_are_told() -> None:
+    with serving(places=1) as (port, desk):
+        answers: list[tuple[int, Any]] = []
+        askers = [
+            threading.Thread(target=lambda: answers.append(post(port, asked(max_tokens=200))))
+            for _ in range(4)
+        ]
+        for asker in askers:
+            asker.start()
+        while len(desk._orders) < 3:
+            time.sleep(0.001)
+        desk.close(at_once=True)
+        for asker in askers:
+            asker.join(20)
+    assert sorted(status for status, _ in answers) == [200, 503, 503, 503]
+
+
+def test_a_broken_batch_is_told_and_the_next_one_works(
+    place: tuple[int, Desk], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    port, desk = place
+
+    def broken() -> Any:
+        raise RuntimeError("a wire is loose")
+
+    monkeypatch.setattr(desk.decode, "step", broken)
+    status, answer = post(port, asked())
+    assert (status, answer["error"]["type"]) == (500, "server_error")
+    assert "loose" not in answer["error"]["message"]
+    assert "a wire is loose" in caplog.text
+    assert post(port, asked())[0] == 200
+
+
+def test_the_seed_that_is_told_gives_the_answer_again(client: openai.OpenAI) -> None:
+    first = client.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=10)
+    seed = ours(first.choices[0])["seed"]
+    again = client.chat.completions.create(
+        model="tiny", messages=MESSAGES, max_tokens=10, seed=seed
+    )
+    assert again.choices[0].message.content == first.choices[0].message.content
+
+
+def test_our_own_client_can_ask_it(place: tuple[int, Desk]) -> None:
+    url = f"http://127.0.0.1:{place[0]}/v1#tiny"
+    loop: Loop = write(["The reply"], model=url, each=Steps(9) | Phrase("never"))
+    (row,) = [row for step in loop for _, row in step.results]
+    loop.process.process.close()  # type: ignore[attr-defined]
+    here = write(["The reply"], model=tiny_model(), each=Steps(9), sampling=Sampling())
+    (own,) = [row for step in here for _, row in step.results]
+    assert row["output"] == own["output"]
+    assert row["length"] == 9
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_it_after_the_answers_in_work_or_at_once(tmp_path: Path, times: int) -> None:
+    save_tiny(tmp_path / "model")
+    code = "from ostinato.cli.main import main; main()"
+    words = ["serve", str(tmp_path / "model"), "--name", "tiny", "--port", "0"]
+    command = [sys.executable, "-c", code, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+        assert child.stdout is not None
+        said = child.stdout.readline().decode()
+        port = int(re.findall(r":(\d+)/v1", said)[0])
+        body = json.dumps(asked(max_tokens=200, seed=1, stream=True))
+        to = http.client.HTTPConnection("127.0.0.1", port, timeout=100)
+        with closing(to) as connection:
+            headers = {"Content-Type": "application/json"}
+            connection.request("POST", "/v1/chat/completions", body, headers)
+            response = connection.getresponse()
+            response.read(400)  # the answer is in work
+            child.send_signal(signal.SIGINT)
+            assert b"answers in work are done" in child.stdout.readline()
+            if times == 2:
+                child.send_signal(signal.SIGINT)
+            rest = response.read().decode() if times == 1 else ""
+            assert child.wait(100) == 0
+        assert times == 2 or "data: [DONE]" in rest
+
+
+def test_serve_needs_a_key_for_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from ostinato.cli.serve import serve
+
+    for words, message in (
+        (["--host", "0.0.0.0"], "must ask for a key"),
+        (["--key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY must hold"),
+    ):
+        result = CliRunner().invoke(serve, words)
+        assert message in str(result.exception)

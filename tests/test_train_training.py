@@ -1,0 +1,307 @@
+"""Training keeps the process's promises, and its parts do what their papers say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import tiny_model
+
+from ostinato.errors import EditError, InputError
+from ostinato.loop import Epochs, Every, Kind, Loop, NotFinite, Plateau, Steps, go_back
+from ostinato.loop.journal import Journal
+from ostinato.models import Llama, LlamaConfig, add_lora
+from ostinato.testing import check_process
+from ostinato.train import (
+    AdamW,
+    Example,
+    Muon,
+    Order,
+    TextTask,
+    Training,
+    TrainingConfig,
+    conversation,
+)
+from ostinato.train.data import examples, split, windows
+from ostinato.train.optimisers import orthogonal
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+}
+TEXT = [(7 * i * i + 3 * i) % 50 for i in range(500)]
+
+
+def training(lora: bool = False, kind: Any = Training, **config: Any) -> Any:
+    network = Llama(LlamaConfig.from_dict(SIZES), seed=1)
+    if lora:
+        add_lora(network, 2, 4.0, dropout=0.1)
+    train, valid = split(windows(TEXT, 16), 0.2)
+    values = {"steps": 40, "batch_tokens": 96, "warmup": 3, "valid_every": 4, **config}
+    sample = lambda network: "a sample"  # noqa: E731
+    return kind(network, TextTask(train, valid, write=sample), TrainingConfig(**values))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"optimiser": "muon", "weight_decay": 0.1},
+        {"ema": 0.9, "accumulate": 2},
+        {"lora": True, "sample_every": 3},
+    ],
+    ids=["adamw", "muon", "averaged", "adapter with dropout"],
+)
+def test_training_conforms_at_the_edges_of_epochs(config: dict[str, Any]) -> None:
+    batches = training(**config).batches
+    check_process(
+        lambda: training(**config), steps=2 * batches + 2, cuts=(0, 1, batches, batches + 1)
+    )
+
+
+def test_the_loss_falls_and_the_best_weights_are_kept() -> None:
+    process = training(optimiser="muon", lr=0.02)
+    loop = Loop(process, until=Epochs(8) | NotFinite())
+    losses = [step.report["loss/valid"] for step in loop if "loss/valid" in step.report]
+    assert losses[-1] < losses[0]  # type: ignore[operator]
+    assert process.best_loss == min(losses)  # type: ignore[type-var]
+    process.use(process.best)
+    assert process.validate()["loss/valid"] == pytest.approx(process.best_loss)
+    assert loop.stopped is not None and loop.stopped.kind is Kind.BUDGET
+
+
+def test_early_stopping_is_a_condition() -> None:
+    loop = Loop(training(lr=1e-9), until=Plateau("loss/valid", patience=2, min_delta=0.1))
+    assert loop.run().kind is Kind.NO_PROGRESS
+    assert loop.tick == 12
+
+
+def test_a_loss_that_diverged_goes_back_with_half_the_rate() -> None:
+    process = training(lr=1e-3)
+    forward: Any = process.network.forward
+    rates = []
+
+    def fragile(tokens: torch.Tensor) -> Any:
+        bad = process._step >= 6 and process._lr_scale > 0.3
+        return forward(tokens) * (math.nan if bad else 1.0)
+
+    process.network.forward = fragile
+    loop = Loop(
+        process,
+        until=Steps(14) | NotFinite(),
+        on_stop=go_back(lr_scale=0.5),
+        checkpoint=Every(steps=5),
+    )
+    for step in loop:
+        rates.append(step.report["lr"])
+    assert loop.stopped is not None and loop.stopped.kind is Kind.BUDGET
+    assert process._lr_scale == 0.25
+    assert loop.tick == 14 and loop.position == 10  # twice from step 7 back to step 5
+    assert all(math.isfinite(float(p.detach().sum())) for p in process.parameters.values())
+
+
+class Poisoned(Training):
+    """A training that diverges at every step which sees one of the poisonous batches."""
+
+    poison: Sequence[int] = ()
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.seen: list[int] = []
+
+    def _backward(self, places: Sequence[int]) -> tuple[float, dict[str, object]]:
+        loss, told = super()._backward(places)
+        self.seen += places
+        return (math.nan if set(self.poison) & set(places) else loss), told
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("every", "lost"), [(5, 3 + 1), (7, 1 + 1)])
+def test_going_back_leaves_out_the_batches_that_diverged_and_no_others(
+    accumulate: int, every: int, lost: int, tmp_path: Path
+) -> None:
+    def loop(**where: Any) -> Loop:
+        process = training(kind=Poisoned, accumulate=accumulate)
+        process.poison = (7 * accumulate, 8 * accumulate)  # of the 8th and the 9th step
+        return Loop(
+            process,
+            until=Steps(18) | NotFinite(),
+            on_stop=go_back(skip=1),
+            checkpoint=Every(steps=every),
+            **where,
+        )
+
+    whole = loop()
+    reports = [step.report for step in whole]
+    assert whole.stopped is not None and whole.stopped.kind is Kind.BUDGET
+    assert whole.position == 18 - lost
+    kept = [place for place in range(40) if place // accumulate not in (7, 8)]
+    process: Any = whole.process
+    last = (18 - lost - 7) * accumulate  # from step 8 on
+    assert process.seen[-last:] == kept[7 * accumulate :][:last]
+    assert process.state_dict()["left_out"] == []
+    journal = Journal(tmp_path / "j.db")
+    with loop(run="r", journal=journal) as cut:
+        for step in cut:
+            if step.tick == 12:
+                break
+    loop(run="r", journal=journal).run()
+    recorded = [step.report for step in journal.get("r").steps()]
+    assert len(recorded) == 18
+    assert repr([dict(report) for report in recorded]) == repr([dict(r) for r in reports])
+
+
+@pytest.mark.parametrize("pairs", [3, [[0, 1]], [[5, 0]], [[5, 1.5]], ["ab"]])
+def test_steps_to_skip_are_pairs_of_steps_to_come(pairs: object) -> None:
+    with pytest.raises(EditError, match="skip_steps must be pairs"):
+        training().change({"skip_steps": pairs})
+
+
+def test_edits_set_the_rate_and_skip_batches_and_others_are_refused() -> None:
+    process = training(warmup=0, schedule="constant", lr=0.5)
+    process.change({"lr": 0.1, "skip": 3})
+    report = process.step()
+    assert report["lr"] == pytest.approx(0.1) and report["batch"] == 4
+    with pytest.raises(
+        EditError, match=r"Unknown edit 'lrr' of Training. Known: lr, lr_scale, skip, skip_steps"
+    ):
+        process.change({"lrr": 1})
+    with pytest.raises(EditError, match="lr must be a number"):
+        process.change({"lr": "high"})
+
+
+def test_adamw_equals_torch_s() -> None:
+    ours = torch.nn.Parameter(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)))
+    theirs = torch.nn.Parameter(ours.detach().clone())
+    reference = torch.optim.AdamW([theirs], lr=0.01, betas=(0.9, 0.98), weight_decay=0.1)
+    optimiser = AdamW(weight_decay=0.1)
+    for step in range(1, 20):
+        for p in (ours, theirs):
+            p.grad = torch.sin(p.detach() * step)
+        optimiser.step({"p": ours}, 0.01, step)
+        reference.step()
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_muon_s_update_is_nearly_orthogonal_and_leaves_embeddings_to_adam() -> None:
+    G = torch.randn(12, 30, generator=torch.Generator().manual_seed(0))
+    singular = torch.linalg.svdvals(orthogonal(G))
+    assert singular.min() > 0.6 and singular.max() < 1.3
+    p = {n: torch.nn.Parameter(torch.ones(4, 4)) for n in ("model.embed_tokens.weight", "q.weight")}
+    for value in p.values():
+        value.grad = torch.eye(4)
+    muon = Muon()
+    muon.step(p, 0.1, 1)
+    assert set(muon.state["q.weight"]) == {"moment"}
+    assert set(muon.state["model.embed_tokens.weight"]) == {"m", "v"}
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=200), st.integers(1, 99), st.integers(0, 5)
+)
+@settings(deadline=None)
+def test_every_epoch_visits_every_example_once(lengths: list[int], budget: int, seed: int) -> None:
+    order = Order(lengths, budget, seed)
+    for epoch in (0, 1, 7):
+        batches = order.epoch(epoch)
+        assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+        for batch in batches:
+            assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+        place = epoch * order.batches
+        assert [order.batch(place + k) for k in range(order.batches)] == [
+            (epoch, batch) for batch in batches
+        ]
+    assert Order(lengths, budget, seed).epoch(7) == order.epoch(7)
+
+
+def test_a_far_step_costs_no_more_than_a_near_one() -> None:
+    order = Order([5] * 100, 20, 3)
+    far = order.batch(10**9)
+    assert far[0] == 10**9 // order.batches
+    assert order.epoch.cache_info().misses == 2  # its own epoch and the first, none between
+
+
+def test_only_the_assistant_s_turns_and_their_ends_count() -> None:
+    tokenizer = tiny_model().tokenizer
+    messages = [
+        {"role": "user", "content": "Your phone number?"},
+        {"role": "assistant", "content": "It is 408."},
+        {"role": "user", "content": "Thanks"},
+        {"role": "assistant", "content": "We can help."},
+    ]
+    example = conversation(tokenizer, messages, 999)
+    said = [t for t, c in zip(example.tokens, example.counted, strict=True) if c]
+    end = min(tokenizer.eos_ids)
+    assert said.count(end) == 2 and said[-1] == end
+    assert tokenizer.decode(said) == "It is 408.We can help."
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", "", "must hold text, got an empty file"),
+        ("a.jsonl", '{"text": "x y z"}\n{"text": ', "line 2, must be JSON"),
+        ("a.jsonl", "[1]", "line 1, must be an object"),
+        ("a.jsonl", '{"tekst": "x"}', "row 1, must hold 'text', 'messages'"),
+        ("a.txt", "short", "context must be shorter than the text"),
+        (None, "", "must exist, got no such file"),
+    ],
+)
+def test_bad_input_is_told_by_file_and_line(
+    tmp_path: Any, name: str | None, text: str, message: str
+) -> None:
+    path = tmp_path / (name or "missing.txt")
+    if name:
+        path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        list(examples([path], tiny_model().tokenizer, 64))
+
+
+def test_prompts_do_not_count_and_completions_do(tmp_path: Any) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "We can", "completion": " help you"}\n')
+    tokenizer = tiny_model().tokenizer
+    (example,) = examples([path], tokenizer, 64, end=2)
+    said = [t for t, c in zip(example.tokens, example.counted, strict=True) if c]
+    assert tokenizer.decode(said) == " help you" and said[-1] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr", 0),
+        ("steps", 0),
+        ("ema", 1),
+        ("final", 2),
+        ("optimiser", "sgd"),
+        ("schedule", "cosine"),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(name: str, value: object) -> None:
+    values: dict[str, Any] = {name: value}
+    with pytest.raises(InputError, match=f"{name} must be"):
+        TrainingConfig(**values)
+
+
+def test_rates_rise_stay_and_fall_by_steps() -> None:
+    wsd = TrainingConfig(steps=100, warmup=10, lr=1.0, schedule="wsd", final=0.0)
+    assert wsd.rate(0) == pytest.approx(0.1) and wsd.rate(50) == 1.0
+    assert wsd.rate(91) == pytest.approx(0.5) and wsd.rate(100) == pytest.approx(0.0)
+    linear = TrainingConfig(steps=100, warmup=0, lr=1.0, final=0.5)
+    assert linear.rate(50) == pytest.approx(0.75)
+
+
+def test_an_example_is_as_long_as_its_tokens() -> None:
+    assert len(Example((1, 2, 3), (False, True, True))) == 3

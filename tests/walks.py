@@ -1,0 +1,61 @@
+"""Functions that the command line makes processes with, in the tests of runs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from toys import Walk
+
+from ostinato.loop import Every, Loop, OnStop, Report, Step, Steps, accept
+from ostinato.loop.journal import Journal
+
+
+class SlowWalk(Walk):
+    """A walk whose steps leave time to ask something of it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def step(self) -> Report:
+        time.sleep(self.seconds)
+        return super().step()
+
+
+def walk(steps: int, seconds: float = 0.0) -> tuple[Walk, object, OnStop]:
+    """Return a walk of so many steps."""
+    return SlowWalk(seconds), Steps(steps), accept
+
+
+def walk_far(far: float) -> tuple[Walk, object, OnStop]:
+    """Return a walk that ends by a callable."""
+
+    def is_far(step: Step) -> bool:
+        return abs(float(str(step.report["place"]))) > far
+
+    return Walk(), is_far, accept
+
+
+def no_tuple() -> object:
+    """Return what no factory may."""
+    return Walk()
+
+
+def begin(journal: Path, name: str, steps: int, seconds: float = 0.0) -> Loop:
+    """Return the loop of a run that the command line can go on with."""
+    process, until, on_stop = walk(steps, seconds)
+    return Loop(
+        process,
+        until=until,
+        on_stop=on_stop,
+        run=name,
+        journal=Journal(journal),
+        checkpoint=Every(steps=5, keep=4),
+        spec={"factory": "walks:walk", "args": {"steps": steps, "seconds": seconds}},
+    )
+
+
+if __name__ == "__main__":
+    begin(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])).run()
