@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from tiny_denoiser import TinyDenoiser
 
 from ostinato.cli.main import cli
 from ostinato.errors import OstinatoError
-from ostinato.image import Denoise, Picture, draw, save_denoiser
-from ostinato.loop import Every, Lane
+from ostinato.image import Denoise, Picture, Renoise, Sharp, draw, save_denoiser
+from ostinato.loop import Every, Item, Lane, Loop, Verdict
 from ostinato.loop.journal import Journal
 
 STEPS, AT = 8, 4
@@ -70,6 +71,41 @@ def test_a_branch_has_the_same_bits_up_to_its_step_and_another_image(
     process.rewind(Lane("x", edits=((AT, change),)), AT)
     for report in other:
         assert torch.equal(process.step()["x"]["noisy"], report["noisy"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_branch_is_judged_by_its_own_class_however_far_an_image_goes_back(
+    tmp_path: Path, label: int
+) -> None:
+    judged: list[object] = []
+
+    @dataclass(frozen=True)
+    class Never(Sharp):
+        def judge(self, output: object, item: Item) -> Verdict:
+            judged.append(item.get("label"))
+            return self.verdict(False, "No.")
+
+    def go(journal: Journal, name: str) -> Loop:
+        return draw(
+            [Picture(label=0, seed=3)],
+            model=TinyDenoiser(),
+            steps=STEPS,
+            checks=[Never()],
+            on_stop=Renoise(share=0.8, rounds=2),
+            run=name,
+            journal=journal,
+            checkpoint=Every(steps=1, keep=STEPS),
+        )
+
+    with Journal(tmp_path / "journal.db") as journal:
+        with go(journal, "first") as loop:
+            for step in loop:
+                if step.tick == AT:
+                    break
+        journal.get("first").branch("other", tick=AT, edits={"label": label})
+        judged.clear()
+        go(journal, "other").run()
+    assert judged == [label] * len(judged) and len(judged) == 4
 
 
 def run(*arguments: str) -> Result:

@@ -169,6 +169,42 @@ def test_edits_after_the_place_gone_back_to_lapse_and_those_before_stay() -> Non
     assert seen[3] == ((3, {"forbid": ["a"]}),)
 
 
+def test_a_change_from_outside_stays_at_its_place_and_names_what_is_judged() -> None:
+    judged: list[object] = []
+    seen: list[tuple[tuple[int, object], ...]] = []
+    answers: Iterator[Answer] = iter([GoBack(1, {"forbid": ["a"]}), StartOver()])
+
+    def watch(stopped: Stopped, tries: Tries) -> Answer:
+        seen.append(tries.lane.edits)
+        return next(answers, GiveUp())
+
+    def bad(output: object, item: object) -> Sequence[Verdict]:
+        judged.append(item)
+        return [Verdict("never", False, 0.0, "No.")]
+
+    def lanes() -> Lanes:
+        return Lanes(
+            Speller(1),
+            [("long", "b and c")],
+            each=Steps(8),
+            judge=bad,
+            on_stop=watch,
+            seed=5,
+            edited=lambda item, edits: f"{item}, without {edits['forbid']}",
+        )
+
+    first = lanes()
+    for _ in range(3):
+        first.step()
+    first.change({"lane": "long", "forbid": ["c"]})
+    again = lanes()
+    again.load_state_dict(first.state_dict())
+    Loop(again, until=Steps(100)).run()
+    changed = (3, {"forbid": ["c"]})
+    assert seen == [(changed,), (changed, (1, {"forbid": ["a"]})), (changed,)]
+    assert judged == ["b and c, without ['c']"] * 3
+
+
 def test_an_item_that_cannot_be_worked_on_is_set_aside_and_the_rest_goes_on() -> None:
     items: list[tuple[str, object]] = [("good", 1), ("bad", "broken"), ("fine", 2)]
     rows, _ = spell(items=items, capacity=1)

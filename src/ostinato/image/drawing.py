@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from ostinato.checks import judge_all
@@ -96,6 +97,15 @@ def drawn(
         judge=judge if checks else None,
         on_stop=on_stop,
         seed=seed,
+        edited=edited,
     )
     loop.setdefault("until", ALL_STEPS)
     return Loop(lanes, **loop)
+
+
+def edited(item: Any, edits: Mapping[str, object]) -> object:
+    """Return an item with the edits that name a part of it."""
+    if isinstance(item, Mapping):
+        return {**item, **edits}
+    known = {spec.name for spec in fields(item)}
+    return replace(item, **{name: value for name, value in edits.items() if name in known})

@@ -8,7 +8,7 @@ from typing import cast
 
 from ostinato.loop.answers import Answer, Attempt, GoBack
 from ostinato.loop.check import Text, Verdict
-from ostinato.loop.process import Lane, Report
+from ostinato.loop.process import Edits, Lane, Report
 from ostinato.loop.stops import JSON, Kind, Stopped
 
 SPENT = ("tokens", "computed", "prompt", "cost", "calls")
@@ -49,6 +49,7 @@ class Draft:
     attempts: list[Attempt] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
     best: Best | None = None
+    changed: list[tuple[int, Edits]] = field(default_factory=list)  # from outside: these stay
     again: bool = False  # it went back to where it stands
 
     @property
@@ -84,6 +85,7 @@ class Draft:
             "round": self.lane.round,
             "tries": self.lane.tries,
             "edits": [[position, dict(edits)] for position, edits in self.lane.edits],
+            "changed": [[position, dict(edits)] for position, edits in self.changed],
             "states": list(self.states),
             "reports": [dict(report) for report in self.reports],
             "attempts": [attempt.to_json() for attempt in self.attempts],
@@ -105,6 +107,7 @@ class Draft:
         """Read back what `to_json` wrote; the item is to be given to it."""
         saved = cast(dict[str, object], value["best"])
         edits = cast(list[tuple[int, dict[str, object]]], value["edits"])
+        changed = cast(list[tuple[int, dict[str, object]]], value.get("changed", []))
         lane = Lane(
             key=cast(str, value["key"]),
             seed=cast(int, value["seed"]),
@@ -132,6 +135,7 @@ class Draft:
             attempts=[Attempt.from_json(attempt) for attempt in attempts],
             spent=dict(cast(dict[str, float], value["spent"])),
             best=best or None,
+            changed=[(position, names) for position, names in changed],
             again=cast(bool, value["again"]),
         )
 

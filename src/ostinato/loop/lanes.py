@@ -7,12 +7,11 @@ item takes its place (continuous batching).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import cast
 
-from ostinato.errors import EditError, InputError, ItemError, RunError
+from ostinato.errors import EditError, ItemError, RunError
 from ostinato.loop.answers import (
     Accept,
     Answer,
@@ -29,6 +28,7 @@ from ostinato.loop.condition import as_condition
 from ostinato.loop.conditions import judged
 from ostinato.loop.draft import SPENT, Best, Draft, ends, is_end, kept
 from ostinato.loop.draws import check_seed
+from ostinato.loop.items import Items
 from ostinato.loop.process import Edits, Lane, LaneProcess, LaneStep, Report, Step
 from ostinato.loop.replay import Recorded, Replay
 from ostinato.loop.stops import Kind, Stopped, first
@@ -39,6 +39,9 @@ Judge = Callable[[object, object], Sequence[Verdict]]
 Ready = Callable[[object], str | None]
 """Gives the output of an item that needs no process, or None: `ready(item)`."""
 
+Edited = Callable[[object, Edits], object]
+"""Gives an item as edits from outside have changed it: `edited(item, edits)`."""
+
 
 READY = Stopped(Kind.PASSED, "The answer was ready.", "ready")
 
@@ -48,8 +51,9 @@ class Lanes:
 
     `items` yields pairs (key, item) in the same order each time; keys are unique. `each` ends a
     draft; `judge` gives the verdicts on a draft that ended; `on_stop` answers a stop that is not
-    good enough. An item for which `ready` has an output that passes takes no place. Finished items
-    wait in `finished` as (key, row) until `take_finished` is called.
+    good enough. An item for which `ready` has an output that passes takes no place. A lane that is
+    changed from outside is judged by its item as `edited` gives it. Finished items wait in
+    `finished` as (key, row) until `take_finished` is called.
     Raises `InputError` for a key that comes twice: at once where the items are a sequence, else
     when it comes, after the items in work are finished.
     """
@@ -64,35 +68,29 @@ class Lanes:
         on_stop: OnStop = accept,
         seed: int = 0,
         ready: Ready | None = None,
+        edited: Edited | None = None,
     ) -> None:
         self.process = process
         self.each = as_condition(each)
         self.finished: list[tuple[str, dict[str, object]]] = []
-        self._items = list(items) if isinstance(items, Iterator) else items  # read again on resume
-        if isinstance(self._items, Sequence):
-            _refuse_doubles(key for key, _ in self._items)
-        self._waiting: Iterator[tuple[str, object]] = iter(self._items)
-        self._taken = 0
-        self._next: tuple[str, object] | None = None
-        self._twice: str | None = None  # a key that comes twice: nothing is taken after it
+        self._items = Items(items)
         self._judge = judge
         self._on_stop = on_stop
         self._ready = ready
+        self._edited = edited
         self._seed = check_seed(seed)
         self._drafts: dict[str, Draft] = {}
-        self._keys: set[str] = set()
         self._counts = {"accepted": 0, "given_up": 0, "errors": 0}
         self._known: dict[str, dict[str, object]] = {}
         self._replay = Replay()
         self.spent: dict[str, float] = {}  # by all items so far, what going back keeps spent
-        self._peek()
 
     # The process ------------------------------------------------------------------------------
 
     def step(self) -> Report:
         """Fill free places, advance every lane by at most one position, settle what stopped."""
-        if self._twice is not None and not self._drafts:
-            raise _double(self._twice)
+        if not self._drafts:
+            self._items.refuse_double()
         self._fill()
         reports, in_vain = self._advance()
         lanes = {key: self._settle(self._drafts[key], report) for key, report in reports.items()}
@@ -103,8 +101,8 @@ class Lanes:
             if values:
                 report[name] = total = sum(cast(list[float], values))
                 self.spent[name] = self.spent.get(name, 0) + total
-        if not self._drafts and self._next is None and self._twice is None:
-            report["ended"] = f"All {self._taken} items are done."
+        if not self._drafts and self._items.done:
+            report["ended"] = f"All {self._items.taken} items are done."
         return report
 
     def state_dict(self) -> dict[str, object]:
@@ -113,7 +111,7 @@ class Lanes:
         counts = dict(self._counts)
         return {
             "each": str(self.each),
-            "taken": self._taken,
+            "taken": self._items.taken,
             "drafts": drafts,
             "counts": counts,
             "spent": dict(self.spent),
@@ -138,15 +136,19 @@ class Lanes:
         drafts = [
             Draft.from_json(value) for value in cast(list[dict[str, object]], state["drafts"])
         ]
-        self._go_to(cast(int, state["taken"]), {draft.index: draft for draft in drafts})
+        given = self._items.go_to(
+            cast(int, state["taken"]), {draft.index: draft.lane.key for draft in drafts}
+        )
         for draft in drafts:
+            draft.item = given[draft.index]
             self._drafts[draft.lane.key] = draft
             self._begin(draft)
 
     def change(self, edits: Edits) -> None:
         """Edit one lane where it stands: `{"lane": key, name: value, …}`.
 
-        Where one alone is in work, it need not be named.
+        Where one alone is in work, it need not be named. Unlike a strategy's edit, this one stays
+        at its position when the lane goes back beyond it, or starts over.
         """
         names = {name: value for name, value in edits.items() if name != "lane"}
         only = next(iter(self._drafts)) if len(self._drafts) == 1 else None
@@ -160,6 +162,7 @@ class Lanes:
         lane = replace(draft.lane, edits=(*draft.lane.edits, (position, names)))
         self.process.rewind(lane, position)
         draft.lane = lane
+        draft.changed.append((position, names))
 
     def wake(self) -> None:
         """Let the lanes' clocks go on from now, after a break in which nothing was stepped."""
@@ -192,40 +195,12 @@ class Lanes:
 
     # Places -----------------------------------------------------------------------------------
 
-    def _peek(self) -> None:
-        coming = next(self._waiting, None)
-        self._twice = coming[0] if coming is not None and coming[0] in self._keys else None
-        self._next = coming if self._twice is None else None
-
-    def _take(self) -> tuple[int, str, object]:
-        assert self._next is not None
-        key, item = self._next
-        self._keys.add(key)
-        index = self._taken
-        self._taken += 1
-        self._peek()
-        return index, key, item
-
-    def _go_to(self, taken: int, drafts: Mapping[int, Draft]) -> None:
-        """Read the items again up to `taken`, and give drafts their items back."""
-        self._waiting = iter(self._items)
-        self._keys.clear()
-        self._taken = taken
-        for index, (key, item) in enumerate(islice(self._waiting, taken)):
-            self._keys.add(key)
-            if index in drafts and drafts[index].lane.key != key:
-                raise _other_items(f"{drafts[index].lane.key!r} at place {index + 1}, got {key!r}")
-            if index in drafts:
-                drafts[index].item = item
-        if len(self._keys) < taken:
-            raise _other_items(f"at least {taken}, got {len(self._keys)}")
-        self._peek()
-
     def _fill(self) -> None:
-        if self._next is None and self._twice is None:
-            self._peek()  # items may have come since
-        while len(self._drafts) < self.process.capacity and self._next is not None:
-            index, key, item = self._take()
+        while len(self._drafts) < self.process.capacity:
+            coming = self._items.take()
+            if coming is None:
+                return
+            index, key, item = coming
             lane = Lane(key, self._seed)
             draft = Draft(index, item, lane, [self.each.begin()])
             if key in self._known:
@@ -275,6 +250,13 @@ class Lanes:
         past = (*draft.reports, report)
         self.process.start(replace(draft.lane, past=past), draft.item)
 
+    def _item(self, draft: Draft) -> object:
+        """Return a draft's item as edits from outside have changed it."""
+        item = draft.item
+        for _, edits in draft.changed:
+            item = item if self._edited is None else self._edited(item, edits)
+        return item
+
     # One lane ---------------------------------------------------------------------------------
 
     def _settle(self, draft: Draft, report: Report) -> LaneStep:
@@ -283,7 +265,7 @@ class Lanes:
         draft.again = False
         draft.spend(report)
         position, key = draft.position, draft.lane.key
-        step = Step(position, position, report, lambda: self.process.output(key), draft.item)
+        step = Step(position, position, report, lambda: self.process.output(key), self._item(draft))
         state, fired = self.each.observe(draft.states[-1], step)
         draft.states.append(state)
         stopped = first((fired, ends(report)))
@@ -299,7 +281,7 @@ class Lanes:
         if self._judge is None or stopped.kind in (Kind.FAILED, Kind.DIVERGED, Kind.ERROR):
             return stopped, ()
         output = self.process.output(draft.lane.key)
-        verdicts = tuple(self._judge(output, draft.item))
+        verdicts = tuple(self._judge(output, self._item(draft)))
         best = Best(output, verdicts, draft.length, draft.lane.round, draft.logprob)
         if draft.best is None or best.worth > draft.best.worth:
             draft.best = best
@@ -323,7 +305,7 @@ class Lanes:
             position=draft.position,
             attempts=tuple(draft.attempts),
             output=self.process.output(draft.lane.key),
-            item=draft.item,
+            item=self._item(draft),
             lane=draft.lane,
             verdicts=verdicts,
             spent=draft.spent,
@@ -354,8 +336,8 @@ class Lanes:
         elif isinstance(answer, StartOver):
             self._start_over(draft, answer)
         else:
-            if draft.best is None and not verdicts and self._judge is not None:
-                verdicts = tuple(self._judge(output, draft.item))  # a broken-off draft: why not
+            if draft.best is None and not verdicts and self._judge is not None:  # it broke off
+                verdicts = tuple(self._judge(output, self._item(draft)))
             self.process.drop(key)
             del self._drafts[key]
             accepted = isinstance(answer, Accept) and stopped.good
@@ -364,10 +346,10 @@ class Lanes:
             self._finish(draft, stopped, output, verdicts, accepted=accepted)
 
     def _go_back(self, draft: Draft, answer: GoBack) -> None:
-        """Position goes back; what was spent stays spent; later edits lapse."""
+        """Position goes back; what was spent stays spent; the strategy's later edits lapse."""
         last = draft.position - is_end(draft.reports[-1])  # an end cannot be gone on from
         to = last if answer.to is None else max(0, min(answer.to, last))
-        kept = [edit for edit in draft.lane.edits if edit[0] <= to]
+        kept = [edit for edit in draft.lane.edits if edit[0] <= to or edit in draft.changed]
         if answer.edits:
             kept.append((to, answer.edits))
         draft.lane = replace(draft.lane, tries=draft.lane.tries + 1, edits=tuple(kept))
@@ -378,7 +360,7 @@ class Lanes:
         self.process.rewind(draft.lane, to)
 
     def _start_over(self, draft: Draft, answer: StartOver) -> None:
-        edits = ((0, answer.edits),) if answer.edits else ()
+        edits = (*(((0, answer.edits),) if answer.edits else ()), *draft.changed)
         draft.lane = replace(draft.lane, round=draft.lane.round + 1, tries=0, edits=edits)
         draft.states = [self.each.back(draft.states[0], draft.states[-1])]
         draft.reports = []
@@ -404,22 +386,3 @@ class Lanes:
         stopped = cast(Mapping[str, object], row["stopped"])
         name = "accepted" if row["accepted"] else "given_up"
         self._counts["errors" if stopped["kind"] == Kind.ERROR.value else name] += 1
-
-
-def _refuse_doubles(keys: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for key in keys:
-        if key in seen:
-            raise _double(key)
-        seen.add(key)
-
-
-def _double(key: str) -> InputError:
-    return InputError(f"Item keys must be unique, got {key!r} twice. Give each its own id.")
-
-
-def _other_items(what: str) -> RunError:
-    return RunError(
-        f"The items must be those that the run began with: {what}. Give the same items in the "
-        "same order, or begin another run."
-    )

@@ -1,0 +1,92 @@
+"""The items that lanes take, in their order: read once, and again when a run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+
+from ostinato.errors import InputError, RunError
+
+
+class Items:
+    """Pairs (key, item), taken one by one; keys are unique. Raises `InputError` for a key that
+    comes twice: at once where the pairs are a sequence, else by `refuse_double`.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, object]]) -> None:
+        self._pairs = list(pairs) if isinstance(pairs, Iterator) else pairs  # read again on resume
+        if isinstance(self._pairs, Sequence):
+            _refuse_doubles(key for key, _ in self._pairs)
+        self._coming: Iterator[tuple[str, object]] = iter(self._pairs)
+        self._keys: set[str] = set()
+        self._next: tuple[str, object] | None = None
+        self._twice: str | None = None  # a key that comes twice: nothing is taken after it
+        self.taken = 0
+        self._peek()
+
+    @property
+    def done(self) -> bool:
+        """Whether all are taken, as far as is known."""
+        return self._next is None and self._twice is None
+
+    def take(self) -> tuple[int, str, object] | None:
+        """Return the next one's place, key and item; None where none is left, or a double comes."""
+        if self.done:
+            self._peek()  # some may have come since
+        if self._next is None:
+            return None
+        key, item = self._next
+        self._keys.add(key)
+        index = self.taken
+        self.taken += 1
+        self._peek()
+        return index, key, item
+
+    def refuse_double(self) -> None:
+        """Raise `InputError` where the next key has come before."""
+        if self._twice is not None:
+            raise _double(self._twice)
+
+    def go_to(self, taken: int, keys: Mapping[int, str]) -> dict[int, object]:
+        """Read the items again up to `taken`; return those whose place and key are asked for.
+
+        Raises `RunError` where they are others.
+        """
+        self._coming = iter(self._pairs)
+        self._keys.clear()
+        self.taken = taken
+        found = {}
+        for index, (key, item) in enumerate(islice(self._coming, taken)):
+            self._keys.add(key)
+            if index in keys and keys[index] != key:
+                raise _other_items(f"{keys[index]!r} at place {index + 1}, got {key!r}")
+            if index in keys:
+                found[index] = item
+        if len(self._keys) < taken:
+            raise _other_items(f"at least {taken}, got {len(self._keys)}")
+        self._peek()
+        return found
+
+    def _peek(self) -> None:
+        coming = next(self._coming, None)
+        self._twice = coming[0] if coming is not None and coming[0] in self._keys else None
+        self._next = coming if self._twice is None else None
+
+
+def _refuse_doubles(keys: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            raise _double(key)
+        seen.add(key)
+
+
+def _double(key: str) -> InputError:
+    return InputError(f"Item keys must be unique, got {key!r} twice. Give each its own id.")
+
+
+def _other_items(what: str) -> RunError:
+    return RunError(
+        f"The items must be those that the run began with: {what}. Give the same items in the "
+        "same order, or begin another run."
+    )
