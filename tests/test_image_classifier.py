@@ -71,7 +71,7 @@ def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     for change in ({"architecture": "other"}, {"names": ["cat"]}, {"size": 2}):
         (folder / "config.json").write_text(json.dumps(config | change))
-        with pytest.raises(ModelError, match=r"must be the config\.json of a classifier"):
+        with pytest.raises(ModelError, match=r"must be the config\.json of ostinato.Classifier"):
             load_classifier(folder)
     with pytest.raises(InputError, match="names must be at least two, all different"):
         ClassifierConfig(names=("a", "a"))

@@ -71,7 +71,7 @@ def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
         load_denoiser(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architecture": "other"}))
-    with pytest.raises(ModelError, match=r"config\.json must be the config\.json of a denoiser"):
+    with pytest.raises(ModelError, match=r"config\.json must be the config\.json of ostinato.UNet"):
         load_denoiser(folder)
 
 

@@ -6,19 +6,16 @@ denoisers draw them. Knows no check and no training.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.errors import InputError, ModelError
+from ostinato.models.folders import read_config, read_weights, write_config, write_weights
 
 SHIPPED = Path(__file__).parent / "shipped" / "classifiers"
 ARCHITECTURE = "ostinato.Classifier"
@@ -82,14 +79,8 @@ def save_classifier(
 ) -> Path:
     """Write `config.json` and `model.safetensors`; return the folder. `dtype` may be a half one."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        name: value.detach().to(dtype or value.dtype).contiguous()
-        for name, value in network.state_dict().items()
-    }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config = {"architecture": ARCHITECTURE, **asdict(network.config)}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_config(folder, {"architecture": ARCHITECTURE, **asdict(network.config)})
+    write_weights(folder, network, dtype=dtype)
     return folder
 
 
@@ -105,27 +96,6 @@ def load_classifier(name: str | Path = "digits") -> Classifier:
             f"A classifier must be a folder with config.json and model.safetensors, or {shipped}, "
             f"got {str(name)!r}. `ostinato.image.save_classifier` writes one."
         )
-    network = Classifier(_read_config(folder / "config.json"))
-    try:
-        weights = load_file(folder / "model.safetensors")
-        network.load_state_dict({key: value.float() for key, value in weights.items()})
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ModelError(
-            f"{folder / 'model.safetensors'} must hold the weights that config.json describes, "
-            f"got: {str(error).splitlines()[0]}. Train or copy the folder again."
-        ) from None
-    network.eval()
+    network = Classifier(read_config(folder, ARCHITECTURE, ClassifierConfig))
+    read_weights(folder, network)
     return network
-
-
-def _read_config(path: Path) -> ClassifierConfig:
-    try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-        known = {spec.name for spec in fields(ClassifierConfig)}
-        if values.pop("architecture") != ARCHITECTURE or set(values) != known:
-            raise ValueError("another architecture")
-        return ClassifierConfig(**values)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError) as error:
-        raise ModelError(
-            f"{path} must be the config.json of a classifier of ours, got: {error}."
-        ) from None

@@ -9,22 +9,21 @@ on fewer, wider places. Knows neither sampling nor training.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.errors import InputError, ModelError
+from ostinato.models.folders import read_config, read_weights, write_config, write_weights
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
+ARCHITECTURE = "ostinato.UNet"
 SHIPPED = Path(__file__).parent / "shipped"
 GROUP = 16  # channels that are normalised together
 
@@ -243,14 +242,8 @@ def zeroed(layer: Layer) -> Layer:
 def save_denoiser(folder: str | Path, network: UNet, *, dtype: torch.dtype | None = None) -> Path:
     """Write `config.json` and `model.safetensors`; return the folder. `dtype` may be a half one."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        name: value.detach().to(dtype or value.dtype).contiguous()
-        for name, value in network.state_dict().items()
-    }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config = {"architecture": "ostinato.UNet", **asdict(network.config)}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_config(folder, {"architecture": ARCHITECTURE, **asdict(network.config)})
+    write_weights(folder, network, dtype=dtype)
     return folder
 
 
@@ -260,17 +253,8 @@ def load_denoiser(name: str | Path) -> UNet:
     Raises `ModelError` where there is none, or it is damaged or of another layout.
     """
     folder = _folder(name)
-    config = _read_config(folder / "config.json")
-    network = UNet(config)
-    try:
-        weights = load_file(folder / "model.safetensors")
-        network.load_state_dict({key: value.float() for key, value in weights.items()})
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ModelError(
-            f"{folder / 'model.safetensors'} must hold the weights that config.json describes, "
-            f"got: {str(error).splitlines()[0]}. Train or copy the folder again."
-        ) from None
-    network.eval()
+    network = UNet(read_config(folder, ARCHITECTURE, _config))
+    read_weights(folder, network)
     return network
 
 
@@ -287,15 +271,6 @@ def _folder(name: str | Path) -> Path:
     )
 
 
-def _read_config(path: Path) -> UNetConfig:
-    try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-        known = {spec.name for spec in fields(UNetConfig)}
-        values.setdefault("mean", 0.0)  # the first denoisers had none
-        if values.pop("architecture") != "ostinato.UNet" or set(values) != known:
-            raise ValueError("another architecture")
-        return UNetConfig(**values)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(
-            f"{path} must be the config.json of a denoiser of ours, got: {error}."
-        ) from None
+def _config(**values: Any) -> UNetConfig:
+    """Return the config of a file; the first denoisers had no mean."""
+    return UNetConfig(**{"mean": 0.0, **values})

@@ -6,20 +6,18 @@ layout's names, so that checkpoints load as they are. Knows no loop.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.errors import ModelError
 from ostinato.models.config import read_json
+from ostinato.models.folders import read_weights, write_config, write_weights
 
 _UNUSED = ("pooler.", "cls.seq_relationship.", "embeddings.position_ids")
 _HEAD = "cls.predictions."
@@ -266,11 +264,8 @@ def load_masked(folder: str | Path) -> MaskedBert:
 
 def save_masked(folder: Path, network: MaskedBert) -> None:
     """Write `config.json` and `model.safetensors`, as `BertForMaskedLM` reads them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    text = json.dumps(network.config.to_dict("BertForMaskedLM"), indent=2)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    write_config(folder, network.config.to_dict("BertForMaskedLM"))
+    write_weights(folder, network)
 
 
 def _config(folder: Path) -> BertConfig:
@@ -278,17 +273,8 @@ def _config(folder: Path) -> BertConfig:
 
 
 def _filled(folder: Path, network: N, *, masked: bool) -> N:
-    path = folder / "model.safetensors"
-    try:
-        weights = _named(load_file(path), masked)
-        network.load_state_dict(weights)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        lines = str(error).splitlines()
-        raise ModelError(
-            f"{path} must hold the weights of {'a masked BERT' if masked else 'BERT'} that "
-            f"config.json describes, got: {' '.join(lines[:2])} Download or train it again."
-        ) from None
-    return network.float().eval()
+    read_weights(folder, network, lambda weights: _named(weights, masked))
+    return network
 
 
 def _named(weights: Mapping[str, Tensor], masked: bool) -> dict[str, Tensor]:

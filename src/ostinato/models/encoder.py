@@ -18,7 +18,7 @@ from torch import Tensor
 from ostinato.errors import InputError, ModelError
 from ostinato.models.bert import Bert, load_bert
 from ostinato.models.config import read_json
-from ostinato.models.known import KNOWN, is_installed, model_folder
+from ostinato.models.known import KNOWN, installed_folder
 
 SHAPE = 16  # tokens: a text is padded to a multiple of this
 LONGEST = 256  # tokens, where the folder does not say
@@ -91,12 +91,7 @@ def load_encoder(name: str) -> Encoder:
 
 def _find(name: str) -> Path:
     if name in KNOWN:
-        if not is_installed(name):
-            raise ModelError(
-                f"the model {name!r} must be installed, got nothing in {model_folder(name)}. "
-                f"Run: ostinato models get {name}"
-            )
-        return model_folder(name)
+        return installed_folder(name)
     path = Path(name).expanduser()
     if not path.is_dir():
         raise ModelError(

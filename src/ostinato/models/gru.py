@@ -5,19 +5,17 @@ Trained like any other network; `ostinato.models.gru_inference` computes its tok
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ostinato.errors import ModelError
 from ostinato.models.config import as_ids
+from ostinato.models.folders import read_weights, write_config, write_weights
 
 MODEL_TYPE = "ostinato_gru"
 
@@ -69,22 +67,12 @@ class GRU(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        text = json.dumps({"architectures": ["ostinato.GRU"], **asdict(self.config)}, indent=2)
-        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+        write_config(folder, {"architectures": ["ostinato.GRU"], **asdict(self.config)})
+        write_weights(folder, self)
 
     @classmethod
     def load(cls, folder: Path, values: Mapping[str, Any], dtype: torch.dtype) -> GRU:
         """Read what `save` wrote; `values` are those of `config.json`."""
         network = cls(GRUConfig.from_dict(values))
-        path = folder / "model.safetensors"
-        try:
-            network.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise ModelError(
-                f"{path} must hold the weights that config.json describes, got: "
-                f"{str(error).splitlines()[0]}. Train or copy the folder again."
-            ) from None
-        return network.to(dtype).eval()
+        read_weights(folder, network)
+        return network.to(dtype)

@@ -90,6 +90,17 @@ def is_installed(name: str) -> bool:
     return (model_folder(name) / "config.json").is_file()
 
 
+def installed_folder(name: str) -> Path:
+    """Return where a known model is kept. Raises `ModelError` where it is not installed."""
+    folder = model_folder(name)
+    if not is_installed(name):
+        raise ModelError(
+            f"the model {name!r} must be installed, got nothing in {folder}. "
+            f"Run: ostinato models get {name}"
+        )
+    return folder
+
+
 def known(name: str) -> Known:
     """Return a model by name; raise `ModelError` naming those there are."""
     if name not in KNOWN:

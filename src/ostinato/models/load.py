@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from ostinato.errors import ModelError, UnknownLayout
 from ostinato.models.config import LlamaConfig, read_json
 from ostinato.models.families import FAMILIES
-from ostinato.models.gguf_file import GGUFModel
 from ostinato.models.gru import GRU, MODEL_TYPE, GRUConfig
 from ostinato.models.hub import hub_folder, is_hub_name
-from ostinato.models.known import KNOWN, adapter_folder, is_installed, model_folder
+from ostinato.models.known import KNOWN, adapter_folder, installed_folder
 from ostinato.models.layout import from_file
 from ostinato.models.llama import Llama
 from ostinato.models.lora import load_adapter, merge
@@ -98,12 +97,7 @@ def compute_dtype() -> torch.dtype:
 
 def _find(name: str) -> Path:
     if name in KNOWN:
-        if not is_installed(name):
-            raise ModelError(
-                f"the model {name!r} must be installed, got nothing in {model_folder(name)}. "
-                f"Run: ostinato models get {name}"
-            )
-        return model_folder(name)
+        return installed_folder(name)
     path = Path(name).expanduser()
     if not path.exists():
         if is_hub_name(name):
@@ -132,6 +126,8 @@ def _load_folder(folder: Path, name: str, dtype: torch.dtype) -> LanguageModel:
 
 
 def _load_gguf(path: Path, name: str, dtype: torch.dtype) -> LanguageModel:
+    from ostinato.models.gguf_file import GGUFModel  # 0.14 s of imports
+
     file = GGUFModel(path)
     config = file.config()
     tokenizer = file.tokenizer()

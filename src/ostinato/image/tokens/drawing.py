@@ -15,7 +15,6 @@ from ostinato.errors import InputError, ModelError
 from ostinato.image.data import Images
 from ostinato.image.drawing import ALL_STEPS, drawn
 from ostinato.image.tokens.coarse import Coarse
-from ostinato.image.tokens.folder import read_config, write_config
 from ostinato.image.tokens.lanes import CodeLanes, Settings
 from ostinato.image.tokens.levels import Codec, load_codec
 from ostinato.image.tokens.network import CodeConfig, CodeNetwork
@@ -26,6 +25,7 @@ from ostinato.image.tokens.wish import Wish, codes_of
 from ostinato.image.tokens.words import SLOTS, Words
 from ostinato.loop import Condition, Loop, accept
 from ostinato.models import LanguageModel, Llama, load_model
+from ostinato.models.folders import read_config, write_config
 from ostinato.train import save_model
 
 ARCHITECTURE = "ostinato.Drawing"
@@ -82,7 +82,8 @@ class Drawing:
     def save(self, folder: str | Path) -> Path:
         """Write `config.json`, `codes/` (the codec) and `model/` into a folder."""
         folder = Path(folder)
-        write_config(folder, ARCHITECTURE, {"way": self.way, "words": self.words.to_json()})
+        words = self.words.to_json()
+        write_config(folder, {"architecture": ARCHITECTURE, "way": self.way, "words": words})
         self.codec.save(folder / "codes")
         if isinstance(self.model, LanguageModel):
             save_model(folder / "model", self.model.llama(), self.model.tokenizer)
@@ -94,7 +95,7 @@ class Drawing:
 def load_drawing(folder: str | Path) -> Drawing:
     """Read what `Drawing.save` wrote. Raises `ModelError` where it is missing or damaged."""
     folder = Path(folder)
-    values = read_config(folder, ARCHITECTURE)
+    values: dict[str, Any] = read_config(folder, ARCHITECTURE, dict)
     way = next((way for way in get_args(Way) if way == values.get("way")), None)
     if way is None:
         raise ModelError(f"The way in {folder}/config.json must be one of {get_args(Way)}.")

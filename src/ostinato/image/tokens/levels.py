@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ostinato.errors import InputError, ModelError
-from ostinato.image.tokens.folder import read_config, write_config
+from ostinato.errors import InputError
 from ostinato.image.tokens.vq import VQ
+from ostinato.models.folders import read_config, write_config
 
 ARCHITECTURE = "ostinato.Levels"
 
@@ -91,17 +91,14 @@ class Levels:
 
     def save(self, folder: Path) -> None:
         """Write `config.json`."""
-        write_config(folder, ARCHITECTURE, asdict(self))
+        write_config(folder, {"architecture": ARCHITECTURE, **asdict(self)})
 
 
 def load_codec(folder: Path) -> Codec:
     """Read the `Levels` or the `VQ` that a folder holds. Raises `ModelError`."""
     if not _names_levels(folder / "config.json"):
         return VQ.load(folder)
-    try:
-        return Levels(**read_config(folder, ARCHITECTURE))
-    except (TypeError, InputError) as error:
-        raise ModelError(f"{folder}/config.json must describe levels, got: {error}") from None
+    return read_config(folder, ARCHITECTURE, Levels)
 
 
 def _names_levels(path: Path) -> bool:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ostinato.errors import InputError, ModelError
-from ostinato.image.tokens.folder import read_config, read_weights, write_config, write_weights
+from ostinato.errors import InputError
+from ostinato.models.folders import read_config, read_weights, write_config, write_weights
 
 ARCHITECTURE = "ostinato.CodeNetwork"
 
@@ -78,16 +78,13 @@ class CodeNetwork(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""
-        write_config(folder, ARCHITECTURE, asdict(self.config))
+        write_config(folder, {"architecture": ARCHITECTURE, **asdict(self.config)})
         write_weights(folder, self)
 
     @classmethod
     def load(cls, folder: Path) -> CodeNetwork:
         """Read what `save` wrote. Raises `ModelError` where it is missing or damaged."""
-        try:
-            network = cls(CodeConfig(**read_config(folder, ARCHITECTURE)))
-        except (TypeError, InputError) as error:
-            raise ModelError(f"{folder}/config.json must describe one, got: {error}") from None
+        network = cls(read_config(folder, ARCHITECTURE, CodeConfig))
         read_weights(folder, network)
         return network
 

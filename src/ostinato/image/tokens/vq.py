@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ostinato.errors import InputError, ModelError
+from ostinato.errors import InputError
 from ostinato.image.fixed import in_blocks
-from ostinato.image.tokens.folder import read_config, read_weights, write_config, write_weights
+from ostinato.models.folders import read_config, read_weights, write_config, write_weights
 
 ARCHITECTURE = "ostinato.VQ"
 GROUP = 16  # channels that are normalised together
@@ -151,16 +151,13 @@ class VQ(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""
-        write_config(folder, ARCHITECTURE, asdict(self.config))
+        write_config(folder, {"architecture": ARCHITECTURE, **asdict(self.config)})
         write_weights(folder, self)
 
     @classmethod
     def load(cls, folder: Path) -> VQ:
         """Read what `save` wrote. Raises `ModelError` where it is missing or damaged."""
-        try:
-            network = cls(VQConfig(**read_config(folder, ARCHITECTURE)))
-        except (TypeError, InputError) as error:
-            raise ModelError(f"{folder}/config.json must describe a VQ, got: {error}") from None
+        network = cls(read_config(folder, ARCHITECTURE, VQConfig))
         read_weights(folder, network)
         return network
 
