@@ -64,7 +64,7 @@ def test_an_encoder_without_heads_loads_by_its_shorter_names(theirs: Any, tmp_pa
     hidden = load_bert(tmp_path / "their")(tokens)
     expected = theirs.bert(tokens).last_hidden_state
     torch.testing.assert_close(hidden, expected, atol=2e-5, rtol=1e-4)
-    with pytest.raises(ModelError, match="must hold the weights .* MaskedBert"):
+    with pytest.raises(ModelError, match=r"must hold the weights .* MaskedBert"):
         load_masked(tmp_path / "their")
 
 
