@@ -43,7 +43,7 @@ def in_blocks(function: Callable[..., Tensor], *inputs: Tensor, block: int = BLO
     for start in range(0, len(inputs[0]), block):
         parts = [_filled(x[start : start + block], block) for x in inputs]
         made.append(function(*parts)[: len(inputs[0]) - start].contiguous())
-    return torch.cat(made)
+    return made[0] if len(made) == 1 else torch.cat(made)
 
 
 def repeats(function: Callable[..., Tensor], *inputs: Tensor, block: int = BLOCK) -> bool:
@@ -56,4 +56,6 @@ def repeats(function: Callable[..., Tensor], *inputs: Tensor, block: int = BLOCK
 
 
 def _filled(x: Tensor, block: int) -> Tensor:
+    if len(x) == block:
+        return x
     return torch.cat((x, x[-1:].expand(block - len(x), *x.shape[1:])))
