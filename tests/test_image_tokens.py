@@ -258,6 +258,15 @@ def test_unmask_decides_as_many_as_the_cosine_says_and_keeps_what_is_known() -> 
     assert tuple(output.tokens[:3]) == (7, 8, 9) and min(output.tokens) >= 0
 
 
+def test_unmask_ends_when_nothing_is_hidden() -> None:
+    process = drawing("unmask").lanes(steps=8)
+    known = tuple([*range(14), -1, -1])
+    reports = run_alone(process, Wish("two", known))
+    assert [r["masked"] for r in reports][-1] == 0 and len(reports) < 8
+    assert all(r["masked"] for r in reports[:-1])
+    assert reports[-1]["ended"].startswith("Nothing is hidden after")
+
+
 def test_hidden_again_is_drawn_again_and_put_is_put() -> None:
     process = drawing("unmask").lanes(steps=4)
     run_alone(process, "two")

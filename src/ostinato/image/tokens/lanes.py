@@ -156,6 +156,8 @@ class CodeLanes(ABC):
         report |= told
         if seat.position == self.steps:
             report["ended"] = f"All {self.steps} steps are taken."
+        elif told.get("masked") == 0:
+            report["ended"] = f"Nothing is hidden after {seat.position} of {self.steps} steps."
         return report
 
     def _logits(
