@@ -10,7 +10,7 @@ padded to multiples of 64, summed in pieces of 128 positions. Knows no sampling 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -27,6 +27,7 @@ from ostinato.models.llama import ACTIVATIONS, Llama, inverse_frequencies
 from ostinato.models.load import LanguageModel
 from ostinato.models.lora import lora_layers
 from ostinato.models.packing import PackedLayer, pack_layer, pack_norm
+from ostinato.models.row_checks import check_length, check_places, check_tokens, top_position
 from ostinato.models.self_test import SelfTest, test_rows
 
 PAD = 64  # positions: the cache is read and grown in multiples of this
@@ -126,8 +127,8 @@ class Inference:
                 f"start must be a multiple of the chunk ({chunk}), got {start}. "
                 "Round it down, and give the tokens from there."
             )
-        self._check_places([place])
-        self._check_tokens(tokens)
+        check_places([place], self.places)
+        check_tokens(tokens, self.config.vocab_size)
         self._reserve(start + -(-len(tokens) // chunk) * chunk, start + len(tokens))
         for first in range(0, len(tokens), chunk):
             self._prompt_chunk(place, tokens[first : first + chunk], start + first)
@@ -136,7 +137,7 @@ class Inference:
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:
         """Give `target` the first `length` positions of `source`."""
-        self._check_places([source, target])
+        check_places([source, target], self.places)
         self._cache.copy(source, target, length)
 
     @torch.inference_mode()
@@ -150,9 +151,9 @@ class Inference:
         """
         order = by_place(rows)
         ordered = [Row(*rows[i]) for i in order]
-        self._check_places(row.place for row in ordered)
-        self._check_tokens([row.token for row in ordered])
-        top = 1 + self._check_positions(ordered)
+        check_places((row.place for row in ordered), self.places)
+        check_tokens([row.token for row in ordered], self.config.vocab_size)
+        top = 1 + top_position(ordered)
         self._reserve(top, top)
         hidden = _result(len(ordered), self.config.hidden_size, self.dtype)
         for members, slots, first in blocks(ordered, self.block):
@@ -308,11 +309,7 @@ class Inference:
         return torch.cat((scaled.expand(-1, H, -1), turn.expand(-1, KV, -1)), 1)
 
     def _reserve(self, positions: int, wanted: int) -> None:
-        if wanted > self.limit:
-            raise InputError(
-                f"a sequence must have at most {self.limit} tokens for this model, got {wanted}. "
-                "Shorten it."
-            )
+        check_length(wanted, self.limit)
         length = self._cache.length
         if positions > length:
             self._grow(max(positions, length + length // 2))
@@ -339,33 +336,6 @@ class Inference:
             self.prefill_chunk, config.intermediate_size, dtype=self.dtype
         )
         self._head_rows = torch.zeros(rows, config.hidden_size, dtype=self.dtype)
-
-    def _check_places(self, places: Iterable[int]) -> None:
-        for place in places:
-            if not 0 <= place < self.places:
-                raise InputError(
-                    f"place must be from 0 to {self.places - 1}, got {place}. "
-                    "Build Inference with more places."
-                )
-
-    def _check_positions(self, rows: Sequence[Row]) -> int:
-        """Return the highest position, -1 without rows."""
-        if len({(row.place, row.position) for row in rows}) < len(rows):
-            raise InputError(
-                "a place must get one token at a position, got two. Feed them in turn."
-            )
-        positions = [row.position for row in rows]
-        if min(positions, default=0) < 0:
-            raise InputError(f"position must be at least 0, got {min(positions)}. Count from 0.")
-        return max(positions, default=-1)
-
-    def _check_tokens(self, tokens: Sequence[int]) -> None:
-        size = self.config.vocab_size
-        if tokens and not 0 <= min(tokens) <= max(tokens) < size:
-            raise InputError(
-                f"token must be from 0 to {size - 1}, got {min(tokens)} to {max(tokens)}. "
-                "Take the tokenizer that belongs to the model."
-            )
 
 
 def _check(network: Llama, places: int, block: int, chunk: int) -> None:

@@ -1,0 +1,122 @@
+"""The networks of `benchmarks/decode.py`, for ours and for its peers: the same weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
+from torch import Tensor
+
+from ostinato.models import LanguageModel, Llama, LlamaConfig, Tokenizer, load_model
+
+SMALL = LlamaConfig(
+    vocab_size=4096,
+    hidden_size=384,
+    intermediate_size=1024,
+    num_hidden_layers=8,
+    num_attention_heads=6,
+    num_key_value_heads=6,
+    head_dim=64,
+    max_position_embeddings=2048,
+    tie_word_embeddings=True,
+)
+FORMS = {torch.float32: gguf.GGMLQuantizationType.F32, torch.bfloat16: gguf.GGMLQuantizationType.BF16}
+PARTS = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def open_network(name: str, dtype: torch.dtype) -> LanguageModel:
+    """Return `small` (15.7 M drawn from a seed) or a model that is installed; it never ends."""
+    if name != "small":
+        model = load_model(name, dtype=dtype)
+        endless = Tokenizer(model.tokenizer.backend)
+        return LanguageModel(model.network, endless, model.config, model.folder, name)
+    network = Llama(SMALL, seed=0).to(dtype).eval()
+    return LanguageModel(network, _tokenizer(), SMALL, Path("small"), "small")
+
+
+def save_folder(model: LanguageModel, folder: Path) -> Path:
+    """Write the network in the Hugging Face layout."""
+    weights = {k: v.contiguous() for k, v in model.llama().state_dict().items()}
+    if model.llama().config.tie_word_embeddings:
+        weights.pop("lm_head.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = {k: v for k, v in asdict(model.llama().config).items() if v not in (None, ())}
+    config |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def save_gguf(model: LanguageModel, path: Path) -> Path:
+    """Write the network as a GGUF file, with a made-up vocabulary: tokens go in and out as ids."""
+    network, config = model.llama(), model.llama().config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_tokenizer_model("none")
+    writer.add_vocab_size(config.vocab_size)
+    form = FORMS[network.lm_head.weight.dtype]
+    for name, weight in _named(network):
+        kind = form if weight.dim() == 2 else gguf.GGMLQuantizationType.F32
+        values = np.ascontiguousarray(weight.float().numpy())
+        writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _named(network: Llama) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights by llama.cpp's names, the rows of queries and keys in its order."""
+    heads = {
+        "self_attn.q_proj": network.config.num_attention_heads,
+        "self_attn.k_proj": network.config.num_key_value_heads,
+    }
+    yield "token_embd.weight", network.model.embed_tokens.weight.detach()
+    yield "output_norm.weight", network.model.norm.weight.detach()
+    if not network.config.tie_word_embeddings:
+        yield "output.weight", network.lm_head.weight.detach()
+    for number, block in enumerate(network.blocks()):
+        for part, theirs in PARTS.items():
+            weight = block.get_parameter(f"{part}.weight").detach()
+            if part in heads:
+                rows, columns = weight.shape
+                halves = weight.view(heads[part], 2, rows // heads[part] // 2, columns)
+                weight = halves.transpose(1, 2).reshape(rows, columns)
+            yield f"blk.{number}.{theirs}.weight", weight
+
+
+def _tokenizer() -> Tokenizer:
+    """Return a vocabulary of two letters a token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:64]
+    words = [a + b for a in alphabet for b in alphabet]
+    backend = Backend(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="!!"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return Tokenizer(backend)

@@ -1,0 +1,85 @@
+"""Compiles `kernel.cpp` for this processor once, and opens what came out."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from ostinato.errors import ModelError
+from ostinato.models.known import cache_root
+
+SOURCE = Path(__file__).with_name("kernel.cpp")
+COMPILERS = ("c++", "g++", "clang++")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-shared", "-w")
+SECONDS = 120
+
+
+@cache
+def open_kernel() -> ctypes.CDLL:
+    """Return the compiled kernel, made now where this machine has none yet.
+
+    It is kept in the cache folder under a hash of its source, flags, compiler and processor.
+    Raises `ModelError` where there is no compiler, or it fails.
+    """
+    compiler = find_compiler()
+    path = cache_root() / "native" / f"{_digest(compiler)}.so"
+    if not path.exists():
+        compile_to(path, compiler)
+    kernel = ctypes.CDLL(str(path))
+    kernel.scratch_floats.restype = ctypes.c_int64
+    kernel.forward.restype = kernel.product.restype = None
+    return kernel
+
+
+def find_compiler() -> str:
+    """Return the path of the C++ compiler: CXX, else the first of `COMPILERS` that is there."""
+    chosen = os.environ.get("CXX")
+    names = (chosen,) if chosen else COMPILERS
+    for name in names:
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    raise ModelError(
+        f"a C++ compiler must be installed to compile a model, got none of {', '.join(names)}. "
+        "Install g++, or leave out compile."
+    )
+
+
+def compile_to(path: Path, compiler: str) -> None:
+    """Compile the kernel; where the compiler knows no OpenMP, for one thread."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    said = ""
+    for more in (("-fopenmp",), ()):
+        command = [compiler, *FLAGS, *more, "-o", str(unfinished), str(SOURCE)]
+        made = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        if made.returncode == 0:
+            unfinished.replace(path)  # whole or not at all, also beside another process
+            return
+        said = said or made.stderr
+    raise ModelError(
+        f"{compiler} must compile {SOURCE.name}, got: {said.strip()[:300]}. "
+        "Name another compiler in CXX, or leave out compile."
+    )
+
+
+def _digest(compiler: str) -> str:
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    parts = [SOURCE.read_text(encoding="utf-8"), *FLAGS, version, platform.machine(), _processor()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _processor() -> str:
+    """Return what tells processors apart for which the compiler makes other code."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    wanted = ("flags", "Features", "model name", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
