@@ -28,7 +28,11 @@ SMALL = LlamaConfig(
     max_position_embeddings=2048,
     tie_word_embeddings=True,
 )
-FORMS = {torch.float32: gguf.GGMLQuantizationType.F32, torch.bfloat16: gguf.GGMLQuantizationType.BF16}
+Form = gguf.GGMLQuantizationType
+FORMS = {
+    torch.float32: gguf.GGMLQuantizationType.F32,
+    torch.bfloat16: gguf.GGMLQuantizationType.BF16,
+}
 PARTS = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -82,7 +86,7 @@ def save_gguf(model: LanguageModel, path: Path) -> Path:
     writer.add_vocab_size(config.vocab_size)
     form = FORMS[network.lm_head.weight.dtype]
     for name, weight in _named(network):
-        kind = form if weight.dim() == 2 else gguf.GGMLQuantizationType.F32
+        kind = form if weight.dim() == 2 else Form.F32
         values = np.ascontiguousarray(weight.float().numpy())
         writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
     writer.write_header_to_file()

@@ -2,19 +2,20 @@
 
 from ostinato.models.backend import Backend, open_backend
 from ostinato.models.bert import Bert, BertConfig, MaskedBert, load_masked, save_masked
-from ostinato.models.blocks import Row
+from ostinato.models.blocks import Counts, Row
 from ostinato.models.config import LlamaConfig
 from ostinato.models.encoder import Encoder, load_encoder
 from ostinato.models.get import get_model
 from ostinato.models.gguf_file import GGUFModel
 from ostinato.models.gru import GRU, GRUConfig
 from ostinato.models.gru_inference import GRUInference
-from ostinato.models.inference import Counts, Inference
+from ostinato.models.inference import Inference
 from ostinato.models.known import KNOWN, Known
 from ostinato.models.llama import Llama
 from ostinato.models.load import LanguageModel, compute_dtype, load_model
 from ostinato.models.lora import PROJECTIONS, add_lora, load_adapter, merge, save_adapter
 from ostinato.models.masked import MaskedModel, load_masked_model
+from ostinato.models.native import NativeInference
 from ostinato.models.self_test import SelfTest
 from ostinato.models.tokenizer import Tokenizer
 from ostinato.models.transformers_inference import TransformersInference
@@ -39,6 +40,7 @@ __all__ = [
     "LlamaConfig",
     "MaskedBert",
     "MaskedModel",
+    "NativeInference",
     "Row",
     "SelfTest",
     "Tokenizer",

@@ -7,10 +7,12 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ostinato.models.blocks import Counts
 from ostinato.models.gru import GRU
 from ostinato.models.gru_inference import GRUInference
-from ostinato.models.inference import Counts, Inference
+from ostinato.models.inference import Inference
 from ostinato.models.load import LanguageModel
+from ostinato.models.native import NativeInference
 from ostinato.models.self_test import SelfTest
 from ostinato.models.transformers_inference import TransformersInference
 from ostinato.models.transformers_network import TransformersNetwork
@@ -67,4 +69,6 @@ def open_backend(model: LanguageModel, places: int, *, block: int = 16) -> Backe
         return TransformersInference(model.network, places, block=block)
     if isinstance(model.network, GRU):
         return GRUInference(model.network, places, block=block)
+    if model.compiled:
+        return NativeInference(model.llama(), places, int8=model.int8)
     return Inference(model, places, block=block)

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
+
+
+@dataclass
+class Counts:
+    """Rows that went through the network, without padding."""
+
+    prompt: int = 0
+    generated: int = 0
 
 
 class Row(NamedTuple):

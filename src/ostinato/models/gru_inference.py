@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ostinato.errors import InputError
-from ostinato.models.blocks import Row, by_place
+from ostinato.models.blocks import Counts, Row, by_place
 from ostinato.models.gru import GRU
-from ostinato.models.inference import Counts
 from ostinato.models.linear import Product, can_pack, linear
 from ostinato.models.self_test import SelfTest, test_rows
 

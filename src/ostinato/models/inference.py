@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ostinato.errors import InputError
-from ostinato.models.blocks import Row, blocks, by_place
+from ostinato.models.blocks import Counts, Row, blocks, by_place
 from ostinato.models.cache import Cache, Targets
 from ostinato.models.linear import can_pack, linear
 from ostinato.models.llama import ACTIVATIONS, Llama, inverse_frequencies
@@ -34,14 +34,6 @@ PAD = 64  # positions: the cache is read and grown in multiples of this
 PIECE = 128  # positions: longer sums are split by some libraries according to their length
 QUERIES = 4  # fewer query rows take another kernel
 _LIMIT = 1e16  # a masked key must stay finite when it is multiplied
-
-
-@dataclass
-class Counts:
-    """Rows that went through the network, without padding."""
-
-    prompt: int = 0
-    generated: int = 0
 
 
 class _Plan(NamedTuple):

@@ -20,6 +20,7 @@ from ostinato.models.known import KNOWN, adapter_folder, installed_folder
 from ostinato.models.layout import from_file
 from ostinato.models.llama import Llama
 from ostinato.models.lora import load_adapter, merge
+from ostinato.models.native import check_compiled
 from ostinato.models.tokenizer import Tokenizer
 from ostinato.models.transformers_network import (
     TransformersConfig,
@@ -30,13 +31,18 @@ from ostinato.models.transformers_network import (
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A network with its tokenizer, and where both come from."""
+    """A network with its tokenizer, and where both come from.
+
+    `compiled` and `int8` say how it writes: see `load_model`.
+    """
 
     network: Llama | TransformersNetwork | GRU
     tokenizer: Tokenizer
     config: LlamaConfig | TransformersConfig | GRUConfig
     folder: Path
     name: str
+    compiled: bool = False
+    int8: bool = False
 
     def llama(self) -> Llama:
         """Return the network where it is ours; raise `ModelError` where it is `transformers`'."""
@@ -54,6 +60,8 @@ def load_model(
     *,
     adapter: str | Path | None = None,
     dtype: torch.dtype | None = None,
+    compile: bool = False,
+    int8: bool = False,
 ) -> LanguageModel:
     """Load a causal language model.
 
@@ -65,6 +73,10 @@ def load_model(
     `adapter="support"`. The adapter is merged. `dtype` is what the network computes in: without
     it, bfloat16 where the processor multiplies it, else float32.
 
+    With `compile` the model writes by one function that is compiled for this machine once: other
+    bits than without, and faster; it needs a C++ compiler and a network of ours with RMS norms.
+    `int8` rounds its weights to 8 bits then.
+
     Raises `ModelError` with the mend where the model is missing, damaged or of another layout.
     """
     base, _, plus = str(name).partition("+") if not Path(name).exists() else (str(name), "", "")
@@ -72,9 +84,14 @@ def load_model(
         raise ModelError(
             f"one adapter must be named, got {plus!r} and {str(adapter)!r}. Leave out one of them."
         )
+    if int8 and not compile:
+        raise ModelError("int8 must be given with compile, got it alone. Compile the model too.")
     dtype = compute_dtype() if dtype is None else dtype
     path = _find(base)
     model = _load_gguf(path, base, dtype) if path.is_file() else _load_folder(path, base, dtype)
+    if compile:
+        check_compiled(model.llama())
+        model = replace(model, compiled=True, int8=int8)
     chosen = plus or (None if adapter is None else str(adapter))
     if chosen is None:
         return model

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from ostinato.errors import InputError
-from ostinato.models.blocks import by_place
-from ostinato.models.inference import Counts
+from ostinato.models.blocks import Counts, by_place
 from ostinato.models.self_test import SelfTest
 from ostinato.models.transformers_network import TransformersNetwork, crop
 

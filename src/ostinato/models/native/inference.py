@@ -15,17 +15,30 @@ import torch
 from torch import Tensor
 
 from ostinato.errors import InputError
-from ostinato.models.blocks import Row, by_place
-from ostinato.models.inference import PAD, Counts
+from ostinato.models.blocks import Counts, Row, by_place
 from ostinato.models.llama import Llama, inverse_frequencies
 from ostinato.models.lora import lora_layers
 from ostinato.models.native.build import open_kernel
-from ostinato.models.native.weights import KINDS, LANES, NetworkC, Weights, padded
+from ostinato.models.native.weights import (
+    KINDS,
+    LANES,
+    NetworkC,
+    Weights,
+    check_network,
+    padded,
+)
 from ostinato.models.row_checks import check_length, check_places, check_tokens, top_position
 from ostinato.models.self_test import SelfTest, test_rows
 
+PAD = 64  # positions: the cache grows in multiples of this
 ROWS = 64
 """The most rows of a pass; the bits do not depend on it."""
+
+
+def check_compiled(network: Llama) -> None:
+    """Compile the kernel, and refuse a network that it does not know."""
+    check_network(network)
+    open_kernel()
 
 
 class NativeInference:

@@ -10,6 +10,9 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -21,6 +24,7 @@ constexpr int SUMS = 16;
 constexpr int TILE = 4;
 constexpr int SUMS = 4;
 #endif
+constexpr int AHEAD = 64;  // inputs
 
 typedef float Floats __attribute__((vector_size(64)));
 typedef int32_t Ints __attribute__((vector_size(64)));
@@ -49,6 +53,17 @@ inline Vector load_as(const void* from) {
 
 inline Floats load(const float* from) { return load_as<Floats>(from); }
 
+#ifdef __AVX512F__  // what the compiler makes of the plain forms is several times as slow
+inline Floats load(const Half* from) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    return bits_as<Floats>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+inline Floats load(const int8_t* from) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return bits_as<Floats>(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+}
+#else
 inline Floats load(const Half* from) {
     return bits_as<Floats>(__builtin_convertvector(load_as<Halves>(from), Words) << 16);
 }
@@ -56,6 +71,7 @@ inline Floats load(const Half* from) {
 inline Floats load(const int8_t* from) {
     return __builtin_convertvector(__builtin_convertvector(load_as<Bytes>(from), Ints), Floats);
 }
+#endif
 
 inline void store(float* to, Floats from) { std::memcpy(to, &from, sizeof from); }
 
@@ -163,7 +179,9 @@ void products(const Product& p, int64_t block, const float* x, int64_t rows, flo
     for (int64_t k = 0; k < I; ++k) {
 #pragma GCC unroll 16
         for (int n = 0; n < NR; ++n) {
-            Floats weights = load(w + (n * I + k) * LANES);
+            const W* at = w + (n * I + k) * LANES;
+            __builtin_prefetch(at + AHEAD * LANES);  // the hardware stops at each page
+            Floats weights = load(at);
 #pragma GCC unroll 16
             for (int m = 0; m < MR; ++m) sums[n][m] += x[k * MR + m] * weights;
         }

@@ -67,13 +67,15 @@ class Weights:
     """The weights of a network in the kernel's layout; int8 ones have a scale for each output."""
 
     def __init__(self, network: Llama, *, int8: bool) -> None:
-        _check_known(network)
+        check_network(network)
         self.dtype = network.model.embed_tokens.weight.dtype
         self.kind = torch.int8 if int8 else self.dtype
         self._kept: list[Tensor] = []  # what the structures point to
         self.norm = self._floats(network.model.norm.weight)
         self.head = self._product([network.lm_head])
-        self.layers = (LayerC * network.config.num_hidden_layers)(*map(self._layer, network.blocks()))
+        self.layers = (LayerC * network.config.num_hidden_layers)(
+            *map(self._layer, network.blocks())
+        )
 
     @property
     def bytes(self) -> int:
@@ -108,7 +110,9 @@ class Weights:
         """Join both so that a block of the gate's outputs comes before the same of `up`."""
 
         def joined(first: Tensor, second: Tensor) -> Tensor:
-            halves = [_filled(part.detach()).unflatten(0, (-1, LANES)) for part in (first, second)]
+            halves = [
+                _filled(part.detach()).view(-1, LANES, *part.shape[1:]) for part in (first, second)
+            ]
             return torch.stack(halves, 1).flatten(0, 2)
 
         bias = None if gate.bias is None else joined(gate.bias, up.bias)
@@ -119,15 +123,15 @@ class Weights:
         scale = None
         if self.kind == torch.int8:
             weight, scale = quantised(weight)
-        O, I = weight.shape
-        blocks = weight.view(O // LANES, LANES, I).transpose(1, 2).contiguous()
+        outputs, inputs = weight.shape
+        blocks = weight.view(outputs // LANES, LANES, inputs).transpose(1, 2).contiguous()
         self._kept.append(blocks)
         return ProductC(
             weight=blocks.data_ptr(),
             scale=None if scale is None else self._floats(scale),
             bias=None if bias is None else self._floats(bias),
-            inputs=I,
-            blocks=O // LANES,
+            inputs=inputs,
+            blocks=outputs // LANES,
         )
 
     def _floats(self, values: Tensor) -> int:
@@ -149,10 +153,13 @@ def padded(size: int) -> int:
 
 def _filled(values: Tensor) -> Tensor:
     """Return values (O, ...) with zeros behind them, up to whole blocks of outputs."""
-    return torch.cat((values, values.new_zeros(padded(len(values)) - len(values), *values.shape[1:])))
+    return torch.cat(
+        (values, values.new_zeros(padded(len(values)) - len(values), *values.shape[1:]))
+    )
 
 
-def _check_known(network: Llama) -> None:
+def check_network(network: Llama) -> None:
+    """Refuse a network that the kernel does not know."""
     config = network.config
     dtype = network.model.embed_tokens.weight.dtype
     if dtype not in (torch.float32, torch.bfloat16):

@@ -1,0 +1,234 @@
+"""The compiled pass gives the plain network's numbers, and a row's bits whatever it is with."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_models_same_bits import LENGTHS, network, sequence
+from tiny import save_tiny, tiny_model
+from torch import Tensor
+
+from ostinato.decode import Decode, Sampling, plain_prompt
+from ostinato.errors import InputError, ModelError
+from ostinato.loop import Lanes, Loop, Steps
+from ostinato.models import NativeInference, add_lora, load_model, open_backend
+from ostinato.models.native import build
+from ostinato.models.native.weights import quantised
+
+SHAPES = ["grouped", "whole", "smollm2", "qwen3"]
+
+
+def has_compiler() -> bool:
+    try:
+        build.find_compiler()
+    except ModelError:
+        return False
+    return True
+
+
+pytestmark = pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_hidden_states_and_logits_are_those_of_the_plain_network(shape: str) -> None:
+    model = network(shape)
+    tokens = sequence(0, 200, model.config.vocab_size)
+    inference = NativeInference(model, 2, length=64)
+    inference.prefill(1, tokens[:150])
+    hidden = inference.feed([(1, tokens[p], p) for p in range(150, 200)])
+    with torch.no_grad():
+        expected = model(torch.tensor([tokens]))[0, 150:]
+        torch.testing.assert_close(hidden, expected, rtol=1e-4, atol=1e-4)
+        logits = inference.logits(hidden)
+        torch.testing.assert_close(logits, model.logits(expected), rtol=1e-4, atol=1e-4)
+    assert (inference.counts.prompt, inference.counts.generated) == (150, 50)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_row_gives_the_same_bits_in_any_company(
+    shape: str, dtype: torch.dtype, int8: bool
+) -> None:
+    model = network(shape).to(dtype)
+    size = model.config.vocab_size
+    inference = NativeInference(model, 64, int8=int8)
+    lanes = [LENGTHS[i % len(LENGTHS)] for i in range(64)]
+    for place, length in enumerate(lanes):
+        inference.prefill(place, sequence(place, length, size))
+    rows = [(place, place % size, length) for place, length in enumerate(lanes)]
+
+    def fed(batch: list[int]) -> dict[int, Tensor]:
+        hidden = inference.feed([rows[i] for i in batch])
+        logits = inference.logits(hidden)
+        return {i: torch.cat((hidden[n], logits[n])) for n, i in enumerate(batch)}
+
+    alone: dict[int, Tensor] = {}
+    for i in range(64):
+        alone |= fed([i])
+    shuffled = random.Random(5).sample(range(64), 64)
+    for count in (2, 3, 7, 16, 64):
+        for start in range(0, 64, count):
+            for i, found in fed(shuffled[start : start + count]).items():
+                assert torch.equal(found, alone[i]), (count, i, lanes[i])
+
+
+def test_the_number_of_threads_changes_no_bits() -> None:
+    model = network("smollm2")
+    tokens = sequence(6, 90, 512)
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        inference = NativeInference(model, 2)
+        inference.prefill(0, tokens)
+        hidden = inference.feed([(0, 5, 90), (1, 6, 0)])
+        found.append(torch.cat((hidden, inference.logits(hidden)), 1))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_a_prompt_gives_the_bits_of_its_tokens_fed_one_by_one() -> None:
+    model = network("qwen3")
+    tokens = sequence(3, 150, model.config.vocab_size)
+    inference = NativeInference(model, 3, length=64)
+    inference.prefill(0, tokens)
+    for position, token in enumerate(tokens):
+        inference.feed([(1, token, position)])
+    inference.copy(0, 2, 77)
+    inference.prefill(2, tokens[77:], 77)
+    rows = inference.feed([(2, 9, 150), (0, 9, 150), (1, 9, 150)])
+    assert torch.equal(rows[0], rows[1])
+    assert torch.equal(rows[0], rows[2])
+
+
+def test_going_back_and_on_again_gives_the_same_bits() -> None:
+    model = network("grouped")
+    tokens = sequence(3, 120, model.config.vocab_size)
+    inference = NativeInference(model, 3)
+    inference.prefill(2, tokens[:80])
+    first = torch.cat([inference.feed([(2, tokens[p], p)]) for p in range(80, 120)])
+    inference.feed([(2, 1, p) for p in range(90, 120)])
+    again = inference.feed([(2, tokens[p], p) for p in range(90, 120)])
+    assert torch.equal(again, first[10:])
+
+
+def test_an_exploded_neighbour_never_counts() -> None:
+    model = network("grouped")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[7] = float("nan")
+        model.model.embed_tokens.weight[8] = float("inf")
+    inference = NativeInference(model, 2)
+    inference.prefill(0, sequence(1, 70, 7))
+    before = inference.feed([(0, 1, 70)])
+    exploded = inference.feed([(0, 7, 71), (0, 8, 72), (1, 7, 0)])
+    assert exploded.isnan().any(dim=1).all()
+    assert torch.equal(inference.feed([(0, 1, 70)]), before)
+
+
+def test_bfloat16_stays_near_float32() -> None:
+    model = network("grouped")
+    tokens = sequence(6, 40, 96)
+    with torch.no_grad():
+        expected = model(torch.tensor([tokens]))[0, 30:]
+    inference = NativeInference(model.to(torch.bfloat16), 1)
+    inference.prefill(0, tokens[:30])
+    hidden = inference.feed([(0, tokens[p], p) for p in range(30, 40)])
+    assert (hidden - expected).abs().mean() < 0.05
+
+
+def test_int8_weights_compute_what_the_rounded_weights_are() -> None:
+    model = network("whole")
+    tokens = sequence(6, 40, model.config.vocab_size)
+    inference = NativeInference(model, 1, int8=True)
+    embedding = model.model.embed_tokens.weight.detach().clone()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("proj.weight") or name == "lm_head.weight":
+                rounded, scale = quantised(weight)
+                assert (rounded * scale[:, None] - weight).abs().max() <= scale.max() * 0.501
+                weight.copy_(rounded * scale[:, None])
+        model.model.embed_tokens.weight.copy_(embedding)
+    inference.prefill(0, tokens)
+    hidden = inference.feed([(0, 3, 40)])
+    with torch.no_grad():
+        expected = model(torch.tensor([[*tokens, 3]]))[0, 40:]
+        torch.testing.assert_close(hidden, expected, rtol=1e-4, atol=1e-4)
+        logits = inference.logits(hidden)
+        torch.testing.assert_close(logits, model.logits(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_the_self_test_passes_here() -> None:
+    assert NativeInference(network("smollm2"), 16).self_test().repeats
+
+
+def test_texts_are_equal_in_every_batch() -> None:
+    model = replace(tiny_model(), compiled=True)
+    assert isinstance(open_backend(model, 2), NativeInference)
+    items = [(str(n), f"The reply {n}") for n in range(7)]
+    sampling = Sampling(temperature=1.0)
+
+    def texts(places: int) -> dict[str, object]:
+        decode = Decode(
+            model, plain_prompt(model.tokenizer.encode), sampling=sampling, places=places
+        )
+        assert decode.repeats
+        loop = Loop(Lanes(decode, items, each=Steps(12)), until=Steps(1 << 30))
+        return {key: row["output"] for step in loop for key, row in step.results}
+
+    written = texts(1)
+    assert len(written) == 7
+    assert texts(4) == written
+
+
+def test_a_compiled_model_is_loaded_by_name(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "tiny")
+    model = load_model(folder, compile=True, int8=True)
+    assert (model.compiled, model.int8) == (True, True)
+    assert isinstance(open_backend(model, 1), NativeInference)
+    with pytest.raises(ModelError, match="int8 must be given with compile"):
+        load_model(folder, int8=True)
+
+
+def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="must have RMS norms, rotary positions and a SiLU gate"):
+        NativeInference(network("gpt2"), 1)
+    with pytest.raises(InputError, match="must be in float32 or bfloat16"):
+        NativeInference(network("whole").half(), 1)
+    with pytest.raises(InputError, match="adapters must be merged"):
+        NativeInference(add_lora(network("grouped"), 2), 1)
+    inference = NativeInference(network("grouped"), 2)
+    with pytest.raises(InputError, match=r"place must be from 0 to 1, got 2"):
+        inference.feed([(2, 0, 0)])
+    with pytest.raises(InputError, match=r"at most 2048 tokens .* got 2049"):
+        inference.feed([(0, 1, 2048)])
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ModelError, match="a C\\+\\+ compiler must be installed"):
+        build.find_compiler()
+
+
+def test_a_compiler_that_fails_is_told(tmp_path: Path) -> None:
+    compiler = tmp_path / "cxx"
+    compiler.write_text("#!/bin/sh\necho no such flag >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    with pytest.raises(ModelError, match="got: no such flag"):
+        build.compile_to(tmp_path / "kernel.so", str(compiler))
+
+
+def test_no_rows_are_no_work() -> None:
+    inference = NativeInference(network("grouped"), 2)
+    hidden = inference.feed([])
+    assert hidden.shape == (0, 96)
+    assert inference.logits(hidden).shape == (0, 96)
