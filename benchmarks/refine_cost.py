@@ -21,12 +21,11 @@ import torch
 
 from ostinato.models import LanguageModel, load_model
 from ostinato.refine.inputs import Item
-from ostinato.refine.job import Job
+from ostinato.refine.job import STRATEGIES, Job
 from ostinato.refine.job_file import read_job
 from ostinato.refine.work import refinement
 
 JOB = Path(__file__).parent.parent / "examples" / "support" / "job.toml"
-STRATEGIES = ("resample", "feedback", "abort", "backtrack")
 
 
 def measure(job: Job, items: Sequence[Item], model: LanguageModel, strategy: str) -> dict[str, Any]:
@@ -57,7 +56,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit", type=int, help="take the first N items of the example")
     parser.add_argument("--base", action="store_true", help="the untuned model too")
-    parser.add_argument("--strategies", nargs="+", default=STRATEGIES, choices=STRATEGIES)
+    parser.add_argument(
+        "--strategies", nargs="+", default=list(STRATEGIES), choices=list(STRATEGIES)
+    )
     parser.add_argument("--rows", type=Path, help="write all result rows there, as JSON lines")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     arguments = parser.parse_args()
