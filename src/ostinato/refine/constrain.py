@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ostinato.checks import BaseCheck, Language
 from ostinato.decode import Constraint
-from ostinato.decode.constraint import term
+from ostinato.decode.constraint import matcher, term
 from ostinato.decode.guided import Guided
 from ostinato.errors import InputError, ItemError, MissingExtra
 from ostinato.loop import Check
@@ -27,25 +27,30 @@ class Masked(NamedTuple):
     checks: tuple[str, ...]
 
 
-def constraint_of(checks: Sequence[Check], item: Mapping[str, object]) -> Masked:
+def constraint_of(
+    checks: Sequence[Check], item: Mapping[str, object], tokenizer: Tokenizer | None = None
+) -> Masked:
     """Return what the checks demand of an item's text as one constraint.
 
     Patterns and their opposites are one language, exactly. A schema is followed alone: the first
-    one that llguidance can follow, and then no pattern. The others are not in the constraint.
+    one that llguidance can follow, and then no pattern. The others are not in the constraint, nor
+    is what grows too large over the tokens of `tokenizer`.
     """
     said = [(check.name, check.languages(item)) for check in checks if isinstance(check, BaseCheck)]
     for name, languages in said:
         if any(language.kind == "json_schema" for language in languages):
-            constraint = _schema(languages[0].text)
+            constraint = _schema(languages[0].text, tokenizer)
             if constraint is not None:
                 return Masked(constraint, (name,))
     found = Masked(None, ())
     for name, languages in said:
-        found = _with(found, name, languages)
+        found = _with(found, name, languages, tokenizer)
     return found
 
 
-def _with(found: Masked, name: str, languages: Sequence[Language]) -> Masked:
+def _with(
+    found: Masked, name: str, languages: Sequence[Language], tokenizer: Tokenizer | None
+) -> Masked:
     """Return a constraint with one more check in it, where llguidance can follow both together."""
     terms = _terms(languages)
     if not terms:
@@ -58,13 +63,15 @@ def _with(found: Masked, name: str, languages: Sequence[Language]) -> Masked:
         begun + " & ".join(terms),
         hints=(*(before.hints if before else ()), *hints),
     )
-    return Masked(both, (*found.checks, name)) if _can_be_followed(both) else found
+    return Masked(both, (*found.checks, name)) if _can_be_followed(both, tokenizer) else found
 
 
 @lru_cache(maxsize=1024)
-def _can_be_followed(constraint: Constraint) -> bool:
+def _can_be_followed(constraint: Constraint, tokenizer: Tokenizer | None) -> bool:
     try:
         constraint.check()
+        if tokenizer is not None:  # an automaton may be small enough until tokens are laid over it
+            matcher(constraint, tokenizer)
     except MissingExtra:
         raise
     except InputError:
@@ -73,9 +80,9 @@ def _can_be_followed(constraint: Constraint) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _schema(text: str) -> Constraint | None:
+def _schema(text: str, tokenizer: Tokenizer | None) -> Constraint | None:
     constraint = Constraint("json_schema", text)
-    return constraint if _can_be_followed(constraint) else None
+    return constraint if _can_be_followed(constraint, tokenizer) else None
 
 
 def _terms(languages: Sequence[Language]) -> tuple[str, ...]:

@@ -234,8 +234,8 @@ class Refine:
             return None
         from ostinato.refine.constrain import constraint_of, fitting
 
-        found = constraint_of(self.checks, row).constraint
         assert not isinstance(self.model, Server)
+        found = constraint_of(self.checks, row, self.model.tokenizer).constraint
         return found and fitting(found, self.model.tokenizer, room)
 
     def _watched(self, row: Row) -> list[int]:
