@@ -59,7 +59,12 @@ class Draft:
 
     @property
     def length(self) -> int:
-        """The number of tokens of the draft, where its reports tell them, else of its reports."""
+        """The number of tokens of the draft, where its reports tell them, else of its reports.
+
+        A report of several texts, of which one is kept, tells its `length`.
+        """
+        if self.reports and "length" in self.reports[-1]:
+            return cast(int, self.reports[-1]["length"])
         told = [report["tokens"] for report in self.reports if "tokens" in report]
         return int(sum(cast(list[float], told))) if told else self.position
 

@@ -155,6 +155,7 @@ class Contest(Group[Drafts]):
         return {
             "chosen": best.number,
             "logprob": best.logprob,
+            "length": len(best.text.tokens),
             "ended": f"The best of {self.n} drafts was kept ({len(member.done)} were whole).",
         }
 

@@ -211,7 +211,8 @@ class Particles(Group[Cloud]):
         )
         reports = member.particles[member.chosen].reports
         logprob = sum(cast(float, report["logprob"]) for report in reports)
-        return {"chosen": member.chosen, "logprob": logprob, "ended": "All particles have ended."}
+        told = {"chosen": member.chosen, "logprob": logprob, "length": len(reports)}
+        return {**told, "ended": "All particles have ended."}
 
     def _output(self, member: Cloud) -> Text:
         number = _heaviest(member) if member.chosen is None else member.chosen
