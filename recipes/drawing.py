@@ -58,7 +58,8 @@ def train(data: Path, out: Path, ways: Sequence[str]) -> None:
 
 def drawn(drawing: Drawing, wishes: Sequence[str], settings: Settings, steps: int) -> Tensor:
     """Return an image of every wish, uint8 (N, C, S, S)."""
-    loop = draw_wishes(wishes, drawing=drawing, settings=settings, steps=steps)
+    unmasked = steps if drawing.way == "unmask" else None
+    loop = draw_wishes(wishes, drawing=drawing, settings=settings, steps=unmasked)
     rows = [row for step in loop for _, row in step.results]
     rows.sort(key=lambda row: int(str(row["index"])))
     return torch.stack([drawing.picture(row["output"]) for row in rows])

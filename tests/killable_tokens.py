@@ -81,7 +81,7 @@ def draw(way: Way, **where: Any) -> Loop:
         return GoBack(tries.position // 2, AGAIN[way], stopped.sentence)
 
     lanes = Lanes(
-        made.lanes(settings=settings, steps=6, places=4),
+        made.lanes(settings=settings, steps=6 if way == "unmask" else None, places=4),
         [(f"image {n}", wish) for n, wish in enumerate(wishes)],
         each=Steps(1 << 62) | slowly,
         judge=judge,

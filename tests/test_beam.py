@@ -140,3 +140,18 @@ def test_wrong_settings_and_edits_are_refused() -> None:
         beam(limit=0)
     with pytest.raises(EditError, match="Unknown edit 'temperature' of a lane of Beam"):
         beam().start(Lane("a", edits=((0, {"temperature": 1.0}),)), "The")
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_text_that_no_token_may_follow_ends_and_says_so(at: int) -> None:
+    model = tiny_model()
+    beam = Beam(model, plain_prompt(model.tokenizer.encode), beams=2, limit=5)
+    everything = list(range(model.tokenizer.vocab_size))
+    beam.start(Lane("a", edits=((at, {"forbid": everything}),)), "Hello")
+    reports = [told["a"] for told in iter(beam.step, {})]
+    assert reports[-1]["ended"] == "Every token is forbidden here."
+    assert len(reports) == at + 1
+    assert len(beam.output("a").tokens) == at
+    again = Beam(model, plain_prompt(model.tokenizer.encode), beams=2, limit=5)
+    again.start(Lane("a", past=tuple(reports)), "Hello")
+    assert again.output("a") == beam.output("a")

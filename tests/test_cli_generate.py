@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from tiny import save_tiny
 
 from ostinato.cli import generate as module
 from ostinato.cli.generate import generate
-from ostinato.errors import InputError
+from ostinato.errors import InputError, MissingExtra
 from ostinato.loop.journal import Journal
 
 
@@ -89,6 +91,8 @@ def test_a_run_of_another_order_is_refused() -> None:
     ("words", "message"),
     [
         (["--plain", "--system", "Be kind."], "--system must be given without --plain"),
+        (["--length-penalty", "0.5"], "--length-penalty must be given with --beams"),
+        (["--beams", "3"], "--temperature must be given without --beams, which draws nothing"),
         (["--seed", "-1"], "A seed must be a whole number from 0"),
         (["--seed", str(1 << 63)], "A seed must be a whole number from 0"),
     ],
@@ -96,3 +100,56 @@ def test_a_run_of_another_order_is_refused() -> None:
 def test_bad_words_are_refused_before_the_model_is_loaded(words: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         call("--model", "no such model", *words)
+
+
+SCHEMA = '{"type": "object", "properties": {"n": {"type": "integer", "maximum": 9}}}'
+
+
+def test_a_text_is_held_to_what_an_option_says(folder: Path) -> None:
+    (folder / "schema.json").write_text(SCHEMA)
+    (folder / "sum.lark").write_text('start: NUM "+" NUM\nNUM: /[0-9]/')
+    assert re.fullmatch(r"\d{2}-\d{2}", call("--regex", r"\d{2}-\d{2}").stdout)
+    assert call("--choice", "yes", "--choice", "no").stdout in ("yes", "no")
+    assert re.fullmatch(r"\d\+\d", call("--grammar", "sum.lark").stdout)
+    for given in ("schema.json", SCHEMA):
+        value = json.loads(call("--json-schema", given, "--max-new-tokens", "24").stdout)
+        assert set(value) <= {"n"} and value.get("n", 0) <= 9
+
+
+def test_a_run_remembers_its_constraint() -> None:
+    assert call("--choice", "yes", "--run", "a").stdout == "yes"
+    assert call("--choice", "yes", "--run", "a").stdout == "yes"
+    with pytest.raises(InputError, match="begun with, got another constraint"):
+        call("--choice", "no", "--run", "a")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--regex", "(a"], r"must be a regular expression, got \(a: .*unclosed"),
+        (["--choice", ""], "must be texts that are not empty, got ''"),
+        (["--json-schema", "{"], "A JSON schema must be JSON, got an error"),
+        (["--json-schema", "broken.json"], "A JSON schema must be JSON, got an error"),
+        (["--json-schema", "none.json"], "--json-schema must be a file that exists, got 'none.j"),
+        (["--grammar", "none.lark"], "--grammar must be a file that exists, got 'none.lark'"),
+        (["--grammar", "latin.lark"], "--grammar must be a text file in UTF-8"),
+        (["--grammar", "broken.lark"], "must be a Lark grammar, got start: foo"),
+        (["--regex", "a", "--choice", "b"], "under one constraint, got --regex and --choice"),
+    ],
+)
+def test_a_wrong_constraint_is_refused_before_the_model_is_loaded(
+    folder: Path, words: list[str], message: str
+) -> None:
+    (folder / "broken.json").write_text('{"type"')
+    (folder / "broken.lark").write_text("start: foo")
+    (folder / "latin.lark").write_bytes(b"start: \xe9")
+    with pytest.raises(InputError, match=message):
+        call("--model", "no such model", *words)
+
+
+def test_a_constraint_without_its_extra_names_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'ostinato\[constrain\]'"):
+        call("--regex", "[a-c]+")

@@ -208,8 +208,9 @@ def test_ways_conform(way: Way) -> None:
         "unmask": {"mask": [0, 3], "words": "one"},
         "coarse": {"put": {"2": 5}},
     }
+    steps = 6 if way == "unmask" else None
     check_lane_process(
-        lambda places: made.lanes(settings=settings, steps=6, places=places),
+        lambda places: made.lanes(settings=settings, steps=steps, places=places),
         WISHES,
         steps=20,
         edits=edits.get(way, {"temperature": 0.5}),
@@ -238,6 +239,14 @@ def test_a_drawing_is_the_same_loaded_alone_and_resumed(way: Way, tmp_path: Path
     again = draw_wishes(wishes, drawing=made, seed=3, run="x", journal=journal)
     assert finished(again) == drawn
     journal.close()
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "unmask"])
+def test_what_has_no_effect_on_a_drawing_is_refused(way: Way) -> None:
+    with pytest.raises(InputError, match=f"steps must be given for .* got 4 for one of {way}"):
+        draw_wishes(["one"], drawing=drawing(way), steps=4)
+    with pytest.raises(InputError, match=f"noise must be given for .* got 2.5 for one of {way}"):
+        draw_wishes(["one"], drawing=drawing(way), settings=Settings(noise=2.5))
 
 
 def run_alone(process: Any, wish: object, lane: Lane | None = None) -> list[Any]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from ostinato.checks.templates import Template
 from ostinato.errors import InputError, ItemError
 from ostinato.refine.inputs import read_items
 from ostinato.refine.prompts import Prompt, conversation, with_feedback
-from ostinato.refine.templates import Template
 
 
 def write(folder: Path, text: str, name: str = "in.jsonl") -> Path:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ostinato.checks.templates import Template, shown
 from ostinato.errors import InputError, ItemError
 from ostinato.refine.cases import Case, CaseSettings, PastCases, read_cases, words
 from ostinato.refine.plan import Planner, Source
 from ostinato.refine.prompts import Prompt
 from ostinato.refine.rules import Rule, first_rule
-from ostinato.refine.templates import Template, shown
 
 PROMPT = Prompt(messages=(("user", Template("{message}")),))
 CASES = PastCases(

@@ -317,6 +317,7 @@ def test_a_check_on_a_column_needs_it(place: tuple[int, Desk]) -> None:
         ({"checks": [{"kind": "python", "call": "os:getcwd"}]}, 400, "checks[0]"),
         ({"checks": [{"kind": "blocked", "file": "/etc/passwd"}]}, 400, "checks[0]"),
         ({"checks": [{"kind": "on_topic", "model": "/etc"}]}, 400, "checks[0]"),
+        ({"checks": [{"kind": "judge", "question": "Good? {output}"}]}, 400, "checks[0]"),
         (
             {"checks": [{"kind": "json_schema", "schema": {"$ref": "http://127.0.0.1:1/x"}}]},
             400,

@@ -1,6 +1,6 @@
 """How well the facts are extracted: exact records, exact fields, valid JSON, tokens; by strategy.
 
-    python examples/extract/measure.py [--limit N] [--adapter support] [--ways …] [--rows FILE]
+python examples/extract/measure.py [--limit N] [--adapter support] [--ways …] [--rows FILE]
 """
 
 from __future__ import annotations

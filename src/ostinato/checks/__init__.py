@@ -6,6 +6,7 @@ from ostinato.checks.choice import Choice
 from ostinato.checks.edges import EndsWith, StartsWith
 from ostinato.checks.function import Function, Retry, check
 from ostinato.checks.grounded import Grounded
+from ostinato.checks.judge import Judge
 from ostinato.checks.language import Language
 from ostinato.checks.length import Length
 from ostinato.checks.measured import Confidence, Repetition, Sentiment
@@ -28,6 +29,7 @@ __all__ = [
     "Function",
     "Grounded",
     "JsonSchema",
+    "Judge",
     "Language",
     "Length",
     "OnTopic",

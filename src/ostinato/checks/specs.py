@@ -19,6 +19,7 @@ from ostinato.checks.choice import Choice
 from ostinato.checks.edges import EndsWith, StartsWith
 from ostinato.checks.function import Function
 from ostinato.checks.grounded import Grounded
+from ostinato.checks.judge import Judge
 from ostinato.checks.length import Length
 from ostinato.checks.measured import Confidence, Repetition, Sentiment
 from ostinato.checks.on_topic import OnTopic
@@ -39,9 +40,9 @@ _CLASSES: tuple[type[BaseCheck], ...] = (
         Function,
         Grounded,
         JsonSchema,
-        Length,
+        Judge,
     ),
-    *(OnTopic, Regex, Repetition, Sentiment, StartsWith),
+    *(Length, OnTopic, Regex, Repetition, Sentiment, StartsWith),
 )
 KINDS: dict[str, type[BaseCheck]] = {cls.kind: cls for cls in _CLASSES}
 """The kinds of checks that a job file can name."""

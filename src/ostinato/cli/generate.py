@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+from click.core import ParameterSource
 
 from ostinato.cli.constraining import constraint_from, constraint_options
 from ostinato.cli.exits import Exit
@@ -124,6 +125,7 @@ def generate(
         )
     if sum((lookup is not None, draft is not None, beams > 1)) > 1:
         raise InputError("--lookup, --draft and --beams must be given alone, got two. Leave one.")
+    _refuse_without_effect(beams)
     constraint = constraint_from(sampling)
     messages = [{"role": "system", "content": system}] if system else []
     order = Order(
@@ -147,6 +149,29 @@ def generate(
     except KeyboardInterrupt:
         click.echo("\nInterrupted.", err=True)
         sys.exit(Exit.INTERRUPTED)
+
+
+OF_SAMPLING = (
+    *("temperature", "top_k", "top_p", "min_p", "repetition_penalty"),
+    *("end_bias", "end_within"),
+)
+
+
+def _refuse_without_effect(beams: int) -> None:
+    """Refuse options that were given and would change nothing."""
+    context = click.get_current_context()
+
+    def given(name: str) -> bool:
+        return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+    if beams == 1 and given("length_penalty"):
+        raise InputError("--length-penalty must be given with --beams, got none. Add --beams 4.")
+    for name in OF_SAMPLING:
+        if beams > 1 and given(name):
+            raise InputError(
+                f"--{name.replace('_', '-')} must be given without --beams, which draws nothing, "
+                "got both. Leave one out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

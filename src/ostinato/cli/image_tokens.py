@@ -282,7 +282,7 @@ def sample_drawing(
         wishes,
         drawing=drawing,
         settings=settings,
-        steps=steps or UNMASK_STEPS,
+        steps=steps,
         seed=seed,
         **_run_settings(run_name, folder, wishes, steps or UNMASK_STEPS, settings, seed),
     )

@@ -187,7 +187,9 @@ class Beam:
             report["computed"] = 0  # the prompt's last token
         if seat.told:
             report["prompt"], seat.told = seat.told, 0
-        if (why := self._why_ended(seat)) is not None:
+        if not found:
+            report["ended"] = "Every token is forbidden here."
+        elif (why := self._why_ended(seat)) is not None:
             report["ended"] = why
         return report
 
@@ -221,6 +223,8 @@ class Beam:
             beam = state.running[parent]
             score = total / (len(beam.tokens) + 1) ** self.length_penalty
             finished.append(beam.longer(token, total, score))
+        if not running and not finished:
+            return _State((), state.running)  # nothing may follow: what stands is kept
         finished.sort(key=lambda beam: -beam.score)
         return _State(running, tuple(finished[: self.beams]))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from ostinato.checks import BaseCheck, from_spec
+from ostinato.checks.templates import Template
 from ostinato.errors import InputError
 from ostinato.loop import check_seed
 from ostinato.refine.cases import By, CaseSettings
@@ -17,7 +18,6 @@ from ostinato.refine.prompts import ROLES, Prompt
 from ostinato.refine.rules import Rule
 from ostinato.refine.strategies import Strategy
 from ostinato.refine.tables import Problems, Table, read_toml
-from ostinato.refine.templates import Template
 from ostinato.servers import Server, is_server
 
 UNREADABLE = Prompt()

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ostinato.checks.templates import shown
 from ostinato.errors import ItemError
 from ostinato.refine.cases import Cases, CaseSettings, Near
 from ostinato.refine.prompts import Message, Prompt, with_feedback
 from ostinato.refine.rules import Rule, first_rule
-from ostinato.refine.templates import shown
 
 
 class Source(StrEnum):

@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ostinato.checks.templates import Template
 from ostinato.errors import ItemError
 from ostinato.refine.inputs import Item
-from ostinato.refine.templates import Template
 
 Message = dict[str, str]
 """A chat message: its `role` and its `content`."""

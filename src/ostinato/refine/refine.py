@@ -11,6 +11,7 @@ from typing import Literal
 
 from ostinato.checks import judge_all, wanted_by
 from ostinato.checks.running import TIME_LIMIT
+from ostinato.checks.templates import Template
 from ostinato.decode import Constraint, Decode, Prompt, Sampling
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import (
@@ -34,7 +35,6 @@ from ostinato.refine.backtrack import Backtrack
 from ostinato.refine.foresight import Possible
 from ostinato.refine.prompts import Message, with_feedback
 from ostinato.refine.strategies import Strategy, Words
-from ostinato.refine.templates import Template
 from ostinato.servers import END, Allowance, Server, ServerLanes, check_sampling, is_server, spell
 
 Row = Mapping[str, object]

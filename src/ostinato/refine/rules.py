@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import regex
 
+from ostinato.checks.templates import Template, shown
 from ostinato.errors import InputError, ItemError
 from ostinato.refine.prompts import Prompt
-from ostinato.refine.templates import Template, shown
 
 SECONDS = 1.0
 """How long one pattern may look at one item."""

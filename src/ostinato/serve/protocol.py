@@ -22,7 +22,7 @@ MOST_CANDIDATES = 1 << 31
 LANE_STRATEGIES = ("backtrack", "abort", "feedback", "resample")
 """Those that act on one lane; the others need a model's settings or many lanes of their own."""
 
-UNSAFE_CHECKS = frozenset({"python"})
+UNSAFE_CHECKS = frozenset({"judge", "python"})
 """Kinds of checks that run what they name: only the one who serves may give these."""
 
 UNSAFE_KEYS = frozenset({"file", "model"})

@@ -66,10 +66,12 @@ class Drawing:
         return self.codec.decode(codes_of(output, self.codec.places)[None])[0]
 
     def lanes(
-        self, *, settings: Settings | None = None, steps: int = UNMASK_STEPS, places: int = 16
+        self, *, settings: Settings | None = None, steps: int | None = None, places: int = 16
     ) -> Decode | CodeLanes:
-        """Return the lane process that draws. `steps` are those of `Unmask`."""
+        """Return the lane process that draws. `steps` are those of `Unmask`, of no other way."""
         settings = settings or TUNED[self.way]
+        if self.way != "unmask":
+            self._refuse_unused(settings, steps)
         if isinstance(self.model, LanguageModel):
             if settings.guidance != 1:
                 raise InputError("guidance needs all codes at once. Take --way unmask or coarse.")
@@ -77,7 +79,18 @@ class Drawing:
             return decode_rows(self.model, self.words, sampling=sampling, places=places)
         if self.way == "coarse":
             return Coarse(self.model, self.words, settings=settings, places=places)
+        steps = UNMASK_STEPS if steps is None else steps
         return Unmask(self.model, self.words, steps=steps, settings=settings, places=places)
+
+    def _refuse_unused(self, settings: Settings, steps: int | None) -> None:
+        """Raise `InputError` for what only drawings of the way unmask have."""
+        noisy = settings.noise not in (Settings.noise, TUNED[self.way].noise)
+        for name, given in (("steps", steps), ("noise", settings.noise if noisy else None)):
+            if given is not None:
+                raise InputError(
+                    f"{name} must be given for drawings of the way unmask, got {given} for one of "
+                    f"{self.way}. Leave it out."
+                )
 
     def save(self, folder: str | Path) -> Path:
         """Write `config.json`, `codes/` (the codec) and `model/` into a folder."""
@@ -188,7 +201,7 @@ def draw_wishes(
     drawing: Drawing,
     each: Condition = ALL_STEPS,
     settings: Settings | None = None,
-    steps: int = UNMASK_STEPS,
+    steps: int | None = None,
     seed: int = 0,
     places: int | None = None,
     **loop: Any,
@@ -196,7 +209,8 @@ def draw_wishes(
     """Return the loop that draws one image for every wish, side by side.
 
     `each` ends a drawing before its last step; `loop` goes to `Loop`, as `run` and `until`. The
-    rows of codes are in `step.results` (`output`); `Drawing.picture` makes images of them.
+    rows of codes are in `step.results` (`output`); `Drawing.picture` makes images of them. `steps`
+    and the settings' `noise` are for drawings of the way unmask, and refused for others.
     """
     if not wishes:
         raise InputError("There must be at least one wish, got none.")

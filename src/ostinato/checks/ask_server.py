@@ -1,0 +1,114 @@
+"""One question to an OpenAI-compatible server: how likely it says yes. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from ostinato.errors import InputError
+
+TRIES, WAIT = 3, 0.5  # how often a request may fail, and the seconds before the second one
+TIMEOUT = 8.0  # seconds without an answer; a check has 10 in all
+ALTERNATIVES = 10
+PASSING = frozenset({408, 409, 425, 429})
+"""Statuses that may pass, besides those from 500 on."""
+
+
+def is_server(name: str) -> bool:
+    """Tell whether a model's name is that of a server: `http://HOST:PORT/v1#MODEL`."""
+    return name.startswith(("http://", "https://"))
+
+
+def ask_server(name: str, question: str, key_env: str = "") -> float:
+    """Return the probability of yes, of yes and no, by the log-probabilities of the first token.
+
+    Where the server tells none, it is 1 or 0 by the first word. Raises `InputError` where the
+    answer is neither, and for a server that cannot be asked.
+    """
+    url, _, model = name.partition("#")
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": question}],
+        "max_tokens": 4,
+        "temperature": 0,
+    }
+    where, key = f"{url.rstrip('/')}/chat/completions", _key(key_env)
+    try:
+        answer = _sent(where, body | {"logprobs": True, "top_logprobs": ALTERNATIVES}, key)
+    except _Refused:  # a server that knows no log-probabilities
+        answer = _sent(where, body, key)
+    return _yes(answer)
+
+
+class _Refused(InputError):
+    """The server does not take such a request."""
+
+
+def _yes(answer: Any) -> float:
+    from ostinato.checks.judge import share_of_yes
+
+    try:
+        choice = answer["choices"][0]
+        content = (choice.get("logprobs") or {}).get("content") or [{}]
+        likely = content[0].get("top_logprobs") or []
+        if likely:
+            told: dict[str, float] = {}
+            for one in likely:  # several tokens may be spelt alike
+                told.setdefault(str(one["token"]), float(one["logprob"]))
+            return share_of_yes(told)
+        word = re.search(r"\w+", str(choice["message"]["content"]))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"A judge's server must answer as the API says, got an answer without a choice "
+            f"({type(error).__name__}). Look at its URL."
+        ) from None
+    return share_of_yes({word[0] if word else "": 0.0})
+
+
+def _sent(url: str, body: Mapping[str, Any], key: str) -> Any:
+    """Return the answer to a request; what may pass is tried again."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return _once(url, body, key)
+        except HTTPError as error:
+            error.close()
+            if attempt == TRIES or not (error.code >= 500 or error.code in PASSING):
+                kind = _Refused if error.code in (400, 422) else InputError
+                raise kind(
+                    f"A judge's server must answer, got {error.code} ({error.reason}) from {url}. "
+                    "Look at its URL, its model and the key."
+                ) from None
+        except (URLError, OSError, ValueError) as error:
+            if attempt == TRIES:
+                raise InputError(
+                    f"A judge's server must answer, got {error} from {url}. Is it running?"
+                ) from None
+        time.sleep(WAIT * attempt)
+    raise AssertionError("unreachable")
+
+
+def _once(url: str, body: Mapping[str, Any], key: str) -> Any:
+    headers = {"Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    request = Request(url, json.dumps(body).encode(), headers)
+    with urlopen(request, timeout=TIMEOUT) as response:
+        return json.loads(response.read())
+
+
+def _key(key_env: str) -> str:
+    if not key_env:
+        return ""
+    key = os.environ.get(key_env, "").strip()
+    if not key:
+        raise InputError(
+            f"The environment variable {key_env} must hold the judge's key, got nothing. Set it: "
+            f"export {key_env}=…"
+        )
+    return key

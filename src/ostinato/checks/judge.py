@@ -1,0 +1,163 @@
+"""A language model as a judge: how likely it says yes to a question about the text."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, ClassVar
+
+from ostinato.checks.ask_server import ask_server, is_server
+from ostinato.checks.base import BaseCheck
+from ostinato.checks.templates import Template
+from ostinato.errors import InputError
+from ostinato.loop import Item, Verdict
+
+if TYPE_CHECKING:
+    from ostinato.models import Backend, LanguageModel
+
+OUTPUT = "output"
+"""What stands for the text in a question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge(BaseCheck):
+    """A model's answer to `question` is rather yes than no: P(yes) / (P(yes) + P(no)) >= `min`.
+
+    `question` is a template with the item's columns and `{output}`, the text that is judged.
+    `model` is a language model by its name or folder, or a server's, `http://HOST:PORT/v1#MODEL`,
+    whose key the environment variable `key_env` holds. The probabilities are those of the first
+    token of the answer; of a server that tells none, its first word counts. `mend` is what a text
+    is told that does not pass.
+    """
+
+    kind: ClassVar[str] = "judge"
+
+    question: str
+    model: str = "smollm2"
+    min: float = 0.5
+    mend: str = ""
+    key_env: str = ""
+    _template: Template = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.min <= 1:
+            raise self.refuse("min", "in (0, 1]", self.min, "0.5 is as likely yes as no.")
+        template = Template(self.question)
+        if OUTPUT not in template.columns:
+            raise self.refuse(
+                "question", "a text with {output} in it", self.question, "It stands for the reply."
+            )
+        if is_server(self.model) and not self.model.partition("#")[2]:
+            raise self.refuse(
+                "model", "URL#MODEL for a server", self.model, "Name one of its models."
+            )
+        if self.key_env and not is_server(self.model):
+            raise self.refuse("key_env", "left out without a server", self.key_env, "Take it out.")
+        object.__setattr__(self, "_template", template)
+        object.__setattr__(self, "trusted", not is_server(self.model))  # a server may hang
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the question names."""
+        return tuple(name for name in self._template.columns if name != OUTPUT)
+
+    def judge(self, output: object, item: Item) -> Verdict:
+        """Ask the model; the score is its probability of yes."""
+        asked = self._template.fill({**item, OUTPUT: self.text(output)})
+        if is_server(self.model):
+            yes = ask_server(self.model, asked, self.key_env)
+        else:
+            yes = _local(self.model).yes(asked)
+        wanted = self.mend or f"Mend it so that the answer is yes: {self.question}"
+        message = f"{wanted} (The judge's yes is {yes:.2f}, at least {self.min:g} is wanted.)"
+        return self.verdict(yes >= self.min, message, yes)
+
+
+@lru_cache(maxsize=2)
+def _local(name: str) -> LocalJudge:
+    from ostinato.models import load_model  # brings torch
+
+    return LocalJudge(load_model(name))
+
+
+class LocalJudge:
+    """Asks a model in this process, one question at a time; the same question, the same bits."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._backend: Backend | None = None
+        self._lock = threading.Lock()  # one place, for all threads that judge
+
+    def yes(self, question: str) -> float:
+        """Return the probability of yes, of yes and no. Raises `InputError` for too long a text."""
+        import torch
+
+        tokens = self._tokens(question)
+        with self._lock:
+            backend = self._opened()
+            if len(tokens) > backend.limit:
+                raise InputError(
+                    f"A question to {self._model.name} must have at most {backend.limit} tokens, "
+                    f"got {len(tokens)}. Leave something out of it."
+                )
+            backend.prefill(0, tokens[:-1])
+            hidden = backend.feed([(0, tokens[-1], len(tokens) - 1)])
+            probs = torch.softmax(backend.logits(hidden)[0].float(), -1)
+        yes, no = (float(probs[tokens].sum()) for tokens in self._answers())
+        return yes / (yes + no)
+
+    def _opened(self) -> Backend:
+        from ostinato.models import open_backend
+
+        if self._backend is None:
+            self._backend = open_backend(self._model, 1)
+        return self._backend
+
+    def _tokens(self, question: str) -> list[int]:
+        tokenizer = self._model.tokenizer
+        if tokenizer.chat_template is not None:
+            return list(tokenizer.chat([{"role": "user", "content": question}]))
+        return [*tokenizer.bos_ids, *tokenizer.encode(question)]
+
+    def _answers(self) -> tuple[list[int], list[int]]:
+        """Return the tokens with which a yes and a no begin."""
+        yes, no = self._beginnings("yes"), self._beginnings("no")
+        if not (yes - no and no - yes):
+            raise InputError(
+                f"A judge must begin yes and no with different tokens, which {self._model.name} "
+                "does not. Name another model."
+            )
+        return sorted(yes - no), sorted(no - yes)
+
+    def _beginnings(self, word: str) -> set[int]:
+        """Return the tokens that are the word, in any spelling; else those that begin it."""
+        spelt = [f"{lead}{w}" for w in (word, word.title(), word.upper()) for lead in ("", " ")]
+        coded = [self._model.tokenizer.encode(one) for one in spelt]
+        whole = {tokens[0] for tokens in coded if len(tokens) == 1}
+        return whole or {tokens[0] for tokens in coded}
+
+
+def share_of_yes(logprobs: Mapping[str, float]) -> float:
+    """Return P(yes) / (P(yes) + P(no)) of answers' first tokens with their log-probabilities.
+
+    Raises `InputError` where neither is among them.
+    """
+    total = {1: 0.0, 0: 0.0}
+    for text, logprob in logprobs.items():
+        meaning = _meaning(text)
+        if meaning is not None:
+            total[meaning] += math.exp(logprob)
+    if sum(total.values()) == 0:
+        raise InputError(
+            "A judge must answer with yes or no, got neither among its likeliest first tokens. Ask "
+            'it so: "… Answer with yes or no."'
+        )
+    return total[1] / (total[1] + total[0])
+
+
+def _meaning(text: str) -> int | None:
+    return {"yes": 1, "no": 0}.get(text.strip().casefold())

@@ -1,0 +1,171 @@
+"""A model as a judge: its score is P(yes) of yes and no, here and on a server; errors are told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faulty_server import Faults, serving
+from tiny import save_tiny, tiny_model
+
+from ostinato.checks import Judge, foresee_all, from_spec, judge_all, to_spec
+from ostinato.checks.judge import LocalJudge, share_of_yes
+from ostinato.errors import InputError
+
+QUESTION = "Is {output} an answer to {message}? Answer with yes or no."
+ITEM = {"message": "Where?"}
+
+
+def test_the_score_is_the_share_of_yes_of_the_first_token() -> None:
+    model = tiny_model()
+    judge = LocalJudge(model)
+    tokens = model.tokenizer.chat([{"role": "user", "content": "Is it so?"}])
+    with torch.no_grad():
+        hidden = model.llama()(torch.tensor([tokens]))[0, -1]
+        probs = model.llama().lm_head(hidden).float().softmax(-1)
+    yes, no = judge._answers()
+    wanted = float(probs[yes].sum() / (probs[yes].sum() + probs[no].sum()))
+    assert judge.yes("Is it so?") == pytest.approx(wanted, rel=1e-3)
+    assert 0 < wanted < 1
+
+
+def test_the_same_question_has_the_same_bits_whatever_was_asked_before() -> None:
+    judge = LocalJudge(tiny_model())
+    first = judge.yes("Is the table booked?")
+    judge.yes("The reply to your message is here. " * 4)
+    assert judge.yes("Is the table booked?") == first
+    assert LocalJudge(tiny_model()).yes("Is the table booked?") == first
+
+
+def test_a_folders_model_judges_whole_texts_and_says_what_to_mend(tmp_path: Path) -> None:
+    folder = str(save_tiny(tmp_path / "tiny"))
+    check = Judge(question=QUESTION, model=folder, min=1e-6)
+    (verdict,) = judge_all([check], "Here.", ITEM)
+    assert verdict.passed and 0 < verdict.score < 1 and not verdict.message
+    strict = Judge(question=QUESTION, model=folder, min=1.0, mend="Say where.")
+    (again,) = judge_all([strict], "Here.", ITEM)
+    assert not again.passed and again.score == verdict.score
+    assert again.message.startswith("Say where. (The judge's yes is 0.")
+    assert foresee_all([strict], "He", ITEM) is None
+    (other,) = judge_all([check], "There.", ITEM)
+    assert other.score != verdict.score
+    (long,) = judge_all([check], "word " * 400, ITEM)
+    assert "must have at most 256 tokens" in long.error
+
+
+def test_a_judge_goes_through_a_jobs_table_and_names_its_columns() -> None:
+    check = from_spec("judge", {"question": QUESTION, "min": 0.7, "mend": "Say where."})
+    assert check == Judge(question=QUESTION, min=0.7, mend="Say where.")
+    assert check.columns == ("message",)
+    assert from_spec("", to_spec(check)) == check
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({}, "The check 'judge' must have 'question'"),
+        ({"question": "Is it good?"}, r"'question' .* must be a text with \{output\} in it"),
+        ({"question": "{output}{"}, "A brace in a template"),
+        ({"question": QUESTION, "min": 0.0}, r"'min' .* must be in \(0, 1\], got 0"),
+        ({"question": QUESTION, "model": "http://127.0.0.1:1/v1"}, "must be URL#MODEL for a"),
+        ({"question": QUESTION, "key_env": "KEY"}, "'key_env' .* must be left out without a serv"),
+    ],
+)
+def test_a_wrong_judge_is_refused(table: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_spec("judge", table)
+
+
+def test_spellings_of_yes_and_no_add_up() -> None:
+    assert share_of_yes({"Yes": -1.0, " yes": -1.0, "NO": -1.0, "Maybe": 0.0}) == pytest.approx(
+        2 / 3
+    )
+    with pytest.raises(InputError, match="must answer with yes or no, got neither"):
+        share_of_yes({"Perhaps": -0.1})
+
+
+# Servers ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def answering(content: Mapping[str, Any], bodies: list[Any]) -> Iterator[str]:
+    """Serve one choice to every request."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None: ...
+
+        def do_POST(self) -> None:
+            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            sent = json.dumps({"choices": [content]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(sent)))
+            self.end_headers()
+            self.wfile.write(sent)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1#some"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_servers_likeliest_tokens_are_weighed() -> None:
+    likely = [{"token": "No", "logprob": -1.2}, {"token": "Yes", "logprob": -0.2}]
+    choice = {
+        "message": {"content": "No."},
+        "logprobs": {"content": [{"token": "No", "logprob": -1.2, "top_logprobs": likely}]},
+    }
+    bodies: list[Any] = []
+    with answering(choice, bodies) as url:
+        (verdict,) = judge_all([Judge(question=QUESTION, model=url)], "Here.", ITEM)
+    assert verdict.score == pytest.approx(1 / (1 + 2.718281828**-1))
+    (body,) = bodies
+    assert body["model"] == "some" and body["top_logprobs"] == 10
+    assert body["messages"][0]["content"].startswith("Is Here. an answer to Where?")
+
+
+@pytest.mark.parametrize(("said", "score"), [("Yes, it is.", 1.0), ("no", 0.0)])
+def test_the_first_word_counts_where_no_log_probabilities_are_told(said: str, score: float) -> None:
+    with serving(Faults(writes=lambda body: said, logprobs=False)) as url:
+        (verdict,) = judge_all([Judge(question=QUESTION, model=f"{url}#m")], "Here.", ITEM)
+    assert (verdict.score, verdict.error) == (score, "")
+
+
+def test_what_may_pass_is_asked_again_and_what_may_not_is_told() -> None:
+    check = "Answer with yes or no: {output}"
+    faults = Faults(writes=lambda body: "Yes")
+    faults.script.extend([(503, {}), None])
+    with serving(faults) as url:
+        (verdict,) = judge_all([Judge(question=check, model=f"{url}#m")], "Here.", {})
+        assert verdict.passed and len(faults.bodies) == 2
+        faults.script.append((401, {}))
+        (refused,) = judge_all([Judge(question=check, model=f"{url}#m")], "Here.", {})
+        assert "A judge's server must answer, got 401" in refused.error
+        faults.script.append((400, {}))  # it knows no log-probabilities
+        (plain,) = judge_all([Judge(question=check, model=f"{url}#m")], "Here.", {})
+        assert plain.passed and "logprobs" not in faults.bodies[-1]
+        faults.writes = lambda body: "Perhaps"
+        (neither,) = judge_all([Judge(question=check, model=f"{url}#m")], "Here.", {})
+        assert "must answer with yes or no" in neither.error
+
+
+def test_a_servers_key_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = {"question": "Yes or no: {output}", "key_env": "JUDGE_KEY"}
+    with serving(Faults(writes=lambda body: "Yes", key="secret")) as url:
+        judge = from_spec("judge", {**check, "model": f"{url}#m"})
+        (missing,) = judge_all([judge], "a", {})
+        assert "JUDGE_KEY must hold the judge's key, got nothing" in missing.error
+        monkeypatch.setenv("JUDGE_KEY", "secret")
+        (verdict,) = judge_all([judge], "a", {})
+    assert verdict.passed

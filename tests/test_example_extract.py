@@ -1,0 +1,82 @@
+"""The extraction example: its conversations hold what is to be extracted, and its job is one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from ostinato.checks import judge_all
+from ostinato.refine.job_file import read_job
+
+FOLDER = Path(__file__).parents[1] / "examples" / "extract"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"extract_{name}", FOLDER / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    path = list(sys.path)
+    spec.loader.exec_module(module)
+    sys.path[:] = path
+    return module
+
+
+def test_every_wanted_value_was_said_and_the_wanted_records_pass_all_checks() -> None:
+    job, build = read_job(FOLDER / "job.toml"), script("build")
+    items = job.items()
+    assert len(items) >= 150
+    assert len({item.columns["service"] for item in items}) >= 5
+    passed = 0
+    for item in items:
+        record, talk = item.columns["record"], str(item.columns["talk"])
+        assert isinstance(record, dict) and len(record) >= 3
+        assert all(build.is_said(value, talk) for value in record.values())
+        assert set(record) <= set(str(item.columns["fields"]).split(", "))
+        text = json.dumps({name: record[name] for name in sorted(record)})
+        passed += all(verdict.passed for verdict in judge_all(job.checks, text, item.columns))
+    assert passed / len(items) > 0.9
+
+
+def test_the_prompt_names_the_services_fields() -> None:
+    job = read_job(FOLDER / "job.toml")
+    (item,) = job.items(1)
+    messages = job.planner().messages(item.columns, {})
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
+    assert json.loads(messages[2]["content"])["city"] == "Oakland"
+    assert str(item.columns["fields"]) in messages[3]["content"]
+
+
+def test_measures_count_records_and_fields() -> None:
+    measure = script("measure")
+    wanted = [{"city": "San Jose", "time": "5 pm"}, {"city": "Rome"}, {"city": "Oslo"}]
+    texts = ['{"city": "san  jose", "time": "6 pm"}', '{"city": "Rome"}', "Oslo"]
+    rows = [
+        {"output": text, "accepted": n < 2, "length": 10, "spent": {"computed": 15}}
+        for n, text in enumerate(texts)
+    ]
+    told = measure.measures(wanted, rows)
+    assert told["records"] == pytest.approx(1 / 3)
+    assert told["fields"] == pytest.approx(2 / 4)
+    assert told["precision"] == pytest.approx(2 / 3)
+    assert told["json"] == pytest.approx(2 / 3)
+    assert told["tokens"] == pytest.approx(45 / 20)
+
+
+def test_the_same_data_give_the_same_rows() -> None:
+    build = script("build")
+    turns = [
+        ["user", "A table for 2 in Rome at 5 pm, please."],
+        ["assistant", "For 2 in Rome at 5 pm?", {"city": "Rome", "seats": "2", "time": "5 pm"}],
+        ["user", "Yes."],
+        ["assistant", "It is done.", {"city": "Rome", "request": "done", "address": "1 Via Appia"}],
+    ]
+    row = build.candidate({"id": "1", "services": ["R"], "turns": turns})
+    assert row["record"] == {"city": "Rome", "seats": "2", "time": "5 pm"}
+    assert row["talk"].startswith("Customer: A table") and row["talk"].count("\n") == 1
+    assert build.with_fields([row])[0]["fields"] == "city, seats, time"
+    assert build.candidate({"id": "2", "services": ["R", "S"], "turns": turns}) is None
