@@ -30,11 +30,12 @@ MAY_IMPORT = {
     "servers": {"errors", "loop"},
     "text": {"errors", "loop", "models", "train", "decode", "checks", "servers"},
     "image": {"errors", "loop", "models", "train", "decode", "checks"},
+    "music": {"errors", "loop", "models", "train", "decode", "checks"},
     "refine": {"errors", "loop", "models", "checks", "decode", "servers"},
     "serve": {"errors", "loop", "models", "checks", "decode", "refine"},
     "testing": {"errors", "loop"},
     "cli": {"errors", "loop", "settings", "models", "checks", "train", "decode", "text", "image"}
-    | {"refine", "servers", "serve"},
+    | {"music", "refine", "servers", "serve"},
 }
 PUBLIC = [
     "ostinato",

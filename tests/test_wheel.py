@@ -40,6 +40,9 @@ def test_the_wheel_works_when_it_is_installed_alone(tmp_path: Path) -> None:
     told = subprocess.run(sample, check=True, capture_output=True, text=True).stdout
     assert "1 of 1: " in told
     assert picture.stat().st_size > 0
+    music = [script, "sample", "music", "--out", str(tmp_path / "bach.wav")]
+    subprocess.run(music, check=True, capture_output=True)
+    assert (tmp_path / "bach.wav").stat().st_size > 100_000
     code = "import ostinato; print(ostinato.__file__)"
     where = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     assert str(tmp_path) in where.stdout

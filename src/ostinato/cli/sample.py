@@ -16,6 +16,7 @@ import click
 
 from ostinato.cli.exits import Exit
 from ostinato.cli.image_tokens import sample_drawing
+from ostinato.cli.music import sample_music
 from ostinato.cli.orders import refuse_another
 from ostinato.cli.rows import rows_of
 from ostinato.cli.sample_checks import Wanted, check_options
@@ -42,6 +43,7 @@ def sample() -> None:
 
 
 sample.add_command(sample_drawing)
+sample.add_command(sample_music)
 
 
 @sample.command()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ostinato.cli.image_tokens import train_drawing
+from ostinato.cli.music import train_music
 from ostinato.cli.train_image import image
 from ostinato.cli.training import (
     OPTIONS,
@@ -44,6 +45,7 @@ def train() -> None:
 
 train.add_command(image)
 train.add_command(train_drawing)
+train.add_command(train_music)
 
 
 @train.command()

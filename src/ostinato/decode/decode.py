@@ -36,6 +36,8 @@ class Prompt:
     `watch` names tokens whose log-probability is noted at every position (in the text's `watched`):
     where a value could have been said. `constraint` is what the continuation must be as a whole.
     `draws` is the (seed, key) that its random numbers come from, where they are not the lane's own.
+    `forced` holds the tokens that are known, by their positions in the continuation: they are taken
+    as they are, whatever is forbidden there.
     """
 
     tokens: Sequence[int]
@@ -43,6 +45,7 @@ class Prompt:
     watch: Sequence[int] = ()
     constraint: Constraint | None = None
     draws: tuple[int, str] | None = None
+    forced: Mapping[int, int] = field(default_factory=dict)
 
 
 Prompter = Callable[[object, Mapping[str, object]], Prompt]
@@ -325,6 +328,8 @@ class Decode:
 
     def _forced(self, seat: _Seat) -> int | None:
         position = len(seat.tokens)
+        if position in seat.prompt.forced:
+            return seat.prompt.forced[position]
         forbidden: set[int] = set()
         newer: set[int] = set()  # a later `force` at a position takes the place of an earlier one
         for at, edits in reversed(seat.lane.edits):

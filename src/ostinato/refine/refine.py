@@ -6,7 +6,7 @@ No process and no driver: it builds `Loop(Lanes(Decode(…)))` and says what cam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Literal
 
 from ostinato.checks import judge_all, wanted_by
@@ -38,8 +38,10 @@ from ostinato.refine.strategies import Strategy, Words
 from ostinato.servers import END, Allowance, Server, ServerLanes, check_sampling, is_server, spell
 
 Row = Mapping[str, object]
-PromptOf = Callable[[Row, Mapping[str, object]], str | Sequence[Message]]
-"""Makes an item's prompt: `prompt(item, edits)`; `edits["feedback"]` holds the last draft."""
+PromptOf = Callable[[Row, Mapping[str, object]], str | Sequence[Message] | Prompt]
+"""Makes an item's prompt: `prompt(item, edits)`; `edits["feedback"]` holds the last draft.
+
+A `Prompt` is for a model in this process: its tokens are taken as they are."""
 
 DEFAULT_SAMPLING = Sampling(temperature=0.7, top_k=50)
 PROMPT_EDITS = frozenset({"feedback"})
@@ -158,7 +160,7 @@ class Refine:
     ) -> ServerLanes:
         return ServerLanes(
             server,
-            lambda item, edits: self._prompt(_row(item), edits),
+            self._of_text,
             sampling=check_sampling(server, server_sampling(server, sampling)),
             max_tokens=max_tokens,
             places=places,
@@ -186,7 +188,7 @@ class Refine:
             prompt = self._prompt(self.items[0][1], feedback if self.strategy.tells else {})
         except ItemError:
             return
-        if isinstance(prompt, str):
+        if isinstance(prompt, str | Prompt):
             return
         what = f"the strategy {self.strategy.kind!r} writes" if self.strategy.tells else "it makes"
         raise InputError(
@@ -216,6 +218,9 @@ class Refine:
         prompt = self._prompt(row, edits)
         assert not isinstance(self.model, Server)
         tokenizer = self.model.tokenizer
+        if isinstance(prompt, Prompt):
+            room = self._limit
+            return replace(prompt, constraint=prompt.constraint or self._constraint(row, room))
         if not isinstance(prompt, str):
             tokens = tokenizer.chat(prompt)
         elif tokenizer.chat_template is not None:
@@ -224,6 +229,13 @@ class Refine:
             tokens = [*tokenizer.bos_ids, *tokenizer.encode(prompt)]
         room = min(self._limit, self.model.config.max_position_embeddings - len(tokens))
         return Prompt(tokens, watch=self._watched(row), constraint=self._constraint(row, room))
+
+    def _of_text(self, item: object, edits: Mapping[str, object]) -> str | Sequence[Message]:
+        """Return an item's prompt for a server. Raises `ItemError` for one of tokens."""
+        prompt = self._prompt(_row(item), edits)
+        if isinstance(prompt, Prompt):
+            raise ItemError("A server's prompt must be a text or chat messages, got tokens.")
+        return prompt
 
     def _constraint(self, row: Row, room: int) -> Constraint | None:
         """Return what the checks demand of an item's text, where the strategy makes masks of it.

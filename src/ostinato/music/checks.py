@@ -1,0 +1,273 @@
+"""Checks of music: ranges, parallels, crossing, repeats, cadence. They read what is written.
+
+An output is a text of chords (`ostinato.music.tokens`). All but the cadence can tell from a
+beginning that no continuation passes, so that `backtrack` exchanges the note and nothing more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, islice, pairwise
+from typing import ClassVar, NamedTuple
+
+from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
+from ostinato.loop import Foresight, Item, Place, Verdict
+from ostinato.music.score import PITCHES, REST, VOICES, Key, name_of
+from ostinato.music.tokens import ORDER, READ, chords_of, notes_of
+
+_WORD = re.compile(r"\S+")
+SUNG = ((59, 81), (52, 76), (47, 70), (36, 64))
+"""What each voice sings: soprano B3 to A5, alto E3 to E5, tenor B2 to Bb4, bass C2 to E4."""
+
+BASS = 3
+PERFECT = {0: "octaves", 7: "fifths"}
+
+
+class Fault(NamedTuple):
+    """What is wrong, in words, and where in the text."""
+
+    message: str
+    place: Place
+
+
+class Beat(NamedTuple):
+    """A chord as far as it is written: pitches by voice, in the order of writing, and where."""
+
+    number: int
+    pitches: dict[int, int]
+    start: int
+    end: int
+
+
+def beats(text: str) -> list[Beat]:
+    """Return the chords of a text; the last may be unfinished."""
+    notes = notes_of(text)
+    spans = [match.span() for match in _WORD.finditer(text)]
+    found = []
+    for at in range(0, len(notes), 4):
+        some = notes[at : at + 4]
+        end = spans[at + len(some) - 1][1]
+        found.append(Beat(at // 4 + 1, dict(some), spans[at][0], end))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class MusicCheck(BaseCheck):
+    """A check that finds faults; one that is there stays there, whatever is written after it."""
+
+    def faults(self, text: str) -> Iterator[Fault]:
+        """Yield what is wrong, in its order."""
+        raise NotImplementedError
+
+    def judge(self, output: object, item: Item) -> Verdict:
+        """Judge a piece: its score falls with the faults for each chord."""
+        text = self.text(output)
+        found = list(self.faults(text))
+        chords = max(1, len(notes_of(text)) // 4)
+        if not found:
+            return self.verdict(True)
+        score = max(0.0, 1 - len(found) / chords)
+        return self.verdict(False, found[0].message, score, found[0].place)
+
+    def foresee(self, output: object, item: Item) -> Foresight:
+        """Impossible as soon as there is a fault."""
+        fault = next(iter(self.faults(self.text(output))), None)
+        return POSSIBLE if fault is None else impossible(fault.message, *fault.place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoiceRange(MusicCheck):
+    """Each voice is written in its turn, and within what it sings (`SUNG`)."""
+
+    kind: ClassVar[str] = "voice_range"
+
+    ranges: tuple[tuple[int, int], ...] = SUNG
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        pairs = tuple((int(low), int(high)) for low, high in self.ranges)
+        object.__setattr__(self, "ranges", pairs)
+        if len(pairs) != 4 or any(low > high for low, high in pairs):
+            raise self.refuse("ranges", "four pairs of MIDI pitches", self.ranges, "Mend them.")
+
+    def faults(self, text: str) -> Iterator[Fault]:
+        """Yield the notes that are out of range, and the first word that is no note in its turn."""
+        for number, match in enumerate(_WORD.finditer(text)):
+            note = READ.get(match.group())
+            place = Place(*match.span())
+            beat, due = number // 4 + 1, ORDER[number % 4]
+            if note is None or note[0] != due:
+                wanted = f"the {VOICES[due]} of chord {beat}"
+                yield Fault(f"Write {wanted} in its turn, got {match.group()!r}.", place)
+                return
+            low, high = self.ranges[due]
+            if note[1] != REST and not low <= note[1] <= high:
+                yield Fault(
+                    f"Keep the {VOICES[due]} within {name_of(low)} to {name_of(high)}: in chord "
+                    f"{beat} it sings {name_of(note[1])}.",
+                    place,
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parallels(MusicCheck):
+    """Two voices move in parallel fifths or octaves at most `most` times (unisons are octaves)."""
+
+    kind: ClassVar[str] = "parallels"
+
+    most: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.most < 0:
+            raise self.refuse("most", "0 or more", self.most, "Give a count.")
+
+    def faults(self, text: str) -> Iterator[Fault]:
+        """Yield the parallels after the first `most`."""
+        return islice(self._parallels(text), self.most, None)
+
+    def _parallels(self, text: str) -> Iterator[Fault]:
+        chords = beats(text)
+        for before, beat in pairwise(chords):
+            for first, second in combinations(sorted(beat.pitches), 2):
+                interval = _parallel(before.pitches, beat.pitches, first, second)
+                if interval is not None:
+                    yield Fault(
+                        f"Avoid parallel {PERFECT[interval]} of {VOICES[first]} and "
+                        f"{VOICES[second]}, from chord {before.number} to {beat.number}.",
+                        Place(beat.start, beat.end),
+                    )
+
+
+def _parallel(before: dict[int, int], now: dict[int, int], first: int, second: int) -> int | None:
+    """Return the perfect interval in which two voices move the same way, or None."""
+    pitches = before[first], before[second], now[first], now[second]
+    if REST in pitches:
+        return None
+    high, low, new_high, new_low = pitches
+    interval = (high - low) % 12
+    same_way = (new_high - high) * (new_low - low) > 0
+    parallel = same_way and interval == (new_high - new_low) % 12
+    return interval if parallel and interval in PERFECT else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossing(MusicCheck):
+    """No voice sings above the next higher one in a chord."""
+
+    kind: ClassVar[str] = "crossing"
+
+    def faults(self, text: str) -> Iterator[Fault]:
+        """Yield the chords in which voices cross."""
+        for beat in beats(text):
+            sung = sorted((voice, p) for voice, p in beat.pitches.items() if p != REST)
+            for (first, high), (second, low) in combinations(sung, 2):
+                if high < low:
+                    yield Fault(
+                        f"Keep the {VOICES[first]} above the {VOICES[second]}: in chord "
+                        f"{beat.number} it sings {name_of(high)} below {name_of(low)}.",
+                        Place(beat.start, beat.end),
+                    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeats(MusicCheck):
+    """No chord stands more than `most` times in a row, no passage more than `times` in all.
+
+    A passage is `passage` chords long. The two of the default are those of a form that repeats its
+    first part, as many chorales do.
+    """
+
+    kind: ClassVar[str] = "repeats"
+
+    most: int = 4
+    passage: int = 8
+    times: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("most", "passage", "times"):
+            if getattr(self, name) < 1:
+                raise self.refuse(name, "at least 1", getattr(self, name), "Give more.")
+
+    def faults(self, text: str) -> Iterator[Fault]:
+        """Yield the chords with which something is repeated too often."""
+        some = beats(text)
+        chords = chords_of(notes_of(text))
+        row, seen = 0, dict[tuple[object, ...], list[int]]()
+        for at, chord in enumerate(chords):
+            row = row + 1 if at and chord == chords[at - 1] else 1
+            place = Place(some[at].start, some[at].end)
+            if row > self.most:
+                yield Fault(f"Move on: chord {at + 1} is sung {row} times in a row.", place)
+                continue
+            if at + 1 < self.passage:
+                continue
+            starts = seen.setdefault(tuple(chords[at + 1 - self.passage : at + 1]), [])
+            if not starts or at - starts[-1] >= self.passage:
+                starts.append(at)
+                if len(starts) > self.times:
+                    yield Fault(
+                        f"Bring something new: the {self.passage} chords up to chord {at + 1} are "
+                        f"sung {len(starts)} times.",
+                        place,
+                    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cadence(BaseCheck):
+    """The piece ends on the chord of its key, and comes there from the dominant.
+
+    The last bass is the tonic, for at most `longest` chords; the last chord holds a third and no
+    other notes than the triad's (in a minor key the third may be major). The last chord on another
+    bass is the dominant (on the fifth, or with the leading tone), or on the fourth: a plagal
+    cadence. The key is the item's column `key`; without one, that of the last bass.
+    """
+
+    kind: ClassVar[str] = "cadence"
+
+    longest: int = 6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.longest < 1:
+            raise self.refuse("longest", "at least 1", self.longest, "Give more.")
+
+    def judge(self, output: object, item: Item) -> Verdict:
+        """Judge the last chord, and the last on another bass: the place begins there."""
+        chords = [beat for beat in beats(self.text(output)) if _sounds(beat)]
+        if not chords:
+            return self.verdict(False, "Write chords: there is none.")
+        last = chords[-1]
+        tonic = Key.of(str(item["key"])).tonic if "key" in item else last.pitches[BASS] % 12
+        degrees = _degrees(last, tonic)
+        if last.pitches[BASS] % 12 != tonic or not degrees & {3, 4} or degrees - {0, 3, 4, 7}:
+            return self.verdict(False, f"End on the chord of {PITCHES[tonic]}.", 0.0)
+        before = next((b for b in reversed(chords) if b.pitches[BASS] % 12 != tonic), None)
+        if before is None:
+            return self.verdict(False, "Come to the last chord from the dominant.", 0.5)
+        if (before.pitches[BASS] - tonic) % 12 not in (5, 7) and 11 not in _degrees(before, tonic):
+            message = f"Come to the last chord from the dominant, in chord {before.number}."
+            return self.verdict(False, message, 0.5, Place(before.start, last.end))
+        stands = [beat for beat in chords if beat.number > before.number]
+        if len(stands) > self.longest:
+            message = f"End sooner: the last bass stands for {len(stands)} chords."
+            place = Place(stands[self.longest].start, last.end)
+            return self.verdict(False, message, 0.5, place)
+        return self.verdict(True)
+
+
+def _sounds(beat: Beat) -> bool:
+    return len(beat.pitches) == 4 and REST not in beat.pitches.values()
+
+
+def _degrees(beat: Beat, tonic: int) -> set[int]:
+    """Return the semitones of a chord's notes above the tonic."""
+    return {(pitch - tonic) % 12 for pitch in beat.pitches.values()}
+
+
+def all_checks() -> list[BaseCheck]:
+    """Return the checks of a chorale as they are usual."""
+    return [VoiceRange(), Crossing(), Parallels(), Repeats(), Cadence()]

@@ -1,0 +1,182 @@
+"""MIDI files of four voices: written, and read on a grid of quarter notes (Standard MIDI 1.0)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from ostinato.errors import InputError
+from ostinato.music.score import REST, VOICES, Score, voiced
+
+DIVISION = 480  # ticks of a quarter note
+CHOIR = 52  # "Choir Aahs" of General MIDI
+META_LENGTHS = {0xC0: 1, 0xD0: 1}  # bytes of a message; all others have two
+
+
+class Note(NamedTuple):
+    """A note of a track, in ticks."""
+
+    start: int
+    end: int
+    pitch: int
+
+
+class Held(NamedTuple):
+    """A pitch that a voice holds for some steps; `REST` where it is silent."""
+
+    start: int
+    steps: int
+    pitch: int
+
+
+def held(score: Score, voice: int) -> Iterator[Held]:
+    """Yield a voice's notes. A chord that is repeated whole is held; else each note is struck."""
+    start = 0
+    for chord, group in groupby(score.chords):
+        steps = len(list(group))
+        yield Held(start, steps, chord[voice])
+        start += steps
+
+
+# Writing ----------------------------------------------------------------------------------------
+
+
+def write_midi(score: Score, path: str | Path, *, tempo: float = 72.0) -> Path:
+    """Write a track for each voice; `tempo` is in quarter notes a minute."""
+    if not 10 <= tempo <= 400:
+        raise InputError(f"tempo must be 10 to 400 quarter notes a minute, got {tempo}. Take 72.")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    micros = round(60_000_000 / tempo)
+    head = _track([(0, b"\xff\x51\x03" + micros.to_bytes(3, "big"))])
+    tracks = [head, *(_voice_track(score, voice) for voice in range(4))]
+    header = b"MThd" + struct.pack(">IHHH", 6, 1, len(tracks), DIVISION)
+    path.write_bytes(header + b"".join(tracks))
+    return path
+
+
+def _voice_track(score: Score, voice: int) -> bytes:
+    name = VOICES[voice].encode()
+    events = [
+        (0, b"\xff\x03" + bytes([len(name)]) + name),
+        (0, bytes([0xC0 | voice, CHOIR])),
+    ]
+    for note in held(score, voice):
+        if note.pitch != REST:
+            start, end = note.start * DIVISION, (note.start + note.steps) * DIVISION
+            events.append((start, bytes([0x90 | voice, note.pitch, 80])))
+            events.append((end, bytes([0x80 | voice, note.pitch, 0])))
+    return _track(events, end=len(score.chords) * DIVISION)
+
+
+def _track(events: Sequence[tuple[int, bytes]], end: int = 0) -> bytes:
+    body, now = b"", 0
+    for tick, message in [*events, (end, b"\xff\x2f\x00")]:
+        body += _variable(tick - now) + message
+        now = tick
+    return b"MTrk" + struct.pack(">I", len(body)) + body
+
+
+def _variable(value: int) -> bytes:
+    """Return a number in groups of seven bits, the highest first."""
+    groups = [value & 0x7F]
+    while value := value >> 7:
+        groups.append(0x80 | value & 0x7F)
+    return bytes(reversed(groups))
+
+
+# Reading ----------------------------------------------------------------------------------------
+
+
+def read_midi(path: str | Path) -> Score:
+    """Read what sounds at each quarter note.
+
+    Four tracks of one note at a time are the four voices, the highest first; of other files the
+    pitches that sound together are given to voices, the same pitch to more than one where there
+    are fewer. Raises `InputError` for a file that is none, or holds no notes.
+    """
+    path = Path(path)
+    try:
+        division, tracks = _parsed(path.read_bytes())
+    except (OSError, ValueError, IndexError, struct.error) as error:
+        raise InputError(f"{path} must be a MIDI file, got: {error}. Give a .mid file.") from None
+    tracks = [notes for notes in tracks if notes]
+    if not tracks:
+        raise InputError(f"{path} must hold notes, got none. Give another file.")
+    steps = max(round(note.end / division) for notes in tracks for note in notes)
+    grid = [[_sounding(notes, step, division) for step in range(steps)] for notes in tracks]
+    if len(grid) == 4 and all(len(pitches) <= 1 for voice in grid for pitches in voice):
+        return _in_voices(grid)
+    return voiced([sorted({p for voice in grid for p in voice[step]}) for step in range(steps)])
+
+
+def _in_voices(grid: Sequence[Sequence[Sequence[int]]]) -> Score:
+    def height(voice: Sequence[Sequence[int]]) -> float:
+        pitches = [pitch for step in voice for pitch in step]
+        return sum(pitches) / max(1, len(pitches))
+
+    S, A, T, B = sorted(grid, key=height, reverse=True)
+    lines = [[step[0] if step else REST for step in voice] for voice in (S, A, T, B)]
+    return Score(tuple(zip(*lines, strict=True)))
+
+
+def _sounding(notes: Sequence[Note], step: int, division: int) -> list[int]:
+    at = step * division + division // 8  # what is played a little late counts too
+    return [note.pitch for note in notes if note.start <= at < note.end]
+
+
+def _parsed(content: bytes) -> tuple[int, list[list[Note]]]:
+    """Return the ticks of a quarter note, and the notes of each track."""
+    if content[:4] != b"MThd":
+        raise ValueError("no header 'MThd'")
+    length, _, count, division = struct.unpack(">IHHH", content[4:14])
+    if not 0 < division < 0x8000:
+        raise ValueError("a grid of seconds instead of quarter notes")
+    tracks, at = [], 8 + length
+    for _ in range(count):
+        kind, size = struct.unpack(">4sI", content[at : at + 8])
+        if kind == b"MTrk":
+            tracks.append(_notes(content[at + 8 : at + 8 + size]))
+        at += 8 + size
+    return division, tracks
+
+
+def _notes(body: bytes) -> list[Note]:
+    """Return the notes of a track, by their beginnings."""
+    notes: list[Note] = []
+    open_: dict[tuple[int, int], int] = {}
+    tick = at = status = 0
+    while at < len(body):
+        delta, at = _number(body, at)
+        tick += delta
+        if body[at] & 0x80:
+            status, at = body[at], at + 1
+        if status in (0xF0, 0xF7, 0xFF):
+            size, at = _number(body, at + (status == 0xFF))
+            at += size
+            continue
+        if status < 0x80:
+            raise ValueError("a message without its kind")
+        kind, size = status & 0xF0, META_LENGTHS.get(status & 0xF0, 2)
+        pitch, loud = body[at], body[at + size - 1]
+        at += size
+        if kind in (0x80, 0x90):
+            begun = open_.pop((status & 0x0F, pitch), None)
+            if begun is not None and begun < tick:
+                notes.append(Note(begun, tick, pitch))
+            if kind == 0x90 and loud:
+                open_[status & 0x0F, pitch] = tick
+    return sorted(notes)
+
+
+def _number(body: bytes, at: int) -> tuple[int, int]:
+    """Read a number in groups of seven bits; return it and where it ends."""
+    value = 0
+    while True:
+        value = value << 7 | body[at] & 0x7F
+        at += 1
+        if not body[at - 1] & 0x80:
+            return value, at

@@ -1,0 +1,148 @@
+"""Scores of four voices in steps of a quarter note, and how they are read. Knows no model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ostinato.errors import InputError
+
+VOICES = ("soprano", "alto", "tenor", "bass")
+PITCHES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+REST = 0
+"""The pitch of a voice that is silent."""
+
+LOWEST = (58, 50, 45, 34)
+HIGHEST = (82, 77, 71, 65)
+"""The pitches that a voice can be written with: what is sung, and a few semitones more."""
+
+Chord = tuple[int, int, int, int]
+"""The MIDI pitches of soprano, alto, tenor and bass in one step; `REST` where one is silent."""
+
+
+class Key(NamedTuple):
+    """A key: its tonic as a pitch class, and its mode."""
+
+    tonic: int
+    minor: bool = False
+
+    def __str__(self) -> str:
+        return f"{PITCHES[self.tonic]} {'minor' if self.minor else 'major'}"
+
+    @classmethod
+    def of(cls, name: str) -> Key:
+        """Read a name such as `G minor`. Raises `InputError` for any other."""
+        words = name.replace("-", " ").split()
+        for key in KEYS:
+            if str(key).lower().split() == [word.lower() for word in words]:
+                return key
+        raise InputError(
+            f"A key must be one of {', '.join(PITCHES)}, then major or minor, got {name!r}. "
+            "Write for example 'G minor'."
+        )
+
+
+KEYS = tuple(Key(tonic, minor) for minor in (False, True) for tonic in range(12))
+
+
+@dataclass(frozen=True)
+class Score:
+    """A piece for four voices, a chord for each quarter note."""
+
+    chords: tuple[Chord, ...]
+
+    def moved(self, semitones: int) -> Score:
+        """Return the piece transposed; rests stay rests."""
+        return Score(
+            tuple(
+                _chord([pitch + semitones if pitch else REST for pitch in chord])
+                for chord in self.chords
+            )
+        )
+
+    @property
+    def fits(self) -> bool:
+        """Whether each voice stays within the pitches that it can be written with."""
+        return all(
+            pitch == REST or LOWEST[voice] <= pitch <= HIGHEST[voice]
+            for chord in self.chords
+            for voice, pitch in enumerate(chord)
+        )
+
+    def key(self) -> Key:
+        """Return the key: the last bass note is its tonic, its third tells the mode."""
+        last = next((c[3] for c in reversed(self.chords) if c[3]), None)
+        if last is None:
+            raise InputError("A score must hold a bass to tell its key by, got none. Give the key.")
+        classes = [pitch % 12 for chord in self.chords for pitch in chord if pitch]
+        tonic = last % 12
+        minor = classes.count((tonic + 3) % 12) > classes.count((tonic + 4) % 12)
+        return Key(tonic, minor)
+
+
+def name_of(pitch: int) -> str:
+    """Return a pitch's name, such as `F#4`; C4 is MIDI pitch 60, and `-` a rest."""
+    return "-" if pitch == REST else f"{PITCHES[pitch % 12]}{pitch // 12 - 1}"
+
+
+def read_chorales(path: str | Path) -> dict[str, list[Score]]:
+    """Read chorales in the JSON layout of the JSB-Chorales-dataset, by its parts.
+
+    `train`, `valid` and `test` each hold chorales, a chorale a list of quarter notes, and each of
+    these the MIDI pitches that sound. Raises `InputError` for anything else.
+    """
+    try:
+        parts: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {
+            name: [voiced(chorale) for chorale in chorales]
+            for name, chorales in parts.items()
+            if chorales
+        }
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} must hold chorales as {{'train': [[[pitch, ...], ...], ...]}}, got: {error}. "
+            "Give quarter.json of the JSB-Chorales-dataset, or a folder of MIDI files."
+        ) from None
+
+
+def voiced(steps: Sequence[Sequence[int]]) -> Score:
+    """Give the pitches of each step to voices.
+
+    Voices that share a pitch are told apart by where they came from: those sing together that
+    have the shortest way. A step of no pitches is a rest of all. Raises `InputError` where a step
+    has more than four.
+    """
+    known = next((sorted(step, reverse=True) for step in steps if len(step) == 4), [72, 67, 60, 48])
+    before, chords = _chord(known), []
+    for step in steps:
+        if not step:
+            chords.append((REST,) * 4)
+            continue
+        before = min(
+            _voicings([int(pitch) for pitch in step]),
+            key=lambda chord: sum(abs(a - b) for a, b in zip(chord, before, strict=True)),
+        )
+        chords.append(before)
+    return Score(tuple(chords))
+
+
+def _voicings(pitches: Sequence[int]) -> list[Chord]:
+    """Return all chords of four voices, the highest first, that sound exactly these pitches."""
+    high = sorted(set(pitches), reverse=True)
+    if len(high) > 4 or not all(0 < pitch < 128 for pitch in high):
+        raise InputError(
+            f"A step must hold up to four MIDI pitches, got {list(pitches)}. A chorale has four "
+            "voices."
+        )
+    return [
+        _chord(chord) for chord in combinations_with_replacement(high, 4) if set(chord) == set(high)
+    ]
+
+
+def _chord(pitches: Sequence[int]) -> Chord:
+    soprano, alto, tenor, bass = pitches
+    return soprano, alto, tenor, bass

@@ -1,0 +1,124 @@
+"""Scores as a language model's tokens: a line for each chord, a token for each voice.
+
+The prompt is the key. A chord is written soprano, bass, alto, tenor, so that the inner voices are
+chosen between the outer ones, as harmony is taught: `S:G4 B:C3 A:E4 T:C4`. The folder of such a
+model is an ordinary one in the Hugging Face layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Regex, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from ostinato.errors import InputError
+from ostinato.models import LanguageModel, Llama, LlamaConfig, Tokenizer
+from ostinato.music.score import HIGHEST, KEYS, LOWEST, REST, Chord, Key, Score, name_of
+
+END = "<end>"
+ORDER = (0, 3, 1, 2)
+"""The voices in the order in which they are written."""
+
+LETTERS = "SATB"
+LONGEST = 160
+"""The chords that a piece may have at most."""
+
+
+def spelling(voice: int, pitch: int) -> str:
+    """Return how a voice's note is written, with the white space before it."""
+    return f"{chr(10) if voice == 0 else ' '}{LETTERS[voice]}:{name_of(pitch)}"
+
+
+def key_spelling(key: Key) -> str:
+    """Return how a key is written as a prompt: `G-minor`."""
+    return str(key).replace(" ", "-")
+
+
+def _vocabulary() -> dict[str, tuple[int, int] | None]:
+    """Return the spelling of each token, with the voice and pitch of those that are notes."""
+    words: dict[str, tuple[int, int] | None] = {END: None}
+    words |= {key_spelling(key): None for key in KEYS}
+    for voice in range(4):
+        for pitch in (REST, *range(LOWEST[voice], HIGHEST[voice] + 1)):
+            words[spelling(voice, pitch)] = (voice, pitch)
+    return words
+
+
+VOCABULARY = _vocabulary()
+IDS = {text: number for number, text in enumerate(VOCABULARY)}
+NOTES = {IDS[text]: note for text, note in VOCABULARY.items() if note is not None}
+READ = {text.strip(): note for text, note in VOCABULARY.items() if note is not None}
+END_ID = IDS[END]
+
+
+def encode(score: Score) -> list[int]:
+    """Return the tokens of a score, without key and end. Raises `InputError` for other pitches."""
+    return [token for chord in score.chords for token in encode_chord(chord)]
+
+
+def encode_chord(chord: Chord) -> list[int]:
+    """Return the four tokens of a chord."""
+    try:
+        return [IDS[spelling(voice, chord[voice])] for voice in ORDER]
+    except KeyError as error:
+        raise InputError(
+            f"The voices must lie within {', '.join(_ranges())}, got {str(error).strip()}. "
+            "Transpose the piece."
+        ) from None
+
+
+def _ranges() -> list[str]:
+    bounds = zip(LETTERS, LOWEST, HIGHEST, strict=True)
+    return [f"{letter} {name_of(low)} to {name_of(high)}" for letter, low, high in bounds]
+
+
+def notes_of(text: str) -> list[tuple[int, int]]:
+    """Return (voice, pitch) of the notes of a text, up to what is no note in its turn."""
+    notes: list[tuple[int, int]] = []
+    for number, word in enumerate(text.split()):
+        note = READ.get(word)
+        if note is None or note[0] != ORDER[number % 4]:
+            break
+        notes.append(note)
+    return notes
+
+
+def score_of(text: str) -> Score:
+    """Return the score of a text; a chord that is not whole is left out."""
+    return Score(tuple(chords_of(notes_of(text))))
+
+
+def chords_of(notes: Sequence[tuple[int, int]]) -> list[Chord]:
+    """Return the whole chords of notes in the order in which they are written."""
+    chords = []
+    for at in range(0, len(notes) - 3, 4):
+        pitch = dict(notes[at : at + 4])
+        chords.append((pitch[0], pitch[1], pitch[2], pitch[3]))
+    return chords
+
+
+def make_tokenizer() -> Tokenizer:
+    """Return the tokenizer of keys and notes."""
+    backend = Backend(models.WordLevel(dict(IDS), unk_token=END))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\n ]"), "merged_with_next")
+    backend.add_special_tokens([END])
+    return Tokenizer(backend, eos_ids=[END_ID], specials={"eos_token": END})
+
+
+def music_model(*, layers: int, width: int, heads: int, seed: int = 0) -> LanguageModel:
+    """Return a model of drawn weights that is to write chorales."""
+    config = LlamaConfig(
+        vocab_size=len(IDS),
+        hidden_size=width,
+        intermediate_size=-(-width * 8 // 3 // 32) * 32,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=width // heads,
+        max_position_embeddings=4 * LONGEST + 2,
+        tie_word_embeddings=False,
+        eos_token_id=(END_ID,),
+    )
+    return LanguageModel(Llama(config, seed=seed), make_tokenizer(), config, Path(), "chorales")

@@ -1,0 +1,112 @@
+"""What a music model is asked for: a key, and perhaps a beginning or a melody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ostinato.decode import Prompt, Sampling
+from ostinato.errors import InputError, ItemError, ModelError
+from ostinato.models import LanguageModel, load_model
+from ostinato.music.score import REST, Key, Score, name_of
+from ostinato.music.tokens import (
+    END_ID,
+    IDS,
+    LETTERS,
+    LONGEST,
+    VOCABULARY,
+    encode,
+    key_spelling,
+    notes_of,
+    spelling,
+)
+
+SHIPPED = Path(__file__).parent / "shipped"
+SAMPLING = Sampling(temperature=0.9, min_p=0.03)
+"""How notes are drawn where nothing else is said."""
+
+TOKENS = 4 * LONGEST + 1
+"""The tokens of the longest piece, its end included."""
+
+
+def load_music(model: str | Path = "chorales") -> LanguageModel:
+    """Load a folder of `ostinato train music`, or the shipped `chorales`.
+
+    Raises `ModelError` where it is a model of something else.
+    """
+    folder = folder_of(model)
+    if not (folder / "config.json").is_file():
+        known = ", ".join(sorted(path.name for path in SHIPPED.iterdir() if path.is_dir()))
+        raise ModelError(
+            f"A music model must be a folder of `ostinato train music` or one of {known}, got "
+            f"{str(model)!r}. Give its path."
+        )
+    loaded = load_model(folder, dtype=torch.float32)
+    if loaded.tokenizer.backend.get_vocab() != IDS:
+        raise ModelError(
+            f"{folder} must hold a model of chorales, got one of {loaded.tokenizer.vocab_size} "
+            f"other tokens (these have {len(VOCABULARY)}). `ostinato train music` makes one."
+        )
+    return loaded
+
+
+def folder_of(model: str | Path) -> Path:
+    """Return the folder of a shipped model's name, or the path that is given."""
+    shipped = SHIPPED / str(model)
+    return shipped if str(model).isidentifier() and shipped.is_dir() else Path(model)
+
+
+def prompt(item: Mapping[str, object], edits: Mapping[str, object]) -> Prompt:
+    """Return an item's prompt: `Refine` takes it as its `prompt`.
+
+    The column `key` is the key's name. `start` are the first chords, as they are written; `melody`
+    are the notes of the soprano, such as "G4 A4 B4": they are sung as they are, and the piece is as
+    long. Raises `ItemError` for what cannot be read.
+    """
+    try:
+        key = Key.of(str(item.get("key", "C major")))
+        forced = _start(str(item.get("start", ""))) | _melody(str(item.get("melody", "")))
+    except InputError as error:
+        raise ItemError(str(error)) from None
+    return Prompt([IDS[key_spelling(key)]], forced=forced)
+
+
+def _start(text: str) -> dict[int, int]:
+    """Return the tokens of a beginning, by their positions."""
+    notes = notes_of(text)
+    if len(notes) < len(text.split()) or len(notes) > 4 * LONGEST:
+        raise InputError(
+            f"A beginning must be chords such as 'S:G4 B:C3 A:E4 T:C4', at most {LONGEST}, got "
+            f"{text.split()[min(len(notes), len(text.split()) - 1)]!r} as note {len(notes) + 1}. "
+            "Mend it there."
+        )
+    return {at: IDS[spelling(*note)] for at, note in enumerate(notes)}
+
+
+def _melody(text: str) -> dict[int, int]:
+    """Return the tokens of a melody and of the end after it, by their positions."""
+    names = text.split()
+    if not names:
+        return {}
+    words = [IDS.get(f"\n{LETTERS[0]}:{name}") for name in names]
+    tokens = {4 * at: word for at, word in enumerate(words) if word is not None}
+    if len(tokens) < len(names) or len(names) > LONGEST:
+        odd = next((name for name, word in zip(names, words, strict=True) if word is None), "more")
+        raise InputError(
+            f"A melody must be up to {LONGEST} notes of a soprano such as G4, or - for a rest, got "
+            f"{odd!r}. Transpose it."
+        )
+    return tokens | {4 * len(names): END_ID}
+
+
+def melody_of(score: Score) -> str:
+    """Return the highest voice of a score as the column `melody`."""
+    return " ".join(name_of(chord[0] or REST) for chord in score.chords)
+
+
+def written(score: Score) -> str:
+    """Return a score as it is written, as the column `start`."""
+    words = list(VOCABULARY)
+    return "".join(words[token] for token in encode(score)).strip()

@@ -1,0 +1,44 @@
+"""Pieces and their training as loops that `check_killed` starts in processes of their own."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ostinato.decode import Sampling
+from ostinato.loop import Every, Loop, Steps
+from ostinato.music import Score, VoiceRange, examples, music_model, prompt
+from ostinato.refine import Backtrack, Refine
+from ostinato.train import TextTask, Training, TrainingConfig
+
+
+def write(**where: Any) -> Loop:
+    """Pieces by a network that knows nothing, held to the ranges of voices by backtracking."""
+
+    def slowly(step: Any) -> bool:
+        time.sleep(0.008)
+        return False
+
+    items = [{"key": key} for key in ("C major", "G minor", "D major", "E minor")]
+    refine = Refine(
+        music_model(layers=1, width=16, heads=1),
+        items,
+        prompt=prompt,
+        checks=[VoiceRange()],
+        strategy=Backtrack(rounds=2, swaps=100),
+        sampling=Sampling(temperature=1.0),
+        max_new_tokens=12,
+        places=3,
+    )
+    return refine.loop(until=Steps(400) | slowly, checkpoint=Every(steps=8), **where)
+
+
+def learn(**where: Any) -> Loop:
+    """Train on made-up pieces."""
+    pieces = [Score(((67 + n, 64, 60, 48),) * (3 + n)) for n in range(4)]
+    network = music_model(layers=1, width=16, heads=1).llama()
+    task = TextTask(examples(pieces), examples(pieces[:1], every_key=False))
+    config = TrainingConfig(steps=40, batch_tokens=64, optimiser="muon", ema=0.9, valid_every=6)
+    return Loop(
+        Training(network, task, config), until=Steps(40), checkpoint=Every(steps=7), **where
+    )

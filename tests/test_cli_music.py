@@ -1,0 +1,107 @@
+"""`ostinato train music` and `ostinato sample music`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ostinato.cli.main import cli
+from ostinato.errors import InputError
+from ostinato.music import Score, music_model, read_midi, write_midi
+from ostinato.train import save_model
+
+PIECE = Score(((67, 64, 60, 48), (69, 65, 60, 53), (67, 62, 59, 43), (67, 64, 60, 48)) * 2)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(folder: Path) -> str:
+    """A model that has learned nothing."""
+    model = music_model(layers=1, width=16, heads=1)
+    save_model(folder / "tiny", model.llama(), model.tokenizer)
+    return "tiny"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, catch_exceptions=False)
+
+
+def told(*arguments: str) -> list[dict[str, Any]]:
+    pieces: list[dict[str, Any]] = json.loads(run(*arguments, "--json").stdout)["pieces"]
+    return pieces
+
+
+def test_the_shipped_model_plays_at_once(folder: Path) -> None:
+    """A short melody, so that it takes a second: harmonised, and held to the checks."""
+    melody = Score(tuple((pitch, 0, 0, 0) for pitch in (67, 69, 71, 72, 71, 69, 67)))
+    write_midi(melody, folder / "melody.mid")
+    out = ["--out", "a.wav", "--out", "a.mid", "--out", "a.png"]
+    asked = ["--melody", "melody.mid", "--key", "G major", "--until-passes"]
+    (piece,) = told("sample", "music", *out, *asked)
+    assert piece["accepted"] and piece["chords"] == 7
+    assert all((folder / name).stat().st_size > 300 for name in ("a.wav", "a.mid", "a.png"))
+    score = read_midi(folder / "a.mid")
+    assert [chord[0] for chord in score.chords] == [67, 69, 71, 72, 71, 69, 67]
+    assert score.chords[-1][3] % 12 == 7
+
+
+def test_a_beginning_is_gone_on_with(folder: Path, tiny: str) -> None:
+    write_midi(PIECE, folder / "a.mid")
+    out = "--out", "b.mid", "--min-p", "0"
+    (piece,) = told("sample", "music", tiny, "--start", "a.mid", "--first", "3", *out)
+    lines = piece["text"].splitlines()
+    assert lines[:3] == ["S:G4 B:C3 A:E4 T:C4", "S:A4 B:F3 A:F4 T:C4", "S:G4 B:G2 A:D4 T:B3"]
+
+
+def test_a_run_that_is_finished_is_written_again_and_another_order_refused(
+    folder: Path, tiny: str
+) -> None:
+    write_midi(Score(PIECE.chords[:4]), folder / "a.mid")
+    asked = "sample", "music", tiny, "--melody", "a.mid", "--out", "b.mid", "--run", "one"
+    first = told(*asked, "--count", "2")
+    (folder / "b-1.mid").unlink(missing_ok=True)
+    assert told(*asked, "--count", "2") == first
+    assert first[0]["text"] != first[1]["text"]
+    with pytest.raises(InputError, match="got another seed"):
+        run(*asked, "--count", "2", "--seed", "1")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--out", "a.mp3"], "--out must end in"),
+        (["--out", "a.mid", "--rounds", "2"], "--rounds must come with --until-passes"),
+        (["--out", "a.mid", "--first", "2"], "--first must come with --start"),
+        (["--out", "a.mid", "--tempo", "1"], "--tempo must be"),
+        (["--out", "a.mid", "--key", "H"], "A key must be one of"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(asked: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run("sample", "music", *asked)
+
+
+def test_a_model_is_trained_on_midi_files_and_goes_on(folder: Path) -> None:
+    for n in range(4):
+        write_midi(PIECE.moved(n), folder / "pieces" / f"{n}.mid")
+    shape = ["--layers", "1", "--width", "16", "--heads", "1", "--batch-tokens", "256"]
+    asked = ["train", "music", "pieces", "--out", "made", "--hold-out", "0.25", *shape]
+    begun = run(*asked, "--steps", "20", "--until", "Steps(10)", "--valid-every", "5")
+    assert "to train on, 1 to validate with" in begun.stdout
+    assert "valid" in begun.stdout and (folder / "made" / "model.safetensors").exists()
+    on = run(*asked, "--steps", "20", "--until", "Steps(20)", "--valid-every", "5")
+    assert "It goes on from step 10." in on.stdout
+    assert (
+        run("sample", "music", "made", "--out", "a.mid", "--start", "pieces/0.mid").exit_code == 0
+    )
+    with pytest.raises(InputError, match="--width must be"):
+        run(*asked[:5], "--width", "15", "--heads", "2")

@@ -1,0 +1,165 @@
+"""Scores, their tokens, MIDI files and sound."""
+
+from __future__ import annotations
+
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ostinato.errors import InputError, ModelError
+from ostinato.music import (
+    Key,
+    Score,
+    encode,
+    examples,
+    in_range,
+    load_music,
+    make_tokenizer,
+    piano_roll,
+    read_chorales,
+    read_midi,
+    read_pieces,
+    render,
+    score_of,
+    write_midi,
+    write_wav,
+    written,
+)
+from ostinato.music.score import HIGHEST, LOWEST, REST, voiced
+
+CADENCE = Score(((71, 67, 62, 43), (69, 66, 62, 50), (67, 62, 59, 43), (67, 62, 59, 43)))
+
+notes = [
+    st.sampled_from([REST, *range(low, high + 1)])
+    for low, high in zip(LOWEST, HIGHEST, strict=True)
+]
+scores = st.lists(st.tuples(*notes), min_size=1, max_size=12).map(lambda c: Score(tuple(c)))
+
+
+@given(scores)
+def test_what_is_written_is_read_again(score: Score) -> None:
+    assert score_of(written(score)) == score
+    tokenizer = make_tokenizer()
+    assert tokenizer.decode(encode(score)).strip() == written(score)
+    assert tokenizer.encode("\n" + written(score)) == encode(score)
+
+
+def test_a_midi_file_holds_the_chords(tmp_path: Path) -> None:
+    path = write_midi(CADENCE, tmp_path / "one.mid", tempo=90)
+    assert read_midi(path) == CADENCE
+    assert path.read_bytes().startswith(b"MThd")
+
+
+def test_voices_of_one_track_are_told_apart(tmp_path: Path) -> None:
+    """Running status, a note that ends by velocity 0, and a text before the notes."""
+    body = b"\x00\xff\x01\x02hi\x00\x90\x48\x40\x00\x43\x40\x00\x40\x40\x00\x30\x40"
+    body += b"\x60\x48\x00\x00\x43\x00\x00\x40\x00\x00\x30\x00\x00\xff\x2f\x00"
+    header = b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x00\x60"
+    (tmp_path / "a.mid").write_bytes(header + b"MTrk" + len(body).to_bytes(4, "big") + body)
+    assert read_midi(tmp_path / "a.mid").chords == ((72, 67, 64, 48),)
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"MThd\x00\x00\x00\x06\x00\x00"])
+def test_what_is_no_midi_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.mid").write_bytes(content)
+    with pytest.raises(InputError, match="must be a MIDI file"):
+        read_midi(tmp_path / "a.mid")
+
+
+def test_voices_that_share_a_pitch_are_those_that_come_from_near() -> None:
+    chords = voiced([[48, 60, 64, 67], [50, 65, 67], [], [48, 64, 67, 72]]).chords
+    assert chords[1] == (67, 65, 65, 50) or chords[1] == (67, 67, 65, 50)
+    assert chords[2] == (REST,) * 4
+    assert chords[3] == (72, 67, 64, 48)
+    with pytest.raises(InputError, match="up to four"):
+        voiced([[48, 50, 52, 53, 55]])
+
+
+def test_a_key_is_that_of_the_last_bass_and_the_thirds() -> None:
+    assert str(CADENCE.key()) == "G major"
+    assert str(CADENCE.moved(-2).key()) == "F major"
+    minor = Score(
+        tuple((s - (s % 12 == 11), a, t - (t % 12 == 11), b) for s, a, t, b in CADENCE.chords)
+    )
+    assert str(minor.key()) == "G minor"
+    assert Key.of("bb-MINOR") == Key(10, True)
+    with pytest.raises(InputError, match="A key must be one of"):
+        Key.of("H major")
+
+
+def test_each_piece_is_learned_in_every_key_in_which_it_can_be_sung() -> None:
+    some = examples([CADENCE.moved(12)])
+    assert len(some) > 5
+    assert len({one.tokens[0] for one in some}) == min(12, len(some))  # keys
+    assert not some[0].counted[0] and all(some[0].counted[1:])
+    assert len(examples([CADENCE], every_key=False)) == 1
+    middle = in_range(CADENCE.moved(20))
+    assert middle is not None and middle.fits
+    assert in_range(Score(((100, 60, 40, 20),))) is None
+
+
+def test_pieces_are_read_from_json_and_from_a_folder(tmp_path: Path) -> None:
+    steps = [sorted(set(chord)) for chord in CADENCE.chords]
+    (tmp_path / "a.json").write_text(json.dumps({"train": [steps], "valid": [steps], "test": []}))
+    pieces = read_pieces(tmp_path / "a.json")
+    assert pieces.train == (CADENCE,) and pieces.valid == (CADENCE,) and not pieces.test
+    for n in range(4):
+        write_midi(CADENCE.moved(n), tmp_path / "folder" / f"{n}.mid")
+    held = read_pieces(tmp_path / "folder", hold_out=0.25)
+    assert (len(held.train), len(held.valid)) == (3, 1)
+    assert held.fingerprint() != pieces.fingerprint()
+    (tmp_path / "b.json").write_text("[1, 2]")
+    with pytest.raises(InputError, match="must hold chorales"):
+        read_chorales(tmp_path / "b.json")
+    with pytest.raises(InputError, match="pieces to train on"):
+        read_pieces(tmp_path / "folder", hold_out=1.0)
+
+
+def test_the_sound_has_the_pitches_that_are_written() -> None:
+    """The strongest parts of the spectrum are at the overtones of the notes, and nowhere else."""
+    sound = render(Score(((69, 69, 69, 57),) * 2), tempo=60)
+    assert sound.shape[1] == 2 and 0.8 < np.abs(sound).max() <= 1
+    power = np.abs(np.fft.rfft(sound[8000:72000, 0])) ** 2
+    at = np.arange(len(power)) * 32000 / 64000
+    near = np.abs(at / 220 - np.round(at / 220)) < 0.06
+    assert power[near & (at > 100)].sum() > 0.9 * power.sum()
+
+
+def test_a_repeated_chord_is_held_and_others_are_struck(tmp_path: Path) -> None:
+    path = write_wav(CADENCE, tmp_path / "a.wav", tempo=120)
+    with wave.open(str(path)) as file:
+        seconds = file.getnframes() / file.getframerate()
+        assert file.getnchannels() == 2
+    assert 3.5 < seconds < 6
+    with pytest.raises(InputError, match="tempo"):
+        write_midi(CADENCE, tmp_path / "b.mid", tempo=1)
+    on = sum(byte == 0x90 for byte in write_midi(CADENCE, tmp_path / "c.mid").read_bytes())
+    assert on == 3  # the soprano: the last chord stands for two quarters
+
+
+def test_a_piano_roll_has_a_column_for_each_quarter(tmp_path: Path) -> None:
+    with Image.open(piano_roll(CADENCE, tmp_path / "a.png")) as image:
+        assert image.width == 4 * 14 + 1
+
+
+def test_the_shipped_model_is_small_and_knows_the_tokens() -> None:
+    model = load_music()
+    folder = model.folder
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 4_000_000
+    assert "B:C3" in model.tokenizer.decode(encode(CADENCE.moved(5)))
+
+
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    from tiny import save_tiny
+
+    with pytest.raises(ModelError, match="music model must be a folder"):
+        load_music(tmp_path)
+    save_tiny(tmp_path / "tiny")
+    with pytest.raises(ModelError, match="other tokens"):
+        load_music(tmp_path / "tiny")
