@@ -102,13 +102,14 @@ def composed(model: LanguageModel, strategy: Strategy, count: int, **given: str)
         sampling=SAMPLING,
         max_new_tokens=TOKENS,
     ).run()
-    accepted = [row for row in rows if row["accepted"]]
-    kept = sum(row["length"] for row in accepted)
+    scores = [score_of(str(row["output"])) for row in rows]
+    accepted = [score for score, row in zip(scores, rows, strict=True) if row["accepted"]]
+    kept = sum(4 * len(score.chords) + 1 for score in accepted)
     computed = sum(row["spent"]["computed"] for row in rows)
     return {
         "accepted": len(accepted) / count,
         "tokens_per_accepted": computed / max(1, kept),
-        "scores": [score_of(str(row["output"])) for row in rows],
+        "scores": scores,
     }
 
 

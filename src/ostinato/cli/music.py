@@ -342,7 +342,7 @@ def _tell(
             "files": [str(path) for path in paths],
             "chords": len(score.chords),
             "accepted": row["accepted"],
-            "tokens": row["length"],
+            "tokens": row["spent"].get("tokens", 0),
             "computed": row["spent"].get("computed", 0),
             "stopped": row["stopped"],
             "text": str(row["output"]).strip(),
