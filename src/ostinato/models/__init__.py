@@ -12,6 +12,8 @@ from ostinato.models.gru_inference import GRUInference
 from ostinato.models.inference import Inference
 from ostinato.models.known import KNOWN, Known
 from ostinato.models.llama import Llama
+from ostinato.models.llama_cpp_inference import LlamaCppInference
+from ostinato.models.llama_cpp_network import LlamaCppConfig, LlamaCppNetwork
 from ostinato.models.load import LanguageModel, compute_dtype, load_model
 from ostinato.models.lora import PROJECTIONS, add_lora, load_adapter, merge, save_adapter
 from ostinato.models.masked import MaskedModel, load_masked_model
@@ -38,6 +40,9 @@ __all__ = [
     "LanguageModel",
     "Llama",
     "LlamaConfig",
+    "LlamaCppConfig",
+    "LlamaCppInference",
+    "LlamaCppNetwork",
     "MaskedBert",
     "MaskedModel",
     "NativeInference",

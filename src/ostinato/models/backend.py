@@ -11,6 +11,8 @@ from ostinato.models.blocks import Counts
 from ostinato.models.gru import GRU
 from ostinato.models.gru_inference import GRUInference
 from ostinato.models.inference import Inference
+from ostinato.models.llama_cpp_inference import LlamaCppInference
+from ostinato.models.llama_cpp_network import LlamaCppNetwork
 from ostinato.models.load import LanguageModel
 from ostinato.models.native import NativeInference
 from ostinato.models.self_test import SelfTest
@@ -67,6 +69,8 @@ def open_backend(model: LanguageModel, places: int, *, block: int = 16) -> Backe
     """Return what computes the tokens of `model` for `places` sequences side by side."""
     if isinstance(model.network, TransformersNetwork):
         return TransformersInference(model.network, places, block=block)
+    if isinstance(model.network, LlamaCppNetwork):
+        return LlamaCppInference(model.network, places, block=block)
     if isinstance(model.network, GRU):
         return GRUInference(model.network, places, block=block)
     if model.compiled:

@@ -63,13 +63,7 @@ class GGUFModel:
             raise ModelError(
                 f"{self.path} must be a whole GGUF file, got: {error}. Download it anew."
             ) from error
-        self._kind = kind = self._get("general.architecture")
-        if kind not in ARCHITECTURES:
-            raise ModelError(
-                f"the architecture of {self.path.name} must be one of {', '.join(ARCHITECTURES)}, "
-                f"got {kind!r}. Take the model's Hugging Face folder, or run the file behind a "
-                "server."
-            )
+        self._kind = self._get("general.architecture")
         if (self._get("split.count") or 1) > 1:
             raise ModelError(
                 f"{self.path.name} must be a whole model, got one of {self._get('split.count')} "
@@ -78,7 +72,13 @@ class GGUFModel:
         self._names = {tensor.name for tensor in self._reader.tensors}
 
     def config(self) -> LlamaConfig:
-        """Return the configuration."""
+        """Return the configuration; raise `ModelError` for another architecture than ours."""
+        if self._kind not in ARCHITECTURES:
+            raise ModelError(
+                f"the architecture of {self.path.name} must be one of {', '.join(ARCHITECTURES)}, "
+                f"got {self._kind!r}. Take the model's Hugging Face folder, or let llama.cpp run "
+                "the file: llama:FILE.gguf."
+            )
         heads = int(self._need("head_count", "attention"))
         size = int(self._need("embedding_length"))
         window = self._window()

@@ -12,6 +12,9 @@ from ostinato.errors import ModelError
 
 ADAPTERS = Path(__file__).parent / "adapters"
 
+LLAMA = "llama:"
+"""Stands before a GGUF file that llama.cpp is to run."""
+
 
 @dataclass(frozen=True)
 class Known:

@@ -16,9 +16,10 @@ from ostinato.models.config import LlamaConfig, read_json
 from ostinato.models.families import FAMILIES
 from ostinato.models.gru import GRU, MODEL_TYPE, GRUConfig
 from ostinato.models.hub import hub_folder, is_hub_name
-from ostinato.models.known import KNOWN, adapter_folder, installed_folder
+from ostinato.models.known import KNOWN, LLAMA, adapter_folder, installed_folder
 from ostinato.models.layout import from_file
 from ostinato.models.llama import Llama
+from ostinato.models.llama_cpp_network import LlamaCppConfig, LlamaCppNetwork
 from ostinato.models.lora import load_adapter, merge
 from ostinato.models.native import check_compiled
 from ostinato.models.tokenizer import Tokenizer
@@ -36,9 +37,9 @@ class LanguageModel:
     `compiled` and `int8` say how it writes: see `load_model`.
     """
 
-    network: Llama | TransformersNetwork | GRU
+    network: Llama | TransformersNetwork | GRU | LlamaCppNetwork
     tokenizer: Tokenizer
-    config: LlamaConfig | TransformersConfig | GRUConfig
+    config: LlamaConfig | TransformersConfig | GRUConfig | LlamaCppConfig
     folder: Path
     name: str
     compiled: bool = False
@@ -68,7 +69,8 @@ def load_model(
     `name` is a name that `ostinato models` lists (`smollm2`), a folder in the Hugging Face
     layout, a GGUF file, or a name on the Hugging Face hub (`org/name`, `org/name@revision`; extra
     `hf`). Llama, Mistral, Qwen 2, Qwen 3 and GPT-2 are read by our own network, any other folder
-    through `transformers` (extra `hf`). `adapter` is an adapter that ships with Ostinato
+    through `transformers` (extra `hf`). `llama:FILE.gguf` is a GGUF file, of any architecture, that
+    llama.cpp runs as it is (extra `llama`). `adapter` is an adapter that ships with Ostinato
     (`support`) or a folder in PEFT's layout; `smollm2+support` is short for `smollm2` with
     `adapter="support"`. The adapter is merged. `dtype` is what the network computes in: without
     it, bfloat16 where the processor multiplies it, else float32.
@@ -86,6 +88,9 @@ def load_model(
         )
     if int8 and not compile:
         raise ModelError("int8 must be given with compile, got it alone. Compile the model too.")
+    if base.startswith(LLAMA):
+        _refuse_with_llama(adapter=plus or adapter, dtype=dtype, compile=compile)
+        return _load_llama_cpp(Path(base.removeprefix(LLAMA)).expanduser(), base)
     dtype = compute_dtype() if dtype is None else dtype
     path = _find(base)
     model = _load_gguf(path, base, dtype) if path.is_file() else _load_folder(path, base, dtype)
@@ -150,6 +155,25 @@ def _load_gguf(path: Path, name: str, dtype: torch.dtype) -> LanguageModel:
     tokenizer = file.tokenizer()
     network = _network(config, file.weights(dtype), str(path), dtype)
     return LanguageModel(network, tokenizer, config, path.parent, name)
+
+
+def _refuse_with_llama(**given: object) -> None:
+    for name, value in given.items():
+        if value:
+            raise ModelError(
+                f"{name} must be left out with llama.cpp, which takes the file as it is, got "
+                f"{value}. Leave it out, or load the file without '{LLAMA}'."
+            )
+
+
+def _load_llama_cpp(path: Path, name: str) -> LanguageModel:
+    if not path.is_file():
+        raise ModelError(f"{path} must be a GGUF file, got none there. Check the path.")
+    from ostinato.models.gguf_file import GGUFModel  # 0.14 s of imports
+
+    tokenizer = GGUFModel(path).tokenizer()
+    network = LlamaCppNetwork(path)
+    return LanguageModel(network, tokenizer, network.config, path.parent, name)
 
 
 def _network(

@@ -143,6 +143,10 @@ class _Reader:
             return name
         if key == "model" and is_server(name):
             return name
+        from ostinato.models.known import LLAMA
+
+        prefix = LLAMA if key == "model" and name.startswith(LLAMA) else ""
+        name = name.removeprefix(prefix)
         path = (self.folder / name).resolve()
         if Path(name).is_absolute() or name.startswith("~"):
             root.wrong(
@@ -151,10 +155,11 @@ class _Reader:
                 "elsewhere on the command line: --model FOLDER.",
             )
         elif path.exists() and path.is_relative_to(self.folder):
-            return str(path)
-        elif re.search(r"[/\\]", name):
-            root.wrong(key, f"The folder must exist in {self.folder}, got {name!r}.")
-        return name
+            return prefix + str(path)
+        elif prefix or re.search(r"[/\\]", name):
+            what = "file" if prefix else "folder"
+            root.wrong(key, f"The {what} must exist in {self.folder}, got {name!r}.")
+        return prefix + name
 
     def _server(self, name: str) -> Server | None:
         """Read how the server is talked to that the model of this name is on."""
