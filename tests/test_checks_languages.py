@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from test_checks_foresight import CHECKS, ITEM, JSON_PIECES, PIECES
 from tiny import tiny_model
 
-from ostinato.checks import BaseCheck, JsonSchema, Length
+from ostinato.checks import BaseCheck, Excludes, JsonSchema, Length
 from ostinato.decode import Constraint
 from ostinato.decode.constraint import matcher
 from ostinato.errors import InputError
 from ostinato.loop import Verdict
+from ostinato.models import Tokenizer
 from ostinato.refine.constrain import constraint_of
 
 SAID = {name: check for name, check in CHECKS.items() if constraint_of([check], ITEM).checks}
@@ -107,3 +108,14 @@ def test_a_check_without_a_language_says_none() -> None:
 
     assert Own().languages({}) == ()
     assert constraint_of([Own()], {}).constraint is None
+
+
+def test_what_grows_too_large_over_the_tokens_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def small_only(constraint: Constraint, tokenizer: Tokenizer) -> None:
+        if "blue" in constraint.text:
+            raise InputError("fuel exhausted")
+
+    monkeypatch.setattr("ostinato.refine.constrain.matcher", small_only)
+    checks = [Excludes(name=word, texts=(word,)) for word in ("red", "blue", "green")]
+    assert constraint_of(checks, {}).checks == ("red", "blue", "green")
+    assert constraint_of(checks, {}, tiny_model().tokenizer).checks == ("red", "green")
