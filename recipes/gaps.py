@@ -1,6 +1,6 @@
 """Train and measure a small masked language model that fills gaps in plays, letter by letter.
 
-    python -m recipes.gaps train --data FOLDER --out DIR [--seconds 600]
+    python -m recipes.gaps train --data FOLDER --out DIR [--steps 1500]
     python -m recipes.gaps evaluate --data FOLDER --model DIR --json
 
 FOLDER holds `input.txt`: plays by Shakespeare (public domain), 1.1 M characters. The last tenth is
@@ -28,7 +28,6 @@ SCHEDULE = {
     "optimiser": "muon",
     "lr": "0.01",
     "batch-tokens": "6144",
-    "steps": "3000",
     "ema": "0.99",
 }
 
@@ -84,17 +83,17 @@ def right(pieces: Sequence[Torn], fills: Sequence[str]) -> float:
     return sum(a == b for a, b in pairs) / sum(piece.end - piece.start for piece in pieces)
 
 
-def train(data: Path, out: Path, seconds: float) -> None:
-    """Train with the command line on all but the last tenth."""
+def train(data: Path, out: Path, steps: int) -> None:
+    """Train with the command line on all but the last tenth, so many steps."""
     out.mkdir(parents=True, exist_ok=True)
     learned, held = split((data / "input.txt").read_text(encoding="utf-8"))
     for name, text in (("learned", learned), ("held", held)):
         (out / f"{name}.txt").write_text(text, encoding="utf-8")
     files = [str(out / "learned.txt"), "--valid", str(out / "held.txt")]
-    until = ["--until", f"Steps(3000) | Seconds({seconds})", "--context", str(CONTEXT)]
+    size = ["--steps", str(steps), "--context", str(CONTEXT)]
     where = ["--out", str(out / "model"), "--journal", str(out / "journal.db")]
     options = [part for name, value in (SHAPE | SCHEDULE).items() for part in (f"--{name}", value)]
-    cli(["train", "text", *files, *options, *until, *where], standalone_mode=False)
+    cli(["train", "text", *files, *options, *size, *where], standalone_mode=False)
 
 
 def evaluate(data: Path, model: str, count: int, gap: int) -> dict[str, Any]:
@@ -121,7 +120,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("train", help="train the network")
     one.add_argument("--out", type=Path, required=True, help="the folder to write")
-    one.add_argument("--seconds", type=float, default=600)
+    one.add_argument("--steps", type=int, default=1500, help="that the rate is planned for")
     two = commands.add_parser("evaluate", help="measure a network")
     two.add_argument("--model", required=True, help="its folder")
     two.add_argument("--count", type=int, default=200, help="gaps to fill")
@@ -131,7 +130,7 @@ def main() -> None:
         command.add_argument("--data", type=Path, required=True, help="folder of input.txt")
     given = parser.parse_args()
     if given.command == "train":
-        train(given.data, given.out, given.seconds)
+        train(given.data, given.out, given.steps)
         return
     result = evaluate(given.data, given.model, given.count, given.gap)
     if given.json:
