@@ -85,17 +85,28 @@ class Muon:
         rest = {name: p for name, p in parameters.items() if name not in matrices}
         self._adam.state = self.state
         self._adam.step(rest, lr * self.adam_share, step)
+        alike: dict[tuple[torch.Size, torch.dtype], dict[str, Tensor]] = {}
         for name, p in matrices.items():
-            if p.grad is None:
-                continue
-            g = p.grad.float()
-            moment = self.state.setdefault(name, {"moment": torch.zeros_like(g)})["moment"]
-            moment.lerp_(g, 1 - self.momentum)
-            update = orthogonal(g.lerp(moment, self.momentum).flatten(1))  # Nesterov
-            if self.weight_decay:
-                p.mul_(1 - lr * self.weight_decay)
-            rows, columns = update.shape
-            p.sub_(lr * math.sqrt(max(1.0, rows / columns)) * update.view(p.shape))
+            if p.grad is not None:
+                alike.setdefault((p.shape, p.dtype), {})[name] = p
+        for some in alike.values():
+            self._step_alike(some, lr)
+
+    def _step_alike(self, matrices: Mapping[str, Tensor], lr: float) -> None:
+        """Update matrices of one shape: what is small alone is one product together."""
+        parameters = list(matrices.values())
+        grads = [p.grad.float() for p in parameters if p.grad is not None]
+        for name, g in zip(matrices, grads, strict=True):
+            self.state.setdefault(name, {"moment": torch.zeros_like(g)})
+        moments = [self.state[name]["moment"] for name in matrices]
+        torch._foreach_lerp_(moments, grads, 1 - self.momentum)
+        nesterov = torch.stack(torch._foreach_lerp(grads, moments, self.momentum)).flatten(2)
+        update = orthogonal(nesterov)  # (N, rows, columns)
+        if self.weight_decay:
+            torch._foreach_mul_(parameters, 1 - lr * self.weight_decay)
+        rows, columns = update.shape[1:]
+        update *= lr * math.sqrt(max(1.0, rows / columns))
+        torch._foreach_sub_(parameters, list(update.view(-1, *parameters[0].shape)))
 
 
 def _inner(name: str) -> bool:
@@ -103,12 +114,13 @@ def _inner(name: str) -> bool:
 
 
 def orthogonal(G: Tensor, steps: int = 5) -> Tensor:
-    """Return about U V^T of the matrix G = U S V^T, by the quintic Newton-Schulz iteration."""
+    """Return about U V^T of matrices G = U S V^T (..., rows, columns), by the quintic
+    Newton-Schulz iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    X: Tensor = G / (G.norm() + 1e-7)
-    tall = G.size(0) > G.size(1)
-    X = X.T if tall else X
+    X: Tensor = G / (torch.linalg.matrix_norm(G, keepdim=True) + 1e-7)
+    tall = G.size(-2) > G.size(-1)
+    X = X.mT if tall else X
     for _ in range(steps):
-        A = X @ X.T
+        A = X @ X.mT
         X = a * X + (b * A + c * A @ A) @ X
-    return X.T if tall else X
+    return X.mT if tall else X
