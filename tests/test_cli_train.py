@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 from tiny import CORPUS, save_tiny
@@ -48,14 +49,25 @@ def test_a_small_model_is_trained_saved_and_loaded(folder: Path) -> None:
     assert "The run is finished" in again.output
 
 
-def test_transformers_loads_what_was_trained(folder: Path) -> None:
+@pytest.mark.parametrize("layout", ["llama", "qwen3"])
+def test_transformers_loads_what_was_trained(folder: Path, layout: str) -> None:
     transformers = pytest.importorskip("transformers")
-    train("a.txt --out small --steps 3 --tokenizer char", SMALL)
+    train(f"a.txt --out small --steps 3 --tokenizer char --layout {layout}", SMALL)
     model = transformers.AutoModelForCausalLM.from_pretrained(str(folder / "small"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder / "small"))
     text = "We can help"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-    assert model.config.hidden_size == 16
+    assert model.config.hidden_size == 16 and model.config.model_type == layout
+    tokens = torch.tensor([tokenizer(text)["input_ids"]])
+    network = load_model(str(folder / "small"), dtype=torch.float32).llama()
+    with torch.no_grad():
+        torch.testing.assert_close(network.logits(network(tokens)), model(tokens).logits)
+
+
+def test_a_layout_is_of_a_network_from_scratch(folder: Path) -> None:
+    for words in ("--from smollm2", "--kind gru"):
+        result = train(f"a.txt --out small --layout qwen3 {words}")
+        assert "--layout qwen3 makes a transformer from scratch" in str(result.exception)
 
 
 def test_a_run_in_two_parts_equals_one_in_one(folder: Path) -> None:

@@ -29,6 +29,9 @@ class TrainingConfig:
     optimiser: Literal["adamw", "muon"] = _option(
         "adamw", "Muon: for matrices, AdamW for the rest."
     )
+    adam_share: float = _option(
+        0.15, "With Muon: the share of the rate that embeddings and vectors get from AdamW."
+    )
     lr: float = _option(1e-3, "The learning rate at its height.")
     warmup: int = _option(20, "Steps in which the rate rises.")
     schedule: Literal["linear", "wsd", "constant"] = _option(
@@ -49,6 +52,7 @@ class TrainingConfig:
             self._require(getattr(self, name) >= 0, name, "0 or more")
         check_seed(self.seed)
         self._require(self.lr > 0, "lr", "above 0")
+        self._require(self.adam_share > 0, "adam_share", "above 0")
         self._require(0 <= self.final <= 1, "final", "in [0, 1]")
         self._require(0 <= self.ema < 1, "ema", "in [0, 1)")
         self._require(self.optimiser in ("adamw", "muon"), "optimiser", "'adamw' or 'muon'")
@@ -82,6 +86,11 @@ class TextSettings:
         "Of a network from scratch: a transformer that reads on, a recurrent network, or a "
         "transformer that fills what is masked.",
     )
+    layout: Literal["llama", "qwen3"] = _option(
+        "llama",
+        "Of a transformer from scratch: as Llama, or as Qwen 3, whose norms of queries and keys "
+        "let it learn in fewer steps.",
+    )
     lora: int = _option(0, "Tune an adapter of this rank; 0: all weights.")
     context: int = _option(256, "Tokens of an example.")
     layers: int = _option(4, "Layers of a network from scratch.")
@@ -98,6 +107,11 @@ class TextSettings:
             raise InputError("--lora needs a model to adapt. Name one with --from.")
         if self.kind != "causal" and self.start is not None:
             raise InputError(f"--kind {self.kind} makes a network from scratch. Leave out --from.")
+        if self.layout != "llama" and (self.start is not None or self.kind != "causal"):
+            raise InputError(
+                f"--layout {self.layout} makes a transformer from scratch. Leave out --from or "
+                "--kind."
+            )
         if self.context < 2:
             raise InputError(f"context must be at least 2, got {self.context}.")
         for name in ("layers", "width", "heads"):

@@ -41,6 +41,7 @@ def fingerprint(settings: TextSettings) -> str:
     rest = [settings.start, settings.lora, settings.context, settings.layers, settings.width]
     rest += [settings.heads, settings.tokenizer, settings.vocabulary, settings.seed]
     rest += [] if settings.kind == "causal" else [settings.kind]
+    rest += [] if settings.layout == "llama" else [settings.layout]
     digest.update(json.dumps([*rest, len(settings.files)]).encode())
     return digest.hexdigest()
 
@@ -110,8 +111,10 @@ def _from_scratch(settings: TextSettings) -> LanguageModel | MaskedModel:
         return LanguageModel(network, tokenizer, shape, Path(), "scratch")
     config = LlamaConfig.from_dict(
         {
+            "model_type": settings.layout,
             "vocab_size": tokenizer.vocab_size,
             "hidden_size": settings.width,
+            "head_dim": settings.width // settings.heads,
             "intermediate_size": -(-settings.width * 8 // 3 // 32) * 32,
             "num_hidden_layers": settings.layers,
             "num_attention_heads": settings.heads,

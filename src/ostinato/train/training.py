@@ -149,7 +149,7 @@ class Training:
     def _make_optimiser(self) -> Optimiser:
         decay = self.config.weight_decay
         return (
-            Muon(weight_decay=decay)
+            Muon(weight_decay=decay, adam_share=self.config.adam_share)
             if self.config.optimiser == "muon"
             else AdamW(weight_decay=decay)
         )

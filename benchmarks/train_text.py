@@ -1,0 +1,325 @@
+"""Training of texts: a small network from scratch beside nanoGPT's recipe, an adapter beside PEFT.
+
+    python -m benchmarks.train_text --data FOLDER [--parts scratch lora] [--json]
+
+FOLDER holds `tinyshakespeare/input.txt` and `sgd/dev.jsonl` (see `recipes/gaps.py` and
+`recipes/sgd.py`). From scratch: nanoGPT's published recipe for CPUs (4 layers of 128, context 64,
+batch 12, 2,000 iterations, AdamW) against `ostinato train text` at the same size, in the layout
+of Qwen 3 by Muon (`OURS`), both in float32; the
+loss is that of the whole validation part, the last tenth, by windows of the context. Seconds are
+those of the training alone: no start, no validation within.
+
+The adapter: rank 16 on all linear layers of smollm2, float32, the same batches of dialogues, whose
+answers count; against `peft` with the Trainer of `transformers` (which needs `accelerate`; left out
+where one is missing). Tokens are counted without padding; memory is the peak of a process of its
+own. `lora_answers` takes the backward pass through the answers only, a truncated gradient.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import multiprocessing
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ostinato.loop import Loop, Steps
+from ostinato.models import add_lora, load_model
+from ostinato.settings import TextSettings, TrainingConfig
+from ostinato.train import Example, Order, TextTask, Training, conversation
+from ostinato.train.setup import set_up
+from recipes.gaps import split
+from recipes.sgd import dialogue_messages, read_dialogues
+
+CONTEXT, LAYERS, WIDTH, HEADS = 64, 4, 128, 4
+ITERATIONS, BATCH = 2000, 12
+OURS = TrainingConfig(
+    steps=140,
+    batch_tokens=24 * (CONTEXT + 1),
+    optimiser="muon",
+    lr=0.02,
+    adam_share=0.5,
+    warmup=10,
+    valid_every=1 << 30,
+)
+RANK, LONGEST, DIALOGUES = 16, 384, 4
+PARTS = ("scratch", "lora")
+
+
+# nanoGPT's network and recipe --------------------------------------------------------------------
+
+
+class PeerBlock(nn.Module):
+    """A block of GPT-2 without biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = nn.LayerNorm(WIDTH, bias=False), nn.LayerNorm(WIDTH, bias=False)
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
+        self.attn_out = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.up = nn.Linear(WIDTH, 4 * WIDTH, bias=False)
+        self.mlp_out = nn.Linear(4 * WIDTH, WIDTH, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, T, C) for (B, T, C)."""
+        B, T, C = x.size()
+        parts = self.qkv(self.ln_1(x)).view(B, T, 3, HEADS, C // HEADS).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(*parts.unbind(), is_causal=True)  # (B, H, T, D)
+        x = x + self.attn_out(y.transpose(1, 2).reshape(B, T, C))
+        out: Tensor = x + self.mlp_out(F.gelu(self.up(self.ln_2(x))))
+        return out
+
+
+class Peer(nn.Module):
+    """GPT-2 with a tied head, drawn as GPT-2 is."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, WIDTH)
+        self.positions = nn.Embedding(CONTEXT, WIDTH)
+        self.blocks = nn.Sequential(*[PeerBlock() for _ in range(LAYERS)])
+        self.norm = nn.LayerNorm(WIDTH, bias=False)
+        for name, p in self.named_parameters():
+            if p.dim() > 1:
+                last = name.endswith("_out.weight")
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * LAYERS) if last else 0.02)
+
+    def loss(self, tokens: Tensor) -> Tensor:
+        """Return the mean loss of predicting tokens (B, T + 1) from those before each."""
+        x = self.tokens(tokens[:, :-1]) + self.positions.weight
+        logits = F.linear(self.norm(self.blocks(x)), self.tokens.weight)
+        return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def peer_rate(step: int) -> float:
+    """Return the rate: a warm-up of 100 steps to 1e-3, then along a cosine to 1e-4."""
+    if step < 100:
+        return 1e-3 * step / 100
+    done = (step - 100) / (ITERATIONS - 100)
+    return 1e-4 + 0.5 * (1 + math.cos(math.pi * done)) * 9e-4
+
+
+def train_peer(learned: Tensor, vocabulary: int, iterations: int) -> tuple[Peer, float]:
+    """Train by nanoGPT's recipe; return the network and the seconds."""
+    torch.manual_seed(1337)
+    network = Peer(vocabulary)
+    matrices = [p for p in network.parameters() if p.dim() > 1]
+    vectors = [p for p in network.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+    began = time.perf_counter()
+    for step in range(iterations):
+        for group in optimiser.param_groups:
+            group["lr"] = peer_rate(step)
+        starts = torch.randint(len(learned) - CONTEXT, (BATCH, 1))
+        network.loss(learned[starts + torch.arange(CONTEXT + 1)]).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+    return network, time.perf_counter() - began
+
+
+@torch.no_grad()
+def peer_loss(network: Peer, held: Tensor) -> float:
+    """Return the mean loss of the whole validation part."""
+    rows = held[: (len(held) - 1) // CONTEXT * CONTEXT + 1].unfold(0, CONTEXT + 1, CONTEXT)
+    return sum(float(network.loss(some)) * len(some) for some in rows.split(256)) / len(rows)
+
+
+def nanogpt(text: str, iterations: int) -> dict[str, float]:
+    """Measure nanoGPT's recipe."""
+    ids = {character: i for i, character in enumerate(sorted(set(text)))}
+    learned, held = (torch.tensor([ids[c] for c in part]) for part in split(text))
+    network, seconds = train_peer(learned, len(ids), iterations)
+    return {"nanogpt_s": seconds, "nanogpt_loss": peer_loss(network, held)}
+
+
+def ours(text: str, config: TrainingConfig) -> dict[str, float]:
+    """Measure what `ostinato train text` does."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("learned.txt", "held.txt")]
+        for path, part in zip(files, split(text), strict=True):
+            path.write_text(part, encoding="utf-8")
+        settings = TextSettings(
+            files=(files[0],),
+            valid=(files[1],),
+            tokenizer="char",
+            layout="qwen3",
+            context=CONTEXT,
+            layers=LAYERS,
+            width=WIDTH,
+            heads=HEADS,
+        )
+        parts = set_up(settings)
+    process = Training(parts.model.network, TextTask(parts.train, parts.valid), config)
+    began = time.perf_counter()
+    Loop(process, until=Steps(config.steps)).run()
+    seconds = time.perf_counter() - began
+    return {"ours_s": seconds, "ours_loss": process.validate()["loss/valid"]}
+
+
+# The adapter ---------------------------------------------------------------------------------
+
+
+def dialogues(path: Path, count: int) -> list[Example]:
+    """Return the first dialogues as examples whose answers count."""
+    tokenizer = load_model("smollm2").tokenizer
+    found = islice(read_dialogues(path), count)
+    return [conversation(tokenizer, dialogue_messages(row), LONGEST) for row in found]
+
+
+def lora(examples: Sequence[Example], threads: int, answers: bool = False) -> tuple[float, float]:
+    """Return our tokens/s and the peak of memory in GB, the first step left out."""
+    torch.set_num_threads(threads)
+    network = load_model("smollm2", dtype=torch.float32).llama()
+    add_lora(network, RANK, 2.0 * RANK)
+    config = TrainingConfig(steps=len(examples), lr=1e-3, batch_tokens=DIALOGUES * LONGEST)
+    process = Training(network, TextTask(examples, answers=answers), config)
+    process.step()
+    seen = Order(process.task.lengths, config.batch_tokens, config.seed).batch(0)[1]
+    tokens = sum(map(len, examples)) - sum(len(examples[i]) for i in seen)
+    began = time.perf_counter()
+    for _ in range(1, process.batches):
+        process.step()
+    return tokens / (time.perf_counter() - began), peak()
+
+
+def lora_answers(examples: Sequence[Example], threads: int) -> tuple[float, float]:
+    """Return the same with the backward pass through the answers only."""
+    return lora(examples, threads, answers=True)
+
+
+def peft_trainer(examples: Sequence[Example], threads: int) -> tuple[float, float]:
+    """Return the tokens/s of `peft` with the Trainer, the first step left out, and the peak."""
+    import peft
+    import transformers
+
+    torch.set_num_threads(threads)
+    folder = load_model("smollm2").folder
+    base = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    shape = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear")
+    clock: list[float] = []
+
+    class Clock(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *_: object, **__: object) -> None:
+            clock.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as out:
+        arguments = transformers.TrainingArguments(
+            output_dir=out,
+            per_device_train_batch_size=DIALOGUES,
+            num_train_epochs=1,
+            learning_rate=1e-3,
+            use_cpu=True,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            train_sampling_strategy="sequential",
+        )
+        transformers.Trainer(
+            model=peft.get_peft_model(base, shape),
+            args=arguments,
+            train_dataset=[{"example": i} for i in range(len(examples))],
+            data_collator=lambda rows: collated([examples[row["example"]] for row in rows]),
+            callbacks=[Clock()],
+        ).train()
+    tokens = sum(len(example) for example in examples[DIALOGUES:])
+    return tokens / (clock[-1] - clock[0]), peak()
+
+
+def collated(examples: Sequence[Example]) -> dict[str, Tensor]:
+    """Return a batch as the Trainer wants it, padded on the right."""
+    T = max(map(len, examples))
+    shape = (len(examples), T)
+    tokens, seen = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    labels = torch.full(shape, -100)
+    for row, example in enumerate(examples):
+        n = len(example)
+        tokens[row, :n], seen[row, :n] = torch.tensor(example.tokens), 1
+        counted = torch.tensor(example.counted)
+        labels[row, :n] = torch.where(counted, tokens[row, :n], -100)
+    return {"input_ids": tokens, "attention_mask": seen, "labels": labels}
+
+
+def peak() -> float:
+    """Return the most memory that this process has held, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def alone(what: Callable[..., tuple[float, float]], *given: Any) -> tuple[float, float]:
+    """Measure in a process of its own, so that memory is its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(what, given)
+
+
+def adapters(path: Path, batches: int, threads: int) -> dict[str, float]:
+    """Measure the adapter's training, ours and theirs."""
+    examples = dialogues(path, batches * DIALOGUES)
+    told: dict[str, float] = {}
+    ways: dict[str, Callable[..., tuple[float, float]]]
+    ways = {"lora": lora, "lora_answers": lora_answers}
+    missing = [n for n in ("peft", "accelerate") if importlib.util.find_spec(n) is None]
+    if missing:
+        print(f"peft is left out: pip install {' '.join(missing)}")
+    else:
+        ways["peft"] = peft_trainer
+    for name, way in ways.items():
+        told[f"{name}_tok_s"], told[f"{name}_gb"] = alone(way, examples, threads)
+    return told
+
+
+def report(told: Mapping[str, float]) -> None:
+    """Print the figures and their ratios."""
+    for name, value in told.items():
+        print(f"{name:20} {value:10.3f}")
+    for name, over, under in (
+        ("from scratch", "nanogpt_s", "ours_s"),
+        ("adapter", "lora_tok_s", "peft_tok_s"),
+        ("adapter, answers", "lora_answers_tok_s", "peft_tok_s"),
+    ):
+        if over in told and under in told:
+            print(f"{name:20} {told[over] / told[under]:10.2f} times as fast")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.train_text",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
+    parser.add_argument("--iterations", type=int, default=ITERATIONS, help="of nanoGPT's recipe")
+    parser.add_argument("--batches", type=int, default=5, help="of the adapter's training")
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    given = parser.parse_args()
+    threads = torch.get_num_threads()
+    print(f"{threads} threads, {platform.machine()}, torch {torch.__version__}")
+    told: dict[str, float] = {}
+    if "scratch" in given.parts:
+        text = (given.data / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")
+        told |= ours(text, OURS) | nanogpt(text, given.iterations)
+    if "lora" in given.parts:
+        told |= adapters(given.data / "sgd" / "dev.jsonl", given.batches, threads)
+    report(told)
+    if given.json:
+        print(json.dumps({name: round(value, 4) for name, value in told.items()}))
+
+
+if __name__ == "__main__":
+    main()
