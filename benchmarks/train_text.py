@@ -76,7 +76,8 @@ class PeerBlock(nn.Module):
         """Return (B, T, C) for (B, T, C)."""
         B, T, C = x.size()
         parts = self.qkv(self.ln_1(x)).view(B, T, 3, HEADS, C // HEADS).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(*parts.unbind(), is_causal=True)  # (B, H, T, D)
+        q, k, v = parts.unbind()
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, H, T, D)
         x = x + self.attn_out(y.transpose(1, 2).reshape(B, T, C))
         out: Tensor = x + self.mlp_out(F.gelu(self.up(self.ln_2(x))))
         return out
@@ -135,7 +136,7 @@ def train_peer(learned: Tensor, vocabulary: int, iterations: int) -> tuple[Peer,
 def peer_loss(network: Peer, held: Tensor) -> float:
     """Return the mean loss of the whole validation part."""
     rows = held[: (len(held) - 1) // CONTEXT * CONTEXT + 1].unfold(0, CONTEXT + 1, CONTEXT)
-    return sum(float(network.loss(some)) * len(some) for some in rows.split(256)) / len(rows)
+    return sum(float(network.loss(some)) * len(some) for some in torch.split(rows, 256)) / len(rows)
 
 
 def nanogpt(text: str, iterations: int) -> dict[str, float]:
@@ -212,7 +213,7 @@ def peft_trainer(examples: Sequence[Example], threads: int) -> tuple[float, floa
     shape = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear")
     clock: list[float] = []
 
-    class Clock(transformers.TrainerCallback):  # type: ignore[misc]
+    class Clock(transformers.TrainerCallback):
         def on_step_end(self, *_: object, **__: object) -> None:
             clock.append(time.perf_counter())
 
