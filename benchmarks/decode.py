@@ -1,0 +1,268 @@
+"""Tokens per second of decoding: ours, compiled, in 8 bits; `transformers`, and llama.cpp.
+
+The same weights, random prompts, the likeliest token, no end. Tokens per second are those after the
+first, all lanes together; ours are counted in the whole loop (`Loop`, `Lanes`, `Decode`), theirs in
+`generate` with the faster of its caches. Each is also told as a share of the bound that reading the
+weights and the cache once a step would set, at the read bandwidth measured here.
+
+    python benchmarks/decode.py [--models small smollm2] [--llama PYTHON] [--text FILE] [--json]
+
+`--llama` names a Python that has llama-cpp-python. `--text` also tells what the ways to compute
+cost in quality: bits per character of the file's first tokens, in windows of 256 tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import math
+import platform
+import random
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks.decode_models import open_network, save_folder, save_gguf
+from ostinato.decode import Decode, Prompt
+from ostinato.loop import Lanes, Loop, Steps
+from ostinato.models import Inference, LanguageModel, compute_dtype, open_backend
+
+BATCHES = (1, 16)
+PROMPTS = (32, 512)
+WINDOW = 256  # tokens
+LLAMA = Path(__file__).with_name("decode_llama.py")
+
+
+class Speed(NamedTuple):
+    """Seconds until the first tokens are there, and tokens per second after them."""
+
+    first_s: float
+    tokens_s: float
+
+
+class Case(NamedTuple):
+    """How many lanes, how long their prompts, how many new tokens, how often."""
+
+    batch: int
+    prompt: int
+    new: int
+    repeats: int
+
+    def prompts(self, vocabulary: int, repeat: int) -> list[list[int]]:
+        """Return prompts that no earlier repeat had."""
+        drawn = random.Random(repeat)
+        return [
+            [drawn.randrange(vocabulary) for _ in range(self.prompt)] for _ in range(self.batch)
+        ]
+
+
+def median(case: Case, once: Callable[[int], Speed]) -> Speed:
+    """Return the medians of the repeats, after one that is not counted."""
+    speeds = [once(repeat) for repeat in range(case.repeats + 1)][1:]
+    return Speed(*(statistics.median(values) for values in zip(*speeds, strict=True)))
+
+
+def speed_of(case: Case, began: float, times: list[float]) -> Speed:
+    """Return the speed of steps that ended at `times`."""
+    assert len(times) == case.new, (len(times), case)
+    return Speed(times[0] - began, case.batch * (case.new - 1) / (times[-1] - times[0]))
+
+
+def ours(model: LanguageModel, case: Case) -> Speed:
+    """Measure the whole loop over lanes."""
+    prompts: list[list[int]] = []
+    decode = Decode(model, lambda item, edits: Prompt(prompts[int(str(item))]), places=case.batch)
+
+    def once(repeat: int) -> Speed:
+        prompts[:] = case.prompts(model.config.vocab_size, repeat)
+        items = [(f"{repeat}.{n}", str(n)) for n in range(case.batch)]
+        began = time.perf_counter()
+        loop = Loop(Lanes(decode, items, each=Steps(case.new)), until=Steps(1 << 60))
+        return speed_of(case, began, [time.perf_counter() for _ in loop])
+
+    return median(case, once)
+
+
+def transformers(folder: Path, dtype: torch.dtype, case: Case) -> Speed:
+    """Measure `generate` with the cache that grows and the one that does not; take the faster."""
+    from transformers import AutoModelForCausalLM, StoppingCriteria
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
+    network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    network.eval()
+    times: list[float] = []
+
+    class Clock(StoppingCriteria):
+        def __call__(self, ids: Any, scores: Any, **more: Any) -> torch.Tensor:
+            times.append(time.perf_counter())
+            return torch.zeros(len(ids), dtype=torch.bool)
+
+    def once(repeat: int, cache: str) -> Speed:
+        times.clear()
+        ids = torch.tensor(case.prompts(network.config.vocab_size, repeat))
+        began = time.perf_counter()
+        network.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=case.new,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+            cache_implementation=cache,
+            stopping_criteria=[Clock()],
+        )
+        return speed_of(case, began, times)
+
+    speeds = [median(case, lambda r, c=cache: once(r, c)) for cache in ("dynamic", "static")]  # type: ignore[misc]
+    return max(speeds, key=lambda speed: speed.tokens_s)
+
+
+def llama(python: str, file: Path, case: Case) -> Speed:
+    """Measure llama.cpp in a process of its own, with as many threads."""
+    numbers = [*case, torch.get_num_threads()]
+    command = [python, str(LLAMA), str(file), *map(str, numbers)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return Speed(*json.loads(said.splitlines()[-1]))
+
+
+def read_gb_s() -> float:
+    """Return how fast all threads read memory that no cache holds, in GB/s."""
+    numbers = torch.ones(192 * 1024 * 1024)
+    seconds = []
+    for _ in range(7):
+        began = time.perf_counter()
+        numbers.sum()
+        seconds.append(time.perf_counter() - began)
+    return numbers.numel() * 4 / statistics.median(seconds) / 1e9
+
+
+def bound(model: LanguageModel, case: Case, gb_s: float) -> float:
+    """Return the tokens per second at which weights and cache are read once a step."""
+    network, config = model.llama(), model.llama().config
+    each = network.lm_head.weight.element_size()
+    weights = sum(p.numel() for p in network.parameters())  # tied vectors are counted once
+    row = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    cache = case.batch * row * (case.prompt + case.new / 2)
+    return case.batch * gb_s * 1e9 / (each * (weights + cache))
+
+
+def same_bits_cost(model: LanguageModel) -> float:
+    """Return by what share blocks of 16 rows slow down one row: against a block of one."""
+
+    def seconds(block: int) -> float:
+        inference = Inference(model, 1, block=block)
+        inference.prefill(0, [1] * 40)
+        times = []
+        for _ in range(15):
+            began = time.perf_counter()
+            inference.logits(inference.feed([(0, 5, 40)]))
+            times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+    return seconds(16) / seconds(1) - 1
+
+
+def bits_per_character(model: LanguageModel, text: str, windows: int) -> float:
+    """Return how well the model foretells the text's first tokens, each window by itself."""
+    tokens = model.tokenizer.encode(text)[: windows * WINDOW]
+    backend = open_backend(model, 1)
+    nats, characters = 0.0, 0
+    for first in range(0, len(tokens) - 1, WINDOW):
+        part = tokens[first : first + WINDOW]
+        hidden = backend.feed([(0, token, at) for at, token in enumerate(part[:-1])])
+        logprobs = torch.log_softmax(backend.logits(hidden), -1)
+        nats -= float(logprobs[torch.arange(len(part) - 1), torch.tensor(part[1:])].sum())
+        characters += len(model.tokenizer.decode(part[1:]))
+    return nats / characters / math.log(2)
+
+
+def variants(model: LanguageModel) -> dict[str, LanguageModel]:
+    """Return the ways in which ours computes."""
+    compiled = replace(model, compiled=True)
+    return {"ours": model, "compiled": compiled, "int8": replace(compiled, int8=True)}
+
+
+def measure(model: LanguageModel, case: Case, options: argparse.Namespace) -> dict[str, Speed]:
+    """Return the speed of all, by name."""
+    dtype = model.llama().lm_head.weight.dtype
+    speeds = {}
+    for name, way in variants(model).items():
+        speeds[name] = ours(way, case)
+        gc.collect()
+    with tempfile.TemporaryDirectory() as folder:
+        speeds["transformers"] = transformers(save_folder(model, Path(folder)), dtype, case)
+        if options.llama:
+            file = save_gguf(model, Path(folder) / "model.gguf")
+            speeds["llama"] = llama(options.llama, file, case)
+    if options.llama and options.q4 and model.name == "smollm2":
+        speeds["llama_q4_1"] = llama(options.llama, options.q4, case)
+    return speeds
+
+
+def tell(speeds: dict[str, Speed], most: float) -> None:
+    """Print a case."""
+    for name, speed in speeds.items():
+        ratio = speed.tokens_s / speeds["transformers"].tokens_s
+        print(f"  {name:13} {speed.tokens_s:8.1f} tokens/s  {ratio:5.2f} of transformers  ", end="")
+        print(f"{speed.tokens_s / most:5.0%} of the bound  first {speed.first_s * 1e3:7.0f} ms")
+
+
+def options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["small", "smollm2"])
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="[the faster one here]")
+    parser.add_argument("--prompts", nargs="+", type=int, default=PROMPTS)
+    parser.add_argument("--new", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--llama", metavar="PYTHON", help="a Python with llama-cpp-python")
+    parser.add_argument(
+        "--q4", type=Path, metavar="FILE", help="smollm2's Q4_1 file, for llama.cpp"
+    )
+    parser.add_argument("--text", type=Path, metavar="FILE", help="a text to tell the quality by")
+    parser.add_argument("--windows", type=int, default=16, help="of 256 tokens of the text")
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and print."""
+    chosen = options()
+    dtype = getattr(torch, chosen.dtype) if chosen.dtype else compute_dtype()
+    told: dict[str, object] = {"read_gb_s": round(gb_s := read_gb_s(), 1), "dtype": str(dtype)[6:]}
+    print(f"{dtype}, {torch.get_num_threads()} threads, {platform.machine()}, ", end="")
+    print(f"{torch.backends.cpu.get_cpu_capability()}; memory is read at {gb_s:.1f} GB/s.")
+    for name in chosen.models:
+        model = open_network(name, dtype)
+        for prompt in chosen.prompts:
+            for batch in BATCHES:
+                case = Case(batch, prompt, chosen.new, chosen.repeats)
+                print(f"{name}, batch {batch}, prompt {prompt}, {chosen.new} new:", flush=True)
+                speeds = measure(model, case, chosen)
+                tell(speeds, bound(model, case, gb_s))
+                if prompt == chosen.prompts[0]:
+                    each = {w: round(s.tokens_s, 1) for w, s in speeds.items()}
+                    told |= {f"{name}.b{batch}.{way}": speed for way, speed in each.items()}
+        told["same_bits_cost"] = cost = round(same_bits_cost(model), 3)
+        print(f"{name}: blocks of 16 rows take {cost:+.0%} of one row's time; compiled, none.")
+        if chosen.text and name != "small":
+            text = chosen.text.read_text(encoding="utf-8")
+            for way, other in variants(model).items():
+                bits = bits_per_character(other, text, chosen.windows)
+                told[f"{name}.{way}.bits_per_character"] = round(bits, 4)
+                print(f"{name}, {way}: {bits:.4f} bits per character")
+    if chosen.json:
+        print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
