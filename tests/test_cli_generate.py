@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from test_models_native import has_compiler
 from tiny import save_tiny
 
 from ostinato.cli import generate as module
 from ostinato.cli.generate import generate
-from ostinato.errors import InputError, MissingExtra
+from ostinato.errors import InputError, MissingExtra, ModelError
 from ostinato.loop.journal import Journal
 
 
@@ -153,3 +154,15 @@ def test_a_constraint_without_its_extra_names_what_to_install(
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(MissingExtra, match=r"pip install 'ostinato\[constrain\]'"):
         call("--regex", "[a-c]+")
+
+
+@pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")
+def test_a_compiled_model_writes_and_the_run_knows_how_it_was_computed() -> None:
+    first = call("--run", "a", "--compile")
+    assert first.exit_code == 0 and first.stdout.strip()
+    assert call("--run", "a", "--compile").stdout == first.stdout
+    with pytest.raises(InputError):
+        call("--run", "a")
+    assert call("--compile", "--int8").exit_code == 0
+    with pytest.raises(ModelError, match="int8 must be given with compile"):
+        call("--int8")

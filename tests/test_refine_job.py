@@ -204,3 +204,11 @@ def test_weights_in_the_jobs_folder_are_found_from_anywhere(tmp_path: Path) -> N
     (tmp_path / "mine").mkdir()
     job = read_job(write(tmp_path, 'adapter = "mine"\n' + SMALL.replace("smollm2", "mine")))
     assert job.model == job.adapter == str(tmp_path / "mine")
+
+
+def test_how_a_model_computes_is_part_of_a_job(tmp_path: Path) -> None:
+    plain = read_job(write(tmp_path))
+    job = read_job(write(tmp_path, "compile = true\nint8 = true\n" + SMALL))
+    assert (job.compile, job.int8) == (True, True)
+    assert job.sections()["model"] != plain.sections()["model"]
+    assert "It must be given with compile = true" in refused(tmp_path, "int8 = true\n" + SMALL)

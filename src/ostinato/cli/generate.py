@@ -38,6 +38,10 @@ TOP_K = 50
 @click.option("--key-env", metavar="NAME", help="The variable that holds the server's key.")
 @click.option("--adapter", help="An adapter's name or folder.")
 @click.option(
+    "--compile", is_flag=True, help="Compile the network's pass for this machine: faster."
+)
+@click.option("--int8", is_flag=True, help="Round the weights to 8 bits (with --compile).")
+@click.option(
     "--plain", is_flag=True, help="Continue the prompt as it is, without a chat template."
 )
 @click.option("--system", help="A system message before the prompt.")
@@ -92,6 +96,8 @@ def generate(
     model: str,
     key_env: str | None,
     adapter: str | None,
+    compile: bool,
+    int8: bool,
     plain: bool,
     system: str | None,
     max_new_tokens: int,
@@ -133,6 +139,8 @@ def generate(
         model=model,
         key_env=key_env,
         adapter=adapter,
+        compile=compile,
+        int8=int8,
         plain=plain,
         each=_condition(max_new_tokens, stop, each),
         sampling=Sampling(**sampling),
@@ -192,12 +200,15 @@ class Order:
     beams: int = 1
     length_penalty: float = 1.0
     constraint: Constraint | None = None
+    compile: bool = False
+    int8: bool = False
 
     def to_json(self) -> dict[str, JSON]:
         """Return it as it is recorded with a run: all that its text depends on."""
         values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
         of_beams = ("beams", "length_penalty") if self.beams == 1 else ()
-        for name in ("lookup", "draft", *of_beams):
+        ways = [name for name in ("compile", "int8") if not values[name]]
+        for name in ("lookup", "draft", *of_beams, *ways):
             del values[name]
         sampling = {name: str(value) for name, value in asdict(self.sampling).items()}
         if self.constraint is None:
@@ -256,8 +267,15 @@ class Order:
                     f"--key-env must be given with a server, got the model {self.model!r}. "
                     "Leave it out."
                 )
-            return load_model(self.model, adapter=self.adapter)
-        for option, given in (("--adapter", self.adapter), ("--show or --each", self.alternatives)):
+            return load_model(
+                self.model, adapter=self.adapter, compile=self.compile, int8=self.int8
+            )
+        refused = {
+            "--adapter": self.adapter,
+            "--compile or --int8": self.compile or self.int8,
+            "--show or --each": self.alternatives,
+        }
+        for option, given in refused.items():
             if given:
                 raise InputError(
                     f"{option} must be given with a model in this process, got the server "

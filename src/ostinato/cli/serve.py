@@ -24,6 +24,10 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 @click.command()
 @click.argument("model", default="smollm2")
 @click.option("--adapter", help="An adapter's name or folder.")
+@click.option(
+    "--compile", is_flag=True, help="Compile the network's pass for this machine: faster."
+)
+@click.option("--int8", is_flag=True, help="Round the weights to 8 bits (with --compile).")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--key-env", metavar="NAME", help="The variable that holds the key to ask for.")
@@ -47,6 +51,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 def serve(
     model: str,
     adapter: str | None,
+    compile: bool,
+    int8: bool,
     host: str,
     port: int,
     key_env: str | None,
@@ -74,7 +80,7 @@ def serve(
     from ostinato.serve import Desk, application
 
     defaults = _defaults(job_file)
-    loaded = load_model(model, adapter=adapter)
+    loaded = load_model(model, adapter=adapter, compile=compile, int8=int8)
     desk = Desk(loaded, places=places, waiting=waiting, defaults=defaults)
     served = name or loaded.name
     hosts = [*LOOPBACK, *allowed, host]

@@ -74,6 +74,8 @@ class Job:
     checks: tuple[BaseCheck, ...]
     id: str = ""
     adapter: str = ""
+    compile: bool = False
+    int8: bool = False
     server: Server | None = None
     rules: tuple[Rule, ...] = ()
     cases: CaseSettings | None = None
@@ -151,7 +153,16 @@ class Job:
         if seed is not None:
             job = replace(job, seed=check_seed(seed))
         if model is not None:
-            job = replace(job, model=model, adapter="", server=job._server_of(model))
+            server = job._server_of(model)
+            here = server is None
+            job = replace(
+                job,
+                model=model,
+                adapter="",
+                server=server,
+                compile=job.compile and here,
+                int8=job.int8 and here,
+            )
         return job
 
     def _server_of(self, model: str) -> Server | None:
@@ -160,9 +171,9 @@ class Job:
         return Server.of(model) if self.server is None else self.server.at(model)
 
     def _written_by(self) -> list[object]:
-        """Return what a server's answers depend on, besides its model; nothing without one."""
+        """Return what answers depend on besides the model: how it computes, or its server."""
         if self.server is None:
-            return []
+            return [name for name in ("compile", "int8") if getattr(self, name)]
         server = self.server
         return [server.api, server.prefill, server.template, server.stream, server.extensions]
 

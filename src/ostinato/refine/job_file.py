@@ -84,6 +84,7 @@ class _Reader:
             "id": root.text("id"),
             "model": model,
             "adapter": self._weights(root, "adapter"),
+            **self._ways(model),
             "server": self._server(model),
             "seed": self._seed(),
             "batch": root.whole("batch", 16, least=1),
@@ -160,6 +161,16 @@ class _Reader:
             what = "file" if prefix else "folder"
             root.wrong(key, f"The {what} must exist in {self.folder}, got {name!r}.")
         return prefix + name
+
+    def _ways(self, model: str) -> dict[str, bool]:
+        """Read how the model computes."""
+        ways = {name: self.root.flag(name, False) for name in ("compile", "int8")}
+        if is_server(model) and any(ways.values()):
+            key = "compile" if ways["compile"] else "int8"
+            self.root.wrong(key, "It must be left out with a model on a server. Take it out.")
+        elif ways["int8"] and not ways["compile"]:
+            self.root.wrong("int8", "It must be given with compile = true. Add that.")
+        return ways
 
     def _server(self, name: str) -> Server | None:
         """Read how the server is talked to that the model of this name is on."""

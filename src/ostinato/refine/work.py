@@ -124,7 +124,9 @@ def refinement(
     if model is not None:
         written_by = model
     else:
-        written_by = job.server or load_model(job.model, adapter=job.adapter or None)
+        written_by = job.server or load_model(
+            job.model, adapter=job.adapter or None, compile=job.compile, int8=job.int8
+        )
     settings: dict[str, Any] = {
         "strategy": job.strategy,
         "sampling": Sampling(
