@@ -99,8 +99,8 @@ class _Pages:
         self._desk, self._model, self._key = desk, model, key
 
     async def health(self, request: HttpRequest) -> Response:
-        """Tell that it is there."""
-        return _json({"status": "ok"})
+        """Tell that it is there, and how many tokens it has computed, those in vain too."""
+        return _json({"status": "ok", "computed": self._desk.computed})
 
     async def models(self, request: HttpRequest) -> Response:
         """List the model."""

@@ -75,6 +75,7 @@ class Desk:
         self._numbers = count(1)
         self._changed = threading.Condition()
         self._closing = self._at_once = False
+        self.computed = 0  # tokens run through the network after prompts, those in vain too
         self._loop: Loop | None = None
         self._thread = threading.Thread(target=self._work, name="ostinato-serve", daemon=True)
         self._thread.start()
@@ -250,6 +251,7 @@ class Desk:
 
     def _note(self, key: str, lane: LaneStep) -> None:
         report = lane.report
+        self.computed += int(str(report["computed"]))
         self._active[key].note(str(report["text"]), float(str(report["logprob"])))
 
     def _break_off(self, error: Exception) -> None:

@@ -1,0 +1,279 @@
+"""The support job through the libraries that people use for it, and through ours.
+
+All write with smollm2 and the adapter `support` under the same checks, without the example's rules
+and past cases, at the same temperature, in at most eight tries: ours in the process, ours on a
+server (`ostinato serve`), and on that server mellea (streaming validation, tried again) and DSPy's
+BestOfN, which is given plain messages. Left out is the check `confidence`, which needs
+log-probabilities that peers do not hand on. The server counts the tokens that it computes, those
+of broken streams and discarded drafts too.
+
+    pip install mellea dspy
+    python benchmarks/peers.py [--limit N] [--only …] [--json]
+
+A peer that is not installed is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import torch
+
+from ostinato.checks import foresee_all, judge_all
+from ostinato.decode import Sampling
+from ostinato.loop import Check, Text
+from ostinato.models import LanguageModel, load_model
+from ostinato.refine.inputs import Item
+from ostinato.refine.job_file import read_job
+from ostinato.refine.refine import Refine
+from ostinato.servers import Server, ServerLanes
+
+JOB = Path(__file__).parent.parent / "examples" / "support" / "job.toml"
+NAME = "support"
+TRIES = 8
+SIDE = 8  # items written at once
+TEMPERATURE, LONGEST = 0.8, 80
+Writer = Callable[[str, "Task"], list[str]]
+
+
+class Task:
+    """What is to be written: items, their prompts, and the checks of a reply."""
+
+    def __init__(self, limit: int) -> None:
+        self.job = read_job(JOB)
+        self.items: list[Item] = self.job.items(limit)
+        self.checks: list[Check] = [c for c in self.job.checks if c.kind != "confidence"]
+        self.planner = self.job.planner()
+        self.computed = 0  # by the last run of ours
+
+    def messages(self, item: Item) -> list[dict[str, str]]:
+        """Return an item's conversation."""
+        told = self.planner.messages(item.columns, {})
+        assert not isinstance(told, str)
+        return [dict(message) for message in told]
+
+    def reasons(self, item: Item, reply: str) -> list[str]:
+        """Return what the checks say against a reply; nothing where it passes."""
+        verdicts = judge_all(self.checks, reply, item.columns, 10.0)
+        return [v.message or "It failed a check." for v in verdicts if not v.passed]
+
+    def refine(self, model: LanguageModel | Server) -> list[str]:
+        """Write with ours, by `backtrack`."""
+        refine = Refine(
+            model,
+            [(item.key, item.columns) for item in self.items],
+            prompt=self.planner.messages,
+            checks=self.checks,
+            strategy=self.job.strategy,
+            sampling=Sampling(temperature=TEMPERATURE, top_k=0, top_p=1.0),
+            max_new_tokens=LONGEST,
+            seed=self.job.seed,
+            places=SIDE,
+        )
+        rows: list[Any] = refine.run()
+        self.computed = sum(int(float(str(row["spent"].get("computed", 0)))) for row in rows)
+        if isinstance(refine.decode, ServerLanes):
+            refine.decode.close()
+        return [str(row["output"]) for row in rows]
+
+
+def side_by_side(items: Sequence[Item], write: Callable[[Item], str]) -> list[str]:
+    """Write the items in threads."""
+    with ThreadPoolExecutor(SIDE) as threads:
+        return list(threads.map(write, items))
+
+
+def ours_server(url: str, task: Task) -> list[str]:
+    """Ours on the server: streams that are closed, and gone on with from their good beginning."""
+    return task.refine(Server(url=url, model=NAME, api="completions", template="chatml"))
+
+
+def dspy(url: str, task: Task) -> list[str]:
+    """DSPy's BestOfN: drafts until one has the whole reward."""
+    import dspy as library
+
+    class SameTemperature(library.LM):  # BestOfN would write at 1.0
+        def copy(self, **settings: Any) -> Any:
+            return super().copy(**{k: v for k, v in settings.items() if k != "temperature"})
+
+    class Reply(library.Module):
+        lm: Any = None
+
+        def get_lm(self) -> Any:
+            return self.lm
+
+        def set_lm(self, lm: Any) -> None:
+            self.lm = lm
+
+        def forward(self, messages: list[dict[str, str]]) -> Any:
+            (told,) = self.lm(messages=messages)
+            return library.Prediction(reply=told["text"] if isinstance(told, dict) else told)
+
+    settings = {"temperature": TEMPERATURE, "max_tokens": LONGEST, "cache": False}
+    lm = SameTemperature(f"openai/{NAME}", api_base=url, api_key="none", **settings)
+
+    def write(item: Item) -> str:
+        module = Reply()
+        module.set_lm(lm)
+
+        def reward(given: Any, made: Any) -> float:
+            verdicts = judge_all(task.checks, made.reply, item.columns, 10.0)
+            return sum(verdict.passed for verdict in verdicts) / len(verdicts)
+
+        best = library.BestOfN(module=module, N=TRIES, reward_fn=reward, threshold=1.0)
+        with library.context(lm=lm, trace=[]):
+            return str(best(messages=task.messages(item)).reply)
+
+    return side_by_side(task.items, write)
+
+
+def mellea(url: str, task: Task) -> list[str]:
+    """mellea: a stream that ends when a check can no longer be met, tried again."""
+    from mellea.backends.model_options import ModelOption
+    from mellea.backends.openai import OpenAIBackend
+    from mellea.core.requirement import (
+        PartialValidationResult,
+        Requirement,
+        ValidationResult,
+    )
+    from mellea.stdlib.components.chat import Message
+    from mellea.stdlib.context.chat import ChatContext
+    from mellea.stdlib.streaming import stream
+
+    class Passes(Requirement):
+        def __init__(self, item: Item) -> None:
+            super().__init__("The reply passes.", validation_fn=lambda _: ValidationResult(True))
+            self.item, self.text = item, ""
+
+        async def _stream_validate(self, chunk: str, *, backend: Any, ctx: Any) -> Any:
+            self.text += chunk
+            late: set[str] = set()
+            found = foresee_all(task.checks, Text(self.text), self.item.columns, 10.0, late)
+            return PartialValidationResult("fail" if found else "unknown")
+
+    options = {
+        ModelOption.TEMPERATURE: TEMPERATURE,
+        ModelOption.MAX_NEW_TOKENS: LONGEST,
+        ModelOption.STREAM: True,
+    }
+    backend = OpenAIBackend(NAME, base_url=url, api_key="none", model_options=options)
+
+    async def write(item: Item, free: asyncio.Semaphore) -> str:
+        async with free:
+            for _ in range(TRIES):
+                context: Any = ChatContext()
+                *before, asked = [Message(m["role"], m["content"]) for m in task.messages(item)]
+                for message in before:
+                    context = context.add(message)
+                checks = [Passes(item)]  # whole drafts are judged below
+                async with await stream(asked, backend, context, requirements=checks) as pieces:
+                    text = "".join([piece async for piece in pieces])
+                if not pieces.failed_early and not task.reasons(item, text):
+                    break
+            return text
+
+    async def all_of_them() -> list[str]:
+        free = asyncio.Semaphore(SIDE)
+        return list(await asyncio.gather(*(write(item, free) for item in task.items)))
+
+    return asyncio.run(all_of_them())
+
+
+WRITERS: Mapping[str, Writer] = {
+    "ours_server": ours_server,
+    "mellea": mellea,
+    "dspy": dspy,
+}
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """Serve the model in a process of its own; yield the base of its API."""
+    command = "from ostinato.cli.main import main; main()"
+    words = ["serve", "smollm2", "--adapter", "support", "--name", NAME, "--port", "0"]
+    words += ["--places", str(SIDE)]
+    started = subprocess.Popen(
+        [sys.executable, "-c", command, *words], stdout=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
+    try:
+        yield started.stdout.readline().split(" is at ")[1].split(" ")[0]
+    finally:
+        started.terminate()
+        started.wait(30)
+
+
+def computed(url: str) -> int:
+    """Return how many tokens the server has computed."""
+    with urlopen(url.removesuffix("/v1") + "/health") as answer:
+        return int(json.load(answer)["computed"])
+
+
+def measured(task: Task, model: LanguageModel, replies: Sequence[str]) -> tuple[int, float]:
+    """Return the tokens of the accepted replies, their ends included, and the accepted share."""
+    pairs = zip(task.items, replies, strict=True)
+    good = [reply for item, reply in pairs if not task.reasons(item, reply)]
+    return sum(len(model.tokenizer.encode(r)) + 1 for r in good), len(good) / len(replies)
+
+
+def runs(task: Task, model: LanguageModel, only: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield each name with its replies, tokens computed and seconds."""
+    if "ours" in only:
+        began = time.perf_counter()
+        replies = task.refine(model)
+        yield "ours", (replies, task.computed, time.perf_counter() - began)
+    with serving() as url:
+        for name in WRITERS:
+            if name not in only:
+                continue
+            if name != "ours_server" and importlib.util.find_spec(name) is None:
+                print(f"{name} is left out: it is not installed (pip install {name}).")
+                continue
+            before, began = computed(url), time.perf_counter()
+            replies = WRITERS[name](url, task)
+            seconds = time.perf_counter() - began
+            time.sleep(0.5)  # a broken stream leaves at its next token
+            yield name, (replies, computed(url) - before, seconds)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    os.environ.setdefault("MELLEA_LOG_LEVEL", "ERROR")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    names = ["ours", *WRITERS]
+    parser.add_argument("--limit", type=int, default=40, help="take the first N items")
+    parser.add_argument("--only", nargs="+", default=names, choices=names)
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    arguments = parser.parse_args()
+    task = Task(arguments.limit)
+    model = load_model("smollm2", adapter="support")
+    print(f"{len(task.items)} items, {torch.get_num_threads()} threads, {platform.processor()}")
+    print(f"{'':14} {'computed/accepted':>18} {'accepted':>9} {'seconds':>8}")
+    flat: dict[str, float] = {}
+    for name, (replies, taken, seconds) in runs(task, model, arguments.only):
+        tokens, share = measured(task, model, replies)
+        figures = {"tokens_per_accepted": taken / max(1, tokens), "accepted": share}
+        flat |= {f"{name}.{k}": round(v, 4) for k, v in figures.items()}
+        flat[f"{name}.wall_s"] = round(seconds, 2)
+        print(f"{name:14} {taken / max(1, tokens):18.2f} {share:9.1%} {seconds:8.1f}", flush=True)
+    if arguments.json:
+        print(json.dumps(flat))
+
+
+if __name__ == "__main__":
+    main()
