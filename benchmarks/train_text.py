@@ -5,13 +5,13 @@
 FOLDER holds `tinyshakespeare/input.txt` and `sgd/dev.jsonl` (see `recipes/gaps.py` and
 `recipes/sgd.py`). From scratch: nanoGPT's published recipe for CPUs (4 layers of 128, context 64,
 batch 12, 2,000 iterations, AdamW) against `ostinato train text` at the same size, in the layout
-of Qwen 3 by Muon (`OURS`), both in float32; the
-loss is that of the whole validation part, the last tenth, by windows of the context. Seconds are
-those of the training alone: no start, no validation within.
+of Qwen 3 by Muon (`OURS`), both in float32; the loss is that of the whole validation part, the last
+tenth, by windows of the context. Seconds are those of the training alone: no start, no validation
+within.
 
-The adapter: rank 16 on all linear layers of smollm2, float32, the same batches of dialogues, whose
-answers count; against `peft` with the Trainer of `transformers` (which needs `accelerate`; left out
-where one is missing). Tokens are counted without padding; memory is the peak of a process of its
+The adapter: rank 16 on all linear layers of smollm2, float32, the same dialogues, whose answers
+count, batched by like length by ours and as they come by the peer; against `peft` with the Trainer
+of `transformers` (which needs `accelerate`; left out where one is missing). Tokens are counted without padding; memory is the peak of a process of its
 own. `lora_answers` takes the backward pass through the answers only, a truncated gradient.
 """
 
