@@ -11,8 +11,9 @@ within.
 
 The adapter: rank 16 on all linear layers of smollm2, float32, the same dialogues, whose answers
 count, batched by like length by ours and as they come by the peer; against `peft` with the Trainer
-of `transformers` (which needs `accelerate`; left out where one is missing). Tokens are counted without padding; memory is the peak of a process of its
-own. `lora_answers` takes the backward pass through the answers only, a truncated gradient.
+of `transformers` (which needs `accelerate`; left out where one is missing). Tokens are counted
+without padding; memory is the peak of a process of its own. `lora_answers` takes the backward pass
+through the answers only, a truncated gradient.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from faulty_server import Faults, serving
 from tiny import save_tiny, tiny_model
 
 from ostinato.checks import Judge, foresee_all, from_spec, judge_all, to_spec
+from ostinato.checks.ask_server import ask_server
 from ostinato.checks.judge import LocalJudge, share_of_yes
 from ostinato.errors import InputError
 
@@ -169,3 +170,41 @@ def test_a_servers_key_is_taken_from_the_environment(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("JUDGE_KEY", "secret")
         (verdict,) = judge_all([judge], "a", {})
     assert verdict.passed
+
+
+def test_a_key_of_two_lines_is_refused_and_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "sk-first\nsk-SECRET")
+    with pytest.raises(InputError, match="in one line of ASCII") as told:
+        ask_server("http://127.0.0.1:9/v1#m", "Is it?", "JUDGE_KEY")
+    assert "SECRET" not in str(told.value)
+
+
+def test_a_redirect_is_not_followed_and_a_password_is_not_told() -> None:
+    asked: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", "/other")
+            self.end_headers()
+
+        do_GET = do_POST
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with pytest.raises(InputError, match="got 302"):
+            ask_server(f"http://127.0.0.1:{server.server_port}/v1#m", "Is it?")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert asked == ["/v1/chat/completions"]
+    with pytest.raises(InputError, match="must answer") as told:
+        ask_server("http://me:hidden@127.0.0.1:9/v1#m", "Is it?")
+    assert "hidden" not in str(told.value)

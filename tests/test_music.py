@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import wave
 from pathlib import Path
 
@@ -163,3 +164,33 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     save_tiny(tmp_path / "tiny")
     with pytest.raises(ModelError, match="other tokens"):
         load_music(tmp_path / "tiny")
+
+
+@pytest.mark.parametrize(
+    ("track", "message"),
+    [
+        (b"\x00\x90\x43\x50\xff\xff\xff\xff\x7f\x80\x43\x00", "more than four bytes"),
+        (b"\x00\x90\x43\x50\xff\xff\xff\x7f\x80\x43\x00", "at most 20000 quarter notes"),
+        (b"\x00\x90\x43\x50\x00\xff\x01\x01\x61\x01\x45\x50", "a message without its kind"),
+        (b"\x00\x99\x2a\x50\x7f\x89\x2a\x00", "must hold notes, got none"),
+    ],
+)
+def test_a_midi_file_that_cannot_be_read_is_told(
+    tmp_path: Path, track: bytes, message: str
+) -> None:
+    path = tmp_path / "odd.mid"
+    head = b"MThd" + struct.pack(">IHHH", 6, 0, 1, 1)
+    path.write_bytes(head + b"MTrk" + struct.pack(">I", len(track)) + track)
+    with pytest.raises(InputError, match=message):
+        read_midi(path)
+    path.write_bytes(head + b"MTrk" + struct.pack(">I", len(track) + 1) + track)
+    with pytest.raises(InputError, match="a track that is cut off"):
+        read_midi(path)
+
+
+def test_a_note_that_is_never_let_go_of_sounds_to_the_end(tmp_path: Path) -> None:
+    track = b"\x00\x90\x43\x50\x02\xff\x2f\x00"
+    path = tmp_path / "held.mid"
+    head = b"MThd" + struct.pack(">IHHH", 6, 0, 1, 1)
+    path.write_bytes(head + b"MTrk" + struct.pack(">I", len(track)) + track)
+    assert [chord[0] for chord in read_midi(path).chords] == [0x43, 0x43]

@@ -7,14 +7,16 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ostinato.errors import InputError
 
 TRIES, WAIT = 3, 0.5  # how often a request may fail, and the seconds before the second one
-TIMEOUT = 8.0  # seconds without an answer; a check has 10 in all
+SECONDS = 8.0  # for all tries together; a check has 10 in all
+LARGEST = 1 << 20  # bytes of an answer
 ALTERNATIVES = 10
 PASSING = frozenset({408, 409, 425, 429})
 """Statuses that may pass, besides those from 500 on."""
@@ -39,10 +41,12 @@ def ask_server(name: str, question: str, key_env: str = "") -> float:
         "temperature": 0,
     }
     where, key = f"{url.rstrip('/')}/chat/completions", _key(key_env)
+    until = time.monotonic() + SECONDS
     try:
-        answer = _sent(where, body | {"logprobs": True, "top_logprobs": ALTERNATIVES}, key)
+        wanted = body | {"logprobs": True, "top_logprobs": ALTERNATIVES}
+        answer = _sent(where, wanted, key, until)
     except _Refused:  # a server that knows no log-probabilities
-        answer = _sent(where, body, key)
+        answer = _sent(where, body, key, until)
     return _yes(answer)
 
 
@@ -71,35 +75,52 @@ def _yes(answer: Any) -> float:
     return share_of_yes({word[0] if word else "": 0.0})
 
 
-def _sent(url: str, body: Mapping[str, Any], key: str) -> Any:
-    """Return the answer to a request; what may pass is tried again."""
+class _NoRedirects(HTTPRedirectHandler):
+    """A key is for the server that was named, and no other."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none: the answer is an error then."""
+
+
+_opener = build_opener(_NoRedirects)
+
+
+def _sent(url: str, body: Mapping[str, Any], key: str, until: float) -> Any:
+    """Return the answer to a request; what may pass is tried again while there is time."""
+    told = re.sub(r"//[^/]*@", "//", url)  # without a name and password
     for attempt in range(1, TRIES + 1):
+        last = attempt == TRIES or time.monotonic() + WAIT * attempt >= until
         try:
-            return _once(url, body, key)
+            return _once(url, body, key, until)
         except HTTPError as error:
             error.close()
-            if attempt == TRIES or not (error.code >= 500 or error.code in PASSING):
+            if last or not (error.code >= 500 or error.code in PASSING):
                 kind = _Refused if error.code in (400, 422) else InputError
                 raise kind(
-                    f"A judge's server must answer, got {error.code} ({error.reason}) from {url}. "
+                    f"A judge's server must answer, got {error.code} ({error.reason}) from {told}. "
                     "Look at its URL, its model and the key."
                 ) from None
-        except (URLError, OSError, ValueError) as error:
-            if attempt == TRIES:
+        except (URLError, OSError, ValueError, HTTPException) as error:
+            if last:
                 raise InputError(
-                    f"A judge's server must answer, got {error} from {url}. Is it running?"
+                    f"A judge's server must answer, got {error} from {told}. Is it running?"
                 ) from None
         time.sleep(WAIT * attempt)
     raise AssertionError("unreachable")
 
 
-def _once(url: str, body: Mapping[str, Any], key: str) -> Any:
+def _once(url: str, body: Mapping[str, Any], key: str, until: float) -> Any:
     headers = {"Content-Type": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
     request = Request(url, json.dumps(body).encode(), headers)
-    with urlopen(request, timeout=TIMEOUT) as response:
-        return json.loads(response.read())
+    content = b""
+    with _opener.open(request, timeout=max(0.1, until - time.monotonic())) as response:
+        while part := response.read1(LARGEST):
+            content += part
+            if len(content) > LARGEST or time.monotonic() > until:
+                raise ValueError("an answer that is too long")
+    return json.loads(content)
 
 
 def _key(key_env: str) -> str:
@@ -110,5 +131,10 @@ def _key(key_env: str) -> str:
         raise InputError(
             f"The environment variable {key_env} must hold the judge's key, got nothing. Set it: "
             f"export {key_env}=…"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(
+            f"The environment variable {key_env} must hold the judge's key in one line of ASCII, "
+            "got other characters. Set it again."
         )
     return key

@@ -108,6 +108,11 @@ class LocalJudge:
             hidden = backend.feed([(0, tokens[-1], len(tokens) - 1)])
             probs = torch.softmax(backend.logits(hidden)[0].float(), -1)
         yes, no = (float(probs[tokens].sum()) for tokens in self._answers())
+        if yes + no == 0.0:
+            raise InputError(
+                f"{self._model.name} must find yes or no likely, got neither. Ask it otherwise, or "
+                "take another model."
+            )
         return yes / (yes + no)
 
     def _opened(self) -> Backend:

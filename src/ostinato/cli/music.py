@@ -241,6 +241,12 @@ def _require_targets(outs: Sequence[Path], count: int, tempo: float) -> None:
             raise InputError(
                 f"--out must end in {', '.join(WRITTEN)}, got {out}. Name such a file."
             )
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--out must lie in a folder that can be made, got {out}: {error}. Name another."
+            ) from None
     if not 10 <= tempo <= 400:
         raise InputError(f"--tempo must be 10 to 400, got {tempo}. Take 72.")
 

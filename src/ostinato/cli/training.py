@@ -7,6 +7,7 @@ import sys
 import time
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,11 @@ def journal_at(path: Path | None) -> Journal:
     return Journal() if path is None else Journal(path)
 
 
+def _defaults() -> dict[str, Any]:
+    """Return the options of a training: those that a run of an older version does not name."""
+    return {spec.name: getattr(TrainingConfig(), spec.name) for spec in fields(TrainingConfig)}
+
+
 def run_of(
     journal: Journal, task: str, settings: str, config: dict[str, Any], out: Path, fresh: bool
 ) -> Run:
@@ -173,7 +179,8 @@ def run_of(
     before = dict(run.spec)
     earlier = before.get("config")
     if isinstance(earlier, dict):
-        before["config"] = {**earlier, "steps": config["steps"]}
+        new = {name: default for name, default in _defaults().items() if name not in earlier}
+        before["config"] = {**new, **earlier, "steps": config["steps"]}
     changed = [key for key in spec if before.get(key) != spec[key]]
     if changed:
         what = {

@@ -250,6 +250,8 @@ class Decode:
         bias: dict[int, float] = {}
         forbidden: list[int] = []
         for at, edits in lane.edits:
+            if at > position:  # changed from outside, further on
+                continue
             for name, value in edits.items():
                 if name in SETTINGS:
                     settings[name] = value

@@ -81,7 +81,8 @@ def load_model(
 
     Raises `ModelError` with the mend where the model is missing, damaged or of another layout.
     """
-    base, _, plus = str(name).partition("+") if not Path(name).exists() else (str(name), "", "")
+    whole = Path(str(name).removeprefix(LLAMA)).expanduser().exists()
+    base, _, plus = (str(name), "", "") if whole else str(name).partition("+")
     if plus and adapter is not None:
         raise ModelError(
             f"one adapter must be named, got {plus!r} and {str(adapter)!r}. Leave out one of them."

@@ -88,9 +88,14 @@ def example(score: Score) -> Example:
 
 
 def examples(scores: Sequence[Score], *, every_key: bool = True) -> list[Example]:
-    """Return examples of all transpositions that can be sung, or of the middle one alone."""
+    """Return examples of all transpositions that can be sung, or of the middle one alone.
+
+    Pieces without a bass are left out: they have no key.
+    """
     found = []
     for score in scores:
+        if not any(chord[3] for chord in score.chords):
+            continue
         some = singable(score)
         chosen = some if every_key else [min(some, key=_off_middle)] if some else []
         found += [example(piece) for piece in chosen]

@@ -13,6 +13,8 @@ from ostinato.music.score import REST, VOICES, Score, voiced
 
 DIVISION = 480  # ticks of a quarter note
 CHOIR = 52  # "Choir Aahs" of General MIDI
+MOST_STEPS = 20_000  # quarter notes: some hours
+PERCUSSION = 9  # the channel whose notes are no pitches
 META_LENGTHS = {0xC0: 1, 0xD0: 1}  # bytes of a message; all others have two
 
 
@@ -104,13 +106,21 @@ def read_midi(path: str | Path) -> Score:
     except (OSError, ValueError, IndexError, struct.error) as error:
         raise InputError(f"{path} must be a MIDI file, got: {error}. Give a .mid file.") from None
     tracks = [notes for notes in tracks if notes]
-    if not tracks:
+    steps = max((round(note.end / division) for notes in tracks for note in notes), default=0)
+    if steps == 0:
         raise InputError(f"{path} must hold notes, got none. Give another file.")
-    steps = max(round(note.end / division) for notes in tracks for note in notes)
+    if steps > MOST_STEPS:
+        raise InputError(
+            f"{path} must last at most {MOST_STEPS} quarter notes, got {steps}. Cut it."
+        )
     grid = [[_sounding(notes, step, division) for step in range(steps)] for notes in tracks]
     if len(grid) == 4 and all(len(pitches) <= 1 for voice in grid for pitches in voice):
         return _in_voices(grid)
-    return voiced([sorted({p for voice in grid for p in voice[step]}) for step in range(steps)])
+    chords = [sorted({p for voice in grid for p in voice[step]}) for step in range(steps)]
+    try:
+        return voiced(chords)
+    except InputError as error:
+        raise InputError(f"{path} cannot be read as four voices: {error}") from None
 
 
 def _in_voices(grid: Sequence[Sequence[Sequence[int]]]) -> Score:
@@ -138,6 +148,8 @@ def _parsed(content: bytes) -> tuple[int, list[list[Note]]]:
     tracks, at = [], 8 + length
     for _ in range(count):
         kind, size = struct.unpack(">4sI", content[at : at + 8])
+        if at + 8 + size > len(content):
+            raise ValueError("a track that is cut off")
         if kind == b"MTrk":
             tracks.append(_notes(content[at + 8 : at + 8 + size]))
         at += 8 + size
@@ -156,27 +168,30 @@ def _notes(body: bytes) -> list[Note]:
             status, at = body[at], at + 1
         if status in (0xF0, 0xF7, 0xFF):
             size, at = _number(body, at + (status == 0xFF))
-            at += size
+            at, status = at + size, 0  # the next message must name its kind
             continue
         if status < 0x80:
             raise ValueError("a message without its kind")
         kind, size = status & 0xF0, META_LENGTHS.get(status & 0xF0, 2)
         pitch, loud = body[at], body[at + size - 1]
         at += size
-        if kind in (0x80, 0x90):
+        if kind in (0x80, 0x90) and status & 0x0F != PERCUSSION:
             begun = open_.pop((status & 0x0F, pitch), None)
             if begun is not None and begun < tick:
                 notes.append(Note(begun, tick, pitch))
             if kind == 0x90 and loud:
                 open_[status & 0x0F, pitch] = tick
+    for (_, pitch), begun in open_.items():  # never let go of: till the end of the track
+        if begun < tick:
+            notes.append(Note(begun, tick, pitch))
     return sorted(notes)
 
 
 def _number(body: bytes, at: int) -> tuple[int, int]:
     """Read a number in groups of seven bits; return it and where it ends."""
     value = 0
-    while True:
-        value = value << 7 | body[at] & 0x7F
-        at += 1
-        if not body[at - 1] & 0x80:
-            return value, at
+    for end in range(at + 1, at + 5):
+        value = value << 7 | body[end - 1] & 0x7F
+        if not body[end - 1] & 0x80:
+            return value, end
+    raise ValueError("a number of more than four bytes")

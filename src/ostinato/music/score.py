@@ -102,9 +102,10 @@ def read_chorales(path: str | Path) -> dict[str, list[Score]]:
             for name, chorales in parts.items()
             if chorales
         }
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        told = str(error).rstrip(".")
         raise InputError(
-            f"{path} must hold chorales as {{'train': [[[pitch, ...], ...], ...]}}, got: {error}. "
+            f"{path} must hold chorales as {{'train': [[[pitch, ...], ...], ...]}}, got: {told}. "
             "Give quarter.json of the JSB-Chorales-dataset, or a folder of MIDI files."
         ) from None
 

@@ -40,7 +40,7 @@ def render(score: Score, *, tempo: float = 72.0) -> Samples:
         angle = PANS[voice] * np.pi / 2
         sides += line[:, None] * np.array([np.cos(angle), np.sin(angle)])
     sides = _in_hall(sides)
-    return np.asarray(0.9 * sides / np.abs(sides).max(), dtype=np.float64)
+    return np.asarray(0.9 * sides / max(1e-9, np.abs(sides).max()), dtype=np.float64)
 
 
 def write_wav(score: Score, path: str | Path, *, tempo: float = 72.0) -> Path:

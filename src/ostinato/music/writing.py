@@ -90,13 +90,17 @@ def _melody(text: str) -> dict[int, int]:
     names = text.split()
     if not names:
         return {}
+    if len(names) > LONGEST:
+        raise InputError(
+            f"A melody must be up to {LONGEST} quarter notes long, got {len(names)}. Shorten it."
+        )
     words = [IDS.get(f"\n{LETTERS[0]}:{name}") for name in names]
     tokens = {4 * at: word for at, word in enumerate(words) if word is not None}
-    if len(tokens) < len(names) or len(names) > LONGEST:
-        odd = next((name for name, word in zip(names, words, strict=True) if word is None), "more")
+    if len(tokens) < len(names):
+        odd = next(name for name, word in zip(names, words, strict=True) if word is None)
         raise InputError(
-            f"A melody must be up to {LONGEST} notes of a soprano such as G4, or - for a rest, got "
-            f"{odd!r}. Transpose it."
+            f"A melody must be notes of a soprano such as G4, or - for a rest, got {odd!r}. "
+            "Transpose it."
         )
     return tokens | {4 * len(names): END_ID}
 

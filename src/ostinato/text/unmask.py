@@ -269,8 +269,9 @@ class Unmask:
 
     def _in_force(self, seat: _Seat) -> Fill:
         values: dict[str, Any] = {"temperature": self.fill.temperature, "noise": self.fill.noise}
-        for _, edits in seat.lane.edits:
-            values |= {name: edits[name] for name in values if name in edits}
+        for at, edits in seat.lane.edits:
+            if at <= seat.position:
+                values |= {name: edits[name] for name in values if name in edits}
         return Fill(**values)
 
     def _edited(self, seat: _Seat) -> list[int]:

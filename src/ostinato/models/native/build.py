@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -31,10 +32,25 @@ def open_kernel() -> ctypes.CDLL:
     path = cache_root() / "native" / f"{_digest(compiler)}.so"
     if not path.exists():
         compile_to(path, compiler)
-    kernel = ctypes.CDLL(str(path))
+    try:
+        kernel = ctypes.CDLL(str(path))
+    except OSError:  # a damaged file
+        path.unlink(missing_ok=True)
+        compile_to(path, compiler)
+        kernel = _opened(path)
     kernel.scratch_floats.restype = ctypes.c_int64
     kernel.forward.restype = kernel.product.restype = None
     return kernel
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ModelError(
+            f"{path} must be opened as compiled code, got: {error}. Name a cache folder from which "
+            "code may run in OSTINATO_CACHE, or leave out compile."
+        ) from None
 
 
 def find_compiler() -> str:
@@ -53,20 +69,42 @@ def find_compiler() -> str:
 
 def compile_to(path: Path, compiler: str) -> None:
     """Compile the kernel; where the compiler knows no OpenMP, for one thread."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    said = ""
-    for more in (("-fopenmp",), ()):
-        command = [compiler, *FLAGS, *more, "-o", str(unfinished), str(SOURCE)]
-        made = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
-        if made.returncode == 0:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, name = tempfile.mkstemp(dir=path.parent)
+    except OSError as error:
+        raise ModelError(
+            f"compiled code must be kept in {path.parent}, got: {error}. Make room there, or leave "
+            "out compile."
+        ) from None
+    os.close(handle)
+    unfinished = Path(name)
+    try:
+        said = _compiled(compiler, unfinished)
+        if said is None:
             unfinished.replace(path)  # whole or not at all, also beside another process
             return
-        said = said or made.stderr
+    finally:
+        unfinished.unlink(missing_ok=True)
     raise ModelError(
         f"{compiler} must compile {SOURCE.name}, got: {said.strip()[:300]}. "
         "Name another compiler in CXX, or leave out compile."
     )
+
+
+def _compiled(compiler: str, out: Path) -> str | None:
+    """Compile into a file; return what the compiler said where it failed."""
+    said = ""
+    for more in (("-fopenmp",), ()):
+        command = [compiler, *FLAGS, *more, "-o", str(out), str(SOURCE)]
+        try:
+            made = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        except (OSError, subprocess.SubprocessError) as error:
+            return str(error)
+        if made.returncode == 0:
+            return None
+        said = said or made.stderr
+    return said or "nothing"
 
 
 def _digest(compiler: str) -> str:
