@@ -16,8 +16,8 @@ from faulty_server import Faults, serving
 from tiny import save_tiny, tiny_model
 
 from ostinato.checks import Judge, foresee_all, from_spec, judge_all, to_spec
-from ostinato.checks.ask_server import ask_server
-from ostinato.checks.judge import LocalJudge, share_of_yes
+from ostinato.checks.ask_server import ask_server, share_of_yes
+from ostinato.checks.judge import LocalJudge
 from ostinato.errors import InputError
 
 QUESTION = "Is {output} an answer to {message}? Answer with yes or no."

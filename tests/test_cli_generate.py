@@ -17,7 +17,7 @@ from tiny import save_tiny
 
 from ostinato.cli import generate as module
 from ostinato.cli.generate import generate
-from ostinato.errors import InputError, MissingExtra, ModelError
+from ostinato.errors import InputError, MissingExtra
 from ostinato.loop.journal import Journal
 
 
@@ -94,6 +94,7 @@ def test_a_run_of_another_order_is_refused() -> None:
         (["--plain", "--system", "Be kind."], "--system must be given without --plain"),
         (["--length-penalty", "0.5"], "--length-penalty must be given with --beams"),
         (["--beams", "3"], "--temperature must be given without --beams, which draws nothing"),
+        (["--int8"], "--int8 must be given with --compile"),
         (["--seed", "-1"], "A seed must be a whole number from 0"),
         (["--seed", str(1 << 63)], "A seed must be a whole number from 0"),
     ],
@@ -164,5 +165,5 @@ def test_a_compiled_model_writes_and_the_run_knows_how_it_was_computed() -> None
     with pytest.raises(InputError):
         call("--run", "a")
     assert call("--compile", "--int8").exit_code == 0
-    with pytest.raises(ModelError, match="int8 must be given with compile"):
+    with pytest.raises(InputError, match="--int8 must be given with --compile"):
         call("--int8")

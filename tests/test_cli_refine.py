@@ -110,6 +110,7 @@ def test_items_that_cannot_pass_or_be_worked_on_make_exit_code_1(folder: Path) -
     told = json.loads(result.stdout)
     assert result.exit_code == 1 and told["errors"] == 1 and told["exit"] == 1
     assert lines()[1]["outcome"] == "error"
+    assert "  error    m1: " in run("mail.toml").stdout
 
 
 def test_a_job_that_is_out_of_budget_exits_with_3_and_goes_on_when_it_is_raised(

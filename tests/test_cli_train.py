@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from tiny import CORPUS, save_tiny
 
 from ostinato.cli.main import cli
-from ostinato.cli.training import OPTIONS
-from ostinato.errors import OstinatoError
+from ostinato.cli.training import OPTIONS, run_of
+from ostinato.errors import InputError, OstinatoError
 from ostinato.loop import Step
 from ostinato.loop.journal import Journal
 from ostinato.models import load_adapter, load_model
@@ -132,6 +132,17 @@ def test_a_run_begun_with_other_settings_is_refused_unless_fresh(folder: Path) -
 def rates(name: str) -> list[Any]:
     with Journal() as journal:
         return [step.report["lr"] for step in journal.get(name).steps()]
+
+
+def test_a_run_that_knew_fewer_options_goes_on(folder: Path) -> None:
+    config = {**dataclasses.asdict(TrainingConfig()), "steps": 3}
+    older = {name: value for name, value in config.items() if name != "adam_share"}
+    with Journal() as journal:
+        made = run_of(journal, "text", "the same", older, Path("small"), False)
+        found = run_of(journal, "text", "the same", config, Path("small"), False)
+        assert found.name == made.name
+        with pytest.raises(InputError, match="other settings"):
+            run_of(journal, "text", "the same", config | {"lr": 0.5}, Path("small"), False)
 
 
 def test_a_higher_limit_goes_on_by_the_rate_that_was_planned(folder: Path) -> None:

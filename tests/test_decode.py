@@ -49,6 +49,16 @@ def test_decode_conforms(sampling: Sampling) -> None:
     check_lane_process(lambda n: decode(n, sampling=sampling), ITEMS, steps=12, edits=edits)
 
 
+def test_what_is_changed_further_on_does_not_act_before() -> None:
+    edits = ((3, {"temperature": 0.0}), (4, {"bias": {7: 50.0}}))
+    plain, changed = decode(1), decode(1)
+    plain.start(Lane("a", seed=2), ITEMS["other"])
+    changed.start(Lane("a", seed=2, edits=edits), ITEMS["other"])
+    one = [plain.step()["a"]["token"] for _ in range(5)]
+    other = [changed.step()["a"]["token"] for _ in range(5)]
+    assert one[:3] == other[:3] and other[4] == 7 != one[4]
+
+
 def run(process: Decode, items: Mapping[str, object] = ITEMS, steps: int = 12) -> dict[str, Any]:
     lanes = Lanes(process, items.items(), each=Steps(steps), seed=1)
     return {key: row for step in Loop(lanes, until=Steps(999)) for key, row in step.results}

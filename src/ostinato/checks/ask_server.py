@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
@@ -55,8 +56,6 @@ class _Refused(InputError):
 
 
 def _yes(answer: Any) -> float:
-    from ostinato.checks.judge import share_of_yes
-
     try:
         choice = answer["choices"][0]
         content = (choice.get("logprobs") or {}).get("content") or [{}]
@@ -138,3 +137,25 @@ def _key(key_env: str) -> str:
             "got other characters. Set it again."
         )
     return key
+
+
+def share_of_yes(logprobs: Mapping[str, float]) -> float:
+    """Return P(yes) / (P(yes) + P(no)) of answers' first tokens with their log-probabilities.
+
+    Raises `InputError` where neither is among them.
+    """
+    total = {1: 0.0, 0: 0.0}
+    for text, logprob in logprobs.items():
+        meaning = _meaning(text)
+        if meaning is not None:
+            total[meaning] += math.exp(logprob)
+    if sum(total.values()) == 0:
+        raise InputError(
+            "A judge must answer with yes or no, got neither among its likeliest first tokens. Ask "
+            'it so: "… Answer with yes or no."'
+        )
+    return total[1] / (total[1] + total[0])
+
+
+def _meaning(text: str) -> int | None:
+    return {"yes": 1, "no": 0}.get(text.strip().casefold())

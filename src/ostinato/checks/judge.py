@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
@@ -144,25 +142,3 @@ class LocalJudge:
         coded = [self._model.tokenizer.encode(one) for one in spelt]
         whole = {tokens[0] for tokens in coded if len(tokens) == 1}
         return whole or {tokens[0] for tokens in coded}
-
-
-def share_of_yes(logprobs: Mapping[str, float]) -> float:
-    """Return P(yes) / (P(yes) + P(no)) of answers' first tokens with their log-probabilities.
-
-    Raises `InputError` where neither is among them.
-    """
-    total = {1: 0.0, 0: 0.0}
-    for text, logprob in logprobs.items():
-        meaning = _meaning(text)
-        if meaning is not None:
-            total[meaning] += math.exp(logprob)
-    if sum(total.values()) == 0:
-        raise InputError(
-            "A judge must answer with yes or no, got neither among its likeliest first tokens. Ask "
-            'it so: "… Answer with yes or no."'
-        )
-    return total[1] / (total[1] + total[0])
-
-
-def _meaning(text: str) -> int | None:
-    return {"yes": 1, "no": 0}.get(text.strip().casefold())

@@ -132,7 +132,11 @@ def generate(
     if sum((lookup is not None, draft is not None, beams > 1)) > 1:
         raise InputError("--lookup, --draft and --beams must be given alone, got two. Leave one.")
     _refuse_without_effect(beams)
+    if int8 and not compile:
+        raise InputError("--int8 must be given with --compile, got it alone. Add --compile.")
     constraint = constraint_from(sampling)
+    if constraint is not None and beams > 1:
+        raise InputError("A constraint must be given without --beams, got both. Leave one out.")
     messages = [{"role": "system", "content": system}] if system else []
     order = Order(
         prompt=[*messages, {"role": "user", "content": text}] if system else text,

@@ -197,6 +197,9 @@ def _tell(work: Work, outcome: Outcome, code: Exit, *, already: bool) -> None:
     )
     click.echo(f"  replies  {_near(job.output)}")
     click.echo(f"  report   {_near(job.report)}")
+    broken = next((result for result in outcome.results if result.outcome == "error"), None)
+    if broken is not None:
+        click.echo(f"  error    {broken.id}: {broken.stopped.sentence}")
     for line in _next(work, outcome, code):
         click.echo(line)
 
