@@ -19,6 +19,7 @@ from ostinato.checks import Judge, foresee_all, from_spec, judge_all, to_spec
 from ostinato.checks.ask_server import ask_server, share_of_yes
 from ostinato.checks.judge import LocalJudge
 from ostinato.errors import InputError
+from ostinato.servers import Server
 
 QUESTION = "Is {output} an answer to {message}? Answer with yes or no."
 ITEM = {"message": "Where?"}
@@ -31,7 +32,7 @@ def test_the_score_is_the_share_of_yes_of_the_first_token() -> None:
     with torch.no_grad():
         hidden = model.llama()(torch.tensor([tokens]))[0, -1]
         probs = model.llama().lm_head(hidden).float().softmax(-1)
-    yes, no = judge._answers()
+    yes, no = judge._answers
     wanted = float(probs[yes].sum() / (probs[yes].sum() + probs[no].sum()))
     assert judge.yes("Is it so?") == pytest.approx(wanted, rel=1e-3)
     assert 0 < wanted < 1
@@ -166,7 +167,7 @@ def test_a_servers_key_is_taken_from_the_environment(monkeypatch: pytest.MonkeyP
     with serving(Faults(writes=lambda body: "Yes", key="secret")) as url:
         judge = from_spec("judge", {**check, "model": f"{url}#m"})
         (missing,) = judge_all([judge], "a", {})
-        assert "JUDGE_KEY must hold the judge's key, got nothing" in missing.error
+        assert f"JUDGE_KEY must hold the key of {url}, got nothing" in missing.error
         monkeypatch.setenv("JUDGE_KEY", "secret")
         (verdict,) = judge_all([judge], "a", {})
     assert verdict.passed
@@ -175,7 +176,7 @@ def test_a_servers_key_is_taken_from_the_environment(monkeypatch: pytest.MonkeyP
 def test_a_key_of_two_lines_is_refused_and_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", "sk-first\nsk-SECRET")
     with pytest.raises(InputError, match="in one line of ASCII") as told:
-        ask_server("http://127.0.0.1:9/v1#m", "Is it?", "JUDGE_KEY")
+        ask_server(Server.of("http://127.0.0.1:9/v1#m", key_env="JUDGE_KEY"), "Is it?")
     assert "SECRET" not in str(told.value)
 
 
@@ -199,12 +200,12 @@ def test_a_redirect_is_not_followed_and_a_password_is_not_told() -> None:
     thread.start()
     try:
         with pytest.raises(InputError, match="got 302"):
-            ask_server(f"http://127.0.0.1:{server.server_port}/v1#m", "Is it?")
+            ask_server(Server.of(f"http://127.0.0.1:{server.server_port}/v1#m"), "Is it?")
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
     assert asked == ["/v1/chat/completions"]
-    with pytest.raises(InputError, match="must answer") as told:
-        ask_server("http://me:hidden@127.0.0.1:9/v1#m", "Is it?")
+    with pytest.raises(InputError, match="must hold no user, key or query") as told:
+        Judge(question=QUESTION, model="http://me:hidden@127.0.0.1:9/v1#m")
     assert "hidden" not in str(told.value)

@@ -201,7 +201,7 @@ def test_a_change_from_outside_stays_at_its_place_and_names_what_is_judged() -> 
     again.load_state_dict(first.state_dict())
     Loop(again, until=Steps(100)).run()
     changed = (3, {"forbid": ["c"]})
-    assert seen == [(changed,), (changed, (1, {"forbid": ["a"]})), (changed,)]
+    assert seen == [(changed,), ((1, {"forbid": ["a"]}), changed), (changed,)]
     assert judged == ["b and c, without ['c']"] * 3
 
 

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "loop": {"errors"},
     "settings": {"errors", "loop"},
     "models": {"errors"},
-    "checks": {"errors", "loop", "models"},
+    "checks": {"errors", "loop", "models", "servers"},
     "train": {"errors", "loop", "models", "settings"},
     "decode": {"errors", "loop", "models"},
     "servers": {"errors", "loop"},

@@ -4,50 +4,41 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import time
 from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ostinato.errors import InputError
+from ostinato.servers import Fault, Response, Server, error_of, wait
 
-TRIES, WAIT = 3, 0.5  # how often a request may fail, and the seconds before the second one
+TRIES = 3
 SECONDS = 8.0  # for all tries together; a check has 10 in all
 LARGEST = 1 << 20  # bytes of an answer
 ALTERNATIVES = 10
-PASSING = frozenset({408, 409, 425, 429})
-"""Statuses that may pass, besides those from 500 on."""
 
 
-def is_server(name: str) -> bool:
-    """Tell whether a model's name is that of a server: `http://HOST:PORT/v1#MODEL`."""
-    return name.startswith(("http://", "https://"))
-
-
-def ask_server(name: str, question: str, key_env: str = "") -> float:
+def ask_server(server: Server, question: str) -> float:
     """Return the probability of yes, of yes and no, by the log-probabilities of the first token.
 
     Where the server tells none, it is 1 or 0 by the first word. Raises `InputError` where the
     answer is neither, and for a server that cannot be asked.
     """
-    url, _, model = name.partition("#")
     body = {
-        "model": model,
+        "model": server.model,
         "messages": [{"role": "user", "content": question}],
         "max_tokens": 4,
         "temperature": 0,
     }
-    where, key = f"{url.rstrip('/')}/chat/completions", _key(key_env)
     until = time.monotonic() + SECONDS
     try:
         wanted = body | {"logprobs": True, "top_logprobs": ALTERNATIVES}
-        answer = _sent(where, wanted, key, until)
+        answer = _sent(server, wanted, until)
     except _Refused:  # a server that knows no log-probabilities
-        answer = _sent(where, body, key, until)
+        answer = _sent(server, body, until)
     return _yes(answer)
 
 
@@ -84,59 +75,42 @@ class _NoRedirects(HTTPRedirectHandler):
 _opener = build_opener(_NoRedirects)
 
 
-def _sent(url: str, body: Mapping[str, Any], key: str, until: float) -> Any:
+def _sent(server: Server, body: Mapping[str, Any], until: float) -> Any:
     """Return the answer to a request; what may pass is tried again while there is time."""
-    told = re.sub(r"//[^/]*@", "//", url)  # without a name and password
-    for attempt in range(1, TRIES + 1):
-        last = attempt == TRIES or time.monotonic() + WAIT * attempt >= until
+    key = server.key()
+    for failures in range(1, TRIES + 1):
         try:
-            return _once(url, body, key, until)
+            return _once(server, key, body, until)
         except HTTPError as error:
+            met: Exception = error_of(Response(error.code, str(error.reason)))
+            refused, got = error.code in (400, 422), f"{error.code} ({error.reason})"
+            mend = "Look at its URL, its model and the key."
             error.close()
-            if last or not (error.code >= 500 or error.code in PASSING):
-                kind = _Refused if error.code in (400, 422) else InputError
-                raise kind(
-                    f"A judge's server must answer, got {error.code} ({error.reason}) from {told}. "
-                    "Look at its URL, its model and the key."
-                ) from None
-        except (URLError, OSError, ValueError, HTTPException) as error:
-            if last:
-                raise InputError(
-                    f"A judge's server must answer, got {error} from {told}. Is it running?"
-                ) from None
-        time.sleep(WAIT * attempt)
+        except (OSError, ValueError, HTTPException) as error:
+            refused, got, mend = False, str(error), "Is it running?"
+            met = Fault(got, reached=False)
+        pause = wait(failures, 0.5)  # no draw: only one asks
+        passes = isinstance(met, Fault) and failures < TRIES
+        if not passes or time.monotonic() + pause >= until:
+            kind = _Refused if refused else InputError
+            raise kind(f"A judge's server must answer, got {got} from {server.url}. {mend}")
+        time.sleep(pause)
     raise AssertionError("unreachable")
 
 
-def _once(url: str, body: Mapping[str, Any], key: str, until: float) -> Any:
+def _once(server: Server, key: str, body: Mapping[str, Any], until: float) -> Any:
     headers = {"Content-Type": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
-    request = Request(url, json.dumps(body).encode(), headers)
+    where = f"{server.url.rstrip('/')}/chat/completions"
+    request = Request(where, json.dumps(body).encode(), headers)
     content = b""
     with _opener.open(request, timeout=max(0.1, until - time.monotonic())) as response:
         while part := response.read1(LARGEST):
             content += part
             if len(content) > LARGEST or time.monotonic() > until:
-                raise ValueError("an answer that is too long")
+                raise ValueError("an answer that is too long or takes too long")
     return json.loads(content)
-
-
-def _key(key_env: str) -> str:
-    if not key_env:
-        return ""
-    key = os.environ.get(key_env, "").strip()
-    if not key:
-        raise InputError(
-            f"The environment variable {key_env} must hold the judge's key, got nothing. Set it: "
-            f"export {key_env}=…"
-        )
-    if not (key.isascii() and key.isprintable()):
-        raise InputError(
-            f"The environment variable {key_env} must hold the judge's key in one line of ASCII, "
-            "got other characters. Set it again."
-        )
-    return key
 
 
 def share_of_yes(logprobs: Mapping[str, float]) -> float:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
-from ostinato.checks.ask_server import ask_server, is_server
+from ostinato.checks.ask_server import ask_server
 from ostinato.checks.base import BaseCheck
 from ostinato.checks.templates import Template
 from ostinato.errors import InputError
 from ostinato.loop import Item, Verdict
+from ostinato.servers import Server, is_server
 
 if TYPE_CHECKING:
     from ostinato.models import Backend, LanguageModel
@@ -39,6 +40,7 @@ class Judge(BaseCheck):
     mend: str = ""
     key_env: str = ""
     _template: Template = field(init=False, repr=False, compare=False)
+    _server: Server | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,8 +57,10 @@ class Judge(BaseCheck):
             )
         if self.key_env and not is_server(self.model):
             raise self.refuse("key_env", "left out without a server", self.key_env, "Take it out.")
+        server = Server.of(self.model, key_env=self.key_env) if is_server(self.model) else None
         object.__setattr__(self, "_template", template)
-        object.__setattr__(self, "trusted", not is_server(self.model))  # a server may hang
+        object.__setattr__(self, "_server", server)
+        object.__setattr__(self, "trusted", server is None)  # a server may hang
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -66,10 +70,8 @@ class Judge(BaseCheck):
     def judge(self, output: object, item: Item) -> Verdict:
         """Ask the model; the score is its probability of yes."""
         asked = self._template.fill({**item, OUTPUT: self.text(output)})
-        if is_server(self.model):
-            yes = ask_server(self.model, asked, self.key_env)
-        else:
-            yes = _local(self.model).yes(asked)
+        server = self._server
+        yes = _local(self.model).yes(asked) if server is None else ask_server(server, asked)
         wanted = self.mend or f"Mend it so that the answer is yes: {self.question}"
         message = f"{wanted} (The judge's yes is {yes:.2f}, at least {self.min:g} is wanted.)"
         return self.verdict(yes >= self.min, message, yes)
@@ -105,7 +107,7 @@ class LocalJudge:
             backend.prefill(0, tokens[:-1])
             hidden = backend.feed([(0, tokens[-1], len(tokens) - 1)])
             probs = torch.softmax(backend.logits(hidden)[0].float(), -1)
-        yes, no = (float(probs[tokens].sum()) for tokens in self._answers())
+        yes, no = (float(probs[tokens].sum()) for tokens in self._answers)
         if yes + no == 0.0:
             raise InputError(
                 f"{self._model.name} must find yes or no likely, got neither. Ask it otherwise, or "
@@ -126,6 +128,7 @@ class LocalJudge:
             return list(tokenizer.chat([{"role": "user", "content": question}]))
         return [*tokenizer.bos_ids, *tokenizer.encode(question)]
 
+    @cached_property
     def _answers(self) -> tuple[list[int], list[int]]:
         """Return the tokens with which a yes and a no begin."""
         yes, no = self._beginnings("yes"), self._beginnings("no")

@@ -159,7 +159,7 @@ class Lanes:
                 f"In work are: {', '.join(self._drafts) or 'none'}."
             )
         position = draft.position
-        lane = replace(draft.lane, edits=(*draft.lane.edits, (position, names)))
+        lane = replace(draft.lane, edits=_by_place((*draft.lane.edits, (position, names))))
         self.process.rewind(lane, position)
         draft.lane = lane
         draft.changed.append((position, names))
@@ -352,7 +352,7 @@ class Lanes:
         kept = [edit for edit in draft.lane.edits if edit[0] <= to or edit in draft.changed]
         if answer.edits:
             kept.append((to, answer.edits))
-        draft.lane = replace(draft.lane, tries=draft.lane.tries + 1, edits=tuple(kept))
+        draft.lane = replace(draft.lane, tries=draft.lane.tries + 1, edits=_by_place(kept))
         state = self.each.back(draft.states[to], draft.states[-1])
         draft.again = to < draft.position
         del draft.states[to:], draft.reports[to:]
@@ -386,3 +386,8 @@ class Lanes:
         stopped = cast(Mapping[str, object], row["stopped"])
         name = "accepted" if row["accepted"] else "given_up"
         self._counts["errors" if stopped["kind"] == Kind.ERROR.value else name] += 1
+
+
+def _by_place(edits: Iterable[tuple[int, Edits]]) -> tuple[tuple[int, Edits], ...]:
+    """Return edits by their positions, those of one position in the order in which they came."""
+    return tuple(sorted(edits, key=lambda edit: edit[0]))

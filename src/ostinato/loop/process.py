@@ -44,8 +44,9 @@ class Lane:
 
     `past` holds the reports of the draft up to where the lane is to stand: a lane process that
     starts a lane with a past brings it there before its next step, without reporting it again.
-    `edits` holds the edits in force with the position of each, oldest first. `again` tells that
-    the lane had been stepped from where it is to stand, before it went back there.
+    `edits` holds the edits in force with the position of each, by position, and oldest first where
+    that is one. `again` tells that the lane had been stepped from where it is to stand, before it
+    went back there.
     """
 
     key: str

@@ -18,6 +18,7 @@ from torch import Tensor
 from ostinato.errors import InputError, ModelError
 from ostinato.models.blocks import Counts, by_place
 from ostinato.models.llama_cpp_network import LlamaCppNetwork
+from ostinato.models.row_checks import check_length, check_places, check_tokens
 from ostinato.models.self_test import SelfTest
 
 PROBE = 24  # tokens of the self-test
@@ -153,12 +154,19 @@ class LlamaCppInference:
         self, rows: Sequence[tuple[int, int, int]], wanted: Sequence[tuple[int, Tensor]]
     ) -> None:
         """Compute rows in one pass; copy the logits of the `wanted` ones (index, into)."""
-        for place, token, position in rows:
-            self._check(place, token, position)
-        self._fill(rows, {index for index, _ in wanted})
-        failed = self._library.llama_decode(self._context, self._batch)
-        if failed:
-            raise ModelError(f"llama.cpp must compute {len(rows)} rows, and failed ({failed}).")
+        before = list(self._held)
+        try:
+            for place, token, position in rows:
+                self._check(place, token, position)
+            self._fill(rows, {index for index, _ in wanted})
+            failed = self._library.llama_decode(self._context, self._batch)
+            if failed:
+                raise ModelError(f"llama.cpp must compute {len(rows)} rows, and failed ({failed}).")
+        except (InputError, ModelError):  # what was not computed is not held
+            for place, _, position in rows:
+                if 0 <= place < self.places:
+                    self._held[place] = max(0, min(before[place], self._held[place], position))
+            raise
         for index, into in wanted:
             found = self._library.llama_get_logits_ith(self._context, index)
             into.copy_(torch.from_numpy(np.ctypeslib.as_array(found, (self.vocab_size,))))
@@ -173,21 +181,9 @@ class LlamaCppInference:
 
     def _check(self, place: int, token: int, position: int) -> None:
         """Make the place end at the position; refuse what cannot be computed there."""
-        if not 0 <= place < self.places:
-            raise InputError(
-                f"place must be from 0 to {self.places - 1}, got {place}. "
-                "Build the inference with more places."
-            )
-        if not 0 <= token < self.vocab_size:
-            raise InputError(
-                f"token must be from 0 to {self.vocab_size - 1}, got {token}. "
-                "Take the tokenizer that belongs to the model."
-            )
-        if position >= self.limit:
-            raise InputError(
-                f"a sequence must have at most {self.limit} tokens for this model, got "
-                f"{position + 1}. Shorten it."
-            )
+        check_places([place], self.places)
+        check_tokens([token], self.vocab_size)
+        check_length(position + 1, self.limit)
         self._crop(place, position)
         self._held[place] = position + 1
 

@@ -7,6 +7,7 @@ beginning that no continuation passes, so that `backtrack` exchanges the note an
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, islice, pairwise
@@ -57,9 +58,9 @@ def beats(text: str) -> list[Beat]:
 class MusicCheck(BaseCheck):
     """A check that finds faults; one that is there stays there, whatever is written after it."""
 
+    @abstractmethod
     def faults(self, text: str) -> Iterator[Fault]:
         """Yield what is wrong, in its order."""
-        raise NotImplementedError
 
     def judge(self, output: object, item: Item) -> Verdict:
         """Judge a piece: its score falls with the faults for each chord."""

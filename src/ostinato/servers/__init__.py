@@ -1,7 +1,7 @@
 """Any OpenAI-compatible server as a lane process: answers a piece a step, journaled, budgeted."""
 
 from ostinato.servers.allowance import Allowance
-from ostinato.servers.faults import ServerError
+from ostinato.servers.faults import Fault, Response, ServerError, error_of, wait
 from ostinato.servers.lanes import Asker, ServerLanes, check_sampling
 from ostinato.servers.pieces import END, spell
 from ostinato.servers.server import Server, is_server
@@ -11,12 +11,16 @@ __all__ = [
     "END",
     "Allowance",
     "Asker",
+    "Fault",
     "Message",
     "Prompt",
+    "Response",
     "Server",
     "ServerError",
     "ServerLanes",
     "check_sampling",
+    "error_of",
     "is_server",
     "spell",
+    "wait",
 ]
