@@ -9,8 +9,9 @@ of Qwen 3 by Muon (`OURS`), both in float32; the loss is that of the whole valid
 tenth, by windows of the context. Seconds are those of the training alone: no start, no validation
 within.
 
-The adapter: rank 16 on all linear layers of smollm2, float32, the same dialogues, whose answers
-count, batched by like length by ours and as they come by the peer; against `peft` with the Trainer
+The adapter: rank 16 on all linear layers of smollm2, the frozen weights in the type that is fast
+here (`--dtype` for another; both in the same), the same dialogues, whose answers count, batched by
+like length by ours and as they come by the peer; against `peft` with the Trainer
 of `transformers` (which needs `accelerate`; left out where one is missing). Tokens are counted
 without padding; memory is the peak of a process of its own. `lora_answers` takes the backward pass
 through the answers only, a truncated gradient.
@@ -37,7 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.loop import Loop, Steps
-from ostinato.models import add_lora, load_model
+from ostinato.models import add_lora, compute_dtype, load_model
 from ostinato.settings import TextSettings, TrainingConfig
 from ostinato.train import Example, Order, TextTask, Training, conversation
 from ostinato.train.setup import set_up
@@ -182,10 +183,12 @@ def dialogues(path: Path, count: int) -> list[Example]:
     return [conversation(tokenizer, dialogue_messages(row), LONGEST) for row in found]
 
 
-def lora(examples: Sequence[Example], threads: int, answers: bool = False) -> tuple[float, float]:
+def lora(
+    examples: Sequence[Example], dtype: torch.dtype, threads: int, answers: bool = False
+) -> tuple[float, float]:
     """Return our tokens/s and the peak of memory in GB, the first step left out."""
     torch.set_num_threads(threads)
-    network = load_model("smollm2", dtype=torch.float32).llama()
+    network = load_model("smollm2", dtype=dtype).llama()
     add_lora(network, RANK, 2.0 * RANK)
     config = TrainingConfig(steps=len(examples), lr=1e-3, batch_tokens=DIALOGUES * LONGEST)
     process = Training(network, TextTask(examples, answers=answers), config)
@@ -198,19 +201,23 @@ def lora(examples: Sequence[Example], threads: int, answers: bool = False) -> tu
     return tokens / (time.perf_counter() - began), peak()
 
 
-def lora_answers(examples: Sequence[Example], threads: int) -> tuple[float, float]:
+def lora_answers(
+    examples: Sequence[Example], dtype: torch.dtype, threads: int
+) -> tuple[float, float]:
     """Return the same with the backward pass through the answers only."""
-    return lora(examples, threads, answers=True)
+    return lora(examples, dtype, threads, answers=True)
 
 
-def peft_trainer(examples: Sequence[Example], threads: int) -> tuple[float, float]:
+def peft_trainer(
+    examples: Sequence[Example], dtype: torch.dtype, threads: int
+) -> tuple[float, float]:
     """Return the tokens/s of `peft` with the Trainer, the first step left out, and the peak."""
     import peft
     import transformers
 
     torch.set_num_threads(threads)
     folder = load_model("smollm2").folder
-    base = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    base = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     shape = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear")
     clock: list[float] = []
 
@@ -268,7 +275,7 @@ def alone(what: Callable[..., tuple[float, float]], *given: Any) -> tuple[float,
         return pool.apply(what, given)
 
 
-def adapters(path: Path, batches: int, threads: int) -> dict[str, float]:
+def adapters(path: Path, batches: int, dtype: torch.dtype, threads: int) -> dict[str, float]:
     """Measure the adapter's training, ours and theirs."""
     examples = dialogues(path, batches * DIALOGUES)
     told: dict[str, float] = {}
@@ -280,7 +287,7 @@ def adapters(path: Path, batches: int, threads: int) -> dict[str, float]:
     else:
         ways["peft"] = peft_trainer
     for name, way in ways.items():
-        told[f"{name}_tok_s"], told[f"{name}_gb"] = alone(way, examples, threads)
+        told[f"{name}_tok_s"], told[f"{name}_gb"] = alone(way, examples, dtype, threads)
     return told
 
 
@@ -308,16 +315,18 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help="of nanoGPT's recipe")
     parser.add_argument("--batches", type=int, default=5, help="of the adapter's training")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the frozen weights")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     given = parser.parse_args()
     threads = torch.get_num_threads()
     print(f"{threads} threads, {platform.machine()}, torch {torch.__version__}")
+    dtype = getattr(torch, given.dtype) if given.dtype else compute_dtype()
     told: dict[str, float] = {}
     if "scratch" in given.parts:
         text = (given.data / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")
         told |= ours(text, OURS) | nanogpt(text, given.iterations)
     if "lora" in given.parts:
-        told |= adapters(given.data / "sgd" / "dev.jsonl", given.batches, threads)
+        told |= adapters(given.data / "sgd" / "dev.jsonl", given.batches, dtype, threads)
     report(told)
     if given.json:
         print(json.dumps({name: round(value, 4) for name, value in told.items()}))

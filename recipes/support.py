@@ -22,7 +22,14 @@ import torch
 
 from ostinato.loop import Every, Loop, Step, Steps
 from ostinato.loop.journal import Journal
-from ostinato.models import LanguageModel, add_lora, load_adapter, load_model, save_adapter
+from ostinato.models import (
+    LanguageModel,
+    add_lora,
+    compute_dtype,
+    load_adapter,
+    load_model,
+    save_adapter,
+)
 from ostinato.train import Example, TextTask, Training, TrainingConfig, conversation
 from recipes.measures import bits_per_character, facing, greedy_replies, sample_turns
 from recipes.sgd import dialogue_messages, read_dialogues
@@ -55,7 +62,7 @@ def train(
     answers: bool = False,
 ) -> None:
     """Train, with checkpoints; write the weights that validated best to `out`."""
-    model = load_model(BASE, dtype=torch.float32)
+    model = load_model(BASE, dtype=compute_dtype())
     train_set = load_examples(model, data / "train.jsonl", DIALOGUES, seed=0, skip=skip)
     valid_set = load_examples(model, data / "dev.jsonl", 40, seed=1)
     if start is None:

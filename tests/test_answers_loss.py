@@ -73,6 +73,20 @@ def test_the_truncated_gradient_points_the_same_way() -> None:
     assert float(torch.cosine_similarity(whole, truncated, dim=0)) > 0.9
 
 
+def test_a_frozen_base_in_bfloat16_gives_nearly_the_same_gradient() -> None:
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        network = copy.deepcopy(tiny_model().llama()).to(dtype)
+        add_lora(network, 4, 8.0)
+        tokens, lengths = batch(network)
+        counted = torch.arange(tokens.size(1)) < torch.tensor(lengths)[:, None]
+        counted[:, :5] = False
+        loss = answers_loss(network, tokens, counted, lengths)
+        found = gradients(network, loss)
+        results.append(torch.cat([g.flatten() for g in found.values()]))
+    assert float(torch.cosine_similarity(results[0], results[1], dim=0)) > 0.99
+
+
 def test_a_training_on_answers_conforms_and_learns() -> None:
     tokens = tuple(int(t) for t in torch.arange(24) % 7 + 3)
     rows = [Example(tokens[n:], (False,) * 8 + (True,) * (16 - n)) for n in range(6)]

@@ -80,6 +80,19 @@ def test_gradients_are_those_of_the_plain_formula() -> None:
         torch.testing.assert_close(ours, formula, rtol=1e-4, atol=1e-4)
 
 
+def test_an_adapter_on_bfloat16_weights_learns_in_float32() -> None:
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = stirred(add_lora(Llama(TINY, seed=0).to(dtype), rank=4, alpha=8))
+        learned = [p for p in model.parameters() if p.requires_grad]
+        assert {p.dtype for p in learned} == {torch.float32}
+        loss = model.logits(model(TOKENS)).float().pow(2).mean()
+        grads = torch.autograd.grad(loss, learned)
+        results.append(torch.cat([g.flatten() for g in grads]))
+    torch.testing.assert_close(results[1].norm(), results[0].norm(), rtol=0.05, atol=0.0)
+    assert float(torch.cosine_similarity(results[0], results[1], dim=0)) > 0.99
+
+
 def test_merging_gives_the_same_logits_and_plain_keys() -> None:
     model = stirred(add_lora(Llama(TINY, seed=0), rank=4))
     before = logits(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,10 +172,7 @@ def _save(
     process: Training, parts: TextTraining, out: Path, settings: TextSettings, *, merge: bool
 ) -> None:
     """Save the best weights where there were validations, else the averaged or the last ones."""
-    import copy
-
     from ostinato.models import LanguageModel, Llama, save_adapter
-    from ostinato.models import merge as merged
     from ostinato.train import save_model
 
     network = _network(parts.model)
@@ -186,9 +184,20 @@ def _save(
             return
         if settings.lora:
             assert isinstance(network, Llama)
-            network = merged(copy.deepcopy(network))
+            network = _merged(network, str(settings.start))
         save_model(out, network, parts.model.tokenizer)
         if settings.start is not None and isinstance(parts.model, LanguageModel):
             source = parts.model.folder / "generation_config.json"
             if source.is_file():
                 shutil.copy(source, out / source.name)
+
+
+def _merged(network: Llama, start: str) -> Llama:
+    """Return the network's base in float32, as it may not be here, with its adapter merged."""
+    import torch
+
+    from ostinato.models import load_adapter, load_model, merge, save_adapter
+
+    with tempfile.TemporaryDirectory() as folder:
+        save_adapter(network, folder, base=start)
+        return merge(load_adapter(load_model(start, dtype=torch.float32).llama(), folder))

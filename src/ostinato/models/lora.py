@@ -23,7 +23,10 @@ PREFIX = "base_model.model."
 
 
 class LoraLinear(nn.Linear):
-    """A frozen linear layer plus `scale * B A`; the frozen weight keeps its name."""
+    """A frozen linear layer plus `scale * B A`; the frozen weight keeps its name.
+
+    A and B are float32 whatever the frozen weight is: bfloat16 would round small steps away.
+    """
 
     def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float) -> None:
         # Built without storage: the frozen weight is the base layer's own.
@@ -31,56 +34,71 @@ class LoraLinear(nn.Linear):
             base.in_features, base.out_features, bias=base.bias is not None, device="meta"
         )
         self.weight, self.bias = base.weight, base.bias
-        dtype, device = base.weight.dtype, base.weight.device
+        device, dtype = base.weight.device, torch.float32
         self.lora_A = nn.Linear(base.in_features, rank, bias=False, dtype=dtype, device=device)
         self.lora_B = nn.Linear(rank, base.out_features, bias=False, dtype=dtype, device=device)
         self.scale, self.dropout = scale, dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x W^T + b + scale * x A^T B^T`, (..., in) to (..., out)."""
-        dropped = self.dropout > 0.0 and self.training
-        # Lower precision would round small updates away if they were added to the weight.
-        if not dropped and self.weight.dtype == torch.float32:
-            y: Tensor = _LowRank.apply(  # type: ignore[no-untyped-call]
-                x, self.weight, self.lora_A.weight, self.lora_B.weight, self.scale
-            )
-            return y if self.bias is None else y + self.bias
-        low = F.linear(F.dropout(x, self.dropout) if dropped else x, self.lora_A.weight)
-        return F.linear(x, self.weight, self.bias) + self.scale * F.linear(low, self.lora_B.weight)
+        if self.dropout > 0.0 and self.training:
+            A, B = self.lora_A.weight.to(x.dtype), self.lora_B.weight.to(x.dtype)
+            low = F.linear(F.dropout(x, self.dropout), A)
+            return F.linear(x, self.weight, self.bias) + self.scale * F.linear(low, B)
+        return self.through(x, self.merged_weight())
+
+    @torch.no_grad()
+    def merged_weight(self) -> Tensor:
+        """Return `W + scale * B A` (out, in), in the type of W."""
+        update = self.lora_B.weight @ self.lora_A.weight
+        # The sum is made in float32: only its result is rounded to the type of W.
+        return update.mul_(self.scale).add_(self.weight).to(self.weight.dtype)
+
+    def through(self, x: Tensor, merged: Tensor) -> Tensor:
+        """Return the layer's output for `x` (..., in) by a `merged_weight()` made before."""
+        y: Tensor = _LowRank.apply(  # type: ignore[no-untyped-call]
+            x, merged, self.weight, self.lora_A.weight, self.lora_B.weight, self.scale
+        )
+        return y if self.bias is None else y + self.bias
 
     def merged(self) -> nn.Linear:
         """Return a plain layer whose weight includes the update."""
-        update = self.lora_B.weight.float() @ self.lora_A.weight.float()
-        weight = (self.weight.float() + self.scale * update).to(self.weight.dtype)
         layer = nn.Linear(
             self.in_features, self.out_features, bias=self.bias is not None, device="meta"
         )
-        layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        layer.weight = nn.Parameter(self.merged_weight(), requires_grad=False)
         layer.bias = self.bias
         return layer
 
 
 class _LowRank(torch.autograd.Function):
-    """`x (W + s B A)^T` with W frozen: one wide product forward, thin ones only for gradients."""
+    """`x M^T` with M = W + s B A: one wide product each way, thin ones for A and B.
+
+    M is not kept for the backward pass, which takes W, that is there anyway.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, W: Tensor, A: Tensor, B: Tensor, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, M: Tensor, W: Tensor, A: Tensor, B: Tensor, scale: float
+    ) -> Tensor:
         ctx.save_for_backward(x, W, A, B)
         ctx.scale = scale
-        return F.linear(x, torch.addmm(W, B, A, alpha=scale))
+        return F.linear(x, M)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, W, A, B = ctx.saved_tensors
         grad_y = grads[0].reshape(-1, W.size(0))
         x = x.reshape(-1, W.size(1))
-        grad_low = (grad_y @ B).mul_(ctx.scale)  # (N, r)
-        grad_A = grad_low.t() @ x
-        grad_B = (grad_y.t() @ (x @ A.t())).mul_(ctx.scale)
+        low_A, low_B = A.to(x.dtype), B.to(x.dtype)
+        grad_low = (grad_y @ low_B).mul_(ctx.scale)  # (N, r)
+        grad_A = (grad_low.t() @ x).to(A.dtype)
+        grad_B = (grad_y.t() @ (x @ low_A.t())).to(B.dtype).mul_(ctx.scale)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (grad_y @ W).addmm_(grad_low, A).view(*grads[0].shape[:-1], W.size(1))
-        return grad_x, None, grad_A, grad_B, None
+            grad_x = (grad_y @ W).addmm_(grad_low, low_A)
+            grad_x = grad_x.view(*grads[0].shape[:-1], W.size(1))
+        return grad_x, None, None, grad_A, grad_B, None
 
 
 def add_lora(

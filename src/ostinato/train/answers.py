@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +55,7 @@ def answers_loss(network: Llama, tokens: Tensor, counted: Tensor, lengths: Seque
     both = torch.cat((read.places, written.places))
     where = torch.zeros(B * T, dtype=torch.long)
     where[both] = torch.arange(len(both))
-    cos, sin = rope_table(network.config, T, dtype=torch.float32)
+    cos, sin = rope_table(network.config, T, dtype=network.model.embed_tokens.weight.dtype)
     angles = [(cos[part.at][:, None], sin[part.at][:, None]) for part in (read, written)]
     embedded = network.model.embed_tokens.weight
     x_read = embedded[tokens.reshape(-1)[read.places]].detach()  # (N, C)
@@ -117,10 +116,12 @@ def _block(
     attention, mlp = block.self_attn, block.mlp
     children = (*attention.named_children(), *mlp.named_children())
     layers = {name: layer for name, layer in children if isinstance(layer, nn.Linear)}
-    merged = {name: _merged(layer) for name, layer in layers.items()}
+    adapted = {name: layer for name, layer in layers.items() if isinstance(layer, LoraLinear)}
+    merged = {name: layer.merged_weight() for name, layer in adapted.items()}
 
     def linear(name: str, x: Tensor) -> Tensor:
-        return _linear(layers[name], merged[name], x)
+        y: Tensor = adapted[name].through(x, merged[name]) if name in adapted else layers[name](x)
+        return y
 
     def heads(x: Tensor) -> Tensor:
         return x.view(len(x), -1, attention.head_dim)
@@ -153,6 +154,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, part: Part) -> Tensor:
     """Attend from the part's queries (N, H * D) to keys and values (B, H_kv, T, D)."""
     B, Q = part.rows.shape
     H_kv, D = k.size(1), k.size(3)
+    dtype, q, k, v = q.dtype, q.float(), k.float(), v.float()
     q = q.index_select(0, part.rows.reshape(-1)) * D**-0.5
     q = q.view(B, Q, H_kv, -1, D).permute(0, 2, 3, 1, 4)  # (B, H_kv, G, Q, D)
     pieces = []
@@ -160,7 +162,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, part: Part) -> Tensor:
         some = q[:, :, :, queries]
         scores = _grouped(some, k[:, :, :keys].transpose(2, 3)) + bias
         pieces.append(_grouped(scores.softmax(-1), v[:, :, :keys]))
-    y = torch.cat(pieces, 3).permute(0, 3, 1, 2, 4).reshape(B * Q, -1)
+    y = torch.cat(pieces, 3).permute(0, 3, 1, 2, 4).reshape(B * Q, -1).to(dtype)
     return y.index_select(0, part.valid.reshape(-1).nonzero().squeeze(1))
 
 
@@ -168,42 +170,3 @@ def _grouped(a: Tensor, b: Tensor) -> Tensor:
     """Multiply (B, H, G, Q, X) by (B, H, X, Y): the queries of a group share their keys."""
     y: Tensor = a.flatten(2, 3) @ b
     return y.view(*a.shape[:4], b.size(3))
-
-
-@torch.no_grad()
-def _merged(layer: nn.Linear) -> Tensor:
-    if isinstance(layer, LoraLinear):
-        return torch.addmm(
-            layer.weight, layer.lora_B.weight, layer.lora_A.weight, alpha=layer.scale
-        )
-    return layer.weight
-
-
-def _linear(layer: nn.Linear, merged: Tensor, x: Tensor) -> Tensor:
-    """Return the layer's output, by its merged weight where it has an adapter."""
-    if not isinstance(layer, LoraLinear):
-        return F.linear(x, layer.weight, layer.bias)
-    y: Tensor = _Adapted.apply(  # type: ignore[no-untyped-call]
-        x, merged, layer.lora_A.weight, layer.lora_B.weight, layer.scale
-    )
-    return y if layer.bias is None else y + layer.bias
-
-
-class _Adapted(torch.autograd.Function):
-    """`x M^T` with M = W + s B A: one wide product each way, thin ones for A and B."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, M: Tensor, A: Tensor, B: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(x, M, A, B)
-        ctx.scale = scale
-        return F.linear(x, M)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, M, A, B = ctx.saved_tensors
-        (grad_y,) = grads
-        grad_low = (grad_y @ B).mul_(ctx.scale)  # (N, r)
-        grad_A = grad_low.t() @ x
-        grad_B = (grad_y.t() @ (x @ A.t())).mul_(ctx.scale)
-        grad_x = grad_y @ M if ctx.needs_input_grad[0] else None
-        return grad_x, None, grad_A, grad_B, None

@@ -24,6 +24,7 @@ from ostinato.models import (
     MaskedModel,
     Tokenizer,
     add_lora,
+    compute_dtype,
     load_model,
 )
 from ostinato.models.masked import MASK
@@ -62,8 +63,11 @@ def set_up(settings: TextSettings) -> TextTraining:
         read_text(path)  # everything is read before anything is loaded
     model: LanguageModel | MaskedModel
     if settings.start is not None:
-        # Small updates get lost in bfloat16 weights, so training is in float32 everywhere.
-        model = load_model(settings.start, dtype=torch.float32)
+        # Small updates get lost in bfloat16 weights: what learns is float32, and only a frozen
+        # base beside an adapter is in the type that is fast here.
+        model = load_model(
+            settings.start, dtype=compute_dtype() if settings.lora else torch.float32
+        )
         network = model.llama()
         if settings.lora:
             add_lora(network, settings.lora, 2.0 * settings.lora, seed=settings.seed)
