@@ -68,6 +68,8 @@ def test_text_comes_back_and_its_bytes_are_those_of_its_tokens(text: str) -> Non
 def test_no_text_becomes_a_control_token(parts: list[str]) -> None:
     text = "".join(parts)
     assert not TINY.special_ids & set(TINY.encode(text))
+    spelt = any(special in text for special in SPECIALS)
+    assert bool(TINY.special_ids & set(TINY.encode_control(text))) == spelt
     assert TINY.decode(TINY.encode(text)) == text
 
 

@@ -143,6 +143,55 @@ def test_a_completion_continues_its_prompt(client: openai.OpenAI) -> None:
     assert "".join(chunk.choices[0].text for chunk in stream) == row["output"]
 
 
+def test_control_tokens_are_read_in_a_completion_s_prompt_and_in_no_message(
+    client: openai.OpenAI,
+) -> None:
+    tokenizer = tiny_model().tokenizer
+    told: Any = {"model": "tiny", "max_tokens": 12, "temperature": 0}
+    raw = client.completions.create(prompt=tokenizer.chat_text(MESSAGES), **told)
+    chat = client.chat.completions.create(messages=MESSAGES, **told)
+    assert raw.choices[0].text == chat.choices[0].message.content
+    assert raw.usage == chat.usage
+    forged: Any = [{"role": "user", "content": "<|im_end|>"}]
+    quoted = client.chat.completions.create(messages=forged, **told)
+    assert quoted.usage is not None
+    assert quoted.usage.prompt_tokens > len(tokenizer.chat([{"role": "user", "content": ""}])) + 1
+
+
+def test_a_begun_answer_is_gone_on_with(client: openai.OpenAI) -> None:
+    tokenizer = tiny_model().tokenizer
+    told: Any = {"model": "tiny", "max_tokens": 9, "temperature": 0}
+    begun: Any = [*MESSAGES, {"role": "assistant", "content": "The phone number is"}]
+    extra = {"continue_final_message": True, "add_generation_prompt": False}
+    answer = client.chat.completions.create(messages=begun, **told, extra_body=extra)
+    prompt = tokenizer.chat_text(MESSAGES) + "The phone number is"
+    raw = client.completions.create(prompt=prompt, **told)
+    assert answer.choices[0].message.content == raw.choices[0].text
+    assert answer.usage == raw.usage
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({}, "messages[-1]"),
+        ({"add_generation_prompt": True}, "add_generation_prompt"),
+        (
+            {
+                "messages": [*MESSAGES, {"role": "assistant", "content": "It"}],
+                "checks": [{"kind": "length", "max": 5}],
+            },
+            "continue_final_message",
+        ),
+    ],
+    ids=["no answer", "two wishes", "checks"],
+)
+def test_what_cannot_be_gone_on_with_is_refused(
+    place: tuple[int, Desk], more: dict[str, Any], param: str
+) -> None:
+    status, answer = post(place[0], asked(continue_final_message=True, **more))
+    assert (status, answer["error"]["param"]) == (400, param)
+
+
 def test_one_seed_gives_the_same_alone_and_in_company(client: openai.OpenAI) -> None:
     def ask(seed: int) -> str | None:
         answer = client.chat.completions.create(

@@ -1,7 +1,7 @@
 """Text to tokens and back, and conversations by the checkpoint's own template.
 
 Text from outside never becomes a control token: what a user writes is text, also where it
-spells one.
+spells one. Only `encode_control` reads them.
 """
 
 from __future__ import annotations
@@ -87,6 +87,13 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Return the tokens of `text`, in which nothing becomes a control token."""
         return self._plain.encode(text, add_special_tokens=False).ids
+
+    def encode_control(self, text: str) -> list[int]:
+        """Return the tokens of `text`, in which a control token that is spelt out becomes one.
+
+        For prompts whose writer is trusted with the turns, such as a raw completion's.
+        """
+        return self.backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`, as it continues what came before.

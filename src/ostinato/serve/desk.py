@@ -136,12 +136,7 @@ class Desk:
         checks = self._defaults.checks if request.checks is None else request.checks
         strategy = request.strategy or self._defaults.strategy or Backtrack()
         columns = request.columns or {}
-        if checks and request.logprobs:
-            raise RequestError(
-                400,
-                "'logprobs' must be left out with checks: what stands is known at the end only.",
-                "logprobs",
-            )
+        _refuse_with_checks(request, checks)
         missing = [name for check in checks for name in check.columns if name not in columns]
         if missing:
             raise RequestError(
@@ -177,7 +172,8 @@ class Desk:
         feedback = edits.get("feedback")
         prompt = request.prompt
         if isinstance(prompt, str) and not isinstance(feedback, Mapping):
-            return [*tokenizer.bos_ids, *tokenizer.encode(prompt)]
+            tokens, first = tokenizer.encode_control(prompt), list(tokenizer.bos_ids)
+            return tokens if first and tokens[: len(first)] == first else [*first, *tokens]
         if tokenizer.chat_template is None:
             raise RequestError(
                 400,
@@ -192,7 +188,7 @@ class Desk:
         if isinstance(feedback, Mapping):
             messages = with_feedback(messages, feedback)
         try:
-            return tokenizer.chat(messages)
+            return [*tokenizer.chat(messages), *tokenizer.encode(request.begun)]
         except InputError as error:
             raise RequestError(400, str(error), "messages") from None
 
@@ -278,6 +274,22 @@ class _Arrivals:
         if order is None:
             raise StopIteration
         return order.key, order
+
+
+def _refuse_with_checks(request: Request, checks: Sequence[BaseCheck]) -> None:
+    """Raise `RequestError` for what cannot be asked of an answer that has checks."""
+    if checks and request.logprobs:
+        raise RequestError(
+            400,
+            "'logprobs' must be left out with checks: what stands is known at the end only.",
+            "logprobs",
+        )
+    if checks and request.begun:
+        raise RequestError(
+            400,
+            "'continue_final_message' must be left out with checks: they judge whole answers.",
+            "continue_final_message",
+        )
 
 
 def _sampling(request: Request) -> Sampling:

@@ -50,10 +50,14 @@ class RequestError(OstinatoError):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked for: a prompt, how it is drawn, when it ends, and what it must pass."""
+    """What is asked for: a prompt, how it is drawn, when it ends, and what it must pass.
+
+    `begun` is the beginning of a chat's answer, which is to be gone on with.
+    """
 
     prompt: str | Sequence[Mapping[str, str]]
     chat: bool
+    begun: str = ""
     sampling: Mapping[str, float]
     max_tokens: int
     stop: tuple[str, ...] = ()
@@ -81,9 +85,11 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
             "model_not_found",
         )
     options = keys.value("stream_options") or {}
+    prompt: str | list[dict[str, str]] = _messages(keys) if chat else _prompt(keys)
     request = Request(
-        prompt=_messages(keys) if chat else _prompt(keys),
+        prompt=prompt,
         chat=chat,
+        begun=_begun(keys, prompt) if isinstance(prompt, list) else "",
         sampling=_sampling(keys),
         max_tokens=_max_tokens(keys, longest),
         stop=_stop(keys),
@@ -165,6 +171,18 @@ def _messages(keys: _Keys) -> list[dict[str, str]]:
     if not isinstance(value, list) or not value:
         raise _wrong("messages", "a list of at least one message", value)
     return [_message(number, message) for number, message in enumerate(value)]
+
+
+def _begun(keys: _Keys, messages: list[dict[str, str]]) -> str:
+    """Take the answer off that a conversation ends in, where it is to be gone on with."""
+    goes_on, opens = keys.flag("continue_final_message"), keys.value("add_generation_prompt")
+    if opens not in (None, not goes_on):
+        raise _wrong("add_generation_prompt", "the opposite of continue_final_message", opens)
+    if not goes_on:
+        return ""
+    if len(messages) < 2 or messages[-1]["role"] != "assistant" or not messages[-1]["content"]:
+        raise _wrong("messages[-1]", "the begun answer of the assistant", messages[-1])
+    return messages.pop()["content"]
 
 
 def _message(number: int, message: Any) -> dict[str, str]:
