@@ -94,6 +94,7 @@ def test_a_run_of_another_order_is_refused() -> None:
         (["--plain", "--system", "Be kind."], "--system must be given without --plain"),
         (["--length-penalty", "0.5"], "--length-penalty must be given with --beams"),
         (["--beams", "3"], "--temperature must be given without --beams, which draws nothing"),
+        (["--beams", "3", "--seed", "4"], "must be given without --beams, which draws nothing"),
         (["--int8"], "--int8 must be given with --compile"),
         (["--seed", "-1"], "A seed must be a whole number from 0"),
         (["--seed", str(1 << 63)], "A seed must be a whole number from 0"),

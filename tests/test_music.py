@@ -66,6 +66,16 @@ def test_voices_of_one_track_are_told_apart(tmp_path: Path) -> None:
     assert read_midi(tmp_path / "a.mid").chords == ((72, 67, 64, 48),)
 
 
+def test_notes_between_the_quarters_are_told_of(tmp_path: Path) -> None:
+    body = b"\x00\x90\x48\x40\x20\x48\x00\x00\x49\x40\x20\x49\x00\x20\x48\x40\x60\x48\x00"
+    body += b"\x00\xff\x2f\x00"
+    header = b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x00\x60"
+    (tmp_path / "a.mid").write_bytes(header + b"MTrk" + len(body).to_bytes(4, "big") + body)
+    with pytest.warns(UserWarning, match="1 of 3 notes sound between two quarter notes"):
+        score = read_midi(tmp_path / "a.mid")
+    assert [chord[0] for chord in score.chords] == [72, 72]
+
+
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"MThd\x00\x00\x00\x06\x00\x00"])
 def test_what_is_no_midi_file_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.mid").write_bytes(content)

@@ -165,7 +165,7 @@ def generate(
 
 OF_SAMPLING = (
     *("temperature", "top_k", "top_p", "min_p", "repetition_penalty"),
-    *("end_bias", "end_within"),
+    *("end_bias", "end_within", "seed"),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -98,7 +99,8 @@ def read_midi(path: str | Path) -> Score:
 
     Four tracks of one note at a time are the four voices, the highest first; of other files the
     pitches that sound together are given to voices, the same pitch to more than one where there
-    are fewer. Raises `InputError` for a file that is none, or holds no notes.
+    are fewer. Warns of notes that sound between two quarter notes only and are left out. Raises
+    `InputError` for a file that is none, or holds no notes.
     """
     path = Path(path)
     try:
@@ -113,6 +115,7 @@ def read_midi(path: str | Path) -> Score:
         raise InputError(
             f"{path} must last at most {MOST_STEPS} quarter notes, got {steps}. Cut it."
         )
+    _warn_of_short(path, [note for notes in tracks for note in notes], division)
     grid = [[_sounding(notes, step, division) for step in range(steps)] for notes in tracks]
     if len(grid) == 4 and all(len(pitches) <= 1 for voice in grid for pitches in voice):
         return _in_voices(grid)
@@ -131,6 +134,20 @@ def _in_voices(grid: Sequence[Sequence[Sequence[int]]]) -> Score:
     S, A, T, B = sorted(grid, key=height, reverse=True)
     lines = [[step[0] if step else REST for step in voice] for voice in (S, A, T, B)]
     return Score(tuple(zip(*lines, strict=True)))
+
+
+def _warn_of_short(path: Path, notes: Sequence[Note], division: int) -> None:
+    """Say how many notes no quarter note meets."""
+    late = division // 8
+    short = sum(
+        (note.start - late - 1) // division == (note.end - late - 1) // division for note in notes
+    )
+    if short:
+        warnings.warn(
+            f"{path}: {short} of {len(notes)} notes sound between two quarter notes and are left "
+            "out. Give a file whose chords change with the quarters.",
+            stacklevel=3,
+        )
 
 
 def _sounding(notes: Sequence[Note], step: int, division: int) -> list[int]:
