@@ -227,6 +227,14 @@ def test_a_compiler_that_fails_is_told(tmp_path: Path) -> None:
         build.compile_to(tmp_path / "kernel.so", str(compiler))
 
 
+def test_code_is_not_run_from_a_folder_that_others_may_write_to(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    build.check_private(tmp_path)
+    tmp_path.chmod(0o777)
+    with pytest.raises(ModelError, match="writable by you alone, .* got mode 777"):
+        build.check_private(tmp_path)
+
+
 def test_no_rows_are_no_work() -> None:
     inference = NativeInference(network("grouped"), 2)
     hidden = inference.feed([])

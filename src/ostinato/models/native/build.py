@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from functools import cache
@@ -26,12 +27,13 @@ def open_kernel() -> ctypes.CDLL:
     """Return the compiled kernel, made now where this machine has none yet.
 
     It is kept in the cache folder under a hash of its source, flags, compiler and processor.
-    Raises `ModelError` where there is no compiler, or it fails.
+    Raises `ModelError` where there is no compiler, or it fails, or others may write to the folder.
     """
     compiler = find_compiler()
     path = cache_root() / "native" / f"{_digest(compiler)}.so"
     if not path.exists():
         compile_to(path, compiler)
+    check_private(path.parent)
     try:
         kernel = ctypes.CDLL(str(path))
     except OSError:  # a damaged file
@@ -41,6 +43,17 @@ def open_kernel() -> ctypes.CDLL:
     kernel.scratch_floats.restype = ctypes.c_int64
     kernel.forward.restype = kernel.product.restype = None
     return kernel
+
+
+def check_private(folder: Path) -> None:
+    """Refuse a folder into which others could put code that is run here."""
+    about = folder.stat()
+    if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ModelError(
+            f"{folder} must be yours and writable by you alone, as compiled code is run from it; "
+            f"got mode {stat.S_IMODE(about.st_mode):o} of user {about.st_uid}. Remove it, or name "
+            "another folder in OSTINATO_CACHE."
+        )
 
 
 def _opened(path: Path) -> ctypes.CDLL:
