@@ -231,7 +231,7 @@ def test_code_is_not_run_from_a_folder_that_others_may_write_to(tmp_path: Path) 
     tmp_path.chmod(0o755)
     build.check_private(tmp_path)
     tmp_path.chmod(0o777)
-    with pytest.raises(ModelError, match="writable by you alone, .* got mode 777"):
+    with pytest.raises(ModelError, match=r"writable by you alone, .* got mode 777"):
         build.check_private(tmp_path)
 
 
