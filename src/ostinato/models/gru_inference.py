@@ -16,6 +16,7 @@ from ostinato.errors import InputError
 from ostinato.models.blocks import Counts, Row, by_place
 from ostinato.models.gru import GRU
 from ostinato.models.linear import Product, can_pack, linear
+from ostinato.models.row_checks import check_length, check_places, check_tokens
 from ostinato.models.self_test import SelfTest, test_rows
 
 
@@ -144,17 +145,9 @@ class GRUInference:
 
     def _check(self, rows: Sequence[Row]) -> None:
         top = 1 + max((row.position for row in rows), default=-1)
-        if top > self.limit:
-            raise InputError(
-                f"a sequence must have at most {self.limit} tokens for this model, got {top}. "
-                "Shorten it."
-            )
-        if any(not 0 <= row.place < self.places for row in rows):
-            raise InputError(f"place must be from 0 to {self.places - 1}. Make more places.")
-        if any(not 0 <= row.token < self.vocab_size for row in rows):
-            raise InputError(
-                f"token must be from 0 to {self.vocab_size - 1}. Take the model's own tokenizer."
-            )
+        check_length(top, self.limit)
+        check_places((row.place for row in rows), self.places)
+        check_tokens([row.token for row in rows], self.vocab_size)
         if top > self._states.size(1):
             length = max(top, 64, self._states.size(1) * 3 // 2)
             grown = torch.zeros(self.places, length, *self._states.shape[2:], dtype=self.dtype)

@@ -27,7 +27,13 @@ from ostinato.models.llama import ACTIVATIONS, Llama, inverse_frequencies
 from ostinato.models.load import LanguageModel
 from ostinato.models.lora import lora_layers
 from ostinato.models.packing import PackedLayer, pack_layer, pack_norm
-from ostinato.models.row_checks import check_length, check_places, check_tokens, top_position
+from ostinato.models.row_checks import (
+    check_length,
+    check_places,
+    check_start,
+    check_tokens,
+    top_position,
+)
 from ostinato.models.self_test import SelfTest, test_rows
 
 PAD = 64  # positions: the cache is read and grown in multiples of this
@@ -114,11 +120,7 @@ class Inference:
         what comes before it stays as it is.
         """
         chunk = self.prefill_chunk
-        if start % chunk:
-            raise InputError(
-                f"start must be a multiple of the chunk ({chunk}), got {start}. "
-                "Round it down, and give the tokens from there."
-            )
+        check_start(start, chunk)
         check_places([place], self.places)
         check_tokens(tokens, self.config.vocab_size)
         self._reserve(start + -(-len(tokens) // chunk) * chunk, start + len(tokens))

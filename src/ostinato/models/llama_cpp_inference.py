@@ -18,7 +18,7 @@ from torch import Tensor
 from ostinato.errors import InputError, ModelError
 from ostinato.models.blocks import Counts, by_place
 from ostinato.models.llama_cpp_network import LlamaCppNetwork
-from ostinato.models.row_checks import check_length, check_places, check_tokens
+from ostinato.models.row_checks import check_length, check_places, check_start, check_tokens
 from ostinato.models.self_test import SelfTest
 
 PROBE = 24  # tokens of the self-test
@@ -81,11 +81,7 @@ class LlamaCppInference:
         `start` must be a multiple of `prefill_chunk`, and the place hold what comes before it.
         """
         chunk = self.prefill_chunk
-        if start % chunk:
-            raise InputError(
-                f"start must be a multiple of the chunk ({chunk}), got {start}. "
-                "Round it down, and give the tokens from there."
-            )
+        check_start(start, chunk)
         for first in range(0, len(tokens), chunk):
             part = tokens[first : first + chunk]
             self._run([(place, token, start + first + n) for n, token in enumerate(part)], ())

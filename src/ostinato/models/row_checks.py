@@ -14,7 +14,7 @@ def check_places(places: Iterable[int], count: int) -> None:
         if not 0 <= place < count:
             raise InputError(
                 f"place must be from 0 to {count - 1}, got {place}. "
-                "Build Inference with more places."
+                "Build the inference with more places."
             )
 
 
@@ -26,6 +26,15 @@ def top_position(rows: Sequence[Row]) -> int:
     if min(positions, default=0) < 0:
         raise InputError(f"position must be at least 0, got {min(positions)}. Count from 0.")
     return max(positions, default=-1)
+
+
+def check_start(start: int, chunk: int) -> None:
+    """Refuse a prompt that begins within a chunk."""
+    if start % chunk:
+        raise InputError(
+            f"start must be a multiple of the chunk ({chunk}), got {start}. "
+            "Round it down, and give the tokens from there."
+        )
 
 
 def check_tokens(tokens: Sequence[int], size: int) -> None:

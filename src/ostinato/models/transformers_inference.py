@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ostinato.errors import InputError
 from ostinato.models.blocks import Counts, by_place
+from ostinato.models.row_checks import check_length, check_places, check_start, check_tokens
 from ostinato.models.self_test import SelfTest
 from ostinato.models.transformers_network import TransformersNetwork, crop
 
@@ -65,11 +66,7 @@ class TransformersInference:
         `start` must be a multiple of `prefill_chunk`, and the place hold what comes before it.
         """
         chunk = self.prefill_chunk
-        if start % chunk:
-            raise InputError(
-                f"start must be a multiple of the chunk ({chunk}), got {start}. "
-                "Round it down, and give the tokens from there."
-            )
+        check_start(start, chunk)
         sequence = self._cropped(place, start)
         self._check(tokens, start + len(tokens))
         for first in range(0, len(tokens), chunk):
@@ -159,11 +156,7 @@ class TransformersInference:
         crop(sequence.cache, len(sequence.tokens))
 
     def _sequence(self, place: int) -> _Sequence:
-        if not 0 <= place < self.places:
-            raise InputError(
-                f"place must be from 0 to {self.places - 1}, got {place}. "
-                "Build the inference with more places."
-            )
+        check_places([place], self.places)
         return self._sequences[place]
 
     def _cropped(self, place: int, length: int) -> _Sequence:
@@ -183,17 +176,8 @@ class TransformersInference:
         return sequence
 
     def _check(self, tokens: Sequence[int], wanted: int) -> None:
-        size = self.vocab_size
-        if tokens and not 0 <= min(tokens) <= max(tokens) < size:
-            raise InputError(
-                f"token must be from 0 to {size - 1}, got {min(tokens)} to {max(tokens)}. "
-                "Take the tokenizer that belongs to the model."
-            )
-        if wanted > self.limit:
-            raise InputError(
-                f"a sequence must have at most {self.limit} tokens for this model, got {wanted}. "
-                "Shorten it."
-            )
+        check_tokens(tokens, self.vocab_size)
+        check_length(wanted, self.limit)
 
     def _empty(self) -> _Sequence:
         return _Sequence([], self.network.empty_cache() if self.network.cached else None)
