@@ -49,6 +49,21 @@ def test_a_small_model_is_trained_saved_and_loaded(folder: Path) -> None:
     assert "The run is finished" in again.output
 
 
+def test_a_training_that_diverged_fails_and_saves_no_broken_weights(folder: Path) -> None:
+    wild = "a.txt --lr 1e30 --warmup 0 --clip 0 --steps 12"
+    result = train(wild + " --out wild", SMALL)
+    assert result.exit_code == 1 and "diverged again" in result.output
+    assert "Nothing is saved" in result.output
+    assert not (folder / "wild" / "model.safetensors").exists()
+
+
+def test_samples_come_with_the_validations_unless_told_otherwise(folder: Path) -> None:
+    result = train("a.txt --out small --steps 8 --valid-every 4", SMALL)
+    assert result.output.count("\n  | ") >= 2
+    none = train("a.txt --out small --steps 8 --valid-every 4 --sample-every 0 --fresh", SMALL)
+    assert "\n  | " not in none.output
+
+
 @pytest.mark.parametrize("layout", ["llama", "qwen3"])
 def test_transformers_loads_what_was_trained(folder: Path, layout: str) -> None:
     transformers = pytest.importorskip("transformers")

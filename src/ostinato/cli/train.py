@@ -86,6 +86,7 @@ def text(
         raise InputError("--merge puts an adapter into the model. Give its rank with --lora.")
     shape = {name: given.pop(name) for name in TEXT_OPTIONS if name in given}
     begun = begun_steps(journal, out, fresh)
+    given.setdefault("sample_every", given.get("valid_every", TrainingConfig().valid_every))
     config = TrainingConfig(**({"steps": begun} if begun else {}) | given)
     settings = TextSettings(files=files, valid=valid, start=start, seed=config.seed, **shape)
     condition = condition_of(config.steps, until, epochs, patience)

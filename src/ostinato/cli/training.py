@@ -160,8 +160,8 @@ def run_of(
 ) -> Run:
     """Find the run of this output folder, or make one; a changed job is refused.
 
-    `task` is the command's name after `train`. When it ends, and the steps that the rate is
-    planned for, may change.
+    `task` is the command's name after `train`. When it ends, the steps that the rate is planned
+    for, and when samples are made may change.
     """
     name = f"train-{out.resolve().name}"
     spec: dict[str, JSON] = {
@@ -180,7 +180,8 @@ def run_of(
     earlier = before.get("config")
     if isinstance(earlier, dict):
         new = {name: default for name, default in _defaults().items() if name not in earlier}
-        before["config"] = {**new, **earlier, "steps": config["steps"]}
+        free = {name: config[name] for name in ("steps", "sample_every")}
+        before["config"] = {**new, **earlier, **free}
     changed = [key for key in spec if before.get(key) != spec[key]]
     if changed:
         what = {
@@ -223,9 +224,16 @@ def drive(
     )
     _say_where(loop, counts, process)
     _train(loop, show)
-    save()
     why = loop.stopped.sentence if loop.stopped is not None else ""
+    failed = loop.stopped is not None and loop.stopped.kind in (Kind.DIVERGED, Kind.ERROR)
+    if failed and not process.best:
+        click.echo(f"Nothing is saved, as nothing was validated (run {run.name}). {why}", err=True)
+        sys.exit(Exit.NOT_ALL)
+    save()
     click.echo(f"Saved in {out} (run {run.name}). {why}")
+    if failed:
+        click.echo("These are the weights that validated best.", err=True)
+        sys.exit(Exit.NOT_ALL)
     if run.status == "paused":
         click.echo("Run the same command again: it goes on.", err=True)
         sys.exit(Exit.INTERRUPTED)
