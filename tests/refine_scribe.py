@@ -17,7 +17,7 @@ WORDS = ("We", "can", "help", "you", "today", "obviously", "with", "it", "now", 
 JOB = """\
 input = "messages.jsonl"
 id = "id"
-model = "scribe"
+model = "smollm2"
 batch = 4
 
 [prompt]

@@ -45,7 +45,7 @@ def test_every_wanted_value_was_said_and_the_wanted_records_pass_all_checks() ->
 def test_the_prompt_names_the_services_fields() -> None:
     job = read_job(FOLDER / "job.toml")
     (item,) = job.items(1)
-    messages = job.planner().messages(item.columns, {})
+    messages = job.planner().plan(item.columns).messages
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
     assert json.loads(messages[2]["content"])["city"] == "Oakland"
     assert str(item.columns["fields"]) in messages[3]["content"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from ostinato.errors import InputError
+from ostinato.refine.job import item_digests
 from ostinato.refine.job_file import read_job
+from ostinato.refine.prompts import Plain
 
 SMALL = """\
 input = "messages.jsonl"
@@ -105,6 +108,7 @@ def test_all_problems_are_told_together(tmp_path: Path) -> None:
         ('output = "/tmp/out.jsonl"', "output: It must lie in the job's folder"),
         ('adapter = "/etc/adapter"', "adapter: It must be a name or lie in the job's folder"),
         ('adapter = "not/there"', "adapter: The folder must exist"),
+        ('adapter = "suport"', "Did you mean 'support'?"),
         ('output = "messages.jsonl"', "output: It must be another file than the input"),
         ('output = "job.toml"', "output: It must be another file than the job file"),
         ("seed = -1", "seed: It must be a whole number of 0 or more, got -1"),
@@ -112,6 +116,40 @@ def test_all_problems_are_told_together(tmp_path: Path) -> None:
 )
 def test_a_wrong_value_is_told(tmp_path: Path, more: str, told: str) -> None:
     assert told in refused(tmp_path, more + "\n" + SMALL)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("smolm2", "model: It must be smollm2, .* got 'smolm2'. Did you mean 'smollm2'?"),
+        ("minilm", "model: It must be smollm2, or a folder beside the job file, got 'minilm'"),
+        ("smollm2+suport", "got 'suport'. Did you mean 'support'?"),
+        ("models\\\\mine", "model: The folder must exist"),
+    ],
+)
+def test_a_misspelt_model_is_told_with_its_line(tmp_path: Path, name: str, told: str) -> None:
+    assert re.search(f"line [0-9]+, .*{told}", refused(tmp_path, SMALL.replace("smollm2", name)))
+
+
+def test_models_of_the_package_and_of_the_hub_are_taken(tmp_path: Path) -> None:
+    for name in ("smollm2+support", "HuggingFaceTB/SmolLM2-135M"):
+        assert read_job(write(tmp_path, SMALL.replace("smollm2", name))).model == name
+
+
+def test_a_plain_prompt_is_a_text_without_a_template(tmp_path: Path) -> None:
+    plain = SMALL.replace("[prompt]", "[prompt]\nplain = true")
+    job = read_job(write(tmp_path, plain))
+    (item, *_) = job.items()
+    told = job.planner().messages(item.columns, {})
+    assert isinstance(told, Plain) and str(item.columns["message"]) in told
+    chat = read_job(write(tmp_path, SMALL))
+    before, now = (item_digests(one.planner(), [item]) for one in (chat, job))
+    assert before != now
+    with pytest.raises(InputError, match=r"plain must be false with the strategy 'feedback'"):
+        job.with_changes(strategy="feedback")
+    assert "must have a template alone" in refused(
+        tmp_path, plain.replace("plain = true", 'plain = true\nsystem = "Be kind."')
+    )
 
 
 @pytest.mark.parametrize(

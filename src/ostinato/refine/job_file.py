@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -14,11 +13,11 @@ from ostinato.errors import InputError
 from ostinato.loop import check_seed
 from ostinato.refine.cases import By, CaseSettings
 from ostinato.refine.job import STRATEGIES, Budgets, Job, SamplingSettings, option_names
+from ostinato.refine.job_model import read_option, read_server, read_ways, read_weights
 from ostinato.refine.prompts import ROLES, Prompt
 from ostinato.refine.rules import Rule
 from ostinato.refine.strategies import Strategy
 from ostinato.refine.tables import Problems, Table, read_toml
-from ostinato.servers import Server, is_server
 
 UNREADABLE = Prompt()
 """Stands for a prompt that could not be read, until the job is refused."""
@@ -71,21 +70,22 @@ class _Reader:
     root: Table
     problems: Problems
     folder: Path
+    plain: bool = False
 
     def parts(self, path: Path) -> dict[str, Any]:
         """Return the fields of the job; what could not be read is in the problems."""
         root = self.root
         output = self._path(root, "output", f"{path.stem}.replies.jsonl")
-        model = self._weights(root, "model", 'Add model = "smollm2", or a folder.')
+        model = read_weights(root, self.folder, "model", 'Add model = "smollm2", or a folder.')
         parts: dict[str, Any] = {
             "input": self._file(root, "input", 'Add input = "messages.jsonl".'),
             "output": output,
             "report": self._path(root, "report", _report_beside(output).name, output.parent),
             "id": root.text("id"),
             "model": model,
-            "adapter": self._weights(root, "adapter"),
-            **self._ways(model),
-            "server": self._server(model),
+            "adapter": read_weights(root, self.folder, "adapter"),
+            **read_ways(root, model),
+            "server": read_server(root, model),
             "seed": self._seed(),
             "batch": root.whole("batch", 16, least=1),
             "keep": cast(
@@ -137,62 +137,6 @@ class _Reader:
             table.wrong(key, f"The file must exist, got {name!r} in {self.folder}.")
         return path
 
-    def _weights(self, root: Table, key: str, needed: str = "") -> str:
-        """Read a model's or adapter's name, or its place in the job's folder."""
-        name = root.text(key, "", needed=needed)
-        if not name:
-            return name
-        if key == "model" and is_server(name):
-            return name
-        from ostinato.models.known import LLAMA
-
-        prefix = LLAMA if key == "model" and name.startswith(LLAMA) else ""
-        name = name.removeprefix(prefix)
-        path = (self.folder / name).resolve()
-        if Path(name).is_absolute() or name.startswith("~"):
-            root.wrong(
-                key,
-                f"It must be a name or lie in the job's folder, got {name!r}. Give a model "
-                "elsewhere on the command line: --model FOLDER.",
-            )
-        elif path.exists() and path.is_relative_to(self.folder):
-            return prefix + str(path)
-        elif prefix or re.search(r"[/\\]", name):
-            what = "file" if prefix else "folder"
-            root.wrong(key, f"The {what} must exist in {self.folder}, got {name!r}.")
-        return prefix + name
-
-    def _ways(self, model: str) -> dict[str, bool]:
-        """Read how the model computes."""
-        ways = {name: self.root.flag(name, False) for name in ("compile", "int8")}
-        if is_server(model) and any(ways.values()):
-            key = "compile" if ways["compile"] else "int8"
-            self.root.wrong(key, "It must be left out with a model on a server. Take it out.")
-        elif ways["int8"] and not ways["compile"]:
-            self.root.wrong("int8", "It must be given with compile = true. Add that.")
-        return ways
-
-    def _server(self, name: str) -> Server | None:
-        """Read how the server is talked to that the model of this name is on."""
-        root = self.root
-        table = root.table("server")
-        if not is_server(name):
-            if table is not None:
-                table.wrong("", "It must be left out, as the model is on no server. Take it out.")
-            return None
-        if root.has("adapter"):
-            root.wrong("adapter", "It must be left out with a model on a server. Take it out.")
-        settings = {} if table is None else server_settings(table)
-        try:
-            return Server.of(name, **settings)
-        except InputError as error:
-            where = next((key for key in settings if f"server's {key} " in str(error)), "")
-            if table is not None and where:
-                table.wrong(where, str(error))
-            else:
-                root.wrong("model", str(error))
-            return None
-
     def _refuse_same_files(self, parts: dict[str, Any], file: Path) -> None:
         read = _read_by(parts["input"], file, parts["cases"])
         for key in ("output", "report"):
@@ -212,7 +156,8 @@ class _Reader:
                     "prompt", 'It is missing. Add [prompt] with template = "{message}".'
                 )
             return UNREADABLE
-        return self._prompt(table)
+        self.plain = table.flag("plain", False)
+        return replace(self._prompt(table), plain=self.plain)
 
     def _prompt(self, table: Table) -> Prompt:
         """Read a prompt: a template, messages, or the item's own conversation."""
@@ -231,6 +176,8 @@ class _Reader:
                 ways[-1] if ways else "template",
                 f"A prompt must have one of template, messages and messages_column, got {got}.",
             )
+        elif self.plain and (ways != ["template"] or table.has("system")):
+            table.wrong("plain", "A plain prompt must have a template alone. Take the rest out.")
         table.close()
         pairs = tuple((role, self._template(table, "template", text)) for role, text in messages)
         return Prompt(messages=pairs, messages_column=column)
@@ -288,7 +235,7 @@ class _Reader:
             example_above=table.number("example_above", 0.3, share, "a likeness from 0 to 1"),
             examples=table.whole("examples", 3),
             by=cast(By, table.choice("by", "words", get_args(By))),
-            encoder=self._weights(table, "encoder") or "minilm",
+            encoder=read_weights(table, self.folder, "encoder") or "minilm",
         )
         table.close()
         above = settings.answer_above
@@ -329,7 +276,7 @@ class _Reader:
             return default
         kind = STRATEGIES[table.choice("kind", "backtrack", STRATEGIES)]
         options: dict[str, Any] = {
-            name: _option(table, name, default) for name, default in option_names(kind).items()
+            name: read_option(table, name, default) for name, default in option_names(kind).items()
         }
         table.close()
         try:
@@ -381,14 +328,6 @@ class _Reader:
         return budgets
 
 
-def server_settings(table: Table) -> dict[str, Any]:
-    """Return what a table says of a server: its fields besides URL and model."""
-    named = [spec for spec in fields(Server) if spec.name not in ("url", "model")]
-    read = {spec.name: _option(table, spec.name, spec.default) for spec in named}
-    table.close()
-    return {name: value for name, value in read.items() if table.has(name)}
-
-
 def _key_told(table: Table, error: InputError) -> str:
     """Return the key of a check's table that an error tells of, or nothing."""
     if str(error).startswith("A check must be one of"):
@@ -408,14 +347,3 @@ def _refuse_small_jobs(table: Table, budgets: Budgets) -> None:
                 f"It must be at most job_{unit} ({job:g}), got {item:g}. Lower it, or raise the "
                 "job's.",
             )
-
-
-def _option(table: Table, name: str, default: object) -> object:
-    """Read a strategy's option as the kind of value that its default is."""
-    if isinstance(default, bool):
-        return table.flag(name, default)
-    if isinstance(default, int):
-        return table.whole(name, default)
-    if isinstance(default, float):
-        return table.number(name, default, lambda v: v == v, "a number")
-    return table.text(name, str(default))

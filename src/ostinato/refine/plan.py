@@ -12,7 +12,7 @@ from enum import StrEnum
 from ostinato.checks.templates import shown
 from ostinato.errors import ItemError
 from ostinato.refine.cases import Cases, CaseSettings, Near
-from ostinato.refine.prompts import Message, Prompt, with_feedback
+from ostinato.refine.prompts import Message, Plain, Prompt, with_feedback
 from ostinato.refine.rules import Rule, first_rule
 
 
@@ -74,9 +74,13 @@ class Planner:
         except ItemError:
             return None
 
-    def messages(self, columns: Mapping[str, object], edits: Mapping[str, object]) -> list[Message]:
+    def messages(
+        self, columns: Mapping[str, object], edits: Mapping[str, object]
+    ) -> list[Message] | Plain:
         """Return the prompt of an item; `edits["feedback"]` holds its last draft."""
         messages = list(self.plan(columns).messages)
+        if self.prompt.plain:
+            return Plain(messages[0]["content"])
         feedback = edits.get("feedback")
         return with_feedback(messages, feedback) if isinstance(feedback, Mapping) else messages
 

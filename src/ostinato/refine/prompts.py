@@ -19,16 +19,22 @@ Message = dict[str, str]
 ROLES = ("system", "user", "assistant")
 
 
+class Plain(str):
+    """A prompt that the model goes on with as it is, whatever chat template it has."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
     """How an item becomes chat messages.
 
     `messages` are pairs of a role and a template; `messages_column` names a column that holds the
-    item's own conversation, which comes after them.
+    item's own conversation, which comes after them. `plain` gives the model the text of the only
+    message as it is, without a chat template.
     """
 
     messages: tuple[tuple[str, Template], ...] = ()
     messages_column: str = ""
+    plain: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:

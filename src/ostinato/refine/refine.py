@@ -33,7 +33,7 @@ from ostinato.loop.run import Run
 from ostinato.models import LanguageModel, load_model
 from ostinato.refine.backtrack import Backtrack
 from ostinato.refine.foresight import Possible
-from ostinato.refine.prompts import Message, with_feedback
+from ostinato.refine.prompts import Message, Plain, with_feedback
 from ostinato.refine.strategies import Strategy, Words
 from ostinato.servers import END, Allowance, Server, ServerLanes, check_sampling, is_server, spell
 
@@ -195,7 +195,8 @@ class Refine:
             f"The prompt must be a text, as the model {model.name!r} has no chat template, "
             f"got chat messages: {what} them. Use a model tuned for conversations"
             + (", another strategy" if self.strategy.tells else "")
-            + ", or a prompt function that returns a text."
+            + ", or a text to go on with: plain = true in a job's [prompt], or a prompt function "
+            "that returns a text."
         )
 
     # What Lanes and Decode ask ----------------------------------------------------------------
@@ -223,7 +224,7 @@ class Refine:
             return replace(prompt, constraint=prompt.constraint or self._constraint(row, room))
         if not isinstance(prompt, str):
             tokens = tokenizer.chat(prompt)
-        elif tokenizer.chat_template is not None:
+        elif tokenizer.chat_template is not None and not isinstance(prompt, Plain):
             tokens = tokenizer.chat([{"role": "user", "content": prompt}])
         else:
             tokens = [*tokenizer.bos_ids, *tokenizer.encode(prompt)]

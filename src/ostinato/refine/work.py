@@ -188,6 +188,9 @@ def open_work(job: Job, journal: Journal, *, limit: int | None = None, how: How 
     now = Fingerprint.of(job, planner, items)
     run = find_run(journal, job, limit)
     changes = compare(Fingerprint.from_json(_fingerprint(run)), now) if run else Changes()
+    if run is not None and changes and _untouched(run):
+        journal.delete(run.name)
+        run, changes = None, Changes()
     if run is not None and changes and how == "go on":
         raise InputError(_told(job, run, changes))
     if run is None or how == "fresh":
@@ -205,6 +208,11 @@ def find_run(journal: Journal, job: Job, limit: int | None) -> Run | None:
         if row.kind == RUN_KIND and all(row.spec.get(key) == wanted[key] for key in wanted):
             return run
     return None
+
+
+def _untouched(run: Run) -> bool:
+    """Whether a run got no further than its name, as where the model could not be loaded."""
+    return run.tick == 0 and not any(True for _ in run.results())
 
 
 def _identity(job: Job, limit: int | None) -> dict[str, JSON]:

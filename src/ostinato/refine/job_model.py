@@ -1,0 +1,115 @@
+"""The part of a job file that says which model writes, and how it computes. Loads no model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ostinato.errors import InputError
+from ostinato.refine.tables import Table, nearest
+from ostinato.servers import Server, is_server
+
+
+def read_weights(root: Table, folder: Path, key: str, needed: str = "") -> str:
+    """Read a model's, adapter's or encoder's name, or its place in the job's folder."""
+    name = root.text(key, "", needed=needed)
+    if not name:
+        return name
+    if key == "model" and is_server(name):
+        return name
+    from ostinato.models.hub import is_hub_name
+    from ostinato.models.known import LLAMA
+
+    prefix = LLAMA if key == "model" and name.startswith(LLAMA) else ""
+    name = name.removeprefix(prefix)
+    path = (folder / name).resolve()
+    if Path(name).is_absolute() or name.startswith("~"):
+        root.wrong(
+            key,
+            f"It must be a name or lie in the job's folder, got {name!r}. Give a model "
+            "elsewhere on the command line: --model FOLDER.",
+        )
+    elif path.exists() and path.is_relative_to(folder):
+        return prefix + str(path)
+    elif key == "model" and not prefix and is_hub_name(name):
+        return name
+    elif prefix or re.search(r"[/\\]", name):
+        what = "file" if prefix else "folder"
+        root.wrong(key, f"The {what} must exist in {folder}, got {name!r}.")
+    else:
+        _refuse_unknown(root, key, name)
+    return prefix + name
+
+
+def read_ways(root: Table, model: str) -> dict[str, bool]:
+    """Read how the model computes."""
+    ways = {name: root.flag(name, False) for name in ("compile", "int8")}
+    if is_server(model) and any(ways.values()):
+        key = "compile" if ways["compile"] else "int8"
+        root.wrong(key, "It must be left out with a model on a server. Take it out.")
+    elif ways["int8"] and not ways["compile"]:
+        root.wrong("int8", "It must be given with compile = true. Add that.")
+    return ways
+
+
+def read_server(root: Table, name: str) -> Server | None:
+    """Read how the server is talked to that the model of this name is on."""
+    table = root.table("server")
+    if not is_server(name):
+        if table is not None:
+            table.wrong("", "It must be left out, as the model is on no server. Take it out.")
+        return None
+    if root.has("adapter"):
+        root.wrong("adapter", "It must be left out with a model on a server. Take it out.")
+    settings = {} if table is None else _server_settings(table)
+    try:
+        return Server.of(name, **settings)
+    except InputError as error:
+        where = next((key for key in settings if f"server's {key} " in str(error)), "")
+        if table is not None and where:
+            table.wrong(where, str(error))
+        else:
+            root.wrong("model", str(error))
+        return None
+
+
+def _refuse_unknown(root: Table, key: str, name: str) -> None:
+    """Refuse a name that is neither known nor a folder beside the job."""
+    from ostinato.models.known import known_models, shipped_adapters
+
+    writers, adapters = known_models(write=True), shipped_adapters()
+    base, plus, adapter = name.partition("+")
+    if key == "adapter":
+        parts = [(name, adapters)]
+    elif key == "encoder":
+        parts = [(name, known_models(write=False))]
+    else:
+        parts = [(base, writers), *([(adapter, adapters)] if plus else [])]
+    for part, names in parts:
+        if part not in names:
+            root.wrong(
+                key,
+                f"It must be {' or '.join(names)}, or a folder beside the job file, got {part!r}."
+                f"{nearest(part, names)}",
+            )
+
+
+def _server_settings(table: Table) -> dict[str, Any]:
+    """Return what a table says of a server: its fields besides URL and model."""
+    named = [spec for spec in fields(Server) if spec.name not in ("url", "model")]
+    read = {spec.name: read_option(table, spec.name, spec.default) for spec in named}
+    table.close()
+    return {name: value for name, value in read.items() if table.has(name)}
+
+
+def read_option(table: Table, name: str, default: object) -> object:
+    """Read an option as the kind of value that its default is."""
+    if isinstance(default, bool):
+        return table.flag(name, default)
+    if isinstance(default, int):
+        return table.whole(name, default)
+    if isinstance(default, float):
+        return table.number(name, default, lambda v: v == v, "a number")
+    return table.text(name, str(default))
