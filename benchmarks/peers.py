@@ -2,12 +2,12 @@
 
 All write with smollm2 and the adapter `support` under the same checks, without the example's rules
 and past cases, at the same temperature, in at most eight tries: ours in the process, ours on a
-server (`ostinato serve`), and on that server mellea (streaming validation, tried again) and DSPy's
-BestOfN, which is given plain messages. Left out is the check `confidence`, which needs
-log-probabilities that peers do not hand on. The server counts the tokens that it computes, those
-of broken streams and discarded drafts too.
+server (`ostinato serve`), and on that server mellea (streaming validation, tried again), Guardrails
+(asked again with the reasons) and DSPy's BestOfN, which is given plain messages. Left out is the
+check `confidence`, which needs log-probabilities that peers do not hand on. The server counts the
+tokens that it computes, those of broken streams and discarded drafts too.
 
-    pip install mellea dspy
+    pip install mellea dspy guardrails-ai
     python benchmarks/peers.py [--limit N] [--only …] [--json]
 
 A peer that is not installed is left out.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import importlib.util
 import json
 import os
@@ -193,9 +194,42 @@ def mellea(url: str, task: Task) -> list[str]:
     return asyncio.run(all_of_them())
 
 
+def guardrails(url: str, task: Task) -> list[str]:
+    """Guardrails: a draft that fails is asked for again, with the reasons."""
+    from guardrails import Guard
+    from guardrails.validator_base import FailResult, PassResult, Validator, register_validator
+    from openai import OpenAI
+
+    client = OpenAI(base_url=url, api_key="none")
+
+    @register_validator(name="passes", data_type="string")
+    class Passes(Validator):
+        def __init__(self, item: Item, on_fail: Any = None) -> None:
+            super().__init__(on_fail=on_fail)
+            self.item = item
+
+        def validate(self, value: Any, metadata: Any) -> Any:
+            reasons = task.reasons(self.item, str(value))
+            return FailResult(error_message=" ".join(reasons)) if reasons else PassResult()
+
+    def ask(*_: Any, messages: Any, **__: Any) -> str:
+        told = client.chat.completions.create(
+            model=NAME, messages=messages, temperature=TEMPERATURE, max_tokens=LONGEST
+        )
+        return told.choices[0].message.content or ""
+
+    def write(item: Item) -> str:
+        guard = Guard().use(Passes(item, on_fail="reask"))
+        made = guard(ask, messages=task.messages(item), num_reasks=TRIES - 1)
+        return str(made.raw_llm_output)
+
+    return side_by_side(task.items, write)
+
+
 WRITERS: Mapping[str, Writer] = {
     "ours_server": ours_server,
     "mellea": mellea,
+    "guardrails": guardrails,
     "dspy": dspy,
 }
 
@@ -243,6 +277,8 @@ def runs(task: Task, model: LanguageModel, only: Sequence[str]) -> Iterator[tupl
             if name != "ours_server" and importlib.util.find_spec(name) is None:
                 print(f"{name} is left out: it is not installed (pip install {name}).")
                 continue
+            if name != "ours_server":
+                importlib.import_module(name)  # not in the seconds
             before, began = computed(url), time.perf_counter()
             replies = WRITERS[name](url, task)
             seconds = time.perf_counter() - began
@@ -252,7 +288,9 @@ def runs(task: Task, model: LanguageModel, only: Sequence[str]) -> Iterator[tupl
 
 def main() -> None:
     """Run the benchmark."""
-    os.environ.setdefault("MELLEA_LOG_LEVEL", "ERROR")
+    quiet = {"MELLEA_LOG_LEVEL": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    for key, value in {**quiet, "OTEL_SDK_DISABLED": "true"}.items():
+        os.environ.setdefault(key, value)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     names = ["ours", *WRITERS]
