@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 from faulty_server import Faults, serving
 
-from ostinato.checks import Contains, Excludes, Length
+from ostinato.checks import Contains, Excludes, Length, Regex
 from ostinato.cli.main import cli
 from ostinato.errors import InputError
 from ostinato.loop import Loop, Phrase, Steps
@@ -130,6 +130,28 @@ def test_backtrack_on_a_server_writes_less_than_abort_and_abort_less_than_resamp
 
     went = [computed(kind) for kind in (Backtrack(), Abort(rounds=40), Resample(rounds=40))]
     assert went[0] < went[1] < went[2]
+
+
+@pytest.mark.parametrize(("whole", "drawn_again"), [("We can help.", 0), ("We can help", 2)])
+def test_the_end_is_drawn_again_where_it_may_come_later_and_not_behind_a_sentence(
+    whole: str, drawn_again: int
+) -> None:
+    told = Faults()
+    told.writes = lambda body: whole[len(str(body["prompt"]).partition("|")[2]) :]
+    with serving(told) as url:
+        refine = Refine(
+            Server(url=url, model="m", api="completions"),
+            [{"id": "a", "message": "Hi."}],
+            prompt="{message}|",
+            checks=[Regex(pattern=".*never.*")],
+            strategy=Backtrack(rounds=1),
+            places=1,
+        )
+        (row,) = refine.run()
+        refine.decode.close()  # type: ignore[union-attr]
+    assert not row["accepted"]
+    assert sum(body["prompt"] == f"Hi.|{whole}" for body in told.bodies) == drawn_again
+    assert sum(body["prompt"] == "Hi.|" for body in told.bodies) > 1
 
 
 def test_a_job_on_a_server_is_done_and_its_key_is_nowhere(folder: Path) -> None:

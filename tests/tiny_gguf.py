@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 from test_models_tokenizer import SPECIALS, TEMPLATE, tiny
 
-from ostinato.models import Llama, LlamaConfig
+from ostinato.models import Llama, LlamaConfig, Tokenizer
 
 Form = gguf.GGMLQuantizationType
 BLOCK = {
@@ -83,12 +83,15 @@ def metadata(writer: gguf.GGUFWriter, config: LlamaConfig, arch: str) -> None:
         writer.add_sliding_window(config.sliding_window)
 
 
-def vocabulary(writer: gguf.GGUFWriter, size: int, way: str) -> None:
-    backend = json.loads(tiny().to_str())["model"]
+def vocabulary(
+    writer: gguf.GGUFWriter, size: int, way: str, tokenizer: Tokenizer | None = None
+) -> None:
+    backend = json.loads((tokenizer.backend if tokenizer else tiny()).to_str())["model"]
     tokens = sorted(backend["vocab"], key=backend["vocab"].get)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(way)
-    kinds = [3 if token in SPECIALS else 1 for token in tokens]
+    specials = tokenizer.special_ids if tokenizer else {backend["vocab"][s] for s in SPECIALS}
+    kinds = [3 if backend["vocab"][token] in specials else 1 for token in tokens]
     padding = size - len(tokens)
     tokens += [f"[PAD{i}]" for i in range(padding)]
     writer.add_token_types([*kinds, *[5] * padding])
@@ -96,7 +99,7 @@ def vocabulary(writer: gguf.GGUFWriter, size: int, way: str) -> None:
     writer.add_token_merges([" ".join(merge) for merge in backend["merges"]])
     writer.add_eos_token_id(2)
     writer.add_bos_token_id(1)
-    writer.add_chat_template(TEMPLATE)
+    writer.add_chat_template((tokenizer and tokenizer.chat_template) or TEMPLATE)
 
 
 def write_gguf(
@@ -107,11 +110,15 @@ def write_gguf(
     way: str = "smollm",
     more: Callable[[gguf.GGUFWriter], None] = lambda writer: None,
     made: Mapping[str, tuple[np.ndarray, Form]] = MappingProxyType({}),
+    tokenizer: Tokenizer | None = None,
 ) -> None:
-    """Write the network; matrices are quantised as `kind`, or are what is `made` of them."""
+    """Write the network; matrices are quantised as `kind`, or are what is `made` of them.
+
+    `tokenizer` is a byte-level one whose ends are those of the tiny one, which it replaces.
+    """
     writer = gguf.GGUFWriter(path, arch)
     metadata(writer, model.config, arch)
-    vocabulary(writer, model.config.vocab_size, way)
+    vocabulary(writer, model.config.vocab_size, way, tokenizer)
     more(writer)
     for name, values in tensors(model, arch):
         form = kind if values.ndim == 2 else Form.F32

@@ -22,6 +22,7 @@ from ostinato.loop import Answer, GoBack, OnStop, Stopped, Text, Tries, Wanted
 from ostinato.refine.strategies import Strategy, Words
 
 SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
+WHOLE_SENTENCE = re.compile(r"[.!?][\"')\]]*\s*\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,11 @@ class Backtrack(Strategy):
         return answer
 
 
+def _is_whole_sentence(output: Text) -> bool:
+    """Whether a text ended behind a sentence: a server that draws again there ends it again."""
+    return output.ended and WHOLE_SENTENCE.search(output) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class _Back:
     to: int
@@ -89,7 +95,7 @@ def _ways_back(
         yield from _offer(options, output, wanted, tries, words)
     to_blame = start is None and output.ended if whole else True
     if words.costly:
-        to_blame = to_blame and start is None
+        to_blame = to_blame and start is None and not _is_whole_sentence(output)
     if to_blame and _exchanged(tries, last) < (options.patience if words.costly else options.swaps):
         # The last token was not run through the network yet: to exchange it is free.
         yield _Back(last, {"forbid": [output.tokens[last]]})

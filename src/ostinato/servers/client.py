@@ -261,9 +261,11 @@ class Client:
     async def _pieces(self, told: AsyncIterator[str]) -> AsyncIterator[Piece]:
         """Yield a stream's pieces, the last one with the usage that is told behind it."""
         last: Piece | None = None
+        silent = True
         async for data in told:
             if data.strip() == "[DONE]":
                 break
+            silent = False
             given = piece(self.server, data)
             if last is not None:
                 last = replace(last, usage=given.usage or last.usage)
@@ -271,8 +273,9 @@ class Client:
                 last = given
             elif given.text:
                 yield replace(given, usage=None)
-        if last is None:
-            raise Fault("It broke the answer off.")
+        if last is None:  # llama-cpp-python breaks answers off for newer requests: fewer at once
+            said = "ended the answer without a word" if silent else "broke the answer off"
+            raise Fault(f"It {said}: its own log may say why.", overloaded=True)
         yield last
 
 

@@ -28,7 +28,7 @@ class Server:
     sent: `chat` takes messages, `completions` a text, in which `template` "chatml" writes
     messages. `stream` takes the answer piece by piece. `prefill` is how a chat server is told to
     go on with a begun answer: "no" (it cannot), "last" (the last message is the assistant's:
-    llama.cpp), "continue_final_message" (vLLM, transformers) or "prefix" (a mark on that message:
+    llama.cpp), "continue_final_message" (vLLM, ostinato serve) or "prefix" (a mark on that message:
     Mistral, DeepSeek). `key_env` names the environment variable that holds the key. `logprobs`
     asks for log-probabilities, `seeds` sends seeds, `usage` asks a stream for its token counts;
     `extensions` sends `top_k`, `min_p` and `repetition_penalty`, which OpenAI's own API refuses.

@@ -99,7 +99,7 @@ def body(server: Server, ask: Ask) -> dict[str, Any]:
     else:
         sent |= _messages(server, ask)
         if server.logprobs:
-            sent["logprobs"] = True
+            sent |= {"logprobs": True, "top_logprobs": 0}  # llama-cpp-python tells none without
     return sent
 
 
@@ -202,7 +202,8 @@ def _usage(value: Any) -> Usage | None:
 def message_of(text: str) -> tuple[str, str]:
     """Return what an error's body says, and its code, as far as it is one of the API."""
     try:
-        error = json.loads(text)["error"]
+        value = json.loads(text)
+        error = value["error"] if "error" in value else value["detail"]
     except (ValueError, LookupError, TypeError):
         return text.strip(), ""
     code = error.get("code") if isinstance(error, Mapping) else ""
@@ -210,8 +211,14 @@ def message_of(text: str) -> tuple[str, str]:
 
 
 def _told(error: Any) -> str:
-    message = error.get("message") if isinstance(error, Mapping) else error
-    return str(message)
+    """Return an error's message: OpenAI's `error`, or FastAPI's `detail`, which may be a list."""
+    if isinstance(error, list):
+        return "; ".join(map(_told, error))
+    if not isinstance(error, Mapping):
+        return str(error)
+    where = ".".join(map(str, error.get("loc", ())))
+    message = str(error.get("message", error.get("msg")))
+    return f"{where}: {message}" if where else message
 
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
