@@ -9,47 +9,20 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from ostinato.errors import EditError, InputError, ItemError
+from ostinato.errors import InputError
+from ostinato.image.abreast import Abreast
 from ostinato.image.fixed import BLOCK, Denoiser, in_blocks, repeats
 from ostinato.image.picture import Picture, pixels
-from ostinato.image.solvers import Solver, advance, correct, jump_sigmas, solver_named
+from ostinato.image.seat import Seat, Settings, as_guidance
+from ostinato.image.solvers import Solver, correct, jump_sigmas, solver_named
 from ostinato.loop import Lane, Report, derive
-
-Made = TypeVar("Made")
-
-KNOWN = ("label", "guidance", "solver", "renoise")
-
-
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """What is in force at a position."""
-
-    label: int | None
-    guidance: float
-    solver: Solver
-
-
-@dataclass(slots=True)
-class _Seat:
-    """A lane at its place; `images[p]` is its x at position p, `cleans[p]` the prediction there."""
-
-    lane: Lane
-    picture: Picture
-    first: int  # the step of the schedule that position 0 takes
-    images: list[Tensor] = field(default_factory=list)
-    cleans: list[Tensor] = field(default_factory=list)
-
-    @property
-    def position(self) -> int:
-        return len(self.cleans)
 
 
 class Denoise:
@@ -90,11 +63,14 @@ class Denoise:
         self.network = network
         self.sigmas = _falling(sigmas or jump_sigmas(steps, network.sigma_min, network.sigma_max))
         self._guided = _range(guided)
-        self._settings = _Settings(None, _number(guidance, InputError), solver_named(solver))
+        self._settings = Settings(None, as_guidance(guidance, InputError), solver_named(solver))
         self._block = block
         self._shape = (network.channels, network.size, network.size)
         self.repeats = self._self_test()
-        self._seats: dict[str, _Seat] = {}
+        self._dice = torch.Generator()  # seeded anew for each draw
+        self._seats: dict[str, Seat] = {}
+        self._groups: list[Abreast] | None = None  # made anew after whatever changes a lane
+        self._until_edit: int | None = None
 
     @property
     def steps(self) -> int:
@@ -109,7 +85,7 @@ class Denoise:
         picture.check(
             channels=self.network.channels, size=self.network.size, classes=self.network.classes
         )
-        seat = _Seat(lane, picture, self._first(picture))
+        seat = Seat(lane, picture, self._first(picture))
         self._at(seat, 0)
         seat.images.append(self._begin(seat))
         for report in lane.past:
@@ -117,11 +93,13 @@ class Denoise:
             seat.cleans.append(_copied(report["clean"]))
         self._renoise(seat)
         self._seats[lane.key] = seat
+        self._groups = None
 
     def rewind(self, lane: Lane, to: int) -> None:
         """Bring the lane back to a position: its x and its predictions up to there are kept."""
         seat = self._seats[lane.key]
         self._at(replace(seat, lane=lane), to)  # an unknown edit is refused before anything changes
+        self._groups = None
         seat.lane = lane
         del seat.images[to + 1 :], seat.cleans[to:]
         if to == 0:
@@ -131,6 +109,7 @@ class Denoise:
     def drop(self, key: str) -> None:
         """Free the lane's place."""
         del self._seats[key]
+        self._groups = None
 
     def output(self, key: str) -> Tensor:
         """Return the last clean prediction (C, H, W), in [-1, 1]; before the first, no image: 0."""
@@ -141,75 +120,121 @@ class Denoise:
 
     def step(self) -> Mapping[str, Report]:
         """Take the next solver step of every lane that has not ended."""
-        seats = [seat for seat in self._seats.values() if seat.first + seat.position < self.steps]
-        settings = [self._at(seat, seat.position) for seat in seats]
-        levels = [self._levels(seat) for seat in seats]
-        at = [seat.images[-1] for seat in seats]
-        cleans = self._cleans(seats, settings, at, [sigma for sigma, _ in levels])
-        after = self._after(seats, settings, levels, cleans)
-        twice = [
-            n for n, chosen in enumerate(settings) if chosen.solver.second and levels[n][1] > 0.0
+        groups = self._side_by_side()
+        cleans = self._cleans([(group, group.x, self.sigmas[group.step]) for group in groups])
+        after = [
+            group.advanced(self.sigmas, clean, self._fresh(group))
+            for group, clean in zip(groups, cleans, strict=True)
         ]
-        second = self._cleans(
-            [seats[n] for n in twice],
-            [settings[n] for n in twice],
-            [after[n] for n in twice],
-            [levels[n][1] for n in twice],
-        )
-        for n, clean in zip(twice, second, strict=True):
-            after[n] = correct(at[n], *levels[n], cleans[n], after[n], clean)
-        moved = self._moved(seats, cleans)
-        reports = {}
-        for n, seat in enumerate(seats):
-            calls = sum(self._calls(settings[n], at) for at in levels[n][: 1 + (n in twice)])
-            reports[seat.lane.key] = self._report(
-                seat, levels[n], cleans[n], after[n], moved[n], calls
-            )
+        calls = [self._calls(group, self.sigmas[group.step]) for group in groups]
+        if any(group.solver.second for group in groups):
+            self._correct(groups, cleans, after, calls)
+        reports: dict[str, Report] = {}
+        for n, group in enumerate(groups):
+            reports |= group.move(self.sigmas, cleans[n], after[n], calls[n])
+        if len(groups) > 1:
+            reports = {key: reports[key] for key in self._seats if key in reports}
+        self._come_to_edits()
         return reports
 
-    def _levels(self, seat: _Seat) -> tuple[float, float]:
-        step = seat.first + seat.position
-        return self.sigmas[step], self.sigmas[step + 1]
+    def _side_by_side(self) -> list[Abreast]:
+        """Return the lanes that have not ended, by the steps that they take."""
+        if self._groups is None:
+            self._groups = self._grouped()
+        self._groups = [group for group in self._groups if group.step < self.steps]
+        return self._groups
 
-    def _calls(self, settings: _Settings, sigma: float) -> int:
+    def _grouped(self) -> list[Abreast]:
+        alike: dict[object, list[tuple[Seat, int]]] = defaultdict(list)
+        named: dict[object, tuple[Solver, float]] = {}
+        for seat in self._seats.values():
+            if seat.step >= self.steps:
+                continue
+            chosen, masked = self._at(seat, seat.position), seat.picture.mask is not None
+            guidance = 1.0 if chosen.label is None else chosen.guidance
+            kind = chosen.solver, guidance, seat.step, seat.remembers, masked
+            label = self.network.classes if chosen.label is None else chosen.label
+            alike[kind].append((seat, label))
+            named[kind] = chosen.solver, guidance
+        ahead = [seat.ahead for seat in self._seats.values()]
+        self._until_edit = min((steps for steps in ahead if steps is not None), default=None)
+        return [
+            Abreast.of([seat for seat, _ in lanes], *named[kind], [label for _, label in lanes])
+            for kind, lanes in alike.items()
+        ]
+
+    def _come_to_edits(self) -> None:
+        """Apply what has waited for the positions where the lanes stand now."""
+        if self._until_edit is None:
+            return
+        self._until_edit -= 1
+        if self._until_edit == 0:
+            self._groups = None
+            for seat in self._seats.values():
+                self._renoise(seat)
+
+    def _calls(self, group: Abreast, sigma: float) -> int:
         low, high = self._guided
-        if settings.guidance == 1.0 or settings.label is None or not low <= sigma <= high:
-            return 1
-        return 2
+        return 1 if group.guidance == 1.0 or not low <= sigma <= high else 2
 
-    def _cleans(
-        self,
-        seats: Sequence[_Seat],
-        settings: Sequence[_Settings],
-        at: Sequence[Tensor],
-        sigmas: Sequence[float],
-    ) -> list[Tensor]:
-        """Predict the clean image of every seat, guided, and with what is kept of a given image."""
-        if not seats:
+    def _cleans(self, at: Sequence[tuple[Abreast, Tensor, float]]) -> list[Tensor]:
+        """Predict the clean images of groups at x and a noise level: guided, and masked."""
+        images, levels, labels = [], [], []
+        for group, x, sigma in at:
+            level = torch.full((len(group.seats),), sigma)
+            images.append(x)
+            levels.append(level)
+            labels.append(group.labels)
+            if self._calls(group, sigma) == 2:
+                images.append(x)
+                levels.append(level)
+                labels.append(torch.full_like(group.labels, self.network.classes))
+        if not images:
             return []
-        rows: list[tuple[Tensor, float, int]] = []
-        no_class = self.network.classes
-        for chosen, x, sigma in zip(settings, at, sigmas, strict=True):
-            rows.append((x, sigma, no_class if chosen.label is None else chosen.label))
-            if self._calls(chosen, sigma) == 2:
-                rows.append((x, sigma, no_class))
-        images, levels, labels = zip(*rows, strict=True)
-        made = in_blocks(
-            self._predict,
-            torch.stack(images),
-            torch.tensor(levels),
-            torch.tensor(labels),
-            block=self._block,
-        )
-        seen = iter(made.unbind())
+        joined = [
+            each[0] if len(each) == 1 else torch.cat(each) for each in (images, levels, labels)
+        ]
+        made = in_blocks(self._predict, *joined, block=self._block)
+        seen = iter(made.split([len(x) for x in images]) if len(images) > 1 else (made,))
         cleans = []
-        for seat, chosen, sigma in zip(seats, settings, sigmas, strict=True):
-            clean = next(seen).clone()
-            if self._calls(chosen, sigma) == 2:
+        for group, _, sigma in at:
+            clean = next(seen)
+            if self._calls(group, sigma) == 2:
                 without = next(seen)
-                clean = without + (clean - without) * chosen.guidance
-            cleans.append(self._kept(seat.picture, clean))
+                clean = without + (clean - without) * group.guidance
+            cleans.append(group.masked(clean))
         return cleans
+
+    def _correct(
+        self,
+        groups: Sequence[Abreast],
+        cleans: Sequence[Tensor],
+        after: list[Tensor],
+        calls: list[int],
+    ) -> None:
+        """Put the second half of Heun's step in the place of the first, and count its calls."""
+        twice = [
+            n
+            for n, group in enumerate(groups)
+            if group.solver.second and self.sigmas[group.step + 1] > 0.0
+        ]
+        levels = [self.sigmas[groups[n].step + 1] for n in twice]
+        second = self._cleans(
+            [(groups[n], after[n], s) for n, s in zip(twice, levels, strict=True)]
+        )
+        for n, sigma_next, clean in zip(twice, levels, second, strict=True):
+            x, sigma = groups[n].x, self.sigmas[groups[n].step]
+            after[n] = correct(x, sigma, sigma_next, cleans[n], after[n], clean)
+            calls[n] += self._calls(groups[n], sigma_next)
+
+    def _fresh(self, group: Abreast) -> Tensor | None:
+        """Draw the noise of a step, where the solver takes some."""
+        if group.solver.eta == 0.0 or self.sigmas[group.step + 1] == 0.0:
+            return None
+        noise = torch.empty_like(group.x)
+        for row, seat in zip(noise.unbind(), group.seats, strict=True):
+            row.normal_(generator=self._dice.manual_seed(self._place(seat, "step", seat.position)))
+        return noise
 
     def _predict(self, x: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
         return self.network(x, sigma, label if self.network.classes else None)
@@ -224,80 +249,13 @@ class Denoise:
             self._predict, x * sigma[:, None, None, None], sigma, label, block=self._block
         )
 
-    def _after(
-        self,
-        seats: Sequence[_Seat],
-        settings: Sequence[_Settings],
-        levels: Sequence[tuple[float, float]],
-        cleans: Sequence[Tensor],
-    ) -> list[Tensor]:
-        """Return x after the solver's step; the lanes that take the same one take it together."""
-        alike = defaultdict(list)
-        for n, (seat, chosen) in enumerate(zip(seats, settings, strict=True)):
-            alike[chosen.solver, levels[n], self._level_before(seat)].append(n)
-        after: dict[int, Tensor] = {}
-        for (solver, (sigma, sigma_next), last), lanes in alike.items():
-            before = noise = None
-            if last is not None:
-                before = last, torch.stack([seats[n].cleans[-1] for n in lanes])
-            if solver.eta > 0.0 and sigma_next > 0.0:
-                some = [seats[n] for n in lanes]
-                noise = torch.stack([self._noise(seat, "step", seat.position) for seat in some])
-            x = torch.stack([seats[n].images[-1] for n in lanes])
-            clean = torch.stack([cleans[n] for n in lanes])
-            x = advance(solver, x, sigma, sigma_next, clean, before=before, noise=noise)
-            after |= zip(lanes, x.unbind(), strict=True)
-        return [after[n] for n in range(len(seats))]
-
-    def _level_before(self, seat: _Seat) -> float | None:
-        """Return the level of the prediction before, where the lane has come from there."""
-        position = seat.position
-        if position == 0 or self._renoised(seat.lane, position) is not None:
-            return None
-        return self.sigmas[seat.first + position - 1]
-
-    def _moved(self, seats: Sequence[_Seat], cleans: Sequence[Tensor]) -> list[float]:
-        """Return the root mean squares by which the clean predictions moved; from 0 at first."""
-        if not seats:
-            return []
-        blank = torch.zeros(self._shape)
-        last = torch.stack([seat.cleans[-1] if seat.cleans else blank for seat in seats])
-        means: list[float] = (torch.stack(list(cleans)) - last).square().mean((1, 2, 3)).tolist()
-        return [math.sqrt(mean) for mean in means]
-
-    def _report(
-        self,
-        seat: _Seat,
-        levels: tuple[float, float],
-        clean: Tensor,
-        after: Tensor,
-        moved: float,
-        calls: int,
-    ) -> Report:
-        seat.cleans.append(clean)
-        seat.images.append(after)
-        self._renoise(seat)  # a later edit that was left in force has waited for its position
-        step = seat.first + seat.position
-        report: dict[str, object] = {
-            "step": step,
-            "sigma": levels[0],
-            "sigma_next": levels[1],
-            "noisy": after,
-            "clean": clean,
-            "change": moved,
-            "calls": calls,
-        }
-        if step == self.steps:
-            report["ended"] = f"All {self.steps} noise levels are done."
-        return report
-
     # Where a lane begins ----------------------------------------------------------------------
 
     def _first(self, picture: Picture) -> int:
         """Return the step that a picture begins with: the last ones only, for a variation."""
         return min(self.steps - 1, self.steps - round(picture.strength * self.steps))
 
-    def _begin(self, seat: _Seat) -> Tensor:
+    def _begin(self, seat: Seat) -> Tensor:
         """Return x at position 0: noise, around the given image where there is one."""
         picture = seat.picture
         noise = self._noise(seat, "begin", 0)
@@ -309,69 +267,32 @@ class Denoise:
             x = x + pixels(picture.image, self._shape, "image")
         return x
 
-    def _kept(self, picture: Picture, clean: Tensor) -> Tensor:
-        """Put the given image where the mask does not ask for a new one."""
-        if picture.mask is None:
-            return clean
-        mask = pixels(picture.mask, self._shape[1:], "mask") > 0
-        return torch.where(mask, clean, pixels(picture.image, self._shape, "image"))
-
-    def _renoise(self, seat: _Seat) -> None:
+    def _renoise(self, seat: Seat) -> None:
         """Apply a `renoise` of the position where the lane stands."""
-        position = seat.position
-        image = self._renoised(seat.lane, position)
-        if image is not None and seat.first + position < self.steps:
-            noise = self._noise(seat, "renoise", position)
-            level = self.sigmas[seat.first + position]
-            seat.images[position] = pixels(image, self._shape, "renoise") + noise * level
+        image, position = seat.renoised, seat.position
+        if image is not None and seat.step < self.steps:
+            noise = self._noise(seat, "renoise", position) * self.sigmas[seat.step]
+            seat.images[position] = pixels(image, self._shape, "renoise") + noise
 
-    def _renoised(self, lane: Lane, position: int) -> object:
-        """Return the image of the last `renoise` at a position."""
-        images = [
-            edits["renoise"] for at, edits in lane.edits if at == position if "renoise" in edits
-        ]
-        return images[-1] if images else None
-
-    def _noise(
-        self, seat: _Seat, use: str, position: int, picture: Picture | None = None
-    ) -> Tensor:
+    def _noise(self, seat: Seat, use: str, position: int, picture: Picture | None = None) -> Tensor:
         """Draw standard normal noise (C, H, W) that belongs to a place."""
+        place = self._place(seat, use, position, picture)
+        return torch.randn(self._shape, generator=self._dice.manual_seed(place))
+
+    def _place(self, seat: Seat, use: str, position: int, picture: Picture | None = None) -> int:
         lane, seed = seat.lane, (picture or seat.picture).seed
         source = (lane.seed, lane.key) if seed is None else (seed, "")
-        place = derive(*source, use, lane.round, lane.tries, position)
-        return torch.randn(self._shape, generator=torch.Generator().manual_seed(place))
+        return derive(*source, use, lane.round, lane.tries, position)
 
-    # Edits ------------------------------------------------------------------------------------
-
-    def _at(self, seat: _Seat, position: int) -> _Settings:
+    def _at(self, seat: Seat, position: int) -> Settings:
         """Return the settings at a position. Raises `EditError` for what is not known."""
         settings = replace(self._settings, label=seat.picture.label)
+        classes = self.network.classes
         for at, edits in seat.lane.edits:
             for name, value in edits.items():
-                changed = self._edited(settings, name, value)
+                changed = settings.edited(name, value, classes=classes, shape=self._shape)
                 settings = changed if at <= position else settings
         return settings
-
-    def _edited(self, settings: _Settings, name: str, value: object) -> _Settings:
-        if name == "guidance":
-            return replace(settings, guidance=_number(value, EditError))
-        if name == "label":
-            return replace(settings, label=self._label(value))
-        if name == "renoise":
-            _as_edit(lambda: pixels(value, self._shape, "renoise"))
-            return settings
-        if name == "solver":
-            return replace(settings, solver=_as_edit(lambda: solver_named(value)))
-        raise EditError(f"Unknown edit {name!r} of Denoise. Known: {', '.join(KNOWN)}.")
-
-    def _label(self, value: object) -> int | None:
-        if value is None:
-            return None
-        classes = self.network.classes
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < classes:
-            expected = f"from 0 to {classes - 1}" if classes else "left out: the model has none"
-            raise EditError(f"label must be {expected}, got {value!r}.")
-        return value
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
@@ -396,20 +317,6 @@ def _range(guided: Sequence[float]) -> tuple[float, float]:
     if not 0.0 <= low <= high:
         raise InputError(f"guided must be two noise levels, the lower first, got {low} and {high}.")
     return low, high
-
-
-def _number(value: object, error: type[InputError] | type[EditError]) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise error(f"guidance must be a finite number, got {value!r}. Take 1 for none.")
-    return float(value)
-
-
-def _as_edit(make: Callable[[], Made]) -> Made:
-    """Tell what is wrong with an edit's value as an `EditError`."""
-    try:
-        return make()
-    except (InputError, ItemError) as error:
-        raise EditError(str(error)) from None
 
 
 def _copied(value: object) -> Tensor:

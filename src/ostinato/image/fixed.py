@@ -39,11 +39,14 @@ def in_blocks(function: Callable[..., Tensor], *inputs: Tensor, block: int = BLO
 
     The last block is filled up with its last sample. All inputs have the same N, at least 1.
     """
+    N = len(inputs[0])
+    if block == N:
+        return function(*inputs).contiguous()
     made = []
-    for start in range(0, len(inputs[0]), block):
+    for start in range(0, N, block):
         parts = [_filled(x[start : start + block], block) for x in inputs]
-        made.append(function(*parts)[: len(inputs[0]) - start].contiguous())
-    return made[0] if len(made) == 1 else torch.cat(made)
+        made.append(function(*parts)[: N - start])
+    return torch.cat(made)
 
 
 def repeats(function: Callable[..., Tensor], *inputs: Tensor, block: int = BLOCK) -> bool:

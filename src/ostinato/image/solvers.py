@@ -74,11 +74,11 @@ def advance(
     if solver.multistep and before is not None:
         return _two_steps(x, sigma, sigma_next, denoised, before)
     if solver.eta == 0.0:
-        return denoised + (x - denoised) * (sigma_next / sigma)
+        return _towards(x, denoised, sigma_next / sigma)
     assert noise is not None
     fresh = min(1.0, solver.eta * math.sqrt(max(0.0, 1.0 - (sigma_next / sigma) ** 2)))
     kept = sigma_next * math.sqrt(1.0 - fresh**2)
-    return denoised + (x - denoised) * (kept / sigma) + noise * (sigma_next * fresh)
+    return _towards(x, denoised, kept / sigma).add_(noise * (sigma_next * fresh))
 
 
 def correct(
@@ -99,8 +99,13 @@ def _two_steps(
     sigma_before, denoised_before = before
     h, h_before = math.log(sigma / sigma_next), math.log(sigma_before / sigma)
     ahead = h / (2 * h_before)
-    denoised = denoised * (1 + ahead) - denoised_before * ahead
-    return x * (sigma_next / sigma) + denoised * (1 - sigma_next / sigma)
+    denoised = (denoised * (1 + ahead)).sub_(denoised_before * ahead)
+    return denoised.mul_(1 - sigma_next / sigma).add_(x * (sigma_next / sigma))
+
+
+def _towards(x: Tensor, denoised: Tensor, kept: float) -> Tensor:
+    """Return the clean prediction with a share of the noise that is left in x."""
+    return (x - denoised).mul_(kept).add_(denoised)
 
 
 def karras_sigmas(

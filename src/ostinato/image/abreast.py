@@ -1,0 +1,114 @@
+"""Lanes that take the same steps, side by side: their images in one tensor.
+
+They stay together for as long as none comes, leaves, goes back or is edited: a step costs a few
+operations on tensors, however many they are. Knows solvers; neither network nor loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ostinato.image.picture import pixels
+from ostinato.image.seat import Seat
+from ostinato.image.solvers import Solver, advance
+from ostinato.loop import Report
+
+
+@dataclass(slots=True)
+class Abreast:
+    """Lanes (B) that stand at the same step, with the same solver and guidance.
+
+    `x` (B, C, H, W) is where they stand; `last` their last clean predictions, 0 where there was
+    none; `remembers` tells whether a solver may use these. `kept` holds masks (B, 1, H, W), true
+    where the image is new, and the images to keep elsewhere.
+    """
+
+    seats: Sequence[Seat]
+    solver: Solver
+    guidance: float
+    labels: Tensor
+    step: int
+    x: Tensor
+    last: Tensor
+    remembers: bool
+    kept: tuple[Tensor, Tensor] | None
+
+    @classmethod
+    def of(
+        cls, seats: Sequence[Seat], solver: Solver, guidance: float, labels: Sequence[int]
+    ) -> Abreast:
+        """Put lanes side by side where they stand; all have a mask, or none has."""
+        x = torch.stack([seat.images[-1] for seat in seats])
+        blank = torch.zeros_like(x[0])
+        last = torch.stack([seat.cleans[-1] if seat.cleans else blank for seat in seats])
+        first = seats[0]
+        kept = None if first.picture.mask is None else _kept(seats, x)
+        return cls(
+            seats,
+            solver,
+            guidance,
+            torch.tensor(labels),
+            first.step,
+            x,
+            last,
+            first.remembers,
+            kept,
+        )
+
+    def masked(self, clean: Tensor) -> Tensor:
+        """Put the given images where the masks do not ask for new ones."""
+        return clean if self.kept is None else torch.where(self.kept[0], clean, self.kept[1])
+
+    def advanced(self, sigmas: Sequence[float], clean: Tensor, noise: Tensor | None) -> Tensor:
+        """Return x after the step from `sigmas[step]`, given the clean predictions there."""
+        n = self.step
+        before = (sigmas[n - 1], self.last) if self.remembers else None
+        return advance(
+            self.solver, self.x, sigmas[n], sigmas[n + 1], clean, before=before, noise=noise
+        )
+
+    def move(
+        self, sigmas: Sequence[float], clean: Tensor, after: Tensor, calls: int
+    ) -> dict[str, Report]:
+        """Stand after a step, whose predictions were `clean`; return the lanes' reports."""
+        moved = rms(clean, self.last)
+        sigma, sigma_next = sigmas[self.step : self.step + 2]
+        self.x, self.last, self.remembers = after, clean, True
+        self.step = step = self.step + 1
+        end: dict[str, object] = {}
+        if step == len(sigmas) - 1:
+            end["ended"] = f"All {step} noise levels are done."
+        reports: dict[str, Report] = {}
+        rows = zip(self.seats, after.unbind(), clean.unbind(), moved, strict=True)
+        for seat, noisy, seen, change in rows:
+            seat.images.append(noisy)
+            seat.cleans.append(seen)
+            reports[seat.lane.key] = {
+                "step": step,
+                "sigma": sigma,
+                "sigma_next": sigma_next,
+                "noisy": noisy,
+                "clean": seen,
+                "change": change,
+                "calls": calls,
+                **end,
+            }
+        return reports
+
+
+def rms(a: Tensor, b: Tensor) -> list[float]:
+    """Return the root mean square of each difference of images (B, C, H, W)."""
+    share = a[0].numel() ** -0.5
+    norms: list[float] = torch.linalg.vector_norm(a - b, dim=(1, 2, 3)).tolist()
+    return [norm * share for norm in norms]
+
+
+def _kept(seats: Sequence[Seat], x: Tensor) -> tuple[Tensor, Tensor]:
+    shape = x.shape[1:]
+    masks = [pixels(seat.picture.mask, shape[1:], "mask") > 0 for seat in seats]
+    images = [pixels(seat.picture.image, shape, "image") for seat in seats]
+    return torch.stack(masks)[:, None], torch.stack(images)
