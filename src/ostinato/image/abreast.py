@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,21 @@ from ostinato.image.picture import pixels
 from ostinato.image.seat import Seat
 from ostinato.image.solvers import Solver, advance
 from ostinato.loop import Report
+
+
+class Alike(NamedTuple):
+    """What lanes have in common that take their steps side by side."""
+
+    solver: Solver
+    guidance: float
+    step: int  # of the schedule, where they came together
+    remembers: bool
+    masked: bool
+
+    @classmethod
+    def of(cls, seat: Seat, solver: Solver, guidance: float) -> Alike:
+        """Return that of a lane where it stands."""
+        return cls(solver, guidance, seat.step, seat.remembers, seat.picture.mask is not None)
 
 
 @dataclass(slots=True)
@@ -27,9 +43,8 @@ class Abreast:
     where the image is new, and the images to keep elsewhere.
     """
 
+    kind: Alike
     seats: Sequence[Seat]
-    solver: Solver
-    guidance: float
     labels: Tensor
     step: int
     x: Tensor
@@ -38,26 +53,13 @@ class Abreast:
     kept: tuple[Tensor, Tensor] | None
 
     @classmethod
-    def of(
-        cls, seats: Sequence[Seat], solver: Solver, guidance: float, labels: Sequence[int]
-    ) -> Abreast:
-        """Put lanes side by side where they stand; all have a mask, or none has."""
+    def of(cls, kind: Alike, seats: Sequence[Seat], labels: Sequence[int]) -> Abreast:
+        """Put lanes of a kind side by side where they stand."""
         x = torch.stack([seat.images[-1] for seat in seats])
         blank = torch.zeros_like(x[0])
         last = torch.stack([seat.cleans[-1] if seat.cleans else blank for seat in seats])
-        first = seats[0]
-        kept = None if first.picture.mask is None else _kept(seats, x)
-        return cls(
-            seats,
-            solver,
-            guidance,
-            torch.tensor(labels),
-            first.step,
-            x,
-            last,
-            first.remembers,
-            kept,
-        )
+        kept = _kept(seats, x) if kind.masked else None
+        return cls(kind, seats, torch.tensor(labels), kind.step, x, last, kind.remembers, kept)
 
     def masked(self, clean: Tensor) -> Tensor:
         """Put the given images where the masks do not ask for new ones."""
@@ -68,7 +70,7 @@ class Abreast:
         n = self.step
         before = (sigmas[n - 1], self.last) if self.remembers else None
         return advance(
-            self.solver, self.x, sigmas[n], sigmas[n + 1], clean, before=before, noise=noise
+            self.kind.solver, self.x, sigmas[n], sigmas[n + 1], clean, before=before, noise=noise
         )
 
     def move(

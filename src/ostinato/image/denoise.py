@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ostinato.errors import InputError
-from ostinato.image.abreast import Abreast
+from ostinato.image.abreast import Abreast, Alike
 from ostinato.image.fixed import BLOCK, Denoiser, in_blocks, repeats
 from ostinato.image.picture import Picture, pixels
 from ostinato.image.seat import Seat, Settings, as_guidance
@@ -127,7 +127,7 @@ class Denoise:
             for group, clean in zip(groups, cleans, strict=True)
         ]
         calls = [self._calls(group, self.sigmas[group.step]) for group in groups]
-        if any(group.solver.second for group in groups):
+        if any(group.kind.solver.second for group in groups):
             self._correct(groups, cleans, after, calls)
         reports: dict[str, Report] = {}
         for n, group in enumerate(groups):
@@ -145,23 +145,18 @@ class Denoise:
         return self._groups
 
     def _grouped(self) -> list[Abreast]:
-        alike: dict[object, list[tuple[Seat, int]]] = defaultdict(list)
-        named: dict[object, tuple[Solver, float]] = {}
-        for seat in self._seats.values():
-            if seat.step >= self.steps:
-                continue
-            chosen, masked = self._at(seat, seat.position), seat.picture.mask is not None
-            guidance = 1.0 if chosen.label is None else chosen.guidance
-            kind = chosen.solver, guidance, seat.step, seat.remembers, masked
-            label = self.network.classes if chosen.label is None else chosen.label
+        alike: dict[Alike, list[tuple[Seat, int]]] = defaultdict(list)
+        going = [seat for seat in self._seats.values() if seat.step < self.steps]
+        for seat in going:
+            chosen = self._at(seat, seat.position)
+            if chosen.label is None:
+                kind, label = Alike.of(seat, chosen.solver, 1.0), self.network.classes
+            else:
+                kind, label = Alike.of(seat, chosen.solver, chosen.guidance), chosen.label
             alike[kind].append((seat, label))
-            named[kind] = chosen.solver, guidance
-        ahead = [seat.ahead for seat in self._seats.values()]
+        ahead = [seat.ahead for seat in going]
         self._until_edit = min((steps for steps in ahead if steps is not None), default=None)
-        return [
-            Abreast.of([seat for seat, _ in lanes], *named[kind], [label for _, label in lanes])
-            for kind, lanes in alike.items()
-        ]
+        return [Abreast.of(kind, *zip(*lanes, strict=True)) for kind, lanes in alike.items()]
 
     def _come_to_edits(self) -> None:
         """Apply what has waited for the positions where the lanes stand now."""
@@ -175,7 +170,7 @@ class Denoise:
 
     def _calls(self, group: Abreast, sigma: float) -> int:
         low, high = self._guided
-        return 1 if group.guidance == 1.0 or not low <= sigma <= high else 2
+        return 1 if group.kind.guidance == 1.0 or not low <= sigma <= high else 2
 
     def _cleans(self, at: Sequence[tuple[Abreast, Tensor, float]]) -> list[Tensor]:
         """Predict the clean images of groups at x and a noise level: guided, and masked."""
@@ -195,13 +190,13 @@ class Denoise:
             each[0] if len(each) == 1 else torch.cat(each) for each in (images, levels, labels)
         ]
         made = in_blocks(self._predict, *joined, block=self._block)
-        seen = iter(made.split([len(x) for x in images]) if len(images) > 1 else (made,))
+        seen = iter(torch.split(made, [len(x) for x in images]) if len(images) > 1 else (made,))
         cleans = []
         for group, _, sigma in at:
             clean = next(seen)
             if self._calls(group, sigma) == 2:
                 without = next(seen)
-                clean = without + (clean - without) * group.guidance
+                clean = without + (clean - without) * group.kind.guidance
             cleans.append(group.masked(clean))
         return cleans
 
@@ -216,7 +211,7 @@ class Denoise:
         twice = [
             n
             for n, group in enumerate(groups)
-            if group.solver.second and self.sigmas[group.step + 1] > 0.0
+            if group.kind.solver.second and self.sigmas[group.step + 1] > 0.0
         ]
         levels = [self.sigmas[groups[n].step + 1] for n in twice]
         second = self._cleans(
@@ -229,7 +224,7 @@ class Denoise:
 
     def _fresh(self, group: Abreast) -> Tensor | None:
         """Draw the noise of a step, where the solver takes some."""
-        if group.solver.eta == 0.0 or self.sigmas[group.step + 1] == 0.0:
+        if group.kind.solver.eta == 0.0 or self.sigmas[group.step + 1] == 0.0:
             return None
         noise = torch.empty_like(group.x)
         for row, seat in zip(noise.unbind(), group.seats, strict=True):

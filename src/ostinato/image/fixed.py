@@ -29,7 +29,10 @@ class Denoiser(Protocol):
     sigma_max: float
 
     def __call__(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
-        """Return the clean prediction (B, C, H, W) for x (B, C, H, W), sigma (B,), label (B,)."""
+        """Return the clean prediction (B, C, H, W) for x (B, C, H, W), sigma (B,), label (B,).
+
+        It is kept: its memory must not be written to again.
+        """
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -76,9 +76,10 @@ class Draft:
     def spend(self, report: Report) -> None:
         """Add up what a step has spent."""
         for name in SPENT:
-            value = report.get(name)
-            if isinstance(value, int | float):
-                self.spent[name] = self.spent.get(name, 0) + value
+            if name in report:
+                value = report[name]
+                if isinstance(value, int | float):
+                    self.spent[name] = self.spent.get(name, 0) + value
 
     def to_json(self) -> dict[str, object]:
         """Return all of it but the item, which the items hold."""
@@ -174,11 +175,21 @@ class Draft:
         }
 
 
+def spent(reports: Iterable[Report]) -> dict[str, float]:
+    """Return what steps have spent together, by the names of `SPENT`."""
+    totals: dict[str, float] = {}
+    for report in reports:
+        for name in SPENT:
+            if name in report:
+                totals[name] = totals.get(name, 0) + cast(float, report[name])
+    return {name: totals[name] for name in SPENT if name in totals}
+
+
 def ends(report: Report) -> Stopped | None:
     """Return the stop that a lane's report tells of by itself, if it does."""
-    for name, kind in ENDS.items():
+    for name in ENDS:
         if name in report:
-            return Stopped(kind, str(report[name]), name)
+            return Stopped(ENDS[name], str(report[name]), name)
     return None
 
 

@@ -26,7 +26,7 @@ from ostinato.loop.answers import (
 from ostinato.loop.check import Verdict
 from ostinato.loop.condition import as_condition
 from ostinato.loop.conditions import judged
-from ostinato.loop.draft import SPENT, Best, Draft, ends, is_end, kept
+from ostinato.loop.draft import Best, Draft, ends, is_end, kept, spent
 from ostinato.loop.draws import check_seed
 from ostinato.loop.items import Items
 from ostinato.loop.process import Edits, Lane, LaneProcess, LaneStep, Report, Step
@@ -96,11 +96,9 @@ class Lanes:
         lanes = {key: self._settle(self._drafts[key], report) for key, report in reports.items()}
         self._fill()
         report: dict[str, object] = {"lanes": lanes, "active": len(self._drafts), **self._counts}
-        for name in SPENT:
-            values = [r[name] for r in (*reports.values(), *in_vain) if name in r]
-            if values:
-                report[name] = total = sum(cast(list[float], values))
-                self.spent[name] = self.spent.get(name, 0) + total
+        for name, total in spent((*reports.values(), *in_vain)).items():
+            report[name] = total
+            self.spent[name] = self.spent.get(name, 0) + total
         if not self._drafts and self._items.done:
             report["ended"] = f"All {self._items.taken} items are done."
         return report
@@ -265,12 +263,15 @@ class Lanes:
         draft.again = False
         draft.spend(report)
         position, key = draft.position, draft.lane.key
-        step = Step(position, position, report, lambda: self.process.output(key), self._item(draft))
+        item = self._item(draft) if draft.changed else draft.item
+        step = Step(position, position, report, lambda: self.process.output(key), item)
         state, fired = self.each.observe(draft.states[-1], step)
         draft.states.append(state)
-        stopped = first((fired, ends(report)))
-        if stopped is None:
+        end = ends(report)
+        if fired is None and end is None:
             return LaneStep(position, report)
+        stopped = first((fired, end))
+        assert stopped is not None
         stopped, verdicts = self._verdict(draft, stopped)
         answer = self._ask(draft, stopped, verdicts)
         self._act(draft, stopped, verdicts, answer)

@@ -147,7 +147,7 @@ class Step:
         return f"Step(tick={self.tick}, position={self.position}, report={dict(self.report)!r})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each lane and tick, and frozen costs thrice
 class LaneStep:
     """What one tick did to one lane: its report, and the stop and answer where it came to one."""
 
