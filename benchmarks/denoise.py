@@ -1,12 +1,14 @@
 """Digits after three minutes of training: ours beside the DDPM recipe of diffusers' example.
 
     python -m benchmarks.denoise --data FOLDER [--seconds 180] [--json]
+    python -m benchmarks.denoise --parts overhead [--json]
 
 FOLDER holds the 10,000 test images of MNIST (see `recipes/digits.py`): 8,000 to train, 2,000 held
 out. Measured: the Fréchet distance to held-out images in the features of a classifier that is
 trained here, and the share of samples that it takes for their class, both beside other real
 images; the distance by solver and number of calls; what `Converges` saves; what a step costs
-over the bare network call, and what the step of a diffusers pipeline costs over the same network.
+over the bare network call, and what the step of a diffusers pipeline costs over the same network
+(alone: without data, with the shipped denoiser, within seconds).
 
 The peer (`pip install diffusers`; left out where it is missing) is the recipe of its unconditional
 training example: a UNet2DModel that predicts the noise, linear betas, AdamW at 1e-4 after 500
@@ -20,19 +22,18 @@ import argparse
 import copy
 import json
 import platform
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ostinato.image import SOLVERS, Images, UNet, draw, hold_out, load_denoiser, save_denoiser
+from benchmarks.denoise_overhead import overheads, passed
+from ostinato.image import SOLVERS, Images, UNet, hold_out, load_denoiser, save_denoiser
 from ostinato.image.recipe import RECIPE, ImageTask, shape_for
 from ostinato.loop import Condition, Converges, Loop, Reaches, Seconds, Steps
 from ostinato.train import Order, Training
@@ -44,8 +45,6 @@ try:
 except ImportError:
     diffusers = None
 
-BATCH = 8  # samples of a network call when its overhead is measured
-STEPS = 10
 TEN = {"steps": 9, "guidance": 2.75, "guided": (1.0, 3.0)}  # one step of two calls: ten in all
 PARTS = ("ours", "ddpm", "overhead", "converges", "solvers")
 
@@ -187,60 +186,6 @@ def converging(network: UNet, bench: Bench) -> dict[str, float]:
     return told
 
 
-# Overhead -------------------------------------------------------------------------------------
-
-
-def passed(what: Callable[[], object]) -> float:
-    """Return the seconds that something takes."""
-    began = time.perf_counter()
-    what()
-    return time.perf_counter() - began
-
-
-def overheads(network: UNet, repeats: int) -> dict[str, float]:
-    """Return what our steps, and a pipeline's, cost over the bare calls, as shares of these."""
-    x, labels = torch.randn(BATCH, 1, 28, 28), list(range(BATCH))
-    sigma, label = torch.ones(BATCH), torch.arange(BATCH)
-
-    @torch.no_grad()
-    def bare() -> None:
-        for _ in range(STEPS):
-            network(x, sigma, label)
-
-    loops = [draw(labels, model=network, steps=STEPS, solver="ddpm") for _ in range(repeats)]
-    ways: dict[str, Callable[[], object]] = {"bare": bare, "step": lambda: loops.pop().run()}
-    if diffusers is not None:
-        ways["pipeline"] = pipeline(network)
-    took: dict[str, list[float]] = {name: [] for name in ways}
-    bare()
-    for _ in range(repeats):
-        for name, way in ways.items():
-            took[name].append(passed(way))
-    medians = {name: statistics.median(times) for name, times in took.items()}
-    shares = {f"{n}_overhead": t / medians["bare"] - 1 for n, t in medians.items() if n != "bare"}
-    return {**shares, "call_ms": 1000 * medians["bare"] / STEPS}
-
-
-def pipeline(network: UNet) -> Callable[[], object]:
-    """Return a call of diffusers' DDPM pipeline that runs our network."""
-
-    class Wrapped(diffusers.ModelMixin, diffusers.ConfigMixin):
-        config_name = "config.json"
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = network
-            self.register_to_config(sample_size=28, in_channels=1)
-
-        def forward(self, x: Tensor, t: Tensor) -> SimpleNamespace:
-            label = torch.arange(len(x))
-            return SimpleNamespace(sample=self.inner(x, torch.ones(len(x)), label))
-
-    made: Any = diffusers.DDPMPipeline(Wrapped(), diffusers.DDPMScheduler())
-    made.set_progress_bar_config(disable=True)
-    return lambda: made(batch_size=BATCH, num_inference_steps=STEPS, output_type="np")
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(
@@ -248,7 +193,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder of the IDX files")
+    parser.add_argument("--data", type=Path, help="folder of the IDX files")
     parser.add_argument("--seconds", type=float, default=180, help="of training, each")
     parser.add_argument("--steps", type=int, help="of our training instead, on a busy machine")
     parser.add_argument("--count", type=int, default=2000, help="images for the distance")
@@ -257,11 +202,23 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="take this denoiser instead of training one")
     parser.add_argument("--save", type=Path, help="write the denoiser that was trained there")
     parser.add_argument("--calls", type=int, nargs="+", default=[5, 10, 20])
-    parser.add_argument("--repeats", type=int, default=7, help="of the overhead's timing")
+    parser.add_argument("--repeats", type=int, default=15, help="of the overhead's timing")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     given = parser.parse_args()
     torch.manual_seed(0)
     print(f"{torch.get_num_threads()} threads, {platform.processor()}, torch {torch.__version__}")
+    if given.parts == ["overhead"]:
+        show(flat := overheads(load_denoiser(given.model or "digits"), given.repeats))
+    elif given.data is None:
+        parser.error("--data must be given, for all parts but the overhead alone.")
+    else:
+        flat = measured(given)
+    if given.json:
+        print(json.dumps({name: round(value, 4) for name, value in flat.items()}))
+
+
+def measured(given: argparse.Namespace) -> dict[str, float]:
+    """Train what the parts need, and measure them."""
     seen, held = hold_out(read_digits(given.data), HELD)
     bench = Bench(train_classifier(seen), held, given.count)
     flat = bench.real(hold_out(seen, len(held) / len(seen), seed=1)[1].clean())
@@ -298,8 +255,7 @@ def main() -> None:
         if name in given.parts:
             show(told := part())
             flat |= told
-    if given.json:
-        print(json.dumps({name: round(value, 4) for name, value in flat.items()}))
+    return flat
 
 
 def show(told: Mapping[str, float]) -> None:

@@ -6,6 +6,7 @@ operations on tensors, however many they are. Knows solvers; neither network nor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -104,7 +105,7 @@ class Abreast:
 
 def rms(a: Tensor, b: Tensor) -> list[float]:
     """Return the root mean square of each difference of images (B, C, H, W)."""
-    share = a[0].numel() ** -0.5
+    share = math.prod(a.shape[1:]) ** -0.5
     norms: list[float] = torch.linalg.vector_norm(a - b, dim=(1, 2, 3)).tolist()
     return [norm * share for norm in norms]
 

@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -176,7 +177,7 @@ class Denoise:
         """Predict the clean images of groups at x and a noise level: guided, and masked."""
         images, levels, labels = [], [], []
         for group, x, sigma in at:
-            level = torch.full((len(group.seats),), sigma)
+            level = _level(sigma, len(group.seats))
             images.append(x)
             levels.append(level)
             labels.append(group.labels)
@@ -288,6 +289,13 @@ class Denoise:
                 changed = settings.edited(name, value, classes=classes, shape=self._shape)
                 settings = changed if at <= position else settings
         return settings
+
+
+@lru_cache(maxsize=1024)
+def _level(sigma: float, count: int) -> Tensor:
+    """Return a noise level for so many samples: the same few come in each image."""
+    with torch.inference_mode(False):  # it is kept beyond the mode in which it is made
+        return torch.full((count,), sigma)
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
