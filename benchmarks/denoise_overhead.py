@@ -105,7 +105,7 @@ def pipeline(network: Denoiser, scheduler: str) -> Callable[[], object]:
         def __init__(self) -> None:
             super().__init__()
             self.inner = network
-            self.type = torch.nn.Parameter(torch.zeros(1))  # of which a pipeline takes its own
+            self.kind = torch.nn.Parameter(torch.zeros(1))  # of which a pipeline takes its own
             self.sigma, self.label = torch.ones(BATCH), torch.arange(BATCH)
             self.register_to_config(sample_size=28, in_channels=1)
 
