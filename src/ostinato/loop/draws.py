@@ -36,6 +36,6 @@ def uniform(seed: int, key: str, round: int, tries: int, position: int) -> float
 
 def derive(seed: int, *parts: int | str) -> int:
     """Return a seed of 63 bits for one use, for what draws random numbers itself."""
-    text = "\x1f".join(str(part) for part in (seed, *parts)).encode()
+    text = "\x1f".join(map(str, (seed, *parts))).encode()
     digest = blake2b(text, digest_size=8, person=b"ostinato.seed").digest()
     return int.from_bytes(digest, "little") >> 1
