@@ -56,6 +56,41 @@ def test_an_image_is_the_same_in_every_batch_and_order(solver: str) -> None:
             assert all(torch.equal(found[key], expected[key]) for key in items)
 
 
+@pytest.mark.parametrize("solver", ["ddpm", "heun", "dpmpp_2m"])
+def test_lanes_of_every_kind_side_by_side_change_no_bit_of_each_other(solver: str) -> None:
+    image = torch.linspace(-1, 1, 64).view(1, 8, 8)
+    mask = (torch.arange(64) % 3 == 0).view(8, 8)
+    items: dict[str, object] = {
+        **ITEMS,
+        "between": {"label": 1, "seed": 3, "toward": 9, "share": 0.4},
+        "varied": {"label": 1, "image": image, "strength": 0.5},
+        "painted": {"image": image, "mask": mask},
+        "part": {"label": 2, "image": image, "mask": mask, "strength": 0.7},
+    }
+    settings: dict[str, Any] = {"steps": 8, "solver": solver, "guidance": 2.0, "guided": (0.2, 3.0)}
+    alone = images(items, 1, **settings)
+    for places in (3, 16):
+        together = images(items, places, **settings)
+        assert all(torch.equal(together[key], alone[key]) for key in items)
+
+
+def test_edits_that_wait_come_in_force_beside_other_lanes() -> None:
+    image = torch.linspace(-1, 1, 64).view(1, 8, 8)
+    waiting = ((2, {"guidance": 3.0}), (4, {"solver": "heun"}), (5, {"renoise": image}))
+
+    def seen(*others: str) -> list[Tensor]:
+        process = Denoise(TinyDenoiser(), steps=7, solver="ddpm")
+        process.start(Lane("x", edits=waiting), 1)
+        for key in others:
+            process.start(Lane(key), 2)
+        reports: list[Any] = [process.step()["x"] for _ in range(7)]
+        assert [report["calls"] for report in reports] == [1, 1, 2, 2, 4, 4, 2]
+        return [report[name] for report in reports for name in ("noisy", "clean")]
+
+    pairs = zip(seen(), seen("y", "z"), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
 def test_a_seed_names_a_picture_whatever_its_key() -> None:
     found = images({"a": {"seed": 3, "label": 1}, "b": {"seed": 3, "label": 1}, "c": {"seed": 4}})
     assert torch.equal(found["a"], found["b"])
