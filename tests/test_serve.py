@@ -477,9 +477,19 @@ def test_a_desk_that_ends_at_once_leaves_what_is_in_work() -> None:
     assert choice["ostinato"]["stopped"]["kind"] == "stopped by a person"
 
 
-def test_orders_that_wait_when_a_desk_ends_at_once_are_told() -> None:
+def test_orders_that_wait_when_a_desk_ends_at_once_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with serving(places=1) as (port, desk):
         answers: list[tuple[int, Any]] = []
+        step = desk.decode.step
+
+        def step_when_three_wait() -> Any:
+            while len(desk._orders) < 3 and not desk._at_once:
+                time.sleep(0.001)
+            return step()
+
+        monkeypatch.setattr(desk.decode, "step", step_when_three_wait)
         askers = [
             threading.Thread(target=lambda: answers.append(post(port, asked(max_tokens=200))))
             for _ in range(4)
