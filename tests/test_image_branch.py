@@ -121,7 +121,8 @@ def test_an_image_is_branched_from_the_command_line(
     run(*sample, "--run", "dog", "--save-every", "1", "--out", "dog.png")
     settings = ("--set", "label=0", "--set", "guidance=2", "--set", "solver=euler")
     made = run("runs", "branch", "dog", "--at", "3", "--as", "cat", *settings)
-    assert "It goes on by: ostinato sample image … --run cat" in made.output
+    command = " ".join((*sample, "--save-every", "1", "--out", "cat.png", "--run", "cat"))
+    assert f"It goes on by: ostinato {command}\n" in made.output
     told = run(*sample, "--run", "cat", "--out", "cat.png", "--json")
     (image,) = json.loads(told.output)["images"]
     assert image["steps"] == 6 and image["calls"] == 3 + 3 * 2  # guided from there on

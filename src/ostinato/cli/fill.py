@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ostinato.cli.begun import begun_by
 from ostinato.cli.exits import Exit
 from ostinato.cli.orders import refuse_another
 from ostinato.cli.rows import rows_of
@@ -64,7 +65,7 @@ def fill(
         fill=Fill(temperature=temperature, noise=noise),
         seed=seed,
         run=run_name,
-        spec={"fill": order},
+        spec={"fill": order, **begun_by()},
     )
 
     def watch(step: Step) -> None:

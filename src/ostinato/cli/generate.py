@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 from click.core import ParameterSource
 
+from ostinato.cli.begun import begun_by
 from ostinato.cli.constraining import constraint_from, constraint_options
 from ostinato.cli.exits import Exit
 from ostinato.cli.orders import refuse_another
@@ -157,7 +158,7 @@ def generate(
         constraint=constraint,
     )
     try:
-        sys.exit(_generate(order, run_name, show=show, as_json=as_json))
+        sys.exit(_generate(order, run_name, begun_by(text), show=show, as_json=as_json))
     except KeyboardInterrupt:
         click.echo("\nInterrupted.", err=True)
         sys.exit(Exit.INTERRUPTED)
@@ -225,8 +226,8 @@ class Order:
             del values["key_env"]
         return {**values, "each": str(self.each), "sampling": sampling}
 
-    def loop(self, run_name: str | None) -> Loop:
-        """Load the model and return the loop."""
+    def loop(self, run_name: str | None, begun: Mapping[str, JSON]) -> Loop:
+        """Load the model and return the loop; `begun` is recorded with its run."""
         from ostinato.text import write
 
         return write(
@@ -242,7 +243,7 @@ class Order:
             length_penalty=self.length_penalty,
             constraint=self.constraint,
             run=run_name,
-            spec={"generate": self.to_json()},
+            spec={"generate": self.to_json(), **begun},
         )
 
     def _guesser(self) -> Guesser | None:
@@ -289,14 +290,16 @@ class Order:
         return Server.of(self.model, api=api, key_env=self.key_env or "")
 
 
-def _generate(order: Order, run_name: str | None, *, show: bool, as_json: bool) -> Exit:
+def _generate(
+    order: Order, run_name: str | None, begun: Mapping[str, JSON], *, show: bool, as_json: bool
+) -> Exit:
     """Write the text, or print that of a run which is finished, and say why it ended."""
     written = Written(show=show, quiet=as_json, beams=order.beams > 1)
     if run_name is not None and refuse_another(run_name, "generate", order.to_json()):
         written.recall(run_name)
         written.tell(f" The run {run_name!r} is finished.")
         return Exit.DONE
-    loop = order.loop(run_name)
+    loop = order.loop(run_name, begun)
     if run_name is not None:
         written.recall(run_name, loop.tick)
     with ends_by_signal(loop) as asked, loop:

@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from ostinato.cli.begun import begun_by
 from ostinato.cli.exits import Exit
 from ostinato.cli.orders import refuse_another
 from ostinato.cli.rows import rows_of
 from ostinato.cli.train_image import IMAGE_OPTIONS
 from ostinato.cli.training import (
+    begun_folder,
+    begun_steps,
     condition_of,
     config_options,
     drive,
     journal_at,
+    name_of,
     require_folder,
     run_of,
     run_options,
@@ -89,6 +93,7 @@ def train_drawing(
     checkpoint_every: int,
     fresh: bool,
     journal: Path | None,
+    run_name: str | None,
     **given: Any,
 ) -> None:
     """Learn to draw images token by token: first codes of images, then rows of codes.
@@ -108,7 +113,7 @@ def train_drawing(
     levels, codes_steps = levels or 8, codes_steps or CODES_RECIPE.steps
     given["batch_tokens"] = given.pop("batch")
     config = dataclasses.replace(RECIPE, **{k: v for k, v in given.items() if v is not None})
-    condition = condition_of(config.steps, until, epochs, patience)
+    condition_of(config.steps, until, epochs, patience)  # refused before any work
     images = read_images(sources, size=size, grey=grey)
     train, valid = held(images, hold_out, seed=config.seed)
     words = Words.of(train)
@@ -118,18 +123,29 @@ def train_drawing(
             if way == "pixels"
             else _known_codes(codes, images)
             if codes is not None
-            else _codes(opened, out, (train, valid), codes_steps, config, checkpoint_every, fresh)
+            else _codes(
+                opened,
+                begun_folder(opened, run_name, out),
+                (train, valid),
+                codes_steps,
+                config,
+                checkpoint_every,
+                fresh,
+            )
         )
         drawing = new_drawing(
             way, codec, words, layers=layers, width=width, heads=heads, seed=config.seed
         )
         task = task_of(drawing, train, valid, drop=drop)
-        if epochs is not None and given["steps"] is None:
-            config = dataclasses.replace(config, steps=steps_of(epochs, task.lengths, config))
+        if given["steps"] is None:
+            planned = begun_steps(journal, name_of(run_name, out), fresh)
+            if planned is None and epochs is not None:
+                planned = steps_of(epochs, task.lengths, config)
+            config = dataclasses.replace(config, steps=planned or config.steps)
         process = Training(drawing.network, task, config)
         shape = (way, hold_out, levels, layers, width, heads, drop)
         settings = repr((images.fingerprint(), *shape, codec.fingerprint()))
-        run = run_of(opened, "drawing", settings, dataclasses.asdict(config), out, fresh)
+        run = run_of(opened, "drawing", settings, dataclasses.asdict(config), out, fresh, run_name)
 
         def save() -> None:
             drawing.network.eval()
@@ -139,7 +155,7 @@ def train_drawing(
         drive(
             process,
             run,
-            condition,
+            condition_of(config.steps, until, epochs, patience),
             checkpoint_every,
             counts=(len(train), len(valid)),
             show=lambda step: None,
@@ -322,7 +338,7 @@ def _run_settings(
         "seed": seed,
     }
     refuse_another(run_name, "order", order)
-    return {"run": run_name, "spec": {"sample": "drawing", "order": order}}
+    return {"run": run_name, "spec": {"sample": "drawing", "order": order, **begun_by()}}
 
 
 def _clean(drawing: Drawing, output: object) -> Any:

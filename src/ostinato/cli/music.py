@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ostinato.cli.begun import begun_by
 from ostinato.cli.exits import Exit
 from ostinato.cli.orders import refuse_another
 from ostinato.cli.rows import rows_of
@@ -22,6 +23,7 @@ from ostinato.cli.training import (
     config_options,
     drive,
     journal_at,
+    name_of,
     require_folder,
     run_of,
     run_options,
@@ -63,6 +65,7 @@ def train_music(
     checkpoint_every: int,
     fresh: bool,
     journal: Path | None,
+    run_name: str | None,
     **given: Any,
 ) -> None:
     """Learn to write music for four voices: SOURCE is a FOLDER of MIDI files, or a JSON file.
@@ -88,7 +91,7 @@ def train_music(
         )
     task = TextTask(train, valid)
     if given["steps"] is None:
-        steps = begun_steps(journal, out, fresh)
+        steps = begun_steps(journal, name_of(run_name, out), fresh)
         if steps is None and epochs is not None:
             steps = steps_of(epochs, task.lengths, config)
         config = dataclasses.replace(config, steps=steps or config.steps)
@@ -104,7 +107,7 @@ def train_music(
     with journal_at(journal) as opened:
         drive(
             process,
-            run_of(opened, "music", settings, dataclasses.asdict(config), out, fresh),
+            run_of(opened, "music", settings, dataclasses.asdict(config), out, fresh, run_name),
             condition,
             checkpoint_every,
             counts=(len(train), len(valid)),
@@ -310,7 +313,7 @@ def _rows(refine: Refine, run_name: str | None, order: dict[str, JSON]) -> list[
     if run_name is None:
         return rows_of(refine.loop(), None)
     refuse_another(run_name, "order", order)
-    spec: dict[str, JSON] = {"sample": "music", "order": order}
+    spec: dict[str, JSON] = {"sample": "music", "order": order, **begun_by()}
     with Journal() as journal:
         run = journal.find(run_name) or journal.create(run_name, kind="refine", spec=spec)
         return rows_of(refine.loop(run=run), run_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ostinato.cli.begun import Begun, begun_by, begun_of
 from ostinato.cli.exits import Exit
 from ostinato.errors import InputError
 
@@ -130,7 +132,7 @@ def _run(
     from ostinato.refine.work import journal_of, open_work
 
     with journal_of(journal_path) as journal:
-        work = open_work(job, journal, limit=limit, how=how)
+        work = open_work(job, journal, limit=limit, how=how, spec=begun_by())
         already = work.finished or work.out_of_budget or work.ended_by_person
         outcome = work.write(work.stopped) if already else _work(work, watch=watch, quiet=quiet)
         code = _code(outcome)
@@ -195,6 +197,7 @@ def _tell(work: Work, outcome: Outcome, code: Exit, *, already: bool) -> None:
         + cost
         + "."
     )
+    click.echo(f"  run      {work.run.name}")
     click.echo(f"  replies  {_near(job.output)}")
     click.echo(f"  report   {_near(job.report)}")
     broken = next((result for result in outcome.results if result.outcome == "error"), None)
@@ -206,21 +209,30 @@ def _tell(work: Work, outcome: Outcome, code: Exit, *, already: bool) -> None:
 
 def _next(work: Work, outcome: Outcome, code: Exit) -> list[str]:
     """Return what to do next."""
-    name, job = work.run.name, _near(work.job.file)
+    name, command = work.run.name, _command(work)
     if code is Exit.BUDGET and outcome.stopped is not None:
         return [
             f"The job's budget ended: {outcome.stopped.sentence} Raise it in [budget] and run the "
-            "job again: it goes on."
+            f"job again: it goes on. {command}"
         ]
     if work.ended_by_person:
-        return [f"The run '{name}' was stopped for good. Begin anew: ostinato refine {job} --fresh"]
+        anew = command.having("--fresh")
+        return [f"The run '{name}' was stopped for good. Begin anew: {anew}"]
     if code is Exit.INTERRUPTED:
         why = outcome.stopped.sentence + " " if outcome.stopped is not None else ""
-        return [f"{why}To go on: ostinato refine {job}"]
+        return [f"{why}To go on: {command}"]
     refused = next((result for result in outcome.results if not result.accepted), None)
     if refused is not None:
-        return [f"  why      ostinato why {name} {refused.id}"]
-    return [f"  anew     ostinato refine {job} --fresh --seed {work.job.seed + 1}"]
+        journal = command.get("--journal")
+        told = ["ostinato", "why", name, refused.id, *(("--journal", journal) if journal else ())]
+        return [f"  why      {shlex.join(told)}"]
+    return [f"  anew     {command.having('--fresh').having('--seed', str(work.job.seed + 1))}"]
+
+
+def _command(work: Work) -> Begun:
+    """Return the command of the job's run."""
+    begun = begun_of(work.run)  # None for a run of an older version
+    return begun or Begun(command="refine", arguments=(_near(work.job.file),), folder=Path.cwd())
 
 
 def _near(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Goes on with a run whose process can be made again: its spec names the function that makes it."""
+"""Goes on with a run: calls the function that makes its process, or the command that began it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any, Literal
 import click
 
 from ostinato.cli.exits import Exit
+from ostinato.cli.resume_command import go_on_by_command
 from ostinato.cli.signals import ends_by_signal
-from ostinato.cli.way_on import own_command, way_on
+from ostinato.cli.way_on import way_on
 from ostinato.errors import InputError, RunError
 from ostinato.loop import Condition, Every, Loop, OnStop, parse
 from ostinato.loop.condition import as_condition
@@ -28,7 +29,8 @@ def go_on(run: Run, until: str | None, *, trust: bool, as_json: bool) -> Exit:
     `until` is None, and without `trust`: the function that the journal names is then not called.
     """
     row = run.now()
-    _refuse_what_is_resumed_otherwise(row)
+    if "factory" not in row.spec:
+        return go_on_by_command(run, until, trust=trust, as_json=as_json)
     given = None if until is None else parse(until)
     if row.status == "stopped" and given is None:
         raise RunError(_wants_until(row))
@@ -61,24 +63,8 @@ def _drive(run: Run, loop: Loop, *, as_json: bool) -> Exit:
     else:
         click.echo(f"{stopped.sentence} ({stopped.kind.value}, tick {row.tick})")
     if row.status == "paused" and not as_json:
-        click.echo(f"To go on: {way_on(row)}")
+        click.echo(f"To go on: {way_on(run)}")
     return Exit.INTERRUPTED if asked.by_signal and row.status == "paused" else Exit.DONE
-
-
-def _refuse_what_is_resumed_otherwise(row: RunRow) -> None:
-    if "factory" in row.spec:
-        return
-    command = own_command(row)
-    if command is not None:
-        raise RunError(
-            f"The run {row.name!r} goes on by the command that began it, with the same options: "
-            f"{command}"
-        )
-    raise RunError(
-        f"The run {row.name!r} can be resumed only from Python: it does not tell how its process "
-        f"is made. Go on with {way_on(row).removeprefix('Python: ')}, or name a function that "
-        'makes it when a run begins: Loop(..., spec={"factory": "package.module:function"}).'
-    )
 
 
 def _wants_until(row: RunRow) -> str:

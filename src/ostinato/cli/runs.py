@@ -95,10 +95,12 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         results = run.count_results()
         until = run.until
         parent = _name_of_parent(journal, row)
+        way = way_on(run)
     if as_json:
         value = {
             **row.to_json(),
             "until": until,
+            "goes_on_by": way,
             "results": results,
             "checkpoints": [_checkpoint(each) for each in saved],
             "last_steps": [_step(each) for each in steps],
@@ -114,7 +116,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         ("begun", ago(row.created)),
         ("written", ago(row.updated)),
         ("results", str(results) if results else None),
-        ("goes on by", way_on(row)),
+        ("goes on by", way),
     ):
         if told is not None:
             click.echo(f"  {what:<11} {told}")
@@ -215,10 +217,10 @@ def branch(
     edits = dict(_setting(text) for text in settings)
     with opened(path) as journal:
         made = journal.get(name).branch(new, tick=tick, edits=edits)
-        row = made.now()
+        row, way = made.now(), way_on(made)
     changed = f" with {encode(edits)}" if edits else ""
     click.echo(f"Made {row.name}: {name} from tick {row.tick} on{changed}.")
-    click.echo(f"It goes on by: {way_on(row)}")
+    click.echo(f"It goes on by: {way}")
 
 
 def _setting(text: str) -> tuple[str, object]:
@@ -239,17 +241,18 @@ def _no_number(word: str) -> float:
 @click.argument("name")
 @click.option("--until", "until", metavar="CONDITION", help="End by this, such as: Steps(1000)")
 @click.option(
-    "--trust", is_flag=True, help="Import and call the function that the journal names for it."
+    "--trust", is_flag=True, help="Run the command or the function that the journal names for it."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @journal_option
 def resume(name: str, until: str | None, trust: bool, as_json: bool, path: Path | None) -> None:
     """Go on with the run NAME where it was: paused, interrupted or killed.
 
-    A run that has stopped by its own conditions wants others: --until "Steps(2000)". To make the
-    process again a function is called that the journal names, from the working folder too: give
-    --trust where you trust both. Exit codes: 0 it ended by itself or was asked
-    to from outside; 2 something given is wrong; 130 interrupted (Ctrl-C or SIGTERM).
+    A run that has stopped by its own conditions wants others: --until "Steps(2000)". The command
+    that began it is run again, with its own exit codes; or a function is called that the journal
+    names, from the working folder too. Give --trust where you trust the journal and the folder.
+    Exit codes: 0 it ended by itself or was asked to from outside; 2 something given is wrong; 130
+    interrupted (Ctrl-C or SIGTERM).
     """
     from ostinato.cli.resume import go_on
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ostinato.cli.begun import begun_by
 from ostinato.cli.exits import Exit
 from ostinato.cli.image_tokens import sample_drawing
 from ostinato.cli.music import sample_music
@@ -227,7 +228,8 @@ def _run_settings(
             raise InputError("--save-every must come with --run, what is to be saved. Give both.")
         return {}
     refuse_another(run_name, "order", order)
-    settings: dict[str, Any] = {"run": run_name, "spec": {"sample": "image", "order": order}}
+    spec = {"sample": "image", "order": order, **begun_by()}
+    settings: dict[str, Any] = {"run": run_name, "spec": spec}
     if save_every is not None:
         settings["checkpoint"] = Every(steps=save_every, keep=ALL)
     return settings

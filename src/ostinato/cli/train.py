@@ -21,6 +21,7 @@ from ostinato.cli.training import (
     config_options,
     drive,
     journal_at,
+    name_of,
     options_of,
     require_folder,
     run_of,
@@ -71,6 +72,7 @@ def text(
     checkpoint_every: int,
     fresh: bool,
     journal: Path | None,
+    run_name: str | None,
     **given: Any,
 ) -> None:
     """Train a language model on FILES: plain text, or JSONL with text, prompts or messages.
@@ -85,7 +87,7 @@ def text(
     if merge and not given.get("lora"):
         raise InputError("--merge puts an adapter into the model. Give its rank with --lora.")
     shape = {name: given.pop(name) for name in TEXT_OPTIONS if name in given}
-    begun = begun_steps(journal, out, fresh)
+    begun = begun_steps(journal, name_of(run_name, out), fresh)
     given.setdefault("sample_every", given.get("valid_every", TrainingConfig().valid_every))
     config = TrainingConfig(**({"steps": begun} if begun else {}) | given)
     settings = TextSettings(files=files, valid=valid, start=start, seed=config.seed, **shape)
@@ -100,7 +102,7 @@ def text(
     with journal_at(journal) as opened:
         drive(
             process,
-            run_of(opened, "text", fingerprint(settings), told, out, fresh),
+            run_of(opened, "text", fingerprint(settings), told, out, fresh, run_name),
             condition,
             checkpoint_every,
             counts=(len(parts.train), len(parts.valid)),

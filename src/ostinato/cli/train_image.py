@@ -16,6 +16,7 @@ from ostinato.cli.training import (
     config_options,
     drive,
     journal_at,
+    name_of,
     require_folder,
     run_of,
     run_options,
@@ -75,6 +76,7 @@ def image(
     checkpoint_every: int,
     fresh: bool,
     journal: Path | None,
+    run_name: str | None,
     **given: Any,
 ) -> None:
     """Train a denoiser on images: a FOLDER of files, `digits`, or IDX files (MNIST's format).
@@ -105,7 +107,7 @@ def image(
     network = UNet(shape_for(images, width=width, blocks=blocks), seed=config.seed)
     task = ImageTask(train, valid, noise=noise, draw=preview)
     if given["steps"] is None:
-        steps = begun_steps(journal, out, fresh)
+        steps = begun_steps(journal, name_of(run_name, out), fresh)
         if steps is None and epochs is not None:
             steps = steps_of(epochs, task.lengths, config)
         elif steps is None and seconds is not None:
@@ -116,7 +118,7 @@ def image(
     settings = repr((images.fingerprint(), network.config, noise, hold_out))
     with journal_at(journal) as opened:
         process = Training(network, task, config)
-        run = run_of(opened, "image", settings, dataclasses.asdict(config), out, fresh)
+        run = run_of(opened, "image", settings, dataclasses.asdict(config), out, fresh, run_name)
 
         def save() -> None:
             network.eval()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ostinato.cli.begun import begun_by
 from ostinato.cli.exits import Exit
 from ostinato.errors import InputError
 from ostinato.settings import TrainingConfig
@@ -72,6 +73,9 @@ def run_options(command: Command) -> Command:
     path = click.Path(path_type=Path)
     for option in (
         click.option("--journal", type=path, help="The journal's file."),
+        click.option(
+            "--run", "run_name", help="The run's name, as of a branch. [default: train-OUT]"
+        ),
         click.option("--fresh", is_flag=True, help="Start anew, whatever an earlier run has done."),
         click.option(
             "--checkpoint-every", type=int, default=100, show_default=True, help="In steps."
@@ -94,15 +98,26 @@ def require_folder(out: Path, start: str | None = None) -> None:
         raise InputError(f"--out must be another folder than --from, got {out}. Name another.")
 
 
-def begun_steps(journal: Path | None, out: Path, fresh: bool) -> int | None:
-    """Return the steps that the rate was planned for when the run of this folder was begun."""
+def name_of(run_name: str | None, out: Path) -> str:
+    """Return the name of a training's run: the given one, else by the folder it writes."""
+    return run_name or f"train-{out.resolve().name}"
+
+
+def begun_folder(journal: Journal, run_name: str | None, out: Path) -> Path:
+    """Return the folder that a run was begun with: of a branch, its parent's."""
+    run = journal.find(run_name) if run_name is not None else None
+    return Path(str(run.spec["out"])) if run is not None and "out" in run.spec else out
+
+
+def begun_steps(journal: Path | None, name: str, fresh: bool) -> int | None:
+    """Return the steps that the rate was planned for when the run was begun."""
     from ostinato.loop.journal import DEFAULT, Journal
 
     path = journal or DEFAULT
     if fresh or not path.exists():
         return None
     with Journal(path) as opened:
-        run = opened.find(f"train-{out.resolve().name}")
+        run = opened.find(name)
         config = run.spec.get("config") if run is not None else None
     steps = config.get("steps") if isinstance(config, dict) else None
     return steps if isinstance(steps, int) else None
@@ -156,14 +171,20 @@ def _defaults() -> dict[str, Any]:
 
 
 def run_of(
-    journal: Journal, task: str, settings: str, config: dict[str, Any], out: Path, fresh: bool
+    journal: Journal,
+    task: str,
+    settings: str,
+    config: dict[str, Any],
+    out: Path,
+    fresh: bool,
+    run_name: str | None = None,
 ) -> Run:
-    """Find the run of this output folder, or make one; a changed job is refused.
+    """Find the run of this name, else of this output folder, or make one; a changed job is refused.
 
     `task` is the command's name after `train`. When it ends, the steps that the rate is planned
-    for, and when samples are made may change.
+    for, and when samples are made may change; so may the folder of a run that is named.
     """
-    name = f"train-{out.resolve().name}"
+    name = name_of(run_name, out)
     spec: dict[str, JSON] = {
         "task": task,
         "out": str(out.resolve()),
@@ -175,13 +196,15 @@ def run_of(
         journal.delete(name)
         run = None
     if run is None:
-        return journal.create(name, kind="train", spec=spec)
+        return journal.create(name, kind="train", spec={**spec, **begun_by()})
     before = dict(run.spec)
     earlier = before.get("config")
     if isinstance(earlier, dict):
         new = {name: default for name, default in _defaults().items() if name not in earlier}
         free = {name: config[name] for name in ("steps", "sample_every")}
         before["config"] = {**new, **earlier, **free}
+    if run_name is not None:
+        before["out"] = spec["out"]
     changed = [key for key in spec if before.get(key) != spec[key]]
     if changed:
         what = {
@@ -190,9 +213,10 @@ def run_of(
             "config": "the training's options",
         }
         told = " and ".join(what.get(key, "the output folder") for key in changed)
+        other = "--out" if run_name is None else "--run"
         raise InputError(
             f"The run {name!r} was begun with other settings: {told} changed. Give the same ones "
-            "to go on, --fresh to begin anew, or another --out."
+            f"to go on, --fresh to begin anew, or another {other}."
         )
     return run
 
@@ -222,6 +246,7 @@ def drive(
         run=run,
         checkpoint=Every(steps=checkpoint_every),
     )
+    run.amend(begun_by())  # when it ends may have changed
     _say_where(loop, counts, process)
     _train(loop, show)
     why = loop.stopped.sentence if loop.stopped is not None else ""

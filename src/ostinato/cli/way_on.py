@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
-from ostinato.loop.run import RunRow
+import shlex
+
+from ostinato.cli.begun import begun_of
+from ostinato.cli.job_runs import in_place_of
+from ostinato.loop.run import Run, RunRow
 
 
-def way_on(row: RunRow) -> str:
+def way_on(run: Run) -> str:
     """Say what goes on with a run."""
+    row = run.now()
+    anew = ' --until "…"' if row.status == "stopped" else ""
     if "factory" in row.spec:
-        anew = ' --until "…"' if row.status == "stopped" else ""
         return f"ostinato runs resume {row.name} --trust{anew}"
-    command = own_command(row)
-    if command is not None:
-        return command
-    return f"Python: Loop(process, until=..., run={row.name!r})"
+    command = own_command(run)
+    if command is None:
+        return f"Python: Loop(process, until=..., run={row.name!r})"
+    if row.kind == "train":
+        return command + anew
+    newer = in_place_of(run)
+    return command if newer is None else f"{command} (that goes on with the newer run {newer})"
 
 
-def own_command(row: RunRow) -> str | None:
+def own_command(run: Run) -> str | None:
     """Return the command that began a run and goes on with it, where there is one."""
-    if row.kind == "refine" and "job" in row.spec:
-        limit = row.spec.get("limit")
-        return f"ostinato refine {row.spec['job']}" + (f" --limit {limit}" if limit else "")
-    if "sample" in row.spec:
-        return f"ostinato sample {row.spec['sample']} … --run {row.name}"
-    if row.kind == "train" and "out" in row.spec:
-        return f"ostinato train {row.spec.get('task', 'text')} … --out {row.spec['out']}"
+    begun = begun_of(run)
+    return _unrecorded(run.now()) if begun is None else str(begun)
+
+
+def _unrecorded(row: RunRow) -> str | None:
+    """Return what is known of a command that was not recorded whole."""
+    spec = row.spec
+    if row.kind == "refine" and "job" in spec:
+        told = ["ostinato", "refine", str(spec["job"])]
+        told += ["--output", str(spec["output"])] if "output" in spec else []
+        told += ["--limit", str(spec["limit"])] if spec.get("limit") else []
+        return shlex.join(told)
+    if "sample" in spec:
+        return f"ostinato sample {spec['sample']} … --run {row.name}"
+    for name in ("generate", "fill"):
+        if name in spec:
+            return f"ostinato {name} … --run {row.name}"
+    if row.kind == "train" and "out" in spec and row.parent is None:
+        return f"ostinato train {spec.get('task', 'text')} … --out {spec['out']}"
     return None

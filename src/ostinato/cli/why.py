@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ostinato.cli.job_runs import newer_runs, run_of_job
 from ostinato.errors import InputError, RunError
 from ostinato.loop.journal import Journal
 from ostinato.loop.run import Run
@@ -28,15 +29,30 @@ MARKS = {"passed": "✓", "failed": "✕", "impossible": "✕", "error": "!"}
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def why(run: str, item: str | None, path: Path | None, as_json: bool) -> None:
-    """Tell why ITEM of RUN came out as it did; without ITEM, how each check fared over the job."""
+    """Tell why ITEM of RUN came out as it did; without ITEM, how each check fared over the job.
+
+    RUN is a run's name, as `ostinato refine` prints it, or a job file: then its newest run.
+    """
     with Journal() if path is None else Journal(path) as journal:
-        found = journal.get(run)
+        found = _run(journal, run)
         if found.kind != "refine":
             raise RunError(f"The run must be of a refine job, got {run!r}, which is {found.kind}.")
         if item is None:
             _tell_job(found, as_json)
         else:
             _tell_item(_result(found, item), as_json)
+        newer = newer_runs(found)
+        if newer:
+            told = ", ".join(newer[:5]) + (", …" if len(newer) > 5 else "")
+            click.echo(f"Newer runs of the same job: {told}.", err=True)
+
+
+def _run(journal: Journal, named: str) -> Run:
+    """Return the run of a name, or the newest one of a job file."""
+    file = Path(named)
+    if journal.find(named) is None and file.suffix == ".toml":
+        return run_of_job(journal, file)
+    return journal.get(named)
 
 
 def _result(run: Run, item: str) -> Result:

@@ -152,6 +152,14 @@ class Journal:
                 ).fetchone()[0]
             )
 
+    def amend(self, run: Run, entries: Mapping[str, JSON]) -> None:
+        """Record entries in the spec of a run."""
+        with self._lock, transaction(self._open()) as connection:
+            connection.execute(
+                "UPDATE runs SET spec = ? WHERE id = ?",
+                (encode_exactly({**run.spec, **entries}, "The spec of a run"), run.id),
+            )
+
     def branch(
         self, parent: Run, row: CheckpointRow, name: str, edits: Mapping[str, object] | None
     ) -> Run:

@@ -336,6 +336,10 @@ class Run:
         """
         return self.journal.add_request(self, action, edits)
 
+    def amend(self, entries: Mapping[str, JSON]) -> None:
+        """Record entries in the spec, in place of those of the same names. Only for the driver."""
+        self.journal.amend(self, entries)
+
     def branch(
         self, name: str, *, tick: int | None = None, edits: Mapping[str, object] | None = None
     ) -> Run:

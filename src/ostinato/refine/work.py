@@ -174,12 +174,20 @@ def _budget_value(job: Job) -> JSON:
     return limits if job.budgets.job_cost is None else [*limits, job.budgets.job_cost]
 
 
-def open_work(job: Job, journal: Journal, *, limit: int | None = None, how: How = "go on") -> Work:
+def open_work(
+    job: Job,
+    journal: Journal,
+    *,
+    limit: int | None = None,
+    how: How = "go on",
+    spec: Mapping[str, JSON] | None = None,
+) -> Work:
     """Find the job's run, or make one. Loads no model.
 
     The run is that of the same job file, output and limit. `fresh` makes a new one; `update` too,
-    but takes over what the changes since do not touch. Raises `InputError` for bad input, for an
-    output that is another job's, and, with `go on`, for a job or input that changed since.
+    but takes over what the changes since do not touch. `spec` is recorded with a run that this
+    makes. Raises `InputError` for bad input, for an output that is another job's, and, with
+    `go on`, for a job or input that changed since.
     """
     items = tuple(job.items(limit))
     planner = job.planner()
@@ -194,9 +202,10 @@ def open_work(job: Job, journal: Journal, *, limit: int | None = None, how: How 
     if run is not None and changes and how == "go on":
         raise InputError(_told(job, run, changes))
     if run is None or how == "fresh":
-        run = _new_run(journal, job, limit, now)
+        run = _new_run(journal, job, limit, now, spec or {})
     elif changes and how == "update":
-        run = _updated_run(journal, job, limit, now, run, items, changes)
+        new = _new_run(journal, job, limit, now, spec or {})
+        run = _carried_over(new, run, items, changes)
     return Work(job=job, items=items, planner=planner, run=run, note=note)
 
 
@@ -224,8 +233,11 @@ def _fingerprint(run: Run) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _new_run(journal: Journal, job: Job, limit: int | None, now: Fingerprint) -> Run:
+def _new_run(
+    journal: Journal, job: Job, limit: int | None, now: Fingerprint, more: Mapping[str, JSON]
+) -> Run:
     spec: dict[str, JSON] = {
+        **more,
         **_identity(job, limit),
         "fingerprint": now.to_json(),
         "budget": _budget_value(job),
@@ -244,17 +256,8 @@ def _free_name(journal: Journal, job: Job) -> str:
     return name
 
 
-def _updated_run(
-    journal: Journal,
-    job: Job,
-    limit: int | None,
-    now: Fingerprint,
-    old: Run,
-    items: tuple[Item, ...],
-    changes: Changes,
-) -> Run:
-    """Make a run that holds the rows of an earlier one which the changes do not touch."""
-    run = _new_run(journal, job, limit, now)
+def _carried_over(run: Run, old: Run, items: tuple[Item, ...], changes: Changes) -> Run:
+    """Give a new run the rows of an earlier one which the changes do not touch."""
     stale, places = changes.stale(items), {item.key: item.index for item in items}
     with run.drive(keep="results") as driver:
         for key, row in old.results():

@@ -1,0 +1,229 @@
+"""A run's spec holds the command that began it: `ostinato runs` names it, and runs it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from refine_scribe import scribe_loop, write_job
+from tiny import CORPUS, save_tiny
+
+from ostinato.cli import generate as generating
+from ostinato.cli.begun import Begun, begun_of
+from ostinato.cli.main import cli
+from ostinato.errors import InputError, RunError
+from ostinato.loop.journal import Journal
+from ostinato.refine.work import Work
+
+SMALL = (
+    "--layers 1 --width 16 --heads 2 --context 16 --vocabulary 270 --batch-tokens 128 --warmup 2 "
+    "--checkpoint-every 2"
+)
+TRAIN = f"train text a.txt --out small --steps 4 {SMALL}"
+WRITE = "generate 'Your table' --model tiny --max-new-tokens 8 --run w"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(line: str, **more: Any) -> Result:
+    return CliRunner().invoke(cli, shlex.split(line), **more)
+
+
+def told(line: str, **more: Any) -> str:
+    result = call(line, **more)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def refused(kind: type[Exception], line: str) -> str:
+    error = call(line).exception
+    assert type(error) is kind, error
+    return str(error)
+
+
+def rates(name: str) -> list[Any]:
+    with Journal() as journal:
+        return [step.report["lr"] for step in journal.get(name).steps()]
+
+
+# Trainings --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(folder: Path) -> str:
+    (folder / "a.txt").write_text(" ".join(CORPUS) * 12)
+    return told(TRAIN)
+
+
+def test_a_branch_of_a_training_is_driven_by_the_command_that_is_told(trained: str) -> None:
+    made = told("runs branch train-small --at 2 --as low --set lr=0.0001")
+    command = made.splitlines()[-1].removeprefix("It goes on by: ostinato ")
+    assert command == f"train text a.txt --out low --steps 4 {SMALL} --run low"
+    before = Path("small/model.safetensors").read_bytes()
+    assert "It goes on from step 2." in told(command)
+    assert Path("small/model.safetensors").read_bytes() == before
+    assert Path("low/model.safetensors").read_bytes() != before
+    assert max(rates("low")) <= 1e-4 < max(rates("train-small"))
+
+
+def test_resume_drives_a_branch_of_a_training_only_with_trust(trained: str) -> None:
+    told("runs branch train-small --at 2 --as low")
+    assert f"train text a.txt --out low --steps 4 {SMALL} --run low" in refused(
+        RunError, "runs resume low"
+    )
+    assert not Path("low").exists()
+    assert "Saved in low (run low)." in told("runs resume low --trust")
+    same = [Path(name, "model.safetensors").read_bytes() for name in ("small", "low")]
+    assert same[0] == same[1]
+
+
+def test_a_named_training_may_write_elsewhere_but_not_be_changed(trained: str) -> None:
+    named = TRAIN.replace("--steps 4", "--steps 2")
+    told(f"{named} --run other")
+    assert "The run is finished" in told(f"{named} --run other --out elsewhere")
+    assert Path("elsewhere/model.safetensors").is_file()
+    assert "the training's options changed" in refused(InputError, f"{named} --run other --lr 0.5")
+
+
+def test_a_finished_training_tells_why_and_goes_on_with_another_condition(trained: str) -> None:
+    sentence = refused(RunError, "runs resume train-small --trust")
+    assert sentence.startswith("The run 'train-small' has stopped at tick 4: It has taken 4 steps")
+    assert 'ostinato runs resume train-small --trust --until "Steps(8)"' in sentence
+    assert "Unknown condition" in str(call("runs resume train-small --until Step(9)").exception)
+    assert "It goes on from step 4." in told("runs resume train-small --trust --until 'Steps(6)'")
+    assert len(rates("train-small")) == 6
+    shown = told("runs show train-small")
+    assert f"ostinato {TRAIN} --until 'Steps(6)' --until \"…\"" in shown
+    assert "has stopped at tick 6" in refused(RunError, "runs resume train-small --trust")
+
+
+# Texts ------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_generate_names_its_command_and_says_why_it_ended(folder: Path) -> None:
+    save_tiny(folder / "tiny")
+    told(WRITE)
+    shown = told("runs show w")
+    assert f"goes on by  ostinato {WRITE}\n" in shown and "Python" not in shown
+    assert json.loads(told("runs show w --json"))["goes_on_by"] == f"ostinato {WRITE}"
+    sentence = refused(RunError, "runs resume w --trust")
+    assert sentence.startswith("The run 'w' has stopped at tick 8: All 1 items are done.")
+    assert sentence.endswith(f"ostinato {WRITE}")
+    assert "--until must be given for a training" in refused(
+        InputError, "runs resume w --until 'Steps(9)'"
+    )
+
+
+def test_a_text_from_standard_input_is_part_of_the_command(folder: Path) -> None:
+    save_tiny(folder / "tiny")
+    told("generate - --model tiny --max-new-tokens 3 --run w --json", input="-- Your 'table'")
+    shown = json.loads(told("runs show w --json"))["goes_on_by"]
+    assert shlex.split(shown)[-2:] == ["--", "-- Your 'table'"] and "--json" not in shown
+    assert "is finished" in told(shown.removeprefix("ostinato "))
+
+
+def test_resume_goes_on_with_an_interrupted_text(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_tiny(folder / "tiny")
+    printed = generating._print
+
+    def interrupting(position: int, report: Any, show: bool) -> None:
+        printed(position, report, show)
+        if position == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generating, "_print", interrupting)
+        assert call(WRITE).exit_code == 130
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    journal = f"--journal {shlex.quote(str(folder / '.ostinato/journal.db'))}"
+    assert f"cd {folder} && ostinato {WRITE}" in refused(RunError, f"runs resume w {journal}")
+    value = json.loads(told(f"runs resume w --trust --json {journal}"))
+    assert len(value["tokens"]) == 8 and Path.cwd() == folder / "elsewhere"
+
+
+def test_a_journal_that_was_moved_with_its_folder_is_found(folder: Path) -> None:
+    save_tiny(folder / "old/tiny")
+    os.chdir("old")
+    told(WRITE)
+    os.chdir(folder)
+    os.rename("old", "new")
+    with Journal("new/.ostinato/journal.db") as journal:
+        begun = begun_of(journal.get("w"))
+    assert begun is not None and begun.folder == folder / "new"
+
+
+# Jobs -------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_a_job_names_the_options_it_was_begun_with(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Work, "loop", scribe_loop)
+    write_job(folder, ["Hello", "Thanks a lot", "A refund"])
+    options = "--limit 2 --output other.jsonl --seed 3 --journal j.db"
+    done = told(f"refine mail.toml {options} --fresh --json")
+    assert json.loads(done)["run"] == "mail"
+    assert f"ostinato refine mail.toml {options}\n" in told("runs show mail --journal j.db")
+    again = told(f"refine mail.toml {options}")
+    assert "The job is finished" in again and "  run      mail\n" in again
+    assert f"ostinato refine mail.toml {options.replace('3', '4')}" in again.replace(
+        "--limit 2 --output other.jsonl --journal j.db --fresh --seed 4", options.replace("3", "4")
+    )
+    sentence = refused(RunError, "runs --journal j.db resume mail --trust")
+    assert sentence.startswith("The run 'mail' has stopped at tick")
+    assert "with --update, all with --fresh" in sentence
+
+
+def test_an_older_run_of_a_job_names_the_newer_ones(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Work, "loop", scribe_loop)
+    write_job(folder, ["Hello", "Thanks a lot", "A refund"])
+    told("refine mail.toml")
+    told("refine mail.toml --fresh")
+    told("refine mail.toml --limit 1")
+    assert "Newer runs of the same job: mail-3, mail-2." in told("why mail")
+    assert told("why mail.toml").startswith("mail-3: 1 items done.")
+    assert "Newer" not in told("why mail.toml")
+    assert "m2: " in told("why mail-2 m2")
+    assert "(that goes on with the newer run mail-2)" in told("runs show mail")
+    assert "There is no run of other.toml" in refused(RunError, "why other.toml")
+
+
+# What is recorded -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        {"command": "serve", "options": [], "arguments": [], "folder": "/"},
+        {"command": "fill", "options": [[]], "arguments": [], "folder": "/"},
+        {"command": "fill", "options": [["--seed", 3]], "arguments": [], "folder": "/"},
+        {"command": "fill", "options": [], "arguments": [], "folder": None},
+    ],
+    ids=str,
+)
+def test_what_is_no_command_of_a_run_is_not_read(value: Any) -> None:
+    assert Begun.from_json(value) is None
+
+
+def test_a_command_is_read_as_it_was_recorded() -> None:
+    begun = Begun(
+        command="fill", options=(("--seed", "3"),), arguments=("a ___",), folder=Path("/")
+    )
+    assert Begun.from_json(json.loads(json.dumps(begun.to_json()))) == begun
+    assert str(begun) == "cd / && ostinato fill 'a ___' --seed 3"
