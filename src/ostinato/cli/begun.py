@@ -97,7 +97,8 @@ class Begun:
         """Read what was recorded; None for anything else."""
         if not isinstance(value, dict) or value.get("command") not in COMMANDS:
             return None
-        options, arguments = value.get("options"), value.get("arguments")
+        options: Any = value.get("options")
+        arguments: Any = value.get("arguments")
         if not isinstance(options, list) or not all(_words(one) and one for one in options):
             return None
         if not _words(arguments) or not isinstance(value.get("folder"), str):
