@@ -51,7 +51,7 @@ def test_beams_print_the_best_text_and_with_show_each_step() -> None:
     assert printed.stdout.strip() and "[10 tokens." in printed.stderr
     shown = call("--beams", "3", "--plain", "--show").stdout.splitlines()
     assert len(shown) == 10 and repr(printed.stdout) in shown[-1]
-    assert told("--beams", "3", "--plain", "--seed", "9")["text"] == printed.stdout
+    assert told("--beams", "3", "--plain")["text"] == printed.stdout
     with pytest.raises(InputError, match="got another length_penalty"):
         call("--run", "b", "--beams", "3")
         call("--run", "b", "--beams", "3", "--length-penalty", "0")

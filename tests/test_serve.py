@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -482,14 +483,14 @@ def test_orders_that_wait_when_a_desk_ends_at_once_are_told(
 ) -> None:
     with serving(places=1) as (port, desk):
         answers: list[tuple[int, Any]] = []
-        step = desk.decode.step
+        step, steps = desk.decode.step, count()
 
-        def step_when_three_wait() -> Any:
-            while len(desk._orders) < 3 and not desk._at_once:
+        def held_after_the_first() -> Any:
+            while next(steps) and not desk._at_once:
                 time.sleep(0.001)
             return step()
 
-        monkeypatch.setattr(desk.decode, "step", step_when_three_wait)
+        monkeypatch.setattr(desk.decode, "step", held_after_the_first)
         askers = [
             threading.Thread(target=lambda: answers.append(post(port, asked(max_tokens=200))))
             for _ in range(4)
