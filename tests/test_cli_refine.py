@@ -113,6 +113,17 @@ def test_items_that_cannot_pass_or_be_worked_on_make_exit_code_1(folder: Path) -
     assert "  error    m1: " in run("mail.toml").stdout
 
 
+def test_the_items_that_could_not_be_worked_on_are_named_up_to_five(folder: Path) -> None:
+    write_job(folder, ["Hello", *["broken"] * 3])
+    found = [line for line in run("mail.toml").stdout.splitlines() if "  error  " in line]
+    assert [line[:13] for line in found] == [f"  error    m{number}" for number in (1, 2, 3)]
+    write_job(folder, ["Hello", *["broken"] * 7])
+    found = [
+        line for line in run("mail.toml", "--fresh").stdout.splitlines() if "  error  " in line
+    ]
+    assert len(found) == 6 and found[5] == "  error    and 2 more items"
+
+
 def test_a_job_that_is_out_of_budget_exits_with_3_and_goes_on_when_it_is_raised(
     folder: Path,
 ) -> None:

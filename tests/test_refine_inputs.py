@@ -54,6 +54,12 @@ def test_ragged_csv_is_told_with_its_line(tmp_path: Path) -> None:
         read_items(write(tmp_path, 'a,b\n"one\ntwo",2\n1,2,3\n', "in.csv"))
 
 
+def test_a_column_that_is_there_twice_is_told_once(tmp_path: Path) -> None:
+    told = r"^in\.csv, line 1: column names must differ, got 'a' 2 times\. Mend it there\.$"
+    with pytest.raises(InputError, match=told):
+        read_items(write(tmp_path, "a,b,a\n1,2,3\n", "in.csv"))
+
+
 def test_csv_and_jsonl_give_the_same_items(tmp_path: Path) -> None:
     csv = read_items(write(tmp_path, '\ufeffid,message\nx,Hi\ny,"a, b"\n', "in.csv"))
     jsonl = read_items(

@@ -250,3 +250,94 @@ def test_how_a_model_computes_is_part_of_a_job(tmp_path: Path) -> None:
     assert (job.compile, job.int8) == (True, True)
     assert job.sections()["model"] != plain.sections()["model"]
     assert "It must be given with compile = true" in refused(tmp_path, "int8 = true\n" + SMALL)
+
+
+# Checks that stand against each other ------------------------------------------------------------
+
+
+def checks(*tables: str) -> str:
+    """Return a job with these checks: the first begins on line 7."""
+    head = SMALL[: SMALL.index("[[check]]")]
+    return head + "\n".join(f"[[check]]\n{table}" for table in tables) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        (
+            'kind = "length"\nmax = 3',
+            'kind = "length"\nname = "long"\nmin = 10',
+            r"line 13, check\.2\.min: It must be at most check\.1\.max \(line 9\), which is 3",
+        ),
+        (
+            'kind = "length"\nmin = 10',
+            'kind = "length"\nname = "short"\nmax = 3',
+            r"line 13, check\.2\.max: It must be at least check\.1\.min \(line 9\)",
+        ),
+        (
+            'kind = "contains"\ntexts = ["Foo"]',
+            'kind = "excludes"\ntexts = ["bar", "foo"]',
+            r'line 12, check\.2\.texts: It must leave "Foo" to be said, which check\.1\.texts',
+        ),
+        (
+            'kind = "blocked"\nwords = ["refund*"]',
+            'kind = "contains"\ntexts = ["a refund now", "hello"]\nmode = "all"',
+            r'line 9, check\.1\.words: It must leave "a refund now" to be said',
+        ),
+        (
+            'kind = "length"\nunit = "tokens"\nmin = 300',
+            'kind = "regex"\npattern = ".*"',
+            r"line 10, check\.1\.min: It must be at most sampling\.max_new_tokens, which is 128",
+        ),
+    ],
+)
+def test_checks_that_no_text_passes_together_are_refused(
+    tmp_path: Path, first: str, second: str, told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        read_job(write(tmp_path, checks(first, second)))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('kind = "length"\nmax = 3', 'kind = "length"\nname = "c"\nmin = 10\nunit = "characters"'),
+        ('kind = "length"\nmin = 3', 'kind = "length"\nname = "c"\nmax = 3'),
+        ('kind = "contains"\ntexts = ["foo", "bar"]', 'kind = "excludes"\ntexts = ["foo"]'),
+        ('kind = "contains"\ntexts = ["foo"]\nwhole = false', 'kind = "excludes"\ntexts = ["foo"]'),
+        ('kind = "contains"\ntexts = ["foo"]', 'kind = "excludes"\ntexts = ["foo"]\ncase = true'),
+        ('kind = "contains"\ntexts = ["foobar"]', 'kind = "excludes"\ntexts = ["foo"]'),
+        ('kind = "length"\nunit = "tokens"\nmin = 128', 'kind = "regex"\npattern = ".*"'),
+    ],
+)
+def test_checks_that_some_text_passes_together_are_taken(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    assert len(read_job(write(tmp_path, checks(first, second))).checks) == 2
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ('kind = "regex"\npattern = "(a"', r"line 9, check\.1\.pattern: The pattern of"),
+        (
+            'kind = "contains"\npatterns = ["(a"]',
+            r"line 9, check\.1\.patterns: The pattern of",
+        ),
+        ('kind = "blocked"\nfile = "none.txt"', r"line 9, check\.1\.file: The file of"),
+        ('kind = "json_schema"\nfile = "job.toml"', r"line 9, check\.1\.file: .* must be JSON"),
+        ('kind = "python"\ncall = "nowhere:f"', r"line 9, check\.1\.call: The module of"),
+        ('kind = "python"\ncall = "math:sine"', r"line 9, check\.1\.call: A name in math"),
+        ('kind = "python"\ncall = "math:pi"', r"line 9, check\.1\.call: 'function' of"),
+    ],
+)
+def test_what_is_wrong_with_a_check_is_told_at_its_key(
+    tmp_path: Path, table: str, told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        read_job(write(tmp_path, checks(table)))
+
+
+def test_a_strategy_that_is_not_known_is_guessed(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"got 'bactrack'\. Did you mean 'backtrack'\?"):
+        read_job(write(tmp_path)).with_changes(strategy="bactrack")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from refine_made_up import JOB, job_folder, lane_row, made_up
 
-from ostinato.loop import Kind, Stopped, Verdict
+from ostinato.loop import Kind, Stopped, Verdict, judged
 from ostinato.refine.advice import advise
 from ostinato.refine.changes import Fingerprint, compare
 from ostinato.refine.job import Job
@@ -149,6 +149,25 @@ def test_a_check_that_passes_on_no_item_is_told_so() -> None:
     record = tally(["c"], [result(False), result(False, False)])[0]
     assert record.label == "never passed"
     assert tally(["c"], [result(True, False, True)] * 2)[0].label == "flaky"
+
+
+def test_a_check_that_could_not_judge_was_not_judged_and_is_labelled_so() -> None:
+    broken = Verdict("c", False, 0.0, error="The check raised KeyError: 'x'")
+    unjudged = replace(result(False), verdicts=(broken,))
+    unjudged = replace(unjudged, drafts=(replace(unjudged.drafts[0], verdicts=(broken,)),))
+    assert course_of("c", unjudged) is Course.UNKNOWN
+    record = tally(["c"], [unjudged] * 3)[0]
+    assert (record.label, record.errors) == ("error", 3)
+    assert record.count(Course.NEVER) == 0 and record.count(Course.UNKNOWN) == 3
+    assert tally(["c"], [result(True)] * 40 + [unjudged])[0].label == "error"
+
+
+def test_a_verdict_that_could_not_be_given_has_no_score_in_json() -> None:
+    broken = Verdict("c", False, 0.0, error="No answer in time.")
+    assert broken.to_json()["score"] is None
+    assert Verdict.from_json(broken.to_json()) == broken
+    assert Verdict.from_json({**broken.to_json(), "score": 0.0}) == broken  # as older runs have it
+    assert judged([broken, Verdict("d", True)]).numbers == {"c": None, "d": 1.0}
 
 
 def test_why_tells_each_check_of_each_attempt(outcome: Outcome) -> None:

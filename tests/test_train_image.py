@@ -117,3 +117,11 @@ def test_wrong_input_is_told(folder: Path) -> None:
     (folder / "file").write_text("")
     with pytest.raises(OstinatoError, match="--out must be a folder, got the file file"):
         train("pets", "--out", "file")
+
+
+def test_a_batch_of_no_images_is_refused_by_the_name_that_was_typed(tmp_path: Path) -> None:
+    told = CliRunner().invoke(
+        cli, ["train", "image", "digits", "--out", str(tmp_path / "o"), "--batch", "0"]
+    )
+    assert told.exit_code == 2
+    assert "'--batch': 0 is not in the range x>=1" in told.output

@@ -19,7 +19,9 @@ class OstinatoError(Exception):
 
 
 class InputError(OstinatoError, ValueError):
-    """Something given by the user is wrong."""
+    """Something given by the user is wrong; `key` is the key of a table where it stands, if any."""
+
+    key: str = ""
 
 
 class EditError(InputError):

@@ -81,10 +81,12 @@ class BaseCheck(ABC):
 
     def refuse(self, what: str, expected: str, got: object, mend: str) -> InputError:
         """Return the error for a parameter that cannot be used."""
-        return InputError(
+        error = InputError(
             f"'{what}' of the check '{self.name or self.kind}' must be {expected}, got {got!r}. "
             f"{mend}"
         )
+        error.key = what
+        return error
 
     def strings(self, field: str) -> tuple[str, ...]:
         """Hold the field to strings, none of them empty; one string becomes a tuple of one."""

@@ -72,15 +72,19 @@ def _strange_group(pattern: str, at: int) -> bool:
     return plain is None
 
 
-def compile_pattern(pattern: str, case: bool, where: str) -> regex.Pattern[str]:
-    """Compile a user's pattern. Raises `InputError` that names `where` it stands."""
+def compile_pattern(
+    pattern: str, case: bool, where: str, key: str = "pattern"
+) -> regex.Pattern[str]:
+    """Compile a user's pattern. Raises `InputError` that names `where` and at which key it is."""
     try:
         return regex.compile(pattern, 0 if case else regex.IGNORECASE)
     except (regex.error, RecursionError, OverflowError) as error:
-        raise InputError(
+        wrong = InputError(
             f"The pattern of {where} must be a regular expression, got {pattern!r}: {error}. "
             f"Mend it there, or escape its special characters."
-        ) from error
+        )
+        wrong.key = key
+        raise wrong from error
 
 
 def literal(text: str, whole: bool, closed: bool, wild: bool = False) -> str:
@@ -177,7 +181,7 @@ def finder(
             # Half of the time, or less: this is looked for at every token.
             quick = re.compile(_either(lowered, whole, True, wild))
     for pattern in patterns:
-        compiled = compile_pattern(pattern, case, where)
+        compiled = compile_pattern(pattern, case, where, "patterns")
         standing.append(compiled)
         if (hold := hold_of(pattern)) is not Hold.NEVER:
             closing.append((compiled, hold))

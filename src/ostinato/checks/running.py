@@ -7,6 +7,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
@@ -103,7 +104,9 @@ def _judged(check: Check, output: object, item: Item, time_limit: float) -> Verd
         return _error(check, f"The check raised {type(error).__name__}: {error}")
     if not isinstance(verdict, Verdict):
         return _error(check, f"The check must return a Verdict, got {type(verdict).__name__}.")
-    if not verdict.error and not (math.isfinite(verdict.score) and 0 <= verdict.score <= 1):
+    if verdict.error:  # whatever else it says
+        return replace(verdict, passed=False, score=0.0)
+    if not (math.isfinite(verdict.score) and 0 <= verdict.score <= 1):
         return _error(check, f"A score must be in [0, 1], got {verdict.score!r}.")
     return verdict
 

@@ -7,7 +7,8 @@ import importlib
 import importlib.util
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from hashlib import sha256
 from pathlib import Path
@@ -180,7 +181,8 @@ def _fill_from_file(kind: str, given: dict[str, object], folder: Path) -> None:
     field, read = _FILES[kind]
     where = f"the check '{kind}'"
     name = _plain(given.pop("file"), str, f"'file' of {where}")
-    content = read(inside(folder, str(name), where))
+    with _about("file"):
+        content = read(inside(folder, str(name), where))
     if isinstance(content, tuple) and isinstance(given.get(field), list | tuple):
         content = (*given[field], *content)  # type: ignore[misc]
     elif field in given and not isinstance(content, tuple):
@@ -188,16 +190,29 @@ def _fill_from_file(kind: str, given: dict[str, object], folder: Path) -> None:
     given[field] = content
 
 
+@contextmanager
+def _about(key: str, field: str = "") -> Iterator[None]:
+    """Note that what is wrong with a field, or with nothing named, stands at a key of the table."""
+    try:
+        yield
+    except InputError as error:
+        if error.key == field:
+            error.key = key
+        raise
+
+
 def _python(given: Mapping[str, object], folder: Path) -> Function:
     arguments = _arguments(Function, Function.kind, given)
     call = arguments.get("call")
     if not call:
         raise InputError("The check 'python' must have 'call', got none. Add call = 'module:name'.")
-    found = imported(str(call), folder)
-    if isinstance(found, Function):
-        kept = {"name": found.name, "prefix": found.prefix, "threshold": found.threshold}
-        return Function(**{**kept, **arguments, "function": found.function})
-    return Function(**{**arguments, "function": found})
+    with _about("call"):
+        found = imported(str(call), folder)
+    with _about("call", "function"):
+        if isinstance(found, Function):
+            kept = {"name": found.name, "prefix": found.prefix, "threshold": found.threshold}
+            return Function(**{**kept, **arguments, "function": found.function})
+        return Function(**{**arguments, "function": found})
 
 
 def imported(call: str, folder: Path) -> Any:

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
 from ostinato.checks.json_prefix import Member, Reading, read
 from ostinato.checks.language import Language
+from ostinato.checks.patterns import FORESEE_SECONDS, JUDGE_SECONDS
+from ostinato.checks.schema_clock import clocked, keywords, within
 from ostinato.errors import InputError
 from ostinato.loop import Foresight, Item, Place, Verdict
 
@@ -48,6 +50,13 @@ class JsonSchema(BaseCheck):
             raise self.refuse(
                 "schema", "a JSON schema", error.instance, f"{error.message}. Mend it there."
             ) from error
+        if {"patternProperties", "unevaluatedProperties"} <= keywords(self.schema):
+            raise self.refuse(
+                "schema",
+                "without unevaluatedProperties beside patternProperties",
+                "both",
+                "Such patterns cannot be held to a time limit: use additionalProperties.",
+            )
 
     def judge(self, output: object, item: Item) -> Verdict:
         """Parse and validate; the place is where the text departs from JSON, or a wrong member."""
@@ -60,7 +69,14 @@ class JsonSchema(BaseCheck):
             return self.verdict(
                 False, f"Write one JSON document, nothing else: {error}.", place=place
             )
-        broken = next(iter(self._validator.iter_errors(value)), None)
+        try:
+            with within(JUDGE_SECONDS):
+                broken = next(iter(self._validator.iter_errors(value)), None)
+        except TimeoutError:
+            return self.error(
+                f"The schema must be compared within {JUDGE_SECONDS:g} seconds, got no answer on "
+                f"{len(text)} characters. Avoid nested repetitions such as (a+)+ in its patterns."
+            )
         if broken is None:
             return self.verdict(True)
         return self.verdict(False, _mend(broken), place=self._place(read(text), broken, text))
@@ -119,9 +135,10 @@ class JsonSchema(BaseCheck):
             return None  # a number at the end of the text may go on
         try:
             value = _parse(text[member.value_start : member.value_end])
-        except (ValueError, RecursionError):
+            with within(FORESEE_SECONDS):
+                error = next(iter(self._validator.descend(value, schema, path=key)), None)
+        except (ValueError, RecursionError, TimeoutError):
             return None
-        error = next(iter(self._validator.descend(value, schema, path=key)), None)
         if error is None:
             return None
         return impossible(_mend(error), member.value_start, member.value_end)
@@ -139,7 +156,7 @@ class JsonSchema(BaseCheck):
     def _validator(self) -> Any:
         from jsonschema.validators import validator_for
 
-        return validator_for(self.schema)(self.schema)
+        return clocked(validator_for(self.schema))(self.schema)
 
 
 def read_schema(path: Path) -> Mapping[str, Any]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ostinato.refine.report import Outcome
     from ostinato.refine.work import How, Work
 
+ERRORS = 5
+"""How many of the items that could not be worked on are told of at once."""
+
 
 @click.command()
 @click.argument("job_file", metavar="JOB.toml", required=False, type=click.Path(path_type=Path))
@@ -200,9 +203,11 @@ def _tell(work: Work, outcome: Outcome, code: Exit, *, already: bool) -> None:
     click.echo(f"  run      {work.run.name}")
     click.echo(f"  replies  {_near(job.output)}")
     click.echo(f"  report   {_near(job.report)}")
-    broken = next((result for result in outcome.results if result.outcome == "error"), None)
-    if broken is not None:
-        click.echo(f"  error    {broken.id}: {broken.stopped.sentence}")
+    broken = [result for result in outcome.results if result.outcome == "error"]
+    for result in broken[:ERRORS]:
+        click.echo(f"  error    {result.id}: {result.stopped.sentence}")
+    if len(broken) > ERRORS:
+        click.echo(f"  error    and {len(broken) - ERRORS} more items")
     for line in _next(work, outcome, code):
         click.echo(line)
 

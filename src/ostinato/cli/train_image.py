@@ -32,7 +32,7 @@ IMAGE_OPTIONS = {
     "batch" if name == "batch_tokens" else name: (kind, text)
     for name, (kind, text) in OPTIONS.items()
 } | {
-    "batch": (int, "Images of a batch."),
+    "batch": (click.IntRange(min=1), "Images of a batch."),
     "seed": (int, "Seed of the order, the network, the noise and what is held out."),
 }
 TIMED = 5  # steps by which the speed is measured for --seconds

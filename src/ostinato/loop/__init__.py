@@ -48,6 +48,7 @@ from ostinato.loop.process import (
     Process,
     Received,
     Report,
+    Seldom,
     Step,
 )
 from ostinato.loop.spelling import parse
@@ -93,6 +94,7 @@ __all__ = [
     "Received",
     "Report",
     "Seconds",
+    "Seldom",
     "StartOver",
     "Step",
     "Steps",

@@ -59,8 +59,8 @@ class Verdict:
 
     `score` is in [0, 1], 1 where nothing is to be mended; `message` says what to mend, and `place`
     where in the text, if it is at one place. `error` holds the sentence of a check that could not
-    judge (it raised, or its time ran out): such a verdict is not passed, and its score means
-    nothing.
+    judge (it raised, or its time ran out): such a verdict is not passed and has no score. In JSON
+    its score is null; here it is 0, so that where drafts are compared nothing speaks for it.
     """
 
     check: str
@@ -75,7 +75,7 @@ class Verdict:
         return {
             "check": self.check,
             "passed": self.passed,
-            "score": self.score,
+            "score": None if self.error else self.score,
             "message": self.message,
             "place": list(self.place) if self.place else None,
             "error": self.error,
@@ -84,11 +84,11 @@ class Verdict:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Verdict:
         """Read back what `to_json` wrote."""
-        place = value.get("place")
+        place, score = value.get("place"), value["score"]
         return cls(
             check=str(value["check"]),
             passed=bool(value["passed"]),
-            score=float(value["score"]),  # type: ignore[arg-type]
+            score=0.0 if score is None else float(score),  # type: ignore[arg-type]
             message=str(value.get("message", "")),
             place=Place(*place) if isinstance(place, list | tuple) else None,
             error=str(value.get("error", "")),

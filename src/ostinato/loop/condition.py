@@ -27,6 +27,10 @@ class Condition(ABC):
 
     spends: ClassVar[bool] = False
 
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the reports' values without which it can never fire."""
+        return ()
+
     def begin(self) -> JSON:
         """Return the state before the first step."""
         return None
@@ -83,6 +87,15 @@ def require(right: bool, message: str) -> None:
         raise InputError(message)
 
 
+def require_name(kind: str, name: object) -> None:
+    """Raise `InputError` where the name of a report's value is none."""
+    require(
+        isinstance(name, str) and bool(name.strip()),
+        f"{kind}(name) must be the name of a value in the reports, a text, got {name!r}. "
+        f"Write for example {kind}('loss/valid', …).",
+    )
+
+
 def number(report_value: object) -> float | None:
     """Return a value of a report as a number, or None where it is none."""
     if isinstance(report_value, bool | int | float):
@@ -95,6 +108,9 @@ class AnyOf(Condition):
     """Fires when at least one of its conditions fires (`a | b`)."""
 
     conditions: tuple[Condition, ...]
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for condition in self.conditions for name in condition.names())
 
     def begin(self) -> JSON:
         return [condition.begin() for condition in self.conditions]
@@ -126,6 +142,9 @@ class AllOf(Condition):
     """Fires when all of its conditions fire at the same step (`a & b`)."""
 
     conditions: tuple[Condition, ...]
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for condition in self.conditions for name in condition.names())
 
     def begin(self) -> JSON:
         return [condition.begin() for condition in self.conditions]

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Literal, cast
 
 from ostinato.loop.check import Check, Verdict
-from ostinato.loop.condition import Condition, Observed, number, require
+from ostinato.loop.condition import Condition, Observed, number, require, require_name
 from ostinato.loop.process import Step
 from ostinato.loop.stops import JSON, Kind, Stopped
 
@@ -23,9 +23,13 @@ class Reaches(Condition):
     over: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
+        require_name("Reaches", self.name)
         one = (self.above is None) != (self.below is None)
         require(one, f"Reaches({self.name!r}) needs either above= or below=, not both or none.")
         require(self.over >= 1, f"Reaches(over) must be at least 1, got {self.over}.")
+
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
 
     def begin(self) -> JSON:
         return []
@@ -59,8 +63,12 @@ class Past(Condition):
     below: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        require_name("Past", self.name)
         one = (self.above is None) != (self.below is None)
         require(one, f"Past({self.name!r}) needs either above= or below=, not both or none.")
+
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
 
     def observe(self, state: JSON, step: Step) -> Observed:
         value = number(step.report.get(self.name))
@@ -86,10 +94,14 @@ class Plateau(Condition):
     mode: Literal["min", "max"] = "min"
 
     def __post_init__(self) -> None:
+        require_name("Plateau", self.name)
         require(self.patience >= 1, f"Plateau(patience) must be at least 1, got {self.patience}.")
         require(self.min_delta >= 0, f"Plateau(min_delta) must be 0 or more, got {self.min_delta}.")
         known = self.mode in ("min", "max")
         require(known, f"Plateau(mode) must be 'min' or 'max', got {self.mode!r}.")
+
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
 
     def begin(self) -> JSON:
         return [None, 0]
@@ -122,8 +134,12 @@ class Converges(Condition):
     over: int = 1
 
     def __post_init__(self) -> None:
+        require_name("Converges", self.name)
         require(self.tolerance >= 0, f"Converges(tolerance) must be >= 0, got {self.tolerance}.")
         require(self.over >= 1, f"Converges(over) must be at least 1, got {self.over}.")
+
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
 
     def begin(self) -> JSON:
         return []
@@ -149,6 +165,13 @@ class NotFinite(Condition):
 
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            require_name("NotFinite", self.name)
+
+    def names(self) -> tuple[str, ...]:
+        return () if self.name is None else (self.name,)
+
     def observe(self, state: JSON, step: Step) -> Observed:
         report = step.report
         names = report if self.name is None else (self.name,)
@@ -170,7 +193,11 @@ class NoProgress(Condition):
     over: int = 3
 
     def __post_init__(self) -> None:
+        require_name("NoProgress", self.name)
         require(self.over >= 2, f"NoProgress(over) must be at least 2, got {self.over}.")
+
+    def names(self) -> tuple[str, ...]:
+        return () if self.name == "output" else (self.name,)
 
     def begin(self) -> JSON:
         return ["", 0]
@@ -232,7 +259,7 @@ def judged(verdicts: list[Verdict] | tuple[Verdict, ...]) -> Stopped:
     """Say in one stop what all verdicts say together."""
     bad = [verdict for verdict in verdicts if not verdict.passed]
     names = [verdict.check for verdict in bad]
-    numbers: dict[str, JSON] = {verdict.check: round(verdict.score, 4) for verdict in verdicts}
+    numbers: dict[str, JSON] = {v.check: None if v.error else round(v.score, 4) for v in verdicts}
     if not bad:
         count = len(verdicts)
         sentence = "It passed its check." if count == 1 else f"It passed all {count} checks."

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
-from ostinato.loop.condition import Condition, Observed, number, require
+from ostinato.loop.condition import Condition, Observed, number, require, require_name
 from ostinato.loop.process import Step
 from ostinato.loop.stops import JSON, Kind, Stopped
 
@@ -35,6 +35,9 @@ class Epochs(Condition):
 
     def __post_init__(self) -> None:
         require(self.limit > 0, f"Epochs(limit) must be above 0, got {self.limit}.")
+
+    def names(self) -> tuple[str, ...]:
+        return ("epoch",)
 
     def observe(self, state: JSON, step: Step) -> Observed:
         epoch = number(step.report.get("epoch"))
@@ -88,7 +91,11 @@ class Budget(Condition):
     spends: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        require_name("Budget", self.name)
         require(self.limit > 0, f"Budget(limit) must be above 0, got {self.limit}.")
+
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
 
     def begin(self) -> JSON:
         return 0

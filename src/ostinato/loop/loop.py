@@ -38,6 +38,7 @@ from ostinato.loop.process import Edits, Exhausted, Process, Received, Step
 from ostinato.loop.replay import recorded
 from ostinato.loop.spelling import carried
 from ostinato.loop.stops import JSON, Kind, Stopped, first
+from ostinato.loop.unseen import Unseen
 
 if TYPE_CHECKING:
     from ostinato.loop.driver import Driver
@@ -84,6 +85,7 @@ class Loop:
         self._state: JSON = self.until.begin()
         self._asked: list[tuple[str, str]] = []
         self._attempts: list[Attempt] = []
+        self._unseen = Unseen(self.until, self.process)
         self._changes = Changes(self.process)
         self._closed = False
         self._final = False
@@ -118,6 +120,7 @@ class Loop:
         driver, lanes, blank = self._driver, self._lanes, object.__new__
         asked, edits = self._asked, self._changes.asked
         received = driver if self._received else None
+        waiting, look = self._unseen.names, self._unseen.look
         while True:
             if asked or edits or (driver is not None and driver.requests()):
                 self._attend()
@@ -131,6 +134,8 @@ class Loop:
                 step.tick, step.position, step.report = tick, position, report
                 step._output, step.item, step.results = None, None, ()
                 self._state, stopped = observe(self._state, step)
+                if waiting:
+                    look(report)
                 if "output" in report:
                     self.output = report["output"]
                 if driver is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -103,6 +104,19 @@ class Received:
     """
 
     repeats: bool = False
+
+
+class Seldom(ABC):
+    """Base of a process that has some names in few of its reports, as a training its validation.
+
+    `told_within` is after how many steps each name has come: one that a condition waits for and
+    that has not come by then is told of in a warning.
+    """
+
+    @property
+    @abstractmethod
+    def told_within(self) -> int:
+        """After how many steps each name has come."""
 
 
 class Step:

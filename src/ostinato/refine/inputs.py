@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,11 +132,11 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
 
 
 def _bad_header(header: list[str]) -> Iterator[str]:
-    for name in header:
+    for name, times in Counter(header).items():
         if not name.strip():
             yield "line 1: every column must have a name, got an empty one"
-        elif header.count(name) > 1:
-            yield f"line 1: column names must differ, got '{name}' {header.count(name)} times"
+        elif times > 1:
+            yield f"line 1: column names must differ, got '{name}' {times} times"
 
 
 def _missing(rows: list[Row], needed: Mapping[str, str]) -> Iterator[str]:

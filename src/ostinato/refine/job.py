@@ -21,6 +21,7 @@ from ostinato.refine.prompts import Prompt, bad_conversations
 from ostinato.refine.rules import Rule
 from ostinato.refine.steering import BestOf, Constrain, Smc
 from ostinato.refine.strategies import Abort, Feedback, Resample, Strategy
+from ostinato.refine.tables import nearest
 from ostinato.servers import Server, is_server
 
 STRATEGIES: Mapping[str, type[Strategy]] = {
@@ -160,7 +161,8 @@ class Job:
         if strategy is not None and strategy != self.strategy.kind:
             if strategy not in STRATEGIES:
                 names = ", ".join(STRATEGIES)
-                raise InputError(f"A strategy must be one of {names}, got {strategy!r}. Name one.")
+                guess = nearest(strategy, STRATEGIES) or " Name one."
+                raise InputError(f"A strategy must be one of {names}, got {strategy!r}.{guess}")
             job = replace(job, strategy=STRATEGIES[strategy](rounds=self.strategy.rounds))
         if seed is not None:
             job = replace(job, seed=check_seed(seed))

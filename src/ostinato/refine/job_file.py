@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from ostinato.checks import BaseCheck, from_spec
 from ostinato.checks.templates import Template
 from ostinato.errors import InputError
 from ostinato.loop import check_seed
 from ostinato.refine.cases import By, CaseSettings
 from ostinato.refine.job import STRATEGIES, Budgets, Job, SamplingSettings, option_names
+from ostinato.refine.job_checks import read_checks, refuse_contradictions
 from ostinato.refine.job_model import read_option, read_server, read_ways, read_weights
 from ostinato.refine.prompts import ROLES, Prompt
 from ostinato.refine.rules import Rule
@@ -94,9 +94,8 @@ class _Reader:
             "prompt": self._main_prompt(),
             "rules": self._rules(),
             "cases": self._cases(),
-            "checks": self._checks(),
             "strategy": self._strategy(),
-            **self._sampling(),
+            **self._checks_and_sampling(),
             "budgets": self._budgets(),
         }
         root.close()
@@ -249,26 +248,6 @@ class _Reader:
 
     # Checks, strategy, sampling, budgets ------------------------------------------------------
 
-    def _checks(self) -> tuple[BaseCheck, ...]:
-        checks: list[BaseCheck] = []
-        for table in self.root.tables("check"):
-            try:
-                check = from_spec("", table.values, self.folder)
-            except InputError as error:
-                key = _key_told(table, error)
-                table.wrong(key, str(error))
-                continue
-            if any(check.name == other.name for other in checks):
-                table.wrong(
-                    "name" if table.has("name") else "kind",
-                    f"Checks must have names that differ, got '{check.name}' twice. "
-                    f'Add name = "…" to this one.',
-                )
-            checks.append(check)
-        if not self.root.has("check"):
-            self.root.wrong("check", "It is missing. Add at least one [[check]] with a kind.")
-        return tuple(checks)
-
     def _strategy(self) -> Strategy:
         table = self.root.table("strategy")
         default = STRATEGIES["backtrack"]()
@@ -285,7 +264,7 @@ class _Reader:
             table.wrong(next((n for n in options if n in str(error)), ""), str(error))
             return default
 
-    def _sampling(self) -> dict[str, Any]:
+    def _checks_and_sampling(self) -> dict[str, Any]:
         table = self.root.table("sampling") or Table({}, self.problems, ("sampling",))
         normal = SamplingSettings()
         settings = SamplingSettings(
@@ -303,7 +282,10 @@ class _Reader:
         )
         length = table.whole("max_new_tokens", 128, least=1)
         table.close()
-        return {"sampling": settings, "max_new_tokens": length}
+        read = read_checks(self.root, self.folder)
+        refuse_contradictions(read, table, length)
+        checks = tuple(check for _, check in read)
+        return {"checks": checks, "sampling": settings, "max_new_tokens": length}
 
     def _budgets(self) -> Budgets:
         table = self.root.table("budget") or Table({}, self.problems, ("budget",))
@@ -326,13 +308,6 @@ class _Reader:
         ):
             table.wrong("job_cost", "It needs the prices of a server. Add price_out to [server].")
         return budgets
-
-
-def _key_told(table: Table, error: InputError) -> str:
-    """Return the key of a check's table that an error tells of, or nothing."""
-    if str(error).startswith("A check must be one of"):
-        return "kind"
-    return next((key for key in table.values if f"'{key}'" in str(error)), "")
 
 
 def _refuse_small_jobs(table: Table, budgets: Budgets) -> None:

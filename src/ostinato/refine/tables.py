@@ -80,6 +80,10 @@ def _table_at(listed: bool, name: str, counts: dict[Where, int]) -> Where:
     return where
 
 
+def _dotted(where: Where) -> str:
+    return ".".join(str(part + 1) if isinstance(part, int) else part for part in where)
+
+
 @dataclass
 class Problems:
     """Everything that is wrong with a job, told together."""
@@ -91,7 +95,7 @@ class Problems:
         """Note what is wrong with a key."""
         line = self.source.line(where)
         place = f"{self.source.path.name}, line {line}" if line else self.source.path.name
-        key = ".".join(str(part + 1) if isinstance(part, int) else part for part in where)
+        key = _dotted(where)
         told = f"{place}, {key}: {sentence}" if key else f"{place}: {sentence}"
         self.found.append(told)
 
@@ -119,6 +123,12 @@ class Table:
     def wrong(self, key: str, sentence: str) -> None:
         """Note what is wrong with a key of this table."""
         self.problems.add((*self.where, key) if key else self.where, sentence)
+
+    def place(self, key: str) -> str:
+        """Return where a key stands, for a message: `check.1.max (line 9)`."""
+        where = (*self.where, key)
+        line = self.problems.source.line(where) if self.has(key) else None
+        return f"{_dotted(where)} (line {line})" if line else _dotted(where)
 
     def has(self, key: str) -> bool:
         """Tell whether the key is given."""

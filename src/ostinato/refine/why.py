@@ -47,11 +47,13 @@ class CheckRecord:
 
     @property
     def label(self) -> str:
-        """The check in one word: `never passed`, `flaky`, `costly` where it applies, else `fine`.
+        """The check in one word: `error`, `never passed`, `flaky` where it applies, else `fine`.
 
-        Never passed: on no item that it judged. Flaky: on one item in ten it failed after it had
-        passed. Costly is told by `costly`, which compares all checks.
+        Error: on one item at least it could not judge. Never passed: on no item that it judged.
+        Flaky: on one item in ten it failed after it had passed. `costly` compares all checks.
         """
+        if self.errors:
+            return "error"
         judged = sum(len(ids) for course, ids in self.courses.items() if course != Course.UNKNOWN)
         if judged and self.count(Course.NEVER) == judged:
             return "never passed"
@@ -80,7 +82,10 @@ def lost_by(draft: Draft) -> int:
 def course_of(check: str, result: Result) -> Course:
     """Return how a check went for an item."""
     seen = [passed for draft in result.drafts for passed in _said(check, draft)]
-    final = next((v.passed for v in result.verdicts if v.check == check), None)
+    verdict = next((v for v in result.verdicts if v.check == check), None)
+    if verdict is not None and verdict.error:
+        return Course.UNKNOWN
+    final = None if verdict is None else verdict.passed
     if final is None and not seen:
         return Course.UNKNOWN
     if final is None:
@@ -94,10 +99,14 @@ def course_of(check: str, result: Result) -> Course:
 
 
 def _said(check: str, draft: Draft) -> Iterable[bool]:
-    """Yield what a check said of a draft: its verdict, or that it had become impossible."""
+    """Yield what a check said of a draft: its verdict, or that it had become impossible.
+
+    It said nothing of one that it could not judge.
+    """
     verdict = next((v for v in draft.verdicts if v.check == check), None)
     if verdict is not None:
-        yield verdict.passed
+        if not verdict.error:
+            yield verdict.passed
     elif check in draft.check:
         yield False
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ostinato.errors import EditError, InputError
-from ostinato.loop import Edits, Report, derive
+from ostinato.loop import Edits, Report, Seldom, derive
 from ostinato.settings import TrainingConfig
 from ostinato.train.optimisers import AdamW, Muon, Optimiser
 from ostinato.train.order import Order
@@ -27,7 +27,7 @@ from ostinato.train.task import Loss, Task
 EDITS = ("lr", "lr_scale", "skip", "skip_steps")
 
 
-class Training:
+class Training(Seldom):
     """Train the parameters of a network that want a gradient, on a task.
 
     Reports: `loss/train` (the mean of the step's batches), `lr`, `grad/norm`, `epoch` (times
@@ -56,6 +56,11 @@ class Training:
     def batches(self) -> int:
         """The number of batches of an epoch."""
         return self._order.batches
+
+    @property
+    def told_within(self) -> int:
+        """The steps after which a validation was due, one going back included."""
+        return 2 * max(self.config.valid_every, self.config.sample_every)
 
     # The process ------------------------------------------------------------------------------
 

@@ -1,0 +1,115 @@
+"""JSON schemas validated under a clock: `jsonschema` itself knows no time limit.
+
+Patterns are matched by `regex`, which can give up; `re` holds the whole interpreter until it is
+done. Knows no check.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
+
+import regex
+
+Keyword = Callable[[Any, Any, Any, Any], Iterable[Any] | None]
+"""A keyword of `jsonschema`: validator, the keyword's value, the instance and the schema."""
+
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+_until: ContextVar[float] = ContextVar("until", default=float("inf"))
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Make what is validated inside raise `TimeoutError` after so many seconds of computing."""
+    token = _until.set(time.thread_time() + seconds)
+    try:
+        yield
+    finally:
+        _until.reset(token)
+
+
+def keywords(schema: object) -> set[str]:
+    """Return every key that is anywhere in the schema."""
+    if isinstance(schema, Mapping):
+        return set(schema).union(*map(keywords, schema.values()))
+    if isinstance(schema, list | tuple):
+        return set().union(*map(keywords, schema))
+    return set()
+
+
+@lru_cache(maxsize=16)
+def clocked(validator: type) -> type:
+    """Return the validator with its patterns and references under the clock of `within`.
+
+    References are where a schema can go on without end. `unevaluatedProperties` beside
+    `patternProperties` is not covered: it matches the patterns by itself.
+    """
+    from jsonschema.validators import extend
+
+    known: Mapping[str, Keyword] = validator.VALIDATORS  # type: ignore[attr-defined]
+    ours: dict[str, Keyword] = {"pattern": _pattern, "patternProperties": _pattern_properties}
+    ours["additionalProperties"] = _without_matched(known["additionalProperties"])
+    ours |= {name: _under_clock(known[name]) for name in _REFERENCES if name in known}
+    extended: type = extend(validator, ours)  # type: ignore[arg-type]
+    return extended
+
+
+def _left() -> float:
+    left = _until.get() - time.thread_time()
+    if left <= 0:
+        raise TimeoutError("no answer in time")
+    return left
+
+
+def _found(pattern: str, text: str) -> bool:
+    left = _left()
+    timeout = None if left == float("inf") else left
+    return regex.search(pattern, text, timeout=timeout) is not None
+
+
+def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
+    from jsonschema import ValidationError
+
+    if validator.is_type(instance, "string") and not _found(pattern, instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _pattern_properties(
+    validator: Any, patterns: Mapping[str, Any], instance: Any, schema: Any
+) -> Iterator[Any]:
+    if not validator.is_type(instance, "object"):
+        return
+    for pattern, inner in patterns.items():
+        for key, value in instance.items():
+            if _found(pattern, key):
+                yield from validator.descend(value, inner, path=key, schema_path=pattern)
+
+
+def _without_matched(keyword: Keyword) -> Keyword:
+    """Return `additionalProperties` that is not shown the keys that a pattern has matched."""
+
+    def additional(validator: Any, value: Any, instance: Any, schema: Any) -> Iterable[Any] | None:
+        patterns = schema.get("patternProperties")
+        if not patterns or not validator.is_type(instance, "object"):
+            return keyword(validator, value, instance, schema)
+        rest = {
+            key: member
+            for key, member in instance.items()
+            if not any(_found(pattern, key) for pattern in patterns)
+        }
+        plain = {name: part for name, part in schema.items() if name != "patternProperties"}
+        return keyword(validator, value, rest, plain)
+
+    return additional
+
+
+def _under_clock(keyword: Keyword) -> Keyword:
+    def timed(validator: Any, value: Any, instance: Any, schema: Any) -> Iterable[Any] | None:
+        _left()
+        return keyword(validator, value, instance, schema)
+
+    return timed

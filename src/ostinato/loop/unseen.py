@@ -1,0 +1,41 @@
+"""Names that conditions wait for and that no report has: told of once, in a warning."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+
+from ostinato.loop.condition import Condition
+from ostinato.loop.process import Process, Report, Seldom
+
+STEPS = 100
+"""After so many steps a name that has not come is told of, where the process says nothing."""
+
+
+class Unseen:
+    """The names of a loop's condition that no report has had; `names` is empty when all have."""
+
+    def __init__(self, until: Condition, process: Process) -> None:
+        self.names = dict.fromkeys(until.names())
+        self._after = process.told_within if isinstance(process, Seldom) else STEPS
+        self._steps = 0
+        self._seen: dict[str, None] = {}
+
+    def look(self, report: Report) -> None:
+        """Look at a step's report. Warns once of the names that should have come by now."""
+        self._steps += 1
+        for name in report:
+            self._seen[name] = None
+            self.names.pop(name, None)
+        if self.names and self._steps >= self._after:
+            for name in self.names:
+                warnings.warn(self._sentence(name), stacklevel=3)
+            self.names.clear()
+
+    def _sentence(self, name: str) -> str:
+        near = difflib.get_close_matches(name, self._seen, 1)
+        mend = f"Did you mean {near[0]!r}?" if near else f"They have {', '.join(self._seen)}."
+        return (
+            f"A condition must name what the reports have, got {name!r}, which was in none of the "
+            f"{self._steps} so far: it cannot fire. {mend}"
+        )
