@@ -54,7 +54,7 @@ def clocked(validator: type) -> type:
     ours: dict[str, Keyword] = {"pattern": _pattern, "patternProperties": _pattern_properties}
     ours["additionalProperties"] = _without_matched(known["additionalProperties"])
     ours |= {name: _under_clock(known[name]) for name in _REFERENCES if name in known}
-    extended: type = extend(validator, ours)  # type: ignore[arg-type]
+    extended: type = extend(validator, ours)  # type: ignore[no-untyped-call]
     return extended
 
 
