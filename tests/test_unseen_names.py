@@ -57,7 +57,7 @@ def test_the_command_line_refuses_a_number_for_a_name() -> None:
     [
         (Reaches("loss/trian", below=0), "got 'loss/trian'.*Did you mean 'loss/train'?"),
         (Plateau("reward") & Epochs(1), "got 'reward'.*They have loss/train, epoch"),
-        (Budget("tokens", 9), "got 'tokens'"),
+        (NoProgress("grad"), "got 'grad'"),
     ],
 )
 def test_a_name_that_never_comes_is_told_of_once(condition: Condition, told: str) -> None:
@@ -68,8 +68,14 @@ def test_a_name_that_never_comes_is_told_of_once(condition: Condition, told: str
     assert caught[0].filename == __file__ or "loop.py" in caught[0].filename
 
 
-def test_names_that_come_or_are_none_are_not_told_of() -> None:
-    until = Past("loss/train", above=9) | NotFinite() | NoProgress(over=400) | Epochs(1)
+def test_names_that_come_or_are_only_spent_are_not_told_of() -> None:
+    until = (
+        Budget("cost", 9)
+        | Past("loss/train", above=9)
+        | NotFinite()
+        | NoProgress(over=400)
+        | Epochs(1)
+    )
     Loop(loss, until=until | Steps(300)).run()
 
 

@@ -94,9 +94,6 @@ class Budget(Condition):
         require_name("Budget", self.name)
         require(self.limit > 0, f"Budget(limit) must be above 0, got {self.limit}.")
 
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
-
     def begin(self) -> JSON:
         return 0
 
