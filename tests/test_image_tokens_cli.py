@@ -131,10 +131,10 @@ def test_what_cannot_be_learned_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         "--way|pixels|--layers|0": "layers must be at least 1",
         "--way|pixels|--width|30|--heads|4": "width must be heads times an even number",
         "--hold-out|1": "The share held out must be in [0, 1)",
-        "--batch|0": "batch_tokens must be at least 1",
         "--until|Nonsense(3)": "Nonsense",
     }.items():
         refused(f"{small}|{more}", message)
+    assert "Invalid value for '--batch': 0" in call(f"{small}|--batch|0").output
     refused("train|drawing|nowhere|--out|x", "nowhere must exist")
     refused("train|drawing|digits|--out|file", "--out must be a folder")
 
