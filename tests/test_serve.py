@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -448,8 +447,23 @@ def test_one_who_goes_away_frees_the_place(place: tuple[int, Desk]) -> None:
     assert not desk._active
 
 
-def test_a_desk_that_ends_finishes_what_is_in_work_and_takes_no_more() -> None:
+def hold_until_closed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the desk write nothing until it is closed, so that what came is still in work then."""
+    step = desk.decode.step
+
+    def held() -> Any:
+        while not desk._closing:
+            time.sleep(0.001)
+        return step()
+
+    monkeypatch.setattr(desk.decode, "step", held)
+
+
+def test_a_desk_that_ends_finishes_what_is_in_work_and_takes_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with serving(places=2) as (port, desk):
+        hold_until_closed(desk, monkeypatch)
         answers: list[tuple[int, Any]] = []
         asker = threading.Thread(
             target=lambda: answers.append(post(port, asked(max_tokens=60, seed=1)))
@@ -463,8 +477,9 @@ def test_a_desk_that_ends_finishes_what_is_in_work_and_takes_no_more() -> None:
         assert post(port, asked())[0] == 503
 
 
-def test_a_desk_that_ends_at_once_leaves_what_is_in_work() -> None:
+def test_a_desk_that_ends_at_once_leaves_what_is_in_work(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(places=2) as (port, desk):
+        hold_until_closed(desk, monkeypatch)
         answers: list[tuple[int, Any]] = []
         asker = threading.Thread(
             target=lambda: answers.append(post(port, asked(max_tokens=200, seed=1)))
@@ -483,21 +498,14 @@ def test_orders_that_wait_when_a_desk_ends_at_once_are_told(
 ) -> None:
     with serving(places=1) as (port, desk):
         answers: list[tuple[int, Any]] = []
-        step, steps = desk.decode.step, count()
-
-        def held_after_the_first() -> Any:
-            while next(steps) and not desk._at_once:
-                time.sleep(0.001)
-            return step()
-
-        monkeypatch.setattr(desk.decode, "step", held_after_the_first)
+        hold_until_closed(desk, monkeypatch)
         askers = [
             threading.Thread(target=lambda: answers.append(post(port, asked(max_tokens=200))))
             for _ in range(4)
         ]
         for asker in askers:
             asker.start()
-        while len(desk._orders) < 3:
+        while not desk._active or len(desk._orders) < 3:
             time.sleep(0.001)
         desk.close(at_once=True)
         for asker in askers:
