@@ -193,7 +193,7 @@ def begun_of(run: Run) -> Begun | None:
         return begun
     if begun.get("--run") == row.name:
         return begun
-    if begun.command.startswith("train ") and not _is_whole(begun, row.spec):
+    if begun.command.startswith("train ") and not _is_of_parent(begun, run):
         return None
     return _renamed(begun, row.name)
 
@@ -209,9 +209,16 @@ def _in_journal(begun: Begun, journal: Path) -> Begun | None:
     return begun.having("--journal", str(journal)) if takes_one else None
 
 
-def _is_whole(begun: Begun, spec: dict[str, JSON]) -> bool:
-    """Tell whether the command's `--run` names this run, and not that of a part of it."""
-    return Path(str(spec.get("out"))).name == (begun.folder / str(begun.get("--out"))).name
+def _is_of_parent(begun: Begun, branch: Run) -> bool:
+    """Tell whether the command drives the branch's parent, and not a training that it is part of.
+
+    A parent that is a branch itself has the folder that was begun with, and writes to another.
+    """
+    row = branch.now()
+    parent = branch.journal.find(row.parent[0]) if row.parent is not None else None
+    if parent is not None and begun.get("--run") == parent.name:
+        return True
+    return Path(str(row.spec.get("out"))).name == (begun.folder / str(begun.get("--out"))).name
 
 
 def _renamed(begun: Begun, name: str) -> Begun:

@@ -1,0 +1,96 @@
+"""A branch of any training is driven by the command that is told for it, beside its parent."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ostinato.cli.main import cli
+from ostinato.loop.journal import Journal
+from ostinato.music import Score, write_midi
+
+CHORDS = ((67, 64, 60, 48), (69, 65, 60, 53), (67, 62, 59, 43), (67, 64, 60, 48))
+COMMON = "--steps 4 --checkpoint-every 2 --valid-every 2 --warmup 2"
+TRAININGS = {
+    "image": f"train image digits --out made --width 16 --batch 32 {COMMON}",
+    "music": "train music pieces --out made --hold-out 0.25 --layers 1 --width 16 --heads 1 "
+    f"--batch-tokens 256 {COMMON}",
+    "drawing": "train drawing digits --out made --codes-steps 2 --layers 1 --width 32 --heads 2 "
+    f"--batch 16 {COMMON}",
+    "pixels": "train drawing digits --out made --way pixels --levels 2 --layers 1 --width 32 "
+    f"--heads 2 --batch 16 {COMMON}",
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for n in range(4):
+        write_midi(Score(CHORDS * 2).moved(n), tmp_path / "pieces" / f"{n}.mid")
+    return tmp_path
+
+
+def told(line: str) -> str:
+    result = CliRunner().invoke(cli, shlex.split(line))
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def branched(line: str) -> str:
+    """Make a branch; return the command that is told for it, without the program's name."""
+    return told(line).splitlines()[-1].removeprefix("It goes on by: ostinato ")
+
+
+def weights(folder: str) -> dict[str, bytes]:
+    files = sorted(Path(folder).rglob("*.safetensors"))
+    assert files
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def reports(name: str) -> list[dict[str, Any]]:
+    with Journal() as journal:
+        return [dict(step.report) for step in journal.get(name).steps()]
+
+
+@pytest.mark.parametrize("kind", TRAININGS)
+def test_a_branch_with_another_rate_leaves_its_parent_alone(kind: str) -> None:
+    told(TRAININGS[kind])
+    before = weights("made")
+    command = branched("runs branch train-made --at 2 --as low --set lr=0.00001")
+    assert command == TRAININGS[kind].replace("--out made", "--out low") + " --run low"
+    assert "It goes on from step 2." in told(command)
+    assert weights("made") == before
+    assert weights("low") != before
+    assert max(report["lr"] for report in reports("low")) <= 1e-5
+    assert "The run is finished" in told(command)
+
+
+@pytest.mark.parametrize("kind", TRAININGS)
+def test_a_branch_with_nothing_changed_comes_to_the_same_weights(kind: str) -> None:
+    told(TRAININGS[kind])
+    branched("runs branch train-made --at 2 --as same")
+    assert "Saved in same (run same)." in told("runs resume same --trust")
+    own, same = weights("made"), weights("same")
+    assert all(own[name] == same[name] for name in same)
+    assert reports("same") == reports("train-made")[2:]
+
+
+@pytest.mark.parametrize("kind", ["image", "drawing"])
+def test_a_branch_of_a_branch_is_driven_too(kind: str) -> None:
+    told(TRAININGS[kind])
+    told(branched("runs branch train-made --at 2 --as low --set lr=0.00001"))
+    before = weights("low")
+    command = branched("runs branch low --at 4 --as lower --set lr=0.001")
+    assert command.endswith(" --run lower")
+    on = told(command.replace("--steps 4", "--steps 6"))
+    assert "It goes on from step 4." in on and "Saved in lower (run lower)." in on
+    assert weights("low") == before != weights("lower")
+
+
+def test_a_branch_of_a_part_of_a_training_goes_on_only_from_python() -> None:
+    told(TRAININGS["drawing"])
+    assert branched("runs branch train-made-codes --as codes").startswith("It goes on by: Python")
