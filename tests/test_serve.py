@@ -17,6 +17,7 @@ from typing import Any
 
 import openai
 import pytest
+import torch
 import uvicorn
 from faulty_server import free_port
 from tiny import save_tiny, tiny_model
@@ -141,6 +142,54 @@ def test_a_completion_continues_its_prompt(client: openai.OpenAI) -> None:
         model="tiny", prompt="The reply", max_tokens=9, temperature=0, stream=True
     )
     assert "".join(chunk.choices[0].text for chunk in stream) == row["output"]
+
+
+def best_at_first(count: int) -> list[tuple[str, float]]:
+    """Return the likeliest first tokens behind `MESSAGES`, by the network alone."""
+    model = tiny_model()
+    tokens = model.tokenizer.chat(MESSAGES)
+    with torch.inference_mode():
+        hidden = model.network(torch.tensor([tokens]))[0, -1:]
+        values, ids = model.network.logits(hidden)[0].log_softmax(-1).topk(count)
+    return [(model.tokenizer.shown(int(i)), float(v)) for i, v in zip(ids, values, strict=True)]
+
+
+def test_the_likeliest_tokens_are_told_with_their_log_probabilities(client: openai.OpenAI) -> None:
+    given: Any = {"model": "tiny", "messages": MESSAGES, "max_tokens": 6, "seed": 5}
+    given |= {"logprobs": True, "top_logprobs": 20}
+    told = client.chat.completions.create(**given).choices[0].logprobs
+    assert told is not None and told.content is not None and len(told.content) == 6
+    first = told.content[0]
+    wanted = best_at_first(20)
+    assert [one.token for one in first.top_logprobs] == [text for text, _ in wanted]
+    for one, (_, logprob) in zip(first.top_logprobs, wanted, strict=True):
+        assert one.logprob == pytest.approx(logprob, abs=1e-4)
+    for token in told.content:
+        same = [one.logprob for one in token.top_logprobs if one.token == token.token]
+        if same:
+            assert token.logprob in same
+        else:
+            assert token.logprob <= token.top_logprobs[-1].logprob
+    stream = client.chat.completions.create(**given, stream=True)
+    chunks = [chunk.choices[0].logprobs for chunk in stream]
+    assert [one for told in chunks if told for one in told.content or ()] == told.content
+
+
+def test_a_completion_tells_the_likeliest_tokens_by_their_text(client: openai.OpenAI) -> None:
+    given: Any = {"model": "tiny", "prompt": "The reply", "max_tokens": 6, "temperature": 0}
+    told = client.completions.create(**given, logprobs=3).choices[0].logprobs
+    assert told is not None and told.tokens and told.token_logprobs and told.top_logprobs
+    assert [max(best.values()) for best in told.top_logprobs] == told.token_logprobs
+    assert all(1 <= len(best) <= 3 for best in told.top_logprobs)
+    named = zip(told.tokens, told.token_logprobs, told.top_logprobs, strict=True)
+    whole = [(best[name], logprob) for name, logprob, best in named if name in best]
+    assert whole and all(one == logprob for one, logprob in whole)  # the others are part of one
+    chunks = client.completions.create(**given, logprobs=3, stream=True)
+    parts = [chunk.choices[0].logprobs for chunk in chunks]
+    streamed = [best for part in parts if part for best in part.top_logprobs or ()]
+    assert streamed == told.top_logprobs
+    (alone,) = client.completions.create(**given, logprobs=0).choices
+    assert alone.logprobs is not None and alone.logprobs.top_logprobs is None
 
 
 def test_control_tokens_are_read_in_a_completion_s_prompt_and_in_no_message(
@@ -353,14 +402,20 @@ def test_a_check_on_a_column_needs_it(place: tuple[int, Desk]) -> None:
         ({"repetition_penalty": 1e300}, 400, "repetition_penalty"),
         ({"top_k": 2.5}, 400, "top_k"),
         ({"stop": "x" * 1001}, 400, "stop"),
-        ({"logprobs": True, "checks": [{"kind": "length", "max": 5}]}, 400, "logprobs"),
+        (
+            {"logprobs": True, "top_logprobs": 2, "checks": [{"kind": "length", "max": 5}]},
+            400,
+            "logprobs",
+        ),
         ({"messages": [{"role": "user", "content": "\ud83d"}]}, 400, "messages[0].content"),
         ({"top_p": 0}, 400, "top_p"),
         ({"n": 99}, 400, "n"),
         ({"seed": -1}, 400, "seed"),
         ({"stop": ["a"] * 5}, 400, "stop"),
         ({"stream": "yes"}, 400, "stream"),
-        ({"top_logprobs": 3, "logprobs": True}, 400, "top_logprobs"),
+        ({"top_logprobs": 3}, 400, "top_logprobs"),
+        ({"top_logprobs": 21, "logprobs": True}, 400, "top_logprobs"),
+        ({"logprobs": 3}, 400, "logprobs"),
         ({"tools": [{"type": "function"}]}, 400, "tools"),
         ({"checks": [{"kind": "lenght"}]}, 400, "checks[0]"),
         ({"checks": [{"kind": "python", "call": "os:getcwd"}]}, 400, "checks[0]"),

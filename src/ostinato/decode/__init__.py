@@ -2,7 +2,8 @@
 
 from ostinato.decode.beam import Beam
 from ostinato.decode.constraint import Constraint
-from ostinato.decode.decode import Decode, Prompt, Prompter, plain_prompt
+from ostinato.decode.decode import Decode
+from ostinato.decode.prompt import Prompt, Prompter, plain_prompt
 from ostinato.decode.sampling import Sampling
 from ostinato.decode.speculative import Draft, Guesser, Lookup
 

@@ -15,8 +15,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from ostinato.decode.decode import Prompter
 from ostinato.decode.places import common
+from ostinato.decode.prompt import Prompter
 from ostinato.decode.spell import Spelling
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.loop import Lane, Report, Text

@@ -7,7 +7,7 @@ taken back at once has cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import cast
 
@@ -17,39 +17,25 @@ from torch import Tensor
 from ostinato.decode.constraint import Constraint
 from ostinato.decode.guided import Guided
 from ostinato.decode.places import Places
-from ostinato.decode.sampling import Row, Sampling, adjust, draw, forbid
+from ostinato.decode.prompt import Prompt, Prompter
+from ostinato.decode.sampling import (
+    Row,
+    Sampling,
+    adjust,
+    draw,
+    forbid,
+    likeliest,
+    spread,
+)
 from ostinato.decode.speculative import Ahead, Asked, Guesser
 from ostinato.decode.spell import Spelling
 from ostinato.errors import EditError, InputError, ItemError
-from ostinato.loop import Edits, Lane, Report, Text, uniform
+from ostinato.loop import Lane, Report, Text, uniform
 from ostinato.models import LanguageModel, open_backend
 
 SETTINGS = frozenset(spec.name for spec in fields(Sampling))
 REDRAWS = 8  # of a token that would leave no room to end, before the known way out is taken
 KNOWN = SETTINGS | {"forbid", "force", "bias"}
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What a lane begins from: the prompt's tokens, and how its continuation is drawn.
-
-    `watch` names tokens whose log-probability is noted at every position (in the text's `watched`):
-    where a value could have been said. `constraint` is what the continuation must be as a whole.
-    `draws` is the (seed, key) that its random numbers come from, where they are not the lane's own.
-    `forced` holds the tokens that are known, by their positions in the continuation: they are taken
-    as they are, whatever is forbidden there.
-    """
-
-    tokens: Sequence[int]
-    sampling: Sampling | None = None
-    watch: Sequence[int] = ()
-    constraint: Constraint | None = None
-    draws: tuple[int, str] | None = None
-    forced: Mapping[int, int] = field(default_factory=dict)
-
-
-Prompter = Callable[[object, Mapping[str, object]], Prompt]
-"""Makes an item's prompt; the second argument holds the edits that are not `Decode`'s own."""
 
 
 @dataclass(slots=True)
@@ -316,6 +302,8 @@ class Decode:
         if seat.prompt.watch:
             report["watched"] = values = logprobs[list(seat.prompt.watch)].tolist()
             seat.watched.append(dict(zip(seat.prompt.watch, values, strict=True)))
+        if seat.prompt.likeliest:
+            report["likeliest"] = likeliest(logprobs, seat.prompt.likeliest)
         if self._alternatives:
             report |= self._look(logprobs)
         if token in self.tokenizer.eos_ids:
@@ -355,17 +343,9 @@ class Decode:
         return seat.spelling.add(b"" if seat.ended else self.tokenizer.token_bytes(token))
 
     def _look(self, logprobs: Tensor) -> dict[str, object]:
-        probs = torch.softmax(logprobs, dim=-1)
-        best, ids = torch.topk(probs, self._alternatives)
-        finite = torch.where(probs > 0, probs * logprobs, 0.0)
-        pairs = zip(ids.tolist(), best.tolist(), strict=True)
-        return {
-            "entropy": -float(finite.sum()),
-            "prob": float(best[0]),
-            "alternatives": [
-                [self.tokenizer.decode([token]), round(prob, 6)] for token, prob in pairs
-            ],
-        }
+        entropy, best = spread(logprobs, self._alternatives)
+        told = [[self.tokenizer.decode([token]), round(prob, 6)] for token, prob in best]
+        return {"entropy": entropy, "prob": best[0][1], "alternatives": told}
 
     # Edits ------------------------------------------------------------------------------------
 
@@ -387,14 +367,3 @@ class Decode:
             replace(self.sampling, **settings)  # type: ignore[arg-type]
         except (InputError, TypeError) as error:
             raise EditError(f"The edit cannot be applied: {error}") from None
-
-
-def plain_prompt(encode: Callable[[str], Sequence[int]]) -> Prompter:
-    """Make a prompter for items that are texts."""
-
-    def prompt(item: object, edits: Edits) -> Prompt:
-        if not isinstance(item, str):
-            raise ItemError(f"A prompt must be a text, got {type(item).__name__}.")
-        return Prompt(encode(item))
-
-    return prompt

@@ -109,6 +109,19 @@ def forbid(one: Tensor, row: Row, more: Sequence[int] = ()) -> None:
             one[out] = kept
 
 
+def likeliest(logprobs: Tensor, count: int) -> list[tuple[int, float]]:
+    """Return the likeliest tokens of a row of log-probabilities (V,) with these, best first."""
+    values, ids = torch.topk(logprobs, min(count, logprobs.shape[-1]))
+    return list(zip(ids.tolist(), values.tolist(), strict=True))
+
+
+def spread(logprobs: Tensor, count: int) -> tuple[float, list[tuple[int, float]]]:
+    """Return the entropy in nats of a row (V,), and its likeliest tokens with probabilities."""
+    probs = torch.softmax(logprobs, dim=-1)
+    finite = torch.where(probs > 0, probs * logprobs, 0.0)
+    return -float(finite.sum()), likeliest(probs, count)
+
+
 def draw(adjusted: Tensor, rows: Sequence[Row]) -> list[int]:
     """Draw one token a row from logits (N, V), by inverse CDF in the order of token ids."""
     count = min(CANDIDATES, adjusted.shape[-1])

@@ -110,6 +110,11 @@ class Tokenizer:
         """
         return self._bytes[token] if 0 <= token < len(self._bytes) else b""
 
+    def shown(self, token: int) -> str:
+        """Return a token's text by itself; a control token is spelt out."""
+        control = self._added[token].content if token in self._added else ""
+        return self.decode([token]) or control
+
     def id_of(self, token: str) -> int | None:
         """Return the id of a token given by its spelling in the vocabulary, special or not."""
         return self.backend.token_to_id(token)

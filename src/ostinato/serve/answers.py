@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ostinato.serve.orders import Order, Piece
+from ostinato.serve.orders import Likely, Order, Piece, Token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Answer:
         choice["delta" if self.chat else "text"] = (
             {"content": piece.text} if self.chat else piece.text
         )
-        choice["logprobs"] = self._logprobs(piece.logprobs)
+        choice["logprobs"] = self._logprobs(piece.tokens)
         return {**self._head(chunk=True), "choices": [choice]}
 
     def begin(self, index: int) -> dict[str, Any]:
@@ -68,22 +68,34 @@ class Answer:
         choice |= {"logprobs": self._logprobs(order.told), "ostinato": told(order, row)}
         return choice
 
-    def _logprobs(self, values: Sequence[tuple[str, float]]) -> dict[str, Any] | None:
-        if not values:
+    def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
+        if not tokens:
             return None
         if self.chat:
-            tokens = [
-                {"token": text, "logprob": one, "bytes": list(text.encode()), "top_logprobs": []}
-                for text, one in values
-            ]
-            return {"content": tokens, "refusal": None}
-        names = [text for text, _ in values]
+            return {"content": list(map(_chat_token, tokens)), "refusal": None}
+        names = [token.text for token in tokens]
         return {
             "tokens": names,
-            "token_logprobs": [logprob for _, logprob in values],
-            "top_logprobs": None,
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [_by_text(token.likeliest) for token in tokens]
+            if tokens[0].likeliest
+            else None,
             "text_offset": [sum(map(len, names[:n])) for n in range(len(names))],
         }
+
+
+def _chat_token(token: Token) -> dict[str, Any]:
+    told = {"token": token.text, "logprob": token.logprob, "bytes": list(token.text.encode())}
+    likeliest = [
+        {"token": one.text, "logprob": one.logprob, "bytes": list(one.bytes) or None}
+        for one in token.likeliest
+    ]
+    return {**told, "top_logprobs": likeliest}
+
+
+def _by_text(likeliest: Sequence[Likely]) -> dict[str, float]:
+    """Return log-probabilities by text; of tokens that are spelt alike the likeliest counts."""
+    return {one.text: one.logprob for one in reversed(likeliest)}
 
 
 def finish_reason(order: Order, row: Mapping[str, Any]) -> str:

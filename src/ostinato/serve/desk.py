@@ -11,10 +11,11 @@ import logging
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import count
+from typing import cast
 
 from ostinato.checks import BaseCheck, wanted_by
 from ostinato.decode import Decode, Prompt, Sampling
@@ -27,9 +28,11 @@ from ostinato.refine.strategies import Strategy, Words
 from ostinato.serve.orders import (
     TIME_LIMIT,
     Done,
+    Likely,
     Order,
     OwnEach,
     Tell,
+    Token,
     own_judge,
     own_strategy,
 )
@@ -195,7 +198,13 @@ class Desk:
     def _prompt(self, item: object, edits: Mapping[str, object]) -> Prompt:
         assert isinstance(item, Order)
         tokens = self._tokens(item.request, edits) if edits else item.tokens
-        return Prompt(tokens, item.sampling, watch=self._watched(item), draws=item.draws)
+        return Prompt(
+            tokens,
+            item.sampling,
+            watch=self._watched(item),
+            likeliest=item.request.top_logprobs,
+            draws=item.draws,
+        )
 
     def _watched(self, order: Order) -> list[int]:
         """Return the first tokens of what the text must say, to see where it is likeliest."""
@@ -248,7 +257,14 @@ class Desk:
     def _note(self, key: str, lane: LaneStep) -> None:
         report = lane.report
         self.computed += int(str(report["computed"]))
-        self._active[key].note(str(report["text"]), float(str(report["logprob"])))
+        told = cast(Iterable[tuple[int, float]], report.get("likeliest", ()))
+        likeliest = tuple(self._likely(*one) for one in told)
+        token = Token(str(report["text"]), float(str(report["logprob"])), likeliest)
+        self._active[key].note(token)
+
+    def _likely(self, token: int, logprob: float) -> Likely:
+        tokenizer = self.model.tokenizer
+        return Likely(tokenizer.shown(token), tokenizer.token_bytes(token), logprob)
 
     def _break_off(self, error: Exception) -> None:
         said = str(error) if isinstance(error, OstinatoError) else "Something broke; see its log."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from ostinato.checks import BaseCheck, judge_all
 from ostinato.decode import Sampling
@@ -34,12 +34,29 @@ from ostinato.serve.protocol import Request, RequestError
 TIME_LIMIT = 2.0  # seconds for one judgement: all orders wait for it
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Text that stands: it will not be taken back. `logprobs` are (text, log-probability)."""
+class Likely(NamedTuple):
+    """A token that could have stood at a place; a control token has no bytes."""
 
     text: str
-    logprobs: tuple[tuple[str, float], ...] = ()
+    bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token that stands: the text it completes, and the likeliest ones at its place."""
+
+    text: str
+    logprob: float
+    likeliest: tuple[Likely, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that stands: it will not be taken back. `tokens` are told where they are asked for."""
+
+    text: str
+    tokens: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +91,8 @@ class Order:
     cancelled: bool = False
     text: str = ""
     sent: int = 0
-    told: list[tuple[str, float]] = field(default_factory=list)  # tokens and log-probabilities
-    logprobs: int = 0  # how many of them were sent
+    told: list[Token] = field(default_factory=list)
+    handed: int = 0  # how many of them were sent
 
     def __post_init__(self) -> None:
         each: Condition = Steps(self.request.max_tokens)
@@ -93,31 +110,31 @@ class Order:
         cut = cut_at(output, self.request.stop)
         return judge_all(self.checks, cut, self.columns, TIME_LIMIT)
 
-    def note(self, text: str, logprob: float) -> None:
+    def note(self, token: Token) -> None:
         """Take a token; tell what of the text stands. Of a text with checks nothing does yet."""
         if self.checks:
             return
-        self.text += text
+        self.text += token.text
         if self.request.logprobs:
-            self.told.append((text, logprob))
+            self.told.append(token)
         self._tell(len(self.text) - held_back(self.text, self.request.stop))
 
     def finish(self, row: Mapping[str, Any]) -> None:
         """Tell the rest of the text, and the end."""
         self.text = str(cut_at(str(row["output"]), self.request.stop))
         length = 0
-        for number, (text, _) in enumerate(self.told):
+        for number, token in enumerate(self.told):
             if length >= len(self.text):
                 del self.told[number:]  # behind a stop phrase
                 break
-            length += len(text)
+            length += len(token.text)
         self._tell(len(self.text))
         self.tell(Done(row))
 
     def _tell(self, upto: int) -> None:
         if upto > self.sent:
-            self.tell(Piece(self.text[self.sent : upto], tuple(self.told[self.logprobs :])))
-            self.sent, self.logprobs = upto, len(self.told)
+            self.tell(Piece(self.text[self.sent : upto], tuple(self.told[self.handed :])))
+            self.sent, self.handed = upto, len(self.told)
 
 
 def cut_at(output: object, stops: Sequence[str]) -> object:

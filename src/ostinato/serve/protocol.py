@@ -16,6 +16,7 @@ ROLES = ("system", "developer", "user", "assistant")
 MOST_CHOICES = 8
 MOST_STOPS = 4
 MOST_CHECKS = 16
+MOST_LIKELIEST = 20
 LONGEST_STOP = 1000  # characters: it is looked for at every token
 LARGEST = 1e9
 MOST_CANDIDATES = 1 << 31
@@ -52,7 +53,8 @@ class RequestError(OstinatoError):
 class Request:
     """What is asked for: a prompt, how it is drawn, when it ends, and what it must pass.
 
-    `begun` is the beginning of a chat's answer, which is to be gone on with.
+    `begun` is the beginning of a chat's answer, which is to be gone on with. `top_logprobs` is how
+    many of the likeliest tokens are told at each place.
     """
 
     prompt: str | Sequence[Mapping[str, str]]
@@ -66,6 +68,7 @@ class Request:
     stream: bool = False
     usage: bool = False
     logprobs: bool = False
+    top_logprobs: int = 0
     checks: tuple[BaseCheck, ...] | None = None
     strategy: Strategy | None = None
     columns: Mapping[str, object] | None = None
@@ -85,6 +88,7 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
             "model_not_found",
         )
     options = keys.value("stream_options") or {}
+    logprobs, top_logprobs = _logprobs(keys) if chat else _completion_logprobs(keys)
     prompt: str | list[dict[str, str]] = _messages(keys) if chat else _prompt(keys)
     request = Request(
         prompt=prompt,
@@ -97,7 +101,8 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
         choices=keys.whole("n", 1, least=1, most=MOST_CHOICES),
         stream=keys.flag("stream"),
         usage=bool(options.get("include_usage")) if isinstance(options, Mapping) else False,
-        logprobs=_logprobs(keys, chat),
+        logprobs=logprobs,
+        top_logprobs=top_logprobs,
         checks=_checks(keys),
         strategy=_strategy(keys),
         columns=keys.mapping("columns"),
@@ -248,13 +253,19 @@ def _seed(keys: _Keys) -> int | None:
         raise RequestError(400, f"'seed': {error}", "seed") from None
 
 
-def _logprobs(keys: _Keys, chat: bool) -> bool:
-    asked, best = keys.value("logprobs"), keys.value("top_logprobs")
-    if best or (not chat and asked):
-        raise _wrong(
-            "top_logprobs" if best else "logprobs", "0", best or asked, "Runners-up are not told."
-        )
-    return asked is True if chat else asked == 0 and asked is not None and asked is not False
+def _logprobs(keys: _Keys) -> tuple[bool, int]:
+    """Return whether a chat's log-probabilities are told, and of how many of the likeliest."""
+    asked = keys.flag("logprobs")
+    most = keys.whole("top_logprobs", 0, least=0, most=MOST_LIKELIEST)
+    if most and not asked:
+        raise _wrong("top_logprobs", "left out without logprobs", most, "Add 'logprobs': true.")
+    return asked, most
+
+
+def _completion_logprobs(keys: _Keys) -> tuple[bool, int]:
+    """Return the same for a completion, where one number says both."""
+    asked = keys.value("logprobs") is not None
+    return asked, keys.whole("logprobs", 0, least=0, most=MOST_LIKELIEST)
 
 
 def _checks(keys: _Keys) -> tuple[BaseCheck, ...] | None:
