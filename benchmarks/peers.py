@@ -100,7 +100,8 @@ def side_by_side(items: Sequence[Item], write: Callable[[Item], str]) -> list[st
 
 def ours_server(url: str, task: Task) -> list[str]:
     """Ours on the server: streams that are closed, and gone on with from their good beginning."""
-    return task.refine(Server(url=url, model=NAME, prefill="continue_final_message"))
+    server = Server(url=url, model=NAME, prefill="continue_final_message", top_logprobs=20)
+    return task.refine(server)
 
 
 def dspy(url: str, task: Task) -> list[str]:

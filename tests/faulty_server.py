@@ -33,7 +33,8 @@ class Faults:
     a pair (status, headers) to refuse; "cut" to end the stream after two pieces; "garbage" for
     broken JSON after two; "error" for an error object in the stream; "hang" for no answer at all;
     "reset" to close the connection without a word; None for nothing. `writes` gives the whole
-    answer; `drip` is a pause in seconds before each piece.
+    answer; `drip` is a pause in seconds before each piece; `likeliest` tells what could have stood
+    in the place of a piece, where that is asked for.
     """
 
     script: deque[Any] = field(default_factory=deque)
@@ -41,6 +42,7 @@ class Faults:
     drip: float = 0.0
     key: str = ""
     logprobs: bool = True
+    likeliest: Callable[[str], Mapping[str, float]] = lambda piece: {piece: -0.5}
     usage: bool = True
     capacity: int = 0  # more requests at once than this are refused by 429; 0: any number
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -170,18 +172,32 @@ class Handler(BaseHTTPRequestHandler):
         choice |= {name: {"content": text}} if chat else {"text": text}
         asked = body.get("logprobs") is not None and body.get("logprobs") is not False
         if asked and self.faults.logprobs and pieces:
-            told = [{"token": piece, "logprob": -0.5} for piece in pieces]
-            choice["logprobs"] = (
-                {"content": told} if chat else {"token_logprobs": [-0.5 for _ in pieces]}
-            )
+            best = body.get("top_logprobs") if chat else body["logprobs"]
+            choice["logprobs"] = self._told(pieces, chat, bool(best))
         value: dict[str, Any] = {"id": "x", "choices": [choice]}
         if name == "message" and self.faults.usage:
             value["usage"] = self._usage(body, pieces)
         return value
 
+    def _told(self, pieces: list[str], chat: bool, best: bool) -> dict[str, Any]:
+        """Return log-probabilities, in a chat with the likeliest in a list, else by their texts."""
+        likeliest = [dict(self.faults.likeliest(piece)) if best else {} for piece in pieces]
+        if not chat:
+            told = {"token_logprobs": [-0.5 for _ in pieces]}
+            return {**told, "top_logprobs": likeliest if best else None}
+        tokens = [
+            {"token": piece, "logprob": -0.5, "top_logprobs": [*map(_token, found.items())]}
+            for piece, found in zip(pieces, likeliest, strict=True)
+        ]
+        return {"content": tokens}
+
     def _usage(self, body: Mapping[str, Any], pieces: list[str]) -> dict[str, int]:
         sent = body.get("prompt") or json.dumps(body.get("messages"))
         return {"prompt_tokens": len(sent) // 4, "completion_tokens": len(pieces)}
+
+
+def _token(likely: tuple[str, float]) -> dict[str, Any]:
+    return {"token": likely[0], "logprob": likely[1]}
 
 
 @contextmanager

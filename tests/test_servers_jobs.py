@@ -27,7 +27,8 @@ from ostinato.refine.backtrack import Backtrack
 from ostinato.refine.job_file import read_job
 from ostinato.refine.refine import Refine
 from ostinato.refine.strategies import Abort, Feedback, Resample, Strategy
-from ostinato.servers import Server
+from ostinato.servers import Server, sign
+from ostinato.servers.likely import chances
 from ostinato.text import write
 
 MESSAGES = [{"id": str(n), "message": f"Can you help me with number {n}?"} for n in range(8)]
@@ -110,6 +111,67 @@ def test_every_strategy_comes_to_its_end_on_a_server(api: str, strategy: str) ->
     for row in rows:
         assert "help" in str(row["output"])
         assert "obviously" not in str(row["output"])
+
+
+def opening(body: Mapping[str, Any]) -> str:
+    """Write of the shop, or go on with what was begun."""
+    begun = str(body.get("prompt", "")).partition("|")[2]
+    last = body["messages"][-1] if "messages" in body else {}
+    return " every day." if begun or last.get("role") == "assistant" else "We open the shop."
+
+
+APIS: dict[str, dict[str, Any]] = {
+    "chat": {"api": "chat", "prefill": "continue_final_message"},
+    "completions": {"api": "completions"},
+}
+
+
+def written_by(told: Faults, places: dict[str, float], **settings: Any) -> dict[str, Any]:
+    """Write one item that must say "at noon", which is as likely before a piece as `places` say."""
+    told.likeliest = lambda piece: (
+        {piece: -0.1} | ({" at": places[piece], " a": -0.2} if piece in places else {})
+    )
+    with serving(told) as url:
+        refine = Refine(
+            Server(url=url, model="m", **settings),
+            [{"message": "When do you open?"}],
+            prompt="{message}|",
+            checks=[Contains(texts=("at noon",))],
+            strategy=Backtrack(rounds=2),
+            max_new_tokens=24,
+        )
+        (row,) = refine.run()
+        refine.decode.close()  # type: ignore[union-attr]
+    return dict(row)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_backtrack_puts_a_value_where_the_server_tells_that_it_was_likeliest(api: str) -> None:
+    told = Faults(writes=opening)
+    places = {" open": -3.0, " the": -0.7, " shop.": -2.0}
+    row = written_by(told, places, top_logprobs=5, **APIS[api])
+    assert row["accepted"] and row["output"] == "We open at noon every day."
+    assert (row["rounds"], row["tries"], len(told.bodies)) == (1, 1, 2)
+    asked = told.bodies[0]
+    assert (asked["top_logprobs"] if api == "chat" else asked["logprobs"]) == 5
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_backtrack_puts_no_value_where_it_was_unlikely_or_nothing_is_told(api: str) -> None:
+    likely, unlikely = {" the": -0.7}, {" the": -6.0}
+    for places, top_logprobs in ((likely, 0), (unlikely, 5)):
+        told = Faults(writes=opening)
+        written_by(told, places, top_logprobs=top_logprobs, logprobs=True, **APIS[api])
+        sent = [json.dumps(body) for body in told.bodies if body is not told.bodies[0]]
+        assert not any("We open at noon" in body for body in sent[:1])
+
+
+def test_a_text_begins_as_likely_as_the_longest_token_that_begins_it() -> None:
+    likeliest = {" A": -0.1, " Anna": -2.0, "Ann": -1.0, " B": -3.0, "": -0.2}
+    assert chances([" Anna Lee", "Anna Lee", " C"], likeliest) == [
+        (sign(" Anna Lee"), -2.0),
+        (sign("Anna Lee"), -1.0),
+    ]
 
 
 def test_backtrack_on_a_server_writes_less_than_abort_and_abort_less_than_resample() -> None:

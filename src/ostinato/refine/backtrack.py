@@ -204,13 +204,13 @@ def _offer(
     value = wanted.texts[0]
     anywhere = tries.lane.round >= options.rounds // 2
     places = [at for at in range(len(output.tokens)) if _between_words(output, at)]
-    tokens = {at: list(words.encode(_spaced(output, at, value))) for at in places}
-    chance = {at: _chance(output, at, tokens[at][0]) for at in places}
+    texts = {at: _spaced(output, at, value) for at in places}
+    chance = {at: _chance(output, at, words.sign_of(texts[at])) for at in places}
     for at in sorted(places, key=lambda at: (-chance[at], -at)):
         if _exchanged(tries, at) or not (anywhere or chance[at] >= options.likely):
             continue
         if wanted.room is None or _room(output, at, value, wanted) >= 0:
-            yield _Back(at, {"force": tokens[at]})
+            yield _Back(at, {"force": list(words.encode(texts[at]))})
 
 
 def _refused(tries: Tries) -> int:
@@ -228,9 +228,9 @@ def _spaced(output: Text, at: int, value: str) -> str:
     return value if not before or before[-1].isspace() else f" {value}"
 
 
-def _chance(output: Text, at: int, token: int) -> float:
-    """Return the log-probability that a value's first token had at a position, if it was noted."""
-    return output.watched[at].get(token, -math.inf) if at < len(output.watched) else -math.inf
+def _chance(output: Text, at: int, sign: int) -> float:
+    """Return the log-probability with which a value began at a position, if it was noted."""
+    return output.watched[at].get(sign, -math.inf) if at < len(output.watched) else -math.inf
 
 
 def _room(output: Text, at: int, value: str, wanted: Wanted) -> int:

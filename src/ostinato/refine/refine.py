@@ -35,7 +35,16 @@ from ostinato.refine.backtrack import Backtrack
 from ostinato.refine.foresight import Possible
 from ostinato.refine.prompts import Message, Plain, with_feedback
 from ostinato.refine.strategies import Strategy, Words
-from ostinato.servers import END, Allowance, Server, ServerLanes, check_sampling, is_server, spell
+from ostinato.servers import (
+    END,
+    Allowance,
+    Server,
+    ServerLanes,
+    check_sampling,
+    is_server,
+    sign,
+    spell,
+)
 
 Row = Mapping[str, object]
 PromptOf = Callable[[Row, Mapping[str, object]], str | Sequence[Message] | Prompt]
@@ -89,8 +98,15 @@ class Refine:
         self._time_limit = time_limit
         self.decode: Decode | ServerLanes
         if isinstance(self.model, Server):
-            goes_on = self.model.continues
-            self._words = Words(spell, END, self.checks, time_limit, continues=goes_on, costly=True)
+            self._words = Words(
+                spell,
+                END,
+                self.checks,
+                time_limit,
+                continues=self.model.continues,
+                costly=True,
+                sign=sign,
+            )
             self.decode = self._server_lanes(
                 self.model, sampling, max_new_tokens, places, allowance or Allowance()
             )
@@ -166,6 +182,7 @@ class Refine:
             places=places,
             allowance=allowance,
             prompt_edits=PROMPT_EDITS,
+            watch=lambda item: self._wanted(_row(item)),
         )
 
     def _lane_process(self) -> LaneProcess:
@@ -253,13 +270,15 @@ class Refine:
 
     def _watched(self, row: Row) -> list[int]:
         """Return the first tokens of what the text must say, to see where it is likeliest."""
+        return sorted({self._words.sign_of(text) for text in self._wanted(row)})
+
+    def _wanted(self, row: Row) -> list[str]:
+        """Return the texts of which one must be said, with and without a space before them."""
         if not self.strategy.foresees:
             return []
-        firsts: set[int] = set()
-        for wanted in wanted_by(self.checks, "", row, self._time_limit, self._words.late):
-            for text in wanted.texts:
-                firsts |= {self._words.encode(text)[0], self._words.encode(f" {text}")[0]}
-        return sorted(firsts)
+        found = wanted_by(self.checks, "", row, self._time_limit, self._words.late)
+        texts = [text for one in found for text in one.texts]
+        return [spaced for text in texts for spaced in (text, f" {text}")]
 
 
 def template(text: str) -> PromptOf:

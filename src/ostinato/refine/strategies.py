@@ -24,7 +24,8 @@ class Words:
     `end` is the end token, None where the model has none; `time_limit` is that of a judgement,
     and `late` the names of the checks that took longer to look ahead. `continues` tells whether
     the model can go on from any place of a text, as some servers cannot; `costly` whether a token
-    has cost something as soon as it is drawn, as a server's has.
+    has cost something as soon as it is drawn, as a server's has. `sign` gives the number by which
+    is noted how likely a text began at a place (`Text.watched`); None: that of its first token.
     """
 
     encode: Callable[[str], Sequence[int]]
@@ -34,6 +35,11 @@ class Words:
     late: set[str] = field(default_factory=set, compare=False)
     continues: bool = True
     costly: bool = False
+    sign: Callable[[str], int] | None = None
+
+    def sign_of(self, text: str) -> int:
+        """Return the number by which it is noted how likely a text began at a place."""
+        return self.encode(text)[0] if self.sign is None else self.sign(text)
 
 
 @dataclass(frozen=True, kw_only=True)

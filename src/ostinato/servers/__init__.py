@@ -3,7 +3,7 @@
 from ostinato.servers.allowance import Allowance
 from ostinato.servers.faults import Fault, Response, ServerError, error_of, wait
 from ostinato.servers.lanes import Asker, ServerLanes, check_sampling
-from ostinato.servers.pieces import END, spell
+from ostinato.servers.pieces import END, sign, spell
 from ostinato.servers.server import Server, is_server
 from ostinato.servers.wire import Message, Prompt
 
@@ -21,6 +21,7 @@ __all__ = [
     "check_sampling",
     "error_of",
     "is_server",
+    "sign",
     "spell",
     "wait",
 ]

@@ -17,12 +17,16 @@ from ostinato.servers import pieces
 from ostinato.servers.allowance import Allowance, Reserved
 from ostinato.servers.client import Client, Stream
 from ostinato.servers.faults import CannotGoOn, ServerError, Unworkable
+from ostinato.servers.likely import chances
 from ostinato.servers.server import Server
 from ostinato.servers.wire import EXTENSIONS, Ask, Piece, Prompt
 
 Asker = Callable[[object, Mapping[str, object]], Prompt]
 """Makes an item's prompt, a text or messages; the second argument holds the edits that are not
 the server's own."""
+
+Watch = Callable[[object], Sequence[str]]
+"""Names an item's texts of which it is noted where they were likely to begin."""
 
 SAMPLING = ("temperature", "top_p", *EXTENSIONS)
 KNOWN = frozenset({*SAMPLING, "forbid", "force"})
@@ -49,11 +53,13 @@ class _Seat:
 
     lane: Lane
     prompt: Prompt
+    watch: Sequence[str] = ()
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)  # tokens of each piece
+    watched: list[dict[int, float]] = field(default_factory=list)
     finished: bool = False  # nothing comes any more
     ended: bool = False  # it was the text's own end
     request: _Request | None = None
@@ -66,15 +72,18 @@ class ServerLanes(Received):
     `prompt` makes an item's prompt; its edits are passed on where `prompt_edits` names them.
     `max_tokens` cuts an answer. `sampling` holds `temperature`, `top_p` and, where the server has
     the extensions, `top_k`, `min_p` and `repetition_penalty`. `allowance` limits what is spent by
-    all lanes. Edits: the settings of sampling hold from their position on; `force` (numbers of
+    all lanes. `watch` names an item's texts of which is noted where they were likely to begin (the
+    output's `watched`, by the numbers of the texts), if the server tells its likeliest tokens.
+    Edits: the settings of sampling hold from their position on; `force` (numbers of
     `ostinato.servers.spell`) is written at its position; after going back the answer is drawn
     anew from there, so `forbid` needs no more than that: a server cannot be told which piece not
     to write.
 
     Reports: `token` (the piece's number), `text`, `tokens` (how many the piece holds: told by
     log-probabilities and usage, else 1), `computed` (those received, also in vain), `logprob`
-    where it is told, at a request's first piece `calls` (1), `prompt` and `cost` (corrected where
-    the server tells its usage), `finish` and `ended` at the end, `failed` where the answer cannot
+    and `watched` (pairs of a text's number and its log-probability) where told, at a request's
+    first piece `calls` (1), `prompt` and `cost` (corrected where the server tells its usage),
+    `finish` and `ended` at the end, `failed` where the answer cannot
     be gone on with, `error` where the server refuses the item. Raises `ServerError` where the
     server cannot be worked with, `Exhausted` where the allowance is spent.
     """
@@ -89,6 +98,7 @@ class ServerLanes(Received):
         places: int = 16,
         allowance: Allowance | None = None,
         prompt_edits: frozenset[str] = frozenset(),
+        watch: Watch | None = None,
     ) -> None:
         self.capacity = places
         self.server = server
@@ -99,6 +109,7 @@ class ServerLanes(Received):
         self._allowance = allowance or Allowance()
         self._prompt = prompt
         self._prompt_edits = prompt_edits
+        self._watch = watch or (lambda item: ())
         self._seats: dict[str, _Seat] = {}
         self._per_byte = 0.0  # tokens of a prompt for each of its bytes, as told so far
 
@@ -110,7 +121,7 @@ class ServerLanes(Received):
 
     def start(self, lane: Lane, item: object) -> None:
         """Give the lane a place; what it has received before is not asked for again."""
-        seat = _Seat(lane, self._prompt(item, self._for_prompt(lane)))
+        seat = _Seat(lane, self._prompt(item, self._for_prompt(lane)), self._watch(item))
         for report in lane.past:
             _add(seat, report)
         self._seats[lane.key] = seat
@@ -124,6 +135,7 @@ class ServerLanes(Received):
         if to < len(seat.tokens):
             seat.text = seat.text[: seat.starts[to]]
             del seat.tokens[to:], seat.starts[to:], seat.logprobs[to:], seat.counts[to:]
+            del seat.watched[to:]
             seat.finished = seat.ended = False
 
     def drop(self, key: str) -> None:
@@ -134,7 +146,8 @@ class ServerLanes(Received):
         """Return the answer as it stands; its tokens are the numbers of its pieces."""
         seat = self._seats[key]
         starts, logprobs = tuple(seat.starts), tuple(seat.logprobs)
-        return Text(seat.text, tuple(seat.tokens), starts, logprobs, seat.ended)
+        watched = tuple(seat.watched)
+        return Text(seat.text, tuple(seat.tokens), starts, logprobs, seat.ended, watched)
 
     # A step -----------------------------------------------------------------------------------
 
@@ -243,6 +256,9 @@ class ServerLanes(Received):
         report |= self._report(seat, piece.text, tokens, piece.again, cost)
         if piece.logprob is not None:
             report["logprob"] = piece.logprob
+        watched = chances(seat.watch, piece.likeliest)
+        if watched:
+            report["watched"] = watched
         if piece.finish:
             report |= self._ending(piece.finish)
             if not piece.text:
@@ -256,7 +272,7 @@ class ServerLanes(Received):
         """Return a report, with what was wasted since the last one."""
         wasted, wasted_cost = seat.wasted
         seat.wasted = (0, 0.0)
-        report: dict[str, object] = {"token": pieces.number(text), "text": text, "tokens": tokens}
+        report: dict[str, object] = {"token": pieces.sign(text), "text": text, "tokens": tokens}
         report["computed"] = tokens + again + wasted
         if self.server.price_in or self.server.price_out:
             report["cost"] = cost + wasted_cost
@@ -324,6 +340,7 @@ def _add(seat: _Seat, report: Report) -> None:
     seat.starts.append(len(seat.text))
     seat.logprobs.append(cast(float, report.get("logprob", 0.0)))
     seat.counts.append(cast(int, report["tokens"]))
+    seat.watched.append(dict(cast(Sequence[tuple[int, float]], report.get("watched", ()))))
     seat.text += text
     seat.finished = any(name in report for name in ("ended", "failed", "error"))
     seat.ended = report.get("finish") == "stop"

@@ -13,8 +13,8 @@ END = 0
 CHARACTERS = 0x110000
 
 
-def number(text: str) -> int:
-    """Return the number of a piece."""
+def sign(text: str) -> int:
+    """Return the number that stands for a piece of text."""
     if len(text) == 1 and text != "\0":
         return ord(text)
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).digest()
@@ -23,7 +23,7 @@ def number(text: str) -> int:
 
 def spell(text: str) -> list[int]:
     """Return a text as numbers of single characters."""
-    return [number(character) for character in text]
+    return [sign(character) for character in text]
 
 
 def character(piece: int) -> str | None:

@@ -30,11 +30,12 @@ class Server:
     go on with a begun answer: "no" (it cannot), "last" (the last message is the assistant's:
     llama.cpp), "continue_final_message" (vLLM, ostinato serve) or "prefix" (a mark on that message:
     Mistral, DeepSeek). `key_env` names the environment variable that holds the key. `logprobs`
-    asks for log-probabilities, `seeds` sends seeds, `usage` asks a stream for its token counts;
-    `extensions` sends `top_k`, `min_p` and `repetition_penalty`, which OpenAI's own API refuses.
-    Prices are per million tokens. `timeout` is in seconds without a sign of life, `retries` how
-    often in a row a request may fail, `patience` the longest wait in seconds that a server may
-    ask for.
+    asks for log-probabilities, `top_logprobs` for those of so many of the likeliest tokens at each
+    place, by which `backtrack` finds where a value that is missing was likely; `seeds` sends seeds,
+    `usage` asks a stream for its token counts; `extensions` sends `top_k`, `min_p` and
+    `repetition_penalty`, which OpenAI's own API refuses. Prices are per million tokens. `timeout`
+    is in seconds without a sign of life, `retries` how often in a row a request may fail,
+    `patience` the longest wait in seconds that a server may ask for.
     """
 
     url: str
@@ -45,6 +46,7 @@ class Server:
     template: str = "no"
     key_env: str = ""
     logprobs: bool = False
+    top_logprobs: int = 0
     seeds: bool = True
     usage: bool = True
     extensions: bool = False
@@ -70,7 +72,8 @@ class Server:
             _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         for name in ("timeout", "patience"):
             _require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
-        _require(self.retries >= 0, "retries", "0 or more", self.retries)
+        for name in ("retries", "top_logprobs"):
+            _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
 
     @classmethod
     def of(cls, name: str, **settings: Any) -> Server:

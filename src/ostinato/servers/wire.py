@@ -61,9 +61,10 @@ class Usage:
 class Piece:
     """A piece of an answer. `tokens` is their number where it is told, else 1 for any text.
 
-    `logprob` adds up its tokens' natural logarithms; `finish` is why it is the last one; `again`
-    counts tokens before it that had been received once before, `prompts` requests before its own
-    that read the prompt in vain. `usage` is that of its own request.
+    `logprob` adds up its tokens' natural logarithms, `likeliest` holds those of the tokens that
+    were likeliest in the place of its first one, by their texts; `finish` is why it is the last
+    one; `again` counts tokens before it that had been received once before, `prompts` requests
+    before its own that read the prompt in vain. `usage` is that of its own request.
     """
 
     text: str = ""
@@ -71,6 +72,7 @@ class Piece:
     again: int = 0
     prompts: int = 0
     logprob: float | None = None
+    likeliest: Mapping[str, float] = field(default_factory=dict)
     finish: str = ""
     usage: Usage | None = None
 
@@ -92,14 +94,15 @@ def body(server: Server, ask: Ask) -> dict[str, Any]:
         sent["stream"] = True
         if server.usage:
             sent["stream_options"] = {"include_usage": True}
+    told = server.logprobs or server.top_logprobs
     if server.api == "completions":
         sent["prompt"] = as_text(server, ask.prompt) + ask.begun
-        if server.logprobs:
-            sent["logprobs"] = 0
+        if told:
+            sent["logprobs"] = server.top_logprobs
     else:
         sent |= _messages(server, ask)
-        if server.logprobs:
-            sent |= {"logprobs": True, "top_logprobs": 0}  # llama-cpp-python tells none without
+        if told:  # llama-cpp-python tells none without a number, be it 0
+            sent |= {"logprobs": True, "top_logprobs": server.top_logprobs}
     return sent
 
 
@@ -175,6 +178,7 @@ def _choice(server: Server, choice: Mapping[str, Any], usage: Usage | None) -> P
         text=text,
         tokens=count,
         logprob=sum(told) if told else None,
+        likeliest=_likeliest(choice.get("logprobs")),
         finish=str(choice.get("finish_reason") or ""),
         usage=usage,
     )
@@ -188,6 +192,19 @@ def _logprobs(value: Any) -> list[float]:
         return [float(token["logprob"]) for token in value["content"]]
     told = value.get("token_logprobs") or []
     return [float(one) for one in told if one is not None]
+
+
+def _likeliest(value: Any) -> dict[str, float]:
+    """Return the likeliest tokens in the place of the first one, by either API's spelling."""
+    if not isinstance(value, Mapping):
+        return {}
+    if not value.get("content"):
+        best = (value.get("top_logprobs") or [None])[0]
+        return {str(text): float(one) for text, one in (best or {}).items()}
+    found: dict[str, float] = {}
+    for one in value["content"][0].get("top_logprobs") or ():
+        found.setdefault(str(one["token"]), float(one["logprob"]))  # some are spelt alike
+    return found
 
 
 def _usage(value: Any) -> Usage | None:
