@@ -16,19 +16,28 @@ By = Literal["logprob", "score"]
 
 @dataclass(slots=True)
 class Whole:
-    """A draft that is done: its text, and what it is worth."""
+    """A draft that is done: its text, and what it is worth.
+
+    `unjudged` is the sentence of a check that could not judge it, empty where all could.
+    """
 
     number: int
     text: Text
     passed: int
     score: float
     logprob: float
+    unjudged: str = ""
 
-    def worth(self, by: By) -> tuple[float, ...]:
-        """Order drafts: by the checks passed, then as asked; the earlier one of equal ones."""
+    def worth(self, by: By, checks: int) -> tuple[float, ...]:
+        """Order drafts: by the checks passed, then as asked; the earlier one of equal ones.
+
+        Where none passes all of them, one that could not be judged goes before the others: no
+        other draft mends a check, so it is what must be told.
+        """
         mean = self.logprob / max(1, len(self.text.tokens))
         rest = (mean, self.score) if by == "logprob" else (self.score, mean)
-        return (self.passed, *rest, -self.number)
+        first = self.passed == checks, bool(self.unjudged)
+        return (*first, self.passed, *rest, -self.number)
 
 
 @dataclass(slots=True)
@@ -47,11 +56,12 @@ class Contest(Group[Drafts]):
 
     A draft that no continuation can mend is left at once, and the next takes its lane. A draft ends
     by itself or after `limit` tokens. The best one passes the most checks; of those, by the mean
-    log-probability of its tokens or by the mean score of the checks.
+    log-probability of its tokens or by the mean score of the checks. Where none passes them all,
+    one that a check could not judge is the one that is kept.
 
     Reports: `drawn` (draft to token and log-probability), `rejected` (draft to the reason),
-    `finished` (draft to checks passed and mean score), and at the end `chosen`, `logprob` of the
-    chosen text, and `ended`.
+    `finished` (draft to checks passed and mean score), `unjudged` where there are any (draft to
+    the error of a check), and at the end `chosen`, `logprob` of the chosen text, and `ended`.
     """
 
     def __init__(
@@ -78,9 +88,11 @@ class Contest(Group[Drafts]):
         for name, (token, logprob) in drawn.items():
             member.writing[int(name)].append({"token": int(token), "logprob": logprob})
         finished = cast("Mapping[str, list[float]]", report["finished"])
+        unjudged = cast("Mapping[str, str]", report.get("unjudged", {}))
         for name, (passed, score) in finished.items():
             text, logprob = self._read(member, int(name))
-            member.done.append(Whole(int(name), text, int(passed), score, logprob))
+            error = unjudged.get(name, "")
+            member.done.append(Whole(int(name), text, int(passed), score, logprob, error))
         for name in cast("Mapping[str, str]", report["rejected"]):
             self._reject(member, self._read(member, int(name))[0])
 
@@ -117,14 +129,17 @@ class Contest(Group[Drafts]):
         drawn: dict[str, object] = {}
         rejected: dict[str, object] = {}
         finished: dict[str, object] = {}
-        for number, report in moved.items():
+        unjudged: dict[str, object] = {}
+        for number, told in moved.items():
             name, reports = str(number), member.writing[number]
-            reports.append(report)
-            drawn[name] = [report["token"], report["logprob"]]
+            reports.append(told)
+            drawn[name] = [told["token"], told["logprob"]]
             output = self.decode.output(member.lanes[number])
-            if "ended" in report or len(reports) >= self.limit:
+            if "ended" in told or len(reports) >= self.limit:
                 whole = self._judge(member, number, output)
                 finished[name] = [whole.passed, whole.score]
+                if whole.unjudged:
+                    unjudged[name] = whole.unjudged
                 member.done.append(whole)
             elif (reason := self._impossible(member, output)) is not None:
                 rejected[name] = reason
@@ -133,14 +148,15 @@ class Contest(Group[Drafts]):
                 continue
             self.decode.drop(member.lanes.pop(number))
             del member.writing[number]
-        report = {"drawn": drawn, "rejected": rejected, "finished": finished}
-        return report | self._end(member)
+        report: dict[str, object] = {"drawn": drawn, "rejected": rejected, "finished": finished}
+        return report | ({"unjudged": unjudged} if unjudged else {}) | self._end(member)
 
     def _judge(self, member: Drafts, number: int, output: Text) -> Whole:
         verdicts = self._verdicts(member, output)
         passed = sum(verdict.passed for verdict in verdicts)
         score = sum(verdict.score for verdict in verdicts) / max(1, len(verdicts))
-        return Whole(number, output, passed, score, sum(output.logprobs))
+        unjudged = next((verdict.error for verdict in verdicts if verdict.error), "")
+        return Whole(number, output, passed, score, sum(output.logprobs), unjudged)
 
     def _reject(self, member: Drafts, output: Text) -> None:
         if len(output) > len(member.rejected):
@@ -160,7 +176,7 @@ class Contest(Group[Drafts]):
         }
 
     def _best(self, member: Drafts) -> Whole:
-        return max(member.done, key=lambda whole: whole.worth(self.by))
+        return max(member.done, key=lambda whole: whole.worth(self.by, len(self._checks)))
 
     def _output(self, member: Drafts) -> Text:
         if member.done:

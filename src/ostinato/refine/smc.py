@@ -31,6 +31,7 @@ class Particle:
     reports: list[Report] = field(default_factory=list)
     text: Text | None = None
     over: bool = False
+    unjudged: bool = False  # a check could not judge its whole text
 
 
 @dataclass(slots=True)
@@ -49,16 +50,18 @@ class Particles(Group[Cloud]):
 
     The weight of a particle is what its verdicts are worth: nothing where a check cannot be passed
     any more, or with `slack`, exp(-1/slack) for each such check, and exp(-(1 - score)/slack) for
-    each check that a whole text fails. Where the effective sample size (1 / sum of the squared
-    weights) is below `threshold * count`, particles are drawn anew by their weights (systematic
-    resampling). When all have ended, by themselves or at `decode.limit`, the text is that of one
-    drawn by its weight: up to the number of particles, a sample of what `Decode` draws, given that
-    it passes.
+    each check that a whole text fails; nothing where a check could not judge it. Where the
+    effective sample size (1 / sum of the squared weights) is below `threshold * count`, particles
+    are drawn anew by their weights (systematic resampling). When all have ended, by themselves or
+    at `decode.limit`, the text is that of one drawn by its weight: up to the number of particles, a
+    sample of what `Decode` draws, given that it passes. Where none passes and one could not be
+    judged, the text is that of this one: no other text mends a check.
 
     Reports: `drawn` (for each particle token and log-probability, or None), `over` (which have
     ended), `weights` and `potentials` (logarithms, None for nothing), `parents` where they were
-    drawn anew before the step, `ess`, `evidence` (the logarithm of the share of texts that pass,
-    estimated), and at the end `chosen`, `logprob` of the chosen text, and `ended`.
+    drawn anew before the step, `unjudged` where a check could not judge some (their numbers),
+    `ess`, `evidence` (the logarithm of the share of texts that pass, estimated), and at the end
+    `chosen`, `logprob` of the chosen text, and `ended`.
     """
 
     def __init__(
@@ -93,6 +96,8 @@ class Particles(Group[Cloud]):
             if pair is not None:
                 particle.reports.append({"token": int(pair[0]), "logprob": pair[1]})
             particle.over = over
+        for number in cast("list[int]", report.get("unjudged", [])):
+            member.particles[number].unjudged = True
         member.weights = _from_json(report["weights"])
         member.potentials = _from_json(report["potentials"])
         member.chosen = cast("int | None", report.get("chosen"))
@@ -165,6 +170,8 @@ class Particles(Group[Cloud]):
         }
         if member.parents is not None:
             report["parents"] = member.parents
+        if unjudged := _unjudged(member):
+            report["unjudged"] = unjudged
         evidence = total(member.weights) - math.log(self.size)
         if evidence > DEAD:
             report["evidence"] = evidence
@@ -174,7 +181,10 @@ class Particles(Group[Cloud]):
         """Multiply a particle's weight by what its newest token has changed."""
         assert particle.lane is not None
         output = self.decode.output(particle.lane)
-        potential = self._last(member, output) if particle.over else self._so_far(member, output)
+        if particle.over:
+            potential = self._last(member, particle, output)
+        else:
+            potential = self._so_far(member, output)
         member.weights[number] += potential - member.potentials[number]
         member.potentials[number] = potential
         if particle.over or potential == DEAD:  # it is not stepped for nothing
@@ -191,9 +201,12 @@ class Particles(Group[Cloud]):
         ]
         return -len(hopeless) / self.slack
 
-    def _last(self, member: Cloud, output: Text) -> float:
-        """Return the logarithm of what a whole text is worth."""
+    def _last(self, member: Cloud, particle: Particle, output: Text) -> float:
+        """Return the logarithm of what a whole text is worth; note where it could not be judged."""
         failed = [verdict for verdict in self._verdicts(member, output) if not verdict.passed]
+        particle.unjudged = any(verdict.error for verdict in failed)
+        if particle.unjudged:
+            return DEAD
         if self.slack == 0:
             return DEAD if failed else 0.0
         return -sum(1 - verdict.score for verdict in failed) / self.slack
@@ -202,17 +215,23 @@ class Particles(Group[Cloud]):
         """Return what is told when nothing can go on: one particle is drawn by its weight."""
         if self._lanes(member):
             return {}
+        unjudged, passing = _unjudged(member), 0.0 in member.potentials
+        if unjudged and not passing:
+            return self._choose(member, unjudged[0], "A check could not judge a particle.")
         if total(member.weights) == DEAD:
             return {"ended": "No particle can pass any more."}
         share = accumulate(shares(member.weights))
         number = member.number("choice")
-        member.chosen = next(
-            (n for n, reached in enumerate(share) if number < reached), _heaviest(member)
-        )
-        reports = member.particles[member.chosen].reports
+        drawn = (n for n, reached in enumerate(share) if number < reached)
+        return self._choose(member, next(drawn, _heaviest(member)), "All particles have ended.")
+
+    def _choose(self, member: Cloud, number: int, sentence: str) -> dict[str, object]:
+        """Let a particle's text be the item's; return what is told of it."""
+        member.chosen = number
+        reports = member.particles[number].reports
         logprob = sum(cast(float, report["logprob"]) for report in reports)
-        told = {"chosen": member.chosen, "logprob": logprob, "length": len(reports)}
-        return {**told, "ended": "All particles have ended."}
+        told = {"chosen": number, "logprob": logprob, "length": len(reports)}
+        return {**told, "ended": sentence}
 
     def _output(self, member: Cloud) -> Text:
         number = _heaviest(member) if member.chosen is None else member.chosen
@@ -221,6 +240,11 @@ class Particles(Group[Cloud]):
             return self.decode.output(particle.lane)
         assert particle.text is not None
         return particle.text
+
+
+def _unjudged(member: Cloud) -> list[int]:
+    """Return the numbers of the particles that a check could not judge."""
+    return [n for n, particle in enumerate(member.particles) if particle.unjudged]
 
 
 def _heaviest(member: Cloud) -> int:
