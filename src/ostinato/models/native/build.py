@@ -17,6 +17,7 @@ from ostinato.errors import ModelError
 from ostinato.models.known import cache_root
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
+INCLUDED = ("attention.h", "products.h", "tiles.h", "vectors.h")
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-shared", "-w")
 SECONDS = 120
@@ -40,7 +41,7 @@ def open_kernel() -> ctypes.CDLL:
         path.unlink(missing_ok=True)
         compile_to(path, compiler)
         kernel = _opened(path)
-    kernel.scratch_floats.restype = ctypes.c_int64
+    kernel.scratch_floats.restype = kernel.ask_tiles.restype = ctypes.c_int64
     kernel.forward.restype = kernel.product.restype = None
     return kernel
 
@@ -122,7 +123,9 @@ def _compiled(compiler: str, out: Path) -> str | None:
 
 def _digest(compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    parts = [SOURCE.read_text(encoding="utf-8"), *FLAGS, version, platform.machine(), _processor()]
+    sources = [SOURCE, *map(SOURCE.with_name, INCLUDED)]
+    parts = [path.read_text(encoding="utf-8") for path in sources]
+    parts += [*FLAGS, version, platform.machine(), _processor()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 

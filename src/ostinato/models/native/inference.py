@@ -53,11 +53,18 @@ class NativeInference:
     block = ROWS
 
     def __init__(
-        self, network: Llama, places: int, *, length: int = 512, int8: bool = False
+        self,
+        network: Llama,
+        places: int,
+        *,
+        length: int = 512,
+        int8: bool = False,
+        tiles: bool | None = None,
     ) -> None:
         """Make room for `places` sequences of `length` positions; more are added when needed.
 
-        With `int8` the weights are rounded to 8 bits. Raises `ModelError` without a C++ compiler,
+        With `int8` the weights are rounded to 8 bits. `tiles` multiplies weights of bfloat16 and
+        int8 by the processor's matrix tiles (by default, where it has them). Raises `ModelError` without a C++ compiler,
         `InputError` for a network that the kernel does not know.
         """
         if places < 1:
@@ -66,9 +73,12 @@ class NativeInference:
             raise InputError("the network's adapters must be merged, got one that is not.")
         self.config, self.places = network.config, places
         self.counts = Counts()
-        self._weights = Weights(network, int8=int8)
-        self.dtype = self._weights.dtype
         self._kernel = open_kernel()
+        has_tiles = bool(self._kernel.ask_tiles())
+        if tiles and not has_tiles:
+            raise InputError("tiles must be left out on a processor without AMX, got True.")
+        self._weights = Weights(network, int8=int8, tiles=has_tiles if tiles is None else tiles)
+        self.tiles, self.dtype = self._weights.tiles, self._weights.dtype
         self._embedding = network.model.embed_tokens.weight.detach()
         self._keys = self._values = torch.empty(0, dtype=self.dtype)
         self._net = self._network()
@@ -119,9 +129,11 @@ class NativeInference:
         out = torch.empty(len(hidden), head.blocks * LANES)
         self._kernel.product(
             ctypes.byref(head),
-            ctypes.c_int64(KINDS[self._weights.kind]),
+            ctypes.c_int64(self._weights.kind),
             _at(hidden.contiguous()),
+            ctypes.c_int64(self.config.hidden_size),
             ctypes.c_int64(len(hidden)),
+            ctypes.c_int64(ROWS),
             ctypes.c_int64(self._threads),
             _at(self._memory),
             _at(out),
@@ -183,7 +195,7 @@ class NativeInference:
             head_dim=config.head_dim,
             padded_head=padded(config.head_dim),
             inner=padded(config.intermediate_size),
-            weight_kind=KINDS[weights.kind],
+            weight_kind=weights.kind,
             cache_kind=KINDS[weights.dtype],
             eps=config.rms_norm_eps,
             scale=config.head_dim**-0.5,

@@ -12,7 +12,9 @@ from ostinato.errors import InputError
 from ostinato.models.llama import Block, Llama, RMSNorm
 
 LANES = 16  # outputs that the kernel computes side by side
+DEPTH = 32  # inputs of a matrix tile
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+TILED = {torch.bfloat16: 3, torch.int8: 4}
 
 
 class ProductC(ctypes.Structure):
@@ -64,12 +66,17 @@ class NetworkC(ctypes.Structure):
 
 
 class Weights:
-    """The weights of a network in the kernel's layout; int8 ones have a scale for each output."""
+    """The weights of a network in the kernel's layout; int8 ones have a scale for each output.
 
-    def __init__(self, network: Llama, *, int8: bool) -> None:
+    `tiles` lays bfloat16 and int8 ones out for the processor's matrix tiles.
+    """
+
+    def __init__(self, network: Llama, *, int8: bool, tiles: bool = False) -> None:
         check_network(network)
         self.dtype = network.model.embed_tokens.weight.dtype
-        self.kind = torch.int8 if int8 else self.dtype
+        self._type = torch.int8 if int8 else self.dtype
+        self.tiles = tiles and self._type in TILED
+        self.kind = (TILED if self.tiles else KINDS)[self._type]
         self._kept: list[Tensor] = []  # what the structures point to
         self.norm = self._floats(network.model.norm.weight)
         self.head = self._product([network.lm_head])
@@ -94,16 +101,15 @@ class Weights:
             out=self._product([attention.o_proj]),
             norm2=self._floats(block.post_attention_layernorm.weight),
             up=self._pairs(mlp.gate_proj, mlp.up_proj),
-            down=self._product([mlp.down_proj], inputs=padded(mlp.down_proj.in_features)),
+            down=self._product([mlp.down_proj]),
             window=attention.window or 0,
         )
 
-    def _product(self, parts: Sequence[nn.Linear], inputs: int | None = None) -> ProductC:
+    def _product(self, parts: Sequence[nn.Linear]) -> ProductC:
         weight = torch.cat([part.weight.detach() for part in parts])
         bias = None
         if parts[0].bias is not None:
             bias = torch.cat([part.bias.detach() for part in parts])
-        weight = nn.functional.pad(weight, (0, (inputs or weight.size(1)) - weight.size(1)))
         return self._packed(_filled(weight), None if bias is None else _filled(bias))
 
     def _pairs(self, gate: nn.Linear, up: nn.Linear) -> ProductC:
@@ -119,12 +125,15 @@ class Weights:
         return self._packed(joined(gate.weight, up.weight), bias)
 
     def _packed(self, weight: Tensor, bias: Tensor | None) -> ProductC:
-        """Lay weights (O, I) out in blocks of outputs."""
+        """Lay weights (O, I) out in blocks of outputs; inputs up to a whole block are 0."""
         scale = None
-        if self.kind == torch.int8:
+        if self._type == torch.int8:
             weight, scale = quantised(weight)
-        outputs, inputs = weight.shape
-        blocks = weight.view(outputs // LANES, LANES, inputs).transpose(1, 2).contiguous()
+        inputs = padded(weight.size(1), DEPTH if self.tiles else LANES)
+        weight = nn.functional.pad(weight, (0, inputs - weight.size(1)))
+        outputs, together = len(weight), 2 if self.tiles else 1
+        blocks = weight.view(outputs // LANES, LANES, inputs // together, together)
+        blocks = blocks.transpose(1, 2).contiguous()
         self._kept.append(blocks)
         return ProductC(
             weight=blocks.data_ptr(),
@@ -146,9 +155,9 @@ def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (values / scale[:, None]).round().to(torch.int8), scale
 
 
-def padded(size: int) -> int:
-    """Return the size rounded up to whole blocks of lanes."""
-    return -(-size // LANES) * LANES
+def padded(size: int, block: int = LANES) -> int:
+    """Return the size rounded up to whole blocks, of lanes by default."""
+    return -(-size // block) * block
 
 
 def _filled(values: Tensor) -> Tensor:
