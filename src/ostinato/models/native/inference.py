@@ -64,8 +64,8 @@ class NativeInference:
         """Make room for `places` sequences of `length` positions; more are added when needed.
 
         With `int8` the weights are rounded to 8 bits. `tiles` multiplies weights of bfloat16 and
-        int8 by the processor's matrix tiles (by default, where it has them). Raises `ModelError` without a C++ compiler,
-        `InputError` for a network that the kernel does not know.
+        int8 by the processor's matrix tiles (by default, where it has them). Raises `ModelError`
+        without a C++ compiler, `InputError` for a network that the kernel does not know.
         """
         if places < 1:
             raise InputError(f"places must be at least 1, got {places}. Take 16.")

@@ -17,7 +17,7 @@ namespace {
 constexpr int ROWS = 16;    // of a tile
 constexpr int DEPTH = 32;   // inputs of a tile
 constexpr int SIZE = ROWS * DEPTH;
-constexpr int FURTHER = 4;  // tiles of weights that are fetched ahead
+constexpr int FURTHER = 2;  // tiles of weights that are fetched ahead
 
 template <class W>
 struct Tiled {};  // weights of type W, in tiles
@@ -102,7 +102,7 @@ inline const Half* weights_at(const int8_t* weights, Half* room) {
         const __m512 odd = bits_as<__m512>(load(weights + i + LANES));
         const __m512bh both = _mm512_cvtne2ps_pbh(odd, even);
         std::memcpy(room + i, &both, sizeof both);
-        if (i % 64 == 0) __builtin_prefetch(weights + FURTHER * SIZE + i);
+        if (i % 64 == 0) __builtin_prefetch(weights + 2 * FURTHER * SIZE + i);
     }
     return room;
 }
