@@ -22,12 +22,15 @@ import uvicorn
 from faulty_server import free_port
 from tiny import save_tiny, tiny_model
 
-from ostinato.checks import Excludes
+from ostinato.checks import Excludes, Length
 from ostinato.decode import Sampling
 from ostinato.loop import Loop, Phrase, Steps
 from ostinato.refine.backtrack import Backtrack
+from ostinato.refine.refine import Refine
+from ostinato.refine.strategies import Abort
 from ostinato.serve import Defaults, Desk, application
 from ostinato.serve.orders import cut_at, held_back
+from ostinato.servers import Server
 from ostinato.text import write
 
 MESSAGES: list[Any] = [{"role": "user", "content": "What is the phone number?"}]
@@ -500,6 +503,39 @@ def test_one_who_goes_away_frees_the_place(place: tuple[int, Desk]) -> None:
     while desk._active and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not desk._active
+
+
+def told_computed(port: int) -> int:
+    """Return how many tokens the server says that it has computed."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("GET", "/health")
+        return int(json.loads(connection.getresponse().read())["computed"])
+
+
+def test_abort_ends_the_computing_at_the_first_impossible_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving(places=2) as (port, desk):
+        step = desk.decode.step
+        monkeypatch.setattr(desk.decode, "step", lambda: (time.sleep(0.02), step())[1])
+        refine = Refine(
+            Server(url=f"http://127.0.0.1:{port}/v1", model="tiny", api="completions"),
+            [{"message": "The reply"}],
+            prompt="{message}",
+            checks=[Length(max=8, unit="characters")],
+            strategy=Abort(rounds=1),
+            max_new_tokens=200,
+        )
+        (row,) = refine.run()
+        stopped: Any = row["stopped"]
+        assert "failed" in (stopped["kind"], stopped["numbers"].get("after"))
+        deadline = time.monotonic() + 10
+        while desk._active and time.monotonic() < deadline:
+            time.sleep(0.01)
+        computed = told_computed(port)
+        time.sleep(0.3)
+        assert told_computed(port) == computed < 100
+        refine.decode.close()  # type: ignore[union-attr]
 
 
 def hold_until_closed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
