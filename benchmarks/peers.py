@@ -5,7 +5,8 @@ and past cases, at the same temperature, in at most eight tries: ours in the pro
 server (`ostinato serve`), and on that server mellea (streaming validation, tried again), Guardrails
 (asked again with the reasons) and DSPy's BestOfN, which is given plain messages. Left out is the
 check `confidence`, which needs log-probabilities that peers do not hand on. The server counts the
-tokens that it computes, those of broken streams and discarded drafts too.
+tokens that it computes, those of broken streams and discarded drafts too, and those that it sends;
+in the process every token that is drawn is received.
 
     pip install mellea dspy guardrails-ai
     python benchmarks/peers.py [--limit N] [--only …] [--json]
@@ -29,7 +30,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.request import urlopen
 
 import torch
@@ -51,6 +52,13 @@ TEMPERATURE, LONGEST = 0.8, 80
 Writer = Callable[[str, "Task"], list[str]]
 
 
+class Taken(NamedTuple):
+    """Tokens that a run took: computed by the model, and received from it."""
+
+    computed: int
+    received: int
+
+
 class Task:
     """What is to be written: items, their prompts, and the checks of a reply."""
 
@@ -59,7 +67,7 @@ class Task:
         self.items: list[Item] = self.job.items(limit)
         self.checks: list[Check] = [c for c in self.job.checks if c.kind != "confidence"]
         self.planner = self.job.planner()
-        self.computed = 0  # by the last run of ours
+        self.taken = Taken(0, 0)  # by the last run of ours
 
     def messages(self, item: Item) -> list[dict[str, str]]:
         """Return an item's conversation."""
@@ -86,7 +94,8 @@ class Task:
             places=SIDE,
         )
         rows: list[Any] = refine.run()
-        self.computed = sum(int(float(str(row["spent"].get("computed", 0)))) for row in rows)
+        totals = [sum(int(row["spent"].get(n, 0)) for row in rows) for n in ("computed", "tokens")]
+        self.taken = Taken(*totals)
         if isinstance(refine.decode, ServerLanes):
             refine.decode.close()
         return [str(row["output"]) for row in rows]
@@ -252,10 +261,11 @@ def serving() -> Iterator[str]:
         started.wait(30)
 
 
-def computed(url: str) -> int:
-    """Return how many tokens the server has computed."""
+def counted(url: str) -> Taken:
+    """Return how many tokens the server has computed and sent so far."""
     with urlopen(url.removesuffix("/v1") + "/health") as answer:
-        return int(json.load(answer)["computed"])
+        told = json.load(answer)
+    return Taken(told["computed"], told["sent"])
 
 
 def measured(task: Task, model: LanguageModel, replies: Sequence[str]) -> tuple[int, float]:
@@ -266,11 +276,11 @@ def measured(task: Task, model: LanguageModel, replies: Sequence[str]) -> tuple[
 
 
 def runs(task: Task, model: LanguageModel, only: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield each name with its replies, tokens computed and seconds."""
+    """Yield each name with its replies, the tokens that they took, and seconds."""
     if "ours" in only:
         began = time.perf_counter()
         replies = task.refine(model)
-        yield "ours", (replies, task.computed, time.perf_counter() - began)
+        yield "ours", (replies, task.taken, time.perf_counter() - began)
     with serving() as url:
         for name in WRITERS:
             if name not in only:
@@ -280,11 +290,13 @@ def runs(task: Task, model: LanguageModel, only: Sequence[str]) -> Iterator[tupl
                 continue
             if name != "ours_server":
                 importlib.import_module(name)  # not in the seconds
-            before, began = computed(url), time.perf_counter()
+            before, began = counted(url), time.perf_counter()
             replies = WRITERS[name](url, task)
             seconds = time.perf_counter() - began
             time.sleep(0.5)  # a broken stream leaves at its next token
-            yield name, (replies, computed(url) - before, seconds)
+            after = counted(url)
+            taken = Taken(after.computed - before.computed, after.received - before.received)
+            yield name, (replies, taken, seconds)
 
 
 def main() -> None:
@@ -302,14 +314,16 @@ def main() -> None:
     task = Task(arguments.limit)
     model = load_model("smollm2", adapter="support")
     print(f"{len(task.items)} items, {torch.get_num_threads()} threads, {platform.processor()}")
-    print(f"{'':14} {'computed/accepted':>18} {'accepted':>9} {'seconds':>8}")
+    print(f"{'':14} {'computed/accepted':>18} {'received':>9} {'accepted':>9} {'seconds':>8}")
     flat: dict[str, float] = {}
     for name, (replies, taken, seconds) in runs(task, model, arguments.only):
         tokens, share = measured(task, model, replies)
-        figures = {"tokens_per_accepted": taken / max(1, tokens), "accepted": share}
+        computed, received = (count / max(1, tokens) for count in taken)
+        figures = {"tokens_per_accepted": computed, "received_per_accepted": received}
+        figures |= {"accepted": share, "wall_s": seconds}
         flat |= {f"{name}.{k}": round(v, 4) for k, v in figures.items()}
-        flat[f"{name}.wall_s"] = round(seconds, 2)
-        print(f"{name:14} {taken / max(1, tokens):18.2f} {share:9.1%} {seconds:8.1f}", flush=True)
+        told = f"{computed:18.2f} {received:9.2f} {share:9.1%} {seconds:8.1f}"
+        print(f"{name:14} {told}", flush=True)
     if arguments.json:
         print(json.dumps(flat))
 

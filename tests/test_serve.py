@@ -505,11 +505,25 @@ def test_one_who_goes_away_frees_the_place(place: tuple[int, Desk]) -> None:
     assert not desk._active
 
 
-def told_computed(port: int) -> int:
-    """Return how many tokens the server says that it has computed."""
+def told_of(port: int, name: str) -> int:
+    """Return how many tokens the server says that it has computed, or sent."""
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
         connection.request("GET", "/health")
-        return int(json.loads(connection.getresponse().read())["computed"])
+        return int(json.loads(connection.getresponse().read())[name])
+
+
+@pytest.mark.parametrize("more", [{}, {"stop": ["e"]}, {"n": 2}], ids=str)
+def test_what_was_sent_is_counted_the_same_whole_and_in_a_stream(
+    place: tuple[int, Desk], client: openai.OpenAI, more: dict[str, Any]
+) -> None:
+    given: Any = {"model": "tiny", "messages": MESSAGES, "max_tokens": 20, "seed": 4, **more}
+    before = told_of(place[0], "sent")
+    usage = client.chat.completions.create(**given).usage
+    between = told_of(place[0], "sent")
+    assert usage is not None
+    assert between - before == usage.completion_tokens > 0
+    list(client.chat.completions.create(**given, stream=True))
+    assert told_of(place[0], "sent") - between == usage.completion_tokens
 
 
 def test_abort_ends_the_computing_at_the_first_impossible_token(
@@ -532,9 +546,10 @@ def test_abort_ends_the_computing_at_the_first_impossible_token(
         deadline = time.monotonic() + 10
         while desk._active and time.monotonic() < deadline:
             time.sleep(0.01)
-        computed = told_computed(port)
+        computed = told_of(port, "computed")
         time.sleep(0.3)
-        assert told_computed(port) == computed < 100
+        assert told_of(port, "computed") == computed < 100
+        assert 0 < told_of(port, "sent") <= computed + 1  # the first needs no more than its prompt
         refine.decode.close()  # type: ignore[union-attr]
 
 

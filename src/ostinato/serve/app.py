@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -92,15 +93,24 @@ def _name(host: str) -> str:
         return ""
 
 
+@dataclass
+class _Tally:
+    """What was sent to all, in tokens, ends of texts included."""
+
+    sent: int = 0
+
+
 class _Pages:
     """What each address answers."""
 
     def __init__(self, desk: Desk, model: str, key: str) -> None:
         self._desk, self._model, self._key = desk, model, key
+        self._tally = _Tally()
 
     async def health(self, request: HttpRequest) -> Response:
-        """Tell that it is there, and how many tokens it has computed, those in vain too."""
-        return _json({"status": "ok", "computed": self._desk.computed})
+        """Tell that it is there, and how many tokens it has computed (in vain too) and sent."""
+        counts = {"computed": self._desk.computed, "sent": self._tally.sent}
+        return _json({"status": "ok", **counts})
 
     async def models(self, request: HttpRequest) -> Response:
         """List the model."""
@@ -138,13 +148,14 @@ class _Pages:
         orders = await asyncio.to_thread(self._desk.order, request, tells)
         answer = Answer(chat=request.chat, model=self._model)
         if request.stream:
-            stream = _stream(answer, request, orders, events)
+            stream = _stream(answer, request, orders, events, self._tally)
             return StreamingResponse(stream, media_type="text/event-stream")
         try:
             rows = await _wait(http, orders, events)
         except BaseException:
             _cancel(orders)
             raise
+        self._tally.sent += sum(int(row["length"]) for row in rows)
         return _json(answer.whole(orders, rows))
 
     def _check_key(self, request: HttpRequest) -> None:
@@ -204,10 +215,11 @@ def _row(done: Done) -> Any:
 
 
 async def _stream(
-    answer: Answer, request: Request, orders: Sequence[Order], events: Events
+    answer: Answer, request: Request, orders: Sequence[Order], events: Events, tally: _Tally
 ) -> AsyncIterator[str]:
     """Yield the events of a stream; leaving it cancels what is not done."""
     rows: dict[int, Any] = {}
+    told = [0] * len(orders)  # tokens of each
     try:
         if request.chat:
             for number in range(len(orders)):
@@ -219,9 +231,12 @@ async def _stream(
                 yield ": still writing\n\n"
                 continue
             if isinstance(event, Piece):
+                told[number] += event.count
+                tally.sent += event.count
                 yield _event(answer.piece(number, event))
             else:
                 rows[number] = row = _row(event)
+                tally.sent += int(row["length"]) - told[number]
                 yield _event(answer.end(number, orders[number], row))
         if request.usage:
             yield _event(answer.usage(orders, [rows[n] for n in range(len(orders))]))

@@ -53,9 +53,13 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that stands: it will not be taken back. `tokens` are told where they are asked for."""
+    """Text that stands: it will not be taken back. `tokens` are told where they are asked for.
+
+    `count` is how many tokens were written since the last piece.
+    """
 
     text: str
+    count: int = 0
     tokens: tuple[Token, ...] = ()
 
 
@@ -93,6 +97,7 @@ class Order:
     sent: int = 0
     told: list[Token] = field(default_factory=list)
     handed: int = 0  # how many of them were sent
+    uncounted: int = 0  # tokens that no piece has counted yet
 
     def __post_init__(self) -> None:
         each: Condition = Steps(self.request.max_tokens)
@@ -115,6 +120,7 @@ class Order:
         if self.checks:
             return
         self.text += token.text
+        self.uncounted += 1
         if self.request.logprobs:
             self.told.append(token)
         self._tell(len(self.text) - held_back(self.text, self.request.stop))
@@ -133,8 +139,9 @@ class Order:
 
     def _tell(self, upto: int) -> None:
         if upto > self.sent:
-            self.tell(Piece(self.text[self.sent : upto], tuple(self.told[self.handed :])))
-            self.sent, self.handed = upto, len(self.told)
+            tokens = tuple(self.told[self.handed :])
+            self.tell(Piece(self.text[self.sent : upto], self.uncounted, tokens))
+            self.sent, self.handed, self.uncounted = upto, len(self.told), 0
 
 
 def cut_at(output: object, stops: Sequence[str]) -> object:
