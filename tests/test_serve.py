@@ -531,7 +531,12 @@ def test_abort_ends_the_computing_at_the_first_impossible_token(
 ) -> None:
     with serving(places=2) as (port, desk):
         step = desk.decode.step
-        monkeypatch.setattr(desk.decode, "step", lambda: (time.sleep(0.02), step())[1])
+
+        def slowly() -> Any:
+            time.sleep(0.02)
+            return step()
+
+        monkeypatch.setattr(desk.decode, "step", slowly)
         refine = Refine(
             Server(url=f"http://127.0.0.1:{port}/v1", model="tiny", api="completions"),
             [{"message": "The reply"}],
