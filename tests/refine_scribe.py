@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ostinato.checks import judge_all
 from ostinato.errors import ItemError
-from ostinato.loop import Lane, Lanes, Loop, Report, Steps, Text, uniform
+from ostinato.loop import Budget, Lane, Lanes, Loop, Report, Steps, Text, uniform
 from ostinato.refine.foresight import Possible
 from ostinato.refine.strategies import Words
 from ostinato.refine.work import Work, job_budget
@@ -98,10 +98,13 @@ def scribe_loop(work: Work, model: object = None) -> Loop:
         assert isinstance(item, Mapping)
         return list(judge_all(job.checks, output, item))
 
+    each = Steps(job.max_new_tokens) | Possible(job.checks)
+    if job.budgets.item_tokens is not None:
+        each = each | Budget("tokens", job.budgets.item_tokens)
     lanes = Lanes(
         Scribe(job.batch),
         [(item.key, item.columns) for item in work.items],
-        each=Steps(job.max_new_tokens) | Possible(job.checks),
+        each=each,
         judge=judge,  # type: ignore[arg-type]
         on_stop=job.strategy.on_stop(Words(lambda text: [0], -1, job.checks)),
         seed=job.seed,

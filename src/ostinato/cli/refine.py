@@ -152,6 +152,8 @@ def _work(work: Work, *, watch: bool, quiet: bool) -> Outcome:
     from ostinato.cli.signals import ends_by_signal
 
     show = show_of(work, watch=watch, quiet=quiet)
+    if work.other_budget and not quiet:
+        click.echo(f"{work.other_budget} The job goes on.")
     show.loading()
     loop = work.loop()
     began = time.monotonic()

@@ -18,7 +18,7 @@ from ostinato.errors import InputError
 from ostinato.loop import JSON, Budget, Condition, Kind, Loop, Seconds, Stopped
 from ostinato.loop.journal import Journal
 from ostinato.loop.run import Run
-from ostinato.refine.changes import Changes, Fingerprint, compare
+from ostinato.refine.changes import Changes, Fingerprint, ItemBudget, compare
 from ostinato.refine.inputs import Item
 from ostinato.refine.job import Job
 from ostinato.refine.outputs import OutputNote
@@ -61,10 +61,20 @@ class Work:
     @property
     def out_of_budget(self) -> bool:
         """Whether the job's budget ended the run, and is still the same."""
-        stopped = self.stopped
-        if stopped is None or stopped.kind is not Kind.BUDGET:
-            return False
-        return self.run.spec.get("budget") == _budget_value(self.job)
+        return self._ended_by_budget and self.run.until == str(job_budget(self.job))
+
+    @property
+    def other_budget(self) -> str:
+        """What became of the budget that ended the run; empty where it is still the same."""
+        if not self._ended_by_budget or self.out_of_budget:
+            return ""
+        return (
+            f"The job's budget was {self.run.until}, and is {job_budget(self.job) or 'none'} now."
+        )
+
+    @property
+    def _ended_by_budget(self) -> bool:
+        return self.stopped is not None and self.stopped.kind is Kind.BUDGET
 
     @property
     def ended_by_person(self) -> bool:
@@ -169,11 +179,6 @@ def job_budget(job: Job) -> Condition | None:
     return reduce(lambda one, other: one | other, parts) if parts else None
 
 
-def _budget_value(job: Job) -> JSON:
-    limits: list[JSON] = [job.budgets.job_tokens, job.budgets.job_seconds]
-    return limits if job.budgets.job_cost is None else [*limits, job.budgets.job_cost]
-
-
 def open_work(
     job: Job,
     journal: Journal,
@@ -195,7 +200,7 @@ def open_work(
     note.claim(job.file)
     now = Fingerprint.of(job, planner, items)
     run = find_run(journal, job, limit)
-    changes = compare(Fingerprint.from_json(_fingerprint(run)), now) if run else Changes()
+    changes = _changes(run, now, job) if run else Changes()
     if run is not None and changes and _untouched(run):
         journal.delete(run.name)
         run, changes = None, Changes()
@@ -224,6 +229,18 @@ def _untouched(run: Run) -> bool:
     return run.tick == 0 and not any(True for _ in run.results())
 
 
+def _changes(run: Run, now: Fingerprint, job: Job) -> Changes:
+    """Return what changed since a run began. A raised item budget touches what the old one cut."""
+    changes = compare(Fingerprint.from_json(_fingerprint(run)), now)
+    before = run.spec.get("item_budget")  # runs of older versions do not tell it
+    if not isinstance(before, list):
+        return changes
+    raised = ItemBudget.of(before).raised_to(ItemBudget.of_job(job))
+    if raised is None:
+        return changes
+    return changes.with_raised_budget([key for key, row in run.results() if raised.ended(row)])
+
+
 def _identity(job: Job, limit: int | None) -> dict[str, JSON]:
     return {"job": str(job.file), "output": str(job.output), "limit": limit}
 
@@ -240,7 +257,8 @@ def _new_run(
         **more,
         **_identity(job, limit),
         "fingerprint": now.to_json(),
-        "budget": _budget_value(job),
+        **({"until": str(budget)} if (budget := job_budget(job)) else {}),
+        "item_budget": [job.budgets.item_tokens, job.budgets.item_seconds],
         "checks": [check.name for check in job.checks],
     }
     return journal.create(_free_name(journal, job), kind=RUN_KIND, spec=spec)
