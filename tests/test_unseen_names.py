@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 
 import pytest
+from toys import Speller
 
 from ostinato.errors import InputError
 from ostinato.loop import (
@@ -13,6 +14,7 @@ from ostinato.loop import (
     Condition,
     Converges,
     Epochs,
+    Lanes,
     Loop,
     NoProgress,
     NotFinite,
@@ -110,3 +112,29 @@ def test_a_process_says_how_seldom_its_names_come() -> None:
         Loop(Validated(), until=Reaches("loss/valid", below=0) | Steps(400)).run()
     with pytest.warns(UserWarning, match=r"none of the 150 so far.*Did you mean 'loss/valid'"):
         Loop(Validated(), until=Reaches("loss/vald", below=0) | Steps(400)).run()
+
+
+# Of lanes ----------------------------------------------------------------------------------------
+
+
+def spelled(each: Condition, items: int, *, steps: int = 8) -> Loop:
+    lanes = Lanes(Speller(4), [(str(n), n) for n in range(items)], each=each | Steps(steps))
+    return Loop(lanes, until=Steps(10_000))
+
+
+def test_a_name_that_no_lanes_report_has_is_told_of_once() -> None:
+    with pytest.warns(UserWarning, match=r"got 'tokns'.*Did you mean 'tokens'") as caught:
+        spelled(Reaches("tokns", above=9), 200).run()
+    assert len(caught) == 1
+    assert "none of the 100 so far" in str(caught[0].message)
+
+
+def test_a_name_that_never_came_is_told_of_when_all_lanes_are_done() -> None:
+    with pytest.warns(UserWarning, match=r"got 'chnage', which was in none of the \d+ so far"):
+        spelled(Converges("chnage"), 1, steps=3).run()
+
+
+def test_names_that_lanes_reports_have_are_not_told_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        spelled(Reaches("tokens", above=9) | Budget("cost", 1), 200).run()

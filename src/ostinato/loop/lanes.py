@@ -32,6 +32,7 @@ from ostinato.loop.items import Items
 from ostinato.loop.process import Edits, Lane, LaneProcess, LaneStep, Report, Step
 from ostinato.loop.replay import Recorded, Replay
 from ostinato.loop.stops import Kind, Stopped, first
+from ostinato.loop.unseen import Unseen
 
 Judge = Callable[[object, object], Sequence[Verdict]]
 """Judges the whole output of an item: `judge(output, item)`."""
@@ -83,6 +84,7 @@ class Lanes:
         self._counts = {"accepted": 0, "given_up": 0, "errors": 0}
         self._known: dict[str, dict[str, object]] = {}
         self._replay = Replay()
+        self._unseen = Unseen(self.each, process)
         self.spent: dict[str, float] = {}  # by all items so far, what going back keeps spent
 
     # The process ------------------------------------------------------------------------------
@@ -93,6 +95,8 @@ class Lanes:
             self._items.refuse_double()
         self._fill()
         reports, in_vain = self._advance()
+        if self._unseen.names:
+            self._unseen.look(*reports.values())
         lanes = {key: self._settle(self._drafts[key], report) for key, report in reports.items()}
         self._fill()
         report: dict[str, object] = {"lanes": lanes, "active": len(self._drafts), **self._counts}
@@ -101,6 +105,7 @@ class Lanes:
             self.spent[name] = self.spent.get(name, 0) + total
         if not self._drafts and self._items.done:
             report["ended"] = f"All {self._items.taken} items are done."
+            self._unseen.end()
         return report
 
     def state_dict(self) -> dict[str, object]:

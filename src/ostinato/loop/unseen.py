@@ -6,31 +6,43 @@ import difflib
 import warnings
 
 from ostinato.loop.condition import Condition
-from ostinato.loop.process import Process, Report, Seldom
+from ostinato.loop.process import Report, Seldom
 
 STEPS = 100
 """After so many steps a name that has not come is told of, where the process says nothing."""
 
 
 class Unseen:
-    """The names of a loop's condition that no report has had; `names` is empty when all have."""
+    """The names of a condition that no report has had; `names` is empty when all have.
 
-    def __init__(self, until: Condition, process: Process) -> None:
-        self.names = dict.fromkeys(until.names())
-        self._after = process.told_within if isinstance(process, Seldom) else STEPS
+    `process` makes the reports: those of a loop's steps, or those of its lanes.
+    """
+
+    def __init__(self, condition: Condition, process: object) -> None:
+        self.names = dict.fromkeys(condition.names())
+        self._seldom = process.told_within if isinstance(process, Seldom) else None
         self._steps = 0
         self._seen: dict[str, None] = {}
 
-    def look(self, report: Report) -> None:
-        """Look at a step's report. Warns once of the names that should have come by now."""
-        self._steps += 1
-        for name in report:
-            self._seen[name] = None
-            self.names.pop(name, None)
-        if self.names and self._steps >= self._after:
-            for name in self.names:
-                warnings.warn(self._sentence(name), stacklevel=3)
-            self.names.clear()
+    def look(self, *reports: Report) -> None:
+        """Look at reports. Warns once of the names that should have come by now."""
+        for report in reports:
+            self._steps += 1
+            for name in report:
+                self._seen[name] = None
+                self.names.pop(name, None)
+        if self.names and self._steps >= (self._seldom or STEPS):
+            self._tell()
+
+    def end(self) -> None:
+        """Warn of the names that have not come, as no other report will."""
+        if self._steps and self._seldom is None:
+            self._tell()
+
+    def _tell(self) -> None:
+        for name in self.names:
+            warnings.warn(self._sentence(name), stacklevel=4)
+        self.names.clear()
 
     def _sentence(self, name: str) -> str:
         near = difflib.get_close_matches(name, self._seen, 1)
