@@ -119,6 +119,20 @@ def test_a_text_is_held_to_what_an_option_says(folder: Path) -> None:
         assert set(value) <= {"n"} and value.get("n", 0) <= 9
 
 
+def test_a_text_that_could_not_be_written_says_so_in_its_exit_code() -> None:
+    for again in (False, True):
+        result = call("--regex", "a{100}", "--run", "long")
+        assert (result.exit_code, result.stdout.strip()) == (1, ""), again
+        assert "must fit in the limit" in result.stderr
+
+
+def test_beams_that_are_cut_by_the_limit_say_so() -> None:
+    asked = ["Your table", "--model", "tiny", "--max-new-tokens", "3", "--beams", "2", "--json"]
+    told = json.loads(CliRunner().invoke(generate, asked).stdout)
+    assert told["stopped"]["kind"] == "budget", told
+    assert "the limit" in told["stopped"]["sentence"]
+
+
 def test_a_run_remembers_its_constraint() -> None:
     assert call("--choice", "yes", "--run", "a").stdout == "yes"
     assert call("--choice", "yes", "--run", "a").stdout == "yes"

@@ -156,6 +156,33 @@ def test_a_template_knows_the_day_and_writes_plain_json() -> None:
     assert text[4:] == '[{"role": "user", "content": "a<b"}]'
 
 
+HI = [{"role": "user", "content": "hi"}]
+
+
+def test_a_template_has_what_the_layout_promises_it() -> None:
+    def text(source: str) -> str:
+        return Tokenizer(tiny(), chat_template=source).chat_text(HI)
+
+    assert text("{% if tools is none and documents is none %}none{% endif %}") == "none"
+    assert text("{% generation %}{{ messages[0].content }}!{% endgeneration %}") == "hi!"
+    assert text("{{ {'b': 1, 'a': 2} | tojson(separators=(',', ':'), sort_keys=true) }}") == (
+        '{"a":2,"b":1}'
+    )
+
+
+@pytest.mark.parametrize("source", ["{{ 1 + messages[0].content }}", "{{ 1 / 0 }}"])
+def test_a_template_that_breaks_is_told(source: str) -> None:
+    with pytest.raises(InputError, match=r"takes, got: (Type|ZeroDivision)Error"):
+        Tokenizer(tiny(), chat_template=source).chat(HI)
+
+
+def test_a_template_that_is_no_text_is_told(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe{{ 1 }}")
+    with pytest.raises(ModelError, match=r"chat_template\.jinja must be text in UTF-8"):
+        Tokenizer.from_folder(tmp_path)
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"tokenizer\.json must exist"):
         Tokenizer.from_folder(tmp_path)

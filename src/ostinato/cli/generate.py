@@ -72,7 +72,7 @@ TOP_K = 50
 @click.option(
     "--lookup",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 64),
     help="Compute N tokens ahead, as they followed before: the same text, sooner.",
 )
 @click.option(
@@ -82,7 +82,7 @@ TOP_K = 50
     "--beams",
     default=1,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 64),
     help="Above 1: search the likeliest text with so many kept; nothing is drawn.",
 )
 @click.option(
@@ -117,7 +117,8 @@ def generate(
     """Write a text that answers PROMPT (or standard input), token by token.
 
     With --run it is journaled: the same command prints what there is and goes on where it was.
-    Exit codes: 0 the text ended; 2 something given is wrong; 130 interrupted.
+    Exit codes: 0 the text ended; 1 it could not be written; 2 something given is wrong; 130
+    interrupted.
     """
     from ostinato.decode import Sampling
     from ostinato.loop import check_seed
@@ -298,7 +299,7 @@ def _generate(
     if run_name is not None and refuse_another(run_name, "generate", order.to_json()):
         written.recall(run_name)
         written.tell(f" The run {run_name!r} is finished.")
-        return Exit.DONE
+        return written.exit
     loop = order.loop(run_name, begun)
     if run_name is not None:
         written.recall(run_name, loop.tick)
@@ -311,7 +312,7 @@ def _generate(
     written.stopped = loop.stopped
     paused = asked.by_signal and not written.row
     written.tell(" The same command goes on." if paused and run_name is not None else "")
-    return Exit.INTERRUPTED if paused else Exit.DONE
+    return Exit.INTERRUPTED if paused else written.exit
 
 
 @dataclass(kw_only=True)
@@ -324,6 +325,12 @@ class Written:
     tokens: list[dict[str, object]] = field(default_factory=list)
     row: Mapping[str, Any] = field(default_factory=dict)
     stopped: Stopped | None = None
+
+    @property
+    def exit(self) -> Exit:
+        """Whether the text could be written."""
+        kind = self.row.get("stopped", {}).get("kind")
+        return Exit.NOT_ALL if kind in ("error", "failed") else Exit.DONE
 
     def add(self, position: int, report: Mapping[str, object]) -> None:
         """Add a token, and print it."""

@@ -63,8 +63,8 @@ class Beam:
     beam. Reports: `parents`, `put` and `totals` (which beam each kept one goes on from, its token,
     its log probability), `finished` (the same of those that ended, with their scores), `text` (the
     best as it stands), `score`, `tokens` (beams that went on), `computed`, at the first step
-    `prompt`, and `ended` once nothing better can come. The output is the best finished text, else
-    the best.
+    `prompt`, and `ended` once nothing better can come, or `out_of_room` where the likeliest text is
+    cut by the limit. The output is the best finished text, else the best.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Beam:
         if not found:
             report["ended"] = "Every token is forbidden here."
         elif (why := self._why_ended(seat)) is not None:
-            report["ended"] = why
+            report |= why
         return report
 
     def _choose(
@@ -247,18 +247,25 @@ class Beam:
 
     # What stands ------------------------------------------------------------------------------
 
-    def _why_ended(self, seat: _Seat) -> str | None:
+    def _why_ended(self, seat: _Seat) -> dict[str, str] | None:
         """Tell why nothing better can come, if that is so."""
         state, length = seat.states[-1], len(seat.states) - 1
         if not state.running:
-            return f"All {len(state.finished)} texts are finished."
+            best = self._best(state).tokens
+            if best and best[-1] in self._ends:
+                return {"ended": f"All {len(state.finished)} texts are finished."}
+            if seat.room < self.limit:
+                limit = self._inference.limit
+                return {"ended": f"The model's context of {limit} tokens is full."}
+            return {"out_of_room": f"The likeliest text has {len(best)} tokens, the limit."}
         if len(state.finished) < self.beams:
             return None
         possible = state.running[0].score / length**self.length_penalty
         worst = state.finished[-1].score
         if possible > worst:
             return None
-        return f"Nothing that goes on ({possible:.3f}) beats the {self.beams} finished texts."
+        told = f"Nothing that goes on ({possible:.3f}) beats the {self.beams} finished texts."
+        return {"ended": told}
 
     def _best(self, state: _State) -> _Beam:
         return (*state.finished, *state.running)[0]

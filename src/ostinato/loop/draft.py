@@ -15,7 +15,12 @@ SPENT = ("tokens", "computed", "prompt", "cost", "calls")
 """Names of report values that add up over an item and that going back does not give back."""
 
 
-ENDS = {"error": Kind.ERROR, "failed": Kind.FAILED, "ended": Kind.ENDED}
+ENDS = {
+    "error": Kind.ERROR,
+    "failed": Kind.FAILED,
+    "ended": Kind.ENDED,
+    "out_of_room": Kind.BUDGET,
+}
 """Names of report values that end a draft, each with its sentence."""
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
-from jinja2.ext import loopcontrols
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ostinato.errors import InputError, ModelError
@@ -20,7 +22,7 @@ class ChatTemplate:
     def __init__(self, source: str) -> None:
         """Compile `source`; raise `ModelError` where it is no template."""
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
@@ -39,11 +41,23 @@ class ChatTemplate:
             _check_message(i, message)
         try:
             return self._template.render(messages=messages, **values)
-        except jinja2.TemplateError as error:
+        except Exception as error:  # a template is a program: it may fail like one
+            said = str(error) if isinstance(error, jinja2.TemplateError) else repr(error)
             raise InputError(
-                f"messages must be a conversation that the chat template takes, got: {error}. "
+                f"messages must be a conversation that the chat template takes, got: {said}. "
                 "Give role and content, and the roles in the order the model was tuned on."
             ) from error
+
+
+class _Generation(Extension):
+    """Reads `{% generation %}`, which marks what the model wrote, and writes what it holds."""
+
+    tags: ClassVar[set[str]] = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+        """Return what stands between the two tags."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _check_message(index: int, message: Mapping[str, Any]) -> None:
@@ -113,9 +127,21 @@ def _unused_character(text: str) -> str:
     return next(c for c in map(chr, range(0xF0000, 0xFFFFE)) if c not in text)
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     """Write JSON without the HTML escapes of jinja's own filter."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 def _raise_exception(message: str) -> None:

@@ -147,7 +147,8 @@ class Tokenizer:
                 "the tokenizer must have a chat template, got none. "
                 "Use a checkpoint tuned for conversations, or give a plain prompt."
             )
-        names = {**self.specials, **values, "add_generation_prompt": add_generation_prompt}
+        none = {"tools": None, "documents": None}  # templates ask whether they are none
+        names = {**none, **self.specials, **values, "add_generation_prompt": add_generation_prompt}
         return self._template.render(messages, names)
 
     @cached_property
@@ -250,7 +251,12 @@ def _end_ids(
 def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ModelError(
+                f"{path} must be text in UTF-8, got bytes that are not: {error}. Download it anew."
+            ) from error
     template = config.get("chat_template")
     if isinstance(template, list):  # several by name; the first spelling of this file
         named = {entry["name"]: entry["template"] for entry in template}

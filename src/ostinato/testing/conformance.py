@@ -17,6 +17,7 @@ from pathlib import Path
 from ostinato.errors import EditError
 from ostinato.loop import Lane, LaneProcess, Process, Report
 from ostinato.loop.checkpoint import load_state, save_state
+from ostinato.loop.draft import is_end
 from ostinato.testing.compare import differences
 
 UNKNOWN = {"no such edit": 1}
@@ -159,7 +160,7 @@ def _advance(process: LaneProcess, keys: Sequence[str], steps: int) -> dict[str,
             )
         for key, report in moved.items():
             seen[key].append(copy.deepcopy(dict(report)))
-            if "ended" in report or len(seen[key]) >= steps:
+            if is_end(report) or len(seen[key]) >= steps:
                 process.drop(key)
                 going.discard(key)
     return {key: [_decided(report) for report in reports] for key, reports in seen.items()}
@@ -197,7 +198,7 @@ def _check_rewind(
         process = make(1)
         process.start(Lane(key, seed), item)
         past: list[Report] = []
-        while len(past) < steps and not (past and "ended" in past[-1]):
+        while len(past) < steps and not (past and is_end(past[-1])):
             past += [copy.deepcopy(dict(report)) for report in process.step().values()]
         to = len(past) // 2
         lane = Lane(key, seed, tries=1, edits=((to, edits),) if edits else ())
