@@ -28,6 +28,8 @@ COMMANDS = {
 }
 ONCE = {"fresh", "update", "as_json"}
 """Parameters that are not recorded: the command goes on without them."""
+WRITES = ("--out", "--output")
+"""Options of where a command writes."""
 ENDS = ("--until", "--epochs", "--seconds", "--patience")
 """Options of a training that say when it ends."""
 
@@ -189,12 +191,15 @@ def begun_of(run: Run) -> Begun | None:
     if begun is None:
         return None
     begun = _in_journal(begun, run.journal.path)
-    if begun is None or begun.command == "refine" or row.parent is None:
+    if begun is None or row.parent is None:
         return begun
     if begun.get("--run") == row.name:
         return begun
     if begun.command.startswith("train ") and not _is_of_parent(begun, run):
         return None
+    if begun.command == "refine":
+        output = begun.get("--output") or _near(str(row.spec.get("output")), begun.folder)
+        begun = begun.having("--output", output)
     return _renamed(begun, row.name)
 
 
@@ -223,12 +228,17 @@ def _is_of_parent(begun: Begun, branch: Run) -> bool:
 
 def _renamed(begun: Begun, name: str) -> Begun:
     """Return a command for a branch: under its name, and beside what its parent wrote."""
-    endings = begun.command.startswith("sample ")
+    endings = begun.command == "refine" or begun.command.startswith("sample ")
     options = [
-        (one[0], str(_beside(Path(one[1]), name, endings))) if one[0] == "--out" else one
+        (one[0], str(_beside(Path(one[1]), name, endings))) if one[0] in WRITES else one
         for one in begun.options
     ]
     return replace(begun, options=tuple(options)).having("--run", name)
+
+
+def _near(path: str, folder: Path) -> str:
+    """Return a path relative to a folder where it lies in it."""
+    return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
 
 
 def _beside(path: Path, name: str, endings: bool) -> Path:

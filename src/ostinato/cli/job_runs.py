@@ -39,11 +39,11 @@ def in_place_of(run: Run) -> str | None:
 
 
 def _newer(run: Run) -> Iterator[Run]:
-    """Yield the refine runs that are newer than one of a job."""
-    if run.kind != "refine" or "job" not in run.spec:
+    """Yield the refine runs that are newer than one of a job, branches excepted."""
+    if run.kind != "refine" or "job" not in run.spec or run.parent is not None:
         return
     for other in run.journal.runs():
         if other.id == run.id:
             return
-        if other.kind == "refine" and "job" in other.spec:
+        if other.kind == "refine" and "job" in other.spec and other.parent is None:
             yield other

@@ -54,6 +54,9 @@ ERRORS = 5
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Write there, in place of the job's output."
 )
+@click.option(
+    "--run", "run_name", metavar="NAME", help="The run's name, as of a branch. [default: the job's]"
+)
 @click.option("--strategy", metavar="KIND", help="Use this strategy in place of the job's.")
 @click.option("--model", metavar="NAME", help="Use this model, without an adapter.")
 @click.option("--seed", type=int, help="Use this seed in place of the job's.")
@@ -69,6 +72,7 @@ def refine(
     watch: bool,
     journal: Path | None,
     output: Path | None,
+    run_name: str | None,
     strategy: str | None,
     model: str | None,
     seed: int | None,
@@ -90,6 +94,11 @@ def refine(
         )
     if fresh and update:
         raise InputError("Only one of --fresh and --update must be given, got both.")
+    if run_name is not None and (fresh or update):
+        raise InputError(
+            f"--run must go on with a run or begin one, got {run_name!r} with "
+            f"{'--fresh' if fresh else '--update'}. Leave one out, or name a new run."
+        )
     from ostinato.refine.job_file import read_job
 
     job = read_job(job_file, output=output)
@@ -101,7 +110,16 @@ def refine(
         return
     how: How = "fresh" if fresh else "update" if update else "go on"
     try:
-        code = _run(job, journal, limit, how, watch=watch, quiet=quiet or as_json, as_json=as_json)
+        code = _run(
+            job,
+            journal,
+            limit,
+            how,
+            run_name,
+            watch=watch,
+            quiet=quiet or as_json,
+            as_json=as_json,
+        )
     except KeyboardInterrupt:
         click.echo("Interrupted. Run the same command again: it goes on.", err=True)
         code = Exit.INTERRUPTED
@@ -127,6 +145,7 @@ def _run(
     journal_path: Path | None,
     limit: int | None,
     how: How,
+    run_name: str | None,
     *,
     watch: bool,
     quiet: bool,
@@ -135,7 +154,9 @@ def _run(
     from ostinato.refine.work import journal_of, open_work
 
     with journal_of(journal_path) as journal:
-        work = open_work(job, journal, limit=limit, how=how, spec=begun_by())
+        work = open_work(job, journal, limit=limit, how=how, spec=begun_by(), name=run_name)
+        if work.run.parent is not None:  # its own from here on
+            work.run.amend({"output": str(job.output), **begun_by()})
         already = work.finished or work.out_of_budget or work.ended_by_person
         outcome = work.write(work.stopped) if already else _work(work, watch=watch, quiet=quiet)
         code = _code(outcome)

@@ -398,7 +398,8 @@ class Loop:
             self._stay_stopped(driver.run, str(state["spelling"]))
         if driver.edits is not None:
             self._changes.count = 0
-            self._changes.apply(driver.edits, self.tick, driver)
+            if driver.edits:
+                self._changes.apply(driver.edits, self.tick, driver)
             driver.edits = None
             self._save(regular=False)
         elif self.stopped is None:

@@ -186,28 +186,30 @@ def open_work(
     limit: int | None = None,
     how: How = "go on",
     spec: Mapping[str, JSON] | None = None,
+    name: str | None = None,
 ) -> Work:
     """Find the job's run, or make one. Loads no model.
 
-    The run is that of the same job file, output and limit. `fresh` makes a new one; `update` too,
-    but takes over what the changes since do not touch. `spec` is recorded with a run that this
-    makes. Raises `InputError` for bad input, for an output that is another job's, and, with
-    `go on`, for a job or input that changed since.
+    The run is that of the same job file, output and limit; or the one of this `name`, as of a
+    branch. `fresh` makes a new one; `update` too, but takes over what the changes since do not
+    touch. `spec` is recorded with a run that this makes. Raises `InputError` for bad input, for an
+    output that is another job's, or that of a branch's parent, and, with `go on`, for a job or
+    input that changed since.
     """
     items = tuple(job.items(limit))
     planner = job.planner()
     note = OutputNote(job.output, journal.path.parent)
     note.claim(job.file)
     now = Fingerprint.of(job, planner, items)
-    run = find_run(journal, job, limit)
+    run = find_run(journal, job, limit) if name is None else named_run(journal, job, name)
     changes = _changes(run, now, job) if run else Changes()
     if run is not None and changes and _untouched(run):
         journal.delete(run.name)
         run, changes = None, Changes()
     if run is not None and changes and how == "go on":
-        raise InputError(_told(job, run, changes))
+        raise InputError(_told(job, run, changes, named=name is not None))
     if run is None or how == "fresh":
-        run = _new_run(journal, job, limit, now, spec or {})
+        run = _new_run(journal, job, limit, now, spec or {}, name)
     elif changes and how == "update":
         new = _new_run(journal, job, limit, now, spec or {})
         run = _carried_over(new, run, items, changes)
@@ -215,13 +217,39 @@ def open_work(
 
 
 def find_run(journal: Journal, job: Job, limit: int | None) -> Run | None:
-    """Return the latest run of a job with its output and limit."""
+    """Return the latest run of a job with its output and limit; a branch has a name to go by."""
     wanted = _identity(job, limit)
     for run in journal.runs():
         row = run.now()
-        if row.kind == RUN_KIND and all(row.spec.get(key) == wanted[key] for key in wanted):
+        if row.kind != RUN_KIND or row.parent is not None:
+            continue
+        if all(row.spec.get(key) == wanted[key] for key in wanted):
             return run
     return None
+
+
+def named_run(journal: Journal, job: Job, name: str) -> Run | None:
+    """Return the run of a name, None where there is none.
+
+    Raises `InputError` for one that is no run of the job, and for a branch whose output would be
+    its parent's.
+    """
+    run = journal.find(name)
+    if run is None:
+        return None
+    row = run.now()
+    if row.kind != RUN_KIND or row.spec.get("job") != str(job.file):
+        raise InputError(
+            f"--run must name a run of {job.file.name}, got {name!r}, which is another's. Name one "
+            "that `ostinato runs` lists for this job, or a new one."
+        )
+    parent = journal.find(row.parent[0]) if row.parent is not None else None
+    if parent is not None and parent.spec.get("output") == str(job.output):
+        raise InputError(
+            f"The branch {row.name!r} must have an output of its own, got that of {parent.name!r}: "
+            f"{job.output}. Name another with --output."
+        )
+    return run
 
 
 def _untouched(run: Run) -> bool:
@@ -251,7 +279,12 @@ def _fingerprint(run: Run) -> Mapping[str, object]:
 
 
 def _new_run(
-    journal: Journal, job: Job, limit: int | None, now: Fingerprint, more: Mapping[str, JSON]
+    journal: Journal,
+    job: Job,
+    limit: int | None,
+    now: Fingerprint,
+    more: Mapping[str, JSON],
+    name: str | None = None,
 ) -> Run:
     spec: dict[str, JSON] = {
         **more,
@@ -261,7 +294,7 @@ def _new_run(
         "item_budget": [job.budgets.item_tokens, job.budgets.item_seconds],
         "checks": [check.name for check in job.checks],
     }
-    return journal.create(_free_name(journal, job), kind=RUN_KIND, spec=spec)
+    return journal.create(name or _free_name(journal, job), kind=RUN_KIND, spec=spec)
 
 
 def _free_name(journal: Journal, job: Job) -> str:
@@ -285,12 +318,17 @@ def _carried_over(run: Run, old: Run, items: tuple[Item, ...], changes: Changes)
     return run
 
 
-def _told(job: Job, run: Run, changes: Changes) -> str:
+def _told(job: Job, run: Run, changes: Changes, *, named: bool) -> str:
     lines = "\n".join(f"  - {sentence}" for sentence in changes.sentences())
+    mend = (
+        "Give it as it was, or another --run."
+        if named
+        else "Write again only what changed with --update, or all of it with --fresh. The old run "
+        "stays in the journal."
+    )
     return (
         f"{job.file.name} must be as it was when its run '{run.name}' began, and is not:\n{lines}\n"
-        "Write again only what changed with --update, or all of it with --fresh. The old run stays "
-        "in the journal."
+        f"{mend}"
     )
 
 

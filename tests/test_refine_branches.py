@@ -1,0 +1,107 @@
+"""A branch of a refine job is driven by `ostinato refine --run`, and writes beside its parent."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from refine_scribe import JOB, scribe_loop, write_job
+
+from ostinato.cli.main import cli
+from ostinato.errors import InputError
+from ostinato.loop import Loop
+from ostinato.loop.journal import Journal
+from ostinato.refine.work import Work
+
+REPLIES = Path("mail.replies.jsonl")
+
+
+def call(line: str) -> Result:
+    return CliRunner().invoke(cli, shlex.split(line))
+
+
+def told(line: str) -> str:
+    result = call(line)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def refused(line: str) -> str:
+    error = call(line).exception
+    assert type(error) is InputError, error
+    return str(error)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A job that was interrupted, so that it has a checkpoint on its way."""
+    monkeypatch.chdir(tmp_path)
+    write_job(tmp_path, [f"Message {n}" for n in range(12)], JOB)
+
+    def interrupted(work: Work) -> Loop:
+        loop = scribe_loop(work)
+        run, ticks = loop.run, iter(range(1000))
+
+        def watched(watch: object = None) -> object:
+            def count(step: object) -> None:
+                if next(ticks) == 30:
+                    os.kill(os.getpid(), signal.SIGINT)
+
+            return run(count)
+
+        loop.run = watched  # type: ignore[method-assign,assignment]
+        return loop
+
+    monkeypatch.setattr(Work, "loop", interrupted)
+    assert call("refine mail.toml").exit_code == 130
+    monkeypatch.setattr(Work, "loop", scribe_loop)
+    return tmp_path
+
+
+def test_a_branch_goes_on_by_its_command_and_comes_to_the_same_replies() -> None:
+    made = told("runs branch mail --as low")
+    command = made.splitlines()[-1].removeprefix("It goes on by: ostinato ")
+    assert command == "refine mail.toml --output low.jsonl --run low"
+    before = REPLIES.read_bytes()
+    assert "run      low\n" in told(command)
+    assert REPLIES.read_bytes() == before  # the parent's stay as they were
+    assert "run      mail\n" in told("refine mail.toml")
+    assert REPLIES.read_bytes() == Path("low.jsonl").read_bytes() != before
+    assert "The job is finished" in told(command)
+    assert f"goes on by  ostinato {command}\n" in told("runs show low")
+
+
+def test_resume_drives_a_branch_and_a_branch_of_it() -> None:
+    told("runs branch mail --as low")
+    told("runs branch low --as lower")
+    assert "run      lower\n" in told("runs resume lower --trust")
+    assert "run      low\n" in told("runs resume low --trust")
+    assert Path("low.jsonl").read_bytes() == Path("lower.jsonl").read_bytes()
+
+
+def test_a_branch_does_not_take_the_place_of_its_parent() -> None:
+    told("runs branch mail --as low")
+    assert refused("refine mail.toml --run low").startswith(
+        "The branch 'low' must have an output of its own, got that of 'mail'"
+    )
+    assert "run      mail\n" in told("refine mail.toml")
+    with Journal() as journal:
+        assert journal.get("low").status == "paused"
+
+
+def test_a_run_may_be_named_and_must_be_of_the_job(folder: Path) -> None:
+    assert "run      mine\n" in told("refine mail.toml --run mine --output mine.jsonl")
+    assert "The job is finished" in told("refine mail.toml --run mine --output mine.jsonl")
+    (folder / "other.toml").write_text(JOB, encoding="utf-8")
+    assert "--run must name a run of other.toml, got 'mine'" in refused(
+        "refine other.toml --run mine"
+    )
+    assert "--run must go on with a run" in refused("refine mail.toml --run mine --update")
+    (folder / "mail.toml").write_text(JOB.replace("max = 6", "max = 7"), encoding="utf-8")
+    assert "Give it as it was, or another --run." in refused(
+        "refine mail.toml --run mine --output mine.jsonl"
+    )
