@@ -420,6 +420,21 @@ def test_a_check_on_a_column_needs_it(place: tuple[int, Desk]) -> None:
         ({"top_logprobs": 21, "logprobs": True}, 400, "top_logprobs"),
         ({"logprobs": 3}, 400, "logprobs"),
         ({"tools": [{"type": "function"}]}, 400, "tools"),
+        ({"tool_choice": "required"}, 400, "tool_choice"),
+        ({"modalities": ["text", "audio"]}, 400, "modalities"),
+        ({"logit_bias": {"5": 10}}, 400, "logit_bias"),
+        ({"stream_options": "x"}, 400, "stream_options"),
+        ({"stream_options": {"include_usage": "x"}}, 400, "stream_options.include_usage"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+            400,
+            "messages[0].content[0].text",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            400,
+            "messages[0].content[0]",
+        ),
         ({"checks": [{"kind": "lenght"}]}, 400, "checks[0]"),
         ({"checks": [{"kind": "python", "call": "os:getcwd"}]}, 400, "checks[0]"),
         ({"checks": [{"kind": "blocked", "file": "/etc/passwd"}]}, 400, "checks[0]"),
@@ -445,6 +460,40 @@ def test_what_is_wrong_is_told_in_the_api_s_shape(
     assert (got, answer["error"]["param"]) == (status, param)
     assert answer["error"]["type"] == "invalid_request_error"
     assert answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"response_format": {"type": "text"}},
+        {"tools": []},
+        {"tools": [], "tool_choice": "auto"},
+        {"tool_choice": "none", "parallel_tool_calls": True},
+        {"logit_bias": {}},
+        {"modalities": ["text"]},
+        {"prompt_cache_key": "a", "user": "b", "metadata": {"c": "d"}},
+        {"stop": [], "functions": [], "suffix": ""},
+        {"stream_options": None},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hello"}] * 2}]},
+    ],
+    ids=str,
+)
+def test_what_asks_for_nothing_is_passed_over(
+    place: tuple[int, Desk], more: dict[str, Any]
+) -> None:
+    told = {"messages": [{"role": "user", "content": "HelloHello"}]} if "messages" in more else {}
+    plain, asked_for = asked(seed=3, **told), asked(seed=3) | more
+    answers = [post(place[0], value) for value in (plain, asked_for)]
+    assert [status for status, _ in answers] == [200, 200]
+    assert answers[0][1]["choices"] == answers[1][1]["choices"]
+
+
+def test_a_completion_s_best_of_must_be_its_n(place: tuple[int, Desk]) -> None:
+    asks = {"model": "tiny", "prompt": "The reply", "max_tokens": 3, "n": 2}
+    assert post(place[0], asks | {"best_of": 2}, "/v1/completions")[0] == 200
+    status, answer = post(place[0], asks | {"best_of": 5}, "/v1/completions")
+    assert (status, answer["error"]["param"]) == (400, "best_of")
+    assert "must be n, which is 2, got 5" in answer["error"]["message"]
 
 
 def test_what_is_no_request_is_told_too(place: tuple[int, Desk]) -> None:

@@ -2,6 +2,6 @@
 
 from ostinato.serve.app import application
 from ostinato.serve.desk import Defaults, Desk
-from ostinato.serve.protocol import RequestError
+from ostinato.serve.keys import RequestError
 
 __all__ = ["Defaults", "Desk", "RequestError", "application"]

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from ostinato.errors import MissingExtra
 from ostinato.serve.answers import Answer
 from ostinato.serve.desk import Desk
+from ostinato.serve.keys import RequestError
 from ostinato.serve.orders import Done, Order, Piece
-from ostinato.serve.protocol import Request, RequestError, read_request
+from ostinato.serve.protocol import Request, read_request
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

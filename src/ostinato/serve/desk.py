@@ -25,6 +25,7 @@ from ostinato.models import LanguageModel
 from ostinato.refine.backtrack import Backtrack
 from ostinato.refine.prompts import with_feedback
 from ostinato.refine.strategies import Strategy, Words
+from ostinato.serve.keys import RequestError
 from ostinato.serve.orders import (
     TIME_LIMIT,
     Done,
@@ -36,7 +37,7 @@ from ostinato.serve.orders import (
     own_judge,
     own_strategy,
 )
-from ostinato.serve.protocol import LANE_STRATEGIES, Request, RequestError
+from ostinato.serve.protocol import LANE_STRATEGIES, Request
 
 log = logging.getLogger("ostinato.serve")
 

@@ -29,7 +29,8 @@ from ostinato.loop import (
 )
 from ostinato.refine.foresight import Possible
 from ostinato.refine.strategies import Strategy, Words
-from ostinato.serve.protocol import Request, RequestError
+from ostinato.serve.keys import RequestError
+from ostinato.serve.protocol import Request
 
 TIME_LIMIT = 2.0  # seconds for one judgement: all orders wait for it
 

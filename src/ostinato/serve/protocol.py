@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ostinato.checks import BaseCheck, from_spec
-from ostinato.errors import InputError, OstinatoError
+from ostinato.errors import InputError
 from ostinato.loop import check_seed
 from ostinato.refine.job import STRATEGIES, option_names
 from ostinato.refine.strategies import Strategy
+from ostinato.serve.keys import Keys, RequestError, wrong
 
 ROLES = ("system", "developer", "user", "assistant")
 MOST_CHOICES = 8
@@ -18,7 +19,6 @@ MOST_STOPS = 4
 MOST_CHECKS = 16
 MOST_LIKELIEST = 20
 LONGEST_STOP = 1000  # characters: it is looked for at every token
-LARGEST = 1e9
 MOST_CANDIDATES = 1 << 31
 LANE_STRATEGIES = ("backtrack", "abort", "feedback", "resample")
 """Those that act on one lane; the others need a model's settings or many lanes of their own."""
@@ -29,24 +29,7 @@ UNSAFE_CHECKS = frozenset({"judge", "python"})
 UNSAFE_KEYS = frozenset({"file", "model"})
 """Keys of checks that name files of the server."""
 
-IGNORED = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier"})
-"""What says nothing of the answer."""
-
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
-
-
-class RequestError(OstinatoError):
-    """A request that is refused: an HTTP status, and the API's error object."""
-
-    def __init__(self, status: int, message: str, param: str | None = None, code: str = "") -> None:
-        super().__init__(message)
-        self.status, self.param, self.code = status, param, code
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the API's error object."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        told = {"message": str(self), "type": kind, "param": self.param, "code": self.code or None}
-        return {"error": told}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +61,7 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
     """Read a request's body. Raises `RequestError` that names the key."""
     if not isinstance(value, Mapping):
         raise RequestError(400, f"The body must be a JSON object, got {type(value).__name__}.")
-    keys = _Keys(value)
+    keys = Keys(value)
     model = keys.text("model")
     if model not in models:
         raise RequestError(
@@ -87,9 +70,11 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
             "model",
             "model_not_found",
         )
-    options = keys.value("stream_options") or {}
     logprobs, top_logprobs = _logprobs(keys) if chat else _completion_logprobs(keys)
     prompt: str | list[dict[str, str]] = _messages(keys) if chat else _prompt(keys)
+    choices = keys.whole("n", 1, least=1, most=MOST_CHOICES)
+    if not chat and keys.value("best_of") not in (None, choices):
+        raise wrong("best_of", f"n, which is {choices}", value["best_of"], "Leave it out.")
     request = Request(
         prompt=prompt,
         chat=chat,
@@ -98,9 +83,9 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
         max_tokens=_max_tokens(keys, longest),
         stop=_stop(keys),
         seed=_seed(keys),
-        choices=keys.whole("n", 1, least=1, most=MOST_CHOICES),
+        choices=choices,
         stream=keys.flag("stream"),
-        usage=bool(options.get("include_usage")) if isinstance(options, Mapping) else False,
+        usage=keys.table("stream_options").flag("include_usage"),
         logprobs=logprobs,
         top_logprobs=top_logprobs,
         checks=_checks(keys),
@@ -111,106 +96,53 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
     return request
 
 
-class _Keys:
-    """Reads keys; what nobody read is refused."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-        self._read: set[str] = set()
-
-    def value(self, key: str) -> Any:
-        self._read.add(key)
-        return self._values.get(key)
-
-    def text(self, key: str) -> str:
-        value = self.value(key)
-        if not isinstance(value, str) or not value:
-            raise _wrong(key, "a text", value)
-        return value
-
-    def flag(self, key: str) -> bool:
-        value = self.value(key)
-        if value is not None and not isinstance(value, bool):
-            raise _wrong(key, "true or false", value)
-        return bool(value)
-
-    def whole(self, key: str, default: int, *, least: int, most: int) -> int:
-        value = self.value(key)
-        if value is None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise _wrong(key, f"a whole number from {least} to {most}", value)
-        return value
-
-    def number(self, key: str, default: float) -> float:
-        value = self.value(key)
-        if value is None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST:
-            raise _wrong(key, "a number of common size", value)
-        return value
-
-    def mapping(self, key: str) -> Mapping[str, object] | None:
-        value = self.value(key)
-        if value is not None and not isinstance(value, Mapping):
-            raise _wrong(key, "an object", value)
-        return value
-
-    def close(self) -> None:
-        for key, value in self._values.items():
-            if key not in self._read and key not in IGNORED and value not in (None, 0, False):
-                raise RequestError(
-                    400,
-                    f"{key!r} is not known here, got {value!r:.60}. Leave it out.",
-                    key,
-                    "unknown_parameter",
-                )
-
-
-def _wrong(key: str, expected: str, value: object, mend: str = "Change it.") -> RequestError:
-    return RequestError(400, f"{key!r} must be {expected}, got {value!r:.80}. {mend}", key)
-
-
-def _messages(keys: _Keys) -> list[dict[str, str]]:
+def _messages(keys: Keys) -> list[dict[str, str]]:
     value = keys.value("messages")
     if not isinstance(value, list) or not value:
-        raise _wrong("messages", "a list of at least one message", value)
+        raise wrong("messages", "a list of at least one message", value)
     return [_message(number, message) for number, message in enumerate(value)]
 
 
-def _begun(keys: _Keys, messages: list[dict[str, str]]) -> str:
+def _begun(keys: Keys, messages: list[dict[str, str]]) -> str:
     """Take the answer off that a conversation ends in, where it is to be gone on with."""
     goes_on, opens = keys.flag("continue_final_message"), keys.value("add_generation_prompt")
     if opens not in (None, not goes_on):
-        raise _wrong("add_generation_prompt", "the opposite of continue_final_message", opens)
+        raise wrong("add_generation_prompt", "the opposite of continue_final_message", opens)
     if not goes_on:
         return ""
     if len(messages) < 2 or messages[-1]["role"] != "assistant" or not messages[-1]["content"]:
-        raise _wrong("messages[-1]", "the begun answer of the assistant", messages[-1])
+        raise wrong("messages[-1]", "the begun answer of the assistant", messages[-1])
     return messages.pop()["content"]
 
 
 def _message(number: int, message: Any) -> dict[str, str]:
     key = f"messages[{number}]"
     if not isinstance(message, Mapping) or message.get("role") not in ROLES:
-        raise _wrong(key, f"an object with a role of {', '.join(ROLES)}", message)
+        raise wrong(key, f"an object with a role of {', '.join(ROLES)}", message)
     content = message.get("content")
-    if isinstance(content, list) and all(
-        isinstance(part, Mapping) and part.get("type") == "text" for part in content
-    ):
-        content = "".join(str(part.get("text", "")) for part in content)
+    if isinstance(content, list):
+        content = "".join(_part(f"{key}.content[{at}]", part) for at, part in enumerate(content))
     if not isinstance(content, str) or not _is_text(content):
-        raise _wrong(f"{key}.content", "a text, or parts of text", content)
+        raise wrong(f"{key}.content", "a text, or parts of text", content)
     role = "system" if message["role"] == "developer" else str(message["role"])
     return {"role": role, "content": content}
 
 
-def _prompt(keys: _Keys) -> str:
+def _part(key: str, part: Any) -> str:
+    if not isinstance(part, Mapping) or part.get("type") != "text":
+        raise wrong(key, "a part of the type 'text'", part)
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise wrong(f"{key}.text", "a text", text)
+    return text
+
+
+def _prompt(keys: Keys) -> str:
     value = keys.value("prompt")
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, str) or not value or not _is_text(value):
-        raise _wrong("prompt", "one text", value)
+        raise wrong("prompt", "one text", value)
     return value
 
 
@@ -219,19 +151,19 @@ def _is_text(value: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _sampling(keys: _Keys) -> dict[str, float]:
+def _sampling(keys: Keys) -> dict[str, float]:
     """Read the settings of sampling; the temperature is 1 where none is given, as in the API."""
     numbers = {name: keys.number(name, default) for name, default in SAMPLING.items()}
     return {**numbers, "top_k": keys.whole("top_k", 0, least=0, most=MOST_CANDIDATES)}
 
 
-def _max_tokens(keys: _Keys, longest: int) -> int:
+def _max_tokens(keys: Keys, longest: int) -> int:
     newer = keys.whole("max_completion_tokens", 0, least=1, most=1 << 31)
     older = keys.whole("max_tokens", 0, least=1, most=1 << 31)
     return min(newer or older or longest, longest)
 
 
-def _stop(keys: _Keys) -> tuple[str, ...]:
+def _stop(keys: Keys) -> tuple[str, ...]:
     value = keys.value("stop")
     texts = [] if value is None else [value] if isinstance(value, str) else value
     if (
@@ -239,13 +171,13 @@ def _stop(keys: _Keys) -> tuple[str, ...]:
         or len(texts) > MOST_STOPS
         or not all(isinstance(text, str) and 0 < len(text) <= LONGEST_STOP for text in texts)
     ):
-        raise _wrong(
+        raise wrong(
             "stop", f"a text of up to {LONGEST_STOP} characters, or at most {MOST_STOPS}", value
         )
     return tuple(texts)
 
 
-def _seed(keys: _Keys) -> int | None:
+def _seed(keys: Keys) -> int | None:
     value = keys.value("seed")
     try:
         return None if value is None else check_seed(value)
@@ -253,32 +185,32 @@ def _seed(keys: _Keys) -> int | None:
         raise RequestError(400, f"'seed': {error}", "seed") from None
 
 
-def _logprobs(keys: _Keys) -> tuple[bool, int]:
+def _logprobs(keys: Keys) -> tuple[bool, int]:
     """Return whether a chat's log-probabilities are told, and of how many of the likeliest."""
     asked = keys.flag("logprobs")
     most = keys.whole("top_logprobs", 0, least=0, most=MOST_LIKELIEST)
     if most and not asked:
-        raise _wrong("top_logprobs", "left out without logprobs", most, "Add 'logprobs': true.")
+        raise wrong("top_logprobs", "left out without logprobs", most, "Add 'logprobs': true.")
     return asked, most
 
 
-def _completion_logprobs(keys: _Keys) -> tuple[bool, int]:
+def _completion_logprobs(keys: Keys) -> tuple[bool, int]:
     """Return the same for a completion, where one number says both."""
     asked = keys.value("logprobs") is not None
     return asked, keys.whole("logprobs", 0, least=0, most=MOST_LIKELIEST)
 
 
-def _checks(keys: _Keys) -> tuple[BaseCheck, ...] | None:
+def _checks(keys: Keys) -> tuple[BaseCheck, ...] | None:
     value = keys.value("checks")
     if value is None:
         return None
     if not isinstance(value, list) or len(value) > MOST_CHECKS:
-        raise _wrong("checks", f"a list of at most {MOST_CHECKS} checks", value)
+        raise wrong("checks", f"a list of at most {MOST_CHECKS} checks", value)
     checks: list[BaseCheck] = []
     for number, table in enumerate(value):
         where = f"checks[{number}]"
         if not isinstance(table, Mapping):
-            raise _wrong(where, "an object with a kind", table)
+            raise wrong(where, "an object with a kind", table)
         if table.get("kind") in UNSAFE_CHECKS or not UNSAFE_KEYS.isdisjoint(table):
             raise RequestError(
                 400,
@@ -309,20 +241,20 @@ def _refers_outside(value: Any) -> bool:
     return isinstance(value, list) and any(map(_refers_outside, value))
 
 
-def _strategy(keys: _Keys) -> Strategy | None:
+def _strategy(keys: Keys) -> Strategy | None:
     value = keys.value("strategy")
     if value is None:
         return None
     table = {"kind": value} if isinstance(value, str) else value
     if not isinstance(table, Mapping) or table.get("kind") not in LANE_STRATEGIES:
         names = ", ".join(LANE_STRATEGIES)
-        raise _wrong("strategy", f"one of {names}, or an object with one", value)
+        raise wrong("strategy", f"one of {names}, or an object with one", value)
     kind = STRATEGIES[str(table["kind"])]
     options: dict[str, Any] = {name: given for name, given in table.items() if name != "kind"}
     known = option_names(kind)
     for name, given in options.items():
         if name not in known or type(given) not in (type(known[name]), int):
-            raise _wrong(f"strategy.{name}", f"one of {', '.join(known)}, a number", given)
+            raise wrong(f"strategy.{name}", f"one of {', '.join(known)}, a number", given)
     try:
         return kind(**options)
     except InputError as error:
