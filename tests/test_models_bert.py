@@ -105,7 +105,7 @@ def test_another_network_is_refused(folder: Path, values: dict[str, Any], messag
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
     with pytest.raises(ModelError, match=message):
         load_bert(folder)
-    with pytest.raises(ModelError, match=r"config\.json must describe a BERT network"):
+    with pytest.raises(ModelError, match=r"config\.json must have 'vocab_size', got none"):
         BertConfig.from_dict({"hidden_size": 8})
 
 

@@ -7,7 +7,7 @@ layout's names, so that checkpoints load as they are. Knows no loop.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.errors import ModelError
-from ostinato.models.config import read_json
 from ostinato.models.folders import read_weights, write_config, write_weights
+from ostinato.models.json_values import Values, read_json
 
 _UNUSED = ("pooler.", "cls.seq_relationship.", "embeddings.position_ids")
 _HEAD = "cls.predictions."
@@ -48,7 +48,7 @@ class BertConfig:
             )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> BertConfig:
+    def from_dict(cls, values: Mapping[str, Any], file: str = "config.json") -> BertConfig:
         """Read the contents of a `config.json`. Raises `ModelError` for another kind of network."""
         wanted = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
         for name, value in wanted.items():
@@ -56,13 +56,16 @@ class BertConfig:
                 raise ModelError(
                     f"{name} must be {value!r}, got {values[name]!r}. Take a BERT checkpoint."
                 )
-        try:
-            return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
-        except TypeError as error:
-            raise ModelError(
-                f"config.json must describe a BERT network, got: {error}. "
-                "Take the config.json that belongs to the weights."
-            ) from None
+        silent = {f.name: f.default for f in fields(cls) if f.default is not MISSING}
+        given = Values({**silent, **values}, file)
+        numbers = ("layer_norm_eps", "initializer_range")
+        sizes = [f.name for f in fields(cls) if f.name not in (*numbers, "pad_token_id")]
+        return cls(
+            **{name: given.size(name) for name in sizes},
+            layer_norm_eps=given.number("layer_norm_eps"),
+            initializer_range=given.number("initializer_range"),
+            pad_token_id=given.size("pad_token_id", least=0),
+        )
 
     def to_dict(self, architecture: str) -> dict[str, Any]:
         """Return the contents of a `config.json`."""
@@ -269,7 +272,8 @@ def save_masked(folder: Path, network: MaskedBert) -> None:
 
 
 def _config(folder: Path) -> BertConfig:
-    return BertConfig.from_dict(read_json(folder / "config.json"))
+    path = folder / "config.json"
+    return BertConfig.from_dict(read_json(path), str(path))
 
 
 def _filled(folder: Path, network: N, *, masked: bool) -> N:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ostinato.errors import ModelError, UnknownLayout
 from ostinato.models.families import ACTIVATIONS, FAMILIES, Family
+from ostinato.models.json_values import Values, read_json
+from ostinato.models.rope import check_rope, rope_type
 
-ROPE_TYPES = ("default", "linear", "llama3")
 SLIDING = "sliding_attention"
 LAYER_TYPES = ("full_attention", SLIDING)
 
@@ -67,11 +67,10 @@ class LlamaConfig:
                 f"hidden_act must be one of {', '.join(ACTIVATIONS)}, got {self.hidden_act!r}. "
                 "Take a checkpoint with one of these, or a server that runs this one."
             )
-        kind = rope_type(self.rope_scaling)
-        if kind not in ROPE_TYPES:
-            raise UnknownLayout(
-                f"rope_type must be one of {', '.join(ROPE_TYPES)}, got {kind!r}. "
-                "Use a checkpoint with one of these, or a server that runs this one."
+        check_rope(self.rope_scaling)
+        if self.rope_theta <= 0:
+            raise ModelError(
+                f"rope_theta must be above 0, got {self.rope_theta}. Mend config.json."
             )
         if self.layer_types and (
             len(self.layer_types) != self.num_hidden_layers
@@ -102,31 +101,28 @@ class LlamaConfig:
         return tuple(window if kind == SLIDING else None for kind in types)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> LlamaConfig:
+    def from_dict(cls, values: Mapping[str, Any], file: str = "config.json") -> LlamaConfig:
         """Read the contents of a `config.json`; transformers 5's `rope_parameters` as well.
 
-        Raises `UnknownLayout` for a network that is not one of ours.
+        `file` is what errors call it. Raises `UnknownLayout` for a network that is not one of
+        ours, `ModelError` for a value of another type or range than it must have.
         """
-        kind = values.get("model_type", "llama")
+        kind = Values({"model_type": "llama", **values}, file).text("model_type")
         if kind not in FAMILIES:
             raise UnknownLayout(
                 f"model_type must be one of {', '.join(FAMILIES)}, got {kind!r}. "
                 "Take a checkpoint of one of these layouts."
             )
-        _check_required(values, FAMILIES[kind])
-        try:
-            return cls(model_type=kind, **_fields(_translated(values, FAMILIES[kind])))
-        except KeyError as missing:
-            raise ModelError(
-                f"config.json must have {missing.args[0]!r}, got none. "
-                "Take the config.json that belongs to the weights."
-            ) from None
+        family = FAMILIES[kind]
+        _check_required(Values(values, file), family)
+        ours = Values(_translated(values, family), file, family.names)
+        return cls(model_type=kind, **_fields(ours))
 
     @classmethod
     def from_folder(cls, folder: Path) -> LlamaConfig:
         """Read `config.json` of a folder."""
         path = folder / "config.json"
-        return cls.from_dict(read_json(path))
+        return cls.from_dict(read_json(path), str(path))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of a `config.json` that transformers 4 and 5 both read."""
@@ -150,40 +146,6 @@ class LlamaConfig:
             if windowed:
                 values["layer_types"] = list(self.layer_types) or [SLIDING] * len(self.windows)
         return {family.names.get(name, name): value for name, value in values.items()}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raise `ModelError` naming the file where it is missing or broken."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(
-            f"{path} must exist, got no such file. "
-            "Give a folder in the Hugging Face layout (config.json, tokenizer.json, *.safetensors)."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{path} must be readable JSON, got: {error}. Download the file anew."
-        ) from error
-    if not isinstance(values, dict):
-        raise ModelError(
-            f"{path} must hold a JSON object, got {type(values).__name__}. Download the file anew."
-        )
-    return values
-
-
-def rope_type(scaling: Mapping[str, Any] | None) -> str:
-    """Return the kind of position scaling; older files say `type` for `rope_type`."""
-    if not scaling:
-        return "default"
-    return str(scaling.get("rope_type", scaling.get("type", "default")))
-
-
-def as_ids(value: Any) -> tuple[int, ...]:
-    """Return token ids given as nothing, one number or a list."""
-    if value is None:
-        return ()
-    return tuple(int(i) for i in value) if isinstance(value, list | tuple) else (int(value),)
 
 
 _ALWAYS = [
@@ -214,23 +176,29 @@ def _written(family: Family) -> list[str]:
     return names
 
 
-def _check_required(values: Mapping[str, Any], family: Family) -> None:
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    partial = rope.get("partial_rotary_factor", values.get("partial_rotary_factor"))
+def _check_required(values: Values, family: Family) -> None:
+    held = values.held
+    partial = _rope(values).get("partial_rotary_factor", held.get("partial_rotary_factor"))
     wrong = {
-        name: values[name]
+        name: held[name]
         for name, wanted in family.requires.items()
-        if values.get(name, wanted) != wanted
+        if held.get(name, wanted) != wanted
     }
     if partial not in (None, 1, 1.0):
         wrong["partial_rotary_factor"] = partial
-    if values.get("quantization_config"):
-        wrong["quantization_config"] = values["quantization_config"].get("quant_method")
+    quantization = values.mapping("quantization_config")
+    if quantization:
+        wrong["quantization_config"] = quantization.get("quant_method")
     for name, value in wrong.items():
         raise UnknownLayout(
             f"{name} must be {family.requires.get(name, 'left out')}, got {value!r}. "
             "Take a checkpoint without it."
         )
+
+
+def _rope(values: Values) -> Mapping[str, Any]:
+    """Return what the file says of rotary positions, under its newer or its older name."""
+    return values.mapping("rope_parameters") or values.mapping("rope_scaling")
 
 
 def _translated(values: Mapping[str, Any], family: Family) -> dict[str, Any]:
@@ -239,42 +207,74 @@ def _translated(values: Mapping[str, Any], family: Family) -> dict[str, Any]:
     return {**family.defaults, **values, **ours}
 
 
-def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    rope = dict(values.get("rope_parameters") or values.get("rope_scaling") or {})
-    theta = rope.pop("rope_theta", values.get("rope_theta", 10_000.0))
-    heads, size = int(values["num_attention_heads"]), int(values["hidden_size"])
-    inner = values["intermediate_size"]
+_OPTIONAL: Mapping[str, Callable[[Values, str], Any]] = {
+    "hidden_act": Values.text,
+    "max_position_embeddings": Values.size,
+    "rms_norm_eps": Values.number,
+    "tie_word_embeddings": Values.flag,
+    "attention_bias": Values.flag,
+    "output_bias": Values.flag,
+    "mlp_bias": Values.flag,
+    "initializer_range": Values.number,
+    "bos_token_id": Values.token,
+    "pad_token_id": Values.token,
+}
+
+
+def _fields(values: Values) -> dict[str, Any]:
+    heads, size = values.size("num_attention_heads"), values.size("hidden_size")
+
+    def size_or(name: str, otherwise: int) -> int:
+        return values.size(name) if values.gives(name) else otherwise
+
     fields: dict[str, Any] = {
-        "vocab_size": int(values["vocab_size"]),
+        "vocab_size": values.size("vocab_size"),
         "hidden_size": size,
-        "intermediate_size": 4 * size if inner is None else int(inner),
-        "num_hidden_layers": int(values["num_hidden_layers"]),
+        "intermediate_size": _inner(values, size),
+        "num_hidden_layers": values.size("num_hidden_layers"),
         "num_attention_heads": heads,
-        "num_key_value_heads": int(values.get("num_key_value_heads") or heads),
-        "head_dim": int(values.get("head_dim") or size // heads),
-        "rope_theta": float(theta),
-        "rope_scaling": rope if rope_type(rope) != "default" else None,
-        "eos_token_id": as_ids(values.get("eos_token_id")),
+        "num_key_value_heads": size_or("num_key_value_heads", heads),
+        "head_dim": size_or("head_dim", size // heads),
+        "eos_token_id": values.tokens("eos_token_id"),
+        **_rope_fields(values),
         **_window_fields(values),
     }
-    optional = (
-        "hidden_act max_position_embeddings rms_norm_eps tie_word_embeddings attention_bias "
-        "output_bias mlp_bias initializer_range bos_token_id pad_token_id"
-    )
-    fields.update({name: values[name] for name in optional.split() if name in values})
+    fields.update({name: read(values, name) for name, read in _OPTIONAL.items() if name in values})
     return fields
 
 
-def _window_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+def _inner(values: Values, size: int) -> int:
+    """Return the width within a block; a file of GPT-2 leaves it out for four times the size."""
+    family = FAMILIES[values.held.get("model_type", "llama")]
+    if "intermediate_size" in family.defaults and not values.gives("intermediate_size"):
+        return 4 * size
+    return values.size("intermediate_size")
+
+
+def _rope_fields(values: Values) -> dict[str, Any]:
+    """Read what rotary positions turn by; the newer files hold the base in the same object."""
+    scaling = dict(_rope(values))
+    theta = {"rope_theta": scaling.pop("rope_theta", values.held.get("rope_theta", 10_000.0))}
+    return {
+        "rope_theta": Values(theta, values.file).number("rope_theta"),
+        "rope_scaling": scaling if rope_type(scaling) != "default" else None,
+    }
+
+
+def _window_fields(values: Values) -> dict[str, Any]:
     """Read which layers see how far; a file of Qwen also says whether it means it."""
-    window = values.get("sliding_window")
-    if not window or not FAMILIES[values.get("model_type", "llama")].windowed:
+    windowed = FAMILIES[values.held.get("model_type", "llama")].windowed
+    if not windowed or not values.gives("sliding_window"):
         return {}
-    if not values.get("use_sliding_window", True):
+    if "use_sliding_window" in values and not values.flag("use_sliding_window"):
         return {}
-    types = values.get("layer_types")
-    if types is None and values.get("max_window_layers") is not None:
-        full = int(values["max_window_layers"])
-        layers = int(values["num_hidden_layers"])
-        types = [LAYER_TYPES[i >= full] for i in range(layers)]
-    return {"sliding_window": int(window), "layer_types": tuple(types or ())}
+    window = values.size("sliding_window", least=0)
+    if not window:
+        return {}
+    types: tuple[str, ...] = ()
+    if values.gives("layer_types"):
+        types = values.texts("layer_types")
+    elif values.gives("max_window_layers"):
+        full = values.size("max_window_layers", least=0)
+        types = tuple(LAYER_TYPES[i >= full] for i in range(values.size("num_hidden_layers")))
+    return {"sliding_window": window, "layer_types": types}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ostinato.errors import InputError, ModelError
 from ostinato.models.bert import Bert, load_bert
-from ostinato.models.config import read_json
+from ostinato.models.json_values import read_json
 from ostinato.models.known import KNOWN, installed_folder
 
 SHAPE = 16  # tokens: a text is padded to a multiple of this

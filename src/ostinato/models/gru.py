@@ -6,16 +6,15 @@ Trained like any other network; `ostinato.models.gru_inference` computes its tok
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ostinato.errors import ModelError
-from ostinato.models.config import as_ids
 from ostinato.models.folders import read_weights, write_config, write_weights
+from ostinato.models.json_values import Values
 
 MODEL_TYPE = "ostinato_gru"
 
@@ -32,15 +31,16 @@ class GRUConfig:
     model_type: str = MODEL_TYPE
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> GRUConfig:
+    def from_dict(cls, values: Mapping[str, Any], file: str = "config.json") -> GRUConfig:
         """Read the contents of a `config.json`. Raises `ModelError` for another network."""
-        try:
-            given = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-            return cls(**{**given, "eos_token_id": as_ids(values.get("eos_token_id"))})
-        except TypeError as error:
-            raise ModelError(
-                f"config.json must describe a GRU, got: {error}. Train it again."
-            ) from None
+        given = Values({"max_position_embeddings": cls.max_position_embeddings, **values}, file)
+        return cls(
+            vocab_size=given.size("vocab_size"),
+            hidden_size=given.size("hidden_size"),
+            num_hidden_layers=given.size("num_hidden_layers"),
+            max_position_embeddings=given.size("max_position_embeddings"),
+            eos_token_id=given.tokens("eos_token_id"),
+        )
 
 
 class GRU(nn.Module):
@@ -73,6 +73,6 @@ class GRU(nn.Module):
     @classmethod
     def load(cls, folder: Path, values: Mapping[str, Any], dtype: torch.dtype) -> GRU:
         """Read what `save` wrote; `values` are those of `config.json`."""
-        network = cls(GRUConfig.from_dict(values))
+        network = cls(GRUConfig.from_dict(values, str(folder / "config.json")))
         read_weights(folder, network)
         return network.to(dtype)

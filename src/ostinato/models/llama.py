@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.errors import InputError
-from ostinato.models.config import LlamaConfig, rope_type
+from ostinato.models.config import LlamaConfig
+from ostinato.models.rope import rope_type
 
 Activation = Callable[[Tensor], Tensor]
 Turn = tuple[Tensor, Tensor]  # cosines and sines (T, D)

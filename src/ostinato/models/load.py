@@ -12,10 +12,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ostinato.errors import ModelError, UnknownLayout
-from ostinato.models.config import LlamaConfig, read_json
+from ostinato.models.config import LlamaConfig
 from ostinato.models.families import FAMILIES
 from ostinato.models.gru import GRU, MODEL_TYPE, GRUConfig
 from ostinato.models.hub import hub_folder, is_hub_name
+from ostinato.models.json_values import Values, read_json
 from ostinato.models.known import (
     KNOWN,
     LLAMA,
@@ -239,7 +240,10 @@ def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return [folder / "model.safetensors"]
-    names = sorted(set(read_json(index).get("weight_map", {}).values()))
+    parts = Values(Values(read_json(index), str(index)).mapping("weight_map"), str(index))
+    if not parts.held:
+        raise ModelError(f"{index} must have 'weight_map', got none. Download the folder anew.")
+    names = sorted({parts.text(name) for name in parts.held})
     for name in names:
         if Path(name).name != name:  # an index must not lead out of its folder
             raise ModelError(

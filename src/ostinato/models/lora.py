@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.errors import InputError, ModelError
-from ostinato.models.config import read_json
+from ostinato.models.json_values import Values, read_json
 from ostinato.models.llama import Llama
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -208,11 +208,12 @@ def load_adapter(model: Llama, folder: str | Path) -> Llama:
     folder = Path(folder)
     config = read_json(folder / "adapter_config.json")
     _check_adapter_config(config, folder)
-    rank = int(config["r"])
-    alpha = float(config.get("lora_alpha", rank))
+    values = Values({"lora_dropout": 0.0, **config}, str(folder / "adapter_config.json"))
+    rank = values.size("r")
+    alpha = values.number("lora_alpha") if "lora_alpha" in values else float(rank)
     scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
     targets = [name for name in PROJECTIONS if _is_target(name, config["target_modules"])]
-    dropout = float(config.get("lora_dropout", 0.0))
+    dropout = values.number("lora_dropout")
     add_lora(model, rank, scale * rank, targets=targets, dropout=dropout)
     _fill(model, _read_weights(folder / "adapter_model.safetensors"), folder)
     return model

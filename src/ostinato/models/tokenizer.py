@@ -17,7 +17,7 @@ import tokenizers
 
 from ostinato.errors import ModelError
 from ostinato.models.chat import ChatTemplate, Guard
-from ostinato.models.config import as_ids, read_json
+from ostinato.models.json_values import Values, read_json
 
 Message = Mapping[str, Any]
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -241,7 +241,8 @@ def _end_ids(
     """Return every token that ends a text, by any of the files that can name one."""
     ids: set[int] = set()
     for file in ("config.json", "generation_config.json"):
-        ids.update(as_ids(_read_optional(folder / file).get("eos_token_id")))
+        path = folder / file
+        ids.update(Values(_read_optional(path), str(path)).tokens("eos_token_id"))
     if "eos_token" in specials:
         eos = backend.token_to_id(specials["eos_token"])
         ids.update(() if eos is None else (eos,))
@@ -259,6 +260,17 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
             ) from error
     template = config.get("chat_template")
     if isinstance(template, list):  # several by name; the first spelling of this file
-        named = {entry["name"]: entry["template"] for entry in template}
+        file = str(folder / "tokenizer_config.json")
+        named = dict(_named_template(entry, file) for entry in template)
         template = named.get("default")
     return template if isinstance(template, str) else None
+
+
+def _named_template(entry: object, file: str) -> tuple[str, str]:
+    if not isinstance(entry, Mapping):
+        raise ModelError(
+            f"chat_template in {file} must be a text, or a list of objects with name and "
+            f"template, got {entry!r} in it. Take the file that belongs to the model."
+        )
+    values = Values(entry, f"chat_template in {file}")
+    return values.text("name"), values.text("template")
