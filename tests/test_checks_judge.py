@@ -19,6 +19,12 @@ from ostinato.checks import Judge, foresee_all, from_spec, judge_all, to_spec
 from ostinato.checks.ask_server import ask_server, share_of_yes
 from ostinato.checks.judge import LocalJudge
 from ostinato.errors import InputError
+from ostinato.loop import Budget, Kind, Verdict
+from ostinato.refine.refine import Refine
+from ostinato.refine.results import from_lane
+from ostinato.refine.steering import BestOf
+from ostinato.refine.strategies import Resample, Strategy
+from ostinato.refine.summary import summarize
 from ostinato.servers import Server
 
 QUESTION = "Is {output} an answer to {message}? Answer with yes or no."
@@ -34,16 +40,17 @@ def test_the_score_is_the_share_of_yes_of_the_first_token() -> None:
         probs = model.llama().lm_head(hidden).float().softmax(-1)
     yes, no = judge._answers
     wanted = float(probs[yes].sum() / (probs[yes].sum() + probs[no].sum()))
-    assert judge.yes("Is it so?") == pytest.approx(wanted, rel=1e-3)
+    assert judge.ask("Is it so?").yes == pytest.approx(wanted, rel=1e-3)
     assert 0 < wanted < 1
+    assert judge.ask("Is it so?").tokens == len(tokens)
 
 
 def test_the_same_question_has_the_same_bits_whatever_was_asked_before() -> None:
     judge = LocalJudge(tiny_model())
-    first = judge.yes("Is the table booked?")
-    judge.yes("The reply to your message is here. " * 4)
-    assert judge.yes("Is the table booked?") == first
-    assert LocalJudge(tiny_model()).yes("Is the table booked?") == first
+    first = judge.ask("Is the table booked?")
+    judge.ask("The reply to your message is here. " * 4)
+    assert judge.ask("Is the table booked?") == first
+    assert LocalJudge(tiny_model()).ask("Is the table booked?") == first
 
 
 def test_a_folders_model_judges_whole_texts_and_says_what_to_mend(tmp_path: Path) -> None:
@@ -60,6 +67,52 @@ def test_a_folders_model_judges_whole_texts_and_says_what_to_mend(tmp_path: Path
     assert other.score != verdict.score
     (long,) = judge_all([check], "word " * 400, ITEM)
     assert "must have at most 256 tokens" in long.error
+
+
+def judged_refine(folder: Path, strategy: Strategy, **settings: Any) -> tuple[Refine, Judge]:
+    check = Judge(question=QUESTION, model=str(save_tiny(folder / "tiny")), min=1.0)
+    items = [{"message": "Where?"}, {"message": "When?"}]
+    words: dict[str, Any] = {"prompt": "{message}", "max_new_tokens": 6, **settings}
+    return Refine(tiny_model(), items, checks=[check], strategy=strategy, **words), check
+
+
+def test_what_a_judge_reads_is_spent_by_the_item_and_by_the_job(tmp_path: Path) -> None:
+    refine, check = judged_refine(tmp_path, Resample(rounds=2))
+    rows: list[Any] = refine.run()
+    for row in rows:
+        asked = [
+            check.judge(attempt["text"], {"message": "Where?" if row["index"] == 0 else "When?"})
+            for attempt in row["attempts"]
+        ]
+        assert row["spent"]["judged"] == sum(verdict.tokens for verdict in asked) > 40
+        drawn = sum(attempt["position"] for attempt in row["attempts"])
+        assert row["spent"]["tokens"] == drawn + row["spent"]["judged"]
+        assert from_lane(row["key"], row).tokens.judged == row["spent"]["judged"]
+    total = sum(row["spent"]["judged"] for row in rows)
+    assert refine.lanes.spent["judged"] == total
+    assert summarize([from_lane(row["key"], row) for row in rows]).tokens_judged == total
+
+
+def test_what_a_judge_reads_counts_in_the_budgets(tmp_path: Path) -> None:
+    whole, _ = judged_refine(tmp_path / "1", Resample(rounds=4))
+    loop = whole.loop(until=Budget("tokens", 40))  # 6 for each draft, and the question
+    loop.run()
+    assert loop.stopped is not None and loop.stopped.kind is Kind.BUDGET
+    assert whole.lanes.spent["tokens"] < 200
+    each, _ = judged_refine(tmp_path / "2", Resample(rounds=4), tokens=30)
+    for row in each.run():
+        stopped: Any = row["stopped"]
+        assert (
+            row["rounds"] == 1 and "tokens have been spent; the limit is 30" in stopped["sentence"]
+        )
+
+
+def test_what_a_judge_reads_within_a_group_is_spent_too(tmp_path: Path) -> None:
+    refine, _ = judged_refine(tmp_path, BestOf(n=2, side=2, rounds=1), places=2)
+    rows: list[Any] = refine.run()
+    for row in rows:
+        in_vain = sum(verdict["tokens"] for verdict in row["verdicts"])
+        assert row["spent"]["judged"] > 2 * in_vain  # each draft, and the chosen one once more
 
 
 def test_a_judge_goes_through_a_jobs_table_and_names_its_columns() -> None:
@@ -133,6 +186,8 @@ def test_a_servers_likeliest_tokens_are_weighed() -> None:
         (verdict,) = judge_all([Judge(question=QUESTION, model=url)], "Here.", ITEM)
     assert verdict.score == pytest.approx(1 / (1 + 2.718281828**-1))
     (body,) = bodies
+    assert verdict.tokens == 1 + len(body["messages"][0]["content"]) // 4  # it told no usage
+    assert Verdict.from_json(verdict.to_json()) == verdict
     assert body["model"] == "some" and body["top_logprobs"] == 10
     assert body["messages"][0]["content"].startswith("Is Here. an answer to Where?")
 

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Mapping
 from http.client import HTTPException
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -21,8 +21,15 @@ LARGEST = 1 << 20  # bytes of an answer
 ALTERNATIVES = 10
 
 
-def ask_server(server: Server, question: str) -> float:
-    """Return the probability of yes, of yes and no, by the log-probabilities of the first token.
+class Opinion(NamedTuple):
+    """A judge's answer: the probability of yes, of yes and no, and the tokens that it took."""
+
+    yes: float
+    tokens: int
+
+
+def ask_server(server: Server, question: str) -> Opinion:
+    """Return what a server says, by the log-probabilities of the first token of its answer.
 
     Where the server tells none, it is 1 or 0 by the first word. Raises `InputError` where the
     answer is neither, and for a server that cannot be asked.
@@ -39,7 +46,7 @@ def ask_server(server: Server, question: str) -> float:
         answer = _sent(server, wanted, until)
     except _Refused:  # a server that knows no log-probabilities
         answer = _sent(server, body, until)
-    return _yes(answer)
+    return Opinion(_yes(answer), _tokens(answer, question))
 
 
 class _Refused(InputError):
@@ -51,18 +58,25 @@ def _yes(answer: Any) -> float:
         choice = answer["choices"][0]
         content = (choice.get("logprobs") or {}).get("content") or [{}]
         likely = content[0].get("top_logprobs") or []
-        if likely:
-            told: dict[str, float] = {}
-            for one in likely:  # several tokens may be spelt alike
-                told.setdefault(str(one["token"]), float(one["logprob"]))
-            return share_of_yes(told)
+        told: dict[str, float] = {}
+        for one in likely:  # several tokens may be spelt alike
+            told.setdefault(str(one["token"]), float(one["logprob"]))
         word = re.search(r"\w+", str(choice["message"]["content"]))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"A judge's server must answer as the API says, got an answer without a choice "
             f"({type(error).__name__}). Look at its URL."
         ) from None
-    return share_of_yes({word[0] if word else "": 0.0})
+    return share_of_yes(told or {word[0] if word else "": 0.0})
+
+
+def _tokens(answer: Any, question: str) -> int:
+    """Return how many tokens were read and written; where not told, a quarter of the bytes."""
+    usage = answer.get("usage")
+    usage = usage if isinstance(usage, Mapping) else {}
+    told = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
+    counts = [count for count in told if isinstance(count, int)]
+    return sum(counts) if len(counts) == 2 else 1 + len(question.encode()) // 4
 
 
 class _NoRedirects(HTTPRedirectHandler):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
-from ostinato.checks.ask_server import ask_server
+from ostinato.checks.ask_server import Opinion, ask_server
 from ostinato.checks.base import BaseCheck
 from ostinato.checks.templates import Template
 from ostinato.errors import InputError
@@ -71,10 +71,11 @@ class Judge(BaseCheck):
         """Ask the model; the score is its probability of yes."""
         asked = self._template.fill({**item, OUTPUT: self.text(output)})
         server = self._server
-        yes = _local(self.model).yes(asked) if server is None else ask_server(server, asked)
+        told = _local(self.model).ask(asked) if server is None else ask_server(server, asked)
+        yes = told.yes
         wanted = self.mend or f"Mend it so that the answer is yes: {self.question}"
         message = f"{wanted} (The judge's yes is {yes:.2f}, at least {self.min:g} is wanted.)"
-        return self.verdict(yes >= self.min, message, yes)
+        return replace(self.verdict(yes >= self.min, message, yes), tokens=told.tokens)
 
 
 @lru_cache(maxsize=2)
@@ -92,8 +93,8 @@ class LocalJudge:
         self._backend: Backend | None = None
         self._lock = threading.Lock()  # one place, for all threads that judge
 
-    def yes(self, question: str) -> float:
-        """Return the probability of yes, of yes and no. Raises `InputError` for too long a text."""
+    def ask(self, question: str) -> Opinion:
+        """Return what the model says. Raises `InputError` for too long a text."""
         import torch
 
         tokens = self._tokens(question)
@@ -113,7 +114,7 @@ class LocalJudge:
                 f"{self._model.name} must find yes or no likely, got neither. Ask it otherwise, or "
                 "take another model."
             )
-        return yes / (yes + no)
+        return Opinion(yes / (yes + no), len(tokens))
 
     def _opened(self) -> Backend:
         from ostinato.models import open_backend

@@ -87,7 +87,8 @@ def _tell_item(result: Result, as_json: bool) -> None:
     tokens = result.tokens
     click.echo(
         f"  {tokens.computed} tokens computed, {tokens.discarded} of them discarded; "
-        f"{result.rounds} round{'s' * (result.rounds != 1)}, {result.tries} times gone back."
+        + (f"{tokens.judged} taken to judge; " if tokens.judged else "")
+        + f"{result.rounds} round{'s' * (result.rounds != 1)}, {result.tries} times gone back."
     )
     place = None
     for line in lines:

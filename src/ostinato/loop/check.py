@@ -61,6 +61,7 @@ class Verdict:
     where in the text, if it is at one place. `error` holds the sentence of a check that could not
     judge (it raised, or its time ran out): such a verdict is not passed and has no score. In JSON
     its score is null; here it is 0, so that where drafts are compared nothing speaks for it.
+    `tokens` are those that a model read and wrote to judge.
     """
 
     check: str
@@ -69,10 +70,11 @@ class Verdict:
     message: str = ""
     place: Place | None = None
     error: str = ""
+    tokens: int = 0
 
     def to_json(self) -> dict[str, JSON]:
-        """Return the verdict as a JSON object."""
-        return {
+        """Return the verdict as a JSON object; `tokens` are in it where there are any."""
+        told: dict[str, JSON] = {
             "check": self.check,
             "passed": self.passed,
             "score": None if self.error else self.score,
@@ -80,6 +82,7 @@ class Verdict:
             "place": list(self.place) if self.place else None,
             "error": self.error,
         }
+        return {**told, "tokens": self.tokens} if self.tokens else told
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Verdict:
@@ -92,6 +95,7 @@ class Verdict:
             message=str(value.get("message", "")),
             place=Place(*place) if isinstance(place, list | tuple) else None,
             error=str(value.get("error", "")),
+            tokens=int(value.get("tokens", 0)),  # type: ignore[call-overload]
         )
 
 

@@ -8,7 +8,7 @@ no counter is skipped.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, cast
 
@@ -50,6 +50,10 @@ class Condition(ABC):
     def exhausted(self, state: JSON) -> Stopped | None:
         """Tell whether nothing is left of what going back cannot give back."""
         return None
+
+    def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
+        """Return the state after something was spent beside the steps, as by a judge."""
+        return state
 
     def by_clock(self, state: JSON) -> bool:
         """Tell whether a clock has run out: what came of it would not come again."""
@@ -129,6 +133,10 @@ class AnyOf(Condition):
         states = cast(list[JSON], state)
         return first(c.exhausted(s) for c, s in zip(self.conditions, states, strict=True))
 
+    def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
+        states = cast(list[JSON], state)
+        return [c.charge(s, spent) for c, s in zip(self.conditions, states, strict=True)]
+
     def by_clock(self, state: JSON) -> bool:
         states = cast(list[JSON], state)
         return any(c.by_clock(s) for c, s in zip(self.conditions, states, strict=True))
@@ -164,6 +172,10 @@ class AllOf(Condition):
 
     def wake(self, state: JSON) -> JSON:
         return [c.wake(s) for c, s in zip(self.conditions, cast(list[JSON], state), strict=True)]
+
+    def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
+        states = cast(list[JSON], state)
+        return [c.charge(s, spent) for c, s in zip(self.conditions, states, strict=True)]
 
     def by_clock(self, state: JSON) -> bool:
         states = cast(list[JSON], state)

@@ -11,8 +11,10 @@ from ostinato.loop.check import Text, Verdict
 from ostinato.loop.process import Edits, Lane, Report
 from ostinato.loop.stops import JSON, Kind, Stopped
 
-SPENT = ("tokens", "computed", "prompt", "cost", "calls")
-"""Names of report values that add up over an item and that going back does not give back."""
+SPENT = ("tokens", "computed", "prompt", "cost", "calls", "judged")
+"""Names of report values that add up over an item and that going back does not give back.
+
+`judged` are the tokens that a model read and wrote to judge, which are among the `tokens`."""
 
 
 ENDS = {
@@ -188,6 +190,17 @@ def spent(reports: Iterable[Report]) -> dict[str, float]:
             if name in report:
                 totals[name] = totals.get(name, 0) + cast(float, report[name])
     return {name: totals[name] for name in SPENT if name in totals}
+
+
+def spent_judging(verdicts: Iterable[Verdict]) -> dict[str, float]:
+    """Return what judging has spent, by the names of `SPENT`; nothing where no model judged."""
+    tokens = sum(verdict.tokens for verdict in verdicts)
+    return {"tokens": tokens, "judged": tokens} if tokens else {}
+
+
+def by_place(edits: Iterable[tuple[int, Edits]]) -> tuple[tuple[int, Edits], ...]:
+    """Return edits by their positions, those of one position in the order in which they came."""
+    return tuple(sorted(edits, key=lambda edit: edit[0]))
 
 
 def ends(report: Report) -> Stopped | None:

@@ -26,7 +26,7 @@ from ostinato.loop.answers import (
 from ostinato.loop.check import Verdict
 from ostinato.loop.condition import as_condition
 from ostinato.loop.conditions import judged
-from ostinato.loop.draft import Best, Draft, ends, is_end, kept, spent
+from ostinato.loop.draft import Best, Draft, by_place, ends, is_end, kept, spent, spent_judging
 from ostinato.loop.draws import check_seed
 from ostinato.loop.items import Items
 from ostinato.loop.process import Edits, Lane, LaneProcess, LaneStep, Report, Step
@@ -42,7 +42,6 @@ Ready = Callable[[object], str | None]
 
 Edited = Callable[[object, Edits], object]
 """Gives an item as edits from outside have changed it: `edited(item, edits)`."""
-
 
 READY = Stopped(Kind.PASSED, "The answer was ready.", "ready")
 
@@ -85,6 +84,7 @@ class Lanes:
         self._known: dict[str, dict[str, object]] = {}
         self._replay = Replay()
         self._unseen = Unseen(self.each, process)
+        self._judging: list[Report] = []  # what judging has spent in this step
         self.spent: dict[str, float] = {}  # by all items so far, what going back keeps spent
 
     # The process ------------------------------------------------------------------------------
@@ -100,7 +100,8 @@ class Lanes:
         lanes = {key: self._settle(self._drafts[key], report) for key, report in reports.items()}
         self._fill()
         report: dict[str, object] = {"lanes": lanes, "active": len(self._drafts), **self._counts}
-        for name, total in spent((*reports.values(), *in_vain)).items():
+        judging, self._judging = self._judging, []
+        for name, total in spent((*reports.values(), *in_vain, *judging)).items():
             report[name] = total
             self.spent[name] = self.spent.get(name, 0) + total
         if not self._drafts and self._items.done:
@@ -110,13 +111,11 @@ class Lanes:
 
     def state_dict(self) -> dict[str, object]:
         """Return where every item stands: no caches, only what was decided."""
-        drafts = [draft.to_json() for draft in self._drafts.values()]
-        counts = dict(self._counts)
         return {
             "each": str(self.each),
             "taken": self._items.taken,
-            "drafts": drafts,
-            "counts": counts,
+            "drafts": [draft.to_json() for draft in self._drafts.values()],
+            "counts": dict(self._counts),
             "spent": dict(self.spent),
         }
 
@@ -162,7 +161,7 @@ class Lanes:
                 f"In work are: {', '.join(self._drafts) or 'none'}."
             )
         position = draft.position
-        lane = replace(draft.lane, edits=_by_place((*draft.lane.edits, (position, names))))
+        lane = replace(draft.lane, edits=by_place((*draft.lane.edits, (position, names))))
         self.process.rewind(lane, position)
         draft.lane = lane
         draft.changed.append((position, names))
@@ -217,7 +216,7 @@ class Lanes:
         output = self._ready(draft.item) if self._ready is not None else None
         if output is None:
             return False
-        verdicts = tuple(self._judge(output, draft.item)) if self._judge is not None else ()
+        verdicts = self._judged(draft, output)
         if not all(verdict.passed for verdict in verdicts):
             return False
         stopped = replace(judged(verdicts), condition="ready") if verdicts else READY
@@ -287,7 +286,7 @@ class Lanes:
         if self._judge is None or stopped.kind in (Kind.FAILED, Kind.DIVERGED, Kind.ERROR):
             return stopped, ()
         output = self.process.output(draft.lane.key)
-        verdicts = tuple(self._judge(output, self._item(draft)))
+        verdicts = self._judged(draft, output)
         best = Best(output, verdicts, draft.length, draft.lane.round, draft.logprob)
         if draft.best is None or best.worth > draft.best.worth:
             draft.best = best
@@ -298,6 +297,17 @@ class Lanes:
         kind = Kind.ERROR if broken else whole.kind
         numbers = {**whole.numbers, "after": stopped.kind.value}
         return replace(whole, kind=kind, numbers=numbers), verdicts
+
+    def _judged(self, draft: Draft, output: object) -> tuple[Verdict, ...]:
+        """Judge an output of an item; what judging takes is spent."""
+        if self._judge is None:
+            return ()
+        verdicts = tuple(self._judge(output, self._item(draft)))
+        taken = spent_judging(verdicts)
+        draft.spend(taken)
+        self._judging.append(taken)
+        draft.states[-1] = self.each.charge(draft.states[-1], taken)
+        return verdicts
 
     def _ask(self, draft: Draft, stopped: Stopped, verdicts: tuple[Verdict, ...]) -> Answer:
         if stopped.good:
@@ -342,8 +352,8 @@ class Lanes:
         elif isinstance(answer, StartOver):
             self._start_over(draft, answer)
         else:
-            if draft.best is None and not verdicts and self._judge is not None:  # it broke off
-                verdicts = tuple(self._judge(output, self._item(draft)))
+            if draft.best is None and not verdicts:  # it broke off
+                verdicts = self._judged(draft, output)
             self.process.drop(key)
             del self._drafts[key]
             accepted = isinstance(answer, Accept) and stopped.good
@@ -358,7 +368,7 @@ class Lanes:
         kept = [edit for edit in draft.lane.edits if edit[0] <= to or edit in draft.changed]
         if answer.edits:
             kept.append((to, answer.edits))
-        draft.lane = replace(draft.lane, tries=draft.lane.tries + 1, edits=_by_place(kept))
+        draft.lane = replace(draft.lane, tries=draft.lane.tries + 1, edits=by_place(kept))
         state = self.each.back(draft.states[to], draft.states[-1])
         draft.again = to < draft.position
         del draft.states[to:], draft.reports[to:]
@@ -392,8 +402,3 @@ class Lanes:
         stopped = cast(Mapping[str, object], row["stopped"])
         name = "accepted" if row["accepted"] else "given_up"
         self._counts["errors" if stopped["kind"] == Kind.ERROR.value else name] += 1
-
-
-def _by_place(edits: Iterable[tuple[int, Edits]]) -> tuple[tuple[int, Edits], ...]:
-    """Return edits by their positions, those of one position in the order in which they came."""
-    return tuple(sorted(edits, key=lambda edit: edit[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -103,6 +104,9 @@ class Budget(Condition):
         if isinstance(value, bool | int | float):
             spent += value
         return spent, self.exhausted(spent)
+
+    def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
+        return cast(float, state) + spent.get(self.name, 0)
 
     def exhausted(self, state: JSON) -> Stopped | None:
         spent = cast(float, state)

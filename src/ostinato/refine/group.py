@@ -24,6 +24,7 @@ class Member:
     lane: Lane
     item: object
     past: list[Report] = field(default_factory=list)
+    judged: int = 0  # tokens that judging has taken in this step
 
     @property
     def columns(self) -> Item:
@@ -97,6 +98,9 @@ class Group(ABC, Generic[M]):
             inner = self._lanes(member)
             moved = {number: told[name] for number, name in inner.items() if name in told}
             report = {**self._advance(member, moved), **_spent(moved.values())}
+            if member.judged:
+                report["tokens"] = cast(int, report["tokens"]) + member.judged
+                report["judged"], member.judged = member.judged, 0
             member.past.append(report)
             reports[key] = report
         return reports
@@ -153,7 +157,9 @@ class Group(ABC, Generic[M]):
         return None if found is None else f"{found[0].name}: {found[1].message}"
 
     def _verdicts(self, member: Member, output: Text) -> list[Verdict]:
-        return judge_all(self._checks, output, member.columns, self._time_limit)
+        verdicts = judge_all(self._checks, output, member.columns, self._time_limit)
+        member.judged += sum(verdict.tokens for verdict in verdicts)
+        return verdicts
 
 
 def _spent(reports: Collection[Report]) -> dict[str, int]:

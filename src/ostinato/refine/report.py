@@ -107,6 +107,8 @@ def _figures(outcome: Outcome, summary: Summary) -> list[dict[str, str]]:
             f"tokens computed, {summary.tokens_discarded:,} discarded",
         ),
     ]
+    if summary.tokens_judged:
+        shares.append((f"{summary.tokens_judged:,}", "tokens read and written to judge"))
     if outcome.seconds is not None:
         shares.append((duration(outcome.seconds), "of work"))
     return [{"number": number, "words": words} for number, words in shares]

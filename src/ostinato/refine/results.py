@@ -22,7 +22,8 @@ class Tokens:
 
     `reply` are those of the reply as it is given, `accepted` the same where it was accepted (else
     0), `computed` those run through the network after the prompt, `discarded` the computed ones
-    that the reply does not hold, `prompt` those of the prompt that were computed.
+    that the reply does not hold, `prompt` those of the prompt that were computed, `judged` those
+    that models read and wrote to judge.
     """
 
     reply: int = 0
@@ -30,6 +31,7 @@ class Tokens:
     computed: int = 0
     discarded: int = 0
     prompt: int = 0
+    judged: int = 0
 
     def to_json(self) -> dict[str, JSON]:
         """Return the counts as a JSON object."""
@@ -147,6 +149,7 @@ def from_lane(key: str, row: Mapping[str, object], plan: Plan | None = None) -> 
             computed=computed,
             discarded=max(0, computed - length),
             prompt=_whole(spent.get("prompt")),
+            judged=_whole(spent.get("judged")),
         ),
         logprob=_number(row.get("logprob")),
         source=plan.source if plan is not None and ready else Source.MODEL,

@@ -23,6 +23,7 @@ class Summary:
     tokens_computed: int = 0
     tokens_discarded: int = 0
     tokens_prompt: int = 0
+    tokens_judged: int = 0
 
     @property
     def accepted(self) -> int:
@@ -62,6 +63,7 @@ class Summary:
             "tokens_computed": self.tokens_computed,
             "tokens_discarded": self.tokens_discarded,
             "tokens_prompt": self.tokens_prompt,
+            "tokens_judged": self.tokens_judged,
             "tokens_per_accepted": None if per is None else round(per, 4),
         }
 
@@ -80,6 +82,7 @@ def summarize(results: Sequence[Result], items: int | None = None) -> Summary:
         tokens_computed=sum(result.tokens.computed for result in results),
         tokens_discarded=sum(result.tokens.discarded for result in results),
         tokens_prompt=sum(result.tokens.prompt for result in results),
+        tokens_judged=sum(result.tokens.judged for result in results),
     )
 
 

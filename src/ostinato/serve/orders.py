@@ -182,6 +182,11 @@ class OwnEach(Condition):
         each, inner = cast(tuple[Condition, JSON], now)
         return _held(each, each.back(_inner(then, each), inner))
 
+    def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
+        """Charge the order's condition."""
+        each, inner = cast(tuple[Condition, JSON], state)
+        return _held(each, each.charge(inner, spent))
+
     def exhausted(self, state: JSON) -> Stopped | None:
         """Ask the order's condition."""
         if state is None:
