@@ -24,7 +24,7 @@ class Member:
     lane: Lane
     item: object
     past: list[Report] = field(default_factory=list)
-    judged: int = 0  # tokens that judging has taken in this step
+    judged: int = field(default=0, kw_only=True)  # tokens taken to judge in this step
 
     @property
     def columns(self) -> Item:

@@ -184,6 +184,8 @@ class OwnEach(Condition):
 
     def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
         """Charge the order's condition."""
+        if state is None:  # it was cancelled before its first step
+            return None
         each, inner = cast(tuple[Condition, JSON], state)
         return _held(each, each.charge(inner, spent))
 
