@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,26 +15,21 @@ import click
 
 from ostinato.cli.begun import begun_by
 from ostinato.cli.exits import Exit
+from ostinato.cli.image_steps import drawn, write
 from ostinato.cli.image_tokens import sample_drawing
 from ostinato.cli.music import sample_music
 from ostinato.cli.orders import refuse_another
-from ostinato.cli.rows import rows_of
 from ostinato.cli.sample_checks import Wanted, check_options
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ostinato.image import Picture
     from ostinato.image.fixed import Denoiser
-    from ostinato.loop import Loop, Step
-    from ostinato.loop.run import Run, StepRecord
+    from ostinato.loop import Loop
     from ostinato.loop.stops import JSON
 
 ALL = 10_000  # checkpoints that --save-every keeps
 NOT_OF_IMAGES = {"show_steps", "out", "run_name", "save_every", "as_json"}
-Seen = dict[str, list[tuple["Tensor", "Tensor"]]]
-"""By item: x and the clean prediction of every step."""
 
 
 @click.group()
@@ -172,7 +166,7 @@ def _finish(
     loop: Loop, asked: int, run_name: str | None, target: Path, *, show_steps: bool, as_json: bool
 ) -> None:
     """Run the loop, write what it drew and tell why each image stopped."""
-    rows, seen = _drawn(loop, run_name)
+    rows, seen = drawn(loop, run_name)
     if not rows:
         assert loop.stopped is not None
         click.echo(f"No image is done. {loop.stopped.sentence}", err=True)
@@ -180,7 +174,7 @@ def _finish(
     refused = [row["stopped"]["sentence"] for row in rows if row["stopped"]["kind"] == "error"]
     if refused:
         raise InputError(refused[0])
-    written = _write(rows, seen, target, show_steps=show_steps)
+    written = write(rows, seen, target, show_steps=show_steps)
     _tell(rows, written, as_json)
     if len(rows) < asked:
         click.echo("Run the same command again: it goes on.", err=True)
@@ -288,108 +282,7 @@ def _pictures(
     return [Picture(label=label, **turn, **given) for label in classes for turn in turns]
 
 
-# Drawing ---------------------------------------------------------------------------------------
-
-
-def _drawn(loop: Loop, run_name: str | None) -> tuple[list[dict[str, Any]], Seen]:
-    """Run the loop; return all rows in their order, and the steps of every image."""
-    seen: Seen = defaultdict(list)
-
-    def watch(step: Step) -> None:
-        for key, lane in step.lanes.items():
-            _keep(seen[key], lane.position, lane.report)
-
-    def read(run: Run) -> None:
-        seen.clear()
-        for record in _steps_of(run):
-            lanes: Any = record.report.get("lanes", {})
-            for key, lane in lanes.items():
-                _keep(seen[key], lane["position"], lane["report"])
-
-    return rows_of(loop, run_name, watch=watch, read=read), seen
-
-
-def _steps_of(run: Run) -> Iterator[StepRecord]:
-    """Yield the steps of a run; for a branch, those before it too."""
-    parent = run.now().parent
-    if parent is not None:
-        id, tick = parent
-        before = run.journal.find(id)
-        if before is not None:
-            yield from (record for record in _steps_of(before) if record.tick <= tick)
-    yield from run.steps()
-
-
-def _keep(steps: list[tuple[Tensor, Tensor]], position: int, report: Any) -> None:
-    """Keep the two images of a step; what was gone back on is dropped.
-
-    The noisy one is shown as a variance-preserving process has it, so that noise does not outshine
-    the image.
-    """
-    import torch
-
-    del steps[position - 1 :]
-    if "sigma_next" not in report:  # of a pipeline: latents, and the image where it was decoded
-        if "image" in report:
-            decoded = torch.as_tensor(report["image"], dtype=torch.float32)
-            steps.append((decoded, decoded))
-        return
-    noisy, clean = (
-        torch.as_tensor(report[name], dtype=torch.float32) for name in ("noisy", "clean")
-    )
-    steps.append((noisy / (1 + report["sigma_next"] ** 2) ** 0.5, clean))
-
-
-# Showing ---------------------------------------------------------------------------------------
-
-
-def _write(rows: list[dict[str, Any]], seen: Seen, target: Path, *, show_steps: bool) -> Path:
-    """Write what was drawn, and show it where the terminal can."""
-    import torch
-
-    from ostinato.image import pictures
-
-    images = [torch.as_tensor(row["output"], dtype=torch.float32) for row in rows]
-    steps = [seen[row["key"]] for row in rows]
-    if show_steps:
-        both = any(a is not b for pairs in steps for a, b in pairs)
-        sides = (0, 1) if both else (1,)
-        strips = [[pair[side] for pair in pairs] for pairs in steps for side in sides]
-        picture = pictures.tiled(strips)
-    else:
-        picture = pictures.tiled(pictures.in_grid(images))
-    side = images[0].size(-1)
-    if target.suffix.lower() == ".gif":
-        pictures.save_gif(_frames(steps), target, side=side)
-    elif target.suffix:
-        pictures.save(picture, target, side=side)
-    else:
-        for row, each in zip(rows, images, strict=True):
-            pictures.save(each, target / f"{row['index']:04}.png", side=side)
-    if _shows_colour() and picture.size(2) <= _width():
-        click.echo(pictures.for_terminal(picture))
-    return target
-
-
-def _frames(steps: list[list[tuple[Tensor, Tensor]]]) -> list[Tensor]:
-    """Return a grid of the noisy images for every step; what ended early stays."""
-    from ostinato.image import pictures
-
-    last = max(len(pairs) for pairs in steps)
-    frames = []
-    for n in range(last):
-        at = [pairs[min(n, len(pairs) - 1)][0] for pairs in steps]
-        frames.append(pictures.tiled(pictures.in_grid(at)))
-    return frames
-
-
-def _shows_colour() -> bool:
-    colours = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
-    return sys.stdout.isatty() and colours and not os.environ.get("NO_COLOR")
-
-
-def _width() -> int:
-    return os.get_terminal_size().columns
+# What came of it -------------------------------------------------------------------------------
 
 
 def _tell(rows: list[dict[str, Any]], written: Path, as_json: bool) -> None:
