@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from ostinato.errors import InputError, RunError
+from ostinato.errors import RunError
 from ostinato.loop.answers import (
     Accept,
     Attempt,
@@ -30,12 +30,14 @@ from ostinato.loop.opening import (
     find_or_create,
     note_condition,
     refuse_generator,
+    refuse_going_back,
     saved_state,
     settings,
 )
 from ostinato.loop.plain import Generated, as_process
 from ostinato.loop.process import Edits, Exhausted, Process, Received, Step
 from ostinato.loop.replay import recorded
+from ostinato.loop.requests import Requests
 from ostinato.loop.spelling import carried
 from ostinato.loop.stops import JSON, Kind, Stopped, first
 from ostinato.loop.unseen import Unseen
@@ -83,13 +85,14 @@ class Loop:
         self.position = 0
         self._on_stop = on_stop
         self._state: JSON = self.until.begin()
-        self._asked: list[tuple[str, str]] = []
+        self._requests = Requests()
         self._attempts: list[Attempt] = []
         self._unseen = Unseen(self.until, self.process)
         self._changes = Changes(self.process)
         self._closed = False
         self._final = False
-        self._refuse_what_cannot_go_back(checkpoint)
+        if isinstance(self.process, Generated):
+            refuse_going_back(checkpoint, on_stop)
         self._lanes = self.process if isinstance(self.process, Lanes) else None
         self._received = self._lanes is not None and isinstance(self._lanes.process, Received)
         if checkpoint is None and (run is not None or on_stop is not accept):
@@ -99,7 +102,6 @@ class Loop:
         self._driver: Driver | None = None
         if run is not None:
             self._open(run, journal, "steps" if self._received else keep, spec or {})
-        self._next_mark = 0
         self._plan_next_mark()
 
     # What a user sees -------------------------------------------------------------------------
@@ -118,13 +120,14 @@ class Loop:
             self._lanes.wake()
         advance, observe = self.process.step, self.until.observe
         driver, lanes, blank = self._driver, self._lanes, object.__new__
-        asked, edits = self._asked, self._changes.asked
+        asked, edits = self._requests.ends, self._changes.asked
         received = driver if self._received else None
         waiting, look = self._unseen.names, self._unseen.look
         while True:
             if asked or edits or (driver is not None and driver.requests()):
-                self._attend()
-                if self.stopped is not None:
+                end = self._requests.attend(self._changes, self.tick, driver)
+                if end is not None:
+                    self._end(*end)
                     return
             try:
                 report = advance()
@@ -169,11 +172,11 @@ class Loop:
 
     def pause(self, reason: str = "It was paused.") -> None:
         """End the loop at the next step boundary; going on later is possible."""
-        self._asked.append(("pause", reason))
+        self._requests.ends.append(("pause", reason))
 
     def stop(self, reason: str = "It was stopped by a person.") -> None:
         """End the loop at the next step boundary, for good."""
-        self._asked.append(("stop", reason))
+        self._requests.ends.append(("stop", reason))
 
     def change(self, edits: Edits) -> None:
         """Apply edits to the process at the next step boundary (journaled first)."""
@@ -207,8 +210,9 @@ class Loop:
         natural = None if ended is None else Stopped(Kind.ENDED, str(ended), "ended")
         stopped = first((fired, natural))
         assert stopped is not None
-        marked = self._marks.attempts
-        tries = Tries(step.position, tuple(self._attempts), step.output, marked=marked)
+        tries = Tries(
+            step.position, tuple(self._attempts), step.output, marked=self._marks.attempts
+        )
         if stopped.kind is Kind.BUDGET:  # no answer can give it back
             self._end(stopped)
             return
@@ -217,8 +221,7 @@ class Loop:
             reason = f"{answer.reason} " if isinstance(answer, GiveUp) and answer.reason else ""
             self._end(replace(stopped, sentence=reason + stopped.sentence))
             return
-        exhausted = self.until.exhausted(self._state)
-        if exhausted is not None:
+        if (exhausted := self.until.exhausted(self._state)) is not None:
             self._end(exhausted)
             return
         attempt = Attempt(0, len(self._attempts), step.position, stopped, answer)
@@ -235,20 +238,18 @@ class Loop:
         self._final = status != "paused"
         if self._driver is None:
             return
-        last = {} if isinstance(self.process, Generated) else self._checkpoint()
-        self._driver.finish(status, stopped, self.tick, self.position, **last)
+        self._driver.finish(status, stopped, self.tick, self.position, **self._checkpoint())
 
     def _break_off(self, error: BaseException) -> None:
         """An error is journaled, then raised again; an interrupt leaves the run resumable."""
         self._final = True
-        if isinstance(error, Exception):
+        failed = isinstance(error, Exception)
+        if failed:
             sentence = f"{type(error).__name__}: {error}"
             self.stopped = Stopped(Kind.ERROR, sentence, "error", {"tick": self.tick})
-            if self._driver is not None:
-                self._driver.finish("error", self.stopped, self.tick, self.position)
-        elif self._driver is not None:
-            self._driver.finish("interrupted", None, self.tick, self.position)
         if self._driver is not None:
+            why = ("error", self.stopped) if failed else ("interrupted", None)
+            self._driver.finish(*why, self.tick, self.position)
             self._driver.close()
             self._closed = True
 
@@ -260,25 +261,6 @@ class Loop:
                 self._driver.result(key, row)
             self._driver.flush()
         return results
-
-    # Requests from outside --------------------------------------------------------------------
-
-    def _attend(self) -> None:
-        self._changes.apply_asked(self.tick, self._driver)
-        if self._driver is not None:
-            for request in self._driver.requests():
-                if request.action == "change":
-                    self._changes.apply(request.edits or {}, self.tick, self._driver, request)
-                else:
-                    reason = f"It was asked to {request.action} from outside."
-                    self._asked.append((request.action, reason))
-                    self._driver.done(request)
-        if self._asked:
-            action, reason = self._asked[0]
-            self._asked.clear()
-            numbers: dict[str, JSON] = {"tick": self.tick}
-            status = "paused" if action == "pause" else "stopped"
-            self._end(Stopped(Kind.PERSON, reason, action, numbers), status)
 
     # Checkpoints ------------------------------------------------------------------------------
 
@@ -355,15 +337,6 @@ class Loop:
 
     # Runs -------------------------------------------------------------------------------------
 
-    def _refuse_what_cannot_go_back(self, checkpoint: Every | None) -> None:
-        if not isinstance(self.process, Generated):
-            return
-        if checkpoint is not None or self._on_stop is not accept:
-            raise InputError(
-                "A generator can be neither saved nor brought back, so it takes no checkpoint= and "
-                "no on_stop=. Write the process as a class with state_dict and load_state_dict."
-            )
-
     def _open(
         self,
         run: Run | str,
@@ -372,8 +345,8 @@ class Loop:
         spec: Mapping[str, JSON],
     ) -> None:
         if isinstance(run, str):
-            told = settings(self.until, self._marks.every, keep)
-            run = find_or_create(run, journal, type(self.process).__name__, {**told, **spec})
+            spec = {**settings(self.until, self._marks.every, keep), **spec}
+            run = find_or_create(run, journal, type(self.process).__name__, spec)
         self._driver = run.drive(keep=keep)
         try:
             self._resume(self._driver)
@@ -388,10 +361,9 @@ class Loop:
         found = driver.run.load()
         spelling = None if found is None else str(found[1]["spelling"])
         note_condition(driver, self.until, spelling)
-        if found is None:
-            if isinstance(self.process, Generated):
-                refuse_generator(driver.run)
-        else:
+        if found is None and isinstance(self.process, Generated):
+            refuse_generator(driver.run)
+        elif found is not None:
             row, state = found
             self.tick, self.position = row.tick, row.position
             self._load(state)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from ostinato.errors import RunError
+from ostinato.errors import InputError, RunError
+from ostinato.loop.answers import OnStop, accept
 from ostinato.loop.condition import Condition
 from ostinato.loop.marks import Every
 from ostinato.loop.stops import JSON
@@ -49,6 +50,15 @@ def refuse_generator(run: Run) -> None:
         raise RunError(
             f"The run {run.name!r} is of a generator, which cannot be resumed. "
             "Start another run, or write the process as a class with state_dict."
+        )
+
+
+def refuse_going_back(checkpoint: Every | None, on_stop: OnStop) -> None:
+    """Refuse what a generator has no use for: to be saved, and to be brought back."""
+    if checkpoint is not None or on_stop is not accept:
+        raise InputError(
+            "A generator can be neither saved nor brought back, so it takes no checkpoint= and "
+            "no on_stop=. Write the process as a class with state_dict and load_state_dict."
         )
 
 
