@@ -89,8 +89,7 @@ class Loop:
         self._attempts: list[Attempt] = []
         self._unseen = Unseen(self.until, self.process)
         self._changes = Changes(self.process)
-        self._closed = False
-        self._final = False
+        self._closed = self._final = False
         if isinstance(self.process, Generated):
             refuse_going_back(checkpoint, on_stop)
         self._lanes = self.process if isinstance(self.process, Lanes) else None
@@ -359,8 +358,7 @@ class Loop:
 
     def _resume(self, driver: Driver) -> None:
         found = driver.run.load()
-        spelling = None if found is None else str(found[1]["spelling"])
-        note_condition(driver, self.until, spelling)
+        note_condition(driver, self.until, found and str(found[1]["spelling"]))
         if found is None and isinstance(self.process, Generated):
             refuse_generator(driver.run)
         elif found is not None:
