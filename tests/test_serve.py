@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import openai
 import pytest
@@ -22,9 +23,11 @@ import uvicorn
 from faulty_server import free_port
 from tiny import save_tiny, tiny_model
 
-from ostinato.checks import Excludes, Length
+from ostinato.checks import BaseCheck, Excludes, JsonSchema, Length, Regex, judge_all
+from ostinato.checks.clock import Clock, left
 from ostinato.decode import Sampling
-from ostinato.loop import Loop, Phrase, Steps
+from ostinato.loop import Foresight, Item, Loop, Phrase, Steps, Verdict
+from ostinato.refine import Resample, Strategy
 from ostinato.refine.backtrack import Backtrack
 from ostinato.refine.refine import Refine
 from ostinato.refine.strategies import Abort
@@ -377,6 +380,79 @@ def test_the_one_who_serves_can_give_checks_to_all() -> None:
         assert status == 200
         assert "e" not in answer["choices"][0]["message"]["content"]
         assert post(port, asked(seed=4, checks=[]))[1]["choices"][0]["ostinato"]["accepted"] is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slow(BaseCheck):
+    """Passes nothing, and takes its time."""
+
+    kind: ClassVar[str] = "slow"
+
+    def judge(self, output: object, item: Item) -> Verdict:
+        time.sleep(0.1)
+        return self.verdict(False, "Try again.")
+
+    def foresee(self, output: object, item: Item) -> Foresight:
+        time.sleep(0.1)
+        return super().foresee(output, item)
+
+
+@pytest.mark.parametrize("strategy", [Resample(), Backtrack()], ids=str)
+def test_checks_that_take_too_long_end_the_answer(strategy: Strategy) -> None:
+    checks = tuple(Slow(name=f"slow {n}") for n in range(8))
+    defaults = Defaults(checks=checks, strategy=strategy)
+    with serving(places=2, check_seconds=0.3, defaults=defaults) as (port, _):
+        status, answer = post(port, asked(n=2))
+        assert status == 200
+        for choice in answer["choices"]:
+            told = choice["ostinato"]
+            assert choice["finish_reason"] == "content_filter"
+            assert told["accepted"] is False
+            assert told["rounds"] == 1
+            assert "took longer than they may" in told["stopped"]["sentence"]
+            errors = [verdict["error"] for verdict in told["verdicts"]]
+            assert len(errors) == 8
+            assert errors[-1] == "The checks together took longer than they may."
+        quick = [{"kind": "excludes", "texts": ["e"], "whole": False}]
+        (choice,) = post(port, asked(checks=quick, seed=4))[1]["choices"]
+        assert choice["ostinato"]["accepted"]  # the next request has time of its own
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        Excludes(texts=("e",)),
+        Regex(pattern="[a-z]*"),
+        JsonSchema(schema={"pattern": "x"}),
+        JsonSchema(schema={"$ref": "#/$defs/a", "$defs": {"a": {}}}),
+    ],
+    ids=str,
+)
+def test_a_check_without_time_says_that_it_could_not_judge(check: BaseCheck) -> None:
+    clock = Clock(0.0)
+    with clock.running():
+        assert not check.foresee('"a', {}).message
+        try:
+            assert "within 1 seconds" in check.judge('"a"', {}).error
+        except TimeoutError as error:
+            assert "together" in str(error)
+    assert not check.judge('"a"', {}).error
+
+
+def test_a_clock_leaves_each_judgement_what_is_left() -> None:
+    assert left(7.0) == 7.0
+    clock = Clock(0.05)
+    with clock.running():
+        assert left(7.0) <= 0.05
+        time.sleep(0.06)
+        with pytest.raises(TimeoutError, match="together"):
+            left(7.0)
+        verdicts = judge_all([Excludes(texts=("e",))], "three", {})
+    assert clock.is_over
+    assert [verdict.error for verdict in verdicts] == [
+        "The checks together took longer than they may."
+    ]
+    assert not judge_all([Excludes(texts=("e",), whole=False)], "three", {})[0].error
 
 
 def test_a_check_on_a_column_needs_it(place: tuple[int, Desk]) -> None:

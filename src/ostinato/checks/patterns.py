@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import regex
 
+from ostinato.checks.clock import left
 from ostinato.errors import InputError
 from ostinato.loop import Place
 
@@ -128,7 +129,7 @@ class Finder:
 
     def find(self, text: str) -> Place | None:
         """Return the first match. Raises `TimeoutError` where a pattern takes too long."""
-        found = (pattern.search(text, timeout=JUDGE_SECONDS) for pattern in self.standing)
+        found = (pattern.search(text, timeout=left(JUDGE_SECONDS)) for pattern in self.standing)
         return _first(Place(*match.span()) for match in found if match)
 
     def find_closed(self, text: str) -> Place | None:
@@ -147,7 +148,7 @@ class Finder:
 
 def _closed_place(pattern: regex.Pattern[str], hold: Hold, text: str) -> Place | None:
     try:
-        for match in pattern.finditer(text, timeout=FORESEE_SECONDS):
+        for match in pattern.finditer(text, timeout=left(FORESEE_SECONDS)):
             if hold is Hold.ALWAYS or match.end() < len(text):
                 return Place(*match.span())
     except TimeoutError:

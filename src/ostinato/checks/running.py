@@ -11,6 +11,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
+from ostinato.checks.clock import left
 from ostinato.loop import Check, Foresight, Item, Outlook, Verdict, Wanted
 
 TIME_LIMIT = 10.0  # seconds for one judgement
@@ -22,7 +23,8 @@ def judge_all(
     """Judge with every check, in their order.
 
     A check that raises, takes longer than `time_limit` seconds or gives no usable verdict yields
-    a verdict with an `error`; it is not passed.
+    a verdict with an `error`; it is not passed. So does one that has no time left under a clock
+    that runs.
     """
     return [_judged(check, output, item, time_limit) for check in checks]
 
@@ -81,6 +83,10 @@ def _ahead(
     if late is not None and check.name in late:
         return None
     try:
+        limit = left(limit)
+    except TimeoutError:
+        return None
+    try:
         return _call(check, method, output, item, limit)
     except TimeoutError:
         if late is not None:
@@ -96,6 +102,10 @@ def _ahead(
 
 
 def _judged(check: Check, output: object, item: Item, time_limit: float) -> Verdict:
+    try:
+        time_limit = left(time_limit)
+    except TimeoutError as error:
+        return _error(check, str(error))
     try:
         verdict = _call(check, check.judge, output, item, time_limit)
     except TimeoutError:

@@ -15,6 +15,8 @@ from typing import Any
 
 import regex
 
+from ostinato.checks.clock import left
+
 Keyword = Callable[[Any, Any, Any, Any], Iterable[Any] | None]
 """A keyword of `jsonschema`: validator, the keyword's value, the instance and the schema."""
 
@@ -59,15 +61,15 @@ def clocked(validator: type) -> type:
 
 
 def _left() -> float:
-    left = _until.get() - time.thread_time()
-    if left <= 0:
+    seconds = left(_until.get() - time.thread_time())
+    if seconds <= 0:
         raise TimeoutError("no answer in time")
-    return left
+    return seconds
 
 
 def _found(pattern: str, text: str) -> bool:
-    left = _left()
-    timeout = None if left == float("inf") else left
+    seconds = _left()
+    timeout = None if seconds == float("inf") else seconds
     return regex.search(pattern, text, timeout=timeout) is not None
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 import regex
 
 from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
+from ostinato.checks.clock import left
 from ostinato.checks.language import Language, folded
 from ostinato.checks.patterns import (
     FORESEE_SECONDS,
@@ -40,7 +41,7 @@ class Regex(BaseCheck):
         """Match the whole; the place begins where the text leaves the pattern, if that is known."""
         text = self.text(output)
         try:
-            matched = self._compiled.fullmatch(text, timeout=JUDGE_SECONDS) is not None
+            matched = self._compiled.fullmatch(text, timeout=left(JUDGE_SECONDS)) is not None
         except TimeoutError:
             return self.error(
                 f"The pattern must match within {JUDGE_SECONDS:g} seconds, got no answer on "
@@ -69,7 +70,8 @@ class Regex(BaseCheck):
         if not self._foresees:
             return True
         try:
-            match = self._compiled.fullmatch(text, partial=True, timeout=FORESEE_SECONDS)
+            seconds = left(FORESEE_SECONDS)
+            match = self._compiled.fullmatch(text, partial=True, timeout=seconds)
         except TimeoutError:
             return True
         return match is not None

@@ -42,6 +42,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 @click.option("--places", default=16, show_default=True, type=click.IntRange(1, 256))
 @click.option("--waiting", default=64, show_default=True, type=click.IntRange(min=1))
 @click.option(
+    "--check-seconds",
+    default=3.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="How long the checks of a request may take in all.",
+)
+@click.option(
     "--job",
     "job_file",
     metavar="JOB.toml",
@@ -60,6 +67,7 @@ def serve(
     name: str | None,
     places: int,
     waiting: int,
+    check_seconds: float,
     job_file: Path | None,
 ) -> None:
     """Serve MODEL as an OpenAI-compatible server, with checks while it writes.
@@ -81,7 +89,9 @@ def serve(
 
     defaults = _defaults(job_file)
     loaded = load_model(model, adapter=adapter, compile=compile, int8=int8)
-    desk = Desk(loaded, places=places, waiting=waiting, defaults=defaults)
+    desk = Desk(
+        loaded, places=places, waiting=waiting, defaults=defaults, check_seconds=check_seconds
+    )
     served = name or loaded.name
     hosts = [*LOOPBACK, *allowed, host]
     app = application(desk, model=served, hosts=hosts, key=key)

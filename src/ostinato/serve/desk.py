@@ -18,6 +18,7 @@ from itertools import count
 from typing import cast
 
 from ostinato.checks import BaseCheck, wanted_by
+from ostinato.checks.clock import Clock
 from ostinato.decode import Decode, Prompt, Sampling
 from ostinato.errors import InputError, OstinatoError
 from ostinato.loop import Lanes, LaneStep, Loop, Steps
@@ -27,6 +28,7 @@ from ostinato.refine.prompts import with_feedback
 from ostinato.refine.strategies import Strategy, Words
 from ostinato.serve.keys import RequestError
 from ostinato.serve.orders import (
+    CHECK_SECONDS,
     TIME_LIMIT,
     Done,
     Likely,
@@ -51,7 +53,10 @@ class Defaults:
 
 
 class Desk:
-    """Takes orders and has them written. `places` are written side by side, `waiting` may wait."""
+    """Takes orders and has them written. `places` are written side by side, `waiting` may wait.
+
+    `check_seconds` is how long the checks of a request may take in all: the others wait for them.
+    """
 
     def __init__(
         self,
@@ -60,10 +65,12 @@ class Desk:
         places: int = 16,
         waiting: int = 64,
         defaults: Defaults | None = None,
+        check_seconds: float = CHECK_SECONDS,
     ) -> None:
         self.model = model
         self.places = places
         self._waiting = waiting
+        self._check_seconds = check_seconds
         self._defaults = defaults or Defaults()
         strategy = self._defaults.strategy
         if strategy is not None and strategy.kind not in LANE_STRATEGIES:
@@ -104,8 +111,10 @@ class Desk:
                 "context_length_exceeded",
             )
         seed = secrets.randbits(32) if request.seed is None else request.seed
+        clock = Clock(self._check_seconds)
         made = [
-            self._order(request, tokens, seed, number, tell) for number, tell in enumerate(tells)
+            self._order(request, tokens, seed, number, clock, tell)
+            for number, tell in enumerate(tells)
         ]
         with self._changed:
             if self._closing:
@@ -135,7 +144,13 @@ class Desk:
     # Orders -----------------------------------------------------------------------------------
 
     def _order(
-        self, request: Request, tokens: Sequence[int], seed: int, number: int, tell: Tell
+        self,
+        request: Request,
+        tokens: Sequence[int],
+        seed: int,
+        number: int,
+        clock: Clock,
+        tell: Tell,
     ) -> Order:
         checks = self._defaults.checks if request.checks is None else request.checks
         strategy = request.strategy or self._defaults.strategy or Backtrack()
@@ -168,6 +183,7 @@ class Desk:
             strategy=strategy if checks else None,
             words=Words(tokenizer.encode, end, checks, TIME_LIMIT),
             tell=tell,
+            clock=clock,
             columns=columns,
         )
 
@@ -212,7 +228,8 @@ class Desk:
         if order.strategy is None or not order.strategy.foresees:
             return []
         words = order.words
-        wanted = wanted_by(order.checks, "", order.columns, TIME_LIMIT, words.late)
+        with order.clock.running():
+            wanted = wanted_by(order.checks, "", order.columns, TIME_LIMIT, words.late)
         texts = [spaced for one in wanted for text in one.texts for spaced in (text, f" {text}")]
         return sorted({words.encode(text)[0] for text in texts})
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 from ostinato.checks import BaseCheck, judge_all
+from ostinato.checks.clock import Clock
 from ostinato.decode import Sampling
 from ostinato.loop import (
     JSON,
     Accept,
     Answer,
     Condition,
+    GiveUp,
     Kind,
     OnStop,
     Phrase,
@@ -33,6 +35,7 @@ from ostinato.serve.keys import RequestError
 from ostinato.serve.protocol import Request
 
 TIME_LIMIT = 2.0  # seconds for one judgement: all orders wait for it
+CHECK_SECONDS = 3.0  # for all checks of a request: so long all others wait for them at most
 
 
 class Likely(NamedTuple):
@@ -79,8 +82,8 @@ Tell = Callable[[Piece | Done], None]
 class Order:
     """One answer. `tokens` is its prompt, `draws` the seed and key of its random numbers.
 
-    `tell` is called with its pieces and its end, in the thread that writes. Set `cancelled` and
-    it leaves at its next token.
+    `clock` runs while its checks are asked. `tell` is called with its pieces and its end, in the
+    thread that writes. Set `cancelled` and it leaves at its next token.
     """
 
     key: str
@@ -92,6 +95,7 @@ class Order:
     strategy: Strategy | None
     words: Words
     tell: Tell
+    clock: Clock
     columns: Mapping[str, object] = field(default_factory=dict)
     cancelled: bool = False
     text: str = ""
@@ -114,7 +118,18 @@ class Order:
     def judge(self, output: object) -> Sequence[Verdict]:
         """Judge what will be given out."""
         cut = cut_at(output, self.request.stop)
-        return judge_all(self.checks, cut, self.columns, TIME_LIMIT)
+        with self.clock.running():
+            return judge_all(self.checks, cut, self.columns, TIME_LIMIT)
+
+    @property
+    def out_of_time(self) -> str:
+        """The sentence that its checks took too long; empty where they did not."""
+        if not self.clock.is_over:
+            return ""
+        return (
+            f"The checks together took longer than they may: {self.clock.seconds:g} seconds for a "
+            "request. Use simpler patterns, or fewer checks."
+        )
 
     def note(self, token: Token) -> None:
         """Take a token; tell what of the text stands. Of a text with checks nothing does yet."""
@@ -172,9 +187,12 @@ class OwnEach(Condition):
         assert isinstance(order, Order)
         if order.cancelled:
             return state, Stopped(Kind.PERSON, "The one who asked has gone.", "cancelled")
+        if order.out_of_time:
+            return state, Stopped(Kind.ERROR, order.out_of_time, "check seconds")
         inner = _inner(state, order.each)
         own = Step(step.tick, step.position, step.report, lambda: step.output, order.columns)
-        after, stopped = order.each.observe(inner, own)
+        with order.clock.running():
+            after, stopped = order.each.observe(inner, own)
         return _held(order.each, after), stopped
 
     def back(self, then: JSON, now: JSON) -> JSON:
@@ -220,4 +238,6 @@ def own_strategy(stopped: Stopped, tries: Tries) -> Answer:
     assert isinstance(order, Order)
     if order.cancelled:
         return Accept()
-    return order.on_stop(stopped, replace(tries, item=order.columns))
+    with order.clock.running():
+        answer = order.on_stop(stopped, replace(tries, item=order.columns))
+    return GiveUp(order.out_of_time) if order.out_of_time else answer

@@ -1,0 +1,53 @@
+"""A clock over many judgements: what is judged while it runs ends when its time is up.
+
+Knows no check. A judgement asks `left` for the seconds that it may take.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+_until: ContextVar[float] = ContextVar("until", default=math.inf)
+
+
+@dataclass
+class Clock:
+    """An allowance of `seconds` for all that is judged inside `with clock.running():`."""
+
+    seconds: float
+    spent: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left."""
+        return self.spent >= self.seconds
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the time spent inside; what is asked there gets no more than is left."""
+        begun = time.monotonic()
+        token = _until.set(begun + self.seconds - self.spent)
+        try:
+            yield
+        finally:
+            _until.reset(token)
+            self.spent += time.monotonic() - begun
+
+
+def left(most: float) -> float:
+    """Return the seconds that may be taken, at most `most`. Raises `TimeoutError` where none are.
+
+    Without a clock that runs there are always `most`.
+    """
+    until = _until.get()
+    if until == math.inf:
+        return most
+    seconds = min(most, until - time.monotonic())
+    if seconds <= 0:
+        raise TimeoutError("The checks together took longer than they may.")
+    return seconds
