@@ -46,6 +46,18 @@ GEMMA = {
     "final_logit_softcapping": 5.0,
     "layer_types": ["sliding_attention", "full_attention"],
 }
+LONGROPE = {
+    "num_key_value_heads": 2,
+    "original_max_position_embeddings": 60,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 500.0,
+        "factor": 128 / 60,
+        "original_max_position_embeddings": 60,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+    },
+}
 MAMBA = {"state_size": 4, "vocab_size": VOCAB, "hidden_size": 16, "num_hidden_layers": 2}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "neox": ("GPTNeoX", SIZES),
@@ -64,8 +76,19 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
+    "longrope": ("Phi3", {**SIZES, **LONGROPE}),
+    "dynamic": (
+        "Qwen2",
+        {
+            **SIZES,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 60,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 500.0, "factor": 4.0},
+        },
+    ),
     "mamba": ("Mamba", MAMBA),  # a state that cannot be cropped
 }
+FULL = [case for case in CASES if case not in ("longrope", "dynamic")]  # 128 positions and more
 TOKENS = [(7 * i + 3) % VOCAB for i in range(100)]
 
 
@@ -104,7 +127,7 @@ def test_a_folder_of_another_layout_goes_through_transformers(case: str, tmp_pat
     assert model.config.max_position_embeddings == 128
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", FULL)
 def test_logits_over_the_cache_are_those_of_the_whole_sequence(case: str) -> None:
     inference = TransformersInference(network(case), 2)
     inference.prefill(1, TOKENS[:70])
@@ -118,7 +141,7 @@ def test_logits_over_the_cache_are_those_of_the_whole_sequence(case: str) -> Non
     assert network(case).headed == (case != "gemma2")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", FULL)
 def test_decode_conforms(case: str) -> None:
     model = language_model(case)
     items = {"short": "The", "long": "Your table is booked for two. " * 3, "other": "We can help"}
@@ -140,6 +163,26 @@ def test_a_kept_beginning_gives_the_same_bits(case: str) -> None:
     inference.copy(0, 1, 80)
     rows = inference.feed([(0, 9, 80), (1, 9, 80), (2, 9, 80)])
     assert torch.equal(rows[0], rows[1]) and torch.equal(rows[0], rows[2])
+
+
+@pytest.mark.parametrize("case", ["longrope", "dynamic"])
+def test_scaling_that_depends_on_the_length_ends_at_the_unscaled_length(case: str) -> None:
+    """Beyond it, a cache that was begun below holds other angles than the whole sequence has."""
+    inference = TransformersInference(network(case), 1)
+    assert inference.limit == 60
+    inference.prefill(0, TOKENS[:59])
+    found = inference.logits(inference.feed([(0, TOKENS[59], 59)]))
+    with torch.no_grad():
+        wanted = made(case)(torch.tensor([TOKENS[:60]])).logits[0, -1:]
+        longer = made(case)(torch.tensor([TOKENS[:61]])).logits[0, -2:-1]
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(longer, wanted, atol=1e-2)  # why it ends there
+    message = rf"at most 60 tokens for this model, got 61\. Shorten it\. Its '{case}' position scal"
+    with pytest.raises(InputError, match=message):
+        inference.feed([(0, 1, 60)])
+    with pytest.raises(InputError, match=message):
+        inference.prefill(0, TOKENS[:61])
+    assert inference.self_test().repeats
 
 
 def test_a_draft_may_fill_the_context_to_its_last_position() -> None:

@@ -46,9 +46,10 @@ def check_tokens(tokens: Sequence[int], size: int) -> None:
         )
 
 
-def check_length(wanted: int, limit: int) -> None:
-    """Refuse a sequence that is longer than the model reads."""
+def check_length(wanted: int, limit: int, bounded: str = "") -> None:
+    """Refuse a sequence that is longer than the model reads; `bounded` is a sentence on why."""
     if wanted > limit:
         raise InputError(
             f"a sequence must have at most {limit} tokens for this model, got {wanted}. Shorten it."
+            f" {bounded}".rstrip()
         )

@@ -177,7 +177,7 @@ class TransformersInference:
 
     def _check(self, tokens: Sequence[int], wanted: int) -> None:
         check_tokens(tokens, self.vocab_size)
-        check_length(wanted, self.limit)
+        check_length(wanted, self.limit, self.network.config.bounded)
 
     def _empty(self) -> _Sequence:
         return _Sequence([], self.network.empty_cache() if self.network.cached else None)

@@ -18,16 +18,18 @@ from ostinato.errors import MissingExtra, ModelError, UnknownLayout
 
 UNBOUNDED = 1 << 20  # positions, of networks that name no limit
 PROBE = 8  # tokens
+RETURNING = ("dynamic", "longrope")  # scalings that turn all positions anew in a longer sequence
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformersConfig:
-    """What is asked of such a network."""
+    """What is asked of such a network. `bounded` says what ends it before its own last position."""
 
     model_type: str
     vocab_size: int
     hidden_size: int
     max_position_embeddings: int
+    bounded: str = ""
 
 
 class TransformersNetwork(nn.Module):
@@ -43,7 +45,7 @@ class TransformersNetwork(nn.Module):
         super().__init__()
         self.model = model.eval()
         text = model.config.get_text_config()
-        limit = getattr(text, "max_position_embeddings", None) or UNBOUNDED
+        limit, bounded = _limit(text)
         tokens = torch.arange(3, 3 + PROBE)[None] % int(text.vocab_size)  # (1, PROBE)
         with torch.inference_mode():
             self.headed = self._is_headed(tokens)
@@ -55,7 +57,8 @@ class TransformersNetwork(nn.Module):
             model_type=str(model.config.model_type),
             vocab_size=min(vocab, int(text.vocab_size)),
             hidden_size=width,
-            max_position_embeddings=int(limit),
+            max_position_embeddings=limit,
+            bounded=bounded,
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -120,6 +123,25 @@ class TransformersNetwork(nn.Module):
                 f"the network must be causal, got {self.model.config.model_type!r}, in which a "
                 "later token changes what comes before it. Take a model that writes text."
             )
+
+
+def _limit(config: Any) -> tuple[int, str]:
+    """Return how many positions a cache can go on through, and why no more where it ends early.
+
+    `dynamic` and `longrope` choose their angles by the length of the sequence: where it grows
+    beyond the unscaled length, what the cache holds is no longer what the network would compute.
+    """
+    most = int(getattr(config, "max_position_embeddings", None) or UNBOUNDED)
+    rope = getattr(config, "rope_parameters", None) or {}
+    for scaling in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        kind = scaling.get("rope_type")
+        if kind in RETURNING:
+            unscaled = most if kind == "dynamic" else scaling["original_max_position_embeddings"]
+            return min(most, int(unscaled)), (
+                f"Its {kind!r} position scaling turns every position anew beyond these, which is "
+                "not computed here: for longer ones take a server."
+            )
+    return most, ""
 
 
 def crop(cache: Any, length: int) -> None:
