@@ -1,6 +1,7 @@
 """A clock over many judgements: what is judged while it runs ends when its time is up.
 
-Knows no check. A judgement asks `left` for the seconds that it may take.
+It counts what its thread computes, so that a busy machine changes no verdict. A judgement asks
+`left` for the seconds that it may take. Knows no check.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _until: ContextVar[float] = ContextVar("until", default=math.inf)
 
 @dataclass
 class Clock:
-    """An allowance of `seconds` for all that is judged inside `with clock.running():`."""
+    """An allowance of computing `seconds` for all judged inside `with clock.running():`."""
 
     seconds: float
     spent: float = 0.0
@@ -29,14 +30,14 @@ class Clock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count the time spent inside; what is asked there gets no more than is left."""
-        begun = time.monotonic()
+        """Count the time computed inside; what is asked there gets no more than is left."""
+        begun = time.thread_time()
         token = _until.set(begun + self.seconds - self.spent)
         try:
             yield
         finally:
             _until.reset(token)
-            self.spent += time.monotonic() - begun
+            self.spent += time.thread_time() - begun
 
 
 def left(most: float) -> float:
@@ -47,7 +48,7 @@ def left(most: float) -> float:
     until = _until.get()
     if until == math.inf:
         return most
-    seconds = min(most, until - time.monotonic())
+    seconds = min(most, until - time.thread_time())
     if seconds <= 0:
         raise TimeoutError("The checks together took longer than they may.")
     return seconds

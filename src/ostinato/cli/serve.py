@@ -46,7 +46,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
     default=3.0,
     show_default=True,
     type=click.FloatRange(min=0.1),
-    help="How long the checks of a request may take in all.",
+    help="How long the checks of a request may compute in all.",
 )
 @click.option(
     "--job",
