@@ -79,6 +79,18 @@ def test_transformers_loads_what_was_trained(folder: Path, layout: str) -> None:
         torch.testing.assert_close(network.logits(network(tokens)), model(tokens).logits)
 
 
+def test_a_network_may_have_its_own_head_and_begin_at_zero(folder: Path) -> None:
+    result = train("a.txt --out small --steps 1 --tokenizer char --head own --begin zero", SMALL)
+    assert result.exit_code == 0, result.output
+    network = load_model(str(folder / "small"), dtype=torch.float32).llama()
+    assert not torch.equal(network.lm_head.weight, network.model.embed_tokens.weight)
+    grown = [block.mlp.down_proj.weight.detach().abs().max() for block in network.blocks()]
+    assert max(map(float, grown)) <= 0.01  # of one step, in which its rate is low
+    for option in ("--head own", "--begin zero"):
+        refused = train(f"a.txt --out other --from smollm2 {option}")
+        assert f"{option} makes a transformer from scratch" in str(refused.exception)
+
+
 def test_a_layout_is_of_a_network_from_scratch(folder: Path) -> None:
     for words in ("--from smollm2", "--kind gru"):
         result = train(f"a.txt --out small --layout qwen3 {words}")

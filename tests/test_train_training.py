@@ -59,10 +59,11 @@ def training(lora: bool = False, kind: Any = Training, **config: Any) -> Any:
     [
         {},
         {"optimiser": "muon", "weight_decay": 0.1},
+        {"optimiser": "muon", "precision": "bfloat16"},
         {"ema": 0.9, "accumulate": 2},
         {"lora": True, "sample_every": 3},
     ],
-    ids=["adamw", "muon", "averaged", "adapter with dropout"],
+    ids=["adamw", "muon", "bfloat16", "averaged", "adapter with dropout"],
 )
 def test_training_conforms_at_the_edges_of_epochs(config: dict[str, Any]) -> None:
     batches = training(**config).batches
@@ -305,3 +306,17 @@ def test_rates_rise_stay_and_fall_by_steps() -> None:
 
 def test_an_example_is_as_long_as_its_tokens() -> None:
     assert len(Example((1, 2, 3), (False, True, True))) == 3
+
+
+def test_products_in_bfloat16_learn_about_the_same_in_float32_weights() -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        process = training(optimiser="muon", lr=0.02, precision=precision)
+        told = [process.step()["loss/train"] for _ in range(30)]
+        losses[precision] = told
+        assert all(p.dtype == torch.float32 for p in process.parameters.values())
+    assert losses["float32"] != losses["bfloat16"]
+    assert losses["float32"] == pytest.approx(losses["bfloat16"], abs=0.1)
+    assert losses["bfloat16"][-1] < losses["bfloat16"][0] - 0.5
+    with pytest.raises(InputError, match="precision must be 'float32' or 'bfloat16'"):
+        TrainingConfig(precision="half")  # type: ignore[arg-type]

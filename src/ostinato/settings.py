@@ -43,6 +43,11 @@ class TrainingConfig:
     ema: float = _option(0.0, "Decay of the averaged weights, such as 0.99; 0: none.")
     valid_every: int = _option(100, "Steps between validations.")
     sample_every: int = _option(0, "Steps between samples; 0: none.")
+    precision: Literal["float32", "bfloat16"] = _option(
+        "float32",
+        "Of the products within a step; bfloat16 is faster where the processor multiplies it. The "
+        "weights stay as they are.",
+    )
     seed: int = _option(0, "Seed of the order, the network and dropout.")
 
     def __post_init__(self) -> None:
@@ -56,6 +61,8 @@ class TrainingConfig:
         self._require(0 <= self.final <= 1, "final", "in [0, 1]")
         self._require(0 <= self.ema < 1, "ema", "in [0, 1)")
         self._require(self.optimiser in ("adamw", "muon"), "optimiser", "'adamw' or 'muon'")
+        halves = self.precision in ("float32", "bfloat16")
+        self._require(halves, "precision", "'float32' or 'bfloat16'")
         known = self.schedule in ("linear", "wsd", "constant")
         self._require(known, "schedule", "'linear', 'wsd' or 'constant'")
 
@@ -91,6 +98,14 @@ class TextSettings:
         "Of a transformer from scratch: as Llama, or as Qwen 3, whose norms of queries and keys "
         "let it learn in fewer steps.",
     )
+    head: Literal["tied", "own"] = _option(
+        "tied", "Of a transformer from scratch: the embedding's weights again, or its own."
+    )
+    begin: Literal["drawn", "zero"] = _option(
+        "drawn",
+        "Of a transformer from scratch: what its layers add is drawn, or nothing at first, so that "
+        "it learns in fewer steps.",
+    )
     lora: int = _option(0, "Tune an adapter of this rank; 0: all weights.")
     context: int = _option(256, "Tokens of an example.")
     layers: int = _option(4, "Layers of a network from scratch.")
@@ -107,11 +122,8 @@ class TextSettings:
             raise InputError("--lora needs a model to adapt. Name one with --from.")
         if self.kind != "causal" and self.start is not None:
             raise InputError(f"--kind {self.kind} makes a network from scratch. Leave out --from.")
-        if self.layout != "llama" and (self.start is not None or self.kind != "causal"):
-            raise InputError(
-                f"--layout {self.layout} makes a transformer from scratch. Leave out --from or "
-                "--kind."
-            )
+        if self.start is not None or self.kind != "causal":
+            self._refuse_shapes()
         if self.context < 2:
             raise InputError(f"context must be at least 2, got {self.context}.")
         for name in ("layers", "width", "heads"):
@@ -121,3 +133,13 @@ class TextSettings:
             raise InputError(
                 f"width must be heads times an even number, got {self.width} and {self.heads}."
             )
+
+    def _refuse_shapes(self) -> None:
+        """Refuse what only a transformer from scratch can be."""
+        for name, usual in (("layout", "llama"), ("head", "tied"), ("begin", "drawn")):
+            given = getattr(self, name)
+            if given != usual:
+                raise InputError(
+                    f"--{name} {given} makes a transformer from scratch. Leave out --from or "
+                    "--kind."
+                )

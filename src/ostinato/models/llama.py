@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from ostinato.errors import InputError
 from ostinato.models.config import LlamaConfig
+from ostinato.models.gradients import attend, rms_norm, rotate
 from ostinato.models.rope import rope_type
 
 Activation = Callable[[Tensor], Tensor]
@@ -50,7 +51,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` (..., C) normalised over its last axis."""
-        return F.rms_norm(x, (x.size(-1),), self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -101,9 +102,9 @@ class Attention(nn.Module):
         if group > 1:
             k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
         if self.window is None or self.window >= T:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            y = attend(q, k, v, None)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=_seen(T, self.window, x.device))
+            y = attend(q, k, v, _seen(T, self.window, x.device))
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))  # type: ignore[no-any-return]
 
 
@@ -180,6 +181,14 @@ class Llama(nn.Module):
             else:
                 weight.fill_(0.0 if name.endswith("bias") else 1.0)
 
+    @torch.no_grad()
+    def add_nothing(self) -> None:
+        """Set to 0 the matrices by which layers add: at first a token's vector goes through as it
+        is ("Fixup", Zhang et al., 2019)."""
+        for block in self.blocks():
+            for last in (block.self_attn.o_proj, block.mlp.down_proj):
+                last.weight.zero_()
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the hidden states (B, T, C) after the final norm, for `tokens` (B, T).
 
@@ -224,12 +233,6 @@ def _seen(length: int, window: int, device: torch.device) -> Tensor:
     positions = torch.arange(length, device=device)
     behind = positions[:, None] - positions
     return (behind >= 0) & (behind < window)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (x[i], x[i + D/2]) of each head by the angles; `x` (..., T, D)."""
-    first, second = x.chunk(2, -1)
-    return x * cos + torch.cat((-second, first), -1) * sin
 
 
 def rope_table(

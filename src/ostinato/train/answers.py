@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from ostinato.errors import InputError
 from ostinato.models import Llama
-from ostinato.models.llama import Block, rope_table, rotate
+from ostinato.models.gradients import rotate
+from ostinato.models.llama import Block, rope_table
 from ostinato.models.lora import LoraLinear
 
 CHUNK = 96  # queries attended at once: few enough to leave out most of the future's keys

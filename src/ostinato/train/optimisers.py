@@ -63,6 +63,7 @@ class Muon:
 
     A convolution's kernels count as one matrix of outputs by inputs and places, as its authors do.
     Embeddings, the head and vectors go to AdamW at `adam_share` of the rate, as its authors advise.
+    `dtype` is that of the iteration, which bfloat16 serves as well.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class Muon:
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.98),
         adam_share: float = 0.15,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        self.dtype = dtype
         self.momentum, self.weight_decay, self.adam_share = momentum, weight_decay, adam_share
         self.state: State = {}
         self._adam = AdamW(betas=betas, weight_decay=weight_decay)
@@ -101,7 +104,7 @@ class Muon:
         moments = [self.state[name]["moment"] for name in matrices]
         torch._foreach_lerp_(moments, grads, 1 - self.momentum)
         nesterov = torch.stack(torch._foreach_lerp(grads, moments, self.momentum)).flatten(2)
-        update = orthogonal(nesterov)  # (N, rows, columns)
+        update = orthogonal(nesterov.to(self.dtype)).float()  # (N, rows, columns)
         if self.weight_decay:
             torch._foreach_mul_(parameters, 1 - lr * self.weight_decay)
         rows, columns = update.shape[1:]

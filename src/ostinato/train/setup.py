@@ -43,6 +43,8 @@ def fingerprint(settings: TextSettings) -> str:
     rest += [settings.heads, settings.tokenizer, settings.vocabulary, settings.seed]
     rest += [] if settings.kind == "causal" else [settings.kind]
     rest += [] if settings.layout == "llama" else [settings.layout]
+    rest += [] if settings.head == "tied" else [f"head {settings.head}"]
+    rest += [] if settings.begin == "drawn" else [f"begin {settings.begin}"]
     digest.update(json.dumps([*rest, len(settings.files)]).encode())
     return digest.hexdigest()
 
@@ -124,12 +126,15 @@ def _from_scratch(settings: TextSettings) -> LanguageModel | MaskedModel:
             "num_attention_heads": settings.heads,
             "num_key_value_heads": settings.heads,
             "max_position_embeddings": max(settings.context, 64),
-            "tie_word_embeddings": True,
+            "tie_word_embeddings": settings.head == "tied",
             "rope_theta": 10000.0,
             "eos_token_id": end,
         }
     )
-    return LanguageModel(Llama(config, seed=settings.seed), tokenizer, config, Path(), "scratch")
+    made = Llama(config, seed=settings.seed)
+    if settings.begin == "zero":
+        made.add_nothing()
+    return LanguageModel(made, tokenizer, config, Path(), "scratch")
 
 
 def _masked(backend: Backend, settings: TextSettings) -> MaskedModel:

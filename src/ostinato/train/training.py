@@ -154,7 +154,11 @@ class Training(Seldom):
     def _make_optimiser(self) -> Optimiser:
         decay = self.config.weight_decay
         return (
-            Muon(weight_decay=decay, adam_share=self.config.adam_share)
+            Muon(
+                weight_decay=decay,
+                adam_share=self.config.adam_share,
+                dtype=getattr(torch, self.config.precision),
+            )
             if self.config.optimiser == "muon"
             else AdamW(weight_decay=decay)
         )
@@ -187,12 +191,20 @@ class Training(Seldom):
         total, losses = 0.0, []
         for place, chosen in zip(places, batches, strict=True):
             seed = derive(self.config.seed, "loss", place)
-            loss = self.task.loss(self.network, chosen, seed)
+            with self._autocast():
+                loss = self.task.loss(self.network, chosen, seed)
             part = loss.total / counted
             part.backward()  # type: ignore[no-untyped-call]
             total += float(part.detach())
             losses.append(loss)
         return total, _added(losses)
+
+    def _autocast(self) -> torch.autocast:
+        """Return a context for products in the config's precision; it keeps rounded weights, so
+        each batch needs its own."""
+        device = next(iter(self.parameters.values())).device.type
+        half = self.config.precision == "bfloat16"
+        return torch.autocast(device, torch.bfloat16, enabled=half)
 
     def _rate(self) -> float:
         rate = self.config.rate(self._step)
