@@ -108,6 +108,21 @@ def test_a_key_is_told_under_the_files_own_name() -> None:
         LlamaConfig.from_dict(values)
 
 
+def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "it")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"got pytorch_model\.bin\. Pickled .*[.]save_pretrained"):
+        load_model(folder)
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(ModelError, match=r"model\.safetensors must exist, got no such file"):
+        load_model(folder)
+
+
+def test_a_known_model_that_does_not_write_is_told_by_what_it_is_for() -> None:
+    with pytest.raises(ModelError, match=r"\(smollm2\), got 'minilm': .* the check on_topic"):
+        load_model("minilm")
+
+
 def test_the_other_networks_read_by_type_too() -> None:
     sizes = {"vocab_size": 10, "hidden_size": 8, "num_hidden_layers": 1}
     with pytest.raises(ModelError, match=r"hidden_size in .* must be a whole number"):

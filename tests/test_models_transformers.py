@@ -218,6 +218,24 @@ def test_what_is_not_causal_is_refused() -> None:
         TransformersNetwork(transformers.BertLMHeadModel(config))
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("Bert", r"got 'bert', an encoder, .* \(ostinato\.models\.Encoder\)"),
+        ("MPNet", r"got 'mpnet', an encoder, which reads both ways\. Take a causal model\.$"),
+        ("ViT", r"got 'vit', which has no head that writes"),
+    ],
+)
+def test_what_does_not_write_is_refused_before_it_is_loaded(
+    kind: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    getattr(transformers, f"{kind}Config")().save_pretrained(tmp_path)
+    tiny_model().tokenizer.backend.save(str(tmp_path / "tokenizer.json"))
+    monkeypatch.delattr(transformers.AutoModelForCausalLM, "from_pretrained")
+    with pytest.raises(ModelError, match=message):
+        load_model(tmp_path)
+
+
 def test_what_transformers_cannot_load_is_a_sentence(tmp_path: Path) -> None:
     folder = write("neox", tmp_path)
     path = folder / "model.safetensors"
@@ -228,6 +246,9 @@ def test_what_transformers_cannot_load_is_a_sentence(tmp_path: Path) -> None:
         load_model(folder, dtype=torch.float32)
     path.unlink()
     torch.save({"gpt_neox.final_layer_norm.weight": lost}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"as safetensors, got pytorch_model\.bin\. Pickled"):
+        load_model(folder, dtype=torch.float32)
+    (folder / "pytorch_model.bin").unlink()
     with pytest.raises(ModelError, match="must hold a causal model that transformers loads"):
         load_model(folder, dtype=torch.float32)
     (folder / "config.json").write_text('{"model_type": "made-up"}')

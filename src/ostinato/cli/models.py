@@ -30,7 +30,10 @@ def models(ctx: click.Context, as_json: bool) -> None:
     for row in adapters:
         click.echo(f"{row['use']}: adapter, {_size(row['bytes'])}, ships with Ostinato")
         click.echo(f"  {row['folder']}")
-    click.echo("Any folder in the Hugging Face Llama layout and any Llama GGUF file work too.")
+    click.echo(
+        "A folder in the Hugging Face layout, a GGUF file, a name on the hub (org/name; extra hf)\n"
+        "and an OpenAI-compatible server (http://HOST:PORT/v1) work too."
+    )
 
 
 @models.command()

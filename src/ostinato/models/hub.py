@@ -72,4 +72,5 @@ def _checked(folder: Path, name: str) -> Path:
 def _first_line(error: Exception) -> str:
     """Return the first line of what an error says, as a sentence."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    line = line.removeprefix("Got: ")
     return line if line.endswith(".") else f"{line}."

@@ -36,6 +36,8 @@ from ostinato.models.transformers_network import (
     load_network,
 )
 
+PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
+
 
 @dataclass(frozen=True)
 class LanguageModel:
@@ -127,6 +129,7 @@ def compute_dtype() -> torch.dtype:
 
 def _find(name: str) -> Path:
     if name in KNOWN:
+        _check_known_writes(name)
         return installed_folder(name)
     path = Path(name).expanduser()
     if not path.exists():
@@ -139,11 +142,21 @@ def _find(name: str) -> Path:
     return path
 
 
+def _check_known_writes(name: str) -> None:
+    if not KNOWN[name].writes:
+        raise ModelError(
+            f"model must be one that writes text ({', '.join(known_models(write=True))}), got "
+            f"{name!r}: {KNOWN[name].title}. It serves the check on_topic, and past cases by "
+            "meaning."
+        )
+
+
 def _load_folder(folder: Path, name: str, dtype: torch.dtype) -> LanguageModel:
     values = read_json(folder / "config.json")
     if values.get("model_type") == MODEL_TYPE:
         gru = GRU.load(folder, values, dtype)
         return LanguageModel(gru, Tokenizer.from_folder(folder), gru.config, folder, name)
+    _check_unpickled(folder)
     try:
         config = LlamaConfig.from_folder(folder)
     except UnknownLayout as reason:
@@ -234,6 +247,18 @@ def _folder_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
             raise ModelError(
                 f"{path} must be a whole safetensors file, got: {error}. Download it anew."
             ) from error
+
+
+def _check_unpickled(folder: Path) -> None:
+    if any(folder.glob("*.safetensors*")):
+        return
+    pickled = sorted(path.name for kind in PICKLED for path in folder.glob(kind))
+    if pickled:
+        raise ModelError(
+            f"{folder} must hold its weights as safetensors, got {pickled[0]}. Pickled weights are "
+            "not read, since they can run code. Where you trust them, convert them with "
+            "transformers: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
+        )
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -144,6 +144,27 @@ def _limit(config: Any) -> tuple[int, str]:
     return most, ""
 
 
+def _check_writes(config: Any, folder: Path) -> None:
+    """Refuse a network without a causal head, and one that is configured to read both ways."""
+    import transformers
+
+    masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
+    causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    if causal and not (masked and getattr(config, "is_decoder", None) is False):
+        return
+    what = "an encoder, which reads both ways" if masked else "which has no head that writes"
+    use = (
+        " In the layout of BERT it makes vectors of texts (ostinato.models.Encoder) or fills gaps "
+        "(ostinato fill)."
+        if config.model_type == "bert"
+        else ""
+    )
+    raise ModelError(
+        f"{folder} must hold a model that writes text, got {config.model_type!r}, {what}. "
+        f"Take a causal model.{use}"
+    )
+
+
 def crop(cache: Any, length: int) -> None:
     """Take everything from position `length` on out of a cache that holds more."""
     more = cache.get_seq_length() - length
@@ -157,15 +178,14 @@ def load_network(folder: Path, dtype: torch.dtype, reason: UnknownLayout) -> Tra
         import transformers
     except ImportError:
         raise MissingExtra(f"{reason} Or go through transformers, which", "hf") from None
+    local = {"trust_remote_code": False, "local_files_only": True}
     try:
+        _check_writes(transformers.AutoConfig.from_pretrained(folder, **local), folder)
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **local
         )
+    except ModelError:
+        raise
     except Exception as error:  # the library raises whatever it runs into
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
