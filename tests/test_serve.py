@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,8 +19,7 @@ from typing import Any, ClassVar
 import openai
 import pytest
 import torch
-import uvicorn
-from faulty_server import free_port
+from served import MESSAGES, asked, ours, post, serving
 from tiny import save_tiny, tiny_model
 
 from ostinato.checks import BaseCheck, Excludes, JsonSchema, Length, Regex, judge_all
@@ -31,31 +30,10 @@ from ostinato.refine import Resample, Strategy
 from ostinato.refine.backtrack import Backtrack
 from ostinato.refine.refine import Refine
 from ostinato.refine.strategies import Abort
-from ostinato.serve import Defaults, Desk, application
+from ostinato.serve import Defaults, Desk
 from ostinato.serve.orders import cut_at, held_back
 from ostinato.servers import Server
 from ostinato.text import write
-
-MESSAGES: list[Any] = [{"role": "user", "content": "What is the phone number?"}]
-
-
-@contextmanager
-def serving(key: str = "", **settings: Any) -> Iterator[tuple[int, Desk]]:
-    desk = Desk(tiny_model(), **settings)
-    app = application(desk, model="tiny", key=key)
-    port = free_port()
-    config = uvicorn.Config(app, port=port, log_level="critical", lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield port, desk
-    finally:
-        desk.close(at_once=True)
-        server.should_exit = True
-        thread.join(10)
 
 
 @pytest.fixture(scope="module")
@@ -70,32 +48,6 @@ def client(place: tuple[int, Desk]) -> Iterator[openai.OpenAI]:
         base_url=f"http://127.0.0.1:{place[0]}/v1", api_key="none", max_retries=0
     ) as made:
         yield made
-
-
-def post(
-    port: int, value: Any, path: str = "/v1/chat/completions", **headers: str
-) -> tuple[int, Any]:
-    content = value if isinstance(value, bytes) else json.dumps(value).encode()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    given = {"Content-Type": "application/json"} | {
-        name.replace("_", "-"): text for name, text in headers.items()
-    }
-    try:
-        connection.request("POST", path, content, given)
-        response = connection.getresponse()
-        text = response.read()
-        return response.status, json.loads(text) if text.startswith(b"{") else text.decode()
-    finally:
-        connection.close()
-
-
-def ours(choice: Any) -> Any:
-    """Return what the API has no words for."""
-    return choice.model_extra["ostinato"]
-
-
-def asked(**more: Any) -> dict[str, Any]:
-    return {"model": "tiny", "messages": MESSAGES, "max_tokens": 8, **more}
 
 
 # Answers ----------------------------------------------------------------------------------------

@@ -264,8 +264,8 @@ class Decode:
 
     def _room(self, prompt: Prompt) -> int:
         """Return how many tokens a draft may have: by the limit, and by the model's context."""
-        left = self._limit - len(prompt.tokens)
-        return left if self.limit is None else min(left, self.limit)
+        limits = [limit for limit in (self.limit, prompt.limit) if limit is not None]
+        return min(self._limit - len(prompt.tokens), *limits)
 
     def _draw_with_room(
         self, seat: _Seat, guided: Guided, logits: Tensor, row: Row, drawn: int

@@ -19,8 +19,9 @@ class Prompt:
     where a value could have been said. `likeliest` is how many of the likeliest tokens are reported
     at every position with their log-probabilities. `constraint` is what the continuation must be as
     a whole. `draws` is the (seed, key) that its random numbers come from, where they are not the
-    lane's own. `forced` holds the tokens that are known, by their positions in the continuation:
-    they are taken as they are, whatever is forbidden there.
+    lane's own. `limit` is the most tokens that the continuation may have, its end token included,
+    where `Decode` allows more. `forced` holds the tokens that are known, by their positions in the
+    continuation: they are taken as they are, whatever is forbidden there.
     """
 
     tokens: Sequence[int]
@@ -29,6 +30,7 @@ class Prompt:
     likeliest: int = 0
     constraint: Constraint | None = None
     draws: tuple[int, str] | None = None
+    limit: int | None = None
     forced: Mapping[int, int] = field(default_factory=dict)
 
 

@@ -12,20 +12,19 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import count
 from typing import cast
 
-from ostinato.checks import BaseCheck, wanted_by
+from ostinato.checks import wanted_by
 from ostinato.checks.clock import Clock
 from ostinato.decode import Decode, Prompt, Sampling
+from ostinato.decode.constraint import reader
 from ostinato.errors import InputError, OstinatoError
 from ostinato.loop import Lanes, LaneStep, Loop, Steps
 from ostinato.models import LanguageModel
-from ostinato.refine.backtrack import Backtrack
 from ostinato.refine.prompts import with_feedback
-from ostinato.refine.strategies import Strategy, Words
+from ostinato.refine.strategies import Words
 from ostinato.serve.keys import RequestError
 from ostinato.serve.orders import (
     CHECK_SECONDS,
@@ -39,17 +38,10 @@ from ostinato.serve.orders import (
     own_judge,
     own_strategy,
 )
+from ostinato.serve.plan import Defaults, Plan, plan
 from ostinato.serve.protocol import LANE_STRATEGIES, Request
 
 log = logging.getLogger("ostinato.serve")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Defaults:
-    """The checks and the strategy of requests that name none."""
-
-    checks: tuple[BaseCheck, ...] = ()
-    strategy: Strategy | None = None
 
 
 class Desk:
@@ -78,6 +70,8 @@ class Desk:
                 f"The strategy of a served model must be one of {', '.join(LANE_STRATEGIES)}, got "
                 f"{strategy.kind!r}. Name one."
             )
+        if strategy is not None and strategy.masks:
+            reader(model.tokenizer)  # where its extra is not there, that is told now
         self.decode = Decode(
             model, self._prompt, places=places, prompt_edits=frozenset({"feedback"})
         )
@@ -111,9 +105,11 @@ class Desk:
                 "context_length_exceeded",
             )
         seed = secrets.randbits(32) if request.seed is None else request.seed
+        room = min(request.max_tokens, self.longest - len(tokens))
+        planned = plan(request, self._defaults, self.model, room)
         clock = Clock(self._check_seconds)
         made = [
-            self._order(request, tokens, seed, number, clock, tell)
+            self._order(request, planned, tokens, (seed, _content(tokens, number)), clock, tell)
             for number, tell in enumerate(tells)
         ]
         with self._changed:
@@ -146,45 +142,27 @@ class Desk:
     def _order(
         self,
         request: Request,
+        planned: Plan,
         tokens: Sequence[int],
-        seed: int,
-        number: int,
+        draws: tuple[int, str],
         clock: Clock,
         tell: Tell,
     ) -> Order:
-        checks = self._defaults.checks if request.checks is None else request.checks
-        strategy = request.strategy or self._defaults.strategy or Backtrack()
-        columns = request.columns or {}
-        _refuse_with_checks(request, checks)
-        missing = [name for check in checks for name in check.columns if name not in columns]
-        if missing:
-            raise RequestError(
-                400,
-                f"'columns' must hold {missing[0]!r}, which a check reads, got "
-                f"{', '.join(columns) or 'none'}. Add it.",
-                "columns",
-            )
         tokenizer = self.model.tokenizer
-        if checks and strategy.tells and tokenizer.chat_template is None:
-            raise RequestError(
-                400,
-                f"The strategy {strategy.kind!r} needs a model with a chat template, got "
-                f"{self.model.name!r}. Name another.",
-                "strategy",
-            )
         end = min(tokenizer.eos_ids, default=None)
         return Order(
             sampling=_sampling(request),
             key=f"{next(self._numbers)}",
             request=request,
             tokens=tokens,
-            draws=(seed, _content(tokens, number)),
-            checks=checks,
-            strategy=strategy if checks else None,
-            words=Words(tokenizer.encode, end, checks, TIME_LIMIT),
+            draws=draws,
+            checks=planned.checks,
+            strategy=planned.strategy,
+            words=Words(tokenizer.encode, end, planned.checks, TIME_LIMIT),
             tell=tell,
             clock=clock,
-            columns=columns,
+            columns=request.columns or {},
+            constraint=planned.constraint,
         )
 
     def _tokens(self, request: Request, edits: Mapping[str, object]) -> Sequence[int]:
@@ -220,7 +198,9 @@ class Desk:
             item.sampling,
             watch=self._watched(item),
             likeliest=item.request.top_logprobs,
+            constraint=item.constraint,
             draws=item.draws,
+            limit=item.request.max_tokens,
         )
 
     def _watched(self, order: Order) -> list[int]:
@@ -308,22 +288,6 @@ class _Arrivals:
         if order is None:
             raise StopIteration
         return order.key, order
-
-
-def _refuse_with_checks(request: Request, checks: Sequence[BaseCheck]) -> None:
-    """Raise `RequestError` for what cannot be asked of an answer that has checks."""
-    if checks and request.logprobs:
-        raise RequestError(
-            400,
-            "'logprobs' must be left out with checks: what stands is known at the end only.",
-            "logprobs",
-        )
-    if checks and request.begun:
-        raise RequestError(
-            400,
-            "'continue_final_message' must be left out with checks: they judge whole answers.",
-            "continue_final_message",
-        )
 
 
 def _sampling(request: Request) -> Sampling:

@@ -33,7 +33,6 @@ NEUTRAL: Mapping[str, Sequence[object]] = {
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
     "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
     "tool_choice": ("none", "auto"),  # tools themselves are refused
     "verbosity": ("medium",),
 }

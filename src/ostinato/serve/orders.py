@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from ostinato.checks import BaseCheck, judge_all
 from ostinato.checks.clock import Clock
-from ostinato.decode import Sampling
+from ostinato.decode import Constraint, Sampling
 from ostinato.loop import (
     JSON,
     Accept,
@@ -82,6 +82,8 @@ Tell = Callable[[Piece | Done], None]
 class Order:
     """One answer. `tokens` is its prompt, `draws` the seed and key of its random numbers.
 
+    Without a `strategy` nothing is taken back: a form alone is judged at the end, and kept to by
+    the `constraint`.
     `clock` runs while its checks are asked. `tell` is called with its pieces and its end, in the
     thread that writes. Set `cancelled` and it leaves at its next token.
     """
@@ -97,6 +99,7 @@ class Order:
     tell: Tell
     clock: Clock
     columns: Mapping[str, object] = field(default_factory=dict)
+    constraint: Constraint | None = None
     cancelled: bool = False
     text: str = ""
     sent: int = 0
@@ -132,8 +135,8 @@ class Order:
         )
 
     def note(self, token: Token) -> None:
-        """Take a token; tell what of the text stands. Of a text with checks nothing does yet."""
-        if self.checks:
+        """Take a token; tell what of the text stands: nothing that a strategy can take back."""
+        if self.strategy is not None:
             return
         self.text += token.text
         self.uncounted += 1

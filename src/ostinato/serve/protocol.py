@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ostinato.checks import BaseCheck, from_spec
+from ostinato.checks import BaseCheck, JsonSchema, from_spec
 from ostinato.errors import InputError
 from ostinato.loop import check_seed
 from ostinato.refine.job import STRATEGIES, option_names
 from ostinato.refine.strategies import Strategy
+from ostinato.serve.formats import read_form, refers_outside
 from ostinato.serve.keys import Keys, RequestError, wrong
 
 ROLES = ("system", "developer", "user", "assistant")
@@ -20,8 +21,8 @@ MOST_CHECKS = 16
 MOST_LIKELIEST = 20
 LONGEST_STOP = 1000  # characters: it is looked for at every token
 MOST_CANDIDATES = 1 << 31
-LANE_STRATEGIES = ("backtrack", "abort", "feedback", "resample")
-"""Those that act on one lane; the others need a model's settings or many lanes of their own."""
+LANE_STRATEGIES = ("backtrack", "abort", "constrain", "feedback", "resample")
+"""Those that act on one lane; the others need many lanes of their own."""
 
 UNSAFE_CHECKS = frozenset({"judge", "python"})
 """Kinds of checks that run what they name: only the one who serves may give these."""
@@ -37,7 +38,7 @@ class Request:
     """What is asked for: a prompt, how it is drawn, when it ends, and what it must pass.
 
     `begun` is the beginning of a chat's answer, which is to be gone on with. `top_logprobs` is how
-    many of the likeliest tokens are told at each place.
+    many of the likeliest tokens are told at each place. `form` is what the whole answer must be.
     """
 
     prompt: str | Sequence[Mapping[str, str]]
@@ -52,6 +53,7 @@ class Request:
     usage: bool = False
     logprobs: bool = False
     top_logprobs: int = 0
+    form: JsonSchema | None = None
     checks: tuple[BaseCheck, ...] | None = None
     strategy: Strategy | None = None
     columns: Mapping[str, object] | None = None
@@ -88,6 +90,7 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
         usage=keys.table("stream_options").flag("include_usage"),
         logprobs=logprobs,
         top_logprobs=top_logprobs,
+        form=read_form(keys),
         checks=_checks(keys),
         strategy=_strategy(keys),
         columns=keys.mapping("columns"),
@@ -218,7 +221,7 @@ def _checks(keys: Keys) -> tuple[BaseCheck, ...] | None:
                 "one who serves can name such a check: with --job.",
                 where,
             )
-        if _refers_outside(table):
+        if refers_outside(table):
             raise RequestError(
                 400, f"{where} must refer to itself only ('$ref': '#/…'), got another.", where
             )
@@ -230,15 +233,6 @@ def _checks(keys: Keys) -> tuple[BaseCheck, ...] | None:
     if len(set(names)) < len(names):
         raise RequestError(400, "'checks' must have names that differ. Add a name to each.")
     return tuple(checks)
-
-
-def _refers_outside(value: Any) -> bool:
-    """Tell whether a schema refers to what would have to be fetched."""
-    if isinstance(value, Mapping):
-        refers = [value[key] for key in ("$ref", "$dynamicRef", "$recursiveRef") if key in value]
-        outside = any(isinstance(ref, str) and not ref.startswith("#") for ref in refers)
-        return outside or any(map(_refers_outside, value.values()))
-    return isinstance(value, list) and any(map(_refers_outside, value))
 
 
 def _strategy(keys: Keys) -> Strategy | None:
