@@ -31,7 +31,8 @@ class Faults:
     """What the server does. `script` holds, for the next requests, what goes wrong with each:
 
     a pair (status, headers) to refuse; "cut" to end the stream after two pieces; "garbage" for
-    broken JSON after two; "error" for an error object in the stream; "hang" for no answer at all;
+    broken JSON after two; "error" for an error object in the stream; "unfinished" for a stream
+    that ends without a reason; "page" for a page of HTML; "hang" for no answer at all;
     "reset" to close the connection without a word; None for nothing. `writes` gives the whole
     answer; `drip` is a pause in seconds before each piece; `likeliest` tells what could have stood
     in the place of a piece, where that is asked for.
@@ -102,6 +103,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault == "reset":
             self.close_connection = True
+        elif fault == "page":
+            self._send(200, "<html>Log in first.</html>", {})
         elif body.get("stream"):
             self._stream(body, fault)
         else:
@@ -135,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _stream(self, body: Mapping[str, Any], fault: Any) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Type", "Text/Event-Stream; charset=utf-8")
         self.send_header("Connection", "close")
         self.end_headers()
         self.close_connection = True
@@ -155,6 +158,9 @@ class Handler(BaseHTTPRequestHandler):
             self._event(f"data: {json.dumps(self._value(body, piece, None, [piece], 'delta'))}")
             with self.faults.lock:
                 self.faults.sent += 1
+        if fault == "unfinished":
+            self._event("data: [DONE]")
+            return
         self._event(f"data: {json.dumps(self._value(body, '', finish, [], 'delta'))}")
         if self.faults.usage and body.get("stream_options"):
             self._event(f"data: {json.dumps({'choices': [], 'usage': self._usage(body, pieces)})}")

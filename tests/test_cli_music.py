@@ -62,6 +62,13 @@ def test_a_beginning_is_gone_on_with(folder: Path, tiny: str) -> None:
     assert lines[:3] == ["S:G4 B:C3 A:E4 T:C4", "S:A4 B:F3 A:F4 T:C4", "S:G4 B:G2 A:D4 T:B3"]
 
 
+def test_what_is_read_is_not_written_over(folder: Path, tiny: str) -> None:
+    write_midi(PIECE, folder / "a.mid")
+    with pytest.raises(InputError, match="--out must not be what is read"):
+        run("sample", "music", tiny, "--start", "a.mid", "--out", "a.mid")
+    assert read_midi(folder / "a.mid") == PIECE
+
+
 def test_a_run_that_is_finished_is_written_again_and_another_order_refused(
     folder: Path, tiny: str
 ) -> None:

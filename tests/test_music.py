@@ -100,6 +100,7 @@ def test_a_key_is_that_of_the_last_bass_and_the_thirds() -> None:
     )
     assert str(minor.key()) == "G minor"
     assert Key.of("bb-MINOR") == Key(10, True)
+    assert Key.of("Db major") == Key.of("C# major")
     with pytest.raises(InputError, match="A key must be one of"):
         Key.of("H major")
 
@@ -130,6 +131,10 @@ def test_pieces_are_read_from_json_and_from_a_folder(tmp_path: Path) -> None:
         read_chorales(tmp_path / "b.json")
     with pytest.raises(InputError, match="pieces to train on"):
         read_pieces(tmp_path / "folder", hold_out=1.0)
+    (tmp_path / "folder" / "none.mid").write_bytes(b"no music")
+    with pytest.warns(UserWarning, match=r"1 of 5 files are left out.*none\.mid"):
+        again = read_pieces(tmp_path / "folder", hold_out=0.25)
+    assert again.fingerprint() == held.fingerprint()
 
 
 def test_the_sound_has_the_pitches_that_are_written() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -34,7 +35,7 @@ from ostinato.loop import (
 )
 from ostinato.servers import Allowance, Server, ServerError, ServerLanes, check_sampling, faults
 from ostinato.servers.limit import Limit
-from ostinato.servers.wire import events
+from ostinato.servers.wire import Piece, events, whole_characters
 from ostinato.testing import check_lane_process
 
 ITEMS = [(f"item{n}", f"Write something about {n}.") for n in range(6)]
@@ -150,6 +151,8 @@ FAULTS: list[Any] = [
     "cut",
     "garbage",
     "error",
+    "unfinished",
+    "page",
     "reset",
 ]
 
@@ -165,6 +168,21 @@ def test_what_may_pass_is_tried_again(api: str, fault: Any) -> None:
         rows, _, _ = run(process, [("a", "Count.|")])
     assert rows["a"]["output"] == "One two three four five."
     assert rows["a"]["accepted"]
+    assert len(told.bodies) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("error", "It answered with an error: Out of memory."),
+        ("unfinished", "It ended the answer before it was finished"),
+        ("page", "no answer of the API: '<html>Log in first.</html>'"),
+    ],
+)
+def test_a_server_that_begins_each_time_and_never_ends_is_given_up(fault: str, said: str) -> None:
+    told = Faults(script=deque([fault] * 9), writes=lambda body: "One two three four five.")
+    with lanes_on(told, retries=2) as process, pytest.raises(ServerError, match=re.escape(said)):
+        run(process, [("a", "Count.")])
     assert len(told.bodies) == 3
 
 
@@ -202,6 +220,20 @@ def test_a_server_that_gives_no_sign_of_life_is_asked_again() -> None:
         assert process.client.limit.allowed <= 3
     assert rows["item0"]["accepted"]
     assert len(told.bodies) == 2
+
+
+def test_a_character_that_comes_in_two_pieces_is_whole() -> None:
+    halves = [Piece(text="a\ud83d", tokens=1), Piece(text="\ude00 b", tokens=1, finish="stop")]
+    first, left = whole_characters(Piece(), halves[0])
+    assert (first.text, first.tokens, left.text) == ("a", 1, "\ud83d")
+    last, left = whole_characters(left, halves[1])
+    assert (last.text, last.tokens, last.finish, left) == ("\U0001f600 b", 1, "stop", Piece())
+    nothing, left = whole_characters(Piece(), Piece(text="\ud83d", tokens=1, logprob=-1.0))
+    assert (nothing.text, nothing.tokens) == ("", 0)
+    last, _ = whole_characters(left, Piece(text="\ude00", tokens=1, logprob=-0.5))
+    assert (last.text, last.tokens, last.logprob) == ("\U0001f600", 2, -1.5)
+    alone, left = whole_characters(left, Piece(finish="stop"))
+    assert (alone.text, alone.tokens, left) == ("\ufffd", 1, Piece())
 
 
 def test_retry_after_is_obeyed_in_seconds_and_as_a_date() -> None:

@@ -192,7 +192,7 @@ def sample_music(
     from ostinato.music.writing import SAMPLING, TOKENS
     from ostinato.refine import Refine
 
-    _require_targets(outs, count, tempo)
+    _require_targets(outs, [path for path in (start, melody) if path is not None], tempo)
     chosen = _strategy(until_passes, strategy, rounds)
     asked = _asked(key, start, first, melody)
     sampling = dataclasses.replace(
@@ -238,8 +238,10 @@ def sample_music(
 # What is asked for -----------------------------------------------------------------------------
 
 
-def _require_targets(outs: Sequence[Path], count: int, tempo: float) -> None:
+def _require_targets(outs: Sequence[Path], read: Sequence[Path], tempo: float) -> None:
     for out in outs:
+        if out.resolve() in [path.resolve() for path in read]:
+            raise InputError(f"--out must not be what is read, got {out} for both. Name another.")
         if out.suffix.lower() not in WRITTEN or out.is_dir():
             raise InputError(
                 f"--out must end in {', '.join(WRITTEN)}, got {out}. Name such a file."

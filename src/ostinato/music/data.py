@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ostinato.music.score import HIGHEST, LOWEST, Score, read_chorales
 from ostinato.music.tokens import END_ID, IDS, LONGEST, encode, key_spelling
 from ostinato.train.data import Example
 
+TOLD = 3  # files that are left out, by name
 MIDDLES = tuple((low + high) / 2 for low, high in zip(LOWEST, HIGHEST, strict=True))
 
 
@@ -34,6 +36,7 @@ class Pieces:
 def read_pieces(source: str | Path, *, hold_out: float = 0.1, seed: int = 0) -> Pieces:
     """Read a JSON file with its own parts, or a folder of MIDI files, of which a share is held out.
 
+    Files in the folder that are no pieces for four voices are left out, with a warning.
     Raises `InputError` where nothing can be trained on.
     """
     source = Path(source)
@@ -42,7 +45,7 @@ def read_pieces(source: str | Path, *, hold_out: float = 0.1, seed: int = 0) -> 
         pieces = Pieces(*(tuple(parts.get(name, ())) for name in ("train", "valid", "test")))
     else:
         files = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".mid", ".midi"))
-        scores = [read_midi(path) for path in files]
+        scores = _readable(files)
         random.Random(derive(seed, "hold out")).shuffle(scores)
         held = round(len(scores) * hold_out)
         pieces = Pieces(tuple(scores[held:]), tuple(scores[:held]))
@@ -52,6 +55,27 @@ def read_pieces(source: str | Path, *, hold_out: float = 0.1, seed: int = 0) -> 
             "folder of .mid files."
         )
     return pieces
+
+
+def _readable(files: Sequence[Path]) -> list[Score]:
+    """Read files; those that are no pieces for four voices are left out with a warning."""
+    scores, left_out = [], []
+    for path in files:
+        try:
+            scores.append(read_midi(path))
+        except InputError as error:
+            left_out.append(str(error))
+    if left_out and not scores:
+        raise InputError(left_out[0])
+    if left_out:
+        more = f" And {len(left_out) - TOLD} more." if len(left_out) > TOLD else ""
+        warnings.warn(
+            f"{len(left_out)} of {len(files)} files are left out. "
+            + " ".join(left_out[:TOLD])
+            + more,
+            stacklevel=2,
+        )
+    return scores
 
 
 def in_range(score: Score) -> Score | None:

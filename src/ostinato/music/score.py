@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 from ostinato.errors import InputError
 
 VOICES = ("soprano", "alto", "tenor", "bass")
+SPELT = {"DB": "C#", "D#": "Eb", "GB": "F#", "G#": "Ab", "A#": "Bb", "CB": "B", "B#": "C"}
+SPELT |= {"E#": "F", "FB": "E"}
+"""Other spellings of pitches, in capitals."""
 PITCHES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 REST = 0
 """The pitch of a voice that is silent."""
@@ -35,8 +38,9 @@ class Key(NamedTuple):
 
     @classmethod
     def of(cls, name: str) -> Key:
-        """Read a name such as `G minor`. Raises `InputError` for any other."""
-        words = name.replace("-", " ").split()
+        """Read a name such as `G minor` or `Db major`. Raises `InputError` for any other."""
+        first, *mode = name.replace("-", " ").split() or [""]
+        words = [SPELT.get(first.upper(), first), *mode]
         for key in KEYS:
             if str(key).lower().split() == [word.lower() for word in words]:
                 return key

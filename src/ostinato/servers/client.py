@@ -29,7 +29,16 @@ from ostinato.servers.faults import (
 )
 from ostinato.servers.limit import Limit
 from ostinato.servers.server import Server
-from ostinato.servers.wire import Ask, Piece, body, events, message_of, path, piece
+from ostinato.servers.wire import (
+    Ask,
+    Piece,
+    body,
+    events,
+    message_of,
+    path,
+    piece,
+    whole_characters,
+)
 
 if TYPE_CHECKING:
     import httpx2
@@ -160,11 +169,10 @@ class Client:
             try:
                 async with aclosing(self._answer(ask)) as answer:
                     async for given in answer:
-                        self._answered_at = time.monotonic()
-                        failures = 0
                         ask = _after(ask, given)
                         in_vain.received(given)
-                        if given.text or given.finish:
+                        if given.text or given.finish:  # what came before has mended nothing
+                            failures, self._answered_at = 0, time.monotonic()
                             await stream.put(in_vain.told(given))
                 await self.limit.went_well()
                 return
@@ -244,7 +252,7 @@ class Client:
                 if response.status_code >= 300:
                     raise await _refusal(response)
                 kind = response.headers.get("content-type", "")
-                if not kind.startswith("text/event-stream"):
+                if not kind.lower().startswith("text/event-stream"):
                     whole = piece(self.server, await _read(response, LONGEST_ANSWER))
                     yield replace(whole, finish=whole.finish or "stop")
                     return
@@ -261,12 +269,12 @@ class Client:
     async def _pieces(self, told: AsyncIterator[str]) -> AsyncIterator[Piece]:
         """Yield a stream's pieces, the last one with the usage that is told behind it."""
         last: Piece | None = None
-        silent = True
+        silent, left = True, Piece()
         async for data in told:
             if data.strip() == "[DONE]":
                 break
             silent = False
-            given = piece(self.server, data)
+            given, left = whole_characters(left, piece(self.server, data))
             if last is not None:
                 last = replace(last, usage=given.usage or last.usage)
             elif given.finish:
@@ -274,8 +282,8 @@ class Client:
             elif given.text:
                 yield replace(given, usage=None)
         if last is None:  # llama-cpp-python breaks answers off for newer requests: fewer at once
-            said = "ended the answer without a word" if silent else "broke the answer off"
-            raise Fault(f"It {said}: its own log may say why.", overloaded=True)
+            how = "without a word" if silent else "before it was finished"
+            raise Fault(f"It ended the answer {how}: its own log may say why.", overloaded=True)
         yield last
 
 

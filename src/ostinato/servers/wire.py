@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ostinato.errors import ItemError
@@ -16,6 +16,7 @@ Message = Mapping[str, str]
 Prompt = str | Sequence[Message]
 
 LONGEST_EVENT = 1 << 20
+TOLD = 80  # characters of what is no answer
 CONTROL = re.compile(r"<\|[^|<>\s]{1,40}\|>")
 EXTENSIONS = ("top_k", "min_p", "repetition_penalty")
 
@@ -161,7 +162,32 @@ def piece(server: Server, text: str) -> Piece:
         usage = _usage(value.get("usage"))
         return _choice(server, choices[0], usage) if choices else Piece(usage=usage)
     except (ValueError, AttributeError, TypeError, KeyError, LookupError) as error:
-        raise Fault(f"It sent what is no answer of the API ({type(error).__name__}).") from None
+        begins = text[:TOLD] + "…" * (len(text) > TOLD)
+        raise Fault(f"It sent what is no answer of the API: {begins!r}.") from error
+
+
+def whole_characters(left: Piece, given: Piece) -> tuple[Piece, Piece]:
+    """Return a piece behind what was left of the one before it, and what it leaves itself.
+
+    A character that JSON spells as two surrogates may come in two pieces. Half of one that stays
+    alone is written as U+FFFD.
+    """
+    text = left.text + given.text
+    if text.isascii() and not left.tokens:
+        return given, Piece()
+    half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" and not given.finish else ""
+    spelt = text.removesuffix(half).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    told = [one.logprob for one in (left, given) if one.logprob is not None]
+    joined = replace(
+        given,
+        text=spelt,
+        tokens=left.tokens + given.tokens,
+        logprob=sum(told) if told else None,
+        likeliest=left.likeliest or given.likeliest,
+    )
+    if half and not spelt:
+        return replace(given, text="", tokens=0), replace(joined, text=half)
+    return joined, Piece(text=half)
 
 
 def _choice(server: Server, choice: Mapping[str, Any], usage: Usage | None) -> Piece:
