@@ -59,11 +59,12 @@ def train(
     *,
     start: str | None = None,
     skip: int = 0,
+    dialogues: int = DIALOGUES,
     answers: bool = False,
 ) -> None:
     """Train, with checkpoints; write the weights that validated best to `out`."""
     model = load_model(BASE, dtype=compute_dtype())
-    train_set = load_examples(model, data / "train.jsonl", DIALOGUES, seed=0, skip=skip)
+    train_set = load_examples(model, data / "train.jsonl", dialogues, seed=0, skip=skip)
     valid_set = load_examples(model, data / "dev.jsonl", 40, seed=1)
     if start is None:
         add_lora(model.llama(), RANK, ALPHA)
@@ -142,6 +143,7 @@ def main() -> None:
     one.add_argument("--lr", type=float, default=CONFIG.lr, help="the rate at its height")
     one.add_argument("--start", metavar="DIR", help="the adapter to tune on; a new one without")
     one.add_argument("--skip", type=int, default=0, help="dialogues to leave out: those seen")
+    one.add_argument("--dialogues", type=int, default=DIALOGUES, help="how many to draw from")
     one.add_argument(
         "--answers", action="store_true", help="a backward pass through the answers only: faster"
     )
@@ -164,6 +166,7 @@ def main() -> None:
             config,
             start=given.start,
             skip=given.skip,
+            dialogues=given.dialogues,
             answers=given.answers,
         )
         return
