@@ -265,7 +265,7 @@ class Decode:
     def _room(self, prompt: Prompt) -> int:
         """Return how many tokens a draft may have: by the limit, and by the model's context."""
         limits = [limit for limit in (self.limit, prompt.limit) if limit is not None]
-        return min(self._limit - len(prompt.tokens), *limits)
+        return min((self._limit - len(prompt.tokens), *limits))
 
     def _draw_with_room(
         self, seat: _Seat, guided: Guided, logits: Tensor, row: Row, drawn: int
