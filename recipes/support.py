@@ -2,11 +2,13 @@
 
     python -m recipes.support train --data FOLDER --out DIR
     python -m recipes.support train --data FOLDER --out NEXT --start DIR --skip 1100 --answers
+    python -m recipes.support average DIR NEXT --out MEAN
     python -m recipes.support evaluate --data FOLDER --adapter DIR --json
 
 FOLDER holds `train.jsonl` and `dev.jsonl` in the layout that `recipes/sgd.py` describes; run
 `ostinato models get smollm2` first. Training takes about 75 minutes on two cores; run it again
-with the same DIR and it goes on where it was. The second line tunes on, on dialogues not yet seen.
+with the same DIR and it goes on where it was. The second line tunes on, on dialogues not yet seen,
+the third takes the mean of the weights of both.
 """
 
 from __future__ import annotations
@@ -14,12 +16,17 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from ostinato.errors import InputError
 from ostinato.loop import Every, Loop, Step, Steps
 from ostinato.loop.journal import Journal
 from ostinato.models import (
@@ -36,6 +43,7 @@ from recipes.sgd import dialogue_messages, read_dialogues
 
 BASE = "smollm2"
 RANK, ALPHA = 16, 32.0
+WEIGHTS, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 CONTEXT = 640  # tokens; what is longer is cut
 DIALOGUES = 3226  # of the 12,174, after a shuffle; the steps see about a thousand, each once
 CONFIG = TrainingConfig(steps=464, batch_tokens=1400, lr=2e-3)
@@ -85,6 +93,34 @@ def train(
     training.use(training.best)
     save_adapter(model.llama(), out, base=BASE, dtype=torch.bfloat16)
     print(f"Wrote {out}.")
+
+
+def average(folders: Sequence[Path], out: Path) -> None:
+    """Write the mean of the weights of adapters that were tuned on from one another.
+
+    Each ends where its rate has fallen to nothing: the mean of such ends lies nearer the middle of
+    what is as good (stochastic weight averaging: Izmailov et al. 2018, section 3).
+    """
+    found = [load_file(folder / WEIGHTS) for folder in folders]
+    for folder, weights in zip(folders, found, strict=True):
+        if shapes(weights) != shapes(found[0]):
+            raise InputError(
+                f"{folder} must hold weights of the same names and shapes as {folders[0]}, got "
+                "others. Give adapters that were tuned on from one another."
+            )
+    mean = {
+        name: torch.stack([weights[name].float() for weights in found]).mean(0).to(like.dtype)
+        for name, like in found[0].items()
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(mean, out / WEIGHTS, metadata={"format": "pt"})
+    shutil.copyfile(folders[0] / CONFIG_FILE, out / CONFIG_FILE)
+    print(f"Wrote {out}.")
+
+
+def shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Return the shape of each tensor."""
+    return {name: tensor.shape for name, tensor in weights.items()}
 
 
 def _show(step: Step) -> None:
@@ -147,6 +183,9 @@ def main() -> None:
     one.add_argument(
         "--answers", action="store_true", help="a backward pass through the answers only: faster"
     )
+    three = commands.add_parser("average", help="take the mean of adapters' weights")
+    three.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="an adapter's folder")
+    three.add_argument("--out", type=Path, required=True, help="the folder to write")
     two = commands.add_parser("evaluate", help="measure an adapter, or the base without one")
     two.add_argument("--adapter", help="its name or folder; the base model where left out")
     two.add_argument("--dialogues", type=int, default=150, help="for bits per character")
@@ -158,6 +197,9 @@ def main() -> None:
             "--data", type=Path, required=True, help="folder of train.jsonl and dev.jsonl"
         )
     given = parser.parse_args()
+    if given.command == "average":
+        average(given.folders, given.out)
+        return
     if given.command == "train":
         config = replace(CONFIG, steps=given.steps, lr=given.lr)
         train(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -130,3 +131,19 @@ def test_training_writes_an_adapter_that_loads_and_goes_on_where_it_was(
     config = replace(config, warmup=0)
     support.train(tmp_path, on, config, start=str(out), skip=1, answers=True)
     assert (on / "adapter_model.safetensors").read_bytes() != written
+
+
+def test_the_mean_of_two_adapters_is_that_of_their_weights(tmp_path: Path) -> None:
+    names = {"q.lora_A.weight": (2, 3), "q.lora_B.weight": (3, 2)}
+    for folder, value in (("a", 1.0), ("b", 2.0), ("other", 1.0)):
+        (tmp_path / folder).mkdir()
+        held = {name: torch.full(size, value) for name, size in names.items()}
+        save_file(held, tmp_path / folder / support.WEIGHTS)
+        (tmp_path / folder / support.CONFIG_FILE).write_text("{}")
+    support.average([tmp_path / "a", tmp_path / "b"], tmp_path / "mean")
+    mean = load_file(tmp_path / "mean" / support.WEIGHTS)
+    assert mean.keys() == names.keys() and all((one == 1.5).all() for one in mean.values())
+    assert (tmp_path / "mean" / support.CONFIG_FILE).read_text() == "{}"
+    save_file({"q.lora_A.weight": torch.ones(4, 3)}, tmp_path / "other" / support.WEIGHTS)
+    with pytest.raises(InputError, match="other must hold weights of the same names and shapes"):
+        support.average([tmp_path / "a", tmp_path / "other"], tmp_path / "no")
