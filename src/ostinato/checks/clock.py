@@ -32,12 +32,21 @@ class Clock:
     def running(self) -> Iterator[None]:
         """Count the time computed inside; what is asked there gets no more than is left."""
         begun = time.thread_time()
-        token = _until.set(begun + self.seconds - self.spent)
         try:
-            yield
+            with within(self.seconds - self.spent):
+                yield
         finally:
-            _until.reset(token)
             self.spent += time.thread_time() - begun
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Leave what is judged inside so many seconds of computing, and no more than there are."""
+    token = _until.set(min(_until.get(), time.thread_time() + seconds))
+    try:
+        yield
+    finally:
+        _until.reset(token)
 
 
 def left(most: float) -> float:

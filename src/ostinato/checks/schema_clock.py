@@ -6,10 +6,8 @@ done. Knows no check.
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -21,17 +19,6 @@ Keyword = Callable[[Any, Any, Any, Any], Iterable[Any] | None]
 """A keyword of `jsonschema`: validator, the keyword's value, the instance and the schema."""
 
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
-_until: ContextVar[float] = ContextVar("until", default=float("inf"))
-
-
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Make what is validated inside raise `TimeoutError` after so many seconds of computing."""
-    token = _until.set(time.thread_time() + seconds)
-    try:
-        yield
-    finally:
-        _until.reset(token)
 
 
 def keywords(schema: object) -> set[str]:
@@ -45,7 +32,7 @@ def keywords(schema: object) -> set[str]:
 
 @lru_cache(maxsize=16)
 def clocked(validator: type) -> type:
-    """Return the validator with its patterns and references under the clock of `within`.
+    """Return the validator with its patterns and references under the clock of `checks.clock`.
 
     References are where a schema can go on without end. `unevaluatedProperties` beside
     `patternProperties` is not covered: it matches the patterns by itself.
@@ -60,16 +47,9 @@ def clocked(validator: type) -> type:
     return extended
 
 
-def _left() -> float:
-    seconds = left(_until.get() - time.thread_time())
-    if seconds <= 0:
-        raise TimeoutError("no answer in time")
-    return seconds
-
-
 def _found(pattern: str, text: str) -> bool:
-    seconds = _left()
-    timeout = None if seconds == float("inf") else seconds
+    seconds = left(math.inf)
+    timeout = None if seconds == math.inf else seconds
     return regex.search(pattern, text, timeout=timeout) is not None
 
 
@@ -111,7 +91,7 @@ def _without_matched(keyword: Keyword) -> Keyword:
 
 def _under_clock(keyword: Keyword) -> Keyword:
     def timed(validator: Any, value: Any, instance: Any, schema: Any) -> Iterable[Any] | None:
-        _left()
+        left(math.inf)
         return keyword(validator, value, instance, schema)
 
     return timed

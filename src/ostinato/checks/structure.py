@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
+from ostinato.checks.clock import within
 from ostinato.checks.json_prefix import Member, Reading, read
 from ostinato.checks.language import Language
 from ostinato.checks.patterns import FORESEE_SECONDS, JUDGE_SECONDS
-from ostinato.checks.schema_clock import clocked, keywords, within
+from ostinato.checks.schema_clock import clocked, keywords
 from ostinato.errors import InputError
 from ostinato.loop import Foresight, Item, Place, Verdict
 

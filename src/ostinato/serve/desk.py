@@ -81,7 +81,6 @@ class Desk:
         self._changed = threading.Condition()
         self._closing = self._at_once = False
         self.computed = 0  # tokens run through the network after prompts, those in vain too
-        self._loop: Loop | None = None
         self._thread = threading.Thread(target=self._work, name="ostinato-serve", daemon=True)
         self._thread.start()
 
