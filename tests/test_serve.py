@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,21 +33,6 @@ from ostinato.serve import Defaults, Desk
 from ostinato.serve.orders import cut_at, held_back
 from ostinato.servers import Server
 from ostinato.text import write
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[tuple[int, Desk]]:
-    with serving(places=4, waiting=8) as made:
-        yield made
-
-
-@pytest.fixture
-def client(place: tuple[int, Desk]) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(
-        base_url=f"http://127.0.0.1:{place[0]}/v1", api_key="none", max_retries=0
-    ) as made:
-        yield made
-
 
 # Answers ----------------------------------------------------------------------------------------
 

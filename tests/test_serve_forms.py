@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -33,20 +32,6 @@ SCHEMA: dict[str, Any] = {
 
 def form(schema: dict[str, Any], **more: Any) -> Any:
     return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, **more}}
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[tuple[int, Desk]]:
-    with serving(places=4, waiting=8) as made:
-        yield made
-
-
-@pytest.fixture
-def client(place: tuple[int, Desk]) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(
-        base_url=f"http://127.0.0.1:{place[0]}/v1", api_key="none", max_retries=0
-    ) as made:
-        yield made
 
 
 def test_an_answer_is_json_of_the_schema_whole_and_streamed(client: openai.OpenAI) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
-from ostinato.loop.answers import Answer, Attempt, GoBack
+from ostinato.loop.answers import Answer, Attempt, GoBack, StartOver
 from ostinato.loop.check import Text, Verdict
+from ostinato.loop.condition import Condition
 from ostinato.loop.process import Edits, Lane, Report
 from ostinato.loop.stops import JSON, Kind, Stopped
 
@@ -87,6 +88,36 @@ class Draft:
                 value = report[name]
                 if isinstance(value, int | float):
                     self.spent[name] = self.spent.get(name, 0) + value
+
+    def compare(self, output: object, verdicts: tuple[Verdict, ...]) -> None:
+        """Keep a whole draft as the best one where it is better than those before."""
+        best = Best(output, verdicts, self.length, self.lane.round, self.logprob)
+        if self.best is None or best.worth > self.best.worth:
+            self.best = best
+
+    def go_back(self, answer: GoBack, each: Condition) -> int:
+        """Stand where the answer says, and return that position.
+
+        What was spent stays spent; a strategy's edits after the position lapse.
+        """
+        last = self.position - is_end(self.reports[-1])  # an end cannot be gone on from
+        to = last if answer.to is None else max(0, min(answer.to, last))
+        edits = [edit for edit in self.lane.edits if edit[0] <= to or edit in self.changed]
+        if answer.edits:
+            edits.append((to, answer.edits))
+        self.lane = replace(self.lane, tries=self.lane.tries + 1, edits=by_place(edits))
+        state = each.back(self.states[to], self.states[-1])
+        self.again = to < self.position
+        del self.states[to:], self.reports[to:]
+        self.states.append(state)
+        return to
+
+    def start_over(self, answer: StartOver, each: Condition) -> None:
+        """Stand at the beginning of another round; what was changed from outside stays."""
+        edits = (*(((0, answer.edits),) if answer.edits else ()), *self.changed)
+        self.lane = replace(self.lane, round=self.lane.round + 1, tries=0, edits=edits)
+        self.states = [each.back(self.states[0], self.states[-1])]
+        self.reports = []
 
     def to_json(self) -> dict[str, object]:
         """Return all of it but the item, which the items hold."""

@@ -26,7 +26,7 @@ from ostinato.loop.answers import (
 from ostinato.loop.check import Verdict
 from ostinato.loop.condition import as_condition
 from ostinato.loop.conditions import judged
-from ostinato.loop.draft import Best, Draft, by_place, ends, is_end, kept, spent, spent_judging
+from ostinato.loop.draft import Draft, by_place, ends, kept, spent, spent_judging
 from ostinato.loop.draws import check_seed
 from ostinato.loop.items import Items
 from ostinato.loop.process import Edits, Lane, LaneProcess, LaneStep, Report, Step
@@ -287,9 +287,7 @@ class Lanes:
             return stopped, ()
         output = self.process.output(draft.lane.key)
         verdicts = self._judged(draft, output)
-        best = Best(output, verdicts, draft.length, draft.lane.round, draft.logprob)
-        if draft.best is None or best.worth > draft.best.worth:
-            draft.best = best
+        draft.compare(output, verdicts)
         if not verdicts:
             return stopped, ()
         whole = judged(verdicts)
@@ -348,9 +346,12 @@ class Lanes:
             )
         )
         if isinstance(answer, GoBack):
-            self._go_back(draft, answer)
+            to = draft.go_back(answer, self.each)
+            self.process.rewind(draft.lane, to)
         elif isinstance(answer, StartOver):
-            self._start_over(draft, answer)
+            draft.start_over(answer, self.each)
+            self.process.drop(key)
+            self._begin(draft)
         else:
             if draft.best is None and not verdicts:  # it broke off
                 verdicts = self._judged(draft, output)
@@ -360,28 +361,6 @@ class Lanes:
             if isinstance(answer, GiveUp) and answer.reason:
                 stopped = replace(stopped, sentence=f"{answer.reason} {stopped.sentence}")
             self._finish(draft, stopped, output, verdicts, accepted=accepted)
-
-    def _go_back(self, draft: Draft, answer: GoBack) -> None:
-        """Position goes back; what was spent stays spent; the strategy's later edits lapse."""
-        last = draft.position - is_end(draft.reports[-1])  # an end cannot be gone on from
-        to = last if answer.to is None else max(0, min(answer.to, last))
-        kept = [edit for edit in draft.lane.edits if edit[0] <= to or edit in draft.changed]
-        if answer.edits:
-            kept.append((to, answer.edits))
-        draft.lane = replace(draft.lane, tries=draft.lane.tries + 1, edits=by_place(kept))
-        state = self.each.back(draft.states[to], draft.states[-1])
-        draft.again = to < draft.position
-        del draft.states[to:], draft.reports[to:]
-        draft.states.append(state)
-        self.process.rewind(draft.lane, to)
-
-    def _start_over(self, draft: Draft, answer: StartOver) -> None:
-        edits = (*(((0, answer.edits),) if answer.edits else ()), *draft.changed)
-        draft.lane = replace(draft.lane, round=draft.lane.round + 1, tries=0, edits=edits)
-        draft.states = [self.each.back(draft.states[0], draft.states[-1])]
-        draft.reports = []
-        self.process.drop(draft.lane.key)
-        self._begin(draft)
 
     def _finish(
         self,

@@ -1,0 +1,31 @@
+"""What several test files share: a tiny model that is served, and a client that asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import openai
+
+    from ostinato.serve import Desk
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[tuple[int, Desk]]:
+    from served import serving  # brings torch, which most files do without
+
+    with serving(places=4, waiting=8) as made:
+        yield made
+
+
+@pytest.fixture
+def client(place: tuple[int, Desk]) -> Iterator[openai.OpenAI]:
+    import openai
+
+    with openai.OpenAI(
+        base_url=f"http://127.0.0.1:{place[0]}/v1", api_key="none", max_retries=0
+    ) as made:
+        yield made
