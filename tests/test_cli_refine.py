@@ -270,8 +270,27 @@ def test_why_tells_an_item_and_a_job(folder: Path) -> None:
     assert [one["check"] for one in value["checks"]] == ["length", "polite"]
     assert value["items"] == 6
     assert "polite: " in CliRunner().invoke(why, ["mail"]).output
+    assert value["refused"] == []
     error = CliRunner().invoke(why, ["mail", "m00"]).exception
     assert isinstance(error, InputError) and "Did you mean 'm0'?" in str(error)
+
+
+def test_why_tells_each_reason_for_which_items_were_not_accepted(folder: Path) -> None:
+    write_job(folder, [*MESSAGES, "broken"], f"{JOB}\n[budget]\nitem_tokens = 6\n")
+    run("mail.toml")
+    told = CliRunner().invoke(why, ["mail"]).output
+    cut = [line for line in lines() if line["stopped"]["kind"] == "budget"]  # type: ignore[index]
+    assert cut and "given up: its budget ended; its best draft fails: " in told
+    assert "  1 error: it could not be worked on\n" in told
+    value = json.loads(CliRunner().invoke(why, ["mail", "--json"]).output)["refused"]
+    assert sum(one["count"] for one in value if one["kind"] == "budget") == len(cut)
+    assert {one["outcome"] for one in value} == {"given up", "error"}
+    page = Path("mail.replies.report.html").read_text("utf-8")
+    assert "its budget ended; its best draft fails: " in page
+    write_job(folder, MESSAGES, JOB.replace("rounds = 40", "rounds = 1"))
+    run("mail.toml", "--fresh")
+    told = CliRunner().invoke(why, ["mail.toml"]).output
+    assert "given up: out of rounds; its best draft fails: " in told
 
 
 def test_check_judges_texts_from_elsewhere(folder: Path) -> None:

@@ -147,7 +147,22 @@ def test_an_item_s_budget_ends_it_whatever_the_strategy_says() -> None:
     rows, _ = spell(each=Steps(50) | Budget("tokens", 20), on_stop=for_ever)
     spent = [row["spent"]["tokens"] for row in rows.values()]
     assert max(spent) <= 20
-    assert any("20 tokens have been spent" in r["stopped"]["sentence"] for r in rows.values())
+    cut = [row["stopped"] for row in rows.values() if row["stopped"]["kind"] == "budget"]
+    assert cut and all(row["accepted"] or row["stopped"] in cut for row in rows.values())
+    for stopped in cut:
+        assert stopped["condition"] == "Budget('tokens', limit=20)"
+        assert stopped["sentence"].startswith("20 tokens have been spent; the limit is 20. ")
+        assert stopped["sentence"].count("tokens have been spent") == 1
+
+
+def test_a_budget_that_ends_a_draft_without_checks_is_told_once() -> None:
+    lanes = Lanes(Speller(), ITEMS, each=Steps(50) | Budget("tokens", 3))
+    rows: dict[str, Any] = {}
+    for step in Loop(lanes, until=Steps(1000)):
+        rows |= dict(step.results)
+    told = "3 tokens have been spent; the limit is 3."
+    cut = [row["stopped"] for row in rows.values() if row["stopped"]["kind"] == "budget"]
+    assert cut and all(stopped["sentence"] == told for stopped in cut)
 
 
 def test_edits_after_the_place_gone_back_to_lapse_and_those_before_stay() -> None:

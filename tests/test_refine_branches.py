@@ -93,6 +93,13 @@ def test_a_branch_does_not_take_the_place_of_its_parent() -> None:
         assert journal.get("low").status == "paused"
 
 
+def test_why_takes_a_job_s_own_run_and_a_branch_by_its_name() -> None:
+    told("refine mail.toml")
+    told("runs branch mail --as low")
+    assert told("why mail.toml").startswith("mail: 12 items done.")
+    assert told("why low").startswith("low: ")
+
+
 def test_a_run_may_be_named_and_must_be_of_the_job(folder: Path) -> None:
     assert "run      mine\n" in told("refine mail.toml --run mine --output mine.jsonl")
     assert "The job is finished" in told("refine mail.toml --run mine --output mine.jsonl")

@@ -14,10 +14,13 @@ IDENTITY = ("job", "output", "limit")
 
 
 def run_of_job(journal: Journal, file: Path) -> Run:
-    """Return the newest run of a job file. Raises `RunError` where there is none."""
+    """Return the newest run of a job file, branches excepted, which have names to go by.
+
+    Raises `RunError` where there is none.
+    """
     job = str(file.absolute())
     for run in journal.runs():
-        if run.kind == "refine" and run.spec.get("job") == job:
+        if run.kind == "refine" and run.spec.get("job") == job and run.parent is None:
             return run
     raise RunError(
         f"There is no run of {file} in {journal.path}. Begin one: ostinato refine {file}"

@@ -12,6 +12,7 @@ from ostinato.errors import InputError, RunError
 from ostinato.loop.journal import Journal
 from ostinato.loop.run import Run
 from ostinato.refine.results import Result, from_lane
+from ostinato.refine.summary import Reason, reasons
 from ostinato.refine.tables import nearest
 from ostinato.refine.why import AttemptLine, CheckRecord, Course, attempt_lines, costly, tally
 
@@ -31,7 +32,8 @@ MARKS = {"passed": "✓", "failed": "✕", "impossible": "✕", "error": "!"}
 def why(run: str, item: str | None, path: Path | None, as_json: bool) -> None:
     """Tell why ITEM of RUN came out as it did; without ITEM, how each check fared over the job.
 
-    RUN is a run's name, as `ostinato refine` prints it, or a job file: then its newest run.
+    RUN is a run's name, as `ostinato refine` prints it, or a job file: then its newest run that is
+    no branch.
     """
     with Journal() if path is None else Journal(path) as journal:
         found = _run(journal, run)
@@ -48,7 +50,7 @@ def why(run: str, item: str | None, path: Path | None, as_json: bool) -> None:
 
 
 def _run(journal: Journal, named: str) -> Run:
-    """Return the run of a name, or the newest one of a job file."""
+    """Return the run of a name, or the newest own one of a job file."""
     file = Path(named)
     if journal.find(named) is None and file.suffix == ".toml":
         return run_of_job(journal, file)
@@ -119,12 +121,20 @@ def _tell_job(run: Run, as_json: bool) -> None:
     dear = {record.name for record in costly(records)}
     if as_json:
         checks = [{**record.to_json(), "costly": record.name in dear} for record in records]
-        value = {"run": run.name, "items": len(results), "checks": checks}
+        refused = [reason.to_json() for reason in _refused(results)]
+        value = {"run": run.name, "items": len(results), "refused": refused, "checks": checks}
         click.echo(json.dumps(value, ensure_ascii=False))
         return
     click.echo(f"{run.name}: {len(results)} items done.")
+    for reason in _refused(results):
+        click.echo(f"  {reason.count} {reason.outcome}: {reason.words}")
     for record in records:
         _tell_record(record, record.name in dear)
+
+
+def _refused(results: list[Result]) -> list[Reason]:
+    """Return why items were not accepted, the most frequent reason first."""
+    return [reason for reason in reasons(results) if reason.outcome != "accepted"]
 
 
 def _check_names(run: Run, results: list[Result]) -> list[str]:

@@ -247,6 +247,19 @@ def is_end(report: Report) -> bool:
     return any(name in report for name in ENDS)
 
 
+def given_up(stopped: Stopped, reason: str, spent: Stopped | None) -> Stopped:
+    """Return why an item was given up: the last draft's stop, and the reason of the answer to it.
+
+    `spent` is the item's budget where that has ended: it, and no check, is then why no other draft
+    was tried.
+    """
+    if spent is not None and stopped.kind is Kind.FAILED:
+        numbers = {**stopped.numbers, **spent.numbers}
+        stopped = replace(spent, sentence=stopped.sentence, numbers=numbers)
+    told = reason and reason not in stopped.sentence
+    return replace(stopped, sentence=f"{reason} {stopped.sentence}") if told else stopped
+
+
 def kept(output: object, answer: Answer) -> int | None:
     """Return how many characters of a text stand after a going back."""
     if not isinstance(answer, GoBack) or not isinstance(output, Text):

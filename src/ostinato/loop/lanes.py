@@ -26,7 +26,15 @@ from ostinato.loop.answers import (
 from ostinato.loop.check import Verdict
 from ostinato.loop.condition import as_condition
 from ostinato.loop.conditions import judged
-from ostinato.loop.draft import Draft, by_place, ends, kept, spent, spent_judging
+from ostinato.loop.draft import (
+    Draft,
+    by_place,
+    ends,
+    given_up,
+    kept,
+    spent,
+    spent_judging,
+)
 from ostinato.loop.draws import check_seed
 from ostinato.loop.items import Items
 from ostinato.loop.process import Edits, Lane, LaneProcess, LaneStep, Report, Step
@@ -358,8 +366,9 @@ class Lanes:
             self.process.drop(key)
             del self._drafts[key]
             accepted = isinstance(answer, Accept) and stopped.good
-            if isinstance(answer, GiveUp) and answer.reason:
-                stopped = replace(stopped, sentence=f"{answer.reason} {stopped.sentence}")
+            if isinstance(answer, GiveUp):
+                spent = self.each.exhausted(draft.states[-1])
+                stopped = given_up(stopped, answer.reason, spent)
             self._finish(draft, stopped, output, verdicts, accepted=accepted)
 
     def _finish(

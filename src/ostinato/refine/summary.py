@@ -96,6 +96,16 @@ class Reason:
     example: str
     count: int
 
+    def to_json(self) -> dict[str, JSON]:
+        """Return the reason as a JSON object."""
+        return {
+            "outcome": self.outcome,
+            "kind": self.kind.value,
+            "why": self.words,
+            "example": self.example,
+            "count": self.count,
+        }
+
 
 def reasons(results: Iterable[Result]) -> list[Reason]:
     """Group items by why they stopped; the most frequent first, accepted ones before others."""
@@ -120,12 +130,20 @@ def _words(result: Result) -> str:
     if result.source != "model":
         return f"a {result.source} had the answer, and it passed"
     if result.outcome == "error":
-        return "it could not be worked on"
+        broken = ", ".join(verdict.check for verdict in result.verdicts if verdict.error)
+        return f"a check could not judge: {broken}" if broken else "it could not be worked on"
     if not result.accepted:
-        failed = [verdict.check for verdict in result.verdicts if not verdict.passed]
-        names = ", ".join(failed) or result.stopped.condition
-        return f"{_cause(result)}; not passed: {names}" if names else _cause(result)
+        return _cause(result) + _failed(result)
     return "passed every check at once" if result.outcome == "accepted" else "passed after mending"
+
+
+def _failed(result: Result) -> str:
+    """Say which checks the best draft fails; of one that was never judged, what ended the last."""
+    failed = [verdict.check for verdict in result.verdicts if not verdict.passed]
+    if failed:
+        return f"; its best draft fails: {', '.join(failed)}"
+    ended = result.stopped.condition if result.stopped.kind is not Kind.BUDGET else ""
+    return f"; its last draft was ended by: {ended}" if ended else ""
 
 
 def _cause(result: Result) -> str:
