@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,11 +89,14 @@ def serve(
     from ostinato.serve import Desk, application
 
     defaults = _defaults(job_file)
-    loaded = load_model(model, adapter=adapter, compile=compile, int8=int8)
     desk = Desk(
-        loaded, places=places, waiting=waiting, defaults=defaults, check_seconds=check_seconds
+        partial(load_model, model, adapter=adapter, compile=compile, int8=int8),
+        places=places,
+        waiting=waiting,
+        defaults=defaults,
+        check_seconds=check_seconds,
     )
-    served = name or loaded.name
+    served = name or desk.model.name
     hosts = [*LOOPBACK, *allowed, host]
     app = application(desk, model=served, hosts=hosts, key=key)
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)

@@ -11,7 +11,8 @@ import logging
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from hashlib import blake2b
 from itertools import count
 from typing import cast
@@ -47,19 +48,23 @@ log = logging.getLogger("ostinato.serve")
 class Desk:
     """Takes orders and has them written. `places` are written side by side, `waiting` may wait.
 
+    `model` is what writes, or a function that loads it in the thread that writes. The latter is
+    faster: torch keeps workers for each thread that has computed, and where there are two such
+    threads, their workers sleep and wake at every product.
     `check_seconds` is how long the checks of a request may take in all: the others wait for them.
     """
 
+    decode: Decode
+
     def __init__(
         self,
-        model: LanguageModel,
+        model: LanguageModel | Callable[[], LanguageModel],
         *,
         places: int = 16,
         waiting: int = 64,
         defaults: Defaults | None = None,
         check_seconds: float = CHECK_SECONDS,
     ) -> None:
-        self.model = model
         self.places = places
         self._waiting = waiting
         self._check_seconds = check_seconds
@@ -70,19 +75,18 @@ class Desk:
                 f"The strategy of a served model must be one of {', '.join(LANE_STRATEGIES)}, got "
                 f"{strategy.kind!r}. Name one."
             )
-        if strategy is not None and strategy.masks:
-            reader(model.tokenizer)  # where its extra is not there, that is told now
-        self.decode = Decode(
-            model, self._prompt, places=places, prompt_edits=frozenset({"feedback"})
-        )
         self._orders: deque[Order] = deque()
         self._active: dict[str, Order] = {}
         self._numbers = count(1)
         self._changed = threading.Condition()
         self._closing = self._at_once = False
         self.computed = 0  # tokens run through the network after prompts, those in vain too
-        self._thread = threading.Thread(target=self._work, name="ostinato-serve", daemon=True)
+        loaded = Future[LanguageModel]()
+        self._thread = threading.Thread(
+            target=self._run, args=(model, loaded), name="ostinato-serve", daemon=True
+        )
         self._thread.start()
+        self.model = loaded.result()
 
     @property
     def longest(self) -> int:
@@ -229,6 +233,30 @@ class Desk:
                 order.tell(Done(error=RequestError(503, "The server is ending. Ask another one.")))
         return None
 
+    def _run(
+        self,
+        model: LanguageModel | Callable[[], LanguageModel],
+        loaded: Future[LanguageModel],
+    ) -> None:
+        try:
+            loaded.set_result(self._open(model() if callable(model) else model))
+        except BaseException as error:
+            loaded.set_exception(error)
+        else:
+            self._work()
+
+    def _open(self, model: LanguageModel) -> LanguageModel:
+        strategy = self._defaults.strategy
+        if strategy is not None and strategy.masks:
+            reader(model.tokenizer)  # where its extra is not there, that is told now
+        self._decode_with(model)
+        return model
+
+    def _decode_with(self, model: LanguageModel) -> None:
+        self.decode = Decode(
+            model, self._prompt, places=self.places, prompt_edits=frozenset({"feedback"})
+        )
+
     def _work(self) -> None:
         while True:
             with self._changed:
@@ -268,9 +296,7 @@ class Desk:
         for key, order in list(self._active.items()):
             order.tell(Done(error=RequestError(500, said)))
             del self._active[key]
-        self.decode = Decode(
-            self.model, self._prompt, places=self.places, prompt_edits=frozenset({"feedback"})
-        )
+        self._decode_with(self.model)
 
 
 class _Arrivals:

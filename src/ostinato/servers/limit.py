@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-START = 4.0
+START = 8.0
 
 
 class Limit:
