@@ -9,9 +9,12 @@ tokens that it computes, those of broken streams and discarded drafts too, and t
 in the process every token that is drawn is received.
 
     pip install mellea dspy guardrails-ai
-    python benchmarks/peers.py [--limit N] [--only …] [--json]
+    python benchmarks/peers.py [--skip N] [--limit N] [--seed N] [--only …] [--save FILE] [--json]
+    python benchmarks/peers.py --join FILE [--json]
 
-A peer that is not installed is left out.
+A peer that is not installed is left out. Which drafts fail is luck, so one run of some messages
+tells little: `--save` adds what each run took to a file, `--join` adds the file up, and shows
+between which figures the runs lay. Ours is drawn with `--seed`, peers anew each time.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -59,12 +63,25 @@ class Taken(NamedTuple):
     received: int
 
 
+class Ran(NamedTuple):
+    """What a run of some messages gave and took. `kept` are the tokens of accepted replies."""
+
+    name: str
+    messages: int
+    accepted: int
+    kept: int
+    computed: int
+    received: int
+    seconds: float
+
+
 class Task:
     """What is to be written: items, their prompts, and the checks of a reply."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, skip: int = 0, seed: int | None = None) -> None:
         self.job = read_job(JOB)
-        self.items: list[Item] = self.job.items(limit)
+        self.items: list[Item] = self.job.items(skip + limit)[skip:]
+        self.seed = self.job.seed if seed is None else seed
         self.checks: list[Check] = [c for c in self.job.checks if c.kind != "confidence"]
         self.planner = self.job.planner()
         self.taken = Taken(0, 0)  # by the last run of ours
@@ -90,7 +107,7 @@ class Task:
             strategy=self.job.strategy,
             sampling=Sampling(temperature=TEMPERATURE, top_k=0, top_p=1.0),
             max_new_tokens=LONGEST,
-            seed=self.job.seed,
+            seed=self.seed,
             places=SIDE,
         )
         rows: list[Any] = refine.run()
@@ -268,19 +285,25 @@ def counted(url: str) -> Taken:
     return Taken(told["computed"], told["sent"])
 
 
-def measured(task: Task, model: LanguageModel, replies: Sequence[str]) -> tuple[int, float]:
-    """Return the tokens of the accepted replies, their ends included, and the accepted share."""
+def measured(
+    task: Task, model: LanguageModel, name: str, replies: Sequence[str], taken: Taken, took: float
+) -> Ran:
+    """Return what a run gave and took; ends of texts are tokens too."""
     pairs = zip(task.items, replies, strict=True)
     good = [reply for item, reply in pairs if not task.reasons(item, reply)]
-    return sum(len(model.tokenizer.encode(r)) + 1 for r in good), len(good) / len(replies)
+    kept = sum(len(model.tokenizer.encode(reply)) + 1 for reply in good)
+    return Ran(name, len(replies), len(good), kept, *taken, took)
 
 
-def runs(task: Task, model: LanguageModel, only: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield each name with its replies, the tokens that they took, and seconds."""
+def runs(task: Task, model: LanguageModel, only: Sequence[str]) -> Iterator[Ran]:
+    """Run each that is named."""
     if "ours" in only:
         began = time.perf_counter()
         replies = task.refine(model)
-        yield "ours", (replies, task.taken, time.perf_counter() - began)
+        took = time.perf_counter() - began
+        yield measured(task, model, "ours", replies, task.taken, took)
+    if set(only) <= {"ours"}:
+        return
     with serving() as url:
         for name in WRITERS:
             if name not in only:
@@ -296,7 +319,48 @@ def runs(task: Task, model: LanguageModel, only: Sequence[str]) -> Iterator[tupl
             time.sleep(0.5)  # a broken stream leaves at its next token
             after = counted(url)
             taken = Taken(after.computed - before.computed, after.received - before.received)
-            yield name, (replies, taken, seconds)
+            yield measured(task, model, name, replies, taken, seconds)
+
+
+# What is told -----------------------------------------------------------------------------------
+
+
+def table(told: Sequence[Ran]) -> dict[str, float]:
+    """Print a line for each name, its runs added up; return the figures."""
+    by_name: dict[str, list[Ran]] = defaultdict(list)
+    for ran in told:
+        by_name[ran.name].append(ran)
+    print(f"{'':14} {'messages':>8} {'computed/accepted':>18} {'received':>9} ", end="")
+    print(f"{'accepted':>9} {'s/100':>6}  computed, from run to run")
+    flat: dict[str, float] = {}
+    for name, parts in by_name.items():
+        ran = Ran(
+            name, *(sum(column) for column in zip(*(part[1:] for part in parts), strict=True))
+        )
+        figures = of_each(ran)
+        flat |= {f"{name}.{key}": round(value, 4) for key, value in figures.items()}
+        computed, received, accepted, wall = figures.values()
+        ratios = [of_each(part)["tokens_per_accepted"] for part in parts]
+        line = f"{name:14} {ran.messages:8} {computed:18.3f} {received:9.3f} {accepted:9.1%}"
+        hundred = 100 * wall / ran.messages
+        print(f"{line} {hundred:6.1f}  {min(ratios):.2f} to {max(ratios):.2f}, {len(parts)}")
+    return flat
+
+
+def of_each(ran: Ran) -> dict[str, float]:
+    """Return what a run took for each accepted token, its accepted share, and its seconds."""
+    kept = max(1, ran.kept)
+    return {
+        "tokens_per_accepted": ran.computed / kept,
+        "received_per_accepted": ran.received / kept,
+        "accepted": ran.accepted / ran.messages,
+        "wall_s": ran.seconds,
+    }
+
+
+def saved(file: Path) -> list[Ran]:
+    """Read the runs that were added to a file."""
+    return [Ran(*json.loads(line)) for line in file.read_text("utf-8").splitlines()]
 
 
 def main() -> None:
@@ -307,25 +371,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     names = ["ours", *WRITERS]
-    parser.add_argument("--limit", type=int, default=40, help="take the first N items")
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first N items")
+    parser.add_argument("--limit", type=int, default=40, help="take N items")
+    parser.add_argument("--seed", type=int, help="draw ours with it (default: the job's)")
     parser.add_argument("--only", nargs="+", default=names, choices=names)
+    parser.add_argument("--save", type=Path, metavar="FILE", help="add what each run took to it")
+    parser.add_argument("--join", type=Path, metavar="FILE", help="add up what was saved, run none")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     arguments = parser.parse_args()
-    task = Task(arguments.limit)
-    model = load_model("smollm2", adapter="support")
-    print(f"{len(task.items)} items, {torch.get_num_threads()} threads, {platform.processor()}")
-    print(f"{'':14} {'computed/accepted':>18} {'received':>9} {'accepted':>9} {'seconds':>8}")
-    flat: dict[str, float] = {}
-    for name, (replies, taken, seconds) in runs(task, model, arguments.only):
-        tokens, share = measured(task, model, replies)
-        computed, received = (count / max(1, tokens) for count in taken)
-        figures = {"tokens_per_accepted": computed, "received_per_accepted": received}
-        figures |= {"accepted": share, "wall_s": seconds}
-        flat |= {f"{name}.{k}": round(v, 4) for k, v in figures.items()}
-        told = f"{computed:18.2f} {received:9.2f} {share:9.1%} {seconds:8.1f}"
-        print(f"{name:14} {told}", flush=True)
+    told = saved(arguments.join) if arguments.join else run(arguments)
+    flat = table(told)
     if arguments.json:
         print(json.dumps(flat))
+
+
+def run(arguments: argparse.Namespace) -> list[Ran]:
+    """Run what is asked for, and save it where that is asked for."""
+    task = Task(arguments.limit, arguments.skip, arguments.seed)
+    model = load_model("smollm2", adapter="support")
+    print(f"{len(task.items)} items, {torch.get_num_threads()} threads, {platform.processor()}")
+    told: list[Ran] = []
+    for ran in runs(task, model, arguments.only):
+        told.append(ran)
+        if arguments.save:
+            with arguments.save.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(ran) + "\n")
+    return told
 
 
 if __name__ == "__main__":

@@ -34,8 +34,9 @@ from ostinato.loop import (
     accept,
 )
 from ostinato.servers import Allowance, Server, ServerError, ServerLanes, check_sampling, faults
+from ostinato.servers.event_stream import events
 from ostinato.servers.limit import Limit
-from ostinato.servers.wire import Piece, events, whole_characters
+from ostinato.servers.wire import Piece, whole_characters
 from ostinato.testing import check_lane_process
 
 ITEMS = [(f"item{n}", f"Write something about {n}.") for n in range(6)]
@@ -590,15 +591,47 @@ async def _chunks(*chunks: bytes) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def test_no_event_can_fill_the_memory() -> None:
-    async def read(*chunks: bytes) -> list[str]:
-        return [event async for event in events(_chunks(*chunks))]
+async def told_by(*chunks: bytes) -> list[str]:
+    return [event async for event in events(_chunks(*chunks))]
 
-    assert asyncio.run(read(b"data: a\ndata: b\n\nda", b"ta: c\n\n")) == ["a\nb", "c"]
+
+def test_no_event_can_fill_the_memory() -> None:
+    assert asyncio.run(told_by(b"data: a\ndata: b\n\nda", b"ta: c\n\n")) == ["a\nb", "c"]
     line = b"data: " + b"x" * 1000 + b"\n"
     for chunks in ([line * 100] * 20, [b"x" * 100_000] * 20, [b"data: ", *[b"x" * 100_000] * 20]):
         with pytest.raises(faults.Fault, match="more than a mebibyte"):
-            asyncio.run(read(*chunks))
+            asyncio.run(told_by(*chunks))
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_a_line_ends_in_cr_lf_or_both_wherever_chunks_end(end: bytes) -> None:
+    lines = [
+        b"\xef\xbb\xbfdata: one",
+        b"data:  two",
+        b": words",
+        b"event: x",
+        b"",
+        b"",
+        b"data",
+        b"",
+    ]
+    content = end.join([*lines, b"data", b"", b"data:last", b"", b""])
+    wanted = ["one\n two", "", "last"]
+    assert asyncio.run(told_by(content)) == wanted
+    assert asyncio.run(told_by(*(content[n : n + 1] for n in range(len(content))))) == wanted
+    for at in range(len(content)):
+        assert asyncio.run(told_by(content[:at], b"", content[at:])) == wanted
+
+
+def test_an_event_that_ended_in_cr_does_not_wait_for_the_next_chunk() -> None:
+    async def first() -> str:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"data: now\r\r"
+            await asyncio.sleep(60)
+
+        return await anext(aiter(events(chunks())))
+
+    assert asyncio.run(asyncio.wait_for(first(), 5)) == "now"
 
 
 def test_half_a_character_of_one_item_ends_no_run() -> None:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ostinato.errors import MissingExtra
+from ostinato.servers.event_stream import events
 from ostinato.servers.faults import (
     CannotGoOn,
     Fault,
@@ -33,7 +34,6 @@ from ostinato.servers.wire import (
     Ask,
     Piece,
     body,
-    events,
     message_of,
     path,
     piece,

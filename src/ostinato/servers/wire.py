@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,6 @@ from ostinato.servers.server import Server
 Message = Mapping[str, str]
 Prompt = str | Sequence[Message]
 
-LONGEST_EVENT = 1 << 20
 TOLD = 80  # characters of what is no answer
 CONTROL = re.compile(r"<\|[^|<>\s]{1,40}\|>")
 EXTENSIONS = ("top_k", "min_p", "repetition_penalty")
@@ -262,27 +261,3 @@ def _told(error: Any) -> str:
     where = ".".join(map(str, error.get("loc", ())))
     message = str(error.get("message", error.get("msg")))
     return f"{where}: {message}" if where else message
-
-
-async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    """Yield the data of server-sent events; comments and other fields are passed over.
-
-    Raises `Fault` for one longer than a mebibyte, so that no server can fill the memory.
-    """
-    left, data, size = b"", list[str](), 0
-    async for chunk in chunks:
-        *lines, left = (left + chunk).split(b"\n")
-        for line in lines:
-            line = line.rstrip(b"\r")
-            if line.startswith(b"data:"):
-                size += len(line)
-                data.append(line[5:].removeprefix(b" ").decode("utf-8", "replace"))
-            elif not line and data:
-                yield "\n".join(data)
-                data, size = [], 0
-            if size > LONGEST_EVENT:
-                break
-        if size + len(left) > LONGEST_EVENT:
-            raise Fault("It sent an event of more than a mebibyte.")
-    if data:
-        yield "\n".join(data)
