@@ -69,6 +69,35 @@ def test_what_is_read_is_not_written_over(folder: Path, tiny: str) -> None:
     assert read_midi(folder / "a.mid") == PIECE
 
 
+def test_a_piece_without_chords_is_told_of_and_the_others_are_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = {"kind": "ended", "sentence": "It wrote the end of text."}
+    rows = [
+        {"output": text, "accepted": True, "spent": {}, "stopped": ended}
+        for text in ("S:G4 B:C3 A:E4 T:C4", "")
+    ]
+    monkeypatch.setattr("ostinato.cli.music._rows", lambda *given: rows)
+    made = run("sample", "music", "--count", "2", "--out", "a.wav", "--out", "a.png")
+    assert made.exit_code == 1 and "Wrote a-1.wav, a-1.png: 1 chords." in made.stdout
+    assert made.stderr.startswith("Piece 2 is not written, as it has no chords.")
+    assert not list(folder.glob("a-2.*"))
+
+
+def test_a_piece_that_does_not_pass_is_written_and_the_exit_code_says_so(
+    folder: Path, tiny: str
+) -> None:
+    write_midi(Score(PIECE.chords[:2]), folder / "a.mid")
+    asked = "sample", "music", tiny, "--start", "a.mid", "--out", "b.mid", "--min-p", "0"
+    assert run(*asked).exit_code == 0
+    made = run(*asked, "--until-passes", "--rounds", "1", "--strategy", "resample")
+    assert (
+        made.exit_code == 1
+        and "Wrote b.mid: " in made.stdout
+        and " It is out of rounds: " in made.stdout
+    )
+
+
 def test_a_run_that_is_finished_is_written_again_and_another_order_refused(
     folder: Path, tiny: str
 ) -> None:

@@ -300,3 +300,15 @@ def test_what_a_journal_names_is_neither_imported_nor_called_without_trust(folde
     assert not (folder / "touched").exists() and "" not in sys.path
     assert "cannot be imported" in refused(RunError, "resume", "a", "--trust")
     assert (folder / "touched").exists()
+
+
+def test_a_warning_of_ours_is_shown_without_the_line_that_gave_it() -> None:
+    code = (
+        "import warnings, ostinato; from ostinato.cli import main\n"
+        "def cli():\n"
+        "    for file in (ostinato.__file__, 'other.py'):\n"
+        "        warnings.warn_explicit('So it is.', UserWarning, file, 1)\n"
+        "main.cli = cli; main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "Warning: So it is.\nother.py:1: UserWarning: So it is.\n"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ostinato.errors import InputError, ModelError
+from ostinato.loop import uniform
 from ostinato.music import (
     Key,
     Score,
@@ -32,6 +33,7 @@ from ostinato.music import (
     write_wav,
     written,
 )
+from ostinato.music.midi import Note, _grid
 from ostinato.music.score import HIGHEST, LOWEST, REST, voiced
 
 CADENCE = Score(((71, 67, 62, 43), (69, 66, 62, 50), (67, 62, 59, 43), (67, 62, 59, 43)))
@@ -66,14 +68,29 @@ def test_voices_of_one_track_are_told_apart(tmp_path: Path) -> None:
     assert read_midi(tmp_path / "a.mid").chords == ((72, 67, 64, 48),)
 
 
-def test_notes_between_the_quarters_are_told_of(tmp_path: Path) -> None:
+def between_the_quarters(path: Path) -> None:
+    """Write three notes, of which no quarter note meets the second."""
     body = b"\x00\x90\x48\x40\x20\x48\x00\x00\x49\x40\x20\x49\x00\x20\x48\x40\x60\x48\x00"
     body += b"\x00\xff\x2f\x00"
     header = b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x00\x60"
-    (tmp_path / "a.mid").write_bytes(header + b"MTrk" + len(body).to_bytes(4, "big") + body)
+    path.write_bytes(header + b"MTrk" + len(body).to_bytes(4, "big") + body)
+
+
+def test_notes_between_the_quarters_are_told_of(tmp_path: Path) -> None:
+    between_the_quarters(tmp_path / "a.mid")
     with pytest.warns(UserWarning, match="1 of 3 notes sound between two quarter notes"):
         score = read_midi(tmp_path / "a.mid")
     assert [chord[0] for chord in score.chords] == [72, 72]
+
+
+def test_a_step_holds_what_sounds_at_it_or_up_to_an_eighth_of_it_late() -> None:
+    division, steps = 24, 12
+    ends = [uniform(1, "grid", 0, 0, n) * steps * division for n in range(600)]
+    pairs = [sorted(map(int, pair)) for pair in zip(ends[::2], ends[1::2], strict=True)]
+    notes = [Note(start, end, 40 + n) for n, (start, end) in enumerate(pairs)]
+    for step, pitches in enumerate(_grid(notes, steps, division)):
+        at = step * division + 3
+        assert pitches == [note.pitch for note in notes if note.start <= at < note.end]
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"MThd\x00\x00\x00\x06\x00\x00"])
@@ -111,6 +128,9 @@ def test_each_piece_is_learned_in_every_key_in_which_it_can_be_sung() -> None:
     assert len({one.tokens[0] for one in some}) == min(12, len(some))  # keys
     assert not some[0].counted[0] and all(some[0].counted[1:])
     assert len(examples([CADENCE], every_key=False)) == 1
+    no_bass = Score(((67, 64, 60, REST),))
+    with pytest.warns(UserWarning, match="2 of 3 pieces are left out: they have no bass, or four"):
+        assert examples([no_bass, CADENCE.moved(12), Score(((100, 60, 40, 20),))]) == some
     middle = in_range(CADENCE.moved(20))
     assert middle is not None and middle.fits
     assert in_range(Score(((100, 60, 40, 20),))) is None
@@ -135,6 +155,13 @@ def test_pieces_are_read_from_json_and_from_a_folder(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"1 of 5 files are left out.*none\.mid"):
         again = read_pieces(tmp_path / "folder", hold_out=0.25)
     assert again.fingerprint() == held.fingerprint()
+    (tmp_path / "folder" / "none.mid").unlink()
+    (tmp_path / "folder" / "none.mid").mkdir()
+    assert read_pieces(tmp_path / "folder", hold_out=0.25).fingerprint() == held.fingerprint()
+    for n in range(5):
+        between_the_quarters(tmp_path / "folder" / f"thin{n}.mid")
+    with pytest.warns(UserWarning, match=r"5 of 9 files have .*thin2.mid: 1 of 3 notes\. And"):
+        read_pieces(tmp_path / "folder")
 
 
 def test_the_sound_has_the_pitches_that_are_written() -> None:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TextIO
 
 import click
 
 from ostinato.errors import OstinatoError
+
+PACKAGE = Path(__file__).parents[1]
 
 # name: (module, attribute, one line of help). Modules are imported when the command is used, so
 # that `ostinato --help` needs neither torch nor any other heavy library.
@@ -53,8 +60,26 @@ def cli() -> None:
     """Run generative processes as loops: until good enough, and always telling why they stopped."""
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+    *,
+    others: Callable[..., None],
+) -> None:
+    """Show a warning of ours as a message, without the line of code that gave it."""
+    if category is UserWarning and Path(filename).is_relative_to(PACKAGE):
+        click.echo(f"Warning: {message}", err=True)
+    else:
+        others(message, category, filename, lineno, file, line)
+
+
 def main() -> None:
     """Run the command line. An error of ours is a message and exit code 2, never a traceback."""
+    warnings.showwarning = partial(_show_warning, others=warnings.showwarning)
     try:
         cli()
     except OstinatoError as error:

@@ -187,6 +187,8 @@ def sample_music(
     """Write a chorale with MODEL: the shipped `chorales`, or a folder of `ostinato train music`.
 
     Checks: ranges of the voices, crossing, parallel fifths and octaves, repeats, and the cadence.
+    Exit codes: 0 all pieces are written; 1 some have no chords, or do not pass; 2 something given
+    is wrong; 130 interrupted.
     """
     from ostinato.music import all_checks, load_music, prompt, score_of
     from ostinato.music.writing import SAMPLING, TOKENS
@@ -224,8 +226,8 @@ def sample_music(
     rows = _rows(refine, run_name, order)
     if len(rows) < count:
         click.echo(f"{len(rows)} of {count} pieces are done.", err=True)
-        if run_name is not None:
-            click.echo("Run the same command again: it goes on.", err=True)
+        on = "Run the same command again: it goes on."
+        click.echo(on if run_name else "They are not kept: --run NAME would keep them.", err=True)
         sys.exit(Exit.INTERRUPTED)
     refused = [row["stopped"]["sentence"] for row in rows if row["stopped"]["kind"] == "error"]
     if refused:
@@ -233,6 +235,8 @@ def sample_music(
     scores = [score_of(str(row["output"])) for row in rows]
     files = _write(scores, outs, tempo)
     _tell(rows, scores, files, as_json)
+    passed = all(row["accepted"] for row in rows) or not until_passes
+    sys.exit(Exit.DONE if passed and all(score.chords for score in scores) else Exit.NOT_ALL)
 
 
 # What is asked for -----------------------------------------------------------------------------
@@ -325,13 +329,13 @@ def _rows(refine: Refine, run_name: str | None, order: dict[str, JSON]) -> list[
 
 
 def _write(scores: Sequence[Score], outs: Sequence[Path], tempo: float) -> list[list[Path]]:
-    """Write each piece into each file; several are numbered."""
+    """Write each piece that has chords into each file; several are numbered."""
     from ostinato.music import piano_roll, write_midi, write_wav
 
     files = []
     for number, score in enumerate(scores, 1):
-        paths = []
-        for out in outs:
+        paths: list[Path] = []
+        for out in outs if score.chords else ():
             path = out if len(scores) == 1 else out.with_stem(f"{out.stem}-{number}")
             if out.suffix.lower() == ".png":
                 paths.append(piano_roll(score, path))
@@ -363,6 +367,10 @@ def _tell(
     if as_json:
         click.echo(json.dumps({"pieces": told}))
         return
-    for one in told:
+    for number, one in enumerate(told, 1):
+        if not one["files"]:
+            mend = "Lower --temperature, or take another --seed."
+            click.echo(f"Piece {number} is not written, as it has no chords. {mend}", err=True)
+            continue
         names = ", ".join(one["files"])
         click.echo(f"Wrote {names}: {one['chords']} chords. {one['stopped']['sentence']}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ostinato.errors import InputError
 from ostinato.loop import derive
-from ostinato.music.midi import read_midi
+from ostinato.music.midi import hear
 from ostinato.music.score import HIGHEST, LOWEST, Score, read_chorales
 from ostinato.music.tokens import END_ID, IDS, LONGEST, encode, key_spelling
 from ostinato.train.data import Example
@@ -44,7 +44,8 @@ def read_pieces(source: str | Path, *, hold_out: float = 0.1, seed: int = 0) -> 
         parts = read_chorales(source)
         pieces = Pieces(*(tuple(parts.get(name, ())) for name in ("train", "valid", "test")))
     else:
-        files = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".mid", ".midi"))
+        found = (p for p in source.rglob("*") if p.suffix.lower() in (".mid", ".midi"))
+        files = sorted(path for path in found if not path.is_dir())
         scores = _readable(files)
         random.Random(derive(seed, "hold out")).shuffle(scores)
         held = round(len(scores) * hold_out)
@@ -59,23 +60,32 @@ def read_pieces(source: str | Path, *, hold_out: float = 0.1, seed: int = 0) -> 
 
 def _readable(files: Sequence[Path]) -> list[Score]:
     """Read files; those that are no pieces for four voices are left out with a warning."""
-    scores, left_out = [], []
+    scores, left_out, thinned = [], [], []
     for path in files:
         try:
-            scores.append(read_midi(path))
+            score, notes, missed = hear(path)
         except InputError as error:
             left_out.append(str(error))
+            continue
+        scores.append(score)
+        if missed:
+            thinned.append(f"{path}: {missed} of {notes} notes.")
     if left_out and not scores:
         raise InputError(left_out[0])
-    if left_out:
-        more = f" And {len(left_out) - TOLD} more." if len(left_out) > TOLD else ""
-        warnings.warn(
-            f"{len(left_out)} of {len(files)} files are left out. "
-            + " ".join(left_out[:TOLD])
-            + more,
-            stacklevel=2,
-        )
+    _warn(f"{len(left_out)} of {len(files)} files are left out.", left_out)
+    _warn(
+        f"{len(thinned)} of {len(files)} files have notes that sound between two quarter notes "
+        "and are left out.",
+        thinned,
+    )
     return scores
+
+
+def _warn(what: str, told: Sequence[str]) -> None:
+    """Warn of files, the first of them by name."""
+    if told:
+        more = f" And {len(told) - TOLD} more." if len(told) > TOLD else ""
+        warnings.warn(f"{what} {' '.join(told[:TOLD])}{more}", stacklevel=4)
 
 
 def in_range(score: Score) -> Score | None:
@@ -114,13 +124,19 @@ def example(score: Score) -> Example:
 def examples(scores: Sequence[Score], *, every_key: bool = True) -> list[Example]:
     """Return examples of all transpositions that can be sung, or of the middle one alone.
 
-    Pieces without a bass are left out: they have no key.
+    Pieces that cannot be sung, and those without a bass, which have no key, are left out with a
+    warning.
     """
-    found = []
+    found, left_out = [], 0
     for score in scores:
-        if not any(chord[3] for chord in score.chords):
-            continue
-        some = singable(score)
-        chosen = some if every_key else [min(some, key=_off_middle)] if some else []
+        some = singable(score) if any(chord[3] for chord in score.chords) else []
+        left_out += not some
+        chosen = some if every_key or not some else [min(some, key=_off_middle)]
         found += [example(piece) for piece in chosen]
+    if left_out:
+        warnings.warn(
+            f"{left_out} of {len(scores)} pieces are left out: they have no bass, or four voices "
+            "cannot sing them in any key.",
+            stacklevel=2,
+        )
     return found

@@ -27,6 +27,14 @@ class Note(NamedTuple):
     pitch: int
 
 
+class Heard(NamedTuple):
+    """What a file was read as: its score, its notes, and how many of them no quarter note meets."""
+
+    score: Score
+    notes: int
+    missed: int
+
+
 class Held(NamedTuple):
     """A pitch that a voice holds for some steps; `REST` where it is silent."""
 
@@ -102,6 +110,18 @@ def read_midi(path: str | Path) -> Score:
     are fewer. Warns of notes that sound between two quarter notes only and are left out. Raises
     `InputError` for a file that is none, or holds no notes.
     """
+    heard = hear(path)
+    if heard.missed:
+        warnings.warn(
+            f"{path}: {heard.missed} of {heard.notes} notes sound between two quarter notes and "
+            "are left out. Give a file whose chords change with the quarters.",
+            stacklevel=2,
+        )
+    return heard.score
+
+
+def hear(path: str | Path) -> Heard:
+    """Read a file as `read_midi` does, and count what is left out in place of a warning."""
     path = Path(path)
     try:
         division, tracks = _parsed(path.read_bytes())
@@ -115,11 +135,16 @@ def read_midi(path: str | Path) -> Score:
         raise InputError(
             f"{path} must last at most {MOST_STEPS} quarter notes, got {steps}. Cut it."
         )
-    _warn_of_short(path, [note for notes in tracks for note in notes], division)
-    grid = [[_sounding(notes, step, division) for step in range(steps)] for notes in tracks]
+    notes = [note for notes in tracks for note in notes]
+    missed = sum(not _steps(note, division) for note in notes)
+    return Heard(_scored(path, [_grid(of, steps, division) for of in tracks]), len(notes), missed)
+
+
+def _scored(path: Path, grid: Sequence[Sequence[Sequence[int]]]) -> Score:
+    """Give what sounds in each track and step to voices."""
     if len(grid) == 4 and all(len(pitches) <= 1 for voice in grid for pitches in voice):
         return _in_voices(grid)
-    chords = [sorted({p for voice in grid for p in voice[step]}) for step in range(steps)]
+    chords = [sorted({p for pitches in step for p in pitches}) for step in zip(*grid, strict=True)]
     try:
         return voiced(chords)
     except InputError as error:
@@ -136,23 +161,21 @@ def _in_voices(grid: Sequence[Sequence[Sequence[int]]]) -> Score:
     return Score(tuple(zip(*lines, strict=True)))
 
 
-def _warn_of_short(path: Path, notes: Sequence[Note], division: int) -> None:
-    """Say how many notes no quarter note meets."""
+def _grid(notes: Sequence[Note], steps: int, division: int) -> list[list[int]]:
+    """Return the pitches that sound at each step."""
+    grid: list[list[int]] = [[] for _ in range(steps)]
+    for note in notes:
+        for step in _steps(note, division):
+            if step < steps:
+                grid[step].append(note.pitch)
+    return grid
+
+
+def _steps(note: Note, division: int) -> range:
+    """Return the quarter notes at which a note sounds; what is played a little late counts too."""
     late = division // 8
-    short = sum(
-        (note.start - late - 1) // division == (note.end - late - 1) // division for note in notes
-    )
-    if short:
-        warnings.warn(
-            f"{path}: {short} of {len(notes)} notes sound between two quarter notes and are left "
-            "out. Give a file whose chords change with the quarters.",
-            stacklevel=3,
-        )
-
-
-def _sounding(notes: Sequence[Note], step: int, division: int) -> list[int]:
-    at = step * division + division // 8  # what is played a little late counts too
-    return [note.pitch for note in notes if note.start <= at < note.end]
+    first, end = ((tick - late + division - 1) // division for tick in (note.start, note.end))
+    return range(max(0, first), end)
 
 
 def _parsed(content: bytes) -> tuple[int, list[list[Note]]]:
