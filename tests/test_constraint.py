@@ -89,6 +89,30 @@ def _plain(text: str) -> str:
     return re.sub(r"\d+", lambda number: str(int(number[0])), text)  # 007 is no Python
 
 
+def test_a_text_is_what_all_its_constraints_say() -> None:
+    patterns = ["[A-Z](?s:.*)[.]", r"(\S+\s+){3,6}\S+", "(?s:.*)at 9(?s:.*)"]
+    constraint = Constraint.all_of([Constraint.regex(pattern) for pattern in patterns])
+    for limit in (24, 40):
+        for text in written(constraint, limit):
+            for pattern in patterns:
+                assert re.fullmatch(pattern, text), text
+
+
+def test_constraints_that_leave_one_way_each_leave_the_one_they_share() -> None:
+    one = Constraint.choice(["The phone", "Your table is booked"])
+    constraint = Constraint.all_of([one, Constraint.regex("Your table.*")])
+    assert set(written(constraint, 24, count=3)) == {"Your table is booked"}
+
+
+def test_a_text_that_cannot_be_made_whole_is_ended() -> None:
+    patterns = ["(ab)+c", "(ab)?[^abc]*"]
+    constraint = Constraint.all_of([Constraint.regex(each, room=False) for each in patterns])
+    lanes = Lanes(decode(constraint, 20), [("a", "Hello")], each=Steps(20))
+    (row,) = [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
+    assert row["output"] == "ab"
+    assert row["stopped"]["kind"] == "ended"  # type: ignore[index]
+
+
 def test_the_likeliest_tokens_end_in_time_too() -> None:
     pattern = r'"[^"]*"'
     for text in written(Constraint.regex(pattern), 10, sampling=Sampling(temperature=0)):

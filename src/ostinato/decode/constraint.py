@@ -13,22 +13,27 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ostinato.decode.together import Together
 from ostinato.errors import InputError, MissingExtra
 from ostinato.models import Tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-Kind = Literal["regex", "json_schema", "choice", "grammar"]
+    Matcher = LLMatcher | Together
+
+Kind = Literal["regex", "json_schema", "choice", "grammar", "all"]
 
 FUEL = 10_000_000
-"""How large a constraint may be: llguidance's own measure, some 50,000 of it a millisecond."""
+"""How large a constraint may be, and grow in a step: llguidance's own measure, some 50,000 of it a
+millisecond."""
 
 _NAMES: Mapping[str, str] = {
     "regex": "a regular expression",
     "json_schema": "a JSON schema",
     "choice": "a list of texts",
     "grammar": "a Lark grammar",
+    "all": "a list of constraints",
 }
 _GROUP = re.compile(r"\(\?[^)]*?[:>]")  # "(?i:", "(?P<name>"
 _ESCAPE = re.compile(r"\\(\W)")
@@ -44,9 +49,10 @@ class Constraint:
     """What a text must be as a whole; make one with `regex`, `json_schema`, `choice`, `grammar`.
 
     `text` is the pattern, the schema or list as JSON, or the Lark grammar (in llguidance's
-    dialect). With `room`, a draft near its limit is held to tokens after which it can still be
-    ended within the limit; `hints` are texts that help to find how (what must be said), besides
-    those that stand in a pattern. The syntax is checked where the constraint is first used.
+    dialect). `all_of` makes one of several, each of which the text must be. With `room`, a draft
+    near its limit is held to tokens after which it can still be ended within the limit; `hints` are
+    texts that help to find how (what must be said), besides those that stand in a pattern. The
+    syntax is checked where the constraint is first used.
     """
 
     kind: Kind
@@ -105,6 +111,24 @@ class Constraint:
         """Hold the text to a Lark grammar, whose first rule is `start`."""
         return cls("grammar", lark, room)
 
+    @classmethod
+    def all_of(cls, constraints: Sequence[Constraint]) -> Constraint:
+        """Hold the text to several constraints, each followed by itself; room is kept for all."""
+        if not constraints:
+            raise InputError("all_of must have at least one constraint, got none. Name them.")
+        if len(constraints) == 1:
+            return constraints[0]
+        parts = [part.to_json() for one in constraints for part in one.parts]
+        room = all(one.room for one in constraints)
+        return cls("all", json.dumps(parts, ensure_ascii=False), room)
+
+    @property
+    def parts(self) -> tuple[Constraint, ...]:
+        """The constraints of which it is made; itself, where it is made of none."""
+        if self.kind != "all":
+            return (self,)
+        return tuple(map(Constraint.from_json, json.loads(self.text)))
+
     def to_json(self) -> dict[str, Any]:
         """Return the constraint as a JSON object."""
         hints = {"hints": list(self.hints)} if self.hints else {}
@@ -119,6 +143,8 @@ class Constraint:
     @property
     def said(self) -> tuple[str, ...]:
         """The hints, and for a regular expression the letters that stand in it as they are."""
+        if self.kind == "all":
+            return tuple(dict.fromkeys(text for part in self.parts for text in part.said))
         runs = _LITERAL.findall(_GROUP.sub("(", self.text)) if self.kind == "regex" else []
         texts = (_ESCAPE.sub(r"\1", run) for run in runs)
         return tuple(dict.fromkeys((*self.hints, *(text for text in texts if len(text) > 1))))
@@ -126,11 +152,11 @@ class Constraint:
     def check(self) -> None:
         """Raise `InputError` where the constraint cannot be followed. Needs no tokenizer."""
         library = _library()
-        limits = library.LLParserLimits(initial_lexer_fuel=FUEL)
-        _refuse(self, library.LLMatcher.validate_grammar(self.spelt(), limits=limits))
+        for part in self.parts:
+            _refuse(part, library.LLMatcher.validate_grammar(part.spelt(), limits=_limits()))
 
     def spelt(self) -> str:
-        """Return the constraint as llguidance reads it."""
+        """Return a constraint that is not made of others as llguidance reads it."""
         library = _library()
         if self.kind == "json_schema":
             return str(library.LLMatcher.grammar_from_json_schema(self.text))
@@ -164,6 +190,10 @@ def _refuse(constraint: Constraint, error: str) -> None:
         f"A constraint must be {_NAMES[constraint.kind]}, got {constraint.text:.200}: {reason}. "
         f"{doubt}"
     )
+
+
+def _limits() -> Any:
+    return _library().LLParserLimits(initial_lexer_fuel=FUEL, step_lexer_fuel=FUEL)
 
 
 def _library() -> Any:
@@ -211,15 +241,35 @@ def reader(tokenizer: Tokenizer) -> LLTokenizer:
     return made
 
 
-def matcher(constraint: Constraint, tokenizer: Tokenizer) -> LLMatcher:
+def matcher(constraint: Constraint, tokenizer: Tokenizer) -> Matcher:
     """Return a matcher that stands at the beginning. Raises `InputError`."""
-    return _compiled(constraint, reader(tokenizer)).deep_copy()
+    read = reader(tokenizer)
+    parts = [_compiled(part, read).deep_copy() for part in constraint.parts]
+    return parts[0] if len(parts) == 1 else Together(parts, one_byte(tokenizer))
+
+
+def forget() -> None:
+    """Compile everything anew where it is used next.
+
+    Matchers of one constraint share an automaton that grows while they go on; where it grew beyond
+    its limit, it stays broken for all of them.
+    """
+    _compiled.cache_clear()
+
+
+@lru_cache(maxsize=8)
+def one_byte(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Return the first token of each byte that a token writes alone."""
+    found: dict[bytes, int] = {}
+    for token in range(tokenizer.vocab_size):
+        if len(written := tokenizer.token_bytes(token)) == 1:
+            found.setdefault(written, token)
+    return tuple(found.values())
 
 
 @lru_cache(maxsize=256)
 def _compiled(constraint: Constraint, read: LLTokenizer) -> LLMatcher:
     library = _library()
-    limits = library.LLParserLimits(initial_lexer_fuel=FUEL)
-    made: LLMatcher = library.LLMatcher(read, constraint.spelt(), log_level=0, limits=limits)
+    made: LLMatcher = library.LLMatcher(read, constraint.spelt(), log_level=0, limits=_limits())
     _refuse(constraint, made.get_error() if made.is_error() else "")
     return made

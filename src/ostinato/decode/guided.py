@@ -10,21 +10,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ostinato.decode.constraint import Constraint, matcher, reader
+from ostinato.decode.constraint import Constraint, forget, matcher, reader
+from ostinato.decode.together import Together
 from ostinato.errors import ItemError
 from ostinato.models import Tokenizer
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher
+    from ostinato.decode.constraint import Matcher
 
-LOOKS = 20_000
-"""States that a search for a way out looks at, at most (some 20 microseconds each)."""
+LOOKS, FEW_LOOKS = 20_000, 2_000
+"""States that a search for a way out looks at, at most (some 20 microseconds each, for each part of
+a constraint): at the beginning, and behind a token, which is merely not drawn where none is found.
+"""
 
 FOREIGN, BLANK = 1000, 4  # visits that a byte outside of ASCII and white space count for
 FORCED = 64  # tokens that are looked at where no single byte may follow
@@ -71,8 +75,29 @@ class Guided:
         """Return for each of `size` tokens whether it may come next, as bool (V,)."""
         mask = torch.zeros(size, dtype=torch.bool)
         known = torch.from_numpy(_bits(self._matcher.compute_bitmask()))[:size]
+        self._refuse_broken()
         mask[: len(known)] = known
+        if not bool(mask.any()):  # a dead end: the text cannot be made whole any more
+            self._refuse_endless()
+            mask[list(self._ends)] = True
         return mask
+
+    def _refuse_broken(self) -> None:
+        if not self._matcher.is_error():
+            return
+        reason = self._matcher.get_error().split("<state>")[0].strip()
+        forget()
+        raise ItemError(
+            f"The constraint must be one that can be followed, and is too large: {reason}. Make it "
+            "of smaller parts, or leave it to a check."
+        )
+
+    def _refuse_endless(self) -> None:
+        if not self._ends:
+            raise ItemError(
+                "The text cannot be ended under its constraint, for which no room was kept, and "
+                "the model has no end token. Raise the limit, or ask for less."
+            )
 
     def allows(self, token: int, position: int) -> bool:
         """Tell whether a token may come at the end of the draft, room included."""
@@ -138,12 +163,12 @@ class Guided:
         try:
             if way is not None and len(way) + self._end <= left and _ends(self._matcher, way):
                 return way
-            return way_out(self._matcher, self._tokenizer, left, self._said)
+            return way_out(self._matcher, self._tokenizer, left, self._said, FEW_LOOKS)
         finally:
             self._matcher.rollback(1)
 
 
-def _ends(at: LLMatcher, tokens: Sequence[int]) -> bool:
+def _ends(at: Matcher, tokens: Sequence[int]) -> bool:
     """Tell whether the tokens make the text whole."""
     taken = at.try_consume_tokens(list(tokens))
     whole = taken == len(tokens) and at.is_accepting()
@@ -158,15 +183,20 @@ Piece = tuple[int, ...]
 
 
 def way_out(
-    at: LLMatcher, tokenizer: Tokenizer, most: int, said: Sequence[Piece] = ()
+    at: Matcher,
+    tokenizer: Tokenizer,
+    most: int,
+    said: Sequence[Piece] = (),
+    looks: int = LOOKS,
 ) -> list[int] | None:
     """Return few tokens, the end token aside, with which the text is whole; None: none was found.
 
-    Writes byte for byte, or what is `said`, towards states that were seen the least, where two
-    states are held for the same that allow the same tokens: so it gets out of what can go on for
-    ever, and through what must be counted. It looks no further than `most` tokens could write.
+    Writes byte for byte, or what is `said`: first what makes more parts of the constraint whole,
+    else towards states that were seen the least, where two states are held for the same that allow
+    the same tokens: so it gets out of what can go on for ever, and through what must be counted. It
+    looks no further than `most` tokens could write, at no more than `looks` states.
     """
-    search = _Search(at, tokenizer, most, said)
+    search = _Search(at, tokenizer, most, said, looks)
     try:
         found = search.run()
     finally:
@@ -178,19 +208,39 @@ def way_out(
     return list(fewer) if len(fewer) <= len(found) and _ends(at, fewer) else found
 
 
+def _state(at: Matcher) -> bytes:
+    """Return a hash that is the same for two places where each part allows the same tokens."""
+    masks = at.state() if isinstance(at, Together) else at.compute_bitmask()
+    return blake2b(masks, digest_size=16).digest()
+
+
+def _whole(at: Matcher) -> int:
+    """Return how many parts of a constraint are whole."""
+    return at.whole() if isinstance(at, Together) else int(at.is_accepting())
+
+
 class _Search:
     """One walk from where a matcher stands; it is left at the end of `path`."""
 
     def __init__(
-        self, at: LLMatcher, tokenizer: Tokenizer, most: int, said: Sequence[Piece]
+        self,
+        at: Matcher,
+        tokenizer: Tokenizer,
+        most: int,
+        said: Sequence[Piece],
+        looks: int,
     ) -> None:
         self.at, self.path = at, list[int]()
         self._tokenizer = tokenizer
-        self._pieces = [*said, *_pieces(tokenizer)]
+        self._pieces = [
+            *said,
+            *(_words(tokenizer) if isinstance(at, Together) else ()),
+            *_pieces(tokenizer),
+        ]
         self._said = frozenset(said)
         self._worse = _worse(tokenizer)
         self._longest = most * 16  # bytes; few tokens are longer on average
-        self._looks = 0
+        self._looks = looks
         self._seen: dict[bytes, int] = {}
         self._used: dict[tuple[bytes, Piece], int] = {}
         # For a state the first piece of each sort to each other state: the rest does the same.
@@ -198,39 +248,45 @@ class _Search:
 
     def run(self) -> list[int] | None:
         while not self.at.is_accepting():
-            state = self.at.compute_bitmask()
+            state = _state(self.at)
             self._seen[state] = self._seen.get(state, 0) + 1
-            best = self._best(state)
-            if best is None or len(self.path) >= self._longest or self._looks > LOOKS:
+            pieces = self._candidates(state)
+            best = self._nearer(state, pieces) or self._newer(state, pieces)
+            if best is None or len(self.path) >= self._longest or self._looks < 0:
                 return None
+            self._used[state, best] = self._used.get((state, best), 0) + 1
             self.at.consume_tokens(list(best))
             self.path += best
         return list(self.path)
 
-    def _best(self, state: bytes) -> Piece | None:
-        """Return the piece to the state seen the least, by the piece used the least.
+    def _nearer(self, state: bytes, pieces: Sequence[Piece]) -> Piece | None:
+        """Return the piece that makes the most parts whole, if more than now; each once."""
+        best, most = None, _whole(self.at)
+        for piece in pieces:
+            taken = self.at.try_consume_tokens(list(piece))
+            whole = _whole(self.at) if taken == len(piece) else 0
+            self.at.rollback(taken)
+            if whole > most and (state, piece) not in self._used:
+                best, most = piece, whole
+        return best
 
-        One that makes the text whole goes first.
-        """
+    def _newer(self, state: bytes, pieces: Sequence[Piece]) -> Piece | None:
+        """Return the piece to the state seen the least, by the piece used the least."""
         best, fewest = None, -1
         turns: dict[tuple[bytes, object], Piece] = {}
-        for piece in self._candidates(state):
+        for piece in pieces:
             taken = self.at.try_consume_tokens(list(piece))
-            whole, after = self.at.is_accepting(), self.at.compute_bitmask()
+            after = _state(self.at) if taken == len(piece) else None
             self.at.rollback(taken)
-            self._looks += 1
-            if taken < len(piece):
+            self._looks -= 1
+            if after is None:
                 continue
-            if whole:
-                return piece
             turns.setdefault((after, self._sort(piece)), piece)
             count = self._seen.get(after, 0) + self._used.get((state, piece), 0)
             count += self._worse.get(piece, 0)
             if best is None or count < fewest:
                 best, fewest = piece, count
         self._turns.setdefault(state, list(turns.values()))
-        if best is not None:
-            self._used[state, best] = self._used.get((state, best), 0) + 1
         return best
 
     def _sort(self, piece: Piece) -> object:
@@ -240,10 +296,10 @@ class _Search:
         return 0 if written.isspace() else 1 if written.isalnum() else 2
 
     def _candidates(self, state: bytes) -> Sequence[Piece]:
-        pieces = self._turns.get(state, self._pieces)
-        few = [piece for piece in pieces if state[piece[0] >> 3] >> (piece[0] & 7) & 1]
+        pieces, mask = self._turns.get(state, self._pieces), self.at.compute_bitmask()
+        few = [piece for piece in pieces if mask[piece[0] >> 3] >> (piece[0] & 7) & 1]
         # Where only one text can follow, llguidance allows the first of its tokens alone.
-        return few or [(token,) for token in np.flatnonzero(_bits(state))[:FORCED].tolist()]
+        return few or [(token,) for token in np.flatnonzero(_bits(mask))[:FORCED].tolist()]
 
 
 def _bits(packed: bytes) -> Mask:
@@ -273,6 +329,12 @@ def _pieces(tokenizer: Tokenizer) -> tuple[Piece, ...]:
         for written in ranked
         if len(written) == 1 or not all(bytes([byte]) in bytes_there for byte in written)
     )
+
+
+@lru_cache(maxsize=8)
+def _words(tokenizer: Tokenizer) -> tuple[Piece, ...]:
+    """Return short words with a blank before them: one piece further where words are counted."""
+    return tuple(tuple(tokenizer.encode(f" {word}")) for word in "0A")
 
 
 @lru_cache(maxsize=8)

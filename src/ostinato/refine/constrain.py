@@ -32,7 +32,7 @@ def constraint_of(
 ) -> Masked:
     """Return what the checks demand of an item's text as one constraint.
 
-    Patterns and their opposites are one language, exactly. A schema is followed alone: the first
+    Patterns and their opposites are followed side by side. A schema is followed alone: the first
     one that llguidance can follow, and then no pattern. The others are not in the constraint, nor
     is what grows too large over the tokens of `tokenizer`.
     """
@@ -42,28 +42,17 @@ def constraint_of(
             constraint = _schema(languages[0].text, tokenizer)
             if constraint is not None:
                 return Masked(constraint, (name,))
-    found = Masked(None, ())
-    for name, languages in said:
-        found = _with(found, name, languages, tokenizer)
-    return found
+    followed = {name: _followed(languages, tokenizer) for name, languages in said}
+    parts = [part for parts in followed.values() for part in parts]
+    names = tuple(name for name, parts in followed.items() if parts)
+    return Masked(Constraint.all_of(parts) if parts else None, names)
 
 
-def _with(
-    found: Masked, name: str, languages: Sequence[Language], tokenizer: Tokenizer | None
-) -> Masked:
-    """Return a constraint with one more check in it, where llguidance can follow both together."""
-    terms = _terms(languages)
-    if not terms:
-        return found
-    before = found.constraint
-    begun = f"{before.text} & " if before else "start: TEXT\nTEXT: "
-    hints = [hint for language in languages for hint in language.hints]
-    both = Constraint(
-        "grammar",
-        begun + " & ".join(terms),
-        hints=(*(before.hints if before else ()), *hints),
-    )
-    return Masked(both, (*found.checks, name)) if _can_be_followed(both, tokenizer) else found
+def _followed(languages: Sequence[Language], tokenizer: Tokenizer | None) -> tuple[Constraint, ...]:
+    """Return a constraint for each language; none where llguidance cannot follow one of them."""
+    parts = [_part(language) for language in languages if language.kind == "regex"]
+    known = tuple(part for part in parts if part is not None and _can_be_followed(part, tokenizer))
+    return known if len(known) == len(languages) else ()
 
 
 @lru_cache(maxsize=1024)
@@ -85,14 +74,8 @@ def _schema(text: str, tokenizer: Tokenizer | None) -> Constraint | None:
     return constraint if _can_be_followed(constraint, tokenizer) else None
 
 
-def _terms(languages: Sequence[Language]) -> tuple[str, ...]:
-    """Return the terms of a grammar that say the languages; none where one cannot be followed."""
-    terms = [_term(language) for language in languages if language.kind == "regex"]
-    return tuple(term for term in terms if term is not None) if None not in terms else ()
-
-
 @lru_cache(maxsize=1024)
-def _term(language: Language) -> str | None:
+def _part(language: Language) -> Constraint | None:
     try:
         Constraint.regex(language.text).check()
         pattern = term(language.text)
@@ -100,7 +83,8 @@ def _term(language: Language) -> str | None:
         raise
     except InputError:
         return None
-    return f"~({pattern})" if language.no else pattern
+    said = f"~({pattern})" if language.no else pattern
+    return Constraint("grammar", f"start: TEXT\nTEXT: {said}", hints=language.hints)
 
 
 @lru_cache(maxsize=1024)
