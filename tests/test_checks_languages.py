@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from test_checks_foresight import CHECKS, ITEM, JSON_PIECES, PIECES
 from tiny import tiny_model
 
-from ostinato.checks import BaseCheck, Excludes, JsonSchema, Length
+from ostinato.checks import BaseCheck, Blocked, Contains, Excludes, JsonSchema, Length, Regex
 from ostinato.decode import Constraint
 from ostinato.decode.constraint import matcher
+from ostinato.decode.guided import Guided
 from ostinato.errors import InputError
 from ostinato.loop import Verdict
 from ostinato.models import Tokenizer
@@ -84,6 +85,36 @@ def test_checks_together_are_one_language() -> None:
         ("at 8 am then and", False),
     ]:
         assert is_in(found.constraint, text) == right, text
+
+
+def test_what_must_not_be_said_is_not_begun_where_it_cannot_be_undone() -> None:
+    tokenizer = tiny_model().tokenizer
+    constraint = constraint_of([Excludes(texts=("not",))], {}, tokenizer).constraint
+    assert constraint is not None
+    guided = Guided(constraint, tokenizer, 40)
+    for token in tokenizer.encode("is not"):
+        guided.advance(token)
+    allowed = guided.allowed(tokenizer.vocab_size)
+    (edge,), (letter,) = tokenizer.encode("."), tokenizer.encode("e")
+    assert allowed[letter] and not allowed[edge]
+
+
+def test_room_to_end_is_found_for_checks_of_many_kinds_together() -> None:
+    tokenizer = tiny_model().tokenizer
+    checks = [
+        Contains(texts=("408-247-8880",)),
+        Contains(name="time", texts=("11:30 am",)),
+        Excludes(texts=("not", "has been made", "failed")),
+        Blocked(words=("guarantee*", "my opinion")),
+        Length(min=9, max=40),
+        Regex(pattern="""["'$+]?[A-Z0-9].*[.!?]["')]?"""),
+    ]
+    constraint = constraint_of(checks, {}, tokenizer).constraint
+    assert constraint is not None and len(constraint.parts) == len(checks)
+    way = Guided(constraint, tokenizer, 80).way
+    assert way is not None
+    text = tokenizer.decode(list(way))
+    assert all(check.judge(text, {}).passed for check in checks), text
 
 
 def test_a_schema_goes_before_patterns() -> None:

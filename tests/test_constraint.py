@@ -11,7 +11,7 @@ import pytest
 from tiny import tiny_model
 
 from ostinato.decode import Constraint, Decode, Prompt, Sampling, plain_prompt
-from ostinato.decode.constraint import matcher
+from ostinato.decode.constraint import forget, matcher
 from ostinato.decode.guided import Guided, way_out
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import Lane, Lanes, Loop, Steps
@@ -90,7 +90,7 @@ def _plain(text: str) -> str:
 
 
 def test_a_text_is_what_all_its_constraints_say() -> None:
-    patterns = ["[A-Z](?s:.*)[.]", r"(\S+\s+){3,6}\S+", "(?s:.*)at 9(?s:.*)"]
+    patterns = ["[A-Z](?s:.*)[.]", "([^ ]+ +){3,6}[^ ]+", "(?s:.*)at 9(?s:.*)"]
     constraint = Constraint.all_of([Constraint.regex(pattern) for pattern in patterns])
     for limit in (24, 40):
         for text in written(constraint, limit):
@@ -111,6 +111,26 @@ def test_a_text_that_cannot_be_made_whole_is_ended() -> None:
     (row,) = [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
     assert row["output"] == "ab"
     assert row["stopped"]["kind"] == "ended"  # type: ignore[index]
+
+
+def test_a_constraint_that_grew_too_large_is_not_broken_for_the_next_draft(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokenizer = tiny_model().tokenizer
+    constraint = Constraint.regex("(?s:.*)a(?s:.{60})", room=False)
+
+    def followed(steps: int) -> None:
+        guided = Guided(constraint, tokenizer, 200)
+        for n in range(steps):
+            guided.allowed(tokenizer.vocab_size)
+            guided.advance(tokenizer.encode("aba"[n % 3])[0])
+
+    forget()
+    monkeypatch.setattr("ostinato.decode.constraint.FUEL", 300)
+    with pytest.raises(ItemError, match=r"is too large: .* Make it of smaller parts"):
+        followed(60)
+    monkeypatch.undo()
+    followed(60)
 
 
 def test_the_likeliest_tokens_end_in_time_too() -> None:

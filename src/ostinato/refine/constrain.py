@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ostinato.checks import BaseCheck, Language
+from ostinato.checks.language import ANY
 from ostinato.decode import Constraint
 from ostinato.decode.constraint import matcher, term
 from ostinato.decode.guided import Guided
@@ -83,7 +84,8 @@ def _part(language: Language) -> Constraint | None:
         raise
     except InputError:
         return None
-    said = f"~({pattern})" if language.no else pattern
+    # Bytes that are no text are not in the pattern, and would be in what is not of it.
+    said = f"~({pattern}) & {term(ANY)}" if language.no else pattern
     return Constraint("grammar", f"start: TEXT\nTEXT: {said}", hints=language.hints)
 
 
