@@ -13,7 +13,7 @@ from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ostinato.errors import InputError
-from ostinato.servers import Fault, Response, Server, error_of, wait
+from ostinato.servers import Fault, Piece, Response, Server, Usage, error_of, piece, wait
 
 TRIES = 3
 SECONDS = 8.0  # for all tries together; a check has 10 in all
@@ -22,10 +22,12 @@ ALTERNATIVES = 10
 
 
 class Opinion(NamedTuple):
-    """A judge's answer: the probability of yes, of yes and no, and the tokens that it took."""
+    """A judge's answer: the probability of yes, of yes and no, the tokens that it took, their
+    price."""
 
     yes: float
     tokens: int
+    cost: float = 0.0
 
 
 def ask_server(server: Server, question: str) -> Opinion:
@@ -46,37 +48,23 @@ def ask_server(server: Server, question: str) -> Opinion:
         answer = _sent(server, wanted, until)
     except _Refused:  # a server that knows no log-probabilities
         answer = _sent(server, body, until)
-    return Opinion(_yes(answer), _tokens(answer, question))
+    told = _usage(answer, question)
+    cost = server.cost(told.prompt, told.tokens)
+    return Opinion(_yes(answer), told.prompt + told.tokens, cost)
 
 
 class _Refused(InputError):
     """The server does not take such a request."""
 
 
-def _yes(answer: Any) -> float:
-    try:
-        choice = answer["choices"][0]
-        content = (choice.get("logprobs") or {}).get("content") or [{}]
-        likely = content[0].get("top_logprobs") or []
-        told: dict[str, float] = {}
-        for one in likely:  # several tokens may be spelt alike
-            told.setdefault(str(one["token"]), float(one["logprob"]))
-        word = re.search(r"\w+", str(choice["message"]["content"]))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"A judge's server must answer as the API says, got an answer without a choice "
-            f"({type(error).__name__}). Look at its URL."
-        ) from None
-    return share_of_yes(told or {word[0] if word else "": 0.0})
+def _yes(answer: Piece) -> float:
+    word = re.search(r"\w+", answer.text)
+    return share_of_yes(answer.likeliest or {word[0] if word else "": 0.0})
 
 
-def _tokens(answer: Any, question: str) -> int:
-    """Return how many tokens were read and written; where not told, a quarter of the bytes."""
-    usage = answer.get("usage")
-    usage = usage if isinstance(usage, Mapping) else {}
-    told = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-    counts = [count for count in told if isinstance(count, int)]
-    return sum(counts) if len(counts) == 2 else 1 + len(question.encode()) // 4
+def _usage(answer: Piece, question: str) -> Usage:
+    """Return the tokens that were read and written; where not told, a quarter of the bytes."""
+    return answer.usage or Usage(prompt=len(question.encode()) // 4, tokens=1)
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -89,7 +77,7 @@ class _NoRedirects(HTTPRedirectHandler):
 _opener = build_opener(_NoRedirects)
 
 
-def _sent(server: Server, body: Mapping[str, Any], until: float) -> Any:
+def _sent(server: Server, body: Mapping[str, Any], until: float) -> Piece:
     """Return the answer to a request; what may pass is tried again while there is time."""
     key = server.key()
     for failures in range(1, TRIES + 1):
@@ -103,6 +91,8 @@ def _sent(server: Server, body: Mapping[str, Any], until: float) -> Any:
         except (OSError, ValueError, HTTPException) as error:
             refused, got, mend = False, str(error), "Is it running?"
             met = Fault(got, reached=False)
+        except Fault as fault:
+            refused, got, met, mend = False, f"this: {fault}", fault, "Look at its URL."
         pause = wait(failures, 0.5)  # no draw: only one asks
         passes = isinstance(met, Fault) and failures < TRIES
         if not passes or time.monotonic() + pause >= until:
@@ -112,7 +102,7 @@ def _sent(server: Server, body: Mapping[str, Any], until: float) -> Any:
     raise AssertionError("unreachable")
 
 
-def _once(server: Server, key: str, body: Mapping[str, Any], until: float) -> Any:
+def _once(server: Server, key: str, body: Mapping[str, Any], until: float) -> Piece:
     headers = {"Content-Type": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -124,7 +114,7 @@ def _once(server: Server, key: str, body: Mapping[str, Any], until: float) -> An
             content += part
             if len(content) > LARGEST or time.monotonic() > until:
                 raise ValueError("an answer that is too long or takes too long")
-    return json.loads(content)
+    return piece(server, content.decode("utf-8", "replace"))
 
 
 def share_of_yes(logprobs: Mapping[str, float]) -> float:

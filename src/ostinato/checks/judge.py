@@ -27,9 +27,10 @@ class Judge(BaseCheck):
 
     `question` is a template with the item's columns and `{output}`, the text that is judged.
     `model` is a language model by its name or folder, or a server's, `http://HOST:PORT/v1#MODEL`,
-    whose key the environment variable `key_env` holds. The probabilities are those of the first
-    token of the answer; of a server that tells none, its first word counts. `mend` is what a text
-    is told that does not pass.
+    whose key the environment variable `key_env` holds; `price_in` and `price_out` are what a
+    million tokens cost there, read and written. The probabilities are those of the first token of
+    the answer; of a server that tells none, its first word counts. `mend` is what a text is told
+    that does not pass.
     """
 
     kind: ClassVar[str] = "judge"
@@ -39,6 +40,8 @@ class Judge(BaseCheck):
     min: float = 0.5
     mend: str = ""
     key_env: str = ""
+    price_in: float = 0.0
+    price_out: float = 0.0
     _template: Template = field(init=False, repr=False, compare=False)
     _server: Server | None = field(init=False, repr=False, compare=False)
 
@@ -55,12 +58,19 @@ class Judge(BaseCheck):
             raise self.refuse(
                 "model", "URL#MODEL for a server", self.model, "Name one of its models."
             )
-        if self.key_env and not is_server(self.model):
-            raise self.refuse("key_env", "left out without a server", self.key_env, "Take it out.")
-        server = Server.of(self.model, key_env=self.key_env) if is_server(self.model) else None
+        settings = {name: getattr(self, name) for name in ("key_env", "price_in", "price_out")}
+        for name, value in settings.items():
+            if value and not is_server(self.model):
+                raise self.refuse(name, "left out without a server", value, "Take it out.")
+        server = Server.of(self.model, **settings) if is_server(self.model) else None
         object.__setattr__(self, "_template", template)
         object.__setattr__(self, "_server", server)
         object.__setattr__(self, "trusted", server is None)  # a server may hang
+
+    @property
+    def priced(self) -> bool:
+        """Whether a question has a price."""
+        return self._server is not None and self._server.priced
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -75,7 +85,8 @@ class Judge(BaseCheck):
         yes = told.yes
         wanted = self.mend or f"Mend it so that the answer is yes: {self.question}"
         message = f"{wanted} (The judge's yes is {yes:.2f}, at least {self.min:g} is wanted.)"
-        return replace(self.verdict(yes >= self.min, message, yes), tokens=told.tokens)
+        verdict = self.verdict(yes >= self.min, message, yes)
+        return replace(verdict, tokens=told.tokens, cost=told.cost)
 
 
 @lru_cache(maxsize=2)

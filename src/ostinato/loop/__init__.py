@@ -34,6 +34,7 @@ from ostinato.loop.conditions import (
     Reaches,
     judged,
 )
+from ostinato.loop.draft import spent_judging
 from ostinato.loop.draws import check_seed, derive, uniform
 from ostinato.loop.lanes import Judge, Lanes
 from ostinato.loop.limits import Budget, Epochs, Seconds, Steps
@@ -110,5 +111,6 @@ __all__ = [
     "go_back",
     "judged",
     "parse",
+    "spent_judging",
     "uniform",
 ]

@@ -61,7 +61,7 @@ class Verdict:
     where in the text, if it is at one place. `error` holds the sentence of a check that could not
     judge (it raised, or its time ran out): such a verdict is not passed and has no score. In JSON
     its score is null; here it is 0, so that where drafts are compared nothing speaks for it.
-    `tokens` are those that a model read and wrote to judge.
+    `tokens` are those that a model read and wrote to judge, `cost` is their price.
     """
 
     check: str
@@ -71,9 +71,10 @@ class Verdict:
     place: Place | None = None
     error: str = ""
     tokens: int = 0
+    cost: float = 0.0
 
     def to_json(self) -> dict[str, JSON]:
-        """Return the verdict as a JSON object; `tokens` are in it where there are any."""
+        """Return the verdict as a JSON object; `tokens` and `cost` where there are any."""
         told: dict[str, JSON] = {
             "check": self.check,
             "passed": self.passed,
@@ -82,7 +83,8 @@ class Verdict:
             "place": list(self.place) if self.place else None,
             "error": self.error,
         }
-        return {**told, "tokens": self.tokens} if self.tokens else told
+        taken: dict[str, JSON] = {"tokens": self.tokens, "cost": self.cost}
+        return told | {name: amount for name, amount in taken.items() if amount}
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Verdict:
@@ -96,6 +98,7 @@ class Verdict:
             place=Place(*place) if isinstance(place, list | tuple) else None,
             error=str(value.get("error", "")),
             tokens=int(value.get("tokens", 0)),  # type: ignore[call-overload]
+            cost=float(value.get("cost", 0.0)),  # type: ignore[arg-type]
         )
 
 

@@ -225,8 +225,10 @@ def spent(reports: Iterable[Report]) -> dict[str, float]:
 
 def spent_judging(verdicts: Iterable[Verdict]) -> dict[str, float]:
     """Return what judging has spent, by the names of `SPENT`; nothing where no model judged."""
-    tokens = sum(verdict.tokens for verdict in verdicts)
-    return {"tokens": tokens, "judged": tokens} if tokens else {}
+    told = list(verdicts)
+    tokens, cost = sum(one.tokens for one in told), sum(one.cost for one in told)
+    taken = {"tokens": tokens, "cost": cost, "judged": tokens}
+    return {name: amount for name, amount in taken.items() if amount}
 
 
 def by_place(edits: Iterable[tuple[int, Edits]]) -> tuple[tuple[int, Edits], ...]:

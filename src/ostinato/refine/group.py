@@ -14,7 +14,7 @@ from ostinato.checks import foresee_all, judge_all
 from ostinato.checks.running import TIME_LIMIT
 from ostinato.decode import Decode
 from ostinato.errors import InputError
-from ostinato.loop import Check, Item, Lane, Report, Text, Verdict, uniform
+from ostinato.loop import Check, Item, Lane, Report, Text, Verdict, spent_judging, uniform
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class Member:
     lane: Lane
     item: object
     past: list[Report] = field(default_factory=list)
-    judged: int = field(default=0, kw_only=True)  # tokens taken to judge in this step
+    judging: dict[str, float] = field(default_factory=dict, kw_only=True)  # spent in this step
 
     @property
     def columns(self) -> Item:
@@ -98,9 +98,9 @@ class Group(ABC, Generic[M]):
             inner = self._lanes(member)
             moved = {number: told[name] for number, name in inner.items() if name in told}
             report = {**self._advance(member, moved), **_spent(moved.values())}
-            if member.judged:
-                report["tokens"] = cast(int, report["tokens"]) + member.judged
-                report["judged"], member.judged = member.judged, 0
+            for name, amount in member.judging.items():
+                report[name] = cast(float, report.get(name, 0)) + amount
+            member.judging = {}
             member.past.append(report)
             reports[key] = report
         return reports
@@ -158,7 +158,8 @@ class Group(ABC, Generic[M]):
 
     def _verdicts(self, member: Member, output: Text) -> list[Verdict]:
         verdicts = judge_all(self._checks, output, member.columns, self._time_limit)
-        member.judged += sum(verdict.tokens for verdict in verdicts)
+        for name, amount in spent_judging(verdicts).items():
+            member.judging[name] = member.judging.get(name, 0) + amount
         return verdicts
 
 

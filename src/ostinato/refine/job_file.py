@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from ostinato.checks import BaseCheck, Judge
 from ostinato.checks.templates import Template
 from ostinato.errors import InputError
 from ostinato.loop import check_seed
@@ -18,6 +19,7 @@ from ostinato.refine.prompts import ROLES, Prompt
 from ostinato.refine.rules import Rule
 from ostinato.refine.strategies import Strategy
 from ostinato.refine.tables import Problems, Table, read_toml
+from ostinato.servers import Server
 
 UNREADABLE = Prompt()
 """Stands for a prompt that could not be read, until the job is refused."""
@@ -96,8 +98,8 @@ class _Reader:
             "cases": self._cases(),
             "strategy": self._strategy(),
             **self._checks_and_sampling(),
-            "budgets": self._budgets(),
         }
+        parts["budgets"] = self._budgets(parts["server"], parts["checks"])
         root.close()
         self._refuse_same_files(parts, path)
         return parts
@@ -287,7 +289,7 @@ class _Reader:
         checks = tuple(check for _, check in read)
         return {"checks": checks, "sampling": settings, "max_new_tokens": length}
 
-    def _budgets(self) -> Budgets:
+    def _budgets(self, server: Server | None, checks: Sequence[BaseCheck]) -> Budgets:
         table = self.root.table("budget") or Table({}, self.problems, ("budget",))
 
         def seconds(value: float) -> bool:
@@ -302,12 +304,18 @@ class _Reader:
         )
         table.close()
         _refuse_small_jobs(table, budgets)
-        priced = self.root.table("server")
-        if budgets.job_cost is not None and (
-            priced is None or not (priced.has("price_in") or priced.has("price_out"))
-        ):
-            table.wrong("job_cost", "It needs the prices of a server. Add price_out to [server].")
+        if budgets.job_cost is not None and not _priced(server, checks):
+            table.wrong(
+                "job_cost",
+                "It needs the prices of a server. Add price_out to [server], or to a judge there.",
+            )
         return budgets
+
+
+def _priced(server: Server | None, checks: Sequence[BaseCheck]) -> bool:
+    """Tell whether something of a job has a price: its server, or that of a judge."""
+    judges = any(isinstance(check, Judge) and check.priced for check in checks)
+    return judges or (server is not None and server.priced)
 
 
 def _refuse_small_jobs(table: Table, budgets: Budgets) -> None:

@@ -134,6 +134,7 @@ class Refine:
             seed=seed,
             ready=None if ready is None else lambda item: ready(_row(item)),
         )
+        self._allowance = allowance
         if allowance is not None:
             allowance.before = lambda: self.lanes.spent
 
@@ -229,7 +230,10 @@ class Refine:
         return each | Possible(self.checks, self._time_limit, self._words.late)
 
     def _judge(self, output: object, item: object) -> Sequence[Verdict]:
-        return judge_all(self.checks, output, _row(item), self._time_limit)
+        verdicts = judge_all(self.checks, output, _row(item), self._time_limit)
+        if self._allowance is not None:
+            self._allowance.charge(sum(verdict.cost for verdict in verdicts))
+        return verdicts
 
     def _tokens(self, item: object, edits: Mapping[str, object]) -> Prompt:
         row = _row(item)

@@ -115,6 +115,7 @@ def finish_reason(order: Order, row: Mapping[str, Any]) -> str:
 def told(order: Order, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the API has no words for: why it stopped, its verdicts, and what it took."""
     spent = row["spent"]
+    counts = {name: int(spent.get(name, 0)) for name in ("computed", "judged")}
     return {
         "accepted": row["accepted"] if order.checks else None,
         "stopped": row["stopped"],
@@ -122,7 +123,7 @@ def told(order: Order, row: Mapping[str, Any]) -> dict[str, Any]:
         "rounds": row["rounds"],
         "tries": row["tries"],
         "seed": order.draws[0],
-        "tokens": {"reply": row["length"], "computed": int(spent.get("computed", 0))},
+        "tokens": {"reply": row["length"], **counts},
     }
 
 

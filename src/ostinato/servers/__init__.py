@@ -5,7 +5,7 @@ from ostinato.servers.faults import Fault, Response, ServerError, error_of, wait
 from ostinato.servers.lanes import Asker, ServerLanes, check_sampling
 from ostinato.servers.pieces import END, sign, spell
 from ostinato.servers.server import Server, is_server
-from ostinato.servers.wire import Message, Prompt
+from ostinato.servers.wire import Message, Piece, Prompt, Usage, piece
 
 __all__ = [
     "END",
@@ -13,14 +13,17 @@ __all__ = [
     "Asker",
     "Fault",
     "Message",
+    "Piece",
     "Prompt",
     "Response",
     "Server",
     "ServerError",
     "ServerLanes",
+    "Usage",
     "check_sampling",
     "error_of",
     "is_server",
+    "piece",
     "sign",
     "spell",
     "wait",

@@ -56,6 +56,14 @@ class Allowance:
         spent["tokens"] += reserved.used_tokens
         spent["cost"] += reserved.used_cost
 
+    def charge(self, cost: float) -> None:
+        """Count what was spent beside the requests, as by a judge.
+
+        What came before the first request is in `before`.
+        """
+        if self._spent is not None:
+            self._spent["cost"] += cost
+
     def taken(self, name: str) -> float:
         """Return what is spent and set aside of `tokens` or `cost`."""
         if name == "tokens":

@@ -274,7 +274,7 @@ class ServerLanes(Received):
         seat.wasted = (0, 0.0)
         report: dict[str, object] = {"token": pieces.sign(text), "text": text, "tokens": tokens}
         report["computed"] = tokens + again + wasted
-        if self.server.price_in or self.server.price_out:
+        if self.server.priced:
             report["cost"] = cost + wasted_cost
         return report
 

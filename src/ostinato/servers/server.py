@@ -124,6 +124,11 @@ class Server:
             )
         return key
 
+    @property
+    def priced(self) -> bool:
+        """Whether its tokens have a price."""
+        return bool(self.price_in or self.price_out)
+
     def cost(self, prompt: float, tokens: float) -> float:
         """Return the price of a prompt's and an answer's tokens."""
         return (prompt * self.price_in + tokens * self.price_out) / 1_000_000
