@@ -115,6 +115,7 @@ class TextSettings:
         "bpe", "Of a network from scratch: pieces of words, or characters."
     )
     vocabulary: int = _option(4096, "Tokens that a tokenizer of pieces has at most.")
+    device: str = _option("cpu", "Where to compute: cpu, cuda or cuda:N.")
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -42,6 +42,7 @@ TOP_K = 50
     "--compile", is_flag=True, help="Compile the network's pass for this machine: faster."
 )
 @click.option("--int8", is_flag=True, help="Round the weights to 8 bits (with --compile).")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N")
 @click.option(
     "--plain", is_flag=True, help="Continue the prompt as it is, without a chat template."
 )
@@ -99,6 +100,7 @@ def generate(
     adapter: str | None,
     compile: bool,
     int8: bool,
+    device: str,
     plain: bool,
     system: str | None,
     max_new_tokens: int,
@@ -147,6 +149,7 @@ def generate(
         adapter=adapter,
         compile=compile,
         int8=int8,
+        device=device,
         plain=plain,
         each=_condition(max_new_tokens, stop, each),
         sampling=Sampling(**sampling),
@@ -208,12 +211,14 @@ class Order:
     constraint: Constraint | None = None
     compile: bool = False
     int8: bool = False
+    device: str = "cpu"
 
     def to_json(self) -> dict[str, JSON]:
         """Return it as it is recorded with a run: all that its text depends on."""
         values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
         of_beams = ("beams", "length_penalty") if self.beams == 1 else ()
         ways = [name for name in ("compile", "int8") if not values[name]]
+        ways += ["device"] if self.device == "cpu" else []
         for name in ("lookup", "draft", *of_beams, *ways):
             del values[name]
         sampling = {name: str(value) for name, value in asdict(self.sampling).items()}
@@ -252,7 +257,7 @@ class Order:
         from ostinato.models import load_model
 
         if self.draft is not None:
-            return Draft(load_model(self.draft))
+            return Draft(load_model(self.draft, device=self.device))
         return Lookup(self.lookup) if self.lookup is not None else None
 
     def _sampling(self) -> Sampling:
@@ -274,11 +279,16 @@ class Order:
                     "Leave it out."
                 )
             return load_model(
-                self.model, adapter=self.adapter, compile=self.compile, int8=self.int8
+                self.model,
+                adapter=self.adapter,
+                compile=self.compile,
+                int8=self.int8,
+                device=self.device,
             )
         refused = {
             "--adapter": self.adapter,
             "--compile or --int8": self.compile or self.int8,
+            "--device": self.device != "cpu",
             "--show or --each": self.alternatives,
         }
         for option, given in refused.items():

@@ -29,6 +29,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
     "--compile", is_flag=True, help="Compile the network's pass for this machine: faster."
 )
 @click.option("--int8", is_flag=True, help="Round the weights to 8 bits (with --compile).")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--key-env", metavar="NAME", help="The variable that holds the key to ask for.")
@@ -61,6 +62,7 @@ def serve(
     adapter: str | None,
     compile: bool,
     int8: bool,
+    device: str,
     host: str,
     port: int,
     key_env: str | None,
@@ -90,7 +92,7 @@ def serve(
 
     defaults = _defaults(job_file)
     desk = Desk(
-        partial(load_model, model, adapter=adapter, compile=compile, int8=int8),
+        partial(load_model, model, adapter=adapter, compile=compile, int8=int8, device=device),
         places=places,
         waiting=waiting,
         defaults=defaults,

@@ -71,7 +71,7 @@ class Blocks:
 
     def add_tensor(self, tensor: Any, name: str) -> dict[str, object]:
         """Take a strided torch tensor; return its record, complete after `finish`."""
-        tensor = tensor.detach()
+        tensor = tensor.detach().cpu()  # of another device: what shares memory there is saved twice
         if tensor.is_conj():
             tensor = tensor.resolve_conj()
         if tensor.is_neg():

@@ -4,9 +4,11 @@ from ostinato.models.backend import Backend, open_backend
 from ostinato.models.bert import Bert, BertConfig, MaskedBert, load_masked, save_masked
 from ostinato.models.blocks import Counts, Row
 from ostinato.models.config import LlamaConfig
+from ostinato.models.device import compute_dtype, deterministic, device_of, find_device
 from ostinato.models.encoder import Encoder, load_encoder
 from ostinato.models.get import get_model
 from ostinato.models.gguf_file import GGUFModel
+from ostinato.models.graph_inference import GraphInference
 from ostinato.models.gru import GRU, GRUConfig
 from ostinato.models.gru_inference import GRUInference
 from ostinato.models.inference import Inference
@@ -14,7 +16,7 @@ from ostinato.models.known import KNOWN, Known
 from ostinato.models.llama import Llama
 from ostinato.models.llama_cpp_inference import LlamaCppInference
 from ostinato.models.llama_cpp_network import LlamaCppConfig, LlamaCppNetwork
-from ostinato.models.load import LanguageModel, compute_dtype, load_model
+from ostinato.models.load import LanguageModel, load_model
 from ostinato.models.lora import PROJECTIONS, add_lora, load_adapter, merge, save_adapter
 from ostinato.models.masked import MaskedModel, load_masked_model
 from ostinato.models.native import NativeInference
@@ -35,6 +37,7 @@ __all__ = [
     "GGUFModel",
     "GRUConfig",
     "GRUInference",
+    "GraphInference",
     "Inference",
     "Known",
     "LanguageModel",
@@ -54,6 +57,9 @@ __all__ = [
     "TransformersNetwork",
     "add_lora",
     "compute_dtype",
+    "deterministic",
+    "device_of",
+    "find_device",
     "get_model",
     "load_adapter",
     "load_encoder",

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ostinato.models.blocks import Counts
+from ostinato.models.graph_inference import GraphInference
 from ostinato.models.gru import GRU
 from ostinato.models.gru_inference import GRUInference
 from ostinato.models.inference import Inference
@@ -75,4 +76,6 @@ def open_backend(model: LanguageModel, places: int, *, block: int = 16) -> Backe
         return GRUInference(model.network, places, block=block)
     if model.compiled:
         return NativeInference(model.llama(), places, int8=model.int8)
+    if model.device.type == "cuda":
+        return GraphInference(model, places, block=block)
     return Inference(model, places, block=block)

@@ -24,12 +24,19 @@ class Cache:
     fastest. The last place takes what is written for padding.
     """
 
-    def __init__(self, config: LlamaConfig, places: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        config: LlamaConfig,
+        places: int,
+        dtype: torch.dtype,
+        device: torch.device | None = None,
+    ) -> None:
         self.places, self.dtype = places, dtype
+        self.device = device or torch.device("cpu")
         self.kv_heads, self.head_dim = config.num_key_value_heads, config.head_dim
         self.length = 0
         shape = (places + 1, self.kv_heads, 0, self.head_dim)
-        empty = torch.zeros(shape, dtype=dtype)
+        empty = torch.zeros(shape, dtype=dtype, device=self.device)
         self.keys = [empty.transpose(2, 3)] * config.num_hidden_layers
         self.values = [empty] * config.num_hidden_layers
 
@@ -38,9 +45,9 @@ class Cache:
         old, self.length = self.length, length
         for i in range(len(self.keys)):
             shape = (self.places + 1, self.kv_heads, self.head_dim, length)
-            keys = torch.zeros(shape, dtype=self.dtype)
+            keys = torch.zeros(shape, dtype=self.dtype, device=self.device)
             keys[..., :old] = self.keys[i]
-            values = torch.zeros(keys.transpose(2, 3).shape, dtype=self.dtype)
+            values = keys.new_zeros(keys.transpose(2, 3).shape)
             values[:, :, :old] = self.values[i]
             self.keys[i], self.values[i] = keys, values
 
@@ -50,12 +57,15 @@ class Cache:
             keys[target, ..., :length] = keys[source, ..., :length]
             values[target, :, :length] = values[source, :, :length]
 
-    def targets(self, places: list[int], positions: Tensor) -> Targets:
-        """Return where the rows at `positions` of `places` are kept, in every layer."""
+    def targets(self, places: Tensor, positions: Tensor) -> Targets:
+        """Return where the rows at `positions` of `places` (rows,) are kept, in every layer."""
         D, L = self.head_dim, self.length
-        heads = torch.tensor(places)[:, None] * self.kv_heads + torch.arange(self.kv_heads)
-        first = heads[:, :, None] * (D * L) + torch.arange(D) * L
+        heads = places[:, None] * self.kv_heads + self._up_to(self.kv_heads)
+        first = heads[:, :, None] * (D * L) + self._up_to(D) * L
         return Targets(first + positions[:, None, None], heads * L + positions[:, None])
+
+    def _up_to(self, count: int) -> Tensor:
+        return torch.arange(count, device=self.device)
 
     def write(self, layer: int, targets: Targets, keys: Tensor, values: Tensor) -> None:
         """Keep the `keys` and `values` (rows, KV, D) of one layer."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ostinato.errors import InputError
 from ostinato.models.blocks import Counts, Row, by_place
+from ostinato.models.device import device_of
 from ostinato.models.gru import GRU
 from ostinato.models.linear import Product, can_pack, linear
 from ostinato.models.row_checks import check_length, check_places, check_tokens
@@ -34,15 +35,15 @@ class GRUInference:
             raise InputError(f"places and block must be at least 1, got {places} and {block}.")
         self.config, self.places, self.block = network.config, places, block
         self.counts = Counts()
-        self.dtype = network.embed_tokens.weight.dtype
-        self.packed = can_pack(self.dtype, block)
+        self.dtype, self.device = network.embed_tokens.weight.dtype, device_of(network)
+        self.packed = self.device.type == "cpu" and can_pack(self.dtype, block)
         L, C = self.config.num_hidden_layers, self.config.hidden_size
         with torch.inference_mode():
             self._embedding = network.embed_tokens.weight.detach()
             self._head = linear(self._embedding, None, block, packed=self.packed)
             self._layers = [self._gates(network.layers, i) for i in range(L)]
-            self._states = torch.zeros(places, 0, L, C, dtype=self.dtype)  # after each position
-            self._none = torch.zeros(L, C, dtype=self.dtype)
+            self._states = self._zeros(places, 0, L, C)  # after each position
+            self._none = self._zeros(L, C)
 
     @property
     def vocab_size(self) -> int:
@@ -78,7 +79,7 @@ class GRUInference:
         """Return the logits (n, V) in float32 at `hidden` (n, C), in blocks of fixed shape."""
         out = [torch.empty(0, self.config.vocab_size)]
         out += [
-            self._head(_filled(hidden[at : at + self.block], self.block)).float()
+            self._head(_filled(hidden[at : at + self.block], self.block)).float().cpu()
             for at in range(0, len(hidden), self.block)
         ]
         return torch.cat(out)[: len(hidden)].clone()
@@ -96,7 +97,7 @@ class GRUInference:
     @torch.inference_mode()
     def _compute(self, rows: Sequence[Row]) -> Tensor:
         self._check(rows)
-        hidden = torch.zeros(len(rows), self.config.hidden_size, dtype=self.dtype)
+        hidden = self._zeros(len(rows), self.config.hidden_size)
         for members in self._waves(rows):
             for at in range(0, len(members), self.block):
                 part = members[at : at + self.block]
@@ -118,7 +119,8 @@ class GRUInference:
         """Compute at most `block` rows of different places; return the top states (n, C)."""
         before = [self._states[r.place, r.position - 1] if r.position else self._none for r in rows]
         states = _filled(torch.stack(before), self.block)  # (block, L, C)
-        x = _filled(self._embedding[torch.tensor([r.token for r in rows])], self.block)
+        tokens = torch.tensor([r.token for r in rows], device=self.device)
+        x = _filled(self._embedding[tokens], self.block)
         after = []
         for i, (of_input, of_state) in enumerate(self._layers):
             h = states[:, i].contiguous()
@@ -143,6 +145,9 @@ class GRUInference:
         )
         return first, second
 
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
     def _check(self, rows: Sequence[Row]) -> None:
         top = 1 + max((row.position for row in rows), default=-1)
         check_length(top, self.limit)
@@ -150,7 +155,7 @@ class GRUInference:
         check_tokens([row.token for row in rows], self.vocab_size)
         if top > self._states.size(1):
             length = max(top, 64, self._states.size(1) * 3 // 2)
-            grown = torch.zeros(self.places, length, *self._states.shape[2:], dtype=self.dtype)
+            grown = self._zeros(self.places, length, *self._states.shape[2:])
             grown[:, : self._states.size(1)] = self._states
             self._states = grown
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,15 +79,16 @@ class Inference:
         self.config = network.config
         self.places, self.block, self.prefill_chunk = places, block, prefill_chunk
         self.counts = Counts()
-        self.dtype = network.model.embed_tokens.weight.dtype
-        self.packed = can_pack(self.dtype, block) if packed is None else packed
+        weight = network.model.embed_tokens.weight
+        self.dtype, self.device = weight.dtype, weight.device
+        self.packed = self._can_pack() if packed is None else packed
         self.heads, self.kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
         self.head_dim = self.config.head_dim
         self._windows = self.config.windows
         act = self.config.hidden_act
         self._activation = partial(F.silu, inplace=True) if act == "silu" else ACTIVATIONS[act]
         with torch.inference_mode():
-            self._embedding = network.model.embed_tokens.weight.detach()
+            self._embedding = weight.detach()
             learned = network.model.embed_positions
             self._positions = None if learned is None else learned.weight.detach()
             self._norm = pack_norm(network.model.norm)
@@ -96,7 +97,7 @@ class Inference:
                 pack_layer(layer, block, packed=self.packed, rotary=learned is None)
                 for layer in network.blocks()
             ]
-            self._cache = Cache(self.config, places, self.dtype)
+            self._cache = Cache(self.config, places, self.dtype, self.device)
             self._buffers()
             self._grow(max(length, PAD))
 
@@ -149,7 +150,7 @@ class Inference:
         check_tokens([row.token for row in ordered], self.config.vocab_size)
         top = 1 + top_position(ordered)
         self._reserve(top, top)
-        hidden = _result(len(ordered), self.config.hidden_size, self.dtype)
+        hidden = _result(len(ordered), self.config.hidden_size, self.dtype, self.device)
         for members, slots, first in blocks(ordered, self.block):
             out = self._decode_block([ordered[m] for m in members], slots, first)
             hidden[[order[m] for m in members]] = out[slots]
@@ -158,9 +159,9 @@ class Inference:
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return the logits (n, V) in float32 at `hidden` (n, C), in blocks of fixed shape."""
+        """Return the logits (n, V) in float32, on the processor, in blocks of fixed shape."""
         n = hidden.size(0)
-        out = _result(n, self.config.vocab_size, torch.float32)
+        out = _result(n, self.config.vocab_size, torch.float32, torch.device("cpu"))
         for first in range(0, n, self.block):
             part = hidden[first : first + self.block]
             self._head_rows[: part.size(0)] = part
@@ -186,10 +187,16 @@ class Inference:
         places = [self.places] * self.block  # padding is written to the scratch place
         for row, slot in zip(rows, slots, strict=True):
             tokens[slot], positions[slot], places[slot] = row.token, row.position, row.place
-        used = slots[-1] + 1
         length = _padded(1 + max(positions))
-        where = torch.tensor(positions)
-        attended = slice(first, first + used) if first is not None else torch.tensor(places[:used])
+        table = torch.tensor((tokens, positions, places))
+        used = slots[-1] + 1
+        where = None if first is None else slice(first, first + used)
+        return self._pass(table.to(self.device), length, used, where)
+
+    def _pass(self, table: Tensor, length: int, used: int, consecutive: slice | None) -> Tensor:
+        """Compute a block whose tokens, positions and places are `table` (3, block)."""
+        tokens, where, places = table
+        attended = places[:used] if consecutive is None else consecutive
         bounds = {w: b[:, None] for w, b in self._bounds(where[:used], length).items()}
         plan = _Plan(self._turns(where), self._cache.targets(places, where), bounds, attended)
         x = self._embed(tokens, where)  # (block, C)
@@ -202,12 +209,16 @@ class Inference:
     def _prompt_chunk(self, place: int, tokens: Sequence[int], start: int) -> None:
         """Compute a chunk of one place. Its padding lands on later positions, to be overwritten."""
         chunk = self.prefill_chunk
-        where = torch.arange(start, start + chunk)
-        length = start + chunk
-        targets = self._cache.targets([place] * chunk, where)
-        bounds = self._bounds(where, length)
-        plan = _Plan(self._turns(where), targets, bounds, slice(place, place + 1))
-        x = self._embed([*tokens, *[0] * (chunk - len(tokens))], where)
+        filled = [*tokens, *[0] * (chunk - len(tokens))]
+        table = torch.tensor((filled, range(start, start + chunk), [place] * chunk))
+        self._prompt_pass(table.to(self.device), start + chunk, slice(place, place + 1))
+
+    def _prompt_pass(self, table: Tensor, length: int, place: slice | Tensor) -> None:
+        """Compute a chunk of one place: `table` (3, chunk) as in `_pass`."""
+        tokens, where, places = table
+        targets = self._cache.targets(places, where)
+        plan = _Plan(self._turns(where), targets, self._bounds(where, length), place)
+        x = self._embed(tokens, where)
         last = len(self._layers) - 1
         for i, layer in enumerate(self._layers[:last]):
             qkv = self._project(i, x, plan)
@@ -215,9 +226,9 @@ class Inference:
             x += self._feed_forward(layer, x, self._chunk_act)
         self._project(last, x, plan)  # of the last layer only keys and values count
 
-    def _embed(self, tokens: Sequence[int], positions: Tensor) -> Tensor:
+    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return the rows (rows, C) that enter the first layer."""
-        x = self._embedding[torch.tensor(tokens)]
+        x = self._embedding[tokens]
         if self._positions is not None:  # a chunk's padding may lie behind the last of them
             x += self._positions[positions.clamp(max=self.limit - 1)]
         return x
@@ -284,7 +295,7 @@ class Inference:
 
     def _bounds(self, positions: Tensor, length: int) -> dict[int | None, Tensor]:
         """Return what scores are held to (rows, L) by window: +inf where a row sees, else -inf."""
-        where = torch.arange(length)
+        where = torch.arange(length, device=self.device)
         bounds: dict[int | None, Tensor] = {}
         for window in set(self._windows):
             seen = where <= positions[:, None]
@@ -317,19 +328,22 @@ class Inference:
             return
         where = torch.arange(length, dtype=torch.float32)
         angles = torch.outer(where, inverse_frequencies(self.config))
-        self._cis = torch.polar(torch.ones_like(angles), angles)  # (L, D/2)
+        cis = torch.polar(torch.ones_like(angles), angles)  # (L, D/2), of the same bits everywhere
+        self._cis = cis.to(self.device)
 
     def _buffers(self) -> None:
         config, rows = self.config, self.block
         G = max(QUERIES, self.heads // self.kv_heads)
         D, KV = self.head_dim, self.kv_heads
-        self._queries = torch.zeros(rows, KV, G, D, dtype=self.dtype)
-        self._mixed = torch.zeros(rows * KV, G, D, dtype=self.dtype)
-        self._act = torch.empty(rows, config.intermediate_size, dtype=self.dtype)
-        self._chunk_act = torch.empty(
-            self.prefill_chunk, config.intermediate_size, dtype=self.dtype
-        )
-        self._head_rows = torch.zeros(rows, config.hidden_size, dtype=self.dtype)
+        kind: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+        self._queries = torch.zeros(rows, KV, G, D, **kind)
+        self._mixed = torch.zeros(rows * KV, G, D, **kind)
+        self._act = torch.empty(rows, config.intermediate_size, **kind)
+        self._chunk_act = torch.empty(self.prefill_chunk, config.intermediate_size, **kind)
+        self._head_rows = torch.zeros(rows, config.hidden_size, **kind)
+
+    def _can_pack(self) -> bool:
+        return self.device.type == "cpu" and can_pack(self.dtype, self.block)
 
 
 def _check(network: Llama, places: int, block: int, chunk: int) -> None:
@@ -343,10 +357,10 @@ def _check(network: Llama, places: int, block: int, chunk: int) -> None:
         raise InputError("the network's adapters must be merged, got one that is not. Call merge.")
 
 
-def _result(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+def _result(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return an empty tensor that callers may change in place, unlike those of inference mode."""
     with torch.inference_mode(False):
-        return torch.empty(rows, columns, dtype=dtype)
+        return torch.empty(rows, columns, dtype=dtype, device=device)
 
 
 def _padded(positions: int) -> int:

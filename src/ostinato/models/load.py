@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from ostinato.errors import ModelError, UnknownLayout
 from ostinato.models.config import LlamaConfig
+from ostinato.models.device import CPU, compute_dtype, device_of, find_device
 from ostinato.models.families import FAMILIES
 from ostinato.models.gru import GRU, MODEL_TYPE, GRUConfig
 from ostinato.models.hub import hub_folder, is_hub_name
@@ -54,6 +54,11 @@ class LanguageModel:
     compiled: bool = False
     int8: bool = False
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return CPU if isinstance(self.network, LlamaCppNetwork) else device_of(self.network)
+
     def llama(self) -> Llama:
         """Return the network where it is ours; raise `ModelError` where it is `transformers`'."""
         if isinstance(self.network, Llama):
@@ -72,6 +77,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     compile: bool = False,
     int8: bool = False,
+    device: str | None = None,
 ) -> LanguageModel:
     """Load a causal language model.
 
@@ -82,14 +88,17 @@ def load_model(
     llama.cpp runs as it is (extra `llama`). `adapter` is an adapter that ships with Ostinato
     (`support`) or a folder in PEFT's layout; `smollm2+support` is short for `smollm2` with
     `adapter="support"`. The adapter is merged. `dtype` is what the network computes in: without
-    it, bfloat16 where the processor multiplies it, else float32.
+    it, bfloat16 where the device multiplies it fast, else float32. `device` is `cpu`, `cuda` or
+    `cuda:N`.
 
     With `compile` the model writes by one function that is compiled for this machine once: other
     bits than without, and faster; it needs a C++ compiler and a network of ours with RMS norms.
     `int8` rounds its weights to 8 bits then.
 
-    Raises `ModelError` with the mend where the model is missing, damaged or of another layout.
+    Raises `ModelError` with the mend where the model is missing, damaged or of another layout,
+    `InputError` where the device is not there.
     """
+    where = find_device(device)
     whole = Path(str(name).removeprefix(LLAMA)).expanduser().exists()
     base, _, plus = (str(name), "", "") if whole else str(name).partition("+")
     if plus and adapter is not None:
@@ -99,32 +108,27 @@ def load_model(
     if int8 and not compile:
         raise ModelError("int8 must be given with compile, got it alone. Compile the model too.")
     if base.startswith(LLAMA):
-        _refuse_with_llama(adapter=plus or adapter, dtype=dtype, compile=compile)
+        given = {"adapter": plus or adapter, "dtype": dtype, "compile": compile, "device": device}
+        _refuse_with_llama(**given)
         return _load_llama_cpp(Path(base.removeprefix(LLAMA)).expanduser(), base)
-    dtype = compute_dtype() if dtype is None else dtype
+    if compile and where != CPU:
+        raise ModelError(
+            f"compile must be given for the processor, got it for {device}. Leave out one of them."
+        )
+    dtype = compute_dtype(where) if dtype is None else dtype
     path = _find(base)
     model = _load_gguf(path, base, dtype) if path.is_file() else _load_folder(path, base, dtype)
     if compile:
         check_compiled(model.llama())
         model = replace(model, compiled=True, int8=int8)
     chosen = plus or (None if adapter is None else str(adapter))
-    if chosen is None:
-        return model
-    load_adapter(model.llama(), adapter_folder(chosen))
-    merge(model.llama())
-    return replace(model, name=f"{base}+{chosen}")
-
-
-def compute_dtype() -> torch.dtype:
-    """Return bfloat16 where the processor multiplies it, else float32."""
-    if platform.system() != "Linux":
-        return torch.float32
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
-    except OSError:
-        return torch.float32
-    fast = {"avx512_bf16", "amx_bf16"} & set(flags)
-    return torch.bfloat16 if fast else torch.float32
+    if chosen is not None:
+        load_adapter(model.llama(), adapter_folder(chosen))
+        merge(model.llama())
+        model = replace(model, name=f"{base}+{chosen}")
+    if not isinstance(model.network, LlamaCppNetwork):
+        model.network.to(where)
+    return model
 
 
 def _find(name: str) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ostinato.errors import ModelError
 from ostinato.models.bert import BertConfig, MaskedBert, load_masked
+from ostinato.models.device import find_device
 from ostinato.models.tokenizer import Tokenizer
 
 MASK = "[MASK]"
@@ -58,12 +59,16 @@ class MaskedModel:
         return bool(decoder.get("type") == "WordPiece")
 
 
-def load_masked_model(folder: str | Path) -> MaskedModel:
-    """Load a masked language model. Raises `ModelError` where it is missing or of another kind."""
+def load_masked_model(folder: str | Path, *, device: str | None = None) -> MaskedModel:
+    """Load a masked language model, onto a device as `load_model` does.
+
+    Raises `ModelError` where it is missing or of another kind.
+    """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ModelError(
             f"A masked language model must be a folder in the layout of BERT, got {str(folder)!r}. "
             "Check the path, or train one: ostinato train text --kind masked"
         )
-    return MaskedModel(load_masked(folder), Tokenizer.from_folder(folder), str(folder))
+    network = load_masked(folder).to(find_device(device))
+    return MaskedModel(network, Tokenizer.from_folder(folder), str(folder))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ostinato.errors import InputError
 from ostinato.models.blocks import Counts, by_place
+from ostinato.models.device import device_of
 from ostinato.models.row_checks import check_length, check_places, check_start, check_tokens
 from ostinato.models.self_test import SelfTest
 from ostinato.models.transformers_network import TransformersNetwork, crop
@@ -44,7 +45,7 @@ class TransformersInference:
         """Make room for `places` sequences. `block` is the rows of the last product."""
         if places < 1:
             raise InputError(f"places must be at least 1, got {places}. Take 16.")
-        self.network = network.eval()
+        self.network, self.device = network.eval(), device_of(network)
         self.places, self.block, self.prefill_chunk = places, block, prefill_chunk
         self.counts = Counts()
         self._sequences = [self._empty() for _ in range(places)]
@@ -93,7 +94,7 @@ class TransformersInference:
             self._check([token], position + 1)
             sequence.tokens.append(token)
             fed = sequence.tokens if sequence.cache is None else [token]
-            found[i] = self.network.states(torch.tensor([fed]), sequence.cache)[0, -1]
+            found[i] = self.network.states(self._tokens(fed), sequence.cache)[0, -1]
         self.counts.generated += len(rows)
         return _result(torch.stack(found) if rows else self._no_rows())
 
@@ -101,7 +102,7 @@ class TransformersInference:
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits (n, V) in float32 at what `feed` returned, in blocks of fixed shape."""
         if not self.network.headed:
-            return _result(hidden[:, : self.vocab_size].float())
+            return _result(hidden[:, : self.vocab_size].float().cpu())
         parts = [hidden.new_zeros(0, self.vocab_size).float()]
         for first in range(0, hidden.size(0), self.block):
             part = hidden[first : first + self.block]
@@ -109,7 +110,7 @@ class TransformersInference:
             rows[: part.size(0)] = part
             made = self.network.logits(rows)[: part.size(0), : self.vocab_size]
             parts.append(made.float())
-        return _result(torch.cat(parts))
+        return _result(torch.cat(parts).cpu())
 
     def self_test(self) -> SelfTest:
         """Compute a row anew, in company and after a longer prompt; tell whether bits are equal.
@@ -152,7 +153,7 @@ class TransformersInference:
             return
         shape = min(self.prefill_chunk, self.limit - begin)
         padded = [*tokens, *[0] * (shape - len(tokens))]
-        self.network.states(torch.tensor([padded]), sequence.cache)
+        self.network.states(self._tokens(padded), sequence.cache)
         crop(sequence.cache, len(sequence.tokens))
 
     def _sequence(self, place: int) -> _Sequence:
@@ -183,10 +184,13 @@ class TransformersInference:
         return _Sequence([], self.network.empty_cache() if self.network.cached else None)
 
     def _no_rows(self) -> Tensor:
-        return torch.empty(0, self.network.config.hidden_size)
+        return torch.empty(0, self.network.config.hidden_size, device=self.device)
+
+    def _tokens(self, tokens: Sequence[int]) -> Tensor:
+        return torch.tensor([tokens], device=self.device)
 
 
 def _result(made: Tensor) -> Tensor:
     """Return a tensor that callers may change in place, unlike those of inference mode."""
     with torch.inference_mode(False):
-        return torch.empty(made.shape, dtype=made.dtype).copy_(made)
+        return torch.empty_like(made, requires_grad=False).copy_(made)

@@ -77,6 +77,7 @@ class Job:
     adapter: str = ""
     compile: bool = False
     int8: bool = False
+    device: str = "cpu"
     server: Server | None = None
     rules: tuple[Rule, ...] = ()
     cases: CaseSettings | None = None
@@ -176,6 +177,7 @@ class Job:
                 server=server,
                 compile=job.compile and here,
                 int8=job.int8 and here,
+                device=job.device if here else "cpu",
             )
         return job
 
@@ -187,7 +189,8 @@ class Job:
     def _written_by(self) -> list[object]:
         """Return what answers depend on besides the model: how it computes, or its server."""
         if self.server is None:
-            return [name for name in ("compile", "int8") if getattr(self, name)]
+            ways = [name for name in ("compile", "int8") if getattr(self, name)]
+            return [*ways, *([self.device] if self.device != "cpu" else [])]
         server = self.server
         return [server.api, server.prefill, server.template, server.stream, server.extensions]
 

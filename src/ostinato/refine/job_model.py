@@ -43,15 +43,17 @@ def read_weights(root: Table, folder: Path, key: str, needed: str = "") -> str:
     return prefix + name
 
 
-def read_ways(root: Table, model: str) -> dict[str, bool]:
-    """Read how the model computes."""
-    ways = {name: root.flag(name, False) for name in ("compile", "int8")}
-    if is_server(model) and any(ways.values()):
-        key = "compile" if ways["compile"] else "int8"
-        root.wrong(key, "It must be left out with a model on a server. Take it out.")
+def read_ways(root: Table, model: str) -> dict[str, Any]:
+    """Read how the model computes, and where."""
+    ways: dict[str, Any] = {name: root.flag(name, False) for name in ("compile", "int8")}
+    device = root.text("device", "cpu")
+    if is_server(model):
+        given = {**ways, "device": device != "cpu"}
+        for key in [key for key, value in given.items() if value][:1]:
+            root.wrong(key, "It must be left out with a model on a server. Take it out.")
     elif ways["int8"] and not ways["compile"]:
         root.wrong("int8", "It must be given with compile = true. Add that.")
-    return ways
+    return {**ways, "device": device}
 
 
 def read_server(root: Table, name: str) -> Server | None:

@@ -135,7 +135,11 @@ def refinement(
         written_by = model
     else:
         written_by = job.server or load_model(
-            job.model, adapter=job.adapter or None, compile=job.compile, int8=job.int8
+            job.model,
+            adapter=job.adapter or None,
+            compile=job.compile,
+            int8=job.int8,
+            device=job.device,
         )
     settings: dict[str, Any] = {
         "strategy": job.strategy,

@@ -16,7 +16,7 @@ from torch import Tensor
 from ostinato.decode.masked import draw_each, surest, to_keep
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.loop import Lane, Report, Text, derive
-from ostinato.models import MaskedModel
+from ostinato.models import MaskedModel, device_of
 
 SHAPE = 32  # tokens: a row is padded to a multiple of this
 HIDDEN = -1
@@ -95,7 +95,7 @@ class Unmask:
             raise InputError(f"steps and places must be at least 1, got {steps} and {places}.")
         self.model, self.steps, self.capacity = model, steps, places
         self.fill = fill or Fill()
-        self._network = model.network.eval()
+        self._network, self._device = model.network.eval(), device_of(model.network)
         special = {*model.tokenizer.special_ids, model.mask_id}
         self._never = sorted(i for i in special if i < model.network.config.vocab_size)
         self._seats: dict[str, _Seat] = {}
@@ -185,7 +185,8 @@ class Unmask:
         length = min(-(-len(row) // SHAPE) * SHAPE, self._limit)
         mask = (torch.arange(length) < len(row))[None]
         padded = torch.tensor([[*row, *[0] * (length - len(row))]])
-        logits: Tensor = self._network(padded, mask)[0, seat.at].float()
+        device = self._device
+        logits: Tensor = self._network(padded.to(device), mask.to(device))[0, seat.at].float().cpu()
         forbidden = [cast(Sequence[int], e["forbid"]) for _, e in seat.lane.edits if "forbid" in e]
         logits[:, [*self._never, *(token for tokens in forbidden for token in tokens)]] = -torch.inf
         return logits

@@ -49,14 +49,17 @@ def answers_loss(network: Llama, tokens: Tensor, counted: Tensor, lengths: Seque
     """
     _check(network)
     B, T = tokens.shape
+    device = tokens.device
     real = torch.arange(T) < torch.tensor(list(lengths))[:, None]  # (B, T)
+    real = real.to(device)
     writes = torch.zeros_like(real)
     writes[:, :-1] = counted[:, 1:] & real[:, 1:]
     written, read = _part(writes), _part(real & ~writes)
     both = torch.cat((read.places, written.places))
-    where = torch.zeros(B * T, dtype=torch.long)
-    where[both] = torch.arange(len(both))
-    cos, sin = rope_table(network.config, T, dtype=network.model.embed_tokens.weight.dtype)
+    where = torch.zeros(B * T, dtype=torch.long, device=device)
+    where[both] = torch.arange(len(both), device=device)
+    dtype = network.model.embed_tokens.weight.dtype
+    cos, sin = rope_table(network.config, T, dtype=dtype, device=device)
     angles = [(cos[part.at][:, None], sin[part.at][:, None]) for part in (read, written)]
     embedded = network.model.embed_tokens.weight
     x_read = embedded[tokens.reshape(-1)[read.places]].detach()  # (N, C)
@@ -88,7 +91,7 @@ def _part(mask: Tensor) -> Part:
     counts = mask.sum(1)
     Q = int(counts.max())
     first = counts.cumsum(0) - counts
-    slots = torch.arange(Q)
+    slots = torch.arange(Q, device=mask.device)
     valid = slots < counts[:, None]  # (B, Q)
     rows = torch.where(valid, first[:, None] + slots, 0)
     at = places % T
@@ -97,8 +100,8 @@ def _part(mask: Tensor) -> Part:
     for start in range(0, Q, CHUNK):
         part = slice(start, min(start + CHUNK, Q))
         keys = int(positions[:, part].max()) + 1
-        future = torch.arange(keys) > positions[:, part, None]  # (B, q, keys)
-        bias = torch.zeros(future.shape).masked_fill_(future, float("-inf"))
+        future = torch.arange(keys, device=mask.device) > positions[:, part, None]  # (B, q, keys)
+        bias = torch.zeros(future.shape, device=mask.device).masked_fill_(future, float("-inf"))
         chunks.append((part, keys, bias[:, None, None]))
     return Part(places, at, rows, valid, tuple(chunks))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.loop import derive
-from ostinato.models import MaskedBert
+from ostinato.models import MaskedBert, device_of
 from ostinato.train.data import Example
 from ostinato.train.order import Order
 from ostinato.train.task import Loss, Share, padded
@@ -52,7 +52,7 @@ class MaskedTask:
         count = int(masked.sum())
         total = losses.sum() / count * self.counted(chosen)
         sizes = {"tokens": tokens.numel(), "tokens/masked": count}
-        return Loss(total, sizes, _by_kind(losses.detach(), masked, gapped))
+        return Loss(total, sizes, _by_kind(losses.detach().cpu(), masked, gapped))
 
     @torch.no_grad()
     def validate(self, network: nn.Module, batch_tokens: int) -> Mapping[str, float]:
@@ -65,7 +65,8 @@ class MaskedTask:
             tokens, _ = padded(examples)
             lengths = [len(e) for e in examples]
             masked, gapped = self._masked(lengths, tokens.size(1), derive(0, "valid", batch[0]))
-            shares += _by_kind(self._losses(network, tokens, masked), masked, gapped).items()
+            losses = self._losses(network, tokens, masked).cpu()
+            shares += _by_kind(losses, masked, gapped).items()
         return {"loss/valid": _mean(share for _, share in shares)} | {
             f"{kind}/valid": _mean(share for name, share in shares if name == kind)
             for kind in dict(shares)
@@ -78,6 +79,8 @@ class MaskedTask:
     def _losses(self, network: nn.Module, tokens: Tensor, masked: Tensor) -> Tensor:
         """Return the cross-entropy of each masked token (N,); the head runs on no other."""
         assert isinstance(network, MaskedBert)
+        device = device_of(network)
+        tokens, masked = tokens.to(device), masked.to(device)
         hidden = network.bert(tokens.masked_fill(masked, self._mask_id))[masked]  # (N, C)
         return F.cross_entropy(network.logits(hidden).float(), tokens[masked], reduction="none")
 

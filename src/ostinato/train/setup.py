@@ -25,6 +25,7 @@ from ostinato.models import (
     Tokenizer,
     add_lora,
     compute_dtype,
+    find_device,
     load_model,
 )
 from ostinato.models.masked import MASK
@@ -45,6 +46,7 @@ def fingerprint(settings: TextSettings) -> str:
     rest += [] if settings.layout == "llama" else [settings.layout]
     rest += [] if settings.head == "tied" else [f"head {settings.head}"]
     rest += [] if settings.begin == "drawn" else [f"begin {settings.begin}"]
+    rest += [] if settings.device == "cpu" else [f"device {settings.device}"]
     digest.update(json.dumps([*rest, len(settings.files)]).encode())
     return digest.hexdigest()
 
@@ -63,12 +65,13 @@ def set_up(settings: TextSettings) -> TextTraining:
     """Read the files, and load or make the model. Raises `InputError` for what cannot work."""
     for path in (*settings.files, *settings.valid):
         read_text(path)  # everything is read before anything is loaded
+    device = find_device(settings.device)
     model: LanguageModel | MaskedModel
     if settings.start is not None:
         # Small updates get lost in bfloat16 weights: what learns is float32, and only a frozen
         # base beside an adapter is in the type that is fast here.
         model = load_model(
-            settings.start, dtype=compute_dtype() if settings.lora else torch.float32
+            settings.start, dtype=compute_dtype(device) if settings.lora else torch.float32
         )
         network = model.llama()
         if settings.lora:
@@ -82,6 +85,7 @@ def set_up(settings: TextSettings) -> TextTraining:
             f"context must be at most {model.config.max_position_embeddings} for "
             f"{settings.start}, got {context}. Give a smaller --context."
         )
+    model.network.to(device)
     left_out: list[str] = []
 
     def read(files: Sequence[Path]) -> list[Example]:

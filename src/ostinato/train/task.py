@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ostinato.models import GRU, Llama
+from ostinato.models import GRU, Llama, device_of
 from ostinato.train.answers import answers_loss
 from ostinato.train.data import Example
 from ostinato.train.order import Order
@@ -96,7 +96,9 @@ class TextTask:
         tokens, counted = padded(examples)
         if self._answers:
             assert isinstance(network, Llama)
-            total = answers_loss(network, tokens, counted, [len(e) for e in examples])
+            lengths = [len(e) for e in examples]
+            device = device_of(network)
+            total = answers_loss(network, tokens.to(device), counted.to(device), lengths)
         else:
             total = summed_loss(network, tokens, counted)
         return Loss(total, {"tokens": tokens.numel()})
@@ -133,6 +135,8 @@ def summed_loss(network: nn.Module, tokens: Tensor, counted: Tensor) -> Tensor:
     """Return the summed cross-entropy, in nats, of the counted tokens (B, T); the head runs on
     no other position."""
     assert isinstance(network, Llama | GRU)
+    device = device_of(network)
+    tokens, counted = tokens.to(device), counted.to(device)
     hidden = network(tokens)[:, :-1][counted[:, 1:]]  # (N, C)
     targets = tokens[:, 1:][counted[:, 1:]]
     return F.cross_entropy(network.logits(hidden).float(), targets, reduction="sum")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ostinato.errors import EditError, InputError
 from ostinato.loop import Edits, Report, Seldom, derive
+from ostinato.models import deterministic, device_of
 from ostinato.settings import TrainingConfig
 from ostinato.train.optimisers import AdamW, Muon, Optimiser
 from ostinato.train.order import Order
@@ -43,6 +44,7 @@ class Training(Seldom):
         self.network, self.task, self.config = network, task, config or TrainingConfig()
         self._order = Order(task.lengths, self.config.batch_tokens, self.config.seed)
         self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        self.device = device_of(network)
         self._optimiser = self._make_optimiser()
         self._step = self._skipped = 0
         self._left_out: set[int] = set()  # places in the order that are still to come
@@ -66,6 +68,10 @@ class Training(Seldom):
 
     def step(self) -> Report:
         """Take one optimiser step."""
+        with deterministic(self.device):
+            return self._advance()
+
+    def _advance(self) -> Report:
         config, accumulate = self.config, self.config.accumulate
         if self._uses_dropout():
             torch.manual_seed(derive(config.seed, "dropout", self._step))
@@ -110,11 +116,8 @@ class Training(Seldom):
         self._lr, self._lr_scale = saved["lr"], saved["lr_scale"]
         moments = saved["optimiser"]
         self._optimiser.state.clear()
-        self._optimiser.state.update(
-            {name: {k: v.clone() for k, v in value.items()} for name, value in moments.items()}
-        )
-        self._ema = {name: value.clone() for name, value in saved["ema"].items()}
-        self.best = {name: value.clone() for name, value in saved["best"].items()}
+        self._optimiser.state.update({name: self._own(value) for name, value in moments.items()})
+        self._ema, self.best = self._own(saved["ema"]), self._own(saved["best"])
         self.best_loss = saved["best_loss"]
 
     def change(self, edits: Edits) -> None:
@@ -202,9 +205,8 @@ class Training(Seldom):
     def _autocast(self) -> torch.autocast:
         """Return a context for products in the config's precision; it keeps rounded weights, so
         each batch needs its own."""
-        device = next(iter(self.parameters.values())).device.type
         half = self.config.precision == "bfloat16"
-        return torch.autocast(device, torch.bfloat16, enabled=half)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
     def _rate(self) -> float:
         rate = self.config.rate(self._step)
@@ -229,6 +231,9 @@ class Training(Seldom):
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    def _own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.to(self.device).clone() for name, value in tensors.items()}
 
     @torch.no_grad()
     def _load_weights(self, weights: dict[str, Tensor]) -> None:

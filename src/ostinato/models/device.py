@@ -1,0 +1,75 @@
+"""Where a network computes: the processor, or a CUDA device. Everything that chooses is here."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ostinato.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+def find_device(name: str | None) -> torch.device:
+    """Return the device of a name: `cpu` (also None), `cuda`, or `cuda:1` for the second one.
+
+    Raises `InputError` for another name, and for a device that this machine does not have.
+    """
+    try:
+        device = torch.device(name or "cpu")
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"device must be cpu, cuda or cuda:N, got {name!r}. Take one of these.")
+    if device.type == "cpu":
+        return CPU
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count:
+        raise InputError(
+            f"device must be one that PyTorch finds here ({count} CUDA devices), got {name!r}. "
+            "Leave it out, or install a build of PyTorch for CUDA: https://pytorch.org"
+        )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else products may differ
+    return torch.device("cuda", device.index or 0)
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return the device of a network's parameters."""
+    first = next(network.parameters(), None)
+    return CPU if first is None else first.device
+
+
+def compute_dtype(device: torch.device = CPU) -> torch.dtype:
+    """Return bfloat16 where the device multiplies it fast, else float32."""
+    if device.type == "cuda":
+        # Before Ampere (8.0) it is computed in pieces of other types.
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if fast else torch.float32
+    if platform.system() != "Linux":
+        return torch.float32
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return torch.float32
+    return torch.bfloat16 if {"avx512_bf16", "amx_bf16"} & set(flags) else torch.float32
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Let every operation on a CUDA device give the same bits each time, for a while."""
+    if device.type == "cpu":  # there they do
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=only_warn)
