@@ -6,6 +6,7 @@ first, all lanes together; ours are counted in the whole loop (`Loop`, `Lanes`, 
 weights and the cache once a step would set, at the read bandwidth measured here.
 
     python benchmarks/decode.py [--models small smollm2] [--llama PYTHON] [--text FILE] [--json]
+    python benchmarks/decode.py --models small 135m --device cuda --batches 1 16 64
 
 `--llama` names a Python that has llama-cpp-python. `--text` also tells what the ways to compute
 cost in quality: bits per character of the file's first tokens, in windows of 256 tokens.
@@ -30,10 +31,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.decode_models import open_network, save_folder, save_gguf
+from benchmarks.decode_models import SHAPED, open_network, save_folder, save_gguf
 from ostinato.decode import Decode, Prompt
 from ostinato.loop import Lanes, Loop, Steps
-from ostinato.models import Inference, LanguageModel, compute_dtype, open_backend
+from ostinato.models import Inference, LanguageModel, compute_dtype, find_device, open_backend
 
 BATCHES = (1, 16)
 PROMPTS = (32, 512)
@@ -91,24 +92,26 @@ def ours(model: LanguageModel, case: Case) -> Speed:
     return median(case, once)
 
 
-def transformers(folder: Path, dtype: torch.dtype, case: Case) -> Speed:
+def transformers(folder: Path, dtype: torch.dtype, device: torch.device, case: Case) -> Speed:
     """Measure `generate` with the cache that grows and the one that does not; take the faster."""
     from transformers import AutoModelForCausalLM, StoppingCriteria
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
     network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    network.eval()
+    network.to(device).eval()
     times: list[float] = []
 
     class Clock(StoppingCriteria):
         def __call__(self, ids: Any, scores: Any, **more: Any) -> torch.Tensor:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             times.append(time.perf_counter())
-            return torch.zeros(len(ids), dtype=torch.bool)
+            return torch.zeros(len(ids), dtype=torch.bool, device=device)
 
     def once(repeat: int, cache: str) -> Speed:
         times.clear()
-        ids = torch.tensor(case.prompts(network.config.vocab_size, repeat))
+        ids = torch.tensor(case.prompts(network.config.vocab_size, repeat), device=device)
         began = time.perf_counter()
         network.generate(
             ids,
@@ -134,13 +137,21 @@ def llama(python: str, file: Path, case: Case) -> Speed:
     return Speed(*json.loads(said.splitlines()[-1]))
 
 
-def read_gb_s() -> float:
-    """Return how fast all threads read memory that no cache holds, in GB/s."""
-    numbers = torch.ones(192 * 1024 * 1024)
+def described(device: torch.device) -> str:
+    """Return what computes."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads, kind = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    return f"{threads} threads, {platform.machine()}, {kind}"
+
+
+def read_gb_s(device: torch.device) -> float:
+    """Return how fast memory that no cache holds is read, by all threads, in GB/s."""
+    numbers = torch.ones(192 * 1024 * 1024, device=device)
     seconds = []
     for _ in range(7):
         began = time.perf_counter()
-        numbers.sum()
+        float(numbers.sum())
         seconds.append(time.perf_counter() - began)
     return numbers.numel() * 4 / statistics.median(seconds) / 1e9
 
@@ -187,6 +198,8 @@ def bits_per_character(model: LanguageModel, text: str, windows: int) -> float:
 
 def variants(model: LanguageModel) -> dict[str, LanguageModel]:
     """Return the ways in which ours computes."""
+    if model.device.type == "cuda":
+        return {"ours": model}
     compiled = replace(model, compiled=True)
     return {"ours": model, "compiled": compiled, "int8": replace(compiled, int8=True)}
 
@@ -199,7 +212,8 @@ def measure(model: LanguageModel, case: Case, options: argparse.Namespace) -> di
         speeds[name] = ours(way, case)
         gc.collect()
     with tempfile.TemporaryDirectory() as folder:
-        speeds["transformers"] = transformers(save_folder(model, Path(folder)), dtype, case)
+        saved = save_folder(model, Path(folder))
+        speeds["transformers"] = transformers(saved, dtype, model.device, case)
         if options.llama:
             file = save_gguf(model, Path(folder) / "model.gguf")
             speeds["llama"] = llama(options.llama, file, case)
@@ -222,6 +236,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=["small", "smollm2"])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="[the faster one here]")
     parser.add_argument("--prompts", nargs="+", type=int, default=PROMPTS)
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--llama", metavar="PYTHON", help="a Python with llama-cpp-python")
@@ -237,14 +253,15 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Measure and print."""
     chosen = options()
-    dtype = getattr(torch, chosen.dtype) if chosen.dtype else compute_dtype()
-    told: dict[str, object] = {"read_gb_s": round(gb_s := read_gb_s(), 1), "dtype": str(dtype)[6:]}
-    print(f"{dtype}, {torch.get_num_threads()} threads, {platform.machine()}, ", end="")
-    print(f"{torch.backends.cpu.get_cpu_capability()}; memory is read at {gb_s:.1f} GB/s.")
+    device = find_device(chosen.device)
+    dtype = getattr(torch, chosen.dtype) if chosen.dtype else compute_dtype(device)
+    gb_s = read_gb_s(device)
+    told: dict[str, object] = {"read_gb_s": round(gb_s, 1), "dtype": str(dtype)[6:]}
+    print(f"{dtype}, {described(device)}; memory is read at {gb_s:.1f} GB/s.")
     for name in chosen.models:
-        model = open_network(name, dtype)
+        model = open_network(name, dtype, device)
         for prompt in chosen.prompts:
-            for batch in BATCHES:
+            for batch in chosen.batches:
                 case = Case(batch, prompt, chosen.new, chosen.repeats)
                 print(f"{name}, batch {batch}, prompt {prompt}, {chosen.new} new:", flush=True)
                 speeds = measure(model, case, chosen)
@@ -252,9 +269,11 @@ def main() -> None:
                 if prompt == chosen.prompts[0]:
                     each = {w: round(s.tokens_s, 1) for w, s in speeds.items()}
                     told |= {f"{name}.b{batch}.{way}": speed for way, speed in each.items()}
+        if device.type == "cuda":
+            continue
         told["same_bits_cost"] = cost = round(same_bits_cost(model), 3)
         print(f"{name}: blocks of 16 rows take {cost:+.0%} of one row's time; compiled, none.")
-        if chosen.text and name != "small":
+        if chosen.text and name not in SHAPED:
             text = chosen.text.read_text(encoding="utf-8")
             for way, other in variants(model).items():
                 bits = bits_per_character(other, text, chosen.windows)

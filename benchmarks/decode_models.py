@@ -28,6 +28,18 @@ SMALL = LlamaConfig(
     max_position_embeddings=2048,
     tie_word_embeddings=True,
 )
+SMOLLM2 = LlamaConfig(
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    head_dim=64,
+    max_position_embeddings=2048,
+    tie_word_embeddings=True,
+)
+SHAPED = {"small": SMALL, "135m": SMOLLM2}
 Form = gguf.GGMLQuantizationType
 FORMS = {
     torch.float32: gguf.GGMLQuantizationType.F32,
@@ -46,14 +58,18 @@ PARTS = {
 }
 
 
-def open_network(name: str, dtype: torch.dtype) -> LanguageModel:
-    """Return `small` (15.7 M drawn from a seed) or a model that is installed; it never ends."""
-    if name != "small":
-        model = load_model(name, dtype=dtype)
+def open_network(name: str, dtype: torch.dtype, device: torch.device) -> LanguageModel:
+    """Return a model that never ends: one that is installed, or of a shape, drawn from a seed.
+
+    The shapes are `small` (15.7 M) and `135m` (smollm2's).
+    """
+    if name not in SHAPED:
+        model = load_model(name, dtype=dtype, device=str(device))
         endless = Tokenizer(model.tokenizer.backend)
         return LanguageModel(model.network, endless, model.config, model.folder, name)
-    network = Llama(SMALL, seed=0).to(dtype).eval()
-    return LanguageModel(network, _tokenizer(), SMALL, Path("small"), "small")
+    config = SHAPED[name]
+    network = Llama(config, seed=0).to(device, dtype).eval()
+    return LanguageModel(network, _tokenizer(), config, Path(name), name)
 
 
 def save_folder(model: LanguageModel, folder: Path) -> Path:
@@ -87,7 +103,7 @@ def save_gguf(model: LanguageModel, path: Path) -> Path:
     form = FORMS[network.lm_head.weight.dtype]
     for name, weight in _named(network):
         kind = form if weight.dim() == 2 else Form.F32
-        values = np.ascontiguousarray(weight.float().numpy())
+        values = np.ascontiguousarray(weight.float().cpu().numpy())
         writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
