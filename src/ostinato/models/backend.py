@@ -77,5 +77,5 @@ def open_backend(model: LanguageModel, places: int, *, block: int = 16) -> Backe
     if model.compiled:
         return NativeInference(model.llama(), places, int8=model.int8)
     if model.device.type == "cuda":
-        return GraphInference(model, places, block=block)
+        return GraphInference(model, places)
     return Inference(model, places, block=block)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -122,13 +123,12 @@ class TextTask:
 
 def padded(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
     """Return tokens (B, T), padded on the right, and which of them count (B, T)."""
-    B, T = len(examples), max(len(example) for example in examples)
-    tokens = torch.zeros(B, T, dtype=torch.long)
-    counted = torch.zeros(B, T, dtype=torch.bool)
-    for row, example in enumerate(examples):
-        tokens[row, : len(example)] = torch.tensor(example.tokens)
-        counted[row, : len(example)] = torch.tensor(example.counted)
-    return tokens, counted
+    T = max(len(example) for example in examples)
+    rest = [T - len(example) for example in examples]
+    tokens = [[*e.tokens, *[0] * n] for e, n in zip(examples, rest, strict=True)]
+    counted = [[*e.counted, *[False] * n] for e, n in zip(examples, rest, strict=True)]
+    # numpy reads lists several times as fast
+    return torch.from_numpy(np.array(tokens)), torch.from_numpy(np.array(counted))
 
 
 def summed_loss(network: nn.Module, tokens: Tensor, counted: Tensor) -> Tensor:
