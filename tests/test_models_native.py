@@ -15,9 +15,9 @@ from tiny import save_tiny, tiny_model
 from torch import Tensor
 
 from ostinato.decode import Decode, Sampling, plain_prompt
-from ostinato.errors import InputError, ModelError
+from ostinato.errors import InputError, ModelError, RunError
 from ostinato.loop import Lanes, Loop, Steps
-from ostinato.models import NativeInference, add_lora, load_model, open_backend
+from ostinato.models import LanguageModel, NativeInference, add_lora, load_model, open_backend
 from ostinato.models.native import build
 from ostinato.models.native.weights import quantised
 
@@ -229,8 +229,42 @@ def test_a_compiled_model_is_loaded_by_name(tmp_path: Path) -> None:
     model = load_model(folder, compile=True, int8=True)
     assert (model.compiled, model.int8) == (True, True)
     assert isinstance(open_backend(model, 1), NativeInference)
+    assert load_model(folder, int8=True).way == "compiled, int8"
     with pytest.raises(ModelError, match="int8 must be given with compile"):
-        load_model(folder, int8=True)
+        load_model(folder, int8=True, compile=False)
+
+
+def test_a_model_is_compiled_where_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_tiny(tmp_path / "tiny")
+    assert load_model(folder).way == "compiled"
+    assert load_model(folder, compile=False).way == "not compiled"
+    assert not load_model(folder, dtype=torch.float16).compiled
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert not load_model(folder).compiled
+    monkeypatch.undo()
+    build.open_kernel.cache_clear()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not load_model(folder).compiled
+    with pytest.raises(ModelError, match="a C\\+\\+ compiler must be installed"):
+        load_model(folder, compile=True)
+
+
+def test_a_run_does_not_go_on_computed_in_another_way(tmp_path: Path) -> None:
+    model = tiny_model()
+    encode = plain_prompt(model.tokenizer.encode)
+
+    def lanes(model: LanguageModel) -> Lanes:
+        return Lanes(
+            Decode(model, encode, places=2), [("a", "Hello"), ("b", "A table")], each=Steps(6)
+        )
+
+    begun = lanes(model)
+    begun.step()
+    lanes(model).load_state_dict(begun.state_dict())
+    with pytest.raises(RunError, match="when the run began, not compiled, got compiled"):
+        lanes(replace(model, compiled=True)).load_state_dict(begun.state_dict())
 
 
 def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,7 +249,9 @@ def test_how_a_model_computes_is_part_of_a_job(tmp_path: Path) -> None:
     job = read_job(write(tmp_path, "compile = true\nint8 = true\n" + SMALL))
     assert (job.compile, job.int8) == (True, True)
     assert job.sections()["model"] != plain.sections()["model"]
-    assert "It must be given with compile = true" in refused(tmp_path, "int8 = true\n" + SMALL)
+    assert (plain.compile, plain.int8) == (None, False)
+    told = refused(tmp_path, "int8 = true\ncompile = false\n" + SMALL)
+    assert "It must be given without compile = false" in told
 
 
 # Checks that stand against each other ------------------------------------------------------------

@@ -39,9 +39,11 @@ TOP_K = 50
 @click.option("--key-env", metavar="NAME", help="The variable that holds the server's key.")
 @click.option("--adapter", help="An adapter's name or folder.")
 @click.option(
-    "--compile", is_flag=True, help="Compile the network's pass for this machine: faster."
+    "--compile/--no-compile",
+    default=None,
+    help="Compile the network's pass for this machine: faster. [default: where it can be]",
 )
-@click.option("--int8", is_flag=True, help="Round the weights to 8 bits (with --compile).")
+@click.option("--int8", is_flag=True, help="Round the weights to 8 bits (compiled).")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N")
 @click.option(
     "--plain", is_flag=True, help="Continue the prompt as it is, without a chat template."
@@ -98,7 +100,7 @@ def generate(
     model: str,
     key_env: str | None,
     adapter: str | None,
-    compile: bool,
+    compile: bool | None,
     int8: bool,
     device: str,
     plain: bool,
@@ -136,8 +138,8 @@ def generate(
     if sum((lookup is not None, draft is not None, beams > 1)) > 1:
         raise InputError("--lookup, --draft and --beams must be given alone, got two. Leave one.")
     _refuse_without_effect(beams)
-    if int8 and not compile:
-        raise InputError("--int8 must be given with --compile, got it alone. Add --compile.")
+    if int8 and compile is False:
+        raise InputError("--int8 must be given without --no-compile, got both. Leave one out.")
     constraint = constraint_from(sampling)
     if constraint is not None and beams > 1:
         raise InputError("A constraint must be given without --beams, got both. Leave one out.")
@@ -209,7 +211,7 @@ class Order:
     beams: int = 1
     length_penalty: float = 1.0
     constraint: Constraint | None = None
-    compile: bool = False
+    compile: bool | None = None
     int8: bool = False
     device: str = "cpu"
 
@@ -217,8 +219,8 @@ class Order:
         """Return it as it is recorded with a run: all that its text depends on."""
         values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
         of_beams = ("beams", "length_penalty") if self.beams == 1 else ()
-        ways = [name for name in ("compile", "int8") if not values[name]]
-        ways += ["device"] if self.device == "cpu" else []
+        usual = {"compile": None, "int8": False, "device": "cpu"}
+        ways = [name for name, value in usual.items() if values[name] == value]
         for name in ("lookup", "draft", *of_beams, *ways):
             del values[name]
         sampling = {name: str(value) for name, value in asdict(self.sampling).items()}

@@ -26,9 +26,11 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 @click.argument("model", default="smollm2")
 @click.option("--adapter", help="An adapter's name or folder.")
 @click.option(
-    "--compile", is_flag=True, help="Compile the network's pass for this machine: faster."
+    "--compile/--no-compile",
+    default=None,
+    help="Compile the network's pass for this machine: faster. [default: where it can be]",
 )
-@click.option("--int8", is_flag=True, help="Round the weights to 8 bits (with --compile).")
+@click.option("--int8", is_flag=True, help="Round the weights to 8 bits (compiled).")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
@@ -60,7 +62,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 def serve(
     model: str,
     adapter: str | None,
-    compile: bool,
+    compile: bool | None,
     int8: bool,
     device: str,
     host: str,

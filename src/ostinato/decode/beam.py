@@ -86,7 +86,7 @@ class Beam:
         self.length_penalty = float(length_penalty)
         self.tokenizer = model.tokenizer
         self._inference = open_backend(model, places * beams, block=block)
-        self.repeats = self._inference.self_test().repeats
+        self.repeats, self.way = self._inference.self_test().repeats, model.way
         self._prompt = prompt
         self._ends = sorted(self.tokenizer.eos_ids)
         self._free = [list(range(n * beams, (n + 1) * beams)) for n in range(places)]

@@ -104,7 +104,7 @@ class Decode:
         self.sampling = sampling or Sampling()
         self.tokenizer = model.tokenizer
         self._inference = open_backend(model, places, block=block)
-        self.repeats = self._inference.self_test().repeats
+        self.repeats, self.way = self._inference.self_test().repeats, model.way
         if guesser is not None:
             guesser.prepare(self.tokenizer, places)
         self._ahead = Ahead(self._inference, guesser, block)

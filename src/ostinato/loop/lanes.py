@@ -91,6 +91,7 @@ class Lanes:
         self._counts = {"accepted": 0, "given_up": 0, "errors": 0}
         self._known: dict[str, dict[str, object]] = {}
         self._replay = Replay()
+        self._way = str(getattr(process, "way", ""))
         self._unseen = Unseen(self.each, process)
         self._judging: list[Report] = []  # what judging has spent in this step
         self.spent: dict[str, float] = {}  # by all items so far, what going back keeps spent
@@ -121,6 +122,7 @@ class Lanes:
         """Return where every item stands: no caches, only what was decided."""
         return {
             "each": str(self.each),
+            "way": self._way,
             "taken": self._items.taken,
             "drafts": [draft.to_json() for draft in self._drafts.values()],
             "counts": dict(self._counts),
@@ -136,6 +138,11 @@ class Lanes:
             raise RunError(
                 f"Lanes must end as they did when the run began, by {state['each']}, got "
                 f"{self.each}. Give the same condition, or begin another run."
+            )
+        if state.get("way", self._way) != self._way:
+            raise RunError(
+                f"Lanes must compute as they did when the run began, {state['way']}, got "
+                f"{self._way}. Compile the model, or not, as then; or begin another run."
             )
         for key in list(self._drafts):
             self.process.drop(key)

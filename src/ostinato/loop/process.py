@@ -63,6 +63,8 @@ class LaneProcess(Protocol):
     """A process that advances many lanes side by side, each by at most one position a step.
 
     `capacity` is the number of places; `repeats` tells whether the same seed gives the same bits.
+    One may have a `way`, a text that says how it computes, where that changes the bits: a run does
+    not go on with another.
     """
 
     capacity: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ostinato.errors import ModelError, UnknownLayout
+from ostinato.errors import InputError, ModelError, UnknownLayout
 from ostinato.models.config import LlamaConfig
 from ostinato.models.device import CPU, compute_dtype, device_of, find_device
 from ostinato.models.families import FAMILIES
@@ -36,6 +37,7 @@ from ostinato.models.transformers_network import (
     load_network,
 )
 
+X86 = ("x86_64", "AMD64")
 PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -59,6 +61,12 @@ class LanguageModel:
         """Where the network computes."""
         return CPU if isinstance(self.network, LlamaCppNetwork) else device_of(self.network)
 
+    @property
+    def way(self) -> str:
+        """How it computes, in words: other ways give other bits."""
+        kind = "compiled, int8" if self.int8 else "compiled" if self.compiled else "not compiled"
+        return kind if self.device == CPU else f"on {self.device.type}"
+
     def llama(self) -> Llama:
         """Return the network where it is ours; raise `ModelError` where it is `transformers`'."""
         if isinstance(self.network, Llama):
@@ -75,7 +83,7 @@ def load_model(
     *,
     adapter: str | Path | None = None,
     dtype: torch.dtype | None = None,
-    compile: bool = False,
+    compile: bool | None = None,
     int8: bool = False,
     device: str | None = None,
 ) -> LanguageModel:
@@ -92,8 +100,8 @@ def load_model(
     `cuda:N`.
 
     With `compile` the model writes by one function that is compiled for this machine once: other
-    bits than without, and faster; it needs a C++ compiler and a network of ours with RMS norms.
-    `int8` rounds its weights to 8 bits then.
+    bits than without, and faster; it needs a C++ compiler and a network of ours with RMS norms. By
+    default it does so where it can, on x86 processors. `int8` rounds its weights to 8 bits then.
 
     Raises `ModelError` with the mend where the model is missing, damaged or of another layout,
     `InputError` where the device is not there.
@@ -105,8 +113,9 @@ def load_model(
         raise ModelError(
             f"one adapter must be named, got {plus!r} and {str(adapter)!r}. Leave out one of them."
         )
-    if int8 and not compile:
-        raise ModelError("int8 must be given with compile, got it alone. Compile the model too.")
+    if int8 and compile is False:
+        raise ModelError("int8 must be given with compile, got it without. Compile the model too.")
+    compile = True if int8 else compile
     if base.startswith(LLAMA):
         given = {"adapter": plus or adapter, "dtype": dtype, "compile": compile, "device": device}
         _refuse_with_llama(**given)
@@ -120,7 +129,6 @@ def load_model(
     model = _load_gguf(path, base, dtype) if path.is_file() else _load_folder(path, base, dtype)
     if compile:
         check_compiled(model.llama())
-        model = replace(model, compiled=True, int8=int8)
     chosen = plus or (None if adapter is None else str(adapter))
     if chosen is not None:
         load_adapter(model.llama(), adapter_folder(chosen))
@@ -128,7 +136,21 @@ def load_model(
         model = replace(model, name=f"{base}+{chosen}")
     if not isinstance(model.network, LlamaCppNetwork):
         model.network.to(where)
-    return model
+    if compile is None:
+        compile = _can_compile(model)
+    return replace(model, compiled=compile, int8=int8)
+
+
+def _can_compile(model: LanguageModel) -> bool:
+    """Tell whether the model can write by compiled code, on a kind of processor where it was
+    measured."""
+    if platform.machine() not in X86 or model.device != CPU or not isinstance(model.network, Llama):
+        return False
+    try:
+        check_compiled(model.network)
+    except (InputError, ModelError):
+        return False
+    return True
 
 
 def _find(name: str) -> Path:

@@ -69,7 +69,7 @@ class Group(ABC, Generic[M]):
             )
         self.decode = decode
         self.capacity = decode.capacity // size
-        self.repeats = decode.repeats
+        self.repeats, self.way = decode.repeats, decode.way
         self.size = size
         self._checks = tuple(checks)
         self._time_limit = time_limit

@@ -75,7 +75,7 @@ class Job:
     checks: tuple[BaseCheck, ...]
     id: str = ""
     adapter: str = ""
-    compile: bool = False
+    compile: bool | None = None
     int8: bool = False
     device: str = "cpu"
     server: Server | None = None
@@ -175,7 +175,7 @@ class Job:
                 model=model,
                 adapter="",
                 server=server,
-                compile=job.compile and here,
+                compile=job.compile if here else None,
                 int8=job.int8 and here,
                 device=job.device if here else "cpu",
             )

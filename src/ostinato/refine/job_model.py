@@ -45,14 +45,16 @@ def read_weights(root: Table, folder: Path, key: str, needed: str = "") -> str:
 
 def read_ways(root: Table, model: str) -> dict[str, Any]:
     """Read how the model computes, and where."""
-    ways: dict[str, Any] = {name: root.flag(name, False) for name in ("compile", "int8")}
+    ways: dict[str, Any] = {"compile": None, "int8": root.flag("int8", False)}
+    if root.has("compile"):
+        ways["compile"] = root.flag("compile", False)
     device = root.text("device", "cpu")
     if is_server(model):
         given = {**ways, "device": device != "cpu"}
         for key in [key for key, value in given.items() if value][:1]:
             root.wrong(key, "It must be left out with a model on a server. Take it out.")
-    elif ways["int8"] and not ways["compile"]:
-        root.wrong("int8", "It must be given with compile = true. Add that.")
+    elif ways["int8"] and ways["compile"] is False:
+        root.wrong("int8", "It must be given without compile = false. Leave one out.")
     return {**ways, "device": device}
 
 
