@@ -1,12 +1,12 @@
 """Train and measure a small model that completes Python, on the standard library of this machine.
 
-    python -m recipes.code train --out DIR [--steps 800]
+    python -m recipes.code train --out DIR [--steps 800] [OPTIONS]
     python -m recipes.code evaluate --model DIR/model [--count 100] --json
 
 Every twentieth file is held out. Functions of these are completed from their first line, as the
 model likes, and under the check `parses`, whose verdict on beginnings lets the writing go back as
 soon as no line that follows can make Python of it. Run the training again with the same DIR and it
-goes on where it was.
+goes on where it was. OPTIONS are those of `ostinato train text`, in place of the recipe's.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ PARSES = Function(name="parses", function=completes, prefix=can_complete)
 # Commands -------------------------------------------------------------------------------------
 
 
-def train(folder: Path, out: Path, steps: int) -> None:
-    """Train with the command line on all files but those held out."""
+def train(folder: Path, out: Path, steps: int, more: Sequence[str] = ()) -> None:
+    """Train with the command line, and `more` options of it, on all files but those held out."""
     out.mkdir(parents=True, exist_ok=True)
     for name, texts in zip(("learned", "held"), split(sources(folder)), strict=True):
         rows = "".join(json.dumps({"text": text}) + "\n" for text in texts)
@@ -139,7 +139,7 @@ def train(folder: Path, out: Path, steps: int) -> None:
     size = ["--steps", str(steps), "--context", str(CONTEXT), "--valid-every", "400"]
     where = ["--out", str(out / "model"), "--journal", str(out / "journal.db")]
     options = [part for name, value in (SHAPE | SCHEDULE).items() for part in (f"--{name}", value)]
-    cli(["train", "text", *files, *options, *size, *where], standalone_mode=False)
+    cli(["train", "text", *files, *options, *size, *where, *more], standalone_mode=False)
 
 
 def bits_per_character(model: LanguageModel, texts: Sequence[str]) -> float:
@@ -208,10 +208,12 @@ def main() -> None:
     for command in (one, two):
         library = Path(sysconfig.get_path("stdlib"))
         command.add_argument("--data", type=Path, default=library, help="a folder of Python files")
-    given = parser.parse_args()
+    given, more = parser.parse_known_args()
     if given.command == "train":
-        train(given.data, given.out, given.steps)
+        train(given.data, given.out, given.steps, more)
         return
+    if more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
     result = evaluate(given.data, given.model, given.count)
     if given.json:
         print(json.dumps(result))
