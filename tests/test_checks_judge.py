@@ -18,7 +18,7 @@ from tiny import save_tiny, tiny_model
 from ostinato.checks import Judge, foresee_all, from_spec, judge_all, to_spec
 from ostinato.checks.ask_server import ask_server, share_of_yes
 from ostinato.checks.judge import LocalJudge
-from ostinato.errors import InputError
+from ostinato.errors import InputError, ModelError
 from ostinato.loop import Budget, Kind, Verdict
 from ostinato.refine.refine import Refine
 from ostinato.refine.results import from_lane
@@ -38,7 +38,7 @@ def test_the_score_is_the_share_of_yes_of_the_first_token() -> None:
     with torch.no_grad():
         hidden = model.llama()(torch.tensor([tokens]))[0, -1]
         probs = model.llama().lm_head(hidden).float().softmax(-1)
-    yes, no = judge._answers
+    yes, no = judge.answers
     wanted = float(probs[yes].sum() / (probs[yes].sum() + probs[no].sum()))
     assert judge.ask("Is it so?").yes == pytest.approx(wanted, rel=1e-3)
     assert 0 < wanted < 1
@@ -127,7 +127,11 @@ def test_a_judge_goes_through_a_jobs_table_and_names_its_columns() -> None:
     [
         ({}, "The check 'judge' must have 'question'"),
         ({"question": "Is it good?"}, r"'question' .* must be a text with \{output\} in it"),
-        ({"question": "{output}{"}, "A brace in a template"),
+        ({"question": "{output}{"}, "'question' of the check 'judge': A brace in a template"),
+        (
+            {"question": QUESTION, "model": "http://#m"},
+            "'model' of the check 'judge': A server",
+        ),
         ({"question": QUESTION, "min": 0.0}, r"'min' .* must be in \(0, 1\], got 0"),
         ({"question": QUESTION, "model": "http://127.0.0.1:1/v1"}, "must be URL#MODEL for a"),
         ({"question": QUESTION, "key_env": "KEY"}, "'key_env' .* must be left out without a serv"),
@@ -136,6 +140,17 @@ def test_a_judge_goes_through_a_jobs_table_and_names_its_columns() -> None:
 def test_a_wrong_judge_is_refused(table: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_spec("judge", table)
+
+
+def test_what_a_judge_lacks_is_told_before_it_judges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ModelError, match=r"config\.json must exist"):
+        Judge(question=QUESTION, model=str(tmp_path)).prepare()
+    monkeypatch.delenv("NO_KEY", raising=False)
+    with pytest.raises(InputError, match="NO_KEY must hold the key"):
+        Judge(question=QUESTION, model="http://127.0.0.1:9/v1#m", key_env="NO_KEY").prepare()
+    Judge(question=QUESTION, model=str(save_tiny(tmp_path / "tiny"))).prepare()
 
 
 def test_spellings_of_yes_and_no_add_up() -> None:
@@ -190,6 +205,15 @@ def test_a_servers_likeliest_tokens_are_weighed() -> None:
     assert Verdict.from_json(verdict.to_json()) == verdict
     assert body["model"] == "some" and body["top_logprobs"] == 10
     assert body["messages"][0]["content"].startswith("Is Here. an answer to Where?")
+
+
+def test_braces_that_are_doubled_are_plain_ones() -> None:
+    bodies: list[Any] = []
+    with answering({"message": {"content": "Yes."}}, bodies) as url:
+        check = Judge(question='Is "{output}" like {{"a": {n}}}?', model=url)
+        (verdict,) = judge_all([check], "{n}", {"n": 3})
+    assert verdict.passed
+    assert bodies[0]["messages"][0]["content"] == 'Is "{n}" like {"a": 3}?'
 
 
 @pytest.mark.parametrize(("said", "score"), [("Yes, it is.", 1.0), ("no", 0.0)])

@@ -142,6 +142,8 @@ def test_patterns_that_do_not_compile_are_refused() -> None:
         Contains(patterns=("(",))
     with pytest.raises(InputError, match=r"must be a regular expression, got '\['"):
         Regex(pattern="[")
+    with pytest.raises(InputError, match=r"'pattern' .* must be one that is not empty"):
+        Regex(pattern="")
     with pytest.raises(InputError, match="must be texts that are not empty"):
         Excludes(texts=("",))
 

@@ -306,6 +306,15 @@ def test_check_judges_texts_from_elsewhere(folder: Path) -> None:
     assert result.exit_code == 0 and len(result.output.splitlines()) == 2
 
 
+def test_check_finds_the_sources_of_grounded_in_the_job_s_input(folder: Path) -> None:
+    write_job(folder, ["At 5 pm?"], JOB + '\n[[check]]\nkind = "grounded"\n')
+    (folder / "texts.jsonl").write_text('{"id": "m0", "reply": "We open at 5 pm."}\n')
+    assert CliRunner().invoke(check, ["mail.toml", "texts.jsonl"]).exit_code == 0
+    (folder / "texts.txt").write_text("We open at 5 pm.\n")
+    error = CliRunner().invoke(check, ["mail.toml", "texts.txt"]).exception
+    assert isinstance(error, InputError) and "look at columns (message, conversation," in str(error)
+
+
 def test_check_finds_columns_in_the_jobs_input(folder: Path) -> None:
     text = JOB + '\n[[check]]\nkind = "contains"\nname = "echo"\ncolumn = "message"\n'
     write_job(folder, ["Hello", "Bye"], text)

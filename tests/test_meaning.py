@@ -11,7 +11,7 @@ import torch
 from tiny_bert import save_tiny_bert
 from torch import Tensor
 
-from ostinato.checks import OnTopic, foresee_all, from_spec, judge_all, to_spec
+from ostinato.checks import Judge, OnTopic, foresee_all, from_spec, judge_all, to_spec
 from ostinato.errors import InputError, ModelError
 from ostinato.models import Encoder
 from ostinato.refine.cases import (
@@ -22,7 +22,9 @@ from ostinato.refine.cases import (
     PastCases,
     read_cases,
 )
+from ostinato.refine.job_checks import prepare
 from ostinato.refine.job_file import read_job
+from ostinato.refine.work import refinement
 
 CASES = [
     Case("When do you open?", "At ten."),
@@ -127,6 +129,32 @@ def test_a_job_says_by_what_cases_are_compared(folder: Path) -> None:
     assert isinstance(read_cases(CaseSettings(file=read.cases.file, column="message")), PastCases)
     with pytest.raises(InputError, match="It must be one of words, meaning, both, got 'menaing'"):
         read_job(job(folder.parent, 'by = "menaing"\n'))
+
+
+def test_a_check_s_model_lies_beside_the_job_or_is_known(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
+    asks = '[[check]]\nkind = "judge"\nquestion = "So? {output}"\nmodel = "%s"\n'
+    read = read_job(job(folder.parent, asks % "smollm2"))
+    near, judge = read.checks
+    assert isinstance(near, OnTopic) and near.model == str(folder.resolve())
+    assert isinstance(judge, Judge) and judge.model == "smollm2"
+    prepare([near])
+    for name in ("org/name", "http://127.0.0.1:9/v1#m", "~/models/some"):
+        read = read_job(job(folder.parent, asks % name))
+        assert isinstance(read.checks[1], Judge) and read.checks[1].model == name
+    with pytest.raises(InputError, match=r"line 16, check\.2\.model: It must be smollm2, or a fol"):
+        read_job(job(folder.parent, asks % "smolm"))
+    with pytest.raises(InputError, match=r"line 9, check\.1\.model: It must be minilm, or"):
+        read_job(job(folder.parent, "").rename(folder / "job.toml"))
+
+
+def test_a_check_that_cannot_judge_ends_a_job_before_anything_is_written(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    read = read_job(job(folder.parent, ""))
+    with pytest.raises(InputError, match=r"The check 'on_topic' cannot judge: .*config\.json must"):
+        refinement(read, read.items(), read.planner())
 
 
 def test_an_encoder_that_is_missing_is_told_before_any_work(

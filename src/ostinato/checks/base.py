@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,6 +40,10 @@ class BaseCheck(ABC):
     @abstractmethod
     def judge(self, output: object, item: Item) -> Verdict:
         """Judge a whole output."""
+
+    def prepare(self) -> None:
+        """Load what judging needs, such as a model. Raises `OstinatoError` where it is lacking."""
+        return
 
     def foresee(self, output: object, item: Item) -> Foresight:
         """Judge a beginning: nothing can be said."""
@@ -87,6 +92,16 @@ class BaseCheck(ABC):
         )
         error.key = what
         return error
+
+    @contextmanager
+    def about(self, what: str) -> Iterator[None]:
+        """Say of what is wrong that it is a parameter of the check."""
+        try:
+            yield
+        except InputError as error:
+            told = InputError(f"'{what}' of the check '{self.name or self.kind}': {error}")
+            told.key = what
+            raise told from None
 
     def strings(self, field: str) -> tuple[str, ...]:
         """Hold the field to strings, none of them empty; one string becomes a tuple of one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ostinato.checks.ask_server import Opinion, ask_server
 from ostinato.checks.base import BaseCheck
@@ -49,7 +49,8 @@ class Judge(BaseCheck):
         super().__post_init__()
         if not 0 < self.min <= 1:
             raise self.refuse("min", "in (0, 1]", self.min, "0.5 is as likely yes as no.")
-        template = Template(self.question)
+        with self.about("question"):
+            template = Template(self.question)
         if OUTPUT not in template.columns:
             raise self.refuse(
                 "question", "a text with {output} in it", self.question, "It stands for the reply."
@@ -62,7 +63,7 @@ class Judge(BaseCheck):
         for name, value in settings.items():
             if value and not is_server(self.model):
                 raise self.refuse(name, "left out without a server", value, "Take it out.")
-        server = Server.of(self.model, **settings) if is_server(self.model) else None
+        server = self._server_of(settings) if is_server(self.model) else None
         object.__setattr__(self, "_template", template)
         object.__setattr__(self, "_server", server)
         object.__setattr__(self, "trusted", server is None)  # a server may hang
@@ -76,6 +77,21 @@ class Judge(BaseCheck):
     def columns(self) -> tuple[str, ...]:
         """The columns that the question names."""
         return tuple(name for name in self._template.columns if name != OUTPUT)
+
+    def _server_of(self, settings: dict[str, Any]) -> Server:
+        try:
+            return Server.of(self.model, **settings)
+        except InputError as error:
+            what = next((name for name in settings if f"server's {name} " in str(error)), "model")
+            with self.about(what):
+                raise
+
+    def prepare(self) -> None:
+        """Load the model, or look for the server's key."""
+        if self._server is None:
+            _ = _local(self.model).answers
+        else:
+            self._server.key()
 
     def judge(self, output: object, item: Item) -> Verdict:
         """Ask the model; the score is its probability of yes."""
@@ -119,7 +135,7 @@ class LocalJudge:
             backend.prefill(0, tokens[:-1])
             hidden = backend.feed([(0, tokens[-1], len(tokens) - 1)])
             probs = torch.softmax(backend.logits(hidden)[0].float(), -1)
-        yes, no = (float(probs[tokens].sum()) for tokens in self._answers)
+        yes, no = (float(probs[tokens].sum()) for tokens in self.answers)
         if yes + no == 0.0:
             raise InputError(
                 f"{self._model.name} must find yes or no likely, got neither. Ask it otherwise, or "
@@ -141,8 +157,8 @@ class LocalJudge:
         return [*tokenizer.bos_ids, *tokenizer.encode(question)]
 
     @cached_property
-    def _answers(self) -> tuple[list[int], list[int]]:
-        """Return the tokens with which a yes and a no begin."""
+    def answers(self) -> tuple[list[int], list[int]]:
+        """The tokens with which a yes and a no begin; `InputError` where they are the same."""
         yes, no = self._beginnings("yes"), self._beginnings("no")
         if not (yes - no and no - yes):
             raise InputError(

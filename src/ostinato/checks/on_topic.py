@@ -37,6 +37,12 @@ class OnTopic(BaseCheck):
         """The column that is answered."""
         return (self.column,)
 
+    def prepare(self) -> None:
+        """Load the encoder."""
+        from ostinato.models import load_encoder  # brings torch
+
+        load_encoder(self.model)
+
     def judge(self, output: object, item: Item) -> Verdict:
         """Compare the meanings; the score of a reply that does not pass is its likeness."""
         reply = _vector(self.model, self.text(output))

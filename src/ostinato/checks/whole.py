@@ -33,6 +33,8 @@ class Regex(BaseCheck):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.pattern:
+            raise self.refuse("pattern", "one that is not empty", "", "Write what is to match.")
         compiled = compile_pattern(self.pattern, self.case, f"the check '{self.name}'")
         object.__setattr__(self, "_compiled", compiled)
         object.__setattr__(self, "_foresees", hold_of(self.pattern) is Hold.ALWAYS)

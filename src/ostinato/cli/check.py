@@ -10,12 +10,14 @@ from pathlib import Path
 
 import click
 
-from ostinato.checks import judge_all
+from ostinato.checks import Grounded, judge_all
+from ostinato.checks.grounded import SOURCES
 from ostinato.cli.exits import Exit
 from ostinato.errors import InputError
 from ostinato.loop import Verdict
 from ostinato.refine.inputs import read_rows
 from ostinato.refine.job import Job
+from ostinato.refine.job_checks import prepare
 from ostinato.refine.job_file import read_job
 
 
@@ -50,10 +52,9 @@ def check(job_file: Path, file: Path, column: str, as_json: bool) -> None:
     0 all passed, 1 some did not, 2 something given is wrong.
     """
     job = read_job(job_file)
-    judged = [
-        Judged(key, judge_all(job.checks, text, columns))
-        for key, text, columns in _texts(job, file, column)
-    ]
+    texts = list(_texts(job, file, column))
+    prepare(job.checks)
+    judged = [Judged(key, judge_all(job.checks, text, columns)) for key, text, columns in texts]
     if not judged:
         raise InputError(f"{file.name} must hold at least one text, got none.")
     for one in judged:
@@ -75,7 +76,7 @@ def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
         return
     rows = list(read_rows(file))
     others: dict[str, Mapping[str, object]] = {}
-    if any(needed - set(row) for _, row in rows):
+    if _takes_what_there_is(job) or any(needed - set(row) for _, row in rows):
         others = {item.key: item.columns for item in job.items()}
     for number, (line, row) in enumerate(rows, 1):
         if not isinstance(row.get(column), str):
@@ -89,14 +90,20 @@ def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
         if missing:
             raise InputError(
                 f"{file.name}, line {line}: the checks need the column '{missing[0]}', and neither "
-                f"this row nor an item of the input with its id ({key}) has it. Add it."
+                f"this row nor an item of the input with its id ({key}) has it. Add it"
+                + ("." if job.id else ', or tell the job which column is the id: id = "…".')
             )
         yield key, row[column], columns
 
 
+def _takes_what_there_is(job: Job) -> bool:
+    """Tell whether a check looks at columns that it does not name."""
+    return any(isinstance(check, Grounded) and not check.sources for check in job.checks)
+
+
 def _lines(job: Job, file: Path, needed: set[str]) -> Iterator[Text]:
-    if needed:
-        names = ", ".join(sorted(needed))
+    if needed or _takes_what_there_is(job):
+        names = ", ".join(sorted(needed)) or ", ".join(SOURCES)
         raise InputError(
             f"{file.name} must be JSONL or CSV, for the checks look at columns ({names}). "
             "Give each text an id of the input."

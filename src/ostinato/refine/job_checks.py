@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
-from ostinato.checks import BaseCheck, Blocked, Contains, Excludes, Length, from_spec
+from ostinato.checks import (
+    BaseCheck,
+    Blocked,
+    Contains,
+    Excludes,
+    Judge,
+    Length,
+    OnTopic,
+    from_spec,
+)
 from ostinato.checks.patterns import Finder, finder
-from ostinato.errors import InputError
+from ostinato.errors import InputError, OstinatoError
+from ostinato.refine.job_model import read_judging
 from ostinato.refine.tables import Table
+from ostinato.servers import is_server
 
 Read = tuple[Table, BaseCheck]
 """A check with the table that it was read from."""
@@ -24,6 +36,7 @@ def read_checks(root: Table, folder: Path) -> list[Read]:
         except InputError as error:
             table.wrong(_key_told(table, error), str(error))
             continue
+        check = _at_its_place(table, check, folder)
         if any(check.name == other.name for _, other in read):
             table.wrong(
                 "name" if table.has("name") else "kind",
@@ -34,6 +47,24 @@ def read_checks(root: Table, folder: Path) -> list[Read]:
     if not root.has("check"):
         root.wrong("check", "It is missing. Add at least one [[check]] with a kind.")
     return read
+
+
+def prepare(checks: Iterable[BaseCheck]) -> None:
+    """Load what checks need to judge. Raises `InputError` that names the check that lacks it."""
+    for check in checks:
+        try:
+            check.prepare()
+        except OstinatoError as error:
+            raise InputError(f"The check '{check.name}' cannot judge: {error}") from error
+
+
+def _at_its_place(table: Table, check: BaseCheck, folder: Path) -> BaseCheck:
+    """Return a check with the path of its model, where that lies in the job's folder."""
+    if isinstance(check, OnTopic):
+        return replace(check, model=read_judging(table, folder, check.model, "encoder"))
+    if isinstance(check, Judge) and not is_server(check.model):
+        return replace(check, model=read_judging(table, folder, check.model, "model"))
+    return check
 
 
 def _key_told(table: Table, error: InputError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ostinato.errors import InputError
 from ostinato.refine.tables import Table, nearest
@@ -79,15 +79,30 @@ def read_server(root: Table, name: str) -> Server | None:
         return None
 
 
-def _refuse_unknown(root: Table, key: str, name: str) -> None:
+def read_judging(table: Table, folder: Path, name: str, what: Literal["model", "encoder"]) -> str:
+    """Return the model of a check: its path where it lies in the job's folder, else its name."""
+    from ostinato.models.hub import is_hub_name
+    from ostinato.models.known import LLAMA
+
+    bare = name.removeprefix(LLAMA)
+    if bare and (folder / bare).exists():
+        return name.removesuffix(bare) + str((folder / bare).resolve())
+    elsewhere = bare.startswith("~") or (what == "model" and is_hub_name(name))
+    if not elsewhere:
+        _refuse_unknown(table, "model", name, what)
+    return name
+
+
+def _refuse_unknown(root: Table, key: str, name: str, what: str = "") -> None:
     """Refuse a name that is neither known nor a folder beside the job."""
+    what = what or key
     from ostinato.models.known import known_models, shipped_adapters
 
     writers, adapters = known_models(write=True), shipped_adapters()
     base, plus, adapter = name.partition("+")
-    if key == "adapter":
+    if what == "adapter":
         parts = [(name, adapters)]
-    elif key == "encoder":
+    elif what == "encoder":
         parts = [(name, known_models(write=False))]
     else:
         parts = [(base, writers), *([(adapter, adapters)] if plus else [])]

@@ -21,6 +21,7 @@ from ostinato.loop.run import Run
 from ostinato.refine.changes import Changes, Fingerprint, ItemBudget, compare
 from ostinato.refine.inputs import Item
 from ostinato.refine.job import Job
+from ostinato.refine.job_checks import prepare
 from ostinato.refine.outputs import OutputNote
 from ostinato.refine.plan import Planner
 from ostinato.refine.report import Outcome, report_page
@@ -129,6 +130,7 @@ def refinement(
     from ostinato.refine.refine import Refine
     from ostinato.servers import Allowance
 
+    prepare(job.checks)
     sampling = job.sampling
     written_by: LanguageModel | Server | str
     if model is not None:
