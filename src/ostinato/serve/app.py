@@ -16,6 +16,7 @@ from ostinato.serve.answers import Answer
 from ostinato.serve.desk import Desk
 from ostinato.serve.keys import RequestError
 from ostinato.serve.orders import Done, Order, Piece
+from ostinato.serve.plan import in_time
 from ostinato.serve.protocol import Request, read_request
 
 if TYPE_CHECKING:
@@ -134,8 +135,10 @@ class _Pages:
         async def answered(http: HttpRequest) -> Response:
             self._check_key(http)
             value = await _body(http)
-            longest = self._desk.longest
-            request = read_request(value, chat=chat, models=[self._model], longest=longest)
+            read = partial(
+                read_request, value, chat=chat, models=[self._model], longest=self._desk.longest
+            )  # patterns are compiled: not in the loop that all others wait for
+            request = await asyncio.to_thread(in_time, read, self._desk.ready_seconds)
             return await self._answer(http, request)
 
         return answered

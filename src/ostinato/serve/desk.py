@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from hashlib import blake2b
 from itertools import count
 from typing import cast
@@ -39,8 +40,10 @@ from ostinato.serve.orders import (
     own_judge,
     own_strategy,
 )
-from ostinato.serve.plan import Defaults, Plan, plan
+from ostinato.serve.plan import Defaults, Plan, in_time, plan
 from ostinato.serve.protocol import LANE_STRATEGIES, Request
+
+READY = 5.0  # times what checks may compute: this is by the clock on the wall
 
 log = logging.getLogger("ostinato.serve")
 
@@ -93,6 +96,11 @@ class Desk:
         """The tokens that prompt and answer can have together."""
         return self.model.config.max_position_embeddings
 
+    @property
+    def ready_seconds(self) -> float:
+        """How long the checks of a request may take to be compiled, however busy the machine is."""
+        return READY * self._check_seconds
+
     def order(self, request: Request, tells: Sequence[Tell]) -> list[Order]:
         """Take an order for each choice that is asked for; each is told by its own function.
 
@@ -109,7 +117,8 @@ class Desk:
             )
         seed = secrets.randbits(32) if request.seed is None else request.seed
         room = min(request.max_tokens, self.longest - len(tokens))
-        planned = plan(request, self._defaults, self.model, room)
+        ready = partial(plan, request, self._defaults, self.model, room)
+        planned = in_time(ready, self.ready_seconds)
         clock = Clock(self._check_seconds)
         made = [
             self._order(request, planned, tokens, (seed, _content(tokens, number)), clock, tell)

@@ -5,10 +5,12 @@ Made where a request comes in, not in the thread that writes: to compile a const
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from ostinato.checks import BaseCheck, JsonSchema
+from ostinato.checks.running import limited
 from ostinato.decode import Constraint
 from ostinato.decode.guided import Guided
 from ostinato.errors import InputError, ItemError, MissingExtra
@@ -19,6 +21,8 @@ from ostinato.refine.strategies import Strategy
 from ostinato.serve.formats import FORM
 from ostinato.serve.keys import RequestError
 from ostinato.serve.protocol import Request
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,22 @@ class Plan:
     checks: tuple[BaseCheck, ...]
     strategy: Strategy | None
     constraint: Constraint | None
+
+
+def in_time(make: Callable[[], T], seconds: float) -> T:
+    """Return what `make` makes of a request. Raises `RequestError` after so many seconds.
+
+    It may go on in its thread: what a request may say is bounded, and so is that.
+    """
+    try:
+        return cast(T, limited(make, seconds))
+    except TimeoutError:
+        raise RequestError(
+            400,
+            f"The checks and forms must be ready within {seconds:g} seconds, and are not. Use "
+            "simpler patterns and schemas, or fewer.",
+            "checks",
+        ) from None
 
 
 def plan(request: Request, defaults: Defaults, model: LanguageModel, room: int) -> Plan:

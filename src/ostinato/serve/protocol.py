@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ MOST_CHECKS = 16
 MOST_LIKELIEST = 20
 LONGEST_STOP = 1000  # characters: it is looked for at every token
 MOST_CANDIDATES = 1 << 31
+COMPILED, LARGEST_COMPILED = ("checks", "response_format"), 1 << 15
 LANE_STRATEGIES = ("backtrack", "abort", "constrain", "feedback", "resample")
 """Those that act on one lane; the others need many lanes of their own."""
 
@@ -63,6 +65,7 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
     """Read a request's body. Raises `RequestError` that names the key."""
     if not isinstance(value, Mapping):
         raise RequestError(400, f"The body must be a JSON object, got {type(value).__name__}.")
+    _refuse_large(value)
     keys = Keys(value)
     model = keys.text("model")
     if model not in models:
@@ -97,6 +100,19 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
     )
     keys.close()
     return request
+
+
+def _refuse_large(value: Mapping[str, Any]) -> None:
+    """Refuse checks and forms that would take long to compile."""
+    for name in COMPILED:
+        size = len(json.dumps(value.get(name)))
+        if size > LARGEST_COMPILED:
+            raise RequestError(
+                400,
+                f"{name!r} must have at most {LARGEST_COMPILED} bytes of JSON, got {size}. The one "
+                "who serves can give larger checks: with --job.",
+                name,
+            )
 
 
 def _messages(keys: Keys) -> list[dict[str, str]]:
