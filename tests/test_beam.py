@@ -146,6 +146,8 @@ def test_wrong_settings_and_edits_are_refused() -> None:
         beam(limit=0)
     with pytest.raises(EditError, match="Unknown edit 'temperature' of a lane of Beam"):
         beam().start(Lane("a", edits=((0, {"temperature": 1.0}),)), "The")
+    with pytest.raises(EditError, match="forbid must be a list of tokens from 0 to"):
+        beam().start(Lane("a", edits=((0, {"forbid": [1 << 30]}),)), "The")
 
 
 @pytest.mark.parametrize("at", [0, 2])

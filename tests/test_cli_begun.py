@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from tiny import CORPUS, save_tiny
 from ostinato.cli import generate as generating
 from ostinato.cli.begun import Begun, begun_of
 from ostinato.cli.main import cli
-from ostinato.errors import InputError, RunError
+from ostinato.errors import EditError, InputError, RunError
+from ostinato.loop import Every
 from ostinato.loop.journal import Journal
 from ostinato.refine.work import Work
 
@@ -152,6 +154,43 @@ def test_resume_goes_on_with_an_interrupted_text(
     assert f"cd {folder} && ostinato {WRITE}" in refused(RunError, f"runs resume w {journal}")
     value = json.loads(told(f"runs resume w --trust --json {journal}"))
     assert len(value["tokens"]) == 8 and Path.cwd() == folder / "elsewhere"
+
+
+@pytest.fixture
+def often(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save a tiny model, and every run at each fourth step."""
+    save_tiny(folder / "tiny")
+    monkeypatch.setattr("ostinato.loop.loop.Every", partial(Every, steps=4))
+
+
+@pytest.mark.usefixtures("often")
+def test_a_branch_of_a_text_and_its_branch_print_all_of_it() -> None:
+    whole = told(WRITE)
+    told("runs branch w --at 4 --as b")
+    told("runs branch b --as c")
+    for name in ("c", "b"):
+        assert told(f"runs resume {name} --trust") == whole
+    value = json.loads(told(f"{WRITE.replace('--run w', '--run c')} --json"))
+    assert len(value["tokens"]) == 8
+
+
+@pytest.mark.usefixtures("often")
+def test_nothing_can_be_changed_where_a_run_has_ended() -> None:
+    told(WRITE)
+    sentence = refused(RunError, "runs branch w --as b --set temperature=0")
+    assert "before the end of 'w', got tick 8" in sentence and "are at: 4." in sentence
+    assert "Made b" in told("runs branch w --at 4 --as b --set temperature=0")
+
+
+@pytest.mark.parametrize("edit", ["beams=4", "temperature=hot"])
+@pytest.mark.usefixtures("often")
+def test_a_branch_that_its_edit_keeps_from_going_on_says_how_to_mend_it(edit: str) -> None:
+    told(WRITE)
+    told(f"runs branch w --at 4 --as b --set {edit}")
+    for _ in range(2):
+        sentence = refused(EditError, "runs resume b --trust")
+        assert "'b' cannot go on so. Delete it (ostinato runs delete b)" in sentence
+    assert told("runs delete b --yes") == "Deleted b.\n"
 
 
 def test_a_journal_that_was_moved_with_its_folder_is_found(folder: Path) -> None:

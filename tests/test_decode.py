@@ -193,6 +193,36 @@ def test_an_unknown_edit_is_refused_with_the_known_names() -> None:
         process.start(Lane("a", edits=((0, {"temprature": 1.0}),)), "The")
 
 
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"temperature": "hot"}, "temperature must be a number, got 'hot'"),
+        ({"top_k": 2.5}, r"top_k must be a whole number, got 2\.5"),
+        ({"forbid": 5}, "forbid must be a list of tokens from 0 to .*, got 5"),
+        ({"forbid": "abc"}, "forbid must be a list of tokens"),
+        ({"force": [1 << 30]}, "force must be a list of tokens"),
+        ({"bias": {"x": 1.0}}, "bias must map tokens from 0 to"),
+        ({"logit_bias": 5}, "logit_bias must map tokens"),
+    ],
+)
+def test_an_edit_of_a_wrong_value_is_refused_before_a_token_is_drawn(
+    edit: dict[str, object], message: str
+) -> None:
+    process = decode()
+    process.start(Lane("a"), "The")
+    with pytest.raises(EditError, match=message):
+        process.rewind(Lane("a", edits=((0, edit),)), 0)
+
+
+def test_a_bias_is_the_same_out_of_json() -> None:
+    drawn = set()
+    for edit in ({"logit_bias": {7: 100.0}}, {"logit_bias": {"7": 100.0}}, {"bias": {"7": 100.0}}):
+        process = decode(sampling=Sampling())
+        process.start(Lane("a", edits=((0, edit),)), "The")
+        drawn.add(process.step()["a"]["token"])
+    assert drawn == {7}
+
+
 def test_alternatives_show_the_runners_up_and_the_entropy() -> None:
     process = decode(alternatives=3, sampling=Sampling())
     process.start(Lane("a"), "The")

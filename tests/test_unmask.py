@@ -156,8 +156,10 @@ def test_gaps_are_read_out_of_a_text_and_wrong_ones_refused() -> None:
         unmask().start(Lane("a"), Gaps(("", ""), (99,)))
     with pytest.raises(InputError, match="hold 1 token or more each"):
         Gaps(("a",), ())
-    with pytest.raises(InputError, match="temperature must be a number of 0 or more"):
+    with pytest.raises(InputError, match="temperature must be a finite number of 0 or more"):
         Fill(temperature=-1)
+    with pytest.raises(InputError, match=r"got inf\. Take for example 1\.0"):
+        Fill(noise=float("inf"))
 
 
 def test_a_loop_goes_on_where_its_run_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +240,11 @@ def test_a_model_is_trained_and_fills_a_gap(
     assert again["text"] == shown[-1] and again["text"].endswith(" you")
     with pytest.raises(InputError, match="must be given what it was begun with"):
         ostinato(*asked, "--run", "a", "--seed", "1")
+    ostinato("runs", "branch", "a", "--at", "1", "--as", "b", "--set", "temperature=0")
+    (second, branched) = ostinato("runs", "resume", "b", "--trust").output.splitlines()
+    assert second == f"   2  {branched}" and branched.endswith(" you")
+    with pytest.raises(InputError, match=r"The gaps .* have 40 tokens; the model reads"):
+        ostinato("fill", "We can ___ you", "--model", "small", "--tokens", "40")
     with pytest.raises(InputError, match="--kind masked makes a network from scratch"):
         ostinato("train", "text", "a.txt", "--out", "b", "--from", "small", "--kind", "masked")
 

@@ -12,6 +12,7 @@ from ostinato.cli.begun import begun_by
 from ostinato.cli.exits import Exit
 from ostinato.cli.orders import refuse_another
 from ostinato.cli.rows import rows_of
+from ostinato.errors import InputError
 
 if TYPE_CHECKING:
     from ostinato.loop import JSON, Step
@@ -43,7 +44,7 @@ def fill(
     as_json: bool,
 ) -> None:
     """Fill the gaps of TEXT, each marked as ___, with a network that sees both sides."""
-    from ostinato.loop import check_seed
+    from ostinato.loop import Every, check_seed
     from ostinato.text import Fill, fill_gaps
 
     order: dict[str, JSON] = {
@@ -65,6 +66,7 @@ def fill(
         fill=Fill(temperature=temperature, noise=noise),
         seed=seed,
         run=run_name,
+        checkpoint=Every(steps=1, keep=steps) if run_name is not None else None,
         spec={"fill": order, **begun_by()},
     )
 
@@ -76,6 +78,8 @@ def fill(
     if not rows:
         click.echo("It is not filled yet. The same command goes on.", err=True)
         sys.exit(Exit.INTERRUPTED)
+    if rows[0]["stopped"]["kind"] == "error":
+        raise InputError(rows[0]["stopped"]["sentence"])
     output = str(rows[0]["output"])
     told = {"text": output, "stopped": rows[0]["stopped"]}
     click.echo(json.dumps(told) if as_json else output)

@@ -353,12 +353,12 @@ class Written:
             _print(position, report, self.show)
 
     def recall(self, run_name: str, tick: int | None = None) -> None:
-        """Take what a run has written, up to a tick, out of the journal."""
+        """Take what a run and those before it have written, up to a tick, out of the journal."""
         from ostinato.loop.journal import Journal
 
         with Journal() as journal:
             run = journal.get(run_name)
-            for step in run.steps():
+            for step in run.history():
                 if tick is not None and step.tick > tick:
                     break
                 lanes = cast(Mapping[str, Any], step.report["lanes"])

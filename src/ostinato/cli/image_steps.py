@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ostinato.loop import Loop, Step
-    from ostinato.loop.run import Run, StepRecord
+    from ostinato.loop.run import Run
 
 Seen = dict[str, list[tuple["Tensor", "Tensor"]]]
 """By item: x and the clean prediction of every step."""
@@ -36,23 +35,12 @@ def drawn(loop: Loop, run_name: str | None) -> tuple[list[dict[str, Any]], Seen]
 
     def read(run: Run) -> None:
         seen.clear()
-        for record in _steps_of(run):
+        for record in run.history():
             lanes: Any = record.report.get("lanes", {})
             for key, lane in lanes.items():
                 _keep(seen[key], lane["position"], lane["report"])
 
     return rows_of(loop, run_name, watch=watch, read=read), seen
-
-
-def _steps_of(run: Run) -> Iterator[StepRecord]:
-    """Yield the steps of a run; for a branch, those before it too."""
-    parent = run.now().parent
-    if parent is not None:
-        id, tick = parent
-        before = run.journal.find(id)
-        if before is not None:
-            yield from (record for record in _steps_of(before) if record.tick <= tick)
-    yield from run.steps()
 
 
 def _keep(steps: list[tuple[Tensor, Tensor]], position: int, report: Any) -> None:

@@ -38,7 +38,10 @@ def why(run: str, item: str | None, path: Path | None, as_json: bool) -> None:
     with Journal() if path is None else Journal(path) as journal:
         found = _run(journal, run)
         if found.kind != "refine":
-            raise RunError(f"The run must be of a refine job, got {run!r}, which is {found.kind}.")
+            raise RunError(
+                f"The run must be of a refine job, got {run!r}, which is {found.kind}. What became "
+                f"of it tells: ostinato runs show {found.name}"
+            )
         if item is None:
             _tell_job(found, as_json)
         else:

@@ -15,8 +15,10 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
+from ostinato.decode.edits import check_edit
 from ostinato.decode.places import common
 from ostinato.decode.prompt import Prompter
+from ostinato.decode.sampling import Sampling
 from ostinato.decode.spell import Spelling
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.loop import Lane, Report, Text
@@ -96,7 +98,7 @@ class Beam:
 
     def start(self, lane: Lane, item: object) -> None:
         """Give the lane a group of places; its prompt is computed once."""
-        _check_edits(lane)
+        self._check_edits(lane)
         prompt = self._prompt(item, {}).tokens
         room = min(self.limit, self._inference.limit - len(prompt))
         if not prompt or room < 1:
@@ -116,7 +118,7 @@ class Beam:
 
     def rewind(self, lane: Lane, to: int) -> None:
         """Bring the lane back to the beams of a position; what the cache lacks is fed again."""
-        _check_edits(lane)
+        self._check_edits(lane)
         seat = self._seats[lane.key]
         seat.lane = lane
         del seat.states[to + 1 :]
@@ -267,6 +269,13 @@ class Beam:
         told = f"Nothing that goes on ({possible:.3f}) beats the {self.beams} finished texts."
         return {"ended": told}
 
+    def _check_edits(self, lane: Lane) -> None:
+        for _, edits in lane.edits:
+            for name, value in edits.items():
+                if name != "forbid":
+                    raise EditError(f"Unknown edit {name!r} of a lane of Beam. Known: forbid.")
+                check_edit(name, value, Sampling(), self._inference.vocab_size)
+
     def _best(self, state: _State) -> _Beam:
         return (*state.finished, *state.running)[0]
 
@@ -276,10 +285,3 @@ class Beam:
             ends = token in self.tokenizer.eos_ids
             spelling.add(b"" if ends else self.tokenizer.token_bytes(token))
         return spelling
-
-
-def _check_edits(lane: Lane) -> None:
-    for _, edits in lane.edits:
-        for name in edits:
-            if name != "forbid":
-                raise EditError(f"Unknown edit {name!r} of a lane of Beam. Known: forbid.")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ostinato.decode.constraint import Constraint
+from ostinato.decode.edits import OF_SHIFTS, check_edit, shifts
 from ostinato.decode.guided import Guided
 from ostinato.decode.places import Places
 from ostinato.decode.prompt import Prompt, Prompter
@@ -239,11 +240,14 @@ class Decode:
             if at > position:  # changed from outside, further on
                 continue
             for name, value in edits.items():
-                if name in SETTINGS:
+                if name in OF_SHIFTS:
+                    shift_by = shifts(cast(Mapping[object, float], value))
+                    if name == "bias":
+                        bias |= shift_by
+                    else:
+                        settings[name] = shift_by
+                elif name in SETTINGS:
                     settings[name] = value
-                elif name == "bias":
-                    pairs = cast(Mapping[object, float], value).items()
-                    bias |= {int(cast(int, token)): shift for token, shift in pairs}
                 elif name == "forbid" and at == position:
                     forbidden += cast(list[int], value)
         sampling = seat.prompt.sampling or self.sampling
@@ -353,17 +357,12 @@ class Decode:
         """Return the edits that the prompt wants; raise `EditError` for one that nobody knows."""
         wanted: dict[str, object] = {}
         for at, edits in lane.edits:
-            self._check_settings({n: v for n, v in edits.items() if n in SETTINGS})
             for name, value in edits.items():
                 if name in self._prompt_edits and at == 0:
                     wanted[name] = value
                 elif name not in KNOWN:
                     names = ", ".join(sorted(KNOWN | self._prompt_edits))
                     raise EditError(f"Unknown edit {name!r} of a lane of Decode. Known: {names}.")
+                else:
+                    check_edit(name, value, self.sampling, self._inference.vocab_size)
         return wanted
-
-    def _check_settings(self, settings: Mapping[str, object]) -> None:
-        try:
-            replace(self.sampling, **settings)  # type: ignore[arg-type]
-        except (InputError, TypeError) as error:
-            raise EditError(f"The edit cannot be applied: {error}") from None

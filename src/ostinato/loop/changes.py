@@ -70,6 +70,20 @@ class Changes:
                 raise
             driver.event("refused", tick, {"edits": dict(edits), "why": str(error)})
 
+    def begin(self, edits: Mapping[str, object], tick: int, driver: Driver) -> None:
+        """Apply a branch's edits. Raises `EditError` that says how to mend what is refused."""
+        self.count = 0
+        if not edits:
+            return
+        try:
+            self.apply(edits, tick, driver)
+        except EditError as error:
+            name = driver.run.name
+            raise EditError(
+                f"{error} The branch {name!r} cannot go on so. Delete it (ostinato runs delete "
+                f"{name}), and make another with what can be changed there."
+            ) from None
+
     def plan(self, run: Run) -> None:
         """Find the journaled edits that came after the saved state."""
         changes = [event for event in run.events() if event.name == "change"]

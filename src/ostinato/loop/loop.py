@@ -367,9 +367,7 @@ class Loop:
             self._load(state)
             self._stay_stopped(driver.run, str(state["spelling"]))
         if driver.edits is not None:
-            self._changes.count = 0
-            if driver.edits:
-                self._changes.apply(driver.edits, self.tick, driver)
+            self._changes.begin(driver.edits, self.tick, driver)
             driver.edits = None
             self._save(regular=False)
         elif self.stopped is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ from ostinato.errors import InputError, RunError
 from ostinato.loop.columns import decode_block
 from ostinato.loop.encode import decode
 from ostinato.loop.lock import holder
-from ostinato.loop.stops import JSON, Stopped
+from ostinato.loop.stops import JSON, Kind, Stopped
 
 if TYPE_CHECKING:
     from ostinato.loop.driver import Driver
@@ -220,6 +221,17 @@ class Run:
             if not rows:
                 return
 
+    def history(self) -> Iterator[StepRecord]:
+        """Yield the steps from the very beginning: a branch's are in the runs that it came from.
+
+        Those of a run that was deleted are missing.
+        """
+        id, tick = self.now().parent or ("", 0)
+        parent = self.journal.find(id) if id else None
+        if parent is not None:
+            yield from takewhile(lambda step: step.tick <= tick, parent.history())
+        yield from self.steps()
+
     def events(self, after: int = 0) -> Iterator[Event]:
         """Yield the events with sequence numbers greater than `after`, in order."""
         while True:
@@ -345,7 +357,8 @@ class Run:
     ) -> Run:
         """Make a new run that goes on from a checkpoint of this one (the last, or that at `tick`).
 
-        The edits are applied at its first step. Raises `RunError` where no checkpoint is there.
+        The edits are applied at its first step. Raises `RunError` where no checkpoint is there, and
+        for edits at the natural end of a run, behind which nothing is done that they could change.
         """
         rows = self.checkpoints()
         found = [row for row in rows if tick is None or row.tick == tick]
@@ -354,6 +367,14 @@ class Run:
             raise RunError(
                 f"A branch must start at a checkpoint of {self.name!r}, got tick {tick}. "
                 f"Checkpoints are at: {there}."
+            )
+        stopped = self.stopped
+        at_end = stopped is not None and stopped.kind is Kind.ENDED and found[-1].tick == self.tick
+        if edits and at_end:
+            before = ", ".join(str(row.tick) for row in rows[:-1]) or "none"
+            raise RunError(
+                f"A branch with something changed must start before the end of {self.name!r}, got "
+                f"tick {self.tick}, where it has ended. Checkpoints before that are at: {before}."
             )
         return self.journal.branch(self, found[-1], name, edits)
 

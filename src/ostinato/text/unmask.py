@@ -6,6 +6,7 @@ language model (Devlin et al. 2019); one pass of the network a step. Knows nothi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -56,8 +57,12 @@ class Fill:
     def __post_init__(self) -> None:
         for name in ("temperature", "noise"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-                raise InputError(f"{name} must be a number of 0 or more, got {value!r}.")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value < math.inf:
+                raise InputError(
+                    f"{name} must be a finite number of 0 or more, got {value!r}. Take for example "
+                    f"{getattr(Fill, name)}."
+                )
 
 
 @dataclass(slots=True)
