@@ -88,6 +88,20 @@ def test_a_run_of_another_order_is_refused() -> None:
         call("--run", "a", "--each", "Past('entropy', above=9)")
 
 
+def test_a_run_does_not_go_on_with_other_weights_and_is_told_without_any(folder: Path) -> None:
+    first = call("--run", "a")
+    weights = folder / "tiny/model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.rename(folder / "away")
+    weights.write_bytes(changed)
+    with pytest.raises(InputError, match=r"got another model \(its files have changed\)\. Give"):
+        call("--run", "a")
+    (folder / "away").rename(weights)
+    (folder / "tiny").rename(folder / "gone")
+    assert call("--run", "a").stdout == first.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

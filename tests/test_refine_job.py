@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ostinato.errors import InputError
+from ostinato.refine.changes import Fingerprint, compare
 from ostinato.refine.job import item_digests
 from ostinato.refine.job_file import read_job
 from ostinato.refine.prompts import Plain
@@ -242,6 +243,20 @@ def test_weights_in_the_jobs_folder_are_found_from_anywhere(tmp_path: Path) -> N
     (tmp_path / "mine").mkdir()
     job = read_job(write(tmp_path, 'adapter = "mine"\n' + SMALL.replace("smollm2", "mine")))
     assert job.model == job.adapter == str(tmp_path / "mine")
+
+
+def test_the_weights_of_a_folder_are_part_of_a_job_and_unknown_to_older_runs(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine").mkdir()
+    seen = []
+    for weights in (b"one", b"two"):
+        (tmp_path / "mine/model.safetensors").write_bytes(weights)
+        seen.append(read_job(write(tmp_path, SMALL.replace("smollm2", "mine"))).sections())
+    then, now = (Fingerprint(sections=sections, items={}) for sections in seen)
+    assert compare(then, now).sections == ("weights",) and not compare(now, now)
+    older = {name: value for name, value in seen[0].items() if name != "weights"}
+    assert not compare(Fingerprint(sections=older, items={}), now)
 
 
 def test_how_a_model_computes_is_part_of_a_job(tmp_path: Path) -> None:

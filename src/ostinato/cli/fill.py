@@ -10,7 +10,7 @@ import click
 
 from ostinato.cli.begun import begun_by
 from ostinato.cli.exits import Exit
-from ostinato.cli.orders import refuse_another
+from ostinato.cli.orders import WEIGHTS, refuse_another
 from ostinato.cli.rows import rows_of
 from ostinato.errors import InputError
 
@@ -45,6 +45,7 @@ def fill(
 ) -> None:
     """Fill the gaps of TEXT, each marked as ___, with a network that sees both sides."""
     from ostinato.loop import Every, check_seed
+    from ostinato.models import weights_digest
     from ostinato.text import Fill, fill_gaps
 
     order: dict[str, JSON] = {
@@ -55,6 +56,7 @@ def fill(
         "temperature": temperature,
         "noise": noise,
         "seed": check_seed(seed),
+        WEIGHTS: weights_digest(model),
     }
     if run_name is not None:
         refuse_another(run_name, "fill", order)

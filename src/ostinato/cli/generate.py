@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from ostinato.cli.begun import begun_by
 from ostinato.cli.constraining import constraint_from, constraint_options
 from ostinato.cli.exits import Exit
-from ostinato.cli.orders import refuse_another
+from ostinato.cli.orders import WEIGHTS, refuse_another
 from ostinato.cli.signals import ends_by_signal
 from ostinato.errors import InputError
 
@@ -126,6 +126,7 @@ def generate(
     """
     from ostinato.decode import Sampling
     from ostinato.loop import check_seed
+    from ostinato.models import weights_digest
 
     text = sys.stdin.read() if prompt in (None, "-") else prompt
     if not text or not text.strip():
@@ -162,6 +163,7 @@ def generate(
         beams=beams,
         length_penalty=length_penalty,
         constraint=constraint,
+        weights=weights_digest(model, adapter) if run_name is not None else "",
     )
     try:
         sys.exit(_generate(order, run_name, begun_by(text), show=show, as_json=as_json))
@@ -214,24 +216,22 @@ class Order:
     compile: bool | None = None
     int8: bool = False
     device: str = "cpu"
+    weights: str = ""
 
     def to_json(self) -> dict[str, JSON]:
         """Return it as it is recorded with a run: all that its text depends on."""
         values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
         of_beams = ("beams", "length_penalty") if self.beams == 1 else ()
-        usual = {"compile": None, "int8": False, "device": "cpu"}
+        usual = {"compile": None, "int8": False, "device": "cpu", WEIGHTS: ""}
+        usual |= {"constraint": None, "key_env": None}
         ways = [name for name, value in usual.items() if values[name] == value]
         for name in ("lookup", "draft", *of_beams, *ways):
             del values[name]
         sampling = {name: str(value) for name, value in asdict(self.sampling).items()}
-        if self.constraint is None:
-            del values["constraint"]
-        else:
+        if self.constraint is not None:
             values["constraint"] = self.constraint.to_json()
         if not self.sampling.end_bias:
             del sampling["end_bias"], sampling["end_within"]
-        if self.key_env is None:
-            del values["key_env"]
         return {**values, "each": str(self.each), "sampling": sampling}
 
     def loop(self, run_name: str | None, begun: Mapping[str, JSON]) -> Loop:

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 
 from ostinato.errors import InputError
 
+WEIGHTS = "weights"
+"""The entry of an order that is a hash of the model's weights, where these can be read."""
+TOLD = {WEIGHTS: "model (its files have changed)"}
+
 if TYPE_CHECKING:
     from ostinato.loop.stops import JSON
 
@@ -30,8 +34,11 @@ def refuse_another(run_name: str, kept_as: str, order: Mapping[str, JSON]) -> bo
             known = before if isinstance(before, dict) else {}
             names = {**order, **known}
             changed = [name for name in names if known.get(name) != order.get(name)]
+            if changed == [WEIGHTS] and not (known.get(WEIGHTS) and order.get(WEIGHTS)):
+                return run.status == "stopped"  # of one of the two they are not known
+            told = ", ".join(TOLD.get(name, name) for name in changed)
             raise InputError(
-                f"The run {run_name!r} must be given what it was begun with, got another "
-                f"{', '.join(changed)}. Give the same, or another name with --run."
+                f"The run {run_name!r} must be given what it was begun with, got another {told}. "
+                "Give the same, or another name with --run."
             )
         return run.status == "stopped"

@@ -5,6 +5,7 @@ from ostinato.models.bert import Bert, BertConfig, MaskedBert, load_masked, save
 from ostinato.models.blocks import Counts, Row
 from ostinato.models.config import LlamaConfig
 from ostinato.models.device import compute_dtype, deterministic, device_of, find_device
+from ostinato.models.digest import weights_digest
 from ostinato.models.encoder import Encoder, load_encoder
 from ostinato.models.get import get_model
 from ostinato.models.gguf_file import GGUFModel
@@ -70,4 +71,5 @@ __all__ = [
     "open_backend",
     "save_adapter",
     "save_masked",
+    "weights_digest",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ostinato.loop import JSON
 from ostinato.refine.inputs import Item
-from ostinato.refine.job import Job, item_digests
+from ostinato.refine.job import WEIGHTS, Job, item_digests
 from ostinato.refine.plan import Planner
 
 
@@ -138,9 +138,8 @@ class Changes:
 
 def compare(then: Fingerprint, now: Fingerprint) -> Changes:
     """Return what changed between two fingerprints of a job."""
-    sections = tuple(
-        name for name, value in now.sections.items() if then.sections.get(name) != value
-    )
+    known = {WEIGHTS: now.sections.get(WEIGHTS), **then.sections}  # older runs do not tell it
+    sections = tuple(name for name, value in now.sections.items() if known.get(name) != value)
     both = [key for key in now.items if key in then.items]
     return Changes(
         sections=sections,

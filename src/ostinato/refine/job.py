@@ -29,6 +29,9 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
 }
 """The strategies that a job file can name."""
 
+WEIGHTS = "weights"
+"""The section that is a hash of the model's weights; empty for a model that has a name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
@@ -144,9 +147,12 @@ class Job:
         The prompt, rules and past cases are not among them: what they make of an item is hashed
         item by item, so that a new rule touches only the items that it fits.
         """
+        from ostinato.models import weights_digest
+
         strategy = {f.name: getattr(self.strategy, f.name) for f in fields(self.strategy)}
         return {
             "model": digest([self.model, self.adapter, *self._written_by()]),
+            WEIGHTS: weights_digest(self.model, self.adapter),
             "checks": digest([_check_value(check) for check in self.checks]),
             "strategy": digest([self.strategy.kind, strategy]),
             "sampling": digest([_values(self.sampling), self.max_new_tokens]),
