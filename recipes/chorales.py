@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from ostinato.checks import judge_all
 from ostinato.cli.main import cli
+from ostinato.errors import InputError
 from ostinato.loop import Check
 from ostinato.models import LanguageModel
 from ostinato.music import (
@@ -40,6 +41,7 @@ from ostinato.music import (
 from ostinato.music.writing import SAMPLING, TOKENS
 from ostinato.refine import Backtrack, Refine, Resample, Smc, Strategy
 from ostinato.train import TextTask
+from recipes.given import positive, run
 
 STRATEGIES: dict[str, Strategy] = {
     "once": Resample(rounds=1),
@@ -80,13 +82,13 @@ def held_out(model: LanguageModel, scores: Sequence[Score]) -> dict[str, float]:
 
 
 def shares(scores: Sequence[Score], checks: Sequence[Check]) -> dict[str, float]:
-    """Return the share of pieces that pass each check, and `all` of them."""
+    """Return the share of pieces that pass each check, and `all` of them; 0 where none fits."""
     judged = [judge_all(checks, written(score), {}) for score in scores if score.fits]
     told = {
-        check.name: sum(verdicts[n].passed for verdicts in judged) / len(judged)
+        check.name: sum(verdicts[n].passed for verdicts in judged) / max(1, len(judged))
         for n, check in enumerate(checks)
     }
-    return told | {"all": sum(all(v.passed for v in vs) for vs in judged) / len(judged)}
+    return told | {"all": sum(all(v.passed for v in vs) for vs in judged) / max(1, len(judged))}
 
 
 def composed(model: LanguageModel, strategy: Strategy, count: int, **given: str) -> dict[str, Any]:
@@ -123,6 +125,8 @@ def evaluate(data: Path, folder: str, count: int) -> dict[str, Any]:
     }
     bach = [score for part in (pieces.train, pieces.valid, pieces.test) for score in part]
     in_keys = [one for one in (in_range(score) for score in bach) if one is not None]
+    if not in_keys:
+        raise InputError(f"{data} must hold pieces that four voices can sing, got none.")
     told |= {f"bach.{name}": share for name, share in shares(in_keys, all_checks()).items()}
     for name, strategy in STRATEGIES.items():
         result = composed(model, strategy, count)
@@ -135,6 +139,8 @@ def evaluate(data: Path, folder: str, count: int) -> dict[str, Any]:
 
 def picture(out: Path) -> Path:
     """Write the piano roll of a piece that passes its checks."""
+    if out.suffix.lower() != ".png":
+        raise InputError(f"--out must end in .png, got {out}. Name such a file.")
     result = composed(load_music(), STRATEGIES["backtrack"], 1)
     return piano_roll(result["scores"][0], out)
 
@@ -151,7 +157,7 @@ def main() -> None:
     two = commands.add_parser("evaluate", help="measure a model")
     three = commands.add_parser("picture", help="write a piano roll")
     two.add_argument("--model", default="chorales", help="its folder, or a shipped one's name")
-    two.add_argument("--count", type=int, default=48, help="pieces to write by each strategy")
+    two.add_argument("--count", type=positive, default=48, help="pieces to write by each strategy")
     two.add_argument("--json", action="store_true", help="print one JSON object")
     for command in (one, three):
         command.add_argument("--out", type=Path, required=True, help="what to write")
@@ -170,4 +176,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

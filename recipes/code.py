@@ -26,10 +26,12 @@ import torch
 
 from ostinato.checks import Function
 from ostinato.cli.main import cli
+from ostinato.errors import InputError
 from ostinato.loop import Foresight, Outlook, Place
 from ostinato.models import LanguageModel, load_model
 from ostinato.refine import Backtrack, Refine, Resample, Strategy
 from ostinato.train import TextTask, windows
+from recipes.given import positive, run
 
 HELD_OUT = 20
 CONTEXT = 256  # prompts of some 400 characters leave room for LENGTH tokens
@@ -42,7 +44,7 @@ Row = Mapping[str, object]
 
 def sources(folder: Path) -> list[str]:
     """Return the texts of a folder's Python files and those of its packages, tests left out."""
-    found = sorted([*folder.glob("*.py"), *folder.glob("[a-z]*/*.py")])
+    found = sorted(p for p in [*folder.glob("*.py"), *folder.glob("[a-z]*/*.py")] if p.is_file())
     left_out = {"test", "idlelib", "lib2to3", "encodings", "pydoc_data", "site-packages"}
     texts = [p.read_text("utf-8", "replace") for p in found if p.parent.name not in left_out]
     return [text for text in texts if text.strip()]
@@ -54,8 +56,22 @@ def split(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     return [text for i, text in enumerate(texts, 1) if i % HELD_OUT], list(held)
 
 
+def parts(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the texts of a folder to learn from, and those held out, of which there must be one.
+
+    Raises `InputError` for a folder of too few files.
+    """
+    texts = sources(folder)
+    if len(texts) < HELD_OUT:
+        raise InputError(
+            f"--data must be a folder of at least {HELD_OUT} Python files, got {len(texts)} in "
+            f"{folder}. Name another, or leave it out for the standard library."
+        )
+    return split(texts)
+
+
 def openings(text: str, before: int = 400) -> Iterator[dict[str, str]]:
-    """Yield a row for each outermost function of at least three lines.
+    """Yield a row for each outermost function of at least three lines; none of what is no Python.
 
     `opening` is its head, from `def` to the colon; `prompt` is that behind the `before` characters
     that stand in front of it.
@@ -63,7 +79,10 @@ def openings(text: str, before: int = 400) -> Iterator[dict[str, str]]:
     lines = text.splitlines(keepends=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of old escapes
-        nodes = ast.parse(text).body
+        try:
+            nodes = ast.parse(text).body
+        except (SyntaxError, ValueError):  # of another version, or with a null byte
+            return
     for node in nodes:
         if isinstance(node, ast.FunctionDef) and len(node.body) >= 3:
             head = "".join(lines[node.lineno - 1 : node.body[0].lineno - 1])
@@ -132,7 +151,7 @@ PARSES = Function(name="parses", function=completes, prefix=can_complete)
 def train(folder: Path, out: Path, steps: int, more: Sequence[str] = ()) -> None:
     """Train with the command line, and `more` options of it, on all files but those held out."""
     out.mkdir(parents=True, exist_ok=True)
-    for name, texts in zip(("learned", "held"), split(sources(folder)), strict=True):
+    for name, texts in zip(("learned", "held"), parts(folder), strict=True):
         rows = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         (out / f"{name}.jsonl").write_text(rows, encoding="utf-8")
     files = [str(out / "learned.jsonl"), "--valid", str(out / "held.jsonl")]
@@ -173,9 +192,11 @@ def share(rows: Sequence[Row]) -> float:
 
 def evaluate(folder: Path, name: str, count: int) -> dict[str, Any]:
     """Measure bits a character, and the share of completions that parse: as they come, and not."""
-    held = split(sources(folder))[1]
+    held = parts(folder)[1]
     model = load_model(name)
     found = [row for text in held for row in openings(text)]
+    if not found:
+        raise InputError(f"The held-out files of {folder} must hold functions, got none.")
     rows = found[:: max(1, len(found) // count)][:count]
     plain = completed(model, rows, Resample(rounds=1))
     back = completed(model, rows, Backtrack())
@@ -200,10 +221,10 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("train", help="train the network")
     one.add_argument("--out", type=Path, required=True, help="the folder to write")
-    one.add_argument("--steps", type=int, default=800, help="that the rate is planned for")
+    one.add_argument("--steps", type=positive, default=800, help="that the rate is planned for")
     two = commands.add_parser("evaluate", help="measure a network")
     two.add_argument("--model", required=True, help="its folder")
-    two.add_argument("--count", type=int, default=100, help="functions to complete")
+    two.add_argument("--count", type=positive, default=100, help="functions to complete")
     two.add_argument("--json", action="store_true", help="print one JSON object")
     for command in (one, two):
         library = Path(sysconfig.get_path("stdlib"))
@@ -223,4 +244,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

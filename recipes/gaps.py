@@ -19,11 +19,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ostinato.cli.main import cli
+from ostinato.errors import InputError
 from ostinato.loop import Lanes, Loop, Steps
 from ostinato.models import MaskedModel, load_masked_model
 from ostinato.text import Fill, Gaps, Unmask
+from recipes.given import positive, run
 
 CONTEXT = 95
+LONGEST = CONTEXT // 3
+"""Characters of a gap, which lies in the middle third of a piece."""
 SHAPE = {"kind": "masked", "tokenizer": "char", "layers": "4", "width": "128", "heads": "4"}
 SCHEDULE = {
     "optimiser": "muon",
@@ -53,8 +57,25 @@ def split(text: str) -> tuple[str, str]:
     return text[:at], text[at:]
 
 
+def plays(folder: Path) -> str:
+    """Read `input.txt` of a folder. Raises `InputError` where it is no text, or too short."""
+    path = folder / "input.txt"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} must be a text in UTF-8, got: {error}.") from None
+    if len(text) <= 10 * (CONTEXT + 1):
+        raise InputError(
+            f"{path} must have more than {10 * (CONTEXT + 1)} characters, of which a tenth is held "
+            f"out, got {len(text)}. Give a longer text."
+        )
+    return text
+
+
 def torn(text: str, count: int, gap: int, seed: int = 0) -> list[Torn]:
     """Tear a gap of `gap` characters into the middle third of `count` pieces of a text."""
+    if not 1 <= gap <= LONGEST:
+        raise InputError(f"--gap must be from 1 to {LONGEST}, got {gap}. Take 8.")
     dice = random.Random(seed)
     made = []
     for _ in range(count):
@@ -87,7 +108,7 @@ def right(pieces: Sequence[Torn], fills: Sequence[str]) -> float:
 def train(data: Path, out: Path, steps: int, more: Sequence[str] = ()) -> None:
     """Train with the command line, and `more` options of it, on all but the last tenth."""
     out.mkdir(parents=True, exist_ok=True)
-    learned, held = split((data / "input.txt").read_text(encoding="utf-8"))
+    learned, held = split(plays(data))
     for name, text in (("learned", learned), ("held", held)):
         (out / f"{name}.txt").write_text(text, encoding="utf-8")
     files = [str(out / "learned.txt"), "--valid", str(out / "held.txt")]
@@ -99,7 +120,7 @@ def train(data: Path, out: Path, steps: int, more: Sequence[str] = ()) -> None:
 
 def evaluate(data: Path, model: str, count: int, gap: int) -> dict[str, Any]:
     """Measure how many characters of held-out gaps are found, in one step and in many."""
-    learned, held = split((data / "input.txt").read_text(encoding="utf-8"))
+    learned, held = split(plays(data))
     network, pieces = load_masked_model(model), torn(held, count, gap)
     commonest = Counter(learned).most_common(1)[0][0]
     shares = {f"right/{n}": right(pieces, filled(network, pieces, n)) for n in (1, 4, gap)}
@@ -121,11 +142,11 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("train", help="train the network")
     one.add_argument("--out", type=Path, required=True, help="the folder to write")
-    one.add_argument("--steps", type=int, default=1500, help="that the rate is planned for")
+    one.add_argument("--steps", type=positive, default=1500, help="that the rate is planned for")
     two = commands.add_parser("evaluate", help="measure a network")
     two.add_argument("--model", required=True, help="its folder")
-    two.add_argument("--count", type=int, default=200, help="gaps to fill")
-    two.add_argument("--gap", type=int, default=8, help="characters of a gap")
+    two.add_argument("--count", type=positive, default=200, help="gaps to fill")
+    two.add_argument("--gap", type=positive, default=8, help="characters of a gap")
     two.add_argument("--json", action="store_true", help="print one JSON object")
     for command in (one, two):
         command.add_argument("--data", type=Path, required=True, help="folder of input.txt")
@@ -144,4 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
