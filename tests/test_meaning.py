@@ -79,6 +79,28 @@ def test_by_both_is_the_mean_of_words_and_meaning() -> None:
         assert one.likeness == pytest.approx((words[one.case] + meaning[one.case]) / 2)
 
 
+def test_cases_without_a_word_are_near_to_nothing_by_words() -> None:
+    cases = PastCases([Case("?!", "What?"), Case("♫", "Music.")])
+    assert cases.nearest("Where is it?", 3) == [] == cases.nearest("?!", 3)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ('{"question": "", "answer": "b"}', "got ''. Mend it there."),
+        ('{"question": 3, "answer": "b"}', "got 3. Mend it there."),
+        ('{"questoin": "a", "answer": "b"}', "got None. Did you mean 'questoin'? Mend it there."),
+    ],
+)
+def test_a_case_that_is_none_is_told_with_its_line(tmp_path: Path, row: str, told: str) -> None:
+    file = tmp_path / "cases.jsonl"
+    file.write_text(row + "\n")
+    with pytest.raises(InputError) as error:
+        read_cases(CaseSettings(file=file, column="message"))
+    assert str(error.value).startswith("cases.jsonl, line 1: the column 'question'")
+    assert str(error.value).endswith(told)
+
+
 def test_past_cases_are_computed_once() -> None:
     encoder = made_up()
     cases = CasesByMeaning(CASES, encoder)
@@ -179,6 +201,9 @@ def test_a_reply_off_the_topic_is_told_with_its_likeness(folder: Path) -> None:
 
 def test_of_many_texts_the_nearest_counts_and_of_none_all_passes(folder: Path) -> None:
     check = OnTopic(column="asked", min=0.99, model=str(folder))
+    for empty in ("", " \n"):
+        told = OnTopic(column="asked", min=-1, model=str(folder)).judge(empty, {"asked": "rain"})
+        assert not told.passed and told.message == "Answer what was asked: the text is empty."
     assert check.judge("rain", {"asked": ["a table", "rain"]}).passed
     assert check.judge("rain", {"asked": []}).passed
     assert check.columns == ("asked",)

@@ -45,7 +45,10 @@ class OnTopic(BaseCheck):
 
     def judge(self, output: object, item: Item) -> Verdict:
         """Compare the meanings; the score of a reply that does not pass is its likeness."""
-        reply = _vector(self.model, self.text(output))
+        text = self.text(output)
+        if not text.strip():
+            return self.verdict(False, "Answer what was asked: the text is empty.")
+        reply = _vector(self.model, text)
         asked = [_vector(self.model, text) for text in column_texts(self.name, item, self.column)]
         if not asked:
             return self.verdict(True)

@@ -108,7 +108,7 @@ class PastCases(Cases):
 
     def likely(self, asked: Sequence[str], count: int) -> list[int]:
         """Return the places of at most `count` cases that share words, by their BM25 scores."""
-        if not asked or not self.cases:
+        if not asked or not any(self._words):
             return []
         scores = self._index.get_scores(list(asked))
         best = sorted(range(len(self.cases)), key=lambda n: -float(scores[n]))[:count]
@@ -210,9 +210,10 @@ def read_cases(settings: CaseSettings) -> Cases:
     for line, row in read_rows(settings.file):
         for column in (settings.question, settings.answer):
             if not isinstance(row.get(column), str) or not row[column].strip():
+                guess = "" if column in row else nearest(column, row)
                 raise InputError(
                     f"{settings.file.name}, line {line}: the column '{column}' of a past case must "
-                    f"be a text, got {row.get(column)!r}.{nearest(column, row)} Mend it there."
+                    f"be a text, got {row.get(column)!r}.{guess} Mend it there."
                 )
         cases.append(Case(row[settings.question], row[settings.answer]))
     if not cases:
