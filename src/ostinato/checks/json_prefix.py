@@ -5,6 +5,7 @@ The grammar is that of RFC 8259, as `json.loads` reads it in strict mode, withou
 
 from __future__ import annotations
 
+import json
 import re
 from typing import NamedTuple
 
@@ -29,12 +30,24 @@ class Reading(NamedTuple):
     """What a beginning holds.
 
     `wrong` is where it departs from JSON (None where it does not), `start` where the value
-    begins (None before it), `members` those of the outermost object whose key is complete.
+    begins (None before it), `members` those of the outermost object whose key is complete, and
+    `key_begun` where the key of it begins in which the text ends.
     """
 
     wrong: int | None
     start: int | None
     members: list[Member]
+    key_begun: int | None = None
+
+
+def begun_string(text: str, at: int) -> str:
+    """Return what is written of the string that begins at a place and has not ended.
+
+    An escape that is not complete, or may be half of a character, is left out.
+    """
+    end = _STRING.match(text, at).end()  # type: ignore[union-attr]
+    written = str(json.loads(text[at:end] + '"'))
+    return written[:-1] if "\ud800" <= written[-1:] <= "\udbff" else written
 
 
 class _Ends(Exception):
@@ -55,7 +68,7 @@ def read(text: str) -> Reading:
     try:
         end = _space(text, reader.read())
     except _Ends:
-        return Reading(None, start, reader.members)
+        return Reading(None, start, reader.members, reader.key_begun)
     except _Wrong as wrong:
         return Reading(wrong.at, start, reader.members)
     return Reading(end if end < len(text) else None, start, reader.members)
@@ -68,6 +81,7 @@ class _Reader:
         self.text, self.at = text, 0
         self.closers: list[str] = []
         self.members: list[Member] = []
+        self.key_begun: int | None = None
 
     def read(self) -> int:
         """Return where the value ends."""
@@ -115,8 +129,10 @@ class _Reader:
         start = self.at
         if self.text[start] != '"':
             raise _Wrong(start)
-        self.at = _string(self.text, start)
-        if len(self.closers) == 1:
+        outermost = len(self.closers) == 1
+        self.key_begun = start if outermost else None
+        self.at, self.key_begun = _string(self.text, start), None
+        if outermost:
             self.members.append(Member(start, self.at))
         if self._next() != ":":
             raise _Wrong(self.at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
 from ostinato.checks.clock import within
-from ostinato.checks.json_prefix import Member, Reading, read
+from ostinato.checks.json_prefix import Member, Reading, begun_string, read
 from ostinato.checks.language import Language
 from ostinato.checks.patterns import FORESEE_SECONDS, JUDGE_SECONDS
 from ostinato.checks.schema_clock import clocked, keywords
@@ -83,7 +83,11 @@ class JsonSchema(BaseCheck):
         return self.verdict(False, _mend(broken), place=self._place(read(text), broken, text))
 
     def foresee(self, output: object, item: Item) -> Foresight:
-        """Impossible where no JSON begins so, or a complete member breaks the schema."""
+        """Impossible where no JSON begins so, or a member breaks the schema.
+
+        A member is looked at once it is complete; a key, and a text that may be too long or no
+        choice, while they are written.
+        """
         text = self.text(output)
         reading = read(text)
         if reading.wrong is not None:
@@ -120,13 +124,49 @@ class JsonSchema(BaseCheck):
                 return impossible(message, member.key_start, member.key_end)
             if member.value_end >= 0 and (found := self._breaks(key, member, text)):
                 return found
-        return POSSIBLE
+        if reading.key_begun is not None:
+            return self._foresee_key(reading.key_begun, seen, text)
+        return self._foresee_value(reading.members, text) or POSSIBLE
+
+    def _foresee_key(self, start: int, seen: Set[str], text: str) -> Foresight:
+        """Return the foresight of a key that is being written."""
+        begun = begun_string(text, start)
+        if not self._is_closed or any(
+            key.startswith(begun) and key not in seen for key in self.schema.get("properties", {})
+        ):
+            return POSSIBLE
+        return impossible(
+            f"Leave out the key that begins {begun!r}: the schema knows no other such.",
+            start,
+            len(text),
+        )
+
+    def _foresee_value(self, members: Sequence[Member], text: str) -> Foresight | None:
+        """Return the foresight of a text that is being written, where its schema refuses it."""
+        if not members or (start := members[-1].value_start) < 0 or members[-1].value_end >= 0:
+            return None
+        key = json.loads(text[members[-1].key_start : members[-1].key_end])
+        schema = self.schema.get("properties", {}).get(key)
+        if text[start] != '"' or not isinstance(schema, Mapping) or "$ref" in schema:
+            return None
+        begun = begun_string(text, start)
+        if len(begun) > schema.get("maxLength", len(begun)):
+            return impossible(
+                f"Mend {key}: at most {schema['maxLength']} characters.", start, len(text)
+            )
+        choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
+        if choices is None or any(isinstance(c, str) and c.startswith(begun) for c in choices):
+            return None
+        return impossible(f"Mend {key}: it is none of its choices.", start, len(text))
+
+    @property
+    def _is_closed(self) -> bool:
+        """Whether an object may have the known properties only."""
+        closed = self.schema.get("additionalProperties") is False
+        return closed and "patternProperties" not in self.schema
 
     def _allows(self, key: str) -> bool:
-        closed = self.schema.get("additionalProperties") is False
-        if not closed or "patternProperties" in self.schema:
-            return True
-        return key in self.schema.get("properties", {})
+        return not self._is_closed or key in self.schema.get("properties", {})
 
     def _breaks(self, key: str, member: Member, text: str) -> Foresight | None:
         """Return the foresight of a complete member that its own schema refuses."""
