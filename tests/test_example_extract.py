@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -44,11 +45,42 @@ def test_every_wanted_value_was_said_and_the_wanted_records_pass_all_checks() ->
 
 def test_the_prompt_names_the_services_fields() -> None:
     job = read_job(FOLDER / "job.toml")
+    build = script("build")
     (item,) = job.items(1)
     messages = job.planner().plan(item.columns).messages
-    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
-    assert json.loads(messages[2]["content"])["city"] == "Oakland"
-    assert str(item.columns["fields"]) in messages[3]["content"]
+    assert [message["role"] for message in messages] == [
+        "system",
+        *(["user", "assistant"] * 3),
+        "user",
+    ]
+    talk, fields = (str(item.columns[name]) for name in ("talk", "fields"))
+    assert messages[-1]["content"] == build.asked(talk, fields)
+
+
+def test_the_worked_examples_are_of_other_conversations_and_right() -> None:
+    job = read_job(FOLDER / "job.toml")
+    talks = {str(item.columns["talk"]) for item in job.items()}
+    lines = (FOLDER / "cases.jsonl").read_text(encoding="utf-8").splitlines()
+    cases = [json.loads(line) for line in lines]
+    assert len(cases) == 64
+    for case in cases:
+        assert not any(case["question"].startswith(talk) for talk in talks)
+        record = json.loads(case["answer"])
+        assert list(record) == sorted(record)
+        assert set(record) <= set(re.findall(r"\w+", case["question"].split("Fields:")[1]))
+
+
+def test_fields_have_kinds() -> None:
+    measure = script("measure")
+    names = json.loads((FOLDER / "schema.json").read_text(encoding="utf-8"))["properties"]
+    kinds = {name: measure.kind_of(name) for name in names}
+    assert set(kinds.values()) == set(measure.KINDS)
+    assert kinds["visit_date"] == "dates and times" and kinds["movie_name"] == "names"
+    assert kinds["city_of_event"] == "places" and kinds["number_of_beds"] == "counts"
+    fates = measure.by_kind(
+        [{"price": "$5", "rent": "$9", "fare": "1"}], [{"price": "$5", "rent": ""}]
+    )
+    assert fates["money"] == (1, 1, 1)
 
 
 def test_measures_count_records_and_fields() -> None:
@@ -61,6 +93,7 @@ def test_measures_count_records_and_fields() -> None:
     ]
     told = measure.measures(wanted, rows)
     assert told["records"] == pytest.approx(1 / 3)
+    assert told["wanted_right"] == pytest.approx(1 / 3)
     assert told["fields"] == pytest.approx(2 / 4)
     assert told["precision"] == pytest.approx(2 / 3)
     assert told["json"] == pytest.approx(2 / 3)

@@ -2,8 +2,8 @@
 
     python examples/extract/build.py --data FOLDER
 
-FOLDER holds `dev.jsonl` in the layout that `recipes/sgd.py` describes. Writes `talks.jsonl` and
-`schema.json` beside this file: the same data give the same bytes.
+FOLDER holds `dev.jsonl` in the layout that `recipes/sgd.py` describes. Writes `talks.jsonl`,
+`cases.jsonl` and `schema.json` beside this file: the same data give the same bytes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from recipes.sgd import read_dialogues  # noqa: E402
 
 ITEMS = 160
 SERVICES = 8
+CASES = 8  # worked examples of a service, from other conversations
 LONGEST = 700  # characters of a conversation
 FEWEST, MOST = 3, 7  # fields that were said
 NO_FACTS = frozenset({"request", "found"})  # how a search or booking went, not what it is about
@@ -81,6 +82,32 @@ def with_fields(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "fields": ", ".join(sorted(fields[row["service"]]))} for row in rows]
 
 
+def cases_of(
+    rows: Sequence[Mapping[str, Any]], chosen: Sequence[Mapping[str, Any]]
+) -> list[dict[str, str]]:
+    """Return worked examples: other conversations of the chosen ones' services, as they are asked.
+
+    `chosen` have their `fields`; a conversation with other fields is left out.
+    """
+    fields = {row["service"]: row["fields"] for row in chosen}
+    taken = {row["id"] for row in chosen}
+    counts: dict[str, int] = defaultdict(int)
+    cases = []
+    for row in shuffled(row for row in rows if row["id"] not in taken):
+        service, known = row["service"], fields.get(row["service"], "")
+        if counts[service] == CASES or not row["record"].keys() <= set(known.split(", ")):
+            continue
+        counts[service] += 1
+        answer = json.dumps(dict(sorted(row["record"].items())), ensure_ascii=False)
+        cases.append({"id": row["id"], "question": asked(row["talk"], known), "answer": answer})
+    return cases
+
+
+def asked(talk: str, fields: str) -> str:
+    """Return the question of the job's prompt."""
+    return f"{talk}\n\nFields: {fields}. Leave out what was not said."
+
+
 def schema_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the schema of the records: a text for each field of any service, none needed."""
     names = sorted({name for row in rows for name in row["record"]})
@@ -93,13 +120,15 @@ def schema_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write the conversations and the schema."""
+    """Write the conversations, the worked examples and the schema."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder of the data")
     dialogues = read_dialogues(parser.parse_args().data / "dev.jsonl")
-    rows = with_fields(choose([row for d in dialogues if (row := candidate(d)) is not None]))
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    (HERE / "talks.jsonl").write_text("".join(lines), encoding="utf-8")
+    candidates = [row for d in dialogues if (row := candidate(d)) is not None]
+    rows = with_fields(choose(candidates))
+    for name, written in (("talks", rows), ("cases", cases_of(candidates, rows))):
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in written]
+        (HERE / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     text = json.dumps(schema_of(rows), indent=1)
     (HERE / "schema.json").write_text(text + "\n", encoding="utf-8")
     print(f"{len(rows)} conversations of {len({row['service'] for row in rows})} services")

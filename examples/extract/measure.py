@@ -1,6 +1,8 @@
 """How well the facts are extracted: exact records, exact fields, valid JSON, tokens; by strategy.
 
-python examples/extract/measure.py [--limit N] [--adapter support] [--ways …] [--rows FILE]
+A second line for each way tells what became of the wanted fields, by kind.
+
+    python examples/extract/measure.py [--limit N] [--compile] [--ways …] [--rows FILE]
 """
 
 from __future__ import annotations
@@ -30,6 +32,35 @@ WAYS: dict[str, Callable[[Job], Job]] = {
 }
 
 
+KINDS: Mapping[str, str] = {
+    "dates and times": "date time",
+    "money": "price fare rent",
+    "counts": "baths beds seats stops bags passengers transfers travelers",
+    "yes or no": "entry furnished kids outdoors options allowed",
+    "sorts": "category class genre range rating subcategory language type",
+    "places": "address area city event location station",
+    "phone numbers": "number",
+    "names": "actors airlines director name",
+}
+"""Kinds of fields, by the last word of their names."""
+
+
+def kind_of(field: str) -> str:
+    """Return the kind of a field: by its last words, as `city_of_event` is a place."""
+    last = field.split("_")[-1]
+    return next(kind for kind, words in KINDS.items() if last in words.split())
+
+
+def by_kind(wanted: Sequence[Record], found: Sequence[Record]) -> dict[str, tuple[int, int, int]]:
+    """Return for each kind how many wanted fields were right, wrong and left out."""
+    counts = {kind: [0, 0, 0] for kind in KINDS}
+    for one, other in zip(wanted, found, strict=True):
+        for name, value in one.items():
+            fate = 2 if name not in other else int(not same(value, other[name]))
+            counts[kind_of(name)][fate] += 1
+    return {kind: (right, wrong, out) for kind, (right, wrong, out) in counts.items()}
+
+
 def record_of(text: str) -> Record | None:
     """Return the JSON object that a text is, or None."""
     try:
@@ -57,6 +88,7 @@ def measures(wanted: Sequence[Record], rows: Sequence[Mapping[str, Any]]) -> dic
     accepted = sum(row["length"] for row in rows if row["accepted"])
     return {
         "records": sum(len(a) == len(b) == exact(a, b) for a, b in pairs) / len(pairs),
+        "wanted_right": sum(len(a) == exact(a, b) for a, b in pairs) / len(pairs),
         "fields": right / sum(len(one) for one, _ in pairs),
         "precision": right / max(1, sum(len(other) for _, other in pairs)),
         "json": sum(one is not None for one in found) / len(found),
@@ -70,18 +102,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--limit", type=int, help="take the first N conversations")
     parser.add_argument("--adapter", help="an adapter for the model")
+    parser.add_argument("--compile", action="store_true", help="the compiled pass")
+    parser.add_argument("--examples", type=int, help="worked examples in the prompt (job: 3)")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--rows", type=Path, help="write all result rows there, as JSON lines")
     arguments = parser.parse_args()
     job = read_job(HERE / "job.toml")
     items = job.items(arguments.limit)
     wanted: list[Any] = [item.columns["record"] for item in items]
-    model = load_model(job.model, adapter=arguments.adapter)
+    if arguments.examples is not None and job.cases is not None:
+        job = replace(job, cases=replace(job.cases, examples=arguments.examples))
+    model = load_model(job.model, adapter=arguments.adapter, compile=arguments.compile)
     for way in arguments.ways:
         run = refinement(WAYS[way](job), items, job.planner(), model, ready=None)
         rows = run.run()
         told = measures(wanted, rows)
-        print(f"{way:12}", *(f"{name} {value:.3f}" for name, value in told.items()), flush=True)
+        print(f"{way:12}", *(f"{name} {value:.3f}" for name, value in told.items()))
+        kinds = by_kind(wanted, [record_of(str(row["output"])) or {} for row in rows])
+        print("  right, wrong, out:", *(f"{kind} {n}" for kind, n in kinds.items()), flush=True)
         if arguments.rows:
             with arguments.rows.open("a") as file:
                 file.writelines(json.dumps({"way": way, **row}) + "\n" for row in rows)
