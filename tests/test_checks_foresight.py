@@ -274,6 +274,61 @@ def test_no_beginning_of_json_is_impossible(value: object, indent: int | None, a
         assert check.foresee(text[:end], {}).outlook is Outlook.POSSIBLE, text[:end]
 
 
+FORM = JsonSchema(
+    schema={
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "maxLength": 5},
+            "class": {"enum": ["first", "économie", "\U0001f600"]},
+            "kind": {"const": "x\ny"},
+        },
+        "additionalProperties": False,
+    }
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "city": st.text(max_size=5),
+            "class": st.sampled_from(["first", "économie", "\U0001f600"]),
+            "kind": st.just("x\ny"),
+        },
+    ),
+    st.sampled_from([None, 1]),
+    st.booleans(),
+)
+def test_no_beginning_of_a_valid_record_is_impossible(
+    value: dict[str, str], indent: int | None, ascii: bool
+) -> None:
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii)
+    assert FORM.judge(text, {}).passed
+    for end in range(len(text) + 1):
+        assert FORM.foresee(text[:end], {}).outlook is Outlook.POSSIBLE, text[:end]
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ('{"cla', None),
+        ('{"clu', 1),
+        ('{"city": "Oslo", "ci', 17),
+        ('{"city": "Paris', None),
+        ('{"city": "London', 9),
+        ('{"class": "fi', None),
+        ('{"class": "fa', 10),
+        ('{"kind": "x\\', None),
+        ('{"kind": "x\\t', 9),
+    ],
+)
+def test_a_member_is_refused_while_it_is_written(text: str, start: int | None) -> None:
+    foresight = FORM.foresee(text, {})
+    assert (foresight.outlook is Outlook.IMPOSSIBLE) == (start is not None)
+    assert start is None or (foresight.place is not None and foresight.place.start == start)
+
+
 def test_confidence_never_contradicts_itself() -> None:
     @settings(max_examples=100, deadline=None, derandomize=True, database=None)
     @given(st.lists(st.floats(-4, 0), max_size=6))

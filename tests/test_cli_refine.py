@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from refine_scribe import JOB, scribe_loop, write_job
 
 from ostinato.cli.check import check
+from ostinato.cli.progress import Tally
 from ostinato.cli.refine import refine
 from ostinato.cli.signals import ends_by_signal
 from ostinato.cli.watch import Watched
@@ -182,6 +183,13 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(
     told = run("mail.toml").stderr
     assert "Loading the model…" in told and "6 of 6 done" in told and "\x1b" not in told
     assert run("mail.toml", "--fresh", "--quiet").output == ""
+
+
+def test_progress_counts_an_item_once_that_is_given_again_on_resume() -> None:
+    tally = Tally(2)
+    for key in ("a", "a", "b", "a"):
+        tally.add_row(key, {"accepted": key == "a", "rounds": 2, "tries": 0})
+    assert tally.line(0.0).startswith("2 of 2 done, 1 accepted (1 mended), 1 given up")
 
 
 def test_watch_writes_what_is_taken_back_in_brackets(folder: Path) -> None:

@@ -60,14 +60,18 @@ class Tally:
     tokens: int = 0
     began: float = field(default_factory=time.monotonic)
     before: int = 0  # items that cost no time in this session
+    counted: set[str] = field(default_factory=set)
 
     @property
     def done(self) -> int:
         """The number of items that are done."""
         return self.accepted + self.given_up
 
-    def add_row(self, row: Mapping[str, object]) -> None:
-        """Count an item that is done."""
+    def add_row(self, key: str, row: Mapping[str, object]) -> None:
+        """Count an item that is done; once, as a run that goes on gives some results again."""
+        if key in self.counted:
+            return
+        self.counted.add(key)
         self.before += _was_ready(row)
         if row["accepted"]:
             self.accepted += 1
@@ -78,8 +82,8 @@ class Tally:
 
     def add_step(self, step: Step) -> None:
         """Count what a step brought."""
-        for _, row in step.results:
-            self.add_row(row)
+        for key, row in step.results:
+            self.add_row(key, row)
         tokens = step.report.get("tokens")
         if isinstance(tokens, int):
             self.tokens += tokens
@@ -205,8 +209,8 @@ def show_of(work: Work, *, watch: bool, quiet: bool) -> Show:
     if quiet and not watch:
         return Quiet()
     tally = Tally(len(work.items))
-    for _, row in work.run.results():
-        tally.add_row(row)
+    for key, row in work.run.results():
+        tally.add_row(key, row)
     tally.before = tally.done
     watched = Watched() if watch else None
     console = Console(file=sys.stderr, highlight=False)
