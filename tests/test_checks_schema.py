@@ -7,10 +7,13 @@ import time
 from typing import Any
 
 import pytest
+from tiny import tiny_model
 
-from ostinato.checks import JsonSchema, structure
+from ostinato.checks import JsonSchema, from_spec, judge_all, structure, to_spec
 from ostinato.errors import InputError
 from ostinato.loop import Outlook
+from ostinato.refine import Constrain
+from ostinato.refine.refine import Refine
 
 SLOW = "^(a|aa)+$"
 LONG = "a" * 60 + "!"
@@ -78,3 +81,67 @@ def test_patterns_in_a_schema_say_what_they_said() -> None:
 def test_keys_whose_patterns_have_no_clock_are_refused() -> None:
     with pytest.raises(InputError, match="without unevaluatedProperties beside patternProperties"):
         JsonSchema(schema={"patternProperties": {"^x": {}}, "unevaluatedProperties": False})
+
+
+OWN = JsonSchema(column="wanted")
+CITY = {"type": "object", "properties": {"city": {"maxLength": 4}}, "additionalProperties": False}
+
+
+@pytest.mark.parametrize("held", [CITY, json.dumps(CITY)])
+def test_an_items_own_schema_judges_foresees_and_constrains_as_a_given_one(held: object) -> None:
+    given, item = JsonSchema(schema=CITY), {"wanted": held, "other": 1}
+    for text in ('{"city": "Rome"}', '{"city": "Paris"}', '{"town": "Rome"}', "[]", "{", "no"):
+        assert OWN.judge(text, item) == given.judge(text, {})
+        assert OWN.foresee(text, item) == given.foresee(text, {})
+    (language,), (wanted,) = OWN.languages(item), given.languages({})
+    assert language.kind == "json_schema"
+    assert json.loads(language.text) == json.loads(wanted.text)
+    assert OWN.judge("[1]", {"wanted": {"type": "array"}}).passed
+    assert OWN.columns == ("wanted",) and given.columns == ()
+    assert from_spec("", to_spec(OWN)) == OWN and from_spec("", to_spec(given)) == given
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        (None, "must be an object, got NoneType"),
+        ("{", "must be JSON, got"),
+        ([CITY], "must be an object, got list"),
+        ({"type": "obj"}, "must be a JSON schema"),
+        ({"$ref": "http://127.0.0.1:1/x"}, "must refer to itself only"),
+        ({"enum": ["x" * 40_000]}, "must have at most 32768 characters"),
+    ],
+)
+def test_an_item_without_a_schema_is_an_error_of_its_own(held: object, message: str) -> None:
+    item = {"wanted": held}
+    (verdict,) = judge_all([OWN], "{}", item)
+    assert message in verdict.error and "The column 'wanted'" in verdict.error
+    assert OWN.foresee("no", item).outlook is Outlook.POSSIBLE
+    assert OWN.languages(item) == ()
+
+
+@pytest.mark.parametrize("table", [{}, {"schema": {}, "column": "wanted"}])
+def test_a_schema_is_given_once(table: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="must be given, or 'column'"):
+        from_spec("json_schema", table)
+
+
+def test_constrain_holds_each_item_to_its_own_schema() -> None:
+    items = [
+        {"id": "1", "wanted": {"enum": ["ready", "late"]}},
+        {"id": "2", "wanted": {"enum": [1, 2]}},
+        {"id": "3", "wanted": "{"},
+    ]
+    refine = Refine(
+        tiny_model(),
+        items,
+        prompt="{id}",
+        checks=[OWN],
+        strategy=Constrain(rounds=1),
+        max_new_tokens=12,
+    )
+    rows: list[Any] = sorted(refine.run(), key=lambda row: int(str(row["index"])))
+    assert [row["accepted"] for row in rows] == [True, True, False]
+    assert rows[0]["output"].strip() in ('"ready"', '"late"')
+    assert rows[1]["output"].strip() in ("1", "2")
+    assert rows[2]["stopped"]["kind"] == "error"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from ostinato.checks.schema_clock import clocked, keywords
 from ostinato.errors import InputError
 from ostinato.loop import Foresight, Item, Place, Verdict
 
+LONGEST = 1 << 15  # characters of an item's own schema: all wait for its compiling
 _OPENERS = {
     "object": "{",
     "array": "[",
@@ -33,25 +34,40 @@ _OPENERS = {
 class JsonSchema(BaseCheck):
     """The whole text is one JSON document, valid under the schema (`{}` allows any).
 
-    Keys may not be said twice, NaN and Infinity are no JSON.
+    The `schema` is that of all items, or each item's own in its `column`: an object, or its JSON
+    as a text. Keys may not be said twice, NaN and Infinity are no JSON.
     """
 
     kind: ClassVar[str] = "json_schema"
 
-    schema: Mapping[str, Any] = field(hash=False)
+    schema: Mapping[str, Any] | None = field(default=None, hash=False)
+    column: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if (self.schema is None) != bool(self.column):
+            raise self.refuse(
+                "schema", "given, or 'column'", self.schema, "Give one of the two, not both."
+            )
+        if self.schema is not None:
+            self._check_schema()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column that holds an item's schema."""
+        return (self.column,) if self.column else ()
+
+    def _check_schema(self) -> None:
         from jsonschema.exceptions import SchemaError
         from jsonschema.validators import validator_for
 
         try:
-            validator_for(self.schema).check_schema(dict(self.schema))
+            validator_for(self._own).check_schema(dict(self._own))
         except SchemaError as error:
             raise self.refuse(
                 "schema", "a JSON schema", error.instance, f"{error.message}. Mend it there."
             ) from error
-        if {"patternProperties", "unevaluatedProperties"} <= keywords(self.schema):
+        if {"patternProperties", "unevaluatedProperties"} <= keywords(self._own):
             raise self.refuse(
                 "schema",
                 "without unevaluatedProperties beside patternProperties",
@@ -60,7 +76,12 @@ class JsonSchema(BaseCheck):
             )
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Parse and validate; the place is where the text departs from JSON, or a wrong member."""
+        """Parse and validate; the place is where the text departs from JSON, or a wrong member.
+
+        Raises `InputError` where the item's column holds no schema.
+        """
+        if self.column:
+            return self._of(item).judge(output, item)
         text = self.text(output)
         try:
             value = _parse(text)
@@ -88,6 +109,9 @@ class JsonSchema(BaseCheck):
         A member is looked at once it is complete; a key, and a text that may be too long or no
         choice, while they are written.
         """
+        if self.column:
+            held = self._of_if_any(item)
+            return POSSIBLE if held is None else held.foresee(output, item)
         text = self.text(output)
         reading = read(text)
         if reading.wrong is not None:
@@ -95,23 +119,45 @@ class JsonSchema(BaseCheck):
         if reading.start is None:
             return POSSIBLE
         if not self._may_open(text[reading.start]):
-            message = f"Write JSON of the type {self.schema['type']}."
+            message = f"Write JSON of the type {self._own['type']}."
             return impossible(message, reading.start, len(text))
         return self._foresee_members(reading, text)
 
     def languages(self, item: Item) -> tuple[Language, ...]:
-        """Return the JSON of the schema."""
-        return (Language("json_schema", json.dumps(self.schema, ensure_ascii=False)),)
+        """Return the JSON of the schema; nothing where the item's column holds none."""
+        held = self._of_if_any(item) if self.column else self
+        if held is None:
+            return ()
+        return (Language("json_schema", json.dumps(held.schema, ensure_ascii=False)),)
+
+    @property
+    def _own(self) -> Mapping[str, Any]:
+        return self.schema or {}
+
+    def _of(self, item: Item) -> JsonSchema:
+        """Return the check of an item's own schema. Raises `InputError` where it is none."""
+        value = item.get(self.column)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        try:
+            return _held(self.name, text)
+        except InputError as error:
+            raise InputError(f"The column '{self.column}': {error}") from None
+
+    def _of_if_any(self, item: Item) -> JsonSchema | None:
+        try:
+            return self._of(item)
+        except InputError:  # it is told when the whole text is judged
+            return None
 
     def _may_open(self, char: str) -> bool:
-        wanted = self.schema.get("type")
-        if wanted is None or "$ref" in self.schema:
+        wanted = self._own.get("type")
+        if wanted is None or "$ref" in self._own:
             return True
         kinds = [wanted] if isinstance(wanted, str) else wanted
         return any(char in _OPENERS[kind] for kind in kinds)
 
     def _foresee_members(self, reading: Reading, text: str) -> Foresight:
-        if "$ref" in self.schema:  # older drafts take a reference for all that there is
+        if "$ref" in self._own:  # older drafts take a reference for all that there is
             return POSSIBLE
         seen: set[str] = set()
         for member in reading.members:
@@ -132,7 +178,7 @@ class JsonSchema(BaseCheck):
         """Return the foresight of a key that is being written."""
         begun = begun_string(text, start)
         if not self._is_closed or any(
-            key.startswith(begun) and key not in seen for key in self.schema.get("properties", {})
+            key.startswith(begun) and key not in seen for key in self._own.get("properties", {})
         ):
             return POSSIBLE
         return impossible(
@@ -146,7 +192,7 @@ class JsonSchema(BaseCheck):
         if not members or (start := members[-1].value_start) < 0 or members[-1].value_end >= 0:
             return None
         key = json.loads(text[members[-1].key_start : members[-1].key_end])
-        schema = self.schema.get("properties", {}).get(key)
+        schema = self._own.get("properties", {}).get(key)
         if text[start] != '"' or not isinstance(schema, Mapping) or "$ref" in schema:
             return None
         begun = begun_string(text, start)
@@ -162,15 +208,15 @@ class JsonSchema(BaseCheck):
     @property
     def _is_closed(self) -> bool:
         """Whether an object may have the known properties only."""
-        closed = self.schema.get("additionalProperties") is False
-        return closed and "patternProperties" not in self.schema
+        closed = self._own.get("additionalProperties") is False
+        return closed and "patternProperties" not in self._own
 
     def _allows(self, key: str) -> bool:
-        return not self._is_closed or key in self.schema.get("properties", {})
+        return not self._is_closed or key in self._own.get("properties", {})
 
     def _breaks(self, key: str, member: Member, text: str) -> Foresight | None:
         """Return the foresight of a complete member that its own schema refuses."""
-        schema = self.schema.get("properties", {}).get(key)
+        schema = self._own.get("properties", {}).get(key)
         ends_text = member.value_end == len(text)
         if schema is None or (ends_text and text[member.value_start] in "-0123456789"):
             return None  # a number at the end of the text may go on
@@ -197,7 +243,36 @@ class JsonSchema(BaseCheck):
     def _validator(self) -> Any:
         from jsonschema.validators import validator_for
 
-        return clocked(validator_for(self.schema))(self.schema)
+        return clocked(validator_for(self._own))(self._own)
+
+
+@lru_cache(maxsize=256)
+def _held(name: str, text: str) -> JsonSchema:
+    """Return the check of a schema that comes with an item, as JSON."""
+    if len(text) > LONGEST:
+        raise InputError(
+            f"An item's schema must have at most {LONGEST} characters, got {len(text)}. Shorten it."
+        )
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"An item's schema must be JSON, got {error}. Mend it.") from None
+    if not isinstance(schema, Mapping):
+        raise InputError(
+            f"An item's schema must be an object, got {type(schema).__name__}. Write a schema."
+        )
+    if refers_outside(schema):
+        raise InputError("An item's schema must refer to itself only, got another. Take it in.")
+    return JsonSchema(name=name, schema=schema)
+
+
+def refers_outside(value: Any) -> bool:
+    """Tell whether a schema refers to what would have to be fetched."""
+    if isinstance(value, Mapping):
+        refers = [value[key] for key in ("$ref", "$dynamicRef", "$recursiveRef") if key in value]
+        outside = any(isinstance(ref, str) and not ref.startswith("#") for ref in refers)
+        return outside or any(map(refers_outside, value.values()))
+    return isinstance(value, list) and any(map(refers_outside, value))
 
 
 def read_schema(path: Path) -> Mapping[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from ostinato.checks import JsonSchema
+from ostinato.checks.structure import refers_outside
 from ostinato.errors import InputError
 from ostinato.serve.keys import Keys, RequestError, wrong
 
@@ -48,12 +48,3 @@ def _checked(schema: Mapping[str, object]) -> JsonSchema:
         return JsonSchema(name=FORM, schema=schema)
     except InputError as error:
         raise RequestError(400, f"{where!r}: {error}", where) from None
-
-
-def refers_outside(value: Any) -> bool:
-    """Tell whether a schema refers to what would have to be fetched."""
-    if isinstance(value, Mapping):
-        refers = [value[key] for key in ("$ref", "$dynamicRef", "$recursiveRef") if key in value]
-        outside = any(isinstance(ref, str) and not ref.startswith("#") for ref in refers)
-        return outside or any(map(refers_outside, value.values()))
-    return isinstance(value, list) and any(map(refers_outside, value))

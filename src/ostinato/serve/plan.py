@@ -91,7 +91,7 @@ def held_to_form(form: JsonSchema, tokenizer: Tokenizer, room: int) -> Constrain
     Raises `RequestError` where none can, and where llguidance cannot follow it or is not there.
     """
     try:
-        constraint = Constraint.json_schema(form.schema)
+        constraint = Constraint.json_schema(form.schema or {})
         Guided(constraint, tokenizer, room)
     except (InputError, ItemError) as error:
         raise RequestError(400, f"{FORM!r} cannot be followed: {error}", FORM) from None

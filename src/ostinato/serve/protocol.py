@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ostinato.checks import BaseCheck, JsonSchema, from_spec
+from ostinato.checks.structure import refers_outside
 from ostinato.errors import InputError
 from ostinato.loop import check_seed
 from ostinato.refine.job import STRATEGIES, option_names
 from ostinato.refine.strategies import Strategy
-from ostinato.serve.formats import read_form, refers_outside
+from ostinato.serve.formats import read_form
 from ostinato.serve.keys import Keys, RequestError, wrong
 
 ROLES = ("system", "developer", "user", "assistant")
