@@ -127,7 +127,7 @@ def test_a_schema_is_given_once(table: dict[str, Any]) -> None:
 
 
 def test_constrain_holds_each_item_to_its_own_schema() -> None:
-    items = [
+    items: list[Any] = [
         {"id": "1", "wanted": {"enum": ["ready", "late"]}},
         {"id": "2", "wanted": {"enum": [1, 2]}},
         {"id": "3", "wanted": "{"},
