@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from ostinato.errors import InputError, ModelError, RunError
 from ostinato.loop import Lanes, Loop, Steps
 from ostinato.models import LanguageModel, NativeInference, add_lora, load_model, open_backend
 from ostinato.models.native import build
+from ostinato.models.native.memory import LINE, PIECE, LargePages
 from ostinato.models.native.weights import quantised
 
 SHAPES = ["grouped", "whole", "smollm2", "qwen3"]
@@ -314,3 +316,14 @@ def test_no_rows_are_no_work() -> None:
     hidden = inference.feed([])
     assert hidden.shape == (0, 96)
     assert inference.logits(hidden).shape == (0, 96)
+
+
+def test_memory_is_handed_out_in_lines_and_shared_by_no_two() -> None:
+    memory = LargePages()
+    made = [memory.zeros((n, 3), torch.bfloat16) for n in range(1, 40)]
+    made.append(memory.copy(torch.arange(12.0).view(3, 4).T))
+    assert all(one.data_ptr() % LINE == 0 for one in made)
+    spans = sorted((one.data_ptr(), one.data_ptr() + one.nbytes) for one in made)
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+    assert torch.equal(made[-1], torch.arange(12.0).view(3, 4).T) and made[-1].is_contiguous()
+    assert memory.empty((PIECE + 1,), torch.uint8).shape == (PIECE + 1,)

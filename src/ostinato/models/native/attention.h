@@ -91,7 +91,11 @@ template <class K, int N>
 void score(const K* keys, const float* query, int64_t D, float* scores) {
     Floats sums[N] = {};
     for (int64_t d = 0; d < D; ++d)
-        for (int n = 0; n < N; ++n) sums[n] += query[d] * load(keys + (n * D + d) * LANES);
+        for (int n = 0; n < N; ++n) {
+            const K* at = keys + (n * D + d) * LANES;
+            __builtin_prefetch(at + N * D * LANES);  // those of the next call
+            sums[n] += query[d] * load(at);
+        }
     for (int n = 0; n < N; ++n) store(scores + n * LANES, sums[n]);
 }
 
@@ -99,7 +103,11 @@ template <class K, int N>
 void mix(const K* values, const float* weights, int64_t count, int64_t step, float* mixed) {
     Floats sums[N] = {};
     for (int64_t p = 0; p < count; ++p)
-        for (int n = 0; n < N; ++n) sums[n] += weights[p] * load(values + p * step + n * LANES);
+        for (int n = 0; n < N; ++n) {
+            const K* at = values + p * step + n * LANES;
+            __builtin_prefetch(at + AHEAD * step);
+            sums[n] += weights[p] * load(at);
+        }
     for (int n = 0; n < N; ++n) store(mixed + n * LANES, sums[n]);
 }
 
@@ -109,8 +117,13 @@ float soften(float* scores, int64_t first, int64_t last) {
     const int64_t blocks = last / LANES + 1;
     for (int64_t p = 0; p < first; ++p) scores[p] = -__builtin_inff();
     for (int64_t p = last + 1; p < blocks * LANES; ++p) scores[p] = -__builtin_inff();
-    float most = scores[first];
-    for (int64_t p = first + 1; p <= last; ++p) most = scores[p] > most ? scores[p] : most;
+    Floats largest = load(scores);
+    for (int64_t b = 1; b < blocks; ++b) {
+        const Floats some = load(scores + b * LANES);
+        largest = some > largest ? some : largest;
+    }
+    float most = largest[0];
+    for (int lane = 1; lane < LANES; ++lane) most = largest[lane] > most ? largest[lane] : most;
     Floats total = {};
     for (int64_t b = 0; b < blocks; ++b) {
         Floats weights = exponential(load(scores + b * LANES) - most);
@@ -131,6 +144,7 @@ const float* attend(const Network& net, const Layer& layer, const Rows& rows, in
     const K* keys = static_cast<const K*>(layer.keys) + (lane * net.length + begin) * D;
     const K* values = static_cast<const K*>(layer.values) + (lane * net.length + seen) * P;
     int64_t b = 0;
+    for (; b + 8 <= blocks; b += 8) score<K, 8>(keys + b * LANES * D, query, D, scores + b * LANES);
     for (; b + 4 <= blocks; b += 4) score<K, 4>(keys + b * LANES * D, query, D, scores + b * LANES);
     for (; b < blocks; ++b) score<K, 1>(keys + b * LANES * D, query, D, scores + b * LANES);
     const float share = soften(scores, seen - begin, at - begin);

@@ -19,6 +19,7 @@ from ostinato.models.blocks import Counts, Row, by_place
 from ostinato.models.llama import Llama, inverse_frequencies
 from ostinato.models.lora import lora_layers
 from ostinato.models.native.build import open_kernel
+from ostinato.models.native.memory import LargePages
 from ostinato.models.native.weights import (
     KINDS,
     LANES,
@@ -208,8 +209,9 @@ class NativeInference:
         length = -(-positions // PAD) * PAD
         config, places = self.config, self.places
         L, KV, D = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
-        keys = torch.zeros(L, places, KV, length // LANES, D, LANES, dtype=self.dtype)
-        values = torch.zeros(L, places, KV, length, padded(D), dtype=self.dtype)
+        memory = LargePages()
+        keys = memory.zeros((L, places, KV, length // LANES, D, LANES), self.dtype)
+        values = memory.zeros((L, places, KV, length, padded(D)), self.dtype)
         if self._keys.numel():
             keys[:, :, :, : self._keys.size(3)] = self._keys
             values[:, :, :, : self._values.size(3)] = self._values

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ostinato.errors import InputError
 from ostinato.models.llama import Block, Llama, RMSNorm
+from ostinato.models.native.memory import LargePages
 
 LANES = 16  # outputs that the kernel computes side by side
 DEPTH = 32  # inputs of a matrix tile
@@ -78,6 +79,7 @@ class Weights:
         self.tiles = tiles and self._type in TILED
         self.kind = (TILED if self.tiles else KINDS)[self._type]
         self._kept: list[Tensor] = []  # what the structures point to
+        self._memory = LargePages()
         self.norm = self._floats(network.model.norm.weight)
         self.head = self._product([network.lm_head])
         self.layers = (LayerC * network.config.num_hidden_layers)(
@@ -133,7 +135,7 @@ class Weights:
         weight = nn.functional.pad(weight, (0, inputs - weight.size(1)))
         outputs, together = len(weight), 2 if self.tiles else 1
         blocks = weight.view(outputs // LANES, LANES, inputs // together, together)
-        blocks = blocks.transpose(1, 2).contiguous()
+        blocks = self._memory.copy(blocks.transpose(1, 2))
         self._kept.append(blocks)
         return ProductC(
             weight=blocks.data_ptr(),
@@ -144,7 +146,7 @@ class Weights:
         )
 
     def _floats(self, values: Tensor) -> int:
-        self._kept.append(kept := values.detach().float().contiguous().clone())
+        self._kept.append(kept := self._memory.copy(values.detach().float()))
         return kept.data_ptr()
 
 
