@@ -62,6 +62,12 @@ def test_a_beginning_is_gone_on_with(folder: Path, tiny: str) -> None:
     assert lines[:3] == ["S:G4 B:C3 A:E4 T:C4", "S:A4 B:F3 A:F4 T:C4", "S:G4 B:G2 A:D4 T:B3"]
 
 
+def test_a_beginning_that_is_too_long_is_refused_with_the_way_out(folder: Path, tiny: str) -> None:
+    write_midi(Score(PIECE.chords * 21), folder / "a.mid")
+    with pytest.raises(InputError, match=r"at most 160 chords long, got 168 in a\.mid.* --first"):
+        run("sample", "music", tiny, "--start", "a.mid", "--out", "b.mid")
+
+
 def test_what_is_read_is_not_written_over(folder: Path, tiny: str) -> None:
     write_midi(PIECE, folder / "a.mid")
     with pytest.raises(InputError, match="--out must not be what is read"):

@@ -93,6 +93,19 @@ def test_a_step_holds_what_sounds_at_it_or_up_to_an_eighth_of_it_late() -> None:
         assert pitches == [note.pitch for note in notes if note.start <= at < note.end]
 
 
+def test_of_more_than_four_notes_at_a_time_the_highest_are_the_melody(tmp_path: Path) -> None:
+    events = [(p, on) for on in (64, 0) for p in (36, 40, 43, 48, 72, 76)]
+    body = b"".join(bytes([96 * (on == 0 and p == 36), 0x90, p, on]) for p, on in events)
+    body += b"\x00\xff\x2f\x00"
+    header = b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x00\x60"
+    (tmp_path / "a.mid").write_bytes(header + b"MTrk" + len(body).to_bytes(4, "big") + body)
+    assert read_midi(tmp_path / "a.mid", melody=True).chords == ((76, REST, REST, REST),)
+    with pytest.raises(InputError, match="cannot be read as four voices"):
+        read_midi(tmp_path / "a.mid")
+    write_midi(CADENCE, tmp_path / "b.mid")
+    assert read_midi(tmp_path / "b.mid", melody=True) == CADENCE
+
+
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"MThd\x00\x00\x00\x06\x00\x00"])
 def test_what_is_no_midi_file_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.mid").write_bytes(content)

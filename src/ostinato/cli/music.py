@@ -280,6 +280,7 @@ def _asked(
 ) -> dict[str, str]:
     """Return the columns of each item."""
     from ostinato.music import Key, Score, melody_of, read_midi, written
+    from ostinato.music.tokens import LONGEST
 
     if start is not None and melody is not None:
         raise InputError("--start and --melody must not be given both: a melody is whole.")
@@ -288,11 +289,16 @@ def _asked(
     source = start or melody
     if source is None:
         return {"key": str(Key.of(key or "C major"))}
-    score = read_midi(source)
+    score = read_midi(source, melody=melody is not None)
     named = Key.of(key) if key is not None else _key_of(score, source)
     if melody is not None:
         return {"key": str(named), "melody": melody_of(score)}
     chords = score.chords[:first]
+    if len(chords) > LONGEST:
+        raise InputError(
+            f"--start must be at most {LONGEST} chords long, got {len(chords)} in {start}. Take "
+            "only the first with --first."
+        )
     return {"key": str(named), "start": written(Score(chords))}
 
 

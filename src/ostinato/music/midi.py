@@ -102,15 +102,17 @@ def _variable(value: int) -> bytes:
 # Reading ----------------------------------------------------------------------------------------
 
 
-def read_midi(path: str | Path) -> Score:
+def read_midi(path: str | Path, *, melody: bool = False) -> Score:
     """Read what sounds at each quarter note.
 
     Four tracks of one note at a time are the four voices, the highest first; of other files the
     pitches that sound together are given to voices, the same pitch to more than one where there
-    are fewer. Warns of notes that sound between two quarter notes only and are left out. Raises
-    `InputError` for a file that is none, or holds no notes.
+    are fewer. For a `melody` a file may hold more than four at a time: then it is the highest of
+    each quarter note, as the soprano of a score whose other voices are silent. Warns of notes that
+    sound between two quarter notes only and are left out. Raises `InputError` for a file that is
+    none, or holds no notes.
     """
-    heard = hear(path)
+    heard = hear(path, melody=melody)
     if heard.missed:
         warnings.warn(
             f"{path}: {heard.missed} of {heard.notes} notes sound between two quarter notes and "
@@ -120,7 +122,7 @@ def read_midi(path: str | Path) -> Score:
     return heard.score
 
 
-def hear(path: str | Path) -> Heard:
+def hear(path: str | Path, *, melody: bool = False) -> Heard:
     """Read a file as `read_midi` does, and count what is left out in place of a warning."""
     path = Path(path)
     try:
@@ -137,14 +139,17 @@ def hear(path: str | Path) -> Heard:
         )
     notes = [note for notes in tracks for note in notes]
     missed = sum(not _steps(note, division) for note in notes)
-    return Heard(_scored(path, [_grid(of, steps, division) for of in tracks]), len(notes), missed)
+    grid = [_grid(of, steps, division) for of in tracks]
+    return Heard(_scored(path, grid, melody=melody), len(notes), missed)
 
 
-def _scored(path: Path, grid: Sequence[Sequence[Sequence[int]]]) -> Score:
+def _scored(path: Path, grid: Sequence[Sequence[Sequence[int]]], *, melody: bool) -> Score:
     """Give what sounds in each track and step to voices."""
     if len(grid) == 4 and all(len(pitches) <= 1 for voice in grid for pitches in voice):
         return _in_voices(grid)
     chords = [sorted({p for pitches in step for p in pitches}) for step in zip(*grid, strict=True)]
+    if melody and any(len(chord) > 4 for chord in chords):
+        return Score(tuple((max(chord, default=REST), REST, REST, REST) for chord in chords))
     try:
         return voiced(chords)
     except InputError as error:

@@ -64,7 +64,8 @@ def encode_chord(chord: Chord) -> list[int]:
         return [IDS[spelling(voice, chord[voice])] for voice in ORDER]
     except KeyError as error:
         raise InputError(
-            f"The voices must lie within {', '.join(_ranges())}, got {str(error).strip()}. "
+            f"The voices must lie within {', '.join(_ranges())}, got "
+            f"{str(error.args[0]).strip()!r}. "
             "Transpose the piece."
         ) from None
 
