@@ -60,6 +60,13 @@ def test_a_column_that_is_there_twice_is_told_once(tmp_path: Path) -> None:
         read_items(write(tmp_path, "a,b,a\n1,2,3\n", "in.csv"))
 
 
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_csv_without_commas_is_told(tmp_path: Path, sign: str) -> None:
+    text = f"id{sign}message\n1{sign}Hello\n"
+    with pytest.raises(InputError, match="line 1: cells must be separated by commas, got 'id"):
+        read_items(write(tmp_path, text, "in.csv"))
+
+
 def test_csv_and_jsonl_give_the_same_items(tmp_path: Path) -> None:
     csv = read_items(write(tmp_path, '\ufeffid,message\nx,Hi\ny,"a, b"\n', "in.csv"))
     jsonl = read_items(

@@ -132,6 +132,8 @@ def _csv(path: Path, text: str) -> Iterator[Row]:
 
 
 def _bad_header(header: list[str]) -> Iterator[str]:
+    if len(header) == 1 and any(sign in header[0] for sign in ";\t"):
+        yield f"line 1: cells must be separated by commas, got {header[0]!r}"
     for name, times in Counter(header).items():
         if not name.strip():
             yield "line 1: every column must have a name, got an empty one"
