@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,21 @@ def test_resume_drives_a_branch_and_a_branch_of_it() -> None:
     assert "run      lower\n" in told("runs resume lower --trust")
     assert "run      low\n" in told("runs resume low --trust")
     assert Path("low.jsonl").read_bytes() == Path("lower.jsonl").read_bytes()
+
+
+def test_a_job_that_was_killed_behind_its_last_result_is_recorded_as_ended() -> None:
+    told("refine mail.toml")
+    ended = told("runs show mail").splitlines()[:2]
+    assert ended[0].startswith("mail: refine, stopped") and "All 12 items are done." in ended[1]
+    with Journal() as journal, sqlite3.connect(journal.path) as connection:
+        connection.execute("UPDATE runs SET status = 'running', stopped = NULL")
+    connection.close()
+    assert "mail: refine, interrupted" in told("runs show mail")
+    assert "The job is finished" in told("refine mail.toml")
+    assert told("runs show mail").splitlines()[:2] == ended
+    told("runs branch mail --as end")
+    assert "The job is finished" in told("runs resume end --trust")
+    assert "end: refine, stopped" in told("runs show end")
 
 
 def test_a_branch_does_not_take_the_place_of_its_parent() -> None:

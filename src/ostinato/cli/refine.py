@@ -157,6 +157,7 @@ def _run(
         work = open_work(job, journal, limit=limit, how=how, spec=begun_by(), name=run_name)
         if work.run.parent is not None:  # its own from here on
             work.run.amend({"output": str(job.output), **begun_by()})
+        work.settle()
         already = work.finished or work.out_of_budget or work.ended_by_person
         outcome = work.write(work.stopped) if already else _work(work, watch=watch, quiet=quiet)
         code = _code(outcome)

@@ -87,6 +87,17 @@ class Work:
         refine = refinement(self.job, self.items, self.planner, model)
         return refine.loop(until=job_budget(self.job), run=self.run, keep=self.job.keep)
 
+    def settle(self) -> None:
+        """Record that the run has ended, where it was killed between its last result and that.
+
+        A branch of a run at its end has never been driven, and is settled too.
+        """
+        row = self.run.now()
+        if row.status in ("paused", "interrupted") and self.finished:
+            ended = Stopped(Kind.ENDED, f"All {len(self.items)} items are done.", "ended")
+            with self.run.drive(keep="results") as driver:
+                driver.finish("stopped", ended, row.tick, row.position)
+
     def results(self) -> list[Result]:
         """Return the results that are in the journal, in the order of the items."""
         rows = dict(self.run.results())
