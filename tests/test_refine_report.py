@@ -160,6 +160,7 @@ def test_a_check_that_could_not_judge_was_not_judged_and_is_labelled_so() -> Non
     assert (record.label, record.errors) == ("error", 3)
     assert record.count(Course.NEVER) == 0 and record.count(Course.UNKNOWN) == 3
     assert tally(["c"], [result(True)] * 40 + [unjudged])[0].label == "error"
+    assert tally(["c"], [])[0].label == "not judged"
 
 
 def test_a_verdict_that_could_not_be_given_has_no_score_in_json() -> None:

@@ -47,17 +47,20 @@ class CheckRecord:
 
     @property
     def label(self) -> str:
-        """The check in one word: `error`, `never passed`, `flaky` where it applies, else `fine`.
+        """The check in one word: `error`, `not judged`, `never passed`, `flaky`, else `fine`.
 
-        Error: on one item at least it could not judge. Never passed: on no item that it judged.
-        Flaky: on one item in ten it failed after it had passed. `costly` compares all checks.
+        Error: on one item at least it could not judge. Not judged: on no item it has. Never passed:
+        on no item that it judged. Flaky: on one item in ten it failed after it had passed. `costly`
+        compares all checks.
         """
         if self.errors:
             return "error"
         judged = sum(len(ids) for course, ids in self.courses.items() if course != Course.UNKNOWN)
-        if judged and self.count(Course.NEVER) == judged:
+        if not judged:
+            return Course.UNKNOWN.value
+        if self.count(Course.NEVER) == judged:
             return "never passed"
-        return "flaky" if judged and self.count(Course.FLAKY) * 10 >= judged else "fine"
+        return "flaky" if self.count(Course.FLAKY) * 10 >= judged else "fine"
 
     def to_json(self) -> dict[str, JSON]:
         """Return the record as a JSON object."""
