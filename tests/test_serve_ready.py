@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 from typing import Any
@@ -67,3 +68,53 @@ def test_checks_and_forms_that_are_too_large_to_compile_are_refused(name: str) -
         status, told = post(port, asked(**{name: value}))
     assert status == 400 and told["error"]["param"] == name
     assert "must have at most 32768 bytes of JSON, got " in told["error"]["message"]
+
+
+HALF = "a \ud83d"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"checks": [{"kind": "contains", "texts": [HALF]}]},
+        {"checks": [{"kind": "contains", "column": "said"}], "columns": {"said": [HALF]}},
+        {"checks": [{"kind": "length", "name": HALF, "max": 3}]},
+        {"stop": HALF},
+        {"columns": {HALF: 1}},
+    ],
+)
+def test_half_a_character_is_refused_and_breaks_no_batch(more: dict[str, Any]) -> None:
+    with serving() as (port, _):
+        status, told = post(port, asked(**more))
+        assert (status, post(port, asked(seed=1))[0]) == (400, 200)
+    assert "must hold whole characters" in told["error"]["message"]
+
+
+def test_a_request_cannot_keep_its_place_for_ever() -> None:
+    strategy = {"kind": "resample", "rounds": 10**9}
+    with serving() as (port, _):
+        status, told = post(port, asked(checks=CHECKS["checks"], strategy=strategy))
+    assert status == 400 and "'strategy.rounds' must be at most 100" in told["error"]["message"]
+
+
+def test_a_column_that_cannot_be_read_is_the_requests_mistake() -> None:
+    held: Any = {"checks": [{"kind": "choice", "column": "of"}], "columns": {"of": {"a": 1}}}
+    with serving() as (port, _):
+        status, told = post(port, asked(**held, strategy="constrain"))
+        judged, answer = post(port, asked(**held))
+    assert status == 400 and told["error"]["param"] == "strategy"
+    (verdict,) = answer["choices"][0]["ostinato"]["verdicts"]
+    assert judged == 200 and "must hold a text or a list of texts" in verdict["error"]
+
+
+def test_a_refusal_names_what_is_allowed_and_how_to_ask() -> None:
+    with serving(key="right") as (port, _):
+        for method, path, status, name, value in (
+            ("GET", "/v1/chat/completions", 405, "Allow", "POST"),
+            ("GET", "/v1/models", 401, "WWW-Authenticate", "Bearer"),
+        ):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request(method, path)
+            response = connection.getresponse()
+            assert (response.status, response.getheader(name)) == (status, value)
+            connection.close()

@@ -37,7 +37,7 @@ def constraint_of(
     one that llguidance can follow, and then no pattern. The others are not in the constraint, nor
     is what grows too large over the tokens of `tokenizer`.
     """
-    said = [(check.name, check.languages(item)) for check in checks if isinstance(check, BaseCheck)]
+    said = [(check.name, _said(check, item)) for check in checks if isinstance(check, BaseCheck)]
     for name, languages in said:
         if any(language.kind == "json_schema" for language in languages):
             constraint = _schema(languages[0].text, tokenizer)
@@ -47,6 +47,14 @@ def constraint_of(
     parts = [part for parts in followed.values() for part in parts]
     names = tuple(name for name, parts in followed.items() if parts)
     return Masked(Constraint.all_of(parts) if parts else None, names)
+
+
+def _said(check: BaseCheck, item: Mapping[str, object]) -> tuple[Language, ...]:
+    """Return what a check demands; nothing of an item that it cannot read, as judging tells."""
+    try:
+        return check.languages(item)
+    except InputError:
+        return ()
 
 
 def _followed(languages: Sequence[Language], tokenizer: Tokenizer | None) -> tuple[Constraint, ...]:

@@ -284,13 +284,15 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
 async def _request_error(request: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, RequestError)
     later = {"Retry-After": RETRY_AFTER} if error.status in (429, 503) else None
-    return _json(error.to_json(), error.status, later)
+    how = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    return _json(error.to_json(), error.status, later or how)
 
 
 async def _http_error(request: HttpRequest, error: Exception) -> Response:
     status, said = getattr(error, "status_code", 500), getattr(error, "detail", "")
     path = request.url.path
-    return _json(RequestError(status, f"{said}: {request.method} {path}.").to_json(), status)
+    told = RequestError(status, f"{said}: {request.method} {path}.").to_json()
+    return _json(told, status, getattr(error, "headers", None))
 
 
 async def _broken(request: HttpRequest, error: Exception) -> Response:

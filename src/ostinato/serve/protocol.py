@@ -22,6 +22,7 @@ MOST_STOPS = 4
 MOST_CHECKS = 16
 MOST_LIKELIEST = 20
 LONGEST_STOP = 1000  # characters: it is looked for at every token
+MOST_OPTION = 100  # rounds and the like: an answer that never passes keeps its place so long
 MOST_CANDIDATES = 1 << 31
 COMPILED, LARGEST_COMPILED = ("checks", "response_format"), 1 << 15
 LANE_STRATEGIES = ("backtrack", "abort", "constrain", "feedback", "resample")
@@ -100,7 +101,14 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
         columns=keys.mapping("columns"),
     )
     keys.close()
+    _refuse_halves(value)
     return request
+
+
+def _refuse_halves(value: Mapping[str, Any]) -> None:
+    """Refuse halves of characters, which JSON can spell and no tokenizer reads."""
+    if not _is_text(json.dumps(value, ensure_ascii=False)):
+        raise RequestError(400, "The body's texts must hold whole characters, got half of one.")
 
 
 def _refuse_large(value: Mapping[str, Any]) -> None:
@@ -266,6 +274,8 @@ def _strategy(keys: Keys) -> Strategy | None:
     for name, given in options.items():
         if name not in known or type(given) not in (type(known[name]), int):
             raise wrong(f"strategy.{name}", f"one of {', '.join(known)}, a number", given)
+        if given > MOST_OPTION:
+            raise wrong(f"strategy.{name}", f"at most {MOST_OPTION}", given)
     try:
         return kind(**options)
     except InputError as error:
