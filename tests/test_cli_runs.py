@@ -183,6 +183,16 @@ def test_ctrl_c_pauses_a_resumed_run_with_130_and_the_command_goes_on() -> None:
     assert run_of("a").status == "paused"
 
 
+def test_ctrl_c_while_the_command_ends_shows_no_traceback() -> None:
+    code = (
+        "import atexit, os, signal, sys; from ostinato.cli.main import main; "
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT); sys.argv[1:] = ['runs']; main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
+    assert ended.stdout.startswith("No runs yet")
+
+
 def test_a_run_that_has_stopped_wants_another_condition() -> None:
     begin(JOURNAL, "a", 6).run()
     sentence = refused(RunError, "resume", "a", "--trust")

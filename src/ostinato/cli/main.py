@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -85,3 +86,5 @@ def main() -> None:
     except OstinatoError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
+    finally:  # a Ctrl-C that comes while the interpreter ends shows no traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
