@@ -358,11 +358,6 @@ def of_each(ran: Ran) -> dict[str, float]:
     }
 
 
-def saved(file: Path) -> list[Ran]:
-    """Read the runs that were added to a file."""
-    return [Ran(*json.loads(line)) for line in file.read_text("utf-8").splitlines()]
-
-
 def main() -> None:
     """Run the benchmark."""
     quiet = {"MELLEA_LOG_LEVEL": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
@@ -379,8 +374,8 @@ def main() -> None:
     parser.add_argument("--join", type=Path, metavar="FILE", help="add up what was saved, run none")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     arguments = parser.parse_args()
-    told = saved(arguments.join) if arguments.join else run(arguments)
-    flat = table(told)
+    lines = arguments.join.read_text("utf-8").splitlines() if arguments.join else []
+    flat = table([Ran(*json.loads(line)) for line in lines] or run(arguments))
     if arguments.json:
         print(json.dumps(flat))
 
