@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from tiny import tiny_model
@@ -84,9 +85,15 @@ def spell(**where: Any) -> Loop:
 MESSAGES = [{"id": str(n), "message": f"Can you help me with number {n}?"} for n in range(16)]
 
 
-def refine(run: str, journal: Any, keep: Any = "steps", strategy: str = "backtrack") -> Loop:
+def refine(
+    run: str,
+    journal: Any,
+    keep: Any = "steps",
+    strategy: str = "backtrack",
+    compiled: str = "",
+) -> Loop:
     job = Refine(
-        tiny_model(),
+        replace(tiny_model(), compiled=bool(compiled)),
         MESSAGES,
         prompt="{message}",
         checks=[Length(max=12), Excludes(texts=("7", "Q", "e"), whole=False)],

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
+from ostinato.errors import ModelError
+from ostinato.models.native import build
 from ostinato.testing import Forks, check_killed
 
 TARGETS: list[tuple[str, Mapping[str, str]]] = [
@@ -33,6 +35,21 @@ def test_a_killed_run_equals_an_undisturbed_one(
     make: str, arguments: Mapping[str, str], forks: Forks
 ) -> None:
     assert check_killed(make, kills=2, arguments=arguments, forks=forks) >= 1
+
+
+def has_compiler() -> bool:
+    try:
+        build.find_compiler()
+    except ModelError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")
+@pytest.mark.parametrize("strategy", ["constrain", "feedback"])
+def test_so_does_one_of_the_compiled_pass(strategy: str, forks: Forks) -> None:
+    arguments = {"strategy": strategy, "compiled": "yes"}
+    assert check_killed("killable:refine", kills=2, arguments=arguments, forks=forks) >= 1
 
 
 @pytest.mark.slow
