@@ -22,7 +22,7 @@ from ostinato.decode.sampling import Sampling
 from ostinato.decode.spell import Spelling
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.loop import Lane, Report, Text
-from ostinato.models import LanguageModel, open_backend
+from ostinato.models import LanguageModel, open_backend, way_of
 
 
 class _Beam(NamedTuple):
@@ -88,7 +88,8 @@ class Beam:
         self.length_penalty = float(length_penalty)
         self.tokenizer = model.tokenizer
         self._inference = open_backend(model, places * beams, block=block)
-        self.repeats, self.way = self._inference.self_test().repeats, model.way
+        self.repeats = self._inference.self_test().repeats
+        self.way = way_of(model, self._inference)
         self._prompt = prompt
         self._ends = sorted(self.tokenizer.eos_ids)
         self._free = [list(range(n * beams, (n + 1) * beams)) for n in range(places)]

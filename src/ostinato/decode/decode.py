@@ -32,7 +32,7 @@ from ostinato.decode.speculative import Ahead, Asked, Guesser
 from ostinato.decode.spell import Spelling
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.loop import Lane, Report, Text, uniform
-from ostinato.models import LanguageModel, open_backend
+from ostinato.models import LanguageModel, open_backend, way_of
 
 SETTINGS = frozenset(spec.name for spec in fields(Sampling))
 REDRAWS = 8  # of a token that would leave no room to end, before the known way out is taken
@@ -105,7 +105,8 @@ class Decode:
         self.sampling = sampling or Sampling()
         self.tokenizer = model.tokenizer
         self._inference = open_backend(model, places, block=block)
-        self.repeats, self.way = self._inference.self_test().repeats, model.way
+        self.repeats = self._inference.self_test().repeats
+        self.way = way_of(model, self._inference)
         if guesser is not None:
             guesser.prepare(self.tokenizer, places)
         self._ahead = Ahead(self._inference, guesser, block)

@@ -1,6 +1,6 @@
 """Networks, tokenizers and adapters, and where weights come from. Knows no loop."""
 
-from ostinato.models.backend import Backend, open_backend
+from ostinato.models.backend import Backend, open_backend, way_of
 from ostinato.models.bert import Bert, BertConfig, MaskedBert, load_masked, save_masked
 from ostinato.models.blocks import Counts, Row
 from ostinato.models.config import LlamaConfig
@@ -71,5 +71,6 @@ __all__ = [
     "open_backend",
     "save_adapter",
     "save_masked",
+    "way_of",
     "weights_digest",
 ]

@@ -66,6 +66,12 @@ class Backend(Protocol):
         ...
 
 
+def way_of(model: LanguageModel, backend: Backend) -> str:
+    """Return how a backend computes the tokens of `model`, in words: other ways give other bits."""
+    tiles = isinstance(backend, NativeInference) and backend.tiles
+    return f"{model.way}, by matrix tiles" if tiles else model.way
+
+
 def open_backend(model: LanguageModel, places: int, *, block: int = 16) -> Backend:
     """Return what computes the tokens of `model` for `places` sequences side by side."""
     if isinstance(model.network, TransformersNetwork):

@@ -63,7 +63,7 @@ class LanguageModel:
 
     @property
     def way(self) -> str:
-        """How it computes, in words: other ways give other bits."""
+        """How it computes, in words."""
         kind = "compiled, int8" if self.int8 else "compiled" if self.compiled else "not compiled"
         return kind if self.device == CPU else f"on {self.device.type}"
 
