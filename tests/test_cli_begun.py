@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from refine_scribe import scribe_loop, write_job
 from tiny import CORPUS, save_tiny
 
-from ostinato.cli import generate as generating
+from ostinato.cli import written
 from ostinato.cli.begun import Begun, begun_of
 from ostinato.cli.main import cli
 from ostinato.errors import EditError, InputError, RunError
@@ -138,7 +138,7 @@ def test_resume_goes_on_with_an_interrupted_text(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_tiny(folder / "tiny")
-    printed = generating._print
+    printed = written._print
 
     def interrupting(position: int, report: Any, show: bool) -> None:
         printed(position, report, show)
@@ -146,7 +146,7 @@ def test_resume_goes_on_with_an_interrupted_text(
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(generating, "_print", interrupting)
+        patch.setattr(written, "_print", interrupting)
         assert call(WRITE).exit_code == 130
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from test_models_native import has_compiler
 from tiny import save_tiny
 
-from ostinato.cli import generate as module
+from ostinato.cli import written
 from ostinato.cli.generate import generate
 from ostinato.errors import InputError, MissingExtra
 from ostinato.loop.journal import Journal
@@ -61,19 +61,19 @@ def test_an_interrupted_run_exits_with_130_and_prints_the_whole_text_when_it_goe
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calm = call()
-    printed = module._print
+    printed = written._print
 
     def interrupting(position: int, report: Any, show: bool) -> None:
         printed(position, report, show)
         if position == 5:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(module, "_print", interrupting)
+    monkeypatch.setattr(written, "_print", interrupting)
     cut = call("--run", "a")
     assert cut.exit_code == 130
     assert "The same command goes on." in cut.stderr
     assert len(cut.stdout) < len(calm.stdout) and calm.stdout.startswith(cut.stdout)
-    monkeypatch.setattr(module, "_print", printed)
+    monkeypatch.setattr(written, "_print", printed)
     assert Journal().get("a").status == "paused"
     rest = call("--run", "a")
     assert rest.exit_code == 0 and rest.stdout == calm.stdout
