@@ -15,7 +15,7 @@ import torch
 from faulty_server import Faults, serving
 from tiny import save_tiny, tiny_model
 
-from ostinato.checks import Judge, foresee_all, from_spec, judge_all, to_spec
+from ostinato.checks import Judge, Length, foresee_all, from_spec, judge_all, to_spec
 from ostinato.checks.ask_server import ask_server, share_of_yes
 from ostinato.checks.judge import LocalJudge
 from ostinato.errors import InputError, ModelError
@@ -23,7 +23,7 @@ from ostinato.loop import Budget, Kind, Verdict
 from ostinato.refine.refine import Refine
 from ostinato.refine.results import from_lane
 from ostinato.refine.steering import BestOf
-from ostinato.refine.strategies import Resample, Strategy
+from ostinato.refine.strategies import Abort, Resample, Strategy
 from ostinato.refine.summary import summarize
 from ostinato.servers import Server
 
@@ -288,3 +288,24 @@ def test_a_redirect_is_not_followed_and_a_password_is_not_told() -> None:
     with pytest.raises(InputError, match="must hold no user, key or query") as told:
         Judge(question=QUESTION, model="http://me:hidden@127.0.0.1:9/v1#m")
     assert "hidden" not in str(told.value)
+
+
+def test_what_judging_a_draft_that_broke_off_takes_is_not_why_its_item_ended() -> None:
+    question = "Is {output} polite and kind and to the point, all in all, and short?"
+    with serving(Faults(writes=lambda body: "Yes")) as url:
+        checks = [Length(max=3, unit="characters"), Judge(question=question, model=f"{url}#m")]
+        job = Refine(
+            tiny_model(),
+            [{"q": "a"}],
+            prompt="{q}",
+            checks=checks,
+            strategy=Abort(rounds=1),
+            max_new_tokens=20,
+            tokens=25,
+            seed=2,
+        )
+        (row,) = job.run()
+    told: Any = row
+    stopped, spent = told["stopped"], told["spent"]
+    assert "out of rounds" in stopped["sentence"]
+    assert stopped["kind"] == "failed" and sum(spent.values()) > 25

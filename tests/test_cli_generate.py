@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from test_models_native import has_compiler
 from tiny import save_tiny
 
 from ostinato.cli import written
 from ostinato.cli.generate import generate
 from ostinato.errors import InputError, MissingExtra
 from ostinato.loop.journal import Journal
+from ostinato.models.native import has_compiler
 
 
 @pytest.fixture(autouse=True)

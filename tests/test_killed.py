@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from ostinato.errors import ModelError
-from ostinato.models.native import build
+from ostinato.models.native import has_compiler
 from ostinato.testing import Forks, check_killed
 
 TARGETS: list[tuple[str, Mapping[str, str]]] = [
@@ -35,14 +34,6 @@ def test_a_killed_run_equals_an_undisturbed_one(
     make: str, arguments: Mapping[str, str], forks: Forks
 ) -> None:
     assert check_killed(make, kills=2, arguments=arguments, forks=forks) >= 1
-
-
-def has_compiler() -> bool:
-    try:
-        build.find_compiler()
-    except ModelError:
-        return False
-    return True
 
 
 @pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")

@@ -22,21 +22,15 @@ from ostinato.models import LanguageModel, NativeInference, add_lora, load_model
 from ostinato.models.native import build
 from ostinato.models.native.memory import LINE, PIECE, LargePages
 from ostinato.models.native.weights import quantised
+from ostinato.text import write
 
 SHAPES = ["grouped", "whole", "smollm2", "qwen3"]
 
 
-def has_compiler() -> bool:
-    try:
-        build.find_compiler()
-    except ModelError:
-        return False
-    return True
-
-
-pytestmark = pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")
+pytestmark = pytest.mark.skipif(not build.has_compiler(), reason="there is no C++ compiler")
 needs_tiles = pytest.mark.skipif(
-    not (has_compiler() and build.open_kernel().ask_tiles()), reason="the processor has no AMX"
+    not (build.has_compiler() and build.open_kernel().ask_tiles()),
+    reason="the processor has no AMX",
 )
 
 
@@ -249,24 +243,38 @@ def test_a_model_is_compiled_where_it_can_be(
     build.open_kernel.cache_clear()
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert not load_model(folder).compiled
+    damaged = tmp_path / "c++"
+    damaged.write_bytes(b"\0no program")
+    damaged.chmod(0o755)
+    monkeypatch.setenv("CXX", str(damaged))
+    with pytest.warns(UserWarning, match=r"slower: .* must run as a C\+\+ compiler"):
+        assert not load_model(folder).compiled
+    monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ModelError, match="a C\\+\\+ compiler must be installed"):
         load_model(folder, compile=True)
 
 
-def test_a_run_does_not_go_on_computed_in_another_way(tmp_path: Path) -> None:
+def test_a_run_does_not_go_on_computed_in_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     model = tiny_model()
-    encode = plain_prompt(model.tokenizer.encode)
+    compiled = replace(model, compiled=True)
 
-    def lanes(model: LanguageModel) -> Lanes:
-        return Lanes(
-            Decode(model, encode, places=2), [("a", "Hello"), ("b", "A table")], each=Steps(6)
-        )
+    def loop(model: LanguageModel, run: str) -> Loop:
+        texts = ["Hello", "A table"]
+        return write(texts, model=model, each=Steps(6), chat=False, run=run)
 
-    begun = lanes(model)
-    begun.step()
-    lanes(model).load_state_dict(begun.state_dict())
-    with pytest.raises(RunError, match="when the run began, not compiled, got compiled"):
-        lanes(replace(model, compiled=True)).load_state_dict(begun.state_dict())
+    with loop(model, "a") as begun:
+        next(iter(begun))  # no checkpoint is there yet
+    with pytest.raises(RunError, match="as it was begun, not compiled, got compiled"):
+        loop(compiled, "a")
+    with loop(model, "a") as begun:
+        assert begun.run().good
+    with loop(compiled, "b"):
+        pass  # nothing is computed yet
+    with loop(model, "b") as begun:
+        assert begun.run().good
 
 
 def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,4 +203,5 @@ def _merged(network: Llama, start: str) -> Llama:
 
     with tempfile.TemporaryDirectory() as folder:
         save_adapter(network, folder, base=start)
-        return merge(load_adapter(load_model(start, dtype=torch.float32).llama(), folder))
+        base = load_model(start, dtype=torch.float32, compile=False).llama()
+        return merge(load_adapter(base, folder))

@@ -91,7 +91,7 @@ class Lanes:
         self._counts = {"accepted": 0, "given_up": 0, "errors": 0}
         self._known: dict[str, dict[str, object]] = {}
         self._replay = Replay()
-        self._way = str(getattr(process, "way", ""))
+        self.way = str(getattr(process, "way", ""))  # how it computes; empty where it says nothing
         self._unseen = Unseen(self.each, process)
         self._judging: list[Report] = []  # what judging has spent in this step
         self.spent: dict[str, float] = {}  # by all items so far, what going back keeps spent
@@ -122,7 +122,6 @@ class Lanes:
         """Return where every item stands: no caches, only what was decided."""
         return {
             "each": str(self.each),
-            "way": self._way,
             "taken": self._items.taken,
             "drafts": [draft.to_json() for draft in self._drafts.values()],
             "counts": dict(self._counts),
@@ -138,11 +137,6 @@ class Lanes:
             raise RunError(
                 f"Lanes must end as they did when the run began, by {state['each']}, got "
                 f"{self.each}. Give the same condition, or begin another run."
-            )
-        if state.get("way", self._way) != self._way:
-            raise RunError(
-                f"Lanes must compute as they did when the run began, {state['way']}, got "
-                f"{self._way}. Compile the model, or not, as then; or begin another run."
             )
         for key in list(self._drafts):
             self.process.drop(key)
@@ -368,14 +362,14 @@ class Lanes:
             self.process.drop(key)
             self._begin(draft)
         else:
+            exhausted = self.each.exhausted(draft.states[-1])
             if draft.best is None and not verdicts:  # it broke off
                 verdicts = self._judged(draft, output)
             self.process.drop(key)
             del self._drafts[key]
             accepted = isinstance(answer, Accept) and stopped.good
             if isinstance(answer, GiveUp):
-                spent = self.each.exhausted(draft.states[-1])
-                stopped = given_up(stopped, answer.reason, spent)
+                stopped = given_up(stopped, answer.reason, exhausted)
             self._finish(draft, stopped, output, verdicts, accepted=accepted)
 
     def _finish(

@@ -28,6 +28,7 @@ from ostinato.loop.lanes import Lanes
 from ostinato.loop.marks import Every, Mark, Marks
 from ostinato.loop.opening import (
     find_or_create,
+    keep_way,
     note_condition,
     refuse_generator,
     refuse_going_back,
@@ -374,6 +375,7 @@ class Loop:
             self._changes.plan(driver.run)
             self._changes.replay_due(self.tick)
         if self._lanes is not None:
+            keep_way(driver.run, self._lanes.way)
             self._lanes.obey(dict(driver.run.results()))
             if self._received:
                 self._lanes.replay(recorded(driver.run, self.tick))

@@ -44,6 +44,19 @@ def note_condition(driver: Driver, until: Condition, spelling: str | None) -> No
         driver.flush()
 
 
+def keep_way(run: Run, way: str) -> None:
+    """Record how a run's lanes compute, and hold it to that: bits differ between ways."""
+    known = run.spec.get("way", way if run.tick else "")  # runs of older versions do not tell it
+    if known == way:
+        return
+    if known and (run.tick or any(True for _ in run.results())):
+        raise RunError(
+            f"The run {run.name!r} must be computed as it was begun, {known}, got {way}. Compile "
+            "the model, or not, as then (compile, --compile, --no-compile), or begin another run."
+        )
+    run.amend({"way": way})
+
+
 def refuse_generator(run: Run) -> None:
     """Refuse to go on with a run that has steps and no saved state, as that of a generator."""
     if run.tick:

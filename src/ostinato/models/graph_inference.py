@@ -80,10 +80,12 @@ class GraphInference(Inference):
                 compute(given)
         current.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self._pool):
             made = compute(given)
         return _Recorded(graph, given, made)
 
     def _grow(self, positions: int) -> None:
         self._recorded.clear()  # they write into the cache as it was
+        # One pool for all graphs: what one made is copied before the next is replayed.
+        self._pool = torch.cuda.graph_pool_handle()
         super()._grow(positions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from ostinato.models.layout import from_file
 from ostinato.models.llama import Llama
 from ostinato.models.llama_cpp_network import LlamaCppConfig, LlamaCppNetwork
 from ostinato.models.lora import load_adapter, merge
-from ostinato.models.native import check_compiled
+from ostinato.models.native import check_compiled, has_compiler
 from ostinato.models.tokenizer import Tokenizer
 from ostinato.models.transformers_network import (
     TransformersConfig,
@@ -37,7 +38,6 @@ from ostinato.models.transformers_network import (
     load_network,
 )
 
-X86 = ("x86_64", "AMD64")
 PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -142,13 +142,21 @@ def load_model(
 
 
 def _can_compile(model: LanguageModel) -> bool:
-    """Tell whether the model can write by compiled code, on a kind of processor where it was
-    measured."""
-    if platform.machine() not in X86 or model.device != CPU or not isinstance(model.network, Llama):
+    """Tell whether the model can write by compiled code, on a kind of machine where that was tried.
+
+    Warns where there is a compiler and it fails.
+    """
+    tried = platform.system() in ("Linux", "Darwin") and platform.machine() == "x86_64"
+    if not tried or model.device != CPU or not isinstance(model.network, Llama):
+        return False
+    if not has_compiler():
         return False
     try:
         check_compiled(model.network)
-    except (InputError, ModelError):
+    except InputError:  # the kernel does not know the network
+        return False
+    except ModelError as error:
+        warnings.warn(f"The model writes without compiled code, slower: {error}", stacklevel=3)
         return False
     return True
 

@@ -71,7 +71,9 @@ def set_up(settings: TextSettings) -> TextTraining:
         # Small updates get lost in bfloat16 weights: what learns is float32, and only a frozen
         # base beside an adapter is in the type that is fast here.
         model = load_model(
-            settings.start, dtype=compute_dtype(device) if settings.lora else torch.float32
+            settings.start,
+            dtype=compute_dtype(device) if settings.lora else torch.float32,
+            compile=False,
         )
         network = model.llama()
         if settings.lora:

@@ -81,6 +81,15 @@ def find_compiler() -> str:
     )
 
 
+def has_compiler() -> bool:
+    """Tell whether a C++ compiler is there."""
+    try:
+        find_compiler()
+    except ModelError:
+        return False
+    return True
+
+
 def compile_to(path: Path, compiler: str) -> None:
     """Compile the kernel; where the compiler knows no OpenMP, for one thread."""
     try:
@@ -122,11 +131,22 @@ def _compiled(compiler: str, out: Path) -> str | None:
 
 
 def _digest(compiler: str) -> str:
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    version = _version(compiler)
     sources = [SOURCE, *map(SOURCE.with_name, INCLUDED)]
     parts = [path.read_text(encoding="utf-8") for path in sources]
     parts += [*FLAGS, version, platform.machine(), _processor()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _version(compiler: str) -> str:
+    command = [compiler, "--version"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ModelError(
+            f"{compiler} must run as a C++ compiler, got: {error}. Name another in CXX, or leave "
+            "out compile."
+        ) from None
 
 
 def _processor() -> str:
