@@ -84,6 +84,7 @@ def test_keys_whose_patterns_have_no_clock_are_refused() -> None:
 
 
 OWN = JsonSchema(column="wanted")
+DEEP: list[Any] = json.loads("[" * 600 + "]" * 600)
 CITY = {"type": "object", "properties": {"city": {"maxLength": 4}}, "additionalProperties": False}
 
 
@@ -110,6 +111,8 @@ def test_an_items_own_schema_judges_foresees_and_constrains_as_a_given_one(held:
         ({"type": "obj"}, "must be a JSON schema"),
         ({"$ref": "http://127.0.0.1:1/x"}, "must refer to itself only"),
         ({"enum": ["x" * 40_000]}, "must have at most 32768 characters"),
+        ({"enum": DEEP}, "must be nested at most 64 levels deep, got 600"),
+        (json.dumps({"enum": DEEP}), "must be nested at most 64 levels deep, got 600"),
     ],
 )
 def test_an_item_without_a_schema_is_an_error_of_its_own(held: object, message: str) -> None:
@@ -126,11 +129,23 @@ def test_a_schema_is_given_once(table: dict[str, Any]) -> None:
         from_spec("json_schema", table)
 
 
+@pytest.mark.parametrize("key", ["items", "not", "additionalProperties"])
+def test_a_schema_may_be_as_deep_as_its_limit_and_no_deeper(key: str) -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(structure.DEEPEST):
+        schema = {key: schema}
+    assert JsonSchema(schema=schema).judge("[[1]]", {}).error == ""
+    with pytest.raises(InputError, match=r"at most 64 levels deep, got 65\. Name its inner parts"):
+        JsonSchema(schema={key: schema})
+
+
 def test_constrain_holds_each_item_to_its_own_schema() -> None:
     items: list[Any] = [
         {"id": "1", "wanted": {"enum": ["ready", "late"]}},
         {"id": "2", "wanted": {"enum": [1, 2]}},
         {"id": "3", "wanted": "{"},
+        {"id": "4", "wanted": {"enum": DEEP}},
+        {"id": "5", "wanted": json.dumps({"enum": DEEP})},
     ]
     refine = Refine(
         tiny_model(),
@@ -141,7 +156,8 @@ def test_constrain_holds_each_item_to_its_own_schema() -> None:
         max_new_tokens=12,
     )
     rows: list[Any] = sorted(refine.run(), key=lambda row: int(str(row["index"])))
-    assert [row["accepted"] for row in rows] == [True, True, False]
+    assert [row["accepted"] for row in rows] == [True, True, False, False, False]
     assert rows[0]["output"].strip() in ('"ready"', '"late"')
     assert rows[1]["output"].strip() in ("1", "2")
-    assert rows[2]["stopped"]["kind"] == "error"
+    assert {row["stopped"]["kind"] for row in rows[2:]} == {"error"}
+    assert "Name its inner parts under '$defs'" in rows[3]["stopped"]["sentence"]

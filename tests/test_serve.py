@@ -34,6 +34,8 @@ from ostinato.serve.orders import cut_at, held_back
 from ostinato.servers import Server
 from ostinato.text import write
 
+DEEP: list[Any] = json.loads("[" * 600 + "]" * 600)
+
 # Answers ----------------------------------------------------------------------------------------
 
 
@@ -463,6 +465,7 @@ def test_a_check_on_a_column_needs_it(place: tuple[int, Desk]) -> None:
             400,
             "checks[0]",
         ),
+        ({"checks": [{"kind": "json_schema", "schema": {"enum": DEEP}}]}, 400, "checks[0]"),
         ({"checks": [{"kind": "regex", "pattern": "("}]}, 400, "checks[0]"),
         ({"strategy": "luck"}, 400, "strategy"),
         ({"strategy": {"kind": "abort", "rounds": 0}}, 400, "strategy"),

@@ -29,6 +29,8 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 
+DEEP: list[Any] = json.loads("[" * 600 + "]" * 600)
+
 
 def form(schema: dict[str, Any], **more: Any) -> Any:
     return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, **more}}
@@ -143,6 +145,7 @@ def test_a_completion_has_a_form_and_log_probabilities_too(client: openai.OpenAI
         (form(SCHEMA, mode=1), "response_format.json_schema.mode", "not known"),
         (form({"type": "obj"}), "response_format.json_schema.schema", "a JSON schema"),
         (form({"$ref": "http://127.0.0.1:1/x"}), "response_format.json_schema.schema", "itself"),
+        (form({"enum": DEEP}), "response_format.json_schema.schema", "at most 64 levels deep"),
         (form({"type": "string", "minLength": 3, "maxLength": 2}), "response_format", "followed"),
         (form({"type": "array", "uniqueItems": True}), "response_format", "uniqueItems"),
         (form({"type": "string", "minLength": 300}), "response_format", "limit of 8 tokens"),

@@ -18,7 +18,7 @@ from ostinato.checks.clock import left
 Keyword = Callable[[Any, Any, Any, Any], Iterable[Any] | None]
 """A keyword of `jsonschema`: validator, the keyword's value, the instance and the schema."""
 
-_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 def keywords(schema: object) -> set[str]:
@@ -42,7 +42,7 @@ def clocked(validator: type) -> type:
     known: Mapping[str, Keyword] = validator.VALIDATORS  # type: ignore[attr-defined]
     ours: dict[str, Keyword] = {"pattern": _pattern, "patternProperties": _pattern_properties}
     ours["additionalProperties"] = _without_matched(known["additionalProperties"])
-    ours |= {name: _under_clock(known[name]) for name in _REFERENCES if name in known}
+    ours |= {name: _under_clock(known[name]) for name in REFERENCES if name in known}
     extended: type = extend(validator, ours)  # type: ignore[no-untyped-call]
     return extended
 

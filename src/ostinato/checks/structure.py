@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,11 +14,12 @@ from ostinato.checks.clock import within
 from ostinato.checks.json_prefix import Member, Reading, begun_string, read
 from ostinato.checks.language import Language
 from ostinato.checks.patterns import FORESEE_SECONDS, JUDGE_SECONDS
-from ostinato.checks.schema_clock import clocked, keywords
+from ostinato.checks.schema_clock import REFERENCES, clocked, keywords
 from ostinato.errors import InputError
 from ostinato.loop import Foresight, Item, Place, Verdict
 
 LONGEST = 1 << 15  # characters of an item's own schema: all wait for its compiling
+DEEPEST = 64  # levels of a schema: what reads one calls itself for each
 _OPENERS = {
     "object": "{",
     "array": "[",
@@ -61,6 +62,8 @@ class JsonSchema(BaseCheck):
         from jsonschema.exceptions import SchemaError
         from jsonschema.validators import validator_for
 
+        with self.about("schema"):
+            _check_depth(self._own)
         try:
             validator_for(self._own).check_schema(dict(self._own))
         except SchemaError as error:
@@ -137,8 +140,9 @@ class JsonSchema(BaseCheck):
     def _of(self, item: Item) -> JsonSchema:
         """Return the check of an item's own schema. Raises `InputError` where it is none."""
         value = item.get(self.column)
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         try:
+            _check_depth(value)
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             return _held(self.name, text)
         except InputError as error:
             raise InputError(f"The column '{self.column}': {error}") from None
@@ -268,18 +272,37 @@ def _held(name: str, text: str) -> JsonSchema:
 
 def refers_outside(value: Any) -> bool:
     """Tell whether a schema refers to what would have to be fetched."""
-    if isinstance(value, Mapping):
-        refers = [value[key] for key in ("$ref", "$dynamicRef", "$recursiveRef") if key in value]
-        outside = any(isinstance(ref, str) and not ref.startswith("#") for ref in refers)
-        return outside or any(map(refers_outside, value.values()))
-    return isinstance(value, list) and any(map(refers_outside, value))
+    tables = (part for _, part in _nested(value) if isinstance(part, Mapping))
+    refs = (table.get(key) for table in tables for key in REFERENCES)
+    return any(isinstance(ref, str) and not ref.startswith("#") for ref in refs)
+
+
+def _check_depth(schema: Any) -> None:
+    deep = max(depth for depth, _ in _nested(schema))
+    if deep > DEEPEST:
+        raise InputError(
+            f"A schema must be nested at most {DEEPEST} levels deep, got {deep}. Name its inner "
+            "parts under '$defs', and refer to them."
+        )
+
+
+def _nested(value: Any) -> Iterator[tuple[int, Any]]:
+    """Yield a value and all that is in it, each with its level; however deep that is."""
+    rest = [(0, value)]
+    while rest:
+        depth, part = rest.pop()
+        yield depth, part
+        if isinstance(part, Mapping):
+            rest += [(depth + 1, inner) for inner in part.values()]
+        elif isinstance(part, list | tuple):
+            rest += [(depth + 1, inner) for inner in part]
 
 
 def read_schema(path: Path) -> Mapping[str, Any]:
     """Read a schema from a file."""
     try:
         schema = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path.name} must be JSON, got {error}. Mend it there.") from error
     if not isinstance(schema, Mapping):
         raise InputError(
