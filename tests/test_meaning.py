@@ -163,13 +163,27 @@ def test_a_check_s_model_lies_beside_the_job_or_is_known(
     assert isinstance(near, OnTopic) and near.model == str(folder.resolve())
     assert isinstance(judge, Judge) and judge.model == "smollm2"
     prepare([near])
-    for name in ("org/name", "http://127.0.0.1:9/v1#m", "~/models/some"):
+    for name in ("org/name", "http://127.0.0.1:9/v1#m"):
         read = read_job(job(folder.parent, asks % name))
         assert isinstance(read.checks[1], Judge) and read.checks[1].model == name
     with pytest.raises(InputError, match=r"line 16, check\.2\.model: It must be smollm2, or a fol"):
         read_job(job(folder.parent, asks % "smolm"))
     with pytest.raises(InputError, match=r"line 9, check\.1\.model: It must be minilm, or"):
         read_job(job(folder.parent, "").rename(folder / "job.toml"))
+
+
+def test_a_check_s_model_stays_in_the_job_s_folder(folder: Path) -> None:
+    asks = '[[check]]\nkind = "judge"\nquestion = "So? {output}"\nmodel = "%s"\n'
+    near = '[[check]]\nkind = "on_topic"\nname = "far"\nmodel = "%s"\n'
+    inner = folder.parent / "inner"
+    inner.mkdir()
+    (inner / "linked").symlink_to(folder)
+    for table in (asks, near):
+        for name in (f"../{folder.name}", str(folder), "linked", "~/models/some"):
+            path = job(inner, table % name)
+            path.write_text(path.read_text().replace('model = "bert"', 'model = "minilm"'))
+            with pytest.raises(InputError, match=r"check\.2\.model: It must be a name or lie in"):
+                read_job(path)
 
 
 def test_a_check_that_cannot_judge_ends_a_job_before_anything_is_written(folder: Path) -> None:

@@ -269,6 +269,21 @@ def test_how_a_model_computes_is_part_of_a_job(tmp_path: Path) -> None:
     assert "It must be given without compile = false" in told
 
 
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:one", "cuda:-1", "cpu:0", "CUDA", ""])
+def test_a_device_has_a_name_that_is_known(tmp_path: Path, name: str) -> None:
+    told = refused(tmp_path, f'device = "{name}"\n' + SMALL)
+    assert f"line 1, device: It must be cpu, cuda or cuda:N, got '{name}'." in told
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_what_is_compiled_is_for_the_processor(tmp_path: Path, name: str) -> None:
+    for way in ("compile", "int8"):
+        told = refused(tmp_path, f'device = "{name}"\n{way} = true\n' + SMALL)
+        assert f'line 2, {way}: It must be left out with device = "{name}"' in told
+    job = read_job(write(tmp_path, f'device = "{name}"\ncompile = false\n' + SMALL))
+    assert (job.device, job.compile) == (name, False)
+
+
 # Checks that stand against each other ------------------------------------------------------------
 
 

@@ -11,48 +11,65 @@ from ostinato.errors import InputError
 from ostinato.refine.tables import Table, nearest
 from ostinato.servers import Server, is_server
 
+DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]*))?")
+
 
 def read_weights(root: Table, folder: Path, key: str, needed: str = "") -> str:
     """Read a model's, adapter's or encoder's name, or its place in the job's folder."""
     name = root.text(key, "", needed=needed)
-    if not name:
+    if not name or (key == "model" and is_server(name)):
         return name
-    if key == "model" and is_server(name):
-        return name
+    mend = "Give a model elsewhere on the command line: --model FOLDER."
+    return _placed(root, folder, key, name, key, mend)
+
+
+def read_judging(table: Table, folder: Path, name: str, what: Literal["model", "encoder"]) -> str:
+    """Return the model of a check: its path in the job's folder, or its name."""
+    return _placed(table, folder, "model", name, what, "Move it there, or name another.")
+
+
+def _placed(table: Table, folder: Path, key: str, name: str, what: str, mend: str) -> str:
+    """Return the path of weights in the job's folder, or their name; note what is neither.
+
+    `what` is a model, an adapter or an encoder; `mend` says what to do about one elsewhere.
+    """
     from ostinato.models.hub import is_hub_name
     from ostinato.models.known import LLAMA
 
-    prefix = LLAMA if key == "model" and name.startswith(LLAMA) else ""
-    name = name.removeprefix(prefix)
-    path = (folder / name).resolve()
-    if Path(name).is_absolute() or name.startswith("~"):
-        root.wrong(
-            key,
-            f"It must be a name or lie in the job's folder, got {name!r}. Give a model "
-            "elsewhere on the command line: --model FOLDER.",
-        )
-    elif path.exists() and path.is_relative_to(folder):
+    prefix = LLAMA if what == "model" and name.startswith(LLAMA) else ""
+    bare = name.removeprefix(prefix)
+    path = (folder / bare).resolve()
+    inside = path.is_relative_to(folder)
+    if Path(bare).is_absolute() or bare.startswith("~") or (path.exists() and not inside):
+        table.wrong(key, f"It must be a name or lie in the job's folder, got {bare!r}. {mend}")
+    elif bare and path.exists():
         return prefix + str(path)
-    elif key == "model" and not prefix and is_hub_name(name):
+    elif what == "model" and not prefix and is_hub_name(bare):
         return name
-    elif prefix or re.search(r"[/\\]", name):
-        what = "file" if prefix else "folder"
-        root.wrong(key, f"The {what} must exist in {folder}, got {name!r}.")
+    elif prefix or re.search(r"[/\\]", bare):
+        kind = "file" if prefix else "folder"
+        table.wrong(key, f"The {kind} must exist in {folder}, got {bare!r}.")
     else:
-        _refuse_unknown(root, key, name)
-    return prefix + name
+        _refuse_unknown(table, key, bare, what)
+    return name
 
 
 def read_ways(root: Table, model: str) -> dict[str, Any]:
-    """Read how the model computes, and where."""
+    """Read how the model computes, and where. Whether the device is there, is not asked."""
     ways: dict[str, Any] = {"compile": None, "int8": root.flag("int8", False)}
     if root.has("compile"):
         ways["compile"] = root.flag("compile", False)
     device = root.text("device", "cpu")
+    compiled = [key for key, value in ways.items() if value]
     if is_server(model):
-        given = {**ways, "device": device != "cpu"}
-        for key in [key for key, value in given.items() if value][:1]:
+        for key in [*compiled, *(["device"] if device != "cpu" else [])][:1]:
             root.wrong(key, "It must be left out with a model on a server. Take it out.")
+    elif not DEVICE.fullmatch(device):
+        guess = nearest(device, ("cpu", "cuda"))
+        root.wrong("device", f"It must be cpu, cuda or cuda:N, got {device!r}.{guess}")
+    elif device != "cpu" and compiled:
+        told = f'It must be left out with device = "{device}", which runs nothing compiled.'
+        root.wrong(compiled[0], f"{told} Take one of them out.")
     elif ways["int8"] and ways["compile"] is False:
         root.wrong("int8", "It must be given without compile = false. Leave one out.")
     return {**ways, "device": device}
@@ -79,23 +96,8 @@ def read_server(root: Table, name: str) -> Server | None:
         return None
 
 
-def read_judging(table: Table, folder: Path, name: str, what: Literal["model", "encoder"]) -> str:
-    """Return the model of a check: its path where it lies in the job's folder, else its name."""
-    from ostinato.models.hub import is_hub_name
-    from ostinato.models.known import LLAMA
-
-    bare = name.removeprefix(LLAMA)
-    if bare and (folder / bare).exists():
-        return name.removesuffix(bare) + str((folder / bare).resolve())
-    elsewhere = bare.startswith("~") or (what == "model" and is_hub_name(name))
-    if not elsewhere:
-        _refuse_unknown(table, "model", name, what)
-    return name
-
-
-def _refuse_unknown(root: Table, key: str, name: str, what: str = "") -> None:
+def _refuse_unknown(root: Table, key: str, name: str, what: str) -> None:
     """Refuse a name that is neither known nor a folder beside the job."""
-    what = what or key
     from ostinato.models.known import known_models, shipped_adapters
 
     writers, adapters = known_models(write=True), shipped_adapters()
