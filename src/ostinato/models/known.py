@@ -126,6 +126,17 @@ def shipped_adapters() -> list[str]:
     return sorted(path.parent.name for path in ADAPTERS.glob("*/adapter_config.json"))
 
 
+def split_adapter(name: str) -> tuple[str, str]:
+    """Return the names of a model and of its adapter: `smollm2` and `support` of `smollm2+support`.
+
+    The second is empty where none is named; the path of what is there is a model's, `+` or not.
+    """
+    if Path(name.removeprefix(LLAMA)).expanduser().exists():
+        return name, ""
+    model, _, adapter = name.partition("+")
+    return model, adapter
+
+
 def adapter_folder(name: str) -> Path:
     """Return the folder of an adapter given by a shipped name or a path."""
     if name in shipped_adapters():

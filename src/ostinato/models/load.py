@@ -25,6 +25,7 @@ from ostinato.models.known import (
     adapter_folder,
     installed_folder,
     known_models,
+    split_adapter,
 )
 from ostinato.models.layout import from_file
 from ostinato.models.llama import Llama
@@ -107,8 +108,7 @@ def load_model(
     `InputError` where the device is not there.
     """
     where = find_device(device)
-    whole = Path(str(name).removeprefix(LLAMA)).expanduser().exists()
-    base, _, plus = (str(name), "", "") if whole else str(name).partition("+")
+    base, plus = split_adapter(str(name))
     if plus and adapter is not None:
         raise ModelError(
             f"one adapter must be named, got {plus!r} and {str(adapter)!r}. Leave out one of them."
