@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+OVER = "The checks together took longer than they may."
+"""What is said where no time is left."""
+
 _until: ContextVar[float] = ContextVar("until", default=math.inf)
 
 
@@ -59,5 +62,5 @@ def left(most: float) -> float:
         return most
     seconds = min(most, until - time.thread_time())
     if seconds <= 0:
-        raise TimeoutError("The checks together took longer than they may.")
+        raise TimeoutError(OVER)
     return seconds

@@ -25,6 +25,7 @@ from ostinato.decode.constraint import reader
 from ostinato.errors import InputError, OstinatoError
 from ostinato.loop import Lanes, LaneStep, Loop, Steps
 from ostinato.models import LanguageModel
+from ostinato.refine.job_checks import prepare
 from ostinato.refine.prompts import with_feedback
 from ostinato.refine.strategies import Words
 from ostinato.serve.keys import RequestError
@@ -54,6 +55,7 @@ class Desk:
     `model` is what writes, or a function that loads it in the thread that writes. The latter is
     faster: torch keeps workers for each thread that has computed, and where there are two such
     threads, their workers sleep and wake at every product.
+    The checks of `defaults` are prepared there too; `InputError` names the one that cannot judge.
     `check_seconds` is how long the checks of a request may take in all: the others wait for them.
     """
 
@@ -248,6 +250,7 @@ class Desk:
         loaded: Future[LanguageModel],
     ) -> None:
         try:
+            prepare(self._defaults.checks)
             loaded.set_result(self._open(model() if callable(model) else model))
         except BaseException as error:
             loaded.set_exception(error)

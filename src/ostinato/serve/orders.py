@@ -6,12 +6,13 @@ order in each lane, so that orders of every kind share one batch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 from ostinato.checks import BaseCheck, judge_all
-from ostinato.checks.clock import Clock
+from ostinato.checks.clock import OVER, Clock
 from ostinato.decode import Constraint, Sampling
 from ostinato.loop import (
     JSON,
@@ -36,6 +37,10 @@ from ostinato.serve.protocol import Request
 
 TIME_LIMIT = 2.0  # seconds for one judgement: all orders wait for it
 CHECK_SECONDS = 3.0  # for all checks of a request: so long all others wait for them at most
+
+UNTOLD = "The check could not judge. The log of the one who serves says why."
+
+log = logging.getLogger("ostinato.serve")
 
 
 class Likely(NamedTuple):
@@ -122,7 +127,16 @@ class Order:
         """Judge what will be given out."""
         cut = cut_at(output, self.request.stop)
         with self.clock.running():
-            return judge_all(self.checks, cut, self.columns, TIME_LIMIT)
+            verdicts = judge_all(self.checks, cut, self.columns, TIME_LIMIT)
+        return list(map(self._told, self.checks, verdicts))
+
+    def _told(self, check: BaseCheck, verdict: Verdict) -> Verdict:
+        """Return what a client may know: an error of the server's own check may name secrets."""
+        of_request = self.request.checks is not None or check is self.request.form
+        if verdict.error in ("", OVER) or of_request:
+            return verdict
+        log.warning("The check '%s' could not judge: %s", check.name, verdict.error)
+        return replace(verdict, error=UNTOLD, message="")
 
     @property
     def out_of_time(self) -> str:
