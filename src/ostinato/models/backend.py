@@ -73,7 +73,11 @@ def way_of(model: LanguageModel, backend: Backend) -> str:
 
 
 def open_backend(model: LanguageModel, places: int, *, block: int = 16) -> Backend:
-    """Return what computes the tokens of `model` for `places` sequences side by side."""
+    """Return what computes the tokens of `model` for `places` sequences side by side.
+
+    `block` is the rows of a product where one is padded: not of a compiled model, whose bits do not
+    depend on it, nor on a CUDA device, where it is 64.
+    """
     if isinstance(model.network, TransformersNetwork):
         return TransformersInference(model.network, places, block=block)
     if isinstance(model.network, LlamaCppNetwork):
