@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import llguidance
 import pytest
 from tiny import tiny_model
 
 from ostinato.decode import Constraint, Decode, Prompt, Sampling, plain_prompt
-from ostinato.decode.constraint import forget, matcher
+from ostinato.decode.constraint import FUEL, forget, matcher
 from ostinato.decode.guided import Guided, way_out
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import Lane, Lanes, Loop, Steps
+from ostinato.refine.constrain import fitting
 from ostinato.testing import check_lane_process
 
 SCHEMA = {
@@ -131,6 +134,62 @@ def test_a_constraint_that_grew_too_large_is_not_broken_for_the_next_draft(
         followed(60)
     monkeypatch.undo()
     followed(60)
+
+
+COUNTED = r"(?s:.*)[A-M](?s:.{40})[0-9](?s:.*)"
+"""Its automaton grows with every text: some 1,300 states for 80 letters and digits."""
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let automata have 3,000 states, instead of 250,000."""
+    few = llguidance.LLParserLimits(
+        initial_lexer_fuel=FUEL, step_lexer_fuel=FUEL, max_lexer_states=3000
+    )
+    forget()
+    monkeypatch.setattr("ostinato.decode.constraint._limits", lambda: few)
+    yield
+    forget()
+
+
+def follow(guided: Guided, seed: int, steps: int) -> Any:
+    """Append letters and digits; return what may come then, and how the text is ended."""
+    draws, size = random.Random(seed), tiny_model().tokenizer.vocab_size
+    for n in range(steps):
+        guided.allowed(size)
+        (token,) = tiny_model().tokenizer.encode(draws.choice("AKZaz059"))
+        assert guided.leaves_room(token, n)
+        guided.advance(token)
+    return guided.allowed(size).tolist(), guided.way
+
+
+@pytest.mark.parametrize("room", [False, True])
+@pytest.mark.usefixtures("small")
+def test_what_a_draft_gets_does_not_depend_on_its_company(room: bool) -> None:
+    tokenizer, constraint = tiny_model().tokenizer, Constraint.regex(COUNTED, room=room)
+    in_flight = {seed: Guided(constraint, tokenizer, 300) for seed in (2, 5)}
+    for seed, guided in in_flight.items():
+        follow(guided, seed, 20)
+    shared = [follow(Guided(constraint, tokenizer, 300), seed, 80) for seed in range(8)]
+    for seed, guided in in_flight.items():
+        guided.crop(0)
+        assert follow(guided, seed, 80) == shared[seed]
+    for seed in (2, 5, 7):
+        forget()
+        assert follow(Guided(constraint, tokenizer, 300), seed, 80) == shared[seed]
+
+
+@pytest.mark.usefixtures("small")
+def test_room_is_found_in_an_automaton_that_others_broke() -> None:
+    tokenizer, constraint = tiny_model().tokenizer, Constraint.regex(COUNTED)
+    at: list[Any] = [matcher(constraint, tokenizer) for _ in range(9)]
+    draws = random.Random(1)
+    for each in at:
+        for _ in range(100):
+            each.compute_bitmask()
+            each.consume_tokens(tokenizer.encode(draws.choice("AKZaz059")))
+    assert any(each.is_error() for each in at)
+    assert fitting(constraint, tokenizer, 299) == constraint
 
 
 def test_the_likeliest_tokens_end_in_time_too() -> None:

@@ -8,10 +8,10 @@ to the same tokens.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -37,30 +37,33 @@ _FIRST = b"}])>" + b"0123456789" + b"\"',:;.-"
 """Bytes that are looked at first: those that end things."""
 
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+T = TypeVar("T")
 
 
 class Guided:
     """Follows a constraint along one draft of at most `limit` tokens, its end token included.
 
-    Raises `ItemError` where no way to end a text within the limit is found at the beginning, and
-    `InputError` for a constraint that cannot be read.
+    Raises `ItemError` where no way to end a text within the limit is found at the beginning, or
+    where this draft alone makes the automaton too large, and `InputError` for a constraint that
+    cannot be read.
     """
 
     def __init__(self, constraint: Constraint, tokenizer: Tokenizer, limit: int) -> None:
+        self._constraint = constraint
         self._matcher = matcher(constraint, tokenizer)
         self._said = _spelt(constraint.said, tokenizer) if constraint.room else ()
         self._tokenizer = tokenizer
         self._ends = tokenizer.eos_ids
         self._end = int(bool(self._ends))  # tokens that an end takes
         self._limit = limit
-        self._count = 0
+        self._tokens: list[int] = []
         self._ways: list[list[int] | None] = []  # ways[p]: how the first p tokens can be ended
         self._looked: tuple[tuple[int, int, int], list[int] | None] | None = None
         if constraint.room:
             self._ways.append(self._at_first(limit))
 
     def _at_first(self, limit: int) -> list[int]:
-        way = way_out(self._matcher, self._tokenizer, limit, self._said)
+        way = self._asked(lambda: way_out(self._matcher, self._tokenizer, limit, self._said))
         if way is None or len(way) + self._end > limit:
             needed = "found none" if way is None else f"the shortest found has {len(way)}"
             raise ItemError(
@@ -74,23 +77,15 @@ class Guided:
     def allowed(self, size: int) -> Tensor:
         """Return for each of `size` tokens whether it may come next, as bool (V,)."""
         mask = torch.zeros(size, dtype=torch.bool)
-        known = torch.from_numpy(_bits(self._matcher.compute_bitmask()))[:size]
-        self._refuse_broken()
+        known = torch.from_numpy(_bits(self._asked(self._bitmask)))[:size]
         mask[: len(known)] = known
         if not bool(mask.any()):  # a dead end: the text cannot be made whole any more
             self._refuse_endless()
             mask[list(self._ends)] = True
         return mask
 
-    def _refuse_broken(self) -> None:
-        if not self._matcher.is_error():
-            return
-        reason = self._matcher.get_error().split("<state>")[0].strip()
-        forget()
-        raise ItemError(
-            f"The constraint must be one that can be followed, and is too large: {reason}. Make it "
-            "of smaller parts, or leave it to a check."
-        )
+    def _bitmask(self) -> bytes:
+        return self._matcher.compute_bitmask()
 
     def _refuse_endless(self) -> None:
         if not self._ends:
@@ -102,8 +97,9 @@ class Guided:
     def allows(self, token: int, position: int) -> bool:
         """Tell whether a token may come at the end of the draft, room included."""
         if token in self._ends:
-            return bool(self._matcher.is_accepting())
-        return self._matcher.validate_tokens([token]) == 1 and self.leaves_room(token, position)
+            return self._asked(lambda: self._matcher.is_accepting())
+        taken = self._asked(lambda: self._matcher.validate_tokens([token]))
+        return taken == 1 and self.leaves_room(token, position)
 
     def leaves_room(self, token: int, position: int) -> bool:
         """Tell whether after a token that may come next the text can be ended within the limit."""
@@ -129,30 +125,32 @@ class Guided:
         if token in self._ends:
             return  # nothing comes after it, and taking it back leaves the matcher as it is
         if self._ways:
-            self._ways.append(self._after(token, self._limit - self._count - 1))
+            self._ways.append(self._after(token, self._limit - len(self._tokens) - 1))
         self._matcher.consume_token(token)
-        self._count += 1
+        self._tokens.append(token)
+        self._asked(lambda: None)
 
     def copy(self) -> Guided:
         """Return one that goes its own way from here."""
         other = copy.copy(self)
         other._matcher = self._matcher.deep_copy()
+        other._tokens = list(self._tokens)
         other._ways = [None if way is None else list(way) for way in self._ways]
         return other
 
     def crop(self, to: int) -> None:
         """Keep the first `to` tokens."""
-        if to < self._count:
-            self._matcher.rollback(self._count - to)
-            self._count = to
+        if to < len(self._tokens):
+            self._matcher.rollback(len(self._tokens) - to)
+            del self._tokens[to:]
             self._looked = None
             del self._ways[to + 1 :]
 
     def _after(self, token: int, left: int) -> list[int] | None:
         """Return how the text can be ended after a token; `left` tokens may come then."""
-        asked = (self._count, token, left)
+        asked = (len(self._tokens), token, left)
         if self._looked is None or self._looked[0] != asked:
-            self._looked = asked, self._look(token, left)
+            self._looked = asked, self._asked(lambda: self._look(token, left))
         return self._looked[1]
 
     def _look(self, token: int, left: int) -> list[int] | None:
@@ -166,6 +164,33 @@ class Guided:
             return way_out(self._matcher, self._tokenizer, left, self._said, FEW_LOOKS)
         finally:
             self._matcher.rollback(1)
+
+    # Company ----------------------------------------------------------------------------------
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """Return what the matcher answers; asked again in an automaton of its own if it is broken.
+
+        All drafts of a constraint share one that grows with each of them, up to a limit: what a
+        draft gets must not depend on its company.
+        """
+        answer = ask()
+        if self._matcher.is_error():
+            forget()
+            self._matcher = matcher(self._constraint, self._tokenizer)
+            self._matcher.consume_tokens(self._tokens)
+            answer = ask()
+            self._refuse_broken()
+        return answer
+
+    def _refuse_broken(self) -> None:
+        if not self._matcher.is_error():
+            return
+        reason = self._matcher.get_error().split("<state>")[0].strip()
+        forget()
+        raise ItemError(
+            f"The constraint must be one that can be followed, and is too large: {reason}. Make it "
+            "of smaller parts, or leave it to a check."
+        )
 
 
 def _ends(at: Matcher, tokens: Sequence[int]) -> bool:
