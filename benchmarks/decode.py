@@ -32,9 +32,10 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.decode_models import SHAPED, open_network, save_folder, save_gguf
-from ostinato.decode import Decode, Prompt
+from ostinato.decode import Decode, TokenPrompt
+from ostinato.inference import FixedShapeBackend, open_backend
 from ostinato.loop import Lanes, Loop, Steps
-from ostinato.models import Inference, LanguageModel, compute_dtype, find_device, open_backend
+from ostinato.models import LanguageModel, compute_dtype, find_device
 
 BATCHES = (1, 16)
 PROMPTS = (32, 512)
@@ -80,7 +81,9 @@ def speed_of(case: Case, began: float, times: list[float]) -> Speed:
 def ours(model: LanguageModel, case: Case) -> Speed:
     """Measure the whole loop over lanes."""
     prompts: list[list[int]] = []
-    decode = Decode(model, lambda item, edits: Prompt(prompts[int(str(item))]), places=case.batch)
+    decode = Decode(
+        model, lambda item, edits: TokenPrompt(prompts[int(str(item))]), slots=case.batch
+    )
 
     def once(repeat: int) -> Speed:
         prompts[:] = case.prompts(model.config.vocab_size, repeat)
@@ -170,7 +173,7 @@ def same_bits_cost(model: LanguageModel) -> float:
     """Return by what share blocks of 16 rows slow down one row: against a block of one."""
 
     def seconds(block: int) -> float:
-        inference = Inference(model, 1, block=block)
+        inference = FixedShapeBackend(model, 1, block=block)
         inference.prefill(0, [1] * 40)
         times = []
         for _ in range(15):
@@ -200,7 +203,7 @@ def variants(model: LanguageModel) -> dict[str, LanguageModel]:
     """Return the ways in which ours computes."""
     if model.device.type == "cuda":
         return {"ours": model}
-    compiled = replace(model, compiled=True)
+    compiled = replace(model, compile=True)
     return {"ours": model, "compiled": compiled, "int8": replace(compiled, int8=True)}
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import torch
 
-from ostinato.models import Inference, LanguageModel, load_model
+from ostinato.inference import FixedShapeBackend
+from ostinato.models import LanguageModel, load_model
 
 POSITION = 200  # a prompt and half a reply
 REPEATS = 7
@@ -37,7 +38,7 @@ def measure(model: LanguageModel) -> dict[str, float]:
     speeds = {}
     tokens = [(7 * i) % model.config.vocab_size for i in range(POSITION)]
     for block, rows in CASES:
-        inference = Inference(model, rows, block=block)
+        inference = FixedShapeBackend(model, rows, block=block)
         speeds["prompt"] = 192 / seconds(lambda run=inference: run.prefill(0, tokens[:192]))  # type: ignore[misc]
         inference.prefill(0, tokens)
         for place in range(1, rows):

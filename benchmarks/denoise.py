@@ -34,9 +34,9 @@ from torch.nn import functional as F
 
 from benchmarks.denoise_overhead import overheads, passed
 from ostinato.image import SOLVERS, Images, UNet, hold_out, load_denoiser, save_denoiser
-from ostinato.image.recipe import RECIPE, ImageTask, shape_for
+from ostinato.image.training import RECIPE, ImageTask, shape_for
 from ostinato.loop import Condition, Converges, Loop, Reaches, Seconds, Steps
-from ostinato.train import Order, Training
+from ostinato.train import BatchSampler, Training
 from recipes.digit_measures import Classifier, class_right, frechet, train_classifier
 from recipes.digits import HELD, read_digits, sampled
 
@@ -92,7 +92,7 @@ class Peer:
         """Train for so many seconds; return the steps. The averaged weights stay."""
         assert images.labels is not None
         began = time.perf_counter()
-        clean, order = images.clean(), Order([1] * len(images), 64, 0)
+        clean, order = images.clean(), BatchSampler([1] * len(images), 64, 0)
         optimiser = torch.optim.AdamW(
             self.unet.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6
         )

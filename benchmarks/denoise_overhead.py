@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.image import UNet, draw
-from ostinato.image.fixed import Denoiser
+from ostinato.image import UNet, denoise_loop
+from ostinato.image.fixed_batches import Denoiser
 
 try:
     import diffusers
@@ -89,7 +89,9 @@ def bare(network: UNet) -> Callable[[], object]:
 def rivals(network: Denoiser, solver: str, repeats: int) -> dict[str, Callable[[], object]]:
     """Return our steps, and a pipeline's where diffusers is installed."""
     labels = list(range(BATCH))
-    loops = [draw(labels, model=network, steps=STEPS, solver=solver) for _ in range(repeats + 1)]
+    loops = [
+        denoise_loop(labels, model=network, steps=STEPS, solver=solver) for _ in range(repeats + 1)
+    ]
     ways: dict[str, Callable[[], object]] = {"step": lambda: loops.pop().run()}
     if diffusers is not None:
         ways["pipeline"] = pipeline(network, SCHEDULERS[solver])

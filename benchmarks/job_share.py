@@ -20,12 +20,13 @@ from typing import Any, Literal
 import torch
 
 from ostinato.decode import Decode
-from ostinato.loop.journal import Journal
-from ostinato.models import Inference, LanguageModel, load_model
+from ostinato.inference import FixedShapeBackend
+from ostinato.journal.journal import Journal
+from ostinato.models import LanguageModel, load_model
 from ostinato.refine import read_job
-from ostinato.refine.inputs import Item
-from ostinato.refine.job import Job
-from ostinato.refine.work import refinement
+from ostinato.refine.job.config import Job
+from ostinato.refine.job.items import Item
+from ostinato.refine.job.job_run import refinement
 
 JOB = Path(__file__).parent.parent / "examples" / "support" / "job.toml"
 
@@ -53,12 +54,12 @@ def run(
     job: Job, items: list[Item], model: LanguageModel, keep: Literal["steps", "results"]
 ) -> tuple[float, float]:
     """Return the seconds of a whole run and those in the network."""
-    refine = refinement(job, items, job.planner(), model, ready=None)
+    refine = refinement(job, items, job.router(), model, ready=None)
     assert isinstance(refine.decode, Decode)
     clock, inference = Clock(), refine.decode._inference
     for name in ("prefill", "copy", "feed", "logits"):
         setattr(inference, name, clock.wrap(getattr(inference, name)))
-    assert isinstance(inference, Inference)
+    assert isinstance(inference, FixedShapeBackend)
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal.db")
         loop = refine.loop(run="share", journal=journal, keep=keep)

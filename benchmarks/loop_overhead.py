@@ -26,10 +26,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ostinato.loop import Edits, Every, Loop, Report, Steps
-from ostinato.loop.journal import Journal
+from ostinato.journal.journal import Journal
+from ostinato.loop import CheckpointSchedule, Edits, Loop, Report, Steps
 
-RARE = Every(steps=1_000_000)
+RARE = CheckpointSchedule(steps=1_000_000)
 FEWER = {"lightning": 100, "ignite": 5}
 """Slow peers take so many times fewer steps."""
 

@@ -39,14 +39,14 @@ from urllib.request import urlopen
 
 import torch
 
-from ostinato.checks import foresee_all, judge_all
-from ostinato.decode import Sampling
+from ostinato.checks import check_prefix_all, judge_all
+from ostinato.decode import SamplingParams
 from ostinato.loop import Check, Text
 from ostinato.models import LanguageModel, load_model
-from ostinato.refine.inputs import Item
-from ostinato.refine.job_file import read_job
+from ostinato.refine.job.file import read_job
+from ostinato.refine.job.items import Item
 from ostinato.refine.refine import Refine
-from ostinato.servers import Server, ServerLanes
+from ostinato.remote import Server, ServerLanes
 
 JOB = Path(__file__).parent.parent / "examples" / "support" / "job.toml"
 NAME = "support"
@@ -83,7 +83,7 @@ class Task:
         self.items: list[Item] = self.job.items(skip + limit)[skip:]
         self.seed = self.job.seed if seed is None else seed
         self.checks: list[Check] = [c for c in self.job.checks if c.kind != "confidence"]
-        self.planner = self.job.planner()
+        self.planner = self.job.router()
         self.taken = Taken(0, 0)  # by the last run of ours
 
     def messages(self, item: Item) -> list[dict[str, str]]:
@@ -105,10 +105,10 @@ class Task:
             prompt=self.planner.messages,
             checks=self.checks,
             strategy=self.job.strategy,
-            sampling=Sampling(temperature=TEMPERATURE, top_k=0, top_p=1.0),
+            sampling=SamplingParams(temperature=TEMPERATURE, top_k=0, top_p=1.0),
             max_new_tokens=LONGEST,
             seed=self.seed,
-            places=SIDE,
+            slots=SIDE,
         )
         rows: list[Any] = refine.run()
         totals = [sum(int(row["spent"].get(n, 0)) for row in rows) for n in ("computed", "tokens")]
@@ -190,7 +190,7 @@ def mellea(url: str, task: Task) -> list[str]:
         async def _stream_validate(self, chunk: str, *, backend: Any, ctx: Any) -> Any:
             self.text += chunk
             late: set[str] = set()
-            found = foresee_all(task.checks, Text(self.text), self.item.columns, 10.0, late)
+            found = check_prefix_all(task.checks, Text(self.text), self.item.columns, 10.0, late)
             return PartialValidationResult("fail" if found else "unknown")
 
     options = {

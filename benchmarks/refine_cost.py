@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from ostinato.models import LanguageModel, load_model
-from ostinato.refine.inputs import Item
-from ostinato.refine.job import STRATEGIES, Job
-from ostinato.refine.job_file import read_job
-from ostinato.refine.work import refinement
+from ostinato.refine.job.config import STRATEGIES, Job
+from ostinato.refine.job.file import read_job
+from ostinato.refine.job.items import Item
+from ostinato.refine.job.job_run import refinement
 
 JOB = Path(__file__).parent.parent / "examples" / "support" / "job.toml"
 
@@ -31,7 +31,7 @@ JOB = Path(__file__).parent.parent / "examples" / "support" / "job.toml"
 def measure(job: Job, items: Sequence[Item], model: LanguageModel, strategy: str) -> dict[str, Any]:
     """Run the job under one strategy, without rules and past cases, and add up."""
     job = job.with_changes(strategy=strategy)
-    refine = refinement(job, items, job.planner(), model, ready=None)
+    refine = refinement(job, items, job.router(), model, ready=None)
     began = time.perf_counter()
     rows = refine.run()
     seconds = time.perf_counter() - began

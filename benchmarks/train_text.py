@@ -40,9 +40,10 @@ from torch.nn import functional as F
 
 from ostinato.loop import Loop, Steps
 from ostinato.models import add_lora, compute_dtype, load_model
-from ostinato.settings import TextSettings, TrainingConfig
-from ostinato.train import Example, Order, TextTask, Training, conversation
-from ostinato.train.setup import set_up
+from ostinato.text.config import TextTrainingConfig
+from ostinato.text.training import set_up
+from ostinato.train import BatchSampler, Example, TextTask, Training, conversation
+from ostinato.train.config import TrainingConfig
 from recipes.gaps import split
 from recipes.sgd import dialogue_messages, read_dialogues
 
@@ -157,7 +158,7 @@ def ours(text: str, config: TrainingConfig) -> dict[str, float]:
         files = [Path(folder) / name for name in ("learned.txt", "held.txt")]
         for path, part in zip(files, split(text), strict=True):
             path.write_text(part, encoding="utf-8")
-        settings = TextSettings(
+        settings = TextTrainingConfig(
             files=(files[0],),
             valid=(files[1],),
             tokenizer="char",
@@ -197,7 +198,7 @@ def lora(
     config = TrainingConfig(steps=len(examples), lr=1e-3, batch_tokens=DIALOGUES * LONGEST)
     process = Training(network, TextTask(examples, answers=answers), config)
     process.step()
-    seen = Order(process.task.lengths, config.batch_tokens, config.seed).batch(0)[1]
+    seen = BatchSampler(process.task.lengths, config.batch_tokens, config.seed).batch(0)[1]
     tokens = sum(map(len, examples)) - sum(len(examples[i]) for i in seen)
     began = time.perf_counter()
     for _ in range(1, process.batches):

@@ -27,7 +27,7 @@ import torch
 from ostinato.checks import Function
 from ostinato.cli.main import cli
 from ostinato.errors import InputError
-from ostinato.loop import Foresight, Outlook, Place
+from ostinato.loop import PrefixStatus, PrefixVerdict, Span
 from ostinato.models import LanguageModel, load_model
 from ostinato.refine import Backtrack, Refine, Resample, Strategy
 from ostinato.train import TextTask, windows
@@ -132,14 +132,14 @@ def completes(text: str, item: Row) -> tuple[bool, str]:
     return not reason, reason
 
 
-def can_complete(text: str, item: Row) -> Foresight:
+def can_complete(text: str, item: Row) -> PrefixVerdict:
     """Judge a beginning by the lines that are whole."""
     lines = whole_lines(text)
     reason = parse(f"{item['opening']}{lines}", unfinished=True)
     if not reason:
-        return Foresight()
+        return PrefixVerdict()
     start = lines.rstrip("\n").rfind("\n") + 1
-    return Foresight(Outlook.IMPOSSIBLE, reason, Place(start, len(text)))
+    return PrefixVerdict(PrefixStatus.IMPOSSIBLE, reason, Span(start, len(text)))
 
 
 PARSES = Function(name="parses", function=completes, prefix=can_complete)

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.image import (
+    ClassifiedAs,
     Classifier,
     ClassifierConfig,
+    ImageRequest,
     Images,
-    Picture,
-    Recognised,
     Renoise,
-    draw,
+    denoise_loop,
     hold_out,
     load_classifier,
     save_classifier,
@@ -141,9 +141,9 @@ def _sure(classifier: Classifier, images: Tensor) -> float:
 
 def drawn_until(count: int, least: float, rounds: int, **settings: Any) -> list[dict[str, Any]]:
     """Draw digits, each class as often, until they pass; return their rows."""
-    pictures = [Picture(label=n % 10, seed=n) for n in range(count)]
-    check = Recognised(classifier=load_classifier(), least=least)
-    loop = draw(pictures, checks=[check], on_stop=Renoise(rounds=rounds), **settings)
+    pictures = [ImageRequest(label=n % 10, seed=n) for n in range(count)]
+    check = ClassifiedAs(classifier=load_classifier(), least=least)
+    loop = denoise_loop(pictures, checks=[check], on_stop=Renoise(rounds=rounds), **settings)
     rows = [dict(row) for step in loop for _, row in step.results]
     return sorted(rows, key=lambda row: int(row["index"]))
 

@@ -20,15 +20,15 @@ from torch import Tensor
 
 from ostinato.cli.main import cli
 from ostinato.image import (
+    ImageRequest,
     Images,
-    Picture,
-    draw,
+    denoise_loop,
     hold_out,
     load_denoiser,
     read_images,
     save_denoiser,
 )
-from ostinato.image.fixed import Denoiser
+from ostinato.image.fixed_batches import Denoiser
 from recipes.digit_measures import class_right, frechet, train_classifier
 
 FILES = ("images-idx3-ubyte.gz", "labels-idx1-ubyte.gz")
@@ -42,10 +42,10 @@ def read_digits(folder: Path) -> Images:
 
 def sampled(model: Denoiser | str, labels: Tensor, **settings: Any) -> tuple[Tensor, float]:
     """Draw an image of each label; return them (N, 1, S, S) and the mean calls of the network."""
-    pictures = [Picture(label=int(label), seed=seed) for seed, label in enumerate(labels)]
+    pictures = [ImageRequest(label=int(label), seed=seed) for seed, label in enumerate(labels)]
     rows = {
         row["index"]: row
-        for step in draw(pictures, model=model, **settings)
+        for step in denoise_loop(pictures, model=model, **settings)
         for _, row in step.results
     }
     images: list[Any] = [rows[n]["output"] for n in range(len(pictures))]

@@ -1,12 +1,12 @@
-"""Train and measure drawings of digits: an autoencoder of codes, and each way to draw.
+"""Train and measure drawings of digits: an autoencoder of codes, and each method to draw.
 
     python -m recipes.drawing train --data FOLDER --out DIR
     python -m recipes.drawing evaluate --data FOLDER --models DIR --json
 
 FOLDER holds the test part of MNIST (see `recipes/digits.py`), 10,000 images; a fixed shuffle holds
-2,000 of them out. DIR gets a drawing for each way (`row`, `unmask`, `coarse`, `pixels`), trained by
+2,000 of them out. DIR gets a drawing for each method (`row`, `unmask`, `coarse`, `pixels`), trained by
 `ostinato train drawing`; run it again and it goes on where it was. Evaluated are the images held
-out after they went through the codes, and --count drawings of each way, the classes in turn: the
+out after they went through the codes, and --count drawings of each method, the classes in turn: the
 Fréchet distance and the share that a classifier takes for their class (`digit_measures.py`), the
 seconds that an image takes, and whether words such as "slanted" are true of what is drawn.
 """
@@ -25,10 +25,15 @@ from torch import Tensor
 
 from ostinato.cli.main import cli
 from ostinato.image import Images, hold_out
-from ostinato.image.data import scaled
-from ostinato.image.pictures import save, tiled
-from ostinato.image.tokens import Drawing, Settings, draw_wishes, load_drawing
-from ostinato.image.tokens.drawing import TUNED, UNMASK_STEPS
+from ostinato.image.dataset import scaled
+from ostinato.image.tokens import (
+    CodeSettings,
+    ImageTokenModel,
+    image_token_loop,
+    load_image_token_model,
+)
+from ostinato.image.tokens.model import TUNED, UNMASK_STEPS
+from ostinato.media.image_io import save, tiled
 from recipes.digit_measures import Classifier, class_right, frechet, train_classifier
 from recipes.digits import FILES, HELD, read_digits
 
@@ -39,7 +44,7 @@ OPTIONS: Mapping[str, Sequence[str]] = {
     "coarse": ("--codes", "row"),
     "pixels": ("--size", "14", "--levels", "4", "--batch", "16"),
 }
-"""The ways, and what is said to `ostinato train drawing` beside the images and the way."""
+"""The ways, and what is said to `ostinato train drawing` beside the images and the method."""
 
 SAID = ("slanted", "upright", "thick", "thin", "large", "small")
 
@@ -47,25 +52,27 @@ SAID = ("slanted", "upright", "thick", "thin", "large", "small")
 def train(data: Path, out: Path, ways: Sequence[str]) -> None:
     """Train drawings one after another; those after `row` take its autoencoder."""
     sources = [str(data / name) for name in FILES]
-    for way in ways:
+    for method in ways:
         began = time.process_time()
-        options = [str(out / "row") if word == "row" else word for word in OPTIONS[way]]
-        where = ["--out", str(out / way), "--journal", str(out / "journal.db")]
-        fixed = ["--way", way, "--hold-out", str(HELD)]
+        options = [str(out / "row") if word == "row" else word for word in OPTIONS[method]]
+        where = ["--out", str(out / method), "--journal", str(out / "journal.db")]
+        fixed = ["--method", method, "--hold-out", str(HELD)]
         cli(["train", "drawing", *sources, *where, *fixed, *options], standalone_mode=False)
-        print(f"{way}: {(time.process_time() - began) / 60:.1f} minutes of processor time.")
+        print(f"{method}: {(time.process_time() - began) / 60:.1f} minutes of processor time.")
 
 
-def drawn(drawing: Drawing, wishes: Sequence[str], settings: Settings, steps: int) -> Tensor:
+def drawn(
+    drawing: ImageTokenModel, wishes: Sequence[str], settings: CodeSettings, steps: int
+) -> Tensor:
     """Return an image of every wish, uint8 (N, C, S, S)."""
-    unmasked = steps if drawing.way == "unmask" else None
-    loop = draw_wishes(wishes, drawing=drawing, settings=settings, steps=unmasked)
+    unmasked = steps if drawing.method == "unmask" else None
+    loop = image_token_loop(wishes, drawing=drawing, settings=settings, steps=unmasked)
     rows = [row for step in loop for _, row in step.results]
     rows.sort(key=lambda row: int(str(row["index"])))
     return torch.stack([drawing.picture(row["output"]) for row in rows])
 
 
-def rebuilt(drawing: Drawing, classifier: Classifier, held: Images) -> dict[str, float]:
+def rebuilt(drawing: ImageTokenModel, classifier: Classifier, held: Images) -> dict[str, float]:
     """Return what images lose that go through the codes: MSE of [0, 1], PSNR in dB, and so on."""
     images = fitted(held, drawing.codec)
     back = drawing.codec.decode(drawing.codec.encode(images.pixels))
@@ -81,11 +88,11 @@ def rebuilt(drawing: Drawing, classifier: Classifier, held: Images) -> dict[str,
 
 
 def sampled(
-    drawing: Drawing,
+    drawing: ImageTokenModel,
     classifier: Classifier,
     held: Images,
     count: int,
-    settings: Settings,
+    settings: CodeSettings,
     steps: int,
 ) -> dict[str, float]:
     """Return the figures of `count` drawings, the classes in turn."""
@@ -100,7 +107,9 @@ def sampled(
     }
 
 
-def obeyed(drawing: Drawing, count: int, settings: Settings, steps: int) -> dict[str, float]:
+def obeyed(
+    drawing: ImageTokenModel, count: int, settings: CodeSettings, steps: int
+) -> dict[str, float]:
     """Return for each word the share of drawings asked so of which it is true.
 
     Of real images, each is true of a third.
@@ -125,7 +134,9 @@ def seen_as(pixels: Tensor) -> Tensor:
     return Images(scaled(pixels, SIDE)).clean()
 
 
-def picture(drawing: Drawing, wishes: Sequence[str], settings: Settings, steps: int) -> Tensor:
+def picture(
+    drawing: ImageTokenModel, wishes: Sequence[str], settings: CodeSettings, steps: int
+) -> Tensor:
     """Return a grid of pixels, six drawings of every wish in a row."""
     made = drawn(drawing, [wish for wish in wishes for _ in range(6)], settings, steps)
     rows = [list(seen_as(made[at : at + 6])) for at in range(0, len(made), 6)]
@@ -147,16 +158,16 @@ def evaluate(
     classifier = train_classifier(seen, learn)
     assert held.labels is not None
     flat = {"real.right": class_right(classifier, held.clean(), held.labels)}
-    for way, folder in folders.items():
-        drawing = load_drawing(folder)
-        settings = Settings(**{**vars(TUNED[drawing.way]), **(given or {})})
+    for method, folder in folders.items():
+        drawing = load_image_token_model(folder)
+        settings = CodeSettings(**{**vars(TUNED[drawing.method]), **(given or {})})
         told = {f"codes.{n}": v for n, v in rebuilt(drawing, classifier, held).items()}
         told |= sampled(drawing, classifier, held, count, settings, steps)
         if words:
             told |= obeyed(drawing, words, settings, steps)
         for name, value in told.items():
-            flat[f"{way}.{name}"] = round(value, 5)
-            print(f"{way + '.' + name:24} {value:9.4f}", flush=True)
+            flat[f"{method}.{name}"] = round(value, 5)
+            print(f"{method + '.' + name:24} {value:9.4f}", flush=True)
     return flat
 
 
@@ -172,15 +183,15 @@ def main() -> None:
     one.add_argument("--out", type=Path, required=True, help="the folder to write")
     two = commands.add_parser("evaluate", help="measure them")
     two.add_argument("--models", type=Path, required=True, help="the folder that train wrote")
-    two.add_argument("--count", type=int, default=1000, help="drawings of each way")
+    two.add_argument("--count", type=int, default=1000, help="drawings of each method")
     two.add_argument(
         "--words", type=int, default=100, help="drawings asked with each word; 0: none"
     )
-    two.add_argument("--temperature", type=float, help="instead of what is best for the way")
+    two.add_argument("--temperature", type=float, help="instead of what is best for the method")
     two.add_argument("--guidance", type=float, help="the same")
     two.add_argument("--noise", type=float, help="the same, of unmask")
     two.add_argument("--steps", type=int, default=UNMASK_STEPS, help="of unmask")
-    two.add_argument("--pictures", type=Path, help="write a PNG of each way into this folder")
+    two.add_argument("--pictures", type=Path, help="write a PNG of each method into this folder")
     two.add_argument("--json", action="store_true", help="one flat JSON object on the last line")
     for command in (one, two):
         command.add_argument("--data", type=Path, required=True, help="folder of the IDX files")
@@ -189,7 +200,7 @@ def main() -> None:
     if given.command == "train":
         train(given.data, given.out, given.ways)
         return
-    folders = {way: given.models / way for way in given.ways}
+    folders = {method: given.models / method for method in given.ways}
     if given.pictures is not None:
         write_pictures(folders, given.pictures)
     seen, held = hold_out(read_digits(given.data), HELD)
@@ -211,12 +222,12 @@ WISHES = ("a slanted seven", "an upright seven", "a thick three", "a thin three"
 
 
 def write_pictures(folders: Mapping[str, Path], out: Path) -> None:
-    """Write a PNG of six wishes, six drawings of each, for every way."""
+    """Write a PNG of six wishes, six drawings of each, for every method."""
     out.mkdir(parents=True, exist_ok=True)
-    for way, folder in folders.items():
-        drawing = load_drawing(folder)
-        made = picture(drawing, WISHES, TUNED[drawing.way], UNMASK_STEPS)
-        save(made, out / f"drawing-{way}.png", side=SIDE)
+    for method, folder in folders.items():
+        drawing = load_image_token_model(folder)
+        made = picture(drawing, WISHES, TUNED[drawing.method], UNMASK_STEPS)
+        save(made, out / f"drawing-{method}.png", side=SIDE)
 
 
 if __name__ == "__main__":

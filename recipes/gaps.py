@@ -22,7 +22,7 @@ from ostinato.cli.main import cli
 from ostinato.errors import InputError
 from ostinato.loop import Lanes, Loop, Steps
 from ostinato.models import MaskedModel, load_masked_model
-from ostinato.text import Fill, Gaps, Unmask
+from ostinato.text import FillConfig, MaskedText, Unmask
 from recipes.given import positive, run
 
 CONTEXT = 95
@@ -45,10 +45,10 @@ class Torn(NamedTuple):
     end: int
 
     @property
-    def gaps(self) -> Gaps:
+    def gaps(self) -> MaskedText:
         """The text with the gap."""
         parts = (self.text[: self.start], self.text[self.end :])
-        return Gaps(parts, (self.end - self.start,))
+        return MaskedText(parts, (self.end - self.start,))
 
 
 def split(text: str) -> tuple[str, str]:
@@ -87,7 +87,7 @@ def torn(text: str, count: int, gap: int, seed: int = 0) -> list[Torn]:
 
 def filled(model: MaskedModel, pieces: Sequence[Torn], steps: int) -> list[str]:
     """Fill each gap with the likeliest characters, the surest first."""
-    process = Unmask(model, steps=steps, fill=Fill(temperature=0.0, noise=0.0))
+    process = Unmask(model, steps=steps, fill=FillConfig(temperature=0.0, noise=0.0))
     items = [(str(n), piece.gaps) for n, piece in enumerate(pieces)]
     texts: dict[str, str] = {}
     for step in Loop(Lanes(process, items, each=Steps(steps)), until=Steps(1 << 62)):

@@ -15,9 +15,9 @@ import torch
 from torch.nn import functional as F
 
 from examples.support.asked import forms_of, said
-from ostinato.checks.claims import Claim, claims
-from ostinato.checks.facts import Facts
-from ostinato.decode import Sampling
+from ostinato.checks.grounding.claims import Claim, claims
+from ostinato.checks.grounding.facts import Facts
+from ostinato.decode import SamplingParams
 from ostinato.loop import Steps
 from ostinato.models import LanguageModel
 from ostinato.text import write
@@ -100,7 +100,7 @@ def greedy_replies(model: LanguageModel, turns: Sequence[Turn]) -> list[str]:
         [turn.messages for turn in turns],
         model=model,
         each=Steps(LONGEST_REPLY),
-        sampling=Sampling(temperature=0.0),
+        sampling=SamplingParams(temperature=0.0),
     )
     replies = {row["index"]: str(row["output"]) for step in loop for _, row in step.results}
     return [replies[index].strip() for index in range(len(turns))]

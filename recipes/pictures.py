@@ -18,9 +18,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ostinato.image import Picture, Recognised, Renoise, draw, load_classifier
-from ostinato.image.pictures import in_grid, tiled, to_bytes
+from ostinato.image import ClassifiedAs, ImageRequest, Renoise, denoise_loop, load_classifier
 from ostinato.loop import Converges, LaneStep
+from ostinato.media.image_io import in_grid, tiled, to_bytes
 
 SCALE, GAP, TEXT = 3, 4, 12  # pixels: of one pixel's side, between images, of a line's height
 GREY, WHITE = 96, 255
@@ -52,17 +52,17 @@ def sheet(rows: Sequence[Sequence[Cell]], *, side: int = 28, scale: int = SCALE)
     return page
 
 
-def drawn(pictures: Sequence[Picture], **settings: Any) -> list[dict[str, Any]]:
+def drawn(pictures: Sequence[ImageRequest], **settings: Any) -> list[dict[str, Any]]:
     """Draw pictures with `digits`; return their rows in order."""
-    rows = [dict(row) for step in draw(pictures, **settings) for _, row in step.results]
+    rows = [dict(row) for step in denoise_loop(pictures, **settings) for _, row in step.results]
     return sorted(rows, key=lambda row: int(row["index"]))
 
 
-def lane_steps(pictures: Sequence[Picture], **settings: Any) -> list[list[LaneStep]]:
+def lane_steps(pictures: Sequence[ImageRequest], **settings: Any) -> list[list[LaneStep]]:
     """Draw pictures; return the steps of each, those that were gone back on too."""
     steps: dict[str, list[LaneStep]] = defaultdict(list)
     places: dict[str, int] = {}
-    for step in draw(pictures, **settings):
+    for step in denoise_loop(pictures, **settings):
         for key, lane in step.lanes.items():
             steps[key].append(lane)
         places |= {key: int(str(row["index"])) for key, row in step.results}
@@ -80,7 +80,7 @@ def seen(report: Mapping[str, Any]) -> Tensor:
 
 def seven() -> Image.Image:
     """Ten steps of a seven: the noisy image above, the clean prediction below."""
-    (steps,) = lane_steps([Picture(label=7, seed=0)], steps=10)
+    (steps,) = lane_steps([ImageRequest(label=7, seed=0)], steps=10)
     reports: list[Any] = [step.report for step in steps]
     above: list[Cell] = [
         (seen(each), (f"step {each['step']}", f"sigma {each['sigma_next']:.2g}"))
@@ -95,7 +95,7 @@ def seven() -> Image.Image:
 
 def digits() -> Image.Image:
     """Ten of each class, ten calls each."""
-    pictures = [Picture(label=n % 10, seed=n) for n in range(100)]
+    pictures = [ImageRequest(label=n % 10, seed=n) for n in range(100)]
     images = [row["output"] for row in drawn(pictures, steps=10)]
     grid = to_bytes(tiled(in_grid(images, 10)))[0].contiguous().numpy()
     page = Image.fromarray(grid)
@@ -106,7 +106,7 @@ def guidance() -> Image.Image:
     """The same noise with more and more guidance."""
     rows: list[list[Cell]] = []
     for strength in (1.0, 2.0, 4.0):
-        pictures = [Picture(label=n, seed=30 + n) for n in range(10)]
+        pictures = [ImageRequest(label=n, seed=30 + n) for n in range(10)]
         images = [row["output"] for row in drawn(pictures, steps=12, guidance=strength)]
         told = [f"guidance {strength:g}", *[""] * 9]
         rows.append([(image, (line,)) for image, line in zip(images, told, strict=True)])
@@ -115,7 +115,7 @@ def guidance() -> Image.Image:
 
 def converges() -> Image.Image:
     """Clean predictions of three digits; those after the stop are shown pale."""
-    pictures = [Picture(label=n, seed=n) for n in (2, 5, 8)]
+    pictures = [ImageRequest(label=n, seed=n) for n in (2, 5, 8)]
     settings: dict[str, Any] = {"steps": 20, "solver": "euler"}
     stop = Converges("change", 0.0095, over=3)
     lengths = [row["length"] for row in drawn(pictures, each=stop, **settings)]
@@ -137,8 +137,8 @@ def _pale(image: Tensor) -> Tensor:
 
 def renoise() -> Image.Image:
     """Digits that a classifier does not recognise, and the same after each going back."""
-    check = Recognised(classifier=load_classifier(), least=SURE)
-    pictures = [Picture(label=n % 10, seed=n) for n in range(60)]
+    check = ClassifiedAs(classifier=load_classifier(), least=SURE)
+    pictures = [ImageRequest(label=n % 10, seed=n) for n in range(60)]
     tries = lane_steps(
         pictures, checks=[check], on_stop=Renoise(share=0.4, rounds=3), steps=10, solver="euler"
     )
@@ -152,7 +152,7 @@ def renoise() -> Image.Image:
     return sheet(rows[:4])
 
 
-def _attempt(check: Recognised, picture: Picture, end: LaneStep) -> Cell:
+def _attempt(check: ClassifiedAs, picture: ImageRequest, end: LaneStep) -> Cell:
     report: Any = end.report
     answer: Any = end.answer
     score = check.judge(report["clean"], {"label": picture.label}).score
@@ -165,7 +165,7 @@ def variation() -> Image.Image:
     """A digit, and what less and less of it leads to."""
     first = _first(3, 5)
     strengths = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
-    pictures = [Picture(label=3, image=first, strength=each, seed=1) for each in strengths]
+    pictures = [ImageRequest(label=3, image=first, strength=each, seed=1) for each in strengths]
     images = [row["output"] for row in drawn(pictures, steps=20)]
     cells: list[Cell] = [(first, ("the image",))]
     cells += [(y, (f"strength {s}",)) for y, s in zip(images, strengths, strict=True)]
@@ -179,7 +179,8 @@ def inpainting() -> Image.Image:
     mask[14:] = 1
     labels = (9, 9, 7, 4, 8, 0)
     pictures = [
-        Picture(label=label, image=first, mask=mask, seed=seed) for seed, label in enumerate(labels)
+        ImageRequest(label=label, image=first, mask=mask, seed=seed)
+        for seed, label in enumerate(labels)
     ]
     images = [row["output"] for row in drawn(pictures, steps=20)]
     hidden = torch.where(mask > 0, torch.zeros(()), first)
@@ -193,14 +194,16 @@ def interpolation() -> Image.Image:
     shares = [n / 7 for n in range(8)]
     rows: list[list[Cell]] = []
     for label, (seed, toward) in ((2, (12, 82)), (5, (15, 55))):
-        pictures = [Picture(label=label, seed=seed, toward=toward, share=share) for share in shares]
+        pictures = [
+            ImageRequest(label=label, seed=seed, toward=toward, share=share) for share in shares
+        ]
         images = [row["output"] for row in drawn(pictures, steps=20)]
         rows.append([(y, (f"{share:.2f}",)) for y, share in zip(images, shares, strict=True)])
     return sheet(rows)
 
 
 def _first(label: int, seed: int) -> Tensor:
-    (row,) = drawn([Picture(label=label, seed=seed)], steps=20)
+    (row,) = drawn([ImageRequest(label=label, seed=seed)], steps=20)
     image: Tensor = row["output"]
     return image
 

@@ -27,8 +27,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ostinato.errors import InputError
-from ostinato.loop import Every, Loop, Step, Steps
-from ostinato.loop.journal import Journal
+from ostinato.journal.journal import Journal
+from ostinato.loop import CheckpointSchedule, Loop, Step, Steps
 from ostinato.models import (
     LanguageModel,
     add_lora,
@@ -87,7 +87,7 @@ def train(
             until=Steps(config.steps),
             run="support",
             journal=journal,
-            checkpoint=Every(steps=50),
+            checkpoint=CheckpointSchedule(steps=50),
         )
         print(loop.run(_show).sentence)
     training.use(training.best)

@@ -10,19 +10,19 @@ import pytest
 if TYPE_CHECKING:
     import openai
 
-    from ostinato.serve import Desk
+    from ostinato.server import Scheduler
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[tuple[int, Desk]]:
+def place() -> Iterator[tuple[int, Scheduler]]:
     from served import serving  # brings torch, which most files do without
 
-    with serving(places=4, waiting=8) as made:
+    with serving(slots=4, waiting=8) as made:
         yield made
 
 
 @pytest.fixture
-def client(place: tuple[int, Desk]) -> Iterator[openai.OpenAI]:
+def client(place: tuple[int, Scheduler]) -> Iterator[openai.OpenAI]:
     import openai
 
     with openai.OpenAI(

@@ -45,7 +45,7 @@ class Faults:
     logprobs: bool = True
     likeliest: Callable[[str], Mapping[str, float]] = lambda piece: {piece: -0.5}
     usage: bool = True
-    capacity: int = 0  # more requests at once than this are refused by 429; 0: any number
+    slots: int = 0  # more requests at once than this are refused by 429; 0: any number
     bodies: list[dict[str, Any]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     sent: int = 0  # pieces that were sent
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
             fault = faults.script.popleft() if faults.script else None
             faults.active += 1
             faults.most = max(faults.most, faults.active)
-            if faults.capacity and faults.active > faults.capacity:
+            if faults.slots and faults.active > faults.slots:
                 fault = (429, {})
         try:
             self._answer(body, fault)

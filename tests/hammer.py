@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ostinato.loop.journal import Journal
+from ostinato.journal.journal import Journal
+from ostinato.journal.session import RunSession
 
 BIG = 40_000  # bytes of a checkpoint: a kill falls into its writing now and then
 
@@ -20,7 +21,7 @@ def hammer(path: Path, name: str) -> None:
     run = Journal(path).get(name)
     found = run.load()
     tick = 0 if found is None else found[0].tick
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         print("d", run.tick, flush=True)
         while True:
             tick += 1

@@ -11,25 +11,25 @@ from tiny_denoiser import TinyDenoiser
 from toys import Speller, Walk
 
 from ostinato.checks import Excludes, Length
-from ostinato.decode import Sampling
+from ostinato.decode import SamplingParams
 from ostinato.image.denoise import Denoise
+from ostinato.journal import Stopped
 from ostinato.loop import (
-    Answer,
+    Action,
+    CheckpointSchedule,
     Epochs,
-    Every,
     GiveUp,
     GoBack,
+    History,
     Lanes,
     Loop,
     NotFinite,
     Steps,
-    Stopped,
-    Tries,
     Verdict,
     go_back,
 )
 from ostinato.models import Llama, add_lora
-from ostinato.refine.job import STRATEGIES
+from ostinato.refine.job.config import STRATEGIES
 from ostinato.refine.refine import Refine
 from ostinato.train import TextTask, Training, TrainingConfig, split, windows
 
@@ -43,7 +43,7 @@ class SlowWalk(Walk):
 
 
 def walk(**where: Any) -> Loop:
-    return Loop(SlowWalk(), until=Steps(400), checkpoint=Every(steps=7), **where)
+    return Loop(SlowWalk(), until=Steps(400), checkpoint=CheckpointSchedule(steps=7), **where)
 
 
 class BrokenWalk(Walk):
@@ -71,15 +71,15 @@ def no_b(output: object, item: object) -> list[Verdict]:
     return [Verdict("no b", "b" not in str(output), message="b is there.")]
 
 
-def mend(stopped: Stopped, tries: Tries) -> Answer:
-    place = str(tries.output).find("b")
+def mend(stopped: Stopped, history: History) -> Action:
+    place = str(history.output).find("b")
     return GoBack(place, {"forbid": ["b"]}) if place >= 0 else GiveUp()
 
 
 def spell(**where: Any) -> Loop:
     items = [(f"item{n}", n) for n in range(60)]
     lanes = Lanes(SlowSpeller(), items, each=Steps(30), judge=no_b, on_stop=mend, seed=3)
-    return Loop(lanes, until=Steps(100_000), checkpoint=Every(steps=9), **where)
+    return Loop(lanes, until=Steps(100_000), checkpoint=CheckpointSchedule(steps=9), **where)
 
 
 MESSAGES = [{"id": str(n), "message": f"Can you help me with number {n}?"} for n in range(16)]
@@ -93,17 +93,17 @@ def refine(
     compiled: str = "",
 ) -> Loop:
     job = Refine(
-        replace(tiny_model(), compiled=bool(compiled)),
+        replace(tiny_model(), compile=bool(compiled)),
         MESSAGES,
         prompt="{message}",
         checks=[Length(max=12), Excludes(texts=("7", "Q", "e"), whole=False)],
         strategy=STRATEGIES[strategy](),
-        sampling=Sampling(temperature=1.0),
+        sampling=SamplingParams(temperature=1.0),
         max_new_tokens=24,
         seed=5,
-        places=4,
+        slots=4,
     )
-    return job.loop(run=run, journal=journal, keep=keep, checkpoint=Every(steps=5))
+    return job.loop(run=run, journal=journal, keep=keep, checkpoint=CheckpointSchedule(steps=5))
 
 
 class FragileTraining(Training):
@@ -136,28 +136,28 @@ def train(optimiser: Any = "adamw", lora: str = "", **where: Any) -> Loop:
         FragileTraining(network, task, config),
         until=Epochs(40) | Steps(50) | NotFinite(),
         on_stop=go_back(lr_scale=0.5),
-        checkpoint=Every(steps=7),
+        checkpoint=CheckpointSchedule(steps=7),
         **where,
     )
 
 
 def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
     """Images in a few places, each a lane; those that fail are noised again."""
-    process = Denoise(TinyDenoiser(), places=3, steps=12, solver=solver, guidance=1.5)
+    process = Denoise(TinyDenoiser(), slots=3, steps=12, solver=solver, guidance=1.5)
     items = [(f"image {n}", {"label": n % 3}) for n in range(12)]
 
     def slowly(step: Any) -> bool:
         time.sleep(0.01)
         return False
 
-    def again(stopped: Stopped, tries: Tries) -> Answer:
-        if tries.backs() >= 2:
+    def again(stopped: Stopped, history: History) -> Action:
+        if history.backtracks() >= 2:
             return GiveUp("Twice is enough.")
-        return GoBack(6, {"renoise": tries.output}, stopped.sentence)
+        return GoBack(6, {"renoise": history.output}, stopped.sentence)
 
     def judge(output: Any, item: object) -> list[Verdict]:
         score = float(output.abs().mean())
         return [Verdict("dark", score < 0.4, message="Draw it darker.")]
 
     lanes = Lanes(process, items, each=Steps(100) | slowly, judge=judge, on_stop=again)
-    return Loop(lanes, until=Steps(10_000), checkpoint=Every(steps=5), **where)
+    return Loop(lanes, until=Steps(10_000), checkpoint=CheckpointSchedule(steps=5), **where)

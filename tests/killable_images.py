@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from tiny_denoiser import TinyDenoiser
 
-from ostinato.image.data import Images
+from ostinato.image.dataset import Images
 from ostinato.image.denoise import Denoise
-from ostinato.image.recipe import ImageTask
+from ostinato.image.training import ImageTask
 from ostinato.image.unet import UNet, UNetConfig
+from ostinato.journal import Stopped
 from ostinato.loop import (
-    Answer,
-    Every,
+    Action,
+    CheckpointSchedule,
     GiveUp,
     GoBack,
+    History,
     Lanes,
     Loop,
     Steps,
-    Stopped,
-    Tries,
     Verdict,
 )
 from ostinato.train import Training, TrainingConfig
@@ -32,24 +32,24 @@ from ostinato.train import Training, TrainingConfig
 
 def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
     """Images in a few places, each a lane; those that fail are noised again."""
-    process = Denoise(TinyDenoiser(), places=3, steps=8, solver=solver, guidance=1.5)
+    process = Denoise(TinyDenoiser(), slots=3, steps=8, solver=solver, guidance=1.5)
     items = [(f"image {n}", {"label": n % 3}) for n in range(6)]
 
     def slowly(step: Any) -> bool:
         time.sleep(0.004)
         return False
 
-    def again(stopped: Stopped, tries: Tries) -> Answer:
-        if tries.backs() >= 2:
+    def again(stopped: Stopped, history: History) -> Action:
+        if history.backtracks() >= 2:
             return GiveUp("Twice is enough.")
-        return GoBack(4, {"renoise": tries.output}, stopped.sentence)
+        return GoBack(4, {"renoise": history.output}, stopped.sentence)
 
     def judge(output: Any, item: object) -> list[Verdict]:
         score = float(output.abs().mean())
         return [Verdict("dark", score < 0.4, message="Draw it darker.")]
 
     lanes = Lanes(process, items, each=Steps(100) | slowly, judge=judge, on_stop=again)
-    return Loop(lanes, until=Steps(10_000), checkpoint=Every(steps=5), **where)
+    return Loop(lanes, until=Steps(10_000), checkpoint=CheckpointSchedule(steps=5), **where)
 
 
 def train(optimiser: Any = "muon", **where: Any) -> Loop:
@@ -66,4 +66,4 @@ def train(optimiser: Any = "muon", **where: Any) -> Loop:
         draw=lambda network: network(torch.ones(1, 1, 8, 8), torch.ones(1), torch.zeros(1).long()),
     )
     process = Training(UNet(shape, seed=1), task, config)
-    return Loop(process, until=Steps(40), checkpoint=Every(steps=7), **where)
+    return Loop(process, until=Steps(40), checkpoint=CheckpointSchedule(steps=7), **where)

@@ -9,25 +9,25 @@ from typing import Any
 from tiny import tiny_model
 from tiny_bert import tiny_bert, word_pieces
 
-from ostinato.decode import Beam, Decode, Draft, Lookup, Sampling, plain_prompt
+from ostinato.decode import Beam, Decode, DraftModel, PromptLookup, SamplingParams, plain_prompt
+from ostinato.journal import Stopped
 from ostinato.loop import (
-    Answer,
-    Every,
+    Action,
+    CheckpointSchedule,
     GiveUp,
     GoBack,
+    History,
     LaneProcess,
     Lanes,
     Loop,
     Steps,
-    Stopped,
-    Tries,
     Verdict,
 )
 from ostinato.models import GRU, GRUConfig, LanguageModel, MaskedModel, Tokenizer
-from ostinato.text import Gaps, Unmask
+from ostinato.text import MaskedText, Unmask
 
 TEXTS = [f"Can you help me with number {n}? Can you help me" for n in range(10)]
-GAPS = [Gaps((f"i want {n} ", " in san jose ", ""), (3, 4)) for n in range(10)]
+GAPS = [MaskedText((f"i want {n} ", " in san jose ", ""), (3, 4)) for n in range(10)]
 
 
 def tiny_gru(width: int = 24, seed: int = 1) -> LanguageModel:
@@ -49,17 +49,17 @@ def tiny_gru(width: int = 24, seed: int = 1) -> LanguageModel:
 def process(way: str) -> LaneProcess:
     """Return the lane process of one of the ways, with a few places."""
     encode = plain_prompt(tiny_model().tokenizer.encode)
-    sampling = Sampling(temperature=0.8, top_k=8)
+    sampling = SamplingParams(temperature=0.8, top_k=8)
     if way == "unmask":
         tokenizer = Tokenizer(word_pieces())
         model = MaskedModel(tiny_bert(tokenizer.vocab_size), tokenizer, "tiny")
-        return Unmask(model, steps=6, places=3)
+        return Unmask(model, steps=6, slots=3)
     if way == "beam":
-        return Beam(tiny_model(), encode, beams=3, limit=10, places=3)
+        return Beam(tiny_model(), encode, beams=3, limit=10, slots=3)
     if way == "gru":
-        return Decode(tiny_gru(), encode, sampling=sampling, places=3)
-    guesser = Lookup(4, shortest=1) if way == "lookup" else Draft(tiny_model(), 3)
-    return Decode(tiny_model(), encode, sampling=sampling, places=3, guesser=guesser)
+        return Decode(tiny_gru(), encode, sampling=sampling, slots=3)
+    guesser = PromptLookup(4, shortest=1) if way == "lookup" else DraftModel(tiny_model(), 3)
+    return Decode(tiny_model(), encode, sampling=sampling, slots=3, guesser=guesser)
 
 
 def write(way: str, **where: Any) -> Loop:
@@ -70,14 +70,14 @@ def write(way: str, **where: Any) -> Loop:
         time.sleep(0.004)
         return False
 
-    def again(stopped: Stopped, tries: Tries) -> Answer:
-        if tries.backs() >= 2:
+    def again(stopped: Stopped, history: History) -> Action:
+        if history.backtracks() >= 2:
             return GiveUp("Twice is enough.")
-        edits = {"mask": [0, 2]} if way == "unmask" else {"forbid": [5, tries.backs() + 40]}
+        edits = {"mask": [0, 2]} if way == "unmask" else {"forbid": [5, history.backtracks() + 40]}
         return GoBack(3, edits, stopped.sentence)
 
     def judge(output: Any, item: object) -> list[Verdict]:
         return [Verdict("even", len(output) % 2 == 0, message="Write an even number.")]
 
     lanes = Lanes(process(way), keyed, each=Steps(12) | slowly, judge=judge, on_stop=again, seed=5)
-    return Loop(lanes, until=Steps(10_000), checkpoint=Every(steps=5), **where)
+    return Loop(lanes, until=Steps(10_000), checkpoint=CheckpointSchedule(steps=5), **where)

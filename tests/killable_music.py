@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ostinato.decode import Sampling
-from ostinato.loop import Every, Loop, Steps
+from ostinato.decode import SamplingParams
+from ostinato.loop import CheckpointSchedule, Loop, Steps
 from ostinato.music import Score, VoiceRange, examples, music_model, prompt
 from ostinato.refine import Backtrack, Refine
 from ostinato.train import TextTask, Training, TrainingConfig
@@ -25,12 +25,12 @@ def write(**where: Any) -> Loop:
         items,
         prompt=prompt,
         checks=[VoiceRange()],
-        strategy=Backtrack(rounds=2, swaps=100),
-        sampling=Sampling(temperature=1.0),
+        strategy=Backtrack(rounds=2, token_retries=100),
+        sampling=SamplingParams(temperature=1.0),
         max_new_tokens=12,
-        places=3,
+        slots=3,
     )
-    return refine.loop(until=Steps(400) | slowly, checkpoint=Every(steps=8), **where)
+    return refine.loop(until=Steps(400) | slowly, checkpoint=CheckpointSchedule(steps=8), **where)
 
 
 def learn(**where: Any) -> Loop:
@@ -40,5 +40,8 @@ def learn(**where: Any) -> Loop:
     task = TextTask(examples(pieces), examples(pieces[:1], every_key=False))
     config = TrainingConfig(steps=40, batch_tokens=64, optimiser="muon", ema=0.9, valid_every=6)
     return Loop(
-        Training(network, task, config), until=Steps(40), checkpoint=Every(steps=7), **where
+        Training(network, task, config),
+        until=Steps(40),
+        checkpoint=CheckpointSchedule(steps=7),
+        **where,
     )

@@ -11,26 +11,26 @@ import torch
 from ostinato.image import Images
 from ostinato.image.tokens import (
     VQ,
-    Drawing,
-    Levels,
-    PictureTask,
-    Settings,
+    Attributes,
+    CodeSettings,
+    ImageTokenModel,
+    PixelQuantizer,
+    ReconstructionTask,
     VQConfig,
-    Words,
-    new_drawing,
+    new_image_token_model,
     task_of,
 )
-from ostinato.image.tokens.drawing import Way
+from ostinato.image.tokens.model import Method
+from ostinato.journal import Stopped
 from ostinato.loop import (
-    Answer,
-    Every,
+    Action,
+    CheckpointSchedule,
     GiveUp,
     GoBack,
+    History,
     Lanes,
     Loop,
     Steps,
-    Stopped,
-    Tries,
     Verdict,
 )
 from ostinato.train import Task, Training, TrainingConfig
@@ -51,10 +51,16 @@ def images(count: int = 60) -> Images:
     return Images(pixels, torch.arange(count) % 3, ("zero", "one", "two"))
 
 
-def drawing(way: Way) -> Drawing:
+def drawing(method: Method) -> ImageTokenModel:
     """Return a drawing of random weights, whose network prefers some codes."""
-    codec = Levels(size=8, levels=4) if way == "pixels" else VQ(VQConfig(size=8, halvings=1)).eval()
-    made = new_drawing(way, codec, Words.of(images()), layers=1, width=16, heads=1, seed=1)
+    codec = (
+        PixelQuantizer(size=8, levels=4)
+        if method == "pixels"
+        else VQ(VQConfig(size=8, halvings=1)).eval()
+    )
+    made = new_image_token_model(
+        method, codec, Attributes.of(images()), layers=1, width=16, heads=1, seed=1
+    )
     with torch.no_grad():
         for name, p in made.network.named_parameters():
             if p.dim() > 1 and "embed" in name:
@@ -62,10 +68,10 @@ def drawing(way: Way) -> Drawing:
     return made
 
 
-def draw(way: Way, **where: Any) -> Loop:
-    """Images in a few places, each a lane; some go back half of the way with something changed."""
-    made = drawing(way)
-    settings = Settings(guidance=1.5) if way in ("unmask", "coarse") else Settings()
+def draw(method: Method, **where: Any) -> Loop:
+    """Images in a few places, each a lane; some go back half of the method with something changed."""
+    made = drawing(method)
+    settings = CodeSettings(guidance=1.5) if method in ("unmask", "coarse") else CodeSettings()
     wishes = ["a slanted two", "thin", "", "one", "the large zero", "upright"]
 
     def slowly(step: Any) -> bool:
@@ -75,35 +81,38 @@ def draw(way: Way, **where: Any) -> Loop:
     def judge(output: Any, item: object) -> list[Verdict]:
         return [Verdict("even", sum(output.tokens) % 2 == 0, message="Draw an even image.")]
 
-    def again(stopped: Stopped, tries: Tries) -> Answer:
-        if tries.backs() >= 2:
+    def again(stopped: Stopped, history: History) -> Action:
+        if history.backtracks() >= 2:
             return GiveUp("Twice is enough.")
-        return GoBack(tries.position // 2, AGAIN[way], stopped.sentence)
+        return GoBack(history.position // 2, AGAIN[method], stopped.sentence)
 
     lanes = Lanes(
-        made.lanes(settings=settings, steps=6 if way == "unmask" else None, places=4),
+        made.lanes(settings=settings, steps=6 if method == "unmask" else None, slots=4),
         [(f"image {n}", wish) for n, wish in enumerate(wishes)],
         each=Steps(1 << 62) | slowly,
         judge=judge,
         on_stop=again,
         seed=2,
     )
-    return Loop(lanes, until=Steps(10_000), checkpoint=Every(steps=4), **where)
+    return Loop(lanes, until=Steps(10_000), checkpoint=CheckpointSchedule(steps=4), **where)
 
 
-def learn(way: str, **where: Any) -> Loop:
-    """Train an autoencoder (`codes`), or the network of a way on codes of one."""
+def learn(method: str, **where: Any) -> Loop:
+    """Train an autoencoder (`codes`), or the network of a method on codes of one."""
     train, valid = images().at(range(48)), images().at(range(48, 60))
     task: Task
-    if way == "codes":
+    if method == "codes":
         network: torch.nn.Module = VQ(VQConfig(size=8, halvings=1, width=16), seed=0)
-        task = PictureTask(train, valid)
+        task = ReconstructionTask(train, valid)
     else:
-        made = drawing(way)  # type: ignore[arg-type]
+        made = drawing(method)  # type: ignore[arg-type]
         network, task = made.network, task_of(made, train, valid)
     config = TrainingConfig(
         steps=40, batch_tokens=8, optimiser="muon", lr=0.01, ema=0.9, valid_every=6
     )
     return Loop(
-        Training(network, task, config), until=Steps(40), checkpoint=Every(steps=7), **where
+        Training(network, task, config),
+        until=Steps(40),
+        checkpoint=CheckpointSchedule(steps=7),
+        **where,
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ostinato.checks import KINDS, BaseCheck, Function
-from ostinato.refine.job import STRATEGIES
-from ostinato.refine.strategies import Strategy
+from ostinato.refine.job.config import STRATEGIES
+from ostinato.refine.strategies.base import Strategy
 
 
 def moment(check: type[BaseCheck], strategy: type[Strategy]) -> str:
     """Return in a few words when a check acts: on masks, at every token, or on whole texts."""
-    foresees = _gives(check, "foresee") or check is Function
+    foresees = _gives(check, "check_prefix") or check is Function
     if strategy.masks and _gives(check, "languages"):
         return "mask"
     if not foresees:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ostinato.loop import Kind, Stopped, Verdict, derive, judged
-from ostinato.refine.inputs import Item
-from ostinato.refine.job import Job
-from ostinato.refine.job_file import read_job
+from ostinato.journal import StopKind, Stopped
+from ostinato.loop import Verdict, fold_in, judged
+from ostinato.refine.job.config import Job
+from ostinato.refine.job.file import read_job
+from ostinato.refine.job.items import Item
 
 JOB = """\
 input = "messages.jsonl"
@@ -86,12 +87,12 @@ def made_up(folder: Path, count: int = 12) -> tuple[Job, list[Item], list[dict[s
 
 def lane_row(job: Job, item: Item) -> dict[str, object]:
     """Return a row: some pass at once, some go back, some start over, some are given up."""
-    ready = job.planner().ready(item.columns)
+    ready = job.router().ready(item.columns)
     if ready is not None:
         verdicts = verdicts_of(job, item, ready)
-        stopped = Stopped(Kind.PASSED, "It passed all 3 checks.", "ready")
+        stopped = Stopped(StopKind.PASSED, "It passed all 3 checks.", "ready")
         return _row(item, ready, verdicts, stopped, [], accepted=True, length=0, computed=0)
-    way = derive(7, "made up", item.index) % 10
+    way = fold_in(7, "made up", item.index) % 10
     asked = str(item.columns["asked"])
     good = DRAFTS[item.index % 3].format(asked=asked)
     if way < 5:
@@ -134,7 +135,7 @@ def _finished(
     stopped = judged(verdicts)
     if not accepted:
         sentence = f"It is out of rounds: all 4 rounds failed. {stopped.sentence}"
-        stopped = Stopped(Kind.FAILED, sentence, stopped.condition)
+        stopped = Stopped(StopKind.FAILED, sentence, stopped.condition)
     lost = sum(int(str(attempt["lost"])) for attempt in attempts)
     length = tokens_of(reply)
     return _row(
@@ -169,7 +170,7 @@ def _row(
         "stopped": stopped.to_json(),
         "verdicts": [verdict.to_json() for verdict in verdicts],
         "rounds": max(1, len(rounds)),
-        "tries": len(attempts) - len(rounds),
+        "backtracks": len(attempts) - len(rounds),
         "length": length,
         "logprob": -0.6 * length,
         "spent": {"tokens": computed, "computed": computed, "prompt": 80 if length else 0},
@@ -178,13 +179,13 @@ def _row(
 
 
 def _whole(
-    job: Job, item: Item, text: str, round: int, tries: int, answer: str
+    job: Job, item: Item, text: str, round: int, backtracks: int, answer: str
 ) -> dict[str, object]:
     verdicts = verdicts_of(job, item, text)
     length = tokens_of(text)
     return {
         "round": round,
-        "try": tries,
+        "try": backtracks,
         "position": length,
         "stopped": judged(verdicts).to_json(),
         "answer": {"answer": answer},
@@ -197,7 +198,9 @@ def _whole(
 def _foreseen(text: str, check: str, message: str, more: int) -> dict[str, object]:
     position, lost = tokens_of(text), 3 + more
     start = len(text) - len(" obviously")
-    stopped = Stopped(Kind.FAILED, f"{check}: {message}", check, {"start": start, "end": len(text)})
+    stopped = Stopped(
+        StopKind.FAILED, f"{check}: {message}", check, {"start": start, "end": len(text)}
+    )
     return {
         "round": 0,
         "try": 0,

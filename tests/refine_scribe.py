@@ -8,9 +8,9 @@ from pathlib import Path
 from ostinato.checks import judge_all
 from ostinato.errors import ItemError
 from ostinato.loop import Budget, Lane, Lanes, Loop, Report, Steps, Text, uniform
-from ostinato.refine.foresight import Possible
-from ostinato.refine.strategies import Words
-from ostinato.refine.work import Work, job_budget
+from ostinato.refine.job.job_run import JobRun, job_budget
+from ostinato.refine.strategies.base import SteeringContext
+from ostinato.refine.strategies.still_passable import StillPassable
 
 WORDS = ("We", "can", "help", "you", "today", "obviously", "with", "it", "now", ".")
 
@@ -50,8 +50,8 @@ class Scribe:
 
     repeats = True
 
-    def __init__(self, capacity: int = 4) -> None:
-        self.capacity = capacity
+    def __init__(self, slots: int = 4) -> None:
+        self.slots = slots
         self._lanes: dict[str, Lane] = {}
         self._words: dict[str, list[str]] = {}
 
@@ -66,7 +66,7 @@ class Scribe:
         reports = {}
         for key, said in self._words.items():
             lane = self._lanes[key]
-            draw = uniform(lane.seed, key, lane.round, lane.tries, len(said))
+            draw = uniform(lane.seed, key, lane.round, lane.backtracks, len(said))
             word = WORDS[int(draw * len(WORDS))]
             text = word if not said or word == "." else f" {word}"
             said.append(word)
@@ -90,7 +90,7 @@ class Scribe:
         del self._lanes[key], self._words[key]
 
 
-def scribe_loop(work: Work, model: object = None) -> Loop:
+def scribe_loop(work: JobRun, model: object = None) -> Loop:
     """Return a job's loop with a scribe in the model's place."""
     job = work.job
 
@@ -98,15 +98,15 @@ def scribe_loop(work: Work, model: object = None) -> Loop:
         assert isinstance(item, Mapping)
         return list(judge_all(job.checks, output, item))
 
-    each = Steps(job.max_new_tokens) | Possible(job.checks)
+    each = Steps(job.max_new_tokens) | StillPassable(job.checks)
     if job.budgets.item_tokens is not None:
         each = each | Budget("tokens", job.budgets.item_tokens)
     lanes = Lanes(
-        Scribe(job.batch),
+        Scribe(job.slots),
         [(item.key, item.columns) for item in work.items],
         each=each,
         judge=judge,  # type: ignore[arg-type]
-        on_stop=job.strategy.on_stop(Words(lambda text: [0], -1, job.checks)),
+        on_stop=job.strategy.on_stop(SteeringContext(lambda text: [0], -1, job.checks)),
         seed=job.seed,
         ready=lambda item: work.planner.ready(item),  # type: ignore[arg-type]
     )

@@ -14,14 +14,14 @@ import uvicorn
 from faulty_server import free_port
 from tiny import tiny_model
 
-from ostinato.serve import Desk, application
+from ostinato.server import Scheduler, application
 
 MESSAGES: list[Any] = [{"role": "user", "content": "What is the phone number?"}]
 
 
 @contextmanager
-def serving(key: str = "", **settings: Any) -> Iterator[tuple[int, Desk]]:
-    desk = Desk(tiny_model(), **settings)
+def serving(key: str = "", **settings: Any) -> Iterator[tuple[int, Scheduler]]:
+    desk = Scheduler(tiny_model(), **settings)
     app = application(desk, model="tiny", key=key)
     port = free_port()
     config = uvicorn.Config(app, port=port, log_level="critical", lifespan="off")

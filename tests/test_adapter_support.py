@@ -7,7 +7,7 @@ import json
 from safetensors import safe_open
 
 from ostinato.models import PROJECTIONS
-from ostinato.models.known import KNOWN, adapter_folder, shipped_adapters
+from ostinato.models.catalog import CATALOG, adapter_folder, shipped_adapters
 
 FOLDER = adapter_folder("support")
 
@@ -19,7 +19,7 @@ def test_it_ships_and_is_at_most_12_megabytes() -> None:
 
 def test_it_adapts_every_projection_of_its_base() -> None:
     config = json.loads((FOLDER / "adapter_config.json").read_text(encoding="utf-8"))
-    assert config["base_model_name_or_path"] in KNOWN
+    assert config["base_model_name_or_path"] in CATALOG
     assert sorted(config["target_modules"]) == sorted(PROJECTIONS)
     with safe_open(FOLDER / "adapter_model.safetensors", framework="pt") as file:
         assert len(list(file.keys())) == 2 * len(PROJECTIONS) * 30

@@ -9,10 +9,10 @@ from tiny import tiny_model
 from torch import Tensor
 
 from ostinato.models import Llama, add_lora
-from ostinato.models.lora import lora_layers
+from ostinato.models.networks.lora import lora_layers
 from ostinato.testing import check_process
 from ostinato.train import Example, TextTask, Training, TrainingConfig
-from ostinato.train.answers import answers_loss
+from ostinato.train.completion_loss import completion_only_loss
 from ostinato.train.task import summed_loss
 
 
@@ -47,7 +47,7 @@ def test_the_loss_is_that_of_the_whole_pass() -> None:
     counted = torch.zeros_like(tokens, dtype=torch.bool)
     counted[0, 8:12] = counted[0, 18:23] = counted[1, 5:9] = counted[2, 4:9] = True
     expected = summed_loss(network, tokens, counted)
-    torch.testing.assert_close(answers_loss(network, tokens, counted, lengths), expected)
+    torch.testing.assert_close(completion_only_loss(network, tokens, counted, lengths), expected)
 
 
 def test_the_gradient_is_whole_where_every_token_counts() -> None:
@@ -56,7 +56,7 @@ def test_the_gradient_is_whole_where_every_token_counts() -> None:
     counted = torch.arange(tokens.size(1)) < torch.tensor(lengths)[:, None]
     counted[:, 0] = False
     expected = gradients(network, summed_loss(network, tokens, counted))
-    found = gradients(network, answers_loss(network, tokens, counted, lengths))
+    found = gradients(network, completion_only_loss(network, tokens, counted, lengths))
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4)
 
@@ -67,7 +67,7 @@ def test_the_truncated_gradient_points_the_same_way() -> None:
     counted = torch.zeros_like(tokens, dtype=torch.bool)
     counted[0, 18:23] = counted[1, 12:17] = counted[2, 4:9] = True
     expected = gradients(network, summed_loss(network, tokens, counted))
-    found = gradients(network, answers_loss(network, tokens, counted, lengths))
+    found = gradients(network, completion_only_loss(network, tokens, counted, lengths))
     whole = torch.cat([g.flatten() for g in expected.values()])
     truncated = torch.cat([g.flatten() for g in found.values()])
     assert float(torch.cosine_similarity(whole, truncated, dim=0)) > 0.9
@@ -81,7 +81,7 @@ def test_a_frozen_base_in_bfloat16_gives_nearly_the_same_gradient() -> None:
         tokens, lengths = batch(network)
         counted = torch.arange(tokens.size(1)) < torch.tensor(lengths)[:, None]
         counted[:, :5] = False
-        loss = answers_loss(network, tokens, counted, lengths)
+        loss = completion_only_loss(network, tokens, counted, lengths)
         found = gradients(network, loss)
         results.append(torch.cat([g.flatten() for g in found.values()]))
     assert float(torch.cosine_similarity(results[0], results[1], dim=0)) > 0.99

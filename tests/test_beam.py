@@ -11,10 +11,11 @@ import torch
 from test_decode import ITEMS
 from tiny import tiny_model
 
-from ostinato.decode import Beam, Prompt, plain_prompt
+from ostinato.decode import Beam, TokenPrompt, plain_prompt
 from ostinato.errors import EditError, InputError, ItemError
-from ostinato.loop import Kind, Lane, Lanes, Loop, Steps, Text
-from ostinato.loop.draft import is_end
+from ostinato.journal import StopKind
+from ostinato.loop import Lane, Lanes, Loop, Steps, Text
+from ostinato.loop.lane_state import is_end
 from ostinato.models import LanguageModel, Llama
 from ostinato.testing import check_lane_process
 
@@ -35,7 +36,7 @@ def model_that_ends(bias: float) -> LanguageModel:
 def beam(places: int = 2, model: LanguageModel | None = None, **settings: Any) -> Beam:
     model = model or model_that_ends(1.2)
     settings.setdefault("limit", 12)
-    return Beam(model, plain_prompt(model.tokenizer.encode), places=places, **settings)
+    return Beam(model, plain_prompt(model.tokenizer.encode), slots=places, **settings)
 
 
 def search(process: Beam, item: str) -> Text:
@@ -116,16 +117,16 @@ def test_a_text_is_as_long_as_its_limit_or_the_context_allows() -> None:
     assert max(len(text.tokens) for text in texts) == 5
     assert all(text.ended or len(text.tokens) == 5 for text in texts)
     for row in rows:
-        cut = row["stopped"]["kind"] == Kind.BUDGET.value
+        cut = row["stopped"]["kind"] == StopKind.BUDGET.value
         said = "The likeliest text has 5 tokens, the limit." if cut else "finished"
         assert said in row["stopped"]["sentence"]
     kinds = {row["stopped"]["kind"] for row in rows}
-    assert kinds == {Kind.BUDGET.value} | {Kind.ENDED.value for text in texts if text.ended}
+    assert kinds == {StopKind.BUDGET.value} | {StopKind.ENDED.value for text in texts if text.ended}
 
-    def long(item: object, edits: Mapping[str, object]) -> Prompt:
-        return Prompt([5] * int(str(item)))
+    def long(item: object, edits: Mapping[str, object]) -> TokenPrompt:
+        return TokenPrompt([5] * int(str(item)))
 
-    process = Beam(model, long, limit=9, places=1)
+    process = Beam(model, long, limit=9, slots=1)
     assert len(search(process, "252").tokens) == 4
     with pytest.raises(ItemError, match="must have 1 to 255 tokens, got 256"):
         process.start(Lane("b"), "256")
@@ -135,7 +136,7 @@ def test_a_token_that_is_forbidden_is_in_no_beam_there() -> None:
     process = beam(1, model_that_ends(-1.0))
     process.start(Lane("a"), "The")
     first = process.step()["a"]["put"]
-    process.rewind(Lane("a", tries=1, edits=((0, {"forbid": first}),)), 0)
+    process.rewind(Lane("a", backtracks=1, edits=((0, {"forbid": first}),)), 0)
     assert not set(first) & set(process.step()["a"]["put"])  # type: ignore[call-overload]
 
 

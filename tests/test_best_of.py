@@ -10,29 +10,29 @@ import pytest
 from tiny import tiny_model
 
 from ostinato.checks import Choice, Function, Length, Regex
-from ostinato.decode import Decode, Sampling, plain_prompt
+from ostinato.decode import Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError, MissingExtra
 from ostinato.loop import Lane, Lanes, Loop, Steps
 from ostinato.refine import BestOf, Constrain, Refine
-from ostinato.refine.best_of import Contest
-from ostinato.refine.constrain import constraint_of
-from ostinato.refine.job import STRATEGIES
+from ostinato.refine.job.config import STRATEGIES
+from ostinato.refine.strategies.best_of import BestOfSampler
+from ostinato.refine.strategies.constrain import constraint_of
 from ostinato.testing import check_lane_process
 
 LIMIT = 8
 NO_E = Function(function=lambda t: "e" not in t, prefix=lambda t: "e" not in t, name="no e")
 
 
-def contest(capacity: int, n: int = 4, side: int = 2, by: Any = "logprob") -> Contest:
+def contest(slots: int, n: int = 4, side: int = 2, by: Any = "logprob") -> BestOfSampler:
     model = tiny_model()
     decode = Decode(
         model,
         plain_prompt(model.tokenizer.encode),
-        sampling=Sampling(temperature=1.3),
-        places=capacity * side,
+        sampling=SamplingParams(temperature=1.3),
+        slots=slots * side,
         limit=LIMIT,
     )
-    return Contest(decode, [NO_E, Length(min=2)], n=n, side=side, limit=LIMIT, by=by)
+    return BestOfSampler(decode, [NO_E, Length(min=2)], n=n, side=side, limit=LIMIT, by=by)
 
 
 def test_a_contest_conforms() -> None:
@@ -82,7 +82,7 @@ def test_an_item_without_a_whole_draft_shows_the_longest() -> None:
     assert len(process.output("a")) >= 3
 
 
-def _done(process: Contest) -> bool:
+def _done(process: BestOfSampler) -> bool:
     return any("ended" in report for report in process._members["a"].past)
 
 
@@ -94,9 +94,9 @@ def job(strategy: Any, checks: list[Any], **more: Any) -> list[Any]:
         prompt="{message}",
         checks=checks,
         strategy=strategy,
-        sampling=Sampling(temperature=1.0),
+        sampling=SamplingParams(temperature=1.0),
         max_new_tokens=24,
-        places=4,
+        slots=4,
         **more,
     ).run()
 
@@ -151,12 +151,12 @@ def test_a_draft_that_is_begun_late_tells_its_prompt_also_after_going_back() -> 
         process = contest(1, n=6, side=1)
         process.start(Lane("a", seed=3), "Hello")
         told = [process.step()["a"] for _ in range(2)]
-        process.rewind(Lane("a", seed=3, tries=1), 1)
+        process.rewind(Lane("a", seed=3, backtracks=1), 1)
         told = told[:1]
         for n in range(14):
             if resumed and n == 5:
                 process.drop("a")
-                process.start(Lane("a", seed=3, tries=1, past=tuple(told)), "Hello")
+                process.start(Lane("a", seed=3, backtracks=1, past=tuple(told)), "Hello")
             told.append(process.step()["a"])
         return told
 

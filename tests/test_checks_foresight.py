@@ -25,9 +25,9 @@ from ostinato.checks import (
     Sentiment,
     StartsWith,
 )
-from ostinato.checks.claims import Mark, first_ungrounded
-from ostinato.checks.facts import Facts
-from ostinato.loop import Item, Outlook, Text
+from ostinato.checks.grounding.claims import ClaimMark, first_ungrounded
+from ostinato.checks.grounding.facts import Facts
+from ostinato.loop import Item, PrefixStatus, Text
 
 ITEM: Item = {
     "asked": ["8 am", "$480"],
@@ -197,13 +197,13 @@ def assert_consistent(check: BaseCheck, pieces: list[str], item: Item) -> None:
     """Judge the whole, and hold the foresight of every beginning against it."""
     whole = check.judge(spoken(pieces), item)
     for end in range(len(pieces) + 1):
-        foresight = check.foresee(spoken(pieces[:end]), item)
-        if foresight.outlook is Outlook.IMPOSSIBLE:
+        foresight = check.check_prefix(spoken(pieces[:end]), item)
+        if foresight.outlook is PrefixStatus.IMPOSSIBLE:
             assert not whole.passed, (pieces[:end], foresight)
             assert foresight.message
             assert foresight.place is not None
             assert 0 <= foresight.place.start <= foresight.place.end <= len("".join(pieces[:end]))
-        elif foresight.outlook is Outlook.CERTAIN:
+        elif foresight.outlook is PrefixStatus.CERTAIN:
             assert whole.passed, (pieces[:end], whole)
 
 
@@ -242,11 +242,15 @@ def test_foresight_never_contradicts_the_verdict_on_json(name: str) -> None:
 def test_grounded_reads_on_from_its_mark_as_from_the_start(
     steps: list[tuple[str, int]],
 ) -> None:
-    facts, mark, text = Facts((ITEM["message"], ITEM["record"])), Mark(), "We are at San Jose. "
+    facts, mark, text = (
+        Facts((ITEM["message"], ITEM["record"])),
+        ClaimMark(),
+        "We are at San Jose. ",
+    )
     for piece, cut in steps:
         text = text[: -cut * 4] if cut > 6 else text + piece
         claim, mark = first_ungrounded(text, facts, mark)
-        assert claim == first_ungrounded(text, facts, Mark())[0]
+        assert claim == first_ungrounded(text, facts, ClaimMark())[0]
         if claim is not None:
             text = text[: claim.start]
 
@@ -271,7 +275,7 @@ def test_no_beginning_of_json_is_impossible(value: object, indent: int | None, a
     check = JsonSchema(schema={})
     assert check.judge(text, {}).passed
     for end in range(len(text) + 1):
-        assert check.foresee(text[:end], {}).outlook is Outlook.POSSIBLE, text[:end]
+        assert check.check_prefix(text[:end], {}).outlook is PrefixStatus.POSSIBLE, text[:end]
 
 
 FORM = JsonSchema(
@@ -306,7 +310,7 @@ def test_no_beginning_of_a_valid_record_is_impossible(
     text = json.dumps(value, indent=indent, ensure_ascii=ascii)
     assert FORM.judge(text, {}).passed
     for end in range(len(text) + 1):
-        assert FORM.foresee(text[:end], {}).outlook is Outlook.POSSIBLE, text[:end]
+        assert FORM.check_prefix(text[:end], {}).outlook is PrefixStatus.POSSIBLE, text[:end]
 
 
 @pytest.mark.parametrize(
@@ -324,8 +328,8 @@ def test_no_beginning_of_a_valid_record_is_impossible(
     ],
 )
 def test_a_member_is_refused_while_it_is_written(text: str, start: int | None) -> None:
-    foresight = FORM.foresee(text, {})
-    assert (foresight.outlook is Outlook.IMPOSSIBLE) == (start is not None)
+    foresight = FORM.check_prefix(text, {})
+    assert (foresight.outlook is PrefixStatus.IMPOSSIBLE) == (start is not None)
     assert start is None or (foresight.place is not None and foresight.place.start == start)
 
 
@@ -336,8 +340,8 @@ def test_confidence_never_contradicts_itself() -> None:
         pieces = ["word "] * len(logprobs)
         whole = CHECKS["confidence"].judge(spoken(pieces, logprobs), {})
         for end in range(len(logprobs) + 1):
-            foresight = CHECKS["confidence"].foresee(spoken(pieces[:end], logprobs[:end]), {})
-            assert not (whole.passed and foresight.outlook is Outlook.IMPOSSIBLE)
+            foresight = CHECKS["confidence"].check_prefix(spoken(pieces[:end], logprobs[:end]), {})
+            assert not (whole.passed and foresight.outlook is PrefixStatus.IMPOSSIBLE)
 
     hold()
 

@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
-from ostinato.checks import Function, Length, Retry, check, foresee_all, judge_all
+from ostinato.checks import Function, Length, Retry, check, check_prefix_all, judge_all
 from ostinato.errors import InputError
-from ostinato.loop import Foresight, Item, Outlook, Place, Verdict
+from ostinato.loop import Item, PrefixStatus, PrefixVerdict, Span, Verdict
 
 
 @pytest.mark.parametrize(
@@ -63,16 +63,16 @@ def test_retry_says_why() -> None:
 
 
 def test_a_prefix_function_foresees() -> None:
-    def judged(results: object) -> Foresight:
+    def judged(results: object) -> PrefixVerdict:
         function = Function(function=bool, prefix=lambda text: results, name="f")
-        return function.foresee("abc", {})
+        return function.check_prefix("abc", {})
 
-    impossible = Foresight(Outlook.IMPOSSIBLE, "why", Place(0, 3))
+    impossible = PrefixVerdict(PrefixStatus.IMPOSSIBLE, "why", Span(0, 3))
     assert judged((False, "why")) == judged("why") == impossible
-    assert judged((Outlook.IMPOSSIBLE, "why")) == impossible
-    assert judged(False).outlook is Outlook.IMPOSSIBLE
-    assert judged(True).outlook is judged(None).outlook is Outlook.POSSIBLE
-    assert judged(Outlook.CERTAIN).outlook is Outlook.CERTAIN
+    assert judged((PrefixStatus.IMPOSSIBLE, "why")) == impossible
+    assert judged(False).outlook is PrefixStatus.IMPOSSIBLE
+    assert judged(True).outlook is judged(None).outlook is PrefixStatus.POSSIBLE
+    assert judged(PrefixStatus.CERTAIN).outlook is PrefixStatus.CERTAIN
 
 
 def test_a_function_with_other_arguments_is_refused() -> None:
@@ -109,11 +109,11 @@ def test_an_output_that_is_no_text_is_an_error_of_a_check_of_texts() -> None:
 def test_the_first_impossible_check_is_foreseen() -> None:
     raising = Function(function=bool, prefix=lambda text: 1 / 0, name="raises")
     checks = [raising, Length(max=9), Length(max=1), Length(max=0)]
-    found = foresee_all(checks, "one two", {})
+    found = check_prefix_all(checks, "one two", {})
     assert found is not None
     assert found[0] is checks[2]
-    assert found[1].place == Place(4, 7)
-    assert foresee_all(checks[:2], "one two", {}) is None
+    assert found[1].place == Span(4, 7)
+    assert check_prefix_all(checks[:2], "one two", {}) is None
 
 
 def test_a_check_that_hangs_when_it_looks_ahead_costs_its_time_limit_once() -> None:
@@ -128,6 +128,6 @@ def test_a_check_that_hangs_when_it_looks_ahead_costs_its_time_limit_once() -> N
     late: set[str] = set()
     with pytest.warns(UserWarning, match="'slow' must look ahead within 0.05 seconds") as told:
         for text in ("one", "one two", "one two three"):
-            found = foresee_all(checks, text, {}, 0.05, late)
+            found = check_prefix_all(checks, text, {}, 0.05, late)
     assert asked == ["one"] and late == {"slow"} and len(told) == 1
     assert found is not None and found[0] is checks[1]

@@ -8,7 +8,7 @@ import pytest
 
 from ostinato.checks import Grounded
 from ostinato.errors import InputError
-from ostinato.loop import Item, Outlook, Place
+from ostinato.loop import Item, PrefixStatus, Span
 
 CHECK = Grounded()
 RECORD = {
@@ -143,12 +143,12 @@ def test_the_score_is_the_share_of_grounded_claims() -> None:
     ],
 )
 def test_a_claim_is_foreseen_as_soon_as_nothing_can_ground_it(text: str, start: int | None) -> None:
-    foresight = CHECK.foresee(text, ITEM)
+    foresight = CHECK.check_prefix(text, ITEM)
     if start is None:
-        assert foresight.outlook is Outlook.POSSIBLE
+        assert foresight.outlook is PrefixStatus.POSSIBLE
     else:
-        assert foresight.outlook is Outlook.IMPOSSIBLE
-        assert foresight.place == Place(start, len(text.rstrip(" l").removesuffix(" am")))
+        assert foresight.outlook is PrefixStatus.IMPOSSIBLE
+        assert foresight.place == Span(start, len(text.rstrip(" l").removesuffix(" am")))
 
 
 def test_sources_may_be_json_texts_pairs_and_named_columns() -> None:

@@ -15,17 +15,18 @@ import torch
 from faulty_server import Faults, serving
 from tiny import save_tiny, tiny_model
 
-from ostinato.checks import Judge, Length, foresee_all, from_spec, judge_all, to_spec
-from ostinato.checks.ask_server import ask_server, share_of_yes
-from ostinato.checks.judge import LocalJudge
+from ostinato.checks import Judge, Length, check_prefix_all, from_spec, judge_all, to_spec
+from ostinato.checks.judge.check import LocalJudge
+from ostinato.checks.judge.server import ask_server, share_of_yes
 from ostinato.errors import InputError, ModelError
-from ostinato.loop import Budget, Kind, Verdict
+from ostinato.journal import StopKind
+from ostinato.loop import Budget, Verdict
 from ostinato.refine.refine import Refine
+from ostinato.refine.report.summary import summarize
 from ostinato.refine.results import from_lane
-from ostinato.refine.steering import BestOf
-from ostinato.refine.strategies import Abort, Resample, Strategy
-from ostinato.refine.summary import summarize
-from ostinato.servers import Server
+from ostinato.refine.strategies.base import Abort, Resample, Strategy
+from ostinato.refine.strategies.steering import BestOf
+from ostinato.remote import Server
 
 QUESTION = "Is {output} an answer to {message}? Answer with yes or no."
 ITEM = {"message": "Where?"}
@@ -62,7 +63,7 @@ def test_a_folders_model_judges_whole_texts_and_says_what_to_mend(tmp_path: Path
     (again,) = judge_all([strict], "Here.", ITEM)
     assert not again.passed and again.score == verdict.score
     assert again.message.startswith("Say where. (The judge's yes is 0.")
-    assert foresee_all([strict], "He", ITEM) is None
+    assert check_prefix_all([strict], "He", ITEM) is None
     (other,) = judge_all([check], "There.", ITEM)
     assert other.score != verdict.score
     (long,) = judge_all([check], "word " * 400, ITEM)
@@ -97,7 +98,7 @@ def test_what_a_judge_reads_counts_in_the_budgets(tmp_path: Path) -> None:
     whole, _ = judged_refine(tmp_path / "1", Resample(rounds=4))
     loop = whole.loop(until=Budget("tokens", 40))  # 6 for each draft, and the question
     loop.run()
-    assert loop.stopped is not None and loop.stopped.kind is Kind.BUDGET
+    assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
     assert whole.lanes.spent["tokens"] < 200
     each, _ = judged_refine(tmp_path / "2", Resample(rounds=4), tokens=30)
     for row in each.run():
@@ -108,7 +109,7 @@ def test_what_a_judge_reads_counts_in_the_budgets(tmp_path: Path) -> None:
 
 
 def test_what_a_judge_reads_within_a_group_is_spent_too(tmp_path: Path) -> None:
-    refine, _ = judged_refine(tmp_path, BestOf(n=2, side=2, rounds=1), places=2)
+    refine, _ = judged_refine(tmp_path, BestOf(n=2, side=2, rounds=1), slots=2)
     rows: list[Any] = refine.run()
     for row in rows:
         in_vain = sum(verdict["tokens"] for verdict in row["verdicts"])

@@ -12,12 +12,12 @@ from tiny import tiny_model
 
 from ostinato.checks import BaseCheck, Blocked, Contains, Excludes, JsonSchema, Length, Regex
 from ostinato.decode import Constraint
+from ostinato.decode.constrained_state import ConstrainedState
 from ostinato.decode.constraint import matcher
-from ostinato.decode.guided import Guided
 from ostinato.errors import InputError
 from ostinato.loop import Verdict
 from ostinato.models import Tokenizer
-from ostinato.refine.constrain import constraint_of
+from ostinato.refine.strategies.constrain import constraint_of
 
 SAID = {name: check for name, check in CHECKS.items() if constraint_of([check], ITEM).checks}
 
@@ -91,7 +91,7 @@ def test_what_must_not_be_said_is_not_begun_where_it_cannot_be_undone() -> None:
     tokenizer = tiny_model().tokenizer
     constraint = constraint_of([Excludes(texts=("not",))], {}, tokenizer).constraint
     assert constraint is not None
-    guided = Guided(constraint, tokenizer, 40)
+    guided = ConstrainedState(constraint, tokenizer, 40)
     for token in tokenizer.encode("is not"):
         guided.advance(token)
     allowed = guided.allowed(tokenizer.vocab_size)
@@ -111,7 +111,7 @@ def test_room_to_end_is_found_for_checks_of_many_kinds_together() -> None:
     ]
     constraint = constraint_of(checks, {}, tokenizer).constraint
     assert constraint is not None and len(constraint.parts) == len(checks)
-    way = Guided(constraint, tokenizer, 80).way
+    way = ConstrainedState(constraint, tokenizer, 80).way
     assert way is not None
     text = tokenizer.decode(list(way))
     assert all(check.judge(text, {}).passed for check in checks), text
@@ -146,7 +146,7 @@ def test_what_grows_too_large_over_the_tokens_is_left_out(monkeypatch: pytest.Mo
         if "blue" in constraint.text:
             raise InputError("fuel exhausted")
 
-    monkeypatch.setattr("ostinato.refine.constrain.matcher", small_only)
+    monkeypatch.setattr("ostinato.refine.strategies.constrain.matcher", small_only)
     checks = [Excludes(name=word, texts=(word,)) for word in ("red", "blue", "green")]
     assert constraint_of(checks, {}).checks == ("red", "blue", "green")
     assert constraint_of(checks, {}, tiny_model().tokenizer).checks == ("red", "green")

@@ -17,7 +17,7 @@ from ostinato.checks import (
     Sentiment,
     StartsWith,
 )
-from ostinato.loop import Item, Outlook
+from ostinato.loop import Item, PrefixStatus
 
 REPLIES = """
 Your table for 2 at Sino in San Jose is booked for 11:30 am on March 1st.
@@ -93,19 +93,19 @@ def test_foresight_of_every_beginning_agrees_with_the_verdict_on_the_reply(name:
     for reply in REPLIES:
         passed = check.judge(reply, ITEM).passed
         for end in range(len(reply) + 1):
-            outlook = check.foresee(reply[:end], ITEM).outlook
-            assert not (outlook is Outlook.IMPOSSIBLE and passed), reply[:end]
-            assert not (outlook is Outlook.CERTAIN and not passed), reply[:end]
+            outlook = check.check_prefix(reply[:end], ITEM).outlook
+            assert not (outlook is PrefixStatus.IMPOSSIBLE and passed), reply[:end]
+            assert not (outlook is PrefixStatus.CERTAIN and not passed), reply[:end]
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_what_is_impossible_stays_impossible(name: str) -> None:
     check = CHECKS[name]
     for reply in REPLIES:
-        settled = Outlook.POSSIBLE
+        settled = PrefixStatus.POSSIBLE
         for end in range(len(reply) + 1):
-            outlook = check.foresee(reply[:end], ITEM).outlook
-            assert settled is Outlook.POSSIBLE or outlook is settled, reply[:end]
+            outlook = check.check_prefix(reply[:end], ITEM).outlook
+            assert settled is PrefixStatus.POSSIBLE or outlook is settled, reply[:end]
             settled = outlook
 
 
@@ -114,4 +114,4 @@ def test_ungrounded_replies_are_foreseen_once_their_last_word_has_ended() -> Non
     failing = [reply for reply in REPLIES if not check.judge(reply, ITEM).passed]
     assert len(failing) > 15
     for reply in failing:
-        assert check.foresee(reply + " B", ITEM).outlook is Outlook.IMPOSSIBLE, reply
+        assert check.check_prefix(reply + " B", ITEM).outlook is PrefixStatus.IMPOSSIBLE, reply

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from tiny import tiny_model
 
-from ostinato.checks import JsonSchema, from_spec, judge_all, structure, to_spec
+from ostinato.checks import JsonSchema, from_spec, judge_all, to_spec
+from ostinato.checks.json_schema import check as structure
 from ostinato.errors import InputError
-from ostinato.loop import Outlook
+from ostinato.loop import PrefixStatus
 from ostinato.refine import Constrain
 from ostinato.refine.refine import Refine
 
@@ -56,9 +57,9 @@ def test_a_schema_that_branches_at_every_level_is_held_to_the_limit() -> None:
 def test_a_slow_pattern_leaves_a_beginning_possible() -> None:
     check = JsonSchema(schema={"properties": {"name": {"pattern": SLOW}}})
     began = time.process_time()
-    foresight = check.foresee(json.dumps({"name": LONG})[:-1], {})
+    foresight = check.check_prefix(json.dumps({"name": LONG})[:-1], {})
     assert time.process_time() - began < 1
-    assert foresight.outlook is Outlook.POSSIBLE
+    assert foresight.outlook is PrefixStatus.POSSIBLE
 
 
 def test_patterns_in_a_schema_say_what_they_said() -> None:
@@ -93,7 +94,7 @@ def test_an_items_own_schema_judges_foresees_and_constrains_as_a_given_one(held:
     given, item = JsonSchema(schema=CITY), {"wanted": held, "other": 1}
     for text in ('{"city": "Rome"}', '{"city": "Paris"}', '{"town": "Rome"}', "[]", "{", "no"):
         assert OWN.judge(text, item) == given.judge(text, {})
-        assert OWN.foresee(text, item) == given.foresee(text, {})
+        assert OWN.check_prefix(text, item) == given.check_prefix(text, {})
     (language,), (wanted,) = OWN.languages(item), given.languages({})
     assert language.kind == "json_schema"
     assert json.loads(language.text) == json.loads(wanted.text)
@@ -119,7 +120,7 @@ def test_an_item_without_a_schema_is_an_error_of_its_own(held: object, message: 
     item = {"wanted": held}
     (verdict,) = judge_all([OWN], "{}", item)
     assert message in verdict.error and "The column 'wanted'" in verdict.error
-    assert OWN.foresee("no", item).outlook is Outlook.POSSIBLE
+    assert OWN.check_prefix("no", item).outlook is PrefixStatus.POSSIBLE
     assert OWN.languages(item) == ()
 
 

@@ -1,4 +1,4 @@
-"""Checks of length and of words: what they say, and what they foresee."""
+"""Checks of length and of words: what they say, and what they check_prefix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ostinato.checks import Contains, Excludes, Length, Regex
 from ostinato.checks.patterns import Finder, finder
 from ostinato.errors import InputError
-from ostinato.loop import Outlook, Place, Text, Wanted
+from ostinato.loop import PrefixStatus, RequiredText, Span, Text
 
 
 def test_a_text_too_long_is_told_how_much_to_cut_and_where() -> None:
@@ -17,7 +17,7 @@ def test_a_text_too_long_is_told_how_much_to_cut_and_where() -> None:
     assert not verdict.passed
     assert verdict.score == 0.5
     assert verdict.message == "Cut 2 words: the text has 4, at most 2 are allowed."
-    assert verdict.place == Place(8, 18)
+    assert verdict.place == Span(8, 18)
 
 
 def test_a_text_too_short_is_told_how_much_to_add() -> None:
@@ -49,11 +49,11 @@ def test_tokens_are_counted_without_the_end_of_text_and_need_a_generated_text() 
 
 
 def test_length_is_foreseen_impossible_at_the_surplus_word_and_certain_without_a_maximum() -> None:
-    foresight = Length(max=2).foresee("one two thr", {})
-    assert foresight.outlook is Outlook.IMPOSSIBLE
-    assert foresight.place == Place(8, 11)
-    assert Length(max=2).foresee("one tw", {}).outlook is Outlook.POSSIBLE
-    assert Length(min=2).foresee("one tw", {}).outlook is Outlook.CERTAIN
+    foresight = Length(max=2).check_prefix("one two thr", {})
+    assert foresight.outlook is PrefixStatus.IMPOSSIBLE
+    assert foresight.place == Span(8, 11)
+    assert Length(max=2).check_prefix("one tw", {}).outlook is PrefixStatus.POSSIBLE
+    assert Length(min=2).check_prefix("one tw", {}).outlook is PrefixStatus.CERTAIN
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_missing_text_is_named_and_wanted() -> None:
     item = {"asked": ["8 am", "8:00 am"]}
     verdict = check.judge("We open at 8 amber.", item)
     assert verdict.message == 'Say "8 am" or "8:00 am": it is missing.'
-    assert check.wants("We open", item) == Wanted(("8 am", "8:00 am"))
+    assert check.wants("We open", item) == RequiredText(("8 am", "8:00 am"))
     assert check.judge("We open at 8  AM.", item).passed
     assert check.wants("We open at 8 AM.", item) is None
 
@@ -90,16 +90,16 @@ def test_all_the_texts_are_needed_in_mode_all() -> None:
         'Say "city": it is missing. Say something that matches \\d+: it is missing.'
     )
     assert check.judge("Name 1, city 2", {}).passed
-    assert check.wants("Your name", {}) == Wanted(("city",))
+    assert check.wants("Your name", {}) == RequiredText(("city",))
     assert check.wants("name, city", {}) is None
 
 
 def test_a_wanted_word_is_certain_only_when_nothing_can_extend_it() -> None:
     check = Contains(texts=("8 am",))
-    assert check.foresee("at 8 am", {}).outlook is Outlook.POSSIBLE
-    assert check.foresee("at 8 am.", {}).outlook is Outlook.CERTAIN
-    assert Contains(patterns=(r"8 am\b",)).foresee("8 am.", {}).outlook is Outlook.CERTAIN
-    assert Contains(patterns=(r"8 am$",)).foresee("8 am", {}).outlook is Outlook.POSSIBLE
+    assert check.check_prefix("at 8 am", {}).outlook is PrefixStatus.POSSIBLE
+    assert check.check_prefix("at 8 am.", {}).outlook is PrefixStatus.CERTAIN
+    assert Contains(patterns=(r"8 am\b",)).check_prefix("8 am.", {}).outlook is PrefixStatus.CERTAIN
+    assert Contains(patterns=(r"8 am$",)).check_prefix("8 am", {}).outlook is PrefixStatus.POSSIBLE
 
 
 def test_an_item_that_asks_for_nothing_passes() -> None:
@@ -107,7 +107,7 @@ def test_an_item_that_asks_for_nothing_passes() -> None:
     nothing: object
     for nothing in (None, "", []):
         assert check.judge("Hello", {"asked": nothing}).passed
-        assert check.foresee("Hel", {"asked": nothing}).outlook is Outlook.CERTAIN
+        assert check.check_prefix("Hel", {"asked": nothing}).outlook is PrefixStatus.CERTAIN
 
 
 def test_a_column_is_needed_by_name_and_must_hold_texts() -> None:
@@ -121,20 +121,22 @@ def test_a_column_is_needed_by_name_and_must_hold_texts() -> None:
 
 def test_a_forbidden_word_is_foreseen_once_the_word_has_ended() -> None:
     check = Excludes(texts=("ass",))
-    assert check.foresee("You ass", {}).outlook is Outlook.POSSIBLE
-    foresight = check.foresee("You ass!", {})
-    assert foresight.outlook is Outlook.IMPOSSIBLE
-    assert foresight.place == Place(4, 7)
+    assert check.check_prefix("You ass", {}).outlook is PrefixStatus.POSSIBLE
+    foresight = check.check_prefix("You ass!", {})
+    assert foresight.outlook is PrefixStatus.IMPOSSIBLE
+    assert foresight.place == Span(4, 7)
     assert check.judge("We assist.", {}).passed
     verdict = check.judge("You Ass", {})
     assert verdict.message == 'Leave out "Ass": it is not allowed.'
-    assert verdict.place == Place(4, 7)
+    assert verdict.place == Span(4, 7)
 
 
 def test_a_forbidden_part_of_a_word_is_foreseen_at_once() -> None:
     check = Excludes(texts=("ass",), whole=False)
-    assert check.foresee("You ass", {}).place == Place(4, 7)
-    assert Excludes(patterns=(r"\d{3}",)).foresee("at 123", {}).outlook is Outlook.IMPOSSIBLE
+    assert check.check_prefix("You ass", {}).place == Span(4, 7)
+    assert (
+        Excludes(patterns=(r"\d{3}",)).check_prefix("at 123", {}).outlook is PrefixStatus.IMPOSSIBLE
+    )
 
 
 def test_patterns_that_do_not_compile_are_refused() -> None:
@@ -150,10 +152,10 @@ def test_patterns_that_do_not_compile_are_refused() -> None:
 
 def test_a_whole_pattern_is_foreseen_where_the_text_leaves_it() -> None:
     check = Regex(pattern=r"Order \d{4} is (ready|late)\.")
-    assert check.foresee("Order 12", {}).outlook is Outlook.POSSIBLE
-    foresight = check.foresee("Order 12x", {})
-    assert foresight.outlook is Outlook.IMPOSSIBLE
-    assert foresight.place == Place(8, 9)
+    assert check.check_prefix("Order 12", {}).outlook is PrefixStatus.POSSIBLE
+    foresight = check.check_prefix("Order 12x", {})
+    assert foresight.outlook is PrefixStatus.IMPOSSIBLE
+    assert foresight.place == Span(8, 9)
     assert check.judge("Order 1234 is late.", {}).passed
     assert check.judge("Order 1234 is", {}).place is None
 
@@ -161,7 +163,7 @@ def test_a_whole_pattern_is_foreseen_where_the_text_leaves_it() -> None:
 def test_a_catastrophic_pattern_is_an_error_and_no_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ostinato.checks.whole.JUDGE_SECONDS", 0.05)
+    monkeypatch.setattr("ostinato.checks.regex_check.JUDGE_SECONDS", 0.05)
     check = Regex(pattern=r"(?:a|a|aa)+\d\b")
     assert "must match within" in check.judge("a" * 60 + "!", {}).error
 

@@ -15,13 +15,13 @@ from click.testing import CliRunner, Result
 from refine_scribe import scribe_loop, write_job
 from tiny import CORPUS, save_tiny
 
-from ostinato.cli import written
-from ostinato.cli.begun import Begun, begun_of
+from ostinato.cli import text_output as written
 from ostinato.cli.main import cli
+from ostinato.cli.runs.recorded_command import RecordedCommand, begun_of
 from ostinato.errors import EditError, InputError, RunError
-from ostinato.loop import Every
-from ostinato.loop.journal import Journal
-from ostinato.refine.work import Work
+from ostinato.journal.journal import Journal
+from ostinato.loop import CheckpointSchedule
+from ostinato.refine.job.job_run import JobRun
 
 SMALL = (
     "--layers 1 --width 16 --heads 2 --context 16 --vocabulary 270 --batch-tokens 128 --warmup 2 "
@@ -160,7 +160,7 @@ def test_resume_goes_on_with_an_interrupted_text(
 def often(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Save a tiny model, and every run at each fourth step."""
     save_tiny(folder / "tiny")
-    monkeypatch.setattr("ostinato.loop.loop.Every", partial(Every, steps=4))
+    monkeypatch.setattr("ostinato.loop.loop.Every", partial(CheckpointSchedule, steps=4))
 
 
 @pytest.mark.usefixtures("often")
@@ -210,7 +210,7 @@ def test_a_journal_that_was_moved_with_its_folder_is_found(folder: Path) -> None
 def test_a_run_of_a_job_names_the_options_it_was_begun_with(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Work, "loop", scribe_loop)
+    monkeypatch.setattr(JobRun, "loop", scribe_loop)
     write_job(folder, ["Hello", "Thanks a lot", "A refund"])
     options = "--limit 2 --output other.jsonl --seed 3 --journal j.db"
     done = told(f"refine mail.toml {options} --fresh --json")
@@ -229,7 +229,7 @@ def test_a_run_of_a_job_names_the_options_it_was_begun_with(
 def test_an_older_run_of_a_job_names_the_newer_ones(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Work, "loop", scribe_loop)
+    monkeypatch.setattr(JobRun, "loop", scribe_loop)
     write_job(folder, ["Hello", "Thanks a lot", "A refund"])
     told("refine mail.toml")
     told("refine mail.toml --fresh")
@@ -257,12 +257,12 @@ def test_an_older_run_of_a_job_names_the_newer_ones(
     ids=str,
 )
 def test_what_is_no_command_of_a_run_is_not_read(value: Any) -> None:
-    assert Begun.from_json(value) is None
+    assert RecordedCommand.from_json(value) is None
 
 
 def test_a_command_is_read_as_it_was_recorded() -> None:
-    begun = Begun(
+    begun = RecordedCommand(
         command="fill", options=(("--seed", "3"),), arguments=("a ___",), folder=Path("/")
     )
-    assert Begun.from_json(json.loads(json.dumps(begun.to_json()))) == begun
+    assert RecordedCommand.from_json(json.loads(json.dumps(begun.to_json()))) == begun
     assert str(begun) == "cd / && ostinato fill 'a ___' --seed 3"

@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny import save_tiny
 
-from ostinato.cli import written
+from ostinato.cli import text_output as written
 from ostinato.cli.generate import generate
 from ostinato.errors import InputError, MissingExtra
-from ostinato.loop.journal import Journal
-from ostinato.models.native import has_compiler
+from ostinato.inference.compiled.build import has_compiler
+from ostinato.journal.journal import Journal
 
 
 @pytest.fixture(autouse=True)

@@ -12,17 +12,18 @@ import pytest
 from click.testing import CliRunner, Result
 from refine_scribe import JOB, scribe_loop, write_job
 
-from ostinato.cli.check import check
-from ostinato.cli.progress import Tally
-from ostinato.cli.refine import refine
+from ostinato.cli.jobs.check import check
+from ostinato.cli.jobs.progress import ProgressTally
+from ostinato.cli.jobs.refine import refine
+from ostinato.cli.jobs.watch import Watched
+from ostinato.cli.jobs.why import why
 from ostinato.cli.signals import ends_by_signal
-from ostinato.cli.watch import Watched
-from ostinato.cli.why import why
 from ostinato.errors import InputError
-from ostinato.loop import GoBack, LaneStep, Loop, StartOver, Step, Stopped
-from ostinato.loop.journal import Journal
-from ostinato.loop.stops import Kind
-from ostinato.refine.work import Work
+from ostinato.journal import Stopped
+from ostinato.journal.journal import Journal
+from ostinato.journal.stops import StopKind
+from ostinato.loop import GoBack, LaneStep, Loop, StartOver, Step
+from ostinato.refine.job.job_run import JobRun
 
 MESSAGES = ["Hello", "Thanks a lot", "Where are you?", "A refund", "Are you open?", "Call me"]
 
@@ -30,7 +31,7 @@ MESSAGES = ["Hello", "Thanks a lot", "Where are you?", "A refund", "Are you open
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Work, "loop", scribe_loop)
+    monkeypatch.setattr(JobRun, "loop", scribe_loop)
     yield tmp_path
 
 
@@ -178,7 +179,7 @@ def test_new_writes_a_job_once(folder: Path) -> None:
 def test_progress_is_plain_lines_where_there_is_no_terminal(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ostinato.cli.progress.PLAIN_EVERY", 0.0)
+    monkeypatch.setattr("ostinato.cli.jobs.progress.PLAIN_EVERY", 0.0)
     write_job(folder, MESSAGES)
     told = run("mail.toml").stderr
     assert "Loading the model…" in told and "6 of 6 done" in told and "\x1b" not in told
@@ -186,9 +187,9 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(
 
 
 def test_progress_counts_an_item_once_that_is_given_again_on_resume() -> None:
-    tally = Tally(2)
+    tally = ProgressTally(2)
     for key in ("a", "a", "b", "a"):
-        tally.add_row(key, {"accepted": key == "a", "rounds": 2, "tries": 0})
+        tally.add_row(key, {"accepted": key == "a", "rounds": 2, "backtracks": 0})
     assert tally.line(0.0).startswith("2 of 2 done, 1 accepted (1 mended), 1 given up")
 
 
@@ -202,7 +203,7 @@ def test_a_watched_text_keeps_what_was_struck_in_its_place() -> None:
     watched = Watched()
 
     def step(position: int, text: str, answer: object = None) -> Step:
-        lane = LaneStep(position, {"text": text}, Stopped(Kind.PASSED, "Done."), answer)
+        lane = LaneStep(position, {"text": text}, Stopped(StopKind.PASSED, "Done."), answer)
         return Step(position, position, {"lanes": {"a": lane}})
 
     watched.take(step(1, "We"))
@@ -234,7 +235,7 @@ def test_an_interrupted_job_exits_with_130_and_the_same_command_goes_on(
 ) -> None:
     write_job(folder, MESSAGES)
     run("mail.toml", "--output", "whole.jsonl")
-    shown = "ostinato.cli.progress.Plain.step"
+    shown = "ostinato.cli.jobs.progress.Plain.step"
     calls = []
 
     def step(self: object, step: Step) -> None:
@@ -256,13 +257,13 @@ def test_a_run_that_was_stopped_for_good_stays_so(
 ) -> None:
     write_job(folder, MESSAGES)
 
-    def loop(work: Work) -> Loop:
+    def loop(work: JobRun) -> Loop:
         made = scribe_loop(work)
         made.stop("Enough.")
         return made
 
     with monkeypatch.context() as patch:
-        patch.setattr(Work, "loop", loop)
+        patch.setattr(JobRun, "loop", loop)
         assert run("mail.toml").exit_code == 130
     again = run("mail.toml")
     assert again.exit_code == 130 and "was stopped for good" in again.output

@@ -19,9 +19,9 @@ from walks import begin
 
 from ostinato.cli.main import cli
 from ostinato.errors import EditError, InputError, OstinatoError, RunError, RunLocked
+from ostinato.journal.journal import Journal
+from ostinato.journal.run import Run
 from ostinato.loop import Loop, Steps
-from ostinato.loop.journal import Journal
-from ostinato.loop.run import Run
 
 TESTS = Path(__file__).parent
 
@@ -296,7 +296,7 @@ def test_the_module_of_a_factory_is_found_in_the_working_folder(folder: Path) ->
 
 
 def test_the_commands_need_no_torch() -> None:
-    code = "import sys, ostinato.cli.runs; assert 'torch' not in sys.modules"
+    code = "import sys, ostinato.cli.runs.commands; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from tiny import CORPUS, save_tiny
 
 from ostinato.cli.main import cli
-from ostinato.cli.training import OPTIONS, run_of
+from ostinato.cli.train.shared import OPTIONS, run_of
 from ostinato.errors import InputError, OstinatoError
+from ostinato.journal.journal import Journal
 from ostinato.loop import Step
-from ostinato.loop.journal import Journal
 from ostinato.models import load_adapter, load_model
 from ostinato.train import TrainingConfig
 
@@ -198,10 +198,10 @@ def test_a_training_that_was_stopped_from_outside_says_that_it_stays_so(
 ) -> None:
     def asking(step: Step) -> str:
         with Journal() as journal:
-            journal.get("train-small").request("stop")
+            journal.request(journal.get("train-small"), "stop")
         return "asked"
 
-    monkeypatch.setattr("ostinato.cli.training._line", asking)
+    monkeypatch.setattr("ostinato.cli.train.shared._line", asking)
     stopped = train("a.txt --out small --until Steps(5000) --valid-every 5000", SMALL)
     assert stopped.exit_code == 0, stopped.output
     assert "It was asked to stop from outside." in stopped.output

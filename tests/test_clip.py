@@ -18,8 +18,8 @@ from tiny_clip import tiny_clip
 from tiny_denoiser import TinyDenoiser
 
 from ostinato.errors import InputError, MissingExtra, ModelError
-from ostinato.image import Clip, Depicts, Picture, Renoise, draw, load_clip
-from ostinato.image.pictures import to_bytes
+from ostinato.image import ClipModel, ClipScore, ImageRequest, Renoise, denoise_loop, load_clip
+from ostinato.media.image_io import to_bytes
 
 WORDS = ["a seven", "cats, asleep", "a"]
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clip(folder: Path) -> Clip:
+def clip(folder: Path) -> ClipModel:
     return load_clip(folder)
 
 
@@ -40,7 +40,7 @@ def images(channels: int = 1) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_scores_equal_those_of_the_model_s_own_call(clip: Clip, channels: int) -> None:
+def test_scores_equal_those_of_the_model_s_own_call(clip: ClipModel, channels: int) -> None:
     seen = [
         Image.fromarray(to_bytes(image.expand(3, -1, -1)).permute(1, 2, 0).contiguous().numpy())
         for image in images(channels)
@@ -63,35 +63,35 @@ def test_a_score_is_the_same_in_any_company(folder: Path) -> None:
     assert among(image, WORDS[0]) == alone
 
 
-def test_words_that_are_too_long_are_cut(clip: Clip) -> None:
+def test_words_that_are_too_long_are_cut(clip: ClipModel) -> None:
     assert -1 <= clip(images()[0], "a cat " * 100) <= 1
 
 
-def test_an_image_that_does_not_fit_fails_with_both_numbers(clip: Clip) -> None:
+def test_an_image_that_does_not_fit_fails_with_both_numbers(clip: ClipModel) -> None:
     image = images()[0]
     cosine = clip(image, WORDS[0])
-    assert Depicts(clip=clip, least=cosine - 0.01).judge(image, {"prompt": WORDS[0]}).passed
-    verdict = Depicts(clip=clip, words=WORDS[0], least=cosine + 0.01).judge(image, {})
+    assert ClipScore(clip=clip, least=cosine - 0.01).judge(image, {"prompt": WORDS[0]}).passed
+    verdict = ClipScore(clip=clip, words=WORDS[0], least=cosine + 0.01).judge(image, {})
     assert not verdict.passed and 0 <= verdict.score <= 1
     assert verdict.message.startswith(f'Make it look more like "{WORDS[0]}": image and words fit')
     with pytest.raises(InputError, match="column 'prompt' of the check 'depicts' must hold"):
-        Depicts(clip=clip).judge(image, {})
+        ClipScore(clip=clip).judge(image, {})
     with pytest.raises(InputError, match="'least' of the check 'depicts' must be a cosine"):
-        Depicts(clip=clip, least=2.0)
-    assert Depicts(clip=clip).columns == ("prompt",)
+        ClipScore(clip=clip, least=2.0)
+    assert ClipScore(clip=clip).columns == ("prompt",)
 
 
-def test_images_are_noised_again_until_they_fit(clip: Clip) -> None:
+def test_images_are_noised_again_until_they_fit(clip: ClipModel) -> None:
     """With the bar among the scores, some pass at once and some in a later try."""
-    pictures = [Picture(label=n % 3, seed=n) for n in range(8)]
-    plain = list(draw(pictures, model=TinyDenoiser(), steps=4))
+    pictures = [ImageRequest(label=n % 3, seed=n) for n in range(8)]
+    plain = list(denoise_loop(pictures, model=TinyDenoiser(), steps=4))
     scores = [clip(torch.as_tensor(row["output"]), "a cat") for s in plain for _, row in s.results]
-    check = Depicts(clip=clip, words="a cat", least=sorted(scores)[2])
+    check = ClipScore(clip=clip, words="a cat", least=sorted(scores)[2])
     again = Renoise(share=0.75, rounds=6)
-    loop = draw(pictures, model=TinyDenoiser(), steps=4, checks=[check], on_stop=again)
+    loop = denoise_loop(pictures, model=TinyDenoiser(), steps=4, checks=[check], on_stop=again)
     rows = [row for step in loop for _, row in step.results]
-    assert any(row["accepted"] and not row["tries"] for row in rows)
-    assert any(row["accepted"] and row["tries"] for row in rows)
+    assert any(row["accepted"] and not row["backtracks"] for row in rows)
+    assert any(row["accepted"] and row["backtracks"] for row in rows)
     for row in rows:
         if row["accepted"]:
             assert clip(torch.as_tensor(row["output"]), "a cat") >= check.least

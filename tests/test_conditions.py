@@ -10,32 +10,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ostinato.errors import InputError
+from ostinato.journal import StopKind, Stopped
 from ostinato.loop import (
     AnyOf,
     Budget,
     Condition,
     Converges,
     Epochs,
+    Exceeds,
     Item,
-    Kind,
     NoProgress,
     NotFinite,
     Passes,
-    Past,
     Phrase,
     Plateau,
+    Predicate,
     Reaches,
     Report,
     Seconds,
     Step,
     Steps,
-    Stopped,
     Verdict,
-    When,
     parse,
 )
-from ostinato.loop.check import Foresight, Wanted
-from ostinato.loop.condition import as_condition
+from ostinato.loop.check import PrefixVerdict, RequiredText
+from ostinato.loop.conditions.base import as_condition
 
 
 def fired(condition: Condition, reports: Sequence[Report]) -> tuple[int, Stopped] | None:
@@ -55,29 +54,29 @@ def losses(*values: float) -> list[Report]:
 @pytest.mark.parametrize(
     ("condition", "reports", "tick", "kind"),
     [
-        (Steps(3), losses(1, 1, 1, 1), 3, Kind.BUDGET),
-        (Epochs(1), [{"epoch": n / 4} for n in range(1, 9)], 4, Kind.BUDGET),
-        (Budget("tokens", 5), [{"tokens": 2}] * 4, 3, Kind.BUDGET),
-        (Reaches("loss", below=2), losses(3, 2, 1), 2, Kind.PASSED),
-        (Reaches("loss", above=2, over=2), losses(1, 2, 1, 3, 3), 4, Kind.PASSED),
-        (Past("loss", above=2), losses(1, 2, 3), 3, Kind.FAILED),
-        (Past("loss", below=2), losses(2, 1), 2, Kind.FAILED),
-        (Plateau("loss", patience=2), losses(3, 2, 2, 2, 2), 4, Kind.NO_PROGRESS),
-        (Plateau("loss", 2, 0.5, "max"), losses(1, 2, 2.4, 2.5, 9), 4, Kind.NO_PROGRESS),
-        (Converges("loss", 0.1, over=2), losses(3, 1, 1.05, 1.09), 4, Kind.CONVERGED),
-        (NotFinite(), losses(1, float("nan")), 2, Kind.DIVERGED),
-        (NotFinite("loss"), losses(float("-inf")), 1, Kind.DIVERGED),
-        (NoProgress("loss", over=3), losses(1, 1, 2, 2, 2), 5, Kind.NO_PROGRESS),
-        (NoProgress(over=2), [{"output": "a"}, {"output": "a"}], 2, Kind.NO_PROGRESS),
-        (Phrase("END"), [{"output": "an E"}, {"output": "an END"}], 2, Kind.ENDED),
-        (When(lambda step: step.tick == 2), losses(1, 1), 2, Kind.PASSED),
-        (Steps(1) & Reaches("loss", below=2), losses(3, 1), 2, Kind.PASSED),
-        (Steps(9) | Reaches("loss", below=2), losses(3, 1), 2, Kind.PASSED),
+        (Steps(3), losses(1, 1, 1, 1), 3, StopKind.BUDGET),
+        (Epochs(1), [{"epoch": n / 4} for n in range(1, 9)], 4, StopKind.BUDGET),
+        (Budget("tokens", 5), [{"tokens": 2}] * 4, 3, StopKind.BUDGET),
+        (Reaches("loss", below=2), losses(3, 2, 1), 2, StopKind.PASSED),
+        (Reaches("loss", above=2, over=2), losses(1, 2, 1, 3, 3), 4, StopKind.PASSED),
+        (Exceeds("loss", above=2), losses(1, 2, 3), 3, StopKind.FAILED),
+        (Exceeds("loss", below=2), losses(2, 1), 2, StopKind.FAILED),
+        (Plateau("loss", patience=2), losses(3, 2, 2, 2, 2), 4, StopKind.NO_PROGRESS),
+        (Plateau("loss", 2, 0.5, "max"), losses(1, 2, 2.4, 2.5, 9), 4, StopKind.NO_PROGRESS),
+        (Converges("loss", 0.1, over=2), losses(3, 1, 1.05, 1.09), 4, StopKind.CONVERGED),
+        (NotFinite(), losses(1, float("nan")), 2, StopKind.DIVERGED),
+        (NotFinite("loss"), losses(float("-inf")), 1, StopKind.DIVERGED),
+        (NoProgress("loss", over=3), losses(1, 1, 2, 2, 2), 5, StopKind.NO_PROGRESS),
+        (NoProgress(over=2), [{"output": "a"}, {"output": "a"}], 2, StopKind.NO_PROGRESS),
+        (Phrase("END"), [{"output": "an E"}, {"output": "an END"}], 2, StopKind.ENDED),
+        (Predicate(lambda step: step.tick == 2), losses(1, 1), 2, StopKind.PASSED),
+        (Steps(1) & Reaches("loss", below=2), losses(3, 1), 2, StopKind.PASSED),
+        (Steps(9) | Reaches("loss", below=2), losses(3, 1), 2, StopKind.PASSED),
     ],
     ids=str,
 )
 def test_a_condition_fires_at_its_step(
-    condition: Condition, reports: list[Report], tick: int, kind: Kind
+    condition: Condition, reports: list[Report], tick: int, kind: StopKind
 ) -> None:
     result = fired(condition, reports)
     assert result is not None
@@ -92,7 +91,7 @@ def test_a_condition_fires_at_its_step(
         Plateau("x", 1),
         Converges("x", 9.0),
         Budget("x", 1),
-        Past("x", above=0),
+        Exceeds("x", above=0),
     ],
     ids=str,
 )
@@ -103,16 +102,16 @@ def test_a_name_that_is_not_in_the_report_is_passed_over(condition: Condition) -
 def test_the_more_telling_reason_goes_first_when_several_fire() -> None:
     both = Steps(2) | NotFinite() | Reaches("loss", below=5)
     result = fired(both, losses(9, float("inf")))
-    assert result is not None and result[1].kind is Kind.DIVERGED
+    assert result is not None and result[1].kind is StopKind.DIVERGED
     result = fired(Steps(1) | Reaches("loss", below=5), losses(1))
-    assert result is not None and result[1].kind is Kind.PASSED
+    assert result is not None and result[1].kind is StopKind.PASSED
 
 
 def test_both_sides_are_observed_though_one_fires() -> None:
     both = Plateau("loss", patience=2) & Steps(4)
     result = fired(both, losses(1, 1, 1, 1))
     assert result is not None and result[0] == 4
-    assert result[1].kind is Kind.NO_PROGRESS
+    assert result[1].kind is StopKind.NO_PROGRESS
     assert set(result[1].numbers) == {"best", "last", "waited", "steps"}
 
 
@@ -132,7 +131,7 @@ def test_seconds_are_spent_between_steps() -> None:
     last = begun[1]
     assert isinstance(last, float)
     state, stopped = condition.observe([9.9, last - 5], Step(1, 1, {}))
-    assert stopped is not None and stopped.kind is Kind.BUDGET
+    assert stopped is not None and stopped.kind is StopKind.BUDGET
     assert condition.exhausted(state) is not None
     assert condition.exhausted(condition.wake([3.0, 0.0])) is None
 
@@ -143,10 +142,10 @@ class Short:
     def judge(self, output: object, item: Item) -> Verdict:
         return Verdict(self.name, len(str(output)) < 3)
 
-    def foresee(self, output: object, item: Item) -> Foresight:
-        return Foresight()
+    def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
+        return PrefixVerdict()
 
-    def wants(self, output: object, item: Item) -> Wanted | None:
+    def wants(self, output: object, item: Item) -> RequiredText | None:
         return None
 
 
@@ -220,6 +219,6 @@ def test_a_callable_becomes_a_condition_and_flat_unions_stay_flat() -> None:
 
 
 def test_a_stop_goes_through_json() -> None:
-    stopped = Stopped(Kind.NO_PROGRESS, "It stands.", "Plateau('x')", {"best": 1.0})
+    stopped = Stopped(StopKind.NO_PROGRESS, "It stands.", "Plateau('x')", {"best": 1.0})
     assert Stopped.from_json(json.loads(json.dumps(stopped.to_json()))) == stopped
-    assert not stopped.good and Stopped(Kind.ENDED, "").good
+    assert not stopped.good and Stopped(StopKind.ENDED, "").good

@@ -12,12 +12,12 @@ import llguidance
 import pytest
 from tiny import tiny_model
 
-from ostinato.decode import Constraint, Decode, Prompt, Sampling, plain_prompt
+from ostinato.decode import Constraint, Decode, SamplingParams, TokenPrompt, plain_prompt
+from ostinato.decode.constrained_state import ConstrainedState, way_out
 from ostinato.decode.constraint import FUEL, forget, matcher
-from ostinato.decode.guided import Guided, way_out
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import Lane, Lanes, Loop, Steps
-from ostinato.refine.constrain import fitting
+from ostinato.refine.strategies.constrain import fitting
 from ostinato.testing import check_lane_process
 
 SCHEMA = {
@@ -31,7 +31,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 LARK = 'start: sum\nsum: NUM | sum "+" NUM | "(" sum ")"\nNUM: /[0-9]{1,3}/'
-WARM = Sampling(temperature=1.5)
+WARM = SamplingParams(temperature=1.5)
 
 
 def decode(
@@ -42,7 +42,7 @@ def decode(
         model,
         plain_prompt(model.tokenizer.encode),
         sampling=more.pop("sampling", WARM),
-        places=places,
+        slots=places,
         constraint=constraint,
         limit=limit,
         **more,
@@ -123,7 +123,7 @@ def test_a_constraint_that_grew_too_large_is_not_broken_for_the_next_draft(
     constraint = Constraint.regex("(?s:.*)a(?s:.{60})", room=False)
 
     def followed(steps: int) -> None:
-        guided = Guided(constraint, tokenizer, 200)
+        guided = ConstrainedState(constraint, tokenizer, 200)
         for n in range(steps):
             guided.allowed(tokenizer.vocab_size)
             guided.advance(tokenizer.encode("aba"[n % 3])[0])
@@ -152,7 +152,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     forget()
 
 
-def follow(guided: Guided, seed: int, steps: int) -> Any:
+def follow(guided: ConstrainedState, seed: int, steps: int) -> Any:
     """Append letters and digits; return what may come then, and how the text is ended."""
     draws, size = random.Random(seed), tiny_model().tokenizer.vocab_size
     for n in range(steps):
@@ -167,16 +167,16 @@ def follow(guided: Guided, seed: int, steps: int) -> Any:
 @pytest.mark.usefixtures("small")
 def test_what_a_draft_gets_does_not_depend_on_its_company(room: bool) -> None:
     tokenizer, constraint = tiny_model().tokenizer, Constraint.regex(COUNTED, room=room)
-    in_flight = {seed: Guided(constraint, tokenizer, 300) for seed in (2, 5)}
+    in_flight = {seed: ConstrainedState(constraint, tokenizer, 300) for seed in (2, 5)}
     for seed, guided in in_flight.items():
         follow(guided, seed, 20)
-    shared = [follow(Guided(constraint, tokenizer, 300), seed, 80) for seed in range(8)]
+    shared = [follow(ConstrainedState(constraint, tokenizer, 300), seed, 80) for seed in range(8)]
     for seed, guided in in_flight.items():
         guided.crop(0)
         assert follow(guided, seed, 80) == shared[seed]
     for seed in (2, 5, 7):
         forget()
-        assert follow(Guided(constraint, tokenizer, 300), seed, 80) == shared[seed]
+        assert follow(ConstrainedState(constraint, tokenizer, 300), seed, 80) == shared[seed]
 
 
 @pytest.mark.usefixtures("small")
@@ -194,7 +194,7 @@ def test_room_is_found_in_an_automaton_that_others_broke() -> None:
 
 def test_the_likeliest_tokens_end_in_time_too() -> None:
     pattern = r'"[^"]*"'
-    for text in written(Constraint.regex(pattern), 10, sampling=Sampling(temperature=0)):
+    for text in written(Constraint.regex(pattern), 10, sampling=SamplingParams(temperature=0)):
         assert re.fullmatch(pattern, text), text
 
 
@@ -223,7 +223,7 @@ def test_an_item_whose_text_cannot_fit_is_refused_with_the_mend() -> None:
 def test_decoding_under_a_constraint_conforms(constraint: Constraint) -> None:
     items = {"a": "Hello", "b": "The reply", "c": "Can you help me with that?"}
     check_lane_process(
-        lambda capacity: decode(constraint, 40, capacity),
+        lambda slots: decode(constraint, 40, slots),
         items,
         steps=40,
         edits={"forbid": [7, 20, 33], "temperature": 0.9},
@@ -244,11 +244,11 @@ def test_a_constraint_goes_before_what_is_forbidden_and_forced() -> None:
 def test_a_prompt_may_name_its_own_constraint() -> None:
     model = tiny_model()
 
-    def prompt(item: object, edits: Mapping[str, object]) -> Prompt:
+    def prompt(item: object, edits: Mapping[str, object]) -> TokenPrompt:
         assert isinstance(item, str)
-        return Prompt(model.tokenizer.encode(item), constraint=Constraint.choice([item]))
+        return TokenPrompt(model.tokenizer.encode(item), constraint=Constraint.choice([item]))
 
-    process = Decode(model, prompt, places=2, constraint=Constraint.choice(["other"]), limit=30)
+    process = Decode(model, prompt, slots=2, constraint=Constraint.choice(["other"]), limit=30)
     for key in ("one", "two"):
         process.start(Lane(key), key)
     for _ in range(8):
@@ -259,7 +259,7 @@ def test_a_prompt_may_name_its_own_constraint() -> None:
 def test_going_back_forgets_what_came_after() -> None:
     tokenizer = tiny_model().tokenizer
     constraint = Constraint.json_schema(SCHEMA)
-    there, straight = (Guided(constraint, tokenizer, 80) for _ in range(2))
+    there, straight = (ConstrainedState(constraint, tokenizer, 80) for _ in range(2))
     first, other = tokenizer.encode('{"name": "Jo'), tokenizer.encode('n", "n": 12')
     for token in [*first, *other]:
         there.advance(token)
@@ -306,7 +306,7 @@ def test_a_way_out_makes_the_text_whole(constraint: Constraint, begun: str) -> N
         (lambda: Constraint.choice([]), "must have at least one text, got none"),
         (lambda: Constraint.choice([""]), "must be texts that are not empty"),
         (lambda: Constraint("rgx", "a"), "kind must be one of regex"),  # type: ignore[arg-type]
-        (lambda: Sampling(end_bias=-1), "end_bias must be 0"),
+        (lambda: SamplingParams(end_bias=-1), "end_bias must be 0"),
     ],
 )
 def test_a_wrong_constraint_is_refused_with_a_sentence(make: Any, message: str) -> None:
@@ -323,7 +323,7 @@ def test_a_constraint_goes_through_json() -> None:
 def test_ends_are_likelier_towards_the_limit() -> None:
     def lengths(bias: float) -> list[int]:
         items = [(f"item {n}", f"Text {n}") for n in range(12)]
-        sampling = Sampling(temperature=1.0, end_bias=bias, end_within=10)
+        sampling = SamplingParams(temperature=1.0, end_bias=bias, end_within=10)
         lanes = Lanes(decode(None, 24, sampling=sampling), items, each=Steps(24), seed=2)
         rows = [row for step in Loop(lanes, until=Steps(10_000)) for _, row in step.results]
         return [row["length"] for row in rows if row["stopped"]["kind"] == "ended"]  # type: ignore

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_model
 
-from ostinato.decode import Decode, Prompt, Sampling, plain_prompt
-from ostinato.decode.sampling import Row, adjust, draw
-from ostinato.decode.spell import Spelling
+from ostinato.decode import Decode, SamplingParams, TokenPrompt, plain_prompt
+from ostinato.decode.detokenizer import Detokenizer
+from ostinato.decode.sampling import SamplingRow, adjust, draw
 from ostinato.errors import EditError, InputError, ItemError
-from ostinato.loop import Kind, Lane, Lanes, Loop, Phrase, Report, Steps, Text
+from ostinato.journal import StopKind
+from ostinato.loop import Lane, Lanes, Loop, Phrase, Report, Steps, Text
 from ostinato.testing import check_lane_process
 
 ITEMS = {
@@ -29,22 +30,22 @@ ITEMS = {
 
 def decode(places: int = 4, **settings: Any) -> Decode:
     model = tiny_model()
-    sampling = settings.pop("sampling", Sampling(temperature=1.0))
+    sampling = settings.pop("sampling", SamplingParams(temperature=1.0))
     prompt = settings.pop("prompt", plain_prompt(model.tokenizer.encode))
-    return Decode(model, prompt, places=places, sampling=sampling, **settings)
+    return Decode(model, prompt, slots=places, sampling=sampling, **settings)
 
 
 @pytest.mark.parametrize(
     "sampling",
     [
-        Sampling(),
-        Sampling(temperature=1.0),
-        Sampling(temperature=0.8, top_k=20),
-        Sampling(temperature=1.2, top_p=0.9, repetition_penalty=1.3),
+        SamplingParams(),
+        SamplingParams(temperature=1.0),
+        SamplingParams(temperature=0.8, top_k=20),
+        SamplingParams(temperature=1.2, top_p=0.9, repetition_penalty=1.3),
     ],
     ids=["greedy", "plain", "top-k", "nucleus"],
 )
-def test_decode_conforms(sampling: Sampling) -> None:
+def test_decode_conforms(sampling: SamplingParams) -> None:
     edits = {"forbid": [5, 6], "temperature": 0.5, "bias": {7: 3.0}}
     check_lane_process(lambda n: decode(n, sampling=sampling), ITEMS, steps=12, edits=edits)
 
@@ -66,7 +67,7 @@ def run(process: Decode, items: Mapping[str, object] = ITEMS, steps: int = 12) -
 
 def test_greedy_tokens_and_logprobs_are_those_of_the_plain_network() -> None:
     model = tiny_model()
-    process = decode(sampling=Sampling())
+    process = decode(sampling=SamplingParams())
     prompt = model.tokenizer.encode(ITEMS["long"])
     process.start(Lane("a"), ITEMS["long"])
     network = model.llama()
@@ -87,14 +88,14 @@ def test_a_token_taken_back_at_once_has_cost_nothing() -> None:
     reports = [process.step()["a"] for _ in range(3)]
     assert [report["computed"] for report in reports] == [0, 1, 1]
     last = reports[-1]["token"]
-    process.rewind(Lane("a", 1, tries=1, edits=((2, {"forbid": [last]}),)), 2)
+    process.rewind(Lane("a", 1, backtracks=1, edits=((2, {"forbid": [last]}),)), 2)
     again = process.step()["a"]
     assert again["token"] != last
     assert again["computed"] == 0
 
 
 def test_rounds_and_like_beginnings_share_the_prompt() -> None:
-    process = decode(places=2)
+    process = decode(slots=2)
     computed = process._inference.counts
     process.start(Lane("a"), ITEMS["long"])
     assert process.step()["a"]["prompt"] == len(tiny_model().tokenizer.encode(ITEMS["long"]))
@@ -119,7 +120,7 @@ def test_tokens_are_forced_from_a_position_on() -> None:
     forced = tiny_model().tokenizer.encode(" 408-247")
     process.start(Lane("a"), "The")
     process.step()
-    process.rewind(Lane("a", tries=1, edits=((1, {"force": forced}),)), 1)
+    process.rewind(Lane("a", backtracks=1, edits=((1, {"force": forced}),)), 1)
     for _ in forced:
         process.step()
     text = process.output("a")
@@ -132,8 +133,8 @@ def test_tokens_are_forced_from_a_position_on() -> None:
 def test_watched_tokens_are_noted_at_every_position() -> None:
     model = tiny_model()
 
-    def prompt(item: object, edits: Mapping[str, object]) -> Prompt:
-        return Prompt(model.tokenizer.encode(str(item)), watch=[10, 11])
+    def prompt(item: object, edits: Mapping[str, object]) -> TokenPrompt:
+        return TokenPrompt(model.tokenizer.encode(str(item)), watch=[10, 11])
 
     process = decode(prompt=prompt)
     process.start(Lane("a"), "The")
@@ -146,10 +147,10 @@ def test_watched_tokens_are_noted_at_every_position() -> None:
 
 def test_the_end_of_text_ends_a_lane_also_on_its_last_step() -> None:
     end = min(tiny_model().tokenizer.eos_ids)
-    process = decode(sampling=Sampling(logit_bias={end: 100.0}))
+    process = decode(sampling=SamplingParams(logit_bias={end: 100.0}))
     lanes = Lanes(process, [("a", "The")], each=Steps(1))
     (result,) = [row for step in Loop(lanes, until=Steps(9)) for _, row in step.results]
-    assert result["stopped"]["kind"] == Kind.ENDED.value  # type: ignore[index]
+    assert result["stopped"]["kind"] == StopKind.ENDED.value  # type: ignore[index]
     assert result["output"] == ""
 
 
@@ -217,14 +218,14 @@ def test_an_edit_of_a_wrong_value_is_refused_before_a_token_is_drawn(
 def test_a_bias_is_the_same_out_of_json() -> None:
     drawn = set()
     for edit in ({"logit_bias": {7: 100.0}}, {"logit_bias": {"7": 100.0}}, {"bias": {"7": 100.0}}):
-        process = decode(sampling=Sampling())
+        process = decode(sampling=SamplingParams())
         process.start(Lane("a", edits=((0, edit),)), "The")
         drawn.add(process.step()["a"]["token"])
     assert drawn == {7}
 
 
 def test_alternatives_show_the_runners_up_and_the_entropy() -> None:
-    process = decode(alternatives=3, sampling=Sampling())
+    process = decode(alternatives=3, sampling=SamplingParams())
     process.start(Lane("a"), "The")
     report = process.step()["a"]
     best = report["alternatives"]
@@ -240,19 +241,19 @@ def test_alternatives_show_the_runners_up_and_the_entropy() -> None:
 def test_settings_out_of_range_are_refused_by_name(name: str, value: float) -> None:
     values: dict[str, Any] = {name: value}
     with pytest.raises(InputError, match=f"Sampling {name} must be"):
-        Sampling(**values)
+        SamplingParams(**values)
 
 
 LOGITS = torch.randn(1, 1000, generator=torch.Generator().manual_seed(4)) * 3
 
 
-def drawn(sampling: Sampling, count: int = 4000, **more: Any) -> torch.Tensor:
-    rows = [Row(sampling, (n + 0.5) / count, **more) for n in range(count)]
+def drawn(sampling: SamplingParams, count: int = 4000, **more: Any) -> torch.Tensor:
+    rows = [SamplingRow(sampling, (n + 0.5) / count, **more) for n in range(count)]
     logits = adjust(LOGITS.expand(count, -1), rows)
     return torch.bincount(torch.tensor(draw(logits, rows)), minlength=1000) / count
 
 
-def reference(sampling: Sampling) -> torch.Tensor:
+def reference(sampling: SamplingParams) -> torch.Tensor:
     """The same distribution by sorting the whole row, as the papers define it."""
     probs = torch.softmax(LOGITS[0].double() / sampling.temperature, -1)
     order = torch.argsort(probs, descending=True)
@@ -271,17 +272,17 @@ def reference(sampling: Sampling) -> torch.Tensor:
 @pytest.mark.parametrize(
     "sampling",
     [
-        Sampling(temperature=1.0),
-        Sampling(temperature=0.7, top_k=5),
-        Sampling(temperature=1.5, top_k=300),
-        Sampling(temperature=1.0, top_p=0.8),
-        Sampling(temperature=5.0, top_p=0.99),
-        Sampling(temperature=1.3, min_p=0.2),
-        Sampling(temperature=0.9, top_k=50, top_p=0.9, min_p=0.01),
+        SamplingParams(temperature=1.0),
+        SamplingParams(temperature=0.7, top_k=5),
+        SamplingParams(temperature=1.5, top_k=300),
+        SamplingParams(temperature=1.0, top_p=0.8),
+        SamplingParams(temperature=5.0, top_p=0.99),
+        SamplingParams(temperature=1.3, min_p=0.2),
+        SamplingParams(temperature=0.9, top_k=50, top_p=0.9, min_p=0.01),
     ],
     ids=str,
 )
-def test_draws_follow_the_distribution_that_the_settings_define(sampling: Sampling) -> None:
+def test_draws_follow_the_distribution_that_the_settings_define(sampling: SamplingParams) -> None:
     # Evenly spaced uniforms through an inverse CDF hit each share to within one draw.
     error = (drawn(sampling, 4000).double() - reference(sampling)).abs().max()
     assert error < 1.1 / 4000
@@ -289,23 +290,26 @@ def test_draws_follow_the_distribution_that_the_settings_define(sampling: Sampli
 
 def test_a_forbidden_token_is_never_drawn_and_a_penalty_makes_rarer() -> None:
     best = int(LOGITS.argmax())
-    plain = drawn(Sampling(temperature=1.0))
-    assert drawn(Sampling(temperature=1.0), forbid=[best])[best] == 0
-    rare = drawn(Sampling(temperature=1.0, repetition_penalty=1.5), seen=[best])
+    plain = drawn(SamplingParams(temperature=1.0))
+    assert drawn(SamplingParams(temperature=1.0), forbid=[best])[best] == 0
+    rare = drawn(SamplingParams(temperature=1.0, repetition_penalty=1.5), seen=[best])
     assert 0 < rare[best] < plain[best]
-    assert drawn(Sampling(), bias={3: 100.0})[3] == 1
+    assert drawn(SamplingParams(), bias={3: 100.0})[3] == 1
 
 
 def test_greedy_ties_are_broken_by_the_lowest_id() -> None:
     logits = torch.zeros(1, 1000)
     logits[0, [700, 30, 999]] = 5.0
-    assert draw(logits, [Row(Sampling(), 0.9)]) == [30]
+    assert draw(logits, [SamplingRow(SamplingParams(), 0.9)]) == [30]
 
 
 def test_a_row_draws_the_same_token_in_any_company() -> None:
     logits = torch.randn(16, 1003, generator=torch.Generator().manual_seed(1)) * 2
-    for sampling in (Sampling(temperature=0.9), Sampling(temperature=0.9, top_k=40, top_p=0.95)):
-        rows = [Row(sampling, (n + 0.5) / 16) for n in range(16)]
+    for sampling in (
+        SamplingParams(temperature=0.9),
+        SamplingParams(temperature=0.9, top_k=40, top_p=0.95),
+    ):
+        rows = [SamplingRow(sampling, (n + 0.5) / 16) for n in range(16)]
         together = draw(logits, rows)
         alone = [draw(logits[n : n + 1], rows[n : n + 1])[0] for n in range(16)]
         turned = draw(logits.flip(0), rows[::-1])[::-1]
@@ -319,12 +323,12 @@ def test_pieces_join_to_the_text_wherever_characters_are_cut(
 ) -> None:
     whole = text.encode("utf-8", "replace")
     parts = [whole[i : i + size] for i in range(0, len(whole), size)]
-    spelling = Spelling()
+    spelling = Detokenizer()
     for part in parts:
         spelling.add(part)
     assert spelling.text == whole.decode("utf-8")
     keep = min(crop, len(parts))
-    fresh = Spelling()
+    fresh = Detokenizer()
     for part in parts[:keep]:
         fresh.add(part)
     spelling.crop(keep)
@@ -338,7 +342,7 @@ def test_a_lane_brought_back_where_it_had_gone_back_to_counts_no_row_twice() -> 
     process = decode()
     process.start(Lane("a", 1), "The")
     past = [process.step()["a"] for _ in range(4)]
-    lane = Lane("a", 1, tries=1, edits=((2, {"forbid": [past[2]["token"]]}),))
+    lane = Lane("a", 1, backtracks=1, edits=((2, {"forbid": [past[2]["token"]]}),))
     process.rewind(lane, 2)
     expected: list[Report] = [process.step()["a"] for _ in range(3)]
     fresh = decode()

@@ -24,7 +24,7 @@ def draw(items: Mapping[str, object], places: int = 16, each: Any = None, **name
     """Return the result rows of some items, by key."""
     each = each or Steps(100)
     loop = Loop(
-        Lanes(Denoise(TinyDenoiser(), places=places, **named), list(items.items()), each=each),
+        Lanes(Denoise(TinyDenoiser(), slots=places, **named), list(items.items()), each=each),
         until=Steps(1000),
     )
     return {key: row for step in loop for key, row in step.results}
@@ -38,7 +38,7 @@ def images(items: Mapping[str, object], places: int = 16, **named: Any) -> dict[
 def test_denoise_conforms(solver: str) -> None:
     edits = {"guidance": 3.0, "label": 1, "solver": "heun", "renoise": torch.zeros(1, 8, 8)}
     check_lane_process(
-        lambda places: Denoise(TinyDenoiser(), places=places, steps=7, solver=solver, guidance=2.0),
+        lambda places: Denoise(TinyDenoiser(), slots=places, steps=7, solver=solver, guidance=2.0),
         ITEMS,
         steps=7,
         edits=edits,
@@ -169,7 +169,7 @@ def test_renoising_goes_on_from_the_given_image_with_new_noise() -> None:
     for _ in range(8):
         process.step()
     first = process.output("a")
-    process.rewind(Lane("a", tries=1, edits=((6, {"renoise": first}),)), 6)
+    process.rewind(Lane("a", backtracks=1, edits=((6, {"renoise": first}),)), 6)
     report = process.step()["a"]
     assert report["step"] == 7
     process.step()
@@ -190,13 +190,13 @@ def test_an_edit_that_was_left_for_a_later_position_waits_for_it(solver: str) ->
     back = Denoise(TinyDenoiser(), steps=8, solver=solver)
     back.start(Lane("a"), 0)
     on(back, 6)
-    back.rewind(Lane("a", tries=1, edits=left), 2)
+    back.rewind(Lane("a", backtracks=1, edits=left), 2)
     there = Denoise(TinyDenoiser(), steps=8, solver=solver)
     there.start(Lane("a"), 0)
     before = on(there, 2)
     fresh = Denoise(TinyDenoiser(), steps=8, solver=solver)
     past = tuple({"noisy": x, "clean": c} for x, c in zip(before, cleans(there), strict=True))
-    fresh.start(Lane("a", tries=1, edits=left, past=past), 0)
+    fresh.start(Lane("a", backtracks=1, edits=left, past=past), 0)
     went, started = on(back, 6), on(fresh, 6)
     assert all(torch.equal(a, b) for a, b in zip(went, started, strict=True))
     plain = on(there, 6)
@@ -204,12 +204,12 @@ def test_an_edit_that_was_left_for_a_later_position_waits_for_it(solver: str) ->
     at = Denoise(TinyDenoiser(), steps=8, solver=solver)
     at.start(Lane("a"), 0)
     on(at, 4)
-    at.rewind(Lane("a", tries=1, edits=left), 4)
+    at.rewind(Lane("a", backtracks=1, edits=left), 4)
     assert torch.equal(on(at, 4)[-1], went[-1])
 
 
 def cleans(process: Denoise) -> list[Tensor]:
-    return list(process._seats["a"].cleans)
+    return list(process._slots["a"].cleans)
 
 
 def test_a_report_tells_noise_levels_and_both_images() -> None:
@@ -279,6 +279,6 @@ def test_wrong_settings_are_told() -> None:
     with pytest.raises(InputError, match="must fall to a last 0"):
         Denoise(TinyDenoiser(), sigmas=(1.0, 2.0, 0.0))
     with pytest.raises(InputError, match="places and block must be at least 1"):
-        Denoise(TinyDenoiser(), places=0)
+        Denoise(TinyDenoiser(), slots=0)
     with pytest.raises(InputError, match="guidance must be a finite number"):
         Denoise(TinyDenoiser(), guidance=float("nan"))

@@ -64,12 +64,12 @@ def test_commands_are_ours(page: Path) -> None:
 
 
 def test_every_stop_kind_condition_and_strategy_is_documented() -> None:
-    from ostinato.loop import Kind
-    from ostinato.loop.spelling import NAMES
-    from ostinato.refine.job import STRATEGIES
+    from ostinato.journal import StopKind
+    from ostinato.loop.conditions.parser import NAMES
+    from ostinato.refine.job.config import STRATEGIES
 
     loop = (ROOT / "docs" / "loop.md").read_text("utf-8")
-    for kind in Kind:
+    for kind in StopKind:
         assert kind.value in loop
     for name in NAMES:
         assert f"`{name}(" in loop

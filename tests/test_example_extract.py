@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from ostinato.checks import judge_all
-from ostinato.refine.job_file import read_job
+from ostinato.refine.job.file import read_job
 
 FOLDER = Path(__file__).parents[1] / "examples" / "extract"
 
@@ -47,7 +47,7 @@ def test_the_prompt_names_the_services_fields() -> None:
     job = read_job(FOLDER / "job.toml")
     build = script("build")
     (item,) = job.items(1)
-    messages = job.planner().plan(item.columns).messages
+    messages = job.router().plan(item.columns).messages
     assert [message["role"] for message in messages] == [
         "system",
         *(["user", "assistant"] * 3),
@@ -104,12 +104,12 @@ def test_the_same_data_give_the_same_rows() -> None:
     build = script("build")
     turns = [
         ["user", "A table for 2 in Rome at 5 pm, please."],
-        ["assistant", "For 2 in Rome at 5 pm?", {"city": "Rome", "seats": "2", "time": "5 pm"}],
+        ["assistant", "For 2 in Rome at 5 pm?", {"city": "Rome", "slots": "2", "time": "5 pm"}],
         ["user", "Yes."],
         ["assistant", "It is done.", {"city": "Rome", "request": "done", "address": "1 Via Appia"}],
     ]
     row = build.candidate({"id": "1", "services": ["R"], "turns": turns})
-    assert row["record"] == {"city": "Rome", "seats": "2", "time": "5 pm"}
+    assert row["record"] == {"city": "Rome", "slots": "2", "time": "5 pm"}
     assert row["talk"].startswith("Customer: A table") and row["talk"].count("\n") == 1
-    assert build.with_fields([row])[0]["fields"] == "city, seats, time"
+    assert build.with_fields([row])[0]["fields"] == "city, slots, time"
     assert build.candidate({"id": "2", "services": ["R", "S"], "turns": turns}) is None

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from ostinato.checks import judge_all
-from ostinato.loop import Outlook
-from ostinato.refine.job_file import read_job
+from ostinato.loop import PrefixStatus
+from ostinato.refine.job.file import read_job
 
 FOLDER = Path(__file__).parents[1] / "examples" / "support"
 COLUMNS = {
@@ -113,8 +113,8 @@ def test_no_beginning_of_an_accepted_answer_is_called_hopeless() -> None:
             continue
         for end in range(1, len(answer), 3):
             for check in CHECKS:
-                outlook = check.foresee(answer[:end], row).outlook
-                assert outlook is not Outlook.IMPOSSIBLE, (check.name, answer[:end])
+                outlook = check.check_prefix(answer[:end], row).outlook
+                assert outlook is not PrefixStatus.IMPOSSIBLE, (check.name, answer[:end])
 
 
 def test_a_wrong_answer_fails_the_check_that_is_for_it() -> None:
@@ -130,7 +130,7 @@ def test_a_wrong_answer_fails_the_check_that_is_for_it() -> None:
 
 def test_courtesies_are_answered_from_past_cases_and_the_rest_is_left_to_the_model() -> None:
     job = read_job(FOLDER / "job.toml")
-    planner = job.planner()
+    planner = job.router()
     ready = [item for item in job.items() if planner.plan(item.columns).reply is not None]
     assert 0.02 <= len(ready) / len(job.items()) <= 0.15
     for item in ready:
@@ -139,7 +139,7 @@ def test_courtesies_are_answered_from_past_cases_and_the_rest_is_left_to_the_mod
 
 
 def test_a_question_is_never_answered_from_a_past_case() -> None:
-    planner = read_job(FOLDER / "job.toml").planner()
+    planner = read_job(FOLDER / "job.toml").router()
     for row in rows():
         if "?" in row["message"]:
             assert planner.plan(row).reply is None

@@ -10,17 +10,17 @@ import pytest
 from tiny import tiny_model
 
 from ostinato.checks import Function, Length
-from ostinato.decode import Decode, Sampling, plain_prompt
+from ostinato.decode import Decode, SamplingParams, plain_prompt
 from ostinato.loop import LaneProcess
 from ostinato.refine import BestOf, Refine, Smc
-from ostinato.refine.strategies import Strategy, Words
+from ostinato.refine.strategies.base import SteeringContext, Strategy
 from ostinato.testing import check_lane_process
 
 STRATEGIES = {
     "best_of": BestOf(n=3, side=2, rounds=4),
     "best_of by score": BestOf(n=3, side=3, rounds=4, by="score"),
     "smc": Smc(particles=3, rounds=4),
-    "smc with slack": Smc(particles=3, rounds=4, slack=0.5),
+    "smc with failure_temperature": Smc(particles=3, rounds=4, failure_temperature=0.5),
 }
 every = pytest.mark.parametrize("name", STRATEGIES)
 
@@ -36,7 +36,7 @@ def rows(
         prompt="{message}",
         checks=[Length(max=200), Function(function=judge, name="mine")],
         strategy=strategy,
-        sampling=Sampling(temperature=1.3),
+        sampling=SamplingParams(temperature=1.3),
         max_new_tokens=8,
         **more,
     )
@@ -124,15 +124,15 @@ def test_a_group_with_a_check_that_raises_is_brought_back_with_the_same_bits(nam
     checks = [Function(function=raising_on_length, name="mine")]
     model = tiny_model()
 
-    def process(capacity: int) -> LaneProcess:
+    def process(slots: int) -> LaneProcess:
         decode = Decode(
             model,
             plain_prompt(model.tokenizer.encode),
-            sampling=Sampling(temperature=1.3),
-            places=capacity * strategy.lanes,
+            sampling=SamplingParams(temperature=1.3),
+            slots=slots * strategy.lanes,
             limit=8,
         )
-        return strategy.process(decode, Words(model.tokenizer.encode, None, checks))
+        return strategy.process(decode, SteeringContext(model.tokenizer.encode, None, checks))
 
     items = {"a": "Hello", "b": "The reply"}
     check_lane_process(process, items, steps=strategy.steps(8), edits={"temperature": 2})

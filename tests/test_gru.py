@@ -14,18 +14,19 @@ from test_decode import ITEMS
 from tiny import CORPUS
 
 from ostinato.cli.main import cli
-from ostinato.decode import Decode, Draft, Sampling, plain_prompt
+from ostinato.decode import Decode, DraftModel, SamplingParams, plain_prompt
 from ostinato.errors import InputError, ModelError
+from ostinato.inference import GRUBackend
 from ostinato.loop import Lane
-from ostinato.models import GRU, GRUInference, load_model
+from ostinato.models import GRU, load_model
 from ostinato.testing import check_lane_process
 
 
 def decode(places: int = 4, **settings: Any) -> Decode:
     model = tiny_gru()
-    sampling = Sampling(temperature=1.0, top_k=20)
+    sampling = SamplingParams(temperature=1.0, top_k=20)
     prompt = plain_prompt(model.tokenizer.encode)
-    return Decode(model, prompt, places=places, sampling=sampling, **settings)
+    return Decode(model, prompt, slots=places, sampling=sampling, **settings)
 
 
 def network() -> GRU:
@@ -40,7 +41,7 @@ def test_decode_of_a_recurrent_model_conforms() -> None:
 
 def test_hidden_states_and_logits_are_those_of_torch() -> None:
     tokens = [(7 * n) % 300 + 3 for n in range(40)]
-    inference = GRUInference(network(), 3)
+    inference = GRUBackend(network(), 3)
     inference.prefill(1, tokens[:30])
     hidden = inference.feed([(1, tokens[n], n) for n in range(30, 40)])
     with torch.no_grad():
@@ -54,7 +55,7 @@ def test_hidden_states_and_logits_are_those_of_torch() -> None:
 
 
 def test_going_back_takes_the_state_that_was_kept() -> None:
-    inference = GRUInference(network(), 2)
+    inference = GRUBackend(network(), 2)
     rows = [(0, n + 3, n) for n in range(20)]
     first = inference.feed(rows)
     inference.feed([(0, 99, 12), (0, 98, 13)])  # another way from 12 on
@@ -65,7 +66,7 @@ def test_going_back_takes_the_state_that_was_kept() -> None:
 
 def test_the_same_texts_as_a_plain_loop_over_torch() -> None:
     model = tiny_gru()
-    process = Decode(model, plain_prompt(model.tokenizer.encode), places=2)
+    process = Decode(model, plain_prompt(model.tokenizer.encode), slots=2)
     process.start(Lane("a"), ITEMS["long"])
     tokens = model.tokenizer.encode(str(ITEMS["long"]))
     for _ in range(8):
@@ -76,7 +77,7 @@ def test_the_same_texts_as_a_plain_loop_over_torch() -> None:
 
 
 def test_it_drafts_for_another_and_is_drafted_for() -> None:
-    plain, guessed = decode(), decode(guesser=Draft(tiny_gru(width=16, seed=2), 3))
+    plain, guessed = decode(), decode(guesser=DraftModel(tiny_gru(width=16, seed=2), 3))
     for one in (plain, guessed):
         for key, item in ITEMS.items():
             one.start(Lane(key, 7), item)
@@ -85,7 +86,7 @@ def test_it_drafts_for_another_and_is_drafted_for() -> None:
 
 
 def test_what_cannot_be_computed_is_refused() -> None:
-    inference = GRUInference(network(), 1)
+    inference = GRUBackend(network(), 1)
     with pytest.raises(InputError, match="at most 256 tokens"):
         inference.feed([(0, 5, 256)])
     with pytest.raises(InputError, match="place must be from 0 to 0"):

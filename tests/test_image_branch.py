@@ -15,9 +15,9 @@ from tiny_denoiser import TinyDenoiser
 
 from ostinato.cli.main import cli
 from ostinato.errors import OstinatoError
-from ostinato.image import Denoise, Picture, Renoise, Sharp, draw, save_denoiser
-from ostinato.loop import Every, Item, Lane, Loop, Verdict
-from ostinato.loop.journal import Journal
+from ostinato.image import Denoise, ImageRequest, Renoise, Sharpness, denoise_loop, save_denoiser
+from ostinato.journal.journal import Journal
+from ostinato.loop import CheckpointSchedule, Item, Lane, Loop, Verdict
 
 STEPS, AT = 8, 4
 CHANGES: list[dict[str, Any]] = [
@@ -30,14 +30,14 @@ CHANGES: list[dict[str, Any]] = [
 
 def drawn(journal: Journal, run: str) -> tuple[list[Any], Any]:
     """Return the run's reports by position, and the image."""
-    loop = draw(
-        [Picture(label=0, seed=3)],
+    loop = denoise_loop(
+        [ImageRequest(label=0, seed=3)],
         model=TinyDenoiser(),
         steps=STEPS,
         guidance=1.5,
         run=run,
         journal=journal,
-        checkpoint=Every(steps=1, keep=STEPS),
+        checkpoint=CheckpointSchedule(steps=1, keep=STEPS),
     )
     reports, image = [], None
     with loop:
@@ -53,8 +53,8 @@ def test_a_branch_has_the_same_bits_up_to_its_step_and_another_image(
 ) -> None:
     with Journal(tmp_path / "journal.db") as journal:
         whole, image = drawn(journal, "seven")
-        journal.get("seven").branch("same", tick=AT)
-        journal.get("seven").branch("other", tick=AT, edits=change)
+        journal.branch(journal.get("seven"), "same", tick=AT)
+        journal.branch(journal.get("seven"), "other", tick=AT, edits=change)
         same, again = drawn(journal, "same")
         other, changed = drawn(journal, "other")
         assert journal.get("other").now().parent == (journal.get("seven").id, AT)
@@ -64,8 +64,8 @@ def test_a_branch_has_the_same_bits_up_to_its_step_and_another_image(
         assert torch.equal(kept["noisy"], report["noisy"])
     # What the branch goes on from is what the first run had: an image that is edited in place
     # from the beginning, at the same step, is the same to the bit.
-    process = Denoise(TinyDenoiser(), steps=STEPS, guidance=1.5, places=1)
-    process.start(Lane("x"), Picture(label=0, seed=3))
+    process = Denoise(TinyDenoiser(), steps=STEPS, guidance=1.5, slots=1)
+    process.start(Lane("x"), ImageRequest(label=0, seed=3))
     for kept in whole[:AT]:
         assert torch.equal(process.step()["x"]["noisy"], kept["noisy"])  # type: ignore[arg-type]
     process.rewind(Lane("x", edits=((AT, change),)), AT)
@@ -80,21 +80,21 @@ def test_a_branch_is_judged_by_its_own_class_however_far_an_image_goes_back(
     judged: list[object] = []
 
     @dataclass(frozen=True)
-    class Never(Sharp):
+    class Never(Sharpness):
         def judge(self, output: object, item: Item) -> Verdict:
             judged.append(item.get("label"))
             return self.verdict(False, "No.")
 
     def go(journal: Journal, name: str) -> Loop:
-        return draw(
-            [Picture(label=0, seed=3)],
+        return denoise_loop(
+            [ImageRequest(label=0, seed=3)],
             model=TinyDenoiser(),
             steps=STEPS,
             checks=[Never()],
             on_stop=Renoise(share=0.8, rounds=2),
             run=name,
             journal=journal,
-            checkpoint=Every(steps=1, keep=STEPS),
+            checkpoint=CheckpointSchedule(steps=1, keep=STEPS),
         )
 
     with Journal(tmp_path / "journal.db") as journal:
@@ -102,7 +102,7 @@ def test_a_branch_is_judged_by_its_own_class_however_far_an_image_goes_back(
             for step in loop:
                 if step.tick == AT:
                     break
-        journal.get("first").branch("other", tick=AT, edits={"label": label})
+        journal.branch(journal.get("first"), "other", tick=AT, edits={"label": label})
         judged.clear()
         go(journal, "other").run()
     assert judged == [label] * len(judged) and len(judged) == 4
@@ -138,7 +138,7 @@ def test_an_image_is_branched_from_the_command_line(
 def test_a_branch_with_an_edit_that_is_not_known_is_refused(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.db") as journal:
         drawn(journal, "seven")
-        journal.get("seven").branch("wrong", tick=AT, edits={"solver": "fast"})
+        journal.branch(journal.get("seven"), "wrong", tick=AT, edits={"solver": "fast"})
         with pytest.raises(OstinatoError, match="A solver must be one of"):
             drawn(journal, "wrong")
 

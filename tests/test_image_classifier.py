@@ -10,16 +10,16 @@ import torch
 
 from ostinato.errors import InputError, ModelError
 from ostinato.image import (
+    ClassifiedAs,
     Classifier,
     ClassifierConfig,
-    Recognised,
-    draw,
+    denoise_loop,
     load_classifier,
     read_images,
     save_classifier,
 )
 from ostinato.image.classifier import SHIPPED
-from ostinato.image.fixed import repeats
+from ostinato.image.fixed_batches import repeats
 from ostinato.testing import check_process
 from ostinato.train import Training, TrainingConfig
 from recipes.digit_classifier import Moved, moved
@@ -36,8 +36,12 @@ def test_what_ships_is_small_and_told() -> None:
 
 
 def test_what_the_shipped_denoiser_draws_is_mostly_recognised() -> None:
-    check = Recognised(classifier=load_classifier())
-    rows = [row for step in draw([n % 10 for n in range(20)], steps=8) for _, row in step.results]
+    check = ClassifiedAs(classifier=load_classifier())
+    rows = [
+        row
+        for step in denoise_loop([n % 10 for n in range(20)], steps=8)
+        for _, row in step.results
+    ]
     passed = [check.judge(row["output"], {"label": int(str(row["index"])) % 10}) for row in rows]
     assert sum(verdict.passed for verdict in passed) >= 16
 

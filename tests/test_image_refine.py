@@ -13,11 +13,12 @@ from tiny_denoiser import TinyDenoiser
 from torch import Tensor
 
 from ostinato.errors import InputError
-from ostinato.image import Picture, Recognised, Renoise, Sharp, draw
-from ostinato.loop import GiveUp, GoBack, Kind, StartOver, Stopped, Tries
-from ostinato.loop.journal import Journal
+from ostinato.image import ClassifiedAs, ImageRequest, Renoise, Sharpness, denoise_loop
+from ostinato.journal import StopKind, Stopped
+from ostinato.journal.journal import Journal
+from ostinato.loop import GiveUp, GoBack, History, StartOver
 
-FAILED = Stopped(Kind.FAILED, "It is blurred.", "sharp")
+FAILED = Stopped(StopKind.FAILED, "It is blurred.", "sharp")
 
 
 def classifier(images: Tensor) -> Tensor:
@@ -27,7 +28,7 @@ def classifier(images: Tensor) -> Tensor:
 
 
 def test_an_image_of_another_class_fails_with_what_to_mend() -> None:
-    check = Recognised(classifier=classifier, least=0.9)
+    check = ClassifiedAs(classifier=classifier, least=0.9)
     bright = torch.full((1, 8, 8), 0.8)
     assert check.judge(bright, {"label": 1}).passed
     verdict = check.judge(bright, {"label": 0})
@@ -43,14 +44,14 @@ def test_sharpness_tells_edges_from_slopes() -> None:
     edge = torch.full((1, 8, 8), -1.0)
     edge[:, :, 4:] = 1.0
     slope = torch.linspace(-1, 1, 8).expand(1, 8, 8)
-    assert Sharp(least=0.5).judge(edge, {}).passed
-    verdict = Sharp(least=0.5).judge(slope, {})
+    assert Sharpness(least=0.5).judge(edge, {}).passed
+    verdict = Sharpness(least=0.5).judge(slope, {})
     assert not verdict.passed
     assert "steepest edges span 14.3% of the range, at least 50.0%" in verdict.message
     with pytest.raises(InputError, match="'least' of the check 'sharp' must be"):
-        Sharp(least=2.0)
+        Sharpness(least=2.0)
     with pytest.raises(InputError, match="must be an image"):
-        Sharp().judge("text", {})
+        Sharpness().judge("text", {})
 
 
 def answers(strategy: Renoise, position: int, count: int) -> list[Any]:
@@ -61,14 +62,16 @@ def answers(strategy: Renoise, position: int, count: int) -> list[Any]:
     attempts: list[Attempt] = []
     lane = Lane("a")
     for _ in range(count):
-        tries = Tries(position, tuple(attempts), torch.zeros(1, 8, 8), lane=lane)
-        answer = strategy(FAILED, tries)
+        history = History(position, tuple(attempts), torch.zeros(1, 8, 8), lane=lane)
+        answer = strategy(FAILED, history)
         given.append(answer)
-        attempts.append(Attempt(lane.round, lane.tries, position, FAILED, answer, "", (), None))
+        attempts.append(
+            Attempt(lane.round, lane.backtracks, position, FAILED, answer, "", (), None)
+        )
         if isinstance(answer, StartOver):
             lane = Lane("a", round=lane.round + 1)
         else:
-            lane = Lane("a", round=lane.round, tries=lane.tries + 1)
+            lane = Lane("a", round=lane.round, backtracks=lane.backtracks + 1)
     return given
 
 
@@ -87,17 +90,17 @@ def test_an_image_that_fails_again_goes_back_further_and_begins_anew_at_last() -
 
 
 def test_what_fails_is_mended_or_given_up_with_its_reason() -> None:
-    check = Recognised(classifier=classifier, least=0.6)
-    pictures = [Picture(label=n % 2, seed=n) for n in range(8)]
+    check = ClassifiedAs(classifier=classifier, least=0.6)
+    pictures = [ImageRequest(label=n % 2, seed=n) for n in range(8)]
     rows: list[Any] = [
         row
-        for step in draw(
+        for step in denoise_loop(
             pictures, model=TinyDenoiser(), checks=[check], on_stop=Renoise(rounds=2), steps=6
         )
         for _, row in step.results
     ]
     assert len(rows) == 8
-    mended = [row for row in rows if row["accepted"] and row["tries"]]
+    mended = [row for row in rows if row["accepted"] and row["backtracks"]]
     assert mended
     assert all(check.judge(row["output"], {"label": row["index"] % 2}).passed for row in mended)
     for row in rows:
@@ -105,15 +108,15 @@ def test_what_fails_is_mended_or_given_up_with_its_reason() -> None:
             assert row["stopped"]["sentence"].startswith(
                 "It was begun 2 times. recognised: Make it"
             )
-    assert all(row["spent"]["calls"] > 6 for row in rows if row["tries"])
+    assert all(row["spent"]["calls"] > 6 for row in rows if row["backtracks"])
 
 
 def test_an_attempt_takes_little_room_in_the_journal(tmp_path: Path) -> None:
     """The image that is noised again is in the lane's edits, where they are saved, and not told."""
-    loop = draw(
-        [Picture(label=n % 2, seed=n) for n in range(4)],
+    loop = denoise_loop(
+        [ImageRequest(label=n % 2, seed=n) for n in range(4)],
         model=TinyDenoiser(),
-        checks=[Recognised(classifier=classifier, least=0.99)],
+        checks=[ClassifiedAs(classifier=classifier, least=0.99)],
         on_stop=Renoise(rounds=2),
         steps=6,
         run="hard",
@@ -142,9 +145,11 @@ def test_an_attempt_takes_little_room_in_the_journal(tmp_path: Path) -> None:
 
 def test_without_checks_every_image_is_taken() -> None:
     with pytest.raises(InputError, match="at least one picture"):
-        draw([], model=TinyDenoiser())
+        denoise_loop([], model=TinyDenoiser())
     rows: list[Any] = [
-        row for step in draw([0, 1], model=TinyDenoiser(), steps=3) for _, row in step.results
+        row
+        for step in denoise_loop([0, 1], model=TinyDenoiser(), steps=3)
+        for _, row in step.results
     ]
     assert [row["stopped"]["kind"] for row in rows] == ["ended", "ended"]
 

@@ -14,32 +14,32 @@ import torch
 
 from ostinato.errors import EditError, InputError, ItemError, ModelError
 from ostinato.image import Images, hold_out, read_images
-from ostinato.image.data import scaled
+from ostinato.image.dataset import scaled
 from ostinato.image.tokens import (
     VQ,
-    Coarse,
-    Drawing,
-    Levels,
-    PictureTask,
-    Settings,
-    Unmask,
+    Attributes,
+    CodeSettings,
+    DiscreteDiffusion,
+    ImagePrompt,
+    ImageTokenModel,
+    PixelQuantizer,
+    ReconstructionTask,
+    UnmaskCodes,
     VQConfig,
-    Wish,
-    Words,
-    draw_wishes,
-    load_drawing,
-    new_drawing,
+    image_token_loop,
+    load_image_token_model,
+    new_image_token_model,
     task_of,
 )
-from ostinato.image.tokens.coarse import reversed_step
-from ostinato.image.tokens.drawing import Way
-from ostinato.image.tokens.words import Cuts, measure
+from ostinato.image.tokens.attributes import Thresholds, measure
+from ostinato.image.tokens.discrete_diffusion import reversed_step
+from ostinato.image.tokens.model import Method
+from ostinato.journal.journal import Journal
 from ostinato.loop import Lane, Lanes, Loop, Steps
-from ostinato.loop.journal import Journal
 from ostinato.testing import check_lane_process, check_process
 from ostinato.train import Training, TrainingConfig
 
-WAYS: tuple[Way, ...] = ("row", "pixels", "unmask", "coarse")
+METHODS: tuple[Method, ...] = ("row", "pixels", "unmask", "coarse")
 WISHES = {"a": "a slanted seven", "b": "thin", "c": "", "d": "the large nine"}
 
 
@@ -47,11 +47,15 @@ def digits() -> Images:
     return read_images(["digits"])
 
 
-def drawing(way: Way, *, louder: float = 8.0) -> Drawing:
+def drawing(method: Method, *, louder: float = 8.0) -> ImageTokenModel:
     """Return a drawing of random weights, whose network prefers some codes."""
-    words = Words.of(digits())
-    codec = Levels(size=8, levels=4) if way == "pixels" else VQ(VQConfig(size=8, halvings=1)).eval()
-    made = new_drawing(way, codec, words, layers=2, width=32, heads=2, seed=1)
+    words = Attributes.of(digits())
+    codec = (
+        PixelQuantizer(size=8, levels=4)
+        if method == "pixels"
+        else VQ(VQConfig(size=8, halvings=1)).eval()
+    )
+    made = new_image_token_model(method, codec, words, layers=2, width=32, heads=2, seed=1)
     with torch.no_grad():
         for name, p in made.network.named_parameters():
             if p.dim() > 1 and "embed" in name:
@@ -71,7 +75,7 @@ def test_the_same_image_has_the_same_codes_after_a_load_and_in_any_batch(
     dice = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (21, channels, size, size), generator=dice, dtype=torch.uint8)
     codes = network.encode(images)
-    assert codes.shape == (21, network.places) and network.places <= 64
+    assert codes.shape == (21, network.positions) and network.positions <= 64
     assert len(set(codes.flatten().tolist())) > 8 and int(codes.max()) < network.vocabulary
     network.save(tmp_path)
     loaded = VQ.load(tmp_path)
@@ -88,7 +92,7 @@ import sklearn, scipy.linalg, PIL.Image
 import torch
 torch.set_num_threads(2)
 from ostinato.image import read_images
-from ostinato.image.data import scaled
+from ostinato.image.dataset import scaled
 from ostinato.image.tokens import VQ
 codes = VQ.load(Path(sys.argv[1])).encode(scaled(read_images(["digits"]).pixels[:200], 28))
 print(codes.flatten().tolist())
@@ -154,11 +158,11 @@ def test_codes_of_another_autoencoder_are_refused() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_levels_are_there_and_back(channels: int) -> None:
-    codec = Levels(channels=channels, size=8, levels=256)
+    codec = PixelQuantizer(channels=channels, size=8, levels=256)
     dice = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (5, channels, 8, 8), generator=dice, dtype=torch.uint8)
     assert torch.equal(codec.decode(codec.encode(images)), images)
-    coarse = Levels(channels=channels, size=8, levels=8)
+    coarse = PixelQuantizer(channels=channels, size=8, levels=8)
     error = coarse.decode(coarse.encode(images)).float() - images.float()
     assert error.abs().max() <= 255 / 14 + 1
 
@@ -183,7 +187,7 @@ def test_words_are_measured() -> None:
 def test_a_wish_is_read_however_it_is_put() -> None:
     images = digits()
     assert images.labels is not None
-    words = Words.of(images)
+    words = Attributes.of(images)
     assert words.decode(words.encode("A slanted, seven")) == "slanted seven"
     assert words.encode("seven slanted") == words.encode("a slanted 7")
     assert words.encode("") == (0, 0, 0, 0)
@@ -200,20 +204,20 @@ def test_a_wish_is_read_however_it_is_put() -> None:
 # Lanes ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_ways_conform(way: Way) -> None:
-    made = drawing(way)
-    settings = Settings(guidance=1.5) if way in ("unmask", "coarse") else Settings()
+@pytest.mark.parametrize("method", METHODS)
+def test_ways_conform(method: Method) -> None:
+    made = drawing(method)
+    settings = CodeSettings(guidance=1.5) if method in ("unmask", "coarse") else CodeSettings()
     edits: dict[str, dict[str, object]] = {
         "unmask": {"mask": [0, 3], "words": "one"},
         "coarse": {"put": {"2": 5}},
     }
-    steps = 6 if way == "unmask" else None
+    steps = 6 if method == "unmask" else None
     check_lane_process(
-        lambda places: made.lanes(settings=settings, steps=steps, places=places),
+        lambda places: made.lanes(settings=settings, steps=steps, slots=places),
         WISHES,
         steps=20,
-        edits=edits.get(way, {"temperature": 0.5}),
+        edits=edits.get(method, {"temperature": 0.5}),
     )
 
 
@@ -221,32 +225,32 @@ def finished(loop: Loop) -> dict[str, str]:
     return {key: str(row["output"]) for step in loop for key, row in step.results}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_drawing_is_the_same_loaded_alone_and_resumed(way: Way, tmp_path: Path) -> None:
-    made = drawing(way)
-    drawn = finished(draw_wishes(list(WISHES.values()), drawing=made, seed=3))
+@pytest.mark.parametrize("method", METHODS)
+def test_a_drawing_is_the_same_loaded_alone_and_resumed(method: Method, tmp_path: Path) -> None:
+    made = drawing(method)
+    drawn = finished(image_token_loop(list(WISHES.values()), drawing=made, seed=3))
     assert len(drawn) == 4 and len(set(drawn.values())) == 4
-    loaded = load_drawing(made.save(tmp_path / "drawing"))
+    loaded = load_image_token_model(made.save(tmp_path / "drawing"))
     for wish in WISHES.values():
-        alone = finished(draw_wishes([wish], drawing=loaded, seed=3))
+        alone = finished(image_token_loop([wish], drawing=loaded, seed=3))
         assert alone.items() <= drawn.items()
         (output,) = alone.values()
         assert loaded.picture(output).shape == (1, 8, 8)
     journal = Journal(tmp_path / "journal.db")
     wishes = list(WISHES.values())
-    first = draw_wishes(wishes, drawing=made, seed=3, run="x", journal=journal, until=Steps(3))
+    first = image_token_loop(wishes, drawing=made, seed=3, run="x", journal=journal, until=Steps(3))
     first.run()
-    again = draw_wishes(wishes, drawing=made, seed=3, run="x", journal=journal)
+    again = image_token_loop(wishes, drawing=made, seed=3, run="x", journal=journal)
     assert finished(again) == drawn
     journal.close()
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "unmask"])
-def test_what_has_no_effect_on_a_drawing_is_refused(way: Way) -> None:
-    with pytest.raises(InputError, match=f"steps must be given for .* got 4 for one of {way}"):
-        draw_wishes(["one"], drawing=drawing(way), steps=4)
-    with pytest.raises(InputError, match=f"noise must be given for .* got 2.5 for one of {way}"):
-        draw_wishes(["one"], drawing=drawing(way), settings=Settings(noise=2.5))
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "unmask"])
+def test_what_has_no_effect_on_a_drawing_is_refused(method: Method) -> None:
+    with pytest.raises(InputError, match=f"steps must be given for .* got 4 for one of {method}"):
+        image_token_loop(["one"], drawing=drawing(method), steps=4)
+    with pytest.raises(InputError, match=f"noise must be given for .* got 2.5 for one of {method}"):
+        image_token_loop(["one"], drawing=drawing(method), settings=CodeSettings(noise=2.5))
 
 
 def run_alone(process: Any, wish: object, lane: Lane | None = None) -> list[Any]:
@@ -261,7 +265,7 @@ def test_unmask_decides_as_many_as_the_cosine_says_and_keeps_what_is_known() -> 
     made = drawing("unmask")
     process = made.lanes(steps=4)
     known = tuple([7, 8, 9, *[-1] * 13])
-    reports = run_alone(process, Wish("two", known))
+    reports = run_alone(process, ImagePrompt("two", known))
     assert [r["masked"] for r in reports] == [12, 9, 4, 0]
     output = process.output("x")
     assert tuple(output.tokens[:3]) == (7, 8, 9) and min(output.tokens) >= 0
@@ -270,7 +274,7 @@ def test_unmask_decides_as_many_as_the_cosine_says_and_keeps_what_is_known() -> 
 def test_unmask_ends_when_nothing_is_hidden() -> None:
     process = drawing("unmask").lanes(steps=8)
     known = tuple([*range(14), -1, -1])
-    reports = run_alone(process, Wish("two", known))
+    reports = run_alone(process, ImagePrompt("two", known))
     assert [r["masked"] for r in reports][-1] == 0 and len(reports) < 8
     assert all(r["masked"] for r in reports[:-1])
     assert reports[-1]["ended"].startswith("Nothing is hidden after")
@@ -281,7 +285,7 @@ def test_hidden_again_is_drawn_again_and_put_is_put() -> None:
     run_alone(process, "two")
     before = process.output("x").tokens
     edits = {"mask": list(range(8)), "put": {9: 1}}
-    process.rewind(Lane("x", tries=1, edits=((3, edits),)), 3)
+    process.rewind(Lane("x", backtracks=1, edits=((3, edits),)), 3)
     report = process.step()["x"]
     after = process.output("x").tokens
     assert report["masked"] == 0 and after[9] == 1 and -1 not in after
@@ -324,32 +328,32 @@ def test_bad_wishes_edits_and_settings_are_refused() -> None:
     unmask, coarse = drawing("unmask"), drawing("coarse")
     process = unmask.lanes()
     with pytest.raises(ItemError, match="must be 16 from 0 to 239"):
-        process.start(Lane("x"), Wish("two", (1, 2)))
+        process.start(Lane("x"), ImagePrompt("two", (1, 2)))
     with pytest.raises(ItemError, match="Unknown words 'cow'"):
         process.start(Lane("x"), "a cow")
     with pytest.raises(ItemError, match="Coarse begins as noise"):
-        coarse.lanes().start(Lane("x"), Wish("two", (1,) * 16))
+        coarse.lanes().start(Lane("x"), ImagePrompt("two", (1,) * 16))
     with pytest.raises(EditError, match="put must hold places from 0 to 15 with codes"):
         process.start(Lane("x", edits=((0, {"put": {16: 0}}),)), "two")
     with pytest.raises(EditError, match="temperature must be a number"):
         process.start(Lane("x", edits=((0, {"temperature": "hot"}),)), "two")
     with pytest.raises(InputError, match="temperature must be above 0"):
-        Settings(temperature=0)
+        CodeSettings(temperature=0)
     with pytest.raises(InputError, match="Take Coarse"):
-        Unmask(coarse.model, coarse.words)  # type: ignore[arg-type]
+        UnmaskCodes(coarse.model, coarse.words)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="Take Unmask"):
-        Coarse(unmask.model, unmask.words)  # type: ignore[arg-type]
+        DiscreteDiffusion(unmask.model, unmask.words)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="guidance needs all codes at once"):
-        drawing("row").lanes(settings=Settings(guidance=2))
+        drawing("row").lanes(settings=CodeSettings(guidance=2))
     with pytest.raises(InputError, match="at least one wish"):
-        draw_wishes([], drawing=unmask)
+        image_token_loop([], drawing=unmask)
 
 
 def test_a_judge_sees_the_same_kind_of_output_in_every_way() -> None:
-    for way in WAYS:
+    for method in METHODS:
         seen: list[object] = []
         lanes = Lanes(
-            drawing(way).lanes(),
+            drawing(method).lanes(),
             [("x", "two")],
             each=Steps(1 << 62),
             judge=lambda output, item, seen=seen: seen.append(output) or (),  # type: ignore
@@ -363,23 +367,23 @@ def test_a_damaged_folder_is_told(tmp_path: Path) -> None:
     folder = drawing("unmask").save(tmp_path / "d")
     (folder / "model" / "model.safetensors").write_bytes(b"no")
     with pytest.raises(ModelError, match="must hold the weights"):
-        load_drawing(folder)
+        load_image_token_model(folder)
     with pytest.raises(ModelError, match=r"config.json must be the config.json of"):
-        load_drawing(tmp_path)
+        load_image_token_model(tmp_path)
 
 
 # Training -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_learning_codes_conforms_and_gets_better(way: Way) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_learning_codes_conforms_and_gets_better(method: Method) -> None:
     train, valid = hold_out(digits().at(range(200)))
     config = TrainingConfig(
         steps=30, batch_tokens=16, optimiser="muon", lr=0.02, warmup=2, valid_every=10
     )
 
     def training() -> Training:
-        made = drawing(way, louder=1.0)
+        made = drawing(method, louder=1.0)
         return Training(made.network, task_of(made, train, valid), config)
 
     check_process(training, steps=5, cuts=(0, 2))
@@ -397,7 +401,7 @@ def test_learning_pictures_conforms_and_gets_better() -> None:
 
     def training() -> Training:
         network = VQ(VQConfig(size=8, halvings=1, width=16), seed=0)
-        return Training(network, PictureTask(train, valid), config)
+        return Training(network, ReconstructionTask(train, valid), config)
 
     check_process(training, steps=5, cuts=(0, 2))
     process = training()
@@ -409,13 +413,13 @@ def test_learning_pictures_conforms_and_gets_better() -> None:
 
 @pytest.mark.parametrize("name", ["large", "salt and pepper", "seven", "", "one, two"])
 def test_a_class_that_no_wish_could_name_is_refused(name: str) -> None:
-    cuts = (Cuts(0.5, 0.1), Cuts(2.0, 1.0), Cuts(5.0, 3.0))
+    cuts = (Thresholds(0.5, 0.1), Thresholds(2.0, 1.0), Thresholds(5.0, 3.0))
     with pytest.raises(InputError, match="Classes must have names that differ"):
-        Words(("seven", name), cuts)
-    assert Words(("seven", "hot dog"), cuts).encode("a large hot dog")[-1] == 8
+        Attributes(("seven", name), cuts)
+    assert Attributes(("seven", "hot dog"), cuts).encode("a large hot dog")[-1] == 8
 
 
 @pytest.mark.parametrize("codes", [None, ["a"] * 4, [1.5] * 4, [True] * 4])
 def test_codes_of_a_wish_that_are_no_numbers_set_it_aside(codes: object) -> None:
     with pytest.raises(ItemError, match="codes of a wish must be whole numbers"):
-        Wish.of({"codes": codes})
+        ImagePrompt.of({"codes": codes})

@@ -11,9 +11,16 @@ from PIL import Image
 
 from ostinato.cli.main import cli
 from ostinato.errors import ModelError, OstinatoError
-from ostinato.image.tokens import VQ, Levels, VQConfig, Words, load_drawing, new_drawing
-from ostinato.image.tokens.drawing import Way
-from ostinato.image.tokens.words import Cuts
+from ostinato.image.tokens import (
+    VQ,
+    Attributes,
+    PixelQuantizer,
+    VQConfig,
+    load_image_token_model,
+    new_image_token_model,
+)
+from ostinato.image.tokens.attributes import Thresholds
+from ostinato.image.tokens.model import Method
 
 SMALL = "--steps 8 --layers 1 --width 32 --heads 2 --batch 16 --valid-every 4"
 
@@ -22,18 +29,20 @@ def call(command: str) -> Result:
     return CliRunner().invoke(cli, command.split("|") if "|" in command else command.split())
 
 
-def trained(way: str, more: str = "") -> Result:
-    codes = "" if way == "pixels" else "--codes-steps 6"  # it has no autoencoder
-    return call(f"train drawing digits --out made --way {way} {codes} {SMALL} {more}")
+def trained(method: str, more: str = "") -> Result:
+    codes = "" if method == "pixels" else "--codes-steps 6"  # it has no autoencoder
+    return call(f"train drawing digits --out made --method {method} {codes} {SMALL} {more}")
 
 
-@pytest.mark.parametrize("way", ["row", pytest.param("pixels", marks=pytest.mark.slow), "coarse"])
-def test_trained_and_drawn(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "method", ["row", pytest.param("pixels", marks=pytest.mark.slow), "coarse"]
+)
+def test_trained_and_drawn(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = trained(way)
+    result = trained(method)
     assert result.exit_code == 0, result.output
-    assert load_drawing("made").way == way
-    again = trained(way)
+    assert load_image_token_model("made").method == method
+    again = trained(method)
     assert again.exit_code == 0 and "is finished" in again.output
     drawn = call(
         "sample|drawing|made|--words|a slanted seven|--words|thin two|--count|2|--out|a.png|--json"
@@ -83,8 +92,10 @@ def test_a_journaled_drawing_is_written_again_without_drawing(
 
 def test_what_cannot_be_drawn_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = Words(("two",), (Cuts(0.5, 0.1), Cuts(2.0, 1.0), Cuts(5.0, 3.0)))
-    made = new_drawing("pixels", Levels(size=8), words, layers=1, width=16, heads=1)
+    words = Attributes(("two",), (Thresholds(0.5, 0.1), Thresholds(2.0, 1.0), Thresholds(5.0, 3.0)))
+    made = new_image_token_model(
+        "pixels", PixelQuantizer(size=8), words, layers=1, width=16, heads=1
+    )
     made.save("made")
     Path("folder.png").mkdir()
     for command, message in {
@@ -95,7 +106,7 @@ def test_what_cannot_be_drawn_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         "sample|drawing|made|--guidance|2|--out|a.png": "guidance needs all codes at once",
         "sample|drawing|made|--temperature|0|--out|a.png": "temperature must be above 0",
         "sample|drawing|made|--temperature|nan|--out|a.png": "temperature must be a number",
-        "sample|drawing|made|--steps|4|--out|a.png": "--steps is for drawings of --way unmask",
+        "sample|drawing|made|--steps|4|--out|a.png": "--steps is for drawings of --method unmask",
         "sample|drawing|made|--seed|-1|--out|a.png": "seed must be a whole number",
         "sample|drawing|nothing|--out|a.png": "nothing/config.json",
     }.items():
@@ -119,17 +130,17 @@ def test_what_cannot_be_learned_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         "--drop|1": "--drop must be in",
         "--size|4": "--size must be 8 to 64, got 4",
         "--size|-3": "--size must be 8 to 64, got -3",
-        "--levels|4": "--levels must be left out of --way row",
-        "--way|pixels|--levels|1": "--levels must be 2 to 256",
-        "--way|pixels|--codes-steps|3": "--codes-steps must be left out of --way pixels",
-        "--way|pixels|--codes|other": "--codes must be left out of --way pixels",
+        "--levels|4": "--levels must be left out of --method row",
+        "--method|pixels|--levels|1": "--levels must be 2 to 256",
+        "--method|pixels|--codes-steps|3": "--codes-steps must be left out of --method pixels",
+        "--method|pixels|--codes|other": "--codes must be left out of --method pixels",
         "--codes|other|--codes-steps|3": "--codes-steps must be left out with --codes",
         "--codes|other": "--codes must be of images of 1 channels and 8 pixels",
         "--codes|nowhere": "nowhere/config.json must be",
         "--codes-steps|0": "--codes-steps must be at least 1",
-        "--way|pixels|--heads|0": "heads must be at least 1",
-        "--way|pixels|--layers|0": "layers must be at least 1",
-        "--way|pixels|--width|30|--heads|4": "width must be heads times an even number",
+        "--method|pixels|--heads|0": "heads must be at least 1",
+        "--method|pixels|--layers|0": "layers must be at least 1",
+        "--method|pixels|--width|30|--heads|4": "width must be heads times an even number",
         "--hold-out|1": "The share held out must be in [0, 1)",
         "--until|Nonsense(3)": "Nonsense",
     }.items():
@@ -140,15 +151,17 @@ def test_what_cannot_be_learned_is_told(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_parts_of_two_drawings_are_told(tmp_path: Path) -> None:
-    words = Words(("two",), (Cuts(0.5, 0.1), Cuts(2.0, 1.0), Cuts(5.0, 3.0)))
+    words = Attributes(("two",), (Thresholds(0.5, 0.1), Thresholds(2.0, 1.0), Thresholds(5.0, 3.0)))
     codec = VQ(VQConfig(size=8, halvings=1, width=16))
-    ways: tuple[Way, ...] = ("row", "unmask")
-    for way in ways:
-        new_drawing(way, codec, words, layers=1, width=16, heads=1).save(tmp_path / way)
-        assert load_drawing(tmp_path / way).way == way
-        VQ(VQConfig(size=16, halvings=1, width=16)).save(tmp_path / way / "codes")
+    ways: tuple[Method, ...] = ("row", "unmask")
+    for method in ways:
+        new_image_token_model(method, codec, words, layers=1, width=16, heads=1).save(
+            tmp_path / method
+        )
+        assert load_image_token_model(tmp_path / method).method == method
+        VQ(VQConfig(size=16, halvings=1, width=16)).save(tmp_path / method / "codes")
         with pytest.raises(ModelError, match="belong together"):
-            load_drawing(tmp_path / way)
+            load_image_token_model(tmp_path / method)
 
 
 def test_codes_are_trained_once_for_several_ways(
@@ -157,10 +170,10 @@ def test_codes_are_trained_once_for_several_ways(
     monkeypatch.chdir(tmp_path)
     codec = VQ(VQConfig.for_images(1, 8, width=16), seed=4)
     codec.save(tmp_path / "first" / "codes")
-    small = "--steps 4 --layers 1 --width 16 --heads 1 --batch 8 --way unmask"
+    small = "--steps 4 --layers 1 --width 16 --heads 1 --batch 8 --method unmask"
     result = call(f"train drawing digits --out second --codes first {small}")
     assert result.exit_code == 0, result.output
-    made = load_drawing("second").codec
+    made = load_image_token_model("second").codec
     assert made.fingerprint() == codec.fingerprint()
     VQ(VQConfig.for_images(1, 8, width=16), seed=5).save(tmp_path / "first" / "codes")
     refused(f"train drawing digits --out second --codes first {small}".replace(" ", "|"), "changed")

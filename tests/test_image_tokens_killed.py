@@ -20,13 +20,13 @@ def forks() -> Iterator[Forks]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("make", "way"), QUICK, ids=str)
-def test_a_killed_run_equals_an_undisturbed_one(make: str, way: str, forks: Forks) -> None:
-    assert check_killed(make, kills=1, seed=1, arguments={"way": way}, forks=forks) == 1
+@pytest.mark.parametrize(("make", "method"), QUICK, ids=str)
+def test_a_killed_run_equals_an_undisturbed_one(make: str, method: str, forks: Forks) -> None:
+    assert check_killed(make, kills=1, seed=1, arguments={"method": method}, forks=forks) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("make", "way"), ALL, ids=str)
-def test_ten_kills_leave_no_trace(make: str, way: str, forks: Forks) -> None:
-    assert check_killed(make, kills=10, seed=1, arguments={"way": way}, forks=forks) == 10
+@pytest.mark.parametrize(("make", "method"), ALL, ids=str)
+def test_ten_kills_leave_no_trace(make: str, method: str, forks: Forks) -> None:
+    assert check_killed(make, kills=10, seed=1, arguments={"method": method}, forks=forks) == 10

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from hammer import state_at
 
-from ostinato.loop.journal import Journal
-from ostinato.loop.run import Run
+from ostinato.journal.journal import Journal
+from ostinato.journal.run import Run
 
 TESTS = Path(__file__).parent
 ENVIRONMENT = {
@@ -40,7 +40,7 @@ def hammering(journal: Journal, name: str) -> subprocess.Popen[str]:
 
 READER = """
 import sys, time
-from ostinato.loop.journal import Journal
+from ostinato.journal.journal import Journal
 run, tick, looks, until = Journal(sys.argv[1]).get("a"), 0, 0, time.monotonic() + float(sys.argv[2])
 while time.monotonic() < until:
     now = run.now()
@@ -89,9 +89,9 @@ def wait_for(run: Run, tick: int) -> None:
 
 def test_many_processes_make_a_journal_and_runs_in_it_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys; from ostinato.loop.journal import Journal\n"
+        "import sys; from ostinato.journal import Journal, RunSession\n"
         "run = Journal(sys.argv[1]).create(sys.argv[2], kind='Walk')\n"
-        "with run.drive() as driver:\n"
+        "with RunSession(run) as driver:\n"
         "    for tick in range(1, 201): driver.step(tick, tick, {'loss': 1.0})\n"
         "    driver.finish('paused', None, 200, 200)\n"
     )
@@ -128,8 +128,8 @@ def kill_again_and_again(journal: Journal, kills: int, seed: int) -> None:
 
 def assert_holds(run: Run, acknowledged: list[str], saved: int) -> None:
     """Whatever was acknowledged is there, once; the last checkpoint is whole."""
-    with Journal(run.journal.path) as fresh:
-        assert fresh.query("PRAGMA integrity_check") == [("ok",)]
+    with Journal(run.database.path) as fresh:
+        assert fresh._database.query("PRAGMA integrity_check") == [("ok",)]
         again = fresh.get("a")
         rows = list(again.results())
         keys = [key for key, _ in rows]

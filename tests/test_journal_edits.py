@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from toys import Walk
 
-from ostinato.loop import Every, Loop, Past, Steps, go_back
-from ostinato.loop.journal import Journal
-from ostinato.loop.run import Run
+from ostinato.journal.journal import Journal
+from ostinato.journal.run import Run
+from ostinato.loop import CheckpointSchedule, Exceeds, Loop, Steps, go_back
 
 
 @pytest.fixture
@@ -20,13 +20,13 @@ def run(tmp_path: Path) -> Run:
 
 def drive_and_ask(run: Run, edits: dict[str, object], last: int) -> tuple[Loop, int]:
     """Drive a walk; ask for edits at its fifth step; return the loop and the tick they took."""
-    loop = Loop(Walk(), until=Steps(last), run=run, checkpoint=Every(steps=10_000))
+    loop = Loop(Walk(), until=Steps(last), run=run, checkpoint=CheckpointSchedule(steps=10_000))
     at = 0
     for step in loop:
         if step.tick == 5:
-            run.request("change", edits)
+            Journal(run.database.path).request(run, "change", edits)
             deadline = time.monotonic() + 10
-            while not loop._driver.requests() and time.monotonic() < deadline:  # type: ignore[union-attr]
+            while not loop._session.requests() and time.monotonic() < deadline:  # type: ignore[union-attr]
                 time.sleep(0.01)
             at = step.tick
         if step.tick == last - 1:
@@ -45,8 +45,8 @@ def undisturbed(at: int, rate: float, last: int) -> float:
 
 def test_a_change_is_done_with_its_event_and_applied_again_on_resume(run: Run) -> None:
     loop, at = drive_and_ask(run, {"rate": 0.25}, 20)
-    assert run.journal.query("SELECT COUNT(*) FROM requests WHERE done IS NULL") == [(0,)]
-    loop._driver.close()  # type: ignore[union-attr]  # as if it had been killed: no checkpoint
+    assert run.database.query("SELECT COUNT(*) FROM requests WHERE done IS NULL") == [(0,)]
+    loop._session.close()  # type: ignore[union-attr]  # as if it had been killed: no checkpoint
     walk = Walk()
     Loop(walk, until=Steps(20), run=run).run()
     assert walk.place == undisturbed(at, 0.25, 20)
@@ -56,7 +56,7 @@ def test_a_change_is_done_with_its_event_and_applied_again_on_resume(run: Run) -
 
 def test_a_change_that_the_process_refuses_is_told_and_the_run_goes_on(run: Run) -> None:
     loop, at = drive_and_ask(run, {"speed": 2}, 20)
-    loop._driver.close()  # type: ignore[union-attr]
+    loop._session.close()  # type: ignore[union-attr]
     walk = Walk()
     Loop(walk, until=Steps(20), run=run).run()
     assert walk.place == undisturbed(0, 1.0, 20)
@@ -67,17 +67,19 @@ def test_a_change_that_the_process_refuses_is_told_and_the_run_goes_on(run: Run)
 
 def test_going_back_works_after_many_pauses(run: Run) -> None:
     for last in (12, 13, 14, 15, 16, 17):
-        with Loop(Walk(), until=Steps(50), run=run, checkpoint=Every(steps=10, keep=1)) as loop:
+        with Loop(
+            Walk(), until=Steps(50), run=run, checkpoint=CheckpointSchedule(steps=10, keep=1)
+        ) as loop:
             for step in loop:
                 if step.tick == last:
                     break
     walk = Walk()
     loop = Loop(
         walk,
-        until=Steps(18) & Past("tokens", above=0),
+        until=Steps(18) & Exceeds("tokens", above=0),
         on_stop=go_back(kinds=("failed",), times=1, to=10, rate=0.5),
         run=run,
-        checkpoint=Every(steps=10, keep=1),
+        checkpoint=CheckpointSchedule(steps=10, keep=1),
     )
     loop.run()
     assert run.checkpoints()[0].tick == 10

@@ -13,22 +13,28 @@ from pathlib import Path
 import pytest
 
 from ostinato.errors import RunError, RunLocked
-from ostinato.loop.journal import Journal
-from ostinato.loop.lock import RunLock, holder
-from ostinato.loop.run import Run
+from ostinato.journal.journal import Journal
+from ostinato.journal.lock import RunLock, holder
+from ostinato.journal.run import Run
+from ostinato.journal.session import RunSession
 
 HAMMER = Path(__file__).parent / "hammer.py"
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Journal(tmp_path / "journal.db").create("a", kind="Walk")
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal.db")
+
+
+@pytest.fixture
+def run(journal: Journal) -> Run:
+    return journal.create("a", kind="Walk")
 
 
 @pytest.fixture
 def driven(run: Run) -> Iterator[subprocess.Popen[str]]:
     """A process that drives the run."""
-    command = [sys.executable, str(HAMMER), str(run.journal.path), "a"]
+    command = [sys.executable, str(HAMMER), str(run.database.path), "a"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None and child.stdout.readline()
         yield child
@@ -37,30 +43,30 @@ def driven(run: Run) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_second_driver_is_refused_and_told_who_drives(
-    run: Run, driven: subprocess.Popen[str]
+    journal: Journal, run: Run, driven: subprocess.Popen[str]
 ) -> None:
     with pytest.raises(RunLocked, match=f"driven by the process {driven.pid}.*runs pause a"):
-        run.drive()
+        RunSession(run)
     with pytest.raises(RunLocked, match=f"driven by the process {driven.pid}"):
-        run.journal.delete("a")
+        journal.delete("a")
     driven.kill()
     driven.wait()
-    run.drive().close()
+    RunSession(run).close()
 
 
 def test_looking_at_the_lock_never_keeps_a_driver_out(run: Run) -> None:
     for _ in range(50):
-        with run.drive():
+        with RunSession(run):
             assert run.driver_pid == os.getpid()
         assert run.driver_pid is None
 
 
-def test_a_request_reaches_the_driver_and_is_done_once(run: Run) -> None:
-    with run.drive() as driver:
+def test_a_request_reaches_the_driver_and_is_done_once(journal: Journal, run: Run) -> None:
+    with RunSession(run) as driver:
         assert driver.requests() == []
-        other = Journal(run.journal.path).get("a")
-        other.request("change", {"rate": 0.5})
-        other.request("pause")
+        with Journal(journal.path) as other:
+            other.request(other.get("a"), "change", {"rate": 0.5})
+            other.request(other.get("a"), "pause")
         deadline = time.monotonic() + 10
         while len(driver.requests()) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -70,22 +76,24 @@ def test_a_request_reaches_the_driver_and_is_done_once(run: Run) -> None:
         assert driver.requests() == [pause]
         driver.done(pause)
         assert driver.requests() == []
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         assert driver.requests() == []
 
 
-def test_a_change_waits_for_the_next_driver_and_a_pause_does_not(run: Run) -> None:
+def test_a_change_waits_for_the_next_driver_and_a_pause_does_not(
+    journal: Journal, run: Run
+) -> None:
     with pytest.raises(RunError, match="To pause a run, it must be running; 'a' is new"):
-        run.request("pause")
-    with run.drive():
-        run.request("stop")
-    run.request("change", {"rate": 2})
-    with run.drive() as driver:
+        journal.request(run, "pause")
+    with RunSession(run):
+        journal.request(run, "stop")
+    journal.request(run, "change", {"rate": 2})
+    with RunSession(run) as driver:
         assert [request.action for request in driver.requests()] == ["change"]
 
 
 def test_a_forked_child_neither_drives_nor_holds_the_run(run: Run) -> None:
-    driver = run.drive()
+    driver = RunSession(run)
     driver.step(1, 1, {"loss": 1.0})
     child = os.fork()
     if child == 0:

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from ostinato.errors import InputError, RunError, RunLocked
-from ostinato.loop import Kind, Stopped, schema
-from ostinato.loop.answers import GoBack
-from ostinato.loop.journal import Journal
+from ostinato.journal import StopKind, Stopped, schema
+from ostinato.journal.journal import Journal
+from ostinato.journal.run import Run, StepRecord
+from ostinato.journal.session import RunSession
+from ostinato.loop.actions import GoBack
 from ostinato.loop.process import LaneStep
-from ostinato.loop.run import Run, StepRecord
 
 
 @pytest.fixture
@@ -24,11 +25,11 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "journal.db")
 
 
-STOPPED = Stopped(Kind.PASSED, "It is good enough.", "Reaches", {"loss": 0.1})
+STOPPED = Stopped(StopKind.PASSED, "It is good enough.", "Reaches", {"loss": 0.1})
 
 
 def drive_to(run: Run, last: int, *, first: int = 1, save: bool = True) -> None:
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         for tick in range(first, last + 1):
             driver.step(tick, tick, {"loss": 1 / tick})
             if save and tick % 5 == 0:
@@ -39,7 +40,7 @@ def drive_to(run: Run, last: int, *, first: int = 1, save: bool = True) -> None:
 def test_what_was_recorded_is_read_back_in_order(journal: Journal) -> None:
     run = journal.create("a", kind="Walk", spec={"until": "Steps(3)"})
     assert (run.status, run.tick, run.stopped, run.spec) == ("new", 0, None, {"until": "Steps(3)"})
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         for tick in (1, 2, 3):
             driver.step(tick, tick - 1, {"loss": 1 / tick})
         driver.event("answer", 2, {"answer": "accept"})
@@ -65,7 +66,7 @@ def test_what_was_recorded_is_read_back_in_order(journal: Journal) -> None:
 
 def test_many_steps_come_back_whole_across_blocks(journal: Journal) -> None:
     run = journal.create("a", kind="Walk")
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         for tick in range(1, 10_001):
             report = {"loss": tick / 7} if tick % 1000 else {"loss": tick / 7, "valid": True}
             driver.step(tick, tick % 300, report)
@@ -85,12 +86,12 @@ def test_reports_of_every_kind_are_recorded(journal: Journal) -> None:
         "bad": math.nan,
         "far": -math.inf,
         "ids": (1, 2),
-        "kind": Kind.PASSED,
+        "kind": StopKind.PASSED,
         3: {("a", 1): None},
         "object": object(),
         "text": "naïve \ud800",
     }
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         driver.step(1, 1, report)  # type: ignore[arg-type]
     (record,) = run.steps()
     assert record.report["lanes"]["item"] == {
@@ -110,7 +111,7 @@ def test_reports_of_every_kind_are_recorded(journal: Journal) -> None:
 
 def test_a_result_that_json_cannot_hold_is_refused_at_once(journal: Journal) -> None:
     with (
-        journal.create("a", kind="Walk").drive() as driver,
+        RunSession(journal.create("a", kind="Walk")) as driver,
         pytest.raises(InputError, match=r"The result 'k' must be made of .*got: a object"),
     ):
         driver.result("k", {"text": object()})
@@ -118,14 +119,14 @@ def test_a_result_that_json_cannot_hold_is_refused_at_once(journal: Journal) -> 
 
 def test_only_results_are_kept_where_that_is_asked(journal: Journal) -> None:
     run = journal.create("a", kind="Walk")
-    with run.drive(keep="results") as driver:
+    with RunSession(run, keep="results") as driver:
         for tick in range(1, 9001):
             driver.step(tick, tick, {"loss": 1.0})
         driver.result("k", {"text": "a"})
         driver.flush()
         assert run.tick == 9000
     assert list(run.steps()) == [] and run.result("k") == {"text": "a"}
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         assert driver.resumed_ticks == 9000
         for tick in range(8999, 9003):
             driver.step(tick, tick, {"loss": 1.0})
@@ -136,7 +137,7 @@ def test_steps_that_are_recorded_are_compared_and_not_written_again(journal: Jou
     run = journal.create("a", kind="Walk")
     drive_to(run, 20)
     before = list(run.steps())
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         assert driver.resumed_ticks == 20
         for tick in range(16, 26):
             report = {"loss": 0.5 if tick == 18 else 1 / tick, "seconds": 3.0}
@@ -147,7 +148,7 @@ def test_steps_that_are_recorded_are_compared_and_not_written_again(journal: Jou
     assert after[:20] == before and [record.tick for record in after] == list(range(1, 26))
     differs = [event for event in run.events() if event.name == "differs"]
     assert [(event.tick, event.data) for event in differs] == [(18, {"names": ["loss"]})]
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         driver.step(18, 18, {"loss": 0.4})
         driver.flush()
         assert driver.differences == 1
@@ -156,7 +157,7 @@ def test_steps_that_are_recorded_are_compared_and_not_written_again(journal: Jou
 
 def test_a_result_stands_and_a_second_one_is_compared(journal: Journal) -> None:
     run = journal.create("a", kind="Walk")
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         driver.step(1, 1, {})
         for text in ("a", "a", "b"):
             driver.result("k", {"text": text})
@@ -169,10 +170,10 @@ def test_a_result_stands_and_a_second_one_is_compared(journal: Journal) -> None:
 
 def test_an_event_that_is_replayed_is_not_recorded_again(journal: Journal) -> None:
     run = journal.create("a", kind="Walk")
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         driver.step(1, 1, {})
         driver.event("answer", 1, {"to": 3})
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         driver.event("answer", 1, {"to": 3})
         driver.event("answer", 1, {"to": 4})
     assert [e.data for e in run.events() if e.name == "answer"] == [{"to": 3}, {"to": 4}]
@@ -180,7 +181,7 @@ def test_an_event_that_is_replayed_is_not_recorded_again(journal: Journal) -> No
 
 def test_the_last_checkpoints_are_kept_and_found_by_tick_and_position(journal: Journal) -> None:
     run = journal.create("a", kind="Walk")
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         for tick, position in ((1, 1), (2, 2), (3, 1), (4, 2), (5, 3)):
             driver.checkpoint(tick, position, {"n": tick}, keep=4)
     assert [row.tick for row in run.checkpoints()] == [2, 3, 4, 5]
@@ -192,7 +193,7 @@ def test_the_last_checkpoints_are_kept_and_found_by_tick_and_position(journal: J
 
 def test_a_checkpoint_that_is_needed_outlives_the_last_ones(journal: Journal) -> None:
     run = journal.create("a", kind="Walk")
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         for tick in range(1, 6):
             driver.checkpoint(tick, tick, {"n": tick}, keep=2, needed=[1])
     assert [row.tick for row in run.checkpoints()] == [1, 4, 5]
@@ -218,7 +219,7 @@ def test_what_a_killed_driver_left_is_swept_by_the_next(journal: Journal) -> Non
     drive_to(run, 5)
     (run.folder / ".x.safetensors.77.tmp").write_bytes(b"half")
     (run.folder / "000000000009-1.safetensors").write_bytes(b"no row")
-    run.drive().close()
+    RunSession(run).close()
     assert [path.name for path in run.folder.iterdir() if path.name != "lock"] == [
         run.checkpoints()[0].path.name
     ]
@@ -226,27 +227,27 @@ def test_what_a_killed_driver_left_is_swept_by_the_next(journal: Journal) -> Non
 
 def test_a_branch_goes_on_from_a_checkpoint_of_its_parent(journal: Journal) -> None:
     run = journal.create("a", kind="Walk", spec={"until": "Steps(9)"})
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         driver.step(1, 1, {})
         driver.result("early", {"n": 1})
         driver.checkpoint(5, 4, {"n": 5})
         driver.step(6, 5, {})
         driver.result("late", {"n": 2})
         driver.checkpoint(6, 5, {"n": 6})
-    branch = run.branch("b", tick=5, edits={"rate": 0.5})
+    branch = journal.branch(run, "b", tick=5, edits={"rate": 0.5})
     assert (branch.parent, branch.tick, branch.position) == ((run.id, 5), 5, 4)
     assert (branch.kind, branch.spec, branch.status) == ("Walk", {"until": "Steps(9)"}, "paused")
     assert [key for key, _ in branch.results()] == ["early"]
     journal.delete("a")
     found = branch.load()
     assert found is not None and found[1] == {"n": 5}
-    with branch.drive() as driver:
+    with RunSession(branch) as driver:
         assert driver.edits == {"rate": 0.5}
-    with branch.drive() as driver:
+    with RunSession(branch) as driver:
         assert driver.edits == {"rate": 0.5}
         driver.edits = None
         driver.checkpoint(5, 4, {"n": 5, "rate": 0.5})
-    with branch.drive() as driver:
+    with RunSession(branch) as driver:
         assert driver.edits is None
 
 
@@ -254,7 +255,7 @@ def test_a_branch_where_there_is_no_checkpoint_says_where_they_are(journal: Jour
     run = journal.create("a", kind="Walk")
     drive_to(run, 12)
     with pytest.raises(RunError, match=r"got tick 7\. Checkpoints are at: 5, 10\."):
-        run.branch("b", tick=7)
+        journal.branch(run, "b", tick=7)
     assert journal.find("b") is None
 
 
@@ -284,12 +285,12 @@ def test_a_name_that_is_taken_is_refused(journal: Journal) -> None:
 def test_deleting_a_run_removes_its_rows_and_files(journal: Journal) -> None:
     run = journal.create("a", kind="Walk")
     drive_to(run, 10)
-    with run.drive(), pytest.raises(RunLocked, match="driven already by this process"):
+    with RunSession(run), pytest.raises(RunLocked, match="driven already by this process"):
         journal.delete("a")
     journal.delete("a")
     assert not run.folder.exists() and journal.runs() == []
     for table in ("steps", "events", "results", "checkpoints", "requests"):
-        assert journal.query(f"SELECT COUNT(*) FROM {table}") == [(0,)]
+        assert journal._database.query(f"SELECT COUNT(*) FROM {table}") == [(0,)]
     with pytest.raises(RunError, match="it was deleted"):
         run.now()
 
@@ -306,7 +307,7 @@ def test_a_checkpoint_row_cannot_lead_out_of_the_runs_folder(journal: Journal) -
 
 def test_an_error_of_the_writing_thread_is_raised_in_the_driving_one(journal: Journal) -> None:
     run = journal.create("a", kind="Walk")
-    driver = run.drive()
+    driver = RunSession(run)
     with sqlite3.connect(journal.path) as connection:
         connection.execute("DROP TABLE steps")
     connection.close()
@@ -321,7 +322,7 @@ def test_an_error_of_the_writing_thread_is_raised_in_the_driving_one(journal: Jo
 
 
 def test_a_closed_driver_refuses_to_record(journal: Journal) -> None:
-    driver = journal.create("a", kind="Walk").drive()
+    driver = RunSession(journal.create("a", kind="Walk"))
     driver.close()
     driver.close()
     with pytest.raises(RunError, match="The run's journal is closed"):
@@ -330,7 +331,7 @@ def test_a_closed_driver_refuses_to_record(journal: Journal) -> None:
 
 def test_a_driver_that_is_forgotten_lets_go_of_its_run(journal: Journal) -> None:
     run = journal.create("a", kind="Walk")
-    driver = run.drive()
+    driver = RunSession(run)
     driver.step(1, 1, {"loss": 1.0})
     del driver
     assert not run.driven and run.tick == 1
@@ -339,9 +340,9 @@ def test_a_driver_that_is_forgotten_lets_go_of_its_run(journal: Journal) -> None
 
 def test_what_is_left_at_the_end_of_the_process_is_written(tmp_path: Path) -> None:
     code = (
-        "from ostinato.loop.journal import Journal\n"
+        "from ostinato.journal import Journal, RunSession\n"
         f"run = Journal({str(tmp_path / 'j.db')!r}).create('a', kind='Walk')\n"
-        "driver = run.drive()\n"
+        "driver = RunSession(run)\n"
         "for tick in range(1, 101): driver.step(tick, tick, {'loss': 1.0})\n"
         "raise SystemExit(3)"
     )
@@ -353,7 +354,7 @@ def test_what_is_left_at_the_end_of_the_process_is_written(tmp_path: Path) -> No
 
 def test_a_run_goes_on_after_it_was_finished(journal: Journal) -> None:
     run = journal.create("a", kind="Walk")
-    with run.drive() as driver:
+    with RunSession(run) as driver:
         driver.step(1, 1, {})
         driver.finish("paused", STOPPED, 1, 1)
         assert (run.status, run.stopped) == ("paused", STOPPED)
@@ -394,7 +395,7 @@ def test_a_migration_that_fails_leaves_nothing(
         Journal(tmp_path / "j.db")
     monkeypatch.undo()
     with Journal(tmp_path / "j.db") as journal:
-        assert journal.query("SELECT name FROM sqlite_master WHERE name = 'half'") == []
+        assert journal._database.query("SELECT name FROM sqlite_master WHERE name = 'half'") == []
 
 
 DATA = Path(__file__).parent / "data"
@@ -406,7 +407,7 @@ def test_a_journal_of_every_older_schema_still_opens(tmp_path: Path, version: in
     with Journal(tmp_path / "journal.db") as journal:
         run = journal.get("walk")
         assert (run.status, run.tick, run.kind) == ("stopped", 40, "Walk")
-        assert run.stopped is not None and run.stopped.kind == Kind.BUDGET
+        assert run.stopped is not None and run.stopped.kind == StopKind.BUDGET
         assert [record.tick for record in run.steps()] == list(range(1, 41))
         assert [record.report["loss"] for record in run.steps()] == [1 / n for n in range(1, 41)]
         assert [event.name for event in run.events()] == ["start", "change", "finish"]

@@ -14,12 +14,13 @@ from tiny import save_tiny, tiny_model
 
 from ostinato.checks import Judge, judge_all
 from ostinato.errors import InputError
-from ostinato.loop import Budget, Kind, Verdict
+from ostinato.journal import StopKind
+from ostinato.loop import Budget, Verdict
 from ostinato.refine import Resample
-from ostinato.refine.job_file import read_job
+from ostinato.refine.job.file import read_job
 from ostinato.refine.refine import Refine
-from ostinato.serve import Defaults
-from ostinato.servers import Allowance, Server
+from ostinato.remote import Server, SpendLimit
+from ostinato.server import Defaults
 
 PRICES = {"price_in": 1000.0, "price_out": 5000.0}
 QUESTION = "Is {output} polite? Answer with yes or no."
@@ -54,11 +55,11 @@ def test_a_judges_price_is_spent_and_ends_a_job_written_in_the_process() -> None
             checks=[judge(url)],
             strategy=Resample(rounds=2),
             max_new_tokens=3,
-            places=2,
+            slots=2,
         )
         loop = refine.loop(until=Budget("cost", 0.3))
         rows: list[Any] = [row for step in loop for _, row in step.results]
-    assert loop.stopped is not None and loop.stopped.kind is Kind.BUDGET
+    assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
     assert 0 < len(rows) < 40
     for row in rows:
         told = [verdict for attempt in row["attempts"] for verdict in attempt["verdicts"]]
@@ -70,21 +71,21 @@ def test_no_request_is_sent_that_a_budget_does_not_cover_beside_the_judge() -> N
     asked = says("Yes")
     with serving(asked) as url, serving(says("One two.")) as writer:
         server = Server(url=f"{writer}", model="m", price_out=10_000.0)
-        allowance = Allowance(cost=0.5)
+        allowance = SpendLimit(cost=0.5)
         refine = Refine(
             server,
             [{"message": str(n)} for n in range(40)],
             prompt="{message}",
             checks=[judge(url)],
             max_new_tokens=4,
-            places=1,
+            slots=1,
             allowance=allowance,
         )
         loop = refine.loop(until=Budget("cost", 0.5))
         loop.run()
         refine.decode.close()  # type: ignore[union-attr]
     spent = refine.lanes.spent["cost"]
-    assert loop.stopped is not None and loop.stopped.kind is Kind.BUDGET
+    assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
     assert allowance.taken("cost") == pytest.approx(spent)
     judged = spent - sum(2 * 10_000 for _ in asked.bodies) / 1_000_000
     assert judged > 0.05  # it is a part of the cost

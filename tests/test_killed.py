@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from ostinato.models.native import has_compiler
+from ostinato.inference.compiled.build import has_compiler
 from ostinato.testing import Forks, check_killed
 
 TARGETS: list[tuple[str, Mapping[str, str]]] = [

@@ -12,27 +12,26 @@ import pytest
 from toys import Speller
 
 from ostinato.errors import EditError, InputError
+from ostinato.journal import StopKind, Stopped
+from ostinato.journal.journal import Journal
 from ostinato.loop import (
     Accept,
-    Answer,
+    Action,
     Budget,
     Condition,
     GiveUp,
     GoBack,
-    Kind,
+    History,
     Lanes,
     Loop,
     OnStop,
     Seconds,
     StartOver,
     Steps,
-    Stopped,
     Text,
-    Tries,
     Verdict,
     uniform,
 )
-from ostinato.loop.journal import Journal
 
 ITEMS = [(f"item{n}", {"n": n}) for n in range(30)]
 
@@ -45,23 +44,23 @@ def no_b(output: object, item: object) -> Sequence[Verdict]:
     ]
 
 
-def mend(stopped: Stopped, tries: Tries) -> Answer:
+def mend(stopped: Stopped, history: History) -> Action:
     """Go back to the first b and forbid it; start over three times; then give up."""
-    assert isinstance(tries.output, str)
-    place = tries.output.find("b")
+    assert isinstance(history.output, str)
+    place = history.output.find("b")
     if place >= 0:
         return GoBack(place, {"forbid": ["b"]})
-    return StartOver() if tries.lane.round < 3 else GiveUp("Out of rounds.")
+    return StartOver() if history.lane.round < 3 else GiveUp("Out of rounds.")
 
 
 def spell(
     items: Sequence[tuple[str, object]] = ITEMS,
-    capacity: int = 4,
+    slots: int = 4,
     each: Condition | None = None,
     on_stop: OnStop = mend,
 ) -> tuple[dict[str, Any], Lanes]:
     lanes = Lanes(
-        Speller(capacity),
+        Speller(slots),
         items,
         each=each or Steps(50),
         judge=no_b,
@@ -82,16 +81,16 @@ def test_every_item_gets_a_result_with_its_reason() -> None:
         rows |= {key: s for key, s in step.lanes.items() if isinstance(s.answer, Accept)}
     assert loop.stopped is not None
     assert loop.stopped.sentence == "All 30 items are done."
-    assert loop.stopped.kind is Kind.ENDED
+    assert loop.stopped.kind is StopKind.ENDED
     assert len(rows) == 30
 
 
 def test_what_an_item_yields_does_not_depend_on_its_company() -> None:
-    alone, _ = spell(capacity=1)
-    together, _ = spell(capacity=16)
+    alone, _ = spell(slots=1)
+    together, _ = spell(slots=16)
     shuffled = list(ITEMS)
     random.Random(1).shuffle(shuffled)
-    mixed, _ = spell(items=shuffled, capacity=5)
+    mixed, _ = spell(items=shuffled, slots=5)
     for key in alone:
         del alone[key]["index"], together[key]["index"], mixed[key]["index"]
     assert alone == together == mixed
@@ -99,7 +98,7 @@ def test_what_an_item_yields_does_not_depend_on_its_company() -> None:
 
 def test_going_back_keeps_what_was_before_and_spends_what_was_after() -> None:
     rows, _ = spell()
-    row = next(row for row in rows.values() if row["tries"])
+    row = next(row for row in rows.values() if row["backtracks"])
     back = next(a for a in row["attempts"] if a["answer"]["answer"] == "go back")
     kept = back["text"][: back["answer"]["to"]]
     assert str(row["output"]).startswith(kept)
@@ -125,8 +124,8 @@ def test_a_run_from_any_saved_state_gives_the_same_results() -> None:
 
 
 def test_the_best_draft_is_given_when_the_strategy_gives_up() -> None:
-    def resample(stopped: Stopped, tries: Tries) -> Answer:
-        return StartOver() if tries.lane.round < 2 else GiveUp("Out of rounds.")
+    def resample(stopped: Stopped, history: History) -> Action:
+        return StartOver() if history.lane.round < 2 else GiveUp("Out of rounds.")
 
     rows, _ = spell(on_stop=resample)
     given_up = [row for row in rows.values() if not row["accepted"]]
@@ -141,7 +140,7 @@ def test_the_best_draft_is_given_when_the_strategy_gives_up() -> None:
 
 
 def test_an_item_s_budget_ends_it_whatever_the_strategy_says() -> None:
-    def for_ever(stopped: Stopped, tries: Tries) -> Answer:
+    def for_ever(stopped: Stopped, history: History) -> Action:
         return StartOver()
 
     rows, _ = spell(each=Steps(50) | Budget("tokens", 20), on_stop=for_ever)
@@ -169,8 +168,8 @@ def test_edits_after_the_place_gone_back_to_lapse_and_those_before_stay() -> Non
     seen: list[tuple[tuple[int, object], ...]] = []
     answers = iter([GoBack(3, {"forbid": ["a"]}), GoBack(5, {"forbid": ["c"]}), GoBack(3)])
 
-    def watch(stopped: Stopped, tries: Tries) -> Answer:
-        seen.append(tries.lane.edits)
+    def watch(stopped: Stopped, history: History) -> Action:
+        seen.append(history.lane.edits)
         return next(answers, GiveUp())
 
     def bad(output: object, item: object) -> Sequence[Verdict]:
@@ -187,10 +186,10 @@ def test_edits_after_the_place_gone_back_to_lapse_and_those_before_stay() -> Non
 def test_a_change_from_outside_stays_at_its_place_and_names_what_is_judged() -> None:
     judged: list[object] = []
     seen: list[tuple[tuple[int, object], ...]] = []
-    answers: Iterator[Answer] = iter([GoBack(1, {"forbid": ["a"]}), StartOver()])
+    answers: Iterator[Action] = iter([GoBack(1, {"forbid": ["a"]}), StartOver()])
 
-    def watch(stopped: Stopped, tries: Tries) -> Answer:
-        seen.append(tries.lane.edits)
+    def watch(stopped: Stopped, history: History) -> Action:
+        seen.append(history.lane.edits)
         return next(answers, GiveUp())
 
     def bad(output: object, item: object) -> Sequence[Verdict]:
@@ -222,7 +221,7 @@ def test_a_change_from_outside_stays_at_its_place_and_names_what_is_judged() -> 
 
 def test_an_item_that_cannot_be_worked_on_is_set_aside_and_the_rest_goes_on() -> None:
     items: list[tuple[str, object]] = [("good", 1), ("bad", "broken"), ("fine", 2)]
-    rows, _ = spell(items=items, capacity=1)
+    rows, _ = spell(items=items, slots=1)
     assert rows["bad"]["stopped"]["kind"] == "error"
     assert rows["bad"]["stopped"]["sentence"] == "This item is broken."
     assert set(rows) == {"good", "bad", "fine"}
@@ -245,7 +244,7 @@ class Lazy:
 
 def test_a_key_that_comes_twice_late_loses_no_work(tmp_path: Path) -> None:
     items = [("a", 1), ("b", 2), ("c", 3), ("a", 4), ("d", 5)]
-    expected, _ = spell(items=[*items[:3], items[4]], capacity=2)
+    expected, _ = spell(items=[*items[:3], items[4]], slots=2)
 
     def loop(items: Iterable[tuple[str, object]]) -> Loop:
         lanes = Lanes(Speller(2), items, each=Steps(50), judge=no_b, on_stop=mend, seed=3)
@@ -257,13 +256,13 @@ def test_a_key_that_comes_twice_late_loses_no_work(tmp_path: Path) -> None:
     done = dict(journal.get("r").results())
     assert done == {key: expected[key] for key in ("a", "b", "c")}
     again = loop(Lazy(*items[:3], items[4]))
-    assert again.run().kind is Kind.ENDED
+    assert again.run().kind is StopKind.ENDED
     assert dict(journal.get("r").results()) == expected
 
 
 def test_a_lane_s_clock_does_not_run_during_a_break(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("ostinato.loop.limits.time.monotonic", lambda: now)
+    monkeypatch.setattr("ostinato.loop.conditions.budgets.time.monotonic", lambda: now)
     lanes = Lanes(Speller(2), ITEMS[:2], each=Seconds(5) | Steps(50), seed=3)
     loop = Loop(lanes, until=Steps(1000))
     next(iter(loop))
@@ -285,11 +284,11 @@ def test_a_draw_with_a_seed_that_is_too_great_is_refused() -> None:
 
 
 def test_a_journaled_cut_by_the_clock_is_obeyed() -> None:
-    stopped = Stopped(Kind.BUDGET, "", "Seconds(1)").to_json()
+    stopped = Stopped(StopKind.BUDGET, "", "Seconds(1)").to_json()
     row = {"accepted": False, "stopped": stopped, "by_clock": True}
     lanes = Lanes(Speller(2), ITEMS[:3], each=Seconds(100) | Steps(5), seed=3)
     lanes.step()
-    lanes.obey({"item1": row, "item2": row})
+    lanes.adopt_results({"item1": row, "item2": row})
     done = [key for step in Loop(lanes, until=Steps(1000)) for key, _ in step.results]
     assert done == ["item0"]
 

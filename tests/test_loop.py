@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from ostinato.errors import InputError, RunError
+from ostinato.journal import StopKind, Stopped
+from ostinato.journal.journal import Journal
+from ostinato.journal.tables import RunTables
 from ostinato.loop import (
     Budget,
+    CheckpointSchedule,
     Edits,
-    Every,
     GiveUp,
     GoBack,
-    Kind,
+    History,
     Loop,
     NotFinite,
     Plateau,
@@ -24,12 +27,8 @@ from ostinato.loop import (
     StartOver,
     Step,
     Steps,
-    Stopped,
-    Tries,
     go_back,
 )
-from ostinato.loop.journal import Journal
-from ostinato.loop.store import Store
 
 
 class Counter:
@@ -62,12 +61,12 @@ def test_a_plain_callable_is_stepped_until_its_output_is_good_enough() -> None:
     seen = [step.output for step in loop]
     assert seen == list(range(8))
     assert loop.output == 7
-    assert loop.stopped is not None and loop.stopped.kind is Kind.PASSED
+    assert loop.stopped is not None and loop.stopped.kind is StopKind.PASSED
 
 
 def test_the_last_budgeted_step_that_ends_by_itself_says_ended() -> None:
     loop = Loop(lambda: {"ended": "The text has ended."}, until=Steps(1))
-    assert loop.run().kind is Kind.ENDED
+    assert loop.run().kind is StopKind.ENDED
 
 
 def test_a_generator_takes_as_many_ticks_as_it_yields() -> None:
@@ -77,7 +76,7 @@ def test_a_generator_takes_as_many_ticks_as_it_yields() -> None:
     loop = Loop(three, until=Steps(10))
     assert [step.output for step in loop] == [1, 2, 3]
     assert loop.tick == 3
-    assert loop.stopped is not None and loop.stopped.kind is Kind.ENDED
+    assert loop.stopped is not None and loop.stopped.kind is StopKind.ENDED
 
 
 def test_a_generator_refuses_to_be_saved_when_the_loop_is_built() -> None:
@@ -85,7 +84,7 @@ def test_a_generator_refuses_to_be_saved_when_the_loop_is_built() -> None:
         yield 1
 
     with pytest.raises(InputError, match="generator can be neither saved nor brought back"):
-        Loop(one, until=Steps(3), checkpoint=Every(steps=1))
+        Loop(one, until=Steps(3), checkpoint=CheckpointSchedule(steps=1))
     with pytest.raises(InputError, match="generator"):
         Loop(one, until=Steps(3), on_stop=go_back())
 
@@ -97,7 +96,7 @@ def test_a_break_is_a_pause_and_the_next_for_goes_on() -> None:
             break
     assert loop.stopped is None
     assert [step.tick for step in loop] == [3, 4, 5]
-    assert loop.stopped is not None and loop.stopped.kind is Kind.BUDGET
+    assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
     assert list(loop) == []
 
 
@@ -107,8 +106,8 @@ def test_a_pause_ends_at_the_next_boundary_and_can_be_gone_on_from() -> None:
         if step.tick == 3:
             loop.pause("The bell rang.")
     assert loop.stopped is not None
-    assert (loop.stopped.kind, loop.stopped.sentence) == (Kind.PERSON, "The bell rang.")
-    assert loop.run().kind is Kind.BUDGET
+    assert (loop.stopped.kind, loop.stopped.sentence) == (StopKind.PERSON, "The bell rang.")
+    assert loop.run().kind is StopKind.BUDGET
     assert loop.tick == 6
 
 
@@ -118,7 +117,7 @@ def test_a_stop_by_a_person_is_for_good() -> None:
         if step.tick == 3:
             loop.stop()
     assert list(loop) == []
-    assert loop.stopped is not None and loop.stopped.kind is Kind.PERSON
+    assert loop.stopped is not None and loop.stopped.kind is StopKind.PERSON
 
 
 def test_a_diverged_loss_goes_back_to_the_checkpoint_with_something_changed() -> None:
@@ -127,11 +126,11 @@ def test_a_diverged_loss_goes_back_to_the_checkpoint_with_something_changed() ->
         process,
         until=Steps(40) | NotFinite(),
         on_stop=go_back(scale=0.25),
-        checkpoint=Every(steps=2),
+        checkpoint=CheckpointSchedule(steps=2),
     )
     seen = [(step.tick, step.position) for step in loop]
     assert (8, 8) in seen and (9, 7) in seen  # diverged at tick 8, went back to position 6
-    assert loop.stopped is not None and loop.stopped.kind is Kind.BUDGET
+    assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
     assert loop.tick == 40
     assert loop.position == 38
     assert process.total == 6 * 4 + 32 * 1
@@ -148,11 +147,11 @@ def test_without_a_checkpoint_before_it_going_back_starts_over() -> None:
 def test_what_was_spent_stays_spent_when_going_back() -> None:
     answers = iter(range(100))
 
-    def again(stopped: Stopped, tries: Tries) -> GoBack | GiveUp:
+    def again(stopped: Stopped, history: History) -> GoBack | GiveUp:
         return GoBack(None) if next(answers) < 20 else GiveUp()
 
     loop = Loop(Counter(), until=Reaches("loss", above=5) | Budget("tokens", 24), on_stop=again)
-    assert loop.run().kind is Kind.BUDGET
+    assert loop.run().kind is StopKind.BUDGET
     assert loop.tick == 12
 
 
@@ -167,17 +166,17 @@ def test_patience_returns_to_where_it_was_at_the_position_gone_back_to() -> None
         Losses(),
         until=Plateau("loss", patience=3) | NotFinite(),
         on_stop=go_back(),
-        checkpoint=Every(steps=2),
+        checkpoint=CheckpointSchedule(steps=2),
     )
-    assert loop.run().kind is Kind.NO_PROGRESS
+    assert loop.run().kind is StopKind.NO_PROGRESS
     assert loop.tick == 7  # back at tick 4 to position 2, where nothing had been waited yet
 
 
 def test_starting_over_returns_to_the_beginning() -> None:
     process = Counter()
 
-    def over_once(stopped: Stopped, tries: Tries) -> StartOver | GiveUp:
-        return GiveUp() if tries.attempts else StartOver({"scale": 3.0})
+    def over_once(stopped: Stopped, history: History) -> StartOver | GiveUp:
+        return GiveUp() if history.attempts else StartOver({"scale": 3.0})
 
     Loop(process, until=Reaches("loss", above=3), on_stop=over_once).run()
     assert process.total == 3.0 and process.rate == 3.0
@@ -199,7 +198,7 @@ def test_an_error_of_the_process_is_raised_again_and_told() -> None:
     loop = Loop(broken, until=Steps(3))
     with pytest.raises(ZeroDivisionError):
         loop.run()
-    assert loop.stopped is not None and loop.stopped.kind is Kind.ERROR
+    assert loop.stopped is not None and loop.stopped.kind is StopKind.ERROR
     assert "ZeroDivisionError: no" in loop.stopped.sentence
 
 
@@ -208,7 +207,7 @@ def test_a_pause_does_not_count_as_seconds_spent() -> None:
     next(iter(loop))
     spent = loop._state[0][0]  # type: ignore[index]
     loop._state[0][1] -= 1000  # type: ignore[index,operator]
-    assert loop.run().kind is Kind.BUDGET
+    assert loop.run().kind is StopKind.BUDGET
     assert loop.tick == 3
     assert loop._state[0][0] < spent + 60  # type: ignore[index,operator]
 
@@ -234,7 +233,7 @@ def test_a_crash_at_the_end_leaves_no_state_from_which_it_takes_a_step_too_many(
 
     journal = Journal(tmp_path / "journal.db")
     with monkeypatch.context() as patched:
-        patched.setattr(Store, "finish", crash)
+        patched.setattr(RunTables, "finish", crash)
         with pytest.raises(RunError, match="the machine is gone"):
             Loop(Counter(), until=Steps(5), run="a", journal=journal).run()
     loop = Loop(Counter(), until=Steps(5), run="a", journal=journal)

@@ -11,10 +11,13 @@ import torch
 from tiny_bert import save_tiny_bert
 from torch import Tensor
 
-from ostinato.checks import Judge, OnTopic, foresee_all, from_spec, judge_all, to_spec
+from ostinato.checks import Judge, OnTopic, check_prefix_all, from_spec, judge_all, to_spec
 from ostinato.errors import InputError, ModelError
 from ostinato.models import Encoder
-from ostinato.refine.cases import (
+from ostinato.refine.job.checks import prepare
+from ostinato.refine.job.file import read_job
+from ostinato.refine.job.job_run import refinement
+from ostinato.refine.routing.cases import (
     Case,
     CasesByBoth,
     CasesByMeaning,
@@ -22,9 +25,6 @@ from ostinato.refine.cases import (
     PastCases,
     read_cases,
 )
-from ostinato.refine.job_checks import prepare
-from ostinato.refine.job_file import read_job
-from ostinato.refine.work import refinement
 
 CASES = [
     Case("When do you open?", "At ten."),
@@ -190,7 +190,7 @@ def test_a_check_that_cannot_judge_ends_a_job_before_anything_is_written(folder:
     (folder / "config.json").unlink()
     read = read_job(job(folder.parent, ""))
     with pytest.raises(InputError, match=r"The check 'on_topic' cannot judge: .*config\.json must"):
-        refinement(read, read.items(), read.planner())
+        refinement(read, read.items(), read.router())
 
 
 def test_an_encoder_that_is_missing_is_told_before_any_work(
@@ -199,7 +199,7 @@ def test_an_encoder_that_is_missing_is_told_before_any_work(
     monkeypatch.setenv("OSTINATO_CACHE", str(folder))
     read = read_job(job(folder.parent, 'by = "both"\n'))
     with pytest.raises(ModelError, match="Run: ostinato models get minilm"):
-        read.planner()
+        read.router()
 
 
 def test_a_reply_off_the_topic_is_told_with_its_likeness(folder: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_reply_off_the_topic_is_told_with_its_likeness(folder: Path) -> None:
     verdict = OnTopic(min=min(1.0, likeness + 0.01), model=str(folder)).judge("rain", item)
     assert not verdict.passed and verdict.score == pytest.approx(max(0.0, likeness))
     assert f"the likeness to 'message' is {likeness:.2f}" in verdict.message
-    assert foresee_all([check], "rain", item) is None  # a beginning may turn to the topic yet
+    assert check_prefix_all([check], "rain", item) is None  # a beginning may turn to the topic yet
 
 
 def test_of_many_texts_the_nearest_counts_and_of_none_all_passes(folder: Path) -> None:

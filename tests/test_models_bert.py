@@ -13,7 +13,7 @@ from tiny_bert import save_tiny_bert, tiny_bert, word_pieces
 
 from ostinato.errors import ModelError
 from ostinato.models import BertConfig, Encoder, load_masked, save_masked
-from ostinato.models.bert import load_bert
+from ostinato.models.networks.bert import load_bert
 
 TEXTS = ["A table for two, please.", "It's raining in San Jose", "No", "train " * 90]
 

@@ -12,8 +12,8 @@ from tiny import save_tiny
 
 from ostinato.errors import ModelError
 from ostinato.models import LanguageModel, LlamaConfig, load_model
-from ostinato.models.bert import BertConfig
-from ostinato.models.gru import GRUConfig
+from ostinato.models.networks.bert import BertConfig
+from ostinato.models.networks.gru import GRUConfig
 
 SIZES = [
     "vocab_size",

@@ -14,14 +14,17 @@ from tiny import CORPUS, save_tiny, tiny_model
 from tiny_bert import tiny_bert, word_pieces
 from torch import nn
 
-from ostinato.decode import Decode, Sampling, plain_prompt
+from ostinato.decode import Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError, ModelError
+from ostinato.inference import (
+    Backend,
+    CudaGraphBackend,
+    FixedShapeBackend,
+    GRUBackend,
+    open_backend,
+)
 from ostinato.loop import Steps
 from ostinato.models import (
-    Backend,
-    GraphInference,
-    GRUInference,
-    Inference,
     LanguageModel,
     MaskedModel,
     Tokenizer,
@@ -29,12 +32,11 @@ from ostinato.models import (
     device_of,
     find_device,
     load_model,
-    open_backend,
 )
-from ostinato.models.device import deterministic
+from ostinato.models.device import deterministic_ops
 from ostinato.testing import check_lane_process, check_process
-from ostinato.text import Fill, Gaps, Unmask, write
-from ostinato.train import MaskedTask, TextTask, Training, TrainingConfig, windows
+from ostinato.text import FillConfig, MaskedText, Unmask, write
+from ostinato.train import MaskedTextTask, TextTask, Training, TrainingConfig, windows
 
 CUDA = "cuda:0"
 TOKENS = [(7 * i + 3) % 300 for i in range(90)]
@@ -43,7 +45,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 
 def test_a_pass_stays_on_its_device() -> None:
     network = copy.deepcopy(tiny_model().llama()).to("meta")  # refuses what is on the processor
-    inference = Inference(network, 4)
+    inference = FixedShapeBackend(network, 4)
     inference.prefill(1, TOKENS)
     inference.copy(1, 3, 64)
     rows = [(1, 5, 90), (3, 2, 64), (0, 7, 0)]
@@ -52,7 +54,7 @@ def test_a_pass_stays_on_its_device() -> None:
 
 
 def test_a_recurrent_pass_stays_on_its_device() -> None:
-    inference = GRUInference(copy.deepcopy(tiny_gru().network).to("meta"), 2)  # type: ignore[arg-type]
+    inference = GRUBackend(copy.deepcopy(tiny_gru().network).to("meta"), 2)  # type: ignore[arg-type]
     inference.prefill(0, TOKENS[:9])
     assert inference.feed([(0, 5, 9)]).device.type == "meta"
 
@@ -86,9 +88,9 @@ def test_a_model_is_not_compiled_for_a_device(
 
 
 def test_operations_are_made_the_same_on_a_device_for_a_while() -> None:
-    with deterministic(torch.device("cuda")):
+    with deterministic_ops(torch.device("cuda")):
         assert torch.are_deterministic_algorithms_enabled()
-    with deterministic(torch.device("cpu")):
+    with deterministic_ops(torch.device("cpu")):
         assert not torch.are_deterministic_algorithms_enabled()
 
 
@@ -112,7 +114,7 @@ def numbers(backend: Backend) -> torch.Tensor:
 @pytest.mark.parametrize("make", [tiny_model, tiny_gru])
 def test_a_device_gives_the_processors_numbers(make: Any) -> None:
     here, there = open_backend(make(), 2), open_backend(moved(make()), 2)
-    assert isinstance(there, GraphInference if make is tiny_model else GRUInference)
+    assert isinstance(there, CudaGraphBackend if make is tiny_model else GRUBackend)
     assert there.self_test().repeats
     torch.testing.assert_close(numbers(there), numbers(here), rtol=1e-3, atol=1e-3)
 
@@ -120,10 +122,10 @@ def test_a_device_gives_the_processors_numbers(make: Any) -> None:
 @needs_cuda
 def test_recorded_passes_give_the_bits_of_passes_that_are_not() -> None:
     network = moved(tiny_model()).llama()
-    recorded, plain = GraphInference(network, 2), Inference(network, 2)
+    recorded, plain = CudaGraphBackend(network, 2), FixedShapeBackend(network, 2)
     torch.testing.assert_close(numbers(recorded), numbers(plain), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
-        numbers(recorded), numbers(GraphInference(network, 2)), rtol=0, atol=0
+        numbers(recorded), numbers(CudaGraphBackend(network, 2)), rtol=0, atol=0
     )
 
 
@@ -135,7 +137,9 @@ def test_decode_conforms_on_a_device(make: Any) -> None:
     items = {str(n): text for n, text in enumerate([*CORPUS, "Hello", "A table " * 12])}
 
     def process(places: int) -> Decode:
-        return Decode(model, encode, sampling=Sampling(temperature=0.8, top_k=8), places=places)
+        return Decode(
+            model, encode, sampling=SamplingParams(temperature=0.8, top_k=8), slots=places
+        )
 
     check_lane_process(process, items, steps=20, edits={"forbid": [5, 6], "temperature": 0.5})
 
@@ -144,8 +148,11 @@ def test_decode_conforms_on_a_device(make: Any) -> None:
 def test_gaps_are_filled_on_a_device() -> None:
     tokenizer = Tokenizer(word_pieces())
     model = MaskedModel(tiny_bert(tokenizer.vocab_size).to(CUDA), tokenizer, "tiny")
-    items = {"one": Gaps(("i want to ", " please"), (6,)), "two": Gaps(("the ", " ."), (4,))}
-    check_lane_process(lambda n: Unmask(model, steps=4, places=n, fill=Fill()), items, steps=4)
+    items = {
+        "one": MaskedText(("i want to ", " please"), (6,)),
+        "two": MaskedText(("the ", " ."), (4,)),
+    }
+    check_lane_process(lambda n: Unmask(model, steps=4, slots=n, fill=FillConfig()), items, steps=4)
 
 
 @needs_cuda
@@ -158,7 +165,7 @@ def test_training_conforms_on_a_device(kind: str, optimiser: Any) -> None:
         if kind == "masked":
             network, task = (
                 tiny_bert(60),
-                MaskedTask(windows([t % 40 + 5 for t in TOKENS], 16), [], mask_id=4),
+                MaskedTextTask(windows([t % 40 + 5 for t in TOKENS], 16), [], mask_id=4),
             )
         elif kind == "gru":
             network = copy.deepcopy(tiny_gru().network)
@@ -184,7 +191,7 @@ def test_training_conforms_on_a_device(kind: str, optimiser: Any) -> None:
 @needs_cuda
 def test_texts_are_the_same_alone_and_in_company_on_a_device() -> None:
     model = moved(tiny_model())
-    sampling = Sampling(temperature=0.9)
+    sampling = SamplingParams(temperature=0.9)
     texts = [f"Number {n}" for n in range(20)]
 
     def written(some: list[str]) -> list[str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from tiny import save_tiny
 
-from ostinato.models import file_hash, weights_digest
-from ostinato.models.known import cache_root, split_adapter
+from ostinato.models import weights_digest
+from ostinato.models.catalog import cache_root, split_adapter
+from ostinato.models.files import hashing as file_hash
 
 MINUTE = 60 * 10**9
 

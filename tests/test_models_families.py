@@ -13,19 +13,12 @@ from safetensors.torch import load_file, save_file
 from test_models_tokenizer import TEMPLATE, tiny, write_folder
 from tiny import tiny_model
 
-from ostinato.decode import Decode, Sampling, plain_prompt
+from ostinato.decode import Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError, ModelError, UnknownLayout
-from ostinato.models import (
-    Inference,
-    LanguageModel,
-    Llama,
-    LlamaConfig,
-    add_lora,
-    load_model,
-    merge,
-)
+from ostinato.inference import FixedShapeBackend
+from ostinato.models import LanguageModel, Llama, LlamaConfig, add_lora, load_model, merge
 from ostinato.testing import check_lane_process
-from ostinato.train.answers import answers_loss
+from ostinato.train.completion_loss import completion_only_loss
 from ostinato.train.saving import save_model
 
 transformers = pytest.importorskip("transformers")
@@ -111,7 +104,7 @@ def test_logits_are_those_of_transformers(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_logits_over_the_cache_are_those_of_transformers(case: str, tmp_path: Path) -> None:
     ours = load_model(folder_of(case, tmp_path), dtype=torch.float32)
-    inference, tokens = Inference(ours, 2), TOKENS[0].tolist()
+    inference, tokens = FixedShapeBackend(ours, 2), TOKENS[0].tolist()
     inference.prefill(1, tokens[:70])
     inference.feed([(1, 5, p) for p in range(70, 76)])  # gone back from
     rows = [(1, tokens[p], p) for p in range(70, 90)]
@@ -165,7 +158,7 @@ def test_decode_conforms_on_each_family(case: str) -> None:
 
     def decode(places: int) -> Decode:
         prompt = plain_prompt(model.tokenizer.encode)
-        return Decode(model, prompt, places=places, sampling=Sampling(temperature=1.0))
+        return Decode(model, prompt, slots=places, sampling=SamplingParams(temperature=1.0))
 
     assert decode(2).repeats
     check_lane_process(decode, items, steps=6, edits={"forbid": [5, 6]})
@@ -201,7 +194,7 @@ def test_what_a_family_cannot_do_is_refused_with_the_mend() -> None:
     with pytest.raises(InputError, match="got a gpt2 network, whose files join some"):
         add_lora(gpt2, 2)
     with pytest.raises(InputError, match="needs a Llama network with silu, got gpt2"):
-        answers_loss(gpt2, TOKENS, TOKENS > 0, [90, 90])
+        completion_only_loss(gpt2, TOKENS, TOKENS > 0, [90, 90])
     with pytest.raises(InputError, match=r"at most 256 tokens .* got 257"):
         gpt2(torch.zeros(1, 257, dtype=torch.long))
 

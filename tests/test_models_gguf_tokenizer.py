@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ostinato.errors import ModelError
 from ostinato.models import Tokenizer
-from ostinato.models.gguf_tokenizer import build_tokenizer
+from ostinato.models.files.gguf_tokenizer import build_tokenizer
 from ostinato.models.tokenizer import byte_alphabet
 
 PIECES = ["▁t", "he", "▁the", "in", "re", "▁there", "er", "▁in", "th", "▁a", "at", "▁at"]

@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from ostinato.models import Llama, LlamaConfig
-from ostinato.models.gradients import rms_norm, rotate
-from ostinato.models.llama import rope_table
+from ostinato.models.networks.llama import rope_table
+from ostinato.models.networks.train_kernels import rms_norm, rotate
 
 CONFIG = LlamaConfig(
     vocab_size=20,

@@ -11,10 +11,12 @@ import torch
 from test_models_gguf_families import network
 from tiny_gguf import write_gguf
 
-from ostinato.decode import Decode, Sampling, plain_prompt
+from ostinato.decode import Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError, ModelError
-from ostinato.loop import Accept, Answer, GoBack, Lanes, Loop, Steps, Stopped, Text, Tries
-from ostinato.models import LanguageModel, LlamaCppNetwork, load_model, open_backend
+from ostinato.inference import open_backend
+from ostinato.journal import Stopped
+from ostinato.loop import Accept, Action, GoBack, History, Lanes, Loop, Steps, Text
+from ostinato.models import LanguageModel, LlamaCppNetwork, load_model
 from ostinato.testing import check_lane_process
 
 pytest.importorskip("llama_cpp")
@@ -77,9 +79,9 @@ def test_a_shared_prompt_is_not_changed_by_one_of_its_owners() -> None:
 
 
 def test_lanes_of_llama_cpp_conform() -> None:
-    def make(capacity: int) -> Decode:
+    def make(slots: int) -> Decode:
         prompt = plain_prompt(model().tokenizer.encode)
-        return Decode(model(), prompt, places=1 + capacity, sampling=Sampling(temperature=1.0))
+        return Decode(model(), prompt, slots=1 + slots, sampling=SamplingParams(temperature=1.0))
 
     items = {f"item{n}": text for n, text in enumerate(("One two", "Hello there", "Is it?"))}
     check_lane_process(make, items)
@@ -89,26 +91,26 @@ def test_one_place_gives_the_same_bits_again_and_several_promise_none() -> None:
     prompt = plain_prompt(model().tokenizer.encode)
     reports = []
     for _ in range(2):
-        decode = Decode(model(), prompt, places=1, sampling=Sampling(temperature=1.0))
+        decode = Decode(model(), prompt, slots=1, sampling=SamplingParams(temperature=1.0))
         assert decode.repeats
         loop = Loop(Lanes(decode, [("a", "One"), ("b", "Two")], each=Steps(6)), until=Steps(100))
         reports.append([dict(step.lanes) for step in loop])
     assert reports[0] == reports[1]
-    assert not Decode(model(), prompt, places=2).repeats
+    assert not Decode(model(), prompt, slots=2).repeats
 
 
 def test_backtracking_goes_back_in_llama_cpp() -> None:
     prompt = plain_prompt(model().tokenizer.encode)
     written: list[int] = []
 
-    def another(stopped: Stopped, tries: Tries) -> Answer:
-        assert isinstance(tries.output, Text)
-        written.append(tries.output.tokens[2])
+    def another(stopped: Stopped, history: History) -> Action:
+        assert isinstance(history.output, Text)
+        written.append(history.output.tokens[2])
         return Accept() if len(written) > 2 else GoBack(2, {"forbid": [written[-1]]})
 
     lanes = Lanes(Decode(model(), prompt), [("a", "One")], each=Steps(4), on_stop=another)
     rows = [row for step in Loop(lanes, until=Steps(100)) for _, row in step.results]
-    assert rows[0]["tries"] == 2
+    assert rows[0]["backtracks"] == 2
     assert written[1] != written[0] and written[2] != written[1]
 
 

@@ -18,7 +18,7 @@ from ostinato.models import (
     merge,
     save_adapter,
 )
-from ostinato.models.lora import lora_layers
+from ostinato.models.networks.lora import lora_layers
 
 TINY = LlamaConfig(
     vocab_size=50,

@@ -15,13 +15,14 @@ from test_models_same_bits import LENGTHS, network, sequence
 from tiny import save_tiny, tiny_model
 from torch import Tensor
 
-from ostinato.decode import Decode, Sampling, plain_prompt
+from ostinato.decode import Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError, ModelError, RunError
+from ostinato.inference import CompiledBackend, open_backend
+from ostinato.inference.compiled import build
+from ostinato.inference.compiled.memory import LINE, PIECE, LargePages
+from ostinato.inference.compiled.weights import quantised
 from ostinato.loop import Lanes, Loop, Steps
-from ostinato.models import LanguageModel, NativeInference, add_lora, load_model, open_backend
-from ostinato.models.native import build
-from ostinato.models.native.memory import LINE, PIECE, LargePages
-from ostinato.models.native.weights import quantised
+from ostinato.models import LanguageModel, add_lora, load_model
 from ostinato.text import write
 
 SHAPES = ["grouped", "whole", "smollm2", "qwen3"]
@@ -46,7 +47,7 @@ def one_thread() -> Iterator[None]:
 def test_hidden_states_and_logits_are_those_of_the_plain_network(shape: str) -> None:
     model = network(shape)
     tokens = sequence(0, 200, model.config.vocab_size)
-    inference = NativeInference(model, 2, length=64)
+    inference = CompiledBackend(model, 2, length=64)
     inference.prefill(1, tokens[:150])
     hidden = inference.feed([(1, tokens[p], p) for p in range(150, 200)])
     with torch.no_grad():
@@ -72,7 +73,7 @@ def test_a_row_gives_the_same_bits_in_any_company(
 ) -> None:
     model = network(shape).to(dtype)
     size = model.config.vocab_size
-    inference = NativeInference(model, 64, int8=int8, tiles=tiles)
+    inference = CompiledBackend(model, 64, int8=int8, tiles=tiles)
     assert inference.tiles == tiles
     lanes = [LENGTHS[i % len(LENGTHS)] for i in range(64)]
     for place, length in enumerate(lanes):
@@ -102,7 +103,7 @@ def test_tiles_give_the_numbers_of_sums_in_float32(shape: str, int8: bool) -> No
     tokens = sequence(2, 90, model.config.vocab_size)
     found = []
     for tiles in (False, True):
-        inference = NativeInference(model, 1, int8=int8, tiles=tiles)
+        inference = CompiledBackend(model, 1, int8=int8, tiles=tiles)
         hidden = inference.feed([(0, token, p) for p, token in enumerate(tokens)])
         found.append(torch.cat((hidden, inference.logits(hidden)), 1))
     floats, tiled = found
@@ -118,7 +119,7 @@ def test_the_number_of_threads_changes_no_bits(dtype: torch.dtype) -> None:
     found = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        inference = NativeInference(model, 2)
+        inference = CompiledBackend(model, 2)
         inference.prefill(0, tokens)
         hidden = inference.feed([(0, 5, 90), (1, 6, 0)])
         found.append(torch.cat((hidden, inference.logits(hidden)), 1))
@@ -130,7 +131,7 @@ def test_the_number_of_threads_changes_no_bits(dtype: torch.dtype) -> None:
 def test_a_prompt_gives_the_bits_of_its_tokens_fed_one_by_one(dtype: torch.dtype) -> None:
     model = network("qwen3").to(dtype)
     tokens = sequence(3, 150, model.config.vocab_size)
-    inference = NativeInference(model, 3, length=64)
+    inference = CompiledBackend(model, 3, length=64)
     inference.prefill(0, tokens)
     for position, token in enumerate(tokens):
         inference.feed([(1, token, position)])
@@ -144,7 +145,7 @@ def test_a_prompt_gives_the_bits_of_its_tokens_fed_one_by_one(dtype: torch.dtype
 def test_going_back_and_on_again_gives_the_same_bits() -> None:
     model = network("grouped")
     tokens = sequence(3, 120, model.config.vocab_size)
-    inference = NativeInference(model, 3)
+    inference = CompiledBackend(model, 3)
     inference.prefill(2, tokens[:80])
     first = torch.cat([inference.feed([(2, tokens[p], p)]) for p in range(80, 120)])
     inference.feed([(2, 1, p) for p in range(90, 120)])
@@ -157,7 +158,7 @@ def test_an_exploded_neighbour_never_counts() -> None:
     with torch.no_grad():
         model.model.embed_tokens.weight[7] = float("nan")
         model.model.embed_tokens.weight[8] = float("inf")
-    inference = NativeInference(model, 2)
+    inference = CompiledBackend(model, 2)
     inference.prefill(0, sequence(1, 70, 7))
     before = inference.feed([(0, 1, 70)])
     exploded = inference.feed([(0, 7, 71), (0, 8, 72), (1, 7, 0)])
@@ -170,7 +171,7 @@ def test_bfloat16_stays_near_float32() -> None:
     tokens = sequence(6, 40, 96)
     with torch.no_grad():
         expected = model(torch.tensor([tokens]))[0, 30:]
-    inference = NativeInference(model.to(torch.bfloat16), 1)
+    inference = CompiledBackend(model.to(torch.bfloat16), 1)
     inference.prefill(0, tokens[:30])
     hidden = inference.feed([(0, tokens[p], p) for p in range(30, 40)])
     assert (hidden - expected).abs().mean() < 0.05
@@ -179,7 +180,7 @@ def test_bfloat16_stays_near_float32() -> None:
 def test_int8_weights_compute_what_the_rounded_weights_are() -> None:
     model = network("whole")
     tokens = sequence(6, 40, model.config.vocab_size)
-    inference = NativeInference(model, 1, int8=True)
+    inference = CompiledBackend(model, 1, int8=True)
     embedding = model.model.embed_tokens.weight.detach().clone()
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -198,18 +199,18 @@ def test_int8_weights_compute_what_the_rounded_weights_are() -> None:
 
 
 def test_the_self_test_passes_here() -> None:
-    assert NativeInference(network("smollm2"), 16).self_test().repeats
+    assert CompiledBackend(network("smollm2"), 16).self_test().repeats
 
 
 def test_texts_are_equal_in_every_batch() -> None:
-    model = replace(tiny_model(), compiled=True)
-    assert isinstance(open_backend(model, 2), NativeInference)
+    model = replace(tiny_model(), compile=True)
+    assert isinstance(open_backend(model, 2), CompiledBackend)
     items = [(str(n), f"The reply {n}") for n in range(7)]
-    sampling = Sampling(temperature=1.0)
+    sampling = SamplingParams(temperature=1.0)
 
     def texts(places: int) -> dict[str, object]:
         decode = Decode(
-            model, plain_prompt(model.tokenizer.encode), sampling=sampling, places=places
+            model, plain_prompt(model.tokenizer.encode), sampling=sampling, slots=places
         )
         assert decode.repeats
         loop = Loop(Lanes(decode, items, each=Steps(12)), until=Steps(1 << 30))
@@ -220,12 +221,16 @@ def test_texts_are_equal_in_every_batch() -> None:
     assert texts(4) == written
 
 
+def mode_of(model: LanguageModel) -> str:
+    return open_backend(model, 1).compute_mode.removesuffix(", by matrix tiles")
+
+
 def test_a_compiled_model_is_loaded_by_name(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "tiny")
     model = load_model(folder, compile=True, int8=True)
-    assert (model.compiled, model.int8) == (True, True)
-    assert isinstance(open_backend(model, 1), NativeInference)
-    assert load_model(folder, int8=True).way == "compiled, int8"
+    assert (model.compile, model.int8) == (True, True)
+    assert isinstance(open_backend(model, 1), CompiledBackend)
+    assert mode_of(load_model(folder, int8=True)) == "compiled, int8"
     with pytest.raises(ModelError, match="int8 must be given with compile"):
         load_model(folder, int8=True, compile=False)
 
@@ -234,24 +239,24 @@ def test_a_model_is_compiled_where_it_can_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = save_tiny(tmp_path / "tiny")
-    assert load_model(folder).way == "compiled"
-    assert load_model(folder, compile=False).way == "not compiled"
-    assert not load_model(folder, dtype=torch.float16).compiled
+    assert mode_of(load_model(folder)) == "compiled"
+    assert mode_of(load_model(folder, compile=False)) == "not compiled"
+    assert mode_of(load_model(folder, dtype=torch.float16)) == "not compiled"
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert not load_model(folder).compiled
+    assert mode_of(load_model(folder)) == "not compiled"
     monkeypatch.undo()
     build.open_kernel.cache_clear()
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert not load_model(folder).compiled
+    assert mode_of(load_model(folder)) == "not compiled"
     damaged = tmp_path / "c++"
     damaged.write_bytes(b"\0no program")
     damaged.chmod(0o755)
     monkeypatch.setenv("CXX", str(damaged))
     with pytest.warns(UserWarning, match=r"slower: .* must run as a C\+\+ compiler"):
-        assert not load_model(folder).compiled
+        assert mode_of(load_model(folder)) == "not compiled"
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ModelError, match="a C\\+\\+ compiler must be installed"):
-        load_model(folder, compile=True)
+        open_backend(load_model(folder, compile=True), 1)
 
 
 def test_a_run_does_not_go_on_computed_in_another_way(
@@ -259,7 +264,7 @@ def test_a_run_does_not_go_on_computed_in_another_way(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     model = tiny_model()
-    compiled = replace(model, compiled=True)
+    compiled = replace(model, compile=True)
 
     def loop(model: LanguageModel, run: str) -> Loop:
         texts = ["Hello", "A table"]
@@ -267,7 +272,7 @@ def test_a_run_does_not_go_on_computed_in_another_way(
 
     with loop(model, "a") as begun:
         next(iter(begun))  # no checkpoint is there yet
-    with pytest.raises(RunError, match="as it was begun, not compiled, got compiled"):
+    with pytest.raises(RunError, match="in its compute mode, not compiled, got compiled"):
         loop(compiled, "a")
     with loop(model, "a") as begun:
         assert begun.run().good
@@ -279,13 +284,13 @@ def test_a_run_does_not_go_on_computed_in_another_way(
 
 def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="must have RMS norms, rotary positions and a SiLU gate"):
-        NativeInference(network("gpt2"), 1)
+        CompiledBackend(network("gpt2"), 1)
     with pytest.raises(InputError, match="must be in float32 or bfloat16"):
-        NativeInference(network("whole").half(), 1)
+        CompiledBackend(network("whole").half(), 1)
     with pytest.raises(InputError, match="adapters must be merged"):
-        NativeInference(add_lora(network("grouped"), 2), 1)
-    inference = NativeInference(network("grouped"), 2)
-    with pytest.raises(InputError, match=r"place must be from 0 to 1, got 2"):
+        CompiledBackend(add_lora(network("grouped"), 2), 1)
+    inference = CompiledBackend(network("grouped"), 2)
+    with pytest.raises(InputError, match=r"slot must be from 0 to 1, got 2"):
         inference.feed([(2, 0, 0)])
     with pytest.raises(InputError, match=r"at most 2048 tokens .* got 2049"):
         inference.feed([(0, 1, 2048)])
@@ -297,10 +302,10 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_tiles_are_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = build.open_kernel()
     without = SimpleNamespace(ask_tiles=lambda: 0, scratch_floats=kernel.scratch_floats)
-    monkeypatch.setattr("ostinato.models.native.inference.open_kernel", lambda: without)
-    assert not NativeInference(network("grouped").to(torch.bfloat16), 1).tiles
+    monkeypatch.setattr("ostinato.inference.compiled.backend.open_kernel", lambda: without)
+    assert not CompiledBackend(network("grouped").to(torch.bfloat16), 1).tiles
     with pytest.raises(InputError, match="tiles must be left out on a processor without AMX"):
-        NativeInference(network("grouped"), 1, tiles=True)
+        CompiledBackend(network("grouped"), 1, tiles=True)
 
 
 def test_a_compiler_that_fails_is_told(tmp_path: Path) -> None:
@@ -320,7 +325,7 @@ def test_code_is_not_run_from_a_folder_that_others_may_write_to(tmp_path: Path) 
 
 
 def test_no_rows_are_no_work() -> None:
-    inference = NativeInference(network("grouped"), 2)
+    inference = CompiledBackend(network("grouped"), 2)
     hidden = inference.feed([])
     assert hidden.shape == (0, 96)
     assert inference.logits(hidden).shape == (0, 96)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from ostinato.errors import InputError
-from ostinato.models import Inference, Llama, LlamaConfig, add_lora
-from ostinato.models.linear import can_pack
+from ostinato.inference import FixedShapeBackend
+from ostinato.inference.linear import can_pack
+from ostinato.models import Llama, LlamaConfig, add_lora
 
 SHAPES = {
     "grouped": LlamaConfig(
@@ -112,7 +113,7 @@ def packings() -> list[bool]:
 def test_hidden_states_and_logits_are_those_of_the_plain_network(shape: str, packed: bool) -> None:
     model = network(shape)
     tokens = sequence(0, 200, model.config.vocab_size)
-    inference = Inference(model, 2, length=64, packed=packed)
+    inference = FixedShapeBackend(model, 2, length=64, packed=packed)
     inference.prefill(1, tokens[:150])
     hidden = inference.feed([(1, tokens[p], p) for p in range(150, 200)])
     with torch.no_grad():
@@ -127,7 +128,7 @@ def test_hidden_states_and_logits_are_those_of_the_plain_network(shape: str, pac
 def test_a_row_gives_the_same_bits_in_any_company(shape: str, packed: bool) -> None:
     model = network(shape)
     V = model.config.vocab_size
-    inference = Inference(model, 64, length=512, packed=packed)
+    inference = FixedShapeBackend(model, 64, length=512, packed=packed)
     lanes = [LENGTHS[i % len(LENGTHS)] for i in range(64)]
     rows = [(place, place % V, length) for place, length in enumerate(lanes)]
     for place, length in enumerate(lanes):
@@ -152,7 +153,7 @@ def test_a_row_gives_the_same_bits_in_any_company(shape: str, packed: bool) -> N
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_comes_later_in_a_place_never_counts(shape: str) -> None:
     model = network(shape)
-    inference = Inference(model, 4, length=256)
+    inference = FixedShapeBackend(model, 4, length=256)
     inference.prefill(1, sequence(1, 90, model.config.vocab_size))
     before = inference.feed([(1, 5, 90)])
     with torch.inference_mode():
@@ -167,7 +168,7 @@ def test_an_exploded_neighbour_never_counts() -> None:
     with torch.no_grad():
         model.model.embed_tokens.weight[7] = float("nan")
         model.model.embed_tokens.weight[8] = float("inf")
-    inference = Inference(model, 2)
+    inference = FixedShapeBackend(model, 2)
     inference.prefill(0, sequence(1, 70, 7))
     before = inference.feed([(0, 1, 70)])
     exploded = inference.feed([(0, 7, 71), (0, 8, 72), (1, 7, 0)])
@@ -178,7 +179,7 @@ def test_an_exploded_neighbour_never_counts() -> None:
 def test_going_back_and_on_again_gives_the_same_bits() -> None:
     model = network("grouped")
     tokens = sequence(3, 120, model.config.vocab_size)
-    inference = Inference(model, 3)
+    inference = FixedShapeBackend(model, 3)
     inference.prefill(2, tokens[:80])
     first = torch.cat([inference.feed([(2, tokens[p], p)]) for p in range(80, 120)])
     inference.feed([(2, 1, p) for p in range(90, 120)])
@@ -189,7 +190,7 @@ def test_going_back_and_on_again_gives_the_same_bits() -> None:
 def test_restoring_many_positions_at_once_gives_the_same_bits() -> None:
     model = network("grouped")
     tokens = sequence(3, 140, model.config.vocab_size)
-    inference = Inference(model, 20)
+    inference = FixedShapeBackend(model, 20)
     inference.prefill(2, tokens[:80])
     first = torch.cat([inference.feed([(2, tokens[p], p)]) for p in range(80, 140)])
     inference.prefill(11, tokens[:80])
@@ -201,7 +202,7 @@ def test_restoring_many_positions_at_once_gives_the_same_bits() -> None:
 def test_a_copied_prefix_gives_the_same_bits() -> None:
     model = network("grouped")
     tokens = sequence(4, 150, model.config.vocab_size)
-    inference = Inference(model, 6)
+    inference = FixedShapeBackend(model, 6)
     inference.prefill(0, tokens)
     inference.copy(0, 5, 128)
     inference.prefill(5, tokens[128:], start=128)
@@ -212,7 +213,7 @@ def test_a_copied_prefix_gives_the_same_bits() -> None:
 def test_growing_changes_no_bits() -> None:
     model = network("grouped")
     tokens = sequence(4, 70, model.config.vocab_size)
-    small, large = Inference(model, 2, length=64), Inference(model, 2, length=1024)
+    small, large = FixedShapeBackend(model, 2, length=64), FixedShapeBackend(model, 2, length=1024)
     for inference in (small, large):
         inference.prefill(0, tokens[:60])
     for p in range(60, 70):
@@ -224,7 +225,7 @@ def test_a_block_is_part_of_the_bits_and_still_right() -> None:
     model = network("smollm2")
     tokens = sequence(6, 40, 512)
     for block in (4, 16, 64):
-        inference = Inference(model, 8, block=block)
+        inference = FixedShapeBackend(model, 8, block=block)
         inference.prefill(0, tokens[:30])
         hidden = inference.feed([(0, tokens[p], p) for p in range(30, 40)])
         with torch.no_grad():
@@ -237,7 +238,7 @@ def test_bfloat16_stays_near_float32() -> None:
     tokens = sequence(6, 40, 96)
     with torch.no_grad():
         expected = model(torch.tensor([tokens]))[0, 30:]
-    inference = Inference(model.to(torch.bfloat16), 2)
+    inference = FixedShapeBackend(model.to(torch.bfloat16), 2)
     inference.prefill(0, tokens[:30])
     rows = [(0, tokens[p], p) for p in range(30, 40)]
     hidden = inference.feed(rows)
@@ -246,7 +247,7 @@ def test_bfloat16_stays_near_float32() -> None:
 
 
 def test_the_self_test_passes_here_and_counts_nothing() -> None:
-    inference = Inference(network("smollm2"), 16)
+    inference = FixedShapeBackend(network("smollm2"), 16)
     assert inference.self_test().repeats
     assert (inference.counts.prompt, inference.counts.generated) == (0, 0)
 
@@ -254,7 +255,7 @@ def test_the_self_test_passes_here_and_counts_nothing() -> None:
 def test_the_self_test_tells_of_bits_that_depend_on_company(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    inference = Inference(network("grouped"), 16)
+    inference = FixedShapeBackend(network("grouped"), 16)
     feed = inference.feed
     monkeypatch.setattr(inference, "feed", lambda rows: feed(rows) * (1 + 1e-6 * len(rows)))
     result = inference.self_test()
@@ -263,7 +264,7 @@ def test_the_self_test_tells_of_bits_that_depend_on_company(
 
 
 def test_rows_are_counted() -> None:
-    inference = Inference(network("grouped"), 2)
+    inference = FixedShapeBackend(network("grouped"), 2)
     inference.prefill(0, [1] * 70)
     inference.feed([(0, 1, 70), (1, 2, 0)])
     assert (inference.counts.prompt, inference.counts.generated) == (70, 2)
@@ -271,7 +272,7 @@ def test_rows_are_counted() -> None:
 
 def test_what_cannot_be_computed_is_refused() -> None:
     model = network("grouped")
-    inference = Inference(model, 2)
+    inference = FixedShapeBackend(model, 2)
     with pytest.raises(InputError, match=r"place must be from 0 to 1, got 2"):
         inference.feed([(2, 0, 0)])
     with pytest.raises(InputError, match=r"token must be from 0 to 95, got 0 to 96"):
@@ -285,11 +286,11 @@ def test_what_cannot_be_computed_is_refused() -> None:
     with pytest.raises(InputError, match="one token at a position, got two"):
         inference.feed([(0, 1, 5), (0, 2, 5)])
     with pytest.raises(InputError, match="adapters must be merged"):
-        Inference(add_lora(model, 2), 1)
+        FixedShapeBackend(add_lora(model, 2), 1)
 
 
 def test_no_rows_are_no_work() -> None:
-    inference = Inference(network("grouped"), 2)
+    inference = FixedShapeBackend(network("grouped"), 2)
     hidden = inference.feed([])
     assert hidden.shape == (0, 96)
     assert inference.logits(hidden).shape == (0, 96)

@@ -11,16 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import tiny_model
 
-from ostinato.decode import Decode, Sampling, plain_prompt
+from ostinato.decode import Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError, ModelError
+from ostinato.inference import TransformersBackend, open_backend
 from ostinato.loop import Lanes, Loop, Steps
-from ostinato.models import (
-    LanguageModel,
-    TransformersInference,
-    TransformersNetwork,
-    load_model,
-    open_backend,
-)
+from ostinato.models import LanguageModel, TransformersNetwork, load_model
 from ostinato.testing import check_lane_process
 
 transformers = pytest.importorskip("transformers")
@@ -129,7 +124,7 @@ def test_a_folder_of_another_layout_goes_through_transformers(case: str, tmp_pat
 
 @pytest.mark.parametrize("case", FULL)
 def test_logits_over_the_cache_are_those_of_the_whole_sequence(case: str) -> None:
-    inference = TransformersInference(network(case), 2)
+    inference = TransformersBackend(network(case), 2)
     inference.prefill(1, TOKENS[:70])
     inference.feed([(1, 5, p) for p in range(70, 76)])  # gone back from
     rows = [(1, TOKENS[p], p) for p in range(70, 100)]
@@ -148,7 +143,7 @@ def test_decode_conforms(case: str) -> None:
 
     def decode(places: int) -> Decode:
         prompt = plain_prompt(model.tokenizer.encode)
-        return Decode(model, prompt, places=places, sampling=Sampling(temperature=1.0))
+        return Decode(model, prompt, slots=places, sampling=SamplingParams(temperature=1.0))
 
     assert decode(2).repeats
     check_lane_process(decode, items, steps=5, edits={"forbid": [5, 6]})
@@ -156,7 +151,7 @@ def test_decode_conforms(case: str) -> None:
 
 @pytest.mark.parametrize("case", ["neox", "opt"])
 def test_a_kept_beginning_gives_the_same_bits(case: str) -> None:
-    inference = TransformersInference(network(case), 3)
+    inference = TransformersBackend(network(case), 3)
     inference.prefill(0, TOKENS)
     inference.copy(0, 2, 64)
     inference.prefill(2, TOKENS[64:80], start=64)
@@ -168,7 +163,7 @@ def test_a_kept_beginning_gives_the_same_bits(case: str) -> None:
 @pytest.mark.parametrize("case", ["longrope", "dynamic"])
 def test_scaling_that_depends_on_the_length_ends_at_the_unscaled_length(case: str) -> None:
     """Beyond it, a cache that was begun below holds other angles than the whole sequence has."""
-    inference = TransformersInference(network(case), 1)
+    inference = TransformersBackend(network(case), 1)
     assert inference.limit == 60
     inference.prefill(0, TOKENS[:59])
     found = inference.logits(inference.feed([(0, TOKENS[59], 59)]))
@@ -187,8 +182,8 @@ def test_scaling_that_depends_on_the_length_ends_at_the_unscaled_length(case: st
 
 def test_a_draft_may_fill_the_context_to_its_last_position() -> None:
     model = language_model("opt")
-    endless = Sampling(logit_bias={2: -100.0})
-    process = Decode(model, plain_prompt(model.tokenizer.encode), places=1, sampling=endless)
+    endless = SamplingParams(logit_bias={2: -100.0})
+    process = Decode(model, plain_prompt(model.tokenizer.encode), slots=1, sampling=endless)
     prompt = "Your table is booked for two. " * 10
     length = len(model.tokenizer.encode(prompt))
     assert 64 < length < 128
@@ -207,7 +202,7 @@ def test_bits_that_depend_on_what_was_computed_are_told() -> None:
                 cache.layers[0].values.mul_(1 + 1e-6 * float(tokens.float().mean()))
             return mixed
 
-    test = TransformersInference(Mixed(made("neox")), 4).self_test()
+    test = TransformersBackend(Mixed(made("neox")), 4).self_test()
     assert not test.repeats
     assert "gave other bits after a longer prompt than alone" in test.sentence
 

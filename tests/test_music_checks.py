@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ostinato.decode import Decode, Sampling
+from ostinato.decode import Decode, SamplingParams
 from ostinato.errors import InputError
-from ostinato.loop import Outlook
+from ostinato.loop import PrefixStatus
 from ostinato.models import LanguageModel
 from ostinato.music import (
     Cadence,
@@ -41,11 +41,13 @@ def test_a_good_ending_passes_all() -> None:
 
 def test_parallel_fifths_are_impossible_at_the_note_that_makes_them() -> None:
     text = "S:G4 B:C3 A:E4 T:C4\nS:A4 B:D3"
-    found = Parallels().foresee(text, {})
-    assert found.outlook is Outlook.IMPOSSIBLE
+    found = Parallels().check_prefix(text, {})
+    assert found.outlook is PrefixStatus.IMPOSSIBLE
     assert found.message == "Avoid parallel fifths of soprano and bass, from chord 1 to 2."
     assert found.place is not None and text[found.place.start :] == "S:A4 B:D3"
-    assert Parallels().foresee("S:G4 B:C3 A:E4 T:C4\nS:A4", {}).outlook is Outlook.POSSIBLE
+    assert (
+        Parallels().check_prefix("S:G4 B:C3 A:E4 T:C4\nS:A4", {}).outlook is PrefixStatus.POSSIBLE
+    )
     kept = "S:G4 B:C3 A:E4 T:C4\nS:G4 B:C3 A:E4 T:C4"
     contrary = "S:G4 B:C3 A:E4 T:C4\nS:A4 B:D2 A:F4 T:C4"
     assert Parallels().judge(kept, {}).passed
@@ -59,8 +61,8 @@ def test_parallel_fifths_are_impossible_at_the_note_that_makes_them() -> None:
 def test_ranges_and_turns_are_told_by_voice() -> None:
     low = VoiceRange().judge("S:Bb3 B:C3 A:E4 T:C4", {})
     assert "Keep the soprano within B3 to A5: in chord 1 it sings Bb3." in low.message
-    turn = VoiceRange().foresee("S:G4 A:E4", {})
-    assert turn.outlook is Outlook.IMPOSSIBLE and "the bass of chord 1" in turn.message
+    turn = VoiceRange().check_prefix("S:G4 A:E4", {})
+    assert turn.outlook is PrefixStatus.IMPOSSIBLE and "the bass of chord 1" in turn.message
     wide = VoiceRange(ranges=((40, 90),) * 4)
     assert wide.judge("S:Bb3 B:C3 A:E4 T:C4", {}).passed
     with pytest.raises(InputError, match="four pairs"):
@@ -113,7 +115,7 @@ def test_ahead_and_whole_never_contradict(some: list[Any]) -> None:
     words = text.replace("\n", " \n").split(" ")
     for check in all_checks():
         beginnings = ("\n".join([" ".join(words[:n])]) for n in range(len(words)))
-        seen = [check.foresee(b, {}).outlook is Outlook.IMPOSSIBLE for b in beginnings]
+        seen = [check.check_prefix(b, {}).outlook is PrefixStatus.IMPOSSIBLE for b in beginnings]
         assert seen == sorted(seen)  # once impossible, always
         if any(seen):
             assert not check.judge(text, {}).passed
@@ -151,7 +153,7 @@ def test_backtracking_exchanges_the_note_that_failed() -> None:
     """A network that has learned nothing is held to voices and ranges, note by note."""
     result = {}
     model = music_model(layers=1, width=16, heads=1)
-    strategies: tuple[Strategy, ...] = (Backtrack(rounds=1, swaps=200), Resample(rounds=1))
+    strategies: tuple[Strategy, ...] = (Backtrack(rounds=1, token_retries=200), Resample(rounds=1))
     for strategy in strategies:
         (row,) = Refine(
             model,
@@ -159,7 +161,7 @@ def test_backtracking_exchanges_the_note_that_failed() -> None:
             prompt=prompt,
             checks=[VoiceRange()],
             strategy=strategy,
-            sampling=Sampling(temperature=1.0),
+            sampling=SamplingParams(temperature=1.0),
             max_new_tokens=8,
         ).run()
         result[strategy.kind] = score_of(str(row["output"]))
@@ -177,8 +179,8 @@ def test_pieces_in_lanes_conform(model: LanguageModel) -> None:
         lambda places: Decode(
             model,
             lambda item, edits: prompt(cast(Any, item), edits),
-            sampling=Sampling(temperature=1.0),
-            places=places,
+            sampling=SamplingParams(temperature=1.0),
+            slots=places,
         ),
         items,
         steps=14,

@@ -20,16 +20,16 @@ import diffusers
 from tiny_pipelines import MAKERS, stable_diffusion, stable_diffusion_3, unconditional
 
 from ostinato.errors import EditError, InputError, ItemError, MissingExtra, ModelError
-from ostinato.image import Recognised, Renoise
+from ostinato.image import ClassifiedAs, Renoise
 from ostinato.image.pipelines import (
     DenoisePipeline,
-    Family,
-    Prompted,
-    draw_pipeline,
+    PipelineFamily,
+    PipelineInputs,
     load_pipeline,
+    pipeline_loop,
 )
-from ostinato.loop import Converges, Lane, Report, derive
-from ostinato.loop.journal import Journal
+from ostinato.journal.journal import Journal
+from ostinato.loop import Converges, Lane, Report, fold_in
 from ostinato.testing import check_lane_process
 
 # diffusers meets numpy 2.4 through an `__array__` of torch that it warns about
@@ -60,7 +60,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def families(folders: dict[str, Path]) -> dict[str, Family]:
+def families(folders: dict[str, Path]) -> dict[str, PipelineFamily]:
     return {name: load_pipeline(folder) for name, folder in folders.items()}
 
 
@@ -69,8 +69,8 @@ def item(name: str, **more: object) -> dict[str, object]:
     return {**worded, "seed": SEED, "steps": STEPS, **more}
 
 
-def stepped(family: Family, wanted: dict[str, object]) -> tuple[list[Report], Tensor]:
-    process = DenoisePipeline(family, places=1)
+def stepped(family: PipelineFamily, wanted: dict[str, object]) -> tuple[list[Report], Tensor]:
+    process = DenoisePipeline(family, slots=1)
     process.start(Lane("x"), wanted)
     reports: list[Report] = []
     while not reports or "ended" not in reports[-1]:
@@ -79,7 +79,7 @@ def stepped(family: Family, wanted: dict[str, object]) -> tuple[list[Report], Te
 
 
 def noise(use: str, position: int) -> torch.Generator:
-    return torch.Generator().manual_seed(derive(SEED, "", use, 0, 0, position))
+    return torch.Generator().manual_seed(fold_in(SEED, "", use, 0, 0, position))
 
 
 def own_call(pipeline: Any, wanted: dict[str, object], **more: Any) -> tuple[list[Tensor], Tensor]:
@@ -117,7 +117,7 @@ def unpacked(latent: Tensor, like: Tensor) -> Tensor:
     return latent.view(H // 2, W // 2, C, 2, 2).permute(2, 0, 3, 1, 4).reshape(C, H, W)
 
 
-def check_equal(family: Family, wanted: dict[str, object], **more: Any) -> list[Report]:
+def check_equal(family: PipelineFamily, wanted: dict[str, object], **more: Any) -> list[Report]:
     reports, image = stepped(family, wanted)
     seen, own = own_call(family.pipeline, wanted, **more)
     assert len(seen) == len(reports)
@@ -133,14 +133,16 @@ def check_equal(family: Family, wanted: dict[str, object], **more: Any) -> list[
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_equals_the_pipeline_s_own_call(families: dict[str, Family], name: str) -> None:
+def test_it_equals_the_pipeline_s_own_call(families: dict[str, PipelineFamily], name: str) -> None:
     reports = check_equal(families[name], item(name))
     sigmas = [report["sigma"] for report in reports]
     assert sigmas == sorted(sigmas, reverse=True)  # type: ignore[type-var]
     assert len(reports) == reports[0]["steps"] and "ended" in reports[-1]
 
 
-def test_guidance_and_negative_prompt_are_those_of_the_call(families: dict[str, Family]) -> None:
+def test_guidance_and_negative_prompt_are_those_of_the_call(
+    families: dict[str, PipelineFamily],
+) -> None:
     for name in ("stable_diffusion", "stable_diffusion_3"):
         wanted = item(name, negative_prompt="a dog", guidance=3.0)
         check_equal(families[name], wanted, guidance_scale=3.0)
@@ -154,7 +156,7 @@ def test_the_third_text_encoder_may_be_missing(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def scheduled(families: dict[str, Family]) -> Iterator[Family]:
+def scheduled(families: dict[str, PipelineFamily]) -> Iterator[PipelineFamily]:
     family = families["stable_diffusion"]
     kept = family.pipeline.scheduler
     yield family
@@ -162,22 +164,22 @@ def scheduled(families: dict[str, Family]) -> Iterator[Family]:
 
 
 @pytest.mark.parametrize("kind", SOLVERS)
-def test_each_scheduler_steps_as_in_the_call(scheduled: Family, kind: str) -> None:
+def test_each_scheduler_steps_as_in_the_call(scheduled: PipelineFamily, kind: str) -> None:
     scheduled.pipeline.scheduler = getattr(diffusers, kind)()
     check_equal(scheduled, item("stable_diffusion"))
 
 
 @pytest.mark.parametrize("kind", [*SOLVERS, "PNDMScheduler"])
 def test_each_scheduler_s_clean_prediction_is_what_a_true_prediction_leads_to(
-    scheduled: Family, kind: str, monkeypatch: pytest.MonkeyPatch
+    scheduled: PipelineFamily, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A network that tells the true noise makes every clean prediction the image itself."""
     scheduler = getattr(diffusers, kind)()
     scheduled.pipeline.scheduler = scheduler
     clean = torch.linspace(-0.5, 0.5, 256).view(1, 4, 8, 8)
-    process = DenoisePipeline(scheduled, places=1, guidance=1.0)
+    process = DenoisePipeline(scheduled, slots=1, guidance=1.0)
     process.start(Lane("x"), item("stable_diffusion"))
-    stand, _ = process._seats["x"].stands[0].scaled()
+    stand, _ = process._slots["x"].stands[0].scaled()
     alpha = 1.0 if hasattr(scheduler, "init_noise_sigma") and scheduler.init_noise_sigma != 1 else 0
     sigma = stand.sigma()
     alpha = alpha or (1 + sigma**2) ** -0.5
@@ -188,25 +190,25 @@ def test_each_scheduler_s_clean_prediction_is_what_a_true_prediction_leads_to(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_lanes_keep_the_promises(families: dict[str, Family], name: str) -> None:
+def test_lanes_keep_the_promises(families: dict[str, PipelineFamily], name: str) -> None:
     items: dict[str, object] = {
         str(n): {**item(name, steps=4), "seed": None if n else 3} for n in range(3)
     }
     edits = {"guidance": 2.0, "prompt": "a dog"} if name in WORDED else None
     check_lane_process(
-        lambda places: DenoisePipeline(families[name], places=places), items, steps=4, edits=edits
+        lambda places: DenoisePipeline(families[name], slots=places), items, steps=4, edits=edits
     )
 
 
 @pytest.mark.parametrize("kind", ["EulerAncestralDiscreteScheduler", "UniPCMultistepScheduler"])
 def test_lanes_keep_the_promises_with_noise_and_with_a_history(
-    scheduled: Family, kind: str
+    scheduled: PipelineFamily, kind: str
 ) -> None:
     scheduled.pipeline.scheduler = getattr(diffusers, kind)()
     items: dict[str, object] = {name: {"prompt": name, "steps": 5, **SIZE} for name in "abc"}
     edits = {"guidance": 2.0}
     check_lane_process(
-        lambda places: DenoisePipeline(scheduled, places=places), items, steps=5, edits=edits
+        lambda places: DenoisePipeline(scheduled, slots=places), items, steps=5, edits=edits
     )
 
 
@@ -222,13 +224,13 @@ RENOISED = [
 
 @pytest.mark.parametrize(("kind", "steps"), RENOISED)
 def test_lanes_that_are_noised_again_keep_the_promises(
-    scheduled: Family, kind: str, steps: int
+    scheduled: PipelineFamily, kind: str, steps: int
 ) -> None:
     scheduled.pipeline.scheduler = getattr(diffusers, kind)()
     items: dict[str, object] = {name: {"prompt": name, "steps": 5, **SIZE} for name in "abc"}
     image = torch.linspace(-1, 1, 3 * 256).view(3, 16, 16)
     check_lane_process(
-        lambda places: DenoisePipeline(scheduled, places=places),
+        lambda places: DenoisePipeline(scheduled, slots=places),
         items,
         steps=steps,
         edits={"renoise": image},
@@ -237,19 +239,19 @@ def test_lanes_that_are_noised_again_keep_the_promises(
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_between_two_halves_an_image_is_noised_as_if_the_first_had_predicted_it(
-    scheduled: Family, kind: str
+    scheduled: PipelineFamily, kind: str
 ) -> None:
     scheduled.pipeline.scheduler = diffusers.HeunDiscreteScheduler(prediction_type=kind)
-    process = DenoisePipeline(scheduled, places=1)
+    process = DenoisePipeline(scheduled, slots=1)
     process.start(Lane("x"), item("stable_diffusion"))
     for _ in range(5):
         process.step()
     image = torch.linspace(-1, 1, 3 * 256).view(3, 16, 16)
-    process.rewind(Lane("x", tries=1, edits=((3, {"renoise": image}),)), 3)
-    stand = process._seats["x"].stands[3]
+    process.rewind(Lane("x", backtracks=1, edits=((3, {"renoise": image}),)), 3)
+    stand = process._slots["x"].stands[3]
     with torch.no_grad():
         latent = scheduled.encode_image(image)
-    dice = torch.Generator().manual_seed(derive(SEED, "", "renoise", 0, 1, 3))
+    dice = torch.Generator().manual_seed(fold_in(SEED, "", "renoise", 0, 1, 3))
     noise = torch.randn((1, *latent.shape), generator=dice)[0]
     sigma = float(stand.scheduler.sigmas[3])
     torch.testing.assert_close(stand.noisy[0], latent + sigma * noise, rtol=1e-4, atol=1e-4)
@@ -258,50 +260,54 @@ def test_between_two_halves_an_image_is_noised_as_if_the_first_had_predicted_it(
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
-def test_heun_s_images_are_noised_again_wherever_that_is(scheduled: Family, share: float) -> None:
+def test_heun_s_images_are_noised_again_wherever_that_is(
+    scheduled: PipelineFamily, share: float
+) -> None:
     scheduled.pipeline.scheduler = diffusers.HeunDiscreteScheduler()
-    loop = draw_pipeline(
+    loop = pipeline_loop(
         [item("stable_diffusion", steps=4)],
         pipeline=scheduled,
-        checks=[Recognised(classifier=lambda images: torch.zeros(len(images), 2), least=0.9)],
+        checks=[ClassifiedAs(classifier=lambda images: torch.zeros(len(images), 2), least=0.9)],
         on_stop=Renoise(share=share, rounds=1),
     )
     (row,) = [row for step in loop for _, row in step.results]
-    assert row["stopped"]["kind"] == "failed" and row["tries"]  # type: ignore[index]
+    assert row["stopped"]["kind"] == "failed" and row["backtracks"]  # type: ignore[index]
 
 
 def test_an_edit_that_was_left_for_a_later_position_waits_for_it(
-    families: dict[str, Family],
+    families: dict[str, PipelineFamily],
 ) -> None:
     family = families["ddim"]
-    image = torch.full(family.image_shape(family.latent_shape(Prompted())), 0.25)
+    image = torch.full(family.image_shape(family.latent_shape(PipelineInputs())), 0.25)
     left = ((3, {"renoise": image}),)
     noisy = []
     for to in (1, 3):
-        process = DenoisePipeline(family, places=1)
+        process = DenoisePipeline(family, slots=1)
         process.start(Lane("x"), item("ddim"))
         for _ in range(4):
             process.step()
-        process.rewind(Lane("x", tries=1, edits=left), to)
-        while not process._seats["x"].stands[-1].last:
+        process.rewind(Lane("x", backtracks=1, edits=left), to)
+        while not process._slots["x"].stands[-1].last:
             last = process.step()["x"]["noisy"]
         noisy.append(last)
     assert torch.equal(noisy[0], noisy[1])  # type: ignore[arg-type]
 
 
-def test_an_image_is_noised_to_the_level_of_its_position(families: dict[str, Family]) -> None:
+def test_an_image_is_noised_to_the_level_of_its_position(
+    families: dict[str, PipelineFamily],
+) -> None:
     for name in ("ddim", "flux"):
         family = families[name]
-        process = DenoisePipeline(family, places=1)
+        process = DenoisePipeline(family, slots=1)
         process.start(Lane("x"), item(name))
         for _ in range(3):
             process.step()
-        image = torch.full(family.image_shape(process._seats["x"].shape), 0.25)
-        process.rewind(Lane("x", tries=1, edits=((2, {"renoise": image}),)), 2)
-        stand = process._seats["x"].stands[2]
+        image = torch.full(family.image_shape(process._slots["x"].shape), 0.25)
+        process.rewind(Lane("x", backtracks=1, edits=((2, {"renoise": image}),)), 2)
+        stand = process._slots["x"].stands[2]
         with torch.no_grad():
             latent = family.encode_image(image)
-        dice = torch.Generator().manual_seed(derive(SEED, "", "renoise", 0, 1, 2))
+        dice = torch.Generator().manual_seed(fold_in(SEED, "", "renoise", 0, 1, 2))
         noise = torch.randn((1, *latent.shape), generator=dice)[0]
         sigma = stand.sigma()
         alpha = 1 - sigma if name == "flux" else (1 + sigma**2) ** -0.5
@@ -310,12 +316,12 @@ def test_an_image_is_noised_to_the_level_of_its_position(families: dict[str, Fam
         assert process.step()["x"]["step"] == 3
 
 
-def test_images_that_fail_are_noised_again(families: dict[str, Family]) -> None:
-    loop = draw_pipeline(
+def test_images_that_fail_are_noised_again(families: dict[str, PipelineFamily]) -> None:
+    loop = pipeline_loop(
         [None],
         pipeline=families["ddim"],
         steps=5,
-        checks=[Recognised(classifier=lambda images: torch.zeros(len(images), 2), least=0.9)],
+        checks=[ClassifiedAs(classifier=lambda images: torch.zeros(len(images), 2), least=0.9)],
         on_stop=Renoise(rounds=2),
     )
     rows = [row for step in loop for _, row in step.results]
@@ -323,9 +329,9 @@ def test_images_that_fail_are_noised_again(families: dict[str, Family]) -> None:
     assert rows[0]["spent"]["calls"] > 10  # type: ignore[index]
 
 
-def test_renoise_is_refused_where_it_cannot_be(scheduled: Family) -> None:
+def test_renoise_is_refused_where_it_cannot_be(scheduled: PipelineFamily) -> None:
     scheduled.pipeline.scheduler = diffusers.HeunDiscreteScheduler()
-    process = DenoisePipeline(scheduled, places=1)
+    process = DenoisePipeline(scheduled, slots=1)
     for image in (torch.zeros(3, 8, 8), "an image"):
         with pytest.raises(EditError, match="renoise must"):
             process.start(Lane("x", edits=((2, {"renoise": image}),)), item("stable_diffusion"))
@@ -339,32 +345,32 @@ def test_a_missing_extra_is_named(
         load_pipeline(folders["ddpm"])
 
 
-def test_an_edit_holds_from_its_position_on(families: dict[str, Family]) -> None:
+def test_an_edit_holds_from_its_position_on(families: dict[str, PipelineFamily]) -> None:
     family = families["stable_diffusion"]
     plain, _ = stepped(family, item("stable_diffusion"))
-    process = DenoisePipeline(family, places=1)
+    process = DenoisePipeline(family, slots=1)
     process.start(Lane("x", edits=((2, {"prompt": "a dog"}),)), item("stable_diffusion"))
     edited = [process.step()["x"] for _ in range(3)]
     same = [torch.equal(a["noisy"], b["noisy"]) for a, b in zip(plain, edited, strict=False)]  # type: ignore[arg-type]
     assert same == [True, True, False]
 
 
-def test_a_loop_draws_with_reasons_and_ends_early(families: dict[str, Family]) -> None:
-    loop = draw_pipeline([None, None], pipeline=families["ddim"], steps=4)
+def test_a_loop_draws_with_reasons_and_ends_early(families: dict[str, PipelineFamily]) -> None:
+    loop = pipeline_loop([None, None], pipeline=families["ddim"], steps=4)
     rows = [row for step in loop for _, row in step.results]
     assert [row["stopped"]["kind"] for row in rows] == ["ended"] * 2  # type: ignore[index]
     assert not torch.equal(rows[0]["output"], rows[1]["output"])  # type: ignore[arg-type]
-    early = draw_pipeline([None], pipeline=families["ddim"], steps=9, each=Converges("change", 1e9))
+    early = pipeline_loop([None], pipeline=families["ddim"], steps=9, each=Converges("change", 1e9))
     lengths = [row["length"] for step in early for _, row in step.results]
     assert lengths[0] < 9  # type: ignore[operator]
 
 
 def test_a_run_that_was_broken_off_goes_on_bit_for_bit(
-    families: dict[str, Family], tmp_path: Path
+    families: dict[str, PipelineFamily], tmp_path: Path
 ) -> None:
     def drawn(stop_at: int | None, **more: Any) -> list[Tensor]:
         items = [item("stable_diffusion", seed=seed) for seed in (1, 2)]
-        loop = draw_pipeline(items, pipeline=families["stable_diffusion"], **more)
+        loop = pipeline_loop(items, pipeline=families["stable_diffusion"], **more)
         rows: dict[str, Any] = {}
         with loop:
             for step in loop:
@@ -379,8 +385,8 @@ def test_a_run_that_was_broken_off_goes_on_bit_for_bit(
             assert torch.equal(resumed, whole)
 
 
-def test_reports_carry_the_decoded_image_on_request(families: dict[str, Family]) -> None:
-    process = DenoisePipeline(families["flux"], places=1, decode=True)
+def test_reports_carry_the_decoded_image_on_request(families: dict[str, PipelineFamily]) -> None:
+    process = DenoisePipeline(families["flux"], slots=1, decode=True)
     process.start(Lane("x"), item("flux"))
     image = process.step()["x"]["image"]
     assert isinstance(image, Tensor) and image.shape == (3, 16, 16)
@@ -388,7 +394,7 @@ def test_reports_carry_the_decoded_image_on_request(families: dict[str, Family])
 
 
 def test_what_a_safety_checker_blackens_stays_black(
-    families: dict[str, Family], monkeypatch: pytest.MonkeyPatch
+    families: dict[str, PipelineFamily], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = families["stable_diffusion"]
     monkeypatch.setattr(family.pipeline, "safety_checker", object(), raising=False)
@@ -450,19 +456,19 @@ def test_code_out_of_a_folder_is_not_run(tmp_path: Path) -> None:
     ],
 )
 def test_items_that_cannot_be_drawn_are_refused(
-    families: dict[str, Family], name: str, wanted: dict[str, object], told: str
+    families: dict[str, PipelineFamily], name: str, wanted: dict[str, object], told: str
 ) -> None:
-    process = DenoisePipeline(families[name], places=1)
+    process = DenoisePipeline(families[name], slots=1)
     with pytest.raises(ItemError, match=told):
         process.start(Lane("x"), item(name, **wanted))
 
 
-def test_wrong_edits_and_settings_are_refused(families: dict[str, Family]) -> None:
-    process = DenoisePipeline(families["stable_diffusion"], places=1)
+def test_wrong_edits_and_settings_are_refused(families: dict[str, PipelineFamily]) -> None:
+    process = DenoisePipeline(families["stable_diffusion"], slots=1)
     for edits in ({"guidance": "much"}, {"prompt": 3}, {"prompt": None}):
         with pytest.raises(EditError):
             process.start(Lane("x", edits=((0, edits),)), item("stable_diffusion"))
     with pytest.raises(InputError):
         DenoisePipeline(families["ddpm"], guidance=3.0)
     with pytest.raises(InputError):
-        Prompted(seed=-1)
+        PipelineInputs(seed=-1)

@@ -14,39 +14,37 @@ from typing import Any
 import pytest
 from toys import Speller
 
+from ostinato.journal import JSON, StopKind, Stopped
+from ostinato.journal.journal import Journal
 from ostinato.loop import (
-    JSON,
-    Answer,
+    Action,
+    CheckpointSchedule,
     Condition,
-    Every,
     Exhausted,
+    ExternalSource,
     GiveUp,
     GoBack,
-    Kind,
+    History,
     Lanes,
     Loop,
-    Received,
     Report,
     StartOver,
     Step,
     Steps,
-    Stopped,
-    Tries,
     Verdict,
 )
-from ostinato.loop.journal import Journal
 
 ITEMS = [(f"item{n}", n) for n in range(9)]
 
 
-class Oracle(Received, Speller):
+class Oracle(ExternalSource, Speller):
     """Never says the same twice: each letter depends on how much was asked before it.
 
     What it was asked is in a file that survives it.
     """
 
     def __init__(self, asked: Path, *, slow: float = 0.0) -> None:
-        super().__init__(capacity=3)
+        super().__init__(slots=3)
         self.asked = asked
         self.slow = slow
 
@@ -69,16 +67,16 @@ def judge(output: object, item: object) -> list[Verdict]:
     return [Verdict("no b", "b" not in str(output), message="b is there.")]
 
 
-def mend(stopped: Stopped, tries: Tries) -> Answer:
-    place = str(tries.output).find("b")
-    if len(tries.attempts) > 3:
+def mend(stopped: Stopped, history: History) -> Action:
+    place = str(history.output).find("b")
+    if len(history.attempts) > 3:
         return GiveUp("Enough.")
     return GoBack(place) if place > 0 else StartOver()
 
 
 def ask(asked: Path, *, slow: float = 0.0, **where: Any) -> Loop:
     lanes = Lanes(Oracle(asked, slow=slow), ITEMS, each=Steps(20), judge=judge, on_stop=mend)
-    return Loop(lanes, until=Steps(100_000), checkpoint=Every(steps=16), **where)
+    return Loop(lanes, until=Steps(100_000), checkpoint=CheckpointSchedule(steps=16), **where)
 
 
 def counts(journal: Path) -> list[int]:
@@ -96,16 +94,16 @@ def test_a_run_that_goes_on_takes_what_it_has_received_from_its_journal(tmp_path
             steps = iter(loop)
             for _ in range(more):
                 next(steps)
-            assert loop._driver is not None
-            loop._driver.close()  # as if it were killed: no checkpoint, no end
+            assert loop._session is not None
+            loop._session.close()  # as if it were killed: no checkpoint, no end
         loop = ask(asked, run="run", journal=journal)
         loop.run()
         rows = dict(journal.get("run").results())
-        assert loop._driver is not None
-        assert loop._driver.differences == 0
+        assert loop._session is not None
+        assert loop._session.differences == 0
     assert counts(path) == list(range(1, asked.stat().st_size + 1))
     assert set(rows) == {key for key, _ in ITEMS}
-    assert any(row["tries"] for row in rows.values())
+    assert any(row["backtracks"] for row in rows.values())
 
 
 def test_what_was_spent_in_all_is_known_after_a_resume(tmp_path: Path) -> None:
@@ -115,8 +113,8 @@ def test_what_was_spent_in_all_is_known_after_a_resume(tmp_path: Path) -> None:
         steps = iter(loop)
         for _ in range(20):
             next(steps)
-        assert loop._driver is not None
-        loop._driver.close()
+        assert loop._session is not None
+        loop._session.close()
         again = ask(asked, run="run", journal=journal)
         lanes = again.process
         assert isinstance(lanes, Lanes)
@@ -129,7 +127,7 @@ class OutOfTime(Condition):
 
     def observe(self, state: JSON, step: Step) -> tuple[JSON, Stopped | None]:
         late = step.item == 1 and step.position == 3
-        return late, Stopped(Kind.BUDGET, "Its time is over.", "time") if late else None
+        return late, Stopped(StopKind.BUDGET, "Its time is over.", "time") if late else None
 
     def by_clock(self, state: JSON) -> bool:
         return bool(state)
@@ -151,8 +149,8 @@ def test_an_item_that_its_clock_has_cut_costs_the_others_nothing(tmp_path: Path)
             next(steps)
         for _ in range(4):
             next(steps)
-        assert loop._driver is not None
-        loop._driver.close()
+        assert loop._session is not None
+        loop._session.close()
         before = asked.stat().st_size
         again = begun(run="run", journal=journal)
         lanes = again.process
@@ -173,11 +171,11 @@ def test_a_judge_that_decides_otherwise_than_then_leaves_the_lane_s_records(tmp_
         steps = iter(loop)
         for _ in range(15):
             next(steps)
-        assert loop._driver is not None
-        loop._driver.close()
+        assert loop._session is not None
+        loop._session.close()
         lanes = Lanes(Oracle(asked), ITEMS, each=Steps(2))  # ends sooner than recorded
         other = Loop(lanes, until=Steps(100_000), run="run", journal=journal)
-        assert other.run().kind is Kind.ENDED
+        assert other.run().kind is StopKind.ENDED
         assert journal.get("run").count_results() >= len(ITEMS)
 
 
@@ -188,7 +186,7 @@ class Sulky(Speller):
 
     def step(self) -> Mapping[str, Report]:
         if "spent" in self.says:
-            raise Exhausted("Nothing is left to spend.", Kind.BUDGET)
+            raise Exhausted("Nothing is left to spend.", StopKind.BUDGET)
         return {key: {"letter": "a", **self.says} for key in self._texts}
 
 
@@ -196,7 +194,7 @@ def sulk(**says: object) -> tuple[Stopped, dict[str, Any]]:
     process = Sulky()
     process.says = says
     rows: dict[str, Any] = {}
-    lanes = Lanes(process, ITEMS[:1], each=Steps(5), on_stop=lambda stopped, tries: GiveUp("So."))
+    lanes = Lanes(process, ITEMS[:1], each=Steps(5), on_stop=lambda stopped, history: GiveUp("So."))
     loop = Loop(lanes, until=Steps(50))
     for step in loop:
         rows |= dict(step.results)
@@ -204,8 +202,8 @@ def sulk(**says: object) -> tuple[Stopped, dict[str, Any]]:
     return loop.stopped, rows
 
 
-@pytest.mark.parametrize(("name", "kind"), [("failed", Kind.FAILED), ("error", Kind.ERROR)])
-def test_a_lane_tells_that_it_cannot_go_on(name: str, kind: Kind) -> None:
+@pytest.mark.parametrize(("name", "kind"), [("failed", StopKind.FAILED), ("error", StopKind.ERROR)])
+def test_a_lane_tells_that_it_cannot_go_on(name: str, kind: StopKind) -> None:
     _, rows = sulk(**{name: "The line is dead."})
     stopped = rows["item0"]["stopped"]
     assert stopped["kind"] == kind.value
@@ -215,7 +213,7 @@ def test_a_lane_tells_that_it_cannot_go_on(name: str, kind: Kind) -> None:
 
 def test_a_process_whose_budget_is_spent_ends_the_loop_by_it() -> None:
     stopped, rows = sulk(spent=True)
-    assert (stopped.kind, stopped.sentence) == (Kind.BUDGET, "Nothing is left to spend.")
+    assert (stopped.kind, stopped.sentence) == (StopKind.BUDGET, "Nothing is left to spend.")
     assert rows == {}
 
 
@@ -224,7 +222,7 @@ import sys
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
 from test_received import ask
-from ostinato.loop.journal import Journal
+from ostinato.journal.journal import Journal
 ask(Path("asked"), slow=0.01, run="run", journal=Journal("journal.db")).run()
 """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny import save_tiny
 
-from ostinato.loop import Outlook
+from ostinato.loop import PrefixStatus
 from ostinato.models import load_model
 from ostinato.refine import Backtrack
 from recipes.code import (
@@ -61,7 +61,7 @@ def test_a_beginning_of_python_is_never_called_impossible() -> None:
     text = rest()
     (row,) = openings(FILE)
     for end in range(len(text) + 1):
-        assert PARSES.foresee(text[:end], row).outlook is Outlook.POSSIBLE, text[:end]
+        assert PARSES.check_prefix(text[:end], row).outlook is PrefixStatus.POSSIBLE, text[:end]
     assert PARSES.judge(text, row).passed
 
 
@@ -70,9 +70,9 @@ def test_a_beginning_of_python_is_never_called_impossible() -> None:
     ["    x = (1]\n", "x = 1\n", "    x = 'abc\n", "    return a b\n", "    if x:\n    y\n"],
 )
 def test_what_no_line_behind_it_mends_is_impossible(broken: str) -> None:
-    seen = PARSES.foresee("    y = 2\n" + broken if broken[0] == " " else broken, ITEM)
-    assert seen.outlook is Outlook.IMPOSSIBLE and seen.message
-    assert PARSES.foresee(broken.rstrip("\n"), ITEM).outlook is Outlook.POSSIBLE
+    seen = PARSES.check_prefix("    y = 2\n" + broken if broken[0] == " " else broken, ITEM)
+    assert seen.outlook is PrefixStatus.IMPOSSIBLE and seen.message
+    assert PARSES.check_prefix(broken.rstrip("\n"), ITEM).outlook is PrefixStatus.POSSIBLE
     assert not PARSES.judge("    y = 2\n" + broken if broken[0] == " " else broken, ITEM).passed
 
 

@@ -11,7 +11,7 @@ from tiny_bert import tiny_bert
 from tokenizers import Tokenizer as Backend
 
 from ostinato.models import MaskedModel, Tokenizer
-from ostinato.train.setup import make_tokenizer
+from ostinato.text.training import make_tokenizer
 from recipes.gaps import CONTEXT, filled, right, split, torn
 
 TEXT = "To be, or not to be, that is the question. " * 30

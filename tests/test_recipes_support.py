@@ -19,7 +19,7 @@ from tiny import tiny_model
 
 from ostinato.errors import InputError
 from ostinato.models import LanguageModel, load_adapter
-from ostinato.models.lora import lora_layers
+from ostinato.models.networks.lora import lora_layers
 from ostinato.train import TrainingConfig
 from recipes import measures, sgd, support
 

@@ -14,9 +14,9 @@ from refine_scribe import JOB, scribe_loop, write_job
 
 from ostinato.cli.main import cli
 from ostinato.errors import InputError
+from ostinato.journal.journal import Journal
 from ostinato.loop import Loop
-from ostinato.loop.journal import Journal
-from ostinato.refine.work import Work
+from ostinato.refine.job.job_run import JobRun
 
 REPLIES = Path("mail.replies.jsonl")
 
@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_job(tmp_path, [f"Message {n}" for n in range(12)], JOB)
 
-    def interrupted(work: Work) -> Loop:
+    def interrupted(work: JobRun) -> Loop:
         loop = scribe_loop(work)
         run, ticks = loop.run, iter(range(1000))
 
@@ -57,9 +57,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         loop.run = watched  # type: ignore[method-assign,assignment]
         return loop
 
-    monkeypatch.setattr(Work, "loop", interrupted)
+    monkeypatch.setattr(JobRun, "loop", interrupted)
     assert call("refine mail.toml").exit_code == 130
-    monkeypatch.setattr(Work, "loop", scribe_loop)
+    monkeypatch.setattr(JobRun, "loop", scribe_loop)
     return tmp_path
 
 

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 from refine_scribe import JOB, scribe_loop, write_job
 
-from ostinato.cli.refine import refine
+from ostinato.cli.jobs.refine import refine
 from ostinato.errors import InputError
-from ostinato.loop.journal import Journal
-from ostinato.refine.changes import ItemBudget
-from ostinato.refine.work import Work
+from ostinato.journal.journal import Journal
+from ostinato.refine.job.changes import ItemBudget
+from ostinato.refine.job.job_run import JobRun
 
 MESSAGES = [f"Message {n}" for n in range(12)]
 
@@ -22,7 +22,7 @@ MESSAGES = [f"Message {n}" for n in range(12)]
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Work, "loop", scribe_loop)
+    monkeypatch.setattr(JobRun, "loop", scribe_loop)
     return tmp_path
 
 

@@ -9,12 +9,12 @@ import pytest
 from refine_made_up import made_up
 from refine_scribe import scribe_loop, write_job
 
-from ostinato.cli.exits import Exit
-from ostinato.cli.refine import refine
+from ostinato.cli.exit_codes import Exit
+from ostinato.cli.jobs.refine import refine
 from ostinato.errors import InputError
-from ostinato.refine.job_file import read_job
+from ostinato.refine.job.file import read_job
+from ostinato.refine.job.job_run import JobRun
 from ostinato.refine.results import from_lane
-from ostinato.refine.work import Work
 
 DOC = Path(__file__).parents[1] / "docs" / "jobs.md"
 TEXT = DOC.read_text(encoding="utf-8") if DOC.exists() else ""
@@ -67,7 +67,7 @@ def test_the_example_job_is_one(tmp_path: Path) -> None:
 
 
 def test_the_python_example_runs_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Work, "loop", scribe_loop)
+    monkeypatch.setattr(JobRun, "loop", scribe_loop)
     names: dict[str, object] = {}
     (block,) = blocks("python")
     exec(compile(block, str(DOC), "exec"), names)

@@ -8,8 +8,8 @@ import pytest
 
 from ostinato.checks.templates import Template
 from ostinato.errors import InputError, ItemError
-from ostinato.refine.inputs import read_items
-from ostinato.refine.prompts import Prompt, conversation, with_feedback
+from ostinato.refine.job.items import read_items
+from ostinato.refine.prompts import PromptTemplate, conversation, with_feedback
 
 
 def write(folder: Path, text: str, name: str = "in.jsonl") -> Path:
@@ -110,7 +110,7 @@ def test_a_template_with_loose_braces_is_refused(text: str) -> None:
 
 
 def test_examples_stand_after_the_system_messages_in_front() -> None:
-    prompt = Prompt(messages=(("system", Template("Be kind.")), ("user", Template("{m}"))))
+    prompt = PromptTemplate(messages=(("system", Template("Be kind.")), ("user", Template("{m}"))))
     shots = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     roles = [message["content"] for message in prompt.fill({"m": "Hi"}, shots)]
     assert roles == ["Be kind.", "q", "a", "Hi"]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ostinato.errors import InputError
-from ostinato.refine.changes import Fingerprint, compare
-from ostinato.refine.job import item_digests
-from ostinato.refine.job_file import read_job
-from ostinato.refine.prompts import Plain
+from ostinato.refine.job.changes import Fingerprint, compare
+from ostinato.refine.job.config import item_digests
+from ostinato.refine.job.file import read_job
+from ostinato.refine.prompts import PlainPrompt
 
 SMALL = """\
 input = "messages.jsonl"
@@ -44,13 +44,13 @@ def test_a_small_job_has_sensible_defaults(tmp_path: Path) -> None:
     job = read_job(write(tmp_path))
     assert job.output == tmp_path / "job.replies.jsonl"
     assert job.report == tmp_path / "job.replies.report.html"
-    assert (job.strategy.kind, job.batch, job.keep, job.seed) == ("backtrack", 16, "results", 0)
+    assert (job.strategy.kind, job.slots, job.keep, job.seed) == ("backtrack", 16, "results", 0)
     assert [check.name for check in job.checks] == ["length"]
     assert job.needed_columns() == {"message": "the prompt"}
 
 
 def test_the_new_job_can_be_read(tmp_path: Path) -> None:
-    text = (files("ostinato.refine.page") / "new_job.toml").read_text(encoding="utf-8")
+    text = (files("ostinato.refine.report.page") / "new_job.toml").read_text(encoding="utf-8")
     job = read_job(write(tmp_path, text))
     assert [rule.name for rule in job.rules] == ["thanks"]
     assert len(job.checks) == 2
@@ -58,7 +58,7 @@ def test_the_new_job_can_be_read(tmp_path: Path) -> None:
 
 
 def test_what_the_new_job_has_in_comments_can_be_read_too(tmp_path: Path) -> None:
-    text = (files("ostinato.refine.page") / "new_job.toml").read_text(encoding="utf-8")
+    text = (files("ostinato.refine.report.page") / "new_job.toml").read_text(encoding="utf-8")
     lines = []
     for line in text.splitlines():
         body = line.removeprefix("# ")
@@ -141,10 +141,10 @@ def test_a_plain_prompt_is_a_text_without_a_template(tmp_path: Path) -> None:
     plain = SMALL.replace("[prompt]", "[prompt]\nplain = true")
     job = read_job(write(tmp_path, plain))
     (item, *_) = job.items()
-    told = job.planner().messages(item.columns, {})
-    assert isinstance(told, Plain) and str(item.columns["message"]) in told
+    told = job.router().messages(item.columns, {})
+    assert isinstance(told, PlainPrompt) and str(item.columns["message"]) in told
     chat = read_job(write(tmp_path, SMALL))
-    before, now = (item_digests(one.planner(), [item]) for one in (chat, job))
+    before, now = (item_digests(one.router(), [item]) for one in (chat, job))
     assert before != now
     with pytest.raises(InputError, match=r"plain must be false with the strategy 'feedback'"):
         job.with_changes(strategy="feedback")

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from refine_scribe import JOB, write_job
 
-from ostinato.loop.journal import Journal
+from ostinato.journal.journal import Journal
 
 CHILD = """
 import sys, time
 sys.path[:0] = [{tests!r}]
 import refine_scribe
-from ostinato.cli.refine import refine
-from ostinato.refine.work import Work
+from ostinato.cli.jobs.refine import refine
+from ostinato.refine.job.job_run import Work
 step = refine_scribe.Scribe.step
 def slow(self):
     time.sleep(0.004)

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny import save_tiny, tiny_model
 
-from ostinato.cli.refine import refine
+from ostinato.cli.jobs.refine import refine
 from ostinato.errors import InputError
-from ostinato.loop.journal import Journal
+from ostinato.journal.journal import Journal
 from ostinato.refine import Refine
-from ostinato.refine.prompts import Plain
+from ostinato.refine.prompts import PlainPrompt
 
 JOB = """\
 input = "messages.jsonl"
@@ -69,8 +69,8 @@ def test_a_plain_text_is_given_as_it_is_to_a_chat_model_too() -> None:
         job = Refine(model, [{"message": "We can"}], prompt=prompt, checks=[])
         return list(job._tokens({"message": "We can"}, {}).tokens)
 
-    assert tokens(Plain) == [*model.tokenizer.bos_ids, *model.tokenizer.encode("We can")]
-    assert len(tokens(str)) > len(tokens(Plain))
+    assert tokens(PlainPrompt) == [*model.tokenizer.bos_ids, *model.tokenizer.encode("We can")]
+    assert len(tokens(str)) > len(tokens(PlainPrompt))
 
 
 def test_a_job_is_mended_freely_until_something_was_written(folder: Path) -> None:

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from ostinato.checks.templates import Template, shown
 from ostinato.errors import InputError, ItemError
-from ostinato.refine.cases import Case, CaseSettings, PastCases, read_cases, words
-from ostinato.refine.plan import Planner, Source
-from ostinato.refine.prompts import Prompt
-from ostinato.refine.rules import Rule, first_rule
+from ostinato.refine.prompts import PromptTemplate
+from ostinato.refine.routing.cases import Case, CaseSettings, PastCases, read_cases, words
+from ostinato.refine.routing.router import Router, RouteSource
+from ostinato.refine.routing.rules import Rule, first_rule
 
-PROMPT = Prompt(messages=(("user", Template("{message}")),))
+PROMPT = PromptTemplate(messages=(("user", Template("{message}")),))
 CASES = PastCases(
     [
         Case("When do you open on Sunday?", "At ten."),
@@ -45,8 +45,8 @@ def test_the_first_rule_that_fits_wins_and_case_is_ignored() -> None:
 
 
 def test_a_rules_reply_is_ready_and_its_prompt_takes_the_place_of_the_jobs() -> None:
-    other = Prompt(messages=(("user", Template("Refund: {message}")),))
-    planner = Planner(
+    other = PromptTemplate(messages=(("user", Template("Refund: {message}")),))
+    planner = Router(
         prompt=PROMPT,
         rules=[
             rule("thanks", "thanks", reply=Template("Bye, {name}.")),
@@ -54,7 +54,7 @@ def test_a_rules_reply_is_ready_and_its_prompt_takes_the_place_of_the_jobs() -> 
         ],
     )
     plan = planner.plan({"message": "Thanks!", "name": "Ann"})
-    assert (plan.reply, plan.source, plan.rule) == ("Bye, Ann.", Source.RULE, "thanks")
+    assert (plan.reply, plan.source, plan.rule) == ("Bye, Ann.", RouteSource.RULE, "thanks")
     plan = planner.plan({"message": "A refund, please", "name": "Ann"})
     assert plan.reply is None and plan.rule == "refund"
     assert plan.messages[0]["content"] == "Refund: A refund, please"
@@ -86,8 +86,8 @@ def test_a_rule_has_a_reply_or_a_prompt_and_a_pattern_that_compiles() -> None:
 
 
 def test_a_pattern_that_takes_too_long_sets_the_item_aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ostinato.refine.rules.SECONDS", 0.05)
-    planner = Planner(prompt=PROMPT, rules=[rule("slow", "(a|a|aa)+$")])
+    monkeypatch.setattr("ostinato.refine.routing.rules.SECONDS", 0.05)
+    planner = Router(prompt=PROMPT, rules=[rule("slow", "(a|a|aa)+$")])
     item = {"message": "a" * 40 + "b"}
     with pytest.raises(ItemError, match=r"within 0\.05 s"):
         planner.plan(item)
@@ -95,15 +95,15 @@ def test_a_pattern_that_takes_too_long_sets_the_item_aside(monkeypatch: pytest.M
 
 
 def test_a_case_is_the_answer_above_one_likeness_and_an_example_above_another() -> None:
-    planner = Planner(
+    planner = Router(
         prompt=PROMPT,
         cases=CASES,
         case_settings=settings(answer_above=0.9, example_above=0.2, examples=2),
     )
     plan = planner.plan({"message": "how can i return my shoes"})
-    assert (plan.reply, plan.source) == ("Within 30 days.", Source.CASE)
+    assert (plan.reply, plan.source) == ("Within 30 days.", RouteSource.CASE)
     plan = planner.plan({"message": "Can I return my shoes by post?"})
-    assert plan.reply is None and plan.source is Source.MODEL
+    assert plan.reply is None and plan.source is RouteSource.MODEL
     assert 0.2 <= plan.near[0].likeness < 0.9
     assert plan.messages[-3]["content"] == "How can I return my shoes?"
     assert plan.messages[-1]["content"] == "Can I return my shoes by post?"
@@ -111,7 +111,7 @@ def test_a_case_is_the_answer_above_one_likeness_and_an_example_above_another() 
 
 
 def test_without_answer_above_no_case_is_the_answer() -> None:
-    planner = Planner(prompt=PROMPT, cases=CASES, case_settings=settings())
+    planner = Router(prompt=PROMPT, cases=CASES, case_settings=settings())
     assert planner.plan({"message": "Where is my parcel?"}).reply is None
 
 

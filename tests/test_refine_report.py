@@ -11,21 +11,22 @@ from pathlib import Path
 import pytest
 from refine_made_up import JOB, job_folder, lane_row, made_up
 
-from ostinato.loop import Kind, Stopped, Verdict, judged
-from ostinato.refine.advice import advise
-from ostinato.refine.changes import Fingerprint, compare
-from ostinato.refine.job import Job
-from ostinato.refine.job_file import read_job
-from ostinato.refine.report import Outcome, duration, report_page
+from ostinato.journal import StopKind, Stopped
+from ostinato.loop import Verdict, judged
+from ostinato.refine.job.changes import Fingerprint, compare
+from ostinato.refine.job.config import Job
+from ostinato.refine.job.file import read_job
+from ostinato.refine.report.advice import advise
+from ostinato.refine.report.html import Outcome, duration, report_page
+from ostinato.refine.report.sparkline import sparkline
+from ostinato.refine.report.summary import reasons, summarize
+from ostinato.refine.report.why import Course, attempt_lines, costly, course_of, lost_by, tally
 from ostinato.refine.results import Draft, Result, Tokens, from_lane, write_results
-from ostinato.refine.strokes import strokes
-from ostinato.refine.summary import reasons, summarize
-from ostinato.refine.why import Course, attempt_lines, costly, course_of, lost_by, tally
 
 
 def outcome_of(folder: Path, count: int = 60) -> Outcome:
     job, items, rows = made_up(folder, count)
-    planner = job.planner()
+    planner = job.router()
     results = [
         from_lane(item.key, row, planner.plan(item.columns))
         for item, row in zip(items, rows, strict=True)
@@ -50,7 +51,7 @@ def draft(number: int, passed: bool | None, *, answer: str = "start over", lost:
     """A whole draft on which the check `c` said so; None: it became impossible on the way."""
     verdicts = () if passed is None else (Verdict("c", passed),)
     return Draft(
-        round=number, tries=0, position=10, lost=lost, before="", taken_back="",
+        round=number, backtracks=0, position=10, lost=lost, before="", taken_back="",
         check=() if passed else ("c",), message="c: no.", answer=answer, verdicts=verdicts,
     )  # fmt: skip
 
@@ -58,7 +59,7 @@ def draft(number: int, passed: bool | None, *, answer: str = "start over", lost:
 def result(*said: bool | None) -> Result:
     drafts = tuple(draft(n, passed) for n, passed in enumerate(said))
     final = (Verdict("c", bool(said[-1])),)
-    stopped = Stopped(Kind.PASSED if said[-1] else Kind.FAILED, "")
+    stopped = Stopped(StopKind.PASSED if said[-1] else StopKind.FAILED, "")
     return Result(
         id="x", reply="", accepted=bool(said[-1]), stopped=stopped, verdicts=final, drafts=drafts
     )
@@ -72,7 +73,7 @@ def test_a_row_tells_what_was_kept_and_what_was_taken_back(tmp_path: Path) -> No
     back = next(
         from_lane(item.key, row)
         for item, row in zip(items, rows, strict=True)
-        if row["tries"] and row["accepted"]
+        if row["backtracks"] and row["accepted"]
     )
     first, last = back.drafts
     assert first.taken_back.endswith("obviously") and back.reply.startswith(first.before)
@@ -85,7 +86,7 @@ def test_a_row_tells_what_was_kept_and_what_was_taken_back(tmp_path: Path) -> No
 
 def test_where_the_row_says_how_much_was_kept_that_counts(tmp_path: Path) -> None:
     _, items, rows = made_up(tmp_path, 40)
-    row = next(row for row in rows if row["tries"])
+    row = next(row for row in rows if row["backtracks"])
     attempts = row["attempts"]
     assert isinstance(attempts, list)
     attempts[0]["kept"] = 3
@@ -172,9 +173,9 @@ def test_a_verdict_that_could_not_be_given_has_no_score_in_json() -> None:
 
 
 def test_why_tells_each_check_of_each_attempt(outcome: Outcome) -> None:
-    mended = next(one for one in outcome.results if one.tries)
+    mended = next(one for one in outcome.results if one.backtracks)
     lines = attempt_lines(mended)
-    assert (lines[0].verdict, lines[0].check, lines[0].tries) == ("impossible", "polite", 0)
+    assert (lines[0].verdict, lines[0].check, lines[0].backtracks) == ("impossible", "polite", 0)
     assert lines[0].place.strip().endswith("obviously") and lines[0].tokens > 0
     assert [line.verdict for line in lines[1:]] == ["passed"] * 3
 
@@ -202,7 +203,7 @@ def test_advice_to_backtrack_counts_what_stood_before_the_failing_place(tmp_path
     text = JOB.replace('kind = "backtrack"', 'kind = "resample"')
     job = read_job(job_folder(tmp_path, 1, text))
     verdict = Verdict("polite", False, 0.0, "No.", None).to_json() | {"place": [50, 60]}
-    stopped = Stopped(Kind.FAILED, "polite: No.", "polite").to_json()
+    stopped = Stopped(StopKind.FAILED, "polite: No.", "polite").to_json()
     row = lane_row(job, job.items()[0]) | {
         "attempts": [
             {
@@ -251,7 +252,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(outcome: Outcome) -> None:
 def test_text_of_models_and_customers_is_never_html(outcome: Outcome) -> None:
     evil = "</script><img src=x onerror=alert(1)><!-- \u2028 \ud800"
     first = outcome.results[0]
-    results = [replace(first, reply=evil, accepted=False, stopped=Stopped(Kind.FAILED, evil))]
+    results = [replace(first, reply=evil, accepted=False, stopped=Stopped(StopKind.FAILED, evil))]
     page = report_page(replace(outcome, results=results))
     assert "<img" not in page and "<!--" not in page and "onerror=alert" in page
     page.encode("utf-8")
@@ -266,7 +267,7 @@ def test_the_page_holds_every_item_and_its_history(outcome: Outcome) -> None:
     assert isinstance(items, list)
     assert value["checks"] == ["length", "answers", "polite"]
     assert [item["id"] for item in items] == [one.id for one in outcome.results]
-    mended = next(item for item in items if item["tries"])
+    mended = next(item for item in items if item["backtracks"])
     assert mended["drafts"][0]["taken"].endswith("obviously")
     assert mended["refused"] == [2]
 
@@ -279,7 +280,7 @@ def test_the_headline_says_what_came_out_and_why_it_stopped(outcome: Outcome) ->
     cut = replace(
         outcome,
         results=outcome.results[:20],
-        stopped=Stopped(Kind.BUDGET, "It took 500 tokens.", "Budget"),
+        stopped=Stopped(StopKind.BUDGET, "It took 500 tokens.", "Budget"),
     )
     page = report_page(cut)
     assert "Stopped with 40 items unfinished: It took 500 tokens." in page
@@ -289,7 +290,7 @@ def test_a_thousand_items_stay_small_and_share_strokes(tmp_path: Path) -> None:
     many = outcome_of(tmp_path, 1000)
     page = report_page(many)
     assert len(page) < 2_000_000
-    drawn = strokes(many.results)
+    drawn = sparkline(many.results)
     assert drawn is not None and drawn.width <= 240 * 6
     assert "a stroke is 4 items" in drawn.label
 
@@ -311,7 +312,7 @@ def test_durations(seconds: float, told: str) -> None:
 
 
 def prints(job: Job) -> Fingerprint:
-    return Fingerprint.of(job, job.planner(), job.items())
+    return Fingerprint.of(job, job.router(), job.items())
 
 
 def test_changes_touch_no_more_items_than_they_must(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tiny import tiny_model
 
 from ostinato.checks import Contains, Excludes, Length
-from ostinato.decode import Sampling
+from ostinato.decode import SamplingParams
 from ostinato.errors import InputError
 from ostinato.models import LanguageModel, Tokenizer
 from ostinato.refine import Abort, Backtrack, Feedback, Refine, Resample, Strategy
@@ -31,10 +31,10 @@ def replies(
         prompt="{message}",
         checks=[Length(max=9), Excludes(texts=("7", "Q"), whole=False), Contains(column="say")],
         strategy=strategy or Backtrack(rounds=3),
-        sampling=Sampling(temperature=1.0, top_k=60),
+        sampling=SamplingParams(temperature=1.0, top_k=60),
         max_new_tokens=20,
         seed=5,
-        places=places,
+        slots=places,
     )
     rows = {str(row["key"]): dict(row) for row in job}
     for row in rows.values():  # what was shared of prompts depends on the company; replies do not

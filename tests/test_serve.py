@@ -22,16 +22,16 @@ from served import MESSAGES, asked, ours, post, serving
 from tiny import save_tiny, tiny_model
 
 from ostinato.checks import BaseCheck, Excludes, JsonSchema, Length, Regex, judge_all
-from ostinato.checks.clock import Clock, left
-from ostinato.decode import Sampling
-from ostinato.loop import Foresight, Item, Loop, Phrase, Steps, Verdict
+from ostinato.checks.deadline import Deadline, left
+from ostinato.decode import SamplingParams
+from ostinato.loop import Item, Loop, Phrase, PrefixVerdict, Steps, Verdict
 from ostinato.refine import Resample, Strategy
-from ostinato.refine.backtrack import Backtrack
 from ostinato.refine.refine import Refine
-from ostinato.refine.strategies import Abort
-from ostinato.serve import Defaults, Desk
-from ostinato.serve.orders import cut_at, held_back
-from ostinato.servers import Server
+from ostinato.refine.strategies.backtrack import Backtrack
+from ostinato.refine.strategies.base import Abort
+from ostinato.remote import Server
+from ostinato.server import Defaults, Scheduler
+from ostinato.server.requests import cut_at, held_back
 from ostinato.text import write
 
 DEEP: list[Any] = json.loads("[" * 600 + "]" * 600)
@@ -179,7 +179,7 @@ def test_a_begun_answer_is_gone_on_with(client: openai.OpenAI) -> None:
     ids=["no answer", "two wishes", "checks"],
 )
 def test_what_cannot_be_gone_on_with_is_refused(
-    place: tuple[int, Desk], more: dict[str, Any], param: str
+    place: tuple[int, Scheduler], more: dict[str, Any], param: str
 ) -> None:
     status, answer = post(place[0], asked(continue_final_message=True, **more))
     assert (status, answer["error"]["param"]) == (400, param)
@@ -219,7 +219,9 @@ def test_choices_differ_and_are_told_by_their_number(client: openai.OpenAI) -> N
     assert streamed == texts
 
 
-def test_requests_share_one_batch(place: tuple[int, Desk], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_share_one_batch(
+    place: tuple[int, Scheduler], monkeypatch: pytest.MonkeyPatch
+) -> None:
     port, desk = place
     most = 0
     step = desk.decode.step
@@ -282,7 +284,7 @@ def test_a_request_s_checks_hold_while_it_is_written(client: openai.OpenAI, stra
     told = choice.model_extra["ostinato"]
     assert not {"e", "t"} & set(choice.message.content)
     assert told["accepted"]
-    assert told["tries"] or told["rounds"] > 1
+    assert told["backtracks"] or told["rounds"] > 1
     assert told["tokens"]["computed"] >= told["tokens"]["reply"] - 1
     assert told["stopped"]["sentence"] == "It passed its check."
     assert choice.finish_reason == "length"
@@ -313,7 +315,7 @@ def test_a_stream_with_checks_holds_only_what_stands(client: openai.OpenAI) -> N
 def test_the_one_who_serves_can_give_checks_to_all() -> None:
     check = Excludes(texts=("e",), whole=False)
     defaults = Defaults(checks=(check,), strategy=Backtrack())
-    with serving(defaults=defaults, places=2) as (port, _):
+    with serving(defaults=defaults, slots=2) as (port, _):
         status, answer = post(port, asked(seed=4, max_tokens=20))
         assert status == 200
         assert "e" not in answer["choices"][0]["message"]["content"]
@@ -336,16 +338,16 @@ class Slow(BaseCheck):
         compute(0.1)
         return self.verdict(False, "Try again.")
 
-    def foresee(self, output: object, item: Item) -> Foresight:
+    def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         compute(0.1)
-        return super().foresee(output, item)
+        return super().check_prefix(output, item)
 
 
 @pytest.mark.parametrize("strategy", [Resample(), Backtrack()], ids=str)
 def test_checks_that_take_too_long_end_the_answer(strategy: Strategy) -> None:
     checks = tuple(Slow(name=f"slow {n}") for n in range(8))
     defaults = Defaults(checks=checks, strategy=strategy)
-    with serving(places=2, check_seconds=0.3, defaults=defaults) as (port, _):
+    with serving(slots=2, check_seconds=0.3, defaults=defaults) as (port, _):
         status, answer = post(port, asked(n=2))
         assert status == 200
         for choice in answer["choices"]:
@@ -373,9 +375,9 @@ def test_checks_that_take_too_long_end_the_answer(strategy: Strategy) -> None:
     ids=str,
 )
 def test_a_check_without_time_says_that_it_could_not_judge(check: BaseCheck) -> None:
-    clock = Clock(0.0)
+    clock = Deadline(0.0)
     with clock.running():
-        assert not check.foresee('"a', {}).message
+        assert not check.check_prefix('"a', {}).message
         try:
             assert "within 1 seconds" in check.judge('"a"', {}).error
         except TimeoutError as error:
@@ -385,7 +387,7 @@ def test_a_check_without_time_says_that_it_could_not_judge(check: BaseCheck) -> 
 
 def test_a_clock_leaves_each_judgement_what_is_left() -> None:
     assert left(7.0) == 7.0
-    clock = Clock(0.05)
+    clock = Deadline(0.05)
     with clock.running():
         assert left(7.0) <= 0.05
         compute(0.06)
@@ -399,7 +401,7 @@ def test_a_clock_leaves_each_judgement_what_is_left() -> None:
     assert not judge_all([Excludes(texts=("e",), whole=False)], "three", {})[0].error
 
 
-def test_a_check_on_a_column_needs_it(place: tuple[int, Desk]) -> None:
+def test_a_check_on_a_column_needs_it(place: tuple[int, Scheduler]) -> None:
     checks = [{"kind": "contains", "column": "name"}]
     status, answer = post(place[0], asked(checks=checks))
     assert status == 400
@@ -475,7 +477,7 @@ def test_a_check_on_a_column_needs_it(place: tuple[int, Desk]) -> None:
     ids=str,
 )
 def test_what_is_wrong_is_told_in_the_api_s_shape(
-    place: tuple[int, Desk], more: dict[str, Any], status: int, param: str
+    place: tuple[int, Scheduler], more: dict[str, Any], status: int, param: str
 ) -> None:
     got, answer = post(place[0], asked(**more))
     assert (got, answer["error"]["param"]) == (status, param)
@@ -500,7 +502,7 @@ def test_what_is_wrong_is_told_in_the_api_s_shape(
     ids=str,
 )
 def test_what_asks_for_nothing_is_passed_over(
-    place: tuple[int, Desk], more: dict[str, Any]
+    place: tuple[int, Scheduler], more: dict[str, Any]
 ) -> None:
     told = {"messages": [{"role": "user", "content": "HelloHello"}]} if "messages" in more else {}
     plain, asked_for = asked(seed=3, **told), asked(seed=3) | more
@@ -509,7 +511,7 @@ def test_what_asks_for_nothing_is_passed_over(
     assert answers[0][1]["choices"] == answers[1][1]["choices"]
 
 
-def test_a_completion_s_best_of_must_be_its_n(place: tuple[int, Desk]) -> None:
+def test_a_completion_s_best_of_must_be_its_n(place: tuple[int, Scheduler]) -> None:
     asks = {"model": "tiny", "prompt": "The reply", "max_tokens": 3, "n": 2}
     assert post(place[0], asks | {"best_of": 2}, "/v1/completions")[0] == 200
     status, answer = post(place[0], asks | {"best_of": 5}, "/v1/completions")
@@ -517,7 +519,7 @@ def test_a_completion_s_best_of_must_be_its_n(place: tuple[int, Desk]) -> None:
     assert "must be n, which is 2, got 5" in answer["error"]["message"]
 
 
-def test_what_is_no_request_is_told_too(place: tuple[int, Desk]) -> None:
+def test_what_is_no_request_is_told_too(place: tuple[int, Scheduler]) -> None:
     port = place[0]
     assert post(port, b"{")[0] == 400
     assert post(port, [1])[0] == 400
@@ -543,7 +545,7 @@ def test_errors_are_those_of_the_client(client: openai.OpenAI) -> None:
 
 
 def test_a_key_is_asked_for() -> None:
-    with serving(key="sk-1", places=2) as (port, _):
+    with serving(key="sk-1", slots=2) as (port, _):
         assert post(port, asked())[0] == 401
         status, answer = post(port, asked(), Authorization="Bearer sk-2")
         assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
@@ -551,7 +553,7 @@ def test_a_key_is_asked_for() -> None:
 
 
 def test_too_many_are_told_to_come_again() -> None:
-    with serving(places=1, waiting=2) as (port, _):
+    with serving(slots=1, waiting=2) as (port, _):
         status, answer = post(port, asked(n=3))
         assert (status, answer["error"]["code"]) == (429, "too_many_orders")
         assert post(port, asked(n=2))[0] == 200
@@ -560,7 +562,7 @@ def test_too_many_are_told_to_come_again() -> None:
 # Ends -------------------------------------------------------------------------------------------
 
 
-def test_one_who_goes_away_frees_the_place(place: tuple[int, Desk]) -> None:
+def test_one_who_goes_away_frees_the_place(place: tuple[int, Scheduler]) -> None:
     port, desk = place
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     body = json.dumps(asked(max_tokens=200, stream=True, temperature=2.0))
@@ -584,7 +586,7 @@ def told_of(port: int, name: str) -> int:
 
 @pytest.mark.parametrize("more", [{}, {"stop": ["e"]}, {"n": 2}], ids=str)
 def test_what_was_sent_is_counted_the_same_whole_and_in_a_stream(
-    place: tuple[int, Desk], client: openai.OpenAI, more: dict[str, Any]
+    place: tuple[int, Scheduler], client: openai.OpenAI, more: dict[str, Any]
 ) -> None:
     given: Any = {"model": "tiny", "messages": MESSAGES, "max_tokens": 20, "seed": 4, **more}
     before = told_of(place[0], "sent")
@@ -599,7 +601,7 @@ def test_what_was_sent_is_counted_the_same_whole_and_in_a_stream(
 def test_abort_ends_the_computing_at_the_first_impossible_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with serving(places=2) as (port, desk):
+    with serving(slots=2) as (port, desk):
         step = desk.decode.step
 
         def slowly() -> Any:
@@ -628,7 +630,7 @@ def test_abort_ends_the_computing_at_the_first_impossible_token(
         refine.decode.close()  # type: ignore[union-attr]
 
 
-def hold_until_closed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def hold_until_closed(desk: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the desk write nothing until it is closed, so that what came is still in work then."""
     step = desk.decode.step
 
@@ -643,7 +645,7 @@ def hold_until_closed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_desk_that_ends_finishes_what_is_in_work_and_takes_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with serving(places=2) as (port, desk):
+    with serving(slots=2) as (port, desk):
         hold_until_closed(desk, monkeypatch)
         answers: list[tuple[int, Any]] = []
         asker = threading.Thread(
@@ -659,7 +661,7 @@ def test_a_desk_that_ends_finishes_what_is_in_work_and_takes_no_more(
 
 
 def test_a_desk_that_ends_at_once_leaves_what_is_in_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(places=2) as (port, desk):
+    with serving(slots=2) as (port, desk):
         hold_until_closed(desk, monkeypatch)
         answers: list[tuple[int, Any]] = []
         asker = threading.Thread(
@@ -677,7 +679,7 @@ def test_a_desk_that_ends_at_once_leaves_what_is_in_work(monkeypatch: pytest.Mon
 def test_orders_that_wait_when_a_desk_ends_at_once_are_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with serving(places=1) as (port, desk):
+    with serving(slots=1) as (port, desk):
         answers: list[tuple[int, Any]] = []
         hold_until_closed(desk, monkeypatch)
         askers = [
@@ -698,7 +700,7 @@ def test_orders_that_wait_when_a_desk_ends_at_once_are_told(
 
 
 def test_a_broken_batch_is_told_and_the_next_one_works(
-    place: tuple[int, Desk], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    place: tuple[int, Scheduler], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     port, desk = place
 
@@ -722,12 +724,12 @@ def test_the_seed_that_is_told_gives_the_answer_again(client: openai.OpenAI) -> 
     assert again.choices[0].message.content == first.choices[0].message.content
 
 
-def test_our_own_client_can_ask_it(place: tuple[int, Desk]) -> None:
+def test_our_own_client_can_ask_it(place: tuple[int, Scheduler]) -> None:
     url = f"http://127.0.0.1:{place[0]}/v1#tiny"
     loop: Loop = write(["The reply"], model=url, each=Steps(9) | Phrase("never"))
     (row,) = [row for step in loop for _, row in step.results]
     loop.process.process.close()  # type: ignore[attr-defined]
-    here = write(["The reply"], model=tiny_model(), each=Steps(9), sampling=Sampling())
+    here = write(["The reply"], model=tiny_model(), each=Steps(9), sampling=SamplingParams())
     (own,) = [row for step in here for _, row in step.results]
     assert row["output"] == own["output"]
     assert row["length"] == 9

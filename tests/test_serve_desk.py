@@ -15,8 +15,8 @@ from ostinato.checks import Excludes, Judge
 from ostinato.cli.serve import serve
 from ostinato.errors import InputError
 from ostinato.models import LanguageModel
-from ostinato.serve import Defaults, Desk
-from ostinato.serve.orders import UNTOLD
+from ostinato.server import Defaults, Scheduler
+from ostinato.server.requests import UNTOLD
 
 
 def test_a_model_is_loaded_in_the_thread_that_writes() -> None:
@@ -27,7 +27,7 @@ def test_a_model_is_loaded_in_the_thread_that_writes() -> None:
         names.append(threading.current_thread().name)
         return tiny_model()
 
-    desk = Desk(load)
+    desk = Scheduler(load)
     desk.close()
     assert names == ["ostinato-serve"]
     assert desk.longest == tiny_model().config.max_position_embeddings
@@ -38,7 +38,7 @@ def test_a_model_that_cannot_be_loaded_is_told_where_the_desk_is_made() -> None:
         raise InputError("The model must be there, got nothing. Name another.")
 
     with pytest.raises(InputError, match="The model must be there"):
-        Desk(load)
+        Scheduler(load)
 
 
 JUDGE = Judge(question="Is {output} so?", model="http://127.0.0.1:9/v1#m", key_env="JUDGES_KEY")
@@ -78,7 +78,7 @@ def test_checks_are_prepared_in_the_thread_that_writes(monkeypatch: pytest.Monke
     monkeypatch.setattr(
         Excludes, "prepare", lambda _: names.append(threading.current_thread().name)
     )
-    Desk(tiny_model, defaults=Defaults(checks=(Excludes(texts=("e",)),))).close()
+    Scheduler(tiny_model, defaults=Defaults(checks=(Excludes(texts=("e",)),))).close()
     assert names == ["ostinato-serve"]
 
 

@@ -16,7 +16,7 @@ from tiny import tiny_model
 from ostinato.checks import JsonSchema, Regex
 from ostinato.errors import InputError
 from ostinato.refine import Constrain, Smc
-from ostinato.serve import Defaults, Desk
+from ostinato.server import Defaults, Scheduler
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -84,7 +84,7 @@ def test_any_object_is_ended_within_its_limit(client: openai.OpenAI, limit: int)
         assert ours(choice)["tokens"]["reply"] <= limit
 
 
-def test_a_form_changes_no_bit_of_the_others_nor_they_of_it(place: tuple[int, Desk]) -> None:
+def test_a_form_changes_no_bit_of_the_others_nor_they_of_it(place: tuple[int, Scheduler]) -> None:
     orders = [
         asked(seed=1, max_tokens=24),
         asked(seed=1, max_tokens=60, response_format=form(SCHEMA)),
@@ -153,7 +153,7 @@ def test_a_completion_has_a_form_and_log_probabilities_too(client: openai.OpenAI
     ids=str,
 )
 def test_a_form_that_cannot_be_followed_is_refused(
-    place: tuple[int, Desk], value: Any, param: str, said: str
+    place: tuple[int, Scheduler], value: Any, param: str, said: str
 ) -> None:
     for stream in (False, True):
         status, answer = post(place[0], asked(response_format=value, stream=stream))
@@ -161,7 +161,7 @@ def test_a_form_that_cannot_be_followed_is_refused(
         assert said in answer["error"]["message"]
 
 
-def test_a_begun_answer_has_no_form(place: tuple[int, Desk]) -> None:
+def test_a_begun_answer_has_no_form(place: tuple[int, Scheduler]) -> None:
     begun = [*MESSAGES, {"role": "assistant", "content": "{"}]
     more = {"messages": begun, "continue_final_message": True}
     status, answer = post(place[0], asked(response_format={"type": "json_object"}, **more))
@@ -173,7 +173,7 @@ def test_a_begun_answer_has_no_form(place: tuple[int, Desk]) -> None:
 DIGITS = {"kind": "regex", "pattern": "[0-9]{3}-[0-9]{2}"}
 
 
-def test_constrain_masks_what_checks_say(place: tuple[int, Desk]) -> None:
+def test_constrain_masks_what_checks_say(place: tuple[int, Scheduler]) -> None:
     more = {"checks": [DIGITS], "strategy": "constrain", "seed": 3}
     status, answer = post(place[0], asked(max_tokens=20, **more))
     assert status == 200
@@ -181,17 +181,17 @@ def test_constrain_masks_what_checks_say(place: tuple[int, Desk]) -> None:
     assert Regex(pattern=str(DIGITS["pattern"])).judge(choice["message"]["content"], {}).passed
     told = choice["ostinato"]
     assert told["accepted"]
-    assert (told["rounds"], told["tries"]) == (1, 0)  # nothing was taken back
+    assert (told["rounds"], told["backtracks"]) == (1, 0)  # nothing was taken back
 
 
-def test_constrain_leaves_to_backtrack_what_is_no_language(place: tuple[int, Desk]) -> None:
+def test_constrain_leaves_to_backtrack_what_is_no_language(place: tuple[int, Scheduler]) -> None:
     checks = [DIGITS, {"kind": "repetition"}]
     status, answer = post(place[0], asked(max_tokens=20, checks=checks, strategy="constrain"))
     assert status == 200
     assert answer["choices"][0]["ostinato"]["accepted"]
 
 
-def test_constrain_needs_a_check_that_can_be_said(place: tuple[int, Desk]) -> None:
+def test_constrain_needs_a_check_that_can_be_said(place: tuple[int, Scheduler]) -> None:
     for checks in ([], [{"kind": "repetition"}]):
         status, answer = post(place[0], asked(checks=checks, strategy="constrain"))
         assert (status, answer["error"]["param"]) == (400, "strategy")
@@ -200,19 +200,19 @@ def test_constrain_needs_a_check_that_can_be_said(place: tuple[int, Desk]) -> No
 
 def test_the_one_who_serves_can_constrain() -> None:
     defaults = Defaults(checks=(Regex(pattern="[a-c]{5}"),), strategy=Constrain())
-    with serving(defaults=defaults, places=2) as (port, _):
+    with serving(defaults=defaults, slots=2) as (port, _):
         (choice,) = post(port, asked(max_tokens=20))[1]["choices"]
         assert Regex(pattern="[a-c]{5}").judge(choice["message"]["content"], {}).passed
-        assert choice["ostinato"]["tries"] == 0
+        assert choice["ostinato"]["backtracks"] == 0
 
 
 def test_a_strategy_of_many_lanes_cannot_be_served() -> None:
     with pytest.raises(InputError, match=r"served model must be one of backtrack, .*constrain"):
-        Desk(tiny_model(), defaults=Defaults(strategy=Smc()))
+        Scheduler(tiny_model(), defaults=Defaults(strategy=Smc()))
 
 
 def test_without_the_extra_it_says_so(
-    place: tuple[int, Desk], monkeypatch: pytest.MonkeyPatch
+    place: tuple[int, Scheduler], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
     new = {"type": "object", "properties": {"unseen": {"const": 5}}}

@@ -11,7 +11,7 @@ from urllib.request import urlopen
 import pytest
 from served import asked, post, serving
 
-from ostinato.serve import app, desk
+from ostinato.server import app, scheduler
 
 CHECKS: Any = {"checks": [{"kind": "regex", "pattern": "[A-Z].*"}], "strategy": "abort"}
 
@@ -27,7 +27,7 @@ def held(free: threading.Event, begun: threading.Event, real: Any) -> Any:
     return wait
 
 
-@pytest.mark.parametrize(("where", "name"), [(app, "read_request"), (desk, "plan")])
+@pytest.mark.parametrize(("where", "name"), [(app, "read_request"), (scheduler, "plan")])
 def test_others_are_answered_while_a_pattern_is_compiled(
     where: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,7 +46,7 @@ def test_others_are_answered_while_a_pattern_is_compiled(
     assert answers[0][0] == 200
 
 
-@pytest.mark.parametrize(("where", "name"), [(app, "read_request"), (desk, "plan")])
+@pytest.mark.parametrize(("where", "name"), [(app, "read_request"), (scheduler, "plan")])
 def test_what_is_not_ready_in_its_time_is_refused(
     where: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

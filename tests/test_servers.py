@@ -17,26 +17,25 @@ import pytest
 from faulty_server import Faults, by_seed, free_port, serving
 
 from ostinato.errors import InputError
+from ostinato.journal import StopKind, Stopped
 from ostinato.loop import (
-    Answer,
+    Action,
     Exhausted,
     GiveUp,
     GoBack,
-    Kind,
+    History,
     Lane,
     Lanes,
     Loop,
     OnStop,
     StartOver,
     Steps,
-    Stopped,
-    Tries,
     accept,
 )
-from ostinato.servers import Allowance, Server, ServerError, ServerLanes, check_sampling, faults
-from ostinato.servers.event_stream import events
-from ostinato.servers.limit import Limit
-from ostinato.servers.wire import Piece, whole_characters
+from ostinato.remote import Server, ServerError, ServerLanes, SpendLimit, check_sampling, retry
+from ostinato.remote.concurrency import ConcurrencyLimit
+from ostinato.remote.event_stream import events
+from ostinato.remote.openai_api import StreamChunk, whole_characters
 from ostinato.testing import check_lane_process
 
 ITEMS = [(f"item{n}", f"Write something about {n}.") for n in range(6)]
@@ -44,7 +43,7 @@ ITEMS = [(f"item{n}", f"Write something about {n}.") for n in range(6)]
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "BASE", 0.01)
+    monkeypatch.setattr(retry, "BASE", 0.01)
 
 
 def text_of(item: object, edits: Mapping[str, object]) -> str:
@@ -53,7 +52,7 @@ def text_of(item: object, edits: Mapping[str, object]) -> str:
 
 @contextmanager
 def lanes_on(
-    told: Faults, *, places: int = 4, allowance: Allowance | None = None, **settings: Any
+    told: Faults, *, places: int = 4, allowance: SpendLimit | None = None, **settings: Any
 ) -> Iterator[ServerLanes]:
     lanes_settings = {n: settings.pop(n) for n in ("max_tokens", "sampling") if n in settings}
     with serving(told) as url:
@@ -61,7 +60,7 @@ def lanes_on(
         process = ServerLanes(
             server,
             text_of,
-            places=places,
+            slots=places,
             allowance=allowance,
             **lanes_settings,
         )
@@ -129,9 +128,9 @@ def test_server_lanes_conform() -> None:
     with serving(Faults()) as url:
         made: list[ServerLanes] = []
 
-        def make(capacity: int) -> ServerLanes:
+        def make(slots: int) -> ServerLanes:
             server = Server(url=url, model="m")
-            made.append(ServerLanes(server, text_of, places=capacity))
+            made.append(ServerLanes(server, text_of, slots=slots))
             return made[-1]
 
         check_lane_process(make, dict(ITEMS[:3]))
@@ -210,7 +209,7 @@ def test_a_broken_answer_that_is_written_otherwise_the_second_time_fails() -> No
     told = Faults(script=deque(["cut"]))
     told.writes = lambda body: f"One {len(told.bodies)} three four."
     with lanes_on(told) as process:
-        rows, _, _ = run(process, ITEMS[:1], on_stop=lambda stopped, tries: StartOver())
+        rows, _, _ = run(process, ITEMS[:1], on_stop=lambda stopped, history: StartOver())
     assert rows["item0"]["output"] == "One 3 three four."
 
 
@@ -224,17 +223,22 @@ def test_a_server_that_gives_no_sign_of_life_is_asked_again() -> None:
 
 
 def test_a_character_that_comes_in_two_pieces_is_whole() -> None:
-    halves = [Piece(text="a\ud83d", tokens=1), Piece(text="\ude00 b", tokens=1, finish="stop")]
-    first, left = whole_characters(Piece(), halves[0])
+    halves = [
+        StreamChunk(text="a\ud83d", tokens=1),
+        StreamChunk(text="\ude00 b", tokens=1, finish="stop"),
+    ]
+    first, left = whole_characters(StreamChunk(), halves[0])
     assert (first.text, first.tokens, left.text) == ("a", 1, "\ud83d")
     last, left = whole_characters(left, halves[1])
-    assert (last.text, last.tokens, last.finish, left) == ("\U0001f600 b", 1, "stop", Piece())
-    nothing, left = whole_characters(Piece(), Piece(text="\ud83d", tokens=1, logprob=-1.0))
+    assert (last.text, last.tokens, last.finish, left) == ("\U0001f600 b", 1, "stop", StreamChunk())
+    nothing, left = whole_characters(
+        StreamChunk(), StreamChunk(text="\ud83d", tokens=1, logprob=-1.0)
+    )
     assert (nothing.text, nothing.tokens) == ("", 0)
-    last, _ = whole_characters(left, Piece(text="\ude00", tokens=1, logprob=-0.5))
+    last, _ = whole_characters(left, StreamChunk(text="\ude00", tokens=1, logprob=-0.5))
     assert (last.text, last.tokens, last.logprob) == ("\U0001f600", 2, -1.5)
-    alone, left = whole_characters(left, Piece(finish="stop"))
-    assert (alone.text, alone.tokens, left) == ("\ufffd", 1, Piece())
+    alone, left = whole_characters(left, StreamChunk(finish="stop"))
+    assert (alone.text, alone.tokens, left) == ("\ufffd", 1, StreamChunk())
 
 
 def test_retry_after_is_obeyed_in_seconds_and_as_a_date() -> None:
@@ -244,17 +248,17 @@ def test_retry_after_is_obeyed_in_seconds_and_as_a_date() -> None:
     assert told.times[1] - told.times[0] >= 0.4
     now = datetime(2026, 5, 1, 12, tzinfo=UTC)
     date = format_datetime(now + timedelta(seconds=90), usegmt=True)
-    assert faults.retry_after(date, now) == 90
-    assert faults.retry_after("2.5", now) == 2.5
-    assert faults.retry_after("soon", now) is None
-    assert faults.retry_after(format_datetime(now - timedelta(1), usegmt=True), now) == 0
+    assert retry.retry_after(date, now) == 90
+    assert retry.retry_after("2.5", now) == 2.5
+    assert retry.retry_after("soon", now) is None
+    assert retry.retry_after(format_datetime(now - timedelta(1), usegmt=True), now) == 0
 
 
 def test_waits_double_up_to_a_limit_and_are_jittered_in_full() -> None:
-    assert [faults.wait(n, 0.999999) for n in (1, 2, 3)] == pytest.approx([0.01, 0.02, 0.04], 1e-3)
-    assert faults.wait(30, 1.0) == faults.LONGEST
-    assert faults.wait(5, 0.0) == 0.0
-    assert faults.wait(1, 0.5, after=7.0) >= 7.0
+    assert [retry.wait(n, 0.999999) for n in (1, 2, 3)] == pytest.approx([0.01, 0.02, 0.04], 1e-3)
+    assert retry.wait(30, 1.0) == retry.LONGEST
+    assert retry.wait(5, 0.0) == 0.0
+    assert retry.wait(1, 0.5, after=7.0) >= 7.0
 
 
 def test_a_server_that_always_fails_ends_the_run_and_not_its_items() -> None:
@@ -310,22 +314,22 @@ def test_an_item_that_takes_too_long_or_is_forbidden_is_set_aside_where_others_w
     assert [key for key, row in rows.items() if row["stopped"]["kind"] == "error"] == ["item2"]
     assert "no sign of life" in rows["item2"]["stopped"]["sentence"]
     told = Faults(script=deque([None, (403, {})]))
-    with lanes_on(told, places=1) as process:
+    with lanes_on(told, slots=1) as process:
         rows, _, _ = run(process)
     assert [key for key, row in rows.items() if row["stopped"]["kind"] == "error"] == ["item1"]
     told = Faults(script=deque([(403, {})]))
-    with lanes_on(told, places=1) as process, pytest.raises(ServerError, match="403"):
+    with lanes_on(told, slots=1) as process, pytest.raises(ServerError, match="403"):
         run(process)
 
 
 def test_a_refused_item_is_set_aside_and_a_server_that_refuses_all_ends_the_run() -> None:
     told = Faults(script=deque([(400, {})]))
-    with lanes_on(told, places=1) as process:
+    with lanes_on(told, slots=1) as process:
         rows, _, _ = run(process)
     assert [key for key, row in rows.items() if row["stopped"]["kind"] == "error"] == ["item0"]
     assert "It answered 400: As told." in rows["item0"]["stopped"]["sentence"]
     told = Faults(script=deque([(400, {})] * 9))
-    with lanes_on(told, places=1) as process, pytest.raises(ServerError, match="every request"):
+    with lanes_on(told, slots=1) as process, pytest.raises(ServerError, match="every request"):
         run(process)
 
 
@@ -388,22 +392,22 @@ def test_a_reader_that_is_slow_holds_the_server_back() -> None:
         while not process.step():
             pass
         time.sleep(0.3)
-        request = process._seats["a"].request
+        request = process._slots["a"].request
         assert request is not None
         assert len(request.stream._pieces) <= 8
         process.drop("a")
 
 
-def no_two(stopped: Stopped, tries: Tries) -> Answer:
-    place = str(tries.output).find(" two")
-    if place < 0 or len(tries.attempts) > 4:
+def no_two(stopped: Stopped, history: History) -> Action:
+    place = str(history.output).find(" two")
+    if place < 0 or len(history.attempts) > 4:
         return GiveUp()
-    at = list(tries.output.starts).index(place)  # type: ignore[attr-defined]
+    at = list(history.output.starts).index(place)  # type: ignore[attr-defined]
     return GoBack(at, {"force": [ord(c) for c in " 2"]})
 
 
 def until_two(step: Any) -> Stopped | None:
-    return Stopped(Kind.FAILED, "two") if " two" in str(step.output) else None
+    return Stopped(StopKind.FAILED, "two") if " two" in str(step.output) else None
 
 
 @pytest.mark.parametrize(
@@ -429,7 +433,7 @@ def test_going_back_goes_on_from_the_last_good_beginning(settings: Mapping[str, 
     with lanes_on(told, **settings) as process:
         rows, _, _ = run(process, [("a", "Count.|")], each=until_two, on_stop=no_two)
     assert rows["a"]["output"] == "One 2 three four five."
-    assert rows["a"]["tries"] == 1
+    assert rows["a"]["backtracks"] == 1
     last = told.bodies[-1]
     if "messages" in last:
         assert last["messages"][-1]["content"] == "One 2"
@@ -474,21 +478,21 @@ def test_a_lane_that_is_brought_back_asks_for_nothing_that_it_has() -> None:
 
 
 def test_the_limit_adapts_to_what_the_server_bears() -> None:
-    told = Faults(capacity=2, drip=0.004)
+    told = Faults(slots=2, drip=0.004)
     items = [(f"item{n}", str(n)) for n in range(24)]
-    with lanes_on(told, places=16, retries=30) as process:
+    with lanes_on(told, slots=16, retries=30) as process:
         rows, _, _ = run(process, items)
         assert process.client.limit.allowed < 10
     assert all(row["accepted"] for row in rows.values())
     told = Faults(drip=0.02)
-    with lanes_on(told, places=12) as process:
+    with lanes_on(told, slots=12) as process:
         run(process, items)
         assert process.client.limit.allowed == 12
     assert 4 <= told.most <= 12
 
 
 def test_an_overload_halves_the_limit_once_for_all_that_were_sent_before() -> None:
-    limit = Limit(16)
+    limit = ConcurrencyLimit(16)
     limit.allowed = 16
     began = time.monotonic()
     for _ in range(5):
@@ -501,12 +505,12 @@ def test_an_overload_halves_the_limit_once_for_all_that_were_sent_before() -> No
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_budget_of_tokens_holds_however_many_run_at_once(stream: bool) -> None:
     told = Faults(drip=0.002)
-    allowance = Allowance(tokens=20)
+    allowance = SpendLimit(tokens=20)
     with lanes_on(
-        told, places=6, allowance=allowance, max_tokens=6, stream=stream, logprobs=True
+        told, slots=6, allowance=allowance, max_tokens=6, stream=stream, logprobs=True
     ) as process:
         rows, stopped, lanes = run(process, [(str(n), str(n)) for n in range(30)])
-    assert stopped.kind is Kind.BUDGET
+    assert stopped.kind is StopKind.BUDGET
     assert "2 of 20 (tokens) are left, and it can take 6" in stopped.sentence
     assert len(rows) == 3
     assert lanes.spent["tokens"] == 18
@@ -514,12 +518,12 @@ def test_a_budget_of_tokens_holds_however_many_run_at_once(stream: bool) -> None
 
 
 def test_a_budget_of_cost_holds_and_counts_the_prompts() -> None:
-    allowance = Allowance(cost=0.001)
+    allowance = SpendLimit(cost=0.001)
     with lanes_on(
         Faults(), allowance=allowance, max_tokens=6, price_in=2.0, price_out=10.0
     ) as process:
         rows, stopped, lanes = run(process, [(str(n), "a word " * 20) for n in range(90)])
-    assert stopped.kind is Kind.BUDGET
+    assert stopped.kind is StopKind.BUDGET
     assert "(cost)" in stopped.sentence
     assert rows
     spent = lanes.spent
@@ -531,7 +535,7 @@ def test_a_budget_of_cost_holds_and_counts_the_prompts() -> None:
 @pytest.mark.parametrize("cuts", [1, 4])
 def test_what_broken_requests_took_is_counted(cuts: int, usage: bool) -> None:
     """The server cannot go on, so every request begins the answer anew."""
-    told, allowance = Faults(script=deque(["cut"] * cuts), usage=usage), Allowance(tokens=1000)
+    told, allowance = Faults(script=deque(["cut"] * cuts), usage=usage), SpendLimit(tokens=1000)
     prices: dict[str, Any] = {"price_in": 2.0, "price_out": 10.0}
     with lanes_on(told, allowance=allowance, **prices) as process:
         rows, _, lanes = run(process, ITEMS[:1])
@@ -544,15 +548,15 @@ def test_what_broken_requests_took_is_counted(cuts: int, usage: bool) -> None:
 
 
 def test_what_came_in_vain_counts_where_an_item_fails() -> None:
-    told, allowance = Faults(script=deque(["cut", (400, {})])), Allowance(tokens=1000)
-    with lanes_on(told, allowance=allowance, places=1) as process:
+    told, allowance = Faults(script=deque(["cut", (400, {})])), SpendLimit(tokens=1000)
+    with lanes_on(told, allowance=allowance, slots=1) as process:
         rows, _, lanes = run(process, ITEMS[:1])
     assert rows["item0"]["stopped"]["kind"] == "error"
     assert lanes.spent["computed"] == allowance.taken("tokens") == told.sent == 2
 
 
 def test_what_earlier_sessions_spent_counts() -> None:
-    allowance = Allowance(tokens=20, before=lambda: {"tokens": 6.0, "computed": 16.0})
+    allowance = SpendLimit(tokens=20, before=lambda: {"tokens": 6.0, "computed": 16.0})
     with lanes_on(Faults(), allowance=allowance, max_tokens=6) as process:
         process.start(Lane("a"), "Write.")
         with pytest.raises(Exhausted, match="4 of 20"):
@@ -599,7 +603,7 @@ def test_no_event_can_fill_the_memory() -> None:
     assert asyncio.run(told_by(b"data: a\ndata: b\n\nda", b"ta: c\n\n")) == ["a\nb", "c"]
     line = b"data: " + b"x" * 1000 + b"\n"
     for chunks in ([line * 100] * 20, [b"x" * 100_000] * 20, [b"data: ", *[b"x" * 100_000] * 20]):
-        with pytest.raises(faults.Fault, match="more than a mebibyte"):
+        with pytest.raises(retry.RetryableError, match="more than a mebibyte"):
             asyncio.run(told_by(*chunks))
 
 

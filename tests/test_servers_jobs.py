@@ -21,14 +21,14 @@ from faulty_server import Faults, serving
 from ostinato.checks import Contains, Excludes, Length, Regex
 from ostinato.cli.main import cli
 from ostinato.errors import InputError
+from ostinato.journal.journal import Journal
 from ostinato.loop import Loop, Phrase, Steps
-from ostinato.loop.journal import Journal
-from ostinato.refine.backtrack import Backtrack
-from ostinato.refine.job_file import read_job
+from ostinato.refine.job.file import read_job
 from ostinato.refine.refine import Refine
-from ostinato.refine.strategies import Abort, Feedback, Resample, Strategy
-from ostinato.servers import Server, sign
-from ostinato.servers.likely import chances
+from ostinato.refine.strategies.backtrack import Backtrack
+from ostinato.refine.strategies.base import Abort, Feedback, Resample, Strategy
+from ostinato.remote import Server, sign
+from ostinato.remote.text_ids import chances
 from ostinato.text import write
 
 MESSAGES = [{"id": str(n), "message": f"Can you help me with number {n}?"} for n in range(8)]
@@ -103,7 +103,7 @@ def test_every_strategy_comes_to_its_end_on_a_server(api: str, strategy: str) ->
             strategy=kinds[strategy],
             max_new_tokens=24,
             seed=5,
-            places=4,
+            slots=4,
         )
         rows = refine.run()
         refine.decode.close()  # type: ignore[union-attr]
@@ -151,7 +151,7 @@ def test_backtrack_puts_a_value_where_the_server_tells_that_it_was_likeliest(api
     places = {" open": -3.0, " the": -0.7, " shop.": -2.0}
     row = written_by(told, places, top_logprobs=5, **APIS[api])
     assert row["accepted"] and row["output"] == "We open at noon every day."
-    assert (row["rounds"], row["tries"], len(told.bodies)) == (1, 1, 2)
+    assert (row["rounds"], row["backtracks"], len(told.bodies)) == (1, 1, 2)
     asked = told.bodies[0]
     assert (asked["top_logprobs"] if api == "chat" else asked["logprobs"]) == 5
 
@@ -207,7 +207,7 @@ def test_the_end_is_drawn_again_where_it_may_come_later_and_not_behind_a_sentenc
             prompt="{message}|",
             checks=[Regex(pattern=".*never.*")],
             strategy=Backtrack(rounds=1),
-            places=1,
+            slots=1,
         )
         (row,) = refine.run()
         refine.decode.close()  # type: ignore[union-attr]
@@ -341,7 +341,7 @@ def asks(url: str, journal: Journal) -> Loop:
         checks=[Excludes(texts=("obviously",))],
         strategy=Abort(rounds=40),
         seed=5,
-        places=3,
+        slots=3,
     )
     return refine.loop(run="run", journal=journal, keep="results")
 
@@ -350,7 +350,7 @@ CHILD = """
 import sys
 sys.path[:0] = [{tests!r}]
 from test_servers_jobs import asks
-from ostinato.loop.journal import Journal
+from ostinato.journal.journal import Journal
 asks(sys.argv[1], Journal("journal.db")).run()
 """
 

@@ -28,13 +28,14 @@ from tiny import save_tiny
 from tiny_gguf import Form, write_gguf
 
 from ostinato.checks import Excludes, Length
-from ostinato.loop import Answer, GiveUp, GoBack, Kind, Lane, Lanes, Loop, Steps, Stopped, Tries
+from ostinato.journal import StopKind, Stopped
+from ostinato.loop import Action, GiveUp, GoBack, History, Lane, Lanes, Loop, Steps
 from ostinato.models import Llama, load_model
-from ostinato.models.known import installed_folder, is_installed
-from ostinato.refine.backtrack import Backtrack
+from ostinato.models.catalog import installed_folder, is_installed
 from ostinato.refine.refine import Refine
-from ostinato.refine.strategies import Abort
-from ostinato.servers import Server, ServerError, ServerLanes, faults
+from ostinato.refine.strategies.backtrack import Backtrack
+from ostinato.refine.strategies.base import Abort
+from ostinato.remote import Server, ServerError, ServerLanes, retry
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -152,7 +153,7 @@ def lanes_on(real: Real, max_tokens: int = 12, **settings: Any) -> Iterator[Serv
         lambda item, edits: ASKED,
         sampling=sampling,
         max_tokens=max_tokens,
-        places=2,
+        slots=2,
     )
     try:
         yield process
@@ -226,7 +227,7 @@ def test_abort_closes_the_stream_and_the_server_is_free(real: Real) -> None:
         checks=[Length(max=5, unit="characters")],
         strategy=Abort(rounds=2),
         max_new_tokens=200,
-        places=2,
+        slots=2,
     )
     (row,) = refine.run()
     refine.decode.close()  # type: ignore[union-attr]
@@ -237,13 +238,13 @@ def test_abort_closes_the_stream_and_the_server_is_free(real: Real) -> None:
         assert reports(process)[-1]["finish"] in ("stop", "length")
 
 
-def go_back_once(stopped: Stopped, tries: Tries) -> Answer:
-    return GiveUp() if tries.attempts else GoBack(2, {"force": [ord(c) for c in " 7"]})
+def go_back_once(stopped: Stopped, history: History) -> Action:
+    return GiveUp() if history.attempts else GoBack(2, {"force": [ord(c) for c in " 7"]})
 
 
 def without_seven(step: Any) -> Stopped | None:
     late = step.position >= 5 and " 7" not in str(step.output)
-    return Stopped(Kind.FAILED, "There is no 7.") if late else None
+    return Stopped(StopKind.FAILED, "There is no 7.") if late else None
 
 
 def test_backtrack_goes_on_from_the_good_beginning(real: Real) -> None:
@@ -258,7 +259,7 @@ def test_backtrack_goes_on_from_the_good_beginning(real: Real) -> None:
     begun = "".join(pieces[:2]) + " 7"
     assert row["output"].startswith(begun)
     assert len(row["output"]) > len(begun)
-    assert (row["tries"], row["spent"]["calls"]) == (1, 2)
+    assert (row["backtracks"], row["spent"]["calls"]) == (1, 2)
 
 
 def test_backtrack_writes_anew_where_an_answer_cannot_be_gone_on_with(real: Real) -> None:
@@ -269,7 +270,7 @@ def test_backtrack_writes_anew_where_an_answer_cannot_be_gone_on_with(real: Real
         checks=[Excludes(texts=tuple("aeiou"))],
         strategy=Backtrack(rounds=2),
         max_new_tokens=12,
-        places=2,
+        slots=2,
     )
     (row,) = refine.run()
     refine.decode.close()  # type: ignore[union-attr]
@@ -279,7 +280,7 @@ def test_backtrack_writes_anew_where_an_answer_cannot_be_gone_on_with(real: Real
 
 
 def test_what_it_refuses_is_told_in_its_words(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "BASE", 0.01)
+    monkeypatch.setattr(retry, "BASE", 0.01)
     with (
         lanes_on(real, extensions=True, retries=1, **CHATML) as process,
         pytest.raises(ServerError, match=real.refusal),

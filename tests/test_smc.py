@@ -21,12 +21,19 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
 from ostinato.checks import Function, Length
-from ostinato.decode import Constraint, Decode, Sampling, plain_prompt
+from ostinato.decode import Constraint, Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError
 from ostinato.loop import Lanes, Loop, Steps
 from ostinato.models import LanguageModel, Llama, LlamaConfig, Tokenizer
 from ostinato.refine import Backtrack, Refine, Resample, Smc
-from ostinato.refine.smc import Particles, effective, keep_places, shares, systematic, total
+from ostinato.refine.strategies.smc import (
+    ParticleSampler,
+    effective,
+    keep_places,
+    shares,
+    systematic,
+    total,
+)
 from ostinato.testing import check_lane_process
 
 LETTERS = "abcd"
@@ -120,7 +127,7 @@ CHECK = Function(
     function=lambda text: passes(str(text)), prefix=lambda text: not hopeless(str(text))
 )
 # No end token is drawn: all texts have three letters, and each is followed by one.
-SAMPLING = Sampling(temperature=1.0, logit_bias={4: -1e9})
+SAMPLING = SamplingParams(temperature=1.0, logit_bias={4: -1e9})
 
 
 def accepted(strategy: Any, count: int, seed: int = 3) -> list[str]:
@@ -134,7 +141,7 @@ def accepted(strategy: Any, count: int, seed: int = 3) -> list[str]:
         sampling=SAMPLING,
         max_new_tokens=LONG,
         seed=seed,
-        places=64,
+        slots=64,
     )
     rows = job.run()
     return [str(row["output"]) for row in rows if row["accepted"]]
@@ -163,27 +170,32 @@ def test_few_particles_are_nearer_to_it_than_backtracking() -> None:
 # The process --------------------------------------------------------------------------------------
 
 
-def particles(capacity: int, count: int = 3, slack: float = 0.0) -> Particles:
+def particles(slots: int, count: int = 3, failure_temperature: float = 0.0) -> ParticleSampler:
     model = tiny_model()
     decode = Decode(
         model,
         plain_prompt(model.tokenizer.encode),
-        sampling=Sampling(temperature=1.3),
-        places=capacity * count,
+        sampling=SamplingParams(temperature=1.3),
+        slots=slots * count,
         limit=10,
     )
     checks = [
         Function(function=lambda t: "e" not in t, prefix=lambda t: "e" not in t),
         Length(max=4),
     ]
-    return Particles(decode, checks, count=count, threshold=0.9, slack=slack)
+    return ParticleSampler(
+        decode, checks, count=count, threshold=0.9, failure_temperature=failure_temperature
+    )
 
 
-@pytest.mark.parametrize("slack", [0.0, 0.5])
-def test_a_cloud_conforms(slack: float) -> None:
+@pytest.mark.parametrize("failure_temperature", [0.0, 0.5])
+def test_a_cloud_conforms(failure_temperature: float) -> None:
     items = {"a": "Hello", "b": "The reply", "c": "Can you help me?"}
     check_lane_process(
-        lambda capacity: particles(capacity, slack=slack), items, steps=9, edits={"temperature": 2}
+        lambda slots: particles(slots, failure_temperature=failure_temperature),
+        items,
+        steps=9,
+        edits={"temperature": 2},
     )
 
 
@@ -202,7 +214,10 @@ def test_a_fork_goes_on_as_a_lane_brought_back_would() -> None:
 
     def decode() -> Decode:
         return Decode(
-            model, plain_prompt(model.tokenizer.encode), sampling=Sampling(temperature=1), places=2
+            model,
+            plain_prompt(model.tokenizer.encode),
+            sampling=SamplingParams(temperature=1),
+            slots=2,
         )
 
     from ostinato.loop import Lane
@@ -224,10 +239,10 @@ def test_a_failed_check_costs_what_slack_says() -> None:
         [{"id": n, "prompt": "a"} for n in range(40)],
         prompt="{prompt}",
         checks=[CHECK],
-        strategy=Smc(particles=4, slack=1e6, rounds=1),
+        strategy=Smc(particles=4, failure_temperature=1e6, rounds=1),
         sampling=SAMPLING,
         max_new_tokens=LONG,
-        places=16,
+        slots=16,
     )
     rows = job.run()
     assert 0 < sum(bool(row["accepted"]) for row in rows) < 40  # it hardly counts
@@ -266,7 +281,7 @@ def test_weights_are_kept_as_logarithms() -> None:
     [
         ({"particles": 1}, "particles must be at least 2"),
         ({"threshold": 2.0}, r"threshold must be in \[0, 1\]"),
-        ({"slack": -1.0}, "slack must be 0"),
+        ({"failure_temperature": -1.0}, "failure_temperature must be 0"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -283,8 +298,8 @@ def test_a_constraint_holds_for_a_model_without_an_end(pattern: str) -> None:
         plain_prompt(lambda text: [0]),
         constraint=Constraint.regex(pattern),
         limit=4,
-        sampling=Sampling(temperature=1.0),
-        places=8,
+        sampling=SamplingParams(temperature=1.0),
+        slots=8,
     )
     lanes = Lanes(decode, [(str(n), "") for n in range(8)], each=Steps(4), seed=5)
     rows = [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]

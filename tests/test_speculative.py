@@ -10,17 +10,24 @@ import pytest
 from test_decode import ITEMS
 from tiny import tiny_model
 
-from ostinato.decode import Decode, Draft, Guesser, Lookup, Sampling, plain_prompt
-from ostinato.decode.speculative import Asked
+from ostinato.decode import (
+    Decode,
+    DraftModel,
+    DraftProposer,
+    PromptLookup,
+    SamplingParams,
+    plain_prompt,
+)
+from ostinato.decode.speculative import DraftRequest
 from ostinato.errors import InputError
 from ostinato.loop import Lane, Lanes, Loop, Steps
 from ostinato.models import LanguageModel, Llama
 from ostinato.testing import check_lane_process
 
 SAMPLINGS = {
-    "greedy": Sampling(),
-    "sampled": Sampling(temperature=1.0, top_k=20),
-    "penalty": Sampling(temperature=0.7, top_p=0.9, repetition_penalty=1.3),
+    "greedy": SamplingParams(),
+    "sampled": SamplingParams(temperature=1.0, top_k=20),
+    "penalty": SamplingParams(temperature=0.7, top_p=0.9, repetition_penalty=1.3),
 }
 
 
@@ -29,27 +36,30 @@ def another() -> LanguageModel:
     return replace(model, network=Llama(model.llama().config, seed=9), name="another")
 
 
-class Wrong(Guesser):
+class Wrong(DraftProposer):
     """Guesses what never comes, up to the block's end."""
 
-    def guess(self, asked: Sequence[Asked], count: int) -> list[list[int]]:
+    def propose(self, asked: Sequence[DraftRequest], count: int) -> list[list[int]]:
         return [[3] * count for _ in asked]
 
 
-GUESSERS: dict[str, Callable[[], Guesser]] = {
-    "lookup": lambda: Lookup(5, longest=2, shortest=1),
-    "the model itself": lambda: Draft(tiny_model(), 4),
-    "another model": lambda: Draft(another(), 3),
+GUESSERS: dict[str, Callable[[], DraftProposer]] = {
+    "lookup": lambda: PromptLookup(5, longest=2, shortest=1),
+    "the model itself": lambda: DraftModel(tiny_model(), 4),
+    "another model": lambda: DraftModel(another(), 3),
     "wrong": lambda: Wrong(15),
 }
 
 
 def decode(
-    guesser: Guesser | None = None, places: int = 4, sampling: Sampling | None = None, **more: Any
+    guesser: DraftProposer | None = None,
+    places: int = 4,
+    sampling: SamplingParams | None = None,
+    **more: Any,
 ) -> Decode:
     prompt = plain_prompt(tiny_model().tokenizer.encode)
     sampling = sampling or SAMPLINGS["sampled"]
-    return Decode(tiny_model(), prompt, places=places, sampling=sampling, guesser=guesser, **more)
+    return Decode(tiny_model(), prompt, slots=places, sampling=sampling, guesser=guesser, **more)
 
 
 def reports(process: Decode, steps: int = 16, **lane: Any) -> list[dict[str, Any]]:
@@ -60,7 +70,7 @@ def reports(process: Decode, steps: int = 16, **lane: Any) -> list[dict[str, Any
 
 @pytest.mark.parametrize("kind", GUESSERS)
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
-def test_reports_are_those_without_guesses(kind: str, sampling: Sampling) -> None:
+def test_reports_are_those_without_guesses(kind: str, sampling: SamplingParams) -> None:
     guesser = GUESSERS[kind]()
     guessed = decode(guesser, sampling=sampling, alternatives=3)
     plain = decode(sampling=sampling, alternatives=3)
@@ -79,7 +89,7 @@ def test_decode_with_guesses_conforms(kind: str) -> None:
 
 
 def test_right_guesses_are_handed_out_one_a_step() -> None:
-    process = decode(Draft(tiny_model(), 4), places=1)
+    process = decode(DraftModel(tiny_model(), 4), slots=1)
     process.start(Lane("a", 1), "The")
     passes: list[int] = []
     feed = process._inference.feed
@@ -96,33 +106,33 @@ def test_right_guesses_are_handed_out_one_a_step() -> None:
 
 
 def test_going_back_drops_what_was_computed_ahead() -> None:
-    process, plain = decode(Draft(tiny_model(), 4), places=1), decode(places=1)
+    process, plain = decode(DraftModel(tiny_model(), 4), slots=1), decode(slots=1)
     for one in (process, plain):
         one.start(Lane("a", 1), "The")
         past = [one.step()["a"] for _ in range(6)]
         edits = ((5, {"forbid": [past[5]["token"]], "temperature": 2.0}),)
-        one.rewind(Lane("a", 1, tries=1, edits=edits), 5)
+        one.rewind(Lane("a", 1, backtracks=1, edits=edits), 5)
     assert not process._ahead._kept
     for _ in range(8):
         assert process.step() == plain.step()
 
 
 def test_a_text_runs_to_the_end_of_the_context() -> None:
-    def text(guesser: Guesser | None) -> Any:
+    def text(guesser: DraftProposer | None) -> Any:
         model = tiny_model(context=48)
         prompt = plain_prompt(model.tokenizer.encode)
-        process = Decode(model, prompt, places=1, guesser=guesser)
+        process = Decode(model, prompt, slots=1, guesser=guesser)
         lanes = Lanes(process, [("a", "The")], each=Steps(99))
         return [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
 
-    assert text(Lookup(9, shortest=1)) == text(None)
-    assert text(Draft(tiny_model(context=48), 9)) == text(None)
+    assert text(PromptLookup(9, shortest=1)) == text(None)
+    assert text(DraftModel(tiny_model(context=48), 9)) == text(None)
 
 
 def test_lookup_takes_what_followed_last_time_after_the_longest_match() -> None:
     def found(tokens: Sequence[int], count: int = 3) -> list[int]:
-        asked = Asked("a", tokens, lambda guessed: None)  # type: ignore[arg-type, return-value]
-        return Lookup(3).guess([asked], count)[0]
+        asked = DraftRequest("a", tokens, lambda guessed: None)  # type: ignore[arg-type, return-value]
+        return PromptLookup(3).propose([asked], count)[0]
 
     assert found([1, 2, 3, 4, 9, 2, 3, 5, 0, 1, 2, 3]) == [4, 9, 2]
     assert found([1, 2, 3, 4, 9, 2, 3, 5, 0, 7, 2, 3]) == [5, 0, 7]
@@ -132,8 +142,8 @@ def test_lookup_takes_what_followed_last_time_after_the_longest_match() -> None:
 
 def test_a_draft_model_of_another_vocabulary_is_refused() -> None:
     with pytest.raises(InputError, match="must have the model's vocabulary"):
-        decode(Draft(tiny_model(vocabulary=300), 4))
+        decode(DraftModel(tiny_model(vocabulary=300), 4))
     with pytest.raises(InputError, match="must be 1 or more, got 0"):
-        Lookup(0)
+        PromptLookup(0)
     with pytest.raises(InputError, match="longest must be at least shortest"):
-        Lookup(longest=1)
+        PromptLookup(longest=1)

@@ -14,7 +14,7 @@ from test_unet import SMALL
 from ostinato.cli.main import cli
 from ostinato.errors import InputError, OstinatoError
 from ostinato.image import UNet, UNetConfig, hold_out, load_denoiser, read_images
-from ostinato.image.recipe import RECIPE, ImageTask, Noise, shape_for
+from ostinato.image.training import RECIPE, ImageTask, NoiseLevels, shape_for
 from ostinato.testing import check_process
 from ostinato.train import Training, TrainingConfig
 
@@ -47,14 +47,14 @@ def test_the_loss_falls_and_is_told_by_noise_level() -> None:
 
 
 def test_noise_levels_are_spread_within_a_batch() -> None:
-    noise = Noise(mean=0.0, std=1.0)
+    noise = NoiseLevels(mean=0.0, std=1.0)
     sigmas = noise.levels(100, torch.Generator().manual_seed(0))
     assert bool((sigmas.diff() > 0).all())
     assert float(sigmas.log().std()) == pytest.approx(1.0, abs=0.1)
     with pytest.raises(InputError, match=r"std of ln sigma must be above 0, got 0"):
-        Noise(std=0)
+        NoiseLevels(std=0)
     with pytest.raises(InputError, match=r"share without a class must be in \[0, 1\)"):
-        Noise(drop=1.0)
+        NoiseLevels(drop=1.0)
 
 
 def test_the_shape_fits_the_images() -> None:

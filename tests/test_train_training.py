@@ -14,22 +14,23 @@ from hypothesis import strategies as st
 from tiny import tiny_model
 
 from ostinato.errors import EditError, InputError
-from ostinato.loop import Epochs, Every, Kind, Loop, NotFinite, Plateau, Steps, go_back
-from ostinato.loop.journal import Journal
+from ostinato.journal import StopKind
+from ostinato.journal.journal import Journal
+from ostinato.loop import CheckpointSchedule, Epochs, Loop, NotFinite, Plateau, Steps, go_back
 from ostinato.models import Llama, LlamaConfig, add_lora
 from ostinato.testing import check_process
 from ostinato.train import (
     AdamW,
+    BatchSampler,
     Example,
     Muon,
-    Order,
     TextTask,
     Training,
     TrainingConfig,
     conversation,
 )
 from ostinato.train.data import examples, split, windows
-from ostinato.train.optimisers import orthogonal
+from ostinato.train.optimizers import orthogonal
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50,
@@ -80,12 +81,12 @@ def test_the_loss_falls_and_the_best_weights_are_kept() -> None:
     assert process.best_loss == min(losses)  # type: ignore[type-var]
     process.use(process.best)
     assert process.validate()["loss/valid"] == pytest.approx(process.best_loss)
-    assert loop.stopped is not None and loop.stopped.kind is Kind.BUDGET
+    assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
 
 
 def test_early_stopping_is_a_condition() -> None:
     loop = Loop(training(lr=1e-9), until=Plateau("loss/valid", patience=2, min_delta=0.1))
-    assert loop.run().kind is Kind.NO_PROGRESS
+    assert loop.run().kind is StopKind.NO_PROGRESS
     assert loop.tick == 12
 
 
@@ -103,11 +104,11 @@ def test_a_loss_that_diverged_goes_back_with_half_the_rate() -> None:
         process,
         until=Steps(14) | NotFinite(),
         on_stop=go_back(lr_scale=0.5),
-        checkpoint=Every(steps=5),
+        checkpoint=CheckpointSchedule(steps=5),
     )
     for step in loop:
         rates.append(step.report["lr"])
-    assert loop.stopped is not None and loop.stopped.kind is Kind.BUDGET
+    assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
     assert process._lr_scale == 0.25
     assert loop.tick == 14 and loop.position == 10  # twice from step 7 back to step 5
     assert all(math.isfinite(float(p.detach().sum())) for p in process.parameters.values())
@@ -140,13 +141,13 @@ def test_going_back_leaves_out_the_batches_that_diverged_and_no_others(
             process,
             until=Steps(18) | NotFinite(),
             on_stop=go_back(skip=1),
-            checkpoint=Every(steps=every),
+            checkpoint=CheckpointSchedule(steps=every),
             **where,
         )
 
     whole = loop()
     reports = [step.report for step in whole]
-    assert whole.stopped is not None and whole.stopped.kind is Kind.BUDGET
+    assert whole.stopped is not None and whole.stopped.kind is StopKind.BUDGET
     assert whole.position == 18 - lost
     kept = [place for place in range(40) if place // accumulate not in (7, 8)]
     process: Any = whole.process
@@ -214,7 +215,7 @@ def test_muon_s_update_is_nearly_orthogonal_and_leaves_embeddings_to_adam() -> N
 )
 @settings(deadline=None)
 def test_every_epoch_visits_every_example_once(lengths: list[int], budget: int, seed: int) -> None:
-    order = Order(lengths, budget, seed)
+    order = BatchSampler(lengths, budget, seed)
     for epoch in (0, 1, 7):
         batches = order.epoch(epoch)
         assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
@@ -224,11 +225,11 @@ def test_every_epoch_visits_every_example_once(lengths: list[int], budget: int, 
         assert [order.batch(place + k) for k in range(order.batches)] == [
             (epoch, batch) for batch in batches
         ]
-    assert Order(lengths, budget, seed).epoch(7) == order.epoch(7)
+    assert BatchSampler(lengths, budget, seed).epoch(7) == order.epoch(7)
 
 
 def test_a_far_step_costs_no_more_than_a_near_one() -> None:
-    order = Order([5] * 100, 20, 3)
+    order = BatchSampler([5] * 100, 20, 3)
     far = order.batch(10**9)
     assert far[0] == 10**9 // order.batches
     assert order.epoch.cache_info().misses == 2  # its own epoch and the first, none between

@@ -16,20 +16,20 @@ from tiny import CORPUS
 from tiny_bert import save_tiny_bert, tiny_bert, word_pieces
 
 from ostinato.cli.main import cli
-from ostinato.decode.masked import draw_each, surest, to_keep
+from ostinato.decode.maskgit import draw_each, surest, to_keep
 from ostinato.errors import EditError, InputError, ItemError, ModelError
+from ostinato.journal.journal import Journal
 from ostinato.loop import Lane, Lanes, Loop, Steps, Text
-from ostinato.loop.journal import Journal
 from ostinato.models import MaskedModel, Tokenizer, load_masked_model
 from ostinato.testing import check_lane_process
-from ostinato.text import Fill, Gaps, Unmask, fill_gaps
-from ostinato.train import Example, MaskedTask, Training, TrainingConfig, windows
+from ostinato.text import FillConfig, MaskedText, Unmask, fill_gaps
+from ostinato.train import Example, MaskedTextTask, Training, TrainingConfig, windows
 
 ITEMS = {
-    "one": Gaps(("i want to ", " please"), (6,)),
-    "two": Gaps(("the ", " is in ", " ."), (3, 4)),
-    "end": Gaps(("a table for two " * 9, ""), (5,)),
-    "start": Gaps(("", " san jose" * 40), (8,)),
+    "one": MaskedText(("i want to ", " please"), (6,)),
+    "two": MaskedText(("the ", " is in ", " ."), (3, 4)),
+    "end": MaskedText(("a table for two " * 9, ""), (5,)),
+    "start": MaskedText(("", " san jose" * 40), (8,)),
 }
 
 
@@ -39,7 +39,7 @@ def model() -> MaskedModel:
 
 
 def unmask(places: int = 4, steps: int = 6, **fill: float) -> Unmask:
-    return Unmask(model(), steps=steps, places=places, fill=Fill(**fill))
+    return Unmask(model(), steps=steps, slots=places, fill=FillConfig(**fill))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -116,7 +116,7 @@ def test_what_is_known_stays_and_hidden_tokens_are_dots() -> None:
 
 def test_a_short_gap_ends_when_nothing_is_hidden() -> None:
     process = unmask(steps=8)
-    process.start(Lane("a"), Gaps(("We can ", " you"), (2,)))
+    process.start(Lane("a"), MaskedText(("We can ", " you"), (2,)))
     reports = [process.step()["a"] for _ in range(2)]
     assert [report["masked"] for report in reports] == [1, 0]
     assert reports[-1]["ended"] == "Nothing is hidden any more."
@@ -132,7 +132,7 @@ def test_edits_hide_put_and_forbid() -> None:
     assert isinstance(first, Text)
     never = sorted(set(first.tokens))
     edits = ((2, {"mask": [0, 1], "forbid": never}), (2, {"put": {5: 40}}))
-    process.rewind(Lane("a", 3, tries=1, edits=edits), 2)
+    process.rewind(Lane("a", 3, backtracks=1, edits=edits), 2)
     for _ in range(2):
         process.step()
     again = process.output("a")
@@ -149,17 +149,17 @@ def test_edits_that_cannot_be_are_refused(edit: dict[str, Any]) -> None:
 
 
 def test_gaps_are_read_out_of_a_text_and_wrong_ones_refused() -> None:
-    assert Gaps.of("a ___ b ___", 3) == Gaps(("a ", " b ", ""), (3, 3))
+    assert MaskedText.of("a ___ b ___", 3) == MaskedText(("a ", " b ", ""), (3, 3))
     with pytest.raises(InputError, match="must have a gap, marked as ___"):
         fill_gaps(["no gap"], model=model())
     with pytest.raises(ItemError, match="have 99 tokens; the model reads 62"):
-        unmask().start(Lane("a"), Gaps(("", ""), (99,)))
+        unmask().start(Lane("a"), MaskedText(("", ""), (99,)))
     with pytest.raises(InputError, match="hold 1 token or more each"):
-        Gaps(("a",), ())
+        MaskedText(("a",), ())
     with pytest.raises(InputError, match="temperature must be a finite number of 0 or more"):
-        Fill(temperature=-1)
+        FillConfig(temperature=-1)
     with pytest.raises(InputError, match=r"got inf\. Take for example 1\.0"):
-        Fill(noise=float("inf"))
+        FillConfig(noise=float("inf"))
 
 
 def test_a_loop_goes_on_where_its_run_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,11 +168,11 @@ def test_a_loop_goes_on_where_its_run_was(tmp_path: Path, monkeypatch: pytest.Mo
 
     def output(run: str, breaks: int) -> list[Any]:
         for _ in range(breaks):
-            with fill_gaps(texts, model=model(), steps=5, seed=2, places=2, run=run) as loop:
+            with fill_gaps(texts, model=model(), steps=5, seed=2, slots=2, run=run) as loop:
                 for step in loop:
                     if step.tick % 3 == 2:
                         break
-        loop = fill_gaps(texts, model=model(), steps=5, seed=2, places=2, run=run)
+        loop = fill_gaps(texts, model=model(), steps=5, seed=2, slots=2, run=run)
         for _ in loop:
             pass
         with Journal() as journal:
@@ -186,7 +186,7 @@ def test_a_loop_goes_on_where_its_run_was(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_training_learns_what_is_masked_and_repeats() -> None:
     data = windows([i % 4 + 5 for i in range(1200)], 16)
-    task = MaskedTask(data[:-8], data[-8:], mask_id=4, gap=4)
+    task = MaskedTextTask(data[:-8], data[-8:], mask_id=4, gap=4)
     losses = []
     for _ in range(2):
         process = Training(
@@ -203,7 +203,7 @@ def test_training_learns_what_is_masked_and_repeats() -> None:
 
 
 def test_masks_are_one_gap_or_a_share_and_never_nothing() -> None:
-    task = MaskedTask([], [], mask_id=1, gap=5)
+    task = MaskedTextTask([], [], mask_id=1, gap=5)
     for seed in range(30):
         masked, gapped = task._masked([20, 3, 12], 20, seed)
         for row, length in enumerate((20, 3, 12)):
@@ -214,7 +214,7 @@ def test_masks_are_one_gap_or_a_share_and_never_nothing() -> None:
 
 def test_examples_need_no_counted_tokens() -> None:
     example = Example((5, 6, 7), (False, True, True))
-    assert MaskedTask([example], [], mask_id=1).lengths == [3]
+    assert MaskedTextTask([example], [], mask_id=1).lengths == [3]
 
 
 def ostinato(*words: str) -> Result:

@@ -14,14 +14,14 @@ from ostinato.loop import (
     Condition,
     Converges,
     Epochs,
+    Exceeds,
     Lanes,
     Loop,
     NoProgress,
     NotFinite,
-    Past,
     Plateau,
     Reaches,
-    Seldom,
+    SparseMetrics,
     Steps,
     parse,
 )
@@ -36,7 +36,7 @@ def loss() -> dict[str, float]:
     [
         lambda name: Plateau(name),
         lambda name: Reaches(name, above=1),
-        lambda name: Past(name, above=1),
+        lambda name: Exceeds(name, above=1),
         lambda name: Converges(name),
         lambda name: NotFinite(name),
         lambda name: NoProgress(name),
@@ -73,7 +73,7 @@ def test_a_name_that_never_comes_is_told_of_once(condition: Condition, told: str
 def test_names_that_come_or_are_only_spent_are_not_told_of() -> None:
     until = (
         Budget("cost", 9)
-        | Past("loss/train", above=9)
+        | Exceeds("loss/train", above=9)
         | NotFinite()
         | NoProgress(over=400)
         | Epochs(1)
@@ -81,14 +81,14 @@ def test_names_that_come_or_are_only_spent_are_not_told_of() -> None:
     Loop(loss, until=until | Steps(300)).run()
 
 
-class Validated(Seldom):
+class Validated(SparseMetrics):
     """Tells of `loss/valid` at every 150th step."""
 
     def __init__(self) -> None:
         self.steps = 0
 
     @property
-    def told_within(self) -> int:
+    def report_interval(self) -> int:
         return 150
 
     def step(self) -> dict[str, float]:

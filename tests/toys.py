@@ -42,8 +42,8 @@ class Speller:
 
     repeats = True
 
-    def __init__(self, capacity: int = 4) -> None:
-        self.capacity = capacity
+    def __init__(self, slots: int = 4) -> None:
+        self.slots = slots
         self._lanes: dict[str, Lane] = {}
         self._texts: dict[str, str] = {}
         self.computed = 0
@@ -51,7 +51,7 @@ class Speller:
     def start(self, lane: Lane, item: object) -> None:
         if item == "broken":
             raise ItemError("This item is broken.")
-        assert len(self._lanes) < self.capacity
+        assert len(self._lanes) < self.slots
         self._refuse_unknown(lane)
         self._lanes[lane.key] = lane
         self._texts[lane.key] = "".join(str(report["letter"]) for report in lane.past)
@@ -77,7 +77,7 @@ class Speller:
             for letter in edits.get("forbid", ())  # type: ignore[attr-defined]
         }
         left = [letter for letter in LETTERS if letter not in forbidden]
-        draw = uniform(lane.seed, lane.key, lane.round, lane.tries, position)
+        draw = uniform(lane.seed, lane.key, lane.round, lane.backtracks, position)
         return left[int(draw * len(left))]
 
     def _refuse_unknown(self, lane: Lane) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from toys import Walk
 
-from ostinato.loop import Every, Loop, OnStop, Report, Step, Steps, accept
-from ostinato.loop.journal import Journal
+from ostinato.journal.journal import Journal
+from ostinato.loop import CheckpointSchedule, Loop, OnStop, Report, Step, Steps, accept
 
 
 class SlowWalk(Walk):
@@ -52,7 +52,7 @@ def begin(journal: Path, name: str, steps: int, seconds: float = 0.0) -> Loop:
         on_stop=on_stop,
         run=name,
         journal=Journal(journal),
-        checkpoint=Every(steps=5, keep=4),
+        checkpoint=CheckpointSchedule(steps=5, keep=4),
         spec={"factory": "walks:walk", "args": {"steps": steps, "seconds": seconds}},
     )
 

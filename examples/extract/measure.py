@@ -16,9 +16,9 @@ from typing import Any
 
 from ostinato.models import load_model
 from ostinato.refine import Backtrack, Constrain, Resample
-from ostinato.refine.job import Job
-from ostinato.refine.job_file import read_job
-from ostinato.refine.work import refinement
+from ostinato.refine.job.config import Job
+from ostinato.refine.job.file import read_job
+from ostinato.refine.job.job_run import refinement
 
 HERE = Path(__file__).resolve().parent
 Record = Mapping[str, object]
@@ -114,7 +114,7 @@ def main() -> None:
         job = replace(job, cases=replace(job.cases, examples=arguments.examples))
     model = load_model(job.model, adapter=arguments.adapter, compile=arguments.compile)
     for way in arguments.ways:
-        run = refinement(WAYS[way](job), items, job.planner(), model, ready=None)
+        run = refinement(WAYS[way](job), items, job.router(), model, ready=None)
         rows = run.run()
         told = measures(wanted, rows)
         print(f"{way:12}", *(f"{name} {value:.3f}" for name, value in told.items()))

@@ -5,21 +5,21 @@ The engine's names are here; the families are `ostinato.text`, `ostinato.refine`
 """
 
 from ostinato.errors import OstinatoError
+from ostinato.journal import StopKind, Stopped
 from ostinato.loop import (
     Budget,
+    CheckpointSchedule,
     Condition,
     Converges,
     Epochs,
-    Every,
+    Exceeds,
     GiveUp,
     GoBack,
-    Kind,
     Lanes,
     Loop,
     NoProgress,
     NotFinite,
     Passes,
-    Past,
     Phrase,
     Plateau,
     Process,
@@ -28,7 +28,6 @@ from ostinato.loop import (
     StartOver,
     Step,
     Steps,
-    Stopped,
     go_back,
     parse,
 )
@@ -37,20 +36,19 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Budget",
+    "CheckpointSchedule",
     "Condition",
     "Converges",
     "Epochs",
-    "Every",
+    "Exceeds",
     "GiveUp",
     "GoBack",
-    "Kind",
     "Lanes",
     "Loop",
     "NoProgress",
     "NotFinite",
     "OstinatoError",
     "Passes",
-    "Past",
     "Phrase",
     "Plateau",
     "Process",
@@ -59,6 +57,7 @@ __all__ = [
     "StartOver",
     "Step",
     "Steps",
+    "StopKind",
     "Stopped",
     "go_back",
     "parse",

@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ostinato.checks.language import Language
+from ostinato.checks.constraint_spec import ConstraintSpec
 from ostinato.errors import InputError
-from ostinato.loop import Foresight, Item, Outlook, Place, Verdict, Wanted
+from ostinato.loop import Item, PrefixStatus, PrefixVerdict, RequiredText, Span, Verdict
 
-POSSIBLE = Foresight()
-CERTAIN = Foresight(Outlook.CERTAIN)
+POSSIBLE = PrefixVerdict()
+CERTAIN = PrefixVerdict(PrefixStatus.CERTAIN)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseCheck(ABC):
     """A check as a value: its fields are its parameters, in Python and in a job file.
 
-    A check of another kind gives `judge`, and `foresee`, `wants` and `languages` where it can.
+    A check of another kind gives `judge`, and `check_prefix`, `wants` and `languages` where it can.
     """
 
     kind: ClassVar[str] = ""
@@ -45,15 +45,15 @@ class BaseCheck(ABC):
         """Load what judging needs, such as a model. Raises `OstinatoError` where it is lacking."""
         return
 
-    def foresee(self, output: object, item: Item) -> Foresight:
+    def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Judge a beginning: nothing can be said."""
         return POSSIBLE
 
-    def wants(self, output: object, item: Item) -> Wanted | None:
+    def wants(self, output: object, item: Item) -> RequiredText | None:
         """Return what the text must still say: nothing."""
         return None
 
-    def languages(self, item: Item) -> tuple[Language, ...]:
+    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the languages in which every text is that passes; none where it cannot be said so.
 
         `constrain` makes token masks of them. Best where a text that is in all of them passes.
@@ -74,7 +74,7 @@ class BaseCheck(ABC):
         passed: bool,
         message: str = "",
         score: float | None = None,
-        place: Place | None = None,
+        place: Span | None = None,
     ) -> Verdict:
         """Return a verdict; the score of a passed one is 1 where none is given."""
         score = float(passed) if score is None else score
@@ -124,9 +124,9 @@ class BaseCheck(ABC):
             )
 
 
-def impossible(message: str, start: int, end: int) -> Foresight:
+def impossible(message: str, start: int, end: int) -> PrefixVerdict:
     """Return the foresight that no continuation can repair `text[start:end]`."""
-    return Foresight(Outlook.IMPOSSIBLE, message, Place(start, end))
+    return PrefixVerdict(PrefixStatus.IMPOSSIBLE, message, Span(start, end))
 
 
 def column_texts(check: str, item: Item, column: str) -> tuple[str, ...]:

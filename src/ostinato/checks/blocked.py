@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
-from ostinato.checks.language import Language, saying
+from ostinato.checks.constraint_spec import ConstraintSpec, saying
 from ostinato.checks.patterns import Finder, finder
 from ostinato.errors import InputError
-from ostinato.loop import Foresight, Item, Verdict
+from ostinato.loop import Item, PrefixVerdict, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +38,15 @@ class Blocked(BaseCheck):
             return self.verdict(True)
         return self.verdict(False, _message(text[slice(*place)]), place=place)
 
-    def foresee(self, output: object, item: Item) -> Foresight:
+    def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Impossible once a blocked word stands and can no longer become another one."""
         text = self.text(output)
         place = self._finder().find_closed(text)
         return POSSIBLE if place is None else impossible(_message(text[slice(*place)]), *place)
 
-    def languages(self, item: Item) -> tuple[Language, ...]:
+    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the texts that say no blocked word."""
-        return (Language("regex", saying(self.words, case=self.case, wild=True), no=True),)
+        return (ConstraintSpec("regex", saying(self.words, case=self.case, wild=True), no=True),)
 
     def _finder(self) -> Finder:
         return finder(self.words, case=self.case, wild=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ostinato.checks.base import POSSIBLE, BaseCheck, column_texts, impossible, quoted
-from ostinato.checks.language import BLANK, Language, one_of
-from ostinato.loop import Foresight, Item, Verdict, Wanted
+from ostinato.checks.constraint_spec import BLANK, ConstraintSpec, one_of
+from ostinato.loop import Item, PrefixVerdict, RequiredText, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Choice(BaseCheck):
         passed = any(self._fold(choice.strip()) == text for choice in choices)
         return self.verdict(passed, self._message(choices))
 
-    def foresee(self, output: object, item: Item) -> Foresight:
+    def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Impossible where no choice begins so."""
         text, choices = self.text(output), self._choices(item)
         said = self._fold(text.lstrip())
@@ -45,17 +45,17 @@ class Choice(BaseCheck):
             return POSSIBLE
         return impossible(self._message(choices), len(text) - len(text.lstrip()), len(text))
 
-    def wants(self, output: object, item: Item) -> Wanted | None:
+    def wants(self, output: object, item: Item) -> RequiredText | None:
         """Return the choices as long as nothing has been said."""
-        return None if self.text(output).strip() else Wanted(self._choices(item))
+        return None if self.text(output).strip() else RequiredText(self._choices(item))
 
-    def languages(self, item: Item) -> tuple[Language, ...]:
+    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the choices."""
         choices = [choice.strip() for choice in self._choices(item)]
         if not choices:
             return ()
         pattern = f"{BLANK}*{one_of(choices, self.case)}{BLANK}*"
-        return (Language("regex", pattern, hints=(min(choices, key=len),)),)
+        return (ConstraintSpec("regex", pattern, hints=(min(choices, key=len),)),)
 
     def _choices(self, item: Item) -> tuple[str, ...]:
         return self.texts + (column_texts(self.name, item, self.column) if self.column else ())

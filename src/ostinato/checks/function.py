@@ -11,7 +11,7 @@ from typing import Any, ClassVar, overload
 
 from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck
 from ostinato.errors import InputError
-from ostinato.loop import Foresight, Item, Outlook, Place, Verdict
+from ostinato.loop import Item, PrefixStatus, PrefixVerdict, Span, Verdict
 
 Call = Callable[..., object]
 
@@ -61,15 +61,15 @@ class Function(BaseCheck):
             return self.verdict(False, str(retry) or "Write it again.")
         return self._verdict_of(result)
 
-    def foresee(self, output: object, item: Item) -> Foresight:
+    def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Call the prefix function, if there is one."""
         if self.prefix is None:
             return POSSIBLE
-        whole = Place(0, len(output)) if isinstance(output, str) else None
+        whole = Span(0, len(output)) if isinstance(output, str) else None
         try:
             result = self.prefix(output, item) if self._prefix_pair else self.prefix(output)
         except Retry as retry:
-            return Foresight(Outlook.IMPOSSIBLE, str(retry), whole)
+            return PrefixVerdict(PrefixStatus.IMPOSSIBLE, str(retry), whole)
         return _foresight_of(result, whole)
 
     def _takes_item(self, function: Call) -> bool:
@@ -144,21 +144,21 @@ def _shown(value: object) -> str:
     return type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
 
 
-def _foresight_of(result: object, whole: Place | None) -> Foresight:
+def _foresight_of(result: object, whole: Span | None) -> PrefixVerdict:
     reason = ""
-    if isinstance(result, Foresight):
+    if isinstance(result, PrefixVerdict):
         return result
     if isinstance(result, tuple) and len(result) == 2:
         result, why = result
         reason = "" if why is None else str(why)
-    if isinstance(result, Outlook):
+    if isinstance(result, PrefixStatus):
         return {
-            Outlook.CERTAIN: CERTAIN,
-            Outlook.POSSIBLE: POSSIBLE,
-            Outlook.IMPOSSIBLE: Foresight(Outlook.IMPOSSIBLE, reason, whole),
+            PrefixStatus.CERTAIN: CERTAIN,
+            PrefixStatus.POSSIBLE: POSSIBLE,
+            PrefixStatus.IMPOSSIBLE: PrefixVerdict(PrefixStatus.IMPOSSIBLE, reason, whole),
         }[result]
     if isinstance(result, str) and result:
-        return Foresight(Outlook.IMPOSSIBLE, result, whole)
+        return PrefixVerdict(PrefixStatus.IMPOSSIBLE, result, whole)
     if result is None or isinstance(result, str) or _scalar(result):
         return POSSIBLE
     if _scalar(result) is None:
@@ -166,7 +166,7 @@ def _foresight_of(result: object, whole: Place | None) -> Foresight:
             f"A prefix function must return a bool, a reason, an Outlook or a Foresight, got "
             f"{_shown(result)}. Return one of these."
         )
-    return Foresight(Outlook.IMPOSSIBLE, reason or "No continuation can pass.", whole)
+    return PrefixVerdict(PrefixStatus.IMPOSSIBLE, reason or "No continuation can pass.", whole)
 
 
 @overload

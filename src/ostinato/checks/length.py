@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck, counted, impossible
-from ostinato.checks.language import BLANK, INK, Language
-from ostinato.loop import Foresight, Item, Place, Text, Verdict
+from ostinato.checks.constraint_spec import BLANK, INK, ConstraintSpec
+from ostinato.loop import Item, PrefixVerdict, Span, Text, Verdict
 
 Unit = Literal["words", "characters", "sentences", "tokens"]
 
@@ -88,7 +88,7 @@ class Length(BaseCheck):
                 f"{type(output).__name__}. Use words for texts from elsewhere."
             )
         if self.max is not None and count > self.max:
-            place = Place(surplus, len(text))
+            place = Span(surplus, len(text))
             return self.verdict(False, self._too_long(count), self.max / count, place)
         if self.min is not None and count < self.min:
             message = (
@@ -98,7 +98,7 @@ class Length(BaseCheck):
             return self.verdict(False, message, count / self.min)
         return self.verdict(True)
 
-    def foresee(self, output: object, item: Item) -> Foresight:
+    def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Impossible when it is too long already; certain when long enough and without `max`."""
         text = self.text(output)
         count, surplus = self._count(text)
@@ -110,19 +110,19 @@ class Length(BaseCheck):
             return POSSIBLE
         return CERTAIN if self.min is not None and count >= self.min else POSSIBLE
 
-    def languages(self, item: Item) -> tuple[Language, ...]:
+    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the texts of that many words or characters; not sentences and tokens."""
         least, most = self.min or 0, "" if self.max is None else self.max
         if self.unit == "characters":
-            return (Language("regex", f"(?s:.{{{least},{most}}})"),)
+            return (ConstraintSpec("regex", f"(?s:.{{{least},{most}}})"),)
         if self.unit != "words":
             return ()
         if most == 0:
-            return (Language("regex", f"{BLANK}*"),)
+            return (ConstraintSpec("regex", f"{BLANK}*"),)
         more = "" if self.max is None else self.max - 1
         words = f"{INK}+(?:{BLANK}+{INK}+){{{max(0, least - 1)},{more}}}"
         inner = words if least else f"(?:{words})?"
-        return (Language("regex", f"{BLANK}*{inner}{BLANK}*"),)
+        return (ConstraintSpec("regex", f"{BLANK}*{inner}{BLANK}*"),)
 
     def _count(self, text: str) -> tuple[int | None, int]:
         """Return the count, and where the first surplus unit begins (0 where none does)."""

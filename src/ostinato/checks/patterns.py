@@ -14,9 +14,9 @@ from functools import lru_cache
 
 import regex
 
-from ostinato.checks.clock import left
+from ostinato.checks.deadline import left
 from ostinato.errors import InputError
-from ostinato.loop import Place
+from ostinato.loop import Span
 
 JUDGE_SECONDS = 1.0  # for one pattern on one text
 FORESEE_SECONDS = 0.05
@@ -127,36 +127,36 @@ class Finder:
     closing: tuple[tuple[regex.Pattern[str], Hold], ...]
     quick: re.Pattern[str] | None = None  # the texts closed, for a lower-case ASCII text
 
-    def find(self, text: str) -> Place | None:
+    def find(self, text: str) -> Span | None:
         """Return the first match. Raises `TimeoutError` where a pattern takes too long."""
         found = (pattern.search(text, timeout=left(JUDGE_SECONDS)) for pattern in self.standing)
-        return _first(Place(*match.span()) for match in found if match)
+        return _first(Span(*match.span()) for match in found if match)
 
-    def find_closed(self, text: str) -> Place | None:
+    def find_closed(self, text: str) -> Span | None:
         """Return the first match that no continuation can undo, or None where none is known."""
         closing = self.closing
         places = []
         if self.quick is not None and text.isascii():
             closing = closing[1:]
             if match := self.quick.search(text.lower()):
-                places.append(Place(*match.span()))
+                places.append(Span(*match.span()))
         for pattern, hold in closing:
             if (place := _closed_place(pattern, hold, text)) is not None:
                 places.append(place)
         return _first(places)
 
 
-def _closed_place(pattern: regex.Pattern[str], hold: Hold, text: str) -> Place | None:
+def _closed_place(pattern: regex.Pattern[str], hold: Hold, text: str) -> Span | None:
     try:
         for match in pattern.finditer(text, timeout=left(FORESEE_SECONDS)):
             if hold is Hold.ALWAYS or match.end() < len(text):
-                return Place(*match.span())
+                return Span(*match.span())
     except TimeoutError:
         return None
     return None
 
 
-def _first(places: Iterable[Place]) -> Place | None:
+def _first(places: Iterable[Span]) -> Span | None:
     return min(places, default=None)
 
 

@@ -14,21 +14,21 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ostinato.checks.affixes import EndsWith, StartsWith
 from ostinato.checks.base import BaseCheck
 from ostinato.checks.blocked import Blocked, read_words
 from ostinato.checks.choice import Choice
-from ostinato.checks.edges import EndsWith, StartsWith
 from ostinato.checks.function import Function
-from ostinato.checks.grounded import Grounded
-from ostinato.checks.judge import Judge
+from ostinato.checks.grounding.check import Grounded
+from ostinato.checks.json_schema.check import JsonSchema, read_schema
+from ostinato.checks.judge.check import Judge
 from ostinato.checks.length import Length
-from ostinato.checks.measured import Confidence, Repetition, Sentiment
+from ostinato.checks.metrics import Confidence, Repetition, Sentiment
 from ostinato.checks.on_topic import OnTopic
-from ostinato.checks.structure import JsonSchema, read_schema
-from ostinato.checks.whole import Regex
+from ostinato.checks.regex_check import Regex
 from ostinato.checks.words import Contains, Excludes
 from ostinato.errors import InputError
-from ostinato.loop import JSON
+from ostinato.journal import JSON
 
 _CLASSES: tuple[type[BaseCheck], ...] = (
     *(

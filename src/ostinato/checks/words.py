@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck, column_texts, impossible, quoted
-from ostinato.checks.language import Language, saying
+from ostinato.checks.constraint_spec import ConstraintSpec, saying
 from ostinato.checks.patterns import Finder, Hold, finder, hold_of
-from ostinato.loop import Foresight, Item, Verdict, Wanted
+from ostinato.loop import Item, PrefixVerdict, RequiredText, Verdict
 
 Need = tuple[tuple[str, ...], tuple[str, ...]]
 """Texts and patterns of which one is to be found."""
@@ -77,25 +77,27 @@ class Contains(_Words):
         score = 1 - len(missing) / len(needs)
         return self.verdict(False, " ".join(map(_say, missing)), score)
 
-    def foresee(self, output: object, item: Item) -> Foresight:
+    def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Certain once all that is needed stands and cannot be undone."""
         text = self.text(output)
         done = all(self._finder(need).find_closed(text) for need in self._needs(item))
         return CERTAIN if done else POSSIBLE
 
-    def wants(self, output: object, item: Item) -> Wanted | None:
+    def wants(self, output: object, item: Item) -> RequiredText | None:
         """Return the first missing texts; patterns cannot be said."""
         text = self.text(output)
         for need in self._needs(item):
             if need[0] and self._finder(need).find(text) is None:
-                return Wanted(need[0])
+                return RequiredText(need[0])
         return None
 
-    def languages(self, item: Item) -> tuple[Language, ...]:
+    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the texts that say each need; a pattern that looks ahead is left out."""
         found = ((need, self._saying(need)) for need in self._needs(item))
         return tuple(
-            Language("regex", pattern, hints=need[0][:1]) for need, pattern in found if pattern
+            ConstraintSpec("regex", pattern, hints=need[0][:1])
+            for need, pattern in found
+            if pattern
         )
 
     def _needs(self, item: Item) -> Iterator[Need]:
@@ -124,18 +126,18 @@ class Excludes(_Words):
             return self.verdict(True)
         return self.verdict(False, _drop(text[slice(*place)]), place=place)
 
-    def foresee(self, output: object, item: Item) -> Foresight:
+    def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Impossible once something forbidden stands and can no longer become another word."""
         text = self.text(output)
         place = self._finder(self._forbidden(item)).find_closed(text)
         return POSSIBLE if place is None else impossible(_drop(text[slice(*place)]), *place)
 
-    def languages(self, item: Item) -> tuple[Language, ...]:
+    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the texts that say nothing forbidden; a pattern that looks ahead is left out."""
         texts, patterns = self._forbidden(item)
         plain = tuple(pattern for pattern in patterns if hold_of(pattern) is Hold.ALWAYS)
         pattern = self._saying((texts, plain))
-        return (Language("regex", pattern, no=True),) if pattern else ()
+        return (ConstraintSpec("regex", pattern, no=True),) if pattern else ()
 
     def _forbidden(self, item: Item) -> Need:
         return self.texts + self._asked(item), self.patterns

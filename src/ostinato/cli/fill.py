@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ostinato.cli.begun import begun_by
-from ostinato.cli.exits import Exit
-from ostinato.cli.orders import WEIGHTS, refuse_another
+from ostinato.cli.exit_codes import Exit
 from ostinato.cli.rows import rows_of
+from ostinato.cli.runs.recorded_command import begun_by
+from ostinato.cli.runs.run_guard import WEIGHTS, refuse_another
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
-    from ostinato.loop import JSON, Step
+    from ostinato.journal import JSON
+    from ostinato.loop import Step
 
 
 @click.command()
@@ -44,9 +45,9 @@ def fill(
     as_json: bool,
 ) -> None:
     """Fill the gaps of TEXT, each marked as ___, with a network that sees both sides."""
-    from ostinato.loop import Every, check_seed
+    from ostinato.loop import CheckpointSchedule, check_seed
     from ostinato.models import weights_digest
-    from ostinato.text import Fill, fill_gaps
+    from ostinato.text import FillConfig, fill_gaps
 
     order: dict[str, JSON] = {
         "text": text,
@@ -65,10 +66,10 @@ def fill(
         model=model,
         tokens=tokens,
         steps=steps,
-        fill=Fill(temperature=temperature, noise=noise),
+        fill=FillConfig(temperature=temperature, noise=noise),
         seed=seed,
         run=run_name,
-        checkpoint=Every(steps=1, keep=steps) if run_name is not None else None,
+        checkpoint=CheckpointSchedule(steps=1, keep=steps) if run_name is not None else None,
         spec={"fill": order, **begun_by()},
     )
 

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ostinato.cli.begun import begun_by
-from ostinato.cli.constraining import constraint_from, constraint_options
-from ostinato.cli.exits import Exit
-from ostinato.cli.orders import WEIGHTS, refuse_another
+from ostinato.cli.constraint_options import constraint_from, constraint_options
+from ostinato.cli.exit_codes import Exit
+from ostinato.cli.runs.recorded_command import begun_by
+from ostinato.cli.runs.run_guard import WEIGHTS, refuse_another
 from ostinato.cli.signals import ends_by_signal
-from ostinato.cli.written import Written
+from ostinato.cli.text_output import TextOutput
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
-    from ostinato.decode import Constraint, Guesser, Sampling
-    from ostinato.loop import JSON, Condition, Loop
+    from ostinato.decode import Constraint, DraftProposer, SamplingParams
+    from ostinato.journal import JSON
+    from ostinato.loop import Condition, Loop
     from ostinato.models import LanguageModel
-    from ostinato.servers import Server
+    from ostinato.remote import Server
 
 TOP_K = 50
 
@@ -123,7 +124,7 @@ def generate(
     Exit codes: 0 the text ended; 1 it could not be written; 2 something given is wrong; 130
     interrupted.
     """
-    from ostinato.decode import Sampling
+    from ostinato.decode import SamplingParams
     from ostinato.loop import check_seed
     from ostinato.models import weights_digest
 
@@ -144,7 +145,7 @@ def generate(
     if constraint is not None and beams > 1:
         raise InputError("A constraint must be given without --beams, got both. Leave one out.")
     messages = [{"role": "system", "content": system}] if system else []
-    order = Order(
+    order = GenerateOptions(
         prompt=[*messages, {"role": "user", "content": text}] if system else text,
         model=model,
         key_env=key_env,
@@ -154,7 +155,7 @@ def generate(
         device=device,
         plain=plain,
         each=_condition(max_new_tokens, stop, each),
-        sampling=Sampling(**sampling),
+        sampling=SamplingParams(**sampling),
         seed=check_seed(seed),
         alternatives=5 if (show or each) and beams == 1 else 0,
         lookup=lookup,
@@ -195,7 +196,7 @@ def _refuse_without_effect(beams: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class GenerateOptions:
     """What is to be written: the same for a run that goes on."""
 
     prompt: Any
@@ -203,7 +204,7 @@ class Order:
     adapter: str | None
     plain: bool
     each: Condition
-    sampling: Sampling
+    sampling: SamplingParams
     seed: int
     alternatives: int
     key_env: str | None = None
@@ -253,17 +254,17 @@ class Order:
             spec={"generate": self.to_json(), **begun},
         )
 
-    def _guesser(self) -> Guesser | None:
-        from ostinato.decode import Draft, Lookup
+    def _guesser(self) -> DraftProposer | None:
+        from ostinato.decode import DraftModel, PromptLookup
         from ostinato.models import load_model
 
         if self.draft is not None:
-            return Draft(load_model(self.draft, device=self.device))
-        return Lookup(self.lookup) if self.lookup is not None else None
+            return DraftModel(load_model(self.draft, device=self.device))
+        return PromptLookup(self.lookup) if self.lookup is not None else None
 
-    def _sampling(self) -> Sampling:
+    def _sampling(self) -> SamplingParams:
         """Return the sampling; a server is not asked for a `--top-k` that nobody has chosen."""
-        from ostinato.servers import is_server
+        from ostinato.remote import is_server
 
         usual = is_server(self.model) and self.sampling.top_k == TOP_K
         return replace(self.sampling, top_k=0) if usual else self.sampling
@@ -271,7 +272,7 @@ class Order:
     def _model(self) -> LanguageModel | Server:
         """Load the model, or return the server that has it."""
         from ostinato.models import load_model
-        from ostinato.servers import Server, is_server
+        from ostinato.remote import Server, is_server
 
         if not is_server(self.model):
             if self.key_env:
@@ -303,10 +304,15 @@ class Order:
 
 
 def _generate(
-    order: Order, run_name: str | None, begun: Mapping[str, JSON], *, show: bool, as_json: bool
+    order: GenerateOptions,
+    run_name: str | None,
+    begun: Mapping[str, JSON],
+    *,
+    show: bool,
+    as_json: bool,
 ) -> Exit:
     """Write the text, or print that of a run which is finished, and say why it ended."""
-    written = Written(show=show, quiet=as_json, beams=order.beams > 1)
+    written = TextOutput(show=show, quiet=as_json, beams=order.beams > 1)
     if run_name is not None and refuse_another(run_name, "generate", order.to_json()):
         written.recall(run_name)
         written.tell(f" The run {run_name!r} is finished.")

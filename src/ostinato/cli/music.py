@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ostinato.cli.begun import begun_by
-from ostinato.cli.exits import Exit
-from ostinato.cli.orders import refuse_another
+from ostinato.cli.exit_codes import Exit
 from ostinato.cli.rows import rows_of
-from ostinato.cli.training import (
+from ostinato.cli.runs.recorded_command import begun_by
+from ostinato.cli.runs.run_guard import refuse_another
+from ostinato.cli.train.shared import (
     OPTIONS,
     begun_steps,
     condition_of,
@@ -32,10 +32,9 @@ from ostinato.cli.training import (
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
-    from ostinato.loop.stops import JSON
+    from ostinato.journal import JSON
     from ostinato.music import Key, Score
-    from ostinato.refine import Refine
-    from ostinato.refine.strategies import Strategy
+    from ostinato.refine import Refine, Strategy
 
 MUSIC_OPTIONS = {name: option for name, option in OPTIONS.items() if name != "sample_every"}
 WRITTEN = (".wav", ".mid", ".midi", ".png")
@@ -73,8 +72,7 @@ def train_music(
     The JSON file holds chorales as the JSB-Chorales-dataset has them (its quarter.json). Each
     piece is learned in every key in which it can be sung.
     """
-    from ostinato.music import examples, music_model, read_pieces
-    from ostinato.music.recipe import RECIPE
+    from ostinato.music import RECIPE, examples, music_model, read_pieces
     from ostinato.train import TextTask, Training, save_model
 
     require_folder(out)
@@ -190,8 +188,7 @@ def sample_music(
     Exit codes: 0 all pieces are written; 1 some have no chords, or do not pass; 2 something given
     is wrong; 130 interrupted.
     """
-    from ostinato.music import all_checks, load_music, prompt, score_of
-    from ostinato.music.writing import SAMPLING, TOKENS
+    from ostinato.music import SAMPLING, TOKENS, all_checks, load_music, prompt, score_of
     from ostinato.refine import Refine
 
     _require_targets(outs, [path for path in (start, melody) if path is not None], tempo)
@@ -212,7 +209,7 @@ def sample_music(
         sampling=sampling,
         max_new_tokens=TOKENS,
         seed=seed,
-        places=min(count, 16),
+        slots=min(count, 16),
     )
     order: dict[str, JSON] = {
         "weights": _digest(model),
@@ -279,8 +276,7 @@ def _asked(
     key: str | None, start: Path | None, first: int | None, melody: Path | None
 ) -> dict[str, str]:
     """Return the columns of each item."""
-    from ostinato.music import Key, Score, melody_of, read_midi, written
-    from ostinato.music.tokens import LONGEST
+    from ostinato.music import LONGEST, Key, Score, melody_of, read_midi, written
 
     if start is not None and melody is not None:
         raise InputError("--start and --melody must not be given both: a melody is whole.")
@@ -312,7 +308,7 @@ def _key_of(score: Score, source: Path) -> Key:
 
 def _digest(model: str) -> str:
     """Return a hash of the weights that a name or folder stands for."""
-    from ostinato.music.writing import folder_of
+    from ostinato.music import folder_of
 
     weights = (folder_of(model) / "model.safetensors").read_bytes()
     return hashlib.sha256(weights).hexdigest()
@@ -320,7 +316,7 @@ def _digest(model: str) -> str:
 
 def _rows(refine: Refine, run_name: str | None, order: dict[str, JSON]) -> list[dict[str, Any]]:
     """Write the pieces, or go on with the run of this name; refuses one of another order."""
-    from ostinato.loop.journal import Journal
+    from ostinato.journal import Journal
 
     if run_name is None:
         return rows_of(refine.loop(), None)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ostinato.journal import Run
     from ostinato.loop import Loop, Step
-    from ostinato.loop.run import Run
 
 
 def rows_of(
@@ -23,7 +23,7 @@ def rows_of(
     and `read` is called with it.
     """
     from ostinato.cli.signals import ends_by_signal
-    from ostinato.loop.journal import Journal
+    from ostinato.journal import Journal
 
     rows: dict[str, dict[str, Any]] = {}
     with ends_by_signal(loop), loop:

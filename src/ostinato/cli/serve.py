@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import uvicorn
 
-    from ostinato.serve import Defaults, Desk
+    from ostinato.server import Defaults, Scheduler
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -43,7 +43,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
     help="Answer under this host name too (may be given again).",
 )
 @click.option("--name", help="The name to serve it under. [default: MODEL]")
-@click.option("--places", default=16, show_default=True, type=click.IntRange(1, 256))
+@click.option("--slots", default=16, show_default=True, type=click.IntRange(1, 256))
 @click.option("--waiting", default=64, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--check-seconds",
@@ -70,7 +70,7 @@ def serve(
     key_env: str | None,
     allowed: tuple[str, ...],
     name: str | None,
-    places: int,
+    slots: int,
     waiting: int,
     check_seconds: float,
     job_file: Path | None,
@@ -90,12 +90,12 @@ def serve(
     except ImportError:
         raise MissingExtra("A model as a server", "serve") from None
     from ostinato.models import load_model
-    from ostinato.serve import Desk, application
+    from ostinato.server import Scheduler, application
 
     defaults = _defaults(job_file)
-    desk = Desk(
+    desk = Scheduler(
         partial(load_model, model, adapter=adapter, compile=compile, int8=int8, device=device),
-        places=places,
+        slots=slots,
         waiting=waiting,
         defaults=defaults,
         check_seconds=check_seconds,
@@ -110,7 +110,7 @@ def serve(
         desk.close(at_once=True)
 
 
-def _server(config: uvicorn.Config, desk: Desk, served: str) -> uvicorn.Server:
+def _server(config: uvicorn.Config, desk: Scheduler, served: str) -> uvicorn.Server:
     """Return a server that says where it listens, and ends its desk when it is asked to end."""
     import uvicorn
 
@@ -146,11 +146,11 @@ def _key(key_env: str | None) -> str:
 
 
 def _defaults(job_file: Path | None) -> Defaults:
-    from ostinato.serve import Defaults
+    from ostinato.server import Defaults
 
     if job_file is None:
         return Defaults()
-    from ostinato.refine.job_file import read_job
+    from ostinato.refine import read_job
 
     job = read_job(job_file)
     return Defaults(checks=job.checks, strategy=job.strategy)

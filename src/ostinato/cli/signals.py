@@ -22,14 +22,14 @@ class Pausable(Protocol):
 
 
 @dataclass
-class Asked:
+class SignalState:
     """Whether a signal has asked the loop to end."""
 
     by_signal: bool = False
 
 
 @contextmanager
-def ends_by_signal(loop: Pausable) -> Iterator[Asked]:
+def ends_by_signal(loop: Pausable) -> Iterator[SignalState]:
     """Pause the loop at the first Ctrl-C or SIGTERM, with a checkpoint; end at once at the second.
 
     Yields what tells whether there was one. The second raises `KeyboardInterrupt` wherever the
@@ -37,9 +37,9 @@ def ends_by_signal(loop: Pausable) -> Iterator[Asked]:
     nothing is installed.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield Asked()
+        yield SignalState()
         return
-    asked = Asked()
+    asked = SignalState()
 
     def ask(number: int, frame: FrameType | None) -> None:
         if asked.by_signal:

@@ -1,6 +1,6 @@
 """Beam search: the likeliest text found by keeping several, one token a step for all of them.
 
-A lane process; a lane is one text, and its beams are a group of places of the cache. What is kept,
+A lane process; a lane is one text, and its beams are a group of slots of the cache. What is kept,
 what counts as finished and when nothing better can come are those of `transformers`' beam search
 (`early_stopping=False`); a finished text's score is its log probability by its length to the power
 of `length_penalty` (Wu et al. 2016, section 7, in its simpler form).
@@ -15,14 +15,15 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
+from ostinato.decode.decode import Prompter
+from ostinato.decode.detokenizer import Detokenizer
 from ostinato.decode.edits import check_edit
-from ostinato.decode.places import common
-from ostinato.decode.prompt import Prompter
-from ostinato.decode.sampling import Sampling
-from ostinato.decode.spell import Spelling
+from ostinato.decode.sampling import SamplingParams
+from ostinato.decode.slots import common
 from ostinato.errors import EditError, InputError, ItemError
+from ostinato.inference import open_backend
 from ostinato.loop import Lane, Report, Text
-from ostinato.models import LanguageModel, open_backend, way_of
+from ostinato.models import LanguageModel
 
 
 class _Beam(NamedTuple):
@@ -46,8 +47,8 @@ class _State(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Seat:
-    """A lane and its places; beam b stands in `order[b]`, which holds `held` of it."""
+class _BeamSlot:
+    """A lane and its slots; beam b stands in `order[b]`, which holds `held` of it."""
 
     lane: Lane
     prompt: Sequence[int]
@@ -77,28 +78,28 @@ class Beam:
         beams: int = 4,
         length_penalty: float = 1.0,
         limit: int = 200,
-        places: int = 4,
+        slots: int = 4,
         block: int = 16,
     ) -> None:
         if beams < 2:
             raise InputError(f"beams must be 2 or more, got {beams}. Decode follows a single one.")
         if limit < 1:
             raise InputError(f"The limit of a text must be 1 token or more, got {limit}.")
-        self.capacity, self.beams, self.limit = places, beams, limit
+        self.slots, self.beams, self.limit = slots, beams, limit
         self.length_penalty = float(length_penalty)
         self.tokenizer = model.tokenizer
-        self._inference = open_backend(model, places * beams, block=block)
+        self._inference = open_backend(model, slots * beams, block=block)
         self.repeats = self._inference.self_test().repeats
-        self.way = way_of(model, self._inference)
+        self.compute_mode = self._inference.compute_mode
         self._prompt = prompt
         self._ends = sorted(self.tokenizer.eos_ids)
-        self._free = [list(range(n * beams, (n + 1) * beams)) for n in range(places)]
-        self._seats: dict[str, _Seat] = {}
+        self._free = [list(range(n * beams, (n + 1) * beams)) for n in range(slots)]
+        self._slots: dict[str, _BeamSlot] = {}
 
     # Lanes ------------------------------------------------------------------------------------
 
     def start(self, lane: Lane, item: object) -> None:
-        """Give the lane a group of places; its prompt is computed once."""
+        """Give the lane a group of slots; its prompt is computed once."""
         self._check_edits(lane)
         prompt = self._prompt(item, {}).tokens
         room = min(self.limit, self._inference.limit - len(prompt))
@@ -108,29 +109,29 @@ class Beam:
             )
         group = self._free.pop()
         self._inference.prefill(group[0], prompt[:-1])
-        for place in group[1:]:
-            self._inference.copy(group[0], place, len(prompt) - 1)
-        seat = _Seat(lane, prompt, room, group, {place: [] for place in group})
-        seat.states.append(_State((_Beam(),), ()))
-        seat.told = 0 if lane.past or lane.again else len(prompt)
+        for index in group[1:]:
+            self._inference.copy(group[0], index, len(prompt) - 1)
+        slot = _BeamSlot(lane, prompt, room, group, {index: [] for index in group})
+        slot.states.append(_State((_Beam(),), ()))
+        slot.told = 0 if lane.past or lane.again else len(prompt)
         for report in lane.past:
-            seat.states.append(self._after(seat.states[-1], report))
-        self._seats[lane.key] = seat
+            slot.states.append(self._after(slot.states[-1], report))
+        self._slots[lane.key] = slot
 
     def rewind(self, lane: Lane, to: int) -> None:
         """Bring the lane back to the beams of a position; what the cache lacks is fed again."""
         self._check_edits(lane)
-        seat = self._seats[lane.key]
-        seat.lane = lane
-        del seat.states[to + 1 :]
+        slot = self._slots[lane.key]
+        slot.lane = lane
+        del slot.states[to + 1 :]
 
     def drop(self, key: str) -> None:
-        """Free the lane's places."""
-        self._free.append(sorted(self._seats.pop(key).held))
+        """Free the lane's slots."""
+        self._free.append(sorted(self._slots.pop(key).held))
 
     def output(self, key: str) -> Text:
         """Return the best text."""
-        best = self._best(self._seats[key].states[-1])
+        best = self._best(self._slots[key].states[-1])
         spelling = self._spelt(best)
         ended = bool(best.tokens) and best.tokens[-1] in self.tokenizer.eos_ids
         return Text(spelling.text, best.tokens, spelling.starts, best.logprobs, ended)
@@ -139,36 +140,36 @@ class Beam:
 
     def step(self) -> Mapping[str, Report]:
         """Let every beam of every lane that has not ended go on by a token."""
-        seats = [seat for seat in self._seats.values() if self._why_ended(seat) is None]
-        if not seats:
+        slots = [slot for slot in self._slots.values() if self._why_ended(slot) is None]
+        if not slots:
             return {}
-        logits = self._inference.logits(self._feed(seats))
+        logits = self._inference.logits(self._feed(slots))
         reports, first = {}, 0
-        for seat in seats:
-            count = len(seat.states[-1].running)
-            reports[seat.lane.key] = self._advance(seat, logits[first : first + count])
+        for slot in slots:
+            count = len(slot.states[-1].running)
+            reports[slot.lane.key] = self._advance(slot, logits[first : first + count])
             first += count
         return reports
 
-    def _feed(self, seats: Sequence[_Seat]) -> Tensor:
-        """Compute what the places do not hold; return the hidden states of all beams' ends."""
+    def _feed(self, slots: Sequence[_BeamSlot]) -> Tensor:
+        """Compute what the slots do not hold; return the hidden states of all beams' ends."""
         rows: list[tuple[int, int, int]] = []
         ends = []
-        for seat in seats:
-            for beam, place in zip(seat.states[-1].running, seat.order, strict=False):
-                wanted = [seat.prompt[-1], *beam.tokens]
-                have = min(common(seat.held[place], wanted), len(wanted) - 1)
-                at = len(seat.prompt) - 1
-                rows += [(place, wanted[n], at + n) for n in range(have, len(wanted))]
+        for slot in slots:
+            for beam, index in zip(slot.states[-1].running, slot.order, strict=False):
+                wanted = [slot.prompt[-1], *beam.tokens]
+                have = min(common(slot.held[index], wanted), len(wanted) - 1)
+                at = len(slot.prompt) - 1
+                rows += [(index, wanted[n], at + n) for n in range(have, len(wanted))]
                 ends.append(len(rows) - 1)
-                seat.held[place] = wanted
+                slot.held[index] = wanted
         return self._inference.feed(rows)[ends]
 
-    def _advance(self, seat: _Seat, logits: Tensor) -> Report:
-        state, length = seat.states[-1], len(seat.states)
+    def _advance(self, slot: _BeamSlot, logits: Tensor) -> Report:
+        state, length = slot.states[-1], len(slot.states)
         scores = torch.tensor([beam.score for beam in state.running])
         logprobs = torch.log_softmax(logits, -1)
-        for at, edits in seat.lane.edits:
+        for at, edits in slot.lane.edits:
             if at == length - 1:
                 logprobs[:, list(cast(Sequence[int], edits.get("forbid", ())))] = -torch.inf
         totals = (logprobs + scores[:, None]).flatten()  # (beams * V,)
@@ -179,31 +180,31 @@ class Beam:
             for total, i in zip(best, index, strict=True)
             if total > -torch.inf
         ]
-        report = self._choose(seat, found, length)
+        report = self._choose(slot, found, length)
         after = self._after(state, report)
-        self._settle(seat, cast(Sequence[int], report["parents"]))
-        seat.states.append(after)
+        self._settle(slot, cast(Sequence[int], report["parents"]))
+        slot.states.append(after)
         top = self._best(after)
         report |= {"text": self._spelt(top).text, "score": top.score}
         report |= {"tokens": len(state.running), "computed": len(state.running)}
         if length == 1:
             report["computed"] = 0  # the prompt's last token
-        if seat.told:
-            report["prompt"], seat.told = seat.told, 0
+        if slot.told:
+            report["prompt"], slot.told = slot.told, 0
         if not found:
             report["ended"] = "Every token is forbidden here."
-        elif (why := self._why_ended(seat)) is not None:
+        elif (why := self._why_ended(slot)) is not None:
             report |= why
         return report
 
     def _choose(
-        self, seat: _Seat, found: Sequence[tuple[int, int, float]], length: int
+        self, slot: _BeamSlot, found: Sequence[tuple[int, int, float]], length: int
     ) -> dict[str, object]:
         """Return which continuations (beam, token, total) go on, and which are finished.
 
         Only the best `beams` of all can finish; the others are there so that enough go on.
         """
-        full = length >= seat.room
+        full = length >= slot.room
         ended = [one for one in found[: self.beams] if full or one[1] in self._ends]
         going = [one for one in found if not full and one[1] not in self._ends][: self.beams]
         return {
@@ -231,33 +232,33 @@ class Beam:
         finished.sort(key=lambda beam: -beam.score)
         return _State(running, tuple(finished[: self.beams]))
 
-    def _settle(self, seat: _Seat, parents: Sequence[int]) -> None:
-        """Give each new beam a place that holds its parent: the first child takes it over."""
-        before, first = list(seat.order), dict[int, int]()
+    def _settle(self, slot: _BeamSlot, parents: Sequence[int]) -> None:
+        """Give each new beam a slot that holds its parent: the first child takes it over."""
+        before, first = list(slot.order), dict[int, int]()
         for child, parent in enumerate(parents):
             first.setdefault(parent, child)
         kept = {before[parent] for parent in first}
-        spare = [place for place in seat.held if place not in kept]
+        spare = [index for index in slot.held if index not in kept]
         order = []
         for child, parent in enumerate(parents):
-            place = before[parent]
+            index = before[parent]
             if first[parent] != child:
-                source, place = place, spare.pop()
-                self._inference.copy(source, place, len(seat.prompt) + len(seat.states) - 1)
-                seat.held[place] = list(seat.held[source])
-            order.append(place)
-        seat.order = [*order, *spare]
+                source, index = index, spare.pop()
+                self._inference.copy(source, index, len(slot.prompt) + len(slot.states) - 1)
+                slot.held[index] = list(slot.held[source])
+            order.append(index)
+        slot.order = [*order, *spare]
 
     # What stands ------------------------------------------------------------------------------
 
-    def _why_ended(self, seat: _Seat) -> dict[str, str] | None:
+    def _why_ended(self, slot: _BeamSlot) -> dict[str, str] | None:
         """Tell why nothing better can come, if that is so."""
-        state, length = seat.states[-1], len(seat.states) - 1
+        state, length = slot.states[-1], len(slot.states) - 1
         if not state.running:
             best = self._best(state).tokens
             if best and best[-1] in self._ends:
                 return {"ended": f"All {len(state.finished)} texts are finished."}
-            if seat.room < self.limit:
+            if slot.room < self.limit:
                 limit = self._inference.limit
                 return {"ended": f"The model's context of {limit} tokens is full."}
             return {"out_of_room": f"The likeliest text has {len(best)} tokens, the limit."}
@@ -275,13 +276,13 @@ class Beam:
             for name, value in edits.items():
                 if name != "forbid":
                     raise EditError(f"Unknown edit {name!r} of a lane of Beam. Known: forbid.")
-                check_edit(name, value, Sampling(), self._inference.vocab_size)
+                check_edit(name, value, SamplingParams(), self._inference.vocab_size)
 
     def _best(self, state: _State) -> _Beam:
         return (*state.finished, *state.running)[0]
 
-    def _spelt(self, beam: _Beam) -> Spelling:
-        spelling = Spelling()
+    def _spelt(self, beam: _Beam) -> Detokenizer:
+        spelling = Detokenizer()
         for token in beam.tokens:
             ends = token in self.tokenizer.eos_ids
             spelling.add(b"" if ends else self.tokenizer.token_bytes(token))

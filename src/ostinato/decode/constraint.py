@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ostinato.decode.together import Together
+from ostinato.decode.joint_matcher import JointMatcher
 from ostinato.errors import InputError, MissingExtra
 from ostinato.models import Tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-    Matcher = LLMatcher | Together
+    Matcher = LLMatcher | JointMatcher
 
 Kind = Literal["regex", "json_schema", "choice", "grammar", "all"]
 
@@ -245,7 +245,7 @@ def matcher(constraint: Constraint, tokenizer: Tokenizer) -> Matcher:
     """Return a matcher that stands at the beginning. Raises `InputError`."""
     read = reader(tokenizer)
     parts = [_compiled(part, read).deep_copy() for part in constraint.parts]
-    return parts[0] if len(parts) == 1 else Together(parts, one_byte(tokenizer))
+    return parts[0] if len(parts) == 1 else JointMatcher(parts, one_byte(tokenizer))
 
 
 def forget() -> None:

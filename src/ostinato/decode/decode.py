@@ -7,51 +7,90 @@ taken back at once has cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from ostinato.decode.constrained_state import ConstrainedState
 from ostinato.decode.constraint import Constraint
+from ostinato.decode.detokenizer import Detokenizer
 from ostinato.decode.edits import OF_SHIFTS, check_edit, shifts
-from ostinato.decode.guided import Guided
-from ostinato.decode.places import Places
-from ostinato.decode.prompt import Prompt, Prompter
 from ostinato.decode.sampling import (
-    Row,
-    Sampling,
+    SamplingParams,
+    SamplingRow,
     adjust,
     draw,
     forbid,
-    likeliest,
     spread,
+    top_logprobs,
 )
-from ostinato.decode.speculative import Ahead, Asked, Guesser
-from ostinato.decode.spell import Spelling
+from ostinato.decode.slots import SlotAllocator
+from ostinato.decode.speculative import DraftProposer, DraftRequest, Speculator
 from ostinato.errors import EditError, InputError, ItemError
-from ostinato.loop import Lane, Report, Text, uniform
-from ostinato.models import LanguageModel, open_backend, way_of
+from ostinato.inference import open_backend
+from ostinato.loop import Edits, Lane, Report, Text, uniform
+from ostinato.models import LanguageModel
 
-SETTINGS = frozenset(spec.name for spec in fields(Sampling))
+
+@dataclass(frozen=True)
+class TokenPrompt:
+    """What a lane begins from: the prompt's tokens, and how its continuation is drawn.
+
+    `watch` names tokens whose log-probability is noted at every position (in the text's `watched`):
+    where a value could have been said. `likeliest` is how many of the likeliest tokens are reported
+    at every position with their log-probabilities. `constraint` is what the continuation must be as
+    a whole. `draws` is the (seed, key) that its random numbers come from, where they are not the
+    lane's own. `limit` is the most tokens that the continuation may have, its end token included,
+    where `Decode` allows more. `forced` holds the tokens that are known, by their positions in the
+    continuation: they are taken as they are, whatever is forbidden there.
+    """
+
+    tokens: Sequence[int]
+    sampling: SamplingParams | None = None
+    watch: Sequence[int] = ()
+    likeliest: int = 0
+    constraint: Constraint | None = None
+    draws: tuple[int, str] | None = None
+    limit: int | None = None
+    forced: Mapping[int, int] = field(default_factory=dict)
+
+
+Prompter = Callable[[object, Mapping[str, object]], TokenPrompt]
+"""Makes an item's prompt; the second argument holds the edits that are not `Decode`'s own."""
+
+
+def plain_prompt(encode: Callable[[str], Sequence[int]]) -> Prompter:
+    """Make a prompter for items that are texts."""
+
+    def prompt(item: object, edits: Edits) -> TokenPrompt:
+        if not isinstance(item, str):
+            raise ItemError(f"A prompt must be a text, got {type(item).__name__}.")
+        return TokenPrompt(encode(item))
+
+    return prompt
+
+
+SETTINGS = frozenset(spec.name for spec in fields(SamplingParams))
 REDRAWS = 8  # of a token that would leave no room to end, before the known way out is taken
 KNOWN = SETTINGS | {"forbid", "force", "bias"}
 
 
 @dataclass(slots=True)
-class _Seat:
-    """A lane at its place."""
+class _DecodeSlot:
+    """A lane at its slot."""
 
-    place: int
+    index: int
     lane: Lane
-    prompt: Prompt
+    prompt: TokenPrompt
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     watched: list[dict[int, float]] = field(default_factory=list)
     hidden: list[Tensor] = field(default_factory=list)  # hidden[p] predicts tokens[p]
-    spelling: Spelling = field(default_factory=Spelling)
-    guided: Guided | None = None
+    spelling: Detokenizer = field(default_factory=Detokenizer)
+    guided: ConstrainedState | None = None
     ended: bool = False
     prompt_tokens: int = 0  # to be told
     computed: int = 0
@@ -88,39 +127,39 @@ class Decode:
         model: LanguageModel,
         prompt: Prompter,
         *,
-        sampling: Sampling | None = None,
-        places: int = 16,
+        sampling: SamplingParams | None = None,
+        slots: int = 16,
         block: int = 16,
         alternatives: int = 0,
         prompt_edits: frozenset[str] = frozenset(),
         constraint: Constraint | None = None,
         limit: int | None = None,
-        guesser: Guesser | None = None,
+        guesser: DraftProposer | None = None,
     ) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"The limit of a draft must be 1 token or more, got {limit}.")
-        self.capacity = places
+        self.slots = slots
         self.constraint = constraint
         self.limit = limit
-        self.sampling = sampling or Sampling()
+        self.sampling = sampling or SamplingParams()
         self.tokenizer = model.tokenizer
-        self._inference = open_backend(model, places, block=block)
+        self._inference = open_backend(model, slots, block=block)
         self.repeats = self._inference.self_test().repeats
-        self.way = way_of(model, self._inference)
+        self.compute_mode = self._inference.compute_mode
         if guesser is not None:
-            guesser.prepare(self.tokenizer, places)
-        self._ahead = Ahead(self._inference, guesser, block)
+            guesser.prepare(self.tokenizer, slots)
+        self._ahead = Speculator(self._inference, guesser, block)
         self._prompt = prompt
         self._prompt_edits = prompt_edits
         self._alternatives = alternatives
         self._limit = model.config.max_position_embeddings
-        self._places = Places(self._inference, places)
-        self._seats: dict[str, _Seat] = {}
+        self._allocator = SlotAllocator(self._inference, slots)
+        self._slots: dict[str, _DecodeSlot] = {}
 
     # Lanes ------------------------------------------------------------------------------------
 
     def start(self, lane: Lane, item: object) -> None:
-        """Give the lane a place; its prompt is computed, or taken from a place that holds it."""
+        """Give the lane a slot; its prompt is computed, or taken from a slot that holds it."""
         prompt = self._prompt(item, self._for_prompt(lane))
         if not prompt.tokens:
             raise ItemError("The prompt must hold at least one token, got none.")
@@ -132,108 +171,108 @@ class Decode:
         constraint = prompt.constraint or self.constraint
         guided = None
         if constraint is not None:
-            guided = Guided(constraint, self.tokenizer, self._room(prompt))
-        place = self._places.take(prompt.tokens[:-1])
-        seat = _Seat(place, lane, prompt, prompt_tokens=len(prompt.tokens), guided=guided)
+            guided = ConstrainedState(constraint, self.tokenizer, self._room(prompt))
+        index = self._allocator.take(prompt.tokens[:-1])
+        slot = _DecodeSlot(index, lane, prompt, prompt_tokens=len(prompt.tokens), guided=guided)
         for report in lane.past:
-            self._append(seat, cast(int, report["token"]), cast(float, report["logprob"]))
+            self._append(slot, cast(int, report["token"]), cast(float, report["logprob"]))
             if prompt.watch:
                 values = cast(list[float], report["watched"])
-                seat.watched.append(dict(zip(prompt.watch, values, strict=True)))
+                slot.watched.append(dict(zip(prompt.watch, values, strict=True)))
         if lane.past or lane.again:  # what these rows cost was told when they were computed
-            seat.prompt_tokens = 0
-            seat.told = lane.again
-        self._seats[lane.key] = seat
+            slot.prompt_tokens = 0
+            slot.told = lane.again
+        self._slots[lane.key] = slot
 
     def fork(self, source: str, lane: Lane) -> None:
-        """Give a place to a lane that stands where another one does; nothing is computed again."""
+        """Give a slot to a lane that stands where another one does; nothing is computed again."""
         self._for_prompt(lane)
-        parent = self._seats[source]
+        parent = self._slots[source]
         length = len(parent.prompt.tokens) - 1 + len(parent.hidden)
-        seat = _Seat(self._places.fork(parent.place, length), lane, parent.prompt)
-        seat.tokens, seat.logprobs = list(parent.tokens), list(parent.logprobs)
-        seat.watched, seat.hidden = list(parent.watched), list(parent.hidden)
-        seat.spelling, seat.ended = parent.spelling.copy(), parent.ended
-        seat.guided = None if parent.guided is None else parent.guided.copy()
-        self._seats[lane.key] = seat
+        slot = _DecodeSlot(self._allocator.fork(parent.index, length), lane, parent.prompt)
+        slot.tokens, slot.logprobs = list(parent.tokens), list(parent.logprobs)
+        slot.watched, slot.hidden = list(parent.watched), list(parent.hidden)
+        slot.spelling, slot.ended = parent.spelling.copy(), parent.ended
+        slot.guided = None if parent.guided is None else parent.guided.copy()
+        self._slots[lane.key] = slot
 
     def rewind(self, lane: Lane, to: int) -> None:
         """Crop the lane's draft to `to` tokens; the cache beyond is written over later."""
         self._for_prompt(lane)
-        seat = self._seats[lane.key]
+        slot = self._slots[lane.key]
         self._ahead.forget(lane.key)
-        seat.lane = lane
-        seat.spelling.crop(to)
-        if seat.guided is not None:
-            seat.guided.crop(to)
-        del seat.tokens[to:], seat.logprobs[to:], seat.watched[to:], seat.hidden[to + 1 :]
-        seat.ended = False
+        slot.lane = lane
+        slot.spelling.crop(to)
+        if slot.guided is not None:
+            slot.guided.crop(to)
+        del slot.tokens[to:], slot.logprobs[to:], slot.watched[to:], slot.hidden[to + 1 :]
+        slot.ended = False
 
     def drop(self, key: str) -> None:
-        """Free the lane's place; the prompt stays in the cache for who can use it."""
+        """Free the lane's slot; the prompt stays in the cache for who can use it."""
         self._ahead.drop(key)
-        self._places.free(self._seats.pop(key).place)
+        self._allocator.free(self._slots.pop(key).index)
 
     def output(self, key: str) -> Text:
         """Return the draft as it stands."""
-        seat = self._seats[key]
+        slot = self._slots[key]
         return Text(
-            seat.spelling.text,
-            tuple(seat.tokens),
-            seat.spelling.starts,
-            tuple(seat.logprobs),
-            seat.ended,
-            tuple(seat.watched),
+            slot.spelling.text,
+            tuple(slot.tokens),
+            slot.spelling.starts,
+            tuple(slot.logprobs),
+            slot.ended,
+            tuple(slot.watched),
         )
 
     # A step -----------------------------------------------------------------------------------
 
     def step(self) -> Mapping[str, Report]:
         """Draw the next token of every lane that has not ended."""
-        seats = [seat for seat in self._seats.values() if not seat.ended]
-        if not seats:
+        slots = [slot for slot in self._slots.values() if not slot.ended]
+        if not slots:
             return {}
-        self._catch_up(seats)
-        hidden = [seat.hidden[len(seat.tokens)] for seat in seats]
-        logits = self._ahead.logits([seat.lane.key for seat in seats], hidden)  # (N, V)
-        rows = [self._row(seat) for seat in seats]
+        self._catch_up(slots)
+        hidden = [slot.hidden[len(slot.tokens)] for slot in slots]
+        logits = self._ahead.logits([slot.lane.key for slot in slots], hidden)  # (N, V)
+        rows = [self._row(slot) for slot in slots]
         adjusted = adjust(logits, rows)
         drawn = draw(adjusted, rows)
-        for n, seat in enumerate(seats):
-            if seat.guided is not None and not seat.guided.leaves_room(drawn[n], len(seat.tokens)):
-                drawn[n] = self._draw_with_room(seat, seat.guided, adjusted[n], rows[n], drawn[n])
+        for n, slot in enumerate(slots):
+            if slot.guided is not None and not slot.guided.leaves_room(drawn[n], len(slot.tokens)):
+                drawn[n] = self._draw_with_room(slot, slot.guided, adjusted[n], rows[n], drawn[n])
         logprobs = torch.log_softmax(logits, dim=-1)
         return {
-            seat.lane.key: self._report(seat, token, logprobs[n])
-            for n, (seat, token) in enumerate(zip(seats, drawn, strict=True))
+            slot.lane.key: self._report(slot, token, logprobs[n])
+            for n, (slot, token) in enumerate(zip(slots, drawn, strict=True))
         }
 
-    def _catch_up(self, seats: Sequence[_Seat]) -> None:
+    def _catch_up(self, slots: Sequence[_DecodeSlot]) -> None:
         """Run the tokens through the network that were drawn but not computed, one a lane at once.
 
         More than one a lane is only missing where a lane was brought back after a pause.
         """
-        while behind := [seat for seat in seats if len(seat.hidden) <= len(seat.tokens)]:
+        while behind := [slot for slot in slots if len(slot.hidden) <= len(slot.tokens)]:
             rows, asked = [], []
-            for seat in behind:
-                done, start = len(seat.hidden), len(seat.prompt.tokens) - 1
-                token = seat.tokens[done - 1] if done else seat.prompt.tokens[-1]
-                rows.append((seat.place, token, start + done))
-                asked.append(self._asked(seat, done))
-                if done == len(seat.tokens):
-                    seat.computed, seat.told = int(done > 0 and not seat.told), False
-            for seat, row in zip(behind, self._ahead.feed(rows, asked), strict=True):
-                seat.hidden.append(row)
+            for slot in behind:
+                done, start = len(slot.hidden), len(slot.prompt.tokens) - 1
+                token = slot.tokens[done - 1] if done else slot.prompt.tokens[-1]
+                rows.append((slot.index, token, start + done))
+                asked.append(self._asked(slot, done))
+                if done == len(slot.tokens):
+                    slot.computed, slot.told = int(done > 0 and not slot.told), False
+            for slot, row in zip(behind, self._ahead.feed(rows, asked), strict=True):
+                slot.hidden.append(row)
 
-    def _asked(self, seat: _Seat, done: int) -> Asked:
+    def _asked(self, slot: _DecodeSlot, done: int) -> DraftRequest:
         """Return what a guesser is asked: what comes after the first `done` tokens."""
-        tokens = [*seat.prompt.tokens, *seat.tokens[:done]]
-        known = seat.tokens[done:]
-        return Asked(seat.lane.key, tokens, lambda guessed: self._row(seat, guessed), known)
+        tokens = [*slot.prompt.tokens, *slot.tokens[:done]]
+        known = slot.tokens[done:]
+        return DraftRequest(slot.lane.key, tokens, lambda guessed: self._row(slot, guessed), known)
 
-    def _row(self, seat: _Seat, guessed: Sequence[int] = ()) -> Row:
+    def _row(self, slot: _DecodeSlot, guessed: Sequence[int] = ()) -> SamplingRow:
         """Return what the next token is drawn with, once some guessed ones stand there too."""
-        position, lane = len(seat.tokens) + len(guessed), seat.lane
+        position, lane = len(slot.tokens) + len(guessed), slot.lane
         settings: dict[str, object] = {}
         bias: dict[int, float] = {}
         forbidden: list[int] = []
@@ -251,86 +290,91 @@ class Decode:
                     settings[name] = value
                 elif name == "forbid" and at == position:
                     forbidden += cast(list[int], value)
-        sampling = seat.prompt.sampling or self.sampling
+        sampling = slot.prompt.sampling or self.sampling
         if settings:
             sampling = replace(sampling, **settings)  # type: ignore[arg-type]
-        seed, key = seat.prompt.draws or (lane.seed, lane.key)
-        draws = uniform(seed, key, lane.round, lane.tries, position)
+        seed, key = slot.prompt.draws or (lane.seed, lane.key)
+        draws = uniform(seed, key, lane.round, lane.backtracks, position)
         seen: Sequence[int] = ()
         if sampling.repetition_penalty != 1.0:
-            seen = [*seat.prompt.tokens, *seat.tokens, *guessed]
-        shift = sampling.end_shift(self._room(seat.prompt) - position)
+            seen = [*slot.prompt.tokens, *slot.tokens, *guessed]
+        shift = sampling.end_shift(self._room(slot.prompt) - position)
         if shift:
             bias |= {end: bias.get(end, 0.0) + shift for end in self.tokenizer.eos_ids}
         allowed = None
-        if seat.guided and not guessed:
-            allowed = seat.guided.allowed(self._inference.vocab_size)
-        return Row(sampling, draws, forbidden, bias, seen, allowed)
+        if slot.guided and not guessed:
+            allowed = slot.guided.allowed(self._inference.vocab_size)
+        return SamplingRow(sampling, draws, forbidden, bias, seen, allowed)
 
-    def _room(self, prompt: Prompt) -> int:
+    def _room(self, prompt: TokenPrompt) -> int:
         """Return how many tokens a draft may have: by the limit, and by the model's context."""
         limits = [limit for limit in (self.limit, prompt.limit) if limit is not None]
         return min((self._limit - len(prompt.tokens), *limits))
 
     def _draw_with_room(
-        self, seat: _Seat, guided: Guided, logits: Tensor, row: Row, drawn: int
+        self,
+        slot: _DecodeSlot,
+        guided: ConstrainedState,
+        logits: Tensor,
+        row: SamplingRow,
+        drawn: int,
     ) -> int:
         """Draw again, with other random numbers, until the text can still be ended in its limit.
 
         So the token is drawn as if those that leave no room had been forbidden. After some draws
         the way out that is known is taken.
         """
-        lane, position, logits = seat.lane, len(seat.tokens), logits.clone()
-        seed, own = seat.prompt.draws or (lane.seed, lane.key)
+        lane, position, logits = slot.lane, len(slot.tokens), logits.clone()
+        seed, own = slot.prompt.draws or (lane.seed, lane.key)
         refused: list[int] = []
         for again in range(REDRAWS):
             refused.append(drawn)
             forbid(logits, row, refused)
             key = f"{own}\x1froom {again}"
-            number = uniform(seed, key, lane.round, lane.tries, position)
+            number = uniform(seed, key, lane.round, lane.backtracks, position)
             drawn = draw(logits[None], [replace(row, uniform=number)])[0]
             if drawn not in refused and guided.leaves_room(drawn, position):
                 return drawn
         way = guided.way
         return way[0] if way else min(self.tokenizer.eos_ids, default=drawn)
 
-    def _report(self, seat: _Seat, drawn: int, logprobs: Tensor) -> Report:
-        token = self._forced(seat)
-        if token is None or (seat.guided and not seat.guided.allows(token, len(seat.tokens))):
+    def _report(self, slot: _DecodeSlot, drawn: int, logprobs: Tensor) -> Report:
+        token = self._forced(slot)
+        if token is None or (slot.guided and not slot.guided.allows(token, len(slot.tokens))):
             token = drawn
         logprob = float(logprobs[token])
-        text = self._append(seat, token, logprob)
+        text = self._append(slot, token, logprob)
         report: dict[str, object] = {"token": token, "text": text, "logprob": logprob, "tokens": 1}
-        report["computed"], seat.computed = seat.computed, 0
-        if seat.prompt_tokens:
-            report["prompt"], seat.prompt_tokens = seat.prompt_tokens, 0
-        if seat.prompt.watch:
-            report["watched"] = values = logprobs[list(seat.prompt.watch)].tolist()
-            seat.watched.append(dict(zip(seat.prompt.watch, values, strict=True)))
-        if seat.prompt.likeliest:
-            report["likeliest"] = likeliest(logprobs, seat.prompt.likeliest)
+        report["computed"], slot.computed = slot.computed, 0
+        if slot.prompt_tokens:
+            report["prompt"], slot.prompt_tokens = slot.prompt_tokens, 0
+        if slot.prompt.watch:
+            report["watched"] = values = logprobs[list(slot.prompt.watch)].tolist()
+            slot.watched.append(dict(zip(slot.prompt.watch, values, strict=True)))
+        if slot.prompt.likeliest:
+            report["likeliest"] = top_logprobs(logprobs, slot.prompt.likeliest)
         if self._alternatives:
             report |= self._look(logprobs)
         if token in self.tokenizer.eos_ids:
             report["ended"] = "It wrote the end of text."
-        elif len(seat.prompt.tokens) + len(seat.tokens) >= self._limit:
-            seat.ended = True
+        elif len(slot.prompt.tokens) + len(slot.tokens) >= self._limit:
+            slot.ended = True
             report["ended"] = f"The model's context of {self._limit} tokens is full."
-        elif seat.guided is not None and not self.tokenizer.eos_ids and seat.guided.is_whole:
-            seat.ended = True
+        elif slot.guided is not None and not self.tokenizer.eos_ids and slot.guided.is_whole:
+            slot.ended = True
             report["ended"] = "Its constraint leaves nothing to add."
         return report
 
-    def _forced(self, seat: _Seat) -> int | None:
-        position = len(seat.tokens)
-        if position in seat.prompt.forced:
-            return seat.prompt.forced[position]
+    def _forced(self, slot: _DecodeSlot) -> int | None:
+        position = len(slot.tokens)
+        if position in slot.prompt.forced:
+            return slot.prompt.forced[position]
         forbidden: set[int] = set()
         newer: set[int] = set()  # a later `force` at a position takes the place of an earlier one
-        for at, edits in reversed(seat.lane.edits):
+        for at, edits in reversed(slot.lane.edits):
             tokens = () if at in newer else cast(Sequence[int], edits.get("force", ()))
             begun = list(tokens[: position - at])  # a value that was broken off is not gone on with
-            if at <= position < at + len(tokens) and seat.tokens[at:position] == begun:
+            if at <= position < at + len(tokens) and slot.tokens[at:position] == begun:
                 token = tokens[position - at]
                 return None if token in forbidden else token
             if "force" in edits:
@@ -339,13 +383,13 @@ class Decode:
                 forbidden |= set(cast(Sequence[int], edits.get("forbid", ())))
         return None
 
-    def _append(self, seat: _Seat, token: int, logprob: float) -> str:
-        seat.tokens.append(token)
-        seat.logprobs.append(logprob)
-        seat.ended = token in self.tokenizer.eos_ids
-        if seat.guided is not None:
-            seat.guided.advance(token)
-        return seat.spelling.add(b"" if seat.ended else self.tokenizer.token_bytes(token))
+    def _append(self, slot: _DecodeSlot, token: int, logprob: float) -> str:
+        slot.tokens.append(token)
+        slot.logprobs.append(logprob)
+        slot.ended = token in self.tokenizer.eos_ids
+        if slot.guided is not None:
+            slot.guided.advance(token)
+        return slot.spelling.add(b"" if slot.ended else self.tokenizer.token_bytes(token))
 
     def _look(self, logprobs: Tensor) -> dict[str, object]:
         entropy, best = spread(logprobs, self._alternatives)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ostinato.decode.sampling import Sampling
+from ostinato.decode.sampling import SamplingParams
 from ostinato.errors import EditError, InputError
 
 OF_TOKENS = frozenset({"forbid", "force"})
@@ -13,7 +13,7 @@ OF_SHIFTS = frozenset({"bias", "logit_bias"})
 WHOLE = frozenset({"top_k", "end_within"})
 
 
-def check_edit(name: str, value: object, sampling: Sampling, size: int) -> None:
+def check_edit(name: str, value: object, sampling: SamplingParams, size: int) -> None:
     """Raise `EditError` for a value that cannot be; `size` is that of the vocabulary.
 
     `forbid` and `force` hold tokens, `bias` and `logit_bias` what is added to the logits of tokens,
@@ -38,7 +38,7 @@ def shifts(value: Mapping[object, float]) -> dict[int, float]:
     return {int(str(token)): shift for token, shift in value.items()}
 
 
-def _check_setting(name: str, value: object, sampling: Sampling) -> None:
+def _check_setting(name: str, value: object, sampling: SamplingParams) -> None:
     whole = name in WHOLE
     if not _is_number(value) or (whole and not isinstance(value, int)):
         kind = "whole number" if whole else "number"

@@ -19,7 +19,7 @@ CANDIDATES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class SamplingParams:
     """How tokens are drawn; the names and ranges are those of the Hugging Face `generate`.
 
     `temperature` 0 takes the likeliest token. `top_k` (0: off) keeps the k likeliest, `top_p` in
@@ -61,13 +61,13 @@ def _require(right: bool, name: str, expected: str, value: object) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SamplingRow:
     """What one row is drawn with: its settings, its uniform number, and what changes its logits.
 
     `allowed`, bool (V,), goes before `forbid`: where nothing would be left, that lapses.
     """
 
-    sampling: Sampling
+    sampling: SamplingParams
     uniform: float
     forbid: Sequence[int] = ()
     bias: Mapping[int, float] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Row:
     allowed: Tensor | None = None
 
 
-def adjust(logits: Tensor, rows: Sequence[Row]) -> Tensor:
+def adjust(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     """Return logits (N, V) with penalties, biases and forbids put in; a copy where it changes."""
     adjusted = logits
     for n, row in enumerate(rows):
@@ -97,7 +97,7 @@ def adjust(logits: Tensor, rows: Sequence[Row]) -> Tensor:
     return adjusted
 
 
-def forbid(one: Tensor, row: Row, more: Sequence[int] = ()) -> None:
+def forbid(one: Tensor, row: SamplingRow, more: Sequence[int] = ()) -> None:
     """Take what must not come, and `more`, out of one row of logits (V,), in place."""
     if row.allowed is not None:
         one.masked_fill_(~row.allowed, -torch.inf)
@@ -109,7 +109,7 @@ def forbid(one: Tensor, row: Row, more: Sequence[int] = ()) -> None:
             one[out] = kept
 
 
-def likeliest(logprobs: Tensor, count: int) -> list[tuple[int, float]]:
+def top_logprobs(logprobs: Tensor, count: int) -> list[tuple[int, float]]:
     """Return the likeliest tokens of a row of log-probabilities (V,) with these, best first."""
     values, ids = torch.topk(logprobs, min(count, logprobs.shape[-1]))
     return list(zip(ids.tolist(), values.tolist(), strict=True))
@@ -119,10 +119,10 @@ def spread(logprobs: Tensor, count: int) -> tuple[float, list[tuple[int, float]]
     """Return the entropy in nats of a row (V,), and its likeliest tokens with probabilities."""
     probs = torch.softmax(logprobs, dim=-1)
     finite = torch.where(probs > 0, probs * logprobs, 0.0)
-    return -float(finite.sum()), likeliest(probs, count)
+    return -float(finite.sum()), top_logprobs(probs, count)
 
 
-def draw(adjusted: Tensor, rows: Sequence[Row]) -> list[int]:
+def draw(adjusted: Tensor, rows: Sequence[SamplingRow]) -> list[int]:
     """Draw one token a row from logits (N, V), by inverse CDF in the order of token ids."""
     count = min(CANDIDATES, adjusted.shape[-1])
     values, ids = torch.topk(adjusted, count, dim=-1)  # (N, K), the likeliest first
@@ -141,7 +141,7 @@ def draw(adjusted: Tensor, rows: Sequence[Row]) -> list[int]:
     return tokens
 
 
-def _draw_narrow(values: Tensor, ids: Tensor, rows: Sequence[Row]) -> list[int]:
+def _draw_narrow(values: Tensor, ids: Tensor, rows: Sequence[SamplingRow]) -> list[int]:
     """Draw where top-k keeps the choice among the candidates (N, K)."""
     settings = [row.sampling for row in rows]
     temperature = torch.tensor([[s.temperature] for s in settings])
@@ -152,7 +152,7 @@ def _draw_narrow(values: Tensor, ids: Tensor, rows: Sequence[Row]) -> list[int]:
     return _inverse_cdf(probs, ids, [row.uniform for row in rows])
 
 
-def _draw_wide(row_logits: Tensor, values: Tensor, ids: Tensor, row: Row) -> int:
+def _draw_wide(row_logits: Tensor, values: Tensor, ids: Tensor, row: SamplingRow) -> int:
     """Draw from a whole row (V,): no top-k, or one beyond the candidates."""
     sampling = row.sampling
     probs = torch.softmax(row_logits / sampling.temperature, dim=-1)
@@ -170,7 +170,7 @@ def _draw_wide(row_logits: Tensor, values: Tensor, ids: Tensor, row: Row) -> int
     return _inverse_cdf(_nucleus(kept[None], [sampling]), order[None], [row.uniform])[0]
 
 
-def _nucleus(probs: Tensor, settings: Sequence[Sampling]) -> Tensor:
+def _nucleus(probs: Tensor, settings: Sequence[SamplingParams]) -> Tensor:
     """Set to 0 what top-p and min-p leave out of probs (N, K), the likeliest first."""
     top_p = torch.tensor([[s.top_p] for s in settings], dtype=torch.float64)
     min_p = torch.tensor([[s.min_p] for s in settings])

@@ -1,7 +1,7 @@
 """Tokens computed ahead of their turn (speculative decoding, Leviathan et al. 2023), same bits.
 
 A guesser names the tokens that may come; they go through the network in rows of the block that
-would else be padding. A token is drawn in its turn as always, with the random number of its place:
+would else be padding. A token is drawn in its turn as always, with the random number of its slot:
 where it is the guessed one, what follows it is there already. So a guess changes how long a text
 takes, and nothing else. Right guesses are handed out one a step; going back drops the rest.
 """
@@ -16,15 +16,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ostinato.decode.places import common
-from ostinato.decode.sampling import Row, adjust, draw
+from ostinato.decode.sampling import SamplingRow, adjust, draw
+from ostinato.decode.slots import common
 from ostinato.errors import InputError
-from ostinato.models import Backend, LanguageModel, Tokenizer, open_backend
+from ostinato.inference import Backend, open_backend
+from ostinato.models import LanguageModel, Tokenizer
 
 MANY = 16  # tokens: more are read as a prompt
 
 
-class Asked(NamedTuple):
+class DraftRequest(NamedTuple):
     """A lane whose tokens to come are to be guessed.
 
     `tokens` are all that stand, its prompt's first. `row` returns what the next token is drawn with
@@ -34,39 +35,39 @@ class Asked(NamedTuple):
 
     key: str
     tokens: Sequence[int]
-    row: Callable[[Sequence[int]], Row]
+    row: Callable[[Sequence[int]], SamplingRow]
     known: Sequence[int] = ()
 
 
 @dataclass
-class Guesses:
+class DraftTokens:
     """How many tokens were computed ahead, and how many of them came so."""
 
     tried: int = 0
     right: int = 0
 
 
-class Guesser(ABC):
+class DraftProposer(ABC):
     """Names the tokens that may come next in some lanes; wrong ones cost time only."""
 
     def __init__(self, count: int) -> None:
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise InputError(f"The tokens to guess must be 1 or more, got {count!r}. Take 4.")
         self.count = count
-        self.guesses = Guesses()
+        self.guesses = DraftTokens()
 
-    def prepare(self, tokenizer: Tokenizer, places: int) -> None:  # noqa: B027
+    def prepare(self, tokenizer: Tokenizer, slots: int) -> None:  # noqa: B027
         """Make ready for lanes of a model. Raises `InputError` where it cannot guess for it."""
 
     @abstractmethod
-    def guess(self, asked: Sequence[Asked], count: int) -> list[list[int]]:
+    def propose(self, asked: Sequence[DraftRequest], count: int) -> list[list[int]]:
         """Return at most `count` tokens for each of the lanes."""
 
     def drop(self, key: str) -> None:  # noqa: B027
         """Forget a lane."""
 
 
-class Lookup(Guesser):
+class PromptLookup(DraftProposer):
     """What followed the last time that the latest tokens stood in prompt or text (Saxena 2023).
 
     `longest` to `shortest` tokens are looked up, the longest first.
@@ -81,7 +82,7 @@ class Lookup(Guesser):
             )
         self._sizes = range(longest, shortest - 1, -1)
 
-    def guess(self, asked: Sequence[Asked], count: int) -> list[list[int]]:
+    def propose(self, asked: Sequence[DraftRequest], count: int) -> list[list[int]]:
         """Look the latest tokens of each lane up in what stands before them."""
         return [self._found(list(one.tokens), min(count, self.count)) for one in asked]
 
@@ -94,17 +95,17 @@ class Lookup(Guesser):
         return []
 
 
-class Draft(Guesser):
+class DraftModel(DraftProposer):
     """What a small model of the same vocabulary would draw, with the same random numbers."""
 
     def __init__(self, model: LanguageModel, count: int = 4) -> None:
         super().__init__(count)
         self._model = model
-        self._held: dict[str, list[int]] = {}  # the tokens that each lane's place holds
+        self._held: dict[str, list[int]] = {}  # the tokens that each lane's slot holds
         self._places: dict[str, int] = {}
         self._free: list[int] = []
 
-    def prepare(self, tokenizer: Tokenizer, places: int) -> None:
+    def prepare(self, tokenizer: Tokenizer, slots: int) -> None:
         """Make room for the lanes; refuse a model of another vocabulary."""
         mine = self._model.tokenizer
         if mine.backend.get_vocab() != tokenizer.backend.get_vocab():
@@ -113,11 +114,11 @@ class Draft(Guesser):
                 f"tokens), got another ({mine.vocab_size} tokens: {self._model.name}). "
                 "Train both on the same text with the same --vocabulary."
             )
-        self._inference = open_backend(self._model, places)
-        self._free = list(range(places))
+        self._inference = open_backend(self._model, slots)
+        self._free = list(range(slots))
         self._held, self._places = {}, {}
 
-    def guess(self, asked: Sequence[Asked], count: int) -> list[list[int]]:
+    def propose(self, asked: Sequence[DraftRequest], count: int) -> list[list[int]]:
         """Let the small model go on with each text for some tokens."""
         room = self._inference.limit
         count = min(count, self.count)
@@ -138,22 +139,22 @@ class Draft(Guesser):
         return guesses
 
     def drop(self, key: str) -> None:
-        """Free the lane's place."""
+        """Free the lane's slot."""
         if key in self._places:
             self._free.append(self._places.pop(key))
             self._held.pop(key, None)
 
-    def _read(self, one: Asked) -> None:
-        """Compute what the place does not hold of all tokens but the last."""
+    def _read(self, one: DraftRequest) -> None:
+        """Compute what the slot does not hold of all tokens but the last."""
         if one.key not in self._places:
             self._places[one.key] = self._free.pop()
-        place, wanted = self._places[one.key], list(one.tokens[:-1])
+        slot, wanted = self._places[one.key], list(one.tokens[:-1])
         have = common(self._held.get(one.key, []), wanted)
         if len(wanted) - have > MANY:
             start = have - have % self._inference.prefill_chunk
-            self._inference.prefill(place, wanted[start:], start)
+            self._inference.prefill(slot, wanted[start:], start)
         elif have < len(wanted):
-            self._inference.feed([(place, wanted[at], at) for at in range(have, len(wanted))])
+            self._inference.feed([(slot, wanted[at], at) for at in range(have, len(wanted))])
 
 
 class _Kept(NamedTuple):
@@ -165,16 +166,18 @@ class _Kept(NamedTuple):
     logits: Tensor
 
 
-class Ahead:
+class Speculator:
     """Computes rows of lanes and the guesses after them; without a guesser, the rows alone."""
 
-    def __init__(self, inference: Backend, guesser: Guesser | None, block: int) -> None:
+    def __init__(self, inference: Backend, guesser: DraftProposer | None, block: int) -> None:
         self._inference, self._guesser, self._block = inference, guesser, block
         self._kept: dict[str, list[_Kept]] = {}
         self._logits: dict[str, tuple[Tensor, Tensor]] = {}  # the latest hidden state's, by lane
 
-    def feed(self, rows: Sequence[tuple[int, int, int]], asked: Sequence[Asked]) -> list[Tensor]:
-        """Return the hidden states (C,) of rows (place, token, position), each of another lane.
+    def feed(
+        self, rows: Sequence[tuple[int, int, int]], asked: Sequence[DraftRequest]
+    ) -> list[Tensor]:
+        """Return the hidden states (C,) of rows (slot, token, position), each of another lane.
 
         `asked` are the lanes, with all tokens up to the row's.
         """
@@ -230,15 +233,15 @@ class Ahead:
         return first.hidden
 
     def _compute(
-        self, rows: Sequence[tuple[int, int, int]], asked: Sequence[Asked]
+        self, rows: Sequence[tuple[int, int, int]], asked: Sequence[DraftRequest]
     ) -> list[Tensor]:
         """Compute rows, and behind each as many guesses as fit into the block."""
         assert self._guesser is not None
         guesses = self._guess(rows, asked)
         self._guesser.guesses.tried += sum(map(len, guesses))
         fed = [
-            (place, token, position + ahead)
-            for (place, first, position), guessed in zip(rows, guesses, strict=True)
+            (slot, token, position + ahead)
+            for (slot, first, position), guessed in zip(rows, guesses, strict=True)
             for ahead, token in enumerate([first, *guessed])
         ]
         hidden = self._inference.feed(fed)
@@ -255,14 +258,14 @@ class Ahead:
         return states
 
     def _guess(
-        self, rows: Sequence[tuple[int, int, int]], asked: Sequence[Asked]
+        self, rows: Sequence[tuple[int, int, int]], asked: Sequence[DraftRequest]
     ) -> list[list[int]]:
         assert self._guesser is not None
         count = (-len(rows) % self._block) // len(rows)
         if not count:
             return [[] for _ in rows]
         unknown = [one for one in asked if not one.known]
-        made = iter(self._guesser.guess(unknown, count) if unknown else ())
+        made = iter(self._guesser.propose(unknown, count) if unknown else ())
         guessed = [list(one.known) or next(made) for one in asked]
         room = [self._inference.limit - 1 - position for _, _, position in rows]
         return [tokens[: min(count, most)] for tokens, most in zip(guessed, room, strict=True)]

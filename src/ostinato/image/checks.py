@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ostinato.checks.base import BaseCheck
+from ostinato.checks import BaseCheck
 from ostinato.errors import InputError
-from ostinato.image.fixed import in_blocks
+from ostinato.image.fixed_batches import fixed_batches
 from ostinato.loop import Item, Verdict
 
 Classifier = Callable[[Tensor], Tensor]
@@ -19,7 +19,7 @@ Classifier = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recognised(BaseCheck):
+class ClassifiedAs(BaseCheck):
     """Passes where a classifier gives the picture's class at least the probability `least`.
 
     The class is the item's `label`; without one, any class will do. The classifier runs over a
@@ -39,7 +39,7 @@ class Recognised(BaseCheck):
     def judge(self, output: object, item: Item) -> Verdict:
         """Judge an image."""
         image = as_image(output, self.name)
-        probs = in_blocks(self.classifier, image[None])[0].softmax(-1)
+        probs = fixed_batches(self.classifier, image[None])[0].softmax(-1)
         label = item.get("label")
         wanted = int(probs.argmax()) if not isinstance(label, int) else label
         if not 0 <= wanted < len(probs):
@@ -53,7 +53,7 @@ class Recognised(BaseCheck):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sharp(BaseCheck):
+class Sharpness(BaseCheck):
     """Passes where edges are steep enough: the 99th percentile of the differences of neighbouring
     pixels, as a share of the whole range, is at least `least`."""
 

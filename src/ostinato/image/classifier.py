@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.errors import InputError, ModelError
-from ostinato.models.folders import read_config, read_weights, write_config, write_weights
+from ostinato.models import read_config, read_weights, write_config, write_weights
 
 SHIPPED = Path(__file__).parent / "shipped" / "classifiers"
 ARCHITECTURE = "ostinato.Classifier"

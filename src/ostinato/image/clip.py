@@ -17,16 +17,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ostinato.checks.base import BaseCheck
+from ostinato.checks import BaseCheck
 from ostinato.errors import InputError, MissingExtra, ModelError
 from ostinato.image.checks import as_image
-from ostinato.image.pictures import to_bytes
 from ostinato.loop import Item, Verdict
+from ostinato.media import to_bytes
 
 KEPT = 256  # texts whose vectors are remembered
 
 
-class Clip:
+class ClipModel:
     """A CLIP model: `clip(image, text)` is the cosine, in [-1, 1].
 
     Each image and each text runs alone, so that a score does not depend on the company.
@@ -78,7 +78,7 @@ def _unit(vector: Tensor) -> Tensor:
     return unit
 
 
-def load_clip(folder: str | Path) -> Clip:
+def load_clip(folder: str | Path) -> ClipModel:
     """Load a CLIP model from a local folder, in safetensors; no code out of it is run.
 
     Raises `ModelError` where it holds none, `MissingExtra` without `transformers`.
@@ -97,7 +97,7 @@ def load_clip(folder: str | Path) -> Clip:
     processor = next(each for each in processors if each is not None)
     try:
         with _without_bars():
-            return Clip(
+            return ClipModel(
                 transformers.CLIPModel.from_pretrained(
                     folder, use_safetensors=True, local_files_only=True, dtype=torch.float32
                 ),
@@ -139,7 +139,7 @@ def _check_config(folder: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Depicts(BaseCheck):
+class ClipScore(BaseCheck):
     """Passes where an image fits words: their cosine by `clip` is at least `least`.
 
     It fits `words`, else those of the item's `column`. `clip` is a `Clip`, or any function of

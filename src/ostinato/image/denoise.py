@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from ostinato.errors import InputError
-from ostinato.image.abreast import Abreast, Alike
-from ostinato.image.fixed import BLOCK, Denoiser, in_blocks, repeats
-from ostinato.image.picture import Picture, pixels
-from ostinato.image.seat import Seat, Settings, as_guidance
+from ostinato.image.fixed_batches import BLOCK, Denoiser, fixed_batches, repeats
+from ostinato.image.image_request import ImageRequest, pixels
+from ostinato.image.slot import DenoiseSettings, DenoiseSlot, as_guidance
 from ostinato.image.solvers import Solver, correct, jump_sigmas, solver_named
-from ostinato.loop import Lane, Report, derive
+from ostinato.image.step_batch import BatchKey, StepBatch
+from ostinato.loop import Lane, Report, fold_in
 
 
 class Denoise:
@@ -55,22 +55,24 @@ class Denoise:
         guidance: float = 1.0,
         guided: tuple[float, float] = (0.0, math.inf),
         sigmas: Sequence[float] | None = None,
-        places: int = 16,
+        slots: int = 16,
         block: int = BLOCK,
     ) -> None:
-        if places < 1 or block < 1:
-            raise InputError(f"places and block must be at least 1, got {places} and {block}.")
-        self.capacity = places
+        if slots < 1 or block < 1:
+            raise InputError(f"slots and block must be at least 1, got {slots} and {block}.")
+        self.slots = slots
         self.network = network
         self.sigmas = _falling(sigmas or jump_sigmas(steps, network.sigma_min, network.sigma_max))
         self._guided = _range(guided)
-        self._settings = Settings(None, as_guidance(guidance, InputError), solver_named(solver))
+        self._settings = DenoiseSettings(
+            None, as_guidance(guidance, InputError), solver_named(solver)
+        )
         self._block = block
         self._shape = (network.channels, network.size, network.size)
         self.repeats = self._self_test()
         self._dice = torch.Generator()  # seeded anew for each draw
-        self._seats: dict[str, Seat] = {}
-        self._groups: list[Abreast] | None = None  # made anew after whatever changes a lane
+        self._slots: dict[str, DenoiseSlot] = {}
+        self._groups: list[StepBatch] | None = None  # made anew after whatever changes a lane
         self._until_edit: int | None = None
 
     @property
@@ -82,39 +84,39 @@ class Denoise:
 
     def start(self, lane: Lane, item: object) -> None:
         """Give the lane a place: at noise, at a noised image, or where its past ended."""
-        picture = Picture.of(item)
+        picture = ImageRequest.of(item)
         picture.check(
             channels=self.network.channels, size=self.network.size, classes=self.network.classes
         )
-        seat = Seat(lane, picture, self._first(picture))
-        self._at(seat, 0)
-        seat.images.append(self._begin(seat))
+        slot = DenoiseSlot(lane, picture, self._first(picture))
+        self._at(slot, 0)
+        slot.images.append(self._begin(slot))
         for report in lane.past:
-            seat.images.append(_copied(report["noisy"]))
-            seat.cleans.append(_copied(report["clean"]))
-        self._renoise(seat)
-        self._seats[lane.key] = seat
+            slot.images.append(_copied(report["noisy"]))
+            slot.cleans.append(_copied(report["clean"]))
+        self._renoise(slot)
+        self._slots[lane.key] = slot
         self._groups = None
 
     def rewind(self, lane: Lane, to: int) -> None:
         """Bring the lane back to a position: its x and its predictions up to there are kept."""
-        seat = self._seats[lane.key]
-        self._at(replace(seat, lane=lane), to)  # an unknown edit is refused before anything changes
+        slot = self._slots[lane.key]
+        self._at(replace(slot, lane=lane), to)  # an unknown edit is refused before anything changes
         self._groups = None
-        seat.lane = lane
-        del seat.images[to + 1 :], seat.cleans[to:]
+        slot.lane = lane
+        del slot.images[to + 1 :], slot.cleans[to:]
         if to == 0:
-            seat.images[0] = self._begin(seat)
-        self._renoise(seat)
+            slot.images[0] = self._begin(slot)
+        self._renoise(slot)
 
     def drop(self, key: str) -> None:
         """Free the lane's place."""
-        del self._seats[key]
+        del self._slots[key]
         self._groups = None
 
     def output(self, key: str) -> Tensor:
         """Return the last clean prediction (C, H, W), in [-1, 1]; before the first, no image: 0."""
-        cleans = self._seats[key].cleans
+        cleans = self._slots[key].cleans
         return cleans[-1].clamp(-1, 1) if cleans else torch.zeros(self._shape)
 
     # A step -----------------------------------------------------------------------------------
@@ -134,30 +136,30 @@ class Denoise:
         for n, group in enumerate(groups):
             reports |= group.move(self.sigmas, cleans[n], after[n], calls[n])
         if len(groups) > 1:
-            reports = {key: reports[key] for key in self._seats if key in reports}
+            reports = {key: reports[key] for key in self._slots if key in reports}
         self._come_to_edits()
         return reports
 
-    def _side_by_side(self) -> list[Abreast]:
+    def _side_by_side(self) -> list[StepBatch]:
         """Return the lanes that have not ended, by the steps that they take."""
         if self._groups is None:
             self._groups = self._grouped()
         self._groups = [group for group in self._groups if group.step < self.steps]
         return self._groups
 
-    def _grouped(self) -> list[Abreast]:
-        alike: dict[Alike, list[tuple[Seat, int]]] = defaultdict(list)
-        going = [seat for seat in self._seats.values() if seat.step < self.steps]
-        for seat in going:
-            chosen = self._at(seat, seat.position)
+    def _grouped(self) -> list[StepBatch]:
+        alike: dict[BatchKey, list[tuple[DenoiseSlot, int]]] = defaultdict(list)
+        going = [slot for slot in self._slots.values() if slot.step < self.steps]
+        for slot in going:
+            chosen = self._at(slot, slot.position)
             if chosen.label is None:
-                kind, label = Alike.of(seat, chosen.solver, 1.0), self.network.classes
+                kind, label = BatchKey.of(slot, chosen.solver, 1.0), self.network.classes
             else:
-                kind, label = Alike.of(seat, chosen.solver, chosen.guidance), chosen.label
-            alike[kind].append((seat, label))
-        ahead = [seat.ahead for seat in going]
+                kind, label = BatchKey.of(slot, chosen.solver, chosen.guidance), chosen.label
+            alike[kind].append((slot, label))
+        ahead = [slot.ahead for slot in going]
         self._until_edit = min((steps for steps in ahead if steps is not None), default=None)
-        return [Abreast.of(kind, *zip(*lanes, strict=True)) for kind, lanes in alike.items()]
+        return [StepBatch.of(kind, *zip(*lanes, strict=True)) for kind, lanes in alike.items()]
 
     def _come_to_edits(self) -> None:
         """Apply what has waited for the positions where the lanes stand now."""
@@ -166,18 +168,18 @@ class Denoise:
         self._until_edit -= 1
         if self._until_edit == 0:
             self._groups = None
-            for seat in self._seats.values():
-                self._renoise(seat)
+            for slot in self._slots.values():
+                self._renoise(slot)
 
-    def _calls(self, group: Abreast, sigma: float) -> int:
+    def _calls(self, group: StepBatch, sigma: float) -> int:
         low, high = self._guided
         return 1 if group.kind.guidance == 1.0 or not low <= sigma <= high else 2
 
-    def _cleans(self, at: Sequence[tuple[Abreast, Tensor, float]]) -> list[Tensor]:
+    def _cleans(self, at: Sequence[tuple[StepBatch, Tensor, float]]) -> list[Tensor]:
         """Predict the clean images of groups at x and a noise level: guided, and masked."""
         images, levels, labels = [], [], []
         for group, x, sigma in at:
-            level = _level(sigma, len(group.seats))
+            level = _level(sigma, len(group.slots))
             images.append(x)
             levels.append(level)
             labels.append(group.labels)
@@ -190,7 +192,7 @@ class Denoise:
         joined = [
             each[0] if len(each) == 1 else torch.cat(each) for each in (images, levels, labels)
         ]
-        made = in_blocks(self._predict, *joined, block=self._block)
+        made = fixed_batches(self._predict, *joined, block=self._block)
         seen = iter(torch.split(made, [len(x) for x in images]) if len(images) > 1 else (made,))
         cleans = []
         for group, _, sigma in at:
@@ -203,7 +205,7 @@ class Denoise:
 
     def _correct(
         self,
-        groups: Sequence[Abreast],
+        groups: Sequence[StepBatch],
         cleans: Sequence[Tensor],
         after: list[Tensor],
         calls: list[int],
@@ -223,13 +225,13 @@ class Denoise:
             after[n] = correct(x, sigma, sigma_next, cleans[n], after[n], clean)
             calls[n] += self._calls(groups[n], sigma_next)
 
-    def _fresh(self, group: Abreast) -> Tensor | None:
+    def _fresh(self, group: StepBatch) -> Tensor | None:
         """Draw the noise of a step, where the solver takes some."""
         if group.kind.solver.eta == 0.0 or self.sigmas[group.step + 1] == 0.0:
             return None
         noise = torch.empty_like(group.x)
-        for row, seat in zip(noise.unbind(), group.seats, strict=True):
-            row.normal_(generator=self._dice.manual_seed(self._place(seat, "step", seat.position)))
+        for row, slot in zip(noise.unbind(), group.slots, strict=True):
+            row.normal_(generator=self._dice.manual_seed(self._place(slot, "step", slot.position)))
         return noise
 
     def _predict(self, x: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
@@ -247,44 +249,48 @@ class Denoise:
 
     # Where a lane begins ----------------------------------------------------------------------
 
-    def _first(self, picture: Picture) -> int:
+    def _first(self, picture: ImageRequest) -> int:
         """Return the step that a picture begins with: the last ones only, for a variation."""
         return min(self.steps - 1, self.steps - round(picture.strength * self.steps))
 
-    def _begin(self, seat: Seat) -> Tensor:
+    def _begin(self, slot: DenoiseSlot) -> Tensor:
         """Return x at position 0: noise, around the given image where there is one."""
-        picture = seat.picture
-        noise = self._noise(seat, "begin", 0)
+        picture = slot.picture
+        noise = self._noise(slot, "begin", 0)
         if picture.toward is not None:
             other = replace(picture, seed=picture.toward)
-            noise = slerp(noise, self._noise(seat, "begin", 0, other), picture.share)
-        x = noise * self.sigmas[seat.first]
+            noise = slerp(noise, self._noise(slot, "begin", 0, other), picture.share)
+        x = noise * self.sigmas[slot.first]
         if picture.image is not None:
             x = x + pixels(picture.image, self._shape, "image")
         return x
 
-    def _renoise(self, seat: Seat) -> None:
+    def _renoise(self, slot: DenoiseSlot) -> None:
         """Apply a `renoise` of the position where the lane stands."""
-        image, position = seat.renoised, seat.position
-        if image is not None and seat.step < self.steps:
-            noise = self._noise(seat, "renoise", position) * self.sigmas[seat.step]
-            seat.images[position] = pixels(image, self._shape, "renoise") + noise
+        image, position = slot.renoised, slot.position
+        if image is not None and slot.step < self.steps:
+            noise = self._noise(slot, "renoise", position) * self.sigmas[slot.step]
+            slot.images[position] = pixels(image, self._shape, "renoise") + noise
 
-    def _noise(self, seat: Seat, use: str, position: int, picture: Picture | None = None) -> Tensor:
+    def _noise(
+        self, slot: DenoiseSlot, use: str, position: int, picture: ImageRequest | None = None
+    ) -> Tensor:
         """Draw standard normal noise (C, H, W) that belongs to a place."""
-        place = self._place(seat, use, position, picture)
+        place = self._place(slot, use, position, picture)
         return torch.randn(self._shape, generator=self._dice.manual_seed(place))
 
-    def _place(self, seat: Seat, use: str, position: int, picture: Picture | None = None) -> int:
-        lane, seed = seat.lane, (picture or seat.picture).seed
+    def _place(
+        self, slot: DenoiseSlot, use: str, position: int, picture: ImageRequest | None = None
+    ) -> int:
+        lane, seed = slot.lane, (picture or slot.picture).seed
         source = (lane.seed, lane.key) if seed is None else (seed, "")
-        return derive(*source, use, lane.round, lane.tries, position)
+        return fold_in(*source, use, lane.round, lane.backtracks, position)
 
-    def _at(self, seat: Seat, position: int) -> Settings:
+    def _at(self, slot: DenoiseSlot, position: int) -> DenoiseSettings:
         """Return the settings at a position. Raises `EditError` for what is not known."""
-        settings = replace(self._settings, label=seat.picture.label)
+        settings = replace(self._settings, label=slot.picture.label)
         classes = self.network.classes
-        for at, edits in seat.lane.edits:
+        for at, edits in slot.lane.edits:
             for name, value in edits.items():
                 changed = settings.edited(name, value, classes=classes, shape=self._shape)
                 settings = changed if at <= position else settings

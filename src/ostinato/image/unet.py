@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.errors import InputError, ModelError
-from ostinato.models.folders import read_config, read_weights, write_config, write_weights
+from ostinato.models import read_config, read_weights, write_config, write_weights
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -109,13 +109,13 @@ class UNet(nn.Module):
                 now = width
                 kept.append(now)
             for _ in range(c.blocks):
-                self.down.append(Block(now, width, c.embedding))
+                self.down.append(ResidualBlock(now, width, c.embedding))
                 now = width
                 kept.append(now)
-        self.middle = Attention(now, c.head)
+        self.middle = SpatialAttention(now, c.head)
         for level, width in reversed(list(enumerate(widths))):
             for _ in range(c.blocks + 1):
-                self.up.append(Block(now + kept.pop(), width, c.embedding))
+                self.up.append(ResidualBlock(now + kept.pop(), width, c.embedding))
                 now = width
             if level:
                 self.up.append(nn.Conv2d(now, widths[level - 1] * 4, 1))
@@ -143,11 +143,11 @@ class UNet(nn.Module):
         x = self.stem(x)
         kept = [x]
         for part in self.down:
-            x = part(x, emb) if isinstance(part, Block) else part(x)
+            x = part(x, emb) if isinstance(part, ResidualBlock) else part(x)
             kept.append(x)
         x = self.middle(x)
         for part in self.up:
-            if isinstance(part, Block):
+            if isinstance(part, ResidualBlock):
                 x = part(torch.cat((x, kept.pop()), 1), emb)
             else:
                 x = F.pixel_shuffle(part(x), 2).contiguous(memory_format=torch.channels_last)
@@ -182,7 +182,7 @@ def frequencies(t: Tensor) -> Tensor:
     return torch.cat((angles.sin(), angles.cos()), 1)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two convolutions with a skip; noise level and class scale and shift in between."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
@@ -203,7 +203,7 @@ class Block(nn.Module):
         return y
 
 
-class Attention(nn.Module):
+class SpatialAttention(nn.Module):
     """Every place attends to every place, within a residual."""
 
     def __init__(self, width: int, head: int) -> None:

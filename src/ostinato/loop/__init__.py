@@ -1,81 +1,81 @@
 """The engine: one loop for every process, its stop conditions, its lanes, its journal."""
 
-from ostinato.loop.answers import (
+from ostinato.loop.actions import (
     Accept,
-    Answer,
+    Action,
     Attempt,
     GiveUp,
     GoBack,
+    History,
     OnStop,
     StartOver,
-    Tries,
     accept,
     go_back,
 )
 from ostinato.loop.check import (
     Check,
-    Foresight,
     Item,
-    Outlook,
-    Place,
+    PrefixStatus,
+    PrefixVerdict,
+    RequiredText,
+    Span,
     Text,
     Verdict,
-    Wanted,
 )
-from ostinato.loop.condition import AllOf, AnyOf, Condition, When
-from ostinato.loop.conditions import (
+from ostinato.loop.checkpoint_schedule import CheckpointSchedule
+from ostinato.loop.conditions.base import AllOf, AnyOf, Condition, Predicate, as_condition
+from ostinato.loop.conditions.budgets import Budget, Epochs, Seconds, Steps
+from ostinato.loop.conditions.metrics import (
     Converges,
+    Exceeds,
     NoProgress,
     NotFinite,
     Passes,
-    Past,
     Phrase,
     Plateau,
     Reaches,
     judged,
 )
-from ostinato.loop.draft import spent_judging
-from ostinato.loop.draws import check_seed, derive, uniform
+from ostinato.loop.conditions.parser import parse
+from ostinato.loop.items import content_keys, digest
+from ostinato.loop.lane_state import is_end, spent_judging
 from ostinato.loop.lanes import Judge, Lanes
-from ostinato.loop.limits import Budget, Epochs, Seconds, Steps
 from ostinato.loop.loop import Loop
-from ostinato.loop.marks import Every
 from ostinato.loop.process import (
     Edits,
     Exhausted,
+    ExternalSource,
     Lane,
     LaneProcess,
     LaneStep,
     Process,
-    Received,
     Report,
-    Seldom,
+    SparseMetrics,
     Step,
 )
-from ostinato.loop.spelling import parse
-from ostinato.loop.stops import JSON, Kind, Stopped
+from ostinato.loop.rng import check_seed, fold_in, uniform
 
 __all__ = [
-    "JSON",
     "Accept",
+    "Action",
     "AllOf",
-    "Answer",
     "AnyOf",
     "Attempt",
     "Budget",
     "Check",
+    "CheckpointSchedule",
     "Condition",
     "Converges",
     "Edits",
     "Epochs",
-    "Every",
+    "Exceeds",
     "Exhausted",
-    "Foresight",
+    "ExternalSource",
     "GiveUp",
     "GoBack",
+    "History",
     "Item",
     "Judge",
-    "Kind",
     "Lane",
     "LaneProcess",
     "LaneStep",
@@ -84,31 +84,32 @@ __all__ = [
     "NoProgress",
     "NotFinite",
     "OnStop",
-    "Outlook",
     "Passes",
-    "Past",
     "Phrase",
-    "Place",
     "Plateau",
+    "Predicate",
+    "PrefixStatus",
+    "PrefixVerdict",
     "Process",
     "Reaches",
-    "Received",
     "Report",
+    "RequiredText",
     "Seconds",
-    "Seldom",
+    "Span",
+    "SparseMetrics",
     "StartOver",
     "Step",
     "Steps",
-    "Stopped",
     "Text",
-    "Tries",
     "Verdict",
-    "Wanted",
-    "When",
     "accept",
+    "as_condition",
     "check_seed",
-    "derive",
+    "content_keys",
+    "digest",
+    "fold_in",
     "go_back",
+    "is_end",
     "judged",
     "parse",
     "spent_judging",

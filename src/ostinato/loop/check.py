@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from ostinato.loop.stops import JSON
+from ostinato.journal import JSON
 
 Item = Mapping[str, object]
 """The columns of the input row that an output belongs to; empty where there is none."""
 
 
-class Place(NamedTuple):
+class Span(NamedTuple):
     """A part of a text, in characters: `text[start:end]`."""
 
     start: int
@@ -68,7 +68,7 @@ class Verdict:
     passed: bool
     score: float = 1.0
     message: str = ""
-    place: Place | None = None
+    place: Span | None = None
     error: str = ""
     tokens: int = 0
     cost: float = 0.0
@@ -95,14 +95,14 @@ class Verdict:
             passed=bool(value["passed"]),
             score=0.0 if score is None else float(score),  # type: ignore[arg-type]
             message=str(value.get("message", "")),
-            place=Place(*place) if isinstance(place, list | tuple) else None,
+            place=Span(*place) if isinstance(place, list | tuple) else None,
             error=str(value.get("error", "")),
             tokens=int(value.get("tokens", 0)),  # type: ignore[call-overload]
             cost=float(value.get("cost", 0.0)),  # type: ignore[arg-type]
         )
 
 
-class Outlook(StrEnum):
+class PrefixStatus(StrEnum):
     """What a beginning already settles."""
 
     CERTAIN = "certain"  # every continuation, the empty one too, passes
@@ -110,19 +110,19 @@ class Outlook(StrEnum):
     IMPOSSIBLE = "impossible"  # no continuation passes
 
 
-class Foresight(NamedTuple):
+class PrefixVerdict(NamedTuple):
     """A check's verdict on the beginning of a text.
 
     Where the outlook is impossible, `message` says why and `place` is the part that cannot be
     kept: what is generated anew must begin at or before `place.start`.
     """
 
-    outlook: Outlook = Outlook.POSSIBLE
+    outlook: PrefixStatus = PrefixStatus.POSSIBLE
     message: str = ""
-    place: Place | None = None
+    place: Span | None = None
 
 
-class Wanted(NamedTuple):
+class RequiredText(NamedTuple):
     """What a text must still say: any one of `texts`; `room` is how many characters still fit."""
 
     texts: tuple[str, ...]
@@ -145,10 +145,10 @@ class Check(Protocol):
         """Judge a whole output."""
         ...
 
-    def foresee(self, output: object, item: Item) -> Foresight:
+    def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Judge a beginning; `Foresight()` where nothing can be said."""
         ...
 
-    def wants(self, output: object, item: Item) -> Wanted | None:
+    def wants(self, output: object, item: Item) -> RequiredText | None:
         """Return what the text must still say to pass, or None where it lacks nothing sayable."""
         ...

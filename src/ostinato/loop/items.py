@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
@@ -90,3 +92,20 @@ def _other_items(what: str) -> RunError:
         f"The items must be those that the run began with: {what}. Give the same items in the "
         "same order, or begin another run."
     )
+
+
+def digest(value: object) -> str:
+    """Return the hash of a JSON value, the same for equal values."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def content_keys(items: Iterable[object]) -> list[str]:
+    """Return the hash of each item's content, with the number of its occurrence."""
+    counts: dict[str, int] = {}
+    keys = []
+    for item in items:
+        content = digest(item)[:12]
+        counts[content] = counts.get(content, 0) + 1
+        keys.append(f"{content}-{counts[content]}")
+    return keys

@@ -12,22 +12,25 @@ from dataclasses import replace
 from typing import cast
 
 from ostinato.errors import EditError, ItemError, RunError
-from ostinato.loop.answers import (
+from ostinato.journal import StopKind, Stopped, first
+from ostinato.loop.actions import (
     Accept,
-    Answer,
+    Action,
     Attempt,
     GiveUp,
     GoBack,
+    History,
     OnStop,
     StartOver,
-    Tries,
     accept,
 )
 from ostinato.loop.check import Verdict
-from ostinato.loop.condition import as_condition
-from ostinato.loop.conditions import judged
-from ostinato.loop.draft import (
-    Draft,
+from ostinato.loop.conditions.base import as_condition
+from ostinato.loop.conditions.metrics import judged
+from ostinato.loop.conditions.missing_metrics import MissingMetrics
+from ostinato.loop.items import Items
+from ostinato.loop.lane_state import (
+    LaneState,
     by_place,
     ends,
     given_up,
@@ -35,12 +38,9 @@ from ostinato.loop.draft import (
     spent,
     spent_judging,
 )
-from ostinato.loop.draws import check_seed
-from ostinato.loop.items import Items
 from ostinato.loop.process import Edits, Lane, LaneProcess, LaneStep, Report, Step
 from ostinato.loop.replay import Recorded, Replay
-from ostinato.loop.stops import Kind, Stopped, first
-from ostinato.loop.unseen import Unseen
+from ostinato.loop.rng import check_seed
 
 Judge = Callable[[object, object], Sequence[Verdict]]
 """Judges the whole output of an item: `judge(output, item)`."""
@@ -51,7 +51,7 @@ Ready = Callable[[object], str | None]
 Edited = Callable[[object, Edits], object]
 """Gives an item as edits from outside have changed it: `edited(item, edits)`."""
 
-READY = Stopped(Kind.PASSED, "The answer was ready.", "ready")
+READY_STOP = Stopped(StopKind.PASSED, "The answer was ready.", "ready")
 
 
 class Lanes:
@@ -87,12 +87,12 @@ class Lanes:
         self._ready = ready
         self._edited = edited
         self._seed = check_seed(seed)
-        self._drafts: dict[str, Draft] = {}
+        self._drafts: dict[str, LaneState] = {}
         self._counts = {"accepted": 0, "given_up": 0, "errors": 0}
         self._known: dict[str, dict[str, object]] = {}
         self._replay = Replay()
-        self.way = str(getattr(process, "way", ""))  # how it computes; empty where it says nothing
-        self._unseen = Unseen(self.each, process)
+        self.compute_mode = str(getattr(process, "compute_mode", ""))
+        self._unseen = MissingMetrics(self.each, process)
         self._judging: list[Report] = []  # what judging has spent in this step
         self.spent: dict[str, float] = {}  # by all items so far, what going back keeps spent
 
@@ -145,7 +145,7 @@ class Lanes:
         self._counts = dict(cast(dict[str, int], state["counts"]))
         self.spent = dict(cast(dict[str, float], state.get("spent", {})))
         drafts = [
-            Draft.from_json(value) for value in cast(list[dict[str, object]], state["drafts"])
+            LaneState.from_json(value) for value in cast(list[dict[str, object]], state["drafts"])
         ]
         given = self._items.go_to(
             cast(int, state["taken"]), {draft.index: draft.lane.key for draft in drafts}
@@ -191,7 +191,7 @@ class Lanes:
         taken, self.finished = self.finished, []
         return taken
 
-    def obey(self, results: Mapping[str, Mapping[str, object]]) -> None:
+    def adopt_results(self, results: Mapping[str, Mapping[str, object]]) -> None:
         """Let journaled cuts by a clock stand, and rows that were carried over from another run.
 
         Such items are not worked on again.
@@ -207,20 +207,20 @@ class Lanes:
     # Places -----------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        while len(self._drafts) < self.process.capacity:
+        while len(self._drafts) < self.process.slots:
             coming = self._items.take()
             if coming is None:
                 return
             index, key, item = coming
             lane = Lane(key, self._seed)
-            draft = Draft(index, item, lane, [self.each.begin()])
+            draft = LaneState(index, item, lane, [self.each.begin()])
             if key in self._known:
                 self._count(self._known[key])
             elif not self._is_ready(draft):
                 self._drafts[key] = draft
                 self._begin(draft)
 
-    def _is_ready(self, draft: Draft) -> bool:
+    def _is_ready(self, draft: LaneState) -> bool:
         """Finish an item that has a ready output, where this passes its judge."""
         output = self._ready(draft.item) if self._ready is not None else None
         if output is None:
@@ -228,18 +228,18 @@ class Lanes:
         verdicts = self._judged(draft, output)
         if not all(verdict.passed for verdict in verdicts):
             return False
-        stopped = replace(judged(verdicts), condition="ready") if verdicts else READY
+        stopped = replace(judged(verdicts), condition="ready") if verdicts else READY_STOP
         self._finish(draft, stopped, output, verdicts, accepted=True)
         return True
 
-    def _begin(self, draft: Draft) -> None:
+    def _begin(self, draft: LaneState) -> None:
         """Start the lane where its draft stands; an item that cannot be worked on is set aside."""
         draft.states[-1] = self.each.wake(draft.states[-1])
         lane = replace(draft.lane, past=tuple(draft.reports), again=draft.again)
         try:
             self.process.start(lane, draft.item)
         except ItemError as error:
-            stopped = Stopped(Kind.ERROR, str(error), type(error).__name__)
+            stopped = Stopped(StopKind.ERROR, str(error), type(error).__name__)
             del self._drafts[draft.lane.key]
             self._finish(draft, stopped, "", (), accepted=False)
 
@@ -256,12 +256,12 @@ class Lanes:
             return reports, in_vain
         return (self.process.step() if self._drafts else {}), ()
 
-    def _bring(self, draft: Draft, report: Report) -> None:
+    def _bring(self, draft: LaneState, report: Report) -> None:
         self.process.drop(draft.lane.key)
         past = (*draft.reports, report)
         self.process.start(replace(draft.lane, past=past), draft.item)
 
-    def _item(self, draft: Draft) -> object:
+    def _item(self, draft: LaneState) -> object:
         """Return a draft's item as edits from outside have changed it."""
         item = draft.item
         for _, edits in draft.changed:
@@ -270,7 +270,7 @@ class Lanes:
 
     # One lane ---------------------------------------------------------------------------------
 
-    def _settle(self, draft: Draft, report: Report) -> LaneStep:
+    def _settle(self, draft: LaneState, report: Report) -> LaneStep:
         """Observe a lane's step; where it stopped, judge, ask the strategy, act on its answer."""
         draft.reports.append(report)
         draft.again = False
@@ -290,9 +290,13 @@ class Lanes:
         self._act(draft, stopped, verdicts, answer)
         return LaneStep(position, report, stopped, answer)
 
-    def _verdict(self, draft: Draft, stopped: Stopped) -> tuple[Stopped, tuple[Verdict, ...]]:
+    def _verdict(self, draft: LaneState, stopped: Stopped) -> tuple[Stopped, tuple[Verdict, ...]]:
         """Judge a draft that has ended; one that failed on the way is not whole."""
-        if self._judge is None or stopped.kind in (Kind.FAILED, Kind.DIVERGED, Kind.ERROR):
+        if self._judge is None or stopped.kind in (
+            StopKind.FAILED,
+            StopKind.DIVERGED,
+            StopKind.ERROR,
+        ):
             return stopped, ()
         output = self.process.output(draft.lane.key)
         verdicts = self._judged(draft, output)
@@ -301,11 +305,11 @@ class Lanes:
             return stopped, ()
         whole = judged(verdicts)
         broken = any(verdict.error for verdict in verdicts)  # no draft can mend a check
-        kind = Kind.ERROR if broken else whole.kind
+        kind = StopKind.ERROR if broken else whole.kind
         numbers = {**whole.numbers, "after": stopped.kind.value}
         return replace(whole, kind=kind, numbers=numbers), verdicts
 
-    def _judged(self, draft: Draft, output: object) -> tuple[Verdict, ...]:
+    def _judged(self, draft: LaneState, output: object) -> tuple[Verdict, ...]:
         """Judge an output of an item; what judging takes is spent."""
         if self._judge is None:
             return ()
@@ -316,15 +320,15 @@ class Lanes:
         draft.states[-1] = self.each.charge(draft.states[-1], taken)
         return verdicts
 
-    def _ask(self, draft: Draft, stopped: Stopped, verdicts: tuple[Verdict, ...]) -> Answer:
+    def _ask(self, draft: LaneState, stopped: Stopped, verdicts: tuple[Verdict, ...]) -> Action:
         if stopped.good:
             return Accept()
-        if stopped.kind is Kind.ERROR:
+        if stopped.kind is StopKind.ERROR:
             return GiveUp("" if stopped.condition == "error" else "A check could not judge.")
         spent = self.each.exhausted(draft.states[-1])
         if spent is not None:
             return GiveUp(spent.sentence)
-        tries = Tries(
+        history = History(
             position=draft.position,
             attempts=tuple(draft.attempts),
             output=self.process.output(draft.lane.key),
@@ -333,10 +337,10 @@ class Lanes:
             verdicts=verdicts,
             spent=draft.spent,
         )
-        return self._on_stop(stopped, tries)
+        return self._on_stop(stopped, history)
 
     def _act(
-        self, draft: Draft, stopped: Stopped, verdicts: tuple[Verdict, ...], answer: Answer
+        self, draft: LaneState, stopped: Stopped, verdicts: tuple[Verdict, ...], answer: Action
     ) -> None:
         key = draft.lane.key
         output = self.process.output(key)
@@ -345,7 +349,7 @@ class Lanes:
         draft.attempts.append(
             Attempt(
                 lane.round,
-                lane.tries,
+                lane.backtracks,
                 draft.position,
                 stopped,
                 answer,
@@ -374,7 +378,7 @@ class Lanes:
 
     def _finish(
         self,
-        draft: Draft,
+        draft: LaneState,
         stopped: Stopped,
         output: object,
         verdicts: tuple[Verdict, ...],
@@ -390,4 +394,4 @@ class Lanes:
     def _count(self, row: Mapping[str, object]) -> None:
         stopped = cast(Mapping[str, object], row["stopped"])
         name = "accepted" if row["accepted"] else "given_up"
-        self._counts["errors" if stopped["kind"] == Kind.ERROR.value else name] += 1
+        self._counts["errors" if stopped["kind"] == StopKind.ERROR.value else name] += 1

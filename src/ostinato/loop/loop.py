@@ -9,44 +9,39 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from ostinato.errors import RunError
-from ostinato.loop.answers import (
+from ostinato.journal import JSON, Journal, Run, RunSession, StopKind, Stopped, first
+from ostinato.loop.actions import (
     Accept,
     Attempt,
     GiveUp,
     GoBack,
+    History,
     OnStop,
     StartOver,
-    Tries,
     accept,
 )
-from ostinato.loop.changes import Changes
-from ostinato.loop.condition import as_condition
+from ostinato.loop.adapters import GeneratorProcess, as_process
+from ostinato.loop.checkpoint_schedule import CheckpointSchedule, SavePoint, SavePoints
+from ostinato.loop.conditions.base import as_condition
+from ostinato.loop.conditions.missing_metrics import MissingMetrics
+from ostinato.loop.conditions.parser import transfer_state
+from ostinato.loop.control import ControlRequests
+from ostinato.loop.edit_log import EditLog
 from ostinato.loop.lanes import Lanes
-from ostinato.loop.marks import Every, Mark, Marks
-from ostinato.loop.opening import (
+from ostinato.loop.process import Edits, Exhausted, ExternalSource, Process, Step
+from ostinato.loop.replay import recorded
+from ostinato.loop.run_setup import (
     find_or_create,
-    keep_way,
+    keep_compute_mode,
     note_condition,
     refuse_generator,
     refuse_going_back,
     saved_state,
     settings,
 )
-from ostinato.loop.plain import Generated, as_process
-from ostinato.loop.process import Edits, Exhausted, Process, Received, Step
-from ostinato.loop.replay import recorded
-from ostinato.loop.requests import Requests
-from ostinato.loop.spelling import carried
-from ostinato.loop.stops import JSON, Kind, Stopped, first
-from ostinato.loop.unseen import Unseen
-
-if TYPE_CHECKING:
-    from ostinato.loop.driver import Driver
-    from ostinato.loop.journal import Journal
-    from ostinato.loop.run import Run
 
 
 class Loop:
@@ -74,7 +69,7 @@ class Loop:
         on_stop: OnStop = accept,
         run: Run | str | None = None,
         journal: Journal | None = None,
-        checkpoint: Every | None = None,
+        checkpoint: CheckpointSchedule | None = None,
         keep: Literal["steps", "results"] = "steps",
         spec: Mapping[str, JSON] | None = None,
     ) -> None:
@@ -86,20 +81,22 @@ class Loop:
         self.position = 0
         self._on_stop = on_stop
         self._state: JSON = self.until.begin()
-        self._requests = Requests()
+        self._requests = ControlRequests()
         self._attempts: list[Attempt] = []
-        self._unseen = Unseen(self.until, self.process)
-        self._changes = Changes(self.process)
+        self._unseen = MissingMetrics(self.until, self.process)
+        self._changes = EditLog(self.process)
         self._closed = self._final = False
-        if isinstance(self.process, Generated):
+        if isinstance(self.process, GeneratorProcess):
             refuse_going_back(checkpoint, on_stop)
         self._lanes = self.process if isinstance(self.process, Lanes) else None
-        self._received = self._lanes is not None and isinstance(self._lanes.process, Received)
+        self._received = self._lanes is not None and isinstance(self._lanes.process, ExternalSource)
         if checkpoint is None and (run is not None or on_stop is not accept):
-            checkpoint = None if isinstance(self.process, Generated) else Every()
-        self._marks = Marks(checkpoint)
+            checkpoint = (
+                None if isinstance(self.process, GeneratorProcess) else CheckpointSchedule()
+            )
+        self._marks = SavePoints(checkpoint)
         self._begin = self._copy_of_process() if on_stop is not accept else None
-        self._driver: Driver | None = None
+        self._session: RunSession | None = None
         if run is not None:
             self._open(run, journal, "steps" if self._received else keep, spec or {})
         self._plan_next_mark()
@@ -119,13 +116,13 @@ class Loop:
         if self._lanes is not None:
             self._lanes.wake()
         advance, observe = self.process.step, self.until.observe
-        driver, lanes, blank = self._driver, self._lanes, object.__new__
+        session, lanes, blank = self._session, self._lanes, object.__new__
         asked, edits = self._requests.ends, self._changes.asked
-        received = driver if self._received else None
+        received = session if self._received else None
         waiting, look = self._unseen.names, self._unseen.look
         while True:
-            if asked or edits or (driver is not None and driver.requests()):
-                end = self._requests.attend(self._changes, self.tick, driver)
+            if asked or edits or (session is not None and session.requests()):
+                end = self._requests.apply(self._changes, self.tick, session)
                 if end is not None:
                     self._end(*end)
                     return
@@ -141,8 +138,8 @@ class Loop:
                     look(report)
                 if "output" in report:
                     self.output = report["output"]
-                if driver is not None:
-                    driver.step(tick, position, report)
+                if session is not None:
+                    session.step(tick, position, report)
                     if received is not None and report["lanes"]:
                         received.flush()  # it is kept before anything further is asked for
                 if lanes is not None and lanes.finished:
@@ -195,28 +192,28 @@ class Loop:
 
     def close(self) -> None:
         """Save where the loop stands, wait until the journal has it all, and let go of the run."""
-        if self._driver is None or self._closed:
+        if self._session is None or self._closed:
             return
         self._closed = True
         if self.stopped is None:
             self._save(regular=False)
-            self._driver.finish("paused", None, self.tick, self.position)
-        self._driver.close()
+            self._session.finish("paused", None, self.tick, self.position)
+        self._session.close()
 
     # Ends and answers -------------------------------------------------------------------------
 
     def _answer(self, step: Step, fired: Stopped | None) -> None:
         ended = step.report.get("ended")
-        natural = None if ended is None else Stopped(Kind.ENDED, str(ended), "ended")
+        natural = None if ended is None else Stopped(StopKind.ENDED, str(ended), "ended")
         stopped = first((fired, natural))
         assert stopped is not None
-        tries = Tries(
+        history = History(
             step.position, tuple(self._attempts), step.output, marked=self._marks.attempts
         )
-        if stopped.kind is Kind.BUDGET:  # no answer can give it back
+        if stopped.kind is StopKind.BUDGET:  # no answer can give it back
             self._end(stopped)
             return
-        answer = self._on_stop(stopped, tries)
+        answer = self._on_stop(stopped, history)
         if isinstance(answer, Accept | GiveUp):
             reason = f"{answer.reason} " if isinstance(answer, GiveUp) and answer.reason else ""
             self._end(replace(stopped, sentence=reason + stopped.sentence))
@@ -226,8 +223,8 @@ class Loop:
             return
         attempt = Attempt(0, len(self._attempts), step.position, stopped, answer)
         self._attempts.append(attempt)
-        if self._driver is not None:
-            self._driver.event("answer", self.tick, attempt.to_json())
+        if self._session is not None:
+            self._session.event("answer", self.tick, attempt.to_json())
         if isinstance(answer, GoBack):
             self._go_back(answer)
         else:
@@ -236,9 +233,9 @@ class Loop:
     def _end(self, stopped: Stopped, status: str = "stopped") -> None:
         self.stopped = stopped
         self._final = status != "paused"
-        if self._driver is None:
+        if self._session is None:
             return
-        self._driver.finish(status, stopped, self.tick, self.position, **self._checkpoint())
+        self._session.finish(status, stopped, self.tick, self.position, **self._checkpoint())
 
     def _break_off(self, error: BaseException) -> None:
         """An error is journaled, then raised again; an interrupt leaves the run resumable."""
@@ -246,20 +243,20 @@ class Loop:
         failed = isinstance(error, Exception)
         if failed:
             sentence = f"{type(error).__name__}: {error}"
-            self.stopped = Stopped(Kind.ERROR, sentence, "error", {"tick": self.tick})
-        if self._driver is not None:
+            self.stopped = Stopped(StopKind.ERROR, sentence, "error", {"tick": self.tick})
+        if self._session is not None:
             why = ("error", self.stopped) if failed else ("interrupted", None)
-            self._driver.finish(*why, self.tick, self.position)
-            self._driver.close()
+            self._session.finish(*why, self.tick, self.position)
+            self._session.close()
             self._closed = True
 
     def _hand_over(self, lanes: Lanes) -> list[tuple[str, dict[str, object]]]:
         """Give results to the journal; they are committed before anyone is told of them."""
         results = lanes.take_finished()
-        if self._driver is not None:
+        if self._session is not None:
             for key, row in results:
-                self._driver.result(key, row)
-            self._driver.flush()
+                self._session.result(key, row)
+            self._session.flush()
         return results
 
     # Checkpoints ------------------------------------------------------------------------------
@@ -274,12 +271,12 @@ class Loop:
         self._next_mark = min(self._marks.next(self.tick), self._changes.waiting)
 
     def _save(self, *, regular: bool) -> None:
-        if self._driver is None and self._begin is None:
+        if self._session is None and self._begin is None:
             return
         if regular:
             self._remember_mark()
-        if self._driver is not None and (checkpoint := self._checkpoint()):
-            self._driver.checkpoint(self.tick, self.position, **checkpoint)
+        if self._session is not None and (checkpoint := self._checkpoint()):
+            self._session.checkpoint(self.tick, self.position, **checkpoint)
 
     def _checkpoint(self) -> dict[str, Any]:
         """Return the state to save and how many are kept; nothing where none are."""
@@ -291,9 +288,9 @@ class Loop:
 
     def _remember_mark(self) -> None:
         state = None
-        if self._driver is None:  # in memory
+        if self._session is None:  # in memory
             state = {**self._copy_of_process(), "until": copy.deepcopy(self._state)}
-        self._marks.remember(Mark(self.tick, self.position, len(self._attempts), state))
+        self._marks.remember(SavePoint(self.tick, self.position, len(self._attempts), state))
 
     def _copy_of_process(self) -> dict[str, object]:
         return {"process": copy.deepcopy(self.process.state_dict()), "until": self._state}
@@ -332,8 +329,8 @@ class Loop:
             self.process.change(edits)
 
     def _saved(self, tick: int) -> dict[str, object]:
-        assert self._driver is not None
-        return saved_state(self._driver.run, tick)
+        assert self._session is not None
+        return saved_state(self._session.run, tick)
 
     # Runs -------------------------------------------------------------------------------------
 
@@ -347,49 +344,51 @@ class Loop:
         if isinstance(run, str):
             spec = {**settings(self.until, self._marks.every, keep), **spec}
             run = find_or_create(run, journal, type(self.process).__name__, spec)
-        self._driver = run.drive(keep=keep)
+        self._session = RunSession(run, keep)
         try:
-            self._resume(self._driver)
+            self._resume(self._session)
         except BaseException:
-            self._driver.close()
+            self._session.close()
             raise
         if self._final:  # nothing is left to drive
-            self._driver.close()
+            self._session.close()
             self._closed = True
 
-    def _resume(self, driver: Driver) -> None:
-        found = driver.run.load()
-        note_condition(driver, self.until, found and str(found[1]["spelling"]))
-        if found is None and isinstance(self.process, Generated):
-            refuse_generator(driver.run)
+    def _resume(self, session: RunSession) -> None:
+        found = session.run.load()
+        note_condition(session, self.until, found and str(found[1]["spelling"]))
+        if found is None and isinstance(self.process, GeneratorProcess):
+            refuse_generator(session.run)
         elif found is not None:
             row, state = found
             self.tick, self.position = row.tick, row.position
             self._load(state)
-            self._stay_stopped(driver.run, str(state["spelling"]))
-        if driver.edits is not None:
-            self._changes.begin(driver.edits, self.tick, driver)
-            driver.edits = None
+            self._stay_stopped(session.run, str(state["spelling"]))
+        if session.edits is not None:
+            self._changes.begin(session.edits, self.tick, session)
+            session.edits = None
             self._save(regular=False)
         elif self.stopped is None:
-            self._changes.plan(driver.run)
+            self._changes.plan(session.run)
             self._changes.replay_due(self.tick)
         if self._lanes is not None:
-            keep_way(driver.run, self._lanes.way)
-            self._lanes.obey(dict(driver.run.results()))
+            keep_compute_mode(session, self._lanes.compute_mode)
+            self._lanes.adopt_results(dict(session.run.results()))
             if self._received:
-                self._lanes.replay(recorded(driver.run, self.tick))
+                self._lanes.replay(recorded(session.run, self.tick))
 
     def _load(self, state: Mapping[str, object]) -> None:
         self.process.load_state_dict(cast(dict[str, object], state["process"]))
         if state["spelling"] == str(self.until):
             self._state = self.until.wake(cast(JSON, state["until"]))
         else:  # what was spent stays spent
-            self._state = carried(str(state["spelling"]), cast(JSON, state["until"]), self.until)
+            self._state = transfer_state(
+                str(state["spelling"]), cast(JSON, state["until"]), self.until
+            )
         attempts = cast(list[dict[str, object]], state["attempts"])
         self._attempts = [Attempt.from_json(attempt) for attempt in attempts]
-        assert self._driver is not None
-        there = {row.tick for row in self._driver.run.checkpoints()}
+        assert self._session is not None
+        there = {row.tick for row in self._session.run.checkpoints()}
         self._marks.load(cast(list[tuple[int, int, int]], state["marks"]), there)
         self._changes.count = cast(int, state["changes"])
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from ostinato.loop.stops import Kind
+from ostinato.journal import StopKind
 
 Report = Mapping[str, object]
 """What a step lets you see: names to numbers, text, token ids or small tensors. The key
@@ -53,7 +53,7 @@ class Lane:
     key: str
     seed: int = 0
     round: int = 0
-    tries: int = 0
+    backtracks: int = 0
     edits: tuple[tuple[int, Edits], ...] = ()
     past: tuple[Report, ...] = ()
     again: bool = False
@@ -62,12 +62,12 @@ class Lane:
 class LaneProcess(Protocol):
     """A process that advances many lanes side by side, each by at most one position a step.
 
-    `capacity` is the number of places; `repeats` tells whether the same seed gives the same bits.
-    One may have a `way`, a text that says how it computes, where that changes the bits: a run does
-    not go on with another.
+    `slots` is the number of places; `repeats` tells whether the same seed gives the same bits.
+    One may have a `compute_mode`, a text that says how it computes, where that changes the bits: a
+    run records it and is not resumed in another.
     """
 
-    capacity: int
+    slots: int
     repeats: bool
 
     def start(self, lane: Lane, item: object) -> None:
@@ -97,7 +97,7 @@ class LaneProcess(Protocol):
         ...
 
 
-class Received:
+class ExternalSource:
     """Base of a lane process whose reports come from outside, as from a server.
 
     They cannot be made again, are plain JSON and hold all that a lane is brought back from. So a
@@ -108,16 +108,16 @@ class Received:
     repeats: bool = False
 
 
-class Seldom(ABC):
+class SparseMetrics(ABC):
     """Base of a process that has some names in few of its reports, as a training its validation.
 
-    `told_within` is after how many steps each name has come: one that a condition waits for and
+    `report_interval` is after how many steps each name has come: one that a condition waits for and
     that has not come by then is told of in a warning.
     """
 
     @property
     @abstractmethod
-    def told_within(self) -> int:
+    def report_interval(self) -> int:
         """After how many steps each name has come."""
 
 
@@ -170,7 +170,16 @@ class LaneStep:
     position: int
     report: Report
     stopped: object = None  # Stopped | None
-    answer: object = None  # Answer | None
+    answer: object = None  # Action | None
+
+    def to_json(self) -> dict[str, object]:
+        """Return what the journal keeps of it; the values in it are encoded there."""
+        return {
+            "position": self.position,
+            "report": self.report,
+            "stopped": self.stopped,
+            "answer": self.answer,
+        }
 
 
 class Exhausted(Exception):
@@ -179,6 +188,6 @@ class Exhausted(Exception):
     `kind` is that of the stop: it had ended before, or its budget allows no further step.
     """
 
-    def __init__(self, sentence: str, kind: Kind = Kind.ENDED) -> None:
+    def __init__(self, sentence: str, kind: StopKind = StopKind.ENDED) -> None:
         super().__init__(sentence)
         self.kind = kind

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from ostinato.journal import Run
 from ostinato.loop.process import Report
-
-if TYPE_CHECKING:
-    from ostinato.loop.run import Run
 
 Recorded = Mapping[str, tuple[int, Report]]
 """What one tick gave to each lane that moved: where the lane stood after it, and its report."""

@@ -61,7 +61,7 @@ def compute_dtype(device: torch.device = CPU) -> torch.dtype:
 
 
 @contextmanager
-def deterministic(device: torch.device) -> Iterator[None]:
+def deterministic_ops(device: torch.device) -> Iterator[None]:
     """Let every operation on a CUDA device give the same bits each time, for a while."""
     if device.type == "cpu":  # there they do
         yield
@@ -73,3 +73,8 @@ def deterministic(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=only_warn)
+
+
+def plain_compute_mode(device: torch.device) -> str:
+    """Name the compute mode of PyTorch's own operations on a device, as runs record it."""
+    return "not compiled" if device == CPU else f"on {device.type}"

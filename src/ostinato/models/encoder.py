@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ostinato.errors import InputError, ModelError
-from ostinato.models.bert import Bert, load_bert
-from ostinato.models.json_values import read_json
-from ostinato.models.known import KNOWN, installed_folder
+from ostinato.models.catalog import CATALOG, installed_folder
+from ostinato.models.files.json_values import read_json
+from ostinato.models.networks.bert import Bert, load_bert
 
 SHAPE = 16  # tokens: a text is padded to a multiple of this
 LONGEST = 256  # tokens, where the folder does not say
@@ -90,7 +90,7 @@ def load_encoder(name: str) -> Encoder:
 
 
 def _find(name: str) -> Path:
-    if name in KNOWN:
+    if name in CATALOG:
         return installed_folder(name)
     path = Path(name).expanduser()
     if not path.is_dir():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ostinato.errors import MissingExtra, ModelError
 
-ROOM = 2048  # positions of a place, where the model reads more
+ROOM = 2048  # positions of a slot, where the model reads more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class LlamaCppConfig:
 
 
 class LlamaCppNetwork(nn.Module):
-    """The weights of a GGUF file, as llama.cpp holds them. `room` is the positions of a place."""
+    """The weights of a GGUF file, as llama.cpp holds them. `room` is the positions of a slot."""
 
     def __init__(self, path: Path, *, room: int = ROOM) -> None:
         """Load the file; raise `ModelError` where llama.cpp cannot."""
@@ -53,7 +53,7 @@ class LlamaCppNetwork(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Refuse: llama.cpp keeps what it computes in places, which a backend has."""
+        """Refuse: llama.cpp keeps what it computes in slots, which a backend has."""
         raise ModelError(
             f"the network of {self.path.name} must be asked through a backend, got a call with "
             f"tokens of shape {tuple(tokens.shape)}. Use ostinato.models.open_backend."

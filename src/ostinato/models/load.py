@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,26 +10,25 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ostinato.errors import InputError, ModelError, UnknownLayout
-from ostinato.models.config import LlamaConfig
-from ostinato.models.device import CPU, compute_dtype, device_of, find_device
-from ostinato.models.families import FAMILIES
-from ostinato.models.gru import GRU, MODEL_TYPE, GRUConfig
-from ostinato.models.hub import hub_folder, is_hub_name
-from ostinato.models.json_values import Values, read_json
-from ostinato.models.known import (
-    KNOWN,
+from ostinato.errors import ModelError, UnknownLayout
+from ostinato.models.catalog import (
+    CATALOG,
     LLAMA,
     adapter_folder,
     installed_folder,
     known_models,
     split_adapter,
 )
-from ostinato.models.layout import from_file
-from ostinato.models.llama import Llama
+from ostinato.models.device import CPU, compute_dtype, device_of, find_device
+from ostinato.models.files.json_values import Values, read_json
+from ostinato.models.files.weight_mapping import from_file
+from ostinato.models.hub import hub_folder, is_hub_name
 from ostinato.models.llama_cpp_network import LlamaCppConfig, LlamaCppNetwork
-from ostinato.models.lora import load_adapter, merge
-from ostinato.models.native import check_compiled, has_compiler
+from ostinato.models.networks.config import LlamaConfig
+from ostinato.models.networks.families import FAMILIES
+from ostinato.models.networks.gru import GRU, MODEL_TYPE, GRUConfig
+from ostinato.models.networks.llama import Llama
+from ostinato.models.networks.lora import load_adapter, merge
 from ostinato.models.tokenizer import Tokenizer
 from ostinato.models.transformers_network import (
     TransformersConfig,
@@ -46,7 +43,7 @@ PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 class LanguageModel:
     """A network with its tokenizer, and where both come from.
 
-    `compiled` and `int8` say how it writes: see `load_model`.
+    `compile` and `int8` say how its tokens are to be computed: see `load_model`.
     """
 
     network: Llama | TransformersNetwork | GRU | LlamaCppNetwork
@@ -54,19 +51,13 @@ class LanguageModel:
     config: LlamaConfig | TransformersConfig | GRUConfig | LlamaCppConfig
     folder: Path
     name: str
-    compiled: bool = False
+    compile: bool | None = False
     int8: bool = False
 
     @property
     def device(self) -> torch.device:
         """Where the network computes."""
         return CPU if isinstance(self.network, LlamaCppNetwork) else device_of(self.network)
-
-    @property
-    def way(self) -> str:
-        """How it computes, in words."""
-        kind = "compiled, int8" if self.int8 else "compiled" if self.compiled else "not compiled"
-        return kind if self.device == CPU else f"on {self.device.type}"
 
     def llama(self) -> Llama:
         """Return the network where it is ours; raise `ModelError` where it is `transformers`'."""
@@ -128,7 +119,7 @@ def load_model(
     path = _find(base)
     model = _load_gguf(path, base, dtype) if path.is_file() else _load_folder(path, base, dtype)
     if compile:
-        check_compiled(model.llama())
+        model.llama()  # others have no compiled pass
     chosen = plus or (None if adapter is None else str(adapter))
     if chosen is not None:
         load_adapter(model.llama(), adapter_folder(chosen))
@@ -136,33 +127,11 @@ def load_model(
         model = replace(model, name=f"{base}+{chosen}")
     if not isinstance(model.network, LlamaCppNetwork):
         model.network.to(where)
-    if compile is None:
-        compile = _can_compile(model)
-    return replace(model, compiled=compile, int8=int8)
-
-
-def _can_compile(model: LanguageModel) -> bool:
-    """Tell whether the model can write by compiled code, on a kind of machine where that was tried.
-
-    Warns where there is a compiler and it fails.
-    """
-    tried = platform.system() in ("Linux", "Darwin") and platform.machine() == "x86_64"
-    if not tried or model.device != CPU or not isinstance(model.network, Llama):
-        return False
-    if not has_compiler():
-        return False
-    try:
-        check_compiled(model.network)
-    except InputError:  # the kernel does not know the network
-        return False
-    except ModelError as error:
-        warnings.warn(f"The model writes without compiled code, slower: {error}", stacklevel=3)
-        return False
-    return True
+    return replace(model, compile=compile, int8=int8)
 
 
 def _find(name: str) -> Path:
-    if name in KNOWN:
+    if name in CATALOG:
         _check_known_writes(name)
         return installed_folder(name)
     path = Path(name).expanduser()
@@ -177,10 +146,10 @@ def _find(name: str) -> Path:
 
 
 def _check_known_writes(name: str) -> None:
-    if not KNOWN[name].writes:
+    if not CATALOG[name].writes:
         raise ModelError(
             f"model must be one that writes text ({', '.join(known_models(write=True))}), got "
-            f"{name!r}: {KNOWN[name].title}. It serves the check on_topic, and past cases by "
+            f"{name!r}: {CATALOG[name].title}. It serves the check on_topic, and past cases by "
             "meaning."
         )
 
@@ -203,7 +172,7 @@ def _load_folder(folder: Path, name: str, dtype: torch.dtype) -> LanguageModel:
 
 
 def _load_gguf(path: Path, name: str, dtype: torch.dtype) -> LanguageModel:
-    from ostinato.models.gguf_file import GGUFModel  # 0.14 s of imports
+    from ostinato.models.files.gguf import GGUFModel  # 0.14 s of imports
 
     file = GGUFModel(path)
     config = file.config()
@@ -224,7 +193,7 @@ def _refuse_with_llama(**given: object) -> None:
 def _load_llama_cpp(path: Path, name: str) -> LanguageModel:
     if not path.is_file():
         raise ModelError(f"{path} must be a GGUF file, got none there. Check the path.")
-    from ostinato.models.gguf_file import GGUFModel  # 0.14 s of imports
+    from ostinato.models.files.gguf import GGUFModel  # 0.14 s of imports
 
     tokenizer = GGUFModel(path).tokenizer()
     network = LlamaCppNetwork(path)

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 from ostinato.errors import ModelError
-from ostinato.models.bert import BertConfig, MaskedBert, load_masked
 from ostinato.models.device import find_device
+from ostinato.models.networks.bert import BertConfig, MaskedBert, load_masked
 from ostinato.models.tokenizer import Tokenizer
 
 MASK = "[MASK]"

@@ -17,7 +17,7 @@ import tokenizers
 
 from ostinato.errors import ModelError
 from ostinato.models.chat import ChatTemplate, Guard
-from ostinato.models.json_values import Values, read_json
+from ostinato.models.files.json_values import Values, read_json
 
 Message = Mapping[str, Any]
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")

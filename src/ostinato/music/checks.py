@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import combinations, islice, pairwise
 from typing import ClassVar, NamedTuple
 
-from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
-from ostinato.loop import Foresight, Item, Place, Verdict
+from ostinato.checks import POSSIBLE, BaseCheck, impossible
+from ostinato.loop import Item, PrefixVerdict, Span, Verdict
 from ostinato.music.score import PITCHES, REST, VOICES, Key, name_of
 from ostinato.music.tokens import ORDER, READ, chords_of, notes_of
 
@@ -26,11 +26,11 @@ BASS = 3
 PERFECT = {0: "octaves", 7: "fifths"}
 
 
-class Fault(NamedTuple):
+class RuleViolation(NamedTuple):
     """What is wrong, in words, and where in the text."""
 
     message: str
-    place: Place
+    place: Span
 
 
 class Beat(NamedTuple):
@@ -59,7 +59,7 @@ class MusicCheck(BaseCheck):
     """A check that finds faults; one that is there stays there, whatever is written after it."""
 
     @abstractmethod
-    def faults(self, text: str) -> Iterator[Fault]:
+    def faults(self, text: str) -> Iterator[RuleViolation]:
         """Yield what is wrong, in its order."""
 
     def judge(self, output: object, item: Item) -> Verdict:
@@ -72,7 +72,7 @@ class MusicCheck(BaseCheck):
         score = max(0.0, 1 - len(found) / chords)
         return self.verdict(False, found[0].message, score, found[0].place)
 
-    def foresee(self, output: object, item: Item) -> Foresight:
+    def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Impossible as soon as there is a fault."""
         fault = next(iter(self.faults(self.text(output))), None)
         return POSSIBLE if fault is None else impossible(fault.message, *fault.place)
@@ -93,19 +93,19 @@ class VoiceRange(MusicCheck):
         if len(pairs) != 4 or any(low > high for low, high in pairs):
             raise self.refuse("ranges", "four pairs of MIDI pitches", self.ranges, "Mend them.")
 
-    def faults(self, text: str) -> Iterator[Fault]:
+    def faults(self, text: str) -> Iterator[RuleViolation]:
         """Yield the notes that are out of range, and the first word that is no note in its turn."""
         for number, match in enumerate(_WORD.finditer(text)):
             note = READ.get(match.group())
-            place = Place(*match.span())
+            place = Span(*match.span())
             beat, due = number // 4 + 1, ORDER[number % 4]
             if note is None or note[0] != due:
                 wanted = f"the {VOICES[due]} of chord {beat}"
-                yield Fault(f"Write {wanted} in its turn, got {match.group()!r}.", place)
+                yield RuleViolation(f"Write {wanted} in its turn, got {match.group()!r}.", place)
                 return
             low, high = self.ranges[due]
             if note[1] != REST and not low <= note[1] <= high:
-                yield Fault(
+                yield RuleViolation(
                     f"Keep the {VOICES[due]} within {name_of(low)} to {name_of(high)}: in chord "
                     f"{beat} it sings {name_of(note[1])}.",
                     place,
@@ -125,20 +125,20 @@ class Parallels(MusicCheck):
         if self.most < 0:
             raise self.refuse("most", "0 or more", self.most, "Give a count.")
 
-    def faults(self, text: str) -> Iterator[Fault]:
+    def faults(self, text: str) -> Iterator[RuleViolation]:
         """Yield the parallels after the first `most`."""
         return islice(self._parallels(text), self.most, None)
 
-    def _parallels(self, text: str) -> Iterator[Fault]:
+    def _parallels(self, text: str) -> Iterator[RuleViolation]:
         chords = beats(text)
         for before, beat in pairwise(chords):
             for first, second in combinations(sorted(beat.pitches), 2):
                 interval = _parallel(before.pitches, beat.pitches, first, second)
                 if interval is not None:
-                    yield Fault(
+                    yield RuleViolation(
                         f"Avoid parallel {PERFECT[interval]} of {VOICES[first]} and "
                         f"{VOICES[second]}, from chord {before.number} to {beat.number}.",
-                        Place(beat.start, beat.end),
+                        Span(beat.start, beat.end),
                     )
 
 
@@ -160,16 +160,16 @@ class Crossing(MusicCheck):
 
     kind: ClassVar[str] = "crossing"
 
-    def faults(self, text: str) -> Iterator[Fault]:
+    def faults(self, text: str) -> Iterator[RuleViolation]:
         """Yield the chords in which voices cross."""
         for beat in beats(text):
             sung = sorted((voice, p) for voice, p in beat.pitches.items() if p != REST)
             for (first, high), (second, low) in combinations(sung, 2):
                 if high < low:
-                    yield Fault(
+                    yield RuleViolation(
                         f"Keep the {VOICES[first]} above the {VOICES[second]}: in chord "
                         f"{beat.number} it sings {name_of(high)} below {name_of(low)}.",
-                        Place(beat.start, beat.end),
+                        Span(beat.start, beat.end),
                     )
 
 
@@ -193,16 +193,16 @@ class Repeats(MusicCheck):
             if getattr(self, name) < 1:
                 raise self.refuse(name, "at least 1", getattr(self, name), "Give more.")
 
-    def faults(self, text: str) -> Iterator[Fault]:
+    def faults(self, text: str) -> Iterator[RuleViolation]:
         """Yield the chords with which something is repeated too often."""
         some = beats(text)
         chords = chords_of(notes_of(text))
         row, seen = 0, dict[tuple[object, ...], list[int]]()
         for at, chord in enumerate(chords):
             row = row + 1 if at and chord == chords[at - 1] else 1
-            place = Place(some[at].start, some[at].end)
+            place = Span(some[at].start, some[at].end)
             if row > self.most:
-                yield Fault(f"Move on: chord {at + 1} is sung {row} times in a row.", place)
+                yield RuleViolation(f"Move on: chord {at + 1} is sung {row} times in a row.", place)
                 continue
             if at + 1 < self.passage:
                 continue
@@ -210,7 +210,7 @@ class Repeats(MusicCheck):
             if not starts or at - starts[-1] >= self.passage:
                 starts.append(at)
                 if len(starts) > self.times:
-                    yield Fault(
+                    yield RuleViolation(
                         f"Bring something new: the {self.passage} chords up to chord {at + 1} are "
                         f"sung {len(starts)} times.",
                         place,
@@ -251,11 +251,11 @@ class Cadence(BaseCheck):
             return self.verdict(False, "Come to the last chord from the dominant.", 0.5)
         if (before.pitches[BASS] - tonic) % 12 not in (5, 7) and 11 not in _degrees(before, tonic):
             message = f"Come to the last chord from the dominant, in chord {before.number}."
-            return self.verdict(False, message, 0.5, Place(before.start, last.end))
+            return self.verdict(False, message, 0.5, Span(before.start, last.end))
         stands = [beat for beat in chords if beat.number > before.number]
         if len(stands) > self.longest:
             message = f"End sooner: the last bass stands for {len(stands)} chords."
-            place = Place(stands[self.longest].start, last.end)
+            place = Span(stands[self.longest].start, last.end)
             return self.verdict(False, message, 0.5, place)
         return self.verdict(True)
 

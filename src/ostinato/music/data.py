@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostinato.errors import InputError
-from ostinato.loop import derive
+from ostinato.loop import fold_in
 from ostinato.music.midi import hear
 from ostinato.music.score import HIGHEST, LOWEST, Score, read_chorales
 from ostinato.music.tokens import END_ID, IDS, LONGEST, encode, key_spelling
-from ostinato.train.data import Example
+from ostinato.train import Example
 
 TOLD = 3  # files that are left out, by name
 MIDDLES = tuple((low + high) / 2 for low, high in zip(LOWEST, HIGHEST, strict=True))
@@ -47,7 +47,7 @@ def read_pieces(source: str | Path, *, hold_out: float = 0.1, seed: int = 0) -> 
         found = (p for p in source.rglob("*") if p.suffix.lower() in (".mid", ".midi"))
         files = sorted(path for path in found if not path.is_dir())
         scores = _readable(files)
-        random.Random(derive(seed, "hold out")).shuffle(scores)
+        random.Random(fold_in(seed, "hold out")).shuffle(scores)
         held = round(len(scores) * hold_out)
         pieces = Pieces(tuple(scores[held:]), tuple(scores[:held]))
     if not pieces.train:

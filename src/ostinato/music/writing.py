@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ostinato.decode import Prompt, Sampling
+from ostinato.decode import SamplingParams, TokenPrompt
 from ostinato.errors import InputError, ItemError, ModelError
 from ostinato.models import LanguageModel, load_model
 from ostinato.music.score import REST, Key, Score, name_of
@@ -24,7 +24,7 @@ from ostinato.music.tokens import (
 )
 
 SHIPPED = Path(__file__).parent / "shipped"
-SAMPLING = Sampling(temperature=0.9, min_p=0.03)
+SAMPLING = SamplingParams(temperature=0.9, min_p=0.03)
 """How notes are drawn where nothing else is said."""
 
 TOKENS = 4 * LONGEST + 1
@@ -58,7 +58,7 @@ def folder_of(model: str | Path) -> Path:
     return shipped if str(model).isidentifier() and shipped.is_dir() else Path(model)
 
 
-def prompt(item: Mapping[str, object], edits: Mapping[str, object]) -> Prompt:
+def prompt(item: Mapping[str, object], edits: Mapping[str, object]) -> TokenPrompt:
     """Return an item's prompt: `Refine` takes it as its `prompt`.
 
     The column `key` is the key's name. `start` are the first chords, as they are written; `melody`
@@ -70,7 +70,7 @@ def prompt(item: Mapping[str, object], edits: Mapping[str, object]) -> Prompt:
         forced = _start(str(item.get("start", ""))) | _melody(str(item.get("melody", "")))
     except InputError as error:
         raise ItemError(str(error)) from None
-    return Prompt([IDS[key_spelling(key)]], forced=forced)
+    return TokenPrompt([IDS[key_spelling(key)]], forced=forced)
 
 
 def _start(text: str) -> dict[int, int]:

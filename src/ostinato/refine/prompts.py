@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ostinato.checks.templates import Template
+from ostinato.checks import Template
 from ostinato.errors import ItemError
-from ostinato.refine.inputs import Item
+from ostinato.refine.job.items import Item
 
 Message = dict[str, str]
 """A chat message: its `role` and its `content`."""
@@ -19,12 +19,12 @@ Message = dict[str, str]
 ROLES = ("system", "user", "assistant")
 
 
-class Plain(str):
+class PlainPrompt(str):
     """A prompt that the model goes on with as it is, whatever chat template it has."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompt:
+class PromptTemplate:
     """How an item becomes chat messages.
 
     `messages` are pairs of a role and a template; `messages_column` names a column that holds the
@@ -83,7 +83,7 @@ def conversation(value: object, column: str) -> list[Message]:
     return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
-def bad_conversations(items: Sequence[Item], prompt: Prompt) -> Iterator[str]:
+def bad_conversations(items: Sequence[Item], prompt: PromptTemplate) -> Iterator[str]:
     """Yield what is wrong with the items' own conversations, with their lines."""
     if not prompt.messages_column:
         return

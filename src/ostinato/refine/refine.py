@@ -9,16 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Literal
 
-from ostinato.checks import judge_all, wanted_by
-from ostinato.checks.running import TIME_LIMIT
-from ostinato.checks.templates import Template
-from ostinato.decode import Constraint, Decode, Prompt, Sampling
+from ostinato.checks import TIME_LIMIT, Template, judge_all, required_by
+from ostinato.decode import Constraint, Decode, SamplingParams, TokenPrompt
 from ostinato.errors import InputError, ItemError
+from ostinato.journal import Journal, Run
 from ostinato.loop import (
     Budget,
     Check,
+    CheckpointSchedule,
     Condition,
-    Every,
     LaneProcess,
     Lanes,
     Loop,
@@ -26,20 +25,18 @@ from ostinato.loop import (
     Steps,
     Verdict,
     check_seed,
+    content_keys,
 )
-from ostinato.loop.journal import Journal
-from ostinato.loop.keys import content_keys
-from ostinato.loop.run import Run
 from ostinato.models import LanguageModel, load_model
-from ostinato.refine.backtrack import Backtrack
-from ostinato.refine.foresight import Possible
-from ostinato.refine.prompts import Message, Plain, with_feedback
-from ostinato.refine.strategies import Strategy, Words
-from ostinato.servers import (
+from ostinato.refine.prompts import Message, PlainPrompt, with_feedback
+from ostinato.refine.strategies.backtrack import Backtrack
+from ostinato.refine.strategies.base import SteeringContext, Strategy
+from ostinato.refine.strategies.still_passable import StillPassable
+from ostinato.remote import (
     END,
-    Allowance,
     Server,
     ServerLanes,
+    SpendLimit,
     check_sampling,
     is_server,
     sign,
@@ -47,12 +44,12 @@ from ostinato.servers import (
 )
 
 Row = Mapping[str, object]
-PromptOf = Callable[[Row, Mapping[str, object]], str | Sequence[Message] | Prompt]
+PromptOf = Callable[[Row, Mapping[str, object]], str | Sequence[Message] | TokenPrompt]
 """Makes an item's prompt: `prompt(item, edits)`; `edits["feedback"]` holds the last draft.
 
 A `Prompt` is for a model in this process: its tokens are taken as they are."""
 
-DEFAULT_SAMPLING = Sampling(temperature=0.7, top_k=50)
+DEFAULT_SAMPLING = SamplingParams(temperature=0.7, top_k=50)
 PROMPT_EDITS = frozenset({"feedback"})
 
 
@@ -64,7 +61,7 @@ class Refine:
     that returns a text or chat messages. A prompt that is a text is the user's message where the
     model has a chat template. `max_new_tokens` cuts a draft, `tokens` and `seconds` are an item's
     budgets over all its rounds; `allowance` limits what a server may spend on all items. `ready`
-    gives the answer of an item that needs no model. `places` is how many items are written side by
+    gives the answer of an item that needs no model. `slots` is how many items are written side by
     side; results do not depend on it.
     """
 
@@ -76,17 +73,17 @@ class Refine:
         prompt: str | PromptOf,
         checks: Sequence[Check],
         strategy: Strategy | None = None,
-        sampling: Sampling = DEFAULT_SAMPLING,
+        sampling: SamplingParams = DEFAULT_SAMPLING,
         max_new_tokens: int = 128,
         tokens: int | None = None,
         seconds: float | None = None,
         seed: int = 0,
-        places: int = 16,
+        slots: int = 16,
         block: int = 16,
         time_limit: float = TIME_LIMIT,
         alternatives: int = 0,
         ready: Callable[[Row], str | None] | None = None,
-        allowance: Allowance | None = None,
+        allowance: SpendLimit | None = None,
     ) -> None:
         check_seed(seed)
         items = _keyed(items)
@@ -98,7 +95,7 @@ class Refine:
         self._time_limit = time_limit
         self.decode: Decode | ServerLanes
         if isinstance(self.model, Server):
-            self._words = Words(
+            self._words = SteeringContext(
                 spell,
                 END,
                 self.checks,
@@ -108,18 +105,18 @@ class Refine:
                 sign=sign,
             )
             self.decode = self._server_lanes(
-                self.model, sampling, max_new_tokens, places, allowance or Allowance()
+                self.model, sampling, max_new_tokens, slots, allowance or SpendLimit()
             )
         else:
             self._refuse_messages_without_template(self.model)
             end = min(self.model.tokenizer.eos_ids, default=None)
-            self._words = Words(self.model.tokenizer.encode, end, self.checks, time_limit)
+            self._words = SteeringContext(self.model.tokenizer.encode, end, self.checks, time_limit)
             self._limit = max_new_tokens
             self.decode = Decode(
                 self.model,
                 self._tokens,
                 sampling=sampling,
-                places=max(places, self.strategy.lanes),
+                slots=max(slots, self.strategy.lanes),
                 block=block,
                 alternatives=alternatives,
                 prompt_edits=PROMPT_EDITS,
@@ -145,7 +142,7 @@ class Refine:
         run: Run | str | None = None,
         journal: Journal | None = None,
         keep: Literal["steps", "results"] = "steps",
-        checkpoint: Every | None = None,
+        checkpoint: CheckpointSchedule | None = None,
     ) -> Loop:
         """Return the loop over all items; `until` is the budget of the whole job."""
         return Loop(
@@ -154,7 +151,7 @@ class Refine:
             run=run,
             journal=journal,
             keep=keep,
-            checkpoint=checkpoint or (Every(steps=64) if run is not None else None),
+            checkpoint=checkpoint or (CheckpointSchedule(steps=64) if run is not None else None),
         )
 
     def run(self) -> list[Row]:
@@ -170,17 +167,17 @@ class Refine:
     def _server_lanes(
         self,
         server: Server,
-        sampling: Sampling,
+        sampling: SamplingParams,
         max_tokens: int,
-        places: int,
-        allowance: Allowance,
+        slots: int,
+        allowance: SpendLimit,
     ) -> ServerLanes:
         return ServerLanes(
             server,
             self._of_text,
             sampling=check_sampling(server, server_sampling(server, sampling)),
             max_tokens=max_tokens,
-            places=places,
+            slots=slots,
             allowance=allowance,
             prompt_edits=PROMPT_EDITS,
             watch=lambda item: self._wanted(_row(item)),
@@ -206,7 +203,7 @@ class Refine:
             prompt = self._prompt(self.items[0][1], feedback if self.strategy.tells else {})
         except ItemError:
             return
-        if isinstance(prompt, str | Prompt):
+        if isinstance(prompt, str | TokenPrompt):
             return
         what = f"the strategy {self.strategy.kind!r} writes" if self.strategy.tells else "it makes"
         raise InputError(
@@ -227,7 +224,7 @@ class Refine:
             each = each | Seconds(seconds)
         if not self.strategy.foresees:
             return each
-        return each | Possible(self.checks, self._time_limit, self._words.late)
+        return each | StillPassable(self.checks, self._time_limit, self._words.late)
 
     def _judge(self, output: object, item: object) -> Sequence[Verdict]:
         verdicts = judge_all(self.checks, output, _row(item), self._time_limit)
@@ -235,27 +232,27 @@ class Refine:
             self._allowance.charge(sum(verdict.cost for verdict in verdicts))
         return verdicts
 
-    def _tokens(self, item: object, edits: Mapping[str, object]) -> Prompt:
+    def _tokens(self, item: object, edits: Mapping[str, object]) -> TokenPrompt:
         row = _row(item)
         prompt = self._prompt(row, edits)
         assert not isinstance(self.model, Server)
         tokenizer = self.model.tokenizer
-        if isinstance(prompt, Prompt):
+        if isinstance(prompt, TokenPrompt):
             room = self._limit
             return replace(prompt, constraint=prompt.constraint or self._constraint(row, room))
         if not isinstance(prompt, str):
             tokens = tokenizer.chat(prompt)
-        elif tokenizer.chat_template is not None and not isinstance(prompt, Plain):
+        elif tokenizer.chat_template is not None and not isinstance(prompt, PlainPrompt):
             tokens = tokenizer.chat([{"role": "user", "content": prompt}])
         else:
             tokens = [*tokenizer.bos_ids, *tokenizer.encode(prompt)]
         room = min(self._limit, self.model.config.max_position_embeddings - len(tokens))
-        return Prompt(tokens, watch=self._watched(row), constraint=self._constraint(row, room))
+        return TokenPrompt(tokens, watch=self._watched(row), constraint=self._constraint(row, room))
 
     def _of_text(self, item: object, edits: Mapping[str, object]) -> str | Sequence[Message]:
         """Return an item's prompt for a server. Raises `ItemError` for one of tokens."""
         prompt = self._prompt(_row(item), edits)
-        if isinstance(prompt, Prompt):
+        if isinstance(prompt, TokenPrompt):
             raise ItemError("A server's prompt must be a text or chat messages, got tokens.")
         return prompt
 
@@ -266,7 +263,7 @@ class Refine:
         """
         if not self.strategy.masks:
             return None
-        from ostinato.refine.constrain import constraint_of, fitting
+        from ostinato.refine.strategies.constrain import constraint_of, fitting
 
         assert not isinstance(self.model, Server)
         found = constraint_of(self.checks, row, self.model.tokenizer).constraint
@@ -280,7 +277,7 @@ class Refine:
         """Return the texts of which one must be said, with and without a space before them."""
         if not self.strategy.foresees:
             return []
-        found = wanted_by(self.checks, "", row, self._time_limit, self._words.late)
+        found = required_by(self.checks, "", row, self._time_limit, self._words.late)
         texts = [text for one in found for text in one.texts]
         return [spaced for text in texts for spaced in (text, f" {text}")]
 
@@ -305,7 +302,7 @@ def _opened(model: LanguageModel | Server | str) -> LanguageModel | Server:
     return Server.of(model) if is_server(model) else load_model(model)
 
 
-def server_sampling(server: Server, sampling: Sampling) -> dict[str, float]:
+def server_sampling(server: Server, sampling: SamplingParams) -> dict[str, float]:
     """Return settings for a server; a `top_k` that it does not know is left out if not asked for.
 
     Raises `InputError` for a bias on tokens, which are not known here.

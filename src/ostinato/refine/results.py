@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ostinato.loop import JSON, Kind, Stopped, Verdict
-from ostinato.refine.plan import Plan, Source
+from ostinato.journal import JSON, StopKind, Stopped
+from ostinato.loop import Verdict
+from ostinato.refine.routing.router import Route, RouteSource
 
 READY = "ready"
 """The condition of a stop whose answer was ready: from a rule or a past case."""
@@ -48,7 +49,7 @@ class Draft:
     """
 
     round: int
-    tries: int
+    backtracks: int
     position: int
     lost: int
     before: str
@@ -62,7 +63,7 @@ class Draft:
         """Return the draft as a JSON object."""
         return {
             "round": self.round,
-            "try": self.tries,
+            "try": self.backtracks,
             "position": self.position,
             "lost": self.lost,
             "text_before": self.before,
@@ -87,10 +88,10 @@ class Result:
     stopped: Stopped
     verdicts: tuple[Verdict, ...] = ()
     rounds: int = 1
-    tries: int = 0
+    backtracks: int = 0
     tokens: Tokens = Tokens()
     logprob: float = 0.0
-    source: Source = Source.MODEL
+    source: RouteSource = RouteSource.MODEL
     rule: str = ""
     refused_answer: str = ""
     drafts: tuple[Draft, ...] = ()
@@ -98,11 +99,11 @@ class Result:
     @property
     def outcome(self) -> str:
         """How it came out: `accepted`, `mended` (accepted, not at once), `given up` or `error`."""
-        if self.stopped.kind is Kind.ERROR:
+        if self.stopped.kind is StopKind.ERROR:
             return "error"
         if not self.accepted:
             return "given up"
-        return "mended" if self.rounds > 1 or self.tries else "accepted"
+        return "mended" if self.rounds > 1 or self.backtracks else "accepted"
 
     def to_json(self) -> dict[str, JSON]:
         """Return the line of the output."""
@@ -114,7 +115,7 @@ class Result:
             "stopped": self.stopped.to_json(),
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
             "rounds": self.rounds,
-            "tries": self.tries,
+            "backtracks": self.backtracks,
             "tokens": self.tokens.to_json(),
             "logprob": round(self.logprob, 4),
             "source": self.source.value,
@@ -124,7 +125,7 @@ class Result:
         }
 
 
-def from_lane(key: str, row: Mapping[str, object], plan: Plan | None = None) -> Result:
+def from_lane(key: str, row: Mapping[str, object], plan: Route | None = None) -> Result:
     """Return the result of an item from the row that `ostinato.loop.Lanes` gave for its key.
 
     `plan` tells where an answer came from that was ready.
@@ -142,7 +143,7 @@ def from_lane(key: str, row: Mapping[str, object], plan: Plan | None = None) -> 
         stopped=stopped,
         verdicts=_verdicts(row),
         rounds=_whole(row.get("rounds"), 1),
-        tries=_whole(row.get("tries")),
+        backtracks=_whole(row.get("backtracks")),
         tokens=Tokens(
             reply=length,
             accepted=length if accepted else 0,
@@ -152,7 +153,7 @@ def from_lane(key: str, row: Mapping[str, object], plan: Plan | None = None) -> 
             judged=_whole(spent.get("judged")),
         ),
         logprob=_number(row.get("logprob")),
-        source=plan.source if plan is not None and ready else Source.MODEL,
+        source=plan.source if plan is not None and ready else RouteSource.MODEL,
         rule=plan.rule if plan is not None else "",
         refused_answer=plan.reply or "" if plan is not None and not ready else "",
         drafts=tuple(_drafts(row)),
@@ -170,10 +171,10 @@ def _drafts(row: Mapping[str, object]) -> Iterable[Draft]:
         stopped = Stopped.from_json(attempt["stopped"])
         verdicts = _verdicts(attempt)
         answer = str(_mapping(attempt, "answer")["answer"])
-        failed = stopped.kind is Kind.FAILED
+        failed = stopped.kind is StopKind.FAILED
         yield Draft(
             round=_whole(attempt["round"]),
-            tries=_whole(attempt["try"]),
+            backtracks=_whole(attempt["try"]),
             position=_whole(attempt["position"]),
             lost=lost,
             before=text[:kept],

@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ostinato.errors import EditError
-from ostinato.loop import Lane, LaneProcess, Process, Report
-from ostinato.loop.checkpoint import load_state, save_state
-from ostinato.loop.draft import is_end
+from ostinato.journal import load_state, save_state
+from ostinato.loop import Lane, LaneProcess, Process, Report, is_end
 from ostinato.testing.compare import differences
 
 UNKNOWN = {"no such edit": 1}
@@ -98,7 +97,7 @@ def check_lane_process(
     seed: int = 0,
     edits: Mapping[str, object] | None = None,
 ) -> None:
-    """Check that a lane process keeps the promises. `make(capacity)` builds it anew.
+    """Check that a lane process keeps the promises. `make(slots)` builds it anew.
 
     `items` are at least three; each is run for `steps` positions or to its end. `edits` are some
     that the process knows, applied after going back. Of a process that does not repeat itself
@@ -129,11 +128,11 @@ def _check_company(
     seed: int,
 ) -> None:
     keys = list(items)
-    for capacity in (len(keys), 2):
+    for slots in (len(keys), 2):
         for order in (keys, keys[::-1], random.Random(seed).sample(keys, len(keys))):
-            process = make(capacity)
-            for start in range(0, len(order), capacity):
-                group = {key: items[key] for key in order[start : start + capacity]}
+            process = make(slots)
+            for start in range(0, len(order), slots):
+                group = {key: items[key] for key in order[start : start + slots]}
                 got = _lanes(process, group, steps, seed)
                 expected = {key: alone[key] for key in group}
                 _same("A lane alone and in company", expected, got)
@@ -201,10 +200,10 @@ def _check_rewind(
         while len(past) < steps and not (past and is_end(past[-1])):
             past += [copy.deepcopy(dict(report)) for report in process.step().values()]
         to = len(past) // 2
-        lane = Lane(key, seed, tries=1, edits=((to, edits),) if edits else ())
+        lane = Lane(key, seed, backtracks=1, edits=((to, edits),) if edits else ())
         process.rewind(lane, to)
         fresh = make(1)
-        begun = Lane(key, seed, tries=1, edits=lane.edits, past=tuple(past[:to]), again=True)
+        begun = Lane(key, seed, backtracks=1, edits=lane.edits, past=tuple(past[:to]), again=True)
         fresh.start(begun, item)
         again = _advance(process, [key], steps)[key]
         _same("Going back and starting there", again, _advance(fresh, [key], steps)[key])

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from ostinato.loop import Loop, Stopped
-from ostinato.loop.journal import Journal
+from ostinato.journal import Journal, Stopped
+from ostinato.loop import Loop
 from ostinato.testing.children import Begin, Forks, Handle, spawn
 from ostinato.testing.compare import differences
 

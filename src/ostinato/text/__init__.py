@@ -1,7 +1,5 @@
 """Texts from a language model; the loop, its lanes and its stops come from below."""
 
-from ostinato.text.filling import GAP, fill_gaps
-from ostinato.text.unmask import Fill, Gaps, Unmask
-from ostinato.text.writing import LENGTH, write
+import lazy_loader
 
-__all__ = ["GAP", "LENGTH", "Fill", "Gaps", "Unmask", "fill_gaps", "write"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

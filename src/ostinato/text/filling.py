@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ostinato.errors import InputError
-from ostinato.loop import Condition, Lanes, Loop, Steps
-from ostinato.loop.keys import content_keys
+from ostinato.loop import Condition, Lanes, Loop, Steps, content_keys
 from ostinato.models import MaskedModel, load_masked_model
-from ostinato.text.unmask import Fill, Gaps, Unmask
+from ostinato.text.unmask import FillConfig, MaskedText, Unmask
 
 GAP = "___"
 """What marks a gap in a text."""
@@ -23,10 +22,10 @@ def fill_gaps(
     model: MaskedModel | str,
     tokens: int = 8,
     steps: int = 8,
-    fill: Fill | None = None,
+    fill: FillConfig | None = None,
     each: Condition = ALL_STEPS,
     seed: int = 0,
-    places: int | None = None,
+    slots: int | None = None,
     **loop: Any,
 ) -> Loop:
     """Return the loop that fills the gaps of texts, side by side.
@@ -40,8 +39,8 @@ def fill_gaps(
     for text in texts:
         if GAP not in text:
             raise InputError(f"A text must have a gap, marked as {GAP}, got {text!r}. Mark one.")
-    items = [Gaps.of(_joined(model, text), tokens, GAP) for text in texts]
-    process = Unmask(model, steps=steps, fill=fill, places=places or min(len(items), 16))
+    items = [MaskedText.of(_joined(model, text), tokens, GAP) for text in texts]
+    process = Unmask(model, steps=steps, fill=fill, slots=slots or min(len(items), 16))
     loop.setdefault("until", Steps(1 << 62))
     keyed = list(zip(content_keys(list(texts)), items, strict=True))
     return Loop(Lanes(process, keyed, each=each, seed=seed), **loop)

@@ -14,9 +14,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ostinato.decode.masked import draw_each, surest, to_keep
+from ostinato.decode import draw_each, surest, to_keep
 from ostinato.errors import EditError, InputError, ItemError
-from ostinato.loop import Lane, Report, Text, derive
+from ostinato.loop import Lane, Report, Text, fold_in
 from ostinato.models import MaskedModel, device_of
 
 SHAPE = 32  # tokens: a row is padded to a multiple of this
@@ -25,7 +25,7 @@ DOT = "·"  # what stands for a hidden token in a text
 
 
 @dataclass(frozen=True)
-class Gaps:
+class MaskedText:
     """A text with gaps: its parts, and how many tokens stand between them."""
 
     parts: tuple[str, ...]
@@ -40,14 +40,14 @@ class Gaps:
             )
 
     @classmethod
-    def of(cls, text: str, tokens: int, mark: str = "___") -> Gaps:
+    def of(cls, text: str, tokens: int, mark: str = "___") -> MaskedText:
         """Read a text in which each `mark` stands for a gap of `tokens` tokens."""
         parts = text.split(mark)
         return cls(tuple(parts), (tokens,) * (len(parts) - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fill:
+class FillConfig:
     """How hidden tokens are drawn: `temperature` (0: the likeliest), and the Gumbel `noise` on the
     confidence, which falls to 0 at the last step."""
 
@@ -61,16 +61,16 @@ class Fill:
             if not number or not 0 <= value < math.inf:
                 raise InputError(
                     f"{name} must be a finite number of 0 or more, got {value!r}. Take for example "
-                    f"{getattr(Fill, name)}."
+                    f"{getattr(FillConfig, name)}."
                 )
 
 
 @dataclass(slots=True)
-class _Seat:
+class _TextSlot:
     """A lane at its place. `row` is its sequence; `states[p]` the gap tokens at position p."""
 
     lane: Lane
-    gaps: Gaps
+    gaps: MaskedText
     row: list[int]
     at: list[int]  # where in the row the gap tokens stand
     states: list[list[int]] = field(default_factory=list)
@@ -94,54 +94,54 @@ class Unmask:
     repeats = True
 
     def __init__(
-        self, model: MaskedModel, *, steps: int = 8, fill: Fill | None = None, places: int = 16
+        self, model: MaskedModel, *, steps: int = 8, fill: FillConfig | None = None, slots: int = 16
     ) -> None:
-        if steps < 1 or places < 1:
-            raise InputError(f"steps and places must be at least 1, got {steps} and {places}.")
-        self.model, self.steps, self.capacity = model, steps, places
-        self.fill = fill or Fill()
+        if steps < 1 or slots < 1:
+            raise InputError(f"steps and places must be at least 1, got {steps} and {slots}.")
+        self.model, self.steps, self.slots = model, steps, slots
+        self.fill = fill or FillConfig()
         self._network, self._device = model.network.eval(), device_of(model.network)
         special = {*model.tokenizer.special_ids, model.mask_id}
         self._never = sorted(i for i in special if i < model.network.config.vocab_size)
-        self._seats: dict[str, _Seat] = {}
+        self._slots: dict[str, _TextSlot] = {}
 
     # Lanes ------------------------------------------------------------------------------------
 
     def start(self, lane: Lane, item: object) -> None:
         """Give the lane a place, where its past ended."""
-        if not isinstance(item, Gaps):
+        if not isinstance(item, MaskedText):
             raise ItemError(f"An item of Unmask must be Gaps, got {type(item).__name__}.")
         self._check_edits(lane, sum(item.tokens))
-        seat = self._seat(lane, item)
+        slot = self._slot(lane, item)
         for report in lane.past:
-            state = list(seat.states[-1])
+            state = list(slot.states[-1])
             changed = cast(Sequence[int], report["places"]), cast(Sequence[int], report["put"])
             for place, token in zip(*changed, strict=True):
                 state[place] = token
-            seat.states.append(state)
-        self._seats[lane.key] = seat
+            slot.states.append(state)
+        self._slots[lane.key] = slot
 
     def rewind(self, lane: Lane, to: int) -> None:
         """Bring the lane back to a position: its tokens there are kept."""
-        seat = self._seats[lane.key]
-        self._check_edits(lane, len(seat.at))
-        seat.lane = lane
-        del seat.states[to + 1 :]
+        slot = self._slots[lane.key]
+        self._check_edits(lane, len(slot.at))
+        slot.lane = lane
+        del slot.states[to + 1 :]
 
     def drop(self, key: str) -> None:
         """Free the lane's place."""
-        del self._seats[key]
+        del self._slots[key]
 
     def output(self, key: str) -> Text:
         """Return the text as it stands; a hidden token is a dot."""
-        seat = self._seats[key]
-        return Text(self._text(seat), tokens=tuple(seat.states[-1]), ended=not self._hidden(seat))
+        slot = self._slots[key]
+        return Text(self._text(slot), tokens=tuple(slot.states[-1]), ended=not self._hidden(slot))
 
     def filled(self, key: str) -> list[str]:
         """Return what stands in each gap."""
-        seat, made, first = self._seats[key], [], 0
-        for count in seat.gaps.tokens:
-            made.append(self._spelt(seat.states[-1][first : first + count]))
+        slot, made, first = self._slots[key], [], 0
+        for count in slot.gaps.tokens:
+            made.append(self._spelt(slot.states[-1][first : first + count]))
             first += count
         return made
 
@@ -149,30 +149,30 @@ class Unmask:
 
     def step(self) -> Mapping[str, Report]:
         """Advance every lane that has not ended; each has a pass of its own, in its own shape."""
-        seats = [
-            seat
-            for seat in self._seats.values()
-            if seat.position < self.steps and HIDDEN in self._edited(seat)
+        slots = [
+            slot
+            for slot in self._slots.values()
+            if slot.position < self.steps and HIDDEN in self._edited(slot)
         ]
-        return {seat.lane.key: self._advance(seat) for seat in seats}
+        return {slot.lane.key: self._advance(slot) for slot in slots}
 
-    def _advance(self, seat: _Seat) -> Report:
-        tokens, fill = self._edited(seat), self._in_force(seat)
-        logits = self._logits(seat, tokens)  # (N, V)
-        step, count = seat.position + 1, len(tokens)
-        uniform = self._uniforms(seat.lane, seat.position, count)
+    def _advance(self, slot: _TextSlot) -> Report:
+        tokens, fill = self._edited(slot), self._in_force(slot)
+        logits = self._logits(slot, tokens)  # (N, V)
+        step, count = slot.position + 1, len(tokens)
+        uniform = self._uniforms(slot.lane, slot.position, count)
         new, probs = draw_each(logits, fill.temperature, uniform[0])
         hidden = torch.tensor(tokens) == HIDDEN
         keep = to_keep(count, int(hidden.sum()), step, self.steps)
         kept = surest(probs, hidden, keep, fill.noise * (1 - step / self.steps), uniform[1])
         for place in kept.tolist():
             tokens[place] = int(new[place])
-        before = seat.states[-1]
-        seat.states.append(tokens)
+        before = slot.states[-1]
+        slot.states.append(tokens)
         places = [p for p in range(count) if tokens[p] != before[p]]
         report: dict[str, object] = {"step": step, "places": places}
-        report |= {"put": [tokens[p] for p in places], "text": self._text(seat)}
-        report |= {"masked": self._hidden(seat), "tokens": keep}
+        report |= {"put": [tokens[p] for p in places], "text": self._text(slot)}
+        report |= {"masked": self._hidden(slot), "tokens": keep}
         if keep:
             report["confidence"] = float(probs[kept].mean())
         if step == self.steps:
@@ -182,23 +182,23 @@ class Unmask:
         return report
 
     @torch.inference_mode()
-    def _logits(self, seat: _Seat, tokens: Sequence[int]) -> Tensor:
+    def _logits(self, slot: _TextSlot, tokens: Sequence[int]) -> Tensor:
         """Return the logits (N, V) of the gap tokens, without what a text cannot hold."""
-        row = list(seat.row)
-        for at, token in zip(seat.at, tokens, strict=True):
+        row = list(slot.row)
+        for at, token in zip(slot.at, tokens, strict=True):
             row[at] = self.model.mask_id if token == HIDDEN else token
         length = min(-(-len(row) // SHAPE) * SHAPE, self._limit)
         mask = (torch.arange(length) < len(row))[None]
         padded = torch.tensor([[*row, *[0] * (length - len(row))]])
         device = self._device
-        logits: Tensor = self._network(padded.to(device), mask.to(device))[0, seat.at].float().cpu()
-        forbidden = [cast(Sequence[int], e["forbid"]) for _, e in seat.lane.edits if "forbid" in e]
+        logits: Tensor = self._network(padded.to(device), mask.to(device))[0, slot.at].float().cpu()
+        forbidden = [cast(Sequence[int], e["forbid"]) for _, e in slot.lane.edits if "forbid" in e]
         logits[:, [*self._never, *(token for tokens in forbidden for token in tokens)]] = -torch.inf
         return logits
 
     def _uniforms(self, lane: Lane, position: int, count: int) -> Tensor:
         """Return the uniform numbers (2, count) in [0, 1), float64, that belong to a place."""
-        seed = derive(lane.seed, lane.key, lane.round, lane.tries, position)
+        seed = fold_in(lane.seed, lane.key, lane.round, lane.backtracks, position)
         dice = torch.Generator().manual_seed(seed)
         return torch.rand((2, count), generator=dice, dtype=torch.float64)
 
@@ -208,7 +208,7 @@ class Unmask:
     def _limit(self) -> int:
         return self.model.network.config.max_position_embeddings
 
-    def _seat(self, lane: Lane, gaps: Gaps) -> _Seat:
+    def _slot(self, lane: Lane, gaps: MaskedText) -> _TextSlot:
         """Lay a text out as a row, cut on both sides where it is longer than the model reads."""
         parts = [self.model.tokenizer.encode(part) for part in gaps.parts]
         row, at = list(parts[0]), list[int]()
@@ -226,15 +226,15 @@ class Unmask:
         start = max(0, min(at[0] - (room - span) // 2, len(row) - room))
         row = [*before, *row[start : start + room], *behind]
         shift = len(before) - start
-        return _Seat(lane, gaps, row, [a + shift for a in at], [[HIDDEN] * len(at)])
+        return _TextSlot(lane, gaps, row, [a + shift for a in at], [[HIDDEN] * len(at)])
 
-    def _hidden(self, seat: _Seat) -> int:
-        return seat.states[-1].count(HIDDEN)
+    def _hidden(self, slot: _TextSlot) -> int:
+        return slot.states[-1].count(HIDDEN)
 
-    def _text(self, seat: _Seat) -> str:
-        text, first = seat.gaps.parts[0], 0
-        for count, part in zip(seat.gaps.tokens, seat.gaps.parts[1:], strict=True):
-            text += self._spelt(seat.states[-1][first : first + count]) + part
+    def _text(self, slot: _TextSlot) -> str:
+        text, first = slot.gaps.parts[0], 0
+        for count, part in zip(slot.gaps.tokens, slot.gaps.parts[1:], strict=True):
+            text += self._spelt(slot.states[-1][first : first + count]) + part
             first += count
         return text
 
@@ -269,22 +269,22 @@ class Unmask:
 
     def _check_fill(self, name: str, value: Any) -> None:
         try:
-            Fill(**{name: value})
+            FillConfig(**{name: value})
         except InputError as error:
             raise EditError(f"The edit cannot be applied: {error}") from None
 
-    def _in_force(self, seat: _Seat) -> Fill:
+    def _in_force(self, slot: _TextSlot) -> FillConfig:
         values: dict[str, Any] = {"temperature": self.fill.temperature, "noise": self.fill.noise}
-        for at, edits in seat.lane.edits:
-            if at <= seat.position:
+        for at, edits in slot.lane.edits:
+            if at <= slot.position:
                 values |= {name: edits[name] for name in values if name in edits}
-        return Fill(**values)
+        return FillConfig(**values)
 
-    def _edited(self, seat: _Seat) -> list[int]:
+    def _edited(self, slot: _TextSlot) -> list[int]:
         """Return the gap tokens where the lane stands, with the edits of that position."""
-        tokens = list(seat.states[-1])
-        for at, edits in seat.lane.edits:
-            if at == seat.position:
+        tokens = list(slot.states[-1])
+        for at, edits in slot.lane.edits:
+            if at == slot.position:
                 for place in cast(Sequence[int], edits.get("mask", ())):
                     tokens[place] = HIDDEN
                 for key, token in cast(Mapping[object, int], edits.get("put", {})).items():

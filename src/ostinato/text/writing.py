@@ -6,12 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ostinato.decode import Beam, Constraint, Decode, Guesser, Prompt, Prompter, Sampling
+from ostinato.decode import (
+    Beam,
+    Constraint,
+    Decode,
+    DraftProposer,
+    Prompter,
+    SamplingParams,
+    TokenPrompt,
+)
 from ostinato.errors import InputError, ItemError
-from ostinato.loop import AnyOf, Condition, LaneProcess, Lanes, Loop, Steps
-from ostinato.loop.keys import content_keys
+from ostinato.loop import AnyOf, Condition, LaneProcess, Lanes, Loop, Steps, content_keys
 from ostinato.models import LanguageModel, load_model
-from ostinato.servers import Server, ServerLanes, check_sampling, is_server
+from ostinato.remote import Server, ServerLanes, check_sampling, is_server
 
 LENGTH = Steps(200)
 """Where a text ends that does not end by itself: after 200 tokens."""
@@ -27,12 +34,12 @@ def write(
     *,
     model: LanguageModel | Server | str = "smollm2",
     each: Condition = LENGTH,
-    sampling: Sampling | None = None,
+    sampling: SamplingParams | None = None,
     seed: int = 0,
     chat: bool = True,
-    places: int | None = None,
+    slots: int | None = None,
     alternatives: int = 0,
-    guesser: Guesser | None = None,
+    guesser: DraftProposer | None = None,
     beams: int = 1,
     length_penalty: float = 1.0,
     constraint: Constraint | None = None,
@@ -55,7 +62,7 @@ def write(
     """
     if not prompts:
         raise InputError("There must be at least one prompt, got none.")
-    count = places or min(len(prompts), 16)
+    count = slots or min(len(prompts), 16)
     if isinstance(model, str):
         model = Server.of(model) if is_server(model) else load_model(model)
     process: LaneProcess
@@ -70,14 +77,14 @@ def write(
             beams=beams,
             length_penalty=length_penalty,
             limit=_limit(each),
-            places=count,
+            slots=count,
         )
     else:
         process = Decode(
             model,
             _prompter(model, chat),
             sampling=sampling,
-            places=count,
+            slots=count,
             alternatives=alternatives,
             guesser=guesser,
             constraint=constraint,
@@ -97,23 +104,23 @@ def _refuse(what: str = "a server", **given: object) -> None:
 def _prompter(model: LanguageModel, chat: bool) -> Prompter:
     tokenizer = model.tokenizer
 
-    def prompt(item: object, edits: Mapping[str, object]) -> Prompt:
+    def prompt(item: object, edits: Mapping[str, object]) -> TokenPrompt:
         if not isinstance(item, str):
-            return Prompt(tokenizer.chat(_messages(item)))
+            return TokenPrompt(tokenizer.chat(_messages(item)))
         if chat and tokenizer.chat_template is not None:
-            return Prompt(tokenizer.chat([{"role": "user", "content": item}]))
-        return Prompt([*tokenizer.bos_ids, *tokenizer.encode(item)])
+            return TokenPrompt(tokenizer.chat([{"role": "user", "content": item}]))
+        return TokenPrompt([*tokenizer.bos_ids, *tokenizer.encode(item)])
 
     return prompt
 
 
 def _server_lanes(
-    server: Server, each: Condition, sampling: Sampling | None, places: int
+    server: Server, each: Condition, sampling: SamplingParams | None, slots: int
 ) -> ServerLanes:
     def prompt(item: object, edits: Mapping[str, object]) -> str | Messages:
         return item if isinstance(item, str) else _messages(item)
 
-    values = asdict(sampling or Sampling())
+    values = asdict(sampling or SamplingParams())
     for unsaid in ("logit_bias", "end_bias", "end_within"):
         del values[unsaid]
     return ServerLanes(
@@ -121,7 +128,7 @@ def _server_lanes(
         prompt,
         sampling=check_sampling(server, values),
         max_tokens=_limit(each),
-        places=places,
+        slots=slots,
     )
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from ostinato.models import GRU, Llama, MaskedBert, Tokenizer, save_masked
-from ostinato.models.layout import to_file
+from ostinato.models import GRU, Llama, MaskedBert, Tokenizer, save_masked, to_file
 
 
 def save_model(folder: str | Path, network: Llama | GRU | MaskedBert, tokenizer: Tokenizer) -> Path:

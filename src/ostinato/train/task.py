@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.models import GRU, Llama, device_of
-from ostinato.train.answers import answers_loss
+from ostinato.train.batch_sampler import BatchSampler
+from ostinato.train.completion_loss import completion_only_loss
 from ostinato.train.data import Example
-from ostinato.train.order import Order
 
 
 class Share(NamedTuple):
@@ -67,7 +67,7 @@ class TextTask:
     """Next tokens of texts: cross-entropy in nats, summed over the counted tokens.
 
     `write` is called with the network when a sample is due, and returns a text. `answers` takes the
-    backward pass through the counted tokens only (`ostinato.train.answers`): the same loss, a
+    backward pass through the counted tokens only (`ostinato.train.completion_loss`): the same loss, a
     truncated gradient, about half the time where most tokens are read and not written.
     """
 
@@ -99,7 +99,7 @@ class TextTask:
             assert isinstance(network, Llama)
             lengths = [len(e) for e in examples]
             device = device_of(network)
-            total = answers_loss(network, tokens.to(device), counted.to(device), lengths)
+            total = completion_only_loss(network, tokens.to(device), counted.to(device), lengths)
         else:
             total = summed_loss(network, tokens, counted)
         return Loss(total, {"tokens": tokens.numel()})
@@ -109,7 +109,7 @@ class TextTask:
         if not self._valid:
             return {}
         total, count = 0.0, 0
-        for batch in Order([len(e) for e in self._valid], batch_tokens, 0).epoch(0):
+        for batch in BatchSampler([len(e) for e in self._valid], batch_tokens, 0).epoch(0):
             tokens, counted = padded([self._valid[i] for i in batch])
             total += float(summed_loss(network, tokens, counted))
             count += int(counted.sum())

@@ -18,17 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from ostinato.errors import EditError, InputError
-from ostinato.loop import Edits, Report, Seldom, derive
-from ostinato.models import deterministic, device_of
-from ostinato.settings import TrainingConfig
-from ostinato.train.optimisers import AdamW, Muon, Optimiser
-from ostinato.train.order import Order
+from ostinato.loop import Edits, Report, SparseMetrics, fold_in
+from ostinato.models import deterministic_ops, device_of
+from ostinato.train.batch_sampler import BatchSampler
+from ostinato.train.config import TrainingConfig
+from ostinato.train.optimizers import AdamW, Muon, Optimizer
 from ostinato.train.task import Loss, Task
 
 EDITS = ("lr", "lr_scale", "skip", "skip_steps")
 
 
-class Training(Seldom):
+class Training(SparseMetrics):
     """Train the parameters of a network that want a gradient, on a task.
 
     Reports: `loss/train` (the mean of the step's batches), `lr`, `grad/norm`, `epoch` (times
@@ -42,7 +42,7 @@ class Training(Seldom):
         self, network: nn.Module, task: Task, config: TrainingConfig | None = None
     ) -> None:
         self.network, self.task, self.config = network, task, config or TrainingConfig()
-        self._order = Order(task.lengths, self.config.batch_tokens, self.config.seed)
+        self._order = BatchSampler(task.lengths, self.config.batch_tokens, self.config.seed)
         self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
         self.device = device_of(network)
         self._optimiser = self._make_optimiser()
@@ -60,7 +60,7 @@ class Training(Seldom):
         return self._order.batches
 
     @property
-    def told_within(self) -> int:
+    def report_interval(self) -> int:
         """The steps after which a validation was due, one going back included."""
         return 2 * max(self.config.valid_every, self.config.sample_every)
 
@@ -68,13 +68,13 @@ class Training(Seldom):
 
     def step(self) -> Report:
         """Take one optimiser step."""
-        with deterministic(self.device):
+        with deterministic_ops(self.device):
             return self._advance()
 
     def _advance(self) -> Report:
         config, accumulate = self.config, self.config.accumulate
         if self._uses_dropout():
-            torch.manual_seed(derive(config.seed, "dropout", self._step))
+            torch.manual_seed(fold_in(config.seed, "dropout", self._step))
         self.network.train()
         places = list(islice(self._places(), accumulate))
         loss, told = self._backward(places)
@@ -154,7 +154,7 @@ class Training(Seldom):
 
     # Parts of a step --------------------------------------------------------------------------
 
-    def _make_optimiser(self) -> Optimiser:
+    def _make_optimiser(self) -> Optimizer:
         decay = self.config.weight_decay
         return (
             Muon(
@@ -193,7 +193,7 @@ class Training(Seldom):
         counted = max(1, sum(self.task.counted(chosen) for chosen in batches))
         total, losses = 0.0, []
         for place, chosen in zip(places, batches, strict=True):
-            seed = derive(self.config.seed, "loss", place)
+            seed = fold_in(self.config.seed, "loss", place)
             with self._autocast():
                 loss = self.task.loss(self.network, chosen, seed)
             part = loss.total / counted

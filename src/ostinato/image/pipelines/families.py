@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from ostinato.errors import ItemError, ModelError
-from ostinato.image.pipelines.prompted import Prompted
-from ostinato.image.pipelines.schedule import flows
+from ostinato.image.pipelines.inputs import PipelineInputs
+from ostinato.image.pipelines.scheduler_state import flows
 
-Words = Mapping[str, Tensor]
+TextEmbedding = Mapping[str, Tensor]
 """Encoded words, each tensor with one row: what the network takes beside image and time."""
 
 
-class Family(ABC):
+class PipelineFamily(ABC):
     """A pipeline's components, as a lane process needs them. Latents are (C, H, W)."""
 
     layout: ClassVar[str]
@@ -40,7 +40,7 @@ class Family(ABC):
         parameters = inspect.signature(type(pipeline).__call__).parameters
         self.steps: int = parameters["num_inference_steps"].default
         self.guidance = self.own_guidance(parameters)
-        self._encoded: dict[str, Words] = {}
+        self._encoded: dict[str, TextEmbedding] = {}
         self.check()
         scheduler = pipeline.scheduler
         if not (hasattr(scheduler, "alphas_cumprod") or flows(scheduler)):
@@ -60,11 +60,11 @@ class Family(ABC):
         """Return the class that loads it; `told` is the one that the folder names."""
 
     @abstractmethod
-    def latent_shape(self, wanted: Prompted) -> tuple[int, int, int]:
+    def latent_shape(self, wanted: PipelineInputs) -> tuple[int, int, int]:
         """Return (C, H, W). Raises `ItemError` for a size that does not go."""
 
     @abstractmethod
-    def predict(self, x: Tensor, t: Tensor, words: Words, guidance: Tensor) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, words: TextEmbedding, guidance: Tensor) -> Tensor:
         """Run the network on x (B, C, H, W), t (B,), words with B rows and guidance (B,)."""
 
     @abstractmethod
@@ -99,7 +99,7 @@ class Family(ABC):
         """Return the noisy latent that a picture begins from, for standard normal noise."""
         return noise
 
-    def encode(self, text: str) -> Words:
+    def encode(self, text: str) -> TextEmbedding:
         """Return the words of a text, always computed alone."""
         if text not in self._encoded:
             self._encoded[text] = self.encode_alone(text)
@@ -107,11 +107,11 @@ class Family(ABC):
                 del self._encoded[next(iter(self._encoded))]
         return self._encoded[text]
 
-    def encode_alone(self, text: str) -> Words:
+    def encode_alone(self, text: str) -> TextEmbedding:
         """Run the text encoders on one text."""
         return {}
 
-    def check_item(self, wanted: Prompted) -> None:
+    def check_item(self, wanted: PipelineInputs) -> None:
         """Raise `ItemError` where the picture wants what this pipeline does not have."""
         if self.worded and wanted.prompt is None:
             raise ItemError("This pipeline needs a prompt, got none. Give the item a `prompt`.")
@@ -122,7 +122,7 @@ class Family(ABC):
                 )
 
 
-class Unconditional(Family):
+class Unconditional(PipelineFamily):
     """A `UNet2DModel` on pixels, as DDPM and DDIM use it."""
 
     layout = "unconditional (scheduler, unet: UNet2DModel)"
@@ -146,7 +146,7 @@ class Unconditional(Family):
         """Refuse a network that wants a class."""
         refuse(self.network, {"class_embed_type": None, "num_class_embeds": None})
 
-    def latent_shape(self, wanted: Prompted) -> tuple[int, int, int]:
+    def latent_shape(self, wanted: PipelineInputs) -> tuple[int, int, int]:
         """Return the channels and the size of the pixels."""
         size = pair(self.network.config.sample_size)
         given = (wanted.height or size[0], wanted.width or size[1])
@@ -157,7 +157,7 @@ class Unconditional(Family):
             )
         return (self.network.config.in_channels, *size)
 
-    def predict(self, x: Tensor, t: Tensor, words: Words, guidance: Tensor) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, words: TextEmbedding, guidance: Tensor) -> Tensor:
         """Run the network."""
         out: Tensor = self.network(x, t).sample
         return out
@@ -179,7 +179,7 @@ class Unconditional(Family):
         scheduler.set_timesteps(steps)
 
 
-class Latent(Family):
+class Latent(PipelineFamily):
     """What works on the latents of an autoencoder."""
 
     @property
@@ -188,7 +188,7 @@ class Latent(Family):
         factor: int = self.pipeline.vae_scale_factor
         return factor
 
-    def cut(self, wanted: Prompted, default: tuple[int, int], unit: int) -> tuple[int, int]:
+    def cut(self, wanted: PipelineInputs, default: tuple[int, int], unit: int) -> tuple[int, int]:
         """Return height and width of the latents, for sides that are multiples of `unit`."""
         sides = (
             wanted.height or default[0] * self.factor,

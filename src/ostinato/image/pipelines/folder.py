@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from ostinato.errors import MissingExtra, ModelError
-from ostinato.image.pipelines.families import Family
-from ostinato.image.pipelines.worded import FAMILIES
+from ostinato.image.pipelines.families import PipelineFamily
+from ostinato.image.pipelines.text_to_image import FAMILIES
 
 INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
@@ -20,7 +20,7 @@ LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 
 def load_pipeline(
     folder: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
-) -> Family:
+) -> PipelineFamily:
     """Load the components of a pipeline that was saved in the layout of `diffusers`.
 
     Reads local files in safetensors only, and runs no code out of the folder. Raises `ModelError`
@@ -78,7 +78,7 @@ def _components(folder: Path, index: Mapping[str, Any]) -> dict[str, str]:
     return components
 
 
-def _family(folder: Path, components: Mapping[str, str]) -> type[Family]:
+def _family(folder: Path, components: Mapping[str, str]) -> type[PipelineFamily]:
     for family in FAMILIES:
         if family.fits(components):
             return family

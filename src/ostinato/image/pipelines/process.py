@@ -10,33 +10,34 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ostinato.errors import EditError, InputError, ItemError
-from ostinato.image.picture import pixels
-from ostinato.image.pipelines.families import Family
-from ostinato.image.pipelines.prompted import Prompted, as_prompted, check_guidance
-from ostinato.image.pipelines.schedule import Stand
-from ostinato.loop import Lane, Report, derive
+from ostinato.image import ALL_STEPS, pixels, sample_images
+from ostinato.image.pipelines.families import PipelineFamily
+from ostinato.image.pipelines.folder import load_pipeline
+from ostinato.image.pipelines.inputs import PipelineInputs, as_pipeline_inputs, check_guidance
+from ostinato.image.pipelines.scheduler_state import SchedulerState
+from ostinato.loop import Check, Condition, Lane, Loop, OnStop, Report, accept, fold_in
 
 WORDS = ("prompt", "negative_prompt", "guidance")
 KNOWN = (*WORDS, "renoise")
 
 
 @dataclass(slots=True)
-class _Seat:
+class _PipelineSlot:
     """A lane at its place; `stands[p]` is where it stood at position p, `cleans[p]` what it saw."""
 
     lane: Lane
-    item: Prompted
+    item: PipelineInputs
     shape: tuple[int, int, int]
     base: Any  # the scheduler, set for the item's steps and never stepped
-    stands: list[Stand] = field(default_factory=list)
+    stands: list[SchedulerState] = field(default_factory=list)
     cleans: list[Tensor] = field(default_factory=list)
 
 
@@ -57,35 +58,35 @@ class DenoisePipeline:
     1; in flow matching the share of noise) of the level that is left, `noisy` (the latent after
     the step), `clean` (the clean latent that is predicted), `prediction` (the network's, guided),
     each (C, H, W); `change`, the root mean square by which the clean prediction moved; `calls` of
-    the network; `tries` of the lane; `ended` after the last step.
+    the network; `backtracks` of the lane; `ended` after the last step.
     """
 
     repeats = True
 
     def __init__(
         self,
-        family: Family,
+        family: PipelineFamily,
         *,
         steps: int | None = None,
         guidance: float | None = None,
-        places: int = 16,
+        slots: int = 16,
         decode: bool = False,
     ) -> None:
-        if places < 1:
-            raise InputError(f"places must be at least 1, got {places}.")
+        if slots < 1:
+            raise InputError(f"slots must be at least 1, got {slots}.")
         if guidance is not None and not family.worded:
             raise InputError("guidance must be left out: the pipeline makes images without words.")
-        self.capacity = places
+        self.slots = slots
         self.family = family
-        self.default = Prompted(steps=steps or family.steps, guidance=guidance)
+        self.default = PipelineInputs(steps=steps or family.steps, guidance=guidance)
         self._decode = decode
-        self._seats: dict[str, _Seat] = {}
+        self._slots: dict[str, _PipelineSlot] = {}
 
     # Lanes ------------------------------------------------------------------------------------
 
     def start(self, lane: Lane, item: object) -> None:
         """Give the lane a place: at noise, or where its past ended."""
-        wanted = as_prompted(item)
+        wanted = as_pipeline_inputs(item)
         self.family.check_item(wanted)
         shape = self.family.latent_shape(wanted)
         base = copy.deepcopy(self.family.pipeline.scheduler)
@@ -93,29 +94,29 @@ class DenoisePipeline:
             self.family.set_timesteps(base, wanted.steps or self.default.steps or 1, shape)
         except ValueError as error:
             raise InputError(f"The scheduler cannot take these steps: {error}") from None
-        seat = _Seat(lane, wanted, shape, base)
-        self._at(seat, 0)
-        tries = [*map(_tries, lane.past), lane.tries]
-        seat.stands.append(self._begin(seat, tries[0]))
-        for report, each in zip(lane.past, tries, strict=False):
-            self._renoise(seat, each)
-            self._repeat(seat, report)
-        self._renoise(seat, tries[-1])
-        self._seats[lane.key] = seat
+        slot = _PipelineSlot(lane, wanted, shape, base)
+        self._at(slot, 0)
+        backtracks = [*map(_backtracks, lane.past), lane.backtracks]
+        slot.stands.append(self._begin(slot, backtracks[0]))
+        for report, each in zip(lane.past, backtracks, strict=False):
+            self._renoise(slot, each)
+            self._repeat(slot, report)
+        self._renoise(slot, backtracks[-1])
+        self._slots[lane.key] = slot
 
     def rewind(self, lane: Lane, to: int) -> None:
         """Bring the lane back to a position: its latent and its solver's history are kept."""
-        seat = self._seats[lane.key]
-        self._at(replace(seat, lane=lane), to)  # an unknown edit is refused before anything changes
-        seat.lane = lane
-        del seat.stands[to + 1 :], seat.cleans[to:]
+        slot = self._slots[lane.key]
+        self._at(replace(slot, lane=lane), to)  # an unknown edit is refused before anything changes
+        slot.lane = lane
+        del slot.stands[to + 1 :], slot.cleans[to:]
         if to == 0:
-            seat.stands[0] = self._begin(seat, lane.tries)
-        self._renoise(seat, lane.tries)
+            slot.stands[0] = self._begin(slot, lane.backtracks)
+        self._renoise(slot, lane.backtracks)
 
     def drop(self, key: str) -> None:
         """Free the lane's place."""
-        del self._seats[key]
+        del self._slots[key]
 
     @torch.no_grad()
     def output(self, key: str) -> Tensor:
@@ -123,9 +124,9 @@ class DenoisePipeline:
 
         After the last step it is what is left of the noise, as the pipeline's own call returns it.
         """
-        seat = self._seats[key]
-        done = seat.stands[-1].last or not seat.cleans
-        latent = seat.stands[-1].noisy[0] if done else seat.cleans[-1]
+        slot = self._slots[key]
+        done = slot.stands[-1].last or not slot.cleans
+        latent = slot.stands[-1].noisy[0] if done else slot.cleans[-1]
         return self.family.decode(latent)
 
     # A step -----------------------------------------------------------------------------------
@@ -133,12 +134,12 @@ class DenoisePipeline:
     @torch.no_grad()
     def step(self) -> Mapping[str, Report]:
         """Take the next step of every lane that has not ended."""
-        seats = [seat for seat in self._seats.values() if not seat.stands[-1].last]
-        return {seat.lane.key: self._step(seat) for seat in seats}
+        slots = [slot for slot in self._slots.values() if not slot.stands[-1].last]
+        return {slot.lane.key: self._step(slot) for slot in slots}
 
-    def _step(self, seat: _Seat) -> Report:
-        settings = self._at(seat, seat.stands[-1].position)
-        stand, x = seat.stands[-1].scaled()
+    def _step(self, slot: _PipelineSlot) -> Report:
+        settings = self._at(slot, slot.stands[-1].position)
+        stand, x = slot.stands[-1].scaled()
         guidance = self._guidance(settings)
         prediction = self._predict(x, stand.timestep, settings.prompt, guidance)
         calls = 1
@@ -146,12 +147,14 @@ class DenoisePipeline:
             without = self._predict(x, stand.timestep, settings.negative_prompt or "", guidance)
             prediction = without + guidance * (prediction - without)
             calls = 2
-        lane = seat.lane
-        after, clean = stand.step(prediction, self._draws(seat, "step", lane.tries, stand.position))
-        last = seat.cleans[-1] if seat.cleans else torch.zeros_like(clean[0])
-        seat.stands.append(after)
-        seat.cleans.append(clean[0])
-        self._renoise(seat, lane.tries)  # an edit of a later position has waited for it
+        lane = slot.lane
+        after, clean = stand.step(
+            prediction, self._draws(slot, "step", lane.backtracks, stand.position)
+        )
+        last = slot.cleans[-1] if slot.cleans else torch.zeros_like(clean[0])
+        slot.stands.append(after)
+        slot.cleans.append(clean[0])
+        self._renoise(slot, lane.backtracks)  # an edit of a later position has waited for it
         report: dict[str, object] = {
             "step": after.position,
             "steps": len(stand.scheduler.timesteps),
@@ -162,7 +165,7 @@ class DenoisePipeline:
             "prediction": _out(prediction[0]),
             "change": math.sqrt(float((clean[0] - last).square().mean())),
             "calls": calls,
-            "tries": lane.tries,
+            "backtracks": lane.backtracks,
         }
         if self._decode:
             report["image"] = _out(self.family.decode(clean[0]))
@@ -176,78 +179,80 @@ class DenoisePipeline:
         told = torch.full((1,), guidance, device=x.device)
         return self.family.predict(x, t.reshape(1).to(x.device), words, told)
 
-    def _repeat(self, seat: _Seat, report: Report) -> None:
+    def _repeat(self, slot: _PipelineSlot, report: Report) -> None:
         """Take a step of the past again: its prediction is known, the network is not run."""
-        stand, _ = seat.stands[-1].scaled()
+        stand, _ = slot.stands[-1].scaled()
         prediction = self._in(report["prediction"])
         after, _ = stand.step(prediction, 0)  # what it draws is replaced by what was drawn
-        seat.stands.append(replace(after, noisy=self._in(report["noisy"])))
-        seat.cleans.append(self._in(report["clean"])[0])
+        slot.stands.append(replace(after, noisy=self._in(report["noisy"])))
+        slot.cleans.append(self._in(report["clean"])[0])
 
     def _in(self, value: object) -> Tensor:
         return torch.as_tensor(value).clone().to(self.family.device)[None]
 
     # Noise ------------------------------------------------------------------------------------
 
-    def _begin(self, seat: _Seat, tries: int) -> Stand:
+    def _begin(self, slot: _PipelineSlot, backtracks: int) -> SchedulerState:
         """Return where a lane begins: at noise."""
-        dice = torch.Generator().manual_seed(self._draws(seat, "begin", tries, 0))
-        noise = torch.randn((1, *seat.shape), generator=dice, dtype=self.family.dtype)
-        scheduler = copy.deepcopy(seat.base)
-        return Stand(0, self.family.begin(scheduler, noise.to(self.family.device)), scheduler)
+        dice = torch.Generator().manual_seed(self._draws(slot, "begin", backtracks, 0))
+        noise = torch.randn((1, *slot.shape), generator=dice, dtype=self.family.dtype)
+        scheduler = copy.deepcopy(slot.base)
+        return SchedulerState(
+            0, self.family.begin(scheduler, noise.to(self.family.device)), scheduler
+        )
 
     @torch.no_grad()
-    def _renoise(self, seat: _Seat, tries: int) -> None:
+    def _renoise(self, slot: _PipelineSlot, backtracks: int) -> None:
         """Apply the last `renoise` of the position where the lane stands."""
-        stand = seat.stands[-1]
+        stand = slot.stands[-1]
         images = [
             edits["renoise"]
-            for at, edits in seat.lane.edits
+            for at, edits in slot.lane.edits
             if at == stand.position and "renoise" in edits
         ]
         if images and not stand.last:
-            image = pixels(images[-1], self.family.image_shape(seat.shape), "renoise")
+            image = pixels(images[-1], self.family.image_shape(slot.shape), "renoise")
             latent = self.family.encode_image(image.to(self.family.device))
             latent = latent[None].to(self.family.dtype)
-            draws = self._draws(seat, "renoise", tries, stand.position)
-            if stand.position % getattr(seat.base, "order", 1):
-                seat.stands[-1] = seat.stands[-2].halfway(seat.base, latent, draws)
+            draws = self._draws(slot, "renoise", backtracks, stand.position)
+            if stand.position % getattr(slot.base, "order", 1):
+                slot.stands[-1] = slot.stands[-2].halfway(slot.base, latent, draws)
             else:
-                seat.stands[-1] = stand.renoised(seat.base, latent, draws)
+                slot.stands[-1] = stand.renoised(slot.base, latent, draws)
 
-    def _draws(self, seat: _Seat, use: str, tries: int, position: int) -> int:
+    def _draws(self, slot: _PipelineSlot, use: str, backtracks: int, position: int) -> int:
         """Return the seed of what is drawn at a place."""
-        lane, seed = seat.lane, seat.item.seed
+        lane, seed = slot.lane, slot.item.seed
         source = (lane.seed, lane.key) if seed is None else (seed, "")
-        return derive(*source, use, lane.round, tries, position)
+        return fold_in(*source, use, lane.round, backtracks, position)
 
     # Settings ---------------------------------------------------------------------------------
 
-    def _guidance(self, settings: Prompted) -> float:
+    def _guidance(self, settings: PipelineInputs) -> float:
         for value in (settings.guidance, self.default.guidance):
             if value is not None:
                 return float(value)
         return self.family.guidance
 
-    def _at(self, seat: _Seat, position: int) -> Prompted:
+    def _at(self, slot: _PipelineSlot, position: int) -> PipelineInputs:
         """Return the item as it is at a position. Raises `EditError` for what is not known."""
-        settings = seat.item
-        for at, edits in seat.lane.edits:
+        settings = slot.item
+        for at, edits in slot.lane.edits:
             for name, value in edits.items():
                 if name == "renoise":
-                    self._check_renoise(seat, value)
+                    self._check_renoise(slot, value)
                     continue
                 changed = self._edited(settings, name, value)
                 settings = changed if at <= position else settings
         return settings
 
-    def _check_renoise(self, seat: _Seat, image: object) -> None:
+    def _check_renoise(self, slot: _PipelineSlot, image: object) -> None:
         try:
-            pixels(image, self.family.image_shape(seat.shape), "renoise")
+            pixels(image, self.family.image_shape(slot.shape), "renoise")
         except (InputError, ItemError) as error:
             raise EditError(str(error)) from None
 
-    def _edited(self, settings: Prompted, name: str, value: object) -> Prompted:
+    def _edited(self, settings: PipelineInputs, name: str, value: object) -> PipelineInputs:
         if name not in KNOWN:
             raise EditError(f"Unknown edit {name!r} of a pipeline. Known: {', '.join(KNOWN)}.")
         if not self.family.worded:
@@ -255,18 +260,50 @@ class DenoisePipeline:
         try:
             if name == "guidance":
                 value = check_guidance(value)
-            changed: Prompted = replace(settings, **{name: value})  # type: ignore[arg-type]
+            changed: PipelineInputs = replace(settings, **{name: value})  # type: ignore[arg-type]
             self.family.check_item(changed)
         except (InputError, ItemError) as error:
             raise EditError(str(error)) from None
         return changed
 
 
-def _tries(report: Report) -> int:
-    tries = report["tries"]
-    assert isinstance(tries, int)
-    return tries
+def _backtracks(report: Report) -> int:
+    backtracks = report["backtracks"]
+    assert isinstance(backtracks, int)
+    return backtracks
 
 
 def _out(tensor: Tensor) -> Tensor:
     return tensor.detach().clone().contiguous().cpu()
+
+
+def pipeline_loop(
+    items: Sequence[object],
+    *,
+    pipeline: PipelineFamily | str,
+    each: Condition = ALL_STEPS,
+    checks: Sequence[Check] = (),
+    on_stop: OnStop = accept,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    slots: int | None = None,
+    decode: bool = False,
+    **loop: Any,
+) -> Loop:
+    """Return the loop that draws one image for every item, side by side.
+
+    An item is a text (its prompt), a `Prompted`, a mapping of its fields, or None where the
+    pipeline takes no words. `each` ends an image before its last step, such as
+    `Converges("change", 0.01)`; `checks` judge it, and `on_stop` answers where it fails.
+    `decode` adds the predicted `image` to every report. `loop` goes to `Loop`, as `run` and
+    `until`. The row's `output` is a tensor (C, H, W) in [-1, 1].
+    """
+    if not items:
+        raise InputError("There must be at least one item, got none.")
+    family = pipeline if isinstance(pipeline, PipelineFamily) else load_pipeline(pipeline)
+    process = DenoisePipeline(
+        family, steps=steps, guidance=guidance, slots=slots or min(len(items), 16), decode=decode
+    )
+    values = [asdict(as_pipeline_inputs(item)) for item in items]
+    return sample_images(process, values, dict, each, checks, on_stop, seed, **loop)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.errors import InputError
-from ostinato.models.folders import read_config, read_weights, write_config, write_weights
+from ostinato.models import read_config, read_weights, write_config, write_weights
 
 ARCHITECTURE = "ostinato.CodeNetwork"
 
@@ -27,9 +27,9 @@ class CodeConfig:
     """
 
     codes: int
-    places: int
+    positions: int
     words: int
-    slots: int
+    prompt_tokens: int
     steps: int = 0
     layers: int = 4
     width: int = 128
@@ -58,7 +58,7 @@ class CodeNetwork(nn.Module):
             torch.manual_seed(seed)
             self.embed_codes = nn.Embedding(c.codes + 1, C)
             self.embed_words = nn.Embedding(c.words, C)
-            self.embed_places = nn.Embedding(c.slots + c.places, C)
+            self.embed_places = nn.Embedding(c.prompt_tokens + c.positions, C)
             self.embed_steps = nn.Embedding(c.steps + 1, C)
             self.blocks = nn.ModuleList(_Block(C, c.heads) for _ in range(c.layers))
             self.norm = nn.LayerNorm(C)
@@ -73,7 +73,7 @@ class CodeNetwork(nn.Module):
         x = x + self.embed_places.weight + self.embed_steps(step)[:, None]
         for block in self.blocks:
             x = block(x)
-        logits: Tensor = self.lm_head(self.norm(x[:, self.config.slots :]))
+        logits: Tensor = self.lm_head(self.norm(x[:, self.config.prompt_tokens :]))
         return logits
 
     def save(self, folder: Path) -> None:

@@ -14,15 +14,22 @@ from pathlib import Path
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
-from ostinato.decode import Decode, Prompt, Sampling
+from ostinato.decode import Decode, SamplingParams, TokenPrompt
 from ostinato.errors import InputError, ItemError
-from ostinato.image.tokens.wish import UNKNOWN, Wish
-from ostinato.image.tokens.words import SLOTS, Words
+from ostinato.image.tokens.attributes import PROMPT_TOKENS, Attributes
+from ostinato.image.tokens.prompt import UNKNOWN, ImagePrompt
 from ostinato.models import LanguageModel, Llama, LlamaConfig, Tokenizer
 
 
 def row_model(
-    codes: int, places: int, words: Words, *, layers: int, width: int, heads: int, seed: int = 0
+    codes: int,
+    places: int,
+    words: Attributes,
+    *,
+    layers: int,
+    width: int,
+    heads: int,
+    seed: int = 0,
 ) -> LanguageModel:
     """Return a model of drawn weights for images of `places` codes, each one of `codes`."""
     vocabulary = {f"▁{code}": code for code in range(codes)}
@@ -37,22 +44,22 @@ def row_model(
         num_attention_heads=heads,
         num_key_value_heads=heads,
         head_dim=width // heads,
-        max_position_embeddings=SLOTS + places,
+        max_position_embeddings=PROMPT_TOKENS + places,
         tie_word_embeddings=False,
     )
     return LanguageModel(Llama(config, seed=seed), Tokenizer(backend), config, Path(), "drawing")
 
 
 def decode_rows(
-    model: LanguageModel, words: Words, *, sampling: Sampling, places: int = 16
+    model: LanguageModel, words: Attributes, *, sampling: SamplingParams, slots: int = 16
 ) -> Decode:
     """Return the lane process that draws code after code; an item is a `Wish` of words."""
 
     first = model.config.vocab_size - len(words.vocabulary)
     no_words = {first + n: -math.inf for n in range(len(words.vocabulary))}
 
-    def prompt(item: object, edits: Mapping[str, object]) -> Prompt:
-        wish = Wish.of(item)
+    def prompt(item: object, edits: Mapping[str, object]) -> TokenPrompt:
+        wish = ImagePrompt.of(item)
         try:
             ids = words.encode(wish.words)
         except InputError as error:
@@ -62,7 +69,7 @@ def decode_rows(
                 "A row is drawn from its beginning and knows no codes. Force them by an edit: "
                 "{'force': [codes]}."
             )
-        return Prompt([first + i for i in ids])
+        return TokenPrompt([first + i for i in ids])
 
     biased = replace(sampling, logit_bias={**sampling.logit_bias, **no_words})
-    return Decode(model, prompt, sampling=biased, places=places)
+    return Decode(model, prompt, sampling=biased, slots=slots)

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ostinato.image.data import Images
+from ostinato.image import Images
+from ostinato.image.tokens.attributes import ANY
 from ostinato.image.tokens.network import CodeNetwork
 from ostinato.image.tokens.vq import VQ
-from ostinato.image.tokens.words import ANY
-from ostinato.loop import derive
+from ostinato.loop import fold_in
 from ostinato.models import Llama
 from ostinato.train import Loss
 
 
-class PictureTask:
+class ReconstructionTask:
     """The autoencoder's: the mean squared error of pixels in [-1, 1], summed over images."""
 
     def __init__(self, train: Images, valid: Images) -> None:
@@ -104,7 +104,7 @@ class CodesTask(ABC):
             return {}
         total = 0.0
         for at in range(0, len(codes), batch_tokens):
-            dice = torch.Generator().manual_seed(derive(0, "valid", at))
+            dice = torch.Generator().manual_seed(fold_in(0, "valid", at))
             part = slice(at, at + batch_tokens)
             total += float(self._loss(network, codes[part], words[part], dice))
         return {"loss/valid": total / codes.numel()}
@@ -171,7 +171,7 @@ class UnmaskTask(CodesTask):
         return (losses * hidden / count * T).sum()
 
 
-class CoarseTask(CodesTask):
+class DiffusionTask(CodesTask):
     """Codes given noised ones: multinomial diffusion (Hoogeboom et al. 2021), as ImageBART's.
 
     The loss is the cross-entropy of the clean codes at a step drawn evenly: the variational bound

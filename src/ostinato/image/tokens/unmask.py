@@ -10,15 +10,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ostinato.decode.masked import draw_each, surest, to_keep
+from ostinato.decode import draw_each, surest, to_keep
 from ostinato.errors import InputError
-from ostinato.image.tokens.lanes import CodeLanes, Seat, Settings
+from ostinato.image.tokens.attributes import Attributes
+from ostinato.image.tokens.masked_codes import CodeSettings, CodeSlot, MaskedCodeSampler
 from ostinato.image.tokens.network import CodeNetwork
-from ostinato.image.tokens.wish import UNKNOWN
-from ostinato.image.tokens.words import Words
+from ostinato.image.tokens.prompt import UNKNOWN
 
 
-class Unmask(CodeLanes):
+class UnmaskCodes(MaskedCodeSampler):
     """Decide hidden codes, a share of them a step. An item is a `Wish`; codes it knows stay.
 
     Edits: `temperature`, `guidance`, `noise` and `words` hold from their position on; `mask`
@@ -32,33 +32,33 @@ class Unmask(CodeLanes):
     def __init__(
         self,
         network: CodeNetwork,
-        words: Words,
+        words: Attributes,
         *,
         steps: int = 8,
-        settings: Settings | None = None,
-        places: int = 16,
+        settings: CodeSettings | None = None,
+        slots: int = 16,
     ) -> None:
         if network.config.steps:
             raise InputError(
                 "Unmask needs a network that was trained with masks, got one of noise levels. "
                 "Take Coarse."
             )
-        super().__init__(network, words, steps=steps, settings=settings, places=places)
+        super().__init__(network, words, steps=steps, settings=settings, slots=slots)
 
-    def _begin(self, seat: Seat) -> list[int]:
-        return list(seat.known)
+    def _begin(self, slot: CodeSlot) -> list[int]:
+        return list(slot.known)
 
-    def _level(self, seat: Seat) -> int:
+    def _level(self, slot: CodeSlot) -> int:
         return 0
 
     def _move(
-        self, seat: Seat, codes: list[int], logits: Tensor, settings: Settings
+        self, slot: CodeSlot, codes: list[int], logits: Tensor, settings: CodeSettings
     ) -> tuple[list[int], dict[str, object]]:
-        step, T = seat.position + 1, len(codes)
-        uniform = self.uniforms(seat.lane, seat.position, 2, T)
+        step, T = slot.position + 1, len(codes)
+        uniform = self.uniforms(slot.lane, slot.position, 2, T)
         new, probs = draw_each(logits, settings.temperature, uniform[0])
         hidden = torch.tensor(codes) == UNKNOWN
-        unknown = sum(code == UNKNOWN for code in seat.known)
+        unknown = sum(code == UNKNOWN for code in slot.known)
         count = to_keep(unknown, int(hidden.sum()), step, self.steps)
         noise = settings.noise * (1 - step / self.steps)
         kept = surest(probs, hidden, count, noise, uniform[1])

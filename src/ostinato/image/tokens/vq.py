@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.errors import InputError
-from ostinato.image.fixed import in_blocks
-from ostinato.models.folders import read_config, read_weights, write_config, write_weights
+from ostinato.image import fixed_batches
+from ostinato.models import read_config, read_weights, write_config, write_weights
 
 ARCHITECTURE = "ostinato.VQ"
 GROUP = 16  # channels that are normalised together
@@ -112,7 +112,7 @@ class VQ(nn.Module):
         return math.prod(self.config.levels)
 
     @property
-    def places(self) -> int:
+    def positions(self) -> int:
         """How many codes an image has."""
         return self.config.side**2
 
@@ -120,20 +120,20 @@ class VQ(nn.Module):
         """Return the codes (N, T) of uint8 images (N, C, S, S), row by row."""
         self._check(pixels)
         if not len(pixels):
-            return torch.zeros(0, self.places, dtype=torch.long)
+            return torch.zeros(0, self.positions, dtype=torch.long)
         exact = copy.deepcopy(self).double().eval()
-        return in_blocks(exact._to_codes, pixels.double() / 127.5 - 1).flatten(1)
+        return fixed_batches(exact._to_codes, pixels.double() / 127.5 - 1).flatten(1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return uint8 images (N, C, S, S) of codes (N, T), the same in any batch."""
-        if codes.dim() != 2 or codes.size(1) != self.places:
-            raise InputError(f"codes must be (N, {self.places}), got {tuple(codes.shape)}.")
+        if codes.dim() != 2 or codes.size(1) != self.positions:
+            raise InputError(f"codes must be (N, {self.positions}), got {tuple(codes.shape)}.")
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.vocabulary:
             raise InputError(
                 f"codes must be from 0 to {self.vocabulary - 1}, got {int(codes.min())} to "
                 f"{int(codes.max())}. Take the autoencoder that made them."
             )
-        images = in_blocks(self._from_codes, codes.view(len(codes), *[self.config.side] * 2))
+        images = fixed_batches(self._from_codes, codes.view(len(codes), *[self.config.side] * 2))
         return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,62 @@
+from .affixes import EndsWith, StartsWith
+from .base import POSSIBLE, BaseCheck, impossible
+from .blocked import Blocked
+from .choice import Choice
+from .constraint_spec import ANY, ConstraintSpec
+from .deadline import OVER, Deadline
+from .function import Function, Retry, check
+from .grounding.check import SOURCES, Grounded
+from .json_schema.check import JsonSchema, refers_outside
+from .judge.check import Judge
+from .length import Length
+from .metrics import Confidence, Repetition, Sentiment
+from .on_topic import OnTopic
+from .patterns import Finder, finder
+from .regex_check import Regex
+from .runner import TIME_LIMIT, check_prefix_all, judge_all, limited, required_by
+from .specs import KINDS, from_spec, parameters, to_spec
+from .templates import Template, shown
+from .words import Contains, Excludes
+
+__all__ = [
+    "ANY",
+    "KINDS",
+    "OVER",
+    "POSSIBLE",
+    "SOURCES",
+    "TIME_LIMIT",
+    "BaseCheck",
+    "Blocked",
+    "Choice",
+    "Confidence",
+    "ConstraintSpec",
+    "Contains",
+    "Deadline",
+    "EndsWith",
+    "Excludes",
+    "Finder",
+    "Function",
+    "Grounded",
+    "JsonSchema",
+    "Judge",
+    "Length",
+    "OnTopic",
+    "Regex",
+    "Repetition",
+    "Retry",
+    "Sentiment",
+    "StartsWith",
+    "Template",
+    "check",
+    "check_prefix_all",
+    "finder",
+    "from_spec",
+    "impossible",
+    "judge_all",
+    "limited",
+    "parameters",
+    "refers_outside",
+    "required_by",
+    "shown",
+    "to_spec",
+]

@@ -1,0 +1,305 @@
+"""Which figures and names a text claims, and whether the facts hold them; also half-written ones.
+
+A text is read from the left. What a claim is depends on what stands before it and on a few
+characters after it: until those stand, it is decided only where no continuation can change it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import regex
+
+from ostinato.checks.grounding.facts import EVERY, TOKEN, As, Facts, Lexicon, norm
+from ostinato.checks.grounding.vocabulary import (
+    ALWAYS,
+    MONTHS,
+    NUMERALS,
+    OPENERS,
+    ORDINARY_ENDINGS,
+    TENS,
+    UNITS,
+)
+
+
+class Claim(NamedTuple):
+    """A claim at `text[start:end]`; `joined` to the one before it as one name."""
+
+    start: int
+    end: int
+    grounded: bool
+    joined: bool = False
+
+
+_DIGITS = frozenset("0123456789")
+_LONGEST_TAIL = 20  # characters; more than any tail has ("th of September")
+_OPEN_END = 32  # more than "-seven" and a tail: a word this far from the end of a text is decided
+_SKIPPED = frozenset(" \t\"'“”‘’()[]*_#>-–—•")
+_STOPS = frozenset(".!?:;…\n。！？")
+_MONTH = "|".join(sorted(MONTHS, key=len, reverse=True))
+_TAIL_TEXT = (
+    r"(?P<ordinal>st|nd|rd|th)?"
+    r"(?:\s?(?:(?P<am>am|a\.m\.?)|(?P<pm>pm|p\.m\.?)|(?P<clock>o['’]clock))"
+    rf"|\s(?:of\s)?(?P<month>{_MONTH}))?"
+)
+_TAIL = regex.compile(_TAIL_TEXT, regex.IGNORECASE)
+_TAIL_ENDED = regex.compile(_TAIL_TEXT + r"(?!\w)", regex.IGNORECASE)
+_UNIT_TEXT = f"[- ](?:{'|'.join(UNITS)})"
+_UNIT = regex.compile(_UNIT_TEXT, regex.IGNORECASE)
+_UNIT_ENDED = regex.compile(rf"[- ]({'|'.join(UNITS)})(?![\w'’])", regex.IGNORECASE)
+_AFTER_TENS = re.compile(rf"(?<![\w'’])(?:{'|'.join(TENS)})[- ]$", re.IGNORECASE)
+_AFTER_MONTH = re.compile(rf"(?<!\w)({_MONTH})\.?\s+(?:the\s+)?$", re.IGNORECASE)
+_AFTER_PAST = re.compile(r"(?<!\w)(half|quarter)\s+(past|after|to|of)\s+$", re.IGNORECASE)
+_AFTER_AT = re.compile(
+    r"(?<!\w)(?:at|by|around|until|till|before|after|from|between)\s+$", re.IGNORECASE
+)
+_RANGE = re.compile(r"[/–-]")
+_SORTED_ALWAYS = sorted(ALWAYS)
+
+
+class ClaimMark(NamedTuple):
+    """Where reading can begin again: all claims of `text`, which ends before a word, are grounded.
+
+    `name_end` and `name_mask` are those of the name before, if the next word may belong to it.
+    """
+
+    text: str = ""
+    name_end: int = -1
+    name_mask: int = 0
+
+
+def first_ungrounded(text: str, facts: Facts, mark: ClaimMark) -> tuple[Claim | None, ClaimMark]:
+    """Return the first claim of a beginning that no continuation can ground, and a new mark.
+
+    Reading begins at the mark where the text still begins so; what is told is the same without.
+    """
+    marks = [mark if text.startswith(mark.text) else ClaimMark()]
+    for claim in claims(text, facts, whole=False, marks=marks):
+        if not claim.grounded:
+            return claim, marks[0]
+    return None, marks[-1]
+
+
+def claims(
+    text: str, facts: Facts, *, whole: bool, marks: list[ClaimMark] | None = None
+) -> Iterator[Claim]:
+    """Yield the claims of a text, in its order.
+
+    Of a beginning (not `whole`) those are left out on which nothing can be said yet. Reading
+    begins at the last of the `marks`; the last mark before the open end is added to them.
+    """
+    mark = marks[-1] if marks else ClaimMark()
+    name_end, name_mask = mark.name_end, mark.name_mask
+    marked = marks is None
+    for match in TOKEN.finditer(text, len(mark.text)):
+        start, end = match.span()
+        if not marked and len(text) - end < _OPEN_END:
+            assert marks is not None
+            marks.append(ClaimMark(text[:start], name_end, name_mask))
+            marked = True
+        word, first = match.group(), text[start]
+        if first in _DIGITS:
+            grounded = _Figure(text, start, end, word, facts, whole).grounded()
+            if grounded is not None:
+                yield Claim(start, end, grounded)
+            continue
+        if start and text[start - 1] in _DIGITS:
+            continue  # the "th" of 8th, the "km" of 5km
+        if not whole and end == len(text):
+            mask = name_mask if _joins(text, name_end, start) else EVERY
+            if not _can_end_well(text, start, word, mask, facts):
+                yield Claim(start, end, False, _joins(text, name_end, start))
+            return
+        if first.isupper() and not _is_opener(text, start, word):
+            joined = _joins(text, name_end, start)
+            mask = facts.mask(folded := norm(word), name_mask if joined else EVERY)
+            yield Claim(start, end, mask != 0, joined)
+            name_end = end if len(folded) == len(word) else -1
+            name_mask = mask
+        elif (numeral := _numeral(text, start, end, word, facts, whole)) is not None:
+            yield numeral
+        elif not first.isupper() and not _DIGITS.isdisjoint(word):
+            yield Claim(start, end, facts.mask(norm(word), EVERY) != 0)
+
+
+def _joins(text: str, name_end: int, start: int) -> bool:
+    return start - name_end == 1 and text[name_end] in " -" and name_end > 0
+
+
+def _can_end_well(text: str, start: int, word: str, mask: int, facts: Facts) -> bool:
+    """Whether a word that may go on can still be a known one, or no claim."""
+    if text[start].isupper():
+        if _begins_sentence(text, start):
+            return True  # most words can begin a sentence, and be no name
+        folded = norm(word)
+        if _is_always(folded) or any(word.startswith(folded) for word in _SORTED_ALWAYS):
+            return True
+        return facts.holds_beginning(folded, mask)
+    return _DIGITS.isdisjoint(word) or facts.holds_beginning(norm(word), EVERY)
+
+
+def _is_always(folded: str) -> bool:
+    return folded in ALWAYS or ("'" in folded and folded.partition("'")[0] in ALWAYS)
+
+
+def _is_opener(text: str, start: int, word: str) -> bool:
+    """Whether a capitalised word is no name: by what it is, or because it begins a sentence."""
+    folded = norm(word)
+    if _is_always(folded):
+        return True
+    if not _begins_sentence(text, start):
+        return False
+    return (
+        folded in OPENERS
+        or folded in NUMERALS
+        or folded.endswith(ORDINARY_ENDINGS)
+        or folded.partition("'")[0] in OPENERS
+    )
+
+
+def _begins_sentence(text: str, start: int) -> bool:
+    at = start - 1
+    while at >= 0 and text[at] in _SKIPPED:
+        at -= 1
+    return at < 0 or text[at] in _STOPS
+
+
+def _numeral(text: str, start: int, end: int, word: str, facts: Facts, whole: bool) -> Claim | None:
+    """Return the claim of a number in words that has ended; "one" alone is none."""
+    value = NUMERALS.get(word.casefold())
+    if value is None or (value < 10 and _AFTER_TENS.search(text, max(0, start - 9), start)):
+        return None
+    if value >= 20:
+        if not whole and _UNIT.fullmatch(text, end, partial=True):
+            return None
+        if unit := _UNIT_ENDED.match(text, end):
+            value, end = value + UNITS[unit[1].lower()], unit.end()
+    if value == 1:
+        return None
+    grounded = _Figure(text, start, end, str(value), facts, whole, spelled=True).grounded()
+    return None if grounded is None else Claim(start, end, grounded)
+
+
+class _Figure:
+    """A figure in its surroundings: `form` is its spelling in digits."""
+
+    def __init__(
+        self,
+        text: str,
+        start: int,
+        end: int,
+        form: str,
+        facts: Facts,
+        whole: bool,
+        spelled: bool = False,
+    ) -> None:
+        self.text, self.start, self.end, self.form = text, start, end, form
+        self.facts, self.whole, self.spelled = facts, whole, spelled
+        self.month, self.lexicon = self._before()
+        self.rest = text[end : end + _LONGEST_TAIL]
+
+    def grounded(self) -> bool | None:
+        """Whether the facts hold the figure; None where that is open."""
+        if not self.whole:
+            if self._may_grow():
+                return None
+            if not self.rest and not self.spelled and not self._known() and not self._may_list():
+                return False
+            if self._tail_is_open() or self._may_list():
+                return None if self._known() or self._may_list() else False
+        return self._is_list_number() or self._holds()
+
+    def _before(self) -> tuple[int, Lexicon]:
+        """Return the month before the figure (or 0), and the lexicon that it is looked up in."""
+        if not self.text[self.start - 1 : self.start].isspace():
+            return 0, self.facts.figures
+        window = max(0, self.start - _LONGEST_TAIL)
+        if (match := _AFTER_PAST.search(self.text, window, self.start)) is not None:
+            way = "quarter to" if match[2].lower() in ("to", "of") else "quarter past"
+            name = "half" if match[1].lower() == "half" else way
+            return 0, self.facts.past.get(name, Lexicon())
+        match = _AFTER_MONTH.search(self.text, window, self.start)
+        if match is not None and match[1][0].isupper():
+            month = MONTHS[match[1].lower()]
+            return month, self.facts.days.get(month, Lexicon())
+        return 0, self.facts.figures
+
+    def _may_grow(self) -> bool:
+        """Whether more digits can follow and make it a known figure."""
+        if self.spelled or len(self.rest) > 1:
+            return False
+        if self.rest and self.rest not in ".,:/–-":
+            return False
+        return self._starts(self.form + self.rest)
+
+    def _starts(self, beginning: str) -> bool:
+        if self.lexicon.starts(beginning) or self._plus_one(beginning):
+            return True
+        pieces = _RANGE.split(beginning)
+        if self.lexicon is not self.facts.figures or len(pieces) != 2:
+            return False
+        return bool(self.lexicon.get(pieces[0])) and self.lexicon.starts(pieces[1])
+
+    def _known(self) -> bool:
+        """Whether the figure can be held in some surroundings."""
+        return (
+            bool(self.lexicon.get(self.form))
+            or self._plus_one(self.form)
+            or self._is_range()
+            or any(self.facts.day(month, self.form) for month in self.facts.days)
+        )
+
+    def _plus_one(self, form: str) -> bool:
+        """The +1 before a phone number of North America."""
+        return form == "1" and self.start > 0 and self.text[self.start - 1] == "+"
+
+    def _is_range(self) -> bool:
+        pieces = _RANGE.split(self.form)
+        return (
+            self.lexicon is self.facts.figures
+            and len(pieces) == 2
+            and all(self.lexicon.get(piece) for piece in pieces)
+        )
+
+    def _tail_is_open(self) -> bool:
+        return _TAIL.fullmatch(self.rest, partial=True) is not None
+
+    def _lists(self) -> bool:
+        """Whether it stands where the number of a list would: "1. …" at the start of a line."""
+        line = self.text.rfind("\n", 0, self.start) + 1
+        return (
+            not self.spelled
+            and len(self.form) <= 2
+            and not self.text[line : self.start].strip(" \t*#-•")
+        )
+
+    def _may_list(self) -> bool:
+        return self.rest in ("", ".", ")") and self._lists()
+
+    def _is_list_number(self) -> bool:
+        marked = self.rest[:1] in (".", ")") and self.rest[1:2].isspace()
+        return marked and self._lists()
+
+    def _holds(self) -> bool:
+        tail = _TAIL_ENDED.match(self.rest)
+        groups = tail.groupdict() if tail else {}
+        if month := groups.get("month"):
+            return self.facts.day(MONTHS[month.lower()], self.form)
+        said = self.lexicon.get(self.form)
+        if self.month:
+            return bool(said)
+        if groups.get("am") or groups.get("pm"):
+            return bool(said & (As.AM if groups["am"] else As.PM))
+        if self._plus_one(self.form) or self._is_range():
+            return True
+        if groups.get("ordinal"):
+            return bool(said & (As.DAY | As.NUMBER))
+        if groups.get("clock"):
+            return bool(said & (As.HOUR | As.NUMBER))
+        return bool(said & As.NUMBER) or (bool(said & As.HOUR) and self._after_at())
+
+    def _after_at(self) -> bool:
+        window = max(0, self.start - _LONGEST_TAIL)
+        return _AFTER_AT.search(self.text, window, self.start) is not None

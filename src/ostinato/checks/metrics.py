@@ -1,0 +1,203 @@
+"""Checks of what can be measured in a text: its tone, its repetitions, the model's confidence."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
+from ostinato.loop import Item, PrefixVerdict, Span, Text, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentiment(BaseCheck):
+    """The tone is between `min` and `max`, from -1 (hostile) to 1 (warm).
+
+    It is the compound score of VADER (Hutto and Gilbert 2014), which knows English.
+    """
+
+    kind: ClassVar[str] = "sentiment"
+
+    min: float | None = None
+    max: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for bound in ("min", "max"):
+            value = getattr(self, bound)
+            if value is not None and not -1 <= value <= 1:
+                raise self.refuse(bound, "in [-1, 1]", value, "0 is neutral.")
+        self.bounds()
+
+    def judge(self, output: object, item: Item) -> Verdict:
+        """Measure the tone; the score falls with the distance to the bound."""
+        tone = float(_vader().polarity_scores(self.text(output))["compound"])
+        if self.min is not None and tone < self.min:
+            message = (
+                f"Write it friendlier: the tone is {tone:.2f}, at least {self.min:g} is wanted."
+            )
+            return self.verdict(False, message, 1 - (self.min - tone) / 2)
+        if self.max is not None and tone > self.max:
+            message = f"Write it soberer: the tone is {tone:.2f}, at most {self.max:g} is wanted."
+            return self.verdict(False, message, 1 - (tone - self.max) / 2)
+        return self.verdict(True)
+
+
+@lru_cache(maxsize=1)
+def _vader() -> Any:
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    return SentimentIntensityAnalyzer()
+
+
+_WORD = re.compile(r"[\w'’]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repetition(BaseCheck):
+    """Says no phrase of `n` words more than `times` times, and no more than a share of them again.
+
+    `share` bounds the phrases of `n` words that were said before, of all such phrases.
+    """
+
+    kind: ClassVar[str] = "repetition"
+
+    n: int = 4
+    times: int | None = 2
+    share: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n < 1:
+            raise self.refuse("n", "1 or more words", self.n, "A phrase has words.")
+        if self.times is not None and self.times < 1:
+            raise self.refuse("times", "1 or more", self.times, "Every phrase is said once.")
+        if self.share is not None and not 0 <= self.share < 1:
+            raise self.refuse("share", "in [0, 1)", self.share, "At 1 all would pass.")
+        if self.times is None and self.share is None:
+            raise self.refuse("times", "given, or 'share'", None, "Without a bound all would pass.")
+
+    def judge(self, output: object, item: Item) -> Verdict:
+        """Count the phrases; the place is the first one that is said too often."""
+        text = self.text(output)
+        words = list(_WORD.finditer(text))
+        if (found := self._surplus(text, words)) is not None:
+            again = text[slice(*found)]
+            return self.verdict(False, self._message(again), self._fresh(words), found)
+        fresh = self._fresh(words)
+        if self.share is not None and 1 - fresh > self.share:
+            message = (
+                f"Repeat less: {1 - fresh:.0%} of the phrases of {self.n} words were said before, "
+                f"at most {self.share:.0%} are allowed."
+            )
+            return self.verdict(False, message, fresh)
+        return self.verdict(True)
+
+    def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
+        """Impossible once a phrase, all its words ended, is said too often."""
+        if self.times is None:
+            return POSSIBLE
+        text = self.text(output)
+        words = list(_WORD.finditer(text))
+        if words and words[-1].end() == len(text):
+            words.pop()  # it may go on
+        found = self._surplus(text, words)
+        return POSSIBLE if found is None else impossible(self._message(text[slice(*found)]), *found)
+
+    def _phrases(self, words: list[re.Match[str]]) -> list[tuple[str, ...]]:
+        folded = [word.group().casefold() for word in words]
+        return list(zip(*(folded[i:] for i in range(self.n)), strict=False))
+
+    def _surplus(self, text: str, words: list[re.Match[str]]) -> Span | None:
+        """Return the first phrase that is said once too often."""
+        if self.times is None or len(words) < self.n + self.times:
+            return None
+        phrases = self._phrases(words)
+        if max(Counter(phrases).values()) <= self.times:
+            return None
+        said: Counter[tuple[str, ...]] = Counter()
+        for i, phrase in enumerate(phrases):
+            said[phrase] += 1
+            if said[phrase] > self.times:
+                return Span(words[i].start(), words[i + self.n - 1].end())
+        return None
+
+    def _fresh(self, words: list[re.Match[str]]) -> float:
+        """Return the share of phrases that were not said before."""
+        phrases = self._phrases(words)
+        return len(set(phrases)) / len(phrases) if phrases else 1.0
+
+    def _message(self, again: str) -> str:
+        return f'Do not say "{again}" again: more than {self.times} times is not allowed.'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confidence(BaseCheck):
+    """The model was sure enough: natural log-probabilities of the tokens, 0 for certainty.
+
+    `mean` bounds their mean from below, `least` every one of them.
+    """
+
+    kind: ClassVar[str] = "confidence"
+
+    mean: float | None = None
+    least: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for bound in ("mean", "least"):
+            value = getattr(self, bound)
+            if value is not None and not value <= 0:
+                raise self.refuse(bound, "0 or less", value, "It is a log-probability.")
+        if self.mean is None and self.least is None:
+            raise self.refuse("mean", "given, or 'least'", None, "Without a bound all would pass.")
+
+    def judge(self, output: object, item: Item) -> Verdict:
+        """Compare with the bounds; the place is the first token below `least`, or the lowest."""
+        text = self.text(output)
+        if not isinstance(text, Text) or len(text.logprobs) != len(text.tokens):
+            return self.error(
+                f"Confidence must be judged on a generated text with log-probabilities "
+                f"(ostinato.loop.Text), got {type(output).__name__}. Leave this check out for "
+                f"texts from elsewhere."
+            )
+        if (unsure := self._unsure(text)) is not None:
+            return self.verdict(False, self._message(text, unsure), place=_span(text, unsure))
+        logprobs = list(text.logprobs)
+        mean = sum(logprobs) / len(logprobs) if logprobs else 0.0
+        if self.mean is not None and mean < self.mean:
+            unsure = min(range(len(logprobs)), key=logprobs.__getitem__)
+            message = (
+                f"Say it as you are sure of it: the mean log-probability is {mean:.2f}, at least "
+                f"{self.mean:g} is wanted."
+            )
+            return self.verdict(False, message, self.mean / mean, _span(text, unsure))
+        return self.verdict(True)
+
+    def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
+        """Impossible once a token is below `least`; a mean can always rise again."""
+        text = self.text(output)
+        if not isinstance(text, Text) or (unsure := self._unsure(text)) is None:
+            return POSSIBLE
+        return impossible(self._message(text, unsure), *_span(text, unsure))
+
+    def _unsure(self, text: Text) -> int | None:
+        if self.least is None:
+            return None
+        return next((i for i, logp in enumerate(text.logprobs) if not logp >= self.least), None)
+
+    def _message(self, text: Text, index: int) -> str:
+        start, end = _span(text, index)
+        return (
+            f'Say something else than "{text[start:end]}": its log-probability is '
+            f"{text.logprobs[index]:.2f}, at least {self.least:g} is wanted."
+        )
+
+
+def _span(text: Text, index: int) -> Span:
+    """Return the place of a token."""
+    after = index + 1 < len(text.starts)
+    return Span(text.starts[index], text.starts[index + 1] if after else len(text))

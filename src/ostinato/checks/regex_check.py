@@ -1,0 +1,90 @@
+"""A regular expression for the whole text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import regex
+
+from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
+from ostinato.checks.constraint_spec import ConstraintSpec, folded
+from ostinato.checks.deadline import left
+from ostinato.checks.patterns import (
+    FORESEE_SECONDS,
+    JUDGE_SECONDS,
+    Hold,
+    compile_pattern,
+    hold_of,
+)
+from ostinato.loop import Item, PrefixVerdict, Span, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regex(BaseCheck):
+    """The whole text matches the pattern."""
+
+    kind: ClassVar[str] = "regex"
+
+    pattern: str
+    case: bool = True
+    _compiled: regex.Pattern[str] = field(init=False, repr=False, compare=False)
+    _foresees: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.pattern:
+            raise self.refuse("pattern", "one that is not empty", "", "Write what is to match.")
+        compiled = compile_pattern(self.pattern, self.case, f"the check '{self.name}'")
+        object.__setattr__(self, "_compiled", compiled)
+        object.__setattr__(self, "_foresees", hold_of(self.pattern) is Hold.ALWAYS)
+
+    def judge(self, output: object, item: Item) -> Verdict:
+        """Match the whole; the place begins where the text leaves the pattern, if that is known."""
+        text = self.text(output)
+        try:
+            matched = self._compiled.fullmatch(text, timeout=left(JUDGE_SECONDS)) is not None
+        except TimeoutError:
+            return self.error(
+                f"The pattern must match within {JUDGE_SECONDS:g} seconds, got no answer on "
+                f"{len(text)} characters. Avoid nested repetitions such as (a+)+."
+            )
+        if matched:
+            return self.verdict(True)
+        place = None if self._reachable(text) else self._departure(text)
+        return self.verdict(False, self._message(), place=place)
+
+    def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
+        """Impossible when no match begins like this."""
+        text = self.text(output)
+        if self._reachable(text):
+            return POSSIBLE
+        return impossible(self._message(), *self._departure(text))
+
+    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
+        """Return the texts that match, where the pattern does not look ahead or at word edges."""
+        if not self._foresees:
+            return ()
+        return (ConstraintSpec("regex", folded(self.pattern, self.case)),)
+
+    def _reachable(self, text: str) -> bool:
+        """Whether a match may begin with the text."""
+        if not self._foresees:
+            return True
+        try:
+            seconds = left(FORESEE_SECONDS)
+            match = self._compiled.fullmatch(text, partial=True, timeout=seconds)
+        except TimeoutError:
+            return True
+        return match is not None
+
+    def _departure(self, text: str) -> Span:
+        """Return the part of an unreachable text that begins where it leaves the pattern."""
+        low, high = 0, len(text)  # text[:low] is reachable, text[:high] is not
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._reachable(text[:middle]) else (low, middle)
+        return Span(low, len(text))
+
+    def _message(self) -> str:
+        return f"Write a text that as a whole matches {self.pattern}"

@@ -1,0 +1,127 @@
+"""`ostinato check`: judge texts written elsewhere by a job's checks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from ostinato.checks import SOURCES, Grounded, judge_all
+from ostinato.cli.exit_codes import Exit
+from ostinato.errors import InputError
+from ostinato.loop import Verdict
+from ostinato.refine import Job, prepare, read_job, read_rows
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A text with what the checks say of it."""
+
+    id: str
+    verdicts: Sequence[Verdict]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(verdict.passed for verdict in self.verdicts)
+
+
+@click.command()
+@click.argument("job_file", metavar="JOB.toml", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.option(
+    "--column",
+    default="reply",
+    show_default=True,
+    help="The column that holds the text, in JSONL and CSV.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a text.")
+def check(job_file: Path, file: Path, column: str, as_json: bool) -> None:
+    """Judge the texts of FILE by the checks of JOB.toml.
+
+    FILE is JSONL or CSV with a column of texts, or a plain text with one text a line. Checks that
+    look at columns find them in the same row, or in the job's input by the row's id. Exit codes:
+    0 all passed, 1 some did not, 2 something given is wrong.
+    """
+    job = read_job(job_file)
+    texts = list(_texts(job, file, column))
+    prepare(job.checks)
+    judged = [Judged(key, judge_all(job.checks, text, columns)) for key, text, columns in texts]
+    if not judged:
+        raise InputError(f"{file.name} must hold at least one text, got none.")
+    for one in judged:
+        _print(one, as_json)
+    passed = sum(one.passed for one in judged)
+    if not as_json:
+        click.echo(f"{passed} of {len(judged)} passed all {len(job.checks)} checks.")
+    sys.exit(Exit.DONE if passed == len(judged) else Exit.NOT_ALL)
+
+
+Text = tuple[str, str, Mapping[str, object]]
+"""A text's id, the text, and the columns that its checks may look at."""
+
+
+def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
+    needed = {c for check in job.checks for c in check.columns}
+    if file.suffix.lower() not in (".jsonl", ".ndjson", ".csv"):
+        yield from _lines(job, file, needed)
+        return
+    rows = list(read_rows(file))
+    others: dict[str, Mapping[str, object]] = {}
+    if _takes_what_there_is(job) or any(needed - set(row) for _, row in rows):
+        others = {item.key: item.columns for item in job.items()}
+    for number, (line, row) in enumerate(rows, 1):
+        if not isinstance(row.get(column), str):
+            raise InputError(
+                f"{file.name}, line {line}: the column '{column}' must hold a text, got "
+                f"{row.get(column)!r}. Name another with --column."
+            )
+        key = str(row.get(job.id or "id", row.get("id", number)))
+        columns = {**others.get(key, {}), **row}
+        missing = sorted(needed - set(columns))
+        if missing:
+            raise InputError(
+                f"{file.name}, line {line}: the checks need the column '{missing[0]}', and neither "
+                f"this row nor an item of the input with its id ({key}) has it. Add it"
+                + ("." if job.id else ', or tell the job which column is the id: id = "…".')
+            )
+        yield key, row[column], columns
+
+
+def _takes_what_there_is(job: Job) -> bool:
+    """Tell whether a check looks at columns that it does not name."""
+    return any(isinstance(check, Grounded) and not check.sources for check in job.checks)
+
+
+def _lines(job: Job, file: Path, needed: set[str]) -> Iterator[Text]:
+    if needed or _takes_what_there_is(job):
+        names = ", ".join(sorted(needed)) or ", ".join(SOURCES)
+        raise InputError(
+            f"{file.name} must be JSONL or CSV, for the checks look at columns ({names}). "
+            "Give each text an id of the input."
+        )
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"The file {file} must exist. Check its name.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} must be a text in UTF-8, got: {error}.") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield str(number), line, {}
+
+
+def _print(one: Judged, as_json: bool) -> None:
+    if as_json:
+        verdicts = [verdict.to_json() for verdict in one.verdicts]
+        value = {"id": one.id, "passed": one.passed, "verdicts": verdicts}
+        click.echo(json.dumps(value, ensure_ascii=False))
+        return
+    click.echo(f"{'✓ passed' if one.passed else '✕ failed'}  {one.id}")
+    for verdict in one.verdicts:
+        if not verdict.passed:
+            click.echo(f"    {verdict.check}: {verdict.error or verdict.message}")

@@ -1,0 +1,222 @@
+"""What a refine job shows while it works: a live line in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from ostinato.cli.jobs.watch import Watched
+from ostinato.loop import Step
+from ostinato.refine import READY, duration
+
+if TYPE_CHECKING:
+    from ostinato.refine import JobRun
+
+PLAIN_EVERY = 5.0
+"""Seconds between two lines where the output is no terminal."""
+
+ENOUGH = 3
+"""How many items must be done before the time that is left is told."""
+
+
+class ProgressDisplay(Protocol):
+    """Something that shows the progress of a job."""
+
+    def loading(self) -> None:
+        """Tell that the model is being loaded."""
+        ...
+
+    def step(self, step: Step) -> None:
+        """Take note of a step."""
+        ...
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+@dataclass
+class ProgressTally:
+    """The numbers that are shown. `items` is how many there are; times are monotonic seconds."""
+
+    items: int
+    accepted: int = 0
+    mended: int = 0
+    given_up: int = 0
+    tokens: int = 0
+    began: float = field(default_factory=time.monotonic)
+    before: int = 0  # items that cost no time in this session
+    counted: set[str] = field(default_factory=set)
+
+    @property
+    def done(self) -> int:
+        """The number of items that are done."""
+        return self.accepted + self.given_up
+
+    def add_row(self, key: str, row: Mapping[str, object]) -> None:
+        """Count an item that is done; once, as a run that goes on gives some results again."""
+        if key in self.counted:
+            return
+        self.counted.add(key)
+        self.before += _was_ready(row)
+        if row["accepted"]:
+            self.accepted += 1
+            rounds, backtracks = row.get("rounds"), row.get("backtracks")
+            self.mended += rounds != 1 or bool(backtracks)
+        else:
+            self.given_up += 1
+
+    def add_step(self, step: Step) -> None:
+        """Count what a step brought."""
+        for key, row in step.results:
+            self.add_row(key, row)
+        tokens = step.report.get("tokens")
+        if isinstance(tokens, int):
+            self.tokens += tokens
+
+    def left(self, now: float) -> float | None:
+        """Return the seconds that are left at the pace so far, None where it is not known."""
+        here = self.done - self.before
+        if here < ENOUGH or self.done >= self.items:
+            return None
+        return (now - self.began) / here * (self.items - self.done)
+
+    def line(self, now: float) -> str:
+        """Return the numbers on one line."""
+        parts = [
+            f"{self.done} of {self.items} done",
+            f"{self.accepted} accepted ({self.mended} mended)",
+            f"{self.given_up} given up",
+            f"{self.tokens:,} tokens",
+        ]
+        left = self.left(now)
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
+        return ", ".join(parts)
+
+
+def _was_ready(row: Mapping[str, object]) -> bool:
+    stopped = row.get("stopped")
+    return isinstance(stopped, Mapping) and stopped.get("condition") == READY
+
+
+class QuietProgress:
+    """Shows nothing."""
+
+    def loading(self) -> None:
+        """Show nothing."""
+
+    def step(self, step: Step) -> None:
+        """Show nothing."""
+
+    def __enter__(self) -> QuietProgress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+
+class PlainProgress(QuietProgress):
+    """Writes a line every few seconds; with `watched`, the tokens of one item instead."""
+
+    def __init__(
+        self, tally: ProgressTally, stream: TextIO, watched: Watched | None = None
+    ) -> None:
+        self.tally, self.stream, self.watched = tally, stream, watched
+        self._last = time.monotonic()
+
+    def loading(self) -> None:
+        """Say what takes the first seconds."""
+        self._write("Loading the model…\n")
+
+    def __enter__(self) -> PlainProgress:
+        self._write(f"Working: {self.tally.line(time.monotonic())}\n")
+        return self
+
+    def step(self, step: Step) -> None:
+        """Write a line if it is time for one."""
+        self.tally.add_step(step)
+        if self.watched is not None:
+            self._write("".join(self.watched.plain(step)))
+            return
+        now = time.monotonic()
+        if now - self._last >= PLAIN_EVERY:
+            self._last = now
+            self._write(self.tally.line(now) + "\n")
+
+    def _write(self, text: str) -> None:
+        if text:
+            self.stream.write(text)
+            self.stream.flush()
+
+
+class LiveProgress(QuietProgress):
+    """Keeps one line up to date in a terminal, below the item that is watched, if one is."""
+
+    def __init__(
+        self, tally: ProgressTally, console: Console, watched: Watched | None = None
+    ) -> None:
+        self.tally, self.console, self.watched = tally, console, watched
+        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._drawn)
+
+    def loading(self) -> None:
+        """Say what takes the first seconds."""
+        self.console.print("Loading the model…", style="dim", end="\r")
+
+    def step(self, step: Step) -> None:
+        """Take note; the display refreshes itself."""
+        self.tally.add_step(step)
+        if self.watched is not None:
+            for done in self.watched.take(step):
+                self._live.console.print(done)
+
+    def _drawn(self) -> Text:
+        line = Text(self.tally.line(time.monotonic()), style="dim")
+        if self.watched is None or not self.watched.key:
+            return line
+        return Text("\n").join([self.watched.drawn(), line])
+
+    def __enter__(self) -> LiveProgress:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+
+def show_of(work: JobRun, *, watch: bool, quiet: bool) -> ProgressDisplay:
+    """Return what shows the progress of a job, by where the output goes."""
+    if quiet and not watch:
+        return QuietProgress()
+    tally = ProgressTally(len(work.items))
+    for key, row in work.run.results():
+        tally.add_row(key, row)
+    tally.before = tally.done
+    watched = Watched() if watch else None
+    console = Console(file=sys.stderr, highlight=False)
+    if console.is_terminal:
+        return LiveProgress(tally, console, watched)
+    return PlainProgress(tally, sys.stderr, watched)

@@ -1,0 +1,91 @@
+"""What `ostinato generate` has written: printed as it comes, or told at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from ostinato.cli.exit_codes import Exit
+
+if TYPE_CHECKING:
+    from ostinato.journal import Stopped
+
+
+@dataclass(kw_only=True)
+class TextOutput:
+    """The text so far, printed as it comes; nothing is printed where it is `quiet`."""
+
+    show: bool
+    quiet: bool
+    beams: bool = False  # a report's text is the best so far, not what comes next
+    tokens: list[dict[str, object]] = field(default_factory=list)
+    row: Mapping[str, Any] = field(default_factory=dict)
+    stopped: Stopped | None = None
+
+    @property
+    def exit(self) -> Exit:
+        """Whether the text could be written."""
+        kind = self.row.get("stopped", {}).get("kind")
+        return Exit.NOT_ALL if kind in ("error", "failed") else Exit.DONE
+
+    def add(self, position: int, report: Mapping[str, object]) -> None:
+        """Add a token, and print it."""
+        self.tokens.append(dict(report))
+        if self.beams and self.show and not self.quiet:
+            click.echo(f"{position:4}  {report['score']:8.3f}  {report['text']!r}")
+        elif not self.quiet and not self.beams:
+            _print(position, report, self.show)
+
+    def recall(self, run_name: str, tick: int | None = None) -> None:
+        """Take what a run and those before it have written, up to a tick, out of the journal."""
+        from ostinato.journal import Journal
+
+        with Journal() as journal:
+            run = journal.get(run_name)
+            for step in run.history():
+                if tick is not None and step.tick > tick:
+                    break
+                lanes = cast(Mapping[str, Any], step.report["lanes"])
+                for lane in lanes.values():
+                    self.add(lane["position"], lane["report"])
+            self.row = next((row for _, row in run.results()), {})
+            self.stopped = run.stopped
+
+    def tell(self, more: str) -> None:
+        """Say why it ended, or print all as JSON."""
+        stopped = self.stopped.to_json() if self.stopped else None
+        why = self.row.get("stopped", stopped)
+        if self.quiet:
+            text = self.row.get("output", self._text())
+            click.echo(json.dumps({"text": text, "stopped": why, "tokens": self.tokens}))
+            return
+        sentence = why["sentence"] if why else ""
+        if self.beams and not self.show:
+            click.echo(self._text(), nl=False)
+        end = "" if self.show else "\n"
+        click.echo(f"{end}[{len(self.tokens)} tokens. {sentence}{more}]", err=True)
+
+    def _text(self) -> str:
+        texts = [str(one["text"]) for one in self.tokens]
+        return "".join(texts[-1:] if self.beams else texts)
+
+
+def _print(position: int, report: Mapping[str, Any], show: bool) -> None:
+    if not show:
+        click.echo(report["text"], nl=False)
+        return
+    token = json.dumps(report["text"], ensure_ascii=False)
+    token = "(end)" if "ended" in report and not report["text"] else token
+    others = "  ".join(
+        f"{json.dumps(text, ensure_ascii=False) if text else '(end)'} {prob:.1%}"
+        for text, prob in report["alternatives"]
+    )
+    click.echo(
+        f"{position:4}  {token:18} {math.exp(report['logprob']):6.1%}  "
+        f"entropy {report['entropy']:4.2f}  | {others}"
+    )

@@ -1,0 +1,53 @@
+from .checks import ClassifiedAs, Sharpness
+from .classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
+from .clip import ClipModel, ClipScore, load_clip
+from .dataset import Images, hold_out, read_images
+from .denoise import Denoise
+from .fixed_batches import BLOCK, Denoiser, fixed_batches, repeats
+from .image_request import ImageRequest, is_whole, pixels
+from .sampling import ALL_STEPS, Renoise, denoise_loop, sample_images
+from .solvers import SOLVERS, Solver, jump_sigmas, karras_sigmas, linear_betas, vp_sigmas
+from .training import RECIPE, ImageTask, NoiseLevels, preview, shape_for
+from .unet import UNet, UNetConfig, load_denoiser, save_denoiser
+
+__all__ = [
+    "ALL_STEPS",
+    "BLOCK",
+    "RECIPE",
+    "SOLVERS",
+    "ClassifiedAs",
+    "Classifier",
+    "ClassifierConfig",
+    "ClipModel",
+    "ClipScore",
+    "Denoise",
+    "Denoiser",
+    "ImageRequest",
+    "ImageTask",
+    "Images",
+    "NoiseLevels",
+    "Renoise",
+    "Sharpness",
+    "Solver",
+    "UNet",
+    "UNetConfig",
+    "denoise_loop",
+    "fixed_batches",
+    "hold_out",
+    "is_whole",
+    "jump_sigmas",
+    "karras_sigmas",
+    "linear_betas",
+    "load_classifier",
+    "load_clip",
+    "load_denoiser",
+    "pixels",
+    "preview",
+    "read_images",
+    "repeats",
+    "sample_images",
+    "save_classifier",
+    "save_denoiser",
+    "shape_for",
+    "vp_sigmas",
+]

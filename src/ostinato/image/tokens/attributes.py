@@ -1,0 +1,138 @@
+"""The words of a drawing: its class, and what can be measured of it. Knows no network.
+
+A wish has one place for each of slant, thickness, size and class; what is not said is `any`. So
+"a slanted seven" is (slanted, any, any, seven), however it is put.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ostinato.errors import InputError
+from ostinato.image import Images
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+PROPERTIES = (("slanted", "upright"), ("thick", "thin"), ("large", "small"))
+SMALL_WORDS = {"a", "an", "the", "and", "any"}
+RESERVED = {word for pair in PROPERTIES for word in pair} | SMALL_WORDS
+ANY = 0
+PROMPT_TOKENS = len(PROPERTIES) + 1
+
+
+class Thresholds(NamedTuple):
+    """Where the first word of a property begins (upwards), and the second (downwards)."""
+
+    high: float
+    low: float
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """The vocabulary: `any`, two words for each property, the classes by name."""
+
+    classes: tuple[str, ...]
+    cuts: tuple[Thresholds, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "cuts", tuple(Thresholds(*cut) for cut in self.cuts))
+        for number, name in enumerate(self.classes):
+            if name in self.classes[:number] or not self._is_asked_for(name):
+                raise InputError(
+                    f"Classes must have names that differ and hold none of the words "
+                    f"{', '.join(sorted(RESERVED))}, got {name!r}. Call it something else."
+                )
+
+    @staticmethod
+    def _is_asked_for(name: str) -> bool:
+        """Tell whether a wish can name a class: what `encode` reads of the name is the name."""
+        words = name.replace(",", " ").split()
+        return " ".join(words) == name != "" and not RESERVED.intersection(words)
+
+    @classmethod
+    def of(cls, images: Images) -> Attributes:
+        """Make the vocabulary of some images: a third of them has each word of a property."""
+        values = measure(images.pixels)
+        cuts = [Thresholds(float(v.quantile(2 / 3)), float(v.quantile(1 / 3))) for v in values.T]
+        return cls(tuple(class_word(name) for name in images.names), tuple(cuts))
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """All words; a word's id is its place."""
+        return ("any", *(word for pair in PROPERTIES for word in pair), *self.classes)
+
+    def describe(self, images: Images) -> Tensor:
+        """Return the word ids (N, 4) that hold of some images."""
+        values = measure(images.pixels)
+        ids = torch.zeros(len(images), PROMPT_TOKENS, dtype=torch.long)
+        for slot, (high, low) in enumerate(self.cuts):
+            ids[values[:, slot] >= high, slot] = 1 + 2 * slot
+            ids[values[:, slot] < low, slot] = 2 + 2 * slot
+        if images.labels is not None and self.classes:
+            ids[:, -1] = 1 + 2 * len(PROPERTIES) + images.labels
+        return ids
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return the ids (4) of a wish. Raises `InputError` for a word that is not known."""
+        ids, rest = [ANY] * PROMPT_TOKENS, []
+        for word in text.lower().replace(",", " ").split():
+            slot = next((n for n, pair in enumerate(PROPERTIES) if word in pair), None)
+            if slot is None:
+                rest += [] if word in SMALL_WORDS else [word]
+            elif ids[slot] != ANY:
+                first, second = PROPERTIES[slot]
+                raise InputError(f"A wish must say either {first} or {second} once, got {text!r}.")
+            else:
+                ids[slot] = 1 + 2 * slot + PROPERTIES[slot].index(word)
+        if rest:
+            ids[-1] = self._class(" ".join(rest), text)
+        return tuple(ids)
+
+    def _class(self, name: str, text: str) -> int:
+        word = class_word(name)
+        if word not in self.classes:
+            known = ", ".join(self.vocabulary[1:])
+            raise InputError(f"Unknown words {name!r} in {text!r}. Known: {known}.")
+        return 1 + 2 * len(PROPERTIES) + self.classes.index(word)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the words of a wish, without those that are not said."""
+        return " ".join(self.vocabulary[i] for i in ids if i != ANY)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the vocabulary as a JSON object."""
+        return {
+            name: [list(v) if isinstance(v, tuple) else v for v in value]
+            for name, value in asdict(self).items()
+        }
+
+
+def class_word(name: str) -> str:
+    """Return a class's name as a word: digits are spelled out."""
+    return NUMBERS[int(name)] if name.isdecimal() and int(name) < 10 else name.lower()
+
+
+def measure(pixels: Tensor) -> Tensor:
+    """Return slant, thickness and size (N, 3) of what is drawn on uint8 images (N, C, S, S).
+
+    Slant is the shear of the ink, to either side; thickness twice its area by the length of its
+    edge, in pixels; size the root mean square distance from its middle, in pixels. Ink is what
+    differs from the border: bright where the border is dark.
+    """
+    ink = pixels.float().mean(1) / 255  # (N, S, S)
+    border = torch.cat((ink[:, 0], ink[:, -1], ink[:, :, 0], ink[:, :, -1]), 1).mean(1)
+    ink = torch.where(border[:, None, None] > 0.5, 1 - ink, ink).clamp_min(1e-6)
+    S = ink.size(-1)
+    at = torch.arange(S, dtype=torch.float32)
+    total = ink.sum((1, 2))
+    x, y = (ink.sum(1) @ at) / total, (ink.sum(2) @ at) / total
+    dx, dy = at[None, None] - x[:, None, None], at[None, :, None] - y[:, None, None]
+    xx, yy, xy = ((ink * a).sum((1, 2)) / total for a in (dx**2, dy**2, dx * dy))
+    across, along = ink.diff(dim=2).abs().sum((1, 2)), ink.diff(dim=1).abs().sum((1, 2))
+    edge = (across**2 + along**2).sqrt().clamp_min(1e-6)
+    return torch.stack(((xy / yy.clamp_min(1e-6)).abs(), 2 * total / edge, (xx + yy).sqrt()), 1)

@@ -1,0 +1,109 @@
+"""Pixels as tokens: no network, each pixel is rounded to one of a few levels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ostinato.errors import InputError
+from ostinato.image.tokens.vq import VQ
+from ostinato.models import read_config, write_config
+
+ARCHITECTURE = "ostinato.Levels"
+
+
+class Codec(Protocol):
+    """Turns images into codes and back: `VQ` or `Levels`."""
+
+    @property
+    def vocabulary(self) -> int:
+        """How many codes there are."""
+        ...
+
+    @property
+    def positions(self) -> int:
+        """How many codes an image has."""
+        ...
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Return the codes (N, T) of uint8 images (N, C, S, S)."""
+        ...
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return uint8 images (N, C, S, S) of codes (N, T)."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return what tells it from others that make other codes."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write it into a folder."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelQuantizer:
+    """Row by row, each pixel's channels one after the other, in `levels` steps of brightness."""
+
+    channels: int = 1
+    size: int = 8
+    levels: int = 8
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3) or not 8 <= self.size <= 64:
+            raise InputError(
+                f"Pixels must be of 1 or 3 channels and 8 to 64 a side, got {self.channels} and "
+                f"{self.size}. Scale them."
+            )
+        if not 2 <= self.levels <= 256:
+            raise InputError(f"levels must be 2 to 256, got {self.levels}. Take few, such as 4.")
+
+    @property
+    def vocabulary(self) -> int:
+        """The levels."""
+        return self.levels
+
+    @property
+    def positions(self) -> int:
+        """The pixels, times the channels."""
+        return self.channels * self.size**2
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Return the levels (N, T) of uint8 images (N, C, S, S)."""
+        top = self.levels - 1
+        codes = (pixels.permute(0, 2, 3, 1).float() * (top / 255)).round().long()
+        return codes.flatten(1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return uint8 images (N, C, S, S) of levels (N, T)."""
+        pixels = (codes.float() * (255 / (self.levels - 1))).round().to(torch.uint8)
+        return pixels.view(-1, self.size, self.size, self.channels).permute(0, 3, 1, 2).contiguous()
+
+    def fingerprint(self) -> str:
+        """Return its shape."""
+        return repr(self)
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json`."""
+        write_config(folder, {"architecture": ARCHITECTURE, **asdict(self)})
+
+
+def load_codec(folder: Path) -> Codec:
+    """Read the `Levels` or the `VQ` that a folder holds. Raises `ModelError`."""
+    if not _names_levels(folder / "config.json"):
+        return VQ.load(folder)
+    return read_config(folder, ARCHITECTURE, PixelQuantizer)
+
+
+def _names_levels(path: Path) -> bool:
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and values.get("architecture") == ARCHITECTURE

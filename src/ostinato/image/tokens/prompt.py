@@ -1,0 +1,58 @@
+"""What a drawing is asked to be, and the codes that come of it. Knows no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ostinato.errors import ItemError
+from ostinato.image import is_whole
+from ostinato.loop import Text
+
+UNKNOWN = -1
+"""Stands for a code that is not decided."""
+
+
+@dataclass(frozen=True)
+class ImagePrompt:
+    """Words such as "a slanted seven", and codes that are known already (-1: not known)."""
+
+    words: str = ""
+    codes: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, item: object) -> ImagePrompt:
+        """Read a wish, a text, or a mapping with `words` and `codes`. Raises `ItemError`."""
+        if isinstance(item, ImagePrompt):
+            return item
+        if isinstance(item, str):
+            return cls(item)
+        if isinstance(item, Mapping) and set(item) <= {"words", "codes"}:
+            codes = item.get("codes", ())
+            if not isinstance(codes, Sequence) or not all(is_whole(code) for code in codes):
+                raise ItemError(f"The codes of a wish must be whole numbers, got {codes!r}.")
+            return cls(str(item.get("words", "")), tuple(codes))
+        raise ItemError(f"A wish must be a text, or a mapping of words and codes, got {item!r}.")
+
+    def to_json(self) -> dict[str, object]:
+        """Return the wish as a JSON object."""
+        return {"words": self.words, "codes": list(self.codes)}
+
+
+def as_text(codes: Sequence[int]) -> Text:
+    """Return codes as the row of tokens that `Decode` writes; `?` stands for one not decided."""
+    pieces = [" ?" if code == UNKNOWN else f" {code}" for code in codes]
+    starts, at = [], 0
+    for piece in pieces:
+        starts.append(at)
+        at += len(piece)
+    return Text("".join(pieces), tuple(codes), starts)
+
+
+def codes_of(output: object, places: int) -> Tensor:
+    """Return the codes (T,) of an output, whose missing and undecided places are 0."""
+    numbers = [0 if word == "?" else int(word) for word in str(output).split()][:places]
+    return torch.tensor(numbers + [0] * (places - len(numbers)))

@@ -1,0 +1,26 @@
+from .backend import Backend, open_backend
+from .batch_invariant import SelfTest
+from .compiled.backend import CompiledBackend, check_compiled
+from .compiled.build import has_compiler
+from .cuda_graphs import CudaGraphBackend
+from .fixed_shape import FixedShapeBackend
+from .gru_backend import GRUBackend
+from .llama_cpp_backend import LlamaCppBackend
+from .row_blocks import Counts, TokenRow
+from .transformers_backend import TransformersBackend
+
+__all__ = [
+    "Backend",
+    "CompiledBackend",
+    "Counts",
+    "CudaGraphBackend",
+    "FixedShapeBackend",
+    "GRUBackend",
+    "LlamaCppBackend",
+    "SelfTest",
+    "TokenRow",
+    "TransformersBackend",
+    "check_compiled",
+    "has_compiler",
+    "open_backend",
+]

@@ -1,0 +1,29 @@
+"""TODO"""
+
+from ostinato.journal.checkpoint import load_state, save_state
+from ostinato.journal.encoding import encode, valid
+from ostinato.journal.journal import DEFAULT, Journal
+from ostinato.journal.run import CheckpointRow, Run, RunRow, StepRecord
+from ostinato.journal.session import RunSession
+from ostinato.journal.stops import JSON, PRECEDENCE, StopKind, Stopped, first
+from ostinato.journal.tables import ControlRequest
+
+__all__ = [
+    "DEFAULT",
+    "JSON",
+    "PRECEDENCE",
+    "CheckpointRow",
+    "ControlRequest",
+    "Journal",
+    "Run",
+    "RunRow",
+    "RunSession",
+    "StepRecord",
+    "StopKind",
+    "Stopped",
+    "encode",
+    "first",
+    "load_state",
+    "save_state",
+    "valid",
+]

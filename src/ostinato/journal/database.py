@@ -1,0 +1,75 @@
+"""The SQLite file of a journal and the folder beside it, shared by all that read and write it.
+
+Knows no tables: statements belong to `Run`, `Journal` and `RunTables`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ostinato.errors import RunError
+from ostinato.journal.schema import connect, migrate, transaction
+
+# Closing an inherited connection in a forked child would drop the parent's file locks (SQLite,
+# "How To Corrupt", section 2.6), so a child keeps what it inherited and opens its own.
+_OF_PARENT: list[sqlite3.Connection] = []
+
+
+class Database:
+    """One connection to a journal's file, for any thread; made, and migrated, where needed.
+
+    Raises `RunError` for a file that is no journal, or one of a newer schema.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._lock = threading.RLock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"The folder of the journal {self.path} must be one that can be made, got: "
+                f"{error.strerror}. Name another with --journal."
+            ) from None
+        self._connection = connect(self.path)
+        self._pid = os.getpid()
+        try:
+            migrate(self._connection, self.path)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection; sessions have their own."""
+        with self._lock:
+            self._connection.close()
+
+    def folder_of(self, id: str) -> Path:
+        """Return the folder of a run's files."""
+        return self.path.parent / "runs" / id
+
+    def query(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        """Read rows. Raises `RunError` where that fails."""
+        with self._lock:
+            try:
+                return self._open().execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                raise RunError(f"The journal {self.path} could not be read: {error}.") from error
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """Commit all statements of the block in one transaction, or none of them."""
+        with self._lock, transaction(self._open()) as connection:
+            yield connection
+
+    def _open(self) -> sqlite3.Connection:
+        if self._pid != os.getpid():
+            _OF_PARENT.append(self._connection)
+            self._connection, self._pid = connect(self.path), os.getpid()
+        return self._connection

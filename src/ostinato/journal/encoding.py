@@ -1,0 +1,121 @@
+"""Writes reports, results and events as JSON text, and reads them back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from ostinato.errors import InputError
+
+LARGEST = 4096
+"""A tensor of more elements than this is written as its shape."""
+
+Entry = tuple[int, int, Mapping[str, object]]
+"""A step as the driver takes it: tick, position, report."""
+
+
+def to_json(value: object) -> object:
+    """Return what stands for a value that JSON does not know: the encoder calls this for each."""
+    method = getattr(value, "to_json", None)
+    if method is not None:
+        return method()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "tolist"):
+        return _array(value)
+    if isinstance(value, Sequence | AbstractSet) and not isinstance(value, bytes | bytearray):
+        return list(value)
+    return f"<{type(value).__module__}.{type(value).__qualname__}>"
+
+
+def _array(value: Any) -> object:
+    shape = list(getattr(value, "shape", ()))
+    if math.prod(shape) <= LARGEST:
+        return value.tolist()
+    return {"shape": shape, "dtype": str(getattr(value, "dtype", "")).removeprefix("torch.")}
+
+
+_encode = json.JSONEncoder(check_circular=False, separators=(",", ":"), default=to_json).encode
+
+
+def encode(value: object) -> str:
+    """Write any value; what is no number, text, list or mapping as its type's name in <>.
+
+    Not-a-number and infinities are written as NaN and Infinity, which Python reads back.
+    """
+    try:
+        return _encode(value)
+    except TypeError:  # a key that is no text and no number
+        return _encode(_with_text_keys(value))
+    except RecursionError:
+        raise InputError("A report must not hold itself, got a value without end.") from None
+
+
+def _with_text_keys(value: object) -> object:
+    if hasattr(value, "to_json") and not isinstance(value, type):
+        return _with_text_keys(to_json(value))
+    if isinstance(value, Mapping):
+        return {_key(key): _with_text_keys(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_text_keys(each) for each in value]
+    return value
+
+
+def _key(key: object) -> object:
+    return key if isinstance(key, str | int | float) else str(key)
+
+
+def encode_exactly(value: Mapping[str, object], what: str) -> str:
+    """Write a value that must come back as it is; tensors and arrays come back as lists.
+
+    Raises `InputError` where JSON cannot hold it.
+    """
+    try:
+        return json.dumps(value, separators=(",", ":"), default=_refuse)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{what} must be made of numbers, text, lists and mappings, got: {error}."
+        ) from None
+
+
+def _refuse(value: object) -> object:
+    method = getattr(value, "to_json", None)
+    if method is not None:
+        return method()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__qualname__}")
+
+
+def decode(text: str) -> Any:
+    """Read back what `encode` wrote."""
+    return json.loads(text)
+
+
+def valid(value: object) -> object:
+    """Return a value without NaN and infinities (as text instead), for JSON that others read."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key: valid(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [valid(each) for each in value]
+    return value
+
+
+def is_clock(name: str) -> bool:
+    """Whether a report's name is one for time, which a repetition does not give again."""
+    return name == "seconds" or name.startswith("time/") or name.endswith(("_seconds", "_per_s"))
+
+
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """Return the names of the top level under which two reports differ, clocks excepted."""
+    names = [name for name in {**old, **new} if not is_clock(name)]
+    return [
+        name
+        for name in names
+        if (name in old) != (name in new) or _encode(old.get(name)) != _encode(new.get(name))
+    ]

@@ -1,0 +1,261 @@
+"""The journal: what can be done with runs. Make, find, drive, ask, branch and delete them.
+
+Knows no loop and no process. One process drives a run, any number may read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from ostinato.errors import InputError, RunError
+from ostinato.journal.database import Database
+from ostinato.journal.encoding import encode_exactly
+from ostinato.journal.lock import RunLock
+from ostinato.journal.run import CheckpointRow, Keep, Run, all_runs
+from ostinato.journal.session import RunSession, amend_spec
+from ostinato.journal.stops import JSON, StopKind
+
+DEFAULT = Path(".ostinato/journal.db")
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+SHORTEST_PREFIX = 6
+ACTIONS = ("pause", "stop", "change")
+
+
+class Journal:
+    """Opens a journal, and makes it where there is none. A context manager.
+
+    Raises `RunError` for a file that is no journal, or one of a newer schema.
+    """
+
+    def __init__(self, path: str | Path = DEFAULT) -> None:
+        self._database = Database(Path(path))
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def path(self) -> Path:
+        """The absolute path of the SQLite file."""
+        return self._database.path
+
+    def close(self) -> None:
+        """Close the file. Runs of this journal can be read no more; sessions go on."""
+        self._database.close()
+
+    # Making and finding -----------------------------------------------------------------------
+
+    def create(
+        self,
+        name: str,
+        *,
+        kind: str,
+        spec: Mapping[str, JSON] | None = None,
+        parent: tuple[str, int] | None = None,
+    ) -> Run:
+        """Make a new run. Raises `RunError` where the name is taken or is no safe name."""
+        _check_name(name)
+        with self._database.write() as connection:
+            return self._insert(connection, name, kind, spec or {}, parent)
+
+    def find(self, name: str) -> Run | None:
+        """Return the run of that name, or of that id or beginning of an id (6 letters or more).
+
+        Raises `RunError` where several ids begin so.
+        """
+        query = self._database.query
+        rows = query("SELECT id FROM runs WHERE name = ?", (name,))
+        if not rows and len(name) >= SHORTEST_PREFIX:
+            rows = query("SELECT id FROM runs WHERE substr(id, 1, ?) = ?", (len(name), name))
+        if len(rows) > 1:
+            raise RunError(f"An id must begin as one run's does, {name!r} begins {len(rows)}.")
+        return Run(self._database, rows[0][0]) if rows else None
+
+    def get(self, name: str) -> Run:
+        """Return the run of that name or id. Raises `RunError` that names those that exist."""
+        run = self.find(name)
+        if run is None:
+            names = [other.name for other in self.runs()]
+            there = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+            raise RunError(f"There is no run {name!r} in {self.path}. Runs are: {there or 'none'}.")
+        return run
+
+    def runs(self) -> list[Run]:
+        """Return all runs, newest first."""
+        return all_runs(self._database)
+
+    def delete(self, name: str) -> None:
+        """Delete a run, its rows and its files. Raises `RunLocked` while it is driven."""
+        run = self.get(name)
+        lock = RunLock(run.folder / "lock", run.name)
+        try:
+            with self._database.write() as connection:
+                connection.execute("DELETE FROM runs WHERE id = ?", (run.id,))
+            shutil.rmtree(run.folder)
+        finally:
+            lock.release()
+
+    # What is done with a run ------------------------------------------------------------------
+
+    def drive(self, run: Run, keep: Keep = "steps") -> RunSession:
+        """Become the run's only writer. Raises `RunLocked` where another process is.
+
+        With `keep="results"` steps are counted but not recorded.
+        """
+        return RunSession(run, keep)
+
+    def request(self, run: Run, action: str, edits: Mapping[str, object] | None = None) -> int:
+        """Ask a run's driver to "pause", "stop" or "change" (with edits); return the request's number.
+
+        The request is committed when this returns. A change waits for the next driver; the others
+        raise `RunError` where nobody drives the run.
+        """
+        if action not in ACTIONS:
+            raise InputError(f"A request must be one of {', '.join(ACTIONS)}, got {action!r}.")
+        if action != "change" and not run.driven:
+            raise RunError(f"To {action} a run, it must be running; {run.name!r} is {run.status}.")
+        text = encode_exactly(_checked(edits), "An edit") if action == "change" else None
+        with self._database.write() as connection:
+            return int(
+                connection.execute(
+                    "INSERT INTO requests (run, action, edits, created) VALUES (?, ?, ?, ?) "
+                    "RETURNING number",
+                    (run.id, action, text, time.time()),
+                ).fetchone()[0]
+            )
+
+    def amend(self, run: Run, entries: Mapping[str, JSON]) -> None:
+        """Record entries in a run's spec, in place of those of the same names."""
+        amend_spec(run, entries)
+
+    def branch(
+        self,
+        parent: Run,
+        name: str,
+        *,
+        tick: int | None = None,
+        edits: Mapping[str, object] | None = None,
+    ) -> Run:
+        """Make a new run that goes on from a checkpoint of another (the last, or that at `tick`).
+
+        The edits are applied at its first step. Raises `RunError` where no checkpoint is there, and
+        for edits at the natural end of a run, behind which nothing is done that they could change.
+        """
+        row = _branching_point(parent, tick, bool(edits))
+        _check_name(name)
+        text = encode_exactly(_checked(edits), "An edit")
+        with self._database.write() as connection:
+            run = self._insert(
+                connection, name, parent.kind, parent.spec, (parent.id, row.tick), text
+            )
+            connection.execute(
+                "UPDATE runs SET status = 'paused', tick = ?, position = ? WHERE id = ?",
+                (row.tick, row.position, run.id),
+            )
+            connection.execute(
+                "INSERT INTO results SELECT ?, key, number, tick, row, created FROM results "
+                "WHERE run = ? AND tick <= ?",
+                (run.id, parent.id, row.tick),
+            )
+            connection.execute(  # the condition that it was given later goes with it
+                "INSERT INTO events SELECT ?, 1, ?, name, data, created FROM events "
+                "WHERE run = ? AND name = 'until' AND tick <= ? ORDER BY seq DESC LIMIT 1",
+                (run.id, row.tick, parent.id, row.tick),
+            )
+            connection.execute(
+                "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (run.id, row.tick, row.position, row.path.name, row.bytes, row.crc, time.time()),
+            )
+            _copy(row.path, run.folder / row.path.name)
+        return run
+
+    def _insert(
+        self,
+        connection: sqlite3.Connection,
+        name: str,
+        kind: str,
+        spec: Mapping[str, JSON],
+        parent: tuple[str, int] | None,
+        edits: str | None = None,
+    ) -> Run:
+        id, now = os.urandom(6).hex(), time.time()
+        origin, tick = parent or (None, None)
+        text = encode_exactly(spec, "The spec of a run")
+        try:
+            connection.execute(
+                "INSERT INTO runs VALUES (?, ?, ?, ?, 'new', 0, 0, NULL, ?, ?, ?, ?, ?)",
+                (id, name, kind, text, edits, origin, tick, now, now),
+            )
+        except sqlite3.IntegrityError:
+            raise RunError(
+                f"The name of a run must be new in {self.path}, got {name!r}, which is there. "
+                f"Take another, resume that run, or delete it: ostinato runs delete {name}"
+            ) from None
+        return Run(self._database, id)
+
+
+def _branching_point(parent: Run, tick: int | None, changed: bool) -> CheckpointRow:
+    """Return the checkpoint at a tick, or the last one, where a branch can start from it."""
+    rows = parent.checkpoints()
+    found = [row for row in rows if tick is None or row.tick == tick]
+    if not found:
+        there = ", ".join(str(row.tick) for row in rows) or "none"
+        raise RunError(
+            f"A branch must start at a checkpoint of {parent.name!r}, got tick {tick}. "
+            f"Checkpoints are at: {there}."
+        )
+    now = parent.now()
+    ended = now.stopped is not None and now.stopped.kind is StopKind.ENDED
+    if changed and ended and found[-1].tick == now.tick:
+        before = ", ".join(str(row.tick) for row in rows[:-1]) or "none"
+        raise RunError(
+            f"A branch with something changed must start before the end of {now.name!r}, got "
+            f"tick {now.tick}, where it has ended. Checkpoints before that are at: {before}."
+        )
+    return found[-1]
+
+
+def _checked(edits: Mapping[str, object] | None) -> dict[str, object]:
+    """Return edits as a plain mapping. Raises `InputError` where a name is no text."""
+    for name in edits or {}:
+        if not isinstance(name, str):
+            raise InputError(f"The name of an edit must be text, got {name!r}.")
+    return dict(edits or {})
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not SAFE_NAME.fullmatch(name):
+        raise RunError(
+            "The name of a run must be 1 to 100 letters, digits, '.', '_' or '-', beginning with "
+            f"a letter or digit, got {name!r}. Choose for example 'replies-1'."
+        )
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a checkpoint; its file never changes, so a second name for it will do."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # no links on this file system
+        shutil.copyfile(source, target)
+        with target.open("rb+") as file:
+            os.fsync(file.fileno())
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,223 @@
+"""The only writer of a run: what a loop calls after every step.
+
+Knows no loop and no process. What it takes is written by the thread of `writer`.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+from ostinato.errors import InputError
+from ostinato.journal.encoding import encode, encode_exactly
+from ostinato.journal.lock import RunLock
+from ostinato.journal.run import Keep, Run
+from ostinato.journal.stops import JSON, Stopped
+from ostinato.journal.tables import ControlRequest, RunTables, Write
+from ostinato.journal.writer import WriterThread
+
+ENDS = ("paused", "interrupted", "stopped", "error")
+
+
+class RunSession:
+    """Writes one run, as long as it holds the run's lock. A context manager.
+
+    `edits` holds those of a branch until they are applied; set it to None then: the next
+    checkpoint makes that lasting. `resumed_ticks` is the last tick that earlier sessions
+    committed: steps up to it are compared with those recorded. An error of the writing thread
+    (`RunError`) is raised at the next call of any method.
+    """
+
+    def __init__(self, run: Run, keep: Keep = "steps") -> None:
+        if keep not in ("steps", "results"):
+            raise InputError(f"keep must be 'steps' or 'results', got {keep!r}.")
+        self.run = run
+        self._records = keep == "steps"
+        lock = RunLock(run.folder / "lock", run.name)
+        try:
+            _sweep(run)
+            edits = run.pending_edits
+            self._writer = WriterThread(
+                run.database.path, run.id, run.folder, lock, records=self._records
+            )
+        except BaseException:
+            lock.release()
+            raise
+        self.edits: dict[str, object] | None = edits
+        self.resumed_ticks = self._writer.resumed_ticks
+        # A driver that is forgotten (a `break`, a notebook's cell) lets go when it is collected,
+        # and whatever is left at the end of the process is written then.
+        self._close = weakref.finalize(self, self._writer.close)
+
+    def __enter__(self) -> RunSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def differences(self) -> int:
+        """How many steps and results came out otherwise than they are recorded."""
+        return self._writer.differences
+
+    # At every step ----------------------------------------------------------------------------
+
+    def step(self, tick: int, position: int, report: Mapping[str, object]) -> None:
+        """Record a step. The report must not be changed afterwards."""
+        writer = self._writer
+        writer.place = (tick, position)
+        if self._records:
+            writer.pending.append((tick, position, report))
+        if len(writer.pending) >= writer.room:
+            writer.flush()
+
+    def requests(self) -> list[ControlRequest]:
+        """Return what other processes have asked for and was not `done` yet."""
+        return self._writer.requests
+
+    def amend(self, entries: Mapping[str, JSON]) -> None:
+        """Record entries in the run's spec, in place of those of the same names."""
+        amend_spec(self.run, entries)
+
+    # Now and then -----------------------------------------------------------------------------
+
+    def event(
+        self,
+        name: str,
+        tick: int,
+        data: Mapping[str, object],
+        request: ControlRequest | None = None,
+    ) -> None:
+        """Append an event to the log; with it, in one transaction, `request` is done.
+
+        An event that an earlier session recorded at this tick is not recorded again.
+        """
+        text = encode_exactly(data, f"The data of the event {name!r}")
+        number = None if request is None else request.number
+        self._writer.put(lambda store: store.add_event_once(name, tick, text, number))
+        if request is not None:
+            self._writer.hand_over(request)
+
+    def result(self, key: str, row: Mapping[str, object]) -> None:
+        """Record a result once, in one transaction with the steps before it.
+
+        Acknowledge it to nobody before `flush` has returned. A second one with the same key is
+        compared with the first, which stands.
+        """
+        text = encode_exactly(row, f"The result {key!r}")
+        tick = self._tick()
+        self._writer.put(lambda store: store.add_result(key, tick, text))
+
+    def checkpoint(
+        self,
+        tick: int,
+        position: int,
+        state: Mapping[str, object],
+        keep: int = 3,
+        needed: Sequence[int] = (),
+    ) -> None:
+        """Save a state, and drop those before the last `keep`, the ticks `needed` excepted.
+
+        The file is on the disk before its row is committed, in one transaction with all steps
+        before it: a crash at any instant leaves this checkpoint whole, or the one before it.
+        Raises `InputError` where the state holds what cannot be saved exactly.
+        """
+        self._writer.put(self._saved(tick, position, state, keep, needed))
+        self._writer.flush()
+
+    def _saved(
+        self,
+        tick: int,
+        position: int,
+        state: Mapping[str, object],
+        keep: int,
+        needed: Sequence[int],
+    ) -> Write:
+        """Write a state's file; return what adds its row."""
+        from ostinato.journal.checkpoint import save_state
+
+        if keep < 1:
+            raise InputError(f"keep must be at least 1, got {keep}.")
+        self._writer.raise_error()
+        file = f"{tick:012d}-{time.time_ns():x}.safetensors"
+        saved = save_state(self.run.folder / file, state)
+        row = (tick, position, file, saved.bytes, saved.crc)
+        applied, ticks = self.edits is None, tuple(needed)
+        return lambda store: store.add_checkpoint(row, keep, ticks, applied)
+
+    def done(self, request: ControlRequest) -> None:
+        """Mark a request as fulfilled."""
+        self._writer.put(lambda store: store.done(request.number))
+        self._writer.hand_over(request)
+
+    def flush(self) -> None:
+        """Wait until all is committed; what came with a result or event is on the disk, too."""
+        self._writer.flush()
+
+    def finish(
+        self,
+        status: str,
+        stopped: Stopped | None,
+        tick: int,
+        position: int,
+        state: Mapping[str, object] | None = None,
+        keep: int = 3,
+        needed: Sequence[int] = (),
+    ) -> None:
+        """Record how this session ends: "paused", "interrupted", "stopped" or "error".
+
+        `state` is its last checkpoint, in the same transaction: a crash between the two would leave
+        a run that stands at its end and takes another step.
+        """
+        if status not in ENDS:
+            raise InputError(f"The status must be one of {', '.join(ENDS)}, got {status!r}.")
+        text = None if stopped is None else encode(stopped)
+        saved = None if state is None else self._saved(tick, position, state, keep, needed)
+
+        def end(store: RunTables) -> None:
+            if saved is not None:
+                saved(store)
+            store.finish(status, text, (tick, position))
+
+        self._writer.put(end)
+        self._writer.flush()
+
+    def reopen(self) -> None:
+        """Record that the run goes on after `finish`; a step does so by itself."""
+        place = self._writer.place or (self.run.tick, self.run.position)
+        self._writer.put(lambda store: store.stand_at(place, place[0]))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is left and let go of the run. Raises what went wrong while writing."""
+        if self._close.alive:
+            self._writer.raise_error()
+            self._close()
+            if not self._writer.closed:
+                self._writer.raise_error()
+
+    def _tick(self) -> int:
+        place = self._writer.place
+        return self.resumed_ticks if place is None else place[0]
+
+
+def amend_spec(run: Run, entries: Mapping[str, JSON]) -> None:
+    """Record entries in the spec of a run, in place of those of the same names."""
+    text = encode_exactly({**run.spec, **entries}, "The spec of a run")
+    with run.database.write() as connection:
+        connection.execute("UPDATE runs SET spec = ? WHERE id = ?", (text, run.id))
+
+
+def _sweep(run: Run) -> None:
+    """Remove files that a killed session left: those without a row."""
+    known = {row.path for row in run.checkpoints()}
+    for path in [*run.folder.glob("*.safetensors"), *run.folder.glob(".*.tmp")]:
+        if path not in known:
+            path.unlink(missing_ok=True)

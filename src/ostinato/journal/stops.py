@@ -1,0 +1,78 @@
+"""Why a loop or a lane stopped, as data. Knows no process and no condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+
+
+class StopKind(StrEnum):
+    """The nine reasons why something stops."""
+
+    PASSED = "passed"
+    CONVERGED = "converged"
+    ENDED = "ended"
+    BUDGET = "budget"
+    FAILED = "failed"
+    NO_PROGRESS = "no progress"
+    DIVERGED = "diverged"
+    PERSON = "stopped by a person"
+    ERROR = "error"
+
+
+# When several conditions fire at one step, the first of these is the reason that is told.
+PRECEDENCE = (
+    StopKind.PERSON,
+    StopKind.ERROR,
+    StopKind.DIVERGED,
+    StopKind.PASSED,
+    StopKind.ENDED,
+    StopKind.FAILED,
+    StopKind.CONVERGED,
+    StopKind.NO_PROGRESS,
+    StopKind.BUDGET,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Why it stopped: the kind, a sentence, the condition that fired and its numbers."""
+
+    kind: StopKind
+    sentence: str
+    condition: str = ""
+    numbers: Mapping[str, JSON] = field(default_factory=dict)
+
+    @property
+    def good(self) -> bool:
+        """Whether the result can be used as it is: passed, converged or ended."""
+        return self.kind in (StopKind.PASSED, StopKind.CONVERGED, StopKind.ENDED)
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return the stop as a JSON object."""
+        return {
+            "kind": self.kind.value,
+            "sentence": self.sentence,
+            "condition": self.condition,
+            "numbers": dict(self.numbers),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, JSON]) -> Stopped:
+        """Read back what `to_json` wrote."""
+        numbers = value.get("numbers")
+        return cls(
+            StopKind(str(value["kind"])),
+            str(value["sentence"]),
+            str(value.get("condition", "")),
+            numbers if isinstance(numbers, dict) else {},
+        )
+
+
+def first(stops: Iterable[Stopped | None]) -> Stopped | None:
+    """Return the stop that goes before the others, or None where nothing fired."""
+    fired = [stop for stop in stops if stop is not None]
+    return min(fired, key=lambda stop: PRECEDENCE.index(stop.kind)) if fired else None

@@ -1,0 +1,264 @@
+"""What the driver of a run writes into the tables; one object for one run and one connection.
+
+Knows no threads. What the run has recorded already is compared, not written again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ostinato.journal.columns import decode_block, encode_block
+from ostinato.journal.encoding import Entry, decode, differences, encode
+from ostinato.journal.schema import connect, sync_at_commit, sync_lazily, transaction
+
+BLOCK = 2048
+"""A row of the table `steps` holds at most so many steps."""
+
+Place = tuple[int, int]
+"""Where a run stands: tick and position."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRequest:
+    """Something asked of a run's driver by another process."""
+
+    number: int
+    action: str
+    edits: dict[str, object] | None = None
+
+
+@dataclass(slots=True)
+class Recorded:
+    """A look into the steps that are in the journal, one block in memory at a time."""
+
+    connection: sqlite3.Connection
+    run: str
+    _first: int = 0
+    _last: int = -1
+    _block: dict[int, Entry] = field(default_factory=dict)
+
+    def find(self, tick: int) -> Entry | None:
+        """Return the recorded step, or None where there is none."""
+        if not self._first <= tick <= self._last:
+            self._read(tick)
+        return self._block.get(tick)
+
+    def _read(self, tick: int) -> None:
+        row = self.connection.execute(
+            "SELECT first, last, data FROM steps WHERE run = ? AND first <= ? "
+            "ORDER BY first DESC LIMIT 1",
+            (self.run, tick),
+        ).fetchone()
+        if row is not None:
+            self._first, self._last = row[0], row[1]
+            self._block = {entry[0]: entry for entry in decode_block(row[2])}
+
+
+class RunTables:
+    """Writes one run. Every method but `commit` belongs into the function given to `commit`."""
+
+    def __init__(self, path: Path, run: str, folder: Path) -> None:
+        self.connection = connect(path)
+        self.run = run
+        self.folder = folder
+        self.differences = 0
+        self._version = -1
+        self._seen = 0
+        self._running = False
+        self._recorded = Recorded(self.connection, run)
+        self._unlink: list[Path] = []
+        self.resumed_ticks, self._last_seq, self._last_step = self._where_it_stands()
+        self._next_seq = self._last_seq + 1
+
+    def _where_it_stands(self) -> tuple[int, int, int]:
+        row = self.connection.execute(
+            "SELECT tick, (SELECT COALESCE(MAX(seq), 0) FROM events WHERE run = id), "
+            "(SELECT COALESCE(MAX(last), 0) FROM steps WHERE run = id) FROM runs WHERE id = ?",
+            (self.run,),
+        ).fetchone()
+        return row[0], row[1], row[2]
+
+    def commit(self, steps: Sequence[Entry], place: Place | None, writes: Sequence[Write]) -> None:
+        """Write steps, where the run stands now and whatever else in one transaction."""
+        next_seq, running = self._next_seq, self._running
+        if writes:
+            sync_at_commit(self.connection)
+        try:
+            with transaction(self.connection):
+                self._add_steps(steps)
+                if place is not None:
+                    self.stand_at(place, steps[0][0] if steps else place[0])
+                for write in writes:
+                    write(self)
+        except BaseException:
+            self._next_seq, self._running = next_seq, running
+            self._unlink.clear()
+            raise
+        finally:
+            if writes:
+                sync_lazily(self.connection)
+        for path in self._unlink:
+            path.unlink(missing_ok=True)
+        self._unlink.clear()
+
+    # Steps ------------------------------------------------------------------------------------
+
+    def _add_steps(self, steps: Sequence[Entry]) -> None:
+        known = 0
+        while known < len(steps) and steps[known][0] <= self._last_step:
+            if self._is_fresh(steps[known]):
+                self._insert_block([steps[known]])
+            known += 1
+        for start in range(known, len(steps), BLOCK):
+            self._insert_block(steps[start : start + BLOCK])
+
+    def _insert_block(self, block: Sequence[Entry]) -> None:
+        self.connection.execute(
+            "INSERT INTO steps VALUES (?, ?, ?, ?)",
+            (self.run, block[0][0], block[-1][0], encode_block(block)),
+        )
+
+    def _is_fresh(self, entry: Entry) -> bool:
+        tick, position, report = entry
+        old = self._recorded.find(tick)
+        if old is None:
+            return True
+        names = differences(old[2], report) + (["position"] if old[1] != position else [])
+        if names:
+            self.differs(tick, {"names": names})
+        return False
+
+    def differs(self, tick: int, what: Mapping[str, object]) -> None:
+        """Tell, once for each tick, that a repetition did not give what is recorded."""
+        self.differences += 1
+        found = self.connection.execute(
+            "SELECT 1 FROM events WHERE run = ? AND tick = ? AND name = 'differs'",
+            (self.run, tick),
+        ).fetchone()
+        if found is None:
+            self.add_event("differs", tick, encode(what))
+
+    def stand_at(self, place: Place, start: int) -> None:
+        """Record that the run goes on, and where it is; a tick never goes back."""
+        tick, position = place
+        if not self._running:
+            self._running = True
+            self.connection.execute(
+                "UPDATE runs SET status = 'running', stopped = NULL WHERE id = ?", (self.run,)
+            )
+            self.add_event("start", start, "{}")
+        self.connection.execute(
+            "UPDATE runs SET tick = ?, position = ?, updated = ? WHERE id = ? AND tick <= ?",
+            (tick, position, time.time(), self.run, tick),
+        )
+
+    # Everything else --------------------------------------------------------------------------
+
+    def add_event(self, name: str, tick: int, data: str) -> None:
+        """Append an event to the log."""
+        self.connection.execute(
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)",
+            (self.run, self._next_seq, tick, name, data, time.time()),
+        )
+        self._next_seq += 1
+
+    def add_event_once(self, name: str, tick: int, data: str, request: int | None) -> None:
+        """Append an event, unless an earlier session recorded the same at the same tick."""
+        if request is not None:
+            self.done(request)
+        found = (
+            tick <= self.resumed_ticks
+            and self.connection.execute(
+                "SELECT 1 FROM events WHERE run = ? AND seq <= ? AND tick = ? AND name = ? "
+                "AND data = ?",
+                (self.run, self._last_seq, tick, name, data),
+            ).fetchone()
+        )
+        if not found:
+            self.add_event(name, tick, data)
+
+    def add_result(self, key: str, tick: int, row: str) -> None:
+        """Insert a result once; a second one is compared, and the first stands."""
+        old = self.connection.execute(
+            "SELECT row FROM results WHERE run = ? AND key = ?", (self.run, key)
+        ).fetchone()
+        if old is None:
+            self.connection.execute(
+                "INSERT INTO results SELECT ?1, ?2, COALESCE(MAX(number), 0) + 1, ?3, ?4, ?5 "
+                "FROM results WHERE run = ?1",
+                (self.run, key, tick, row, time.time()),
+            )
+        elif old[0] != row and (names := differences(decode(old[0]), decode(row))):
+            self.differs(tick, {"result": key, "names": names})
+
+    def add_checkpoint(
+        self, row: Sequence[object], keep: int, needed: Sequence[int], applied: bool
+    ) -> None:
+        """Add the row of a file, and drop those before the last `keep` that are not `needed`."""
+        if applied:  # the edits of a branch are in this state
+            self.connection.execute("UPDATE runs SET edits = NULL WHERE id = ?", (self.run,))
+        self._drop("run = ? AND tick = ?", (self.run, row[0]))
+        self.connection.execute(
+            "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)", (self.run, *row, time.time())
+        )
+        self._drop(
+            "run = ?1 AND tick NOT IN "
+            "(SELECT tick FROM checkpoints WHERE run = ?1 ORDER BY tick DESC LIMIT ?2) "
+            "AND tick NOT IN (SELECT value FROM json_each(?3))",
+            (self.run, keep, encode(needed)),
+        )
+
+    def _drop(self, which: str, values: tuple[object, ...]) -> None:
+        rows = self.connection.execute(
+            f"DELETE FROM checkpoints WHERE {which} RETURNING file", values
+        ).fetchall()
+        self._unlink.extend(self.folder / row[0] for row in rows)
+
+    def finish(self, status: str, stopped: str | None, place: Place) -> None:
+        """Record how the run ended, or that it pauses."""
+        tick, position = place
+        self.connection.execute(
+            "UPDATE runs SET status = ?, stopped = ?, tick = MAX(tick, ?), "
+            "position = CASE WHEN tick <= ? THEN ? ELSE position END, updated = ? WHERE id = ?",
+            (status, stopped, tick, tick, position, time.time(), self.run),
+        )
+        self.add_event("finish", tick, f'{{"status":"{status}","stopped":{stopped or "null"}}}')
+        self._running = False
+
+    # Requests ---------------------------------------------------------------------------------
+
+    def new_requests(self) -> list[ControlRequest]:
+        """Return what was asked since the last call; cheap where no other process has written."""
+        version = self.connection.execute("PRAGMA data_version").fetchone()[0]
+        if version == self._version:
+            return []
+        self._version = version
+        rows = self.connection.execute(
+            "SELECT number, action, edits FROM requests WHERE run = ? AND done IS NULL "
+            "AND number > ? ORDER BY number",
+            (self.run, self._seen),
+        ).fetchall()
+        if rows:
+            self._seen = rows[-1][0]
+        return [ControlRequest(row[0], row[1], row[2] and decode(row[2])) for row in rows]
+
+    def done(self, number: int) -> None:
+        """Mark a request as fulfilled."""
+        self.connection.execute(
+            "UPDATE requests SET done = ? WHERE number = ?", (time.time(), number)
+        )
+
+    def forget_old_requests(self) -> None:
+        """Drop a pause or a stop that was asked of an earlier session, which is gone."""
+        self.connection.execute(
+            "UPDATE requests SET done = ? WHERE run = ? AND done IS NULL AND action <> 'change'",
+            (time.time(), self.run),
+        )
+
+
+Write = Callable[[RunTables], None]
+"""Something to be written in a transaction: a call of the store's methods."""

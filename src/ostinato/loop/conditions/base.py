@@ -1,0 +1,244 @@
+"""What a stop condition is: a frozen value, folded over a state that is JSON.
+
+The engine keeps the state. A condition is observed after every step and answers with its next
+state and, where it fires, with a `Stopped`. Both sides of `|` and `&` are always observed, so that
+no counter is skipped.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar, cast
+
+from ostinato.errors import InputError
+from ostinato.journal import JSON, PRECEDENCE, StopKind, Stopped, first
+from ostinato.loop.process import Step
+
+Observed = tuple[JSON, Stopped | None]
+
+
+class Condition(ABC):
+    """Decides after a step whether the loop ends. Subclasses are frozen dataclasses.
+
+    `spends` marks a condition that counts what going back does not give back.
+    """
+
+    spends: ClassVar[bool] = False
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the reports' values without which it can never fire."""
+        return ()
+
+    def begin(self) -> JSON:
+        """Return the state before the first step."""
+        return None
+
+    @abstractmethod
+    def observe(self, state: JSON, step: Step) -> Observed:
+        """Fold a step into the state; a `Stopped` where the condition fires."""
+
+    def back(self, then: JSON, now: JSON) -> JSON:
+        """Return the state after going back to a position where the state was `then`."""
+        return now if self.spends else then
+
+    def wake(self, state: JSON) -> JSON:
+        """Return the state as it goes on in another process or after a pause."""
+        return state
+
+    def exhausted(self, state: JSON) -> Stopped | None:
+        """Tell whether nothing is left of what going back cannot give back."""
+        return None
+
+    def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
+        """Return the state after something was spent beside the steps, as by a judge."""
+        return state
+
+    def by_clock(self, state: JSON) -> bool:
+        """Tell whether a clock has run out: what came of it would not come again."""
+        return False
+
+    def __or__(self, other: Condition | Callable[[Step], object]) -> Condition:
+        return AnyOf(_parts(AnyOf, self) + _parts(AnyOf, as_condition(other)))
+
+    def __and__(self, other: Condition | Callable[[Step], object]) -> Condition:
+        return AllOf(_parts(AllOf, self) + _parts(AllOf, as_condition(other)))
+
+    def __str__(self) -> str:
+        return _spelling(self)
+
+
+def _parts(kind: type, condition: Condition) -> tuple[Condition, ...]:
+    if isinstance(condition, AnyOf | AllOf) and isinstance(condition, kind):
+        return condition.conditions
+    return (condition,)
+
+
+def _spelling(condition: Condition) -> str:
+    """Spell a condition as the Python that makes it; values left at their default are left out."""
+    given: list[str] = []
+    for index, spec in enumerate(fields(condition)):  # type: ignore[arg-type]
+        value = getattr(condition, spec.name)
+        if value != spec.default:
+            given.append(f"{spec.name}={value!r}" if index else repr(value))
+    return f"{type(condition).__name__}({', '.join(given)})"
+
+
+def require(right: bool, message: str) -> None:
+    """Raise `InputError` where a parameter is not right."""
+    if not right:
+        raise InputError(message)
+
+
+def require_name(kind: str, name: object) -> None:
+    """Raise `InputError` where the name of a report's value is none."""
+    require(
+        isinstance(name, str) and bool(name.strip()),
+        f"{kind}(name) must be the name of a value in the reports, a text, got {name!r}. "
+        f"Write for example {kind}('loss/valid', …).",
+    )
+
+
+def number(report_value: object) -> float | None:
+    """Return a value of a report as a number, or None where it is none."""
+    if isinstance(report_value, bool | int | float):
+        return float(report_value)
+    return None
+
+
+@dataclass(frozen=True)
+class AnyOf(Condition):
+    """Fires when at least one of its conditions fires (`a | b`)."""
+
+    conditions: tuple[Condition, ...]
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for condition in self.conditions for name in condition.names())
+
+    def begin(self) -> JSON:
+        return [condition.begin() for condition in self.conditions]
+
+    def observe(self, state: JSON, step: Step) -> Observed:
+        states, stopped = _observe_all(self.conditions, state, step)
+        return states, first(stopped)
+
+    def back(self, then: JSON, now: JSON) -> JSON:
+        return _each(self.conditions, then, now)
+
+    def wake(self, state: JSON) -> JSON:
+        return [c.wake(s) for c, s in zip(self.conditions, cast(list[JSON], state), strict=True)]
+
+    def exhausted(self, state: JSON) -> Stopped | None:
+        states = cast(list[JSON], state)
+        return first(c.exhausted(s) for c, s in zip(self.conditions, states, strict=True))
+
+    def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
+        states = cast(list[JSON], state)
+        return [c.charge(s, spent) for c, s in zip(self.conditions, states, strict=True)]
+
+    def by_clock(self, state: JSON) -> bool:
+        states = cast(list[JSON], state)
+        return any(c.by_clock(s) for c, s in zip(self.conditions, states, strict=True))
+
+    def __str__(self) -> str:
+        return " | ".join(_bracketed(c, AllOf) for c in self.conditions)
+
+
+@dataclass(frozen=True)
+class AllOf(Condition):
+    """Fires when all of its conditions fire at the same step (`a & b`)."""
+
+    conditions: tuple[Condition, ...]
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for condition in self.conditions for name in condition.names())
+
+    def begin(self) -> JSON:
+        return [condition.begin() for condition in self.conditions]
+
+    def observe(self, state: JSON, step: Step) -> Observed:
+        states, stops = _observe_all(self.conditions, state, step)
+        fired = [stop for stop in stops if stop is not None]
+        if len(fired) < len(self.conditions):
+            return states, None
+        lead = min(fired, key=lambda stop: PRECEDENCE.index(stop.kind))
+        numbers = {name: value for stop in fired for name, value in stop.numbers.items()}
+        sentence = " ".join(stop.sentence for stop in fired)
+        return states, Stopped(lead.kind, sentence, str(self), numbers)
+
+    def back(self, then: JSON, now: JSON) -> JSON:
+        return _each(self.conditions, then, now)
+
+    def wake(self, state: JSON) -> JSON:
+        return [c.wake(s) for c, s in zip(self.conditions, cast(list[JSON], state), strict=True)]
+
+    def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
+        states = cast(list[JSON], state)
+        return [c.charge(s, spent) for c, s in zip(self.conditions, states, strict=True)]
+
+    def by_clock(self, state: JSON) -> bool:
+        states = cast(list[JSON], state)
+        return any(c.by_clock(s) for c, s in zip(self.conditions, states, strict=True))
+
+    def __str__(self) -> str:
+        return " & ".join(_bracketed(c, AnyOf) for c in self.conditions)
+
+
+def _observe_all(
+    conditions: tuple[Condition, ...], state: JSON, step: Step
+) -> tuple[list[JSON], list[Stopped | None]]:
+    states: list[JSON] = []
+    stops: list[Stopped | None] = []
+    for condition, before in zip(conditions, cast(list[JSON], state), strict=True):
+        after, stopped = condition.observe(before, step)
+        states.append(after)
+        stops.append(stopped)
+    return states, stops
+
+
+def _each(conditions: tuple[Condition, ...], then: JSON, now: JSON) -> JSON:
+    pairs = zip(conditions, cast(list[JSON], then), cast(list[JSON], now), strict=True)
+    return [condition.back(before, after) for condition, before, after in pairs]
+
+
+def _bracketed(condition: Condition, kind: type) -> str:
+    return f"({condition})" if isinstance(condition, kind) else str(condition)
+
+
+@dataclass(frozen=True)
+class Predicate(Condition):
+    """Fires when a callable says so: True, a sentence, or a `Stopped`.
+
+    It is named in the journal but never restored from it: such a run resumes from Python only.
+    """
+
+    call: Callable[[Step], object]
+
+    def observe(self, state: JSON, step: Step) -> Observed:
+        answer = self.call(step)
+        if isinstance(answer, Stopped):
+            return None, answer
+        if not answer:
+            return None, None
+        sentence = answer if isinstance(answer, str) else f"{_name_of(self.call)} said so."
+        return None, Stopped(StopKind.PASSED, sentence, str(self))
+
+    def __str__(self) -> str:
+        return f"When({_name_of(self.call)})"
+
+
+def _name_of(call: Callable[..., object]) -> str:
+    return getattr(call, "__qualname__", type(call).__name__)
+
+
+def as_condition(value: object) -> Condition:
+    """Return a condition as it is, a callable as a `When`; refuse anything else."""
+    if isinstance(value, Condition):
+        return value
+    if callable(value):
+        return Predicate(value)
+    raise InputError(
+        f"A stop condition must be a Condition or a callable, got {value!r}. "
+        "Give for example until=Steps(1000) | Plateau('loss/valid')."
+    )

@@ -1,0 +1,270 @@
+"""Conditions on what is seen of a process: the values of its reports, and its output."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Literal, cast
+
+from ostinato.journal import JSON, StopKind, Stopped
+from ostinato.loop.check import Check, Verdict
+from ostinato.loop.conditions.base import Condition, Observed, number, require, require_name
+from ostinato.loop.process import Step
+
+
+@dataclass(frozen=True)
+class Reaches(Condition):
+    """Fires when the mean of the last `over` values of `name` is past a bound: good enough."""
+
+    name: str
+    above: float | None = field(default=None, kw_only=True)
+    below: float | None = field(default=None, kw_only=True)
+    over: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require_name("Reaches", self.name)
+        one = (self.above is None) != (self.below is None)
+        require(one, f"Reaches({self.name!r}) needs either above= or below=, not both or none.")
+        require(self.over >= 1, f"Reaches(over) must be at least 1, got {self.over}.")
+
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def begin(self) -> JSON:
+        return []
+
+    def observe(self, state: JSON, step: Step) -> Observed:
+        value = number(step.report.get(self.name))
+        if value is None:
+            return state, None
+        values: list[JSON] = [*cast(list[JSON], state), value][-self.over :]
+        if len(values) < self.over:
+            return values, None
+        mean = math.fsum(cast(list[float], values)) / self.over
+        if self.above is not None and mean >= self.above:
+            return values, self._stop(mean, "at least", self.above)
+        if self.below is not None and mean <= self.below:
+            return values, self._stop(mean, "at most", self.below)
+        return values, None
+
+    def _stop(self, mean: float, word: str, bound: float) -> Stopped:
+        over = f" over the last {self.over}" if self.over > 1 else ""
+        sentence = f"{self.name} is {mean:.4g}{over}: {word} {bound:g} was asked for."
+        return Stopped(StopKind.PASSED, sentence, str(self), {self.name: mean})
+
+
+@dataclass(frozen=True)
+class Exceeds(Condition):
+    """Fires when a value of `name` is past a bound that it must not cross: it failed."""
+
+    name: str
+    above: float | None = field(default=None, kw_only=True)
+    below: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require_name("Past", self.name)
+        one = (self.above is None) != (self.below is None)
+        require(one, f"Past({self.name!r}) needs either above= or below=, not both or none.")
+
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def observe(self, state: JSON, step: Step) -> Observed:
+        value = number(step.report.get(self.name))
+        if value is None:
+            return None, None
+        over = self.above is not None and value > self.above
+        under = self.below is not None and value < self.below
+        if not (over or under):
+            return None, None
+        bound = self.above if over else self.below
+        word = "above" if over else "below"
+        sentence = f"{self.name} is {value:.4g}, {word} its bound of {bound:g}."
+        return None, Stopped(StopKind.FAILED, sentence, str(self), {self.name: value})
+
+
+@dataclass(frozen=True)
+class Plateau(Condition):
+    """Fires when `name` has not improved by more than `min_delta` in `patience` of its reports."""
+
+    name: str
+    patience: int = 10
+    min_delta: float = 0.0
+    mode: Literal["min", "max"] = "min"
+
+    def __post_init__(self) -> None:
+        require_name("Plateau", self.name)
+        require(self.patience >= 1, f"Plateau(patience) must be at least 1, got {self.patience}.")
+        require(self.min_delta >= 0, f"Plateau(min_delta) must be 0 or more, got {self.min_delta}.")
+        known = self.mode in ("min", "max")
+        require(known, f"Plateau(mode) must be 'min' or 'max', got {self.mode!r}.")
+
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def begin(self) -> JSON:
+        return [None, 0]
+
+    def observe(self, state: JSON, step: Step) -> Observed:
+        value = number(step.report.get(self.name))
+        if value is None:
+            return state, None
+        best, waited = cast(tuple[float | None, int], state)
+        if best is None or self._better(value, best):
+            return [value, 0], None
+        waited += 1
+        if waited < self.patience:
+            return [best, waited], None
+        sentence = f"{self.name} has not improved on {best:.4g} in {waited} reports."
+        numbers: dict[str, JSON] = {"best": best, "last": value, "waited": waited}
+        return [best, waited], Stopped(StopKind.NO_PROGRESS, sentence, str(self), numbers)
+
+    def _better(self, value: float, best: float) -> bool:
+        gain = best - value if self.mode == "min" else value - best
+        return gain > self.min_delta
+
+
+@dataclass(frozen=True)
+class Converges(Condition):
+    """Fires when the last `over` + 1 values of `name` lie within `tolerance` of each other."""
+
+    name: str
+    tolerance: float = 1e-4
+    over: int = 1
+
+    def __post_init__(self) -> None:
+        require_name("Converges", self.name)
+        require(self.tolerance >= 0, f"Converges(tolerance) must be >= 0, got {self.tolerance}.")
+        require(self.over >= 1, f"Converges(over) must be at least 1, got {self.over}.")
+
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def begin(self) -> JSON:
+        return []
+
+    def observe(self, state: JSON, step: Step) -> Observed:
+        value = number(step.report.get(self.name))
+        if value is None:
+            return state, None
+        values = [*cast(list[float], state), value][-self.over - 1 :]
+        spread = max(values) - min(values)
+        if len(values) <= self.over or not spread <= self.tolerance:
+            return cast(JSON, values), None
+        sentence = (
+            f"{self.name} has changed by {spread:.3g} over {self.over} reports: it stands still."
+        )
+        numbers: dict[str, JSON] = {self.name: value, "spread": spread}
+        return cast(JSON, values), Stopped(StopKind.CONVERGED, sentence, str(self), numbers)
+
+
+@dataclass(frozen=True)
+class NotFinite(Condition):
+    """Fires when a number in the report, or the one of `name`, is not finite: it diverged."""
+
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            require_name("NotFinite", self.name)
+
+    def names(self) -> tuple[str, ...]:
+        return () if self.name is None else (self.name,)
+
+    def observe(self, state: JSON, step: Step) -> Observed:
+        report = step.report
+        names = report if self.name is None else (self.name,)
+        for name in names:
+            value = report.get(name)
+            if isinstance(value, float) and not math.isfinite(value):
+                sentence = (
+                    f"{name} is {value}. Lower the learning rate, or go back and skip the batch."
+                )
+                return None, Stopped(StopKind.DIVERGED, sentence, str(self), {name: str(value)})
+        return None, None
+
+
+@dataclass(frozen=True)
+class NoProgress(Condition):
+    """Fires when `name` (by default the output) was the same in `over` reports in a row."""
+
+    name: str = "output"
+    over: int = 3
+
+    def __post_init__(self) -> None:
+        require_name("NoProgress", self.name)
+        require(self.over >= 2, f"NoProgress(over) must be at least 2, got {self.over}.")
+
+    def names(self) -> tuple[str, ...]:
+        return () if self.name == "output" else (self.name,)
+
+    def begin(self) -> JSON:
+        return ["", 0]
+
+    def observe(self, state: JSON, step: Step) -> Observed:
+        value = step.output if self.name == "output" else step.report.get(self.name)
+        if value is None:
+            return state, None
+        last, count = cast(tuple[str, int], state)
+        seen = blake2b(repr(value).encode(), digest_size=12).hexdigest()
+        count = count + 1 if seen == last else 1
+        if count < self.over:
+            return [seen, count], None
+        sentence = f"{self.name} has been the same {count} times in a row."
+        return [seen, count], Stopped(StopKind.NO_PROGRESS, sentence, str(self), {"times": count})
+
+
+@dataclass(frozen=True)
+class Phrase(Condition):
+    """Fires when the output, a text, contains `text`: it ended there."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        require(bool(self.text), "Phrase(text) must be a text of at least one character.")
+
+    def observe(self, state: JSON, step: Step) -> Observed:
+        output = step.output
+        if not isinstance(output, str) or self.text not in output:
+            return None, None
+        sentence = f"It came to the phrase {self.text!r}."
+        return None, Stopped(
+            StopKind.ENDED, sentence, str(self), {"place": output.index(self.text)}
+        )
+
+
+@dataclass(frozen=True, init=False)
+class Passes(Condition):
+    """Fires when the step's output passes all of its checks: good enough."""
+
+    checks: tuple[Check, ...]
+
+    def __init__(self, *checks: Check) -> None:
+        require(bool(checks), "Passes() needs at least one check.")
+        object.__setattr__(self, "checks", checks)
+
+    def observe(self, state: JSON, step: Step) -> Observed:
+        output = step.output
+        if output is None:
+            return None, None
+        item = step.item if isinstance(step.item, dict) else {}
+        verdicts = [check.judge(output, item) for check in self.checks]
+        stopped = judged(verdicts)
+        return None, stopped if stopped.kind is StopKind.PASSED else None
+
+    def __str__(self) -> str:
+        return f"Passes({', '.join(check.name for check in self.checks)})"
+
+
+def judged(verdicts: list[Verdict] | tuple[Verdict, ...]) -> Stopped:
+    """Say in one stop what all verdicts say together."""
+    bad = [verdict for verdict in verdicts if not verdict.passed]
+    names = [verdict.check for verdict in bad]
+    numbers: dict[str, JSON] = {v.check: None if v.error else round(v.score, 4) for v in verdicts}
+    if not bad:
+        count = len(verdicts)
+        sentence = "It passed its check." if count == 1 else f"It passed all {count} checks."
+        return Stopped(StopKind.PASSED, sentence, "checks", numbers)
+    sentence = " ".join(f"{v.check}: {v.error or v.message or 'not passed.'}" for v in bad)
+    return Stopped(StopKind.FAILED, sentence, ", ".join(names), numbers)

@@ -1,0 +1,119 @@
+"""Reads conditions in their Python spelling: parsed, never evaluated."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+from ostinato.errors import InputError
+from ostinato.journal import JSON
+from ostinato.loop.conditions.base import AllOf, AnyOf, Condition
+from ostinato.loop.conditions.budgets import Budget, Epochs, Seconds, Steps
+from ostinato.loop.conditions.metrics import (
+    Converges,
+    Exceeds,
+    NoProgress,
+    NotFinite,
+    Phrase,
+    Plateau,
+    Reaches,
+)
+
+NAMES: dict[str, type[Condition]] = {
+    kind.__name__: kind
+    for kind in (
+        Budget,
+        Converges,
+        Epochs,
+        NoProgress,
+        NotFinite,
+        Exceeds,
+        Phrase,
+        Plateau,
+        Reaches,
+        Seconds,
+        Steps,
+    )
+}
+
+
+def parse(text: str) -> Condition:
+    """Read a condition such as `Steps(1000) | Plateau('loss/valid', patience=5)`.
+
+    Raises `InputError` that names what is not understood.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError) as error:
+        raise InputError(
+            f"The condition {text!r} must be in Python's spelling: {error}. "
+            "Write for example Steps(1000) | Plateau('loss/valid')."
+        ) from None
+    return _condition(tree.body, text)
+
+
+def transfer_state(spelling: str, state: JSON, condition: Condition) -> JSON:
+    """Return the state with which another condition goes on: what was spent stays spent.
+
+    `spelling` and `state` are of the condition before. Counters of patience begin anew.
+    """
+    try:
+        before = list(_leaves(parse(spelling), state))
+    except InputError:  # it held a callable
+        before = []
+    return condition.wake(_filled(condition, before))
+
+
+def _leaves(condition: Condition, state: JSON) -> Iterator[tuple[Condition, JSON]]:
+    if isinstance(condition, AnyOf | AllOf):
+        for part, its in zip(condition.conditions, cast(list[JSON], state), strict=True):
+            yield from _leaves(part, its)
+    else:
+        yield condition, state
+
+
+def _filled(condition: Condition, before: Sequence[tuple[Condition, JSON]]) -> JSON:
+    if isinstance(condition, AnyOf | AllOf):
+        return [_filled(part, before) for part in condition.conditions]
+    for old, state in before:
+        same = type(old) is type(condition) and condition.spends
+        if same and getattr(old, "name", None) == getattr(condition, "name", None):
+            return state
+    return condition.begin()
+
+
+def _condition(node: ast.expr, text: str) -> Condition:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return _condition(node.left, text) | _condition(node.right, text)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitAnd):
+        return _condition(node.left, text) & _condition(node.right, text)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return _call(node, node.func.id, text)
+    raise InputError(
+        f"The condition {text!r} must be made of conditions joined by | and &, "
+        f"got {ast.unparse(node)!r}. Conditions are: {', '.join(NAMES)}."
+    )
+
+
+def _call(node: ast.Call, name: str, text: str) -> Condition:
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, 1)
+        mean = f"; did you mean {near[0]!r}?" if near else "."
+        raise InputError(f"Unknown condition {name!r}{mean} Conditions are: {', '.join(NAMES)}.")
+    arguments = [_value(argument, text) for argument in node.args]
+    keywords = {word.arg: _value(word.value, text) for word in node.keywords if word.arg}
+    try:
+        return NAMES[name](*arguments, **keywords)
+    except TypeError as error:
+        raise InputError(f"{name} in {text!r}: {error}.") from None
+
+
+def _value(node: ast.expr, text: str) -> object:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise InputError(
+            f"A value in {text!r} must be a number or a text, got {ast.unparse(node)!r}."
+        ) from None

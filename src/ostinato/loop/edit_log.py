@@ -1,0 +1,94 @@
+"""The edits of a loop's process: journaled, then applied; and on resuming applied again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from ostinato.errors import EditError
+from ostinato.journal import ControlRequest, Run, RunSession
+from ostinato.loop.checkpoint_schedule import FOREVER
+from ostinato.loop.process import Edits, Process
+
+
+class EditLog:
+    """Applies edits to a process at step boundaries.
+
+    `count` is how many were applied since the run began: it is saved with a checkpoint, so that on
+    resuming those after it are found in the journal. Of them `waiting` is the tick of the first.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self.asked: list[dict[str, object]] = []
+        self.count = 0
+        self._process = process
+        self._replay: list[tuple[int, dict[str, object]]] = []
+        self._replayed: list[tuple[int, dict[str, object]]] = []
+
+    @property
+    def waiting(self) -> int:
+        """The tick of the next edit that is to be applied again."""
+        return self._replay[0][0] if self._replay else FOREVER
+
+    def ask(self, edits: Edits) -> None:
+        """Note edits for the next step boundary."""
+        self.asked.append(dict(edits))
+
+    def apply_asked(self, tick: int, session: RunSession | None) -> None:
+        """Apply what was asked for; what was applied again at this tick is not applied twice."""
+        for edits in self.asked:
+            if (tick, edits) in self._replayed:
+                self._replayed.remove((tick, edits))
+            else:
+                self.apply(edits, tick, session)
+        self.asked.clear()
+
+    def apply(
+        self,
+        edits: Mapping[str, object],
+        tick: int,
+        session: RunSession | None,
+        request: ControlRequest | None = None,
+    ) -> None:
+        """Journal edits (and that a request is done, in the same transaction), then apply them.
+
+        Edits from outside that the process refuses are told in the journal; the run goes on.
+        """
+        self.count += 1
+        if session is not None:
+            session.event("change", tick, dict(edits), request)
+            session.flush()
+        try:
+            self._process.change(edits)
+        except EditError as error:
+            if session is None or request is None:
+                raise
+            session.event("refused", tick, {"edits": dict(edits), "why": str(error)})
+
+    def begin(self, edits: Mapping[str, object], tick: int, session: RunSession) -> None:
+        """Apply a branch's edits. Raises `EditError` that says how to mend what is refused."""
+        self.count = 0
+        if not edits:
+            return
+        try:
+            self.apply(edits, tick, session)
+        except EditError as error:
+            name = session.run.name
+            raise EditError(
+                f"{error} The branch {name!r} cannot go on so. Delete it (ostinato runs delete "
+                f"{name}), and make another with what can be changed there."
+            ) from None
+
+    def plan(self, run: Run) -> None:
+        """Find the journaled edits that came after the saved state."""
+        changes = [event for event in run.events() if event.name == "change"]
+        self._replay = [(event.tick, dict(event.data)) for event in changes[self.count :]]
+
+    def replay_due(self, tick: int) -> None:
+        """Apply the journaled edits of a tick again."""
+        while self._replay and self._replay[0][0] <= tick:
+            at, edits = self._replay.pop(0)
+            self.count += 1
+            self._replayed.append((at, edits))
+            with suppress(EditError):  # refused then, refused again
+                self._process.change(edits)

@@ -1,0 +1,270 @@
+"""An item in work: what `Lanes` knows of it, and how it is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from ostinato.journal import JSON, StopKind, Stopped
+from ostinato.loop.actions import Action, Attempt, GoBack, StartOver
+from ostinato.loop.check import Text, Verdict
+from ostinato.loop.conditions.base import Condition
+from ostinato.loop.process import Edits, Lane, Report
+
+COST_METRICS = ("tokens", "computed", "prompt", "cost", "calls", "judged")
+"""Names of report values that add up over an item and that going back does not give back.
+
+`judged` are the tokens that a model read and wrote to judge, which are among the `tokens`."""
+
+
+ENDS = {
+    "error": StopKind.ERROR,
+    "failed": StopKind.FAILED,
+    "ended": StopKind.ENDED,
+    "out_of_room": StopKind.BUDGET,
+}
+"""Names of report values that end a draft, each with its sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class BestOutput:
+    """The best whole draft of an item so far."""
+
+    output: object
+    verdicts: tuple[Verdict, ...]
+    length: int
+    round: int
+    logprob: float = 0.0
+
+    @property
+    def worth(self) -> tuple[int, float]:
+        """Order drafts: by the number of checks passed, then by the mean score."""
+        passed = sum(verdict.passed for verdict in self.verdicts)
+        mean = sum(verdict.score for verdict in self.verdicts) / max(1, len(self.verdicts))
+        return passed, mean
+
+
+@dataclass(slots=True)
+class LaneState:
+    """What `Lanes` knows of an item in work; all of it is in the saved state."""
+
+    index: int
+    item: object
+    lane: Lane
+    states: list[JSON]
+    reports: list[Report] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
+    best: BestOutput | None = None
+    changed: list[tuple[int, Edits]] = field(default_factory=list)  # from outside: these stay
+    again: bool = False  # it went back to where it stands
+
+    @property
+    def position(self) -> int:
+        """The number of reports of the draft."""
+        return len(self.reports)
+
+    @property
+    def length(self) -> int:
+        """The number of tokens of the draft, where its reports tell them, else of its reports.
+
+        A report of several texts, of which one is kept, tells its `length`.
+        """
+        if self.reports and "length" in self.reports[-1]:
+            return cast(int, self.reports[-1]["length"])
+        told = [report["tokens"] for report in self.reports if "tokens" in report]
+        return int(sum(cast(list[float], told))) if told else self.position
+
+    @property
+    def logprob(self) -> float:
+        """The sum of the reports' log-probabilities."""
+        return sum(cast(list[float], [report.get("logprob", 0.0) for report in self.reports]))
+
+    def spend(self, report: Report) -> None:
+        """Add up what a step has spent."""
+        for name in COST_METRICS:
+            if name in report:
+                value = report[name]
+                if isinstance(value, int | float):
+                    self.spent[name] = self.spent.get(name, 0) + value
+
+    def compare(self, output: object, verdicts: tuple[Verdict, ...]) -> None:
+        """Keep a whole draft as the best one where it is better than those before."""
+        best = BestOutput(output, verdicts, self.length, self.lane.round, self.logprob)
+        if self.best is None or best.worth > self.best.worth:
+            self.best = best
+
+    def go_back(self, answer: GoBack, each: Condition) -> int:
+        """Stand where the answer says, and return that position.
+
+        What was spent stays spent; a strategy's edits after the position lapse.
+        """
+        last = self.position - is_end(self.reports[-1])  # an end cannot be gone on from
+        to = last if answer.to is None else max(0, min(answer.to, last))
+        edits = [edit for edit in self.lane.edits if edit[0] <= to or edit in self.changed]
+        if answer.edits:
+            edits.append((to, answer.edits))
+        self.lane = replace(self.lane, backtracks=self.lane.backtracks + 1, edits=by_place(edits))
+        state = each.back(self.states[to], self.states[-1])
+        self.again = to < self.position
+        del self.states[to:], self.reports[to:]
+        self.states.append(state)
+        return to
+
+    def start_over(self, answer: StartOver, each: Condition) -> None:
+        """Stand at the beginning of another round; what was changed from outside stays."""
+        edits = (*(((0, answer.edits),) if answer.edits else ()), *self.changed)
+        self.lane = replace(self.lane, round=self.lane.round + 1, backtracks=0, edits=edits)
+        self.states = [each.back(self.states[0], self.states[-1])]
+        self.reports = []
+
+    def to_json(self) -> dict[str, object]:
+        """Return all of it but the item, which the items hold."""
+        best = self.best
+        return {
+            "index": self.index,
+            "key": self.lane.key,
+            "seed": self.lane.seed,
+            "round": self.lane.round,
+            "backtracks": self.lane.backtracks,
+            "edits": [[position, dict(edits)] for position, edits in self.lane.edits],
+            "changed": [[position, dict(edits)] for position, edits in self.changed],
+            "states": list(self.states),
+            "reports": [dict(report) for report in self.reports],
+            "attempts": [attempt.to_json() for attempt in self.attempts],
+            "spent": dict(self.spent),
+            "again": self.again,
+            "best": None
+            if best is None
+            else {
+                "output": str(best.output) if isinstance(best.output, str) else best.output,
+                "verdicts": [verdict.to_json() for verdict in best.verdicts],
+                "length": best.length,
+                "round": best.round,
+                "logprob": best.logprob,
+            },
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> LaneState:
+        """Read back what `to_json` wrote; the item is to be given to it."""
+        saved = cast(dict[str, object], value["best"])
+        edits = cast(list[tuple[int, dict[str, object]]], value["edits"])
+        changed = cast(list[tuple[int, dict[str, object]]], value.get("changed", []))
+        lane = Lane(
+            key=cast(str, value["key"]),
+            seed=cast(int, value["seed"]),
+            round=cast(int, value["round"]),
+            backtracks=cast(int, value["backtracks"]),
+            edits=tuple((position, names) for position, names in edits),
+        )
+        best = saved and BestOutput(
+            output=saved["output"],
+            verdicts=tuple(
+                Verdict.from_json(verdict)
+                for verdict in cast(list[dict[str, object]], saved["verdicts"])
+            ),
+            length=cast(int, saved["length"]),
+            round=cast(int, saved["round"]),
+            logprob=cast(float, saved["logprob"]),
+        )
+        attempts = cast(list[dict[str, object]], value["attempts"])
+        return cls(
+            index=cast(int, value["index"]),
+            item=None,
+            lane=lane,
+            states=list(cast(list[JSON], value["states"])),
+            reports=list(cast(list[Report], value["reports"])),
+            attempts=[Attempt.from_json(attempt) for attempt in attempts],
+            spent=dict(cast(dict[str, float], value["spent"])),
+            best=best or None,
+            changed=[(position, names) for position, names in changed],
+            again=cast(bool, value["again"]),
+        )
+
+    def row(
+        self,
+        stopped: Stopped,
+        output: object,
+        verdicts: tuple[Verdict, ...],
+        *,
+        accepted: bool,
+    ) -> dict[str, object]:
+        """Return the item's result: this draft, or the best one where this was not accepted."""
+        length, logprob = self.length, self.logprob
+        if not accepted and self.best is not None:
+            best = self.best
+            output, verdicts, length = best.output, best.verdicts, best.length
+            logprob = best.logprob
+        return {
+            "key": self.lane.key,
+            "index": self.index,
+            "output": str(output) if isinstance(output, str) else output,
+            "accepted": accepted,
+            "stopped": stopped.to_json(),
+            "verdicts": [verdict.to_json() for verdict in verdicts],
+            "rounds": self.lane.round + 1,
+            "backtracks": sum(isinstance(attempt.answer, GoBack) for attempt in self.attempts),
+            "length": length,
+            "logprob": logprob,
+            "spent": dict(self.spent),
+            "attempts": [attempt.to_json() for attempt in self.attempts],
+        }
+
+
+def spent(reports: Iterable[Report]) -> dict[str, float]:
+    """Return what steps have spent together, by the names of `SPENT`."""
+    totals: dict[str, float] = {}
+    for report in reports:
+        for name in COST_METRICS:
+            if name in report:
+                totals[name] = totals.get(name, 0) + cast(float, report[name])
+    return {name: totals[name] for name in COST_METRICS if name in totals}
+
+
+def spent_judging(verdicts: Iterable[Verdict]) -> dict[str, float]:
+    """Return what judging has spent, by the names of `SPENT`; nothing where no model judged."""
+    told = list(verdicts)
+    tokens, cost = sum(one.tokens for one in told), sum(one.cost for one in told)
+    taken = {"tokens": tokens, "cost": cost, "judged": tokens}
+    return {name: amount for name, amount in taken.items() if amount}
+
+
+def by_place(edits: Iterable[tuple[int, Edits]]) -> tuple[tuple[int, Edits], ...]:
+    """Return edits by their positions, those of one position in the order in which they came."""
+    return tuple(sorted(edits, key=lambda edit: edit[0]))
+
+
+def ends(report: Report) -> Stopped | None:
+    """Return the stop that a lane's report tells of by itself, if it does."""
+    for name in ENDS:
+        if name in report:
+            return Stopped(ENDS[name], str(report[name]), name)
+    return None
+
+
+def is_end(report: Report) -> bool:
+    """Tell whether a draft cannot be gone on with after a report."""
+    return any(name in report for name in ENDS)
+
+
+def given_up(stopped: Stopped, reason: str, spent: Stopped | None) -> Stopped:
+    """Return why an item was given up: the last draft's stop, and the reason of the answer to it.
+
+    `spent` is the item's budget where that has ended: it, and no check, is then why no other draft
+    was tried.
+    """
+    if spent is not None and stopped.kind is StopKind.FAILED:
+        numbers = {**stopped.numbers, **spent.numbers}
+        stopped = replace(spent, sentence=stopped.sentence, numbers=numbers)
+    told = reason and reason not in stopped.sentence
+    return replace(stopped, sentence=f"{reason} {stopped.sentence}") if told else stopped
+
+
+def kept(output: object, answer: Action) -> int | None:
+    """Return how many characters of a text stand after a going back."""
+    if not isinstance(answer, GoBack) or not isinstance(output, Text):
+        return None
+    at_end = answer.to is None or answer.to >= len(output.starts)
+    return len(output) if at_end else output.starts[max(0, answer.to or 0)]

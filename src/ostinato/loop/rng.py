@@ -1,0 +1,41 @@
+"""Random numbers as a function of their place: nothing to save, nothing shared by a batch."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from struct import error, pack
+
+from ostinato.errors import InputError
+
+SEEDS = 1 << 63
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed as it is. Raises `InputError` where it is not in [0, 2**63)."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
+        raise InputError(
+            f"A seed must be a whole number from 0 to 2**63 - 1, got {seed!r}. Give another."
+        )
+    return seed
+
+
+def uniform(seed: int, key: str, round: int, backtracks: int, position: int) -> float:
+    """Return the one uniform number in [0, 1) that belongs to a place.
+
+    The place is (run seed, item key, round, try, position); 53 bits of a keyed BLAKE2b hash.
+    Raises `InputError` for a seed that is too great.
+    """
+    try:
+        place = pack("<qqqq", seed, round, backtracks, position) + key.encode()
+    except error:
+        check_seed(seed)
+        raise
+    digest = blake2b(place, digest_size=8, person=b"ostinato.draw").digest()
+    return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
+
+
+def fold_in(seed: int, *parts: int | str) -> int:
+    """Return a seed of 63 bits for one use, for what draws random numbers itself."""
+    text = "\x1f".join(map(str, (seed, *parts))).encode()
+    digest = blake2b(text, digest_size=8, person=b"ostinato.seed").digest()
+    return int.from_bytes(digest, "little") >> 1

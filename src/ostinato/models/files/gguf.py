@@ -1,0 +1,275 @@
+"""Read a GGUF file of a network of ours: configuration, weights and tokenizer.
+
+The format is documented with llama.cpp (`docs/gguf.md` of ggml); the `gguf` package reads and
+dequantises it. Knows no network: it yields the tensors of the Hugging Face layout.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import GGUFReader, ReaderTensor, dequantize
+from torch import Tensor
+
+from ostinato.errors import ModelError
+from ostinato.models.files.gguf_tokenizer import build_tokenizer
+from ostinato.models.files.weight_mapping import split_heads
+from ostinato.models.networks.config import LlamaConfig
+from ostinato.models.tokenizer import Tokenizer
+
+ARCHITECTURES = ("gpt2", "llama", "qwen2", "qwen3")  # a Mistral file says "llama"
+
+_TENSORS = {
+    "position_embd.weight": "model.embed_positions.weight",
+    "output_norm.bias": "model.norm.bias",
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_BLOCK = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_FUSED = re.compile(r"blk\.(\d+)\.attn_qkv\.(weight|bias)")
+_BLOCK_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
+
+
+class GGUFModel:
+    """An open GGUF file of one of `ARCHITECTURES`."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open the file; raise `ModelError` where it is no GGUF file of such a network."""
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ModelError(f"{self.path} must exist, got no such file. Check the path.")
+        try:
+            self._reader = GGUFReader(self.path)
+        except Exception as error:  # the reader raises whatever its parsing runs into
+            raise ModelError(
+                f"{self.path} must be a whole GGUF file, got: {error}. Download it anew."
+            ) from error
+        self._kind = self._get("general.architecture")
+        if (self._get("split.count") or 1) > 1:
+            raise ModelError(
+                f"{self.path.name} must be a whole model, got one of {self._get('split.count')} "
+                "parts. Join them with: llama-gguf-split --merge"
+            )
+        self._names = {tensor.name for tensor in self._reader.tensors}
+
+    def config(self) -> LlamaConfig:
+        """Return the configuration; raise `ModelError` for another architecture than ours."""
+        if self._kind not in ARCHITECTURES:
+            raise ModelError(
+                f"the architecture of {self.path.name} must be one of {', '.join(ARCHITECTURES)}, "
+                f"got {self._kind!r}. Take the model's Hugging Face folder, or let llama.cpp run "
+                "the file: llama:FILE.gguf."
+            )
+        heads = int(self._need("head_count", "attention"))
+        size = int(self._need("embedding_length"))
+        window = self._window()
+        return LlamaConfig(
+            model_type="mistral" if window else self._kind,
+            hidden_act="gelu_new" if self._kind == "gpt2" else "silu",
+            vocab_size=len(self._must("tokenizer.ggml.tokens")),
+            hidden_size=size,
+            intermediate_size=int(self._need("feed_forward_length")),
+            num_hidden_layers=int(self._need("block_count")),
+            num_attention_heads=heads,
+            num_key_value_heads=int(self._own("attention.head_count_kv") or heads),
+            head_dim=int(self._own("attention.key_length") or size // heads),
+            max_position_embeddings=int(self._need("context_length")),
+            rms_norm_eps=self._eps(),
+            rope_theta=float(self._own("rope.freq_base") or 10_000.0),
+            rope_scaling=self._rope_scaling(),
+            tie_word_embeddings="output.weight" not in self._names,
+            attention_bias=self._has_bias("attn_q") or self._has_bias("attn_qkv"),
+            output_bias=self._has_bias("attn_output"),
+            mlp_bias=self._has_bias("ffn_up"),
+            sliding_window=window,
+            **self._special_ids(),
+        )
+
+    def weights(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[str, Tensor]]:
+        """Yield each tensor under its Hugging Face name, dequantised."""
+        config = self.config()
+        for tensor in self._reader.tensors:
+            if tensor.name == "rope_freqs.weight":
+                continue
+            yield from self._renamed(tensor, config, dtype)
+
+    def _renamed(
+        self, tensor: ReaderTensor, config: LlamaConfig, dtype: torch.dtype
+    ) -> Iterator[tuple[str, Tensor]]:
+        values = self._values(tensor)
+        fused = _FUSED.fullmatch(tensor.name)
+        if fused is not None:
+            joined = torch.from_numpy(np.array(values, order="C")).to(dtype)
+            yield from split_heads(fused[1], fused[2], joined)
+            return
+        name = _hugging_face_name(tensor.name)
+        if self._kind == "llama" and ".q_proj." in name:
+            values = _unpermute(values, config.num_attention_heads)
+        elif self._kind == "llama" and ".k_proj." in name:
+            values = _unpermute(values, config.num_key_value_heads)
+        yield name, torch.from_numpy(np.array(values, order="C")).to(dtype)
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer; raise `ModelError` where it is of a kind not known here."""
+        backend = build_tokenizer(self._get, self.path.name)
+        tokens = self._must("tokenizer.ggml.tokens")
+        specials = {
+            f"{name}_token": tokens[i]
+            for name, key in (
+                ("bos", "bos"),
+                ("eos", "eos"),
+                ("unk", "unknown"),
+                ("pad", "padding"),
+            )
+            if (i := self._get(f"tokenizer.ggml.{key}_token_id")) is not None
+        }
+        ends = [self._get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
+        return Tokenizer(
+            backend,
+            eos_ids=[int(i) for i in ends if i is not None],
+            chat_template=self._get("tokenizer.chat_template"),
+            specials=specials,
+        )
+
+    def licence(self) -> str | None:
+        """Return the licence that the file names."""
+        return self._get("general.license")  # type: ignore[no-any-return]
+
+    def _values(self, tensor: ReaderTensor) -> np.ndarray:
+        try:
+            values = dequantize(tensor.data, tensor.tensor_type)
+        except NotImplementedError:
+            raise ModelError(
+                f"{tensor.name} in {self.path.name} must be of a type that gguf dequantises, got "
+                f"{tensor.tensor_type.name}. Take another quantisation (Q4_K_M, Q8_0, F16)."
+            ) from None
+        return values.astype(np.float32, copy=False).reshape([int(n) for n in tensor.shape[::-1]])
+
+    def _rope_scaling(self) -> dict[str, Any] | None:
+        if "rope_freqs.weight" in self._names:
+            return self._llama3_scaling()
+        kind = self._own("rope.scaling.type")
+        if kind in (None, "none"):
+            return None
+        if kind != "linear":
+            raise ModelError(
+                f"the position scaling of {self.path.name} must be none, linear or llama3, "
+                f"got {kind!r}. Run this model behind a server."
+            )
+        return {"rope_type": "linear", "factor": float(self._need("factor", "rope.scaling"))}
+
+    def _llama3_scaling(self) -> dict[str, Any]:
+        """Recover the numbers of llama3 scaling, of which the file keeps only the factors."""
+        tensor = next(t for t in self._reader.tensors if t.name == "rope_freqs.weight")
+        factors = np.asarray(tensor.data, dtype=np.float32)
+        # Every model published with it has these three numbers; only the factor varies.
+        return {
+            "rope_type": "llama3",
+            "factor": float(f"{factors.max():.6g}"),
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        }
+
+    def _window(self) -> int | None:
+        """Return how many positions a layer sees, where that is said and fewer than all."""
+        window = self._own("attention.sliding_window")
+        if not window or int(window) >= int(self._need("context_length")):
+            return None
+        if self._kind != "llama":
+            raise ModelError(
+                f"{self.path.name} must see its whole context in every layer, got a window of "
+                f"{window}: which layers have it the file does not say. Take the Hugging Face "
+                "folder instead."
+            )
+        return int(window)
+
+    def _eps(self) -> float:
+        name = "layer_norm_epsilon" if self._kind == "gpt2" else "layer_norm_rms_epsilon"
+        # A float32 of the file: the nearest decimal is what the configuration said.
+        return float(f"{self._need(name, 'attention'):.6g}")
+
+    def _has_bias(self, layer: str) -> bool:
+        return f"blk.0.{layer}.bias" in self._names
+
+    def _special_ids(self) -> dict[str, Any]:
+        eos = self._get("tokenizer.ggml.eos_token_id")
+        return {
+            "bos_token_id": self._get("tokenizer.ggml.bos_token_id"),
+            "eos_token_id": () if eos is None else (int(eos),),
+            "pad_token_id": self._get("tokenizer.ggml.padding_token_id"),
+        }
+
+    def _get(self, key: str) -> Any:
+        field = self._reader.get_field(key)
+        return None if field is None else field.contents()
+
+    def _own(self, key: str) -> Any:
+        """Return a value that is filed under the architecture's name."""
+        return self._get(f"{self._kind}.{key}")
+
+    def _need(self, key: str, group: str = "") -> Any:
+        return self._must(".".join(filter(None, (self._kind, group, key))))
+
+    def _must(self, key: str) -> Any:
+        value = self._get(key)
+        if value is None:
+            raise ModelError(
+                f"{self.path.name} must hold {key!r}, got none. Take a newer GGUF of the model."
+            )
+        return value
+
+
+def write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
+    """Write `tokenizer.json` and `tokenizer_config.json` in the Hugging Face layout."""
+    tokenizer.backend.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": max_length,
+        **tokenizer.specials,
+        "chat_template": tokenizer.chat_template,
+    }
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+
+def _hugging_face_name(name: str) -> str:
+    if name in _TENSORS:
+        return _TENSORS[name]
+    match = _BLOCK_TENSOR.fullmatch(name)
+    if match is None or match[2] not in _BLOCK:
+        raise ModelError(
+            f"a tensor must be one of a network of ours, got {name!r}. "
+            "Mixtures of experts and other layouts are not read."
+        )
+    return f"model.layers.{match[1]}.{_BLOCK[match[2]]}.{match[3]}"
+
+
+def _unpermute(values: np.ndarray, heads: int) -> np.ndarray:
+    """Undo the reordering of a head's rows that GGUF files of Llama networks have.
+
+    They store pairs side by side (2i, 2i+1); the layout here pairs i with i + D/2.
+    """
+    shape = values.shape
+    pairs = values.reshape(heads, shape[0] // heads // 2, 2, *shape[1:])
+    return pairs.swapaxes(1, 2).reshape(shape)

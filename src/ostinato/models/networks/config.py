@@ -1,0 +1,280 @@
+"""What a network of ours looks like, as `config.json` says it. Knows no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ostinato.errors import ModelError, UnknownLayout
+from ostinato.models.files.json_values import Values, read_json
+from ostinato.models.networks.families import ACTIVATIONS, FAMILIES, DecoderFamily
+from ostinato.models.networks.rope import check_rope, rope_type
+
+SLIDING = "sliding_attention"
+LAYER_TYPES = ("full_attention", SLIDING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaConfig:
+    """The shape of a decoder-only transformer, under the names of the Hugging Face layout.
+
+    `model_type` names the family (`ostinato.models.networks.families`). `rope_scaling` is None, or a
+    mapping with `rope_type` "linear" or "llama3" and its numbers. `rms_norm_eps` is added under
+    the root of either kind of norm. `output_bias` is that of attention's last product: where None,
+    `attention_bias`. A layer sees `sliding_window` positions, itself included, where `layer_types`
+    says so (empty: all layers).
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    model_type: str = "llama"
+    hidden_act: str = "silu"
+    max_position_embeddings: int = 2048
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10_000.0
+    rope_scaling: Mapping[str, Any] | None = None
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
+    output_bias: bool | None = None
+    mlp_bias: bool = False
+    sliding_window: int | None = None
+    layer_types: tuple[str, ...] = ()
+    initializer_range: float = 0.02
+    bos_token_id: int | None = None
+    eos_token_id: tuple[int, ...] = field(default=())
+    pad_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        family = self.family
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ModelError(
+                f"num_attention_heads must be a multiple of num_key_value_heads "
+                f"({self.num_key_value_heads}), got {self.num_attention_heads}. Mend config.json."
+            )
+        if family.positions == "rotary" and self.head_dim % 2:
+            raise ModelError(
+                f"head_dim must be even, got {self.head_dim}. Rotary positions turn pairs."
+            )
+        if self.hidden_act not in ACTIVATIONS:
+            raise UnknownLayout(
+                f"hidden_act must be one of {', '.join(ACTIVATIONS)}, got {self.hidden_act!r}. "
+                "Take a checkpoint with one of these, or a server that runs this one."
+            )
+        check_rope(self.rope_scaling)
+        if self.rope_theta <= 0:
+            raise ModelError(
+                f"rope_theta must be above 0, got {self.rope_theta}. Mend config.json."
+            )
+        if self.layer_types and (
+            len(self.layer_types) != self.num_hidden_layers
+            or not set(self.layer_types) <= set(LAYER_TYPES)
+        ):
+            raise UnknownLayout(
+                f"layer_types must say {' or '.join(LAYER_TYPES)} for each of the "
+                f"{self.num_hidden_layers} layers, got {list(self.layer_types)}. Mend config.json."
+            )
+
+    @property
+    def family(self) -> DecoderFamily:
+        """The family that `model_type` names."""
+        if self.model_type not in FAMILIES:
+            raise UnknownLayout(
+                f"model_type must be one of {', '.join(FAMILIES)}, got {self.model_type!r}. "
+                "Take a checkpoint of one of these layouts."
+            )
+        return FAMILIES[self.model_type]
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """How many positions each layer sees, itself included; None where it sees all."""
+        window = self.sliding_window
+        if window is not None and window >= self.max_position_embeddings:
+            window = None
+        types = self.layer_types or (SLIDING,) * self.num_hidden_layers
+        return tuple(window if kind == SLIDING else None for kind in types)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], file: str = "config.json") -> LlamaConfig:
+        """Read the contents of a `config.json`; transformers 5's `rope_parameters` as well.
+
+        `file` is what errors call it. Raises `UnknownLayout` for a network that is not one of
+        ours, `ModelError` for a value of another type or range than it must have.
+        """
+        kind = Values({"model_type": "llama", **values}, file).text("model_type")
+        if kind not in FAMILIES:
+            raise UnknownLayout(
+                f"model_type must be one of {', '.join(FAMILIES)}, got {kind!r}. "
+                "Take a checkpoint of one of these layouts."
+            )
+        family = FAMILIES[kind]
+        _check_required(Values(values, file), family)
+        ours = Values(_translated(values, family), file, family.names)
+        return cls(model_type=kind, **_fields(ours))
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> LlamaConfig:
+        """Read `config.json` of a folder."""
+        path = folder / "config.json"
+        return cls.from_dict(read_json(path), str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the contents of a `config.json` that transformers 4 and 5 both read."""
+        ends = list(self.eos_token_id)
+        family = self.family
+        values: dict[str, Any] = {
+            "architectures": [family.architecture],
+            "model_type": self.model_type,
+            **{name: getattr(self, name) for name in _written(family)},
+            "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None),
+        }
+        if family.positions == "rotary":
+            scaling = self.rope_scaling
+            values["rope_theta"] = self.rope_theta
+            values["rope_scaling"] = None if scaling is None else dict(scaling)
+        if family.windowed:
+            values["sliding_window"] = self.sliding_window
+        if "use_sliding_window" in family.defaults:
+            windowed = self.sliding_window is not None
+            values["use_sliding_window"] = windowed
+            if windowed:
+                values["layer_types"] = list(self.layer_types) or [SLIDING] * len(self.windows)
+        return {family.names.get(name, name): value for name, value in values.items()}
+
+
+_ALWAYS = [
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "initializer_range",
+    "bos_token_id",
+    "pad_token_id",
+]
+
+
+def _written(family: DecoderFamily) -> list[str]:
+    """Return the fields that this family's `config.json` holds under one name or another."""
+    names = list(_ALWAYS)
+    if not family.fused:
+        names += ["num_key_value_heads", "head_dim"]
+    if "attention_bias" not in family.defaults:
+        names += ["attention_bias"]
+    if family.architecture == "LlamaForCausalLM":
+        names += ["mlp_bias"]
+    return names
+
+
+def _check_required(values: Values, family: DecoderFamily) -> None:
+    held = values.held
+    partial = _rope(values).get("partial_rotary_factor", held.get("partial_rotary_factor"))
+    wrong = {
+        name: held[name]
+        for name, wanted in family.requires.items()
+        if held.get(name, wanted) != wanted
+    }
+    if partial not in (None, 1, 1.0):
+        wrong["partial_rotary_factor"] = partial
+    quantization = values.mapping("quantization_config")
+    if quantization:
+        wrong["quantization_config"] = quantization.get("quant_method")
+    for name, value in wrong.items():
+        raise UnknownLayout(
+            f"{name} must be {family.requires.get(name, 'left out')}, got {value!r}. "
+            "Take a checkpoint without it."
+        )
+
+
+def _rope(values: Values) -> Mapping[str, Any]:
+    """Return what the file says of rotary positions, under its newer or its older name."""
+    return values.mapping("rope_parameters") or values.mapping("rope_scaling")
+
+
+def _translated(values: Mapping[str, Any], family: DecoderFamily) -> dict[str, Any]:
+    """Return the values under our names, with what the family takes where the file is silent."""
+    ours = {name: values[theirs] for name, theirs in family.names.items() if theirs in values}
+    return {**family.defaults, **values, **ours}
+
+
+_OPTIONAL: Mapping[str, Callable[[Values, str], Any]] = {
+    "hidden_act": Values.text,
+    "max_position_embeddings": Values.size,
+    "rms_norm_eps": Values.number,
+    "tie_word_embeddings": Values.flag,
+    "attention_bias": Values.flag,
+    "output_bias": Values.flag,
+    "mlp_bias": Values.flag,
+    "initializer_range": Values.number,
+    "bos_token_id": Values.token,
+    "pad_token_id": Values.token,
+}
+
+
+def _fields(values: Values) -> dict[str, Any]:
+    heads, size = values.size("num_attention_heads"), values.size("hidden_size")
+
+    def size_or(name: str, otherwise: int) -> int:
+        return values.size(name) if values.gives(name) else otherwise
+
+    fields: dict[str, Any] = {
+        "vocab_size": values.size("vocab_size"),
+        "hidden_size": size,
+        "intermediate_size": _inner(values, size),
+        "num_hidden_layers": values.size("num_hidden_layers"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": size_or("num_key_value_heads", heads),
+        "head_dim": size_or("head_dim", size // heads),
+        "eos_token_id": values.tokens("eos_token_id"),
+        **_rope_fields(values),
+        **_window_fields(values),
+    }
+    fields.update({name: read(values, name) for name, read in _OPTIONAL.items() if name in values})
+    return fields
+
+
+def _inner(values: Values, size: int) -> int:
+    """Return the width within a block; a file of GPT-2 leaves it out for four times the size."""
+    family = FAMILIES[values.held.get("model_type", "llama")]
+    if "intermediate_size" in family.defaults and not values.gives("intermediate_size"):
+        return 4 * size
+    return values.size("intermediate_size")
+
+
+def _rope_fields(values: Values) -> dict[str, Any]:
+    """Read what rotary positions turn by; the newer files hold the base in the same object."""
+    scaling = dict(_rope(values))
+    theta = {"rope_theta": scaling.pop("rope_theta", values.held.get("rope_theta", 10_000.0))}
+    return {
+        "rope_theta": Values(theta, values.file).number("rope_theta"),
+        "rope_scaling": scaling if rope_type(scaling) != "default" else None,
+    }
+
+
+def _window_fields(values: Values) -> dict[str, Any]:
+    """Read which layers see how far; a file of Qwen also says whether it means it."""
+    windowed = FAMILIES[values.held.get("model_type", "llama")].windowed
+    if not windowed or not values.gives("sliding_window"):
+        return {}
+    if "use_sliding_window" in values and not values.flag("use_sliding_window"):
+        return {}
+    window = values.size("sliding_window", least=0)
+    if not window:
+        return {}
+    types: tuple[str, ...] = ()
+    if values.gives("layer_types"):
+        types = values.texts("layer_types")
+    elif values.gives("max_window_layers"):
+        full = values.size("max_window_layers", least=0)
+        types = tuple(LAYER_TYPES[i >= full] for i in range(values.size("num_hidden_layers")))
+    return {"sliding_window": window, "layer_types": types}

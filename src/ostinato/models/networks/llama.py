@@ -1,0 +1,265 @@
+"""A decoder-only transformer in the Hugging Face Llama layout, written plainly.
+
+Its `state_dict` keys are those of `LlamaForCausalLM`, and of Mistral, Qwen 2 and Qwen 3. What else
+such a decoder may be (GPT-2's norms, positions and feed-forward) its config says; GPT-2's files are
+brought to these names by `ostinato.models.files.weight_mapping`. Knows no cache, no sampling and no loop:
+`forward` is for training and for scoring; `ostinato.inference.fixed_shape` writes tokens.
+
+Sources: "Llama 2" (Touvron et al., 2023), section 2.2; RMSNorm (Zhang and Sennrich, 2019);
+RoPE (Su et al., 2021), equation 34, with the halves of a head as pairs; SwiGLU (Shazeer, 2020);
+grouped queries (Ainslie et al., 2023). GPT-2 (Radford et al., 2019), section 2.3; sliding windows:
+"Mistral 7B" (Jiang et al., 2023), section 2; norms of queries and keys: "Qwen3" (Yang et al.,
+2025), section 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ostinato.errors import InputError
+from ostinato.models.networks.config import LlamaConfig
+from ostinato.models.networks.rope import rope_type
+from ostinato.models.networks.train_kernels import attend, rms_norm, rotate
+
+Activation = Callable[[Tensor], Tensor]
+Turn = tuple[Tensor, Tensor]  # cosines and sines (T, D)
+
+_GELU_TANH = partial(F.gelu, approximate="tanh")
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": F.gelu,
+    "gelu_fast": _GELU_TANH,
+    "gelu_new": _GELU_TANH,
+    "gelu_pytorch_tanh": _GELU_TANH,
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root of the mean square, then scale."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` (..., C) normalised over its last axis."""
+        return rms_norm(x, self.weight, self.eps)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Subtract the mean, divide by the standard deviation, then scale and shift."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__(size, eps)
+
+
+Norm = RMSNorm | LayerNorm
+
+
+def norm(config: LlamaConfig, size: int | None = None) -> Norm:
+    """Return a norm of the config's kind, over the width or `size`."""
+    kind = RMSNorm if config.family.norm == "rms" else LayerNorm
+    return kind(size or config.hidden_size, config.rms_norm_eps)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with grouped key-value heads; `window` positions far, None for all."""
+
+    def __init__(self, config: LlamaConfig, window: int | None = None) -> None:
+        super().__init__()
+        self.window = window
+        self.heads = config.num_attention_heads
+        self.kv_heads = config.num_key_value_heads
+        self.head_dim = config.head_dim
+        C, bias = config.hidden_size, config.attention_bias
+        self.q_proj = nn.Linear(C, self.heads * self.head_dim, bias=bias)
+        self.k_proj = nn.Linear(C, self.kv_heads * self.head_dim, bias=bias)
+        self.v_proj = nn.Linear(C, self.kv_heads * self.head_dim, bias=bias)
+        after = bias if config.output_bias is None else config.output_bias
+        self.o_proj = nn.Linear(self.heads * self.head_dim, C, bias=after)
+        self.q_norm = norm(config, self.head_dim) if config.family.qk_norm else None
+        self.k_norm = norm(config, self.head_dim) if config.family.qk_norm else None
+
+    def forward(self, x: Tensor, turn: Turn | None) -> Tensor:
+        """Attend from every position to itself and those before it; (B, T, C) to (B, T, C)."""
+        B, T, _ = x.size()
+        q = self.q_proj(x).view(B, T, self.heads, self.head_dim).transpose(1, 2)  # (B, H, T, D)
+        k = self.k_proj(x).view(B, T, self.kv_heads, self.head_dim).transpose(1, 2)
+        v = self.v_proj(x).view(B, T, self.kv_heads, self.head_dim).transpose(1, 2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if turn is not None:
+            q, k = rotate(q, *turn), rotate(k, *turn)
+        group = self.heads // self.kv_heads
+        if group > 1:
+            k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+        if self.window is None or self.window >= T:
+            y = attend(q, k, v, None)
+        else:
+            y = attend(q, k, v, _seen(T, self.window, x.device))
+        return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))  # type: ignore[no-any-return]
+
+
+class MLP(nn.Module):
+    """The feed-forward: gated (SwiGLU with "silu"), or two layers around the activation."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        C, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.gate_proj = nn.Linear(C, inner, bias=bias) if config.family.gated else None
+        self.up_proj = nn.Linear(C, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, C, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., C) for (..., C)."""
+        if self.gate_proj is None:
+            return self.down_proj(self.activation(self.up_proj(x)))  # type: ignore[no-any-return]
+        gated = self.activation(self.gate_proj(x)) * self.up_proj(x)
+        return self.down_proj(gated)  # type: ignore[no-any-return]
+
+
+class DecoderLayer(nn.Module):
+    """Attention and feed-forward, each on the normalised residual stream."""
+
+    def __init__(self, config: LlamaConfig, window: int | None = None) -> None:
+        super().__init__()
+        self.self_attn = Attention(config, window)
+        self.mlp = MLP(config)
+        self.input_layernorm = norm(config)
+        self.post_attention_layernorm = norm(config)
+
+    def forward(self, x: Tensor, turn: Turn | None) -> Tensor:
+        """Return (B, T, C) for (B, T, C)."""
+        x = x + self.self_attn(self.input_layernorm(x), turn)
+        return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+
+
+class Decoder(nn.Module):
+    """Embedding, blocks and final norm: what the layout calls `model`."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        learned = config.family.positions == "learned"
+        self.embed_positions = (
+            nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
+        )
+        self.layers = nn.ModuleList(DecoderLayer(config, window) for window in config.windows)
+        self.norm = norm(config)
+
+
+class Llama(nn.Module):
+    """The network. `forward` gives hidden states, `logits` the scores of the next token."""
+
+    def __init__(self, config: LlamaConfig, *, seed: int | None = None) -> None:
+        """Build with weights drawn from `seed`; without one they are left for a load to fill."""
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        if seed is not None:
+            self.draw(seed)
+
+    @torch.no_grad()
+    def draw(self, seed: int) -> None:
+        """Draw all matrices from a normal distribution; biases become 0 and norms 1."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, weight in self.named_parameters():
+            if weight.dim() > 1:
+                weight.normal_(0.0, self.config.initializer_range, generator=generator)
+            else:
+                weight.fill_(0.0 if name.endswith("bias") else 1.0)
+
+    @torch.no_grad()
+    def add_nothing(self) -> None:
+        """Set to 0 the matrices by which layers add: at first a token's vector goes through as it
+        is ("Fixup", Zhang et al., 2019)."""
+        for block in self.blocks():
+            for last in (block.self_attn.o_proj, block.mlp.down_proj):
+                last.weight.zero_()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the hidden states (B, T, C) after the final norm, for `tokens` (B, T).
+
+        Sequences of unequal length are padded on the right: causality keeps the padding out of
+        what comes before it.
+        """
+        T = tokens.size(1)
+        x = self.model.embed_tokens(tokens)  # (B, T, C)
+        turn = None
+        if self.model.embed_positions is None:
+            turn = rope_table(self.config, T, dtype=x.dtype, device=x.device)
+        else:
+            x = x + self._positions(T)
+        for block in self.blocks():
+            x = block(x, turn)
+        return self.model.norm(x)  # type: ignore[no-any-return]
+
+    def _positions(self, length: int) -> Tensor:
+        """Return the learned vectors (T, C) of the first positions."""
+        limit = self.config.max_position_embeddings
+        if length > limit:
+            raise InputError(
+                f"a sequence must have at most {limit} tokens for this model, got {length}. "
+                "Shorten it."
+            )
+        assert self.model.embed_positions is not None
+        return self.model.embed_positions.weight[:length]
+
+    def blocks(self) -> Iterator[DecoderLayer]:
+        """Yield the blocks in their order."""
+        for block in self.model.layers:
+            assert isinstance(block, DecoderLayer)
+            yield block
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) at `hidden` (..., C)."""
+        return self.lm_head(hidden)  # type: ignore[no-any-return]
+
+
+def _seen(length: int, window: int, device: torch.device) -> Tensor:
+    """Return which positions (T, T) each row sees: itself and the `window - 1` before it."""
+    positions = torch.arange(length, device=device)
+    behind = positions[:, None] - positions
+    return (behind >= 0) & (behind < window)
+
+
+def rope_table(
+    config: LlamaConfig, length: int, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines (T, D) of the positions 0 to `length`, each half repeated."""
+    positions = torch.arange(length, dtype=torch.float32, device=device)
+    angles = torch.outer(positions, inverse_frequencies(config).to(device)).repeat(1, 2)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def inverse_frequencies(config: LlamaConfig) -> Tensor:
+    """Return the D/2 angles a position turns by, scaled as `rope_scaling` says.
+
+    "linear" is position interpolation (Chen et al., 2023); "llama3" divides the slow angles by
+    the factor, keeps the fast ones and blends between (The Llama 3 herd of models, 3.4.2).
+    """
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    frequencies = 1.0 / (config.rope_theta**exponents)
+    scaling = config.rope_scaling
+    kind = rope_type(scaling)
+    if scaling is None or kind == "default":
+        return frequencies
+    factor = float(scaling["factor"])
+    if kind == "linear":
+        return frequencies / factor
+    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
+    turns = float(scaling["original_max_position_embeddings"]) * frequencies / (2 * math.pi)
+    kept = ((turns - low) / (high - low)).clamp(0.0, 1.0)
+    return frequencies * (kept + (1.0 - kept) / factor)

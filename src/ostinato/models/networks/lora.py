@@ -1,0 +1,284 @@
+"""Low-rank adapters (Hu et al., 2021, "LoRA"), kept in PEFT's file layout. Knows no training."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ostinato.errors import InputError, ModelError
+from ostinato.models.files.json_values import Values, read_json
+from ostinato.models.networks.llama import Llama
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PREFIX = "base_model.model."
+
+
+class LoraLinear(nn.Linear):
+    """A frozen linear layer plus `scale * B A`; the frozen weight keeps its name.
+
+    A and B are float32 whatever the frozen weight is: bfloat16 would round small steps away.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float) -> None:
+        # Built without storage: the frozen weight is the base layer's own.
+        super().__init__(
+            base.in_features, base.out_features, bias=base.bias is not None, device="meta"
+        )
+        self.weight, self.bias = base.weight, base.bias
+        device, dtype = base.weight.device, torch.float32
+        self.lora_A = nn.Linear(base.in_features, rank, bias=False, dtype=dtype, device=device)
+        self.lora_B = nn.Linear(rank, base.out_features, bias=False, dtype=dtype, device=device)
+        self.scale, self.dropout = scale, dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x W^T + b + scale * x A^T B^T`, (..., in) to (..., out)."""
+        if self.dropout > 0.0 and self.training:
+            A, B = self.lora_A.weight.to(x.dtype), self.lora_B.weight.to(x.dtype)
+            low = F.linear(F.dropout(x, self.dropout), A)
+            return F.linear(x, self.weight, self.bias) + self.scale * F.linear(low, B)
+        return self.through(x, self.merged_weight())
+
+    @torch.no_grad()
+    def merged_weight(self) -> Tensor:
+        """Return `W + scale * B A` (out, in), in the type of W."""
+        update = self.lora_B.weight @ self.lora_A.weight
+        # The sum is made in float32: only its result is rounded to the type of W.
+        return update.mul_(self.scale).add_(self.weight).to(self.weight.dtype)
+
+    def through(self, x: Tensor, merged: Tensor) -> Tensor:
+        """Return the layer's output for `x` (..., in) by a `merged_weight()` made before."""
+        y: Tensor = _LowRank.apply(  # type: ignore[no-untyped-call]
+            x, merged, self.weight, self.lora_A.weight, self.lora_B.weight, self.scale
+        )
+        return y if self.bias is None else y + self.bias
+
+    def merged(self) -> nn.Linear:
+        """Return a plain layer whose weight includes the update."""
+        layer = nn.Linear(
+            self.in_features, self.out_features, bias=self.bias is not None, device="meta"
+        )
+        layer.weight = nn.Parameter(self.merged_weight(), requires_grad=False)
+        layer.bias = self.bias
+        return layer
+
+
+class _LowRank(torch.autograd.Function):
+    """`x M^T` with M = W + s B A: one wide product each way, thin ones for A and B.
+
+    M is not kept for the backward pass, which takes W, that is there anyway.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, M: Tensor, W: Tensor, A: Tensor, B: Tensor, scale: float
+    ) -> Tensor:
+        ctx.save_for_backward(x, W, A, B)
+        ctx.scale = scale
+        return F.linear(x, M)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, W, A, B = ctx.saved_tensors
+        grad_y = grads[0].reshape(-1, W.size(0))
+        x = x.reshape(-1, W.size(1))
+        low_A, low_B = A.to(x.dtype), B.to(x.dtype)
+        grad_low = (grad_y @ low_B).mul_(ctx.scale)  # (N, r)
+        grad_A = (grad_low.t() @ x).to(A.dtype)
+        grad_B = (grad_y.t() @ (x @ low_A.t())).to(B.dtype).mul_(ctx.scale)
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (grad_y @ W).addmm_(grad_low, low_A)
+            grad_x = grad_x.view(*grads[0].shape[:-1], W.size(1))
+        return grad_x, None, None, grad_A, grad_B, None
+
+
+def add_lora(
+    model: Llama,
+    rank: int = 16,
+    alpha: float = 32.0,
+    *,
+    targets: Sequence[str] = PROJECTIONS,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> Llama:
+    """Give `model` trainable low-rank updates of scale `alpha / rank`, and freeze the rest.
+
+    A starts uniform in +-1/sqrt(in), drawn from `seed`; B starts at 0, so that nothing changes
+    at first. Returns the same model.
+    """
+    if rank < 1:
+        raise InputError(f"rank must be at least 1, got {rank}. Take 8, 16 or 32.")
+    if not 0.0 <= dropout < 1.0:
+        raise InputError(f"dropout must be in [0, 1), got {dropout}. Take 0 or 0.05.")
+    unknown = sorted(set(targets) - set(PROJECTIONS))
+    if unknown or not targets:
+        raise InputError(
+            f"targets must be some of {', '.join(PROJECTIONS)}, got {unknown or 'none'}. "
+            "Leave it out for all seven."
+        )
+    if model.config.family.fused:
+        raise InputError(
+            f"model must have a matrix for each of {', '.join(PROJECTIONS)}, got a "
+            f"{model.config.model_type} network, whose files join some. Tune it without an adapter."
+        )
+    if next(lora_layers(model), None) is not None:
+        raise InputError("model must have no adapter yet, got one. Merge it first.")
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for parent, name, layer in list(_linear_layers(model)):
+        if name not in targets:
+            continue
+        lora = LoraLinear(layer, rank, alpha / rank, dropout)
+        bound = 1.0 / math.sqrt(layer.in_features)
+        with torch.no_grad():
+            lora.lora_A.weight.uniform_(-bound, bound, generator=generator)
+            lora.lora_B.weight.zero_()
+        setattr(parent, name, lora)
+    return model
+
+
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+    """Yield the adapted layers with their full names."""
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLinear):
+            yield name, module
+
+
+def merge(model: Llama) -> Llama:
+    """Add every update to its weight, and drop the adapter. Returns the same model."""
+    for parent, name, layer in list(_linear_layers(model)):
+        if isinstance(layer, LoraLinear):
+            setattr(parent, name, layer.merged())
+    return model
+
+
+def save_adapter(
+    model: Llama, folder: str | Path, *, base: str, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors` as PEFT does.
+
+    `base` is the name or folder of the model that the adapter belongs to.
+    """
+    layers = dict(lora_layers(model))
+    if not layers:
+        raise InputError("model must have an adapter, got none. Call add_lora first.")
+    first = next(iter(layers.values()))
+    rank = first.lora_A.out_features
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": first.scale * rank,
+        "lora_dropout": first.dropout,
+        "target_modules": sorted({name.rpartition(".")[2] for name in layers}),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "use_rslora": False,
+    }
+    weights = {
+        f"{PREFIX}{name}.{part}.weight": getattr(layer, part).weight.detach().to(dtype).contiguous()
+        for name, layer in layers.items()
+        for part in ("lora_A", "lora_B")
+    }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text(
+        json.dumps(config, indent=2) + "\n", encoding="utf-8"
+    )
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def load_adapter(model: Llama, folder: str | Path) -> Llama:
+    """Add the adapter in `folder` (PEFT's layout) to `model`, which it returns.
+
+    Raises `ModelError` where a file is missing or the adapter belongs to another network.
+    """
+    folder = Path(folder)
+    config = read_json(folder / "adapter_config.json")
+    _check_adapter_config(config, folder)
+    values = Values({"lora_dropout": 0.0, **config}, str(folder / "adapter_config.json"))
+    rank = values.size("r")
+    alpha = values.number("lora_alpha") if "lora_alpha" in values else float(rank)
+    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+    targets = [name for name in PROJECTIONS if _is_target(name, config["target_modules"])]
+    dropout = values.number("lora_dropout")
+    add_lora(model, rank, scale * rank, targets=targets, dropout=dropout)
+    _fill(model, _read_weights(folder / "adapter_model.safetensors"), folder)
+    return model
+
+
+def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if name in PROJECTIONS and isinstance(child, nn.Linear):
+                yield parent, name, child
+
+
+def _is_target(name: str, targets: str | list[str]) -> bool:
+    if isinstance(targets, str):
+        return targets == "all-linear" or name in targets
+    return any(target == name or target.endswith("." + name) for target in targets)
+
+
+def _check_adapter_config(config: dict[str, Any], folder: Path) -> None:
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise ModelError(f"peft_type in {folder} must be 'LORA', got {kind!r}. Take a LoRA.")
+    for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias"):
+        if config.get(key):
+            raise ModelError(
+                f"{key} in {folder} must be unset, got {config[key]!r}. "
+                "Merge the adapter with peft (merge_and_unload) and load the merged folder."
+            )
+    for key in ("r", "target_modules"):
+        if not config.get(key):
+            raise ModelError(
+                f"{folder / 'adapter_config.json'} must have {key!r}, got none. "
+                "Save the adapter anew."
+            )
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ModelError(f"{path} must exist, got no such file. Save the adapter anew.") from None
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{path} must be a safetensors file, got: {error}. Save it anew."
+        ) from error
+
+
+@torch.no_grad()
+def _fill(model: Llama, weights: dict[str, Tensor], folder: Path) -> None:
+    for name, layer in lora_layers(model):
+        for part in ("lora_A", "lora_B"):
+            key = f"{PREFIX}{name}.{part}.weight"
+            target = getattr(layer, part).weight
+            if key not in weights:
+                raise ModelError(
+                    f"{folder} must hold {key!r}, got none. Take the adapter of this model."
+                )
+            if weights[key].shape != target.shape:
+                raise ModelError(
+                    f"{key} in {folder} must have the shape {tuple(target.shape)}, "
+                    f"got {tuple(weights[key].shape)}. Take the adapter of this model."
+                )
+            target.copy_(weights.pop(key))
+    if weights:
+        raise ModelError(
+            f"{folder} must hold LoRA weights of this model only, got {next(iter(weights))!r} too. "
+            "Take the adapter of this model."
+        )

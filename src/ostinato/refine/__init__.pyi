@@ -1,0 +1,62 @@
+from .job.checks import prepare
+from .job.config import STRATEGIES, Job, option_names
+from .job.file import read_job
+from .job.items import Item, read_rows
+from .job.job_run import How, JobRun, journal_of, open_job
+from .job.toml_reader import nearest
+from .prompts import with_feedback
+from .refine import Refine
+from .report.html import Outcome, duration
+from .report.summary import Reason, reasons
+from .report.why import AttemptLine, CheckRecord, Course, attempt_lines, costly, tally
+from .results import READY, Result, from_lane
+from .routing.router import Route, Router
+from .strategies.backtrack import Backtrack
+from .strategies.base import Abort, Feedback, Resample, SteeringContext, Strategy
+from .strategies.constrain import constraint_of, fitting
+from .strategies.steering import BestOf, Constrain, Smc
+from .strategies.still_passable import StillPassable
+
+__all__ = [
+    "READY",
+    "STRATEGIES",
+    "Abort",
+    "AttemptLine",
+    "Backtrack",
+    "BestOf",
+    "CheckRecord",
+    "Constrain",
+    "Course",
+    "Feedback",
+    "How",
+    "Item",
+    "Job",
+    "JobRun",
+    "Outcome",
+    "Reason",
+    "Refine",
+    "Resample",
+    "Result",
+    "Route",
+    "Router",
+    "Smc",
+    "SteeringContext",
+    "StillPassable",
+    "Strategy",
+    "attempt_lines",
+    "constraint_of",
+    "costly",
+    "duration",
+    "fitting",
+    "from_lane",
+    "journal_of",
+    "nearest",
+    "open_job",
+    "option_names",
+    "prepare",
+    "read_job",
+    "read_rows",
+    "reasons",
+    "tally",
+    "with_feedback",
+]

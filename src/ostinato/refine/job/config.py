@@ -1,0 +1,236 @@
+"""A refine job: what a TOML job file says, as values. Knows no model and runs nothing."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ostinato.checks import BaseCheck, Function, to_spec
+from ostinato.errors import InputError, ItemError
+from ostinato.loop import check_seed, digest
+from ostinato.refine.job.items import Item, read_items, told
+from ostinato.refine.job.toml_reader import nearest
+from ostinato.refine.prompts import PromptTemplate, bad_conversations
+from ostinato.refine.routing.cases import CaseSettings, read_cases
+from ostinato.refine.routing.router import Router
+from ostinato.refine.routing.rules import Rule
+from ostinato.refine.strategies.backtrack import Backtrack
+from ostinato.refine.strategies.base import Abort, Feedback, Resample, Strategy
+from ostinato.refine.strategies.steering import BestOf, Constrain, Smc
+from ostinato.remote import Server, is_server
+
+STRATEGIES: Mapping[str, type[Strategy]] = {
+    kind.kind: kind for kind in (Backtrack, Abort, BestOf, Constrain, Feedback, Resample, Smc)
+}
+"""The strategies that a job file can name."""
+
+WEIGHTS = "weights"
+"""The section that is a hash of the model's weights; empty for a model that has a name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How tokens are drawn: the settings of `ostinato.decode.Sampling` that a job can have."""
+
+    temperature: float = 0.7
+    top_k: int = 50
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    end_bias: float = 0.0
+    end_within: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgets:
+    """What an item may cost over all its rounds, and what the whole job may cost; None: no limit.
+
+    An item whose budget ends is given its best draft, marked as not accepted. A job whose budget
+    ends leaves its unfinished items for a later run.
+    """
+
+    item_tokens: int | None = None
+    item_seconds: float | None = None
+    job_tokens: int | None = None
+    job_seconds: float | None = None
+    job_cost: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that a refine job needs to know. `file` is the job file; its folder holds the rest.
+
+    `batch` is how many items are written side by side; replies do not depend on it. `server` is
+    how the model's server is talked to, where `model` names one.
+    """
+
+    file: Path
+    input: Path
+    output: Path
+    report: Path
+    model: str
+    prompt: PromptTemplate
+    checks: tuple[BaseCheck, ...]
+    id: str = ""
+    adapter: str = ""
+    compile: bool | None = None
+    int8: bool = False
+    device: str = "cpu"
+    server: Server | None = None
+    rules: tuple[Rule, ...] = ()
+    cases: CaseSettings | None = None
+    strategy: Strategy = field(default_factory=Backtrack)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    max_new_tokens: int = 128
+    budgets: Budgets = field(default_factory=Budgets)
+    seed: int = 0
+    slots: int = 16
+    keep: Literal["results", "steps"] = "results"
+
+    def __post_init__(self) -> None:
+        if not self.prompt.plain:
+            return
+        shown = self.cases.examples if self.cases else 0
+        for wrong, what in (
+            (self.strategy.tells, f"the strategy {self.strategy.kind!r}, which writes chat turns"),
+            (self.server is not None, 'a model on a server: there, set api = "completions"'),
+            (shown > 0, "past cases as examples: set [cases] examples = 0"),
+        ):
+            if wrong:
+                raise InputError(f"{self.file.name}: [prompt] plain must be false with {what}.")
+
+    @property
+    def name(self) -> str:
+        """The job's name: its file's, without the ending; its folder's for a `job.toml`."""
+        stem = self.file.stem
+        return (self.file.parent.name or stem) if stem == "job" else stem
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the job file."""
+        return self.file.parent
+
+    def items(self, limit: int | None = None) -> list[Item]:
+        """Read the input whole, and return its first `limit` items. Raises `InputError`."""
+        items = read_items(self.input, id_column=self.id, needed=self.needed_columns())
+        prompts = [self.prompt, *(rule.prompt for rule in self.rules if rule.prompt)]
+        problems = [bad for prompt in prompts for bad in bad_conversations(items, prompt)]
+        if problems:
+            raise InputError(told(self.input, list(dict.fromkeys(problems))))
+        return items[:limit]
+
+    def router(self) -> Router:
+        """Read the past cases, and return what answers items or writes their prompts."""
+        cases = read_cases(self.cases) if self.cases else None
+        return Router(prompt=self.prompt, rules=self.rules, cases=cases, case_settings=self.cases)
+
+    def needed_columns(self) -> dict[str, str]:
+        """Return the columns that every item must have, with what needs each."""
+        needed: dict[str, str] = {}
+        wants: list[tuple[str, Sequence[str]]] = [("the prompt", self.prompt.columns)]
+        wants += [(f"the rule '{rule.name}'", rule.columns) for rule in self.rules]
+        wants += [("[cases]", [self.cases.column])] if self.cases else []
+        wants += [(f"the check '{check.name}'", check.columns) for check in self.checks]
+        for wanted_by, columns in wants:
+            for column in columns:
+                needed.setdefault(column, wanted_by)
+        return needed
+
+    def sections(self) -> dict[str, str]:
+        """Return a hash of each part on which every reply depends.
+
+        The prompt, rules and past cases are not among them: what they make of an item is hashed
+        item by item, so that a new rule touches only the items that it fits.
+        """
+        from ostinato.models import weights_digest
+
+        strategy = {f.name: getattr(self.strategy, f.name) for f in fields(self.strategy)}
+        return {
+            "model": digest([self.model, self.adapter, *self._written_by()]),
+            WEIGHTS: weights_digest(self.model, self.adapter),
+            "checks": digest([_check_value(check) for check in self.checks]),
+            "strategy": digest([self.strategy.kind, strategy]),
+            "sampling": digest([_values(self.sampling), self.max_new_tokens]),
+            "item budget": digest([self.budgets.item_tokens, self.budgets.item_seconds]),
+            "seed": digest(self.seed),
+        }
+
+    def with_changes(
+        self, *, strategy: str | None = None, seed: int | None = None, model: str | None = None
+    ) -> Job:
+        """Return the job with another strategy (its options' defaults), seed or model."""
+        job = self
+        if strategy is not None and strategy != self.strategy.kind:
+            if strategy not in STRATEGIES:
+                names = ", ".join(STRATEGIES)
+                guess = nearest(strategy, STRATEGIES) or " Name one."
+                raise InputError(f"A strategy must be one of {names}, got {strategy!r}.{guess}")
+            job = replace(job, strategy=STRATEGIES[strategy](rounds=self.strategy.rounds))
+        if seed is not None:
+            job = replace(job, seed=check_seed(seed))
+        if model is not None:
+            server = job._server_of(model)
+            here = server is None
+            job = replace(
+                job,
+                model=model,
+                adapter="",
+                server=server,
+                compile=job.compile if here else None,
+                int8=job.int8 and here,
+                device=job.device if here else "cpu",
+            )
+        return job
+
+    def _server_of(self, model: str) -> Server | None:
+        if not is_server(model):
+            return None
+        return Server.of(model) if self.server is None else self.server.at(model)
+
+    def _written_by(self) -> list[object]:
+        """Return what answers depend on besides the model: how it computes, or its server."""
+        if self.server is None:
+            ways = [name for name in ("compile", "int8") if getattr(self, name)]
+            return [*ways, *([self.device] if self.device != "cpu" else [])]
+        server = self.server
+        return [server.api, server.prefill, server.template, server.stream, server.extensions]
+
+
+def item_digests(planner: Router, items: Sequence[Item]) -> dict[str, str]:
+    """Return for each item's key the hash of all that its reply depends on, besides `sections`."""
+    return {item.key: digest([item.columns, _plan_value(planner, item.columns)]) for item in items}
+
+
+def _plan_value(planner: Router, columns: Mapping[str, object]) -> list[object]:
+    try:
+        plan = planner.plan(columns)
+    except ItemError as error:  # the item is set aside when its turn comes
+        return [str(error)]
+    messages = list(plan.messages)
+    return [messages[0]["content"] if planner.prompt.plain else messages, plan.reply]
+
+
+def _check_value(check: BaseCheck) -> list[object]:
+    """Return what a check's verdicts depend on: its table, and for a function its module's text."""
+    spec = json.loads(json.dumps(to_spec(check), default=str))
+    if not isinstance(check, Function):
+        return [spec]
+    try:
+        module = inspect.getmodule(check.function)
+        text = inspect.getsource(module) if module else ""
+    except (OSError, TypeError):
+        text = ""
+    return [spec, text]
+
+
+def _values(settings: Any) -> dict[str, object]:
+    return {f.name: getattr(settings, f.name) for f in fields(settings)}
+
+
+def option_names(kind: type[Strategy]) -> dict[str, object]:
+    """Return the options of a strategy with their defaults."""
+    return {f.name: f.default for f in fields(kind) if f.init and f.default is not MISSING}

@@ -1,0 +1,331 @@
+"""Reads a job file: every key checked, all that is wrong told together, nothing run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from ostinato.checks import BaseCheck, Judge, Template
+from ostinato.errors import InputError
+from ostinato.loop import check_seed
+from ostinato.refine.job.checks import read_checks, refuse_contradictions
+from ostinato.refine.job.config import STRATEGIES, Budgets, Job, SamplingSettings, option_names
+from ostinato.refine.job.model import read_option, read_server, read_ways, read_weights
+from ostinato.refine.job.toml_reader import Problems, Table, read_toml
+from ostinato.refine.prompts import ROLES, PromptTemplate
+from ostinato.refine.routing.cases import By, CaseSettings
+from ostinato.refine.routing.rules import Rule
+from ostinato.refine.strategies.base import Strategy
+from ostinato.remote import Server
+
+UNREADABLE = PromptTemplate()
+"""Stands for a prompt that could not be read, until the job is refused."""
+
+
+def read_job(path: Path | str, *, output: Path | str | None = None) -> Job:
+    """Read a job file. `output` takes the place of the job's own, and may be anywhere.
+
+    Raises `InputError` that names file, line and key of everything that is wrong.
+    """
+    path = Path(path).absolute()
+    values, source = read_toml(path)
+    problems = Problems(source)
+    root = Table(values, problems)
+    reader = _JobReader(root, problems, path.parent.resolve())
+    parts = reader.parts(path)
+    problems.refuse()
+    job = Job(file=path, **parts)
+    return _with_output(job, output) if output is not None else job
+
+
+def _with_output(job: Job, output: Path | str) -> Job:
+    path = Path(output).absolute()
+    read = _read_by(job.input, job.file, job.cases)
+    for written in (path, _report_beside(path)):
+        if written.resolve() in read:
+            raise InputError(
+                f"--output must be another file than {read[written.resolve()]}, got {output}. "
+                "Name another."
+            )
+    if path.is_dir():
+        raise InputError(f"--output must be a file, got the folder {output}. Name a file in it.")
+    return replace(job, output=path, report=_report_beside(path))
+
+
+def _read_by(items: Path, file: Path, cases: CaseSettings | None) -> dict[Path, str]:
+    """Return the files that a job reads, with what they are."""
+    read = {items.resolve(): "the input", file.resolve(): "the job file"}
+    return read | ({cases.file.resolve(): "the past cases"} if cases else {})
+
+
+def _report_beside(output: Path) -> Path:
+    return output.with_suffix(".report.html")
+
+
+@dataclass
+class _JobReader:
+    """Reads the sections of one job file."""
+
+    root: Table
+    problems: Problems
+    folder: Path
+    plain: bool = False
+
+    def parts(self, path: Path) -> dict[str, Any]:
+        """Return the fields of the job; what could not be read is in the problems."""
+        root = self.root
+        output = self._path(root, "output", f"{path.stem}.replies.jsonl")
+        model = read_weights(root, self.folder, "model", 'Add model = "smollm2", or a folder.')
+        parts: dict[str, Any] = {
+            "input": self._file(root, "input", 'Add input = "messages.jsonl".'),
+            "output": output,
+            "report": self._path(root, "report", _report_beside(output).name, output.parent),
+            "id": root.text("id"),
+            "model": model,
+            "adapter": read_weights(root, self.folder, "adapter"),
+            **read_ways(root, model),
+            "server": read_server(root, model),
+            "seed": self._seed(),
+            "batch": root.whole("batch", 16, least=1),
+            "keep": cast(
+                Literal["results", "steps"], root.choice("keep", "results", ("results", "steps"))
+            ),
+            "prompt": self._main_prompt(),
+            "rules": self._rules(),
+            "cases": self._cases(),
+            "strategy": self._strategy(),
+            **self._checks_and_sampling(),
+        }
+        parts["budgets"] = self._budgets(parts["server"], parts["checks"])
+        root.close()
+        self._refuse_same_files(parts, path)
+        return parts
+
+    def _seed(self) -> int:
+        seed = self.root.whole("seed", 0)
+        try:
+            return check_seed(seed)
+        except InputError as error:
+            self.root.wrong("seed", str(error))
+            return 0
+
+    # Paths ------------------------------------------------------------------------------------
+
+    def _path(self, table: Table, key: str, default: str, base: Path | None = None) -> Path:
+        """Read a path inside the job's folder."""
+        name = table.text(key, "")
+        if not name:
+            return (base or self.folder) / default
+        path = (self.folder / name).resolve()
+        if not path.is_relative_to(self.folder):
+            table.wrong(
+                key,
+                f"It must lie in the job's folder, got {name!r}. Write a path below the folder of "
+                "the job file" + (", or give --output." if key == "output" else "."),
+            )
+        elif path.is_dir():
+            table.wrong(key, f"It must be a file, got the folder {name!r}.")
+        return path
+
+    def _file(self, table: Table, key: str, needed: str) -> Path:
+        """Read the path of a file that must exist."""
+        name = table.text(key, "", needed=needed)
+        path = self._path(table, key, "")
+        if name and path.is_relative_to(self.folder) and not path.exists():
+            table.wrong(key, f"The file must exist, got {name!r} in {self.folder}.")
+        return path
+
+    def _refuse_same_files(self, parts: dict[str, Any], file: Path) -> None:
+        read = _read_by(parts["input"], file, parts["cases"])
+        for key in ("output", "report"):
+            if parts[key].resolve() in read:
+                what = read[parts[key].resolve()]
+                self.root.wrong(key, f"It must be another file than {what}.")
+        if parts["output"] == parts["report"]:
+            self.root.wrong("report", "It must be another file than the output.")
+
+    # Prompts, rules, past cases ---------------------------------------------------------------
+
+    def _main_prompt(self) -> PromptTemplate:
+        table = self.root.table("prompt")
+        if table is None:
+            if not self.root.has("prompt"):
+                self.root.wrong(
+                    "prompt", 'It is missing. Add [prompt] with template = "{message}".'
+                )
+            return UNREADABLE
+        self.plain = table.flag("plain", False)
+        return replace(self._prompt(table), plain=self.plain)
+
+    def _prompt(self, table: Table) -> PromptTemplate:
+        """Read a prompt: a template, messages, or the item's own conversation."""
+        messages = [("system", table.text("system"))] if table.has("system") else []
+        column = table.text("messages_column")
+        for one in table.tables("messages"):
+            role = one.choice("role", "user", ROLES)
+            messages.append((role, one.text("content", needed="Add what the message says.")))
+            one.close()
+        if table.has("template"):
+            messages.append(("user", table.text("template", needed="Write the prompt.")))
+        ways = [key for key in ("template", "messages", "messages_column") if table.has(key)]
+        if len(ways) != 1:
+            got = " and ".join(ways) or "none"
+            table.wrong(
+                ways[-1] if ways else "template",
+                f"A prompt must have one of template, messages and messages_column, got {got}.",
+            )
+        elif self.plain and (ways != ["template"] or table.has("system")):
+            table.wrong("plain", "A plain prompt must have a template alone. Take the rest out.")
+        table.close()
+        pairs = tuple((role, self._template(table, "template", text)) for role, text in messages)
+        return PromptTemplate(messages=pairs, messages_column=column)
+
+    def _template(self, table: Table, key: str, text: str) -> Template:
+        try:
+            return Template(text)
+        except InputError as error:
+            table.wrong(key, str(error))
+            return Template("")
+
+    def _rules(self) -> tuple[Rule, ...]:
+        return tuple(
+            rule
+            for number, table in enumerate(self.root.tables("rule"), 1)
+            if (rule := self._rule(table, number)) is not None
+        )
+
+    def _rule(self, table: Table, number: int) -> Rule | None:
+        name = table.text("name", f"rule {number}")
+        column = table.text("column", needed="Name the column in which the pattern is looked for.")
+        pattern = table.text("pattern", needed='Add a regular expression: pattern = "…".')
+        reply = table.text("reply") if table.has("reply") else None
+        prompt = table.table("prompt")
+        case = table.flag("case", False)
+        inner = self._prompt(prompt) if prompt else None
+        table.close()
+        try:
+            return Rule(
+                name=name,
+                column=column,
+                pattern=pattern,
+                reply=None if reply is None else self._template(table, "reply", reply),
+                prompt=inner,
+                case=case,
+            )
+        except InputError as error:
+            table.wrong("pattern" if "pattern" in str(error) else "reply", str(error))
+            return None
+
+    def _cases(self) -> CaseSettings | None:
+        table = self.root.table("cases")
+        if table is None:
+            return None
+
+        def share(value: float) -> bool:
+            return 0 <= value <= 1
+
+        settings = CaseSettings(
+            file=self._file(table, "file", "Name the file of past cases."),
+            column=table.text("column", needed="Name the column that is compared."),
+            question=table.text("question", "question"),
+            answer=table.text("answer", "answer"),
+            answer_above=table.number("answer_above", None, share, "a likeness from 0 to 1"),
+            example_above=table.number("example_above", 0.3, share, "a likeness from 0 to 1"),
+            examples=table.whole("examples", 3),
+            by=cast(By, table.choice("by", "words", get_args(By))),
+            encoder=read_weights(table, self.folder, "encoder") or "minilm",
+        )
+        table.close()
+        above = settings.answer_above
+        if above is not None and settings.example_above > above:
+            table.wrong(
+                "example_above",
+                f"It must be at most answer_above ({above:g}), got {settings.example_above:g}. "
+                "Lower it.",
+            )
+        return settings
+
+    # Checks, strategy, sampling, budgets ------------------------------------------------------
+
+    def _strategy(self) -> Strategy:
+        table = self.root.table("strategy")
+        default = STRATEGIES["backtrack"]()
+        if table is None:
+            return default
+        kind = STRATEGIES[table.choice("kind", "backtrack", STRATEGIES)]
+        options: dict[str, Any] = {
+            name: read_option(table, name, default) for name, default in option_names(kind).items()
+        }
+        table.close()
+        try:
+            return kind(**options)
+        except (InputError, TypeError) as error:
+            table.wrong(next((n for n in options if n in str(error)), ""), str(error))
+            return default
+
+    def _checks_and_sampling(self) -> dict[str, Any]:
+        table = self.root.table("sampling") or Table({}, self.problems, ("sampling",))
+        normal = SamplingSettings()
+        settings = SamplingSettings(
+            temperature=table.number(
+                "temperature", normal.temperature, lambda v: 0 <= v < 100, "0 or more"
+            ),
+            top_k=table.whole("top_k", normal.top_k),
+            top_p=table.number("top_p", normal.top_p, lambda v: 0 < v <= 1, "in (0, 1]"),
+            min_p=table.number("min_p", normal.min_p, lambda v: 0 <= v < 1, "in [0, 1)"),
+            repetition_penalty=table.number(
+                "repetition_penalty", normal.repetition_penalty, lambda v: v > 0, "above 0"
+            ),
+            end_bias=table.number("end_bias", normal.end_bias, lambda v: v >= 0, "0 or more"),
+            end_within=table.whole("end_within", normal.end_within, least=1),
+        )
+        length = table.whole("max_new_tokens", 128, least=1)
+        table.close()
+        read = read_checks(self.root, self.folder)
+        refuse_contradictions(read, table, length)
+        checks = tuple(check for _, check in read)
+        return {"checks": checks, "sampling": settings, "max_new_tokens": length}
+
+    def _budgets(self, server: Server | None, checks: Sequence[BaseCheck]) -> Budgets:
+        table = self.root.table("budget") or Table({}, self.problems, ("budget",))
+
+        def seconds(value: float) -> bool:
+            return 0 < value < float("inf")
+
+        budgets = Budgets(
+            item_tokens=table.whole("item_tokens", None, least=1),
+            item_seconds=table.number("item_seconds", None, seconds, "a number above 0"),
+            job_tokens=table.whole("job_tokens", None, least=1),
+            job_cost=table.number("job_cost", None, seconds, "a number above 0"),
+            job_seconds=table.number("job_seconds", None, seconds, "a number above 0"),
+        )
+        table.close()
+        _refuse_small_jobs(table, budgets)
+        if budgets.job_cost is not None and not _priced(server, checks):
+            table.wrong(
+                "job_cost",
+                "It needs the prices of a server. Add price_out to [server], or to a judge there.",
+            )
+        return budgets
+
+
+def _priced(server: Server | None, checks: Sequence[BaseCheck]) -> bool:
+    """Tell whether something of a job has a price: its server, or that of a judge."""
+    judges = any(isinstance(check, Judge) and check.priced for check in checks)
+    return judges or (server is not None and server.priced)
+
+
+def _refuse_small_jobs(table: Table, budgets: Budgets) -> None:
+    pairs: Sequence[tuple[str, float | None, float | None]] = (
+        ("tokens", budgets.item_tokens, budgets.job_tokens),
+        ("seconds", budgets.item_seconds, budgets.job_seconds),
+    )
+    for unit, item, job in pairs:
+        if item is not None and job is not None and item > job:
+            table.wrong(
+                f"item_{unit}",
+                f"It must be at most job_{unit} ({job:g}), got {item:g}. Lower it, or raise the "
+                "job's.",
+            )

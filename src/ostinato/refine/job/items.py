@@ -1,0 +1,182 @@
+"""Reads the items of a job: JSONL or CSV, whole, before any work. Knows no prompt and no model."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ostinato.errors import InputError
+from ostinato.loop import content_keys, digest
+from ostinato.refine.job.toml_reader import nearest
+
+SHOWN = 8
+"""How many problems of an input file are told at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One row of the input.
+
+    `key` is its id, or the hash of its content with its occurrence: never the row's number.
+    `index` is its place in the input, from 0; `line` the line of the file on which it begins.
+    """
+
+    key: str
+    index: int
+    columns: Mapping[str, object]
+    line: int = 0
+
+    @property
+    def digest(self) -> str:
+        """The hash of its columns."""
+        return digest(self.columns)
+
+
+def read_items(
+    path: Path, *, id_column: str = "", needed: Mapping[str, str] | None = None
+) -> list[Item]:
+    """Read all items of a JSONL or CSV file, by its ending.
+
+    `needed` tells for each column that must be there what wants it. Raises `InputError` naming
+    the file, the line and the column for whatever is wrong; several problems are told together.
+    """
+    rows = list(read_rows(path))
+    if not rows:
+        raise InputError(f"{path.name} must hold at least one item, got none. Add items to it.")
+    wanted = {id_column: "the id"} if id_column else {}
+    problems = list(_missing(rows, {**wanted, **(needed or {})}))
+    if not problems and id_column:
+        problems = list(_bad_ids(rows, id_column))
+    if problems:
+        raise InputError(told(path, problems))
+    keys = _ids(rows, id_column) if id_column else content_keys([row for _, row in rows])
+    numbered = enumerate(zip(keys, rows, strict=True))
+    return [Item(key, index, row, line) for index, (key, (line, row)) in numbered]
+
+
+Row = tuple[int, dict[str, Any]]
+"""A row with the line (from 1) on which it begins."""
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a JSONL or CSV file with their lines. Raises `InputError`."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"The file {path} must exist. Check its name.") from None
+    except OSError as error:
+        raise InputError(f"The file {path} must be readable, got: {error}.") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path.name}, line {line}: the text must be UTF-8, got the byte "
+            f"0x{error.object[error.start]:02x}. Save the file as UTF-8."
+        ) from None
+    match path.suffix.lower():
+        case ".jsonl" | ".ndjson":
+            return _jsonl(path, text)
+        case ".csv":
+            return _csv(path, text)
+    raise InputError(
+        f"The input must be a .jsonl or .csv file, got {path.name}. Convert or rename it."
+    )
+
+
+def _jsonl(path: Path, text: str) -> Iterator[Row]:
+    problems = []
+    rows: list[Row] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            problems.append(f"line {number}: this is no JSON: {error}")
+            continue
+        if isinstance(value, dict):
+            rows.append((number, value))
+        else:
+            problems.append(f"line {number}: a line must be a JSON object, got {line.strip()[:40]}")
+    if problems:
+        raise InputError(told(path, problems))
+    return iter(rows)
+
+
+def _csv(path: Path, text: str) -> Iterator[Row]:
+    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    problems: list[str] = []
+    rows: list[Row] = []
+    try:
+        header = next(reader, [])
+        problems += _bad_header(header)
+        begin = reader.line_num + 1
+        for cells in reader:
+            if cells and len(cells) != len(header):
+                problems.append(
+                    f"line {begin}: a row must have {len(header)} cells like the header, got "
+                    f"{len(cells)}"
+                )
+            elif cells:
+                rows.append((begin, dict(zip(header, cells, strict=True))))
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        problems.append(f"line {reader.line_num}: this is no CSV: {error}")
+    if problems:
+        raise InputError(told(path, problems))
+    return iter(rows)
+
+
+def _bad_header(header: list[str]) -> Iterator[str]:
+    if len(header) == 1 and any(sign in header[0] for sign in ";\t"):
+        yield f"line 1: cells must be separated by commas, got {header[0]!r}"
+    for name, times in Counter(header).items():
+        if not name.strip():
+            yield "line 1: every column must have a name, got an empty one"
+        elif times > 1:
+            yield f"line 1: column names must differ, got '{name}' {times} times"
+
+
+def _missing(rows: list[Row], needed: Mapping[str, str]) -> Iterator[str]:
+    for number, row in rows:
+        for column, wanted_by in needed.items():
+            if column not in row:
+                yield (
+                    f"line {number}: the column '{column}' is missing; {wanted_by} needs it."
+                    f"{nearest(column, row)}"
+                )
+
+
+def _bad_ids(rows: list[Row], column: str) -> Iterator[str]:
+    seen: dict[str, int] = {}
+    for number, row in rows:
+        value = row[column]
+        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+            yield f"line {number}: '{column}' must be a text or a whole number, got {value!r}"
+        elif str(value) in seen:
+            yield (
+                f"line {number}: '{column}' must be another for every item, got {str(value)!r} as "
+                f"on line {seen[str(value)]}"
+            )
+        else:
+            seen[str(value)] = number
+
+
+def told(path: Path, problems: list[str]) -> str:
+    """Return the message that tells the problems of a file."""
+    if len(problems) == 1:
+        end = "" if problems[0].endswith((".", "?")) else "."
+        return f"{path.name}, {problems[0]}{end} Mend it there."
+    shown = [f"  {problem}" for problem in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        shown.append(f"  and {len(problems) - SHOWN} more")
+    lines = "\n".join(shown)
+    return f"{path.name} must be mended in {len(problems)} places:\n{lines}"
+
+
+def _ids(rows: list[Row], column: str) -> list[str]:
+    return [str(row[column]) for _, row in rows]

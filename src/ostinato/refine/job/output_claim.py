@@ -1,0 +1,70 @@
+"""Whose an output file is, and how long it was worked on: a note in the journal's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ostinato.errors import InputError
+from ostinato.refine.results import write_whole
+
+
+@dataclass(frozen=True)
+class OutputClaim:
+    """The note on one output file. `folder` is the journal's."""
+
+    output: Path
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """The file that holds the note."""
+        name = hashlib.sha256(str(self.output.absolute()).encode()).hexdigest()[:12]
+        return self.folder / "outputs" / f"{self.output.name}-{name}.json"
+
+    def claim(self, job: Path) -> None:
+        """Note that the output is this job's. Raises `InputError` where it is another's.
+
+        An output that does not exist yet is anyone's.
+        """
+        note = self._read()
+        owner = note.get("job")
+        if self.output.exists() and owner is None:
+            raise InputError(
+                f"The output must not exist before the job's first run, got {self.output}, which "
+                "no job of this journal wrote. Name another with output = or --output, or move "
+                "the file away."
+            )
+        if self.output.exists() and owner != str(job.absolute()):
+            raise InputError(
+                f"The output must belong to this job, got {self.output}, which the job {owner} "
+                "wrote. Name another with output = or --output."
+            )
+        if owner != str(job.absolute()):
+            self._write({"job": str(job.absolute()), "output": str(self.output.absolute())})
+
+    def add_seconds(self, run: str, seconds: float) -> float:
+        """Add a session's time to the time that a run took; return the sum."""
+        note = self._read()
+        worked = note.setdefault("seconds", {})
+        worked[run] = worked.get(run, 0.0) + seconds
+        self._write(note)
+        return float(worked[run])
+
+    def seconds(self, run: str) -> float | None:
+        """Return how long a run was worked on, where it is known."""
+        value = self._read().get("seconds", {}).get(run)
+        return None if value is None else float(value)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            note = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return note if isinstance(note, dict) else {}
+
+    def _write(self, note: dict[str, Any]) -> None:
+        write_whole(self.path, json.dumps(note, ensure_ascii=False) + "\n")

@@ -1,0 +1,179 @@
+"""The report page of a job: one self-contained HTML file, made from results alone.
+
+Everything that came from a model or from the input is escaped, or handed to the page as JSON from
+which its script makes text, never HTML.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from ostinato.checks import to_spec
+from ostinato.journal import Stopped
+from ostinato.refine.job.config import Job
+from ostinato.refine.job.items import Item
+from ostinato.refine.report.advice import advise, nothing
+from ostinato.refine.report.items import item_values
+from ostinato.refine.report.sparkline import sparkline
+from ostinato.refine.report.summary import Summary, reasons, summarize
+from ostinato.refine.report.why import CheckRecord, Course, tally
+from ostinato.refine.results import Result
+from ostinato.refine.routing.router import Router
+
+MARKS = {"accepted": "✓", "mended": "↺", "given up": "✕", "error": "!", "unfinished": "…"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a report is made of: the job, its items, their results, and why the run stopped.
+
+    `results` are in the order of the items, and may be fewer; `seconds` is how long the run took.
+    """
+
+    job: Job
+    planner: Router
+    items: Sequence[Item]
+    results: Sequence[Result]
+    stopped: Stopped | None = None
+    seconds: float | None = None
+    when: str = ""
+
+    @property
+    def summary(self) -> Summary:
+        """The job in numbers."""
+        return summarize(self.results, len(self.items))
+
+
+def report_page(outcome: Outcome) -> str:
+    """Return the report as HTML, which can be written in UTF-8."""
+    job, summary = outcome.job, outcome.summary
+    records = tally([check.name for check in job.checks], outcome.results)
+    page = _template().render(
+        name=job.name,
+        model=_model_name(job),
+        strategy=job.strategy.kind,
+        seed=job.seed,
+        summary=summary,
+        ending=_ending(outcome, summary),
+        figures=_figures(outcome, summary),
+        strokes=sparkline(outcome.results),
+        reasons=reasons(outcome.results),
+        checks=_checks(job, records),
+        advice=advise(job, outcome.results) or [nothing(summary)],
+        output=job.output.name,
+        footer=f"Made by Ostinato from {job.output.name}. {outcome.when}".strip(),
+        mark=_mark,
+        style=Markup(_part("report.css")),
+        script=Markup(_part("report.js")),
+        report_json=_embedded(
+            item_values(outcome.planner, outcome.items, outcome.results, records)
+        ),
+    )
+    return page.encode("utf-8", "replace").decode("utf-8")  # halves of surrogate pairs
+
+
+def _model_name(job: Job) -> str:
+    name = job.model.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return f"{name}+{job.adapter}" if job.adapter else name
+
+
+def _ending(outcome: Outcome, summary: Summary) -> str:
+    if summary.unfinished:
+        why = outcome.stopped.sentence if outcome.stopped else "The run has not ended."
+        return f"Stopped with {summary.unfinished} items unfinished: {why}"
+    given_up = summary.given_up + summary.errors
+    if not given_up:
+        return "Every item is done: all of them passed their checks."
+    return f"Every item is done: {given_up} could not be brought to pass."
+
+
+def _figures(outcome: Outcome, summary: Summary) -> list[dict[str, str]]:
+    per = summary.per_accepted
+    shares = [
+        ("–" if per is None else f"{per:.2f}", "tokens computed for each accepted one"),
+        (f"{summary.first:,}", "accepted at once"),
+        (f"{summary.mended:,}", "mended, then accepted"),
+        (f"{summary.given_up + summary.errors:,}", "given up, or not workable"),
+        (
+            f"{summary.tokens_computed:,}",
+            f"tokens computed, {summary.tokens_discarded:,} discarded",
+        ),
+    ]
+    if summary.tokens_judged:
+        shares.append((f"{summary.tokens_judged:,}", "tokens read and written to judge"))
+    if outcome.seconds is not None:
+        shares.append((duration(outcome.seconds), "of work"))
+    return [{"number": number, "words": words} for number, words in shares]
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: `42 s`, `7 min 12 s`, `2 h 5 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _checks(job: Job, records: Sequence[CheckRecord]) -> list[dict[str, Any]]:
+    most = max((record.tokens for record in records), default=0.0)
+    return [
+        {
+            "name": record.name,
+            "words": _spec_words(to_spec(check)),
+            "often": record.often,
+            "errors": record.errors,
+            "cells": [
+                {"head": course.value, "count": record.count(course)}
+                for course in (Course.FIRST, Course.MENDED, Course.FLAKY, Course.NEVER)
+            ],
+            "tokens": record.tokens,
+            "share": round(100 * record.tokens / most) if most else 0,
+        }
+        for check, record in zip(job.checks, records, strict=True)
+    ]
+
+
+def _spec_words(spec: dict[str, Any], most: int = 120) -> str:
+    """Return a check's parameters on one line."""
+    words = ", ".join(
+        f"{key} {json.dumps(value, ensure_ascii=False)}"
+        for key, value in spec.items()
+        if key not in ("kind", "name")
+    )
+    told = f"{spec['kind']}: {words}" if words else str(spec["kind"])
+    return told if len(told) <= most else told[: most - 1] + "…"
+
+
+def _mark(outcome: str) -> Markup:
+    return Markup('<span class="mark {}"><i aria-hidden="true">{}</i>{}</span>').format(
+        outcome.replace(" ", "-"), MARKS.get(outcome, ""), outcome
+    )
+
+
+def _embedded(value: object) -> Markup:
+    """Return JSON that can stand in a script element: nothing in it can end the element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _part(name: str) -> str:
+    return (files("ostinato.refine.report.page") / name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(_part("report.html.jinja"))

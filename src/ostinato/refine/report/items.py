@@ -1,0 +1,83 @@
+"""The items of a report as JSON for its script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ostinato.errors import ItemError
+from ostinato.journal import JSON
+from ostinato.loop import Verdict
+from ostinato.refine.job.items import Item
+from ostinato.refine.report.why import CheckRecord, lost_by
+from ostinato.refine.results import Draft, Result
+from ostinato.refine.routing.router import Router
+
+
+def item_values(
+    planner: Router,
+    items: Sequence[Item],
+    results: Sequence[Result],
+    records: Sequence[CheckRecord],
+) -> dict[str, JSON]:
+    """Return the checks' names, and for each result all that the page can show of it."""
+    numbers = {record.name: number for number, record in enumerate(records)}
+    by_key = {item.key: item for item in items}
+    return {
+        "checks": list(numbers),
+        "items": [
+            _item(numbers, _messages(planner, by_key[result.id]), result)
+            for result in results
+            if result.id in by_key
+        ],
+    }
+
+
+def _messages(planner: Router, item: Item) -> list[JSON]:
+    try:
+        messages = planner.plan(item.columns).messages
+    except ItemError as error:
+        return [["error", str(error)]]
+    return [[message["role"], message["content"]] for message in messages]
+
+
+def _item(numbers: dict[str, int], messages: list[JSON], result: Result) -> dict[str, JSON]:
+    refused = {name for draft in result.drafts for name in draft.check}
+    refused |= {verdict.check for verdict in result.verdicts if not verdict.passed}
+    return {
+        "id": result.id,
+        "outcome": result.outcome,
+        "accepted": result.accepted,
+        "messages": messages,
+        "reply": result.reply,
+        "why": result.stopped.sentence,
+        "verdicts": [_verdict(numbers, v) for v in result.verdicts if v.check in numbers],
+        "refused": [numbers[name] for name in numbers if name in refused],
+        "rounds": result.rounds,
+        "backtracks": result.backtracks,
+        "tokens": result.tokens.to_json(),
+        "source": result.source.value,
+        "rule": result.rule,
+        "refused_answer": result.refused_answer,
+        "drafts": [_draft(draft) for draft in result.drafts],
+    }
+
+
+def _verdict(numbers: dict[str, int], verdict: Verdict) -> dict[str, JSON]:
+    return {
+        "check": numbers[verdict.check],
+        "passed": verdict.passed,
+        "message": verdict.message,
+        "error": verdict.error,
+        "place": list(verdict.place) if verdict.place else None,
+    }
+
+
+def _draft(draft: Draft) -> dict[str, JSON]:
+    return {
+        "round": draft.round,
+        "before": draft.before,
+        "taken": draft.taken_back,
+        "lost": lost_by(draft),
+        "checks": list(draft.check),
+        "message": draft.message,
+    }

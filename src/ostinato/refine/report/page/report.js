@@ -1,0 +1,231 @@
+"use strict";
+// The items of the report: filtered, and drawn when they are opened. Text from models and input is
+// only ever set as textContent.
+const report = JSON.parse(document.getElementById("report").textContent);
+const MARKS = { accepted: "✓", mended: "↺", "given up": "✕", error: "!", passed: "✓", failed: "✕", impossible: "✕" };
+const PAGE = 100;
+const byId = (id) => document.getElementById(id);
+
+function node(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function marked(word) {
+  const made = node("span", "mark " + word.replaceAll(" ", "-"));
+  const sign = node("i", "", MARKS[word] || "");
+  sign.setAttribute("aria-hidden", "true");
+  made.append(sign, word);
+  return made;
+}
+
+// Lists -------------------------------------------------------------------------------------------
+
+let shown = [];
+let drawn = 0;
+
+function fits(item, outcome, check, text) {
+  return (!outcome || item.outcome === outcome)
+    && (check === "" || item.refused.includes(Number(check)))
+    && (!text || item.found.includes(text));
+}
+
+function filter() {
+  const outcome = byId("f-outcome").value, check = byId("f-check").value;
+  const text = byId("f-text").value.trim().toLowerCase();
+  shown = report.items.filter((item) => fits(item, outcome, check, text));
+  drawn = 0;
+  byId("list").replaceChildren();
+  more();
+}
+
+function more() {
+  const next = shown.slice(drawn, drawn + PAGE);
+  byId("list").append(...next.map(row));
+  drawn += next.length;
+  byId("more").hidden = drawn >= shown.length;
+  byId("f-count").textContent = shown.length === report.items.length && drawn === shown.length
+    ? `${shown.length} items` : `showing ${drawn} of ${shown.length}` + (shown.length < report.items.length ? `, ${report.items.length} in all` : "");
+}
+
+function row(item) {
+  const made = node("li"), details = node("details"), line = node("summary");
+  const said = item.reply.replace(/\s+/g, " ") || item.why;
+  line.append(marked(item.outcome), node("span", "id", item.id), node("span", "said", said), node("span", "cost", cost(item)));
+  details.append(line);
+  details.addEventListener("toggle", () => {
+    if (details.open && details.children.length === 1) details.append(opened(item));
+  });
+  made.append(details);
+  return made;
+}
+
+const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+
+function cost(item) {
+  if (item.source !== "model") return `from a ${item.source}`;
+  const parts = [count(item.tokens.computed, "token")];
+  if (item.rounds > 1) parts.unshift(count(item.rounds, "round"));
+  if (item.backtracks) parts.unshift(`${item.backtracks} taken back`);
+  return parts.join(", ");
+}
+
+// One item ----------------------------------------------------------------------------------------
+
+function opened(item) {
+  const made = node("div", "item"), left = node("div"), right = node("div");
+  left.append(node("h3", "", "message"), ...item.messages.map(turn));
+  right.append(node("h3", "", item.accepted ? "reply" : "best reply, not accepted"));
+  right.append(textWithPlaces(item.reply, item.verdicts), verdicts(item.verdicts), node("p", "why", item.why));
+  const spent = `${item.tokens.reply} tokens in the reply, ${item.tokens.computed} computed, ${item.tokens.discarded} discarded, ${item.tokens.prompt} for the prompt`;
+  if (item.rule) right.append(node("small", "", `rule: ${item.rule}`));
+  if (item.refused_answer) right.append(node("small", "", `an answer that was ready did not pass: ${item.refused_answer}`));
+  if (item.source === "model") right.append(node("small", "", spent));
+  made.append(left, right);
+  if (item.drafts.length > 1) made.append(rounds(item.drafts));
+  return made;
+}
+
+function turn([role, content]) {
+  const made = node("p", content.length > 400 ? "turn long" : "turn");
+  if (content.length > 400) made.tabIndex = 0;
+  made.append(node("b", "", role), content);
+  return made;
+}
+
+function textWithPlaces(text, list) {
+  const made = node("p", "reply");
+  const places = list.filter((v) => !v.passed && v.place).map((v) => v.place).sort((a, b) => a[0] - b[0]);
+  // Places count code points, as Python does; strings here count UTF-16 units.
+  const points = Array.from(text);
+  let at = 0;
+  for (const [start, end] of places) {
+    if (start < at || end <= start) continue;
+    made.append(points.slice(at, start).join(""), node("mark", "", points.slice(start, end).join("")));
+    at = end;
+  }
+  made.append(points.slice(at).join("") || (text ? "" : "(no text)"));
+  return made;
+}
+
+function verdicts(list) {
+  const made = node("ul", "verdicts");
+  for (const v of list) {
+    const line = node("li"), told = node("span", "", report.checks[v.check]);
+    const message = v.error || v.message;
+    if (message) told.append(node("small", "", message));
+    line.append(marked(v.error ? "error" : v.passed ? "passed" : "failed"), told);
+    made.append(line);
+  }
+  return made;
+}
+
+// Drafts ------------------------------------------------------------------------------------------
+
+function rounds(drafts) {
+  const made = node("div", "rounds");
+  made.append(node("h3", "", "how it was written"));
+  let before = null;
+  for (const group of grouped(drafts)) {
+    const round = node("div", "round"), list = node("ol", "drafts");
+    round.append(node("h3", "", `round ${group[0].round + 1}` + (before === null ? "" : ", with the differences from the round before")));
+    group.forEach((draft, n) => list.append(oneDraft(draft, n === group.length - 1 ? before : null)));
+    before = whole(group[group.length - 1]);
+    round.append(list);
+    made.append(round);
+  }
+  return made;
+}
+
+function grouped(drafts) {
+  const groups = [];
+  for (const draft of drafts) {
+    const last = groups[groups.length - 1];
+    if (last && last[0].round === draft.round) last.push(draft);
+    else groups.push([draft]);
+  }
+  return groups;
+}
+
+const whole = (draft) => draft.before + draft.taken;
+
+function oneDraft(draft, before) {
+  const made = node("li"), text = node("p", "text");
+  if (before === whole(draft)) text.append(before, node("small", "", "the same text as in the round before"));
+  else if (before !== null) text.append(...differences(before, whole(draft)));
+  else {
+    text.append(node("span", draft.taken ? "before" : "", draft.before));
+    if (draft.taken) text.append(node("del", "", draft.taken));
+  }
+  made.append(text);
+  if (draft.checks.length) {
+    const lost = draft.lost ? ` (${count(draft.lost, "token")} taken back)` : "";
+    const told = node("small");
+    told.append(marked("failed"), ` ${draft.message}${lost}`);
+    made.append(told);
+  } else made.append(node("small", "", draft.message));
+  return made;
+}
+
+// The longest common subsequence of words (Hunt & McIlroy 1976, by the plain table).
+function differences(before, after) {
+  const a = words(before), b = words(after);
+  if (a.length * b.length > 250000) return [after];
+  const best = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
+  for (let i = a.length - 1; i >= 0; i--)
+    for (let j = b.length - 1; j >= 0; j--)
+      best[i][j] = a[i] === b[j] ? best[i + 1][j + 1] + 1 : Math.max(best[i + 1][j], best[i][j + 1]);
+  const parts = [];
+  let i = 0, j = 0;
+  const put = (tag, word) => {
+    const last = parts[parts.length - 1];
+    if (last && last[0] === tag) last[1] += word;
+    else parts.push([tag, word]);
+  };
+  while (i < a.length || j < b.length) {
+    if (i < a.length && j < b.length && a[i] === b[j]) { put("span", b[j]); i++; j++; }
+    else if (i < a.length && (j === b.length || best[i + 1][j] >= best[i][j + 1])) put("del", a[i++]);
+    else put("ins", b[j++]);
+  }
+  return parts.map(([tag, text]) => node(tag, "", text));
+}
+
+const words = (text) => text.match(/\s*\S+|\s+$/g) || [];
+
+// Begin -------------------------------------------------------------------------------------------
+
+function options(select, pairs) {
+  for (const [value, text] of pairs) {
+    const option = node("option", "", text);
+    option.value = value;
+    select.append(option);
+  }
+}
+
+const outcomes = new Map();
+for (const item of report.items) {
+  outcomes.set(item.outcome, (outcomes.get(item.outcome) || 0) + 1);
+  item.found = [item.id, item.reply, ...item.messages.map((m) => m[1])].join("\n").toLowerCase();
+}
+options(byId("f-outcome"), [...outcomes].map(([name, n]) => [name, `${name} (${n})`]));
+options(byId("f-check"), report.checks.map((name, n) => [String(n), name]));
+byId("filter").addEventListener("submit", (event) => event.preventDefault());
+byId("f-outcome").addEventListener("change", filter);
+byId("f-check").addEventListener("change", filter);
+byId("f-text").addEventListener("input", filter);
+byId("more").addEventListener("click", more);
+filter();
+
+// The address of an item: report.html#item=ID shows that one, opened.
+const wanted = decodeURIComponent(location.hash).match(/^#item=(.*)$/);
+if (wanted) {
+  shown = report.items.filter((item) => item.id === wanted[1]);
+  drawn = 0;
+  byId("list").replaceChildren();
+  more();
+  const details = byId("list").querySelector("details");
+  if (details) details.open = true;
+  byId("items").scrollIntoView();
+}

@@ -1,0 +1,153 @@
+"""A job in numbers: how many were accepted, at what cost, and why items stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ostinato.journal import JSON, StopKind
+from ostinato.refine.results import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Counts of items and tokens over the results of a job; `items` counts unfinished ones too."""
+
+    items: int = 0
+    first: int = 0
+    mended: int = 0
+    given_up: int = 0
+    errors: int = 0
+    ready: int = 0
+    tokens_accepted: int = 0
+    tokens_computed: int = 0
+    tokens_discarded: int = 0
+    tokens_prompt: int = 0
+    tokens_judged: int = 0
+
+    @property
+    def accepted(self) -> int:
+        """The number of accepted replies, mended ones among them."""
+        return self.first + self.mended
+
+    @property
+    def finished(self) -> int:
+        """The number of items that are done, however they came out."""
+        return self.accepted + self.given_up + self.errors
+
+    @property
+    def unfinished(self) -> int:
+        """The number of items that are not done."""
+        return self.items - self.finished
+
+    @property
+    def per_accepted(self) -> float | None:
+        """Tokens computed, for hopeless items too, for each token of an accepted reply."""
+        if not self.tokens_accepted:
+            return None
+        return self.tokens_computed / self.tokens_accepted
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return the numbers as a flat JSON object."""
+        per = self.per_accepted
+        return {
+            "items": self.items,
+            "accepted": self.accepted,
+            "accepted_first": self.first,
+            "mended": self.mended,
+            "given_up": self.given_up,
+            "errors": self.errors,
+            "unfinished": self.unfinished,
+            "ready": self.ready,
+            "tokens_accepted": self.tokens_accepted,
+            "tokens_computed": self.tokens_computed,
+            "tokens_discarded": self.tokens_discarded,
+            "tokens_prompt": self.tokens_prompt,
+            "tokens_judged": self.tokens_judged,
+            "tokens_per_accepted": None if per is None else round(per, 4),
+        }
+
+
+def summarize(results: Sequence[Result], items: int | None = None) -> Summary:
+    """Return a job's numbers; `items` is how many it has, where some are unfinished."""
+    outcomes = [result.outcome for result in results]
+    return Summary(
+        items=len(results) if items is None else items,
+        first=outcomes.count("accepted"),
+        mended=outcomes.count("mended"),
+        given_up=outcomes.count("given up"),
+        errors=outcomes.count("error"),
+        ready=sum(result.source != "model" for result in results),
+        tokens_accepted=sum(result.tokens.accepted for result in results),
+        tokens_computed=sum(result.tokens.computed for result in results),
+        tokens_discarded=sum(result.tokens.discarded for result in results),
+        tokens_prompt=sum(result.tokens.prompt for result in results),
+        tokens_judged=sum(result.tokens.judged for result in results),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """Why some items stopped: their outcome, the kind of the stop, in words, and how many."""
+
+    outcome: str
+    kind: StopKind
+    words: str
+    example: str
+    count: int
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return the reason as a JSON object."""
+        return {
+            "outcome": self.outcome,
+            "kind": self.kind.value,
+            "why": self.words,
+            "example": self.example,
+            "count": self.count,
+        }
+
+
+def reasons(results: Iterable[Result]) -> list[Reason]:
+    """Group items by why they stopped; the most frequent first, accepted ones before others."""
+    groups: dict[tuple[bool, StopKind, str], list[Result]] = {}
+    for result in results:
+        key = (not result.accepted, result.stopped.kind, _words(result))
+        groups.setdefault(key, []).append(result)
+    found = [
+        Reason(
+            outcome="accepted" if not refused else group[0].outcome,
+            kind=kind,
+            words=words,
+            example="" if not refused else group[0].stopped.sentence,
+            count=len(group),
+        )
+        for (refused, kind, words), group in groups.items()
+    ]
+    return sorted(found, key=lambda reason: (reason.outcome != "accepted", -reason.count))
+
+
+def _words(result: Result) -> str:
+    if result.source != "model":
+        return f"a {result.source} had the answer, and it passed"
+    if result.outcome == "error":
+        broken = ", ".join(verdict.check for verdict in result.verdicts if verdict.error)
+        return f"a check could not judge: {broken}" if broken else "it could not be worked on"
+    if not result.accepted:
+        return _cause(result) + _failed(result)
+    return "passed every check at once" if result.outcome == "accepted" else "passed after mending"
+
+
+def _failed(result: Result) -> str:
+    """Say which checks the best draft fails; of one that was never judged, what ended the last."""
+    failed = [verdict.check for verdict in result.verdicts if not verdict.passed]
+    if failed:
+        return f"; its best draft fails: {', '.join(failed)}"
+    ended = result.stopped.condition if result.stopped.kind is not StopKind.BUDGET else ""
+    return f"; its last draft was ended by: {ended}" if ended else ""
+
+
+def _cause(result: Result) -> str:
+    sentence = result.stopped.sentence
+    if sentence.startswith("It is out of rounds"):
+        return "out of rounds"
+    return "its budget ended" if result.stopped.kind is StopKind.BUDGET else "given up"

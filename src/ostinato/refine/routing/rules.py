@@ -1,0 +1,69 @@
+"""Rules: a pattern on a column leads to a canned reply, or to a prompt of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import regex
+
+from ostinato.checks import Template, shown
+from ostinato.errors import InputError, ItemError
+from ostinato.refine.prompts import PromptTemplate
+
+SECONDS = 1.0
+"""How long one pattern may look at one item."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Where `pattern` is found in `column`, `reply` is the answer or `prompt` the prompt.
+
+    Exactly one of both is given. Case is ignored unless `case` is true.
+    """
+
+    name: str
+    column: str
+    pattern: str
+    reply: Template | None = None
+    prompt: PromptTemplate | None = None
+    case: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.reply is None) == (self.prompt is None):
+            raise InputError(
+                f"The rule '{self.name}' must have a reply or a prompt, and not both. "
+                "Leave one of them."
+            )
+        try:
+            self._compiled()
+        except regex.error as error:
+            raise InputError(
+                f"The pattern of the rule '{self.name}' must be a regular expression, got "
+                f"{self.pattern!r}: {error}. Mend it."
+            ) from None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that every item must have. Its reply's and prompt's are among them."""
+        inner = self.reply.columns if self.reply else self.prompt.columns if self.prompt else ()
+        return tuple(dict.fromkeys([self.column, *inner]))
+
+    def fits(self, columns: Mapping[str, object]) -> bool:
+        """Tell whether the pattern is found. Raises `ItemError` where that takes too long."""
+        text = shown(columns.get(self.column))
+        try:
+            return self._compiled().search(text, timeout=SECONDS) is not None
+        except TimeoutError:
+            raise ItemError(
+                f"The pattern of the rule '{self.name}' must be found within {SECONDS:g} s, and "
+                "was not. Make it simpler."
+            ) from None
+
+    def _compiled(self) -> regex.Pattern[str]:
+        return regex.compile(self.pattern, 0 if self.case else regex.IGNORECASE)
+
+
+def first_rule(rules: Sequence[Rule], columns: Mapping[str, object]) -> Rule | None:
+    """Return the first rule that fits an item: the first match wins."""
+    return next((rule for rule in rules if rule.fits(columns)), None)

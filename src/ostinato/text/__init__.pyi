@@ -1,0 +1,19 @@
+from .config import TextTrainingConfig
+from .filling import GAP, fill_gaps
+from .training import TextTraining, fingerprint, set_up
+from .unmask import FillConfig, MaskedText, Unmask
+from .writing import LENGTH, write
+
+__all__ = [
+    "GAP",
+    "LENGTH",
+    "FillConfig",
+    "MaskedText",
+    "TextTraining",
+    "TextTrainingConfig",
+    "Unmask",
+    "fill_gaps",
+    "fingerprint",
+    "set_up",
+    "write",
+]

@@ -1,0 +1,29 @@
+from .batch_sampler import BatchSampler
+from .config import TrainingConfig, option
+from .data import Example, conversation, examples, read_text, split, windows
+from .masked_text import MaskedTextTask
+from .optimizers import AdamW, Muon
+from .saving import save_model
+from .task import Loss, Share, Task, TextTask
+from .training import Training
+
+__all__ = [
+    "AdamW",
+    "BatchSampler",
+    "Example",
+    "Loss",
+    "MaskedTextTask",
+    "Muon",
+    "Share",
+    "Task",
+    "TextTask",
+    "Training",
+    "TrainingConfig",
+    "conversation",
+    "examples",
+    "option",
+    "read_text",
+    "save_model",
+    "split",
+    "windows",
+]
