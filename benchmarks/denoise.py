@@ -93,7 +93,7 @@ class Peer:
         assert images.labels is not None
         began = time.perf_counter()
         clean, order = images.clean(), BatchSampler([1] * len(images), 64, 0)
-        optimiser = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             self.unet.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6
         )
         average: Any = diffusers.training_utils.EMAModel(
@@ -107,9 +107,9 @@ class Peer:
             guess = self.unet(self.scheduler.add_noise(x, noise, t), t, images.labels[chosen])
             F.mse_loss(guess.sample, noise).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
-            optimiser.param_groups[0]["lr"] = 1e-4 * min(1.0, (step + 1) / 500)
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.param_groups[0]["lr"] = 1e-4 * min(1.0, (step + 1) / 500)
+            optimizer.step()
+            optimizer.zero_grad()
             average.step(self.unet.parameters())
             step += 1
         average.copy_to(self.unet.parameters())

@@ -116,13 +116,13 @@ def ignite(steps: int) -> Took:
 
 
 def lightning(steps: int) -> Took:
-    """Time Lightning's fit loop, with manual optimisation and everything optional switched off."""
+    """Time Lightning's fit loop, with manual optimization and everything optional switched off."""
     import lightning as L
     import torch
     from torch.utils.data import DataLoader
 
     class Module(L.LightningModule):
-        """A module that optimises nothing."""
+        """A module that optimizes nothing."""
 
         def __init__(self) -> None:
             super().__init__()

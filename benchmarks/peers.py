@@ -266,7 +266,7 @@ def serving() -> Iterator[str]:
     """Serve the model in a process of its own; yield the base of its API."""
     command = "from ostinato.cli.main import main; main()"
     words = ["serve", "smollm2", "--adapter", "support", "--name", NAME, "--port", "0"]
-    words += ["--places", str(SIDE)]
+    words += ["--slots", str(SIDE)]
     started = subprocess.Popen(
         [sys.executable, "-c", command, *words], stdout=subprocess.PIPE, text=True
     )

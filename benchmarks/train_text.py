@@ -52,10 +52,10 @@ ITERATIONS, BATCH = 2000, 12
 OURS = TrainingConfig(
     steps=107,
     batch_tokens=24 * (CONTEXT + 1),
-    optimiser="muon",
+    optimizer="muon",
     lr=0.02,
-    adam_share=1.0,
-    warmup=5,
+    adamw_lr_scale=1.0,
+    warmup_steps=5,
     precision=str(compute_dtype()).removeprefix("torch."),  # type: ignore[arg-type]
     valid_every=1 << 30,
 )
@@ -124,16 +124,16 @@ def train_peer(learned: Tensor, vocabulary: int, iterations: int) -> tuple[Peer,
     matrices = [p for p in network.parameters() if p.dim() > 1]
     vectors = [p for p in network.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
     began = time.perf_counter()
     for step in range(iterations):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = peer_rate(step)
         starts = torch.randint(len(learned) - CONTEXT, (BATCH, 1))
         network.loss(learned[starts + torch.arange(CONTEXT + 1)]).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
     return network, time.perf_counter() - began
 
 
@@ -163,8 +163,8 @@ def ours(text: str, config: TrainingConfig) -> dict[str, float]:
             valid=(files[1],),
             tokenizer="char",
             layout="qwen3",
-            head="own",
-            begin="zero",
+            untied=True,
+            zero_init=True,
             context=CONTEXT,
             layers=LAYERS,
             width=WIDTH,

@@ -37,7 +37,7 @@ HELD_OUT = 20
 CONTEXT = 256  # prompts of some 400 characters leave room for LENGTH tokens
 LENGTH = 96
 SHAPE = {"layers": "4", "width": "192", "heads": "6", "vocabulary": "2048"}
-SCHEDULE = {"optimiser": "muon", "lr": "0.02", "batch-tokens": "4632", "ema": "0.99"}
+SCHEDULE = {"optimizer": "muon", "lr": "0.02", "batch-tokens": "4632", "ema-decay": "0.99"}
 
 Row = Mapping[str, object]
 

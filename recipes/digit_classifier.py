@@ -100,7 +100,9 @@ def no_digit(x: Tensor, dice: torch.Generator) -> Tensor:
 def train(data: Path, out: Path) -> None:
     """Train on 8,000 digits; write the averaged weights in bfloat16."""
     seen, _ = hold_out(read_digits(data), HELD)
-    config = TrainingConfig(steps=STEPS, batch_tokens=BATCH, lr=3e-3, warmup=100, ema=0.995)
+    config = TrainingConfig(
+        steps=STEPS, batch_tokens=BATCH, lr=3e-3, warmup_steps=100, ema_decay=0.995
+    )
     process = Training(Classifier(ClassifierConfig(names=seen.names)), Moved(seen), config)
     loop = Loop(process, until=Steps(STEPS))
     for step in loop:

@@ -56,7 +56,7 @@ def sampled(model: Denoiser | str, labels: Tensor, **settings: Any) -> tuple[Ten
 def train(data: Path, out: Path) -> None:
     """Train with the command line's own recipe; write the weights in bfloat16 to OUT/shipped."""
     sources = [str(data / name) for name in FILES]
-    settings = ["--seconds", "1000", "--hold-out", "0.05", "--width", "32"]
+    settings = ["--seconds", "1000", "--hold-out", "0.05", "--channels", "32"]
     cli(["train", "image", *sources, "--out", str(out), *settings], standalone_mode=False)
     save_denoiser(out / "shipped", load_denoiser(out), dtype=torch.bfloat16)
 

@@ -5,7 +5,7 @@
 
 FOLDER holds the test part of MNIST (see `recipes/digits.py`), 10,000 images; a fixed shuffle holds
 2,000 of them out. DIR gets a drawing for each method (`row`, `unmask`, `coarse`, `pixels`), trained by
-`ostinato train drawing`; run it again and it goes on where it was. Evaluated are the images held
+`ostinato train image-tokens`; run it again and it goes on where it was. Evaluated are the images held
 out after they went through the codes, and --count drawings of each method, the classes in turn: the
 Fréchet distance and the share that a classifier takes for their class (`digit_measures.py`), the
 seconds that an image takes, and whether words such as "slanted" are true of what is drawn.
@@ -40,11 +40,11 @@ from recipes.digits import FILES, HELD, read_digits
 SIDE = 28  # the classifier's
 OPTIONS: Mapping[str, Sequence[str]] = {
     "row": (),
-    "unmask": ("--codes", "row"),
-    "coarse": ("--codes", "row"),
-    "pixels": ("--size", "14", "--levels", "4", "--batch", "16"),
+    "unmask": ("--codec", "row"),
+    "coarse": ("--codec", "row"),
+    "pixels": ("--size", "14", "--levels", "4", "--batch-size", "16"),
 }
-"""The ways, and what is said to `ostinato train drawing` beside the images and the method."""
+"""The ways, and what is said to `ostinato train image-tokens` beside the images and the method."""
 
 SAID = ("slanted", "upright", "thick", "thin", "large", "small")
 
@@ -66,7 +66,7 @@ def drawn(
 ) -> Tensor:
     """Return an image of every wish, uint8 (N, C, S, S)."""
     unmasked = steps if drawing.method == "unmask" else None
-    loop = image_token_loop(wishes, drawing=drawing, settings=settings, steps=unmasked)
+    loop = image_token_loop(wishes, model=drawing, settings=settings, steps=unmasked)
     rows = [row for step in loop for _, row in step.results]
     rows.sort(key=lambda row: int(str(row["index"])))
     return torch.stack([drawing.picture(row["output"]) for row in rows])
@@ -96,9 +96,9 @@ def sampled(
     steps: int,
 ) -> dict[str, float]:
     """Return the figures of `count` drawings, the classes in turn."""
-    labels = torch.arange(count) % len(drawing.words.classes)
+    labels = torch.arange(count) % len(drawing.attributes.classes)
     began = time.process_time()
-    made = drawn(drawing, [drawing.words.classes[n] for n in labels], settings, steps)
+    made = drawn(drawing, [drawing.attributes.classes[n] for n in labels], settings, steps)
     took = time.process_time() - began
     return {
         "right": class_right(classifier, seen_as(made), labels),
@@ -114,11 +114,11 @@ def obeyed(
 
     Of real images, each is true of a third.
     """
-    wishes = [f"{word} {drawing.words.classes[n % 10]}" for word in SAID for n in range(count)]
-    ids = drawing.words.describe(Images(drawn(drawing, wishes, settings, steps)))
+    wishes = [f"{word} {drawing.attributes.classes[n % 10]}" for word in SAID for n in range(count)]
+    ids = drawing.attributes.describe(Images(drawn(drawing, wishes, settings, steps)))
     told: dict[str, float] = {}
     for at, word in enumerate(SAID):
-        right = ids[at * count : (at + 1) * count] == drawing.words.vocabulary.index(word)
+        right = ids[at * count : (at + 1) * count] == drawing.attributes.vocabulary.index(word)
         told[word] = float(right.any(1).float().mean())
     return told
 

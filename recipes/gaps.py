@@ -30,10 +30,10 @@ LONGEST = CONTEXT // 3
 """Characters of a gap, which lies in the middle third of a piece."""
 SHAPE = {"kind": "masked", "tokenizer": "char", "layers": "4", "width": "128", "heads": "4"}
 SCHEDULE = {
-    "optimiser": "muon",
+    "optimizer": "muon",
     "lr": "0.01",
     "batch-tokens": "6144",
-    "ema": "0.99",
+    "ema-decay": "0.99",
 }
 
 

@@ -23,7 +23,7 @@ from ostinato.loop import Converges, LaneStep
 from ostinato.media.image_io import in_grid, tiled, to_bytes
 
 SCALE, GAP, TEXT = 3, 4, 12  # pixels: of one pixel's side, between images, of a line's height
-GREY, WHITE = 96, 255
+GRAY, WHITE = 96, 255
 SURE = 0.9
 
 Cell = tuple[Tensor | None, Sequence[str]]
@@ -136,7 +136,7 @@ def _pale(image: Tensor) -> Tensor:
 
 
 def renoise() -> Image.Image:
-    """Digits that a classifier does not recognise, and the same after each going back."""
+    """Digits that a classifier does not recognize, and the same after each going back."""
     check = ClassifiedAs(classifier=load_classifier(), least=SURE)
     pictures = [ImageRequest(label=n % 10, seed=n) for n in range(60)]
     tries = lane_steps(
@@ -184,7 +184,7 @@ def inpainting() -> Image.Image:
     ]
     images = [row["output"] for row in drawn(pictures, steps=20)]
     hidden = torch.where(mask > 0, torch.zeros(()), first)
-    cells: list[Cell] = [(first, ("the image",)), (hidden, ("grey: anew",))]
+    cells: list[Cell] = [(first, ("the image",)), (hidden, ("gray: anew",))]
     cells += [(y, (f"as a {label}",)) for y, label in zip(images, labels, strict=True)]
     return sheet([cells])
 
@@ -195,7 +195,8 @@ def interpolation() -> Image.Image:
     rows: list[list[Cell]] = []
     for label, (seed, toward) in ((2, (12, 82)), (5, (15, 55))):
         pictures = [
-            ImageRequest(label=label, seed=seed, toward=toward, share=share) for share in shares
+            ImageRequest(label=label, seed=seed, interpolate_to=toward, share=share)
+            for share in shares
         ]
         images = [row["output"] for row in drawn(pictures, steps=20)]
         rows.append([(y, (f"{share:.2f}",)) for y, share in zip(images, shares, strict=True)])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def place() -> Iterator[tuple[int, Scheduler]]:
     from served import serving  # brings torch, which most files do without
 
-    with serving(slots=4, waiting=8) as made:
+    with serving(slots=4, max_waiting=8) as made:
         yield made
 
 

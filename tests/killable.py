@@ -116,14 +116,14 @@ class FragileTraining(Training):
         return report
 
 
-def train(optimiser: Any = "adamw", lora: str = "", **where: Any) -> Loop:
+def train(optimizer: Any = "adamw", lora: str = "", **where: Any) -> Loop:
     """Train for some epochs, go back once, validate, sample, average and drop out on the way."""
     config = TrainingConfig(
-        optimiser=optimiser,
+        optimizer=optimizer,
         steps=50,
         batch_tokens=64,
-        accumulate=2,
-        ema=0.9,
+        gradient_accumulation_steps=2,
+        ema_decay=0.9,
         valid_every=8,
         sample_every=16,
     )

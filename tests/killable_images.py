@@ -52,13 +52,13 @@ def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
     return Loop(lanes, until=Steps(10_000), checkpoint=CheckpointSchedule(steps=5), **where)
 
 
-def train(optimiser: Any = "muon", **where: Any) -> Loop:
+def train(optimizer: Any = "muon", **where: Any) -> Loop:
     """Train a small denoiser; it validates, draws a sample and averages its weights on the way."""
     shapes = torch.arange(48 * 64).view(48, 1, 8, 8)
     images = Images((shapes * shapes % 251).to(torch.uint8), torch.arange(48) % 3, ("a", "b", "c"))
     shape = UNetConfig(size=8, classes=3, patch=1, widths=(16, 16), blocks=1, embedding=16, head=16)
     config = TrainingConfig(
-        optimiser=optimiser, steps=40, batch_tokens=8, ema=0.9, valid_every=9, sample_every=20
+        optimizer=optimizer, steps=40, batch_tokens=8, ema_decay=0.9, valid_every=9, sample_every=20
     )
     task = ImageTask(
         images.at(range(40)),

@@ -55,11 +55,11 @@ def process(way: str) -> LaneProcess:
         model = MaskedModel(tiny_bert(tokenizer.vocab_size), tokenizer, "tiny")
         return Unmask(model, steps=6, slots=3)
     if way == "beam":
-        return Beam(tiny_model(), encode, beams=3, limit=10, slots=3)
+        return Beam(tiny_model(), encode, num_beams=3, limit=10, slots=3)
     if way == "gru":
         return Decode(tiny_gru(), encode, sampling=sampling, slots=3)
-    guesser = PromptLookup(4, shortest=1) if way == "lookup" else DraftModel(tiny_model(), 3)
-    return Decode(tiny_model(), encode, sampling=sampling, slots=3, guesser=guesser)
+    proposer = PromptLookup(4, shortest=1) if way == "lookup" else DraftModel(tiny_model(), 3)
+    return Decode(tiny_model(), encode, sampling=sampling, slots=3, proposer=proposer)
 
 
 def write(way: str, **where: Any) -> Loop:

@@ -38,7 +38,9 @@ def learn(**where: Any) -> Loop:
     pieces = [Score(((67 + n, 64, 60, 48),) * (3 + n)) for n in range(4)]
     network = music_model(layers=1, width=16, heads=1).llama()
     task = TextTask(examples(pieces), examples(pieces[:1], every_key=False))
-    config = TrainingConfig(steps=40, batch_tokens=64, optimiser="muon", ema=0.9, valid_every=6)
+    config = TrainingConfig(
+        steps=40, batch_tokens=64, optimizer="muon", ema_decay=0.9, valid_every=6
+    )
     return Loop(
         Training(network, task, config),
         until=Steps(40),

@@ -108,7 +108,7 @@ def learn(method: str, **where: Any) -> Loop:
         made = drawing(method)  # type: ignore[arg-type]
         network, task = made.network, task_of(made, train, valid)
     config = TrainingConfig(
-        steps=40, batch_tokens=8, optimiser="muon", lr=0.01, ema=0.9, valid_every=6
+        steps=40, batch_tokens=8, optimizer="muon", lr=0.01, ema_decay=0.9, valid_every=6
     )
     return Loop(
         Training(network, task, config),

@@ -18,7 +18,7 @@ JOB = """\
 input = "messages.jsonl"
 id = "id"
 model = "smollm2"
-batch = 4
+slots = 4
 
 [prompt]
 template = "{message}"

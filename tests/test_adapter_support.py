@@ -25,7 +25,7 @@ def test_it_adapts_every_projection_of_its_base() -> None:
         assert len(list(file.keys())) == 2 * len(PROJECTIONS) * 30
 
 
-def test_its_card_names_data_licences_recipe_and_limits() -> None:
+def test_its_card_names_data_licenses_recipe_and_limits() -> None:
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     for needed in ("CC BY-SA 4.0", "Apache-2.0", "Rastogi", "recipes.support", "not for"):
         assert needed in card

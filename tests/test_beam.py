@@ -63,7 +63,7 @@ def theirs() -> Any:
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.0, -0.5])
 def test_it_finds_what_transformers_finds(theirs: Any, beams: int, length_penalty: float) -> None:
     model, ended = model_that_ends(1.2), 0
-    process = beam(model=model, beams=beams, length_penalty=length_penalty)
+    process = beam(model=model, num_beams=beams, length_penalty=length_penalty)
     for text in ITEMS.values():
         prompt = model.tokenizer.encode(str(text))
         expected = theirs.generate(
@@ -95,14 +95,14 @@ def test_it_finds_what_transformers_finds(theirs: Any, beams: int, length_penalt
 
 
 def test_beam_search_conforms() -> None:
-    check_lane_process(lambda n: beam(n, beams=3), ITEMS, steps=9, edits={"forbid": [7, 9]})
+    check_lane_process(lambda n: beam(n, num_beams=3), ITEMS, steps=9, edits={"forbid": [7, 9]})
 
 
 def test_it_finds_likelier_texts_than_greedy_steps_do() -> None:
     model = model_that_ends(-1.0)
 
     def total(beams: int) -> float:
-        process = beam(1, model, beams=beams, length_penalty=0.0, limit=10)
+        process = beam(1, model, num_beams=beams, length_penalty=0.0, limit=10)
         return sum(sum(search(process, str(item)).logprobs) for item in ITEMS.values())
 
     assert total(8) > total(2) + 0.1
@@ -142,7 +142,7 @@ def test_a_token_that_is_forbidden_is_in_no_beam_there() -> None:
 
 def test_wrong_settings_and_edits_are_refused() -> None:
     with pytest.raises(InputError, match="beams must be 2 or more, got 1"):
-        beam(beams=1)
+        beam(num_beams=1)
     with pytest.raises(InputError, match="must be 1 token or more, got 0"):
         beam(limit=0)
     with pytest.raises(EditError, match="Unknown edit 'temperature' of a lane of Beam"):
@@ -154,13 +154,13 @@ def test_wrong_settings_and_edits_are_refused() -> None:
 @pytest.mark.parametrize("at", [0, 2])
 def test_a_text_that_no_token_may_follow_ends_and_says_so(at: int) -> None:
     model = tiny_model()
-    beam = Beam(model, plain_prompt(model.tokenizer.encode), beams=2, limit=5)
+    beam = Beam(model, plain_prompt(model.tokenizer.encode), num_beams=2, limit=5)
     everything = list(range(model.tokenizer.vocab_size))
     beam.start(Lane("a", edits=((at, {"forbid": everything}),)), "Hello")
     reports = [told["a"] for told in iter(beam.step, {})]
     assert reports[-1]["ended"] == "Every token is forbidden here."
     assert len(reports) == at + 1
     assert len(beam.output("a").tokens) == at
-    again = Beam(model, plain_prompt(model.tokenizer.encode), beams=2, limit=5)
+    again = Beam(model, plain_prompt(model.tokenizer.encode), num_beams=2, limit=5)
     again.start(Lane("a", past=tuple(reports)), "Hello")
     assert again.output("a") == beam.output("a")

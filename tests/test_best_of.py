@@ -102,7 +102,7 @@ def job(strategy: Any, checks: list[Any], **more: Any) -> list[Any]:
 
 
 def test_a_job_runs_by_best_of() -> None:
-    rows = job(BestOf(n=3, side=2, rounds=3), [Length(max=200)])
+    rows = job(BestOf(n=3, parallel=2, rounds=3), [Length(max=200)])
     assert all(row["accepted"] for row in rows)
 
 

@@ -109,7 +109,7 @@ def test_what_a_judge_reads_counts_in_the_budgets(tmp_path: Path) -> None:
 
 
 def test_what_a_judge_reads_within_a_group_is_spent_too(tmp_path: Path) -> None:
-    refine, _ = judged_refine(tmp_path, BestOf(n=2, side=2, rounds=1), slots=2)
+    refine, _ = judged_refine(tmp_path, BestOf(n=2, parallel=2, rounds=1), slots=2)
     rows: list[Any] = refine.run()
     for row in rows:
         in_vain = sum(verdict["tokens"] for verdict in row["verdicts"])

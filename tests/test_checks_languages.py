@@ -111,7 +111,7 @@ def test_room_to_end_is_found_for_checks_of_many_kinds_together() -> None:
     ]
     constraint = constraint_of(checks, {}, tokenizer).constraint
     assert constraint is not None and len(constraint.parts) == len(checks)
-    way = ConstrainedState(constraint, tokenizer, 80).way
+    way = ConstrainedState(constraint, tokenizer, 80).completion
     assert way is not None
     text = tokenizer.decode(list(way))
     assert all(check.judge(text, {}).passed for check in checks), text

@@ -24,7 +24,7 @@ from ostinato.loop import CheckpointSchedule
 from ostinato.refine.job.job_run import JobRun
 
 SMALL = (
-    "--layers 1 --width 16 --heads 2 --context 16 --vocabulary 270 --batch-tokens 128 --warmup 2 "
+    "--layers 1 --width 16 --heads 2 --context 16 --vocab-size 270 --batch-tokens 128 --warmup-steps 2 "
     "--checkpoint-every 2"
 )
 TRAIN = f"train text a.txt --out small --steps 4 {SMALL}"
@@ -182,7 +182,7 @@ def test_nothing_can_be_changed_where_a_run_has_ended() -> None:
     assert "Made b" in told("runs branch w --at 4 --as b --set temperature=0")
 
 
-@pytest.mark.parametrize("edit", ["beams=4", "temperature=hot"])
+@pytest.mark.parametrize("edit", ["num_beams=4", "temperature=hot"])
 @pytest.mark.usefixtures("often")
 def test_a_branch_that_its_edit_keeps_from_going_on_says_how_to_mend_it(edit: str) -> None:
     told(WRITE)

@@ -85,7 +85,7 @@ def test_a_run_of_another_order_is_refused() -> None:
     with pytest.raises(InputError, match="begun with, got another seed"):
         call("--run", "a", "--seed", "4")
     with pytest.raises(InputError, match="got another each, alternatives"):
-        call("--run", "a", "--each", "Past('entropy', above=9)")
+        call("--run", "a", "--each", "Exceeds('entropy', above=9)")
 
 
 def test_a_run_does_not_go_on_with_other_weights_and_is_told_without_any(folder: Path) -> None:
@@ -106,9 +106,15 @@ def test_a_run_does_not_go_on_with_other_weights_and_is_told_without_any(folder:
     ("words", "message"),
     [
         (["--plain", "--system", "Be kind."], "--system must be given without --plain"),
-        (["--length-penalty", "0.5"], "--length-penalty must be given with --beams"),
-        (["--beams", "3"], "--temperature must be given without --beams, which draws nothing"),
-        (["--beams", "3", "--seed", "4"], "must be given without --beams, which draws nothing"),
+        (["--length-penalty", "0.5"], "--length-penalty must be given with --num-beams"),
+        (
+            ["--num-beams", "3"],
+            "--temperature must be given without --num-beams, which draws nothing",
+        ),
+        (
+            ["--num-beams", "3", "--seed", "4"],
+            "must be given without --num-beams, which draws nothing",
+        ),
         (["--int8", "--no-compile"], "--int8 must be given without --no-compile"),
         (["--seed", "-1"], "A seed must be a whole number from 0"),
         (["--seed", str(1 << 63)], "A seed must be a whole number from 0"),
@@ -141,7 +147,7 @@ def test_a_text_that_could_not_be_written_says_so_in_its_exit_code() -> None:
 
 
 def test_beams_that_are_cut_by_the_limit_say_so() -> None:
-    asked = ["Your table", "--model", "tiny", "--max-new-tokens", "3", "--beams", "2", "--json"]
+    asked = ["Your table", "--model", "tiny", "--max-new-tokens", "3", "--num-beams", "2", "--json"]
     told = json.loads(CliRunner().invoke(generate, asked).stdout)
     assert told["stopped"]["kind"] == "budget", told
     assert "the limit" in told["stopped"]["sentence"]

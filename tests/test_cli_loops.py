@@ -1,4 +1,4 @@
-"""`ostinato generate --lookup, --draft, --beams`: the same text sooner, and the likeliest."""
+"""`ostinato generate --prompt-lookup, --draft-model, --num-beams`: the same text sooner, and the likeliest."""
 
 from __future__ import annotations
 
@@ -35,28 +35,30 @@ def told(*words: str) -> Any:
 
 def test_guesses_change_nothing_of_what_is_told() -> None:
     plain = told()
-    assert told("--lookup", "4") == plain
-    assert told("--draft", "tiny") == plain
-    assert told("--temperature", "0", "--lookup", "2") == told("--temperature", "0")
+    assert told("--prompt-lookup", "4") == plain
+    assert told("--draft-model", "tiny") == plain
+    assert told("--temperature", "0", "--prompt-lookup", "2") == told("--temperature", "0")
 
 
 def test_a_run_goes_on_with_and_without_guesses() -> None:
-    first = call("--run", "a", "--lookup", "3")
+    first = call("--run", "a", "--prompt-lookup", "3")
     again = call("--run", "a")
     assert again.stdout == first.stdout and "is finished" in again.stderr
 
 
 def test_beams_print_the_best_text_and_with_show_each_step() -> None:
-    printed = call("--beams", "3", "--plain")
+    printed = call("--num-beams", "3", "--plain")
     assert printed.stdout.strip() and "[10 tokens." in printed.stderr
-    shown = call("--beams", "3", "--plain", "--show").stdout.splitlines()
+    shown = call("--num-beams", "3", "--plain", "--show").stdout.splitlines()
     assert len(shown) == 10 and repr(printed.stdout) in shown[-1]
-    assert told("--beams", "3", "--plain")["text"] == printed.stdout
+    assert told("--num-beams", "3", "--plain")["text"] == printed.stdout
     with pytest.raises(InputError, match="got another length_penalty"):
-        call("--run", "b", "--beams", "3")
-        call("--run", "b", "--beams", "3", "--length-penalty", "0")
+        call("--run", "b", "--num-beams", "3")
+        call("--run", "b", "--num-beams", "3", "--length-penalty", "0")
 
 
 def test_only_one_of_them_is_taken() -> None:
-    with pytest.raises(InputError, match="--lookup, --draft and --beams must be given alone"):
-        call("--lookup", "2", "--beams", "2")
+    with pytest.raises(
+        InputError, match="--prompt-lookup, --draft-model and --num-beams must be given alone"
+    ):
+        call("--prompt-lookup", "2", "--num-beams", "2")

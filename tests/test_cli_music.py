@@ -41,7 +41,7 @@ def told(*arguments: str) -> list[dict[str, Any]]:
 
 
 def test_the_shipped_model_plays_at_once(folder: Path) -> None:
-    """A short melody, so that it takes a second: harmonised, and held to the checks."""
+    """A short melody, so that it takes a second: harmonized, and held to the checks."""
     melody = Score(tuple((pitch, 0, 0, 0) for pitch in (67, 69, 71, 72, 71, 69, 67)))
     write_midi(melody, folder / "melody.mid")
     out = ["--out", "a.wav", "--out", "a.mid", "--out", "a.png"]

@@ -242,8 +242,8 @@ def test_a_branch_with_an_edit_that_the_process_does_not_know_is_refused() -> No
         InputError, "branch", "a", "--as", "b", "--set", "x"
     )
     assert "Checkpoints are at: 5." in refused(RunError, "branch", "a", "--at", "4", "--as", "b")
-    told("branch", "a", "--as", "b", "--set", "colour=red")
-    assert "Unknown edit 'colour'" in refused(EditError, "resume", "b", "--trust")
+    told("branch", "a", "--as", "b", "--set", "color=red")
+    assert "Unknown edit 'color'" in refused(EditError, "resume", "b", "--trust")
     assert not run_of("b").driven
 
 

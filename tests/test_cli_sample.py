@@ -70,27 +70,41 @@ def test_a_shipped_digit_is_drawn_until_the_shipped_classifier_is_sure(model: st
     asked = ("--label", "7", "--count", "2", "--steps", "8", "--json")
     told = [
         json.loads(sample(*asked, *more).output)["images"]
-        for more in (("--until-passes",), ("--recognised", "0.9", "--classifier", "digits"))
+        for more in (
+            ("--until-passes",),
+            ("--min-class-probability", "0.9", "--classifier", "digits"),
+        )
     ]
     assert told[0] == told[1]
     for image in told[0]:
         assert image["accepted"] and image["stopped"]["kind"] == "passed"
-    hard = sample("--label", "7", "--recognised", "1", "--rounds", "1", "--steps", "4", "--json")
+    hard = sample(
+        "--label", "7", "--min-class-probability", "1", "--rounds", "1", "--steps", "4", "--json"
+    )
     (image,) = json.loads(hard.output)["images"]
     assert not image["accepted"] and image["calls"] > 4
-    assert "recognised: Make it look more like class 7" in image["stopped"]["sentence"]
+    assert "recognized: Make it look more like class 7" in image["stopped"]["sentence"]
     assert image["stopped"]["sentence"].startswith("It was begun 1 times.")
 
 
 def test_until_passes_keeps_to_the_checks_that_are_given(model: str) -> None:
-    result = sample(model, "--until-passes", "--sharp", "0.01", "--steps", "4", "--json")
+    result = sample(model, "--until-passes", "--min-sharpness", "0.01", "--steps", "4", "--json")
     assert json.loads(result.output)["images"][0]["accepted"]
 
 
 def test_another_classifier_reads_other_classes(model: str) -> None:
     shape = ClassifierConfig(names=("cat", "dog"), size=8, widths=(4,))
     save_classifier("pets", Classifier(shape))
-    asked = (model, "--recognised", "0.1", "--classifier", "pets", "--steps", "3", "--json")
+    asked = (
+        model,
+        "--min-class-probability",
+        "0.1",
+        "--classifier",
+        "pets",
+        "--steps",
+        "3",
+        "--json",
+    )
     assert json.loads(sample(*asked, "--label", "dog").output)["images"][0]["accepted"]
 
 
@@ -131,11 +145,11 @@ def test_a_run_is_not_gone_on_with_by_another_order(
         (("--each", "Convergs(1)"), "Converges"),
         (("--seed", "-1"), "seed"),
         (("--until-passes",), "classifier must read what the model draws, 8 x 8 pixels"),
-        (("--classifier", "digits"), "--classifier must come with --recognised"),
-        (("--fits", "0.3"), "--fits must come with --clip"),
-        (("--words", "a cat"), "--words must come with --clip"),
-        (("--clip", "nothing"), "--clip must come with --words"),
-        (("--clip", "nothing", "--words", "a cat"), "CLIP model must be a folder"),
+        (("--classifier", "digits"), "--classifier must come with --min-class-probability"),
+        (("--min-clip-score", "0.3"), "--min-clip-score must come with --clip-model"),
+        (("--clip-text", "a cat"), "--clip-text must come with --clip-model"),
+        (("--clip-model", "nothing"), "--clip-model must come with --clip-text"),
+        (("--clip-model", "nothing", "--clip-text", "a cat"), "CLIP model must be a folder"),
     ],
 )
 def test_wrong_input_is_told_before_anything_is_drawn(

@@ -71,18 +71,21 @@ def test_an_unconditional_pipeline_needs_no_words(tmp_path: Path) -> None:
 
 def test_images_are_drawn_until_they_fit_their_words(folder: str, tmp_path: Path) -> None:
     clip = str(tiny_clip(tmp_path / "clip"))
-    words = ("--prompt", "a cat", "--steps", "3", "--guidance", "1", "--clip", clip, "--json")
+    words = ("--prompt", "a cat", "--steps", "3", "--guidance", "1", "--clip-model", clip, "--json")
 
     def image(*more: str) -> dict[str, Any]:
         (told,) = json.loads(sample(folder, *words, *more).output.splitlines()[-1])["images"]
         return dict(told)
 
-    fits = image("--fits", "-1")
+    fits = image("--min-clip-score", "-1")
     assert fits["accepted"] and fits["stopped"]["kind"] == "passed"
-    never = image("--fits", "1", "--rounds", "1")
+    never = image("--min-clip-score", "1", "--rounds", "1")
     assert not never["accepted"] and never["calls"] > fits["calls"]
     assert 'depicts: Make it look more like "a cat"' in never["stopped"]["sentence"]
-    assert image("--words", "a dog", "--fits", "1", "--rounds", "1")["stopped"] != never["stopped"]
+    assert (
+        image("--clip-text", "a dog", "--min-clip-score", "1", "--rounds", "1")["stopped"]
+        != never["stopped"]
+    )
 
 
 def test_what_makes_no_sense_is_refused(folder: str, tmp_path: Path) -> None:
@@ -91,8 +94,11 @@ def test_what_makes_no_sense_is_refused(folder: str, tmp_path: Path) -> None:
         ((folder, "--prompt", "a", "--label", "3"), "--label must be left out"),
         ((folder, "--prompt", "a", "--height", "13"), "multiples of 8"),
         (("digits", "--prompt", "a"), "--prompt must come with"),
-        ((folder, "--prompt", "a", "--until-passes"), "--until-passes must come with --clip"),
-        ((folder, "--prompt", "a", "--recognised", "0.9"), "--recognised must be left out"),
+        ((folder, "--prompt", "a", "--until-passes"), "--until-passes must come with --clip-model"),
+        (
+            (folder, "--prompt", "a", "--min-class-probability", "0.9"),
+            "--min-class-probability must be left out",
+        ),
     ):
         with pytest.raises(OstinatoError, match=told):
             sample(*words)

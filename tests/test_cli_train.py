@@ -21,9 +21,7 @@ from ostinato.loop import Step
 from ostinato.models import load_adapter, load_model
 from ostinato.train import TrainingConfig
 
-SMALL = (
-    "--layers 1 --width 16 --heads 2 --context 16 --vocabulary 270 --batch-tokens 128 --warmup 2"
-)
+SMALL = "--layers 1 --width 16 --heads 2 --context 16 --vocab-size 270 --batch-tokens 128 --warmup-steps 2"
 
 
 @pytest.fixture
@@ -50,7 +48,7 @@ def test_a_small_model_is_trained_saved_and_loaded(folder: Path) -> None:
 
 
 def test_a_training_that_diverged_fails_and_saves_no_broken_weights(folder: Path) -> None:
-    wild = "a.txt --lr 1e30 --warmup 0 --clip 0 --steps 12"
+    wild = "a.txt --lr 1e30 --warmup-steps 0 --max-grad-norm 0 --steps 12"
     result = train(wild + " --out wild", SMALL)
     assert result.exit_code == 1 and "diverged again" in result.output
     assert "Nothing is saved" in result.output
@@ -80,13 +78,13 @@ def test_transformers_loads_what_was_trained(folder: Path, layout: str) -> None:
 
 
 def test_a_network_may_have_its_own_head_and_begin_at_zero(folder: Path) -> None:
-    result = train("a.txt --out small --steps 1 --tokenizer char --head own --begin zero", SMALL)
+    result = train("a.txt --out small --steps 1 --tokenizer char --untied --zero-init", SMALL)
     assert result.exit_code == 0, result.output
     network = load_model(str(folder / "small"), dtype=torch.float32).llama()
     assert not torch.equal(network.lm_head.weight, network.model.embed_tokens.weight)
     grown = [block.mlp.down_proj.weight.detach().abs().max() for block in network.blocks()]
     assert max(map(float, grown)) <= 0.01  # of one step, in which its rate is low
-    for option in ("--head own", "--begin zero"):
+    for option in ("--untied", "--zero-init"):
         refused = train(f"a.txt --out other --from smollm2 {option}")
         assert f"{option} makes a transformer from scratch" in str(refused.exception)
 
@@ -98,10 +96,10 @@ def test_a_layout_is_of_a_network_from_scratch(folder: Path) -> None:
 
 
 def test_a_run_in_two_parts_equals_one_in_one(folder: Path) -> None:
-    whole = train("a.txt --out whole --until Steps(14) --ema 0.9", SMALL)
+    whole = train("a.txt --out whole --until Steps(14) --ema-decay 0.9", SMALL)
     assert whole.exit_code == 0, whole.output
     for limit in (5, 14):
-        part = train(f"a.txt --out parts --until Steps({limit}) --ema 0.9", SMALL)
+        part = train(f"a.txt --out parts --until Steps({limit}) --ema-decay 0.9", SMALL)
         assert part.exit_code == 0, part.output
     assert "It goes on from step 5" in part.output
     a, b = load_file("whole/model.safetensors"), load_file("parts/model.safetensors")
@@ -115,11 +113,15 @@ def test_an_adapter_is_tuned_on_dialogues(folder: Path) -> None:
         ' {"role": "assistant", "content": "Here."}]}\n'
     )
     (folder / "d.jsonl").write_text(line * 12)
-    result = train("d.jsonl --from base --lora 2 --out tuned --steps 8 --valid-every 4 --lr 0.01")
+    result = train(
+        "d.jsonl --from base --lora-rank 2 --out tuned --steps 8 --valid-every 4 --lr 0.01"
+    )
     assert result.exit_code == 0, result.output
     model = load_model("base")
     load_adapter(model.llama(), "tuned")
-    merged = train("d.jsonl --from base --lora 2 --merge --out merged --steps 2 --warmup 1")
+    merged = train(
+        "d.jsonl --from base --lora-rank 2 --merge --out merged --steps 2 --warmup-steps 1"
+    )
     assert merged.exit_code == 0, merged.output
     assert load_model("merged").config == model.config
 
@@ -128,15 +130,15 @@ def test_an_adapter_is_tuned_on_dialogues(folder: Path) -> None:
     ("words", "message"),
     [
         ("missing.txt --out x", "missing.txt must exist"),
-        ("a.txt --out x --lora 4", "--lora needs a model to adapt"),
+        ("a.txt --out x --lora-rank 4", "--lora-rank needs a model to adapt"),
         ("a.txt --out x --context 99999 --layers 1", "context must be shorter than the text"),
-        ("a.txt --out x --vocabulary 9", "vocabulary must be at least 257"),
+        ("a.txt --out x --vocab-size 9", "vocabulary must be at least 257"),
         ("a.txt --out x --until Stepz(3)", "did you mean 'Steps'"),
         ("a.txt --out x --lr 0", "lr must be above 0"),
         ("a.txt --out x --from nowhere", "got 'nowhere'"),
         ("a.txt --out x --heads 3", "width must be heads times an even number"),
         ("a.txt --out x --heads 0", "heads must be at least 1, got 0"),
-        ("a.txt --out x --merge", "Give its rank with --lora"),
+        ("a.txt --out x --merge", "Give its rank with --lora-rank"),
         ("a.txt --out empty.txt", "--out must be a folder, got the file"),
         ("empty.txt --out x", "must hold text, got an empty file"),
     ],
@@ -163,7 +165,7 @@ def rates(name: str) -> list[Any]:
 
 def test_a_run_that_knew_fewer_options_goes_on(folder: Path) -> None:
     config = {**dataclasses.asdict(TrainingConfig()), "steps": 3}
-    older = {name: value for name, value in config.items() if name != "adam_share"}
+    older = {name: value for name, value in config.items() if name != "adamw_lr_scale"}
     with Journal() as journal:
         made = run_of(journal, "text", "the same", older, Path("small"), False)
         found = run_of(journal, "text", "the same", config, Path("small"), False)
@@ -180,7 +182,7 @@ def test_a_higher_limit_goes_on_by_the_rate_that_was_planned(folder: Path) -> No
     assert more.exit_code == 0 and f"It goes on from step {len(planned)}." in more.output
     again = rates("train-small")
     assert again[: len(planned)] == planned and len(again) == 2 * len(planned)
-    config = TrainingConfig(steps=len(planned), warmup=2)
+    config = TrainingConfig(steps=len(planned), warmup_steps=2)
     assert again == [config.rate(step) for step in range(len(again))]
     assert "The run is finished" in train("a.txt --out small --epochs 2", SMALL).output
 
@@ -189,7 +191,7 @@ def test_more_steps_go_on_and_plan_another_rate(folder: Path) -> None:
     assert train("a.txt --out small --steps 4", SMALL).exit_code == 0
     more = train("a.txt --out small --steps 8", SMALL)
     assert more.exit_code == 0 and "It goes on from step 4." in more.output
-    config = TrainingConfig(steps=8, warmup=2)
+    config = TrainingConfig(steps=8, warmup_steps=2)
     assert rates("train-small")[4:] == [config.rate(step) for step in range(4, 8)]
 
 
@@ -235,4 +237,4 @@ def test_the_output_must_not_be_the_model_that_it_begins_from(folder: Path) -> N
 def test_the_options_are_made_of_the_settings() -> None:
     assert list(OPTIONS) == [spec.name for spec in dataclasses.fields(TrainingConfig)]
     output = CliRunner().invoke(cli, ["train", "text", "--help"]).output
-    assert "--optimiser [adamw|muon]" in output and "[default: 4096]" in output
+    assert "--optimizer [adamw|muon]" in output and "[default: 4096]" in output

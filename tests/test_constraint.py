@@ -13,7 +13,7 @@ import pytest
 from tiny import tiny_model
 
 from ostinato.decode import Constraint, Decode, SamplingParams, TokenPrompt, plain_prompt
-from ostinato.decode.constrained_state import ConstrainedState, way_out
+from ostinato.decode.constrained_state import ConstrainedState, shortest_completion
 from ostinato.decode.constraint import FUEL, forget, matcher
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import Lane, Lanes, Loop, Steps
@@ -81,9 +81,9 @@ def test_any_json_is_whole_under_a_limit() -> None:
 
 
 def test_a_choice_and_a_grammar_are_kept_to() -> None:
-    colours = ["red", "dark blue", "é", 'so "quoted"']
-    texts = written(Constraint.choice(colours), 12, count=16)
-    assert set(texts) <= set(colours) and len(set(texts)) > 1
+    colors = ["red", "dark blue", "é", 'so "quoted"']
+    texts = written(Constraint.choice(colors), 12, count=16)
+    assert set(texts) <= set(colors) and len(set(texts)) > 1
     for text in written(Constraint.grammar(LARK), 16):
         assert re.fullmatch(r"[()+\d]+", text) and isinstance(eval(_plain(text)), int)
 
@@ -160,7 +160,7 @@ def follow(guided: ConstrainedState, seed: int, steps: int) -> Any:
         (token,) = tiny_model().tokenizer.encode(draws.choice("AKZaz059"))
         assert guided.leaves_room(token, n)
         guided.advance(token)
-    return guided.allowed(size).tolist(), guided.way
+    return guided.allowed(size).tolist(), guided.completion
 
 
 @pytest.mark.parametrize("room", [False, True])
@@ -266,7 +266,7 @@ def test_going_back_forgets_what_came_after() -> None:
     there.crop(len(first))
     for token in first:
         straight.advance(token)
-    assert there.way == straight.way
+    assert there.completion == straight.completion
     assert bool((there.allowed(400) == straight.allowed(400)).all())
 
 
@@ -288,7 +288,7 @@ def test_a_way_out_makes_the_text_whole(constraint: Constraint, begun: str) -> N
     tokenizer = tiny_model().tokenizer
     at = matcher(constraint, tokenizer)
     assert at.consume_tokens(tokenizer.encode(begun))
-    way = way_out(at, tokenizer, 400)
+    way = shortest_completion(at, tokenizer, 400)
     assert way is not None
     assert at.consume_tokens(way) and at.is_accepting()
 
@@ -320,7 +320,7 @@ def test_a_constraint_goes_through_json() -> None:
         assert Constraint.from_json(value) == constraint
 
 
-def test_ends_are_likelier_towards_the_limit() -> None:
+def test_ends_are_likelier_toward_the_limit() -> None:
     def lengths(bias: float) -> list[int]:
         items = [(f"item {n}", f"Text {n}") for n in range(12)]
         sampling = SamplingParams(temperature=1.0, end_bias=bias, end_within=10)

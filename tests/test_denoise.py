@@ -116,16 +116,16 @@ def test_guidance_costs_a_second_call_and_moves_the_image() -> None:
 def test_guidance_acts_at_the_noise_levels_that_are_guided() -> None:
     sigmas, guided = (9.0, 3.0, 1.0, 0.0), (0.5, 4.0)
     everywhere = draw({"a": 1}, sigmas=sigmas, guidance=3.0)["a"]
-    within = draw({"a": 1}, sigmas=sigmas, guidance=3.0, guided=guided)["a"]
+    within = draw({"a": 1}, sigmas=sigmas, guidance=3.0, guidance_interval=guided)["a"]
     plain = draw({"a": 1}, sigmas=sigmas)["a"]
     assert [row["spent"]["calls"] for row in (plain, within, everywhere)] == [3, 5, 6]
-    heun = draw({"a": 1}, sigmas=sigmas, guidance=3.0, guided=guided, solver="heun")["a"]
+    heun = draw({"a": 1}, sigmas=sigmas, guidance=3.0, guidance_interval=guided, solver="heun")["a"]
     assert heun["spent"]["calls"] == 1 + 2 + 2 + 2 + 2
-    nowhere = draw({"a": 1}, sigmas=sigmas, guidance=3.0, guided=(4.0, 5.0))["a"]
+    nowhere = draw({"a": 1}, sigmas=sigmas, guidance=3.0, guidance_interval=(4.0, 5.0))["a"]
     assert torch.equal(nowhere["output"], plain["output"])
     assert not torch.equal(within["output"], plain["output"])
     with pytest.raises(InputError, match="guided must be two noise levels"):
-        Denoise(TinyDenoiser(), guided=(2.0, 1.0))
+        Denoise(TinyDenoiser(), guidance_interval=(2.0, 1.0))
 
 
 def test_heun_calls_twice_but_for_its_last_step() -> None:

@@ -17,8 +17,8 @@ from ostinato.refine.strategies.base import SteeringContext, Strategy
 from ostinato.testing import check_lane_process
 
 STRATEGIES = {
-    "best_of": BestOf(n=3, side=2, rounds=4),
-    "best_of by score": BestOf(n=3, side=3, rounds=4, by="score"),
+    "best_of": BestOf(n=3, parallel=2, rounds=4),
+    "best_of by score": BestOf(n=3, parallel=3, rounds=4, by="score"),
     "smc": Smc(particles=3, rounds=4),
     "smc with failure_temperature": Smc(particles=3, rounds=4, failure_temperature=0.5),
 }

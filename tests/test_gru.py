@@ -77,7 +77,7 @@ def test_the_same_texts_as_a_plain_loop_over_torch() -> None:
 
 
 def test_it_drafts_for_another_and_is_drafted_for() -> None:
-    plain, guessed = decode(), decode(guesser=DraftModel(tiny_gru(width=16, seed=2), 3))
+    plain, guessed = decode(), decode(proposer=DraftModel(tiny_gru(width=16, seed=2), 3))
     for one in (plain, guessed):
         for key, item in ITEMS.items():
             one.start(Lane(key, 7), item)
@@ -101,7 +101,7 @@ def test_it_is_trained_saved_loaded_and_written_with(
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text(" ".join(CORPUS) * 12)
     words = "train text a.txt --out small --kind gru --layers 1 --width 16 --heads 2 --context 16"
-    words += " --vocabulary 270 --batch-tokens 128 --warmup 2 --steps 8 --valid-every 4"
+    words += " --vocab-size 270 --batch-tokens 128 --warmup-steps 2 --steps 8 --valid-every 4"
     result = CliRunner().invoke(cli, [*words.split(), "--sample-every", "8"])
     assert result.exit_code == 0, result.output
     model = load_model("small")

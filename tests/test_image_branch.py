@@ -118,10 +118,10 @@ def test_an_image_is_branched_from_the_command_line(
     monkeypatch.chdir(tmp_path)
     save_denoiser(tmp_path / "model", shaken(classes=2, names=("cat", "dog")))
     sample = ("sample", "image", "model", "--label", "dog", "--steps", "6", "--show-steps")
-    run(*sample, "--run", "dog", "--save-every", "1", "--out", "dog.png")
+    run(*sample, "--run", "dog", "--checkpoint-every", "1", "--out", "dog.png")
     settings = ("--set", "label=0", "--set", "guidance=2", "--set", "solver=euler")
     made = run("runs", "branch", "dog", "--at", "3", "--as", "cat", *settings)
-    command = " ".join((*sample, "--save-every", "1", "--out", "cat.png", "--run", "cat"))
+    command = " ".join((*sample, "--checkpoint-every", "1", "--out", "cat.png", "--run", "cat"))
     assert f"It goes on by: ostinato {command}\n" in made.output
     told = run(*sample, "--run", "cat", "--out", "cat.png", "--json")
     (image,) = json.loads(told.output)["images"]
@@ -145,5 +145,5 @@ def test_a_branch_with_an_edit_that_is_not_known_is_refused(tmp_path: Path) -> N
 
 def test_save_every_wants_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OstinatoError, match="--save-every must come with --run"):
-        run("sample", "image", "--save-every", "2")
+    with pytest.raises(OstinatoError, match="--checkpoint-every must come with --run"):
+        run("sample", "image", "--checkpoint-every", "2")

@@ -31,11 +31,11 @@ def test_what_ships_is_small_and_told() -> None:
     for folder in SHIPPED.iterdir():
         assert sum(path.stat().st_size for path in folder.iterdir()) < 300_000
         card = (folder / "README.md").read_text("utf-8")
-        assert "license: cc-by-sa-3.0" in card and "## Data and licence" in card
+        assert "license: cc-by-sa-3.0" in card and "## Data and license" in card
     assert load_classifier("digits").names == tuple("0123456789")
 
 
-def test_what_the_shipped_denoiser_draws_is_mostly_recognised() -> None:
+def test_what_the_shipped_denoiser_draws_is_mostly_recognized() -> None:
     check = ClassifiedAs(classifier=load_classifier())
     rows = [
         row
@@ -46,7 +46,7 @@ def test_what_the_shipped_denoiser_draws_is_mostly_recognised() -> None:
     assert sum(verdict.passed for verdict in passed) >= 16
 
 
-def test_noise_is_not_recognised() -> None:
+def test_noise_is_not_recognized() -> None:
     dice = torch.Generator().manual_seed(0)
     sure = load_classifier()(torch.randn(100, 1, 28, 28, generator=dice)).softmax(1).amax(1)
     assert float((sure > 0.9).float().mean()) < 0.2
@@ -87,7 +87,7 @@ def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
 
 def test_its_training_conforms() -> None:
     images = read_images(["digits"]).at(range(64))
-    config = TrainingConfig(steps=6, batch_tokens=16, lr=3e-3, warmup=2, ema=0.9)
+    config = TrainingConfig(steps=6, batch_tokens=16, lr=3e-3, warmup_steps=2, ema_decay=0.9)
     shape = ClassifierConfig(names=images.names, size=8, widths=(4, 8))
     check_process(
         lambda: Training(Classifier(shape, seed=1), Moved(images), config), steps=5, cuts=(0, 2, 4)

@@ -21,7 +21,7 @@ def idx(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
 
 
 def pets(folder: Path, side: int = 8) -> Path:
-    """Two classes of three grey images each."""
+    """Two classes of three gray images each."""
     for shade, name in enumerate(("cat", "dog")):
         (folder / name).mkdir(parents=True)
         for n in range(3):
@@ -39,8 +39,8 @@ def test_sub_folders_are_classes(tmp_path: Path) -> None:
     assert images.clean().min() == -1
 
 
-def test_images_are_scaled_and_coloured_as_asked(tmp_path: Path) -> None:
-    images = read_images([pets(tmp_path / "pets", 20)], size=10, grey=False)
+def test_images_are_scaled_and_colored_as_asked(tmp_path: Path) -> None:
+    images = read_images([pets(tmp_path / "pets", 20)], size=10, gray=False)
     assert (images.channels, images.size) == (3, 10)
     assert images.pixels[4, :, 0, 0].tolist() == [101, 101, 101]
 

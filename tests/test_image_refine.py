@@ -106,7 +106,7 @@ def test_what_fails_is_mended_or_given_up_with_its_reason() -> None:
     for row in rows:
         if not row["accepted"]:
             assert row["stopped"]["sentence"].startswith(
-                "It was begun 2 times. recognised: Make it"
+                "It was begun 2 times. recognized: Make it"
             )
     assert all(row["spent"]["calls"] > 6 for row in rows if row["backtracks"])
 

@@ -228,19 +228,19 @@ def finished(loop: Loop) -> dict[str, str]:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_drawing_is_the_same_loaded_alone_and_resumed(method: Method, tmp_path: Path) -> None:
     made = drawing(method)
-    drawn = finished(image_token_loop(list(WISHES.values()), drawing=made, seed=3))
+    drawn = finished(image_token_loop(list(WISHES.values()), model=made, seed=3))
     assert len(drawn) == 4 and len(set(drawn.values())) == 4
     loaded = load_image_token_model(made.save(tmp_path / "drawing"))
     for wish in WISHES.values():
-        alone = finished(image_token_loop([wish], drawing=loaded, seed=3))
+        alone = finished(image_token_loop([wish], model=loaded, seed=3))
         assert alone.items() <= drawn.items()
         (output,) = alone.values()
         assert loaded.picture(output).shape == (1, 8, 8)
     journal = Journal(tmp_path / "journal.db")
     wishes = list(WISHES.values())
-    first = image_token_loop(wishes, drawing=made, seed=3, run="x", journal=journal, until=Steps(3))
+    first = image_token_loop(wishes, model=made, seed=3, run="x", journal=journal, until=Steps(3))
     first.run()
-    again = image_token_loop(wishes, drawing=made, seed=3, run="x", journal=journal)
+    again = image_token_loop(wishes, model=made, seed=3, run="x", journal=journal)
     assert finished(again) == drawn
     journal.close()
 
@@ -248,9 +248,9 @@ def test_a_drawing_is_the_same_loaded_alone_and_resumed(method: Method, tmp_path
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "unmask"])
 def test_what_has_no_effect_on_a_drawing_is_refused(method: Method) -> None:
     with pytest.raises(InputError, match=f"steps must be given for .* got 4 for one of {method}"):
-        image_token_loop(["one"], drawing=drawing(method), steps=4)
+        image_token_loop(["one"], model=drawing(method), steps=4)
     with pytest.raises(InputError, match=f"noise must be given for .* got 2.5 for one of {method}"):
-        image_token_loop(["one"], drawing=drawing(method), settings=CodeSettings(noise=2.5))
+        image_token_loop(["one"], model=drawing(method), settings=CodeSettings(noise=2.5))
 
 
 def run_alone(process: Any, wish: object, lane: Lane | None = None) -> list[Any]:
@@ -340,13 +340,13 @@ def test_bad_wishes_edits_and_settings_are_refused() -> None:
     with pytest.raises(InputError, match="temperature must be above 0"):
         CodeSettings(temperature=0)
     with pytest.raises(InputError, match="Take Coarse"):
-        UnmaskCodes(coarse.model, coarse.words)  # type: ignore[arg-type]
+        UnmaskCodes(coarse.model, coarse.attributes)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="Take Unmask"):
-        DiscreteDiffusion(unmask.model, unmask.words)  # type: ignore[arg-type]
+        DiscreteDiffusion(unmask.model, unmask.attributes)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="guidance needs all codes at once"):
         drawing("row").lanes(settings=CodeSettings(guidance=2))
     with pytest.raises(InputError, match="at least one wish"):
-        image_token_loop([], drawing=unmask)
+        image_token_loop([], model=unmask)
 
 
 def test_a_judge_sees_the_same_kind_of_output_in_every_way() -> None:
@@ -379,7 +379,7 @@ def test_a_damaged_folder_is_told(tmp_path: Path) -> None:
 def test_learning_codes_conforms_and_gets_better(method: Method) -> None:
     train, valid = hold_out(digits().at(range(200)))
     config = TrainingConfig(
-        steps=30, batch_tokens=16, optimiser="muon", lr=0.02, warmup=2, valid_every=10
+        steps=30, batch_tokens=16, optimizer="muon", lr=0.02, warmup_steps=2, valid_every=10
     )
 
     def training() -> Training:
@@ -397,7 +397,7 @@ def test_learning_codes_conforms_and_gets_better(method: Method) -> None:
 
 def test_learning_pictures_conforms_and_gets_better() -> None:
     train, valid = hold_out(digits().at(range(200)))
-    config = TrainingConfig(steps=40, batch_tokens=16, lr=3e-3, warmup=2, valid_every=10)
+    config = TrainingConfig(steps=40, batch_tokens=16, lr=3e-3, warmup_steps=2, valid_every=10)
 
     def training() -> Training:
         network = VQ(VQConfig(size=8, halvings=1, width=16), seed=0)

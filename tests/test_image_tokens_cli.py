@@ -22,7 +22,7 @@ from ostinato.image.tokens import (
 from ostinato.image.tokens.attributes import Thresholds
 from ostinato.image.tokens.model import Method
 
-SMALL = "--steps 8 --layers 1 --width 32 --heads 2 --batch 16 --valid-every 4"
+SMALL = "--steps 8 --layers 1 --width 32 --heads 2 --batch-size 16 --valid-every 4"
 
 
 def call(command: str) -> Result:
@@ -30,8 +30,8 @@ def call(command: str) -> Result:
 
 
 def trained(method: str, more: str = "") -> Result:
-    codes = "" if method == "pixels" else "--codes-steps 6"  # it has no autoencoder
-    return call(f"train drawing digits --out made --method {method} {codes} {SMALL} {more}")
+    codes = "" if method == "pixels" else "--codec-steps 6"  # it has no autoencoder
+    return call(f"train image-tokens digits --out made --method {method} {codes} {SMALL} {more}")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_trained_and_drawn(method: str, tmp_path: Path, monkeypatch: pytest.Monk
     again = trained(method)
     assert again.exit_code == 0 and "is finished" in again.output
     drawn = call(
-        "sample|drawing|made|--words|a slanted seven|--words|thin two|--count|2|--out|a.png|--json"
+        "sample|image-tokens|made|--prompt|a slanted seven|--prompt|thin two|--count|2|--out|a.png|--json"
     )
     assert drawn.exit_code == 0, drawn.output
     told = json.loads(drawn.output)
@@ -83,10 +83,12 @@ def test_a_journaled_drawing_is_written_again_without_drawing(
     assert trained("unmask").exit_code == 0
     outputs = []
     for name in ("a.png", "b.png"):
-        assert call(f"sample drawing made --words two --out {name} --run drawn").exit_code == 0
+        assert (
+            call(f"sample image-tokens made --prompt two --out {name} --run drawn").exit_code == 0
+        )
         outputs.append(Path(name).read_bytes())
     assert outputs[0] == outputs[1]
-    other = call("sample drawing made --words one --out c.png --run drawn --seed 3")
+    other = call("sample image-tokens made --prompt one --out c.png --run drawn --seed 3")
     assert "begun with, got another words, seed" in str(other.exception)
 
 
@@ -99,16 +101,16 @@ def test_what_cannot_be_drawn_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     made.save("made")
     Path("folder.png").mkdir()
     for command, message in {
-        "sample|drawing|made|--words|a cow|--out|a.png": "Unknown words 'cow'",
-        "sample|drawing|made|--words|thick thin|--out|a.png": "either thick or thin once",
-        "sample|drawing|made|--out|a.jpg": "--out must be a .png file",
-        "sample|drawing|made|--out|folder.png": "got the folder folder.png",
-        "sample|drawing|made|--guidance|2|--out|a.png": "guidance needs all codes at once",
-        "sample|drawing|made|--temperature|0|--out|a.png": "temperature must be above 0",
-        "sample|drawing|made|--temperature|nan|--out|a.png": "temperature must be a number",
-        "sample|drawing|made|--steps|4|--out|a.png": "--steps is for drawings of --method unmask",
-        "sample|drawing|made|--seed|-1|--out|a.png": "seed must be a whole number",
-        "sample|drawing|nothing|--out|a.png": "nothing/config.json",
+        "sample|image-tokens|made|--prompt|a cow|--out|a.png": "Unknown words 'cow'",
+        "sample|image-tokens|made|--prompt|thick thin|--out|a.png": "either thick or thin once",
+        "sample|image-tokens|made|--out|a.jpg": "--out must be a .png file",
+        "sample|image-tokens|made|--out|folder.png": "got the folder folder.png",
+        "sample|image-tokens|made|--guidance|2|--out|a.png": "guidance needs all codes at once",
+        "sample|image-tokens|made|--temperature|0|--out|a.png": "temperature must be above 0",
+        "sample|image-tokens|made|--temperature|nan|--out|a.png": "temperature must be a number",
+        "sample|image-tokens|made|--steps|4|--out|a.png": "--steps is for drawings of --method unmask",
+        "sample|image-tokens|made|--seed|-1|--out|a.png": "seed must be a whole number",
+        "sample|image-tokens|nothing|--out|a.png": "nothing/config.json",
     }.items():
         refused(command, message)
 
@@ -125,19 +127,19 @@ def test_what_cannot_be_learned_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     VQ(VQConfig(size=16, halvings=1, width=16)).save(tmp_path / "other")
     Path("file").write_text("")
-    small = "train|drawing|digits|--out|x"
+    small = "train|image-tokens|digits|--out|x"
     for more, message in {
-        "--drop|1": "--drop must be in",
+        "--attribute-dropout|1": "--attribute-dropout must be in",
         "--size|4": "--size must be 8 to 64, got 4",
         "--size|-3": "--size must be 8 to 64, got -3",
         "--levels|4": "--levels must be left out of --method row",
         "--method|pixels|--levels|1": "--levels must be 2 to 256",
-        "--method|pixels|--codes-steps|3": "--codes-steps must be left out of --method pixels",
-        "--method|pixels|--codes|other": "--codes must be left out of --method pixels",
-        "--codes|other|--codes-steps|3": "--codes-steps must be left out with --codes",
-        "--codes|other": "--codes must be of images of 1 channels and 8 pixels",
-        "--codes|nowhere": "nowhere/config.json must be",
-        "--codes-steps|0": "--codes-steps must be at least 1",
+        "--method|pixels|--codec-steps|3": "--codec-steps must be left out of --method pixels",
+        "--method|pixels|--codec|other": "--codec must be left out of --method pixels",
+        "--codec|other|--codec-steps|3": "--codec-steps must be left out with --codec",
+        "--codec|other": "--codec must be of images of 1 channels and 8 pixels",
+        "--codec|nowhere": "nowhere/config.json must be",
+        "--codec-steps|0": "--codec-steps must be at least 1",
         "--method|pixels|--heads|0": "heads must be at least 1",
         "--method|pixels|--layers|0": "layers must be at least 1",
         "--method|pixels|--width|30|--heads|4": "width must be heads times an even number",
@@ -145,9 +147,9 @@ def test_what_cannot_be_learned_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         "--until|Nonsense(3)": "Nonsense",
     }.items():
         refused(f"{small}|{more}", message)
-    assert "Invalid value for '--batch': 0" in call(f"{small}|--batch|0").output
-    refused("train|drawing|nowhere|--out|x", "nowhere must exist")
-    refused("train|drawing|digits|--out|file", "--out must be a folder")
+    assert "Invalid value for '--batch-size': 0" in call(f"{small}|--batch-size|0").output
+    refused("train|image-tokens|nowhere|--out|x", "nowhere must exist")
+    refused("train|image-tokens|digits|--out|file", "--out must be a folder")
 
 
 def test_parts_of_two_drawings_are_told(tmp_path: Path) -> None:
@@ -170,10 +172,12 @@ def test_codes_are_trained_once_for_several_ways(
     monkeypatch.chdir(tmp_path)
     codec = VQ(VQConfig.for_images(1, 8, width=16), seed=4)
     codec.save(tmp_path / "first" / "codes")
-    small = "--steps 4 --layers 1 --width 16 --heads 1 --batch 8 --method unmask"
-    result = call(f"train drawing digits --out second --codes first {small}")
+    small = "--steps 4 --layers 1 --width 16 --heads 1 --batch-size 8 --method unmask"
+    result = call(f"train image-tokens digits --out second --codec first {small}")
     assert result.exit_code == 0, result.output
     made = load_image_token_model("second").codec
     assert made.fingerprint() == codec.fingerprint()
     VQ(VQConfig.for_images(1, 8, width=16), seed=5).save(tmp_path / "first" / "codes")
-    refused(f"train drawing digits --out second --codes first {small}".replace(" ", "|"), "changed")
+    refused(
+        f"train image-tokens digits --out second --codec first {small}".replace(" ", "|"), "changed"
+    )

@@ -55,7 +55,7 @@ def test_what_is_drawn_comes_in_the_order_of_the_wishes() -> None:
     drawn = recipe.drawn(made, wishes, TUNED["row"], 2)
     rows = {
         row["index"]: row["output"]
-        for step in image_token_loop(wishes, drawing=made)
+        for step in image_token_loop(wishes, model=made)
         for _, row in step.results
     }
     assert len(drawn) == 3

@@ -13,7 +13,7 @@ TARGETS: list[tuple[str, Mapping[str, str]]] = [
     ("killable:walk", {}),
     ("killable:spell", {}),
     ("killable:refine", {}),
-    ("killable:train", {"optimiser": "muon", "lora": "2"}),
+    ("killable:train", {"optimizer": "muon", "lora": "2"}),
     ("killable:refine", {"keep": "results"}),
     ("killable:refine", {"strategy": "constrain"}),
     ("killable:refine", {"strategy": "smc"}),

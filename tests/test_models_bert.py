@@ -109,7 +109,7 @@ def test_another_network_is_refused(folder: Path, values: dict[str, Any], messag
         BertConfig.from_dict({"hidden_size": 8})
 
 
-def test_a_vector_is_the_normalised_mean_of_the_hidden_states(folder: Path) -> None:
+def test_a_vector_is_the_normalized_mean_of_the_hidden_states(folder: Path) -> None:
     encoder = Encoder.load(folder)
     ids = encoder.tokens(TEXTS[0])
     assert ids[0] == 2 and ids[-1] == 3  # [CLS], [SEP]

@@ -156,9 +156,9 @@ def test_gaps_are_filled_on_a_device() -> None:
 
 
 @needs_cuda
-@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("kind", ["text", "answers", "masked", "gru", "bfloat16"])
-def test_training_conforms_on_a_device(kind: str, optimiser: Any) -> None:
+def test_training_conforms_on_a_device(kind: str, optimizer: Any) -> None:
     def training() -> Training:
         network: nn.Module = copy.deepcopy(tiny_model().llama())
         task: Any = TextTask(windows(TOKENS, 16), windows(TOKENS[:40], 16))
@@ -177,8 +177,8 @@ def test_training_conforms_on_a_device(kind: str, optimiser: Any) -> None:
             steps=40,
             batch_tokens=96,
             valid_every=4,
-            ema=0.9,
-            optimiser=optimiser,
+            ema_decay=0.9,
+            optimizer=optimizer,
             precision=precision,
         )
         made = Training(network.to(CUDA), task, config)

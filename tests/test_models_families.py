@@ -174,7 +174,7 @@ def test_the_chat_template_of_the_folder_is_applied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", ["mistral", "qwen2 tied", "qwen3"])
-def test_an_adapter_is_learnt_and_merged(case: str) -> None:
+def test_an_adapter_is_learned_and_merged(case: str) -> None:
     network = language_model(case).llama()
     before = logits(network)
     add_lora(network, 2, seed=1)

@@ -282,7 +282,7 @@ def test_the_command_lists_and_gets(
     assert f"installed in {cache / 'models' / 'smollm2'}" in after
     assert "smollm2+polite: adapter" in after
     listed = json.loads(run(models, ["--json"]).output)
-    assert listed["models"][0]["licence"] == "Apache-2.0"
+    assert listed["models"][0]["license"] == "Apache-2.0"
     assert listed["adapters"][0]["base"] == "smollm2"
     assert isinstance(run(models, ["get", "gpt9"]).exception, ModelError)
 

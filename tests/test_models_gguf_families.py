@@ -1,4 +1,4 @@
-"""GGUF files of each family and quantised type give the network that was written."""
+"""GGUF files of each family and quantized type give the network that was written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
     "qwen2": {"rope_theta": 777.0},
     "qwen3": {"head_dim": 32},
 }
-DEQUANTISED_ONLY = (
+DEQUANTIZED_ONLY = (
     *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
     *("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S"),
     *("IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS"),
@@ -74,7 +74,7 @@ def test_a_file_gives_the_network_that_was_written(family: str, tied: bool, tmp_
 @pytest.mark.parametrize(
     ("kind", "near"), [("BF16", 0.2), ("Q8_0", 0.2), ("Q5_0", 1.5), ("Q5_1", 1.5), ("Q4_0", 4.0)]
 )
-def test_quantised_matrices_are_near_what_was_written(
+def test_quantized_matrices_are_near_what_was_written(
     family: str, kind: str, near: float, tmp_path: Path
 ) -> None:
     model, path = network(family), tmp_path / "tiny.gguf"
@@ -89,8 +89,8 @@ def wide() -> Llama:
     return network("qwen2", intermediate_size=256, num_hidden_layers=1)
 
 
-@pytest.mark.parametrize("kind", DEQUANTISED_ONLY)
-def test_types_that_gguf_only_dequantises_are_read(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", DEQUANTIZED_ONLY)
+def test_types_that_gguf_only_dequantizes_are_read(kind: str, tmp_path: Path) -> None:
     form = gguf.GGMLQuantizationType[kind]
     size, width = gguf.GGML_QUANT_SIZES[form]
     drawn = np.random.default_rng(4)

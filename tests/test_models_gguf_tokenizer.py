@@ -42,7 +42,7 @@ SENTENCEPIECE = built()
 
 
 def best_first(text: str) -> list[int]:
-    """Merge, again and again, the neighbours whose whole scores best, the leftmost first."""
+    """Merge, again and again, the neighbors whose whole scores best, the leftmost first."""
     ids = {token: i for i, token in enumerate(TOKENS)}
     parts = list("▁" + text.replace(" ", "▁")) if text else []
     while True:

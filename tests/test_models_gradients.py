@@ -59,7 +59,7 @@ def test_a_turn_has_the_value_and_gradients_of_pairs_that_are_turned() -> None:
 
 def test_layers_that_add_nothing_leave_a_tokens_vector_as_it_is() -> None:
     network = Llama(CONFIG, seed=1)
-    network.add_nothing()
+    network.zero_init()
     tokens = torch.tensor([[3, 1, 4, 1, 5]])
     expected = network.model.norm(network.model.embed_tokens(tokens))
     assert torch.equal(network(tokens), expected)

@@ -20,7 +20,7 @@ from ostinato.errors import InputError, ModelError, RunError
 from ostinato.inference import CompiledBackend, open_backend
 from ostinato.inference.compiled import build
 from ostinato.inference.compiled.memory import LINE, PIECE, LargePages
-from ostinato.inference.compiled.weights import quantised
+from ostinato.inference.compiled.weights import quantized
 from ostinato.loop import Lanes, Loop, Steps
 from ostinato.models import LanguageModel, add_lora, load_model
 from ostinato.text import write
@@ -153,7 +153,7 @@ def test_going_back_and_on_again_gives_the_same_bits() -> None:
     assert torch.equal(again, first[10:])
 
 
-def test_an_exploded_neighbour_never_counts() -> None:
+def test_an_exploded_neighbor_never_counts() -> None:
     model = network("grouped")
     with torch.no_grad():
         model.model.embed_tokens.weight[7] = float("nan")
@@ -185,7 +185,7 @@ def test_int8_weights_compute_what_the_rounded_weights_are() -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.endswith("proj.weight") or name == "lm_head.weight":
-                rounded, scale = quantised(weight)
+                rounded, scale = quantized(weight)
                 assert (rounded * scale[:, None] - weight).abs().max() <= scale.max() * 0.501
                 weight.copy_(rounded * scale[:, None])
         model.model.embed_tokens.weight.copy_(embedding)

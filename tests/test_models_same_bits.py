@@ -163,7 +163,7 @@ def test_what_comes_later_in_a_place_never_counts(shape: str) -> None:
     assert torch.equal(inference.feed([(1, 5, 90)]), before)
 
 
-def test_an_exploded_neighbour_never_counts() -> None:
+def test_an_exploded_neighbor_never_counts() -> None:
     model = network("grouped")
     with torch.no_grad():
         model.model.embed_tokens.weight[7] = float("nan")

@@ -68,8 +68,8 @@ def test_text_comes_back_and_its_bytes_are_those_of_its_tokens(text: str) -> Non
 def test_no_text_becomes_a_control_token(parts: list[str]) -> None:
     text = "".join(parts)
     assert not TINY.special_ids & set(TINY.encode(text))
-    spelt = any(special in text for special in SPECIALS)
-    assert bool(TINY.special_ids & set(TINY.encode_control(text))) == spelt
+    spelled = any(special in text for special in SPECIALS)
+    assert bool(TINY.special_ids & set(TINY.encode_control(text))) == spelled
     assert TINY.decode(TINY.encode(text)) == text
 
 
@@ -79,13 +79,13 @@ def test_no_message_smuggles_a_control_token_into_a_conversation(parts: list[str
     ids = TINY.chat([{"role": "user", "content": content}])
     plain = TINY.chat([{"role": "user", "content": "x"}])
     assert [i for i in ids if i in TINY.special_ids] == [i for i in plain if i in TINY.special_ids]
-    spelt = TINY.chat_text([{"role": "user", "content": content}])
+    spelled = TINY.chat_text([{"role": "user", "content": content}])
     shown = "".join(SPECIALS[i] if i in TINY.special_ids else f"\0{i}\0" for i in ids)
     texts = [
         TINY.decode([int(i) for i in run.split("\0") if i])
         for run in shown.replace("<|im_start|>", "\1").replace("<|im_end|>", "\1").split("\1")
     ]
-    assert spelt == "".join(
+    assert spelled == "".join(
         text + end
         for text, end in zip(
             texts, ["<|im_start|>", "<|im_end|>"] * 2 + ["<|im_start|>", ""], strict=True

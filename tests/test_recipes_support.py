@@ -128,7 +128,7 @@ def test_training_writes_an_adapter_that_loads_and_goes_on_where_it_was(
     assert (out / "adapter_model.safetensors").read_bytes() == written
 
     on = tmp_path / "on"  # tuned on, from the first, with dialogues that it has not seen
-    config = replace(config, warmup=0)
+    config = replace(config, warmup_steps=0)
     support.train(tmp_path, on, config, start=str(out), skip=1, answers=True)
     assert (on / "adapter_model.safetensors").read_bytes() != written
 

@@ -78,7 +78,7 @@ def test_what_the_new_job_has_in_comments_can_be_read_too(tmp_path: Path) -> Non
     assert job.budgets.job_seconds == 600
 
 
-def test_a_misspelt_key_is_told_with_its_line_and_the_nearest_name(tmp_path: Path) -> None:
+def test_a_misspelled_key_is_told_with_its_line_and_the_nearest_name(tmp_path: Path) -> None:
     told = refused(tmp_path, SMALL + "\n[sampling]\ntemperatur = 0.5\n")
     assert "job.toml, line 12, sampling.temperatur:" in told
     assert "Did you mean 'temperature'?" in told
@@ -103,7 +103,7 @@ def test_all_problems_are_told_together(tmp_path: Path) -> None:
     ("more", "told"),
     [
         ('id = "x"\nseed = "one"', "seed: It must be a whole number"),
-        ("batch = 0", "batch: It must be a whole number of 1 or more, got 0"),
+        ("slots = 0", "slots: It must be a whole number of 1 or more, got 0"),
         ('keep = "all"', "keep: It must be one of results, steps"),
         ('output = "../out.jsonl"', "output: It must lie in the job's folder"),
         ('output = "/tmp/out.jsonl"', "output: It must lie in the job's folder"),
@@ -128,7 +128,7 @@ def test_a_wrong_value_is_told(tmp_path: Path, more: str, told: str) -> None:
         ("models\\\\mine", "model: The folder must exist"),
     ],
 )
-def test_a_misspelt_model_is_told_with_its_line(tmp_path: Path, name: str, told: str) -> None:
+def test_a_misspelled_model_is_told_with_its_line(tmp_path: Path, name: str, told: str) -> None:
     assert re.search(f"line [0-9]+, .*{told}", refused(tmp_path, SMALL.replace("smollm2", name)))
 
 
@@ -213,7 +213,7 @@ def test_an_output_of_the_command_line_may_be_anywhere(tmp_path: Path) -> None:
 
 def test_sections_change_with_what_replies_depend_on_and_with_nothing_else(tmp_path: Path) -> None:
     first = read_job(write(tmp_path)).sections()
-    same = 'output = "other.jsonl"\nbatch = 3\nkeep = "steps"\n' + SMALL
+    same = 'output = "other.jsonl"\nslots = 3\nkeep = "steps"\n' + SMALL
     assert read_job(write(tmp_path, same)).sections() == first
     other = read_job(write(tmp_path, SMALL.replace("max = 20", "max = 21"))).sections()
     assert {name for name in first if first[name] != other[name]} == {"checks"}

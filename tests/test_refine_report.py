@@ -152,7 +152,7 @@ def test_a_check_that_passes_on_no_item_is_told_so() -> None:
     assert tally(["c"], [result(True, False, True)] * 2)[0].label == "flaky"
 
 
-def test_a_check_that_could_not_judge_was_not_judged_and_is_labelled_so() -> None:
+def test_a_check_that_could_not_judge_was_not_judged_and_is_labeled_so() -> None:
     broken = Verdict("c", False, 0.0, error="The check raised KeyError: 'x'")
     unjudged = replace(result(False), verdicts=(broken,))
     unjudged = replace(unjudged, drafts=(replace(unjudged.drafts[0], verdicts=(broken,)),))

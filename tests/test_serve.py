@@ -385,7 +385,7 @@ def test_a_check_without_time_says_that_it_could_not_judge(check: BaseCheck) -> 
     assert not check.judge('"a"', {}).error
 
 
-def test_a_clock_leaves_each_judgement_what_is_left() -> None:
+def test_a_clock_leaves_each_judgment_what_is_left() -> None:
     assert left(7.0) == 7.0
     clock = Deadline(0.05)
     with clock.running():
@@ -553,7 +553,7 @@ def test_a_key_is_asked_for() -> None:
 
 
 def test_too_many_are_told_to_come_again() -> None:
-    with serving(slots=1, waiting=2) as (port, _):
+    with serving(slots=1, max_waiting=2) as (port, _):
         status, answer = post(port, asked(n=3))
         assert (status, answer["error"]["code"]) == (429, "too_many_orders")
         assert post(port, asked(n=2))[0] == 200

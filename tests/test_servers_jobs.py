@@ -36,7 +36,7 @@ JOB = """\
 input = "messages.jsonl"
 id = "id"
 model = "{url}#m"
-batch = 4
+slots = 4
 
 [server]
 key_env = "MY_KEY"

@@ -52,14 +52,14 @@ GUESSERS: dict[str, Callable[[], DraftProposer]] = {
 
 
 def decode(
-    guesser: DraftProposer | None = None,
+    proposer: DraftProposer | None = None,
     places: int = 4,
     sampling: SamplingParams | None = None,
     **more: Any,
 ) -> Decode:
     prompt = plain_prompt(tiny_model().tokenizer.encode)
     sampling = sampling or SAMPLINGS["sampled"]
-    return Decode(tiny_model(), prompt, slots=places, sampling=sampling, guesser=guesser, **more)
+    return Decode(tiny_model(), prompt, slots=places, sampling=sampling, proposer=proposer, **more)
 
 
 def reports(process: Decode, steps: int = 16, **lane: Any) -> list[dict[str, Any]]:
@@ -71,15 +71,15 @@ def reports(process: Decode, steps: int = 16, **lane: Any) -> list[dict[str, Any
 @pytest.mark.parametrize("kind", GUESSERS)
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
 def test_reports_are_those_without_guesses(kind: str, sampling: SamplingParams) -> None:
-    guesser = GUESSERS[kind]()
-    guessed = decode(guesser, sampling=sampling, alternatives=3)
+    proposer = GUESSERS[kind]()
+    guessed = decode(proposer, sampling=sampling, alternatives=3)
     plain = decode(sampling=sampling, alternatives=3)
     assert reports(guessed) == reports(plain)
-    assert guesser.guesses.tried > 0
+    assert proposer.guesses.tried > 0
     if kind == "the model itself":  # where all is drawn with the same numbers, all is right
-        assert guesser.guesses.right > 0.7 * guesser.guesses.tried
+        assert proposer.guesses.right > 0.7 * proposer.guesses.tried
     if kind == "wrong":
-        assert guesser.guesses.right == 0
+        assert proposer.guesses.right == 0
 
 
 @pytest.mark.parametrize("kind", GUESSERS)
@@ -118,10 +118,10 @@ def test_going_back_drops_what_was_computed_ahead() -> None:
 
 
 def test_a_text_runs_to_the_end_of_the_context() -> None:
-    def text(guesser: DraftProposer | None) -> Any:
+    def text(proposer: DraftProposer | None) -> Any:
         model = tiny_model(context=48)
         prompt = plain_prompt(model.tokenizer.encode)
-        process = Decode(model, prompt, slots=1, guesser=guesser)
+        process = Decode(model, prompt, slots=1, proposer=proposer)
         lanes = Lanes(process, [("a", "The")], each=Steps(99))
         return [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
 

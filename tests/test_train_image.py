@@ -18,21 +18,31 @@ from ostinato.image.training import RECIPE, ImageTask, NoiseLevels, shape_for
 from ostinato.testing import check_process
 from ostinato.train import Training, TrainingConfig
 
-ARGUMENTS = ("digits", "--width", "16", "--warmup", "2", "--batch", "32", "--valid-every", "5")
+ARGUMENTS = (
+    "digits",
+    "--channels",
+    "16",
+    "--warmup-steps",
+    "2",
+    "--batch-size",
+    "32",
+    "--valid-every",
+    "5",
+)
 
 
 def training(**changes: Any) -> Training:
     train, valid = hold_out(read_images(["digits"]).at(range(96)), 0.25)
     config = TrainingConfig(
-        **{"steps": 12, "batch_tokens": 24, "valid_every": 4, "ema": 0.9, "lr": 3e-3, **changes}
+        **{"steps": 12, "batch_tokens": 24, "valid_every": 4, "ema_decay": 0.9, "lr": 3e-3, **changes}
     )
     shape: dict[str, Any] = {**SMALL, "classes": 10}
     return Training(UNet(UNetConfig(**shape)), ImageTask(train, valid), config)
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
-def test_a_training_on_images_conforms(optimiser: str) -> None:
-    check_process(lambda: training(optimiser=optimiser), steps=6, cuts=(0, 3, 4))
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_training_on_images_conforms(optimizer: str) -> None:
+    check_process(lambda: training(optimizer=optimizer), steps=6, cuts=(0, 3, 4))
 
 
 def test_the_loss_falls_and_is_told_by_noise_level() -> None:
@@ -54,7 +64,7 @@ def test_noise_levels_are_spread_within_a_batch() -> None:
     with pytest.raises(InputError, match=r"std of ln sigma must be above 0, got 0"):
         NoiseLevels(std=0)
     with pytest.raises(InputError, match=r"share without a class must be in \[0, 1\)"):
-        NoiseLevels(drop=1.0)
+        NoiseLevels(label_dropout=1.0)
 
 
 def test_the_shape_fits_the_images() -> None:
@@ -62,7 +72,7 @@ def test_the_shape_fits_the_images() -> None:
     assert shape_for(images).patch == 1
     assert shape_for(read_images(["digits"], size=28)).patch == 2
     assert shape_for(images, unconditional=True).classes == 0
-    assert RECIPE.optimiser == "muon"
+    assert RECIPE.optimizer == "muon"
 
 
 @pytest.fixture
@@ -121,7 +131,7 @@ def test_wrong_input_is_told(folder: Path) -> None:
 
 def test_a_batch_of_no_images_is_refused_by_the_name_that_was_typed(tmp_path: Path) -> None:
     told = CliRunner().invoke(
-        cli, ["train", "image", "digits", "--out", str(tmp_path / "o"), "--batch", "0"]
+        cli, ["train", "image", "digits", "--out", str(tmp_path / "o"), "--batch-size", "0"]
     )
     assert told.exit_code == 2
-    assert "'--batch': 0 is not in the range x>=1" in told.output
+    assert "'--batch-size': 0 is not in the range x>=1" in told.output

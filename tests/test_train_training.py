@@ -50,7 +50,7 @@ def training(lora: bool = False, kind: Any = Training, **config: Any) -> Any:
     if lora:
         add_lora(network, 2, 4.0, dropout=0.1)
     train, valid = split(windows(TEXT, 16), 0.2)
-    values = {"steps": 40, "batch_tokens": 96, "warmup": 3, "valid_every": 4, **config}
+    values = {"steps": 40, "batch_tokens": 96, "warmup_steps": 3, "valid_every": 4, **config}
     sample = lambda network: "a sample"  # noqa: E731
     return kind(network, TextTask(train, valid, write=sample), TrainingConfig(**values))
 
@@ -59,9 +59,9 @@ def training(lora: bool = False, kind: Any = Training, **config: Any) -> Any:
     "config",
     [
         {},
-        {"optimiser": "muon", "weight_decay": 0.1},
-        {"optimiser": "muon", "precision": "bfloat16"},
-        {"ema": 0.9, "accumulate": 2},
+        {"optimizer": "muon", "weight_decay": 0.1},
+        {"optimizer": "muon", "precision": "bfloat16"},
+        {"ema_decay": 0.9, "gradient_accumulation_steps": 2},
         {"lora": True, "sample_every": 3},
     ],
     ids=["adamw", "muon", "bfloat16", "averaged", "adapter with dropout"],
@@ -74,7 +74,7 @@ def test_training_conforms_at_the_edges_of_epochs(config: dict[str, Any]) -> Non
 
 
 def test_the_loss_falls_and_the_best_weights_are_kept() -> None:
-    process = training(optimiser="muon", lr=0.02)
+    process = training(optimizer="muon", lr=0.02)
     loop = Loop(process, until=Epochs(8) | NotFinite())
     losses = [step.report["loss/valid"] for step in loop if "loss/valid" in step.report]
     assert losses[-1] < losses[0]  # type: ignore[operator]
@@ -188,11 +188,11 @@ def test_adamw_equals_torch_s() -> None:
     ours = torch.nn.Parameter(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)))
     theirs = torch.nn.Parameter(ours.detach().clone())
     reference = torch.optim.AdamW([theirs], lr=0.01, betas=(0.9, 0.98), weight_decay=0.1)
-    optimiser = AdamW(weight_decay=0.1)
+    optimizer = AdamW(weight_decay=0.1)
     for step in range(1, 20):
         for p in (ours, theirs):
             p.grad = torch.sin(p.detach() * step)
-        optimiser.step({"p": ours}, 0.01, step)
+        optimizer.step({"p": ours}, 0.01, step)
         reference.step()
         assert torch.allclose(ours, theirs, atol=1e-6)
 
@@ -285,9 +285,9 @@ def test_prompts_do_not_count_and_completions_do(tmp_path: Any) -> None:
     [
         ("lr", 0),
         ("steps", 0),
-        ("ema", 1),
-        ("final", 2),
-        ("optimiser", "sgd"),
+        ("ema_decay", 1),
+        ("min_lr_ratio", 2),
+        ("optimizer", "sgd"),
         ("schedule", "cosine"),
     ],
 )
@@ -298,10 +298,10 @@ def test_settings_out_of_range_are_refused_by_name(name: str, value: object) -> 
 
 
 def test_rates_rise_stay_and_fall_by_steps() -> None:
-    wsd = TrainingConfig(steps=100, warmup=10, lr=1.0, schedule="wsd", final=0.0)
+    wsd = TrainingConfig(steps=100, warmup_steps=10, lr=1.0, schedule="wsd", min_lr_ratio=0.0)
     assert wsd.rate(0) == pytest.approx(0.1) and wsd.rate(50) == 1.0
     assert wsd.rate(91) == pytest.approx(0.5) and wsd.rate(100) == pytest.approx(0.0)
-    linear = TrainingConfig(steps=100, warmup=0, lr=1.0, final=0.5)
+    linear = TrainingConfig(steps=100, warmup_steps=0, lr=1.0, min_lr_ratio=0.5)
     assert linear.rate(50) == pytest.approx(0.75)
 
 
@@ -312,7 +312,7 @@ def test_an_example_is_as_long_as_its_tokens() -> None:
 def test_products_in_bfloat16_learn_about_the_same_in_float32_weights() -> None:
     losses = {}
     for precision in ("float32", "bfloat16"):
-        process = training(optimiser="muon", lr=0.02, precision=precision)
+        process = training(optimizer="muon", lr=0.02, precision=precision)
         told = [process.step()["loss/train"] for _ in range(30)]
         losses[precision] = told
         assert all(p.dtype == torch.float32 for p in process.parameters.values())

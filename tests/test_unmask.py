@@ -229,11 +229,11 @@ def test_a_model_is_trained_and_fills_a_gap(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text(" ".join(CORPUS) * 12)
-    small = "--layers 1 --width 16 --heads 2 --context 16 --vocabulary 270 --batch-tokens 128"
-    small += " --kind masked --steps 6 --valid-every 3 --warmup 2"
+    small = "--layers 1 --width 16 --heads 2 --context 16 --vocab-size 270 --batch-tokens 128"
+    small += " --kind masked --steps 6 --valid-every 3 --warmup-steps 2"
     told = ostinato("train", "text", "a.txt", "--out", "small", *small.split())
     assert "valid" in told.output and load_masked_model("small").mask_id > 256
-    asked = ["fill", "We can ___ you", "--model", "small", "--tokens", "3", "--steps", "2"]
+    asked = ["fill", "We can ___ you", "--model", "small", "--gap-tokens", "3", "--steps", "2"]
     shown = ostinato(*asked, "--show", "--run", "a").output.splitlines()
     assert len(shown) == 3 and shown[0].startswith("   1  We can")
     again = json.loads(ostinato(*asked, "--run", "a", "--json").output)
@@ -244,7 +244,7 @@ def test_a_model_is_trained_and_fills_a_gap(
     (second, branched) = ostinato("runs", "resume", "b", "--trust").output.splitlines()
     assert second == f"   2  {branched}" and branched.endswith(" you")
     with pytest.raises(InputError, match=r"The gaps .* have 40 tokens; the model reads"):
-        ostinato("fill", "We can ___ you", "--model", "small", "--tokens", "40")
+        ostinato("fill", "We can ___ you", "--model", "small", "--gap-tokens", "40")
     with pytest.raises(InputError, match="--kind masked makes a network from scratch"):
         ostinato("train", "text", "a.txt", "--out", "b", "--from", "small", "--kind", "masked")
 

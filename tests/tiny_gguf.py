@@ -112,7 +112,7 @@ def write_gguf(
     made: Mapping[str, tuple[np.ndarray, Form]] = MappingProxyType({}),
     tokenizer: Tokenizer | None = None,
 ) -> None:
-    """Write the network; matrices are quantised as `kind`, or are what is `made` of them.
+    """Write the network; matrices are quantized as `kind`, or are what is `made` of them.
 
     `tokenizer` is a byte-level one whose ends are those of the tiny one, which it replaces.
     """
@@ -123,10 +123,10 @@ def write_gguf(
     for name, values in tensors(model, arch):
         form = kind if values.ndim == 2 else Form.F32
         if name in made:
-            quantised, form = made[name]
+            quantized, form = made[name]
         else:
-            quantised = gguf.quantize(np.ascontiguousarray(values), form)
-        writer.add_tensor(name, quantised, raw_dtype=form)
+            quantized = gguf.quantize(np.ascontiguousarray(values), form)
+        writer.add_tensor(name, quantized, raw_dtype=form)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -106,7 +106,7 @@ def autoencoder(channels: int, shift: float | None = None) -> Any:
 
 
 def unconditional(folder: Path, scheduler: str = "ddpm") -> Path:
-    """Save a pipeline of a UNet2DModel of 8 x 8 grey pixels."""
+    """Save a pipeline of a UNet2DModel of 8 x 8 gray pixels."""
     torch.manual_seed(0)
     unet = UNet2DModel(
         sample_size=8,

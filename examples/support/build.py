@@ -113,7 +113,7 @@ def is_closing(message: str) -> bool:
 
 
 def fields_of_services(dialogues: Iterable[Mapping[str, object]]) -> dict[str, set[str]]:
-    """Return each service's record fields, learnt from the dialogues about one service only."""
+    """Return each service's record fields, learned from the dialogues about one service only."""
     fields: dict[str, set[str]] = defaultdict(set)
     for dialogue in dialogues:
         services = dialogue["services"]

@@ -1,6 +1,6 @@
-"""A clock over many judgements: what is judged while it runs ends when its time is up.
+"""A clock over many judgments: what is judged while it runs ends when its time is up.
 
-It counts what its thread computes, so that a busy machine changes no verdict. A judgement asks
+It counts what its thread computes, so that a busy machine changes no verdict. A judgment asks
 `left` for the seconds that it may take. Knows no check.
 """
 

@@ -14,7 +14,7 @@ from typing import Any
 from ostinato.checks.deadline import left
 from ostinato.loop import Check, Item, PrefixStatus, PrefixVerdict, RequiredText, Verdict
 
-TIME_LIMIT = 10.0  # seconds for one judgement
+TIME_LIMIT = 10.0  # seconds for one judgment
 
 
 def judge_all(

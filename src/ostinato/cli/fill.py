@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("text")
 @click.option("--model", required=True, help="A folder: ostinato train text --kind masked.")
-@click.option("--tokens", default=8, show_default=True, type=click.IntRange(min=1), help="A gap's.")
+@click.option(
+    "--gap-tokens", default=8, show_default=True, type=click.IntRange(min=1), help="A gap's."
+)
 @click.option("--steps", default=8, show_default=True, type=click.IntRange(min=1))
 @click.option("--temperature", default=0.7, show_default=True, type=float, help="0: the likeliest.")
 @click.option(
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 def fill(
     text: str,
     model: str,
-    tokens: int,
+    gap_tokens: int,
     steps: int,
     temperature: float,
     noise: float,
@@ -52,7 +54,7 @@ def fill(
     order: dict[str, JSON] = {
         "text": text,
         "model": model,
-        "tokens": tokens,
+        "gap_tokens": gap_tokens,
         "steps": steps,
         "temperature": temperature,
         "noise": noise,
@@ -64,7 +66,7 @@ def fill(
     loop = fill_gaps(
         [text],
         model=model,
-        tokens=tokens,
+        gap_tokens=gap_tokens,
         steps=steps,
         fill=FillConfig(temperature=temperature, noise=noise),
         seed=seed,

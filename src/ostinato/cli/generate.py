@@ -51,7 +51,7 @@ TOP_K = 50
 @click.option("--system", help="A system message before the prompt.")
 @click.option("--max-new-tokens", default=200, show_default=True, type=click.IntRange(min=1))
 @click.option("--stop", multiple=True, help="End at this phrase (may be given again).")
-@click.option("--each", help="End by this condition, such as: Past('entropy', above=4)")
+@click.option("--each", help="End by this condition, such as: Exceeds('entropy', above=4)")
 @click.option("--temperature", default=0.7, show_default=True, type=float, help="0: the likeliest.")
 @click.option("--top-k", default=TOP_K, show_default=True, type=int)
 @click.option("--top-p", default=1.0, show_default=True, type=float)
@@ -62,7 +62,7 @@ TOP_K = 50
     default=0.0,
     show_default=True,
     type=float,
-    help="Raise the end's logit towards the limit, up to this.",
+    help="Raise the end's logit toward the limit, up to this.",
 )
 @click.option(
     "--end-within",
@@ -73,23 +73,29 @@ TOP_K = 50
 )
 @constraint_options
 @click.option(
-    "--lookup",
+    "--prompt-lookup",
     metavar="N",
     type=click.IntRange(1, 64),
     help="Compute N tokens ahead, as they followed before: the same text, sooner.",
 )
 @click.option(
-    "--draft", metavar="MODEL", help="Compute 4 tokens ahead, guessed by this smaller model."
+    "--draft-model",
+    metavar="MODEL",
+    help="Compute 4 tokens ahead, guessed by this smaller model.",
 )
 @click.option(
-    "--beams",
+    "--num-beams",
     default=1,
     show_default=True,
     type=click.IntRange(1, 64),
     help="Above 1: search the likeliest text with so many kept; nothing is drawn.",
 )
 @click.option(
-    "--length-penalty", default=1.0, show_default=True, type=float, help="Of --beams; 0: none."
+    "--length-penalty",
+    default=1.0,
+    show_default=True,
+    type=float,
+    help="Of --num-beams; 0: none.",
 )
 @click.option("--seed", default=0, show_default=True, type=int)
 @click.option("--show", is_flag=True, help="Print each token with its probability and runners-up.")
@@ -108,9 +114,9 @@ def generate(
     max_new_tokens: int,
     stop: tuple[str, ...],
     each: str | None,
-    lookup: int | None,
-    draft: str | None,
-    beams: int,
+    prompt_lookup: int | None,
+    draft_model: str | None,
+    num_beams: int,
     length_penalty: float,
     seed: int,
     show: bool,
@@ -136,14 +142,16 @@ def generate(
             "--system must be given without --plain, which leaves the chat template out, got both. "
             "Leave one out, or begin the prompt with it."
         )
-    if sum((lookup is not None, draft is not None, beams > 1)) > 1:
-        raise InputError("--lookup, --draft and --beams must be given alone, got two. Leave one.")
-    _refuse_without_effect(beams)
+    if sum((prompt_lookup is not None, draft_model is not None, num_beams > 1)) > 1:
+        raise InputError(
+            "--prompt-lookup, --draft-model and --num-beams must be given alone, got two. Leave one."
+        )
+    _refuse_without_effect(num_beams)
     if int8 and compile is False:
         raise InputError("--int8 must be given without --no-compile, got both. Leave one out.")
     constraint = constraint_from(sampling)
-    if constraint is not None and beams > 1:
-        raise InputError("A constraint must be given without --beams, got both. Leave one out.")
+    if constraint is not None and num_beams > 1:
+        raise InputError("A constraint must be given without --num-beams, got both. Leave one out.")
     messages = [{"role": "system", "content": system}] if system else []
     order = GenerateOptions(
         prompt=[*messages, {"role": "user", "content": text}] if system else text,
@@ -157,10 +165,10 @@ def generate(
         each=_condition(max_new_tokens, stop, each),
         sampling=SamplingParams(**sampling),
         seed=check_seed(seed),
-        alternatives=5 if (show or each) and beams == 1 else 0,
-        lookup=lookup,
-        draft=draft,
-        beams=beams,
+        alternatives=5 if (show or each) and num_beams == 1 else 0,
+        prompt_lookup=prompt_lookup,
+        draft_model=draft_model,
+        num_beams=num_beams,
         length_penalty=length_penalty,
         constraint=constraint,
         weights=weights_digest(model, adapter) if run_name is not None else "",
@@ -178,19 +186,21 @@ OF_SAMPLING = (
 )
 
 
-def _refuse_without_effect(beams: int) -> None:
+def _refuse_without_effect(num_beams: int) -> None:
     """Refuse options that were given and would change nothing."""
     context = click.get_current_context()
 
     def given(name: str) -> bool:
         return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
-    if beams == 1 and given("length_penalty"):
-        raise InputError("--length-penalty must be given with --beams, got none. Add --beams 4.")
+    if num_beams == 1 and given("length_penalty"):
+        raise InputError(
+            "--length-penalty must be given with --num-beams, got none. Add --num-beams 4."
+        )
     for name in OF_SAMPLING:
-        if beams > 1 and given(name):
+        if num_beams > 1 and given(name):
             raise InputError(
-                f"--{name.replace('_', '-')} must be given without --beams, which draws nothing, "
+                f"--{name.replace('_', '-')} must be given without --num-beams, which draws nothing, "
                 "got both. Leave one out."
             )
 
@@ -208,9 +218,9 @@ class GenerateOptions:
     seed: int
     alternatives: int
     key_env: str | None = None
-    lookup: int | None = None
-    draft: str | None = None
-    beams: int = 1
+    prompt_lookup: int | None = None
+    draft_model: str | None = None
+    num_beams: int = 1
     length_penalty: float = 1.0
     constraint: Constraint | None = None
     compile: bool | None = None
@@ -221,11 +231,11 @@ class GenerateOptions:
     def to_json(self) -> dict[str, JSON]:
         """Return it as it is recorded with a run: all that its text depends on."""
         values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
-        of_beams = ("beams", "length_penalty") if self.beams == 1 else ()
+        of_beams = ("num_beams", "length_penalty") if self.num_beams == 1 else ()
         usual = {"compile": None, "int8": False, "device": "cpu", WEIGHTS: ""}
         usual |= {"constraint": None, "key_env": None}
         ways = [name for name, value in usual.items() if values[name] == value]
-        for name in ("lookup", "draft", *of_beams, *ways):
+        for name in ("prompt_lookup", "draft_model", *of_beams, *ways):
             del values[name]
         sampling = {name: str(value) for name, value in asdict(self.sampling).items()}
         if self.constraint is not None:
@@ -246,21 +256,21 @@ class GenerateOptions:
             seed=self.seed,
             chat=not self.plain,
             alternatives=self.alternatives,
-            guesser=self._guesser(),
-            beams=self.beams,
+            proposer=self._proposer(),
+            num_beams=self.num_beams,
             length_penalty=self.length_penalty,
             constraint=self.constraint,
             run=run_name,
             spec={"generate": self.to_json(), **begun},
         )
 
-    def _guesser(self) -> DraftProposer | None:
+    def _proposer(self) -> DraftProposer | None:
         from ostinato.decode import DraftModel, PromptLookup
         from ostinato.models import load_model
 
-        if self.draft is not None:
-            return DraftModel(load_model(self.draft, device=self.device))
-        return PromptLookup(self.lookup) if self.lookup is not None else None
+        if self.draft_model is not None:
+            return DraftModel(load_model(self.draft_model, device=self.device))
+        return PromptLookup(self.prompt_lookup) if self.prompt_lookup is not None else None
 
     def _sampling(self) -> SamplingParams:
         """Return the sampling; a server is not asked for a `--top-k` that nobody has chosen."""
@@ -312,7 +322,7 @@ def _generate(
     as_json: bool,
 ) -> Exit:
     """Write the text, or print that of a run which is finished, and say why it ended."""
-    written = TextOutput(show=show, quiet=as_json, beams=order.beams > 1)
+    written = TextOutput(show=show, quiet=as_json, beams=order.num_beams > 1)
     if run_name is not None and refuse_another(run_name, "generate", order.to_json()):
         written.recall(run_name)
         written.tell(f" The run {run_name!r} is finished.")

@@ -1,4 +1,4 @@
-"""`ostinato train drawing` and `ostinato sample drawing`: images as rows of tokens."""
+"""`ostinato train image-tokens` and `ostinato sample image-tokens`: images as rows of tokens."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ OPTIONS = {
 }
 
 
-@click.command("drawing")
+@click.command("image-tokens")
 @click.argument("sources", nargs=-1, required=True, metavar="FOLDER|digits|IDX-FILE…")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Write it there.")
 @click.option(
@@ -57,35 +57,37 @@ OPTIONS = {
     help="Code after code, pixel after pixel, the surest codes first, or out of noise.",
 )
 @click.option("--size", type=int, help="Scale to this side, 8 to 64; else as the images are.")
-@click.option("--grey/--colour", default=None, help="One channel or three.")
+@click.option("--gray/--color", default=None, help="One channel or three.")
 @click.option("--hold-out", type=float, default=0.1, show_default=True, help="Share to validate.")
 @click.option("--levels", type=int, help="Of a pixel, of --method pixels. [default: 8]")
-@click.option("--codes-steps", type=int, help="Steps of the autoencoder. [default: 400]")
+@click.option("--codec-steps", type=int, help="Steps of the autoencoder. [default: 400]")
 @click.option(
-    "--codes",
+    "--codec",
     type=click.Path(path_type=Path),
-    help="Take the autoencoder of this drawing, which was trained on such images before.",
+    help="Take the autoencoder of this model, which was trained on such images before.",
 )
 @click.option("--layers", type=int, default=4, show_default=True)
 @click.option("--width", type=int, default=96, show_default=True)
 @click.option("--heads", type=int, default=3, show_default=True)
-@click.option("--drop", type=float, default=0.2, show_default=True, help="Share of words unsaid.")
+@click.option(
+    "--attribute-dropout", type=float, default=0.2, show_default=True, help="Share of words unsaid."
+)
 @run_options
 @config_options(OPTIONS)
-def train_drawing(
+def train_image_tokens(
     sources: tuple[str, ...],
     out: Path,
     method: Literal["row", "pixels", "unmask", "coarse"],
     size: int | None,
-    grey: bool | None,
+    gray: bool | None,
     hold_out: float,
     levels: int | None,
-    codes_steps: int | None,
-    codes: Path | None,
+    codec_steps: int | None,
+    codec_folder: Path | None,
     layers: int,
     width: int,
     heads: int,
-    drop: float,
+    attribute_dropout: float,
     until: str | None,
     epochs: float | None,
     patience: int | None,
@@ -114,48 +116,50 @@ def train_drawing(
     from ostinato.train import Training
 
     require_folder(out)
-    _require_fitting(method, size, levels, codes_steps, codes, drop)
-    levels, codes_steps = levels or 8, codes_steps or CODES_RECIPE.steps
-    given["batch_tokens"] = given.pop("batch")
+    _require_fitting(method, size, levels, codec_steps, codec_folder, attribute_dropout)
+    levels, codec_steps = levels or 8, codec_steps or CODES_RECIPE.steps
+    given["batch_tokens"] = given.pop("batch_size")
     config = dataclasses.replace(RECIPE, **{k: v for k, v in given.items() if v is not None})
     condition_of(config.steps, until, epochs, patience)  # refused before any work
-    images = read_images(sources, size=size, grey=grey)
+    images = read_images(sources, size=size, gray=gray)
     train, valid = held(images, hold_out, seed=config.seed)
-    words = Attributes.of(train)
+    attributes = Attributes.of(train)
     with journal_at(journal) as opened:
         codec = (
             PixelQuantizer(channels=images.channels, size=images.size, levels=levels)
             if method == "pixels"
-            else _known_codes(codes, images)
-            if codes is not None
+            else _known_codes(codec_folder, images)
+            if codec_folder is not None
             else _codes(
                 opened,
                 begun_folder(opened, run_name, out),
                 (train, valid),
-                codes_steps,
+                codec_steps,
                 config,
                 checkpoint_every,
                 fresh,
             )
         )
-        drawing = new_image_token_model(
-            method, codec, words, layers=layers, width=width, heads=heads, seed=config.seed
+        model = new_image_token_model(
+            method, codec, attributes, layers=layers, width=width, heads=heads, seed=config.seed
         )
-        task = task_of(drawing, train, valid, drop=drop)
+        task = task_of(model, train, valid, attribute_dropout=attribute_dropout)
         if given["steps"] is None:
             planned = begun_steps(journal, name_of(run_name, out), fresh)
             if planned is None and epochs is not None:
                 planned = steps_of(epochs, task.lengths, config)
             config = dataclasses.replace(config, steps=planned or config.steps)
-        process = Training(drawing.network, task, config)
-        shape = (method, hold_out, levels, layers, width, heads, drop)
+        process = Training(model.network, task, config)
+        shape = (method, hold_out, levels, layers, width, heads, attribute_dropout)
         settings = repr((images.fingerprint(), *shape, codec.fingerprint()))
-        run = run_of(opened, "drawing", settings, dataclasses.asdict(config), out, fresh, run_name)
+        run = run_of(
+            opened, "image-tokens", settings, dataclasses.asdict(config), out, fresh, run_name
+        )
 
         def save() -> None:
-            drawing.network.eval()
+            model.network.eval()
             with process.best_weights():
-                drawing.save(out)
+                model.save(out)
 
         drive(
             process,
@@ -173,45 +177,47 @@ def _require_fitting(
     method: str,
     size: int | None,
     levels: int | None,
-    codes_steps: int | None,
-    codes: Path | None,
-    drop: float,
+    codec_steps: int | None,
+    codec_folder: Path | None,
+    attribute_dropout: float,
 ) -> None:
     """Raise `InputError` for a value out of its range, or one that the method has no use for."""
     if size is not None and not 8 <= size <= 64:
         raise InputError(f"--size must be 8 to 64, got {size}. Give a side such as 28.")
-    if not 0 <= drop < 1:
-        raise InputError(f"--drop must be in [0, 1), got {drop}. Give a share such as 0.2.")
+    if not 0 <= attribute_dropout < 1:
+        raise InputError(
+            f"--attribute-dropout must be in [0, 1), got {attribute_dropout}. Give a share such as 0.2."
+        )
     if levels is not None and method != "pixels":
         raise InputError(
             f"--levels must be left out of --method {method}, got {levels}: it has codes."
         )
     if levels is not None and not 2 <= levels <= 256:
         raise InputError(f"--levels must be 2 to 256, got {levels}. Give few, such as 4.")
-    if codes_steps is not None and codes_steps < 1:
-        raise InputError(f"--codes-steps must be at least 1, got {codes_steps}. Give more.")
-    for name, value in {"--codes": codes, "--codes-steps": codes_steps}.items():
+    if codec_steps is not None and codec_steps < 1:
+        raise InputError(f"--codec-steps must be at least 1, got {codec_steps}. Give more.")
+    for name, value in {"--codec": codec_folder, "--codec-steps": codec_steps}.items():
         if method == "pixels" and value is not None:
             raise InputError(
                 f"{name} must be left out of --method pixels, got {value}: it has no autoencoder."
             )
-    if codes is not None and codes_steps is not None:
+    if codec_folder is not None and codec_steps is not None:
         raise InputError(
-            f"--codes-steps must be left out with --codes, got {codes_steps}: that autoencoder is "
+            f"--codec-steps must be left out with --codec, got {codec_steps}: that autoencoder is "
             "trained already."
         )
 
 
 def _known_codes(folder: Path, images: Images) -> VQ:
-    """Read the autoencoder of another drawing. Raises `InputError` where it is of other images."""
+    """Read the autoencoder of another model. Raises `InputError` where it is of other images."""
     from ostinato.image.tokens import VQ
 
     codec = VQ.load(folder / "codes" if (folder / "codes").is_dir() else folder)
     c = codec.config
     if (c.channels, c.size) != (images.channels, images.size):
         raise InputError(
-            f"--codes must be of images of {images.channels} channels and {images.size} pixels, "
-            f"got {c.channels} and {c.size}. Give --size and --grey or --colour as it was trained."
+            f"--codec must be of images of {images.channels} channels and {images.size} pixels, "
+            f"got {c.channels} and {c.size}. Give --size and --gray or --color as it was trained."
         )
     return codec
 
@@ -235,7 +241,7 @@ def _codes(
     process = Training(network, ReconstructionTask(*images), plan)
     settings = repr((images[0].fingerprint(), images[1].fingerprint(), shape))
     named = out.with_name(f"{out.resolve().name}-codes")
-    run = run_of(journal, "drawing", settings, dataclasses.asdict(plan), named, fresh)
+    run = run_of(journal, "image-tokens", settings, dataclasses.asdict(plan), named, fresh)
 
     def save() -> None:
         network.eval()
@@ -255,10 +261,10 @@ def _codes(
     return VQ.load(out / "codes")
 
 
-@click.command("drawing")
+@click.command("image-tokens")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--words", multiple=True, help='Such as "a slanted seven"; more: each.')
-@click.option("--count", type=click.IntRange(min=1), default=1, help="Images of each wish.")
+@click.option("--prompt", multiple=True, help='Such as "a slanted seven"; more: each.')
+@click.option("--count", type=click.IntRange(min=1), default=1, help="Images of each prompt.")
 @click.option("--temperature", type=float, help="Above 0; else what is best for its method.")
 @click.option(
     "--guidance",
@@ -270,9 +276,9 @@ def _codes(
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A .png to write.")
 @click.option("--run", "run_name", help="Journal it as a run; the same name goes on where it was.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
-def sample_drawing(
+def sample_image_tokens(
     folder: Path,
-    words: tuple[str, ...],
+    prompt: tuple[str, ...],
     count: int,
     temperature: float | None,
     guidance: float | None,
@@ -282,7 +288,7 @@ def sample_drawing(
     run_name: str | None,
     as_json: bool,
 ) -> None:
-    """Draw with FOLDER, made by `ostinato train drawing`: a row of images for each wish."""
+    """Draw with FOLDER, made by `ostinato train image-tokens`: a row of images for each prompt."""
     from ostinato.image.tokens import TUNED, UNMASK_STEPS, image_token_loop, load_image_token_model
     from ostinato.media import save, tiled
 
@@ -290,48 +296,48 @@ def sample_drawing(
         raise InputError(f"--out must be a .png file, got {out}. Name one, such as drawn.png.")
     if out.is_dir():
         raise InputError(f"--out must be a file, got the folder {out}. Name a file in it.")
-    drawing = load_image_token_model(folder)
-    wishes = [wish for wish in words or ("",) for _ in range(count)]
-    if steps is not None and drawing.method != "unmask":
+    model = load_image_token_model(folder)
+    prompts = [one for one in prompt or ("",) for _ in range(count)]
+    if steps is not None and model.method != "unmask":
         raise InputError(
-            f"--steps is for drawings of --method unmask, got one of {drawing.method}, whose steps are "
+            f"--steps is for drawings of --method unmask, got one of {model.method}, whose steps are "
             "given. Leave it out."
         )
     given = {"temperature": temperature, "guidance": guidance}
     settings = dataclasses.replace(
-        TUNED[drawing.method], **{name: value for name, value in given.items() if value is not None}
+        TUNED[model.method], **{name: value for name, value in given.items() if value is not None}
     )
     loop = image_token_loop(
-        wishes,
-        drawing=drawing,
+        prompts,
+        model=model,
         settings=settings,
         steps=steps,
         seed=seed,
-        **_run_settings(run_name, folder, wishes, steps or UNMASK_STEPS, settings, seed),
+        **_run_settings(run_name, folder, prompts, steps or UNMASK_STEPS, settings, seed),
     )
     rows = rows_of(loop, run_name)
-    if len(rows) < len(wishes):
-        click.echo(f"{len(rows)} of {len(wishes)} images are done.", err=True)
+    if len(rows) < len(prompts):
+        click.echo(f"{len(rows)} of {len(prompts)} images are done.", err=True)
         if run_name is not None:
             click.echo("Run the same command again: it goes on.", err=True)
         sys.exit(Exit.INTERRUPTED)
-    images = [_clean(drawing, row["output"]) for row in rows]
+    images = [_clean(model, row["output"]) for row in rows]
     grid = [images[at : at + count] for at in range(0, len(images), count)]
     side = images[0].size(-1)
     written = save(tiled(grid), out, side=side)
     if as_json:
-        told = [{"words": w, "codes": str(r["output"])} for w, r in zip(wishes, rows, strict=True)]
+        told = [
+            {"prompt": w, "codes": str(r["output"])} for w, r in zip(prompts, rows, strict=True)
+        ]
         click.echo(json.dumps({"written": str(written), "images": told}))
     else:
-        click.echo(
-            f"Wrote {written}: {len(images)} images, each of {drawing.codec.positions} codes."
-        )
+        click.echo(f"Wrote {written}: {len(images)} images, each of {model.codec.positions} codes.")
 
 
 def _run_settings(
     run_name: str | None,
     folder: Path,
-    wishes: Sequence[str],
+    prompts: Sequence[str],
     steps: int,
     settings: CodeSettings,
     seed: int,
@@ -341,15 +347,15 @@ def _run_settings(
         return {}
     order: dict[str, JSON] = {
         "folder": str(folder),
-        "words": list(wishes),
+        "prompts": list(prompts),
         "steps": steps,
         "settings": str(settings),
         "seed": seed,
     }
     refuse_another(run_name, "order", order)
-    return {"run": run_name, "spec": {"sample": "drawing", "order": order, **begun_by()}}
+    return {"run": run_name, "spec": {"sample": "image-tokens", "order": order, **begun_by()}}
 
 
-def _clean(drawing: ImageTokenModel, output: object) -> Any:
+def _clean(model: ImageTokenModel, output: object) -> Any:
     """Return the image (C, S, S) of a row of codes in [-1, 1]."""
-    return drawing.picture(output).float() / 127.5 - 1
+    return model.picture(output).float() / 127.5 - 1

@@ -15,7 +15,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 @click.pass_context
 def models(ctx: click.Context, as_json: bool) -> None:
-    """List models and adapters: licence, size, where, and whether they are there."""
+    """List models and adapters: license, size, where, and whether they are there."""
     if ctx.invoked_subcommand is not None:
         return
     from ostinato.models import CATALOG, shipped_adapters
@@ -62,7 +62,7 @@ def _model_row(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "title": model.title,
-        "licence": model.licence,
+        "license": model.license,
         "installed": installed,
         "bytes": _bytes(folder) if installed else model.installed_bytes,
         "download_bytes": model.download_bytes,
@@ -86,7 +86,7 @@ def _adapter_row(name: str) -> dict[str, Any]:
 
 
 def _print_model(row: dict[str, Any]) -> None:
-    click.echo(f"{row['name']}: {row['title']}, {row['licence']}, {_size(row['bytes'])}")
+    click.echo(f"{row['name']}: {row['title']}, {row['license']}, {_size(row['bytes'])}")
     if row["installed"]:
         click.echo(f"  installed in {row['folder']}")
     else:

@@ -147,7 +147,7 @@ def _require_shape(hold_out: float, layers: int, width: int, heads: int) -> None
 @click.option(
     "--melody",
     type=click.Path(path_type=Path),
-    help="Harmonise this: the highest voice of a MIDI file is the soprano.",
+    help="Harmonize this: the highest voice of a MIDI file is the soprano.",
 )
 @click.option("--temperature", type=float, help="0: the likeliest.  [0.9]")
 @click.option("--min-p", type=float, help="Leave out what is less likely than this share.  [0.03]")

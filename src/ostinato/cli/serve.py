@@ -44,7 +44,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 )
 @click.option("--name", help="The name to serve it under. [default: MODEL]")
 @click.option("--slots", default=16, show_default=True, type=click.IntRange(1, 256))
-@click.option("--waiting", default=64, show_default=True, type=click.IntRange(min=1))
+@click.option("--max-waiting", default=64, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--check-seconds",
     default=3.0,
@@ -71,7 +71,7 @@ def serve(
     allowed: tuple[str, ...],
     name: str | None,
     slots: int,
-    waiting: int,
+    max_waiting: int,
     check_seconds: float,
     job_file: Path | None,
 ) -> None:
@@ -96,7 +96,7 @@ def serve(
     desk = Scheduler(
         partial(load_model, model, adapter=adapter, compile=compile, int8=int8, device=device),
         slots=slots,
-        waiting=waiting,
+        max_waiting=max_waiting,
         defaults=defaults,
         check_seconds=check_seconds,
     )

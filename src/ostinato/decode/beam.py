@@ -75,25 +75,27 @@ class Beam:
         model: LanguageModel,
         prompt: Prompter,
         *,
-        beams: int = 4,
+        num_beams: int = 4,
         length_penalty: float = 1.0,
         limit: int = 200,
         slots: int = 4,
         block: int = 16,
     ) -> None:
-        if beams < 2:
-            raise InputError(f"beams must be 2 or more, got {beams}. Decode follows a single one.")
+        if num_beams < 2:
+            raise InputError(
+                f"beams must be 2 or more, got {num_beams}. Decode follows a single one."
+            )
         if limit < 1:
             raise InputError(f"The limit of a text must be 1 token or more, got {limit}.")
-        self.slots, self.beams, self.limit = slots, beams, limit
+        self.slots, self.beams, self.limit = slots, num_beams, limit
         self.length_penalty = float(length_penalty)
         self.tokenizer = model.tokenizer
-        self._inference = open_backend(model, slots * beams, block=block)
+        self._inference = open_backend(model, slots * num_beams, block=block)
         self.repeats = self._inference.self_test().repeats
         self.compute_mode = self._inference.compute_mode
         self._prompt = prompt
         self._ends = sorted(self.tokenizer.eos_ids)
-        self._free = [list(range(n * beams, (n + 1) * beams)) for n in range(slots)]
+        self._free = [list(range(n * num_beams, (n + 1) * num_beams)) for n in range(slots)]
         self._slots: dict[str, _BeamSlot] = {}
 
     # Lanes ------------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ class Beam:
     def output(self, key: str) -> Text:
         """Return the best text."""
         best = self._best(self._slots[key].states[-1])
-        spelling = self._spelt(best)
+        spelling = self._spelled(best)
         ended = bool(best.tokens) and best.tokens[-1] in self.tokenizer.eos_ids
         return Text(spelling.text, best.tokens, spelling.starts, best.logprobs, ended)
 
@@ -185,7 +187,7 @@ class Beam:
         self._settle(slot, cast(Sequence[int], report["parents"]))
         slot.states.append(after)
         top = self._best(after)
-        report |= {"text": self._spelt(top).text, "score": top.score}
+        report |= {"text": self._spelled(top).text, "score": top.score}
         report |= {"tokens": len(state.running), "computed": len(state.running)}
         if length == 1:
             report["computed"] = 0  # the prompt's last token
@@ -281,7 +283,7 @@ class Beam:
     def _best(self, state: _State) -> _Beam:
         return (*state.finished, *state.running)[0]
 
-    def _spelt(self, beam: _Beam) -> Detokenizer:
+    def _spelled(self, beam: _Beam) -> Detokenizer:
         spelling = Detokenizer()
         for token in beam.tokens:
             ends = token in self.tokenizer.eos_ids

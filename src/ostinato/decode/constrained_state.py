@@ -51,26 +51,32 @@ class ConstrainedState:
     def __init__(self, constraint: Constraint, tokenizer: Tokenizer, limit: int) -> None:
         self._constraint = constraint
         self._matcher = matcher(constraint, tokenizer)
-        self._said = _spelt(constraint.said, tokenizer) if constraint.room else ()
+        self._said = _spelled(constraint.said, tokenizer) if constraint.room else ()
         self._tokenizer = tokenizer
         self._ends = tokenizer.eos_ids
         self._end = int(bool(self._ends))  # tokens that an end takes
         self._limit = limit
         self._tokens: list[int] = []
-        self._ways: list[list[int] | None] = []  # ways[p]: how the first p tokens can be ended
+        self._completions: list[
+            list[int] | None
+        ] = []  # completions[p]: how the first p tokens can be ended
         self._looked: tuple[tuple[int, int, int], list[int] | None] | None = None
         if constraint.room:
-            self._ways.append(self._at_first(limit))
+            self._completions.append(self._at_first(limit))
 
     def _at_first(self, limit: int) -> list[int]:
-        way = self._asked(lambda: way_out(self._matcher, self._tokenizer, limit, self._said))
-        if way is None or len(way) + self._end > limit:
-            needed = "found none" if way is None else f"the shortest found has {len(way)}"
+        completion = self._asked(
+            lambda: shortest_completion(self._matcher, self._tokenizer, limit, self._said)
+        )
+        if completion is None or len(completion) + self._end > limit:
+            needed = (
+                "found none" if completion is None else f"the shortest found has {len(completion)}"
+            )
             raise ItemError(
                 f"A text under the constraint must fit in the limit of {limit} tokens, "
                 f"{needed}. Raise the limit, or ask for less."
             )
-        return way
+        return completion
 
     # What may come next -----------------------------------------------------------------------
 
@@ -103,15 +109,15 @@ class ConstrainedState:
 
     def leaves_room(self, token: int, position: int) -> bool:
         """Tell whether after a token that may come next the text can be ended within the limit."""
-        if not self._ways or token in self._ends:
+        if not self._completions or token in self._ends:
             return True
-        way = self._after(token, self._limit - position - 1)
-        return way is not None and len(way) + self._end <= self._limit - position - 1
+        completion = self._after(token, self._limit - position - 1)
+        return completion is not None and len(completion) + self._end <= self._limit - position - 1
 
     @property
-    def way(self) -> Sequence[int] | None:
+    def completion(self) -> Sequence[int] | None:
         """The tokens that would make the text whole from here, where that is looked after."""
-        return self._ways[-1] if self._ways else None
+        return self._completions[-1] if self._completions else None
 
     @property
     def is_whole(self) -> bool:
@@ -124,18 +130,20 @@ class ConstrainedState:
         """Append a token."""
         if token in self._ends:
             return  # nothing comes after it, and taking it back leaves the matcher as it is
-        if self._ways:
-            self._ways.append(self._after(token, self._limit - len(self._tokens) - 1))
+        if self._completions:
+            self._completions.append(self._after(token, self._limit - len(self._tokens) - 1))
         self._matcher.consume_token(token)
         self._tokens.append(token)
         self._asked(lambda: None)
 
     def copy(self) -> ConstrainedState:
-        """Return one that goes its own way from here."""
+        """Return a copy that goes on by itself from here."""
         other = copy.copy(self)
         other._matcher = self._matcher.deep_copy()
         other._tokens = list(self._tokens)
-        other._ways = [None if way is None else list(way) for way in self._ways]
+        other._completions = [
+            None if completion is None else list(completion) for completion in self._completions
+        ]
         return other
 
     def crop(self, to: int) -> None:
@@ -144,7 +152,7 @@ class ConstrainedState:
             self._matcher.rollback(len(self._tokens) - to)
             del self._tokens[to:]
             self._looked = None
-            del self._ways[to + 1 :]
+            del self._completions[to + 1 :]
 
     def _after(self, token: int, left: int) -> list[int] | None:
         """Return how the text can be ended after a token; `left` tokens may come then."""
@@ -154,14 +162,18 @@ class ConstrainedState:
         return self._looked[1]
 
     def _look(self, token: int, left: int) -> list[int] | None:
-        way = self._ways[-1]
-        if way and way[0] == token:
-            return way[1:]
+        completion = self._completions[-1]
+        if completion and completion[0] == token:
+            return completion[1:]
         self._matcher.consume_token(token)
         try:
-            if way is not None and len(way) + self._end <= left and _ends(self._matcher, way):
-                return way
-            return way_out(self._matcher, self._tokenizer, left, self._said, FEW_LOOKS)
+            if (
+                completion is not None
+                and len(completion) + self._end <= left
+                and _ends(self._matcher, completion)
+            ):
+                return completion
+            return shortest_completion(self._matcher, self._tokenizer, left, self._said, FEW_LOOKS)
         finally:
             self._matcher.rollback(1)
 
@@ -207,7 +219,7 @@ Piece = tuple[int, ...]
 """Tokens that a search takes at once: a byte, a character, or a hint."""
 
 
-def way_out(
+def shortest_completion(
     at: Matcher,
     tokenizer: Tokenizer,
     most: int,
@@ -217,7 +229,7 @@ def way_out(
     """Return few tokens, the end token aside, with which the text is whole; None: none was found.
 
     Writes byte for byte, or what is `said`: first what makes more parts of the constraint whole,
-    else towards states that were seen the least, where two states are held for the same that allow
+    else toward states that were seen the least, where two states are held for the same that allow
     the same tokens: so it gets out of what can go on for ever, and through what must be counted. It
     looks no further than `most` tokens could write, at no more than `looks` states.
     """
@@ -331,11 +343,11 @@ def _bits(packed: bytes) -> Mask:
     return np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little").astype(np.bool_)
 
 
-def _spelt(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Piece, ...]:
+def _spelled(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Piece, ...]:
     """Return each text as tokens, as it is and after a space."""
     pairs = [(text, f" {text}") for text in texts if text.strip()]
-    spelt = (tuple(tokenizer.encode(text)) for pair in pairs for text in pair)
-    return tuple(piece for piece in spelt if piece)
+    spelled = (tuple(tokenizer.encode(text)) for pair in pairs for text in pair)
+    return tuple(piece for piece in spelled if piece)
 
 
 @lru_cache(maxsize=8)

@@ -153,9 +153,9 @@ class Constraint:
         """Raise `InputError` where the constraint cannot be followed. Needs no tokenizer."""
         library = _library()
         for part in self.parts:
-            _refuse(part, library.LLMatcher.validate_grammar(part.spelt(), limits=_limits()))
+            _refuse(part, library.LLMatcher.validate_grammar(part.spelled(), limits=_limits()))
 
-    def spelt(self) -> str:
+    def spelled(self) -> str:
         """Return a constraint that is not made of others as llguidance reads it."""
         library = _library()
         if self.kind == "json_schema":
@@ -270,6 +270,6 @@ def one_byte(tokenizer: Tokenizer) -> tuple[int, ...]:
 @lru_cache(maxsize=256)
 def _compiled(constraint: Constraint, read: LLTokenizer) -> LLMatcher:
     library = _library()
-    made: LLMatcher = library.LLMatcher(read, constraint.spelt(), log_level=0, limits=_limits())
+    made: LLMatcher = library.LLMatcher(read, constraint.spelled(), log_level=0, limits=_limits())
     _refuse(constraint, made.get_error() if made.is_error() else "")
     return made

@@ -90,7 +90,7 @@ class _DecodeSlot:
     watched: list[dict[int, float]] = field(default_factory=list)
     hidden: list[Tensor] = field(default_factory=list)  # hidden[p] predicts tokens[p]
     spelling: Detokenizer = field(default_factory=Detokenizer)
-    guided: ConstrainedState | None = None
+    constraint_state: ConstrainedState | None = None
     ended: bool = False
     prompt_tokens: int = 0  # to be told
     computed: int = 0
@@ -102,16 +102,16 @@ class Decode:
 
     `prompt` makes an item's prompt; its edits are passed on where `prompt_edits` names them.
     `alternatives` adds to each report that many of the likeliest tokens with their probabilities
-    (`alternatives`) and the entropy in nats (`entropy`). Edits: the settings of `Sampling` and
+    (`alternatives`) and the entropy in nats (`entropy`). Edits: the settings of `SamplingParams` and
     `bias` (token to number) hold from their position on; `forbid` (tokens) holds at its position;
     `force` (tokens) are taken as they are, from their position on (none: no longer).
 
     `constraint` is what every text must be as a whole, where its prompt names no other: tokens that
     cannot lead there are not drawn, and neither forced. `limit` is the most tokens that a draft may
     have, its end token included: what ends drafts there (`Steps`) is to be given the same. A
-    constraint keeps room to end within it, `Sampling.end_bias` counts towards it.
+    constraint keeps room to end within it, `SamplingParams.end_bias` counts toward it.
 
-    `guesser` names tokens that may come, which are computed ahead (`ostinato.decode.speculative`):
+    `proposer` names tokens that may come, which are computed ahead (`ostinato.decode.speculative`):
     the reports are the same with and without.
 
     Reports: `token`, `text` (the characters it completes), `logprob` (natural logarithm, of the
@@ -134,7 +134,7 @@ class Decode:
         prompt_edits: frozenset[str] = frozenset(),
         constraint: Constraint | None = None,
         limit: int | None = None,
-        guesser: DraftProposer | None = None,
+        proposer: DraftProposer | None = None,
     ) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"The limit of a draft must be 1 token or more, got {limit}.")
@@ -146,9 +146,9 @@ class Decode:
         self._inference = open_backend(model, slots, block=block)
         self.repeats = self._inference.self_test().repeats
         self.compute_mode = self._inference.compute_mode
-        if guesser is not None:
-            guesser.prepare(self.tokenizer, slots)
-        self._ahead = Speculator(self._inference, guesser, block)
+        if proposer is not None:
+            proposer.prepare(self.tokenizer, slots)
+        self._ahead = Speculator(self._inference, proposer, block)
         self._prompt = prompt
         self._prompt_edits = prompt_edits
         self._alternatives = alternatives
@@ -173,7 +173,9 @@ class Decode:
         if constraint is not None:
             guided = ConstrainedState(constraint, self.tokenizer, self._room(prompt))
         index = self._allocator.take(prompt.tokens[:-1])
-        slot = _DecodeSlot(index, lane, prompt, prompt_tokens=len(prompt.tokens), guided=guided)
+        slot = _DecodeSlot(
+            index, lane, prompt, prompt_tokens=len(prompt.tokens), constraint_state=guided
+        )
         for report in lane.past:
             self._append(slot, cast(int, report["token"]), cast(float, report["logprob"]))
             if prompt.watch:
@@ -193,7 +195,9 @@ class Decode:
         slot.tokens, slot.logprobs = list(parent.tokens), list(parent.logprobs)
         slot.watched, slot.hidden = list(parent.watched), list(parent.hidden)
         slot.spelling, slot.ended = parent.spelling.copy(), parent.ended
-        slot.guided = None if parent.guided is None else parent.guided.copy()
+        slot.constraint_state = (
+            None if parent.constraint_state is None else parent.constraint_state.copy()
+        )
         self._slots[lane.key] = slot
 
     def rewind(self, lane: Lane, to: int) -> None:
@@ -203,8 +207,8 @@ class Decode:
         self._ahead.forget(lane.key)
         slot.lane = lane
         slot.spelling.crop(to)
-        if slot.guided is not None:
-            slot.guided.crop(to)
+        if slot.constraint_state is not None:
+            slot.constraint_state.crop(to)
         del slot.tokens[to:], slot.logprobs[to:], slot.watched[to:], slot.hidden[to + 1 :]
         slot.ended = False
 
@@ -239,8 +243,12 @@ class Decode:
         adjusted = adjust(logits, rows)
         drawn = draw(adjusted, rows)
         for n, slot in enumerate(slots):
-            if slot.guided is not None and not slot.guided.leaves_room(drawn[n], len(slot.tokens)):
-                drawn[n] = self._draw_with_room(slot, slot.guided, adjusted[n], rows[n], drawn[n])
+            if slot.constraint_state is not None and not slot.constraint_state.leaves_room(
+                drawn[n], len(slot.tokens)
+            ):
+                drawn[n] = self._draw_with_room(
+                    slot, slot.constraint_state, adjusted[n], rows[n], drawn[n]
+                )
         logprobs = torch.log_softmax(logits, dim=-1)
         return {
             slot.lane.key: self._report(slot, token, logprobs[n])
@@ -265,7 +273,7 @@ class Decode:
                 slot.hidden.append(row)
 
     def _asked(self, slot: _DecodeSlot, done: int) -> DraftRequest:
-        """Return what a guesser is asked: what comes after the first `done` tokens."""
+        """Return what a proposer is asked: what comes after the first `done` tokens."""
         tokens = [*slot.prompt.tokens, *slot.tokens[:done]]
         known = slot.tokens[done:]
         return DraftRequest(slot.lane.key, tokens, lambda guessed: self._row(slot, guessed), known)
@@ -302,8 +310,8 @@ class Decode:
         if shift:
             bias |= {end: bias.get(end, 0.0) + shift for end in self.tokenizer.eos_ids}
         allowed = None
-        if slot.guided and not guessed:
-            allowed = slot.guided.allowed(self._inference.vocab_size)
+        if slot.constraint_state and not guessed:
+            allowed = slot.constraint_state.allowed(self._inference.vocab_size)
         return SamplingRow(sampling, draws, forbidden, bias, seen, allowed)
 
     def _room(self, prompt: TokenPrompt) -> int:
@@ -335,12 +343,14 @@ class Decode:
             drawn = draw(logits[None], [replace(row, uniform=number)])[0]
             if drawn not in refused and guided.leaves_room(drawn, position):
                 return drawn
-        way = guided.way
+        way = guided.completion
         return way[0] if way else min(self.tokenizer.eos_ids, default=drawn)
 
     def _report(self, slot: _DecodeSlot, drawn: int, logprobs: Tensor) -> Report:
         token = self._forced(slot)
-        if token is None or (slot.guided and not slot.guided.allows(token, len(slot.tokens))):
+        if token is None or (
+            slot.constraint_state and not slot.constraint_state.allows(token, len(slot.tokens))
+        ):
             token = drawn
         logprob = float(logprobs[token])
         text = self._append(slot, token, logprob)
@@ -360,7 +370,11 @@ class Decode:
         elif len(slot.prompt.tokens) + len(slot.tokens) >= self._limit:
             slot.ended = True
             report["ended"] = f"The model's context of {self._limit} tokens is full."
-        elif slot.guided is not None and not self.tokenizer.eos_ids and slot.guided.is_whole:
+        elif (
+            slot.constraint_state is not None
+            and not self.tokenizer.eos_ids
+            and slot.constraint_state.is_whole
+        ):
             slot.ended = True
             report["ended"] = "Its constraint leaves nothing to add."
         return report
@@ -387,8 +401,8 @@ class Decode:
         slot.tokens.append(token)
         slot.logprobs.append(logprob)
         slot.ended = token in self.tokenizer.eos_ids
-        if slot.guided is not None:
-            slot.guided.advance(token)
+        if slot.constraint_state is not None:
+            slot.constraint_state.advance(token)
         return slot.spelling.add(b"" if slot.ended else self.tokenizer.token_bytes(token))
 
     def _look(self, logprobs: Tensor) -> dict[str, object]:

@@ -17,7 +17,7 @@ def check_edit(name: str, value: object, sampling: SamplingParams, size: int) ->
     """Raise `EditError` for a value that cannot be; `size` is that of the vocabulary.
 
     `forbid` and `force` hold tokens, `bias` and `logit_bias` what is added to the logits of tokens,
-    all others a setting of `Sampling`.
+    all others a setting of `SamplingParams`.
     """
     last = size - 1
     if name in OF_TOKENS:

@@ -57,7 +57,7 @@ class SamplingParams:
 
 def _require(right: bool, name: str, expected: str, value: object) -> None:
     if not right:
-        raise InputError(f"Sampling {name} must be {expected}, got {value}.")
+        raise InputError(f"{name} must be {expected}, got {value}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Tokens computed ahead of their turn (speculative decoding, Leviathan et al. 2023), same bits.
 
-A guesser names the tokens that may come; they go through the network in rows of the block that
+A proposer names the tokens that may come; they go through the network in rows of the block that
 would else be padding. A token is drawn in its turn as always, with the random number of its slot:
 where it is the guessed one, what follows it is there already. So a guess changes how long a text
 takes, and nothing else. Right guesses are handed out one a step; going back drops the rest.
@@ -112,7 +112,7 @@ class DraftModel(DraftProposer):
             raise InputError(
                 f"The draft model must have the model's vocabulary ({tokenizer.vocab_size} "
                 f"tokens), got another ({mine.vocab_size} tokens: {self._model.name}). "
-                "Train both on the same text with the same --vocabulary."
+                "Train both on the same text with the same --vocab-size."
             )
         self._inference = open_backend(self._model, slots)
         self._free = list(range(slots))
@@ -167,10 +167,10 @@ class _Kept(NamedTuple):
 
 
 class Speculator:
-    """Computes rows of lanes and the guesses after them; without a guesser, the rows alone."""
+    """Computes rows of lanes and the guesses after them; without a proposer, the rows alone."""
 
-    def __init__(self, inference: Backend, guesser: DraftProposer | None, block: int) -> None:
-        self._inference, self._guesser, self._block = inference, guesser, block
+    def __init__(self, inference: Backend, proposer: DraftProposer | None, block: int) -> None:
+        self._inference, self._guesser, self._block = inference, proposer, block
         self._kept: dict[str, list[_Kept]] = {}
         self._logits: dict[str, tuple[Tensor, Tensor]] = {}  # the latest hidden state's, by lane
 

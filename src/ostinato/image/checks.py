@@ -1,4 +1,4 @@
-"""Checks of images: recognised by a classifier, sharp enough. Outputs are (C, H, W) in [-1, 1]."""
+"""Checks of images: recognized by a classifier, sharp enough. Outputs are (C, H, W) in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ClassifiedAs(BaseCheck):
     fixed number of images, so that the verdict does not depend on the company.
     """
 
-    kind: ClassVar[str] = "recognised"
+    kind: ClassVar[str] = "recognized"
 
     classifier: Classifier
     least: float = 0.5
@@ -54,7 +54,7 @@ class ClassifiedAs(BaseCheck):
 
 @dataclass(frozen=True, kw_only=True)
 class Sharpness(BaseCheck):
-    """Passes where edges are steep enough: the 99th percentile of the differences of neighbouring
+    """Passes where edges are steep enough: the 99th percentile of the differences of neighboring
     pixels, as a share of the whole range, is at least `least`."""
 
     kind: ClassVar[str] = "sharp"

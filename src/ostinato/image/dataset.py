@@ -38,7 +38,7 @@ class Images:
 
     @property
     def channels(self) -> int:
-        """1 for grey, 3 for colour."""
+        """1 for gray, 3 for color."""
         return int(self.pixels.size(1))
 
     @property
@@ -71,12 +71,12 @@ class Images:
 
 
 def read_images(
-    sources: Sequence[str | Path], *, size: int | None = None, grey: bool | None = None
+    sources: Sequence[str | Path], *, size: int | None = None, gray: bool | None = None
 ) -> Images:
     """Read `digits`, a folder (its sub-folders are classes), or IDX files of images and labels.
 
     `size` in pixels, 8 to 64 (None: as they are, where all are alike); other images are cut to
-    their middle square and scaled. `grey` None: grey where all images are. Raises `InputError`.
+    their middle square and scaled. `gray` None: gray where all images are. Raises `InputError`.
     """
     if size is not None and not SMALLEST <= size <= LARGEST:
         raise InputError(f"size must be {SMALLEST} to {LARGEST} pixels, got {size}.")
@@ -87,10 +87,10 @@ def read_images(
         images = _digits()
     elif first.is_dir():
         _alone(sources, "A folder")
-        images = _folder(first, size, grey)
+        images = _folder(first, size, gray)
     else:
         images = _idx([Path(source) for source in sources])
-    return _fitted(_coloured(images, grey), size)
+    return _fitted(_colored(images, gray), size)
 
 
 def hold_out(images: Images, share: float = 0.1, *, seed: int = 0) -> tuple[Images, Images]:
@@ -129,7 +129,7 @@ def _digits() -> Images:
 # Folders --------------------------------------------------------------------------------------
 
 
-def _folder(folder: Path, size: int | None, grey: bool | None) -> Images:
+def _folder(folder: Path, size: int | None, gray: bool | None) -> Images:
     """Read a folder. Sub-folders with images are classes, sorted by name."""
     classes = [path for path in sorted(folder.iterdir()) if path.is_dir() and _pictures(path)]
     loose = _pictures(folder)
@@ -145,10 +145,10 @@ def _folder(folder: Path, size: int | None, grey: bool | None) -> Images:
         )
     paths = loose or [path for one in classes for path in _pictures(one)]
     read = [_picture(path) for path in paths]
-    if grey is None:
-        grey = all(one.ndim == 2 for one in read)
+    if gray is None:
+        gray = all(one.ndim == 2 for one in read)
     side = size or _common_side(paths, read)
-    squares = [_square(torch.from_numpy(one), side, grey) for one in read]
+    squares = [_square(torch.from_numpy(one), side, gray) for one in read]
     if loose:
         return Images(torch.stack(squares))
     numbers = [number for number, one in enumerate(classes) for _ in _pictures(one)]
@@ -160,7 +160,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _picture(path: Path) -> Bytes:
-    """Return uint8 pixels (H, W) of a grey image, (H, W, 3) of any other."""
+    """Return uint8 pixels (H, W) of a gray image, (H, W, 3) of any other."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
@@ -172,8 +172,8 @@ def _picture(path: Path) -> Bytes:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
                 image = image.convert("RGB")
-            grey = image.mode in ("1", "L", "I", "I;16", "F")
-            return np.array(image.convert("L" if grey else "RGB"), dtype=np.uint8)
+            gray = image.mode in ("1", "L", "I", "I;16", "F")
+            return np.array(image.convert("L" if gray else "RGB"), dtype=np.uint8)
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
         raise InputError(
             f"{path} must be an image, got: {error}. Mend the file, or move it elsewhere."
@@ -201,10 +201,10 @@ def _side(side: int, what: str) -> int:
     return side
 
 
-def _square(pixels: Tensor, side: int, grey: bool) -> Tensor:
+def _square(pixels: Tensor, side: int, gray: bool) -> Tensor:
     """Return the middle square (C, side, side) of pixels (H, W) or (H, W, 3)."""
     x = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
-    x = _to_grey(x) if grey else x.expand(3, -1, -1)
+    x = _to_gray(x) if gray else x.expand(3, -1, -1)
     H, W = x.shape[1:]
     edge = min(H, W)
     top, left = (H - edge) // 2, (W - edge) // 2
@@ -219,7 +219,7 @@ def scaled(pixels: Tensor, side: int) -> Tensor:
     return y.round().clamp(0, 255).to(torch.uint8)
 
 
-def _to_grey(x: Tensor) -> Tensor:
+def _to_gray(x: Tensor) -> Tensor:
     """Return the luma (…, 1, H, W) of ITU-R BT.601, as image libraries do."""
     if x.size(-3) == 1:
         return x
@@ -227,10 +227,10 @@ def _to_grey(x: Tensor) -> Tensor:
     return (x.float() * weights).sum(-3, keepdim=True).round().to(torch.uint8)
 
 
-def _coloured(images: Images, grey: bool | None) -> Images:
-    if grey is None or images.channels == (1 if grey else 3):
+def _colored(images: Images, gray: bool | None) -> Images:
+    if gray is None or images.channels == (1 if gray else 3):
         return images
-    pixels = _to_grey(images.pixels) if grey else images.pixels.expand(-1, 3, -1, -1)
+    pixels = _to_gray(images.pixels) if gray else images.pixels.expand(-1, 3, -1, -1)
     return replace(images, pixels=pixels.contiguous())
 
 

@@ -30,7 +30,7 @@ class Denoise:
     """Draw images by denoising, many side by side; every lane one solver step a step.
 
     `network` predicts clean images (`Denoiser`); `sigmas` are the noise levels, falling to 0
-    (default: `jump_sigmas`, `steps` of them). `guidance` g draws towards the class: the prediction
+    (default: `jump_sigmas`, `steps` of them). `guidance` g draws toward the class: the prediction
     is D_none + g (D_class - D_none) (Ho and Salimans, 2022); 1: none. It costs a second call of the
     network, and acts at noise levels from `guided[0]` to `guided[1]` (Kynkäänniemi et al. 2024: the
     middle ones are enough). An item is a `Picture`, a mapping of its fields, or a class.
@@ -53,7 +53,7 @@ class Denoise:
         steps: int = 20,
         solver: str | Solver = "dpmpp_2m",
         guidance: float = 1.0,
-        guided: tuple[float, float] = (0.0, math.inf),
+        guidance_interval: tuple[float, float] = (0.0, math.inf),
         sigmas: Sequence[float] | None = None,
         slots: int = 16,
         block: int = BLOCK,
@@ -63,7 +63,7 @@ class Denoise:
         self.slots = slots
         self.network = network
         self.sigmas = _falling(sigmas or jump_sigmas(steps, network.sigma_min, network.sigma_max))
-        self._guided = _range(guided)
+        self._guidance_interval = _range(guidance_interval)
         self._settings = DenoiseSettings(
             None, as_guidance(guidance, InputError), solver_named(solver)
         )
@@ -172,7 +172,7 @@ class Denoise:
                 self._renoise(slot)
 
     def _calls(self, group: StepBatch, sigma: float) -> int:
-        low, high = self._guided
+        low, high = self._guidance_interval
         return 1 if group.kind.guidance == 1.0 or not low <= sigma <= high else 2
 
     def _cleans(self, at: Sequence[tuple[StepBatch, Tensor, float]]) -> list[Tensor]:
@@ -257,8 +257,8 @@ class Denoise:
         """Return x at position 0: noise, around the given image where there is one."""
         picture = slot.picture
         noise = self._noise(slot, "begin", 0)
-        if picture.toward is not None:
-            other = replace(picture, seed=picture.toward)
+        if picture.interpolate_to is not None:
+            other = replace(picture, seed=picture.interpolate_to)
             noise = slerp(noise, self._noise(slot, "begin", 0, other), picture.share)
         x = noise * self.sigmas[slot.first]
         if picture.image is not None:
@@ -305,7 +305,7 @@ def _level(sigma: float, count: int) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """Turn noise `a` towards `b` by a share of their angle; its size stays that of noise."""
+    """Turn noise `a` toward `b` by a share of their angle; its size stays that of noise."""
     cosine = float((a * b).sum() / (a.norm() * b.norm()))
     angle = math.acos(max(-1.0, min(1.0, cosine)))
     if math.sin(angle) < 1e-6:
@@ -324,7 +324,9 @@ def _falling(sigmas: Sequence[float]) -> tuple[float, ...]:
 def _range(guided: Sequence[float]) -> tuple[float, float]:
     low, high = guided
     if not 0.0 <= low <= high:
-        raise InputError(f"guided must be two noise levels, the lower first, got {low} and {high}.")
+        raise InputError(
+            f"guidance_interval must be two noise levels, the lower first, got {low} and {high}."
+        )
     return low, high
 
 

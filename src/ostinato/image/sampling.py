@@ -52,7 +52,7 @@ def denoise_loop(
     steps: int = 20,
     solver: str | Solver = "dpmpp_2m",
     guidance: float = 1.0,
-    guided: tuple[float, float] = (0.0, math.inf),
+    guidance_interval: tuple[float, float] = (0.0, math.inf),
     sigmas: Sequence[float] | None = None,
     seed: int = 0,
     slots: int | None = None,
@@ -73,7 +73,7 @@ def denoise_loop(
         steps=steps,
         solver=solver,
         guidance=guidance,
-        guided=guided,
+        guidance_interval=guidance_interval,
         sigmas=sigmas,
         slots=slots or min(len(pictures), 16),
     )

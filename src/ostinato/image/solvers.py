@@ -75,11 +75,11 @@ def advance(
     if solver.multistep and before is not None:
         return _two_steps(x, sigma, sigma_next, denoised, before)
     if solver.eta == 0.0:
-        return _towards(x, denoised, sigma_next / sigma)
+        return _toward(x, denoised, sigma_next / sigma)
     assert noise is not None
     fresh = min(1.0, solver.eta * math.sqrt(max(0.0, 1.0 - (sigma_next / sigma) ** 2)))
     kept = sigma_next * math.sqrt(1.0 - fresh**2)
-    return _towards(x, denoised, kept / sigma).add_(noise * _factor(sigma_next * fresh, x.dtype))
+    return _toward(x, denoised, kept / sigma).add_(noise * _factor(sigma_next * fresh, x.dtype))
 
 
 def correct(
@@ -105,7 +105,7 @@ def _two_steps(
     return denoised.mul_(_factor(1 - left, dtype)).add_(x * _factor(left, dtype))
 
 
-def _towards(x: Tensor, denoised: Tensor, kept: float) -> Tensor:
+def _toward(x: Tensor, denoised: Tensor, kept: float) -> Tensor:
     """Return the clean prediction with a share of the noise that is left in x."""
     return (x - denoised).mul_(_factor(kept, x.dtype)).add_(denoised)
 

@@ -29,11 +29,11 @@ BANDS = {"low": (0.0, 0.25), "mid": (0.25, 1.0), "high": (1.0, float("inf"))}
 RECIPE = TrainingConfig(
     steps=2000,
     batch_tokens=64,
-    optimiser="muon",
+    optimizer="muon",
     lr=0.02,
-    warmup=50,
-    final=0.01,
-    ema=0.985,
+    warmup_steps=50,
+    min_lr_ratio=0.01,
+    ema_decay=0.985,
     valid_every=200,
     sample_every=400,
 )
@@ -49,13 +49,15 @@ class NoiseLevels:
 
     mean: float = 0.3
     std: float = 1.2
-    drop: float = 0.1
+    label_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         if self.std <= 0:
             raise InputError(f"The std of ln sigma must be above 0, got {self.std}.")
-        if not 0 <= self.drop < 1:
-            raise InputError(f"The share without a class must be in [0, 1), got {self.drop}.")
+        if not 0 <= self.label_dropout < 1:
+            raise InputError(
+                f"The share without a class must be in [0, 1), got {self.label_dropout}."
+            )
 
     def levels(self, count: int, dice: torch.Generator) -> Tensor:
         """Draw sigma / sigma_data (count,), one from each of `count` equally likely bands."""
@@ -93,7 +95,9 @@ class ImageTask:
 
     def loss(self, network: nn.Module, chosen: Sequence[int], seed: int) -> Loss:
         """Return the loss of some images at drawn noise levels, some without their class."""
-        losses, sigma = self._losses(network, self._train.at(chosen), seed, self.noise.drop)
+        losses, sigma = self._losses(
+            network, self._train.at(chosen), seed, self.noise.label_dropout
+        )
         return Loss(losses.sum(), {"images": len(chosen)}, by_band(losses.detach(), sigma))
 
     def validate(self, network: nn.Module, batch_tokens: int) -> Mapping[str, float]:

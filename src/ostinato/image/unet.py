@@ -25,7 +25,7 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 ARCHITECTURE = "ostinato.UNet"
 SHIPPED = Path(__file__).parent / "shipped"
-GROUP = 16  # channels that are normalised together
+GROUP = 16  # channels that are normalized together
 
 
 @dataclass(frozen=True, kw_only=True)

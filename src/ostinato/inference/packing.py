@@ -86,12 +86,12 @@ def _both(layer: nn.Linear) -> tuple[Tensor, Tensor | None]:
 
 
 def _paired(layer: nn.Linear, head_dim: int) -> tuple[Tensor, Tensor | None]:
-    """Reorder a head's rows so that i and i + D/2 are neighbours: one complex number each.
+    """Reorder a head's rows so that i and i + D/2 are neighbors: one complex number each.
 
     Queries and keys are reordered alike, which their products do not see.
     """
-    bias = None if layer.bias is None else _neighbours(layer.bias, head_dim)
-    return _neighbours(layer.weight, head_dim), bias
+    bias = None if layer.bias is None else _neighbors(layer.bias, head_dim)
+    return _neighbors(layer.weight, head_dim), bias
 
 
 def _paired_norm(norm: Norm | None) -> Product | None:
@@ -99,10 +99,10 @@ def _paired_norm(norm: Norm | None) -> Product | None:
     if norm is None:
         return None
     weight, eps, size = norm.weight.detach(), norm.eps, norm.weight.shape
-    paired = _neighbours(weight, size[0])
+    paired = _neighbors(weight, size[0])
     return lambda x: F.rms_norm(x, size, paired, eps)
 
 
-def _neighbours(values: Tensor, head_dim: int) -> Tensor:
+def _neighbors(values: Tensor, head_dim: int) -> Tensor:
     heads = values.view(-1, 2, head_dim // 2, *values.shape[1:])
     return heads.transpose(1, 2).reshape(values.shape)

@@ -87,12 +87,12 @@ class Lanes:
         self._ready = ready
         self._edited = edited
         self._seed = check_seed(seed)
-        self._drafts: dict[str, LaneState] = {}
+        self._states: dict[str, LaneState] = {}
         self._counts = {"accepted": 0, "given_up": 0, "errors": 0}
         self._known: dict[str, dict[str, object]] = {}
         self._replay = Replay()
         self.compute_mode = str(getattr(process, "compute_mode", ""))
-        self._unseen = MissingMetrics(self.each, process)
+        self._missing = MissingMetrics(self.each, process)
         self._judging: list[Report] = []  # what judging has spent in this step
         self.spent: dict[str, float] = {}  # by all items so far, what going back keeps spent
 
@@ -100,22 +100,22 @@ class Lanes:
 
     def step(self) -> Report:
         """Fill free places, advance every lane by at most one position, settle what stopped."""
-        if not self._drafts:
+        if not self._states:
             self._items.refuse_double()
         self._fill()
         reports, in_vain = self._advance()
-        if self._unseen.names:
-            self._unseen.look(*reports.values())
-        lanes = {key: self._settle(self._drafts[key], report) for key, report in reports.items()}
+        if self._missing.names:
+            self._missing.observe(*reports.values())
+        lanes = {key: self._settle(self._states[key], report) for key, report in reports.items()}
         self._fill()
-        report: dict[str, object] = {"lanes": lanes, "active": len(self._drafts), **self._counts}
+        report: dict[str, object] = {"lanes": lanes, "active": len(self._states), **self._counts}
         judging, self._judging = self._judging, []
         for name, total in spent((*reports.values(), *in_vain, *judging)).items():
             report[name] = total
             self.spent[name] = self.spent.get(name, 0) + total
-        if not self._drafts and self._items.done:
+        if not self._states and self._items.done:
             report["ended"] = f"All {self._items.taken} items are done."
-            self._unseen.end()
+            self._missing.end()
         return report
 
     def state_dict(self) -> dict[str, object]:
@@ -123,7 +123,7 @@ class Lanes:
         return {
             "each": str(self.each),
             "taken": self._items.taken,
-            "drafts": [draft.to_json() for draft in self._drafts.values()],
+            "drafts": [draft.to_json() for draft in self._states.values()],
             "counts": dict(self._counts),
             "spent": dict(self.spent),
         }
@@ -138,9 +138,9 @@ class Lanes:
                 f"Lanes must end as they did when the run began, by {state['each']}, got "
                 f"{self.each}. Give the same condition, or begin another run."
             )
-        for key in list(self._drafts):
+        for key in list(self._states):
             self.process.drop(key)
-        self._drafts.clear()
+        self._states.clear()
         self.finished.clear()
         self._counts = dict(cast(dict[str, int], state["counts"]))
         self.spent = dict(cast(dict[str, float], state.get("spent", {})))
@@ -152,7 +152,7 @@ class Lanes:
         )
         for draft in drafts:
             draft.item = given[draft.index]
-            self._drafts[draft.lane.key] = draft
+            self._states[draft.lane.key] = draft
             self._begin(draft)
 
     def change(self, edits: Edits) -> None:
@@ -162,12 +162,12 @@ class Lanes:
         at its position when the lane goes back beyond it, or starts over.
         """
         names = {name: value for name, value in edits.items() if name != "lane"}
-        only = next(iter(self._drafts)) if len(self._drafts) == 1 else None
-        draft = self._drafts.get(str(edits.get("lane", only)))
+        only = next(iter(self._states)) if len(self._states) == 1 else None
+        draft = self._states.get(str(edits.get("lane", only)))
         if draft is None:
             raise EditError(
                 f"An edit of lanes must name a lane that is in work, got {edits.get('lane')!r}. "
-                f"In work are: {', '.join(self._drafts) or 'none'}."
+                f"In work are: {', '.join(self._states) or 'none'}."
             )
         position = draft.position
         lane = replace(draft.lane, edits=by_place((*draft.lane.edits, (position, names))))
@@ -177,7 +177,7 @@ class Lanes:
 
     def wake(self) -> None:
         """Let the lanes' clocks go on from now, after a break in which nothing was stepped."""
-        for draft in self._drafts.values():
+        for draft in self._states.values():
             draft.states[-1] = self.each.wake(draft.states[-1])
 
     # What the loop asks -----------------------------------------------------------------------
@@ -199,15 +199,15 @@ class Lanes:
         for key, row in results.items():
             if row.get("carried") or row.get("by_clock"):
                 self._known[key] = dict(row)
-        for key in [key for key in self._drafts if key in self._known]:
+        for key in [key for key in self._states if key in self._known]:
             self.process.drop(key)
-            del self._drafts[key]
+            del self._states[key]
             self._count(self._known[key])
 
     # Places -----------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        while len(self._drafts) < self.process.slots:
+        while len(self._states) < self.process.slots:
             coming = self._items.take()
             if coming is None:
                 return
@@ -217,7 +217,7 @@ class Lanes:
             if key in self._known:
                 self._count(self._known[key])
             elif not self._is_ready(draft):
-                self._drafts[key] = draft
+                self._states[key] = draft
                 self._begin(draft)
 
     def _is_ready(self, draft: LaneState) -> bool:
@@ -240,7 +240,7 @@ class Lanes:
             self.process.start(lane, draft.item)
         except ItemError as error:
             stopped = Stopped(StopKind.ERROR, str(error), type(error).__name__)
-            del self._drafts[draft.lane.key]
+            del self._states[draft.lane.key]
             self._finish(draft, stopped, "", (), accepted=False)
 
     def _advance(self) -> tuple[Mapping[str, Report], Sequence[Report]]:
@@ -249,12 +249,12 @@ class Lanes:
         The second part are recorded reports that no lane can use.
         """
         if self._replay:
-            positions = {key: draft.position for key, draft in self._drafts.items()}
+            positions = {key: draft.position for key, draft in self._states.items()}
             reports, in_vain = self._replay.take(positions)
             for key, report in reports.items():
-                self._bring(self._drafts[key], report)
+                self._bring(self._states[key], report)
             return reports, in_vain
-        return (self.process.step() if self._drafts else {}), ()
+        return (self.process.step() if self._states else {}), ()
 
     def _bring(self, draft: LaneState, report: Report) -> None:
         self.process.drop(draft.lane.key)
@@ -370,7 +370,7 @@ class Lanes:
             if draft.best is None and not verdicts:  # it broke off
                 verdicts = self._judged(draft, output)
             self.process.drop(key)
-            del self._drafts[key]
+            del self._states[key]
             accepted = isinstance(answer, Accept) and stopped.good
             if isinstance(answer, GiveUp):
                 stopped = given_up(stopped, answer.reason, exhausted)

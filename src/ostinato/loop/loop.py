@@ -52,7 +52,7 @@ class Loop:
     default every stop stands. `run` is a name or a `Run`: the loop is journaled, and goes on where
     that run was. `checkpoint` tells how often the state is saved: into the run, or without one
     into memory where `on_stop` may go back. `keep="results"` journals results but not steps,
-    unless these are `Received` and could not be made again.
+    unless these are `ExternalSource` and could not be made again.
     `spec` is recorded with a run that this loop makes: with `factory` ("package.module:function")
     and `args` the command line can make the process again and go on with the run.
 
@@ -81,10 +81,10 @@ class Loop:
         self.position = 0
         self._on_stop = on_stop
         self._state: JSON = self.until.begin()
-        self._requests = ControlRequests()
+        self._control = ControlRequests()
         self._attempts: list[Attempt] = []
-        self._unseen = MissingMetrics(self.until, self.process)
-        self._changes = EditLog(self.process)
+        self._missing = MissingMetrics(self.until, self.process)
+        self._edit_log = EditLog(self.process)
         self._closed = self._final = False
         if isinstance(self.process, GeneratorProcess):
             refuse_going_back(checkpoint, on_stop)
@@ -94,7 +94,7 @@ class Loop:
             checkpoint = (
                 None if isinstance(self.process, GeneratorProcess) else CheckpointSchedule()
             )
-        self._marks = SavePoints(checkpoint)
+        self._save_points = SavePoints(checkpoint)
         self._begin = self._copy_of_process() if on_stop is not accept else None
         self._session: RunSession | None = None
         if run is not None:
@@ -117,12 +117,12 @@ class Loop:
             self._lanes.wake()
         advance, observe = self.process.step, self.until.observe
         session, lanes, blank = self._session, self._lanes, object.__new__
-        asked, edits = self._requests.ends, self._changes.asked
+        asked, edits = self._control.ends, self._edit_log.asked
         received = session if self._received else None
-        waiting, look = self._unseen.names, self._unseen.look
+        waiting, look = self._missing.names, self._missing.observe
         while True:
             if asked or edits or (session is not None and session.requests()):
-                end = self._requests.apply(self._changes, self.tick, session)
+                end = self._control.apply(self._edit_log, self.tick, session)
                 if end is not None:
                     self._end(*end)
                     return
@@ -169,15 +169,15 @@ class Loop:
 
     def pause(self, reason: str = "It was paused.") -> None:
         """End the loop at the next step boundary; going on later is possible."""
-        self._requests.ends.append(("pause", reason))
+        self._control.ends.append(("pause", reason))
 
     def stop(self, reason: str = "It was stopped by a person.") -> None:
         """End the loop at the next step boundary, for good."""
-        self._requests.ends.append(("stop", reason))
+        self._control.ends.append(("stop", reason))
 
     def change(self, edits: Edits) -> None:
         """Apply edits to the process at the next step boundary (journaled first)."""
-        self._changes.ask(edits)
+        self._edit_log.ask(edits)
 
     def __enter__(self) -> Loop:
         return self
@@ -208,7 +208,7 @@ class Loop:
         stopped = first((fired, natural))
         assert stopped is not None
         history = History(
-            step.position, tuple(self._attempts), step.output, marked=self._marks.attempts
+            step.position, tuple(self._attempts), step.output, marked=self._save_points.attempts
         )
         if stopped.kind is StopKind.BUDGET:  # no answer can give it back
             self._end(stopped)
@@ -262,13 +262,13 @@ class Loop:
     # Checkpoints ------------------------------------------------------------------------------
 
     def _reach_mark(self) -> None:
-        if self._marks.due(self.tick):
+        if self._save_points.due(self.tick):
             self._save(regular=True)
-        self._changes.replay_due(self.tick)
+        self._edit_log.replay_due(self.tick)
         self._plan_next_mark()
 
     def _plan_next_mark(self) -> None:
-        self._next_mark = min(self._marks.next(self.tick), self._changes.waiting)
+        self._next_mark = min(self._save_points.next(self.tick), self._edit_log.waiting)
 
     def _save(self, *, regular: bool) -> None:
         if self._session is None and self._begin is None:
@@ -280,17 +280,17 @@ class Loop:
 
     def _checkpoint(self) -> dict[str, Any]:
         """Return the state to save and how many are kept; nothing where none are."""
-        every = self._marks.every
+        every = self._save_points.every
         if every is None:
             return {}
         state = self._payload()
-        return {"state": state, "keep": every.keep + 1, "needed": self._marks.ticks}
+        return {"state": state, "keep": every.keep + 1, "needed": self._save_points.ticks}
 
     def _remember_mark(self) -> None:
         state = None
         if self._session is None:  # in memory
             state = {**self._copy_of_process(), "until": copy.deepcopy(self._state)}
-        self._marks.remember(SavePoint(self.tick, self.position, len(self._attempts), state))
+        self._save_points.remember(SavePoint(self.tick, self.position, len(self._attempts), state))
 
     def _copy_of_process(self) -> dict[str, object]:
         return {"process": copy.deepcopy(self.process.state_dict()), "until": self._state}
@@ -302,12 +302,12 @@ class Loop:
             "until": self._state,
             "spelling": str(self.until),
             "attempts": [attempt.to_json() for attempt in self._attempts],
-            "marks": self._marks.to_json(),
-            "changes": self._changes.count,
+            "marks": self._save_points.to_json(),
+            "changes": self._edit_log.count,
         }
 
     def _go_back(self, answer: GoBack) -> None:
-        mark = self._marks.at_most(self.position if answer.to is None else answer.to)
+        mark = self._save_points.at_most(self.position if answer.to is None else answer.to)
         if mark is None:
             self._start_over(StartOver(answer.edits))
             return
@@ -315,7 +315,7 @@ class Loop:
 
     def _start_over(self, answer: StartOver) -> None:
         assert self._begin is not None
-        self._marks.clear()
+        self._save_points.clear()
         self._return_to(0, self._begin, answer.edits)
 
     def _return_to(self, position: int, state: Mapping[str, object], edits: Edits) -> None:
@@ -342,7 +342,7 @@ class Loop:
         spec: Mapping[str, JSON],
     ) -> None:
         if isinstance(run, str):
-            spec = {**settings(self.until, self._marks.every, keep), **spec}
+            spec = {**settings(self.until, self._save_points.every, keep), **spec}
             run = find_or_create(run, journal, type(self.process).__name__, spec)
         self._session = RunSession(run, keep)
         try:
@@ -365,12 +365,12 @@ class Loop:
             self._load(state)
             self._stay_stopped(session.run, str(state["spelling"]))
         if session.edits is not None:
-            self._changes.begin(session.edits, self.tick, session)
+            self._edit_log.begin(session.edits, self.tick, session)
             session.edits = None
             self._save(regular=False)
         elif self.stopped is None:
-            self._changes.plan(session.run)
-            self._changes.replay_due(self.tick)
+            self._edit_log.plan(session.run)
+            self._edit_log.replay_due(self.tick)
         if self._lanes is not None:
             keep_compute_mode(session, self._lanes.compute_mode)
             self._lanes.adopt_results(dict(session.run.results()))
@@ -389,8 +389,8 @@ class Loop:
         self._attempts = [Attempt.from_json(attempt) for attempt in attempts]
         assert self._session is not None
         there = {row.tick for row in self._session.run.checkpoints()}
-        self._marks.load(cast(list[tuple[int, int, int]], state["marks"]), there)
-        self._changes.count = cast(int, state["changes"])
+        self._save_points.load(cast(list[tuple[int, int, int]], state["marks"]), there)
+        self._edit_log.count = cast(int, state["changes"])
 
     def _stay_stopped(self, run: Run, spelling: str) -> None:
         """A run that its own conditions ended stays stopped until it is given others."""

@@ -79,6 +79,6 @@ def saved_state(run: Run, tick: int) -> dict[str, object]:
     if found is None or found[0].tick != tick:
         raise RunError(
             f"The run cannot go back to tick {tick}: its checkpoint is gone. "
-            "Keep more of them with checkpoint=Every(steps, keep=...)."
+            "Keep more of them with checkpoint=CheckpointSchedule(steps, keep=...)."
         )
     return dict(found[1])

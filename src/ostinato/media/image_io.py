@@ -78,13 +78,13 @@ def read(path: str | Path, *, channels: int, size: int) -> Tensor:
 
 
 def for_terminal(picture: Tensor) -> str:
-    """Return a picture (C, H, W) as lines of half blocks in colour, two pixels a character."""
-    colours = to_bytes(picture)
-    if colours.size(0) == 1:
-        colours = colours.expand(3, -1, -1)
-    if colours.size(1) % 2:
-        colours = torch.cat((colours, torch.zeros_like(colours[:, :1])), 1)
-    upper, lower = colours[:, ::2].permute(1, 2, 0), colours[:, 1::2].permute(1, 2, 0)
+    """Return a picture (C, H, W) as lines of half blocks in color, two pixels a character."""
+    colors = to_bytes(picture)
+    if colors.size(0) == 1:
+        colors = colors.expand(3, -1, -1)
+    if colors.size(1) % 2:
+        colors = torch.cat((colors, torch.zeros_like(colors[:, :1])), 1)
+    upper, lower = colors[:, ::2].permute(1, 2, 0), colors[:, 1::2].permute(1, 2, 0)
     lines = []
     for above, below in zip(upper.tolist(), lower.tolist(), strict=True):
         cells = [

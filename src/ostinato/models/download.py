@@ -31,17 +31,17 @@ _NETWORK_SIGNS = (
 _README = """# {title}
 
 {title}, converted from `{member}` of the Python package
-`{requirement}` into the Hugging Face layout, with weights in bfloat16 (the file's are quantised
+`{requirement}` into the Hugging Face layout, with weights in bfloat16 (the file's are quantized
 to four bits: what that lost stays lost).
 
-Model: {author}. Licence: {licence}, see
+Model: {author}. License: {license}, see
 https://www.apache.org/licenses/LICENSE-2.0. Changes: the weights' format, as said above.
 """
 _COPIED = """# {title}
 
 {title}, as it is in the Python package `{requirement}`.
 
-Model: {author}. Licence: {licence}, see
+Model: {author}. License: {license}, see
 https://www.apache.org/licenses/LICENSE-2.0. Changes: none.
 """
 
@@ -199,7 +199,7 @@ def _convert(gguf: Path, folder: Path, model: CatalogEntry) -> None:
 
 
 def _readme(text: str, model: CatalogEntry) -> str:
-    names = ("title", "member", "requirement", "licence", "author")
+    names = ("title", "member", "requirement", "license", "author")
     return text.format(**{name: getattr(model, name) for name in names})
 
 

@@ -1,4 +1,4 @@
-"""A GGUF file as llama.cpp holds it in this process (extra `llama`). Its weights stay quantised."""
+"""A GGUF file as llama.cpp holds it in this process (extra `llama`). Its weights stay quantized."""
 
 from __future__ import annotations
 

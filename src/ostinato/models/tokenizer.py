@@ -89,7 +89,7 @@ class Tokenizer:
         return self._plain.encode(text, add_special_tokens=False).ids
 
     def encode_control(self, text: str) -> list[int]:
-        """Return the tokens of `text`, in which a control token that is spelt out becomes one.
+        """Return the tokens of `text`, in which a control token that is spelled out becomes one.
 
         For prompts whose writer is trusted with the turns, such as a raw completion's.
         """
@@ -111,7 +111,7 @@ class Tokenizer:
         return self._bytes[token] if 0 <= token < len(self._bytes) else b""
 
     def shown(self, token: int) -> str:
-        """Return a token's text by itself; a control token is spelt out."""
+        """Return a token's text by itself; a control token is spelled out."""
         control = self._added[token].content if token in self._added else ""
         return self.decode([token]) or control
 
@@ -136,7 +136,7 @@ class Tokenizer:
     def chat_text(
         self, messages: Sequence[Message], add_generation_prompt: bool = True, **values: Any
     ) -> str:
-        """Return the conversation as the template writes it, control tokens spelt out."""
+        """Return the conversation as the template writes it, control tokens spelled out."""
         return self._render(messages, add_generation_prompt, values)
 
     def _render(

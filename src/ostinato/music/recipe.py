@@ -7,9 +7,9 @@ from ostinato.train import TrainingConfig
 RECIPE = TrainingConfig(
     steps=1200,
     batch_tokens=4096,
-    optimiser="muon",
+    optimizer="muon",
     lr=0.02,
-    warmup=30,
-    ema=0.99,
+    warmup_steps=30,
+    ema_decay=0.99,
     valid_every=100,
 )

@@ -113,7 +113,7 @@ def _in_hall(sides: Samples) -> Samples:
     return np.asarray(wet, dtype=np.float64)
 
 
-COLOURS = ((204, 51, 68), (230, 145, 30), (60, 150, 90), (50, 95, 175))
+COLORS = ((204, 51, 68), (230, 145, 30), (60, 150, 90), (50, 95, 175))
 WIDE, HIGH = 14, 7  # pixels of a quarter note and of a semitone
 
 
@@ -130,12 +130,12 @@ def piano_roll(score: Score, path: str | Path) -> Path:
         if pitch % 12 == 0:
             y = (high - pitch + 1) * HIGH
             draw.line((0, y, size[0], y), fill=(205, 205, 205))
-    for voice, colour in reversed(list(enumerate(COLOURS))):
+    for voice, color in reversed(list(enumerate(COLORS))):
         for note in held(score, voice):
             if note.pitch != REST:
                 x, y = note.start * WIDE, (high - note.pitch) * HIGH
                 box = (x + 1, y, x + note.steps * WIDE - 1, y + HIGH - 1)
-                draw.rounded_rectangle(box, 2, fill=colour)
+                draw.rounded_rectangle(box, 2, fill=color)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from ostinato.errors import InputError
 
 VOICES = ("soprano", "alto", "tenor", "bass")
-SPELT = {"DB": "C#", "D#": "Eb", "GB": "F#", "G#": "Ab", "A#": "Bb", "CB": "B", "B#": "C"}
-SPELT |= {"E#": "F", "FB": "E"}
+SPELLED = {"DB": "C#", "D#": "Eb", "GB": "F#", "G#": "Ab", "A#": "Bb", "CB": "B", "B#": "C"}
+SPELLED |= {"E#": "F", "FB": "E"}
 """Other spellings of pitches, in capitals."""
 PITCHES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 REST = 0
@@ -40,7 +40,7 @@ class Key(NamedTuple):
     def of(cls, name: str) -> Key:
         """Read a name such as `G minor` or `Db major`. Raises `InputError` for any other."""
         first, *mode = name.replace("-", " ").split() or [""]
-        words = [SPELT.get(first.upper(), first), *mode]
+        words = [SPELLED.get(first.upper(), first), *mode]
         for key in KEYS:
             if str(key).lower().split() == [word.lower() for word in words]:
                 return key

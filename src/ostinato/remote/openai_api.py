@@ -175,16 +175,16 @@ def whole_characters(left: StreamChunk, given: StreamChunk) -> tuple[StreamChunk
     if text.isascii() and not left.tokens:
         return given, StreamChunk()
     half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" and not given.finish else ""
-    spelt = text.removesuffix(half).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    spelled = text.removesuffix(half).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     told = [one.logprob for one in (left, given) if one.logprob is not None]
     joined = replace(
         given,
-        text=spelt,
+        text=spelled,
         tokens=left.tokens + given.tokens,
         logprob=sum(told) if told else None,
         likeliest=left.likeliest or given.likeliest,
     )
-    if half and not spelt:
+    if half and not spelled:
         return replace(given, text="", tokens=0), replace(joined, text=half)
     return joined, StreamChunk(text=half)
 
@@ -228,7 +228,7 @@ def _likeliest(value: Any) -> dict[str, float]:
         return {str(text): float(one) for text, one in (best or {}).items()}
     found: dict[str, float] = {}
     for one in value["content"][0].get("top_logprobs") or ():
-        found.setdefault(str(one["token"]), float(one["logprob"]))  # some are spelt alike
+        found.setdefault(str(one["token"]), float(one["logprob"]))  # some are spelled alike
     return found
 
 

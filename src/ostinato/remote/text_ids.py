@@ -1,7 +1,7 @@
 """Pieces of text in the place of tokens: a server says which text comes, not which token it is.
 
 A single character is its own code point; a longer piece has a number above all characters, by a
-hash of its text; the end is 0. So a text can be spelt out as positions, and the same piece has the
+hash of its text; the end is 0. So a text can be spelled out as positions, and the same piece has the
 same number in every session.
 """
 

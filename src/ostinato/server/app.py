@@ -191,7 +191,7 @@ def _tell(
 
 def _cancel(orders: Sequence[GenerationRequest]) -> None:
     for order in orders:
-        order.cancelled = True
+        order.canceled = True
 
 
 async def _wait(

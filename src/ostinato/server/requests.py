@@ -31,7 +31,7 @@ from ostinato.refine import SteeringContext, StillPassable, Strategy
 from ostinato.server.body_fields import RequestError
 from ostinato.server.protocol import ApiRequest
 
-TIME_LIMIT = 2.0  # seconds for one judgement: all orders wait for it
+TIME_LIMIT = 2.0  # seconds for one judgment: all orders wait for it
 CHECK_SECONDS = 3.0  # for all checks of a request: so long all others wait for them at most
 
 UNTOLD = "The check could not judge. The log of the one who serves says why."
@@ -86,7 +86,7 @@ class GenerationRequest:
     Without a `strategy` nothing is taken back: a form alone is judged at the end, and kept to by
     the `constraint`.
     `clock` runs while its checks are asked. `tell` is called with its pieces and its end, in the
-    thread that writes. Set `cancelled` and it leaves at its next token.
+    thread that writes. Set `canceled` and it leaves at its next token.
     """
 
     key: str
@@ -101,7 +101,7 @@ class GenerationRequest:
     clock: Deadline
     columns: Mapping[str, object] = field(default_factory=dict)
     constraint: Constraint | None = None
-    cancelled: bool = False
+    canceled: bool = False
     text: str = ""
     sent: int = 0
     told: list[Token] = field(default_factory=list)
@@ -198,8 +198,8 @@ class RequestCondition(Condition):
         """Observe with the order's condition, over the order's columns."""
         order = step.item
         assert isinstance(order, GenerationRequest)
-        if order.cancelled:
-            return state, Stopped(StopKind.PERSON, "The one who asked has gone.", "cancelled")
+        if order.canceled:
+            return state, Stopped(StopKind.PERSON, "The one who asked has gone.", "canceled")
         if order.out_of_time:
             return state, Stopped(StopKind.ERROR, order.out_of_time, "check seconds")
         inner = _inner(state, order.each)
@@ -215,7 +215,7 @@ class RequestCondition(Condition):
 
     def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
         """Charge the order's condition."""
-        if state is None:  # it was cancelled before its first step
+        if state is None:  # it was canceled before its first step
             return None
         each, inner = cast(tuple[Condition, JSON], state)
         return _held(each, each.charge(inner, spent))
@@ -249,7 +249,7 @@ def answer_request(stopped: Stopped, history: History) -> Action:
     """Answer by the order's strategy."""
     order = history.item
     assert isinstance(order, GenerationRequest)
-    if order.cancelled:
+    if order.canceled:
         return Accept()
     with order.clock.running():
         answer = order.on_stop(stopped, replace(history, item=order.columns))

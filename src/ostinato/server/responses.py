@@ -100,7 +100,7 @@ def _chat_token(token: Token) -> dict[str, Any]:
 
 
 def _by_text(likeliest: Sequence[TopLogprob]) -> dict[str, float]:
-    """Return log-probabilities by text; of tokens that are spelt alike the likeliest counts."""
+    """Return log-probabilities by text; of tokens that are spelled alike the likeliest counts."""
     return {one.text: one.logprob for one in reversed(likeliest)}
 
 

@@ -62,12 +62,12 @@ class Scheduler:
         model: LanguageModel | Callable[[], LanguageModel],
         *,
         slots: int = 16,
-        waiting: int = 64,
+        max_waiting: int = 64,
         defaults: Defaults | None = None,
         check_seconds: float = CHECK_SECONDS,
     ) -> None:
         self.slots = slots
-        self._waiting = waiting
+        self._waiting = max_waiting
         self._check_seconds = check_seconds
         self._defaults = defaults or Defaults()
         strategy = self._defaults.strategy
@@ -125,7 +125,7 @@ class Scheduler:
         with self._changed:
             if self._closing:
                 raise RequestError(503, "The server is ending. Ask another one.")
-            waiting = sum(not order.cancelled for order in self._orders)
+            waiting = sum(not order.canceled for order in self._orders)
             if waiting + len(made) > self._waiting:
                 raise RequestError(
                     429,
@@ -143,7 +143,7 @@ class Scheduler:
             self._at_once = self._at_once or at_once
             if self._at_once:
                 for order in [*self._orders, *self._active.values()]:
-                    order.cancelled = True
+                    order.canceled = True
             self._changed.notify_all()
         self._thread.join(timeout)
 
@@ -234,7 +234,7 @@ class Scheduler:
         with self._changed:
             while self._orders:
                 order = self._orders.popleft()
-                if not order.cancelled:
+                if not order.canceled:
                     self._active[order.key] = order
                     return order
                 order.tell(

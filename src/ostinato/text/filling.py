@@ -20,7 +20,7 @@ def fill_gaps(
     texts: Sequence[str],
     *,
     model: MaskedModel | str,
-    tokens: int = 8,
+    gap_tokens: int = 8,
     steps: int = 8,
     fill: FillConfig | None = None,
     each: Condition = ALL_STEPS,
@@ -39,7 +39,7 @@ def fill_gaps(
     for text in texts:
         if GAP not in text:
             raise InputError(f"A text must have a gap, marked as {GAP}, got {text!r}. Mark one.")
-    items = [MaskedText.of(_joined(model, text), tokens, GAP) for text in texts]
+    items = [MaskedText.of(_joined(model, text), gap_tokens, GAP) for text in texts]
     process = Unmask(model, steps=steps, fill=fill, slots=slots or min(len(items), 16))
     loop.setdefault("until", Steps(1 << 62))
     keyed = list(zip(content_keys(list(texts)), items, strict=True))

@@ -40,12 +40,12 @@ def fingerprint(settings: TextTrainingConfig) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path in (*settings.files, *settings.valid):
         digest.update(read_text(path).encode())
-    rest = [settings.start, settings.lora, settings.context, settings.layers, settings.width]
-    rest += [settings.heads, settings.tokenizer, settings.vocabulary, settings.seed]
+    rest = [settings.start, settings.lora_rank, settings.context, settings.layers, settings.width]
+    rest += [settings.heads, settings.tokenizer, settings.vocab_size, settings.seed]
     rest += [] if settings.kind == "causal" else [settings.kind]
     rest += [] if settings.layout == "llama" else [settings.layout]
-    rest += [] if settings.head == "tied" else [f"head {settings.head}"]
-    rest += [] if settings.begin == "drawn" else [f"begin {settings.begin}"]
+    rest += ["untied"] if settings.untied else []
+    rest += ["zero_init"] if settings.zero_init else []
     rest += [] if settings.device == "cpu" else [f"device {settings.device}"]
     digest.update(json.dumps([*rest, len(settings.files)]).encode())
     return digest.hexdigest()
@@ -72,12 +72,12 @@ def set_up(settings: TextTrainingConfig) -> TextTraining:
         # base beside an adapter is in the type that is fast here.
         model = load_model(
             settings.start,
-            dtype=compute_dtype(device) if settings.lora else torch.float32,
+            dtype=compute_dtype(device) if settings.lora_rank else torch.float32,
             compile=False,
         )
         network = model.llama()
-        if settings.lora:
-            add_lora(network, settings.lora, 2.0 * settings.lora, seed=settings.seed)
+        if settings.lora_rank:
+            add_lora(network, settings.lora_rank, 2.0 * settings.lora_rank, seed=settings.seed)
     else:
         model = _from_scratch(settings)
     end = min(model.tokenizer.eos_ids, default=None)
@@ -106,7 +106,7 @@ def set_up(settings: TextTrainingConfig) -> TextTraining:
 
 def _from_scratch(settings: TextTrainingConfig) -> LanguageModel | MaskedModel:
     texts = [read_text(path) for path in settings.files]
-    tokenizer = Tokenizer(make_tokenizer(texts, settings.tokenizer, settings.vocabulary))
+    tokenizer = Tokenizer(make_tokenizer(texts, settings.tokenizer, settings.vocab_size))
     end = tokenizer.id_of(END)
     assert end is not None
     if settings.kind == "masked":
@@ -132,14 +132,14 @@ def _from_scratch(settings: TextTrainingConfig) -> LanguageModel | MaskedModel:
             "num_attention_heads": settings.heads,
             "num_key_value_heads": settings.heads,
             "max_position_embeddings": max(settings.context, 64),
-            "tie_word_embeddings": settings.head == "tied",
+            "tie_word_embeddings": not settings.untied,
             "rope_theta": 10000.0,
             "eos_token_id": end,
         }
     )
     made = Llama(config, seed=settings.seed)
-    if settings.begin == "zero":
-        made.add_nothing()
+    if settings.zero_init:
+        made.zero_init()
     return LanguageModel(made, tokenizer, config, Path(), "scratch")
 
 
@@ -170,7 +170,7 @@ def make_tokenizer(texts: Sequence[str], kind: str, vocabulary: int) -> Backend:
     if vocabulary < len(alphabet) + 1:
         raise InputError(
             f"vocabulary must be at least {len(alphabet) + 1} for a byte-level tokenizer, got "
-            f"{vocabulary}. Raise --vocabulary, or take --tokenizer char."
+            f"{vocabulary}. Raise --vocab-size, or take --tokenizer char."
         )
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -35,7 +35,7 @@ class MaskedText:
         right = len(self.parts) == len(self.tokens) + 1 and self.tokens
         if not right or min(self.tokens) < 1:
             raise InputError(
-                f"Gaps must be between parts of a text and hold 1 token or more each, got "
+                f"MaskedText must be between parts of a text and hold 1 token or more each, got "
                 f"{len(self.parts)} parts and gaps of {list(self.tokens)}. Mark a gap with ___."
             )
 
@@ -81,7 +81,7 @@ class _TextSlot:
 
 
 class Unmask:
-    """Fill gaps, a share of their tokens a step. An item is a `Gaps`.
+    """Fill gaps, a share of their tokens a step. An item is a `MaskedText`.
 
     Edits: `temperature` and `noise` hold from their position on, and so does `forbid` (tokens);
     `mask` (gap tokens to hide again, counted over all gaps) and `put` (gap token to token) act at
@@ -110,7 +110,7 @@ class Unmask:
     def start(self, lane: Lane, item: object) -> None:
         """Give the lane a place, where its past ended."""
         if not isinstance(item, MaskedText):
-            raise ItemError(f"An item of Unmask must be Gaps, got {type(item).__name__}.")
+            raise ItemError(f"An item of Unmask must be MaskedText, got {type(item).__name__}.")
         self._check_edits(lane, sum(item.tokens))
         slot = self._slot(lane, item)
         for report in lane.past:
@@ -141,7 +141,7 @@ class Unmask:
         """Return what stands in each gap."""
         slot, made, first = self._slots[key], [], 0
         for count in slot.gaps.tokens:
-            made.append(self._spelt(slot.states[-1][first : first + count]))
+            made.append(self._spelled(slot.states[-1][first : first + count]))
             first += count
         return made
 
@@ -234,11 +234,11 @@ class Unmask:
     def _text(self, slot: _TextSlot) -> str:
         text, first = slot.gaps.parts[0], 0
         for count, part in zip(slot.gaps.tokens, slot.gaps.parts[1:], strict=True):
-            text += self._spelt(slot.states[-1][first : first + count]) + part
+            text += self._spelled(slot.states[-1][first : first + count]) + part
             first += count
         return text
 
-    def _spelt(self, tokens: Sequence[int]) -> str:
+    def _spelled(self, tokens: Sequence[int]) -> str:
         """Return the text of some tokens: runs of known ones, and dots."""
         text, run = "", list[int]()
         for token in (*tokens, HIDDEN):

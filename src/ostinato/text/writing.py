@@ -39,8 +39,8 @@ def write(
     chat: bool = True,
     slots: int | None = None,
     alternatives: int = 0,
-    guesser: DraftProposer | None = None,
-    beams: int = 1,
+    proposer: DraftProposer | None = None,
+    num_beams: int = 1,
     length_penalty: float = 1.0,
     constraint: Constraint | None = None,
     **loop: Any,
@@ -56,7 +56,7 @@ def write(
     `model` may be a `Server`, or be named `URL#MODEL`; its answers come piece by piece, and it
     has no runners-up and no `chat` (that is the server's `api`).
 
-    `guesser` names tokens that are computed ahead: the same texts, sooner. `beams` above 1 searches
+    `proposer` names tokens that are computed ahead: the same texts, sooner. `beams` above 1 searches
     the likeliest texts with so many kept, and draws nothing; `length_penalty` is its. `constraint`
     is what each text must be as a whole; where `each` has `Steps`, it is whole within them.
     """
@@ -67,14 +67,19 @@ def write(
         model = Server.of(model) if is_server(model) else load_model(model)
     process: LaneProcess
     if isinstance(model, Server):
-        _refuse(alternatives=alternatives, guesser=guesser, beams=beams > 1, constraint=constraint)
+        _refuse(
+            alternatives=alternatives,
+            proposer=proposer,
+            num_beams=num_beams > 1,
+            constraint=constraint,
+        )
         process = _server_lanes(model, each, sampling, count)
-    elif beams > 1:
-        _refuse("beams", alternatives=alternatives, guesser=guesser, constraint=constraint)
+    elif num_beams > 1:
+        _refuse("beams", alternatives=alternatives, proposer=proposer, constraint=constraint)
         process = Beam(
             model,
             _prompter(model, chat),
-            beams=beams,
+            num_beams=num_beams,
             length_penalty=length_penalty,
             limit=_limit(each),
             slots=count,
@@ -86,7 +91,7 @@ def write(
             sampling=sampling,
             slots=count,
             alternatives=alternatives,
-            guesser=guesser,
+            proposer=proposer,
             constraint=constraint,
             limit=None if (most := _limit(each)) == LONGEST else most,
         )

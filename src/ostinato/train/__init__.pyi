@@ -1,5 +1,5 @@
 from .batch_sampler import BatchSampler
-from .config import TrainingConfig, option
+from .config import TrainingConfig, option, require, require_choices
 from .data import Example, conversation, examples, read_text, split, windows
 from .masked_text import MaskedTextTask
 from .optimizers import AdamW, Muon
@@ -23,6 +23,8 @@ __all__ = [
     "examples",
     "option",
     "read_text",
+    "require",
+    "require_choices",
     "save_model",
     "split",
     "windows",

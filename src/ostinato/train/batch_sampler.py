@@ -13,7 +13,7 @@ from functools import lru_cache
 from ostinato.errors import InputError
 from ostinato.loop import fold_in
 
-POOL = 64  # examples of like length are sought among so many neighbours in the order
+POOL = 64  # examples of like length are sought among so many neighbors in the order
 
 
 class BatchSampler:

@@ -1,4 +1,4 @@
-"""Training: one optimiser step a step, over mini-batches whose order is a function of (seed, step).
+"""Training: one optimizer step a step, over mini-batches whose order is a function of (seed, step).
 
 A process. It does not know when to stop: `Epochs`, `Plateau("loss/valid")`, `NotFinite` and the
 rest do. After a loss that diverged, `go_back(lr_scale=0.5)` returns to the last checkpoint with
@@ -45,14 +45,14 @@ class Training(SparseMetrics):
         self._order = BatchSampler(task.lengths, self.config.batch_tokens, self.config.seed)
         self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
         self.device = device_of(network)
-        self._optimiser = self._make_optimiser()
+        self._optimizer = self._make_optimizer()
         self._step = self._skipped = 0
         self._left_out: set[int] = set()  # places in the order that are still to come
         self._lr_scale = 1.0
         self._lr: float | None = None
         self.best: dict[str, Tensor] = {}
         self.best_loss = math.inf
-        self._ema = self._copy() if self.config.ema else {}
+        self._ema = self._copy() if self.config.ema_decay else {}
 
     @property
     def batches(self) -> int:
@@ -67,12 +67,12 @@ class Training(SparseMetrics):
     # The process ------------------------------------------------------------------------------
 
     def step(self) -> Report:
-        """Take one optimiser step."""
+        """Take one optimizer step."""
         with deterministic_ops(self.device):
             return self._advance()
 
     def _advance(self) -> Report:
-        config, accumulate = self.config, self.config.accumulate
+        config, accumulate = self.config, self.config.gradient_accumulation_steps
         if self._uses_dropout():
             torch.manual_seed(fold_in(config.seed, "dropout", self._step))
         self.network.train()
@@ -80,7 +80,7 @@ class Training(SparseMetrics):
         loss, told = self._backward(places)
         norm = self._clip()
         rate = self._rate()
-        self._optimiser.step(self.parameters, rate, self._step + 1)
+        self._optimizer.step(self.parameters, rate, self._step + 1)
         for p in self.parameters.values():
             p.grad = None
         self._skipped += places[-1] + 1 - self._place() - accumulate  # those left out between
@@ -93,7 +93,7 @@ class Training(SparseMetrics):
         return report | told | self._due()
 
     def state_dict(self) -> dict[str, object]:
-        """Return weights, optimiser state, averages, best weights, and the place in the data."""
+        """Return weights, optimizer state, averages, best weights, and the place in the data."""
         return {
             "step": self._step,
             "skipped": self._skipped,
@@ -101,7 +101,7 @@ class Training(SparseMetrics):
             "lr": self._lr,
             "lr_scale": self._lr_scale,
             "weights": {name: p.detach() for name, p in self.parameters.items()},
-            "optimiser": {name: dict(value) for name, value in self._optimiser.state.items()},
+            "optimizer": {name: dict(value) for name, value in self._optimizer.state.items()},
             "ema": dict(self._ema),
             "best": dict(self.best),
             "best_loss": self.best_loss,
@@ -114,9 +114,9 @@ class Training(SparseMetrics):
         self._step, self._skipped = saved["step"], saved["skipped"]
         self._left_out = set(saved.get("left_out", ()))
         self._lr, self._lr_scale = saved["lr"], saved["lr_scale"]
-        moments = saved["optimiser"]
-        self._optimiser.state.clear()
-        self._optimiser.state.update({name: self._own(value) for name, value in moments.items()})
+        moments = saved["optimizer"]
+        self._optimizer.state.clear()
+        self._optimizer.state.update({name: self._own(value) for name, value in moments.items()})
         self._ema, self.best = self._own(saved["ema"]), self._own(saved["best"])
         self.best_loss = saved["best_loss"]
 
@@ -154,20 +154,20 @@ class Training(SparseMetrics):
 
     # Parts of a step --------------------------------------------------------------------------
 
-    def _make_optimiser(self) -> Optimizer:
+    def _make_optimizer(self) -> Optimizer:
         decay = self.config.weight_decay
         return (
             Muon(
                 weight_decay=decay,
-                adam_share=self.config.adam_share,
+                adam_share=self.config.adamw_lr_scale,
                 dtype=getattr(torch, self.config.precision),
             )
-            if self.config.optimiser == "muon"
+            if self.config.optimizer == "muon"
             else AdamW(weight_decay=decay)
         )
 
     def _place(self) -> int:
-        return self._step * self.config.accumulate + self._skipped
+        return self._step * self.config.gradient_accumulation_steps + self._skipped
 
     def _places(self) -> Iterator[int]:
         """Yield the places in the order of the batches that come."""
@@ -178,8 +178,8 @@ class Training(SparseMetrics):
         for pair in pairs if isinstance(pairs, list | tuple) else [pairs]:
             match pair:
                 case [int(position), int(number)] if position > self._step and number > 0:
-                    first = (position - 1 - self._step) * self.config.accumulate
-                    last = first + number * self.config.accumulate
+                    first = (position - 1 - self._step) * self.config.gradient_accumulation_steps
+                    last = first + number * self.config.gradient_accumulation_steps
                     self._left_out |= set(islice(self._places(), first, last))
                 case _:
                     raise EditError(
@@ -217,15 +217,15 @@ class Training(SparseMetrics):
     def _clip(self) -> float:
         grads = [p.grad for p in self.parameters.values() if p.grad is not None]
         norm = float(torch.linalg.vector_norm(torch.stack([g.norm() for g in grads])))
-        if self.config.clip and norm > self.config.clip:
+        if self.config.max_grad_norm and norm > self.config.max_grad_norm:
             for grad in grads:
-                grad.mul_(self.config.clip / norm)
+                grad.mul_(self.config.max_grad_norm / norm)
         return norm
 
     @torch.no_grad()
     def _average(self) -> None:
         """Average the weights; the decay is smaller in the first steps, which are far from good."""
-        decay = min(self.config.ema, (self._step + 1) / (self._step + 10))
+        decay = min(self.config.ema_decay, (self._step + 1) / (self._step + 10))
         for name, value in self._ema.items():
             value.lerp_(self.parameters[name], 1 - decay)
 

@@ -145,7 +145,7 @@ def _is_always(folded: str) -> bool:
 
 
 def _is_opener(text: str, start: int, word: str) -> bool:
-    """Whether a capitalised word is no name: by what it is, or because it begins a sentence."""
+    """Whether a capitalized word is no name: by what it is, or because it begins a sentence."""
     folded = norm(word)
     if _is_always(folded):
         return True

@@ -65,7 +65,7 @@ ALWAYS: frozenset[str] = frozenset(
     have has each another any can could would should may please here some let dollars
     """)
 )
-"""Words that are no names even where they are capitalised within a sentence."""
+"""Words that are no names even where they are capitalized within a sentence."""
 
 OPENERS: frozenset[str] = ALWAYS | frozenset(
     _words("""

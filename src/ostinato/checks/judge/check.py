@@ -170,7 +170,7 @@ class LocalJudge:
 
     def _beginnings(self, word: str) -> set[int]:
         """Return the tokens that are the word, in any spelling; else those that begin it."""
-        spelt = [f"{lead}{w}" for w in (word, word.title(), word.upper()) for lead in ("", " ")]
-        coded = [self._model.tokenizer.encode(one) for one in spelt]
+        spelled = [f"{lead}{w}" for w in (word, word.title(), word.upper()) for lead in ("", " ")]
+        coded = [self._model.tokenizer.encode(one) for one in spelled]
         whole = {tokens[0] for tokens in coded if len(tokens) == 1}
         return whole or {tokens[0] for tokens in coded}

@@ -21,8 +21,8 @@ from ostinato.journal import DEFAULT, JSON, Run
 KEPT_AS = "begun"
 COMMANDS = {
     *("generate", "fill", "refine"),
-    *("train text", "train image", "train drawing", "train music"),
-    *("sample image", "sample drawing", "sample music"),
+    *("train text", "train image", "train image-tokens", "train music"),
+    *("sample image", "sample image-tokens", "sample music"),
 }
 ONCE = {"fresh", "update", "as_json"}
 """Parameters that are not recorded: the command goes on without them."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ostinato.cli.exit_codes import Exit
-from ostinato.cli.image_tokens import sample_drawing
+from ostinato.cli.image_tokens import sample_image_tokens
 from ostinato.cli.music import sample_music
 from ostinato.cli.runs.recorded_command import begun_by
 from ostinato.cli.runs.run_guard import refuse_another
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ostinato.journal import JSON
     from ostinato.loop import Loop
 
-ALL = 10_000  # checkpoints that --save-every keeps
-NOT_OF_IMAGES = {"show_steps", "out", "run_name", "save_every", "as_json"}
+ALL = 10_000  # checkpoints that --checkpoint-every keeps
+NOT_OF_IMAGES = {"show_steps", "out", "run_name", "checkpoint_every", "as_json"}
 
 
 @click.group()
@@ -36,7 +36,7 @@ def sample() -> None:
     """Draw with a model, step by step."""
 
 
-sample.add_command(sample_drawing)
+sample.add_command(sample_image_tokens)
 sample.add_command(sample_music)
 
 
@@ -55,19 +55,21 @@ sample.add_command(sample_music)
 )
 @click.option("--guidance", type=float, default=1.0, show_default=True, help="1: none.")
 @click.option(
-    "--guided",
+    "--guidance-interval",
     type=float,
     nargs=2,
     default=(0.0, math.inf),
     metavar="LOW HIGH",
-    help="The noise levels that are guided.  [all]",
+    help="The noise levels that are guidance_interval.  [all]",
 )
 @click.option("--prompt", "prompts", multiple=True, help="Words for a pipeline of diffusers.")
 @click.option("--negative-prompt", help="Words for what is not to be seen, for a pipeline.")
 @click.option("--height", type=click.IntRange(min=1), help="Pixels, for a pipeline.")
 @click.option("--width", type=click.IntRange(min=1), help="Pixels, for a pipeline.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--toward", type=int, help="Turn the noise of --seed to this seed's, image by image.")
+@click.option(
+    "--interpolate-to", type=int, help="Turn the noise of --seed to this seed's, image by image."
+)
 @click.option(
     "--from", "source", type=click.Path(path_type=Path), help="Vary this image, or paint into it."
 )
@@ -83,7 +85,7 @@ sample.add_command(sample_music)
 )
 @click.option("--run", "run_name", help="Journal it as a run; the same name goes on where it was.")
 @click.option(
-    "--save-every",
+    "--checkpoint-every",
     type=click.IntRange(min=1),
     help="Steps after which the --run is saved each time, to branch from there.",
 )
@@ -98,13 +100,13 @@ def image(
     steps: int,
     solver: str,
     guidance: float,
-    guided: tuple[float, float],
+    guidance_interval: tuple[float, float],
     prompts: tuple[str, ...],
     negative_prompt: str | None,
     height: int | None,
     width: int | None,
     seed: int,
-    toward: int | None,
+    interpolate_to: int | None,
     source: Path | None,
     strength: float | None,
     mask: Path | None,
@@ -112,7 +114,7 @@ def image(
     show_steps: bool,
     out: Path | None,
     run_name: str | None,
-    save_every: int | None,
+    checkpoint_every: int | None,
     as_json: bool,
     **checked: Any,
 ) -> None:
@@ -130,7 +132,7 @@ def image(
     decode = is_pipeline(model) and (show_steps or target.suffix.lower() == ".gif")
     if decode:
         order["show_steps"] = True  # a pipeline's steps are decoded while it draws, or never
-    settings = _run_settings(run_name, save_every, order)
+    settings = _run_settings(run_name, checkpoint_every, order)
     if each is not None:
         settings["each"] = parse(each)
     if is_pipeline(model):
@@ -144,7 +146,7 @@ def image(
     network = load_denoiser(model)
     classes: list[int | None] = [_class(label, network) for label in labels] or [None]
     given = _given(network, source, strength, mask)
-    pictures = _pictures(classes, count, seed, toward, given)
+    pictures = _pictures(classes, count, seed, interpolate_to, given)
     checks = wanted.checks(network)
     loop = denoise_loop(
         pictures,
@@ -154,7 +156,7 @@ def image(
         steps=steps,
         solver=solver,
         guidance=guidance,
-        guided=guided,
+        guidance_interval=guidance_interval,
         seed=seed,
         **settings,
     )
@@ -211,20 +213,22 @@ def _order(options: Mapping[str, Any]) -> dict[str, JSON]:
 
 
 def _run_settings(
-    run_name: str | None, save_every: int | None, order: dict[str, JSON]
+    run_name: str | None, checkpoint_every: int | None, order: dict[str, JSON]
 ) -> dict[str, Any]:
     """Return what a loop is told of its run. Refuses a run that was begun with another order."""
     from ostinato.loop import CheckpointSchedule
 
     if run_name is None:
-        if save_every is not None:
-            raise InputError("--save-every must come with --run, what is to be saved. Give both.")
+        if checkpoint_every is not None:
+            raise InputError(
+                "--checkpoint-every must come with --run, what is to be saved. Give both."
+            )
         return {}
     refuse_another(run_name, "order", order)
     spec = {"sample": "image", "order": order, **begun_by()}
     settings: dict[str, Any] = {"run": run_name, "spec": spec}
-    if save_every is not None:
-        settings["checkpoint"] = CheckpointSchedule(steps=save_every, keep=ALL)
+    if checkpoint_every is not None:
+        settings["checkpoint"] = CheckpointSchedule(steps=checkpoint_every, keep=ALL)
     return settings
 
 
@@ -267,17 +271,19 @@ def _pictures(
     classes: Sequence[int | None],
     count: int,
     seed: int,
-    toward: int | None,
+    interpolate_to: int | None,
     given: dict[str, Any],
 ) -> list[ImageRequest]:
     """Return the pictures: seeds counted up from the first, or one seed turned to another."""
     from ostinato.image import ImageRequest
 
-    if toward is None:
+    if interpolate_to is None:
         turns: list[dict[str, Any]] = [{"seed": seed + n} for n in range(count)]
     else:
         shares = [n / max(1, count - 1) for n in range(count)]
-        turns = [{"seed": seed, "toward": toward, "share": share} for share in shares]
+        turns = [
+            {"seed": seed, "interpolate_to": interpolate_to, "share": share} for share in shares
+        ]
     return [ImageRequest(label=label, **turn, **given) for label in classes for turn in turns]
 
 

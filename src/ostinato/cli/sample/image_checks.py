@@ -21,24 +21,30 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--until-passes",
         is_flag=True,
-        help="Noise again what fails its checks; without others, what is not --recognised.",
+        help="Noise again what fails its checks; without others, what is not --min-class-probability.",
     ),
     click.option(
-        "--recognised",
+        "--min-class-probability",
         type=click.FloatRange(0, 1),
         help=f"The probability that the classifier must give the class.  [{SURE}]",
     ),
-    click.option("--classifier", help="Who is to recognise: a folder or a name.  [digits]"),
-    click.option("--sharp", type=click.FloatRange(0, 1), help="How steep the edges must be."),
+    click.option("--classifier", help="Who is to recognize: a folder or a name.  [digits]"),
     click.option(
-        "--clip",
+        "--min-sharpness", type=click.FloatRange(0, 1), help="How steep the edges must be."
+    ),
+    click.option(
+        "--clip-model",
         type=click.Path(path_type=Path),
         help="A folder of a CLIP model: how well image and words must fit.",
     ),
     click.option(
-        "--fits", type=click.FloatRange(-1, 1), help=f"The cosine that --clip asks for.  [{FITS}]"
+        "--min-clip-score",
+        type=click.FloatRange(-1, 1),
+        help=f"The cosine that --clip-model asks for.  [{FITS}]",
     ),
-    click.option("--words", help="What --clip compares with; else the prompt of a pipeline."),
+    click.option(
+        "--clip-text", help="What --clip-model compares with; else the prompt of a pipeline."
+    ),
     click.option(
         "--rounds",
         type=click.IntRange(min=1),
@@ -47,7 +53,10 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Begin an image so often where checks fail.",
     ),
 )
-NAMES = {"until-passes", "recognised", "classifier", "sharp", "clip", "fits", "words", "rounds"}
+NAMES = {
+    *("until-passes", "min-class-probability", "classifier", "min-sharpness"),
+    *("clip-model", "min-clip-score", "clip-text", "rounds"),
+}
 
 
 def check_options(command: Any) -> Any:
@@ -62,12 +71,12 @@ class ImageChecks:
     """The options of checks as they were typed."""
 
     until_passes: bool
-    recognised: float | None
+    min_class_probability: float | None
     classifier: str | None
-    sharp: float | None
-    clip: Path | None
-    fits: float | None
-    words: str | None
+    min_sharpness: float | None
+    clip_model: Path | None
+    min_clip_score: float | None
+    clip_text: str | None
     rounds: int
 
     def on_stop(self, checks: Sequence[Check]) -> OnStop:
@@ -84,44 +93,59 @@ class ImageChecks:
         """
         from ostinato.image import ClipScore, Sharpness, load_clip
 
-        if self.clip is None:
-            for name, value in (("--fits", self.fits), ("--words", self.words)):
+        if self.clip_model is None:
+            for name, value in (
+                ("--min-clip-score", self.min_clip_score),
+                ("--clip-text", self.clip_text),
+            ):
                 if value is not None:
-                    raise InputError(f"{name} must come with --clip, the model to ask. Give both.")
-        elif network is not None and self.words is None:
-            raise InputError("--clip must come with --words, what the image is to show. Give both.")
+                    raise InputError(
+                        f"{name} must come with --clip-model, the model to ask. Give both."
+                    )
+        elif network is not None and self.clip_text is None:
+            raise InputError(
+                "--clip-model must come with --clip-text, what the image is to show. Give both."
+            )
         checks: list[Check] = []
-        if self.sharp is not None:
-            checks.append(Sharpness(least=self.sharp))
-        if self.clip is not None:
-            least = FITS if self.fits is None else self.fits
-            checks.append(ClipScore(clip=load_clip(self.clip), words=self.words or "", least=least))
+        if self.min_sharpness is not None:
+            checks.append(Sharpness(least=self.min_sharpness))
+        if self.clip_model is not None:
+            least = FITS if self.min_clip_score is None else self.min_clip_score
+            checks.append(
+                ClipScore(clip=load_clip(self.clip_model), words=self.clip_text or "", least=least)
+            )
         if network is None:
             self._refuse_classifier(checks)
-        elif self.recognised is not None or (self.until_passes and not checks):
-            checks.append(self._recognised(network))
+        elif self.min_class_probability is not None or (self.until_passes and not checks):
+            checks.append(self._recognized(network))
         elif self.classifier is not None:
-            raise InputError("--classifier must come with --recognised or --until-passes. Add one.")
+            raise InputError(
+                "--classifier must come with --min-class-probability or --until-passes. Add one."
+            )
         return checks
 
     def _refuse_classifier(self, checks: Sequence[Check]) -> None:
-        for name, value in (("--recognised", self.recognised), ("--classifier", self.classifier)):
+        for name, value in (
+            ("--min-class-probability", self.min_class_probability),
+            ("--classifier", self.classifier),
+        ):
             if value is not None:
                 raise InputError(
-                    f"{name} must be left out with a pipeline. Take --clip or --sharp."
+                    f"{name} must be left out with a pipeline. Take --clip-model or --min-sharpness."
                 )
         if self.until_passes and not checks:
             raise InputError(
-                "--until-passes must come with --clip or --sharp where a pipeline draws. Add one."
+                "--until-passes must come with --clip-model or --min-sharpness where a pipeline draws. Add one."
             )
 
-    def _recognised(self, network: Denoiser) -> Check:
+    def _recognized(self, network: Denoiser) -> Check:
         from ostinato.image import ClassifiedAs, load_classifier
 
         classifier = load_classifier(self.classifier or "digits")
         _refuse_others(classifier, network)
         return ClassifiedAs(
-            classifier=classifier, least=SURE if self.recognised is None else self.recognised
+            classifier=classifier,
+            least=SURE if self.min_class_probability is None else self.min_class_probability,
         )
 
 
@@ -133,7 +157,7 @@ def _refuse_others(classifier: Classifier, network: Denoiser) -> None:
     if (names and draws != reads) or draws[:2] != reads[:2]:
         raise InputError(
             f"The classifier must read what the model draws, {_told(*draws)}, got one for "
-            f"{_told(*reads)}. Name another with --classifier, or check with --sharp."
+            f"{_told(*reads)}. Name another with --classifier, or check with --min-sharpness."
         )
 
 

@@ -89,7 +89,7 @@ def write(rows: list[dict[str, Any]], seen: Seen, target: Path, *, show_steps: b
     else:
         for row, each in zip(rows, images, strict=True):
             image_io.save(each, target / f"{row['index']:04}.png", side=side)
-    if _shows_colour() and picture.size(2) <= _width():
+    if _shows_color() and picture.size(2) <= _width():
         click.echo(image_io.for_terminal(picture))
     return target
 
@@ -106,9 +106,9 @@ def _frames(steps: list[list[tuple[Tensor, Tensor]]]) -> list[Tensor]:
     return frames
 
 
-def _shows_colour() -> bool:
-    colours = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
-    return sys.stdout.isatty() and colours and not os.environ.get("NO_COLOR")
+def _shows_color() -> bool:
+    colors = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
+    return sys.stdout.isatty() and colors and not os.environ.get("NO_COLOR")
 
 
 def _width() -> int:

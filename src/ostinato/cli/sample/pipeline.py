@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ostinato.loop import Loop
 
 WORDS = {"prompt", "negative-prompt", "height", "width"}
-COMMON = {"count", "steps", "guidance", "seed", "each", "show-steps", "out", "run", "save-every"}
+COMMON = {"count", "steps", "guidance", "seed", "each", "show-steps", "out", "run", "checkpoint-every"}
 COMMON |= {"json"} | NAMES
 
 
@@ -42,7 +42,7 @@ def pipeline_loop(
 ) -> tuple[Loop, int]:
     """Return the loop, and how many images it draws; what is not typed is the pipeline's own.
 
-    `settings` go to `draw_pipeline`.
+    `settings` go to `pipeline_loop`.
 
     Raises `InputError` for an option that a pipeline has no use for.
     """

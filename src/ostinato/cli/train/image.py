@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from ostinato.train import Training
 
 IMAGE_OPTIONS = {
-    "batch" if name == "batch_tokens" else name: (kind, text)
+    "batch_size" if name == "batch_tokens" else name: (kind, text)
     for name, (kind, text) in OPTIONS.items()
 } | {
-    "batch": (click.IntRange(min=1), "Images of a batch."),
+    "batch_size": (click.IntRange(min=1), "Images of a batch."),
     "seed": (int, "Seed of the order, the network, the noise and what is held out."),
 }
 TIMED = 5  # steps by which the speed is measured for --seconds
@@ -45,17 +45,19 @@ TIMED = 5  # steps by which the speed is measured for --seconds
 )
 @click.option("--size", type=int, help="Scale to this side, 8 to 64; else as the images are.")
 @click.option(
-    "--grey/--colour", default=None, help="One channel or three; else grey if all images are."
+    "--gray/--color", default=None, help="One channel or three; else gray if all images are."
 )
 @click.option(
     "--classes/--unconditional", default=None, help="Learn the classes; else if there are any."
 )
 @click.option("--hold-out", type=float, default=0.1, show_default=True, help="Share to validate.")
 @click.option(
-    "--width", type=int, default=32, show_default=True, help="Channels, 16 times so many."
+    "--channels", type=int, default=32, show_default=True, help="Channels, 16 times so many."
 )
 @click.option("--blocks", type=int, default=1, show_default=True, help="Blocks of each level.")
-@click.option("--drop", type=float, default=0.1, show_default=True, help="Share without class.")
+@click.option(
+    "--label-dropout", type=float, default=0.1, show_default=True, help="Share without class."
+)
 @click.option("--seconds", type=float, help="End after so many; the rate is planned by the speed.")
 @run_options
 @config_options(IMAGE_OPTIONS)
@@ -63,12 +65,12 @@ def image(
     sources: tuple[str, ...],
     out: Path,
     size: int | None,
-    grey: bool | None,
+    gray: bool | None,
     classes: bool | None,
     hold_out: float,
-    width: int,
+    channels: int,
     blocks: int,
-    drop: float,
+    label_dropout: float,
     seconds: float | None,
     until: str | None,
     epochs: float | None,
@@ -98,11 +100,11 @@ def image(
     from ostinato.train import Training
 
     require_folder(out)
-    noise = NoiseLevels(drop=drop)
-    given["batch_tokens"] = given.pop("batch")
+    noise = NoiseLevels(label_dropout=label_dropout)
+    given["batch_tokens"] = given.pop("batch_size")
     config = dataclasses.replace(RECIPE, **{k: v for k, v in given.items() if v is not None})
     condition_of(config.steps, until, epochs, patience, seconds)  # refused before any work
-    images = read_images(sources, size=size, grey=grey)
+    images = read_images(sources, size=size, gray=gray)
     if classes and images.labels is None:
         raise InputError(
             "--classes needs images with classes. Put them into sub-folders, or give a file of "
@@ -111,7 +113,7 @@ def image(
     if classes is False:
         images = images.without_classes()
     train, valid = held(images, hold_out, seed=config.seed)
-    network = UNet(shape_for(images, width=width, blocks=blocks), seed=config.seed)
+    network = UNet(shape_for(images, width=channels, blocks=blocks), seed=config.seed)
     task = ImageTask(train, valid, noise=noise, draw=preview)
     if given["steps"] is None:
         steps = begun_steps(journal, name_of(run_name, out), fresh)

@@ -41,7 +41,8 @@ def options_of(settings: type, *, defaults: bool = False) -> dict[str, tuple[Any
     return {
         spec.name: (
             _kind(hints[spec.name]),
-            spec.metadata["help"] + (f" [default: {spec.default}]" if defaults else ""),
+            spec.metadata["help"]
+            + (f" [default: {spec.default}]" if defaults and spec.default is not False else ""),
         )
         for spec in dataclasses.fields(settings)
         if "help" in spec.metadata
@@ -61,7 +62,9 @@ def config_options(options: Options) -> Callable[[Command], Command]:
 
     def add(command: Command) -> Command:
         for name, (kind, text) in reversed(list(options.items())):
-            command = click.option(f"--{name.replace('_', '-')}", type=kind, help=text)(command)
+            spelled = f"--{name.replace('_', '-')}"
+            flag = {"is_flag": True, "default": None} if kind is bool else {"type": kind}
+            command = click.option(spelled, help=text, **flag)(command)
         return command
 
     return add
@@ -154,7 +157,7 @@ def steps_of(epochs: float, lengths: Any, config: TrainingConfig) -> int:
     from ostinato.train import BatchSampler
 
     order = BatchSampler(lengths, config.batch_tokens, config.seed)
-    return max(1, round(epochs * order.batches / config.accumulate))
+    return max(1, round(epochs * order.batches / config.gradient_accumulation_steps))
 
 
 def journal_at(path: Path | None) -> Journal:

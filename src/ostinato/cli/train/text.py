@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ostinato.cli.image_tokens import train_drawing
+from ostinato.cli.image_tokens import train_image_tokens
 from ostinato.cli.music import train_music
 from ostinato.cli.train.image import image
 from ostinato.cli.train.shared import (
@@ -47,7 +47,7 @@ def train() -> None:
 
 
 train.add_command(image)
-train.add_command(train_drawing)
+train.add_command(train_image_tokens)
 train.add_command(train_music)
 
 
@@ -86,7 +86,7 @@ def text(
     require_folder(out, start)
     given = {name: value for name, value in given.items() if value is not None}
     if merge and not given.get("lora"):
-        raise InputError("--merge puts an adapter into the model. Give its rank with --lora.")
+        raise InputError("--merge puts an adapter into the model. Give its rank with --lora-rank.")
     shape = {name: given.pop(name) for name in TEXT_OPTIONS if name in given}
     begun = begun_steps(journal, name_of(run_name, out), fresh)
     given.setdefault("sample_every", given.get("valid_every", TrainingConfig().valid_every))
@@ -181,12 +181,12 @@ def _save(
 
     network = _network(parts.model)
     with process.best_weights():
-        if settings.lora and not merge:
+        if settings.lora_rank and not merge:
             assert isinstance(network, Llama)
             out.mkdir(parents=True, exist_ok=True)
             save_adapter(network, out, base=str(settings.start))
             return
-        if settings.lora:
+        if settings.lora_rank:
             assert isinstance(network, Llama)
             network = _merged(network, str(settings.start))
         save_model(out, network, parts.model.tokenizer)

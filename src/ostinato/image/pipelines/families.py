@@ -87,7 +87,7 @@ class PipelineFamily(ABC):
         """Raise `ModelError` where the network takes more than this layout gives."""
         return None
 
-    def guided(self, guidance: float) -> bool:
+    def uses_guidance(self, guidance: float) -> bool:
         """Tell whether the network runs on the negative prompt also."""
         return guidance > 1
 

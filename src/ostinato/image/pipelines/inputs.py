@@ -55,7 +55,7 @@ NAMES = tuple(spec.name for spec in fields(PipelineInputs))
 
 
 def as_pipeline_inputs(item: object) -> PipelineInputs:
-    """Read an item: a `Prompted`, a text (its prompt), a mapping with its names, or None.
+    """Read an item: a `PipelineInputs`, a text (its prompt), a mapping with its names, or None.
 
     Raises `ItemError` for anything else, an unknown name or a value out of range.
     """

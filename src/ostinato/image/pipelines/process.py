@@ -45,7 +45,7 @@ class DenoisePipeline:
     """Draw images with a pipeline; every lane one step of the pipeline's scheduler a step.
 
     `steps` and `guidance` hold where an item has none (default: those of the pipeline's own call).
-    An item is a `Prompted`, a mapping of its fields, a text (its prompt), or None without words.
+    An item is a `PipelineInputs`, a mapping of its fields, a text (its prompt), or None without words.
     With `decode` the reports carry the `image` that is predicted, decoded: (C, height, width) in
     [-1, 1]. A scheduler with two halves to a step (Heun) takes a step of its own for each.
 
@@ -143,7 +143,7 @@ class DenoisePipeline:
         guidance = self._guidance(settings)
         prediction = self._predict(x, stand.timestep, settings.prompt, guidance)
         calls = 1
-        if self.family.guided(guidance):
+        if self.family.uses_guidance(guidance):
             without = self._predict(x, stand.timestep, settings.negative_prompt or "", guidance)
             prediction = without + guidance * (prediction - without)
             calls = 2
@@ -293,7 +293,7 @@ def pipeline_loop(
 ) -> Loop:
     """Return the loop that draws one image for every item, side by side.
 
-    An item is a text (its prompt), a `Prompted`, a mapping of its fields, or None where the
+    An item is a text (its prompt), a `PipelineInputs`, a mapping of its fields, or None where the
     pipeline takes no words. `each` ends an image before its last step, such as
     `Converges("change", 0.01)`; `checks` judge it, and `on_stop` answers where it fails.
     `decode` adds the predicted `image` to every report. `loop` goes to `Loop`, as `run` and

@@ -24,7 +24,7 @@ from ostinato.image.tokens.tasks import kept_share
 
 
 class DiscreteDiffusion(MaskedCodeSampler):
-    """Take the noise off codes, one step of the chain a step. An item is a `Wish` of words.
+    """Take the noise off codes, one step of the chain a step. An item is a `ImagePrompt` of words.
 
     Edits: `temperature`, `guidance` and `words` hold from their position on; `put` (place to code)
     acts at its own. Reports add `kept`, the share of codes that the noise left after the step

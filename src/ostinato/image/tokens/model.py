@@ -51,7 +51,7 @@ class ImageTokenModel:
 
     method: Method
     codec: Codec
-    words: Attributes
+    attributes: Attributes
     model: LanguageModel | CodeNetwork
 
     @property
@@ -76,11 +76,11 @@ class ImageTokenModel:
                     "guidance needs all codes at once. Take --method unmask or coarse."
                 )
             sampling = SamplingParams(temperature=settings.temperature)
-            return decode_rows(self.model, self.words, sampling=sampling, slots=slots)
+            return decode_rows(self.model, self.attributes, sampling=sampling, slots=slots)
         if self.method == "coarse":
-            return DiscreteDiffusion(self.model, self.words, settings=settings, slots=slots)
+            return DiscreteDiffusion(self.model, self.attributes, settings=settings, slots=slots)
         steps = UNMASK_STEPS if steps is None else steps
-        return UnmaskCodes(self.model, self.words, steps=steps, settings=settings, slots=slots)
+        return UnmaskCodes(self.model, self.attributes, steps=steps, settings=settings, slots=slots)
 
     def _refuse_unused(self, settings: CodeSettings, steps: int | None) -> None:
         """Raise `InputError` for what only drawings of the method unmask have."""
@@ -95,7 +95,7 @@ class ImageTokenModel:
     def save(self, folder: str | Path) -> Path:
         """Write `config.json`, `codes/` (the codec) and `model/` into a folder."""
         folder = Path(folder)
-        words = self.words.to_json()
+        words = self.attributes.to_json()
         write_config(folder, {"architecture": ARCHITECTURE, "method": self.method, "words": words})
         self.codec.save(folder / "codes")
         if isinstance(self.model, LanguageModel):
@@ -129,7 +129,7 @@ def load_image_token_model(folder: str | Path) -> ImageTokenModel:
 
 def _require_whole(drawing: ImageTokenModel, folder: Path) -> None:
     """Raise `ModelError` where the parts of a drawing do not belong together."""
-    codec, said, c = drawing.codec, len(drawing.words.vocabulary), drawing.network.config
+    codec, said, c = drawing.codec, len(drawing.attributes.vocabulary), drawing.network.config
     if isinstance(c, CodeConfig):
         held = c.codes, c.positions, c.words, c.steps > 0
     else:
@@ -179,28 +179,28 @@ def new_image_token_model(
 
 
 def task_of(
-    drawing: ImageTokenModel, train: Images, valid: Images, *, drop: float = 0.2
+    model: ImageTokenModel, train: Images, valid: Images, *, attribute_dropout: float = 0.2
 ) -> CodesTask:
     """Return what the drawing's network is trained on: the codes and words of some images."""
-    parts = [_coded(drawing, images) for images in (train, valid)]
-    if drawing.method in ("row", "pixels"):
-        vocabulary = len(drawing.words.vocabulary)
-        return RowTask(parts[0], parts[1], vocabulary=vocabulary, drop=drop)
-    kind = UnmaskTask if drawing.method == "unmask" else DiffusionTask
-    return kind(parts[0], parts[1], drop=drop)
+    parts = [_coded(model, images) for images in (train, valid)]
+    if model.method in ("row", "pixels"):
+        vocabulary = len(model.attributes.vocabulary)
+        return RowTask(parts[0], parts[1], vocabulary=vocabulary, drop=attribute_dropout)
+    kind = UnmaskTask if model.method == "unmask" else DiffusionTask
+    return kind(parts[0], parts[1], attribute_dropout=attribute_dropout)
 
 
-def _coded(drawing: ImageTokenModel, images: Images) -> tuple[Tensor, Tensor]:
+def _coded(model: ImageTokenModel, images: Images) -> tuple[Tensor, Tensor]:
     if not len(images):
-        empty = torch.zeros(0, drawing.codec.positions, dtype=torch.long)
+        empty = torch.zeros(0, model.codec.positions, dtype=torch.long)
         return empty, torch.zeros(0, PROMPT_TOKENS, dtype=torch.long)
-    return drawing.codec.encode(images.pixels), drawing.words.describe(images)
+    return model.codec.encode(images.pixels), model.attributes.describe(images)
 
 
 def image_token_loop(
-    wishes: Sequence[ImagePrompt | str],
+    prompts: Sequence[ImagePrompt | str],
     *,
-    drawing: ImageTokenModel,
+    model: ImageTokenModel,
     each: Condition = ALL_STEPS,
     settings: CodeSettings | None = None,
     steps: int | None = None,
@@ -214,10 +214,10 @@ def image_token_loop(
     rows of codes are in `step.results` (`output`); `Drawing.picture` makes images of them. `steps`
     and the settings' `noise` are for drawings of the method unmask, and refused for others.
     """
-    if not wishes:
+    if not prompts:
         raise InputError("There must be at least one wish, got none.")
-    items = [ImagePrompt.of(wish) for wish in wishes]
+    items = [ImagePrompt.of(wish) for wish in prompts]
     for wish in items:
-        drawing.words.encode(wish.words)  # before anything is drawn
-    process = drawing.lanes(settings=settings, steps=steps, slots=slots or min(len(items), 16))
+        model.attributes.encode(wish.words)  # before anything is drawn
+    process = model.lanes(settings=settings, steps=steps, slots=slots or min(len(items), 16))
     return sample_images(process, items, ImagePrompt.to_json, each, (), accept, seed, **loop)

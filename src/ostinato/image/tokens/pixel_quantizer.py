@@ -18,7 +18,7 @@ ARCHITECTURE = "ostinato.Levels"
 
 
 class Codec(Protocol):
-    """Turns images into codes and back: `VQ` or `Levels`."""
+    """Turns images into codes and back: `VQ` or `PixelQuantizer`."""
 
     @property
     def vocabulary(self) -> int:
@@ -95,7 +95,7 @@ class PixelQuantizer:
 
 
 def load_codec(folder: Path) -> Codec:
-    """Read the `Levels` or the `VQ` that a folder holds. Raises `ModelError`."""
+    """Read the `PixelQuantizer` or the `VQ` that a folder holds. Raises `ModelError`."""
     if not _names_levels(folder / "config.json"):
         return VQ.load(folder)
     return read_config(folder, ARCHITECTURE, PixelQuantizer)

@@ -7,10 +7,10 @@ from ostinato.train import TrainingConfig
 CODES_RECIPE = TrainingConfig(
     steps=400,
     batch_tokens=64,
-    optimiser="muon",
+    optimizer="muon",
     lr=0.01,
-    warmup=20,
-    final=0.01,
+    warmup_steps=20,
+    min_lr_ratio=0.01,
     valid_every=100,
 )
 """The autoencoder; `batch_tokens` are images of a batch."""
@@ -18,11 +18,11 @@ CODES_RECIPE = TrainingConfig(
 RECIPE = TrainingConfig(
     steps=400,
     batch_tokens=64,
-    optimiser="muon",
+    optimizer="muon",
     lr=0.02,
-    warmup=50,
-    final=0.01,
-    ema=0.99,
+    warmup_steps=50,
+    min_lr_ratio=0.01,
+    ema_decay=0.99,
     valid_every=100,
 )
 """The network that draws codes; `batch_tokens` are images of a batch."""

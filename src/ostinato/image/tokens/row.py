@@ -53,7 +53,7 @@ def row_model(
 def decode_rows(
     model: LanguageModel, words: Attributes, *, sampling: SamplingParams, slots: int = 16
 ) -> Decode:
-    """Return the lane process that draws code after code; an item is a `Wish` of words."""
+    """Return the lane process that draws code after code; an item is a `ImagePrompt` of words."""
 
     first = model.config.vocab_size - len(words.vocabulary)
     no_words = {first + n: -math.inf for n in range(len(words.vocabulary))}

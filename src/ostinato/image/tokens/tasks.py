@@ -74,9 +74,9 @@ class CodesTask(ABC):
         train: tuple[Tensor, Tensor],
         valid: tuple[Tensor, Tensor],
         *,
-        drop: float = 0.2,
+        attribute_dropout: float = 0.2,
     ) -> None:
-        self._train, self._valid, self.drop = train, valid, drop
+        self._train, self._valid, self.drop = train, valid, attribute_dropout
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -134,7 +134,7 @@ class RowTask(CodesTask):
         vocabulary: int,
         drop: float = 0.2,
     ) -> None:
-        super().__init__(train, valid, drop=drop)
+        super().__init__(train, valid, attribute_dropout=drop)
         self._vocabulary = vocabulary
 
     def _loss(

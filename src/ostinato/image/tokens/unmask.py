@@ -19,7 +19,7 @@ from ostinato.image.tokens.prompt import UNKNOWN
 
 
 class UnmaskCodes(MaskedCodeSampler):
-    """Decide hidden codes, a share of them a step. An item is a `Wish`; codes it knows stay.
+    """Decide hidden codes, a share of them a step. An item is a `ImagePrompt`; codes it knows stay.
 
     Edits: `temperature`, `guidance`, `noise` and `words` hold from their position on; `mask`
     (places to hide again) and `put` (place to code) act at theirs. Reports add `masked` (places

@@ -1,7 +1,7 @@
 """An autoencoder of images with discrete codes, so that an image is a row of tokens.
 
 The frame is that of van den Oord et al., "Neural Discrete Representation Learning" (2017). The
-quantiser is finite scalar quantisation (Mentzer et al. 2023, section 3): each channel is squashed
+quantizer is finite scalar quantization (Mentzer et al. 2023, section 3): each channel is squashed
 and rounded to one of its levels, and the code is the number of that cell of a fixed grid. There is
 no codebook to learn, none that collapses, and no state besides weights that gradients train.
 Knows no training and no lanes.
@@ -28,7 +28,7 @@ from ostinato.image import fixed_batches
 from ostinato.models import read_config, read_weights, write_config, write_weights
 
 ARCHITECTURE = "ostinato.VQ"
-GROUP = 16  # channels that are normalised together
+GROUP = 16  # channels that are normalized together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,9 @@ class VQConfig:
 
     @classmethod
     def for_images(cls, channels: int, size: int, *, width: int = 32) -> VQConfig:
-        """Return a shape with at most 8 x 8 codes an image: of 64 for grey ones, of 240 else.
+        """Return a shape with at most 8 x 8 codes an image: of 64 for gray ones, of 240 else.
 
-        A row of fewer codes is learned sooner, and grey images lose little by it.
+        A row of fewer codes is learned sooner, and gray images lose little by it.
         """
         halvings = max(1, math.ceil(math.log2(size / 8)))
         levels = (8, 8) if channels == 1 else (8, 6, 5)
@@ -201,7 +201,7 @@ class VQ(nn.Module):
         if pixels.shape[1:] != (c.channels, c.size, c.size):
             raise InputError(
                 f"images must be (N, {c.channels}, {c.size}, {c.size}), got "
-                f"{tuple(pixels.shape)}. Read them with that size and colour."
+                f"{tuple(pixels.shape)}. Read them with that size and color."
             )
 
 

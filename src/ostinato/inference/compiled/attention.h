@@ -34,7 +34,7 @@ struct Network {
 namespace {
 
 // RMSNorm of `size` numbers.
-void normalise(const float* x, const float* weight, int64_t size, float eps, float* y) {
+void normalize(const float* x, const float* weight, int64_t size, float eps, float* y) {
     Floats squares = {};
     int64_t k = 0;
     for (; k + LANES <= size; k += LANES) {
@@ -73,10 +73,10 @@ void keep(const Network& net, const Layer& layer, const Rows& rows, int64_t row,
     const float* value = key + net.kv_heads * D;
     for (int64_t h = head * group; h < (head + 1) * group; ++h) {
         float* query = qkv + h * D;
-        if (layer.q_norm) normalise(query, layer.q_norm, D, net.eps, query);
+        if (layer.q_norm) normalize(query, layer.q_norm, D, net.eps, query);
         turn(net, query, at, net.scale);
     }
-    if (layer.k_norm) normalise(key, layer.k_norm, D, net.eps, key);
+    if (layer.k_norm) normalize(key, layer.k_norm, D, net.eps, key);
     turn(net, key, at, 1.0f);
     const int64_t lane = rows.places[row] * net.kv_heads + head;
     K* keys = static_cast<K*>(layer.keys) + (lane * net.length + at / LANES * LANES) * D;

@@ -51,11 +51,11 @@ inline void wait_for_all() {
 }
 
 template <class Input>
-void normalise_rows(const Network& net, const float* x, const float* weight, int64_t rows,
+void normalize_rows(const Network& net, const float* x, const float* weight, int64_t rows,
                     const Input& input, float* row_room) {
     for (int64_t k = net.width; k < input.inputs; ++k) row_room[k] = 0;
     for (int64_t row = 0; row < rows; ++row) {
-        normalise(x + row * net.padded_width, weight, net.width, net.eps, row_room);
+        normalize(x + row * net.padded_width, weight, net.width, net.eps, row_room);
         input.lay(row, 0, row_room, input.inputs);
     }
 }
@@ -105,7 +105,7 @@ void pass_layer(const Network& net, const Layer& layer, const Rows& rows, const 
     row_room -= layer.qkv.inputs;
     const Input normed(own, layer.qkv.inputs, M);
     const Input mixed(s.mixed, layer.out.inputs, M), act(s.act, layer.down.inputs, M);
-    normalise_rows(net, s.x, layer.norm1, M, normed, row_room);
+    normalize_rows(net, s.x, layer.norm1, M, normed, row_room);
     multiply<W, false>(layer.qkv, team.first(layer.qkv.blocks), team.last(layer.qkv.blocks),
                        normed, M, s.qkv, ld);
     wait_for_all();
@@ -122,7 +122,7 @@ void pass_layer(const Network& net, const Layer& layer, const Rows& rows, const 
     multiply<W, true>(layer.out, team.first(layer.out.blocks), team.last(layer.out.blocks), mixed,
                       M, s.x, net.padded_width);
     wait_for_all();
-    normalise_rows(net, s.x, layer.norm2, M, normed, row_room);
+    normalize_rows(net, s.x, layer.norm2, M, normed, row_room);
     const int64_t pairs = net.inner / LANES;
     multiply<W, false>(layer.up, team.first(pairs) * 2, team.last(pairs) * 2, normed, M, s.inner,
                        net.inner * 2);
@@ -151,7 +151,7 @@ void pass(const Network& net, const Rows& rows, const Scratch& scratch, int64_t 
         for (int64_t i = 0; i < net.layers; ++i)
             pass_layer<W, K>(net, net.layer[i], rows, team, scratch);
         for (int64_t row = team.first(rows.count); row < team.last(rows.count); ++row)
-            normalise(scratch.x + row * net.padded_width, net.norm, net.width, net.eps,
+            normalize(scratch.x + row * net.padded_width, net.norm, net.width, net.eps,
                       hidden + row * net.width);
     }
 }

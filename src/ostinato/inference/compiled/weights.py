@@ -130,7 +130,7 @@ class Weights:
         """Lay weights (O, I) out in blocks of outputs; inputs up to a whole block are 0."""
         scale = None
         if self._type == torch.int8:
-            weight, scale = quantised(weight)
+            weight, scale = quantized(weight)
         inputs = padded(weight.size(1), DEPTH if self.tiles else LANES)
         weight = nn.functional.pad(weight, (0, inputs - weight.size(1)))
         outputs, together = len(weight), 2 if self.tiles else 1
@@ -150,7 +150,7 @@ class Weights:
         return kept.data_ptr()
 
 
-def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return int8 weights (O, I) and the scale (O,) of each output: its largest weight is 127."""
     values = weight.float()
     scale = values.abs().amax(1).clamp(min=1e-30) / 127

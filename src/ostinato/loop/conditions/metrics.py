@@ -65,7 +65,7 @@ class Exceeds(Condition):
     def __post_init__(self) -> None:
         require_name("Past", self.name)
         one = (self.above is None) != (self.below is None)
-        require(one, f"Past({self.name!r}) needs either above= or below=, not both or none.")
+        require(one, f"Exceeds({self.name!r}) needs either above= or below=, not both or none.")
 
     def names(self) -> tuple[str, ...]:
         return (self.name,)

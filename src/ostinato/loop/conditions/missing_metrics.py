@@ -24,7 +24,7 @@ class MissingMetrics:
         self._steps = 0
         self._seen: dict[str, None] = {}
 
-    def look(self, *reports: Report) -> None:
+    def observe(self, *reports: Report) -> None:
         """Look at reports. Warns once of the names that should have come by now."""
         for report in reports:
             self._steps += 1

@@ -1,7 +1,7 @@
 """Read a GGUF file of a network of ours: configuration, weights and tokenizer.
 
 The format is documented with llama.cpp (`docs/gguf.md` of ggml); the `gguf` package reads and
-dequantises it. Knows no network: it yields the tensors of the Hugging Face layout.
+dequantizes it. Knows no network: it yields the tensors of the Hugging Face layout.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class GGUFModel:
         )
 
     def weights(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[str, Tensor]]:
-        """Yield each tensor under its Hugging Face name, dequantised."""
+        """Yield each tensor under its Hugging Face name, dequantized."""
         config = self.config()
         for tensor in self._reader.tensors:
             if tensor.name == "rope_freqs.weight":
@@ -150,8 +150,8 @@ class GGUFModel:
             specials=specials,
         )
 
-    def licence(self) -> str | None:
-        """Return the licence that the file names."""
+    def license(self) -> str | None:
+        """Return the license that the file names."""
         return self._get("general.license")  # type: ignore[no-any-return]
 
     def _values(self, tensor: ReaderTensor) -> np.ndarray:
@@ -159,8 +159,8 @@ class GGUFModel:
             values = dequantize(tensor.data, tensor.tensor_type)
         except NotImplementedError:
             raise ModelError(
-                f"{tensor.name} in {self.path.name} must be of a type that gguf dequantises, got "
-                f"{tensor.tensor_type.name}. Take another quantisation (Q4_K_M, Q8_0, F16)."
+                f"{tensor.name} in {self.path.name} must be of a type that gguf dequantizes, got "
+                f"{tensor.tensor_type.name}. Take another quantization (Q4_K_M, Q8_0, F16)."
             ) from None
         return values.astype(np.float32, copy=False).reshape([int(n) for n in tensor.shape[::-1]])
 

@@ -95,17 +95,17 @@ class Values:
     def _value(self, name: str) -> Any:
         if name not in self.held:
             raise ModelError(
-                f"{self.file} must have {self._spelt(name)!r}, got none. {self._mend()}"
+                f"{self.file} must have {self._spelled(name)!r}, got none. {self._mend()}"
             )
         return self.held[name]
 
-    def _spelt(self, name: str) -> str:
+    def _spelled(self, name: str) -> str:
         return self.names.get(name, name)
 
     def _refuse(self, name: str, expected: str) -> NoReturn:
         shown = json.dumps(self.held[name], default=str)
         raise ModelError(
-            f"{self._spelt(name)} in {self.file} must be {expected}, got {shown}. {self._mend()}"
+            f"{self._spelled(name)} in {self.file} must be {expected}, got {shown}. {self._mend()}"
         )
 
     def _mend(self) -> str:

@@ -95,7 +95,7 @@ class _SelfAttention(nn.Module):
 
 
 class _Added(nn.Module):
-    """A projection added to what was there, then normalised."""
+    """A projection added to what was there, then normalized."""
 
     def __init__(self, inner: int, config: BertConfig) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class _Attention(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Attention, then a feed-forward; each normalised after it was added."""
+    """Attention, then a feed-forward; each normalized after it was added."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class _Layer(nn.Module):
 
 
 class _Embeddings(nn.Module):
-    """Word, position and kind of sentence (always the first), normalised."""
+    """Word, position and kind of sentence (always the first), normalized."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ class _Head(nn.Module):
 
 
 class MaskedBert(nn.Module):
-    """BERT with the head of masked language modelling, tied to the word embeddings."""
+    """BERT with the head of masked language modeling, tied to the word embeddings."""
 
     def __init__(self, config: BertConfig, *, seed: int | None = None) -> None:
         """Build with weights drawn from `seed`; without one they are left for a load to fill."""

@@ -50,7 +50,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` (..., C) normalised over its last axis."""
+        """Return `x` (..., C) normalized over its last axis."""
         return rms_norm(x, self.weight, self.eps)
 
 
@@ -128,7 +128,7 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention and feed-forward, each on the normalised residual stream."""
+    """Attention and feed-forward, each on the normalized residual stream."""
 
     def __init__(self, config: LlamaConfig, window: int | None = None) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class Llama(nn.Module):
                 weight.fill_(0.0 if name.endswith("bias") else 1.0)
 
     @torch.no_grad()
-    def add_nothing(self) -> None:
+    def zero_init(self) -> None:
         """Set to 0 the matrices by which layers add: at first a token's vector goes through as it
         is ("Fixup", Zhang et al., 2019)."""
         for block in self.blocks():

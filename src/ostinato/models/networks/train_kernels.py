@@ -18,7 +18,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         x = x.float()  # the product of an autocast
     if x.dtype != torch.float32 or weight.dtype != torch.float32 or not torch.is_grad_enabled():
         return F.rms_norm(x, (x.size(-1),), weight, eps)
-    return _Normalise.apply(x, weight, eps)  # type: ignore[no-any-return, no-untyped-call]
+    return _Normalize.apply(x, weight, eps)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
         )
 
 
-class _Normalise(torch.autograd.Function):
+class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)

@@ -34,7 +34,7 @@ WEIGHTS = "weights"
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """How tokens are drawn: the settings of `ostinato.decode.Sampling` that a job can have."""
+    """How tokens are drawn: the settings of `ostinato.decode.SamplingParams` that a job can have."""
 
     temperature: float = 0.7
     top_k: int = 50

@@ -88,7 +88,7 @@ class _JobReader:
             **read_ways(root, model),
             "server": read_server(root, model),
             "seed": self._seed(),
-            "batch": root.whole("batch", 16, least=1),
+            "slots": root.whole("slots", 16, least=1),
             "keep": cast(
                 Literal["results", "steps"], root.choice("keep", "results", ("results", "steps"))
             ),

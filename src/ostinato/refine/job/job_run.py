@@ -40,7 +40,7 @@ How = Literal["go on", "fresh", "update"]
 
 @dataclass(frozen=True, kw_only=True)
 class JobRun:
-    """A job with its items and its run. Make one with `open_work`."""
+    """A job with its items and its run. Make one with `open_job`."""
 
     job: Job
     items: tuple[Item, ...]

@@ -43,7 +43,7 @@ class Backtrack(Strategy):
     token_retries: int = 8
     patience: int = 2
     max_backtracks: int = 24
-    likely: float = -3.5
+    min_insert_logprob: float = -3.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -210,7 +210,7 @@ def _offer(
     texts = {at: _spaced(output, at, value) for at in places}
     chance = {at: _chance(output, at, words.sign_of(texts[at])) for at in places}
     for at in sorted(places, key=lambda at: (-chance[at], -at)):
-        if _exchanged(history, at) or not (anywhere or chance[at] >= options.likely):
+        if _exchanged(history, at) or not (anywhere or chance[at] >= options.min_insert_logprob):
             continue
         if wanted.room is None or _room(output, at, value, wanted) >= 0:
             yield _Back(at, {"force": list(words.encode(texts[at]))})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class SteeringContext:
     """What a strategy may know of the text it steers: its tokenizer, its end, its checks.
 
-    `end` is the end token, None where the model has none; `time_limit` is that of a judgement,
+    `end` is the end token, None where the model has none; `time_limit` is that of a judgment,
     and `late` the names of the checks that took longer to look ahead. `continues` tells whether
     the model can go on from any place of a text, as some servers cannot; `costly` whether a token
     has cost something as soon as it is drawn, as a server's has. `sign` gives the number by which

@@ -49,7 +49,7 @@ class GroupedLanes(ABC, Generic[M]):
     """Advances groups of lanes of `decode`, `size` lanes for each item.
 
     What a group decides is in its reports; from these alone it is brought back. `checks` are asked
-    about beginnings and whole texts; a judgement has `time_limit` seconds.
+    about beginnings and whole texts; a judgment has `time_limit` seconds.
     """
 
     def __init__(

@@ -89,7 +89,7 @@ class BestOf(Strategy):
     rejects: ClassVar[bool] = True
 
     n: int = 4
-    side: int = 4
+    parallel: int = 4
     by: str = "logprob"
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class BestOf(Strategy):
     @property
     def lanes(self) -> int:
         """The lanes of Decode that an item takes."""
-        return min(self.n, self.side)
+        return min(self.n, self.parallel)
 
     def steps(self, limit: int) -> int:
         """Return the steps of all drafts, one after the other."""
@@ -118,7 +118,7 @@ class BestOf(Strategy):
             decode,
             words.checks,
             n=self.n,
-            side=self.side,
+            side=self.parallel,
             limit=decode.limit,
             by=cast(Literal["logprob", "score"], self.by),
             time_limit=words.time_limit,
