@@ -133,7 +133,7 @@ def test_an_adapter_is_tuned_on_dialogues(folder: Path) -> None:
         ("a.txt --out x --lora-rank 4", "--lora-rank needs a model to adapt"),
         ("a.txt --out x --context 99999 --layers 1", "context must be shorter than the text"),
         ("a.txt --out x --vocab-size 9", "vocabulary must be at least 257"),
-        ("a.txt --out x --until Stepz(3)", "did you mean 'Steps'"),
+        ("a.txt --out x --until Stepz(3)", "Did you mean 'Steps'"),
         ("a.txt --out x --lr 0", "lr must be above 0"),
         ("a.txt --out x --from nowhere", "got 'nowhere'"),
         ("a.txt --out x --heads 3", "width must be heads times an even number"),

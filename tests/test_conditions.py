@@ -192,7 +192,7 @@ def test_every_composition_reads_back_from_its_spelling(condition: Condition) ->
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Step(3)", "Unknown condition 'Step'; did you mean 'Steps'"),
+        ("Step(3)", "Unknown condition 'Step'. Did you mean 'Steps'"),
         ("Steps(", "must be in Python's spelling"),
         ("Steps(3) + Steps(4)", r"joined by \| and &"),
         ("Steps(limit())", "must be a number or a text, got 'limit"),

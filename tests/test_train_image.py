@@ -34,7 +34,14 @@ ARGUMENTS = (
 def training(**changes: Any) -> Training:
     train, valid = hold_out(read_images(["digits"]).at(range(96)), 0.25)
     config = TrainingConfig(
-        **{"steps": 12, "batch_tokens": 24, "valid_every": 4, "ema_decay": 0.9, "lr": 3e-3, **changes}
+        **{
+            "steps": 12,
+            "batch_tokens": 24,
+            "valid_every": 4,
+            "ema_decay": 0.9,
+            "lr": 3e-3,
+            **changes,
+        }
     )
     shape: dict[str, Any] = {**SMALL, "classes": 10}
     return Training(UNet(UNetConfig(**shape)), ImageTask(train, valid), config)

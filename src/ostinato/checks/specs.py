@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -14,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ostinato.arguments import did_you_mean
 from ostinato.checks.affixes import EndsWith, StartsWith
 from ostinato.checks.base import BaseCheck
 from ostinato.checks.blocked import Blocked, read_words
@@ -123,8 +123,7 @@ def _kind_of(table: Mapping[str, object]) -> str:
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    guess = f" Did you mean '{near[0]}'?" if near else " Use one of these."
+    guess = did_you_mean(name, known) or " Use one of these."
     return f"A {what} must be one of {', '.join(known)}, got '{name}'.{guess}"
 
 

@@ -19,7 +19,9 @@ class CheckpointSchedule:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.keep < 1:
-            raise InputError(f"CheckpointSchedule(steps, keep) must both be at least 1, got {self}.")
+            raise InputError(
+                f"CheckpointSchedule(steps, keep) must both be at least 1, got {self}."
+            )
 
 
 @dataclass(frozen=True, slots=True)

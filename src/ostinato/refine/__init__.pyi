@@ -3,7 +3,6 @@ from .job.config import STRATEGIES, Job, option_names
 from .job.file import read_job
 from .job.items import Item, read_rows
 from .job.job_run import How, JobRun, journal_of, open_job
-from .job.toml_reader import nearest
 from .prompts import with_feedback
 from .refine import Refine
 from .report.html import Outcome, duration
@@ -50,7 +49,6 @@ __all__ = [
     "fitting",
     "from_lane",
     "journal_of",
-    "nearest",
     "open_job",
     "option_names",
     "prepare",

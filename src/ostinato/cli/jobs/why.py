@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ostinato.arguments import did_you_mean
 from ostinato.cli.jobs.job_runs import newer_runs, run_of_job
 from ostinato.errors import InputError, RunError
 from ostinato.journal import Journal, Run
@@ -19,7 +20,6 @@ from ostinato.refine import (
     attempt_lines,
     costly,
     from_lane,
-    nearest,
     reasons,
     tally,
 )
@@ -74,7 +74,7 @@ def _result(run: Run, item: str) -> Result:
         keys = [key for key, _ in run.results()]
         raise InputError(
             f"The run '{run.name}' must have a result for the item, got {item!r}."
-            f"{nearest(item, keys)} {len(keys)} items are done."
+            f"{did_you_mean(item, keys)} {len(keys)} items are done."
         )
     return from_lane(item, row)
 

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from ostinato.loop import Loop
 
 WORDS = {"prompt", "negative-prompt", "height", "width"}
-COMMON = {"count", "steps", "guidance", "seed", "each", "show-steps", "out", "run", "checkpoint-every"}
+COMMON = {
+    "count",
+    "steps",
+    "guidance",
+    "seed",
+    "each",
+    "show-steps",
+    "out",
+    "run",
+    "checkpoint-every",
+}
 COMMON |= {"json"} | NAMES
 
 

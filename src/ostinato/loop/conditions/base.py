@@ -8,7 +8,7 @@ no counter is skipped.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, cast
 
@@ -69,10 +69,8 @@ class Condition(ABC):
         return _spelling(self)
 
 
-def _parts(kind: type, condition: Condition) -> tuple[Condition, ...]:
-    if isinstance(condition, AnyOf | AllOf) and isinstance(condition, kind):
-        return condition.conditions
-    return (condition,)
+def _parts(kind: type[_Joined], condition: Condition) -> tuple[Condition, ...]:
+    return condition.conditions if isinstance(condition, kind) else (condition,)
 
 
 def _spelling(condition: Condition) -> str:
@@ -108,8 +106,8 @@ def number(report_value: object) -> float | None:
 
 
 @dataclass(frozen=True)
-class AnyOf(Condition):
-    """Fires when at least one of its conditions fires (`a | b`)."""
+class _Joined(Condition):
+    """Several conditions, each of which is always observed; the state is the list of theirs."""
 
     conditions: tuple[Condition, ...]
 
@@ -120,90 +118,74 @@ class AnyOf(Condition):
         return [condition.begin() for condition in self.conditions]
 
     def observe(self, state: JSON, step: Step) -> Observed:
-        states, stopped = _observe_all(self.conditions, state, step)
-        return states, first(stopped)
+        states: list[JSON] = []
+        stops: list[Stopped | None] = []
+        for condition, before in self._pairs(state):
+            after, stopped = condition.observe(before, step)
+            states.append(after)
+            stops.append(stopped)
+        return states, self._joined(stops)
+
+    @abstractmethod
+    def _joined(self, stops: list[Stopped | None]) -> Stopped | None:
+        """Return the stop of the whole, out of those of its conditions."""
 
     def back(self, then: JSON, now: JSON) -> JSON:
-        return _each(self.conditions, then, now)
+        afterwards = cast(list[JSON], now)
+        return [
+            condition.back(before, after)
+            for (condition, before), after in zip(self._pairs(then), afterwards, strict=True)
+        ]
 
     def wake(self, state: JSON) -> JSON:
-        return [c.wake(s) for c, s in zip(self.conditions, cast(list[JSON], state), strict=True)]
-
-    def exhausted(self, state: JSON) -> Stopped | None:
-        states = cast(list[JSON], state)
-        return first(c.exhausted(s) for c, s in zip(self.conditions, states, strict=True))
+        return [condition.wake(each) for condition, each in self._pairs(state)]
 
     def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
-        states = cast(list[JSON], state)
-        return [c.charge(s, spent) for c, s in zip(self.conditions, states, strict=True)]
+        return [condition.charge(each, spent) for condition, each in self._pairs(state)]
 
     def by_clock(self, state: JSON) -> bool:
-        states = cast(list[JSON], state)
-        return any(c.by_clock(s) for c, s in zip(self.conditions, states, strict=True))
+        return any(condition.by_clock(each) for condition, each in self._pairs(state))
 
-    def __str__(self) -> str:
-        return " | ".join(_bracketed(c, AllOf) for c in self.conditions)
+    def _pairs(self, state: JSON) -> Iterator[tuple[Condition, JSON]]:
+        return zip(self.conditions, cast(list[JSON], state), strict=True)
+
+    def _spelled(self, sign: str) -> str:
+        """Spell the conditions with a sign between them; those that are joined get brackets."""
+        parts = (f"({c})" if isinstance(c, _Joined) else str(c) for c in self.conditions)
+        return sign.join(parts)
 
 
 @dataclass(frozen=True)
-class AllOf(Condition):
+class AnyOf(_Joined):
+    """Fires when at least one of its conditions fires (`a | b`)."""
+
+    def _joined(self, stops: list[Stopped | None]) -> Stopped | None:
+        return first(stops)
+
+    def exhausted(self, state: JSON) -> Stopped | None:
+        # Only here: an AllOf ends with the last of its conditions, so one that has nothing left
+        # does not end it.
+        return first(condition.exhausted(each) for condition, each in self._pairs(state))
+
+    def __str__(self) -> str:
+        return self._spelled(" | ")
+
+
+@dataclass(frozen=True)
+class AllOf(_Joined):
     """Fires when all of its conditions fire at the same step (`a & b`)."""
 
-    conditions: tuple[Condition, ...]
-
-    def names(self) -> tuple[str, ...]:
-        return tuple(name for condition in self.conditions for name in condition.names())
-
-    def begin(self) -> JSON:
-        return [condition.begin() for condition in self.conditions]
-
-    def observe(self, state: JSON, step: Step) -> Observed:
-        states, stops = _observe_all(self.conditions, state, step)
+    def _joined(self, stops: list[Stopped | None]) -> Stopped | None:
         fired = [stop for stop in stops if stop is not None]
         if len(fired) < len(self.conditions):
-            return states, None
+            return None
         lead = min(fired, key=lambda stop: PRECEDENCE.index(stop.kind))
         numbers = {name: value for stop in fired for name, value in stop.numbers.items()}
         sentence = " ".join(stop.sentence for stop in fired)
-        return states, Stopped(lead.kind, sentence, str(self), numbers)
-
-    def back(self, then: JSON, now: JSON) -> JSON:
-        return _each(self.conditions, then, now)
-
-    def wake(self, state: JSON) -> JSON:
-        return [c.wake(s) for c, s in zip(self.conditions, cast(list[JSON], state), strict=True)]
-
-    def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
-        states = cast(list[JSON], state)
-        return [c.charge(s, spent) for c, s in zip(self.conditions, states, strict=True)]
-
-    def by_clock(self, state: JSON) -> bool:
-        states = cast(list[JSON], state)
-        return any(c.by_clock(s) for c, s in zip(self.conditions, states, strict=True))
+        return Stopped(lead.kind, sentence, str(self), numbers)
 
     def __str__(self) -> str:
-        return " & ".join(_bracketed(c, AnyOf) for c in self.conditions)
-
-
-def _observe_all(
-    conditions: tuple[Condition, ...], state: JSON, step: Step
-) -> tuple[list[JSON], list[Stopped | None]]:
-    states: list[JSON] = []
-    stops: list[Stopped | None] = []
-    for condition, before in zip(conditions, cast(list[JSON], state), strict=True):
-        after, stopped = condition.observe(before, step)
-        states.append(after)
-        stops.append(stopped)
-    return states, stops
-
-
-def _each(conditions: tuple[Condition, ...], then: JSON, now: JSON) -> JSON:
-    pairs = zip(conditions, cast(list[JSON], then), cast(list[JSON], now), strict=True)
-    return [condition.back(before, after) for condition, before, after in pairs]
-
-
-def _bracketed(condition: Condition, kind: type) -> str:
-    return f"({condition})" if isinstance(condition, kind) else str(condition)
+        return self._spelled(" & ")
 
 
 @dataclass(frozen=True)
@@ -225,7 +207,7 @@ class Predicate(Condition):
         return None, Stopped(StopKind.PASSED, sentence, str(self))
 
     def __str__(self) -> str:
-        return f"When({_name_of(self.call)})"
+        return f"Predicate({_name_of(self.call)})"
 
 
 def _name_of(call: Callable[..., object]) -> str:
@@ -233,7 +215,7 @@ def _name_of(call: Callable[..., object]) -> str:
 
 
 def as_condition(value: object) -> Condition:
-    """Return a condition as it is, a callable as a `When`; refuse anything else."""
+    """Return a condition as it is, a callable as a `Predicate`; refuse anything else."""
     if isinstance(value, Condition):
         return value
     if callable(value):

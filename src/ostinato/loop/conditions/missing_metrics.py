@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 
+from ostinato.arguments import did_you_mean
 from ostinato.loop.conditions.base import Condition
 from ostinato.loop.process import Report, SparseMetrics
 
@@ -45,9 +45,8 @@ class MissingMetrics:
         self.names.clear()
 
     def _sentence(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self._seen, 1)
-        mend = f"Did you mean {near[0]!r}?" if near else f"They have {', '.join(self._seen)}."
+        mend = did_you_mean(name, self._seen) or f" They have {', '.join(self._seen)}."
         return (
             f"A condition must name what the reports have, got {name!r}, which was in none of the "
-            f"{self._steps} so far: it cannot fire. {mend}"
+            f"{self._steps} so far: it cannot fire.{mend}"
         )

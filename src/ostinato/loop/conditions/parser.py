@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import cast
 
+from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError
 from ostinato.journal import JSON
 from ostinato.loop.conditions.base import AllOf, AnyOf, Condition
@@ -99,9 +99,10 @@ def _condition(node: ast.expr, text: str) -> Condition:
 
 def _call(node: ast.Call, name: str, text: str) -> Condition:
     if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, 1)
-        mean = f"; did you mean {near[0]!r}?" if near else "."
-        raise InputError(f"Unknown condition {name!r}{mean} Conditions are: {', '.join(NAMES)}.")
+        raise InputError(
+            f"Unknown condition {name!r}.{did_you_mean(name, NAMES)} "
+            f"Conditions are: {', '.join(NAMES)}."
+        )
     arguments = [_value(argument, text) for argument in node.args]
     keywords = {word.arg: _value(word.value, text) for word in node.keywords if word.arg}
     try:

@@ -9,11 +9,11 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ostinato.arguments import did_you_mean
 from ostinato.checks import BaseCheck, Function, to_spec
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import check_seed, digest
 from ostinato.refine.job.items import Item, read_items, told
-from ostinato.refine.job.toml_reader import nearest
 from ostinato.refine.prompts import PromptTemplate, bad_conversations
 from ostinato.refine.routing.cases import CaseSettings, read_cases
 from ostinato.refine.routing.router import Router
@@ -167,7 +167,7 @@ class Job:
         if strategy is not None and strategy != self.strategy.kind:
             if strategy not in STRATEGIES:
                 names = ", ".join(STRATEGIES)
-                guess = nearest(strategy, STRATEGIES) or " Name one."
+                guess = did_you_mean(strategy, STRATEGIES) or " Name one."
                 raise InputError(f"A strategy must be one of {names}, got {strategy!r}.{guess}")
             job = replace(job, strategy=STRATEGIES[strategy](rounds=self.strategy.rounds))
         if seed is not None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError
 from ostinato.loop import content_keys, digest
-from ostinato.refine.job.toml_reader import nearest
 
 SHOWN = 8
 """How many problems of an input file are told at once."""
@@ -147,7 +147,7 @@ def _missing(rows: list[Row], needed: Mapping[str, str]) -> Iterator[str]:
             if column not in row:
                 yield (
                     f"line {number}: the column '{column}' is missing; {wanted_by} needs it."
-                    f"{nearest(column, row)}"
+                    f"{did_you_mean(column, row)}"
                 )
 
 

@@ -7,8 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
+from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError
-from ostinato.refine.job.toml_reader import Table, nearest
+from ostinato.refine.job.toml_reader import Table
 from ostinato.remote import Server, is_server
 
 DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]*))?")
@@ -64,7 +65,7 @@ def read_ways(root: Table, model: str) -> dict[str, Any]:
         for key in [*compiled, *(["device"] if device != "cpu" else [])][:1]:
             root.wrong(key, "It must be left out with a model on a server. Take it out.")
     elif not DEVICE.fullmatch(device):
-        guess = nearest(device, ("cpu", "cuda"))
+        guess = did_you_mean(device, ("cpu", "cuda"))
         root.wrong("device", f"It must be cpu, cuda or cuda:N, got {device!r}.{guess}")
     elif device != "cpu" and compiled:
         told = f'It must be left out with device = "{device}", which runs nothing compiled.'
@@ -112,7 +113,7 @@ def _refuse_unknown(root: Table, key: str, name: str, what: str) -> None:
             root.wrong(
                 key,
                 f"It must be {' or '.join(names)}, or a folder beside the job file, got {part!r}."
-                f"{nearest(part, names)}",
+                f"{did_you_mean(part, names)}",
             )
 
 

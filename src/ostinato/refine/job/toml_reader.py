@@ -5,7 +5,6 @@ Knows TOML and where a key stands in its text; knows no job.
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError
 
 Where = tuple[str | int, ...]
@@ -22,12 +22,6 @@ T = TypeVar("T")
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"\s*(?:\"([^\"]+)\"|'([^']+)'|([A-Za-z0-9_.-]+))\s*=")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` for the nearest known name, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean '{near[0]}'?" if near else ""
 
 
 class TomlSource:
@@ -178,7 +172,7 @@ class Table:
         value = self._read(key, default)
         names = list(known)
         if value not in names:
-            guess = nearest(value, names) if isinstance(value, str) else ""
+            guess = did_you_mean(value, names) if isinstance(value, str) else ""
             self.wrong(key, f"It must be one of {', '.join(names)}, got {value!r}.{guess}")
             return default
         return str(value)
@@ -209,7 +203,7 @@ class Table:
         for key in self.values:
             if key not in self._known:
                 names = ", ".join(self._known)
-                guess = nearest(key, self._known)
+                guess = did_you_mean(key, self._known)
                 self.wrong(key, f"This key is not known.{guess} Known here: {names}.")
 
     def _read(self, key: str, default: Any, needed: str = "") -> Any:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Literal
 
 import bm25s
 
+from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError
 from ostinato.refine.job.items import read_rows
-from ostinato.refine.job.toml_reader import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -210,7 +210,7 @@ def read_cases(settings: CaseSettings) -> Cases:
     for line, row in read_rows(settings.file):
         for column in (settings.question, settings.answer):
             if not isinstance(row.get(column), str) or not row[column].strip():
-                guess = "" if column in row else nearest(column, row)
+                guess = "" if column in row else did_you_mean(column, row)
                 raise InputError(
                     f"{settings.file.name}, line {line}: the column '{column}' of a past case must "
                     f"be a text, got {row.get(column)!r}.{guess} Mend it there."

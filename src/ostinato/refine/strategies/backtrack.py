@@ -47,7 +47,7 @@ class Backtrack(Strategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("token_retries", "patience", "backs"):
+        for name in ("token_retries", "patience", "max_backtracks"):
             if getattr(self, name) < 1:
                 raise InputError(
                     f"backtrack's {name} must be at least 1, got {getattr(self, name)}."

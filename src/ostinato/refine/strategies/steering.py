@@ -94,7 +94,7 @@ class BestOf(Strategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("n", "side"):
+        for name in ("n", "parallel"):
             if getattr(self, name) < 1:
                 raise InputError(f"best_of's {name} must be at least 1, got {getattr(self, name)}.")
         if self.by not in ("logprob", "score"):
