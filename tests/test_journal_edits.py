@@ -26,7 +26,7 @@ def drive_and_ask(run: Run, edits: dict[str, object], last: int) -> tuple[Loop, 
         if step.tick == 5:
             Journal(run.database.path).request(run, "change", edits)
             deadline = time.monotonic() + 10
-            while not loop._session.requests() and time.monotonic() < deadline:  # type: ignore[union-attr]
+            while not loop._session.inbox and time.monotonic() < deadline:  # type: ignore[union-attr]
                 time.sleep(0.01)
             at = step.tick
         if step.tick == last - 1:

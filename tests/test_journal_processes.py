@@ -63,21 +63,21 @@ def test_looking_at_the_lock_never_keeps_a_driver_out(run: Run) -> None:
 
 def test_a_request_reaches_the_driver_and_is_done_once(journal: Journal, run: Run) -> None:
     with RunSession(run) as driver:
-        assert driver.requests() == []
+        assert driver.inbox == []
         with Journal(journal.path) as other:
             other.request(other.get("a"), "change", {"rate": 0.5})
             other.request(other.get("a"), "pause")
         deadline = time.monotonic() + 10
-        while len(driver.requests()) < 2 and time.monotonic() < deadline:
+        while len(driver.inbox) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
-        change, pause = driver.requests()
+        change, pause = driver.inbox
         assert (change.action, change.edits, pause.action) == ("change", {"rate": 0.5}, "pause")
         driver.event("change", 3, {"rate": 0.5}, request=change)
-        assert driver.requests() == [pause]
+        assert driver.inbox == [pause]
         driver.done(pause)
-        assert driver.requests() == []
+        assert driver.inbox == []
     with RunSession(run) as driver:
-        assert driver.requests() == []
+        assert driver.inbox == []
 
 
 def test_a_change_waits_for_the_next_driver_and_a_pause_does_not(
@@ -89,7 +89,7 @@ def test_a_change_waits_for_the_next_driver_and_a_pause_does_not(
         journal.request(run, "stop")
     journal.request(run, "change", {"rate": 2})
     with RunSession(run) as driver:
-        assert [request.action for request in driver.requests()] == ["change"]
+        assert [request.action for request in driver.inbox] == ["change"]
 
 
 def test_a_forked_child_neither_drives_nor_holds_the_run(run: Run) -> None:

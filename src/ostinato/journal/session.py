@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 
 from ostinato.errors import InputError
 from ostinato.journal.encoding import encode, encode_exactly
@@ -54,12 +53,7 @@ class RunSession:
     def __enter__(self) -> RunSession:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     @property
@@ -78,9 +72,10 @@ class RunSession:
         if len(writer.pending) >= writer.room:
             writer.flush()
 
-    def requests(self) -> list[ControlRequest]:
-        """Return what other processes have asked for and was not `done` yet."""
-        return self._writer.requests
+    @property
+    def inbox(self) -> list[ControlRequest]:
+        """What was asked for and is not `done` yet: always the same list, to which others append."""
+        return self._writer.inbox
 
     def amend(self, entries: Mapping[str, JSON]) -> None:
         """Record entries in the run's spec, in place of those of the same names."""
@@ -153,8 +148,10 @@ class RunSession:
         return lambda store: store.add_checkpoint(row, keep, ticks, applied)
 
     def done(self, request: ControlRequest) -> None:
-        """Mark a request as fulfilled."""
-        self._writer.put(lambda store: store.done(request.number))
+        """Mark a request of another process as fulfilled."""
+        number = request.number
+        assert number is not None
+        self._writer.put(lambda store: store.done(number))
         self._writer.hand_over(request)
 
     def flush(self) -> None:

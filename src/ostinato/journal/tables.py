@@ -24,11 +24,15 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class ControlRequest:
-    """Something asked of a run's driver by another process."""
+    """Something asked of a run's driver: "pause", "stop" or "change".
 
-    number: int
+    `number` is its row in the journal; None for what the driving process asks of itself.
+    """
+
+    number: int | None
     action: str
     edits: dict[str, object] | None = None
+    reason: str = ""
 
 
 @dataclass(slots=True)

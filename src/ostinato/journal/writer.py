@@ -37,7 +37,7 @@ class WriterThread:
     def __init__(self, path: Path, run: str, folder: Path, lock: RunLock, *, records: bool) -> None:
         self.pending: list[Entry] = []
         self.writes: list[Write] = []
-        self.requests: list[ControlRequest] = []
+        self.inbox: list[ControlRequest] = []
         self.place: Place | None = None
         self.room = CROWD
         self.error: Exception | None = None
@@ -82,9 +82,8 @@ class WriterThread:
         self.raise_error()
 
     def hand_over(self, request: ControlRequest) -> None:
-        """Take a fulfilled request off the list; the list itself is replaced, never changed."""
-        with self._condition:
-            self.requests = [each for each in self.requests if each is not request]
+        """Take a fulfilled request out of the inbox."""
+        self.inbox.remove(request)
 
     def close(self) -> None:
         """Write the rest, end the thread and let go of the run. Safe to call twice."""
@@ -165,10 +164,7 @@ class WriterThread:
         return self.place if self.place != self._written else None
 
     def _look_for_requests(self, store: RunTables) -> None:
-        found = store.new_requests()
-        if found:
-            with self._condition:
-                self.requests = [*self.requests, *found]
+        self.inbox.extend(store.new_requests())
 
     def _explain(self, error: Exception) -> Exception:
         if isinstance(error, OstinatoError):

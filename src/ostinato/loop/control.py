@@ -1,14 +1,15 @@
 """What a loop is asked for while it runs, by its owner or from outside: pause, stop, change.
 
-Requests wait for the next step boundary. Knows no process but through its `Changes`.
+A request waits for the next step boundary. Knows no process but through its `EditLog`.
 """
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from ostinato.journal import RunSession, StopKind, Stopped
+from ostinato.journal import ControlRequest, RunSession, StopKind, Stopped
 from ostinato.loop.edit_log import EditLog
+from ostinato.loop.process import Edits
 
 
 class StopRequest(NamedTuple):
@@ -18,27 +19,45 @@ class StopRequest(NamedTuple):
     status: Literal["paused", "stopped"]
 
 
-class ControlRequests:
-    """The requests that wait: `ends` are pairs of what to do and the reason, in their order."""
+class Control:
+    """The requests that wait, in the order in which they came.
+
+    `inbox` is one list for the life of the loop: others append to it, from any thread or a signal
+    handler, and the loop asks only whether it is empty.
+    """
 
     def __init__(self) -> None:
-        self.ends: list[tuple[str, str]] = []
+        self.inbox: list[ControlRequest] = []
 
-    def apply(self, changes: EditLog, tick: int, session: RunSession | None) -> StopRequest | None:
-        """Apply the edits that wait, here and in the journal; return the end that was asked for."""
-        changes.apply_asked(tick, session)
-        for request in session.requests() if session is not None else ():
-            assert session is not None
+    def connect(self, session: RunSession) -> None:
+        """Share the inbox of a run, to which other processes write."""
+        session.inbox.extend(self.inbox)
+        self.inbox = session.inbox
+
+    def ask_to(self, action: Literal["pause", "stop"], reason: str) -> None:
+        """Ask for an end at the next step boundary."""
+        self.inbox.append(ControlRequest(None, action, reason=reason))
+
+    def ask_for(self, edits: Edits) -> None:
+        """Ask for edits at the next step boundary."""
+        self.inbox.append(ControlRequest(None, "change", dict(edits)))
+
+    def take(self, log: EditLog, tick: int, session: RunSession | None) -> StopRequest | None:
+        """Empty the inbox: apply the edits, journaled first; return the first end, if one."""
+        ends: list[ControlRequest] = []
+        for request in list(self.inbox):  # another thread may append meanwhile
             if request.action == "change":
-                changes.apply(request.edits or {}, tick, session, request)
+                log.take(request, tick, session)
             else:
-                self.ends.append(
-                    (request.action, f"It was asked to {request.action} from outside.")
-                )
+                ends.append(request)
+            if request.number is None:
+                self.inbox.remove(request)
+            elif request.action != "change":
+                assert session is not None
                 session.done(request)
-        if not self.ends:
+        if not ends:
             return None
-        action, reason = self.ends[0]
-        self.ends.clear()
+        action = ends[0].action
+        reason = ends[0].reason or f"It was asked to {action} from outside."
         stopped = Stopped(StopKind.PERSON, reason, action, {"tick": tick})
         return StopRequest(stopped, "paused" if action == "pause" else "stopped")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from ostinato.errors import EditError
 from ostinato.journal import ControlRequest, Run, RunSession
 from ostinato.loop.checkpoint_schedule import FOREVER
-from ostinato.loop.process import Edits, Process
+from ostinato.loop.process import Process
 
 
 class EditLog:
@@ -19,7 +19,6 @@ class EditLog:
     """
 
     def __init__(self, process: Process) -> None:
-        self.asked: list[dict[str, object]] = []
         self.count = 0
         self._process = process
         self._replay: list[tuple[int, dict[str, object]]] = []
@@ -30,18 +29,19 @@ class EditLog:
         """The tick of the next edit that is to be applied again."""
         return self._replay[0][0] if self._replay else FOREVER
 
-    def ask(self, edits: Edits) -> None:
-        """Note edits for the next step boundary."""
-        self.asked.append(dict(edits))
+    def take(self, request: ControlRequest, tick: int, session: RunSession | None) -> None:
+        """Apply the edits of a request.
 
-    def apply_asked(self, tick: int, session: RunSession | None) -> None:
-        """Apply what was asked for; what was applied again at this tick is not applied twice."""
-        for edits in self.asked:
-            if (tick, edits) in self._replayed:
-                self._replayed.remove((tick, edits))
-            else:
-                self.apply(edits, tick, session)
-        self.asked.clear()
+        A program that is run again asks for its own edits again: what the journal has replayed at
+        this tick is not applied twice.
+        """
+        edits = request.edits or {}
+        if request.number is not None:
+            self.apply(edits, tick, session, request)
+        elif (tick, edits) in self._replayed:
+            self._replayed.remove((tick, edits))
+        else:
+            self.apply(edits, tick, session)
 
     def apply(
         self,

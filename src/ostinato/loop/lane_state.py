@@ -156,7 +156,8 @@ class LaneState:
             key=cast(str, value["key"]),
             seed=cast(int, value["seed"]),
             round=cast(int, value["round"]),
-            backtracks=cast(int, value["backtracks"]),
+            # Checkpoints of older versions call it "tries".
+            backtracks=cast(int, value["backtracks"] if "backtracks" in value else value["tries"]),
             edits=tuple((position, names) for position, names in edits),
         )
         best = saved and BestOutput(

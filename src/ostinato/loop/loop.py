@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Literal, cast
 
 from ostinato.errors import RunError
@@ -27,8 +26,8 @@ from ostinato.loop.adapters import GeneratorProcess, as_process
 from ostinato.loop.checkpoint_schedule import CheckpointSchedule, SavePoint, SavePoints
 from ostinato.loop.conditions.base import as_condition
 from ostinato.loop.conditions.missing_metrics import MissingMetrics
-from ostinato.loop.conditions.parser import transfer_state
-from ostinato.loop.control import ControlRequests
+from ostinato.loop.conditions.parser import transfer_state, up_to_date
+from ostinato.loop.control import Control
 from ostinato.loop.edit_log import EditLog
 from ostinato.loop.lanes import Lanes
 from ostinato.loop.process import Edits, Exhausted, ExternalSource, Process, Step
@@ -81,7 +80,7 @@ class Loop:
         self.position = 0
         self._on_stop = on_stop
         self._state: JSON = self.until.begin()
-        self._control = ControlRequests()
+        self._control = Control()
         self._attempts: list[Attempt] = []
         self._missing = MissingMetrics(self.until, self.process)
         self._edit_log = EditLog(self.process)
@@ -89,7 +88,7 @@ class Loop:
         if isinstance(self.process, GeneratorProcess):
             refuse_going_back(checkpoint, on_stop)
         self._lanes = self.process if isinstance(self.process, Lanes) else None
-        self._received = self._lanes is not None and isinstance(self._lanes.process, ExternalSource)
+        self._external = self._lanes is not None and isinstance(self._lanes.process, ExternalSource)
         if checkpoint is None and (run is not None or on_stop is not accept):
             checkpoint = (
                 None if isinstance(self.process, GeneratorProcess) else CheckpointSchedule()
@@ -98,56 +97,42 @@ class Loop:
         self._begin = self._copy_of_process() if on_stop is not accept else None
         self._session: RunSession | None = None
         if run is not None:
-            self._open(run, journal, "steps" if self._received else keep, spec or {})
-        self._plan_next_mark()
+            self._open(run, journal, "steps" if self._external else keep, spec or {})
+        self._plan_next_save()
 
     # What a user sees -------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Step]:
-        if self._final:
+        """Take steps until the loop ends, and yield each; a `break` is a pause.
+
+        Between two steps the loop does what it was asked for. A step is observed, recorded and
+        answered before anyone sees it.
+        """
+        if not self._wake():
             return
-        if self._closed:
-            raise RunError(
-                "A loop that was closed must not be iterated again. Build another Loop with the "
-                "same run: it goes on."
-            )
-        self.stopped = None
-        self._state = self.until.wake(self._state)
-        if self._lanes is not None:
-            self._lanes.wake()
-        advance, observe = self.process.step, self.until.observe
-        session, lanes, blank = self._session, self._lanes, object.__new__
-        asked, edits = self._control.ends, self._edit_log.asked
-        received = session if self._received else None
-        waiting, look = self._missing.names, self._missing.observe
+        advance, observe, session = self.process.step, self.until.observe, self._session
+        inbox, watchers, new = self._control.inbox, self._watchers(), object.__new__
         while True:
-            if asked or edits or (session is not None and session.requests()):
-                end = self._control.apply(self._edit_log, self.tick, session)
-                if end is not None:
-                    self._end(*end)
-                    return
+            if inbox and self._attend():
+                return
             try:
                 report = advance()
                 tick = self.tick = self.tick + 1
                 position = self.position = self.position + 1
-                step = blank(Step)  # what Step(tick, position, report) makes, in half of its time
+                step = new(Step)  # as Step(tick, position, report), which takes twice as long
                 step.tick, step.position, step.report = tick, position, report
                 step._output, step.item, step.results = None, None, ()
-                self._state, stopped = observe(self._state, step)
-                if waiting:
-                    look(report)
-                if "output" in report:
-                    self.output = report["output"]
+                self._state, fired = observe(self._state, step)
                 if session is not None:
                     session.step(tick, position, report)
-                    if received is not None and report["lanes"]:
-                        received.flush()  # it is kept before anything further is asked for
-                if lanes is not None and lanes.finished:
-                    step.results = self._hand_over(lanes)
-                if stopped is not None or "ended" in report:
-                    self._answer(step, stopped)
-                if tick >= self._next_mark and self.stopped is None:
-                    self._reach_mark()
+                if "output" in report:
+                    self.output = report["output"]
+                for watch in watchers:
+                    watch(step)
+                if fired is not None or "ended" in report:
+                    self._answer(step, fired)
+                if tick >= self._next_save and self.stopped is None:
+                    self._save_or_replay()
             except Exhausted as end:
                 self._end(Stopped(end.kind, str(end)))
                 return
@@ -169,25 +154,20 @@ class Loop:
 
     def pause(self, reason: str = "It was paused.") -> None:
         """End the loop at the next step boundary; going on later is possible."""
-        self._control.ends.append(("pause", reason))
+        self._control.ask_to("pause", reason)
 
     def stop(self, reason: str = "It was stopped by a person.") -> None:
         """End the loop at the next step boundary, for good."""
-        self._control.ends.append(("stop", reason))
+        self._control.ask_to("stop", reason)
 
     def change(self, edits: Edits) -> None:
         """Apply edits to the process at the next step boundary (journaled first)."""
-        self._edit_log.ask(edits)
+        self._control.ask_for(edits)
 
     def __enter__(self) -> Loop:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -199,6 +179,60 @@ class Loop:
             self._save(regular=False)
             self._session.finish("paused", None, self.tick, self.position)
         self._session.close()
+
+    # Between and beside the steps ----------------------------------------------------------------
+
+    def _wake(self) -> bool:
+        """Go on where the loop stands; False where it has ended for good."""
+        if self._final:
+            return False
+        if self._closed:
+            raise RunError(
+                "A loop that was closed must not be iterated again. Build another Loop with the "
+                "same run: it goes on."
+            )
+        self.stopped = None
+        self._state = self.until.wake(self._state)
+        if self._lanes is not None:
+            self._lanes.wake()
+        return True
+
+    def _attend(self) -> bool:
+        """Do what was asked for; True where that was to end."""
+        end = self._control.take(self._edit_log, self.tick, self._session)
+        if end is not None:
+            self._end(*end)
+        return end is not None
+
+    def _watchers(self) -> list[Callable[[Step], None]]:
+        """Return what looks at every step of this loop; most loops have none."""
+        watchers: list[Callable[[Step], None]] = []
+        if self._external and self._session is not None:
+            watchers.append(self._keep_received)
+        if self._lanes is not None:
+            watchers.append(self._hand_over)
+        if self._missing.names:
+            watchers.append(self._look_for_names)
+        return watchers
+
+    def _keep_received(self, step: Step) -> None:
+        """Wait until what came from outside is kept, before anything further is asked for."""
+        if self._session is not None and step.report["lanes"]:
+            self._session.flush()
+
+    def _hand_over(self, step: Step) -> None:
+        """Give results to the journal; they are committed before anyone is told of them."""
+        if self._lanes is None or not self._lanes.finished:
+            return
+        step.results = self._lanes.take_finished()
+        if self._session is not None:
+            for key, row in step.results:
+                self._session.result(key, row)
+            self._session.flush()
+
+    def _look_for_names(self, step: Step) -> None:
+        if self._missing.names:
+            self._missing.observe(step.report)
 
     # Ends and answers -------------------------------------------------------------------------
 
@@ -250,31 +284,22 @@ class Loop:
             self._session.close()
             self._closed = True
 
-    def _hand_over(self, lanes: Lanes) -> list[tuple[str, dict[str, object]]]:
-        """Give results to the journal; they are committed before anyone is told of them."""
-        results = lanes.take_finished()
-        if self._session is not None:
-            for key, row in results:
-                self._session.result(key, row)
-            self._session.flush()
-        return results
-
     # Checkpoints ------------------------------------------------------------------------------
 
-    def _reach_mark(self) -> None:
+    def _save_or_replay(self) -> None:
         if self._save_points.due(self.tick):
             self._save(regular=True)
         self._edit_log.replay_due(self.tick)
-        self._plan_next_mark()
+        self._plan_next_save()
 
-    def _plan_next_mark(self) -> None:
-        self._next_mark = min(self._save_points.next(self.tick), self._edit_log.waiting)
+    def _plan_next_save(self) -> None:
+        self._next_save = min(self._save_points.next(self.tick), self._edit_log.waiting)
 
     def _save(self, *, regular: bool) -> None:
         if self._session is None and self._begin is None:
             return
         if regular:
-            self._remember_mark()
+            self._remember_save_point()
         if self._session is not None and (checkpoint := self._checkpoint()):
             self._session.checkpoint(self.tick, self.position, **checkpoint)
 
@@ -286,7 +311,7 @@ class Loop:
         state = self._payload()
         return {"state": state, "keep": every.keep + 1, "needed": self._save_points.ticks}
 
-    def _remember_mark(self) -> None:
+    def _remember_save_point(self) -> None:
         state = None
         if self._session is None:  # in memory
             state = {**self._copy_of_process(), "until": copy.deepcopy(self._state)}
@@ -345,6 +370,7 @@ class Loop:
             spec = {**settings(self.until, self._save_points.every, keep), **spec}
             run = find_or_create(run, journal, type(self.process).__name__, spec)
         self._session = RunSession(run, keep)
+        self._control.connect(self._session)
         try:
             self._resume(self._session)
         except BaseException:
@@ -356,14 +382,15 @@ class Loop:
 
     def _resume(self, session: RunSession) -> None:
         found = session.run.load()
-        note_condition(session, self.until, found and str(found[1]["spelling"]))
+        spelling = up_to_date(str(found[1]["spelling"])) if found else None
+        note_condition(session, self.until, spelling)
         if found is None and isinstance(self.process, GeneratorProcess):
             refuse_generator(session.run)
-        elif found is not None:
+        elif found is not None and spelling is not None:
             row, state = found
             self.tick, self.position = row.tick, row.position
-            self._load(state)
-            self._stay_stopped(session.run, str(state["spelling"]))
+            self._load(state, spelling)
+            self._stay_stopped(session.run, spelling)
         if session.edits is not None:
             self._edit_log.begin(session.edits, self.tick, session)
             session.edits = None
@@ -374,17 +401,16 @@ class Loop:
         if self._lanes is not None:
             keep_compute_mode(session, self._lanes.compute_mode)
             self._lanes.adopt_results(dict(session.run.results()))
-            if self._received:
+            if self._external:
                 self._lanes.replay(recorded(session.run, self.tick))
 
-    def _load(self, state: Mapping[str, object]) -> None:
+    def _load(self, state: Mapping[str, object], spelling: str) -> None:
         self.process.load_state_dict(cast(dict[str, object], state["process"]))
-        if state["spelling"] == str(self.until):
-            self._state = self.until.wake(cast(JSON, state["until"]))
+        before = cast(JSON, state["until"])
+        if spelling == str(self.until):
+            self._state = self.until.wake(before)
         else:  # what was spent stays spent
-            self._state = transfer_state(
-                str(state["spelling"]), cast(JSON, state["until"]), self.until
-            )
+            self._state = transfer_state(spelling, before, self.until)
         attempts = cast(list[dict[str, object]], state["attempts"])
         self._attempts = [Attempt.from_json(attempt) for attempt in attempts]
         assert self._session is not None

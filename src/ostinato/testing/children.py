@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 KILL = "ostinato.testing.kill"
@@ -91,12 +90,7 @@ class Forks:
     def __enter__(self) -> Forks:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._server.communicate()
 
     def begin(self, arguments: Sequence[str], output: Path) -> Handle:

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from rich.console import Console
@@ -40,12 +39,7 @@ class ProgressDisplay(Protocol):
 
     def __enter__(self) -> object: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *raised: object) -> None: ...
 
 
 @dataclass
@@ -125,12 +119,7 @@ class QuietProgress:
     def __enter__(self) -> QuietProgress:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         return None
 
 
@@ -195,16 +184,11 @@ class LiveProgress(QuietProgress):
         return Text("\n").join([self.watched.drawn(), line])
 
     def __enter__(self) -> LiveProgress:
-        self._live.__enter__()
+        self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
+    def __exit__(self, *raised: object) -> None:
+        self._live.stop()
 
 
 def show_of(work: JobRun, *, watch: bool, quiet: bool) -> ProgressDisplay:

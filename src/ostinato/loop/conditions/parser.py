@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from typing import cast
 
@@ -37,6 +38,15 @@ NAMES: dict[str, type[Condition]] = {
         Steps,
     )
 }
+
+
+RENAMED = {"Past": "Exceeds", "When": "Predicate"}
+"""Names of conditions in checkpoints of older versions, with those of today."""
+
+
+def up_to_date(spelling: str) -> str:
+    """Return the spelling of a condition with today's names."""
+    return re.sub(r"\b(Past|When)(?=\()", lambda name: RENAMED[name[1]], spelling)
 
 
 def parse(text: str) -> Condition:
