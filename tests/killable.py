@@ -142,7 +142,7 @@ def train(optimizer: Any = "adamw", lora: str = "", **where: Any) -> Loop:
 
 
 def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
-    """Images in a few places, each a lane; those that fail are noised again."""
+    """Images in a few slots, each a lane; those that fail are noised again."""
     process = Denoise(TinyDenoiser(), slots=3, steps=12, solver=solver, guidance=1.5)
     items = [(f"image {n}", {"label": n % 3}) for n in range(12)]
 

@@ -31,7 +31,7 @@ from ostinato.train import Training, TrainingConfig
 
 
 def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
-    """Images in a few places, each a lane; those that fail are noised again."""
+    """Images in a few slots, each a lane; those that fail are noised again."""
     process = Denoise(TinyDenoiser(), slots=3, steps=8, solver=solver, guidance=1.5)
     items = [(f"image {n}", {"label": n % 3}) for n in range(6)]
 

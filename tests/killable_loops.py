@@ -47,7 +47,7 @@ def tiny_gru(width: int = 24, seed: int = 1) -> LanguageModel:
 
 
 def process(way: str) -> LaneProcess:
-    """Return the lane process of one of the ways, with a few places."""
+    """Return the lane process of one of the ways, with a few slots."""
     encode = plain_prompt(tiny_model().tokenizer.encode)
     sampling = SamplingParams(temperature=0.8, top_k=8)
     if way == "unmask":
@@ -63,7 +63,7 @@ def process(way: str) -> LaneProcess:
 
 
 def write(way: str, **where: Any) -> Loop:
-    """Items in a few places; those that are not liked go back, with something changed."""
+    """Items in a few slots; those that are not liked go back, with something changed."""
     keyed = [(str(n), item) for n, item in enumerate(GAPS if way == "unmask" else TEXTS)]
 
     def slowly(step: Any) -> bool:

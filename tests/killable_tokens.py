@@ -69,7 +69,7 @@ def drawing(method: Method) -> ImageTokenModel:
 
 
 def draw(method: Method, **where: Any) -> Loop:
-    """Images in a few places, each a lane; some go back half of the method with something changed."""
+    """Images in a few slots, each a lane; some go back half of the method with something changed."""
     made = drawing(method)
     settings = CodeSettings(guidance=1.5) if method in ("unmask", "coarse") else CodeSettings()
     wishes = ["a slanted two", "thin", "", "one", "the large zero", "upright"]

@@ -33,10 +33,10 @@ def model_that_ends(bias: float) -> LanguageModel:
     return replace(model, network=network)
 
 
-def beam(places: int = 2, model: LanguageModel | None = None, **settings: Any) -> Beam:
+def beam(slots: int = 2, model: LanguageModel | None = None, **settings: Any) -> Beam:
     model = model or model_that_ends(1.2)
     settings.setdefault("limit", 12)
-    return Beam(model, plain_prompt(model.tokenizer.encode), slots=places, **settings)
+    return Beam(model, plain_prompt(model.tokenizer.encode), slots=slots, **settings)
 
 
 def search(process: Beam, item: str) -> Text:

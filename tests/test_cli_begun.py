@@ -160,7 +160,9 @@ def test_resume_goes_on_with_an_interrupted_text(
 def often(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Save a tiny model, and every run at each fourth step."""
     save_tiny(folder / "tiny")
-    monkeypatch.setattr("ostinato.loop.loop.Every", partial(CheckpointSchedule, steps=4))
+    monkeypatch.setattr(
+        "ostinato.loop.loop.CheckpointSchedule", partial(CheckpointSchedule, steps=4)
+    )
 
 
 @pytest.mark.usefixtures("often")

@@ -235,7 +235,7 @@ def test_an_interrupted_job_exits_with_130_and_the_same_command_goes_on(
 ) -> None:
     write_job(folder, MESSAGES)
     run("mail.toml", "--output", "whole.jsonl")
-    shown = "ostinato.cli.jobs.progress.Plain.step"
+    shown = "ostinato.cli.jobs.progress.PlainProgress.step"
     calls = []
 
     def step(self: object, step: Step) -> None:

@@ -35,14 +35,14 @@ WARM = SamplingParams(temperature=1.5)
 
 
 def decode(
-    constraint: Constraint | None, limit: int | None = None, places: int = 4, **more: Any
+    constraint: Constraint | None, limit: int | None = None, slots: int = 4, **more: Any
 ) -> Decode:
     model = tiny_model()
     return Decode(
         model,
         plain_prompt(model.tokenizer.encode),
         sampling=more.pop("sampling", WARM),
-        slots=places,
+        slots=slots,
         constraint=constraint,
         limit=limit,
         **more,

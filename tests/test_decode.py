@@ -28,11 +28,11 @@ ITEMS = {
 }
 
 
-def decode(places: int = 4, **settings: Any) -> Decode:
+def decode(slots: int = 4, **settings: Any) -> Decode:
     model = tiny_model()
     sampling = settings.pop("sampling", SamplingParams(temperature=1.0))
     prompt = settings.pop("prompt", plain_prompt(model.tokenizer.encode))
-    return Decode(model, prompt, slots=places, sampling=sampling, **settings)
+    return Decode(model, prompt, slots=slots, sampling=sampling, **settings)
 
 
 @pytest.mark.parametrize(

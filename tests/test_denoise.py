@@ -20,25 +20,25 @@ from ostinato.testing import check_lane_process
 ITEMS: dict[str, object] = {"a": 0, "b": 1, "c": {"label": 2, "seed": 5}, "d": None}
 
 
-def draw(items: Mapping[str, object], places: int = 16, each: Any = None, **named: Any) -> Any:
+def draw(items: Mapping[str, object], slots: int = 16, each: Any = None, **named: Any) -> Any:
     """Return the result rows of some items, by key."""
     each = each or Steps(100)
     loop = Loop(
-        Lanes(Denoise(TinyDenoiser(), slots=places, **named), list(items.items()), each=each),
+        Lanes(Denoise(TinyDenoiser(), slots=slots, **named), list(items.items()), each=each),
         until=Steps(1000),
     )
     return {key: row for step in loop for key, row in step.results}
 
 
-def images(items: Mapping[str, object], places: int = 16, **named: Any) -> dict[str, Tensor]:
-    return {key: row["output"] for key, row in draw(items, places, **named).items()}
+def images(items: Mapping[str, object], slots: int = 16, **named: Any) -> dict[str, Tensor]:
+    return {key: row["output"] for key, row in draw(items, slots, **named).items()}
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_denoise_conforms(solver: str) -> None:
     edits = {"guidance": 3.0, "label": 1, "solver": "heun", "renoise": torch.zeros(1, 8, 8)}
     check_lane_process(
-        lambda places: Denoise(TinyDenoiser(), slots=places, steps=7, solver=solver, guidance=2.0),
+        lambda slots: Denoise(TinyDenoiser(), slots=slots, steps=7, solver=solver, guidance=2.0),
         ITEMS,
         steps=7,
         edits=edits,
@@ -50,9 +50,9 @@ def test_an_image_is_the_same_in_every_batch_and_order(solver: str) -> None:
     items = {f"item {n}": n % 3 for n in range(17)}
     expected = images(items, 1, solver=solver, guidance=1.5)
     keys = random.Random(0).sample(list(items), len(items))
-    for places in (4, 16):
+    for slots in (4, 16):
         for order in (list(items), keys):
-            found = images({k: items[k] for k in order}, places, solver=solver, guidance=1.5)
+            found = images({k: items[k] for k in order}, slots, solver=solver, guidance=1.5)
             assert all(torch.equal(found[key], expected[key]) for key in items)
 
 
@@ -69,8 +69,8 @@ def test_lanes_of_every_kind_side_by_side_change_no_bit_of_each_other(solver: st
     }
     settings: dict[str, Any] = {"steps": 8, "solver": solver, "guidance": 2.0, "guided": (0.2, 3.0)}
     alone = images(items, 1, **settings)
-    for places in (3, 16):
-        together = images(items, places, **settings)
+    for slots in (3, 16):
+        together = images(items, slots, **settings)
         assert all(torch.equal(together[key], alone[key]) for key in items)
 
 
@@ -278,7 +278,7 @@ def test_a_wrong_edit_is_refused_and_changes_nothing(edit: Any, message: str) ->
 def test_wrong_settings_are_told() -> None:
     with pytest.raises(InputError, match="must fall to a last 0"):
         Denoise(TinyDenoiser(), sigmas=(1.0, 2.0, 0.0))
-    with pytest.raises(InputError, match="places and block must be at least 1"):
+    with pytest.raises(InputError, match="slots and block must be at least 1"):
         Denoise(TinyDenoiser(), slots=0)
     with pytest.raises(InputError, match="guidance must be a finite number"):
         Denoise(TinyDenoiser(), guidance=float("nan"))

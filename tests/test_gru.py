@@ -22,11 +22,11 @@ from ostinato.models import GRU, load_model
 from ostinato.testing import check_lane_process
 
 
-def decode(places: int = 4, **settings: Any) -> Decode:
+def decode(slots: int = 4, **settings: Any) -> Decode:
     model = tiny_gru()
     sampling = SamplingParams(temperature=1.0, top_k=20)
     prompt = plain_prompt(model.tokenizer.encode)
-    return Decode(model, prompt, slots=places, sampling=sampling, **settings)
+    return Decode(model, prompt, slots=slots, sampling=sampling, **settings)
 
 
 def network() -> GRU:
@@ -89,7 +89,7 @@ def test_what_cannot_be_computed_is_refused() -> None:
     inference = GRUBackend(network(), 1)
     with pytest.raises(InputError, match="at most 256 tokens"):
         inference.feed([(0, 5, 256)])
-    with pytest.raises(InputError, match="place must be from 0 to 0"):
+    with pytest.raises(InputError, match="slot must be from 0 to 0"):
         inference.feed([(1, 5, 0)])
     with pytest.raises(InputError, match="token must be from 0"):
         inference.feed([(0, 9999, 0)])

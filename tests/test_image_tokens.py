@@ -214,7 +214,7 @@ def test_ways_conform(method: Method) -> None:
     }
     steps = 6 if method == "unmask" else None
     check_lane_process(
-        lambda places: made.lanes(settings=settings, steps=steps, slots=places),
+        lambda slots: made.lanes(settings=settings, steps=steps, slots=slots),
         WISHES,
         steps=20,
         edits=edits.get(method, {"temperature": 0.5}),
@@ -333,7 +333,7 @@ def test_bad_wishes_edits_and_settings_are_refused() -> None:
         process.start(Lane("x"), "a cow")
     with pytest.raises(ItemError, match="Coarse begins as noise"):
         coarse.lanes().start(Lane("x"), ImagePrompt("two", (1,) * 16))
-    with pytest.raises(EditError, match="put must hold places from 0 to 15 with codes"):
+    with pytest.raises(EditError, match="put must hold positions from 0 to 15 with codes"):
         process.start(Lane("x", edits=((0, {"put": {16: 0}}),)), "two")
     with pytest.raises(EditError, match="temperature must be a number"):
         process.start(Lane("x", edits=((0, {"temperature": "hot"}),)), "two")

@@ -1,4 +1,4 @@
-"""Lanes: full places, a stop of its own for each lane, the four answers, resume from a state."""
+"""Lanes: full slots, a stop of its own for each lane, the four answers, resume from a state."""
 
 from __future__ import annotations
 

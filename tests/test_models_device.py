@@ -136,10 +136,8 @@ def test_decode_conforms_on_a_device(make: Any) -> None:
     encode = plain_prompt(model.tokenizer.encode)
     items = {str(n): text for n, text in enumerate([*CORPUS, "Hello", "A table " * 12])}
 
-    def process(places: int) -> Decode:
-        return Decode(
-            model, encode, sampling=SamplingParams(temperature=0.8, top_k=8), slots=places
-        )
+    def process(slots: int) -> Decode:
+        return Decode(model, encode, sampling=SamplingParams(temperature=0.8, top_k=8), slots=slots)
 
     check_lane_process(process, items, steps=20, edits={"forbid": [5, 6], "temperature": 0.5})
 

@@ -156,9 +156,9 @@ def test_decode_conforms_on_each_family(case: str) -> None:
     model = language_model(case)
     items = {"short": "The", "long": "Your table is booked for two. " * 4, "other": "We can help"}
 
-    def decode(places: int) -> Decode:
+    def decode(slots: int) -> Decode:
         prompt = plain_prompt(model.tokenizer.encode)
-        return Decode(model, prompt, slots=places, sampling=SamplingParams(temperature=1.0))
+        return Decode(model, prompt, slots=slots, sampling=SamplingParams(temperature=1.0))
 
     assert decode(2).repeats
     check_lane_process(decode, items, steps=6, edits={"forbid": [5, 6]})

@@ -116,7 +116,7 @@ def test_backtracking_goes_back_in_llama_cpp() -> None:
 
 def test_what_cannot_be_computed_is_refused() -> None:
     backend = open_backend(model(), 2)
-    with pytest.raises(InputError, match="place must be from 0 to 1"):
+    with pytest.raises(InputError, match="slot must be from 0 to 1"):
         backend.feed([(2, 1, 0)])
     with pytest.raises(InputError, match="position must be from 0 to 0"):
         backend.feed([(0, 1, 5)])

@@ -208,10 +208,8 @@ def test_texts_are_equal_in_every_batch() -> None:
     items = [(str(n), f"The reply {n}") for n in range(7)]
     sampling = SamplingParams(temperature=1.0)
 
-    def texts(places: int) -> dict[str, object]:
-        decode = Decode(
-            model, plain_prompt(model.tokenizer.encode), sampling=sampling, slots=places
-        )
+    def texts(slots: int) -> dict[str, object]:
+        decode = Decode(model, plain_prompt(model.tokenizer.encode), sampling=sampling, slots=slots)
         assert decode.repeats
         loop = Loop(Lanes(decode, items, each=Steps(12)), until=Steps(1 << 30))
         return {key: row["output"] for step in loop for key, row in step.results}

@@ -273,7 +273,7 @@ def test_rows_are_counted() -> None:
 def test_what_cannot_be_computed_is_refused() -> None:
     model = network("grouped")
     inference = FixedShapeBackend(model, 2)
-    with pytest.raises(InputError, match=r"place must be from 0 to 1, got 2"):
+    with pytest.raises(InputError, match=r"slot must be from 0 to 1, got 2"):
         inference.feed([(2, 0, 0)])
     with pytest.raises(InputError, match=r"token must be from 0 to 95, got 0 to 96"):
         inference.prefill(0, [0, 96])

@@ -141,9 +141,9 @@ def test_decode_conforms(case: str) -> None:
     model = language_model(case)
     items = {"short": "The", "long": "Your table is booked for two. " * 3, "other": "We can help"}
 
-    def decode(places: int) -> Decode:
+    def decode(slots: int) -> Decode:
         prompt = plain_prompt(model.tokenizer.encode)
-        return Decode(model, prompt, slots=places, sampling=SamplingParams(temperature=1.0))
+        return Decode(model, prompt, slots=slots, sampling=SamplingParams(temperature=1.0))
 
     assert decode(2).repeats
     check_lane_process(decode, items, steps=5, edits={"forbid": [5, 6]})
@@ -260,7 +260,7 @@ def test_training_and_adapters_want_a_network_of_ours(tmp_path: Path) -> None:
 
 def test_what_cannot_be_computed_is_refused() -> None:
     inference = open_backend(language_model("neox"), 2)
-    with pytest.raises(InputError, match=r"place must be from 0 to 1, got 2"):
+    with pytest.raises(InputError, match=r"slot must be from 0 to 1, got 2"):
         inference.feed([(2, 0, 0)])
     with pytest.raises(InputError, match=rf"token must be from 0 to {VOCAB - 1}"):
         inference.prefill(0, [0, VOCAB])

@@ -176,11 +176,11 @@ def test_pieces_in_lanes_conform(model: LanguageModel) -> None:
         "c": {"key": "D major", "start": written(GOOD)},
     }
     check_lane_process(
-        lambda places: Decode(
+        lambda slots: Decode(
             model,
             lambda item, edits: prompt(cast(Any, item), edits),
             sampling=SamplingParams(temperature=1.0),
-            slots=places,
+            slots=slots,
         ),
         items,
         steps=14,

@@ -196,7 +196,7 @@ def test_lanes_keep_the_promises(families: dict[str, PipelineFamily], name: str)
     }
     edits = {"guidance": 2.0, "prompt": "a dog"} if name in WORDED else None
     check_lane_process(
-        lambda places: DenoisePipeline(families[name], slots=places), items, steps=4, edits=edits
+        lambda slots: DenoisePipeline(families[name], slots=slots), items, steps=4, edits=edits
     )
 
 
@@ -208,7 +208,7 @@ def test_lanes_keep_the_promises_with_noise_and_with_a_history(
     items: dict[str, object] = {name: {"prompt": name, "steps": 5, **SIZE} for name in "abc"}
     edits = {"guidance": 2.0}
     check_lane_process(
-        lambda places: DenoisePipeline(scheduled, slots=places), items, steps=5, edits=edits
+        lambda slots: DenoisePipeline(scheduled, slots=slots), items, steps=5, edits=edits
     )
 
 
@@ -230,7 +230,7 @@ def test_lanes_that_are_noised_again_keep_the_promises(
     items: dict[str, object] = {name: {"prompt": name, "steps": 5, **SIZE} for name in "abc"}
     image = torch.linspace(-1, 1, 3 * 256).view(3, 16, 16)
     check_lane_process(
-        lambda places: DenoisePipeline(scheduled, slots=places),
+        lambda slots: DenoisePipeline(scheduled, slots=slots),
         items,
         steps=steps,
         edits={"renoise": image},

@@ -22,7 +22,7 @@ ITEMS = [
 
 
 def replies(
-    places: int, strategy: Strategy | None = None, order: list[int] | None = None
+    slots: int, strategy: Strategy | None = None, order: list[int] | None = None
 ) -> dict[str, Any]:
     items = [ITEMS[i] for i in order] if order else ITEMS
     job = Refine(
@@ -34,7 +34,7 @@ def replies(
         sampling=SamplingParams(temperature=1.0, top_k=60),
         max_new_tokens=20,
         seed=5,
-        slots=places,
+        slots=slots,
     )
     rows = {str(row["key"]): dict(row) for row in job}
     for row in rows.values():  # what was shared of prompts depends on the company; replies do not
@@ -43,9 +43,9 @@ def replies(
     return rows
 
 
-@pytest.mark.parametrize("places", [4, 16, 64])
-def test_replies_are_equal_in_every_batch(places: int) -> None:
-    assert replies(places) == replies(1)
+@pytest.mark.parametrize("slots", [4, 16, 64])
+def test_replies_are_equal_in_every_batch(slots: int) -> None:
+    assert replies(slots) == replies(1)
 
 
 def test_replies_are_equal_in_every_order() -> None:

@@ -52,7 +52,7 @@ def text_of(item: object, edits: Mapping[str, object]) -> str:
 
 @contextmanager
 def lanes_on(
-    told: Faults, *, places: int = 4, allowance: SpendLimit | None = None, **settings: Any
+    told: Faults, *, slots: int = 4, allowance: SpendLimit | None = None, **settings: Any
 ) -> Iterator[ServerLanes]:
     lanes_settings = {n: settings.pop(n) for n in ("max_tokens", "sampling") if n in settings}
     with serving(told) as url:
@@ -60,7 +60,7 @@ def lanes_on(
         process = ServerLanes(
             server,
             text_of,
-            slots=places,
+            slots=slots,
             allowance=allowance,
             **lanes_settings,
         )

@@ -53,13 +53,13 @@ GUESSERS: dict[str, Callable[[], DraftProposer]] = {
 
 def decode(
     proposer: DraftProposer | None = None,
-    places: int = 4,
+    slots: int = 4,
     sampling: SamplingParams | None = None,
     **more: Any,
 ) -> Decode:
     prompt = plain_prompt(tiny_model().tokenizer.encode)
     sampling = sampling or SAMPLINGS["sampled"]
-    return Decode(tiny_model(), prompt, slots=places, sampling=sampling, proposer=proposer, **more)
+    return Decode(tiny_model(), prompt, slots=slots, sampling=sampling, proposer=proposer, **more)
 
 
 def reports(process: Decode, steps: int = 16, **lane: Any) -> list[dict[str, Any]]:

@@ -38,8 +38,8 @@ def model() -> MaskedModel:
     return MaskedModel(tiny_bert(tokenizer.vocab_size), tokenizer, "tiny")
 
 
-def unmask(places: int = 4, steps: int = 6, **fill: float) -> Unmask:
-    return Unmask(model(), steps=steps, slots=places, fill=FillConfig(**fill))
+def unmask(slots: int = 4, steps: int = 6, **fill: float) -> Unmask:
+    return Unmask(model(), steps=steps, slots=slots, fill=FillConfig(**fill))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -92,7 +92,7 @@ def test_the_first_step_is_what_the_plain_network_says() -> None:
     with torch.no_grad():
         logits = model().network(torch.tensor([row]))[0, 1 + len(before) : 7 + len(before)]
     logits[:, :5] = -torch.inf  # no control tokens
-    assert report["put"] == logits.argmax(-1).tolist() and report["places"] == list(range(6))
+    assert report["put"] == logits.argmax(-1).tolist() and report["positions"] == list(range(6))
     assert report["masked"] == 0 and report["tokens"] == 6 and "ended" in report
     output = process.output("a")
     assert isinstance(output, Text) and output == report["text"] and output.ended

@@ -63,6 +63,7 @@ OPTIONS = {
 @click.option("--codec-steps", type=int, help="Steps of the autoencoder. [default: 400]")
 @click.option(
     "--codec",
+    "codec_folder",
     type=click.Path(path_type=Path),
     help="Take the autoencoder of this model, which was trained on such images before.",
 )

@@ -80,7 +80,7 @@ KNOWN = SETTINGS | {"forbid", "force", "bias"}
 
 @dataclass(slots=True)
 class _DecodeSlot:
-    """A lane at its slot."""
+    """A lane in its slot."""
 
     index: int
     lane: Lane

@@ -110,7 +110,7 @@ class Denoise:
         self._renoise(slot)
 
     def drop(self, key: str) -> None:
-        """Free the lane's place."""
+        """Free the lane's slot."""
         del self._slots[key]
         self._groups = None
 

@@ -68,7 +68,7 @@ class ImageRequest:
         if self.label is not None and not (is_whole(self.label) and 0 <= self.label < classes):
             expected = f"from 0 to {classes - 1}" if classes else "left out: the model has none"
             raise ItemError(f"label must be {expected}, got {self.label!r}.")
-        for name in ("seed", "toward"):
+        for name in ("seed", "interpolate_to"):
             value = getattr(self, name)
             if value is not None and not is_whole(value):
                 raise ItemError(f"{name} must be a whole number, got {value!r}.")

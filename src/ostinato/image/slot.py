@@ -1,4 +1,4 @@
-"""A lane at its place: where it has stood, and what its edits leave in force. Knows no network."""
+"""A lane in its slot: where it has stood, and what its edits leave in force. Knows no network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KNOWN = ("label", "guidance", "solver", "renoise")
 
 @dataclass(slots=True)
 class DenoiseSlot:
-    """A lane at its place; `images[p]` is its x at position p, `cleans[p]` the prediction there."""
+    """A lane in its slot; `images[p]` is its x at position p, `cleans[p]` the prediction there."""
 
     lane: Lane
     picture: ImageRequest

@@ -23,7 +23,7 @@ from ostinato.models import CPU, GRU, LanguageModel, Llama, LlamaCppNetwork, Tra
 
 
 class Backend(Protocol):
-    """Places side by side, each with what a network remembers of one sequence.
+    """Slots side by side, each with what a network remembers of one sequence.
 
     The bits of a row are a function of its slot's tokens, and of which of them came as a prompt.
     `prefill_chunk` is the length of which a kept prompt must be a multiple to be gone on with.

@@ -57,7 +57,7 @@ class _Plan(NamedTuple):
 
 
 class FixedShapeBackend:
-    """Places side by side, each with the keys and values of one sequence.
+    """Slots side by side, each with the keys and values of one sequence.
 
     For one thread of the program: passes share their buffers. `counts` tells how many prompt and
     generated rows went through the network.
@@ -161,9 +161,9 @@ class FixedShapeBackend:
         top = 1 + top_position(ordered)
         self._reserve(top, top)
         hidden = _result(len(ordered), self.config.hidden_size, self.dtype, self.device)
-        for members, slots, first in blocks(ordered, self.block):
-            out = self._decode_block([ordered[m] for m in members], slots, first)
-            hidden[[order[m] for m in members]] = out[slots]
+        for members, lines, first in blocks(ordered, self.block):
+            out = self._decode_block([ordered[m] for m in members], lines, first)
+            hidden[[order[m] for m in members]] = out[lines]
         self.counts.generated += len(ordered)
         return hidden
 
@@ -191,15 +191,15 @@ class FixedShapeBackend:
 
     # --- one pass --------------------------------------------------------------------------
 
-    def _decode_block(self, rows: list[TokenRow], slots: list[int], first: int | None) -> Tensor:
-        """Compute at most `block` rows, each in its slot; the other slots are padding."""
+    def _decode_block(self, rows: list[TokenRow], lines: list[int], first: int | None) -> Tensor:
+        """Compute at most `block` rows, each in its line of the block; the others are padding."""
         tokens, positions = [0] * self.block, [0] * self.block
         slots = [self.slots] * self.block  # padding is written to the scratch slot
-        for row, slot in zip(rows, slots, strict=True):
-            tokens[slot], positions[slot], slots[slot] = row.token, row.position, row.slot
+        for row, line in zip(rows, lines, strict=True):
+            tokens[line], positions[line], slots[line] = row.token, row.position, row.slot
         length = _padded(1 + max(positions))
         table = torch.tensor((tokens, positions, slots))
-        used = slots[-1] + 1
+        used = lines[-1] + 1
         where = None if first is None else slice(first, first + used)
         return self._pass(table.to(self.device), length, used, where)
 
@@ -368,7 +368,7 @@ def _check(network: Llama, slots: int, block: int, chunk: int) -> None:
 
 
 def _result(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return an empty tensor that callers may change in slot, unlike those of inference mode."""
+    """Return an empty tensor that callers may change in place, unlike those of inference mode."""
     with torch.inference_mode(False):
         return torch.empty(rows, columns, dtype=dtype, device=device)
 

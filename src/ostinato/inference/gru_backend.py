@@ -21,7 +21,7 @@ from ostinato.models import GRU, device_of, plain_compute_mode
 
 
 class GRUBackend:
-    """Places side by side, each with the states of one sequence; products in blocks of rows.
+    """Slots side by side, each with the states of one sequence; products in blocks of rows.
 
     A prompt is computed row by row like all else, so a row's bits depend on its slot's tokens
     alone. For one thread of the program.

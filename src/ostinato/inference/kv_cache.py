@@ -1,4 +1,4 @@
-"""Keys and values of many slots, written row by row and read in slot."""
+"""Keys and values of many slots, written row by row and read in place."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ PROBE = 24  # tokens of the self-test
 
 
 class LlamaCppBackend:
-    """Places side by side, each a sequence of llama.cpp's memory."""
+    """Slots side by side, each a sequence of llama.cpp's memory."""
 
     def __init__(
         self,

@@ -29,10 +29,9 @@ def by_slot(rows: Sequence[tuple[int, int, int]]) -> list[int]:
 
 
 def blocks(rows: list[TokenRow], block: int) -> Iterator[tuple[list[int], list[int], int | None]]:
-    """Cut sorted rows into blocks: (indices of rows, their slots, first slot or None).
+    """Cut sorted rows into blocks: (indices of rows, their lines, first slot or None).
 
-    With a first slot, slot s is the slot `first + s`, and the cache is read in slot. None
-    means that the rows' caches must be gathered: done where it saves a block, or where a slot
+    With a first slot, line n of the block reads the slot `first + n`, in place. None means that the rows' caches must be gathered: done where it saves a block, or where a slot
     occurs more than once.
     """
     windows = list(_windows(rows, block))

@@ -31,7 +31,7 @@ class _Sequence:
 
 
 class TransformersBackend:
-    """Places side by side, each with the tokens and the cache of one sequence."""
+    """Slots side by side, each with the tokens and the cache of one sequence."""
 
     def __init__(
         self,
@@ -195,6 +195,6 @@ class TransformersBackend:
 
 
 def _result(made: Tensor) -> Tensor:
-    """Return a tensor that callers may change in slot, unlike those of inference mode."""
+    """Return a tensor that callers may change in place, unlike those of inference mode."""
     with torch.inference_mode(False):
         return torch.empty_like(made, requires_grad=False).copy_(made)

@@ -2,7 +2,7 @@
 
 An ordinary process. It keeps the places full, ends each draft by its own condition, has whole
 drafts judged, and applies the strategy's answers. A lane that is done leaves, the next waiting
-item takes its place (continuous batching).
+item takes its slot (continuous batching).
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class LaneProcess(Protocol):
     repeats: bool
 
     def start(self, lane: Lane, item: object) -> None:
-        """Give a place to a lane, at position `len(lane.past)`.
+        """Give a slot to a lane, at position `len(lane.past)`.
 
         Raises `ItemError` where the item cannot be worked on, `EditError` for an unknown edit.
         """
@@ -93,7 +93,7 @@ class LaneProcess(Protocol):
         ...
 
     def drop(self, key: str) -> None:
-        """Free the lane's place."""
+        """Free the lane's slot."""
         ...
 
 

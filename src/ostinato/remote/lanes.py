@@ -50,7 +50,7 @@ class _Request:
 
 @dataclass(slots=True)
 class _StreamSlot:
-    """A lane at its place."""
+    """A lane in its slot."""
 
     lane: Lane
     prompt: PromptInput
@@ -140,7 +140,7 @@ class ServerLanes(ExternalSource):
             slot.finished = slot.ended = False
 
     def drop(self, key: str) -> None:
-        """Free the lane's place; a stream is closed."""
+        """Free the lane's slot; a stream is closed."""
         self._break_off(self._slots.pop(key))
 
     def output(self, key: str) -> Text:

@@ -67,7 +67,7 @@ class FillConfig:
 
 @dataclass(slots=True)
 class _TextSlot:
-    """A lane at its place. `row` is its sequence; `states[p]` the gap tokens at position p."""
+    """A lane in its slot. `row` is its sequence; `states[p]` the gap tokens at position p."""
 
     lane: Lane
     gaps: MaskedText
@@ -85,7 +85,7 @@ class Unmask:
 
     Edits: `temperature` and `noise` hold from their position on, and so does `forbid` (tokens);
     `mask` (gap tokens to hide again, counted over all gaps) and `put` (gap token to token) act at
-    theirs. Reports: `step` (from 1), `places` (of the gap tokens that changed) and `put` (what
+    theirs. Reports: `step` (from 1), `positions` (of the gap tokens that changed) and `put` (what
     stands there now, -1: hidden), `text`, `masked` (still hidden), `confidence` (the mean
     probability of those that were kept), `tokens` (how many), and `ended` after the last step. The
     output is the whole text.
@@ -97,7 +97,7 @@ class Unmask:
         self, model: MaskedModel, *, steps: int = 8, fill: FillConfig | None = None, slots: int = 16
     ) -> None:
         if steps < 1 or slots < 1:
-            raise InputError(f"steps and places must be at least 1, got {steps} and {slots}.")
+            raise InputError(f"steps and slots must be at least 1, got {steps} and {slots}.")
         self.model, self.steps, self.slots = model, steps, slots
         self.fill = fill or FillConfig()
         self._network, self._device = model.network.eval(), device_of(model.network)
@@ -108,16 +108,16 @@ class Unmask:
     # Lanes ------------------------------------------------------------------------------------
 
     def start(self, lane: Lane, item: object) -> None:
-        """Give the lane a place, where its past ended."""
+        """Give the lane a slot, where its past ended."""
         if not isinstance(item, MaskedText):
             raise ItemError(f"An item of Unmask must be MaskedText, got {type(item).__name__}.")
         self._check_edits(lane, sum(item.tokens))
         slot = self._slot(lane, item)
         for report in lane.past:
             state = list(slot.states[-1])
-            changed = cast(Sequence[int], report["places"]), cast(Sequence[int], report["put"])
-            for place, token in zip(*changed, strict=True):
-                state[place] = token
+            changed = cast(Sequence[int], report["positions"]), cast(Sequence[int], report["put"])
+            for position, token in zip(*changed, strict=True):
+                state[position] = token
             slot.states.append(state)
         self._slots[lane.key] = slot
 
@@ -129,7 +129,7 @@ class Unmask:
         del slot.states[to + 1 :]
 
     def drop(self, key: str) -> None:
-        """Free the lane's place."""
+        """Free the lane's slot."""
         del self._slots[key]
 
     def output(self, key: str) -> Text:
@@ -165,13 +165,13 @@ class Unmask:
         hidden = torch.tensor(tokens) == HIDDEN
         keep = to_keep(count, int(hidden.sum()), step, self.steps)
         kept = surest(probs, hidden, keep, fill.noise * (1 - step / self.steps), uniform[1])
-        for place in kept.tolist():
-            tokens[place] = int(new[place])
+        for position in kept.tolist():
+            tokens[position] = int(new[position])
         before = slot.states[-1]
         slot.states.append(tokens)
-        places = [p for p in range(count) if tokens[p] != before[p]]
-        report: dict[str, object] = {"step": step, "places": places}
-        report |= {"put": [tokens[p] for p in places], "text": self._text(slot)}
+        positions = [p for p in range(count) if tokens[p] != before[p]]
+        report: dict[str, object] = {"step": step, "positions": positions}
+        report |= {"put": [tokens[p] for p in positions], "text": self._text(slot)}
         report |= {"masked": self._hidden(slot), "tokens": keep}
         if keep:
             report["confidence"] = float(probs[kept].mean())
@@ -197,7 +197,7 @@ class Unmask:
         return logits
 
     def _uniforms(self, lane: Lane, position: int, count: int) -> Tensor:
-        """Return the uniform numbers (2, count) in [0, 1), float64, that belong to a place."""
+        """Return the uniform numbers (2, count) in [0, 1), float64, that belong to a position."""
         seed = fold_in(lane.seed, lane.key, lane.round, lane.backtracks, position)
         dice = torch.Generator().manual_seed(seed)
         return torch.rand((2, count), generator=dice, dtype=torch.float64)
@@ -285,8 +285,8 @@ class Unmask:
         tokens = list(slot.states[-1])
         for at, edits in slot.lane.edits:
             if at == slot.position:
-                for place in cast(Sequence[int], edits.get("mask", ())):
-                    tokens[place] = HIDDEN
+                for position in cast(Sequence[int], edits.get("mask", ())):
+                    tokens[position] = HIDDEN
                 for key, token in cast(Mapping[object, int], edits.get("put", {})).items():
                     tokens[int(cast(int, key))] = token
         return tokens
@@ -296,7 +296,7 @@ def _within(name: str, value: Any, count: int, size: int) -> bool:
     try:
         if name == "forbid":
             return all(0 <= token < size for token in value)
-        places = all(0 <= int(place) < count for place in value)
-        return places and (name != "put" or all(0 <= token < size for token in value.values()))
+        right = all(0 <= int(position) < count for position in value)
+        return right and (name != "put" or all(0 <= token < size for token in value.values()))
     except (TypeError, ValueError, AttributeError):
         return False

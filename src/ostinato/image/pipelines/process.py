@@ -31,7 +31,7 @@ KNOWN = (*WORDS, "renoise")
 
 @dataclass(slots=True)
 class _PipelineSlot:
-    """A lane at its place; `stands[p]` is where it stood at position p, `cleans[p]` what it saw."""
+    """A lane in its slot; `stands[p]` is where it stood at position p, `cleans[p]` what it saw."""
 
     lane: Lane
     item: PipelineInputs
@@ -115,7 +115,7 @@ class DenoisePipeline:
         self._renoise(slot, lane.backtracks)
 
     def drop(self, key: str) -> None:
-        """Free the lane's place."""
+        """Free the lane's slot."""
         del self._slots[key]
 
     @torch.no_grad()

@@ -41,7 +41,7 @@ class CodeSettings:
 
 @dataclass(slots=True)
 class CodeSlot:
-    """A lane at its place; `states[p]` are its codes at position p, -1 where not decided."""
+    """A lane in its slot; `states[p]` are its codes at position p, -1 where not decided."""
 
     lane: Lane
     known: tuple[int, ...]
@@ -57,7 +57,7 @@ class CodeSlot:
 class MaskedCodeSampler(ABC):
     """Decide the codes of images, many side by side; every lane one pass of the network a step.
 
-    Reports: `step` (from 1), `places` whose codes changed and their `codes` (-1: not decided),
+    Reports: `step` (from 1), `positions` whose codes changed and their `codes` (-1: not decided),
     what the method adds, and `ended` after the last step. The output is the row of codes, as text
     with its `tokens`.
     """
@@ -76,7 +76,7 @@ class MaskedCodeSampler(ABC):
         slots: int = 16,
     ) -> None:
         if steps < 1 or slots < 1:
-            raise InputError(f"steps and places must be at least 1, got {steps} and {slots}.")
+            raise InputError(f"steps and slots must be at least 1, got {steps} and {slots}.")
         self.network, self.steps, self.slots = network.eval(), steps, slots
         self.words, self.settings = words, settings or CodeSettings()
         self.repeats = self._self_test()
@@ -85,7 +85,7 @@ class MaskedCodeSampler(ABC):
     # Lanes ------------------------------------------------------------------------------------
 
     def start(self, lane: Lane, item: object) -> None:
-        """Give the lane a place, where its past ended."""
+        """Give the lane a slot, where its past ended."""
         wish = ImagePrompt.of(item)
         try:
             words = self.words.encode(wish.words)
@@ -96,9 +96,9 @@ class MaskedCodeSampler(ABC):
         slot.states.append(self._begin(slot))
         for report in lane.past:
             state = list(slot.states[-1])
-            changed = cast(Sequence[int], report["places"]), cast(Sequence[int], report["codes"])
-            for place, code in zip(*changed, strict=True):
-                state[place] = code
+            changed = cast(Sequence[int], report["positions"]), cast(Sequence[int], report["codes"])
+            for position, code in zip(*changed, strict=True):
+                state[position] = code
             slot.states.append(state)
         self._slots[lane.key] = slot
 
@@ -110,7 +110,7 @@ class MaskedCodeSampler(ABC):
         del slot.states[to + 1 :]
 
     def drop(self, key: str) -> None:
-        """Free the lane's place."""
+        """Free the lane's slot."""
         del self._slots[key]
 
     def output(self, key: str) -> Text:
@@ -148,10 +148,10 @@ class MaskedCodeSampler(ABC):
 
     def _moved(self, slot: CodeSlot, codes: list[int], told: dict[str, object]) -> Report:
         before = slot.states[-1]
-        places = [p for p, code in enumerate(codes) if code != before[p]]
+        positions = [p for p, code in enumerate(codes) if code != before[p]]
         slot.states.append(codes)
-        report: dict[str, object] = {"step": slot.position, "places": places}
-        report["codes"] = [codes[p] for p in places]
+        report: dict[str, object] = {"step": slot.position, "positions": positions}
+        report["codes"] = [codes[p] for p in positions]
         report |= told
         if slot.position == self.steps:
             report["ended"] = f"All {self.steps} steps are taken."
@@ -183,7 +183,7 @@ class MaskedCodeSampler(ABC):
         return guided
 
     def uniforms(self, lane: Lane, position: int, *shape: int) -> Tensor:
-        """Return the uniform numbers in [0, 1), float64, that belong to a place."""
+        """Return the uniform numbers in [0, 1), float64, that belong to a position."""
         seed = fold_in(lane.seed, lane.key, lane.round, lane.backtracks, position)
         return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -205,16 +205,16 @@ class MaskedCodeSampler(ABC):
             if name == "words":
                 self.words.encode(str(value))
             elif name in ("put", "mask"):
-                self._check_places(name, value)
+                self._check_positions(name, value)
             else:
                 CodeSettings(**{name: value})
         except InputError as error:
             raise EditError(f"The edit cannot be applied: {error}") from None
 
-    def _check_places(self, name: str, value: Any) -> None:
+    def _check_positions(self, name: str, value: Any) -> None:
         c = self.network.config
         try:
-            right = all(0 <= int(place) < c.positions for place in value)
+            right = all(0 <= int(position) < c.positions for position in value)
             if name == "put":
                 right = right and all(
                     is_whole(code) and 0 <= code < c.codes for code in value.values()
@@ -222,7 +222,7 @@ class MaskedCodeSampler(ABC):
         except (TypeError, ValueError, AttributeError):
             right = False
         if not right:
-            what = f"places from 0 to {c.positions - 1}"
+            what = f"positions from 0 to {c.positions - 1}"
             what += f" with codes from 0 to {c.codes - 1}" if name == "put" else ""
             raise InputError(f"{name} must hold {what}, got {value!r}.")
 
@@ -247,8 +247,8 @@ class MaskedCodeSampler(ABC):
         codes = list(slot.states[-1])
         for at, edits in slot.lane.edits:
             if at == slot.position:
-                for place in cast(Sequence[object], edits.get("mask", ())):
-                    codes[int(cast(int, place))] = UNKNOWN
+                for position in cast(Sequence[object], edits.get("mask", ())):
+                    codes[int(cast(int, position))] = UNKNOWN
                 for key, code in cast(Mapping[object, int], edits.get("put", {})).items():
                     codes[int(cast(int, key))] = code
         return codes

@@ -161,13 +161,15 @@ def new_image_token_model(
             f"width must be heads times an even number, got {width} and {heads}. Give a width "
             f"such as {32 * heads}."
         )
-    codes, places = codec.vocabulary, codec.positions
+    codes, positions = codec.vocabulary, codec.positions
     if method in ("row", "pixels"):
-        model = row_model(codes, places, words, layers=layers, width=width, heads=heads, seed=seed)
+        model = row_model(
+            codes, positions, words, layers=layers, width=width, heads=heads, seed=seed
+        )
         return ImageTokenModel(method, codec, words, model)
     config = CodeConfig(
         codes=codes,
-        positions=places,
+        positions=positions,
         words=len(words.vocabulary),
         prompt_tokens=PROMPT_TOKENS,
         steps=NOISE_LEVELS if method == "coarse" else 0,

@@ -21,7 +21,7 @@ ARCHITECTURE = "ostinato.CodeNetwork"
 
 @dataclass(frozen=True, kw_only=True)
 class CodeConfig:
-    """The shape: `codes` to choose from at each of `places`; `words` known, `slots` of a wish.
+    """The shape: `codes` to choose from at each of `positions`; `words` known, `prompt_tokens` of a prompt.
 
     `steps` are the noise levels above none; 0: none, for masks.
     """
@@ -36,7 +36,7 @@ class CodeConfig:
     heads: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("codes", "places", "words", "slots", "layers", "width", "heads"):
+        for name in ("codes", "positions", "words", "prompt_tokens", "layers", "width", "heads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.steps < 0:
@@ -58,7 +58,7 @@ class CodeNetwork(nn.Module):
             torch.manual_seed(seed)
             self.embed_codes = nn.Embedding(c.codes + 1, C)
             self.embed_words = nn.Embedding(c.words, C)
-            self.embed_places = nn.Embedding(c.prompt_tokens + c.positions, C)
+            self.embed_positions = nn.Embedding(c.prompt_tokens + c.positions, C)
             self.embed_steps = nn.Embedding(c.steps + 1, C)
             self.blocks = nn.ModuleList(_Block(C, c.heads) for _ in range(c.layers))
             self.norm = nn.LayerNorm(C)
@@ -70,7 +70,7 @@ class CodeNetwork(nn.Module):
     def forward(self, codes: Tensor, words: Tensor, step: Tensor) -> Tensor:
         """Return the logits of every place."""
         x = torch.cat((self.embed_words(words), self.embed_codes(codes)), 1)  # (B, W + T, C)
-        x = x + self.embed_places.weight + self.embed_steps(step)[:, None]
+        x = x + self.embed_positions.weight + self.embed_steps(step)[:, None]
         for block in self.blocks:
             x = block(x)
         logits: Tensor = self.lm_head(self.norm(x[:, self.config.prompt_tokens :]))
@@ -90,7 +90,7 @@ class CodeNetwork(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention of all places to all, and a feed-forward, each within a residual."""
+    """Attention of all positions to all, and a feed-forward, each within a residual."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

@@ -52,7 +52,7 @@ def as_text(codes: Sequence[int]) -> Text:
     return Text("".join(pieces), tuple(codes), starts)
 
 
-def codes_of(output: object, places: int) -> Tensor:
-    """Return the codes (T,) of an output, whose missing and undecided places are 0."""
-    numbers = [0 if word == "?" else int(word) for word in str(output).split()][:places]
-    return torch.tensor(numbers + [0] * (places - len(numbers)))
+def codes_of(output: object, positions: int) -> Tensor:
+    """Return the codes (T,) of an output, whose missing and undecided positions are 0."""
+    numbers = [0 if word == "?" else int(word) for word in str(output).split()][:positions]
+    return torch.tensor(numbers + [0] * (positions - len(numbers)))

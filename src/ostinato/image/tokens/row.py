@@ -23,7 +23,7 @@ from ostinato.models import LanguageModel, Llama, LlamaConfig, Tokenizer
 
 def row_model(
     codes: int,
-    places: int,
+    positions: int,
     words: Attributes,
     *,
     layers: int,
@@ -31,7 +31,7 @@ def row_model(
     heads: int,
     seed: int = 0,
 ) -> LanguageModel:
-    """Return a model of drawn weights for images of `places` codes, each one of `codes`."""
+    """Return a model of drawn weights for images of `positions` codes, each one of `codes`."""
     vocabulary = {f"▁{code}": code for code in range(codes)}
     vocabulary |= {f"<{word}>": codes + n for n, word in enumerate(words.vocabulary)}
     backend = Backend(models.WordLevel(vocabulary, unk_token="<any>"))
@@ -44,7 +44,7 @@ def row_model(
         num_attention_heads=heads,
         num_key_value_heads=heads,
         head_dim=width // heads,
-        max_position_embeddings=PROMPT_TOKENS + places,
+        max_position_embeddings=PROMPT_TOKENS + positions,
         tie_word_embeddings=False,
     )
     return LanguageModel(Llama(config, seed=seed), Tokenizer(backend), config, Path(), "drawing")

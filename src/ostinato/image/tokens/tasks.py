@@ -153,7 +153,7 @@ class UnmaskTask(CodesTask):
     """Hidden codes given those that show, as MaskGIT's (Chang et al. 2022, section 3.1).
 
     The share that is hidden is cos(pi u / 2), u uniform; each image's loss is the mean over its
-    hidden codes, times all of its places.
+    hidden codes, times all of its positions.
     """
 
     def _loss(

@@ -22,7 +22,7 @@ class UnmaskCodes(MaskedCodeSampler):
     """Decide hidden codes, a share of them a step. An item is a `ImagePrompt`; codes it knows stay.
 
     Edits: `temperature`, `guidance`, `noise` and `words` hold from their position on; `mask`
-    (places to hide again) and `put` (place to code) act at theirs. Reports add `masked` (places
+    (positions to hide again) and `put` (place to code) act at theirs. Reports add `masked` (positions
     still hidden) and `confidence` (the mean probability of the codes that were kept).
     """
 

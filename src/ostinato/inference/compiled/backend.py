@@ -42,7 +42,7 @@ def check_compiled(network: Llama) -> None:
 
 
 class CompiledBackend:
-    """Places side by side, each with the keys and values of one sequence, in compiled code.
+    """Slots side by side, each with the keys and values of one sequence, in compiled code.
 
     For one thread of the program: passes share their memory. The kernel takes as many threads as
     torch has when it is called. Hidden states are float32.

@@ -168,7 +168,7 @@ def refinement(
         "tokens": job.budgets.item_tokens,
         "seconds": job.budgets.item_seconds,
         "seed": job.seed,
-        "places": job.slots,
+        "slots": job.slots,
         "ready": planner.ready,
         **more,
     }
