@@ -21,7 +21,7 @@ import torch
 
 from ostinato.decode import Decode
 from ostinato.inference import FixedShapeBackend
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.models import LanguageModel, load_model
 from ostinato.refine import read_job
 from ostinato.refine.job.config import Job

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.loop import CheckpointSchedule, Edits, Loop, Report, Steps
 
 RARE = CheckpointSchedule(steps=1_000_000)

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ostinato.errors import InputError
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.loop import CheckpointSchedule, Loop, Step, Steps
 from ostinato.models import (
     LanguageModel,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.journal.session import RunSession
 
 BIG = 40_000  # bytes of a checkpoint: a kill falls into its writing now and then

@@ -19,7 +19,7 @@ from ostinato.cli import text_output as written
 from ostinato.cli.main import cli
 from ostinato.cli.runs.recorded_command import RecordedCommand, begun_of
 from ostinato.errors import EditError, InputError, RunError
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.loop import CheckpointSchedule
 from ostinato.refine.job.job_run import JobRun
 

@@ -18,7 +18,7 @@ from ostinato.cli import text_output as written
 from ostinato.cli.generate import generate
 from ostinato.errors import InputError, MissingExtra
 from ostinato.inference.compiled.build import has_compiler
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,7 @@ from ostinato.cli.jobs.watch import Watched
 from ostinato.cli.jobs.why import why
 from ostinato.cli.signals import ends_by_signal
 from ostinato.errors import InputError
-from ostinato.journal import Stopped
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal, Stopped
 from ostinato.journal.stops import StopKind
 from ostinato.loop import GoBack, LaneStep, Loop, StartOver, Step
 from ostinato.refine.job.job_run import JobRun

@@ -19,7 +19,7 @@ from walks import begin
 
 from ostinato.cli.main import cli
 from ostinato.errors import EditError, InputError, OstinatoError, RunError, RunLocked
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.journal.run import Run
 from ostinato.loop import Loop, Steps
 

@@ -16,7 +16,7 @@ from tiny import CORPUS, save_tiny
 from ostinato.cli.main import cli
 from ostinato.cli.train.shared import OPTIONS, run_of
 from ostinato.errors import InputError, OstinatoError
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.loop import Step
 from ostinato.models import load_adapter, load_model
 from ostinato.train import TrainingConfig

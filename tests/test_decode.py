@@ -240,7 +240,7 @@ def test_alternatives_show_the_runners_up_and_the_entropy() -> None:
 )
 def test_settings_out_of_range_are_refused_by_name(name: str, value: float) -> None:
     values: dict[str, Any] = {name: value}
-    with pytest.raises(InputError, match=f"Sampling {name} must be"):
+    with pytest.raises(InputError, match=f"{name} must be"):
         SamplingParams(**values)
 
 

@@ -62,12 +62,17 @@ def test_lanes_of_every_kind_side_by_side_change_no_bit_of_each_other(solver: st
     mask = (torch.arange(64) % 3 == 0).view(8, 8)
     items: dict[str, object] = {
         **ITEMS,
-        "between": {"label": 1, "seed": 3, "toward": 9, "share": 0.4},
+        "between": {"label": 1, "seed": 3, "interpolate_to": 9, "share": 0.4},
         "varied": {"label": 1, "image": image, "strength": 0.5},
         "painted": {"image": image, "mask": mask},
         "part": {"label": 2, "image": image, "mask": mask, "strength": 0.7},
     }
-    settings: dict[str, Any] = {"steps": 8, "solver": solver, "guidance": 2.0, "guided": (0.2, 3.0)}
+    settings: dict[str, Any] = {
+        "steps": 8,
+        "solver": solver,
+        "guidance": 2.0,
+        "guidance_interval": (0.2, 3.0),
+    }
     alone = images(items, 1, **settings)
     for slots in (3, 16):
         together = images(items, slots, **settings)
@@ -124,7 +129,7 @@ def test_guidance_acts_at_the_noise_levels_that_are_guided() -> None:
     nowhere = draw({"a": 1}, sigmas=sigmas, guidance=3.0, guidance_interval=(4.0, 5.0))["a"]
     assert torch.equal(nowhere["output"], plain["output"])
     assert not torch.equal(within["output"], plain["output"])
-    with pytest.raises(InputError, match="guided must be two noise levels"):
+    with pytest.raises(InputError, match="guidance_interval must be two noise levels"):
         Denoise(TinyDenoiser(), guidance_interval=(2.0, 1.0))
 
 
@@ -153,7 +158,7 @@ def test_a_weaker_variation_takes_fewer_steps_and_stays_nearer() -> None:
 
 def test_interpolation_goes_from_one_seed_to_the_other() -> None:
     found = images(
-        {str(share): {"seed": 1, "toward": 2, "share": share} for share in (0.0, 0.5, 1.0)}
+        {str(share): {"seed": 1, "interpolate_to": 2, "share": share} for share in (0.0, 0.5, 1.0)}
         | {"one": {"seed": 1}, "two": {"seed": 2}}
     )
     torch.testing.assert_close(found["0.0"], found["one"])
@@ -245,8 +250,8 @@ def test_a_report_tells_noise_levels_and_both_images() -> None:
         ({"mask": torch.ones(8, 8)}, "mask must come with image"),
         ({"strength": 0.5}, "strength must come with image"),
         ({"strength": 0.0}, "strength must be above 0"),
-        ({"toward": 1}, "toward must come with seed"),
-        ({"seed": 1, "toward": 2, "share": 2.0}, r"share must be in \[0, 1\], got 2"),
+        ({"interpolate_to": 1}, "interpolate_to must come with seed"),
+        ({"seed": 1, "interpolate_to": 2, "share": 2.0}, r"share must be in \[0, 1\], got 2"),
     ],
 )
 def test_a_picture_that_cannot_be_drawn_is_set_aside(item: object, message: str) -> None:

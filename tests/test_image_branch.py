@@ -16,7 +16,7 @@ from tiny_denoiser import TinyDenoiser
 from ostinato.cli.main import cli
 from ostinato.errors import OstinatoError
 from ostinato.image import Denoise, ImageRequest, Renoise, Sharpness, denoise_loop, save_denoiser
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.loop import CheckpointSchedule, Item, Lane, Loop, Verdict
 
 STEPS, AT = 8, 4

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ostinato.errors import InputError
 from ostinato.image import ClassifiedAs, ImageRequest, Renoise, Sharpness, denoise_loop
-from ostinato.journal import StopKind, Stopped
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal, StopKind, Stopped
 from ostinato.loop import GiveUp, GoBack, History, StartOver
 
 FAILED = Stopped(StopKind.FAILED, "It is blurred.", "sharp")

@@ -34,7 +34,7 @@ from ostinato.image.tokens import (
 from ostinato.image.tokens.attributes import Thresholds, measure
 from ostinato.image.tokens.discrete_diffusion import reversed_step
 from ostinato.image.tokens.model import Method
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.loop import Lane, Lanes, Loop, Steps
 from ostinato.testing import check_lane_process, check_process
 from ostinato.train import Training, TrainingConfig

@@ -49,7 +49,7 @@ def test_trained_and_drawn(method: str, tmp_path: Path, monkeypatch: pytest.Monk
     )
     assert drawn.exit_code == 0, drawn.output
     told = json.loads(drawn.output)
-    assert [image["words"] for image in told["images"]] == ["a slanted seven"] * 2 + [
+    assert [image["prompt"] for image in told["images"]] == ["a slanted seven"] * 2 + [
         "thin two"
     ] * 2
     assert len({image["codes"] for image in told["images"]}) == 4
@@ -89,7 +89,7 @@ def test_a_journaled_drawing_is_written_again_without_drawing(
         outputs.append(Path(name).read_bytes())
     assert outputs[0] == outputs[1]
     other = call("sample image-tokens made --prompt one --out c.png --run drawn --seed 3")
-    assert "begun with, got another words, seed" in str(other.exception)
+    assert "begun with, got another prompts, seed" in str(other.exception)
 
 
 def test_what_cannot_be_drawn_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hammer import state_at
 
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.journal.run import Run
 
 TESTS = Path(__file__).parent
@@ -40,7 +40,7 @@ def hammering(journal: Journal, name: str) -> subprocess.Popen[str]:
 
 READER = """
 import sys, time
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 run, tick, looks, until = Journal(sys.argv[1]).get("a"), 0, 0, time.monotonic() + float(sys.argv[2])
 while time.monotonic() < until:
     now = run.now()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from toys import Walk
 
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.journal.run import Run
 from ostinato.loop import CheckpointSchedule, Exceeds, Loop, Steps, go_back
 

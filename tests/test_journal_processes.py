@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ostinato.errors import RunError, RunLocked
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.journal.lock import RunLock, holder
 from ostinato.journal.run import Run
 from ostinato.journal.session import RunSession

@@ -6,18 +6,20 @@ import math
 import sqlite3
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
 from ostinato.errors import InputError, RunError, RunLocked
-from ostinato.journal import StopKind, Stopped, schema
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal, StopKind, Stopped, schema
 from ostinato.journal.run import Run, StepRecord
 from ostinato.journal.session import RunSession
+from ostinato.loop import Exceeds, Steps, parse
 from ostinato.loop.actions import GoBack
 from ostinato.loop.process import LaneStep
+from ostinato.train import TrainingConfig
 
 
 @pytest.fixture
@@ -416,3 +418,20 @@ def test_a_journal_of_every_older_schema_still_opens(tmp_path: Path, version: in
         branch = journal.get("walk-b")
         assert (branch.parent, branch.tick) == ((run.id, 20), 20)
         drive_to(branch, 22, first=21, save=False)
+
+
+def test_an_older_journal_is_read_under_the_names_of_today(tmp_path: Path) -> None:
+    """Written by the first version: a run of lanes that went back, and a training's settings."""
+    (tmp_path / "journal.db").write_bytes((DATA / "journal-v1-lanes.db").read_bytes())
+    with Journal(tmp_path / "journal.db") as journal:
+        run = journal.get("lanes")
+        assert run.until == "Steps(50) | Exceeds('active', above=9)"
+        assert run.spec["compute_mode"] == "not compiled" and "way" not in run.spec
+        assert parse(run.until) == Steps(50) | Exceeds("active", above=9)
+        row = run.result("a")
+        assert row is not None and row["backtracks"] == 1 and "tries" not in row
+        asked = "Exceeds('tokens', above=0) & Steps(4)"
+        assert row["stopped"]["condition"] == row["attempts"][0]["stopped"]["condition"] == asked
+        config = journal.get("train-small").spec["config"]
+        assert config == asdict(TrainingConfig())
+        assert [step.tick for step in run.steps()] == [1, 2, 3, 4, 5, 6]

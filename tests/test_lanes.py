@@ -12,8 +12,7 @@ import pytest
 from toys import Speller
 
 from ostinato.errors import EditError, InputError
-from ostinato.journal import StopKind, Stopped
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal, StopKind, Stopped
 from ostinato.loop import (
     Accept,
     Action,

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from ostinato.errors import InputError, RunError
-from ostinato.journal import StopKind, Stopped
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal, StopKind, Stopped
 from ostinato.journal.tables import RunTables
 from ostinato.loop import (
     Budget,

@@ -266,7 +266,7 @@ def test_what_cannot_be_computed_is_refused() -> None:
         inference.prefill(0, [0, VOCAB])
     with pytest.raises(InputError, match=r"start must be a multiple of the chunk \(64\), got 3"):
         inference.prefill(0, [1], start=3)
-    with pytest.raises(InputError, match="position must be from 0 to 0, which the place holds"):
+    with pytest.raises(InputError, match="position must be from 0 to 0, which the slot holds"):
         inference.feed([(0, 1, 7)])
     with pytest.raises(InputError, match=r"at most 128 tokens .* got 200"):
         inference.prefill(0, [1] * 200)

@@ -28,7 +28,7 @@ from ostinato.image.pipelines import (
     load_pipeline,
     pipeline_loop,
 )
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.loop import Converges, Lane, Report, fold_in
 from ostinato.testing import check_lane_process
 

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from toys import Speller
 
-from ostinato.journal import JSON, StopKind, Stopped
-from ostinato.journal.journal import Journal
+from ostinato.journal import JSON, Journal, StopKind, Stopped
 from ostinato.loop import (
     Action,
     CheckpointSchedule,
@@ -222,7 +221,7 @@ import sys
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
 from test_received import ask
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 ask(Path("asked"), slow=0.01, run="run", journal=Journal("journal.db")).run()
 """
 

@@ -14,7 +14,7 @@ from refine_scribe import JOB, scribe_loop, write_job
 
 from ostinato.cli.main import cli
 from ostinato.errors import InputError
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.loop import Loop
 from ostinato.refine.job.job_run import JobRun
 

@@ -12,7 +12,7 @@ from refine_scribe import JOB, scribe_loop, write_job
 
 from ostinato.cli.jobs.refine import refine
 from ostinato.errors import InputError
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.refine.job.changes import ItemBudget
 from ostinato.refine.job.job_run import JobRun
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from refine_scribe import JOB, write_job
 
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 
 CHILD = """
 import sys, time

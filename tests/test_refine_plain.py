@@ -12,7 +12,7 @@ from tiny import save_tiny, tiny_model
 
 from ostinato.cli.jobs.refine import refine
 from ostinato.errors import InputError
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.refine import Refine
 from ostinato.refine.prompts import PlainPrompt
 

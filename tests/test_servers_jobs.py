@@ -21,7 +21,7 @@ from faulty_server import Faults, serving
 from ostinato.checks import Contains, Excludes, Length, Regex
 from ostinato.cli.main import cli
 from ostinato.errors import InputError
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.loop import Loop, Phrase, Steps
 from ostinato.refine.job.file import read_job
 from ostinato.refine.refine import Refine
@@ -350,7 +350,7 @@ CHILD = """
 import sys
 sys.path[:0] = [{tests!r}]
 from test_servers_jobs import asks
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 asks(sys.argv[1], Journal("journal.db")).run()
 """
 

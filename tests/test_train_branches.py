@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from ostinato.cli.main import cli
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.music import Score, write_midi
 
 CHORDS = ((67, 64, 60, 48), (69, 65, 60, 53), (67, 62, 59, 43), (67, 64, 60, 48))

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from tiny import tiny_model
 
 from ostinato.errors import EditError, InputError
-from ostinato.journal import StopKind
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal, StopKind
 from ostinato.loop import CheckpointSchedule, Epochs, Loop, NotFinite, Plateau, Steps, go_back
 from ostinato.models import Llama, LlamaConfig, add_lora
 from ostinato.testing import check_process
@@ -135,7 +134,7 @@ def test_going_back_leaves_out_the_batches_that_diverged_and_no_others(
     accumulate: int, every: int, lost: int, tmp_path: Path
 ) -> None:
     def loop(**where: Any) -> Loop:
-        process = training(kind=Poisoned, accumulate=accumulate)
+        process = training(kind=Poisoned, gradient_accumulation_steps=accumulate)
         process.poison = (7 * accumulate, 8 * accumulate)  # of the 8th and the 9th step
         return Loop(
             process,
@@ -172,7 +171,7 @@ def test_steps_to_skip_are_pairs_of_steps_to_come(pairs: object) -> None:
 
 
 def test_edits_set_the_rate_and_skip_batches_and_others_are_refused() -> None:
-    process = training(warmup=0, schedule="constant", lr=0.5)
+    process = training(warmup_steps=0, schedule="constant", lr=0.5)
     process.change({"lr": 0.1, "skip": 3})
     report = process.step()
     assert report["lr"] == pytest.approx(0.1) and report["batch"] == 4

@@ -18,7 +18,7 @@ from tiny_bert import save_tiny_bert, tiny_bert, word_pieces
 from ostinato.cli.main import cli
 from ostinato.decode.maskgit import draw_each, surest, to_keep
 from ostinato.errors import EditError, InputError, ItemError, ModelError
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.loop import Lane, Lanes, Loop, Steps, Text
 from ostinato.models import MaskedModel, Tokenizer, load_masked_model
 from ostinato.testing import check_lane_process

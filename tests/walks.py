@@ -8,7 +8,7 @@ from pathlib import Path
 
 from toys import Walk
 
-from ostinato.journal.journal import Journal
+from ostinato.journal import Journal
 from ostinato.loop import CheckpointSchedule, Loop, OnStop, Report, Step, Steps, accept
 
 

@@ -18,9 +18,14 @@ class _Dataclass(Protocol):
 
 
 def require(right: bool, name: str, expected: str, value: object, mend: str = "") -> None:
-    """Raise `InputError` where an argument is not right: what it must be, its value, the mend."""
+    """Raise `InputError` where an argument is not right: what it must be, its value, the mend.
+
+    The error's `key` is the name.
+    """
     if not right:
-        raise InputError(f"{name} must be {expected}, got {value!r}.{' ' * bool(mend)}{mend}")
+        error = InputError(f"{name} must be {expected}, got {value!r}.{' ' * bool(mend)}{mend}")
+        error.key = name
+        raise error
 
 
 def require_at_least(least: float, mend: str = "", /, **values: float) -> None:

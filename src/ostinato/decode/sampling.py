@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ostinato.errors import InputError
+from ostinato.arguments import require
 
 CANDIDATES = 256
 """How many of the likeliest tokens are looked at before the whole row has to be sorted."""
@@ -41,23 +41,18 @@ class SamplingParams:
     end_within: int = 32
 
     def __post_init__(self) -> None:
-        _require(self.temperature >= 0, "temperature", "0 or more", self.temperature)
-        _require(self.top_k >= 0, "top_k", "0 (off) or more", self.top_k)
-        _require(0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
-        _require(0 <= self.min_p < 1, "min_p", "in [0, 1)", self.min_p)
+        require(self.temperature >= 0, "temperature", "0 or more", self.temperature)
+        require(self.top_k >= 0, "top_k", "0 (off) or more", self.top_k)
+        require(0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
+        require(0 <= self.min_p < 1, "min_p", "in [0, 1)", self.min_p)
         right = self.repetition_penalty > 0
-        _require(right, "repetition_penalty", "above 0", self.repetition_penalty)
-        _require(self.end_bias >= 0, "end_bias", "0 (off) or more", self.end_bias)
-        _require(self.end_within >= 1, "end_within", "1 token or more", self.end_within)
+        require(right, "repetition_penalty", "above 0", self.repetition_penalty)
+        require(self.end_bias >= 0, "end_bias", "0 (off) or more", self.end_bias)
+        require(self.end_within >= 1, "end_within", "1 token or more", self.end_within)
 
     def end_shift(self, left: int) -> float:
         """Return what end tokens' logits are raised by where `left` tokens, 1 or more, may come."""
         return self.end_bias * max(0.0, 1 - (left - 1) / self.end_within)
-
-
-def _require(right: bool, name: str, expected: str, value: object) -> None:
-    if not right:
-        raise InputError(f"{name} must be {expected}, got {value}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,11 @@ Knows SQLite only: no run, no driver. `docs/durability.md` describes the tables 
 
 from __future__ import annotations
 
+import json
+import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -147,7 +149,69 @@ CREATE TABLE requests (
 );
 CREATE INDEX requests_to_do ON requests (run) WHERE done IS NULL"""
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_tables,)
+
+_CONDITIONS = re.compile(r"\b(Past|When)(?=\()")
+_CONDITION_NAMES = {"Past": "Exceeds", "When": "Predicate"}
+_SPELLED = ("until", "was", "condition")
+_CONFIG_NAMES = {
+    "optimiser": "optimizer",
+    "adam_share": "adamw_lr_scale",
+    "final": "min_lr_ratio",
+    "clip": "max_grad_norm",
+    "ema": "ema_decay",
+    "accumulate": "gradient_accumulation_steps",
+    "warmup": "warmup_steps",
+}
+_KEY_NAMES: dict[tuple[str, str], dict[str, dict[str, str]]] = {
+    # of each column: the object in it ("" for the whole) and the new names of its keys
+    ("runs", "spec"): {"": {"way": "compute_mode"}, "config": _CONFIG_NAMES},
+    ("runs", "stopped"): {},
+    ("events", "data"): {},
+    ("results", "row"): {"": {"tries": "backtracks"}},
+}
+
+
+def _new_names(connection: sqlite3.Connection) -> None:
+    """Give the settings, results and conditions of older runs the names that they have today."""
+    for (table, column), objects in _KEY_NAMES.items():
+        rows = connection.execute(f"SELECT rowid, {column} FROM {table}").fetchall()
+        for rowid, text in rows:
+            value = _respelled(json.loads(text) if text else None)
+            if not isinstance(value, dict):
+                continue
+            for key, names in objects.items():
+                part = value.get(key) if key else value
+                if isinstance(part, dict):
+                    _rename(part, names)
+            renamed = json.dumps(value, separators=(",", ":"))
+            if renamed != text:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (renamed, rowid)
+                )
+
+
+def _respelled(value: object) -> object:
+    """Return a JSON value in which the texts that spell conditions have today's names."""
+    if isinstance(value, list):
+        return [_respelled(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _CONDITIONS.sub(lambda name: _CONDITION_NAMES[name[1]], each)
+        if key in _SPELLED and isinstance(each, str)
+        else _respelled(each)
+        for key, each in value.items()
+    }
+
+
+def _rename(values: dict[str, object], names: Mapping[str, str]) -> None:
+    """Rename keys, which keep their order."""
+    items = list(values.items())
+    values.clear()
+    values.update({names.get(key, key): value for key, value in items})
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_tables, _new_names)
 """Migration n (from 1) brings schema n - 1 to n. Entries are only ever added."""
 
 

@@ -331,8 +331,7 @@ def _sampling(request: ApiRequest) -> SamplingParams:
     try:
         return SamplingParams(**request.sampling)  # type: ignore[arg-type]
     except InputError as error:
-        named = next((name for name in request.sampling if f" {name} " in str(error)), None)
-        raise RequestError(400, str(error), named) from None
+        raise RequestError(400, str(error), error.key or None) from None
 
 
 def _content(tokens: Sequence[int], number: int) -> str:

@@ -85,7 +85,7 @@ def text(
 
     require_folder(out, start)
     given = {name: value for name, value in given.items() if value is not None}
-    if merge and not given.get("lora"):
+    if merge and not given.get("lora_rank"):
         raise InputError("--merge puts an adapter into the model. Give its rank with --lora-rank.")
     shape = {name: given.pop(name) for name in TEXT_OPTIONS if name in given}
     begun = begun_steps(journal, name_of(run_name, out), fresh)

@@ -147,7 +147,7 @@ class Flux(Latent):
     def _distilled(self) -> bool:
         return bool(self.network.config.guidance_embeds)
 
-    def guided(self, guidance: float) -> bool:
+    def uses_guidance(self, guidance: float) -> bool:
         """Tell whether the network runs on the negative prompt also."""
         return guidance > 1 and not self._distilled
 
