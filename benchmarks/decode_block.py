@@ -1,4 +1,4 @@
-"""Tokens per second of `Inference`, logits included: 1 to 64 rows, and prompts.
+"""Tokens per second of `FixedShapeBackend`, logits included: 1 to 64 rows, and prompts.
 
 Run: python benchmarks/decode_block.py [--model smollm2] [--threads N] [--json]
 """

@@ -2,7 +2,7 @@
 
     python -m benchmarks.train_text --data FOLDER [--parts scratch lora] [--json]
 
-FOLDER holds `tinyshakespeare/input.txt` and `sgd/dev.jsonl` (see `recipes/gaps.py` and
+FOLDER holds `tinyshakespeare/input.txt` and `sgd/dev.jsonl` (see `recipes/masked_text.py` and
 `recipes/sgd.py`). From scratch: nanoGPT's published recipe for CPUs (4 layers of 128, context 64,
 batch 12, 2,000 iterations, AdamW) against `ostinato train text` at the same size, in the layout
 of Qwen 3 by Muon (`OURS`), the peer's in float32 and ours with products in the type that is fast
@@ -44,7 +44,7 @@ from ostinato.text.config import TextTrainingConfig
 from ostinato.text.training import set_up
 from ostinato.train import BatchSampler, Example, TextTask, Training, conversation
 from ostinato.train.config import TrainingConfig
-from recipes.gaps import split
+from recipes.masked_text import split
 from recipes.sgd import dialogue_messages, read_dialogues
 
 CONTEXT, LAYERS, WIDTH, HEADS = 64, 4, 128, 4
@@ -264,7 +264,7 @@ def collated(examples: Sequence[Example]) -> dict[str, Tensor]:
     for row, example in enumerate(examples):
         n = len(example)
         tokens[row, :n], seen[row, :n] = torch.tensor(example.tokens), 1
-        counted = torch.tensor(example.counted)
+        counted = torch.tensor(example.loss_mask)
         labels[row, :n] = torch.where(counted, tokens[row, :n], -100)
     return {"input_ids": tokens, "attention_mask": seen, "labels": labels}
 

@@ -41,7 +41,7 @@ from ostinato.music import (
 from ostinato.music.writing import SAMPLING, TOKENS
 from ostinato.refine import Backtrack, Refine, Resample, Smc, Strategy
 from ostinato.train import TextTask
-from recipes.given import positive, run
+from recipes.cli_args import positive, run
 
 STRATEGIES: dict[str, Strategy] = {
     "once": Resample(rounds=1),
@@ -76,8 +76,8 @@ def held_out(model: LanguageModel, scores: Sequence[Score]) -> dict[str, float]:
     """
     some = examples(scores, every_key=False)
     mean = TextTask(some, some).validate(model.llama(), 4096)["loss/valid"]
-    tokens = sum(sum(one.counted) for one in some)
-    steps = sum(sum(one.counted) // 4 for one in some)
+    tokens = sum(sum(one.loss_mask) for one in some)
+    steps = sum(sum(one.loss_mask) // 4 for one in some)
     return {"nats_token": mean, "nats_step": mean * tokens / steps, "pieces": len(some)}
 
 

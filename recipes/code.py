@@ -31,7 +31,7 @@ from ostinato.loop import PrefixStatus, PrefixVerdict, Span
 from ostinato.models import LanguageModel, load_model
 from ostinato.refine import Backtrack, Refine, Resample, Strategy
 from ostinato.train import TextTask, windows
-from recipes.given import positive, run
+from recipes.cli_args import positive, run
 
 HELD_OUT = 20
 CONTEXT = 256  # prompts of some 400 characters leave room for LENGTH tokens

@@ -56,7 +56,7 @@ class Classes:
         """One for each image."""
         return [1] * len(self._labels)
 
-    def counted(self, chosen: Sequence[int]) -> int:
+    def loss_tokens(self, chosen: Sequence[int]) -> int:
         """Return the number of images."""
         return len(chosen)
 

@@ -72,7 +72,7 @@ def bits_per_character(model: LanguageModel, dialogues: Iterable[Dialogue]) -> f
     nats, characters = 0.0, 0
     for dialogue in dialogues:
         example = conversation(model.tokenizer, dialogue_messages(dialogue), 1 << 20)
-        tokens, counted = torch.tensor(example.tokens), torch.tensor(example.counted)
+        tokens, counted = torch.tensor(example.tokens), torch.tensor(example.loss_mask)
         hidden = model.network(tokens[None])[0, :-1][counted[1:]]  # (N, C)
         logits = model.network.logits(hidden).float()
         nats += float(F.cross_entropy(logits, tokens[1:][counted[1:]], reduction="sum"))

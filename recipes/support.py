@@ -57,7 +57,7 @@ def load_examples(
     random.Random(seed).shuffle(dialogues)
     chats = (dialogue_messages(dialogue) for dialogue in dialogues[skip : skip + count])
     cut = (conversation(model.tokenizer, chat, CONTEXT) for chat in chats)
-    return [example for example in cut if any(example.counted)]
+    return [example for example in cut if any(example.loss_mask)]
 
 
 def train(

@@ -9,16 +9,16 @@ from ostinato.refine.strategies.base import Strategy
 
 def moment(check: type[BaseCheck], strategy: type[Strategy]) -> str:
     """Return in a few words when a check acts: on masks, at every token, or on whole texts."""
-    foresees = _gives(check, "check_prefix") or check is Function
+    checks_prefixes = _gives(check, "check_prefix") or check is Function
     if strategy.masks and _gives(check, "languages"):
         return "mask"
-    if not foresees:
+    if not checks_prefixes:
         return "whole"
     if strategy.weighs:
         return "weight"
     if strategy.rejects:
         return "token: leaves"
-    if strategy.foresees:
+    if strategy.checks_prefixes:
         offers = issubclass(strategy, STRATEGIES["backtrack"]) and _gives(check, "wants")
         return "token, offers" if offers else "token"
     return "whole"

@@ -48,7 +48,7 @@ rounds = 40
 class Scribe:
     """Writes random words; a full stop ends a text."""
 
-    repeats = True
+    deterministic = True
 
     def __init__(self, slots: int = 4) -> None:
         self.slots = slots

@@ -70,9 +70,9 @@ def test_a_prefix_function_foresees() -> None:
     impossible = PrefixVerdict(PrefixStatus.IMPOSSIBLE, "why", Span(0, 3))
     assert judged((False, "why")) == judged("why") == impossible
     assert judged((PrefixStatus.IMPOSSIBLE, "why")) == impossible
-    assert judged(False).outlook is PrefixStatus.IMPOSSIBLE
-    assert judged(True).outlook is judged(None).outlook is PrefixStatus.POSSIBLE
-    assert judged(PrefixStatus.CERTAIN).outlook is PrefixStatus.CERTAIN
+    assert judged(False).status is PrefixStatus.IMPOSSIBLE
+    assert judged(True).status is judged(None).status is PrefixStatus.POSSIBLE
+    assert judged(PrefixStatus.CERTAIN).status is PrefixStatus.CERTAIN
 
 
 def test_a_function_with_other_arguments_is_refused() -> None:
@@ -112,7 +112,7 @@ def test_the_first_impossible_check_is_foreseen() -> None:
     found = check_prefix_all(checks, "one two", {})
     assert found is not None
     assert found[0] is checks[2]
-    assert found[1].place == Span(4, 7)
+    assert found[1].span == Span(4, 7)
     assert check_prefix_all(checks[:2], "one two", {}) is None
 
 

@@ -95,8 +95,8 @@ def test_what_the_sources_hold_is_grounded_in_every_spelling(text: str) -> None:
 def test_what_no_source_holds_is_named_with_its_place(text: str, claim: str) -> None:
     verdict = CHECK.judge(text, ITEM)
     assert not verdict.passed
-    assert verdict.place is not None
-    assert text[slice(*verdict.place)] == claim
+    assert verdict.span is not None
+    assert text[slice(*verdict.span)] == claim
     assert verdict.message == (
         f'Leave out "{claim}": it is not in the sources (message, conversation, record).'
     )
@@ -143,12 +143,12 @@ def test_the_score_is_the_share_of_grounded_claims() -> None:
     ],
 )
 def test_a_claim_is_foreseen_as_soon_as_nothing_can_ground_it(text: str, start: int | None) -> None:
-    foresight = CHECK.check_prefix(text, ITEM)
+    verdict = CHECK.check_prefix(text, ITEM)
     if start is None:
-        assert foresight.outlook is PrefixStatus.POSSIBLE
+        assert verdict.status is PrefixStatus.POSSIBLE
     else:
-        assert foresight.outlook is PrefixStatus.IMPOSSIBLE
-        assert foresight.place == Span(start, len(text.rstrip(" l").removesuffix(" am")))
+        assert verdict.status is PrefixStatus.IMPOSSIBLE
+        assert verdict.span == Span(start, len(text.rstrip(" l").removesuffix(" am")))
 
 
 def test_sources_may_be_json_texts_pairs_and_named_columns() -> None:

@@ -1,4 +1,4 @@
-"""Foresight on real sentences: replies as a service writes them, read character by character."""
+"""Prefix verdicts on real sentences: replies as a service writes them, read character by character."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ CHECKS: dict[str, BaseCheck] = {
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_foresight_of_every_beginning_agrees_with_the_verdict_on_the_reply(name: str) -> None:
+def test_prefix_verdicts_of_every_beginning_agrees_with_the_verdict_on_the_reply(name: str) -> None:
     check = CHECKS[name]
     for reply in REPLIES:
         passed = check.judge(reply, ITEM).passed
         for end in range(len(reply) + 1):
-            outlook = check.check_prefix(reply[:end], ITEM).outlook
-            assert not (outlook is PrefixStatus.IMPOSSIBLE and passed), reply[:end]
-            assert not (outlook is PrefixStatus.CERTAIN and not passed), reply[:end]
+            status = check.check_prefix(reply[:end], ITEM).status
+            assert not (status is PrefixStatus.IMPOSSIBLE and passed), reply[:end]
+            assert not (status is PrefixStatus.CERTAIN and not passed), reply[:end]
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -104,9 +104,9 @@ def test_what_is_impossible_stays_impossible(name: str) -> None:
     for reply in REPLIES:
         settled = PrefixStatus.POSSIBLE
         for end in range(len(reply) + 1):
-            outlook = check.check_prefix(reply[:end], ITEM).outlook
-            assert settled is PrefixStatus.POSSIBLE or outlook is settled, reply[:end]
-            settled = outlook
+            status = check.check_prefix(reply[:end], ITEM).status
+            assert settled is PrefixStatus.POSSIBLE or status is settled, reply[:end]
+            settled = status
 
 
 def test_ungrounded_replies_are_foreseen_once_their_last_word_has_ended() -> None:
@@ -114,4 +114,4 @@ def test_ungrounded_replies_are_foreseen_once_their_last_word_has_ended() -> Non
     failing = [reply for reply in REPLIES if not check.judge(reply, ITEM).passed]
     assert len(failing) > 15
     for reply in failing:
-        assert check.check_prefix(reply + " B", ITEM).outlook is PrefixStatus.IMPOSSIBLE, reply
+        assert check.check_prefix(reply + " B", ITEM).status is PrefixStatus.IMPOSSIBLE, reply

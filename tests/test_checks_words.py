@@ -17,7 +17,7 @@ def test_a_text_too_long_is_told_how_much_to_cut_and_where() -> None:
     assert not verdict.passed
     assert verdict.score == 0.5
     assert verdict.message == "Cut 2 words: the text has 4, at most 2 are allowed."
-    assert verdict.place == Span(8, 18)
+    assert verdict.span == Span(8, 18)
 
 
 def test_a_text_too_short_is_told_how_much_to_add() -> None:
@@ -49,11 +49,11 @@ def test_tokens_are_counted_without_the_end_of_text_and_need_a_generated_text() 
 
 
 def test_length_is_foreseen_impossible_at_the_surplus_word_and_certain_without_a_maximum() -> None:
-    foresight = Length(max=2).check_prefix("one two thr", {})
-    assert foresight.outlook is PrefixStatus.IMPOSSIBLE
-    assert foresight.place == Span(8, 11)
-    assert Length(max=2).check_prefix("one tw", {}).outlook is PrefixStatus.POSSIBLE
-    assert Length(min=2).check_prefix("one tw", {}).outlook is PrefixStatus.CERTAIN
+    verdict = Length(max=2).check_prefix("one two thr", {})
+    assert verdict.status is PrefixStatus.IMPOSSIBLE
+    assert verdict.span == Span(8, 11)
+    assert Length(max=2).check_prefix("one tw", {}).status is PrefixStatus.POSSIBLE
+    assert Length(min=2).check_prefix("one tw", {}).status is PrefixStatus.CERTAIN
 
 
 @pytest.mark.parametrize(
@@ -96,10 +96,10 @@ def test_all_the_texts_are_needed_in_mode_all() -> None:
 
 def test_a_wanted_word_is_certain_only_when_nothing_can_extend_it() -> None:
     check = Contains(texts=("8 am",))
-    assert check.check_prefix("at 8 am", {}).outlook is PrefixStatus.POSSIBLE
-    assert check.check_prefix("at 8 am.", {}).outlook is PrefixStatus.CERTAIN
-    assert Contains(patterns=(r"8 am\b",)).check_prefix("8 am.", {}).outlook is PrefixStatus.CERTAIN
-    assert Contains(patterns=(r"8 am$",)).check_prefix("8 am", {}).outlook is PrefixStatus.POSSIBLE
+    assert check.check_prefix("at 8 am", {}).status is PrefixStatus.POSSIBLE
+    assert check.check_prefix("at 8 am.", {}).status is PrefixStatus.CERTAIN
+    assert Contains(patterns=(r"8 am\b",)).check_prefix("8 am.", {}).status is PrefixStatus.CERTAIN
+    assert Contains(patterns=(r"8 am$",)).check_prefix("8 am", {}).status is PrefixStatus.POSSIBLE
 
 
 def test_an_item_that_asks_for_nothing_passes() -> None:
@@ -107,7 +107,7 @@ def test_an_item_that_asks_for_nothing_passes() -> None:
     nothing: object
     for nothing in (None, "", []):
         assert check.judge("Hello", {"asked": nothing}).passed
-        assert check.check_prefix("Hel", {"asked": nothing}).outlook is PrefixStatus.CERTAIN
+        assert check.check_prefix("Hel", {"asked": nothing}).status is PrefixStatus.CERTAIN
 
 
 def test_a_column_is_needed_by_name_and_must_hold_texts() -> None:
@@ -121,21 +121,21 @@ def test_a_column_is_needed_by_name_and_must_hold_texts() -> None:
 
 def test_a_forbidden_word_is_foreseen_once_the_word_has_ended() -> None:
     check = Excludes(texts=("ass",))
-    assert check.check_prefix("You ass", {}).outlook is PrefixStatus.POSSIBLE
-    foresight = check.check_prefix("You ass!", {})
-    assert foresight.outlook is PrefixStatus.IMPOSSIBLE
-    assert foresight.place == Span(4, 7)
+    assert check.check_prefix("You ass", {}).status is PrefixStatus.POSSIBLE
+    verdict = check.check_prefix("You ass!", {})
+    assert verdict.status is PrefixStatus.IMPOSSIBLE
+    assert verdict.span == Span(4, 7)
     assert check.judge("We assist.", {}).passed
-    verdict = check.judge("You Ass", {})
-    assert verdict.message == 'Leave out "Ass": it is not allowed.'
-    assert verdict.place == Span(4, 7)
+    ahead = check.judge("You Ass", {})
+    assert ahead.message == 'Leave out "Ass": it is not allowed.'
+    assert ahead.span == Span(4, 7)
 
 
 def test_a_forbidden_part_of_a_word_is_foreseen_at_once() -> None:
     check = Excludes(texts=("ass",), whole=False)
-    assert check.check_prefix("You ass", {}).place == Span(4, 7)
+    assert check.check_prefix("You ass", {}).span == Span(4, 7)
     assert (
-        Excludes(patterns=(r"\d{3}",)).check_prefix("at 123", {}).outlook is PrefixStatus.IMPOSSIBLE
+        Excludes(patterns=(r"\d{3}",)).check_prefix("at 123", {}).status is PrefixStatus.IMPOSSIBLE
     )
 
 
@@ -152,12 +152,12 @@ def test_patterns_that_do_not_compile_are_refused() -> None:
 
 def test_a_whole_pattern_is_foreseen_where_the_text_leaves_it() -> None:
     check = Regex(pattern=r"Order \d{4} is (ready|late)\.")
-    assert check.check_prefix("Order 12", {}).outlook is PrefixStatus.POSSIBLE
-    foresight = check.check_prefix("Order 12x", {})
-    assert foresight.outlook is PrefixStatus.IMPOSSIBLE
-    assert foresight.place == Span(8, 9)
+    assert check.check_prefix("Order 12", {}).status is PrefixStatus.POSSIBLE
+    verdict = check.check_prefix("Order 12x", {})
+    assert verdict.status is PrefixStatus.IMPOSSIBLE
+    assert verdict.span == Span(8, 9)
     assert check.judge("Order 1234 is late.", {}).passed
-    assert check.judge("Order 1234 is", {}).place is None
+    assert check.judge("Order 1234 is", {}).span is None
 
 
 def test_a_catastrophic_pattern_is_an_error_and_no_failure(

@@ -84,7 +84,7 @@ def test_lanes_that_do_not_conform_are_told_by_promise(process: Any, message: st
 class Swallower(Speller):
     """Does not repeat itself, and takes any edit in silence."""
 
-    repeats = False
+    deterministic = False
 
     def start(self, lane: Any, item: object) -> None:
         super().start(replace(lane, edits=()), item)

@@ -134,15 +134,15 @@ def test_watched_tokens_are_noted_at_every_position() -> None:
     model = tiny_model()
 
     def prompt(item: object, edits: Mapping[str, object]) -> TokenPrompt:
-        return TokenPrompt(model.tokenizer.encode(str(item)), watch=[10, 11])
+        return TokenPrompt(model.tokenizer.encode(str(item)), track_logprobs=[10, 11])
 
     process = decode(prompt=prompt)
     process.start(Lane("a"), "The")
     report = process.step()["a"]
     text = process.output("a")
     assert isinstance(text, Text)
-    assert [list(seen.values()) for seen in text.watched] == [report["watched"]]
-    assert set(text.watched[0]) == {10, 11} and max(text.watched[0].values()) <= 0
+    assert [list(seen.values()) for seen in text.tracked_logprobs] == [report["tracked_logprobs"]]
+    assert set(text.tracked_logprobs[0]) == {10, 11} and max(text.tracked_logprobs[0].values()) <= 0
 
 
 def test_the_end_of_text_ends_a_lane_also_on_its_last_step() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes.pictures import PICTURES
+from recipes.docs_pictures import PICTURES
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 
@@ -20,9 +20,11 @@ def test_a_picture_is_what_the_code_makes(name: str) -> None:
     """Equal but for rounding: kernels and the library of fonts differ from machine to machine."""
     made = PICTURES[name]()
     with Image.open(FOLDER / f"{name}.png") as kept:
-        assert made.size == kept.size, "Run `python -m recipes.pictures docs/images`, and look."
+        assert made.size == kept.size, (
+            "Run `python -m recipes.docs_pictures docs/images`, and look."
+        )
         apart = np.abs(np.asarray(made, np.float32) - np.asarray(kept, np.float32))
-    assert apart.mean() < 2, "Run `python -m recipes.pictures docs/images`, and look."
+    assert apart.mean() < 2, "Run `python -m recipes.docs_pictures docs/images`, and look."
     assert (apart > 48).mean() < 0.02
 
 

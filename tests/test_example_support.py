@@ -113,8 +113,8 @@ def test_no_beginning_of_an_accepted_answer_is_called_hopeless() -> None:
             continue
         for end in range(1, len(answer), 3):
             for check in CHECKS:
-                outlook = check.check_prefix(answer[:end], row).outlook
-                assert outlook is not PrefixStatus.IMPOSSIBLE, (check.name, answer[:end])
+                status = check.check_prefix(answer[:end], row).status
+                assert status is not PrefixStatus.IMPOSSIBLE, (check.name, answer[:end])
 
 
 def test_a_wrong_answer_fails_the_check_that_is_for_it() -> None:

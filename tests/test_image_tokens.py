@@ -297,7 +297,7 @@ def test_coarse_ends_at_the_codes_it_is_sure_of() -> None:
     process = made.lanes()
     reports = run_alone(process, "")
     assert [r["kept"] for r in reports] == sorted(r["kept"] for r in reports)
-    assert reports[-1]["kept"] == 1.0 and process.repeats
+    assert reports[-1]["kept"] == 1.0 and process.deterministic
 
 
 def test_a_step_out_of_noise_is_the_mean_of_its_posterior() -> None:

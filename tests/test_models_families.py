@@ -110,7 +110,7 @@ def test_logits_over_the_cache_are_those_of_transformers(case: str, tmp_path: Pa
     rows = [(1, tokens[p], p) for p in range(70, 90)]
     found = torch.cat([inference.logits(inference.feed([row])) for row in rows])
     near(found, expected(case)[0, 70:])
-    assert inference.self_test().repeats
+    assert inference.self_test().batch_invariant
 
 
 @pytest.mark.parametrize("case", ["gpt2", "gpt2 untied", "mistral", "qwen2 tied", "qwen3 biases"])
@@ -160,7 +160,7 @@ def test_decode_conforms_on_each_family(case: str) -> None:
         prompt = plain_prompt(model.tokenizer.encode)
         return Decode(model, prompt, slots=slots, sampling=SamplingParams(temperature=1.0))
 
-    assert decode(2).repeats
+    assert decode(2).deterministic
     check_lane_process(decode, items, steps=6, edits={"forbid": [5, 6]})
 
 

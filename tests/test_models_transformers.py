@@ -145,7 +145,7 @@ def test_decode_conforms(case: str) -> None:
         prompt = plain_prompt(model.tokenizer.encode)
         return Decode(model, prompt, slots=slots, sampling=SamplingParams(temperature=1.0))
 
-    assert decode(2).repeats
+    assert decode(2).deterministic
     check_lane_process(decode, items, steps=5, edits={"forbid": [5, 6]})
 
 
@@ -177,7 +177,7 @@ def test_scaling_that_depends_on_the_length_ends_at_the_unscaled_length(case: st
         inference.feed([(0, 1, 60)])
     with pytest.raises(InputError, match=message):
         inference.prefill(0, TOKENS[:61])
-    assert inference.self_test().repeats
+    assert inference.self_test().batch_invariant
 
 
 def test_a_draft_may_fill_the_context_to_its_last_position() -> None:
@@ -203,7 +203,7 @@ def test_bits_that_depend_on_what_was_computed_are_told() -> None:
             return mixed
 
     test = TransformersBackend(Mixed(made("neox")), 4).self_test()
-    assert not test.repeats
+    assert not test.batch_invariant
     assert "gave other bits after a longer prompt than alone" in test.sentence
 
 

@@ -139,7 +139,7 @@ def test_each_piece_is_learned_in_every_key_in_which_it_can_be_sung() -> None:
     some = examples([CADENCE.moved(12)])
     assert len(some) > 5
     assert len({one.tokens[0] for one in some}) == min(12, len(some))  # keys
-    assert not some[0].counted[0] and all(some[0].counted[1:])
+    assert not some[0].loss_mask[0] and all(some[0].loss_mask[1:])
     assert len(examples([CADENCE], every_key=False)) == 1
     no_bass = Score(((67, 64, 60, REST),))
     with pytest.warns(UserWarning, match="2 of 3 pieces are left out: they have no bass, or four"):

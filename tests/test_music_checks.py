@@ -42,12 +42,10 @@ def test_a_good_ending_passes_all() -> None:
 def test_parallel_fifths_are_impossible_at_the_note_that_makes_them() -> None:
     text = "S:G4 B:C3 A:E4 T:C4\nS:A4 B:D3"
     found = Parallels().check_prefix(text, {})
-    assert found.outlook is PrefixStatus.IMPOSSIBLE
+    assert found.status is PrefixStatus.IMPOSSIBLE
     assert found.message == "Avoid parallel fifths of soprano and bass, from chord 1 to 2."
-    assert found.place is not None and text[found.place.start :] == "S:A4 B:D3"
-    assert (
-        Parallels().check_prefix("S:G4 B:C3 A:E4 T:C4\nS:A4", {}).outlook is PrefixStatus.POSSIBLE
-    )
+    assert found.span is not None and text[found.span.start :] == "S:A4 B:D3"
+    assert Parallels().check_prefix("S:G4 B:C3 A:E4 T:C4\nS:A4", {}).status is PrefixStatus.POSSIBLE
     kept = "S:G4 B:C3 A:E4 T:C4\nS:G4 B:C3 A:E4 T:C4"
     contrary = "S:G4 B:C3 A:E4 T:C4\nS:A4 B:D2 A:F4 T:C4"
     assert Parallels().judge(kept, {}).passed
@@ -62,7 +60,7 @@ def test_ranges_and_turns_are_told_by_voice() -> None:
     low = VoiceRange().judge("S:Bb3 B:C3 A:E4 T:C4", {})
     assert "Keep the soprano within B3 to A5: in chord 1 it sings Bb3." in low.message
     turn = VoiceRange().check_prefix("S:G4 A:E4", {})
-    assert turn.outlook is PrefixStatus.IMPOSSIBLE and "the bass of chord 1" in turn.message
+    assert turn.status is PrefixStatus.IMPOSSIBLE and "the bass of chord 1" in turn.message
     wide = VoiceRange(ranges=((40, 90),) * 4)
     assert wide.judge("S:Bb3 B:C3 A:E4 T:C4", {}).passed
     with pytest.raises(InputError, match="four pairs"):
@@ -115,7 +113,7 @@ def test_ahead_and_whole_never_contradict(some: list[Any]) -> None:
     words = text.replace("\n", " \n").split(" ")
     for check in all_checks():
         beginnings = ("\n".join([" ".join(words[:n])]) for n in range(len(words)))
-        seen = [check.check_prefix(b, {}).outlook is PrefixStatus.IMPOSSIBLE for b in beginnings]
+        seen = [check.check_prefix(b, {}).status is PrefixStatus.IMPOSSIBLE for b in beginnings]
         assert seen == sorted(seen)  # once impossible, always
         if any(seen):
             assert not check.judge(text, {}).passed

@@ -61,7 +61,7 @@ def test_a_beginning_of_python_is_never_called_impossible() -> None:
     text = rest()
     (row,) = openings(FILE)
     for end in range(len(text) + 1):
-        assert PARSES.check_prefix(text[:end], row).outlook is PrefixStatus.POSSIBLE, text[:end]
+        assert PARSES.check_prefix(text[:end], row).status is PrefixStatus.POSSIBLE, text[:end]
     assert PARSES.judge(text, row).passed
 
 
@@ -71,8 +71,8 @@ def test_a_beginning_of_python_is_never_called_impossible() -> None:
 )
 def test_what_no_line_behind_it_mends_is_impossible(broken: str) -> None:
     seen = PARSES.check_prefix("    y = 2\n" + broken if broken[0] == " " else broken, ITEM)
-    assert seen.outlook is PrefixStatus.IMPOSSIBLE and seen.message
-    assert PARSES.check_prefix(broken.rstrip("\n"), ITEM).outlook is PrefixStatus.POSSIBLE
+    assert seen.status is PrefixStatus.IMPOSSIBLE and seen.message
+    assert PARSES.check_prefix(broken.rstrip("\n"), ITEM).status is PrefixStatus.POSSIBLE
     assert not PARSES.judge("    y = 2\n" + broken if broken[0] == " " else broken, ITEM).passed
 
 

@@ -243,7 +243,7 @@ def test_only_the_assistant_s_turns_and_their_ends_count() -> None:
         {"role": "assistant", "content": "We can help."},
     ]
     example = conversation(tokenizer, messages, 999)
-    said = [t for t, c in zip(example.tokens, example.counted, strict=True) if c]
+    said = [t for t, c in zip(example.tokens, example.loss_mask, strict=True) if c]
     end = min(tokenizer.eos_ids)
     assert said.count(end) == 2 and said[-1] == end
     assert tokenizer.decode(said) == "It is 408.We can help."
@@ -275,7 +275,7 @@ def test_prompts_do_not_count_and_completions_do(tmp_path: Any) -> None:
     path.write_text('{"prompt": "We can", "completion": " help you"}\n')
     tokenizer = tiny_model().tokenizer
     (example,) = examples([path], tokenizer, 64, end=2)
-    said = [t for t, c in zip(example.tokens, example.counted, strict=True) if c]
+    said = [t for t, c in zip(example.tokens, example.loss_mask, strict=True) if c]
     assert tokenizer.decode(said) == " help you" and said[-1] == 2
 
 

@@ -59,7 +59,7 @@ def test_a_saved_denoiser_is_loaded_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_its_bits_do_not_depend_on_the_company() -> None:
-    assert Denoise(shaken()).repeats
+    assert Denoise(shaken()).deterministic
 
 
 def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:

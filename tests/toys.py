@@ -40,7 +40,7 @@ LETTERS = "abcdefgh."
 class Speller:
     """A lane process that spells random letters; `.` ends a text. Edits: forbid."""
 
-    repeats = True
+    deterministic = True
 
     def __init__(self, slots: int = 4) -> None:
         self.slots = slots

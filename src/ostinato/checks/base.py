@@ -125,7 +125,7 @@ class BaseCheck(ABC):
 
 
 def impossible(message: str, start: int, end: int) -> PrefixVerdict:
-    """Return the foresight that no continuation can repair `text[start:end]`."""
+    """Return the prefix verdict that no continuation can repair `text[start:end]`."""
     return PrefixVerdict(PrefixStatus.IMPOSSIBLE, message, Span(start, end))
 
 

@@ -26,8 +26,8 @@ class Function(BaseCheck):
 
     It returns a bool, a score in [0, 1] (passed from `threshold` on), a pair of either and a
     reason, or a `Verdict`; or it raises `Retry("why")`. `prefix` is called with a beginning and
-    returns False or a reason where nothing can repair it, a pair of those, an `Outlook` or a
-    `Foresight`; None or True say nothing.
+    returns False or a reason where nothing can repair it, a pair of those, an `PrefixStatus` or a
+    `PrefixVerdict`; None or True say nothing.
     """
 
     kind: ClassVar[str] = "python"
@@ -70,7 +70,7 @@ class Function(BaseCheck):
             result = self.prefix(output, item) if self._prefix_pair else self.prefix(output)
         except Retry as retry:
             return PrefixVerdict(PrefixStatus.IMPOSSIBLE, str(retry), whole)
-        return _foresight_of(result, whole)
+        return _prefix_verdict_of(result, whole)
 
     def _takes_item(self, function: Call) -> bool:
         """Whether the function takes the item too. Raises `InputError` for other arguments."""
@@ -144,7 +144,7 @@ def _shown(value: object) -> str:
     return type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
 
 
-def _foresight_of(result: object, whole: Span | None) -> PrefixVerdict:
+def _prefix_verdict_of(result: object, whole: Span | None) -> PrefixVerdict:
     reason = ""
     if isinstance(result, PrefixVerdict):
         return result
@@ -163,7 +163,7 @@ def _foresight_of(result: object, whole: Span | None) -> PrefixVerdict:
         return POSSIBLE
     if _scalar(result) is None:
         raise InputError(
-            f"A prefix function must return a bool, a reason, an Outlook or a Foresight, got "
+            f"A prefix function must return a bool, a reason, a PrefixStatus or a PrefixVerdict, got "
             f"{_shown(result)}. Return one of these."
         )
     return PrefixVerdict(PrefixStatus.IMPOSSIBLE, reason or "No continuation can pass.", whole)

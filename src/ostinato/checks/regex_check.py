@@ -29,7 +29,7 @@ class Regex(BaseCheck):
     pattern: str
     case: bool = True
     _compiled: regex.Pattern[str] = field(init=False, repr=False, compare=False)
-    _foresees: bool = field(init=False, repr=False, compare=False)
+    _knows_prefixes: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,7 +37,7 @@ class Regex(BaseCheck):
             raise self.refuse("pattern", "one that is not empty", "", "Write what is to match.")
         compiled = compile_pattern(self.pattern, self.case, f"the check '{self.name}'")
         object.__setattr__(self, "_compiled", compiled)
-        object.__setattr__(self, "_foresees", hold_of(self.pattern) is Hold.ALWAYS)
+        object.__setattr__(self, "_knows_prefixes", hold_of(self.pattern) is Hold.ALWAYS)
 
     def judge(self, output: object, item: Item) -> Verdict:
         """Match the whole; the place begins where the text leaves the pattern, if that is known."""
@@ -63,13 +63,13 @@ class Regex(BaseCheck):
 
     def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the texts that match, where the pattern does not look ahead or at word edges."""
-        if not self._foresees:
+        if not self._knows_prefixes:
             return ()
         return (ConstraintSpec("regex", folded(self.pattern, self.case)),)
 
     def _reachable(self, text: str) -> bool:
         """Whether a match may begin with the text."""
-        if not self._foresees:
+        if not self._knows_prefixes:
             return True
         try:
             seconds = left(FORESEE_SECONDS)

@@ -36,18 +36,18 @@ def check_prefix_all(
     time_limit: float = TIME_LIMIT,
     late: set[str] | None = None,
 ) -> tuple[Check, PrefixVerdict] | None:
-    """Return the first check that no continuation can pass, with its foresight, or None.
+    """Return the first check that no continuation can pass, with its prefix verdict, or None.
 
     A check that cannot check_prefix because it raises or takes too long says nothing here: the whole
     verdict will tell. `late` keeps the names of those that took too long: they are told of in a
     warning once, and not asked again.
     """
     for check in checks:
-        foresight = _ahead(check, check.check_prefix, output, item, time_limit, late)
-        if foresight is None:
+        verdict = _ahead(check, check.check_prefix, output, item, time_limit, late)
+        if verdict is None:
             continue
-        if foresight.outlook is PrefixStatus.IMPOSSIBLE:
-            return check, foresight
+        if verdict.status is PrefixStatus.IMPOSSIBLE:
+            return check, verdict
     return None
 
 

@@ -91,7 +91,7 @@ class Beam:
         self.length_penalty = float(length_penalty)
         self.tokenizer = model.tokenizer
         self._inference = open_backend(model, slots * num_beams, block=block)
-        self.repeats = self._inference.self_test().repeats
+        self.deterministic = self._inference.self_test().batch_invariant
         self.compute_mode = self._inference.compute_mode
         self._prompt = prompt
         self._ends = sorted(self.tokenizer.eos_ids)

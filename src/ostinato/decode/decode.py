@@ -39,8 +39,8 @@ from ostinato.models import LanguageModel
 class TokenPrompt:
     """What a lane begins from: the prompt's tokens, and how its continuation is drawn.
 
-    `watch` names tokens whose log-probability is noted at every position (in the text's `watched`):
-    where a value could have been said. `likeliest` is how many of the likeliest tokens are reported
+    `track_logprobs` names tokens whose log-probability is noted at every position (in the text's `tracked_logprobs`):
+    where a value could have been said. `top_logprobs` is how many of the likeliest tokens are reported
     at every position with their log-probabilities. `constraint` is what the continuation must be as
     a whole. `draws` is the (seed, key) that its random numbers come from, where they are not the
     lane's own. `limit` is the most tokens that the continuation may have, its end token included,
@@ -50,8 +50,8 @@ class TokenPrompt:
 
     tokens: Sequence[int]
     sampling: SamplingParams | None = None
-    watch: Sequence[int] = ()
-    likeliest: int = 0
+    track_logprobs: Sequence[int] = ()
+    top_logprobs: int = 0
     constraint: Constraint | None = None
     draws: tuple[int, str] | None = None
     limit: int | None = None
@@ -87,7 +87,7 @@ class _DecodeSlot:
     prompt: TokenPrompt
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    watched: list[dict[int, float]] = field(default_factory=list)
+    tracked: list[dict[int, float]] = field(default_factory=list)
     hidden: list[Tensor] = field(default_factory=list)  # hidden[p] predicts tokens[p]
     spelling: Detokenizer = field(default_factory=Detokenizer)
     constraint_state: ConstrainedState | None = None
@@ -120,7 +120,7 @@ class Decode:
     and `ended` at an end token.
     """
 
-    repeats: bool
+    deterministic: bool
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class Decode:
         self.sampling = sampling or SamplingParams()
         self.tokenizer = model.tokenizer
         self._inference = open_backend(model, slots, block=block)
-        self.repeats = self._inference.self_test().repeats
+        self.deterministic = self._inference.self_test().batch_invariant
         self.compute_mode = self._inference.compute_mode
         if proposer is not None:
             proposer.prepare(self.tokenizer, slots)
@@ -178,9 +178,9 @@ class Decode:
         )
         for report in lane.past:
             self._append(slot, cast(int, report["token"]), cast(float, report["logprob"]))
-            if prompt.watch:
-                values = cast(list[float], report["watched"])
-                slot.watched.append(dict(zip(prompt.watch, values, strict=True)))
+            if prompt.track_logprobs:
+                values = cast(list[float], report["tracked_logprobs"])
+                slot.tracked.append(dict(zip(prompt.track_logprobs, values, strict=True)))
         if lane.past or lane.again:  # what these rows cost was told when they were computed
             slot.prompt_tokens = 0
             slot.told = lane.again
@@ -193,7 +193,7 @@ class Decode:
         length = len(parent.prompt.tokens) - 1 + len(parent.hidden)
         slot = _DecodeSlot(self._allocator.fork(parent.index, length), lane, parent.prompt)
         slot.tokens, slot.logprobs = list(parent.tokens), list(parent.logprobs)
-        slot.watched, slot.hidden = list(parent.watched), list(parent.hidden)
+        slot.tracked, slot.hidden = list(parent.tracked), list(parent.hidden)
         slot.spelling, slot.ended = parent.spelling.copy(), parent.ended
         slot.constraint_state = (
             None if parent.constraint_state is None else parent.constraint_state.copy()
@@ -209,7 +209,7 @@ class Decode:
         slot.spelling.crop(to)
         if slot.constraint_state is not None:
             slot.constraint_state.crop(to)
-        del slot.tokens[to:], slot.logprobs[to:], slot.watched[to:], slot.hidden[to + 1 :]
+        del slot.tokens[to:], slot.logprobs[to:], slot.tracked[to:], slot.hidden[to + 1 :]
         slot.ended = False
 
     def drop(self, key: str) -> None:
@@ -226,7 +226,7 @@ class Decode:
             slot.spelling.starts,
             tuple(slot.logprobs),
             slot.ended,
-            tuple(slot.watched),
+            tuple(slot.tracked),
         )
 
     # A step -----------------------------------------------------------------------------------
@@ -358,11 +358,13 @@ class Decode:
         report["computed"], slot.computed = slot.computed, 0
         if slot.prompt_tokens:
             report["prompt"], slot.prompt_tokens = slot.prompt_tokens, 0
-        if slot.prompt.watch:
-            report["watched"] = values = logprobs[list(slot.prompt.watch)].tolist()
-            slot.watched.append(dict(zip(slot.prompt.watch, values, strict=True)))
-        if slot.prompt.likeliest:
-            report["likeliest"] = top_logprobs(logprobs, slot.prompt.likeliest)
+        if slot.prompt.track_logprobs:
+            report["tracked_logprobs"] = values = logprobs[
+                list(slot.prompt.track_logprobs)
+            ].tolist()
+            slot.tracked.append(dict(zip(slot.prompt.track_logprobs, values, strict=True)))
+        if slot.prompt.top_logprobs:
+            report["top_logprobs"] = top_logprobs(logprobs, slot.prompt.top_logprobs)
         if self._alternatives:
             report |= self._look(logprobs)
         if token in self.tokenizer.eos_ids:

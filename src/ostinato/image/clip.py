@@ -142,7 +142,7 @@ def _check_config(folder: Path) -> None:
 class ClipScore(BaseCheck):
     """Passes where an image fits words: their cosine by `clip` is at least `least`.
 
-    It fits `words`, else those of the item's `column`. `clip` is a `Clip`, or any function of
+    It fits `words`, else those of the item's `column`. `clip` is a `ClipModel`, or any function of
     an image (C, H, W) in [-1, 1] and a text. What is a good score depends on the model: with the
     published ones, 0.2 to 0.35 for an image and what it shows.
     """

@@ -33,7 +33,7 @@ class Denoise:
     (default: `jump_sigmas`, `steps` of them). `guidance` g draws toward the class: the prediction
     is D_none + g (D_class - D_none) (Ho and Salimans, 2022); 1: none. It costs a second call of the
     network, and acts at noise levels from `guided[0]` to `guided[1]` (Kynkäänniemi et al. 2024: the
-    middle ones are enough). An item is a `Picture`, a mapping of its fields, or a class.
+    middle ones are enough). An item is a `ImageRequest`, a mapping of its fields, or a class.
 
     Edits: `label`, `guidance` and `solver` hold from their position on; `renoise` (an image) puts
     that image with fresh noise in the place of x when the lane stands at its position (SDEdit, Meng
@@ -44,7 +44,7 @@ class Denoise:
     the clean prediction moved; `calls` of the network; `ended` after the last step.
     """
 
-    repeats: bool
+    deterministic: bool
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Denoise:
         )
         self._block = block
         self._shape = (network.channels, network.size, network.size)
-        self.repeats = self._self_test()
+        self.deterministic = self._self_test()
         self._dice = torch.Generator()  # seeded anew for each draw
         self._slots: dict[str, DenoiseSlot] = {}
         self._groups: list[StepBatch] | None = None  # made anew after whatever changes a lane

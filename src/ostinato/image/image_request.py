@@ -17,7 +17,7 @@ class ImageRequest:
     """A picture to draw.
 
     `label` is its class, None: any. `seed` names its noise: the same seed gives the same picture
-    in any company; None: the run's seed and the item's key. `toward` is a second seed, and `share`
+    in any company; None: the run's seed and the item's key. `interpolate_to` is a second seed, and `share`
     in [0, 1] how far the noise is turned toward it. `image` (C, H, W) in [-1, 1], nested lists or
     a tensor, is varied: it is noised by `strength` in (0, 1] of the steps and denoised again
     (SDEdit, Meng et al. 2022); with `mask` (H, W), only where that is true, and the rest is kept.
@@ -81,7 +81,7 @@ class ImageRequest:
         if not 0.0 < self.strength <= 1.0:
             raise ItemError(f"strength must be above 0 and at most 1, got {self.strength}.")
         if self.interpolate_to is not None and self.seed is None:
-            raise ItemError("toward must come with seed, the one to begin from. Give both.")
+            raise ItemError("interpolate_to must come with seed, the one to begin from. Give both.")
         if self.mask is not None and self.image is None:
             raise ItemError("mask must come with image, the one to keep elsewhere. Give both.")
         if self.image is None and self.strength < 1.0:

@@ -60,7 +60,7 @@ def denoise_loop(
 ) -> Loop:
     """Return the loop that draws one image for every picture, side by side.
 
-    A picture is a `Picture`, a class or None. `each` ends an image before its last step, such as
+    A picture is a `ImageRequest`, a class or None. `each` ends an image before its last step, such as
     `Converges("change", 0.01)`; `checks` judge it, and `on_stop` answers where it fails, such as
     `Renoise()`. `loop` goes to `Loop`, as `run` and `until`. The images are in `step.results`: the
     row's `output` is a tensor (C, H, W) in [-1, 1].

@@ -89,7 +89,7 @@ class ImageTask:
         """One for each image: batches are counted in images."""
         return [1] * len(self._train)
 
-    def counted(self, chosen: Sequence[int]) -> int:
+    def loss_tokens(self, chosen: Sequence[int]) -> int:
         """Return the number of images."""
         return len(chosen)
 

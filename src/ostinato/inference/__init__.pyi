@@ -1,5 +1,4 @@
 from .backend import Backend, open_backend
-from .batch_invariant import SelfTest
 from .compiled.backend import CompiledBackend, check_compiled
 from .compiled.build import has_compiler
 from .cuda_graphs import CudaGraphBackend
@@ -7,6 +6,7 @@ from .fixed_shape import FixedShapeBackend
 from .gru_backend import GRUBackend
 from .llama_cpp_backend import LlamaCppBackend
 from .row_blocks import Counts, TokenRow
+from .self_test import SelfTest
 from .transformers_backend import TransformersBackend
 
 __all__ = [

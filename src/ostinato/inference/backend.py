@@ -10,7 +10,6 @@ from typing import Protocol
 from torch import Tensor
 
 from ostinato.errors import InputError, ModelError
-from ostinato.inference.batch_invariant import SelfTest
 from ostinato.inference.compiled.backend import CompiledBackend, check_compiled
 from ostinato.inference.compiled.build import has_compiler
 from ostinato.inference.cuda_graphs import CudaGraphBackend
@@ -18,6 +17,7 @@ from ostinato.inference.fixed_shape import FixedShapeBackend
 from ostinato.inference.gru_backend import GRUBackend
 from ostinato.inference.llama_cpp_backend import LlamaCppBackend
 from ostinato.inference.row_blocks import Counts
+from ostinato.inference.self_test import SelfTest
 from ostinato.inference.transformers_backend import TransformersBackend
 from ostinato.models import CPU, GRU, LanguageModel, Llama, LlamaCppNetwork, TransformersNetwork
 

@@ -26,7 +26,7 @@ class _Recorded(NamedTuple):
 
 
 class CudaGraphBackend(FixedShapeBackend):
-    """`Inference` with its passes recorded as CUDA graphs."""
+    """`FixedShapeBackend` with its passes recorded as CUDA graphs."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class CudaGraphBackend(FixedShapeBackend):
         length: int = 512,
         prefill_chunk: int = 64,
     ) -> None:
-        """Make room as `Inference` does; `block` is larger, as more rows take no longer here."""
+        """Make room as `FixedShapeBackend` does; `block` is larger, as more rows take no longer here."""
         self._recorded: dict[tuple[str, int], _Recorded] = {}
         super().__init__(
             model, slots, block=block, length=length, prefill_chunk=prefill_chunk, packed=False

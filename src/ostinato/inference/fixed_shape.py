@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ostinato.errors import InputError
-from ostinato.inference.batch_invariant import SelfTest, test_rows
 from ostinato.inference.kv_cache import Cache, Targets
 from ostinato.inference.linear import can_pack, linear
 from ostinato.inference.packing import PackedLayer, pack_layer, pack_norm
 from ostinato.inference.row_blocks import Counts, TokenRow, blocks, by_slot
+from ostinato.inference.self_test import SelfTest, test_rows
 from ostinato.inference.validation import (
     check_length,
     check_slots,

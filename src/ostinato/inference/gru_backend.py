@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ostinato.errors import InputError
-from ostinato.inference.batch_invariant import SelfTest, test_rows
 from ostinato.inference.linear import Product, can_pack, linear
 from ostinato.inference.row_blocks import Counts, TokenRow, by_slot
+from ostinato.inference.self_test import SelfTest, test_rows
 from ostinato.inference.validation import check_length, check_slots, check_tokens
 from ostinato.models import GRU, device_of, plain_compute_mode
 

@@ -1,4 +1,4 @@
-"""A layer's weights made ready for `Inference`: products with the same input joined, and packed."""
+"""A layer's weights made ready for `FixedShapeBackend`: products with the same input joined, and packed."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ostinato.errors import InputError
-from ostinato.inference.batch_invariant import SelfTest
 from ostinato.inference.row_blocks import Counts, by_slot
+from ostinato.inference.self_test import SelfTest
 from ostinato.inference.validation import check_length, check_slots, check_start, check_tokens
 from ostinato.models import TransformersNetwork, crop, device_of, plain_compute_mode
 

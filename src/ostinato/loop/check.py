@@ -25,17 +25,17 @@ class Text(str):
 
     `tokens` are the token ids, `starts` the character at which each token's text begins, and
     `logprobs` the natural logarithm of each token's probability under the model. `ended` tells
-    whether the last token ended the text (that token's own text is empty). `watched` holds, where
+    whether the last token ended the text (that token's own text is empty). `tracked_logprobs` holds, where
     the prompt named tokens to watch, the log-probability of each (by its id) at every position.
     """
 
-    __slots__ = ("ended", "logprobs", "starts", "tokens", "watched")
+    __slots__ = ("ended", "logprobs", "starts", "tokens", "tracked_logprobs")
 
     tokens: Sequence[int]
     starts: Sequence[int]
     logprobs: Sequence[float]
     ended: bool
-    watched: Sequence[Mapping[int, float]]
+    tracked_logprobs: Sequence[Mapping[int, float]]
 
     def __new__(
         cls,
@@ -49,7 +49,7 @@ class Text(str):
         """Make the text with what is known of its tokens."""
         self = super().__new__(cls, text)
         self.tokens, self.starts, self.logprobs = tokens, starts, logprobs
-        self.ended, self.watched = ended, watched
+        self.ended, self.tracked_logprobs = ended, watched
         return self
 
 
@@ -57,7 +57,7 @@ class Text(str):
 class Verdict:
     """What a check says of a whole output.
 
-    `score` is in [0, 1], 1 where nothing is to be mended; `message` says what to mend, and `place`
+    `score` is in [0, 1], 1 where nothing is to be mended; `message` says what to mend, and `span`
     where in the text, if it is at one place. `error` holds the sentence of a check that could not
     judge (it raised, or its time ran out): such a verdict is not passed and has no score. In JSON
     its score is null; here it is 0, so that where drafts are compared nothing speaks for it.
@@ -68,7 +68,7 @@ class Verdict:
     passed: bool
     score: float = 1.0
     message: str = ""
-    place: Span | None = None
+    span: Span | None = None
     error: str = ""
     tokens: int = 0
     cost: float = 0.0
@@ -80,7 +80,7 @@ class Verdict:
             "passed": self.passed,
             "score": None if self.error else self.score,
             "message": self.message,
-            "place": list(self.place) if self.place else None,
+            "span": list(self.span) if self.span else None,
             "error": self.error,
         }
         taken: dict[str, JSON] = {"tokens": self.tokens, "cost": self.cost}
@@ -89,13 +89,13 @@ class Verdict:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Verdict:
         """Read back what `to_json` wrote."""
-        place, score = value.get("place"), value["score"]
+        span, score = value.get("span"), value["score"]
         return cls(
             check=str(value["check"]),
             passed=bool(value["passed"]),
             score=0.0 if score is None else float(score),  # type: ignore[arg-type]
             message=str(value.get("message", "")),
-            place=Span(*place) if isinstance(place, list | tuple) else None,
+            span=Span(*span) if isinstance(span, list | tuple) else None,
             error=str(value.get("error", "")),
             tokens=int(value.get("tokens", 0)),  # type: ignore[call-overload]
             cost=float(value.get("cost", 0.0)),  # type: ignore[arg-type]
@@ -113,13 +113,13 @@ class PrefixStatus(StrEnum):
 class PrefixVerdict(NamedTuple):
     """A check's verdict on the beginning of a text.
 
-    Where the outlook is impossible, `message` says why and `place` is the part that cannot be
+    Where the status is impossible, `message` says why and `span` is the part that cannot be
     kept: what is generated anew must begin at or before `place.start`.
     """
 
-    outlook: PrefixStatus = PrefixStatus.POSSIBLE
+    status: PrefixStatus = PrefixStatus.POSSIBLE
     message: str = ""
-    place: Span | None = None
+    span: Span | None = None
 
 
 class RequiredText(NamedTuple):
@@ -132,7 +132,7 @@ class RequiredText(NamedTuple):
 class Check(Protocol):
     """Judges an output, whole; and where it can, while it is being made.
 
-    A foresight never contradicts the whole verdict: after `impossible` no continuation passes,
+    A prefix verdict never contradicts the whole verdict: after `impossible` no continuation passes,
     after `certain` every one does.
     """
 
@@ -146,7 +146,7 @@ class Check(Protocol):
         ...
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
-        """Judge a beginning; `Foresight()` where nothing can be said."""
+        """Judge a beginning; `PrefixVerdict()` where nothing can be said."""
         ...
 
     def wants(self, output: object, item: Item) -> RequiredText | None:

@@ -62,13 +62,13 @@ class Lane:
 class LaneProcess(Protocol):
     """A process that advances many lanes side by side, each by at most one position a step.
 
-    `slots` is the number of places; `repeats` tells whether the same seed gives the same bits.
+    `slots` is the number of places; `deterministic` tells whether the same seed gives the same bits.
     One may have a `compute_mode`, a text that says how it computes, where that changes the bits: a
     run records it and is not resumed in another.
     """
 
     slots: int
-    repeats: bool
+    deterministic: bool
 
     def start(self, lane: Lane, item: object) -> None:
         """Give a slot to a lane, at position `len(lane.past)`.
@@ -105,7 +105,7 @@ class ExternalSource:
     goes on takes what was recorded from its journal instead of asking for it again.
     """
 
-    repeats: bool = False
+    deterministic: bool = False
 
 
 class SparseMetrics(ABC):

@@ -47,7 +47,7 @@ Row = Mapping[str, object]
 PromptOf = Callable[[Row, Mapping[str, object]], str | Sequence[Message] | TokenPrompt]
 """Makes an item's prompt: `prompt(item, edits)`; `edits["feedback"]` holds the last draft.
 
-A `Prompt` is for a model in this process: its tokens are taken as they are."""
+A `PromptTemplate` is for a model in this process: its tokens are taken as they are."""
 
 DEFAULT_SAMPLING = SamplingParams(temperature=0.7, top_k=50)
 PROMPT_EDITS = frozenset({"feedback"})
@@ -180,7 +180,7 @@ class Refine:
             slots=slots,
             allowance=allowance,
             prompt_edits=PROMPT_EDITS,
-            watch=lambda item: self._wanted(_row(item)),
+            track_logprobs=lambda item: self._wanted(_row(item)),
         )
 
     def _lane_process(self) -> LaneProcess:
@@ -222,7 +222,7 @@ class Refine:
             each = each | Budget("tokens", tokens)
         if seconds is not None:
             each = each | Seconds(seconds)
-        if not self.strategy.foresees:
+        if not self.strategy.checks_prefixes:
             return each
         return each | StillPassable(self.checks, self._time_limit, self._words.late)
 
@@ -247,7 +247,9 @@ class Refine:
         else:
             tokens = [*tokenizer.bos_ids, *tokenizer.encode(prompt)]
         room = min(self._limit, self.model.config.max_position_embeddings - len(tokens))
-        return TokenPrompt(tokens, watch=self._watched(row), constraint=self._constraint(row, room))
+        return TokenPrompt(
+            tokens, track_logprobs=self._watched(row), constraint=self._constraint(row, room)
+        )
 
     def _of_text(self, item: object, edits: Mapping[str, object]) -> str | Sequence[Message]:
         """Return an item's prompt for a server. Raises `ItemError` for one of tokens."""
@@ -275,7 +277,7 @@ class Refine:
 
     def _wanted(self, row: Row) -> list[str]:
         """Return the texts of which one must be said, with and without a space before them."""
-        if not self.strategy.foresees:
+        if not self.strategy.checks_prefixes:
             return []
         found = required_by(self.checks, "", row, self._time_limit, self._words.late)
         texts = [text for one in found for text in one.texts]

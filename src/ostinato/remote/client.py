@@ -29,12 +29,12 @@ from ostinato.remote.openai_api import (
     whole_characters,
 )
 from ostinato.remote.retry import (
-    CannotGoOn,
+    CannotContinue,
     Forbidden,
+    PermanentError,
     Response,
     RetryableError,
     ServerError,
-    Unworkable,
     error_of,
     wait,
 )
@@ -186,7 +186,7 @@ class Client:
                 if failures > self.server.retries or (fault.after or 0) > self.server.patience:
                     stream.fail(self._given_up(fault, failures, failing_since))
                     return
-            except (ServerError, Unworkable, CannotGoOn) as error:
+            except (ServerError, PermanentError, CannotContinue) as error:
                 stream.fail(self._of_the_run(error))
                 return
             except Exception as error:  # it must not be waited for in vain
@@ -200,7 +200,7 @@ class Client:
         """Tell a request that the server cannot answer from a server that cannot answer."""
         said = self._clean(str(fault))
         if fault.of_item and self._answered_at > since:
-            return Unworkable(f"{said} It failed {failures} times in a row, others did not.")
+            return PermanentError(f"{said} It failed {failures} times in a row, others did not.")
         return ServerError(
             f"The server {self.server.url} must answer, and failed {failures} times in a row. "
             f"{said} Run the same again later: it goes on."
@@ -208,13 +208,13 @@ class Client:
 
     def _of_the_run(self, error: Exception) -> Exception:
         said = self._clean(str(error))
-        if isinstance(error, CannotGoOn):
-            return CannotGoOn(said)
-        if isinstance(error, Unworkable):
+        if isinstance(error, CannotContinue):
+            return CannotContinue(said)
+        if isinstance(error, PermanentError):
             self._refused += 1
             known = self._refused < DEAD and not isinstance(error, Forbidden)
             if self._answered_at or known:
-                return Unworkable(said)
+                return PermanentError(said)
             said += " It has refused every request."
         key = (
             f"the key in {self.server.key_env}" if self.server.key_env else "whether it needs a key"
@@ -347,7 +347,9 @@ async def _behind(begun: str, pieces: AsyncIterator[StreamChunk]) -> AsyncIterat
             continue
         shared = min(len(begun), len(given.text))
         if given.text[:shared] != begun[:shared] or (given.finish and shared < len(begun)):
-            raise CannotGoOn("The answer was broken off, and asked again the server wrote another.")
+            raise CannotContinue(
+                "The answer was broken off, and asked again the server wrote another."
+            )
         begun = begun[shared:]
         kept = given.text[shared:]
         new = int(bool(kept))
@@ -363,7 +365,7 @@ async def _refusal(response: httpx2.Response) -> Exception:
 
 
 async def _read(response: httpx2.Response, most: int) -> str:
-    """Read a body as text. Raises `Fault` where it is too long."""
+    """Read a body as text. Raises `RetryableError` where it is too long."""
     content = b""
     async for chunk in response.aiter_bytes():
         content += chunk

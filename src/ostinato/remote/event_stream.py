@@ -15,7 +15,7 @@ _END = re.compile(rb"\r\n|\r|\n")
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
     """Yield the data of events; comments and other fields are passed over.
 
-    Raises `Fault` for one longer than a mebibyte, so that no server can fill the memory.
+    Raises `RetryableError` for one longer than a mebibyte, so that no server can fill the memory.
     """
     lines, data, size = _Lines(), list[str](), 0
     async for chunk in chunks:

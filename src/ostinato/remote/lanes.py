@@ -17,7 +17,7 @@ from ostinato.loop import Exhausted, ExternalSource, Lane, Report, Text, fold_in
 from ostinato.remote import text_ids
 from ostinato.remote.client import Client, Stream
 from ostinato.remote.openai_api import EXTENSIONS, CompletionRequest, PromptInput, StreamChunk
-from ostinato.remote.retry import CannotGoOn, ServerError, Unworkable
+from ostinato.remote.retry import CannotContinue, PermanentError, ServerError
 from ostinato.remote.server import Server
 from ostinato.remote.spend_limit import Reserved, SpendLimit
 from ostinato.remote.text_ids import chances
@@ -54,13 +54,13 @@ class _StreamSlot:
 
     lane: Lane
     prompt: PromptInput
-    watch: Sequence[str] = ()
+    track_logprobs: Sequence[str] = ()
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)  # tokens of each piece
-    watched: list[dict[int, float]] = field(default_factory=list)
+    tracked: list[dict[int, float]] = field(default_factory=list)
     finished: bool = False  # nothing comes any more
     ended: bool = False  # it was the text's own end
     request: _Request | None = None
@@ -73,8 +73,8 @@ class ServerLanes(ExternalSource):
     `prompt` makes an item's prompt; its edits are passed on where `prompt_edits` names them.
     `max_tokens` cuts an answer. `sampling` holds `temperature`, `top_p` and, where the server has
     the extensions, `top_k`, `min_p` and `repetition_penalty`. `allowance` limits what is spent by
-    all lanes. `watch` names an item's texts of which is noted where they were likely to begin (the
-    output's `watched`, by the numbers of the texts), if the server tells its likeliest tokens.
+    all lanes. `track_logprobs` names an item's texts of which is noted where they were likely to begin (the
+    output's `tracked_logprobs`, by the numbers of the texts), if the server tells its likeliest tokens.
     Edits: the settings of sampling hold from their position on; `force` (numbers of
     `ostinato.remote.spell`) is written at its position; after going back the answer is drawn
     anew from there, so `forbid` needs no more than that: a server cannot be told which piece not
@@ -82,7 +82,7 @@ class ServerLanes(ExternalSource):
 
     Reports: `token` (the piece's number), `text`, `tokens` (how many the piece holds: told by
     log-probabilities and usage, else 1), `computed` (those received, also in vain), `logprob`
-    and `watched` (pairs of a text's number and its log-probability) where told, at a request's
+    and `tracked_logprobs` (pairs of a text's number and its log-probability) where told, at a request's
     first piece `calls` (1), `prompt` and `cost` (corrected where the server tells its usage),
     `finish` and `ended` at the end, `failed` where the answer cannot
     be gone on with, `error` where the server refuses the item. Raises `ServerError` where the
@@ -99,7 +99,7 @@ class ServerLanes(ExternalSource):
         slots: int = 16,
         allowance: SpendLimit | None = None,
         prompt_edits: frozenset[str] = frozenset(),
-        watch: Watch | None = None,
+        track_logprobs: Watch | None = None,
     ) -> None:
         self.slots = slots
         self.server = server
@@ -110,7 +110,7 @@ class ServerLanes(ExternalSource):
         self._allowance = allowance or SpendLimit()
         self._prompt = prompt
         self._prompt_edits = prompt_edits
-        self._watch = watch or (lambda item: ())
+        self._track_logprobs = track_logprobs or (lambda item: ())
         self._slots: dict[str, _StreamSlot] = {}
         self._per_byte = 0.0  # tokens of a prompt for each of its bytes, as told so far
 
@@ -122,7 +122,9 @@ class ServerLanes(ExternalSource):
 
     def start(self, lane: Lane, item: object) -> None:
         """Give the lane a place; what it has received before is not asked for again."""
-        slot = _StreamSlot(lane, self._prompt(item, self._for_prompt(lane)), self._watch(item))
+        slot = _StreamSlot(
+            lane, self._prompt(item, self._for_prompt(lane)), self._track_logprobs(item)
+        )
         for report in lane.past:
             _add(slot, report)
         self._slots[lane.key] = slot
@@ -136,7 +138,7 @@ class ServerLanes(ExternalSource):
         if to < len(slot.tokens):
             slot.text = slot.text[: slot.starts[to]]
             del slot.tokens[to:], slot.starts[to:], slot.logprobs[to:], slot.counts[to:]
-            del slot.watched[to:]
+            del slot.tracked[to:]
             slot.finished = slot.ended = False
 
     def drop(self, key: str) -> None:
@@ -147,7 +149,7 @@ class ServerLanes(ExternalSource):
         """Return the answer as it stands; its tokens are the numbers of its pieces."""
         slot = self._slots[key]
         starts, logprobs = tuple(slot.starts), tuple(slot.logprobs)
-        watched = tuple(slot.watched)
+        watched = tuple(slot.tracked)
         return Text(slot.text, tuple(slot.tokens), starts, logprobs, slot.ended, watched)
 
     # A step -----------------------------------------------------------------------------------
@@ -200,10 +202,10 @@ class ServerLanes(ExternalSource):
             if slot.request is None:
                 slot.request = self._begin(slot)
             piece = slot.request.stream.take()
-        except (Unworkable, ItemError) as error:
+        except (PermanentError, ItemError) as error:
             self._break_off(slot)
             return self._report(slot, "", 0) | {"error": str(error)}
-        except CannotGoOn as error:
+        except CannotContinue as error:
             self._break_off(slot)
             return self._report(slot, "", 0) | {"failed": str(error)}
         return None if piece is None else self._received(slot, slot.request, piece)
@@ -257,9 +259,9 @@ class ServerLanes(ExternalSource):
         report |= self._report(slot, piece.text, tokens, piece.again, cost)
         if piece.logprob is not None:
             report["logprob"] = piece.logprob
-        watched = chances(slot.watch, piece.likeliest)
+        watched = chances(slot.track_logprobs, piece.likeliest)
         if watched:
-            report["watched"] = watched
+            report["tracked_logprobs"] = watched
         if piece.finish:
             report |= self._ending(piece.finish)
             if not piece.text:
@@ -341,7 +343,7 @@ def _add(slot: _StreamSlot, report: Report) -> None:
     slot.starts.append(len(slot.text))
     slot.logprobs.append(cast(float, report.get("logprob", 0.0)))
     slot.counts.append(cast(int, report["tokens"]))
-    slot.watched.append(dict(cast(Sequence[tuple[int, float]], report.get("watched", ()))))
+    slot.tracked.append(dict(cast(Sequence[tuple[int, float]], report.get("tracked_logprobs", ()))))
     slot.text += text
     slot.finished = any(name in report for name in ("ended", "failed", "error"))
     slot.ended = report.get("finish") == "stop"

@@ -152,7 +152,7 @@ def _messages(server: Server, ask: CompletionRequest) -> dict[str, Any]:
 
 
 def piece(server: Server, text: str) -> StreamChunk:
-    """Read an event of a stream, or a whole answer. Raises `Fault` where it is none."""
+    """Read an event of a stream, or a whole answer. Raises `RetryableError` where it is none."""
     try:
         value = json.loads(text)
         if value.get("error"):

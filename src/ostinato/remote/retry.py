@@ -43,15 +43,15 @@ class RetryableError(Exception):
         self.of_item = of_item and reached
 
 
-class Unworkable(Exception):
+class PermanentError(Exception):
     """This request is refused, and would be again; others may not be."""
 
 
-class Forbidden(Unworkable):
+class Forbidden(PermanentError):
     """A refusal that is of the key, or of what this request says: that others work tells."""
 
 
-class CannotGoOn(Exception):
+class CannotContinue(Exception):
     """The answer was broken off, and the server does not go on where it was."""
 
 
@@ -66,7 +66,7 @@ class Response:
 
 
 def error_of(response: Response, now: datetime | None = None) -> Exception:
-    """Return what a status of 400 or more means: `Fault`, `Unworkable` or `ServerError`."""
+    """Return what a status of 400 or more means: `RetryableError`, `Unworkable` or `ServerError`."""
     said = f"It answered {response.status}: {response.message or 'without a word'}"
     if response.status in OF_THE_RUN or response.code in HOPELESS:
         return ServerError(said)
@@ -76,7 +76,7 @@ def error_of(response: Response, now: datetime | None = None) -> Exception:
         after = retry_after(response.retry_after, now or datetime.now(UTC))
         overloaded = response.status in OVERLOADED
         return RetryableError(said, after=after, overloaded=overloaded, of_item=not overloaded)
-    return Unworkable(said)
+    return PermanentError(said)
 
 
 def retry_after(value: str, now: datetime) -> float | None:

@@ -53,7 +53,7 @@ class Token:
 
     text: str
     logprob: float
-    likeliest: tuple[TopLogprob, ...] = ()
+    top_logprobs: tuple[TopLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class GenerationRequest:
     checks: tuple[BaseCheck, ...]
     strategy: Strategy | None
     words: SteeringContext
-    tell: Sink
+    send: Sink
     clock: Deadline
     columns: Mapping[str, object] = field(default_factory=dict)
     constraint: Constraint | None = None
@@ -112,7 +112,7 @@ class GenerationRequest:
         each: Condition = Steps(self.request.max_tokens)
         for phrase in self.request.stop:
             each = each | Phrase(phrase)
-        if self.strategy is not None and self.strategy.foresees:
+        if self.strategy is not None and self.strategy.checks_prefixes:
             each = each | StillPassable(self.checks, TIME_LIMIT, self.words.late)
         self.each = each
         self.on_stop: OnStop = (
@@ -164,12 +164,12 @@ class GenerationRequest:
                 break
             length += len(token.text)
         self._tell(len(self.text))
-        self.tell(Finished(row))
+        self.send(Finished(row))
 
     def _tell(self, upto: int) -> None:
         if upto > self.sent:
             tokens = tuple(self.told[self.handed :])
-            self.tell(Delta(self.text[self.sent : upto], self.uncounted, tokens))
+            self.send(Delta(self.text[self.sent : upto], self.uncounted, tokens))
             self.sent, self.handed, self.uncounted = upto, len(self.told), 0
 
 

@@ -83,8 +83,8 @@ class Answer:
         return {
             "tokens": names,
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [_by_text(token.likeliest) for token in tokens]
-            if tokens[0].likeliest
+            "top_logprobs": [_by_text(token.top_logprobs) for token in tokens]
+            if tokens[0].top_logprobs
             else None,
             "text_offset": [sum(map(len, names[:n])) for n in range(len(names))],
         }
@@ -94,7 +94,7 @@ def _chat_token(token: Token) -> dict[str, Any]:
     told = {"token": token.text, "logprob": token.logprob, "bytes": list(token.text.encode())}
     likeliest = [
         {"token": one.text, "logprob": one.logprob, "bytes": list(one.bytes) or None}
-        for one in token.likeliest
+        for one in token.top_logprobs
     ]
     return {**told, "top_logprobs": likeliest}
 

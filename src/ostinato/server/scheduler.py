@@ -169,7 +169,7 @@ class Scheduler:
             checks=planned.checks,
             strategy=planned.strategy,
             words=SteeringContext(tokenizer.encode, end, planned.checks, TIME_LIMIT),
-            tell=tell,
+            send=tell,
             clock=clock,
             columns=request.columns or {},
             constraint=planned.constraint,
@@ -206,8 +206,8 @@ class Scheduler:
         return TokenPrompt(
             tokens,
             item.sampling,
-            watch=self._watched(item),
-            likeliest=item.request.top_logprobs,
+            track_logprobs=self._watched(item),
+            top_logprobs=item.request.top_logprobs,
             constraint=item.constraint,
             draws=item.draws,
             limit=item.request.max_tokens,
@@ -215,7 +215,7 @@ class Scheduler:
 
     def _watched(self, order: GenerationRequest) -> list[int]:
         """Return the first tokens of what the text must say, to see where it is likeliest."""
-        if order.strategy is None or not order.strategy.foresees:
+        if order.strategy is None or not order.strategy.checks_prefixes:
             return []
         words = order.words
         with order.clock.running():
@@ -237,7 +237,7 @@ class Scheduler:
                 if not order.canceled:
                     self._active[order.key] = order
                     return order
-                order.tell(
+                order.send(
                     Finished(error=RequestError(503, "The server is ending. Ask another one."))
                 )
         return None
@@ -294,7 +294,7 @@ class Scheduler:
     def _note(self, key: str, lane: LaneStep) -> None:
         report = lane.report
         self.computed += int(str(report["computed"]))
-        told = cast(Iterable[tuple[int, float]], report.get("likeliest", ()))
+        told = cast(Iterable[tuple[int, float]], report.get("top_logprobs", ()))
         likeliest = tuple(self._likely(*one) for one in told)
         token = Token(str(report["text"]), float(str(report["logprob"])), likeliest)
         self._active[key].note(token)
@@ -306,7 +306,7 @@ class Scheduler:
     def _break_off(self, error: Exception) -> None:
         said = str(error) if isinstance(error, OstinatoError) else "Something broke; see its log."
         for key, order in list(self._active.items()):
-            order.tell(Finished(error=RequestError(500, said)))
+            order.send(Finished(error=RequestError(500, said)))
             del self._active[key]
         self._decode_with(self.model)
 

@@ -101,10 +101,10 @@ def check_lane_process(
 
     `items` are at least three; each is run for `steps` positions or to its end. `edits` are some
     that the process knows, applied after going back. Of a process that does not repeat itself
-    (`repeats` is False) no bits are compared. Raises `AssertionError`.
+    (`deterministic` is False) no bits are compared. Raises `AssertionError`.
     """
     alone = {key: _lanes(make(1), {key: item}, steps, seed)[key] for key, item in items.items()}
-    if make(1).repeats:
+    if make(1).deterministic:
         _check_company(make, items, alone, steps, seed)
         _check_brought_back(make, items, alone, seed)
         _check_rewind(make, items, steps, seed, edits or {})

@@ -91,7 +91,7 @@ class Unmask:
     output is the whole text.
     """
 
-    repeats = True
+    deterministic = True
 
     def __init__(
         self, model: MaskedModel, *, steps: int = 8, fill: FillConfig | None = None, slots: int = 16

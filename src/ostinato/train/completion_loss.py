@@ -43,7 +43,7 @@ def completion_only_loss(
 ) -> Tensor:
     """Return the summed cross-entropy, in nats, of the counted tokens.
 
-    `tokens` (B, T) are padded on the right to `lengths`; `counted` (B, T) marks the tokens that
+    `tokens` (B, T) are padded on the right to `lengths`; `loss_mask` (B, T) marks the tokens that
     the network has to predict. A sequence's first token cannot be counted.
     """
     _check(network)

@@ -14,10 +14,10 @@ from ostinato.models import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Tokens to learn from; `counted` marks those that the loss counts (never the first)."""
+    """Tokens to learn from; `loss_mask` marks those that the loss counts (never the first)."""
 
     tokens: tuple[int, ...]
-    counted: tuple[bool, ...]
+    loss_mask: tuple[bool, ...]
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -116,7 +116,7 @@ def examples(
         for number, row in enumerate(read_rows(path), 1):
             where = f"{path}, row {number}"
             found = list(_of_row(row, tokenizer, context, end, f"{where},"))
-            counting = [example for example in found if any(example.counted)]
+            counting = [example for example in found if any(example.loss_mask)]
             yield from counting
             if not counting and left_out is not None:
                 left_out.append(where)

@@ -36,7 +36,7 @@ class MaskedTextTask:
         """The examples' tokens."""
         return [len(example) for example in self._train]
 
-    def counted(self, chosen: Sequence[int]) -> int:
+    def loss_tokens(self, chosen: Sequence[int]) -> int:
         """Return the number of tokens: how many of them are masked is random."""
         return sum(len(self._train[i]) for i in chosen)
 
@@ -50,7 +50,7 @@ class MaskedTextTask:
         masked, gapped = self._masked([len(e) for e in examples], tokens.size(1), seed)
         losses = self._losses(network, tokens, masked)
         count = int(masked.sum())
-        total = losses.sum() / count * self.counted(chosen)
+        total = losses.sum() / count * self.loss_tokens(chosen)
         sizes = {"tokens": tokens.numel(), "tokens/masked": count}
         return Loss(total, sizes, _by_kind(losses.detach().cpu(), masked, gapped))
 

@@ -43,7 +43,7 @@ class Task(Protocol):
         """The lengths of the examples to train on; a batch is as long as its longest, so often."""
         ...
 
-    def counted(self, chosen: Sequence[int]) -> int:
+    def loss_tokens(self, chosen: Sequence[int]) -> int:
         """Return how much the loss of these examples is summed over."""
         ...
 
@@ -87,9 +87,9 @@ class TextTask:
         """The examples' tokens."""
         return [len(example) for example in self._train]
 
-    def counted(self, chosen: Sequence[int]) -> int:
+    def loss_tokens(self, chosen: Sequence[int]) -> int:
         """Return the number of counted tokens."""
-        return sum(sum(self._train[i].counted) for i in chosen)
+        return sum(sum(self._train[i].loss_mask) for i in chosen)
 
     def loss(self, network: nn.Module, chosen: Sequence[int], seed: int) -> Loss:
         """Return the summed cross-entropy; `seed` is of no use here."""
@@ -126,7 +126,7 @@ def padded(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
     T = max(len(example) for example in examples)
     rest = [T - len(example) for example in examples]
     tokens = [[*e.tokens, *[0] * n] for e, n in zip(examples, rest, strict=True)]
-    counted = [[*e.counted, *[False] * n] for e, n in zip(examples, rest, strict=True)]
+    counted = [[*e.loss_mask, *[False] * n] for e, n in zip(examples, rest, strict=True)]
     # numpy reads lists several times as fast
     return torch.from_numpy(np.array(tokens)), torch.from_numpy(np.array(counted))
 

@@ -190,7 +190,7 @@ class Training(SparseMetrics):
     def _backward(self, places: Sequence[int]) -> tuple[float, dict[str, object]]:
         """Leave the gradients of the batches' mean loss; return it, and what else is told."""
         batches = [self._order.batch(place)[1] for place in places]
-        counted = max(1, sum(self.task.counted(chosen) for chosen in batches))
+        counted = max(1, sum(self.task.loss_tokens(chosen) for chosen in batches))
         total, losses = 0.0, []
         for place, chosen in zip(places, batches, strict=True):
             seed = fold_in(self.config.seed, "loss", place)

@@ -179,7 +179,7 @@ class JsonSchema(BaseCheck):
         return self._foresee_value(reading.members, text) or POSSIBLE
 
     def _foresee_key(self, start: int, seen: Set[str], text: str) -> PrefixVerdict:
-        """Return the foresight of a key that is being written."""
+        """Return the prefix verdict of a key that is being written."""
         begun = begun_string(text, start)
         if not self._is_closed or any(
             key.startswith(begun) and key not in seen for key in self._own.get("properties", {})
@@ -192,7 +192,7 @@ class JsonSchema(BaseCheck):
         )
 
     def _foresee_value(self, members: Sequence[JsonMember], text: str) -> PrefixVerdict | None:
-        """Return the foresight of a text that is being written, where its schema refuses it."""
+        """Return the prefix verdict of a text that is being written, where its schema refuses it."""
         if not members or (start := members[-1].value_start) < 0 or members[-1].value_end >= 0:
             return None
         key = json.loads(text[members[-1].key_start : members[-1].key_end])
@@ -219,7 +219,7 @@ class JsonSchema(BaseCheck):
         return not self._is_closed or key in self._own.get("properties", {})
 
     def _breaks(self, key: str, member: JsonMember, text: str) -> PrefixVerdict | None:
-        """Return the foresight of a complete member that its own schema refuses."""
+        """Return the prefix verdict of a complete member that its own schema refuses."""
         schema = self._own.get("properties", {}).get(key)
         ends_text = member.value_end == len(text)
         if schema is None or (ends_text and text[member.value_start] in "-0123456789"):

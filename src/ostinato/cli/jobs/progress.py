@@ -124,7 +124,7 @@ class QuietProgress:
 
 
 class PlainProgress(QuietProgress):
-    """Writes a line every few seconds; with `watched`, the tokens of one item instead."""
+    """Writes a line every few seconds; with `tracked_logprobs`, the tokens of one item instead."""
 
     def __init__(
         self, tally: ProgressTally, stream: TextIO, watched: Watched | None = None

@@ -61,7 +61,7 @@ class DenoisePipeline:
     the network; `backtracks` of the lane; `ended` after the last step.
     """
 
-    repeats = True
+    deterministic = True
 
     def __init__(
         self,

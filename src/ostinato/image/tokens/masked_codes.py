@@ -64,7 +64,7 @@ class MaskedCodeSampler(ABC):
 
     name: str
     edits: frozenset[str]
-    repeats: bool
+    deterministic: bool
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class MaskedCodeSampler(ABC):
             raise InputError(f"steps and slots must be at least 1, got {steps} and {slots}.")
         self.network, self.steps, self.slots = network.eval(), steps, slots
         self.words, self.settings = words, settings or CodeSettings()
-        self.repeats = self._self_test()
+        self.deterministic = self._self_test()
         self._slots: dict[str, CodeSlot] = {}
 
     # Lanes ------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ class ReconstructionTask:
         """One for each image: batches are counted in images."""
         return [1] * len(self._train)
 
-    def counted(self, chosen: Sequence[int]) -> int:
+    def loss_tokens(self, chosen: Sequence[int]) -> int:
         """Return the number of images."""
         return len(chosen)
 
@@ -83,7 +83,7 @@ class CodesTask(ABC):
         """One for each image: batches are counted in images."""
         return [1] * len(self._train[0])
 
-    def counted(self, chosen: Sequence[int]) -> int:
+    def loss_tokens(self, chosen: Sequence[int]) -> int:
         """Return the number of codes."""
         return len(chosen) * self._train[0].size(1)
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ostinato.errors import InputError
-from ostinato.inference.batch_invariant import SelfTest, test_rows
 from ostinato.inference.compiled.build import open_kernel
 from ostinato.inference.compiled.memory import LargePages
 from ostinato.inference.compiled.weights import (
@@ -27,6 +26,7 @@ from ostinato.inference.compiled.weights import (
     padded,
 )
 from ostinato.inference.row_blocks import Counts, TokenRow, by_slot
+from ostinato.inference.self_test import SelfTest, test_rows
 from ostinato.inference.validation import check_length, check_slots, check_tokens, top_position
 from ostinato.models import Llama, inverse_frequencies, lora_layers
 

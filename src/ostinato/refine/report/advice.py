@@ -72,7 +72,7 @@ def _good_part(draft: Draft) -> int:
     """Return the tokens of a discarded draft that stand before the first failing place."""
     if draft.answer != "start over":
         return 0
-    starts = [v.place.start for v in draft.verdicts if not v.passed and v.place is not None]
+    starts = [v.span.start for v in draft.verdicts if not v.passed and v.span is not None]
     length = len(draft.before + draft.taken_back)
     return int(lost_by(draft) * min(starts) / length) if starts and length else 0
 

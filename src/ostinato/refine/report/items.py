@@ -68,7 +68,7 @@ def _verdict(numbers: dict[str, int], verdict: Verdict) -> dict[str, JSON]:
         "passed": verdict.passed,
         "message": verdict.message,
         "error": verdict.error,
-        "place": list(verdict.place) if verdict.place else None,
+        "span": list(verdict.span) if verdict.span else None,
     }
 
 

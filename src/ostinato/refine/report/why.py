@@ -195,7 +195,7 @@ def _lines(draft: Draft) -> Iterable[AttemptLine]:
             backtracks=draft.backtracks,
             check=verdict.check,
             verdict=verdict_word(verdict),
-            place=_excerpt(text, *verdict.place) if verdict.place else "",
+            place=_excerpt(text, *verdict.span) if verdict.span else "",
             message=verdict.error or verdict.message,
             tokens=0 if verdict.passed else cost,
         )

@@ -38,7 +38,7 @@ class Backtrack(Strategy):
     """
 
     kind: ClassVar[str] = "backtrack"
-    foresees: ClassVar[bool] = True
+    checks_prefixes: ClassVar[bool] = True
 
     token_retries: int = 8
     patience: int = 2
@@ -131,7 +131,7 @@ def _place(stopped: Stopped, history: History) -> int | None:
     start = stopped.numbers.get("start")
     if isinstance(start, int):
         return start
-    places = [v.place.start for v in history.verdicts if not v.passed and v.place is not None]
+    places = [v.span.start for v in history.verdicts if not v.passed and v.span is not None]
     return min(places, default=None)
 
 
@@ -233,7 +233,11 @@ def _spaced(output: Text, at: int, value: str) -> str:
 
 def _chance(output: Text, at: int, sign: int) -> float:
     """Return the log-probability with which a value began at a position, if it was noted."""
-    return output.watched[at].get(sign, -math.inf) if at < len(output.watched) else -math.inf
+    return (
+        output.tracked_logprobs[at].get(sign, -math.inf)
+        if at < len(output.tracked_logprobs)
+        else -math.inf
+    )
 
 
 def _room(output: Text, at: int, value: str, wanted: RequiredText) -> int:

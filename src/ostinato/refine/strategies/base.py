@@ -26,7 +26,7 @@ class SteeringContext:
     and `late` the names of the checks that took longer to look ahead. `continues` tells whether
     the model can go on from any place of a text, as some servers cannot; `costly` whether a token
     has cost something as soon as it is drawn, as a server's has. `sign` gives the number by which
-    is noted how likely a text began at a place (`Text.watched`); None: that of its first token.
+    is noted how likely a text began at a place (`Text.tracked_logprobs`); None: that of its first token.
     """
 
     encode: Callable[[str], Sequence[int]]
@@ -47,14 +47,14 @@ class SteeringContext:
 class Strategy:
     """A strategy's options; `on_stop` makes the pure function that answers stops.
 
-    `foresees` tells whether drafts are ended as soon as a check can no longer be met, `tells`
+    `checks_prefixes` tells whether drafts are ended as soon as a check can no longer be met, `tells`
     whether the prompt of another round holds the last draft; `masks` whether checks become masks
     over tokens, `weighs` whether they weigh drafts written side by side, `rejects` whether they end
     the hopeless ones of these.
     """
 
     kind: ClassVar[str]
-    foresees: ClassVar[bool] = False
+    checks_prefixes: ClassVar[bool] = False
     tells: ClassVar[bool] = False
     masks: ClassVar[bool] = False
     weighs: ClassVar[bool] = False
@@ -126,4 +126,4 @@ class Abort(Strategy):
     """Stop a draft at the first token that makes a check impossible, then write it anew."""
 
     kind: ClassVar[str] = "abort"
-    foresees: ClassVar[bool] = True
+    checks_prefixes: ClassVar[bool] = True

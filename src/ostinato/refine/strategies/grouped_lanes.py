@@ -68,7 +68,7 @@ class GroupedLanes(ABC, Generic[M]):
             )
         self.decode = decode
         self.slots = decode.slots // size
-        self.repeats, self.compute_mode = decode.repeats, decode.compute_mode
+        self.deterministic, self.compute_mode = decode.deterministic, decode.compute_mode
         self.size = size
         self._checks = tuple(checks)
         self._time_limit = time_limit

@@ -30,12 +30,12 @@ class StillPassable(Condition):
         found = check_prefix_all(self.checks, step.output, item, self.time_limit, self.late)
         if found is None:
             return None, None
-        check, foresight = found
-        place = foresight.place
+        check, verdict = found
+        place = verdict.span
         numbers: dict[str, JSON] = {}
         if place is not None:
             numbers = {"start": place.start, "end": place.end}
-        sentence = f"{check.name}: {foresight.message or 'it can no longer be met.'}"
+        sentence = f"{check.name}: {verdict.message or 'it can no longer be met.'}"
         return None, Stopped(StopKind.FAILED, sentence, check.name, numbers)
 
     def __str__(self) -> str:

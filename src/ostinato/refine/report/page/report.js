@@ -97,7 +97,7 @@ function turn([role, content]) {
 
 function textWithPlaces(text, list) {
   const made = node("p", "reply");
-  const places = list.filter((v) => !v.passed && v.place).map((v) => v.place).sort((a, b) => a[0] - b[0]);
+  const places = list.filter((v) => !v.passed && v.span).map((v) => v.span).sort((a, b) => a[0] - b[0]);
   // Places count code points, as Python does; strings here count UTF-16 units.
   const points = Array.from(text);
   let at = 0;

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_models_same_bits import LENGTHS, network, sequence
+from test_inference_same_bits import LENGTHS, network, sequence
 from tiny import save_tiny, tiny_model
 from torch import Tensor
 
@@ -199,7 +199,7 @@ def test_int8_weights_compute_what_the_rounded_weights_are() -> None:
 
 
 def test_the_self_test_passes_here() -> None:
-    assert CompiledBackend(network("smollm2"), 16).self_test().repeats
+    assert CompiledBackend(network("smollm2"), 16).self_test().batch_invariant
 
 
 def test_texts_are_equal_in_every_batch() -> None:
@@ -210,7 +210,7 @@ def test_texts_are_equal_in_every_batch() -> None:
 
     def texts(slots: int) -> dict[str, object]:
         decode = Decode(model, plain_prompt(model.tokenizer.encode), sampling=sampling, slots=slots)
-        assert decode.repeats
+        assert decode.deterministic
         loop = Loop(Lanes(decode, items, each=Steps(12)), until=Steps(1 << 30))
         return {key: row["output"] for step in loop for key, row in step.results}
 

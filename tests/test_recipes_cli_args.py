@@ -11,8 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from recipes import chorales, code, gaps
-from recipes.given import run
+from recipes import chorales, code, masked_text
+from recipes.cli_args import run
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +33,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (code, "train --out out --data empty", "at least 20 Python files, got 0 in empty"),
         (code, "train --out out --steps 0", "--steps: must be a whole number from 1 on, got '0'"),
         (code, "evaluate --model no --count -3", "--count: must be a whole number"),
-        (gaps, "train --data empty --out out", "empty/input.txt must be a text in UTF-8"),
-        (gaps, "train --data bad --out out", "bad/input.txt must be a text in UTF-8"),
-        (gaps, "evaluate --data short --model no", "must have more than 960 characters"),
+        (masked_text, "train --data empty --out out", "empty/input.txt must be a text in UTF-8"),
+        (masked_text, "train --data bad --out out", "bad/input.txt must be a text in UTF-8"),
+        (masked_text, "evaluate --data short --model no", "must have more than 960 characters"),
         (chorales, "train --data no.json --out out", "'no.json' does not exist"),
         (chorales, "evaluate --data high.json --model no", "A music model must be a folder"),
         (chorales, "evaluate --data high.json", "must hold pieces that four voices can sing"),
@@ -67,10 +67,10 @@ def test_a_folder_named_as_a_file_is_no_source(folder: Path) -> None:
 
 
 def test_a_gap_lies_in_the_middle_third() -> None:
-    (piece,) = gaps.torn("x" * 200, 1, gaps.LONGEST)
-    assert piece.end - piece.start == gaps.LONGEST
+    (piece,) = masked_text.torn("x" * 200, 1, masked_text.LONGEST)
+    assert piece.end - piece.start == masked_text.LONGEST
     with pytest.raises(ValueError, match="--gap must be from 1 to 31, got 32"):
-        gaps.torn("x" * 200, 1, gaps.LONGEST + 1)
+        masked_text.torn("x" * 200, 1, masked_text.LONGEST + 1)
 
 
 def test_no_piece_that_fits_passes_nothing() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_checks_foresight import CHECKS, ITEM, JSON_PIECES, PIECES
+from test_checks_prefix import CHECKS, ITEM, JSON_PIECES, PIECES
 from tiny import tiny_model
 
 from ostinato.checks import BaseCheck, Blocked, Contains, Excludes, JsonSchema, Length, Regex

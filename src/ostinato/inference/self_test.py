@@ -16,12 +16,12 @@ POSITIONS = (70, 330)  # in the second piece of the cache, and past several
 class SelfTest:
     """What the test found, and a sentence that says so."""
 
-    repeats: bool
+    batch_invariant: bool
     sentence: str
 
 
 class Tested(Protocol):
-    """What the test needs of an `Inference`."""
+    """What the test needs of an `FixedShapeBackend`."""
 
     slots: int
     block: int

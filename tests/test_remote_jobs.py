@@ -349,7 +349,7 @@ def asks(url: str, journal: Journal) -> Loop:
 CHILD = """
 import sys
 sys.path[:0] = [{tests!r}]
-from test_servers_jobs import asks
+from test_remote_jobs import asks
 from ostinato.journal import Journal
 asks(sys.argv[1], Journal("journal.db")).run()
 """

@@ -92,11 +92,11 @@ def test_one_place_gives_the_same_bits_again_and_several_promise_none() -> None:
     reports = []
     for _ in range(2):
         decode = Decode(model(), prompt, slots=1, sampling=SamplingParams(temperature=1.0))
-        assert decode.repeats
+        assert decode.deterministic
         loop = Loop(Lanes(decode, [("a", "One"), ("b", "Two")], each=Steps(6)), until=Steps(100))
         reports.append([dict(step.lanes) for step in loop])
     assert reports[0] == reports[1]
-    assert not Decode(model(), prompt, slots=2).repeats
+    assert not Decode(model(), prompt, slots=2).deterministic
 
 
 def test_backtracking_goes_back_in_llama_cpp() -> None:

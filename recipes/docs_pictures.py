@@ -1,6 +1,6 @@
 """Make the pictures of docs/images.md with the denoiser and the classifier that ship.
 
-    python -m recipes.pictures docs/images
+    python -m recipes.docs_pictures docs/images
 
 A test compares what this makes with what is committed: after a change to either model or to the
 solvers, run it, look at the pictures and commit them.

@@ -248,7 +248,7 @@ def test_bfloat16_stays_near_float32() -> None:
 
 def test_the_self_test_passes_here_and_counts_nothing() -> None:
     inference = FixedShapeBackend(network("smollm2"), 16)
-    assert inference.self_test().repeats
+    assert inference.self_test().batch_invariant
     assert (inference.counts.prompt, inference.counts.generated) == (0, 0)
 
 
@@ -259,7 +259,7 @@ def test_the_self_test_tells_of_bits_that_depend_on_company(
     feed = inference.feed
     monkeypatch.setattr(inference, "feed", lambda rows: feed(rows) * (1 + 1e-6 * len(rows)))
     result = inference.self_test()
-    assert not result.repeats
+    assert not result.batch_invariant
     assert "gave other bits among 16 rows than alone" in result.sentence
 
 

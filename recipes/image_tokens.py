@@ -1,7 +1,7 @@
 """Train and measure drawings of digits: an autoencoder of codes, and each method to draw.
 
-    python -m recipes.drawing train --data FOLDER --out DIR
-    python -m recipes.drawing evaluate --data FOLDER --models DIR --json
+    python -m recipes.image_tokens train --data FOLDER --out DIR
+    python -m recipes.image_tokens evaluate --data FOLDER --models DIR --json
 
 FOLDER holds the test part of MNIST (see `recipes/digits.py`), 10,000 images; a fixed shuffle holds
 2,000 of them out. DIR gets a drawing for each method (`row`, `unmask`, `coarse`, `pixels`), trained by
@@ -174,7 +174,7 @@ def evaluate(
 def main() -> None:
     """Read the arguments and do what they ask."""
     parser = argparse.ArgumentParser(
-        prog="python -m recipes.drawing",
+        prog="python -m recipes.image_tokens",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

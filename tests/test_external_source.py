@@ -220,7 +220,7 @@ CHILD = """
 import sys
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
-from test_received import ask
+from test_external_source import ask
 from ostinato.journal import Journal
 ask(Path("asked"), slow=0.01, run="run", journal=Journal("journal.db")).run()
 """

@@ -24,11 +24,11 @@ from ostinato.loop import PrefixStatus, RequiredText, Span, Text
 
 def test_a_beginning_is_foreseen_where_it_deviates() -> None:
     check = StartsWith(texts=("Dear customer", "Hello"))
-    assert check.check_prefix(" dea", {}).outlook is PrefixStatus.POSSIBLE
-    assert check.check_prefix("hello, ", {}).outlook is PrefixStatus.CERTAIN
-    foresight = check.check_prefix("Dear friend", {})
-    assert foresight.outlook is PrefixStatus.IMPOSSIBLE
-    assert foresight.place == Span(5, 11)
+    assert check.check_prefix(" dea", {}).status is PrefixStatus.POSSIBLE
+    assert check.check_prefix("hello, ", {}).status is PrefixStatus.CERTAIN
+    ahead = check.check_prefix("Dear friend", {})
+    assert ahead.status is PrefixStatus.IMPOSSIBLE
+    assert ahead.span == Span(5, 11)
     verdict = check.judge("Hi", {})
     assert verdict.message == 'Begin with "Dear customer" or "Hello".'
     assert check.wants(" ", {}) == RequiredText(("Dear customer", "Hello"))
@@ -50,9 +50,9 @@ def test_blocked_words_have_wildcards() -> None:
         assert not verdict.passed
         assert verdict.message.endswith("it is blocked.")
     assert check.judge("nonrefundable credit cards, banks", {}).passed
-    assert check.check_prefix("A refund", {}).place == Span(2, 8)
-    assert check.check_prefix("A bank", {}).outlook is PrefixStatus.POSSIBLE
-    assert check.check_prefix("A bank.", {}).outlook is PrefixStatus.IMPOSSIBLE
+    assert check.check_prefix("A refund", {}).span == Span(2, 8)
+    assert check.check_prefix("A bank", {}).status is PrefixStatus.POSSIBLE
+    assert check.check_prefix("A bank.", {}).status is PrefixStatus.IMPOSSIBLE
 
 
 def test_a_word_list_is_read_from_the_jobs_folder_only(tmp_path: Path) -> None:
@@ -87,11 +87,10 @@ def test_the_tone_is_held_between_bounds() -> None:
 def test_a_phrase_said_too_often_is_foreseen_at_its_surplus_occurrence() -> None:
     check = Repetition(n=2, times=2)
     text = "at 8 am, at 8 pm, at 8"
-    assert check.check_prefix(text, {}).outlook is PrefixStatus.POSSIBLE  # 8 may become 80
-    foresight = check.check_prefix(text + ".", {})
-    assert foresight.place == Span(18, 22)
+    assert check.check_prefix(text, {}).status is PrefixStatus.POSSIBLE  # 8 may become 80
+    assert check.check_prefix(text + ".", {}).span == Span(18, 22)
     verdict = check.judge(text, {})
-    assert verdict.place == Span(18, 22)
+    assert verdict.span == Span(18, 22)
     assert verdict.message == 'Do not say "at 8" again: more than 2 times is not allowed.'
 
 
@@ -108,13 +107,13 @@ def test_a_share_of_repeated_phrases_is_bounded() -> None:
 def test_confidence_names_the_token_the_model_was_least_sure_of() -> None:
     text = Text("It is five", [1, 2, 3], [0, 3, 6], [-0.1, -0.2, -3.0])
     verdict = Confidence(least=-2).judge(text, {})
-    assert verdict.place == Span(6, 10)
+    assert verdict.span == Span(6, 10)
     assert verdict.message.startswith('Say something else than "five": its log-probability is -3')
-    assert Confidence(least=-2).check_prefix(text, {}).outlook is PrefixStatus.IMPOSSIBLE
+    assert Confidence(least=-2).check_prefix(text, {}).status is PrefixStatus.IMPOSSIBLE
     mean = Confidence(mean=-1).judge(text, {})
     assert not mean.passed
-    assert mean.place == Span(6, 10)
-    assert Confidence(mean=-1).check_prefix(text, {}).outlook is PrefixStatus.POSSIBLE
+    assert mean.span == Span(6, 10)
+    assert Confidence(mean=-1).check_prefix(text, {}).status is PrefixStatus.POSSIBLE
     assert Confidence(mean=-2, least=-4).judge(text, {}).passed
     assert "log-probabilities" in Confidence(mean=-1).judge("It is five", {}).error
     with pytest.raises(InputError, match=r"must be 0 or less, got 0\.5"):
@@ -155,13 +154,13 @@ SCHEMA = {
 def test_json_is_foreseen_where_it_departs_from_json_or_the_schema(
     text: str, start: int | None
 ) -> None:
-    foresight = JsonSchema(schema=SCHEMA).check_prefix(text, {})
+    verdict = JsonSchema(schema=SCHEMA).check_prefix(text, {})
     if start is None:
-        assert foresight.outlook is PrefixStatus.POSSIBLE, foresight
+        assert verdict.status is PrefixStatus.POSSIBLE, verdict
     else:
-        assert foresight.outlook is PrefixStatus.IMPOSSIBLE
-        assert foresight.place is not None
-        assert foresight.place.start == start
+        assert verdict.status is PrefixStatus.IMPOSSIBLE
+        assert verdict.span is not None
+        assert verdict.span.start == start
 
 
 def test_json_verdicts_say_what_to_mend(tmp_path: Path) -> None:
@@ -172,9 +171,9 @@ def test_json_verdicts_say_what_to_mend(tmp_path: Path) -> None:
     assert check.judge('{"city": "Oslo", "n": 3}\n', {}).passed
     verdict = check.judge('{"city": "Oslo", "n": 21}', {})
     assert verdict.message == "Mend n: 21 is greater than the maximum of 20."
-    assert verdict.place == Span(22, 24)
+    assert verdict.span == Span(22, 24)
     assert "'city' is a required property" in check.judge("{}", {}).message
-    assert check.judge("{} x", {}).place == Span(3, 4)
+    assert check.judge("{} x", {}).span == Span(3, 4)
     for text in ("NaN", '{"a": 1, "a": 1}', "[" * 100_000, "1" * 5000):
         assert not JsonSchema(schema={}).judge(text, {}).passed
 

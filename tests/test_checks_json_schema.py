@@ -57,9 +57,9 @@ def test_a_schema_that_branches_at_every_level_is_held_to_the_limit() -> None:
 def test_a_slow_pattern_leaves_a_beginning_possible() -> None:
     check = JsonSchema(schema={"properties": {"name": {"pattern": SLOW}}})
     began = time.process_time()
-    foresight = check.check_prefix(json.dumps({"name": LONG})[:-1], {})
+    verdict = check.check_prefix(json.dumps({"name": LONG})[:-1], {})
     assert time.process_time() - began < 1
-    assert foresight.outlook is PrefixStatus.POSSIBLE
+    assert verdict.status is PrefixStatus.POSSIBLE
 
 
 def test_patterns_in_a_schema_say_what_they_said() -> None:
@@ -120,7 +120,7 @@ def test_an_item_without_a_schema_is_an_error_of_its_own(held: object, message: 
     item = {"wanted": held}
     (verdict,) = judge_all([OWN], "{}", item)
     assert message in verdict.error and "The column 'wanted'" in verdict.error
-    assert OWN.check_prefix("no", item).outlook is PrefixStatus.POSSIBLE
+    assert OWN.check_prefix("no", item).status is PrefixStatus.POSSIBLE
     assert OWN.languages(item) == ()
 
 

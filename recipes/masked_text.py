@@ -1,7 +1,7 @@
 """Train and measure a small masked language model that fills gaps in plays, letter by letter.
 
-    python -m recipes.gaps train --data FOLDER --out DIR [--steps 1500] [OPTIONS]
-    python -m recipes.gaps evaluate --data FOLDER --model DIR --json
+    python -m recipes.masked_text train --data FOLDER --out DIR [--steps 1500] [OPTIONS]
+    python -m recipes.masked_text evaluate --data FOLDER --model DIR --json
 
 FOLDER holds `input.txt`: plays by Shakespeare (public domain), 1.1 M characters. The last tenth is
 held out. Run the training again with the same DIR and it goes on where it was. OPTIONS are those of
@@ -23,7 +23,7 @@ from ostinato.errors import InputError
 from ostinato.loop import Lanes, Loop, Steps
 from ostinato.models import MaskedModel, load_masked_model
 from ostinato.text import FillConfig, MaskedText, Unmask
-from recipes.given import positive, run
+from recipes.cli_args import positive, run
 
 CONTEXT = 95
 LONGEST = CONTEXT // 3
@@ -135,7 +135,7 @@ def evaluate(data: Path, model: str, count: int, gap: int) -> dict[str, Any]:
 def main() -> None:
     """Read the arguments and do what they ask."""
     parser = argparse.ArgumentParser(
-        prog="python -m recipes.gaps",
+        prog="python -m recipes.masked_text",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

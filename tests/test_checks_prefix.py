@@ -194,21 +194,21 @@ def spoken(pieces: list[str], logprobs: list[float] | None = None) -> Text:
 
 
 def assert_consistent(check: BaseCheck, pieces: list[str], item: Item) -> None:
-    """Judge the whole, and hold the foresight of every beginning against it."""
+    """Judge the whole, and hold the verdict of every beginning against it."""
     whole = check.judge(spoken(pieces), item)
     for end in range(len(pieces) + 1):
-        foresight = check.check_prefix(spoken(pieces[:end]), item)
-        if foresight.outlook is PrefixStatus.IMPOSSIBLE:
-            assert not whole.passed, (pieces[:end], foresight)
-            assert foresight.message
-            assert foresight.place is not None
-            assert 0 <= foresight.place.start <= foresight.place.end <= len("".join(pieces[:end]))
-        elif foresight.outlook is PrefixStatus.CERTAIN:
+        verdict = check.check_prefix(spoken(pieces[:end]), item)
+        if verdict.status is PrefixStatus.IMPOSSIBLE:
+            assert not whole.passed, (pieces[:end], verdict)
+            assert verdict.message
+            assert verdict.span is not None
+            assert 0 <= verdict.span.start <= verdict.span.end <= len("".join(pieces[:end]))
+        elif verdict.status is PrefixStatus.CERTAIN:
             assert whole.passed, (pieces[:end], whole)
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_foresight_never_contradicts_the_verdict_on_pieces(name: str) -> None:
+def test_prefix_verdicts_never_contradicts_the_verdict_on_pieces(name: str) -> None:
     @settings(max_examples=50, deadline=None, derandomize=True, database=None)
     @given(st.lists(st.sampled_from(PIECES), max_size=12))
     def hold(pieces: list[str]) -> None:
@@ -218,7 +218,7 @@ def test_foresight_never_contradicts_the_verdict_on_pieces(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if "grounded" in name])
-def test_foresight_never_contradicts_the_verdict_on_facts(name: str) -> None:
+def test_prefix_verdicts_never_contradicts_the_verdict_on_facts(name: str) -> None:
     @settings(max_examples=150, deadline=None, derandomize=True, database=None)
     @given(st.lists(st.sampled_from(FACTS), max_size=10))
     def hold(pieces: list[str]) -> None:
@@ -228,7 +228,7 @@ def test_foresight_never_contradicts_the_verdict_on_facts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if "json" in name])
-def test_foresight_never_contradicts_the_verdict_on_json(name: str) -> None:
+def test_prefix_verdicts_never_contradicts_the_verdict_on_json(name: str) -> None:
     @settings(max_examples=150, deadline=None, derandomize=True, database=None)
     @given(st.lists(st.sampled_from(JSON_PIECES), max_size=10))
     def hold(pieces: list[str]) -> None:
@@ -275,7 +275,7 @@ def test_no_beginning_of_json_is_impossible(value: object, indent: int | None, a
     check = JsonSchema(schema={})
     assert check.judge(text, {}).passed
     for end in range(len(text) + 1):
-        assert check.check_prefix(text[:end], {}).outlook is PrefixStatus.POSSIBLE, text[:end]
+        assert check.check_prefix(text[:end], {}).status is PrefixStatus.POSSIBLE, text[:end]
 
 
 FORM = JsonSchema(
@@ -310,7 +310,7 @@ def test_no_beginning_of_a_valid_record_is_impossible(
     text = json.dumps(value, indent=indent, ensure_ascii=ascii)
     assert FORM.judge(text, {}).passed
     for end in range(len(text) + 1):
-        assert FORM.check_prefix(text[:end], {}).outlook is PrefixStatus.POSSIBLE, text[:end]
+        assert FORM.check_prefix(text[:end], {}).status is PrefixStatus.POSSIBLE, text[:end]
 
 
 @pytest.mark.parametrize(
@@ -328,9 +328,9 @@ def test_no_beginning_of_a_valid_record_is_impossible(
     ],
 )
 def test_a_member_is_refused_while_it_is_written(text: str, start: int | None) -> None:
-    foresight = FORM.check_prefix(text, {})
-    assert (foresight.outlook is PrefixStatus.IMPOSSIBLE) == (start is not None)
-    assert start is None or (foresight.place is not None and foresight.place.start == start)
+    verdict = FORM.check_prefix(text, {})
+    assert (verdict.status is PrefixStatus.IMPOSSIBLE) == (start is not None)
+    assert start is None or (verdict.span is not None and verdict.span.start == start)
 
 
 def test_confidence_never_contradicts_itself() -> None:
@@ -340,14 +340,14 @@ def test_confidence_never_contradicts_itself() -> None:
         pieces = ["word "] * len(logprobs)
         whole = CHECKS["confidence"].judge(spoken(pieces, logprobs), {})
         for end in range(len(logprobs) + 1):
-            foresight = CHECKS["confidence"].check_prefix(spoken(pieces[:end], logprobs[:end]), {})
-            assert not (whole.passed and foresight.outlook is PrefixStatus.IMPOSSIBLE)
+            verdict = CHECKS["confidence"].check_prefix(spoken(pieces[:end], logprobs[:end]), {})
+            assert not (whole.passed and verdict.status is PrefixStatus.IMPOSSIBLE)
 
     hold()
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_foresight_never_contradicts_the_verdict_on_any_text(name: str) -> None:
+def test_prefix_verdicts_never_contradicts_the_verdict_on_any_text(name: str) -> None:
     @settings(max_examples=15, deadline=None, derandomize=True, database=None)
     @given(st.lists(st.text(max_size=4), max_size=6))
     def hold(pieces: list[str]) -> None:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Backend
 
 from ostinato.models import MaskedModel, Tokenizer
 from ostinato.text.training import make_tokenizer
-from recipes.gaps import CONTEXT, filled, right, split, torn
+from recipes.masked_text import CONTEXT, filled, right, split, torn
 
 TEXT = "To be, or not to be, that is the question. " * 30
 
