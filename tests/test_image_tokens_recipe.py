@@ -17,7 +17,7 @@ from ostinato.image.tokens import (
     new_image_token_model,
 )
 from ostinato.image.tokens.model import TUNED
-from recipes import drawing as recipe
+from recipes import image_tokens as recipe
 
 
 def test_drawings_are_measured_and_shown(tmp_path: Path) -> None:
