@@ -17,10 +17,10 @@ def moment(check: type[BaseCheck], strategy: type[Strategy]) -> str:
     if strategy.weighs:
         return "weight"
     if strategy.rejects:
-        return "token: leaves"
+        return "token: drop"
     if strategy.checks_prefixes:
-        offers = issubclass(strategy, STRATEGIES["backtrack"]) and _gives(check, "wants")
-        return "token, offers" if offers else "token"
+        inserts = issubclass(strategy, STRATEGIES["backtrack"]) and _gives(check, "wants")
+        return "token, insert" if inserts else "token"
     return "whole"
 
 
