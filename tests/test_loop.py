@@ -82,7 +82,7 @@ def test_a_generator_refuses_to_be_saved_when_the_loop_is_built() -> None:
     def one() -> Iterator[int]:
         yield 1
 
-    with pytest.raises(InputError, match="generator can be neither saved nor brought back"):
+    with pytest.raises(InputError, match="generator can neither be saved nor go back"):
         Loop(one, until=Steps(3), checkpoint=CheckpointSchedule(steps=1))
     with pytest.raises(InputError, match="generator"):
         Loop(one, until=Steps(3), on_stop=go_back())

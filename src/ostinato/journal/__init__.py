@@ -1,7 +1,8 @@
-"""TODO"""
+"""The record of runs: a SQLite file with their steps, events, results and checkpoints."""
 
 from ostinato.journal.checkpoint import load_state, save_state
 from ostinato.journal.encoding import encode, valid
+from ostinato.journal.fields import Fields
 from ostinato.journal.journal import DEFAULT, Journal
 from ostinato.journal.run import CheckpointRow, Run, RunRow, StepRecord
 from ostinato.journal.session import RunSession
@@ -14,6 +15,7 @@ __all__ = [
     "PRECEDENCE",
     "CheckpointRow",
     "ControlRequest",
+    "Fields",
     "Journal",
     "Run",
     "RunRow",

@@ -113,7 +113,7 @@ class Journal:
         return RunSession(run, keep)
 
     def request(self, run: Run, action: str, edits: Mapping[str, object] | None = None) -> int:
-        """Ask a run's driver to "pause", "stop" or "change" (with edits); return the request's number.
+        """Ask a run's driver to "pause", "stop" or "change" (with edits); return the row's number.
 
         The request is committed when this returns. A change waits for the next driver; the others
         raise `RunError` where nobody drives the run.

@@ -190,7 +190,7 @@ class Run:
         return self.now().parent
 
     def parent_run(self) -> Run | None:
-        """Return the run that this one branched from; None where there is none, or it is deleted."""
+        """Return the run that this one branched from; None where there is none any more."""
         origin = self.now().parent
         known = origin and self.database.query("SELECT 1 FROM runs WHERE id = ?", origin[:1])
         return Run(self.database, origin[0]) if origin and known else None

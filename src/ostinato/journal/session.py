@@ -74,7 +74,7 @@ class RunSession:
 
     @property
     def inbox(self) -> list[ControlRequest]:
-        """What was asked for and is not `done` yet: always the same list, to which others append."""
+        """The requests that are not `done` yet: always the same list, to which others append."""
         return self._writer.inbox
 
     def amend(self, entries: Mapping[str, JSON]) -> None:

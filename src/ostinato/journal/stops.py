@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ostinato.journal.fields import Fields
+
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
 
@@ -23,7 +25,9 @@ class StopKind(StrEnum):
     ERROR = "error"
 
 
-# When several conditions fire at one step, the first of these is the reason that is told.
+# When several conditions fire at one step, the first of these is the reason that is given. A good
+# result comes before a budget that ends with it: an end token as the last token that the budget
+# allows is an end.
 PRECEDENCE = (
     StopKind.PERSON,
     StopKind.ERROR,
@@ -61,18 +65,18 @@ class Stopped:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, JSON]) -> Stopped:
+    def from_json(cls, value: Mapping[str, object]) -> Stopped:
         """Read back what `to_json` wrote."""
-        numbers = value.get("numbers")
+        saved = Fields(value)
         return cls(
-            StopKind(str(value["kind"])),
-            str(value["sentence"]),
-            str(value.get("condition", "")),
-            numbers if isinstance(numbers, dict) else {},
+            StopKind(saved.text("kind")),
+            saved.text("sentence"),
+            saved.text("condition", ""),
+            saved.mapping("numbers", {}),
         )
 
 
 def first(stops: Iterable[Stopped | None]) -> Stopped | None:
-    """Return the stop that goes before the others, or None where nothing fired."""
+    """Return the stop of the highest precedence, or None where nothing fired."""
     fired = [stop for stop in stops if stop is not None]
     return min(fired, key=lambda stop: PRECEDENCE.index(stop.kind)) if fired else None

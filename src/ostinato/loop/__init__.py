@@ -1,4 +1,4 @@
-"""The engine: one loop for every process, its stop conditions, its lanes, its journal."""
+"""The engine: one loop for every process, its stop conditions, strategies and lanes."""
 
 from ostinato.loop.actions import (
     Accept,

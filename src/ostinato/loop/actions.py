@@ -1,4 +1,4 @@
-"""The four answers to a stop, and the value that a strategy answers from."""
+"""The four actions that answer a stop, and the history that a strategy decides from."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from ostinato.journal import JSON, Stopped
+from ostinato.journal import JSON, Fields, Stopped
 from ostinato.loop.check import Verdict
 from ostinato.loop.process import Edits, Lane
 
-TOLD = 16
-"""Tensors of more elements than this are told by their shape in an answer's JSON."""
+SHOWN = 16
+"""Tensors of more elements than this are shown by their shape in an action's JSON."""
 
 
 def _outlined(value: Any) -> JSON:
-    """Return an edit's value as an answer tells it: of a tensor (an image, say) its shape alone.
+    """Return an edit's value as an action shows it: of a large tensor, such as an image, its shape.
 
-    A lane's edits hold it whole where they are saved; an answer is only read.
+    Nothing is lost: the lane's edits are saved whole, and an action is only for people to read.
     """
-    if hasattr(value, "tolist") and math.prod(getattr(value, "shape", ())) > TOLD:
+    if hasattr(value, "tolist") and math.prod(getattr(value, "shape", ())) > SHOWN:
         return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
-    told: JSON = value
-    return told
+    shown: JSON = value
+    return shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Accept:
     """The stop stands: the loop or lane is done."""
 
     def to_json(self) -> dict[str, JSON]:
-        """Return the answer as a JSON object."""
+        """Return the action as a JSON object."""
         return {"answer": "accept"}
 
 
@@ -44,32 +44,32 @@ class GoBack:
     reason: str = ""
 
     def to_json(self) -> dict[str, JSON]:
-        """Return the answer as a JSON object."""
+        """Return the action as a JSON object."""
         edits = {name: _outlined(value) for name, value in self.edits.items()}
         return {"answer": "go back", "to": self.to, "edits": edits, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
 class StartOver:
-    """Begin another round, with edits that hold from its beginning."""
+    """Start another round, with edits that hold from its start."""
 
     edits: Edits = field(default_factory=dict)
     reason: str = ""
 
     def to_json(self) -> dict[str, JSON]:
-        """Return the answer as a JSON object."""
+        """Return the action as a JSON object."""
         edits = {name: _outlined(value) for name, value in self.edits.items()}
         return {"answer": "start over", "edits": edits, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Give the best so far, marked as not accepted."""
+    """Return the best output so far, marked as not accepted."""
 
     reason: str = ""
 
     def to_json(self) -> dict[str, JSON]:
-        """Return the answer as a JSON object."""
+        """Return the action as a JSON object."""
         return {"answer": "give up", "reason": self.reason}
 
 
@@ -77,16 +77,14 @@ Action = Accept | GoBack | StartOver | GiveUp
 
 
 def action_from_json(value: Mapping[str, object]) -> Action:
-    """Read back what an answer's `to_json` wrote."""
-    reason = str(value.get("reason", ""))
-    edits = value.get("edits")
-    edits = edits if isinstance(edits, dict) else {}
-    to = value.get("to")
-    match value["answer"]:
+    """Read back what an action's `to_json` wrote."""
+    saved = Fields(value)
+    reason, edits = saved.text("reason", ""), saved.mapping("edits", {})
+    match saved.text("answer"):
         case "accept":
             return Accept()
         case "go back":
-            return GoBack(to if isinstance(to, int) else None, edits, reason)
+            return GoBack(None if value["to"] is None else saved.integer("to"), edits, reason)
         case "start over":
             return StartOver(edits, reason)
         case _:
@@ -95,9 +93,9 @@ def action_from_json(value: Mapping[str, object]) -> Action:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One stop of a draft, and what was answered: the history that a strategy sees.
+    """One stop of a draft and the action that answered it.
 
-    `kept` is how many characters of the text stand after a going back; None where not known.
+    `kept` is how many characters of the text are left after going back; None where not known.
     """
 
     round: int
@@ -125,29 +123,27 @@ class Attempt:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Attempt:
         """Read back what `to_json` wrote."""
-        stopped, answer, verdicts = value["stopped"], value["answer"], value["verdicts"]
-        kept = value.get("kept")
-        assert isinstance(stopped, dict) and isinstance(answer, dict)
-        assert isinstance(verdicts, list)
+        saved = Fields(value)
         return cls(
-            round=int(value["round"]),  # type: ignore[call-overload]
-            backtracks=int(value["try"]),  # type: ignore[call-overload]
-            position=int(value["position"]),  # type: ignore[call-overload]
-            stopped=Stopped.from_json(stopped),
-            answer=action_from_json(answer),
-            text=str(value["text"]),
-            verdicts=tuple(Verdict.from_json(verdict) for verdict in verdicts),
-            kept=kept if isinstance(kept, int) else None,
+            round=saved.integer("round"),
+            backtracks=saved.integer("try"),
+            position=saved.integer("position"),
+            stopped=Stopped.from_json(saved.mapping("stopped")),
+            answer=action_from_json(saved.mapping("answer")),
+            text=saved.text("text"),
+            verdicts=tuple(Verdict.from_json(each.value) for each in saved.objects("verdicts")),
+            kept=saved.integer("kept") if value.get("kept") is not None else None,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a strategy may look at: the draft as it stands, and all answers given before.
+    """What a strategy may look at: the draft as it stands, and all attempts before it.
 
-    `output` is the draft (for text an `ostinato.loop.Text`, with each token's place); `verdicts`
-    are those of the whole checks where the draft had ended; `spent` adds up the numbers that going
-    back does not give back. `marked` is how many attempts came before the last checkpoint.
+    `output` is the draft (for text an `ostinato.loop.Text`, with the offset of each token);
+    `verdicts` are those on the whole draft, where it had ended; `spent` are the cost metrics so
+    far, which going back does not reduce. `marked` is how many attempts came before the last
+    checkpoint.
     """
 
     position: int
@@ -160,7 +156,7 @@ class History:
     marked: int = 0
 
     def backtracks(self, *, to: int | None = None, round: int | None = None) -> int:
-        """Count the goings back (to position `to`; in `round`)."""
+        """Count the attempts that went back (to position `to`; in `round`)."""
         return sum(
             isinstance(attempt.answer, GoBack)
             and (to is None or attempt.answer.to == to)
@@ -170,7 +166,7 @@ class History:
 
 
 OnStop = Callable[[Stopped, History], Action]
-"""A strategy: a pure function of the stop and of what was tried."""
+"""A strategy: a pure function of the stop and the history."""
 
 
 def accept(stopped: Stopped, history: History) -> Action:
@@ -187,11 +183,11 @@ def go_back(
 ) -> OnStop:
     """Make a strategy that goes back to a checkpoint, at most `times` times, with `edits` applied.
 
-    `go_back(lr_scale=0.5)` halves a learning rate after a loss that diverged. A checkpoint knows
-    nothing of what was tried after it: so an edit named `…_scale` is applied once more for each
-    going back to the same one (0.5, 0.25, 0.125). `skip=1` leaves out what the step that stopped
-    has seen (2: and the step after it): the process is given `skip_steps`, pairs of a position and
-    a number of steps, one for each going back to the same checkpoint.
+    `go_back(lr_scale=0.5)` halves the learning rate after the loss has diverged. A checkpoint knows
+    nothing of what was tried after it: so each time the loop goes back to the same one, an edit
+    named `…_scale` is applied once more (0.5, 0.25, 0.125). `skip=1` leaves out the batch of the
+    step that stopped (2: and of the step after it): the process gets `skip_steps`, a pair of a
+    position and a number of steps for each time.
     """
 
     def answer(stopped: Stopped, history: History) -> Action:

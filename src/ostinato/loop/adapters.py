@@ -1,4 +1,4 @@
-"""Makes processes of what a user has at hand: a callable, a generator, a generator function."""
+"""Adapters that make processes of a callable, a generator or a generator function."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ostinato.loop.process import Edits, Exhausted, Process, Report
 
 
 def report_of(value: object) -> Report:
-    """Return a mapping as it is; anything else is the report's `output`."""
+    """Return a mapping as it is; anything else becomes the report's `output`."""
     return value if isinstance(value, Mapping) else {"output": value}
 
 
 class CallableProcess:
-    """A plain callable as a process: called once a step. It holds no state that could be saved."""
+    """A callable as a process, called once a step. Its state is unknown, so none is saved."""
 
     def __init__(self, call: Callable[[], object]) -> None:
         self._call = call
@@ -26,11 +26,11 @@ class CallableProcess:
         return report_of(self._call())
 
     def state_dict(self) -> dict[str, object]:
-        """Return nothing: what a callable remembers is its own affair."""
+        """Return nothing."""
         return {}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Do nothing, as there is no state."""
+        """Do nothing."""
 
     def change(self, edits: Edits) -> None:
         """Refuse any edit."""
@@ -53,7 +53,7 @@ class GeneratorProcess(CallableProcess):
 
 
 def as_process(value: object) -> Process:
-    """Return a process as it is; make one of a callable, a generator or a generator function."""
+    """Return a process as it is; wrap a callable, a generator or a generator function."""
     if isinstance(value, Process):
         return value
     if inspect.isgeneratorfunction(value):

@@ -1,4 +1,4 @@
-"""The protocol of checks: what judges an output, whole or while it is still being made."""
+"""The protocol of checks, which judge an output: whole, or a prefix while it is generated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from ostinato.journal import JSON
+from ostinato.journal import JSON, Fields
 
 Item = Mapping[str, object]
 """The columns of the input row that an output belongs to; empty where there is none."""
@@ -24,9 +24,9 @@ class Text(str):
     """A generated text that remembers its tokens; everywhere else it is an ordinary string.
 
     `tokens` are the token ids, `starts` the character at which each token's text begins, and
-    `logprobs` the natural logarithm of each token's probability under the model. `ended` tells
-    whether the last token ended the text (that token's own text is empty). `tracked_logprobs` holds, where
-    the prompt named tokens to watch, the log-probability of each (by its id) at every position.
+    `logprobs` the natural logarithm of each token's probability under the model. `ended` is true
+    where the last token ended the text (that token's own text is empty). Where the prompt names
+    tokens to track, `tracked_logprobs` holds the log-probability of each, by id, at every position.
     """
 
     __slots__ = ("ended", "logprobs", "starts", "tokens", "tracked_logprobs")
@@ -44,12 +44,12 @@ class Text(str):
         starts: Sequence[int] = (),
         logprobs: Sequence[float] = (),
         ended: bool = False,
-        watched: Sequence[Mapping[int, float]] = (),
+        tracked_logprobs: Sequence[Mapping[int, float]] = (),
     ) -> Text:
-        """Make the text with what is known of its tokens."""
+        """Make the text with what is known about its tokens."""
         self = super().__new__(cls, text)
         self.tokens, self.starts, self.logprobs = tokens, starts, logprobs
-        self.ended, self.tracked_logprobs = ended, watched
+        self.ended, self.tracked_logprobs = ended, tracked_logprobs
         return self
 
 
@@ -57,11 +57,11 @@ class Text(str):
 class Verdict:
     """What a check says of a whole output.
 
-    `score` is in [0, 1], 1 where nothing is to be mended; `message` says what to mend, and `span`
-    where in the text, if it is at one place. `error` holds the sentence of a check that could not
-    judge (it raised, or its time ran out): such a verdict is not passed and has no score. In JSON
-    its score is null; here it is 0, so that where drafts are compared nothing speaks for it.
-    `tokens` are those that a model read and wrote to judge, `cost` is their price.
+    `score` is in [0, 1], 1 where nothing needs fixing; `message` says what to fix, and `span`
+    where in the text, if it is in one place. `error` is the sentence of a check that could not
+    judge (it raised, or ran out of time): its verdict has not passed and has no score. In JSON that
+    score is null; here it is 0, so that the draft gains nothing by it when drafts are compared.
+    `tokens` is how many a model read and wrote to judge, `cost` their price.
     """
 
     check: str
@@ -75,7 +75,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, JSON]:
         """Return the verdict as a JSON object; `tokens` and `cost` where there are any."""
-        told: dict[str, JSON] = {
+        verdict: dict[str, JSON] = {
             "check": self.check,
             "passed": self.passed,
             "score": None if self.error else self.score,
@@ -84,26 +84,27 @@ class Verdict:
             "error": self.error,
         }
         taken: dict[str, JSON] = {"tokens": self.tokens, "cost": self.cost}
-        return told | {name: amount for name, amount in taken.items() if amount}
+        return verdict | {name: amount for name, amount in taken.items() if amount}
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Verdict:
         """Read back what `to_json` wrote."""
-        span, score = value.get("span"), value["score"]
+        saved = Fields(value)
+        span = value.get("span", value.get("place"))  # "place": rows of older versions
         return cls(
-            check=str(value["check"]),
-            passed=bool(value["passed"]),
-            score=0.0 if score is None else float(score),  # type: ignore[arg-type]
-            message=str(value.get("message", "")),
+            check=saved.text("check"),
+            passed=saved.flag("passed"),
+            score=0.0 if value["score"] is None else saved.number("score"),
+            message=saved.text("message", ""),
             span=Span(*span) if isinstance(span, list | tuple) else None,
-            error=str(value.get("error", "")),
-            tokens=int(value.get("tokens", 0)),  # type: ignore[call-overload]
-            cost=float(value.get("cost", 0.0)),  # type: ignore[arg-type]
+            error=saved.text("error", ""),
+            tokens=saved.integer("tokens", 0),
+            cost=saved.number("cost", 0.0),
         )
 
 
 class PrefixStatus(StrEnum):
-    """What a beginning already settles."""
+    """What a prefix already decides."""
 
     CERTAIN = "certain"  # every continuation, the empty one too, passes
     POSSIBLE = "possible"
@@ -111,10 +112,10 @@ class PrefixStatus(StrEnum):
 
 
 class PrefixVerdict(NamedTuple):
-    """A check's verdict on the beginning of a text.
+    """A check's verdict on a prefix of a text.
 
-    Where the status is impossible, `message` says why and `span` is the part that cannot be
-    kept: what is generated anew must begin at or before `place.start`.
+    Where the status is impossible, `message` says why, and `span` is the part that cannot stay:
+    new text must start at or before `span.start`.
     """
 
     status: PrefixStatus = PrefixStatus.POSSIBLE
@@ -123,14 +124,14 @@ class PrefixVerdict(NamedTuple):
 
 
 class RequiredText(NamedTuple):
-    """What a text must still say: any one of `texts`; `room` is how many characters still fit."""
+    """What a text must still contain: any one of `texts`, within `room` characters if given."""
 
     texts: tuple[str, ...]
     room: int | None = None
 
 
 class Check(Protocol):
-    """Judges an output, whole; and where it can, while it is being made.
+    """Judges a whole output; and where it can, a prefix while it is generated.
 
     A prefix verdict never contradicts the whole verdict: after `impossible` no continuation passes,
     after `certain` every one does.
@@ -146,9 +147,9 @@ class Check(Protocol):
         ...
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
-        """Judge a beginning; `PrefixVerdict()` where nothing can be said."""
+        """Judge a prefix; `PrefixVerdict()`, which is possible, where nothing is known."""
         ...
 
     def wants(self, output: object, item: Item) -> RequiredText | None:
-        """Return what the text must still say to pass, or None where it lacks nothing sayable."""
+        """Return what the text must still contain to pass; None for no particular text."""
         ...

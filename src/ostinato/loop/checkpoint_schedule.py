@@ -1,84 +1,88 @@
-"""The regular checkpoints of a loop: when they are due, and which one a going back finds."""
+"""When a loop saves its state, and which of the saved states going back returns to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ostinato.errors import InputError
+from ostinato.arguments import require_at_least
 
 FOREVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSchedule:
-    """How often a checkpoint is written: every so many steps; the last `keep` are kept."""
+    """Write a checkpoint every `steps` steps, and keep the last `keep` of them."""
 
     steps: int = 100
     keep: int = 3
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.keep < 1:
-            raise InputError(
-                f"CheckpointSchedule(steps, keep) must both be at least 1, got {self}."
-            )
+        require_at_least(1, steps=self.steps, keep=self.keep)
 
 
 @dataclass(frozen=True, slots=True)
 class SavePoint:
-    """A regular checkpoint that going back may aim at; its state is in memory or in the run."""
+    """A checkpoint of the schedule, which going back may return to.
+
+    Without a run its state is kept here, in memory. `attempts` is how many there were before it.
+    """
 
     tick: int
     position: int
-    attempts: int = 0  # how many there were before it
+    attempts: int = 0
     state: dict[str, object] | None = None
 
 
 class SavePoints:
-    """The last regular checkpoints of a loop, oldest first."""
+    """The last checkpoints of the schedule, oldest first."""
 
-    def __init__(self, every: CheckpointSchedule | None) -> None:
-        self.every = every
-        self._marks: list[SavePoint] = []
+    def __init__(self, schedule: CheckpointSchedule | None) -> None:
+        self.schedule = schedule
+        self._points: list[SavePoint] = []
 
     def due(self, tick: int) -> bool:
-        """Tell whether a regular checkpoint belongs to a tick."""
-        return self.every is not None and tick % self.every.steps == 0
+        """Tell whether the schedule has a checkpoint at a tick."""
+        return self.schedule is not None and tick % self.schedule.steps == 0
 
     def next(self, tick: int) -> int:
-        """Return the tick of the next regular checkpoint."""
-        return FOREVER if self.every is None else (tick // self.every.steps + 1) * self.every.steps
+        """Return the tick of the next checkpoint of the schedule."""
+        return (
+            FOREVER
+            if self.schedule is None
+            else (tick // self.schedule.steps + 1) * self.schedule.steps
+        )
 
     @property
     def attempts(self) -> int:
         """How many attempts there were before the last checkpoint."""
-        return self._marks[-1].attempts if self._marks else 0
+        return self._points[-1].attempts if self._points else 0
 
     @property
     def ticks(self) -> list[int]:
         """The ticks of the checkpoints that must be kept."""
-        return [mark.tick for mark in self._marks]
+        return [point.tick for point in self._points]
 
-    def remember(self, mark: SavePoint) -> None:
+    def remember(self, point: SavePoint) -> None:
         """Add the newest, and forget those beyond `keep`."""
-        assert self.every is not None
-        self._marks.append(mark)
-        del self._marks[: -self.every.keep]
+        assert self.schedule is not None
+        self._points.append(point)
+        del self._points[: -self.schedule.keep]
 
     def at_most(self, position: int) -> SavePoint | None:
         """Return the last one that is not past a position; those past it are forgotten."""
-        while self._marks and self._marks[-1].position > position:
-            self._marks.pop()
-        return self._marks[-1] if self._marks else None
+        while self._points and self._points[-1].position > position:
+            self._points.pop()
+        return self._points[-1] if self._points else None
 
     def clear(self) -> None:
-        """Forget all."""
-        self._marks.clear()
+        """Forget all: the loop starts over."""
+        self._points.clear()
 
     def to_json(self) -> list[list[int]]:
-        """Return their places: states are not among them."""
-        return [[mark.tick, mark.position, mark.attempts] for mark in self._marks]
+        """Return (tick, position, attempts) of each; their states are in the run."""
+        return [[point.tick, point.position, point.attempts] for point in self._points]
 
-    def load(self, places: Sequence[tuple[int, int, int]], there: set[int]) -> None:
-        """Go to saved places, as far as their checkpoints are there (a branch has but one)."""
-        self._marks = [SavePoint(*place) for place in places if place[0] in there]
+    def load(self, saved: Sequence[tuple[int, int, int]], there: set[int]) -> None:
+        """Restore those whose checkpoints are there: a branch has only one of its parent's."""
+        self._points = [SavePoint(*each) for each in saved if each[0] in there]

@@ -1,4 +1,4 @@
-"""The edits of a loop's process: journaled, then applied; and on resuming applied again."""
+"""The edits of a loop's process: journaled, then applied; on resume, applied again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ostinato.loop.process import Process
 class EditLog:
     """Applies edits to a process at step boundaries.
 
-    `count` is how many were applied since the run began: it is saved with a checkpoint, so that on
-    resuming those after it are found in the journal. Of them `waiting` is the tick of the first.
+    `count` is how many were applied since the run started. It is saved with a checkpoint: on
+    resume, the journaled edits after it are applied again, each at its tick.
     """
 
     def __init__(self, process: Process) -> None:
@@ -26,14 +26,14 @@ class EditLog:
 
     @property
     def waiting(self) -> int:
-        """The tick of the next edit that is to be applied again."""
+        """The tick of the next edit to apply again; `FOREVER` where there is none."""
         return self._replay[0][0] if self._replay else FOREVER
 
     def take(self, request: ControlRequest, tick: int, session: RunSession | None) -> None:
         """Apply the edits of a request.
 
-        A program that is run again asks for its own edits again: what the journal has replayed at
-        this tick is not applied twice.
+        A program that runs again makes its own edits again: those that the journal has replayed at
+        this tick are not applied twice.
         """
         edits = request.edits or {}
         if request.number is not None:
@@ -52,7 +52,7 @@ class EditLog:
     ) -> None:
         """Journal edits (and that a request is done, in the same transaction), then apply them.
 
-        Edits from outside that the process refuses are told in the journal; the run goes on.
+        Edits from outside that the process refuses are journaled as refused; the run continues.
         """
         self.count += 1
         if session is not None:
@@ -66,7 +66,7 @@ class EditLog:
             session.event("refused", tick, {"edits": dict(edits), "why": str(error)})
 
     def begin(self, edits: Mapping[str, object], tick: int, session: RunSession) -> None:
-        """Apply a branch's edits. Raises `EditError` that says how to mend what is refused."""
+        """Apply a branch's edits. Raises `EditError` with the fix for those that are refused."""
         self.count = 0
         if not edits:
             return
@@ -75,12 +75,12 @@ class EditLog:
         except EditError as error:
             name = session.run.name
             raise EditError(
-                f"{error} The branch {name!r} cannot go on so. Delete it (ostinato runs delete "
-                f"{name}), and make another with what can be changed there."
+                f"{error} The branch {name!r} cannot be driven. Delete it (ostinato runs delete "
+                f"{name}), and make another with edits that can be applied there."
             ) from None
 
     def plan(self, run: Run) -> None:
-        """Find the journaled edits that came after the saved state."""
+        """Find the journaled edits after the saved state."""
         changes = [event for event in run.events() if event.name == "change"]
         self._replay = [(event.tick, dict(event.data)) for event in changes[self.count :]]
 

@@ -1,4 +1,4 @@
-"""The items that lanes take, in their order: read once, and again when a run goes on."""
+"""The items that lanes take, in their order: read once, and again when a run is resumed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from ostinato.errors import InputError, RunError
 
 
 class Items:
-    """Pairs (key, item), taken one by one; keys are unique. Raises `InputError` for a key that
-    comes twice: at once where the pairs are a sequence, else by `refuse_double`.
+    """Pairs (key, item), taken one by one; keys are unique.
+
+    Raises `InputError` for a key that occurs twice: at once where the pairs are a sequence, else
+    in `refuse_double`.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, object]]) -> None:
@@ -22,17 +24,17 @@ class Items:
         self._coming: Iterator[tuple[str, object]] = iter(self._pairs)
         self._keys: set[str] = set()
         self._next: tuple[str, object] | None = None
-        self._twice: str | None = None  # a key that comes twice: nothing is taken after it
+        self._twice: str | None = None  # a key that occurs again: nothing is taken after it
         self.taken = 0
         self._peek()
 
     @property
     def done(self) -> bool:
-        """Whether all are taken, as far as is known."""
+        """Whether all are taken; a source may still grow."""
         return self._next is None and self._twice is None
 
     def take(self) -> tuple[int, str, object] | None:
-        """Return the next one's place, key and item; None where none is left, or a double comes."""
+        """Return the next index, key and item; None where none is left, or a key occurs again."""
         if self.done:
             self._peek()  # some may have come since
         if self._next is None:
@@ -45,14 +47,14 @@ class Items:
         return index, key, item
 
     def refuse_double(self) -> None:
-        """Raise `InputError` where the next key has come before."""
+        """Raise `InputError` where the next key has been taken before."""
         if self._twice is not None:
             raise _double(self._twice)
 
     def go_to(self, taken: int, keys: Mapping[int, str]) -> dict[int, object]:
-        """Read the items again up to `taken`; return those whose place and key are asked for.
+        """Read the items again up to `taken`; return those of `keys` (key by index), by index.
 
-        Raises `RunError` where they are others.
+        Raises `RunError` where the items are not those of before.
         """
         self._coming = iter(self._pairs)
         self._keys.clear()
@@ -61,7 +63,7 @@ class Items:
         for index, (key, item) in enumerate(islice(self._coming, taken)):
             self._keys.add(key)
             if index in keys and keys[index] != key:
-                raise _other_items(f"{keys[index]!r} at place {index + 1}, got {key!r}")
+                raise _other_items(f"{keys[index]!r} at position {index + 1}, got {key!r}")
             if index in keys:
                 found[index] = item
         if len(self._keys) < taken:
@@ -89,19 +91,22 @@ def _double(key: str) -> InputError:
 
 def _other_items(what: str) -> RunError:
     return RunError(
-        f"The items must be those that the run began with: {what}. Give the same items in the "
-        "same order, or begin another run."
+        f"The items must be those that the run started with: {what}. Give the same items in the "
+        "same order, or start another run."
     )
 
 
 def digest(value: object) -> str:
-    """Return the hash of a JSON value, the same for equal values."""
+    """Return 16 hexadecimal digits of the SHA-256 of a JSON value; the order of keys is ignored."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def content_keys(items: Iterable[object]) -> list[str]:
-    """Return the hash of each item's content, with the number of its occurrence."""
+    """Return a key for each item: the hash of its content, and the number of its occurrence.
+
+    So that a row keeps its key, and its random numbers, when others are inserted before it.
+    """
     counts: dict[str, int] = {}
     keys = []
     for item in items:

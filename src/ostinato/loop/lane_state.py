@@ -1,4 +1,4 @@
-"""An item in work: what `Lanes` knows of it, and how it is saved."""
+"""What `Lanes` knows of an item in work, and how that is saved."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from ostinato.journal import JSON, StopKind, Stopped
+from ostinato.journal import JSON, Fields, StopKind, Stopped
 from ostinato.loop.actions import Action, Attempt, GoBack, StartOver
 from ostinato.loop.check import Text, Verdict
 from ostinato.loop.conditions.base import Condition
 from ostinato.loop.process import Edits, Lane, Report
 
 COST_METRICS = ("tokens", "computed", "prompt", "cost", "calls", "judged")
-"""Names of report values that add up over an item and that going back does not give back.
+"""Report values that add up over an item, and that going back does not reduce.
 
-`judged` are the tokens that a model read and wrote to judge, which are among the `tokens`."""
+`judged` are the tokens that a model read and wrote to judge; `tokens` includes them."""
 
 
 ENDS = {
@@ -44,6 +44,28 @@ class BestOutput:
         mean = sum(verdict.score for verdict in self.verdicts) / max(1, len(self.verdicts))
         return passed, mean
 
+    def to_json(self) -> dict[str, object]:
+        """Return it as it is saved; a text that remembers its tokens becomes a plain one."""
+        return {
+            "output": str(self.output) if isinstance(self.output, str) else self.output,
+            "verdicts": [verdict.to_json() for verdict in self.verdicts],
+            "length": self.length,
+            "round": self.round,
+            "logprob": self.logprob,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> BestOutput:
+        """Read back what `to_json` wrote."""
+        saved = Fields(value)
+        return cls(
+            output=value["output"],
+            verdicts=tuple(Verdict.from_json(each.value) for each in saved.objects("verdicts")),
+            length=saved.integer("length"),
+            round=saved.integer("round"),
+            logprob=saved.number("logprob"),
+        )
+
 
 @dataclass(slots=True)
 class LaneState:
@@ -57,8 +79,8 @@ class LaneState:
     attempts: list[Attempt] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
     best: BestOutput | None = None
-    changed: list[tuple[int, Edits]] = field(default_factory=list)  # from outside: these stay
-    again: bool = False  # it went back to where it stands
+    changed: list[tuple[int, Edits]] = field(default_factory=list)  # edits from outside
+    again: bool = False  # it went back to its position
 
     @property
     def position(self) -> int:
@@ -67,14 +89,14 @@ class LaneState:
 
     @property
     def length(self) -> int:
-        """The number of tokens of the draft, where its reports tell them, else of its reports.
+        """The number of tokens of the draft, where its reports have `tokens`, else of its reports.
 
-        A report of several texts, of which one is kept, tells its `length`.
+        A report about several texts, of which one is kept, has that one's `length`.
         """
         if self.reports and "length" in self.reports[-1]:
             return cast(int, self.reports[-1]["length"])
-        told = [report["tokens"] for report in self.reports if "tokens" in report]
-        return int(sum(cast(list[float], told))) if told else self.position
+        counts = [report["tokens"] for report in self.reports if "tokens" in report]
+        return int(sum(cast(list[float], counts))) if counts else self.position
 
     @property
     def logprob(self) -> float:
@@ -96,16 +118,18 @@ class LaneState:
             self.best = best
 
     def go_back(self, answer: GoBack, each: Condition) -> int:
-        """Stand where the answer says, and return that position.
+        """Go to the position of the answer, and return it.
 
-        What was spent stays spent; a strategy's edits after the position lapse.
+        What was spent stays spent. A strategy's edits after that position are dropped.
         """
-        last = self.position - is_end(self.reports[-1])  # an end cannot be gone on from
+        last = self.position - is_end(self.reports[-1])  # nothing follows an end
         to = last if answer.to is None else max(0, min(answer.to, last))
         edits = [edit for edit in self.lane.edits if edit[0] <= to or edit in self.changed]
         if answer.edits:
             edits.append((to, answer.edits))
-        self.lane = replace(self.lane, backtracks=self.lane.backtracks + 1, edits=by_place(edits))
+        self.lane = replace(
+            self.lane, backtracks=self.lane.backtracks + 1, edits=by_position(edits)
+        )
         state = each.back(self.states[to], self.states[-1])
         self.again = to < self.position
         del self.states[to:], self.reports[to:]
@@ -113,7 +137,7 @@ class LaneState:
         return to
 
     def start_over(self, answer: StartOver, each: Condition) -> None:
-        """Stand at the beginning of another round; what was changed from outside stays."""
+        """Go to the start of another round; edits from outside stay."""
         edits = (*(((0, answer.edits),) if answer.edits else ()), *self.changed)
         self.lane = replace(self.lane, round=self.lane.round + 1, backtracks=0, edits=edits)
         self.states = [each.back(self.states[0], self.states[-1])]
@@ -121,7 +145,6 @@ class LaneState:
 
     def to_json(self) -> dict[str, object]:
         """Return all of it but the item, which the items hold."""
-        best = self.best
         return {
             "index": self.index,
             "key": self.lane.key,
@@ -135,53 +158,31 @@ class LaneState:
             "attempts": [attempt.to_json() for attempt in self.attempts],
             "spent": dict(self.spent),
             "again": self.again,
-            "best": None
-            if best is None
-            else {
-                "output": str(best.output) if isinstance(best.output, str) else best.output,
-                "verdicts": [verdict.to_json() for verdict in best.verdicts],
-                "length": best.length,
-                "round": best.round,
-                "logprob": best.logprob,
-            },
+            "best": None if self.best is None else self.best.to_json(),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> LaneState:
-        """Read back what `to_json` wrote; the item is to be given to it."""
-        saved = cast(dict[str, object], value["best"])
-        edits = cast(list[tuple[int, dict[str, object]]], value["edits"])
-        changed = cast(list[tuple[int, dict[str, object]]], value.get("changed", []))
+        """Read back what `to_json` wrote; the caller sets the item."""
+        saved = Fields(value)
         lane = Lane(
-            key=cast(str, value["key"]),
-            seed=cast(int, value["seed"]),
-            round=cast(int, value["round"]),
-            # Checkpoints of older versions call it "tries".
-            backtracks=cast(int, value["backtracks"] if "backtracks" in value else value["tries"]),
-            edits=tuple((position, names) for position, names in edits),
+            key=saved.text("key"),
+            seed=saved.integer("seed"),
+            round=saved.integer("round"),
+            backtracks=saved.integer("backtracks" if "backtracks" in saved else "tries"),  # older
+            edits=tuple((position, names) for position, names in saved.items("edits")),
         )
-        best = saved and BestOutput(
-            output=saved["output"],
-            verdicts=tuple(
-                Verdict.from_json(verdict)
-                for verdict in cast(list[dict[str, object]], saved["verdicts"])
-            ),
-            length=cast(int, saved["length"]),
-            round=cast(int, saved["round"]),
-            logprob=cast(float, saved["logprob"]),
-        )
-        attempts = cast(list[dict[str, object]], value["attempts"])
         return cls(
-            index=cast(int, value["index"]),
+            index=saved.integer("index"),
             item=None,
             lane=lane,
-            states=list(cast(list[JSON], value["states"])),
-            reports=list(cast(list[Report], value["reports"])),
-            attempts=[Attempt.from_json(attempt) for attempt in attempts],
-            spent=dict(cast(dict[str, float], value["spent"])),
-            best=best or None,
-            changed=[(position, names) for position, names in changed],
-            again=cast(bool, value["again"]),
+            states=saved.items("states"),
+            reports=saved.items("reports"),
+            attempts=[Attempt.from_json(each.value) for each in saved.objects("attempts")],
+            spent=saved.mapping("spent"),
+            best=None if value["best"] is None else BestOutput.from_json(saved.mapping("best")),
+            changed=[(position, names) for position, names in saved.items("changed", [])],
+            again=saved.flag("again"),
         )
 
     def row(
@@ -215,7 +216,7 @@ class LaneState:
 
 
 def spent(reports: Iterable[Report]) -> dict[str, float]:
-    """Return what steps have spent together, by the names of `SPENT`."""
+    """Return what steps have spent together, by the names of `COST_METRICS`."""
     totals: dict[str, float] = {}
     for report in reports:
         for name in COST_METRICS:
@@ -225,20 +226,20 @@ def spent(reports: Iterable[Report]) -> dict[str, float]:
 
 
 def spent_judging(verdicts: Iterable[Verdict]) -> dict[str, float]:
-    """Return what judging has spent, by the names of `SPENT`; nothing where no model judged."""
-    told = list(verdicts)
-    tokens, cost = sum(one.tokens for one in told), sum(one.cost for one in told)
+    """Return what judging has spent, as cost metrics; empty where no model judged."""
+    judging = list(verdicts)
+    tokens, cost = sum(one.tokens for one in judging), sum(one.cost for one in judging)
     taken = {"tokens": tokens, "cost": cost, "judged": tokens}
     return {name: amount for name, amount in taken.items() if amount}
 
 
-def by_place(edits: Iterable[tuple[int, Edits]]) -> tuple[tuple[int, Edits], ...]:
+def by_position(edits: Iterable[tuple[int, Edits]]) -> tuple[tuple[int, Edits], ...]:
     """Return edits by their positions, those of one position in the order in which they came."""
     return tuple(sorted(edits, key=lambda edit: edit[0]))
 
 
 def ends(report: Report) -> Stopped | None:
-    """Return the stop that a lane's report tells of by itself, if it does."""
+    """Return the stop that a lane's report announces, if it does."""
     for name in ENDS:
         if name in report:
             return Stopped(ENDS[name], str(report[name]), name)
@@ -246,25 +247,26 @@ def ends(report: Report) -> Stopped | None:
 
 
 def is_end(report: Report) -> bool:
-    """Tell whether a draft cannot be gone on with after a report."""
+    """Tell whether nothing can follow a report in its draft."""
     return any(name in report for name in ENDS)
 
 
 def given_up(stopped: Stopped, reason: str, spent: Stopped | None) -> Stopped:
-    """Return why an item was given up: the last draft's stop, and the reason of the answer to it.
+    """Return why an item was given up: the stop of its last draft, and the strategy's reason.
 
-    `spent` is the item's budget where that has ended: it, and no check, is then why no other draft
-    was tried.
+    `spent` is the stop of the item's budget, where that is used up: the budget, and no check, is
+    then why no other draft was tried.
     """
     if spent is not None and stopped.kind is StopKind.FAILED:
         numbers = {**stopped.numbers, **spent.numbers}
         stopped = replace(spent, sentence=stopped.sentence, numbers=numbers)
-    told = reason and reason not in stopped.sentence
-    return replace(stopped, sentence=f"{reason} {stopped.sentence}") if told else stopped
+    if not reason or reason in stopped.sentence:
+        return stopped
+    return replace(stopped, sentence=f"{reason} {stopped.sentence}")
 
 
 def kept(output: object, answer: Action) -> int | None:
-    """Return how many characters of a text stand after a going back."""
+    """Return how many characters of a text are left after going back."""
     if not isinstance(answer, GoBack) or not isinstance(output, Text):
         return None
     at_end = answer.to is None or answer.to >= len(output.starts)

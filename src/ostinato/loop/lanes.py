@@ -1,8 +1,8 @@
-"""Lanes: many items through a process of a fixed number of places, each with its own stop.
+"""Lanes: many items through a process with a fixed number of slots, each with its own stop.
 
-An ordinary process. It keeps the places full, ends each draft by its own condition, has whole
-drafts judged, and applies the strategy's answers. A lane that is done leaves, the next waiting
-item takes its slot (continuous batching).
+An ordinary process. It keeps the slots full, ends each draft by its own condition, has whole drafts
+judged, and applies the strategy's actions. A lane that is done leaves, and the next waiting item
+takes its slot (continuous batching; Yu et al., "Orca", OSDI 2022).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import cast
 
 from ostinato.errors import EditError, ItemError, RunError
-from ostinato.journal import StopKind, Stopped, first
+from ostinato.journal import Fields, StopKind, Stopped, first
 from ostinato.loop.actions import (
     Accept,
     Action,
@@ -28,10 +28,11 @@ from ostinato.loop.check import Verdict
 from ostinato.loop.conditions.base import as_condition
 from ostinato.loop.conditions.metrics import judged
 from ostinato.loop.conditions.missing_metrics import MissingMetrics
+from ostinato.loop.conditions.parser import up_to_date
 from ostinato.loop.items import Items
 from ostinato.loop.lane_state import (
     LaneState,
-    by_place,
+    by_position,
     ends,
     given_up,
     kept,
@@ -46,10 +47,10 @@ Judge = Callable[[object, object], Sequence[Verdict]]
 """Judges the whole output of an item: `judge(output, item)`."""
 
 Ready = Callable[[object], str | None]
-"""Gives the output of an item that needs no process, or None: `ready(item)`."""
+"""Returns the output of an item that needs no process, else None: `ready(item)`."""
 
 Edited = Callable[[object, Edits], object]
-"""Gives an item as edits from outside have changed it: `edited(item, edits)`."""
+"""Returns an item as edits from outside have changed it: `edited(item, edits)`."""
 
 READY_STOP = Stopped(StopKind.PASSED, "The answer was ready.", "ready")
 
@@ -58,12 +59,12 @@ class Lanes:
     """Advance many items side by side in a lane process.
 
     `items` yields pairs (key, item) in the same order each time; keys are unique. `each` ends a
-    draft; `judge` gives the verdicts on a draft that ended; `on_stop` answers a stop that is not
-    good enough. An item for which `ready` has an output that passes takes no place. A lane that is
-    changed from outside is judged by its item as `edited` gives it. Finished items wait in
+    draft; `judge` returns the verdicts on a draft that ended; `on_stop` answers a stop that is not
+    good enough. An item for which `ready` has an output that passes takes no slot. A lane that is
+    changed from outside is judged by its item as `edited` returns it. Finished items wait in
     `finished` as (key, row) until `take_finished` is called.
-    Raises `InputError` for a key that comes twice: at once where the items are a sequence, else
-    when it comes, after the items in work are finished.
+    Raises `InputError` for a key that occurs twice: at once where the items are a sequence, else
+    when it comes up, after the items in work are finished.
     """
 
     def __init__(
@@ -94,12 +95,12 @@ class Lanes:
         self.compute_mode = str(getattr(process, "compute_mode", ""))
         self._missing = MissingMetrics(self.each, process)
         self._judging: list[Report] = []  # what judging has spent in this step
-        self.spent: dict[str, float] = {}  # by all items so far, what going back keeps spent
+        self.spent: dict[str, float] = {}  # by all items so far
 
     # The process ------------------------------------------------------------------------------
 
     def step(self) -> Report:
-        """Fill free places, advance every lane by at most one position, settle what stopped."""
+        """Fill free slots, advance every lane by at most one position, settle what stopped."""
         if not self._states:
             self._items.refuse_double()
         self._fill()
@@ -119,7 +120,7 @@ class Lanes:
         return report
 
     def state_dict(self) -> dict[str, object]:
-        """Return where every item stands: no caches, only what was decided."""
+        """Return the state of every item: what was decided, and no caches."""
         return {
             "each": str(self.each),
             "taken": self._items.taken,
@@ -129,37 +130,36 @@ class Lanes:
         }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Go to a saved state; lanes in work are brought to their places.
+        """Restore a saved state; lanes in work are brought to their positions.
 
         Raises `RunError` where the items or the lanes' condition are not those of the state.
         """
-        if state["each"] != str(self.each):
+        saved = Fields(state)
+        before = up_to_date(saved.text("each"))
+        if before != str(self.each):
             raise RunError(
-                f"Lanes must end as they did when the run began, by {state['each']}, got "
-                f"{self.each}. Give the same condition, or begin another run."
+                f"The lanes' condition must be the one that the run started with, {before}, got "
+                f"{self.each}. Give the same one, or start another run."
             )
         for key in list(self._states):
             self.process.drop(key)
         self._states.clear()
         self.finished.clear()
-        self._counts = dict(cast(dict[str, int], state["counts"]))
-        self.spent = dict(cast(dict[str, float], state.get("spent", {})))
-        drafts = [
-            LaneState.from_json(value) for value in cast(list[dict[str, object]], state["drafts"])
-        ]
-        given = self._items.go_to(
-            cast(int, state["taken"]), {draft.index: draft.lane.key for draft in drafts}
-        )
+        self._counts = saved.mapping("counts")
+        self.spent = saved.mapping("spent", {})
+        drafts = [LaneState.from_json(each.value) for each in saved.objects("drafts")]
+        keys = {draft.index: draft.lane.key for draft in drafts}
+        items = self._items.go_to(saved.integer("taken"), keys)
         for draft in drafts:
-            draft.item = given[draft.index]
+            draft.item = items[draft.index]
             self._states[draft.lane.key] = draft
             self._begin(draft)
 
     def change(self, edits: Edits) -> None:
-        """Edit one lane where it stands: `{"lane": key, name: value, …}`.
+        """Edit one lane at its position: `{"lane": key, name: value, …}`.
 
-        Where one alone is in work, it need not be named. Unlike a strategy's edit, this one stays
-        at its position when the lane goes back beyond it, or starts over.
+        A lane that is the only one in work need not be named. Unlike a strategy's edit, this one
+        stays at its position when the lane goes back before it, or starts over.
         """
         names = {name: value for name, value in edits.items() if name != "lane"}
         only = next(iter(self._states)) if len(self._states) == 1 else None
@@ -170,31 +170,31 @@ class Lanes:
                 f"In work are: {', '.join(self._states) or 'none'}."
             )
         position = draft.position
-        lane = replace(draft.lane, edits=by_place((*draft.lane.edits, (position, names))))
+        lane = replace(draft.lane, edits=by_position((*draft.lane.edits, (position, names))))
         self.process.rewind(lane, position)
         draft.lane = lane
         draft.changed.append((position, names))
 
     def wake(self) -> None:
-        """Let the lanes' clocks go on from now, after a break in which nothing was stepped."""
+        """Restart the lanes' clocks after a break, which is not counted."""
         for draft in self._states.values():
             draft.states[-1] = self.each.wake(draft.states[-1])
 
-    # What the loop asks -----------------------------------------------------------------------
+    # For the loop -----------------------------------------------------------------------------
 
     def replay(self, ticks: Iterable[Recorded]) -> None:
         """Take the reports of the next steps from these records, before the process is stepped."""
         self._replay = Replay(ticks)
 
     def take_finished(self) -> list[tuple[str, dict[str, object]]]:
-        """Return the results that came since the last call."""
+        """Return the results since the last call."""
         taken, self.finished = self.finished, []
         return taken
 
     def adopt_results(self, results: Mapping[str, Mapping[str, object]]) -> None:
-        """Let journaled cuts by a clock stand, and rows that were carried over from another run.
+        """Adopt journaled rows that computing again could not reproduce.
 
-        Such items are not worked on again.
+        These are rows that a clock cut short, and those carried over from another run.
         """
         for key, row in results.items():
             if row.get("carried") or row.get("by_clock"):
@@ -204,7 +204,7 @@ class Lanes:
             del self._states[key]
             self._count(self._known[key])
 
-    # Places -----------------------------------------------------------------------------------
+    # Slots ------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
         while len(self._states) < self.process.slots:
@@ -221,7 +221,7 @@ class Lanes:
                 self._begin(draft)
 
     def _is_ready(self, draft: LaneState) -> bool:
-        """Finish an item that has a ready output, where this passes its judge."""
+        """Finish an item that has a ready output, if that passes."""
         output = self._ready(draft.item) if self._ready is not None else None
         if output is None:
             return False
@@ -233,7 +233,7 @@ class Lanes:
         return True
 
     def _begin(self, draft: LaneState) -> None:
-        """Start the lane where its draft stands; an item that cannot be worked on is set aside."""
+        """Start the lane at its draft's position; an item that the process refuses is finished."""
         draft.states[-1] = self.each.wake(draft.states[-1])
         lane = replace(draft.lane, past=tuple(draft.reports), again=draft.again)
         try:
@@ -244,9 +244,9 @@ class Lanes:
             self._finish(draft, stopped, "", (), accepted=False)
 
     def _advance(self) -> tuple[Mapping[str, Report], Sequence[Report]]:
-        """Step the process, or bring its lanes to where a recorded step has brought them.
+        """Step the process, or replay a recorded step.
 
-        The second part are recorded reports that no lane can use.
+        The second part are recorded reports that no lane can use: they were paid for all the same.
         """
         if self._replay:
             positions = {key: draft.position for key, draft in self._states.items()}
@@ -271,7 +271,7 @@ class Lanes:
     # One lane ---------------------------------------------------------------------------------
 
     def _settle(self, draft: LaneState, report: Report) -> LaneStep:
-        """Observe a lane's step; where it stopped, judge, ask the strategy, act on its answer."""
+        """Observe a lane's step; where it stopped, judge it and do what the strategy says."""
         draft.reports.append(report)
         draft.again = False
         draft.spend(report)
@@ -291,7 +291,7 @@ class Lanes:
         return LaneStep(position, report, stopped, answer)
 
     def _verdict(self, draft: LaneState, stopped: Stopped) -> tuple[Stopped, tuple[Verdict, ...]]:
-        """Judge a draft that has ended; one that failed on the way is not whole."""
+        """Judge a draft that has ended; one that failed before its end is not whole."""
         if self._judge is None or stopped.kind in (
             StopKind.FAILED,
             StopKind.DIVERGED,
@@ -304,13 +304,15 @@ class Lanes:
         if not verdicts:
             return stopped, ()
         whole = judged(verdicts)
-        broken = any(verdict.error for verdict in verdicts)  # no draft can mend a check
+        broken = any(
+            verdict.error for verdict in verdicts
+        )  # another draft would not repair a check
         kind = StopKind.ERROR if broken else whole.kind
         numbers = {**whole.numbers, "after": stopped.kind.value}
         return replace(whole, kind=kind, numbers=numbers), verdicts
 
     def _judged(self, draft: LaneState, output: object) -> tuple[Verdict, ...]:
-        """Judge an output of an item; what judging takes is spent."""
+        """Judge an output of an item, and charge the item for it."""
         if self._judge is None:
             return ()
         verdicts = tuple(self._judge(output, self._item(draft)))
@@ -367,7 +369,7 @@ class Lanes:
             self._begin(draft)
         else:
             exhausted = self.each.exhausted(draft.states[-1])
-            if draft.best is None and not verdicts:  # it broke off
+            if draft.best is None and not verdicts:  # no draft came to its end
                 verdicts = self._judged(draft, output)
             self.process.drop(key)
             del self._states[key]

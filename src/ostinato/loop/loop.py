@@ -1,4 +1,4 @@
-"""The only driver: steps a process until a condition fires, journals it, saves it, goes back.
+"""The only driver: steps a process until a condition fires, records it, saves it, goes back.
 
 Knows no family of processes. What `Lanes` does for many lanes, this does for one process.
 """
@@ -14,6 +14,7 @@ from ostinato.errors import RunError
 from ostinato.journal import JSON, Journal, Run, RunSession, StopKind, Stopped, first
 from ostinato.loop.actions import (
     Accept,
+    Action,
     Attempt,
     GiveUp,
     GoBack,
@@ -35,25 +36,28 @@ from ostinato.loop.replay import recorded
 from ostinato.loop.run_setup import (
     find_or_create,
     keep_compute_mode,
-    note_condition,
+    loop_settings,
+    record_condition,
     refuse_generator,
     refuse_going_back,
     saved_state,
-    settings,
 )
+
+FORMAT = 1
+"""The number of the form in which a loop's state is saved."""
 
 
 class Loop:
     """Runs a process until a condition fires.
 
-    `process` is a `Process`, a callable (called once a step; what it returns, where that is no
-    mapping, is the report's `output`) or a generator (function). `on_stop` answers a stop; by
-    default every stop stands. `run` is a name or a `Run`: the loop is journaled, and goes on where
-    that run was. `checkpoint` tells how often the state is saved: into the run, or without one
-    into memory where `on_stop` may go back. `keep="results"` journals results but not steps,
-    unless these are `ExternalSource` and could not be made again.
-    `spec` is recorded with a run that this loop makes: with `factory` ("package.module:function")
-    and `args` the command line can make the process again and go on with the run.
+    `process` is a `Process`, a callable (called once a step; a result that is no mapping becomes
+    the report's `output`) or a generator (function). `on_stop` answers a stop; by default every
+    stop stands. `run` is a name or a `Run`: the loop is journaled, and resumes that run.
+    `checkpoint` says how often the state is saved: in the run, or without one in memory where
+    `on_stop` may go back. `keep="results"` journals results but no steps; the steps of an
+    `ExternalSource`, which could not be computed again, are journaled all the same.
+    `spec` is recorded with a run that this loop creates: with `factory` ("package.module:function")
+    and `args` the command line can build the process again and resume the run.
 
     Iterate over it (`for step in loop:`; a `break` is a pause), or call `run()`. Raises
     `InputError` for what cannot work, before the first step, and `RunLocked` where another process
@@ -80,19 +84,17 @@ class Loop:
         self.position = 0
         self._on_stop = on_stop
         self._state: JSON = self.until.begin()
-        self._control = Control()
         self._attempts: list[Attempt] = []
-        self._missing = MissingMetrics(self.until, self.process)
+        self._control = Control()
         self._edit_log = EditLog(self.process)
+        self._missing = MissingMetrics(self.until, self.process)
         self._closed = self._final = False
-        if isinstance(self.process, GeneratorProcess):
-            refuse_going_back(checkpoint, on_stop)
         self._lanes = self.process if isinstance(self.process, Lanes) else None
         self._external = self._lanes is not None and isinstance(self._lanes.process, ExternalSource)
-        if checkpoint is None and (run is not None or on_stop is not accept):
-            checkpoint = (
-                None if isinstance(self.process, GeneratorProcess) else CheckpointSchedule()
-            )
+        if isinstance(self.process, GeneratorProcess):
+            refuse_going_back(checkpoint, on_stop)
+        elif checkpoint is None and (run is not None or on_stop is not accept):
+            checkpoint = CheckpointSchedule()
         self._save_points = SavePoints(checkpoint)
         self._begin = self._copy_of_process() if on_stop is not accept else None
         self._session: RunSession | None = None
@@ -103,10 +105,10 @@ class Loop:
     # What a user sees -------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Step]:
-        """Take steps until the loop ends, and yield each; a `break` is a pause.
+        """Take steps until the loop ends, and yield each one; a `break` is a pause.
 
-        Between two steps the loop does what it was asked for. A step is observed, recorded and
-        answered before anyone sees it.
+        What the loop was asked for takes effect between two steps. Nobody sees a step before it
+        has been observed, recorded and answered.
         """
         if not self._wake():
             return
@@ -119,7 +121,7 @@ class Loop:
                 report = advance()
                 tick = self.tick = self.tick + 1
                 position = self.position = self.position + 1
-                step = new(Step)  # as Step(tick, position, report), which takes twice as long
+                step = new(Step)  # Step(tick, position, report) would take twice as long
                 step.tick, step.position, step.report = tick, position, report
                 step._output, step.item, step.results = None, None, ()
                 self._state, fired = observe(self._state, step)
@@ -127,8 +129,9 @@ class Loop:
                     session.step(tick, position, report)
                 if "output" in report:
                     self.output = report["output"]
-                for watch in watchers:
-                    watch(step)
+                if watchers:
+                    for watch in watchers:
+                        watch(step)
                 if fired is not None or "ended" in report:
                     self._answer(step, fired)
                 if tick >= self._next_save and self.stopped is None:
@@ -153,7 +156,7 @@ class Loop:
         return self.stopped
 
     def pause(self, reason: str = "It was paused.") -> None:
-        """End the loop at the next step boundary; going on later is possible."""
+        """End the loop at the next step boundary; it can be resumed later."""
         self._control.ask_to("pause", reason)
 
     def stop(self, reason: str = "It was stopped by a person.") -> None:
@@ -161,7 +164,7 @@ class Loop:
         self._control.ask_to("stop", reason)
 
     def change(self, edits: Edits) -> None:
-        """Apply edits to the process at the next step boundary (journaled first)."""
+        """Apply edits to the process at the next step boundary; they are journaled first."""
         self._control.ask_for(edits)
 
     def __enter__(self) -> Loop:
@@ -171,7 +174,7 @@ class Loop:
         self.close()
 
     def close(self) -> None:
-        """Save where the loop stands, wait until the journal has it all, and let go of the run."""
+        """Save where the loop stands, wait until the journal has it all, and release the run."""
         if self._session is None or self._closed:
             return
         self._closed = True
@@ -180,16 +183,16 @@ class Loop:
             self._session.finish("paused", None, self.tick, self.position)
         self._session.close()
 
-    # Between and beside the steps ----------------------------------------------------------------
+    # Beside the steps -------------------------------------------------------------------------
 
     def _wake(self) -> bool:
-        """Go on where the loop stands; False where it has ended for good."""
+        """Prepare to take steps; False where the loop has ended for good."""
         if self._final:
             return False
         if self._closed:
             raise RunError(
                 "A loop that was closed must not be iterated again. Build another Loop with the "
-                "same run: it goes on."
+                "same run to resume it."
             )
         self.stopped = None
         self._state = self.until.wake(self._state)
@@ -198,7 +201,7 @@ class Loop:
         return True
 
     def _attend(self) -> bool:
-        """Do what was asked for; True where that was to end."""
+        """Do what the loop was asked for; True where that was to end."""
         end = self._control.take(self._edit_log, self.tick, self._session)
         if end is not None:
             self._end(*end)
@@ -216,12 +219,12 @@ class Loop:
         return watchers
 
     def _keep_received(self, step: Step) -> None:
-        """Wait until what came from outside is kept, before anything further is asked for."""
+        """Wait until what came from outside is committed, before anything more is requested."""
         if self._session is not None and step.report["lanes"]:
             self._session.flush()
 
     def _hand_over(self, step: Step) -> None:
-        """Give results to the journal; they are committed before anyone is told of them."""
+        """Give results to the journal; they are committed before anyone sees them."""
         if self._lanes is None or not self._lanes.finished:
             return
         step.results = self._lanes.take_finished()
@@ -237,42 +240,48 @@ class Loop:
     # Ends and answers -------------------------------------------------------------------------
 
     def _answer(self, step: Step, fired: Stopped | None) -> None:
+        """End, or do what `on_stop` answers to the stop of this step."""
         ended = step.report.get("ended")
         natural = None if ended is None else Stopped(StopKind.ENDED, str(ended), "ended")
         stopped = first((fired, natural))
         assert stopped is not None
+        if stopped.kind is StopKind.BUDGET:  # going back would not give back what was spent
+            self._end(stopped)
+            return
         history = History(
             step.position, tuple(self._attempts), step.output, marked=self._save_points.attempts
         )
-        if stopped.kind is StopKind.BUDGET:  # no answer can give it back
-            self._end(stopped)
-            return
-        answer = self._on_stop(stopped, history)
-        if isinstance(answer, Accept | GiveUp):
-            reason = f"{answer.reason} " if isinstance(answer, GiveUp) and answer.reason else ""
+        action = self._on_stop(stopped, history)
+        if isinstance(action, Accept | GiveUp):
+            reason = f"{action.reason} " if isinstance(action, GiveUp) and action.reason else ""
             self._end(replace(stopped, sentence=reason + stopped.sentence))
-            return
-        if (exhausted := self.until.exhausted(self._state)) is not None:
+        elif (exhausted := self.until.exhausted(self._state)) is not None:
             self._end(exhausted)
-            return
-        attempt = Attempt(0, len(self._attempts), step.position, stopped, answer)
+        else:
+            self._try_again(step.position, stopped, action)
+
+    def _try_again(self, position: int, stopped: Stopped, action: Action) -> None:
+        attempt = Attempt(0, len(self._attempts), position, stopped, action)
         self._attempts.append(attempt)
         if self._session is not None:
             self._session.event("answer", self.tick, attempt.to_json())
-        if isinstance(answer, GoBack):
-            self._go_back(answer)
+        if isinstance(action, GoBack):
+            self._go_back(action)
         else:
-            self._start_over(answer)
+            self._start_over(action.edits if isinstance(action, StartOver) else {})
 
     def _end(self, stopped: Stopped, status: str = "stopped") -> None:
         self.stopped = stopped
         self._final = status != "paused"
-        if self._session is None:
-            return
-        self._session.finish(status, stopped, self.tick, self.position, **self._checkpoint())
+        if self._session is not None:
+            place = self.tick, self.position
+            self._session.finish(status, stopped, *place, **self._checkpoint())
 
     def _break_off(self, error: BaseException) -> None:
-        """An error is journaled, then raised again; an interrupt leaves the run resumable."""
+        """Journal an error, which is raised again; an interrupt leaves the run resumable.
+
+        No checkpoint is written: the process may be in the middle of its step.
+        """
         self._final = True
         failed = isinstance(error, Exception)
         if failed:
@@ -283,6 +292,32 @@ class Loop:
             self._session.finish(*why, self.tick, self.position)
             self._session.close()
             self._closed = True
+
+    def _go_back(self, action: GoBack) -> None:
+        point = self._save_points.at_most(self.position if action.to is None else action.to)
+        if point is None:
+            self._start_over(action.edits)
+            return
+        state = point.state
+        if state is None:
+            assert self._session is not None
+            state = saved_state(self._session.run, point.tick)
+        self._return_to(point.position, state, action.edits)
+
+    def _start_over(self, edits: Edits) -> None:
+        assert self._begin is not None
+        self._save_points.clear()
+        self._return_to(0, self._begin, edits)
+
+    def _return_to(self, position: int, state: Mapping[str, object], edits: Edits) -> None:
+        process = copy.deepcopy(state["process"])  # it may be returned to again
+        self.process.load_state_dict(cast(dict[str, object], process))
+        same = state.get("spelling", str(self.until)) == str(self.until)
+        then = cast(JSON, state["until"]) if same else self.until.begin()
+        self._state = self.until.back(then, self._state)
+        self.position = position
+        if edits:
+            self.process.change(edits)
 
     # Checkpoints ------------------------------------------------------------------------------
 
@@ -296,33 +331,33 @@ class Loop:
         self._next_save = min(self._save_points.next(self.tick), self._edit_log.waiting)
 
     def _save(self, *, regular: bool) -> None:
+        """Save the state. Only a regular checkpoint, one on the schedule, can be returned to."""
         if self._session is None and self._begin is None:
             return
         if regular:
-            self._remember_save_point()
+            state = None
+            if self._session is None:  # in memory
+                state = {**self._copy_of_process(), "until": copy.deepcopy(self._state)}
+            point = SavePoint(self.tick, self.position, len(self._attempts), state)
+            self._save_points.remember(point)
         if self._session is not None and (checkpoint := self._checkpoint()):
             self._session.checkpoint(self.tick, self.position, **checkpoint)
 
     def _checkpoint(self) -> dict[str, Any]:
         """Return the state to save and how many are kept; nothing where none are."""
-        every = self._save_points.every
-        if every is None:
+        schedule = self._save_points.schedule
+        if schedule is None:
             return {}
-        state = self._payload()
-        return {"state": state, "keep": every.keep + 1, "needed": self._save_points.ticks}
-
-    def _remember_save_point(self) -> None:
-        state = None
-        if self._session is None:  # in memory
-            state = {**self._copy_of_process(), "until": copy.deepcopy(self._state)}
-        self._save_points.remember(SavePoint(self.tick, self.position, len(self._attempts), state))
+        # One more than can be returned to: the last one need not be on the schedule.
+        keep, needed = schedule.keep + 1, self._save_points.ticks
+        return {"state": self._saved_state(), "keep": keep, "needed": needed}
 
     def _copy_of_process(self) -> dict[str, object]:
         return {"process": copy.deepcopy(self.process.state_dict()), "until": self._state}
 
-    def _payload(self) -> dict[str, object]:
+    def _saved_state(self) -> dict[str, object]:
         return {
-            "format": 1,
+            "format": FORMAT,
             "process": self.process.state_dict(),
             "until": self._state,
             "spelling": str(self.until),
@@ -330,32 +365,6 @@ class Loop:
             "marks": self._save_points.to_json(),
             "changes": self._edit_log.count,
         }
-
-    def _go_back(self, answer: GoBack) -> None:
-        mark = self._save_points.at_most(self.position if answer.to is None else answer.to)
-        if mark is None:
-            self._start_over(StartOver(answer.edits))
-            return
-        self._return_to(mark.position, mark.state or self._saved(mark.tick), answer.edits)
-
-    def _start_over(self, answer: StartOver) -> None:
-        assert self._begin is not None
-        self._save_points.clear()
-        self._return_to(0, self._begin, answer.edits)
-
-    def _return_to(self, position: int, state: Mapping[str, object], edits: Edits) -> None:
-        process = copy.deepcopy(state["process"])
-        self.process.load_state_dict(cast(dict[str, object], process))
-        same = state.get("spelling", str(self.until)) == str(self.until)
-        then = cast(JSON, state["until"]) if same else self.until.begin()
-        self._state = self.until.back(then, self._state)
-        self.position = position
-        if edits:
-            self.process.change(edits)
-
-    def _saved(self, tick: int) -> dict[str, object]:
-        assert self._session is not None
-        return saved_state(self._session.run, tick)
 
     # Runs -------------------------------------------------------------------------------------
 
@@ -366,59 +375,60 @@ class Loop:
         keep: Literal["steps", "results"],
         spec: Mapping[str, JSON],
     ) -> None:
+        """Drive a run: find it, or create it, and resume where it stands."""
         if isinstance(run, str):
-            spec = {**settings(self.until, self._save_points.every, keep), **spec}
+            spec = {**loop_settings(self.until, self._save_points.schedule, keep), **spec}
             run = find_or_create(run, journal, type(self.process).__name__, spec)
-        self._session = RunSession(run, keep)
-        self._control.connect(self._session)
+        session = self._session = RunSession(run, keep)
+        self._control.connect(session)
         try:
-            self._resume(self._session)
+            self._resume(session)
         except BaseException:
-            self._session.close()
+            session.close()
             raise
         if self._final:  # nothing is left to drive
-            self._session.close()
+            session.close()
             self._closed = True
 
     def _resume(self, session: RunSession) -> None:
-        found = session.run.load()
-        spelling = up_to_date(str(found[1]["spelling"])) if found else None
-        note_condition(session, self.until, spelling)
-        if found is None and isinstance(self.process, GeneratorProcess):
-            refuse_generator(session.run)
-        elif found is not None and spelling is not None:
+        run, found = session.run, session.run.load()
+        spelling = None if found is None else up_to_date(str(found[1]["spelling"]))
+        record_condition(session, self.until, spelling)
+        if found is not None:
             row, state = found
             self.tick, self.position = row.tick, row.position
-            self._load(state, spelling)
-            self._stay_stopped(session.run, spelling)
-        if session.edits is not None:
-            self._edit_log.begin(session.edits, self.tick, session)
-            session.edits = None
-            self._save(regular=False)
-        elif self.stopped is None:
-            self._edit_log.plan(session.run)
-            self._edit_log.replay_due(self.tick)
+            self._load(run, state)
+            if run.status == "stopped" and run.stopped is not None and spelling == str(self.until):
+                # Its own conditions ended it: it stays stopped until it is given others.
+                self.stopped, self._final = run.stopped, True
+        elif isinstance(self.process, GeneratorProcess):
+            refuse_generator(run)
+        self._resume_edits(session)
         if self._lanes is not None:
             keep_compute_mode(session, self._lanes.compute_mode)
-            self._lanes.adopt_results(dict(session.run.results()))
+            self._lanes.adopt_results(dict(run.results()))
             if self._external:
-                self._lanes.replay(recorded(session.run, self.tick))
+                self._lanes.replay(recorded(run, self.tick))
 
-    def _load(self, state: Mapping[str, object], spelling: str) -> None:
+    def _load(self, run: Run, state: Mapping[str, object]) -> None:
         self.process.load_state_dict(cast(dict[str, object], state["process"]))
-        before = cast(JSON, state["until"])
+        spelling, before = up_to_date(str(state["spelling"])), cast(JSON, state["until"])
         if spelling == str(self.until):
             self._state = self.until.wake(before)
         else:  # what was spent stays spent
             self._state = transfer_state(spelling, before, self.until)
         attempts = cast(list[dict[str, object]], state["attempts"])
         self._attempts = [Attempt.from_json(attempt) for attempt in attempts]
-        assert self._session is not None
-        there = {row.tick for row in self._session.run.checkpoints()}
+        there = {row.tick for row in run.checkpoints()}
         self._save_points.load(cast(list[tuple[int, int, int]], state["marks"]), there)
         self._edit_log.count = cast(int, state["changes"])
 
-    def _stay_stopped(self, run: Run, spelling: str) -> None:
-        """A run that its own conditions ended stays stopped until it is given others."""
-        if run.status == "stopped" and run.stopped is not None and spelling == str(self.until):
-            self.stopped, self._final = run.stopped, True
+    def _resume_edits(self, session: RunSession) -> None:
+        """Apply a branch's edits, or plan to repeat those that came after the saved state."""
+        if session.edits is not None:
+            self._edit_log.begin(session.edits, self.tick, session)
+            session.edits = None
+            self._save(regular=False)  # a branch that is killed now must not apply them twice
+        elif self.stopped is None:
+            self._edit_log.plan(session.run)
+            self._edit_log.replay_due(self.tick)

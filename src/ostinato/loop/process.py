@@ -10,12 +10,12 @@ from typing import Protocol, runtime_checkable
 from ostinato.journal import StopKind
 
 Report = Mapping[str, object]
-"""What a step lets you see: names to numbers, text, token ids or small tensors. The key
-`ended` holds the sentence of a natural end; a lane's `failed` says why its draft cannot be gone on
-with, its `error` why its item cannot be worked on. It is not changed after it was returned."""
+"""What a step shows: names to numbers, text, token ids or small tensors. The key `ended` holds
+the sentence of a natural end. A lane's `failed` says why its draft cannot continue, its `error`
+why nothing can be done with its item. A report never changes after it was returned."""
 
 Edits = Mapping[str, object]
-"""Named changes to a process; a process refuses a name that it does not know."""
+"""Changes to a process, by name; a process refuses a name that it does not know."""
 
 
 @runtime_checkable
@@ -23,7 +23,7 @@ class Process(Protocol):
     """Something that can be stepped: holds its whole state, knows nothing of when to stop."""
 
     def step(self) -> Report:
-        """Take one step and tell what can be seen of it."""
+        """Take one step and report what it did."""
         ...
 
     def state_dict(self) -> dict[str, object]:
@@ -31,7 +31,7 @@ class Process(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Go to exactly the state that `state_dict` returned."""
+        """Restore exactly the state that `state_dict` returned."""
         ...
 
     def change(self, edits: Edits) -> None:
@@ -43,11 +43,11 @@ class Process(Protocol):
 class Lane:
     """One of many things that a process advances side by side. A value: it never changes.
 
-    `past` holds the reports of the draft up to where the lane is to stand: a lane process that
-    starts a lane with a past brings it there before its next step, without reporting it again.
-    `edits` holds the edits in force with the position of each, by position, and oldest first where
-    that is one. `again` tells that the lane had been stepped from where it is to stand, before it
-    went back there.
+    `past` holds the reports of the draft so far: a lane process that starts a lane with a past
+    brings it to the end of that before its next step, and does not report it again. `edits` holds
+    the edits in force as (position, edits), by position, those of one position in their order.
+    `again` is true where the lane went back to its position, so that the next step from there has
+    been computed, and counted, before.
     """
 
     key: str
@@ -62,9 +62,9 @@ class Lane:
 class LaneProcess(Protocol):
     """A process that advances many lanes side by side, each by at most one position a step.
 
-    `slots` is the number of places; `deterministic` tells whether the same seed gives the same bits.
-    One may have a `compute_mode`, a text that says how it computes, where that changes the bits: a
-    run records it and is not resumed in another.
+    `slots` is how many lanes it advances at once. `deterministic` says whether the same seed gives
+    the same bits. Where the way of computing changes the bits, the process names it in a text
+    `compute_mode`: a run records it and is resumed in no other.
     """
 
     slots: int
@@ -73,7 +73,7 @@ class LaneProcess(Protocol):
     def start(self, lane: Lane, item: object) -> None:
         """Give a slot to a lane, at position `len(lane.past)`.
 
-        Raises `ItemError` where the item cannot be worked on, `EditError` for an unknown edit.
+        Raises `ItemError` where nothing can be done with the item, `EditError` for an unknown edit.
         """
         ...
 
@@ -82,14 +82,14 @@ class LaneProcess(Protocol):
         ...
 
     def rewind(self, lane: Lane, to: int) -> None:
-        """Bring a lane back to position `to`; at its own position this is a live edit.
+        """Bring a lane back to position `to`; to its own position means new edits only.
 
         `lane.past` is not read: the process knows its own past up to `to`.
         """
         ...
 
     def output(self, key: str) -> object:
-        """Return what the lane has made so far (for text an `ostinato.loop.Text`)."""
+        """Return the lane's output so far (for text an `ostinato.loop.Text`)."""
         ...
 
     def drop(self, key: str) -> None:
@@ -100,25 +100,24 @@ class LaneProcess(Protocol):
 class ExternalSource:
     """Base of a lane process whose reports come from outside, as from a server.
 
-    They cannot be made again, are plain JSON and hold all that a lane is brought back from. So a
-    run of such a process is journaled step by step, each tick before the next one, and a run that
-    goes on takes what was recorded from its journal instead of asking for it again.
+    Such reports cannot be computed again. They are plain JSON and hold all that is needed to bring
+    a lane back. So a run commits each tick before the next request goes out, and a resumed run
+    takes what it has received from its journal.
     """
 
     deterministic: bool = False
 
 
 class SparseMetrics(ABC):
-    """Base of a process that has some names in few of its reports, as a training its validation.
-
-    `report_interval` is after how many steps each name has come: one that a condition waits for and
-    that has not come by then is told of in a warning.
-    """
+    """Base of a process that has some names in few of its reports, as a training its validation."""
 
     @property
     @abstractmethod
     def report_interval(self) -> int:
-        """After how many steps each name has come."""
+        """Steps by which each name has come at least once.
+
+        A condition that still waits for a name then is warned about.
+        """
 
 
 class Step:

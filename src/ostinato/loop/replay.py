@@ -1,4 +1,4 @@
-"""What lanes have received before, taken from the journal instead of being asked for again.
+"""What lanes of an external source have received, replayed from the journal on resume.
 
 Knows the records of a run; no process and no loop.
 """
@@ -13,14 +13,14 @@ from ostinato.journal import Run
 from ostinato.loop.process import Report
 
 Recorded = Mapping[str, tuple[int, Report]]
-"""What one tick gave to each lane that moved: where the lane stood after it, and its report."""
+"""The lanes that moved in one tick: the position of each after it, and its report."""
 
 
 class Replay:
-    """The recorded ticks that are still to be gone through; false when there are none.
+    """The recorded ticks that are still to be replayed; false when there are none.
 
-    A lane that does not stand where it is recorded to be, since a clock, a check or a strategy has
-    decided otherwise than it did then, is gone through no further; the others are.
+    Where a clock, a check or a strategy decides otherwise than it did then, a lane is not at its
+    recorded position: its own replay ends there, and the others continue.
     """
 
     def __init__(self, ticks: Iterable[Recorded] = ()) -> None:
@@ -33,7 +33,7 @@ class Replay:
     def take(self, positions: Mapping[str, int]) -> tuple[dict[str, Report], list[Report]]:
         """Return the reports of the next recorded tick; `positions` are those of the lanes now.
 
-        The second part are reports of lanes that stand otherwise: of no use, but paid for.
+        The second part are the reports of lanes at other positions, which are of no use.
         """
         reports: dict[str, Report] = {}
         in_vain: list[Report] = []
@@ -47,7 +47,7 @@ class Replay:
 
 
 def recorded(run: Run, after: int) -> Iterator[Recorded]:
-    """Yield what a run's lanes received in each tick after one, up to the first that is missing."""
+    """Yield what a run's lanes received in each tick after `after`, up to the first gap."""
     for number, step in enumerate(run.steps(after), after + 1):
         if step.tick != number:
             return

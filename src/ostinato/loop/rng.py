@@ -1,4 +1,8 @@
-"""Random numbers as a function of their place: nothing to save, nothing shared by a batch."""
+"""Random numbers as a function of their place: no state to save, nothing shared by a batch.
+
+A counter-based generator as in Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (2011),
+with a keyed hash as its bijection: numbers are few beside the network passes that use them.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +26,8 @@ def check_seed(seed: int) -> int:
 def uniform(seed: int, key: str, round: int, backtracks: int, position: int) -> float:
     """Return the one uniform number in [0, 1) that belongs to a place.
 
-    The place is (run seed, item key, round, try, position); 53 bits of a keyed BLAKE2b hash.
-    Raises `InputError` for a seed that is too great.
+    The place is (run seed, item key, round, backtracks, position). The number has the 53 bits of
+    a float, from a BLAKE2b hash. Raises `InputError` for a seed that is too large.
     """
     try:
         place = pack("<qqqq", seed, round, backtracks, position) + key.encode()
@@ -35,7 +39,7 @@ def uniform(seed: int, key: str, round: int, backtracks: int, position: int) -> 
 
 
 def fold_in(seed: int, *parts: int | str) -> int:
-    """Return a seed of 63 bits for one use, for what draws random numbers itself."""
+    """Return a seed of 63 bits for one use, for a library that draws random numbers itself."""
     text = "\x1f".join(map(str, (seed, *parts))).encode()
     digest = blake2b(text, digest_size=8, person=b"ostinato.seed").digest()
     return int.from_bytes(digest, "little") >> 1

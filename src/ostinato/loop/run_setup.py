@@ -1,4 +1,4 @@
-"""What a loop does with its run before it goes on: find it, make it, note what is new."""
+"""What a loop does with its run before the first step: find or create it, record what is new."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ostinato.loop.checkpoint_schedule import CheckpointSchedule
 from ostinato.loop.conditions.base import Condition
 
 
-def settings(
+def loop_settings(
     until: Condition, every: CheckpointSchedule | None, keep: Literal["steps", "results"]
 ) -> dict[str, JSON]:
-    """Return what a run tells of its loop."""
+    """Return what is recorded of a loop with the run that it creates."""
     return {
         "until": str(until),
         "checkpoint": None if every is None else {"steps": every.steps, "keep": every.keep},
@@ -24,13 +24,13 @@ def settings(
 
 
 def find_or_create(name: str, journal: Journal | None, kind: str, spec: Mapping[str, JSON]) -> Run:
-    """Return the run of a name, made with `kind` and `spec` where there is none."""
+    """Return the run of a name, created with `kind` and `spec` where there is none."""
     journal = journal or Journal()
     return journal.find(name) or journal.create(name, kind=kind, spec=spec)
 
 
-def note_condition(session: RunSession, until: Condition, spelling: str | None) -> None:
-    """Journal that the run goes on under another condition than before."""
+def record_condition(session: RunSession, until: Condition, spelling: str | None) -> None:
+    """Journal that the run is resumed under another condition than before."""
     before = session.run.until or spelling
     if before is not None and before != str(until):
         session.event("until", session.run.tick, {"until": str(until), "was": before})
@@ -43,20 +43,20 @@ def keep_compute_mode(session: RunSession, mode: str) -> None:
     The bits of a result differ between modes.
     """
     run = session.run
-    # A run that was begun before modes were recorded keeps the one that it goes on in.
+    # Runs of older versions have no mode recorded: they take the one they are resumed in.
     known = run.spec.get("compute_mode", mode if run.tick else "")
     if known == mode:
         return
     if known and (run.tick or any(True for _ in run.results())):
         raise RunError(
-            f"The run {run.name!r} must go on in its compute mode, {known}, got {mode}. Give the "
-            "same --compile, --no-compile, --int8 and --device as then, or begin another run."
+            f"The run {run.name!r} must be resumed in its compute mode, {known}, got {mode}. Give "
+            "the same --compile, --no-compile, --int8 and --device as before, or start another run."
         )
     session.amend({"compute_mode": mode})
 
 
 def refuse_generator(run: Run) -> None:
-    """Refuse to go on with a run that has steps and no saved state, as that of a generator."""
+    """Refuse to resume a run that has steps and no saved state, as that of a generator."""
     if run.tick:
         raise RunError(
             f"The run {run.name!r} is of a generator, which cannot be resumed. "
@@ -65,11 +65,11 @@ def refuse_generator(run: Run) -> None:
 
 
 def refuse_going_back(checkpoint: CheckpointSchedule | None, on_stop: OnStop) -> None:
-    """Refuse what a generator has no use for: to be saved, and to be brought back."""
+    """Refuse to save a generator or to go back with one: its frame cannot be copied."""
     if checkpoint is not None or on_stop is not accept:
         raise InputError(
-            "A generator can be neither saved nor brought back, so it takes no checkpoint= and "
-            "no on_stop=. Write the process as a class with state_dict and load_state_dict."
+            "A generator can neither be saved nor go back, so it takes no checkpoint= and no "
+            "on_stop=. Write the process as a class with state_dict and load_state_dict."
         )
 
 

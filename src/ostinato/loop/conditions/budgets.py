@@ -1,4 +1,4 @@
-"""Conditions that limit what is spent: steps, times through the data, seconds, tokens."""
+"""Conditions that limit what is spent: steps, epochs, seconds, tokens, cost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Epochs(Condition):
         epoch = number(step.report.get("epoch"))
         if epoch is None or epoch < self.limit:
             return None, None
-        sentence = f"It has gone {self.limit:g} times through the data, the limit."
+        sentence = f"It has completed {self.limit:g} epochs, the limit."
         return None, Stopped(StopKind.BUDGET, sentence, str(self), {"epoch": epoch})
 
 

@@ -1,4 +1,4 @@
-"""Conditions on what is seen of a process: the values of its reports, and its output."""
+"""Conditions on what a process shows: the values of its reports, and its output."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Reaches(Condition):
 
     def _stop(self, mean: float, word: str, bound: float) -> Stopped:
         over = f" over the last {self.over}" if self.over > 1 else ""
-        sentence = f"{self.name} is {mean:.4g}{over}: {word} {bound:g} was asked for."
+        sentence = f"{self.name} is {mean:.4g}{over}: {word} {bound:g} was required."
         return Stopped(StopKind.PASSED, sentence, str(self), {self.name: mean})
 
 
@@ -63,7 +63,7 @@ class Exceeds(Condition):
     below: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        require_name("Past", self.name)
+        require_name("Exceeds", self.name)
         one = (self.above is None) != (self.below is None)
         require(one, f"Exceeds({self.name!r}) needs either above= or below=, not both or none.")
 
@@ -153,7 +153,7 @@ class Converges(Condition):
         if len(values) <= self.over or not spread <= self.tolerance:
             return cast(JSON, values), None
         sentence = (
-            f"{self.name} has changed by {spread:.3g} over {self.over} reports: it stands still."
+            f"{self.name} has changed by {spread:.3g} over {self.over} reports: it has converged."
         )
         numbers: dict[str, JSON] = {self.name: value, "spread": spread}
         return cast(JSON, values), Stopped(StopKind.CONVERGED, sentence, str(self), numbers)
@@ -258,7 +258,7 @@ class Passes(Condition):
 
 
 def judged(verdicts: list[Verdict] | tuple[Verdict, ...]) -> Stopped:
-    """Say in one stop what all verdicts say together."""
+    """Return one stop that combines all verdicts."""
     bad = [verdict for verdict in verdicts if not verdict.passed]
     names = [verdict.check for verdict in bad]
     numbers: dict[str, JSON] = {v.check: None if v.error else round(v.score, 4) for v in verdicts}

@@ -1,0 +1,71 @@
+"""A JSON object that was saved, its values read by type. Knows nothing of what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ostinato.errors import RunError
+
+
+class Fields:
+    """Reads a saved object by type; a `default` is for keys that older records lack.
+
+    Raises `RunError`, which names the key, for a value of another type.
+    """
+
+    def __init__(self, value: object) -> None:
+        if not isinstance(value, Mapping):
+            raise _wrong("what was saved", "a mapping", value)
+        self.value: Mapping[str, Any] = value
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.value
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """Return a whole number."""
+        value: int = self._read(key, int, "a whole number", default)
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """Return a number as a float."""
+        value: float = self._read(key, (int, float), "a number", default)
+        return float(value)
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """Return a text."""
+        value: str = self._read(key, str, "a text", default)
+        return value
+
+    def flag(self, key: str, default: bool | None = None) -> bool:
+        """Return true or false."""
+        value: bool = self._read(key, bool, "true or false", default)
+        return value
+
+    def items(self, key: str, default: list[Any] | None = None) -> list[Any]:
+        """Return a list; a tuple counts as one."""
+        value: list[Any] | tuple[Any, ...] = self._read(key, (list, tuple), "a list", default)
+        return list(value)
+
+    def mapping(self, key: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return a copy of a mapping."""
+        value: Mapping[str, Any] = self._read(key, Mapping, "a mapping", default)
+        return dict(value)
+
+    def objects(self, key: str) -> list[Fields]:
+        """Return a list of objects."""
+        return [Fields(each) for each in self.items(key)]
+
+    def _read(self, key: str, kind: Any, expected: str, default: Any) -> Any:
+        value = self.value.get(key, default)
+        # A bool is an int to Python, and never where a number was saved.
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise _wrong(repr(key), expected, value)
+        return value
+
+
+def _wrong(what: str, expected: str, value: object) -> RunError:
+    return RunError(
+        f"The saved state must hold {expected} as {what}, got {value!r}. It is damaged: resume "
+        "from an older checkpoint, or start the run again."
+    )
