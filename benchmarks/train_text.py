@@ -40,10 +40,15 @@ from torch.nn import functional as F
 
 from ostinato.loop import Loop, Steps
 from ostinato.models import add_lora, compute_dtype, load_model
-from ostinato.text.config import TextTrainingConfig
-from ostinato.text.training import set_up
-from ostinato.train import BatchSampler, Example, TextTask, Training, conversation
-from ostinato.train.config import TrainingConfig
+from ostinato.text import TextTrainingConfig, set_up
+from ostinato.train import (
+    BatchSampler,
+    Example,
+    TextTask,
+    Training,
+    TrainingConfig,
+    conversation,
+)
 from recipes.masked_text import split
 from recipes.sgd import dialogue_messages, read_dialogues
 
@@ -196,7 +201,7 @@ def lora(
     network = load_model("smollm2", dtype=dtype).llama()
     add_lora(network, RANK, 2.0 * RANK)
     config = TrainingConfig(steps=len(examples), lr=1e-3, batch_tokens=DIALOGUES * LONGEST)
-    process = Training(network, TextTask(examples, answers=answers), config)
+    process = Training(network, TextTask(examples, completion_only=answers), config)
     process.step()
     seen = BatchSampler(process.task.lengths, config.batch_tokens, config.seed).batch(0)[1]
     tokens = sum(map(len, examples)) - sum(len(examples[i]) for i in seen)

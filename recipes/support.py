@@ -79,7 +79,8 @@ def train(
     else:
         load_adapter(model.llama(), start)
     config = replace(config, valid_every=max(1, config.steps // 4))
-    training = Training(model.llama(), TextTask(train_set, valid_set, answers=answers), config)
+    task = TextTask(train_set, valid_set, completion_only=answers)
+    training = Training(model.llama(), task, config)
     out.mkdir(parents=True, exist_ok=True)
     with Journal(out / "journal.db") as journal:
         loop = Loop(
@@ -90,7 +91,7 @@ def train(
             checkpoint=CheckpointSchedule(steps=50),
         )
         print(loop.run(_show).sentence)
-    training.use(training.best)
+    training.load_weights(training.best)
     save_adapter(model.llama(), out, base=BASE, dtype=torch.bfloat16)
     print(f"Wrote {out}.")
 

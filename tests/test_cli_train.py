@@ -183,7 +183,7 @@ def test_a_higher_limit_goes_on_by_the_rate_that_was_planned(folder: Path) -> No
     again = rates("train-small")
     assert again[: len(planned)] == planned and len(again) == 2 * len(planned)
     config = TrainingConfig(steps=len(planned), warmup_steps=2)
-    assert again == [config.rate(step) for step in range(len(again))]
+    assert again == [config.lr_at(step) for step in range(len(again))]
     assert "The run is finished" in train("a.txt --out small --epochs 2", SMALL).output
 
 
@@ -192,7 +192,7 @@ def test_more_steps_go_on_and_plan_another_rate(folder: Path) -> None:
     more = train("a.txt --out small --steps 8", SMALL)
     assert more.exit_code == 0 and "It goes on from step 4." in more.output
     config = TrainingConfig(steps=8, warmup_steps=2)
-    assert rates("train-small")[4:] == [config.rate(step) for step in range(4, 8)]
+    assert rates("train-small")[4:] == [config.lr_at(step) for step in range(4, 8)]
 
 
 def test_a_training_that_was_stopped_from_outside_says_that_it_stays_so(

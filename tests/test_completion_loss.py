@@ -1,4 +1,4 @@
-"""The truncated backward pass: an exact loss, and the full gradient where nothing is only read."""
+"""The truncated backward pass: an exact loss, and the full gradient if every token counts."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ def gradients(network: Llama, loss: Tensor) -> dict[str, Tensor]:
     return dict(zip(names, torch.autograd.grad(loss, values), strict=True))
 
 
-def test_the_loss_is_that_of_the_whole_pass() -> None:
+def test_the_loss_is_that_of_the_full_pass() -> None:
     network = adapted()
     tokens, lengths = batch(network)
-    counted = torch.zeros_like(tokens, dtype=torch.bool)
-    counted[0, 8:12] = counted[0, 18:23] = counted[1, 5:9] = counted[2, 4:9] = True
-    expected = summed_loss(network, tokens, counted)
-    torch.testing.assert_close(completion_only_loss(network, tokens, counted, lengths), expected)
+    loss_mask = torch.zeros_like(tokens, dtype=torch.bool)
+    loss_mask[0, 8:12] = loss_mask[0, 18:23] = loss_mask[1, 5:9] = loss_mask[2, 4:9] = True
+    expected = summed_loss(network, tokens, loss_mask)
+    torch.testing.assert_close(completion_only_loss(network, tokens, loss_mask, lengths), expected)
 
 
-def test_the_gradient_is_whole_where_every_token_counts() -> None:
+def test_the_gradient_is_full_where_every_token_counts() -> None:
     network = adapted()
     tokens, lengths = batch(network)
-    counted = torch.arange(tokens.size(1)) < torch.tensor(lengths)[:, None]
-    counted[:, 0] = False
-    expected = gradients(network, summed_loss(network, tokens, counted))
-    found = gradients(network, completion_only_loss(network, tokens, counted, lengths))
+    loss_mask = torch.arange(tokens.size(1)) < torch.tensor(lengths)[:, None]
+    loss_mask[:, 0] = False
+    expected = gradients(network, summed_loss(network, tokens, loss_mask))
+    found = gradients(network, completion_only_loss(network, tokens, loss_mask, lengths))
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4)
 
@@ -64,10 +64,10 @@ def test_the_gradient_is_whole_where_every_token_counts() -> None:
 def test_the_truncated_gradient_points_the_same_way() -> None:
     network = adapted()
     tokens, lengths = batch(network)
-    counted = torch.zeros_like(tokens, dtype=torch.bool)
-    counted[0, 18:23] = counted[1, 12:17] = counted[2, 4:9] = True
-    expected = gradients(network, summed_loss(network, tokens, counted))
-    found = gradients(network, completion_only_loss(network, tokens, counted, lengths))
+    loss_mask = torch.zeros_like(tokens, dtype=torch.bool)
+    loss_mask[0, 18:23] = loss_mask[1, 12:17] = loss_mask[2, 4:9] = True
+    expected = gradients(network, summed_loss(network, tokens, loss_mask))
+    found = gradients(network, completion_only_loss(network, tokens, loss_mask, lengths))
     whole = torch.cat([g.flatten() for g in expected.values()])
     truncated = torch.cat([g.flatten() for g in found.values()])
     assert float(torch.cosine_similarity(whole, truncated, dim=0)) > 0.9
@@ -79,22 +79,21 @@ def test_a_frozen_base_in_bfloat16_gives_nearly_the_same_gradient() -> None:
         network = copy.deepcopy(tiny_model().llama()).to(dtype)
         add_lora(network, 4, 8.0)
         tokens, lengths = batch(network)
-        counted = torch.arange(tokens.size(1)) < torch.tensor(lengths)[:, None]
-        counted[:, :5] = False
-        loss = completion_only_loss(network, tokens, counted, lengths)
+        loss_mask = torch.arange(tokens.size(1)) < torch.tensor(lengths)[:, None]
+        loss_mask[:, :5] = False
+        loss = completion_only_loss(network, tokens, loss_mask, lengths)
         found = gradients(network, loss)
         results.append(torch.cat([g.flatten() for g in found.values()]))
     assert float(torch.cosine_similarity(results[0], results[1], dim=0)) > 0.99
 
 
-def test_a_training_on_answers_conforms_and_learns() -> None:
+def test_a_training_on_completions_conforms_and_learns() -> None:
     tokens = tuple(int(t) for t in torch.arange(24) % 7 + 3)
     rows = [Example(tokens[n:], (False,) * 8 + (True,) * (16 - n)) for n in range(6)]
 
     def training() -> Training:
-        return Training(
-            adapted(), TextTask(rows, answers=True), TrainingConfig(batch_tokens=48, lr=0.02)
-        )
+        task = TextTask(rows, completion_only=True)
+        return Training(adapted(), task, TrainingConfig(batch_tokens=48, lr=0.02))
 
     check_process(training, steps=6, cuts=(0, 2, 5))
     process = training()

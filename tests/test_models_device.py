@@ -169,7 +169,7 @@ def test_training_conforms_on_a_device(kind: str, optimizer: Any) -> None:
             network = copy.deepcopy(tiny_gru().network)
         elif kind == "answers":
             network = add_lora(copy.deepcopy(tiny_model().llama()), 2, 4.0)
-            task = TextTask(windows(TOKENS, 16), answers=True)
+            task = TextTask(windows(TOKENS, 16), completion_only=True)
         precision: Any = "bfloat16" if kind == "bfloat16" else "float32"
         config = TrainingConfig(
             steps=40,

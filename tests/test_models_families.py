@@ -18,8 +18,8 @@ from ostinato.errors import InputError, ModelError, UnknownLayout
 from ostinato.inference import FixedShapeBackend
 from ostinato.models import LanguageModel, Llama, LlamaConfig, add_lora, load_model, merge
 from ostinato.testing import check_lane_process
+from ostinato.train import save_model
 from ostinato.train.completion_loss import completion_only_loss
-from ostinato.train.saving import save_model
 
 transformers = pytest.importorskip("transformers")
 

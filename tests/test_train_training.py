@@ -1,4 +1,4 @@
-"""Training keeps the process's promises, and its parts do what their papers say."""
+"""Training conforms to the process protocol, and its parts do what their papers say."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_loss_falls_and_the_best_weights_are_kept() -> None:
     losses = [step.report["loss/valid"] for step in loop if "loss/valid" in step.report]
     assert losses[-1] < losses[0]  # type: ignore[operator]
     assert process.best_loss == min(losses)  # type: ignore[type-var]
-    process.use(process.best)
+    process.load_weights(process.best)
     assert process.validate()["loss/valid"] == pytest.approx(process.best_loss)
     assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
 
@@ -114,7 +114,7 @@ def test_a_loss_that_diverged_goes_back_with_half_the_rate() -> None:
 
 
 class Poisoned(Training):
-    """A training that diverges at every step which sees one of the poisonous batches."""
+    """A training that diverges at every step that sees one of the poisoned batches."""
 
     poison: Sequence[int] = ()
 
@@ -122,10 +122,10 @@ class Poisoned(Training):
         super().__init__(*parts)
         self.seen: list[int] = []
 
-    def _backward(self, places: Sequence[int]) -> tuple[float, dict[str, object]]:
-        loss, told = super()._backward(places)
-        self.seen += places
-        return (math.nan if set(self.poison) & set(places) else loss), told
+    def _backward(self, batch_indices: Sequence[int]) -> tuple[float, dict[str, object]]:
+        loss, metrics = super()._backward(batch_indices)
+        self.seen += batch_indices
+        return (math.nan if set(self.poison) & set(batch_indices) else loss), metrics
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -144,12 +144,12 @@ def test_going_back_leaves_out_the_batches_that_diverged_and_no_others(
             **where,
         )
 
-    whole = loop()
-    reports = [step.report for step in whole]
-    assert whole.stopped is not None and whole.stopped.kind is StopKind.BUDGET
-    assert whole.position == 18 - lost
-    kept = [place for place in range(40) if place // accumulate not in (7, 8)]
-    process: Any = whole.process
+    uncut = loop()
+    reports = [step.report for step in uncut]
+    assert uncut.stopped is not None and uncut.stopped.kind is StopKind.BUDGET
+    assert uncut.position == 18 - lost
+    kept = [index for index in range(40) if index // accumulate not in (7, 8)]
+    process: Any = uncut.process
     last = (18 - lost - 7) * accumulate  # from step 8 on
     assert process.seen[-last:] == kept[7 * accumulate :][:last]
     assert process.state_dict()["left_out"] == []
@@ -214,24 +214,24 @@ def test_muon_s_update_is_nearly_orthogonal_and_leaves_embeddings_to_adam() -> N
 )
 @settings(deadline=None)
 def test_every_epoch_visits_every_example_once(lengths: list[int], budget: int, seed: int) -> None:
-    order = BatchSampler(lengths, budget, seed)
+    sampler = BatchSampler(lengths, budget, seed)
     for epoch in (0, 1, 7):
-        batches = order.epoch(epoch)
+        batches = sampler.epoch(epoch)
         assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
         for batch in batches:
             assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
-        place = epoch * order.batches
-        assert [order.batch(place + k) for k in range(order.batches)] == [
+        first = epoch * sampler.batches
+        assert [sampler.batch(first + k) for k in range(sampler.batches)] == [
             (epoch, batch) for batch in batches
         ]
-    assert BatchSampler(lengths, budget, seed).epoch(7) == order.epoch(7)
+    assert BatchSampler(lengths, budget, seed).epoch(7) == sampler.epoch(7)
 
 
 def test_a_far_step_costs_no_more_than_a_near_one() -> None:
-    order = BatchSampler([5] * 100, 20, 3)
-    far = order.batch(10**9)
-    assert far[0] == 10**9 // order.batches
-    assert order.epoch.cache_info().misses == 2  # its own epoch and the first, none between
+    sampler = BatchSampler([5] * 100, 20, 3)
+    far = sampler.batch(10**9)
+    assert far[0] == 10**9 // sampler.batches
+    assert sampler.epoch.cache_info().misses == 2  # its own epoch and the first, none between
 
 
 def test_only_the_assistant_s_turns_and_their_ends_count() -> None:
@@ -243,10 +243,10 @@ def test_only_the_assistant_s_turns_and_their_ends_count() -> None:
         {"role": "assistant", "content": "We can help."},
     ]
     example = conversation(tokenizer, messages, 999)
-    said = [t for t, c in zip(example.tokens, example.loss_mask, strict=True) if c]
+    counted = [t for t, c in zip(example.tokens, example.loss_mask, strict=True) if c]
     end = min(tokenizer.eos_ids)
-    assert said.count(end) == 2 and said[-1] == end
-    assert tokenizer.decode(said) == "It is 408.We can help."
+    assert counted.count(end) == 2 and counted[-1] == end
+    assert tokenizer.decode(counted) == "It is 408.We can help."
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_only_the_assistant_s_turns_and_their_ends_count() -> None:
         (None, "", "must exist, got no such file"),
     ],
 )
-def test_bad_input_is_told_by_file_and_line(
+def test_bad_input_is_reported_by_file_and_line(
     tmp_path: Any, name: str | None, text: str, message: str
 ) -> None:
     path = tmp_path / (name or "missing.txt")
@@ -275,8 +275,8 @@ def test_prompts_do_not_count_and_completions_do(tmp_path: Any) -> None:
     path.write_text('{"prompt": "We can", "completion": " help you"}\n')
     tokenizer = tiny_model().tokenizer
     (example,) = examples([path], tokenizer, 64, end=2)
-    said = [t for t, c in zip(example.tokens, example.loss_mask, strict=True) if c]
-    assert tokenizer.decode(said) == " help you" and said[-1] == 2
+    counted = [t for t, c in zip(example.tokens, example.loss_mask, strict=True) if c]
+    assert tokenizer.decode(counted) == " help you" and counted[-1] == 2
 
 
 @pytest.mark.parametrize(
@@ -298,10 +298,10 @@ def test_settings_out_of_range_are_refused_by_name(name: str, value: object) -> 
 
 def test_rates_rise_stay_and_fall_by_steps() -> None:
     wsd = TrainingConfig(steps=100, warmup_steps=10, lr=1.0, schedule="wsd", min_lr_ratio=0.0)
-    assert wsd.rate(0) == pytest.approx(0.1) and wsd.rate(50) == 1.0
-    assert wsd.rate(91) == pytest.approx(0.5) and wsd.rate(100) == pytest.approx(0.0)
+    assert wsd.lr_at(0) == pytest.approx(0.1) and wsd.lr_at(50) == 1.0
+    assert wsd.lr_at(91) == pytest.approx(0.5) and wsd.lr_at(100) == pytest.approx(0.0)
     linear = TrainingConfig(steps=100, warmup_steps=0, lr=1.0, min_lr_ratio=0.5)
-    assert linear.rate(50) == pytest.approx(0.75)
+    assert linear.lr_at(50) == pytest.approx(0.75)
 
 
 def test_an_example_is_as_long_as_its_tokens() -> None:
@@ -312,8 +312,7 @@ def test_products_in_bfloat16_learn_about_the_same_in_float32_weights() -> None:
     losses = {}
     for precision in ("float32", "bfloat16"):
         process = training(optimizer="muon", lr=0.02, precision=precision)
-        told = [process.step()["loss/train"] for _ in range(30)]
-        losses[precision] = told
+        losses[precision] = [process.step()["loss/train"] for _ in range(30)]
         assert all(p.dtype == torch.float32 for p in process.parameters.values())
     assert losses["float32"] != losses["bfloat16"]
     assert losses["float32"] == pytest.approx(losses["bfloat16"], abs=0.1)

@@ -186,7 +186,7 @@ def test_a_loop_goes_on_where_its_run_was(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_training_learns_what_is_masked_and_repeats() -> None:
     data = windows([i % 4 + 5 for i in range(1200)], 16)
-    task = MaskedTextTask(data[:-8], data[-8:], mask_id=4, gap=4)
+    task = MaskedTextTask(data[:-8], data[-8:], mask_id=4, max_gap=4)
     losses = []
     for _ in range(2):
         process = Training(
@@ -203,7 +203,7 @@ def test_training_learns_what_is_masked_and_repeats() -> None:
 
 
 def test_masks_are_one_gap_or_a_share_and_never_nothing() -> None:
-    task = MaskedTextTask([], [], mask_id=1, gap=5)
+    task = MaskedTextTask([], [], mask_id=1, max_gap=5)
     for seed in range(30):
         masked, gapped = task._masked([20, 3, 12], 20, seed)
         for row, length in enumerate((20, 3, 12)):

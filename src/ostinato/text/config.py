@@ -1,4 +1,7 @@
-"""The configuration of a text training. Needs no torch: the command line makes its options of it."""
+"""The configuration of a text training.
+
+Imports no torch: the command line makes options from it.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +9,44 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from ostinato.arguments import require_at_least, require_literals
 from ostinato.errors import InputError
-from ostinato.train import option, require, require_choices
+from ostinato.train import option
 
-OF_TRANSFORMER = ("layout", "untied", "zero_init")
+TRANSFORMER_ONLY = ("layout", "untied", "zero_init")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextTrainingConfig:
-    """What to train, and on what. Without `start` a network is made from scratch."""
+    """What to train, and on which files. Without `start` a network is made from scratch."""
 
     files: tuple[Path, ...]
     valid: tuple[Path, ...] = ()
     start: str | None = None
     kind: Literal["causal", "gru", "masked"] = option(
         "causal",
-        "From scratch: a causal transformer, a recurrent network (GRU), or a masked language model.",
+        "From scratch: causal transformer, recurrent network (GRU), or masked language model.",
     )
     layout: Literal["llama", "qwen3"] = option(
         "llama",
-        "Transformer from scratch: Llama's layout, or Qwen 3's, whose norms of queries and keys "
+        "Transformer from scratch: Llama's layout, or Qwen 3's. Its norms of queries and keys "
         "save training steps.",
     )
     untied: bool = option(
-        False, "Transformer from scratch: an output head of its own, not the embedding's weights."
+        False, "Transformer from scratch: an output head of its own, not tied to the embedding."
     )
     zero_init: bool = option(
-        False, "Transformer from scratch: the last matrix of each block begins at zero."
+        False, "Transformer from scratch: start the last matrix of each block at zero."
     )
-    lora_rank: int = option(0, "Rank of a LoRA adapter to tune; 0: all weights.")
-    context: int = option(256, "Tokens of an example.")
+    lora_rank: int = option(0, "Rank of a LoRA adapter to train; 0: train all weights.")
+    context: int = option(256, "Tokens per example.")
     layers: int = option(4, "Layers of a network from scratch.")
     width: int = option(128, "Hidden size of a network from scratch.")
     heads: int = option(4, "Attention heads of a network from scratch.")
     tokenizer: Literal["bpe", "char"] = option(
         "bpe", "Tokenizer of a network from scratch: byte-pair encoding, or characters."
     )
-    vocab_size: int = option(4096, "Largest vocabulary of a byte-pair tokenizer.")
+    vocab_size: int = option(4096, "Maximum vocabulary of a byte-pair tokenizer.")
     device: str = option("cpu", "Where to compute: cpu, cuda or cuda:N.")
     seed: int = 0
 
@@ -53,22 +57,23 @@ class TextTrainingConfig:
             raise InputError(f"--kind {self.kind} makes a network from scratch. Leave out --from.")
         if self.start is not None or self.kind != "causal":
             self._refuse_shapes()
-        require(self.context >= 2, "context", "at least 2", self.context)
-        for name in ("layers", "width", "heads"):
-            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require_at_least(2, context=self.context)
+        require_at_least(1, layers=self.layers, width=self.width, heads=self.heads)
+        # The head size must be even: rotary embeddings turn pairs of its elements.
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise InputError(
-                f"width must be heads times an even number, got {self.width} and {self.heads}."
+                f"width must be heads times an even number, got {self.width} and {self.heads}. "
+                "Change one of them."
             )
-        require_choices(self)
+        require_literals(self)
 
     def _refuse_shapes(self) -> None:
-        """Refuse what only a transformer from scratch can be."""
-        usual = {spec.name: spec.default for spec in fields(self)}
-        for name in OF_TRANSFORMER:
-            given = getattr(self, name)
-            if given != usual[name]:
-                told = name.replace("_", "-") + ("" if given is True else f" {given}")
+        """Refuse options that only apply to a transformer from scratch."""
+        defaults = {spec.name: spec.default for spec in fields(self)}
+        for name in TRANSFORMER_ONLY:
+            value = getattr(self, name)
+            if value != defaults[name]:
+                option_text = name.replace("_", "-") + ("" if value is True else f" {value}")
                 raise InputError(
-                    f"--{told} makes a transformer from scratch. Leave out --from or --kind."
+                    f"--{option_text} makes a transformer from scratch. Leave out --from or --kind."
                 )

@@ -1,10 +1,9 @@
 from .batch_sampler import BatchSampler
-from .config import TrainingConfig, option, require, require_choices
+from .config import TrainingConfig, option
 from .data import Example, conversation, examples, read_text, split, windows
 from .masked_text import MaskedTextTask
 from .optimizers import AdamW, Muon
-from .saving import save_model
-from .task import Loss, Share, Task, TextTask
+from .task import Loss, Share, Task, TextTask, save_model
 from .training import Training
 
 __all__ = [
@@ -23,8 +22,6 @@ __all__ = [
     "examples",
     "option",
     "read_text",
-    "require",
-    "require_choices",
     "save_model",
     "split",
     "windows",

@@ -1,4 +1,7 @@
-"""Examples out of files: plain text, JSONL, dialogues. Bad input is told by file and line."""
+"""Training examples from files: plain text, JSONL rows, dialogues.
+
+Bad input is reported with its file and line. Knows tokenizers, no network.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from ostinato.models import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Tokens to learn from; `loss_mask` marks those that the loss counts (never the first)."""
+    """Tokens to learn from; `loss_mask` marks those that the loss counts.
+
+    The first token never counts: nothing before it predicts it.
+    """
 
     tokens: tuple[int, ...]
     loss_mask: tuple[bool, ...]
@@ -24,7 +30,7 @@ class Example:
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text. Raises `InputError` where it is missing, empty or no UTF-8."""
+    """Return a file's text. Raises `InputError` if it is missing, empty or not UTF-8."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -32,13 +38,14 @@ def read_text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} must be a text file in UTF-8, got: {error}.") from None
     if not text.strip():
-        raise InputError(f"{path} must hold text, got an empty file.")
+        raise InputError(f"{path} must hold text, got an empty file. Check the path.")
     return text
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSONL file. Raises `InputError` with the line that is broken."""
+    """Return the objects of a JSONL file. Raises `InputError` that names the first bad line."""
     rows = []
+    # Not `splitlines`: it also splits at characters such as U+2028, which JSON strings may hold.
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
@@ -53,7 +60,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def windows(tokens: Sequence[int], context: int) -> list[Example]:
-    """Cut a long text into examples that predict `context` tokens each."""
+    """Cut a long text into examples that predict `context` tokens each; drop a shorter rest."""
     if len(tokens) < 2:
         raise InputError(f"The text must have at least 2 tokens, got {len(tokens)}.")
     if len(tokens) <= context:
@@ -61,35 +68,37 @@ def windows(tokens: Sequence[int], context: int) -> list[Example]:
             f"context must be shorter than the text ({len(tokens)} tokens), got {context}. "
             "Give more text, or a smaller --context."
         )
-    counted = (False, *[True] * context)
+    loss_mask = (False, *[True] * context)
     starts = range(0, len(tokens) - context, context)
-    return [Example(tuple(tokens[i : i + context + 1]), counted) for i in starts]
+    # Neighbors share one token: the last that one predicts is the first that the next reads.
+    return [Example(tuple(tokens[i : i + context + 1]), loss_mask) for i in starts]
 
 
 def conversation(
     tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], context: int
 ) -> Example:
-    """Return a dialogue as an example whose loss counts the assistant's turns only.
+    """Return a dialogue as an example whose loss counts only the assistant's turns.
 
-    A turn's end token counts, the template around it does not. Cut to `context` tokens.
+    A turn's end token counts; the template around it does not. Cut to `context` tokens.
     """
     tokens: list[int] = []
-    counted: list[bool] = []
+    loss_mask: list[bool] = []
+    # A template does not say which tokens belong to a turn, so it is applied to every prefix of
+    # the dialogue: what a prefix adds is that turn.
     for index, message in enumerate(messages):
-        until = tokenizer.chat(messages[: index + 1], add_generation_prompt=False)
+        prefix = tokenizer.chat(messages[: index + 1], add_generation_prompt=False)
+        start = end = 0
         if message["role"] == "assistant":
-            opened = len(tokenizer.chat(messages[:index], add_generation_prompt=True))
-            answer = [opened <= i < _end(tokenizer, until, opened) for i in range(len(until))]
-            counted += answer[len(tokens) :]
-        else:
-            counted += [False] * (len(until) - len(tokens))
-        tokens = until
-    return Example(tuple(tokens[:context]), tuple(counted[:context]))
+            start = len(tokenizer.chat(messages[:index], add_generation_prompt=True))
+            end = _answer_end(tokenizer, prefix, start)
+        loss_mask += [start <= i < end for i in range(len(tokens), len(prefix))]
+        tokens = prefix
+    return Example(tuple(tokens[:context]), tuple(loss_mask[:context]))
 
 
-def _end(tokenizer: Tokenizer, tokens: Sequence[int], opened: int) -> int:
-    """Return where an answer ends: behind its end token, or behind the last token."""
-    for index in range(opened, len(tokens)):
+def _answer_end(tokenizer: Tokenizer, tokens: Sequence[int], start: int) -> int:
+    """Return the index after an answer: after its end token, else after the last token."""
+    for index in range(start, len(tokens)):
         if tokens[index] in tokenizer.eos_ids:
             return index + 1
     return len(tokens)
@@ -103,11 +112,11 @@ def examples(
     end: int | None = None,
     left_out: list[str] | None = None,
 ) -> Iterator[Example]:
-    """Yield the examples of files: windows of plain text, or one or more a JSONL row.
+    """Yield the examples of files: windows of plain text, or one or more for each JSONL row.
 
-    A row holds `messages`, or `prompt` and `completion`, or `text`. `end` is the token put behind
-    each text. A row of which nothing that counts is within `context` tokens yields no example: its
-    place is added to `left_out`.
+    A row holds `messages`, or `prompt` and `completion`, or `text`. `end` is the token appended to
+    each text. A row with no counted token within `context` yields no example; its file and row
+    number are added to `left_out`.
     """
     for path in paths:
         if path.suffix != ".jsonl":
@@ -115,20 +124,23 @@ def examples(
             continue
         for number, row in enumerate(read_rows(path), 1):
             where = f"{path}, row {number}"
-            found = list(_of_row(row, tokenizer, context, end, f"{where},"))
-            counting = [example for example in found if any(example.loss_mask)]
-            yield from counting
-            if not counting and left_out is not None:
+            row_examples = _of_row(row, tokenizer, context, end, f"{where},")
+            counted = [example for example in row_examples if any(example.loss_mask)]
+            yield from counted
+            if not counted and left_out is not None:
                 left_out.append(where)
 
 
 def _of_row(
     row: Mapping[str, Any], tokenizer: Tokenizer, context: int, end: int | None, where: str
 ) -> Iterator[Example]:
-    ends = [] if end is None else [end]
+    suffix = [] if end is None else [end]
     if isinstance(row.get("messages"), list):
         if tokenizer.chat_template is None:
-            raise InputError(f"{where} holds messages, but the model has no chat template.")
+            raise InputError(
+                f"{where} holds messages, but the model has no chat template. "
+                "Use a chat model, or rows with 'prompt' and 'completion'."
+            )
         try:
             example = conversation(tokenizer, row["messages"], context)
         except (InputError, KeyError, TypeError) as error:
@@ -138,11 +150,12 @@ def _of_row(
         yield example
     elif "completion" in row:
         prompt = tokenizer.encode(str(row.get("prompt", "")))
-        tokens = [*prompt, *tokenizer.encode(str(row["completion"])), *ends][:context]
-        counted = [i >= max(1, len(prompt)) for i in range(len(tokens))]
-        yield Example(tuple(tokens), tuple(counted))
+        tokens = [*prompt, *tokenizer.encode(str(row["completion"])), *suffix][:context]
+        # Without a prompt the first token has nothing to be predicted from.
+        loss_mask = [i >= max(1, len(prompt)) for i in range(len(tokens))]
+        yield Example(tuple(tokens), tuple(loss_mask))
     elif "text" in row:
-        tokens = [*tokenizer.encode(str(row["text"])), *ends]
+        tokens = [*tokenizer.encode(str(row["text"])), *suffix]
         for start in range(0, max(1, len(tokens) - 1), context):
             part = tokens[start : start + context + 1]
             if len(part) > 1:
@@ -157,11 +170,14 @@ def _of_row(
 def split(
     all_examples: Sequence[Example], share: float = 0.1
 ) -> tuple[list[Example], list[Example]]:
-    """Return the first part to train on and the last `share` to validate with."""
+    """Return the examples to train on, and the last `share` of them to validate with.
+
+    The last, not random ones: windows of one text would otherwise be neighbors of training text.
+    """
     count = int(len(all_examples) * share)
     if count == 0 or count == len(all_examples):
         raise InputError(
             f"The validation part must hold at least one example, got {len(all_examples)} examples "
-            "in all. Give more text, or a file with --valid."
+            "in total. Give more text, or a file with --valid."
         )
     return list(all_examples[:-count]), list(all_examples[-count:])

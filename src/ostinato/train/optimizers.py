@@ -1,4 +1,8 @@
-"""AdamW and Muon with their state by parameter name, so that it is saved and loaded as it is."""
+"""AdamW and Muon with their state by parameter name, which checkpoints save as it is.
+
+torch's own optimizers number their state by the order of the parameters, which a changed network
+would silently shift. Knows no schedule and no clipping.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,14 @@ class Optimizer(Protocol):
     state: State
 
     def step(self, parameters: Mapping[str, Tensor], lr: float, step: int) -> None:
-        """Update in place; `step` counts from 1, `lr` is the rate of this step."""
+        """Update in place; `step` counts from 1, `lr` is the learning rate of this step."""
         ...
 
 
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, Algorithm 2).
 
-    Decay is applied to matrices only. The state is float32 whatever the parameters are.
+    Weight decay is applied to matrices only. The state is float32 for parameters of any type.
     """
 
     def __init__(
@@ -42,8 +46,10 @@ class AdamW:
     def step(self, parameters: Mapping[str, Tensor], lr: float, step: int) -> None:
         """Update in place."""
         beta1, beta2 = self.betas
-        scale = math.sqrt(1 - beta2**step) / (1 - beta1**step)
+        # Both bias corrections as one factor of the update, so that m and v are read as stored;
+        # eps is scaled with them to stay the epsilon of the paper.
         root = math.sqrt(1 - beta2**step)
+        scale = root / (1 - beta1**step)
         for name, p in parameters.items():
             if p.grad is None:
                 continue
@@ -59,11 +65,11 @@ class AdamW:
 
 
 class Muon:
-    """Momentum orthogonalised by Newton-Schulz, for matrices (Jordan et al. 2024, "Muon").
+    """Momentum orthogonalized by Newton-Schulz, for matrices (Jordan et al. 2024, "Muon").
 
-    A convolution's kernels count as one matrix of outputs by inputs and places, as its authors do.
-    Embeddings, the head and vectors go to AdamW at `adam_share` of the rate, as its authors advise.
-    `dtype` is that of the iteration, which bfloat16 serves as well.
+    As its authors advise, a convolution counts as one matrix (outputs, inputs times kernel size).
+    Embeddings, the head and vectors are updated by AdamW at `adamw_lr_scale` times the learning
+    rate. `dtype` is the type of the Newton-Schulz iteration; bfloat16 is precise enough.
     """
 
     def __init__(
@@ -72,56 +78,64 @@ class Muon:
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.98),
-        adam_share: float = 0.15,
+        adamw_lr_scale: float = 0.15,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.dtype = dtype
-        self.momentum, self.weight_decay, self.adam_share = momentum, weight_decay, adam_share
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.adamw_lr_scale = adamw_lr_scale
         self.state: State = {}
-        self._adam = AdamW(betas=betas, weight_decay=weight_decay)
-        self._adam.state = self.state
+        self._adamw = AdamW(betas=betas, weight_decay=weight_decay)
+        self._adamw.state = self.state
 
     @torch.no_grad()
     def step(self, parameters: Mapping[str, Tensor], lr: float, step: int) -> None:
         """Update in place."""
-        matrices = {n: p for n, p in parameters.items() if p.dim() >= 2 and _inner(n)}
+        matrices = {n: p for n, p in parameters.items() if p.dim() >= 2 and _is_hidden(n)}
         rest = {name: p for name, p in parameters.items() if name not in matrices}
-        self._adam.state = self.state
-        self._adam.step(rest, lr * self.adam_share, step)
-        alike: dict[tuple[torch.Size, torch.dtype], dict[str, Tensor]] = {}
+        self._adamw.state = self.state  # `state` may have been replaced by a loaded one
+        self._adamw.step(rest, lr * self.adamw_lr_scale, step)
+        groups: dict[tuple[torch.Size, torch.dtype], dict[str, Tensor]] = {}
         for name, p in matrices.items():
             if p.grad is not None:
-                alike.setdefault((p.shape, p.dtype), {})[name] = p
-        for some in alike.values():
-            self._step_alike(some, lr)
+                groups.setdefault((p.shape, p.dtype), {})[name] = p
+        for group in groups.values():
+            self._step_group(group, lr)
 
-    def _step_alike(self, matrices: Mapping[str, Tensor], lr: float) -> None:
-        """Update matrices of one shape: what is small alone is one product together."""
+    def _step_group(self, matrices: Mapping[str, Tensor], lr: float) -> None:
+        """Update matrices of one shape: one batched product instead of many small ones."""
         parameters = list(matrices.values())
         grads = [p.grad.float() for p in parameters if p.grad is not None]
         for name, g in zip(matrices, grads, strict=True):
             self.state.setdefault(name, {"moment": torch.zeros_like(g)})
         moments = [self.state[name]["moment"] for name in matrices]
         torch._foreach_lerp_(moments, grads, 1 - self.momentum)
-        nesterov = torch.stack(torch._foreach_lerp(grads, moments, self.momentum)).flatten(2)
-        update = orthogonal(nesterov.to(self.dtype)).float()  # (N, rows, columns)
+        nesterov = torch.stack(torch._foreach_lerp(grads, moments, self.momentum))
+        nesterov = nesterov.flatten(2)  # (N, rows, columns), also for convolutions
+        update = orthogonal(nesterov.to(self.dtype)).float()
         if self.weight_decay:
             torch._foreach_mul_(parameters, 1 - lr * self.weight_decay)
         rows, columns = update.shape[1:]
+        # An orthogonal update of a tall matrix is smaller per weight; the factor evens it out.
         update *= lr * math.sqrt(max(1.0, rows / columns))
         torch._foreach_sub_(parameters, list(update.view(-1, *parameters[0].shape)))
 
 
-def _inner(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
+    """Whether a matrix is inside the network, neither an embedding nor the head."""
     return "embed" not in name and "lm_head" not in name
 
 
 def orthogonal(G: Tensor, steps: int = 5) -> Tensor:
-    """Return about U V^T of matrices G = U S V^T (..., rows, columns), by the quintic
-    Newton-Schulz iteration."""
+    """Return about U V^T of matrices G = U S V^T (..., rows, columns).
+
+    The quintic Newton-Schulz iteration of Muon; singular values come out at about 0.7 to 1.2.
+    """
+    # Coefficients of Jordan et al.: steepest at 0, so that 5 steps suffice. They do not converge
+    # to 1, which training does not need.
     a, b, c = 3.4445, -4.7750, 2.0315
     X: Tensor = G / (torch.linalg.matrix_norm(G, keepdim=True) + 1e-7)
-    tall = G.size(-2) > G.size(-1)
+    tall = G.size(-2) > G.size(-1)  # X X^T is the smaller product for a wide matrix
     X = X.mT if tall else X
     for _ in range(steps):
         A = X @ X.mT
