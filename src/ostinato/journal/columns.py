@@ -1,7 +1,7 @@
-"""A block of steps as JSON, and back: a column for each name where the reports have the same names.
+"""A block of steps as JSON, and back; reports with the same names become columns.
 
 Columns are a third of the size of rows, and take a third of the time. A block is an object with
-`ticks` and `positions` (a list, or the first where each is one more than that before it) and
+`ticks` and `positions` (a list, or only the first of consecutive numbers) and
 `reports` (an object of columns, or a list of objects).
 """
 

@@ -18,7 +18,7 @@ Entry = tuple[int, int, Mapping[str, object]]
 
 
 def to_json(value: object) -> object:
-    """Return what stands for a value that JSON does not know: the encoder calls this for each."""
+    """Return a substitute for a value that JSON does not know; the encoder calls this for each."""
     method = getattr(value, "to_json", None)
     if method is not None:
         return method()
@@ -107,12 +107,12 @@ def valid(value: object) -> object:
 
 
 def is_clock(name: str) -> bool:
-    """Whether a report's name is one for time, which a repetition does not give again."""
+    """Whether a metric measures time, which no repetition reproduces."""
     return name == "seconds" or name.startswith("time/") or name.endswith(("_seconds", "_per_s"))
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """Return the names of the top level under which two reports differ, clocks excepted."""
+    """Return the top-level names under which two reports differ, clocks excepted."""
     names = [name for name in {**old, **new} if not is_clock(name)]
     return [
         name

@@ -23,7 +23,7 @@ class RunLock:
         os.write(self._file, str(os.getpid()).encode())
 
     def release(self) -> None:
-        """Let another process drive the run, also while a forked child still has the file open."""
+        """Let another process drive the run, even while a forked child has the file open."""
         if self._file is not None:
             fcntl.flock(self._file, fcntl.LOCK_UN)
         self.leave_in_child()

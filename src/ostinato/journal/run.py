@@ -26,7 +26,7 @@ PAGE = 64  # rows read at once: no reader holds a transaction open while its use
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """All that the journal's row tells of a run, at one moment."""
+    """The journal's row of a run, at one moment."""
 
     id: str
     name: str
@@ -143,7 +143,7 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """Where the run is; one that runs though nobody drives it was killed: interrupted."""
+        """The status; a run recorded as running that has no driver was killed: interrupted."""
         return self.now().status
 
     @property
@@ -158,18 +158,18 @@ class Run:
 
     @property
     def stopped(self) -> Stopped | None:
-        """Why the run stopped; None while it can go on."""
+        """Why the run stopped; None while it can be resumed."""
         return self.now().stopped
 
     @property
     def until(self) -> str | None:
-        """The condition that the run was last driven under, as it is spelled; None if unknown."""
+        """The condition of the last session, spelled; None if unknown."""
         spelling = self.later_until or self.spec.get("until")
         return spelling if isinstance(spelling, str) else None
 
     @property
     def later_until(self) -> str | None:
-        """The condition that the run was given when it was resumed; None while it has the first."""
+        """The condition that the run was resumed under; None while it has its first one."""
         rows = self.database.query(
             "SELECT data FROM events WHERE run = ? AND name = 'until' ORDER BY seq DESC LIMIT 1",
             (self.id,),
@@ -240,9 +240,9 @@ class Run:
                 return
 
     def history(self) -> Iterator[StepRecord]:
-        """Yield the steps from the very beginning: a branch's are in the runs that it came from.
+        """Yield the steps from the start, those before a branch from the runs it comes from.
 
-        Those of a run that was deleted are missing.
+        The steps of a deleted run are missing.
         """
         origin, parent = self.now().parent, self.parent_run()
         if origin is not None and parent is not None:
@@ -265,7 +265,7 @@ class Run:
                 return
 
     def results(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield (key, row) of every result, in the order in which they came."""
+        """Yield (key, row) of every result, in the order in which they were recorded."""
         after = 0
         while True:
             rows = self.database.query(
@@ -313,7 +313,7 @@ class Run:
     ) -> tuple[CheckpointRow, dict[str, Any]] | None:
         """Load the last checkpoint at or before a tick or position; None where there is none.
 
-        A damaged file is passed over with a warning. Raises `RunError` where all are damaged.
+        A damaged file is skipped with a warning. Raises `RunError` where all are damaged.
         """
         damaged: list[str] = []
         tried: set[Path] = set()

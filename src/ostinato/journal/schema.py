@@ -37,7 +37,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Readers go on while one writes, and a commit appends to one file."""
+    """Use a write-ahead log: readers continue while one writes; a commit appends to a file."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -248,7 +248,7 @@ def _one_migration(connection: sqlite3.Connection) -> int:
         connection.execute(
             "CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied REAL)"
         )
-        has = version(connection)  # another process may have been faster
+        has = version(connection)  # inside the lock: another process may have been faster
         if has < len(MIGRATIONS):
             MIGRATIONS[has](connection)
             has += 1

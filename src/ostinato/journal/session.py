@@ -23,10 +23,10 @@ ENDS = ("paused", "interrupted", "stopped", "error")
 class RunSession:
     """Writes one run, as long as it holds the run's lock. A context manager.
 
-    `edits` holds those of a branch until they are applied; set it to None then: the next
-    checkpoint makes that lasting. `resumed_ticks` is the last tick that earlier sessions
-    committed: steps up to it are compared with those recorded. An error of the writing thread
-    (`RunError`) is raised at the next call of any method.
+    `edits` holds those of a branch until they are applied; set it to None then, and the next
+    checkpoint records that. `resumed_ticks` is the last tick that earlier sessions committed:
+    steps up to it are compared with the recorded ones. An error of the writing thread (`RunError`)
+    is raised at the next call of any method.
     """
 
     def __init__(self, run: Run, keep: Keep = "steps") -> None:
@@ -46,8 +46,8 @@ class RunSession:
             raise
         self.edits: dict[str, object] | None = edits
         self.resumed_ticks = self._writer.resumed_ticks
-        # A driver that is forgotten (a `break`, a notebook's cell) lets go when it is collected,
-        # and whatever is left at the end of the process is written then.
+        # A session that is forgotten (a `break`, a notebook's cell) releases the run when it is
+        # collected. What is left at the end of the process is written then.
         self._close = weakref.finalize(self, self._writer.close)
 
     def __enter__(self) -> RunSession:
@@ -58,7 +58,7 @@ class RunSession:
 
     @property
     def differences(self) -> int:
-        """How many steps and results came out otherwise than they are recorded."""
+        """How many steps and results differ from the recorded ones."""
         return self._writer.differences
 
     # At every step ----------------------------------------------------------------------------
@@ -103,8 +103,8 @@ class RunSession:
     def result(self, key: str, row: Mapping[str, object]) -> None:
         """Record a result once, in one transaction with the steps before it.
 
-        Acknowledge it to nobody before `flush` has returned. A second one with the same key is
-        compared with the first, which stands.
+        Show it to nobody before `flush` has returned. A second one with the same key is compared
+        with the first, which stays.
         """
         text = encode_exactly(row, f"The result {key!r}")
         tick = self._tick()
@@ -170,8 +170,8 @@ class RunSession:
     ) -> None:
         """Record how this session ends: "paused", "interrupted", "stopped" or "error".
 
-        `state` is its last checkpoint, in the same transaction: a crash between the two would leave
-        a run that stands at its end and takes another step.
+        `state` is its last checkpoint, in the same transaction: after a crash between the two, a
+        run at its end would take another step.
         """
         if status not in ENDS:
             raise InputError(f"The status must be one of {', '.join(ENDS)}, got {status!r}.")
@@ -187,13 +187,13 @@ class RunSession:
         self._writer.flush()
 
     def reopen(self) -> None:
-        """Record that the run goes on after `finish`; a step does so by itself."""
+        """Record that the run continues after `finish`; a step records it too."""
         place = self._writer.place or (self.run.tick, self.run.position)
         self._writer.put(lambda store: store.stand_at(place, place[0]))
         self._writer.flush()
 
     def close(self) -> None:
-        """Write what is left and let go of the run. Raises what went wrong while writing."""
+        """Write what is left and release the run. Raises what went wrong while writing."""
         if self._close.alive:
             self._writer.raise_error()
             self._close()
@@ -213,7 +213,7 @@ def amend_spec(run: Run, entries: Mapping[str, JSON]) -> None:
 
 
 def _sweep(run: Run) -> None:
-    """Remove files that a killed session left: those without a row."""
+    """Remove the files without a row, which a killed session left."""
     known = {row.path for row in run.checkpoints()}
     for path in [*run.folder.glob("*.safetensors"), *run.folder.glob(".*.tmp")]:
         if path not in known:

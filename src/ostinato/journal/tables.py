@@ -1,6 +1,7 @@
-"""What the driver of a run writes into the tables; one object for one run and one connection.
+"""What the driver of a run writes into the tables: one object for one run and one connection.
 
-Knows no threads. What the run has recorded already is compared, not written again.
+Knows no threads. A resumed run computes the steps after its last checkpoint again: what is recorded
+already is compared with them, and not written again.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class ControlRequest:
 
 @dataclass(slots=True)
 class Recorded:
-    """A look into the steps that are in the journal, one block in memory at a time."""
+    """The steps that are in the journal already, with one block in memory at a time."""
 
     connection: sqlite3.Connection
     run: str
@@ -137,7 +138,7 @@ class RunTables:
         return False
 
     def differs(self, tick: int, what: Mapping[str, object]) -> None:
-        """Tell, once for each tick, that a repetition did not give what is recorded."""
+        """Record, once for each tick, that a repetition differs from what was recorded."""
         self.differences += 1
         found = self.connection.execute(
             "SELECT 1 FROM events WHERE run = ? AND tick = ? AND name = 'differs'",
@@ -147,7 +148,7 @@ class RunTables:
             self.add_event("differs", tick, encode(what))
 
     def stand_at(self, place: Place, start: int) -> None:
-        """Record that the run goes on, and where it is; a tick never goes back."""
+        """Record that the run continues, and where it is; a tick never goes back."""
         tick, position = place
         if not self._running:
             self._running = True
@@ -236,7 +237,7 @@ class RunTables:
     # Requests ---------------------------------------------------------------------------------
 
     def new_requests(self) -> list[ControlRequest]:
-        """Return what was asked since the last call; cheap where no other process has written."""
+        """Return the requests since the last call; cheap where no other process has written."""
         version = self.connection.execute("PRAGMA data_version").fetchone()[0]
         if version == self._version:
             return []
@@ -257,7 +258,7 @@ class RunTables:
         )
 
     def forget_old_requests(self) -> None:
-        """Drop a pause or a stop that was asked of an earlier session, which is gone."""
+        """Drop a pause or a stop that was meant for an earlier session, which is gone."""
         self.connection.execute(
             "UPDATE requests SET done = ? WHERE run = ? AND done IS NULL AND action <> 'change'",
             (time.time(), self.run),

@@ -32,7 +32,11 @@ CLOSED = (
 
 
 class WriterThread:
-    """The queue and its thread. `room` is 0 as soon as there is an error to be raised."""
+    """The queue and its thread.
+
+    `room` is how many steps may wait before the driving thread waits for this one; 0 as soon as
+    there is an error to raise, so that the loop's one comparison a step finds both.
+    """
 
     def __init__(self, path: Path, run: str, folder: Path, lock: RunLock, *, records: bool) -> None:
         self.pending: list[Entry] = []
@@ -66,7 +70,7 @@ class WriterThread:
         self.writes.append(write)
 
     def raise_error(self) -> None:
-        """Raise what went wrong in the thread; it is raised at every later call, too."""
+        """Raise what went wrong in the thread; every later call raises it, too."""
         if self.error is not None:
             raise self.error
 
@@ -86,7 +90,7 @@ class WriterThread:
         self.inbox.remove(request)
 
     def close(self) -> None:
-        """Write the rest, end the thread and let go of the run. Safe to call twice."""
+        """Write the rest, end the thread and release the run. Safe to call twice."""
         if os.getpid() != self._pid:
             return
         with self._condition:
@@ -143,9 +147,10 @@ class WriterThread:
                 return
 
     def _write_all(self, store: RunTables) -> None:
-        """Write what is there; it is taken off the lists only when it is committed.
+        """Write what is there; it leaves the lists only when it is committed.
 
-        The writes are looked at first, so that the steps before them come with them.
+        The driving thread appends meanwhile, without a lock: so the writes are copied first, and
+        the steps after them. A result then never gets committed without the steps before it.
         """
         writes = self.writes[:]
         steps = self.pending[:]
