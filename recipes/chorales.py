@@ -36,7 +36,7 @@ from ostinato.music import (
     prompt,
     read_pieces,
     score_of,
-    written,
+    score_text,
 )
 from ostinato.music.writing import SAMPLING, TOKENS
 from ostinato.refine import Backtrack, Refine, Resample, Smc, Strategy
@@ -83,7 +83,7 @@ def held_out(model: LanguageModel, scores: Sequence[Score]) -> dict[str, float]:
 
 def shares(scores: Sequence[Score], checks: Sequence[Check]) -> dict[str, float]:
     """Return the share of pieces that pass each check, and `all` of them; 0 where none fits."""
-    judged = [judge_all(checks, written(score), {}) for score in scores if score.fits]
+    judged = [judge_all(checks, score_text(score), {}) for score in scores if score.fits]
     told = {
         check.name: sum(verdicts[n].passed for verdicts in judged) / max(1, len(judged))
         for n, check in enumerate(checks)

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from ostinato.cli.main import cli
 from ostinato.image import Images, hold_out
-from ostinato.image.dataset import scaled
 from ostinato.image.tokens import (
     CodeSettings,
     ImageTokenModel,
@@ -33,7 +32,7 @@ from ostinato.image.tokens import (
     load_image_token_model,
 )
 from ostinato.image.tokens.model import TUNED, UNMASK_STEPS
-from ostinato.media.image_io import save, tiled
+from ostinato.media import save, scaled, tiled
 from recipes.digit_measures import Classifier, class_right, frechet, train_classifier
 from recipes.digits import FILES, HELD, read_digits
 

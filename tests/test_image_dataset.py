@@ -13,6 +13,7 @@ from PIL import Image
 
 from ostinato.errors import InputError
 from ostinato.image import hold_out, read_images
+from ostinato.media import image_io
 
 
 def idx(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
@@ -98,3 +99,16 @@ def test_what_is_wrong_is_told_by_file(tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save(folder / "loose.png")
     with pytest.raises(InputError, match=r"either images or sub-folders.*loose\.png"):
         read_images([folder])
+
+
+@pytest.mark.parametrize("read_gray", [None, True])
+def test_images_of_16_bits_keep_their_shades(tmp_path: Path, read_gray: bool | None) -> None:
+    """Pillow's conversion to 8 bits makes everything above 255 of 65,535 white."""
+    for n in range(2):
+        shades = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+        Image.fromarray(shades).save(tmp_path / f"{n}.png")
+    images = read_images([tmp_path], gray=read_gray)
+    assert images.channels == 1
+    assert images.pixels[0].flatten().tolist() == [int(v) // 256 for v in shades.flatten()]
+    single = image_io.read(tmp_path / "0.png", channels=1, size=8)
+    assert torch.equal(single, images.clean()[0])

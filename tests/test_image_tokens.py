@@ -14,7 +14,6 @@ import torch
 
 from ostinato.errors import EditError, InputError, ItemError, ModelError
 from ostinato.image import Images, hold_out, read_images
-from ostinato.image.dataset import scaled
 from ostinato.image.tokens import (
     VQ,
     Attributes,
@@ -36,6 +35,7 @@ from ostinato.image.tokens.discrete_diffusion import reversed_step
 from ostinato.image.tokens.model import Method
 from ostinato.journal import Journal
 from ostinato.loop import Lane, Lanes, Loop, Steps
+from ostinato.media import scaled
 from ostinato.testing import check_lane_process, check_process
 from ostinato.train import Training, TrainingConfig
 
@@ -92,7 +92,7 @@ import sklearn, scipy.linalg, PIL.Image
 import torch
 torch.set_num_threads(2)
 from ostinato.image import read_images
-from ostinato.image.dataset import scaled
+from ostinato.media import scaled
 from ostinato.image.tokens import VQ
 codes = VQ.load(Path(sys.argv[1])).encode(scaled(read_images(["digits"]).pixels[:200], 28))
 print(codes.flatten().tolist())

@@ -29,9 +29,9 @@ from ostinato.music import (
     read_pieces,
     render,
     score_of,
+    score_text,
     write_midi,
     write_wav,
-    written,
 )
 from ostinato.music.midi import Note, _grid
 from ostinato.music.score import HIGHEST, LOWEST, REST, voiced
@@ -47,10 +47,10 @@ scores = st.lists(st.tuples(*notes), min_size=1, max_size=12).map(lambda c: Scor
 
 @given(scores)
 def test_what_is_written_is_read_again(score: Score) -> None:
-    assert score_of(written(score)) == score
+    assert score_of(score_text(score)) == score
     tokenizer = make_tokenizer()
-    assert tokenizer.decode(encode(score)).strip() == written(score)
-    assert tokenizer.encode("\n" + written(score)) == encode(score)
+    assert tokenizer.decode(encode(score)).strip() == score_text(score)
+    assert tokenizer.encode("\n" + score_text(score)) == encode(score)
 
 
 def test_a_midi_file_holds_the_chords(tmp_path: Path) -> None:

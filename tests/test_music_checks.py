@@ -24,7 +24,7 @@ from ostinato.music import (
     music_model,
     prompt,
     score_of,
-    written,
+    score_text,
 )
 from ostinato.music.tokens import VOCABULARY
 from ostinato.refine import Backtrack, Refine, Resample, Strategy
@@ -36,7 +36,7 @@ FIFTHS = Score(((67, 64, 60, 48), (69, 65, 60, 53), (71, 67, 62, 55)))
 
 def test_a_good_ending_passes_all() -> None:
     for check in all_checks():
-        assert check.judge(written(GOOD), {"key": "G major"}).passed, check.name
+        assert check.judge(score_text(GOOD), {"key": "G major"}).passed, check.name
 
 
 def test_parallel_fifths_are_impossible_at_the_note_that_makes_them() -> None:
@@ -50,8 +50,8 @@ def test_parallel_fifths_are_impossible_at_the_note_that_makes_them() -> None:
     contrary = "S:G4 B:C3 A:E4 T:C4\nS:A4 B:D2 A:F4 T:C4"
     assert Parallels().judge(kept, {}).passed
     assert Parallels().judge(contrary, {}).passed
-    assert Parallels(most=1).judge(written(Score(FIFTHS.chords[:2])), {}).passed
-    assert not Parallels(most=1).judge(written(FIFTHS), {}).passed
+    assert Parallels(most=1).judge(score_text(Score(FIFTHS.chords[:2])), {}).passed
+    assert not Parallels(most=1).judge(score_text(FIFTHS), {}).passed
     octaves = "S:C5 B:C3 A:E4 T:G3\nS:D5 B:D3 A:D4 T:A3"
     assert "octaves of soprano and bass" in Parallels().judge(octaves, {}).message
 
@@ -76,11 +76,11 @@ def test_crossing_voices_are_told() -> None:
 def test_repeats_of_chords_and_of_passages_are_told() -> None:
     one, two = GOOD.chords[:2]
     stuck = Score((one,) * 5)
-    assert "sung 5 times in a row" in Repeats().judge(written(stuck), {}).message
-    assert Repeats().judge(written(Score((one,) * 4)), {}).passed
+    assert "sung 5 times in a row" in Repeats().judge(score_text(stuck), {}).message
+    assert Repeats().judge(score_text(Score((one,) * 4)), {}).passed
     thrice = Score((one, two) * 3)
-    assert "are sung 3 times" in Repeats(passage=2).judge(written(thrice), {}).message
-    assert Repeats(passage=2).judge(written(Score((one, two) * 2)), {}).passed
+    assert "are sung 3 times" in Repeats(passage=2).judge(score_text(thrice), {}).message
+    assert Repeats(passage=2).judge(score_text(Score((one, two) * 2)), {}).passed
     with pytest.raises(InputError, match="most"):
         Repeats(most=0)
 
@@ -91,7 +91,10 @@ def test_repeats_of_chords_and_of_passages_are_told() -> None:
         (GOOD.chords[:2], "End on the chord of G."),
         ((GOOD.chords[2],), "Come to the last chord from the dominant."),
         ((), "Write chords: there is none."),
-        ((*GOOD.chords, *GOOD.chords[2:] * 6), "End sooner: the last bass stands for 7 chords."),
+        (
+            (*GOOD.chords, *GOOD.chords[2:] * 6),
+            "End sooner: the last bass note is held for 7 chords.",
+        ),
         (
             ((69, 64, 60, 57), GOOD.chords[2]),
             "Come to the last chord from the dominant, in chord 1.",
@@ -99,7 +102,7 @@ def test_repeats_of_chords_and_of_passages_are_told() -> None:
     ],
 )
 def test_a_cadence_is_missed(chords: Any, message: str) -> None:
-    assert Cadence().judge(written(Score(chords)), {"key": "G major"}).message == message
+    assert Cadence().judge(score_text(Score(chords)), {"key": "G major"}).message == message
 
 
 chords = st.tuples(
@@ -109,7 +112,7 @@ chords = st.tuples(
 
 @given(st.lists(chords, min_size=1, max_size=8))
 def test_ahead_and_whole_never_contradict(some: list[Any]) -> None:
-    text = written(Score(tuple(some)))
+    text = score_text(Score(tuple(some)))
     words = text.replace("\n", " \n").split(" ")
     for check in all_checks():
         beginnings = ("\n".join([" ".join(words[:n])]) for n in range(len(words)))
@@ -127,7 +130,10 @@ def model() -> LanguageModel:
 
 def test_known_notes_are_sung_as_they_are() -> None:
     model = load_music()  # one that has learned nothing writes keys among the notes
-    items = [{"key": "G major", "melody": "G4 A4 B4"}, {"key": "G major", "start": written(GOOD)}]
+    items = [
+        {"key": "G major", "melody": "G4 A4 B4"},
+        {"key": "G major", "start": score_text(GOOD)},
+    ]
     rows: list[Any] = Refine(
         model, items, prompt=prompt, checks=[], strategy=Resample(rounds=1), max_new_tokens=16
     ).run()
@@ -171,7 +177,7 @@ def test_pieces_in_lanes_conform(model: LanguageModel) -> None:
     items = {
         "a": {"key": "C major"},
         "b": {"key": "G minor", "melody": "G4 A4 Bb4 A4 G4"},
-        "c": {"key": "D major", "start": written(GOOD)},
+        "c": {"key": "D major", "start": score_text(GOOD)},
     }
     check_lane_process(
         lambda slots: Decode(

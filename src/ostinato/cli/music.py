@@ -276,7 +276,7 @@ def _asked(
     key: str | None, start: Path | None, first: int | None, melody: Path | None
 ) -> dict[str, str]:
     """Return the columns of each item."""
-    from ostinato.music import LONGEST, Key, Score, melody_of, read_midi, written
+    from ostinato.music import LONGEST, Key, Score, melody_of, read_midi, score_text
 
     if start is not None and melody is not None:
         raise InputError("--start and --melody must not be given both: a melody is whole.")
@@ -295,7 +295,7 @@ def _asked(
             f"--start must be at most {LONGEST} chords long, got {len(chords)} in {start}. Take "
             "only the first with --first."
         )
-    return {"key": str(named), "start": written(Score(chords))}
+    return {"key": str(named), "start": score_text(Score(chords))}
 
 
 def _key_of(score: Score, source: Path) -> Key:

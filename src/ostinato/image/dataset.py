@@ -1,25 +1,32 @@
-"""Images out of folders, IDX files or scikit-learn's digits. Bad input is told by file and mend."""
+"""Data sets of images: folders of files, IDX files or scikit-learn's digits.
+
+Reading a file is `ostinato.media`'s part. Knows no training.
+"""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import math
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from ostinato.arguments import require
 from ostinato.errors import InputError, MissingExtra
+from ostinato.media import (
+    IMAGE_SUFFIXES,
+    UInt8Array,
+    idx_images,
+    middle_square,
+    read_idx,
+    read_pixels,
+    scaled,
+    to_gray,
+)
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 SMALLEST, LARGEST = 8, 64
-Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -47,13 +54,13 @@ class Images:
         return int(self.pixels.size(2))
 
     def at(self, chosen: Sequence[int] | Tensor) -> Images:
-        """Return some of the images."""
+        """Return the images at these indices, in their order."""
         index = torch.as_tensor(chosen, dtype=torch.long)
         labels = None if self.labels is None else self.labels[index]
         return replace(self, pixels=self.pixels[index], labels=labels)
 
     def without_classes(self) -> Images:
-        """Return the images alone."""
+        """Return the images without labels and names."""
         return Images(self.pixels)
 
     def clean(self) -> Tensor:
@@ -75,42 +82,43 @@ def read_images(
 ) -> Images:
     """Read `digits`, a folder (its sub-folders are classes), or IDX files of images and labels.
 
-    `size` in pixels, 8 to 64 (None: as they are, where all are alike); other images are cut to
-    their middle square and scaled. `gray` None: gray where all images are. Raises `InputError`.
+    `size` is the side in pixels, 8 to 64; other images are cut to their middle square and scaled.
+    None keeps the size, which all images must share. `gray` None: gray where all images are.
+    Raises `InputError` that names the file.
     """
-    if size is not None and not SMALLEST <= size <= LARGEST:
-        raise InputError(f"size must be {SMALLEST} to {LARGEST} pixels, got {size}.")
+    if size is not None:
+        require(SMALLEST <= size <= LARGEST, "size", f"{SMALLEST} to {LARGEST} pixels", size)
     if not sources:
         raise InputError("Images must come from a folder, IDX files or 'digits', got nothing.")
     first = Path(sources[0])
     if str(sources[0]) == "digits" and not first.exists():
         images = _digits()
     elif first.is_dir():
-        _alone(sources, "A folder")
+        if len(sources) > 1:
+            raise InputError(
+                f"A folder of images must be given alone, got also {sources[1]}. "
+                "Put all images under one folder."
+            )
         images = _folder(first, size, gray)
     else:
         images = _idx([Path(source) for source in sources])
-    return _fitted(_colored(images, gray), size)
+    if len(images) < 2:
+        raise InputError(f"There must be at least 2 images, got {len(images)}.")
+    images = _colored(images, gray)
+    side = size or _checked_side(images.size, "The images")
+    return replace(images, pixels=scaled(images.pixels, side))
 
 
 def hold_out(images: Images, share: float = 0.1, *, seed: int = 0) -> tuple[Images, Images]:
-    """Return those to train on and, as drawn from `seed`, the `share` to validate with."""
+    """Split into training and validation images; the `share` to validate with depends on `seed`.
+
+    Both keep the order of the images.
+    """
     if not 0 <= share < 1:
         raise InputError(f"The share held out must be in [0, 1), got {share}.")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     count = int(len(images) * share)
     return images.at(order[count:].sort().values), images.at(order[:count].sort().values)
-
-
-def _alone(sources: Sequence[str | Path], what: str) -> None:
-    if len(sources) > 1:
-        raise InputError(
-            f"{what} of images must be given alone, got also {sources[1]}. "
-            "Put all images under one folder."
-        )
-
-
-# scikit-learn's digits ------------------------------------------------------------------------
 
 
 def _digits() -> Images:
@@ -120,7 +128,7 @@ def _digits() -> Images:
     except ImportError:
         raise MissingExtra("The data set 'digits'", "image") from None
     loaded = load_digits()
-    pixels = torch.from_numpy(loaded.images).float() * (255 / 16)
+    pixels = torch.from_numpy(loaded.images).float() * (255 / 16)  # its ink is 0 to 16
     labels = torch.from_numpy(loaded.target).long()
     names = tuple(str(digit) for digit in range(10))
     return Images(pixels.round().to(torch.uint8)[:, None], labels, names)
@@ -131,8 +139,8 @@ def _digits() -> Images:
 
 def _folder(folder: Path, size: int | None, gray: bool | None) -> Images:
     """Read a folder. Sub-folders with images are classes, sorted by name."""
-    classes = [path for path in sorted(folder.iterdir()) if path.is_dir() and _pictures(path)]
-    loose = _pictures(folder)
+    classes = [path for path in sorted(folder.iterdir()) if path.is_dir() and _files(path)]
+    loose = _files(folder)
     if classes and loose:
         raise InputError(
             f"{folder} must hold either images or sub-folders of images, got both, such as "
@@ -140,59 +148,38 @@ def _folder(folder: Path, size: int | None, gray: bool | None) -> Images:
         )
     if not classes and not loose:
         raise InputError(
-            f"{folder} must hold images ({', '.join(sorted(ENDINGS))}), or sub-folders of them, "
-            "got none."
+            f"{folder} must hold images ({', '.join(sorted(IMAGE_SUFFIXES))}), or sub-folders of "
+            "them, got none."
         )
-    paths = loose or [path for one in classes for path in _pictures(one)]
-    read = [_picture(path) for path in paths]
+    paths = loose or [path for one in classes for path in _files(one)]
+    arrays = [read_pixels(path) for path in paths]
     if gray is None:
-        gray = all(one.ndim == 2 for one in read)
-    side = size or _common_side(paths, read)
-    squares = [_square(torch.from_numpy(one), side, gray) for one in read]
+        gray = all(array.ndim == 2 for array in arrays)
+    side = size or _common_side(paths, arrays)
+    squares = [_square(torch.from_numpy(array), side, gray) for array in arrays]
     if loose:
         return Images(torch.stack(squares))
-    numbers = [number for number, one in enumerate(classes) for _ in _pictures(one)]
-    return Images(torch.stack(squares), torch.tensor(numbers), tuple(one.name for one in classes))
+    labels = [number for number, one in enumerate(classes) for _ in _files(one)]
+    return Images(torch.stack(squares), torch.tensor(labels), tuple(one.name for one in classes))
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in ENDINGS and p.is_file())
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
 
 
-def _picture(path: Path) -> Bytes:
-    """Return uint8 pixels (H, W) of a gray image, (H, W, 3) of any other."""
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise MissingExtra("Reading image files", "image") from None
-    try:
-        with Image.open(path) as opened:
-            image: Image.Image = opened
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-                image = image.convert("RGB")
-            gray = image.mode in ("1", "L", "I", "I;16", "F")
-            return np.array(image.convert("L" if gray else "RGB"), dtype=np.uint8)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise InputError(
-            f"{path} must be an image, got: {error}. Mend the file, or move it elsewhere."
-        ) from None
-
-
-def _common_side(paths: Sequence[Path], read: Sequence[Bytes]) -> int:
-    """Return the side that all images share. Raises `InputError` where `--size` must be given."""
-    height, width = read[0].shape[:2]
-    for path, one in zip(paths, read, strict=True):
-        if one.shape[:2] != (height, width):
+def _common_side(paths: Sequence[Path], arrays: Sequence[UInt8Array]) -> int:
+    """Return the side that all images share. Raises `InputError` where `--size` is needed."""
+    height, width = arrays[0].shape[:2]
+    for path, array in zip(paths, arrays, strict=True):
+        if array.shape[:2] != (height, width):
             raise InputError(
                 f"{path} must be of the first image's size, {width} x {height}, got "
-                f"{one.shape[1]} x {one.shape[0]}. Give a size for all with --size, such as 32."
+                f"{array.shape[1]} x {array.shape[0]}. Give a size for all with --size, such as 32."
             )
-    return _side(min(height, width), f"The images of {paths[0].parent}")
+    return _checked_side(min(height, width), f"The images of {paths[0].parent}")
 
 
-def _side(side: int, what: str) -> int:
+def _checked_side(side: int, what: str) -> int:
     if not SMALLEST <= side <= LARGEST:
         raise InputError(
             f"{what} must be {SMALLEST} to {LARGEST} pixels a side, got {side}. "
@@ -203,42 +190,16 @@ def _side(side: int, what: str) -> int:
 
 def _square(pixels: Tensor, side: int, gray: bool) -> Tensor:
     """Return the middle square (C, side, side) of pixels (H, W) or (H, W, 3)."""
-    x = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
-    x = _to_gray(x) if gray else x.expand(3, -1, -1)
-    H, W = x.shape[1:]
-    edge = min(H, W)
-    top, left = (H - edge) // 2, (W - edge) // 2
-    return scaled(x[None, :, top : top + edge, left : left + edge], side)[0]
-
-
-def scaled(pixels: Tensor, side: int) -> Tensor:
-    """Scale uint8 squares (N, C, S, S) to another side, averaging where it is smaller."""
-    if pixels.size(-1) == side:
-        return pixels.contiguous()
-    y = F.interpolate(pixels.float(), (side, side), mode="bilinear", antialias=True)
-    return y.round().clamp(0, 255).to(torch.uint8)
-
-
-def _to_gray(x: Tensor) -> Tensor:
-    """Return the luma (…, 1, H, W) of ITU-R BT.601, as image libraries do."""
-    if x.size(-3) == 1:
-        return x
-    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
-    return (x.float() * weights).sum(-3, keepdim=True).round().to(torch.uint8)
+    x = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)  # (C, H, W)
+    x = to_gray(x) if gray else x.expand(3, -1, -1)
+    return scaled(middle_square(x)[None], side)[0]
 
 
 def _colored(images: Images, gray: bool | None) -> Images:
     if gray is None or images.channels == (1 if gray else 3):
         return images
-    pixels = _to_gray(images.pixels) if gray else images.pixels.expand(-1, 3, -1, -1)
+    pixels = to_gray(images.pixels) if gray else images.pixels.expand(-1, 3, -1, -1)
     return replace(images, pixels=pixels.contiguous())
-
-
-def _fitted(images: Images, size: int | None) -> Images:
-    if len(images) < 2:
-        raise InputError(f"There must be at least 2 images, got {len(images)}.")
-    side = size or _side(images.size, "The images")
-    return replace(images, pixels=scaled(images.pixels, side))
 
 
 # IDX files ------------------------------------------------------------------------------------
@@ -246,65 +207,25 @@ def _fitted(images: Images, size: int | None) -> Images:
 
 def _idx(paths: Sequence[Path]) -> Images:
     """Read one IDX file of images and, if given, one of labels, in either order."""
-    arrays = [(path, _idx_array(path)) for path in paths]
-    pictures = [(path, a) for path, a in arrays if a.ndim >= 3]
+    arrays = [(path, read_idx(path)) for path in paths]
+    images = [(path, a) for path, a in arrays if a.ndim >= 3]
     labels = [(path, a) for path, a in arrays if a.ndim == 1]
-    if len(pictures) != 1 or len(labels) > 1 or len(pictures) + len(labels) != len(arrays):
-        told = ", ".join(f"{path.name} with {a.ndim} dimensions" for path, a in arrays)
+    if len(images) != 1 or len(labels) > 1 or len(images) + len(labels) != len(arrays):
+        found = ", ".join(f"{path.name} with {a.ndim} dimensions" for path, a in arrays)
         raise InputError(
             "IDX files must be one of images (3 dimensions, 4 with channels) and at most one of "
-            f"labels (1 dimension), got {told}. Give one pair."
+            f"labels (1 dimension), got {found}. Give one pair."
         )
-    path, array = pictures[0]
+    path, array = images[0]
     if not labels:
-        return Images(_idx_pixels(path, array))
+        return Images(idx_images(path, array))
     labels_path, values = labels[0]
     if len(values) != len(array):
         raise InputError(
             f"{labels_path} must have a label for each of the {len(array)} images of {path}, got "
             f"{len(values)}. Give the two files that belong together."
         )
-    classes = sorted({int(value) for value in values})
-    number = {value: index for index, value in enumerate(classes)}
-    indices = torch.tensor([number[int(value)] for value in values])
-    return Images(_idx_pixels(path, array), indices, tuple(str(value) for value in classes))
-
-
-def _idx_pixels(path: Path, array: Bytes) -> Tensor:
-    """Return uint8 squares (N, C, S, S) of (N, H, W) or (N, H, W, 3)."""
-    if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] not in (1, 3)):
-        raise InputError(
-            f"{path} must hold images (N, H, W) or (N, H, W, 3), got the shape {array.shape}."
-        )
-    x = torch.from_numpy(array.copy())
-    x = x[:, None] if x.dim() == 3 else x.permute(0, 3, 1, 2)
-    H, W = x.shape[-2:]
-    edge = min(H, W)
-    top, left = (H - edge) // 2, (W - edge) // 2
-    return x[..., top : top + edge, left : left + edge].contiguous()
-
-
-def _idx_array(path: Path) -> Bytes:
-    """Return the array of an IDX file (LeCun, "The MNIST database"), of unsigned bytes."""
-    mend = "Give a folder of images, 'digits', or IDX files such as MNIST's."
-    try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except FileNotFoundError:
-        raise InputError(f"{path} must exist, got no such file or folder. {mend}") from None
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} must be readable, got: {error}. Fetch the file again.") from None
-    if len(raw) < 4 or raw[:3] != b"\0\0\x08":
-        raise InputError(
-            f"{path} must be an IDX file of bytes, got {raw[:4]!r} at its start. {mend}"
-        )
-    rank = raw[3]
-    start = 4 + 4 * rank
-    shape = struct.unpack(f">{rank}I", raw[4:start]) if len(raw) >= start else (-1,)
-    expected = math.prod(shape)
-    if len(raw) - start != expected:
-        raise InputError(
-            f"{path} must hold {expected} values, as its head says ({shape}), got "
-            f"{len(raw) - start}. Fetch the file again."
-        )
-    return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
+    # Labels need not be 0 to n - 1 (EMNIST's letters start at 1): classes are those that occur.
+    classes, indices = torch.unique(torch.from_numpy(values.copy()), return_inverse=True)
+    names = tuple(str(value) for value in classes.tolist())
+    return Images(idx_images(path, array), indices, names)

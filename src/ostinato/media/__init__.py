@@ -1,4 +1,4 @@
-"""TODO"""
+"""Reading and writing images and sounds. Knows no data set, no network and no loop."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Chorales of four voices, token by token; the loop, its lanes and its stops come from below."""
+"""Four-part chorales, token by token: scores, MIDI, sound, checks, and the model's vocabulary."""
 
 import lazy_loader
 

@@ -1,11 +1,10 @@
 from .checks import Cadence, Crossing, Parallels, Repeats, VoiceRange, all_checks
-from .data import Pieces, examples, in_range, read_pieces
+from .data import RECIPE, Pieces, examples, in_range, read_pieces
 from .midi import read_midi, write_midi
-from .recipe import RECIPE
 from .rendering import piano_roll, render, write_wav
 from .score import Key, Score, read_chorales
 from .tokens import LONGEST, encode, make_tokenizer, music_model, score_of
-from .writing import SAMPLING, TOKENS, folder_of, load_music, melody_of, prompt, written
+from .writing import SAMPLING, TOKENS, folder_of, load_music, melody_of, prompt, score_text
 
 __all__ = [
     "LONGEST",
@@ -36,7 +35,7 @@ __all__ = [
     "read_pieces",
     "render",
     "score_of",
+    "score_text",
     "write_midi",
     "write_wav",
-    "written",
 ]

@@ -1,7 +1,7 @@
-"""Checks of music: ranges, parallels, crossing, repeats, cadence. They read what is written.
+"""Checks of music: voice ranges, parallels, crossing, repeats, cadence.
 
-An output is a text of chords (`ostinato.music.tokens`). All but the cadence can tell from a
-beginning that no continuation passes, so that `backtrack` exchanges the note and nothing more.
+An output is a text of chords (`ostinato.music.tokens`). All checks but the cadence have prefix
+verdicts, so `backtrack` replaces the one note at fault. Knows no model.
 """
 
 from __future__ import annotations
@@ -16,34 +16,37 @@ from typing import ClassVar, NamedTuple
 from ostinato.checks import POSSIBLE, BaseCheck, impossible
 from ostinato.loop import Item, PrefixVerdict, Span, Verdict
 from ostinato.music.score import PITCHES, REST, VOICES, Key, name_of
-from ostinato.music.tokens import ORDER, READ, chords_of, notes_of
+from ostinato.music.tokens import NOTE_OF, ORDER, chords_of, notes_of
 
 _WORD = re.compile(r"\S+")
 SUNG = ((59, 81), (52, 76), (47, 70), (36, 64))
-"""What each voice sings: soprano B3 to A5, alto E3 to E5, tenor B2 to Bb4, bass C2 to E4."""
+"""What each voice sings: soprano B3 to A5, alto E3 to E5, tenor B2 to Bb4, bass C2 to E4.
+
+Narrower than `LOWEST` to `HIGHEST`, the pitches that have tokens.
+"""
 
 BASS = 3
 PERFECT = {0: "octaves", 7: "fifths"}
 
 
 class RuleViolation(NamedTuple):
-    """What is wrong, in words, and where in the text."""
+    """A broken rule: the message, and its place in the text."""
 
     message: str
     place: Span
 
 
 class Beat(NamedTuple):
-    """A chord as far as it is written: pitches by voice, in the order of writing, and where."""
+    """A chord, perhaps unfinished: its pitches by voice, and its place in the text."""
 
-    number: int
+    number: int  # from 1
     pitches: dict[int, int]
     start: int
     end: int
 
 
 def beats(text: str) -> list[Beat]:
-    """Return the chords of a text; the last may be unfinished."""
+    """Return the chords of a text; the last one may be unfinished."""
     notes = notes_of(text)
     spans = [match.span() for match in _WORD.finditer(text)]
     found = []
@@ -56,16 +59,16 @@ def beats(text: str) -> list[Beat]:
 
 @dataclass(frozen=True, kw_only=True)
 class MusicCheck(BaseCheck):
-    """A check that finds faults; one that is there stays there, whatever is written after it."""
+    """A check that finds violations which no continuation can undo."""
 
     @abstractmethod
-    def faults(self, text: str) -> Iterator[RuleViolation]:
-        """Yield what is wrong, in its order."""
+    def violations(self, text: str) -> Iterator[RuleViolation]:
+        """Yield the violations in a text, in order."""
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Judge a piece: its score falls with the faults for each chord."""
+        """Judge a piece: its score is 1 minus the violations per chord."""
         text = self.text(output)
-        found = list(self.faults(text))
+        found = list(self.violations(text))
         chords = max(1, len(notes_of(text)) // 4)
         if not found:
             return self.verdict(True)
@@ -73,14 +76,14 @@ class MusicCheck(BaseCheck):
         return self.verdict(False, found[0].message, score, found[0].place)
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
-        """Impossible as soon as there is a fault."""
-        fault = next(iter(self.faults(self.text(output))), None)
-        return POSSIBLE if fault is None else impossible(fault.message, *fault.place)
+        """Judge a beginning: impossible from the first violation on."""
+        first = next(iter(self.violations(self.text(output))), None)
+        return POSSIBLE if first is None else impossible(first.message, *first.place)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VoiceRange(MusicCheck):
-    """Each voice is written in its turn, and within what it sings (`SUNG`)."""
+    """Each voice is written in its turn, and within `ranges`, MIDI pitches (lowest, highest)."""
 
     kind: ClassVar[str] = "voice_range"
 
@@ -91,18 +94,18 @@ class VoiceRange(MusicCheck):
         pairs = tuple((int(low), int(high)) for low, high in self.ranges)
         object.__setattr__(self, "ranges", pairs)
         if len(pairs) != 4 or any(low > high for low, high in pairs):
-            raise self.refuse("ranges", "four pairs of MIDI pitches", self.ranges, "Mend them.")
+            raise self.refuse("ranges", "four pairs of MIDI pitches", self.ranges, "Fix them.")
 
-    def faults(self, text: str) -> Iterator[RuleViolation]:
-        """Yield the notes that are out of range, and the first word that is no note in its turn."""
+    def violations(self, text: str) -> Iterator[RuleViolation]:
+        """Yield the notes out of range, and the first word that is no note in its turn."""
         for number, match in enumerate(_WORD.finditer(text)):
-            note = READ.get(match.group())
+            note = NOTE_OF.get(match.group())
             place = Span(*match.span())
             beat, due = number // 4 + 1, ORDER[number % 4]
             if note is None or note[0] != due:
                 wanted = f"the {VOICES[due]} of chord {beat}"
                 yield RuleViolation(f"Write {wanted} in its turn, got {match.group()!r}.", place)
-                return
+                return  # from here on, no note is in its turn
             low, high = self.ranges[due]
             if note[1] != REST and not low <= note[1] <= high:
                 yield RuleViolation(
@@ -114,7 +117,7 @@ class VoiceRange(MusicCheck):
 
 @dataclass(frozen=True, kw_only=True)
 class Parallels(MusicCheck):
-    """Two voices move in parallel fifths or octaves at most `most` times (unisons are octaves)."""
+    """Two voices move in parallel fifths or octaves at most `most` times; unisons are octaves."""
 
     kind: ClassVar[str] = "parallels"
 
@@ -125,8 +128,8 @@ class Parallels(MusicCheck):
         if self.most < 0:
             raise self.refuse("most", "0 or more", self.most, "Give a count.")
 
-    def faults(self, text: str) -> Iterator[RuleViolation]:
-        """Yield the parallels after the first `most`."""
+    def violations(self, text: str) -> Iterator[RuleViolation]:
+        """Yield the parallels beyond the first `most`."""
         return islice(self._parallels(text), self.most, None)
 
     def _parallels(self, text: str) -> Iterator[RuleViolation]:
@@ -143,14 +146,14 @@ class Parallels(MusicCheck):
 
 
 def _parallel(before: dict[int, int], now: dict[int, int], first: int, second: int) -> int | None:
-    """Return the perfect interval in which two voices move the same way, or None."""
+    """Return the perfect interval, in semitones, in which two voices move in parallel, or None."""
     pitches = before[first], before[second], now[first], now[second]
     if REST in pitches:
         return None
     high, low, new_high, new_low = pitches
     interval = (high - low) % 12
-    same_way = (new_high - high) * (new_low - low) > 0
-    parallel = same_way and interval == (new_high - new_low) % 12
+    same_direction = (new_high - high) * (new_low - low) > 0
+    parallel = same_direction and interval == (new_high - new_low) % 12
     return interval if parallel and interval in PERFECT else None
 
 
@@ -160,7 +163,7 @@ class Crossing(MusicCheck):
 
     kind: ClassVar[str] = "crossing"
 
-    def faults(self, text: str) -> Iterator[RuleViolation]:
+    def violations(self, text: str) -> Iterator[RuleViolation]:
         """Yield the chords in which voices cross."""
         for beat in beats(text):
             sung = sorted((voice, p) for voice, p in beat.pitches.items() if p != REST)
@@ -175,10 +178,10 @@ class Crossing(MusicCheck):
 
 @dataclass(frozen=True, kw_only=True)
 class Repeats(MusicCheck):
-    """No chord stands more than `most` times in a row, no passage more than `times` in all.
+    """No chord is sung more than `most` times in a row, no passage more than `times` in all.
 
-    A passage is `passage` chords long. The two of the default are those of a form that repeats its
-    first part, as many chorales do.
+    A passage has `passage` chords. The default of 2 allows a form that repeats its first part, as
+    many chorales do.
     """
 
     kind: ClassVar[str] = "repeats"
@@ -193,38 +196,39 @@ class Repeats(MusicCheck):
             if getattr(self, name) < 1:
                 raise self.refuse(name, "at least 1", getattr(self, name), "Give more.")
 
-    def faults(self, text: str) -> Iterator[RuleViolation]:
-        """Yield the chords with which something is repeated too often."""
-        some = beats(text)
+    def violations(self, text: str) -> Iterator[RuleViolation]:
+        """Yield the chords that complete a repetition too many."""
+        places = beats(text)
         chords = chords_of(notes_of(text))
         row, seen = 0, dict[tuple[object, ...], list[int]]()
         for at, chord in enumerate(chords):
             row = row + 1 if at and chord == chords[at - 1] else 1
-            place = Span(some[at].start, some[at].end)
+            place = Span(places[at].start, places[at].end)
             if row > self.most:
                 yield RuleViolation(f"Move on: chord {at + 1} is sung {row} times in a row.", place)
                 continue
             if at + 1 < self.passage:
                 continue
-            starts = seen.setdefault(tuple(chords[at + 1 - self.passage : at + 1]), [])
-            if not starts or at - starts[-1] >= self.passage:
-                starts.append(at)
-                if len(starts) > self.times:
+            # Occurrences that overlap count once, or a held chord would fill its own passage.
+            ends = seen.setdefault(tuple(chords[at + 1 - self.passage : at + 1]), [])
+            if not ends or at - ends[-1] >= self.passage:
+                ends.append(at)
+                if len(ends) > self.times:
                     yield RuleViolation(
                         f"Bring something new: the {self.passage} chords up to chord {at + 1} are "
-                        f"sung {len(starts)} times.",
+                        f"sung {len(ends)} times.",
                         place,
                     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cadence(BaseCheck):
-    """The piece ends on the chord of its key, and comes there from the dominant.
+    """The piece ends on the tonic chord, reached from the dominant or the subdominant.
 
-    The last bass is the tonic, for at most `longest` chords; the last chord holds a third and no
-    other notes than the triad's (in a minor key the third may be major). The last chord on another
-    bass is the dominant (on the fifth, or with the leading tone), or on the fourth: a plagal
-    cadence. The key is the item's column `key`; without one, that of the last bass.
+    The last bass note is the tonic, held for at most `longest` chords. The last chord is a triad
+    with its third; in a minor key the third may be major. The last chord on another bass is the
+    dominant (on the fifth degree, or with the leading tone) or on the fourth: a plagal cadence. The
+    key is the item's column `key`; without it, the last bass note is the tonic.
     """
 
     kind: ClassVar[str] = "cadence"
@@ -237,7 +241,11 @@ class Cadence(BaseCheck):
             raise self.refuse("longest", "at least 1", self.longest, "Give more.")
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Judge the last chord, and the last on another bass: the place begins there."""
+        """Judge the last chord, and the one before it on another bass.
+
+        A cadence that is missed has a place: without one, `backtrack` only forbids the end, and the
+        piece goes on holding its last chord (docs/log.md).
+        """
         chords = [beat for beat in beats(self.text(output)) if _sounds(beat)]
         if not chords:
             return self.verdict(False, "Write chords: there is none.")
@@ -252,23 +260,24 @@ class Cadence(BaseCheck):
         if (before.pitches[BASS] - tonic) % 12 not in (5, 7) and 11 not in _degrees(before, tonic):
             message = f"Come to the last chord from the dominant, in chord {before.number}."
             return self.verdict(False, message, 0.5, Span(before.start, last.end))
-        stands = [beat for beat in chords if beat.number > before.number]
-        if len(stands) > self.longest:
-            message = f"End sooner: the last bass stands for {len(stands)} chords."
-            place = Span(stands[self.longest].start, last.end)
+        held = [beat for beat in chords if beat.number > before.number]
+        if len(held) > self.longest:
+            message = f"End sooner: the last bass note is held for {len(held)} chords."
+            place = Span(held[self.longest].start, last.end)
             return self.verdict(False, message, 0.5, place)
         return self.verdict(True)
 
 
 def _sounds(beat: Beat) -> bool:
+    """Return whether all four voices sing: an unfinished chord or a rest is no cadence."""
     return len(beat.pitches) == 4 and REST not in beat.pitches.values()
 
 
 def _degrees(beat: Beat, tonic: int) -> set[int]:
-    """Return the semitones of a chord's notes above the tonic."""
+    """Return the pitch classes of a chord, in semitones above the tonic."""
     return {(pitch - tonic) % 12 for pitch in beat.pitches.values()}
 
 
 def all_checks() -> list[BaseCheck]:
-    """Return the checks of a chorale as they are usual."""
+    """Return every check of this module, at its defaults."""
     return [VoiceRange(), Crossing(), Parallels(), Repeats(), Cadence()]

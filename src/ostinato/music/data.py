@@ -1,4 +1,7 @@
-"""What a music model is trained on: chorales in every key in which they can be sung."""
+"""Training data of a music model: chorales in every key that the voices can sing.
+
+Knows no network and no loop.
+"""
 
 from __future__ import annotations
 
@@ -11,45 +14,57 @@ from pathlib import Path
 
 from ostinato.errors import InputError
 from ostinato.loop import fold_in
-from ostinato.music.midi import hear
+from ostinato.music.midi import load_midi
 from ostinato.music.score import HIGHEST, LOWEST, Score, read_chorales
 from ostinato.music.tokens import END_ID, IDS, LONGEST, encode, key_spelling
-from ostinato.train import Example
+from ostinato.train import Example, TrainingConfig
 
-TOLD = 3  # files that are left out, by name
+NAMED = 3  # files that a warning names
 MIDDLES = tuple((low + high) / 2 for low, high in zip(LOWEST, HIGHEST, strict=True))
+
+RECIPE = TrainingConfig(
+    steps=1200,
+    batch_tokens=4096,
+    optimizer="muon",
+    lr=0.02,
+    warmup_steps=30,
+    ema_decay=0.99,
+    valid_every=100,
+)
+"""Training settings: about half an hour on one thread. More steps overfit (docs/log.md)."""
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Pieces to train on, to validate with, and to test with at the very end."""
+    """The splits of a data set."""
 
     train: tuple[Score, ...]
     valid: tuple[Score, ...]
     test: tuple[Score, ...] = ()
 
     def fingerprint(self) -> str:
-        """Return a hash of all chords."""
+        """Return a hash of all chords and their splits."""
         return hashlib.blake2b(repr(self).encode(), digest_size=16).hexdigest()
 
 
 def read_pieces(source: str | Path, *, hold_out: float = 0.1, seed: int = 0) -> Pieces:
-    """Read a JSON file with its own parts, or a folder of MIDI files, of which a share is held out.
+    """Read a JSON file with its own splits, or a folder of MIDI files with a share held out.
 
-    Files in the folder that are no pieces for four voices are left out, with a warning.
-    Raises `InputError` where nothing can be trained on.
+    `hold_out` and `seed` matter for a folder only. Files that are no pieces for four voices are
+    left out, with a warning. Raises `InputError` where nothing is left to train on.
     """
     source = Path(source)
     if not source.is_dir():
-        parts = read_chorales(source)
-        pieces = Pieces(*(tuple(parts.get(name, ())) for name in ("train", "valid", "test")))
+        splits = read_chorales(source)
+        pieces = Pieces(*(tuple(splits.get(name, ())) for name in ("train", "valid", "test")))
     else:
         found = (p for p in source.rglob("*") if p.suffix.lower() in (".mid", ".midi"))
+        # Not `is_file`: a broken link is to be reported as a file that cannot be read.
         files = sorted(path for path in found if not path.is_dir())
         scores = _readable(files)
         random.Random(fold_in(seed, "hold out")).shuffle(scores)
-        held = round(len(scores) * hold_out)
-        pieces = Pieces(tuple(scores[held:]), tuple(scores[:held]))
+        valid = round(len(scores) * hold_out)
+        pieces = Pieces(tuple(scores[valid:]), tuple(scores[:valid]))
     if not pieces.train:
         raise InputError(
             f"{source} must hold pieces to train on, got none. Give a JSON file of chorales or a "
@@ -63,7 +78,7 @@ def _readable(files: Sequence[Path]) -> list[Score]:
     scores, left_out, thinned = [], [], []
     for path in files:
         try:
-            score, notes, missed = hear(path)
+            score, notes, missed = load_midi(path)
         except InputError as error:
             left_out.append(str(error))
             continue
@@ -81,29 +96,31 @@ def _readable(files: Sequence[Path]) -> list[Score]:
     return scores
 
 
-def _warn(what: str, told: Sequence[str]) -> None:
-    """Warn of files, the first of them by name."""
-    if told:
-        more = f" And {len(told) - TOLD} more." if len(told) > TOLD else ""
-        warnings.warn(f"{what} {' '.join(told[:TOLD])}{more}", stacklevel=4)
+def _warn(what: str, reasons: Sequence[str]) -> None:
+    """Warn of files; the first `NAMED` of them with their reasons."""
+    if reasons:
+        more = f" And {len(reasons) - NAMED} more." if len(reasons) > NAMED else ""
+        # The caller of `read_pieces`: two frames of ours lie between.
+        warnings.warn(f"{what} {' '.join(reasons[:NAMED])}{more}", stacklevel=4)
 
 
 def in_range(score: Score) -> Score | None:
-    """Return the piece transposed by as little as puts each voice in its range; None: nowhere.
+    """Return the transposition whose voices lie nearest the middle of their ranges.
 
-    Of two that are as near, the one whose voices lie nearer the middle of what they can sing.
+    None where the piece fits in no key.
     """
     found = singable(score)
     return min(found, key=_off_middle) if found else None
 
 
 def singable(score: Score) -> list[Score]:
-    """Return the piece in every transposition in which each voice is in its range."""
+    """Return every transposition, within two octaves, in which each voice is in its range."""
     moved = (score.moved(shift) for shift in range(-24, 25))
     return [piece for piece in moved if piece.fits]
 
 
 def _off_middle(score: Score) -> float:
+    """Return how far the piece lies from the middle of its voices' ranges, in semitones a note."""
     total, count = 0.0, 0
     for chord in score.chords:
         for voice, pitch in enumerate(chord):
@@ -113,7 +130,10 @@ def _off_middle(score: Score) -> float:
 
 
 def example(score: Score) -> Example:
-    """Return a piece as tokens: its key, its notes and the end; all but the key count."""
+    """Return a piece as tokens: key, notes, end. The loss counts all but the key.
+
+    A piece longer than `LONGEST` chords is cut and has no end: the cut is not where it ends.
+    """
     notes = encode(Score(score.chords[:LONGEST]))
     tokens = [IDS[key_spelling(score.key())], *notes]
     if len(score.chords) <= LONGEST:
@@ -122,10 +142,10 @@ def example(score: Score) -> Example:
 
 
 def examples(scores: Sequence[Score], *, every_key: bool = True) -> list[Example]:
-    """Return examples of all transpositions that can be sung, or of the middle one alone.
+    """Return examples of every transposition that can be sung, or of the middle one alone.
 
-    Pieces that cannot be sung, and those without a bass, which have no key, are left out with a
-    warning.
+    Pieces that cannot be sung are left out with a warning, as are those without a bass, which have
+    no key.
     """
     found, left_out = [], 0
     for score in scores:

@@ -1,4 +1,7 @@
-"""MIDI files of four voices: written, and read on a grid of quarter notes (Standard MIDI 1.0)."""
+"""MIDI files (Standard MIDI 1.0): four voices written, and read on a grid of quarter notes.
+
+Knows scores; neither sound nor model.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
+from ostinato.arguments import require
 from ostinato.errors import InputError
 from ostinato.music.score import REST, VOICES, Score, voiced
 
-DIVISION = 480  # ticks of a quarter note
+DIVISION = 480  # ticks per quarter note
 CHOIR = 52  # "Choir Aahs" of General MIDI
-MOST_STEPS = 20_000  # quarter notes: some hours
-PERCUSSION = 9  # the channel whose notes are no pitches
-META_LENGTHS = {0xC0: 1, 0xD0: 1}  # bytes of a message; all others have two
+MOST_STEPS = 20_000  # quarter notes: some hours of music, against damaged files
+PERCUSSION = 9  # the channel whose note numbers are drums, not pitches
+DATA_BYTES = {0xC0: 1, 0xD0: 1}  # of program change and channel pressure; all others have two
 
 
 class Note(NamedTuple):
@@ -27,28 +31,28 @@ class Note(NamedTuple):
     pitch: int
 
 
-class Heard(NamedTuple):
-    """What a file was read as: its score, its notes, and how many of them no quarter note meets."""
+class LoadedMidi(NamedTuple):
+    """A file's score, its number of notes, and how many of them fall between quarter notes."""
 
     score: Score
     notes: int
     missed: int
 
 
-class Held(NamedTuple):
-    """A pitch that a voice holds for some steps; `REST` where it is silent."""
+class HeldNote(NamedTuple):
+    """A pitch that a voice holds, in quarter notes; `REST` where it is silent."""
 
     start: int
     steps: int
     pitch: int
 
 
-def held(score: Score, voice: int) -> Iterator[Held]:
-    """Yield a voice's notes. A chord that is repeated whole is held; else each note is struck."""
+def held_notes(score: Score, voice: int) -> Iterator[HeldNote]:
+    """Yield a voice's notes. A chord repeated in all voices is held, not struck again."""
     start = 0
     for chord, group in groupby(score.chords):
         steps = len(list(group))
-        yield Held(start, steps, chord[voice])
+        yield HeldNote(start, steps, chord[voice])
         start += steps
 
 
@@ -56,17 +60,21 @@ def held(score: Score, voice: int) -> Iterator[Held]:
 
 
 def write_midi(score: Score, path: str | Path, *, tempo: float = 72.0) -> Path:
-    """Write a track for each voice; `tempo` is in quarter notes a minute."""
-    if not 10 <= tempo <= 400:
-        raise InputError(f"tempo must be 10 to 400 quarter notes a minute, got {tempo}. Take 72.")
+    """Write a track for each voice; `tempo` is in quarter notes a minute, 10 to 400."""
+    check_tempo(tempo)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    micros = round(60_000_000 / tempo)
-    head = _track([(0, b"\xff\x51\x03" + micros.to_bytes(3, "big"))])
-    tracks = [head, *(_voice_track(score, voice) for voice in range(4))]
+    microseconds = round(60_000_000 / tempo)  # of a quarter note
+    conductor = _track([(0, b"\xff\x51\x03" + microseconds.to_bytes(3, "big"))])
+    tracks = [conductor, *(_voice_track(score, voice) for voice in range(4))]
     header = b"MThd" + struct.pack(">IHHH", 6, 1, len(tracks), DIVISION)
     path.write_bytes(header + b"".join(tracks))
     return path
+
+
+def check_tempo(tempo: float) -> None:
+    """Raise `InputError` where a tempo cannot be written or played."""
+    require(10 <= tempo <= 400, "tempo", "10 to 400 quarter notes a minute", tempo, "Use 72.")
 
 
 def _voice_track(score: Score, voice: int) -> bytes:
@@ -75,7 +83,7 @@ def _voice_track(score: Score, voice: int) -> bytes:
         (0, b"\xff\x03" + bytes([len(name)]) + name),
         (0, bytes([0xC0 | voice, CHOIR])),
     ]
-    for note in held(score, voice):
+    for note in held_notes(score, voice):
         if note.pitch != REST:
             start, end = note.start * DIVISION, (note.start + note.steps) * DIVISION
             events.append((start, bytes([0x90 | voice, note.pitch, 80])))
@@ -84,6 +92,7 @@ def _voice_track(score: Score, voice: int) -> bytes:
 
 
 def _track(events: Sequence[tuple[int, bytes]], end: int = 0) -> bytes:
+    """Return a track chunk of messages at ticks, in order; `end` is the tick of its end."""
     body, now = b"", 0
     for tick, message in [*events, (end, b"\xff\x2f\x00")]:
         body += _variable(tick - now) + message
@@ -92,7 +101,7 @@ def _track(events: Sequence[tuple[int, bytes]], end: int = 0) -> bytes:
 
 
 def _variable(value: int) -> bytes:
-    """Return a number in groups of seven bits, the highest first."""
+    """Return a variable-length quantity: groups of seven bits, the highest first."""
     groups = [value & 0x7F]
     while value := value >> 7:
         groups.append(0x80 | value & 0x7F)
@@ -105,25 +114,24 @@ def _variable(value: int) -> bytes:
 def read_midi(path: str | Path, *, melody: bool = False) -> Score:
     """Read what sounds at each quarter note.
 
-    Four tracks of one note at a time are the four voices, the highest first; of other files the
-    pitches that sound together are given to voices, the same pitch to more than one where there
-    are fewer. For a `melody` a file may hold more than four at a time: then it is the highest of
-    each quarter note, as the soprano of a score whose other voices are silent. Warns of notes that
-    sound between two quarter notes only and are left out. Raises `InputError` for a file that is
-    none, or holds no notes.
+    Four tracks of one note at a time are the four voices. In other files, the pitches that sound
+    together are assigned to voices; fewer than four are doubled. With `melody` more than four may
+    sound: the highest is the soprano, and the other voices are silent. Warns of notes that fall
+    between quarter notes and are left out. Raises `InputError` for a file that is no MIDI file or
+    holds no notes.
     """
-    heard = hear(path, melody=melody)
-    if heard.missed:
+    loaded = load_midi(path, melody=melody)
+    if loaded.missed:
         warnings.warn(
-            f"{path}: {heard.missed} of {heard.notes} notes sound between two quarter notes and "
+            f"{path}: {loaded.missed} of {loaded.notes} notes sound between two quarter notes and "
             "are left out. Give a file whose chords change with the quarters.",
             stacklevel=2,
         )
-    return heard.score
+    return loaded.score
 
 
-def hear(path: str | Path, *, melody: bool = False) -> Heard:
-    """Read a file as `read_midi` does, and count what is left out in place of a warning."""
+def load_midi(path: str | Path, *, melody: bool = False) -> LoadedMidi:
+    """Read a file as `read_midi` does, but count the notes that are left out instead of warning."""
     path = Path(path)
     try:
         division, tracks = _parsed(path.read_bytes())
@@ -139,12 +147,12 @@ def hear(path: str | Path, *, melody: bool = False) -> Heard:
         )
     notes = [note for notes in tracks for note in notes]
     missed = sum(not _steps(note, division) for note in notes)
-    grid = [_grid(of, steps, division) for of in tracks]
-    return Heard(_scored(path, grid, melody=melody), len(notes), missed)
+    grid = [_grid(track, steps, division) for track in tracks]
+    return LoadedMidi(_scored(path, grid, melody=melody), len(notes), missed)
 
 
 def _scored(path: Path, grid: Sequence[Sequence[Sequence[int]]], *, melody: bool) -> Score:
-    """Give what sounds in each track and step to voices."""
+    """Assign what sounds in each track and step to voices."""
     if len(grid) == 4 and all(len(pitches) <= 1 for voice in grid for pitches in voice):
         return _in_voices(grid)
     chords = [sorted({p for pitches in step for p in pitches}) for step in zip(*grid, strict=True)]
@@ -157,6 +165,8 @@ def _scored(path: Path, grid: Sequence[Sequence[Sequence[int]]], *, melody: bool
 
 
 def _in_voices(grid: Sequence[Sequence[Sequence[int]]]) -> Score:
+    """Return the score of four tracks; the mean pitch says which voice a track is."""
+
     def height(voice: Sequence[Sequence[int]]) -> float:
         pitches = [pitch for step in voice for pitch in step]
         return sum(pitches) / max(1, len(pitches))
@@ -177,18 +187,21 @@ def _grid(notes: Sequence[Note], steps: int, division: int) -> list[list[int]]:
 
 
 def _steps(note: Note, division: int) -> range:
-    """Return the quarter notes at which a note sounds; what is played a little late counts too."""
-    late = division // 8
+    """Return the quarter notes at which a note sounds, up to an eighth of a quarter late."""
+    late = division // 8  # files played by hand rarely start exactly on the beat
     first, end = ((tick - late + division - 1) // division for tick in (note.start, note.end))
     return range(max(0, first), end)
 
 
 def _parsed(content: bytes) -> tuple[int, list[list[Note]]]:
-    """Return the ticks of a quarter note, and the notes of each track."""
+    """Return the ticks per quarter note, and the notes of each track.
+
+    Raises `ValueError` for what is not MIDI, with the reason.
+    """
     if content[:4] != b"MThd":
         raise ValueError("no header 'MThd'")
     length, _, count, division = struct.unpack(">IHHH", content[4:14])
-    if not 0 < division < 0x8000:
+    if not 0 < division < 0x8000:  # the high bit marks SMPTE time
         raise ValueError("a grid of seconds instead of quarter notes")
     tracks, at = [], 8 + length
     for _ in range(count):
@@ -202,9 +215,12 @@ def _parsed(content: bytes) -> tuple[int, list[list[Note]]]:
 
 
 def _notes(body: bytes) -> list[Note]:
-    """Return the notes of a track, by their beginnings."""
+    """Return the notes of a track, sorted by their start.
+
+    A status byte may be left out where it repeats (running status).
+    """
     notes: list[Note] = []
-    open_: dict[tuple[int, int], int] = {}
+    pending: dict[tuple[int, int], int] = {}
     tick = at = status = 0
     while at < len(body):
         delta, at = _number(body, at)
@@ -213,27 +229,27 @@ def _notes(body: bytes) -> list[Note]:
             status, at = body[at], at + 1
         if status in (0xF0, 0xF7, 0xFF):
             size, at = _number(body, at + (status == 0xFF))
-            at, status = at + size, 0  # the next message must name its kind
+            at, status = at + size, 0  # system and meta messages end the running status
             continue
         if status < 0x80:
             raise ValueError("a message without its kind")
-        kind, size = status & 0xF0, META_LENGTHS.get(status & 0xF0, 2)
-        pitch, loud = body[at], body[at + size - 1]
+        kind, size = status & 0xF0, DATA_BYTES.get(status & 0xF0, 2)
+        pitch, velocity = body[at], body[at + size - 1]
         at += size
         if kind in (0x80, 0x90) and status & 0x0F != PERCUSSION:
-            begun = open_.pop((status & 0x0F, pitch), None)
-            if begun is not None and begun < tick:
-                notes.append(Note(begun, tick, pitch))
-            if kind == 0x90 and loud:
-                open_[status & 0x0F, pitch] = tick
-    for (_, pitch), begun in open_.items():  # never let go of: till the end of the track
-        if begun < tick:
-            notes.append(Note(begun, tick, pitch))
+            start = pending.pop((status & 0x0F, pitch), None)
+            if start is not None and start < tick:
+                notes.append(Note(start, tick, pitch))
+            if kind == 0x90 and velocity:  # a note-on of velocity 0 is a note-off
+                pending[status & 0x0F, pitch] = tick
+    for (_, pitch), start in pending.items():  # no note-off: held to the end of the track
+        if start < tick:
+            notes.append(Note(start, tick, pitch))
     return sorted(notes)
 
 
 def _number(body: bytes, at: int) -> tuple[int, int]:
-    """Read a number in groups of seven bits; return it and where it ends."""
+    """Read a variable-length quantity; return it and where it ends."""
     value = 0
     for end in range(at + 1, at + 5):
         value = value << 7 | body[end - 1] & 0x7F

@@ -1,4 +1,4 @@
-"""Scores of four voices in steps of a quarter note, and how they are read. Knows no model."""
+"""Scores of four voices on a grid of quarter notes, and chorales as JSON. Knows no model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ostinato.errors import InputError
 VOICES = ("soprano", "alto", "tenor", "bass")
 SPELLED = {"DB": "C#", "D#": "Eb", "GB": "F#", "G#": "Ab", "A#": "Bb", "CB": "B", "B#": "C"}
 SPELLED |= {"E#": "F", "FB": "E"}
-"""Other spellings of pitches, in capitals."""
+"""Enharmonic spellings, in capitals, to those of `PITCHES`."""
 PITCHES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 REST = 0
 """The pitch of a voice that is silent."""
 
 LOWEST = (58, 50, 45, 34)
 HIGHEST = (82, 77, 71, 65)
-"""The pitches that a voice can be written with: what is sung, and a few semitones more."""
+"""The pitches that each voice has tokens for: what it sings, and a few semitones more."""
 
 Chord = tuple[int, int, int, int]
 """The MIDI pitches of soprano, alto, tenor and bass in one step; `REST` where one is silent."""
@@ -55,12 +55,12 @@ KEYS = tuple(Key(tonic, minor) for minor in (False, True) for tonic in range(12)
 
 @dataclass(frozen=True)
 class Score:
-    """A piece for four voices, a chord for each quarter note."""
+    """A piece for four voices, one chord for each quarter note."""
 
     chords: tuple[Chord, ...]
 
     def moved(self, semitones: int) -> Score:
-        """Return the piece transposed; rests stay rests."""
+        """Return the piece transposed by `semitones`; rests stay rests."""
         return Score(
             tuple(
                 _chord([pitch + semitones if pitch else REST for pitch in chord])
@@ -70,7 +70,7 @@ class Score:
 
     @property
     def fits(self) -> bool:
-        """Whether each voice stays within the pitches that it can be written with."""
+        """Whether each voice stays within `LOWEST` and `HIGHEST`."""
         return all(
             pitch == REST or LOWEST[voice] <= pitch <= HIGHEST[voice]
             for chord in self.chords
@@ -78,10 +78,15 @@ class Score:
         )
 
     def key(self) -> Key:
-        """Return the key: the last bass note is its tonic, its third tells the mode."""
+        """Return the key: the tonic is the last bass note; the more frequent third is the mode's.
+
+        Raises `InputError` for a score without a bass.
+        """
         last = next((c[3] for c in reversed(self.chords) if c[3]), None)
         if last is None:
-            raise InputError("A score must hold a bass to tell its key by, got none. Give the key.")
+            raise InputError(
+                "A score must hold a bass note to find its key, got none. Give the key."
+            )
         classes = [pitch % 12 for chord in self.chords for pitch in chord if pitch]
         tonic = last % 12
         minor = classes.count((tonic + 3) % 12) > classes.count((tonic + 4) % 12)
@@ -94,35 +99,37 @@ def name_of(pitch: int) -> str:
 
 
 def read_chorales(path: str | Path) -> dict[str, list[Score]]:
-    """Read chorales in the JSON layout of the JSB-Chorales-dataset, by its parts.
+    """Read chorales in the JSON layout of the JSB-Chorales-dataset, by split.
 
-    `train`, `valid` and `test` each hold chorales, a chorale a list of quarter notes, and each of
-    these the MIDI pitches that sound. Raises `InputError` for anything else.
+    `train`, `valid` and `test` each hold chorales. A chorale is a list of quarter notes, each a
+    list of the MIDI pitches that sound. Raises `InputError` for anything else.
     """
     try:
-        parts: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+        splits: Any = json.loads(Path(path).read_text(encoding="utf-8"))
         return {
             name: [voiced(chorale) for chorale in chorales]
-            for name, chorales in parts.items()
+            for name, chorales in splits.items()
             if chorales
         }
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        told = str(error).rstrip(".")
+        reason = str(error).rstrip(".")
         raise InputError(
-            f"{path} must hold chorales as {{'train': [[[pitch, ...], ...], ...]}}, got: {told}. "
+            f"{path} must hold chorales as {{'train': [[[pitch, ...], ...], ...]}}, got: {reason}. "
             "Give quarter.json of the JSB-Chorales-dataset, or a folder of MIDI files."
         ) from None
 
 
 def voiced(steps: Sequence[Sequence[int]]) -> Score:
-    """Give the pitches of each step to voices.
+    """Assign the pitches of each step to voices, by least total movement from the step before.
 
-    Voices that share a pitch are told apart by where they came from: those sing together that
-    have the shortest way. A step of no pitches is a rest of all. Raises `InputError` where a step
-    has more than four.
+    A step of fewer than four pitches doubles some; one without pitches is a rest of all voices.
+    Raises `InputError` where a step has more than four.
     """
-    known = next((sorted(step, reverse=True) for step in steps if len(step) == 4), [72, 67, 60, 48])
-    before, chords = _chord(known), []
+    # The first full chord says where the voices lie; a step before it may have fewer pitches.
+    reference = next(
+        (sorted(step, reverse=True) for step in steps if len(step) == 4), [72, 67, 60, 48]
+    )
+    before, chords = _chord(reference), []
     for step in steps:
         if not step:
             chords.append((REST,) * 4)
@@ -136,16 +143,15 @@ def voiced(steps: Sequence[Sequence[int]]) -> Score:
 
 
 def _voicings(pitches: Sequence[int]) -> list[Chord]:
-    """Return all chords of four voices, the highest first, that sound exactly these pitches."""
-    high = sorted(set(pitches), reverse=True)
-    if len(high) > 4 or not all(0 < pitch < 128 for pitch in high):
+    """Return every chord, highest voice first, that sounds exactly these pitches."""
+    distinct = sorted(set(pitches), reverse=True)
+    if len(distinct) > 4 or not all(0 < pitch < 128 for pitch in distinct):
         raise InputError(
             f"A step must hold up to four MIDI pitches, got {list(pitches)}. A chorale has four "
             "voices."
         )
-    return [
-        _chord(chord) for chord in combinations_with_replacement(high, 4) if set(chord) == set(high)
-    ]
+    chords = combinations_with_replacement(distinct, 4)
+    return [_chord(chord) for chord in chords if set(chord) == set(distinct)]
 
 
 def _chord(pitches: Sequence[int]) -> Chord:

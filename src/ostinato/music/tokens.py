@@ -1,8 +1,8 @@
 """Scores as a language model's tokens: a line for each chord, a token for each voice.
 
-The prompt is the key. A chord is written soprano, bass, alto, tenor, so that the inner voices are
-chosen between the outer ones, as harmony is taught: `S:G4 B:C3 A:E4 T:C4`. The folder of such a
-model is an ordinary one in the Hugging Face layout.
+The prompt is the key. A chord is written soprano, bass, alto, tenor: `S:G4 B:C3 A:E4 T:C4`. So the
+inner voices are chosen between the outer ones, as harmony is taught. A model's folder has the
+ordinary Hugging Face layout.
 """
 
 from __future__ import annotations
@@ -19,54 +19,56 @@ from ostinato.music.score import HIGHEST, KEYS, LOWEST, REST, Chord, Key, Score,
 
 END = "<end>"
 ORDER = (0, 3, 1, 2)
-"""The voices in the order in which they are written."""
+"""The voices, by index, in the order in which a chord is written."""
 
 LETTERS = "SATB"
 LONGEST = 160
-"""The chords that a piece may have at most."""
+"""The most chords that a piece may have."""
 
 
 def spelling(voice: int, pitch: int) -> str:
-    """Return how a voice's note is written, with the white space before it."""
+    """Return the text of a voice's note, with the white space before it, such as ` A:E4`."""
     return f"{chr(10) if voice == 0 else ' '}{LETTERS[voice]}:{name_of(pitch)}"
 
 
 def key_spelling(key: Key) -> str:
-    """Return how a key is written as a prompt: `G-minor`."""
+    """Return the text of a key as a prompt: `G-minor`, one token."""
     return str(key).replace(" ", "-")
 
 
 def _vocabulary() -> dict[str, tuple[int, int] | None]:
-    """Return the spelling of each token, with the voice and pitch of those that are notes."""
-    words: dict[str, tuple[int, int] | None] = {END: None}
-    words |= {key_spelling(key): None for key in KEYS}
+    """Return the text of each token, in the order of ids; of notes with (voice, pitch)."""
+    vocabulary: dict[str, tuple[int, int] | None] = {END: None}
+    vocabulary |= {key_spelling(key): None for key in KEYS}
     for voice in range(4):
         for pitch in (REST, *range(LOWEST[voice], HIGHEST[voice] + 1)):
-            words[spelling(voice, pitch)] = (voice, pitch)
-    return words
+            vocabulary[spelling(voice, pitch)] = (voice, pitch)
+    return vocabulary
 
 
 VOCABULARY = _vocabulary()
 IDS = {text: number for number, text in enumerate(VOCABULARY)}
 NOTES = {IDS[text]: note for text, note in VOCABULARY.items() if note is not None}
-READ = {text.strip(): note for text, note in VOCABULARY.items() if note is not None}
+NOTE_OF = {text.strip(): note for text, note in VOCABULARY.items() if note is not None}
 END_ID = IDS[END]
 
 
 def encode(score: Score) -> list[int]:
-    """Return the tokens of a score, without key and end. Raises `InputError` for other pitches."""
+    """Return the tokens of a score, without key and end.
+
+    Raises `InputError` for a pitch outside its voice's range.
+    """
     return [token for chord in score.chords for token in encode_chord(chord)]
 
 
 def encode_chord(chord: Chord) -> list[int]:
-    """Return the four tokens of a chord."""
+    """Return the four tokens of a chord. Raises `InputError` for a pitch out of range."""
     try:
         return [IDS[spelling(voice, chord[voice])] for voice in ORDER]
     except KeyError as error:
         raise InputError(
             f"The voices must lie within {', '.join(_ranges())}, got "
-            f"{str(error.args[0]).strip()!r}. "
-            "Transpose the piece."
+            f"{str(error.args[0]).strip()!r}. Transpose the piece."
         ) from None
 
 
@@ -76,10 +78,10 @@ def _ranges() -> list[str]:
 
 
 def notes_of(text: str) -> list[tuple[int, int]]:
-    """Return (voice, pitch) of the notes of a text, up to what is no note in its turn."""
+    """Return (voice, pitch) of a text's notes, up to the first word that is no note in its turn."""
     notes: list[tuple[int, int]] = []
     for number, word in enumerate(text.split()):
-        note = READ.get(word)
+        note = NOTE_OF.get(word)
         if note is None or note[0] != ORDER[number % 4]:
             break
         notes.append(note)
@@ -87,12 +89,12 @@ def notes_of(text: str) -> list[tuple[int, int]]:
 
 
 def score_of(text: str) -> Score:
-    """Return the score of a text; a chord that is not whole is left out."""
+    """Return the score of a text; an unfinished chord is left out."""
     return Score(tuple(chords_of(notes_of(text))))
 
 
 def chords_of(notes: Sequence[tuple[int, int]]) -> list[Chord]:
-    """Return the whole chords of notes in the order in which they are written."""
+    """Return the complete chords of notes that are in the order of writing."""
     chords = []
     for at in range(0, len(notes) - 3, 4):
         pitch = dict(notes[at : at + 4])
@@ -109,11 +111,11 @@ def make_tokenizer() -> Tokenizer:
 
 
 def music_model(*, layers: int, width: int, heads: int, seed: int = 0) -> LanguageModel:
-    """Return a model of drawn weights that is to write chorales."""
+    """Return an untrained model of chorales, initialized by `seed`."""
     config = LlamaConfig(
         vocab_size=len(IDS),
         hidden_size=width,
-        intermediate_size=-(-width * 8 // 3 // 32) * 32,
+        intermediate_size=-(-width * 8 // 3 // 32) * 32,  # SwiGLU: 8/3 of the width, as Llama
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,

@@ -1,4 +1,7 @@
-"""What a music model is asked for: a key, and perhaps a beginning or a melody."""
+"""Music models for sampling: loading, and prompts of a key, a beginning and a melody.
+
+Knows no check.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,16 @@ from ostinato.music.tokens import (
 
 SHIPPED = Path(__file__).parent / "shipped"
 SAMPLING = SamplingParams(temperature=0.9, min_p=0.03)
-"""How notes are drawn where nothing else is said."""
+"""Default sampling of notes."""
 
 TOKENS = 4 * LONGEST + 1
-"""The tokens of the longest piece, its end included."""
+"""The token budget of the longest piece, its end included."""
 
 
 def load_music(model: str | Path = "chorales") -> LanguageModel:
     """Load a folder of `ostinato train music`, or the shipped `chorales`.
 
-    Raises `ModelError` where it is a model of something else.
+    Raises `ModelError` for a model with other tokens, or none.
     """
     folder = folder_of(model)
     if not (folder / "config.json").is_file():
@@ -53,17 +56,17 @@ def load_music(model: str | Path = "chorales") -> LanguageModel:
 
 
 def folder_of(model: str | Path) -> Path:
-    """Return the folder of a shipped model's name, or the path that is given."""
+    """Return the folder of a shipped model, or the path itself."""
     shipped = SHIPPED / str(model)
     return shipped if str(model).isidentifier() and shipped.is_dir() else Path(model)
 
 
 def prompt(item: Mapping[str, object], edits: Mapping[str, object]) -> TokenPrompt:
-    """Return an item's prompt: `Refine` takes it as its `prompt`.
+    """Return an item's prompt, for `Refine(prompt=...)`.
 
-    The column `key` is the key's name. `start` are the first chords, as they are written; `melody`
-    are the notes of the soprano, such as "G4 A4 B4": they are sung as they are, and the piece is as
-    long. Raises `ItemError` for what cannot be read.
+    Columns: `key` is a key's name; `start` the text of the first chords; `melody` the soprano's
+    notes, such as "G4 A4 B4". The melody is sung unchanged, and the piece ends with it. Raises
+    `ItemError` for a column that cannot be read.
     """
     try:
         key = Key.of(str(item.get("key", "C major")))
@@ -74,19 +77,19 @@ def prompt(item: Mapping[str, object], edits: Mapping[str, object]) -> TokenProm
 
 
 def _start(text: str) -> dict[int, int]:
-    """Return the tokens of a beginning, by their positions."""
+    """Return the tokens of a beginning, by position."""
     notes = notes_of(text)
     if len(notes) < len(text.split()) or len(notes) > 4 * LONGEST:
         raise InputError(
             f"A beginning must be chords such as 'S:G4 B:C3 A:E4 T:C4', at most {LONGEST}, got "
             f"{text.split()[min(len(notes), len(text.split()) - 1)]!r} as note {len(notes) + 1}. "
-            "Mend it there."
+            "Fix it there."
         )
     return {at: IDS[spelling(*note)] for at, note in enumerate(notes)}
 
 
 def _melody(text: str) -> dict[int, int]:
-    """Return the tokens of a melody and of the end after it, by their positions."""
+    """Return the tokens of a melody and of the end after it, by position."""
     names = text.split()
     if not names:
         return {}
@@ -94,23 +97,27 @@ def _melody(text: str) -> dict[int, int]:
         raise InputError(
             f"A melody must be up to {LONGEST} quarter notes long, got {len(names)}. Shorten it."
         )
-    words = [IDS.get(f"\n{LETTERS[0]}:{name}") for name in names]
-    tokens = {4 * at: word for at, word in enumerate(words) if word is not None}
-    if len(tokens) < len(names):
-        odd = next(name for name, word in zip(names, words, strict=True) if word is None)
-        raise InputError(
-            f"A melody must be notes of a soprano such as G4, or - for a rest, got {odd!r}. "
-            "Transpose it."
-        )
+    tokens: dict[int, int] = {}
+    for at, name in enumerate(names):
+        token = IDS.get(f"\n{LETTERS[0]}:{name}")
+        if token is None:
+            raise InputError(
+                f"A melody must be notes of a soprano such as G4, or - for a rest, got {name!r}. "
+                "Transpose it."
+            )
+        tokens[4 * at] = token  # the soprano is the first of a chord's four tokens
     return tokens | {4 * len(names): END_ID}
 
 
 def melody_of(score: Score) -> str:
-    """Return the highest voice of a score as the column `melody`."""
+    """Return the soprano of a score in the form of the column `melody`."""
     return " ".join(name_of(chord[0] or REST) for chord in score.chords)
 
 
-def written(score: Score) -> str:
-    """Return a score as it is written, as the column `start`."""
-    words = list(VOCABULARY)
-    return "".join(words[token] for token in encode(score)).strip()
+def score_text(score: Score) -> str:
+    """Return a score as text, in the form of the column `start`; `score_of` reads it.
+
+    Raises `InputError` for a pitch outside its voice's range.
+    """
+    texts = list(VOCABULARY)
+    return "".join(texts[token] for token in encode(score)).strip()
