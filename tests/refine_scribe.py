@@ -9,8 +9,7 @@ from ostinato.checks import judge_all
 from ostinato.errors import ItemError
 from ostinato.loop import Budget, Lane, Lanes, Loop, Report, Steps, Text, uniform
 from ostinato.refine.job.job_run import JobRun, job_budget
-from ostinato.refine.strategies.base import SteeringContext
-from ostinato.refine.strategies.still_passable import StillPassable
+from ostinato.refine.strategies.base import SteeringContext, StillPassable
 
 WORDS = ("We", "can", "help", "you", "today", "obviously", "with", "it", "now", ".")
 

@@ -23,16 +23,16 @@ LIMIT = 8
 NO_E = Function(function=lambda t: "e" not in t, prefix=lambda t: "e" not in t, name="no e")
 
 
-def contest(slots: int, n: int = 4, side: int = 2, by: Any = "logprob") -> BestOfSampler:
+def contest(slots: int, n: int = 4, parallel: int = 2, by: Any = "logprob") -> BestOfSampler:
     model = tiny_model()
     decode = Decode(
         model,
         plain_prompt(model.tokenizer.encode),
         sampling=SamplingParams(temperature=1.3),
-        slots=slots * side,
+        slots=slots * parallel,
         limit=LIMIT,
     )
-    return BestOfSampler(decode, [NO_E, Length(min=2)], n=n, side=side, limit=LIMIT, by=by)
+    return BestOfSampler(decode, [NO_E, Length(min=2)], n=n, parallel=parallel, limit=LIMIT, by=by)
 
 
 def test_a_contest_conforms() -> None:
@@ -83,7 +83,7 @@ def test_an_item_without_a_whole_draft_shows_the_longest() -> None:
 
 
 def _done(process: BestOfSampler) -> bool:
-    return any("ended" in report for report in process._members["a"].past)
+    return any("ended" in report for report in process._groups["a"].past)
 
 
 def job(strategy: Any, checks: list[Any], **more: Any) -> list[Any]:
@@ -148,7 +148,7 @@ def test_an_item_that_is_too_long_is_set_aside_under_every_strategy(kind: str) -
 
 def test_a_draft_that_is_begun_late_tells_its_prompt_also_after_going_back() -> None:
     def reports(resumed: bool) -> list[Any]:
-        process = contest(1, n=6, side=1)
+        process = contest(1, n=6, parallel=1)
         process.start(Lane("a", seed=3), "Hello")
         told = [process.step()["a"] for _ in range(2)]
         process.rewind(Lane("a", seed=3, backtracks=1), 1)

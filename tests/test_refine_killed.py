@@ -21,13 +21,13 @@ import sys, time
 sys.path[:0] = [{tests!r}]
 import refine_scribe
 from ostinato.cli.jobs.refine import refine
-from ostinato.refine.job.job_run import Work
+from ostinato.refine.job.job_run import JobRun
 step = refine_scribe.Scribe.step
 def slow(self):
     time.sleep(0.004)
     return step(self)
 refine_scribe.Scribe.step = slow
-Work.loop = refine_scribe.scribe_loop
+JobRun.loop = refine_scribe.scribe_loop
 refine(sys.argv[1:])
 """
 

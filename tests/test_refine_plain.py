@@ -67,7 +67,7 @@ def test_a_plain_text_is_given_as_it_is_to_a_chat_model_too() -> None:
             return kind(row["message"])
 
         job = Refine(model, [{"message": "We can"}], prompt=prompt, checks=[])
-        return list(job._tokens({"message": "We can"}, {}).tokens)
+        return list(job._token_prompt({"message": "We can"}, {}).tokens)
 
     assert tokens(PlainPrompt) == [*model.tokenizer.bos_ids, *model.tokenizer.encode("We can")]
     assert len(tokens(str)) > len(tokens(PlainPrompt))

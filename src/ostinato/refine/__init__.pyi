@@ -11,10 +11,16 @@ from .report.why import AttemptLine, CheckRecord, Course, attempt_lines, costly,
 from .results import READY, Result, from_lane
 from .routing.router import Route, Router
 from .strategies.backtrack import Backtrack
-from .strategies.base import Abort, Feedback, Resample, SteeringContext, Strategy
+from .strategies.base import (
+    Abort,
+    Feedback,
+    Resample,
+    SteeringContext,
+    StillPassable,
+    Strategy,
+)
 from .strategies.constrain import constraint_of, fitting
 from .strategies.steering import BestOf, Constrain, Smc
-from .strategies.still_passable import StillPassable
 
 __all__ = [
     "READY",

@@ -1,6 +1,6 @@
 """Refine: write a text for every item until it passes its checks.
 
-No process and no driver: it builds `Loop(Lanes(Decode(…)))` and says what came out.
+Knows no driver and no job file: it builds `Loop(Lanes(Decode(…)))` and returns the rows.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from ostinato.loop import (
 from ostinato.models import LanguageModel, load_model
 from ostinato.refine.prompts import Message, PlainPrompt, with_feedback
 from ostinato.refine.strategies.backtrack import Backtrack
-from ostinato.refine.strategies.base import SteeringContext, Strategy
-from ostinato.refine.strategies.still_passable import StillPassable
+from ostinato.refine.strategies.base import SteeringContext, StillPassable, Strategy
 from ostinato.remote import (
     END,
     Server,
@@ -45,9 +44,9 @@ from ostinato.remote import (
 
 Row = Mapping[str, object]
 PromptOf = Callable[[Row, Mapping[str, object]], str | Sequence[Message] | TokenPrompt]
-"""Makes an item's prompt: `prompt(item, edits)`; `edits["feedback"]` holds the last draft.
+"""Makes an item's prompt: `prompt(item, edits)`; `edits["feedback"]` contains the last draft.
 
-A `PromptTemplate` is for a model in this process: its tokens are taken as they are."""
+A `TokenPrompt` needs a model in this process: its tokens are used as they are."""
 
 DEFAULT_SAMPLING = SamplingParams(temperature=0.7, top_k=50)
 PROMPT_EDITS = frozenset({"feedback"})
@@ -56,13 +55,15 @@ PROMPT_EDITS = frozenset({"feedback"})
 class Refine:
     """Write a text for every item until it passes `checks`.
 
-    `model` is a loaded model, a `Server`, or the name of either; `items` are mappings, or pairs
-    (key, mapping); `prompt` is a template with `{column}` in it, or a function of (item, edits)
-    that returns a text or chat messages. A prompt that is a text is the user's message where the
-    model has a chat template. `max_new_tokens` cuts a draft, `tokens` and `seconds` are an item's
-    budgets over all its rounds; `allowance` limits what a server may spend on all items. `ready`
-    gives the answer of an item that needs no model. `slots` is how many items are written side by
-    side; results do not depend on it.
+    `model`: a loaded model, a `Server`, or the name of either. `items`: mappings of columns, or
+    pairs of a key and a mapping. `prompt`: a template with `{column}` fields, or a function of
+    (item, edits) that returns a text or chat messages. A text is sent as the user's message if the
+    model has a chat template.
+
+    `max_new_tokens` limits one draft; `tokens` and `seconds` limit an item over all its rounds;
+    `allowance` limits what a server may cost over all items. `alternatives` records the most likely
+    other tokens, by number. `ready` returns the answer of an item that needs no model, or None.
+    `slots` is the number of items written in parallel; results do not depend on it.
     """
 
     def __init__(
@@ -86,53 +87,31 @@ class Refine:
         allowance: SpendLimit | None = None,
     ) -> None:
         check_seed(seed)
-        items = _keyed(items)
+        self.items = _keyed(items)
         self.model = _opened(model)
         self.checks = tuple(checks)
         self.strategy = strategy or Backtrack()
-        self.items = items
         self._prompt = template(prompt) if isinstance(prompt, str) else prompt
         self._time_limit = time_limit
+        self._max_new_tokens = max_new_tokens
+        self._context = self._steering_context()
+        self._allowance = allowance
         self.decode: Decode | ServerLanes
         if isinstance(self.model, Server):
-            self._words = SteeringContext(
-                spell,
-                END,
-                self.checks,
-                time_limit,
-                continues=self.model.continues,
-                costly=True,
-                sign=sign,
-            )
-            self.decode = self._server_lanes(
-                self.model, sampling, max_new_tokens, slots, allowance or SpendLimit()
-            )
+            self.decode = self._server_lanes(self.model, sampling, slots, allowance or SpendLimit())
         else:
-            self._refuse_messages_without_template(self.model)
-            end = min(self.model.tokenizer.eos_ids, default=None)
-            self._words = SteeringContext(self.model.tokenizer.encode, end, self.checks, time_limit)
-            self._limit = max_new_tokens
-            self.decode = Decode(
-                self.model,
-                self._tokens,
-                sampling=sampling,
-                slots=max(slots, self.strategy.lanes),
-                block=block,
-                alternatives=alternatives,
-                prompt_edits=PROMPT_EDITS,
-                limit=max_new_tokens,
-            )
+            self.decode = self._decode(self.model, sampling, slots, block, alternatives)
         self.lanes = Lanes(
             self._lane_process(),
             self.items,
-            each=self._each(max_new_tokens, tokens, seconds),
+            each=self._end_of_draft(tokens, seconds),
             judge=self._judge,
-            on_stop=self.strategy.on_stop(self._words),
+            on_stop=self.strategy.on_stop(self._context),
             seed=seed,
             ready=None if ready is None else lambda item: ready(_row(item)),
         )
-        self._allowance = allowance
         if allowance is not None:
+            # What the run spent before it was resumed counts, and the lanes restore that.
             allowance.before = lambda: self.lanes.spent
 
     def loop(
@@ -144,7 +123,7 @@ class Refine:
         keep: Literal["steps", "results"] = "steps",
         checkpoint: CheckpointSchedule | None = None,
     ) -> Loop:
-        """Return the loop over all items; `until` is the budget of the whole job."""
+        """Return the loop over all items; `until` is the budget of all items together."""
         return Loop(
             self.lanes,
             until=until or Steps(1 << 62),
@@ -159,72 +138,109 @@ class Refine:
         return sorted(self, key=lambda row: int(str(row["index"])))
 
     def __iter__(self) -> Iterator[Row]:
-        """Run without a journal; yield results as they come."""
+        """Run without a journal; yield each result when it is ready."""
         for step in self.loop():
             for _, row in step.results:
                 yield row
 
+    # The lane process -------------------------------------------------------------------------
+
+    def _steering_context(self) -> SteeringContext:
+        if isinstance(self.model, Server):
+            return SteeringContext(
+                spell,
+                END,
+                self.checks,
+                self._time_limit,
+                can_continue=self.model.continues,
+                pays_per_token=True,
+                tracking_id=sign,
+            )
+        tokenizer = self.model.tokenizer
+        end = min(tokenizer.eos_ids, default=None)
+        return SteeringContext(tokenizer.encode, end, self.checks, self._time_limit)
+
     def _server_lanes(
-        self,
-        server: Server,
-        sampling: SamplingParams,
-        max_tokens: int,
-        slots: int,
-        allowance: SpendLimit,
+        self, server: Server, sampling: SamplingParams, slots: int, allowance: SpendLimit
     ) -> ServerLanes:
         return ServerLanes(
             server,
-            self._of_text,
+            self._server_prompt,
             sampling=check_sampling(server, server_sampling(server, sampling)),
-            max_tokens=max_tokens,
+            max_tokens=self._max_new_tokens,
             slots=slots,
             allowance=allowance,
             prompt_edits=PROMPT_EDITS,
-            track_logprobs=lambda item: self._wanted(_row(item)),
+            track_logprobs=lambda item: self._required_texts(_row(item)),
+        )
+
+    def _decode(
+        self,
+        model: LanguageModel,
+        sampling: SamplingParams,
+        slots: int,
+        block: int,
+        alternatives: int,
+    ) -> Decode:
+        self._refuse_messages_without_template(model)
+        return Decode(
+            model,
+            self._token_prompt,
+            sampling=sampling,
+            slots=max(slots, self.strategy.lanes),
+            block=block,
+            alternatives=alternatives,
+            prompt_edits=PROMPT_EDITS,
+            limit=self._max_new_tokens,
         )
 
     def _lane_process(self) -> LaneProcess:
-        """Return what writes the items: lanes of the model or server, or groups of the former."""
+        """Return the lanes of the server or of the model, or groups of the model's lanes."""
         if isinstance(self.decode, Decode):
-            return self.strategy.process(self.decode, self._words)
+            return self.strategy.process(self.decode, self._context)
         if self.strategy.masks or self.strategy.lanes > 1:
             raise InputError(
-                f"The strategy {self.strategy.kind!r} must have a model in this process, got a "
-                "server. Use backtrack, abort, feedback or resample."
+                f"The strategy of a model on a server must be backtrack, abort, feedback or "
+                f"resample, got {self.strategy.kind!r}. Choose one, or load the model here."
             )
         return self.decode
 
     def _refuse_messages_without_template(self, model: LanguageModel) -> None:
-        """Refuse chat messages, which feedback is too, for a model that cannot be given any."""
+        """Raise `InputError` for chat messages if the model has no template to write them with.
+
+        Only the first item is tried: that finds a wrong job before any work. A feedback prompt is
+        chat messages, too.
+        """
         if model.tokenizer.chat_template is not None:
             return
+        strategy = self.strategy
         feedback = {"feedback": {"draft": "", "reasons": []}}
         try:
-            prompt = self._prompt(self.items[0][1], feedback if self.strategy.tells else {})
+            prompt = self._prompt(self.items[0][1], feedback if strategy.gives_feedback else {})
         except ItemError:
             return
         if isinstance(prompt, str | TokenPrompt):
             return
-        what = f"the strategy {self.strategy.kind!r} writes" if self.strategy.tells else "it makes"
+        cause = f"from the strategy {strategy.kind!r}" if strategy.gives_feedback else "from it"
         raise InputError(
             f"The prompt must be a text, as the model {model.name!r} has no chat template, "
-            f"got chat messages: {what} them. Use a model tuned for conversations"
-            + (", another strategy" if self.strategy.tells else "")
-            + ", or a text to go on with: plain = true in a job's [prompt], or a prompt function "
-            "that returns a text."
+            f"got chat messages {cause}. Use a model tuned for conversations"
+            + (", another strategy" if strategy.gives_feedback else "")
+            + ", or a plain text: plain = true in a job's [prompt], or a prompt function that "
+            "returns a text."
         )
 
-    # What Lanes and Decode ask ----------------------------------------------------------------
+    # Callbacks of Lanes and Decode ------------------------------------------------------------
 
-    def _each(self, length: int, tokens: int | None, seconds: float | None) -> Condition:
-        each: Condition = Steps(self.strategy.steps(length))
+    def _end_of_draft(self, tokens: int | None, seconds: float | None) -> Condition:
+        each: Condition = Steps(self.strategy.steps(self._max_new_tokens))
         if tokens is not None:
             each = each | Budget("tokens", tokens)
         if seconds is not None:
             each = each | Seconds(seconds)
         if not self.strategy.checks_prefixes:
             return each
-        return each | StillPassable(self.checks, self._time_limit, self._words.late)
+        return each | StillPassable(self.checks, self._time_limit, self._context.late)
 
     def _judge(self, output: object, item: object) -> Sequence[Verdict]:
         verdicts = judge_all(self.checks, output, _row(item), self._time_limit)
@@ -232,13 +248,13 @@ class Refine:
             self._allowance.charge(sum(verdict.cost for verdict in verdicts))
         return verdicts
 
-    def _tokens(self, item: object, edits: Mapping[str, object]) -> TokenPrompt:
+    def _token_prompt(self, item: object, edits: Mapping[str, object]) -> TokenPrompt:
         row = _row(item)
         prompt = self._prompt(row, edits)
         assert not isinstance(self.model, Server)
         tokenizer = self.model.tokenizer
         if isinstance(prompt, TokenPrompt):
-            room = self._limit
+            room = self._max_new_tokens
             return replace(prompt, constraint=prompt.constraint or self._constraint(row, room))
         if not isinstance(prompt, str):
             tokens = tokenizer.chat(prompt)
@@ -246,22 +262,24 @@ class Refine:
             tokens = tokenizer.chat([{"role": "user", "content": prompt}])
         else:
             tokens = [*tokenizer.bos_ids, *tokenizer.encode(prompt)]
-        room = min(self._limit, self.model.config.max_position_embeddings - len(tokens))
+        room = min(self._max_new_tokens, self.model.config.max_position_embeddings - len(tokens))
         return TokenPrompt(
-            tokens, track_logprobs=self._watched(row), constraint=self._constraint(row, room)
+            tokens, track_logprobs=self._tracked(row), constraint=self._constraint(row, room)
         )
 
-    def _of_text(self, item: object, edits: Mapping[str, object]) -> str | Sequence[Message]:
-        """Return an item's prompt for a server. Raises `ItemError` for one of tokens."""
+    def _server_prompt(self, item: object, edits: Mapping[str, object]) -> str | Sequence[Message]:
+        """Return an item's prompt for a server. Raises `ItemError` for a prompt of tokens."""
         prompt = self._prompt(_row(item), edits)
         if isinstance(prompt, TokenPrompt):
-            raise ItemError("A server's prompt must be a text or chat messages, got tokens.")
+            raise ItemError(
+                "A server's prompt must be a text or chat messages, got tokens. Return a text."
+            )
         return prompt
 
     def _constraint(self, row: Row, room: int) -> Constraint | None:
-        """Return what the checks demand of an item's text, where the strategy makes masks of it.
+        """Return the checks as a mask, if the strategy masks.
 
-        Where no text of `room` tokens is found that meets it, none is kept.
+        It keeps room to close within `room` tokens, unless no such text is found.
         """
         if not self.strategy.masks:
             return None
@@ -271,29 +289,32 @@ class Refine:
         found = constraint_of(self.checks, row, self.model.tokenizer).constraint
         return found and fitting(found, self.model.tokenizer, room)
 
-    def _watched(self, row: Row) -> list[int]:
-        """Return the first tokens of what the text must say, to see where it is likeliest."""
-        return sorted({self._words.sign_of(text) for text in self._wanted(row)})
+    def _tracked(self, row: Row) -> list[int]:
+        """Return the first tokens of the required texts; `Backtrack` reads how likely each was."""
+        return sorted({self._context.tracking_id_of(text) for text in self._required_texts(row)})
 
-    def _wanted(self, row: Row) -> list[str]:
-        """Return the texts of which one must be said, with and without a space before them."""
+    def _required_texts(self, row: Row) -> list[str]:
+        """Return the texts that the checks require, with and without a leading space.
+
+        A tokenizer has different tokens for the two.
+        """
         if not self.strategy.checks_prefixes:
             return []
-        found = required_by(self.checks, "", row, self._time_limit, self._words.late)
+        found = required_by(self.checks, "", row, self._time_limit, self._context.late)
         texts = [text for one in found for text in one.texts]
         return [spaced for text in texts for spaced in (text, f" {text}")]
 
 
 def template(text: str) -> PromptOf:
-    """Make a prompt of a template with `{column}` in it; feedback comes as further turns."""
-    filled = Template(text)
+    """Return a prompt function for a template with `{column}` fields; feedback adds chat turns."""
+    parsed = Template(text)  # raises for a wrong template here, not at the first item
 
     def prompt(row: Row, edits: Mapping[str, object]) -> str | Sequence[Message]:
-        asked = filled.fill(row)
+        text = parsed.fill(row)
         feedback = edits.get("feedback")
         if not isinstance(feedback, Mapping):
-            return asked
-        return with_feedback([{"role": "user", "content": asked}], feedback)
+            return text
+        return with_feedback([{"role": "user", "content": text}], feedback)
 
     return prompt
 
@@ -305,20 +326,21 @@ def _opened(model: LanguageModel | Server | str) -> LanguageModel | Server:
 
 
 def server_sampling(server: Server, sampling: SamplingParams) -> dict[str, float]:
-    """Return settings for a server; a `top_k` that it does not know is left out if not asked for.
+    """Return the sampling parameters that a server accepts.
 
-    Raises `InputError` for a bias on tokens, which are not known here.
+    The default `top_k` is dropped where the server has no such extension: the user did not set it.
+    Raises `InputError` for a bias on tokens, whose ids are not known here.
     """
     values = asdict(sampling)
     for name in ("logit_bias", "end_bias"):
-        biased = values.pop(name, None)
-        if biased:
+        bias = values.pop(name, None)
+        if bias:
             raise InputError(
-                f"{name} must be left out with a server, whose tokens are not known, got {biased}. "
-                "Take it out."
+                f"{name} must be left out with a server, whose tokens are not known, got {bias}. "
+                "Remove it."
             )
-    usual = not server.extensions and sampling.top_k == DEFAULT_SAMPLING.top_k
-    return values | ({"top_k": 0} if usual else {})
+    unset = not server.extensions and sampling.top_k == DEFAULT_SAMPLING.top_k
+    return values | ({"top_k": 0} if unset else {})
 
 
 def _row(item: object) -> Row:
@@ -327,42 +349,42 @@ def _row(item: object) -> Row:
 
 
 def _keyed(items: Iterable[Row | tuple[str, Row]]) -> list[tuple[str, Row]]:
-    """Give each item its key: the given one, its `id`, else its content's hash and occurrence.
+    """Give each item a key: its own, its `id`, or the hash of its content and its occurrence.
 
-    Raises `InputError` that names the item (counted from 1) and the mend.
+    Raises `InputError` with the item's number, from 1.
     """
-    given = [_pair(number, item) for number, item in enumerate(items, 1)]
-    if not given:
-        raise InputError("A refine job must have at least one item, got none.")
-    hashes = content_keys([row for _, row in given])
-    keys = [key if key is not None else own for (key, _), own in zip(given, hashes, strict=True)]
+    pairs = [_pair(number, item) for number, item in enumerate(items, 1)]
+    if not pairs:
+        raise InputError("The items must be at least one, got none. Add one.")
+    hashes = content_keys([row for _, row in pairs])
+    keys = [hashed if key is None else key for (key, _), hashed in zip(pairs, hashes, strict=True)]
     seen: dict[str, int] = {}
     for number, key in enumerate(keys, 1):
         if key in seen:
             raise InputError(
-                f"Item {number} must have an id of its own, got {key!r} as item {seen[key]}. "
-                "Give it another."
+                f"The id of item {number} must be unique, got {key!r}, which item {seen[key]} has. "
+                "Change one."
             )
         seen[key] = number
-    return [(key, row) for key, (_, row) in zip(keys, given, strict=True)]
+    return [(key, row) for key, (_, row) in zip(keys, pairs, strict=True)]
 
 
 def _pair(number: int, item: object) -> tuple[str | None, Row]:
-    """Return an item's given key, if it has one, and its columns."""
+    """Return an item's own key, None if it has none, and its columns."""
     pair = isinstance(item, tuple) and len(item) == 2
     key, row = item if isinstance(item, tuple) and pair else (None, item)
     if not isinstance(row, Mapping):
         raise InputError(
-            f"Item {number} must be a mapping of columns, or a pair of a key and one, got "
+            f"Item {number} must be a mapping of columns, or a pair (key, mapping), got "
             f"{item!r:.60}. Write for example {{'message': …}}."
         )
     if not pair and "id" not in row:
         return None, row
     key = key if pair else row["id"]
     if isinstance(key, bool) or not isinstance(key, str | int) or not str(key).strip():
-        mend = "Give it a key" if pair else "Give it one, or leave 'id' out"
+        fix = "Set a key" if pair else "Set one, or leave 'id' out"
         raise InputError(
             f"The {'key' if pair else 'id'} of item {number} must be a text or a whole number, "
-            f"got {key!r}. {mend}."
+            f"got {key!r}. {fix}."
         )
     return str(key), row

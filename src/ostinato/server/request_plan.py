@@ -63,7 +63,7 @@ def plan(request: ApiRequest, defaults: Defaults, model: LanguageModel, room: in
     strategy = request.strategy or defaults.strategy or Backtrack()
     _refuse_with_checks(request, checks)
     _refuse_columns(request.columns or {}, checks)
-    if checks and strategy.tells and model.tokenizer.chat_template is None:
+    if checks and strategy.gives_feedback and model.tokenizer.chat_template is None:
         raise RequestError(
             400,
             f"The strategy {strategy.kind!r} needs a model with a chat template, got "

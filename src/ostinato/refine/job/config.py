@@ -96,7 +96,10 @@ class Job:
             return
         shown = self.cases.examples if self.cases else 0
         for wrong, what in (
-            (self.strategy.tells, f"the strategy {self.strategy.kind!r}, which writes chat turns"),
+            (
+                self.strategy.gives_feedback,
+                f"the strategy {self.strategy.kind!r}, which writes chat turns",
+            ),
             (self.server is not None, 'a model on a server: there, set api = "completions"'),
             (shown > 0, "past cases as examples: set [cases] examples = 0"),
         ):

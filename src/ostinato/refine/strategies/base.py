@@ -1,7 +1,7 @@
-"""What to do about a draft that is not good enough: strategies, pure functions of what was tried.
+"""What to do about a draft that fails: strategies, pure functions of the stop and of the history.
 
-`resample` and `feedback` judge whole drafts; `abort` and `backtrack` act while a draft is written,
-at the first token after which a check can no longer be met.
+`resample` and `feedback` judge whole drafts. `abort` and `backtrack` act during generation, at the
+first token after which a check cannot be met. Knows no model: `SteeringContext` has what is needed.
 """
 
 from __future__ import annotations
@@ -10,9 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from ostinato.errors import InputError
-from ostinato.journal import Stopped
-from ostinato.loop import Action, Check, GiveUp, History, LaneProcess, OnStop, StartOver
+from ostinato.arguments import require_at_least
+from ostinato.checks import check_prefix_all
+from ostinato.journal import JSON, StopKind, Stopped
+from ostinato.loop import (
+    Action,
+    Check,
+    Condition,
+    GiveUp,
+    History,
+    LaneProcess,
+    OnStop,
+    StartOver,
+    Step,
+)
 
 if TYPE_CHECKING:
     from ostinato.decode import Decode
@@ -20,13 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SteeringContext:
-    """What a strategy may know of the text it steers: its tokenizer, its end, its checks.
+    """What a strategy may know about the text it steers: its tokenizer, its end token, its checks.
 
-    `end` is the end token, None where the model has none; `time_limit` is that of a judgment,
-    and `late` the names of the checks that took longer to look ahead. `continues` tells whether
-    the model can go on from any place of a text, as some servers cannot; `costly` whether a token
-    has cost something as soon as it is drawn, as a server's has. `sign` gives the number by which
-    is noted how likely a text began at a place (`Text.tracked_logprobs`); None: that of its first token.
+    `end` is the id of the end token, None if the model has none. `time_limit` is in seconds for one
+    judgment. `late` collects the names of checks whose prefix verdict exceeded it.
+
+    `can_continue`: whether the model can continue from any prefix; some servers cannot.
+    `pays_per_token`: whether a token costs something as soon as it is sampled, as on a server. In
+    this process, a token costs nothing until it runs through the network.
+
+    `tracking_id` returns the key of a text in `Text.tracked_logprobs`; None: its first token.
     """
 
     encode: Callable[[str], Sequence[int]]
@@ -34,28 +48,28 @@ class SteeringContext:
     checks: Sequence[Check]
     time_limit: float = 10.0
     late: set[str] = field(default_factory=set, compare=False)
-    continues: bool = True
-    costly: bool = False
-    sign: Callable[[str], int] | None = None
+    can_continue: bool = True
+    pays_per_token: bool = False
+    tracking_id: Callable[[str], int] | None = None
 
-    def sign_of(self, text: str) -> int:
-        """Return the number by which it is noted how likely a text began at a place."""
-        return self.encode(text)[0] if self.sign is None else self.sign(text)
+    def tracking_id_of(self, text: str) -> int:
+        """Return the key under which `Text.tracked_logprobs` records how likely `text` began."""
+        return self.encode(text)[0] if self.tracking_id is None else self.tracking_id(text)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
     """A strategy's options; `on_stop` makes the pure function that answers stops.
 
-    `checks_prefixes` tells whether drafts are ended as soon as a check can no longer be met, `tells`
-    whether the prompt of another round holds the last draft; `masks` whether checks become masks
-    over tokens, `weighs` whether they weigh drafts written side by side, `rejects` whether they end
-    the hopeless ones of these.
+    `checks_prefixes`: a draft ends as soon as a check can no longer be met. `gives_feedback`: the
+    prompt of the next round contains the last draft. `masks`: checks become masks over tokens.
+    `weighs`: checks weigh drafts written in parallel. `rejects`: checks end hopeless drafts among
+    those. `rounds` is the maximum number of drafts of an item.
     """
 
     kind: ClassVar[str]
     checks_prefixes: ClassVar[bool] = False
-    tells: ClassVar[bool] = False
+    gives_feedback: ClassVar[bool] = False
     masks: ClassVar[bool] = False
     weighs: ClassVar[bool] = False
     rejects: ClassVar[bool] = False
@@ -63,24 +77,23 @@ class Strategy:
     rounds: int = 8
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise InputError(f"A strategy's rounds must be at least 1, got {self.rounds}.")
+        require_at_least(1, "Set it to 1 or more.", rounds=self.rounds)
 
     @property
     def lanes(self) -> int:
-        """The lanes of `Decode` that an item takes."""
+        """How many lanes of `Decode` one item takes."""
         return 1
 
-    def process(self, decode: Decode, words: SteeringContext) -> LaneProcess:
+    def process(self, decode: Decode, context: SteeringContext) -> LaneProcess:
         """Return the process whose lanes are the items: `Decode` itself, or groups of its lanes."""
         return decode
 
     def steps(self, limit: int) -> int:
-        """Return after how many steps an item's round is cut, where a draft may have `limit`."""
+        """Return the maximum steps of a round whose drafts have at most `limit` tokens."""
         return limit
 
-    def on_stop(self, words: SteeringContext) -> OnStop:
-        """Return the function that answers a stop that is not good enough: by another round."""
+    def on_stop(self, context: SteeringContext) -> OnStop:
+        """Return the function that answers a failed draft; by default with another round."""
 
         def answer(stopped: Stopped, history: History) -> Action:
             return self.another_round(history, {}, stopped.sentence)
@@ -88,7 +101,7 @@ class Strategy:
         return answer
 
     def another_round(self, history: History, edits: Mapping[str, object], reason: str) -> Action:
-        """Start over while rounds are left, else give up."""
+        """Return `StartOver` while rounds are left, else `GiveUp`."""
         if history.lane.round + 1 >= self.rounds:
             count = "the only round" if self.rounds == 1 else f"all {self.rounds} rounds"
             return GiveUp(f"It is out of rounds: {count} failed.")
@@ -97,25 +110,32 @@ class Strategy:
 
 @dataclass(frozen=True, kw_only=True)
 class Resample(Strategy):
-    """Write the whole draft again with other random numbers, until one passes."""
+    """Rejection sampling: write the whole draft again with other random numbers until one passes.
+
+    Accepted texts are samples of the model's distribution, conditioned on passing.
+    """
 
     kind: ClassVar[str] = "resample"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Feedback(Strategy):
-    """Put the last draft and what to mend into the next prompt (only the last, not all drafts)."""
+    """Put the last draft and the reasons why it failed into the next prompt.
+
+    After Self-Refine (Madaan et al. 2023, arXiv 2303.17651), with checks in place of the model's
+    own critique, and with the last draft only, so that the prompt does not grow with the rounds.
+    """
 
     kind: ClassVar[str] = "feedback"
-    tells: ClassVar[bool] = True
+    gives_feedback: ClassVar[bool] = True
 
-    def on_stop(self, words: SteeringContext) -> OnStop:
-        """Return the strategy's function."""
+    def on_stop(self, context: SteeringContext) -> OnStop:
+        """Return the function that answers with `StartOver` and the edit `feedback`."""
 
         def answer(stopped: Stopped, history: History) -> Action:
-            bad = [verdict for verdict in history.verdicts if not verdict.passed]
-            reasons = [verdict.error or verdict.message for verdict in bad] or [stopped.sentence]
-            feedback = {"draft": str(history.output), "reasons": reasons}
+            failed = [verdict for verdict in history.verdicts if not verdict.passed]
+            reasons = [verdict.error or verdict.message for verdict in failed]
+            feedback = {"draft": str(history.output), "reasons": reasons or [stopped.sentence]}
             return self.another_round(history, {"feedback": feedback}, stopped.sentence)
 
         return answer
@@ -123,7 +143,40 @@ class Feedback(Strategy):
 
 @dataclass(frozen=True, kw_only=True)
 class Abort(Strategy):
-    """Stop a draft at the first token that makes a check impossible, then write it anew."""
+    """Stop a draft at the first token that makes a check impossible, then start another round."""
 
     kind: ClassVar[str] = "abort"
     checks_prefixes: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class StillPassable(Condition):
+    """Fires with the kind `failed` as soon as no continuation can pass one of the checks.
+
+    `time_limit` is in seconds for one prefix verdict. A check that exceeds it is added to `late`
+    and is not called on prefixes for the rest of the run, since every lane waits for it.
+    """
+
+    checks: tuple[Check, ...]
+    time_limit: float = 10.0
+    late: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    def observe(self, state: JSON, step: Step) -> tuple[JSON, Stopped | None]:
+        """Check the output as a prefix; a draft that has ended is judged as a whole instead."""
+        if "ended" in step.report:
+            return None, None
+        item = step.item if isinstance(step.item, Mapping) else {}
+        found = check_prefix_all(self.checks, step.output, item, self.time_limit, self.late)
+        if found is None:
+            return None, None
+        check, verdict = found
+        # `Backtrack` reads these to find the token at which the offending part starts.
+        numbers: dict[str, JSON] = {}
+        if verdict.span is not None:
+            numbers = {"start": verdict.span.start, "end": verdict.span.end}
+        sentence = f"{check.name}: {verdict.message or 'it can no longer be met.'}"
+        return None, Stopped(StopKind.FAILED, sentence, check.name, numbers)
+
+    def __str__(self) -> str:
+        # The name before a rename: checkpoints hold it, and a resume compares it.
+        return f"Possible({', '.join(check.name for check in self.checks)})"

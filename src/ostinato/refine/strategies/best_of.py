@@ -1,4 +1,8 @@
-"""Best of n: several drafts of an item, the hopeless ones left early, and the best one kept."""
+"""Best of n with early rejection, after speculative rejection (Sun et al. 2024, arXiv 2410.20290).
+
+Several drafts of an item are written; one that can no longer pass is dropped, and the best is kept.
+Here prefix verdicts reject a draft, where the paper uses the partial scores of a reward model.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,9 @@ By = Literal["logprob", "score"]
 
 @dataclass(slots=True)
 class WholeDraft:
-    """A draft that is done: its text, and what it is worth.
+    """A complete draft: its text, the number of checks it passed, and its scores.
 
-    `unjudged` is the sentence of a check that could not judge it, empty where all could.
+    `unjudged` is the error of a check that could not judge it, empty if all could.
     """
 
     number: int
@@ -28,23 +32,22 @@ class WholeDraft:
     logprob: float
     unjudged: str = ""
 
-    def worth(self, by: By, checks: int) -> tuple[float, ...]:
-        """Order drafts: by the checks passed, then as asked; the earlier one of equal ones.
+    def rank(self, by: By, checks: int) -> tuple[float, ...]:
+        """Return the sort key: checks passed, then `by`, then the lower number.
 
-        Where none passes all of them, one that could not be judged goes before the others: no
-        other draft mends a check, so it is what must be told.
+        If no draft passes all `checks`, one that could not be judged ranks first. Another draft
+        does not repair a check, so its error is what the user must see.
         """
         mean = self.logprob / max(1, len(self.text.tokens))
-        rest = (mean, self.score) if by == "logprob" else (self.score, mean)
-        first = self.passed == checks, bool(self.unjudged)
-        return (*first, self.passed, *rest, -self.number)
+        scores = (mean, self.score) if by == "logprob" else (self.score, mean)
+        return (self.passed == checks, bool(self.unjudged), self.passed, *scores, -self.number)
 
 
 @dataclass(slots=True)
 class DraftGroup(LaneGroup):
-    """The drafts of an item: those being written, by number, and those that are done."""
+    """The drafts of an item: those in progress, by number, and those that are complete."""
 
-    begun: int = 0
+    started: int = 0
     writing: dict[int, list[Report]] = field(default_factory=dict)
     lanes: dict[int, str] = field(default_factory=dict)
     done: list[WholeDraft] = field(default_factory=list)
@@ -52,16 +55,14 @@ class DraftGroup(LaneGroup):
 
 
 class BestOfSampler(GroupedLanes[DraftGroup]):
-    """A lane process that writes `n` drafts of each item, `side` at once, and keeps the best.
+    """A lane process that writes `n` drafts of each item, `parallel` at a time, and keeps the best.
 
-    A draft that no continuation can mend is left at once, and the next takes its lane. A draft ends
-    by itself or after `limit` tokens. The best one passes the most checks; of those, by the mean
-    log-probability of its tokens or by the mean score of the checks. Where none passes them all,
-    one that a check could not judge is the one that is kept.
+    A draft that no continuation can repair is dropped at once, and the next one takes its lane. A
+    draft is complete at the end of text or after `limit` tokens. `WholeDraft.rank` orders them.
 
-    Reports: `drawn` (draft to token and log-probability), `rejected` (draft to the reason),
-    `finished` (draft to checks passed and mean score), `unjudged` where there are any (draft to
-    the error of a check), and at the end `chosen`, `logprob` of the chosen text, and `ended`.
+    Reports, by draft number: `drawn` (token and log-probability), `rejected` (the reason),
+    `finished` (checks passed and mean score), and `unjudged` (the error of a check, if any). The
+    last report adds `chosen`, `logprob` of the chosen text, `length` and `ended`.
     """
 
     def __init__(
@@ -70,116 +71,120 @@ class BestOfSampler(GroupedLanes[DraftGroup]):
         checks: Sequence[Check],
         *,
         n: int,
-        side: int,
+        parallel: int,
         limit: int,
         by: By = "logprob",
         time_limit: float = TIME_LIMIT,
         late: set[str] | None = None,
     ) -> None:
-        super().__init__(decode, min(n, side), checks, time_limit=time_limit, late=late)
+        super().__init__(decode, min(n, parallel), checks, time_limit=time_limit, late=late)
         self.n, self.limit, self.by = n, limit, by
 
-    def _begin(self, lane: Lane, item: object) -> DraftGroup:
+    def _new_group(self, lane: Lane, item: object) -> DraftGroup:
         return DraftGroup(lane, item)
 
-    def _replay(self, member: DraftGroup, report: Report) -> None:
-        self._count(member)
+    def _replay(self, group: DraftGroup, report: Report) -> None:
+        self._start_drafts(group)
         drawn = cast("Mapping[str, list[float]]", report["drawn"])
         for name, (token, logprob) in drawn.items():
-            member.writing[int(name)].append({"token": int(token), "logprob": logprob})
+            group.writing[int(name)].append({"token": int(token), "logprob": logprob})
         finished = cast("Mapping[str, list[float]]", report["finished"])
         unjudged = cast("Mapping[str, str]", report.get("unjudged", {}))
         for name, (passed, score) in finished.items():
-            text, logprob = self._read(member, int(name))
+            text, logprob = self._restored(group, int(name))
             error = unjudged.get(name, "")
-            member.done.append(WholeDraft(int(name), text, int(passed), score, logprob, error))
+            group.done.append(WholeDraft(int(name), text, int(passed), score, logprob, error))
         for name in cast("Mapping[str, str]", report["rejected"]):
-            self._reject(member, self._read(member, int(name))[0])
+            self._keep_rejected(group, self._restored(group, int(name))[0])
 
-    def _read(self, member: DraftGroup, number: int) -> tuple[Text, float]:
-        """Return the text of a draft that is done, and the sum of its log-probabilities."""
-        reports = member.writing.pop(number)
-        lane = member.inner(number, reports)
-        self.decode.start(lane, member.item)
+    def _restored(self, group: DraftGroup, number: int) -> tuple[Text, float]:
+        """Return the text of a recorded draft and its log-probability.
+
+        The report has its tokens only; a lane that is started for a moment decodes them.
+        """
+        reports = group.writing.pop(number)
+        lane = group.child(number, reports)
+        self.decode.start(lane, group.item)
         text = self.decode.output(lane.key)
         self.decode.drop(lane.key)
         return text, sum(cast(float, report["logprob"]) for report in reports)
 
-    def _count(self, member: DraftGroup) -> None:
-        """Begin drafts while there are some, and lanes for them."""
-        while member.begun < self.n and len(member.writing) < self.size:
-            member.writing[member.begun] = []
-            member.begun += 1
+    def _start_drafts(self, group: DraftGroup) -> None:
+        """Start drafts until `size` are in progress or all `n` have started."""
+        while group.started < self.n and len(group.writing) < self.size:
+            group.writing[group.started] = []
+            group.started += 1
 
-    def _enter(self, member: DraftGroup) -> None:
-        self._count(member)
-        for number, reports in member.writing.items():
-            if number not in member.lanes:
-                lane = member.inner(number, reports)
-                self.decode.start(lane, member.item)
-                member.lanes[number] = lane.key
+    def _start_lanes(self, group: DraftGroup) -> None:
+        self._start_drafts(group)
+        for number, reports in group.writing.items():
+            if number not in group.lanes:
+                lane = group.child(number, reports)
+                self.decode.start(lane, group.item)
+                group.lanes[number] = lane.key
 
-    def _prepare(self, member: DraftGroup) -> None:
-        self._enter(member)
+    def _prepare(self, group: DraftGroup) -> None:
+        self._start_lanes(group)
 
-    def _lanes(self, member: DraftGroup) -> Mapping[int, str]:
-        return dict(member.lanes)
+    def _active_lanes(self, group: DraftGroup) -> Mapping[int, str]:
+        return group.lanes
 
-    def _advance(self, member: DraftGroup, moved: Mapping[int, Report]) -> dict[str, object]:
+    def _advance(self, group: DraftGroup, moved: Mapping[int, Report]) -> dict[str, object]:
         drawn: dict[str, object] = {}
         rejected: dict[str, object] = {}
         finished: dict[str, object] = {}
         unjudged: dict[str, object] = {}
-        for number, told in moved.items():
-            name, reports = str(number), member.writing[number]
-            reports.append(told)
-            drawn[name] = [told["token"], told["logprob"]]
-            output = self.decode.output(member.lanes[number])
-            if "ended" in told or len(reports) >= self.limit:
-                whole = self._judge(member, number, output)
+        for number, token in moved.items():
+            name, reports = str(number), group.writing[number]
+            reports.append(token)
+            drawn[name] = [token["token"], token["logprob"]]
+            output = self.decode.output(group.lanes[number])
+            if "ended" in token or len(reports) >= self.limit:
+                whole = self._judge(group, number, output)
                 finished[name] = [whole.passed, whole.score]
                 if whole.unjudged:
                     unjudged[name] = whole.unjudged
-                member.done.append(whole)
-            elif (reason := self._impossible(member, output)) is not None:
+                group.done.append(whole)
+            elif (reason := self._why_hopeless(group, output)) is not None:
                 rejected[name] = reason
-                self._reject(member, output)
+                self._keep_rejected(group, output)
             else:
                 continue
-            self.decode.drop(member.lanes.pop(number))
-            del member.writing[number]
+            self.decode.drop(group.lanes.pop(number))
+            del group.writing[number]
         report: dict[str, object] = {"drawn": drawn, "rejected": rejected, "finished": finished}
-        return report | ({"unjudged": unjudged} if unjudged else {}) | self._end(member)
+        return report | ({"unjudged": unjudged} if unjudged else {}) | self._end(group)
 
-    def _judge(self, member: DraftGroup, number: int, output: Text) -> WholeDraft:
-        verdicts = self._verdicts(member, output)
+    def _judge(self, group: DraftGroup, number: int, output: Text) -> WholeDraft:
+        verdicts = self._verdicts(group, output)
         passed = sum(verdict.passed for verdict in verdicts)
         score = sum(verdict.score for verdict in verdicts) / max(1, len(verdicts))
         unjudged = next((verdict.error for verdict in verdicts if verdict.error), "")
         return WholeDraft(number, output, passed, score, sum(output.logprobs), unjudged)
 
-    def _reject(self, member: DraftGroup, output: Text) -> None:
-        if len(output) > len(member.rejected):
-            member.rejected = output  # the longest, to be shown where none was whole
+    def _keep_rejected(self, group: DraftGroup, output: Text) -> None:
+        """Keep the longest rejected draft: it is the output if no draft becomes complete."""
+        if len(output) > len(group.rejected):
+            group.rejected = output
 
-    def _end(self, member: DraftGroup) -> dict[str, object]:
-        if member.writing or member.begun < self.n:
+    def _end(self, group: DraftGroup) -> dict[str, object]:
+        if group.writing or group.started < self.n:
             return {}
-        if not member.done:
+        if not group.done:
             return {"ended": f"None of {self.n} drafts can pass."}
-        best = self._best(member)
+        best = self._best(group)
         return {
             "chosen": best.number,
             "logprob": best.logprob,
             "length": len(best.text.tokens),
-            "ended": f"The best of {self.n} drafts was kept ({len(member.done)} were whole).",
+            "ended": f"The best of {self.n} drafts was kept ({len(group.done)} were whole).",
         }
 
-    def _best(self, member: DraftGroup) -> WholeDraft:
-        return max(member.done, key=lambda whole: whole.worth(self.by, len(self._checks)))
+    def _best(self, group: DraftGroup) -> WholeDraft:
+        return max(group.done, key=lambda whole: whole.rank(self.by, len(self._checks)))
 
-    def _output(self, member: DraftGroup) -> Text:
-        if member.done:
-            return self._best(member).text
-        first = next(iter(member.lanes.values()), None)
-        return member.rejected if first is None else self.decode.output(first)
+    def _output(self, group: DraftGroup) -> Text:
+        if group.done:
+            return self._best(group).text
+        first = next(iter(group.lanes.values()), None)
+        return group.rejected if first is None else self.decode.output(first)

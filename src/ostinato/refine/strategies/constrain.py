@@ -1,7 +1,7 @@
-"""Constrain: the checks that can be said as a language become a mask over the tokens.
+"""Constrained decoding (Willard and Louf 2023, arXiv 2307.09702): checks as a mask over tokens.
 
-A token after which one of them could not be met is never drawn (constrained decoding, Willard and
-Louf 2023). What cannot be said so acts by the strategy beneath: backtracking.
+A token after which such a check could not be met is never drawn. Checks that cannot be written as a
+language (a regular expression, its complement, a JSON schema) act through backtracking.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ostinato.models import Tokenizer
 
 
 class MaskedChecks(NamedTuple):
-    """A constraint, and the names of the checks that are in it."""
+    """A constraint, and the names of the checks that it contains."""
 
     constraint: Constraint | None
     checks: tuple[str, ...]
@@ -28,48 +28,53 @@ class MaskedChecks(NamedTuple):
 def constraint_of(
     checks: Sequence[Check], item: Mapping[str, object], tokenizer: Tokenizer | None = None
 ) -> MaskedChecks:
-    """Return what the checks demand of an item's text as one constraint.
+    """Return one constraint for all checks that can be written as a language for this item.
 
-    Patterns and their opposites are followed side by side. A schema is followed alone: the first
-    one that llguidance can follow, and then no pattern. The others are not in the constraint, nor
-    is what grows too large over the tokens of `tokenizer`.
+    Patterns and their complements are followed in parallel. A JSON schema is followed alone: the
+    first one that llguidance can follow, and then no pattern. A check whose automaton grows too
+    large over the tokens of `tokenizer` is left out.
+
+    Raises `MissingExtra` if llguidance is not installed.
     """
-    said = [(check.name, _said(check, item)) for check in checks if isinstance(check, BaseCheck)]
-    for name, languages in said:
+    named = [
+        (check.name, _languages_of(check, item)) for check in checks if isinstance(check, BaseCheck)
+    ]
+    for name, languages in named:
         if any(language.kind == "json_schema" for language in languages):
             constraint = _schema(languages[0].text, tokenizer)
             if constraint is not None:
                 return MaskedChecks(constraint, (name,))
-    followed = {name: _followed(languages, tokenizer) for name, languages in said}
-    parts = [part for parts in followed.values() for part in parts]
-    names = tuple(name for name, parts in followed.items() if parts)
-    return MaskedChecks(Constraint.all_of(parts) if parts else None, names)
+    patterns = {name: _constraints_of(languages, tokenizer) for name, languages in named}
+    # Side by side, not intersected: the product of 71 blocked words exceeds llguidance's limits.
+    every = [pattern for several in patterns.values() for pattern in several]
+    names = tuple(name for name, several in patterns.items() if several)
+    return MaskedChecks(Constraint.all_of(every) if every else None, names)
 
 
-def _said(check: BaseCheck, item: Mapping[str, object]) -> tuple[ConstraintSpec, ...]:
-    """Return what a check demands; nothing of an item that it cannot read, as judging tells."""
+def _languages_of(check: BaseCheck, item: Mapping[str, object]) -> tuple[ConstraintSpec, ...]:
+    """Return a check's languages; none for an item that it cannot read: judging reports that."""
     try:
         return check.languages(item)
     except InputError:
         return ()
 
 
-def _followed(
+def _constraints_of(
     languages: Sequence[ConstraintSpec], tokenizer: Tokenizer | None
 ) -> tuple[Constraint, ...]:
-    """Return a constraint for each language; none where llguidance cannot follow one of them."""
-    parts = [_part(language) for language in languages if language.kind == "regex"]
-    known = tuple(part for part in parts if part is not None and _can_be_followed(part, tokenizer))
+    """Return a constraint for each language, or none if llguidance cannot follow all of them."""
+    found = [_pattern(language) for language in languages if language.kind == "regex"]
+    known = tuple(one for one in found if one is not None and _can_follow(one, tokenizer))
     return known if len(known) == len(languages) else ()
 
 
 @lru_cache(maxsize=1024)
-def _can_be_followed(constraint: Constraint, tokenizer: Tokenizer | None) -> bool:
+def _can_follow(constraint: Constraint, tokenizer: Tokenizer | None) -> bool:
     try:
         constraint.check()
-        if tokenizer is not None:  # an automaton may be small enough until tokens are laid over it
+        if tokenizer is not None:  # an automaton can pass alone and be too large over the tokens
             matcher(constraint, tokenizer)
-    except MissingExtra:
+    except MissingExtra:  # an InputError, too
         raise
     except InputError:
         return False
@@ -79,11 +84,11 @@ def _can_be_followed(constraint: Constraint, tokenizer: Tokenizer | None) -> boo
 @lru_cache(maxsize=256)
 def _schema(text: str, tokenizer: Tokenizer | None) -> Constraint | None:
     constraint = Constraint("json_schema", text)
-    return constraint if _can_be_followed(constraint, tokenizer) else None
+    return constraint if _can_follow(constraint, tokenizer) else None
 
 
 @lru_cache(maxsize=1024)
-def _part(language: ConstraintSpec) -> Constraint | None:
+def _pattern(language: ConstraintSpec) -> Constraint | None:
     try:
         Constraint.regex(language.text).check()
         pattern = term(language.text)
@@ -91,14 +96,18 @@ def _part(language: ConstraintSpec) -> Constraint | None:
         raise
     except InputError:
         return None
-    # Bytes that are no text are not in the pattern, and would be in what is not of it.
-    said = f"~({pattern}) & {term(ANY)}" if language.no else pattern
-    return Constraint("grammar", f"start: TEXT\nTEXT: {said}", hints=language.hints)
+    # A complement contains all bytes that are not UTF-8: a draft could avoid a forbidden word by
+    # writing them, and would find no end. The intersection with any text removes them.
+    expression = f"~({pattern}) & {term(ANY)}" if language.no else pattern
+    return Constraint("grammar", f"start: TEXT\nTEXT: {expression}", hints=language.hints)
 
 
 @lru_cache(maxsize=1024)
 def fitting(constraint: Constraint, tokenizer: Tokenizer, limit: int) -> Constraint:
-    """Return the constraint; without room where no way to end within the limit is found."""
+    """Return the constraint, without `room` if no text within `limit` is found for it.
+
+    `limit` is in tokens. Without room to close, a draft may be cut in the middle.
+    """
     try:
         ConstrainedState(constraint, tokenizer, limit)
     except ItemError:

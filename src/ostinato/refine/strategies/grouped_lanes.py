@@ -1,6 +1,6 @@
-"""Groups of lanes: a lane process each of whose lanes is several lanes of a `Decode`.
+"""Groups of lanes: a lane process in which each lane stands for several lanes of a `Decode`.
 
-Knows how the lanes of a group are named, stepped and brought back; not what becomes of them.
+Knows how the lanes of a group are named, stepped and restored; not what a group decides.
 """
 
 from __future__ import annotations
@@ -18,38 +18,39 @@ from ostinato.loop import Check, Item, Lane, Report, Text, Verdict, spent_judgin
 
 @dataclass(slots=True)
 class LaneGroup:
-    """The lane and item of a group, and its reports so far."""
+    """The lane and the item of a group, and the reports it has made so far."""
 
     lane: Lane
     item: object
     past: list[Report] = field(default_factory=list)
-    judging: dict[str, float] = field(default_factory=dict, kw_only=True)  # spent in this step
+    judging: dict[str, float] = field(default_factory=dict, kw_only=True)  # costs of this step
 
     @property
     def columns(self) -> Item:
-        """The item's columns, for the checks."""
+        """The item's columns, which the checks read."""
         return self.item if isinstance(self.item, Mapping) else {}
 
-    def number(self, use: str) -> float:
-        """Return the uniform number that belongs to a use at this position."""
+    def uniform(self, use: str) -> float:
+        """Return the uniform number in [0, 1) that belongs to a use at this position."""
         lane = self.lane
         key = f"{lane.key}\x1f{use}"
         return uniform(lane.seed, key, lane.round, lane.backtracks, len(self.past))
 
-    def inner(self, number: int, past: Sequence[Report] = ()) -> Lane:
-        """Return a lane of the group, with its own past."""
+    def child(self, number: int, past: Sequence[Report] = ()) -> Lane:
+        """Return the lane of `Decode` with this number in the group, and its own past reports."""
         key = f"{self.lane.key}\x1f{number}"
         return replace(self.lane, key=key, past=tuple(past), again=self.lane.again)
 
 
-M = TypeVar("M", bound=LaneGroup)
+G = TypeVar("G", bound=LaneGroup)
 
 
-class GroupedLanes(ABC, Generic[M]):
-    """Advances groups of lanes of `decode`, `size` lanes for each item.
+class GroupedLanes(ABC, Generic[G]):
+    """A lane process that advances groups of lanes of `decode`, `size` lanes for each item.
 
-    What a group decides is in its reports; from these alone it is brought back. `checks` are asked
-    about beginnings and whole texts; a judgment has `time_limit` seconds.
+    Every decision of a group is in its reports, which alone restore it: a resume needs no saved
+    caches. `checks` judge prefixes and whole texts; one judgment takes at most `time_limit`
+    seconds. `late` collects the checks that exceeded it on a prefix.
     """
 
     def __init__(
@@ -63,8 +64,8 @@ class GroupedLanes(ABC, Generic[M]):
     ) -> None:
         if decode.slots < size:
             raise InputError(
-                f"A group of {size} lanes must fit in Decode's slots, got {decode.slots}. "
-                "Give it more slots."
+                f"The slots of Decode must be at least {size}, the lanes of a group, got "
+                f"{decode.slots}. Give it more slots."
             )
         self.decode = decode
         self.slots = decode.slots // size
@@ -73,97 +74,101 @@ class GroupedLanes(ABC, Generic[M]):
         self._checks = tuple(checks)
         self._time_limit = time_limit
         self._late = set[str]() if late is None else late
-        self._members: dict[str, M] = {}
+        self._groups: dict[str, G] = {}
 
     # The lane process -------------------------------------------------------------------------
 
     def start(self, lane: Lane, item: object) -> None:
-        """Begin a group, or bring one back from its reports."""
-        member = self._begin(lane, item)
+        """Start a group, or restore one from its reports."""
+        group = self._new_group(lane, item)
         for report in lane.past:
-            self._replay(member, report)
-            member.past.append(report)
-        self._enter(member)
-        member.lane = replace(lane, again=False)  # lanes that it begins later tell their prompt
-        self._members[lane.key] = member
+            self._replay(group, report)
+            group.past.append(report)
+        self._start_lanes(group)
+        # Lanes that start later are new, even in a restored group: they must report their prompt.
+        group.lane = replace(lane, again=False)
+        self._groups[lane.key] = group
 
     def step(self) -> Mapping[str, Report]:
-        """Advance every group by one token of each of its lanes."""
-        for member in self._members.values():
-            self._prepare(member)
-        told = self.decode.step()
+        """Advance every group by one token in each of its lanes."""
+        for group in self._groups.values():
+            self._prepare(group)
+        lane_reports = self.decode.step()
         reports = {}
-        for key, member in self._members.items():
-            inner = self._lanes(member)
-            moved = {number: told[name] for number, name in inner.items() if name in told}
-            report = {**self._advance(member, moved), **_spent(moved.values())}
-            for name, amount in member.judging.items():
+        for key, group in self._groups.items():
+            moved = {
+                number: lane_reports[name]
+                for number, name in self._active_lanes(group).items()
+                if name in lane_reports
+            }
+            report = {**self._advance(group, moved), **_total_cost(moved.values())}
+            for name, amount in group.judging.items():
                 report[name] = cast(float, report.get(name, 0)) + amount
-            member.judging = {}
-            member.past.append(report)
+            group.judging = {}
+            group.past.append(report)
             reports[key] = report
         return reports
 
     def rewind(self, lane: Lane, to: int) -> None:
-        """Bring a group back to where it stood after `to` reports."""
-        member = self._members[lane.key]
-        past = tuple(member.past[:to])
+        """Restore a group to its state after `to` reports."""
+        group = self._groups[lane.key]
+        past = tuple(group.past[:to])
         self.drop(lane.key)
-        self.start(replace(lane, past=past, again=True), member.item)
+        self.start(replace(lane, past=past, again=True), group.item)
 
     def drop(self, key: str) -> None:
         """Free the group's slots."""
-        for name in self._lanes(self._members.pop(key)).values():
+        for name in self._active_lanes(self._groups.pop(key)).values():
             self.decode.drop(name)
 
     def output(self, key: str) -> Text:
-        """Return the text that the group stands for so far."""
-        return self._output(self._members[key])
+        """Return the text that the group currently stands for."""
+        return self._output(self._groups[key])
 
     # What a group decides ---------------------------------------------------------------------
 
     @abstractmethod
-    def _begin(self, lane: Lane, item: object) -> M:
-        """Return a group that has done nothing yet."""
+    def _new_group(self, lane: Lane, item: object) -> G:
+        """Return a group without reports and without lanes."""
 
     @abstractmethod
-    def _replay(self, member: M, report: Report) -> None:
-        """Do again what a report tells, without stepping."""
+    def _replay(self, group: G, report: Report) -> None:
+        """Apply a recorded report, without stepping `decode`."""
 
     @abstractmethod
-    def _enter(self, member: M) -> None:
-        """Give slots to the lanes of a group that was begun or brought back."""
+    def _start_lanes(self, group: G) -> None:
+        """Start the lanes of a new or restored group in `decode`."""
 
     @abstractmethod
-    def _lanes(self, member: M) -> Mapping[int, str]:
-        """Return the names of the lanes that have a place, by their number."""
+    def _active_lanes(self, group: G) -> Mapping[int, str]:
+        """Return the keys of the lanes that have a slot, by their number in the group."""
 
-    def _prepare(self, member: M) -> None:
-        """Make ready for a step."""
-
-    @abstractmethod
-    def _advance(self, member: M, moved: Mapping[int, Report]) -> dict[str, object]:
-        """Take the lanes' reports and return the group's."""
+    def _prepare(self, group: G) -> None:
+        """Prepare a step, for example start or copy lanes."""
 
     @abstractmethod
-    def _output(self, member: M) -> Text: ...
+    def _advance(self, group: G, moved: Mapping[int, Report]) -> dict[str, object]:
+        """Take the reports of the lanes, by number, and return the report of the group."""
+
+    @abstractmethod
+    def _output(self, group: G) -> Text: ...
 
     # Checks -----------------------------------------------------------------------------------
 
-    def _impossible(self, member: LaneGroup, output: Text) -> str | None:
-        """Return why a beginning can no longer pass, or None."""
-        found = check_prefix_all(self._checks, output, member.columns, self._time_limit, self._late)
+    def _why_hopeless(self, group: LaneGroup, output: Text) -> str | None:
+        """Return why a prefix can no longer pass, or None."""
+        found = check_prefix_all(self._checks, output, group.columns, self._time_limit, self._late)
         return None if found is None else f"{found[0].name}: {found[1].message}"
 
-    def _verdicts(self, member: LaneGroup, output: Text) -> list[Verdict]:
-        verdicts = judge_all(self._checks, output, member.columns, self._time_limit)
+    def _verdicts(self, group: LaneGroup, output: Text) -> list[Verdict]:
+        verdicts = judge_all(self._checks, output, group.columns, self._time_limit)
         for name, amount in spent_judging(verdicts).items():
-            member.judging[name] = member.judging.get(name, 0) + amount
+            group.judging[name] = group.judging.get(name, 0) + amount
         return verdicts
 
 
-def _spent(reports: Collection[Report]) -> dict[str, int]:
-    """Add up what the lanes of a group have spent; the prompt is computed once for all."""
+def _total_cost(reports: Collection[Report]) -> dict[str, int]:
+    """Sum the tokens of a group's lanes; the prompt counts once, as the lanes share its cache."""
     spent = {
         name: sum(cast(int, one.get(name, 0)) for one in reports) for name in ("tokens", "computed")
     }

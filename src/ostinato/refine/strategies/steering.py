@@ -1,15 +1,16 @@
-"""Strategies that steer while drafts are written: masks over tokens, particles, best of n.
+"""Options of the strategies that steer generation: masks over tokens, particles, best of n.
 
-Values alone: what they do is imported when it is first needed, so that a job is read without torch.
+Knows values only. What they do is imported when it is first needed, so that a job file is read
+without torch.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ostinato.errors import InputError
+from ostinato.arguments import require, require_at_least, require_literals
 from ostinato.loop import LaneProcess
 from ostinato.refine.strategies.backtrack import Backtrack
 from ostinato.refine.strategies.base import SteeringContext, Strategy
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Constrain(Backtrack):
-    """Draw no token after which a check that can be said as a language could not be met.
+    """Constrained decoding (Willard and Louf 2023, arXiv 2307.09702), with backtracking beneath.
 
-    Such checks become a mask over the tokens (`ostinato.refine.strategies.constrain`); the others act as with
-    `backtrack`, whose options these are.
+    Checks that can be written as a language become a mask over the tokens
+    (`ostinato.refine.strategies.constrain`). The others act as with `backtrack`, whose options
+    these are.
     """
 
     kind: ClassVar[str] = "constrain"
@@ -32,11 +34,14 @@ class Constrain(Backtrack):
 
 @dataclass(frozen=True, kw_only=True)
 class Smc(Strategy):
-    """Write `particles` texts at once, weighed by the checks, and draw those that can pass anew.
+    """Sequential Monte Carlo steering (Lew et al. 2023, arXiv 2306.03081).
 
-    The strategy that keeps the model's own distribution, given that the text passes. `threshold` is
-    the share of particles that must count before they are drawn anew, `failure_temperature` how much a failed
-    check costs (0: all). A round in which none can pass is followed by another.
+    Writes `particles` texts in parallel, weighs them by the checks and resamples them. It keeps the
+    model's own distribution, conditioned on passing. If no particle passes, another round starts.
+
+    `threshold`: resample when the effective sample size falls below this share of the particles.
+    `failure_temperature`: above 0, a failed check divides the weight by a power of e instead of
+    setting it to 0.
     """
 
     kind: ClassVar[str] = "smc"
@@ -48,41 +53,45 @@ class Smc(Strategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.particles < 2:
-            raise InputError(f"smc's particles must be at least 2, got {self.particles}.")
-        if not 0 <= self.threshold <= 1:
-            raise InputError(f"smc's threshold must be in [0, 1], got {self.threshold}.")
-        if not 0 <= self.failure_temperature < math.inf:
-            raise InputError(
-                f"smc's failure_temperature must be 0 (none) or more, got {self.failure_temperature}."
-            )
+        require_at_least(2, "Raise it.", particles=self.particles)
+        require(
+            0 <= self.threshold <= 1, "threshold", "in [0, 1]", self.threshold, "It is a share."
+        )
+        require(
+            0 <= self.failure_temperature < math.inf,
+            "failure_temperature",
+            "0 (a failed check rules the text out) or more",
+            self.failure_temperature,
+            "Set it to 0 or above.",
+        )
 
     @property
     def lanes(self) -> int:
-        """The lanes of Decode that an item takes."""
+        """How many lanes of `Decode` one item takes."""
         return self.particles
 
-    def process(self, decode: Decode, words: SteeringContext) -> LaneProcess:
-        """Return the process whose lanes are clouds of particles."""
+    def process(self, decode: Decode, context: SteeringContext) -> LaneProcess:
+        """Return the process whose lanes are groups of particles."""
         from ostinato.refine.strategies.smc import ParticleSampler
 
         return ParticleSampler(
             decode,
-            words.checks,
+            context.checks,
             count=self.particles,
             threshold=self.threshold,
             failure_temperature=self.failure_temperature,
-            time_limit=words.time_limit,
-            late=words.late,
+            time_limit=context.time_limit,
+            late=context.late,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class BestOf(Strategy):
-    """Write `n` drafts, `side` at once, leave the hopeless early and keep the best.
+    """Best of n with early rejection, after Sun et al. 2024 (arXiv 2410.20290).
 
-    `by` is "logprob" (the mean log-probability of its tokens) or "score" (the mean score of the
-    checks), among the drafts that pass. A round in which none passes is followed by another.
+    Writes `n` drafts, `parallel` at a time, drops a draft that can no longer pass, and keeps the
+    best that passes. `by` ranks them: "logprob" is the mean log-probability of the tokens, "score"
+    the mean score of the checks. If no draft passes, another round starts.
     """
 
     kind: ClassVar[str] = "best_of"
@@ -90,37 +99,34 @@ class BestOf(Strategy):
 
     n: int = 4
     parallel: int = 4
-    by: str = "logprob"
+    by: Literal["logprob", "score"] = "logprob"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("n", "parallel"):
-            if getattr(self, name) < 1:
-                raise InputError(f"best_of's {name} must be at least 1, got {getattr(self, name)}.")
-        if self.by not in ("logprob", "score"):
-            raise InputError(f"best_of's by must be 'logprob' or 'score', got {self.by!r}.")
+        require_at_least(1, "Set it to 1 or more.", n=self.n, parallel=self.parallel)
+        require_literals(self)
 
     @property
     def lanes(self) -> int:
-        """The lanes of Decode that an item takes."""
+        """How many lanes of `Decode` one item takes."""
         return min(self.n, self.parallel)
 
     def steps(self, limit: int) -> int:
-        """Return the steps of all drafts, one after the other."""
+        """Return the steps of `n` drafts of at most `limit` tokens, written one after the other."""
         return self.n * limit
 
-    def process(self, decode: Decode, words: SteeringContext) -> LaneProcess:
-        """Return the process whose lanes are an item's drafts."""
+    def process(self, decode: Decode, context: SteeringContext) -> LaneProcess:
+        """Return the process whose lanes are groups of drafts."""
         from ostinato.refine.strategies.best_of import BestOfSampler
 
         assert decode.limit is not None
         return BestOfSampler(
             decode,
-            words.checks,
+            context.checks,
             n=self.n,
-            side=self.parallel,
+            parallel=self.parallel,
             limit=decode.limit,
-            by=cast(Literal["logprob", "score"], self.by),
-            time_limit=words.time_limit,
-            late=words.late,
+            by=self.by,
+            time_limit=context.time_limit,
+            late=context.late,
         )
