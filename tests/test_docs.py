@@ -40,7 +40,8 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     namespace: dict[str, object] = {"__name__": "docs"}
     for number, code in enumerate(blocks(page, "python"), 1):
         with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(code, f"{page.name}, block {number}", "exec"), namespace)
+            where = f"{page.name}, block {number}"
+            exec(compile(code, where, "exec", dont_inherit=True), namespace)
 
 
 def commands(page: Path) -> list[list[str]]:

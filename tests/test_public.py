@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from ostinato.cli.main import COMMANDS
 
 ROOT = Path(ostinato.__file__).parent
 
-# What each package may import beside `errors` and `arguments`; docs/architecture.md holds the same table.
+# What each package may import beside `errors` and `arguments`, as docs/architecture.md shows it.
 ENGINE = {"journal", "loop"}
 FAMILY = ENGINE | {"models", "inference", "checks", "train", "decode", "remote", "media"}
 FAMILIES = {"text", "image", "music"}
@@ -174,3 +175,12 @@ def test_a_command_s_help_needs_no_torch(command: str) -> None:
         f"cli(['{command}', '--help'], standalone_mode=False); print('torch' in sys.modules)"
     )
     assert run(code).splitlines()[-1] == "False"
+
+
+def test_the_architecture_page_holds_the_same_table() -> None:
+    page = (ROOT.parents[1] / "docs" / "architecture.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| [^|]+ \| ([^|]+) \|$", page, re.M))
+    for package, allowed in MAY_IMPORT.items():
+        names, imported = next(row for row in rows.items() if f"`{package}`" in row[0])
+        if "all" not in imported and "nothing" not in imported:
+            assert set(re.findall(r"`(\w+)`", imported)) == allowed, names
