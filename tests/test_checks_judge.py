@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -131,7 +133,7 @@ def test_a_judge_goes_through_a_jobs_table_and_names_its_columns() -> None:
         ({"question": "{output}{"}, "'question' of the check 'judge': A brace in a template"),
         (
             {"question": QUESTION, "model": "http://#m"},
-            "'model' of the check 'judge': A server",
+            "'model' of the check 'judge': url must be",
         ),
         ({"question": QUESTION, "min": 0.0}, r"'min' .* must be in \(0, 1\], got 0"),
         ({"question": QUESTION, "model": "http://127.0.0.1:1/v1"}, "must be URL#MODEL for a"),
@@ -233,13 +235,47 @@ def test_what_may_pass_is_asked_again_and_what_may_not_is_told() -> None:
         assert verdict.passed and len(faults.bodies) == 2
         faults.script.append((401, {}))
         (refused,) = judge_all([Judge(question=check, model=f"{url}#m")], "Here.", {})
-        assert "A judge's server must answer, got 401" in refused.error
+        assert "It answered 401: As told." in refused.error
         faults.script.append((400, {}))  # it knows no log-probabilities
         (plain,) = judge_all([Judge(question=check, model=f"{url}#m")], "Here.", {})
         assert plain.passed and "logprobs" not in faults.bodies[-1]
         faults.writes = lambda body: "Perhaps"
         (neither,) = judge_all([Judge(question=check, model=f"{url}#m")], "Here.", {})
         assert "must answer with yes or no" in neither.error
+        assert neither.tokens > 1 and not neither.passed  # it was paid for
+
+
+def test_a_wait_that_the_server_demands_is_kept_or_ends_the_judgment() -> (
+    None
+):
+    check = "Answer with yes or no: {output}"
+    faults = Faults(writes=lambda body: "Yes")
+    faults.script.extend([(429, {"Retry-After": "0.6"}), None, (429, {"Retry-After": "60"})])
+    with serving(faults) as url:
+        judge = Judge(question=check, model=f"{url}#m")
+        (verdict,) = judge_all([judge], "Here.", {})
+        assert verdict.passed and faults.times[1] - faults.times[0] >= 0.6
+        (late,) = judge_all([judge], "Here.", {})
+    assert "It answered 429: As told." in late.error and len(faults.bodies) == 3
+
+
+def test_a_key_that_the_server_repeats_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "sk-secret")
+    with serving(Faults(key="another")) as url, pytest.raises(InputError, match="401") as refused:
+        ask_server(Server.of(f"{url}#m", key_env="JUDGE_KEY"), "Is it?")
+    assert "Incorrect API key" in str(refused.value) and "secret" not in str(refused.value)
+
+
+def test_a_judge_on_a_server_needs_no_extra() -> None:
+    code = (
+        "import sys; sys.modules['httpx2'] = None\n"
+        "from ostinato.checks import Judge\n"
+        "verdict = Judge(question='{output}?', model='http://127.0.0.1:9/v1#m')\n"
+        "try: verdict.judge('a', {})\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "must answer, got an error from http://127.0.0.1:9/v1" in done.stdout
 
 
 def test_a_servers_key_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +315,7 @@ def test_a_redirect_is_not_followed_and_a_password_is_not_told() -> None:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        with pytest.raises(InputError, match="got 302"):
+        with pytest.raises(InputError, match="answered 302: it redirects to /other"):
             ask_server(Server.of(f"http://127.0.0.1:{server.server_port}/v1#m"), "Is it?")
     finally:
         server.shutdown()

@@ -35,7 +35,7 @@ from ostinato.loop import (
 from ostinato.remote import Server, ServerError, ServerLanes, SpendLimit, check_sampling, retry
 from ostinato.remote.concurrency import ConcurrencyLimit
 from ostinato.remote.event_stream import events
-from ostinato.remote.openai_api import StreamChunk, whole_characters
+from ostinato.remote.openai_api import StreamChunk, join_characters
 from ostinato.testing import check_lane_process
 
 ITEMS = [(f"item{n}", f"Write something about {n}.") for n in range(6)]
@@ -176,7 +176,7 @@ def test_what_may_pass_is_tried_again(api: str, fault: Any) -> None:
     [
         ("error", "It answered with an error: Out of memory."),
         ("unfinished", "It ended the answer before it was finished"),
-        ("page", "no answer of the API: '<html>Log in first.</html>'"),
+        ("page", "something that is no answer: '<html>Log in first.</html>'"),
     ],
 )
 def test_a_server_that_begins_each_time_and_never_ends_is_given_up(fault: str, said: str) -> None:
@@ -227,17 +227,17 @@ def test_a_character_that_comes_in_two_pieces_is_whole() -> None:
         StreamChunk(text="a\ud83d", tokens=1),
         StreamChunk(text="\ude00 b", tokens=1, finish="stop"),
     ]
-    first, left = whole_characters(StreamChunk(), halves[0])
+    first, left = join_characters(StreamChunk(), halves[0])
     assert (first.text, first.tokens, left.text) == ("a", 1, "\ud83d")
-    last, left = whole_characters(left, halves[1])
+    last, left = join_characters(left, halves[1])
     assert (last.text, last.tokens, last.finish, left) == ("\U0001f600 b", 1, "stop", StreamChunk())
-    nothing, left = whole_characters(
+    nothing, left = join_characters(
         StreamChunk(), StreamChunk(text="\ud83d", tokens=1, logprob=-1.0)
     )
     assert (nothing.text, nothing.tokens) == ("", 0)
-    last, _ = whole_characters(left, StreamChunk(text="\ude00", tokens=1, logprob=-0.5))
+    last, _ = join_characters(left, StreamChunk(text="\ude00", tokens=1, logprob=-0.5))
     assert (last.text, last.tokens, last.logprob) == ("\U0001f600", 2, -1.5)
-    alone, left = whole_characters(left, StreamChunk(finish="stop"))
+    alone, left = join_characters(left, StreamChunk(finish="stop"))
     assert (alone.text, alone.tokens, left) == ("\ufffd", 1, StreamChunk())
 
 
@@ -248,10 +248,10 @@ def test_retry_after_is_obeyed_in_seconds_and_as_a_date() -> None:
     assert told.times[1] - told.times[0] >= 0.4
     now = datetime(2026, 5, 1, 12, tzinfo=UTC)
     date = format_datetime(now + timedelta(seconds=90), usegmt=True)
-    assert retry.retry_after(date, now) == 90
-    assert retry.retry_after("2.5", now) == 2.5
-    assert retry.retry_after("soon", now) is None
-    assert retry.retry_after(format_datetime(now - timedelta(1), usegmt=True), now) == 0
+    assert retry.retry_after_seconds(date, now) == 90
+    assert retry.retry_after_seconds("2.5", now) == 2.5
+    assert retry.retry_after_seconds("soon", now) is None
+    assert retry.retry_after_seconds(format_datetime(now - timedelta(1), usegmt=True), now) == 0
 
 
 def test_waits_double_up_to_a_limit_and_are_jittered_in_full() -> None:
@@ -265,7 +265,7 @@ def test_a_server_that_always_fails_ends_the_run_and_not_its_items() -> None:
     told = Faults(script=deque([(503, {})] * 50))
     with lanes_on(told, retries=2) as process, pytest.raises(ServerError, match="3 times in a row"):
         run(process)
-    with pytest.raises(ServerError, match="it goes on"):
+    with pytest.raises(ServerError, match="it resumes"):
         server = Server(url=f"http://127.0.0.1:{free_port()}/v1", model="m", retries=1)
         process = ServerLanes(server, text_of)
         try:
@@ -312,7 +312,7 @@ def test_an_item_that_takes_too_long_or_is_forbidden_is_set_aside_where_others_w
     with lanes_on(told, retries=1, timeout=0.3) as process:
         rows, _, _ = run(process)
     assert [key for key, row in rows.items() if row["stopped"]["kind"] == "error"] == ["item2"]
-    assert "no sign of life" in rows["item2"]["stopped"]["sentence"]
+    assert "It sent nothing for" in rows["item2"]["stopped"]["sentence"]
     told = Faults(script=deque([None, (403, {})]))
     with lanes_on(told, slots=1) as process:
         rows, _, _ = run(process)
@@ -394,7 +394,7 @@ def test_a_reader_that_is_slow_holds_the_server_back() -> None:
         time.sleep(0.3)
         request = process._slots["a"].request
         assert request is not None
-        assert len(request.stream._pieces) <= 8
+        assert len(request.stream._chunks) <= 8
         process.drop("a")
 
 
@@ -573,8 +573,8 @@ def test_what_earlier_sessions_spent_counts() -> None:
         ({"url": "http://me:secret@x/v1"}, "must hold no user, key or query"),
         ({"url": "http://x/v1?key=secret"}, "must hold no user, key or query"),
         ({"model": ""}, "model must be the name"),
-        ({"api": "responses"}, "api must be one of chat, completions"),
-        ({"prefill": "yes"}, "prefill must be one of"),
+        ({"api": "responses"}, "api must be 'chat' or 'completions'"),
+        ({"prefill": "yes"}, "prefill must be 'no' or 'last' or"),
         ({"api": "completions", "prefill": "last"}, 'prefill must be "no" with completions'),
         ({"template": "chatml"}, 'template must be "no" with chat'),
         ({"price_in": -1.0}, "price_in must be 0 or more"),

@@ -28,7 +28,7 @@ from ostinato.refine.refine import Refine
 from ostinato.refine.strategies.backtrack import Backtrack
 from ostinato.refine.strategies.base import Abort, Feedback, Resample, Strategy
 from ostinato.remote import Server, sign
-from ostinato.remote.text_ids import chances
+from ostinato.remote.text_ids import start_logprobs
 from ostinato.text import write
 
 MESSAGES = [{"id": str(n), "message": f"Can you help me with number {n}?"} for n in range(8)]
@@ -168,7 +168,7 @@ def test_backtrack_puts_no_value_where_it_was_unlikely_or_nothing_is_told(api: s
 
 def test_a_text_begins_as_likely_as_the_longest_token_that_begins_it() -> None:
     likeliest = {" A": -0.1, " Anna": -2.0, "Ann": -1.0, " B": -3.0, "": -0.2}
-    assert chances([" Anna Lee", "Anna Lee", " C"], likeliest) == [
+    assert start_logprobs([" Anna Lee", "Anna Lee", " C"], likeliest) == [
         (sign(" Anna Lee"), -2.0),
         (sign("Anna Lee"), -1.0),
     ]
@@ -260,7 +260,7 @@ def test_a_budget_of_cost_ends_the_job_with_items_unfinished(folder: Path) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('api = "compl"', "api must be one of"),
+        ('api = "compl"', "api must be 'chat' or"),
         ("retrys = 3", "did you mean 'retries'|not known"),
         ("timeout = 0", "timeout must be above 0"),
     ],

@@ -1,4 +1,7 @@
-"""Any OpenAI-compatible server as a lane process: answers a piece a step, journaled, budgeted."""
+"""OpenAI-compatible servers: their answers as a lane process, or one answer in a blocking call.
+
+Requests are retried, limited and budgeted; reports make a resume without new requests possible.
+"""
 
 import lazy_loader
 

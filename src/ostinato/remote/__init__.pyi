@@ -1,16 +1,18 @@
+from .completion import complete
 from .lanes import PromptFn, ServerLanes, check_sampling
-from .openai_api import Message, PromptInput, StreamChunk, Usage, piece
-from .retry import Response, RetryableError, ServerError, error_of, wait
+from .openai_api import CompletionRequest, Message, PromptInput, StreamChunk, Usage
+from .retry import PermanentError, RetryableError, ServerError
 from .server import Server, is_server
 from .spend_limit import SpendLimit
 from .text_ids import END, sign, spell
 
 __all__ = [
     "END",
+    "CompletionRequest",
     "Message",
+    "PermanentError",
     "PromptFn",
     "PromptInput",
-    "Response",
     "RetryableError",
     "Server",
     "ServerError",
@@ -19,10 +21,8 @@ __all__ = [
     "StreamChunk",
     "Usage",
     "check_sampling",
-    "error_of",
+    "complete",
     "is_server",
-    "piece",
     "sign",
     "spell",
-    "wait",
 ]

@@ -1,6 +1,6 @@
-"""The connection to a server: a thread of its own, in which requests run, wait and are repeated.
+"""Asynchronous requests to one server, in a thread of their own: streams, retries, a limit.
 
-Knows no lane: it is asked for an answer, and hands over pieces as they come.
+Knows no lane: `start` takes a request and returns a stream of chunks.
 """
 
 from __future__ import annotations
@@ -22,20 +22,19 @@ from ostinato.remote.event_stream import events
 from ostinato.remote.openai_api import (
     CompletionRequest,
     StreamChunk,
-    body,
-    message_of,
-    path,
-    piece,
-    whole_characters,
+    endpoint,
+    join_characters,
+    parse_chunk,
+    request_body,
+    response_error,
 )
 from ostinato.remote.retry import (
     CannotContinue,
     Forbidden,
     PermanentError,
-    Response,
     RetryableError,
     ServerError,
-    error_of,
+    redact,
     wait,
 )
 from ostinato.remote.server import Server
@@ -43,66 +42,70 @@ from ostinato.remote.server import Server
 if TYPE_CHECKING:
     import httpx2
 
-READ_AHEAD = 8  # pieces that wait to be taken; then the server waits
-LONGEST_ERROR = 1 << 16
-LONGEST_ANSWER = 1 << 24
-LONGEST_TOLD = 400  # characters of what a server has said
+READ_AHEAD = 8  # chunks that may wait to be taken; then the connection is not read any further
+LONGEST_ERROR = 1 << 16  # bytes
+LONGEST_ANSWER = 1 << 24  # bytes
 CONNECT = 10.0  # seconds
-DEAD = 3  # so many refusals, and no answer ever: the requests are wrong, not the items
+# Refusals with no success ever: by then the requests are wrong, not the items in them.
+MOST_REFUSALS = 3
 
 
 class Stream:
-    """An answer that is on its way."""
+    """An answer in transit: the client's thread puts chunks, the caller's thread takes them."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, news: threading.Event) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, arrived: threading.Event) -> None:
         self.error: Exception | None = None
-        self._pieces: deque[StreamChunk] = deque()
-        self._loop, self._news = loop, news
+        self.waste = _Waste()
+        self._chunks: deque[StreamChunk] = deque()
+        self._loop, self._arrived = loop, arrived
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
-        self.in_vain = _InVain()
 
     def take(self) -> StreamChunk | None:
-        """Return the next piece; None where none has come. Raises what ended the answer."""
-        if self._pieces:
-            taken = self._pieces.popleft()
+        """Return the next chunk, None where none has arrived. Raises the error of the answer."""
+        if self._chunks:
+            chunk = self._chunks.popleft()
             self._loop.call_soon_threadsafe(self._room.set)
-            return taken
+            return chunk
         if self.error is not None:
             raise self.error
         return None
 
     def close(self) -> list[StreamChunk]:
-        """Break the answer off: the connection is closed. Return what had come and is not used,
-        and what had come in vain."""
+        """Cancel the answer and close its connection.
+
+        Return the chunks that nobody took, then one with the waste since the last of them: the
+        server has written both, so they cost the same.
+        """
         self._closed = True
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._cancel)
-        left = list(self._pieces)
-        self._pieces.clear()
-        return [*left, self.in_vain.told(StreamChunk())]
+        left = list(self._chunks)
+        self._chunks.clear()
+        return [*left, self.waste.add_to(StreamChunk())]
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Begin to work, in the connection's thread."""
-        if self._closed:
+        """Start to work, in the client's thread."""
+        if self._closed:  # before the thread came to it
             work.close()
             return
         self._task = self._loop.create_task(work)
 
-    async def put(self, given: StreamChunk) -> None:
-        """Hand a piece over, when there is room."""
-        while len(self._pieces) >= READ_AHEAD:
+    async def put(self, chunk: StreamChunk) -> None:
+        """Hand a chunk over; wait while `READ_AHEAD` are waiting."""
+        while len(self._chunks) >= READ_AHEAD:
             self._room.clear()
-            if len(self._pieces) >= READ_AHEAD:
+            # Look again: `take` may have set the event between the two lines above.
+            if len(self._chunks) >= READ_AHEAD:
                 await self._room.wait()
-        self._pieces.append(given)
-        self._news.set()
+        self._chunks.append(chunk)
+        self._arrived.set()
 
     def fail(self, error: Exception) -> None:
-        """End it with an error."""
+        """End the answer with an error, which `take` raises behind the last chunk."""
         self.error = error
-        self._news.set()
+        self._arrived.set()
 
     def _cancel(self) -> None:
         if self._task is not None:
@@ -110,7 +113,11 @@ class Stream:
 
 
 class Client:
-    """Requests to one server, at most `most` at once. `close` it, or it ends with the process."""
+    """Requests to one server, at most `most` at once.
+
+    `arrived` is set whenever a stream has something to take. `close` ends the thread; without it,
+    it ends with the interpreter.
+    """
 
     def __init__(self, server: Server, most: int) -> None:
         try:
@@ -118,7 +125,8 @@ class Client:
         except ImportError:
             raise MissingExtra("A model on a server", "server") from None
         self.server = server
-        self.news = threading.Event()
+        self.arrived = threading.Event()
+        self.limit = ConcurrencyLimit(most)
         self._library = httpx2
         self._key = key = server.key()
         self._http = httpx2.AsyncClient(
@@ -127,8 +135,7 @@ class Client:
             timeout=httpx2.Timeout(server.timeout, connect=CONNECT, pool=None),
             limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
         )
-        self.limit = ConcurrencyLimit(most)
-        self._answered_at = 0.0
+        self._answered_at = 0.0  # monotonic time of the last success; 0: never
         self._refused = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -136,11 +143,11 @@ class Client:
         )
         self._thread.start()
 
-    def begin(self, ask: CompletionRequest) -> Stream:
-        """Ask for an answer; return at once."""
-        body(self.server, ask)  # what cannot be asked is told here
-        stream = Stream(self._loop, self.news)
-        self._loop.call_soon_threadsafe(lambda: stream.run(self._work(stream, ask)))
+    def start(self, request: CompletionRequest) -> Stream:
+        """Send a request and return at once. Raises `ItemError` for one that cannot be sent."""
+        request_body(self.server, request)  # raises here, in the caller's thread
+        stream = Stream(self._loop, self.arrived)
+        self._loop.call_soon_threadsafe(lambda: stream.run(self._work(stream, request)))
         return stream
 
     def close(self) -> None:
@@ -148,7 +155,8 @@ class Client:
         if self._loop.is_closed():
             return
         self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._end()))
-        if threading.current_thread() is not self._thread:  # collected in it: it ends by itself
+        # The garbage collector may close the lanes in this very thread, which cannot join itself.
+        if threading.current_thread() is not self._thread:
             self._thread.join(CONNECT)
 
     async def _end(self) -> None:
@@ -159,61 +167,65 @@ class Client:
         await self._http.aclose()
         self._loop.stop()
 
-    # One answer, asked for as often as it takes -------------------------------------------------
+    # One answer, in as many requests as it takes ------------------------------------------------
 
-    async def _work(self, stream: Stream, ask: CompletionRequest) -> None:
+    async def _work(self, stream: Stream, request: CompletionRequest) -> None:
         failures, failing_since = 0, 0.0
-        in_vain = stream.in_vain
+        waste = stream.waste
         while True:
-            began = await self.limit.enter()
+            started = await self.limit.enter()
             try:
-                async with aclosing(self._answer(ask)) as answer:
-                    async for given in answer:
-                        ask = _after(ask, given)
-                        in_vain.received(given)
-                        if given.text or given.finish:  # what came before has mended nothing
+                async with aclosing(self._answer(request)) as answer:
+                    async for chunk in answer:
+                        request = _after(request, chunk)
+                        waste.received(chunk)
+                        # A chunk without text repeats the known prefix: it proves nothing, and a
+                        # server that breaks at the same place forever must be given up.
+                        if chunk.text or chunk.finish:
                             failures, self._answered_at = 0, time.monotonic()
-                            await stream.put(in_vain.told(given))
-                await self.limit.went_well()
+                            await stream.put(waste.add_to(chunk))
+                await self.limit.succeeded()
                 return
-            except RetryableError as fault:
+            except RetryableError as error:
                 failures += 1
-                in_vain.broke_off()
+                waste.broke_off()
                 failing_since = failing_since if failures > 1 else time.monotonic()
-                pause = wait(failures, random.random(), fault.after)
-                if fault.overloaded:
-                    self.limit.overloaded(began, fault.after or 0.0)
-                if failures > self.server.retries or (fault.after or 0) > self.server.patience:
-                    stream.fail(self._given_up(fault, failures, failing_since))
+                pause = wait(failures, random.random(), error.after)
+                if error.overloaded:
+                    self.limit.overloaded(started, error.after or 0.0)
+                if failures > self.server.retries or (error.after or 0) > self.server.patience:
+                    stream.fail(self._given_up(error, failures, failing_since))
                     return
             except (ServerError, PermanentError, CannotContinue) as error:
-                stream.fail(self._of_the_run(error))
+                stream.fail(self._refused_with(error))
                 return
-            except Exception as error:  # it must not be waited for in vain
+            except Exception as error:  # or the caller would wait for this stream forever
                 stream.fail(error)
                 return
             finally:
                 await self.limit.leave()
             await asyncio.sleep(pause)
 
-    def _given_up(self, fault: RetryableError, failures: int, since: float) -> Exception:
-        """Tell a request that the server cannot answer from a server that cannot answer."""
-        said = self._clean(str(fault))
-        if fault.of_item and self._answered_at > since:
+    def _given_up(self, error: RetryableError, failures: int, since: float) -> Exception:
+        """Return the final error: of the item if others succeeded meanwhile, else of the server."""
+        said = redact(str(error), self._key)
+        if error.of_request and self._answered_at > since:
             return PermanentError(f"{said} It failed {failures} times in a row, others did not.")
         return ServerError(
             f"The server {self.server.url} must answer, and failed {failures} times in a row. "
-            f"{said} Run the same again later: it goes on."
+            f"{said} Run the same again later: it resumes."
         )
 
-    def _of_the_run(self, error: Exception) -> Exception:
-        said = self._clean(str(error))
+    def _refused_with(self, error: ServerError | PermanentError | CannotContinue) -> Exception:
+        """Return the final error of a refusal: of the item, or of all requests to the server."""
+        said = redact(str(error), self._key)
         if isinstance(error, CannotContinue):
             return CannotContinue(said)
         if isinstance(error, PermanentError):
             self._refused += 1
-            known = self._refused < DEAD and not isinstance(error, Forbidden)
-            if self._answered_at or known:
+            # Until one request succeeds, a 403 may be the key's, and many 400 the settings'.
+            of_item = self._refused < MOST_REFUSALS and not isinstance(error, Forbidden)
+            if self._answered_at or of_item:
                 return PermanentError(said)
             said += " It has refused every request."
         key = (
@@ -224,65 +236,64 @@ class Client:
             f"does not. {said} Check the URL, the model's name, and {key}."
         )
 
-    def _clean(self, text: str) -> str:
-        """Return what a server has said without the key, which it may repeat, and in short."""
-        cleaned = text.replace(self._key, "…") if self._key else text
-        return cleaned if len(cleaned) <= LONGEST_TOLD else f"{cleaned[:LONGEST_TOLD]}…"
-
     # One request --------------------------------------------------------------------------------
 
-    async def _answer(self, ask: CompletionRequest) -> AsyncGenerator[StreamChunk]:
-        """Yield the pieces of an answer behind what was begun."""
-        if ask.max_tokens < 1:
+    async def _answer(self, request: CompletionRequest) -> AsyncGenerator[StreamChunk]:
+        """Yield the chunks after the request's prefix, also from a server that starts again."""
+        if request.max_tokens < 1:  # it broke off just before its last event; 0 is refused
             yield StreamChunk(finish="length")
             return
-        begun = "" if self.server.continues else ask.begun
-        if begun:
-            ask = replace(ask, begun="", max_tokens=ask.whole or ask.max_tokens)
-        async with aclosing(self._request(ask)) as answer:
-            async for given in _behind(begun, answer):
-                yield given
+        prefix = "" if self.server.continues else request.prefix
+        if prefix:
+            most = request.total_tokens or request.max_tokens
+            request = replace(request, prefix="", max_tokens=most)
+        async with aclosing(self._request(request)) as answer:
+            async for chunk in _skip_prefix(prefix, answer):
+                yield chunk
 
-    async def _request(self, ask: CompletionRequest) -> AsyncGenerator[StreamChunk]:
+    async def _request(self, request: CompletionRequest) -> AsyncGenerator[StreamChunk]:
         http = self._library
-        url = self.server.url + path(self.server)
-        content = json.dumps(body(self.server, ask)).encode()
+        content = json.dumps(request_body(self.server, request)).encode()
         try:
-            async with self._http.stream("POST", url, content=content) as response:
+            async with self._http.stream(
+                "POST", endpoint(self.server), content=content
+            ) as response:
                 if response.status_code >= 300:
                     raise await _refusal(response)
                 kind = response.headers.get("content-type", "")
                 if not kind.lower().startswith("text/event-stream"):
-                    whole = piece(self.server, await _read(response, LONGEST_ANSWER))
+                    whole = parse_chunk(self.server, await _read(response, LONGEST_ANSWER))
                     yield replace(whole, finish=whole.finish or "stop")
                     return
-                async for given in self._pieces(events(response.aiter_bytes())):
-                    yield given
+                async for chunk in self._chunks(events(response.aiter_bytes())):
+                    yield chunk
         except http.TimeoutException as error:
             reached = not isinstance(error, http.ConnectTimeout)
-            said = f"It gave no sign of life for {self.server.timeout:g} seconds."
+            said = f"It sent nothing for {self.server.timeout:g} seconds."
             raise RetryableError(said, overloaded=True, reached=reached) from None
         except http.TransportError as error:
             reached = not isinstance(error, http.ConnectError)
-            raise RetryableError(f"The connection broke ({error}).", reached=reached) from None
+            raise RetryableError(f"The connection failed ({error}).", reached=reached) from None
 
-    async def _pieces(self, told: AsyncIterator[str]) -> AsyncIterator[StreamChunk]:
-        """Yield a stream's pieces, the last one with the usage that is told behind it."""
+    async def _chunks(self, stream: AsyncIterator[str]) -> AsyncIterator[StreamChunk]:
+        """Yield a stream's chunks. The last one is held back for the usage, which follows it."""
         last: StreamChunk | None = None
         silent, left = True, StreamChunk()
-        async for data in told:
-            if data.strip() == "[DONE]":
+        async for event in stream:
+            if event.strip() == "[DONE]":
                 break
             silent = False
-            given, left = whole_characters(left, piece(self.server, data))
+            chunk, left = join_characters(left, parse_chunk(self.server, event))
             if last is not None:
-                last = replace(last, usage=given.usage or last.usage)
-            elif given.finish:
-                last = given
-            elif given.text:
-                yield replace(given, usage=None)
-        if last is None:  # llama-cpp-python breaks answers off for newer requests: fewer at once
+                last = replace(last, usage=chunk.usage or last.usage)
+            elif chunk.finish:
+                last = chunk
+            elif chunk.text:
+                # Some servers add the running usage to every event; only the last one counts.
+                yield replace(chunk, usage=None)
+        if last is None:
             how = "without a word" if silent else "before it was finished"
+            # llama-cpp-python breaks an answer off for a newer request, so fewer must run at once.
             raise RetryableError(
                 f"It ended the answer {how}: its own log may say why.", overloaded=True
             )
@@ -290,7 +301,6 @@ class Client:
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a loop until it is stopped."""
     try:
         loop.run_forever()
     finally:
@@ -298,74 +308,79 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-class _InVain:
-    """What requests of an answer took that is in no piece which was handed over.
+class _Waste:
+    """What an answer's requests cost beside the chunks that were handed over.
 
-    A request that broke off has read the prompt, and what is received once more is paid for once
-    more; the server tells the usage of the last request only.
+    A request that broke off has read the prompt, and tokens received again are paid for again. The
+    server's usage covers its last request only.
     """
 
     def __init__(self) -> None:
-        self._tokens = self._prompts = 0  # still to be told
-        self._before = self._now = 0  # received by requests that broke off, and by this one
+        self._tokens = self._prompts = 0  # not yet added to a chunk
+        self._before = self._now = 0  # tokens received by requests that broke off, and by this one
 
-    def received(self, given: StreamChunk) -> None:
-        """Note what came, handed over or not."""
-        self._now += given.tokens + given.again
-        self._tokens += given.again
+    def received(self, chunk: StreamChunk) -> None:
+        """Count a chunk, whether or not it is handed over."""
+        self._now += chunk.tokens + chunk.repeated
+        self._tokens += chunk.repeated
 
     def broke_off(self) -> None:
-        """Note that a request broke off; one that brought nothing has cost nothing."""
+        """Count a broken request; one that brought no token is taken to have cost nothing."""
         self._prompts += self._now > 0
         self._before += self._now
         self._now = 0
 
-    def told(self, given: StreamChunk) -> StreamChunk:
-        """Return a piece that tells it, its usage with the tokens of all requests."""
-        usage = given.usage
+    def add_to(self, chunk: StreamChunk) -> StreamChunk:
+        """Return the chunk with the waste since the one before; its usage covers all requests."""
+        usage = chunk.usage
         if usage is not None:
             usage = replace(usage, tokens=usage.tokens + self._before)
-        told = replace(given, again=self._tokens, prompts=self._prompts, usage=usage)
+        chunk = replace(chunk, repeated=self._tokens, wasted_prompts=self._prompts, usage=usage)
         self._tokens = self._prompts = 0
-        return told
+        return chunk
 
 
-def _after(ask: CompletionRequest, given: StreamChunk) -> CompletionRequest:
-    """Return what is to be asked where the answer breaks off behind a piece."""
-    left = ask.max_tokens - given.tokens
-    return replace(ask, begun=ask.begun + given.text, max_tokens=left)
+def _after(request: CompletionRequest, chunk: StreamChunk) -> CompletionRequest:
+    """Return the request to send if the answer breaks off after a chunk."""
+    left = request.max_tokens - chunk.tokens
+    return replace(request, prefix=request.prefix + chunk.text, max_tokens=left)
 
 
-async def _behind(begun: str, pieces: AsyncIterator[StreamChunk]) -> AsyncIterator[StreamChunk]:
-    """Yield an answer's pieces behind its known beginning, whose own have no text any more.
+async def _skip_prefix(
+    prefix: str, chunks: AsyncIterator[StreamChunk]
+) -> AsyncIterator[StreamChunk]:
+    """Yield an answer's chunks with its known prefix removed from their texts.
 
-    Raises `CannotGoOn` for another beginning.
+    Raises `CannotContinue` where the answer starts with something else.
     """
-    async for given in pieces:
-        if not begun:
-            yield given
+    async for chunk in chunks:
+        if not prefix:
+            yield chunk
             continue
-        shared = min(len(begun), len(given.text))
-        if given.text[:shared] != begun[:shared] or (given.finish and shared < len(begun)):
+        shared = min(len(prefix), len(chunk.text))
+        if chunk.text[:shared] != prefix[:shared] or (chunk.finish and shared < len(prefix)):
             raise CannotContinue(
-                "The answer was broken off, and asked again the server wrote another."
+                "The answer broke off, and the server wrote another when it was asked again."
             )
-        begun = begun[shared:]
-        kept = given.text[shared:]
-        new = int(bool(kept))
-        yield replace(given, text=kept, tokens=new, again=given.tokens - new)
+        prefix = prefix[shared:]
+        text = chunk.text[shared:]
+        # A chunk across the edge: one token is taken to be new, the others are repeated.
+        new = int(bool(text))
+        yield replace(chunk, text=text, tokens=new, repeated=chunk.tokens - new)
 
 
 async def _refusal(response: httpx2.Response) -> Exception:
-    said, code = message_of(await _read(response, LONGEST_ERROR))
-    retry = response.headers.get("retry-after", "")
-    if response.status_code < 400:
-        return ServerError(f"It redirects to {response.headers.get('location', 'nowhere')}.")
-    return error_of(Response(response.status_code, said, code, retry))
+    headers = response.headers
+    return response_error(
+        response.status_code,
+        await _read(response, LONGEST_ERROR),
+        retry_after=headers.get("retry-after", ""),
+        location=headers.get("location", ""),
+    )
 
 
 async def _read(response: httpx2.Response, most: int) -> str:
-    """Read a body as text. Raises `RetryableError` where it is too long."""
+    """Read a body as text. Raises `RetryableError` for more than `most` bytes."""
     content = b""
     async for chunk in response.aiter_bytes():
         content += chunk

@@ -1,7 +1,7 @@
-"""Server lanes: answers of a server, a piece a step, many side by side.
+"""Server lanes: many answers of a server side by side, one chunk of each in a step.
 
-A lane process. A step waits for pieces, shortly; nothing is sent before it is called. What came is
-in the reports, from which a lane is brought back without asking again.
+A lane process. Its reports hold the text that arrived, so a resumed lane sends no request for what
+it has. Nothing is sent before `step` is called.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.journal import StopKind
@@ -20,73 +20,75 @@ from ostinato.remote.openai_api import EXTENSIONS, CompletionRequest, PromptInpu
 from ostinato.remote.retry import CannotContinue, PermanentError, ServerError
 from ostinato.remote.server import Server
 from ostinato.remote.spend_limit import Reserved, SpendLimit
-from ostinato.remote.text_ids import chances
+from ostinato.remote.text_ids import start_logprobs
 
 PromptFn = Callable[[object, Mapping[str, object]], PromptInput]
-"""Makes an item's prompt, a text or messages; the second argument holds the edits that are not
-the server's own."""
+"""Makes an item's prompt, a text or messages, from the item and the edits named `prompt_edits`."""
 
 Watch = Callable[[object], Sequence[str]]
-"""Names an item's texts of which it is noted where they were likely to begin."""
+"""Names an item's texts whose chance to start is tracked at every position."""
 
 SAMPLING = ("temperature", "top_p", *EXTENSIONS)
 KNOWN = frozenset({*SAMPLING, "forbid", "force"})
-WAIT = 0.1  # seconds that a step waits for news
-SEEDS = 1 << 31
+WAIT = 0.1  # seconds that a step waits for a chunk
+SEEDS = 1 << 31  # servers take the seed as a signed number of 32 bits
+GUESSED_PER_BYTE = 0.25  # tokens of a prompt for each byte, until a server reports its usage
 
 
 @dataclass(slots=True)
 class _Request:
-    """A request that is on its way: what it may take, and what it was told to have taken."""
+    """A request in transit: what it may spend, and what the reports have counted of it."""
 
     stream: Stream
     reserved: Reserved
     bytes: int  # of its prompt
-    prompt: int  # its prompt's tokens, estimated until they are told
+    prompt: int  # tokens of its prompt, estimated
     tokens: int = 0
-    prompts: int = 1  # how often it was read
-    new: bool = True
+    prompts: int = 1  # how often the prompt was read, with retries
+    new: bool = True  # nothing of it has been reported
 
 
 @dataclass(slots=True)
 class _StreamSlot:
-    """A lane in its slot."""
+    """A lane in its slot; the lists hold one entry for each piece."""
 
     lane: Lane
     prompt: PromptInput
-    track_logprobs: Sequence[str] = ()
+    tracked_texts: Sequence[str] = ()
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)  # tokens of each piece
+    counts: list[int] = field(default_factory=list)  # tokens of the piece
     tracked: list[dict[int, float]] = field(default_factory=list)
-    finished: bool = False  # nothing comes any more
-    ended: bool = False  # it was the text's own end
+    finished: bool = False  # no piece follows
+    ended: bool = False  # by the text's own end
     request: _Request | None = None
-    wasted: tuple[int, float] = (0, 0.0)  # tokens and cost that are still to be told
+    wasted: tuple[int, float] = (0, 0.0)  # tokens and cost that no report holds yet
 
 
 class ServerLanes(ExternalSource):
-    """Have texts written by a server, many side by side.
+    """Texts written by a server, many side by side.
 
-    `prompt` makes an item's prompt; its edits are passed on where `prompt_edits` names them.
-    `max_tokens` cuts an answer. `sampling` holds `temperature`, `top_p` and, where the server has
-    the extensions, `top_k`, `min_p` and `repetition_penalty`. `allowance` limits what is spent by
-    all lanes. `track_logprobs` names an item's texts of which is noted where they were likely to begin (the
-    output's `tracked_logprobs`, by the numbers of the texts), if the server tells its likeliest tokens.
-    Edits: the settings of sampling hold from their position on; `force` (numbers of
-    `ostinato.remote.spell`) is written at its position; after going back the answer is drawn
-    anew from there, so `forbid` needs no more than that: a server cannot be told which piece not
-    to write.
+    `prompt` makes an item's prompt, and gets the edits that `prompt_edits` names. `max_tokens` cuts
+    an answer. `sampling` holds `temperature`, `top_p` and, where the server has the extensions,
+    `top_k`, `min_p` and `repetition_penalty`. `allowance` limits what all lanes spend.
+    `track_logprobs` names an item's texts; where each was likely to start is in the output's
+    `tracked_logprobs`, by the text's number, if the server sends its most likely tokens.
 
-    Reports: `token` (the piece's number), `text`, `tokens` (how many the piece holds: told by
-    log-probabilities and usage, else 1), `computed` (those received, also in vain), `logprob`
-    and `tracked_logprobs` (pairs of a text's number and its log-probability) where told, at a request's
-    first piece `calls` (1), `prompt` and `cost` (corrected where the server tells its usage),
-    `finish` and `ended` at the end, `failed` where the answer cannot
-    be gone on with, `error` where the server refuses the item. Raises `ServerError` where the
-    server cannot be worked with, `Exhausted` where the allowance is spent.
+    Edits: sampling settings hold from their position on. `force` (numbers from
+    `ostinato.remote.spell`) is written at its position. `forbid` is accepted and not sent: no API
+    has a way to exclude a piece of text. After going back the rest is sampled again, with another
+    seed.
+
+    Reports: `token` (the piece's number), `text`, `tokens` (of the piece: from log-probabilities
+    and usage, else 1), `computed` (tokens received, including wasted ones). `logprob` and
+    `tracked_logprobs` (pairs of a text's number and its log-probability) where the server sends
+    them. With a request's first piece `calls` (1), `prompt` and `cost`, corrected when the usage
+    arrives. At the end `finish` and `ended`; `failed` where the answer cannot be continued; `error`
+    where the server refuses the item.
+
+    Raises `ServerError` where the server cannot be used, `Exhausted` where the allowance is spent.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class ServerLanes(ExternalSource):
         self.slots = slots
         self.server = server
         self.client = Client(server, slots)
+        # Lanes that nobody closes must not keep their thread for the rest of the program.
         self._close = weakref.finalize(self, self.client.close)
         self._sampling = dict(sampling or {})
         self._max_tokens = max_tokens
@@ -112,26 +115,25 @@ class ServerLanes(ExternalSource):
         self._prompt_edits = prompt_edits
         self._track_logprobs = track_logprobs or (lambda item: ())
         self._slots: dict[str, _StreamSlot] = {}
-        self._per_byte = 0.0  # tokens of a prompt for each of its bytes, as told so far
+        self._per_byte = 0.0  # tokens of a prompt for each byte by the last usage; 0: unknown
 
     def close(self) -> None:
-        """End all requests and the connection's thread."""
+        """End all requests and the client's thread."""
         self._close()
 
     # Lanes ------------------------------------------------------------------------------------
 
     def start(self, lane: Lane, item: object) -> None:
-        """Give the lane a place; what it has received before is not asked for again."""
-        slot = _StreamSlot(
-            lane, self._prompt(item, self._for_prompt(lane)), self._track_logprobs(item)
-        )
+        """Give the lane a slot; its past is taken from the reports, not from the server."""
+        prompt = self._prompt(item, self._prompt_edits_of(lane))
+        slot = _StreamSlot(lane, prompt, self._track_logprobs(item))
         for report in lane.past:
             _add(slot, report)
         self._slots[lane.key] = slot
 
     def rewind(self, lane: Lane, to: int) -> None:
-        """Crop the lane's answer to `to` pieces; a stream beyond is closed at once."""
-        self._for_prompt(lane)
+        """Crop the lane's answer to `to` pieces and close its stream."""
+        self._prompt_edits_of(lane)  # raises for unknown edits
         slot = self._slots[lane.key]
         slot.lane = lane
         self._break_off(slot)
@@ -142,23 +144,24 @@ class ServerLanes(ExternalSource):
             slot.finished = slot.ended = False
 
     def drop(self, key: str) -> None:
-        """Free the lane's slot; a stream is closed."""
+        """Free the lane's slot and close its stream."""
         self._break_off(self._slots.pop(key))
 
     def output(self, key: str) -> Text:
-        """Return the answer as it stands; its tokens are the numbers of its pieces."""
+        """Return the answer so far; its tokens are the numbers of its pieces."""
         slot = self._slots[key]
         starts, logprobs = tuple(slot.starts), tuple(slot.logprobs)
-        watched = tuple(slot.tracked)
-        return Text(slot.text, tuple(slot.tokens), starts, logprobs, slot.ended, watched)
+        tracked = tuple(slot.tracked)
+        return Text(slot.text, tuple(slot.tokens), starts, logprobs, slot.ended, tracked)
 
     # A step -----------------------------------------------------------------------------------
 
     def step(self) -> Mapping[str, Report]:
-        """Return a piece of every lane that has one; wait a moment where none has."""
-        self.client.news.clear()
-        moved, refused, error = self._look()
-        if moved:
+        """Return the next piece of every lane that has one; wait up to `WAIT` where none has."""
+        # Cleared before looking: a chunk that arrives after the look ends the wait below at once.
+        self.client.arrived.clear()
+        moved, refused, error = self._poll()
+        if moved:  # they are paid for, so they are reported before an error is raised
             return moved
         if error is not None:
             raise error
@@ -166,122 +169,132 @@ class ServerLanes(ExternalSource):
         if refused and not going:
             raise Exhausted(refused, StopKind.BUDGET)
         if going:
-            self.client.news.wait(WAIT)
-        return self._look()[0]
+            self.client.arrived.wait(WAIT)
+        return self._poll()[0]
 
-    def _look(self) -> tuple[dict[str, Report], str, Exception | None]:
-        """Return what has come, why a lane may not ask, and what went wrong with the server."""
+    def _poll(self) -> tuple[dict[str, Report], str, Exception | None]:
+        """Return the reports, why the allowance refused a request, and the server's error."""
         moved: dict[str, Report] = {}
-        refused, wrong = "", None
+        refused, server_error = "", None
         for key, slot in self._slots.items():
             if slot.finished:
                 continue
             try:
                 report = self._next(slot)
             except ServerError as error:
-                wrong = error
-            except _Refused as refusal:
+                server_error = error
+            except _OverBudget as refusal:
                 refused = str(refusal)
             else:
                 if report is not None:
                     _add(slot, report)
                     moved[key] = report
-        return moved, refused, wrong
+        return moved, refused, server_error
 
     def _next(self, slot: _StreamSlot) -> Report | None:
+        """Return the report of a lane's next piece, None where none has arrived."""
         forced = _forced(slot.lane, len(slot.tokens), slot.tokens)
         if forced is not None:
-            self._break_off(slot)
-            end = {"finish": "stop", "ended": "It wrote the end of text."}
-            return self._report(slot, text_ids.character(forced) or "", 0) | (
-                {} if forced else {"token": text_ids.END, **end}
-            )
+            return self._force(slot, forced)
         if sum(slot.counts) >= self._max_tokens:
             return self._report(slot, "", 0) | self._ending("length")
         try:
             if slot.request is None:
-                slot.request = self._begin(slot)
-            piece = slot.request.stream.take()
+                slot.request = self._send(slot)
+            chunk = slot.request.stream.take()
         except (PermanentError, ItemError) as error:
             self._break_off(slot)
             return self._report(slot, "", 0) | {"error": str(error)}
         except CannotContinue as error:
             self._break_off(slot)
             return self._report(slot, "", 0) | {"failed": str(error)}
-        return None if piece is None else self._received(slot, slot.request, piece)
+        return None if chunk is None else self._received(slot, slot.request, chunk)
+
+    def _force(self, slot: _StreamSlot, number: int) -> Report:
+        """Write a piece of a `force` edit; the server's answer from here on is another one."""
+        self._break_off(slot)
+        report = self._report(slot, text_ids.character(number) or "", 0)
+        if number == text_ids.END:
+            ended = "It wrote the end of text."
+            report |= {"token": text_ids.END, "finish": "stop", "ended": ended}
+        return report
 
     # Requests ---------------------------------------------------------------------------------
 
-    def _begin(self, slot: _StreamSlot) -> _Request:
-        """Set aside what a request may take, and send it."""
-        lane, place = slot.lane, len(slot.tokens)
-        at = place if self.server.continues else 0
-        ask = CompletionRequest(
+    def _send(self, slot: _StreamSlot) -> _Request:
+        """Reserve the most that a request may spend, and send it."""
+        lane, position = slot.lane, len(slot.tokens)
+        continues = self.server.continues
+        # A server that starts again must write the same prefix, so its seed stays the same.
+        at = position if continues else 0
+        request = CompletionRequest(
             prompt=slot.prompt,
-            begun=slot.text,
+            prefix=slot.text,
             max_tokens=self._max_tokens - sum(slot.counts),
-            whole=self._max_tokens,
+            total_tokens=self._max_tokens,
             seed=fold_in(lane.seed, lane.key, lane.round, lane.backtracks, at) % SEEDS,
-            sampling=self._sampling_at(lane, place),
+            sampling=self._sampling_at(lane, position),
         )
-        most = ask.max_tokens if self.server.continues else ask.whole
-        cost = self.server.cost(ask.bytes, most)
+        most = request.max_tokens if continues else request.total_tokens
+        cost = self.server.cost(request.bytes, most)
         reserved = self._allowance.reserve(most, cost)
         if reserved is None:
-            raise _Refused(self._allowance.refusal(most, cost))
+            raise _OverBudget(self._allowance.refusal(most, cost))
         try:
-            stream = self.client.begin(ask)
+            stream = self.client.start(request)
         except BaseException:
             self._allowance.settle(reserved)
             raise
-        return _Request(stream, reserved, ask.bytes, round(ask.bytes * (self._per_byte or 0.25)))
+        prompt = round(request.bytes * (self._per_byte or GUESSED_PER_BYTE))
+        return _Request(stream, reserved, request.bytes, prompt)
 
-    def _received(self, slot: _StreamSlot, request: _Request, piece: StreamChunk) -> Report:
-        tokens, prompt = piece.tokens, 0
+    def _received(self, slot: _StreamSlot, request: _Request, chunk: StreamChunk) -> Report:
+        """Count what a chunk cost, and return its report."""
+        tokens, prompt = chunk.tokens, chunk.wasted_prompts * request.prompt
         report: dict[str, object] = {}
         if request.new:
             request.new = False
             report["calls"] = 1
-            prompt = request.prompt
-        prompt += piece.prompts * request.prompt
-        request.prompts += piece.prompts
-        usage = piece.usage
-        if usage is not None:
-            tokens = usage.tokens - request.tokens - piece.again
+            prompt += request.prompt
+        request.prompts += chunk.wasted_prompts
+        usage = chunk.usage
+        if usage is not None:  # the last report corrects the sums of the earlier ones
+            tokens = usage.tokens - request.tokens - chunk.repeated
             prompt += (usage.prompt - request.prompt) * request.prompts
             self._per_byte = usage.prompt / request.bytes
-        request.tokens += tokens + piece.again
-        cost = self.server.cost(prompt, tokens + piece.again)
-        request.reserved.used_tokens += tokens + piece.again
+        request.tokens += tokens + chunk.repeated
+        cost = self.server.cost(prompt, tokens + chunk.repeated)
+        request.reserved.used_tokens += tokens + chunk.repeated
         request.reserved.used_cost += cost
         if prompt:
             report["prompt"] = prompt
-        report |= self._report(slot, piece.text, tokens, piece.again, cost)
-        if piece.logprob is not None:
-            report["logprob"] = piece.logprob
-        watched = chances(slot.track_logprobs, piece.likeliest)
-        if watched:
-            report["tracked_logprobs"] = watched
-        if piece.finish:
-            report |= self._ending(piece.finish)
-            if not piece.text:
+        report |= self._report(slot, chunk.text, tokens, chunk.repeated, cost)
+        if chunk.logprob is not None:
+            report["logprob"] = chunk.logprob
+        tracked = start_logprobs(slot.tracked_texts, chunk.top_logprobs)
+        if tracked:
+            report["tracked_logprobs"] = tracked
+        if chunk.finish:
+            report |= self._ending(chunk.finish)
+            if not chunk.text:
                 report["token"] = text_ids.END
             self._settle(slot)
         return report
 
     def _report(
-        self, slot: _StreamSlot, text: str, tokens: int, again: int = 0, cost: float = 0.0
+        self, slot: _StreamSlot, text: str, tokens: int, repeated: int = 0, cost: float = 0.0
     ) -> dict[str, object]:
-        """Return a report, with what was wasted since the last one."""
+        """Return a report that also counts what was wasted since the one before."""
         wasted, wasted_cost = slot.wasted
         slot.wasted = (0, 0.0)
         report: dict[str, object] = {"token": text_ids.sign(text), "text": text, "tokens": tokens}
-        report["computed"] = tokens + again + wasted
+        report["computed"] = tokens + repeated + wasted
         if self.server.priced:
             report["cost"] = cost + wasted_cost
         return report
 
     def _ending(self, finish: str) -> dict[str, object]:
+        """Return the keys of a lane's last report, from the API's reason to finish."""
         match finish:
             case "length":
                 ended = f"The limit of {self._max_tokens} tokens is reached."
@@ -292,13 +305,14 @@ class ServerLanes(ExternalSource):
         return {"finish": finish, "ended": ended}
 
     def _break_off(self, slot: _StreamSlot) -> None:
-        """Close a lane's stream; what had come of it is spent."""
+        """Close a lane's stream, and count what it had received as wasted."""
         request = slot.request
         if request is None:
             return
         left = request.stream.close()
-        tokens = sum(piece.tokens + piece.again for piece in left)
-        prompts = sum(piece.prompts for piece in left) + (request.new and len(left) > 1)
+        tokens = sum(chunk.tokens + chunk.repeated for chunk in left)
+        # More than the final chunk of waste: the server has read the prompt and begun to answer.
+        prompts = sum(chunk.wasted_prompts for chunk in left) + (request.new and len(left) > 1)
         cost = self.server.cost(prompts * request.prompt, tokens)
         request.reserved.used_tokens += tokens
         request.reserved.used_cost += cost
@@ -319,8 +333,8 @@ class ServerLanes(ExternalSource):
                 sampling |= {n: cast(float, v) for n, v in edits.items() if n in SAMPLING}
         return sampling
 
-    def _for_prompt(self, lane: Lane) -> dict[str, object]:
-        """Return the edits that the prompt wants; raise `EditError` for one that nobody knows."""
+    def _prompt_edits_of(self, lane: Lane) -> dict[str, object]:
+        """Return the edits for the prompt function. Raises `EditError` for an unknown edit."""
         wanted: dict[str, object] = {}
         for at, edits in lane.edits:
             for name, value in edits.items():
@@ -332,38 +346,38 @@ class ServerLanes(ExternalSource):
         return wanted
 
 
-class _Refused(Exception):
+class _OverBudget(Exception):
     """The allowance does not cover a request."""
 
 
-def _add(slot: _StreamSlot, report: Report) -> None:
-    """Take a piece into the answer."""
-    text = cast(str, report["text"])
-    slot.tokens.append(cast(int, report["token"]))
+def _add(slot: _StreamSlot, report: Mapping[str, Any]) -> None:
+    """Append a report's piece to the answer."""
+    slot.tokens.append(report["token"])
     slot.starts.append(len(slot.text))
-    slot.logprobs.append(cast(float, report.get("logprob", 0.0)))
-    slot.counts.append(cast(int, report["tokens"]))
-    slot.tracked.append(dict(cast(Sequence[tuple[int, float]], report.get("tracked_logprobs", ()))))
-    slot.text += text
+    slot.logprobs.append(report.get("logprob", 0.0))
+    slot.counts.append(report["tokens"])
+    slot.tracked.append(dict(report.get("tracked_logprobs", ())))
+    slot.text += report["text"]
     slot.finished = any(name in report for name in ("ended", "failed", "error"))
     slot.ended = report.get("finish") == "stop"
 
 
-def _forced(lane: Lane, position: int, written: Sequence[int]) -> int | None:
-    """Return the piece that is to be written at a position, None where the server writes it."""
+def _forced(lane: Lane, position: int, tokens: Sequence[int]) -> int | None:
+    """Return the number that a `force` edit puts at a position, None where the server writes."""
     for at, edits in reversed(lane.edits):
         if "force" not in edits or at > position:
             continue
         numbers = cast(Sequence[int], edits["force"])
-        begun = list(numbers[: position - at])
-        if position < at + len(numbers) and list(written[at:position]) == begun:
+        # What stands there must be the forced text so far; else the lane has left it since.
+        on_it = list(tokens[at:position]) == list(numbers[: position - at])
+        if position < at + len(numbers) and on_it:
             return numbers[position - at]
-        return None
+        return None  # the newest edit decides
     return None
 
 
 def check_sampling(server: Server, sampling: Mapping[str, float]) -> dict[str, float]:
-    """Return the settings of sampling that are sent.
+    """Return the sampling settings that are sent.
 
     Raises `InputError` for one that a server without extensions does not know.
     """

@@ -1,8 +1,7 @@
-"""What can go wrong with a request, what is tried again and when. Pure: knows no connection."""
+"""Which failures of a request are retried, and how long to wait. Pure: knows no connection."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -10,23 +9,25 @@ from ostinato.errors import OstinatoError
 
 OVERLOADED = frozenset({429, 503, 529})
 TRANSIENT = OVERLOADED | {408, 409, 425, 500, 502, 504}
-OF_THE_RUN = frozenset({401, 402, 404, 405, 407, 410})
+SERVER_WIDE = frozenset({401, 402, 404, 405, 407, 410})  # any other request would meet the same
 FORBIDDEN = 403
-HOPELESS = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+# OpenAI sends these with status 429, but no wait brings the money back.
+OUT_OF_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 
-BASE = 0.5  # seconds: the longest first wait
-LONGEST = 30.0  # seconds: the longest of all
+BASE = 0.5  # seconds: upper bound of the first wait
+LONGEST = 30.0  # seconds: upper bound of every wait
+LONGEST_MESSAGE = 400  # characters of a server's message that an error repeats
 
 
 class ServerError(OstinatoError):
-    """A server cannot be worked with: its key, its address, or it failed too often in a row."""
+    """A server that cannot be used: wrong key or address, or too many failures in a row."""
 
 
 class RetryableError(Exception):
-    """A failure that may pass. `after` are the seconds that the server asks to wait.
+    """A failure that may pass. `after` is the wait in seconds that the server demands.
 
-    `overloaded` tells that it is asked too much at once, `reached` that it was there at all, and
-    `of_item` that it may be this request alone that it cannot answer.
+    `overloaded`: the server has too many requests. `reached`: it was there at all. `of_request`:
+    it may fail on this request only.
     """
 
     def __init__(
@@ -36,51 +37,44 @@ class RetryableError(Exception):
         after: float | None = None,
         overloaded: bool = False,
         reached: bool = True,
-        of_item: bool = True,
+        of_request: bool = True,
     ) -> None:
         super().__init__(message)
         self.after, self.overloaded, self.reached = after, overloaded, reached
-        self.of_item = of_item and reached
+        self.of_request = of_request and reached
 
 
 class PermanentError(Exception):
-    """This request is refused, and would be again; others may not be."""
+    """This request is refused and would be refused again; others may succeed."""
 
 
 class Forbidden(PermanentError):
-    """A refusal that is of the key, or of what this request says: that others work tells."""
+    """Status 403: the key or the content. Only another request that succeeds can tell which."""
 
 
 class CannotContinue(Exception):
-    """The answer was broken off, and the server does not go on where it was."""
+    """The answer broke off, and the server cannot continue it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What matters of a refusal: the status, what it says, and when to come again."""
+def error_of(status: int, message: str, code: str = "", retry_after: str = "") -> Exception:
+    """Return what a status of 400 or more means, with the server's message and error code.
 
-    status: int
-    message: str
-    code: str = ""
-    retry_after: str = ""
-
-
-def error_of(response: Response, now: datetime | None = None) -> Exception:
-    """Return what a status of 400 or more means: `RetryableError`, `Unworkable` or `ServerError`."""
-    said = f"It answered {response.status}: {response.message or 'without a word'}"
-    if response.status in OF_THE_RUN or response.code in HOPELESS:
+    One of `RetryableError`, `PermanentError` and `ServerError`. `retry_after` is that header.
+    """
+    said = f"It answered {status}: {message or 'no message'}"
+    if status in SERVER_WIDE or code in OUT_OF_QUOTA:
         return ServerError(said)
-    if response.status == FORBIDDEN:
+    if status == FORBIDDEN:
         return Forbidden(said)
-    if response.status in TRANSIENT or response.status >= 500:
-        after = retry_after(response.retry_after, now or datetime.now(UTC))
-        overloaded = response.status in OVERLOADED
-        return RetryableError(said, after=after, overloaded=overloaded, of_item=not overloaded)
+    if status in TRANSIENT or status >= 500:
+        after = retry_after_seconds(retry_after, datetime.now(UTC))
+        overloaded = status in OVERLOADED
+        return RetryableError(said, after=after, overloaded=overloaded, of_request=not overloaded)
     return PermanentError(said)
 
 
-def retry_after(value: str, now: datetime) -> float | None:
-    """Return the seconds that a Retry-After header asks for: a number, or a date (RFC 9110)."""
+def retry_after_seconds(value: str, now: datetime) -> float | None:
+    """Return the seconds that a Retry-After header demands: a number or a date (RFC 9110)."""
     try:
         return max(0.0, float(value))
     except ValueError:
@@ -94,10 +88,16 @@ def retry_after(value: str, now: datetime) -> float | None:
 
 
 def wait(failures: int, draw: float, after: float | None = None) -> float:
-    """Return the seconds to wait after so many failures in a row (from 1).
+    """Return the seconds to wait after a number of failures in a row (from 1).
 
-    Exponential backoff with full jitter (Brooker 2015): uniform between 0 and a limit that doubles;
-    `draw` is uniform in [0, 1). What the server asks for comes first, the jitter behind it.
+    Exponential backoff with full jitter (Brooker 2015): uniform between 0 and a bound that doubles.
+    `draw` is uniform in [0, 1). A wait that the server demands is a minimum; jitter is added.
     """
     jitter = draw * min(LONGEST, BASE * 2.0 ** (failures - 1))
     return jitter if after is None else after + draw * min(1.0, BASE * failures)
+
+
+def redact(message: str, key: str) -> str:
+    """Return a server's message without the key, which servers like to repeat, and shortened."""
+    clean = message.replace(key, "…") if key else message
+    return clean if len(clean) <= LONGEST_MESSAGE else f"{clean[:LONGEST_MESSAGE]}…"

@@ -1,4 +1,4 @@
-"""Which server writes, and how it is talked to. Knows no lane and sends nothing."""
+"""Which server to use, and how to talk to it. Knows no lane and sends nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from ostinato.arguments import require, require_above, require_at_least, require_choice
 from ostinato.errors import InputError
 
 APIS = ("chat", "completions")
@@ -16,7 +17,7 @@ TEMPLATES = ("no", "chatml")
 
 
 def is_server(name: object) -> bool:
-    """Tell whether a model's name is that of a server: `http://HOST:PORT/v1#MODEL`."""
+    """Return whether a model's name is a server's: `http://HOST:PORT/v1#MODEL`."""
     return isinstance(name, str) and name.startswith(("http://", "https://"))
 
 
@@ -24,18 +25,24 @@ def is_server(name: object) -> bool:
 class Server:
     """An OpenAI-compatible server and one of its models.
 
-    `url` is the base of its API, as `http://127.0.0.1:8000/v1`. `api` says where prompts are
-    sent: `chat` takes messages, `completions` a text, in which `template` "chatml" writes
-    messages. `stream` takes the answer piece by piece. `prefill` is how a chat server is told to
-    go on with a begun answer: "no" (it cannot), "last" (the last message is the assistant's:
-    llama.cpp), "continue_final_message" (vLLM, ostinato serve) or "prefix" (a mark on that message:
-    Mistral, DeepSeek). `key_env` names the environment variable that holds the key. `logprobs`
-    asks for log-probabilities, `top_logprobs` for those of so many of the likeliest tokens at each
-    place, by which `backtrack` finds where a value that is missing was likely; `seeds` sends seeds,
-    `usage` asks a stream for its token counts; `extensions` sends `top_k`, `min_p` and
-    `repetition_penalty`, which OpenAI's own API refuses. Prices are per million tokens. `timeout`
-    is in seconds without a sign of life, `retries` how often in a row a request may fail,
-    `patience` the longest wait in seconds that a server may ask for.
+    url: Base of the API, as `http://127.0.0.1:8000/v1`.
+    api: "chat" sends messages. "completions" sends a text, with messages in the `template`.
+    stream: Receive the answer piece by piece.
+    prefill: How a chat server continues an answer. "no": it cannot. "last": the last message is
+        the assistant's (llama.cpp). "continue_final_message": vLLM and `ostinato serve`. "prefix":
+        that message carries a mark (Mistral, DeepSeek).
+    template: "chatml", or "no" where a prompt is one text.
+    key_env: Name of the environment variable that holds the key.
+    logprobs: Request log-probabilities.
+    top_logprobs: How many of the most likely tokens to request at each position. `backtrack` finds
+        there where a missing value was likely.
+    seeds: Send seeds.
+    usage: Request the token counts of a stream.
+    extensions: Send `top_k`, `min_p` and `repetition_penalty`, which OpenAI's own API refuses.
+    price_in, price_out: Prices per million tokens, read and written.
+    timeout: Seconds without a byte after which a request is repeated.
+    retries: How often in a row a request may fail before it is given up.
+    patience: Longest wait in seconds that the server may demand.
     """
 
     url: str
@@ -59,25 +66,19 @@ class Server:
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", self.url.rstrip("/"))
         _check_url(self.url)
-        _require(bool(self.model), "model", "the name of one of its models", self.model)
-        _require(self.api in APIS, "api", f"one of {', '.join(APIS)}", self.api)
-        _require(self.prefill in PREFILLS, "prefill", f"one of {', '.join(PREFILLS)}", self.prefill)
-        _require(
-            self.template in TEMPLATES, "template", f"one of {', '.join(TEMPLATES)}", self.template
-        )
+        require(bool(self.model), "model", "the name of one of its models", self.model)
+        for name, choices in (("api", APIS), ("prefill", PREFILLS), ("template", TEMPLATES)):
+            require_choice(name, getattr(self, name), choices)
         chat = self.api == "chat"
-        _require(chat or self.prefill == "no", "prefill", '"no" with completions', self.prefill)
-        _require(not chat or self.template == "no", "template", '"no" with chat', self.template)
-        for name in ("price_in", "price_out"):
-            _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
-        for name in ("timeout", "patience"):
-            _require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
-        for name in ("retries", "top_logprobs"):
-            _require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
+        require(chat or self.prefill == "no", "prefill", '"no" with completions', self.prefill)
+        require(not chat or self.template == "no", "template", '"no" with chat', self.template)
+        require_at_least(0, price_in=self.price_in, price_out=self.price_out)
+        require_at_least(0, retries=self.retries, top_logprobs=self.top_logprobs)
+        require_above(0, timeout=self.timeout, patience=self.patience)
 
     @classmethod
     def of(cls, name: str, **settings: Any) -> Server:
-        """Make it of `URL#MODEL` and settings. Raises `InputError` for what is wrong."""
+        """Build it from `URL#MODEL` and the other fields. Raises `InputError` for a wrong one."""
         url, _, model = name.partition("#")
         if not is_server(name) or not model:
             raise InputError(
@@ -88,17 +89,17 @@ class Server:
 
     @property
     def name(self) -> str:
-        """What it is called: `URL#MODEL`."""
+        """`URL#MODEL`."""
         return f"{self.url}#{self.model}"
 
     @property
     def continues(self) -> bool:
-        """Whether it can go on with an answer that was begun."""
+        """Whether it can continue an answer from its prefix."""
         return self.api == "completions" or self.prefill != "no"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What differs from the defaults, besides URL and model."""
+        """The fields that differ from their defaults, without URL and model."""
         named = ("url", "model")
         kept = [spec for spec in fields(self) if spec.name not in named]
         return {
@@ -108,7 +109,11 @@ class Server:
         }
 
     def key(self, environment: Mapping[str, str] = os.environ) -> str:
-        """Return the key, empty where none is needed. Raises `InputError` where it is not set."""
+        """Return the key, empty where none is needed.
+
+        Raises `InputError` where the variable is not set, or holds more than one line of ASCII.
+        The message never shows the value.
+        """
         if not self.key_env:
             return ""
         key = environment.get(self.key_env, "").strip()
@@ -117,6 +122,7 @@ class Server:
                 f"The environment variable {self.key_env} must hold the key of {self.url}, got "
                 f"nothing. Set it: export {self.key_env}=…"
             )
+        # http.client would raise with the whole header in its message, key and all.
         if not (key.isascii() and key.isprintable()):
             raise InputError(
                 f"The environment variable {self.key_env} must hold the key of {self.url} in one "
@@ -130,27 +136,24 @@ class Server:
         return bool(self.price_in or self.price_out)
 
     def cost(self, prompt: float, tokens: float) -> float:
-        """Return the price of a prompt's and an answer's tokens."""
+        """Return the price of tokens read (`prompt`) and written (`tokens`)."""
         return (prompt * self.price_in + tokens * self.price_out) / 1_000_000
 
     def at(self, name: str) -> Server:
-        """Return the same settings for another `URL#MODEL`."""
+        """Return the same settings for another server or model, named `URL#MODEL`."""
         other = Server.of(name)
         return replace(self, url=other.url, model=other.model)
 
 
 def _check_url(url: str) -> None:
     parts = urlsplit(url)
-    right = parts.scheme in ("http", "https") and bool(parts.hostname)
-    _require(right, "url", "an http or https address", url)
+    valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+    require(valid, "url", "an http or https address", url)
+    # The URL is journaled, so it may hold no secret; nor may this message repeat one.
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise InputError(
-            "A server's url must hold no user, key or query, which would be journaled, got one "
-            f"with them for {parts.hostname}. Put the key in an environment variable and name "
-            "that: key_env."
+        error = InputError(
+            "url must hold no user, key or query, which would be journaled, got one with them for "
+            f"{parts.hostname}. Put the key in an environment variable and name that: key_env."
         )
-
-
-def _require(right: bool, name: str, expected: str, value: object) -> None:
-    if not right:
-        raise InputError(f"A server's {name} must be {expected}, got {value!r}. Change it.")
+        error.key = "url"
+        raise error

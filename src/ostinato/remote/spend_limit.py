@@ -1,6 +1,6 @@
-"""What may be spent in all: reserved before a request is sent, settled when it has ended.
+"""Limits on tokens and cost: reserved before a request is sent, settled when it has ended.
 
-So the limit holds however many requests run at once. Used by one thread.
+So a limit holds however many requests run at once. Used by one thread.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ostinato.errors import InputError
+from ostinato.arguments import require
 
 
 @dataclass(slots=True, eq=False)
 class Reserved:
-    """What a request may take at most, and has taken so far."""
+    """The most that a request may spend, and what it has spent so far."""
 
     tokens: float
     cost: float
@@ -23,10 +23,10 @@ class Reserved:
 
 @dataclass
 class SpendLimit:
-    """Limits on the tokens that are written and on the cost; None: no limit.
+    """Limits on the tokens that a server writes and on the cost; None: no limit.
 
-    `before` tells what earlier sessions have spent (`computed`, else `tokens`, and `cost`); it is
-    asked once, before the first request.
+    `before` returns what earlier sessions spent (`computed`, else `tokens`, and `cost`). It is
+    called once, before the first request.
     """
 
     tokens: float | None = None
@@ -37,56 +37,57 @@ class SpendLimit:
 
     def __post_init__(self) -> None:
         for name, limit in (("tokens", self.tokens), ("cost", self.cost)):
-            if limit is not None and not limit > 0:
-                raise InputError(f"A limit on {name} must be above 0, got {limit:g}. Raise it.")
+            require(limit is None or limit > 0, f"A limit on {name}", "above 0", limit, "Raise it.")
 
     def reserve(self, tokens: float, cost: float) -> Reserved | None:
-        """Set aside what a request may take; None where not so much is left."""
-        for name, limit, wanted in self._limits(tokens, cost):
-            if limit is not None and self.taken(name) + wanted > limit:
-                return None
+        """Reserve the most that a request may spend; None where less than that is left."""
+        if self._shortages(tokens, cost):
+            return None
         reserved = Reserved(tokens, cost)
         self._reserved.append(reserved)
         return reserved
 
     def settle(self, reserved: Reserved) -> None:
-        """Give back what a request has not taken."""
+        """Release what a request has not spent."""
         self._reserved.remove(reserved)
-        spent = self._begun()
+        spent = self._total()
         spent["tokens"] += reserved.used_tokens
         spent["cost"] += reserved.used_cost
 
     def charge(self, cost: float) -> None:
-        """Count what was spent beside the requests, as by a judge.
-
-        What came before the first request is in `before`.
-        """
+        """Count a cost beside the requests, such as a judge's."""
+        # Before the first request there is no total yet: `before` will contain this cost.
         if self._spent is not None:
             self._spent["cost"] += cost
 
     def taken(self, name: str) -> float:
-        """Return what is spent and set aside of `tokens` or `cost`."""
+        """Return what is spent and reserved of `tokens` or `cost`."""
+        # A server may exceed what was asked for, so what a request used can be the larger number.
         if name == "tokens":
-            aside = [max(reserved.tokens, reserved.used_tokens) for reserved in self._reserved]
+            reserved = [max(one.tokens, one.used_tokens) for one in self._reserved]
         else:
-            aside = [max(reserved.cost, reserved.used_cost) for reserved in self._reserved]
-        return self._begun()[name] + sum(aside)
+            reserved = [max(one.cost, one.used_cost) for one in self._reserved]
+        return self._total()[name] + sum(reserved)
 
     def refusal(self, tokens: float, cost: float) -> str:
-        """Say why a request cannot be sent."""
-        said = []
-        for name, limit, wanted in self._limits(tokens, cost):
-            if limit is not None and self.taken(name) + wanted > limit:
+        """Return the sentence that says why `reserve` returned None."""
+        return (
+            "The budget does not cover another request: "
+            f"{'; '.join(self._shortages(tokens, cost))}."
+        )
+
+    def _shortages(self, tokens: float, cost: float) -> list[str]:
+        """Return what is missing of each limit that a request would exceed."""
+        found = []
+        for name, limit, most in (("tokens", self.tokens, tokens), ("cost", self.cost, cost)):
+            if limit is not None and self.taken(name) + most > limit:
                 left = max(0.0, limit - self.taken(name))
-                said.append(f"{left:g} of {limit:g} ({name}) are left, and it can take {wanted:g}")
-        return f"The budget does not cover another request: {'; '.join(said)}."
+                found.append(f"{left:g} of {limit:g} ({name}) are left, and it can take {most:g}")
+        return found
 
-    def _limits(self, tokens: float, cost: float) -> list[tuple[str, float | None, float]]:
-        return [("tokens", self.tokens, tokens), ("cost", self.cost, cost)]
-
-    def _begun(self) -> dict[str, float]:
+    def _total(self) -> dict[str, float]:
         if self._spent is None:
             before = self.before()
-            tokens = before.get("computed", before.get("tokens", 0))  # those in vain, too
+            tokens = before.get("computed", before.get("tokens", 0))  # `computed`: also wasted ones
             self._spent = {"tokens": float(tokens), "cost": float(before.get("cost", 0))}
         return self._spent

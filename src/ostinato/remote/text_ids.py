@@ -1,8 +1,7 @@
-"""Pieces of text in the place of tokens: a server says which text comes, not which token it is.
+"""Numbers for pieces of text, in the place of token ids: a server sends text, not tokens.
 
-A single character is its own code point; a longer piece has a number above all characters, by a
-hash of its text; the end is 0. So a text can be spelled out as positions, and the same piece has the
-same number in every session.
+A single character is its own code point. A longer piece has a number above all code points, by a
+hash of its text, so it is the same in every session. The end of text is 0.
 """
 
 from __future__ import annotations
@@ -11,38 +10,39 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 END = 0
-CHARACTERS = 0x110000
+CODE_POINTS = 0x110000
 
 
 def sign(text: str) -> int:
-    """Return the number that stands for a piece of text."""
-    if len(text) == 1 and text != "\0":
+    """Return the number of a piece of text."""
+    if len(text) == 1 and text != "\0":  # the code point of "\0" is END
         return ord(text)
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).digest()
-    return CHARACTERS + int.from_bytes(digest, "little")
+    return CODE_POINTS + int.from_bytes(digest, "little")
 
 
 def spell(text: str) -> list[int]:
-    """Return a text as numbers of single characters."""
+    """Return a text as the numbers of its characters, from which it can be written again."""
     return [sign(character) for character in text]
 
 
-def character(piece: int) -> str | None:
-    """Return the text of a number that stands for a single character; "" for the end."""
-    if piece == END:
+def character(number: int) -> str | None:
+    """Return the character of a number, "" for the end, None for a longer piece's number."""
+    if number == END:
         return ""
-    return chr(piece) if 0 < piece < CHARACTERS else None
+    return chr(number) if 0 < number < CODE_POINTS else None
 
 
-def chances(texts: Sequence[str], likeliest: Mapping[str, float]) -> list[tuple[int, float]]:
-    """Return the log-probabilities with which texts begin, each by the text's number.
+def start_logprobs(
+    texts: Sequence[str], top_logprobs: Mapping[str, float]
+) -> list[tuple[int, float]]:
+    """Return (number, log-probability) of each text that one of the most likely tokens starts.
 
-    That of the longest token which begins the text, as a tokenizer takes that one; a text that none
-    of them begins is left out.
+    The longest such token counts, as a tokenizer would take that one.
     """
     found = []
     for text in texts:
-        begun = [token for token in likeliest if token and text.startswith(token)]
-        if begun:
-            found.append((sign(text), likeliest[max(begun, key=len)]))
+        tokens = [token for token in top_logprobs if token and text.startswith(token)]
+        if tokens:
+            found.append((sign(text), top_logprobs[max(tokens, key=len)]))
     return found

@@ -1,4 +1,7 @@
-"""A language model as a judge: how likely it says yes to a question about the text."""
+"""A language model as a judge: how likely it answers yes to a question about the text.
+
+Knows how to ask a model in this process; `judge.server` knows how to ask one on a server.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +22,21 @@ if TYPE_CHECKING:
     from ostinato.models import LanguageModel
 
 OUTPUT = "output"
-"""What stands for the text in a question."""
+"""The name that stands for the judged text in a question."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judge(BaseCheck):
-    """A model's answer to `question` is rather yes than no: P(yes) / (P(yes) + P(no)) >= `min`.
+    """A model answers yes to `question`: P(yes) / (P(yes) + P(no)) >= `min`.
 
-    `question` is a template with the item's columns and `{output}`, the text that is judged.
-    `model` is a language model by its name or folder, or a server's, `http://HOST:PORT/v1#MODEL`,
-    whose key the environment variable `key_env` holds; `price_in` and `price_out` are what a
-    million tokens cost there, read and written. The probabilities are those of the first token of
-    the answer; of a server that tells none, its first word counts. `mend` is what a text is told
-    that does not pass.
+    The probabilities are those of the answer's first token. Where a server sends none, the answer's
+    first word counts as certain.
+
+    question: Template with the item's columns and `{output}`, the judged text.
+    model: Name or folder of a language model, or `http://HOST:PORT/v1#MODEL` on a server.
+    mend: Message for a text that does not pass.
+    key_env: Environment variable with the server's key.
+    price_in, price_out: The server's prices per million tokens, read and written.
     """
 
     kind: ClassVar[str] = "judge"
@@ -63,15 +68,16 @@ class Judge(BaseCheck):
         settings = {name: getattr(self, name) for name in ("key_env", "price_in", "price_out")}
         for name, value in settings.items():
             if value and not is_server(self.model):
-                raise self.refuse(name, "left out without a server", value, "Take it out.")
+                raise self.refuse(name, "left out without a server", value, "Remove it.")
         server = self._server_of(settings) if is_server(self.model) else None
         object.__setattr__(self, "_template", template)
         object.__setattr__(self, "_server", server)
-        object.__setattr__(self, "trusted", server is None)  # a server may hang
+        # A server may hang, so its judge runs under the runner's clock, in another thread.
+        object.__setattr__(self, "trusted", server is None)
 
     @property
     def priced(self) -> bool:
-        """Whether a question has a price."""
+        """Whether a question costs money."""
         return self._server is not None and self._server.priced
 
     @property
@@ -83,30 +89,34 @@ class Judge(BaseCheck):
         try:
             return Server.of(self.model, **settings)
         except InputError as error:
-            what = next((name for name in settings if f"server's {name} " in str(error)), "model")
-            with self.about(what):
+            with self.about(error.key if error.key in settings else "model"):
                 raise
 
     def prepare(self) -> None:
-        """Load the model, or look for the server's key."""
+        """Load the model, or check that the server's key is set. Raises `OstinatoError`."""
         if self._server is None:
             _ = _local(self.model).answers
         else:
             self._server.key()
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Ask the model; the score is its probability of yes."""
-        asked = self._template.fill({**item, OUTPUT: self.text(output)})
-        server = self._server
-        told = _local(self.model).ask(asked) if server is None else ask_server(server, asked)
-        yes = told.yes
-        wanted = self.mend or f"Mend it so that the answer is yes: {self.question}"
-        message = f"{wanted} (The judge's yes is {yes:.2f}, at least {self.min:g} is wanted.)"
-        verdict = self.verdict(yes >= self.min, message, yes)
-        return replace(verdict, tokens=told.tokens, cost=told.cost)
+        """Ask the model; the score is P(yes). The verdict holds the tokens and the cost."""
+        question = self._template.fill({**item, OUTPUT: self.text(output)})
+        if self._server is None:
+            opinion = _local(self.model).ask(question)
+        else:
+            opinion = ask_server(self._server, question)
+        return replace(self._verdict(opinion), tokens=opinion.tokens, cost=opinion.cost)
+
+    def _verdict(self, opinion: Opinion) -> Verdict:
+        if opinion.error:
+            return self.error(opinion.error)
+        fix = self.mend or f"Change it so that the answer is yes: {self.question}"
+        message = f"{fix} (The judge's yes is {opinion.yes:.2f}, at least {self.min:g} is wanted.)"
+        return self.verdict(opinion.yes >= self.min, message, opinion.yes)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=2)  # a model each: two judges may share a job, more would fill the memory
 def _local(name: str) -> LocalJudge:
     from ostinato.models import load_model  # brings torch
 
@@ -114,24 +124,24 @@ def _local(name: str) -> LocalJudge:
 
 
 class LocalJudge:
-    """Asks a model in this process, one question at a time; the same question, the same bits."""
+    """Asks a model in this process; the same question has the same bits at any time."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
         self._backend: Backend | None = None
-        self._lock = threading.Lock()  # one place, for all threads that judge
+        self._lock = threading.Lock()  # one cache slot, for all threads that judge
 
     def ask(self, question: str) -> Opinion:
-        """Return what the model says. Raises `InputError` for too long a text."""
+        """Ask a question. Raises `InputError` for too long a one, or no chance of yes and no."""
         import torch
 
         tokens = self._tokens(question)
         with self._lock:
-            backend = self._opened()
+            backend = self._open()
             if len(tokens) > backend.limit:
                 raise InputError(
                     f"A question to {self._model.name} must have at most {backend.limit} tokens, "
-                    f"got {len(tokens)}. Leave something out of it."
+                    f"got {len(tokens)}. Shorten it."
                 )
             backend.prefill(0, tokens[:-1])
             hidden = backend.feed([(0, tokens[-1], len(tokens) - 1)])
@@ -139,12 +149,12 @@ class LocalJudge:
         yes, no = (float(probs[tokens].sum()) for tokens in self.answers)
         if yes + no == 0.0:
             raise InputError(
-                f"{self._model.name} must find yes or no likely, got neither. Ask it otherwise, or "
-                "take another model."
+                f"{self._model.name} must find yes or no likely, got neither. Put the question in "
+                "other words, or use another model."
             )
         return Opinion(yes / (yes + no), len(tokens))
 
-    def _opened(self) -> Backend:
+    def _open(self) -> Backend:
         from ostinato.inference import open_backend
 
         if self._backend is None:
@@ -159,18 +169,18 @@ class LocalJudge:
 
     @cached_property
     def answers(self) -> tuple[list[int], list[int]]:
-        """The tokens with which a yes and a no begin; `InputError` where they are the same."""
-        yes, no = self._beginnings("yes"), self._beginnings("no")
+        """The first tokens of yes and of no. Raises `InputError` where they are the same."""
+        yes, no = self._first_tokens("yes"), self._first_tokens("no")
         if not (yes - no and no - yes):
             raise InputError(
-                f"A judge must begin yes and no with different tokens, which {self._model.name} "
-                "does not. Name another model."
+                f"A judge must start yes and no with different tokens, and {self._model.name} "
+                "does not. Use another model."
             )
         return sorted(yes - no), sorted(no - yes)
 
-    def _beginnings(self, word: str) -> set[int]:
-        """Return the tokens that are the word, in any spelling; else those that begin it."""
-        spelled = [f"{lead}{w}" for w in (word, word.title(), word.upper()) for lead in ("", " ")]
-        coded = [self._model.tokenizer.encode(one) for one in spelled]
-        whole = {tokens[0] for tokens in coded if len(tokens) == 1}
-        return whole or {tokens[0] for tokens in coded}
+    def _first_tokens(self, word: str) -> set[int]:
+        """Return the tokens that are the word in any spelling, else those that start it."""
+        spellings = [f"{lead}{w}" for w in (word, word.title(), word.upper()) for lead in ("", " ")]
+        encoded = [self._model.tokenizer.encode(one) for one in spellings]
+        whole = {tokens[0] for tokens in encoded if len(tokens) == 1}
+        return whole or {tokens[0] for tokens in encoded}
