@@ -45,6 +45,8 @@ def save_state(path: str | Path, state: Mapping[str, object]) -> Saved:
     tree = Packer(blocks).pack(state, "state")
     packed = blocks.finish()
     header = _header(packed, json.dumps(tree, separators=(",", ":"), allow_nan=False))
+    # With the process id: a killed driver and its successor do not write into one file. The next
+    # session sweeps what is left.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,6 +38,7 @@ def _array(value: Any) -> object:
     return {"shape": shape, "dtype": str(getattr(value, "dtype", "")).removeprefix("torch.")}
 
 
+# The check for circles would cost a tenth; a circle ends in RecursionError without it.
 _encode = json.JSONEncoder(check_circular=False, separators=(",", ":"), default=to_json).encode
 
 

@@ -19,11 +19,13 @@ class RunLock:
     def __init__(self, path: Path, name: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: int | None = _take(path, name)
+        # The content is only for messages; the lock itself is the kernel's.
         os.ftruncate(self._file, 0)
         os.write(self._file, str(os.getpid()).encode())
 
     def release(self) -> None:
         """Let another process drive the run, even while a forked child has the file open."""
+        # Closing would not be enough: a forked child's copy of the file keeps the lock.
         if self._file is not None:
             fcntl.flock(self._file, fcntl.LOCK_UN)
         self.leave_in_child()

@@ -110,6 +110,7 @@ class Run:
         if not row:
             raise RunError(f"The run {self.id} is not in {self.database.path}: it was deleted.")
         name, kind, spec, status, tick, position, stopped, parent, at, created, updated = row[0]
+        # A killed driver could not record its end. The lock, which died with it, tells.
         if status == "running" and not self.driven:
             status = "interrupted"
         return RunRow(
@@ -227,6 +228,7 @@ class Run:
     def steps(self, after: int = 0) -> Iterator[StepRecord]:
         """Yield the recorded steps of ticks greater than `after`, in order."""
         while True:
+            # Four blocks of up to 2,048 steps at a time: no transaction stays open between them.
             rows = self.database.query(
                 "SELECT last, data FROM steps WHERE run = ? AND last > ? ORDER BY first LIMIT 4",
                 (self.id, after),
@@ -304,6 +306,7 @@ class Run:
         ]
 
     def _inside(self, file: str) -> Path:
+        # A journal may come from somebody else: a row must not lead out of the run's folder.
         if Path(file).name != file or file.startswith("."):
             raise RunError(f"A checkpoint must be a file of the run's folder, got {file!r}.")
         return self.folder / file

@@ -62,7 +62,7 @@ def sync_at_commit(connection: sqlite3.Connection) -> None:
 
 def _hold_references(connection: sqlite3.Connection) -> None:
     """Deleting a run deletes its rows in every table."""
-    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA foreign_keys = ON")  # off by default, for each connection
 
 
 @contextmanager

@@ -30,6 +30,7 @@ class RunSession:
     """
 
     def __init__(self, run: Run, keep: Keep = "steps") -> None:
+        # Before the lock is taken: a wrong argument must not leave the run locked.
         if keep not in ("steps", "results"):
             raise InputError(f"keep must be 'steps' or 'results', got {keep!r}.")
         self.run = run
@@ -66,6 +67,7 @@ class RunSession:
     def step(self, tick: int, position: int, report: Mapping[str, object]) -> None:
         """Record a step. The report must not be changed afterwards."""
         writer = self._writer
+        # No lock and no copy: appending to a list is atomic, and the thread takes from its front.
         writer.place = (tick, position)
         if self._records:
             writer.pending.append((tick, position, report))
@@ -141,6 +143,7 @@ class RunSession:
         if keep < 1:
             raise InputError(f"keep must be at least 1, got {keep}.")
         self._writer.raise_error()
+        # A name is never used again: a reader that has just read the row finds this file or none.
         file = f"{tick:012d}-{time.time_ns():x}.safetensors"
         saved = save_state(self.run.folder / file, state)
         row = (tick, position, file, saved.bytes, saved.crc)

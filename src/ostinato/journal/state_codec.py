@@ -35,7 +35,8 @@ class Packer:
         if value is None or value is True or value is False:
             return value
         if isinstance(value, str):
-            return str.__str__(value)
+            return str.__str__(value)  # a subclass, such as `Text`, becomes plain text
+        # Before int and float: numpy's float64 is a float to isinstance, and must keep its type.
         if _of_library(value, "numpy"):
             return self._array(value, where, name)
         if isinstance(value, int):
@@ -72,6 +73,7 @@ class Packer:
             key: self._pack(each, f"{where}[{key!r}]", _joined(name, key))
             for key, each in value.items()
         }
+        # JSON turns other keys into text, and a key "$" would read as a mark: those become pairs.
         if MARK not in packed and all(type(key) is str for key in packed):
             return packed
         pairs = [[self._pack(key, f"a key of {where}", ""), each] for key, each in packed.items()]
@@ -89,7 +91,7 @@ class Packer:
 
         if not isinstance(value, np.ndarray | np.generic):
             _refuse(where, f"a {type(value).__module__}.{type(value).__qualname__}")
-        if value.dtype.kind not in "biufc":
+        if value.dtype.kind not in "biufc":  # objects would need pickle
             _refuse(where, f"an array of {value.dtype}")
         if isinstance(value, np.generic):
             text = base64.b64encode(value.tobytes()).decode()

@@ -90,6 +90,8 @@ class RunTables:
     def commit(self, steps: Sequence[Entry], place: Place | None, writes: Sequence[Write]) -> None:
         """Write steps, where the run stands now and whatever else in one transaction."""
         next_seq, running = self._next_seq, self._running
+        # Steps can be computed again, so their commits do not wait for the disk. Results, events
+        # and checkpoints are acknowledged to somebody: theirs do.
         if writes:
             sync_at_commit(self.connection)
         try:
@@ -106,6 +108,7 @@ class RunTables:
         finally:
             if writes:
                 sync_lazily(self.connection)
+        # Only now: until the commit, a row still points to each of these files.
         for path in self._unlink:
             path.unlink(missing_ok=True)
         self._unlink.clear()
@@ -114,6 +117,8 @@ class RunTables:
 
     def _add_steps(self, steps: Sequence[Entry]) -> None:
         known = 0
+        # After a resume the first steps are repetitions. A gap in what an earlier session recorded
+        # (it ran with keep="results") is filled.
         while known < len(steps) and steps[known][0] <= self._last_step:
             if self._is_fresh(steps[known]):
                 self._insert_block([steps[known]])
@@ -156,6 +161,7 @@ class RunTables:
                 "UPDATE runs SET status = 'running', stopped = NULL WHERE id = ?", (self.run,)
             )
             self.add_event("start", start, "{}")
+        # A resumed run repeats ticks that are committed: for readers its tick must not decrease.
         self.connection.execute(
             "UPDATE runs SET tick = ?, position = ?, updated = ? WHERE id = ? AND tick <= ?",
             (tick, position, time.time(), self.run, tick),
@@ -175,6 +181,7 @@ class RunTables:
         """Append an event, unless an earlier session recorded the same at the same tick."""
         if request is not None:
             self.done(request)
+        # `_last_seq` is that of the session's start: two equal events of this session are two.
         found = (
             tick <= self.resumed_ticks
             and self.connection.execute(
@@ -197,6 +204,7 @@ class RunTables:
                 "FROM results WHERE run = ?1",
                 (self.run, key, tick, row, time.time()),
             )
+        # Equal texts are the usual case, and need no parsing.
         elif old[0] != row and (names := differences(decode(old[0]), decode(row))):
             self.differs(tick, {"result": key, "names": names})
 
@@ -206,6 +214,7 @@ class RunTables:
         """Add the row of a file, and drop those before the last `keep` that are not `needed`."""
         if applied:  # the edits of a branch are in this state
             self.connection.execute("UPDATE runs SET edits = NULL WHERE id = ?", (self.run,))
+        # A repetition saves the same tick again, under another file name.
         self._drop("run = ? AND tick = ?", (self.run, row[0]))
         self.connection.execute(
             "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)", (self.run, *row, time.time())
@@ -238,6 +247,7 @@ class RunTables:
 
     def new_requests(self) -> list[ControlRequest]:
         """Return the requests since the last call; cheap where no other process has written."""
+        # It changes when another connection commits, and costs no read of the tables.
         version = self.connection.execute("PRAGMA data_version").fetchone()[0]
         if version == self._version:
             return []

@@ -72,6 +72,7 @@ class TensorBlocks:
     def add_tensor(self, tensor: Any, name: str) -> dict[str, object]:
         """Take a strided torch tensor; return its record, complete after `finish`."""
         tensor = tensor.detach().cpu()  # of another device: what shares memory there is saved twice
+        # A conjugate or negative view is lazy: its memory holds other numbers than it shows.
         if tensor.is_conj():
             tensor = tensor.resolve_conj()
         if tensor.is_neg():
@@ -86,7 +87,7 @@ class TensorBlocks:
             "stride": list(tensor.stride()),
         }
         shared: object = (str(tensor.device), tensor.untyped_storage().data_ptr())
-        key = shared if tensor.numel() else id(record)
+        key = shared if tensor.numel() else id(record)  # all empty storages have the address 0
         self._groups[key].append(_View(record, tensor, name, start, end))
         return record
 
@@ -105,6 +106,8 @@ class TensorBlocks:
         """Make the blocks, the most strictly aligned first, and complete the records."""
         made = [self._of_group(views) for views in self._groups.values()]
         made += [self._of_array(*each) for each in self._arrays]
+        # Blocks follow each other without gaps, as the format demands: in this order each starts
+        # at a multiple of its own element size.
         return [block for _, block in sorted(made, key=lambda pair: -pair[0])]
 
     def _of_group(self, views: list[_View]) -> tuple[int, TensorBlock]:
@@ -112,6 +115,8 @@ class TensorBlocks:
         one = all(_same_view(first, view) for view in views)
         name = self._new_name(first.name)
         code = CODES.get(str(first.record["dtype"]))
+        # A tensor that shares its memory with no other is one that any reader of the format
+        # understands. Views of shared memory are kept as bytes, and the tree knows the rest.
         if one and code and first.tensor.is_contiguous() and first.start % ALIGNED == 0:
             memory = _bytes_of(first.tensor, first.start, first.end)
             block = TensorBlock(name, code, list(first.tensor.shape), memory)
@@ -137,6 +142,8 @@ class TensorBlocks:
             record["offset"] = 0
             memory = array.reshape(-1).view(np.uint8).data
             return array.itemsize, TensorBlock(name, code, list(array.shape), memory)
+        # Strides may be negative or leave gaps: copied into a buffer of the same layout, they come
+        # back as they are.
         low, size = _reach(array.shape, array.strides, array.itemsize)
         buffer = np.zeros(size, np.uint8)
         _view_of(buffer, array.dtype, array.shape, array.strides, -low)[...] = array
@@ -215,7 +222,7 @@ def array_from(record: Mapping[str, Any], memories: Mapping[str, Any]) -> Any:
     import numpy as np
 
     dtype = np.dtype(record["dtype"])
-    if dtype.hasobject:
+    if dtype.hasobject:  # its bytes would be pointers
         raise ValueError("an array of objects cannot be loaded")
     memory = memories[record["block"]].numpy()
     shape, strides = tuple(record["shape"]), tuple(record["stride"])

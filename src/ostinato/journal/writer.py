@@ -58,6 +58,7 @@ class WriterThread:
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"journal of {run}", daemon=True)
         self._thread.start()
+        # SQLite opens and migrates in that thread: what fails there is raised here, at once.
         self._opened.wait()
         self.raise_error()
         _WRITERS.add(self)
@@ -96,6 +97,7 @@ class WriterThread:
         with self._condition:
             self._closing = True
             self._condition.notify_all()
+        # A session can be collected, and closed, while this very thread runs.
         if threading.current_thread() is not self._thread:
             self._thread.join()
 

@@ -55,6 +55,7 @@ class EditLog:
         Edits from outside that the process refuses are journaled as refused; the run continues.
         """
         self.count += 1
+        # Committed before it takes effect: after a crash, the edit is repeated at this tick.
         if session is not None:
             session.event("change", tick, dict(edits), request)
             session.flush()

@@ -18,7 +18,8 @@ class Items:
     """
 
     def __init__(self, pairs: Iterable[tuple[str, object]]) -> None:
-        self._pairs = list(pairs) if isinstance(pairs, Iterator) else pairs  # read again on resume
+        # They are read again on resume, which an iterator could not be.
+        self._pairs = list(pairs) if isinstance(pairs, Iterator) else pairs
         if isinstance(self._pairs, Sequence):
             _refuse_doubles(key for key, _ in self._pairs)
         self._coming: Iterator[tuple[str, object]] = iter(self._pairs)
@@ -36,7 +37,7 @@ class Items:
     def take(self) -> tuple[int, str, object] | None:
         """Return the next index, key and item; None where none is left, or a key occurs again."""
         if self.done:
-            self._peek()  # some may have come since
+            self._peek()  # the source may have grown, as a queue does
         if self._next is None:
             return None
         key, item = self._next

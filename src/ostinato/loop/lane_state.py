@@ -124,6 +124,7 @@ class LaneState:
         """
         last = self.position - is_end(self.reports[-1])  # nothing follows an end
         to = last if answer.to is None else max(0, min(answer.to, last))
+        # A strategy's later edits belong to the draft that is thrown away; a person's do not.
         edits = [edit for edit in self.lane.edits if edit[0] <= to or edit in self.changed]
         if answer.edits:
             edits.append((to, answer.edits))
@@ -132,6 +133,7 @@ class LaneState:
         )
         state = each.back(self.states[to], self.states[-1])
         self.again = to < self.position
+        # The state of each position is kept, so that every condition can go back to any of them.
         del self.states[to:], self.reports[to:]
         self.states.append(state)
         return to

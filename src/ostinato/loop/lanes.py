@@ -108,6 +108,7 @@ class Lanes:
         if self._missing.names:
             self._missing.observe(*reports.values())
         lanes = {key: self._settle(self._states[key], report) for key, report in reports.items()}
+        # Again: a slot that has become free must not stand empty for the next step.
         self._fill()
         report: dict[str, object] = {"lanes": lanes, "active": len(self._states), **self._counts}
         judging, self._judging = self._judging, []
@@ -171,7 +172,7 @@ class Lanes:
             )
         position = draft.position
         lane = replace(draft.lane, edits=by_position((*draft.lane.edits, (position, names))))
-        self.process.rewind(lane, position)
+        self.process.rewind(lane, position)  # it may refuse: nothing has changed until then
         draft.lane = lane
         draft.changed.append((position, names))
 
@@ -214,7 +215,7 @@ class Lanes:
             index, key, item = coming
             lane = Lane(key, self._seed)
             draft = LaneState(index, item, lane, [self.each.begin()])
-            if key in self._known:
+            if key in self._known:  # its row is in the journal already
                 self._count(self._known[key])
             elif not self._is_ready(draft):
                 self._states[key] = draft
@@ -257,6 +258,8 @@ class Lanes:
         return (self.process.step() if self._states else {}), ()
 
     def _bring(self, draft: LaneState, report: Report) -> None:
+        # Started again with a longer past, as after a crash: the process has no other way to take
+        # a report that it did not compute.
         self.process.drop(draft.lane.key)
         past = (*draft.reports, report)
         self.process.start(replace(draft.lane, past=past), draft.item)
@@ -277,6 +280,7 @@ class Lanes:
         draft.spend(report)
         position, key = draft.position, draft.lane.key
         item = self._item(draft) if draft.changed else draft.item
+        # The output is computed only for conditions that look at it.
         step = Step(position, position, report, lambda: self.process.output(key), item)
         state, fired = self.each.observe(draft.states[-1], step)
         draft.states.append(state)
@@ -389,7 +393,7 @@ class Lanes:
     ) -> None:
         row = draft.row(stopped, output, verdicts, accepted=accepted)
         if self.each.by_clock(draft.states[-1]):
-            row["by_clock"] = True
+            row["by_clock"] = True  # a resumed run would not come out the same: it keeps this row
         self._count(row)
         self.finished.append((draft.lane.key, row))
 

@@ -29,6 +29,7 @@ def uniform(seed: int, key: str, round: int, backtracks: int, position: int) -> 
     The place is (run seed, item key, round, backtracks, position). The number has the 53 bits of
     a float, from a BLAKE2b hash. Raises `InputError` for a seed that is too large.
     """
+    # The key comes last, so that two places never have the same bytes.
     try:
         place = pack("<qqqq", seed, round, backtracks, position) + key.encode()
     except error:
@@ -40,6 +41,7 @@ def uniform(seed: int, key: str, round: int, backtracks: int, position: int) -> 
 
 def fold_in(seed: int, *parts: int | str) -> int:
     """Return a seed of 63 bits for one use, for a library that draws random numbers itself."""
+    # The unit separator keeps (1, 23) and (12, 3) apart.
     text = "\x1f".join(map(str, (seed, *parts))).encode()
     digest = blake2b(text, digest_size=8, person=b"ostinato.seed").digest()
     return int.from_bytes(digest, "little") >> 1

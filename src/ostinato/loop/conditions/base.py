@@ -1,8 +1,7 @@
 """What a stop condition is: a frozen value, folded over a state that is JSON.
 
-The engine keeps the state. A condition is observed after every step and answers with its next
-state and, where it fires, with a `Stopped`. Both sides of `|` and `&` are always observed, so that
-no counter is skipped.
+The engine keeps the state. A condition observes every step and returns its next state and, where it
+fires, a `Stopped`. Both sides of `|` and `&` always observe, so that no counter misses a step.
 """
 
 from __future__ import annotations
@@ -190,9 +189,9 @@ class AllOf(_Joined):
 
 @dataclass(frozen=True)
 class Predicate(Condition):
-    """Fires when a callable says so: True, a sentence, or a `Stopped`.
+    """Fires when a callable returns true, a sentence, or a `Stopped`.
 
-    It is named in the journal but never restored from it: such a run resumes from Python only.
+    The journal has its name but cannot restore it: such a run is resumed from Python only.
     """
 
     call: Callable[[Step], object]

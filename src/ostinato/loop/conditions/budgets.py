@@ -68,6 +68,7 @@ class Seconds(Condition):
         return [spent, now], self._verdict(spent)
 
     def wake(self, state: JSON) -> JSON:
+        # Another process has another monotonic clock, and a pause does not count.
         return [cast(list[float], state)[0], time.monotonic()]
 
     def exhausted(self, state: JSON) -> Stopped | None:

@@ -150,6 +150,7 @@ class Converges(Condition):
             return state, None
         values = [*cast(list[float], state), value][-self.over - 1 :]
         spread = max(values) - min(values)
+        # "not <=": a spread of NaN has not converged.
         if len(values) <= self.over or not spread <= self.tolerance:
             return cast(JSON, values), None
         sentence = (
@@ -207,6 +208,7 @@ class NoProgress(Condition):
         if value is None:
             return state, None
         last, count = cast(tuple[str, int], state)
+        # A hash: the state is saved with every checkpoint, and an output may be long.
         seen = blake2b(repr(value).encode(), digest_size=12).hexdigest()
         count = count + 1 if seen == last else 1
         if count < self.over:

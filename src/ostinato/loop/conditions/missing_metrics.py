@@ -44,7 +44,7 @@ class MissingMetrics:
 
     def _warn(self) -> None:
         for name in self.names:
-            warnings.warn(self._sentence(name), stacklevel=4)
+            warnings.warn(self._sentence(name), stacklevel=4)  # where the loop is iterated
         self.names.clear()
 
     def _sentence(self, name: str) -> str:
