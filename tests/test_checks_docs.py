@@ -1,4 +1,4 @@
-"""The page on checks: its code runs, its tables build, and nothing is missing from it."""
+"""docs/checks.md: its code runs, its tables build, and it names every kind and parameter."""
 
 from __future__ import annotations
 

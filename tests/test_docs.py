@@ -1,4 +1,4 @@
-"""Every Python block of the README and docs runs; every command in them is one of ours."""
+"""README and docs cannot rot: Python blocks run, commands and options exist, links resolve."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from ostinato.cli.main import cli
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.M | re.S)
+FENCED = re.compile(r"^```.*?^```", re.M | re.S)
+LINK = re.compile(r"\]\((?!https?:)([^)\s#]*)(?:#([^)\s]+))?\)")
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -46,22 +48,38 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 def commands(page: Path) -> list[list[str]]:
     lines = [line for code in blocks(page, "console") for line in code.splitlines()]
-    words = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
-    return [line for line in words if line and line[0] == "ostinato"]
+    split = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
+    return [arguments for arguments in split if arguments and arguments[0] == "ostinato"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_are_ours(page: Path) -> None:
-    for words in commands(page):
-        context = cli.make_context("ostinato", words[1:2], resilient_parsing=True)
+    for arguments in commands(page):
+        context = cli.make_context("ostinato", arguments[1:2], resilient_parsing=True)
         command: click.Command | None = cli
-        rest = words[1:]
+        rest = arguments[1:]
         while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
             command = command.get_command(context, rest.pop(0))
-        assert command is not None, f"{page.name}: no command {' '.join(words)}"
+        assert command is not None, f"{page.name}: no command {' '.join(arguments)}"
         options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
-        given = {word.split("=")[0] for word in rest if word.startswith("--")}
-        assert given <= options | {"--help", "--version"}, f"{page.name}: {' '.join(words)}"
+        used = {argument.split("=")[0] for argument in rest if argument.startswith("--")}
+        unknown = used - options - {"--help", "--version"}
+        assert not unknown, f"{page.name}: {' '.join(arguments)}"
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page, spelled as GitHub does."""
+    titles = re.findall(r"^#+ (.*)$", FENCED.sub("", page.read_text("utf-8")), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_resolve(page: Path) -> None:
+    for path, anchor in LINK.findall(FENCED.sub("", page.read_text("utf-8"))):
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name}: {path}"
+        if anchor:
+            assert anchor in headings(target), f"{page.name}: {path}#{anchor}"
 
 
 def test_every_stop_kind_condition_and_strategy_is_documented() -> None:

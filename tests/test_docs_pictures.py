@@ -1,4 +1,4 @@
-"""The committed pictures are those that the committed code and models make."""
+"""The committed pictures match what the committed code and models draw."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ FOLDER = Path(__file__).parents[1] / "docs" / "images"
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_is_what_the_code_makes(name: str) -> None:
-    """Equal but for rounding: kernels and the library of fonts differ from machine to machine."""
-    made = PICTURES[name]()
-    with Image.open(FOLDER / f"{name}.png") as kept:
-        assert made.size == kept.size, (
+    """Compared with a tolerance: kernels and font rendering differ between machines."""
+    actual = PICTURES[name]()
+    with Image.open(FOLDER / f"{name}.png") as file:
+        assert actual.size == file.size, (
             "Run `python -m recipes.docs_pictures docs/images`, and look."
         )
-        apart = np.abs(np.asarray(made, np.float32) - np.asarray(kept, np.float32))
-    assert apart.mean() < 2, "Run `python -m recipes.docs_pictures docs/images`, and look."
-    assert (apart > 48).mean() < 0.02
+        difference = np.abs(np.asarray(actual, np.float32) - np.asarray(file, np.float32))
+    assert difference.mean() < 2, "Run `python -m recipes.docs_pictures docs/images`, and look."
+    assert (difference > 48).mean() < 0.02
 
 
 def test_all_pictures_are_small_and_shown() -> None:

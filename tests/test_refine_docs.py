@@ -1,4 +1,4 @@
-"""docs/jobs.md says what is true: every key, exit code and column is in it, its examples work."""
+"""docs/jobs.md names every key, option, exit code and output column, and its examples work."""
 
 from __future__ import annotations
 
