@@ -89,9 +89,9 @@ class Scribe:
         del self._lanes[key], self._words[key]
 
 
-def scribe_loop(work: JobRun, model: object = None) -> Loop:
+def scribe_loop(job_run: JobRun, model: object = None) -> Loop:
     """Return a job's loop with a scribe in the model's place."""
-    job = work.job
+    job = job_run.job
 
     def judge(output: object, item: object) -> list[object]:
         assert isinstance(item, Mapping)
@@ -102,17 +102,17 @@ def scribe_loop(work: JobRun, model: object = None) -> Loop:
         each = each | Budget("tokens", job.budgets.item_tokens)
     lanes = Lanes(
         Scribe(job.slots),
-        [(item.key, item.columns) for item in work.items],
+        [(item.key, item.columns) for item in job_run.items],
         each=each,
         judge=judge,  # type: ignore[arg-type]
         on_stop=job.strategy.on_stop(SteeringContext(lambda text: [0], -1, job.checks)),
         seed=job.seed,
-        ready=lambda item: work.planner.ready(item),  # type: ignore[arg-type]
+        ready=lambda item: job_run.router.ready(item),  # type: ignore[arg-type]
     )
     return Loop(
         lanes,
         until=job_budget(job) or Steps(1 << 40),
-        run=work.run,
+        run=job_run.run,
         keep=job.keep,
     )
 

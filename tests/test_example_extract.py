@@ -47,7 +47,7 @@ def test_the_prompt_names_the_services_fields() -> None:
     job = read_job(FOLDER / "job.toml")
     build = script("build")
     (item,) = job.items(1)
-    messages = job.router().plan(item.columns).messages
+    messages = job.router().route(item.columns).messages
     assert [message["role"] for message in messages] == [
         "system",
         *(["user", "assistant"] * 3),

@@ -64,19 +64,19 @@ def test_what_means_the_same_is_near_also_without_a_word_in_common() -> None:
     asked = "From what time on can I come?"
     near = CasesByMeaning(CASES, made_up()).nearest(asked, 3)
     assert [one.case.answer for one in near] == ["At ten.", "On its way."]
-    assert [one.likeness for one in near] == pytest.approx([0.8, 0.6])
+    assert [one.similarity for one in near] == pytest.approx([0.8, 0.6])
     assert PastCases(CASES).nearest(asked, 1)[0].case.answer == "Yes."
 
 
 def test_by_both_is_the_mean_of_words_and_meaning() -> None:
     asked = "Where do you open?"
     by_words, said = PastCases(CASES), ["where", "do", "you", "open"]
-    words = {case: by_words.likeness_to(said, n) for n, case in enumerate(CASES)}
-    meaning = dict(zip(CASES, CasesByMeaning(CASES, made_up()).likenesses(asked), strict=True))
+    words = {case: by_words.similarity_to(said, n) for n, case in enumerate(CASES)}
+    meaning = dict(zip(CASES, CasesByMeaning(CASES, made_up()).similarities(asked), strict=True))
     near = CasesByBoth(CASES, made_up()).nearest(asked, 2)
     assert near[0].case == CASES[0] and meaning[CASES[0]] < meaning[CASES[1]]
     for one in near:
-        assert one.likeness == pytest.approx((words[one.case] + meaning[one.case]) / 2)
+        assert one.similarity == pytest.approx((words[one.case] + meaning[one.case]) / 2)
 
 
 def test_cases_without_a_word_are_near_to_nothing_by_words() -> None:
@@ -87,9 +87,9 @@ def test_cases_without_a_word_are_near_to_nothing_by_words() -> None:
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ('{"question": "", "answer": "b"}', "got ''. Mend it there."),
-        ('{"question": 3, "answer": "b"}', "got 3. Mend it there."),
-        ('{"questoin": "a", "answer": "b"}', "got None. Did you mean 'questoin'? Mend it there."),
+        ('{"question": "", "answer": "b"}', "got ''. Fix it there."),
+        ('{"question": 3, "answer": "b"}', "got 3. Fix it there."),
+        ('{"questoin": "a", "answer": "b"}', "got None. Did you mean 'questoin'? Fix it there."),
     ],
 )
 def test_a_case_that_is_none_is_told_with_its_line(tmp_path: Path, row: str, told: str) -> None:
@@ -113,9 +113,9 @@ def test_likeness_is_a_share_and_one_for_the_same_text(folder: Path) -> None:
     texts = ["A table for two", "san jose", "what is the weather?", ""]
     cases = CasesByMeaning([Case(text, "x") for text in texts], Encoder.load(folder))
     for n, text in enumerate(texts):
-        likenesses = cases.likenesses(text)
-        assert all(0 <= one <= 1 for one in likenesses)
-        assert likenesses[n] == pytest.approx(1, abs=1e-6)
+        similarities = cases.similarities(text)
+        assert all(0 <= one <= 1 for one in similarities)
+        assert similarities[n] == pytest.approx(1, abs=1e-6)
 
 
 JOB = """
@@ -147,7 +147,7 @@ def test_a_job_says_by_what_cases_are_compared(folder: Path) -> None:
     assert read.cases.encoder == str(folder.resolve())
     cases = read_cases(read.cases)
     assert isinstance(cases, CasesByMeaning)
-    assert cases.nearest("a table", 1)[0].likeness == pytest.approx(1, abs=1e-6)
+    assert cases.nearest("a table", 1)[0].similarity == pytest.approx(1, abs=1e-6)
     assert isinstance(read_cases(CaseSettings(file=read.cases.file, column="message")), PastCases)
     with pytest.raises(InputError, match="It must be one of words, meaning, both, got 'menaing'"):
         read_job(job(folder.parent, 'by = "menaing"\n'))

@@ -22,9 +22,9 @@ def test_broken_json_is_told_with_its_line(tmp_path: Path) -> None:
     lines = ['{"a": 1}'] * 16 + ['{"a": 1', '{"a": 2}', "[1]"]
     with pytest.raises(InputError) as caught:
         read_items(write(tmp_path, "\n".join(lines)))
-    assert "in.jsonl must be mended in 2 places" in str(caught.value)
-    assert "line 17: this is no JSON" in str(caught.value)
-    assert "line 19: a line must be a JSON object" in str(caught.value)
+    assert "in.jsonl has 2 problems" in str(caught.value)
+    assert "line 17: it must be JSON" in str(caught.value)
+    assert "line 19: it must be a JSON object" in str(caught.value)
 
 
 def test_a_missing_column_is_told_with_what_needs_it(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_an_id_that_comes_twice_is_told_with_both_lines(tmp_path: Path) -> None:
     path = write(tmp_path, '{"id": 1}\n\n{"id": "1"}\n{"id": true}\n')
     with pytest.raises(InputError) as caught:
         read_items(path, id_column="id")
-    assert "line 3: 'id' must be another for every item, got '1' as on line 1" in str(caught.value)
+    assert "line 3: 'id' must be unique, got '1' as on line 1" in str(caught.value)
     assert "line 4: 'id' must be a text or a whole number" in str(caught.value)
 
 
@@ -54,8 +54,21 @@ def test_ragged_csv_is_told_with_its_line(tmp_path: Path) -> None:
         read_items(write(tmp_path, 'a,b\n"one\ntwo",2\n1,2,3\n', "in.csv"))
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0c"])
+def test_a_line_separator_within_a_cell_does_not_end_its_row(
+    tmp_path: Path, separator: str
+) -> None:
+    (item,) = read_items(write(tmp_path, f"a,b\none{separator}two,2\n", "in.csv"))
+    assert item.columns == {"a": f"one{separator}two", "b": "2"} and item.line == 2
+
+
+def test_a_conversation_nested_without_end_is_an_error_of_its_item() -> None:
+    with pytest.raises(ItemError, match="must hold at least one chat message"):
+        conversation("[" * 100_000, "c")
+
+
 def test_a_column_that_is_there_twice_is_told_once(tmp_path: Path) -> None:
-    told = r"^in\.csv, line 1: column names must differ, got 'a' 2 times\. Mend it there\.$"
+    told = r"^in\.csv, line 1: column names must differ, got 'a' 2 times\. Fix it there\.$"
     with pytest.raises(InputError, match=told):
         read_items(write(tmp_path, "a,b,a\n1,2,3\n", "in.csv"))
 

@@ -85,5 +85,5 @@ def test_a_job_is_mended_freely_until_something_was_written(folder: Path) -> Non
     with Journal() as journal:
         assert [found.tick > 0 for found in journal.runs()] == [True]
     (folder / "job.toml").write_text(JOB)
-    with pytest.raises(InputError, match="must be as it was when its run"):
+    with pytest.raises(InputError, match="must be unchanged since its run"):
         run()

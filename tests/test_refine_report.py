@@ -26,12 +26,12 @@ from ostinato.refine.results import Draft, Result, Tokens, from_lane, write_resu
 
 def outcome_of(folder: Path, count: int = 60) -> Outcome:
     job, items, rows = made_up(folder, count)
-    planner = job.router()
+    router = job.router()
     results = [
-        from_lane(item.key, row, planner.plan(item.columns))
+        from_lane(item.key, row, router.route(item.columns))
         for item, row in zip(items, rows, strict=True)
     ]
-    return Outcome(job=job, planner=planner, items=items, results=results, seconds=90.0)
+    return Outcome(job=job, router=router, items=items, results=results, seconds=90.0)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,9 @@ def test_outcomes_and_reasons_add_up(outcome: Outcome) -> None:
 
 
 def test_advice_names_the_dear_check_and_the_needless_rounds(outcome: Outcome) -> None:
-    told = "\n".join(f"{one.seen} {one.do}" for one in advise(outcome.job, outcome.results))
+    told = "\n".join(
+        f"{one.observation} {one.action}" for one in advise(outcome.job, outcome.results)
+    )
     assert "'answers' took back" in told
     assert "items were given up" in told
     assert "rounds = " in told
@@ -202,7 +204,7 @@ def test_advice_names_the_dear_check_and_the_needless_rounds(outcome: Outcome) -
 def test_advice_to_backtrack_counts_what_stood_before_the_failing_place(tmp_path: Path) -> None:
     text = JOB.replace('kind = "backtrack"', 'kind = "resample"')
     job = read_job(job_folder(tmp_path, 1, text))
-    verdict = Verdict("polite", False, 0.0, "No.", None).to_json() | {"place": [50, 60]}
+    verdict = Verdict("polite", False, 0.0, "No.", None).to_json() | {"span": [50, 60]}
     stopped = Stopped(StopKind.FAILED, "polite: No.", "polite").to_json()
     row = lane_row(job, job.items()[0]) | {
         "attempts": [
@@ -214,8 +216,8 @@ def test_advice_to_backtrack_counts_what_stood_before_the_failing_place(tmp_path
         "spent": {"computed": 40},
     }  # fmt: skip
     advice = advise(job, [from_lane("a", row)])
-    assert any(one.do.startswith('Keep them: kind = "backtrack"') for one in advice)
-    assert any(one.seen.startswith("10 tokens") for one in advice)
+    assert any(one.action.startswith('Keep them: kind = "backtrack"') for one in advice)
+    assert any(one.observation.startswith("10 tokens") for one in advice)
 
 
 def test_a_job_that_wastes_nothing_is_left_alone(outcome: Outcome) -> None:
@@ -276,7 +278,7 @@ def test_the_headline_says_what_came_out_and_why_it_stopped(outcome: Outcome) ->
     page = report_page(outcome)
     summary = outcome.summary
     assert f"<title>support: {summary.accepted} of 60 accepted</title>" in page
-    assert f"{summary.given_up} could not be brought to pass" in page
+    assert f"{summary.given_up} were not accepted" in page
     cut = replace(
         outcome,
         results=outcome.results[:20],
@@ -292,7 +294,7 @@ def test_a_thousand_items_stay_small_and_share_strokes(tmp_path: Path) -> None:
     assert len(page) < 2_000_000
     drawn = sparkline(many.results)
     assert drawn is not None and drawn.width <= 240 * 6
-    assert "a stroke is 4 items" in drawn.label
+    assert "a bar is 4 items" in drawn.label
 
 
 def test_a_job_without_any_result_has_a_page_too(outcome: Outcome) -> None:

@@ -46,16 +46,16 @@ def test_the_first_rule_that_fits_wins_and_case_is_ignored() -> None:
 
 def test_a_rules_reply_is_ready_and_its_prompt_takes_the_place_of_the_jobs() -> None:
     other = PromptTemplate(messages=(("user", Template("Refund: {message}")),))
-    planner = Router(
+    router = Router(
         prompt=PROMPT,
         rules=[
             rule("thanks", "thanks", reply=Template("Bye, {name}.")),
             rule("refund", "refund", prompt=other),
         ],
     )
-    plan = planner.plan({"message": "Thanks!", "name": "Ann"})
+    plan = router.route({"message": "Thanks!", "name": "Ann"})
     assert (plan.reply, plan.source, plan.rule) == ("Bye, Ann.", RouteSource.RULE, "thanks")
-    plan = planner.plan({"message": "A refund, please", "name": "Ann"})
+    plan = router.route({"message": "A refund, please", "name": "Ann"})
     assert plan.reply is None and plan.rule == "refund"
     assert plan.messages[0]["content"] == "Refund: A refund, please"
 
@@ -87,49 +87,49 @@ def test_a_rule_has_a_reply_or_a_prompt_and_a_pattern_that_compiles() -> None:
 
 def test_a_pattern_that_takes_too_long_sets_the_item_aside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ostinato.refine.routing.rules.SECONDS", 0.05)
-    planner = Router(prompt=PROMPT, rules=[rule("slow", "(a|a|aa)+$")])
+    router = Router(prompt=PROMPT, rules=[rule("slow", "(a|a|aa)+$")])
     item = {"message": "a" * 40 + "b"}
     with pytest.raises(ItemError, match=r"within 0\.05 s"):
-        planner.plan(item)
-    assert planner.ready(item) is None
+        router.route(item)
+    assert router.ready(item) is None
 
 
 def test_a_case_is_the_answer_above_one_likeness_and_an_example_above_another() -> None:
-    planner = Router(
+    router = Router(
         prompt=PROMPT,
         cases=CASES,
         case_settings=settings(answer_above=0.9, example_above=0.2, examples=2),
     )
-    plan = planner.plan({"message": "how can i return my shoes"})
+    plan = router.route({"message": "how can i return my shoes"})
     assert (plan.reply, plan.source) == ("Within 30 days.", RouteSource.CASE)
-    plan = planner.plan({"message": "Can I return my shoes by post?"})
+    plan = router.route({"message": "Can I return my shoes by post?"})
     assert plan.reply is None and plan.source is RouteSource.MODEL
-    assert 0.2 <= plan.near[0].likeness < 0.9
+    assert 0.2 <= plan.near[0].similarity < 0.9
     assert plan.messages[-3]["content"] == "How can I return my shoes?"
     assert plan.messages[-1]["content"] == "Can I return my shoes by post?"
-    assert planner.plan({"message": "Xyzzy"}).near == ()
+    assert router.route({"message": "Xyzzy"}).near == ()
 
 
 def test_without_answer_above_no_case_is_the_answer() -> None:
-    planner = Router(prompt=PROMPT, cases=CASES, case_settings=settings())
-    assert planner.plan({"message": "Where is my parcel?"}).reply is None
+    router = Router(prompt=PROMPT, cases=CASES, case_settings=settings())
+    assert router.route({"message": "Where is my parcel?"}).reply is None
 
 
 @given(st.text("ab cd", max_size=12), st.text("ab cd", max_size=12))
 def test_likeness_is_symmetric_a_share_and_one_for_the_same_words(one: str, other: str) -> None:
     cases = PastCases([Case(one or "a", "x"), Case(other or "b", "y"), Case("cc", "z")])
-    likeness = cases.likeness(words(one), words(other))
-    assert 0 <= likeness <= 1
-    assert likeness == pytest.approx(cases.likeness(words(other), words(one)))
+    similarity = cases.similarity(words(one), words(other))
+    assert 0 <= similarity <= 1
+    assert similarity == pytest.approx(cases.similarity(words(other), words(one)))
     if words(one):
-        assert cases.likeness(words(one), words(one)) == pytest.approx(1)
+        assert cases.similarity(words(one), words(one)) == pytest.approx(1)
 
 
 def test_another_figure_is_another_question() -> None:
     cases = PastCases([Case("A room for 2 nights", "x"), Case("A room for 3 nights", "y")])
     near = cases.nearest("A room for 3 nights", 2)
-    assert near[0].case.answer == "y" and near[0].likeness == pytest.approx(1)
-    assert near[1].likeness < 0.9
+    assert near[0].case.answer == "y" and near[0].similarity == pytest.approx(1)
+    assert near[1].similarity < 0.9
 
 
 def test_a_bad_file_of_cases_is_told_with_line_and_column(tmp_path: Path) -> None:

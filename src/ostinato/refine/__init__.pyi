@@ -2,7 +2,7 @@ from .job.checks import prepare
 from .job.config import STRATEGIES, Job, option_names
 from .job.file import read_job
 from .job.items import Item, read_rows
-from .job.job_run import How, JobRun, journal_of, open_job
+from .job.job_run import JobRun, OpenMode, journal_of, open_job
 from .prompts import with_feedback
 from .refine import Refine
 from .report.html import Outcome, duration
@@ -33,10 +33,10 @@ __all__ = [
     "Constrain",
     "Course",
     "Feedback",
-    "How",
     "Item",
     "Job",
     "JobRun",
+    "OpenMode",
     "Outcome",
     "Reason",
     "Refine",

@@ -1,6 +1,6 @@
 """Prompts: from an item to chat messages, with examples and the reasons of a failed draft.
 
-Knows columns and messages; no tokenizer and no model.
+Knows columns and messages; knows no tokenizer and no model.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from ostinato.errors import ItemError
 from ostinato.refine.job.items import Item
 
 Message = dict[str, str]
-"""A chat message: its `role` and its `content`."""
+"""A chat message, with `role` and `content`."""
 
 ROLES = ("system", "user", "assistant")
 
 
 class PlainPrompt(str):
-    """A prompt that the model goes on with as it is, whatever chat template it has."""
+    """A text that the model continues as it is, even if it has a chat template."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTemplate:
     """How an item becomes chat messages.
 
-    `messages` are pairs of a role and a template; `messages_column` names a column that holds the
-    item's own conversation, which comes after them. `plain` gives the model the text of the only
-    message as it is, without a chat template.
+    `messages` are pairs of a role and a template. `messages_column` names a column with the item's
+    own conversation, which follows them. `plain` passes the text of the only message without a chat
+    template.
     """
 
     messages: tuple[tuple[str, Template], ...] = ()
@@ -38,7 +38,7 @@ class PromptTemplate:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that every item must have."""
+        """The columns that every item must have, without repetition."""
         names = [name for _, template in self.messages for name in template.columns]
         return tuple(
             dict.fromkeys([*names, *([self.messages_column] * bool(self.messages_column))])
@@ -47,9 +47,9 @@ class PromptTemplate:
     def fill(
         self, columns: Mapping[str, object], examples: Sequence[Message] = ()
     ) -> list[Message]:
-        """Return an item's messages; the examples stand after the system messages in front.
+        """Return an item's messages; `examples` follow the leading system messages.
 
-        Raises `ItemError` where a column is missing or its conversation is none.
+        Raises `ItemError` if a column is missing or does not hold a conversation.
         """
         filled = [{"role": role, "content": text.fill(columns)} for role, text in self.messages]
         if self.messages_column:
@@ -59,11 +59,14 @@ class PromptTemplate:
 
 
 def conversation(value: object, column: str) -> list[Message]:
-    """Return the chat messages that a column holds: a list, or a text of JSON that is one."""
+    """Return the chat messages that a column holds: a list, or its JSON text.
+
+    Raises `ItemError` that shows the first wrong message.
+    """
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):  # thousands of nested brackets
             value = None
     messages = value if isinstance(value, list) else []
     for message in messages:
@@ -84,7 +87,7 @@ def conversation(value: object, column: str) -> list[Message]:
 
 
 def bad_conversations(items: Sequence[Item], prompt: PromptTemplate) -> Iterator[str]:
-    """Yield what is wrong with the items' own conversations, with their lines."""
+    """Yield the problems of the items' own conversations, with their lines."""
     if not prompt.messages_column:
         return
     for item in items:
@@ -95,9 +98,9 @@ def bad_conversations(items: Sequence[Item], prompt: PromptTemplate) -> Iterator
 
 
 def with_feedback(messages: Sequence[Message], feedback: Mapping[str, object]) -> list[Message]:
-    """Add the last draft and what to mend in it, as turns of the conversation.
+    """Add the last draft and the reasons why it failed, as two turns of the conversation.
 
-    `feedback` holds the `draft` and the list of `reasons`.
+    `feedback` holds the `draft`, and `reasons` as a list.
     """
     reasons = feedback.get("reasons")
     lines = [f"- {reason}" for reason in reasons] if isinstance(reasons, list | tuple) else []

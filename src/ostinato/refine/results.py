@@ -1,4 +1,4 @@
-"""Results: one row for each finished item, and the output file that holds them in input order."""
+"""Results: one row for each finished item, and the output file with the rows in input order."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from ostinato.journal import JSON, StopKind, Stopped
@@ -14,17 +15,16 @@ from ostinato.loop import Verdict
 from ostinato.refine.routing.router import Route, RouteSource
 
 READY = "ready"
-"""The condition of a stop whose answer was ready: from a rule or a past case."""
+"""The stop condition of an item with a ready answer: from a rule or a past case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """What a reply cost, in tokens.
+    """The cost of a reply, in tokens.
 
-    `reply` are those of the reply as it is given, `accepted` the same where it was accepted (else
-    0), `computed` those run through the network after the prompt, `discarded` the computed ones
-    that the reply does not hold, `prompt` those of the prompt that were computed, `judged` those
-    that models read and wrote to judge.
+    `reply`: in the reply. `accepted`: the same if it was accepted, else 0. `computed`: run through
+    the network after the prompt. `discarded`: computed, but not in the reply. `prompt`: computed
+    for the prompt. `judged`: read and written by models that judge.
     """
 
     reply: int = 0
@@ -35,7 +35,7 @@ class Tokens:
     judged: int = 0
 
     def to_json(self) -> dict[str, JSON]:
-        """Return the counts as a JSON object."""
+        """Return the counts by name."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -43,9 +43,9 @@ class Tokens:
 class Draft:
     """A draft at one of its stops.
 
-    `before` is the part that was kept, `taken_back` the part that was not; `position` counts its
-    tokens, `lost` those taken back. `check` names the checks that stopped it (none for the last
-    draft where it was accepted), `message` says why, `answer` what was done about it.
+    `before` is the text that was kept, `taken_back` the text that was not. `position` is its length
+    in tokens, `lost` the number of tokens taken back. `check` names the checks that stopped it,
+    none if it was accepted; `message` is the reason, `answer` the strategy's answer.
     """
 
     round: int
@@ -60,7 +60,7 @@ class Draft:
     verdicts: tuple[Verdict, ...] = ()
 
     def to_json(self) -> dict[str, JSON]:
-        """Return the draft as a JSON object."""
+        """Return the draft as the output file holds it."""
         return {
             "round": self.round,
             "try": self.backtracks,
@@ -77,9 +77,9 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of one item: a line of the output.
+    """The result of one item: a line of the output.
 
-    `refused_answer` is an answer that was ready but did not pass the checks.
+    `refused_answer` is a ready answer that did not pass the checks.
     """
 
     id: str
@@ -98,7 +98,7 @@ class Result:
 
     @property
     def outcome(self) -> str:
-        """How it came out: `accepted`, `mended` (accepted, not at once), `given up` or `error`."""
+        """`accepted` (at once), `mended` (accepted, not at once), `given up` or `error`."""
         if self.stopped.kind is StopKind.ERROR:
             return "error"
         if not self.accepted:
@@ -106,7 +106,7 @@ class Result:
         return "mended" if self.rounds > 1 or self.backtracks else "accepted"
 
     def to_json(self) -> dict[str, JSON]:
-        """Return the line of the output."""
+        """Return the line of the output file."""
         return {
             "id": self.id,
             "reply": self.reply,
@@ -125,15 +125,15 @@ class Result:
         }
 
 
-def from_lane(key: str, row: Mapping[str, object], plan: Route | None = None) -> Result:
-    """Return the result of an item from the row that `ostinato.loop.Lanes` gave for its key.
+def from_lane(key: str, row: Mapping[str, object], route: Route | None = None) -> Result:
+    """Return the result of an item from the row of `ostinato.loop.Lanes` for its key.
 
-    `plan` tells where an answer came from that was ready.
+    `route` is how the item was routed: the source of a ready answer.
     """
     stopped = Stopped.from_json(_mapping(row, "stopped"))
-    accepted, length = bool(row["accepted"]), _whole(row.get("length"))
+    accepted, length = bool(row["accepted"]), _int(row.get("length"))
     spent = _mapping(row, "spent")
-    computed = _whole(spent.get("computed"))
+    computed = _int(spent.get("computed"))
     ready = stopped.condition == READY
     output = row.get("output")
     return Result(
@@ -142,20 +142,20 @@ def from_lane(key: str, row: Mapping[str, object], plan: Route | None = None) ->
         accepted=accepted,
         stopped=stopped,
         verdicts=_verdicts(row),
-        rounds=_whole(row.get("rounds"), 1),
-        backtracks=_whole(row.get("backtracks")),
+        rounds=_int(row.get("rounds"), 1),
+        backtracks=_int(row.get("backtracks")),
         tokens=Tokens(
             reply=length,
             accepted=length if accepted else 0,
             computed=computed,
             discarded=max(0, computed - length),
-            prompt=_whole(spent.get("prompt")),
-            judged=_whole(spent.get("judged")),
+            prompt=_int(spent.get("prompt")),
+            judged=_int(spent.get("judged")),
         ),
-        logprob=_number(row.get("logprob")),
-        source=plan.source if plan is not None and ready else RouteSource.MODEL,
-        rule=plan.rule if plan is not None else "",
-        refused_answer=plan.reply or "" if plan is not None and not ready else "",
+        logprob=_float(row.get("logprob")),
+        source=route.source if route is not None and ready else RouteSource.MODEL,
+        rule=route.rule if route is not None else "",
+        refused_answer=route.reply or "" if route is not None and not ready else "",
         drafts=tuple(_drafts(row)),
     )
 
@@ -163,25 +163,21 @@ def from_lane(key: str, row: Mapping[str, object], plan: Route | None = None) ->
 def _drafts(row: Mapping[str, object]) -> Iterable[Draft]:
     attempts = row.get("attempts")
     attempts = attempts if isinstance(attempts, list) else []
-    texts = [str(attempt["text"]) for attempt in attempts]
-    for number, attempt in enumerate(attempts):
-        following = attempts[number + 1] if number + 1 < len(attempts) else None
-        text = texts[number]
+    for attempt, following in zip_longest(attempts, attempts[1:]):
+        text = str(attempt["text"])
         kept, lost = _kept(attempt, following, text)
         stopped = Stopped.from_json(attempt["stopped"])
         verdicts = _verdicts(attempt)
-        answer = str(_mapping(attempt, "answer")["answer"])
-        failed = stopped.kind is StopKind.FAILED
         yield Draft(
-            round=_whole(attempt["round"]),
-            backtracks=_whole(attempt["try"]),
-            position=_whole(attempt["position"]),
+            round=_int(attempt["round"]),
+            backtracks=_int(attempt["try"]),
+            position=_int(attempt["position"]),
             lost=lost,
             before=text[:kept],
             taken_back=text[kept:],
-            check=_blamed(stopped, verdicts) if failed else (),
+            check=_blamed(stopped, verdicts) if stopped.kind is StopKind.FAILED else (),
             message=stopped.sentence,
-            answer=answer,
+            answer=str(_mapping(attempt, "answer")["answer"]),
             verdicts=verdicts,
         )
 
@@ -189,29 +185,32 @@ def _drafts(row: Mapping[str, object]) -> Iterable[Draft]:
 def _kept(
     attempt: Mapping[str, object], following: Mapping[str, object] | None, text: str
 ) -> tuple[int, int]:
-    """Return how many characters of a draft were kept, and how many tokens taken back."""
-    answer, position = _mapping(attempt, "answer"), _whole(attempt["position"])
+    """Return how many characters of a draft were kept, and how many tokens were taken back."""
+    answer, position = _mapping(attempt, "answer"), _int(attempt["position"])
     match answer["answer"]:
         case "start over":
             return 0, position
         case "go back":
-            lost = position - _whole(answer.get("to"), position)
+            lost = position - _int(answer.get("to"), position)
             kept = attempt.get("kept")
             if isinstance(kept, int):
                 return kept, lost
+            # Rows of older versions do not record it: the next draft shows what was kept.
             other = str(following["text"]) if following is not None else ""
-            return _shared(text, other), lost
+            return _common_prefix(text, other), lost
     return len(text), 0
 
 
-def _shared(one: str, other: str) -> int:
-    """Return how many characters two texts share at their beginning."""
+def _common_prefix(one: str, other: str) -> int:
+    """Return the length of the common prefix of two texts."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _blamed(stopped: Stopped, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
-    """Return the checks that stopped a draft: those not passed, else the one that looked ahead."""
+    """Return the checks that stopped a draft: those that failed, else the one of the prefix
+    verdict.
+    """
     failed = tuple(verdict.check for verdict in verdicts if not verdict.passed)
     return failed or ((stopped.condition,) if stopped.condition else ())
 
@@ -226,11 +225,11 @@ def _verdicts(row: Mapping[str, object]) -> tuple[Verdict, ...]:
     return tuple(map(Verdict.from_json, values)) if isinstance(values, list) else ()
 
 
-def _whole(value: object, default: int = 0) -> int:
+def _int(value: object, default: int = 0) -> int:
     return int(value) if isinstance(value, int | float) else default
 
 
-def _number(value: object) -> float:
+def _float(value: object) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
@@ -238,13 +237,13 @@ def _number(value: object) -> float:
 
 
 def write_results(path: Path, results: Iterable[Result]) -> None:
-    """Write the output in the order of the results: a crash leaves the old file or the new one."""
+    """Write the output in the order of `results`; a crash leaves the old file or the new one."""
     lines = (json.dumps(r.to_json(), ensure_ascii=False) + "\n" for r in results)
     write_whole(path, "".join(lines))
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file by way of a temporary one beside it, synced and renamed."""
+    """Write a file through a temporary one beside it, synced and renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -252,6 +251,7 @@ def write_whole(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        # `mkstemp` makes a file that only its owner can read.
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except BaseException:
@@ -260,6 +260,6 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
+    mask = os.umask(0)  # it can only be read by setting it
     os.umask(mask)
     return mask

@@ -1,4 +1,7 @@
-"""What changed in a job since its run, and which items would have to be written again for it."""
+"""What changed in a job since its run started, and which items must be written again.
+
+Knows hashes and keys; knows no model and no journal.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,23 @@ from ostinato.refine.routing.router import Router
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
-    """The hashes of all that a job's replies depend on: of its sections, and of each item."""
+    """The hashes of everything that a job's replies depend on: its sections, and each item."""
 
     sections: Mapping[str, str]
     items: Mapping[str, str]
 
     @classmethod
-    def of(cls, job: Job, planner: Router, items: Sequence[Item]) -> Fingerprint:
-        """Return the fingerprint of a job over its items."""
-        return cls(sections=job.sections(), items=item_digests(planner, items))
+    def of(cls, job: Job, router: Router, items: Sequence[Item]) -> Fingerprint:
+        """Return the fingerprint of a job and its items."""
+        return cls(sections=job.sections(), items=item_digests(router, items))
 
     def to_json(self) -> dict[str, JSON]:
-        """Return the fingerprint as a JSON object."""
+        """Return the value that the run's specification records."""
         return {"sections": dict(self.sections), "items": dict(self.items)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Fingerprint:
-        """Read back what `to_json` wrote."""
+        """Read what `to_json` returned; missing parts are empty."""
         sections, items = value.get("sections"), value.get("items")
         return cls(
             sections=sections if isinstance(sections, dict) else {},
@@ -39,29 +42,29 @@ class Fingerprint:
 
 
 ITEM_BUDGET = "item budget"
-"""The section that a job's budgets of an item are."""
+"""The section of a job's limits for one item."""
 
 
 @dataclass(frozen=True)
 class ItemBudget:
-    """What an item may take: tokens and seconds; None: no limit."""
+    """The limits of one item, in tokens and seconds; None: no limit."""
 
     tokens: float | None
     seconds: float | None
 
     @classmethod
     def of(cls, value: Sequence[object]) -> ItemBudget:
-        """Read the pair that a run's spec holds."""
+        """Read the pair that a run's specification records."""
         tokens, seconds = (one if isinstance(one, int | float) else None for one in value)
         return cls(tokens, seconds)
 
     @classmethod
     def of_job(cls, job: Job) -> ItemBudget:
-        """Return a job's."""
+        """Return the limits of a job's items."""
         return cls(job.budgets.item_tokens, job.budgets.item_seconds)
 
     def raised_to(self, other: ItemBudget) -> ItemBudget | None:
-        """Return the limits that `other` raises, with what they were; None where it lowers one."""
+        """Return the old limits that `other` raises; None if it lowers one."""
         if not (_raised(self.tokens, other.tokens) and _raised(self.seconds, other.seconds)):
             return None
         return ItemBudget(
@@ -70,20 +73,21 @@ class ItemBudget:
         )
 
     def ended(self, row: Mapping[str, Any]) -> bool:
-        """Tell whether an item went on until one of the limits ended it, by its row."""
+        """Return whether one of the limits ended an item, by its result row."""
         by_tokens = self.tokens is not None and row["spent"].get("tokens", 0) >= self.tokens
         return by_tokens or (self.seconds is not None and bool(row.get("by_clock")))
 
 
-def _raised(then: float | None, now: float | None) -> bool:
-    return now is None or (then is not None and then <= now)
+def _raised(before: float | None, now: float | None) -> bool:
+    return now is None or (before is not None and before <= now)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobChanges:
-    """What is not as it was: sections that touch every item, and single items.
+    """What differs from the run: sections, which affect every item, and single items.
 
-    `cut` are the items that a lower item budget ended; None where it was not raised.
+    `cut` are the keys of items that a lower item budget ended; None if it was not raised.
+    `reordered`: the items are in another order. `count` is the number of items.
     """
 
     sections: tuple[str, ...] = ()
@@ -91,15 +95,15 @@ class JobChanges:
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     cut: tuple[str, ...] | None = None
-    moved: bool = False
+    reordered: bool = False
     count: int = 0
 
     def __bool__(self) -> bool:
         single = self.changed or self.added or self.removed or self.cut is not None
-        return bool(self.sections or single or self.moved)
+        return bool(self.sections or single or self.reordered)
 
     def with_raised_budget(self, cut: Sequence[str]) -> JobChanges:
-        """Return the changes where the item budget touches only what the lower one ended."""
+        """Return the changes where a raised item budget affects only the keys in `cut`."""
         if ITEM_BUDGET not in self.sections:
             return self
         rest = tuple(name for name in self.sections if name != ITEM_BUDGET)
@@ -109,44 +113,45 @@ class JobChanges:
         """Return the keys of the items that must be written (again)."""
         if self.sections:
             return {item.key for item in items}
+        return self._stale_keys()
+
+    def _stale_keys(self) -> set[str]:
         return {*self.changed, *self.added, *(self.cut or ())}
 
     def sentences(self) -> list[str]:
-        """Say what changed, and what would be written again for it."""
-        told = []
+        """Return what changed, and how many items would be written again, one sentence each."""
+        sentences = []
         if self.sections:
-            names = ", ".join(self.sections)
-            told.append(f"changed in the job: {names}")
+            sentences.append(f"changed in the job: {', '.join(self.sections)}")
         if self.cut is not None:
             ended = f"the lower one ended {_items(self.cut)}" if self.cut else "it ended no item"
-            told.append(f"a higher item budget: {ended}")
+            sentences.append(f"a higher item budget: {ended}")
         for keys, what in (
             (self.changed, "changed in the input, or by the prompt, a rule or past cases"),
             (self.added, "new in the input"),
             (self.removed, "no longer in the input"),
         ):
             if keys:
-                told.append(f"{_items(keys)} {what}")
-        if self.moved and not (self.added or self.removed):
-            told.append("the items stand in another order")
-        again = (
-            self.count if self.sections else len({*self.changed, *self.added, *(self.cut or ())})
-        )
-        told.append(f"{again} of {self.count} items would be written again")
-        return told
+                sentences.append(f"{_items(keys)} {what}")
+        if self.reordered and not (self.added or self.removed):
+            sentences.append("the items are in another order")
+        again = self.count if self.sections else len(self._stale_keys())
+        sentences.append(f"{again} of {self.count} items would be written again")
+        return sentences
 
 
-def compare(then: Fingerprint, now: Fingerprint) -> JobChanges:
+def compare(before: Fingerprint, now: Fingerprint) -> JobChanges:
     """Return what changed between two fingerprints of a job."""
-    known = {WEIGHTS: now.sections.get(WEIGHTS), **then.sections}  # older runs do not tell it
+    # Runs from before the weights were hashed have no such section: they count as unchanged.
+    known = {WEIGHTS: now.sections.get(WEIGHTS), **before.sections}
     sections = tuple(name for name, value in now.sections.items() if known.get(name) != value)
-    both = [key for key in now.items if key in then.items]
+    both = [key for key in now.items if key in before.items]
     return JobChanges(
         sections=sections,
-        changed=tuple(key for key in both if then.items[key] != now.items[key]),
-        added=tuple(key for key in now.items if key not in then.items),
-        removed=tuple(key for key in then.items if key not in now.items),
-        moved=both != [key for key in then.items if key in now.items],
+        changed=tuple(key for key in both if before.items[key] != now.items[key]),
+        added=tuple(key for key in now.items if key not in before.items),
+        removed=tuple(key for key in before.items if key not in now.items),
+        reordered=both != [key for key in before.items if key in now.items],
         count=len(now.items),
     )
 

@@ -1,4 +1,4 @@
-"""A refine job: what a TOML job file says, as values. Knows no model and runs nothing."""
+"""A refine job: the values that a TOML job file sets. Knows no model and runs nothing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ostinato.arguments import did_you_mean
+from ostinato.arguments import require_choice
 from ostinato.checks import BaseCheck, Function, to_spec
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import check_seed, digest
-from ostinato.refine.job.items import Item, read_items, told
+from ostinato.refine.job.items import Item, problem_list, read_items
 from ostinato.refine.prompts import PromptTemplate, bad_conversations
 from ostinato.refine.routing.cases import CaseSettings, read_cases
 from ostinato.refine.routing.router import Router
@@ -26,15 +26,15 @@ from ostinato.remote import Server, is_server
 STRATEGIES: Mapping[str, type[Strategy]] = {
     kind.kind: kind for kind in (Backtrack, Abort, BestOf, Constrain, Feedback, Resample, Smc)
 }
-"""The strategies that a job file can name."""
+"""The strategies that a job file can name, by kind."""
 
 WEIGHTS = "weights"
-"""The section that is a hash of the model's weights; empty for a model that has a name."""
+"""The section with the hash of the model's weights; empty for a model of the catalog."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """How tokens are drawn: the settings of `ostinato.decode.SamplingParams` that a job can have."""
+    """How tokens are sampled: the fields of `SamplingParams` that a job can set."""
 
     temperature: float = 0.7
     top_k: int = 50
@@ -49,8 +49,8 @@ class SamplingSettings:
 class Budgets:
     """What an item may cost over all its rounds, and what the whole job may cost; None: no limit.
 
-    An item whose budget ends is given its best draft, marked as not accepted. A job whose budget
-    ends leaves its unfinished items for a later run.
+    An item that exceeds its budget gets its best draft, not accepted. A job that exceeds its budget
+    leaves its unfinished items for a later run.
     """
 
     item_tokens: int | None = None
@@ -62,10 +62,10 @@ class Budgets:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that a refine job needs to know. `file` is the job file; its folder holds the rest.
+    """Everything that a refine job sets. Paths are relative to the folder of `file`.
 
-    `batch` is how many items are written side by side; replies do not depend on it. `server` is
-    how the model's server is talked to, where `model` names one.
+    `slots` is the number of items written in parallel; replies do not depend on it. `server` is set
+    if `model` is on a server.
     """
 
     file: Path
@@ -94,21 +94,21 @@ class Job:
     def __post_init__(self) -> None:
         if not self.prompt.plain:
             return
-        shown = self.cases.examples if self.cases else 0
+        examples = self.cases.examples if self.cases else 0
         for wrong, what in (
             (
                 self.strategy.gives_feedback,
                 f"the strategy {self.strategy.kind!r}, which writes chat turns",
             ),
             (self.server is not None, 'a model on a server: there, set api = "completions"'),
-            (shown > 0, "past cases as examples: set [cases] examples = 0"),
+            (examples > 0, "past cases as examples: set [cases] examples = 0"),
         ):
             if wrong:
                 raise InputError(f"{self.file.name}: [prompt] plain must be false with {what}.")
 
     @property
     def name(self) -> str:
-        """The job's name: its file's, without the ending; its folder's for a `job.toml`."""
+        """The job's name: the stem of its file; for `job.toml` the name of its folder."""
         stem = self.file.stem
         return (self.file.parent.name or stem) if stem == "job" else stem
 
@@ -118,42 +118,42 @@ class Job:
         return self.file.parent
 
     def items(self, limit: int | None = None) -> list[Item]:
-        """Read the input whole, and return its first `limit` items. Raises `InputError`."""
+        """Read the whole input, and return its first `limit` items. Raises `InputError`."""
         items = read_items(self.input, id_column=self.id, needed=self.needed_columns())
         prompts = [self.prompt, *(rule.prompt for rule in self.rules if rule.prompt)]
         problems = [bad for prompt in prompts for bad in bad_conversations(items, prompt)]
         if problems:
-            raise InputError(told(self.input, list(dict.fromkeys(problems))))
+            raise InputError(problem_list(self.input, list(dict.fromkeys(problems))))
         return items[:limit]
 
     def router(self) -> Router:
-        """Read the past cases, and return what answers items or writes their prompts."""
+        """Read the past cases, and return the router of the job's items."""
         cases = read_cases(self.cases) if self.cases else None
         return Router(prompt=self.prompt, rules=self.rules, cases=cases, case_settings=self.cases)
 
     def needed_columns(self) -> dict[str, str]:
         """Return the columns that every item must have, with what needs each."""
         needed: dict[str, str] = {}
-        wants: list[tuple[str, Sequence[str]]] = [("the prompt", self.prompt.columns)]
-        wants += [(f"the rule '{rule.name}'", rule.columns) for rule in self.rules]
-        wants += [("[cases]", [self.cases.column])] if self.cases else []
-        wants += [(f"the check '{check.name}'", check.columns) for check in self.checks]
-        for wanted_by, columns in wants:
+        users: list[tuple[str, Sequence[str]]] = [("the prompt", self.prompt.columns)]
+        users += [(f"the rule '{rule.name}'", rule.columns) for rule in self.rules]
+        users += [("[cases]", [self.cases.column])] if self.cases else []
+        users += [(f"the check '{check.name}'", check.columns) for check in self.checks]
+        for needed_by, columns in users:
             for column in columns:
-                needed.setdefault(column, wanted_by)
+                needed.setdefault(column, needed_by)
         return needed
 
     def sections(self) -> dict[str, str]:
-        """Return a hash of each part on which every reply depends.
+        """Return a hash of each part that every reply depends on.
 
         The prompt, rules and past cases are not among them: what they make of an item is hashed
-        item by item, so that a new rule touches only the items that it fits.
+        item by item (`item_digests`), so a new rule affects only the items that it fits.
         """
         from ostinato.models import weights_digest
 
         strategy = {f.name: getattr(self.strategy, f.name) for f in fields(self.strategy)}
         return {
-            "model": digest([self.model, self.adapter, *self._written_by()]),
+            "model": digest([self.model, self.adapter, *self._computed_by()]),
             WEIGHTS: weights_digest(self.model, self.adapter),
             "checks": digest([_check_value(check) for check in self.checks]),
             "strategy": digest([self.strategy.kind, strategy]),
@@ -165,27 +165,26 @@ class Job:
     def with_changes(
         self, *, strategy: str | None = None, seed: int | None = None, model: str | None = None
     ) -> Job:
-        """Return the job with another strategy (its options' defaults), seed or model."""
+        """Return the job with another strategy (with its default options), seed or model."""
         job = self
         if strategy is not None and strategy != self.strategy.kind:
-            if strategy not in STRATEGIES:
-                names = ", ".join(STRATEGIES)
-                guess = did_you_mean(strategy, STRATEGIES) or " Name one."
-                raise InputError(f"A strategy must be one of {names}, got {strategy!r}.{guess}")
+            require_choice("strategy", strategy, STRATEGIES)
             job = replace(job, strategy=STRATEGIES[strategy](rounds=self.strategy.rounds))
         if seed is not None:
             job = replace(job, seed=check_seed(seed))
         if model is not None:
             server = job._server_of(model)
-            here = server is None
+            local = server is None
+            # The job's settings of its own model: an adapter fits no other one, and a server
+            # takes no compute mode.
             job = replace(
                 job,
                 model=model,
                 adapter="",
                 server=server,
-                compile=job.compile if here else None,
-                int8=job.int8 and here,
-                device=job.device if here else "cpu",
+                compile=job.compile if local else None,
+                int8=job.int8 and local,
+                device=job.device if local else "cpu",
             )
         return job
 
@@ -194,31 +193,32 @@ class Job:
             return None
         return Server.of(model) if self.server is None else self.server.at(model)
 
-    def _written_by(self) -> list[object]:
-        """Return what answers depend on besides the model: how it computes, or its server."""
+    def _computed_by(self) -> list[object]:
+        """Return what replies depend on besides the model: compute mode, or server settings."""
         if self.server is None:
-            ways = [name for name in ("compile", "int8") if getattr(self, name)]
-            return [*ways, *([self.device] if self.device != "cpu" else [])]
+            # Defaults are left out, so that runs from before an option keep their hash.
+            modes = [name for name in ("compile", "int8") if getattr(self, name)]
+            return [*modes, *([self.device] if self.device != "cpu" else [])]
         server = self.server
         return [server.api, server.prefill, server.template, server.stream, server.extensions]
 
 
-def item_digests(planner: Router, items: Sequence[Item]) -> dict[str, str]:
-    """Return for each item's key the hash of all that its reply depends on, besides `sections`."""
-    return {item.key: digest([item.columns, _plan_value(planner, item.columns)]) for item in items}
+def item_digests(router: Router, items: Sequence[Item]) -> dict[str, str]:
+    """Return by item key the hash of what its reply depends on besides `Job.sections`."""
+    return {item.key: digest([item.columns, _route_value(router, item.columns)]) for item in items}
 
 
-def _plan_value(planner: Router, columns: Mapping[str, object]) -> list[object]:
+def _route_value(router: Router, columns: Mapping[str, object]) -> list[object]:
     try:
-        plan = planner.plan(columns)
-    except ItemError as error:  # the item is set aside when its turn comes
+        route = router.route(columns)
+    except ItemError as error:  # `Refine` reports it when the item's turn comes
         return [str(error)]
-    messages = list(plan.messages)
-    return [messages[0]["content"] if planner.prompt.plain else messages, plan.reply]
+    messages = list(route.messages)
+    return [messages[0]["content"] if router.prompt.plain else messages, route.reply]
 
 
 def _check_value(check: BaseCheck) -> list[object]:
-    """Return what a check's verdicts depend on: its table, and for a function its module's text."""
+    """Return what verdicts depend on: a check's table, and the source of a function's module."""
     spec = json.loads(json.dumps(to_spec(check), default=str))
     if not isinstance(check, Function):
         return [spec]

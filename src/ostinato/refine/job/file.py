@@ -1,33 +1,34 @@
-"""Reads a job file: every key checked, all that is wrong told together, nothing run."""
+"""Reads a job file: every key is checked, and all problems are shown together. Runs nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, get_args
 
 from ostinato.checks import BaseCheck, Judge, Template
 from ostinato.errors import InputError
 from ostinato.loop import check_seed
 from ostinato.refine.job.checks import read_checks, refuse_contradictions
 from ostinato.refine.job.config import STRATEGIES, Budgets, Job, SamplingSettings, option_names
-from ostinato.refine.job.model import read_option, read_server, read_ways, read_weights
+from ostinato.refine.job.model import read_compute_settings, read_option, read_server, read_weights
 from ostinato.refine.job.toml_reader import Problems, Table, read_toml
 from ostinato.refine.prompts import ROLES, PromptTemplate
 from ostinato.refine.routing.cases import By, CaseSettings
 from ostinato.refine.routing.rules import Rule
+from ostinato.refine.strategies.backtrack import Backtrack
 from ostinato.refine.strategies.base import Strategy
 from ostinato.remote import Server
 
 UNREADABLE = PromptTemplate()
-"""Stands for a prompt that could not be read, until the job is refused."""
+"""Replaces a prompt that could not be read, until `Problems.refuse` raises."""
 
 
 def read_job(path: Path | str, *, output: Path | str | None = None) -> Job:
-    """Read a job file. `output` takes the place of the job's own, and may be anywhere.
+    """Read a job file. `output` replaces the job's own, and may be outside its folder.
 
-    Raises `InputError` that names file, line and key of everything that is wrong.
+    Raises `InputError` that lists every problem with file, line and key.
     """
     path = Path(path).absolute()
     values, source = read_toml(path)
@@ -55,7 +56,7 @@ def _with_output(job: Job, output: Path | str) -> Job:
 
 
 def _read_by(items: Path, file: Path, cases: CaseSettings | None) -> dict[Path, str]:
-    """Return the files that a job reads, with what they are."""
+    """Return the files that a job reads, with what they are: an output must not replace one."""
     read = {items.resolve(): "the input", file.resolve(): "the job file"}
     return read | ({cases.file.resolve(): "the past cases"} if cases else {})
 
@@ -74,7 +75,7 @@ class _JobReader:
     plain: bool = False
 
     def parts(self, path: Path) -> dict[str, Any]:
-        """Return the fields of the job; what could not be read is in the problems."""
+        """Return the fields of `Job`; what could not be read is in `problems`."""
         root = self.root
         output = self._path(root, "output", f"{path.stem}.replies.jsonl")
         model = read_weights(root, self.folder, "model", 'Add model = "smollm2", or a folder.')
@@ -85,30 +86,29 @@ class _JobReader:
             "id": root.text("id"),
             "model": model,
             "adapter": read_weights(root, self.folder, "adapter"),
-            **read_ways(root, model),
+            **read_compute_settings(root, model),
             "server": read_server(root, model),
             "seed": self._seed(),
-            "slots": root.whole("slots", 16, least=1),
-            "keep": cast(
-                Literal["results", "steps"], root.choice("keep", "results", ("results", "steps"))
-            ),
+            "slots": root.integer("slots", 16, least=1),
+            "keep": root.choice("keep", "results", ("results", "steps")),
             "prompt": self._main_prompt(),
             "rules": self._rules(),
             "cases": self._cases(),
             "strategy": self._strategy(),
             **self._checks_and_sampling(),
         }
+        # Only now: a cost limit needs prices, and `close` refuses what nobody has read.
         parts["budgets"] = self._budgets(parts["server"], parts["checks"])
         root.close()
         self._refuse_same_files(parts, path)
         return parts
 
     def _seed(self) -> int:
-        seed = self.root.whole("seed", 0)
+        seed = self.root.integer("seed", 0)
         try:
             return check_seed(seed)
         except InputError as error:
-            self.root.wrong("seed", str(error))
+            self.root.add_problem("seed", str(error))
             return 0
 
     # Paths ------------------------------------------------------------------------------------
@@ -120,31 +120,31 @@ class _JobReader:
             return (base or self.folder) / default
         path = (self.folder / name).resolve()
         if not path.is_relative_to(self.folder):
-            table.wrong(
+            table.add_problem(
                 key,
                 f"It must lie in the job's folder, got {name!r}. Write a path below the folder of "
                 "the job file" + (", or give --output." if key == "output" else "."),
             )
         elif path.is_dir():
-            table.wrong(key, f"It must be a file, got the folder {name!r}.")
+            table.add_problem(key, f"It must be a file, got the folder {name!r}.")
         return path
 
     def _file(self, table: Table, key: str, needed: str) -> Path:
         """Read the path of a file that must exist."""
-        name = table.text(key, "", needed=needed)
+        name = table.text(key, "", if_missing=needed)
         path = self._path(table, key, "")
         if name and path.is_relative_to(self.folder) and not path.exists():
-            table.wrong(key, f"The file must exist, got {name!r} in {self.folder}.")
+            table.add_problem(key, f"The file must exist, got {name!r} in {self.folder}.")
         return path
 
     def _refuse_same_files(self, parts: dict[str, Any], file: Path) -> None:
         read = _read_by(parts["input"], file, parts["cases"])
         for key in ("output", "report"):
-            if parts[key].resolve() in read:
-                what = read[parts[key].resolve()]
-                self.root.wrong(key, f"It must be another file than {what}.")
+            path = parts[key].resolve()  # two names can be one file
+            if path in read:
+                self.root.add_problem(key, f"It must be another file than {read[path]}.")
         if parts["output"] == parts["report"]:
-            self.root.wrong("report", "It must be another file than the output.")
+            self.root.add_problem("report", "It must be another file than the output.")
 
     # Prompts, rules, past cases ---------------------------------------------------------------
 
@@ -152,7 +152,7 @@ class _JobReader:
         table = self.root.table("prompt")
         if table is None:
             if not self.root.has("prompt"):
-                self.root.wrong(
+                self.root.add_problem(
                     "prompt", 'It is missing. Add [prompt] with template = "{message}".'
                 )
             return UNREADABLE
@@ -165,19 +165,19 @@ class _JobReader:
         column = table.text("messages_column")
         for one in table.tables("messages"):
             role = one.choice("role", "user", ROLES)
-            messages.append((role, one.text("content", needed="Add what the message says.")))
+            messages.append((role, one.text("content", if_missing="Add what the message says.")))
             one.close()
         if table.has("template"):
-            messages.append(("user", table.text("template", needed="Write the prompt.")))
-        ways = [key for key in ("template", "messages", "messages_column") if table.has(key)]
-        if len(ways) != 1:
-            got = " and ".join(ways) or "none"
-            table.wrong(
-                ways[-1] if ways else "template",
+            messages.append(("user", table.text("template", if_missing="Write the prompt.")))
+        sources = [key for key in ("template", "messages", "messages_column") if table.has(key)]
+        if len(sources) != 1:
+            got = " and ".join(sources) or "none"
+            table.add_problem(
+                sources[-1] if sources else "template",
                 f"A prompt must have one of template, messages and messages_column, got {got}.",
             )
-        elif self.plain and (ways != ["template"] or table.has("system")):
-            table.wrong("plain", "A plain prompt must have a template alone. Take the rest out.")
+        elif self.plain and (sources != ["template"] or table.has("system")):
+            table.add_problem("plain", "A plain prompt must have only a template. Remove the rest.")
         table.close()
         pairs = tuple((role, self._template(table, "template", text)) for role, text in messages)
         return PromptTemplate(messages=pairs, messages_column=column)
@@ -186,7 +186,7 @@ class _JobReader:
         try:
             return Template(text)
         except InputError as error:
-            table.wrong(key, str(error))
+            table.add_problem(key, str(error))
             return Template("")
 
     def _rules(self) -> tuple[Rule, ...]:
@@ -198,8 +198,8 @@ class _JobReader:
 
     def _rule(self, table: Table, number: int) -> Rule | None:
         name = table.text("name", f"rule {number}")
-        column = table.text("column", needed="Name the column in which the pattern is looked for.")
-        pattern = table.text("pattern", needed='Add a regular expression: pattern = "…".')
+        column = table.text("column", if_missing="Name the column that the pattern is searched in.")
+        pattern = table.text("pattern", if_missing='Add a regular expression: pattern = "…".')
         reply = table.text("reply") if table.has("reply") else None
         prompt = table.table("prompt")
         case = table.flag("case", False)
@@ -215,7 +215,7 @@ class _JobReader:
                 case=case,
             )
         except InputError as error:
-            table.wrong("pattern" if "pattern" in str(error) else "reply", str(error))
+            table.add_problem("pattern" if "pattern" in str(error) else "reply", str(error))
             return None
 
     def _cases(self) -> CaseSettings | None:
@@ -223,24 +223,24 @@ class _JobReader:
         if table is None:
             return None
 
-        def share(value: float) -> bool:
+        def in_range(value: float) -> bool:
             return 0 <= value <= 1
 
         settings = CaseSettings(
             file=self._file(table, "file", "Name the file of past cases."),
-            column=table.text("column", needed="Name the column that is compared."),
+            column=table.text("column", if_missing="Name the column that is compared."),
             question=table.text("question", "question"),
             answer=table.text("answer", "answer"),
-            answer_above=table.number("answer_above", None, share, "a likeness from 0 to 1"),
-            example_above=table.number("example_above", 0.3, share, "a likeness from 0 to 1"),
-            examples=table.whole("examples", 3),
-            by=cast(By, table.choice("by", "words", get_args(By))),
+            answer_above=table.number("answer_above", None, in_range, "from 0 to 1"),
+            example_above=table.number("example_above", 0.3, in_range, "from 0 to 1"),
+            examples=table.integer("examples", 3),
+            by=table.choice("by", "words", get_args(By)),
             encoder=read_weights(table, self.folder, "encoder") or "minilm",
         )
         table.close()
         above = settings.answer_above
         if above is not None and settings.example_above > above:
-            table.wrong(
+            table.add_problem(
                 "example_above",
                 f"It must be at most answer_above ({above:g}), got {settings.example_above:g}. "
                 "Lower it.",
@@ -251,7 +251,7 @@ class _JobReader:
 
     def _strategy(self) -> Strategy:
         table = self.root.table("strategy")
-        default = STRATEGIES["backtrack"]()
+        default = Backtrack()
         if table is None:
             return default
         kind = STRATEGIES[table.choice("kind", "backtrack", STRATEGIES)]
@@ -261,27 +261,27 @@ class _JobReader:
         table.close()
         try:
             return kind(**options)
-        except (InputError, TypeError) as error:
-            table.wrong(next((n for n in options if n in str(error)), ""), str(error))
+        except InputError as error:
+            table.add_problem(error.key if error.key in options else "", str(error))
             return default
 
     def _checks_and_sampling(self) -> dict[str, Any]:
         table = self.root.table("sampling") or Table({}, self.problems, ("sampling",))
-        normal = SamplingSettings()
+        defaults = SamplingSettings()
         settings = SamplingSettings(
             temperature=table.number(
-                "temperature", normal.temperature, lambda v: 0 <= v < 100, "0 or more"
+                "temperature", defaults.temperature, lambda v: 0 <= v < 100, "0 or more"
             ),
-            top_k=table.whole("top_k", normal.top_k),
-            top_p=table.number("top_p", normal.top_p, lambda v: 0 < v <= 1, "in (0, 1]"),
-            min_p=table.number("min_p", normal.min_p, lambda v: 0 <= v < 1, "in [0, 1)"),
+            top_k=table.integer("top_k", defaults.top_k),
+            top_p=table.number("top_p", defaults.top_p, lambda v: 0 < v <= 1, "in (0, 1]"),
+            min_p=table.number("min_p", defaults.min_p, lambda v: 0 <= v < 1, "in [0, 1)"),
             repetition_penalty=table.number(
-                "repetition_penalty", normal.repetition_penalty, lambda v: v > 0, "above 0"
+                "repetition_penalty", defaults.repetition_penalty, lambda v: v > 0, "above 0"
             ),
-            end_bias=table.number("end_bias", normal.end_bias, lambda v: v >= 0, "0 or more"),
-            end_within=table.whole("end_within", normal.end_within, least=1),
+            end_bias=table.number("end_bias", defaults.end_bias, lambda v: v >= 0, "0 or more"),
+            end_within=table.integer("end_within", defaults.end_within, least=1),
         )
-        length = table.whole("max_new_tokens", 128, least=1)
+        length = table.integer("max_new_tokens", 128, least=1)
         table.close()
         read = read_checks(self.root, self.folder)
         refuse_contradictions(read, table, length)
@@ -291,28 +291,28 @@ class _JobReader:
     def _budgets(self, server: Server | None, checks: Sequence[BaseCheck]) -> Budgets:
         table = self.root.table("budget") or Table({}, self.problems, ("budget",))
 
-        def seconds(value: float) -> bool:
+        def positive(value: float) -> bool:
             return 0 < value < float("inf")
 
         budgets = Budgets(
-            item_tokens=table.whole("item_tokens", None, least=1),
-            item_seconds=table.number("item_seconds", None, seconds, "a number above 0"),
-            job_tokens=table.whole("job_tokens", None, least=1),
-            job_cost=table.number("job_cost", None, seconds, "a number above 0"),
-            job_seconds=table.number("job_seconds", None, seconds, "a number above 0"),
+            item_tokens=table.integer("item_tokens", None, least=1),
+            item_seconds=table.number("item_seconds", None, positive, "a number above 0"),
+            job_tokens=table.integer("job_tokens", None, least=1),
+            job_cost=table.number("job_cost", None, positive, "a number above 0"),
+            job_seconds=table.number("job_seconds", None, positive, "a number above 0"),
         )
         table.close()
         _refuse_small_jobs(table, budgets)
         if budgets.job_cost is not None and not _priced(server, checks):
-            table.wrong(
+            table.add_problem(
                 "job_cost",
-                "It needs the prices of a server. Add price_out to [server], or to a judge there.",
+                "It must come with the prices of a server. Set price_out in [server] or a judge.",
             )
         return budgets
 
 
 def _priced(server: Server | None, checks: Sequence[BaseCheck]) -> bool:
-    """Tell whether something of a job has a price: its server, or that of a judge."""
+    """Return whether a price is known: of the job's server, or of a judge on one."""
     judges = any(isinstance(check, Judge) and check.priced for check in checks)
     return judges or (server is not None and server.priced)
 
@@ -324,7 +324,7 @@ def _refuse_small_jobs(table: Table, budgets: Budgets) -> None:
     )
     for unit, item, job in pairs:
         if item is not None and job is not None and item > job:
-            table.wrong(
+            table.add_problem(
                 f"item_{unit}",
                 f"It must be at most job_{unit} ({job:g}), got {item:g}. Lower it, or raise the "
                 "job's.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,15 +16,16 @@ from ostinato.errors import InputError
 from ostinato.loop import content_keys, digest
 
 SHOWN = 8
-"""How many problems of an input file are told at once."""
+"""How many problems of an input file are listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One row of the input.
 
-    `key` is its id, or the hash of its content with its occurrence: never the row's number.
-    `index` is its place in the input, from 0; `line` the line of the file on which it begins.
+    `key` is its id, or the hash of its content and its occurrence: never the row's number, so that
+    rows may move. `index` is its position in the input, from 0; `line` the first line of it in the
+    file, from 1.
     """
 
     key: str
@@ -40,31 +42,34 @@ class Item:
 def read_items(
     path: Path, *, id_column: str = "", needed: Mapping[str, str] | None = None
 ) -> list[Item]:
-    """Read all items of a JSONL or CSV file, by its ending.
+    """Read all items of a JSONL or CSV file, by its suffix.
 
-    `needed` tells for each column that must be there what wants it. Raises `InputError` naming
-    the file, the line and the column for whatever is wrong; several problems are told together.
+    `needed` maps each required column to what needs it. Raises `InputError` that lists the problems
+    with file, line and column.
     """
     rows = list(read_rows(path))
     if not rows:
         raise InputError(f"{path.name} must hold at least one item, got none. Add items to it.")
-    wanted = {id_column: "the id"} if id_column else {}
-    problems = list(_missing(rows, {**wanted, **(needed or {})}))
+    id_needed = {id_column: "the id"} if id_column else {}
+    problems = list(_missing(rows, {**id_needed, **(needed or {})}))
     if not problems and id_column:
         problems = list(_bad_ids(rows, id_column))
     if problems:
-        raise InputError(told(path, problems))
+        raise InputError(problem_list(path, problems))
     keys = _ids(rows, id_column) if id_column else content_keys([row for _, row in rows])
     numbered = enumerate(zip(keys, rows, strict=True))
     return [Item(key, index, row, line) for index, (key, (line, row)) in numbered]
 
 
 Row = tuple[int, dict[str, Any]]
-"""A row with the line (from 1) on which it begins."""
+"""The first line of a row in the file, from 1, and its columns."""
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a JSONL or CSV file with their lines. Raises `InputError`."""
+    """Yield the rows of a JSONL or CSV file, with their lines.
+
+    A BOM is skipped. Raises `InputError` that lists every row that cannot be read.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -90,44 +95,46 @@ def read_rows(path: Path) -> Iterator[Row]:
 def _jsonl(path: Path, text: str) -> Iterator[Row]:
     problems = []
     rows: list[Row] = []
+    # Not `splitlines`: a JSON text may contain U+2028 or U+0085, which would split it.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            problems.append(f"line {number}: this is no JSON: {error}")
+            problems.append(f"line {number}: it must be JSON: {error}")
             continue
         if isinstance(value, dict):
             rows.append((number, value))
         else:
-            problems.append(f"line {number}: a line must be a JSON object, got {line.strip()[:40]}")
+            problems.append(f"line {number}: it must be a JSON object, got {line.strip()[:40]}")
     if problems:
-        raise InputError(told(path, problems))
+        raise InputError(problem_list(path, problems))
     return iter(rows)
 
 
 def _csv(path: Path, text: str) -> Iterator[Row]:
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    # Not `splitlines`: a cell may contain U+2028 or U+0085, which would split its row.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     problems: list[str] = []
     rows: list[Row] = []
     try:
         header = next(reader, [])
         problems += _bad_header(header)
-        begin = reader.line_num + 1
+        line = reader.line_num + 1
         for cells in reader:
             if cells and len(cells) != len(header):
                 problems.append(
-                    f"line {begin}: a row must have {len(header)} cells like the header, got "
+                    f"line {line}: a row must have {len(header)} cells like the header, got "
                     f"{len(cells)}"
                 )
             elif cells:
-                rows.append((begin, dict(zip(header, cells, strict=True))))
-            begin = reader.line_num + 1
+                rows.append((line, dict(zip(header, cells, strict=True))))
+            line = reader.line_num + 1
     except csv.Error as error:
-        problems.append(f"line {reader.line_num}: this is no CSV: {error}")
+        problems.append(f"line {reader.line_num}: it must be CSV: {error}")
     if problems:
-        raise InputError(told(path, problems))
+        raise InputError(problem_list(path, problems))
     return iter(rows)
 
 
@@ -143,10 +150,10 @@ def _bad_header(header: list[str]) -> Iterator[str]:
 
 def _missing(rows: list[Row], needed: Mapping[str, str]) -> Iterator[str]:
     for number, row in rows:
-        for column, wanted_by in needed.items():
+        for column, needed_by in needed.items():
             if column not in row:
                 yield (
-                    f"line {number}: the column '{column}' is missing; {wanted_by} needs it."
+                    f"line {number}: the column '{column}' is missing; {needed_by} needs it."
                     f"{did_you_mean(column, row)}"
                 )
 
@@ -159,23 +166,23 @@ def _bad_ids(rows: list[Row], column: str) -> Iterator[str]:
             yield f"line {number}: '{column}' must be a text or a whole number, got {value!r}"
         elif str(value) in seen:
             yield (
-                f"line {number}: '{column}' must be another for every item, got {str(value)!r} as "
-                f"on line {seen[str(value)]}"
+                f"line {number}: '{column}' must be unique, got {str(value)!r} as on "
+                f"line {seen[str(value)]}"
             )
         else:
             seen[str(value)] = number
 
 
-def told(path: Path, problems: list[str]) -> str:
-    """Return the message that tells the problems of a file."""
+def problem_list(path: Path, problems: list[str]) -> str:
+    """Return the message for the problems of a file, at most `SHOWN` of them."""
     if len(problems) == 1:
         end = "" if problems[0].endswith((".", "?")) else "."
-        return f"{path.name}, {problems[0]}{end} Mend it there."
+        return f"{path.name}, {problems[0]}{end} Fix it there."
     shown = [f"  {problem}" for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
         shown.append(f"  and {len(problems) - SHOWN} more")
     lines = "\n".join(shown)
-    return f"{path.name} must be mended in {len(problems)} places:\n{lines}"
+    return f"{path.name} has {len(problems)} problems:\n{lines}"
 
 
 def _ids(rows: list[Row], column: str) -> list[str]:

@@ -1,14 +1,13 @@
-"""One job at work: its run in the journal, its loop, its output and its report.
+"""One run of a job: its place in the journal, its loop, its output and its report.
 
-No second driver: the loop is the one that `Refine` builds. Everything is refused before the model
-is loaded.
+Everything is checked before the model is loaded. Knows no driver: `Refine` builds the loop.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
@@ -24,7 +23,7 @@ from ostinato.refine.job.items import Item
 from ostinato.refine.job.output_claim import OutputClaim
 from ostinato.refine.report.html import Outcome, report_page
 from ostinato.refine.results import Result, from_lane, write_results, write_whole
-from ostinato.refine.routing.router import Router
+from ostinato.refine.routing.router import Route, Router
 
 if TYPE_CHECKING:
     from ostinato.models import LanguageModel
@@ -33,39 +32,39 @@ if TYPE_CHECKING:
 
 RUN_KIND = "refine"
 CARRIED = "carried"
-"""Marks a row that was taken over from an earlier run."""
+"""Marks a result that was taken over from an earlier run."""
 
-How = Literal["go on", "fresh", "update"]
+OpenMode = Literal["resume", "fresh", "update"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobRun:
-    """A job with its items and its run. Make one with `open_job`."""
+    """A job with its items and its run in the journal. `open_job` makes one."""
 
     job: Job
     items: tuple[Item, ...]
-    planner: Router
+    router: Router
     run: Run
-    note: OutputClaim
+    output_claim: OutputClaim
 
     @property
     def stopped(self) -> Stopped | None:
-        """Why the run stopped; None where it can simply go on."""
+        """Why the run stopped; None if it can be resumed."""
         return self.run.stopped if self.run.status == "stopped" else None
 
     @property
     def finished(self) -> bool:
-        """Whether every item is done."""
+        """Whether every item has a result."""
         return len(self.results()) == len(self.items)
 
     @property
     def out_of_budget(self) -> bool:
-        """Whether the job's budget ended the run, and is still the same."""
+        """Whether the job's budget ended the run and has not changed since."""
         return self._ended_by_budget and self.run.until == str(job_budget(self.job))
 
     @property
     def other_budget(self) -> str:
-        """What became of the budget that ended the run; empty where it is still the same."""
+        """How the budget that ended the run has changed: a sentence, or empty if it has not."""
         if not self._ended_by_budget or self.out_of_budget:
             return ""
         return (
@@ -82,41 +81,45 @@ class JobRun:
         return self.stopped is not None and self.stopped.kind is StopKind.PERSON
 
     def loop(self, model: LanguageModel | str | None = None) -> Loop:
-        """Load the model, and return the loop, which goes on where the run was."""
-        refine = refinement(self.job, self.items, self.planner, model)
+        """Load the model, and return the loop, which resumes the run."""
+        refine = refinement(self.job, self.items, self.router, model)
         return refine.loop(until=job_budget(self.job), run=self.run, keep=self.job.keep)
 
     def settle(self) -> None:
-        """Record that the run has ended, where it was killed between its last result and that.
+        """Record that the run has ended, if it was killed between its last result and that record.
 
-        A branch of a run at its end has never been driven, and is settled too.
+        A branch of a finished run has never been driven; it is settled, too.
         """
         row = self.run.now()
         if row.status in ("paused", "interrupted") and self.finished:
             ended = Stopped(StopKind.ENDED, f"All {len(self.items)} items are done.", "ended")
-            with RunSession(self.run, keep="results") as driver:
-                driver.finish("stopped", ended, row.tick, row.position)
+            with RunSession(self.run, keep="results") as session:
+                session.finish("stopped", ended, row.tick, row.position)
 
     def results(self) -> list[Result]:
-        """Return the results that are in the journal, in the order of the items."""
+        """Return the results in the journal, in the order of the items."""
         rows = dict(self.run.results())
         return [
-            from_lane(item.key, rows[item.key], self.planner.plan(item.columns))
-            if rows[item.key]["stopped"]["kind"] != StopKind.ERROR.value
-            else from_lane(item.key, rows[item.key])
+            from_lane(item.key, rows[item.key], self._route(item, rows[item.key]))
             for item in self.items
             if item.key in rows
         ]
+
+    def _route(self, item: Item, row: Mapping[str, Any]) -> Route | None:
+        """Return how an item was routed; None for an error, which routing could raise again."""
+        if row["stopped"]["kind"] == StopKind.ERROR.value:
+            return None
+        return self.router.route(item.columns)
 
     def write(self, stopped: Stopped | None) -> Outcome:
         """Write the output and the report from the journal; return what they were made of."""
         outcome = Outcome(
             job=self.job,
-            planner=self.planner,
+            router=self.router,
             items=self.items,
             results=self.results(),
             stopped=stopped,
-            seconds=self.note.seconds(self.run.id),
+            seconds=self.output_claim.seconds(self.run.id),
             when=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
         )
         write_results(self.job.output, outcome.results)
@@ -127,64 +130,60 @@ class JobRun:
 def refinement(
     job: Job,
     items: Sequence[Item],
-    planner: Router,
+    router: Router,
     model: LanguageModel | str | None = None,
     **more: Any,
 ) -> Refine:
-    """Build what a job file describes; `model` takes the place of the job's own.
+    """Return the `Refine` that a job describes. `model` replaces the job's own.
 
-    `more` goes to `Refine` as it is.
+    `more` are arguments of `Refine`; they replace those of the job.
     """
-    from ostinato.decode import SamplingParams
-    from ostinato.models import load_model
     from ostinato.refine.refine import Refine
+
+    # First, as it is quick: a judge without a key must not wait for the model.
+    prepare(job.checks)
+    return Refine(
+        _load_writer(job) if model is None else model,
+        [(item.key, item.columns) for item in items],
+        prompt=router.messages,
+        checks=job.checks,
+        **{**_refine_settings(job), "ready": router.ready, **more},
+    )
+
+
+def _load_writer(job: Job) -> LanguageModel | Server:
+    from ostinato.models import load_model
+
+    return job.server or load_model(
+        job.model,
+        adapter=job.adapter or None,
+        compile=job.compile,
+        int8=job.int8,
+        device=job.device,
+    )
+
+
+def _refine_settings(job: Job) -> dict[str, Any]:
+    from ostinato.decode import SamplingParams
     from ostinato.remote import SpendLimit
 
-    prepare(job.checks)
-    sampling = job.sampling
-    written_by: LanguageModel | Server | str
-    if model is not None:
-        written_by = model
-    else:
-        written_by = job.server or load_model(
-            job.model,
-            adapter=job.adapter or None,
-            compile=job.compile,
-            int8=job.int8,
-            device=job.device,
-        )
     settings: dict[str, Any] = {
         "strategy": job.strategy,
-        "sampling": SamplingParams(
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
-            end_bias=sampling.end_bias,
-            end_within=sampling.end_within,
-        ),
+        "sampling": SamplingParams(**asdict(job.sampling)),
         "max_new_tokens": job.max_new_tokens,
         "tokens": job.budgets.item_tokens,
         "seconds": job.budgets.item_seconds,
         "seed": job.seed,
         "slots": job.slots,
-        "ready": planner.ready,
-        **more,
     }
     if job.server is not None:
+        # `job_budget` ends the run after a step; the limit refuses a request before it is sent.
         settings["allowance"] = SpendLimit(job.budgets.job_tokens, job.budgets.job_cost)
-    return Refine(
-        written_by,
-        [(item.key, item.columns) for item in items],
-        prompt=planner.messages,
-        checks=job.checks,
-        **settings,
-    )
+    return settings
 
 
 def job_budget(job: Job) -> Condition | None:
-    """Return the condition that ends the whole job, or None where it has no budget."""
+    """Return the condition that ends the whole job, None if it has no budget."""
     parts: list[Condition] = []
     if job.budgets.job_tokens is not None:
         parts.append(Budget("tokens", job.budgets.job_tokens))
@@ -200,40 +199,43 @@ def open_job(
     journal: Journal,
     *,
     limit: int | None = None,
-    how: How = "go on",
+    mode: OpenMode = "resume",
     spec: Mapping[str, JSON] | None = None,
     name: str | None = None,
 ) -> JobRun:
-    """Find the job's run, or make one. Loads no model.
+    """Find the job's run, or create one. Loads no model.
 
-    The run is that of the same job file, output and limit; or the one of this `name`, as of a
-    branch. `fresh` makes a new one; `update` too, but takes over what the changes since do not
-    touch. `spec` is recorded with a run that this makes. Raises `InputError` for bad input, for an
-    output that is another job's, or that of a branch's parent, and, with `go on`, for a job or
-    input that changed since.
+    The run is the latest one of the same job file, output and limit; with `name`, the run of that
+    name, for example a branch. `mode`: "resume" requires an unchanged job; "fresh" creates a new
+    run; "update" creates one that takes over the results that the changes do not affect. `spec` is
+    recorded with a new run.
+
+    Raises `InputError` for bad input, for an output of another job or of a branch's parent, and in
+    mode "resume" for a job or input that has changed.
     """
     items = tuple(job.items(limit))
-    planner = job.router()
-    note = OutputClaim(job.output, journal.path.parent)
-    note.claim(job.file)
-    now = Fingerprint.of(job, planner, items)
+    router = job.router()
+    output_claim = OutputClaim(job.output, journal.path.parent)
+    output_claim.claim(job.file)
+    now = Fingerprint.of(job, router, items)
     run = find_run(journal, job, limit) if name is None else named_run(journal, job, name)
     changes = _changes(run, now, job) if run else JobChanges()
+    # A run that did nothing is replaced, so that a wrong job can be fixed without --fresh.
     if run is not None and changes and _untouched(run):
         journal.delete(run.name)
         run, changes = None, JobChanges()
-    if run is not None and changes and how == "go on":
-        raise InputError(_told(job, run, changes, named=name is not None))
-    if run is None or how == "fresh":
+    if run is not None and changes and mode == "resume":
+        raise InputError(_changed_message(job, run, changes, named=name is not None))
+    if run is None or mode == "fresh":
         run = _new_run(journal, job, limit, now, spec or {}, name)
-    elif changes and how == "update":
+    elif changes and mode == "update":
         new = _new_run(journal, job, limit, now, spec or {})
-        run = _carried_over(new, run, items, changes)
-    return JobRun(job=job, items=items, planner=planner, run=run, note=note)
+        run = _carry_over(new, run, items, changes)
+    return JobRun(job=job, items=items, router=router, run=run, output_claim=output_claim)
 
 
 def find_run(journal: Journal, job: Job, limit: int | None) -> Run | None:
-    """Return the latest run of a job with its output and limit; a branch has a name to go by."""
+    """Return the latest run of a job with its output and limit. Branches are found by name only."""
     wanted = _identity(job, limit)
     for run in journal.runs():
         row = run.now()
@@ -245,10 +247,10 @@ def find_run(journal: Journal, job: Job, limit: int | None) -> Run | None:
 
 
 def named_run(journal: Journal, job: Job, name: str) -> Run | None:
-    """Return the run of a name, None where there is none.
+    """Return the run of a name, None if there is none.
 
-    Raises `InputError` for one that is no run of the job, and for a branch whose output would be
-    its parent's.
+    Raises `InputError` for a run of another job, and for a branch whose output would be its
+    parent's.
     """
     run = journal.find(name)
     if run is None:
@@ -256,27 +258,30 @@ def named_run(journal: Journal, job: Job, name: str) -> Run | None:
     row = run.now()
     if row.kind != RUN_KIND or row.spec.get("job") != str(job.file):
         raise InputError(
-            f"--run must name a run of {job.file.name}, got {name!r}, which is another's. Name one "
-            "that `ostinato runs` lists for this job, or a new one."
+            f"--run must name a run of {job.file.name}, got {name!r}, which is another job's. Name "
+            "one that `ostinato runs` lists for this job, or a new one."
         )
     parent = journal.find(row.parent[0]) if row.parent is not None else None
     if parent is not None and parent.spec.get("output") == str(job.output):
         raise InputError(
-            f"The branch {row.name!r} must have an output of its own, got that of {parent.name!r}: "
-            f"{job.output}. Name another with --output."
+            f"The output of the branch {row.name!r} must differ from its parent's, got "
+            f"{job.output}, which is that of {parent.name!r}. Name another with --output."
         )
     return run
 
 
 def _untouched(run: Run) -> bool:
-    """Whether a run got no further than its name, as where the model could not be loaded."""
+    """Return whether a run has done nothing, for example as its model could not be loaded."""
     return run.tick == 0 and not any(True for _ in run.results())
 
 
 def _changes(run: Run, now: Fingerprint, job: Job) -> JobChanges:
-    """Return what changed since a run began. A raised item budget touches what the old one cut."""
+    """Return what changed since a run started.
+
+    A raised item budget affects only the items that the old one ended.
+    """
     changes = compare(Fingerprint.from_json(_fingerprint(run)), now)
-    before = run.spec.get("item_budget")  # runs of older versions do not tell it
+    before = run.spec.get("item_budget")  # older runs do not record it
     if not isinstance(before, list):
         return changes
     raised = ItemBudget.of(before).raised_to(ItemBudget.of_job(job))
@@ -314,7 +319,7 @@ def _new_run(
 
 
 def _free_name(journal: Journal, job: Job) -> str:
-    """Return the job's name where no run has it, else with a number behind it."""
+    """Return the job's name if no run has it, else with the first free number."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", job.name).strip("-._")[:80] or "job"
     taken = {run.name for run in journal.runs()}
     number = 1
@@ -323,28 +328,28 @@ def _free_name(journal: Journal, job: Job) -> str:
     return name
 
 
-def _carried_over(run: Run, old: Run, items: tuple[Item, ...], changes: JobChanges) -> Run:
-    """Give a new run the rows of an earlier one which the changes do not touch."""
+def _carry_over(run: Run, old: Run, items: tuple[Item, ...], changes: JobChanges) -> Run:
+    """Record in a new run the results of an earlier one that the changes do not affect."""
     stale, places = changes.stale(items), {item.key: item.index for item in items}
-    with RunSession(run, keep="results") as driver:
+    with RunSession(run, keep="results") as session:
         for key, row in old.results():
             if key in places and key not in stale:
-                driver.result(key, {**row, "index": places[key], CARRIED: True})
-        driver.flush()
+                session.result(key, {**row, "index": places[key], CARRIED: True})
+        session.flush()
     return run
 
 
-def _told(job: Job, run: Run, changes: JobChanges, *, named: bool) -> str:
+def _changed_message(job: Job, run: Run, changes: JobChanges, *, named: bool) -> str:
     lines = "\n".join(f"  - {sentence}" for sentence in changes.sentences())
-    mend = (
-        "Give it as it was, or another --run."
+    fix = (
+        "Undo the changes, or name another --run."
         if named
-        else "Write again only what changed with --update, or all of it with --fresh. The old run "
-        "stays in the journal."
+        else "Write only what changed with --update, or everything with --fresh. The old run stays "
+        "in the journal."
     )
     return (
-        f"{job.file.name} must be as it was when its run '{run.name}' began, and is not:\n{lines}\n"
-        f"{mend}"
+        f"{job.file.name} must be unchanged since its run '{run.name}' started, and is not:\n"
+        f"{lines}\n{fix}"
     )
 
 

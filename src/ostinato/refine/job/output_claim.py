@@ -1,4 +1,7 @@
-"""Whose an output file is, and how long it was worked on: a note in the journal's folder."""
+"""Which job owns an output file, and how long its runs took: a note in the journal's folder.
+
+So a job never overwrites a file that it did not write. Knows no journal.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,21 @@ from ostinato.refine.results import write_whole
 
 @dataclass(frozen=True)
 class OutputClaim:
-    """The note on one output file. `folder` is the journal's."""
+    """The note on one output file; `folder` is the journal's."""
 
     output: Path
     folder: Path
 
     @property
     def path(self) -> Path:
-        """The file that holds the note."""
+        """The file that holds the note; a hash of the whole path keeps equal names apart."""
         name = hashlib.sha256(str(self.output.absolute()).encode()).hexdigest()[:12]
         return self.folder / "outputs" / f"{self.output.name}-{name}.json"
 
     def claim(self, job: Path) -> None:
-        """Note that the output is this job's. Raises `InputError` where it is another's.
+        """Record that the output belongs to a job. Raises `InputError` if another one wrote it.
 
-        An output that does not exist yet is anyone's.
+        An output that does not exist may be claimed by any job.
         """
         note = self._read()
         owner = note.get("job")
@@ -47,7 +50,7 @@ class OutputClaim:
             self._write({"job": str(job.absolute()), "output": str(self.output.absolute())})
 
     def add_seconds(self, run: str, seconds: float) -> float:
-        """Add a session's time to the time that a run took; return the sum."""
+        """Add the time of a session to the time of a run; return the sum in seconds."""
         note = self._read()
         worked = note.setdefault("seconds", {})
         worked[run] = worked.get(run, 0.0) + seconds
@@ -55,7 +58,7 @@ class OutputClaim:
         return float(worked[run])
 
     def seconds(self, run: str) -> float | None:
-        """Return how long a run was worked on, where it is known."""
+        """Return how long a run took over all sessions, in seconds; None if unknown."""
         value = self._read().get("seconds", {}).get(run)
         return None if value is None else float(value)
 

@@ -1,6 +1,6 @@
-"""Reads the tables of a job file key by key, and collects everything that is wrong with them.
+"""Reads the tables of a job file key by key, and collects every problem, so that all are shown.
 
-Knows TOML and where a key stands in its text; knows no job.
+Knows TOML and the line of each key; knows no job.
 """
 
 from __future__ import annotations
@@ -15,38 +15,40 @@ from typing import Any, TypeVar
 from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError
 
-Where = tuple[str | int, ...]
-"""The way to a key: names of tables, and the numbers (from 0) of tables in a list."""
+KeyPath = tuple[str | int, ...]
+"""Where a key is: the names of its tables, and the index of a table in a list."""
 
 T = TypeVar("T")
+Name = TypeVar("Name", bound=str)
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"\s*(?:\"([^\"]+)\"|'([^']+)'|([A-Za-z0-9_.-]+))\s*=")
 
 
 class TomlSource:
-    """The text of a TOML file, and on which line each of its keys stands."""
+    """A TOML file, with the line (from 1) of each of its keys."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path = path
         self.lines = _lines_of(text)
 
-    def line(self, where: Where) -> int | None:
-        """Return the line (from 1) of a key, or of the nearest table around it."""
-        for length in range(len(where), 0, -1):
-            found = self.lines.get(where[:length])
-            if found is not None:
-                return found
+    def line(self, key_path: KeyPath) -> int | None:
+        """Return the line of a key, or of the nearest table around it."""
+        for length in range(len(key_path), 0, -1):
+            line = self.lines.get(key_path[:length])
+            if line is not None:
+                return line
         return None
 
 
-def _lines_of(text: str) -> dict[Where, int]:
-    lines: dict[Where, int] = {}
-    counts: dict[Where, int] = {}
-    table: Where = ()
-    inside = ""  # the quotes of a text of many lines that is open
-    for number, line in enumerate(text.splitlines(), 1):
-        if not inside:
+def _lines_of(text: str) -> dict[KeyPath, int]:
+    """Return the line of each key. `tomllib` parses values but reports no positions."""
+    lines: dict[KeyPath, int] = {}
+    counts: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    open_quotes = ""  # of a multi-line text, which can contain lines that look like keys
+    for number, line in enumerate(text.split("\n"), 1):
+        if not open_quotes:
             if header := _HEADER.match(line):
                 table = _table_at(header[1] == "[[", header[2], counts)
                 lines.setdefault(table, number)
@@ -54,108 +56,109 @@ def _lines_of(text: str) -> dict[Where, int]:
                 name = key[1] or key[2] or key[3]
                 lines.setdefault((*table, *name.split(".")), number)
         for quotes in ('"""', "'''"):
-            if inside in ("", quotes) and line.count(quotes) % 2:
-                inside = "" if inside else quotes
+            if open_quotes in ("", quotes) and line.count(quotes) % 2:
+                open_quotes = "" if open_quotes else quotes
     return lines
 
 
-def _table_at(listed: bool, name: str, counts: dict[Where, int]) -> Where:
-    """Return the way to the table of a header; `[rule.prompt]` is in the last `[[rule]]`."""
-    where: Where = ()
+def _table_at(listed: bool, name: str, counts: dict[KeyPath, int]) -> KeyPath:
+    """Return the path of a header's table; `[rule.prompt]` belongs to the last `[[rule]]`."""
+    key_path: KeyPath = ()
     parts = [part.strip().strip("\"'") for part in name.split(".")]
     for part in parts[:-1]:
-        where = (*where, part)
-        if where in counts:
-            where = (*where, counts[where] - 1)
-    where = (*where, parts[-1])
+        key_path = (*key_path, part)
+        if key_path in counts:
+            key_path = (*key_path, counts[key_path] - 1)
+    key_path = (*key_path, parts[-1])
     if listed:
-        counts[where] = counts.get(where, 0) + 1
-        where = (*where, counts[where] - 1)
-    return where
+        counts[key_path] = counts.get(key_path, 0) + 1
+        key_path = (*key_path, counts[key_path] - 1)
+    return key_path
 
 
-def _dotted(where: Where) -> str:
-    return ".".join(str(part + 1) if isinstance(part, int) else part for part in where)
+def _dotted(key_path: KeyPath) -> str:
+    return ".".join(str(part + 1) if isinstance(part, int) else part for part in key_path)
 
 
 @dataclass
 class Problems:
-    """Everything that is wrong with a job, told together."""
+    """Every problem of a job file, raised together so that one edit can fix all."""
 
     source: TomlSource
     found: list[str] = field(default_factory=list)
 
-    def add(self, where: Where, sentence: str) -> None:
-        """Note what is wrong with a key."""
-        line = self.source.line(where)
-        place = f"{self.source.path.name}, line {line}" if line else self.source.path.name
-        key = _dotted(where)
-        told = f"{place}, {key}: {sentence}" if key else f"{place}: {sentence}"
-        self.found.append(told)
+    def add(self, key_path: KeyPath, sentence: str) -> None:
+        """Record what is wrong with a key, with its file and line."""
+        line = self.source.line(key_path)
+        name = self.source.path.name
+        place = f"{name}, line {line}" if line else name
+        key = _dotted(key_path)
+        self.found.append(f"{place}, {key}: {sentence}" if key else f"{place}: {sentence}")
 
     def refuse(self) -> None:
-        """Raise `InputError` with all that was found, if anything was."""
+        """Raise `InputError` with every problem, if there is one."""
         if not self.found:
             return
         if len(self.found) == 1:
             raise InputError(self.found[0])
-        lines = "\n".join(f"  {number}. {told}" for number, told in enumerate(self.found, 1))
-        raise InputError(
-            f"{self.source.path.name} must be mended in {len(self.found)} places:\n{lines}"
-        )
+        lines = "\n".join(f"  {number}. {one}" for number, one in enumerate(self.found, 1))
+        raise InputError(f"{self.source.path.name} has {len(self.found)} problems:\n{lines}")
 
 
 class Table:
-    """One table of a job file. Every key that is read is known; `close` refuses the others."""
+    """One table of a job file. A key that was read is known; `close` refuses all others."""
 
-    def __init__(self, values: Mapping[str, Any], problems: Problems, where: Where = ()) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], problems: Problems, key_path: KeyPath = ()
+    ) -> None:
         self.values = values
         self.problems = problems
-        self.where = where
+        self.key_path = key_path
         self._known: list[str] = []
 
-    def wrong(self, key: str, sentence: str) -> None:
-        """Note what is wrong with a key of this table."""
-        self.problems.add((*self.where, key) if key else self.where, sentence)
+    def add_problem(self, key: str, sentence: str) -> None:
+        """Record what is wrong with a key; without one, with the table."""
+        self.problems.add((*self.key_path, key) if key else self.key_path, sentence)
 
-    def place(self, key: str) -> str:
-        """Return where a key stands, for a message: `check.1.max (line 9)`."""
-        where = (*self.where, key)
-        line = self.problems.source.line(where) if self.has(key) else None
-        return f"{_dotted(where)} (line {line})" if line else _dotted(where)
+    def location(self, key: str) -> str:
+        """Return where a key is, for a message: `check.1.max (line 9)`."""
+        key_path = (*self.key_path, key)
+        line = self.problems.source.line(key_path) if self.has(key) else None
+        return f"{_dotted(key_path)} (line {line})" if line else _dotted(key_path)
 
     def has(self, key: str) -> bool:
-        """Tell whether the key is given."""
+        """Return whether the table sets a key."""
         return key in self.values
 
-    def text(self, key: str, default: str = "", *, needed: str = "") -> str:
-        """Read a text; `needed` is the mend that is told where it is missing."""
-        value = self._read(key, default, needed)
-        if isinstance(value, str) and (value.strip() or not needed):
+    def text(self, key: str, default: str = "", *, if_missing: str = "") -> str:
+        """Read a text. With `if_missing`, the fix to show, it is required and must not be blank."""
+        value = self._read(key, default, if_missing)
+        if isinstance(value, str) and (value.strip() or not if_missing):
             return value
         if key in self.values:
-            self.wrong(key, f"It must be a text, got {value!r}. Put it in quotes.")
+            self.add_problem(key, f"It must be a text, got {value!r}. Put it in quotes.")
         return default
 
-    def whole(self, key: str, default: T, *, least: int = 0) -> int | T:
+    def integer(self, key: str, default: T, *, least: int = 0) -> int | T:
         """Read a whole number of at least `least`."""
         value = self._read(key, default)
         if key not in self.values:
             return default
+        # In Python, true is an int.
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            self.wrong(key, f"It must be a whole number of {least} or more, got {value!r}.")
+            self.add_problem(key, f"It must be a whole number of {least} or more, got {value!r}.")
             return default
         return value
 
     def number(
-        self, key: str, default: T, right: Callable[[float], bool], expected: str
+        self, key: str, default: T, valid: Callable[[float], bool], expected: str
     ) -> float | T:
-        """Read a number for which `right` holds; `expected` says which these are."""
+        """Read a number; `expected` describes the valid ones in the message."""
         value = self._read(key, default)
         if key not in self.values:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not right(value):
-            self.wrong(key, f"It must be {expected}, got {value!r}.")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not valid(value):
+            self.add_problem(key, f"It must be {expected}, got {value!r}.")
             return default
         return float(value)
 
@@ -163,59 +166,60 @@ class Table:
         """Read true or false."""
         value = self._read(key, default)
         if not isinstance(value, bool):
-            self.wrong(key, f"It must be true or false, got {value!r}.")
+            self.add_problem(key, f"It must be true or false, got {value!r}.")
             return default
         return value
 
-    def choice(self, key: str, default: str, known: Iterable[str]) -> str:
+    def choice(self, key: str, default: Name, choices: Iterable[Name]) -> Name:
         """Read one of a few names."""
         value = self._read(key, default)
-        names = list(known)
-        if value not in names:
-            guess = did_you_mean(value, names) if isinstance(value, str) else ""
-            self.wrong(key, f"It must be one of {', '.join(names)}, got {value!r}.{guess}")
-            return default
-        return str(value)
+        names = list(choices)
+        for name in names:
+            if name == value:
+                return name
+        guess = did_you_mean(value, names) if isinstance(value, str) else ""
+        self.add_problem(key, f"It must be one of {', '.join(names)}, got {value!r}.{guess}")
+        return default
 
     def table(self, key: str) -> Table | None:
-        """Read a table, or None where it is not given."""
+        """Read a table; None if it is not set."""
         value = self._read(key, None)
         if value is None:
             return None
         if not isinstance(value, Mapping):
-            self.wrong(key, f"It must be a table, got {value!r}. Write it as [{key}].")
+            self.add_problem(key, f"It must be a table, got {value!r}. Write it as [{key}].")
             return None
-        return Table(value, self.problems, (*self.where, key))
+        return Table(value, self.problems, (*self.key_path, key))
 
     def tables(self, key: str) -> list[Table]:
-        """Read a list of tables."""
+        """Read a list of tables; empty if it is not set."""
         value = self._read(key, [])
         if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):
-            self.wrong(key, f"It must be a list of tables. Write each as [[{key}]].")
+            self.add_problem(key, f"It must be a list of tables. Write each as [[{key}]].")
             return []
         return [
-            Table(one, self.problems, (*self.where, key, number))
+            Table(one, self.problems, (*self.key_path, key, number))
             for number, one in enumerate(value)
         ]
 
     def close(self) -> None:
-        """Refuse the keys that nobody read."""
+        """Refuse every key that was not read."""
         for key in self.values:
             if key not in self._known:
                 names = ", ".join(self._known)
                 guess = did_you_mean(key, self._known)
-                self.wrong(key, f"This key is not known.{guess} Known here: {names}.")
+                self.add_problem(key, f"This key is not known.{guess} Known here: {names}.")
 
-    def _read(self, key: str, default: Any, needed: str = "") -> Any:
+    def _read(self, key: str, default: Any, if_missing: str = "") -> Any:
         if key not in self._known:
             self._known.append(key)
-        if key not in self.values and needed:
-            self.wrong(key, f"It is missing. {needed}")
+        if key not in self.values and if_missing:
+            self.add_problem(key, f"It is missing. {if_missing}")
         return self.values.get(key, default)
 
 
 def read_toml(path: Path) -> tuple[dict[str, Any], TomlSource]:
-    """Read a TOML file. Raises `InputError` with the line where it cannot be read."""
+    """Read a TOML file. Raises `InputError`, with the line of a syntax error."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -228,4 +232,4 @@ def read_toml(path: Path) -> tuple[dict[str, Any], TomlSource]:
     try:
         return tomllib.loads(text), TomlSource(path, text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path.name} must be TOML, got: {error}.") from error
+        raise InputError(f"{path.name} must be TOML, got: {error}. Fix it there.") from error

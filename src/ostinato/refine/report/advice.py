@@ -1,4 +1,4 @@
-"""What to change in a job so that it spends less: plain rules over what it spent, with numbers."""
+"""What to change in a job so that it spends less: plain rules with numbers. Knows no model."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ostinato.refine.report.summary import Summary, summarize
 from ostinato.refine.report.why import CheckRecord, Course, lost_by, tally
 from ostinato.refine.results import Draft, Result
 
-LITTLE = 0.03
-"""Below this share of the computed tokens nothing is said."""
+WORTH = 0.03
+"""The smallest share of the computed tokens that is worth an advice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What was seen, and what to do about it."""
+    """An observation with its numbers, and what to do about it."""
 
-    seen: str
-    do: str
+    observation: str
+    action: str
 
 
 def advise(job: Job, results: Sequence[Result]) -> list[Advice]:
-    """Return what would make the job cheaper, what saves most first; empty where little would."""
+    """Return what would make the job cheaper, the largest saving first; empty if little would."""
     written = [result for result in results if result.source == "model"]
     records = tally([check.name for check in job.checks], written)
     found = [
@@ -43,8 +43,8 @@ Found = Iterator[tuple[float, Advice]]
 """Advice with the tokens that it would save."""
 
 
-def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.0f}%" if whole else "0%"
+def _percent(part: float, total: float) -> str:
+    return f"{100 * part / total:.0f}%" if total else "0%"
 
 
 def _computed(results: Sequence[Result]) -> int:
@@ -52,24 +52,24 @@ def _computed(results: Sequence[Result]) -> int:
 
 
 def _strategy(job: Job, results: Sequence[Result]) -> Found:
-    """Count what stood before the first failing place of drafts that were written again whole."""
+    """Count the tokens before the first failure in drafts that were discarded whole."""
     if job.strategy.kind == "backtrack":
         return
     saved = sum(_good_part(draft) for result in results for draft in result.drafts)
     computed = _computed(results)
-    if saved > LITTLE * computed:
+    if saved > WORTH * computed:
         yield (
             saved,
             Advice(
-                f"{saved:,} tokens ({_percent(saved, computed)} of all) were thrown away that "
-                "stood before the first place that a check refused.",
-                f'Keep them: kind = "backtrack" in [strategy], in place of "{job.strategy.kind}".',
+                f"{saved:,} tokens ({_percent(saved, computed)} of all) were discarded although "
+                "they stood before the first failure.",
+                f'Keep them: kind = "backtrack" in [strategy], instead of "{job.strategy.kind}".',
             ),
         )
 
 
 def _good_part(draft: Draft) -> int:
-    """Return the tokens of a discarded draft that stand before the first failing place."""
+    """Return how many tokens of a discarded draft stand before its first failure."""
     if draft.answer != "start over":
         return 0
     starts = [v.span.start for v in draft.verdicts if not v.passed and v.span is not None]
@@ -85,8 +85,7 @@ def _temperature(job: Job, results: Sequence[Result]) -> Found:
         yield (
             again,
             Advice(
-                f"At temperature 0 every round writes the same draft: {again:,} tokens bought "
-                "nothing.",
+                f"At temperature 0 all rounds write the same draft: {again:,} tokens were wasted.",
                 "Set temperature = 0.7 in [sampling], or choose a strategy that changes something.",
             ),
         )
@@ -96,7 +95,7 @@ def _hopeless(records: Sequence[CheckRecord], results: Sequence[Result]) -> Foun
     given_up = [result for result in results if result.outcome == "given up"]
     spent = sum(result.tokens.computed for result in given_up)
     computed = _computed(results)
-    if not given_up or spent <= LITTLE * computed:
+    if not given_up or spent <= WORTH * computed:
         return
     failed = {
         record.name: len(
@@ -110,35 +109,39 @@ def _hopeless(records: Sequence[CheckRecord], results: Sequence[Result]) -> Foun
     yield (
         spent,
         Advice(
-            f"{len(given_up)} items were given up; they took {spent:,} tokens "
+            f"{len(given_up)} items were given up after {spent:,} tokens "
             f"({_percent(spent, computed)} of all)"
-            + (f", most often over '{name}' ({failed[name]})." if name and failed[name] else "."),
-            f"Read the given-up items first ({ids}): a check may be impossible to meet there, or "
-            "the prompt may lack a fact. item_tokens in [budget] would end such items sooner.",
+            + (
+                f", most often because of '{name}' ({failed[name]})."
+                if name and failed[name]
+                else "."
+            ),
+            f"Read the given-up items first ({ids}). A check may be impossible to pass there, or "
+            "the prompt may lack a fact. A lower item_tokens in [budget] ends such items sooner.",
         ),
     )
 
 
 def _costly(records: Sequence[CheckRecord], results: Sequence[Result]) -> Found:
-    whole, computed = sum(record.tokens for record in records), _computed(results)
+    total, computed = sum(record.tokens for record in records), _computed(results)
     for record in records:
-        if record.tokens <= LITTLE * computed or record.tokens < 0.25 * whole:
+        if record.tokens <= WORTH * computed or record.tokens < 0.25 * total:
             continue
         yield (
             record.tokens,
             Advice(
                 f"'{record.name}' took back {record.tokens:,.0f} tokens "
-                f"({_percent(record.tokens, whole)} of all that was taken back), "
+                f"({_percent(record.tokens, total)} of all that was taken back), "
                 f"{record.stops} times.",
-                f"Tell the model in the prompt what it had to mend, for example: “{record.often}”"
+                f"State in the prompt what this check requires, for example: “{record.often}”"
                 if record.often
-                else "Tell the model in the prompt what this check asks for.",
+                else "State in the prompt what this check requires.",
             ),
         )
 
 
 def _cut(job: Job, results: Sequence[Result]) -> Found:
-    """Count drafts that ended because they were as long as a draft may be."""
+    """Count the drafts that ended at the maximum length."""
     full = [
         draft
         for result in results
@@ -146,7 +149,7 @@ def _cut(job: Job, results: Sequence[Result]) -> Found:
         if draft.position >= job.max_new_tokens and draft.check
     ]
     spent = sum(lost_by(draft) for draft in full)
-    if spent > LITTLE * _computed(results):
+    if spent > WORTH * _computed(results):
         yield (
             spent,
             Advice(
@@ -158,7 +161,7 @@ def _cut(job: Job, results: Sequence[Result]) -> Found:
 
 
 def _rounds(job: Job, results: Sequence[Result]) -> Found:
-    """Find the number of rounds beyond which hardly any item was accepted."""
+    """Find the number of rounds after which almost no item was accepted."""
     accepted = sorted(result.rounds for result in results if result.accepted)
     if not accepted or job.strategy.rounds < 3:
         return
@@ -171,7 +174,7 @@ def _rounds(job: Job, results: Sequence[Result]) -> Found:
         for draft in result.drafts
         if draft.round >= enough
     )
-    if spent > LITTLE * _computed(results) and enough < job.strategy.rounds:
+    if spent > WORTH * _computed(results) and enough < job.strategy.rounds:
         lost = f"{late} accepted replies needed more." if late else "No accepted reply needed more."
         yield (
             spent,
@@ -196,7 +199,7 @@ def _refused_answers(results: Sequence[Result]) -> Found:
                 Advice(
                     f"Answers of {name} did not pass the checks, so the model wrote after all: "
                     f"{spent:,} tokens.",
-                    "Mend that answer, or loosen the check that refuses it.",
+                    "Fix that answer, or relax the check that refuses it.",
                 ),
             )
 
@@ -208,12 +211,12 @@ def _errors(records: Sequence[CheckRecord]) -> Found:
                 record.tokens,
                 Advice(
                     f"'{record.name}' could not judge {record.errors} times.",
-                    "Mend the check: an error counts as not passed.",
+                    "Fix the check: an error counts as not passed.",
                 ),
             )
 
 
-def nothing(summary: Summary) -> Advice:
-    """Return what is said where no rule found anything."""
+def nothing_to_do(summary: Summary) -> Advice:
+    """Return the advice for a job in which no rule found anything."""
     kept = _percent(summary.tokens_computed - summary.tokens_discarded, summary.tokens_computed)
     return Advice(f"{kept} of the computed tokens are in the replies.", "Nothing stands out.")

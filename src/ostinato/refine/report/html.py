@@ -1,7 +1,7 @@
 """The report page of a job: one self-contained HTML file, made from results alone.
 
-Everything that came from a model or from the input is escaped, or handed to the page as JSON from
-which its script makes text, never HTML.
+Text of a model or of the input is escaped, or passed as JSON that the script only sets as text,
+never as HTML. Knows no journal.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ostinato.checks import to_spec
 from ostinato.journal import Stopped
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.items import Item
-from ostinato.refine.report.advice import advise, nothing
+from ostinato.refine.report.advice import advise, nothing_to_do
 from ostinato.refine.report.items import item_values
 from ostinato.refine.report.sparkline import sparkline
 from ostinato.refine.report.summary import Summary, reasons, summarize
@@ -35,11 +35,12 @@ MARKS = {"accepted": "✓", "mended": "↺", "given up": "✕", "error": "!", "u
 class Outcome:
     """What a report is made of: the job, its items, their results, and why the run stopped.
 
-    `results` are in the order of the items, and may be fewer; `seconds` is how long the run took.
+    `results` are in the order of the items, and may be fewer. `seconds` is the time over all
+    sessions, `when` the date of the report.
     """
 
     job: Job
-    planner: Router
+    router: Router
     items: Sequence[Item]
     results: Sequence[Result]
     stopped: Stopped | None = None
@@ -53,7 +54,7 @@ class Outcome:
 
 
 def report_page(outcome: Outcome) -> str:
-    """Return the report as HTML, which can be written in UTF-8."""
+    """Return the report as HTML that can be encoded as UTF-8."""
     job, summary = outcome.job, outcome.summary
     records = tally([check.name for check in job.checks], outcome.results)
     page = _template().render(
@@ -64,20 +65,18 @@ def report_page(outcome: Outcome) -> str:
         summary=summary,
         ending=_ending(outcome, summary),
         figures=_figures(outcome, summary),
-        strokes=sparkline(outcome.results),
+        chart=sparkline(outcome.results),
         reasons=reasons(outcome.results),
         checks=_checks(job, records),
-        advice=advise(job, outcome.results) or [nothing(summary)],
+        advice=advise(job, outcome.results) or [nothing_to_do(summary)],
         output=job.output.name,
         footer=f"Made by Ostinato from {job.output.name}. {outcome.when}".strip(),
         mark=_mark,
         style=Markup(_part("report.css")),
         script=Markup(_part("report.js")),
-        report_json=_embedded(
-            item_values(outcome.planner, outcome.items, outcome.results, records)
-        ),
+        report_json=_embedded(item_values(outcome.router, outcome.items, outcome.results, records)),
     )
-    return page.encode("utf-8", "replace").decode("utf-8")  # halves of surrogate pairs
+    return page.encode("utf-8", "replace").decode("utf-8")  # a model can emit lone surrogates
 
 
 def _model_name(job: Job) -> str:
@@ -91,31 +90,31 @@ def _ending(outcome: Outcome, summary: Summary) -> str:
         return f"Stopped with {summary.unfinished} items unfinished: {why}"
     given_up = summary.given_up + summary.errors
     if not given_up:
-        return "Every item is done: all of them passed their checks."
-    return f"Every item is done: {given_up} could not be brought to pass."
+        return "Every item is done: all passed their checks."
+    return f"Every item is done: {given_up} were not accepted."
 
 
 def _figures(outcome: Outcome, summary: Summary) -> list[dict[str, str]]:
     per = summary.per_accepted
-    shares = [
+    figures = [
         ("–" if per is None else f"{per:.2f}", "tokens computed for each accepted one"),
         (f"{summary.first:,}", "accepted at once"),
         (f"{summary.mended:,}", "mended, then accepted"),
-        (f"{summary.given_up + summary.errors:,}", "given up, or not workable"),
+        (f"{summary.given_up + summary.errors:,}", "given up, or an error"),
         (
             f"{summary.tokens_computed:,}",
             f"tokens computed, {summary.tokens_discarded:,} discarded",
         ),
     ]
     if summary.tokens_judged:
-        shares.append((f"{summary.tokens_judged:,}", "tokens read and written to judge"))
+        figures.append((f"{summary.tokens_judged:,}", "tokens read and written to judge"))
     if outcome.seconds is not None:
-        shares.append((duration(outcome.seconds), "of work"))
-    return [{"number": number, "words": words} for number, words in shares]
+        figures.append((duration(outcome.seconds), "of work"))
+    return [{"number": number, "label": label} for number, label in figures]
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words: `42 s`, `7 min 12 s`, `2 h 5 min`."""
+    """Return a time for people: `4.2 s`, `42 s`, `7 min 12 s`, `2 h 5 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -130,7 +129,7 @@ def _checks(job: Job, records: Sequence[CheckRecord]) -> list[dict[str, Any]]:
     return [
         {
             "name": record.name,
-            "words": _spec_words(to_spec(check)),
+            "parameters": _spec_line(to_spec(check)),
             "often": record.often,
             "errors": record.errors,
             "cells": [
@@ -144,15 +143,15 @@ def _checks(job: Job, records: Sequence[CheckRecord]) -> list[dict[str, Any]]:
     ]
 
 
-def _spec_words(spec: dict[str, Any], most: int = 120) -> str:
-    """Return a check's parameters on one line."""
-    words = ", ".join(
+def _spec_line(spec: dict[str, Any], most: int = 120) -> str:
+    """Return a check's parameters on one line of at most `most` characters."""
+    parameters = ", ".join(
         f"{key} {json.dumps(value, ensure_ascii=False)}"
         for key, value in spec.items()
         if key not in ("kind", "name")
     )
-    told = f"{spec['kind']}: {words}" if words else str(spec["kind"])
-    return told if len(told) <= most else told[: most - 1] + "…"
+    line = f"{spec['kind']}: {parameters}" if parameters else str(spec["kind"])
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def _mark(outcome: str) -> Markup:
@@ -162,7 +161,7 @@ def _mark(outcome: str) -> Markup:
 
 
 def _embedded(value: object) -> Markup:
-    """Return JSON that can stand in a script element: nothing in it can end the element."""
+    """Return JSON for a script element, escaped so that nothing in it can end the element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""The items of a report as JSON for its script."""
+"""The items of a report, as the JSON that the script of its page reads. Knows no HTML."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ostinato.refine.routing.router import Router
 
 
 def item_values(
-    planner: Router,
+    router: Router,
     items: Sequence[Item],
     results: Sequence[Result],
     records: Sequence[CheckRecord],
 ) -> dict[str, JSON]:
-    """Return the checks' names, and for each result all that the page can show of it."""
+    """Return the names of the checks, and for each result everything that the page can show."""
     numbers = {record.name: number for number, record in enumerate(records)}
     by_key = {item.key: item for item in items}
     return {
         "checks": list(numbers),
         "items": [
-            _item(numbers, _messages(planner, by_key[result.id]), result)
+            _item(numbers, _messages(router, by_key[result.id]), result)
             for result in results
             if result.id in by_key
         ],
     }
 
 
-def _messages(planner: Router, item: Item) -> list[JSON]:
+def _messages(router: Router, item: Item) -> list[JSON]:
     try:
-        messages = planner.plan(item.columns).messages
+        messages = router.route(item.columns).messages
     except ItemError as error:
         return [["error", str(error)]]
     return [[message["role"], message["content"]] for message in messages]

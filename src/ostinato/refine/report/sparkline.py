@@ -1,4 +1,4 @@
-"""The picture at the head of a report: a stroke for every item, as high as it was dear."""
+"""The chart at the head of a report: one bar for each item, as high as its cost in tokens."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from ostinato.refine.results import Result
 
 MOST = 240
-"""How many strokes fit; more items share strokes."""
+"""How many bars fit; more items share bars."""
 
 FEWEST = 80
-"""How many places there are at least, so that few strokes are not wide."""
+"""The minimum number of bar slots, so that few bars are not wide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sparkline:
-    """SVG paths in a picture 100 high: tokens in accepted replies, taken back, and given up."""
+    """SVG paths in a chart 100 units high: tokens in accepted replies, taken back, and given up."""
 
     width: int
     kept: str
@@ -26,7 +26,7 @@ class Sparkline:
 
 
 def sparkline(results: Sequence[Result]) -> Sparkline | None:
-    """Return the strokes of the items in their order; None where no model wrote anything."""
+    """Return the bars of the items, in their order; None if the model wrote fewer than two."""
     written = [result for result in results if result.tokens.computed]
     if len(written) < 2:
         return None
@@ -36,22 +36,21 @@ def sparkline(results: Sequence[Result]) -> Sparkline | None:
     tallest = max(sum(bar) for bar in bars)
     paths = ["", "", ""]
     for n, bar in enumerate(bars):
-        at = 100.0
+        at = 100.0  # SVG counts down from the top
         for number, tokens in enumerate(bar):
             height = 96 * tokens / tallest
             if tokens:
                 paths[number] += f"M{n * 6 + 1} {at:.1f}v{-height:.1f}h4v{height:.1f}z"
             at -= height
-    each = "a stroke is an item" if share == 1 else f"a stroke is {share} items"
+    each = "a bar is an item" if share == 1 else f"a bar is {share} items"
     label = f"Tokens computed: {each}, in the order of the input; the tallest took {tallest:,.0f}."
     kept, lost, left = paths
     return Sparkline(width=max(len(bars), FEWEST) * 6, kept=kept, lost=lost, left=left, label=label)
 
 
 def _bar(group: Sequence[Result]) -> tuple[float, float, float]:
-    """Return the mean tokens per item: in accepted replies, taken back, in replies given up."""
+    """Return the mean tokens per item, bottom to top: in accepted replies, taken back, given up."""
     lost = sum(result.tokens.discarded for result in group)
     left = sum(r.tokens.computed - r.tokens.discarded for r in group if not r.accepted)
     kept = sum(r.tokens.computed - r.tokens.discarded for r in group if r.accepted)
-    # The order in which they are stacked: kept, lost, left.
     return kept / len(group), lost / len(group), left / len(group)

@@ -1,4 +1,6 @@
-"""A job in numbers: how many were accepted, at what cost, and why items stopped."""
+"""A job in numbers: how many items were accepted, at what cost, and why items stopped. Knows no
+page.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from ostinato.refine.results import Result
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Counts of items and tokens over the results of a job; `items` counts unfinished ones too."""
+    """Counts of items and tokens over the results of a job; `items` includes unfinished ones."""
 
     items: int = 0
     first: int = 0
@@ -27,22 +29,22 @@ class Summary:
 
     @property
     def accepted(self) -> int:
-        """The number of accepted replies, mended ones among them."""
+        """The number of accepted replies, including the mended ones."""
         return self.first + self.mended
 
     @property
     def finished(self) -> int:
-        """The number of items that are done, however they came out."""
+        """The number of items with a result, accepted or not."""
         return self.accepted + self.given_up + self.errors
 
     @property
     def unfinished(self) -> int:
-        """The number of items that are not done."""
+        """The number of items without a result."""
         return self.items - self.finished
 
     @property
     def per_accepted(self) -> float | None:
-        """Tokens computed, for hopeless items too, for each token of an accepted reply."""
+        """Tokens computed for each token of an accepted reply; None if there is none."""
         if not self.tokens_accepted:
             return None
         return self.tokens_computed / self.tokens_accepted
@@ -69,7 +71,7 @@ class Summary:
 
 
 def summarize(results: Sequence[Result], items: int | None = None) -> Summary:
-    """Return a job's numbers; `items` is how many it has, where some are unfinished."""
+    """Return a job's numbers; `items` is the number of its items, if some are unfinished."""
     outcomes = [result.outcome for result in results]
     return Summary(
         items=len(results) if items is None else items,
@@ -88,11 +90,11 @@ def summarize(results: Sequence[Result], items: int | None = None) -> Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """Why some items stopped: their outcome, the kind of the stop, in words, and how many."""
+    """Why some items stopped: outcome, stop kind, cause, an example sentence, and the count."""
 
     outcome: str
     kind: StopKind
-    words: str
+    cause: str
     example: str
     count: int
 
@@ -101,44 +103,44 @@ class Reason:
         return {
             "outcome": self.outcome,
             "kind": self.kind.value,
-            "why": self.words,
+            "why": self.cause,
             "example": self.example,
             "count": self.count,
         }
 
 
 def reasons(results: Iterable[Result]) -> list[Reason]:
-    """Group items by why they stopped; the most frequent first, accepted ones before others."""
+    """Group items by why they stopped: accepted ones first, then by frequency."""
     groups: dict[tuple[bool, StopKind, str], list[Result]] = {}
     for result in results:
-        key = (not result.accepted, result.stopped.kind, _words(result))
+        key = (not result.accepted, result.stopped.kind, _cause_of(result))
         groups.setdefault(key, []).append(result)
-    found = [
+    grouped = [
         Reason(
             outcome="accepted" if not refused else group[0].outcome,
             kind=kind,
-            words=words,
+            cause=cause,
             example="" if not refused else group[0].stopped.sentence,
             count=len(group),
         )
-        for (refused, kind, words), group in groups.items()
+        for (refused, kind, cause), group in groups.items()
     ]
-    return sorted(found, key=lambda reason: (reason.outcome != "accepted", -reason.count))
+    return sorted(grouped, key=lambda reason: (reason.outcome != "accepted", -reason.count))
 
 
-def _words(result: Result) -> str:
+def _cause_of(result: Result) -> str:
     if result.source != "model":
         return f"a {result.source} had the answer, and it passed"
     if result.outcome == "error":
         broken = ", ".join(verdict.check for verdict in result.verdicts if verdict.error)
         return f"a check could not judge: {broken}" if broken else "it could not be worked on"
     if not result.accepted:
-        return _cause(result) + _failed(result)
+        return _why_not_accepted(result) + _failed(result)
     return "passed every check at once" if result.outcome == "accepted" else "passed after mending"
 
 
 def _failed(result: Result) -> str:
-    """Say which checks the best draft fails; of one that was never judged, what ended the last."""
+    """Return which checks the best draft fails; if none was judged, what ended the last one."""
     failed = [verdict.check for verdict in result.verdicts if not verdict.passed]
     if failed:
         return f"; its best draft fails: {', '.join(failed)}"
@@ -146,7 +148,7 @@ def _failed(result: Result) -> str:
     return f"; its last draft was ended by: {ended}" if ended else ""
 
 
-def _cause(result: Result) -> str:
+def _why_not_accepted(result: Result) -> str:
     sentence = result.stopped.sentence
     if sentence.startswith("It is out of rounds"):
         return "out of rounds"

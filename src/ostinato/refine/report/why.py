@@ -1,4 +1,4 @@
-"""Why items came out as they did: each check over all drafts of an item, and over a whole job."""
+"""Why items came out as they did: each check over the drafts of an item, and over a whole job."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from ostinato.refine.results import Draft, Result
 
 
 class Course(StrEnum):
-    """How a check went for one item."""
+    """How a check went for one item; the values are keys of `CheckRecord.to_json`."""
 
     FIRST = "passed first time"
     MENDED = "mended"
-    FLAKY = "flaky"  # it had passed on a whole draft, and failed on a later one
+    FLAKY = "flaky"  # it passed a whole draft, and failed a later one
     NEVER = "never passed"
     UNKNOWN = "not judged"
 
 
 @dataclass
 class CheckRecord:
-    """How a check went over a job. `tokens` are those taken back because of it, shared evenly
-    where several checks failed at once; `errors` counts verdicts that could not be given."""
+    """How a check went over a job.
+
+    `tokens` were taken back because of it; checks that failed together share them equally. `stops`
+    counts the drafts that it stopped, `errors` the verdicts that it could not give.
+    """
 
     name: str
     courses: dict[Course, list[str]] = field(default_factory=dict)
@@ -34,25 +37,25 @@ class CheckRecord:
     messages: dict[str, int] = field(default_factory=dict)
 
     def items(self, course: Course) -> list[str]:
-        """Return the ids of the items for which the check went this way."""
+        """Return the ids of the items with this course."""
         return self.courses.get(course, [])
 
     def count(self, course: Course) -> int:
-        """Return for how many items the check went this way."""
+        """Return the number of items with this course."""
         return len(self.items(course))
 
     @property
     def often(self) -> str:
-        """What the check said most often."""
+        """The most frequent message of the check, empty if it stopped nothing."""
         return max(self.messages, key=lambda text: self.messages[text], default="")
 
     @property
     def label(self) -> str:
-        """The check in one word: `error`, `not judged`, `never passed`, `flaky`, else `fine`.
+        """One word: `error`, `not judged`, `never passed`, `flaky`, else `fine`.
 
-        Error: on one item at least it could not judge. Not judged: on no item it has. Never passed:
-        on no item that it judged. Flaky: on one item in ten it failed after it had passed. `costly`
-        compares all checks.
+        `error`: it could not judge at least one item. `not judged`: it has judged no item. `never
+        passed`: no item that it judged passed. `flaky`: on one item in ten it failed after it had
+        passed. The label `costly` compares all checks, so it is a function.
         """
         if self.errors:
             return "error"
@@ -76,36 +79,36 @@ class CheckRecord:
 
 
 def lost_by(draft: Draft) -> int:
-    """Return how many computed tokens going back or starting over threw away.
+    """Return how many computed tokens a backtrack or a new round discarded.
 
-    The last token of a draft was drawn but never run through the network.
+    The last token of a draft was sampled but never ran through the network.
     """
     return max(0, draft.lost - 1)
 
 
 def course_of(check: str, result: Result) -> Course:
     """Return how a check went for an item."""
-    seen = [passed for draft in result.drafts for passed in _said(check, draft)]
+    decisions = [passed for draft in result.drafts for passed in _decisions(check, draft)]
     verdict = next((v for v in result.verdicts if v.check == check), None)
     if verdict is not None and verdict.error:
         return Course.UNKNOWN
     final = None if verdict is None else verdict.passed
-    if final is None and not seen:
+    if final is None and not decisions:
         return Course.UNKNOWN
     if final is None:
-        final = seen[-1]
+        final = decisions[-1]
     if not final:
-        return Course.NEVER if True not in seen else Course.FLAKY
-    if all(seen):
+        return Course.NEVER if True not in decisions else Course.FLAKY
+    if all(decisions):
         return Course.FIRST
-    first = seen.index(True) if True in seen else len(seen)
-    return Course.FLAKY if False in seen[first:] else Course.MENDED
+    first = decisions.index(True) if True in decisions else len(decisions)
+    return Course.FLAKY if False in decisions[first:] else Course.MENDED
 
 
-def _said(check: str, draft: Draft) -> Iterable[bool]:
-    """Yield what a check said of a draft: its verdict, or that it had become impossible.
+def _decisions(check: str, draft: Draft) -> Iterable[bool]:
+    """Yield a check's decision on a draft: its verdict, or False if it had become impossible.
 
-    It said nothing of one that it could not judge.
+    Nothing for a draft that it could not judge.
     """
     verdict = next((v for v in draft.verdicts if v.check == check), None)
     if verdict is not None:
@@ -116,7 +119,7 @@ def _said(check: str, draft: Draft) -> Iterable[bool]:
 
 
 def tally(checks: Sequence[str], results: Iterable[Result]) -> list[CheckRecord]:
-    """Return each check's record over a job, in the order of the checks."""
+    """Return each check's record over a job, in the order of `checks`."""
     records = {name: CheckRecord(name) for name in checks}
     for result in results:
         for record in records.values():
@@ -140,7 +143,7 @@ def _blame(records: dict[str, CheckRecord], draft: Draft) -> None:
 
 
 def message_of(check: str, draft: Draft) -> str:
-    """Return what a check said of a draft that it stopped."""
+    """Return the message of a check on a draft that it stopped."""
     verdict = next((v for v in draft.verdicts if v.check == check), None)
     if verdict is not None:
         return verdict.error or verdict.message
@@ -148,9 +151,9 @@ def message_of(check: str, draft: Draft) -> str:
 
 
 def costly(records: Sequence[CheckRecord], share: float = 0.4) -> list[CheckRecord]:
-    """Return the checks that took back at least this share of all tokens that were taken back."""
-    whole = sum(record.tokens for record in records)
-    return [record for record in records if whole and record.tokens >= share * whole]
+    """Return the checks that caused at least `share` of all tokens taken back."""
+    total = sum(record.tokens for record in records)
+    return [record for record in records if total and record.tokens >= share * total]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +174,7 @@ class AttemptLine:
 
 
 def attempt_lines(result: Result) -> list[AttemptLine]:
-    """Return attempt by check what was said, where it first failed, and what it cost."""
+    """Return, draft by draft, each check's verdict, where it failed, and its cost in tokens."""
     return [line for draft in result.drafts for line in _lines(draft)]
 
 
@@ -202,7 +205,7 @@ def _lines(draft: Draft) -> Iterable[AttemptLine]:
 
 
 def verdict_word(verdict: Verdict) -> str:
-    """Return a verdict in one word."""
+    """Return `error`, `passed` or `failed`."""
     return "error" if verdict.error else "passed" if verdict.passed else "failed"
 
 

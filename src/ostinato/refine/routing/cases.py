@@ -1,9 +1,9 @@
-"""Past cases: answered messages, of which the nearest to a new one is an answer or an example.
+"""Past cases: answered messages; the nearest to a new message is its answer or an example for it.
 
-By words: ranked by BM25 (Robertson & Zaragoza 2009, in Lucene's form, which never goes below 0).
-Likeness is the BM25 score of one text for the other as a share of the score that the text has for
-itself, in the direction in which it is smaller: 1 for equal bags of words, 0 where no word is
-shared. By meaning: the cosine of sentence vectors. By both: the mean of the two.
+By words: BM25 (Robertson and Zaragoza 2009, in Lucene's form, which is never negative), as a share
+of the score that a text has for itself, in the direction in which that is smaller. So equal bags of
+words have similarity 1, and texts without a common word 0. By meaning: the cosine of sentence
+vectors. By both: the mean of the two. Knows no rules and no prompts.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from ostinato.models import Encoder
 
 By = Literal["words", "meaning", "both"]
-K1, B = 1.5, 0.75
+K1, B = 1.5, 0.75  # the usual parameters of BM25
 LIKELY = 64
 _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A message that was answered before."""
+    """A past message and its answer."""
 
     question: str
     answer: str
@@ -45,19 +45,20 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """A past case with its likeness to a new message, in [0, 1]."""
+    """A past case and its similarity to a new message, in [0, 1]."""
 
     case: Case
-    likeness: float
+    similarity: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseSettings:
-    """How past cases are used, and by what they are compared (`encoder`: the model of meaning).
+    """How past cases are used.
 
-    The nearest is the answer from the likeness `answer_above` on (None: never); else up to
-    `examples` of those from `example_above` on are shown to the model. `column` is what they are
-    compared with.
+    `column` is the item's column that is compared with the questions, by words, by meaning (the
+    sentence vectors of `encoder`) or by both. The nearest case is the answer if its similarity is
+    at least `answer_above` (None: never). Otherwise up to `examples` cases of at least
+    `example_above` are shown to the model.
     """
 
     file: Path
@@ -79,15 +80,15 @@ class Cases(ABC):
 
     @abstractmethod
     def nearest(self, message: str, count: int) -> list[Near]:
-        """Return the `count` nearest cases, the nearest first; equal ones in the file's order."""
+        """Return at most `count` cases, the nearest first; equal ones in the file's order."""
 
-    def _first(self, likeness: Sequence[float], count: int) -> list[Near]:
-        near = (Near(case, like) for case, like in zip(self.cases, likeness, strict=True))
-        return sorted((one for one in near if one.likeness > 0), key=lambda n: -n.likeness)[:count]
+    def _first(self, similarities: Sequence[float], count: int) -> list[Near]:
+        near = [Near(*pair) for pair in zip(self.cases, similarities, strict=True) if pair[1] > 0]
+        return sorted(near, key=lambda one: -one.similarity)[:count]
 
 
 class PastCases(Cases):
-    """Finds the past cases nearest to a message by the words that they share."""
+    """Finds the past cases nearest to a message by shared words (BM25, normalized to [0, 1])."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
         super().__init__(cases)
@@ -95,31 +96,32 @@ class PastCases(Cases):
         self._average = sum(map(len, self._words)) / max(1, len(self._words)) or 1.0
 
     def nearest(self, message: str, count: int) -> list[Near]:
-        """Return the `count` nearest cases, the nearest first; equal ones in the file's order.
+        """Return at most `count` cases, the nearest first; equal ones in the file's order.
 
         Cases that share no word with the message are left out.
         """
-        asked = words(message)
+        query = words(message)
         found = [
-            Near(self.cases[n], self.likeness(asked, self._words[n]))
-            for n in sorted(self.likely(asked, count + 16))
+            Near(self.cases[n], self.similarity(query, self._words[n]))
+            # BM25 ranks in one direction, `similarity` in both: a few more keep the nearest.
+            for n in sorted(self.likely(query, count + 16))
         ]
-        return sorted(found, key=lambda near: -near.likeness)[:count]
+        return sorted(found, key=lambda near: -near.similarity)[:count]
 
-    def likely(self, asked: Sequence[str], count: int) -> list[int]:
-        """Return the places of at most `count` cases that share words, by their BM25 scores."""
-        if not asked or not any(self._words):
+    def likely(self, query: Sequence[str], count: int) -> list[int]:
+        """Return the indices of at most `count` cases that share words, by BM25 score."""
+        if not query or not any(self._words):
             return []
-        scores = self._index.get_scores(list(asked))
+        scores = self._index.get_scores(list(query))
         best = sorted(range(len(self.cases)), key=lambda n: -float(scores[n]))[:count]
         return [n for n in best if scores[n] > 0]
 
-    def likeness_to(self, asked: Sequence[str], place: int) -> float:
-        """Return how alike the words of the case at a place are, in [0, 1]."""
-        return self.likeness(asked, self._words[place]) if asked else 0.0
+    def similarity_to(self, query: Sequence[str], index: int) -> float:
+        """Return the similarity to the words of the case at an index, in [0, 1]."""
+        return self.similarity(query, self._words[index]) if query else 0.0
 
-    def likeness(self, one: Sequence[str], other: Sequence[str]) -> float:
-        """Return how alike two texts' words are, in [0, 1]; the same both ways."""
+    def similarity(self, one: Sequence[str], other: Sequence[str]) -> float:
+        """Return the similarity of the words of two texts, in [0, 1]; symmetric."""
         return min(self._share(one, other), self._share(other, one))
 
     def _share(self, query: Sequence[str], document: Sequence[str]) -> float:
@@ -151,23 +153,23 @@ class PastCases(Cases):
 
 
 class CasesByMeaning(Cases):
-    """Finds the past cases nearest to a message by the cosine of sentence vectors, in [0, 1]."""
+    """Finds the nearest past cases by the cosine of sentence vectors, in [0, 1]."""
 
     def __init__(self, cases: Sequence[Case], encoder: Encoder) -> None:
         super().__init__(cases)
         self._encoder = encoder
 
     def nearest(self, message: str, count: int) -> list[Near]:
-        """Return the `count` nearest cases, the nearest first; equal ones in the file's order."""
-        return self._first(self.likenesses(message), count)
+        """Return at most `count` cases, the nearest first; equal ones in the file's order."""
+        return self._first(self.similarities(message), count)
 
-    def likenesses(self, message: str) -> list[float]:
-        """Return the cosine of each case with a message; one below 0 counts as 0.
+    def similarities(self, message: str) -> list[float]:
+        """Return the cosine of each case with a message; a negative one counts as 0.
 
-        Products are summed row by row, so that a case's likeness depends on no other case.
+        Each row is summed alone, in float64, so a similarity does not depend on the other cases.
         """
-        (asked,) = self._encoder.vectors([message])
-        cosines: list[float] = (self._vectors * asked.double()).sum(1).tolist()
+        (query,) = self._encoder.vectors([message])
+        cosines: list[float] = (self._vectors * query.double()).sum(1).tolist()
         return [min(1.0, max(0.0, cosine)) for cosine in cosines]
 
     @cached_property
@@ -176,9 +178,9 @@ class CasesByMeaning(Cases):
 
 
 class CasesByBoth(Cases):
-    """Finds the past cases nearest to a message by the mean of both likenesses.
+    """Finds the nearest past cases by the mean of both similarities.
 
-    Looked at are the `LIKELY` likeliest by words and by meaning.
+    Only the `LIKELY` best by words and by meaning are compared by both.
     """
 
     def __init__(self, cases: Sequence[Case], encoder: Encoder) -> None:
@@ -186,25 +188,25 @@ class CasesByBoth(Cases):
         self._words, self._meaning = PastCases(cases), CasesByMeaning(cases, encoder)
 
     def nearest(self, message: str, count: int) -> list[Near]:
-        """Return the `count` nearest cases, the nearest first; equal ones in the file's order."""
-        asked, meanings = words(message), self._meaning.likenesses(message)
+        """Return at most `count` cases, the nearest first; equal ones in the file's order."""
+        query, meanings = words(message), self._meaning.similarities(message)
         most = max(LIKELY, count)
         by_meaning = sorted(range(len(meanings)), key=lambda n: -meanings[n])[:most]
         found = [0.0] * len(self.cases)
-        for n in {*by_meaning, *self._words.likely(asked, most)}:
-            found[n] = (meanings[n] + self._words.likeness_to(asked, n)) / 2
+        for n in {*by_meaning, *self._words.likely(query, most)}:
+            found[n] = (meanings[n] + self._words.similarity_to(query, n)) / 2
         return self._first(found, count)
 
 
 def words(text: str) -> list[str]:
-    """Return the words and figures of a text in lower case."""
+    """Return the words and numbers of a text, in lower case."""
     return _WORD.findall(text.lower())
 
 
 def read_cases(settings: CaseSettings) -> Cases:
-    """Read the past cases of a JSONL or CSV file. Raises `InputError` with file and line.
+    """Read the past cases of a JSONL or CSV file.
 
-    `ModelError` where the encoder that they are to be compared by is missing.
+    Raises `InputError` with file and line, and `ModelError` if the encoder is missing.
     """
     cases = []
     for line, row in read_rows(settings.file):
@@ -213,7 +215,7 @@ def read_cases(settings: CaseSettings) -> Cases:
                 guess = "" if column in row else did_you_mean(column, row)
                 raise InputError(
                     f"{settings.file.name}, line {line}: the column '{column}' of a past case must "
-                    f"be a text, got {row.get(column)!r}.{guess} Mend it there."
+                    f"be a text, got {row.get(column)!r}.{guess} Fix it there."
                 )
         cases.append(Case(row[settings.question], row[settings.answer]))
     if not cases:

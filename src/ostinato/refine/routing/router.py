@@ -1,6 +1,7 @@
-"""What becomes of an item before a model is asked: a rule, a past case, or a prompt.
+"""Routes an item before a model is called: to a rule, to a past case, or to a prompt.
 
-A pure function of the job and of the item's columns: asked again, it says the same.
+A pure function of the job and of the item's columns, so it is computed again instead of recorded.
+Knows no model.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ostinato.refine.routing.rules import Rule, first_rule
 
 
 class RouteSource(StrEnum):
-    """Where a reply comes from."""
+    """Where a reply comes from; the values are in the output."""
 
     MODEL = "model"
     RULE = "rule"
@@ -28,9 +29,9 @@ class RouteSource(StrEnum):
 class Route:
     """How an item is answered.
 
-    `reply` is an answer that is ready (None: the model writes it from `messages`); it holds only
-    where it passes the checks, else the model writes after all. `rule` is the name of the rule
-    that fits, `near` are the past cases that are used.
+    `reply` is a ready answer, used only if it passes the checks; else, or if it is None, the model
+    writes from `messages`. `rule` is the name of the rule that fits, `near` the past cases that are
+    used.
     """
 
     messages: tuple[Message, ...]
@@ -49,62 +50,62 @@ class Router:
     cases: Cases | None = None
     case_settings: CaseSettings | None = None
 
-    def plan(self, columns: Mapping[str, object]) -> Route:
-        """Return how an item is answered. Raises `ItemError` where it cannot be worked on."""
+    def route(self, columns: Mapping[str, object]) -> Route:
+        """Return how an item is answered. Raises `ItemError` if its columns cannot be used."""
         rule = first_rule(self.rules, columns)
         name = rule.name if rule else ""
         prompt = rule.prompt if rule and rule.prompt else self.prompt
         if rule and rule.reply:
             messages = tuple(prompt.fill(columns))
             return Route(messages, rule.reply.fill(columns), RouteSource.RULE, name)
-        found = self._found(columns)
+        found = self._nearest(columns)
         examples = self._examples(found)
         messages = tuple(prompt.fill(columns, _turns(examples)))
-        if found and self._answers(found[0]):
+        if found and self._is_answer(found[0]):
             return Route(messages, found[0].case.answer, RouteSource.CASE, name, (found[0],))
         return Route(messages, rule=name, near=examples)
 
     def ready(self, columns: Mapping[str, object]) -> str | None:
-        """Return the answer that needs no model, if there is one.
+        """Return the answer that needs no model, None if there is none.
 
-        An item that cannot be worked on has none: `messages` says what is wrong with it.
+        None also for an item whose columns cannot be used: `messages` raises what is wrong with it.
         """
         try:
-            return self.plan(columns).reply
+            return self.route(columns).reply
         except ItemError:
             return None
 
     def messages(
         self, columns: Mapping[str, object], edits: Mapping[str, object]
     ) -> list[Message] | PlainPrompt:
-        """Return the prompt of an item; `edits["feedback"]` holds its last draft."""
-        messages = list(self.plan(columns).messages)
+        """Return an item's prompt; `edits["feedback"]` holds its last draft."""
+        messages = list(self.route(columns).messages)
         if self.prompt.plain:
             return PlainPrompt(messages[0]["content"])
         feedback = edits.get("feedback")
         return with_feedback(messages, feedback) if isinstance(feedback, Mapping) else messages
 
-    def _found(self, columns: Mapping[str, object]) -> list[Near]:
+    def _nearest(self, columns: Mapping[str, object]) -> list[Near]:
         settings = self.case_settings
         if self.cases is None or settings is None:
             return []
         message = shown(columns.get(settings.column))
         return self.cases.nearest(message, max(1, settings.examples))
 
-    def _answers(self, near: Near) -> bool:
-        above = self.case_settings.answer_above if self.case_settings else None
-        return above is not None and near.likeness >= above
+    def _is_answer(self, near: Near) -> bool:
+        least = self.case_settings.answer_above if self.case_settings else None
+        return least is not None and near.similarity >= least
 
     def _examples(self, found: Sequence[Near]) -> tuple[Near, ...]:
         settings = self.case_settings
         if settings is None:
             return ()
-        alike = (near for near in found if near.likeness >= settings.example_above)
-        return tuple(alike)[: settings.examples]
+        similar = (near for near in found if near.similarity >= settings.example_above)
+        return tuple(similar)[: settings.examples]
 
 
 def _turns(near: Sequence[Near]) -> list[Message]:
-    """Return past cases as turns of a conversation, the nearest last."""
+    """Return past cases as turns of a conversation, the nearest last: next to the question."""
     return [
         message
         for one in reversed(near)

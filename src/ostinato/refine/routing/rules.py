@@ -1,4 +1,4 @@
-"""Rules: a pattern on a column leads to a canned reply, or to a prompt of its own."""
+"""Rules: a pattern on a column selects a canned reply, or another prompt. Knows no model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from ostinato.errors import InputError, ItemError
 from ostinato.refine.prompts import PromptTemplate
 
 SECONDS = 1.0
-"""How long one pattern may look at one item."""
+"""The time limit of one pattern on one item: backtracking patterns can take forever."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Where `pattern` is found in `column`, `reply` is the answer or `prompt` the prompt.
+    """Where `pattern` is found in `column`, `reply` is the answer or `prompt` replaces the job's
+    prompt.
 
-    Exactly one of both is given. Case is ignored unless `case` is true.
+    Exactly one of the two is set. Case is ignored unless `case` is true.
     """
 
     name: str
@@ -32,32 +33,32 @@ class Rule:
     def __post_init__(self) -> None:
         if (self.reply is None) == (self.prompt is None):
             raise InputError(
-                f"The rule '{self.name}' must have a reply or a prompt, and not both. "
-                "Leave one of them."
+                f"The rule '{self.name}' must have a reply or a prompt, got "
+                f"{'neither' if self.reply is None else 'both'}. Keep one of them."
             )
         try:
             self._compiled()
         except regex.error as error:
             raise InputError(
                 f"The pattern of the rule '{self.name}' must be a regular expression, got "
-                f"{self.pattern!r}: {error}. Mend it."
+                f"{self.pattern!r}: {error}. Fix it."
             ) from None
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that every item must have. Its reply's and prompt's are among them."""
+        """The columns that every item must have, those of the reply or prompt included."""
         inner = self.reply.columns if self.reply else self.prompt.columns if self.prompt else ()
         return tuple(dict.fromkeys([self.column, *inner]))
 
     def fits(self, columns: Mapping[str, object]) -> bool:
-        """Tell whether the pattern is found. Raises `ItemError` where that takes too long."""
+        """Return whether the pattern is found. Raises `ItemError` after `SECONDS`."""
         text = shown(columns.get(self.column))
         try:
             return self._compiled().search(text, timeout=SECONDS) is not None
         except TimeoutError:
             raise ItemError(
-                f"The pattern of the rule '{self.name}' must be found within {SECONDS:g} s, and "
-                "was not. Make it simpler."
+                f"The pattern of the rule '{self.name}' must be searched within {SECONDS:g} s, and "
+                "took longer. Simplify it."
             ) from None
 
     def _compiled(self) -> regex.Pattern[str]:
@@ -65,5 +66,5 @@ class Rule:
 
 
 def first_rule(rules: Sequence[Rule], columns: Mapping[str, object]) -> Rule | None:
-    """Return the first rule that fits an item: the first match wins."""
+    """Return the first rule that fits an item, None if none does."""
     return next((rule for rule in rules if rule.fits(columns)), None)

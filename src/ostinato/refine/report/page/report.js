@@ -1,30 +1,30 @@
 "use strict";
-// The items of the report: filtered, and drawn when they are opened. Text from models and input is
-// only ever set as textContent.
+// The items of the report: filtered, and rendered when they are opened. Text from models and input
+// is only ever set as textContent, so it cannot inject HTML.
 const report = JSON.parse(document.getElementById("report").textContent);
 const MARKS = { accepted: "✓", mended: "↺", "given up": "✕", error: "!", passed: "✓", failed: "✕", impossible: "✕" };
 const PAGE = 100;
 const byId = (id) => document.getElementById(id);
 
 function node(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  return element;
 }
 
 function marked(word) {
-  const made = node("span", "mark " + word.replaceAll(" ", "-"));
+  const element = node("span", "mark " + word.replaceAll(" ", "-"));
   const sign = node("i", "", MARKS[word] || "");
   sign.setAttribute("aria-hidden", "true");
-  made.append(sign, word);
-  return made;
+  element.append(sign, word);
+  return element;
 }
 
 // Lists -------------------------------------------------------------------------------------------
 
 let shown = [];
-let drawn = 0;
+let rendered = 0;
 
 function fits(item, outcome, check, text) {
   return (!outcome || item.outcome === outcome)
@@ -36,30 +36,30 @@ function filter() {
   const outcome = byId("f-outcome").value, check = byId("f-check").value;
   const text = byId("f-text").value.trim().toLowerCase();
   shown = report.items.filter((item) => fits(item, outcome, check, text));
-  drawn = 0;
+  rendered = 0;
   byId("list").replaceChildren();
   more();
 }
 
 function more() {
-  const next = shown.slice(drawn, drawn + PAGE);
+  const next = shown.slice(rendered, rendered + PAGE);
   byId("list").append(...next.map(row));
-  drawn += next.length;
-  byId("more").hidden = drawn >= shown.length;
-  byId("f-count").textContent = shown.length === report.items.length && drawn === shown.length
-    ? `${shown.length} items` : `showing ${drawn} of ${shown.length}` + (shown.length < report.items.length ? `, ${report.items.length} in all` : "");
+  rendered += next.length;
+  byId("more").hidden = rendered >= shown.length;
+  byId("f-count").textContent = shown.length === report.items.length && rendered === shown.length
+    ? `${shown.length} items` : `showing ${rendered} of ${shown.length}` + (shown.length < report.items.length ? `, ${report.items.length} in all` : "");
 }
 
 function row(item) {
-  const made = node("li"), details = node("details"), line = node("summary");
+  const element = node("li"), details = node("details"), line = node("summary");
   const said = item.reply.replace(/\s+/g, " ") || item.why;
   line.append(marked(item.outcome), node("span", "id", item.id), node("span", "said", said), node("span", "cost", cost(item)));
   details.append(line);
   details.addEventListener("toggle", () => {
     if (details.open && details.children.length === 1) details.append(opened(item));
   });
-  made.append(details);
-  return made;
+  element.append(details);
+  return element;
 }
 
 const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
@@ -75,68 +75,68 @@ function cost(item) {
 // One item ----------------------------------------------------------------------------------------
 
 function opened(item) {
-  const made = node("div", "item"), left = node("div"), right = node("div");
+  const element = node("div", "item"), left = node("div"), right = node("div");
   left.append(node("h3", "", "message"), ...item.messages.map(turn));
   right.append(node("h3", "", item.accepted ? "reply" : "best reply, not accepted"));
-  right.append(textWithPlaces(item.reply, item.verdicts), verdicts(item.verdicts), node("p", "why", item.why));
+  right.append(textWithSpans(item.reply, item.verdicts), verdicts(item.verdicts), node("p", "why", item.why));
   const spent = `${item.tokens.reply} tokens in the reply, ${item.tokens.computed} computed, ${item.tokens.discarded} discarded, ${item.tokens.prompt} for the prompt`;
   if (item.rule) right.append(node("small", "", `rule: ${item.rule}`));
-  if (item.refused_answer) right.append(node("small", "", `an answer that was ready did not pass: ${item.refused_answer}`));
+  if (item.refused_answer) right.append(node("small", "", `the ready answer did not pass: ${item.refused_answer}`));
   if (item.source === "model") right.append(node("small", "", spent));
-  made.append(left, right);
-  if (item.drafts.length > 1) made.append(rounds(item.drafts));
-  return made;
+  element.append(left, right);
+  if (item.drafts.length > 1) element.append(rounds(item.drafts));
+  return element;
 }
 
 function turn([role, content]) {
-  const made = node("p", content.length > 400 ? "turn long" : "turn");
-  if (content.length > 400) made.tabIndex = 0;
-  made.append(node("b", "", role), content);
-  return made;
+  const element = node("p", content.length > 400 ? "turn long" : "turn");
+  if (content.length > 400) element.tabIndex = 0;
+  element.append(node("b", "", role), content);
+  return element;
 }
 
-function textWithPlaces(text, list) {
-  const made = node("p", "reply");
-  const places = list.filter((v) => !v.passed && v.span).map((v) => v.span).sort((a, b) => a[0] - b[0]);
-  // Places count code points, as Python does; strings here count UTF-16 units.
+function textWithSpans(text, list) {
+  const element = node("p", "reply");
+  const spans = list.filter((v) => !v.passed && v.span).map((v) => v.span).sort((a, b) => a[0] - b[0]);
+  // Spans count code points, as Python does; strings here count UTF-16 units.
   const points = Array.from(text);
   let at = 0;
-  for (const [start, end] of places) {
+  for (const [start, end] of spans) {
     if (start < at || end <= start) continue;
-    made.append(points.slice(at, start).join(""), node("mark", "", points.slice(start, end).join("")));
+    element.append(points.slice(at, start).join(""), node("mark", "", points.slice(start, end).join("")));
     at = end;
   }
-  made.append(points.slice(at).join("") || (text ? "" : "(no text)"));
-  return made;
+  element.append(points.slice(at).join("") || (text ? "" : "(no text)"));
+  return element;
 }
 
 function verdicts(list) {
-  const made = node("ul", "verdicts");
+  const element = node("ul", "verdicts");
   for (const v of list) {
-    const line = node("li"), told = node("span", "", report.checks[v.check]);
+    const line = node("li"), name = node("span", "", report.checks[v.check]);
     const message = v.error || v.message;
-    if (message) told.append(node("small", "", message));
-    line.append(marked(v.error ? "error" : v.passed ? "passed" : "failed"), told);
-    made.append(line);
+    if (message) name.append(node("small", "", message));
+    line.append(marked(v.error ? "error" : v.passed ? "passed" : "failed"), name);
+    element.append(line);
   }
-  return made;
+  return element;
 }
 
 // Drafts ------------------------------------------------------------------------------------------
 
 function rounds(drafts) {
-  const made = node("div", "rounds");
-  made.append(node("h3", "", "how it was written"));
+  const element = node("div", "rounds");
+  element.append(node("h3", "", "drafts"));
   let before = null;
   for (const group of grouped(drafts)) {
     const round = node("div", "round"), list = node("ol", "drafts");
-    round.append(node("h3", "", `round ${group[0].round + 1}` + (before === null ? "" : ", with the differences from the round before")));
+    round.append(node("h3", "", `round ${group[0].round + 1}` + (before === null ? "" : ", compared with the round before")));
     group.forEach((draft, n) => list.append(oneDraft(draft, n === group.length - 1 ? before : null)));
     before = whole(group[group.length - 1]);
     round.append(list);
-    made.append(round);
+    element.append(round);
   }
-  return made;
+  return element;
 }
 
 function grouped(drafts) {
@@ -152,24 +152,24 @@ function grouped(drafts) {
 const whole = (draft) => draft.before + draft.taken;
 
 function oneDraft(draft, before) {
-  const made = node("li"), text = node("p", "text");
+  const element = node("li"), text = node("p", "text");
   if (before === whole(draft)) text.append(before, node("small", "", "the same text as in the round before"));
   else if (before !== null) text.append(...differences(before, whole(draft)));
   else {
     text.append(node("span", draft.taken ? "before" : "", draft.before));
     if (draft.taken) text.append(node("del", "", draft.taken));
   }
-  made.append(text);
+  element.append(text);
   if (draft.checks.length) {
     const lost = draft.lost ? ` (${count(draft.lost, "token")} taken back)` : "";
-    const told = node("small");
-    told.append(marked("failed"), ` ${draft.message}${lost}`);
-    made.append(told);
-  } else made.append(node("small", "", draft.message));
-  return made;
+    const reason = node("small");
+    reason.append(marked("failed"), ` ${draft.message}${lost}`);
+    element.append(reason);
+  } else element.append(node("small", "", draft.message));
+  return element;
 }
 
-// The longest common subsequence of words (Hunt & McIlroy 1976, by the plain table).
+// The longest common subsequence of words, by the quadratic table; long texts skip it.
 function differences(before, after) {
   const a = words(before), b = words(after);
   if (a.length * b.length > 250000) return [after];
@@ -194,7 +194,7 @@ function differences(before, after) {
 
 const words = (text) => text.match(/\s*\S+|\s+$/g) || [];
 
-// Begin -------------------------------------------------------------------------------------------
+// Start -------------------------------------------------------------------------------------------
 
 function options(select, pairs) {
   for (const [value, text] of pairs) {
@@ -218,11 +218,11 @@ byId("f-text").addEventListener("input", filter);
 byId("more").addEventListener("click", more);
 filter();
 
-// The address of an item: report.html#item=ID shows that one, opened.
+// report.html#item=ID shows that item, opened.
 const wanted = decodeURIComponent(location.hash).match(/^#item=(.*)$/);
 if (wanted) {
   shown = report.items.filter((item) => item.id === wanted[1]);
-  drawn = 0;
+  rendered = 0;
   byId("list").replaceChildren();
   more();
   const details = byId("list").querySelector("details");
