@@ -21,7 +21,7 @@ from ostinato.testing import check_lane_process
 
 
 def model_that_ends(bias: float) -> LanguageModel:
-    """Return a tiny model whose texts end sooner the more its end token leans to what it sees."""
+    """Return a tiny model whose end token is the more likely, the higher the bias."""
     model = tiny_model()
     network = Llama(model.llama().config, seed=5)
     for parameter in network.parameters():
@@ -91,14 +91,14 @@ def test_it_finds_what_transformers_finds(theirs: Any, beams: int, length_penalt
         assert sum(output.logprobs) / length == pytest.approx(report["score"], abs=1e-4)
         ended += output.ended
         process.drop("a")
-    assert ended > 0  # some end by themselves
+    assert ended > 0  # some reach an end token
 
 
 def test_beam_search_conforms() -> None:
     check_lane_process(lambda n: beam(n, num_beams=3), ITEMS, steps=9, edits={"forbid": [7, 9]})
 
 
-def test_it_finds_likelier_texts_than_greedy_steps_do() -> None:
+def test_more_beams_find_more_likely_texts() -> None:
     model = model_that_ends(-1.0)
 
     def total(beams: int) -> float:
@@ -118,8 +118,8 @@ def test_a_text_is_as_long_as_its_limit_or_the_context_allows() -> None:
     assert all(text.ended or len(text.tokens) == 5 for text in texts)
     for row in rows:
         cut = row["stopped"]["kind"] == StopKind.BUDGET.value
-        said = "The likeliest text has 5 tokens, the limit." if cut else "finished"
-        assert said in row["stopped"]["sentence"]
+        sentence = "The most likely text has 5 tokens, the limit." if cut else "finished"
+        assert sentence in row["stopped"]["sentence"]
     kinds = {row["stopped"]["kind"] for row in rows}
     assert kinds == {StopKind.BUDGET.value} | {StopKind.ENDED.value for text in texts if text.ended}
 
@@ -141,9 +141,9 @@ def test_a_token_that_is_forbidden_is_in_no_beam_there() -> None:
 
 
 def test_wrong_settings_and_edits_are_refused() -> None:
-    with pytest.raises(InputError, match="beams must be 2 or more, got 1"):
+    with pytest.raises(InputError, match="num_beams must be 2 or more, got 1"):
         beam(num_beams=1)
-    with pytest.raises(InputError, match="must be 1 token or more, got 0"):
+    with pytest.raises(InputError, match="limit must be at least 1, got 0"):
         beam(limit=0)
     with pytest.raises(EditError, match="Unknown edit 'temperature' of a lane of Beam"):
         beam().start(Lane("a", edits=((0, {"temperature": 1.0}),)), "The")
@@ -157,7 +157,7 @@ def test_a_text_that_no_token_may_follow_ends_and_says_so(at: int) -> None:
     beam = Beam(model, plain_prompt(model.tokenizer.encode), num_beams=2, limit=5)
     everything = list(range(model.tokenizer.vocab_size))
     beam.start(Lane("a", edits=((at, {"forbid": everything}),)), "Hello")
-    reports = [told["a"] for told in iter(beam.step, {})]
+    reports = [report["a"] for report in iter(beam.step, {})]
     assert reports[-1]["ended"] == "Every token is forbidden here."
     assert len(reports) == at + 1
     assert len(beam.output("a").tokens) == at

@@ -1,4 +1,4 @@
-"""Texts under a constraint: always in its language, whole within the limit, the same bits."""
+"""Texts under a constraint: always in its language, complete within the limit, the same bits."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 from tiny import tiny_model
 
 from ostinato.decode import Constraint, Decode, SamplingParams, TokenPrompt, plain_prompt
-from ostinato.decode.constrained_state import ConstrainedState, shortest_completion
-from ostinato.decode.constraint import FUEL, forget, matcher
+from ostinato.decode.completion_search import shortest_completion
+from ostinato.decode.constrained_state import ConstrainedState
+from ostinato.decode.constraint import FUEL, clear_compiled, matcher
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import Lane, Lanes, Loop, Steps
 from ostinato.refine.strategies.constrain import fitting
@@ -50,7 +51,7 @@ def decode(
 
 
 def written(constraint: Constraint, limit: int, count: int = 12, **more: Any) -> list[str]:
-    """Return the texts of some lanes, each of which must have ended by itself."""
+    """Return the texts of some lanes, all of which must have reached an end token."""
     items = [(f"item {n}", f"Text {n}") for n in range(count)]
     lanes = Lanes(decode(constraint, limit, **more), items, each=Steps(limit), seed=1)
     rows = [row for step in Loop(lanes, until=Steps(10_000)) for _, row in step.results]
@@ -101,7 +102,7 @@ def test_a_text_is_what_all_its_constraints_say() -> None:
                 assert re.fullmatch(pattern, text), text
 
 
-def test_constraints_that_leave_one_way_each_leave_the_one_they_share() -> None:
+def test_constraints_that_leave_one_text_each_leave_the_one_they_share() -> None:
     one = Constraint.choice(["The phone", "Your table is booked"])
     constraint = Constraint.all_of([one, Constraint.regex("Your table.*")])
     assert set(written(constraint, 24, count=3)) == {"Your table is booked"}
@@ -123,12 +124,12 @@ def test_a_constraint_that_grew_too_large_is_not_broken_for_the_next_draft(
     constraint = Constraint.regex("(?s:.*)a(?s:.{60})", room=False)
 
     def followed(steps: int) -> None:
-        guided = ConstrainedState(constraint, tokenizer, 200)
+        state = ConstrainedState(constraint, tokenizer, 200)
         for n in range(steps):
-            guided.allowed(tokenizer.vocab_size)
-            guided.advance(tokenizer.encode("aba"[n % 3])[0])
+            state.allowed(tokenizer.vocab_size)
+            state.advance(tokenizer.encode("aba"[n % 3])[0])
 
-    forget()
+    clear_compiled()
     monkeypatch.setattr("ostinato.decode.constraint.FUEL", 300)
     with pytest.raises(ItemError, match=r"is too large: .* Make it of smaller parts"):
         followed(60)
@@ -146,21 +147,21 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     few = llguidance.LLParserLimits(
         initial_lexer_fuel=FUEL, step_lexer_fuel=FUEL, max_lexer_states=3000
     )
-    forget()
+    clear_compiled()
     monkeypatch.setattr("ostinato.decode.constraint._limits", lambda: few)
     yield
-    forget()
+    clear_compiled()
 
 
-def follow(guided: ConstrainedState, seed: int, steps: int) -> Any:
-    """Append letters and digits; return what may come then, and how the text is ended."""
+def follow(state: ConstrainedState, seed: int, steps: int) -> Any:
+    """Append letters and digits; return what may come then, and the completion."""
     draws, size = random.Random(seed), tiny_model().tokenizer.vocab_size
     for n in range(steps):
-        guided.allowed(size)
+        state.allowed(size)
         (token,) = tiny_model().tokenizer.encode(draws.choice("AKZaz059"))
-        assert guided.leaves_room(token, n)
-        guided.advance(token)
-    return guided.allowed(size).tolist(), guided.completion
+        assert state.leaves_room(token, n)
+        state.advance(token)
+    return state.allowed(size).tolist(), state.completion
 
 
 @pytest.mark.parametrize("room", [False, True])
@@ -168,14 +169,14 @@ def follow(guided: ConstrainedState, seed: int, steps: int) -> Any:
 def test_what_a_draft_gets_does_not_depend_on_its_company(room: bool) -> None:
     tokenizer, constraint = tiny_model().tokenizer, Constraint.regex(COUNTED, room=room)
     in_flight = {seed: ConstrainedState(constraint, tokenizer, 300) for seed in (2, 5)}
-    for seed, guided in in_flight.items():
-        follow(guided, seed, 20)
+    for seed, state in in_flight.items():
+        follow(state, seed, 20)
     shared = [follow(ConstrainedState(constraint, tokenizer, 300), seed, 80) for seed in range(8)]
-    for seed, guided in in_flight.items():
-        guided.crop(0)
-        assert follow(guided, seed, 80) == shared[seed]
+    for seed, state in in_flight.items():
+        state.crop(0)
+        assert follow(state, seed, 80) == shared[seed]
     for seed in (2, 5, 7):
-        forget()
+        clear_compiled()
         assert follow(ConstrainedState(constraint, tokenizer, 300), seed, 80) == shared[seed]
 
 
@@ -192,7 +193,7 @@ def test_room_is_found_in_an_automaton_that_others_broke() -> None:
     assert fitting(constraint, tokenizer, 299) == constraint
 
 
-def test_the_likeliest_tokens_end_in_time_too() -> None:
+def test_the_most_likely_tokens_end_in_time_too() -> None:
     pattern = r'"[^"]*"'
     for text in written(Constraint.regex(pattern), 10, sampling=SamplingParams(temperature=0)):
         assert re.fullmatch(pattern, text), text
@@ -209,7 +210,7 @@ def test_without_room_a_text_may_be_cut() -> None:
     assert re.fullmatch(r"[a-z ]+", str(row["output"]))
 
 
-def test_an_item_whose_text_cannot_fit_is_refused_with_the_mend() -> None:
+def test_an_item_whose_text_cannot_fit_is_refused_with_the_fix() -> None:
     process = decode(Constraint.regex(r"\d{30}"), 8)
     with pytest.raises(ItemError, match=r"must fit in the limit of 8 tokens.* Raise the limit"):
         process.start(Lane("a"), "Hello")
@@ -271,7 +272,7 @@ def test_going_back_forgets_what_came_after() -> None:
 
 
 @pytest.mark.parametrize(
-    ("constraint", "begun"),
+    ("constraint", "start"),
     [
         (Constraint.regex("(ab)*c"), "abab"),
         (Constraint.regex("[a-z]*m"), "abc"),
@@ -284,13 +285,13 @@ def test_going_back_forgets_what_came_after() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else value.text[:12],
 )
-def test_a_way_out_makes_the_text_whole(constraint: Constraint, begun: str) -> None:
+def test_a_completion_makes_the_text_whole(constraint: Constraint, start: str) -> None:
     tokenizer = tiny_model().tokenizer
     at = matcher(constraint, tokenizer)
-    assert at.consume_tokens(tokenizer.encode(begun))
-    way = shortest_completion(at, tokenizer, 400)
-    assert way is not None
-    assert at.consume_tokens(way) and at.is_accepting()
+    assert at.consume_tokens(tokenizer.encode(start))
+    completion = shortest_completion(at, tokenizer, 400)
+    assert completion is not None
+    assert at.consume_tokens(completion) and at.is_accepting()
 
 
 @pytest.mark.parametrize(
@@ -305,7 +306,7 @@ def test_a_way_out_makes_the_text_whole(constraint: Constraint, begun: str) -> N
         (lambda: Constraint.grammar("start: foo").check(), "must be a Lark grammar.*unknown name"),
         (lambda: Constraint.choice([]), "must have at least one text, got none"),
         (lambda: Constraint.choice([""]), "must be texts that are not empty"),
-        (lambda: Constraint("rgx", "a"), "kind must be one of regex"),  # type: ignore[arg-type]
+        (lambda: Constraint("rgx", "a"), "kind must be 'regex'"),  # type: ignore[arg-type]
         (lambda: SamplingParams(end_bias=-1), "end_bias must be 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Tokens computed ahead: the same reports as without, whatever is guessed."""
+"""Speculative decoding: the same reports as without, whatever is drafted."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def another() -> LanguageModel:
 
 
 class Wrong(DraftProposer):
-    """Guesses what never comes, up to the block's end."""
+    """Proposes what never comes, up to the end of the block."""
 
-    def propose(self, asked: Sequence[DraftRequest], count: int) -> list[list[int]]:
-        return [[3] * count for _ in asked]
+    def propose(self, requests: Sequence[DraftRequest], count: int) -> list[list[int]]:
+        return [[3] * count for _ in requests]
 
 
-GUESSERS: dict[str, Callable[[], DraftProposer]] = {
+PROPOSERS: dict[str, Callable[[], DraftProposer]] = {
     "lookup": lambda: PromptLookup(5, longest=2, shortest=1),
     "the model itself": lambda: DraftModel(tiny_model(), 4),
     "another model": lambda: DraftModel(another(), 3),
@@ -68,27 +68,27 @@ def reports(process: Decode, steps: int = 16, **lane: Any) -> list[dict[str, Any
     return [{key: dict(report) for key, report in process.step().items()} for _ in range(steps)]
 
 
-@pytest.mark.parametrize("kind", GUESSERS)
+@pytest.mark.parametrize("kind", PROPOSERS)
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
-def test_reports_are_those_without_guesses(kind: str, sampling: SamplingParams) -> None:
-    proposer = GUESSERS[kind]()
-    guessed = decode(proposer, sampling=sampling, alternatives=3)
+def test_reports_are_those_without_drafts(kind: str, sampling: SamplingParams) -> None:
+    proposer = PROPOSERS[kind]()
+    speculative = decode(proposer, sampling=sampling, alternatives=3)
     plain = decode(sampling=sampling, alternatives=3)
-    assert reports(guessed) == reports(plain)
-    assert proposer.guesses.tried > 0
-    if kind == "the model itself":  # where all is drawn with the same numbers, all is right
-        assert proposer.guesses.right > 0.7 * proposer.guesses.tried
+    assert reports(speculative) == reports(plain)
+    assert proposer.stats.drafted > 0
+    if kind == "the model itself":  # the same numbers draw the same tokens
+        assert proposer.stats.accepted > 0.7 * proposer.stats.drafted
     if kind == "wrong":
-        assert proposer.guesses.right == 0
+        assert proposer.stats.accepted == 0
 
 
-@pytest.mark.parametrize("kind", GUESSERS)
-def test_decode_with_guesses_conforms(kind: str) -> None:
+@pytest.mark.parametrize("kind", PROPOSERS)
+def test_speculative_decoding_conforms(kind: str) -> None:
     edits = {"forbid": [5, 6], "temperature": 0.5, "bias": {7: 3.0}}
-    check_lane_process(lambda n: decode(GUESSERS[kind](), n), ITEMS, steps=10, edits=edits)
+    check_lane_process(lambda n: decode(PROPOSERS[kind](), n), ITEMS, steps=10, edits=edits)
 
 
-def test_right_guesses_are_handed_out_one_a_step() -> None:
+def test_accepted_tokens_are_handed_out_one_per_step() -> None:
     process = decode(DraftModel(tiny_model(), 4), slots=1)
     process.start(Lane("a", 1), "The")
     passes: list[int] = []
@@ -102,7 +102,7 @@ def test_right_guesses_are_handed_out_one_a_step() -> None:
     for step in range(1, 11):
         (report,) = process.step().values()
         assert report["tokens"] == 1 and report["computed"] == int(step > 1)
-    assert passes == [5, 5]  # a row and four guesses that all came, twice
+    assert passes == [5, 5]  # a row and four accepted draft tokens, twice
 
 
 def test_going_back_drops_what_was_computed_ahead() -> None:
@@ -112,7 +112,7 @@ def test_going_back_drops_what_was_computed_ahead() -> None:
         past = [one.step()["a"] for _ in range(6)]
         edits = ((5, {"forbid": [past[5]["token"]], "temperature": 2.0}),)
         one.rewind(Lane("a", 1, backtracks=1, edits=edits), 5)
-    assert not process._ahead._kept
+    assert not process._speculator._drafts
     for _ in range(8):
         assert process.step() == plain.step()
 
@@ -131,8 +131,8 @@ def test_a_text_runs_to_the_end_of_the_context() -> None:
 
 def test_lookup_takes_what_followed_last_time_after_the_longest_match() -> None:
     def found(tokens: Sequence[int], count: int = 3) -> list[int]:
-        asked = DraftRequest("a", tokens, lambda guessed: None)  # type: ignore[arg-type, return-value]
-        return PromptLookup(3).propose([asked], count)[0]
+        request = DraftRequest("a", tokens, lambda draft: None)  # type: ignore[arg-type, return-value]
+        return PromptLookup(3).propose([request], count)[0]
 
     assert found([1, 2, 3, 4, 9, 2, 3, 5, 0, 1, 2, 3]) == [4, 9, 2]
     assert found([1, 2, 3, 4, 9, 2, 3, 5, 0, 7, 2, 3]) == [5, 0, 7]

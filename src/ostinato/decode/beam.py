@@ -1,46 +1,51 @@
-"""Beam search: the likeliest text found by keeping several, one token a step for all of them.
+"""Beam search: the most likely text, found by extending several at once by one token per step.
 
-A lane process; a lane is one text, and its beams are a group of slots of the cache. What is kept,
-what counts as finished and when nothing better can come are those of `transformers`' beam search
-(`early_stopping=False`); a finished text's score is its log probability by its length to the power
-of `length_penalty` (Wu et al. 2016, section 7, in its simpler form).
+A lane process. A lane is one text, and its beams are a group of slots of the cache. The rules for
+keeping, finishing and stopping are those of `transformers`' beam search (`early_stopping=False`).
+A finished text's score is its log-probability divided by its length to the power of
+`length_penalty` (Wu et al. 2016, section 7, simplified). Knows no sampling and no constraint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ostinato.arguments import require, require_at_least
 from ostinato.decode.decode import Prompter
 from ostinato.decode.detokenizer import Detokenizer
-from ostinato.decode.edits import check_edit
+from ostinato.decode.edits import check_edits, forbidden_at
 from ostinato.decode.sampling import SamplingParams
-from ostinato.decode.slots import common
-from ostinato.errors import EditError, InputError, ItemError
-from ostinato.inference import open_backend
+from ostinato.decode.slots import common_prefix
+from ostinato.errors import ItemError
+from ostinato.inference import TokenRow, open_backend
+from ostinato.journal import Fields
 from ostinato.loop import Lane, Report, Text
 from ostinato.models import LanguageModel
 
 
 class _Beam(NamedTuple):
-    """A text that is kept: its tokens with their log probabilities, and its score."""
+    """A kept text: its tokens with their log-probabilities, and its score.
+
+    A running beam's score is its total log-probability, a finished one's is length-normalized.
+    """
 
     tokens: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     score: float = 0.0
 
-    def longer(self, token: int, total: float, score: float | None = None) -> _Beam:
-        """Return it with a token more, by which its log probability is `total`."""
+    def extended(self, token: int, total: float, score: float | None = None) -> _Beam:
+        """Return the running beam and a token, with a log-probability of `total` together."""
         logprobs = (*self.logprobs, total - self.score)
         return _Beam((*self.tokens, token), logprobs, total if score is None else score)
 
 
 class _State(NamedTuple):
-    """The beams that go on and those that are finished, the best first."""
+    """The running and the finished beams of a position, the best first."""
 
     running: tuple[_Beam, ...]
     finished: tuple[_Beam, ...]
@@ -48,26 +53,26 @@ class _State(NamedTuple):
 
 @dataclass(slots=True)
 class _BeamSlot:
-    """A lane and its slots; beam b stands in `order[b]`, which holds `held` of it."""
+    """A lane and its group of slots. Beam b is in slot `order[b]`; `cached` is what slots hold."""
 
     lane: Lane
     prompt: Sequence[int]
     room: int
     order: list[int]
-    held: dict[int, list[int]]
+    cached: dict[int, list[int]]
     states: list[_State] = field(default_factory=list)
-    told: int = 0  # the prompt's tokens, to be told
+    prompt_tokens: int = 0  # still to be reported
 
 
 class Beam:
-    """Search the likeliest texts, `beams` of them kept, many lanes side by side.
+    """Search for the most likely texts with `num_beams` beams, many lanes side by side.
 
-    `limit` is the most tokens of a text. Edits: `forbid` (tokens) holds at its position, for every
-    beam. Reports: `parents`, `put` and `totals` (which beam each kept one goes on from, its token,
-    its log probability), `finished` (the same of those that ended, with their scores), `text` (the
-    best as it stands), `score`, `tokens` (beams that went on), `computed`, at the first step
-    `prompt`, and `ended` once nothing better can come, or `out_of_room` where the likeliest text is
-    cut by the limit. The output is the best finished text, else the best.
+    `limit` is the maximum number of tokens of a text. Edits: `forbid` (tokens) holds at its
+    position, for every beam. Reports: for each kept beam `parents` (the beam it extends), `put`
+    (its token) and `totals` (its log-probability); `finished` (the same three of those that
+    ended), `text` (the best so far), `score`, `tokens` (beams extended), `computed`, at the first
+    step `prompt`, and `ended` once nothing better can follow, or `out_of_room` if the limit cuts
+    the most likely text. The output is the best finished text, else the best running one.
     """
 
     def __init__(
@@ -81,33 +86,30 @@ class Beam:
         slots: int = 4,
         block: int = 16,
     ) -> None:
-        if num_beams < 2:
-            raise InputError(
-                f"beams must be 2 or more, got {num_beams}. Decode follows a single one."
-            )
-        if limit < 1:
-            raise InputError(f"The limit of a text must be 1 token or more, got {limit}.")
-        self.slots, self.beams, self.limit = slots, num_beams, limit
+        require(num_beams >= 2, "num_beams", "2 or more", num_beams, "Use Decode for a single one.")
+        require_at_least(1, limit=limit)
+        self.slots, self.num_beams, self.limit = slots, num_beams, limit
         self.length_penalty = float(length_penalty)
         self.tokenizer = model.tokenizer
         self._inference = open_backend(model, slots * num_beams, block=block)
         self.deterministic = self._inference.self_test().batch_invariant
         self.compute_mode = self._inference.compute_mode
         self._prompt = prompt
-        self._ends = sorted(self.tokenizer.eos_ids)
+        self._eos_ids = self.tokenizer.eos_ids
         self._free = [list(range(n * num_beams, (n + 1) * num_beams)) for n in range(slots)]
         self._slots: dict[str, _BeamSlot] = {}
 
     # Lanes ------------------------------------------------------------------------------------
 
     def start(self, lane: Lane, item: object) -> None:
-        """Give the lane a group of slots; its prompt is computed once."""
+        """Give the lane a group of slots; its prompt is computed once and copied."""
         self._check_edits(lane)
         prompt = self._prompt(item, {}).tokens
         room = min(self.limit, self._inference.limit - len(prompt))
         if not prompt or room < 1:
             raise ItemError(
-                f"The prompt must have 1 to {self._inference.limit - 1} tokens, got {len(prompt)}."
+                f"The prompt must have 1 to {self._inference.limit - 1} tokens, got {len(prompt)}. "
+                "Shorten the item."
             )
         group = self._free.pop()
         self._inference.prefill(group[0], prompt[:-1])
@@ -115,13 +117,13 @@ class Beam:
             self._inference.copy(group[0], index, len(prompt) - 1)
         slot = _BeamSlot(lane, prompt, room, group, {index: [] for index in group})
         slot.states.append(_State((_Beam(),), ()))
-        slot.told = 0 if lane.past or lane.again else len(prompt)
+        slot.prompt_tokens = 0 if lane.past or lane.again else len(prompt)
         for report in lane.past:
             slot.states.append(self._after(slot.states[-1], report))
         self._slots[lane.key] = slot
 
     def rewind(self, lane: Lane, to: int) -> None:
-        """Bring the lane back to the beams of a position; what the cache lacks is fed again."""
+        """Return to the beams of a position; the next step feeds what the cache lacks."""
         self._check_edits(lane)
         slot = self._slots[lane.key]
         slot.lane = lane
@@ -129,20 +131,20 @@ class Beam:
 
     def drop(self, key: str) -> None:
         """Free the lane's slots."""
-        self._free.append(sorted(self._slots.pop(key).held))
+        self._free.append(sorted(self._slots.pop(key).cached))
 
     def output(self, key: str) -> Text:
         """Return the best text."""
         best = self._best(self._slots[key].states[-1])
-        spelling = self._spelled(best)
-        ended = bool(best.tokens) and best.tokens[-1] in self.tokenizer.eos_ids
-        return Text(spelling.text, best.tokens, spelling.starts, best.logprobs, ended)
+        detokenizer = self._detokenized(best)
+        ended = bool(best.tokens) and best.tokens[-1] in self._eos_ids
+        return Text(detokenizer.text, best.tokens, detokenizer.starts, best.logprobs, ended)
 
     # A step -----------------------------------------------------------------------------------
 
     def step(self) -> Mapping[str, Report]:
-        """Let every beam of every lane that has not ended go on by a token."""
-        slots = [slot for slot in self._slots.values() if self._why_ended(slot) is None]
+        """Extend every beam of every lane that has not ended by a token."""
+        slots = [slot for slot in self._slots.values() if self._end_reason(slot) is None]
         if not slots:
             return {}
         logits = self._inference.logits(self._feed(slots))
@@ -154,138 +156,146 @@ class Beam:
         return reports
 
     def _feed(self, slots: Sequence[_BeamSlot]) -> Tensor:
-        """Compute what the slots do not hold; return the hidden states of all beams' ends."""
-        rows: list[tuple[int, int, int]] = []
-        ends = []
+        """Compute what the slots lack; return the hidden states (N, C) at the ends of all beams."""
+        rows: list[TokenRow] = []
+        last_rows = []
         for slot in slots:
             for beam, index in zip(slot.states[-1].running, slot.order, strict=False):
-                wanted = [slot.prompt[-1], *beam.tokens]
-                have = min(common(slot.held[index], wanted), len(wanted) - 1)
-                at = len(slot.prompt) - 1
-                rows += [(index, wanted[n], at + n) for n in range(have, len(wanted))]
-                ends.append(len(rows) - 1)
-                slot.held[index] = wanted
-        return self._inference.feed(rows)[ends]
+                # The prompt's last token is fed as a row: `feed` returns the state after it.
+                tokens = [slot.prompt[-1], *beam.tokens]
+                held = min(common_prefix(slot.cached[index], tokens), len(tokens) - 1)
+                start = len(slot.prompt) - 1
+                rows += [TokenRow(index, tokens[n], start + n) for n in range(held, len(tokens))]
+                last_rows.append(len(rows) - 1)
+                slot.cached[index] = tokens
+        return self._inference.feed(rows)[last_rows]
 
     def _advance(self, slot: _BeamSlot, logits: Tensor) -> Report:
+        """Extend a lane's beams by their logits (beams, V); return the step's report."""
         state, length = slot.states[-1], len(slot.states)
-        scores = torch.tensor([beam.score for beam in state.running])
+        found = self._best_continuations(slot, logits)
+        report = self._choose(slot, found, length)
+        after = self._after(state, report)
+        self._assign_slots(slot, Fields(report).items("parents"))
+        slot.states.append(after)
+        top = self._best(after)
+        report |= {"text": self._detokenized(top).text, "score": top.score}
+        report |= {"tokens": len(state.running), "computed": len(state.running)}
+        if length == 1:
+            report["computed"] = 0  # the prompt's last token counts as prompt
+        if slot.prompt_tokens:
+            report["prompt"], slot.prompt_tokens = slot.prompt_tokens, 0
+        if not found:
+            report["ended"] = "Every token is forbidden here."
+        elif (reason := self._end_reason(slot)) is not None:
+            report |= reason
+        return report
+
+    def _best_continuations(self, slot: _BeamSlot, logits: Tensor) -> list[tuple[int, int, float]]:
+        """Return the best continuations (beam, token, total) of all beams, the best first."""
+        beams = slot.states[-1].running
+        scores = torch.tensor([beam.score for beam in beams])
         logprobs = torch.log_softmax(logits, -1)
-        for at, edits in slot.lane.edits:
-            if at == length - 1:
-                logprobs[:, list(cast(Sequence[int], edits.get("forbid", ())))] = -torch.inf
+        logprobs[:, forbidden_at(slot.lane, len(slot.states) - 1)] = -torch.inf
         totals = (logprobs + scores[:, None]).flatten()  # (beams * V,)
-        keep = min(max(2, 1 + len(self._ends)) * self.beams, totals.numel())
+        # As in `transformers`: enough that `num_beams` go on even if each end token of each beam is
+        # among the best.
+        keep = min(max(2, 1 + len(self._eos_ids)) * self.num_beams, totals.numel())
         best, index = torch.topk(totals, keep)
-        found = [
+        return [
             (int(i) // logits.size(1), int(i) % logits.size(1), float(total))
             for total, i in zip(best, index, strict=True)
             if total > -torch.inf
         ]
-        report = self._choose(slot, found, length)
-        after = self._after(state, report)
-        self._settle(slot, cast(Sequence[int], report["parents"]))
-        slot.states.append(after)
-        top = self._best(after)
-        report |= {"text": self._spelled(top).text, "score": top.score}
-        report |= {"tokens": len(state.running), "computed": len(state.running)}
-        if length == 1:
-            report["computed"] = 0  # the prompt's last token
-        if slot.told:
-            report["prompt"], slot.told = slot.told, 0
-        if not found:
-            report["ended"] = "Every token is forbidden here."
-        elif (why := self._why_ended(slot)) is not None:
-            report |= why
-        return report
 
     def _choose(
         self, slot: _BeamSlot, found: Sequence[tuple[int, int, float]], length: int
     ) -> dict[str, object]:
         """Return which continuations (beam, token, total) go on, and which are finished.
 
-        Only the best `beams` of all can finish; the others are there so that enough go on.
+        Only the best `num_beams` of all can finish; the others are there so that enough go on.
         """
         full = length >= slot.room
-        ended = [one for one in found[: self.beams] if full or one[1] in self._ends]
-        going = [one for one in found if not full and one[1] not in self._ends][: self.beams]
+        finished = [c for c in found[: self.num_beams] if full or c[1] in self._eos_ids]
+        running = [c for c in found if not full and c[1] not in self._eos_ids][: self.num_beams]
         return {
-            "parents": [parent for parent, _, _ in going],
-            "put": [token for _, token, _ in going],
-            "totals": [total for _, _, total in going],
-            "finished": [list(one) for one in ended],
+            "parents": [parent for parent, _, _ in running],
+            "put": [token for _, token, _ in running],
+            "totals": [total for _, _, total in running],
+            "finished": [list(each) for each in finished],
         }
 
     def _after(self, state: _State, report: Mapping[str, object]) -> _State:
-        """Return the beams after a step, out of its report."""
-        names = ("parents", "put", "totals")
-        columns = (cast(Sequence[float], report[name]) for name in names)
+        """Return the beams after a step, from its report: a resume needs nothing else."""
+        step = Fields(report)
+        columns = (step.items(name) for name in ("parents", "put", "totals"))
         running = tuple(
-            state.running[int(parent)].longer(int(token), total)
+            state.running[parent].extended(token, total)
             for parent, token, total in zip(*columns, strict=True)
         )
         finished = list(state.finished)
-        for parent, token, total in cast(Sequence[tuple[int, int, float]], report["finished"]):
+        for parent, token, total in step.items("finished"):
             beam = state.running[parent]
             score = total / (len(beam.tokens) + 1) ** self.length_penalty
-            finished.append(beam.longer(token, total, score))
+            finished.append(beam.extended(token, total, score))
         if not running and not finished:
-            return _State((), state.running)  # nothing may follow: what stands is kept
+            return _State((), state.running)  # no token may follow: the texts stay as they are
         finished.sort(key=lambda beam: -beam.score)
-        return _State(running, tuple(finished[: self.beams]))
+        return _State(running, tuple(finished[: self.num_beams]))
 
-    def _settle(self, slot: _BeamSlot, parents: Sequence[int]) -> None:
-        """Give each new beam a slot that holds its parent: the first child takes it over."""
-        before, first = list(slot.order), dict[int, int]()
+    def _assign_slots(self, slot: _BeamSlot, parents: Sequence[int]) -> None:
+        """Give each new beam a slot that holds its parent.
+
+        The first child takes its parent's slot over; only the others need a copy.
+        """
+        before, first_child = list(slot.order), dict[int, int]()
         for child, parent in enumerate(parents):
-            first.setdefault(parent, child)
-        kept = {before[parent] for parent in first}
-        spare = [index for index in slot.held if index not in kept]
+            first_child.setdefault(parent, child)
+        kept = {before[parent] for parent in first_child}
+        spare = [index for index in slot.cached if index not in kept]
         order = []
         for child, parent in enumerate(parents):
             index = before[parent]
-            if first[parent] != child:
+            if first_child[parent] != child:
                 source, index = index, spare.pop()
                 self._inference.copy(source, index, len(slot.prompt) + len(slot.states) - 1)
-                slot.held[index] = list(slot.held[source])
+                slot.cached[index] = list(slot.cached[source])
             order.append(index)
         slot.order = [*order, *spare]
 
-    # What stands ------------------------------------------------------------------------------
+    # The texts --------------------------------------------------------------------------------
 
-    def _why_ended(self, slot: _BeamSlot) -> dict[str, str] | None:
-        """Tell why nothing better can come, if that is so."""
+    def _end_reason(self, slot: _BeamSlot) -> dict[str, str] | None:
+        """Return the report value that says why nothing better can follow; None while it can."""
         state, length = slot.states[-1], len(slot.states) - 1
         if not state.running:
             best = self._best(state).tokens
-            if best and best[-1] in self._ends:
+            if best and best[-1] in self._eos_ids:
                 return {"ended": f"All {len(state.finished)} texts are finished."}
             if slot.room < self.limit:
                 limit = self._inference.limit
                 return {"ended": f"The model's context of {limit} tokens is full."}
-            return {"out_of_room": f"The likeliest text has {len(best)} tokens, the limit."}
-        if len(state.finished) < self.beams:
+            return {"out_of_room": f"The most likely text has {len(best)} tokens, the limit."}
+        if len(state.finished) < self.num_beams:
             return None
+        # As `transformers` does, the best running text is judged as if it ended here.
         possible = state.running[0].score / length**self.length_penalty
-        worst = state.finished[-1].score
-        if possible > worst:
+        if possible > state.finished[-1].score:
             return None
-        told = f"Nothing that goes on ({possible:.3f}) beats the {self.beams} finished texts."
-        return {"ended": told}
+        return {
+            "ended": f"No running text ({possible:.3f}) beats the {self.num_beams} finished ones."
+        }
 
     def _check_edits(self, lane: Lane) -> None:
-        for _, edits in lane.edits:
-            for name, value in edits.items():
-                if name != "forbid":
-                    raise EditError(f"Unknown edit {name!r} of a lane of Beam. Known: forbid.")
-                check_edit(name, value, SamplingParams(), self._inference.vocab_size)
+        known = frozenset({"forbid"})
+        check_edits(lane, "Beam", known, SamplingParams(), self._inference.vocab_size)
 
     def _best(self, state: _State) -> _Beam:
         return (*state.finished, *state.running)[0]
 
-    def _spelled(self, beam: _Beam) -> Detokenizer:
-        spelling = Detokenizer()
+    def _detokenized(self, beam: _Beam) -> Detokenizer:
+        detokenizer = Detokenizer()
         for token in beam.tokens:
-            ends = token in self.tokenizer.eos_ids
-            spelling.add(b"" if ends else self.tokenizer.token_bytes(token))
-        return spelling
+            ends = token in self._eos_ids
+            detokenizer.add(b"" if ends else self.tokenizer.token_bytes(token))
+        return detokenizer

@@ -1,7 +1,7 @@
-"""Constraints: what a text may be as a whole, as a value; and the tokens that it allows next.
+"""Constraints as values: what a whole text must be, and the matchers that follow them.
 
-A constraint is compiled once for a tokenizer by llguidance (extra `constrain`), and followed along
-each draft. Knows no model and no sampling.
+llguidance (extra `constrain`) compiles a constraint once per tokenizer. A matcher then follows each
+draft and returns the tokens allowed next. Knows no model and no sampling.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ostinato.arguments import require_choice
 from ostinato.decode.joint_matcher import JointMatcher
 from ostinato.errors import InputError, MissingExtra
 from ostinato.models import Tokenizer
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 Kind = Literal["regex", "json_schema", "choice", "grammar", "all"]
 
 FUEL = 10_000_000
-"""How large a constraint may be, and grow in a step: llguidance's own measure, some 50,000 of it a
-millisecond."""
+"""How large a constraint may be, and grow in a step, in llguidance's own unit: about 50,000 of them
+take a millisecond."""
 
 _NAMES: Mapping[str, str] = {
     "regex": "a regular expression",
@@ -37,8 +38,9 @@ _NAMES: Mapping[str, str] = {
 }
 _GROUP = re.compile(r"\(\?[^)]*?[:>]")  # "(?i:", "(?P<name>"
 _ESCAPE = re.compile(r"\\(\W)")
+# Runs of characters that a pattern holds as they are: none is special, none is quantified.
 _LITERAL = re.compile(r"(?:\\\W(?![*?{])|[^\\\[\](){}|*+?.^$](?![*?{]))+")
-_DOUBT = (
+_REGEX_HINT = (
     "Leave out what looks around (^ and $ are not needed, \\b cannot be used): the whole text "
     "must match."
 )
@@ -46,13 +48,12 @@ _DOUBT = (
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a text must be as a whole; make one with `regex`, `json_schema`, `choice`, `grammar`.
+    """What a whole text must be; made by `regex`, `json_schema`, `choice`, `grammar` or `all_of`.
 
     `text` is the pattern, the schema or list as JSON, or the Lark grammar (in llguidance's
-    dialect). `all_of` makes one of several, each of which the text must be. With `room`, a draft
-    near its limit is held to tokens after which it can still be ended within the limit; `hints` are
-    texts that help to find how (what must be said), besides those that stand in a pattern. The
-    syntax is checked where the constraint is first used.
+    dialect). With `room`, a draft near its token limit may only take tokens after which it can
+    still be completed within the limit. `hints` are texts that help to find such a completion,
+    besides those that a pattern contains. The syntax is checked at first use.
     """
 
     kind: Kind
@@ -61,9 +62,7 @@ class Constraint:
     hints: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            names = ", ".join(get_args(Kind))
-            raise InputError(f"A constraint's kind must be one of {names}, got {self.kind!r}.")
+        require_choice("A constraint's kind", self.kind, get_args(Kind))
         if not isinstance(self.text, str) or not self.text.strip():
             raise InputError(
                 f"A constraint must be {_NAMES[self.kind]}, got {self.text!r}. Write what is "
@@ -72,18 +71,18 @@ class Constraint:
 
     @classmethod
     def regex(cls, pattern: str, *, room: bool = True) -> Constraint:
-        """Hold the whole text to a regular expression (of Rust's `regex`: no looking around)."""
+        """Require the whole text to match a regular expression (Rust's `regex`: no lookaround)."""
         return cls("regex", pattern, room)
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any] | str, *, room: bool = True) -> Constraint:
-        """Hold the text to JSON under a schema (`{}`: any JSON); a text is parsed."""
+        """Require JSON that is valid under a schema (a mapping or its text; `{}`: any JSON)."""
         if isinstance(schema, str):
             try:
                 schema = json.loads(schema)
             except ValueError as error:
                 raise InputError(
-                    f"A JSON schema must be JSON, got an error: {error}. Mend it there."
+                    f"A JSON schema must be JSON, got an error: {error}. Fix it there."
                 ) from error
         if not isinstance(schema, Mapping):
             raise InputError(
@@ -94,26 +93,26 @@ class Constraint:
 
     @classmethod
     def choice(cls, texts: Sequence[str], *, room: bool = True) -> Constraint:
-        """Hold the text to one of some texts."""
-        given = [texts] if isinstance(texts, str) else list(texts)
-        for text in given:
+        """Require one of these texts."""
+        choices = [texts] if isinstance(texts, str) else list(texts)
+        for text in choices:
             if not isinstance(text, str) or not text:
                 raise InputError(
                     f"The texts of a choice must be texts that are not empty, got {text!r}. "
                     "Leave it out."
                 )
-        if not given:
+        if not choices:
             raise InputError("A choice must have at least one text, got none. Name them.")
-        return cls("choice", json.dumps(given, ensure_ascii=False), room)
+        return cls("choice", json.dumps(choices, ensure_ascii=False), room)
 
     @classmethod
     def grammar(cls, lark: str, *, room: bool = True) -> Constraint:
-        """Hold the text to a Lark grammar, whose first rule is `start`."""
+        """Require a text of a Lark grammar whose first rule is `start`."""
         return cls("grammar", lark, room)
 
     @classmethod
     def all_of(cls, constraints: Sequence[Constraint]) -> Constraint:
-        """Hold the text to several constraints, each followed by itself; room is kept for all."""
+        """Require several constraints at once; each is followed separately (see `JointMatcher`)."""
         if not constraints:
             raise InputError("all_of must have at least one constraint, got none. Name them.")
         if len(constraints) == 1:
@@ -124,7 +123,7 @@ class Constraint:
 
     @property
     def parts(self) -> tuple[Constraint, ...]:
-        """The constraints of which it is made; itself, where it is made of none."""
+        """The constraints that `all_of` joined; else the constraint itself."""
         if self.kind != "all":
             return (self,)
         return tuple(map(Constraint.from_json, json.loads(self.text)))
@@ -141,22 +140,24 @@ class Constraint:
         return cls(value["kind"], value["text"], bool(value["room"]), hints)
 
     @property
-    def said(self) -> tuple[str, ...]:
-        """The hints, and for a regular expression the letters that stand in it as they are."""
+    def literals(self) -> tuple[str, ...]:
+        """The hints, and the runs of two or more characters that a pattern contains literally."""
         if self.kind == "all":
-            return tuple(dict.fromkeys(text for part in self.parts for text in part.said))
+            return tuple(dict.fromkeys(text for part in self.parts for text in part.literals))
         runs = _LITERAL.findall(_GROUP.sub("(", self.text)) if self.kind == "regex" else []
         texts = (_ESCAPE.sub(r"\1", run) for run in runs)
         return tuple(dict.fromkeys((*self.hints, *(text for text in texts if len(text) > 1))))
 
     def check(self) -> None:
-        """Raise `InputError` where the constraint cannot be followed. Needs no tokenizer."""
+        """Raise `InputError` if the constraint cannot be compiled. Needs no tokenizer."""
         library = _library()
         for part in self.parts:
-            _refuse(part, library.LLMatcher.validate_grammar(part.spelled(), limits=_limits()))
+            _refuse(
+                part, library.LLMatcher.validate_grammar(part.to_llguidance(), limits=_limits())
+            )
 
-    def spelled(self) -> str:
-        """Return a constraint that is not made of others as llguidance reads it."""
+    def to_llguidance(self) -> str:
+        """Return the grammar that llguidance reads; not for a constraint made by `all_of`."""
         library = _library()
         if self.kind == "json_schema":
             return str(library.LLMatcher.grammar_from_json_schema(self.text))
@@ -169,9 +170,9 @@ class Constraint:
 
 
 def term(pattern: str) -> str:
-    """Return a regular expression as a term of a Lark grammar; raise `InputError` where it is none.
+    """Return a regular expression as a term of a Lark grammar. Raises `InputError`.
 
-    `\\d`, `\\w` and `\\s` are those of Unicode, as in Python.
+    `\\d`, `\\w` and `\\s` match Unicode, as in Python.
     """
     try:
         return f"/{_library().regex_to_lark(pattern, use_ascii='')}/"
@@ -181,14 +182,14 @@ def term(pattern: str) -> str:
 
 
 def _refuse(constraint: Constraint, error: str) -> None:
-    """Raise `InputError` with llguidance's reason, where there is one."""
+    """Raise `InputError` with llguidance's reason; warnings, which it returns alike, pass."""
     if not error or error.startswith("WARNING"):
         return
-    reason = " ".join(error.split("<state>")[0].split())
-    doubt = _DOUBT if constraint.kind == "regex" else "Mend it there."
+    reason = " ".join(error.split("<state>")[0].split())  # a dump of the parser follows
+    fix = _REGEX_HINT if constraint.kind == "regex" else "Fix it there."
     raise InputError(
         f"A constraint must be {_NAMES[constraint.kind]}, got {constraint.text:.200}: {reason}. "
-        f"{doubt}"
+        f"{fix}"
     )
 
 
@@ -208,7 +209,7 @@ def _library() -> Any:
 
 
 class _Vocabulary:
-    """Our tokenizer as llguidance wants to see it: each token's bytes."""
+    """Our tokenizer in the form that llguidance reads: the bytes of each token."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -216,12 +217,13 @@ class _Vocabulary:
         size = tokenizer.vocab_size
         silent = [i for i in range(size) if not tokenizer.token_bytes(i)]
         self.tokens = [tokenizer.token_bytes(i) for i in range(size)]
-        if not tokenizer.eos_ids:  # llguidance needs an end: one that the model does not have
+        if not tokenizer.eos_ids:  # llguidance needs one: an id beyond the model's vocabulary
             silent.append(size)
             self.tokens.append(b"")
         self.special_token_ids = silent
         self.eos_token_id = min(tokenizer.eos_ids, default=size)
-        for token in silent:  # the byte 0xFF, which no text holds, marks what writes nothing
+        # UTF-8 never contains the byte 0xFF: these tokens match nothing in a text.
+        for token in silent:
             self.tokens[token] = b"\xff<%d>" % token
 
     def __call__(self, text: bytes | str) -> list[int]:
@@ -233,33 +235,33 @@ class _Vocabulary:
 
 @lru_cache(maxsize=8)
 def reader(tokenizer: Tokenizer) -> LLTokenizer:
-    """Return llguidance's view of a tokenizer (about a second for 49,152 tokens, once)."""
+    """Return a tokenizer in llguidance's form; takes about a second for 49,152 tokens, once."""
     library = _library()
     vocabulary = library.TokenizerWrapper(_Vocabulary(tokenizer))
-    ends = sorted(tokenizer.eos_ids) or None
-    made: LLTokenizer = library.LLTokenizer(vocabulary, eos_token=ends)
-    return made
+    eos_ids = sorted(tokenizer.eos_ids) or None
+    ll_tokenizer: LLTokenizer = library.LLTokenizer(vocabulary, eos_token=eos_ids)
+    return ll_tokenizer
 
 
 def matcher(constraint: Constraint, tokenizer: Tokenizer) -> Matcher:
-    """Return a matcher that stands at the beginning. Raises `InputError`."""
-    read = reader(tokenizer)
-    parts = [_compiled(part, read).deep_copy() for part in constraint.parts]
-    return parts[0] if len(parts) == 1 else JointMatcher(parts, one_byte(tokenizer))
+    """Return a matcher at the start of a text. Raises `InputError` for a bad constraint."""
+    ll_tokenizer = reader(tokenizer)
+    parts = [_compiled(part, ll_tokenizer).deep_copy() for part in constraint.parts]
+    return parts[0] if len(parts) == 1 else JointMatcher(parts, single_byte_tokens(tokenizer))
 
 
-def forget() -> None:
-    """Compile everything anew where it is used next.
+def clear_compiled() -> None:
+    """Compile every constraint again at its next use.
 
-    Matchers of one constraint share an automaton that grows while they go on; where it grew beyond
-    its limit, it stays broken for all of them.
+    Matchers of one constraint share an automaton that grows as they advance. Once it has grown
+    beyond its limit, it stays broken for all of them.
     """
     _compiled.cache_clear()
 
 
 @lru_cache(maxsize=8)
-def one_byte(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Return the first token of each byte that a token writes alone."""
+def single_byte_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Return the tokens of one byte, the first for each byte that has one."""
     found: dict[bytes, int] = {}
     for token in range(tokenizer.vocab_size):
         if len(written := tokenizer.token_bytes(token)) == 1:
@@ -268,8 +270,8 @@ def one_byte(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=256)
-def _compiled(constraint: Constraint, read: LLTokenizer) -> LLMatcher:
-    library = _library()
-    made: LLMatcher = library.LLMatcher(read, constraint.spelled(), log_level=0, limits=_limits())
-    _refuse(constraint, made.get_error() if made.is_error() else "")
-    return made
+def _compiled(constraint: Constraint, ll_tokenizer: LLTokenizer) -> LLMatcher:
+    grammar, limits = constraint.to_llguidance(), _limits()
+    compiled: LLMatcher = _library().LLMatcher(ll_tokenizer, grammar, log_level=0, limits=limits)
+    _refuse(constraint, compiled.get_error() if compiled.is_error() else "")
+    return compiled

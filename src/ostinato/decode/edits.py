@@ -1,30 +1,80 @@
-"""Which values the edits of a lane of tokens may have. Knows no lane."""
+"""Edits of a lane of tokens: which values they may have, and which hold at a position.
+
+Knows no cache and no model.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ostinato.arguments import did_you_mean
 from ostinato.decode.sampling import SamplingParams
 from ostinato.errors import EditError, InputError
+from ostinato.loop import Lane
 
-OF_TOKENS = frozenset({"forbid", "force"})
-OF_SHIFTS = frozenset({"bias", "logit_bias"})
-WHOLE = frozenset({"top_k", "end_within"})
+TOKEN_LISTS = frozenset({"forbid", "force"})
+LOGIT_SHIFTS = frozenset({"bias", "logit_bias"})
+WHOLE_NUMBERS = frozenset({"top_k", "end_within"})
 
 
-def check_edit(name: str, value: object, sampling: SamplingParams, size: int) -> None:
-    """Raise `EditError` for a value that cannot be; `size` is that of the vocabulary.
+def check_edits(
+    lane: Lane,
+    process: str,
+    known: frozenset[str],
+    sampling: SamplingParams,
+    vocab_size: int,
+    prompt_edits: frozenset[str] = frozenset(),
+) -> dict[str, object]:
+    """Check all edits of a lane of the `process`; return those at its start for its prompt.
 
-    `forbid` and `force` hold tokens, `bias` and `logit_bias` what is added to the logits of tokens,
-    all others a setting of `SamplingParams`.
+    Raises `EditError` for a name that is not `known`, and for a value that cannot be applied.
     """
-    last = size - 1
-    if name in OF_TOKENS:
-        if not isinstance(value, list | tuple) or not all(_is_token(one, size) for one in value):
+    for_prompt: dict[str, object] = {}
+    for position, edits in lane.edits:
+        for name, value in edits.items():
+            if name in prompt_edits and position == 0:
+                for_prompt[name] = value
+            elif name in known:
+                _check_edit(name, value, sampling, vocab_size)
+            else:
+                names = sorted(known | prompt_edits)
+                raise EditError(
+                    f"Unknown edit {name!r} of a lane of {process}. Known: {', '.join(names)}."
+                    f"{did_you_mean(name, names)}"
+                )
+    return for_prompt
+
+
+def forbidden_at(lane: Lane, position: int) -> list[int]:
+    """Return the tokens that edits forbid at a position."""
+    edits_here = [edits for at, edits in lane.edits if at == position]
+    return [token for edits in edits_here for token in token_list(edits.get("forbid", ()))]
+
+
+def token_list(value: object) -> list[int]:
+    """Return the tokens of a checked `forbid` or `force`."""
+    assert isinstance(value, list | tuple)
+    return list(value)
+
+
+def logit_shifts(value: object) -> dict[int, float]:
+    """Return what a checked `bias` or `logit_bias` adds to logits, by token.
+
+    JSON turns the tokens, which are keys, into texts.
+    """
+    assert isinstance(value, Mapping)
+    return {int(str(token)): shift for token, shift in value.items()}
+
+
+def _check_edit(name: str, value: object, sampling: SamplingParams, vocab_size: int) -> None:
+    last = vocab_size - 1
+    if name in TOKEN_LISTS:
+        is_list = isinstance(value, list | tuple)
+        if not is_list or not all(_is_token(token, vocab_size) for token in token_list(value)):
             raise EditError(f"{name} must be a list of tokens from 0 to {last}, got {value!r}.")
-    elif name in OF_SHIFTS:
-        if not _are_shifts(value, size):
+    elif name in LOGIT_SHIFTS:
+        if not _are_shifts(value, vocab_size):
             raise EditError(
                 f"{name} must map tokens from 0 to {last} to what is added to their logits, got "
                 f"{value!r}."
@@ -33,33 +83,29 @@ def check_edit(name: str, value: object, sampling: SamplingParams, size: int) ->
         _check_setting(name, value, sampling)
 
 
-def shifts(value: Mapping[object, float]) -> dict[int, float]:
-    """Return what is added to the logits of tokens: out of JSON the tokens come as text."""
-    return {int(str(token)): shift for token, shift in value.items()}
-
-
 def _check_setting(name: str, value: object, sampling: SamplingParams) -> None:
-    whole = name in WHOLE
-    if not _is_number(value) or (whole and not isinstance(value, int)):
-        kind = "whole number" if whole else "number"
+    must_be_whole = name in WHOLE_NUMBERS
+    if not _is_number(value) or (must_be_whole and not isinstance(value, int)):
+        kind = "whole number" if must_be_whole else "number"
         raise EditError(f"{name} must be a {kind}, got {value!r}.")
     try:
+        # `SamplingParams` knows the ranges: what it refuses, no edit can set.
         replace(sampling, **{name: value})  # type: ignore[arg-type]
     except InputError as error:
         raise EditError(f"The edit cannot be applied: {error}") from None
 
 
-def _are_shifts(value: object, size: int) -> bool:
+def _are_shifts(value: object, vocab_size: int) -> bool:
     if not isinstance(value, Mapping) or not all(_is_number(shift) for shift in value.values()):
         return False
     try:
-        return all(_is_token(token, size) for token in shifts(value))
+        return all(_is_token(token, vocab_size) for token in logit_shifts(value))
     except ValueError:
         return False
 
 
-def _is_token(value: object, size: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < size
+def _is_token(value: object, vocab_size: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocab_size
 
 
 def _is_number(value: object) -> bool:

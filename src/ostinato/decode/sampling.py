@@ -1,7 +1,8 @@
-"""From logits to a token: pure functions, one uniform number a row, nothing shared by rows.
+"""From logits to tokens: pure functions, one uniform number per row, nothing shared by rows.
 
-Only row-wise kernels (softmax, topk, cumsum) are used, whose result for a row does not depend on
-the other rows; a plain `exp` over the whole tensor could differ at the edges of its vectors.
+Only row-wise kernels (softmax, topk, cumsum) are used: their result for a row does not depend on
+the other rows. A plain `exp` over the whole tensor may differ where its vectorized loop
+ends. Knows no lanes and no cache.
 """
 
 from __future__ import annotations
@@ -12,23 +13,24 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ostinato.arguments import require
+from ostinato.arguments import require, require_above, require_at_least
 
 CANDIDATES = 256
-"""How many of the likeliest tokens are looked at before the whole row has to be sorted."""
+"""The most likely tokens of each row that are ranked. Whole rows are sorted only where these do not
+reach `top_p`: for 16 rows of 49,152 logits that took 98 ms, ranking these 8."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
     """How tokens are drawn; the names and ranges are those of the Hugging Face `generate`.
 
-    `temperature` 0 takes the likeliest token. `top_k` (0: off) keeps the k likeliest, `top_p` in
-    (0, 1] the smallest set that holds this share (nucleus sampling, Holtzman et al. 2020), `min_p`
-    in [0, 1) those at least this share as likely as the likeliest (Nguyen et al. 2024);
-    `repetition_penalty` divides positive and multiplies negative logits of tokens that stand
-    already (CTRL, Keskar et al. 2019); `logit_bias` is added to the logits of single tokens.
-    `end_bias` is what the end tokens' logits are raised by at the last token of a limit that the
-    process knows; over the `end_within` tokens before it this grows evenly from 0.
+    `temperature` 0 takes the most likely token. `top_k` (0: off) keeps the k most likely, `top_p`
+    in (0, 1] the smallest set with this total probability (nucleus sampling, Holtzman et al. 2020).
+    `min_p` in [0, 1) keeps tokens at least this fraction as likely as the top one (Nguyen et al.
+    2024). `repetition_penalty` divides positive and multiplies negative logits of tokens already in
+    the text (CTRL, Keskar et al. 2019). `logit_bias` is added to the logits of single tokens.
+    `end_bias` is added to the end tokens' logits at the last token of the limit; it grows linearly
+    from 0 over the `end_within` tokens before.
     """
 
     temperature: float = 0.0
@@ -41,25 +43,23 @@ class SamplingParams:
     end_within: int = 32
 
     def __post_init__(self) -> None:
-        require(self.temperature >= 0, "temperature", "0 or more", self.temperature)
-        require(self.top_k >= 0, "top_k", "0 (off) or more", self.top_k)
+        require_at_least(0, temperature=self.temperature, top_k=self.top_k, end_bias=self.end_bias)
         require(0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
         require(0 <= self.min_p < 1, "min_p", "in [0, 1)", self.min_p)
-        right = self.repetition_penalty > 0
-        require(right, "repetition_penalty", "above 0", self.repetition_penalty)
-        require(self.end_bias >= 0, "end_bias", "0 (off) or more", self.end_bias)
-        require(self.end_within >= 1, "end_within", "1 token or more", self.end_within)
+        require_above(0, repetition_penalty=self.repetition_penalty)
+        require_at_least(1, end_within=self.end_within)
 
     def end_shift(self, left: int) -> float:
-        """Return what end tokens' logits are raised by where `left` tokens, 1 or more, may come."""
+        """Return what is added to end tokens' logits while `left` tokens (1 or more) may follow."""
         return self.end_bias * max(0.0, 1 - (left - 1) / self.end_within)
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingRow:
-    """What one row is drawn with: its settings, its uniform number, and what changes its logits.
+    """How one row is drawn: its settings, its uniform number, and what changes its logits.
 
-    `allowed`, bool (V,), goes before `forbid`: where nothing would be left, that lapses.
+    `seen` are the tokens that the repetition penalty applies to. `allowed`, bool (V,), wins over
+    `forbid`: tokens are forbidden only as long as an allowed one is left.
     """
 
     sampling: SamplingParams
@@ -71,7 +71,7 @@ class SamplingRow:
 
 
 def adjust(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    """Return logits (N, V) with penalties, biases and forbids put in; a copy where it changes."""
+    """Return logits (N, V) with penalties, biases and masks applied; the input stays unchanged."""
     adjusted = logits
     for n, row in enumerate(rows):
         penalty = row.sampling.repetition_penalty
@@ -81,63 +81,65 @@ def adjust(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
             continue
         if adjusted is logits:
             adjusted = logits.clone()
-        one = adjusted[n]
+        row_logits = adjusted[n]
         if penalty != 1.0 and row.seen:
             seen = torch.tensor(sorted(set(row.seen)))
-            values = one[seen]
-            one[seen] = torch.where(values > 0, values / penalty, values * penalty)
+            values = row_logits[seen]
+            row_logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
         if biases:
-            one[list(biases)] += torch.tensor(list(biases.values()), dtype=one.dtype)
-        forbid(one, row)
+            row_logits[list(biases)] += torch.tensor(list(biases.values()), dtype=row_logits.dtype)
+        forbid(row_logits, row)
     return adjusted
 
 
-def forbid(one: Tensor, row: SamplingRow, more: Sequence[int] = ()) -> None:
-    """Take what must not come, and `more`, out of one row of logits (V,), in place."""
+def forbid(row_logits: Tensor, row: SamplingRow, more: Sequence[int] = ()) -> None:
+    """Mask what the row does not allow or forbids, and `more`, in its logits (V,), in place."""
     if row.allowed is not None:
-        one.masked_fill_(~row.allowed, -torch.inf)
+        row_logits.masked_fill_(~row.allowed, -torch.inf)
     for tokens in (row.forbid, more):
-        out = list(tokens)
-        kept = one[out]
-        one[out] = -torch.inf
-        if row.allowed is not None and not bool(torch.isfinite(one).any()):
-            one[out] = kept
+        masked = list(tokens)
+        before = row_logits[masked]
+        row_logits[masked] = -torch.inf
+        if row.allowed is not None and not bool(torch.isfinite(row_logits).any()):
+            row_logits[masked] = before
 
 
 def top_logprobs(logprobs: Tensor, count: int) -> list[tuple[int, float]]:
-    """Return the likeliest tokens of a row of log-probabilities (V,) with these, best first."""
+    """Return the most likely tokens of a row (V,) with their log-probabilities, best first."""
     values, ids = torch.topk(logprobs, min(count, logprobs.shape[-1]))
     return list(zip(ids.tolist(), values.tolist(), strict=True))
 
 
-def spread(logprobs: Tensor, count: int) -> tuple[float, list[tuple[int, float]]]:
-    """Return the entropy in nats of a row (V,), and its likeliest tokens with probabilities."""
+def entropy_and_top(logprobs: Tensor, count: int) -> tuple[float, list[tuple[int, float]]]:
+    """Return the entropy in nats of a row (V,), and its most likely tokens with probabilities."""
     probs = torch.softmax(logprobs, dim=-1)
-    finite = torch.where(probs > 0, probs * logprobs, 0.0)
-    return -float(finite.sum()), top_logprobs(probs, count)
+    terms = torch.where(probs > 0, probs * logprobs, 0.0)  # 0 * -inf would be NaN
+    return -float(terms.sum()), top_logprobs(probs, count)
 
 
 def draw(adjusted: Tensor, rows: Sequence[SamplingRow]) -> list[int]:
-    """Draw one token a row from logits (N, V), by inverse CDF in the order of token ids."""
+    """Draw one token per row from logits (N, V), by inverse CDF in the order of token ids."""
     count = min(CANDIDATES, adjusted.shape[-1])
-    values, ids = torch.topk(adjusted, count, dim=-1)  # (N, K), the likeliest first
+    values, ids = torch.topk(adjusted, count, dim=-1)  # (N, K), the most likely first
     tokens = [0] * len(rows)
-    narrow = [n for n, row in enumerate(rows) if 0 < row.sampling.top_k <= count]
+    narrow = []
     for n, row in enumerate(rows):
         if row.sampling.temperature == 0:
+            # Of equal logits the lowest id: topk orders them arbitrarily.
             tokens[n] = int(ids[n][values[n] == values[n][0]].min())
-        elif not 0 < row.sampling.top_k <= count:
+        elif 0 < row.sampling.top_k <= count:
+            narrow.append(n)
+        else:
             tokens[n] = _draw_wide(adjusted[n], values[n], ids[n], row)
-    drawn = [n for n in narrow if rows[n].sampling.temperature > 0]
-    if drawn:
-        picked = _draw_narrow(values[drawn], ids[drawn], [rows[n] for n in drawn])
-        for n, token in zip(drawn, picked, strict=True):
+    if narrow:
+        drawn = _draw_narrow(values[narrow], ids[narrow], [rows[n] for n in narrow])
+        for n, token in zip(narrow, drawn, strict=True):
             tokens[n] = token
     return tokens
 
 
 def _draw_narrow(values: Tensor, ids: Tensor, rows: Sequence[SamplingRow]) -> list[int]:
-    """Draw where top-k keeps the choice among the candidates (N, K)."""
+    """Draw from the candidates (N, K), in which top-k lies: one batch for all rows."""
     settings = [row.sampling for row in rows]
     temperature = torch.tensor([[s.temperature] for s in settings])
     top_k = torch.tensor([[s.top_k] for s in settings])
@@ -148,15 +150,15 @@ def _draw_narrow(values: Tensor, ids: Tensor, rows: Sequence[SamplingRow]) -> li
 
 
 def _draw_wide(row_logits: Tensor, values: Tensor, ids: Tensor, row: SamplingRow) -> int:
-    """Draw from a whole row (V,): no top-k, or one beyond the candidates."""
+    """Draw from a whole row (V,): without top-k, or with one beyond the candidates."""
     sampling = row.sampling
     probs = torch.softmax(row_logits / sampling.temperature, dim=-1)
     if sampling.top_k == 0 and sampling.top_p == 1 and sampling.min_p == 0:
         order = torch.arange(len(probs))
         return _inverse_cdf(probs[None], order[None], [row.uniform])[0]
-    few = probs[ids]
-    if sampling.top_k == 0 and sampling.top_p < 1 and float(few.double().sum()) >= sampling.top_p:
-        kept, order = few, ids
+    top = probs[ids]
+    if sampling.top_k == 0 and sampling.top_p < 1 and float(top.double().sum()) >= sampling.top_p:
+        kept, order = top, ids
     else:
         kept, order = torch.sort(probs, descending=True, stable=True)
         if sampling.top_k:
@@ -166,18 +168,21 @@ def _draw_wide(row_logits: Tensor, values: Tensor, ids: Tensor, row: SamplingRow
 
 
 def _nucleus(probs: Tensor, settings: Sequence[SamplingParams]) -> Tensor:
-    """Set to 0 what top-p and min-p leave out of probs (N, K), the likeliest first."""
+    """Set to 0 what top-p and min-p exclude from probs (N, K), the most likely first."""
     top_p = torch.tensor([[s.top_p] for s in settings], dtype=torch.float64)
     min_p = torch.tensor([[s.min_p] for s in settings])
     before = torch.cumsum(probs.double(), dim=-1) - probs.double()
-    out = ((before >= top_p) & (top_p < 1)) | (probs < min_p * probs[:, :1])
-    return probs.masked_fill(out, 0.0)
+    excluded = ((before >= top_p) & (top_p < 1)) | (probs < min_p * probs[:, :1])
+    return probs.masked_fill(excluded, 0.0)
 
 
 def _inverse_cdf(probs: Tensor, ids: Tensor, uniforms: Sequence[float]) -> list[int]:
-    """Return the token at which the cumulated share of probs (N, K), by id, passes the uniform."""
+    """Return the token at which the cumulative sum of probs (N, K), by id, passes the uniform.
+
+    Summed in float64: beside a sum near 1, float32 loses the shares of unlikely tokens.
+    """
     order = torch.argsort(ids, dim=-1)
-    shares = torch.cumsum(torch.gather(probs, 1, order).double(), dim=-1)
-    target = torch.tensor(uniforms, dtype=torch.float64)[:, None] * shares[:, -1:]
-    index = torch.searchsorted(shares, target, right=True).clamp_(max=shares.shape[-1] - 1)
+    cdf = torch.cumsum(torch.gather(probs, 1, order).double(), dim=-1)
+    target = torch.tensor(uniforms, dtype=torch.float64)[:, None] * cdf[:, -1:]
+    index = torch.searchsorted(cdf, target, right=True).clamp_(max=cdf.shape[-1] - 1)
     return [int(i) for i in torch.gather(ids, 1, torch.gather(order, 1, index))[:, 0]]

@@ -1,4 +1,4 @@
-"""The slots of a cache: who sits where, and which prompt each slot still holds."""
+"""The slots of a cache: which are free, and which prompt each of them holds. Knows no lane."""
 
 from __future__ import annotations
 
@@ -9,51 +9,59 @@ from ostinato.inference import Backend
 
 
 class SlotAllocator:
-    """Gives out slots and computes prompts, sharing what another slot holds already.
+    """Hands out slots and computes prompts, reusing prefixes that other slots hold.
 
-    Only what was computed as a prompt is shared: its bits are those of the prompt's fixed shape.
+    Only positions computed as a prompt are shared. Those fed token by token have other bits, so a
+    lane would depend on what its slot held before.
     """
 
     def __init__(self, inference: Backend, count: int) -> None:
         self._inference = inference
         self._free = list(range(count))
-        self._held: list[list[int]] = [[] for _ in range(count)]
+        self._prompts: list[list[int]] = [[] for _ in range(count)]
 
     def take(self, tokens: Sequence[int]) -> int:
-        """Give a slot whose cache holds `tokens`."""
-        wanted = list(tokens)
-        slot = max(self._free, key=lambda p: (common(self._held[p], wanted), -len(self._held[p])))
+        """Return a slot whose cache holds `tokens`, computing only what no slot has."""
+        prompt = list(tokens)
+        # Among free slots with equal overlap, give up the one with the shortest prompt.
+        slot = max(self._free, key=lambda s: (self._overlap(s, prompt), -len(self._prompts[s])))
         self._free.remove(slot)
-        have = self._keep(slot, wanted)
-        donor = max(range(len(self._held)), key=lambda p: common(self._held[p], wanted))
-        lent = self._whole(common(self._held[donor], wanted), wanted)
-        if lent > have:
-            self._inference.copy(donor, slot, lent)
-            have = lent
-        if have < len(wanted):
-            self._inference.prefill(slot, wanted[have:], have)
-        self._held[slot] = wanted
+        held = self._reusable(slot, prompt)
+        donor = max(range(len(self._prompts)), key=lambda s: self._overlap(s, prompt))
+        copied = self._reusable(donor, prompt)
+        if copied > held:
+            self._inference.copy(donor, slot, copied)
+            held = copied
+        if held < len(prompt):
+            self._inference.prefill(slot, prompt[held:], held)
+        self._prompts[slot] = prompt
         return slot
 
     def fork(self, source: int, length: int) -> int:
-        """Give a slot that holds the first `length` positions of another one."""
+        """Return a slot that holds the first `length` positions of another one."""
         slot = self._free.pop()
         self._inference.copy(source, slot, length)
-        self._held[slot] = list(self._held[source])
+        self._prompts[slot] = list(self._prompts[source])
         return slot
 
     def free(self, slot: int) -> None:
-        """Take a slot back; its prompt stays until the slot is needed."""
+        """Take a slot back; its prompt stays available until the slot is handed out again."""
         self._free.append(slot)
 
-    def _keep(self, slot: int, wanted: list[int]) -> int:
-        return self._whole(common(self._held[slot], wanted), wanted)
+    def _overlap(self, slot: int, prompt: list[int]) -> int:
+        return common_prefix(self._prompts[slot], prompt)
 
-    def _whole(self, common: int, wanted: list[int]) -> int:
-        """Round down to whole chunks, unless all of it is there."""
-        return common if common == len(wanted) else common - common % self._inference.prefill_chunk
+    def _reusable(self, slot: int, prompt: list[int]) -> int:
+        """Return how many positions of a prompt can be reused from a slot.
+
+        Rounded down to whole chunks unless all are there: a prompt can be continued at multiples of
+        `prefill_chunk` only, which keeps the shapes of its products fixed.
+        """
+        overlap = self._overlap(slot, prompt)
+        whole = overlap == len(prompt)
+        return overlap if whole else overlap - overlap % self._inference.prefill_chunk
 
 
-def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return how many of their first tokens two texts share."""
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return the number of leading tokens that two sequences share."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
