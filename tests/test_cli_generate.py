@@ -71,7 +71,7 @@ def test_an_interrupted_run_exits_with_130_and_prints_the_whole_text_when_it_goe
     monkeypatch.setattr(written, "_print", interrupting)
     cut = call("--run", "a")
     assert cut.exit_code == 130
-    assert "The same command goes on." in cut.stderr
+    assert "Run the same command again to resume." in cut.stderr
     assert len(cut.stdout) < len(calm.stdout) and calm.stdout.startswith(cut.stdout)
     monkeypatch.setattr(written, "_print", printed)
     assert Journal().get("a").status == "paused"
@@ -82,9 +82,9 @@ def test_an_interrupted_run_exits_with_130_and_prints_the_whole_text_when_it_goe
 
 def test_a_run_of_another_order_is_refused() -> None:
     call("--run", "a")
-    with pytest.raises(InputError, match="begun with, got another seed"):
+    with pytest.raises(InputError, match="it started with, got new values for seed"):
         call("--run", "a", "--seed", "4")
-    with pytest.raises(InputError, match="got another each, alternatives"):
+    with pytest.raises(InputError, match="got new values for each, alternatives"):
         call("--run", "a", "--each", "Exceeds('entropy', above=9)")
 
 
@@ -95,7 +95,7 @@ def test_a_run_does_not_go_on_with_other_weights_and_is_told_without_any(folder:
     changed[-1] ^= 1
     weights.rename(folder / "away")
     weights.write_bytes(changed)
-    with pytest.raises(InputError, match=r"got another model \(its files have changed\)\. Give"):
+    with pytest.raises(InputError, match=r"got new values for model \(its files have changed\)\. Give"):
         call("--run", "a")
     (folder / "away").rename(weights)
     (folder / "tiny").rename(folder / "gone")
@@ -109,11 +109,11 @@ def test_a_run_does_not_go_on_with_other_weights_and_is_told_without_any(folder:
         (["--length-penalty", "0.5"], "--length-penalty must be given with --num-beams"),
         (
             ["--num-beams", "3"],
-            "--temperature must be given without --num-beams, which draws nothing",
+            "--temperature must be given without --num-beams, which does not sample",
         ),
         (
             ["--num-beams", "3", "--seed", "4"],
-            "must be given without --num-beams, which draws nothing",
+            "must be given without --num-beams, which does not sample",
         ),
         (["--int8", "--no-compile"], "--int8 must be given without --no-compile"),
         (["--seed", "-1"], "A seed must be a whole number from 0"),
@@ -156,7 +156,7 @@ def test_beams_that_are_cut_by_the_limit_say_so() -> None:
 def test_a_run_remembers_its_constraint() -> None:
     assert call("--choice", "yes", "--run", "a").stdout == "yes"
     assert call("--choice", "yes", "--run", "a").stdout == "yes"
-    with pytest.raises(InputError, match="begun with, got another constraint"):
+    with pytest.raises(InputError, match="it started with, got new values for constraint"):
         call("--choice", "no", "--run", "a")
 
 

@@ -70,7 +70,7 @@ def test_a_beginning_that_is_too_long_is_refused_with_the_way_out(folder: Path, 
 
 def test_what_is_read_is_not_written_over(folder: Path, tiny: str) -> None:
     write_midi(PIECE, folder / "a.mid")
-    with pytest.raises(InputError, match="--out must not be what is read"):
+    with pytest.raises(InputError, match="--out must not be an input file"):
         run("sample", "music", tiny, "--start", "a.mid", "--out", "a.mid")
     assert read_midi(folder / "a.mid") == PIECE
 
@@ -83,10 +83,10 @@ def test_a_piece_without_chords_is_told_of_and_the_others_are_written(
         {"output": text, "accepted": True, "spent": {}, "stopped": ended}
         for text in ("S:G4 B:C3 A:E4 T:C4", "")
     ]
-    monkeypatch.setattr("ostinato.cli.music._rows", lambda *given: rows)
+    monkeypatch.setattr("ostinato.cli.sample.music._rows", lambda *given: rows)
     made = run("sample", "music", "--count", "2", "--out", "a.wav", "--out", "a.png")
     assert made.exit_code == 1 and "Wrote a-1.wav, a-1.png: 1 chords." in made.stdout
-    assert made.stderr.startswith("Piece 2 is not written, as it has no chords.")
+    assert made.stderr.startswith("Piece 2 is not written: it has no chords.")
     assert not list(folder.glob("a-2.*"))
 
 
@@ -113,7 +113,7 @@ def test_a_run_that_is_finished_is_written_again_and_another_order_refused(
     (folder / "b-1.mid").unlink(missing_ok=True)
     assert told(*asked, "--count", "2") == first
     assert first[0]["text"] != first[1]["text"]
-    with pytest.raises(InputError, match="got another seed"):
+    with pytest.raises(InputError, match="got new values for seed"):
         run(*asked, "--count", "2", "--seed", "1")
 
 
@@ -137,11 +137,11 @@ def test_a_model_is_trained_on_midi_files_and_goes_on(folder: Path) -> None:
         write_midi(PIECE.moved(n), folder / "pieces" / f"{n}.mid")
     shape = ["--layers", "1", "--width", "16", "--heads", "1", "--batch-tokens", "256"]
     asked = ["train", "music", "pieces", "--out", "made", "--hold-out", "0.25", *shape]
-    begun = run(*asked, "--steps", "20", "--until", "Steps(10)", "--valid-every", "5")
-    assert "to train on, 1 to validate with" in begun.stdout
-    assert "valid" in begun.stdout and (folder / "made" / "model.safetensors").exists()
+    started = run(*asked, "--steps", "20", "--until", "Steps(10)", "--valid-every", "5")
+    assert "to train on, 1 to validate with" in started.stdout
+    assert "valid" in started.stdout and (folder / "made" / "model.safetensors").exists()
     on = run(*asked, "--steps", "20", "--until", "Steps(20)", "--valid-every", "5")
-    assert "It goes on from step 10." in on.stdout
+    assert "Resuming from step 10." in on.stdout
     assert (
         run("sample", "music", "made", "--out", "a.mid", "--start", "pieces/0.mid").exit_code == 0
     )

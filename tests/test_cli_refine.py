@@ -17,7 +17,7 @@ from ostinato.cli.jobs.progress import ProgressTally
 from ostinato.cli.jobs.refine import refine
 from ostinato.cli.jobs.watch import Watched
 from ostinato.cli.jobs.why import why
-from ostinato.cli.signals import ends_by_signal
+from ostinato.cli.run_loop import ends_by_signal
 from ostinato.errors import InputError
 from ostinato.journal import Journal, Stopped
 from ostinato.journal.stops import StopKind
@@ -165,7 +165,7 @@ def test_dry_run_shows_prompts_rules_and_checks_and_writes_nothing(folder: Path)
 def test_dry_run_tells_of_a_canned_reply_that_would_not_pass(folder: Path) -> None:
     write_job(folder, MESSAGES, JOB.replace('reply = "You are welcome."', 'reply = "Bye."'))
     told = run("mail.toml", "--dry-run").output
-    assert "! not passed, length: Add 2 words" in told
+    assert "! failed, length: Add 2 words" in told
 
 
 def test_new_writes_a_job_once(folder: Path) -> None:
@@ -205,12 +205,12 @@ def test_a_watched_text_keeps_what_was_struck_in_its_place() -> None:
         lane = LaneStep(position, {"text": text}, Stopped(StopKind.PASSED, "Done."), answer)
         return Step(position, position, {"lanes": {"a": lane}})
 
-    watched.take(step(1, "We"))
-    watched.take(step(2, " obviously", GoBack(1)))
-    watched.take(step(2, " can"))
-    assert watched.drawn().plain == "a  We obviously can"
-    assert [span.style for span in watched.drawn().spans][1:] == ["strike red"]
-    watched.take(step(3, " not", StartOver()))
+    watched.finished(step(1, "We"))
+    watched.finished(step(2, " obviously", GoBack(1)))
+    watched.finished(step(2, " can"))
+    assert watched.text().plain == "a  We obviously can"
+    assert [span.style for span in watched.text().spans][1:] == ["strike red"]
+    watched.finished(step(3, " not", StartOver()))
     assert watched.pieces == []
 
 
@@ -245,7 +245,7 @@ def test_an_interrupted_job_exits_with_130_and_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(shown, step)
         result = run("mail.toml")
-    assert result.exit_code == 130 and "To go on: ostinato refine mail.toml" in result.output
+    assert result.exit_code == 130 and "To resume: ostinato refine mail.toml" in result.output
     assert max(calls) == 9
     assert run("mail.toml").exit_code == 0
     assert lines() == lines("whole.jsonl")
@@ -320,7 +320,7 @@ def test_check_finds_the_sources_of_grounded_in_the_job_s_input(folder: Path) ->
     assert CliRunner().invoke(check, ["mail.toml", "texts.jsonl"]).exit_code == 0
     (folder / "texts.txt").write_text("We open at 5 pm.\n")
     error = CliRunner().invoke(check, ["mail.toml", "texts.txt"]).exception
-    assert isinstance(error, InputError) and "look at columns (message, conversation," in str(error)
+    assert isinstance(error, InputError) and "read columns (message, conversation," in str(error)
 
 
 def test_check_finds_columns_in_the_jobs_input(folder: Path) -> None:

@@ -17,15 +17,15 @@ from tiny import CORPUS, save_tiny
 
 from ostinato.cli import text_output as written
 from ostinato.cli.main import cli
-from ostinato.cli.runs.recorded_command import RecordedCommand, begun_of
+from ostinato.cli.runs.recorded_command import RecordedCommand, command_of
 from ostinato.errors import EditError, InputError, RunError
 from ostinato.journal import Journal
 from ostinato.loop import CheckpointSchedule
 from ostinato.refine.job.job_run import JobRun
 
 SMALL = (
-    "--layers 1 --width 16 --heads 2 --context 16 --vocab-size 270 --batch-tokens 128 --warmup-steps 2 "
-    "--checkpoint-every 2"
+    "--layers 1 --width 16 --heads 2 --context 16 --vocab-size 270 --batch-tokens 128 "
+    "--warmup-steps 2 --checkpoint-every 2"
 )
 TRAIN = f"train text a.txt --out small --steps 4 {SMALL}"
 WRITE = "generate 'Your table' --model tiny --max-new-tokens 8 --run w"
@@ -69,10 +69,10 @@ def trained(folder: Path) -> str:
 
 def test_a_branch_of_a_training_is_driven_by_the_command_that_is_told(trained: str) -> None:
     made = told("runs branch train-small --at 2 --as low --set lr=0.0001")
-    command = made.splitlines()[-1].removeprefix("It goes on by: ostinato ")
+    command = made.splitlines()[-1].removeprefix("Resume it with: ostinato ")
     assert command == f"train text a.txt --out low --steps 4 {SMALL} --run low"
     before = Path("small/model.safetensors").read_bytes()
-    assert "It goes on from step 2." in told(command)
+    assert "Resuming from step 2." in told(command)
     assert Path("small/model.safetensors").read_bytes() == before
     assert Path("low/model.safetensors").read_bytes() != before
     assert max(rates("low")) <= 1e-4 < max(rates("train-small"))
@@ -102,7 +102,7 @@ def test_a_finished_training_tells_why_and_goes_on_with_another_condition(traine
     assert sentence.startswith("The run 'train-small' has stopped at tick 4: It has taken 4 steps")
     assert 'ostinato runs resume train-small --trust --until "Steps(8)"' in sentence
     assert "Unknown condition" in str(call("runs resume train-small --until Step(9)").exception)
-    assert "It goes on from step 4." in told("runs resume train-small --trust --until 'Steps(6)'")
+    assert "Resuming from step 4." in told("runs resume train-small --trust --until 'Steps(6)'")
     assert len(rates("train-small")) == 6
     shown = told("runs show train-small")
     assert f"ostinato {TRAIN} --until 'Steps(6)' --until \"…\"" in shown
@@ -116,8 +116,8 @@ def test_a_run_of_generate_names_its_command_and_says_why_it_ended(folder: Path)
     save_tiny(folder / "tiny")
     told(WRITE)
     shown = told("runs show w")
-    assert f"goes on by  ostinato {WRITE}\n" in shown and "Python" not in shown
-    assert json.loads(told("runs show w --json"))["goes_on_by"] == f"ostinato {WRITE}"
+    assert f"resume with ostinato {WRITE}\n" in shown and "Python" not in shown
+    assert json.loads(told("runs show w --json"))["resume_with"] == f"ostinato {WRITE}"
     sentence = refused(RunError, "runs resume w --trust")
     assert sentence.startswith("The run 'w' has stopped at tick 8: All 1 items are done.")
     assert sentence.endswith(f"ostinato {WRITE}")
@@ -129,7 +129,7 @@ def test_a_run_of_generate_names_its_command_and_says_why_it_ended(folder: Path)
 def test_a_text_from_standard_input_is_part_of_the_command(folder: Path) -> None:
     save_tiny(folder / "tiny")
     told("generate - --model tiny --max-new-tokens 3 --run w --json", input="-- Your 'table'")
-    shown = json.loads(told("runs show w --json"))["goes_on_by"]
+    shown = json.loads(told("runs show w --json"))["resume_with"]
     assert shlex.split(shown)[-2:] == ["--", "-- Your 'table'"] and "--json" not in shown
     assert "is finished" in told(shown.removeprefix("ostinato "))
 
@@ -181,7 +181,7 @@ def test_nothing_can_be_changed_where_a_run_has_ended() -> None:
     told(WRITE)
     sentence = refused(RunError, "runs branch w --as b --set temperature=0")
     assert "before the end of 'w', got tick 8" in sentence and "are at: 4." in sentence
-    assert "Made b" in told("runs branch w --at 4 --as b --set temperature=0")
+    assert "Created b" in told("runs branch w --at 4 --as b --set temperature=0")
 
 
 @pytest.mark.parametrize("edit", ["num_beams=4", "temperature=hot"])
@@ -191,7 +191,7 @@ def test_a_branch_that_its_edit_keeps_from_going_on_says_how_to_mend_it(edit: st
     told(f"runs branch w --at 4 --as b --set {edit}")
     for _ in range(2):
         sentence = refused(EditError, "runs resume b --trust")
-        assert "'b' cannot go on so. Delete it (ostinato runs delete b)" in sentence
+        assert "'b' cannot be driven. Delete it (ostinato runs delete b)" in sentence
     assert told("runs delete b --yes") == "Deleted b.\n"
 
 
@@ -202,14 +202,14 @@ def test_a_journal_that_was_moved_with_its_folder_is_found(folder: Path) -> None
     os.chdir(folder)
     os.rename("old", "new")
     with Journal("new/.ostinato/journal.db") as journal:
-        begun = begun_of(journal.get("w"))
-    assert begun is not None and begun.folder == folder / "new"
+        recorded = command_of(journal.get("w"))
+    assert recorded is not None and recorded.folder == folder / "new"
 
 
 # Jobs -------------------------------------------------------------------------------------------
 
 
-def test_a_run_of_a_job_names_the_options_it_was_begun_with(
+def test_a_run_of_a_job_names_the_options_it_started_with(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(JobRun, "loop", scribe_loop)
@@ -225,7 +225,7 @@ def test_a_run_of_a_job_names_the_options_it_was_begun_with(
     )
     sentence = refused(RunError, "runs --journal j.db resume mail --trust")
     assert sentence.startswith("The run 'mail' has stopped at tick")
-    assert "with --update, all with --fresh" in sentence
+    assert "with --update, and all items with --fresh" in sentence
 
 
 def test_an_older_run_of_a_job_names_the_newer_ones(
@@ -240,7 +240,7 @@ def test_an_older_run_of_a_job_names_the_newer_ones(
     assert told("why mail.toml").startswith("mail-3: 1 items done.")
     assert "Newer" not in told("why mail.toml")
     assert "m2: " in told("why mail-2 m2")
-    assert "(that goes on with the newer run mail-2)" in told("runs show mail")
+    assert "(resumes the newer run mail-2)" in told("runs show mail")
     assert "There is no run of other.toml" in refused(RunError, "why other.toml")
 
 
@@ -263,8 +263,8 @@ def test_what_is_no_command_of_a_run_is_not_read(value: Any) -> None:
 
 
 def test_a_command_is_read_as_it_was_recorded() -> None:
-    begun = RecordedCommand(
+    recorded = RecordedCommand(
         command="fill", options=(("--seed", "3"),), arguments=("a ___",), folder=Path("/")
     )
-    assert RecordedCommand.from_json(json.loads(json.dumps(begun.to_json()))) == begun
-    assert str(begun) == "cd / && ostinato fill 'a ___' --seed 3"
+    assert RecordedCommand.from_json(json.loads(json.dumps(recorded.to_json()))) == recorded
+    assert str(recorded) == "cd / && ostinato fill 'a ___' --seed 3"

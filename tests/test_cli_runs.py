@@ -110,7 +110,7 @@ def test_a_run_is_shown_with_checkpoints_last_steps_and_the_way_on() -> None:
     assert "a: SlowWalk, stopped, tick 12, position 12" in text
     assert "It has taken 12 steps, the limit. (budget)" in text
     assert "checkpoint  tick 10, " in text and 'step 12  {"place":' in text
-    assert 'goes on by  ostinato runs resume a --trust --until "…"' in text
+    assert 'resume with ostinato runs resume a --trust --until "…"' in text
     value = json.loads(told("show", "a", "--json"))
     assert value["until"] == "Steps(12)" and value["results"] == 0
     assert [row["tick"] for row in value["checkpoints"]] == [5, 10, 12]
@@ -150,7 +150,7 @@ def test_a_second_driver_is_refused_and_a_driven_run_is_not_deleted(
 
 
 def test_a_run_is_paused_from_outside_and_goes_on(walking: subprocess.Popen[str]) -> None:
-    assert told("pause", "far") == "Asked far to pause: it ends at its next step.\n"
+    assert told("pause", "far") == "far will pause at its next step.\n"
     walking.communicate(timeout=30)
     run = run_of("far")
     at = run.tick
@@ -158,7 +158,7 @@ def test_a_run_is_paused_from_outside_and_goes_on(walking: subprocess.Popen[str]
     assert run.checkpoints()[-1].tick == at
     assert "far is paused" in refused(RunError, "pause", "far").replace("'", "")
     text = told("resume", "far", "--trust", "--until", f"Steps({at + 3})")
-    assert f"far goes on at tick {at}, until Steps({at + 3})." in text
+    assert f"Resuming far at tick {at}, until Steps({at + 3})." in text
     assert f"It has taken {at + 3} steps, the limit. (budget, tick {at + 3})" in text
 
 
@@ -179,7 +179,7 @@ def test_ctrl_c_pauses_a_resumed_run_with_130_and_the_command_goes_on() -> None:
     output = driver.communicate(timeout=30)[0]
     assert driver.returncode == 130, output
     assert "It was interrupted (SIGINT)." in output
-    assert "To go on: ostinato runs resume a --trust" in output
+    assert "To resume: ostinato runs resume a --trust" in output
     assert run_of("a").status == "paused"
 
 
@@ -225,8 +225,8 @@ def test_a_condition_that_was_given_later_stays_in_force() -> None:
 def test_a_branch_goes_on_with_something_changed() -> None:
     begin(JOURNAL, "a", 12).run()
     text = told("branch", "a", "--at", "10", "--as", "b", "--set", "rate=2.0")
-    assert 'Made b: a from tick 10 on with {"rate":2.0}.' in text
-    assert "It goes on by: ostinato runs resume b --trust" in text
+    assert 'Created b from a at tick 10 with {"rate":2.0}.' in text
+    assert "Resume it with: ostinato runs resume b --trust" in text
     assert "branch of   a, tick 10" in told("show", "b")
     assert "(budget, tick 12)" in told("resume", "b", "--trust")
     process = Walk()
@@ -247,7 +247,7 @@ def test_a_branch_with_an_edit_that_the_process_does_not_know_is_refused() -> No
     assert not run_of("b").driven
 
 
-def test_a_run_of_a_callable_condition_goes_on_by_its_factory() -> None:
+def test_a_run_of_a_callable_condition_resume_with_its_factory() -> None:
     spec = {"factory": "walks:walk_far", "args": [0.8]}
     Journal(JOURNAL).create("a", kind="Walk", spec=spec)  # type: ignore[arg-type]
     assert "is_far said so." in told("resume", "a", "--trust")
@@ -257,7 +257,7 @@ def test_a_run_of_a_callable_condition_goes_on_by_its_factory() -> None:
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        ({}, "can be resumed only from Python: it does not tell how its process is made"),
+        ({}, "can be resumed only from Python: it does not record how its process is made"),
         ({"factory": "walks"}, "must be 'package.module:function', got 'walks'"),
         ({"factory": "walks:run"}, "The factory walks:run of the run 'a' cannot be imported"),
         ({"factory": "nowhere:run"}, "cannot be imported: No module named 'nowhere'"),
@@ -305,7 +305,7 @@ def test_what_a_journal_names_is_neither_imported_nor_called_without_trust(folde
     (folder / "touching.py").write_text(text, encoding="utf-8")
     Loop(Walk(), until=Steps(3), run="a", spec={"factory": "touching:make"}).close()
     sentence = refused(RunError, "resume", "a")
-    assert "made by the function 'touching:make'" in sentence
+    assert "calls the function 'touching:make'" in sentence
     assert sentence.endswith("ostinato runs resume a --trust")
     assert not (folder / "touched").exists() and "" not in sys.path
     assert "cannot be imported" in refused(RunError, "resume", "a", "--trust")

@@ -84,7 +84,7 @@ def test_a_shipped_digit_is_drawn_until_the_shipped_classifier_is_sure(model: st
     (image,) = json.loads(hard.output)["images"]
     assert not image["accepted"] and image["calls"] > 4
     assert "recognized: Make it look more like class 7" in image["stopped"]["sentence"]
-    assert image["stopped"]["sentence"].startswith("It was begun 1 times.")
+    assert image["stopped"]["sentence"].startswith("It was started 1 times.")
 
 
 def test_until_passes_keeps_to_the_checks_that_are_given(model: str) -> None:
@@ -130,7 +130,9 @@ def test_a_run_is_not_gone_on_with_by_another_order(
 ) -> None:
     asked = (model, "--steps", "3", "--run", "pets")
     sample(*asked, "--out", "a.png")
-    with pytest.raises(OstinatoError, match=f"begun with, got another {changed}. Give the same"):
+    with pytest.raises(
+        OstinatoError, match=f"it started with, got new values for {changed}. Give the same"
+    ):
         sample(*asked, *other, "--out", "b.png")
     assert not Path("b.png").exists()
 
@@ -144,7 +146,7 @@ def test_a_run_is_not_gone_on_with_by_another_order(
         (("--from", "none.png"), "none.png must be an image"),
         (("--each", "Convergs(1)"), "Converges"),
         (("--seed", "-1"), "seed"),
-        (("--until-passes",), "classifier must read what the model draws, 8 x 8 pixels"),
+        (("--until-passes",), "classifier must read the model.s images, 8 x 8 pixels"),
         (("--classifier", "digits"), "--classifier must come with --min-class-probability"),
         (("--min-clip-score", "0.3"), "--min-clip-score must come with --clip-model"),
         (("--clip-text", "a cat"), "--clip-text must come with --clip-model"),

@@ -14,14 +14,17 @@ from safetensors.torch import load_file
 from tiny import CORPUS, save_tiny
 
 from ostinato.cli.main import cli
-from ostinato.cli.train.shared import OPTIONS, run_of
+from ostinato.cli.train.options import SETTINGS, RunOptions
+from ostinato.cli.train.training_run import run_of
 from ostinato.errors import InputError, OstinatoError
 from ostinato.journal import Journal
-from ostinato.loop import Step
 from ostinato.models import load_adapter, load_model
 from ostinato.train import TrainingConfig
 
-SMALL = "--layers 1 --width 16 --heads 2 --context 16 --vocab-size 270 --batch-tokens 128 --warmup-steps 2"
+SMALL = (
+    "--layers 1 --width 16 --heads 2 --context 16 --vocab-size 270 --batch-tokens 128 "
+    "--warmup-steps 2"
+)
 
 
 @pytest.fixture
@@ -101,7 +104,7 @@ def test_a_run_in_two_parts_equals_one_in_one(folder: Path) -> None:
     for limit in (5, 14):
         part = train(f"a.txt --out parts --until Steps({limit}) --ema-decay 0.9", SMALL)
         assert part.exit_code == 0, part.output
-    assert "It goes on from step 5" in part.output
+    assert "Resuming from step 5" in part.output
     a, b = load_file("whole/model.safetensors"), load_file("parts/model.safetensors")
     assert all(a[name].equal(b[name]) for name in a)
 
@@ -132,7 +135,7 @@ def test_an_adapter_is_tuned_on_dialogues(folder: Path) -> None:
         ("missing.txt --out x", "missing.txt must exist"),
         ("a.txt --out x --lora-rank 4", "--lora-rank needs a model to adapt"),
         ("a.txt --out x --context 99999 --layers 1", "context must be shorter than the text"),
-        ("a.txt --out x --vocab-size 9", "vocabulary must be at least 257"),
+        ("a.txt --out x --vocab-size 9", "vocab_size must be at least 257"),
         ("a.txt --out x --until Stepz(3)", "Did you mean 'Steps'"),
         ("a.txt --out x --lr 0", "lr must be above 0"),
         ("a.txt --out x --from nowhere", "got 'nowhere'"),
@@ -163,23 +166,24 @@ def rates(name: str) -> list[Any]:
         return [step.report["lr"] for step in journal.get(name).steps()]
 
 
-def test_a_run_that_knew_fewer_options_goes_on(folder: Path) -> None:
-    config = {**dataclasses.asdict(TrainingConfig()), "steps": 3}
-    older = {name: value for name, value in config.items() if name != "adamw_lr_scale"}
+def test_a_run_that_recorded_fewer_options_resumes(folder: Path) -> None:
+    config = TrainingConfig(steps=3)
+    older = {k: v for k, v in dataclasses.asdict(config).items() if k != "adamw_lr_scale"}
+    options = RunOptions(out=Path("small"))
     with Journal() as journal:
-        made = run_of(journal, "text", "the same", older, Path("small"), False)
-        found = run_of(journal, "text", "the same", config, Path("small"), False)
-        assert found.name == made.name
-        with pytest.raises(InputError, match="other settings"):
-            run_of(journal, "text", "the same", config | {"lr": 0.5}, Path("small"), False)
+        made = run_of(journal, options, "text", "the same", config)
+        journal.amend(made, {"config": older})
+        assert run_of(journal, options, "text", "the same", config).name == made.name
+        with pytest.raises(InputError, match="the training's options changed"):
+            run_of(journal, options, "text", "the same", dataclasses.replace(config, lr=0.5))
 
 
-def test_a_higher_limit_goes_on_by_the_rate_that_was_planned(folder: Path) -> None:
+def test_a_higher_limit_resume_with_the_rate_that_was_planned(folder: Path) -> None:
     first = train("a.txt --out small --epochs 1", SMALL)
     assert first.exit_code == 0, first.output
     planned = rates("train-small")
     more = train("a.txt --out small --epochs 2", SMALL)
-    assert more.exit_code == 0 and f"It goes on from step {len(planned)}." in more.output
+    assert more.exit_code == 0 and f"Resuming from step {len(planned)}." in more.output
     again = rates("train-small")
     assert again[: len(planned)] == planned and len(again) == 2 * len(planned)
     config = TrainingConfig(steps=len(planned), warmup_steps=2)
@@ -190,7 +194,7 @@ def test_a_higher_limit_goes_on_by_the_rate_that_was_planned(folder: Path) -> No
 def test_more_steps_go_on_and_plan_another_rate(folder: Path) -> None:
     assert train("a.txt --out small --steps 4", SMALL).exit_code == 0
     more = train("a.txt --out small --steps 8", SMALL)
-    assert more.exit_code == 0 and "It goes on from step 4." in more.output
+    assert more.exit_code == 0 and "Resuming from step 4." in more.output
     config = TrainingConfig(steps=8, warmup_steps=2)
     assert rates("train-small")[4:] == [config.lr_at(step) for step in range(4, 8)]
 
@@ -198,12 +202,12 @@ def test_more_steps_go_on_and_plan_another_rate(folder: Path) -> None:
 def test_a_training_that_was_stopped_from_outside_says_that_it_stays_so(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asking(step: Step) -> str:
+    def stop(position: int, report: object) -> str:
         with Journal() as journal:
             journal.request(journal.get("train-small"), "stop")
-        return "asked"
+        return "requested"
 
-    monkeypatch.setattr("ostinato.cli.train.shared._line", asking)
+    monkeypatch.setattr("ostinato.cli.train.training_run._line", stop)
     stopped = train("a.txt --out small --until Steps(5000) --valid-every 5000", SMALL)
     assert stopped.exit_code == 0, stopped.output
     assert "It was asked to stop from outside." in stopped.output
@@ -218,7 +222,7 @@ def test_rows_whose_completion_is_cut_off_are_left_out_and_told(folder: Path) ->
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = train("rows.jsonl --out small --steps 2", SMALL)
     assert result.exit_code == 0, result.output
-    assert "2 rows are left out: within 16 tokens nothing" in result.output
+    assert "2 rows are left out: within 16 tokens no token counts" in result.output
     assert "(first: rows.jsonl, row 2)" in result.output
     assert "10 examples to train on, 1 to validate with" in result.output
     Path("rows.jsonl").write_text(json.dumps(rows[1]) + "\n")
@@ -235,6 +239,6 @@ def test_the_output_must_not_be_the_model_that_it_begins_from(folder: Path) -> N
 
 
 def test_the_options_are_made_of_the_settings() -> None:
-    assert list(OPTIONS) == [spec.name for spec in dataclasses.fields(TrainingConfig)]
+    assert list(SETTINGS) == [spec.name for spec in dataclasses.fields(TrainingConfig)]
     output = CliRunner().invoke(cli, ["train", "text", "--help"]).output
     assert "--optimizer [adamw|muon]" in output and "[default: 4096]" in output

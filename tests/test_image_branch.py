@@ -122,7 +122,7 @@ def test_an_image_is_branched_from_the_command_line(
     settings = ("--set", "label=0", "--set", "guidance=2", "--set", "solver=euler")
     made = run("runs", "branch", "dog", "--at", "3", "--as", "cat", *settings)
     command = " ".join((*sample, "--checkpoint-every", "1", "--out", "cat.png", "--run", "cat"))
-    assert f"It goes on by: ostinato {command}\n" in made.output
+    assert f"Resume it with: ostinato {command}\n" in made.output
     told = run(*sample, "--run", "cat", "--out", "cat.png", "--json")
     (image,) = json.loads(told.output)["images"]
     assert image["steps"] == 6 and image["calls"] == 3 + 3 * 2  # guided from there on

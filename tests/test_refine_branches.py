@@ -63,9 +63,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_branch_goes_on_by_its_command_and_comes_to_the_same_replies() -> None:
+def test_a_branch_resume_with_its_command_and_comes_to_the_same_replies() -> None:
     made = told("runs branch mail --as low")
-    command = made.splitlines()[-1].removeprefix("It goes on by: ostinato ")
+    command = made.splitlines()[-1].removeprefix("Resume it with: ostinato ")
     assert command == "refine mail.toml --output low.jsonl --run low"
     before = REPLIES.read_bytes()
     assert "run      low\n" in told(command)
@@ -73,7 +73,7 @@ def test_a_branch_goes_on_by_its_command_and_comes_to_the_same_replies() -> None
     assert "run      mail\n" in told("refine mail.toml")
     assert REPLIES.read_bytes() == Path("low.jsonl").read_bytes() != before
     assert "The job is finished" in told(command)
-    assert f"goes on by  ostinato {command}\n" in told("runs show low")
+    assert f"resume with ostinato {command}\n" in told("runs show low")
 
 
 def test_resume_drives_a_branch_and_a_branch_of_it() -> None:
@@ -102,7 +102,7 @@ def test_a_job_that_was_killed_behind_its_last_result_is_recorded_as_ended() -> 
 def test_a_branch_does_not_take_the_place_of_its_parent() -> None:
     told("runs branch mail --as low")
     assert refused("refine mail.toml --run low").startswith(
-        "The branch 'low' must have an output of its own, got that of 'mail'"
+        "The output of the branch 'low' must differ from its parent's, got "
     )
     assert "run      mail\n" in told("refine mail.toml")
     with Journal() as journal:
@@ -123,8 +123,8 @@ def test_a_run_may_be_named_and_must_be_of_the_job(folder: Path) -> None:
     assert "--run must name a run of other.toml, got 'mine'" in refused(
         "refine other.toml --run mine"
     )
-    assert "--run must go on with a run" in refused("refine mail.toml --run mine --update")
+    assert "--run must be given without --update" in refused("refine mail.toml --run mine --update")
     (folder / "mail.toml").write_text(JOB.replace("max = 6", "max = 7"), encoding="utf-8")
-    assert "Give it as it was, or another --run." in refused(
+    assert "Undo the changes, or name another --run." in refused(
         "refine mail.toml --run mine --output mine.jsonl"
     )

@@ -9,7 +9,7 @@ import pytest
 from refine_made_up import made_up
 from refine_scribe import scribe_loop, write_job
 
-from ostinato.cli.exit_codes import Exit
+from ostinato.cli.run_loop import Exit
 from ostinato.cli.jobs.refine import refine
 from ostinato.errors import InputError
 from ostinato.refine.job.file import read_job

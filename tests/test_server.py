@@ -755,7 +755,7 @@ def test_ctrl_c_ends_it_after_the_answers_in_work_or_at_once(tmp_path: Path, tim
             response = connection.getresponse()
             response.read(400)  # the answer is in work
             child.send_signal(signal.SIGINT)
-            assert b"answers in work are done" in child.stdout.readline()
+            assert b"running requests are done" in child.stdout.readline()
             if times == 2:
                 child.send_signal(signal.SIGINT)
             rest = response.read().decode() if times == 1 else ""

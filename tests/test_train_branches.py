@@ -42,7 +42,7 @@ def told(line: str) -> str:
 
 def branched(line: str) -> str:
     """Make a branch; return the command that is told for it, without the program's name."""
-    return told(line).splitlines()[-1].removeprefix("It goes on by: ostinato ")
+    return told(line).splitlines()[-1].removeprefix("Resume it with: ostinato ")
 
 
 def weights(folder: str) -> dict[str, bytes]:
@@ -62,7 +62,7 @@ def test_a_branch_with_another_rate_leaves_its_parent_alone(kind: str) -> None:
     before = weights("made")
     command = branched("runs branch train-made --at 2 --as low --set lr=0.00001")
     assert command == TRAININGS[kind].replace("--out made", "--out low") + " --run low"
-    assert "It goes on from step 2." in told(command)
+    assert "Resuming from step 2." in told(command)
     assert weights("made") == before
     assert weights("low") != before
     assert max(report["lr"] for report in reports("low")) <= 1e-5
@@ -87,10 +87,10 @@ def test_a_branch_of_a_branch_is_driven_too(kind: str) -> None:
     command = branched("runs branch low --at 4 --as lower --set lr=0.001")
     assert command.endswith(" --run lower")
     on = told(command.replace("--steps 4", "--steps 6"))
-    assert "It goes on from step 4." in on and "Saved in lower (run lower)." in on
+    assert "Resuming from step 4." in on and "Saved in lower (run lower)." in on
     assert weights("low") == before != weights("lower")
 
 
 def test_a_branch_of_a_part_of_a_training_goes_on_only_from_python() -> None:
     told(TRAININGS["drawing"])
-    assert branched("runs branch train-made-codes --as codes").startswith("It goes on by: Python")
+    assert branched("runs branch train-made-codes --as codes").startswith("Resume it with: Python")

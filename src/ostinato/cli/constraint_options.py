@@ -1,56 +1,46 @@
-"""The options by which a command is told what a text must be as a whole."""
+"""Options that constrain a text as a whole: `--regex`, `--json-schema`, `--choice`, `--grammar`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ostinato.cli.options import add_options
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
     from ostinato.decode import Constraint
 
 NAMES = ("regex", "json_schema", "choice", "grammar")
+constraint_options = add_options(
+    click.option("--regex", metavar="PATTERN", help="Regular expression for the whole text."),
+    click.option(
+        "--json-schema", metavar="FILE", help="JSON schema: a file, or inline; {}: any JSON."
+    ),
+    click.option("--choice", multiple=True, metavar="TEXT", help="Allowed text; repeatable."),
+    click.option("--grammar", metavar="FILE", help="Lark grammar; its start rule is `start`."),
+)
 
 
-def constraint_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--regex`, `--json-schema`, `--choice` and `--grammar` to a command."""
-    options = [
-        click.option("--regex", metavar="PATTERN", help="The whole text matches this."),
-        click.option(
-            "--json-schema",
-            metavar="FILE",
-            help="The text is JSON under this schema (a file, or the schema; {}: any JSON).",
-        ),
-        click.option(
-            "--choice", multiple=True, metavar="TEXT", help="The text is this (given again: or)."
-        ),
-        click.option(
-            "--grammar", metavar="FILE", help="The text is of this Lark grammar (rule start)."
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+def constraint_from(params: dict[str, Any]) -> Constraint | None:
+    """Take the options out of a command's parameters, and return their constraint.
 
-
-def constraint_from(given: dict[str, Any]) -> Constraint | None:
-    """Take the options out of what was given, and make the constraint. Raises `InputError`."""
-    values = {name: value for name in NAMES if (value := given.pop(name)) not in (None, ())}
+    Raises `InputError` for two constraints, and for one that does not compile.
+    """
+    values = {name: value for name in NAMES if (value := params.pop(name)) not in (None, ())}
     if len(values) > 1:
         named = " and ".join(f"--{name.replace('_', '-')}" for name in values)
         raise InputError(f"A text must be under one constraint, got {named}. Leave one out.")
     for name, value in values.items():
-        constraint = _made(name, value)
+        constraint = _constraint(name, value)
         constraint.check()
         return constraint
     return None
 
 
-def _made(name: str, value: Any) -> Constraint:
+def _constraint(name: str, value: Any) -> Constraint:
     from ostinato.decode import Constraint
 
     match name:

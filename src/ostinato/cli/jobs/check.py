@@ -1,4 +1,4 @@
-"""`ostinato check`: judge texts written elsewhere by a job's checks."""
+"""`ostinato check`: judge existing texts by a job's checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ostinato.checks import SOURCES, Grounded, judge_all
-from ostinato.cli.exit_codes import Exit
+from ostinato.cli.run_loop import Exit
 from ostinato.errors import InputError
 from ostinato.loop import Verdict
 from ostinato.refine import Job, prepare, read_job, read_rows
@@ -19,7 +19,7 @@ from ostinato.refine import Job, prepare, read_job, read_rows
 
 @dataclass(frozen=True)
 class Judged:
-    """A text with what the checks say of it."""
+    """The verdicts of the checks on a text."""
 
     id: str
     verdicts: Sequence[Verdict]
@@ -37,15 +37,15 @@ class Judged:
     "--column",
     default="reply",
     show_default=True,
-    help="The column that holds the text, in JSONL and CSV.",
+    help="Column of the text, in JSONL and CSV.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a text.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per text.")
 def check(job_file: Path, file: Path, column: str, as_json: bool) -> None:
     """Judge the texts of FILE by the checks of JOB.toml.
 
-    FILE is JSONL or CSV with a column of texts, or a plain text with one text a line. Checks that
-    look at columns find them in the same row, or in the job's input by the row's id. Exit codes:
-    0 all passed, 1 some did not, 2 something given is wrong.
+    FILE is JSONL or CSV with a column of texts, or plain text with one text per line. Columns that
+    checks compare with come from the same row, or from the job's input by the row's id. Exit codes:
+    0 all passed; 1 some did not; 2 an argument or a file is wrong.
     """
     job = read_job(job_file)
     texts = list(_texts(job, file, column))
@@ -62,7 +62,7 @@ def check(job_file: Path, file: Path, column: str, as_json: bool) -> None:
 
 
 Text = tuple[str, str, Mapping[str, object]]
-"""A text's id, the text, and the columns that its checks may look at."""
+"""A text's id, the text, and the columns that its checks may read."""
 
 
 def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
@@ -72,7 +72,7 @@ def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
         return
     rows = list(read_rows(file))
     others: dict[str, Mapping[str, object]] = {}
-    if _takes_what_there_is(job) or any(needed - set(row) for _, row in rows):
+    if _reads_any_column(job) or any(needed - set(row) for _, row in rows):
         others = {item.key: item.columns for item in job.items()}
     for number, (line, row) in enumerate(rows, 1):
         if not isinstance(row.get(column), str):
@@ -87,29 +87,29 @@ def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
             raise InputError(
                 f"{file.name}, line {line}: the checks need the column '{missing[0]}', and neither "
                 f"this row nor an item of the input with its id ({key}) has it. Add it"
-                + ("." if job.id else ', or tell the job which column is the id: id = "…".')
+                + ("." if job.id else ', or name the id\'s column in the job: id = "…".')
             )
         yield key, row[column], columns
 
 
-def _takes_what_there_is(job: Job) -> bool:
-    """Tell whether a check looks at columns that it does not name."""
+def _reads_any_column(job: Job) -> bool:
+    """Return whether a check reads columns that it does not name: grounding without sources."""
     return any(isinstance(check, Grounded) and not check.sources for check in job.checks)
 
 
 def _lines(job: Job, file: Path, needed: set[str]) -> Iterator[Text]:
-    if needed or _takes_what_there_is(job):
+    if needed or _reads_any_column(job):
         names = ", ".join(sorted(needed)) or ", ".join(SOURCES)
         raise InputError(
-            f"{file.name} must be JSONL or CSV, for the checks look at columns ({names}). "
-            "Give each text an id of the input."
+            f"{file.name} must be JSONL or CSV, as the checks read columns ({names}). "
+            "Give each text its id in the input."
         )
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise InputError(f"The file {file} must exist. Check its name.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} must be a text in UTF-8, got: {error}.") from error
+        raise InputError(f"{file} must be text in UTF-8, got: {error}.") from error
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield str(number), line, {}

@@ -1,4 +1,4 @@
-"""`ostinato refine --dry-run`: what a job would do, without a model."""
+"""`ostinato refine --dry-run`: shows prompts, rules, past cases and checks. Loads no model."""
 
 from __future__ import annotations
 
@@ -13,37 +13,38 @@ from ostinato.checks import judge_all, to_spec
 from ostinato.errors import ItemError
 from ostinato.refine import Item, Job, Route, Router
 
+WIDTH = 140
 SHOWN = 3
-"""How many prompts, and how many answers of each kind, are shown."""
+"""How many prompts are shown, and how many answers of each kind."""
 
 
 def show_job(job: Job, limit: int | None, *, as_json: bool) -> None:
-    """Print the first prompts, what rules and past cases answer, and the checks."""
-    items, planner = job.items(limit), job.router()
-    plans = [(item, plan) for item in items if (plan := _plan(planner, item)) is not None]
+    """Print the first prompts, the answers of rules and past cases, and the checks."""
+    items, router = job.items(limit), job.router()
+    routes = [(item, route) for item in items if (route := _route(router, item)) is not None]
     if as_json:
-        click.echo(json.dumps(_json(job, items, plans), ensure_ascii=False))
+        click.echo(json.dumps(_json(job, items, routes), ensure_ascii=False))
         return
-    counts = Counter(plan.source.value for _, plan in plans)
+    counts = Counter(route.source.value for _, route in routes)
     click.echo(
         f"{job.name}: {len(items)} items from {job.input.name}; {counts['rule']} answered by "
         f"rules, {counts['case']} by past cases, {counts['model']} by {job.model}."
     )
     _show_checks(job)
-    click.echo(f"\nStrategy {job.strategy.kind}, at most {job.strategy.rounds} rounds an item.")
+    click.echo(f"\nStrategy {job.strategy.kind}, at most {job.strategy.rounds} rounds per item.")
     for source in ("rule", "case"):
-        found = [one for one in plans if one[1].source == source]
-        for item, plan in found[:SHOWN]:
-            _show_answer(job, item, plan)
-    for item, plan in [one for one in plans if one[1].source == "model"][:SHOWN]:
-        _show_prompt(item, plan)
-    if len(plans) < len(items):
-        click.echo(f"\n{len(items) - len(plans)} items cannot be worked on; they are set aside.")
+        found = [one for one in routes if one[1].source == source]
+        for item, route in found[:SHOWN]:
+            _show_answer(job, item, route)
+    for item, route in [one for one in routes if one[1].source == "model"][:SHOWN]:
+        _show_prompt(item, route)
+    if len(routes) < len(items):
+        click.echo(f"\n{len(items) - len(routes)} items cannot be worked on and are left out.")
 
 
-def _plan(planner: Router, item: Item) -> Route | None:
+def _route(router: Router, item: Item) -> Route | None:
     try:
-        return planner.plan(item.columns)
+        return router.route(item.columns)
     except ItemError:
         return None
 
@@ -52,44 +53,44 @@ def _show_checks(job: Job) -> None:
     click.echo("\nChecks:")
     for check in job.checks:
         spec = to_spec(check)
-        told = ", ".join(
+        settings = ", ".join(
             f"{key} = {json.dumps(value, ensure_ascii=False)}"
             for key, value in spec.items()
             if key not in ("kind", "name")
         )
-        told = told if len(told) <= 140 else told[:139] + "…"
-        click.echo(f"  {check.name} ({spec['kind']}): {told}")
+        settings = settings if len(settings) <= WIDTH else settings[: WIDTH - 1] + "…"
+        click.echo(f"  {check.name} ({spec['kind']}): {settings}")
 
 
-def _show_answer(job: Job, item: Item, plan: Route) -> None:
-    assert plan.reply is not None
-    if plan.source == "rule":
-        whence = f"by the rule '{plan.rule}'"
+def _show_answer(job: Job, item: Item, route: Route) -> None:
+    assert route.reply is not None
+    if route.source == "rule":
+        source = f"by the rule '{route.rule}'"
     else:
-        near = plan.near[0]
-        whence = f"as the past case “{near.case.question}” (likeness {near.likeness:.2f})"
-    click.echo(f"\n{item.key} is answered {whence}:")
-    click.echo(f"  {plan.reply}")
-    failed = [v for v in judge_all(job.checks, plan.reply, item.columns) if not v.passed]
+        near = route.near[0]
+        source = f"as the past case “{near.case.question}” (similarity {near.similarity:.2f})"
+    click.echo(f"\n{item.key} is answered {source}:")
+    click.echo(f"  {route.reply}")
+    failed = [v for v in judge_all(job.checks, route.reply, item.columns) if not v.passed]
     for verdict in failed:
-        click.echo(f"  ! not passed, {verdict.check}: {verdict.error or verdict.message}")
+        click.echo(f"  ! failed, {verdict.check}: {verdict.error or verdict.message}")
     if failed:
-        click.echo("  So the model would write it after all.")
+        click.echo("  So the model would write this reply after all.")
 
 
-def _show_prompt(item: Item, plan: Route) -> None:
+def _show_prompt(item: Item, route: Route) -> None:
     click.echo(f"\n{item.key} is written from this prompt:")
-    for near in plan.near:
-        click.echo(f"  example, likeness {near.likeness:.2f}: {near.case.question}")
-    for message in plan.messages:
+    for near in route.near:
+        click.echo(f"  example, similarity {near.similarity:.2f}: {near.case.question}")
+    for message in route.messages:
         content = message["content"].replace("\n", "\n    ")
         click.echo(f"  {message['role']}: {content}")
 
 
 def _json(
-    job: Job, items: Sequence[Item], plans: Sequence[tuple[Item, Route]]
+    job: Job, items: Sequence[Item], routes: Sequence[tuple[Item, Route]]
 ) -> dict[str, object]:
-    counts = Counter(plan.source.value for _, plan in plans)
+    counts = Counter(route.source.value for _, route in routes)
     return {
         "job": job.name,
         "input": str(Path(job.input)),
@@ -97,16 +98,16 @@ def _json(
         "by_rule": counts["rule"],
         "by_case": counts["case"],
         "by_model": counts["model"],
-        "not_workable": len(items) - len(plans),
+        "not_workable": len(items) - len(routes),
         "checks": [to_spec(check) for check in job.checks],
         "strategy": job.strategy.kind,
         "first": [
             {
                 "id": item.key,
-                "source": plan.source.value,
-                "reply": plan.reply,
-                "messages": list(plan.messages),
+                "source": route.source.value,
+                "reply": route.reply,
+                "messages": list(route.messages),
             }
-            for item, plan in plans[:SHOWN]
+            for item, route in routes[:SHOWN]
         ],
     }

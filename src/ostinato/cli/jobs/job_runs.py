@@ -9,11 +9,11 @@ from ostinato.errors import RunError
 from ostinato.journal import Journal, Run
 
 IDENTITY = ("job", "output", "limit")
-"""What `ostinato refine` finds a run by: it goes on with the newest that has the same."""
+"""The entries of a spec by which `ostinato refine` finds the run to resume: the newest match."""
 
 
 def run_of_job(journal: Journal, file: Path) -> Run:
-    """Return the newest run of a job file, branches excepted, which have names to go by.
+    """Return the newest run of a job file that is no branch; a branch is found by its name.
 
     Raises `RunError` where there is none.
     """
@@ -22,17 +22,20 @@ def run_of_job(journal: Journal, file: Path) -> Run:
         if run.kind == "refine" and run.spec.get("job") == job and run.parent is None:
             return run
     raise RunError(
-        f"There is no run of {file} in {journal.path}. Begin one: ostinato refine {file}"
+        f"There is no run of {file} in {journal.path}. Start one: ostinato refine {file}"
     )
 
 
 def newer_runs(run: Run) -> list[str]:
-    """Return the names of the newer runs of the same job file, the newest first."""
+    """Return the names of the newer runs of the same job file, newest first."""
     return [other.name for other in _newer(run) if other.spec["job"] == run.spec["job"]]
 
 
-def in_place_of(run: Run) -> str | None:
-    """Return the name of the run that the command of a run goes on with; None: with this one."""
+def newer_run_of_command(run: Run) -> str | None:
+    """Return the name of the newer run that a run's command would resume; None where there is none.
+
+    After `--fresh` or `--update` the command resumes the run that these made.
+    """
     spec = run.spec
     for other in _newer(run):
         if all(other.spec.get(key) == spec.get(key) for key in IDENTITY):
@@ -41,7 +44,7 @@ def in_place_of(run: Run) -> str | None:
 
 
 def _newer(run: Run) -> Iterator[Run]:
-    """Yield the refine runs that are newer than one of a job, branches excepted."""
+    """Yield the newer runs of jobs, without branches; none for a run that is not of a job."""
     if run.kind != "refine" or "job" not in run.spec or run.parent is not None:
         return
     for other in run.newer():

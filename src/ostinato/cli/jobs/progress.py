@@ -1,4 +1,4 @@
-"""What a refine job shows while it works: a live line in a terminal, plain lines elsewhere."""
+"""The progress of a refine job: a live line in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from ostinato.refine import JobRun
 
 PLAIN_EVERY = 5.0
-"""Seconds between two lines where the output is no terminal."""
+"""Seconds between two lines if the output is not a terminal."""
 
 ENOUGH = 3
-"""How many items must be done before the time that is left is told."""
+"""How many items must be done before the remaining time is estimated."""
 
 
 class ProgressDisplay(Protocol):
     """Something that shows the progress of a job."""
 
     def loading(self) -> None:
-        """Tell that the model is being loaded."""
+        """Say that the model is being loaded, which takes the first seconds."""
         ...
 
     def step(self, step: Step) -> None:
-        """Take note of a step."""
+        """Record a step, and show it if it is time."""
         ...
 
     def __enter__(self) -> object: ...
@@ -44,7 +44,7 @@ class ProgressDisplay(Protocol):
 
 @dataclass
 class ProgressTally:
-    """The numbers that are shown. `items` is how many there are; times are monotonic seconds."""
+    """The numbers of the progress. `items` is their total; times are monotonic seconds."""
 
     items: int
     accepted: int = 0
@@ -52,17 +52,17 @@ class ProgressTally:
     given_up: int = 0
     tokens: int = 0
     began: float = field(default_factory=time.monotonic)
-    before: int = 0  # items that cost no time in this session
+    before: int = 0  # items that cost no time in this session: done earlier, or by rules and cases
     counted: set[str] = field(default_factory=set)
 
     @property
     def done(self) -> int:
-        """The number of items that are done."""
+        """How many items are accepted or given up."""
         return self.accepted + self.given_up
 
     def add_row(self, key: str, row: Mapping[str, object]) -> None:
-        """Count an item that is done; once, as a run that goes on gives some results again."""
-        if key in self.counted:
+        """Count a finished item, once."""
+        if key in self.counted:  # a resumed run yields the results behind its checkpoint again
             return
         self.counted.add(key)
         self.before += _was_ready(row)
@@ -74,7 +74,7 @@ class ProgressTally:
             self.given_up += 1
 
     def add_step(self, step: Step) -> None:
-        """Count what a step brought."""
+        """Count the results and the tokens of a step."""
         for key, row in step.results:
             self.add_row(key, row)
         tokens = step.report.get("tokens")
@@ -82,7 +82,7 @@ class ProgressTally:
             self.tokens += tokens
 
     def left(self, now: float) -> float | None:
-        """Return the seconds that are left at the pace so far, None where it is not known."""
+        """Return the seconds that are left at the pace of this session; None while unknown."""
         here = self.done - self.before
         if here < ENOUGH or self.done >= self.items:
             return None
@@ -108,7 +108,7 @@ def _was_ready(row: Mapping[str, object]) -> bool:
 
 
 class QuietProgress:
-    """Shows nothing."""
+    """Shows nothing; the base of the others."""
 
     def loading(self) -> None:
         """Show nothing."""
@@ -124,7 +124,7 @@ class QuietProgress:
 
 
 class PlainProgress(QuietProgress):
-    """Writes a line every few seconds; with `tracked_logprobs`, the tokens of one item instead."""
+    """Writes a line every few seconds; with `watched`, the tokens of one item instead."""
 
     def __init__(
         self, tally: ProgressTally, stream: TextIO, watched: Watched | None = None
@@ -133,7 +133,7 @@ class PlainProgress(QuietProgress):
         self._last = time.monotonic()
 
     def loading(self) -> None:
-        """Say what takes the first seconds."""
+        """Write a line about the model."""
         self._write("Loading the model…\n")
 
     def __enter__(self) -> PlainProgress:
@@ -141,7 +141,7 @@ class PlainProgress(QuietProgress):
         return self
 
     def step(self, step: Step) -> None:
-        """Write a line if it is time for one."""
+        """Count the step; write a line if the last one is old enough."""
         self.tally.add_step(step)
         if self.watched is not None:
             self._write("".join(self.watched.plain(step)))
@@ -158,30 +158,30 @@ class PlainProgress(QuietProgress):
 
 
 class LiveProgress(QuietProgress):
-    """Keeps one line up to date in a terminal, below the item that is watched, if one is."""
+    """Keeps one line up to date in a terminal, below the watched item if there is one."""
 
     def __init__(
         self, tally: ProgressTally, console: Console, watched: Watched | None = None
     ) -> None:
         self.tally, self.console, self.watched = tally, console, watched
-        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._drawn)
+        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._render)
 
     def loading(self) -> None:
-        """Say what takes the first seconds."""
+        """Show a line about the model, which the first refresh overwrites."""
         self.console.print("Loading the model…", style="dim", end="\r")
 
     def step(self, step: Step) -> None:
-        """Take note; the display refreshes itself."""
+        """Count the step; `Live` refreshes the display from its own thread."""
         self.tally.add_step(step)
         if self.watched is not None:
-            for done in self.watched.take(step):
+            for done in self.watched.finished(step):
                 self._live.console.print(done)
 
-    def _drawn(self) -> Text:
+    def _render(self) -> Text:
         line = Text(self.tally.line(time.monotonic()), style="dim")
         if self.watched is None or not self.watched.key:
             return line
-        return Text("\n").join([self.watched.drawn(), line])
+        return Text("\n").join([self.watched.text(), line])
 
     def __enter__(self) -> LiveProgress:
         self._live.start()
@@ -191,8 +191,8 @@ class LiveProgress(QuietProgress):
         self._live.stop()
 
 
-def show_of(work: JobRun, *, watch: bool, quiet: bool) -> ProgressDisplay:
-    """Return what shows the progress of a job, by where the output goes."""
+def progress_of(work: JobRun, *, watch: bool, quiet: bool) -> ProgressDisplay:
+    """Return the display for a job: live if standard error is a terminal."""
     if quiet and not watch:
         return QuietProgress()
     tally = ProgressTally(len(work.items))

@@ -1,4 +1,4 @@
-"""`ostinato refine`: write a reply to every item until it passes."""
+"""`ostinato refine`: generate a reply for every item of a job until it passes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ostinato.cli.exit_codes import Exit
-from ostinato.cli.runs.recorded_command import RecordedCommand, begun_by, begun_of
+from ostinato.cli.options import journal_option, json_option
+from ostinato.cli.run_loop import RESUME, Exit
+from ostinato.cli.runs.recorded_command import RecordedCommand, command_of, command_spec
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
-    from ostinato.refine import How, Job, JobRun, Outcome
+    from ostinato.refine import Job, JobRun, OpenMode, Outcome
 
 ERRORS = 5
-"""How many of the items that could not be worked on are told of at once."""
+"""How many of the items that could not be worked on are printed."""
 
 
 @click.command()
@@ -29,37 +30,27 @@ ERRORS = 5
     "new",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Write a commented job to start from, and end.",
+    help="Write a commented job file to start from, and exit.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Take only the first N items.")
+@click.option("--limit", type=click.IntRange(min=1), help="Process only the first N items.")
 @click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Show the first prompts, the rules, past cases and checks; load no model.",
+    "--dry-run", is_flag=True, help="Show prompts, rules, past cases and checks; load no model."
 )
-@click.option("--fresh", is_flag=True, help="Start anew, whatever an earlier run has done.")
+@click.option("--fresh", is_flag=True, help="Start over in a new run; earlier runs are kept.")
 @click.option(
-    "--update",
-    is_flag=True,
-    help="After a change of the job or input: write again only what it touches.",
+    "--update", is_flag=True, help="After a change of job or input, redo only the items it affects."
 )
-@click.option("--watch", is_flag=True, help="Show one item's tokens as they come and go.")
+@click.option("--watch", is_flag=True, help="Show the tokens of one item, with those taken back.")
+@journal_option()
 @click.option(
-    "--journal",
-    type=click.Path(path_type=Path),
-    help="The journal's file. [default: .ostinato/journal.db]",
+    "--output", type=click.Path(path_type=Path), help="Output file.  [default: the job's]"
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="Write there, in place of the job's output."
-)
-@click.option(
-    "--run", "run_name", metavar="NAME", help="The run's name, as of a branch. [default: the job's]"
-)
-@click.option("--strategy", metavar="KIND", help="Use this strategy in place of the job's.")
-@click.option("--model", metavar="NAME", help="Use this model, without an adapter.")
-@click.option("--seed", type=int, help="Use this seed in place of the job's.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+@click.option("--run", "run_name", metavar="NAME", help="Name of the run.  [default: the job's]")
+@click.option("--strategy", metavar="KIND", help="Strategy.  [default: the job's]")
+@click.option("--model", metavar="NAME", help="Model, without an adapter.  [default: the job's]")
+@click.option("--seed", type=int, help="Random seed.  [default: the job's]")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@json_option
 def refine(
     job_file: Path | None,
     new: Path | None,
@@ -77,11 +68,11 @@ def refine(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Write a reply to every item of the job JOB.toml, until it passes the job's checks.
+    """Generate a reply for every item of the job JOB.toml until it passes the job's checks.
 
-    Run the same command again and it goes on where it was. Exit codes: 0 all replies were
-    accepted; 1 some were not; 2 something given is wrong; 3 the job's budget ended with items
-    unfinished; 130 interrupted.
+    The same command resumes an interrupted job. Exit codes: 0 all replies were accepted; 1 some
+    were not; 2 an argument or a file is wrong; 3 the job's budget ended with items unfinished; 130
+    interrupted.
     """
     if new is not None:
         _write_new(new)
@@ -94,8 +85,8 @@ def refine(
         raise InputError("Only one of --fresh and --update must be given, got both.")
     if run_name is not None and (fresh or update):
         raise InputError(
-            f"--run must go on with a run or begin one, got {run_name!r} with "
-            f"{'--fresh' if fresh else '--update'}. Leave one out, or name a new run."
+            f"--run must be given without {'--fresh' if fresh else '--update'}, got {run_name!r}. "
+            "Leave one out, or name a new run."
         )
     from ostinato.refine import read_job
 
@@ -106,20 +97,20 @@ def refine(
 
         show_job(job, limit, as_json=as_json)
         return
-    how: How = "fresh" if fresh else "update" if update else "go on"
+    mode: OpenMode = "fresh" if fresh else "update" if update else "resume"
     try:
         code = _run(
             job,
             journal,
             limit,
-            how,
+            mode,
             run_name,
             watch=watch,
             quiet=quiet or as_json,
             as_json=as_json,
         )
     except KeyboardInterrupt:
-        click.echo("Interrupted. Run the same command again: it goes on.", err=True)
+        click.echo(f"Interrupted. {RESUME}", err=True)
         code = Exit.INTERRUPTED
     sys.exit(code)
 
@@ -142,7 +133,7 @@ def _run(
     job: Job,
     journal_path: Path | None,
     limit: int | None,
-    how: How,
+    mode: OpenMode,
     run_name: str | None,
     *,
     watch: bool,
@@ -152,9 +143,10 @@ def _run(
     from ostinato.refine import journal_of, open_job
 
     with journal_of(journal_path) as journal:
-        work = open_job(job, journal, limit=limit, how=how, spec=begun_by(), name=run_name)
-        if work.run.parent is not None:  # its own from here on
-            journal.amend(work.run, {"output": str(job.output), **begun_by()})
+        work = open_job(job, journal, limit=limit, mode=mode, spec=command_spec(), name=run_name)
+        if work.run.parent is not None:
+            # A branch starts with its parent's output and command; from here on it has its own.
+            journal.amend(work.run, {"output": str(job.output), **command_spec()})
         work.settle()
         already = work.finished or work.out_of_budget or work.ended_by_person
         outcome = work.write(work.stopped) if already else _work(work, watch=watch, quiet=quiet)
@@ -162,26 +154,27 @@ def _run(
         if as_json:
             click.echo(json.dumps(_summary(work, outcome, code)))
         elif not quiet:
-            _tell(work, outcome, code, already=already)
+            _report(work, outcome, code, already=already)
         return code
 
 
 def _work(work: JobRun, *, watch: bool, quiet: bool) -> Outcome:
     """Run the loop to its end or interruption; then write the output and the report."""
-    from ostinato.cli.jobs.progress import show_of
-    from ostinato.cli.signals import ends_by_signal
+    from ostinato.cli.jobs.progress import progress_of
+    from ostinato.cli.run_loop import ends_by_signal
 
-    show = show_of(work, watch=watch, quiet=quiet)
+    progress = progress_of(work, watch=watch, quiet=quiet)
     if work.other_budget and not quiet:
-        click.echo(f"{work.other_budget} The job goes on.")
-    show.loading()
+        click.echo(f"{work.other_budget} The job resumes.")
+    progress.loading()
     loop = work.loop()
     began = time.monotonic()
     try:
-        with ends_by_signal(loop), show:
-            loop.run(show.step)
+        with ends_by_signal(loop), progress:
+            loop.run(progress.step)
     finally:
-        work.note.add_seconds(work.run.id, time.monotonic() - began)
+        # Also after an error or a second Ctrl-C: what is done is paid for, and belongs to the user.
+        work.output_claim.add_seconds(work.run.id, time.monotonic() - began)
         outcome = work.write(loop.stopped)
     return outcome
 
@@ -208,12 +201,12 @@ def _summary(work: JobRun, outcome: Outcome, code: Exit) -> dict[str, object]:
     }
 
 
-def _tell(work: JobRun, outcome: Outcome, code: Exit, *, already: bool) -> None:
+def _report(work: JobRun, outcome: Outcome, code: Exit, *, already: bool) -> None:
     summary, job = outcome.summary, work.job
     if already and not summary.unfinished:
         click.echo("The job is finished: nothing was left to do.")
     per = summary.per_accepted
-    cost = f"; {per:.2f} tokens computed for each accepted one" if per is not None else ""
+    cost = f"; {per:.2f} tokens computed per accepted token" if per is not None else ""
     click.echo(
         f"{summary.accepted} of {summary.items} accepted ({summary.mended} mended), "
         f"{summary.given_up} given up"
@@ -235,31 +228,31 @@ def _tell(work: JobRun, outcome: Outcome, code: Exit, *, already: bool) -> None:
 
 
 def _next(work: JobRun, outcome: Outcome, code: Exit) -> list[str]:
-    """Return what to do next."""
+    """Return the lines that say what to do next."""
     name, command = work.run.name, _command(work)
     if code is Exit.BUDGET and outcome.stopped is not None:
         return [
-            f"The job's budget ended: {outcome.stopped.sentence} Raise it in [budget] and run the "
-            f"job again: it goes on. {command}"
+            f"The job's budget ended: {outcome.stopped.sentence} To resume, raise it in [budget] "
+            f"and run: {command}"
         ]
     if work.ended_by_person:
-        anew = command.having("--fresh")
-        return [f"The run '{name}' was stopped for good. Begin anew: {anew}"]
+        return [
+            f"The run '{name}' was stopped for good. Start over with: {command.having('--fresh')}"
+        ]
     if code is Exit.INTERRUPTED:
         why = outcome.stopped.sentence + " " if outcome.stopped is not None else ""
-        return [f"{why}To go on: {command}"]
+        return [f"{why}To resume: {command}"]
     refused = next((result for result in outcome.results if not result.accepted), None)
     if refused is not None:
         journal = command.get("--journal")
-        told = ["ostinato", "why", name, refused.id, *(("--journal", journal) if journal else ())]
-        return [f"  why      {shlex.join(told)}"]
-    return [f"  anew     {command.having('--fresh').having('--seed', str(work.job.seed + 1))}"]
+        words = ["ostinato", "why", name, refused.id, *(("--journal", journal) if journal else ())]
+        return [f"  why      {shlex.join(words)}"]
+    return [f"  again    {command.having('--fresh').having('--seed', str(work.job.seed + 1))}"]
 
 
 def _command(work: JobRun) -> RecordedCommand:
-    """Return the command of the job's run."""
-    begun = begun_of(work.run)  # None for a run of an older version
-    return begun or RecordedCommand(
+    """Return the command of the job's run; runs of older versions recorded none."""
+    return command_of(work.run) or RecordedCommand(
         command="refine", arguments=(_near(work.job.file),), folder=Path.cwd()
     )
 

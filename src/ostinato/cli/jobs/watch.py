@@ -1,4 +1,4 @@
-"""One item watched while it is written: its tokens as they come, struck out when taken back."""
+"""One item during generation: its tokens as they come, struck out when taken back."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ostinato.loop import Action, GoBack, LaneStep, StartOver, Step
 
 @dataclass
 class Watched:
-    """Follows one item after another: when one is done, the next that begins.
+    """Follows one item at a time: when it is done, the next one that starts.
 
-    `pieces` are the texts of the tokens that stand; `struck` what was taken back, with how many
-    pieces stood before it.
+    `pieces` are the texts of the current tokens. `struck` holds the texts that were taken back,
+    each with the number of pieces before it.
     """
 
     key: str = ""
@@ -25,11 +25,11 @@ class Watched:
     outcome: str = ""
 
     def plain(self, step: Step) -> Iterator[str]:
-        """Yield what a stream shows of a step: `[-taken back-]` stands for what is struck out."""
+        """Yield the output of a step for a stream, with `[-text-]` for text that is taken back."""
         lane = self._lane(step)
         if lane is None:
             return
-        if self._begins(lane):
+        if self._starts(lane):
             yield f"{self.key}: "
         yield self._add(lane)
         if isinstance(lane.answer, GoBack | StartOver):
@@ -40,24 +40,23 @@ class Watched:
             yield f"\n  {_sentence(lane)}\n"
             self.key = ""
 
-    def take(self, step: Step) -> list[Text]:
-        """Take note of a step; return the item's text where it is done."""
+    def finished(self, step: Step) -> list[Text]:
+        """Record a step; return the item's text if the step has finished it."""
         lane = self._lane(step)
         if lane is None:
             return []
-        self._begins(lane)
         self._add(lane)
         if isinstance(lane.answer, GoBack | StartOver):
             self._strike(lane.answer)
         elif lane.answer is not None:
             self.outcome = _sentence(lane)
-            done = self.drawn()
+            done = self.text()
             self.key, self.pieces, self.struck = "", [], []
             return [done]
         return []
 
-    def drawn(self) -> Text:
-        """Return the item as it stands, with what was taken back struck out where it stood."""
+    def text(self) -> Text:
+        """Return the item's text, with the texts that were taken back struck out in place."""
         text = Text()
         if not self.pieces and not self.struck:
             return text
@@ -75,13 +74,13 @@ class Watched:
     # Inside -----------------------------------------------------------------------------------
 
     def _lane(self, step: Step) -> LaneStep | None:
-        """Return what the step did to the watched lane; choose one where none is watched."""
+        """Return the step of the watched lane, or of a lane that starts if none is watched."""
         if not self.key:
             self.key = next((key for key, lane in step.lanes.items() if lane.position == 1), "")
             self.pieces, self.struck, self.outcome = [], [], ""
         return step.lanes.get(self.key) if self.key else None
 
-    def _begins(self, lane: LaneStep) -> bool:
+    def _starts(self, lane: LaneStep) -> bool:
         return lane.position == 1 and not self.pieces and not self.struck
 
     def _add(self, lane: LaneStep) -> str:
@@ -90,7 +89,7 @@ class Watched:
         return piece
 
     def _strike(self, answer: Action) -> str:
-        """Take back what the answer takes back, and return its text."""
+        """Take back the tokens that the answer takes back, and return their text."""
         to = 0
         if isinstance(answer, GoBack):
             to = len(self.pieces) if answer.to is None else answer.to

@@ -1,0 +1,1 @@
+"""Commands of runs: listing, requests, branches, and how a run is resumed."""

@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
-from ostinato.cli.exit_codes import Exit
-from ostinato.cli.runs.resume_hint import way_on
+from ostinato.cli.options import journal_option, json_option
+from ostinato.cli.run_loop import Exit
+from ostinato.cli.runs.resume_command import resume_hint
 from ostinato.errors import InputError, RunError
 from ostinato.journal import DEFAULT, CheckpointRow, Journal, RunRow, StepRecord, encode, valid
 
@@ -21,22 +21,12 @@ LAST_STEPS = 5
 WIDTH = 100
 
 
-def journal_option(command: Any) -> Any:
-    """Add `--journal` to a command."""
-    return click.option(
-        "--journal",
-        "path",
-        type=click.Path(path_type=Path),
-        help="The journal's file. [default: .ostinato/journal.db]",
-    )(command)
-
-
 @click.group(invoke_without_command=True)
-@journal_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+@journal_option("path")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def runs(ctx: click.Context, path: Path | None, as_json: bool) -> None:
-    """List the runs of a journal, newest first; or do something with one of them."""
+    """List the runs of a journal, newest first, or act on one of them."""
     ctx.obj = path
     if ctx.invoked_subcommand is not None:
         return
@@ -58,7 +48,10 @@ def runs(ctx: click.Context, path: Path | None, as_json: bool) -> None:
 
 @contextmanager
 def opened(path: Path | None) -> Iterator[Journal]:
-    """Open a journal that exists: one given to the command or to the group, else the default."""
+    """Open the journal of the command's or the group's `--journal`, or the default one.
+
+    Raises `RunError` where the file does not exist: reading must not create it.
+    """
     context = click.get_current_context(silent=True)
     path = path or (context.obj if context is not None else None) or DEFAULT
     if not path.exists():
@@ -68,7 +61,7 @@ def opened(path: Path | None) -> Iterator[Journal]:
 
 
 def ago(moment: float) -> str:
-    """Say how long ago something was: `3 min ago`."""
+    """Return the time since a moment (seconds since 1970) in words: `3 min ago`."""
     seconds = max(0.0, time.time() - moment)
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
@@ -81,10 +74,10 @@ def ago(moment: float) -> str:
 
 @runs.command()
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
-@journal_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@journal_option("path")
 def show(name: str, as_json: bool, path: Path | None) -> None:
-    """Show the run NAME: where it is, why it stopped, its checkpoints, its last steps."""
+    """Show the run NAME: its position, why it stopped, its checkpoints, its last steps."""
     with opened(path) as journal:
         run = journal.get(name)
         row = run.now()
@@ -93,37 +86,37 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         results = run.count_results()
         until = run.until
         parent = _name_of_parent(journal, row)
-        way = way_on(run)
+        hint = resume_hint(run)
     if as_json:
-        value = {
+        shown = {
             **row.to_json(),
             "until": until,
-            "goes_on_by": way,
+            "resume_with": hint,
             "results": results,
             "checkpoints": [_checkpoint(each) for each in saved],
             "last_steps": [_step(each) for each in steps],
         }
-        click.echo(encode(valid(value)))
+        click.echo(encode(valid(shown)))
         return
     click.echo(f"{row.name}: {row.kind}, {row.status}, tick {row.tick}, position {row.position}")
     if row.stopped is not None:
         click.echo(f"  {row.stopped.sentence} ({row.stopped.kind.value})")
-    for what, told in (
+    for label, value in (
         ("until", until),
         ("branch of", parent),
-        ("begun", ago(row.created)),
-        ("written", ago(row.updated)),
+        ("started", ago(row.created)),
+        ("updated", ago(row.updated)),
         ("results", str(results) if results else None),
-        ("goes on by", way),
+        ("resume with", hint),
     ):
-        if told is not None:
-            click.echo(f"  {what:<11} {told}")
+        if value is not None:
+            click.echo(f"  {label:<11} {value}")
     for each in saved:
         size = f"{each.bytes / 1e6:.1f} MB" if each.bytes >= 1e5 else f"{each.bytes} bytes"
         click.echo(f"  checkpoint  tick {each.tick}, {size}, {ago(each.created)}")
     for step in steps:
-        told = f"  step {step.tick}  {encode(step.report)}"
-        click.echo(told if len(told) <= WIDTH else told[: WIDTH - 1] + "…")
+        line = f"  step {step.tick}  {encode(step.report)}"
+        click.echo(line if len(line) <= WIDTH else line[: WIDTH - 1] + "…")
 
 
 def _name_of_parent(journal: Journal, row: RunRow) -> str | None:
@@ -148,42 +141,42 @@ def _step(step: StepRecord) -> dict[str, object]:
     return {"tick": step.tick, "position": step.position, "report": step.report}
 
 
-# A request to the driver, and the end of a run --------------------------------------------------
+# Requests to the process that drives a run, and deletion ----------------------------------------
 
 
 @runs.command()
 @click.argument("name")
-@journal_option
+@journal_option("path")
 def pause(name: str, path: Path | None) -> None:
-    """Ask the running NAME to end at its next step, with a checkpoint; it can go on later."""
-    _ask(name, path, "pause")
+    """Pause the running NAME at its next step, with a checkpoint; it can be resumed."""
+    _request(name, path, "pause")
 
 
 @runs.command()
 @click.argument("name")
-@journal_option
+@journal_option("path")
 def stop(name: str, path: Path | None) -> None:
-    """Ask the running NAME to end at its next step, for good."""
-    _ask(name, path, "stop")
+    """Stop the running NAME at its next step, for good."""
+    _request(name, path, "stop")
 
 
-def _ask(name: str, path: Path | None, action: str) -> None:
+def _request(name: str, path: Path | None, action: str) -> None:
     with opened(path) as journal:
         run = journal.get(name)
         journal.request(run, action)
-        click.echo(f"Asked {run.name} to {action}: it ends at its next step.")
+        click.echo(f"{run.name} will {action} at its next step.")
 
 
 @runs.command()
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@journal_option
+@click.option("--yes", is_flag=True, help="Delete without confirmation.")
+@journal_option("path")
 def delete(name: str, yes: bool, path: Path | None) -> None:
     """Delete the run NAME: its steps, events, results and checkpoints."""
     with opened(path) as journal:
         run = journal.get(name)
         row = run.now()
-        if not yes and not run.driven:  # a run that is driven is refused without being asked for
+        if not yes and not run.driven:  # `Journal.delete` refuses a driven run: no need to confirm
             results = run.count_results()
             what = f"{row.name} ({row.kind}, {row.status}, tick {row.tick}, {results} results)"
             if not click.confirm(f"Delete the run {what} and its checkpoints?"):
@@ -198,27 +191,27 @@ def delete(name: str, yes: bool, path: Path | None) -> None:
 
 @runs.command()
 @click.argument("name")
-@click.option("--at", "tick", type=int, help="The checkpoint's tick. [default: the last]")
-@click.option("--as", "new", required=True, metavar="NEW", help="The name of the new run.")
+@click.option("--at", "tick", type=int, help="Tick of the checkpoint.  [default: the last]")
+@click.option("--as", "new", required=True, metavar="NEW", help="Name of the new run.")
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Change this from there on; JSON, else text (may be given again).",
+    help="Change a setting from there on; the value is JSON, else text; repeatable.",
 )
-@journal_option
+@journal_option("path")
 def branch(
     name: str, tick: int | None, new: str, settings: tuple[str, ...], path: Path | None
 ) -> None:
-    """Make a new run that goes on from a checkpoint of the run NAME."""
+    """Create a run that continues from a checkpoint of the run NAME."""
     edits = dict(_setting(text) for text in settings)
     with opened(path) as journal:
         made = journal.branch(journal.get(name), new, tick=tick, edits=edits)
-        row, way = made.now(), way_on(made)
+        row, hint = made.now(), resume_hint(made)
     changed = f" with {encode(edits)}" if edits else ""
-    click.echo(f"Made {row.name}: {name} from tick {row.tick} on{changed}.")
-    click.echo(f"It goes on by: {way}")
+    click.echo(f"Created {row.name} from {name} at tick {row.tick}{changed}.")
+    click.echo(f"Resume it with: {hint}")
 
 
 def _setting(text: str) -> tuple[str, object]:
@@ -232,32 +225,33 @@ def _setting(text: str) -> tuple[str, object]:
 
 
 def _no_number(word: str) -> float:
+    """Refuse NaN and Infinity, which Python reads but JSON does not know: they stay text."""
     raise ValueError(word)
 
 
 @runs.command()
 @click.argument("name")
-@click.option("--until", "until", metavar="CONDITION", help="End by this, such as: Steps(1000)")
+@click.option("--until", "until", metavar="CONDITION", help="Stop condition, such as: Steps(1000)")
 @click.option(
-    "--trust", is_flag=True, help="Run the command or the function that the journal names for it."
+    "--trust", is_flag=True, help="Run the command or call the function that the journal names."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
-@journal_option
+@json_option
+@journal_option("path")
 def resume(name: str, until: str | None, trust: bool, as_json: bool, path: Path | None) -> None:
-    """Go on with the run NAME where it was: paused, interrupted or killed.
+    """Resume the run NAME, which was paused, interrupted or killed.
 
-    A run that has stopped by its own conditions wants others: --until "Steps(2000)". The command
-    that began it is run again, with its own exit codes; or a function is called that the journal
-    names, from the working folder too. Give --trust where you trust the journal and the folder.
-    Exit codes: 0 it ended by itself or was asked to from outside; 2 something given is wrong; 130
-    interrupted (Ctrl-C or SIGTERM).
+    A run that its own conditions have stopped needs others: --until "Steps(2000)". Resuming runs
+    the command that started the run, with its own exit codes, or calls a function that the journal
+    names, also from the working folder. Give --trust if you trust the journal and the folder. Exit
+    codes: 0 it ended on its own or on request; 2 an argument or a file is wrong; 130 interrupted
+    (Ctrl-C or SIGTERM).
     """
-    from ostinato.cli.runs.resume import go_on
+    from ostinato.cli.runs.resume import resume_run
 
     with opened(path) as journal:
         try:
-            code = go_on(journal.get(name), until, trust=trust, as_json=as_json)
+            code = resume_run(journal.get(name), until, trust=trust, as_json=as_json)
         except KeyboardInterrupt:
-            click.echo(f"Interrupted. To go on: ostinato runs resume {name} --trust", err=True)
+            click.echo(f"Interrupted. To resume: ostinato runs resume {name} --trust", err=True)
             code = Exit.INTERRUPTED
     sys.exit(code)

@@ -1,44 +1,58 @@
-"""What a command was told: the same for a run that goes on."""
+"""Keeps a named run to the inputs it started with: its results depend on nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ostinato.cli.runs.recorded_command import command_spec
 from ostinato.errors import InputError
-
-WEIGHTS = "weights"
-"""The entry of an order that is a hash of the model's weights, where these can be read."""
-TOLD = {WEIGHTS: "model (its files have changed)"}
 
 if TYPE_CHECKING:
     from ostinato.journal import JSON
 
+WEIGHTS = "weights"
+"""The input that is a hash of the model's weights; empty where they cannot be read."""
+SHOWN_AS = {WEIGHTS: "model (its files have changed)"}
 
-def refuse_another(run_name: str, kept_as: str, order: Mapping[str, JSON]) -> bool:
-    """Tell whether a run is finished; False where there is none.
 
-    `order` is what its results depend on, which its spec holds as `kept_as`. Raises `InputError`
-    where the run was begun with something else.
+def require_same_inputs(run_name: str, key: str, inputs: Mapping[str, JSON]) -> bool:
+    """Return whether the run is finished; False where there is none of this name.
+
+    Its spec holds its inputs under `key`. Raises `InputError` where they are others.
     """
     from ostinato.journal import DEFAULT, Journal
 
+    # Opening would create the file, and bad input must leave nothing behind.
     if not DEFAULT.exists():
         return False
     with Journal() as journal:
         run = journal.find(run_name)
         if run is None:
             return False
-        before = run.spec.get(kept_as)
-        if before != order:
-            known = before if isinstance(before, dict) else {}
-            names = {**order, **known}
-            changed = [name for name in names if known.get(name) != order.get(name)]
-            if changed == [WEIGHTS] and not (known.get(WEIGHTS) and order.get(WEIGHTS)):
-                return run.status == "stopped"  # of one of the two they are not known
-            told = ", ".join(TOLD.get(name, name) for name in changed)
+        before = run.spec.get(key)
+        known = before if isinstance(before, dict) else {}
+        changed = [name for name in {**inputs, **known} if known.get(name) != inputs.get(name)]
+        if changed == [WEIGHTS] and not (known.get(WEIGHTS) and inputs.get(WEIGHTS)):
+            changed = []  # a finished text is shown even where the model's files are gone
+        if changed:
+            names = ", ".join(SHOWN_AS.get(name, name) for name in changed)
             raise InputError(
-                f"The run {run_name!r} must be given what it was begun with, got another {told}. "
-                "Give the same, or another name with --run."
+                f"The run {run_name!r} must keep the inputs it started with, got new values for "
+                f"{names}. Give the same ones, or another name with --run."
             )
         return run.status == "stopped"
+
+
+def run_settings(
+    run_name: str | None, key: str, inputs: dict[str, JSON], **more: JSON
+) -> dict[str, Any]:
+    """Return `run` and `spec` of a loop that records a run; {} without a name.
+
+    The spec holds the inputs under `key`, `more`, and the command that is running. Raises
+    `InputError` where a run of this name has other inputs.
+    """
+    if run_name is None:
+        return {}
+    require_same_inputs(run_name, key, inputs)
+    return {"run": run_name, "spec": {**more, key: inputs, **command_spec()}}

@@ -1,0 +1,1 @@
+"""Commands that sample from a trained model."""

@@ -1,25 +1,24 @@
-"""`ostinato sample`: draw with a model that was trained, step by step."""
+"""`ostinato sample` and `ostinato sample image`: denoise images step by step."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import sys
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ostinato.cli.exit_codes import Exit
-from ostinato.cli.image_tokens import sample_image_tokens
-from ostinato.cli.music import sample_music
-from ostinato.cli.runs.recorded_command import begun_by
-from ostinato.cli.runs.run_guard import refuse_another
+from ostinato.cli.options import json_option, run_option, seed_option
+from ostinato.cli.run_loop import exit_interrupted, refuse_errors
+from ostinato.cli.runs.run_guard import run_settings
 from ostinato.cli.sample.image_checks import ImageChecks, check_options
-from ostinato.cli.sample.image_steps import drawn, write
+from ostinato.cli.sample.image_steps import sample_images, write_images
+from ostinato.cli.sample.image_tokens import image_tokens
+from ostinato.cli.sample.music import music
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,69 +26,78 @@ if TYPE_CHECKING:
     from ostinato.journal import JSON
     from ostinato.loop import Loop
 
-ALL = 10_000  # checkpoints that --checkpoint-every keeps
-NOT_OF_IMAGES = {"show_steps", "out", "run_name", "checkpoint_every", "as_json"}
+ALL = 10_000  # checkpoints that --checkpoint-every keeps: one for every step to branch from
+NOT_INPUTS = {"show_steps", "out", "run_name", "checkpoint_every", "as_json"}
+"""Parameters that the images do not depend on."""
+REASONS = 5  # most frequent reasons that are printed
 
 
 @click.group()
 def sample() -> None:
-    """Draw with a model, step by step."""
+    """Sample from a trained model, step by step."""
 
 
-sample.add_command(sample_image_tokens)
-sample.add_command(sample_music)
+sample.add_command(image_tokens)
+sample.add_command(music)
 
 
 @sample.command()
 @click.argument("model", default="digits")
-@click.option(
-    "--label", "labels", multiple=True, help="A class, by its name or number; more: each."
-)
-@click.option("--count", type=click.IntRange(min=1), default=1, help="Images of each class.")
-@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--label", "labels", multiple=True, help="Class, by name or number; repeatable.")
+@click.option("--count", type=click.IntRange(min=1), default=1, help="Images per class or prompt.")
+@click.option("--steps", type=click.IntRange(min=1), default=20, help="Denoising steps.")
 @click.option(
     "--solver",
     type=click.Choice(["ddpm", "ddim", "euler", "heun", "dpmpp_2m"]),
     default="dpmpp_2m",
-    show_default=True,
+    help="Sampler.",
 )
-@click.option("--guidance", type=float, default=1.0, show_default=True, help="1: none.")
+@click.option("--guidance", type=float, default=1.0, help="Classifier-free guidance; 1: none.")
 @click.option(
     "--guidance-interval",
     type=float,
     nargs=2,
     default=(0.0, math.inf),
+    show_default=False,
     metavar="LOW HIGH",
-    help="The noise levels that are guidance_interval.  [all]",
+    help="Noise levels (sigma) at which guidance applies.  [default: all]",
 )
-@click.option("--prompt", "prompts", multiple=True, help="Words for a pipeline of diffusers.")
-@click.option("--negative-prompt", help="Words for what is not to be seen, for a pipeline.")
-@click.option("--height", type=click.IntRange(min=1), help="Pixels, for a pipeline.")
-@click.option("--width", type=click.IntRange(min=1), help="Pixels, for a pipeline.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--prompt", "prompts", multiple=True, help="Prompt, for a pipeline; repeatable.")
+@click.option("--negative-prompt", help="Negative prompt, for a pipeline.")
+@click.option("--height", type=click.IntRange(min=1), help="Height in pixels, for a pipeline.")
+@click.option("--width", type=click.IntRange(min=1), help="Width in pixels, for a pipeline.")
+@seed_option
 @click.option(
-    "--interpolate-to", type=int, help="Turn the noise of --seed to this seed's, image by image."
+    "--interpolate-to",
+    type=int,
+    help="Seed to interpolate to: noise from --seed to this over --count.",
 )
 @click.option(
-    "--from", "source", type=click.Path(path_type=Path), help="Vary this image, or paint into it."
+    "--from", "source", type=click.Path(path_type=Path), help="Image to vary or to inpaint."
 )
-@click.option("--strength", type=float, help="How far --from is noised, above 0 to 1.  [0.5]")
 @click.option(
-    "--mask", type=click.Path(path_type=Path), help="Paint --from only where this image is white."
+    "--strength",
+    type=float,
+    help="Noise added to --from, above 0 to 1.  [default: 0.5; 1 with --mask]",
 )
-@click.option("--each", help="End an image by this, such as: Converges('change', 0.01)")
+@click.option(
+    "--mask", type=click.Path(path_type=Path), help="Inpaint --from where this image is white."
+)
+@click.option("--each", help="Stop condition of each image, such as: Converges('change', 0.01)")
 @check_options
-@click.option("--show-steps", is_flag=True, help="Show each step: noisy above, clean below.")
+@click.option("--show-steps", is_flag=True, help="Write each step: noisy above, clean below.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="A .png or .gif, or a folder of images."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="A .png, a .gif or a folder of images.  [default: a new sample.png]",
 )
-@click.option("--run", "run_name", help="Journal it as a run; the same name goes on where it was.")
+@run_option
 @click.option(
     "--checkpoint-every",
     type=click.IntRange(min=1),
-    help="Steps after which the --run is saved each time, to branch from there.",
+    help="Steps between checkpoints of --run, to branch from.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+@json_option
 @click.pass_context
 def image(
     context: click.Context,
@@ -116,43 +124,44 @@ def image(
     run_name: str | None,
     checkpoint_every: int | None,
     as_json: bool,
-    **checked: Any,
+    **check_params: Any,
 ) -> None:
-    """Draw images with MODEL: a folder of `ostinato train image`, the shipped `digits`, or the
-    folder of a pipeline of diffusers."""
-    from ostinato.cli.sample.pipeline import WORDS, given_options, pipeline_loop
+    """Generate images with MODEL: a folder of `ostinato train image`, the shipped `digits`, or the
+    folder of a diffusers pipeline."""
+    from ostinato.cli.sample.pipeline import PIPELINE_ONLY, open_pipeline_loop, typed_options
     from ostinato.image import denoise_loop, load_denoiser
     from ostinato.image.pipelines import is_pipeline
     from ostinato.loop import parse
 
     target = _target(out)
-    options = given_options(context)
-    wanted = ImageChecks(**checked)
-    order = _order(context.params)
+    options = typed_options(context)
+    image_checks = ImageChecks(**check_params)
+    inputs = _inputs(context.params)
     decode = is_pipeline(model) and (show_steps or target.suffix.lower() == ".gif")
     if decode:
-        order["show_steps"] = True  # a pipeline's steps are decoded while it draws, or never
-    settings = _run_settings(run_name, checkpoint_every, order)
+        # An input of the run: latents of a pipeline are decoded while it runs, or never.
+        inputs["show_steps"] = True
+    settings = _run_settings(run_name, checkpoint_every, inputs)
     if each is not None:
         settings["each"] = parse(each)
     if is_pipeline(model):
-        loop, asked = pipeline_loop(
-            Path(model), options, wanted, count=count, decode=decode, **settings
+        loop, total = open_pipeline_loop(
+            Path(model), options, image_checks, count=count, decode=decode, **settings
         )
-        _finish(loop, asked, run_name, target, show_steps=show_steps, as_json=as_json)
+        _finish(loop, total, run_name, target, show_steps=show_steps, as_json=as_json)
         return
-    for name in WORDS & set(options):
+    for name in PIPELINE_ONLY & set(options):
         raise InputError(f"--{name} must come with the folder of a pipeline, got {model}.")
     network = load_denoiser(model)
     classes: list[int | None] = [_class(label, network) for label in labels] or [None]
-    given = _given(network, source, strength, mask)
-    pictures = _pictures(classes, count, seed, interpolate_to, given)
-    checks = wanted.checks(network)
+    edit = _edit_fields(network, source, strength, mask)
+    requests = _requests(classes, count, seed, interpolate_to, edit)
+    checks = image_checks.checks(network)
     loop = denoise_loop(
-        pictures,
+        requests,
         model=network,
         checks=checks,
-        on_stop=wanted.on_stop(checks),
+        on_stop=image_checks.on_stop(checks),
         steps=steps,
         solver=solver,
         guidance=guidance,
@@ -160,36 +169,30 @@ def image(
         seed=seed,
         **settings,
     )
-    _finish(loop, len(pictures), run_name, target, show_steps=show_steps, as_json=as_json)
+    _finish(loop, len(requests), run_name, target, show_steps=show_steps, as_json=as_json)
 
 
 def _finish(
-    loop: Loop, asked: int, run_name: str | None, target: Path, *, show_steps: bool, as_json: bool
+    loop: Loop, total: int, run_name: str | None, target: Path, *, show_steps: bool, as_json: bool
 ) -> None:
-    """Run the loop, write what it drew and tell why each image stopped."""
-    rows, seen = drawn(loop, run_name)
+    """Run the loop, write the finished images, and say why each one stopped."""
+    rows, trace = sample_images(loop, run_name)
     if not rows:
-        assert loop.stopped is not None
-        click.echo(f"No image is done. {loop.stopped.sentence}", err=True)
-        sys.exit(Exit.INTERRUPTED)
-    refused = [row["stopped"]["sentence"] for row in rows if row["stopped"]["kind"] == "error"]
-    if refused:
-        raise InputError(refused[0])
-    written = write(rows, seen, target, show_steps=show_steps)
-    _tell(rows, written, as_json)
-    if len(rows) < asked:
-        click.echo("Run the same command again: it goes on.", err=True)
-        sys.exit(Exit.INTERRUPTED)
+        exit_interrupted(0, total, "images", run_name)
+    refuse_errors(rows)
+    write_images(rows, trace, target, show_steps=show_steps)
+    _report(rows, target, as_json)
+    if len(rows) < total:
+        exit_interrupted(len(rows), total, "images", run_name)
 
 
-# What is asked for -----------------------------------------------------------------------------
+# Inputs -----------------------------------------------------------------------------------------
 
 
 def _target(out: Path | None) -> Path:
-    """Return where to write; without --out a file that does not exist yet."""
+    """Return the path to write; without --out that of a file that does not exist yet."""
     if out is not None:
-        known = ("", ".png", ".gif")
-        if out.suffix.lower() not in known:
+        if out.suffix.lower() not in ("", ".png", ".gif"):
             raise InputError(f"--out must end in .png or .gif, or be a folder, got {out}.")
         if not out.suffix and out.is_file():
             raise InputError(f"--out must be a folder or end in .png or .gif, got the file {out}.")
@@ -200,62 +203,58 @@ def _target(out: Path | None) -> Path:
     return path
 
 
-def _order(options: Mapping[str, Any]) -> dict[str, JSON]:
-    """Return what the images depend on, as it is recorded with a run."""
-    order: dict[str, JSON] = {
-        name: str(options[name]) for name in sorted(options) if name not in NOT_OF_IMAGES
+def _inputs(params: Mapping[str, Any]) -> dict[str, JSON]:
+    """Return what the images depend on, as a run records it."""
+    inputs: dict[str, JSON] = {
+        name: str(params[name]) for name in sorted(params) if name not in NOT_INPUTS
     }
     for name in ("source", "mask"):
-        path: Path | None = options[name]
+        path: Path | None = params[name]
         if path is not None and path.is_file():
-            order[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return order
+            # By content, as another image may lie under the same name when the run resumes.
+            inputs[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return inputs
 
 
 def _run_settings(
-    run_name: str | None, checkpoint_every: int | None, order: dict[str, JSON]
+    run_name: str | None, checkpoint_every: int | None, inputs: dict[str, JSON]
 ) -> dict[str, Any]:
-    """Return what a loop is told of its run. Refuses a run that was begun with another order."""
+    """Return the run's settings for a loop. Raises `InputError` for a run of other inputs."""
     from ostinato.loop import CheckpointSchedule
 
-    if run_name is None:
-        if checkpoint_every is not None:
-            raise InputError(
-                "--checkpoint-every must come with --run, what is to be saved. Give both."
-            )
-        return {}
-    refuse_another(run_name, "order", order)
-    spec = {"sample": "image", "order": order, **begun_by()}
-    settings: dict[str, Any] = {"run": run_name, "spec": spec}
+    if run_name is None and checkpoint_every is not None:
+        raise InputError(
+            f"--checkpoint-every must come with --run, got {checkpoint_every}. Give both."
+        )
+    settings = run_settings(run_name, "order", inputs, sample="image")
     if checkpoint_every is not None:
         settings["checkpoint"] = CheckpointSchedule(steps=checkpoint_every, keep=ALL)
     return settings
 
 
 def _class(label: str, network: Denoiser) -> int:
-    """Return the class of a name or number."""
-    config = getattr(network, "config", None)
-    names = list(getattr(config, "names", ()))
+    """Return the number of a class that is given by name or number."""
+    names = list(getattr(getattr(network, "config", None), "names", ()))
     if label in names:
         return names.index(label)
     if label.isdigit() and int(label) < network.classes:
         return int(label)
     if not network.classes:
-        raise InputError(f"--label must be left out: the model knows no classes, got {label!r}.")
+        raise InputError(f"--label must be left out: the model has no classes, got {label!r}.")
     known = ", ".join(names) or f"0 to {network.classes - 1}"
     raise InputError(f"--label must be one of {known}, got {label!r}.")
 
 
-def _given(
+def _edit_fields(
     network: Denoiser, source: Path | None, strength: float | None, mask: Path | None
 ) -> dict[str, Any]:
-    """Return the fields of a picture that is made from another."""
+    """Return the fields of an `ImageRequest` that changes another image; {} without one."""
     from ostinato.media import image_io
 
     if source is None:
         for name, value in (("--strength", strength), ("--mask", mask)):
             if value is not None:
-                raise InputError(f"{name} must come with --from, the image to change. Give it.")
+                raise InputError(f"{name} must come with --from, the image to change. Give both.")
         return {}
     size = network.size
     fields: dict[str, Any] = {
@@ -267,31 +266,31 @@ def _given(
     return fields
 
 
-def _pictures(
+def _requests(
     classes: Sequence[int | None],
     count: int,
     seed: int,
     interpolate_to: int | None,
-    given: dict[str, Any],
+    edit: dict[str, Any],
 ) -> list[ImageRequest]:
-    """Return the pictures: seeds counted up from the first, or one seed turned to another."""
+    """Return `count` requests per class: consecutive seeds, or a path from one seed to another."""
     from ostinato.image import ImageRequest
 
     if interpolate_to is None:
-        turns: list[dict[str, Any]] = [{"seed": seed + n} for n in range(count)]
+        noises: list[dict[str, Any]] = [{"seed": seed + n} for n in range(count)]
     else:
         shares = [n / max(1, count - 1) for n in range(count)]
-        turns = [
+        noises = [
             {"seed": seed, "interpolate_to": interpolate_to, "share": share} for share in shares
         ]
-    return [ImageRequest(label=label, **turn, **given) for label in classes for turn in turns]
+    return [ImageRequest(label=label, **noise, **edit) for label in classes for noise in noises]
 
 
-# What came of it -------------------------------------------------------------------------------
+# Outputs ----------------------------------------------------------------------------------------
 
 
-def _tell(rows: list[dict[str, Any]], written: Path, as_json: bool) -> None:
-    told = [
+def _report(rows: list[dict[str, Any]], target: Path, as_json: bool) -> None:
+    images = [
         {
             "key": row["key"],
             "steps": row["length"],
@@ -302,12 +301,10 @@ def _tell(rows: list[dict[str, Any]], written: Path, as_json: bool) -> None:
         for row in rows
     ]
     if as_json:
-        click.echo(json.dumps({"out": str(written), "images": told}))
+        click.echo(json.dumps({"out": str(target), "images": images}))
         return
-    reasons: dict[str, int] = defaultdict(int)
-    for row in rows:
-        reasons[row["stopped"]["sentence"]] += 1
-    for sentence, count in sorted(reasons.items(), key=lambda pair: -pair[1])[:5]:
+    reasons = Counter(row["stopped"]["sentence"] for row in rows)
+    for sentence, count in reasons.most_common(REASONS):
         click.echo(f"{count} of {len(rows)}: {sentence}")
-    calls = sum(row["calls"] for row in told)
-    click.echo(f"Wrote {written} ({calls:g} calls of the network).")
+    calls = sum(image["calls"] for image in images)
+    click.echo(f"Wrote {target} ({calls:g} calls of the network).")

@@ -1,4 +1,4 @@
-"""`ostinato sample image` with the folder of a pipeline of diffusers: its options and its loop."""
+"""`ostinato sample image` with a diffusers pipeline: its options and its loop."""
 
 from __future__ import annotations
 
@@ -9,28 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ostinato.cli.sample.image_checks import NAMES, ImageChecks
+from ostinato.cli.sample.image_checks import CHECK_OPTIONS, ImageChecks
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
     from ostinato.loop import Loop
 
-WORDS = {"prompt", "negative-prompt", "height", "width"}
-COMMON = {
-    "count",
-    "steps",
-    "guidance",
-    "seed",
-    "each",
-    "show-steps",
-    "out",
-    "run",
-    "checkpoint-every",
+PIPELINE_ONLY = {"prompt", "negative-prompt", "height", "width"}
+COMMON = CHECK_OPTIONS | {
+    *("count", "steps", "guidance", "seed", "each"),
+    *("show-steps", "out", "run", "checkpoint-every", "json"),
 }
-COMMON |= {"json"} | NAMES
 
 
-def given_options(context: click.Context) -> dict[str, Any]:
+def typed_options(context: click.Context) -> dict[str, Any]:
     """Return the options that were typed, by their names without the dashes."""
     return {
         parameter.opts[0].lstrip("-"): context.params[parameter.name]
@@ -41,31 +33,30 @@ def given_options(context: click.Context) -> dict[str, Any]:
     }
 
 
-def pipeline_loop(
+def open_pipeline_loop(
     folder: Path,
     options: Mapping[str, Any],
-    wanted: ImageChecks,
+    image_checks: ImageChecks,
     *,
     count: int,
     decode: bool,
     **settings: Any,
 ) -> tuple[Loop, int]:
-    """Return the loop, and how many images it draws; what is not typed is the pipeline's own.
+    """Return the loop and the number of its images; `settings` go to `pipeline_loop`.
 
-    `settings` go to `pipeline_loop`.
-
-    Raises `InputError` for an option that a pipeline has no use for.
+    Options that are not typed keep the pipeline's own defaults, not those of our networks. Raises
+    `InputError` for an option without effect on a pipeline.
     """
     from ostinato.image.pipelines import PipelineInputs, load_pipeline, pipeline_loop
 
     for name in options:
-        if name not in WORDS | COMMON:
-            known = ", ".join(f"--{each}" for each in sorted(WORDS | COMMON))
+        if name not in PIPELINE_ONLY | COMMON:
+            known = ", ".join(f"--{each}" for each in sorted(PIPELINE_ONLY | COMMON))
             raise InputError(f"--{name} must be left out with a pipeline. Known: {known}.")
-    family = load_pipeline(folder)
+    pipeline = load_pipeline(folder)
     prompts = options.get("prompt", (None,))
-    if family.worded and prompts == (None,):
-        raise InputError("--prompt must be given: the pipeline draws what words say.")
+    if pipeline.text_to_image and prompts == (None,):
+        raise InputError("--prompt must be given for a text-to-image pipeline, got none.")
     seed = options.get("seed", 0)
     items = [
         PipelineInputs(
@@ -78,16 +69,16 @@ def pipeline_loop(
         for prompt in prompts
         for n in range(count)
     ]
-    checks = wanted.checks(None)
+    checks = image_checks.checks(None)
     loop = pipeline_loop(
         items,
-        pipeline=family,
+        pipeline=pipeline,
         steps=options.get("steps"),
         guidance=options.get("guidance"),
         seed=seed,
         decode=decode,
         checks=checks,
-        on_stop=wanted.on_stop(checks),
+        on_stop=image_checks.on_stop(checks),
         **settings,
     )
     return loop, len(items)

@@ -1,33 +1,23 @@
-"""`ostinato train`: train a model until it is good enough."""
+"""`ostinato train` and `ostinato train text`: train a language model until it is good enough."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ostinato.cli.image_tokens import train_image_tokens
-from ostinato.cli.music import train_music
+from ostinato.arguments import require
 from ostinato.cli.train.image import image
-from ostinato.cli.train.shared import (
-    OPTIONS,
-    begun_steps,
-    condition_of,
-    config_options,
-    drive,
-    journal_at,
-    name_of,
-    options_of,
-    require_folder,
-    run_of,
-    run_options,
-    steps_of,
-)
+from ostinato.cli.train.image_tokens import image_tokens
+from ostinato.cli.train.music import music
+from ostinato.cli.train.options import RunOptions, settings_of, training_options
+from ostinato.cli.train.training_run import TrainingJob, train_until
 from ostinato.errors import InputError
 from ostinato.text import TextTrainingConfig
 from ostinato.train import TrainingConfig
@@ -36,81 +26,84 @@ if TYPE_CHECKING:
     from ostinato.loop import Step
     from ostinato.models import GRU, LanguageModel, Llama, MaskedBert, MaskedModel
     from ostinato.text import TextTraining
-    from ostinato.train import MaskedTextTask, TextTask, Training
+    from ostinato.train import MaskedTextTask, TextTask
 
-TEXT_OPTIONS = options_of(TextTrainingConfig, defaults=True)
+TEXT_SETTINGS = settings_of(TextTrainingConfig, defaults=True)
+SETTINGS = settings_of(TrainingConfig, defaults=True)
+SETTINGS["sample_every"] = SETTINGS["sample_every"]._replace(
+    help="Steps between samples; 0: none.  [default: as --valid-every]"
+)
 
 
 @click.group()
 def train() -> None:
-    """Train a model until it is good enough; the same command goes on where it was."""
+    """Train a model until it is good enough; the same command resumes."""
 
 
 train.add_command(image)
-train.add_command(train_image_tokens)
-train.add_command(train_music)
+train.add_command(image_tokens)
+train.add_command(music)
 
 
 @train.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--from", "start", metavar="MODEL", help="Fine-tune this model, not a new one.")
+@click.option("--merge", is_flag=True, help="Save the model with the LoRA adapter merged.")
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Write the model there."
+    "--valid",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Validation file; repeatable.",
 )
-@click.option("--from", "start", metavar="MODEL", help="Tune this model; else one from scratch.")
-@click.option("--merge", is_flag=True, help="Save the model with the adapter in it.")
-@click.option("--valid", multiple=True, type=click.Path(path_type=Path), help="Validate on this.")
-@run_options
-@config_options(TEXT_OPTIONS | OPTIONS)
+@training_options(TEXT_SETTINGS | SETTINGS)
 def text(
     files: tuple[Path, ...],
-    out: Path,
     start: str | None,
     merge: bool,
     valid: tuple[Path, ...],
-    until: str | None,
-    epochs: float | None,
-    patience: int | None,
-    checkpoint_every: int,
-    fresh: bool,
-    journal: Path | None,
-    run_name: str | None,
-    **given: Any,
+    options: RunOptions,
 ) -> None:
     """Train a language model on FILES: plain text, or JSONL with text, prompts or messages.
 
-    Without --from a network is made from scratch. Of messages only the assistant's turns count.
+    Without --from the network is new. Of messages only the assistant's turns count in the loss.
     """
     from ostinato.text import fingerprint, set_up
-    from ostinato.train import Training
 
-    require_folder(out, start)
-    given = {name: value for name, value in given.items() if value is not None}
-    if merge and not given.get("lora_rank"):
-        raise InputError("--merge puts an adapter into the model. Give its rank with --lora-rank.")
-    shape = {name: given.pop(name) for name in TEXT_OPTIONS if name in given}
-    begun = begun_steps(journal, name_of(run_name, out), fresh)
-    given.setdefault("sample_every", given.get("valid_every", TrainingConfig().valid_every))
-    config = TrainingConfig(**({"steps": begun} if begun else {}) | given)
+    out, typed = options.out, options.settings
+    _require_other_folder(out, start)
+    if merge and not typed.get("lora_rank"):
+        raise InputError("--merge needs an adapter. Give its rank with --lora-rank.")
+    config = TrainingConfig(**{name: typed[name] for name in SETTINGS if name in typed})
+    if "sample_every" not in typed:
+        config = dataclasses.replace(config, sample_every=config.valid_every)
+    shape = {name: typed[name] for name in TEXT_SETTINGS if name in typed}
     settings = TextTrainingConfig(files=files, valid=valid, start=start, seed=config.seed, **shape)
-    condition = condition_of(config.steps, until, epochs, patience)
     parts = set_up(settings)
-    _say_left_out(parts, settings)
-    task = _task(parts)
-    if epochs is not None and "steps" not in given and begun is None:
-        config = dataclasses.replace(config, steps=steps_of(epochs, task.lengths, config))
-    process = Training(_network(parts.model), task, config)
-    told = dataclasses.asdict(config)
-    with journal_at(journal) as opened:
-        drive(
-            process,
-            run_of(opened, "text", fingerprint(settings), told, out, fresh, run_name),
-            condition,
-            checkpoint_every,
-            counts=(len(parts.train), len(parts.valid)),
+    _report_left_out(parts, settings)
+    train_until(
+        TrainingJob(
+            command="text",
+            network=_network(parts.model),
+            task=_task(parts),
+            config=config,
+            fingerprint=fingerprint(settings),
+            examples=(len(parts.train), len(parts.valid)),
+            folder=out,
+            save=lambda: _save(parts, out, settings, merge=merge),
             show=_show,
-            save=lambda: _save(process, parts, out, settings, merge=merge),
-            out=out,
-        )
+        ),
+        options,
+    )
+
+
+def _require_other_folder(out: Path, start: str | None) -> None:
+    require(
+        start is None or not out.exists() or Path(start).resolve() != out.resolve(),
+        "--out",
+        "another folder than --from",
+        str(out),
+        "Name another.",
+    )
 
 
 def _task(parts: TextTraining) -> TextTask | MaskedTextTask:
@@ -123,21 +116,22 @@ def _task(parts: TextTraining) -> TextTask | MaskedTextTask:
 
 
 def _network(model: LanguageModel | MaskedModel) -> Llama | GRU | MaskedBert:
-    """Return what is trained. Raises `ModelError` where it is not ours."""
+    """Return the network to train. Raises `ModelError` for a network that is not ours."""
     from ostinato.models import GRU, MaskedModel
 
-    if isinstance(model, MaskedModel) or isinstance(model.network, GRU):
-        return model.network  # type: ignore[return-value]  # one of the two, by now
-    return model.llama()
+    if isinstance(model, MaskedModel):
+        return model.network
+    return model.network if isinstance(model.network, GRU) else model.llama()
 
 
-def _say_left_out(parts: TextTraining, settings: TextTrainingConfig) -> None:
+def _report_left_out(parts: TextTraining, settings: TextTrainingConfig) -> None:
     if not parts.left_out:
         return
     count = len(parts.left_out)
     click.echo(
         f"{count} {'row is' if count == 1 else 'rows are'} left out: within {settings.context} "
-        f"tokens nothing of them counts (first: {parts.left_out[0]}). Raise --context to take them."
+        f"tokens no token counts in the loss (first: {parts.left_out[0]}). Raise --context to "
+        "include them."
     )
 
 
@@ -146,19 +140,19 @@ def _show(step: Step) -> None:
 
 
 def _sampler(model: LanguageModel) -> Callable[[Llama | GRU], str]:
-    """Return what writes a sample with the network as it stands, from nothing."""
+    """Return a function that writes an unprompted sample with the network as it is."""
 
     def sample(network: Llama | GRU) -> str:
-        import copy
-
         from ostinato.decode import SamplingParams
         from ostinato.loop import Steps
         from ostinato.models import Llama, merge
         from ostinato.text import write
 
+        # A copy, as merging an adapter changes the weights that are being trained.
         network = copy.deepcopy(network).eval()
         if isinstance(network, Llama):
             merge(network)
+        # A tokenizer of characters may not know the line break.
         start = "\n" if model.tokenizer.encode("\n") else "The"
         loop = write(
             [start],
@@ -167,37 +161,36 @@ def _sampler(model: LanguageModel) -> Callable[[Llama | GRU], str]:
             sampling=SamplingParams(temperature=0.8, top_k=50),
             chat=False,
         )
-        return next((str(r["output"]) for step in loop for _, r in step.results), "")
+        return next((str(row["output"]) for step in loop for _, row in step.results), "")
 
     return sample
 
 
-def _save(
-    process: Training, parts: TextTraining, out: Path, settings: TextTrainingConfig, *, merge: bool
-) -> None:
-    """Save the best weights where there were validations, else the averaged or the last ones."""
+def _save(parts: TextTraining, out: Path, settings: TextTrainingConfig, *, merge: bool) -> None:
+    """Save the network, or only its adapter where one was trained and is not to be merged."""
     from ostinato.models import LanguageModel, Llama, save_adapter
     from ostinato.train import save_model
 
     network = _network(parts.model)
-    with process.best_weights():
-        if settings.lora_rank and not merge:
-            assert isinstance(network, Llama)
+    if settings.lora_rank:
+        assert isinstance(network, Llama)
+        if not merge:
             out.mkdir(parents=True, exist_ok=True)
             save_adapter(network, out, base=str(settings.start))
             return
-        if settings.lora_rank:
-            assert isinstance(network, Llama)
-            network = _merged(network, str(settings.start))
-        save_model(out, network, parts.model.tokenizer)
-        if settings.start is not None and isinstance(parts.model, LanguageModel):
-            source = parts.model.folder / "generation_config.json"
-            if source.is_file():
-                shutil.copy(source, out / source.name)
+        network = _merged(network, str(settings.start))
+    save_model(out, network, parts.model.tokenizer)
+    if settings.start is not None and isinstance(parts.model, LanguageModel):
+        source = parts.model.folder / "generation_config.json"
+        if source.is_file():
+            shutil.copy(source, out / source.name)
 
 
 def _merged(network: Llama, start: str) -> Llama:
-    """Return the network's base in float32, as it may not be here, with its adapter merged."""
+    """Return the base model with the network's adapter merged, in float32.
+
+    The base is read again: while it trained its weights may have been rounded to bfloat16.
+    """
     import torch
 
     from ostinato.models import load_adapter, load_model, merge, save_adapter

@@ -1,0 +1,54 @@
+"""Options that several commands share, so that each has one name and one help text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+Option = Callable[[Command], Command]
+
+
+def add_options(*options: Option) -> Option:
+    """Return a decorator that adds options to a command in this order."""
+
+    def add(command: Command) -> Command:
+        # A decorator applied last is listed first in --help.
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def journal_option(name: str = "journal") -> Option:
+    """Return `--journal`; `name` is the command's parameter."""
+    return click.option(
+        "--journal",
+        name,
+        type=click.Path(path_type=Path),
+        help="Journal file.  [default: .ostinato/journal.db]",
+    )
+
+
+run_option = click.option(
+    "--run", "run_name", metavar="NAME", help="Record it as a run; the same command resumes it."
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object at the end."
+)
+seed_option = click.option("--seed", type=int, default=0, help="Random seed.")
+model_options = add_options(
+    click.option("--adapter", help="LoRA adapter: a name or a folder."),
+    click.option(
+        "--compile/--no-compile",
+        default=None,
+        help="Compile the forward pass for this machine.  [default: if a compiler is found]",
+    ),
+    click.option("--int8", is_flag=True, help="Quantize the weights to 8 bits (compiled only)."),
+    click.option("--device", default="cpu", help="Device: cpu, cuda or cuda:N."),
+)
+"""What `ostinato.models.load_model` takes beside the model's name."""
