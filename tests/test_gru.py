@@ -58,7 +58,7 @@ def test_going_back_takes_the_state_that_was_kept() -> None:
     inference = GRUBackend(network(), 2)
     rows = [(0, n + 3, n) for n in range(20)]
     first = inference.feed(rows)
-    inference.feed([(0, 99, 12), (0, 98, 13)])  # another way from 12 on
+    inference.feed([(0, 99, 12), (0, 98, 13)])  # other tokens from 12 on
     assert torch.equal(inference.feed(rows[12:]), first[12:])
     inference.copy(0, 1, 15)
     assert torch.equal(inference.feed([(1, 18, 15)]), first[15:16])
@@ -93,6 +93,12 @@ def test_what_cannot_be_computed_is_refused() -> None:
         inference.feed([(1, 5, 0)])
     with pytest.raises(InputError, match="token must be from 0"):
         inference.feed([(0, 9999, 0)])
+    with pytest.raises(InputError, match="position must be 0 or more, got -1"):
+        inference.feed([(0, 5, -1)])
+    with pytest.raises(InputError, match="one token per position, got two"):
+        inference.feed([(0, 5, 3), (0, 6, 3)])
+    with pytest.raises(InputError, match="slot must be from 0 to 0, got 1"):
+        inference.copy(0, 1, 0)
 
 
 def test_it_is_trained_saved_loaded_and_written_with(
@@ -106,9 +112,9 @@ def test_it_is_trained_saved_loaded_and_written_with(
     assert result.exit_code == 0, result.output
     model = load_model("small")
     assert isinstance(model.network, GRU) and model.tokenizer.eos_ids == {0}
-    asked = ["generate", "We can", "--model", "small", "--max-new-tokens", "5", "--json"]
-    told = json.loads(CliRunner().invoke(cli, asked).output)
-    assert len(told["tokens"]) <= 5
+    command = ["generate", "We can", "--model", "small", "--max-new-tokens", "5", "--json"]
+    row = json.loads(CliRunner().invoke(cli, command).output)
+    assert len(row["tokens"]) <= 5
     config = Path("small/config.json")
     config.write_text(config.read_text().replace('"hidden_size": 16', '"hidden_size": 17'))
     with pytest.raises(ModelError, match="must hold the weights that config"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -11,9 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_inference_same_bits import LENGTHS, network, sequence
+from test_inference_same_bits import check_batches, check_numbers, network, sequence
 from tiny import save_tiny, tiny_model
-from torch import Tensor
 
 from ostinato.decode import Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError, ModelError, RunError
@@ -46,19 +44,12 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_hidden_states_and_logits_are_those_of_the_plain_network(shape: str) -> None:
     model = network(shape)
-    tokens = sequence(0, 200, model.config.vocab_size)
     inference = CompiledBackend(model, 2, length=64)
-    inference.prefill(1, tokens[:150])
-    hidden = inference.feed([(1, tokens[p], p) for p in range(150, 200)])
-    with torch.no_grad():
-        expected = model(torch.tensor([tokens]))[0, 150:]
-        torch.testing.assert_close(hidden, expected, rtol=1e-4, atol=1e-4)
-        logits = inference.logits(hidden)
-        torch.testing.assert_close(logits, model.logits(expected), rtol=1e-4, atol=1e-4)
+    check_numbers(inference, model)
     assert (inference.counts.prompt, inference.counts.generated) == (150, 50)
 
 
-WAYS = [
+MODES = [
     (torch.float32, False),
     (torch.bfloat16, False),
     pytest.param(torch.bfloat16, True, marks=needs_tiles),
@@ -66,33 +57,14 @@ WAYS = [
 
 
 @pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize(("dtype", "tiles"), WAYS)
+@pytest.mark.parametrize(("dtype", "tiles"), MODES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_row_gives_the_same_bits_in_any_company(
     shape: str, dtype: torch.dtype, tiles: bool, int8: bool
 ) -> None:
-    model = network(shape).to(dtype)
-    size = model.config.vocab_size
-    inference = CompiledBackend(model, 64, int8=int8, tiles=tiles)
+    inference = CompiledBackend(network(shape).to(dtype), 64, int8=int8, tiles=tiles)
     assert inference.tiles == tiles
-    lanes = [LENGTHS[i % len(LENGTHS)] for i in range(64)]
-    for place, length in enumerate(lanes):
-        inference.prefill(place, sequence(place, length, size))
-    rows = [(place, place % size, length) for place, length in enumerate(lanes)]
-
-    def fed(batch: list[int]) -> dict[int, Tensor]:
-        hidden = inference.feed([rows[i] for i in batch])
-        logits = inference.logits(hidden)
-        return {i: torch.cat((hidden[n], logits[n])) for n, i in enumerate(batch)}
-
-    alone: dict[int, Tensor] = {}
-    for i in range(64):
-        alone |= fed([i])
-    shuffled = random.Random(5).sample(range(64), 64)
-    for count in (2, 3, 7, 16, 64):
-        for start in range(0, 64, count):
-            for i, found in fed(shuffled[start : start + count]).items():
-                assert torch.equal(found, alone[i]), (count, i, lanes[i])
+    check_batches(inference, (2, 3, 7, 16, 64))
 
 
 @needs_tiles
@@ -140,30 +112,6 @@ def test_a_prompt_gives_the_bits_of_its_tokens_fed_one_by_one(dtype: torch.dtype
     rows = inference.feed([(2, 9, 150), (0, 9, 150), (1, 9, 150)])
     assert torch.equal(rows[0], rows[1])
     assert torch.equal(rows[0], rows[2])
-
-
-def test_going_back_and_on_again_gives_the_same_bits() -> None:
-    model = network("grouped")
-    tokens = sequence(3, 120, model.config.vocab_size)
-    inference = CompiledBackend(model, 3)
-    inference.prefill(2, tokens[:80])
-    first = torch.cat([inference.feed([(2, tokens[p], p)]) for p in range(80, 120)])
-    inference.feed([(2, 1, p) for p in range(90, 120)])
-    again = inference.feed([(2, tokens[p], p) for p in range(90, 120)])
-    assert torch.equal(again, first[10:])
-
-
-def test_an_exploded_neighbor_never_counts() -> None:
-    model = network("grouped")
-    with torch.no_grad():
-        model.model.embed_tokens.weight[7] = float("nan")
-        model.model.embed_tokens.weight[8] = float("inf")
-    inference = CompiledBackend(model, 2)
-    inference.prefill(0, sequence(1, 70, 7))
-    before = inference.feed([(0, 1, 70)])
-    exploded = inference.feed([(0, 7, 71), (0, 8, 72), (1, 7, 0)])
-    assert exploded.isnan().any(dim=1).all()
-    assert torch.equal(inference.feed([(0, 1, 70)]), before)
 
 
 def test_bfloat16_stays_near_float32() -> None:
@@ -257,7 +205,7 @@ def test_a_model_is_compiled_where_it_can_be(
         open_backend(load_model(folder, compile=True), 1)
 
 
-def test_a_run_does_not_go_on_computed_in_another_way(
+def test_a_run_is_not_resumed_in_another_compute_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -268,16 +216,16 @@ def test_a_run_does_not_go_on_computed_in_another_way(
         texts = ["Hello", "A table"]
         return write(texts, model=model, each=Steps(6), chat=False, run=run)
 
-    with loop(model, "a") as begun:
-        next(iter(begun))  # no checkpoint is there yet
+    with loop(model, "a") as started:
+        next(iter(started))  # no checkpoint exists yet
     with pytest.raises(RunError, match="in its compute mode, not compiled, got compiled"):
         loop(compiled, "a")
-    with loop(model, "a") as begun:
-        assert begun.run().good
+    with loop(model, "a") as resumed:
+        assert resumed.run().good
     with loop(compiled, "b"):
         pass  # nothing is computed yet
-    with loop(model, "b") as begun:
-        assert begun.run().good
+    with loop(model, "b") as resumed:
+        assert resumed.run().good
 
 
 def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +254,7 @@ def test_tiles_are_refused_where_the_processor_has_none(monkeypatch: pytest.Monk
         CompiledBackend(network("grouped"), 1, tiles=True)
 
 
-def test_a_compiler_that_fails_is_told(tmp_path: Path) -> None:
+def test_a_failing_compiler_is_reported(tmp_path: Path) -> None:
     compiler = tmp_path / "cxx"
     compiler.write_text("#!/bin/sh\necho no such flag >&2\nexit 1\n")
     compiler.chmod(0o755)
@@ -322,19 +270,12 @@ def test_code_is_not_run_from_a_folder_that_others_may_write_to(tmp_path: Path) 
         build.check_private(tmp_path)
 
 
-def test_no_rows_are_no_work() -> None:
-    inference = CompiledBackend(network("grouped"), 2)
-    hidden = inference.feed([])
-    assert hidden.shape == (0, 96)
-    assert inference.logits(hidden).shape == (0, 96)
-
-
-def test_memory_is_handed_out_in_lines_and_shared_by_no_two() -> None:
+def test_allocations_are_aligned_and_do_not_overlap() -> None:
     memory = LargePages()
-    made = [memory.zeros((n, 3), torch.bfloat16) for n in range(1, 40)]
-    made.append(memory.copy(torch.arange(12.0).view(3, 4).T))
-    assert all(one.data_ptr() % LINE == 0 for one in made)
-    spans = sorted((one.data_ptr(), one.data_ptr() + one.nbytes) for one in made)
+    tensors = [memory.zeros((n, 3), torch.bfloat16) for n in range(1, 40)]
+    tensors.append(memory.copy(torch.arange(12.0).view(3, 4).T))
+    assert all(one.data_ptr() % LINE == 0 for one in tensors)
+    spans = sorted((one.data_ptr(), one.data_ptr() + one.nbytes) for one in tensors)
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
-    assert torch.equal(made[-1], torch.arange(12.0).view(3, 4).T) and made[-1].is_contiguous()
+    assert torch.equal(tensors[-1], torch.arange(12.0).view(3, 4).T) and tensors[-1].is_contiguous()
     assert memory.empty((PIECE + 1,), torch.uint8).shape == (PIECE + 1,)

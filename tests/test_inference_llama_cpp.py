@@ -1,4 +1,4 @@
-"""A GGUF file through llama.cpp: the same logits as ours, gone back in, refused with the mend."""
+"""A GGUF file through llama.cpp: the same logits as ours, gone back in, refused with a fix."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_lanes_of_llama_cpp_conform() -> None:
     check_lane_process(make, items)
 
 
-def test_one_place_gives_the_same_bits_again_and_several_promise_none() -> None:
+def test_one_slot_repeats_its_bits_and_several_promise_nothing() -> None:
     prompt = plain_prompt(model().tokenizer.encode)
     reports = []
     for _ in range(2):
@@ -135,5 +135,5 @@ def test_what_llama_cpp_does_not_take_is_refused(tmp_path: Path) -> None:
         load_model(f"llama:{tmp_path / 'none.gguf'}")
     with pytest.raises(ModelError, match=r"the network of llama:.* must be one of"):
         model().llama()
-    with pytest.raises(ModelError, match="must be asked through a backend"):
+    with pytest.raises(ModelError, match="must be called through a backend"):
         model().network(torch.tensor([[1, 2]]))

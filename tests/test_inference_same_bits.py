@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 from ostinato.errors import InputError
-from ostinato.inference import FixedShapeBackend
-from ostinato.inference.linear import can_pack
+from ostinato.inference import Backend, CompiledBackend, FixedShapeBackend, has_compiler
+from ostinato.inference.packing import can_pack
 from ostinato.models import Llama, LlamaConfig, add_lora
 
 SHAPES = {
@@ -108,12 +108,9 @@ def packings() -> list[bool]:
     return [False, True] if can_pack(torch.float32, 16) else [False]
 
 
-@pytest.mark.parametrize("packed", packings())
-@pytest.mark.parametrize("shape", SHAPES)
-def test_hidden_states_and_logits_are_those_of_the_plain_network(shape: str, packed: bool) -> None:
-    model = network(shape)
+def check_numbers(inference: Backend, model: Llama) -> None:
+    """Compare with the plain network: a prompt in a slot, then tokens after it."""
     tokens = sequence(0, 200, model.config.vocab_size)
-    inference = FixedShapeBackend(model, 2, length=64, packed=packed)
     inference.prefill(1, tokens[:150])
     hidden = inference.feed([(1, tokens[p], p) for p in range(150, 200)])
     with torch.no_grad():
@@ -123,16 +120,13 @@ def test_hidden_states_and_logits_are_those_of_the_plain_network(shape: str, pac
         torch.testing.assert_close(logits, model.logits(expected), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("packed", packings())
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_row_gives_the_same_bits_in_any_company(shape: str, packed: bool) -> None:
-    model = network(shape)
-    V = model.config.vocab_size
-    inference = FixedShapeBackend(model, 64, length=512, packed=packed)
+def check_batches(inference: Backend, sizes: tuple[int, ...]) -> None:
+    """Compare 64 rows, one in each slot: alone, and in batches of these sizes."""
+    V = inference.vocab_size
     lanes = [LENGTHS[i % len(LENGTHS)] for i in range(64)]
-    rows = [(place, place % V, length) for place, length in enumerate(lanes)]
-    for place, length in enumerate(lanes):
-        inference.prefill(place, sequence(place, length, V))
+    rows = [(slot, slot % V, length) for slot, length in enumerate(lanes)]
+    for slot, length in enumerate(lanes):
+        inference.prefill(slot, sequence(slot, length, V))
 
     def fed(batch: list[int]) -> dict[int, torch.Tensor]:
         hidden = inference.feed([rows[i] for i in batch])
@@ -143,15 +137,29 @@ def test_a_row_gives_the_same_bits_in_any_company(shape: str, packed: bool) -> N
     for i in range(64):
         alone |= fed([i])
     shuffled = random.Random(5).sample(range(64), 64)
-    for size in (4, 16, 64):
+    for size in sizes:
         for order in (list(range(64)), shuffled):
             for start in range(0, 64, size):
                 for i, found in fed(order[start : start + size]).items():
                     assert torch.equal(found, alone[i]), (size, i, lanes[i])
 
 
+@pytest.mark.parametrize("packed", packings())
 @pytest.mark.parametrize("shape", SHAPES)
-def test_what_comes_later_in_a_place_never_counts(shape: str) -> None:
+def test_hidden_states_and_logits_are_those_of_the_plain_network(shape: str, packed: bool) -> None:
+    model = network(shape)
+    check_numbers(FixedShapeBackend(model, 2, length=64, packed=packed), model)
+
+
+@pytest.mark.parametrize("packed", packings())
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_row_gives_the_same_bits_in_any_company(shape: str, packed: bool) -> None:
+    inference = FixedShapeBackend(network(shape), 64, length=512, packed=packed)
+    check_batches(inference, (4, 16, 64))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_later_positions_of_a_slot_never_count(shape: str) -> None:
     model = network(shape)
     inference = FixedShapeBackend(model, 4, length=256)
     inference.prefill(1, sequence(1, 90, model.config.vocab_size))
@@ -163,12 +171,25 @@ def test_what_comes_later_in_a_place_never_counts(shape: str) -> None:
     assert torch.equal(inference.feed([(1, 5, 90)]), before)
 
 
-def test_an_exploded_neighbor_never_counts() -> None:
+compiled_too = pytest.mark.parametrize(
+    "make",
+    [
+        FixedShapeBackend,
+        pytest.param(
+            CompiledBackend,
+            marks=pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler"),
+        ),
+    ],
+)
+
+
+@compiled_too
+def test_an_exploded_neighbor_never_counts(make: Callable[[Llama, int], Backend]) -> None:
     model = network("grouped")
     with torch.no_grad():
         model.model.embed_tokens.weight[7] = float("nan")
         model.model.embed_tokens.weight[8] = float("inf")
-    inference = FixedShapeBackend(model, 2)
+    inference = make(model, 2)
     inference.prefill(0, sequence(1, 70, 7))
     before = inference.feed([(0, 1, 70)])
     exploded = inference.feed([(0, 7, 71), (0, 8, 72), (1, 7, 0)])
@@ -176,15 +197,24 @@ def test_an_exploded_neighbor_never_counts() -> None:
     assert torch.equal(inference.feed([(0, 1, 70)]), before)
 
 
-def test_going_back_and_on_again_gives_the_same_bits() -> None:
+@compiled_too
+def test_going_back_and_on_again_gives_the_same_bits(make: Callable[[Llama, int], Backend]) -> None:
     model = network("grouped")
     tokens = sequence(3, 120, model.config.vocab_size)
-    inference = FixedShapeBackend(model, 3)
+    inference = make(model, 3)
     inference.prefill(2, tokens[:80])
     first = torch.cat([inference.feed([(2, tokens[p], p)]) for p in range(80, 120)])
     inference.feed([(2, 1, p) for p in range(90, 120)])
     again = torch.cat([inference.feed([(2, tokens[p], p)]) for p in range(90, 120)])
     assert torch.equal(again, first[10:])
+
+
+@compiled_too
+def test_no_rows_are_no_work(make: Callable[[Llama, int], Backend]) -> None:
+    inference = make(network("grouped"), 2)
+    hidden = inference.feed([])
+    assert hidden.shape == (0, 96)
+    assert inference.logits(hidden).shape == (0, 96)
 
 
 def test_restoring_many_positions_at_once_gives_the_same_bits() -> None:
@@ -252,7 +282,7 @@ def test_the_self_test_passes_here_and_counts_nothing() -> None:
     assert (inference.counts.prompt, inference.counts.generated) == (0, 0)
 
 
-def test_the_self_test_tells_of_bits_that_depend_on_company(
+def test_the_self_test_reports_bits_that_depend_on_company(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inference = FixedShapeBackend(network("grouped"), 16)
@@ -281,16 +311,19 @@ def test_what_cannot_be_computed_is_refused() -> None:
         inference.prefill(0, [1], start=3)
     with pytest.raises(InputError, match=r"at most 2048 tokens .* got 2049"):
         inference.feed([(0, 1, 2048)])
-    with pytest.raises(InputError, match="position must be at least 0, got -1"):
+    with pytest.raises(InputError, match="position must be 0 or more, got -1"):
         inference.feed([(0, 1, -1)])
-    with pytest.raises(InputError, match="one token at a position, got two"):
+    with pytest.raises(InputError, match="one token per position, got two"):
         inference.feed([(0, 1, 5), (0, 2, 5)])
     with pytest.raises(InputError, match="adapters must be merged"):
         FixedShapeBackend(add_lora(model, 2), 1)
 
 
-def test_no_rows_are_no_work() -> None:
-    inference = FixedShapeBackend(network("grouped"), 2)
-    hidden = inference.feed([])
-    assert hidden.shape == (0, 96)
-    assert inference.logits(hidden).shape == (0, 96)
+@compiled_too
+def test_sizes_that_make_no_sense_are_refused(make: Callable[[Llama, int], Backend]) -> None:
+    with pytest.raises(InputError, match=r"^slots must be at least 1, got 0\. Use 16\.$"):
+        make(network("grouped"), 0)
+    with pytest.raises(InputError, match="block must be at least 1, got 0"):
+        FixedShapeBackend(network("grouped"), 1, block=0)
+    with pytest.raises(InputError, match="prefill_chunk must be a multiple of 64, got 100"):
+        FixedShapeBackend(network("grouped"), 1, prefill_chunk=100)

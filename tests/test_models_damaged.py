@@ -53,14 +53,14 @@ def test_a_size_is_a_whole_number_above_0(name: str, value: Any, tmp_path: Path)
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"eos_token_id": "</s>"}, r'eos_token_id in .*config\.json must be .*, got "</s>"\. Take'),
+        ({"eos_token_id": "</s>"}, r'eos_token_id in .*config\.json must be .*, got "</s>"\. Use'),
         ({"eos_token_id": [None]}, r"eos_token_id in .* or a list of them, got \[null\]"),
         ({"pad_token_id": "x"}, "pad_token_id in .* must be a whole number or null"),
         ({"rope_parameters": "x"}, "rope_parameters in .* must be an object"),
         ({"rope_parameters": {"rope_type": None}}, "rope_type must be a text, got None"),
         ({"quantization_config": "x"}, "quantization_config in .* must be an object"),
         ({"rms_norm_eps": "a"}, "rms_norm_eps in .* must be a number"),
-        ({"rms_norm_eps": -1e-6}, "rms_norm_eps in .* must be a finite number from 0 on"),
+        ({"rms_norm_eps": -1e-6}, "rms_norm_eps in .* must be a finite number, 0 or more"),
         ({"initializer_range": float("nan")}, "initializer_range in .* must be a finite number"),
         ({"rope_theta": "x"}, "rope_theta in .* must be a number"),
         ({"rope_theta": 0}, "rope_theta must be above 0"),

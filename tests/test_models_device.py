@@ -81,9 +81,7 @@ def test_a_model_is_not_compiled_for_a_device(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    with pytest.raises(
-        ModelError, match="compile must be given for the processor, got it for cuda"
-    ):
+    with pytest.raises(ModelError, match="compile must be given for the CPU, got it for cuda"):
         load_model(save_tiny(tmp_path / "tiny"), compile=True, device="cuda")
 
 

@@ -206,7 +206,7 @@ def test_what_a_family_cannot_do_is_refused_with_the_mend() -> None:
         ({"hidden_act": "mish"}, "hidden_act must be one of"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor must be left out, got 0.5"),
         ({"quantization_config": {"quant_method": "gptq"}}, "must be left out, got 'gptq'"),
-        ({**WINDOWED, "layer_types": ["chunked_attention"] * 2}, "layer_types must say"),
+        ({**WINDOWED, "layer_types": ["chunked_attention"] * 2}, "layer_types must name"),
         ({"model_type": "gemma3"}, "model_type must be one of gpt2, llama, mistral"),
     ],
 )

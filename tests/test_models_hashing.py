@@ -26,13 +26,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that are hashed from here on."""
     names: list[str] = []
-    real = file_hash._hashed
+    real = file_hash._sha256
 
     def note(path: Path) -> str:
         names.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(file_hash, "_hashed", note)
+    monkeypatch.setattr(file_hash, "_sha256", note)
     return names
 
 
@@ -44,7 +44,7 @@ def large(path: Path, letter: bytes = b"a", age: int = MINUTE) -> Path:
     return path
 
 
-def test_a_model_that_names_its_adapter_is_hashed_as_the_two(tmp_path: Path) -> None:
+def test_a_model_that_names_its_adapter_is_sha256_as_the_two(tmp_path: Path) -> None:
     mine, other = save_tiny(tmp_path / "mine"), tmp_path / "other"
     other.mkdir()
     (other / "adapter_config.json").write_text("{}", encoding="utf-8")
@@ -74,7 +74,7 @@ def test_each_file_that_is_read_changes_the_hash(tmp_path: Path, name: str) -> N
     assert weights_digest(str(mine)) in seen
 
 
-def test_a_large_file_is_hashed_again_only_where_it_changed(
+def test_a_large_file_is_sha256_again_only_where_it_changed(
     tmp_path: Path, hashed: list[str]
 ) -> None:
     one, other = large(tmp_path / "a.gguf"), large(tmp_path / "b.gguf")
@@ -87,7 +87,7 @@ def test_a_large_file_is_hashed_again_only_where_it_changed(
     assert hashed[2:] == ["b.gguf"]
 
 
-def test_a_file_that_was_just_written_is_hashed_again(tmp_path: Path, hashed: list[str]) -> None:
+def test_a_file_that_was_just_written_is_sha256_again(tmp_path: Path, hashed: list[str]) -> None:
     path = large(tmp_path / "a.gguf", age=0)
     first = weights_digest(str(path))
     kept = path.stat().st_mtime_ns

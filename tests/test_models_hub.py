@@ -89,7 +89,7 @@ def test_a_name_that_neither_place_has_is_said(monkeypatch: pytest.MonkeyPatch) 
 def test_terms_that_must_be_accepted_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     gated = errors.GatedRepoError.__new__(errors.GatedRepoError)
     answering(monkeypatch, gated)
-    with pytest.raises(ModelError, match="whose terms are to be accepted first"):
+    with pytest.raises(ModelError, match="whose terms you must accept first"):
         load_model("someone/tiny")
 
 

@@ -163,7 +163,7 @@ def test_we_load_what_peft_saves(tmp_path: Path) -> None:
 def test_the_adapter_of_another_network_is_refused(tmp_path: Path) -> None:
     save_adapter(add_lora(Llama(TINY, seed=0), rank=4), tmp_path, base="tiny")
     wider = LlamaConfig(**{**TINY.__dict__, "intermediate_size": 64})
-    with pytest.raises(ModelError, match=r"must have the shape .* Take the adapter of this model"):
+    with pytest.raises(ModelError, match=r"must have the shape .* Use the adapter of this model"):
         load_adapter(Llama(wider, seed=0), tmp_path)
 
 

@@ -216,8 +216,8 @@ def test_what_is_not_causal_is_refused() -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("Bert", r"got 'bert', an encoder, .* \(ostinato\.models\.Encoder\)"),
-        ("MPNet", r"got 'mpnet', an encoder, which reads both ways\. Take a causal model\.$"),
+        ("Bert", r"got 'bert', an encoder, .* ostinato\.models\.Encoder computes"),
+        ("MPNet", r"got 'mpnet', an encoder, which reads both ways\. Use a causal model\.$"),
         ("ViT", r"got 'vit', which has no head that writes"),
     ],
 )

@@ -1,4 +1,7 @@
-"""What computes tokens for lanes: the seam between `Decode` and networks."""
+"""The seam between `Decode` and networks: what computes the tokens of many lanes.
+
+Knows no sampling and no lanes: a backend sees slots, tokens and positions.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ from ostinato.models import CPU, GRU, LanguageModel, Llama, LlamaCppNetwork, Tra
 
 
 class Backend(Protocol):
-    """Slots side by side, each with what a network remembers of one sequence.
+    """Slots side by side, each with a network's state of one sequence (a KV cache, or states).
 
-    The bits of a row are a function of its slot's tokens, and of which of them came as a prompt.
-    `prefill_chunk` is the length of which a kept prompt must be a multiple to be gone on with.
+    The bits of a row depend on its slot's tokens, and on which of them came as a prompt.
+    A prompt can be continued at multiples of `prefill_chunk` only.
     """
 
     slots: int
@@ -35,49 +38,52 @@ class Backend(Protocol):
 
     @property
     def compute_mode(self) -> str:
-        """How tokens are computed, in words. Other modes give other bits, so a run keeps its own."""
+        """How tokens are computed. Other modes give other bits, so a run keeps its own."""
         ...
 
     @property
     def vocab_size(self) -> int:
-        """The number of logits."""
+        """The number of logits, V."""
         ...
 
     @property
     def limit(self) -> int:
-        """The most tokens that a sequence may have."""
+        """The maximum length of a sequence, in tokens."""
         ...
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> None:
-        """Compute a prompt's tokens at `start`, a multiple of `prefill_chunk`, and on."""
+        """Compute a prompt's tokens from position `start` on, a multiple of `prefill_chunk`."""
         ...
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Give `target` the first `length` positions of `source`."""
+        """Copy the first `length` positions of the slot `source` to the slot `target`."""
         ...
 
     def feed(self, rows: Sequence[tuple[int, int, int]]) -> Tensor:
         """Compute rows (slot, token, position); return hidden states (n, C).
 
-        Feeding at an earlier position is going back there.
+        Feeding an earlier position rewinds the slot to it.
         """
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return the logits (n, V) in float32 at what `feed` returned."""
+        """Return the logits (n, V) in float32 of what `feed` returned."""
         ...
 
     def self_test(self) -> SelfTest:
-        """Tell whether a row gives the same bits alone and in company. Before slots are used."""
+        """Report whether a row gives the same bits alone and beside others.
+
+        Call it before the slots are used: it overwrites some of them.
+        """
         ...
 
 
 def open_backend(model: LanguageModel, slots: int, *, block: int = 16) -> Backend:
-    """Return what computes the tokens of `model` for `slots` sequences side by side.
+    """Return the backend that computes the tokens of `model` for `slots` sequences.
 
-    `block` is the rows of a product where one is padded: not of a compiled model, whose bits do not
-    depend on it, nor on a CUDA device, where it is 64. Raises `ModelError` where `model.compile` is
-    true and there is no C++ compiler, `InputError` for a network that the kernel does not know.
+    `block` is the number of rows that a product is padded to. A compiled model has no padding, and
+    a CUDA device uses 64. Raises `ModelError` where `model.compile` is true and no C++ compiler is
+    installed, `InputError` for a network that the kernel does not support.
     """
     if isinstance(model.network, TransformersNetwork):
         return TransformersBackend(model.network, slots, block=block)
@@ -93,20 +99,23 @@ def open_backend(model: LanguageModel, slots: int, *, block: int = 16) -> Backen
 
 
 def can_compile(model: LanguageModel) -> bool:
-    """Tell whether a model can be computed by compiled code, on a kind of machine that was tried.
+    """Return whether the compiled kernel supports this model on this machine.
 
-    Warns where there is a compiler and it fails.
+    Warns where a compiler is installed but fails.
     """
-    tried = platform.system() in ("Linux", "Darwin") and platform.machine() == "x86_64"
-    if not tried or model.device != CPU or not isinstance(model.network, Llama):
+    # Only these systems and processors have been tested; others must ask with `compile=True`.
+    tested = platform.system() in ("Linux", "Darwin") and platform.machine() == "x86_64"
+    if not tested or model.device != CPU or not isinstance(model.network, Llama):
         return False
     if not has_compiler():
         return False
     try:
         check_compiled(model.network)
-    except InputError:  # the kernel does not know the network
+    except InputError:  # the kernel does not support the network
         return False
     except ModelError as error:
-        warnings.warn(f"The model is computed without compiled code, slower: {error}", stacklevel=3)
+        warnings.warn(
+            f"The model runs without compiled code, which is slower: {error}", stacklevel=3
+        )
         return False
     return True

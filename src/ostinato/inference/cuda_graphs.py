@@ -1,8 +1,8 @@
-"""Our network on a CUDA device: each shape of a pass is recorded once as a graph, and replayed.
+"""Our network on a CUDA device: each shape of a pass is recorded once as a graph and replayed.
 
-A pass is some hundreds of small operations, which take longer to launch than to compute. Each is of
-one shape here: a block of rows or a chunk of a prompt, over the cache up to a multiple of 64. So
-the same bits in any company follow from the same graph.
+A pass is some hundreds of small operations, which take longer to launch than to compute. Every
+pass has one of few shapes: a block of rows or a chunk of a prompt, over the cache padded to a
+multiple of 64. Replaying the same graph gives a row the same bits in any batch. Knows no sampling.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 from ostinato.inference.fixed_shape import FixedShapeBackend
 from ostinato.models import LanguageModel, Llama
 
-TRIES = 2  # before recording: libraries choose and allocate in the first
+WARMUP_PASSES = 2  # before recording: in the first, libraries choose algorithms and allocate
 
 
-class _Recorded(NamedTuple):
+class _Graph(NamedTuple):
     graph: torch.cuda.CUDAGraph
-    given: Tensor
-    made: Tensor | None
+    table: Tensor  # the graph reads its tokens, positions and slots here
+    output: Tensor | None
 
 
 class CudaGraphBackend(FixedShapeBackend):
@@ -37,54 +37,58 @@ class CudaGraphBackend(FixedShapeBackend):
         length: int = 512,
         prefill_chunk: int = 64,
     ) -> None:
-        """Make room as `FixedShapeBackend` does; `block` is larger, as more rows take no longer here."""
-        self._recorded: dict[tuple[str, int], _Recorded] = {}
+        """Allocate as `FixedShapeBackend` does; blocks of 64 rows take no longer than 16 here."""
+        # Before the base class: its constructor calls `_grow`, which clears the graphs.
+        self._graphs: dict[tuple[str, int], _Graph] = {}
         super().__init__(
             model, slots, block=block, length=length, prefill_chunk=prefill_chunk, packed=False
         )
 
     def _pass(self, table: Tensor, length: int, used: int, consecutive: slice | None) -> Tensor:
         def compute(table: Tensor) -> Tensor:
+            # The whole block and gathered slots, whatever is used: a graph has one shape.
             return FixedShapeBackend._pass(self, table, length, self.block, None)
 
-        made = self._replayed(("block", length), compute, table)
-        assert made is not None
-        return made
+        hidden = self._replay(("block", length), compute, table)
+        assert hidden is not None
+        return hidden
 
     def _prompt_pass(self, table: Tensor, length: int, slot: slice | Tensor) -> None:
         def compute(table: Tensor) -> None:
+            # The slot is read from the table on the device: a Python slice would be recorded.
             FixedShapeBackend._prompt_pass(self, table, length, table[2, :1])
 
-        self._replayed(("prompt", length), compute, table)
+        self._replay(("prompt", length), compute, table)
 
-    def _replayed(
+    def _replay(
         self, key: tuple[str, int], compute: Callable[[Tensor], Tensor | None], table: Tensor
     ) -> Tensor | None:
-        """Compute what is recorded under a key; record it the first time."""
+        """Replay the graph of a key on `table`; record it the first time."""
         with torch.cuda.device(self.device):
-            if key not in self._recorded:
-                self._recorded[key] = self._record(compute, table)
-            graph, given, made = self._recorded[key]
-            given.copy_(table)
+            if key not in self._graphs:
+                self._graphs[key] = self._record(compute, table)
+            graph, graph_table, output = self._graphs[key]
+            graph_table.copy_(table)
             graph.replay()
-        return made
+        return output
 
-    def _record(self, compute: Callable[[Tensor], Tensor | None], table: Tensor) -> _Recorded:
-        given = table.to(self.device, copy=True)
-        aside: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    def _record(self, compute: Callable[[Tensor], Tensor | None], table: Tensor) -> _Graph:
+        graph_table = table.to(self.device, copy=True)
+        # The warm-up runs on a side stream, as PyTorch's documentation of graphs demands.
+        side: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         current = torch.cuda.current_stream()
-        aside.wait_stream(current)
-        with torch.cuda.stream(aside):
-            for _ in range(TRIES):
-                compute(given)
-        current.wait_stream(aside)
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            for _ in range(WARMUP_PASSES):
+                compute(graph_table)
+        current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            made = compute(given)
-        return _Recorded(graph, given, made)
+            output = compute(graph_table)
+        return _Graph(graph, graph_table, output)
 
     def _grow(self, positions: int) -> None:
-        self._recorded.clear()  # they write into the cache as it was
-        # One pool for all graphs: what one made is copied before the next is replayed.
+        self._graphs.clear()  # they hold addresses of the old cache
+        # One pool for all graphs: the output of one is copied before the next is replayed.
         self._pool = torch.cuda.graph_pool_handle()
         super()._grow(positions)

@@ -1,63 +1,43 @@
-"""The tokens of a recurrent network for lanes, with the state of every position kept.
+"""The tokens of a recurrent network (GRU) for many slots; the state of every position is kept.
 
-Going back is taking an earlier state. Every product has a fixed shape, as in
+Rewinding reads an earlier state. Every product has a fixed shape, as in
 `ostinato.inference.fixed_shape`. Knows no sampling and no lanes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ostinato.errors import InputError
-from ostinato.inference.linear import Product, can_pack, linear
-from ostinato.inference.row_blocks import Counts, TokenRow, by_slot
-from ostinato.inference.self_test import SelfTest, test_rows
-from ostinato.inference.validation import check_length, check_slots, check_tokens
-from ostinato.models import GRU, device_of, plain_compute_mode
+from ostinato.inference.packing import Product, can_pack, linear
+from ostinato.inference.row_blocks import TokenRow, by_slot
+from ostinato.inference.self_test import SelfTest, compare_rows
+from ostinato.inference.slot_backend import SlotBackend
+from ostinato.inference.validation import check_length, check_slots, check_tokens, top_position
+from ostinato.models import GRU, device_of
 
 
-class GRUBackend:
+class GRUBackend(SlotBackend):
     """Slots side by side, each with the states of one sequence; products in blocks of rows.
 
-    A prompt is computed row by row like all else, so a row's bits depend on its slot's tokens
-    alone. For one thread of the program.
+    A prompt is computed row by row like generated tokens, so a row's bits depend on its slot's
+    tokens alone. Not thread-safe.
     """
 
-    prefill_chunk = 1
-
     def __init__(self, network: GRU, slots: int, *, block: int = 16) -> None:
-        if slots < 1 or block < 1:
-            raise InputError(f"slots and block must be at least 1, got {slots} and {block}.")
-        self.config, self.slots, self.block = network.config, slots, block
-        self.counts = Counts()
-        self.dtype, self.device = network.embed_tokens.weight.dtype, device_of(network)
+        super().__init__(network.config, device_of(network), slots=slots, block=block)
+        self.config = network.config
+        self.dtype = network.embed_tokens.weight.dtype
         self.packed = self.device.type == "cpu" and can_pack(self.dtype, block)
         L, C = self.config.num_hidden_layers, self.config.hidden_size
         with torch.inference_mode():
             self._embedding = network.embed_tokens.weight.detach()
             self._head = linear(self._embedding, None, block, packed=self.packed)
             self._layers = [self._gates(network.layers, i) for i in range(L)]
-            self._states = self._zeros(slots, 0, L, C)  # after each position
-            self._none = self._zeros(L, C)
-
-    @property
-    def compute_mode(self) -> str:
-        """Plain operations of PyTorch, on the network's device."""
-        return plain_compute_mode(self.device)
-
-    @property
-    def vocab_size(self) -> int:
-        """The number of logits."""
-        return self.config.vocab_size
-
-    @property
-    def limit(self) -> int:
-        """The most tokens that a sequence may have."""
-        return self.config.max_position_embeddings
+            self._states = self._zeros(slots, 0, L, C)  # after each position; grown when needed
+            self._initial = self._zeros(L, C)
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> None:
         """Compute `tokens` at positions `start`, `start + 1`, ... of a slot."""
@@ -66,14 +46,15 @@ class GRUBackend:
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:
-        """Give `target` the first `length` positions of `source`."""
+        """Copy the first `length` positions of the slot `source` to the slot `target`."""
+        check_slots([source, target], self.slots)
         self._states[target, :length] = self._states[source, :length]
 
     def feed(self, rows: Sequence[tuple[int, int, int]]) -> Tensor:
         """Compute rows (slot, token, position); return hidden states (n, C).
 
-        Each goes on from the state at the position before it. A later feed at an earlier position
-        overwrites it: nothing else is needed to go back.
+        Each row continues the state of the position before it. Feeding an earlier position
+        overwrites it: rewinding needs nothing else.
         """
         self.counts.generated += len(rows)
         return self._compute([TokenRow(*row) for row in rows])
@@ -81,66 +62,68 @@ class GRUBackend:
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits (n, V) in float32 at `hidden` (n, C), in blocks of fixed shape."""
-        out = [torch.empty(0, self.config.vocab_size)]
+        out = [torch.empty(0, self.vocab_size)]
         out += [
-            self._head(_filled(hidden[at : at + self.block], self.block)).float().cpu()
+            self._head(_padded(hidden[at : at + self.block], self.block)).float().cpu()
             for at in range(0, len(hidden), self.block)
         ]
         return torch.cat(out)[: len(hidden)].clone()
 
-    def self_test(self) -> SelfTest:
-        """Compute a few rows alone and in company, and tell whether the bits are the same."""
-        counts = replace(self.counts)
-        try:
-            return test_rows(self)
-        finally:
-            self.counts = counts
+    def _compare_rows(self) -> SelfTest:
+        return compare_rows(self)
 
     # One pass -------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def _compute(self, rows: Sequence[TokenRow]) -> Tensor:
+        """Return the hidden states (n, C) of rows, in their order."""
         self._check(rows)
         hidden = self._zeros(len(rows), self.config.hidden_size)
-        for members in self._waves(rows):
-            for at in range(0, len(members), self.block):
-                part = members[at : at + self.block]
+        for wave in self._waves(rows):
+            for at in range(0, len(wave), self.block):
+                part = wave[at : at + self.block]
                 hidden[part] = self._block([rows[n] for n in part])
         return hidden
 
-    def _waves(self, rows: Sequence[TokenRow]) -> Iterator[list[int]]:
-        """Yield the indices of rows that can be computed together: one of each slot."""
-        turns: dict[int, int] = {}
+    def _waves(self, rows: Sequence[TokenRow]) -> list[list[int]]:
+        """Return the indices of rows by wave; a wave has at most one row of each slot.
+
+        A row needs the state before it, so rows of one slot are computed one after another.
+        """
+        taken: dict[int, int] = {}  # by slot: the number of its rows so far
         waves: list[list[int]] = []
         for n in by_slot(rows):
-            turn = turns.get(rows[n].slot, 0)
-            turns[rows[n].slot] = turn + 1
-            waves += [[]] if turn == len(waves) else []
-            waves[turn].append(n)
-        yield from waves
+            wave = taken.get(rows[n].slot, 0)
+            taken[rows[n].slot] = wave + 1
+            if wave == len(waves):
+                waves.append([])
+            waves[wave].append(n)
+        return waves
 
     def _block(self, rows: Sequence[TokenRow]) -> Tensor:
         """Compute at most `block` rows of different slots; return the top states (n, C)."""
-        before = [self._states[r.slot, r.position - 1] if r.position else self._none for r in rows]
-        states = _filled(torch.stack(before), self.block)  # (block, L, C)
+        before = [
+            self._states[r.slot, r.position - 1] if r.position else self._initial for r in rows
+        ]
+        states = _padded(torch.stack(before), self.block)  # (block, L, C)
         tokens = torch.tensor([r.token for r in rows], device=self.device)
-        x = _filled(self._embedding[tokens], self.block)
+        x = _padded(self._embedding[tokens], self.block)  # (block, C)
         after = []
         for i, (of_input, of_state) in enumerate(self._layers):
             h = states[:, i].contiguous()
             reset, update, new = of_input(x).chunk(3, -1)
             reset_h, update_h, new_h = of_state(h).chunk(3, -1)
             z = torch.sigmoid(update + update_h)
+            # PyTorch's GRU applies the reset gate after the product, unlike Cho et al. (2014).
             n = torch.tanh(new + torch.sigmoid(reset + reset_h) * new_h)
-            x = (1 - z) * n + z * h  # PyTorch's form of the GRU
+            x = (1 - z) * n + z * h
             after.append(x)
-        made = torch.stack(after, 1)  # (block, L, C)
-        for row, state in zip(rows, made, strict=False):
+        for row, state in zip(rows, torch.stack(after, 1), strict=False):  # (block, L, C)
             self._states[row.slot, row.position] = state
         return x[: len(rows)]
 
     def _gates(self, layers: nn.GRU, i: int) -> tuple[Product, Product]:
-        """Return the products of a layer with its input and with its state (reset, update, new)."""
+        """Return a layer's products with its input and its state: (reset, update, new)."""
         weights = [getattr(layers, f"weight_{kind}_l{i}") for kind in ("ih", "hh")]
         biases = [getattr(layers, f"bias_{kind}_l{i}") for kind in ("ih", "hh")]
         first, second = (
@@ -153,19 +136,21 @@ class GRUBackend:
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
     def _check(self, rows: Sequence[TokenRow]) -> None:
-        top = 1 + max((row.position for row in rows), default=-1)
-        check_length(top, self.limit)
         check_slots((row.slot for row in rows), self.slots)
         check_tokens([row.token for row in rows], self.vocab_size)
-        if top > self._states.size(1):
-            length = max(top, 64, self._states.size(1) * 3 // 2)
-            grown = self._zeros(self.slots, length, *self._states.shape[2:])
-            grown[:, : self._states.size(1)] = self._states
-            self._states = grown
+        length = 1 + top_position(rows)
+        check_length(length, self.limit)
+        if length > self._states.size(1):
+            self._grow(max(length, 64, self._states.size(1) * 3 // 2))
+
+    def _grow(self, length: int) -> None:
+        old = self._states
+        self._states = self._zeros(self.slots, length, *old.shape[2:])
+        self._states[:, : old.size(1)] = old
 
 
-def _filled(x: Tensor, block: int) -> Tensor:
-    """Return x (n, ...) with zeros behind it, `block` rows in all."""
-    made = x.new_zeros(block, *x.shape[1:])
-    made[: len(x)] = x
-    return made
+def _padded(x: Tensor, block: int) -> Tensor:
+    """Return `x` (n, ...) padded with zeros to (block, ...)."""
+    padded = x.new_zeros(block, *x.shape[1:])
+    padded[: len(x)] = x
+    return padded

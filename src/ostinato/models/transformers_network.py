@@ -1,8 +1,8 @@
-"""Any causal network of `transformers`, called as ours are (extra `hf`).
+"""Any causal network of `transformers`, with the interface of ours (extra `hf`).
 
-What such a network can do is tried when it is loaded, not read from a list: that it is causal,
-that its cache can be cropped and gone on with, and that its logits are its head's on its hidden
-states. Code that comes with a checkpoint is not run, and only safetensors are read.
+What such a network can do is tested when it is loaded, not read from a list: whether it is causal,
+whether its cache can be cropped and continued, and whether its logits are a head on its hidden
+states. Code in a checkpoint is not run, and only safetensors are read. Knows no slots.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ from torch import Tensor, nn
 
 from ostinato.errors import MissingExtra, ModelError, UnknownLayout
 
-UNBOUNDED = 1 << 20  # positions, of networks that name no limit
-PROBE = 8  # tokens
-RETURNING = ("dynamic", "longrope")  # scalings that turn all positions anew in a longer sequence
+UNBOUNDED = 1 << 20  # positions, for networks that name no limit
+PROBE = 8  # tokens of the tests at loading
+# RoPE scalings that choose the angles of all positions by the length of the sequence.
+LENGTH_DEPENDENT = ("dynamic", "longrope")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformersConfig:
-    """What is asked of such a network. `bounded` says what ends it before its own last position."""
+    """What the rest of the library needs to know of such a network.
+
+    `bounded` is a sentence on why sequences must be shorter than the network allows, or "".
+    """
 
     model_type: str
     vocab_size: int
@@ -35,13 +39,13 @@ class TransformersConfig:
 class TransformersNetwork(nn.Module):
     """A causal network of `transformers`.
 
-    `cached` tells whether it has a cache that can be cropped; without one, whole sequences are
-    computed again for every token. `headed` tells that logits are `head(hidden)`; where they are
-    not (they are capped or scaled), the logits themselves are what `forward` returns.
+    `cached`: it has a cache that can be cropped; without one, every token computes its whole
+    sequence again. `headed`: its logits are `head(hidden)`. Where they are not (some networks cap
+    or scale them), `forward` returns the logits instead of hidden states.
     """
 
     def __init__(self, model: Any) -> None:
-        """Wrap a `PreTrainedModel`; raise `ModelError` where it is not causal."""
+        """Wrap a `PreTrainedModel`. Raises `ModelError` where it is not causal."""
         super().__init__()
         self.model = model.eval()
         text = model.config.get_text_config()
@@ -62,11 +66,11 @@ class TransformersNetwork(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the hidden states (B, T, C), or the logits where they are no head's, (B, T, V)."""
+        """Return the hidden states (B, T, C) of `tokens` (B, T), or logits if not `headed`."""
         return self.states(tokens, None)
 
     def states(self, tokens: Tensor, cache: Any) -> Tensor:
-        """Return the same for `tokens` (1, T) that go on from `cache`, which takes them up."""
+        """Return the same for `tokens` (1, T) that continue `cache`, which is extended by them."""
         values: dict[str, Any] = {"input_ids": tokens, "use_cache": cache is not None}
         if cache is not None:
             values["past_key_values"] = cache
@@ -75,19 +79,22 @@ class TransformersNetwork(nn.Module):
         return self.model(**values).logits  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return the logits (..., V) at what `forward` returned."""
+        """Return the logits (..., V) of what `forward` returned."""
         if not self.headed:
             return hidden
         return self.model.get_output_embeddings()(hidden)  # type: ignore[no-any-return]
 
     def empty_cache(self) -> Any:
-        """Return a cache that holds every position, in layers with a window too."""
+        """Return a cache that keeps every position, also in layers with a window.
+
+        The default of such networks drops positions beyond the window, so it cannot be rewound.
+        """
         import transformers
 
         return transformers.DynamicCache()
 
     def _is_headed(self, tokens: Tensor) -> bool:
-        self.headed = False
+        self.headed = False  # so that the call below returns the network's own logits
         expected = self(tokens)
         head, base = self.model.get_output_embeddings(), self.model.base_model
         if head is None or base is self.model:
@@ -95,57 +102,57 @@ class TransformersNetwork(nn.Module):
         hidden = getattr(base(input_ids=tokens, use_cache=False), "last_hidden_state", None)
         if hidden is None or hidden.size(-1) != head.weight.size(-1):
             return False
-        made: Tensor = head(hidden)
-        return made.shape == expected.shape and torch.allclose(made, expected)
+        logits: Tensor = head(hidden)
+        return logits.shape == expected.shape and torch.allclose(logits, expected)
 
     def _can_crop(self, tokens: Tensor) -> bool:
-        """Try to compute some tokens, go back, and on again with one of them."""
+        """Compute some tokens, rewind, and compute the next one again: is the result the same?"""
         expected, kept = self(tokens), PROBE // 2
         try:
             cache = self.empty_cache()
             self.states(tokens, cache)
             crop(cache, kept)
             again = self.states(tokens[:, kept : kept + 1], cache)
-            whole = cache.get_seq_length() == kept + 1
-        except Exception:  # networks without such a cache fail in ways of their own
+            complete = cache.get_seq_length() == kept + 1
+        except Exception:  # each network without such a cache raises its own errors
             return False
-        near = 1e-4 if expected.dtype == torch.float32 else 0.1
+        tolerance = 1e-4 if expected.dtype == torch.float32 else 0.1
         scale = float(expected.float().abs().max())
         difference = (again[:, 0] - expected[:, kept]).float().abs().max()
-        return whole and float(difference) <= near * max(scale, 1.0)
+        return complete and float(difference) <= tolerance * max(scale, 1.0)
 
     def _check_causal(self, tokens: Tensor, hidden: Tensor) -> None:
         changed = tokens.clone()
         changed[0, -1] = 1
-        before = slice(None, PROBE - 1)
+        before = slice(None, PROBE - 1)  # a causal network gives these the same states
         if not torch.allclose(self(changed)[:, before], hidden[:, before], rtol=1e-3, atol=1e-3):
             raise ModelError(
                 f"the network must be causal, got {self.model.config.model_type!r}, in which a "
-                "later token changes what comes before it. Take a model that writes text."
+                "later token changes earlier states. Use a model that writes text."
             )
 
 
 def _limit(config: Any) -> tuple[int, str]:
-    """Return how many positions a cache can go on through, and why no more where it ends early.
+    """Return the number of positions that a cache supports, and why it is not more, or "".
 
-    `dynamic` and `longrope` choose their angles by the length of the sequence: where it grows
-    beyond the unscaled length, what the cache holds is no longer what the network would compute.
+    `dynamic` and `longrope` choose their angles by the length of the sequence. Once it exceeds the
+    unscaled length, the cached keys are no longer those that the network would compute.
     """
-    most = int(getattr(config, "max_position_embeddings", None) or UNBOUNDED)
+    limit = int(getattr(config, "max_position_embeddings", None) or UNBOUNDED)
     rope = getattr(config, "rope_parameters", None) or {}
     for scaling in (rope, *(part for part in rope.values() if isinstance(part, dict))):
         kind = scaling.get("rope_type")
-        if kind in RETURNING:
-            unscaled = most if kind == "dynamic" else scaling["original_max_position_embeddings"]
-            return min(most, int(unscaled)), (
-                f"Its {kind!r} position scaling turns every position anew beyond these, which is "
-                "not computed here: for longer ones take a server."
+        if kind in LENGTH_DEPENDENT:
+            unscaled = limit if kind == "dynamic" else scaling["original_max_position_embeddings"]
+            return min(limit, int(unscaled)), (
+                f"Its {kind!r} position scaling changes every cached position beyond that. Use a "
+                "server for longer ones."
             )
-    return most, ""
+    return limit, ""
 
 
 def _check_writes(config: Any, folder: Path) -> None:
-    """Refuse a network without a causal head, and one that is configured to read both ways."""
+    """Refuse a network without a causal head, and one configured as an encoder."""
     import transformers
 
     masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
@@ -154,30 +161,33 @@ def _check_writes(config: Any, folder: Path) -> None:
         return
     what = "an encoder, which reads both ways" if masked else "which has no head that writes"
     use = (
-        " In the layout of BERT it makes vectors of texts (ostinato.models.Encoder) or fills gaps "
-        "(ostinato fill)."
+        " For a BERT layout, ostinato.models.Encoder computes sentence vectors and ostinato fill "
+        "fills gaps."
         if config.model_type == "bert"
         else ""
     )
     raise ModelError(
         f"{folder} must hold a model that writes text, got {config.model_type!r}, {what}. "
-        f"Take a causal model.{use}"
+        f"Use a causal model.{use}"
     )
 
 
 def crop(cache: Any, length: int) -> None:
-    """Take everything from position `length` on out of a cache that holds more."""
-    more = cache.get_seq_length() - length
-    if more > 0:
-        cache.crop(-more)  # a length to keep is not taken by every version
+    """Remove the positions from `length` on from a cache that has more."""
+    surplus = cache.get_seq_length() - length
+    if surplus > 0:
+        cache.crop(-surplus)  # some versions of transformers accept no length to keep
 
 
 def load_network(folder: Path, dtype: torch.dtype, reason: UnknownLayout) -> TransformersNetwork:
-    """Load the folder through `transformers`. `reason` says why it is no network of ours."""
+    """Load the folder through `transformers`; `reason` is why our network cannot.
+
+    Raises `MissingExtra` without `transformers`, `ModelError` where the folder does not load.
+    """
     try:
         import transformers
     except ImportError:
-        raise MissingExtra(f"{reason} Or go through transformers, which", "hf") from None
+        raise MissingExtra(f"{reason} Or load it through transformers, which", "hf") from None
     local = {"trust_remote_code": False, "local_files_only": True}
     try:
         _check_writes(transformers.AutoConfig.from_pretrained(folder, **local), folder)
@@ -186,7 +196,7 @@ def load_network(folder: Path, dtype: torch.dtype, reason: UnknownLayout) -> Tra
         )
     except ModelError:
         raise
-    except Exception as error:  # the library raises whatever it runs into
+    except Exception as error:  # the library documents no errors: any may come
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"{folder} must hold a causal model that transformers loads from safetensors, got: "
@@ -197,6 +207,6 @@ def load_network(folder: Path, dtype: torch.dtype, reason: UnknownLayout) -> Tra
     if missing:
         raise ModelError(
             f"{folder} must hold {missing[0]!r} ({len(missing)} missing), got none. "
-            "Download the weights anew."
+            "Download the weights again."
         )
     return TransformersNetwork(model)

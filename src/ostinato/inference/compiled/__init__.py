@@ -1,4 +1,4 @@
-"""Our network's pass as one compiled function: needs a C++ compiler on the machine."""
+"""A pass of our network as one compiled function; needs a C++ compiler on the machine."""
 
 from ostinato.inference.compiled.backend import CompiledBackend, check_compiled
 from ostinato.inference.compiled.build import has_compiler

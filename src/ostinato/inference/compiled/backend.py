@@ -1,15 +1,14 @@
-"""Our network's tokens for lanes through the compiled kernel: one call a pass, no padding.
+"""Our network through the compiled kernel: one call per pass, no padding.
 
-Each sum of the kernel runs in one order whatever the number of rows and threads, so a row gives the
-same bits alone, in any batch, and as part of a prompt. Activations are float32, the cache has the
-network's type. Knows no sampling and no lanes.
+The kernel sums in one order whatever the number of rows and threads. So a row gives the same bits
+alone, in any batch, and as part of a prompt (batch-invariant inference). Activations are float32;
+the cache has the network's dtype. Knows no sampling and no lanes.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,32 +24,30 @@ from ostinato.inference.compiled.weights import (
     check_network,
     padded,
 )
-from ostinato.inference.row_blocks import Counts, TokenRow, by_slot
-from ostinato.inference.self_test import SelfTest, test_rows
+from ostinato.inference.row_blocks import TokenRow, by_slot
+from ostinato.inference.self_test import SelfTest, compare_rows
+from ostinato.inference.slot_backend import SlotBackend, check_merged
 from ostinato.inference.validation import check_length, check_slots, check_tokens, top_position
-from ostinato.models import Llama, inverse_frequencies, lora_layers
+from ostinato.models import CPU, Llama, inverse_frequencies
 
 PAD = 64  # positions: the cache grows in multiples of this
-ROWS = 64
-"""The most rows of a pass; the bits do not depend on it."""
+MAX_ROWS = 64  # of a pass; the bits do not depend on it
 
 
 def check_compiled(network: Llama) -> None:
-    """Compile the kernel, and refuse a network that it does not know."""
+    """Compile the kernel; refuse a network that it does not support."""
     check_network(network)
     open_kernel()
 
 
-class CompiledBackend:
+class CompiledBackend(SlotBackend):
     """Slots side by side, each with the keys and values of one sequence, in compiled code.
 
-    For one thread of the program: passes share their memory. The kernel takes as many threads as
-    torch has when it is called. Hidden states are float32.
+    Not thread-safe: passes share their memory. The kernel runs as many threads as torch has when it
+    is called. Hidden states are float32.
     """
 
-    prefill_chunk = 1
-    packed = True
-    block = ROWS
+    packed = True  # for the self-test's message
 
     def __init__(
         self,
@@ -61,44 +58,27 @@ class CompiledBackend:
         int8: bool = False,
         tiles: bool | None = None,
     ) -> None:
-        """Make room for `slots` sequences of `length` positions; more are added when needed.
+        """Allocate `slots` sequences of `length` positions; the cache grows when needed.
 
-        With `int8` the weights are rounded to 8 bits. `tiles` multiplies weights of bfloat16 and
-        int8 by the processor's matrix tiles (by default, where it has them). Raises `ModelError`
-        without a C++ compiler, `InputError` for a network that the kernel does not know.
+        `int8` rounds the weights to 8 bits. `tiles` multiplies bfloat16 and int8 weights by the
+        processor's matrix tiles, Intel AMX (by default, where it has them). Raises `ModelError`
+        without a C++ compiler, `InputError` for a network that the kernel does not support.
         """
-        if slots < 1:
-            raise InputError(f"slots must be at least 1, got {slots}. Take 16.")
-        if next(lora_layers(network), None) is not None:
-            raise InputError("the network's adapters must be merged, got one that is not.")
-        self.config, self.slots = network.config, slots
-        self.counts, self._int8 = Counts(), int8
+        super().__init__(network.config, CPU, slots=slots, block=MAX_ROWS)
+        check_merged(network)
+        self.config = network.config
         self._kernel = open_kernel()
         has_tiles = bool(self._kernel.ask_tiles())
         if tiles and not has_tiles:
             raise InputError("tiles must be left out on a processor without AMX, got True.")
         self._weights = Weights(network, int8=int8, tiles=has_tiles if tiles is None else tiles)
         self.tiles, self.dtype = self._weights.tiles, self._weights.dtype
+        self.compute_mode = "compiled" + ", int8" * int8 + ", by matrix tiles" * self.tiles
         self._embedding = network.model.embed_tokens.weight.detach()
         self._keys = self._values = torch.empty(0, dtype=self.dtype)
         self._net = self._network()
-        self._threads = 0
+        self._threads = 0  # for which the scratch memory is laid out
         self._grow(max(length, PAD))
-
-    @property
-    def compute_mode(self) -> str:
-        """The kernel's number format, and whether it multiplies by the processor's matrix tiles."""
-        return "compiled" + ", int8" * self._int8 + ", by matrix tiles" * self.tiles
-
-    @property
-    def vocab_size(self) -> int:
-        """The number of logits."""
-        return self.config.vocab_size
-
-    @property
-    def limit(self) -> int:
-        """The most tokens that a sequence of this model may have."""
-        return self.config.max_position_embeddings
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> None:
         """Compute `tokens` at positions `start`, `start + 1`, ... of a slot."""
@@ -106,17 +86,17 @@ class CompiledBackend:
         self.counts.prompt += len(tokens)
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Give `target` the first `length` positions of `source`."""
+        """Copy the first `length` positions of the slot `source` to the slot `target`."""
         check_slots([source, target], self.slots)
-        blocks = -(-length // LANES)  # what is copied too much is behind the end, and unread
+        blocks = -(-length // LANES)  # whole blocks: the surplus is beyond the end, never read
         self._keys[:, target, :, :blocks] = self._keys[:, source, :, :blocks]
         self._values[:, target, :, :length] = self._values[:, source, :, :length]
 
     def feed(self, rows: Sequence[tuple[int, int, int]]) -> Tensor:
         """Compute one token per row (slot, token, position); return hidden states (n, C).
 
-        Each row attends to the positions before it in its slot, and to itself. A later feed at
-        an earlier position overwrites it: nothing else is needed to go back.
+        Each row attends to itself and the earlier positions of its slot. Feeding an earlier
+        position overwrites it: rewinding needs nothing else.
         """
         self.counts.generated += len(rows)
         order = by_slot(rows)
@@ -130,33 +110,28 @@ class CompiledBackend:
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits (n, V) in float32 at `hidden` (n, C)."""
         head = self._weights.head
-        self._make_ready()
+        self._prepare_scratch()
         out = torch.empty(len(hidden), head.blocks * LANES)
         self._kernel.product(
             ctypes.byref(head),
             ctypes.c_int64(self._weights.kind),
-            _at(hidden.contiguous()),
+            _address(hidden.contiguous()),
             ctypes.c_int64(self.config.hidden_size),
             ctypes.c_int64(len(hidden)),
-            ctypes.c_int64(ROWS),
+            ctypes.c_int64(MAX_ROWS),
             ctypes.c_int64(self._threads),
-            _at(self._memory),
-            _at(out),
+            _address(self._scratch),
+            _address(out),
         )
         return out if out.size(1) == self.vocab_size else out[:, : self.vocab_size].contiguous()
 
-    def self_test(self) -> SelfTest:
-        """Compute a few rows alone and in company, and tell whether the bits are the same."""
-        counts = replace(self.counts)
-        try:
-            return test_rows(self)
-        finally:
-            self.counts = counts
+    def _compare_rows(self) -> SelfTest:
+        return compare_rows(self)
 
     # One pass -------------------------------------------------------------------------------
 
     def _compute(self, rows: Sequence[TokenRow]) -> Tensor:
-        """Return the hidden states (n, C) of rows that are sorted by slot and position."""
+        """Return the hidden states (n, C) of rows sorted by slot and position."""
         check_slots((row.slot for row in rows), self.slots)
         check_tokens([row.token for row in rows], self.vocab_size)
         top = 1 + top_position(rows)
@@ -165,13 +140,14 @@ class CompiledBackend:
         if top > length:
             self._grow(max(top, length + length // 2))
         hidden = torch.empty(len(rows), self.config.hidden_size)
-        for first in range(0, len(rows), ROWS):
-            some = rows[first : first + ROWS]
-            self._pass(some, hidden[first : first + len(some)])
+        for first in range(0, len(rows), MAX_ROWS):
+            part = rows[first : first + MAX_ROWS]
+            self._pass(part, hidden[first : first + len(part)])
         return hidden
 
     def _pass(self, rows: Sequence[TokenRow], hidden: Tensor) -> None:
-        self._make_ready()
+        """Compute at most `MAX_ROWS` rows into `hidden` (n, C)."""
+        self._prepare_scratch()
         count, width = len(rows), self.config.hidden_size
         tokens = torch.tensor([row.token for row in rows])
         self._entry[:count, :width] = self._embedding[tokens]
@@ -181,10 +157,10 @@ class CompiledBackend:
             ctypes.c_int64(count),
             numbers(*(row.slot for row in rows)),
             numbers(*(row.position for row in rows)),
-            ctypes.c_int64(ROWS),
+            ctypes.c_int64(MAX_ROWS),
             ctypes.c_int64(self._threads),
-            _at(self._memory),
-            _at(hidden),
+            _address(self._scratch),
+            _address(hidden),
         )
 
     # Memory ---------------------------------------------------------------------------------
@@ -209,11 +185,12 @@ class CompiledBackend:
         )
 
     def _grow(self, positions: int) -> None:
-        """Give every slot room for `positions`, rounded up."""
+        """Extend every slot to `positions`, rounded up."""
         length = -(-positions // PAD) * PAD
         config, slots = self.config, self.slots
         L, KV, D = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
         memory = LargePages()
+        # The kernel computes LANES positions side by side, so a key's block of them is innermost.
         keys = memory.zeros((L, slots, KV, length // LANES, D, LANES), self.dtype)
         values = memory.zeros((L, slots, KV, length, padded(D)), self.dtype)
         if self._keys.numel():
@@ -223,24 +200,24 @@ class CompiledBackend:
         for layer, k, v in zip(self._weights.layers, keys, values, strict=True):
             layer.keys, layer.values = k.data_ptr(), v.data_ptr()
         angles = torch.outer(torch.arange(length).float(), inverse_frequencies(config))
-        self._turns = angles.cos(), angles.sin()
-        self._net.cosines, self._net.sines = (turn.data_ptr() for turn in self._turns)
+        self._rotations = angles.cos(), angles.sin()  # kept alive: the kernel has only addresses
+        self._net.cosines, self._net.sines = (table.data_ptr() for table in self._rotations)
         self._net.length = length
-        self._threads = 0
+        self._threads = 0  # scores take scratch memory by length: lay it out again
 
-    def _make_ready(self) -> None:
-        """Take the memory that a pass needs with as many threads as torch has now."""
+    def _prepare_scratch(self) -> None:
+        """Allocate the scratch memory of a pass; its size depends on torch's threads."""
         threads = torch.get_num_threads()
         if threads == self._threads:
             return
         self._threads = threads
         floats = self._kernel.scratch_floats(
-            ctypes.byref(self._net), ctypes.c_int64(ROWS), ctypes.c_int64(threads)
+            ctypes.byref(self._net), ctypes.c_int64(MAX_ROWS), ctypes.c_int64(threads)
         )
-        self._memory = torch.zeros(floats)
+        self._scratch = torch.zeros(floats)
         width = self._net.padded_width
-        self._entry = self._memory[: ROWS * width].view(ROWS, width)
+        self._entry = self._scratch[: MAX_ROWS * width].view(MAX_ROWS, width)
 
 
-def _at(values: Tensor) -> ctypes.c_void_p:
+def _address(values: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(values.data_ptr())

@@ -1,4 +1,7 @@
-"""Compiles `kernel.cpp` for this processor once, and opens what came out."""
+"""Compile `kernel.cpp` for this processor once, and open the shared library.
+
+Knows no network. The library is cached under a hash of everything that determines its code.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,17 @@ from ostinato.models import cache_root
 SOURCE = Path(__file__).with_name("kernel.cpp")
 INCLUDED = ("attention.h", "products.h", "tiles.h", "vectors.h")
 COMPILERS = ("c++", "g++", "clang++")
+# -ffp-contract=fast fuses multiplication and addition: faster, and still one order of sums.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-shared", "-w")
-SECONDS = 120
+COMPILE_TIMEOUT = 120  # seconds
 
 
 @cache
 def open_kernel() -> ctypes.CDLL:
-    """Return the compiled kernel, made now where this machine has none yet.
+    """Return the compiled kernel; compile it if the cache folder has none for this machine.
 
-    It is kept in the cache folder under a hash of its source, flags, compiler and processor.
-    Raises `ModelError` where there is no compiler, or it fails, or others may write to the folder.
+    Its file name is a hash of source, flags, compiler and processor. Raises `ModelError` where no
+    compiler is installed, compilation fails, or other users may write to the folder.
     """
     compiler = find_compiler()
     path = cache_root() / "native" / f"{_digest(compiler)}.so"
@@ -47,13 +51,13 @@ def open_kernel() -> ctypes.CDLL:
 
 
 def check_private(folder: Path) -> None:
-    """Refuse a folder into which others could put code that is run here."""
+    """Refuse a folder where other users could place code that would run here."""
     about = folder.stat()
     if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ModelError(
-            f"{folder} must be yours and writable by you alone, as compiled code is run from it; "
-            f"got mode {stat.S_IMODE(about.st_mode):o} of user {about.st_uid}. Remove it, or name "
-            "another folder in OSTINATO_CACHE."
+            f"{folder} must be yours and writable by you alone, as compiled code runs from it, "
+            f"got mode {stat.S_IMODE(about.st_mode):o} of user {about.st_uid}. Remove it, or set "
+            "OSTINATO_CACHE to another folder."
         )
 
 
@@ -62,13 +66,13 @@ def _opened(path: Path) -> ctypes.CDLL:
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise ModelError(
-            f"{path} must be opened as compiled code, got: {error}. Name a cache folder from which "
-            "code may run in OSTINATO_CACHE, or leave out compile."
+            f"{path} must be a loadable library, got: {error}. Set OSTINATO_CACHE to a folder from "
+            "which code may run, or leave out compile."
         ) from None
 
 
 def find_compiler() -> str:
-    """Return the path of the C++ compiler: CXX, else the first of `COMPILERS` that is there."""
+    """Return the path of the C++ compiler: CXX, else the first of `COMPILERS` on the path."""
     chosen = os.environ.get("CXX")
     names = (chosen,) if chosen else COMPILERS
     for name in names:
@@ -82,7 +86,7 @@ def find_compiler() -> str:
 
 
 def has_compiler() -> bool:
-    """Tell whether a C++ compiler is there."""
+    """Return whether a C++ compiler is installed."""
     try:
         find_compiler()
     except ModelError:
@@ -91,43 +95,43 @@ def has_compiler() -> bool:
 
 
 def compile_to(path: Path, compiler: str) -> None:
-    """Compile the kernel; where the compiler knows no OpenMP, for one thread."""
+    """Compile the kernel; for one thread where the compiler has no OpenMP."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle, name = tempfile.mkstemp(dir=path.parent)
     except OSError as error:
         raise ModelError(
-            f"compiled code must be kept in {path.parent}, got: {error}. Make room there, or leave "
-            "out compile."
+            f"{path.parent} must be writable for compiled code, got: {error}. Free some space, or "
+            "leave out compile."
         ) from None
     os.close(handle)
     unfinished = Path(name)
     try:
-        said = _compiled(compiler, unfinished)
-        if said is None:
-            unfinished.replace(path)  # whole or not at all, also beside another process
+        failure = _compile(compiler, unfinished)
+        if failure is None:
+            unfinished.replace(path)  # atomic: another process sees the whole file or none
             return
     finally:
         unfinished.unlink(missing_ok=True)
     raise ModelError(
-        f"{compiler} must compile {SOURCE.name}, got: {said.strip()[:300]}. "
-        "Name another compiler in CXX, or leave out compile."
+        f"{compiler} must compile {SOURCE.name}, got: {failure.strip()[:300]}. "
+        "Set CXX to another compiler, or leave out compile."
     )
 
 
-def _compiled(compiler: str, out: Path) -> str | None:
-    """Compile into a file; return what the compiler said where it failed."""
-    said = ""
+def _compile(compiler: str, out: Path) -> str | None:
+    """Compile into a file; return the compiler's message where it failed."""
+    failure = ""
     for more in (("-fopenmp",), ()):
         command = [compiler, *FLAGS, *more, "-o", str(out), str(SOURCE)]
         try:
-            made = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT)
         except (OSError, subprocess.SubprocessError) as error:
             return str(error)
-        if made.returncode == 0:
+        if done.returncode == 0:
             return None
-        said = said or made.stderr
-    return said or "nothing"
+        failure = failure or done.stderr  # of the first try: without OpenMP it repeats itself
+    return failure or "no message"
 
 
 def _digest(compiler: str) -> str:
@@ -141,16 +145,18 @@ def _digest(compiler: str) -> str:
 def _version(compiler: str) -> str:
     command = [compiler, "--version"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS).stdout
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT
+        ).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise ModelError(
-            f"{compiler} must run as a C++ compiler, got: {error}. Name another in CXX, or leave "
-            "out compile."
+            f"{compiler} must run as a C++ compiler, got: {error}. Set CXX to another compiler, or "
+            "leave out compile."
         ) from None
 
 
 def _processor() -> str:
-    """Return what tells processors apart for which the compiler makes other code."""
+    """Return the features of the processor, by which `-march=native` chooses instructions."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

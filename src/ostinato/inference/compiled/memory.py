@@ -1,4 +1,7 @@
-"""Memory in large pages, which take fewer look-ups to read: a tenth of a pass or more here."""
+"""Memory in large pages, which the processor reads with fewer look-ups of addresses.
+
+With pages of 2 MB a pass of 16 rows takes 6.5 to 7.0 ms instead of 7.7 (docs/log.md).
+"""
 
 from __future__ import annotations
 
@@ -10,39 +13,40 @@ import torch
 from torch import Tensor
 
 PAGE = 1 << 21  # bytes
-PIECE = 32 * PAGE  # more than C's library takes from memory that it had before
-LINE = 64
+PIECE = 32 * PAGE  # so large that the C library maps new pages instead of reusing small ones
+LINE = 64  # bytes of a cache line
 _HUGE = 14  # MADV_HUGEPAGE of Linux
 
 
 class LargePages:
-    """Hands out memory of pieces that ask Linux for large pages; elsewhere it is as any other.
+    """Allocates tensors from pieces of memory in large pages; ordinary pages outside Linux.
 
-    What is handed out keeps its piece.
+    A tensor keeps its piece alive.
     """
 
     def __init__(self) -> None:
         self._rest = torch.empty(0, dtype=torch.uint8)
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Return a tensor that begins at a line of the processor's cache."""
+        """Return an uninitialized tensor aligned to a cache line."""
         size = torch.Size(shape).numel() * dtype.itemsize
-        room = -(-size // LINE) * LINE
-        if room > len(self._rest):
-            self._rest = _piece(max(room, PIECE))
-        taken, self._rest = self._rest[:size], self._rest[room:]
-        return taken.view(dtype).view(*shape)
+        aligned = -(-size // LINE) * LINE
+        if aligned > len(self._rest):
+            self._rest = _piece(max(aligned, PIECE))
+        memory, self._rest = self._rest[:size], self._rest[aligned:]
+        return memory.view(dtype).view(*shape)
 
     def zeros(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Return zeros."""
+        """Return zeros, aligned as `empty`."""
         return self.empty(shape, dtype).zero_()
 
     def copy(self, values: Tensor) -> Tensor:
-        """Return a copy of values, contiguous."""
+        """Return a contiguous copy, aligned as `empty`."""
         return self.empty(values.shape, values.dtype).copy_(values)
 
 
 def _piece(size: int) -> Tensor:
+    """Return `size` bytes or more, aligned to a large page: Linux maps only whole ones."""
     memory = torch.empty(size + PAGE, dtype=torch.uint8)
     memory = memory[-memory.data_ptr() % PAGE :]
     if platform.system() == "Linux":

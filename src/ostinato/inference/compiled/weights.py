@@ -1,4 +1,7 @@
-"""A network's weights as the compiled kernel reads them: its structures, and what they point to."""
+"""A network's weights in the layout of the compiled kernel, and its C structures.
+
+Knows no cache and no rows.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ from ostinato.errors import InputError
 from ostinato.inference.compiled.memory import LargePages
 from ostinato.models import DecoderLayer, Llama, RMSNorm
 
-LANES = 16  # outputs that the kernel computes side by side
+LANES = 16  # outputs that the kernel computes side by side, one in each lane of a vector
 DEPTH = 32  # inputs of a matrix tile
+# `weight_kind` and `cache_kind` of kernel.cpp, by dtype; TILED for weights in matrix tiles.
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 TILED = {torch.bfloat16: 3, torch.int8: 4}
 
@@ -67,9 +71,9 @@ class NetworkC(ctypes.Structure):
 
 
 class Weights:
-    """The weights of a network in the kernel's layout; int8 ones have a scale for each output.
+    """The weights of a network in the kernel's layout; int8 weights have a scale per output.
 
-    `tiles` lays bfloat16 and int8 ones out for the processor's matrix tiles.
+    `tiles` arranges bfloat16 and int8 weights for the processor's matrix tiles.
     """
 
     def __init__(self, network: Llama, *, int8: bool, tiles: bool = False) -> None:
@@ -78,7 +82,7 @@ class Weights:
         self._type = torch.int8 if int8 else self.dtype
         self.tiles = tiles and self._type in TILED
         self.kind = (TILED if self.tiles else KINDS)[self._type]
-        self._kept: list[Tensor] = []  # what the structures point to
+        self._kept: list[Tensor] = []  # kept alive: the structures hold only addresses
         self._memory = LargePages()
         self.norm = self._floats(network.model.norm.weight)
         self.head = self._product([network.lm_head])
@@ -88,7 +92,7 @@ class Weights:
 
     @property
     def bytes(self) -> int:
-        """The memory that the weights take."""
+        """The size of the weights in memory, in bytes."""
         return sum(kept.numel() * kept.element_size() for kept in self._kept)
 
     def _layer(self, block: DecoderLayer) -> LayerC:
@@ -112,22 +116,26 @@ class Weights:
         bias = None
         if parts[0].bias is not None:
             bias = torch.cat([part.bias.detach() for part in parts])
-        return self._packed(_filled(weight), None if bias is None else _filled(bias))
+        return self._packed(_padded_rows(weight), None if bias is None else _padded_rows(bias))
 
     def _pairs(self, gate: nn.Linear, up: nn.Linear) -> ProductC:
-        """Join both so that a block of the gate's outputs comes before the same of `up`."""
+        """Join both: a block of the gate's outputs, then the same block of `up`'s, and so on.
+
+        A thread then computes SwiGLU of a block as soon as it has the pair.
+        """
 
         def joined(first: Tensor, second: Tensor) -> Tensor:
-            halves = [
-                _filled(part.detach()).view(-1, LANES, *part.shape[1:]) for part in (first, second)
+            blocks = [
+                _padded_rows(part.detach()).view(-1, LANES, *part.shape[1:])
+                for part in (first, second)
             ]
-            return torch.stack(halves, 1).flatten(0, 2)
+            return torch.stack(blocks, 1).flatten(0, 2)
 
         bias = None if gate.bias is None else joined(gate.bias, up.bias)
         return self._packed(joined(gate.weight, up.weight), bias)
 
     def _packed(self, weight: Tensor, bias: Tensor | None) -> ProductC:
-        """Lay weights (O, I) out in blocks of outputs; inputs up to a whole block are 0."""
+        """Arrange weights (O, I) in blocks of outputs; 0 pads the inputs to a whole block."""
         scale = None
         if self._type == torch.int8:
             weight, scale = quantized(weight)
@@ -135,7 +143,7 @@ class Weights:
         weight = nn.functional.pad(weight, (0, inputs - weight.size(1)))
         outputs, together = len(weight), 2 if self.tiles else 1
         blocks = weight.view(outputs // LANES, LANES, inputs // together, together)
-        blocks = self._memory.copy(blocks.transpose(1, 2))
+        blocks = self._memory.copy(blocks.transpose(1, 2))  # (O/16, I/together, 16, together)
         self._kept.append(blocks)
         return ProductC(
             weight=blocks.data_ptr(),
@@ -151,26 +159,26 @@ class Weights:
 
 
 def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return int8 weights (O, I) and the scale (O,) of each output: its largest weight is 127."""
+    """Return int8 weights (O, I) and the scale (O,) of each output, whose largest is 127."""
     values = weight.float()
     scale = values.abs().amax(1).clamp(min=1e-30) / 127
     return (values / scale[:, None]).round().to(torch.int8), scale
 
 
 def padded(size: int, block: int = LANES) -> int:
-    """Return the size rounded up to whole blocks, of lanes by default."""
+    """Return the size rounded up to a multiple of `block`."""
     return -(-size // block) * block
 
 
-def _filled(values: Tensor) -> Tensor:
-    """Return values (O, ...) with zeros behind them, up to whole blocks of outputs."""
+def _padded_rows(values: Tensor) -> Tensor:
+    """Return values (O, ...) padded with zeros to whole blocks of outputs."""
     return torch.cat(
         (values, values.new_zeros(padded(len(values)) - len(values), *values.shape[1:]))
     )
 
 
 def check_network(network: Llama) -> None:
-    """Refuse a network that the kernel does not know."""
+    """Refuse a network that the kernel does not support."""
     config = network.config
     dtype = network.model.embed_tokens.weight.dtype
     if dtype not in (torch.float32, torch.bfloat16):

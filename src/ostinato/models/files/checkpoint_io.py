@@ -1,4 +1,4 @@
-"""Networks of ours as folders: `config.json` and `model.safetensors`. Knows no architecture."""
+"""Our networks as folders: `config.json` and `model.safetensors`. Knows no architecture."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from torch import Tensor, nn
 
 from ostinato.errors import InputError, ModelError
 
-TOLD = 300  # characters of an error in a message
-MEND = "Train, copy or download the folder again."
+MAX_ERROR = 300  # characters of an error in a message: a network may list hundreds of names
+FIX = "Train, copy or download the folder again."
 Config = TypeVar("Config")
 Weights = Mapping[str, Tensor]
 
 
 def write_config(folder: Path, values: Mapping[str, object]) -> None:
-    """Write `config.json` into a folder, which is made."""
+    """Write `config.json`; create the folder where needed."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(values, indent=2, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def read_config(folder: Path, architecture: str, make: Callable[..., Config]) -> Config:
-    """Return what `make` makes of the values beside `architecture` in `config.json`.
+    """Return `make(**values)` for the values of `config.json` other than `architecture`.
 
-    Raises `ModelError` where it is missing, damaged or of another architecture.
+    Raises `ModelError` where the file is missing, damaged or of another architecture.
     """
     path = folder / "config.json"
     try:
@@ -40,12 +40,12 @@ def read_config(folder: Path, architecture: str, make: Callable[..., Config]) ->
         return make(**values)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError) as error:
         raise ModelError(
-            f"{path} must be the config.json of {architecture}, got: {error}. {MEND}"
+            f"{path} must be the config.json of {architecture}, got: {error}. {FIX}"
         ) from None
 
 
 def write_weights(folder: Path, network: nn.Module, *, dtype: torch.dtype | None = None) -> None:
-    """Write `model.safetensors` into a folder that exists; `dtype` may be a half one."""
+    """Write `model.safetensors` into an existing folder, in `dtype` (by default, their own)."""
     weights = {
         name: value.detach().to(dtype or value.dtype).contiguous()
         for name, value in network.state_dict().items()
@@ -54,19 +54,19 @@ def write_weights(folder: Path, network: nn.Module, *, dtype: torch.dtype | None
 
 
 def read_weights(
-    folder: Path, network: nn.Module, named: Callable[[Weights], Weights] = dict
+    folder: Path, network: nn.Module, rename: Callable[[Weights], Weights] = dict
 ) -> None:
-    """Fill a network with the weights of a folder, in its own types, and set it to evaluation.
+    """Load the weights of a folder into a network, in its dtypes, and set it to evaluation.
 
-    `named` gives the weights the names that the network knows. Raises `ModelError` where they do
-    not fit.
+    `rename` maps the file's names to the network's. Raises `ModelError` where weights are missing,
+    left over or of another shape.
     """
     path = folder / "model.safetensors"
     try:
-        network.load_state_dict(named(load_file(path)))
+        network.load_state_dict(rename(load_file(path)))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ModelError(
             f"{path} must hold the weights that config.json describes, got: "
-            f"{' '.join(str(error).split())[:TOLD]} {MEND}"
+            f"{' '.join(str(error).split())[:MAX_ERROR]} {FIX}"
         ) from None
     network.eval()

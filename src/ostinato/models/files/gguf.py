@@ -1,7 +1,7 @@
-"""Read a GGUF file of a network of ours: configuration, weights and tokenizer.
+"""Read a GGUF file of a family that our network supports: configuration, weights, tokenizer.
 
-The format is documented with llama.cpp (`docs/gguf.md` of ggml); the `gguf` package reads and
-dequantizes it. Knows no network: it yields the tensors of the Hugging Face layout.
+The format is documented in `docs/gguf.md` of ggml; the `gguf` package reads and dequantizes it.
+Knows no network: it yields tensors of the Hugging Face layout.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ostinato.models.files.weight_mapping import split_heads
 from ostinato.models.networks.config import LlamaConfig
 from ostinato.models.tokenizer import Tokenizer
 
-ARCHITECTURES = ("gpt2", "llama", "qwen2", "qwen3")  # a Mistral file says "llama"
+ARCHITECTURES = ("gpt2", "llama", "qwen2", "qwen3")  # Mistral files are labeled "llama"
 
 _TENSORS = {
     "position_embd.weight": "model.embed_positions.weight",
@@ -53,15 +53,15 @@ class GGUFModel:
     """An open GGUF file of one of `ARCHITECTURES`."""
 
     def __init__(self, path: str | Path) -> None:
-        """Open the file; raise `ModelError` where it is no GGUF file of such a network."""
+        """Open the file. Raises `ModelError` where it is not a complete GGUF file."""
         self.path = Path(path)
         if not self.path.is_file():
             raise ModelError(f"{self.path} must exist, got no such file. Check the path.")
         try:
             self._reader = GGUFReader(self.path)
-        except Exception as error:  # the reader raises whatever its parsing runs into
+        except Exception as error:  # a damaged file makes the reader raise any error
             raise ModelError(
-                f"{self.path} must be a whole GGUF file, got: {error}. Download it anew."
+                f"{self.path} must be a whole GGUF file, got: {error}. Download it again."
             ) from error
         self._kind = self._get("general.architecture")
         if (self._get("split.count") or 1) > 1:
@@ -72,12 +72,12 @@ class GGUFModel:
         self._names = {tensor.name for tensor in self._reader.tensors}
 
     def config(self) -> LlamaConfig:
-        """Return the configuration; raise `ModelError` for another architecture than ours."""
+        """Return the configuration. Raises `ModelError` for an unsupported architecture."""
         if self._kind not in ARCHITECTURES:
             raise ModelError(
                 f"the architecture of {self.path.name} must be one of {', '.join(ARCHITECTURES)}, "
-                f"got {self._kind!r}. Take the model's Hugging Face folder, or let llama.cpp run "
-                "the file: llama:FILE.gguf."
+                f"got {self._kind!r}. Use the model's Hugging Face folder, or run the file through "
+                "llama.cpp: llama:FILE.gguf."
             )
         heads = int(self._need("head_count", "attention"))
         size = int(self._need("embedding_length"))
@@ -85,16 +85,16 @@ class GGUFModel:
         return LlamaConfig(
             model_type="mistral" if window else self._kind,
             hidden_act="gelu_new" if self._kind == "gpt2" else "silu",
-            vocab_size=len(self._must("tokenizer.ggml.tokens")),
+            vocab_size=len(self._require("tokenizer.ggml.tokens")),
             hidden_size=size,
             intermediate_size=int(self._need("feed_forward_length")),
             num_hidden_layers=int(self._need("block_count")),
             num_attention_heads=heads,
-            num_key_value_heads=int(self._own("attention.head_count_kv") or heads),
-            head_dim=int(self._own("attention.key_length") or size // heads),
+            num_key_value_heads=int(self._of_architecture("attention.head_count_kv") or heads),
+            head_dim=int(self._of_architecture("attention.key_length") or size // heads),
             max_position_embeddings=int(self._need("context_length")),
             rms_norm_eps=self._eps(),
-            rope_theta=float(self._own("rope.freq_base") or 10_000.0),
+            rope_theta=float(self._of_architecture("rope.freq_base") or 10_000.0),
             rope_scaling=self._rope_scaling(),
             tie_word_embeddings="output.weight" not in self._names,
             attention_bias=self._has_bias("attn_q") or self._has_bias("attn_qkv"),
@@ -109,7 +109,7 @@ class GGUFModel:
         config = self.config()
         for tensor in self._reader.tensors:
             if tensor.name == "rope_freqs.weight":
-                continue
+                continue  # no weight: `_llama3_scaling` reads it
             yield from self._renamed(tensor, config, dtype)
 
     def _renamed(
@@ -129,17 +129,13 @@ class GGUFModel:
         yield name, torch.from_numpy(np.array(values, order="C")).to(dtype)
 
     def tokenizer(self) -> Tokenizer:
-        """Return the tokenizer; raise `ModelError` where it is of a kind not known here."""
+        """Return the tokenizer. Raises `ModelError` for an unsupported kind."""
         backend = build_tokenizer(self._get, self.path.name)
-        tokens = self._must("tokenizer.ggml.tokens")
+        tokens = self._require("tokenizer.ggml.tokens")
+        keys = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
         specials = {
             f"{name}_token": tokens[i]
-            for name, key in (
-                ("bos", "bos"),
-                ("eos", "eos"),
-                ("unk", "unknown"),
-                ("pad", "padding"),
-            )
+            for name, key in keys.items()
             if (i := self._get(f"tokenizer.ggml.{key}_token_id")) is not None
         }
         ends = [self._get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
@@ -151,7 +147,7 @@ class GGUFModel:
         )
 
     def license(self) -> str | None:
-        """Return the license that the file names."""
+        """Return the license named in the file, if any."""
         return self._get("general.license")  # type: ignore[no-any-return]
 
     def _values(self, tensor: ReaderTensor) -> np.ndarray:
@@ -160,14 +156,14 @@ class GGUFModel:
         except NotImplementedError:
             raise ModelError(
                 f"{tensor.name} in {self.path.name} must be of a type that gguf dequantizes, got "
-                f"{tensor.tensor_type.name}. Take another quantization (Q4_K_M, Q8_0, F16)."
+                f"{tensor.tensor_type.name}. Use another quantization (Q4_K_M, Q8_0, F16)."
             ) from None
         return values.astype(np.float32, copy=False).reshape([int(n) for n in tensor.shape[::-1]])
 
     def _rope_scaling(self) -> dict[str, Any] | None:
         if "rope_freqs.weight" in self._names:
             return self._llama3_scaling()
-        kind = self._own("rope.scaling.type")
+        kind = self._of_architecture("rope.scaling.type")
         if kind in (None, "none"):
             return None
         if kind != "linear":
@@ -178,10 +174,10 @@ class GGUFModel:
         return {"rope_type": "linear", "factor": float(self._need("factor", "rope.scaling"))}
 
     def _llama3_scaling(self) -> dict[str, Any]:
-        """Recover the numbers of llama3 scaling, of which the file keeps only the factors."""
+        """Recover the parameters of llama3 scaling; the file has only the resulting factors."""
         tensor = next(t for t in self._reader.tensors if t.name == "rope_freqs.weight")
         factors = np.asarray(tensor.data, dtype=np.float32)
-        # Every model published with it has these three numbers; only the factor varies.
+        # All published models share these three numbers; only the factor varies.
         return {
             "rope_type": "llama3",
             "factor": float(f"{factors.max():.6g}"),
@@ -191,21 +187,21 @@ class GGUFModel:
         }
 
     def _window(self) -> int | None:
-        """Return how many positions a layer sees, where that is said and fewer than all."""
-        window = self._own("attention.sliding_window")
+        """Return the sliding window in positions, None where every layer sees the whole context."""
+        window = self._of_architecture("attention.sliding_window")
         if not window or int(window) >= int(self._need("context_length")):
             return None
         if self._kind != "llama":
             raise ModelError(
                 f"{self.path.name} must see its whole context in every layer, got a window of "
-                f"{window}: which layers have it the file does not say. Take the Hugging Face "
+                f"{window}: the file does not say in which layers. Use the model's Hugging Face "
                 "folder instead."
             )
         return int(window)
 
     def _eps(self) -> float:
         name = "layer_norm_epsilon" if self._kind == "gpt2" else "layer_norm_rms_epsilon"
-        # A float32 of the file: the nearest decimal is what the configuration said.
+        # Stored as float32: six digits restore the decimal number of the original configuration.
         return float(f"{self._need(name, 'attention'):.6g}")
 
     def _has_bias(self, layer: str) -> bool:
@@ -223,18 +219,18 @@ class GGUFModel:
         field = self._reader.get_field(key)
         return None if field is None else field.contents()
 
-    def _own(self, key: str) -> Any:
-        """Return a value that is filed under the architecture's name."""
+    def _of_architecture(self, key: str) -> Any:
+        """Return a value stored under the architecture's name, or None."""
         return self._get(f"{self._kind}.{key}")
 
     def _need(self, key: str, group: str = "") -> Any:
-        return self._must(".".join(filter(None, (self._kind, group, key))))
+        return self._require(".".join(filter(None, (self._kind, group, key))))
 
-    def _must(self, key: str) -> Any:
+    def _require(self, key: str) -> Any:
         value = self._get(key)
         if value is None:
             raise ModelError(
-                f"{self.path.name} must hold {key!r}, got none. Take a newer GGUF of the model."
+                f"{self.path.name} must hold {key!r}, got none. Use a newer GGUF of the model."
             )
         return value
 
@@ -259,16 +255,17 @@ def _hugging_face_name(name: str) -> str:
     match = _BLOCK_TENSOR.fullmatch(name)
     if match is None or match[2] not in _BLOCK:
         raise ModelError(
-            f"a tensor must be one of a network of ours, got {name!r}. "
-            "Mixtures of experts and other layouts are not read."
+            f"tensors must be those of a supported network, got {name!r}. "
+            "Run mixtures of experts and other layouts through llama.cpp: llama:FILE.gguf."
         )
     return f"model.layers.{match[1]}.{_BLOCK[match[2]]}.{match[3]}"
 
 
 def _unpermute(values: np.ndarray, heads: int) -> np.ndarray:
-    """Undo the reordering of a head's rows that GGUF files of Llama networks have.
+    """Undo the reordering of a head's rows in GGUF files of Llama networks.
 
-    They store pairs side by side (2i, 2i+1); the layout here pairs i with i + D/2.
+    They store the pairs of RoPE side by side (2i, 2i+1); the Hugging Face layout pairs i with
+    i + D/2.
     """
     shape = values.shape
     pairs = values.reshape(heads, shape[0] // heads // 2, 2, *shape[1:])

@@ -1,4 +1,7 @@
-"""Build a tokenizer from what a GGUF file says of it: byte-level BPE, or SentencePiece's BPE."""
+"""Build a tokenizer from the metadata of a GGUF file: byte-level BPE, or SentencePiece's BPE.
+
+Knows no files: it gets a function that reads one metadata value.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from ostinato.errors import ModelError
 
-# Token types of the format (gguf.md).
+# Token types of the format (gguf.md of ggml).
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
 
-# How text is cut before merging, by the names that llama.cpp gives the ways. A word of the
-# vocabulary is taken whole in those of `_WHOLE`, merges or not.
+# Pre-tokenizers (how text is split before merging), by llama.cpp's names. Those in `_WHOLE` take a
+# word of the vocabulary whole, even where no merges lead to it.
 _LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
 _QWEN2 = ("qwen2", "deepseek-r1-qwen")
 _TEKKEN = ("tekken",)
@@ -37,9 +40,9 @@ Get = Callable[[str], Any]
 
 
 def build_tokenizer(get: Get, file: str) -> tokenizers.Tokenizer:
-    """Return the tokenizer of a file by its metadata, `get(key)` being a value or None.
+    """Return the tokenizer of a file; `get(key)` returns a metadata value or None.
 
-    Raises `ModelError` where it is of a kind that is not known here.
+    `file` is its name in messages. Raises `ModelError` for an unsupported kind.
     """
     kind = get("tokenizer.ggml.model")
     if kind == "gpt2":
@@ -49,7 +52,7 @@ def build_tokenizer(get: Get, file: str) -> tokenizers.Tokenizer:
     else:
         raise ModelError(
             f"the tokenizer of {file} must be of the kind 'gpt2' or 'llama', got {kind!r}. "
-            "Take the model's Hugging Face folder instead."
+            "Use the model's Hugging Face folder instead."
         )
     tokens = _need(get, "tokens", file)
     kinds = get("tokenizer.ggml.token_type") or [1] * len(tokens)
@@ -60,44 +63,48 @@ def build_tokenizer(get: Get, file: str) -> tokenizers.Tokenizer:
             if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
         ]
     )
-    _put_begin(backend, get, tokens, by_default=kind == "llama")
+    _add_bos(backend, get, tokens, by_default=kind == "llama")
     return backend
 
 
 def _byte_level(get: Get, file: str) -> tokenizers.Tokenizer:
     tokens = _need(get, "tokens", file)
     merges = [tuple(merge.split(" ")) for merge in _need(get, "merges", file)]
-    way = get("tokenizer.ggml.pre") or "default"
+    kind = get("tokenizer.ggml.pre") or "default"
     vocab = {token: i for i, token in enumerate(tokens)}
     backend = tokenizers.Tokenizer(
-        models.BPE(vocab=vocab, merges=merges, ignore_merges=way in _WHOLE)
+        models.BPE(vocab=vocab, merges=merges, ignore_merges=kind in _WHOLE)
     )
-    if way in _QWEN2:
+    if kind in _QWEN2:
         backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = _words(way, file)
+    backend.pre_tokenizer = _pre_tokenizer(kind, file)
     backend.decoder = decoders.ByteLevel()
     return backend
 
 
-def _words(way: str, file: str) -> pre_tokenizers.PreTokenizer:
+def _pre_tokenizer(kind: str, file: str) -> pre_tokenizers.PreTokenizer:
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if way in ("gpt-2", "default"):
+    if kind in ("gpt-2", "default"):
         return byte_level
-    if way == "smollm":
+    if kind == "smollm":
         digits = pre_tokenizers.Digits(individual_digits=True)
         return pre_tokenizers.Sequence([digits, byte_level])
-    if way in _WORDS:
-        words = pre_tokenizers.Split(tokenizers.Regex(_WORDS[way]), "isolated")
+    if kind in _WORDS:
+        words = pre_tokenizers.Split(tokenizers.Regex(_WORDS[kind]), "isolated")
         plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         return pre_tokenizers.Sequence([words, plain])
     raise ModelError(
-        f"the way {file} cuts text into words must be one of default, gpt-2, llama-bpe, qwen2, "
-        f"smollm, tekken, got {way!r}. Take the model's Hugging Face folder instead."
+        f"the pre-tokenizer of {file} must be one of default, gpt-2, llama-bpe, qwen2, smollm, "
+        f"tekken, got {kind!r}. Use the model's Hugging Face folder instead."
     )
 
 
 def _sentencepiece(get: Get, file: str) -> tokenizers.Tokenizer:
-    """Return BPE that merges the pair whose whole scores best (Kudo and Richardson, 2018)."""
+    """Return BPE that merges the pair with the best score (SentencePiece, Kudo & Richardson 2018).
+
+    The file has scores instead of merges: each split of a token into two tokens is a merge, ranked
+    by the score of the whole.
+    """
     tokens, scores = _need(get, "tokens", file), _need(get, "scores", file)
     vocab = {token: i for i, token in enumerate(tokens)}
     pairs = [
@@ -129,10 +136,10 @@ def _sentencepiece(get: Get, file: str) -> tokenizers.Tokenizer:
     return backend
 
 
-def _put_begin(
+def _add_bos(
     backend: tokenizers.Tokenizer, get: Get, tokens: list[str], *, by_default: bool
 ) -> None:
-    """Let plain texts begin with the file's begin token where it says so."""
+    """Let plain texts start with the file's BOS token where the file says so."""
     begin = get("tokenizer.ggml.bos_token_id")
     chosen = get("tokenizer.ggml.add_bos_token")
     if begin is not None and (by_default if chosen is None else chosen):
@@ -146,6 +153,6 @@ def _need(get: Get, key: str, file: str) -> Any:
     value = get(f"tokenizer.ggml.{key}")
     if value is None:
         raise ModelError(
-            f"{file} must hold 'tokenizer.ggml.{key}', got none. Take a newer GGUF of the model."
+            f"{file} must hold 'tokenizer.ggml.{key}', got none. Use a newer GGUF of the model."
         )
     return value

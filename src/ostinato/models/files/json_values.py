@@ -1,4 +1,4 @@
-"""The JSON files beside a model's weights, their values read by type. Knows no networks."""
+"""Typed values from the JSON files of a model. Knows no networks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ostinato.errors import ModelError
 
 @dataclass(frozen=True)
 class Values:
-    """What a JSON file holds, each value read as what it must be.
+    """The values of a JSON object, read by type.
 
-    `file` is what errors call the file, and `names` has the file's own names of keys that have
-    other names here. Every reader raises `ModelError` with file, key, value and mend.
+    `file` is the name of the file in messages. `names` maps our keys to the file's own where they
+    differ. Every reader raises `ModelError` with file, key and value.
     """
 
     held: Mapping[str, Any]
@@ -28,48 +28,48 @@ class Values:
         return name in self.held
 
     def gives(self, name: str) -> bool:
-        """Tell whether the file says anything but null."""
+        """Return whether the file has a value other than null."""
         return self.held.get(name) is not None
 
     def size(self, name: str, least: int = 1) -> int:
-        """Return a whole number from `least` on."""
+        """Return an integer, at least `least`."""
         value = self._value(name)
         if not _is_whole(value) or value < least:
-            self._refuse(name, f"a whole number from {least} on")
+            self._refuse(name, f"a whole number, at least {least}")
         return int(value)
 
     def number(self, name: str) -> float:
-        """Return a finite number from 0 on."""
+        """Return a finite number, 0 or more."""
         value = self._value(name)
         if not _is_whole(value) and not isinstance(value, float):
             self._refuse(name, "a number")
         if not math.isfinite(value) or value < 0:
-            self._refuse(name, "a finite number from 0 on")
+            self._refuse(name, "a finite number, 0 or more")
         return float(value)
 
     def flag(self, name: str) -> bool:
-        """Return true or false."""
+        """Return a boolean."""
         value = self._value(name)
         if not isinstance(value, bool):
             self._refuse(name, "true or false")
         return value
 
     def text(self, name: str) -> str:
-        """Return a text."""
+        """Return a string."""
         value = self._value(name)
         if not isinstance(value, str):
             self._refuse(name, "a text")
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """Return a list of texts."""
+        """Return a list of strings, as a tuple."""
         value = self._value(name)
         if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
             self._refuse(name, "a list of texts")
         return tuple(value)
 
     def mapping(self, name: str) -> Mapping[str, Any]:
-        """Return an object, empty where the file says null or nothing."""
+        """Return an object; empty where the file has null or no such key."""
         value = self.held.get(name)
         if value is None:
             return {}
@@ -78,42 +78,40 @@ class Values:
         return value
 
     def token(self, name: str) -> int | None:
-        """Return a token id, or None where the file says null or nothing."""
+        """Return a token id; None where the file has null or no such key."""
         value = self.held.get(name)
         if value is not None and not _is_whole(value):
             self._refuse(name, "a whole number or null")
         return value
 
     def tokens(self, name: str) -> tuple[int, ...]:
-        """Return token ids, which the file gives as nothing, one number or a list."""
+        """Return token ids, which the file may give as null, one number or a list."""
         value = self.held.get(name)
-        given = value if isinstance(value, list | tuple) else [] if value is None else [value]
-        if not all(map(_is_whole, given)):
+        ids = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        if not all(map(_is_whole, ids)):
             self._refuse(name, "a whole number, or a list of them")
-        return tuple(given)
+        return tuple(ids)
 
     def _value(self, name: str) -> Any:
         if name not in self.held:
-            raise ModelError(
-                f"{self.file} must have {self._spelled(name)!r}, got none. {self._mend()}"
-            )
+            raise ModelError(f"{self.file} must have {self._key(name)!r}, got none. {self._fix()}")
         return self.held[name]
 
-    def _spelled(self, name: str) -> str:
+    def _key(self, name: str) -> str:
         return self.names.get(name, name)
 
     def _refuse(self, name: str, expected: str) -> NoReturn:
         shown = json.dumps(self.held[name], default=str)
         raise ModelError(
-            f"{self._spelled(name)} in {self.file} must be {expected}, got {shown}. {self._mend()}"
+            f"{self._key(name)} in {self.file} must be {expected}, got {shown}. {self._fix()}"
         )
 
-    def _mend(self) -> str:
-        return f"Take the {Path(self.file).name} that belongs to the weights."
+    def _fix(self) -> str:
+        return f"Use the {Path(self.file).name} that belongs to the weights."
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raise `ModelError` naming the file where it is missing or broken."""
+    """Read a JSON object. Raises `ModelError` where the file is missing or damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -121,16 +119,17 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} must exist, got no such file. "
             "Give a folder in the Hugging Face layout (config.json, tokenizer.json, *.safetensors)."
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: nested too deeply
         raise ModelError(
-            f"{path} must be readable JSON, got: {error}. Download the file anew."
+            f"{path} must be readable JSON, got: {error}. Download the file again."
         ) from error
     if not isinstance(values, dict):
         raise ModelError(
-            f"{path} must hold a JSON object, got {type(values).__name__}. Download the file anew."
+            f"{path} must hold a JSON object, got {type(values).__name__}. Download the file again."
         )
     return values
 
 
 def _is_whole(value: object) -> bool:
+    """Return whether a value is an integer; Python's bool is one too, JSON's is not."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -1,8 +1,8 @@
-"""The names and shapes of weights in files, and those of our network.
+"""Names and shapes of weights: those in files, and those of our network.
 
-Llama, Mistral and Qwen files hold what the network holds. GPT-2's hold queries, keys and values in
-one matrix, and matrices transposed (`Conv1D`: "Improving language understanding", Radford et al.,
-2018, had them so); older ones leave out the `transformer.` before each name.
+Llama, Mistral and Qwen files match the network. GPT-2's join queries, keys and values in one matrix
+and store matrices transposed (`Conv1D`, from GPT-1: "Improving language understanding", Radford et
+al., 2018). Older files omit the prefix `transformer.` of each name. Knows no file formats.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|.*rotary_emb\.inv_freq"
 def from_file(config: LlamaConfig, weights: Weights) -> Iterator[tuple[str, Tensor]]:
     """Yield a file's weights under the names and in the shapes of our network.
 
-    A name that is not known is passed on; buffers that older files hold are left out.
+    Unknown names are passed through, for the caller to refuse; buffers in older files are dropped.
     """
     for name, tensor in weights:
         name = name.removeprefix("transformer.") if config.family.fused else name
@@ -48,9 +48,9 @@ def from_file(config: LlamaConfig, weights: Weights) -> Iterator[tuple[str, Tens
 
 
 def to_file(config: LlamaConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of our network as files of its family hold them, each on its own.
+    """Return the weights of our network under the names and in the shapes of its family's files.
 
-    A tied head is left out.
+    A tied head is omitted.
     """
     kept = {
         name: tensor
@@ -63,7 +63,7 @@ def to_file(config: LlamaConfig, weights: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def split_heads(layer: str, leaf: str, joined: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Yield queries, keys and values out of one (3 * C, ...), each with its own memory."""
+    """Yield queries, keys and values of a joined tensor (3 * C, ...), each in its own memory."""
     for part, tensor in zip(_QKV, joined.chunk(3), strict=True):
         yield (
             f"model.layers.{layer}.{part}.{leaf}",

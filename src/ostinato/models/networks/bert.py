@@ -1,7 +1,7 @@
-"""BERT networks: every token sees all others (Devlin et al. 2019), in the Hugging Face layout.
+"""BERT networks (Devlin et al., 2019), in which every token attends to all others.
 
-`Bert` gives hidden states, `MaskedBert` the logits of what stands at each place. Modules have the
-layout's names, so that checkpoints load as they are. Knows no loop.
+`Bert` returns hidden states, `MaskedBert` the logits of the token at each position. Modules have
+the names of the Hugging Face layout, so checkpoints load as they are. Knows no loop.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ostinato.models.files.json_values import Values, read_json
 
 _UNUSED = ("pooler.", "cls.seq_relationship.", "embeddings.position_ids")
 _HEAD = "cls.predictions."
+REQUIRED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -44,37 +45,36 @@ class BertConfig:
         if self.hidden_size % self.num_attention_heads:
             raise ModelError(
                 f"hidden_size must be a multiple of num_attention_heads "
-                f"({self.num_attention_heads}), got {self.hidden_size}. Mend config.json."
+                f"({self.num_attention_heads}), got {self.hidden_size}. Fix config.json."
             )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], file: str = "config.json") -> BertConfig:
         """Read the contents of a `config.json`. Raises `ModelError` for another kind of network."""
-        wanted = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
-        for name, value in wanted.items():
+        for name, value in REQUIRED.items():
             if values.get(name, value) != value:
                 raise ModelError(
-                    f"{name} must be {value!r}, got {values[name]!r}. Take a BERT checkpoint."
+                    f"{name} must be {value!r}, got {values[name]!r}. Use a BERT checkpoint."
                 )
-        silent = {f.name: f.default for f in fields(cls) if f.default is not MISSING}
-        given = Values({**silent, **values}, file)
+        defaults = {f.name: f.default for f in fields(cls) if f.default is not MISSING}
+        typed = Values({**defaults, **values}, file)
         numbers = ("layer_norm_eps", "initializer_range")
         sizes = [f.name for f in fields(cls) if f.name not in (*numbers, "pad_token_id")]
         return cls(
-            **{name: given.size(name) for name in sizes},
-            layer_norm_eps=given.number("layer_norm_eps"),
-            initializer_range=given.number("initializer_range"),
-            pad_token_id=given.size("pad_token_id", least=0),
+            **{name: typed.size(name) for name in sizes},
+            layer_norm_eps=typed.number("layer_norm_eps"),
+            initializer_range=typed.number("initializer_range"),
+            pad_token_id=typed.size("pad_token_id", least=0),
         )
 
     def to_dict(self, architecture: str) -> dict[str, Any]:
-        """Return the contents of a `config.json`."""
+        """Return the contents of a `config.json` for a class of `transformers`."""
         kind = {"architectures": [architecture], "model_type": "bert", "hidden_act": "gelu"}
         return {**kind, **asdict(self)}
 
 
 class _SelfAttention(nn.Module):
-    """Attention of every place to all, in heads."""
+    """Multi-head attention of every position to all."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -82,34 +82,35 @@ class _SelfAttention(nn.Module):
         self.heads = config.num_attention_heads
         self.query, self.key, self.value = nn.Linear(C, C), nn.Linear(C, C), nn.Linear(C, C)
 
-    def forward(self, x: Tensor, bound: Tensor | None) -> Tensor:
-        """Return (B, T, C) for (B, T, C); `bound` (B, 1, 1, T) is added to the scores."""
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return (B, T, C) for `x` (B, T, C); `bias` (B, 1, 1, T) is added to the scores."""
         B, T, C = x.size()
         split = (B, T, self.heads, C // self.heads)
+        # Three times (B, H, T, D)
         q, k, v = (f(x).view(split).transpose(1, 2) for f in (self.query, self.key, self.value))
         scores = q @ k.transpose(-1, -2) * q.size(-1) ** -0.5  # (B, H, T, T)
-        if bound is not None:
-            scores = scores + bound
+        if bias is not None:
+            scores = scores + bias
         mixed: Tensor = scores.softmax(-1) @ v
         return mixed.transpose(1, 2).reshape(B, T, C)
 
 
 class _Added(nn.Module):
-    """A projection added to what was there, then normalized."""
+    """A projection added to the residual, then normalized (post-norm)."""
 
     def __init__(self, inner: int, config: BertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(inner, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def forward(self, x: Tensor, before: Tensor) -> Tensor:
-        """Return (B, T, C) for `x` (B, T, inner) and `before` (B, T, C)."""
-        y: Tensor = self.LayerNorm(self.dense(x) + before)
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Return (B, T, C) for `x` (B, T, inner) and `residual` (B, T, C)."""
+        y: Tensor = self.LayerNorm(self.dense(x) + residual)
         return y
 
 
 class _Dense(nn.Module):
-    """A projection and GELU."""
+    """A projection, then GELU."""
 
     def __init__(self, config: BertConfig, outer: int) -> None:
         super().__init__()
@@ -121,21 +122,21 @@ class _Dense(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Attention and its projection."""
+    """Attention and its output projection."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.self = _SelfAttention(config)
         self.output = _Added(config.hidden_size, config)
 
-    def forward(self, x: Tensor, bound: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return (B, T, C) for (B, T, C)."""
-        y: Tensor = self.output(self.self(x, bound), x)
+        y: Tensor = self.output(self.self(x, bias), x)
         return y
 
 
 class _Layer(nn.Module):
-    """Attention, then a feed-forward; each normalized after it was added."""
+    """Attention, then a feed-forward; each is normalized after the residual is added."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -143,15 +144,15 @@ class _Layer(nn.Module):
         self.intermediate = _Dense(config, config.intermediate_size)
         self.output = _Added(config.intermediate_size, config)
 
-    def forward(self, x: Tensor, bound: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return (B, T, C) for (B, T, C)."""
-        x = self.attention(x, bound)
+        x = self.attention(x, bias)
         y: Tensor = self.output(self.intermediate(x), x)
         return y
 
 
 class _Embeddings(nn.Module):
-    """Word, position and kind of sentence (always the first), normalized."""
+    """Embeddings of word, position and sentence type (always the first), normalized."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -162,7 +163,7 @@ class _Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(C, config.layer_norm_eps)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return (B, T, C) for (B, T)."""
+        """Return (B, T, C) for `tokens` (B, T)."""
         at = self.position_embeddings.weight[: tokens.size(1)]
         kind = self.token_type_embeddings.weight[0]
         y: Tensor = self.LayerNorm(self.word_embeddings(tokens) + at + kind)
@@ -179,7 +180,7 @@ class Bert(nn.Module):
     """The network without a head."""
 
     def __init__(self, config: BertConfig, *, seed: int | None = None) -> None:
-        """Build with weights drawn from `seed`; without one they are left for a load to fill."""
+        """Draw the weights from `seed`; without one, they wait to be loaded."""
         super().__init__()
         self.config = config
         self.embeddings = _Embeddings(config)
@@ -188,19 +189,22 @@ class Bert(nn.Module):
             draw(self, seed, config.initializer_range)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the hidden states (B, T, C) of `tokens` (B, T); `mask` (B, T) is false where
-        there is only padding."""
-        x = self.embeddings(tokens)
-        bound = None
+        """Return the hidden states (B, T, C) of `tokens` (B, T).
+
+        `mask` (B, T) is false at padding.
+        """
+        x = self.embeddings(tokens)  # (B, T, C)
+        bias = None
         if mask is not None:
-            bound = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, -torch.inf)
-            bound = bound[:, None, None]
+            bias = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, -torch.inf)
+            bias = bias[:, None, None]  # (B, 1, 1, T)
         for layer in self.encoder.layer:
-            x = layer(x, bound)
+            x = layer(x, bias)
         hidden: Tensor = x
         return hidden
 
 
+# The next three classes exist for their names in checkpoints: `cls.predictions.transform`.
 class _Transform(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -222,10 +226,10 @@ class _Head(nn.Module):
 
 
 class MaskedBert(nn.Module):
-    """BERT with the head of masked language modeling, tied to the word embeddings."""
+    """BERT with the masked-language-modeling head, tied to the word embeddings."""
 
     def __init__(self, config: BertConfig, *, seed: int | None = None) -> None:
-        """Build with weights drawn from `seed`; without one they are left for a load to fill."""
+        """Draw the weights from `seed`; without one, they wait to be loaded."""
         super().__init__()
         self.config = config
         self.bert = Bert(config)
@@ -234,7 +238,7 @@ class MaskedBert(nn.Module):
             draw(self, seed, config.initializer_range)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the logits (B, T, V) of what stands at each place of `tokens` (B, T)."""
+        """Return the logits (B, T, V) of the token at each position of `tokens` (B, T)."""
         return self.logits(self.bert(tokens, mask))
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -246,7 +250,7 @@ class MaskedBert(nn.Module):
 
 @torch.no_grad()
 def draw(network: nn.Module, seed: int, spread: float) -> None:
-    """Draw all matrices from a normal distribution; biases become 0 and norms 1."""
+    """Draw matrices from N(0, spread^2); set biases to 0 and norms to 1."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in network.named_parameters():
         if weight.dim() > 1:
@@ -256,13 +260,13 @@ def draw(network: nn.Module, seed: int, spread: float) -> None:
 
 
 def load_bert(folder: str | Path) -> Bert:
-    """Load the encoder of a folder, with or without heads, in float32."""
-    return _filled(Path(folder), Bert(_config(Path(folder))), masked=False)
+    """Load the encoder of a folder in float32; heads are ignored. Raises `ModelError`."""
+    return _load(Path(folder), Bert(_config(Path(folder))), masked=False)
 
 
 def load_masked(folder: str | Path) -> MaskedBert:
-    """Load a masked language model of a folder, in float32. Raises `ModelError` without a head."""
-    return _filled(Path(folder), MaskedBert(_config(Path(folder))), masked=True)
+    """Load a masked language model in float32. Raises `ModelError` where it has no head."""
+    return _load(Path(folder), MaskedBert(_config(Path(folder))), masked=True)
 
 
 def save_masked(folder: Path, network: MaskedBert) -> None:
@@ -276,21 +280,21 @@ def _config(folder: Path) -> BertConfig:
     return BertConfig.from_dict(read_json(path), str(path))
 
 
-def _filled(folder: Path, network: N, *, masked: bool) -> N:
-    read_weights(folder, network, lambda weights: _named(weights, masked))
+def _load(folder: Path, network: N, *, masked: bool) -> N:
+    read_weights(folder, network, lambda weights: _rename(weights, masked))
     return network
 
 
-def _named(weights: Mapping[str, Tensor], masked: bool) -> dict[str, Tensor]:
-    """Return the weights that count; names of older files are brought up to date."""
-    named: dict[str, Tensor] = {}
+def _rename(weights: Mapping[str, Tensor], masked: bool) -> dict[str, Tensor]:
+    """Return the weights that are used, with the names of older files brought up to date."""
+    renamed: dict[str, Tensor] = {}
     for name, value in weights.items():
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
         name = name.replace("LayerNorm.beta", "LayerNorm.bias").removeprefix("bert.")
         if name.startswith(_UNUSED) or name.startswith(_HEAD + "decoder."):
-            continue  # the decoder is tied: its weight is that of the words, its bias the head's
+            continue  # the decoder is tied: word embeddings and the head's bias, stored twice
         if name.startswith(_HEAD):
-            named |= {name: value} if masked else {}
+            renamed |= {name: value} if masked else {}
         else:
-            named[f"bert.{name}" if masked else name] = value
-    return named
+            renamed[f"bert.{name}" if masked else name] = value
+    return renamed

@@ -1,4 +1,4 @@
-"""What a network of ours looks like, as `config.json` says it. Knows no tensors."""
+"""The configuration of our decoder, read from and written to `config.json`. Knows no tensors."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LAYER_TYPES = ("full_attention", SLIDING)
 class LlamaConfig:
     """The shape of a decoder-only transformer, under the names of the Hugging Face layout.
 
-    `model_type` names the family (`ostinato.models.networks.families`). `rope_scaling` is None, or a
-    mapping with `rope_type` "linear" or "llama3" and its numbers. `rms_norm_eps` is added under
-    the root of either kind of norm. `output_bias` is that of attention's last product: where None,
-    `attention_bias`. A layer sees `sliding_window` positions, itself included, where `layer_types`
-    says so (empty: all layers).
+    `model_type` names the family (`ostinato.models.networks.families`). `rope_scaling` is None, or
+    a mapping with `rope_type` "linear" or "llama3" and its parameters. `rms_norm_eps` belongs to
+    either kind of norm. `output_bias` is that of attention's output projection; None means the same
+    as `attention_bias`. Layers that `layer_types` names (empty: all layers) attend to
+    `sliding_window` positions, their own included.
     """
 
     vocab_size: int
@@ -56,44 +56,38 @@ class LlamaConfig:
         if self.num_attention_heads % self.num_key_value_heads:
             raise ModelError(
                 f"num_attention_heads must be a multiple of num_key_value_heads "
-                f"({self.num_key_value_heads}), got {self.num_attention_heads}. Mend config.json."
+                f"({self.num_key_value_heads}), got {self.num_attention_heads}. Fix config.json."
             )
         if family.positions == "rotary" and self.head_dim % 2:
             raise ModelError(
-                f"head_dim must be even, got {self.head_dim}. Rotary positions turn pairs."
+                f"head_dim must be even, got {self.head_dim}. Fix config.json: rotary positions "
+                "rotate pairs."
             )
         if self.hidden_act not in ACTIVATIONS:
             raise UnknownLayout(
                 f"hidden_act must be one of {', '.join(ACTIVATIONS)}, got {self.hidden_act!r}. "
-                "Take a checkpoint with one of these, or a server that runs this one."
+                "Use a checkpoint with one of these, or a server that runs this one."
             )
         check_rope(self.rope_scaling)
         if self.rope_theta <= 0:
-            raise ModelError(
-                f"rope_theta must be above 0, got {self.rope_theta}. Mend config.json."
-            )
+            raise ModelError(f"rope_theta must be above 0, got {self.rope_theta}. Fix config.json.")
         if self.layer_types and (
             len(self.layer_types) != self.num_hidden_layers
             or not set(self.layer_types) <= set(LAYER_TYPES)
         ):
             raise UnknownLayout(
-                f"layer_types must say {' or '.join(LAYER_TYPES)} for each of the "
-                f"{self.num_hidden_layers} layers, got {list(self.layer_types)}. Mend config.json."
+                f"layer_types must name {' or '.join(LAYER_TYPES)} for each of the "
+                f"{self.num_hidden_layers} layers, got {list(self.layer_types)}. Fix config.json."
             )
 
     @property
     def family(self) -> DecoderFamily:
-        """The family that `model_type` names."""
-        if self.model_type not in FAMILIES:
-            raise UnknownLayout(
-                f"model_type must be one of {', '.join(FAMILIES)}, got {self.model_type!r}. "
-                "Take a checkpoint of one of these layouts."
-            )
-        return FAMILIES[self.model_type]
+        """The family that `model_type` names. Raises `UnknownLayout` for any other."""
+        return _family(self.model_type)
 
     @property
     def windows(self) -> tuple[int | None, ...]:
-        """How many positions each layer sees, itself included; None where it sees all."""
+        """The window of each layer in positions, its own included; None where it sees all."""
         window = self.sliding_window
         if window is not None and window >= self.max_position_embeddings:
             window = None
@@ -101,26 +95,55 @@ class LlamaConfig:
         return tuple(window if kind == SLIDING else None for kind in types)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], file: str = "config.json") -> LlamaConfig:
-        """Read the contents of a `config.json`; transformers 5's `rope_parameters` as well.
+    def from_scratch(
+        cls,
+        *,
+        vocab_size: int,
+        width: int,
+        layers: int,
+        heads: int,
+        context: int,
+        model_type: str = "llama",
+        tied: bool = False,
+        eos_token_id: int | None = None,
+    ) -> LlamaConfig:
+        """Return the shape of a small network to train; each head has keys of its own.
 
-        `file` is what errors call it. Raises `UnknownLayout` for a network that is not one of
-        ours, `ModelError` for a value of another type or range than it must have.
+        The feed-forward has 8/3 of the width, rounded up to 32: SwiGLU has three matrices, and so
+        as many weights as two of four times the width (Shazeer, 2020, section 3).
+        """
+        return cls.from_dict(
+            {
+                "model_type": model_type,
+                "vocab_size": vocab_size,
+                "hidden_size": width,
+                "intermediate_size": -(-width * 8 // 3 // 32) * 32,
+                "num_hidden_layers": layers,
+                "num_attention_heads": heads,
+                "num_key_value_heads": heads,
+                "head_dim": width // heads,
+                "max_position_embeddings": context,
+                "tie_word_embeddings": tied,
+                "eos_token_id": eos_token_id,
+            }
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], file: str = "config.json") -> LlamaConfig:
+        """Read the contents of a `config.json`, with `rope_parameters` (transformers 5) or without.
+
+        `file` is its name in messages. Raises `UnknownLayout` for a network that is not supported,
+        `ModelError` for a value of a wrong type or range.
         """
         kind = Values({"model_type": "llama", **values}, file).text("model_type")
-        if kind not in FAMILIES:
-            raise UnknownLayout(
-                f"model_type must be one of {', '.join(FAMILIES)}, got {kind!r}. "
-                "Take a checkpoint of one of these layouts."
-            )
-        family = FAMILIES[kind]
+        family = _family(kind)
         _check_required(Values(values, file), family)
         ours = Values(_translated(values, family), file, family.names)
         return cls(model_type=kind, **_fields(ours))
 
     @classmethod
     def from_folder(cls, folder: Path) -> LlamaConfig:
-        """Read `config.json` of a folder."""
+        """Read the `config.json` of a folder. Raises as `from_dict`."""
         path = folder / "config.json"
         return cls.from_dict(read_json(path), str(path))
 
@@ -140,12 +163,21 @@ class LlamaConfig:
             values["rope_scaling"] = None if scaling is None else dict(scaling)
         if family.windowed:
             values["sliding_window"] = self.sliding_window
-        if "use_sliding_window" in family.defaults:
+        if "use_sliding_window" in family.defaults:  # Qwen has a switch beside the size
             windowed = self.sliding_window is not None
             values["use_sliding_window"] = windowed
             if windowed:
                 values["layer_types"] = list(self.layer_types) or [SLIDING] * len(self.windows)
         return {family.names.get(name, name): value for name, value in values.items()}
+
+
+def _family(model_type: str) -> DecoderFamily:
+    if model_type not in FAMILIES:
+        raise UnknownLayout(
+            f"model_type must be one of {', '.join(FAMILIES)}, got {model_type!r}. "
+            "Use a checkpoint of one of these layouts."
+        )
+    return FAMILIES[model_type]
 
 
 _ALWAYS = [
@@ -165,7 +197,7 @@ _ALWAYS = [
 
 
 def _written(family: DecoderFamily) -> list[str]:
-    """Return the fields that this family's `config.json` holds under one name or another."""
+    """Return the fields that this family's `config.json` has, under our names."""
     names = list(_ALWAYS)
     if not family.fused:
         names += ["num_key_value_heads", "head_dim"]
@@ -177,6 +209,7 @@ def _written(family: DecoderFamily) -> list[str]:
 
 
 def _check_required(values: Values, family: DecoderFamily) -> None:
+    """Refuse settings that make it another network than ours, such as quantized weights."""
     held = values.held
     partial = _rope(values).get("partial_rotary_factor", held.get("partial_rotary_factor"))
     wrong = {
@@ -192,17 +225,17 @@ def _check_required(values: Values, family: DecoderFamily) -> None:
     for name, value in wrong.items():
         raise UnknownLayout(
             f"{name} must be {family.requires.get(name, 'left out')}, got {value!r}. "
-            "Take a checkpoint without it."
+            "Use a checkpoint without it."
         )
 
 
 def _rope(values: Values) -> Mapping[str, Any]:
-    """Return what the file says of rotary positions, under its newer or its older name."""
+    """Return the settings of rotary positions, under their newer or their older name."""
     return values.mapping("rope_parameters") or values.mapping("rope_scaling")
 
 
 def _translated(values: Mapping[str, Any], family: DecoderFamily) -> dict[str, Any]:
-    """Return the values under our names, with what the family takes where the file is silent."""
+    """Return the values under our names, with the family's defaults for missing ones."""
     ours = {name: values[theirs] for name, theirs in family.names.items() if theirs in values}
     return {**family.defaults, **values, **ours}
 
@@ -244,7 +277,7 @@ def _fields(values: Values) -> dict[str, Any]:
 
 
 def _inner(values: Values, size: int) -> int:
-    """Return the width within a block; a file of GPT-2 leaves it out for four times the size."""
+    """Return the width of the feed-forward; GPT-2 files omit it for four times the size."""
     family = FAMILIES[values.held.get("model_type", "llama")]
     if "intermediate_size" in family.defaults and not values.gives("intermediate_size"):
         return 4 * size
@@ -252,7 +285,7 @@ def _inner(values: Values, size: int) -> int:
 
 
 def _rope_fields(values: Values) -> dict[str, Any]:
-    """Read what rotary positions turn by; the newer files hold the base in the same object."""
+    """Read the settings of rotary positions; newer files have the base in the same object."""
     scaling = dict(_rope(values))
     theta = {"rope_theta": scaling.pop("rope_theta", values.held.get("rope_theta", 10_000.0))}
     return {
@@ -262,7 +295,7 @@ def _rope_fields(values: Values) -> dict[str, Any]:
 
 
 def _window_fields(values: Values) -> dict[str, Any]:
-    """Read which layers see how far; a file of Qwen also says whether it means it."""
+    """Read which layers have a window; Qwen files also have a switch for it."""
     windowed = FAMILIES[values.held.get("model_type", "llama")].windowed
     if not windowed or not values.gives("sliding_window"):
         return {}

@@ -1,8 +1,7 @@
-"""The families of decoder that our one network can be. Knows no tensors.
+"""The families of decoders that our one network supports. Knows no tensors.
 
-A family says what the sizes of a `config.json` leave open: which norm, which positions, what is
-gated, and how the file's own names and silences are to be read. What no family here describes goes
-through `transformers`.
+A family settles what the sizes in a `config.json` leave open: the norm, the positions, the gate,
+and the file's own names and defaults. Other families are loaded through `transformers`.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ ACTIVATIONS = ("gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "relu", "si
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderFamily:
-    """What tells one family of decoder from another.
+    """What distinguishes a family of decoders.
 
-    `architecture` is the class of `transformers`. `defaults` are what that class takes where
-    `config.json` is silent, `requires` the values without which the network is another one, and
-    `names` the file's names of fields that have other names here.
+    `architecture` is the class of `transformers`, and `defaults` its values for keys missing in
+    `config.json`. `requires` has values of settings that our network does not vary. `names` maps
+    our fields to the file's keys where they differ.
     """
 
     architecture: str
@@ -29,12 +28,14 @@ class DecoderFamily:
     gated: bool = True
     qk_norm: bool = False
     windowed: bool = False
-    fused: bool = False  # queries, keys and values in one matrix, stored transposed
+    fused: bool = False  # files join queries, keys and values in one matrix, transposed
     defaults: Mapping[str, Any] = field(default_factory=dict)
     requires: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
 
 
+# Papers: GPT-2 (Radford et al., 2019), Llama 2 (Touvron et al., 2023), Mistral 7B (Jiang et al.,
+# 2023), Qwen2 (Yang et al., 2024), Qwen3 (Yang et al., 2025).
 FAMILIES: Mapping[str, DecoderFamily] = {
     "gpt2": DecoderFamily(
         architecture="GPT2LMHeadModel",

@@ -1,9 +1,9 @@
 """A decoder-only transformer in the Hugging Face Llama layout, written plainly.
 
-Its `state_dict` keys are those of `LlamaForCausalLM`, and of Mistral, Qwen 2 and Qwen 3. What else
-such a decoder may be (GPT-2's norms, positions and feed-forward) its config says; GPT-2's files are
-brought to these names by `ostinato.models.files.weight_mapping`. Knows no cache, no sampling and no loop:
-`forward` is for training and for scoring; `ostinato.inference.fixed_shape` writes tokens.
+Its `state_dict` keys are those of `LlamaForCausalLM`, and of Mistral, Qwen 2 and Qwen 3. The config
+selects the norms, positions and feed-forward of GPT-2, whose files
+`ostinato.models.files.weight_mapping` renames. Knows no cache, no sampling and no loop: `forward`
+is for training and scoring, and `ostinato.inference` generates tokens.
 
 Sources: "Llama 2" (Touvron et al., 2023), section 2.2; RMSNorm (Zhang and Sennrich, 2019);
 RoPE (Su et al., 2021), equation 34, with the halves of a head as pairs; SwiGLU (Shazeer, 2020);
@@ -28,7 +28,7 @@ from ostinato.models.networks.rope import rope_type
 from ostinato.models.networks.train_kernels import attend, rms_norm, rotate
 
 Activation = Callable[[Tensor], Tensor]
-Turn = tuple[Tensor, Tensor]  # cosines and sines (T, D)
+Rotation = tuple[Tensor, Tensor]  # cosines and sines (T, D)
 
 _GELU_TANH = partial(F.gelu, approximate="tanh")
 ACTIVATIONS: dict[str, Activation] = {
@@ -65,13 +65,13 @@ Norm = RMSNorm | LayerNorm
 
 
 def norm(config: LlamaConfig, size: int | None = None) -> Norm:
-    """Return a norm of the config's kind, over the width or `size`."""
+    """Return a norm of the config's kind, over `size` features (by default, C)."""
     kind = RMSNorm if config.family.norm == "rms" else LayerNorm
     return kind(size or config.hidden_size, config.rms_norm_eps)
 
 
 class Attention(nn.Module):
-    """Causal self-attention with grouped key-value heads; `window` positions far, None for all."""
+    """Causal self-attention with grouped key-value heads, over `window` positions (None: all)."""
 
     def __init__(self, config: LlamaConfig, window: int | None = None) -> None:
         super().__init__()
@@ -88,23 +88,24 @@ class Attention(nn.Module):
         self.q_norm = norm(config, self.head_dim) if config.family.qk_norm else None
         self.k_norm = norm(config, self.head_dim) if config.family.qk_norm else None
 
-    def forward(self, x: Tensor, turn: Turn | None) -> Tensor:
-        """Attend from every position to itself and those before it; (B, T, C) to (B, T, C)."""
+    def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+        """Attend from every position to itself and earlier ones; `x` (B, T, C) to (B, T, C)."""
         B, T, _ = x.size()
         q = self.q_proj(x).view(B, T, self.heads, self.head_dim).transpose(1, 2)  # (B, H, T, D)
         k = self.k_proj(x).view(B, T, self.kv_heads, self.head_dim).transpose(1, 2)
         v = self.v_proj(x).view(B, T, self.kv_heads, self.head_dim).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        if turn is not None:
-            q, k = rotate(q, *turn), rotate(k, *turn)
+        if rotation is not None:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
         group = self.heads // self.kv_heads
-        if group > 1:
+        if group > 1:  # (B, KV, T, D) to (B, H, T, D)
             k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+        # Without a mask, PyTorch takes its faster causal kernel.
         if self.window is None or self.window >= T:
             y = attend(q, k, v, None)
         else:
-            y = attend(q, k, v, _seen(T, self.window, x.device))
+            y = attend(q, k, v, _window_mask(T, self.window, x.device))
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))  # type: ignore[no-any-return]
 
 
@@ -120,7 +121,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(inner, C, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (..., C) for (..., C)."""
+        """Return (..., C) for `x` (..., C)."""
         if self.gate_proj is None:
             return self.down_proj(self.activation(self.up_proj(x)))  # type: ignore[no-any-return]
         gated = self.activation(self.gate_proj(x)) * self.up_proj(x)
@@ -128,7 +129,7 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention and feed-forward, each on the normalized residual stream."""
+    """Attention and feed-forward, each on the normalized residual stream (pre-norm)."""
 
     def __init__(self, config: LlamaConfig, window: int | None = None) -> None:
         super().__init__()
@@ -137,14 +138,14 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = norm(config)
         self.post_attention_layernorm = norm(config)
 
-    def forward(self, x: Tensor, turn: Turn | None) -> Tensor:
-        """Return (B, T, C) for (B, T, C)."""
-        x = x + self.self_attn(self.input_layernorm(x), turn)
+    def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+        """Return (B, T, C) for `x` (B, T, C)."""
+        x = x + self.self_attn(self.input_layernorm(x), rotation)
         return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):
-    """Embedding, blocks and final norm: what the layout calls `model`."""
+    """Embedding, layers and final norm: `model` in the layout."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -158,10 +159,10 @@ class Decoder(nn.Module):
 
 
 class Llama(nn.Module):
-    """The network. `forward` gives hidden states, `logits` the scores of the next token."""
+    """The network. `forward` returns hidden states, `logits` the scores of the next token."""
 
     def __init__(self, config: LlamaConfig, *, seed: int | None = None) -> None:
-        """Build with weights drawn from `seed`; without one they are left for a load to fill."""
+        """Draw the weights from `seed`; without one, they wait to be loaded."""
         super().__init__()
         self.config = config
         self.model = Decoder(config)
@@ -173,7 +174,7 @@ class Llama(nn.Module):
 
     @torch.no_grad()
     def draw(self, seed: int) -> None:
-        """Draw all matrices from a normal distribution; biases become 0 and norms 1."""
+        """Draw matrices from N(0, initializer_range^2); set biases to 0 and norms to 1."""
         generator = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
             if weight.dim() > 1:
@@ -183,31 +184,32 @@ class Llama(nn.Module):
 
     @torch.no_grad()
     def zero_init(self) -> None:
-        """Set to 0 the matrices by which layers add: at first a token's vector goes through as it
-        is ("Fixup", Zhang et al., 2019)."""
+        """Set the output projections of all layers to 0 ("Fixup", Zhang et al., 2019).
+
+        At first, every layer passes its input through unchanged.
+        """
         for block in self.blocks():
-            for last in (block.self_attn.o_proj, block.mlp.down_proj):
-                last.weight.zero_()
+            for output in (block.self_attn.o_proj, block.mlp.down_proj):
+                output.weight.zero_()
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the hidden states (B, T, C) after the final norm, for `tokens` (B, T).
 
-        Sequences of unequal length are padded on the right: causality keeps the padding out of
-        what comes before it.
+        Pad sequences of unequal length on the right: earlier positions do not attend to padding.
         """
         T = tokens.size(1)
         x = self.model.embed_tokens(tokens)  # (B, T, C)
-        turn = None
+        rotation = None
         if self.model.embed_positions is None:
-            turn = rope_table(self.config, T, dtype=x.dtype, device=x.device)
+            rotation = rope_table(self.config, T, dtype=x.dtype, device=x.device)
         else:
             x = x + self._positions(T)
         for block in self.blocks():
-            x = block(x, turn)
+            x = block(x, rotation)
         return self.model.norm(x)  # type: ignore[no-any-return]
 
     def _positions(self, length: int) -> Tensor:
-        """Return the learned vectors (T, C) of the first positions."""
+        """Return the learned position embeddings (T, C)."""
         limit = self.config.max_position_embeddings
         if length > limit:
             raise InputError(
@@ -218,7 +220,7 @@ class Llama(nn.Module):
         return self.model.embed_positions.weight[:length]
 
     def blocks(self) -> Iterator[DecoderLayer]:
-        """Yield the blocks in their order."""
+        """Yield the layers, typed, in order."""
         for block in self.model.layers:
             assert isinstance(block, DecoderLayer)
             yield block
@@ -228,27 +230,27 @@ class Llama(nn.Module):
         return self.lm_head(hidden)  # type: ignore[no-any-return]
 
 
-def _seen(length: int, window: int, device: torch.device) -> Tensor:
-    """Return which positions (T, T) each row sees: itself and the `window - 1` before it."""
+def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
+    """Return the mask (T, T): each row sees itself and the `window - 1` positions before it."""
     positions = torch.arange(length, device=device)
-    behind = positions[:, None] - positions
-    return (behind >= 0) & (behind < window)
+    distance = positions[:, None] - positions
+    return (distance >= 0) & (distance < window)
 
 
 def rope_table(
     config: LlamaConfig, length: int, *, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines (T, D) of the positions 0 to `length`, each half repeated."""
+    """Return cosines and sines (T, D) of positions 0 to `length - 1`; both halves are equal."""
     positions = torch.arange(length, dtype=torch.float32, device=device)
     angles = torch.outer(positions, inverse_frequencies(config).to(device)).repeat(1, 2)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def inverse_frequencies(config: LlamaConfig) -> Tensor:
-    """Return the D/2 angles a position turns by, scaled as `rope_scaling` says.
+    """Return the angles per position (D/2,) of RoPE, scaled by `rope_scaling`.
 
-    "linear" is position interpolation (Chen et al., 2023); "llama3" divides the slow angles by
-    the factor, keeps the fast ones and blends between (The Llama 3 herd of models, 3.4.2).
+    "linear" is position interpolation (Chen et al., 2023). "llama3" divides slow frequencies by the
+    factor, keeps fast ones and blends between ("The Llama 3 Herd of Models", 3.4.2).
     """
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     frequencies = 1.0 / (config.rope_theta**exponents)

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al., 2021, "LoRA"), kept in PEFT's file layout. Knows no training."""
+"""Low-rank adapters ("LoRA", Hu et al., 2021), stored in PEFT's file layout. Knows no training."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ostinato.arguments import require, require_at_least
 from ostinato.errors import InputError, ModelError
 from ostinato.models.files.json_values import Values, read_json
 from ostinato.models.networks.llama import Llama
@@ -25,7 +26,7 @@ PREFIX = "base_model.model."
 class LoraLinear(nn.Linear):
     """A frozen linear layer plus `scale * B A`; the frozen weight keeps its name.
 
-    A and B are float32 whatever the frozen weight is: bfloat16 would round small steps away.
+    A and B are float32 whatever the frozen weight's dtype: bfloat16 would round small steps away.
     """
 
     def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float) -> None:
@@ -45,17 +46,18 @@ class LoraLinear(nn.Linear):
             A, B = self.lora_A.weight.to(x.dtype), self.lora_B.weight.to(x.dtype)
             low = F.linear(F.dropout(x, self.dropout), A)
             return F.linear(x, self.weight, self.bias) + self.scale * F.linear(low, B)
+        # One wide product by W + s B A; with dropout, A sees another x, so it needs its own.
         return self.through(x, self.merged_weight())
 
     @torch.no_grad()
     def merged_weight(self) -> Tensor:
-        """Return `W + scale * B A` (out, in), in the type of W."""
+        """Return `W + scale * B A` (out, in), in the dtype of W."""
         update = self.lora_B.weight @ self.lora_A.weight
-        # The sum is made in float32: only its result is rounded to the type of W.
+        # The sum is computed in float32; only its result is rounded to the dtype of W.
         return update.mul_(self.scale).add_(self.weight).to(self.weight.dtype)
 
     def through(self, x: Tensor, merged: Tensor) -> Tensor:
-        """Return the layer's output for `x` (..., in) by a `merged_weight()` made before."""
+        """Return the output (..., out) for `x` (..., in), given a `merged_weight()`."""
         y: Tensor = _LowRank.apply(  # type: ignore[no-untyped-call]
             x, merged, self.weight, self.lora_A.weight, self.lora_B.weight, self.scale
         )
@@ -74,7 +76,7 @@ class LoraLinear(nn.Linear):
 class _LowRank(torch.autograd.Function):
     """`x M^T` with M = W + s B A: one wide product each way, thin ones for A and B.
 
-    M is not kept for the backward pass, which takes W, that is there anyway.
+    M is not saved for the backward pass, which uses W, A and B: they are in memory anyway.
     """
 
     @staticmethod
@@ -110,31 +112,17 @@ def add_lora(
     dropout: float = 0.0,
     seed: int = 0,
 ) -> Llama:
-    """Give `model` trainable low-rank updates of scale `alpha / rank`, and freeze the rest.
+    """Add trainable low-rank updates of scale `alpha / rank` to `model`, and freeze the rest.
 
-    A starts uniform in +-1/sqrt(in), drawn from `seed`; B starts at 0, so that nothing changes
-    at first. Returns the same model.
+    A starts uniform in +-1/sqrt(in), drawn from `seed`; B starts at 0, so the output is unchanged
+    at first. Returns the same model. Raises `InputError` where it cannot be adapted.
     """
-    if rank < 1:
-        raise InputError(f"rank must be at least 1, got {rank}. Take 8, 16 or 32.")
-    if not 0.0 <= dropout < 1.0:
-        raise InputError(f"dropout must be in [0, 1), got {dropout}. Take 0 or 0.05.")
-    unknown = sorted(set(targets) - set(PROJECTIONS))
-    if unknown or not targets:
-        raise InputError(
-            f"targets must be some of {', '.join(PROJECTIONS)}, got {unknown or 'none'}. "
-            "Leave it out for all seven."
-        )
-    if model.config.family.fused:
-        raise InputError(
-            f"model must have a matrix for each of {', '.join(PROJECTIONS)}, got a "
-            f"{model.config.model_type} network, whose files join some. Tune it without an adapter."
-        )
-    if next(lora_layers(model), None) is not None:
-        raise InputError("model must have no adapter yet, got one. Merge it first.")
+    require_at_least(1, "Use 8, 16 or 32.", rank=rank)
+    require(0.0 <= dropout < 1.0, "dropout", "in [0, 1)", dropout, "Use 0 or 0.05.")
+    _check_adaptable(model, targets)
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    for parent, name, layer in list(_linear_layers(model)):
+    for parent, name, layer in list(_linear_layers(model)):  # a list: the loop replaces modules
         if name not in targets:
             continue
         lora = LoraLinear(layer, rank, alpha / rank, dropout)
@@ -146,15 +134,31 @@ def add_lora(
     return model
 
 
+def _check_adaptable(model: Llama, targets: Sequence[str]) -> None:
+    unknown = sorted(set(targets) - set(PROJECTIONS))
+    if unknown or not targets:
+        raise InputError(
+            f"targets must be some of {', '.join(PROJECTIONS)}, got {unknown or 'none'}. "
+            "Leave it out for all seven."
+        )
+    if model.config.family.fused:
+        raise InputError(
+            f"model must have a matrix for each of {', '.join(PROJECTIONS)}, got a "
+            f"{model.config.model_type} network, whose files join some. Train it without one."
+        )
+    if next(lora_layers(model), None) is not None:
+        raise InputError("model must have no adapter yet, got one. Merge it first.")
+
+
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
-    """Yield the adapted layers with their full names."""
+    """Yield the adapted layers with their full module names."""
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
             yield name, module
 
 
 def merge(model: Llama) -> Llama:
-    """Add every update to its weight, and drop the adapter. Returns the same model."""
+    """Add every update to its weight and remove the adapter; return the same model."""
     for parent, name, layer in list(_linear_layers(model)):
         if isinstance(layer, LoraLinear):
             setattr(parent, name, layer.merged())
@@ -166,7 +170,7 @@ def save_adapter(
 ) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors` as PEFT does.
 
-    `base` is the name or folder of the model that the adapter belongs to.
+    `base` is the name or folder of the adapter's model. Raises `InputError` without an adapter.
     """
     layers = dict(lora_layers(model))
     if not layers:
@@ -201,7 +205,7 @@ def save_adapter(
 
 
 def load_adapter(model: Llama, folder: str | Path) -> Llama:
-    """Add the adapter in `folder` (PEFT's layout) to `model`, which it returns.
+    """Add the adapter in `folder` (PEFT's layout) to `model`; return the same model.
 
     Raises `ModelError` where a file is missing or the adapter belongs to another network.
     """
@@ -211,6 +215,7 @@ def load_adapter(model: Llama, folder: str | Path) -> Llama:
     values = Values({"lora_dropout": 0.0, **config}, str(folder / "adapter_config.json"))
     rank = values.size("r")
     alpha = values.number("lora_alpha") if "lora_alpha" in values else float(rank)
+    # rsLoRA (Kalajdzievski, 2023) divides by the root of the rank.
     scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
     targets = [name for name in PROJECTIONS if _is_target(name, config["target_modules"])]
     dropout = values.number("lora_dropout")
@@ -235,7 +240,7 @@ def _is_target(name: str, targets: str | list[str]) -> bool:
 def _check_adapter_config(config: dict[str, Any], folder: Path) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise ModelError(f"peft_type in {folder} must be 'LORA', got {kind!r}. Take a LoRA.")
+        raise ModelError(f"peft_type in {folder} must be 'LORA', got {kind!r}. Use a LoRA.")
     for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias"):
         if config.get(key):
             raise ModelError(
@@ -246,7 +251,7 @@ def _check_adapter_config(config: dict[str, Any], folder: Path) -> None:
         if not config.get(key):
             raise ModelError(
                 f"{folder / 'adapter_config.json'} must have {key!r}, got none. "
-                "Save the adapter anew."
+                "Save the adapter again."
             )
 
 
@@ -254,10 +259,10 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError:
-        raise ModelError(f"{path} must exist, got no such file. Save the adapter anew.") from None
+        raise ModelError(f"{path} must exist, got no such file. Save the adapter again.") from None
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"{path} must be a safetensors file, got: {error}. Save it anew."
+            f"{path} must be a safetensors file, got: {error}. Save it again."
         ) from error
 
 
@@ -269,16 +274,16 @@ def _fill(model: Llama, weights: dict[str, Tensor], folder: Path) -> None:
             target = getattr(layer, part).weight
             if key not in weights:
                 raise ModelError(
-                    f"{folder} must hold {key!r}, got none. Take the adapter of this model."
+                    f"{folder} must hold {key!r}, got none. Use the adapter of this model."
                 )
             if weights[key].shape != target.shape:
                 raise ModelError(
                     f"{key} in {folder} must have the shape {tuple(target.shape)}, "
-                    f"got {tuple(weights[key].shape)}. Take the adapter of this model."
+                    f"got {tuple(weights[key].shape)}. Use the adapter of this model."
                 )
             target.copy_(weights.pop(key))
     if weights:
         raise ModelError(
             f"{folder} must hold LoRA weights of this model only, got {next(iter(weights))!r} too. "
-            "Take the adapter of this model."
+            "Use the adapter of this model."
         )

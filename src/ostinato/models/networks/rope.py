@@ -1,4 +1,4 @@
-"""How rotary positions are scaled, as `config.json` says it. Knows no tensors."""
+"""The scaling of rotary positions in `config.json`, checked. Knows no tensors."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ ROPE_TYPES: Mapping[str, tuple[str, ...]] = {
         "original_max_position_embeddings",
     ),
 }
-"""The kinds that our network computes, with the numbers that each needs, all above 0."""
+"""The kinds that our network supports, with the parameters of each, all above 0."""
 
 
 def rope_type(scaling: Mapping[str, Any] | None) -> str:
-    """Return the kind of position scaling; older files say `type` for `rope_type`."""
+    """Return the kind of position scaling; older files name it `type` instead of `rope_type`."""
     if not scaling:
         return "default"
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if not isinstance(kind, str):
-        raise ModelError(f"rope_type must be a text, got {kind!r}. Mend config.json.")
+        raise ModelError(f"rope_type must be a text, got {kind!r}. Fix config.json.")
     return kind
 
 
 def check_rope(scaling: Mapping[str, Any] | None) -> None:
-    """Refuse a kind that our network does not compute, and one whose numbers are missing."""
+    """Refuse a kind that our network does not support, and missing or wrong parameters."""
     kind = rope_type(scaling)
     if kind not in ROPE_TYPES:
         raise UnknownLayout(
@@ -44,12 +44,12 @@ def check_rope(scaling: Mapping[str, Any] | None) -> None:
         if not _is_positive(value):
             raise ModelError(
                 f"{name} must be a number above 0 with {kind!r} position scaling, got {value!r}. "
-                "Take the config.json that belongs to the weights."
+                "Use the config.json that belongs to the weights."
             )
     if scaling and kind == "llama3" and scaling["high_freq_factor"] <= scaling["low_freq_factor"]:
         raise ModelError(
             f"high_freq_factor must be above low_freq_factor ({scaling['low_freq_factor']}), got "
-            f"{scaling['high_freq_factor']}. Take the config.json that belongs to the weights."
+            f"{scaling['high_freq_factor']}. Use the config.json that belongs to the weights."
         )
 
 
