@@ -112,16 +112,12 @@ def make_tokenizer() -> Tokenizer:
 
 def music_model(*, layers: int, width: int, heads: int, seed: int = 0) -> LanguageModel:
     """Return an untrained model of chorales, initialized by `seed`."""
-    config = LlamaConfig(
+    config = LlamaConfig.from_scratch(
         vocab_size=len(IDS),
-        hidden_size=width,
-        intermediate_size=-(-width * 8 // 3 // 32) * 32,  # SwiGLU: 8/3 of the width, as Llama
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        head_dim=width // heads,
-        max_position_embeddings=4 * LONGEST + 2,
-        tie_word_embeddings=False,
-        eos_token_id=(END_ID,),
+        width=width,
+        layers=layers,
+        heads=heads,
+        context=4 * LONGEST + 2,
+        eos_token_id=END_ID,
     )
     return LanguageModel(Llama(config, seed=seed), make_tokenizer(), config, Path(), "chorales")

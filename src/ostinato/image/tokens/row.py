@@ -36,16 +36,12 @@ def row_model(
     vocabulary |= {f"<{word}>": codes + n for n, word in enumerate(words.vocabulary)}
     backend = Backend(models.WordLevel(vocabulary, unk_token="<any>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
-    config = LlamaConfig(
+    config = LlamaConfig.from_scratch(
         vocab_size=len(vocabulary),
-        hidden_size=width,
-        intermediate_size=-(-width * 8 // 3 // 32) * 32,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        head_dim=width // heads,
-        max_position_embeddings=PROMPT_TOKENS + positions,
-        tie_word_embeddings=False,
+        width=width,
+        layers=layers,
+        heads=heads,
+        context=PROMPT_TOKENS + positions,
     )
     return LanguageModel(Llama(config, seed=seed), Tokenizer(backend), config, Path(), "drawing")
 
