@@ -73,7 +73,7 @@ def test_an_image_that_does_not_fit_fails_with_both_numbers(clip: ClipModel) -> 
     assert ClipScore(clip=clip, least=cosine - 0.01).judge(image, {"prompt": WORDS[0]}).passed
     verdict = ClipScore(clip=clip, words=WORDS[0], least=cosine + 0.01).judge(image, {})
     assert not verdict.passed and 0 <= verdict.score <= 1
-    assert verdict.message.startswith(f'Make it look more like "{WORDS[0]}": image and words fit')
+    assert verdict.message.startswith(f'Make it look more like "{WORDS[0]}": the cosine of')
     with pytest.raises(InputError, match="column 'prompt' of the check 'depicts' must hold"):
         ClipScore(clip=clip).judge(image, {})
     with pytest.raises(InputError, match="'least' of the check 'depicts' must be a cosine"):

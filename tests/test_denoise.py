@@ -200,7 +200,7 @@ def test_an_edit_that_was_left_for_a_later_position_waits_for_it(solver: str) ->
     there.start(Lane("a"), 0)
     before = on(there, 2)
     fresh = Denoise(TinyDenoiser(), steps=8, solver=solver)
-    past = tuple({"noisy": x, "clean": c} for x, c in zip(before, cleans(there), strict=True))
+    past = tuple({"noisy": x, "clean": c} for x, c in zip(before, denoised(there), strict=True))
     fresh.start(Lane("a", backtracks=1, edits=left, past=past), 0)
     went, started = on(back, 6), on(fresh, 6)
     assert all(torch.equal(a, b) for a, b in zip(went, started, strict=True))
@@ -213,8 +213,8 @@ def test_an_edit_that_was_left_for_a_later_position_waits_for_it(solver: str) ->
     assert torch.equal(on(at, 4)[-1], went[-1])
 
 
-def cleans(process: Denoise) -> list[Tensor]:
-    return list(process._slots["a"].cleans)
+def denoised(process: Denoise) -> list[Tensor]:
+    return list(process._slots["a"].denoised)
 
 
 def test_a_report_tells_noise_levels_and_both_images() -> None:
@@ -239,7 +239,7 @@ def test_a_report_tells_noise_levels_and_both_images() -> None:
     ("item", "message"),
     [
         ("seven", "must be a class or a mapping of label, seed"),
-        ({"lable": 7}, "fields are label, seed.*got 'lable'"),
+        ({"lable": 7}, "must be label, seed.*got 'lable'.*mean 'label'"),
         ({"label": 3}, "label must be from 0 to 2, got 3"),
         ({"label": "1"}, "label must be from 0 to 2, got '1'"),
         ({"label": 1.5}, "label must be from 0 to 2, got 1.5"),
@@ -283,7 +283,7 @@ def test_a_wrong_edit_is_refused_and_changes_nothing(edit: Any, message: str) ->
 def test_wrong_settings_are_told() -> None:
     with pytest.raises(InputError, match="must fall to a last 0"):
         Denoise(TinyDenoiser(), sigmas=(1.0, 2.0, 0.0))
-    with pytest.raises(InputError, match="slots and block must be at least 1"):
+    with pytest.raises(InputError, match="slots must be at least 1"):
         Denoise(TinyDenoiser(), slots=0)
     with pytest.raises(InputError, match="guidance must be a finite number"):
         Denoise(TinyDenoiser(), guidance=float("nan"))

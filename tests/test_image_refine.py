@@ -36,7 +36,10 @@ def test_an_image_of_another_class_fails_with_what_to_mend() -> None:
         "Make it look more like class 0: the classifier gives it 0.0%"
     )
     assert check.judge(bright, {}).passed
-    assert "knows 3 classes" in check.judge(bright, {"label": 3}).error
+    assert (
+        "from 0 to 2, the classes of the classifier, got 3"
+        in check.judge(bright, {"label": 3}).error
+    )
 
 
 def test_sharpness_tells_edges_from_slopes() -> None:
@@ -105,7 +108,7 @@ def test_what_fails_is_mended_or_given_up_with_its_reason() -> None:
     for row in rows:
         if not row["accepted"]:
             assert row["stopped"]["sentence"].startswith(
-                "It was begun 2 times. recognized: Make it"
+                "It was started 2 times. recognized: Make it"
             )
     assert all(row["spent"]["calls"] > 6 for row in rows if row["backtracks"])
 
@@ -143,7 +146,7 @@ def test_an_attempt_takes_little_room_in_the_journal(tmp_path: Path) -> None:
 
 
 def test_without_checks_every_image_is_taken() -> None:
-    with pytest.raises(InputError, match="at least one picture"):
+    with pytest.raises(InputError, match="at least one image request"):
         denoise_loop([], model=TinyDenoiser())
     rows: list[Any] = [
         row

@@ -65,8 +65,8 @@ def families(folders: dict[str, Path]) -> dict[str, PipelineFamily]:
 
 
 def item(name: str, **more: object) -> dict[str, object]:
-    worded: dict[str, object] = {"prompt": "a cat, sleeping", **SIZE} if name in WORDED else {}
-    return {**worded, "seed": SEED, "steps": STEPS, **more}
+    inputs: dict[str, object] = {"prompt": "a cat, sleeping", **SIZE} if name in WORDED else {}
+    return {**inputs, "seed": SEED, "steps": STEPS, **more}
 
 
 def stepped(family: PipelineFamily, wanted: dict[str, object]) -> tuple[list[Report], Tensor]:
@@ -179,11 +179,11 @@ def test_each_scheduler_s_clean_prediction_is_what_a_true_prediction_leads_to(
     clean = torch.linspace(-0.5, 0.5, 256).view(1, 4, 8, 8)
     process = DenoisePipeline(scheduled, slots=1, guidance=1.0)
     process.start(Lane("x"), item("stable_diffusion"))
-    stand, _ = process._slots["x"].stands[0].scaled()
+    state, _ = process._slots["x"].states[0].scaled()
     alpha = 1.0 if hasattr(scheduler, "init_noise_sigma") and scheduler.init_noise_sigma != 1 else 0
-    sigma = stand.sigma()
+    sigma = state.sigma()
     alpha = alpha or (1 + sigma**2) ** -0.5
-    true = (stand.noisy / alpha - clean) / sigma
+    true = (state.noisy / alpha - clean) / sigma
     monkeypatch.setattr(process, "_predict", lambda *given: true)
     report = process.step()["x"]
     torch.testing.assert_close(report["clean"], clean[0].clamp(-1, 1), rtol=1e-2, atol=1e-2)
@@ -248,14 +248,14 @@ def test_between_two_halves_an_image_is_noised_as_if_the_first_had_predicted_it(
         process.step()
     image = torch.linspace(-1, 1, 3 * 256).view(3, 16, 16)
     process.rewind(Lane("x", backtracks=1, edits=((3, {"renoise": image}),)), 3)
-    stand = process._slots["x"].stands[3]
+    state = process._slots["x"].states[3]
     with torch.no_grad():
         latent = scheduled.encode_image(image)
     dice = torch.Generator().manual_seed(fold_in(SEED, "", "renoise", 0, 1, 3))
     noise = torch.randn((1, *latent.shape), generator=dice)[0]
-    sigma = float(stand.scheduler.sigmas[3])
-    torch.testing.assert_close(stand.noisy[0], latent + sigma * noise, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(stand.scheduler.prev_derivative[0], noise, rtol=1e-3, atol=1e-3)
+    sigma = float(state.scheduler.sigmas[3])
+    torch.testing.assert_close(state.noisy[0], latent + sigma * noise, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(state.scheduler.prev_derivative[0], noise, rtol=1e-3, atol=1e-3)
     assert process.step()["x"]["step"] == 4
 
 
@@ -287,7 +287,7 @@ def test_an_edit_that_was_left_for_a_later_position_waits_for_it(
         for _ in range(4):
             process.step()
         process.rewind(Lane("x", backtracks=1, edits=left), to)
-        while not process._slots["x"].stands[-1].last:
+        while not process._slots["x"].states[-1].finished:
             last = process.step()["x"]["noisy"]
         noisy.append(last)
     assert torch.equal(noisy[0], noisy[1])  # type: ignore[arg-type]
@@ -304,15 +304,15 @@ def test_an_image_is_noised_to_the_level_of_its_position(
             process.step()
         image = torch.full(family.image_shape(process._slots["x"].shape), 0.25)
         process.rewind(Lane("x", backtracks=1, edits=((2, {"renoise": image}),)), 2)
-        stand = process._slots["x"].stands[2]
+        state = process._slots["x"].states[2]
         with torch.no_grad():
             latent = family.encode_image(image)
         dice = torch.Generator().manual_seed(fold_in(SEED, "", "renoise", 0, 1, 2))
         noise = torch.randn((1, *latent.shape), generator=dice)[0]
-        sigma = stand.sigma()
+        sigma = state.sigma()
         alpha = 1 - sigma if name == "flux" else (1 + sigma**2) ** -0.5
         share = sigma if name == "flux" else sigma * alpha
-        torch.testing.assert_close(stand.noisy[0], alpha * latent + share * noise)
+        torch.testing.assert_close(state.noisy[0], alpha * latent + share * noise)
         assert process.step()["x"]["step"] == 3
 
 
@@ -452,6 +452,7 @@ def test_code_out_of_a_folder_is_not_run(tmp_path: Path) -> None:
         ("stable_diffusion", {"guidance": -1}, "from 0 to 1000"),
         ("ddpm", {"prompt": "a cat"}, "takes no prompt"),
         ("ddpm", {"height": 16}, "8 x 8"),
+        ("ddpm", {"steps": 2000}, "scheduler cannot take these steps"),
         ("flux", {"negative_prompt": "a dog"}, "takes no negative_prompt"),
     ],
 )
@@ -468,7 +469,9 @@ def test_wrong_edits_and_settings_are_refused(families: dict[str, PipelineFamily
     for edits in ({"guidance": "much"}, {"prompt": 3}, {"prompt": None}):
         with pytest.raises(EditError):
             process.start(Lane("x", edits=((0, edits),)), item("stable_diffusion"))
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="guidance must be left out"):
         DenoisePipeline(families["ddpm"], guidance=3.0)
+    with pytest.raises(InputError, match="steps must be at least 1, got 0"):
+        DenoisePipeline(families["ddpm"], steps=0)
     with pytest.raises(InputError):
         PipelineInputs(seed=-1)

@@ -14,7 +14,7 @@ from ostinato.errors import InputError
 from ostinato.image.solvers import (
     SOLVERS,
     advance,
-    correct,
+    heun_step,
     jump_sigmas,
     karras_sigmas,
     linear_betas,
@@ -44,15 +44,21 @@ def start(sigma: float) -> Tensor:
 
 def ours(name: str, sigmas: tuple[float, ...], noises: list[Tensor]) -> list[Tensor]:
     solver, x, seen = SOLVERS[name], start(sigmas[0]), []
-    before = None
+    previous = None
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
         clean = clean_of(x, sigma)
         after = advance(
-            solver, x, sigma, sigma_next, clean, before=before, noise=noises[i] if noises else None
+            solver,
+            x,
+            sigma,
+            sigma_next,
+            clean,
+            previous=previous,
+            noise=noises[i] if noises else None,
         )
         if solver.second and sigma_next:
-            after = correct(x, sigma, sigma_next, clean, after, clean_of(after, sigma_next))
-        before, x = (sigma, clean), after
+            after = heun_step(x, sigma, sigma_next, clean, after, clean_of(after, sigma_next))
+        previous, x = (sigma, clean), after
         seen.append(x)
     return seen
 

@@ -70,7 +70,7 @@ def test_noise_levels_are_spread_within_a_batch() -> None:
     assert float(sigmas.log().std()) == pytest.approx(1.0, abs=0.1)
     with pytest.raises(InputError, match=r"std of ln sigma must be above 0, got 0"):
         NoiseLevels(std=0)
-    with pytest.raises(InputError, match=r"share without a class must be in \[0, 1\)"):
+    with pytest.raises(InputError, match=r"label_dropout must be in \[0, 1\)"):
         NoiseLevels(label_dropout=1.0)
 
 

@@ -1,4 +1,4 @@
-"""Images, denoised step by step."""
+"""Diffusion models of images: denoisers, solvers, sampling and training, step by step."""
 
 import lazy_loader
 

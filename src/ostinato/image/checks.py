@@ -1,4 +1,7 @@
-"""Checks of images: recognized by a classifier, sharp enough. Outputs are (C, H, W) in [-1, 1]."""
+"""Checks of images: classified as their class, sharp enough.
+
+Outputs are (C, H, W) in [-1, 1]. Knows no network: a classifier is a function.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,21 @@ from ostinato.errors import InputError
 from ostinato.image.fixed_batches import fixed_batches
 from ostinato.loop import Item, Verdict
 
-Classifier = Callable[[Tensor], Tensor]
-"""Gives the logits (B, classes) of images (B, C, H, W)."""
+ClassifierFn = Callable[[Tensor], Tensor]
+"""Returns the logits (B, classes) of images (B, C, H, W)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifiedAs(BaseCheck):
-    """Passes where a classifier gives the picture's class at least the probability `least`.
+    """Passes where a classifier gives the item's class a probability of at least `least`.
 
-    The class is the item's `label`; without one, any class will do. The classifier runs over a
-    fixed number of images, so that the verdict does not depend on the company.
+    The class is the item's `label`; without it, the most likely class counts. The classifier runs
+    in a fixed shape, so the verdict does not depend on other images.
     """
 
     kind: ClassVar[str] = "recognized"
 
-    classifier: Classifier
+    classifier: ClassifierFn
     least: float = 0.5
 
     def __post_init__(self) -> None:
@@ -37,25 +40,32 @@ class ClassifiedAs(BaseCheck):
             raise self.refuse("least", "a probability", self.least, "Take 0.5.")
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Judge an image."""
+        """Judge an image (C, H, W)."""
         image = as_image(output, self.name)
         probs = fixed_batches(self.classifier, image[None])[0].softmax(-1)
         label = item.get("label")
-        wanted = int(probs.argmax()) if not isinstance(label, int) else label
+        best = int(probs.argmax())
+        wanted = label if isinstance(label, int) else best
         if not 0 <= wanted < len(probs):
-            return self.error(f"label is {wanted}, but the classifier knows {len(probs)} classes.")
-        score, likeliest = float(probs[wanted]), int(probs.argmax())
+            return self.error(
+                f"label must be from 0 to {len(probs) - 1}, the classes of the classifier, got "
+                f"{wanted}."
+            )
+        score = float(probs[wanted])
         message = (
             f"Make it look more like class {wanted}: the classifier gives it {score:.1%}, at least "
-            f"{self.least:.1%} is wanted, and class {likeliest} {float(probs[likeliest]):.1%}."
+            f"{self.least:.1%} is required, and class {best} {float(probs[best]):.1%}."
         )
         return self.verdict(score >= self.least, message, score)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sharpness(BaseCheck):
-    """Passes where edges are steep enough: the 99th percentile of the differences of neighboring
-    pixels, as a share of the whole range, is at least `least`."""
+    """Passes where edges are steep enough.
+
+    The 99th percentile of the differences of neighboring pixels, as a share of the whole range,
+    must be at least `least`.
+    """
 
     kind: ClassVar[str] = "sharp"
 
@@ -67,21 +77,21 @@ class Sharpness(BaseCheck):
             raise self.refuse("least", "in [0, 1]", self.least, "Take 0.2.")
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Judge an image."""
+        """Judge an image (C, H, W)."""
         image = as_image(output, self.name)
         across = (image[:, :, 1:] - image[:, :, :-1]).abs().flatten()
         down = (image[:, 1:] - image[:, :-1]).abs().flatten()
-        steepest = float(torch.cat((across, down)).quantile(0.99)) / 2
+        steepest = float(torch.cat((across, down)).quantile(0.99)) / 2  # the range of [-1, 1] is 2
         message = (
             f"Make it sharper: its steepest edges span {steepest:.1%} of the range, at least "
-            f"{self.least:.1%} is wanted."
+            f"{self.least:.1%} is required."
         )
         score = min(1.0, steepest / self.least) if self.least else 1.0
         return self.verdict(steepest >= self.least, message, score)
 
 
 def as_image(output: object, name: str) -> Tensor:
-    """Return an output as an image. Raises `InputError` where it is none."""
+    """Return the output of a check `name` as an image. Raises `InputError` for anything else."""
     if isinstance(output, Tensor) and output.dim() == 3:
         return output
     raise InputError(

@@ -1,7 +1,7 @@
-"""A small classifier of images: what a check asks whether a drawing is what it should be.
+"""A small image classifier, for the check `ClassifiedAs`.
 
-Three convolutions, each halved by pooling, and one linear layer. Images are in [-1, 1], as
-denoisers draw them. Knows no check and no training.
+Convolutions, each followed by 2 x 2 pooling, and one linear layer. Images are in [-1, 1], as
+denoisers make them. Knows no check and no training.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ostinato.arguments import require_at_least
 from ostinato.errors import InputError, ModelError
 from ostinato.models import read_config, read_weights, write_config, write_weights
 
@@ -23,7 +24,10 @@ ARCHITECTURE = "ostinato.Classifier"
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
-    """The shape of a classifier, and the names of its classes by index."""
+    """The architecture of a classifier; `names` are its classes by index.
+
+    `widths` are the channels of the convolutions; each halves the side of `size` pixels.
+    """
 
     names: tuple[str, ...]
     channels: int = 1
@@ -35,8 +39,7 @@ class ClassifierConfig:
         object.__setattr__(self, "widths", tuple(self.widths))
         if len(self.names) < 2 or len(set(self.names)) < len(self.names):
             raise InputError(f"names must be at least two, all different, got {self.names}.")
-        if self.channels < 1:
-            raise InputError(f"channels must be at least 1, got {self.channels}.")
+        require_at_least(1, channels=self.channels)
         if not self.widths or min(self.widths) < 1:
             raise InputError(f"widths must be at least one, each above 0, got {self.widths}.")
         if self.size < 2 ** len(self.widths):
@@ -47,14 +50,14 @@ class ClassifierConfig:
 
 
 class Classifier(nn.Module):
-    """Gives the logits (B, classes) of images (B, channels, size, size) in [-1, 1]."""
+    """The network: logits (B, classes) of images (B, channels, size, size) in [-1, 1]."""
 
     def __init__(self, config: ClassifierConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         widths = (config.channels, *config.widths)
         side = config.size // 2 ** len(config.widths)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
             torch.manual_seed(seed)
             self.convolutions = nn.ModuleList(
                 nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)
@@ -63,11 +66,11 @@ class Classifier(nn.Module):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes' names by index."""
+        """The names of the classes, by index."""
         return self.config.names
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, classes)."""
+        """Return the logits (B, classes) of x (B, C, S, S)."""
         for convolution in self.convolutions:
             x = F.max_pool2d(F.relu(convolution(x)), 2)
         logits: Tensor = self.out(x.flatten(1))
@@ -77,7 +80,10 @@ class Classifier(nn.Module):
 def save_classifier(
     folder: str | Path, network: Classifier, *, dtype: torch.dtype | None = None
 ) -> Path:
-    """Write `config.json` and `model.safetensors`; return the folder. `dtype` may be a half one."""
+    """Write `config.json` and `model.safetensors`; return the folder.
+
+    `dtype` is that of the file, such as a half precision; None keeps the network's.
+    """
     folder = Path(folder)
     write_config(folder, {"architecture": ARCHITECTURE, **asdict(network.config)})
     write_weights(folder, network, dtype=dtype)
@@ -85,9 +91,9 @@ def save_classifier(
 
 
 def load_classifier(name: str | Path = "digits") -> Classifier:
-    """Return the classifier of a folder, or the shipped one called `digits`, in float32.
+    """Load the classifier of a folder, or a shipped one such as `digits`, in float32.
 
-    Raises `ModelError` where there is none, or it is damaged or of another layout.
+    Raises `ModelError` for a folder that holds none, a damaged one, or another layout.
     """
     folder = Path(name) if Path(name).is_dir() else SHIPPED / str(name)
     if not (folder / "config.json").is_file():

@@ -1,8 +1,8 @@
-"""Scores of image and words by a CLIP model, and the check that asks for one.
+"""CLIP: scores of how well an image fits a text, and the check on them.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (2021),
-section 2.3: both are put into one space, and the cosine of their vectors tells how well they fit.
-The model is a local folder in the layout of `transformers`, the extra `hf`.
+section 2.3: image and text are embedded in one space, and the score is their cosine. The model is a
+local folder in the layout of `transformers`, the extra `hf`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ostinato.image.checks import as_image
 from ostinato.loop import Item, Verdict
 from ostinato.media import to_bytes
 
-KEPT = 256  # texts whose vectors are remembered
+CACHED_TEXTS = 256  # their vectors are kept: the prompts of a run repeat
 
 
 class ClipModel:
     """A CLIP model: `clip(image, text)` is the cosine, in [-1, 1].
 
-    Each image and each text runs alone, so that a score does not depend on the company.
+    Each image and each text runs alone, so a score does not depend on other images.
     """
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any) -> None:
@@ -50,25 +50,25 @@ class ClipModel:
 
     @torch.no_grad()
     def image_vector(self, image: Tensor) -> Tensor:
-        """Return the vector (D,) of an image, of length 1."""
+        """Return the embedding (D,) of an image (C, H, W), of length 1."""
         from PIL import Image
 
         pixels = to_bytes(image.expand(3, -1, -1)).permute(1, 2, 0).contiguous().numpy()
-        given = self.processor(images=Image.fromarray(pixels), return_tensors="pt")
-        seen = self.model.vision_model(pixel_values=given["pixel_values"])
-        return _unit(self.model.visual_projection(seen[1])[0])
+        inputs = self.processor(images=Image.fromarray(pixels), return_tensors="pt")
+        output = self.model.vision_model(pixel_values=inputs["pixel_values"])
+        return _unit(self.model.visual_projection(output[1])[0])  # [1]: the pooled output
 
     @torch.no_grad()
     def text_vector(self, text: str) -> Tensor:
-        """Return the vector (D,) of a text, of length 1; what is too long is cut."""
+        """Return the embedding (D,) of a text, of length 1; long texts are truncated."""
         if text not in self._texts:
             longest = self.model.config.text_config.max_position_embeddings
-            given = self.tokenizer(text, truncation=True, max_length=longest, return_tensors="pt")
-            seen = self.model.text_model(
-                input_ids=given["input_ids"], attention_mask=given["attention_mask"]
+            inputs = self.tokenizer(text, truncation=True, max_length=longest, return_tensors="pt")
+            output = self.model.text_model(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
             )
-            self._texts[text] = _unit(self.model.text_projection(seen[1])[0])
-            if len(self._texts) > KEPT:
+            self._texts[text] = _unit(self.model.text_projection(output[1])[0])
+            if len(self._texts) > CACHED_TEXTS:
                 del self._texts[next(iter(self._texts))]
         return self._texts[text]
 
@@ -79,9 +79,9 @@ def _unit(vector: Tensor) -> Tensor:
 
 
 def load_clip(folder: str | Path) -> ClipModel:
-    """Load a CLIP model from a local folder, in safetensors; no code out of it is run.
+    """Load a CLIP model from a local folder, in safetensors; no code from the folder runs.
 
-    Raises `ModelError` where it holds none, `MissingExtra` without `transformers`.
+    Raises `ModelError` for a folder that holds none, `MissingExtra` without `transformers`.
     """
     folder = Path(folder)
     _check_config(folder)
@@ -89,14 +89,15 @@ def load_clip(folder: str | Path) -> ClipModel:
         import transformers
     except ImportError:
         raise MissingExtra("A CLIP model", "hf") from None
-    # The one that needs no torchvision where there are two, so that pixels are the same everywhere.
+    # Newer versions have two processors. The Pillow one needs no torchvision, so pixels are the
+    # same on every machine.
     processors = (
         getattr(transformers, name, None)
         for name in ("CLIPImageProcessorPil", "CLIPImageProcessor")
     )
     processor = next(each for each in processors if each is not None)
     try:
-        with _without_bars():
+        with _no_progress_bars():
             return ClipModel(
                 transformers.CLIPModel.from_pretrained(
                     folder, use_safetensors=True, local_files_only=True, dtype=torch.float32
@@ -104,17 +105,18 @@ def load_clip(folder: str | Path) -> ClipModel:
                 transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True),
                 processor.from_pretrained(folder, local_files_only=True),
             )
+    # transformers raises all of these for damaged folders.
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        told = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"{folder} must hold a CLIP model in safetensors with its tokenizer and its image "
-            f"processor, got: {told}. Save all three there with `save_pretrained`."
+            f"processor, got: {reason}. Save all three there with `save_pretrained`."
         ) from None
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
-    """Load without the bars of transformers."""
+def _no_progress_bars() -> Iterator[None]:
+    """Load without the progress bars of transformers."""
     from transformers.utils import logging
 
     library: Any = logging
@@ -126,6 +128,7 @@ def _without_bars() -> Iterator[None]:
 
 
 def _check_config(folder: Path) -> None:
+    """Raise `ModelError` early: transformers would load another model with random weights."""
     try:
         kind = json.loads((folder / "config.json").read_text("utf-8"))["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -140,9 +143,9 @@ def _check_config(folder: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScore(BaseCheck):
-    """Passes where an image fits words: their cosine by `clip` is at least `least`.
+    """Passes where an image fits a text: their cosine by `clip` is at least `least`.
 
-    It fits `words`, else those of the item's `column`. `clip` is a `ClipModel`, or any function of
+    The text is `words`, or else the item's `column`. `clip` is a `ClipModel`, or any function of
     an image (C, H, W) in [-1, 1] and a text. What is a good score depends on the model: with the
     published ones, 0.2 to 0.35 for an image and what it shows.
     """
@@ -161,16 +164,16 @@ class ClipScore(BaseCheck):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The column of the words, where they are not given."""
+        """The column of the text, unless `words` are given."""
         return () if self.words else (self.column,)
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Judge an image."""
+        """Judge an image (C, H, W)."""
         text = self.words or self._column(item)
         cosine = self.clip(as_image(output, self.name), text)
         message = (
-            f'Make it look more like "{text}": image and words fit by {cosine:.3f}, at least '
-            f"{self.least:.3f} is wanted."
+            f'Make it look more like "{text}": the cosine of image and text is {cosine:.3f}, at '
+            f"least {self.least:.3f} is required."
         )
         return self.verdict(cosine >= self.least, message, min(1.0, max(0.0, cosine)))
 
@@ -179,6 +182,6 @@ class ClipScore(BaseCheck):
         if isinstance(text, str) and text:
             return text
         raise InputError(
-            f"The column '{self.column}' of the check '{self.name}' must hold the words that the "
-            f"image is to fit, got {text!r}. Give the check its words."
+            f"The column '{self.column}' of the check '{self.name}' must hold the text that the "
+            f"image is to fit, got {text!r}. Fill the column, or set `words`."
         )

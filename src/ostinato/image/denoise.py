@@ -1,7 +1,7 @@
-"""Denoise: images out of noise, many side by side, one solver step a step.
+"""Denoise: images out of noise, many at a time, one solver step a step.
 
 A lane process. Sampling as in Karras et al., "Elucidating the Design Space of Diffusion-Based
-Generative Models" (2022), algorithm 1, with the solvers of `ostinato.image.solvers`. It knows noise
+Generative Models" (2022), algorithm 1, with the solvers of `ostinato.image.solvers`. Knows noise
 levels, classes and guidance; not when to stop, nor what a good image is.
 """
 
@@ -17,31 +17,33 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ostinato.arguments import require_at_least
 from ostinato.errors import InputError
 from ostinato.image.fixed_batches import BLOCK, Denoiser, fixed_batches, repeats
 from ostinato.image.image_request import ImageRequest, pixels
 from ostinato.image.slot import DenoiseSettings, DenoiseSlot, as_guidance
-from ostinato.image.solvers import Solver, correct, jump_sigmas, solver_named
+from ostinato.image.solvers import Solver, heun_step, jump_sigmas, solver_named
 from ostinato.image.step_batch import BatchKey, StepBatch
 from ostinato.loop import Lane, Report, fold_in
 
 
 class Denoise:
-    """Draw images by denoising, many side by side; every lane one solver step a step.
+    """Sample images by denoising; every lane takes one solver step a step.
 
-    `network` predicts clean images (`Denoiser`); `sigmas` are the noise levels, falling to 0
-    (default: `jump_sigmas`, `steps` of them). `guidance` g draws toward the class: the prediction
-    is D_none + g (D_class - D_none) (Ho and Salimans, 2022); 1: none. It costs a second call of the
-    network, and acts at noise levels from `guided[0]` to `guided[1]` (Kynkäänniemi et al. 2024: the
-    middle ones are enough). An item is a `ImageRequest`, a mapping of its fields, or a class.
+    `network` predicts clean images (`Denoiser`). `sigmas` are the noise levels, falling to 0; the
+    default is `jump_sigmas` with `steps` of them. `guidance` g is classifier-free guidance (Ho and
+    Salimans 2022): the prediction is D_none + g (D_class - D_none); 1 is none. It costs a second
+    call of the network, and acts at noise levels within `guidance_interval` (Kynkäänniemi et al.
+    2024: the middle ones are enough). An item is an `ImageRequest`, a mapping of its fields, or a
+    class.
 
-    Edits: `label`, `guidance` and `solver` hold from their position on; `renoise` (an image) puts
-    that image with fresh noise in the place of x when the lane stands at its position (SDEdit, Meng
-    et al. 2022); a solver's memory begins anew there.
+    Edits: `label`, `guidance` and `solver` hold from their position on. `renoise` (an image)
+    replaces x by that image with fresh noise, when the lane is at its position (SDEdit, Meng et al.
+    2022); a multistep solver starts again there.
 
     Reports: `step` (of the schedule, from 1), `sigma` and `sigma_next`, `noisy` (x after the step)
-    and `clean` (the prediction before it), each (C, H, W); `change`, the root mean square by which
-    the clean prediction moved; `calls` of the network; `ended` after the last step.
+    and `clean` (the prediction before it), each (C, H, W); `change`, the root mean square change of
+    the clean prediction; `calls` of the network; `ended` after the last step.
     """
 
     deterministic: bool
@@ -58,187 +60,188 @@ class Denoise:
         slots: int = 16,
         block: int = BLOCK,
     ) -> None:
-        if slots < 1 or block < 1:
-            raise InputError(f"slots and block must be at least 1, got {slots} and {block}.")
+        require_at_least(1, slots=slots, block=block)
         self.slots = slots
         self.network = network
-        self.sigmas = _falling(sigmas or jump_sigmas(steps, network.sigma_min, network.sigma_max))
-        self._guidance_interval = _range(guidance_interval)
+        self.sigmas = _checked_sigmas(
+            sigmas or jump_sigmas(steps, network.sigma_min, network.sigma_max)
+        )
+        self._guidance_interval = _checked_interval(guidance_interval)
         self._settings = DenoiseSettings(
             None, as_guidance(guidance, InputError), solver_named(solver)
         )
         self._block = block
         self._shape = (network.channels, network.size, network.size)
         self.deterministic = self._self_test()
-        self._dice = torch.Generator()  # seeded anew for each draw
+        self._dice = torch.Generator()  # one for all draws; each seeds it first
         self._slots: dict[str, DenoiseSlot] = {}
-        self._groups: list[StepBatch] | None = None  # made anew after whatever changes a lane
-        self._until_edit: int | None = None
+        self._batches: list[StepBatch] | None = None  # None: to be made again, as a lane changed
+        self._steps_to_edit: int | None = None
 
     @property
     def steps(self) -> int:
-        """The steps of an image that begins as noise."""
+        """The number of steps of an image that starts as noise."""
         return len(self.sigmas) - 1
 
     # Lanes ------------------------------------------------------------------------------------
 
     def start(self, lane: Lane, item: object) -> None:
-        """Give the lane a place: at noise, at a noised image, or where its past ended."""
-        picture = ImageRequest.of(item)
-        picture.check(
+        """Give the lane a slot: at noise, at a noised image, or where its past ended."""
+        request = ImageRequest.of(item)
+        request.check(
             channels=self.network.channels, size=self.network.size, classes=self.network.classes
         )
-        slot = DenoiseSlot(lane, picture, self._first(picture))
-        self._at(slot, 0)
-        slot.images.append(self._begin(slot))
+        slot = DenoiseSlot(lane, request, self._first_step(request))
+        self._settings_at(slot, 0)
+        slot.states.append(self._initial_x(slot))
         for report in lane.past:
-            slot.images.append(_copied(report["noisy"]))
-            slot.cleans.append(_copied(report["clean"]))
+            slot.states.append(_copied(report["noisy"]))
+            slot.denoised.append(_copied(report["clean"]))
         self._renoise(slot)
         self._slots[lane.key] = slot
-        self._groups = None
+        self._batches = None
 
     def rewind(self, lane: Lane, to: int) -> None:
-        """Bring the lane back to a position: its x and its predictions up to there are kept."""
+        """Bring the lane back to a position: x and the predictions up to there are kept."""
         slot = self._slots[lane.key]
-        self._at(replace(slot, lane=lane), to)  # an unknown edit is refused before anything changes
-        self._groups = None
+        # An unknown edit must be refused before anything changes.
+        self._settings_at(replace(slot, lane=lane), to)
+        self._batches = None
         slot.lane = lane
-        del slot.images[to + 1 :], slot.cleans[to:]
-        if to == 0:
-            slot.images[0] = self._begin(slot)
+        del slot.states[to + 1 :], slot.denoised[to:]
+        if to == 0:  # its noise depends on `lane.backtracks`
+            slot.states[0] = self._initial_x(slot)
         self._renoise(slot)
 
     def drop(self, key: str) -> None:
         """Free the lane's slot."""
         del self._slots[key]
-        self._groups = None
+        self._batches = None
 
     def output(self, key: str) -> Tensor:
-        """Return the last clean prediction (C, H, W), in [-1, 1]; before the first, no image: 0."""
-        cleans = self._slots[key].cleans
-        return cleans[-1].clamp(-1, 1) if cleans else torch.zeros(self._shape)
+        """Return the last clean prediction (C, H, W) in [-1, 1]; zeros before the first step."""
+        denoised = self._slots[key].denoised
+        return denoised[-1].clamp(-1, 1) if denoised else torch.zeros(self._shape)
 
     # A step -----------------------------------------------------------------------------------
 
     def step(self) -> Mapping[str, Report]:
         """Take the next solver step of every lane that has not ended."""
-        groups = self._side_by_side()
-        cleans = self._cleans([(group, group.x, self.sigmas[group.step]) for group in groups])
-        after = [
-            group.advanced(self.sigmas, clean, self._fresh(group))
-            for group, clean in zip(groups, cleans, strict=True)
+        batches = self._active_batches()
+        sigmas = [self.sigmas[batch.step] for batch in batches]
+        denoised = self._denoise(
+            [(batch, batch.x, s) for batch, s in zip(batches, sigmas, strict=True)]
+        )
+        x_next = [
+            batch.advanced(self.sigmas, each, self._step_noise(batch))
+            for batch, each in zip(batches, denoised, strict=True)
         ]
-        calls = [self._calls(group, self.sigmas[group.step]) for group in groups]
-        if any(group.kind.solver.second for group in groups):
-            self._correct(groups, cleans, after, calls)
+        calls = [self._calls(batch, sigma) for batch, sigma in zip(batches, sigmas, strict=True)]
+        if any(batch.key.solver.second for batch in batches):
+            self._correct(batches, denoised, x_next, calls)
         reports: dict[str, Report] = {}
-        for n, group in enumerate(groups):
-            reports |= group.move(self.sigmas, cleans[n], after[n], calls[n])
-        if len(groups) > 1:
+        for n, batch in enumerate(batches):
+            reports |= batch.move(self.sigmas, denoised[n], x_next[n], calls[n])
+        if len(batches) > 1:  # in the order of the slots, however the lanes are batched
             reports = {key: reports[key] for key in self._slots if key in reports}
-        self._come_to_edits()
+        self._apply_due_edits()
         return reports
 
-    def _side_by_side(self) -> list[StepBatch]:
-        """Return the lanes that have not ended, by the steps that they take."""
-        if self._groups is None:
-            self._groups = self._grouped()
-        self._groups = [group for group in self._groups if group.step < self.steps]
-        return self._groups
+    def _active_batches(self) -> list[StepBatch]:
+        """Return the lanes that have not ended, batched by the step that they take."""
+        if self._batches is None:
+            self._batches = self._make_batches()
+        self._batches = [batch for batch in self._batches if batch.step < self.steps]
+        return self._batches
 
-    def _grouped(self) -> list[StepBatch]:
-        alike: dict[BatchKey, list[tuple[DenoiseSlot, int]]] = defaultdict(list)
-        going = [slot for slot in self._slots.values() if slot.step < self.steps]
-        for slot in going:
-            chosen = self._at(slot, slot.position)
-            if chosen.label is None:
-                kind, label = BatchKey.of(slot, chosen.solver, 1.0), self.network.classes
+    def _make_batches(self) -> list[StepBatch]:
+        lanes: dict[BatchKey, list[tuple[DenoiseSlot, int]]] = defaultdict(list)
+        active = [slot for slot in self._slots.values() if slot.step < self.steps]
+        for slot in active:
+            settings = self._settings_at(slot, slot.position)
+            if settings.label is None:  # no class to be guided to
+                key, label = BatchKey.of(slot, settings.solver, 1.0), self.network.classes
             else:
-                kind, label = BatchKey.of(slot, chosen.solver, chosen.guidance), chosen.label
-            alike[kind].append((slot, label))
-        ahead = [slot.ahead for slot in going]
-        self._until_edit = min((steps for steps in ahead if steps is not None), default=None)
-        return [StepBatch.of(kind, *zip(*lanes, strict=True)) for kind, lanes in alike.items()]
+                key, label = BatchKey.of(slot, settings.solver, settings.guidance), settings.label
+            lanes[key].append((slot, label))
+        waits = [slot.steps_to_edit for slot in active]
+        self._steps_to_edit = min((steps for steps in waits if steps is not None), default=None)
+        return [StepBatch.of(key, *zip(*each, strict=True)) for key, each in lanes.items()]
 
-    def _come_to_edits(self) -> None:
-        """Apply what has waited for the positions where the lanes stand now."""
-        if self._until_edit is None:
+    def _apply_due_edits(self) -> None:
+        """Count down to the next edit of a later position, and apply it when it is due."""
+        if self._steps_to_edit is None:
             return
-        self._until_edit -= 1
-        if self._until_edit == 0:
-            self._groups = None
+        self._steps_to_edit -= 1
+        if self._steps_to_edit == 0:
+            self._batches = None
             for slot in self._slots.values():
                 self._renoise(slot)
 
-    def _calls(self, group: StepBatch, sigma: float) -> int:
+    def _calls(self, batch: StepBatch, sigma: float) -> int:
+        """Return how often the network runs at a noise level: twice with guidance."""
         low, high = self._guidance_interval
-        return 1 if group.kind.guidance == 1.0 or not low <= sigma <= high else 2
+        return 1 if batch.key.guidance == 1.0 or not low <= sigma <= high else 2
 
-    def _cleans(self, at: Sequence[tuple[StepBatch, Tensor, float]]) -> list[Tensor]:
-        """Predict the clean images of groups at x and a noise level: guided, and masked."""
+    def _denoise(self, points: Sequence[tuple[StepBatch, Tensor, float]]) -> list[Tensor]:
+        """Return the clean prediction of each (batch, x, sigma), guided and masked.
+
+        The network runs once over all of them, with and without class.
+        """
         images, levels, labels = [], [], []
-        for group, x, sigma in at:
-            level = _level(sigma, len(group.slots))
+        for batch, x, sigma in points:
+            level = _filled(sigma, len(batch.slots))
             images.append(x)
             levels.append(level)
-            labels.append(group.labels)
-            if self._calls(group, sigma) == 2:
+            labels.append(batch.labels)
+            if self._calls(batch, sigma) == 2:
                 images.append(x)
                 levels.append(level)
-                labels.append(torch.full_like(group.labels, self.network.classes))
+                labels.append(torch.full_like(batch.labels, self.network.classes))
         if not images:
             return []
-        joined = [
+        inputs = [
             each[0] if len(each) == 1 else torch.cat(each) for each in (images, levels, labels)
         ]
-        made = fixed_batches(self._predict, *joined, block=self._block)
-        seen = iter(torch.split(made, [len(x) for x in images]) if len(images) > 1 else (made,))
-        cleans = []
-        for group, _, sigma in at:
-            clean = next(seen)
-            if self._calls(group, sigma) == 2:
-                without = next(seen)
-                clean = without + (clean - without) * group.kind.guidance
-            cleans.append(group.masked(clean))
-        return cleans
+        outputs = fixed_batches(self._predict, *inputs, block=self._block)
+        sizes = [len(x) for x in images]
+        parts = iter(torch.split(outputs, sizes) if len(sizes) > 1 else (outputs,))
+        denoised = []
+        for batch, _, sigma in points:
+            prediction = next(parts)
+            if self._calls(batch, sigma) == 2:
+                unconditional = next(parts)
+                prediction = unconditional + (prediction - unconditional) * batch.key.guidance
+            denoised.append(batch.masked(prediction))
+        return denoised
 
     def _correct(
         self,
-        groups: Sequence[StepBatch],
-        cleans: Sequence[Tensor],
-        after: list[Tensor],
+        batches: Sequence[StepBatch],
+        denoised: Sequence[Tensor],
+        x_next: list[Tensor],
         calls: list[int],
     ) -> None:
-        """Put the second half of Heun's step in the place of the first, and count its calls."""
-        twice = [
+        """Replace the Euler steps of Heun's batches by whole steps, and count the calls."""
+        second = [
             n
-            for n, group in enumerate(groups)
-            if group.kind.solver.second and self.sigmas[group.step + 1] > 0.0
+            for n, batch in enumerate(batches)
+            if batch.key.solver.second and self.sigmas[batch.step + 1] > 0.0
         ]
-        levels = [self.sigmas[groups[n].step + 1] for n in twice]
-        second = self._cleans(
-            [(groups[n], after[n], s) for n, s in zip(twice, levels, strict=True)]
+        levels = [self.sigmas[batches[n].step + 1] for n in second]
+        denoised_2 = self._denoise(
+            [(batches[n], x_next[n], s) for n, s in zip(second, levels, strict=True)]
         )
-        for n, sigma_next, clean in zip(twice, levels, second, strict=True):
-            x, sigma = groups[n].x, self.sigmas[groups[n].step]
-            after[n] = correct(x, sigma, sigma_next, cleans[n], after[n], clean)
-            calls[n] += self._calls(groups[n], sigma_next)
-
-    def _fresh(self, group: StepBatch) -> Tensor | None:
-        """Draw the noise of a step, where the solver takes some."""
-        if group.kind.solver.eta == 0.0 or self.sigmas[group.step + 1] == 0.0:
-            return None
-        noise = torch.empty_like(group.x)
-        for row, slot in zip(noise.unbind(), group.slots, strict=True):
-            row.normal_(generator=self._dice.manual_seed(self._place(slot, "step", slot.position)))
-        return noise
+        for n, sigma_next, each in zip(second, levels, denoised_2, strict=True):
+            x, sigma = batches[n].x, self.sigmas[batches[n].step]
+            x_next[n] = heun_step(x, sigma, sigma_next, denoised[n], x_next[n], each)
+            calls[n] += self._calls(batches[n], sigma_next)
 
     def _predict(self, x: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
         return self.network(x, sigma, label if self.network.classes else None)
 
     def _self_test(self) -> bool:
-        """Test whether a sample's bits are the same at every place and in every company."""
+        """Return whether a sample has the same bits at every place and in every batch."""
         network, dice = self.network, torch.Generator().manual_seed(0)
         x = torch.randn(8, *self._shape, generator=dice)
         sigma = torch.linspace(network.sigma_min, min(network.sigma_max, 2.0), 8)
@@ -247,65 +250,82 @@ class Denoise:
             self._predict, x * sigma[:, None, None, None], sigma, label, block=self._block
         )
 
-    # Where a lane begins ----------------------------------------------------------------------
+    # Where a lane starts ----------------------------------------------------------------------
 
-    def _first(self, picture: ImageRequest) -> int:
-        """Return the step that a picture begins with: the last ones only, for a variation."""
-        return min(self.steps - 1, self.steps - round(picture.strength * self.steps))
+    def _first_step(self, request: ImageRequest) -> int:
+        """Return the step of the schedule that an image starts with; above 0 for a variation."""
+        return min(self.steps - 1, self.steps - round(request.strength * self.steps))
 
-    def _begin(self, slot: DenoiseSlot) -> Tensor:
-        """Return x at position 0: noise, around the given image where there is one."""
-        picture = slot.picture
+    def _initial_x(self, slot: DenoiseSlot) -> Tensor:
+        """Return x at position 0: noise, around the request's image if there is one."""
+        request = slot.request
         noise = self._noise(slot, "begin", 0)
-        if picture.interpolate_to is not None:
-            other = replace(picture, seed=picture.interpolate_to)
-            noise = slerp(noise, self._noise(slot, "begin", 0, other), picture.share)
+        if request.interpolate_to is not None:
+            other = replace(request, seed=request.interpolate_to)
+            noise = slerp(noise, self._noise(slot, "begin", 0, other), request.share)
         x = noise * self.sigmas[slot.first]
-        if picture.image is not None:
-            x = x + pixels(picture.image, self._shape, "image")
+        if request.image is not None:
+            x = x + pixels(request.image, self._shape, "image")
         return x
 
     def _renoise(self, slot: DenoiseSlot) -> None:
-        """Apply a `renoise` of the position where the lane stands."""
+        """Apply a `renoise` of the lane's current position."""
         image, position = slot.renoised, slot.position
         if image is not None and slot.step < self.steps:
             noise = self._noise(slot, "renoise", position) * self.sigmas[slot.step]
-            slot.images[position] = pixels(image, self._shape, "renoise") + noise
+            slot.states[position] = pixels(image, self._shape, "renoise") + noise
 
-    def _noise(
-        self, slot: DenoiseSlot, use: str, position: int, picture: ImageRequest | None = None
-    ) -> Tensor:
-        """Draw standard normal noise (C, H, W) that belongs to a place."""
-        place = self._place(slot, use, position, picture)
-        return torch.randn(self._shape, generator=self._dice.manual_seed(place))
-
-    def _place(
-        self, slot: DenoiseSlot, use: str, position: int, picture: ImageRequest | None = None
-    ) -> int:
-        lane, seed = slot.lane, (picture or slot.picture).seed
-        source = (lane.seed, lane.key) if seed is None else (seed, "")
-        return fold_in(*source, use, lane.round, lane.backtracks, position)
-
-    def _at(self, slot: DenoiseSlot, position: int) -> DenoiseSettings:
-        """Return the settings at a position. Raises `EditError` for what is not known."""
-        settings = replace(self._settings, label=slot.picture.label)
+    def _settings_at(self, slot: DenoiseSlot, position: int) -> DenoiseSettings:
+        """Return the settings at a position. Raises `EditError` for an edit of any position."""
+        settings = replace(self._settings, label=slot.request.label)
         classes = self.network.classes
         for at, edits in slot.lane.edits:
             for name, value in edits.items():
+                # Edits of later positions are read too: a wrong one is refused at once.
                 changed = settings.edited(name, value, classes=classes, shape=self._shape)
                 settings = changed if at <= position else settings
         return settings
 
+    # Noise ------------------------------------------------------------------------------------
+
+    def _step_noise(self, batch: StepBatch) -> Tensor | None:
+        """Draw the noise (B, C, H, W) of a step, where the solver takes any."""
+        if batch.key.solver.eta == 0.0 or self.sigmas[batch.step + 1] == 0.0:
+            return None
+        noise = torch.empty_like(batch.x)
+        for row, slot in zip(noise.unbind(), batch.slots, strict=True):
+            seed = self._noise_seed(slot, "step", slot.position)
+            row.normal_(generator=self._dice.manual_seed(seed))
+        return noise
+
+    def _noise(
+        self, slot: DenoiseSlot, use: str, position: int, request: ImageRequest | None = None
+    ) -> Tensor:
+        """Draw standard normal noise (C, H, W) for a use at a position."""
+        seed = self._noise_seed(slot, use, position, request)
+        return torch.randn(self._shape, generator=self._dice.manual_seed(seed))
+
+    def _noise_seed(
+        self, slot: DenoiseSlot, use: str, position: int, request: ImageRequest | None = None
+    ) -> int:
+        lane, seed = slot.lane, (request or slot.request).seed
+        # A request's own seed replaces run and key: the same seed is the same image in any run.
+        source = (lane.seed, lane.key) if seed is None else (seed, "")
+        return fold_in(*source, use, lane.round, lane.backtracks, position)
+
 
 @lru_cache(maxsize=1024)
-def _level(sigma: float, count: int) -> Tensor:
-    """Return a noise level for so many samples: the same few come in each image."""
-    with torch.inference_mode(False):  # it is kept beyond the mode in which it is made
+def _filled(sigma: float, count: int) -> Tensor:
+    """Return a noise level as a tensor (count,); cached, as every image has the same few."""
+    with torch.inference_mode(False):  # the cache outlives the caller's inference mode
         return torch.full((count,), sigma)
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """Turn noise `a` toward `b` by a share of their angle; its size stays that of noise."""
+    """Turn noise `a` toward `b` by a share of their angle (spherical interpolation).
+
+    A straight line between them would pass through noise that is too weak.
+    """
     cosine = float((a * b).sum() / (a.norm() * b.norm()))
     angle = math.acos(max(-1.0, min(1.0, cosine)))
     if math.sin(angle) < 1e-6:
@@ -313,16 +333,16 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     return (a * math.sin((1 - share) * angle) + b * math.sin(share * angle)) / math.sin(angle)
 
 
-def _falling(sigmas: Sequence[float]) -> tuple[float, ...]:
+def _checked_sigmas(sigmas: Sequence[float]) -> tuple[float, ...]:
     levels = tuple(float(sigma) for sigma in sigmas)
-    falls = all(a > b for a, b in pairwise(levels))
-    if len(levels) < 2 or not falls or levels[-1] != 0.0:
+    falling = all(a > b for a, b in pairwise(levels))
+    if len(levels) < 2 or not falling or levels[-1] != 0.0:
         raise InputError(f"sigmas must fall to a last 0, got {list(levels)}.")
     return levels
 
 
-def _range(guided: Sequence[float]) -> tuple[float, float]:
-    low, high = guided
+def _checked_interval(interval: Sequence[float]) -> tuple[float, float]:
+    low, high = interval
     if not 0.0 <= low <= high:
         raise InputError(
             f"guidance_interval must be two noise levels, the lower first, got {low} and {high}."
@@ -332,4 +352,4 @@ def _range(guided: Sequence[float]) -> tuple[float, float]:
 
 def _copied(value: object) -> Tensor:
     assert isinstance(value, Tensor)
-    return value.clone()
+    return value.clone()  # the journal owns the tensor of the report

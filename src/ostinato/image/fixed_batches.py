@@ -1,7 +1,7 @@
-"""Networks in a fixed shape: blocks of so many samples, so that company changes no bit.
+"""Batch-invariant inference: a network runs on blocks of a fixed number of samples.
 
-The result of a convolution depends on the shape of the product it is part of, not on the other
-samples: every call has the same shape, the last block is padded. Knows no lanes.
+The bits of a convolution depend on the shape of the whole product, but not on the other samples in
+it. So every call has the same shape, and the last block is padded. Knows no lanes.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-BLOCK = 8
+BLOCK = 8  # samples
 
 
 class Denoiser(Protocol):
     """A network that predicts the clean image behind x = clean + sigma * noise.
 
-    Images are in [-1, 1]; the label `classes` means no class. `sigma_min` and `sigma_max` bound
-    the noise that it knows.
+    Images are in [-1, 1]; the label `classes` means no class. `sigma_min` and `sigma_max` are the
+    noise levels that it was trained for.
     """
 
     channels: int
@@ -31,37 +31,38 @@ class Denoiser(Protocol):
     def __call__(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
         """Return the clean prediction (B, C, H, W) for x (B, C, H, W), sigma (B,), label (B,).
 
-        It is kept: its memory must not be written to again.
+        The caller keeps the tensor: the network must not write to its memory again.
         """
         ...
 
 
 @torch.no_grad()
 def fixed_batches(function: Callable[..., Tensor], *inputs: Tensor, block: int = BLOCK) -> Tensor:
-    """Return `function` of inputs (N, …), computed over blocks of exactly `block` samples.
+    """Return `function` of inputs (N, …), computed in blocks of exactly `block` samples.
 
-    The last block is filled up with its last sample. All inputs have the same N, at least 1.
+    The last block is padded with its last sample. All inputs have the same N, at least 1.
     """
     N = len(inputs[0])
     if block == N:
-        return function(*inputs).contiguous()
-    made = []
+        return function(*inputs).contiguous()  # the common case, without copies
+    outputs = []
     for start in range(0, N, block):
-        parts = [_filled(x[start : start + block], block) for x in inputs]
-        made.append(function(*parts)[: N - start])
-    return torch.cat(made)
+        parts = [_padded(x[start : start + block], block) for x in inputs]
+        outputs.append(function(*parts)[: N - start])
+    return torch.cat(outputs)
 
 
 def repeats(function: Callable[..., Tensor], *inputs: Tensor, block: int = BLOCK) -> bool:
-    """Tell whether the samples of `inputs` (8, …) give the same bits alone and in another order."""
+    """Return whether samples of `inputs` (8, …) give the same bits alone and in another order."""
     together = fixed_batches(function, *inputs, block=block)
-    turned = fixed_batches(function, *(x.flip(0) for x in inputs), block=block).flip(0)
+    reversed_ = fixed_batches(function, *(x.flip(0) for x in inputs), block=block).flip(0)
     some = [0, 3, 7]
     alone = [fixed_batches(function, *(x[i : i + 1] for x in inputs), block=block) for i in some]
-    return torch.equal(together, turned) and torch.equal(together[some], torch.cat(alone))
+    return torch.equal(together, reversed_) and torch.equal(together[some], torch.cat(alone))
 
 
-def _filled(x: Tensor, block: int) -> Tensor:
+def _padded(x: Tensor, block: int) -> Tensor:
     if len(x) == block:
         return x
+    # A real sample, not zeros: networks take the logarithm of the noise level.
     return torch.cat((x, x[-1:].expand(block - len(x), *x.shape[1:])))

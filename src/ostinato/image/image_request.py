@@ -1,4 +1,7 @@
-"""What a lane draws: a picture's class, seed, and what it begins from. Knows no network."""
+"""The item of a denoising lane: class, seed, and the image that it starts from.
+
+Knows no network.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,21 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
+from ostinato.arguments import did_you_mean
 from ostinato.errors import ItemError
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
-    """A picture to draw.
+    """An image to sample.
 
-    `label` is its class, None: any. `seed` names its noise: the same seed gives the same picture
-    in any company; None: the run's seed and the item's key. `interpolate_to` is a second seed, and `share`
-    in [0, 1] how far the noise is turned toward it. `image` (C, H, W) in [-1, 1], nested lists or
-    a tensor, is varied: it is noised by `strength` in (0, 1] of the steps and denoised again
-    (SDEdit, Meng et al. 2022); with `mask` (H, W), only where that is true, and the rest is kept.
+    `label` is its class; None: any. `seed` decides its noise: the same seed gives the same image in
+    any batch; None: the run's seed and the item's key do. `interpolate_to` is a second seed, and
+    `share` in [0, 1] says how far the noise is turned toward it.
+
+    `image` (C, H, W) in [-1, 1], nested lists or a tensor, is varied. It is noised by `strength` in
+    (0, 1] of the steps and denoised again (SDEdit, Meng et al. 2022). With `mask` (H, W), only the
+    part where the mask is above 0 changes.
     """
 
     label: int | None = None
@@ -33,9 +39,9 @@ class ImageRequest:
 
     @classmethod
     def of(cls, item: object) -> ImageRequest:
-        """Return an item as a picture: one already, a mapping of its fields, or a class.
+        """Read an item: an `ImageRequest`, a mapping of its fields, a class, or None.
 
-        Raises `ItemError` where it is none.
+        Raises `ItemError` for anything else.
         """
         if isinstance(item, ImageRequest):
             return item
@@ -44,18 +50,19 @@ class ImageRequest:
         known = [spec.name for spec in fields(cls)]
         if not isinstance(item, Mapping):
             raise ItemError(
-                f"A picture must be a class or a mapping of {', '.join(known)}, got "
+                f"An image request must be a class or a mapping of {', '.join(known)}, got "
                 f"{type(item).__name__}."
             )
         for name in item:
             if name not in known:
                 raise ItemError(
-                    f"A picture's fields are {', '.join(known)}, got {name!r}. Leave it out."
+                    f"The fields of an image request must be {', '.join(known)}, got {name!r}."
+                    f"{did_you_mean(name, known) or ' Leave it out.'}"
                 )
         return cls(**item)
 
     def to_json(self) -> dict[str, object]:
-        """Return the fields that are given."""
+        """Return the fields that are not None; tensors as nested lists."""
         values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
         return {
             name: value.tolist() if isinstance(value, Tensor) else value
@@ -64,7 +71,7 @@ class ImageRequest:
         }
 
     def check(self, *, channels: int, size: int, classes: int) -> None:
-        """Raise `ItemError` where a network of this shape cannot draw it."""
+        """Raise `ItemError` where a network of this shape cannot sample it."""
         if self.label is not None and not (is_whole(self.label) and 0 <= self.label < classes):
             expected = f"from 0 to {classes - 1}" if classes else "left out: the model has none"
             raise ItemError(f"label must be {expected}, got {self.label!r}.")
@@ -81,7 +88,7 @@ class ImageRequest:
         if not 0.0 < self.strength <= 1.0:
             raise ItemError(f"strength must be above 0 and at most 1, got {self.strength}.")
         if self.interpolate_to is not None and self.seed is None:
-            raise ItemError("interpolate_to must come with seed, the one to begin from. Give both.")
+            raise ItemError("interpolate_to must come with seed, the one to start from. Give both.")
         if self.mask is not None and self.image is None:
             raise ItemError("mask must come with image, the one to keep elsewhere. Give both.")
         if self.image is None and self.strength < 1.0:
@@ -93,15 +100,18 @@ class ImageRequest:
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Tell whether a value is a whole number; True and False are none."""
+    """Return whether a value is a whole number; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def pixels(value: object, shape: Sequence[int], what: str) -> Tensor:
-    """Return nested lists or a tensor as float32 of a shape. Raises `ItemError` for another."""
+    """Return nested lists or a tensor as float32 of `shape`; `what` names it in messages.
+
+    Raises `ItemError` for another shape and for values that are not finite.
+    """
     try:
-        given: Any = value
-        tensor = torch.as_tensor(given, dtype=torch.float32)
+        array: Any = value
+        tensor = torch.as_tensor(array, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ItemError(f"{what} must be numbers of shape {tuple(shape)}, got: {error}.") from None
     if tensor.shape != tuple(shape):
@@ -109,5 +119,5 @@ def pixels(value: object, shape: Sequence[int], what: str) -> Tensor:
             f"{what} must have the shape {tuple(shape)}, got {tuple(tensor.shape)}. Resize it."
         )
     if not bool(tensor.isfinite().all()):
-        raise ItemError(f"{what} must be finite, got infinities or no numbers. Read it again.")
+        raise ItemError(f"{what} must be finite, got infinities or NaN. Read it again.")
     return tensor

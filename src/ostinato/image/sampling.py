@@ -1,4 +1,4 @@
-"""Draw images: the loop over pictures, ready to be iterated."""
+"""Loops that sample images, and the strategy that noises a failed image again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from ostinato.arguments import require, require_at_least
 from ostinato.checks import judge_all
 from ostinato.errors import InputError
 from ostinato.image.denoise import Denoise
@@ -39,11 +40,11 @@ from ostinato.loop import (
 Item = TypeVar("Item")
 
 ALL_STEPS = Steps(1 << 62)
-"""Where an image ends that nothing else ends: with its last noise level."""
+"""No condition of its own: an image ends with the last noise level."""
 
 
 def denoise_loop(
-    pictures: Sequence[ImageRequest | int | None],
+    requests: Sequence[ImageRequest | int | None],
     *,
     model: Denoiser | str = "digits",
     each: Condition = ALL_STEPS,
@@ -58,15 +59,15 @@ def denoise_loop(
     slots: int | None = None,
     **loop: Any,
 ) -> Loop:
-    """Return the loop that draws one image for every picture, side by side.
+    """Return the loop that samples one image for every request, in a batch of `slots`.
 
-    A picture is a `ImageRequest`, a class or None. `each` ends an image before its last step, such as
-    `Converges("change", 0.01)`; `checks` judge it, and `on_stop` answers where it fails, such as
-    `Renoise()`. `loop` goes to `Loop`, as `run` and `until`. The images are in `step.results`: the
-    row's `output` is a tensor (C, H, W) in [-1, 1].
+    A request is an `ImageRequest`, a class or None. `each` ends an image before its last step, such
+    as `Converges("change", 0.01)`. `checks` judge it, and `on_stop` answers where it fails, such as
+    `Renoise()`. `loop` holds arguments of `Loop`, such as `run` and `until`. The images are in
+    `step.results`: the row's `output` is a tensor (C, H, W) in [-1, 1].
     """
-    if not pictures:
-        raise InputError("There must be at least one picture, got none.")
+    if not requests:
+        raise InputError("There must be at least one image request, got none.")
     network = load_denoiser(model) if isinstance(model, str) else model
     process = Denoise(
         network,
@@ -75,9 +76,9 @@ def denoise_loop(
         guidance=guidance,
         guidance_interval=guidance_interval,
         sigmas=sigmas,
-        slots=slots or min(len(pictures), 16),
+        slots=slots or min(len(requests), 16),
     )
-    items = [ImageRequest.of(picture) for picture in pictures]
+    items = [ImageRequest.of(request) for request in requests]
     return sample_images(process, items, ImageRequest.to_json, each, checks, on_stop, seed, **loop)
 
 
@@ -91,9 +92,9 @@ def sample_images(
     seed: int,
     **loop: Any,
 ) -> Loop:
-    """Return the loop that takes items through a process.
+    """Return the loop that takes items through any lane process of images.
 
-    `columns` gives an item's fields: its key is made of them, and checks see them.
+    `columns` returns an item's fields: its key is a hash of them, and checks see them.
     """
 
     def judge(output: object, item: Any) -> Sequence[Verdict]:
@@ -113,7 +114,7 @@ def sample_images(
 
 
 def edited(item: Any, edits: Mapping[str, object]) -> object:
-    """Return an item with the edits that name a part of it."""
+    """Return an item with the edits that name one of its fields, for checks to see."""
     if isinstance(item, Mapping):
         return {**item, **edits}
     known = {spec.name for spec in fields(item)}
@@ -122,31 +123,28 @@ def edited(item: Any, edits: Mapping[str, object]) -> object:
 
 @dataclass(frozen=True, kw_only=True)
 class Renoise:
-    """A strategy: go back as far as the failure needs, with new noise on the image (SDEdit, Meng et
-    al. 2022); an image that fails again goes back further, and from pure noise at last.
+    """A strategy: go back some steps with new noise on the image (SDEdit, Meng et al. 2022).
 
-    `share` is the part of the steps that is taken again first, and is added each time; `rounds`
-    how often an image is begun at most, pure noise counted.
+    The first failure takes `share` of the steps again, each further one `share` more. At last the
+    image starts over from pure noise, at most `rounds` times with the first.
     """
 
     share: float = 0.4
     rounds: int = 3
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise InputError(f"share must be above 0 and at most 1, got {self.share}.")
-        if self.rounds < 1:
-            raise InputError(f"rounds must be at least 1, got {self.rounds}.")
+        require(0 < self.share <= 1, "share", "above 0 and at most 1", self.share)
+        require_at_least(1, rounds=self.rounds)
 
     def __call__(self, stopped: Stopped, history: History) -> Action:
-        """Answer a stop: what converged or ended without checks is accepted."""
+        """Answer a stop; an image that converged or ended without failing is accepted."""
         if stopped.good or stopped.kind not in ("failed", "diverged"):
             return Accept()
-        backs = history.backtracks(round=history.lane.round)
-        again = math.ceil(history.position * self.share * (backs + 1))
-        if again < history.position and isinstance(history.output, Tensor):
+        backtracks = history.backtracks(round=history.lane.round)
+        repeated = math.ceil(history.position * self.share * (backtracks + 1))
+        if repeated < history.position and isinstance(history.output, Tensor):
             edits = {"renoise": history.output}
-            return GoBack(history.position - again, edits, stopped.sentence)
+            return GoBack(history.position - repeated, edits, stopped.sentence)
         if history.lane.round + 1 < self.rounds:
             return StartOver({}, stopped.sentence)
-        return GiveUp(f"It was begun {self.rounds} times.")
+        return GiveUp(f"It was started {self.rounds} times.")

@@ -1,9 +1,9 @@
-"""Solvers of diffusion: from a noisy image and its clean prediction to the next noise level.
+"""Diffusion solvers: from a noisy image and its clean prediction to the next noise level.
 
-Pure functions of one lane's tensors. All are written for x = clean + sigma * noise, the notation of
-EDM (Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022): an
-image of a variance-preserving process is this x divided by sqrt(1 + sigma^2), so DDPM, DDIM and
-DPM-Solver++ take the same steps as in their papers. Knows no network and no loop.
+Pure functions of tensors of any shape, in the notation of EDM: x = clean + sigma * noise (Karras et
+al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022). An image of a
+variance-preserving process is this x divided by sqrt(1 + sigma^2), so DDPM, DDIM and DPM-Solver++
+take the same steps as in their papers. Knows no network and no loop.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ostinato.arguments import did_you_mean, require, require_at_least
 from ostinato.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Solver:
-    """How a step is taken.
+    """How a solver takes a step.
 
-    `eta` is the share of fresh noise (1: the ancestral step of DDPM, 0: none, DDIM's range between,
-    Song et al. 2021, equation 16); `second` asks for a prediction at the next level, too (Heun);
-    `multistep` uses the prediction of the step before (DPM-Solver++ 2M).
+    `eta` scales the fresh noise: 1 is DDPM's ancestral step, 0 is deterministic, DDIM lies between
+    (Song et al. 2021, equation 16). `second` needs a second prediction, at the next level (Heun).
+    `multistep` uses the prediction of the previous step (DPM-Solver++ 2M).
     """
 
     name: str
@@ -47,11 +48,12 @@ SOLVERS = {
 
 
 def solver_named(name: object) -> Solver:
-    """Return the solver of a name. Raises `InputError` where there is none."""
+    """Return a solver by name. Raises `InputError` for an unknown one."""
     if isinstance(name, Solver):
         return name
     if name not in SOLVERS:
-        raise InputError(f"A solver must be one of {', '.join(SOLVERS)}, got {name!r}.")
+        hint = did_you_mean(name, SOLVERS)
+        raise InputError(f"A solver must be one of {', '.join(SOLVERS)}, got {name!r}.{hint}")
     return SOLVERS[str(name)]
 
 
@@ -62,58 +64,60 @@ def advance(
     sigma_next: float,
     denoised: Tensor,
     *,
-    before: tuple[float, Tensor] | None = None,
+    previous: tuple[float, Tensor] | None = None,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Return x (of any shape) at `sigma_next`, given the clean prediction `denoised` at `sigma`.
+    """Return x at `sigma_next`, given the clean prediction `denoised` of x at `sigma`.
 
-    `before` is the last step's sigma and prediction, where there was one; `noise` is standard
-    normal and needed where `eta` is above 0. For Heun this is the first half, see `correct`.
+    `previous` is the sigma and `denoised` of the step before, if any. `noise` is standard normal,
+    needed where `eta` is above 0. For Heun this is the Euler step; `heun_step` corrects it.
     """
     if sigma_next == 0.0:
         return denoised
-    if solver.multistep and before is not None:
-        return _two_steps(x, sigma, sigma_next, denoised, before)
+    if solver.multistep and previous is not None:
+        return _dpmpp_2m(x, sigma, sigma_next, denoised, previous)
     if solver.eta == 0.0:
-        return _toward(x, denoised, sigma_next / sigma)
+        return _rescaled(x, denoised, sigma_next / sigma)
     assert noise is not None
     fresh = min(1.0, solver.eta * math.sqrt(max(0.0, 1.0 - (sigma_next / sigma) ** 2)))
-    kept = sigma_next * math.sqrt(1.0 - fresh**2)
-    return _toward(x, denoised, kept / sigma).add_(noise * _factor(sigma_next * fresh, x.dtype))
+    sigma_up, sigma_down = sigma_next * fresh, sigma_next * math.sqrt(1.0 - fresh**2)
+    return _rescaled(x, denoised, sigma_down / sigma).add_(noise * _factor(sigma_up, x.dtype))
 
 
-def correct(
-    x: Tensor, sigma: float, sigma_next: float, denoised: Tensor, guess: Tensor, second: Tensor
+def heun_step(
+    x: Tensor, sigma: float, sigma_next: float, denoised: Tensor, euler: Tensor, denoised_2: Tensor
 ) -> Tensor:
-    """Return Heun's x at `sigma_next`: by the mean of the slopes at x and at `guess`.
+    """Return Heun's x at `sigma_next`, by the mean slope (Karras et al. 2022, algorithm 1).
 
-    `second` is the clean prediction for `guess`, the Euler step, at `sigma_next`.
+    `euler` is x after the Euler step, `denoised_2` the clean prediction of it at `sigma_next`.
     """
-    slope = (x - denoised) / sigma + (guess - second) / sigma_next
-    return x + slope * ((sigma_next - sigma) / 2)
+    slopes = (x - denoised) / sigma + (euler - denoised_2) / sigma_next
+    return x + slopes * ((sigma_next - sigma) / 2)
 
 
-def _two_steps(
-    x: Tensor, sigma: float, sigma_next: float, denoised: Tensor, before: tuple[float, Tensor]
+def _dpmpp_2m(
+    x: Tensor, sigma: float, sigma_next: float, denoised: Tensor, previous: tuple[float, Tensor]
 ) -> Tensor:
-    """DPM-Solver++ 2M: the prediction is extended along the line through the last two."""
-    sigma_before, denoised_before = before
-    h, h_before = math.log(sigma / sigma_next), math.log(sigma_before / sigma)
-    ahead = h / (2 * h_before)
-    left, dtype = sigma_next / sigma, x.dtype
-    denoised = (denoised * _factor(1 + ahead, dtype)).sub_(denoised_before * _factor(ahead, dtype))
-    return denoised.mul_(_factor(1 - left, dtype)).add_(x * _factor(left, dtype))
+    """DPM-Solver++ 2M (Lu et al. 2022, algorithm 2)."""
+    sigma_last, old_denoised = previous
+    h, h_last = math.log(sigma / sigma_next), math.log(sigma_last / sigma)
+    inv_2r = h / (2 * h_last)  # 1 / (2 r) with the paper's r = h_last / h
+    ratio, dtype = sigma_next / sigma, x.dtype
+    # No `lerp` or `addcmul`: fused operations round otherwise, perhaps not even in the same way
+    # within a tensor and at its end (docs/log.md). In place only on tensors made here.
+    D = (denoised * _factor(1 + inv_2r, dtype)).sub_(old_denoised * _factor(inv_2r, dtype))
+    return D.mul_(_factor(1 - ratio, dtype)).add_(x * _factor(ratio, dtype))
 
 
-def _toward(x: Tensor, denoised: Tensor, kept: float) -> Tensor:
-    """Return the clean prediction with a share of the noise that is left in x."""
-    return (x - denoised).mul_(_factor(kept, x.dtype)).add_(denoised)
+def _rescaled(x: Tensor, denoised: Tensor, ratio: float) -> Tensor:
+    """Return x with its noise, x - denoised, multiplied by `ratio`."""
+    return (x - denoised).mul_(_factor(ratio, x.dtype)).add_(denoised)
 
 
 @lru_cache(maxsize=1024)
 def _factor(value: float, dtype: torch.dtype) -> Tensor:
     """Return a number as a tensor: torch multiplies by one in half the time, to the same bits."""
-    with torch.inference_mode(False):  # it is kept beyond the mode in which it is made
+    with torch.inference_mode(False):  # the cache outlives the caller's inference mode
         return torch.tensor(value, dtype=dtype)
 
 
@@ -129,43 +133,42 @@ def karras_sigmas(
     return (*levels, 0.0)
 
 
-DROWNED = 10.0
-"""A noise level at which little is to be seen of an image in [-1, 1]."""
+JUMP_TO = 10.0
+"""A noise level at which little of an image in [-1, 1] is visible."""
 
 
 def jump_sigmas(steps: int, sigma_min: float, sigma_max: float) -> tuple[float, ...]:
     """Return `sigma_max`, then Karras levels from 10 where it is far higher, and a last 0.
 
-    Above 10 the prediction stays near the mean image whatever the noise: one straight step crosses
-    these levels as well as five, and leaves the others for where the image takes shape.
+    Above 10 the prediction stays near the mean image whatever the noise is. One straight step
+    crosses these levels as well as five, and leaves the others for where the image takes shape.
+    docs/log.md has the measurements.
     """
-    if steps < 5 or sigma_max < 2 * DROWNED or sigma_min >= DROWNED:
+    if steps < 5 or sigma_max < 2 * JUMP_TO or sigma_min >= JUMP_TO:
         return karras_sigmas(steps, sigma_min, sigma_max)
-    return (sigma_max, *karras_sigmas(steps - 1, sigma_min, DROWNED))
+    return (sigma_max, *karras_sigmas(steps - 1, sigma_min, JUMP_TO))
 
 
 def vp_sigmas(steps: int, betas: Sequence[float]) -> tuple[float, ...]:
     """Return the noise levels of a variance-preserving process and a last 0.
 
-    `betas` are those of its training (Ho et al. 2020, section 2); `steps` of them are taken, evenly
-    spaced and with the first ("leading"), as DDIM does.
+    `betas` are those of its training (Ho et al. 2020, section 2). `steps` of them are taken, evenly
+    spaced from the first on ("leading" spacing), as DDIM does.
     """
-    if not 1 <= steps <= len(betas):
-        raise InputError(f"steps must be from 1 to {len(betas)}, got {steps}.")
-    kept = torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), 0)
-    levels = ((1 - kept) / kept).sqrt()
+    require(1 <= steps <= len(betas), "steps", f"from 1 to {len(betas)}", steps)
+    alphas_cumprod = torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), 0)
+    levels = ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
     stride = len(betas) // steps
     return (*(float(levels[i * stride]) for i in reversed(range(steps))), 0.0)
 
 
 def linear_betas(count: int = 1000, first: float = 1e-4, last: float = 0.02) -> tuple[float, ...]:
-    """Return the betas of DDPM (Ho et al. 2020, section 4)."""
+    """Return the linear schedule of betas of DDPM (Ho et al. 2020, section 4)."""
     return tuple(torch.linspace(first, last, count, dtype=torch.float64).tolist())
 
 
 def _check_levels(steps: int, sigma_min: float, sigma_max: float) -> None:
-    if steps < 1:
-        raise InputError(f"steps must be at least 1, got {steps}.")
+    require_at_least(1, steps=steps)
     if not 0 < sigma_min < sigma_max:
         raise InputError(
             f"sigma_min must be above 0 and below sigma_max, got {sigma_min} and {sigma_max}."

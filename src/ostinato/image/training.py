@@ -1,9 +1,9 @@
-"""What a denoiser is trained on: noise levels, weights of the loss, and the recipe's settings.
+"""Training of denoisers: the task with its loss, the noise levels, and the recipe.
 
-The loss is that of EDM (Karras et al. 2022, section 5): with its weight, the network's output has
-an error of the same size at every noise level. ln sigma is normally distributed; within a batch
-its quantiles are evenly spread (stratified), so that no batch sees low noise alone. All that is
-random is a function of (seed, step, element). Knows no loop.
+The loss is that of EDM (Karras et al. 2022, section 5). Its weight gives the network's output an
+error of the same size at every noise level. ln sigma is normally distributed, and stratified within
+a batch, so that no batch sees low noise alone. All randomness is a function of (seed, step,
+element). Knows no loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ostinato.media import in_grid, tiled, to_bytes
 from ostinato.train import Loss, Share, TrainingConfig
 
 BANDS = {"low": (0.0, 0.25), "mid": (0.25, 1.0), "high": (1.0, float("inf"))}
-"""Noise levels that the report tells apart, as `loss/sigma_low` and so on."""
+"""Bands of noise levels that are reported apart, as `loss/sigma_low` and so on."""
 
 RECIPE = TrainingConfig(
     steps=2000,
@@ -37,14 +37,16 @@ RECIPE = TrainingConfig(
     valid_every=200,
     sample_every=400,
 )
-"""How images are trained; `batch_tokens` are images of a batch."""
+"""Training settings of denoisers; `batch_tokens` counts images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseLevels:
-    """Which noise levels are learned, and how often without a class.
+    """The distribution of noise levels in training, and the share of images without a class.
 
-    ln (sigma / sigma_data) ~ N(mean, std^2): EDM's -0.4 is 0.3 over its ln 0.5.
+    ln (sigma / sigma_data) ~ N(mean, std^2). A mean of 0.3 is EDM2's -0.4 of ln sigma at sigma_data
+    0.5 (Karras et al. 2024). `label_dropout` is the probability of dropping a label
+    (classifier-free guidance).
     """
 
     mean: float = 0.3
@@ -55,22 +57,20 @@ class NoiseLevels:
         if self.std <= 0:
             raise InputError(f"The std of ln sigma must be above 0, got {self.std}.")
         if not 0 <= self.label_dropout < 1:
-            raise InputError(
-                f"The share without a class must be in [0, 1), got {self.label_dropout}."
-            )
+            raise InputError(f"label_dropout must be in [0, 1), got {self.label_dropout}. Use 0.1.")
 
     def levels(self, count: int, dice: torch.Generator) -> Tensor:
-        """Draw sigma / sigma_data (count,), one from each of `count` equally likely bands."""
+        """Draw sigma / sigma_data (count,), one from each of `count` equally likely strata."""
         u = (torch.arange(count) + torch.rand(count, generator=dice, dtype=torch.float64)) / count
-        normal = torch.special.ndtri(u.clamp(1e-6, 1 - 1e-6))
+        normal = torch.special.ndtri(u.clamp(1e-6, 1 - 1e-6))  # infinite at 0 and 1
         relative: Tensor = (self.mean + self.std * normal).exp().float()
         return relative
 
 
 class ImageTask:
-    """Denoising: the squared error of D(x; sigma), weighted, summed over images.
+    """Denoising: the weighted squared error of D(x; sigma), summed over images.
 
-    `draw` is called with the network when a sample is due, and returns what the report shows.
+    `draw` is called with the network when a sample is due; its result goes into the report.
     """
 
     def __init__(
@@ -94,35 +94,38 @@ class ImageTask:
         return len(chosen)
 
     def loss(self, network: nn.Module, chosen: Sequence[int], seed: int) -> Loss:
-        """Return the loss of some images at drawn noise levels, some without their class."""
+        """Return the loss of a batch at random noise levels, with some labels dropped."""
         losses, sigma = self._losses(
             network, self._train.at(chosen), seed, self.noise.label_dropout
         )
         return Loss(losses.sum(), {"images": len(chosen)}, by_band(losses.detach(), sigma))
 
     def validate(self, network: nn.Module, batch_tokens: int) -> Mapping[str, float]:
-        """Return the mean loss with noise that is the same each time, overall and by band."""
+        """Return the mean loss over the validation images, overall and by band.
+
+        The noise is the same each time, so that validations can be compared.
+        """
         if self._valid is None or not len(self._valid):
             return {}
-        sums = {"loss/valid": (0.0, 0.0)}
+        sums = {"loss/valid": (0.0, 0.0)}  # by metric: (total, number of images)
         for start in range(0, len(self._valid), batch_tokens):
             images = self._valid.at(range(start, min(start + batch_tokens, len(self._valid))))
             losses, sigma = self._losses(network, images, fold_in(0, "valid", start), 0.0)
-            some = {"loss/valid": Share(float(losses.sum()), len(losses))}
-            for name, (total, over) in (some | by_band(losses, sigma, "loss/valid_")).items():
-                before = sums.get(name, (0.0, 0.0))
-                sums[name] = (before[0] + total, before[1] + over)
-        return {name: total / over for name, (total, over) in sums.items() if over}
+            shares = {"loss/valid": Share(float(losses.sum()), len(losses))}
+            for name, (total, count) in (shares | by_band(losses, sigma, "loss/valid_")).items():
+                old_total, old_count = sums.get(name, (0.0, 0.0))
+                sums[name] = (old_total + total, old_count + count)
+        return {name: total / count for name, (total, count) in sums.items() if count}
 
     def sample(self, network: nn.Module) -> object:
-        """Return what `draw` makes of the network."""
+        """Return the result of `draw`, or None."""
         assert isinstance(network, UNet)
         return None if self._draw is None else self._draw(network)
 
     def _losses(
         self, network: nn.Module, images: Images, seed: int, drop: float
     ) -> tuple[Tensor, Tensor]:
-        """Return the weighted loss of each image (B,), and its noise level (B,)."""
+        """Return the weighted loss (B,) and the noise level (B,) of each image."""
         assert isinstance(network, UNet)
         dice = torch.Generator().manual_seed(seed)
         clean = images.clean()
@@ -135,12 +138,12 @@ class ImageTask:
             label = torch.where(dropped, network.classes, images.labels)
         denoised = network(clean + sigma[:, None, None, None] * noise, sigma, label)
         d = network.sigma_data
-        weight = (sigma**2 + d**2) / (sigma * d) ** 2  # 1 / c_out^2
+        weight = (sigma**2 + d**2) / (sigma * d) ** 2  # 1 / c_out^2: the error of F itself
         return weight * (denoised - clean).square().mean((1, 2, 3)), sigma
 
 
 def by_band(losses: Tensor, sigma: Tensor, prefix: str = "loss/") -> dict[str, Share]:
-    """Return the losses (B,) summed by the bands of their noise levels (B,)."""
+    """Return losses (B,) summed by band of their noise levels (B,)."""
     parts = {}
     for name, (low, high) in BANDS.items():
         inside = (sigma >= low) & (sigma < high)
@@ -151,30 +154,34 @@ def by_band(losses: Tensor, sigma: Tensor, prefix: str = "loss/") -> dict[str, S
 def shape_for(
     images: Images, *, width: int = 32, blocks: int = 1, unconditional: bool = False
 ) -> UNetConfig:
-    """Return the shape of a network for some images: at most 16 x 16 places after the stem."""
+    """Return the architecture for a data set: at most 16 x 16 positions after the stem.
+
+    Mean and deviation of the pixels come from the first 2,000 images.
+    """
     names = () if unconditional else images.names
-    some = images.at(range(min(len(images), 2000))).clean()
-    sigma_data = max(0.05, float(some.std()))
+    sample = images.at(range(min(len(images), 2000))).clean()
+    sigma_data = max(0.05, float(sample.std()))  # images of one color have none
     return UNetConfig(
         channels=images.channels,
         size=images.size,
         classes=len(names),
         names=names,
-        patch=-(-images.size // 16),
+        patch=-(-images.size // 16),  # rounded up
         widths=(width, 2 * width),
         blocks=blocks,
-        mean=float(some.mean()),
+        mean=float(sample.mean()),
         sigma_data=sigma_data,
         sigma_min=0.1 * sigma_data,
-        sigma_max=160 * sigma_data,
+        sigma_max=160 * sigma_data,  # EDM: 80 at 0.5
     )
 
 
 @torch.no_grad()
 def preview(network: UNet, *, columns: int = 10, rows: int = 4, steps: int = 12) -> Tensor:
-    """Return a grid of images from the same noise each time, a class a column.
+    """Return a grid of images as uint8 (C, H, W), a class in each column.
 
-    Euler steps (Karras et al. 2022, Algorithm 1 without its second half) are enough to look at.
+    The noise is always the same, so that grids can be compared. Euler steps are enough to look at
+    (Karras et al. 2022, algorithm 1 without its second half).
     """
     columns = min(columns, network.classes) if network.classes else columns
     N, S = rows * columns, network.size

@@ -1,10 +1,11 @@
-"""A small denoiser for processors: a U-Net of residual blocks, with the preconditioning of EDM.
+"""A small denoiser for CPUs: a U-Net of residual blocks with the preconditioning of EDM.
 
 Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), section
-5 and Table 1: `D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)`, with x taken from the mean of
-the data, which is 0 in the paper. Images are in [-1, 1], and x = clean + sigma * noise. The stem
-folds patches of pixels into channels, as a vision transformer does, so that the convolutions run
-on fewer, wider places. Knows neither sampling nor training.
+5 and Table 1: `D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)`. Here x is centered on the mean
+of the data, which is 0 in the paper. Images are in [-1, 1], and x = clean + sigma * noise.
+
+The stem folds patches of pixels into channels, as a vision transformer does, so the convolutions
+run on fewer positions of more channels. Knows neither sampling nor training.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ostinato.arguments import require_at_least
 from ostinato.errors import InputError, ModelError
 from ostinato.models import read_config, read_weights, write_config, write_weights
 
@@ -25,16 +27,19 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 ARCHITECTURE = "ostinato.UNet"
 SHIPPED = Path(__file__).parent / "shipped"
-GROUP = 16  # channels that are normalized together
+GROUP = 16  # channels of a group in group normalization
+FREQUENCIES = 32  # features of the noise level
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """The shape of a denoiser, and the noise levels it was trained for.
+    """The architecture of a denoiser, and the noise levels that it is trained for.
 
-    `classes` 0: unconditional; `names` are theirs, or none. `widths` are the channels of each
-    level, the places halved from one to the next; `blocks` are the residual blocks a level, down
-    and up. Attention runs on the last. `mean` and `sigma_data` are those of the pixels.
+    `classes` 0: unconditional; `names` are those of the classes, or empty. `widths` are the
+    channels of each level; the side is halved from one level to the next. `blocks` is the number of
+    residual blocks per level on the way down; on the way up it is one more. Attention runs on the
+    last level, `head` channels a head. `mean` and `sigma_data` are mean and standard deviation of
+    the pixels.
     """
 
     channels: int = 1
@@ -55,10 +60,8 @@ class UNetConfig:
         object.__setattr__(self, "widths", tuple(self.widths))
         object.__setattr__(self, "names", tuple(self.names))
         for name in ("channels", "size", "patch", "blocks", "embedding", "head"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.classes < 0:
-            raise InputError(f"classes must be 0 or more, got {self.classes}.")
+            require_at_least(1, **{name: getattr(self, name)})
+        require_at_least(0, classes=self.classes)
         if self.names and len(self.names) != self.classes:
             raise InputError(
                 f"names must be one for each of {self.classes} classes, got {self.names}."
@@ -81,7 +84,7 @@ class UNet(nn.Module):
     """The denoiser D(x; sigma): predicts the clean image.
 
     `forward(x (B, C, H, W), sigma (B,), label (B,) int64 or None)` returns (B, C, H, W). The label
-    `classes` means no class, and so does None.
+    `classes` means no class, as does None.
     """
 
     def __init__(self, config: UNetConfig, *, seed: int = 0) -> None:
@@ -90,32 +93,34 @@ class UNet(nn.Module):
         self.channels, self.size, self.classes = config.channels, config.size, config.classes
         self.sigma_min, self.sigma_max = config.sigma_min, config.sigma_max
         self.sigma_data = config.sigma_data
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
             torch.manual_seed(seed)
             self._build(config)
         channels_last(self)
 
     def _build(self, c: UNetConfig) -> None:
+        # The order of these lines decides which random numbers a layer gets.
         pixels, widths = c.channels * c.patch**2, c.widths
         self.noise = nn.Sequential(nn.Linear(FREQUENCIES, c.embedding), nn.SiLU())
         self.classes_embed = nn.Embedding(c.classes + 1, c.embedding) if c.classes else None
         self.mix = nn.Sequential(nn.Linear(c.embedding, c.embedding), nn.SiLU())
         self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        kept, now = [widths[0]], widths[0]
+        # `skips` are the channels that the way down leaves for the way up, last in, first out.
+        skips, now = [widths[0]], widths[0]
         for level, width in enumerate(widths):
             if level:
                 self.down.append(nn.Conv2d(now, width, 2, stride=2))
                 now = width
-                kept.append(now)
+                skips.append(now)
             for _ in range(c.blocks):
                 self.down.append(ResidualBlock(now, width, c.embedding))
                 now = width
-                kept.append(now)
+                skips.append(now)
         self.middle = SpatialAttention(now, c.head)
         for level, width in reversed(list(enumerate(widths))):
             for _ in range(c.blocks + 1):
-                self.up.append(ResidualBlock(now + kept.pop(), width, c.embedding))
+                self.up.append(ResidualBlock(now + skips.pop(), width, c.embedding))
                 now = width
             if level:
                 self.up.append(nn.Conv2d(now, widths[level - 1] * 4, 1))
@@ -124,45 +129,46 @@ class UNet(nn.Module):
         self.out = zeroed(nn.Conv2d(now, pixels, 3, padding=1))
 
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-        """Return the clean image that is expected behind `x` at noise level `sigma`."""
+        """Return the expected clean image of `x` at noise level `sigma`."""
         sigma = sigma.to(torch.float32)
         s, d, mean = sigma[:, None, None, None], self.sigma_data, self.config.mean
         x = x - mean
         c_skip = d**2 / (s**2 + d**2)
         c_out = s * d / (s**2 + d**2).sqrt()
         c_in = 1 / (s**2 + d**2).sqrt()
-        raw = self._raw(c_in * x, sigma.log() / 4, label)
-        denoised: Tensor = c_skip * x + c_out * raw + mean
+        c_noise = sigma.log() / 4
+        denoised: Tensor = c_skip * x + c_out * self._raw(c_in * x, c_noise, label) + mean
         return denoised
 
     def _raw(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
-        """The network F of the paper, on inputs of variance 1."""
+        """Run F of the paper on inputs of variance 1: (B, C, H, W) to the same shape."""
         H, W = x.shape[-2:]
         x = self._fold(x)
         emb = self._embed(c_noise, label)  # (B, E)
         x = self.stem(x)
-        kept = [x]
+        skips = [x]
         for part in self.down:
             x = part(x, emb) if isinstance(part, ResidualBlock) else part(x)
-            kept.append(x)
+            skips.append(x)
         x = self.middle(x)
         for part in self.up:
             if isinstance(part, ResidualBlock):
-                x = part(torch.cat((x, kept.pop()), 1), emb)
+                x = part(torch.cat((x, skips.pop()), 1), emb)
             else:
                 x = F.pixel_shuffle(part(x), 2).contiguous(memory_format=torch.channels_last)
         x = self.out(F.silu(self.norm_out(x)))
         return F.pixel_shuffle(x, self.config.patch)[..., :H, :W]
 
     def _fold(self, x: Tensor) -> Tensor:
-        """Pad to whole places of the deepest level, and fold patches into channels."""
+        """Fold patches into channels; pad to a whole number of positions on the deepest level."""
         side = self.config.patch * 2 ** (len(self.config.widths) - 1)
         H, W = x.shape[-2:]
         x = F.pad(x, (0, -W % side, 0, -H % side))
         x = F.pixel_unshuffle(x, self.config.patch)
-        return x.contiguous(memory_format=torch.channels_last)
+        return x.contiguous(memory_format=torch.channels_last)  # (B, C patch^2, H/patch, W/patch)
 
     def _embed(self, c_noise: Tensor, label: Tensor | None) -> Tensor:
+        """Return the embedding (B, E) of noise level and class."""
         emb: Tensor = self.noise(frequencies(c_noise))
         if self.classes_embed is not None:
             if label is None:
@@ -172,18 +178,15 @@ class UNet(nn.Module):
         return mixed
 
 
-FREQUENCIES = 32
-
-
 def frequencies(t: Tensor) -> Tensor:
-    """Return sines and cosines (B, 32) of t (B,), which is about within -2 and 2."""
+    """Return sines and cosines (B, 32) of t (B,), which is about within [-2, 2]."""
     w = torch.exp(torch.linspace(math.log(0.5), math.log(30.0), FREQUENCIES // 2))
     angles = t[:, None] * w.to(t.device)
     return torch.cat((angles.sin(), angles.cos()), 1)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with a skip; noise level and class scale and shift in between."""
+    """Two convolutions within a residual; the embedding scales and shifts what lies between."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
         super().__init__()
@@ -204,7 +207,7 @@ class ResidualBlock(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Every place attends to every place, within a residual."""
+    """Self-attention over all positions, within a residual."""
 
     def __init__(self, width: int, head: int) -> None:
         super().__init__()
@@ -225,14 +228,14 @@ class SpatialAttention(nn.Module):
 
 
 def channels_last(network: nn.Module) -> None:
-    """Lay out kernels with their channels last, as the convolutions of processors prefer."""
+    """Lay out kernels with channels last, which oneDNN's convolutions on CPUs prefer."""
     for p in network.parameters():
         if p.dim() == 4:
             p.data = p.data.contiguous(memory_format=torch.channels_last)
 
 
 def zeroed(layer: Layer) -> Layer:
-    """Return the layer with weights of zero: what it adds begins as nothing."""
+    """Return the layer with weights of zero, so that it adds nothing at first."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -240,7 +243,10 @@ def zeroed(layer: Layer) -> Layer:
 
 
 def save_denoiser(folder: str | Path, network: UNet, *, dtype: torch.dtype | None = None) -> Path:
-    """Write `config.json` and `model.safetensors`; return the folder. `dtype` may be a half one."""
+    """Write `config.json` and `model.safetensors`; return the folder.
+
+    `dtype` is that of the file, such as a half precision; None keeps the network's.
+    """
     folder = Path(folder)
     write_config(folder, {"architecture": ARCHITECTURE, **asdict(network.config)})
     write_weights(folder, network, dtype=dtype)
@@ -248,12 +254,13 @@ def save_denoiser(folder: str | Path, network: UNet, *, dtype: torch.dtype | Non
 
 
 def load_denoiser(name: str | Path) -> UNet:
-    """Return the denoiser of a folder, or the shipped one called `digits`, in float32.
+    """Load the denoiser of a folder, or a shipped one such as `digits`, in float32.
 
-    Raises `ModelError` where there is none, or it is damaged or of another layout.
+    Raises `ModelError` for a folder that holds none, a damaged one, or another layout.
     """
     folder = _folder(name)
-    network = UNet(read_config(folder, ARCHITECTURE, _config))
+    # The first denoisers had no mean in their config.json: the default of 0 is theirs.
+    network = UNet(read_config(folder, ARCHITECTURE, UNetConfig))
     read_weights(folder, network)
     return network
 
@@ -265,12 +272,7 @@ def _folder(name: str | Path) -> Path:
         return SHIPPED / str(name)
     shipped = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
     raise ModelError(
-        f"A denoiser must be a folder with config.json and model.safetensors, or one of "
+        "A denoiser must be a folder with config.json and model.safetensors, or one of "
         f"{', '.join(shipped) or 'the shipped ones'}, got {str(name)!r}. "
         "`ostinato train image` makes one."
     )
-
-
-def _config(**values: Any) -> UNetConfig:
-    """Return the config of a file; the first denoisers had no mean."""
-    return UNetConfig(**{"mean": 0.0, **values})

@@ -1,4 +1,4 @@
-"""Pipelines of `diffusers`, out of a local folder, denoised step by step. The extra `diffusers`."""
+"""Pipelines of `diffusers` from a local folder, denoised step by step (extra `diffusers`)."""
 
 import lazy_loader
 

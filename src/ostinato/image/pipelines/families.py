@@ -1,7 +1,7 @@
-"""What a pipeline's layout tells: how words are encoded, noise is predicted, latents are decoded.
+"""Families of pipelines: how each encodes prompts, predicts noise and decodes latents.
 
-Each family is a thin adaptor of the pipeline's own components and of its own `encode_prompt`; the
-order of the products is that of its call, so that a lane goes the same way.
+A family is a thin adapter of the pipeline's own components and of its `encode_prompt`. It computes
+in the order of the pipeline's own call, so that a lane yields the same image. Knows no lane.
 """
 
 from __future__ import annotations
@@ -16,20 +16,26 @@ from torch import Tensor
 
 from ostinato.errors import ItemError, ModelError
 from ostinato.image.pipelines.inputs import PipelineInputs
-from ostinato.image.pipelines.scheduler_state import flows
+from ostinato.image.pipelines.scheduler_state import is_flow_matching
 
 TextEmbedding = Mapping[str, Tensor]
-"""Encoded words, each tensor with one row: what the network takes beside image and time."""
+"""An encoded prompt: what the network takes beside image and time; each tensor has one row."""
+
+CACHED_TEXTS = 256  # their embeddings are kept: a prompt is needed at every step
 
 
 class PipelineFamily(ABC):
-    """A pipeline's components, as a lane process needs them. Latents are (C, H, W)."""
+    """A pipeline's components, as a lane process needs them.
+
+    Latents are (C, H, W), images (channels, height, width) in [-1, 1].
+    """
 
     layout: ClassVar[str]
-    worded: ClassVar[bool] = True
+    """What `fits` looks for, for messages."""
+    text_to_image: ClassVar[bool] = True
     """Whether it takes a prompt."""
     optional: ClassVar[tuple[str, ...]] = ()
-    """Components that a folder may lack, though its pipeline's class asks for them."""
+    """Components that a folder may lack, although its pipeline's class requires them."""
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
@@ -39,86 +45,89 @@ class PipelineFamily(ABC):
         self.device: torch.device = self.network.device
         parameters = inspect.signature(type(pipeline).__call__).parameters
         self.steps: int = parameters["num_inference_steps"].default
-        self.guidance = self.own_guidance(parameters)
+        self.guidance = self.default_guidance(parameters)
         self._encoded: dict[str, TextEmbedding] = {}
         self.check()
         scheduler = pipeline.scheduler
-        if not (hasattr(scheduler, "alphas_cumprod") or flows(scheduler)):
+        if not (hasattr(scheduler, "alphas_cumprod") or is_flow_matching(scheduler)):
             raise ModelError(
-                f"The scheduler must tell its noise levels, got {type(scheduler).__name__}. Give "
+                f"The scheduler must expose its noise levels, got {type(scheduler).__name__}. Give "
                 "the pipeline another, such as DDIMScheduler, and save it again."
             )
 
     @staticmethod
     @abstractmethod
     def fits(components: Mapping[str, str]) -> bool:
-        """Tell whether these components (name to class) are of the layout."""
+        """Return whether these components (name to class) have the layout."""
 
     @staticmethod
     @abstractmethod
-    def class_name(told: str) -> str:
-        """Return the class that loads it; `told` is the one that the folder names."""
+    def class_name(saved: str) -> str:
+        """Return the class that loads the folder; `saved` is the one that the folder names."""
 
     @abstractmethod
-    def latent_shape(self, wanted: PipelineInputs) -> tuple[int, int, int]:
-        """Return (C, H, W). Raises `ItemError` for a size that does not go."""
+    def latent_shape(self, inputs: PipelineInputs) -> tuple[int, int, int]:
+        """Return (C, H, W) of an item. Raises `ItemError` for an impossible size."""
 
     @abstractmethod
-    def predict(self, x: Tensor, t: Tensor, words: TextEmbedding, guidance: Tensor) -> Tensor:
-        """Run the network on x (B, C, H, W), t (B,), words with B rows and guidance (B,)."""
+    def predict(self, x: Tensor, t: Tensor, embedding: TextEmbedding, guidance: Tensor) -> Tensor:
+        """Run the network on x (B, C, H, W), t (B,), an embedding of B rows, guidance (B,)."""
 
     @abstractmethod
     def decode(self, latent: Tensor) -> Tensor:
-        """Return the picture (channels, height, width) in [-1, 1] of a latent (C, H, W)."""
+        """Return the image of a latent."""
 
     @abstractmethod
     def encode_image(self, image: Tensor) -> Tensor:
-        """Return the latent (C, H, W) of a picture (channels, height, width) in [-1, 1]."""
+        """Return the latent of an image."""
 
     @abstractmethod
     def image_shape(self, latent: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return (channels, height, width) of the picture of a latent of this shape."""
+        """Return (channels, height, width) of the image of a latent of this shape."""
 
-    def own_guidance(self, parameters: Mapping[str, inspect.Parameter]) -> float:
-        """Return the guidance that the pipeline's call has by default."""
+    def default_guidance(self, parameters: Mapping[str, inspect.Parameter]) -> float:
+        """Return the default guidance of the pipeline's call, given its parameters."""
         return float(parameters["guidance_scale"].default)
 
     def check(self) -> None:
-        """Raise `ModelError` where the network takes more than this layout gives."""
-        return None
+        """Raise `ModelError` where the network needs inputs that this family does not give."""
+        return
 
     def uses_guidance(self, guidance: float) -> bool:
-        """Tell whether the network runs on the negative prompt also."""
+        """Return whether the network also runs on the negative prompt."""
         return guidance > 1
 
     def set_timesteps(self, scheduler: Any, steps: int, shape: tuple[int, int, int]) -> None:
-        """Prepare a scheduler for so many steps."""
+        """Prepare a scheduler for a number of steps and latents of a shape."""
         scheduler.set_timesteps(steps, device=self.device)
 
-    def begin(self, scheduler: Any, noise: Tensor) -> Tensor:
-        """Return the noisy latent that a picture begins from, for standard normal noise."""
+    def initial_latent(self, scheduler: Any, noise: Tensor) -> Tensor:
+        """Return the latent that an image starts from, given standard normal noise."""
         return noise
 
     def encode(self, text: str) -> TextEmbedding:
-        """Return the words of a text, always computed alone."""
+        """Return the embedding of a text.
+
+        A text is always encoded alone, so that its bits do not depend on other prompts.
+        """
         if text not in self._encoded:
             self._encoded[text] = self.encode_alone(text)
-            if len(self._encoded) > 256:
+            if len(self._encoded) > CACHED_TEXTS:
                 del self._encoded[next(iter(self._encoded))]
         return self._encoded[text]
 
     def encode_alone(self, text: str) -> TextEmbedding:
-        """Run the text encoders on one text."""
+        """Run the text encoders on one text; nothing where there are none."""
         return {}
 
-    def check_item(self, wanted: PipelineInputs) -> None:
-        """Raise `ItemError` where the picture wants what this pipeline does not have."""
-        if self.worded and wanted.prompt is None:
+    def check_item(self, inputs: PipelineInputs) -> None:
+        """Raise `ItemError` where an item needs what this pipeline does not have."""
+        if self.text_to_image and inputs.prompt is None:
             raise ItemError("This pipeline needs a prompt, got none. Give the item a `prompt`.")
-        for name in () if self.worded else ("prompt", "negative_prompt", "guidance"):
-            if getattr(wanted, name) is not None:
+        for name in () if self.text_to_image else ("prompt", "negative_prompt", "guidance"):
+            if getattr(inputs, name) is not None:
                 raise ItemError(
-                    f"This pipeline takes no {name}: it makes images without words. Leave it out."
+                    f"This pipeline takes no {name}: it is unconditional. Leave it out."
                 )
 
 
@@ -126,73 +135,75 @@ class Unconditional(PipelineFamily):
     """A `UNet2DModel` on pixels, as DDPM and DDIM use it."""
 
     layout = "unconditional (scheduler, unet: UNet2DModel)"
-    worded = False
+    text_to_image = False
 
     @staticmethod
     def fits(components: Mapping[str, str]) -> bool:
-        """Tell whether there is a UNet2DModel and nothing that would read or decode."""
+        """Return whether there is a UNet2DModel, and no encoder or decoder."""
         return components.get("unet") == "UNet2DModel" and set(components) == {"unet", "scheduler"}
 
     @staticmethod
-    def class_name(told: str) -> str:
-        """Return the class that loads it: DDIM where the folder says so."""
-        return "DDIMPipeline" if told == "DDIMPipeline" else "DDPMPipeline"
+    def class_name(saved: str) -> str:
+        """Return DDIM's where the folder says so, else DDPM's."""
+        return "DDIMPipeline" if saved == "DDIMPipeline" else "DDPMPipeline"
 
-    def own_guidance(self, parameters: Mapping[str, inspect.Parameter]) -> float:
+    def default_guidance(self, parameters: Mapping[str, inspect.Parameter]) -> float:
         """Return 1: no guidance."""
         return 1.0
 
     def check(self) -> None:
-        """Refuse a network that wants a class."""
-        refuse(self.network, {"class_embed_type": None, "num_class_embeds": None})
+        """Refuse a class-conditional network."""
+        require_config(self.network, {"class_embed_type": None, "num_class_embeds": None})
 
-    def latent_shape(self, wanted: PipelineInputs) -> tuple[int, int, int]:
-        """Return the channels and the size of the pixels."""
+    def latent_shape(self, inputs: PipelineInputs) -> tuple[int, int, int]:
+        """Return channels and size of the pixels; the network has one size."""
         size = pair(self.network.config.sample_size)
-        given = (wanted.height or size[0], wanted.width or size[1])
-        if given != size:
+        requested = (inputs.height or size[0], inputs.width or size[1])
+        if requested != size:
             raise ItemError(
-                f"This pipeline makes images of {size[0]} x {size[1]} pixels, got {given[0]} x "
-                f"{given[1]}. Leave `height` and `width` out."
+                f"This pipeline makes images of {size[0]} x {size[1]} pixels, got {requested[0]} x "
+                f"{requested[1]}. Leave `height` and `width` out."
             )
         return (self.network.config.in_channels, *size)
 
-    def predict(self, x: Tensor, t: Tensor, words: TextEmbedding, guidance: Tensor) -> Tensor:
-        """Run the network."""
+    def predict(self, x: Tensor, t: Tensor, embedding: TextEmbedding, guidance: Tensor) -> Tensor:
+        """Run the network on pixels."""
         out: Tensor = self.network(x, t).sample
         return out
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Return the pixels."""
+        """Return the pixels, clamped to [-1, 1]."""
         return latent.clamp(-1, 1)
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Return the pixels."""
+        """Return the image: pixels are the latents."""
         return image
 
     def image_shape(self, latent: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the same shape."""
+        """Return the same shape: pixels are the latents."""
         return latent
 
     def set_timesteps(self, scheduler: Any, steps: int, shape: tuple[int, int, int]) -> None:
-        """Prepare the scheduler, on the processor as its pipeline does."""
+        """Prepare the scheduler, on the CPU as the pipeline does."""
         scheduler.set_timesteps(steps)
 
 
 class Latent(PipelineFamily):
-    """What works on the latents of an autoencoder."""
+    """Families that work on the latents of an autoencoder."""
 
     @property
     def factor(self) -> int:
-        """How many pixels a side one place of a latent is."""
+        """The pixels along a side for one position of a latent."""
         factor: int = self.pipeline.vae_scale_factor
         return factor
 
-    def cut(self, wanted: PipelineInputs, default: tuple[int, int], unit: int) -> tuple[int, int]:
-        """Return height and width of the latents, for sides that are multiples of `unit`."""
+    def latent_size(
+        self, inputs: PipelineInputs, default: tuple[int, int], unit: int
+    ) -> tuple[int, int]:
+        """Return (H, W) of an item's latents; its sides must be multiples of `unit` pixels."""
         sides = (
-            wanted.height or default[0] * self.factor,
-            wanted.width or default[1] * self.factor,
+            inputs.height or default[0] * self.factor,
+            inputs.width or default[1] * self.factor,
         )
         if any(side % unit for side in sides):
             raise ItemError(
@@ -201,18 +212,18 @@ class Latent(PipelineFamily):
         return sides[0] // self.factor, sides[1] // self.factor
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Run the decoder on one latent; what a safety checker refuses comes out black."""
+        """Run the decoder on one latent; an image that a safety checker refuses is black."""
         vae = self.pipeline.vae
         shift = getattr(vae.config, "shift_factor", None) or 0.0
-        scaled = latent[None] / vae.config.scaling_factor + shift
-        image: Any = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
+        scaled = latent[None] / vae.config.scaling_factor + shift  # (1, C, H, W)
+        decoded: Any = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
         if getattr(self.pipeline, "safety_checker", None) is not None:
-            image, _ = self.pipeline.run_safety_checker(image, self.device, image.dtype)
-        picture: Tensor = image[0].clamp(-1, 1).float()
-        return picture
+            decoded, _ = self.pipeline.run_safety_checker(decoded, self.device, decoded.dtype)
+        image: Tensor = decoded[0].clamp(-1, 1).float()
+        return image
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Run the encoder on one picture; of what it says, the mean is taken."""
+        """Run the encoder on one image; the latent is the mean of its distribution."""
         vae = self.pipeline.vae
         shift = getattr(vae.config, "shift_factor", None) or 0.0
         mean = vae.encode(image[None].to(vae.dtype)).latent_dist.mode()
@@ -220,22 +231,22 @@ class Latent(PipelineFamily):
         return latent
 
     def image_shape(self, latent: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the channels of the decoder, and sides as many times as long."""
+        """Return the channels of the decoder, and the sides of the latent times `factor`."""
         channels: int = self.pipeline.vae.config.out_channels
         return channels, latent[1] * self.factor, latent[2] * self.factor
 
 
 def pair(size: Any) -> tuple[int, int]:
-    """Return height and width of a size that may be one number."""
+    """Return (height, width) of a size in a config, which may be one number."""
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
-def refuse(network: Any, wanted: Mapping[str, object]) -> None:
-    """Raise `ModelError` where a network's settings are others."""
-    for name, value in wanted.items():
+def require_config(network: Any, expected: Mapping[str, object]) -> None:
+    """Raise `ModelError` where a network's config has other values."""
+    for name, value in expected.items():
         got = getattr(network.config, name, None)
         if got != value:
             raise ModelError(
-                f"{type(network).__name__}.{name} must be {value} to be stepped, got {got}. Its "
-                "network takes more than an image, a time and words: use another checkpoint."
+                f"{type(network).__name__}.{name} must be {value}, got {got}. The network needs "
+                "more inputs than an image, a time and a prompt: use another checkpoint."
             )

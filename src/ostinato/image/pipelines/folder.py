@@ -1,4 +1,4 @@
-"""A pipeline's folder: what lies in it, checked before anything is loaded."""
+"""Loading a pipeline's folder, checked before anything is loaded. Knows no lane."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 def load_pipeline(
     folder: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> PipelineFamily:
-    """Load the components of a pipeline that was saved in the layout of `diffusers`.
+    """Load a pipeline that was saved in the layout of `diffusers`.
 
-    Reads local files in safetensors only, and runs no code out of the folder. Raises `ModelError`
-    where the folder is none of a pipeline, lacks a component or is of a layout that cannot be
-    stepped; `MissingExtra` without `diffusers` and `transformers`.
+    Reads local safetensors files only, and runs no code from the folder. Raises `ModelError` for a
+    folder that is no pipeline, lacks a component or has an unsupported layout; `MissingExtra`
+    without `diffusers` and `transformers`.
     """
     folder = Path(folder)
     index = _read_index(folder)
@@ -37,7 +37,7 @@ def load_pipeline(
 
 
 def is_pipeline(folder: str | Path) -> bool:
-    """Tell whether a folder looks like one that a pipeline was saved in."""
+    """Return whether a folder looks like a saved pipeline."""
     return (Path(folder) / INDEX).is_file()
 
 
@@ -58,16 +58,19 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _components(folder: Path, index: Mapping[str, Any]) -> dict[str, str]:
-    """Return the classes of the components; every one has its folder and comes from a library."""
+    """Return the class of each component by name.
+
+    Raises `ModelError` where one has no folder, or its code comes from the folder itself.
+    """
     components: dict[str, str] = {}
     for name, entry in index.items():
         if name.startswith("_") or not isinstance(entry, list) or entry[:1] == [None]:
-            continue
+            continue  # a setting, or a component that the pipeline was saved without
         library, class_name = (str(part) for part in entry[:2])
         if library not in LIBRARIES:
             raise ModelError(
                 f"The component {name!r} of {folder} must come from {' or '.join(LIBRARIES[:2])}, "
-                f"got {library!r}. Code out of a folder is not run: replace the component."
+                f"got {library!r}. Code from a folder is not run: replace the component."
             )
         if not (folder / name).is_dir():
             raise ModelError(
@@ -79,25 +82,27 @@ def _components(folder: Path, index: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _family(folder: Path, components: Mapping[str, str]) -> type[PipelineFamily]:
+    """Return the family that fits. Raises `ModelError` that lists the supported layouts."""
     for family in FAMILIES:
         if family.fits(components):
             return family
     found = ", ".join(f"{name} ({kind})" for name, kind in sorted(components.items()))
-    wanted = "; ".join(family.layout for family in FAMILIES)
+    supported = "; ".join(family.layout for family in FAMILIES)
     raise ModelError(
-        f"{folder} must be of a layout that can be stepped, got {found or 'no components'}. "
-        f"Known: {wanted}."
+        f"{folder} must have a supported layout, got {found or 'no components'}. "
+        f"Supported: {supported}."
     )
 
 
 def _load(folder: Path, class_name: str, absent: Sequence[str]) -> Any:
+    """Load a pipeline by its class; components in `absent` are None."""
     try:
         import diffusers
         import transformers  # noqa: F401
     except ImportError:
         raise MissingExtra("A pipeline of diffusers", "diffusers") from None
     try:
-        with quiet():
+        with _no_progress_bars():
             return getattr(diffusers, class_name).from_pretrained(
                 folder,
                 variant=_variant(folder),
@@ -105,24 +110,25 @@ def _load(folder: Path, class_name: str, absent: Sequence[str]) -> Any:
                 local_files_only=True,
                 **dict.fromkeys(absent),
             )
+    # The libraries raise all of these for damaged folders.
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
-        told = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"{folder} must hold what {class_name} loads, in safetensors, got: {told}. "
+            f"{folder} must hold what {class_name} loads, in safetensors, got: {reason}. "
             "Save it again with `save_pretrained`, or copy it again."
         ) from None
 
 
 def _variant(folder: Path) -> str | None:
-    """Return `fp16` where the weights are there under that name alone."""
+    """Return `fp16` where the folder holds its weights under that name only."""
     half = list(folder.glob("*/*.fp16.safetensors"))
-    whole = [path for path in folder.glob("*/*.safetensors") if ".fp16" not in path.name]
-    return "fp16" if half and not whole else None
+    full = [path for path in folder.glob("*/*.safetensors") if ".fp16" not in path.name]
+    return "fp16" if half and not full else None
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Load without the bars of the two libraries."""
+def _no_progress_bars() -> Iterator[None]:
+    """Load without the progress bars of the two libraries."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

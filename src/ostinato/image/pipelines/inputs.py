@@ -1,21 +1,23 @@
-"""What a lane is to make: an item as a pipeline understands it."""
+"""The item of a pipeline's lane, read and checked. Knows no pipeline."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from ostinato.arguments import require, require_at_least
 from ostinato.errors import InputError, ItemError
+from ostinato.image import is_whole
 from ostinato.loop import check_seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineInputs:
-    """What is to be seen, and how it is made. What is None is the pipeline's own default.
+    """The inputs of one image; None is the pipeline's own default.
 
-    `guidance` pushes away from the negative prompt (above 1), or is the input of a network that was
-    distilled to take it. `height` and `width` are pixels. Pictures with the same `seed` begin from
-    the same noise; without one, the noise is that of the lane.
+    `guidance` above 1 pushes away from the negative prompt (classifier-free guidance), or is an
+    input of a distilled network. `height` and `width` are pixels. Images with the same `seed` start
+    from the same noise; without it, the run's seed and the item's key decide.
     """
 
     prompt: str | None = None
@@ -29,14 +31,12 @@ class PipelineInputs:
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                raise InputError(f"{name} must be a text, got {value!r}.")
+            require(value is None or isinstance(value, str), name, "a text", value)
         for name in ("height", "width", "steps"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-                raise InputError(f"{name} must be a whole number, got {value!r}.")
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}.")
+            if value is not None:
+                require(is_whole(value), name, "a whole number", value)
+                require_at_least(1, **{name: value})
         if self.guidance is not None:
             check_guidance(self.guidance)
         if self.seed is not None:
@@ -44,20 +44,19 @@ class PipelineInputs:
 
 
 def check_guidance(value: object) -> float:
-    """Return a guidance. Raises `InputError` where it is no number from 0 to 1000."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= float(value) <= 1000:  # type: ignore[arg-type]
-        raise InputError(f"guidance must be a number from 0 to 1000, got {value!r}.")
-    return float(value)  # type: ignore[arg-type]
+    """Return a guidance scale. Raises `InputError` for anything but a number from 0 to 1000."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1000:
+        return float(value)
+    raise InputError(f"guidance must be a number from 0 to 1000, got {value!r}.")
 
 
 NAMES = tuple(spec.name for spec in fields(PipelineInputs))
 
 
 def as_pipeline_inputs(item: object) -> PipelineInputs:
-    """Read an item: a `PipelineInputs`, a text (its prompt), a mapping with its names, or None.
+    """Read an item: a `PipelineInputs`, a text (its prompt), a mapping of its fields, or None.
 
-    Raises `ItemError` for anything else, an unknown name or a value out of range.
+    Raises `ItemError` for anything else, an unknown field or a value out of range.
     """
     if isinstance(item, PipelineInputs):
         return item

@@ -1,9 +1,9 @@
-"""DenoisePipeline: images by a pipeline of `diffusers`, many side by side, one solver step a step.
+"""DenoisePipeline: images by a pipeline of `diffusers`, one scheduler step a step.
 
-The lane process of pipelines, as `ostinato.image.Denoise` is that of our own networks: here the
-noise levels, the solver and its history are those of the folder's scheduler, one copy for a lane.
-The network runs on one sample at a time, whoever else is there: a fixed shape, so that company
-changes no bit, whatever the network is made of.
+The lane process of pipelines, as `ostinato.image.Denoise` is that of our own networks. Noise
+levels, solver and its history are those of the folder's scheduler, one copy for each lane. The
+network always runs on one sample: a fixed shape, which makes it batch-invariant whatever its layers
+are. Knows no layout of a pipeline.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato.arguments import did_you_mean, require_at_least
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.image import ALL_STEPS, pixels, sample_images
 from ostinato.image.pipelines.families import PipelineFamily
@@ -25,40 +26,43 @@ from ostinato.image.pipelines.inputs import PipelineInputs, as_pipeline_inputs, 
 from ostinato.image.pipelines.scheduler_state import SchedulerState
 from ostinato.loop import Check, Condition, Lane, Loop, OnStop, Report, accept, fold_in
 
-WORDS = ("prompt", "negative_prompt", "guidance")
-KNOWN = (*WORDS, "renoise")
+EDITS = ("prompt", "negative_prompt", "guidance", "renoise")
 
 
 @dataclass(slots=True)
 class _PipelineSlot:
-    """A lane in its slot; `stands[p]` is where it stood at position p, `cleans[p]` what it saw."""
+    """A lane in its slot: `states[p]` is its state at position p, `denoised[p]` its prediction.
+
+    `states` has one entry more than `denoised`: where the lane is now has no prediction yet.
+    """
 
     lane: Lane
     item: PipelineInputs
     shape: tuple[int, int, int]
     base: Any  # the scheduler, set for the item's steps and never stepped
-    stands: list[SchedulerState] = field(default_factory=list)
-    cleans: list[Tensor] = field(default_factory=list)
+    states: list[SchedulerState] = field(default_factory=list)
+    denoised: list[Tensor] = field(default_factory=list)
 
 
 class DenoisePipeline:
-    """Draw images with a pipeline; every lane one step of the pipeline's scheduler a step.
+    """Sample images with a pipeline; every lane takes one step of its scheduler a step.
 
-    `steps` and `guidance` hold where an item has none (default: those of the pipeline's own call).
-    An item is a `PipelineInputs`, a mapping of its fields, a text (its prompt), or None without words.
-    With `decode` the reports carry the `image` that is predicted, decoded: (C, height, width) in
-    [-1, 1]. A scheduler with two halves to a step (Heun) takes a step of its own for each.
+    `steps` and `guidance` are the defaults of items that have none; without them, the defaults of
+    the pipeline's own call hold. An item is a `PipelineInputs`, a mapping of its fields, a text
+    (its prompt), or None for an unconditional pipeline. With `decode` the reports carry the decoded
+    `image` of the prediction: (C, height, width) in [-1, 1]. A scheduler of two halves to a step
+    (Heun) takes a step of the lane for each half.
 
-    Edits: `prompt`, `negative_prompt` and `guidance` hold from their position on; `renoise` (an
-    image) puts that image with fresh noise in the place of the latent when the lane stands at its
-    position (SDEdit, Meng et al. 2022); between the two halves of a step, the first half is taken
-    as having predicted that image.
+    Edits: `prompt`, `negative_prompt` and `guidance` hold from their position on. `renoise` (an
+    image) replaces the latent by that image with fresh noise, when the lane is at its position
+    (SDEdit, Meng et al. 2022). Between the two halves of a step, the first half then counts as
+    having predicted that image.
 
-    Reports: `step` (from 1) and `steps`, `timestep` and `sigma` (the noise beside a clean image of
-    1; in flow matching the share of noise) of the level that is left, `noisy` (the latent after
-    the step), `clean` (the clean latent that is predicted), `prediction` (the network's, guided),
-    each (C, H, W); `change`, the root mean square by which the clean prediction moved; `calls` of
-    the network; `backtracks` of the lane; `ended` after the last step.
+    Reports: `step` (from 1) and `steps`; `timestep` and `sigma` of the level before the step (the
+    noise beside a clean image of 1; in flow matching the share of noise). `noisy` (the latent after
+    the step), `clean` (the predicted clean latent) and `prediction` (the network's, guided) are
+    each (C, H, W). `change` is the root mean square change of `clean`; `calls` counts those of the
+    network; `backtracks` are the lane's; `ended` follows the last step.
     """
 
     deterministic = True
@@ -72,46 +76,52 @@ class DenoisePipeline:
         slots: int = 16,
         decode: bool = False,
     ) -> None:
-        if slots < 1:
-            raise InputError(f"slots must be at least 1, got {slots}.")
-        if guidance is not None and not family.worded:
-            raise InputError("guidance must be left out: the pipeline makes images without words.")
+        require_at_least(1, slots=slots)
+        if guidance is not None and not family.text_to_image:
+            raise InputError(
+                f"guidance must be left out: the pipeline is unconditional, got {guidance}."
+            )
         self.slots = slots
         self.family = family
-        self.default = PipelineInputs(steps=steps or family.steps, guidance=guidance)
+        self.default = PipelineInputs(
+            steps=family.steps if steps is None else steps, guidance=guidance
+        )
         self._decode = decode
         self._slots: dict[str, _PipelineSlot] = {}
 
     # Lanes ------------------------------------------------------------------------------------
 
     def start(self, lane: Lane, item: object) -> None:
-        """Give the lane a place: at noise, or where its past ended."""
-        wanted = as_pipeline_inputs(item)
-        self.family.check_item(wanted)
-        shape = self.family.latent_shape(wanted)
+        """Give the lane a slot: at noise, or where its past ended."""
+        inputs = as_pipeline_inputs(item)
+        self.family.check_item(inputs)
+        shape = self.family.latent_shape(inputs)
         base = copy.deepcopy(self.family.pipeline.scheduler)
         try:
-            self.family.set_timesteps(base, wanted.steps or self.default.steps or 1, shape)
+            self.family.set_timesteps(base, inputs.steps or self.default.steps or 1, shape)
         except ValueError as error:
-            raise InputError(f"The scheduler cannot take these steps: {error}") from None
-        slot = _PipelineSlot(lane, wanted, shape, base)
-        self._at(slot, 0)
+            kind = InputError if inputs.steps is None else ItemError  # whose steps they are
+            raise kind(f"The scheduler cannot take these steps: {error}") from None
+        slot = _PipelineSlot(lane, inputs, shape, base)
+        self._settings_at(slot, 0)
+        # Noise depends on the number of backtracks at the time it was drawn: it is in the reports.
         backtracks = [*map(_backtracks, lane.past), lane.backtracks]
-        slot.stands.append(self._begin(slot, backtracks[0]))
+        slot.states.append(self._initial_state(slot, backtracks[0]))
         for report, each in zip(lane.past, backtracks, strict=False):
             self._renoise(slot, each)
-            self._repeat(slot, report)
+            self._replay(slot, report)
         self._renoise(slot, backtracks[-1])
         self._slots[lane.key] = slot
 
     def rewind(self, lane: Lane, to: int) -> None:
         """Bring the lane back to a position: its latent and its solver's history are kept."""
         slot = self._slots[lane.key]
-        self._at(replace(slot, lane=lane), to)  # an unknown edit is refused before anything changes
+        # An unknown edit must be refused before anything changes.
+        self._settings_at(replace(slot, lane=lane), to)
         slot.lane = lane
-        del slot.stands[to + 1 :], slot.cleans[to:]
+        del slot.states[to + 1 :], slot.denoised[to:]
         if to == 0:
-            slot.stands[0] = self._begin(slot, lane.backtracks)
+            slot.states[0] = self._initial_state(slot, lane.backtracks)
         self._renoise(slot, lane.backtracks)
 
     def drop(self, key: str) -> None:
@@ -120,13 +130,13 @@ class DenoisePipeline:
 
     @torch.no_grad()
     def output(self, key: str) -> Tensor:
-        """Return the image (C, height, width) in [-1, 1]: what is predicted, decoded.
+        """Return the decoded clean prediction (C, height, width) in [-1, 1].
 
-        After the last step it is what is left of the noise, as the pipeline's own call returns it.
+        After the last step it is the latent itself, decoded, as the pipeline's own call returns it.
         """
         slot = self._slots[key]
-        done = slot.stands[-1].last or not slot.cleans
-        latent = slot.stands[-1].noisy[0] if done else slot.cleans[-1]
+        state = slot.states[-1]
+        latent = state.noisy[0] if state.finished or not slot.denoised else slot.denoised[-1]
         return self.family.decode(latent)
 
     # A step -----------------------------------------------------------------------------------
@@ -134,94 +144,100 @@ class DenoisePipeline:
     @torch.no_grad()
     def step(self) -> Mapping[str, Report]:
         """Take the next step of every lane that has not ended."""
-        slots = [slot for slot in self._slots.values() if not slot.stands[-1].last]
+        slots = [slot for slot in self._slots.values() if not slot.states[-1].finished]
         return {slot.lane.key: self._step(slot) for slot in slots}
 
     def _step(self, slot: _PipelineSlot) -> Report:
-        settings = self._at(slot, slot.stands[-1].position)
-        stand, x = slot.stands[-1].scaled()
-        guidance = self._guidance(settings)
-        prediction = self._predict(x, stand.timestep, settings.prompt, guidance)
-        calls = 1
-        if self.family.uses_guidance(guidance):
-            without = self._predict(x, stand.timestep, settings.negative_prompt or "", guidance)
-            prediction = without + guidance * (prediction - without)
-            calls = 2
-        lane = slot.lane
-        after, clean = stand.step(
-            prediction, self._draws(slot, "step", lane.backtracks, stand.position)
-        )
-        last = slot.cleans[-1] if slot.cleans else torch.zeros_like(clean[0])
-        slot.stands.append(after)
-        slot.cleans.append(clean[0])
-        self._renoise(slot, lane.backtracks)  # an edit of a later position has waited for it
+        settings = self._settings_at(slot, slot.states[-1].position)
+        state, x = slot.states[-1].scaled()
+        prediction, calls = self._guided(x, state.timestep, settings)
+        backtracks = slot.lane.backtracks
+        seed = self._noise_seed(slot, "step", backtracks, state.position)
+        after, denoised = state.step(prediction, seed)
+        old = slot.denoised[-1] if slot.denoised else torch.zeros_like(denoised[0])
+        slot.states.append(after)
+        slot.denoised.append(denoised[0])
+        self._renoise(slot, backtracks)  # an edit of this position may have waited for it
         report: dict[str, object] = {
             "step": after.position,
-            "steps": len(stand.scheduler.timesteps),
-            "timestep": float(stand.timestep),
-            "sigma": stand.sigma(),
-            "noisy": _out(after.noisy[0]),
-            "clean": _out(clean[0]),
-            "prediction": _out(prediction[0]),
-            "change": math.sqrt(float((clean[0] - last).square().mean())),
+            "steps": len(state.scheduler.timesteps),
+            "timestep": float(state.timestep),
+            "sigma": state.sigma(),
+            "noisy": _recorded(after.noisy[0]),
+            "clean": _recorded(denoised[0]),
+            "prediction": _recorded(prediction[0]),
+            "change": math.sqrt(float((denoised[0] - old).square().mean())),
             "calls": calls,
-            "backtracks": lane.backtracks,
+            "backtracks": backtracks,
         }
         if self._decode:
-            report["image"] = _out(self.family.decode(clean[0]))
-        if after.last:
+            report["image"] = _recorded(self.family.decode(denoised[0]))
+        if after.finished:
             report["ended"] = f"All {after.position} steps of the scheduler are done."
         return report
 
+    def _guided(self, x: Tensor, t: Tensor, settings: PipelineInputs) -> tuple[Tensor, int]:
+        """Return the network's prediction (1, C, H, W) with guidance, and the number of calls."""
+        guidance = self._guidance(settings)
+        prediction = self._predict(x, t, settings.prompt, guidance)
+        if not self.family.uses_guidance(guidance):
+            return prediction, 1
+        # Two calls, not one batch of two: the shape is fixed to one sample.
+        negative = self._predict(x, t, settings.negative_prompt or "", guidance)
+        return negative + guidance * (prediction - negative), 2
+
     def _predict(self, x: Tensor, t: Tensor, text: str | None, guidance: float) -> Tensor:
-        """Run the network on one latent (1, C, H, W), told by one text."""
-        words = self.family.encode(text or "") if self.family.worded else {}
-        told = torch.full((1,), guidance, device=x.device)
-        return self.family.predict(x, t.reshape(1).to(x.device), words, told)
+        """Run the network on one latent (1, C, H, W) and one text."""
+        embedding = self.family.encode(text or "") if self.family.text_to_image else {}
+        scale = torch.full((1,), guidance, device=x.device)
+        return self.family.predict(x, t.reshape(1).to(x.device), embedding, scale)
 
-    def _repeat(self, slot: _PipelineSlot, report: Report) -> None:
-        """Take a step of the past again: its prediction is known, the network is not run."""
-        stand, _ = slot.stands[-1].scaled()
-        prediction = self._in(report["prediction"])
-        after, _ = stand.step(prediction, 0)  # what it draws is replaced by what was drawn
-        slot.stands.append(replace(after, noisy=self._in(report["noisy"])))
-        slot.cleans.append(self._in(report["clean"])[0])
+    def _replay(self, slot: _PipelineSlot, report: Report) -> None:
+        """Take a recorded step again without the network: its prediction is in the report.
 
-    def _in(self, value: object) -> Tensor:
-        return torch.as_tensor(value).clone().to(self.family.device)[None]
+        The scheduler's step is needed for its history of predictions.
+        """
+        state, _ = slot.states[-1].scaled()
+        after, _ = state.step(self._loaded(report["prediction"]), 0)
+        # Any seed will do: the latent with the noise that was drawn is in the report.
+        slot.states.append(replace(after, noisy=self._loaded(report["noisy"])))
+        slot.denoised.append(self._loaded(report["clean"])[0])
+
+    def _loaded(self, value: object) -> Tensor:
+        return torch.as_tensor(value).clone().to(self.family.device)[None]  # (1, C, H, W)
 
     # Noise ------------------------------------------------------------------------------------
 
-    def _begin(self, slot: _PipelineSlot, backtracks: int) -> SchedulerState:
-        """Return where a lane begins: at noise."""
-        dice = torch.Generator().manual_seed(self._draws(slot, "begin", backtracks, 0))
+    def _initial_state(self, slot: _PipelineSlot, backtracks: int) -> SchedulerState:
+        """Return the state at position 0: noise."""
+        # Drawn on the CPU: a GPU's generator yields other numbers for the same seed.
+        dice = torch.Generator().manual_seed(self._noise_seed(slot, "begin", backtracks, 0))
         noise = torch.randn((1, *slot.shape), generator=dice, dtype=self.family.dtype)
         scheduler = copy.deepcopy(slot.base)
-        return SchedulerState(
-            0, self.family.begin(scheduler, noise.to(self.family.device)), scheduler
-        )
+        latent = self.family.initial_latent(scheduler, noise.to(self.family.device))
+        return SchedulerState(0, latent, scheduler)
 
     @torch.no_grad()
     def _renoise(self, slot: _PipelineSlot, backtracks: int) -> None:
-        """Apply the last `renoise` of the position where the lane stands."""
-        stand = slot.stands[-1]
+        """Apply the last `renoise` of the lane's current position."""
+        state = slot.states[-1]
         images = [
             edits["renoise"]
             for at, edits in slot.lane.edits
-            if at == stand.position and "renoise" in edits
+            if at == state.position and "renoise" in edits
         ]
-        if images and not stand.last:
+        if images and not state.finished:
             image = pixels(images[-1], self.family.image_shape(slot.shape), "renoise")
             latent = self.family.encode_image(image.to(self.family.device))
             latent = latent[None].to(self.family.dtype)
-            draws = self._draws(slot, "renoise", backtracks, stand.position)
-            if stand.position % getattr(slot.base, "order", 1):
-                slot.stands[-1] = slot.stands[-2].halfway(slot.base, latent, draws)
+            seed = self._noise_seed(slot, "renoise", backtracks, state.position)
+            if state.position % getattr(slot.base, "order", 1):  # between the halves of a step
+                slot.states[-1] = slot.states[-2].halfway(slot.base, latent, seed)
             else:
-                slot.stands[-1] = stand.renoised(slot.base, latent, draws)
+                slot.states[-1] = state.renoised(slot.base, latent, seed)
 
-    def _draws(self, slot: _PipelineSlot, use: str, backtracks: int, position: int) -> int:
-        """Return the seed of what is drawn at a place."""
+    def _noise_seed(self, slot: _PipelineSlot, use: str, backtracks: int, position: int) -> int:
+        """Return the seed of the noise for a use at a position."""
         lane, seed = slot.lane, slot.item.seed
         source = (lane.seed, lane.key) if seed is None else (seed, "")
         return fold_in(*source, use, lane.round, backtracks, position)
@@ -234,8 +250,11 @@ class DenoisePipeline:
                 return float(value)
         return self.family.guidance
 
-    def _at(self, slot: _PipelineSlot, position: int) -> PipelineInputs:
-        """Return the item as it is at a position. Raises `EditError` for what is not known."""
+    def _settings_at(self, slot: _PipelineSlot, position: int) -> PipelineInputs:
+        """Return the item with the edits in force at a position.
+
+        Raises `EditError` for a wrong edit of any position.
+        """
         settings = slot.item
         for at, edits in slot.lane.edits:
             for name, value in edits.items():
@@ -253,10 +272,13 @@ class DenoisePipeline:
             raise EditError(str(error)) from None
 
     def _edited(self, settings: PipelineInputs, name: str, value: object) -> PipelineInputs:
-        if name not in KNOWN:
-            raise EditError(f"Unknown edit {name!r} of a pipeline. Known: {', '.join(KNOWN)}.")
-        if not self.family.worded:
-            raise EditError(f"{name} cannot be edited: the pipeline makes images without words.")
+        if name not in EDITS:
+            hint = did_you_mean(name, EDITS)
+            raise EditError(
+                f"Unknown edit {name!r} of a pipeline. Known: {', '.join(EDITS)}.{hint}"
+            )
+        if not self.family.text_to_image:
+            raise EditError(f"{name} cannot be edited: the pipeline is unconditional.")
         try:
             if name == "guidance":
                 value = check_guidance(value)
@@ -273,7 +295,8 @@ def _backtracks(report: Report) -> int:
     return backtracks
 
 
-def _out(tensor: Tensor) -> Tensor:
+def _recorded(tensor: Tensor) -> Tensor:
+    """Return a copy for a report: what is recorded must not change with the lane."""
     return tensor.detach().clone().contiguous().cpu()
 
 
@@ -291,12 +314,12 @@ def pipeline_loop(
     decode: bool = False,
     **loop: Any,
 ) -> Loop:
-    """Return the loop that draws one image for every item, side by side.
+    """Return the loop that samples one image for every item, in `slots` lanes.
 
-    An item is a text (its prompt), a `PipelineInputs`, a mapping of its fields, or None where the
-    pipeline takes no words. `each` ends an image before its last step, such as
-    `Converges("change", 0.01)`; `checks` judge it, and `on_stop` answers where it fails.
-    `decode` adds the predicted `image` to every report. `loop` goes to `Loop`, as `run` and
+    An item is a text (its prompt), a `PipelineInputs`, a mapping of its fields, or None for an
+    unconditional pipeline. `each` ends an image before its last step, such as
+    `Converges("change", 0.01)`. `checks` judge it, and `on_stop` answers where it fails. `decode`
+    adds the predicted `image` to every report. `loop` holds arguments of `Loop`, such as `run` and
     `until`. The row's `output` is a tensor (C, H, W) in [-1, 1].
     """
     if not items:

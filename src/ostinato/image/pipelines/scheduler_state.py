@@ -1,4 +1,7 @@
-"""A scheduler of `diffusers` for one lane: a value at each position, so that a lane can go back."""
+"""A scheduler of `diffusers` as a value: one state for each position, so that a lane can go back.
+
+Knows no network and no lane.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class SchedulerState:
-    """Where a lane stands before a step: its noisy latent (1, C, H, W), and its solver's history.
+    """A lane before a step: its noisy latent (1, C, H, W), and a scheduler with its history.
 
-    The scheduler is never stepped itself: `step` copies it first.
+    A scheduler changes with each call, so every method copies it first.
     """
 
     position: int
@@ -23,18 +26,21 @@ class SchedulerState:
     scheduler: Any
 
     @property
-    def last(self) -> bool:
+    def finished(self) -> bool:
         """Whether no step is left."""
         return self.position >= len(self.scheduler.timesteps)
 
     @property
     def timestep(self) -> Tensor:
-        """The time that the network is told, without dimensions."""
+        """The network's time input, a tensor without dimensions."""
         time: Tensor = self.scheduler.timesteps[self.position]
         return time
 
     def scaled(self) -> tuple[SchedulerState, Tensor]:
-        """Return the stand, and what the network is to see (some schedulers note that they did)."""
+        """Return the state, and the network's input.
+
+        The state is new, as some schedulers record that they have scaled the input.
+        """
         if not hasattr(self.scheduler, "scale_model_input"):
             return self, self.noisy
         scheduler = copy.deepcopy(self.scheduler)
@@ -42,33 +48,33 @@ class SchedulerState:
         return SchedulerState(self.position, self.noisy, scheduler), x
 
     def step(self, prediction: Tensor, seed: int) -> tuple[SchedulerState, Tensor]:
-        """Return the stand after a step, and the clean latent (1, C, H, W) that was predicted.
+        """Return the state after a step, and the predicted clean latent (1, C, H, W).
 
-        `seed` decides all that the scheduler draws.
+        `seed` decides all noise that the scheduler draws.
         """
         scheduler = copy.deepcopy(self.scheduler)
-        more: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         if "generator" in inspect.signature(scheduler.step).parameters:
-            more["generator"] = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng(devices=[]):  # for one that draws elsewhere
+            options["generator"] = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng(devices=[]):  # some schedulers use torch's global generator
             torch.manual_seed(seed)
-            out = scheduler.step(prediction, self.timestep, self.noisy, **more)
-        clean = getattr(out, "pred_original_sample", None)
-        if clean is None:
-            clean = predicted_clean(scheduler, self, prediction)
-        return SchedulerState(self.position + 1, out.prev_sample, scheduler), clean
+            out = scheduler.step(prediction, self.timestep, self.noisy, **options)
+        denoised = getattr(out, "pred_original_sample", None)
+        if denoised is None:
+            denoised = predicted_clean(scheduler, self, prediction)
+        return SchedulerState(self.position + 1, out.prev_sample, scheduler), denoised
 
     def renoised(self, base: Any, clean: Tensor, seed: int) -> SchedulerState:
-        """Return the stand with a clean latent (1, C, H, W) and fresh noise in its place (SDEdit).
+        """Return the state of a clean latent (1, C, H, W) with fresh noise (SDEdit).
 
-        A history of predictions of noise stays; one of clean images, which would pull the latent
-        back to where it was, begins anew with `base`.
+        A history of noise predictions stays. One of clean images would pull the latent back to
+        where it was, so it is dropped: the scheduler is then a copy of `base`.
         """
-        anew = hasattr(base, "model_outputs")
-        scheduler = copy.deepcopy(base if anew else self.scheduler)
-        if anew:
+        restart = hasattr(base, "model_outputs")
+        scheduler = copy.deepcopy(base if restart else self.scheduler)
+        if restart:
             scheduler.set_begin_index(self.position)
-        noise = normal(clean, seed)
+        noise = standard_normal(clean, seed)
         time = self.timestep.reshape(1)
         if hasattr(scheduler, "scale_noise"):
             noisy = scheduler.scale_noise(clean, time, noise)
@@ -77,67 +83,72 @@ class SchedulerState:
         return SchedulerState(self.position, noisy, scheduler)
 
     def halfway(self, base: Any, clean: Tensor, seed: int) -> SchedulerState:
-        """Return the stand between the halves of a step that begins here, for a clean latent.
+        """Return the state between the halves of a step that starts here, for a clean latent.
 
-        The latent is noised where the step begins, and the first half taken with the prediction
-        that leads to it. For schedulers of two halves (Heun): the second needs what the first left.
+        For schedulers of two halves (Heun): the second half needs what the first one computed. So
+        the latent is noised at the start of the step, and the first half is taken with the exact
+        prediction.
         """
-        begun, _ = self.renoised(base, clean, seed).scaled()
-        after, _ = begun.step(leading_to(clean, normal(clean, seed), begun), seed)
+        start, _ = self.renoised(base, clean, seed).scaled()
+        noise = standard_normal(clean, seed)  # the same as in `renoised`
+        after, _ = start.step(exact_prediction(clean, noise, start), seed)
         return after
 
     def sigma(self) -> float:
-        """Return the noise level: beside a clean image of 1, in flow matching the noise's share."""
-        alpha, sigma = levels(self.scheduler, self)
-        return sigma if flows(self.scheduler) else sigma / max(alpha, 1e-12)
+        """Return the noise level beside a clean image of 1; in flow matching the share of noise."""
+        alpha, sigma = alpha_sigma(self.scheduler, self)
+        return sigma if is_flow_matching(self.scheduler) else sigma / max(alpha, 1e-12)
 
 
-def flows(scheduler: Any) -> bool:
-    """Tell whether a scheduler mixes image and noise in straight lines."""
+def is_flow_matching(scheduler: Any) -> bool:
+    """Return whether noisy = (1 - sigma) clean + sigma noise (flow matching)."""
     named = type(scheduler).__name__.startswith("FlowMatch")
     return named or bool(scheduler.config.get("use_flow_sigmas"))
 
 
-def levels(scheduler: Any, stand: SchedulerState) -> tuple[float, float]:
+def alpha_sigma(scheduler: Any, state: SchedulerState) -> tuple[float, float]:
     """Return (alpha, sigma) of the step: noisy = alpha clean + sigma noise."""
     sigmas = getattr(scheduler, "sigmas", None)
-    if sigmas is not None and len(sigmas) > stand.position:
-        sigma = float(sigmas[stand.position])
-        return (1 - sigma, sigma) if flows(scheduler) else preserved(1 / (1 + sigma**2))
-    kept = scheduler.alphas_cumprod[int(stand.timestep)]
-    return preserved(float(kept))
+    if sigmas is not None and len(sigmas) > state.position:
+        sigma = float(sigmas[state.position])
+        return (
+            (1 - sigma, sigma)
+            if is_flow_matching(scheduler)
+            else variance_preserving(1 / (1 + sigma**2))
+        )
+    return variance_preserving(float(scheduler.alphas_cumprod[int(state.timestep)]))
 
 
-def preserved(kept: float) -> tuple[float, float]:
-    """Return (alpha, sigma) with a variance of 1, of which the image keeps `kept`."""
-    return kept**0.5, max(1 - kept, 0.0) ** 0.5
+def variance_preserving(alpha_cumprod: float) -> tuple[float, float]:
+    """Return (alpha, sigma) with alpha^2 = `alpha_cumprod` and alpha^2 + sigma^2 = 1."""
+    return alpha_cumprod**0.5, max(1 - alpha_cumprod, 0.0) ** 0.5
 
 
-def predicted_clean(scheduler: Any, stand: SchedulerState, prediction: Tensor) -> Tensor:
-    """Return the clean latent behind a prediction, for schedulers that do not tell it."""
-    alpha, sigma = levels(scheduler, stand)
-    if flows(scheduler):
-        return stand.noisy - sigma * prediction
+def predicted_clean(scheduler: Any, state: SchedulerState, prediction: Tensor) -> Tensor:
+    """Return the clean latent of a prediction, for schedulers that do not return it."""
+    alpha, sigma = alpha_sigma(scheduler, state)
+    if is_flow_matching(scheduler):
+        return state.noisy - sigma * prediction
     kind = scheduler.config.get("prediction_type", "epsilon")
     if kind == "sample":
         return prediction
     if kind == "v_prediction":
-        return alpha * stand.noisy - sigma * prediction
-    return (stand.noisy - sigma * prediction) / max(alpha, 1e-12)
+        return alpha * state.noisy - sigma * prediction
+    return (state.noisy - sigma * prediction) / max(alpha, 1e-12)
 
 
-def leading_to(clean: Tensor, noise: Tensor, stand: SchedulerState) -> Tensor:
-    """Return the prediction that leads a scheduler to a clean latent, given its noise."""
-    alpha, sigma = levels(stand.scheduler, stand)
-    if flows(stand.scheduler):
+def exact_prediction(clean: Tensor, noise: Tensor, state: SchedulerState) -> Tensor:
+    """Return the prediction of a network that knows the clean latent and its noise."""
+    alpha, sigma = alpha_sigma(state.scheduler, state)
+    if is_flow_matching(state.scheduler):
         return noise - clean
-    kind = stand.scheduler.config.get("prediction_type", "epsilon")
+    kind = state.scheduler.config.get("prediction_type", "epsilon")
     if kind == "sample":
         return clean
     return alpha * noise - sigma * clean if kind == "v_prediction" else noise
 
 
-def normal(like: Tensor, seed: int) -> Tensor:
-    """Draw standard normal noise of a tensor's shape, from a seed of its own."""
+def standard_normal(like: Tensor, seed: int) -> Tensor:
+    """Draw standard normal noise of a tensor's shape on the CPU, then move it to its device."""
     dice = torch.Generator().manual_seed(seed)
     return torch.randn(like.shape, generator=dice, dtype=like.dtype).to(like.device)
