@@ -137,7 +137,7 @@ def test_a_check_without_a_language_says_none() -> None:
         def judge(self, output: object, item: Mapping[str, object]) -> Verdict:
             raise NotImplementedError
 
-    assert Own().languages({}) == ()
+    assert Own().constraint_specs({}) == ()
     assert constraint_of([Own()], {}).constraint is None
 
 

@@ -126,7 +126,7 @@ def test_a_check_that_hangs_when_it_looks_ahead_costs_its_time_limit_once() -> N
 
     checks = [Function(function=bool, prefix=hang, name="slow"), Length(max=2)]
     late: set[str] = set()
-    with pytest.warns(UserWarning, match="'slow' must look ahead within 0.05 seconds") as told:
+    with pytest.warns(UserWarning, match="'slow' must judge a prefix within 0.05 seconds") as told:
         for text in ("one", "one two", "one two three"):
             found = check_prefix_all(checks, text, {}, 0.05, late)
     assert asked == ["one"] and late == {"slow"} and len(told) == 1

@@ -43,7 +43,7 @@ def test_a_pattern_that_takes_too_long_is_an_error_of_the_check(
     verdict = check.judge(json.dumps(value), {})
     assert time.process_time() - began < 1
     assert not verdict.passed
-    assert "must be compared within 0.1 seconds" in verdict.error
+    assert "must be validated within 0.1 seconds" in verdict.error
 
 
 def test_a_schema_that_branches_at_every_level_is_held_to_the_limit() -> None:
@@ -51,7 +51,7 @@ def test_a_schema_that_branches_at_every_level_is_held_to_the_limit() -> None:
     began = time.process_time()
     verdict = JsonSchema(schema=schema).judge("[" * 40 + "1" + "]" * 40, {})
     assert time.process_time() - began < 1
-    assert "must be compared within" in verdict.error
+    assert "must be validated within" in verdict.error
 
 
 def test_a_slow_pattern_leaves_a_beginning_possible() -> None:
@@ -95,7 +95,7 @@ def test_an_items_own_schema_judges_foresees_and_constrains_as_a_given_one(held:
     for text in ('{"city": "Rome"}', '{"city": "Paris"}', '{"town": "Rome"}', "[]", "{", "no"):
         assert OWN.judge(text, item) == given.judge(text, {})
         assert OWN.check_prefix(text, item) == given.check_prefix(text, {})
-    (language,), (wanted,) = OWN.languages(item), given.languages({})
+    (language,), (wanted,) = OWN.constraint_specs(item), given.constraint_specs({})
     assert language.kind == "json_schema"
     assert json.loads(language.text) == json.loads(wanted.text)
     assert OWN.judge("[1]", {"wanted": {"type": "array"}}).passed
@@ -121,7 +121,7 @@ def test_an_item_without_a_schema_is_an_error_of_its_own(held: object, message: 
     (verdict,) = judge_all([OWN], "{}", item)
     assert message in verdict.error and "The column 'wanted'" in verdict.error
     assert OWN.check_prefix("no", item).status is PrefixStatus.POSSIBLE
-    assert OWN.languages(item) == ()
+    assert OWN.constraint_specs(item) == ()
 
 
 @pytest.mark.parametrize("table", [{}, {"schema": {}, "column": "wanted"}])

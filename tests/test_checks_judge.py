@@ -245,9 +245,7 @@ def test_what_may_pass_is_asked_again_and_what_may_not_is_told() -> None:
         assert neither.tokens > 1 and not neither.passed  # it was paid for
 
 
-def test_a_wait_that_the_server_demands_is_kept_or_ends_the_judgment() -> (
-    None
-):
+def test_a_wait_that_the_server_demands_is_kept_or_ends_the_judgment() -> None:
     check = "Answer with yes or no: {output}"
     faults = Faults(writes=lambda body: "Yes")
     faults.script.extend([(429, {"Retry-After": "0.6"}), None, (429, {"Retry-After": "60"})])

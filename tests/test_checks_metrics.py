@@ -170,7 +170,7 @@ def test_json_verdicts_say_what_to_mend(tmp_path: Path) -> None:
     assert from_spec("", to_spec(check)) == check
     assert check.judge('{"city": "Oslo", "n": 3}\n', {}).passed
     verdict = check.judge('{"city": "Oslo", "n": 21}', {})
-    assert verdict.message == "Mend n: 21 is greater than the maximum of 20."
+    assert verdict.message == "Fix n: 21 is greater than the maximum of 20."
     assert verdict.span == Span(22, 24)
     assert "'city' is a required property" in check.judge("{}", {}).message
     assert check.judge("{} x", {}).span == Span(3, 4)

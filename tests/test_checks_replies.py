@@ -1,4 +1,4 @@
-"""Prefix verdicts on real sentences: replies as a service writes them, read character by character."""
+"""Prefix verdicts on real replies of a service, read character by character."""
 
 from __future__ import annotations
 

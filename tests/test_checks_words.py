@@ -144,7 +144,7 @@ def test_patterns_that_do_not_compile_are_refused() -> None:
         Contains(patterns=("(",))
     with pytest.raises(InputError, match=r"must be a regular expression, got '\['"):
         Regex(pattern="[")
-    with pytest.raises(InputError, match=r"'pattern' .* must be one that is not empty"):
+    with pytest.raises(InputError, match=r"'pattern' .* must be a pattern that is not empty"):
         Regex(pattern="")
     with pytest.raises(InputError, match="must be texts that are not empty"):
         Excludes(texts=("",))
@@ -180,6 +180,6 @@ def test_a_catastrophic_pattern_is_an_error_and_no_failure(
 def test_a_closed_match_is_found_alike_in_ascii_and_other_texts(pieces: list[str]) -> None:
     text = "".join(pieces)
     found = finder(("ass", "it's", "hel*lo", "k"), wild=True)
-    slow = Finder(found.standing, found.closing)
+    slow = Finder(found.whole, found.closed)
     assert found.quick is not None
     assert found.find_closed(text) == slow.find_closed(text)

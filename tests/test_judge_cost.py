@@ -115,7 +115,7 @@ def test_a_jobs_cost_needs_a_price_of_a_server_or_of_a_judge(tmp_path: Path) -> 
     (check,) = read_job(file).checks
     assert isinstance(check, Judge) and check.price_out == 2.5
     file.write_text(JOB.format(price=""))
-    with pytest.raises(InputError, match="needs the prices of a server"):
+    with pytest.raises(InputError, match="must come with the prices of a server"):
         read_job(file)
 
 

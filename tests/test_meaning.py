@@ -209,7 +209,7 @@ def test_a_reply_off_the_topic_is_told_with_its_likeness(folder: Path) -> None:
     likeness = Encoder.load(folder).likeness("rain", "a table for two")
     verdict = OnTopic(min=min(1.0, likeness + 0.01), model=str(folder)).judge("rain", item)
     assert not verdict.passed and verdict.score == pytest.approx(max(0.0, likeness))
-    assert f"the likeness to 'message' is {likeness:.2f}" in verdict.message
+    assert f"the similarity to 'message' is {likeness:.2f}" in verdict.message
     assert check_prefix_all([check], "rain", item) is None  # a beginning may turn to the topic yet
 
 

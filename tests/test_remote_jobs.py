@@ -278,7 +278,7 @@ def test_what_is_wrong_in_a_job_s_server_is_told_with_its_line(
 def test_a_server_s_table_needs_a_server(folder: Path) -> None:
     path = job(folder, "http://127.0.0.1:9/v1")
     path.write_text(path.read_text().replace("http://127.0.0.1:9/v1#m", "smollm2"))
-    with pytest.raises(InputError, match="the model is on no server"):
+    with pytest.raises(InputError, match="must be left out with a model in this process"):
         read_job(path)
 
 

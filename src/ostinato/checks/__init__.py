@@ -1,4 +1,4 @@
-"""What judges an output, whole or while it is being written."""
+"""Checks judge an output, whole or while it is generated. They know no job and no strategy."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""How a text begins and how it ends, white space around it aside."""
+"""How a text starts and how it ends, without outer white space."""
 
 from __future__ import annotations
 
@@ -11,58 +11,60 @@ from ostinato.loop import Item, PrefixVerdict, RequiredText, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Edge(BaseCheck):
+class _Affix(BaseCheck):
+    """One of several texts at one end of the output."""
+
     texts: tuple[str, ...]
     case: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.strings("texts"):
-            raise self.refuse("texts", "at least one text", (), "Name how it is to be.")
+            raise self.refuse("texts", "at least one text", (), "List the texts.")
 
     def _fold(self, text: str) -> str:
-        # Unlike lower(), casefold() turns every character alone, so that the folded beginning of
-        # a text is the beginning of the folded text.
+        # casefold() maps each character on its own: a folded prefix is the prefix of the folded
+        # text. lower() looks at neighbors (a final sigma), so it would not do.
         return text if self.case else text.casefold()
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartsWith(_Edge):
-    """Begins with one of the texts."""
+class StartsWith(_Affix):
+    """Starts with one of `texts`; upper and lower case are the same unless `case`."""
 
     kind: ClassVar[str] = "starts_with"
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Compare the beginning."""
+        """Compare the start."""
         text = self._fold(self.text(output).lstrip())
-        passed = any(text.startswith(self._fold(begin)) for begin in self.texts)
+        passed = any(text.startswith(self._fold(start)) for start in self.texts)
         return self.verdict(passed, self._message())
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
-        """Certain once it has begun so, impossible where it deviates."""
+        """Certain once one of the texts is complete, impossible where the prefix deviates."""
         text = self.text(output)
-        said = self._fold(text.lstrip())
-        begins = [self._fold(begin) for begin in self.texts]
-        if any(said.startswith(begin) for begin in begins):
+        prefix = self._fold(text.lstrip())
+        starts = [self._fold(start) for start in self.texts]
+        if any(prefix.startswith(start) for start in starts):
             return CERTAIN
-        if any(begin.startswith(said) for begin in begins):
+        if any(start.startswith(prefix) for start in starts):
             return POSSIBLE
-        return impossible(self._message(), self._deviation(text, begins), len(text))
+        return impossible(self._message(), self._deviation(text, starts), len(text))
 
     def wants(self, output: object, item: Item) -> RequiredText | None:
-        """Return the texts as long as nothing has been said."""
+        """Return the texts while the output is empty."""
         return None if self.text(output).strip() else RequiredText(self.texts)
 
-    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
-        """Return the texts that begin so."""
+    def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
+        """Return the pattern of such texts."""
         pattern = f"{BLANK}*{one_of(self.texts, self.case)}{ANY}"
         return (ConstraintSpec("regex", pattern, hints=self.texts[:1]),)
 
-    def _deviation(self, text: str, begins: list[str]) -> int:
-        """Return where the text leaves the beginning that it follows longest."""
+    def _deviation(self, text: str, starts: list[str]) -> int:
+        """Return where the text leaves the start that it follows longest."""
         blank = len(text) - len(text.lstrip())
         for end in range(len(text) - 1, blank, -1):
-            if any(begin.startswith(self._fold(text[blank:end])) for begin in begins):
+            if any(start.startswith(self._fold(text[blank:end])) for start in starts):
                 return end
         return blank
 
@@ -71,24 +73,24 @@ class StartsWith(_Edge):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EndsWith(_Edge):
-    """Ends with one of the texts."""
+class EndsWith(_Affix):
+    """Ends with one of `texts`; upper and lower case are the same unless `case`."""
 
     kind: ClassVar[str] = "ends_with"
 
     def judge(self, output: object, item: Item) -> Verdict:
         """Compare the end."""
-        return self.verdict(self._ended(self.text(output)), f"End with {quoted(self.texts)}.")
+        return self.verdict(self._ends_well(self.text(output)), f"End with {quoted(self.texts)}.")
 
     def wants(self, output: object, item: Item) -> RequiredText | None:
-        """Return the texts unless it ends with one."""
-        return None if self._ended(self.text(output)) else RequiredText(self.texts)
+        """Return the texts unless the output ends with one."""
+        return None if self._ends_well(self.text(output)) else RequiredText(self.texts)
 
-    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
-        """Return the texts that end so."""
+    def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
+        """Return the pattern of such texts."""
         pattern = f"{ANY}{one_of(self.texts, self.case)}{BLANK}*"
         return (ConstraintSpec("regex", pattern, hints=self.texts[:1]),)
 
-    def _ended(self, text: str) -> bool:
+    def _ends_well(self, text: str) -> bool:
         text = self._fold(text.rstrip())
         return any(text.endswith(self._fold(end)) for end in self.texts)

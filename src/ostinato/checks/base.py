@@ -1,4 +1,4 @@
-"""What all checks share: a name, the text of an output, and verdicts. Knows no single check."""
+"""What all checks share: a name, verdicts and refusals of parameters. Knows no single check."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CERTAIN = PrefixVerdict(PrefixStatus.CERTAIN)
 class BaseCheck(ABC):
     """A check as a value: its fields are its parameters, in Python and in a job file.
 
-    A check of another kind gives `judge`, and `check_prefix`, `wants` and `languages` where it can.
+    A new check defines `judge`, and `check_prefix`, `wants` and `constraint_specs` where it can.
     """
 
     kind: ClassVar[str] = ""
-    trusted: ClassVar[bool] = True  # False: runs a user's code, so it is judged under a clock
+    trusted: ClassVar[bool] = True  # False: it may hang, so the runner limits its time
 
     name: str = ""
 
@@ -34,7 +34,7 @@ class BaseCheck(ABC):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that every item must have."""
+        """The columns that every item must have; a job is refused before it starts otherwise."""
         return ()
 
     @abstractmethod
@@ -42,26 +42,27 @@ class BaseCheck(ABC):
         """Judge a whole output."""
 
     def prepare(self) -> None:
-        """Load what judging needs, such as a model. Raises `OstinatoError` where it is lacking."""
+        """Load what judging needs, such as a model. Raises `OstinatoError` where it is missing."""
         return
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
-        """Judge a beginning: nothing can be said."""
+        """Judge a prefix; here nothing is known, so every continuation is possible."""
         return POSSIBLE
 
     def wants(self, output: object, item: Item) -> RequiredText | None:
-        """Return what the text must still say: nothing."""
+        """Return what the text must still contain; here nothing in particular."""
         return None
 
-    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
-        """Return the languages in which every text is that passes; none where it cannot be said so.
+    def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
+        """Return languages that contain every text that passes; none where none is known.
 
-        `constrain` makes token masks of them. Best where a text that is in all of them passes.
+        The strategy `constrain` makes token masks of them. Tight ones help most: a text that is in
+        all of them should pass.
         """
         return ()
 
     def text(self, output: object) -> str:
-        """Return the output as a text. Raises `InputError` where it is none."""
+        """Return the output as a text. Raises `InputError` for anything else."""
         if isinstance(output, str):
             return output
         raise InputError(
@@ -74,47 +75,47 @@ class BaseCheck(ABC):
         passed: bool,
         message: str = "",
         score: float | None = None,
-        place: Span | None = None,
+        span: Span | None = None,
     ) -> Verdict:
-        """Return a verdict; the score of a passed one is 1 where none is given."""
+        """Return a verdict. Without a score it is 1 or 0; a passed one has no message."""
         score = float(passed) if score is None else score
-        return Verdict(self.name, passed, score, "" if passed else message, place)
+        return Verdict(self.name, passed, score, "" if passed else message, span)
 
     def error(self, sentence: str) -> Verdict:
         """Return the verdict of a check that could not judge."""
         return Verdict(self.name, False, 0.0, error=sentence)
 
-    def refuse(self, what: str, expected: str, got: object, mend: str) -> InputError:
-        """Return the error for a parameter that cannot be used."""
+    def refuse(self, field: str, expected: str, got: object, fix: str) -> InputError:
+        """Return the error for a wrong parameter, with the field as its `key`."""
         error = InputError(
-            f"'{what}' of the check '{self.name or self.kind}' must be {expected}, got {got!r}. "
-            f"{mend}"
+            f"'{field}' of the check '{self.name or self.kind}' must be {expected}, got {got!r}. "
+            f"{fix}"
         )
-        error.key = what
+        error.key = field
         return error
 
     @contextmanager
-    def about(self, what: str) -> Iterator[None]:
-        """Say of what is wrong that it is a parameter of the check."""
+    def about(self, field: str) -> Iterator[None]:
+        """Name the parameter in any `InputError` that is raised inside."""
         try:
             yield
         except InputError as error:
-            told = InputError(f"'{what}' of the check '{self.name or self.kind}': {error}")
-            told.key = what
-            raise told from None
+            named = InputError(f"'{field}' of the check '{self.name or self.kind}': {error}")
+            named.key = field
+            raise named from None
 
     def strings(self, field: str) -> tuple[str, ...]:
-        """Hold the field to strings, none of them empty; one string becomes a tuple of one."""
+        """Check that the field holds non-empty strings; a single one becomes a tuple of one."""
         value = getattr(self, field)
         texts = (value,) if isinstance(value, str) else tuple(value)
         for text in texts:
             if not isinstance(text, str) or not text.strip():
-                raise self.refuse(field, "texts that are not empty", text, "Leave it out.")
+                raise self.refuse(field, "texts that are not empty", text, "Remove it.")
         object.__setattr__(self, field, texts)
         return texts
 
     def bounds(self, low: str = "min", high: str = "max") -> None:
-        """Refuse bounds that leave nothing, and none at all."""
+        """Refuse bounds that nothing can meet, and two that are both None."""
         least, most = getattr(self, low), getattr(self, high)
         if least is None and most is None:
             raise self.refuse(low, f"given, or '{high}'", None, "Without a bound all would pass.")
@@ -125,14 +126,14 @@ class BaseCheck(ABC):
 
 
 def impossible(message: str, start: int, end: int) -> PrefixVerdict:
-    """Return the prefix verdict that no continuation can repair `text[start:end]`."""
+    """Return the verdict that no continuation passes while `text[start:end]` stays."""
     return PrefixVerdict(PrefixStatus.IMPOSSIBLE, message, Span(start, end))
 
 
 def column_texts(check: str, item: Item, column: str) -> tuple[str, ...]:
-    """Return the texts that a column holds: a string or number is one, a list is many.
+    """Return a column's texts: a string or number is one, a list holds many.
 
-    Empty texts and None are left out. Raises `InputError` where the column is missing or holds
+    Empty texts and None are skipped. Raises `InputError` where the column is missing or holds
     something else.
     """
     if column not in item:
@@ -154,7 +155,7 @@ def column_texts(check: str, item: Item, column: str) -> tuple[str, ...]:
 
 
 def quoted(texts: Iterable[str], joiner: str = "or", most: int = 6) -> str:
-    """Return the texts in quotes, joined: `"a", "b" or "c"`; the ones past `most` are counted."""
+    """Return the texts in quotes, joined: `"a", "b" or "c"`. Beyond `most` they are counted."""
     shown = [f'"{text}"' for text in texts]
     if len(shown) > most:
         shown = [*shown[: most - 1], f"{len(shown) - most + 1} more"]
@@ -162,5 +163,5 @@ def quoted(texts: Iterable[str], joiner: str = "or", most: int = 6) -> str:
 
 
 def counted(number: int, unit: str) -> str:
-    """Return the number with its unit, given in the plural: `1 word`, `2 words`."""
+    """Return the number and its unit, which is given in the plural: `1 word`, `2 words`."""
     return f"{number} {unit[:-1] if number == 1 else unit}"

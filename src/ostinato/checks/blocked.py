@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
-from ostinato.checks.constraint_spec import ConstraintSpec, saying
+from ostinato.checks.constraint_spec import ConstraintSpec, containing
 from ostinato.checks.patterns import Finder, finder
 from ostinato.errors import InputError
 from ostinato.loop import Item, PrefixVerdict, Verdict
@@ -15,7 +15,7 @@ from ostinato.loop import Item, PrefixVerdict, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Blocked(BaseCheck):
-    """Says none of the words; `*` stands for any letters (`refund*`: refunds, refunded)."""
+    """Contains none of `words`; `*` stands for any letters (`refund*`: refunds, refunded)."""
 
     kind: ClassVar[str] = "blocked"
 
@@ -26,34 +26,38 @@ class Blocked(BaseCheck):
         super().__post_init__()
         for word in self.strings("words"):
             if not word.replace("*", "").strip():
-                raise self.refuse("words", "more than wildcards", word, "It would block all.")
+                raise self.refuse(
+                    "words", "more than wildcards", word, "It would block every word."
+                )
         if not self.words:
-            raise self.refuse("words", "at least one word", (), "Name what is blocked.")
+            raise self.refuse("words", "at least one word", (), "List what is blocked.")
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Look for a blocked word; the place is the first of them."""
+        """Search for a blocked word; the span is the first one."""
         text = self.text(output)
-        place = self._finder().find(text)
-        if place is None:
+        span = self._finder().find(text)
+        if span is None:
             return self.verdict(True)
-        return self.verdict(False, _message(text[slice(*place)]), place=place)
+        return self.verdict(False, _message(text[slice(*span)]), span=span)
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
-        """Impossible once a blocked word stands and can no longer become another one."""
+        """Impossible once a blocked word is complete and cannot become another word."""
         text = self.text(output)
-        place = self._finder().find_closed(text)
-        return POSSIBLE if place is None else impossible(_message(text[slice(*place)]), *place)
+        span = self._finder().find_closed(text)
+        return POSSIBLE if span is None else impossible(_message(text[slice(*span)]), *span)
 
-    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
-        """Return the texts that say no blocked word."""
-        return (ConstraintSpec("regex", saying(self.words, case=self.case, wild=True), no=True),)
+    def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
+        """Return the texts without a blocked word."""
+        return (
+            ConstraintSpec("regex", containing(self.words, case=self.case, wild=True), no=True),
+        )
 
     def _finder(self) -> Finder:
         return finder(self.words, case=self.case, wild=True)
 
 
 def read_words(path: Path) -> tuple[str, ...]:
-    """Read a word list: one word or phrase on a line, `#` begins a comment."""
+    """Read a word list: one word or phrase per line, `#` starts a comment."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""The whole text is one of some texts: a label, a yes or no, a value of the item."""
+"""The whole text is one of several: a label, a yes or no, a value of the item."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ostinato.loop import Item, PrefixVerdict, RequiredText, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Choice(BaseCheck):
-    """The text is one of the `texts` or of the `column`'s values, white space around it aside."""
+    """The whole text is one of `texts` or of the `column`'s values, without outer white space."""
 
     kind: ClassVar[str] = "choice"
 
@@ -23,34 +23,35 @@ class Choice(BaseCheck):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.strings("texts") and not self.column:
-            raise self.refuse("texts", "given, or 'column'", (), "Name what may be chosen.")
+            raise self.refuse("texts", "given, or 'column'", (), "List the choices.")
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The column whose texts may be chosen."""
+        """The column that holds choices."""
         return (self.column,) if self.column else ()
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Compare the whole text with each."""
+        """Compare the whole text with each choice."""
         text, choices = self._fold(self.text(output).strip()), self._choices(item)
         passed = any(self._fold(choice.strip()) == text for choice in choices)
         return self.verdict(passed, self._message(choices))
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
-        """Impossible where no choice begins so."""
+        """Impossible where no choice starts with the prefix."""
         text, choices = self.text(output), self._choices(item)
-        said = self._fold(text.lstrip())
-        begins = [self._fold(choice.strip()) for choice in choices]
-        if any(begin.startswith(said) or said.rstrip() == begin for begin in begins):
+        prefix = self._fold(text.lstrip())
+        folded = [self._fold(choice.strip()) for choice in choices]
+        # The second case is a whole choice with white space after it.
+        if any(choice.startswith(prefix) or prefix.rstrip() == choice for choice in folded):
             return POSSIBLE
         return impossible(self._message(choices), len(text) - len(text.lstrip()), len(text))
 
     def wants(self, output: object, item: Item) -> RequiredText | None:
-        """Return the choices as long as nothing has been said."""
+        """Return the choices while the text is empty."""
         return None if self.text(output).strip() else RequiredText(self._choices(item))
 
-    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
-        """Return the choices."""
+    def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
+        """Return the choices as one pattern; none where the item has no choice."""
         choices = [choice.strip() for choice in self._choices(item)]
         if not choices:
             return ()
@@ -61,9 +62,11 @@ class Choice(BaseCheck):
         return self.texts + (column_texts(self.name, item, self.column) if self.column else ())
 
     def _fold(self, text: str) -> str:
-        return text if self.case else text.casefold()  # each character by itself, unlike lower()
+        # casefold() maps each character on its own: a folded prefix is the prefix of the folded
+        # text. lower() looks at neighbors (a final sigma), so it would not do.
+        return text if self.case else text.casefold()
 
     def _message(self, choices: tuple[str, ...]) -> str:
         if not choices:
-            return f"There is nothing to choose: the column '{self.column}' is empty."
+            return f"There is no choice: the column '{self.column}' is empty."
         return f"Write {quoted(choices)}, nothing else."

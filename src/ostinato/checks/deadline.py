@@ -1,7 +1,6 @@
-"""A clock over many judgments: what is judged while it runs ends when its time is up.
+"""A time limit over many judgments. Each asks `left` for the seconds that it may take.
 
-It counts what its thread computes, so that a busy machine changes no verdict. A judgment asks
-`left` for the seconds that it may take. Knows no check.
+It counts the CPU time of its thread, so a busy machine changes no verdict. Knows no check.
 """
 
 from __future__ import annotations
@@ -14,37 +13,37 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 OVER = "The checks together took longer than they may."
-"""What is said where no time is left."""
+"""The message where no time is left."""
 
 _until: ContextVar[float] = ContextVar("until", default=math.inf)
 
 
 @dataclass
 class Deadline:
-    """An allowance of computing `seconds` for all judged inside `with clock.running():`."""
+    """A budget of CPU `seconds` for everything judged inside `with deadline.running():`."""
 
     seconds: float
     spent: float = 0.0
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left."""
+        """Whether the budget is spent."""
         return self.spent >= self.seconds
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count the time computed inside; what is asked there gets no more than is left."""
-        begun = time.thread_time()
+        """Count the CPU time inside, and limit it to what is left."""
+        started = time.thread_time()
         try:
             with within(self.seconds - self.spent):
                 yield
         finally:
-            self.spent += time.thread_time() - begun
+            self.spent += time.thread_time() - started
 
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Leave what is judged inside so many seconds of computing, and no more than there are."""
+    """Limit the CPU time inside to `seconds`, or to an outer limit if that ends earlier."""
     token = _until.set(min(_until.get(), time.thread_time() + seconds))
     try:
         yield
@@ -53,9 +52,9 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def left(most: float) -> float:
-    """Return the seconds that may be taken, at most `most`. Raises `TimeoutError` where none are.
+    """Return the seconds left, at most `most`. Raises `TimeoutError` where none are.
 
-    Without a clock that runs there are always `most`.
+    Without a limit there are always `most`.
     """
     until = _until.get()
     if until == math.inf:

@@ -1,4 +1,7 @@
-"""Length in words, characters, sentences or tokens. Every count can only grow with the text."""
+"""Length in words, characters, sentences or tokens.
+
+Every count can only grow with the text: a prefix that is too long stays too long.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,19 @@ from ostinato.loop import Item, PrefixVerdict, Span, Text, Verdict
 Unit = Literal["words", "characters", "sentences", "tokens"]
 
 _WORD = re.compile(r"\S+")
-# A sentence begins at the first character, and at one that follows a full stop and white space
-# and is not lower case ("9 a.m. on Friday"); after a full stop of Chinese or Japanese at once.
+# A sentence starts at the first character, and after a full stop and white space unless a lower
+# case letter follows ("9 a.m. on Friday"). After a Chinese or Japanese full stop it starts at once.
 _BREAK = re.compile(r"[.!?…]+[\"'”’)\]]*\s+(?=\S)|[。！？]+[”’」』)\]]*\s*(?=[^\s。！？”’」』)\]])")
 _TITLES = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|No|vs|e\.g|i\.e)$", re.IGNORECASE)
 
 
 def words(text: str) -> list[int]:
-    """Return where each word (a run without white space) begins."""
+    """Return where each word (a run without white space) starts."""
     return [match.start() for match in _WORD.finditer(text)]
 
 
 def sentences(text: str) -> list[int]:
-    """Return where each sentence begins."""
+    """Return where each sentence starts."""
     first = _WORD.search(text)
     if first is None:
         return []
@@ -42,7 +45,7 @@ def sentences(text: str) -> list[int]:
 
 
 def tokens(text: str) -> list[int] | None:
-    """Return where each token begins, the end of text not counted; None where not known."""
+    """Return where each token starts, without the end of text; None for a text without tokens."""
     if not text:
         return []
     if not isinstance(text, Text) or not text.tokens:
@@ -60,7 +63,7 @@ _STARTS: dict[str, Callable[[str], list[int] | None]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Length(BaseCheck):
-    """At least `min` and at most `max` words, characters, sentences or tokens."""
+    """At least `min` and at most `max` units: words, characters, sentences or tokens."""
 
     kind: ClassVar[str] = "length"
 
@@ -71,7 +74,7 @@ class Length(BaseCheck):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.unit not in _STARTS:
-            raise self.refuse("unit", "one of " + ", ".join(_STARTS), self.unit, "Choose one.")
+            raise self.refuse("unit", "one of " + ", ".join(_STARTS), self.unit, "Use one of them.")
         for bound in ("min", "max"):
             value = getattr(self, bound)
             if value is not None and value < 0:
@@ -79,7 +82,7 @@ class Length(BaseCheck):
         self.bounds()
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Count; the place of a text that is too long begins at the first surplus word."""
+        """Count the units; the span of a text that is too long starts at the first surplus one."""
         text = self.text(output)
         count, surplus = self._count(text)
         if count is None:
@@ -88,8 +91,8 @@ class Length(BaseCheck):
                 f"{type(output).__name__}. Use words for texts from elsewhere."
             )
         if self.max is not None and count > self.max:
-            place = Span(surplus, len(text))
-            return self.verdict(False, self._too_long(count), self.max / count, place)
+            span = Span(surplus, len(text))
+            return self.verdict(False, self._too_long(count), self.max / count, span)
         if self.min is not None and count < self.min:
             message = (
                 f"Add {counted(self.min - count, self.unit)}: the text has {count}, "
@@ -99,7 +102,7 @@ class Length(BaseCheck):
         return self.verdict(True)
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
-        """Impossible when it is too long already; certain when long enough and without `max`."""
+        """Impossible above `max`; certain from `min` on where there is no `max`."""
         text = self.text(output)
         count, surplus = self._count(text)
         if count is None:
@@ -110,8 +113,8 @@ class Length(BaseCheck):
             return POSSIBLE
         return CERTAIN if self.min is not None and count >= self.min else POSSIBLE
 
-    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
-        """Return the texts of that many words or characters; not sentences and tokens."""
+    def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
+        """Return the texts of such a length in words or characters; none for the other units."""
         least, most = self.min or 0, "" if self.max is None else self.max
         if self.unit == "characters":
             return (ConstraintSpec("regex", f"(?s:.{{{least},{most}}})"),)
@@ -125,7 +128,7 @@ class Length(BaseCheck):
         return (ConstraintSpec("regex", f"{BLANK}*{inner}{BLANK}*"),)
 
     def _count(self, text: str) -> tuple[int | None, int]:
-        """Return the count, and where the first surplus unit begins (0 where none does)."""
+        """Return the count (None: unknown), and where the first surplus unit starts (0: none)."""
         if self.unit == "characters":
             return len(text), self.max or 0
         starts = _STARTS[self.unit](text)

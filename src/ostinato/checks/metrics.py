@@ -1,4 +1,4 @@
-"""Checks of what can be measured in a text: its tone, its repetitions, the model's confidence."""
+"""Checks of measures of a text: its tone, its repetitions, the model's confidence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ostinato.loop import Item, PrefixVerdict, Span, Text, Verdict
 class Sentiment(BaseCheck):
     """The tone is between `min` and `max`, from -1 (hostile) to 1 (warm).
 
-    It is the compound score of VADER (Hutto and Gilbert 2014), which knows English.
+    The compound score of VADER (Hutto and Gilbert 2014), which knows English only.
     """
 
     kind: ClassVar[str] = "sentiment"
@@ -33,7 +33,7 @@ class Sentiment(BaseCheck):
         self.bounds()
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Measure the tone; the score falls with the distance to the bound."""
+        """Measure the tone; the score is 1 minus half its distance to the bound."""
         tone = float(_vader().polarity_scores(self.text(output))["compound"])
         if self.min is not None and tone < self.min:
             message = (
@@ -58,9 +58,9 @@ _WORD = re.compile(r"[\w'’]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Repetition(BaseCheck):
-    """Says no phrase of `n` words more than `times` times, and no more than a share of them again.
+    """No phrase of `n` words occurs more than `times` times.
 
-    `share` bounds the phrases of `n` words that were said before, of all such phrases.
+    `share` is the highest share of such phrases that may have occurred before, in [0, 1).
     """
 
     kind: ClassVar[str] = "repetition"
@@ -72,21 +72,21 @@ class Repetition(BaseCheck):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.n < 1:
-            raise self.refuse("n", "1 or more words", self.n, "A phrase has words.")
+            raise self.refuse("n", "1 or more words", self.n, "Give a number of words.")
         if self.times is not None and self.times < 1:
-            raise self.refuse("times", "1 or more", self.times, "Every phrase is said once.")
+            raise self.refuse("times", "1 or more", self.times, "Every phrase occurs once.")
         if self.share is not None and not 0 <= self.share < 1:
             raise self.refuse("share", "in [0, 1)", self.share, "At 1 all would pass.")
         if self.times is None and self.share is None:
             raise self.refuse("times", "given, or 'share'", None, "Without a bound all would pass.")
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Count the phrases; the place is the first one that is said too often."""
+        """Count the phrases; the span is the first one that occurs too often."""
         text = self.text(output)
         words = list(_WORD.finditer(text))
-        if (found := self._surplus(text, words)) is not None:
-            again = text[slice(*found)]
-            return self.verdict(False, self._message(again), self._fresh(words), found)
+        if (span := self._surplus(words)) is not None:
+            phrase = text[slice(*span)]
+            return self.verdict(False, self._message(phrase), self._fresh(words), span)
         fresh = self._fresh(words)
         if self.share is not None and 1 - fresh > self.share:
             message = (
@@ -97,48 +97,48 @@ class Repetition(BaseCheck):
         return self.verdict(True)
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
-        """Impossible once a phrase, all its words ended, is said too often."""
+        """Impossible once a phrase occurs too often and its last word has ended."""
         if self.times is None:
             return POSSIBLE
         text = self.text(output)
         words = list(_WORD.finditer(text))
         if words and words[-1].end() == len(text):
-            words.pop()  # it may go on
-        found = self._surplus(text, words)
-        return POSSIBLE if found is None else impossible(self._message(text[slice(*found)]), *found)
+            words.pop()  # it may become a longer word
+        span = self._surplus(words)
+        return POSSIBLE if span is None else impossible(self._message(text[slice(*span)]), *span)
 
     def _phrases(self, words: list[re.Match[str]]) -> list[tuple[str, ...]]:
         folded = [word.group().casefold() for word in words]
         return list(zip(*(folded[i:] for i in range(self.n)), strict=False))
 
-    def _surplus(self, text: str, words: list[re.Match[str]]) -> Span | None:
-        """Return the first phrase that is said once too often."""
+    def _surplus(self, words: list[re.Match[str]]) -> Span | None:
+        """Return the first phrase that occurs once too often."""
         if self.times is None or len(words) < self.n + self.times:
             return None
         phrases = self._phrases(words)
-        if max(Counter(phrases).values()) <= self.times:
+        if max(Counter(phrases).values()) <= self.times:  # counted in C; nearly always all there is
             return None
-        said: Counter[tuple[str, ...]] = Counter()
+        counts: Counter[tuple[str, ...]] = Counter()
         for i, phrase in enumerate(phrases):
-            said[phrase] += 1
-            if said[phrase] > self.times:
+            counts[phrase] += 1
+            if counts[phrase] > self.times:
                 return Span(words[i].start(), words[i + self.n - 1].end())
         return None
 
     def _fresh(self, words: list[re.Match[str]]) -> float:
-        """Return the share of phrases that were not said before."""
+        """Return the share of phrases that did not occur before."""
         phrases = self._phrases(words)
         return len(set(phrases)) / len(phrases) if phrases else 1.0
 
-    def _message(self, again: str) -> str:
-        return f'Do not say "{again}" again: more than {self.times} times is not allowed.'
+    def _message(self, phrase: str) -> str:
+        return f'Do not say "{phrase}" again: more than {self.times} times is not allowed.'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confidence(BaseCheck):
-    """The model was sure enough: natural log-probabilities of the tokens, 0 for certainty.
+    """The model was sure enough, by its tokens' natural log-probabilities (0 is certain).
 
-    `mean` bounds their mean from below, `least` every one of them.
+    `mean` is the lower bound of their mean, `least` that of every single one.
     """
 
     kind: ClassVar[str] = "confidence"
@@ -156,16 +156,16 @@ class Confidence(BaseCheck):
             raise self.refuse("mean", "given, or 'least'", None, "Without a bound all would pass.")
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Compare with the bounds; the place is the first token below `least`, or the lowest."""
+        """Compare with the bounds; the span is the first token below `least`, or the lowest one."""
         text = self.text(output)
         if not isinstance(text, Text) or len(text.logprobs) != len(text.tokens):
             return self.error(
                 f"Confidence must be judged on a generated text with log-probabilities "
-                f"(ostinato.loop.Text), got {type(output).__name__}. Leave this check out for "
-                f"texts from elsewhere."
+                f"(ostinato.loop.Text), got {type(output).__name__}. Remove this check for texts "
+                f"from elsewhere."
             )
         if (unsure := self._unsure(text)) is not None:
-            return self.verdict(False, self._message(text, unsure), place=_span(text, unsure))
+            return self.verdict(False, self._message(text, unsure), span=_span(text, unsure))
         logprobs = list(text.logprobs)
         mean = sum(logprobs) / len(logprobs) if logprobs else 0.0
         if self.mean is not None and mean < self.mean:
@@ -178,7 +178,7 @@ class Confidence(BaseCheck):
         return self.verdict(True)
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
-        """Impossible once a token is below `least`; a mean can always rise again."""
+        """Impossible once a token is below `least`; the mean can always rise again."""
         text = self.text(output)
         if not isinstance(text, Text) or (unsure := self._unsure(text)) is None:
             return POSSIBLE
@@ -187,6 +187,7 @@ class Confidence(BaseCheck):
     def _unsure(self, text: Text) -> int | None:
         if self.least is None:
             return None
+        # `not >=`, so that NaN is unsure too.
         return next((i for i, logp in enumerate(text.logprobs) if not logp >= self.least), None)
 
     def _message(self, text: Text, index: int) -> str:
@@ -198,6 +199,6 @@ class Confidence(BaseCheck):
 
 
 def _span(text: Text, index: int) -> Span:
-    """Return the place of a token."""
-    after = index + 1 < len(text.starts)
-    return Span(text.starts[index], text.starts[index + 1] if after else len(text))
+    """Return the span of a token in the text."""
+    has_next = index + 1 < len(text.starts)
+    return Span(text.starts[index], text.starts[index + 1] if has_next else len(text))

@@ -1,4 +1,4 @@
-"""Held to the subject: how near a reply is in meaning to what it answers."""
+"""On topic: how near in meaning a reply is to what it answers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OnTopic(BaseCheck):
-    """The reply is about what `column` is about: the cosine of their vectors is at least `min`.
+    """The cosine similarity of the reply and the item's `column` is at least `min`.
 
-    Where the column holds many texts, the nearest counts. `model` is the encoder: `minilm`, or a
-    folder in the layout of BERT.
+    If the column holds many texts, the nearest one counts; if it is empty, every reply passes.
+    `model` is the encoder: `minilm`, or a folder in the layout of BERT.
     """
 
     kind: ClassVar[str] = "on_topic"
@@ -34,35 +34,36 @@ class OnTopic(BaseCheck):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The column that is answered."""
+        """The column that the reply answers."""
         return (self.column,)
 
     def prepare(self) -> None:
-        """Load the encoder."""
+        """Load the encoder. Raises `ModelError` where it is missing."""
         from ostinato.models import load_encoder  # brings torch
 
         load_encoder(self.model)
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Compare the meanings; the score of a reply that does not pass is its likeness."""
+        """Compare the meanings; the score of a reply that does not pass is its similarity."""
         text = self.text(output)
         if not text.strip():
             return self.verdict(False, "Answer what was asked: the text is empty.")
         reply = _vector(self.model, text)
-        asked = [_vector(self.model, text) for text in column_texts(self.name, item, self.column)]
-        if not asked:
+        texts = column_texts(self.name, item, self.column)
+        if not texts:
             return self.verdict(True)
-        likeness = max(float(reply @ one) for one in asked)
+        # The vectors have length 1, so their product is the cosine.
+        similarity = max(float(reply @ _vector(self.model, text)) for text in texts)
+        if similarity >= self.min:
+            return self.verdict(True)
         message = (
-            f"Answer what was asked: the likeness to '{self.column}' is {likeness:.2f}, at least "
-            f"{self.min:g} is wanted."
+            f"Answer what was asked: the similarity to '{self.column}' is {similarity:.2f}, at "
+            f"least {self.min:g} is wanted."
         )
-        return self.verdict(
-            likeness >= self.min, message, None if likeness >= self.min else max(0.0, likeness)
-        )
+        return self.verdict(False, message, max(0.0, similarity))  # a cosine may be negative
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)  # each draft of an item is compared with the same text
 def _vector(model: str, text: str) -> Tensor:
     from ostinato.models import load_encoder  # brings torch
 

@@ -1,4 +1,4 @@
-"""A regular expression for the whole text."""
+"""A regular expression that the whole text must match."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
 from ostinato.checks.constraint_spec import ConstraintSpec, folded
 from ostinato.checks.deadline import left
 from ostinato.checks.patterns import (
-    FORESEE_SECONDS,
     JUDGE_SECONDS,
+    PREFIX_SECONDS,
     Hold,
     compile_pattern,
     hold_of,
@@ -22,7 +22,7 @@ from ostinato.loop import Item, PrefixVerdict, Span, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Regex(BaseCheck):
-    """The whole text matches the pattern."""
+    """The whole text matches `pattern` (the dialect of the `regex` library)."""
 
     kind: ClassVar[str] = "regex"
 
@@ -34,13 +34,15 @@ class Regex(BaseCheck):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.pattern:
-            raise self.refuse("pattern", "one that is not empty", "", "Write what is to match.")
+            raise self.refuse(
+                "pattern", "a pattern that is not empty", "", "Write what must match."
+            )
         compiled = compile_pattern(self.pattern, self.case, f"the check '{self.name}'")
         object.__setattr__(self, "_compiled", compiled)
         object.__setattr__(self, "_knows_prefixes", hold_of(self.pattern) is Hold.ALWAYS)
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Match the whole; the place begins where the text leaves the pattern, if that is known."""
+        """Match the whole text; the span starts where it leaves the pattern, if that is known."""
         text = self.text(output)
         try:
             matched = self._compiled.fullmatch(text, timeout=left(JUDGE_SECONDS)) is not None
@@ -51,28 +53,28 @@ class Regex(BaseCheck):
             )
         if matched:
             return self.verdict(True)
-        place = None if self._reachable(text) else self._departure(text)
-        return self.verdict(False, self._message(), place=place)
+        span = None if self._reachable(text) else self._departure(text)
+        return self.verdict(False, self._message(), span=span)
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
-        """Impossible when no match begins like this."""
+        """Impossible where no match starts with the prefix."""
         text = self.text(output)
         if self._reachable(text):
             return POSSIBLE
         return impossible(self._message(), *self._departure(text))
 
-    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
-        """Return the texts that match, where the pattern does not look ahead or at word edges."""
+    def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
+        """Return the texts that match, unless the pattern looks ahead or at word edges."""
         if not self._knows_prefixes:
             return ()
         return (ConstraintSpec("regex", folded(self.pattern, self.case)),)
 
     def _reachable(self, text: str) -> bool:
-        """Whether a match may begin with the text."""
+        """Whether a match may start with the text; True where that is unknown."""
         if not self._knows_prefixes:
             return True
         try:
-            seconds = left(FORESEE_SECONDS)
+            seconds = left(PREFIX_SECONDS)
             match = self._compiled.fullmatch(text, partial=True, timeout=seconds)
         except TimeoutError:
             return True
@@ -80,7 +82,8 @@ class Regex(BaseCheck):
 
     def _departure(self, text: str) -> Span:
         """Return the part of an unreachable text that begins where it leaves the pattern."""
-        low, high = 0, len(text)  # text[:low] is reachable, text[:high] is not
+        # Bisection: text[:low] is reachable, text[:high] is not, and no prefix is again after that.
+        low, high = 0, len(text)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self._reachable(text[:middle]) else (low, middle)

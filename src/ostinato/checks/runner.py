@@ -1,4 +1,7 @@
-"""Running many checks on one output: under a clock where a user's code runs, errors as verdicts."""
+"""Many checks run on one output: users' code under a time limit, and errors as verdicts.
+
+Knows no single check: any object with the methods of `ostinato.loop.Check` can be run.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,10 @@ def judge_all(
 ) -> list[Verdict]:
     """Judge with every check, in their order.
 
-    A check that raises, takes longer than `time_limit` seconds or gives no usable verdict yields
-    a verdict with an `error`; it is not passed. So does one that has no time left under a clock
-    that runs.
+    A check that raises, takes longer than `time_limit` seconds or returns no usable verdict yields
+    a verdict with an `error`, which has not passed. So does one with no time left of a `Deadline`.
     """
-    return [_judged(check, output, item, time_limit) for check in checks]
+    return [_judge(check, output, item, time_limit) for check in checks]
 
 
 def check_prefix_all(
@@ -38,12 +40,12 @@ def check_prefix_all(
 ) -> tuple[Check, PrefixVerdict] | None:
     """Return the first check that no continuation can pass, with its prefix verdict, or None.
 
-    A check that cannot check_prefix because it raises or takes too long says nothing here: the whole
-    verdict will tell. `late` keeps the names of those that took too long: they are told of in a
-    warning once, and not asked again.
+    A check that raises or takes too long is skipped: its verdict on the whole text will show it.
+    `late` collects the names of those that took too long; each warns once and is skipped from then
+    on.
     """
     for check in checks:
-        verdict = _ahead(check, check.check_prefix, output, item, time_limit, late)
+        verdict = _on_prefix(check, check.check_prefix, output, item, time_limit, late)
         if verdict is None:
             continue
         if verdict.status is PrefixStatus.IMPOSSIBLE:
@@ -58,20 +60,19 @@ def required_by(
     time_limit: float = TIME_LIMIT,
     late: set[str] | None = None,
 ) -> list[RequiredText]:
-    """Return what each check says the output lacks, where that can be said.
+    """Return what the output must still contain, of each check that can say it.
 
-    A check that raises or takes too long wants nothing here: the whole verdict will tell. `late`
-    is as in `check_prefix_all`.
+    Skipped checks and `late` are as in `check_prefix_all`.
     """
     found: list[RequiredText] = []
     for check in checks:
-        wanted = _ahead(check, check.wants, output, item, time_limit, late)
-        if wanted is not None and wanted.texts:
-            found.append(wanted)
+        required = _on_prefix(check, check.wants, output, item, time_limit, late)
+        if required is not None and required.texts:
+            found.append(required)
     return found
 
 
-def _ahead(
+def _on_prefix(
     check: Check,
     method: Callable[[object, Item], Any],
     output: object,
@@ -79,7 +80,7 @@ def _ahead(
     limit: float,
     late: set[str] | None,
 ) -> Any:
-    """Ask a check about a beginning; None where it raises, takes too long, or once did."""
+    """Call a check's method on a prefix; None where it raises, is late, or was late before."""
     if late is not None and check.name in late:
         return None
     try:
@@ -92,16 +93,16 @@ def _ahead(
         if late is not None:
             late.add(check.name)
             warnings.warn(
-                f"The check '{check.name}' must look ahead within {limit:g} seconds, and did not: "
-                "from here on it judges whole outputs only. Make its prefix function faster.",
+                f"The check '{check.name}' must judge a prefix within {limit:g} seconds, and did "
+                "not. From now on it judges whole outputs only. Make its prefix function faster.",
                 stacklevel=2,
             )
-    except Exception:
+    except Exception:  # any error of a user's code, which `judge` will report
         pass
     return None
 
 
-def _judged(check: Check, output: object, item: Item, time_limit: float) -> Verdict:
+def _judge(check: Check, output: object, item: Item, time_limit: float) -> Verdict:
     try:
         time_limit = left(time_limit)
     except TimeoutError as error:
@@ -114,7 +115,7 @@ def _judged(check: Check, output: object, item: Item, time_limit: float) -> Verd
         return _error(check, f"The check raised {type(error).__name__}: {error}")
     if not isinstance(verdict, Verdict):
         return _error(check, f"The check must return a Verdict, got {type(verdict).__name__}.")
-    if verdict.error:  # whatever else it says
+    if verdict.error:  # it could not judge, whatever else the verdict says
         return replace(verdict, passed=False, score=0.0)
     if not (math.isfinite(verdict.score) and 0 <= verdict.score <= 1):
         return _error(check, f"A score must be in [0, 1], got {verdict.score!r}.")
@@ -128,14 +129,14 @@ def _error(check: Check, sentence: str) -> Verdict:
 def _call(
     check: Check, method: Callable[[object, Item], Any], output: object, item: Item, limit: float
 ) -> Any:
-    # Our own checks are fast and have clocks of their own; a thread would cost more than they do.
+    # Our own checks are fast and limit their own time; a thread would cost more than they do.
     if getattr(check, "trusted", False):
         return method(output, item)
     return limited(lambda: method(output, item), limit)
 
 
 class _Worker:
-    """A thread that calls what it is given. It is a daemon: a call that hangs keeps no one."""
+    """A thread that makes calls. A daemon, so that a call that hangs does not keep the program."""
 
     def __init__(self) -> None:
         self.calls: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
@@ -151,11 +152,11 @@ class _Worker:
 
 
 _idle: list[_Worker] = []
-os.register_at_fork(after_in_child=_idle.clear)  # threads do not survive a fork
+os.register_at_fork(after_in_child=_idle.clear)  # a child process has none of the threads
 
 
 def limited(call: Callable[[], Any], seconds: float) -> Any:
-    """Return what the call returns. Raises `TimeoutError` after `seconds`; the call is left."""
+    """Return the call's result. Raises `TimeoutError` after `seconds`; the call runs on alone."""
     try:
         worker = _idle.pop()
     except IndexError:
@@ -164,7 +165,7 @@ def limited(call: Callable[[], Any], seconds: float) -> Any:
     try:
         result, error = worker.results.get(timeout=seconds)
     except Exception:  # queue.Empty
-        worker.calls.put(None)  # ends it if the call ever returns
+        worker.calls.put(None)  # ends the thread if the call ever returns
         raise TimeoutError(f"no answer within {seconds:g} seconds") from None
     _idle.append(worker)
     if error is not None:

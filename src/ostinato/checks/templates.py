@@ -1,4 +1,4 @@
-"""Templates: texts with `{column}` in them. Knows columns, no models."""
+"""Templates: texts with `{column}` in them. Knows no model and no prompt."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 class Template:
     """A text in which `{name}` stands for an item's column; `{{` and `}}` are plain braces.
 
-    Nothing else is understood: no attributes, no formats, no code. Raises `InputError` for a
-    single brace, and for braces around nothing.
+    No attributes, formats or code, unlike `str.format`: a template may come from a stranger. Raises
+    `InputError` for a single brace, and for empty braces.
     """
 
     text: str
@@ -38,12 +38,12 @@ class Template:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that are asked for, in their order."""
+        """The columns in the template, each once, in order of appearance."""
         names = (match[1].strip() for match in _PART.finditer(self.text) if match[1] is not None)
         return tuple(dict.fromkeys(names))
 
     def fill(self, columns: Mapping[str, object]) -> str:
-        """Return the text with an item's columns put in. Raises `ItemError` for a missing one."""
+        """Return the text with the item's columns in it. Raises `ItemError` for a missing one."""
 
         def part(match: re.Match[str]) -> str:
             if match[1] is None:
@@ -60,9 +60,9 @@ class Template:
 
 
 def shown(value: object) -> str:
-    """Return a column's value as text: lists and tables as JSON, nothing for null.
+    """Return a column's value as text: lists and tables as JSON, "" for None.
 
-    What JSON does not know, such as a date, is written as Python's `str` writes it.
+    Values that JSON does not have, such as dates, are written by `str`.
     """
     if value is None:
         return ""
@@ -72,7 +72,7 @@ def shown(value: object) -> str:
 
 
 def _plain(value: object) -> object:
-    """Return tables as dictionaries whose keys are texts."""
+    """Return tables as dictionaries with texts for keys, which JSON demands."""
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""Held to what is known: the figures, times, dates and names of a reply come from its sources."""
+"""Grounding: figures, times, dates and names of a reply must come from its sources (English)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SOURCES = ("message", "conversation", "record")
 
 @dataclass(frozen=True, kw_only=True)
 class Grounded(BaseCheck):
-    """Says only figures, times, dates, phone numbers, addresses and names that the sources hold.
+    """Contains only figures, times, dates, phone numbers, addresses and names of its sources.
 
-    `sources` are the columns to read, whatever they hold: texts, lists of turns, records, JSON.
-    Where none are named, those of message, conversation and record that the item has. `allow`
-    holds texts that are always known, such as the name of the company.
+    `sources` names columns of any content: texts, lists of turns, records, JSON. By default they
+    are those of message, conversation and record that the item has. `allow` holds texts that are
+    always known, such as the company's name.
     """
 
     kind: ClassVar[str] = "grounded"
@@ -36,22 +36,22 @@ class Grounded(BaseCheck):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The sources, where they are named."""
+        """The sources, if they are named."""
         return self.sources
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Name the claims that no source holds; the score is the share of those that one does."""
+        """Name the claims that no source contains; the score is the share of the grounded ones."""
         text = self.text(output)
-        said = _joined(claims(text, self._known(item).facts, whole=True))
-        wrong = [claim for claim in said if not claim.grounded]
+        found = _joined(claims(text, self._known(item).facts, whole=True))
+        wrong = [claim for claim in found if not claim.grounded]
         if not wrong:
             return self.verdict(True)
         names = list(dict.fromkeys(text[claim.start : claim.end] for claim in wrong))
-        place = Span(wrong[0].start, wrong[0].end)
-        return self.verdict(False, self._message(names), 1 - len(wrong) / len(said), place)
+        span = Span(wrong[0].start, wrong[0].end)
+        return self.verdict(False, self._message(names), 1 - len(wrong) / len(found), span)
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
-        """Impossible at the first claim that no continuation can make a known one."""
+        """Impossible at the first claim that no continuation can ground."""
         text, known = self.text(output), self._known(item)
         claim, known.mark = first_ungrounded(text, known.facts, known.mark)
         if claim is None:
@@ -76,12 +76,12 @@ class Grounded(BaseCheck):
 
 
 class KnownFacts:
-    """The facts of some values, and how far the text that is being written was read with them."""
+    """The facts of an item's values, and how far the text in progress was read with them."""
 
     __slots__ = ("facts", "mark", "values")
 
     def __init__(self, values: tuple[object, ...]) -> None:
-        self.values = values  # held, so that no id is used again
+        self.values = values  # kept alive, so that no other object gets one of their ids
         self.facts = Facts(values)
         self.mark = ClaimMark()
 
@@ -91,10 +91,12 @@ _MOST_KNOWN = 2048
 
 
 def known_of(values: tuple[object, ...]) -> KnownFacts:
-    """Return what is known by some values, read once for as long as these are the same objects.
+    """Return the facts of values, read once while these are the same objects.
 
-    A list or table that grew is read again; one whose content was exchanged in place is not.
+    A list or table that grew is read again; one whose content was replaced in place is not.
     """
+    # By identity: hashing the content of a whole conversation at every token would cost more than
+    # the check itself.
     key = tuple((id(value), _size(value)) for value in values)
     known = _known.get(key)
     if known is None:
@@ -108,10 +110,10 @@ def _size(value: object) -> int:
     return len(value) if isinstance(value, list | tuple | Mapping) else 0
 
 
-def _joined(said: Iterable[Claim]) -> list[Claim]:
-    """Return the claims with the words of a name as one, from its first unknown word on."""
+def _joined(found: Iterable[Claim]) -> list[Claim]:
+    """Return the claims with a name's words joined, from its first unknown word on."""
     names: list[Claim] = []
-    for claim in said:
+    for claim in found:
         if claim.joined and names:
             before = names.pop()
             start = claim.start if before.grounded and not claim.grounded else before.start

@@ -1,7 +1,7 @@
-"""Which figures and names a text claims, and whether the facts hold them; also half-written ones.
+"""The figures and names that a text claims, and whether the facts contain them.
 
 A text is read from the left. What a claim is depends on what stands before it and on a few
-characters after it: until those stand, it is decided only where no continuation can change it.
+characters after it. Until they are there, it is decided only if no continuation can change it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ostinato.checks.grounding.vocabulary import (
 
 
 class Claim(NamedTuple):
-    """A claim at `text[start:end]`; `joined` to the one before it as one name."""
+    """A claim at `text[start:end]`; `joined`: it and the one before are one name."""
 
     start: int
     end: int
@@ -34,8 +34,8 @@ class Claim(NamedTuple):
 
 
 _DIGITS = frozenset("0123456789")
-_LONGEST_TAIL = 20  # characters; more than any tail has ("th of September")
-_OPEN_END = 32  # more than "-seven" and a tail: a word this far from the end of a text is decided
+_LONGEST_TAIL = 20  # characters; longer than any tail ("th of September")
+_OPEN_END = 32  # longer than "-seven" and a tail: a word this far from the end is decided
 _SKIPPED = frozenset(" \t\"'“”‘’()[]*_#>-–—•")
 _STOPS = frozenset(".!?:;…\n。！？")
 _MONTH = "|".join(sorted(MONTHS, key=len, reverse=True))
@@ -60,9 +60,9 @@ _SORTED_ALWAYS = sorted(ALWAYS)
 
 
 class ClaimMark(NamedTuple):
-    """Where reading can begin again: all claims of `text`, which ends before a word, are grounded.
+    """Where reading can resume: `text` ends before a word, and all of its claims are grounded.
 
-    `name_end` and `name_mask` are those of the name before, if the next word may belong to it.
+    `name_end` and `name_mask` are those of the name before it, to which the next word may belong.
     """
 
     text: str = ""
@@ -71,9 +71,10 @@ class ClaimMark(NamedTuple):
 
 
 def first_ungrounded(text: str, facts: Facts, mark: ClaimMark) -> tuple[Claim | None, ClaimMark]:
-    """Return the first claim of a beginning that no continuation can ground, and a new mark.
+    """Return the first claim of a prefix that no continuation can ground, and a new mark.
 
-    Reading begins at the mark where the text still begins so; what is told is the same without.
+    Reading resumes at the mark if the text still starts with its text. The mark saves time and
+    changes no result.
     """
     marks = [mark if text.startswith(mark.text) else ClaimMark()]
     for claim in claims(text, facts, whole=False, marks=marks):
@@ -87,8 +88,8 @@ def claims(
 ) -> Iterator[Claim]:
     """Yield the claims of a text, in its order.
 
-    Of a beginning (not `whole`) those are left out on which nothing can be said yet. Reading
-    begins at the last of the `marks`; the last mark before the open end is added to them.
+    In a prefix (not `whole`), claims that are still open are left out. Reading starts at the last
+    of the `marks`; the last mark before the open end is appended to them.
     """
     mark = marks[-1] if marks else ClaimMark()
     name_end, name_mask = mark.name_end, mark.name_mask
@@ -129,15 +130,15 @@ def _joins(text: str, name_end: int, start: int) -> bool:
 
 
 def _can_end_well(text: str, start: int, word: str, mask: int, facts: Facts) -> bool:
-    """Whether a word that may go on can still be a known one, or no claim."""
+    """Whether a word that may get more letters can still be a known one, or no claim."""
     if text[start].isupper():
-        if _begins_sentence(text, start):
-            return True  # most words can begin a sentence, and be no name
+        if _starts_sentence(text, start):
+            return True  # nearly any word can start a sentence without being a name
         folded = norm(word)
         if _is_always(folded) or any(word.startswith(folded) for word in _SORTED_ALWAYS):
             return True
-        return facts.holds_beginning(folded, mask)
-    return _DIGITS.isdisjoint(word) or facts.holds_beginning(norm(word), EVERY)
+        return facts.has_prefix(folded, mask)
+    return _DIGITS.isdisjoint(word) or facts.has_prefix(norm(word), EVERY)
 
 
 def _is_always(folded: str) -> bool:
@@ -145,11 +146,11 @@ def _is_always(folded: str) -> bool:
 
 
 def _is_opener(text: str, start: int, word: str) -> bool:
-    """Whether a capitalized word is no name: by what it is, or because it begins a sentence."""
+    """Whether a capitalized word is no name: always, or because it starts a sentence."""
     folded = norm(word)
     if _is_always(folded):
         return True
-    if not _begins_sentence(text, start):
+    if not _starts_sentence(text, start):
         return False
     return (
         folded in OPENERS
@@ -159,7 +160,7 @@ def _is_opener(text: str, start: int, word: str) -> bool:
     )
 
 
-def _begins_sentence(text: str, start: int) -> bool:
+def _starts_sentence(text: str, start: int) -> bool:
     at = start - 1
     while at >= 0 and text[at] in _SKIPPED:
         at -= 1
@@ -167,7 +168,7 @@ def _begins_sentence(text: str, start: int) -> bool:
 
 
 def _numeral(text: str, start: int, end: int, word: str, facts: Facts, whole: bool) -> Claim | None:
-    """Return the claim of a number in words that has ended; "one" alone is none."""
+    """Return the claim of a complete number in words; "one" alone is not a claim."""
     value = NUMERALS.get(word.casefold())
     if value is None or (value < 10 and _AFTER_TENS.search(text, max(0, start - 9), start)):
         return None
@@ -183,7 +184,7 @@ def _numeral(text: str, start: int, end: int, word: str, facts: Facts, whole: bo
 
 
 class _Figure:
-    """A figure in its surroundings: `form` is its spelling in digits."""
+    """A figure in its context; `form` is its spelling in digits, `spelled` if that was in words."""
 
     def __init__(
         self,
@@ -201,15 +202,15 @@ class _Figure:
         self.rest = text[end : end + _LONGEST_TAIL]
 
     def grounded(self) -> bool | None:
-        """Whether the facts hold the figure; None where that is open."""
+        """Whether the facts contain the figure; None while that is open."""
         if not self.whole:
             if self._may_grow():
                 return None
-            if not self.rest and not self.spelled and not self._known() and not self._may_list():
+            if not self.rest and not self.spelled and not self._is_known() and not self._may_list():
                 return False
             if self._tail_is_open() or self._may_list():
-                return None if self._known() or self._may_list() else False
-        return self._is_list_number() or self._holds()
+                return None if self._is_known() or self._may_list() else False
+        return self._is_list_number() or self._is_known_here()
 
     def _before(self) -> tuple[int, Lexicon]:
         """Return the month before the figure (or 0), and the lexicon that it is looked up in."""
@@ -217,8 +218,8 @@ class _Figure:
             return 0, self.facts.figures
         window = max(0, self.start - _LONGEST_TAIL)
         if (match := _AFTER_PAST.search(self.text, window, self.start)) is not None:
-            way = "quarter to" if match[2].lower() in ("to", "of") else "quarter past"
-            name = "half" if match[1].lower() == "half" else way
+            quarter = "quarter to" if match[2].lower() in ("to", "of") else "quarter past"
+            name = "half" if match[1].lower() == "half" else quarter
             return 0, self.facts.past.get(name, Lexicon())
         match = _AFTER_MONTH.search(self.text, window, self.start)
         if match is not None and match[1][0].isupper():
@@ -227,23 +228,23 @@ class _Figure:
         return 0, self.facts.figures
 
     def _may_grow(self) -> bool:
-        """Whether more digits can follow and make it a known figure."""
+        """Whether more digits can make it a known figure."""
         if self.spelled or len(self.rest) > 1:
             return False
         if self.rest and self.rest not in ".,:/–-":
             return False
         return self._starts(self.form + self.rest)
 
-    def _starts(self, beginning: str) -> bool:
-        if self.lexicon.starts(beginning) or self._plus_one(beginning):
+    def _starts(self, prefix: str) -> bool:
+        if self.lexicon.starts(prefix) or self._plus_one(prefix):
             return True
-        pieces = _RANGE.split(beginning)
+        pieces = _RANGE.split(prefix)
         if self.lexicon is not self.facts.figures or len(pieces) != 2:
             return False
         return bool(self.lexicon.get(pieces[0])) and self.lexicon.starts(pieces[1])
 
-    def _known(self) -> bool:
-        """Whether the figure can be held in some surroundings."""
+    def _is_known(self) -> bool:
+        """Whether the figure is grounded in at least one context."""
         return (
             bool(self.lexicon.get(self.form))
             or self._plus_one(self.form)
@@ -252,7 +253,7 @@ class _Figure:
         )
 
     def _plus_one(self, form: str) -> bool:
-        """The +1 before a phone number of North America."""
+        """Whether it is the +1 before a North American phone number."""
         return form == "1" and self.start > 0 and self.text[self.start - 1] == "+"
 
     def _is_range(self) -> bool:
@@ -267,7 +268,7 @@ class _Figure:
         return _TAIL.fullmatch(self.rest, partial=True) is not None
 
     def _lists(self) -> bool:
-        """Whether it stands where the number of a list would: "1. …" at the start of a line."""
+        """Whether it stands where a list has its number: "1. …" at the start of a line."""
         line = self.text.rfind("\n", 0, self.start) + 1
         return (
             not self.spelled
@@ -282,23 +283,24 @@ class _Figure:
         marked = self.rest[:1] in (".", ")") and self.rest[1:2].isspace()
         return marked and self._lists()
 
-    def _holds(self) -> bool:
+    def _is_known_here(self) -> bool:
         tail = _TAIL_ENDED.match(self.rest)
         groups = tail.groupdict() if tail else {}
         if month := groups.get("month"):
             return self.facts.day(MONTHS[month.lower()], self.form)
-        said = self.lexicon.get(self.form)
+        known_as = self.lexicon.get(self.form)
         if self.month:
-            return bool(said)
+            return bool(known_as)
         if groups.get("am") or groups.get("pm"):
-            return bool(said & (As.AM if groups["am"] else As.PM))
+            return bool(known_as & (As.AM if groups["am"] else As.PM))
         if self._plus_one(self.form) or self._is_range():
             return True
         if groups.get("ordinal"):
-            return bool(said & (As.DAY | As.NUMBER))
+            return bool(known_as & (As.DAY | As.NUMBER))
         if groups.get("clock"):
-            return bool(said & (As.HOUR | As.NUMBER))
-        return bool(said & As.NUMBER) or (bool(said & As.HOUR) and self._after_at())
+            return bool(known_as & (As.HOUR | As.NUMBER))
+        # "5" alone is the hour of a known 17:00 only after "at", "by" and the like.
+        return bool(known_as & As.NUMBER) or (bool(known_as & As.HOUR) and self._after_at())
 
     def _after_at(self) -> bool:
         window = max(0, self.start - _LONGEST_TAIL)

@@ -1,7 +1,7 @@
-"""What the sources of an item hold: figures, times, dates and words, in all their spellings.
+"""The facts in an item's sources: figures, times, dates and words, in all their spellings.
 
-Every figure is kept as the set of its spellings ("17:00": "17:00", "5:00", "5", ...), so that
-whether a half-written figure can still become a known one is a look-up by prefix.
+Every figure is stored as all its spellings ("17:00": "17:00", "5:00", "5", ...). So it takes one
+look-up by prefix to find whether an unfinished figure can become a known one. Knows no claim.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from enum import IntFlag
 
@@ -28,37 +28,37 @@ from ostinato.checks.grounding.vocabulary import (
 
 
 class As(IntFlag):
-    """What a spelling can be said as."""
+    """The contexts in which a spelling stands for a known figure."""
 
-    NUMBER = 1  # by itself
-    HOUR = 2  # by itself after "at", "by", ...
+    NUMBER = 1  # alone
+    HOUR = 2  # alone, after "at", "by", ...
     AM = 4  # before "am"
     PM = 8  # before "pm"
     DAY = 16  # as an ordinal
 
 
 class Lexicon:
-    """Spellings with what they can be said as, looked up whole or by their beginning."""
+    """Spellings and their contexts, looked up as a whole or by prefix."""
 
     def __init__(self) -> None:
         self.forms: dict[str, As] = {}
         self._sorted: list[str] | None = None
 
-    def add(self, form: str, said: As) -> None:
-        """Add a spelling."""
-        self.forms[form] = self.forms.get(form, As(0)) | said
+    def add(self, form: str, known_as: As) -> None:
+        """Add a spelling, or more contexts to a known one."""
+        self.forms[form] = self.forms.get(form, As(0)) | known_as
         self._sorted = None
 
     def get(self, form: str) -> As:
-        """Return what the spelling can be said as; nothing where it is not known."""
+        """Return the contexts of a spelling; none where it is unknown."""
         return self.forms.get(form, As(0))
 
-    def starts(self, beginning: str) -> bool:
-        """Whether a spelling begins so."""
+    def starts(self, prefix: str) -> bool:
+        """Whether any spelling starts with the prefix."""
         if self._sorted is None:
             self._sorted = sorted(self.forms)
-        at = bisect_left(self._sorted, beginning)
-        return at < len(self._sorted) and self._sorted[at].startswith(beginning)
+        at = bisect_left(self._sorted, prefix)
+        return at < len(self._sorted) and self._sorted[at].startswith(prefix)
 
 
 FIGURE = r"[0-9]+(?:[.,:/–-][0-9]+)*"
@@ -90,7 +90,7 @@ _HOUR = re.compile(
 )
 _AT = re.compile(rf"\b(?:at|around|by)\s+(?P<hour>\d\d?|{_NUMERAL})\b(?![:.]?\d)", re.IGNORECASE)
 _PAST = re.compile(
-    rf"\b(?P<quarter>half|quarter)\s+(?P<way>past|after|to|of)\s+(?P<hour>\d\d?|{_NUMERAL})\b"
+    rf"\b(?P<quarter>half|quarter)\s+(?P<direction>past|after|to|of)\s+(?P<hour>\d\d?|{_NUMERAL})\b"
     rf"(?:\s*(?:{_MERIDIEM}|{_PART}))?",
     re.IGNORECASE,
 )
@@ -102,20 +102,20 @@ _NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 _COMPOUND = re.compile(rf"\b({'|'.join(TENS)})[- ]({'|'.join(UNITS)})\b", re.IGNORECASE)
 _RANGE = re.compile(r"[/–-]")
 _POSSESSIVE = re.compile(r"(?:'s)?'*$")
-EVERY = -1  # the mask of a word that goes with any other
+EVERY = -1  # the mask of a word that may stand beside any other: all bits are set
 
 
 def norm(word: str) -> str:
-    """Return a word as it is compared: folded, without a possessive."""
+    """Return a word in lower case without a possessive, as words are compared."""
     return _POSSESSIVE.sub("", word.casefold().replace("’", "'"), count=1)
 
 
 class Facts:
-    """All that some values hold.
+    """The facts that a list of values contains.
 
-    `figures` are the spellings of every figure; `past` those of the hour in "half past …" and its
-    like, `days` those of the day (or year) beside each month; `words` are the masks of the values
-    (bit i for value i) in which a word stands, `heads` of those that it begins.
+    `figures`: spellings of every figure. `past`: of the hour in "half past …" and the like. `days`:
+    of the day or year beside each month. `words`: for each word a bit mask of the values that
+    contain it (bit i for value i). `heads`: the same for the values that start with it.
     """
 
     def __init__(self, values: tuple[object, ...]) -> None:
@@ -125,32 +125,33 @@ class Facts:
         self.words: dict[str, int] = {}
         self.heads: dict[str, int] = {}
         self._lone_days: set[int] = set()
-        texts = [text for value in values for text in _texts(value, self._key)]
+        texts = [text for value in values for text in _texts(value, self._name)]
         for index, text in enumerate(texts):
             self._read(text, 1 << index)
         self._finish()
 
     def mask(self, word: str, before: int) -> int:
-        """Return the values that the word can be from, after words that `before` can be from.
+        """Return the mask of the values that a word can be from, after words from `before`.
 
-        Words that stand together come from one value, or a value begins with the word.
+        The words of a name come from one value, or the word starts another value.
         """
         return self.words.get(word, 0) & before or self.heads.get(word, 0)
 
-    def holds_beginning(self, beginning: str, before: int) -> bool:
-        """Whether a word that begins so has a mask."""
-        at = bisect_left(self._sorted_words, beginning)
-        while at < len(self._sorted_words) and self._sorted_words[at].startswith(beginning):
+    def has_prefix(self, prefix: str, before: int) -> bool:
+        """Whether any word with the prefix has a mask after words from `before`."""
+        at = bisect_left(self._sorted_words, prefix)
+        while at < len(self._sorted_words) and self._sorted_words[at].startswith(prefix):
             if self.mask(self._sorted_words[at], before):
                 return True
             at += 1
         return False
 
     def day(self, month: int, form: str) -> bool:
-        """Whether the form is a day or year known beside the month."""
+        """Whether the spelling is a known day or year of the month (1 to 12)."""
         return month in self.days and bool(self.days[month].get(form))
 
-    def _key(self, name: str) -> None:
+    def _name(self, name: str) -> None:
+        """Let a reply use the name of a field, also in the plural."""
         for word in re.findall(r"[^\W\d_]+", name):
             self._word(word.casefold(), EVERY)
             self._word(word.casefold() + "s", EVERY)
@@ -190,6 +191,7 @@ class Facts:
         if len(pieces) == 2:
             for piece in pieces:
                 self._number(piece)
+        # A longer one is an identifier, which has one spelling only.
         if not _NUMBER.fullmatch(form) or len(form) > 15:
             return
         value = Decimal(form.replace(",", ""))
@@ -245,14 +247,14 @@ class Facts:
             groups = match.groupdict()
             minute = 30 if groups["quarter"].lower() == "half" else 15
             hour = _hour(groups["hour"])
-            if groups["way"].lower() in ("to", "of"):
+            if groups["direction"].lower() in ("to", "of"):
                 hour, minute = (hour - 1) % 12, 60 - minute
             self._time(hour or 12, minute, _half(groups), False)
         for match in _NOON.finditer(text):
             self._time(12, 0, "p" if match[1].lower() == "noon" else "a", False)
 
     def _time(self, hour: int, minute: int, half: str, exact: bool) -> None:
-        """Add a time; where nothing tells the half of the day, it may be either."""
+        """Add a time; if nothing says which half of the day it is, both are known."""
         if hour > 23 or minute > 59:
             return
         if half and hour <= 12:
@@ -265,18 +267,18 @@ class Facts:
             self._clock(clock, minute)
 
     def _clock(self, hour: int, minute: int) -> None:
-        """Add the spellings of a time of 24 hours."""
-        said, short = (As.AM if hour < 12 else As.PM), hour % 12 or 12
+        """Add the spellings of a time in 24 hours."""
+        half, short = (As.AM if hour < 12 else As.PM), hour % 12 or 12
         for form in {str(short), f"{short:02}", str(hour), f"{hour:02}"}:
-            self.figures.add(f"{form}:{minute:02}", said | As.NUMBER)
-        self.figures.add(f"{short}.{minute:02}", said)
+            self.figures.add(f"{form}:{minute:02}", half | As.NUMBER)
+        self.figures.add(f"{short}.{minute:02}", half)
         if minute == 0:
-            self.figures.add(str(short), said | As.HOUR)
-            self.figures.add(f"{short:02}", said | As.HOUR)
+            self.figures.add(str(short), half | As.HOUR)
+            self.figures.add(f"{short:02}", half | As.HOUR)
         elif minute in (15, 30):
-            self.past["half" if minute == 30 else "quarter past"].add(str(short), said | As.NUMBER)
+            self.past["half" if minute == 30 else "quarter past"].add(str(short), half | As.NUMBER)
         elif minute == 45:
-            self.past["quarter to"].add(str(short % 12 + 1), said | As.NUMBER)
+            self.past["quarter to"].add(str(short % 12 + 1), half | As.NUMBER)
 
     def _read_phones(self, text: str) -> None:
         for match in _PHONE.finditer(text):
@@ -297,6 +299,7 @@ class Facts:
                 self.figures.add(form, As.NUMBER)
 
     def _finish(self) -> None:
+        """Add what follows from all values: days without a month, other spellings of names."""
         for day in self._lone_days:
             for form in (str(day), f"{day:02}"):
                 self.figures.add(form, As.DAY)
@@ -316,7 +319,7 @@ def _hour(text: str) -> int:
 
 
 def _half(groups: Mapping[str, str | None]) -> str:
-    """Return "a" or "p" for the half of the day, or nothing."""
+    """Return "a" or "p" for the half of the day, "" if it is unknown."""
     if meridiem := groups.get("meridiem"):
         return meridiem.lower()
     if part := groups.get("part"):
@@ -324,29 +327,28 @@ def _half(groups: Mapping[str, str | None]) -> str:
     return "p" if groups.get("night") else ""
 
 
-def _texts(value: object, key: object) -> Iterator[str]:
-    """Return every text in a value; the names of its fields are given to `key`."""
+def _texts(value: object, on_name: Callable[[str], None]) -> Iterator[str]:
+    """Yield every text and number in a value; call `on_name` with the names of its fields."""
     if isinstance(value, str):
         parsed = _parsed(value)
         if parsed is None:
             yield value
         else:
-            yield from _texts(parsed, key)
+            yield from _texts(parsed, on_name)
     elif isinstance(value, Mapping):
         for name, inner in value.items():
-            if name != "role":
-                assert callable(key)
-                key(str(name))
-                yield from _texts(inner, key)
+            if name != "role":  # of a chat turn: who speaks is no fact
+                on_name(str(name))
+                yield from _texts(inner, on_name)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _texts(inner, key)
+            yield from _texts(inner, on_name)
     elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         yield str(value)
 
 
 def _parsed(text: str) -> object:
-    """Return the object or list that a text of JSON holds (a record in a CSV column), or None."""
+    """Return the table or list in a text of JSON, such as a record in a CSV column; else None."""
     if text[:1] not in ("{", "["):
         return None
     try:

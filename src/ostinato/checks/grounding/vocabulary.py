@@ -1,4 +1,4 @@
-"""English words that a reader of figures and names must know. Nothing but tables."""
+"""English words that the recognition of figures and names needs. Tables only."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SAME_WORDS: tuple[frozenset[str], ...] = tuple(
         *("north n", "south s", "east e", "west w", "mount mt", "saint st", "fort ft"),
     )
 )
-"""Words that stand for each other in addresses."""
+"""Words that replace each other in addresses."""
 
 ALWAYS: frozenset[str] = frozenset(
     _words("""
@@ -65,7 +65,7 @@ ALWAYS: frozenset[str] = frozenset(
     have has each another any can could would should may please here some let dollars
     """)
 )
-"""Words that are no names even where they are capitalized within a sentence."""
+"""Words that are not names even if they are capitalized within a sentence."""
 
 OPENERS: frozenset[str] = ALWAYS | frozenset(
     _words("""
@@ -100,7 +100,7 @@ OPENERS: frozenset[str] = ALWAYS | frozenset(
     write yeah yep yesterday yet yours yup
     """)
 )
-"""Words that often begin a sentence, and are no names there."""
+"""Words that often start a sentence, and are not names there."""
 
 ORDINARY_ENDINGS = ("ing", "ed", "ly", "n't")
-"""A word with such an ending that begins a sentence is taken for no name."""
+"""Endings of words that are not taken for names at the start of a sentence."""

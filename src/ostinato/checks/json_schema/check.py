@@ -1,4 +1,4 @@
-"""The whole output is JSON, and valid under a schema."""
+"""The whole output is JSON, and valid under a schema (the `jsonschema` library)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
 from ostinato.checks.constraint_spec import ConstraintSpec
 from ostinato.checks.deadline import within
 from ostinato.checks.json_schema.deadline import REFERENCES, clocked, keywords
-from ostinato.checks.json_schema.prefix import JsonMember, Reading, begun_string, read
-from ostinato.checks.patterns import FORESEE_SECONDS, JUDGE_SECONDS
+from ostinato.checks.json_schema.prefix import JsonMember, Reading, open_string, read
+from ostinato.checks.patterns import JUDGE_SECONDS, PREFIX_SECONDS
 from ostinato.errors import InputError
 from ostinato.loop import Item, PrefixVerdict, Span, Verdict
 
-LONGEST = 1 << 15  # characters of an item's own schema: all wait for its compiling
-DEEPEST = 64  # levels of a schema: what reads one calls itself for each
+LONGEST = 1 << 15  # characters of an item's own schema; all lanes wait while it is compiled
+DEEPEST = 64  # levels of a schema; `jsonschema` recurses into each
 _OPENERS = {
     "object": "{",
     "array": "[",
@@ -35,8 +35,8 @@ _OPENERS = {
 class JsonSchema(BaseCheck):
     """The whole text is one JSON document, valid under the schema (`{}` allows any).
 
-    The `schema` is that of all items, or each item's own in its `column`: an object, or its JSON
-    as a text. Keys may not be said twice, NaN and Infinity are no JSON.
+    `schema` holds for all items. `column` names the column with each item's own: an object, or its
+    JSON as a text. Duplicate keys, NaN and Infinity are refused.
     """
 
     kind: ClassVar[str] = "json_schema"
@@ -48,7 +48,7 @@ class JsonSchema(BaseCheck):
         super().__post_init__()
         if (self.schema is None) != bool(self.column):
             raise self.refuse(
-                "schema", "given, or 'column'", self.schema, "Give one of the two, not both."
+                "schema", "given, or 'column'", self.schema, "Give exactly one of them."
             )
         if self.schema is not None:
             self._check_schema()
@@ -68,18 +68,18 @@ class JsonSchema(BaseCheck):
             validator_for(self._own).check_schema(dict(self._own))
         except SchemaError as error:
             raise self.refuse(
-                "schema", "a JSON schema", error.instance, f"{error.message}. Mend it there."
+                "schema", "a JSON schema", error.instance, f"{error.message}. Fix it there."
             ) from error
         if {"patternProperties", "unevaluatedProperties"} <= keywords(self._own):
             raise self.refuse(
                 "schema",
                 "without unevaluatedProperties beside patternProperties",
                 "both",
-                "Such patterns cannot be held to a time limit: use additionalProperties.",
+                "Such patterns have no time limit: use additionalProperties.",
             )
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Parse and validate; the place is where the text departs from JSON, or a wrong member.
+        """Parse and validate; the span is where the text departs from JSON, or a wrong member.
 
         Raises `InputError` where the item's column holds no schema.
         """
@@ -90,31 +90,31 @@ class JsonSchema(BaseCheck):
             value = _parse(text)
         except (ValueError, RecursionError) as error:
             wrong = read(text).wrong
-            place = None if wrong is None else Span(wrong, len(text))
+            span = None if wrong is None else Span(wrong, len(text))
             return self.verdict(
-                False, f"Write one JSON document, nothing else: {error}.", place=place
+                False, f"Write one JSON document, nothing else: {error}.", span=span
             )
         try:
             with within(JUDGE_SECONDS):
-                broken = next(iter(self._validator.iter_errors(value)), None)
+                invalid = next(iter(self._validator.iter_errors(value)), None)
         except TimeoutError:
             return self.error(
-                f"The schema must be compared within {JUDGE_SECONDS:g} seconds, got no answer on "
+                f"The schema must be validated within {JUDGE_SECONDS:g} seconds, got no result on "
                 f"{len(text)} characters. Avoid nested repetitions such as (a+)+ in its patterns."
             )
-        if broken is None:
+        if invalid is None:
             return self.verdict(True)
-        return self.verdict(False, _mend(broken), place=self._place(read(text), broken, text))
+        return self.verdict(False, _fix(invalid), span=self._span(read(text), invalid, text))
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
-        """Impossible where no JSON begins so, or a member breaks the schema.
+        """Impossible where no JSON starts like this, or a member breaks the schema.
 
-        A member is looked at once it is complete; a key, and a text that may be too long or no
-        choice, while they are written.
+        A member is checked once it is complete. A key, the length of a text and its choices are
+        checked while they are written.
         """
         if self.column:
-            held = self._of_if_any(item)
-            return POSSIBLE if held is None else held.check_prefix(output, item)
+            own = self._of_if_any(item)
+            return POSSIBLE if own is None else own.check_prefix(output, item)
         text = self.text(output)
         reading = read(text)
         if reading.wrong is not None:
@@ -124,14 +124,14 @@ class JsonSchema(BaseCheck):
         if not self._may_open(text[reading.start]):
             message = f"Write JSON of the type {self._own['type']}."
             return impossible(message, reading.start, len(text))
-        return self._foresee_members(reading, text)
+        return self._check_members(reading, text)
 
-    def languages(self, item: Item) -> tuple[ConstraintSpec, ...]:
-        """Return the JSON of the schema; nothing where the item's column holds none."""
-        held = self._of_if_any(item) if self.column else self
-        if held is None:
+    def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
+        """Return the schema; none where the item's column holds no schema."""
+        own = self._of_if_any(item) if self.column else self
+        if own is None:
             return ()
-        return (ConstraintSpec("json_schema", json.dumps(held.schema, ensure_ascii=False)),)
+        return (ConstraintSpec("json_schema", json.dumps(own.schema, ensure_ascii=False)),)
 
     @property
     def _own(self) -> Mapping[str, Any]:
@@ -143,99 +143,99 @@ class JsonSchema(BaseCheck):
         try:
             _check_depth(value)
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            return _held(self.name, text)
+            return _of_item(self.name, text)
         except InputError as error:
             raise InputError(f"The column '{self.column}': {error}") from None
 
     def _of_if_any(self, item: Item) -> JsonSchema | None:
         try:
             return self._of(item)
-        except InputError:  # it is told when the whole text is judged
+        except InputError:  # `judge` will raise it for the whole text
             return None
 
     def _may_open(self, char: str) -> bool:
         wanted = self._own.get("type")
-        if wanted is None or "$ref" in self._own:
+        if wanted is None or "$ref" in self._own:  # older drafts ignore what is beside a $ref
             return True
         kinds = [wanted] if isinstance(wanted, str) else wanted
         return any(char in _OPENERS[kind] for kind in kinds)
 
-    def _foresee_members(self, reading: Reading, text: str) -> PrefixVerdict:
-        if "$ref" in self._own:  # older drafts take a reference for all that there is
+    def _check_members(self, reading: Reading, text: str) -> PrefixVerdict:
+        if "$ref" in self._own:
             return POSSIBLE
         seen: set[str] = set()
         for member in reading.members:
             key = json.loads(text[member.key_start : member.key_end])
             if key in seen:
-                return impossible(f"Say the key {key!r} once.", member.key_start, member.key_end)
+                return impossible(f"Write the key {key!r} once.", member.key_start, member.key_end)
             seen.add(key)
             if not self._allows(key):
                 message = f"Leave out the key {key!r}: the schema does not know it."
                 return impossible(message, member.key_start, member.key_end)
-            if member.value_end >= 0 and (found := self._breaks(key, member, text)):
+            if member.value_end >= 0 and (found := self._check_member(key, member, text)):
                 return found
-        if reading.key_begun is not None:
-            return self._foresee_key(reading.key_begun, seen, text)
-        return self._foresee_value(reading.members, text) or POSSIBLE
+        if reading.open_key is not None:
+            return self._check_open_key(reading.open_key, seen, text)
+        return self._check_open_value(reading.members, text) or POSSIBLE
 
-    def _foresee_key(self, start: int, seen: Set[str], text: str) -> PrefixVerdict:
-        """Return the prefix verdict of a key that is being written."""
-        begun = begun_string(text, start)
+    def _check_open_key(self, start: int, seen: Set[str], text: str) -> PrefixVerdict:
+        """Judge a key that is being written."""
+        prefix = open_string(text, start)
         if not self._is_closed or any(
-            key.startswith(begun) and key not in seen for key in self._own.get("properties", {})
+            key.startswith(prefix) and key not in seen for key in self._own.get("properties", {})
         ):
             return POSSIBLE
         return impossible(
-            f"Leave out the key that begins {begun!r}: the schema knows no other such.",
+            f"Leave out the key that starts with {prefix!r}: the schema has no other such key.",
             start,
             len(text),
         )
 
-    def _foresee_value(self, members: Sequence[JsonMember], text: str) -> PrefixVerdict | None:
-        """Return the prefix verdict of a text that is being written, where its schema refuses it."""
+    def _check_open_value(self, members: Sequence[JsonMember], text: str) -> PrefixVerdict | None:
+        """Judge a text that is being written; None where its schema may still accept it."""
         if not members or (start := members[-1].value_start) < 0 or members[-1].value_end >= 0:
             return None
         key = json.loads(text[members[-1].key_start : members[-1].key_end])
         schema = self._own.get("properties", {}).get(key)
         if text[start] != '"' or not isinstance(schema, Mapping) or "$ref" in schema:
             return None
-        begun = begun_string(text, start)
-        if len(begun) > schema.get("maxLength", len(begun)):
+        prefix = open_string(text, start)
+        if len(prefix) > schema.get("maxLength", len(prefix)):
             return impossible(
-                f"Mend {key}: at most {schema['maxLength']} characters.", start, len(text)
+                f"Fix {key}: at most {schema['maxLength']} characters.", start, len(text)
             )
         choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
-        if choices is None or any(isinstance(c, str) and c.startswith(begun) for c in choices):
+        if choices is None or any(isinstance(c, str) and c.startswith(prefix) for c in choices):
             return None
-        return impossible(f"Mend {key}: it is none of its choices.", start, len(text))
+        return impossible(f"Fix {key}: it is none of its choices.", start, len(text))
 
     @property
     def _is_closed(self) -> bool:
-        """Whether an object may have the known properties only."""
+        """Whether the outermost object may have its named properties only."""
         closed = self._own.get("additionalProperties") is False
         return closed and "patternProperties" not in self._own
 
     def _allows(self, key: str) -> bool:
         return not self._is_closed or key in self._own.get("properties", {})
 
-    def _breaks(self, key: str, member: JsonMember, text: str) -> PrefixVerdict | None:
-        """Return the prefix verdict of a complete member that its own schema refuses."""
+    def _check_member(self, key: str, member: JsonMember, text: str) -> PrefixVerdict | None:
+        """Judge a complete member; None where its own schema accepts it, or that is unknown."""
         schema = self._own.get("properties", {}).get(key)
         ends_text = member.value_end == len(text)
         if schema is None or (ends_text and text[member.value_start] in "-0123456789"):
-            return None  # a number at the end of the text may go on
+            return None  # a number at the end of the text may get more digits
         try:
             value = _parse(text[member.value_start : member.value_end])
-            with within(FORESEE_SECONDS):
+            with within(PREFIX_SECONDS):
                 error = next(iter(self._validator.descend(value, schema, path=key)), None)
         except (ValueError, RecursionError, TimeoutError):
             return None
         if error is None:
             return None
-        return impossible(_mend(error), member.value_start, member.value_end)
+        return impossible(_fix(error), member.value_start, member.value_end)
 
-    def _place(self, reading: Reading, error: Any, text: str) -> Span | None:
-        """Return the place of the outermost member in which the error is."""
+    def _span(self, reading: Reading, error: Any, text: str) -> Span | None:
+        """Return the span of the outermost member that contains the error."""
         if not error.absolute_path:
             return None
         for member in reading.members:
@@ -251,8 +251,8 @@ class JsonSchema(BaseCheck):
 
 
 @lru_cache(maxsize=256)
-def _held(name: str, text: str) -> JsonSchema:
-    """Return the check of a schema that comes with an item, as JSON."""
+def _of_item(name: str, text: str) -> JsonSchema:
+    """Return the check of an item's own schema, given as JSON."""
     if len(text) > LONGEST:
         raise InputError(
             f"An item's schema must have at most {LONGEST} characters, got {len(text)}. Shorten it."
@@ -260,18 +260,22 @@ def _held(name: str, text: str) -> JsonSchema:
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"An item's schema must be JSON, got {error}. Mend it.") from None
+        raise InputError(f"An item's schema must be JSON, got {error}. Fix it.") from None
     if not isinstance(schema, Mapping):
         raise InputError(
             f"An item's schema must be an object, got {type(schema).__name__}. Write a schema."
         )
     if refers_outside(schema):
-        raise InputError("An item's schema must refer to itself only, got another. Take it in.")
+        # Fetching an address that an item names would let its author reach any server from here.
+        raise InputError(
+            "An item's schema must refer to itself only, got another address. Copy what it refers "
+            "to under '$defs'."
+        )
     return JsonSchema(name=name, schema=schema)
 
 
 def refers_outside(value: Any) -> bool:
-    """Tell whether a schema refers to what would have to be fetched."""
+    """Return whether a schema refers to something that would have to be fetched."""
     tables = (part for _, part in _nested(value) if isinstance(part, Mapping))
     refs = (table.get(key) for table in tables for key in REFERENCES)
     return any(isinstance(ref, str) and not ref.startswith("#") for ref in refs)
@@ -287,7 +291,7 @@ def _check_depth(schema: Any) -> None:
 
 
 def _nested(value: Any) -> Iterator[tuple[int, Any]]:
-    """Yield a value and all that is in it, each with its level; however deep that is."""
+    """Yield a value and everything in it with its level. Not recursive, so no depth breaks it."""
     rest = [(0, value)]
     while rest:
         depth, part = rest.pop()
@@ -299,11 +303,11 @@ def _nested(value: Any) -> Iterator[tuple[int, Any]]:
 
 
 def read_schema(path: Path) -> Mapping[str, Any]:
-    """Read a schema from a file."""
+    """Read a schema from a JSON file. Raises `InputError` where it holds no object."""
     try:
         schema = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name} must be JSON, got {error}. Mend it there.") from error
+        raise InputError(f"{path.name} must be JSON, got {error}. Fix it there.") from error
     if not isinstance(schema, Mapping):
         raise InputError(
             f"{path.name} must hold a JSON object, got {type(schema).__name__}. Write a schema."
@@ -311,9 +315,9 @@ def read_schema(path: Path) -> Mapping[str, Any]:
     return schema
 
 
-def _mend(error: Any) -> str:
+def _fix(error: Any) -> str:
     at = ".".join(map(str, error.absolute_path))
-    return f"Mend {at or 'the document'}: {error.message}."
+    return f"Fix {at or 'the document'}: {error.message}."
 
 
 def _parse(text: str) -> object:
@@ -323,9 +327,9 @@ def _parse(text: str) -> object:
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        raise ValueError("a key is said twice")
+        raise ValueError("a key occurs twice")
     return table
 
 
 def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

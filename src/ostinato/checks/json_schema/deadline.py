@@ -1,7 +1,7 @@
-"""JSON schemas validated under a clock: `jsonschema` itself knows no time limit.
+"""JSON schemas validated under a deadline, which `jsonschema` itself does not have.
 
-Patterns are matched by `regex`, which can give up; `re` holds the whole interpreter until it is
-done. Knows no check.
+Patterns are matched by `regex`, which has a timeout; `re` holds the interpreter until it is done.
+Knows no check.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import regex
 from ostinato.checks.deadline import left
 
 Keyword = Callable[[Any, Any, Any, Any], Iterable[Any] | None]
-"""A keyword of `jsonschema`: validator, the keyword's value, the instance and the schema."""
+"""A keyword's function in `jsonschema`: validator, keyword's value, instance, schema."""
 
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 def keywords(schema: object) -> set[str]:
-    """Return every key that is anywhere in the schema."""
+    """Return every key anywhere in the schema."""
     if isinstance(schema, Mapping):
         return set(schema).union(*map(keywords, schema.values()))
     if isinstance(schema, list | tuple):
@@ -32,17 +32,18 @@ def keywords(schema: object) -> set[str]:
 
 @lru_cache(maxsize=16)
 def clocked(validator: type) -> type:
-    """Return the validator with its patterns and references under the clock of `checks.clock`.
+    """Return a validator class whose patterns and references obey `checks.deadline`.
 
-    References are where a schema can go on without end. `unevaluatedProperties` beside
-    `patternProperties` is not covered: it matches the patterns by itself.
+    Through references a schema can recurse without end. `unevaluatedProperties` beside
+    `patternProperties` is not covered, as it matches the patterns with `re` itself: `JsonSchema`
+    refuses such a schema.
     """
     from jsonschema.validators import extend
 
     known: Mapping[str, Keyword] = validator.VALIDATORS  # type: ignore[attr-defined]
     ours: dict[str, Keyword] = {"pattern": _pattern, "patternProperties": _pattern_properties}
     ours["additionalProperties"] = _without_matched(known["additionalProperties"])
-    ours |= {name: _under_clock(known[name]) for name in REFERENCES if name in known}
+    ours |= {name: _timed(known[name]) for name in REFERENCES if name in known}
     extended: type = extend(validator, ours)  # type: ignore[no-untyped-call]
     return extended
 
@@ -72,7 +73,10 @@ def _pattern_properties(
 
 
 def _without_matched(keyword: Keyword) -> Keyword:
-    """Return `additionalProperties` that is not shown the keys that a pattern has matched."""
+    """Return `additionalProperties` without the keys that a pattern matches.
+
+    The original would match the patterns itself, with `re`.
+    """
 
     def additional(validator: Any, value: Any, instance: Any, schema: Any) -> Iterable[Any] | None:
         patterns = schema.get("patternProperties")
@@ -89,9 +93,9 @@ def _without_matched(keyword: Keyword) -> Keyword:
     return additional
 
 
-def _under_clock(keyword: Keyword) -> Keyword:
+def _timed(keyword: Keyword) -> Keyword:
     def timed(validator: Any, value: Any, instance: Any, schema: Any) -> Iterable[Any] | None:
-        left(math.inf)
+        left(math.inf)  # raises where no time is left
         return keyword(validator, value, instance, schema)
 
     return timed

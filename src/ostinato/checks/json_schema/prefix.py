@@ -1,6 +1,7 @@
-"""Reading JSON that may still be written: where it departs from JSON, what is complete in it.
+"""Parsing a prefix of JSON: where it departs from JSON, and which members are complete.
 
-The grammar is that of RFC 8259, as `json.loads` reads it in strict mode, without NaN and Infinity.
+The grammar is that of RFC 8259, as `json.loads` has it in strict mode, without NaN and Infinity.
+Knows no schema.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _WORDS = ("true", "false", "null")
 
 
 class JsonMember(NamedTuple):
-    """A member of the outermost object: its key, and its value's place once it is complete."""
+    """A member of the outermost object: the span of its key and its value; -1: not there yet."""
 
     key_start: int
     key_end: int
@@ -27,23 +28,23 @@ class JsonMember(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a beginning holds.
+    """What a prefix contains.
 
-    `wrong` is where it departs from JSON (None where it does not), `start` where the value
-    begins (None before it), `members` those of the outermost object whose key is complete, and
-    `key_begun` where the key of it begins in which the text ends.
+    `wrong`: where it departs from JSON, if it does. `start`: where the value starts, if it has.
+    `members`: those of the outermost object whose key is complete. `open_key`: where the key starts
+    in which the text ends, if it does.
     """
 
     wrong: int | None
     start: int | None
     members: list[JsonMember]
-    key_begun: int | None = None
+    open_key: int | None = None
 
 
-def begun_string(text: str, at: int) -> str:
-    """Return what is written of the string that begins at a place and has not ended.
+def open_string(text: str, at: int) -> str:
+    """Return the value so far of the string that starts at `at` and has not ended.
 
-    An escape that is not complete, or may be half of a character, is left out.
+    An incomplete escape, or one that may be half of a surrogate pair, is left out.
     """
     end = _STRING.match(text, at).end()  # type: ignore[union-attr]
     written = str(json.loads(text[at:end] + '"'))
@@ -51,16 +52,18 @@ def begun_string(text: str, at: int) -> str:
 
 
 class _Ends(Exception):
-    """The text ends here, and may go on."""
+    """The text ends here, and may continue."""
 
 
 class _Wrong(Exception):
+    """The text departs from JSON at `at`."""
+
     def __init__(self, at: int) -> None:
         self.at = at
 
 
 def read(text: str) -> Reading:
-    """Read as far as the text goes."""
+    """Parse as far as the text goes."""
     reader = _JsonReader(text)
     start = _space(text, 0)
     if start == len(text):
@@ -68,20 +71,20 @@ def read(text: str) -> Reading:
     try:
         end = _space(text, reader.read())
     except _Ends:
-        return Reading(None, start, reader.members, reader.key_begun)
+        return Reading(None, start, reader.members, reader.open_key)
     except _Wrong as wrong:
         return Reading(wrong.at, start, reader.members)
     return Reading(end if end < len(text) else None, start, reader.members)
 
 
 class _JsonReader:
-    """Reads one value. The open brackets are a list, so that depth has no limit."""
+    """Parses one value. Open brackets are kept in a list: recursion would limit the depth."""
 
     def __init__(self, text: str) -> None:
         self.text, self.at = text, 0
         self.closers: list[str] = []
         self.members: list[JsonMember] = []
-        self.key_begun: int | None = None
+        self.open_key: int | None = None
 
     def read(self) -> int:
         """Return where the value ends."""
@@ -90,7 +93,7 @@ class _JsonReader:
         return self.at
 
     def _value_ends(self) -> bool:
-        """Read the value expected here; False where it is a bracket with values of its own."""
+        """Parse the value expected here; False where it is a bracket that opens with values."""
         char = self._next()
         if self._in_outermost():
             self.members[-1] = self.members[-1]._replace(value_start=self.at)
@@ -100,14 +103,14 @@ class _JsonReader:
             return True
         self.closers.append("}" if char == "{" else "]")
         self.at += 1
-        if self._next() == self.closers[-1]:
+        if self._next() == self.closers[-1]:  # empty; `_all_is_closed` takes the bracket
             return True
         if char == "{":
             self._key()
         return False
 
     def _all_is_closed(self) -> bool:
-        """Close what is to be closed; False where a comma calls for another value."""
+        """Close brackets; False where a comma demands another value."""
         while self.closers:
             char = self._next()
             if char == self.closers[-1]:
@@ -125,13 +128,13 @@ class _JsonReader:
         return True
 
     def _key(self) -> None:
-        """Read a key and its colon."""
+        """Parse a key and its colon."""
         start = self.at
         if self.text[start] != '"':
             raise _Wrong(start)
         outermost = len(self.closers) == 1
-        self.key_begun = start if outermost else None
-        self.at, self.key_begun = _string(self.text, start), None
+        self.open_key = start if outermost else None
+        self.at, self.open_key = _string(self.text, start), None
         if outermost:
             self.members.append(JsonMember(start, self.at))
         if self._next() != ":":
@@ -139,7 +142,7 @@ class _JsonReader:
         self.at += 1
 
     def _next(self) -> str:
-        """Return the next character that is no white space, and go there."""
+        """Go to the next character that is not white space, and return it."""
         self.at = _space(self.text, self.at)
         if self.at == len(self.text):
             raise _Ends
@@ -164,12 +167,12 @@ def _scalar(text: str, at: int, char: str) -> int:
         return _number(text, at)
     for word in _WORDS:
         if word[0] == char:
-            said = text[at : at + len(word)]
-            if said == word:
+            found = text[at : at + len(word)]
+            if found == word:
                 return at + len(word)
-            if word.startswith(said):
+            if word.startswith(found):
                 raise _Ends
-            wrong = next(i for i in range(len(said)) if said[i] != word[i])
+            wrong = next(i for i in range(len(found)) if found[i] != word[i])
             raise _Wrong(at + wrong)
     raise _Wrong(at)
 
@@ -187,10 +190,10 @@ def _string(text: str, at: int) -> int:
 
 
 def _number(text: str, at: int) -> int:
-    begun = _NUMBER_OPEN.match(text, at).end()  # type: ignore[union-attr]
-    if begun == len(text):
+    end = _NUMBER_OPEN.match(text, at).end()  # type: ignore[union-attr]
+    if end == len(text):
         raise _Ends
     number = _NUMBER.match(text, at)
-    if number is None or number.end() != begun:
-        raise _Wrong(begun)  # "-x", "1.x", "1e+x"
-    return begun
+    if number is None or number.end() != end:
+        raise _Wrong(end)  # "-x", "1.x", "1e+x"
+    return end

@@ -54,7 +54,7 @@ def constraint_of(
 def _languages_of(check: BaseCheck, item: Mapping[str, object]) -> tuple[ConstraintSpec, ...]:
     """Return a check's languages; none for an item that it cannot read: judging reports that."""
     try:
-        return check.languages(item)
+        return check.constraint_specs(item)
     except InputError:
         return ()
 
