@@ -1,4 +1,4 @@
-"""Decode keeps the lane process's promises, and draws what its settings say."""
+"""Decode conforms to the lane protocol, and samples as its settings say."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from ostinato.errors import EditError, InputError, ItemError
 from ostinato.journal import StopKind
 from ostinato.loop import Lane, Lanes, Loop, Phrase, Report, Steps, Text
 from ostinato.testing import check_lane_process
+from ostinato.text import write
+from ostinato.text.writing import _token_limit
 
 ITEMS = {
     "short": "The",
     "long": "Your table is booked for two. The phone number is 408-247-8880. " * 3,
     "other": "We can help you",
-    "same beginning": "Your table is booked for two. The phone number is 408-247-8880. " * 2,
+    "same prefix": "Your table is booked for two. The phone number is 408-247-8880. " * 2,
 }
 
 
@@ -50,7 +52,7 @@ def test_decode_conforms(sampling: SamplingParams) -> None:
     check_lane_process(lambda n: decode(n, sampling=sampling), ITEMS, steps=12, edits=edits)
 
 
-def test_what_is_changed_further_on_does_not_act_before() -> None:
+def test_an_edit_of_a_later_position_does_not_act_before() -> None:
     edits = ((3, {"temperature": 0.0}), (4, {"bias": {7: 50.0}}))
     plain, changed = decode(1), decode(1)
     plain.start(Lane("a", seed=2), ITEMS["other"])
@@ -94,7 +96,7 @@ def test_a_token_taken_back_at_once_has_cost_nothing() -> None:
     assert again["computed"] == 0
 
 
-def test_rounds_and_like_beginnings_share_the_prompt() -> None:
+def test_rounds_and_common_prefixes_share_the_prompt() -> None:
     process = decode(slots=2)
     computed = process._inference.counts
     process.start(Lane("a"), ITEMS["long"])
@@ -104,7 +106,7 @@ def test_rounds_and_like_beginnings_share_the_prompt() -> None:
     process.start(Lane("a", round=1), ITEMS["long"])
     process.step()
     assert computed.prompt == first  # nothing but its last token, which is fed
-    process.start(Lane("b"), ITEMS["same beginning"])
+    process.start(Lane("b"), ITEMS["same prefix"])
     assert computed.prompt - first < 64
 
 
@@ -130,7 +132,7 @@ def test_tokens_are_forced_from_a_position_on() -> None:
     assert all(text.starts[i] <= text.starts[i + 1] for i in range(len(text.starts) - 1))
 
 
-def test_watched_tokens_are_noted_at_every_position() -> None:
+def test_tracked_logprobs_are_recorded_at_every_position() -> None:
     model = tiny_model()
 
     def prompt(item: object, edits: Mapping[str, object]) -> TokenPrompt:
@@ -224,6 +226,18 @@ def test_a_bias_is_the_same_out_of_json() -> None:
     assert drawn == {7}
 
 
+def test_the_earliest_steps_of_a_condition_limit_the_tokens() -> None:
+    assert _token_limit(Phrase("x")) is None
+    assert _token_limit(Steps(4096)) == 4096
+    assert _token_limit(Steps(6000) | Phrase("x") | Steps(5000)) == 5000
+
+
+@pytest.mark.parametrize("sampling", [{"logit_bias": {7: 1.0}}, {"end_bias": 2.0}])
+def test_a_setting_that_a_server_lacks_is_refused(sampling: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(sampling))} must not be given with a server"):
+        write(["x"], model="http://127.0.0.1:9#m", sampling=SamplingParams(**sampling))
+
+
 def test_alternatives_show_the_runners_up_and_the_entropy() -> None:
     process = decode(alternatives=3, sampling=SamplingParams())
     process.start(Lane("a"), "The")
@@ -303,7 +317,7 @@ def test_greedy_ties_are_broken_by_the_lowest_id() -> None:
     assert draw(logits, [SamplingRow(SamplingParams(), 0.9)]) == [30]
 
 
-def test_a_row_draws_the_same_token_in_any_company() -> None:
+def test_a_row_draws_the_same_token_in_any_batch() -> None:
     logits = torch.randn(16, 1003, generator=torch.Generator().manual_seed(1)) * 2
     for sampling in (
         SamplingParams(temperature=0.9),
@@ -318,27 +332,27 @@ def test_a_row_draws_the_same_token_in_any_company() -> None:
 
 @given(st.text(max_size=30), st.integers(1, 3), st.integers(0, 100))
 @settings(max_examples=60, deadline=None)
-def test_pieces_join_to_the_text_wherever_characters_are_cut(
+def test_decoded_tokens_join_to_the_text_wherever_characters_are_cut(
     text: str, size: int, crop: int
 ) -> None:
-    whole = text.encode("utf-8", "replace")
-    parts = [whole[i : i + size] for i in range(0, len(whole), size)]
-    spelling = Detokenizer()
+    encoded = text.encode("utf-8", "replace")
+    parts = [encoded[i : i + size] for i in range(0, len(encoded), size)]
+    detokenizer = Detokenizer()
     for part in parts:
-        spelling.add(part)
-    assert spelling.text == whole.decode("utf-8")
+        detokenizer.add(part)
+    assert detokenizer.text == encoded.decode("utf-8")
     keep = min(crop, len(parts))
     fresh = Detokenizer()
     for part in parts[:keep]:
         fresh.add(part)
-    spelling.crop(keep)
-    assert (spelling.text, spelling.starts) == (fresh.text, fresh.starts)
+    detokenizer.crop(keep)
+    assert (detokenizer.text, detokenizer.starts) == (fresh.text, fresh.starts)
     for part in parts[keep:]:
-        spelling.add(part)
-    assert spelling.text == whole.decode("utf-8")
+        detokenizer.add(part)
+    assert detokenizer.text == encoded.decode("utf-8")
 
 
-def test_a_lane_brought_back_where_it_had_gone_back_to_counts_no_row_twice() -> None:
+def test_a_lane_resumed_where_it_had_gone_back_to_counts_no_row_twice() -> None:
     process = decode()
     process.start(Lane("a", 1), "The")
     past = [process.step()["a"] for _ in range(4)]

@@ -1,4 +1,4 @@
-"""Tokens in lanes: decoding, sampling and the cache; used by every family that makes tokens."""
+"""Tokens in lanes: sampling, constraints, beams, speculation; for every family that uses tokens."""
 
 import lazy_loader
 

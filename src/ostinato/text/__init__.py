@@ -1,4 +1,4 @@
-"""Texts from a language model; the loop, its lanes and its stops come from below."""
+"""Text generation: writing token by token, filling gaps, and the parts of a text training."""
 
 import lazy_loader
 

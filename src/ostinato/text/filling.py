@@ -1,4 +1,4 @@
-"""Fill gaps in texts: the loop over texts, ready to be iterated."""
+"""Fill gaps in texts: the loop over texts, ready to be iterated. Knows no network."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ GAP = "___"
 """What marks a gap in a text."""
 
 ALL_STEPS = Steps(1 << 62)
+"""No limit: lanes end when their texts do, and the loop when no lane is left."""
 
 
 def fill_gaps(
@@ -30,8 +31,9 @@ def fill_gaps(
 ) -> Loop:
     """Return the loop that fills the gaps of texts, side by side.
 
-    Each `___` is a gap of `tokens` tokens; `steps` decide them, the surest first. `each` ends a
-    text earlier; `loop` goes to `Loop`, as `run` and `until`. The texts are in `step.results`.
+    Each `___` is a gap of `gap_tokens` tokens. They are decided in `steps` steps, the most certain
+    first. `each` ends a text earlier; `loop` goes to `Loop`, such as `run` and `until`. The texts
+    are in `step.results`.
     """
     if not texts:
         raise InputError("There must be at least one text, got none.")
@@ -41,11 +43,11 @@ def fill_gaps(
             raise InputError(f"A text must have a gap, marked as {GAP}, got {text!r}. Mark one.")
     items = [MaskedText.of(_joined(model, text), gap_tokens, GAP) for text in texts]
     process = Unmask(model, steps=steps, fill=fill, slots=slots or min(len(items), 16))
-    loop.setdefault("until", Steps(1 << 62))
+    loop.setdefault("until", ALL_STEPS)
     keyed = list(zip(content_keys(list(texts)), items, strict=True))
     return Loop(Lanes(process, keyed, each=each, seed=seed), **loop)
 
 
 def _joined(model: MaskedModel, text: str) -> str:
-    """Leave the space before a gap to the gap, where the tokens of words begin with theirs."""
+    """Leave the space before a gap to the gap, for tokenizers whose words start with a space."""
     return text if model.word_pieces else text.replace(f" {GAP}", GAP)

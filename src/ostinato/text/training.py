@@ -1,4 +1,4 @@
-"""What a text training is made of: files, tokenizer, network. Builds, does not run."""
+"""The parts of a text training: examples, tokenizer, network. Builds them, runs nothing."""
 
 from __future__ import annotations
 
@@ -40,20 +40,22 @@ def fingerprint(settings: TextTrainingConfig) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path in (*settings.files, *settings.valid):
         digest.update(read_text(path).encode())
-    rest = [settings.start, settings.lora_rank, settings.context, settings.layers, settings.width]
-    rest += [settings.heads, settings.tokenizer, settings.vocab_size, settings.seed]
-    rest += [] if settings.kind == "causal" else [settings.kind]
-    rest += [] if settings.layout == "llama" else [settings.layout]
-    rest += ["untied"] if settings.untied else []
-    rest += ["zero_init"] if settings.zero_init else []
-    rest += [] if settings.device == "cpu" else [f"device {settings.device}"]
-    digest.update(json.dumps([*rest, len(settings.files)]).encode())
+    values = [settings.start, settings.lora_rank, settings.context, settings.layers, settings.width]
+    values += [settings.heads, settings.tokenizer, settings.vocab_size, settings.seed]
+    # Options added later count only where they differ from the default: runs recorded before they
+    # existed keep their fingerprint.
+    values += [] if settings.kind == "causal" else [settings.kind]
+    values += [] if settings.layout == "llama" else [settings.layout]
+    values += ["untied"] if settings.untied else []
+    values += ["zero_init"] if settings.zero_init else []
+    values += [] if settings.device == "cpu" else [f"device {settings.device}"]
+    digest.update(json.dumps([*values, len(settings.files)]).encode())
     return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class TextTraining:
-    """The parts of a text training; `left_out` names the rows of which nothing counts."""
+    """The parts of a text training; `left_out` names the rows without a counted token."""
 
     model: LanguageModel | MaskedModel
     train: Sequence[Example]
@@ -62,32 +64,20 @@ class TextTraining:
 
 
 def set_up(settings: TextTrainingConfig) -> TextTraining:
-    """Read the files, and load or make the model. Raises `InputError` for what cannot work."""
+    """Read the files, and load or make the model. Raises `InputError` for bad input."""
     for path in (*settings.files, *settings.valid):
-        read_text(path)  # everything is read before anything is loaded
+        read_text(path)  # a bad file is reported before a model is loaded
     device = find_device(settings.device)
-    model: LanguageModel | MaskedModel
-    if settings.start is not None:
-        # Small updates get lost in bfloat16 weights: what learns is float32, and only a frozen
-        # base beside an adapter is in the type that is fast here.
-        model = load_model(
-            settings.start,
-            dtype=compute_dtype(device) if settings.lora_rank else torch.float32,
-            compile=False,
-        )
-        network = model.llama()
-        if settings.lora_rank:
-            add_lora(network, settings.lora_rank, 2.0 * settings.lora_rank, seed=settings.seed)
-    else:
-        model = _from_scratch(settings)
-    end = min(model.tokenizer.eos_ids, default=None)
-    context = settings.context
-    if context > model.config.max_position_embeddings:
+    model = _from_scratch(settings) if settings.start is None else _load(settings.start, settings)
+    context, longest = settings.context, model.config.max_position_embeddings
+    if context > longest:
+        name = settings.start or "this network"
         raise InputError(
-            f"context must be at most {model.config.max_position_embeddings} for "
-            f"{settings.start}, got {context}. Give a smaller --context."
+            f"context must be at most {longest} for {name}, got {context}. "
+            "Give a smaller --context."
         )
     model.network.to(device)
+    end = min(model.tokenizer.eos_ids, default=None)
     left_out: list[str] = []
 
     def read(files: Sequence[Path]) -> list[Example]:
@@ -104,6 +94,18 @@ def set_up(settings: TextTrainingConfig) -> TextTraining:
     return TextTraining(model, *parts, left_out)
 
 
+def _load(name: str, settings: TextTrainingConfig) -> LanguageModel:
+    """Load the model to train, with a new adapter where one is asked for."""
+    # Small updates are lost in bfloat16 weights. What learns is float32; only a frozen base beside
+    # an adapter has the type that is fast on the device.
+    device = find_device(settings.device)
+    dtype = compute_dtype(device) if settings.lora_rank else torch.float32
+    model = load_model(name, dtype=dtype, compile=False)
+    if settings.lora_rank:
+        add_lora(model.llama(), settings.lora_rank, 2.0 * settings.lora_rank, seed=settings.seed)
+    return model
+
+
 def _from_scratch(settings: TextTrainingConfig) -> LanguageModel | MaskedModel:
     texts = [read_text(path) for path in settings.files]
     tokenizer = Tokenizer(make_tokenizer(texts, settings.tokenizer, settings.vocab_size))
@@ -113,40 +115,35 @@ def _from_scratch(settings: TextTrainingConfig) -> LanguageModel | MaskedModel:
         return _masked(tokenizer.backend, settings)
     tokenizer = Tokenizer(tokenizer.backend, eos_ids=[end], specials={"eos_token": END})
     if settings.kind == "gru":
-        shape = GRUConfig(
+        gru_config = GRUConfig(
             vocab_size=tokenizer.vocab_size,
             hidden_size=settings.width,
             num_hidden_layers=settings.layers,
             eos_token_id=(end,),
         )
-        network = GRU(shape, seed=settings.seed)
-        return LanguageModel(network, tokenizer, shape, Path(), "scratch")
-    config = LlamaConfig.from_dict(
-        {
-            "model_type": settings.layout,
-            "vocab_size": tokenizer.vocab_size,
-            "hidden_size": settings.width,
-            "head_dim": settings.width // settings.heads,
-            "intermediate_size": -(-settings.width * 8 // 3 // 32) * 32,
-            "num_hidden_layers": settings.layers,
-            "num_attention_heads": settings.heads,
-            "num_key_value_heads": settings.heads,
-            "max_position_embeddings": max(settings.context, 64),
-            "tie_word_embeddings": not settings.untied,
-            "rope_theta": 10000.0,
-            "eos_token_id": end,
-        }
+        gru = GRU(gru_config, seed=settings.seed)
+        return LanguageModel(gru, tokenizer, gru_config, Path(), "scratch")
+    config = LlamaConfig.from_scratch(
+        vocab_size=tokenizer.vocab_size,
+        width=settings.width,
+        layers=settings.layers,
+        heads=settings.heads,
+        context=max(settings.context, 64),
+        model_type=settings.layout,
+        tied=not settings.untied,
+        eos_token_id=end,
     )
-    made = Llama(config, seed=settings.seed)
+    llama = Llama(config, seed=settings.seed)
     if settings.zero_init:
-        made.zero_init()
-    return LanguageModel(made, tokenizer, config, Path(), "scratch")
+        llama.zero_init()
+    return LanguageModel(llama, tokenizer, config, Path(), "scratch")
 
 
 def _masked(backend: Backend, settings: TextTrainingConfig) -> MaskedModel:
-    """Make a masked language model, whose examples are one token longer than the context."""
+    """Make a masked language model."""
     backend.add_special_tokens([MASK])
     tokenizer = Tokenizer(backend, specials={"mask_token": MASK})
+    # A window has one token more than the context: a causal model needs it as the last target.
     config = BertConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=settings.width,
@@ -158,25 +155,25 @@ def _masked(backend: Backend, settings: TextTrainingConfig) -> MaskedModel:
     return MaskedModel(MaskedBert(config, seed=settings.seed), tokenizer, "scratch")
 
 
-def make_tokenizer(texts: Sequence[str], kind: str, vocabulary: int) -> Backend:
-    """Train a byte-level BPE tokenizer of at most `vocabulary` tokens, or one of characters."""
+def make_tokenizer(texts: Sequence[str], kind: str, vocab_size: int) -> Backend:
+    """Train a byte-level BPE tokenizer of up to `vocab_size` tokens, or one of characters."""
     if kind == "char":
-        words = {c: i for i, c in enumerate([END, *sorted(set("".join(texts)))])}
-        backend = Backend(models.BPE(vocab=words, merges=[], fuse_unk=False))
+        vocab = {c: i for i, c in enumerate([END, *sorted(set("".join(texts)))])}
+        backend = Backend(models.BPE(vocab=vocab, merges=[], fuse_unk=False))  # BPE, nothing merged
         backend.decoder = decoders.Fuse()
         backend.add_special_tokens([END])
         return backend
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    if vocabulary < len(alphabet) + 1:
+    if vocab_size < len(alphabet) + 1:
         raise InputError(
-            f"vocabulary must be at least {len(alphabet) + 1} for a byte-level tokenizer, got "
-            f"{vocabulary}. Raise --vocab-size, or take --tokenizer char."
+            f"vocab_size must be at least {len(alphabet) + 1} for a byte-level tokenizer, got "
+            f"{vocab_size}. Raise --vocab-size, or use --tokenizer char."
         )
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
+        vocab_size=vocab_size,
         special_tokens=[END],
         initial_alphabet=alphabet,
         show_progress=False,

@@ -1,4 +1,7 @@
-"""Write texts token by token: the loop over prompts, ready to be iterated."""
+"""Write texts token by token: the loop over prompts, ready to be iterated.
+
+Chooses the process (local model, beam search, server); knows no sampling and no checks.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,15 @@ from ostinato.errors import InputError, ItemError
 from ostinato.loop import AnyOf, Condition, LaneProcess, Lanes, Loop, Steps, content_keys
 from ostinato.models import LanguageModel, load_model
 from ostinato.remote import Server, ServerLanes, check_sampling, is_server
+from ostinato.text.filling import ALL_STEPS
 
 LENGTH = Steps(200)
-"""Where a text ends that does not end by itself: after 200 tokens."""
+"""Ends a text after 200 tokens, if its end token does not come first."""
 
 Messages = Sequence[Mapping[str, str]]
 
-LONGEST = 4096
-"""The tokens of a server's answer where no `Steps` ends it."""
+UNLIMITED_TOKENS = 4096
+"""The token limit of a server's or a beam search's text if `each` has no `Steps`: they need one."""
 
 
 def write(
@@ -47,61 +51,85 @@ def write(
 ) -> Loop:
     """Return the loop that writes one text for every prompt, side by side.
 
-    A prompt is a text or chat messages; a text is the user's message where the model has a chat
-    template and `chat` is true, else it is continued. `each` ends a text (its end token always
-    does). A text's draws depend on its prompt, not on its place in the list. `alternatives` adds
-    that many runners-up to each report. `loop` goes to `Loop`, as `run`
-    and `until`. The texts are `step.lanes` as they come and `step.results` when done.
+    A prompt is a text or chat messages. With `chat` and a model that has a chat template, a text is
+    the user's message; otherwise it is continued. `each` ends a text, as its end token always does.
+    The random numbers of a text depend on its prompt, not on its place in the list. `alternatives`
+    adds that many of the most likely tokens to each report. `loop` goes to `Loop`, such as `run`
+    and `until`. Texts are in `step.lanes` as they grow and in `step.results` when done.
 
-    `model` may be a `Server`, or be named `URL#MODEL`; its answers come piece by piece, and it
-    has no runners-up and no `chat` (that is the server's `api`).
+    `model` may be a `Server`, or `URL#MODEL` for one. Its texts come in chunks; it supports none of
+    `alternatives`, `proposer`, `num_beams` and `constraint`, and its `api` decides about chat.
 
-    `proposer` names tokens that are computed ahead: the same texts, sooner. `beams` above 1 searches
-    the likeliest texts with so many kept, and draws nothing; `length_penalty` is its. `constraint`
-    is what each text must be as a whole; where `each` has `Steps`, it is whole within them.
+    `proposer` names draft tokens to compute ahead: the same texts, sooner. `num_beams` above 1
+    searches for the most likely text instead of sampling, scored with `length_penalty`.
+    `constraint` is what each whole text must be; if `each` has `Steps`, it is whole within them.
     """
     if not prompts:
         raise InputError("There must be at least one prompt, got none.")
-    count = slots or min(len(prompts), 16)
     if isinstance(model, str):
         model = Server.of(model) if is_server(model) else load_model(model)
-    process: LaneProcess
-    if isinstance(model, Server):
-        _refuse(
-            alternatives=alternatives,
-            proposer=proposer,
-            num_beams=num_beams > 1,
-            constraint=constraint,
-        )
-        process = _server_lanes(model, each, sampling, count)
-    elif num_beams > 1:
-        _refuse("beams", alternatives=alternatives, proposer=proposer, constraint=constraint)
-        process = Beam(
-            model,
-            _prompter(model, chat),
-            num_beams=num_beams,
-            length_penalty=length_penalty,
-            limit=_limit(each),
-            slots=count,
-        )
-    else:
-        process = Decode(
-            model,
-            _prompter(model, chat),
-            sampling=sampling,
-            slots=count,
-            alternatives=alternatives,
-            proposer=proposer,
-            constraint=constraint,
-            limit=None if (most := _limit(each)) == LONGEST else most,
-        )
+    process = _process(
+        model,
+        each,
+        slots or min(len(prompts), 16),
+        sampling=sampling,
+        chat=chat,
+        alternatives=alternatives,
+        proposer=proposer,
+        num_beams=num_beams,
+        length_penalty=length_penalty,
+        constraint=constraint,
+    )
     items = list(zip(content_keys(prompts), prompts, strict=True))
-    loop.setdefault("until", Steps(1 << 62))
+    loop.setdefault("until", ALL_STEPS)
     return Loop(Lanes(process, items, each=each, seed=seed), **loop)
 
 
-def _refuse(what: str = "a server", **given: object) -> None:
-    for name, value in given.items():
+def _process(
+    model: LanguageModel | Server,
+    each: Condition,
+    slots: int,
+    *,
+    sampling: SamplingParams | None,
+    chat: bool,
+    alternatives: int,
+    proposer: DraftProposer | None,
+    num_beams: int,
+    length_penalty: float,
+    constraint: Constraint | None,
+) -> LaneProcess:
+    """Return the lane process for a model; refuse options that it does not have."""
+    limit = _token_limit(each)
+    beams = num_beams if num_beams > 1 else 0
+    local = {"alternatives": alternatives, "proposer": proposer, "constraint": constraint}
+    if isinstance(model, Server):
+        _refuse("a server", **local, num_beams=beams)
+        return _server_lanes(model, limit or UNLIMITED_TOKENS, sampling, slots)
+    prompter = _prompter(model, chat)
+    if beams:
+        _refuse("num_beams", **local)
+        return Beam(
+            model,
+            prompter,
+            num_beams=beams,
+            length_penalty=length_penalty,
+            limit=limit or UNLIMITED_TOKENS,
+            slots=slots,
+        )
+    return Decode(
+        model,
+        prompter,
+        sampling=sampling,
+        slots=slots,
+        alternatives=alternatives,
+        proposer=proposer,
+        constraint=constraint,
+        limit=limit,
+    )
+
+
+def _refuse(what: str, **options: object) -> None:
+    for name, value in options.items():
         if value:
             raise InputError(f"{name} must not be given with {what}, got {value}. Leave it out.")
 
@@ -120,28 +148,23 @@ def _prompter(model: LanguageModel, chat: bool) -> Prompter:
 
 
 def _server_lanes(
-    server: Server, each: Condition, sampling: SamplingParams | None, slots: int
+    server: Server, max_tokens: int, sampling: SamplingParams | None, slots: int
 ) -> ServerLanes:
     def prompt(item: object, edits: Mapping[str, object]) -> str | Messages:
         return item if isinstance(item, str) else _messages(item)
 
-    values = asdict(sampling or SamplingParams())
-    for unsaid in ("logit_bias", "end_bias", "end_within"):
-        del values[unsaid]
-    return ServerLanes(
-        server,
-        prompt,
-        sampling=check_sampling(server, values),
-        max_tokens=_limit(each),
-        slots=slots,
-    )
+    sampling = sampling or SamplingParams()
+    _refuse("a server", logit_bias=sampling.logit_bias, end_bias=sampling.end_bias)
+    values = check_sampling(server, asdict(sampling))
+    return ServerLanes(server, prompt, sampling=values, max_tokens=max_tokens, slots=slots)
 
 
-def _limit(each: Condition) -> int:
-    """Return after how many positions a text ends at the latest."""
+def _token_limit(each: Condition) -> int | None:
+    """Return the number of tokens after which `each` ends a text in any case; None without one."""
     if isinstance(each, AnyOf):
-        return min(map(_limit, each.conditions))
-    return each.limit if isinstance(each, Steps) else LONGEST
+        limits = [limit for part in each.conditions if (limit := _token_limit(part)) is not None]
+        return min(limits, default=None)
+    return each.limit if isinstance(each, Steps) else None
 
 
 def _messages(item: object) -> Messages:

@@ -1,4 +1,4 @@
-"""Training as a process: mini-batches in an order that is a function of (seed, step)."""
+"""Training as a process: tasks, batches, optimizers; what all trainings share."""
 
 import lazy_loader
 
