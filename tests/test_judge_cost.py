@@ -71,7 +71,7 @@ def test_no_request_is_sent_that_a_budget_does_not_cover_beside_the_judge() -> N
     asked = says("Yes")
     with serving(asked) as url, serving(says("One two.")) as writer:
         server = Server(url=f"{writer}", model="m", price_out=10_000.0)
-        allowance = SpendLimit(cost=0.5)
+        spend_limit = SpendLimit(cost=0.5)
         refine = Refine(
             server,
             [{"message": str(n)} for n in range(40)],
@@ -79,14 +79,14 @@ def test_no_request_is_sent_that_a_budget_does_not_cover_beside_the_judge() -> N
             checks=[judge(url)],
             max_new_tokens=4,
             slots=1,
-            allowance=allowance,
+            spend_limit=spend_limit,
         )
         loop = refine.loop(until=Budget("cost", 0.5))
         loop.run()
         refine.decode.close()  # type: ignore[union-attr]
     spent = refine.lanes.spent["cost"]
     assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
-    assert allowance.taken("cost") == pytest.approx(spent)
+    assert spend_limit.taken("cost") == pytest.approx(spent)
     judged = spent - sum(2 * 10_000 for _ in asked.bodies) / 1_000_000
     assert judged > 0.05  # it is a part of the cost
     assert spent <= 0.5 + judged / len(asked.bodies)

@@ -52,7 +52,7 @@ def text_of(item: object, edits: Mapping[str, object]) -> str:
 
 @contextmanager
 def lanes_on(
-    told: Faults, *, slots: int = 4, allowance: SpendLimit | None = None, **settings: Any
+    told: Faults, *, slots: int = 4, spend_limit: SpendLimit | None = None, **settings: Any
 ) -> Iterator[ServerLanes]:
     lanes_settings = {n: settings.pop(n) for n in ("max_tokens", "sampling") if n in settings}
     with serving(told) as url:
@@ -61,7 +61,7 @@ def lanes_on(
             server,
             text_of,
             slots=slots,
-            allowance=allowance,
+            spend_limit=spend_limit,
             **lanes_settings,
         )
         try:
@@ -505,9 +505,9 @@ def test_an_overload_halves_the_limit_once_for_all_that_were_sent_before() -> No
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_budget_of_tokens_holds_however_many_run_at_once(stream: bool) -> None:
     told = Faults(drip=0.002)
-    allowance = SpendLimit(tokens=20)
+    spend_limit = SpendLimit(tokens=20)
     with lanes_on(
-        told, slots=6, allowance=allowance, max_tokens=6, stream=stream, logprobs=True
+        told, slots=6, spend_limit=spend_limit, max_tokens=6, stream=stream, logprobs=True
     ) as process:
         rows, stopped, lanes = run(process, [(str(n), str(n)) for n in range(30)])
     assert stopped.kind is StopKind.BUDGET
@@ -518,9 +518,9 @@ def test_a_budget_of_tokens_holds_however_many_run_at_once(stream: bool) -> None
 
 
 def test_a_budget_of_cost_holds_and_counts_the_prompts() -> None:
-    allowance = SpendLimit(cost=0.001)
+    spend_limit = SpendLimit(cost=0.001)
     with lanes_on(
-        Faults(), allowance=allowance, max_tokens=6, price_in=2.0, price_out=10.0
+        Faults(), spend_limit=spend_limit, max_tokens=6, price_in=2.0, price_out=10.0
     ) as process:
         rows, stopped, lanes = run(process, [(str(n), "a word " * 20) for n in range(90)])
     assert stopped.kind is StopKind.BUDGET
@@ -535,29 +535,29 @@ def test_a_budget_of_cost_holds_and_counts_the_prompts() -> None:
 @pytest.mark.parametrize("cuts", [1, 4])
 def test_what_broken_requests_took_is_counted(cuts: int, usage: bool) -> None:
     """The server cannot go on, so every request begins the answer anew."""
-    told, allowance = Faults(script=deque(["cut"] * cuts), usage=usage), SpendLimit(tokens=1000)
+    told, spend_limit = Faults(script=deque(["cut"] * cuts), usage=usage), SpendLimit(tokens=1000)
     prices: dict[str, Any] = {"price_in": 2.0, "price_out": 10.0}
-    with lanes_on(told, allowance=allowance, **prices) as process:
+    with lanes_on(told, spend_limit=spend_limit, **prices) as process:
         rows, _, lanes = run(process, ITEMS[:1])
     assert rows["item0"]["accepted"] and len(told.bodies) == cuts + 1
-    assert told.sent == lanes.spent["computed"] == allowance.taken("tokens")
+    assert told.sent == lanes.spent["computed"] == spend_limit.taken("tokens")
     one = lanes.spent["prompt"] / (cuts + 1)
     assert one == int(one) > 0
     cost = (lanes.spent["prompt"] * 2 + told.sent * 10) / 1e6
-    assert lanes.spent["cost"] == pytest.approx(cost) == allowance.taken("cost")
+    assert lanes.spent["cost"] == pytest.approx(cost) == spend_limit.taken("cost")
 
 
 def test_what_came_in_vain_counts_where_an_item_fails() -> None:
-    told, allowance = Faults(script=deque(["cut", (400, {})])), SpendLimit(tokens=1000)
-    with lanes_on(told, allowance=allowance, slots=1) as process:
+    told, spend_limit = Faults(script=deque(["cut", (400, {})])), SpendLimit(tokens=1000)
+    with lanes_on(told, spend_limit=spend_limit, slots=1) as process:
         rows, _, lanes = run(process, ITEMS[:1])
     assert rows["item0"]["stopped"]["kind"] == "error"
-    assert lanes.spent["computed"] == allowance.taken("tokens") == told.sent == 2
+    assert lanes.spent["computed"] == spend_limit.taken("tokens") == told.sent == 2
 
 
 def test_what_earlier_sessions_spent_counts() -> None:
-    allowance = SpendLimit(tokens=20, before=lambda: {"tokens": 6.0, "computed": 16.0})
-    with lanes_on(Faults(), allowance=allowance, max_tokens=6) as process:
+    spend_limit = SpendLimit(tokens=20, before=lambda: {"tokens": 6.0, "computed": 16.0})
+    with lanes_on(Faults(), spend_limit=spend_limit, max_tokens=6) as process:
         process.start(Lane("a"), "Write.")
         with pytest.raises(Exhausted, match="4 of 20"):
             process.step()

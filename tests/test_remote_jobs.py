@@ -27,7 +27,7 @@ from ostinato.refine.job.file import read_job
 from ostinato.refine.refine import Refine
 from ostinato.refine.strategies.backtrack import Backtrack
 from ostinato.refine.strategies.base import Abort, Feedback, Resample, Strategy
-from ostinato.remote import Server, sign
+from ostinato.remote import Server, text_id
 from ostinato.remote.text_ids import start_logprobs
 from ostinato.text import write
 
@@ -169,8 +169,8 @@ def test_backtrack_puts_no_value_where_it_was_unlikely_or_nothing_is_told(api: s
 def test_a_text_begins_as_likely_as_the_longest_token_that_begins_it() -> None:
     likeliest = {" A": -0.1, " Anna": -2.0, "Ann": -1.0, " B": -3.0, "": -0.2}
     assert start_logprobs([" Anna Lee", "Anna Lee", " C"], likeliest) == [
-        (sign(" Anna Lee"), -2.0),
-        (sign("Anna Lee"), -1.0),
+        (text_id(" Anna Lee"), -2.0),
+        (text_id("Anna Lee"), -1.0),
     ]
 
 

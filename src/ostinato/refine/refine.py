@@ -36,10 +36,10 @@ from ostinato.remote import (
     Server,
     ServerLanes,
     SpendLimit,
+    character_ids,
     check_sampling,
     is_server,
-    sign,
-    spell,
+    text_id,
 )
 
 Row = Mapping[str, object]
@@ -61,8 +61,8 @@ class Refine:
     model has a chat template.
 
     `max_new_tokens` limits one draft; `tokens` and `seconds` limit an item over all its rounds;
-    `allowance` limits what a server may cost over all items. `alternatives` records the most likely
-    other tokens, by number. `ready` returns the answer of an item that needs no model, or None.
+    `spend_limit` limits what a server may cost over all items. `alternatives` is the number of most
+    likely other tokens to record. `ready` returns the answer of an item that needs no model, or None.
     `slots` is the number of items written in parallel; results do not depend on it.
     """
 
@@ -84,7 +84,7 @@ class Refine:
         time_limit: float = TIME_LIMIT,
         alternatives: int = 0,
         ready: Callable[[Row], str | None] | None = None,
-        allowance: SpendLimit | None = None,
+        spend_limit: SpendLimit | None = None,
     ) -> None:
         check_seed(seed)
         self.items = _keyed(items)
@@ -95,10 +95,12 @@ class Refine:
         self._time_limit = time_limit
         self._max_new_tokens = max_new_tokens
         self._context = self._steering_context()
-        self._allowance = allowance
+        self._spend_limit = spend_limit
         self.decode: Decode | ServerLanes
         if isinstance(self.model, Server):
-            self.decode = self._server_lanes(self.model, sampling, slots, allowance or SpendLimit())
+            self.decode = self._server_lanes(
+                self.model, sampling, slots, spend_limit or SpendLimit()
+            )
         else:
             self.decode = self._decode(self.model, sampling, slots, block, alternatives)
         self.lanes = Lanes(
@@ -110,9 +112,9 @@ class Refine:
             seed=seed,
             ready=None if ready is None else lambda item: ready(_row(item)),
         )
-        if allowance is not None:
+        if spend_limit is not None:
             # What the run spent before it was resumed counts, and the lanes restore that.
-            allowance.before = lambda: self.lanes.spent
+            spend_limit.before = lambda: self.lanes.spent
 
     def loop(
         self,
@@ -148,20 +150,20 @@ class Refine:
     def _steering_context(self) -> SteeringContext:
         if isinstance(self.model, Server):
             return SteeringContext(
-                spell,
+                character_ids,
                 END,
                 self.checks,
                 self._time_limit,
                 can_continue=self.model.continues,
                 pays_per_token=True,
-                tracking_id=sign,
+                tracking_id=text_id,
             )
         tokenizer = self.model.tokenizer
         end = min(tokenizer.eos_ids, default=None)
         return SteeringContext(tokenizer.encode, end, self.checks, self._time_limit)
 
     def _server_lanes(
-        self, server: Server, sampling: SamplingParams, slots: int, allowance: SpendLimit
+        self, server: Server, sampling: SamplingParams, slots: int, spend_limit: SpendLimit
     ) -> ServerLanes:
         return ServerLanes(
             server,
@@ -169,7 +171,7 @@ class Refine:
             sampling=check_sampling(server, server_sampling(server, sampling)),
             max_tokens=self._max_new_tokens,
             slots=slots,
-            allowance=allowance,
+            spend_limit=spend_limit,
             prompt_edits=PROMPT_EDITS,
             track_logprobs=lambda item: self._required_texts(_row(item)),
         )
@@ -244,8 +246,8 @@ class Refine:
 
     def _judge(self, output: object, item: object) -> Sequence[Verdict]:
         verdicts = judge_all(self.checks, output, _row(item), self._time_limit)
-        if self._allowance is not None:
-            self._allowance.charge(sum(verdict.cost for verdict in verdicts))
+        if self._spend_limit is not None:
+            self._spend_limit.charge(sum(verdict.cost for verdict in verdicts))
         return verdicts
 
     def _token_prompt(self, item: object, edits: Mapping[str, object]) -> TokenPrompt:

@@ -4,7 +4,7 @@ from .openai_api import CompletionRequest, Message, PromptInput, StreamChunk, Us
 from .retry import PermanentError, RetryableError, ServerError
 from .server import Server, is_server
 from .spend_limit import SpendLimit
-from .text_ids import END, sign, spell
+from .text_ids import END, character_ids, text_id
 
 __all__ = [
     "END",
@@ -20,9 +20,9 @@ __all__ = [
     "SpendLimit",
     "StreamChunk",
     "Usage",
+    "character_ids",
     "check_sampling",
     "complete",
     "is_server",
-    "sign",
-    "spell",
+    "text_id",
 ]

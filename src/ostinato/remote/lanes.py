@@ -72,14 +72,13 @@ class ServerLanes(ExternalSource):
 
     `prompt` makes an item's prompt, and gets the edits that `prompt_edits` names. `max_tokens` cuts
     an answer. `sampling` holds `temperature`, `top_p` and, where the server has the extensions,
-    `top_k`, `min_p` and `repetition_penalty`. `allowance` limits what all lanes spend.
+    `top_k`, `min_p` and `repetition_penalty`. `spend_limit` limits what all lanes spend.
     `track_logprobs` names an item's texts; where each was likely to start is in the output's
     `tracked_logprobs`, by the text's number, if the server sends its most likely tokens.
 
-    Edits: sampling settings hold from their position on. `force` (numbers from
-    `ostinato.remote.spell`) is written at its position. `forbid` is accepted and not sent: no API
-    has a way to exclude a piece of text. After going back the rest is sampled again, with another
-    seed.
+    Edits: sampling settings hold from their position on. `force` (numbers from `character_ids`) is
+    written at its position. `forbid` is accepted and not sent, as no API can exclude a piece of
+    text: after going back, the rest is sampled again with another seed.
 
     Reports: `token` (the piece's number), `text`, `tokens` (of the piece: from log-probabilities
     and usage, else 1), `computed` (tokens received, including wasted ones). `logprob` and
@@ -88,7 +87,7 @@ class ServerLanes(ExternalSource):
     arrives. At the end `finish` and `ended`; `failed` where the answer cannot be continued; `error`
     where the server refuses the item.
 
-    Raises `ServerError` where the server cannot be used, `Exhausted` where the allowance is spent.
+    Raises `ServerError` where the server cannot be used, `Exhausted` at the spend limit.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class ServerLanes(ExternalSource):
         sampling: Mapping[str, float] | None = None,
         max_tokens: int = 128,
         slots: int = 16,
-        allowance: SpendLimit | None = None,
+        spend_limit: SpendLimit | None = None,
         prompt_edits: frozenset[str] = frozenset(),
         track_logprobs: Watch | None = None,
     ) -> None:
@@ -110,7 +109,7 @@ class ServerLanes(ExternalSource):
         self._close = weakref.finalize(self, self.client.close)
         self._sampling = dict(sampling or {})
         self._max_tokens = max_tokens
-        self._allowance = allowance or SpendLimit()
+        self._spend_limit = spend_limit or SpendLimit()
         self._prompt = prompt
         self._prompt_edits = prompt_edits
         self._track_logprobs = track_logprobs or (lambda item: ())
@@ -173,7 +172,7 @@ class ServerLanes(ExternalSource):
         return self._poll()[0]
 
     def _poll(self) -> tuple[dict[str, Report], str, Exception | None]:
-        """Return the reports, why the allowance refused a request, and the server's error."""
+        """Return the reports, why the spend limit refused a request, and the server's error."""
         moved: dict[str, Report] = {}
         refused, server_error = "", None
         for key, slot in self._slots.items():
@@ -237,13 +236,13 @@ class ServerLanes(ExternalSource):
         )
         most = request.max_tokens if continues else request.total_tokens
         cost = self.server.cost(request.bytes, most)
-        reserved = self._allowance.reserve(most, cost)
+        reserved = self._spend_limit.reserve(most, cost)
         if reserved is None:
-            raise _OverBudget(self._allowance.refusal(most, cost))
+            raise _OverBudget(self._spend_limit.refusal(most, cost))
         try:
             stream = self.client.start(request)
         except BaseException:
-            self._allowance.settle(reserved)
+            self._spend_limit.settle(reserved)
             raise
         prompt = round(request.bytes * (self._per_byte or GUESSED_PER_BYTE))
         return _Request(stream, reserved, request.bytes, prompt)
@@ -287,8 +286,12 @@ class ServerLanes(ExternalSource):
         """Return a report that also counts what was wasted since the one before."""
         wasted, wasted_cost = slot.wasted
         slot.wasted = (0, 0.0)
-        report: dict[str, object] = {"token": text_ids.sign(text), "text": text, "tokens": tokens}
-        report["computed"] = tokens + repeated + wasted
+        report: dict[str, object] = {
+            "token": text_ids.text_id(text),
+            "text": text,
+            "tokens": tokens,
+            "computed": tokens + repeated + wasted,
+        }
         if self.server.priced:
             report["cost"] = cost + wasted_cost
         return report
@@ -321,7 +324,7 @@ class ServerLanes(ExternalSource):
 
     def _settle(self, slot: _StreamSlot) -> None:
         assert slot.request is not None
-        self._allowance.settle(slot.request.reserved)
+        self._spend_limit.settle(slot.request.reserved)
         slot.request = None
 
     # Edits ------------------------------------------------------------------------------------
@@ -347,7 +350,7 @@ class ServerLanes(ExternalSource):
 
 
 class _OverBudget(Exception):
-    """The allowance does not cover a request."""
+    """The spend limit does not cover a request."""
 
 
 def _add(slot: _StreamSlot, report: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ END = 0
 CODE_POINTS = 0x110000
 
 
-def sign(text: str) -> int:
+def text_id(text: str) -> int:
     """Return the number of a piece of text."""
     if len(text) == 1 and text != "\0":  # the code point of "\0" is END
         return ord(text)
@@ -21,9 +21,9 @@ def sign(text: str) -> int:
     return CODE_POINTS + int.from_bytes(digest, "little")
 
 
-def spell(text: str) -> list[int]:
+def character_ids(text: str) -> list[int]:
     """Return a text as the numbers of its characters, from which it can be written again."""
-    return [sign(character) for character in text]
+    return [text_id(character) for character in text]
 
 
 def character(number: int) -> str | None:
@@ -44,5 +44,5 @@ def start_logprobs(
     for text in texts:
         tokens = [token for token in top_logprobs if token and text.startswith(token)]
         if tokens:
-            found.append((sign(text), top_logprobs[max(tokens, key=len)]))
+            found.append((text_id(text), top_logprobs[max(tokens, key=len)]))
     return found

@@ -178,7 +178,7 @@ def _refine_settings(job: Job) -> dict[str, Any]:
     }
     if job.server is not None:
         # `job_budget` ends the run after a step; the limit refuses a request before it is sent.
-        settings["allowance"] = SpendLimit(job.budgets.job_tokens, job.budgets.job_cost)
+        settings["spend_limit"] = SpendLimit(job.budgets.job_tokens, job.budgets.job_cost)
     return settings
 
 
