@@ -49,7 +49,7 @@ class SlotBackend(ABC):
         self.slots, self.block, self.prefill_chunk = slots, block, prefill_chunk
         self.vocab_size, self.limit = config.vocab_size, config.max_position_embeddings
         self.device = device
-        self.compute_mode = plain_compute_mode(device)
+        self.compute_mode = plain_compute_mode(device)  # the compiled backend has its own
         self.counts = Counts()
 
     def self_test(self) -> SelfTest:

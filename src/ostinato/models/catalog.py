@@ -30,7 +30,7 @@ class CatalogEntry:
     license: str
     requirement: str
     member: str
-    sha256: str
+    sha256: str  # pinned: a replaced package is refused
     download_bytes: int
     installed_bytes: int
     author: str

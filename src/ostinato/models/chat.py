@@ -84,6 +84,7 @@ class Guard:
     """
 
     def __init__(self, specials: Iterable[str], messages: Sequence[Mapping[str, Any]]) -> None:
+        # Two characters: one alone, such as "<", is ordinary text.
         self._heads = {s[:2] for s in specials if s}
         self._tails = {s[-2:] for s in specials if s}
         self.mark = _unused_character(json.dumps(list(messages), ensure_ascii=False, default=str))

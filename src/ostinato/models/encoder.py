@@ -31,6 +31,7 @@ class Encoder:
     def __init__(self, network: Bert, backend: tokenizers.Tokenizer, longest: int) -> None:
         self._network, self.longest = network, longest
         self.width = network.config.hidden_size
+        # A copy: these settings would change the caller's tokenizer.
         self._backend = tokenizers.Tokenizer.from_str(backend.to_str())
         self._backend.no_padding()
         self._backend.enable_truncation(longest)

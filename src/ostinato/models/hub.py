@@ -72,5 +72,5 @@ def _checked(folder: Path, name: str) -> Path:
 def _first_line(error: Exception) -> str:
     """Return the first line of an error's message, as a sentence."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    line = line.removeprefix("Got: ")
+    line = line.removeprefix("Got: ")  # the library's own prefix would follow our "got:"
     return line if line.endswith(".") else f"{line}."

@@ -102,15 +102,10 @@ def load_model(
     this machine lacks the device.
     """
     where = find_device(device)
-    base, plus = split_adapter(str(name))
-    if plus and adapter is not None:
-        raise ModelError(
-            f"one adapter must be named, got {plus!r} and {str(adapter)!r}. Leave out one of them."
-        )
+    base, chosen = _base_and_adapter(str(name), adapter)
     if int8 and compile is False:
         raise ModelError("int8 must be given with compile, got it without. Compile the model too.")
     compile = True if int8 else compile
-    chosen = plus or (None if adapter is None else str(adapter))
     if base.startswith(LLAMA):
         _refuse_with_llama(adapter=chosen, dtype=dtype, compile=compile, device=device)
         return _load_llama_cpp(Path(base.removeprefix(LLAMA)).expanduser(), base)
@@ -125,6 +120,15 @@ def load_model(
         model = _with_adapter(model, chosen)
     model.network.to(where)
     return replace(model, compile=compile, int8=int8)
+
+
+def _base_and_adapter(name: str, adapter: str | Path | None) -> tuple[str, str | None]:
+    base, plus = split_adapter(name)
+    if plus and adapter is not None:
+        raise ModelError(
+            f"one adapter must be named, got {plus!r} and {str(adapter)!r}. Leave out one of them."
+        )
+    return base, plus or (None if adapter is None else str(adapter))
 
 
 def _load(name: str, dtype: torch.dtype) -> LanguageModel:
@@ -169,7 +173,7 @@ def _load_folder(folder: Path, name: str, dtype: torch.dtype) -> LanguageModel:
     _check_unpickled(folder)
     try:
         config = LlamaConfig.from_folder(folder)
-    except UnknownLayout as reason:
+    except UnknownLayout as reason:  # a damaged file raises ModelError: transformers would not help
         tokenizer = Tokenizer.from_folder(folder)
         other = load_network(folder, dtype, reason)
         return LanguageModel(other, tokenizer, other.config, folder, name)
@@ -202,6 +206,7 @@ def _load_llama_cpp(path: Path, name: str) -> LanguageModel:
         raise ModelError(f"{path} must be a GGUF file, got none there. Check the path.")
     from ostinato.models.files.gguf import GGUFModel  # 0.14 s of imports
 
+    # Our tokenizer, not llama.cpp's: checks and constraints read its vocabulary.
     tokenizer = GGUFModel(path).tokenizer()
     network = LlamaCppNetwork(path)
     return LanguageModel(network, tokenizer, network.config, path.parent, name)
@@ -276,9 +281,9 @@ def _weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return [folder / "model.safetensors"]
     parts = Values(Values(read_json(index), str(index)).mapping("weight_map"), str(index))
-    if not parts.held:
+    if not parts.raw:
         raise ModelError(f"{index} must have 'weight_map', got none. Download the folder again.")
-    names = sorted({parts.text(name) for name in parts.held})
+    names = sorted({parts.text(name) for name in parts.raw})
     for name in names:
         if Path(name).name != name:  # an index must not point out of its folder
             raise ModelError(

@@ -186,6 +186,7 @@ class Tokenizer:
 
     @cached_property
     def _bytes(self) -> list[bytes]:
+        # Ids of added tokens may leave gaps, so the count is no upper bound.
         size = max(self.vocab_size, 1 + max(self._added, default=0))
         return [self._bytes_of(i) for i in range(size)]
 
@@ -198,6 +199,7 @@ class Tokenizer:
             return b""
         if self._byte_level:
             return bytes(_BYTE_OF[c] for c in spelling if c in _BYTE_OF)
+        # SentencePiece: a byte as <0x0A>, and spaces as "▁".
         byte = _BYTE_TOKEN.fullmatch(spelling)
         return bytes([int(byte[1], 16)]) if byte else spelling.replace("▁", " ").encode()
 

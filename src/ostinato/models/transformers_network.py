@@ -157,6 +157,7 @@ def _check_writes(config: Any, folder: Path) -> None:
 
     masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
     causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    # Encoders such as BERT are also listed as causal: for them `is_decoder` decides.
     if causal and not (masked and getattr(config, "is_decoder", None) is False):
         return
     what = "an encoder, which reads both ways" if masked else "which has no head that writes"

@@ -1,4 +1,4 @@
-// A decoder's network, and what its layers do beside products: norms, turns, attention.
+// A decoder's structures, and its layers' work beside products: norms, RoPE, attention.
 
 #pragma once
 
@@ -15,8 +15,8 @@ struct Layer {
     const float* norm2;
     Product up;  // a block of the gate, a block of up, and so on
     Product down;
-    void* keys;    // (places, KV, length / 16, D, 16)
-    void* values;  // (places, KV, length, padded D)
+    void* keys;    // (slots, KV, length / 16, D, 16)
+    void* values;  // (slots, KV, length, padded D)
     int64_t window;  // positions seen, 0 for all
 };
 
@@ -47,7 +47,7 @@ void normalize(const float* x, const float* weight, int64_t size, float eps, flo
     for (k = 0; k < size; ++k) y[k] = x[k] * by_root * weight[k];
 }
 
-// Turn the pairs (x[i], x[i + D/2]) by the angles of a position (RoPE), times a scale.
+// Rotate the pairs (x[i], x[i + D/2]) by the angles of a position (RoPE), times a scale.
 void turn(const Network& net, float* x, int64_t position, float scale) {
     const int64_t half = net.head_dim / 2;
     const float *c = net.cosines + position * half, *s = net.sines + position * half;
@@ -60,11 +60,11 @@ void turn(const Network& net, float* x, int64_t position, float scale) {
 
 struct Rows {
     int64_t count;
-    const int64_t* places;
+    const int64_t* slots;
     const int64_t* positions;
 };
 
-// Norm and turn the queries and the key of one row and key head; keep its key and value.
+// Normalize and rotate the queries and the key of one row and key head; store its key and value.
 template <class K>
 void keep(const Network& net, const Layer& layer, const Rows& rows, int64_t row, int64_t head,
           float* qkv) {
@@ -78,7 +78,7 @@ void keep(const Network& net, const Layer& layer, const Rows& rows, int64_t row,
     }
     if (layer.k_norm) normalize(key, layer.k_norm, D, net.eps, key);
     turn(net, key, at, 1.0f);
-    const int64_t lane = rows.places[row] * net.kv_heads + head;
+    const int64_t lane = rows.slots[row] * net.kv_heads + head;
     K* keys = static_cast<K*>(layer.keys) + (lane * net.length + at / LANES * LANES) * D;
     K* values = static_cast<K*>(layer.values) + (lane * net.length + at) * net.padded_head;
     for (int64_t d = 0; d < D; ++d) {
@@ -111,8 +111,8 @@ void mix(const K* values, const float* weights, int64_t count, int64_t step, flo
     for (int n = 0; n < N; ++n) store(mixed + n * LANES, sums[n]);
 }
 
-// Softmax over scores; what is before `first` or after `last` (from the start of a block) is out.
-// Returns 1 / their sum: the weights are left as they are.
+// Softmax over the scores `first` to `last`, counted from the start of a block; others are masked.
+// Returns 1 / their sum, by which the caller scales the result: fewer products than per weight.
 float soften(float* scores, int64_t first, int64_t last) {
     const int64_t blocks = last / LANES + 1;
     for (int64_t p = 0; p < first; ++p) scores[p] = -__builtin_inff();
@@ -133,12 +133,12 @@ float soften(float* scores, int64_t first, int64_t last) {
     return 1.0f / sum(total);
 }
 
-// Attention of one query over its place; returns where the result (D) is, within `scores`.
+// Attention of one query over its slot; returns where the result (D) is, within `scores`.
 template <class K>
 const float* attend(const Network& net, const Layer& layer, const Rows& rows, int64_t row, int64_t head,
                     const float* query, float* scores) {
     const int64_t D = net.head_dim, P = net.padded_head, at = rows.positions[row];
-    const int64_t lane = rows.places[row] * net.kv_heads + head / (net.heads / net.kv_heads);
+    const int64_t lane = rows.slots[row] * net.kv_heads + head / (net.heads / net.kv_heads);
     const int64_t seen = layer.window && layer.window <= at ? at - layer.window + 1 : 0;
     const int64_t begin = seen / LANES * LANES, blocks = (at - begin) / LANES + 1;
     const K* keys = static_cast<const K*>(layer.keys) + (lane * net.length + begin) * D;

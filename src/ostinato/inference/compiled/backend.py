@@ -99,6 +99,7 @@ class CompiledBackend(SlotBackend):
         position overwrites it: rewinding needs nothing else.
         """
         self.counts.generated += len(rows)
+        # Sorted, as a row needs earlier rows of its slot, which may be in an earlier pass.
         order = by_slot(rows)
         ordered = self._compute([TokenRow(*rows[i]) for i in order])
         if order == list(range(len(rows))):
@@ -111,7 +112,7 @@ class CompiledBackend(SlotBackend):
         """Return the logits (n, V) in float32 at `hidden` (n, C)."""
         head = self._weights.head
         self._prepare_scratch()
-        out = torch.empty(len(hidden), head.blocks * LANES)
+        out = torch.empty(len(hidden), head.blocks * LANES)  # whole blocks; the surplus is cut
         self._kernel.product(
             ctypes.byref(head),
             ctypes.c_int64(self._weights.kind),

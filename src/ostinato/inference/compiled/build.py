@@ -98,6 +98,7 @@ def compile_to(path: Path, compiler: str) -> None:
     """Compile the kernel; for one thread where the compiler has no OpenMP."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # In the same folder, so that the rename below stays within one file system.
         handle, name = tempfile.mkstemp(dir=path.parent)
     except OSError as error:
         raise ModelError(

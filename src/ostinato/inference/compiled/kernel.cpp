@@ -1,8 +1,8 @@
-// One pass of a Llama-like decoder over rows, each a token of some place at some position.
+// One pass of a Llama-like decoder over rows; a row is a token of some slot at some position.
 //
-// What comes out for a row depends on its place's tokens alone. Lanes of a vector are different
-// outputs (or positions), so every sum runs over its terms in one order, whatever the number of
-// rows, of threads, or of lanes that the processor has. Knows no sampling and no Python.
+// The result of a row depends on its slot's tokens alone. Lanes of a vector are different outputs
+// (or positions), so every sum has one order, whatever the number of rows, of threads, or of lanes
+// that the processor has. Knows no sampling and no Python.
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -23,7 +23,7 @@ struct Unneeded {
 };
 
 template <class W>
-struct UseOf {  // what a thread holds while it multiplies
+struct UseOf {  // a thread's claim on the tile registers while it multiplies
     using type = Unneeded;
 };
 
@@ -79,7 +79,7 @@ struct Scratch {  // shared by the threads, but for `own`
     int64_t own_size;
 };
 
-constexpr int64_t WHOLE = 32;  // rows: what tiles read and write beyond the last is room, unused
+constexpr int64_t WHOLE = 32;  // rows: tiles read and write whole groups, the surplus is unused
 
 int64_t lay_out(const Network& net, int64_t most, int64_t threads, float* base, Scratch* scratch) {
     const Layer& layer = net.layer[0];
@@ -156,7 +156,7 @@ void pass(const Network& net, const Rows& rows, const Scratch& scratch, int64_t 
     }
 }
 
-// y of x (rows, width); the weights may have more inputs, which are 0.
+// y of x (rows, width); the weights may have more inputs, padded with 0.
 template <class W>
 void head(const Product& p, const float* x, int64_t width, int64_t rows, int64_t threads,
           float* memory, float* y) {
@@ -181,7 +181,7 @@ void head(const Product& p, const float* x, int64_t width, int64_t rows, int64_t
 
 extern "C" {
 
-// Ask for the processor's matrix tiles; 0 where it has none.
+// Ask the system for the processor's matrix tiles; 0 where it has none.
 int64_t ask_tiles() {
 #ifdef HAS_TILES
     return ask_for_tiles();
@@ -196,12 +196,12 @@ int64_t scratch_floats(const Network* net, int64_t rows, int64_t threads) {
     return lay_out(*net, rows, threads, nullptr, &scratch);
 }
 
-// Compute rows: x (rows, padded width) begins the scratch memory; hidden (rows, width).
-void forward(const Network* net, int64_t count, const int64_t* places, const int64_t* positions,
+// Compute rows: x (rows, padded width) is at the start of scratch memory; hidden (rows, width).
+void forward(const Network* net, int64_t count, const int64_t* slots, const int64_t* positions,
              int64_t most, int64_t threads, float* memory, float* hidden) {
     Scratch scratch;
     lay_out(*net, most, threads, memory, &scratch);
-    const Rows rows{count, places, positions};
+    const Rows rows{count, slots, positions};
     const bool halves = net->cache_kind == 1;
     switch (net->weight_kind) {
         case 0: return pass<float, float>(*net, rows, scratch, threads, hidden);

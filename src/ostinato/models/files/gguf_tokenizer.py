@@ -55,6 +55,7 @@ def build_tokenizer(get: Get, file: str) -> tokenizers.Tokenizer:
             "Use the model's Hugging Face folder instead."
         )
     tokens = _need(get, "tokens", file)
+    # Without types, all are ordinary (1).
     kinds = get("tokenizer.ggml.token_type") or [1] * len(tokens)
     backend.add_tokens(
         [

@@ -20,16 +20,16 @@ class Values:
     differ. Every reader raises `ModelError` with file, key and value.
     """
 
-    held: Mapping[str, Any]
+    raw: Mapping[str, Any]
     file: str = "config.json"
     names: Mapping[str, str] = field(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
-        return name in self.held
+        return name in self.raw
 
-    def gives(self, name: str) -> bool:
+    def has_value(self, name: str) -> bool:
         """Return whether the file has a value other than null."""
-        return self.held.get(name) is not None
+        return self.raw.get(name) is not None
 
     def size(self, name: str, least: int = 1) -> int:
         """Return an integer, at least `least`."""
@@ -70,7 +70,7 @@ class Values:
 
     def mapping(self, name: str) -> Mapping[str, Any]:
         """Return an object; empty where the file has null or no such key."""
-        value = self.held.get(name)
+        value = self.raw.get(name)
         if value is None:
             return {}
         if not isinstance(value, Mapping):
@@ -79,29 +79,29 @@ class Values:
 
     def token(self, name: str) -> int | None:
         """Return a token id; None where the file has null or no such key."""
-        value = self.held.get(name)
+        value = self.raw.get(name)
         if value is not None and not _is_whole(value):
             self._refuse(name, "a whole number or null")
         return value
 
     def tokens(self, name: str) -> tuple[int, ...]:
         """Return token ids, which the file may give as null, one number or a list."""
-        value = self.held.get(name)
+        value = self.raw.get(name)
         ids = value if isinstance(value, list | tuple) else [] if value is None else [value]
         if not all(map(_is_whole, ids)):
             self._refuse(name, "a whole number, or a list of them")
         return tuple(ids)
 
     def _value(self, name: str) -> Any:
-        if name not in self.held:
+        if name not in self.raw:
             raise ModelError(f"{self.file} must have {self._key(name)!r}, got none. {self._fix()}")
-        return self.held[name]
+        return self.raw[name]
 
     def _key(self, name: str) -> str:
         return self.names.get(name, name)
 
     def _refuse(self, name: str, expected: str) -> NoReturn:
-        shown = json.dumps(self.held[name], default=str)
+        shown = json.dumps(self.raw[name], default=str)
         raise ModelError(
             f"{self._key(name)} in {self.file} must be {expected}, got {shown}. {self._fix()}"
         )

@@ -32,6 +32,7 @@ _LAYER = {
 }
 _QKV = tuple(f"self_attn.{name}_proj" for name in "qkv")
 _NAME = re.compile(r"h\.(\d+)\.([\w.]+)\.(weight|bias)")
+# Older versions of transformers saved causal masks and frequencies, which our network computes.
 _BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|.*rotary_emb\.inv_freq")
 
 
@@ -64,6 +65,7 @@ def to_file(config: LlamaConfig, weights: Mapping[str, Tensor]) -> dict[str, Ten
 
 def split_heads(layer: str, leaf: str, joined: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Yield queries, keys and values of a joined tensor (3 * C, ...), each in its own memory."""
+    # Clones: a view would keep the whole joined tensor in memory.
     for part, tensor in zip(_QKV, joined.chunk(3), strict=True):
         yield (
             f"model.layers.{layer}.{part}.{leaf}",
@@ -93,7 +95,7 @@ def _fused(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
             yield top.get(name, name), tensor
             continue
         layer, part, leaf = match.groups()
-        if part == _QKV[0]:
+        if part == _QKV[0]:  # joins all three; the other two are skipped below
             whole = [weights[f"model.layers.{layer}.{p}.{leaf}"] for p in _QKV]
             joined, part = torch.cat(whole), "attn.c_attn"
         elif part in _QKV:

@@ -19,6 +19,7 @@ from ostinato.errors import ModelError
 from ostinato.models.files.checkpoint_io import read_weights, write_config, write_weights
 from ostinato.models.files.json_values import Values, read_json
 
+# Of other heads, and a buffer that older versions of transformers saved.
 _UNUSED = ("pooler.", "cls.seq_relationship.", "embeddings.position_ids")
 _HEAD = "cls.predictions."
 REQUIRED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}

@@ -89,6 +89,7 @@ class LlamaConfig:
     def windows(self) -> tuple[int | None, ...]:
         """The window of each layer in positions, its own included; None where it sees all."""
         window = self.sliding_window
+        # A window of the whole context is none: attention then takes the faster causal kernel.
         if window is not None and window >= self.max_position_embeddings:
             window = None
         types = self.layer_types or (SLIDING,) * self.num_hidden_layers
@@ -210,14 +211,14 @@ def _written(family: DecoderFamily) -> list[str]:
 
 def _check_required(values: Values, family: DecoderFamily) -> None:
     """Refuse settings that make it another network than ours, such as quantized weights."""
-    held = values.held
-    partial = _rope(values).get("partial_rotary_factor", held.get("partial_rotary_factor"))
+    raw = values.raw
+    partial = _rope(values).get("partial_rotary_factor", raw.get("partial_rotary_factor"))
     wrong = {
-        name: held[name]
-        for name, wanted in family.requires.items()
-        if held.get(name, wanted) != wanted
+        name: raw[name]
+        for name, required in family.requires.items()
+        if raw.get(name, required) != required
     }
-    if partial not in (None, 1, 1.0):
+    if partial not in (None, 1, 1.0):  # 1: all of a head is rotated, as here
         wrong["partial_rotary_factor"] = partial
     quantization = values.mapping("quantization_config")
     if quantization:
@@ -258,7 +259,7 @@ def _fields(values: Values) -> dict[str, Any]:
     heads, size = values.size("num_attention_heads"), values.size("hidden_size")
 
     def size_or(name: str, otherwise: int) -> int:
-        return values.size(name) if values.gives(name) else otherwise
+        return values.size(name) if values.has_value(name) else otherwise
 
     fields: dict[str, Any] = {
         "vocab_size": values.size("vocab_size"),
@@ -278,8 +279,8 @@ def _fields(values: Values) -> dict[str, Any]:
 
 def _inner(values: Values, size: int) -> int:
     """Return the width of the feed-forward; GPT-2 files omit it for four times the size."""
-    family = FAMILIES[values.held.get("model_type", "llama")]
-    if "intermediate_size" in family.defaults and not values.gives("intermediate_size"):
+    family = FAMILIES[values.raw.get("model_type", "llama")]
+    if "intermediate_size" in family.defaults and not values.has_value("intermediate_size"):
         return 4 * size
     return values.size("intermediate_size")
 
@@ -287,7 +288,8 @@ def _inner(values: Values, size: int) -> int:
 def _rope_fields(values: Values) -> dict[str, Any]:
     """Read the settings of rotary positions; newer files have the base in the same object."""
     scaling = dict(_rope(values))
-    theta = {"rope_theta": scaling.pop("rope_theta", values.held.get("rope_theta", 10_000.0))}
+    theta = {"rope_theta": scaling.pop("rope_theta", values.raw.get("rope_theta", 10_000.0))}
+    # A scaling of the kind "default" is none.
     return {
         "rope_theta": Values(theta, values.file).number("rope_theta"),
         "rope_scaling": scaling if rope_type(scaling) != "default" else None,
@@ -296,8 +298,8 @@ def _rope_fields(values: Values) -> dict[str, Any]:
 
 def _window_fields(values: Values) -> dict[str, Any]:
     """Read which layers have a window; Qwen files also have a switch for it."""
-    windowed = FAMILIES[values.held.get("model_type", "llama")].windowed
-    if not windowed or not values.gives("sliding_window"):
+    windowed = FAMILIES[values.raw.get("model_type", "llama")].windowed
+    if not windowed or not values.has_value("sliding_window"):
         return {}
     if "use_sliding_window" in values and not values.flag("use_sliding_window"):
         return {}
@@ -305,9 +307,9 @@ def _window_fields(values: Values) -> dict[str, Any]:
     if not window:
         return {}
     types: tuple[str, ...] = ()
-    if values.gives("layer_types"):
+    if values.has_value("layer_types"):
         types = values.texts("layer_types")
-    elif values.gives("max_window_layers"):
+    elif values.has_value("max_window_layers"):  # as transformers: later layers have the window
         full = values.size("max_window_layers", least=0)
         types = tuple(LAYER_TYPES[i >= full] for i in range(values.size("num_hidden_layers")))
     return {"sliding_window": window, "layer_types": types}

@@ -176,7 +176,7 @@ class Llama(nn.Module):
     def draw(self, seed: int) -> None:
         """Draw matrices from N(0, initializer_range^2); set biases to 0 and norms to 1."""
         generator = torch.Generator().manual_seed(seed)
-        for name, weight in self.named_parameters():
+        for name, weight in self.named_parameters():  # lists a tied head once
             if weight.dim() > 1:
                 weight.normal_(0.0, self.config.initializer_range, generator=generator)
             else:

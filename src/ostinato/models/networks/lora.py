@@ -232,7 +232,7 @@ def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear
 
 
 def _is_target(name: str, targets: str | list[str]) -> bool:
-    if isinstance(targets, str):
+    if isinstance(targets, str):  # for PEFT a regular expression, in which names are literal
         return targets == "all-linear" or name in targets
     return any(target == name or target.endswith("." + name) for target in targets)
 

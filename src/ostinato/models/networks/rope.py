@@ -54,6 +54,7 @@ def check_rope(scaling: Mapping[str, Any] | None) -> None:
 
 
 def _is_positive(value: object) -> bool:
+    # JSON's true is an integer in Python.
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return math.isfinite(value) and value > 0
