@@ -21,8 +21,8 @@ MESSAGES: list[Any] = [{"role": "user", "content": "What is the phone number?"}]
 
 @contextmanager
 def serving(key: str = "", **settings: Any) -> Iterator[tuple[int, Scheduler]]:
-    desk = Scheduler(tiny_model(), **settings)
-    app = application(desk, model="tiny", key=key)
+    scheduler = Scheduler(tiny_model(), **settings)
+    app = application(scheduler, model="tiny", key=key)
     port = free_port()
     config = uvicorn.Config(app, port=port, log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
@@ -31,9 +31,9 @@ def serving(key: str = "", **settings: Any) -> Iterator[tuple[int, Scheduler]]:
     while not server.started:
         time.sleep(0.01)
     try:
-        yield port, desk
+        yield port, scheduler
     finally:
-        desk.close(at_once=True)
+        scheduler.close(at_once=True)
         server.should_exit = True
         thread.join(10)
 

@@ -1,4 +1,4 @@
-"""A model as a server: what the `openai` client asks for comes, and what is wrong is told."""
+"""A model as a server: the `openai` client gets its answers, and errors in the API's shape."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def best_at_first(count: int) -> list[tuple[str, float]]:
     return [(model.tokenizer.shown(int(i)), float(v)) for i, v in zip(ids, values, strict=True)]
 
 
-def test_the_likeliest_tokens_are_told_with_their_log_probabilities(client: openai.OpenAI) -> None:
+def test_a_chat_reports_the_most_likely_tokens(client: openai.OpenAI) -> None:
     given: Any = {"model": "tiny", "messages": MESSAGES, "max_tokens": 6, "seed": 5}
     given |= {"logprobs": True, "top_logprobs": 20}
     told = client.chat.completions.create(**given).choices[0].logprobs
@@ -119,7 +119,7 @@ def test_the_likeliest_tokens_are_told_with_their_log_probabilities(client: open
     assert [one for told in chunks if told for one in told.content or ()] == told.content
 
 
-def test_a_completion_tells_the_likeliest_tokens_by_their_text(client: openai.OpenAI) -> None:
+def test_a_completion_reports_the_most_likely_tokens_by_text(client: openai.OpenAI) -> None:
     given: Any = {"model": "tiny", "prompt": "The reply", "max_tokens": 6, "temperature": 0}
     told = client.completions.create(**given, logprobs=3).choices[0].logprobs
     assert told is not None and told.tokens and told.token_logprobs and told.top_logprobs
@@ -151,7 +151,7 @@ def test_control_tokens_are_read_in_a_completion_s_prompt_and_in_no_message(
     assert quoted.usage.prompt_tokens > len(tokenizer.chat([{"role": "user", "content": ""}])) + 1
 
 
-def test_a_begun_answer_is_gone_on_with(client: openai.OpenAI) -> None:
+def test_a_prefilled_answer_is_continued(client: openai.OpenAI) -> None:
     tokenizer = tiny_model().tokenizer
     told: Any = {"model": "tiny", "max_tokens": 9, "temperature": 0}
     begun: Any = [*MESSAGES, {"role": "assistant", "content": "The phone number is"}]
@@ -207,7 +207,7 @@ def test_one_seed_gives_the_same_alone_and_in_company(client: openai.OpenAI) -> 
     assert alone[0] == alone[3] != alone[1]
 
 
-def test_choices_differ_and_are_told_by_their_number(client: openai.OpenAI) -> None:
+def test_choices_differ_and_have_their_index(client: openai.OpenAI) -> None:
     given: Any = {"model": "tiny", "messages": MESSAGES, "max_tokens": 10, "seed": 5, "n": 3}
     answer = client.chat.completions.create(**given)
     texts = [choice.message.content for choice in answer.choices]
@@ -222,9 +222,9 @@ def test_choices_differ_and_are_told_by_their_number(client: openai.OpenAI) -> N
 def test_requests_share_one_batch(
     place: tuple[int, Scheduler], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    port, desk = place
+    port, scheduler = place
     most = 0
-    step = desk.decode.step
+    step = scheduler.decode.step
 
     def watched() -> Any:
         nonlocal most
@@ -232,7 +232,7 @@ def test_requests_share_one_batch(
         most = max(most, len(reports))
         return reports
 
-    monkeypatch.setattr(desk.decode, "step", watched)
+    monkeypatch.setattr(scheduler.decode, "step", watched)
     threads = [
         threading.Thread(target=post, args=(port, asked(max_tokens=60, seed=n))) for n in range(6)
     ]
@@ -355,7 +355,7 @@ def test_checks_that_take_too_long_end_the_answer(strategy: Strategy) -> None:
             assert choice["finish_reason"] == "content_filter"
             assert told["accepted"] is False
             assert told["rounds"] == 1
-            assert "took longer than they may" in told["stopped"]["sentence"]
+            assert "took longer" in told["stopped"]["sentence"]
             errors = [verdict["error"] for verdict in told["verdicts"]]
             assert len(errors) == 8
             assert errors[-1] == "The checks together took longer than they may."
@@ -476,7 +476,7 @@ def test_a_check_on_a_column_needs_it(place: tuple[int, Scheduler]) -> None:
     ],
     ids=str,
 )
-def test_what_is_wrong_is_told_in_the_api_s_shape(
+def test_errors_have_the_shape_of_the_api(
     place: tuple[int, Scheduler], more: dict[str, Any], status: int, param: str
 ) -> None:
     got, answer = post(place[0], asked(**more))
@@ -519,7 +519,7 @@ def test_a_completion_s_best_of_must_be_its_n(place: tuple[int, Scheduler]) -> N
     assert "must be n, which is 2, got 5" in answer["error"]["message"]
 
 
-def test_what_is_no_request_is_told_too(place: tuple[int, Scheduler]) -> None:
+def test_a_body_that_is_no_request_is_an_error(place: tuple[int, Scheduler]) -> None:
     port = place[0]
     assert post(port, b"{")[0] == 400
     assert post(port, [1])[0] == 400
@@ -544,7 +544,7 @@ def test_errors_are_those_of_the_client(client: openai.OpenAI) -> None:
         client.models.retrieve("gpt-9")
 
 
-def test_a_key_is_asked_for() -> None:
+def test_a_key_is_required() -> None:
     with serving(key="sk-1", slots=2) as (port, _):
         assert post(port, asked())[0] == 401
         status, answer = post(port, asked(), Authorization="Bearer sk-2")
@@ -552,10 +552,10 @@ def test_a_key_is_asked_for() -> None:
         assert post(port, asked(), Authorization="Bearer sk-1")[0] == 200
 
 
-def test_too_many_are_told_to_come_again() -> None:
+def test_too_many_requests_get_status_429() -> None:
     with serving(slots=1, max_waiting=2) as (port, _):
         status, answer = post(port, asked(n=3))
-        assert (status, answer["error"]["code"]) == (429, "too_many_orders")
+        assert (status, answer["error"]["code"]) == (429, "too_many_requests")
         assert post(port, asked(n=2))[0] == 200
 
 
@@ -563,7 +563,7 @@ def test_too_many_are_told_to_come_again() -> None:
 
 
 def test_one_who_goes_away_frees_the_place(place: tuple[int, Scheduler]) -> None:
-    port, desk = place
+    port, scheduler = place
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     body = json.dumps(asked(max_tokens=200, stream=True, temperature=2.0))
     connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
@@ -572,9 +572,9 @@ def test_one_who_goes_away_frees_the_place(place: tuple[int, Scheduler]) -> None
     response.close()
     connection.close()
     deadline = time.monotonic() + 10
-    while desk._active and time.monotonic() < deadline:
+    while scheduler._active and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not desk._active
+    assert not scheduler._active
 
 
 def told_of(port: int, name: str) -> int:
@@ -601,14 +601,14 @@ def test_what_was_sent_is_counted_the_same_whole_and_in_a_stream(
 def test_abort_ends_the_computing_at_the_first_impossible_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with serving(slots=2) as (port, desk):
-        step = desk.decode.step
+    with serving(slots=2) as (port, scheduler):
+        step = scheduler.decode.step
 
         def slowly() -> Any:
             time.sleep(0.02)
             return step()
 
-        monkeypatch.setattr(desk.decode, "step", slowly)
+        monkeypatch.setattr(scheduler.decode, "step", slowly)
         refine = Refine(
             Server(url=f"http://127.0.0.1:{port}/v1", model="tiny", api="completions"),
             [{"message": "The reply"}],
@@ -621,7 +621,7 @@ def test_abort_ends_the_computing_at_the_first_impossible_token(
         stopped: Any = row["stopped"]
         assert "failed" in (stopped["kind"], stopped["numbers"].get("after"))
         deadline = time.monotonic() + 10
-        while desk._active and time.monotonic() < deadline:
+        while scheduler._active and time.monotonic() < deadline:
             time.sleep(0.01)
         computed = told_of(port, "computed")
         time.sleep(0.3)
@@ -630,68 +630,68 @@ def test_abort_ends_the_computing_at_the_first_impossible_token(
         refine.decode.close()  # type: ignore[union-attr]
 
 
-def hold_until_closed(desk: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the desk write nothing until it is closed, so that what came is still in work then."""
-    step = desk.decode.step
+def hold_until_closed(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold the scheduler until it is closed, so that requests are still active then."""
+    step = scheduler.decode.step
 
     def held() -> Any:
-        while not desk._closing:
+        while not scheduler._closing:
             time.sleep(0.001)
         return step()
 
-    monkeypatch.setattr(desk.decode, "step", held)
+    monkeypatch.setattr(scheduler.decode, "step", held)
 
 
-def test_a_desk_that_ends_finishes_what_is_in_work_and_takes_no_more(
+def test_closing_finishes_active_requests_and_takes_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with serving(slots=2) as (port, desk):
-        hold_until_closed(desk, monkeypatch)
+    with serving(slots=2) as (port, scheduler):
+        hold_until_closed(scheduler, monkeypatch)
         answers: list[tuple[int, Any]] = []
         asker = threading.Thread(
             target=lambda: answers.append(post(port, asked(max_tokens=60, seed=1)))
         )
         asker.start()
-        while not desk._active:
+        while not scheduler._active:
             time.sleep(0.001)
-        desk.close()
+        scheduler.close()
         asker.join()
         assert answers[0][0] == 200
         assert post(port, asked())[0] == 503
 
 
-def test_a_desk_that_ends_at_once_leaves_what_is_in_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(slots=2) as (port, desk):
-        hold_until_closed(desk, monkeypatch)
+def test_closing_at_once_cancels_active_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(slots=2) as (port, scheduler):
+        hold_until_closed(scheduler, monkeypatch)
         answers: list[tuple[int, Any]] = []
         asker = threading.Thread(
             target=lambda: answers.append(post(port, asked(max_tokens=200, seed=1)))
         )
         asker.start()
-        while not desk._active:
+        while not scheduler._active:
             time.sleep(0.001)
-        desk.close(at_once=True)
+        scheduler.close(at_once=True)
         asker.join()
     (choice,) = answers[0][1]["choices"]
     assert choice["ostinato"]["stopped"]["kind"] == "stopped by a person"
 
 
-def test_orders_that_wait_when_a_desk_ends_at_once_are_told(
+def test_closing_at_once_ends_waiting_requests_with_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with serving(slots=1) as (port, desk):
+    with serving(slots=1) as (port, scheduler):
         answers: list[tuple[int, Any]] = []
-        hold_until_closed(desk, monkeypatch)
+        hold_until_closed(scheduler, monkeypatch)
         askers = [
             threading.Thread(target=lambda: answers.append(post(port, asked(max_tokens=200))))
             for _ in range(4)
         ]
         for asker in askers:
             asker.start()
-        while not desk._active or len(desk._active) + len(desk._orders) < 4:
+        while not scheduler._active or len(scheduler._active) + len(scheduler._waiting) < 4:
             time.sleep(0.001)
-        waiting = len(desk._orders)  # the batch knows its next one already
-        desk.close(at_once=True)
+        waiting = len(scheduler._waiting)  # the batch knows its next one already
+        scheduler.close(at_once=True)
         for asker in askers:
             asker.join(20)
     assert waiting in (2, 3)
@@ -699,15 +699,15 @@ def test_orders_that_wait_when_a_desk_ends_at_once_are_told(
     assert told == [200] * (4 - waiting) + [503] * waiting
 
 
-def test_a_broken_batch_is_told_and_the_next_one_works(
+def test_a_failed_batch_is_an_error_and_the_next_one_works(
     place: tuple[int, Scheduler], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    port, desk = place
+    port, scheduler = place
 
     def broken() -> Any:
         raise RuntimeError("a wire is loose")
 
-    monkeypatch.setattr(desk.decode, "step", broken)
+    monkeypatch.setattr(scheduler.decode, "step", broken)
     status, answer = post(port, asked())
     assert (status, answer["error"]["type"]) == (500, "server_error")
     assert "loose" not in answer["error"]["message"]
@@ -715,7 +715,7 @@ def test_a_broken_batch_is_told_and_the_next_one_works(
     assert post(port, asked())[0] == 200
 
 
-def test_the_seed_that_is_told_gives_the_answer_again(client: openai.OpenAI) -> None:
+def test_the_reported_seed_gives_the_same_answer(client: openai.OpenAI) -> None:
     first = client.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=10)
     seed = ours(first.choices[0])["seed"]
     again = client.chat.completions.create(
@@ -769,7 +769,7 @@ def test_serve_needs_a_key_for_others(monkeypatch: pytest.MonkeyPatch, tmp_path:
     from ostinato.cli.serve import serve
 
     for words, message in (
-        (["--host", "0.0.0.0"], "must ask for a key"),
+        (["--host", "0.0.0.0"], "must require a key"),
         (["--key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY must hold"),
     ):
         result = CliRunner().invoke(serve, words)

@@ -56,7 +56,7 @@ def test_what_is_not_ready_in_its_time_is_refused(
         status, told = post(port, asked(**CHECKS))
         free.set()
     assert status == 400
-    assert "must be ready within 0.1 seconds, and are not" in told["error"]["message"]
+    assert "must be compiled within 0.1 seconds, and were not" in told["error"]["message"]
 
 
 @pytest.mark.parametrize("name", ["checks", "response_format"])

@@ -161,7 +161,7 @@ def test_a_form_that_cannot_be_followed_is_refused(
         assert said in answer["error"]["message"]
 
 
-def test_a_begun_answer_has_no_form(place: tuple[int, Scheduler]) -> None:
+def test_a_prefilled_answer_has_no_response_format(place: tuple[int, Scheduler]) -> None:
     begun = [*MESSAGES, {"role": "assistant", "content": "{"}]
     more = {"messages": begun, "continue_final_message": True}
     status, answer = post(place[0], asked(response_format={"type": "json_object"}, **more))
@@ -191,11 +191,11 @@ def test_constrain_leaves_to_backtrack_what_is_no_language(place: tuple[int, Sch
     assert answer["choices"][0]["ostinato"]["accepted"]
 
 
-def test_constrain_needs_a_check_that_can_be_said(place: tuple[int, Scheduler]) -> None:
+def test_constrain_needs_a_check_that_is_a_language(place: tuple[int, Scheduler]) -> None:
     for checks in ([], [{"kind": "repetition"}]):
         status, answer = post(place[0], asked(checks=checks, strategy="constrain"))
         assert (status, answer["error"]["param"]) == (400, "strategy")
-        assert "said as a language" in answer["error"]["message"]
+        assert "written as a language" in answer["error"]["message"]
 
 
 def test_the_one_who_serves_can_constrain() -> None:
@@ -207,7 +207,7 @@ def test_the_one_who_serves_can_constrain() -> None:
 
 
 def test_a_strategy_of_many_lanes_cannot_be_served() -> None:
-    with pytest.raises(InputError, match=r"served model must be one of backtrack, .*constrain"):
+    with pytest.raises(InputError, match=r"served model must be 'backtrack' or .*'constrain'"):
         Scheduler(tiny_model(), defaults=Defaults(strategy=Smc()))
 
 

@@ -16,7 +16,7 @@ from ostinato.cli.serve import serve
 from ostinato.errors import InputError
 from ostinato.models import LanguageModel
 from ostinato.server import Defaults, Scheduler
-from ostinato.server.requests import UNTOLD
+from ostinato.server.requests import HIDDEN_ERROR
 
 
 def test_a_model_is_loaded_in_the_thread_that_writes() -> None:
@@ -27,13 +27,13 @@ def test_a_model_is_loaded_in_the_thread_that_writes() -> None:
         names.append(threading.current_thread().name)
         return tiny_model()
 
-    desk = Scheduler(load)
-    desk.close()
+    scheduler = Scheduler(load)
+    scheduler.close()
     assert names == ["ostinato-serve"]
-    assert desk.longest == tiny_model().config.max_position_embeddings
+    assert scheduler.longest == tiny_model().config.max_position_embeddings
 
 
-def test_a_model_that_cannot_be_loaded_is_told_where_the_desk_is_made() -> None:
+def test_a_model_that_cannot_be_loaded_raises_in_the_constructor() -> None:
     def load() -> LanguageModel:
         raise InputError("The model must be there, got nothing. Name another.")
 
@@ -91,6 +91,6 @@ def test_what_breaks_a_check_of_the_server_is_for_its_log_and_not_for_clients(
         status, answer = post(port, asked(seed=1))
     told = answer["choices"][0]["ostinato"]
     assert (status, told["accepted"]) == (200, False)
-    assert [verdict["error"] for verdict in told["verdicts"]] == [UNTOLD]
+    assert [verdict["error"] for verdict in told["verdicts"]] == [HIDDEN_ERROR]
     assert not [name for name in ("JUDGES_KEY", "127.0.0.1") if name in json.dumps(answer)]
     assert "The check 'judge' could not judge: " in caplog.text and "JUDGES_KEY" in caplog.text

@@ -1,11 +1,14 @@
-"""The API over HTTP, as an ASGI application. Knows what is asked and told; the desk writes."""
+"""The API over HTTP, as an ASGI application.
+
+Knows addresses, bodies and streams; the scheduler generates, in a thread of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 LARGEST = 1 << 20  # bytes of a request
-ALIVE = 5.0  # seconds: a stream without a word for so long sends a comment
+KEEP_ALIVE = 5.0  # seconds without an event after which a stream sends a comment
 RETRY_AFTER = "1"
 
 Events = asyncio.Queue[tuple[int, Delta | Finished]]
@@ -34,17 +37,17 @@ Handler = Callable[["HttpRequest"], Awaitable["Response"]]
 
 
 def application(
-    desk: Scheduler,
+    scheduler: Scheduler,
     *,
     model: str,
     hosts: Sequence[str] = ("127.0.0.1", "localhost", "::1"),
     key: str = "",
 ) -> Starlette:
-    """Return the ASGI application that serves a desk.
+    """Return the ASGI application in front of a scheduler.
 
-    `model` is the name under which requests ask for it, `hosts` the names in the address by which
-    it is reached (a page of another origin cannot reach it through a name of its own), `key` what
-    every request must carry; empty: none.
+    `model` is the name that requests must use. `hosts` are the host names it answers under: a web
+    page of another origin that resolves its own name to this address is refused. `key` is the API
+    key of every request, empty for none.
     """
     try:
         from starlette.applications import Starlette
@@ -53,7 +56,7 @@ def application(
         from starlette.routing import Route
     except ImportError:
         raise MissingExtra("A model as a server", "serve") from None
-    pages = _Pages(desk, model, key)
+    pages = _Pages(scheduler, model, key)
     routes = [
         Route("/v1/chat/completions", pages.answer(chat=True), methods=["POST"]),
         Route("/v1/completions", pages.answer(chat=False), methods=["POST"]),
@@ -67,7 +70,7 @@ def application(
 
 
 class _HostsOnly:
-    """Refuses what is asked under another host's name, as a page that has bent its own name is."""
+    """Refuses other host names, against DNS rebinding: a page can point its own name here."""
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
         self._app, self._hosts = app, hosts
@@ -79,8 +82,8 @@ class _HostsOnly:
             if _name(host) not in self._hosts:
                 error = RequestError(
                     400,
-                    f"The host must be {' or '.join(sorted(self._hosts))}, got {host!r}. The one "
-                    "who serves can allow it: --allow-host.",
+                    f"The host must be {' or '.join(sorted(self._hosts))}, got {host!r}. The "
+                    "operator can allow it with --allow-host.",
                 )
                 await _json(error.to_json(), 400)(scope, receive, send)
                 return
@@ -88,7 +91,7 @@ class _HostsOnly:
 
 
 def _name(host: str) -> str:
-    """Return a host's name without its port."""
+    """Return a host name without its port, empty if it is malformed."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -97,163 +100,168 @@ def _name(host: str) -> str:
 
 @dataclass
 class _Tally:
-    """What was sent to all, in tokens, ends of texts included."""
+    """The tokens sent to all clients, ends of text included."""
 
     sent: int = 0
 
 
 class _Pages:
-    """What each address answers."""
+    """The handlers of the API's addresses."""
 
-    def __init__(self, desk: Scheduler, model: str, key: str) -> None:
-        self._desk, self._model, self._key = desk, model, key
+    def __init__(self, scheduler: Scheduler, model: str, key: str) -> None:
+        self._scheduler, self._model, self._key = scheduler, model, key
         self._tally = _Tally()
 
     async def health(self, request: HttpRequest) -> Response:
-        """Tell that it is there, and how many tokens it has computed (in vain too) and sent."""
-        counts = {"computed": self._desk.computed, "sent": self._tally.sent}
+        """Report that the server is up, and the tokens computed (also in vain) and sent."""
+        counts = {"computed": self._scheduler.computed, "sent": self._tally.sent}
         return _json({"status": "ok", **counts})
 
     async def models(self, request: HttpRequest) -> Response:
         """List the model."""
         self._check_key(request)
-        return _json({"object": "list", "data": [self._told()]})
+        return _json({"object": "list", "data": [self._description()]})
 
     async def one_model(self, request: HttpRequest) -> Response:
-        """Tell of the model."""
+        """Describe the model. Raises `RequestError` 404 for another name."""
         self._check_key(request)
         name = request.path_params["name"]
         if name != self._model:
             raise RequestError(
-                404, f"The model {name!r} does not exist here.", "model", "model_not_found"
+                404,
+                f"The model {name!r} does not exist here. It must be {self._model}.",
+                "model",
+                "model_not_found",
             )
-        return _json(self._told())
+        return _json(self._description())
 
     def answer(self, *, chat: bool) -> Handler:
-        """Return what answers at one of the two addresses."""
+        """Return the handler of one of the two APIs."""
 
-        async def answered(http: HttpRequest) -> Response:
+        async def handler(http: HttpRequest) -> Response:
             self._check_key(http)
             value = await _body(http)
-            read = partial(
-                read_request, value, chat=chat, models=[self._model], longest=self._desk.longest
-            )  # patterns are compiled: not in the loop that all others wait for
-            request = await asyncio.to_thread(in_time, read, self._desk.ready_seconds)
-            return await self._answer(http, request)
+            longest = self._scheduler.longest
+            read = partial(read_request, value, chat=chat, models=[self._model], longest=longest)
+            # In a thread: reading compiles patterns, and the event loop serves all clients.
+            body = await asyncio.to_thread(in_time, read, self._scheduler.ready_seconds)
+            return await self._answer(http, body)
 
-        return answered
+        return handler
 
-    async def _answer(self, http: HttpRequest, request: ApiRequest) -> Response:
+    async def _answer(self, http: HttpRequest, body: ApiRequest) -> Response:
         from starlette.responses import StreamingResponse
 
         events: Events = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        tells = [partial(_tell, loop, events, n) for n in range(request.choices)]
-        orders = await asyncio.to_thread(self._desk.request, request, tells)
-        answer = Answer(chat=request.chat, model=self._model)
-        if request.stream:
-            stream = _stream(answer, request, orders, events, self._tally)
+        sinks = [partial(_put, loop, events, n) for n in range(body.choices)]
+        requests = await asyncio.to_thread(self._scheduler.submit, body, sinks)
+        answer = Answer(chat=body.chat, model=self._model)
+        if body.stream:
+            stream = _stream(answer, body, requests, events, self._tally)
             return StreamingResponse(stream, media_type="text/event-stream")
         try:
-            rows = await _wait(http, orders, events)
-        except BaseException:
-            _cancel(orders)
+            rows = await _wait(http, requests, events)
+        except BaseException:  # also a cancellation
+            _cancel(requests)
             raise
         self._tally.sent += sum(int(row["length"]) for row in rows)
-        return _json(answer.whole(orders, rows))
+        return _json(answer.whole(requests, rows))
 
     def _check_key(self, request: HttpRequest) -> None:
         if not self._key:
             return
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), self._key.encode()):
+        key = request.headers.get("authorization", "").removeprefix("Bearer ")
+        # In constant time: a comparison that stops at the first difference leaks the key.
+        if not hmac.compare_digest(key.encode(), self._key.encode()):
             raise RequestError(
                 401,
-                "The request must carry the server's key, and does not. Send it as "
+                "The API key must be the server's, got another or none. Send it as "
                 "'Authorization: Bearer …'.",
                 code="invalid_api_key",
             )
 
-    def _told(self) -> dict[str, Any]:
+    def _description(self) -> dict[str, Any]:
         return {"id": self._model, "object": "model", "created": 0, "owned_by": "ostinato"}
 
 
-# Orders and their events ------------------------------------------------------------------------
+# Requests and their events ----------------------------------------------------------------------
 
 
-def _tell(
+def _put(
     loop: asyncio.AbstractEventLoop, events: Events, number: int, event: Delta | Finished
 ) -> None:
-    """Hand an event over from the thread that writes."""
+    """Pass an event from the generating thread to the event loop."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(events.put_nowait, (number, event))
 
 
-def _cancel(orders: Sequence[GenerationRequest]) -> None:
-    for order in orders:
-        order.canceled = True
+def _cancel(requests: Sequence[GenerationRequest]) -> None:
+    for request in requests:
+        request.canceled = True
 
 
 async def _wait(
-    http: HttpRequest, orders: Sequence[GenerationRequest], events: Events
+    http: HttpRequest, requests: Sequence[GenerationRequest], events: Events
 ) -> list[Any]:
-    """Wait for all ends, as long as somebody waits for the answer."""
+    """Return the rows of all choices. Raises `RequestError` if the client disconnects."""
     rows: dict[int, Any] = {}
-    while len(rows) < len(orders):
+    while len(rows) < len(requests):
         try:
             number, event = await asyncio.wait_for(events.get(), 0.5)
         except TimeoutError:
             if await http.is_disconnected():
-                raise RequestError(499, "The one who asked has gone.") from None
+                raise RequestError(499, "The client has disconnected.") from None
             continue
         if isinstance(event, Finished):
             rows[number] = _row(event)
-    return [rows[number] for number in range(len(orders))]
+    return [rows[number] for number in range(len(requests))]
 
 
-def _row(done: Finished) -> Any:
-    if done.error is not None:
-        raise done.error
-    stopped = done.row["stopped"]
-    if stopped["kind"] == "error" and not done.row["verdicts"]:
+def _row(end: Finished) -> Any:
+    if end.error is not None:
+        raise end.error
+    stopped = end.row["stopped"]
+    # Verdicts with an error are an answer: the client sees which check could not judge.
+    if stopped["kind"] == "error" and not end.row["verdicts"]:
         raise RequestError(400, stopped["sentence"])
-    return done.row
+    return end.row
 
 
 async def _stream(
     answer: Answer,
-    request: ApiRequest,
-    orders: Sequence[GenerationRequest],
+    body: ApiRequest,
+    requests: Sequence[GenerationRequest],
     events: Events,
     tally: _Tally,
 ) -> AsyncIterator[str]:
-    """Yield the events of a stream; leaving it cancels what is not done."""
+    """Yield the events of a stream; closing it cancels what is unfinished."""
     rows: dict[int, Any] = {}
-    told = [0] * len(orders)  # tokens of each
+    sent = [0] * len(requests)  # tokens of each choice
     try:
-        if request.chat:
-            for number in range(len(orders)):
-                yield _event(answer.begin(number))
-        while len(rows) < len(orders):
+        if body.chat:
+            for number in range(len(requests)):
+                yield _event(answer.role_chunk(number))
+        while len(rows) < len(requests):
             try:
-                number, event = await asyncio.wait_for(events.get(), ALIVE)
+                number, event = await asyncio.wait_for(events.get(), KEEP_ALIVE)
             except TimeoutError:
-                yield ": still writing\n\n"
+                yield ": still generating\n\n"
                 continue
             if isinstance(event, Delta):
-                told[number] += event.count
+                sent[number] += event.count
                 tally.sent += event.count
-                yield _event(answer.piece(number, event))
+                yield _event(answer.text_chunk(number, event))
             else:
                 rows[number] = row = _row(event)
-                tally.sent += int(row["length"]) - told[number]
-                yield _event(answer.end(number, orders[number], row))
-        if request.usage:
-            yield _event(answer.usage(orders, [rows[n] for n in range(len(orders))]))
+                tally.sent += int(row["length"]) - sent[number]  # the end of text, for example
+                yield _event(answer.final_chunk(number, requests[number], row))
+        if body.usage:
+            yield _event(answer.usage_chunk(requests, [rows[n] for n in range(len(requests))]))
     except RequestError as error:
         yield _event(error.to_json())
     finally:
-        _cancel(orders)
+        _cancel(requests)
     yield "data: [DONE]\n\n"
 
 
@@ -261,14 +269,18 @@ def _event(value: Any) -> str:
     return f"data: {json.dumps(value)}\n\n"
 
 
-# Requests and errors ----------------------------------------------------------------------------
+# Bodies and errors ------------------------------------------------------------------------------
 
 
 async def _body(request: HttpRequest) -> Any:
-    """Read a request's JSON. Raises `RequestError` for too much of it, and for what is none."""
+    """Read a body's JSON. Raises `RequestError` if it is too large, or not JSON."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
-    if kind != "application/json":  # a page of another origin can send other types unasked
-        raise RequestError(415, f"The body must be application/json, got {kind or 'no type'}.")
+    # A web page of another origin can send the other types without a preflight request.
+    if kind != "application/json":
+        raise RequestError(
+            415,
+            f"The Content-Type must be application/json, got {kind or 'none'}. Send JSON.",
+        )
     content = b""
     async for chunk in request.stream():
         content += chunk
@@ -277,10 +289,10 @@ async def _body(request: HttpRequest) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
-        raise RequestError(400, "The body must be JSON, and is not.") from None
+        raise RequestError(400, "The body must be JSON, got wrong syntax. Fix it.") from None
 
 
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     from starlette.responses import Response
 
     content = json.dumps(value, allow_nan=False)
@@ -289,17 +301,22 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
 
 async def _request_error(request: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    later = {"Retry-After": RETRY_AFTER} if error.status in (429, 503) else None
-    how = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
-    return _json(error.to_json(), error.status, later or how)
+    headers = None
+    if error.status in (429, 503):
+        headers = {"Retry-After": RETRY_AFTER}
+    elif error.status == 401:
+        headers = {"WWW-Authenticate": "Bearer"}
+    return _json(error.to_json(), error.status, headers)
 
 
 async def _http_error(request: HttpRequest, error: Exception) -> Response:
-    status, said = getattr(error, "status_code", 500), getattr(error, "detail", "")
-    path = request.url.path
-    told = RequestError(status, f"{said}: {request.method} {path}.").to_json()
-    return _json(told, status, getattr(error, "headers", None))
+    from starlette.exceptions import HTTPException
+
+    assert isinstance(error, HTTPException)
+    sentence = f"{error.detail}: {request.method} {request.url.path}."
+    value = RequestError(error.status_code, sentence).to_json()
+    return _json(value, error.status_code, error.headers)
 
 
 async def _broken(request: HttpRequest, error: Exception) -> Response:
-    return _json(RequestError(500, "Something broke; see the server's log.").to_json(), 500)
+    return _json(RequestError(500, "The server failed. Its log has the error.").to_json(), 500)

@@ -1,6 +1,6 @@
-"""The keys of a request, read one by one, and the error of those that are wrong.
+"""Reads the fields of a request's body one by one, and raises for those that are wrong.
 
-Knows what says nothing, and no single key's meaning.
+Knows which values change nothing; does not know what a single field means.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ IGNORED = frozenset(
         "user",
     }
 )
-"""What says nothing of the answer."""
+"""Fields that cannot change the answer."""
 
-SILENCE: Sequence[object] = (None, 0, False, "", [], {})
-"""Values that ask for nothing, whatever their key."""
+UNSET: Sequence[object] = (None, 0, False, "", [], {})
+"""Values that mean "not set" for any field."""
 
 NEUTRAL: Mapping[str, Sequence[object]] = {
     "function_call": ("none", "auto"),
@@ -36,11 +36,11 @@ NEUTRAL: Mapping[str, Sequence[object]] = {
     "tool_choice": ("none", "auto"),  # tools themselves are refused
     "verbosity": ("medium",),
 }
-"""Values that ask for what is done without them, by their key."""
+"""Values that ask for the default, by field."""
 
 
 class RequestError(OstinatoError):
-    """A request that is refused: an HTTP status, and the API's error object."""
+    """A refused request: an HTTP status, and the API's error object."""
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str = "") -> None:
         super().__init__(message)
@@ -49,38 +49,38 @@ class RequestError(OstinatoError):
     def to_json(self) -> dict[str, Any]:
         """Return the API's error object."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        told = {"message": str(self), "type": kind, "param": self.param, "code": self.code or None}
-        return {"error": told}
+        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code or None}
+        return {"error": error}
 
 
 class BodyFields:
-    """Reads keys; what nobody read is refused. `path` is where they stand, with its dot."""
+    """One object of a request's body. `close` refuses the fields that were not read."""
 
     def __init__(self, values: Mapping[str, Any], path: str = "") -> None:
         self._values, self._path = values, path
         self._read: set[str] = set()
 
     def value(self, key: str) -> Any:
-        """Return what stands at a key; None where it is not there."""
+        """Return the value of a field, None if it is not set."""
         self._read.add(key)
         return self._values.get(key)
 
     def text(self, key: str) -> str:
-        """Return a text that must be there."""
+        """Return a text, which must be there and not empty."""
         value = self.value(key)
         if not isinstance(value, str) or not value:
             raise wrong(self._path + key, "a text", value)
         return value
 
     def flag(self, key: str) -> bool:
-        """Return true or false, which it is where it is not there."""
+        """Return true or false; false if it is not set."""
         value = self.value(key)
         if value is not None and not isinstance(value, bool):
             raise wrong(self._path + key, "true or false", value)
         return bool(value)
 
-    def whole(self, key: str, default: int, *, least: int, most: int) -> int:
-        """Return a whole number in its bounds."""
+    def integer(self, key: str, default: int, *, least: int, most: int) -> int:
+        """Return a whole number from `least` to `most`."""
         value = self.value(key)
         if value is None:
             return default
@@ -89,29 +89,31 @@ class BodyFields:
         return value
 
     def number(self, key: str, default: float) -> float:
-        """Return a number."""
+        """Return a number of at most `LARGEST`, infinities and NaN excluded."""
         value = self.value(key)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST:
-            raise wrong(self._path + key, "a number of common size", value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise wrong(self._path + key, "a number", value)
+        if not abs(value) <= LARGEST:  # also true for NaN, which Python's JSON reads
+            raise wrong(self._path + key, f"a number of at most {LARGEST:g}", value)
         return value
 
     def mapping(self, key: str) -> Mapping[str, object] | None:
-        """Return an object, if there is one."""
+        """Return an object, None if it is not set."""
         value = self.value(key)
         if value is not None and not isinstance(value, Mapping):
             raise wrong(self._path + key, "an object", value)
         return value
 
     def table(self, key: str) -> BodyFields:
-        """Return the keys of an object; of an empty one where there is none."""
+        """Return the fields of an object, empty if it is not set."""
         return BodyFields(self.mapping(key) or {}, f"{self._path}{key}.")
 
     def close(self) -> None:
-        """Refuse what nobody read, unless it cannot change the answer."""
+        """Refuse every field that was not read, unless it cannot change the answer."""
         for key, value in self._values.items():
-            if key in self._read or key in IGNORED or value in SILENCE:
+            if key in self._read or key in IGNORED or value in UNSET:
                 continue
             if value not in NEUTRAL.get(key, ()):
                 raise RequestError(
@@ -122,6 +124,6 @@ class BodyFields:
                 )
 
 
-def wrong(key: str, expected: str, value: object, mend: str = "Change it.") -> RequestError:
-    """Return the error of a value that is not what it must be."""
-    return RequestError(400, f"{key!r} must be {expected}, got {value!r:.80}. {mend}", key)
+def wrong(key: str, expected: str, value: object, fix: str = "Change it.") -> RequestError:
+    """Return the error for a field with a wrong value."""
+    return RequestError(400, f"{key!r} must be {expected}, got {value!r:.80}. {fix}", key)

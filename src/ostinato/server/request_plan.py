@@ -1,6 +1,7 @@
-"""What the choices of a request share: checks, strategy, and what their tokens are held to.
+"""What the choices of a request share: checks, strategy, and the constraint on their tokens.
 
-Made where a request comes in, not in the thread that writes: to compile a constraint takes time.
+Made when a request arrives, not in the generating thread: compiling a constraint takes time, and
+every other request would wait. Knows no connection.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from ostinato.models import LanguageModel, Tokenizer
 from ostinato.refine import Backtrack, Strategy, constraint_of, fitting
 from ostinato.server.body_fields import RequestError
 from ostinato.server.protocol import ApiRequest
-from ostinato.server.response_format import FORM
+from ostinato.server.response_format import FIELD
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """The checks and the strategy of requests that name none."""
+    """The operator's checks and strategy, for requests that set none."""
 
     checks: tuple[BaseCheck, ...] = ()
     strategy: Strategy | None = None
@@ -31,7 +32,9 @@ class Defaults:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestPlan:
-    """How a request is answered. `checks` ends in its form, `strategy` is None without others."""
+    """How a request is answered. `checks` end with its schema; `strategy` is None without other
+    checks.
+    """
 
     checks: tuple[BaseCheck, ...]
     strategy: Strategy | None
@@ -39,17 +42,18 @@ class RequestPlan:
 
 
 def in_time(make: Callable[[], T], seconds: float) -> T:
-    """Return what `make` makes of a request. Raises `RequestError` after so many seconds.
+    """Return `make()`. Raises `RequestError` after `seconds`.
 
-    It may go on in its thread: what a request may say is bounded, and so is that.
+    The thread may continue after that. The size of what a request can compile is bounded, so its
+    time is, too.
     """
     try:
         return cast(T, limited(make, seconds))
     except TimeoutError:
         raise RequestError(
             400,
-            f"The checks and forms must be ready within {seconds:g} seconds, and are not. Use "
-            "simpler patterns and schemas, or fewer.",
+            f"The checks and the response_format must be compiled within {seconds:g} seconds, and "
+            "were not. Use simpler patterns and schemas, or fewer.",
             "checks",
         ) from None
 
@@ -57,7 +61,7 @@ def in_time(make: Callable[[], T], seconds: float) -> T:
 def plan(request: ApiRequest, defaults: Defaults, model: LanguageModel, room: int) -> RequestPlan:
     """Return how a request is answered in at most `room` tokens.
 
-    Raises `RequestError` for what cannot be asked for, together or at all.
+    Raises `RequestError` for a combination that cannot be served.
     """
     checks = defaults.checks if request.checks is None else request.checks
     strategy = request.strategy or defaults.strategy or Backtrack()
@@ -66,41 +70,41 @@ def plan(request: ApiRequest, defaults: Defaults, model: LanguageModel, room: in
     if checks and strategy.gives_feedback and model.tokenizer.chat_template is None:
         raise RequestError(
             400,
-            f"The strategy {strategy.kind!r} needs a model with a chat template, got "
-            f"{model.name!r}. Name another.",
+            f"The model must have a chat template for the strategy {strategy.kind!r}, got "
+            f"{model.name!r}. Use another strategy.",
             "strategy",
         )
     constraint = None
-    if request.form is not None:
-        constraint = held_to_form(request.form, model.tokenizer, room)
+    if request.response_format is not None:
+        constraint = schema_constraint(request.response_format, model.tokenizer, room)
     elif strategy.masks:
-        constraint = _held_to_checks(request, checks, model.tokenizer, room)
-    form = () if request.form is None else (request.form,)
+        constraint = _check_constraint(request, checks, model.tokenizer, room)
+    schema = () if request.response_format is None else (request.response_format,)
     return RequestPlan(
-        checks=(*checks, *form), strategy=strategy if checks else None, constraint=constraint
+        checks=(*checks, *schema), strategy=strategy if checks else None, constraint=constraint
     )
 
 
-def held_to_form(form: JsonSchema, tokenizer: Tokenizer, room: int) -> Constraint:
-    """Return the constraint of a form, which a text of `room` tokens can meet.
+def schema_constraint(schema: JsonSchema, tokenizer: Tokenizer, room: int) -> Constraint:
+    """Return the constraint of a schema that a text of `room` tokens can match.
 
-    Raises `RequestError` where none can, and where llguidance cannot follow it or is not there.
+    Raises `RequestError` if none can, or if llguidance cannot follow the schema or is missing.
     """
     try:
-        constraint = Constraint.json_schema(form.schema or {})
+        constraint = Constraint.json_schema(schema.schema or {})
         ConstrainedState(constraint, tokenizer, room)
     except (InputError, ItemError) as error:
-        raise RequestError(400, f"{FORM!r} cannot be followed: {error}", FORM) from None
+        raise RequestError(400, f"{FIELD!r} cannot be followed: {error}", FIELD) from None
     return constraint
 
 
-def _held_to_checks(
+def _check_constraint(
     request: ApiRequest, checks: Sequence[BaseCheck], tokenizer: Tokenizer, room: int
 ) -> Constraint | None:
-    """Return the constraint of the checks that can be said as a language.
+    """Return the constraint of the checks that can be written as a language.
 
-    Where no text of `room` tokens is found that meets it, it keeps no room to end. The strategy of
-    the one who serves does without where no check can be said so, that of a request is refused.
+    If no text of `room` tokens matches it, it keeps no room to close. Without such a check, the
+    operator's strategy acts alone, and the strategy of a request is refused.
     """
     try:
         found = constraint_of(checks, request.columns or {}, tokenizer).constraint
@@ -109,8 +113,8 @@ def _held_to_checks(
     if found is None and request.strategy is not None:
         raise RequestError(
             400,
-            "The strategy 'constrain' must have a check that can be said as a language, got none. "
-            "Add one (regex, choice, json_schema, contains, …), or use backtrack.",
+            "The strategy 'constrain' must have a check that can be written as a language, got "
+            "none. Add one (regex, choice, json_schema, contains, …), or use backtrack.",
             "strategy",
         )
     return found and fitting(found, tokenizer, room)
@@ -128,17 +132,17 @@ def _refuse_columns(columns: Mapping[str, object], checks: Sequence[BaseCheck]) 
 
 
 def _refuse_with_checks(request: ApiRequest, checks: Sequence[BaseCheck]) -> None:
-    """Raise `RequestError` for what cannot be asked of an answer that has checks."""
+    """Raise `RequestError` for options that an answer with checks cannot have."""
     if checks and request.logprobs:
         raise RequestError(
             400,
-            "'logprobs' must be left out with checks: what stands is known at the end only.",
+            "'logprobs' must be left out with checks: which tokens stay is known only at the end.",
             "logprobs",
         )
-    if request.begun and (checks or request.form is not None):
+    if request.prefill and (checks or request.response_format is not None):
         raise RequestError(
             400,
-            "'continue_final_message' must be left out with checks and forms: they are of whole "
-            "answers.",
+            "'continue_final_message' must be left out with checks and response_format: they judge "
+            "whole answers.",
             "continue_final_message",
         )

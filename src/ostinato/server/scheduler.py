@@ -1,7 +1,7 @@
-"""The desk: orders of many, written side by side in one thread by one model, until each passes.
+"""The scheduler: generates the answers of many requests side by side, with one model in one thread.
 
-No driver of its own: while there are orders, it runs `Loop(Lanes(Decode(…)))` over those that have
-come, and those that come meanwhile join the batch.
+While there are requests it runs `Loop(Lanes(Decode(…)))` over them; new ones join the batch at the
+next token. Knows no driver of its own, and no connection.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hashlib import blake2b
 from itertools import count
 from typing import cast
 
+from ostinato.arguments import require_choice
 from ostinato.checks import Deadline, required_by
 from ostinato.decode import Decode, SamplingParams, TokenPrompt, reader
 from ostinato.errors import InputError, OstinatoError
@@ -40,19 +41,23 @@ from ostinato.server.requests import (
     judge_request,
 )
 
-READY = 5.0  # times what checks may compute: this is by the clock on the wall
+COMPILE_FACTOR = 5.0
+"""Compiling may take this many times `check_seconds`: it is wall-clock time, on a busy machine."""
+
+ENDING = "The server must be running to take requests, and is shutting down. Use another one."
 
 log = logging.getLogger("ostinato.server")
 
 
 class Scheduler:
-    """Takes orders and has them written. `slots` are written side by side, `waiting` may wait.
+    """Takes requests and generates their answers; `slots` are in the batch, `max_waiting` may wait.
 
-    `model` is what writes, or a function that loads it in the thread that writes. The latter is
-    faster: torch keeps workers for each thread that has computed, and where there are two such
-    threads, their workers sleep and wake at every product.
-    The checks of `defaults` are prepared there too; `InputError` names the one that cannot judge.
-    `check_seconds` is how long the checks of a request may take in all: the others wait for them.
+    `model` is a model, or a function that loads one in the generating thread. The function is
+    faster: torch keeps workers for each thread that has computed, and with two such threads they
+    sleep and wake at every product. The checks of `defaults` are prepared in that thread, too;
+    `InputError` names one that cannot judge.
+
+    `check_seconds` is the time that all checks of one request may take: all others wait for them.
     """
 
     decode: Decode
@@ -67,21 +72,18 @@ class Scheduler:
         check_seconds: float = CHECK_SECONDS,
     ) -> None:
         self.slots = slots
-        self._waiting = max_waiting
+        self._max_waiting = max_waiting
         self._check_seconds = check_seconds
         self._defaults = defaults or Defaults()
         strategy = self._defaults.strategy
-        if strategy is not None and strategy.kind not in LANE_STRATEGIES:
-            raise InputError(
-                f"The strategy of a served model must be one of {', '.join(LANE_STRATEGIES)}, got "
-                f"{strategy.kind!r}. Name one."
-            )
-        self._orders: deque[GenerationRequest] = deque()
+        if strategy is not None:
+            require_choice("The strategy of a served model", strategy.kind, LANE_STRATEGIES)
+        self._waiting: deque[GenerationRequest] = deque()
         self._active: dict[str, GenerationRequest] = {}
         self._numbers = count(1)
         self._changed = threading.Condition()
         self._closing = self._at_once = False
-        self.computed = 0  # tokens run through the network after prompts, those in vain too
+        self.computed = 0  # tokens run through the network after prompts, discarded ones included
         loaded = Future[LanguageModel]()
         self._thread = threading.Thread(
             target=self._run, args=(model, loaded), name="ostinato-serve", daemon=True
@@ -91,101 +93,111 @@ class Scheduler:
 
     @property
     def longest(self) -> int:
-        """The tokens that prompt and answer can have together."""
+        """The model's context: the maximum tokens of prompt and answer together."""
         return self.model.config.max_position_embeddings
 
     @property
     def ready_seconds(self) -> float:
-        """How long the checks of a request may take to be compiled, however busy the machine is."""
-        return READY * self._check_seconds
+        """The wall-clock limit for compiling the checks of a request, in seconds."""
+        return COMPILE_FACTOR * self._check_seconds
 
-    def request(self, request: ApiRequest, tells: Sequence[Sink]) -> list[GenerationRequest]:
-        """Take an order for each choice that is asked for; each is told by its own function.
+    def submit(self, body: ApiRequest, sinks: Sequence[Sink]) -> list[GenerationRequest]:
+        """Queue a request for each choice of a body; each sends its events to its own sink.
 
-        Raises `RequestError` for a prompt that cannot be written from, and where too many wait.
+        Raises `RequestError` for a prompt that cannot be used, and if too many requests wait.
         """
-        tokens = self._tokens(request, {})
+        tokens = self._prompt_tokens(body, {})
         if len(tokens) >= self.longest:
             raise RequestError(
                 400,
                 f"The prompt must have fewer than {self.longest} tokens, got {len(tokens)}. "
                 "Shorten it.",
-                "messages" if request.chat else "prompt",
+                "messages" if body.chat else "prompt",
                 "context_length_exceeded",
             )
-        seed = secrets.randbits(32) if request.seed is None else request.seed
-        room = min(request.max_tokens, self.longest - len(tokens))
-        ready = partial(plan, request, self._defaults, self.model, room)
-        planned = in_time(ready, self.ready_seconds)
-        clock = Deadline(self._check_seconds)
-        made = [
-            self._order(request, planned, tokens, (seed, _content(tokens, number)), clock, tell)
-            for number, tell in enumerate(tells)
+        seed = secrets.randbits(32) if body.seed is None else body.seed
+        room = min(body.max_tokens, self.longest - len(tokens))
+        compile_plan = partial(plan, body, self._defaults, self.model, room)
+        compiled = in_time(compile_plan, self.ready_seconds)
+        clock = Deadline(self._check_seconds)  # one for all choices of a body
+        requests = [
+            self._request(body, compiled, tokens, (seed, _content_key(tokens, number)), clock, sink)
+            for number, sink in enumerate(sinks)
         ]
-        with self._changed:
-            if self._closing:
-                raise RequestError(503, "The server is ending. Ask another one.")
-            waiting = sum(not order.canceled for order in self._orders)
-            if waiting + len(made) > self._waiting:
-                raise RequestError(
-                    429,
-                    f"At most {self._waiting} orders can wait, and do. Ask again later.",
-                    code="too_many_orders",
-                )
-            self._orders += made
-            self._changed.notify_all()
-        return made
+        self._enqueue(requests)
+        return requests
 
     def close(self, *, at_once: bool = False, timeout: float = 10.0) -> None:
-        """Take no more orders; end when those there are done, or at once."""
+        """Take no more requests; end when those in progress are done, or at once.
+
+        `timeout` is how long to wait for the thread, in seconds.
+        """
         with self._changed:
             self._closing = True
             self._at_once = self._at_once or at_once
             if self._at_once:
-                for order in [*self._orders, *self._active.values()]:
-                    order.canceled = True
+                for request in [*self._waiting, *self._active.values()]:
+                    request.canceled = True
             self._changed.notify_all()
         self._thread.join(timeout)
 
-    # Orders -----------------------------------------------------------------------------------
+    # Requests ---------------------------------------------------------------------------------
 
-    def _order(
+    def _enqueue(self, requests: Sequence[GenerationRequest]) -> None:
+        with self._changed:
+            if self._closing:
+                raise RequestError(503, ENDING)
+            waiting = sum(not request.canceled for request in self._waiting)
+            if waiting + len(requests) > self._max_waiting:
+                raise RequestError(
+                    429,
+                    f"At most {self._max_waiting} requests can wait, got {len(requests)} more with "
+                    f"{waiting} waiting. Try again later.",
+                    code="too_many_requests",
+                )
+            self._waiting += requests
+            self._changed.notify_all()
+
+    def _request(
         self,
-        request: ApiRequest,
-        planned: RequestPlan,
+        body: ApiRequest,
+        compiled: RequestPlan,
         tokens: Sequence[int],
         draws: tuple[int, str],
         clock: Deadline,
-        tell: Sink,
+        sink: Sink,
     ) -> GenerationRequest:
         tokenizer = self.model.tokenizer
         end = min(tokenizer.eos_ids, default=None)
         return GenerationRequest(
-            sampling=_sampling(request),
+            sampling=_sampling(body),
             key=f"{next(self._numbers)}",
-            request=request,
+            body=body,
             tokens=tokens,
             draws=draws,
-            checks=planned.checks,
-            strategy=planned.strategy,
-            words=SteeringContext(tokenizer.encode, end, planned.checks, TIME_LIMIT),
-            send=tell,
+            checks=compiled.checks,
+            strategy=compiled.strategy,
+            context=SteeringContext(tokenizer.encode, end, compiled.checks, TIME_LIMIT),
+            send=sink,
             clock=clock,
-            columns=request.columns or {},
-            constraint=planned.constraint,
+            columns=body.columns or {},
+            constraint=compiled.constraint,
         )
 
-    def _tokens(self, request: ApiRequest, edits: Mapping[str, object]) -> Sequence[int]:
+    def _prompt_tokens(self, body: ApiRequest, edits: Mapping[str, object]) -> Sequence[int]:
+        """Return the prompt's tokens. Feedback turns a completion into a chat."""
         tokenizer = self.model.tokenizer
         feedback = edits.get("feedback")
-        prompt = request.prompt
+        prompt = body.prompt
         if isinstance(prompt, str) and not isinstance(feedback, Mapping):
-            tokens, first = tokenizer.encode_control(prompt), list(tokenizer.bos_ids)
-            return tokens if first and tokens[: len(first)] == first else [*first, *tokens]
+            # Control tokens written out are read as such: a client writes the chat turns itself.
+            tokens, start = tokenizer.encode_control(prompt), list(tokenizer.bos_ids)
+            return tokens if start and tokens[: len(start)] == start else [*start, *tokens]
         if tokenizer.chat_template is None:
             raise RequestError(
                 400,
-                f"The model {self.model.name!r} has no chat template. Ask for a completion.",
+                f"The model must have a chat template for messages, got {self.model.name!r}. Use "
+                "/v1/completions.",
                 "messages",
             )
         messages = (
@@ -196,50 +208,49 @@ class Scheduler:
         if isinstance(feedback, Mapping):
             messages = with_feedback(messages, feedback)
         try:
-            return [*tokenizer.chat(messages), *tokenizer.encode(request.begun)]
+            return [*tokenizer.chat(messages), *tokenizer.encode(body.prefill)]
         except InputError as error:
             raise RequestError(400, str(error), "messages") from None
 
-    def _prompt(self, item: object, edits: Mapping[str, object]) -> TokenPrompt:
+    def _token_prompt(self, item: object, edits: Mapping[str, object]) -> TokenPrompt:
         assert isinstance(item, GenerationRequest)
-        tokens = self._tokens(item.request, edits) if edits else item.tokens
+        tokens = self._prompt_tokens(item.body, edits) if edits else item.tokens
         return TokenPrompt(
             tokens,
             item.sampling,
-            track_logprobs=self._watched(item),
-            top_logprobs=item.request.top_logprobs,
+            track_logprobs=self._tracked(item),
+            top_logprobs=item.body.top_logprobs,
             constraint=item.constraint,
             draws=item.draws,
-            limit=item.request.max_tokens,
+            limit=item.body.max_tokens,
         )
 
-    def _watched(self, order: GenerationRequest) -> list[int]:
-        """Return the first tokens of what the text must say, to see where it is likeliest."""
-        if order.strategy is None or not order.strategy.checks_prefixes:
+    def _tracked(self, request: GenerationRequest) -> list[int]:
+        """Return the first tokens of the required texts; `Backtrack` reads how likely each was."""
+        if request.strategy is None or not request.strategy.checks_prefixes:
             return []
-        words = order.words
-        with order.clock.running():
-            wanted = required_by(order.checks, "", order.columns, TIME_LIMIT, words.late)
-        texts = [spaced for one in wanted for text in one.texts for spaced in (text, f" {text}")]
-        return sorted({words.encode(text)[0] for text in texts})
+        context = request.context
+        with request.clock.running():
+            required = required_by(request.checks, "", request.columns, TIME_LIMIT, context.late)
+        # With and without a leading space: a tokenizer has different tokens for the two.
+        texts = [spaced for one in required for text in one.texts for spaced in (text, f" {text}")]
+        return sorted({context.tracking_id_of(text) for text in texts})
 
-    # The thread -------------------------------------------------------------------------------
+    # The generating thread --------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[tuple[str, object]]:
-        """Return what gives out the orders that wait; after its end it may give out more."""
+        """Return an iterator over the waiting requests; after its end it may yield more."""
         return _Arrivals(self)
 
     def take(self) -> GenerationRequest | None:
-        """Take the order that has waited longest, if there is one."""
+        """Make the request that has waited longest active, and return it; None if none waits."""
         with self._changed:
-            while self._orders:
-                order = self._orders.popleft()
-                if not order.canceled:
-                    self._active[order.key] = order
-                    return order
-                order.send(
-                    Finished(error=RequestError(503, "The server is ending. Ask another one."))
-                )
+            while self._waiting:
+                request = self._waiting.popleft()
+                if not request.canceled:
+                    self._active[request.key] = request
+                    return request
+                request.send(Finished(error=RequestError(503, ENDING)))
         return None
 
     def _run(
@@ -250,91 +261,97 @@ class Scheduler:
         try:
             prepare(self._defaults.checks)
             loaded.set_result(self._open(model() if callable(model) else model))
-        except BaseException as error:
+        except BaseException as error:  # `__init__` raises it, in the caller's thread
             loaded.set_exception(error)
         else:
-            self._work()
+            self._serve()
 
     def _open(self, model: LanguageModel) -> LanguageModel:
         strategy = self._defaults.strategy
         if strategy is not None and strategy.masks:
-            reader(model.tokenizer)  # where its extra is not there, that is told now
-        self._decode_with(model)
+            reader(model.tokenizer)  # a missing llguidance is found now, not at the first request
+        self._start_decode(model)
         return model
 
-    def _decode_with(self, model: LanguageModel) -> None:
+    def _start_decode(self, model: LanguageModel) -> None:
         self.decode = Decode(
-            model, self._prompt, slots=self.slots, prompt_edits=frozenset({"feedback"})
+            model, self._token_prompt, slots=self.slots, prompt_edits=frozenset({"feedback"})
         )
 
-    def _work(self) -> None:
+    def _serve(self) -> None:
+        """Generate whenever requests wait, until `close`."""
         while True:
             with self._changed:
-                while not self._orders and not self._closing:
+                while not self._waiting and not self._closing:
                     self._changed.wait()
-                if not self._orders:
+                if not self._waiting:
                     return
             try:
-                self._write()
+                self._generate()
             except Exception as error:
-                log.exception("The orders in work were broken off.")
-                self._break_off(error)
+                log.exception("Generation failed; the active requests end with an error.")
+                self._fail_active(error)
 
-    def _write(self) -> None:
-        """Write until no order is left."""
+    def _generate(self) -> None:
+        """Run the loop until no request is left."""
         lanes = Lanes(
             self.decode, self, each=RequestCondition(), judge=judge_request, on_stop=answer_request
         )
         for step in Loop(lanes, until=Steps(1 << 62)):
             for key, lane in step.lanes.items():
-                self._note(key, lane)
+                self._add_token(key, lane)
             for key, row in step.results:
                 self._active.pop(key).finish(row)
 
-    def _note(self, key: str, lane: LaneStep) -> None:
+    def _add_token(self, key: str, lane: LaneStep) -> None:
         report = lane.report
         self.computed += int(str(report["computed"]))
-        told = cast(Iterable[tuple[int, float]], report.get("top_logprobs", ()))
-        likeliest = tuple(self._likely(*one) for one in told)
-        token = Token(str(report["text"]), float(str(report["logprob"])), likeliest)
-        self._active[key].note(token)
+        top = cast(Iterable[tuple[int, float]], report.get("top_logprobs", ()))
+        top_logprobs = tuple(self._top_logprob(*pair) for pair in top)
+        token = Token(str(report["text"]), float(str(report["logprob"])), top_logprobs)
+        self._active[key].add_token(token)
 
-    def _likely(self, token: int, logprob: float) -> TopLogprob:
+    def _top_logprob(self, token: int, logprob: float) -> TopLogprob:
         tokenizer = self.model.tokenizer
         return TopLogprob(tokenizer.shown(token), tokenizer.token_bytes(token), logprob)
 
-    def _break_off(self, error: Exception) -> None:
-        said = str(error) if isinstance(error, OstinatoError) else "Something broke; see its log."
-        for key, order in list(self._active.items()):
-            order.send(Finished(error=RequestError(500, said)))
+    def _fail_active(self, error: Exception) -> None:
+        """End the active requests with an error, and start over with empty slots."""
+        public = isinstance(error, OstinatoError)
+        sentence = str(error) if public else "The server failed. Its log has the error."
+        for key, request in list(self._active.items()):
+            request.send(Finished(error=RequestError(500, sentence)))
             del self._active[key]
-        self._decode_with(self.model)
+        self._start_decode(self.model)
 
 
 class _Arrivals:
-    """An iterator over orders that have come; asked again later, it may have more."""
+    """An iterator over waiting requests; a generator could not continue after its end."""
 
-    def __init__(self, desk: Scheduler) -> None:
-        self._desk = desk
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
 
     def __iter__(self) -> _Arrivals:
         return self
 
     def __next__(self) -> tuple[str, object]:
-        order = self._desk.take()
-        if order is None:
+        request = self._scheduler.take()
+        if request is None:
             raise StopIteration
-        return order.key, order
+        return request.key, request
 
 
-def _sampling(request: ApiRequest) -> SamplingParams:
+def _sampling(body: ApiRequest) -> SamplingParams:
     try:
-        return SamplingParams(**request.sampling)  # type: ignore[arg-type]
+        return SamplingParams(**body.sampling)  # type: ignore[arg-type]
     except InputError as error:
         raise RequestError(400, str(error), error.key or None) from None
 
 
-def _content(tokens: Sequence[int], number: int) -> str:
-    """Return the key of an answer's random numbers: its prompt and which choice it is."""
+def _content_key(tokens: Sequence[int], number: int) -> str:
+    """Return the key of a choice's random numbers: a hash of its prompt and number.
+
+    So the same body with the same seed gets the same answer, whatever else is in the batch.
+    """
     content = json.dumps([list(tokens), number]).encode()
     return blake2b(content, digest_size=12).hexdigest()
