@@ -61,8 +61,8 @@ class Refine:
     model has a chat template.
 
     `max_new_tokens` limits one draft; `tokens` and `seconds` limit an item over all its rounds;
-    `spend_limit` limits what a server may cost over all items. `alternatives` is the number of most
-    likely other tokens to record. `ready` returns the answer of an item that needs no model, or
+    `spend_limit` limits what a server may cost over all items. `alternatives` is the number of
+    other likely tokens to record. `ready` returns the answer of an item that needs no model, or
     None. `slots` is the number of items written in parallel; results do not depend on it.
     """
 
