@@ -1,5 +1,5 @@
-"""An OpenAI-compatible server for tests, of the standard library: it writes by heart, and fails
-in the ways that real ones do, as it is told to."""
+"""An OpenAI-compatible server for tests, of the standard library: it writes fixed texts, and fails
+as real ones do."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Faults:
     broken JSON after two; "error" for an error object in the stream; "unfinished" for a stream
     that ends without a reason; "page" for a page of HTML; "hang" for no answer at all;
     "reset" to close the connection without a word; None for nothing. `writes` gives the whole
-    answer; `drip` is a pause in seconds before each piece; `likeliest` tells what could have stood
-    in the place of a piece, where that is asked for.
+    answer; `drip` is a pause in seconds before each piece; `alternatives` returns the
+    log-probabilities of what could have stood in the place of a piece, if they are requested.
     """
 
     script: deque[Any] = field(default_factory=deque)
@@ -43,7 +43,7 @@ class Faults:
     drip: float = 0.0
     key: str = ""
     logprobs: bool = True
-    likeliest: Callable[[str], Mapping[str, float]] = lambda piece: {piece: -0.5}
+    alternatives: Callable[[str], Mapping[str, float]] = lambda piece: {piece: -0.5}
     usage: bool = True
     slots: int = 0  # more requests at once than this are refused by 429; 0: any number
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -93,9 +93,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: dict[str, Any], fault: Any) -> None:
         faults = self.faults
-        given = self.headers.get("Authorization", "")
-        if faults.key and given != f"Bearer {faults.key}":
-            self._refuse(401, f"Incorrect API key provided: {given}.", {})
+        key = self.headers.get("Authorization", "")
+        if faults.key and key != f"Bearer {faults.key}":
+            self._refuse(401, f"Incorrect API key provided: {key}.", {})
         elif isinstance(fault, tuple):
             self._refuse(fault[0], "As told.", fault[1])
         elif fault == "hang":
@@ -111,8 +111,8 @@ class Handler(BaseHTTPRequestHandler):
             self._whole(body, fault)
 
     def _refuse(self, status: int, message: str, headers: Mapping[str, str]) -> None:
-        told = {"message": message, "type": "error", "code": headers.get("code")}
-        self._send(status, json.dumps({"error": told}), headers)
+        error = {"message": message, "type": "error", "code": headers.get("code")}
+        self._send(status, json.dumps({"error": error}), headers)
 
     def _send(self, status: int, text: str, headers: Mapping[str, str]) -> None:
         content = text.encode()
@@ -176,24 +176,24 @@ class Handler(BaseHTTPRequestHandler):
         chat = "messages" in body
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish}
         choice |= {name: {"content": text}} if chat else {"text": text}
-        asked = body.get("logprobs") is not None and body.get("logprobs") is not False
-        if asked and self.faults.logprobs and pieces:
+        requested = body.get("logprobs") is not None and body.get("logprobs") is not False
+        if requested and self.faults.logprobs and pieces:
             best = body.get("top_logprobs") if chat else body["logprobs"]
-            choice["logprobs"] = self._told(pieces, chat, bool(best))
+            choice["logprobs"] = self._logprobs(pieces, chat, bool(best))
         value: dict[str, Any] = {"id": "x", "choices": [choice]}
         if name == "message" and self.faults.usage:
             value["usage"] = self._usage(body, pieces)
         return value
 
-    def _told(self, pieces: list[str], chat: bool, best: bool) -> dict[str, Any]:
-        """Return log-probabilities, in a chat with the likeliest in a list, else by their texts."""
-        likeliest = [dict(self.faults.likeliest(piece)) if best else {} for piece in pieces]
+    def _logprobs(self, pieces: list[str], chat: bool, best: bool) -> dict[str, Any]:
+        """Return log-probabilities, for a chat as a list, else by text."""
+        alternatives = [dict(self.faults.alternatives(piece)) if best else {} for piece in pieces]
         if not chat:
-            told = {"token_logprobs": [-0.5 for _ in pieces]}
-            return {**told, "top_logprobs": likeliest if best else None}
+            logprobs = [-0.5 for _ in pieces]
+            return {"token_logprobs": logprobs, "top_logprobs": alternatives if best else None}
         tokens = [
             {"token": piece, "logprob": -0.5, "top_logprobs": [*map(_token, found.items())]}
-            for piece, found in zip(pieces, likeliest, strict=True)
+            for piece, found in zip(pieces, alternatives, strict=True)
         ]
         return {"content": tokens}
 
@@ -231,6 +231,6 @@ def serving(faults: Faults) -> Iterator[str]:
 
 def free_port() -> int:
     """Return a port that nobody listens on."""
-    with contextlib.closing(socket.socket()) as made:
-        made.bind(("127.0.0.1", 0))
-        return int(made.getsockname()[1])
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What a check says as a language is what it judges: in it exactly where the text passes."""
+"""A check's language contains exactly the texts that pass."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_in(constraint: Constraint, text: str) -> bool:
     return at.try_consume_tokens(tokens) == len(tokens) and bool(at.is_accepting())
 
 
-def test_most_kinds_can_be_said() -> None:
+def test_most_kinds_have_a_language() -> None:
     kinds = {check.kind for check in SAID.values()}
     assert kinds == {
         *("blocked", "choice", "contains", "ends_with", "excludes", "json_schema", "length"),
@@ -87,7 +87,7 @@ def test_checks_together_are_one_language() -> None:
         assert is_in(found.constraint, text) == right, text
 
 
-def test_what_must_not_be_said_is_not_begun_where_it_cannot_be_undone() -> None:
+def test_a_forbidden_text_is_not_started_where_it_cannot_be_undone() -> None:
     tokenizer = tiny_model().tokenizer
     constraint = constraint_of([Excludes(texts=("not",))], {}, tokenizer).constraint
     assert constraint is not None
@@ -123,14 +123,14 @@ def test_a_schema_goes_before_patterns() -> None:
     assert found.constraint is not None and found.constraint.kind == "json_schema"
 
 
-def test_what_llguidance_cannot_follow_is_left_to_the_check() -> None:
+def test_a_pattern_beyond_llguidance_is_left_to_the_check() -> None:
     found = constraint_of([JsonSchema(schema={"not": {"type": "string"}}), Length(max=3)], ITEM)
     assert found.checks == ("length",)
     with pytest.raises(InputError):
         Constraint.json_schema({"not": {"type": "string"}}).check()
 
 
-def test_a_check_without_a_language_says_none() -> None:
+def test_a_check_without_a_language_has_no_constraint() -> None:
     class Own(BaseCheck):
         kind = "own"
 
@@ -141,7 +141,7 @@ def test_a_check_without_a_language_says_none() -> None:
     assert constraint_of([Own()], {}).constraint is None
 
 
-def test_what_grows_too_large_over_the_tokens_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_automaton_that_grows_too_large_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def small_only(constraint: Constraint, tokenizer: Tokenizer) -> None:
         if "blue" in constraint.text:
             raise InputError("fuel exhausted")

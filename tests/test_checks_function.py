@@ -45,7 +45,7 @@ def test_what_a_function_returns_becomes_a_verdict(
         (Verdict("mine", True, 2.0), r"A score must be in \[0, 1\], got 2.0"),
     ],
 )
-def test_what_is_no_verdict_is_an_error_of_the_check(result: object, sentence: str) -> None:
+def test_another_result_is_an_error_of_the_check(result: object, sentence: str) -> None:
     verdict = Function(function=lambda text: result, name="f").judge("x", {})
     assert not verdict.passed
     assert re.search(sentence, verdict.error)
@@ -62,7 +62,7 @@ def test_retry_says_why() -> None:
     assert polite.judge("Hello Ann", {"name": "Ann"}).passed
 
 
-def test_a_prefix_function_foresees() -> None:
+def test_a_prefix_function_gives_a_prefix_verdict() -> None:
     def judged(results: object) -> PrefixVerdict:
         function = Function(function=bool, prefix=lambda text: results, name="f")
         return function.check_prefix("abc", {})
@@ -80,7 +80,7 @@ def test_a_function_with_other_arguments_is_refused() -> None:
         Function(function=lambda: True)
 
 
-def test_a_check_that_raises_or_hangs_is_an_error_and_the_others_go_on() -> None:
+def test_a_check_that_raises_or_hangs_is_an_error_and_the_others_judge() -> None:
     def hang(text: str) -> bool:
         time.sleep(5)
         return True
@@ -106,7 +106,7 @@ def test_an_output_that_is_no_text_is_an_error_of_a_check_of_texts() -> None:
     assert "must be a text, got Tensor" in verdict.error
 
 
-def test_the_first_impossible_check_is_foreseen() -> None:
+def test_the_first_impossible_check_is_found_on_a_prefix() -> None:
     raising = Function(function=bool, prefix=lambda text: 1 / 0, name="raises")
     checks = [raising, Length(max=9), Length(max=1), Length(max=0)]
     found = check_prefix_all(checks, "one two", {})
@@ -116,18 +116,20 @@ def test_the_first_impossible_check_is_foreseen() -> None:
     assert check_prefix_all(checks[:2], "one two", {}) is None
 
 
-def test_a_check_that_hangs_when_it_looks_ahead_costs_its_time_limit_once() -> None:
-    asked = []
+def test_a_check_that_hangs_on_a_prefix_costs_its_time_limit_once() -> None:
+    calls = []
 
     def hang(text: str) -> bool:
-        asked.append(text)
+        calls.append(text)
         time.sleep(2)
         return True
 
     checks = [Function(function=bool, prefix=hang, name="slow"), Length(max=2)]
     late: set[str] = set()
-    with pytest.warns(UserWarning, match="'slow' must judge a prefix within 0.05 seconds") as told:
+    with pytest.warns(
+        UserWarning, match="'slow' must judge a prefix within 0.05 seconds"
+    ) as warned:
         for text in ("one", "one two", "one two three"):
             found = check_prefix_all(checks, text, {}, 0.05, late)
-    assert asked == ["one"] and late == {"slow"} and len(told) == 1
+    assert calls == ["one"] and late == {"slow"} and len(warned) == 1
     assert found is not None and found[0] is checks[1]

@@ -1,4 +1,4 @@
-"""The check of what is known: which claims it sees, which sources hold them, how early it knows."""
+"""The check grounded: which claims it sees, which sources contain them, how early it knows."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ ITEM: Item = {
         "",
     ],
 )
-def test_what_the_sources_hold_is_grounded_in_every_spelling(text: str) -> None:
+def test_what_the_sources_contain_is_grounded_in_every_spelling(text: str) -> None:
     verdict = CHECK.judge(text, ITEM)
     assert verdict.passed, verdict.message
     assert verdict.score == 1
@@ -92,7 +92,7 @@ def test_what_the_sources_hold_is_grounded_in_every_spelling(text: str) -> None:
         ("Your code is x9y.", "x9y"),
     ],
 )
-def test_what_no_source_holds_is_named_with_its_place(text: str, claim: str) -> None:
+def test_what_no_source_contains_is_named_with_its_span(text: str, claim: str) -> None:
     verdict = CHECK.judge(text, ITEM)
     assert not verdict.passed
     assert verdict.span is not None
@@ -142,7 +142,9 @@ def test_the_score_is_the_share_of_grounded_claims() -> None:
         ("It is on Fr", None),
     ],
 )
-def test_a_claim_is_foreseen_as_soon_as_nothing_can_ground_it(text: str, start: int | None) -> None:
+def test_a_claim_is_impossible_as_soon_as_nothing_can_ground_it(
+    text: str, start: int | None
+) -> None:
     verdict = CHECK.check_prefix(text, ITEM)
     if start is None:
         assert verdict.status is PrefixStatus.POSSIBLE

@@ -1,4 +1,4 @@
-"""A JSON schema is held to a time limit, and its patterns still say what they say."""
+"""JSON schemas: a time limit, patterns under it, and a schema of each item."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_pattern_that_takes_too_long_is_an_error_of_the_check(
     assert "must be validated within 0.1 seconds" in verdict.error
 
 
-def test_a_schema_that_branches_at_every_level_is_held_to_the_limit() -> None:
+def test_a_schema_that_branches_at_every_level_obeys_the_limit() -> None:
     schema = {"type": "array", "items": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}}
     began = time.process_time()
     verdict = JsonSchema(schema=schema).judge("[" * 40 + "1" + "]" * 40, {})
@@ -54,7 +54,7 @@ def test_a_schema_that_branches_at_every_level_is_held_to_the_limit() -> None:
     assert "must be validated within" in verdict.error
 
 
-def test_a_slow_pattern_leaves_a_beginning_possible() -> None:
+def test_a_slow_pattern_leaves_a_prefix_possible() -> None:
     check = JsonSchema(schema={"properties": {"name": {"pattern": SLOW}}})
     began = time.process_time()
     verdict = check.check_prefix(json.dumps({"name": LONG})[:-1], {})
@@ -62,7 +62,7 @@ def test_a_slow_pattern_leaves_a_beginning_possible() -> None:
     assert verdict.status is PrefixStatus.POSSIBLE
 
 
-def test_patterns_in_a_schema_say_what_they_said() -> None:
+def test_patterns_in_a_schema_mean_what_they_mean_without_a_limit() -> None:
     keys = JsonSchema(
         schema={
             "properties": {"id": {"pattern": r"^[A-ZÄ]\d+$"}},
@@ -79,7 +79,7 @@ def test_patterns_in_a_schema_say_what_they_said() -> None:
     assert not JsonSchema(schema=allowed).judge('{"x-a": 1, "y": 2}', {}).passed
 
 
-def test_keys_whose_patterns_have_no_clock_are_refused() -> None:
+def test_keys_whose_patterns_have_no_time_limit_are_refused() -> None:
     with pytest.raises(InputError, match="without unevaluatedProperties beside patternProperties"):
         JsonSchema(schema={"patternProperties": {"^x": {}}, "unevaluatedProperties": False})
 
@@ -89,22 +89,22 @@ DEEP: list[Any] = json.loads("[" * 600 + "]" * 600)
 CITY = {"type": "object", "properties": {"city": {"maxLength": 4}}, "additionalProperties": False}
 
 
-@pytest.mark.parametrize("held", [CITY, json.dumps(CITY)])
-def test_an_items_own_schema_judges_foresees_and_constrains_as_a_given_one(held: object) -> None:
-    given, item = JsonSchema(schema=CITY), {"wanted": held, "other": 1}
+@pytest.mark.parametrize("value", [CITY, json.dumps(CITY)])
+def test_an_items_own_schema_does_what_a_fixed_one_does(value: object) -> None:
+    fixed, item = JsonSchema(schema=CITY), {"wanted": value, "other": 1}
     for text in ('{"city": "Rome"}', '{"city": "Paris"}', '{"town": "Rome"}', "[]", "{", "no"):
-        assert OWN.judge(text, item) == given.judge(text, {})
-        assert OWN.check_prefix(text, item) == given.check_prefix(text, {})
-    (language,), (wanted,) = OWN.constraint_specs(item), given.constraint_specs({})
+        assert OWN.judge(text, item) == fixed.judge(text, {})
+        assert OWN.check_prefix(text, item) == fixed.check_prefix(text, {})
+    (language,), (wanted,) = OWN.constraint_specs(item), fixed.constraint_specs({})
     assert language.kind == "json_schema"
     assert json.loads(language.text) == json.loads(wanted.text)
     assert OWN.judge("[1]", {"wanted": {"type": "array"}}).passed
-    assert OWN.columns == ("wanted",) and given.columns == ()
-    assert from_spec("", to_spec(OWN)) == OWN and from_spec("", to_spec(given)) == given
+    assert OWN.columns == ("wanted",) and fixed.columns == ()
+    assert from_spec("", to_spec(OWN)) == OWN and from_spec("", to_spec(fixed)) == fixed
 
 
 @pytest.mark.parametrize(
-    ("held", "message"),
+    ("value", "message"),
     [
         (None, "must be an object, got NoneType"),
         ("{", "must be JSON, got"),
@@ -116,8 +116,8 @@ def test_an_items_own_schema_judges_foresees_and_constrains_as_a_given_one(held:
         (json.dumps({"enum": DEEP}), "must be nested at most 64 levels deep, got 600"),
     ],
 )
-def test_an_item_without_a_schema_is_an_error_of_its_own(held: object, message: str) -> None:
-    item = {"wanted": held}
+def test_an_item_without_a_schema_is_an_error_of_that_item(value: object, message: str) -> None:
+    item = {"wanted": value}
     (verdict,) = judge_all([OWN], "{}", item)
     assert message in verdict.error and "The column 'wanted'" in verdict.error
     assert OWN.check_prefix("no", item).status is PrefixStatus.POSSIBLE
@@ -125,7 +125,7 @@ def test_an_item_without_a_schema_is_an_error_of_its_own(held: object, message: 
 
 
 @pytest.mark.parametrize("table", [{}, {"schema": {}, "column": "wanted"}])
-def test_a_schema_is_given_once(table: dict[str, Any]) -> None:
+def test_a_schema_comes_from_one_source(table: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="must be given, or 'column'"):
         from_spec("json_schema", table)
 
@@ -140,7 +140,7 @@ def test_a_schema_may_be_as_deep_as_its_limit_and_no_deeper(key: str) -> None:
         JsonSchema(schema={key: schema})
 
 
-def test_constrain_holds_each_item_to_its_own_schema() -> None:
+def test_constrain_uses_each_item_s_own_schema() -> None:
     items: list[Any] = [
         {"id": "1", "wanted": {"enum": ["ready", "late"]}},
         {"id": "2", "wanted": {"enum": [1, 2]}},

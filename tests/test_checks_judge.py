@@ -1,4 +1,4 @@
-"""A model as a judge: its score is P(yes) of yes and no, here and on a server; errors are told."""
+"""A model as a judge: its score is P(yes) of yes and no, in this process and on a server."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_same_question_has_the_same_bits_whatever_was_asked_before() -> None
     assert LocalJudge(tiny_model()).ask("Is the table booked?") == first
 
 
-def test_a_folders_model_judges_whole_texts_and_says_what_to_mend(tmp_path: Path) -> None:
+def test_a_folders_model_judges_whole_texts_and_says_what_to_fix(tmp_path: Path) -> None:
     folder = str(save_tiny(tmp_path / "tiny"))
     check = Judge(question=QUESTION, model=folder, min=1e-6)
     (verdict,) = judge_all([check], "Here.", ITEM)
@@ -83,11 +83,11 @@ def test_what_a_judge_reads_is_spent_by_the_item_and_by_the_job(tmp_path: Path) 
     refine, check = judged_refine(tmp_path, Resample(rounds=2))
     rows: list[Any] = refine.run()
     for row in rows:
-        asked = [
+        verdicts = [
             check.judge(attempt["text"], {"message": "Where?" if row["index"] == 0 else "When?"})
             for attempt in row["attempts"]
         ]
-        assert row["spent"]["judged"] == sum(verdict.tokens for verdict in asked) > 40
+        assert row["spent"]["judged"] == sum(verdict.tokens for verdict in verdicts) > 40
         drawn = sum(attempt["position"] for attempt in row["attempts"])
         assert row["spent"]["tokens"] == drawn + row["spent"]["judged"]
         assert from_lane(row["key"], row).tokens.judged == row["spent"]["judged"]
@@ -145,7 +145,7 @@ def test_a_wrong_judge_is_refused(table: dict[str, object], message: str) -> Non
         from_spec("judge", table)
 
 
-def test_what_a_judge_lacks_is_told_before_it_judges(
+def test_a_missing_model_or_key_is_reported_before_the_judge_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ModelError, match=r"config\.json must exist"):
@@ -193,7 +193,7 @@ def answering(content: Mapping[str, Any], bodies: list[Any]) -> Iterator[str]:
         server.server_close()
 
 
-def test_a_servers_likeliest_tokens_are_weighed() -> None:
+def test_a_servers_most_likely_tokens_are_weighed() -> None:
     likely = [{"token": "No", "logprob": -1.2}, {"token": "Yes", "logprob": -0.2}]
     choice = {
         "message": {"content": "No."},
@@ -204,13 +204,13 @@ def test_a_servers_likeliest_tokens_are_weighed() -> None:
         (verdict,) = judge_all([Judge(question=QUESTION, model=url)], "Here.", ITEM)
     assert verdict.score == pytest.approx(1 / (1 + 2.718281828**-1))
     (body,) = bodies
-    assert verdict.tokens == 1 + len(body["messages"][0]["content"]) // 4  # it told no usage
+    assert verdict.tokens == 1 + len(body["messages"][0]["content"]) // 4  # it sent no usage
     assert Verdict.from_json(verdict.to_json()) == verdict
     assert body["model"] == "some" and body["top_logprobs"] == 10
     assert body["messages"][0]["content"].startswith("Is Here. an answer to Where?")
 
 
-def test_braces_that_are_doubled_are_plain_ones() -> None:
+def test_doubled_braces_are_plain_ones() -> None:
     bodies: list[Any] = []
     with answering({"message": {"content": "Yes."}}, bodies) as url:
         check = Judge(question='Is "{output}" like {{"a": {n}}}?', model=url)
@@ -220,13 +220,13 @@ def test_braces_that_are_doubled_are_plain_ones() -> None:
 
 
 @pytest.mark.parametrize(("said", "score"), [("Yes, it is.", 1.0), ("no", 0.0)])
-def test_the_first_word_counts_where_no_log_probabilities_are_told(said: str, score: float) -> None:
+def test_the_first_word_counts_without_log_probabilities(said: str, score: float) -> None:
     with serving(Faults(writes=lambda body: said, logprobs=False)) as url:
         (verdict,) = judge_all([Judge(question=QUESTION, model=f"{url}#m")], "Here.", ITEM)
     assert (verdict.score, verdict.error) == (score, "")
 
 
-def test_what_may_pass_is_asked_again_and_what_may_not_is_told() -> None:
+def test_transient_failures_are_retried_and_others_reported() -> None:
     check = "Answer with yes or no: {output}"
     faults = Faults(writes=lambda body: "Yes")
     faults.script.extend([(503, {}), None])
@@ -287,19 +287,19 @@ def test_a_servers_key_is_taken_from_the_environment(monkeypatch: pytest.MonkeyP
     assert verdict.passed
 
 
-def test_a_key_of_two_lines_is_refused_and_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_of_two_lines_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", "sk-first\nsk-SECRET")
-    with pytest.raises(InputError, match="in one line of ASCII") as told:
+    with pytest.raises(InputError, match="in one line of ASCII") as refused:
         ask_server(Server.of("http://127.0.0.1:9/v1#m", key_env="JUDGE_KEY"), "Is it?")
-    assert "SECRET" not in str(told.value)
+    assert "SECRET" not in str(refused.value)
 
 
-def test_a_redirect_is_not_followed_and_a_password_is_not_told() -> None:
-    asked: list[str] = []
+def test_a_redirect_is_not_followed_and_a_password_is_not_shown() -> None:
+    paths: list[str] = []
 
     class Elsewhere(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked.append(self.path)
+            paths.append(self.path)
             self.send_response(302)
             self.send_header("Location", "/other")
             self.end_headers()
@@ -319,10 +319,10 @@ def test_a_redirect_is_not_followed_and_a_password_is_not_told() -> None:
         server.shutdown()
         thread.join()
         server.server_close()
-    assert asked == ["/v1/chat/completions"]
-    with pytest.raises(InputError, match="must hold no user, key or query") as told:
+    assert paths == ["/v1/chat/completions"]
+    with pytest.raises(InputError, match="must hold no user, key or query") as refused:
         Judge(question=QUESTION, model="http://me:hidden@127.0.0.1:9/v1#m")
-    assert "hidden" not in str(told.value)
+    assert "hidden" not in str(refused.value)
 
 
 def test_what_judging_a_draft_that_broke_off_takes_is_not_why_its_item_ended() -> None:
@@ -340,7 +340,7 @@ def test_what_judging_a_draft_that_broke_off_takes_is_not_why_its_item_ended() -
             seed=2,
         )
         (row,) = job.run()
-    told: Any = row
-    stopped, spent = told["stopped"], told["spent"]
+    result: Any = row
+    stopped, spent = result["stopped"], result["spent"]
     assert "out of rounds" in stopped["sentence"]
     assert stopped["kind"] == "failed" and sum(spent.values()) > 25

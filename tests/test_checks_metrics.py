@@ -1,4 +1,4 @@
-"""Checks of edges, blocked words, tone, repetition, confidence and structure."""
+"""Checks of affixes, blocked words, tone, repetition, confidence and JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ostinato.errors import InputError
 from ostinato.loop import PrefixStatus, RequiredText, Span, Text
 
 
-def test_a_beginning_is_foreseen_where_it_deviates() -> None:
+def test_a_start_is_impossible_where_it_deviates() -> None:
     check = StartsWith(texts=("Dear customer", "Hello"))
     assert check.check_prefix(" dea", {}).status is PrefixStatus.POSSIBLE
     assert check.check_prefix("hello, ", {}).status is PrefixStatus.CERTAIN
@@ -35,7 +35,7 @@ def test_a_beginning_is_foreseen_where_it_deviates() -> None:
     assert check.wants("Hel", {}) is None
 
 
-def test_an_end_is_wanted_until_it_stands() -> None:
+def test_an_end_is_required_until_it_is_there() -> None:
     check = EndsWith(texts=("?",))
     assert check.judge("Anything else? \n", {}).passed
     assert check.judge("No.", {}).message == 'End with "?".'
@@ -72,7 +72,7 @@ def test_a_word_list_is_read_from_the_jobs_folder_only(tmp_path: Path) -> None:
         Blocked(words=("*",))
 
 
-def test_the_tone_is_held_between_bounds() -> None:
+def test_the_tone_is_bounded() -> None:
     check = Sentiment(min=0.0, max=0.9)
     assert check.judge("Thank you, I am happy to help.", {}).passed
     verdict = check.judge("This is terrible, you stupid idiot.", {})
@@ -84,7 +84,7 @@ def test_the_tone_is_held_between_bounds() -> None:
         Sentiment(min=2)
 
 
-def test_a_phrase_said_too_often_is_foreseen_at_its_surplus_occurrence() -> None:
+def test_a_phrase_is_impossible_at_its_surplus_occurrence() -> None:
     check = Repetition(n=2, times=2)
     text = "at 8 am, at 8 pm, at 8"
     assert check.check_prefix(text, {}).status is PrefixStatus.POSSIBLE  # 8 may become 80
@@ -151,7 +151,7 @@ SCHEMA = {
         ("{,", 1),
     ],
 )
-def test_json_is_foreseen_where_it_departs_from_json_or_the_schema(
+def test_json_is_impossible_where_it_departs_from_json_or_the_schema(
     text: str, start: int | None
 ) -> None:
     verdict = JsonSchema(schema=SCHEMA).check_prefix(text, {})
@@ -163,7 +163,7 @@ def test_json_is_foreseen_where_it_departs_from_json_or_the_schema(
         assert verdict.span.start == start
 
 
-def test_json_verdicts_say_what_to_mend(tmp_path: Path) -> None:
+def test_json_verdicts_say_what_to_fix(tmp_path: Path) -> None:
     (tmp_path / "city.json").write_text(json.dumps(SCHEMA))
     check = from_spec("json_schema", {"file": "city.json"}, tmp_path)
     assert check == JsonSchema(schema=SCHEMA)
@@ -178,7 +178,7 @@ def test_json_verdicts_say_what_to_mend(tmp_path: Path) -> None:
         assert not JsonSchema(schema={}).judge(text, {}).passed
 
 
-def test_a_schema_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_wrong_schema_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'schema' of the check 'json_schema' must be a JSON sch"):
         JsonSchema(schema={"type": "objekt"})
     (tmp_path / "broken.json").write_text("{")

@@ -1,4 +1,4 @@
-"""A verdict on a beginning never contradicts the verdict on the whole."""
+"""A prefix verdict never contradicts the verdict on the whole text."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def assert_consistent(check: BaseCheck, pieces: list[str], item: Item) -> None:
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_prefix_verdicts_never_contradicts_the_verdict_on_pieces(name: str) -> None:
+def test_prefix_verdicts_never_contradict_the_verdict_on_pieces(name: str) -> None:
     @settings(max_examples=50, deadline=None, derandomize=True, database=None)
     @given(st.lists(st.sampled_from(PIECES), max_size=12))
     def hold(pieces: list[str]) -> None:
@@ -218,7 +218,7 @@ def test_prefix_verdicts_never_contradicts_the_verdict_on_pieces(name: str) -> N
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if "grounded" in name])
-def test_prefix_verdicts_never_contradicts_the_verdict_on_facts(name: str) -> None:
+def test_prefix_verdicts_never_contradict_the_verdict_on_facts(name: str) -> None:
     @settings(max_examples=150, deadline=None, derandomize=True, database=None)
     @given(st.lists(st.sampled_from(FACTS), max_size=10))
     def hold(pieces: list[str]) -> None:
@@ -228,7 +228,7 @@ def test_prefix_verdicts_never_contradicts_the_verdict_on_facts(name: str) -> No
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if "json" in name])
-def test_prefix_verdicts_never_contradicts_the_verdict_on_json(name: str) -> None:
+def test_prefix_verdicts_never_contradict_the_verdict_on_json(name: str) -> None:
     @settings(max_examples=150, deadline=None, derandomize=True, database=None)
     @given(st.lists(st.sampled_from(JSON_PIECES), max_size=10))
     def hold(pieces: list[str]) -> None:
@@ -239,7 +239,7 @@ def test_prefix_verdicts_never_contradicts_the_verdict_on_json(name: str) -> Non
 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.tuples(st.sampled_from(FACTS), st.integers(0, 9)), max_size=30))
-def test_grounded_reads_on_from_its_mark_as_from_the_start(
+def test_grounded_resumes_from_its_mark_as_from_the_start(
     steps: list[tuple[str, int]],
 ) -> None:
     facts, mark, text = (
@@ -270,7 +270,7 @@ JSON_VALUES = st.recursive(
 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(JSON_VALUES, st.sampled_from([None, 1]), st.booleans())
-def test_no_beginning_of_json_is_impossible(value: object, indent: int | None, ascii: bool) -> None:
+def test_no_prefix_of_json_is_impossible(value: object, indent: int | None, ascii: bool) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=ascii)
     check = JsonSchema(schema={})
     assert check.judge(text, {}).passed
@@ -304,7 +304,7 @@ FORM = JsonSchema(
     st.sampled_from([None, 1]),
     st.booleans(),
 )
-def test_no_beginning_of_a_valid_record_is_impossible(
+def test_no_prefix_of_a_valid_record_is_impossible(
     value: dict[str, str], indent: int | None, ascii: bool
 ) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=ascii)
@@ -347,7 +347,7 @@ def test_confidence_never_contradicts_itself() -> None:
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_prefix_verdicts_never_contradicts_the_verdict_on_any_text(name: str) -> None:
+def test_prefix_verdicts_never_contradict_the_verdict_on_any_text(name: str) -> None:
     @settings(max_examples=15, deadline=None, derandomize=True, database=None)
     @given(st.lists(st.text(max_size=4), max_size=6))
     def hold(pieces: list[str]) -> None:

@@ -88,7 +88,7 @@ CHECKS: dict[str, BaseCheck] = {
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_prefix_verdicts_of_every_beginning_agrees_with_the_verdict_on_the_reply(name: str) -> None:
+def test_prefix_verdicts_agree_with_the_verdict_on_the_reply(name: str) -> None:
     check = CHECKS[name]
     for reply in REPLIES:
         passed = check.judge(reply, ITEM).passed
@@ -109,7 +109,7 @@ def test_what_is_impossible_stays_impossible(name: str) -> None:
             settled = status
 
 
-def test_ungrounded_replies_are_foreseen_once_their_last_word_has_ended() -> None:
+def test_ungrounded_replies_are_impossible_once_their_last_word_has_ended() -> None:
     check = CHECKS["grounded"]
     failing = [reply for reply in REPLIES if not check.judge(reply, ITEM).passed]
     assert len(failing) > 15

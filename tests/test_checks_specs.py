@@ -1,4 +1,4 @@
-"""Checks from a job file's tables: built, refused with the mend, written back."""
+"""Checks from a job file's tables: built, refused with a fix, written back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_table_builds_a_check_and_is_written_back() -> None:
         ("python", {"call": "json:dumpz"}, "Did you mean 'dump"),
     ],
 )
-def test_what_is_wrong_in_a_table_is_refused_with_the_mend(
+def test_a_wrong_table_is_refused_with_the_fix(
     kind: str, table: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

@@ -1,4 +1,4 @@
-"""Checks of length and of words: what they say, and what they check_prefix."""
+"""Checks of length and of words: verdicts and prefix verdicts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ostinato.errors import InputError
 from ostinato.loop import PrefixStatus, RequiredText, Span, Text
 
 
-def test_a_text_too_long_is_told_how_much_to_cut_and_where() -> None:
+def test_the_message_says_how_much_to_cut_and_where() -> None:
     verdict = Length(max=2).judge("one two three four", {})
     assert not verdict.passed
     assert verdict.score == 0.5
@@ -20,7 +20,7 @@ def test_a_text_too_long_is_told_how_much_to_cut_and_where() -> None:
     assert verdict.span == Span(8, 18)
 
 
-def test_a_text_too_short_is_told_how_much_to_add() -> None:
+def test_the_message_says_how_much_to_add() -> None:
     verdict = Length(min=3).judge("one two", {})
     assert verdict.message == "Add 1 word: the text has 2, at least 3 are wanted."
 
@@ -48,7 +48,7 @@ def test_tokens_are_counted_without_the_end_of_text_and_need_a_generated_text() 
     assert "ostinato.loop.Text" in check.judge("hello", {}).error
 
 
-def test_length_is_foreseen_impossible_at_the_surplus_word_and_certain_without_a_maximum() -> None:
+def test_length_is_impossible_at_the_surplus_word_and_certain_without_a_maximum() -> None:
     verdict = Length(max=2).check_prefix("one two thr", {})
     assert verdict.status is PrefixStatus.IMPOSSIBLE
     assert verdict.span == Span(8, 11)
@@ -72,7 +72,7 @@ def test_lengths_that_make_no_sense_are_refused(
         Length(**parameters)  # type: ignore[arg-type]
 
 
-def test_a_missing_text_is_named_and_wanted() -> None:
+def test_a_missing_text_is_named_and_required() -> None:
     check = Contains(column="asked")
     item = {"asked": ["8 am", "8:00 am"]}
     verdict = check.judge("We open at 8 amber.", item)
@@ -94,7 +94,7 @@ def test_all_the_texts_are_needed_in_mode_all() -> None:
     assert check.wants("name, city", {}) is None
 
 
-def test_a_wanted_word_is_certain_only_when_nothing_can_extend_it() -> None:
+def test_a_required_word_is_certain_only_when_nothing_can_extend_it() -> None:
     check = Contains(texts=("8 am",))
     assert check.check_prefix("at 8 am", {}).status is PrefixStatus.POSSIBLE
     assert check.check_prefix("at 8 am.", {}).status is PrefixStatus.CERTAIN
@@ -102,7 +102,7 @@ def test_a_wanted_word_is_certain_only_when_nothing_can_extend_it() -> None:
     assert Contains(patterns=(r"8 am$",)).check_prefix("8 am", {}).status is PrefixStatus.POSSIBLE
 
 
-def test_an_item_that_asks_for_nothing_passes() -> None:
+def test_an_item_with_an_empty_column_passes() -> None:
     check = Contains(column="asked")
     nothing: object
     for nothing in (None, "", []):
@@ -119,7 +119,7 @@ def test_a_column_is_needed_by_name_and_must_hold_texts() -> None:
         check.judge("Hello", {"asked": {"a": 1}})
 
 
-def test_a_forbidden_word_is_foreseen_once_the_word_has_ended() -> None:
+def test_a_forbidden_word_is_impossible_once_the_word_has_ended() -> None:
     check = Excludes(texts=("ass",))
     assert check.check_prefix("You ass", {}).status is PrefixStatus.POSSIBLE
     verdict = check.check_prefix("You ass!", {})
@@ -131,7 +131,7 @@ def test_a_forbidden_word_is_foreseen_once_the_word_has_ended() -> None:
     assert ahead.span == Span(4, 7)
 
 
-def test_a_forbidden_part_of_a_word_is_foreseen_at_once() -> None:
+def test_a_forbidden_part_of_a_word_is_impossible_at_once() -> None:
     check = Excludes(texts=("ass",), whole=False)
     assert check.check_prefix("You ass", {}).span == Span(4, 7)
     assert (
@@ -150,7 +150,7 @@ def test_patterns_that_do_not_compile_are_refused() -> None:
         Excludes(texts=("",))
 
 
-def test_a_whole_pattern_is_foreseen_where_the_text_leaves_it() -> None:
+def test_a_whole_pattern_is_impossible_where_the_text_leaves_it() -> None:
     check = Regex(pattern=r"Order \d{4} is (ready|late)\.")
     assert check.check_prefix("Order 12", {}).status is PrefixStatus.POSSIBLE
     verdict = check.check_prefix("Order 12x", {})
@@ -160,7 +160,7 @@ def test_a_whole_pattern_is_foreseen_where_the_text_leaves_it() -> None:
     assert check.judge("Order 1234 is", {}).span is None
 
 
-def test_a_catastrophic_pattern_is_an_error_and_no_failure(
+def test_a_catastrophic_pattern_is_an_error_and_not_a_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("ostinato.checks.regex_check.JUDGE_SECONDS", 0.05)

@@ -27,7 +27,7 @@ QUESTION = "Is {output} polite? Answer with yes or no."
 
 
 def says(word: str) -> Faults:
-    """Return a server that writes a word, and tells what a request took."""
+    """Return a server that writes a word, and sends the usage of a request."""
     return Faults(writes=lambda body: word)
 
 
@@ -35,7 +35,7 @@ def judge(url: str, **more: Any) -> Judge:
     return Judge(question=QUESTION, model=f"{url}#m", **{**PRICES, **more})
 
 
-def test_a_verdict_tells_what_its_judge_cost() -> None:
+def test_a_verdict_contains_what_its_judge_cost() -> None:
     with serving(says("Yes")) as url:
         (verdict,) = judge_all([judge(url)], "Here.", {})
         (free,) = judge_all([judge(url, price_in=0, price_out=0)], "Here.", {})
@@ -62,14 +62,16 @@ def test_a_judges_price_is_spent_and_ends_a_job_written_in_the_process() -> None
     assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
     assert 0 < len(rows) < 40
     for row in rows:
-        told = [verdict for attempt in row["attempts"] for verdict in attempt["verdicts"]]
-        assert row["spent"]["cost"] == pytest.approx(sum(one["cost"] for one in told)) != 0
+        verdicts = [verdict for attempt in row["attempts"] for verdict in attempt["verdicts"]]
+        assert (
+            row["spent"]["cost"] == pytest.approx(sum(verdict["cost"] for verdict in verdicts)) != 0
+        )
     assert refine.lanes.spent["cost"] >= 0.3
 
 
 def test_no_request_is_sent_that_a_budget_does_not_cover_beside_the_judge() -> None:
-    asked = says("Yes")
-    with serving(asked) as url, serving(says("One two.")) as writer:
+    judging = says("Yes")
+    with serving(judging) as url, serving(says("One two.")) as writer:
         server = Server(url=f"{writer}", model="m", price_out=10_000.0)
         spend_limit = SpendLimit(cost=0.5)
         refine = Refine(
@@ -87,9 +89,9 @@ def test_no_request_is_sent_that_a_budget_does_not_cover_beside_the_judge() -> N
     spent = refine.lanes.spent["cost"]
     assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
     assert spend_limit.taken("cost") == pytest.approx(spent)
-    judged = spent - sum(2 * 10_000 for _ in asked.bodies) / 1_000_000
+    judged = spent - sum(2 * 10_000 for _ in judging.bodies) / 1_000_000
     assert judged > 0.05  # it is a part of the cost
-    assert spent <= 0.5 + judged / len(asked.bodies)
+    assert spent <= 0.5 + judged / len(judging.bodies)
 
 
 JOB = """
@@ -126,7 +128,7 @@ def test_a_price_without_a_server_is_refused() -> None:
         judge("http://127.0.0.1:9/v1", price_out=-1.0)
 
 
-def test_a_served_answer_tells_what_its_judge_read_and_wrote() -> None:
+def test_a_served_answer_contains_what_its_judge_read_and_wrote() -> None:
     with serving(says("Yes")) as url:
         defaults = Defaults(checks=(judge(url),), strategy=Resample(rounds=1))
         with (

@@ -41,13 +41,13 @@ MEANINGS = {
 
 
 class MadeUp:
-    """Knows the meaning of a few texts; counts how often it is asked."""
+    """Knows the meaning of a few texts; keeps the texts that it was given."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.texts: list[str] = []
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
-        self.asked += texts
+        self.texts += texts
         return torch.tensor([MEANINGS[text] for text in texts])
 
 
@@ -61,19 +61,19 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_what_means_the_same_is_near_also_without_a_word_in_common() -> None:
-    asked = "From what time on can I come?"
-    near = CasesByMeaning(CASES, made_up()).nearest(asked, 3)
+    question = "From what time on can I come?"
+    near = CasesByMeaning(CASES, made_up()).nearest(question, 3)
     assert [one.case.answer for one in near] == ["At ten.", "On its way."]
     assert [one.similarity for one in near] == pytest.approx([0.8, 0.6])
-    assert PastCases(CASES).nearest(asked, 1)[0].case.answer == "Yes."
+    assert PastCases(CASES).nearest(question, 1)[0].case.answer == "Yes."
 
 
 def test_by_both_is_the_mean_of_words_and_meaning() -> None:
-    asked = "Where do you open?"
+    question = "Where do you open?"
     by_words, said = PastCases(CASES), ["where", "do", "you", "open"]
     words = {case: by_words.similarity_to(said, n) for n, case in enumerate(CASES)}
-    meaning = dict(zip(CASES, CasesByMeaning(CASES, made_up()).similarities(asked), strict=True))
-    near = CasesByBoth(CASES, made_up()).nearest(asked, 2)
+    meaning = dict(zip(CASES, CasesByMeaning(CASES, made_up()).similarities(question), strict=True))
+    near = CasesByBoth(CASES, made_up()).nearest(question, 2)
     assert near[0].case == CASES[0] and meaning[CASES[0]] < meaning[CASES[1]]
     for one in near:
         assert one.similarity == pytest.approx((words[one.case] + meaning[one.case]) / 2)
@@ -85,20 +85,20 @@ def test_cases_without_a_word_are_near_to_nothing_by_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         ('{"question": "", "answer": "b"}', "got ''. Fix it there."),
         ('{"question": 3, "answer": "b"}', "got 3. Fix it there."),
         ('{"questoin": "a", "answer": "b"}', "got None. Did you mean 'questoin'? Fix it there."),
     ],
 )
-def test_a_case_that_is_none_is_told_with_its_line(tmp_path: Path, row: str, told: str) -> None:
+def test_a_wrong_case_is_reported_with_its_line(tmp_path: Path, row: str, message: str) -> None:
     file = tmp_path / "cases.jsonl"
     file.write_text(row + "\n")
     with pytest.raises(InputError) as error:
         read_cases(CaseSettings(file=file, column="message"))
     assert str(error.value).startswith("cases.jsonl, line 1: the column 'question'")
-    assert str(error.value).endswith(told)
+    assert str(error.value).endswith(message)
 
 
 def test_past_cases_are_computed_once() -> None:
@@ -106,7 +106,7 @@ def test_past_cases_are_computed_once() -> None:
     cases = CasesByMeaning(CASES, encoder)
     for _ in range(3):
         cases.nearest("Where do you open?", 1)
-    assert len(cast(MadeUp, encoder).asked) == len(CASES) + 3
+    assert len(cast(MadeUp, encoder).texts) == len(CASES) + 3
 
 
 def test_likeness_is_a_share_and_one_for_the_same_text(folder: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_check_that_cannot_judge_ends_a_job_before_anything_is_written(folder:
         refinement(read, read.items(), read.router())
 
 
-def test_an_encoder_that_is_missing_is_told_before_any_work(
+def test_a_missing_encoder_is_reported_before_any_work(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OSTINATO_CACHE", str(folder))
@@ -202,7 +202,7 @@ def test_an_encoder_that_is_missing_is_told_before_any_work(
         read.router()
 
 
-def test_a_reply_off_the_topic_is_told_with_its_likeness(folder: Path) -> None:
+def test_a_reply_off_the_topic_is_reported_with_its_similarity(folder: Path) -> None:
     check = OnTopic(min=0.5, model=str(folder))
     item = {"message": "a table for two"}
     assert check.judge("a table for two", item).passed
@@ -210,14 +210,14 @@ def test_a_reply_off_the_topic_is_told_with_its_likeness(folder: Path) -> None:
     verdict = OnTopic(min=min(1.0, likeness + 0.01), model=str(folder)).judge("rain", item)
     assert not verdict.passed and verdict.score == pytest.approx(max(0.0, likeness))
     assert f"the similarity to 'message' is {likeness:.2f}" in verdict.message
-    assert check_prefix_all([check], "rain", item) is None  # a beginning may turn to the topic yet
+    assert check_prefix_all([check], "rain", item) is None  # a prefix may still turn to the topic
 
 
 def test_of_many_texts_the_nearest_counts_and_of_none_all_passes(folder: Path) -> None:
     check = OnTopic(column="asked", min=0.99, model=str(folder))
     for empty in ("", " \n"):
-        told = OnTopic(column="asked", min=-1, model=str(folder)).judge(empty, {"asked": "rain"})
-        assert not told.passed and told.message == "Answer what was asked: the text is empty."
+        verdict = OnTopic(column="asked", min=-1, model=str(folder)).judge(empty, {"asked": "rain"})
+        assert not verdict.passed and verdict.message == "Answer what was asked: the text is empty."
     assert check.judge("rain", {"asked": ["a table", "rain"]}).passed
     assert check.judge("rain", {"asked": []}).passed
     assert check.columns == ("asked",)
@@ -231,7 +231,7 @@ def test_a_table_builds_the_check_and_back(folder: Path) -> None:
         OnTopic(min=2)
 
 
-def test_without_its_encoder_the_check_errs(
+def test_without_its_encoder_the_check_reports_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OSTINATO_CACHE", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Jobs and texts on a server: strategies, what is journaled, and what is never asked twice."""
+"""Jobs and texts on a server: strategies, what is journaled, and what is never sent twice."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ rounds = 30
 
 
 def written(body: Mapping[str, Any]) -> str:
-    """Write six words by the seed, of which those that were begun are there already."""
-    begun = re.split(r"assistant\n|\?\|", str(body.get("prompt", "")))[-1]
+    """Write six words by the seed, without those that the prefix has."""
+    prefix = re.split(r"assistant\n|\?\|", str(body.get("prompt", "")))[-1]
     words = ("We", "can", "help", "you", "today", "obviously", "with", "it")
-    seed, have = body["seed"], len(begun.split())
+    seed, have = body["seed"], len(prefix.split())
     return "".join(f" {words[(seed >> 3 * n) % 8]}" for n in range(max(0, 6 - have))) + "."
 
 
@@ -88,13 +88,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("strategy", ["abort", "backtrack", "resample", "feedback"])
 @pytest.mark.parametrize("api", ["chat", "completions"])
-def test_every_strategy_comes_to_its_end_on_a_server(api: str, strategy: str) -> None:
+def test_every_strategy_finishes_on_a_server(api: str, strategy: str) -> None:
     kinds: dict[str, Strategy] = {
         kind.kind: kind(rounds=40) for kind in (Abort, Backtrack, Resample, Feedback)
     }
-    told = Faults(writes=written)
+    faults = Faults(writes=written)
     checks = [Excludes(texts=("obviously",)), Length(max=6), Contains(texts=("help",))]
-    with serving(told) as url:
+    with serving(faults) as url:
         refine = Refine(
             Server(url=url, model="m", api=api, template="no" if api == "chat" else "chatml"),
             MESSAGES,
@@ -114,10 +114,10 @@ def test_every_strategy_comes_to_its_end_on_a_server(api: str, strategy: str) ->
 
 
 def opening(body: Mapping[str, Any]) -> str:
-    """Write of the shop, or go on with what was begun."""
-    begun = str(body.get("prompt", "")).partition("|")[2]
+    """Write of the shop, or continue the prefix."""
+    prefix = str(body.get("prompt", "")).partition("|")[2]
     last = body["messages"][-1] if "messages" in body else {}
-    return " every day." if begun or last.get("role") == "assistant" else "We open the shop."
+    return " every day." if prefix or last.get("role") == "assistant" else "We open the shop."
 
 
 APIS: dict[str, dict[str, Any]] = {
@@ -126,12 +126,12 @@ APIS: dict[str, dict[str, Any]] = {
 }
 
 
-def written_by(told: Faults, places: dict[str, float], **settings: Any) -> dict[str, Any]:
+def written_by(faults: Faults, places: dict[str, float], **settings: Any) -> dict[str, Any]:
     """Write one item that must say "at noon", which is as likely before a piece as `places` say."""
-    told.likeliest = lambda piece: (
+    faults.alternatives = lambda piece: (
         {piece: -0.1} | ({" at": places[piece], " a": -0.2} if piece in places else {})
     )
-    with serving(told) as url:
+    with serving(faults) as url:
         refine = Refine(
             Server(url=url, model="m", **settings),
             [{"message": "When do you open?"}],
@@ -146,29 +146,29 @@ def written_by(told: Faults, places: dict[str, float], **settings: Any) -> dict[
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_backtrack_puts_a_value_where_the_server_tells_that_it_was_likeliest(api: str) -> None:
-    told = Faults(writes=opening)
+def test_backtrack_puts_a_value_where_the_server_found_it_most_likely(api: str) -> None:
+    faults = Faults(writes=opening)
     places = {" open": -3.0, " the": -0.7, " shop.": -2.0}
-    row = written_by(told, places, top_logprobs=5, **APIS[api])
+    row = written_by(faults, places, top_logprobs=5, **APIS[api])
     assert row["accepted"] and row["output"] == "We open at noon every day."
-    assert (row["rounds"], row["backtracks"], len(told.bodies)) == (1, 1, 2)
-    asked = told.bodies[0]
-    assert (asked["top_logprobs"] if api == "chat" else asked["logprobs"]) == 5
+    assert (row["rounds"], row["backtracks"], len(faults.bodies)) == (1, 1, 2)
+    sent = faults.bodies[0]
+    assert (sent["top_logprobs"] if api == "chat" else sent["logprobs"]) == 5
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_backtrack_puts_no_value_where_it_was_unlikely_or_nothing_is_told(api: str) -> None:
+def test_backtrack_puts_no_value_where_it_was_unlikely_or_nothing_is_known(api: str) -> None:
     likely, unlikely = {" the": -0.7}, {" the": -6.0}
     for places, top_logprobs in ((likely, 0), (unlikely, 5)):
-        told = Faults(writes=opening)
-        written_by(told, places, top_logprobs=top_logprobs, logprobs=True, **APIS[api])
-        sent = [json.dumps(body) for body in told.bodies if body is not told.bodies[0]]
+        faults = Faults(writes=opening)
+        written_by(faults, places, top_logprobs=top_logprobs, logprobs=True, **APIS[api])
+        sent = [json.dumps(body) for body in faults.bodies if body is not faults.bodies[0]]
         assert not any("We open at noon" in body for body in sent[:1])
 
 
-def test_a_text_begins_as_likely_as_the_longest_token_that_begins_it() -> None:
-    likeliest = {" A": -0.1, " Anna": -2.0, "Ann": -1.0, " B": -3.0, "": -0.2}
-    assert start_logprobs([" Anna Lee", "Anna Lee", " C"], likeliest) == [
+def test_a_text_is_as_likely_as_the_longest_token_that_starts_it() -> None:
+    top_logprobs = {" A": -0.1, " Anna": -2.0, "Ann": -1.0, " B": -3.0, "": -0.2}
+    assert start_logprobs([" Anna Lee", "Anna Lee", " C"], top_logprobs) == [
         (text_id(" Anna Lee"), -2.0),
         (text_id("Anna Lee"), -1.0),
     ]
@@ -176,8 +176,8 @@ def test_a_text_begins_as_likely_as_the_longest_token_that_begins_it() -> None:
 
 def test_backtrack_on_a_server_writes_less_than_abort_and_abort_less_than_resample() -> None:
     def computed(strategy: Strategy) -> float:
-        told = Faults(writes=written)
-        with serving(told) as url:
+        faults = Faults(writes=written)
+        with serving(faults) as url:
             refine = Refine(
                 Server(url=url, model="m", api="completions"),
                 [{"message": f"Help me with {n}?"} for n in range(20)],
@@ -195,12 +195,12 @@ def test_backtrack_on_a_server_writes_less_than_abort_and_abort_less_than_resamp
 
 
 @pytest.mark.parametrize(("whole", "drawn_again"), [("We can help.", 0), ("We can help", 2)])
-def test_the_end_is_drawn_again_where_it_may_come_later_and_not_behind_a_sentence(
+def test_the_end_is_sampled_again_where_it_may_come_later_and_not_after_a_sentence(
     whole: str, drawn_again: int
 ) -> None:
-    told = Faults()
-    told.writes = lambda body: whole[len(str(body["prompt"]).partition("|")[2]) :]
-    with serving(told) as url:
+    faults = Faults()
+    faults.writes = lambda body: whole[len(str(body["prompt"]).partition("|")[2]) :]
+    with serving(faults) as url:
         refine = Refine(
             Server(url=url, model="m", api="completions"),
             [{"id": "a", "message": "Hi."}],
@@ -212,29 +212,29 @@ def test_the_end_is_drawn_again_where_it_may_come_later_and_not_behind_a_sentenc
         (row,) = refine.run()
         refine.decode.close()  # type: ignore[union-attr]
     assert not row["accepted"]
-    assert sum(body["prompt"] == f"Hi.|{whole}" for body in told.bodies) == drawn_again
-    assert sum(body["prompt"] == "Hi.|" for body in told.bodies) > 1
+    assert sum(body["prompt"] == f"Hi.|{whole}" for body in faults.bodies) == drawn_again
+    assert sum(body["prompt"] == "Hi.|" for body in faults.bodies) > 1
 
 
 def test_a_job_on_a_server_is_done_and_its_key_is_nowhere(folder: Path) -> None:
-    told = Faults(writes=written, key="sk-secret-123", script=deque([(500, {}), "cut"]))
-    with serving(told) as url:
+    faults = Faults(writes=written, key="sk-secret-123", script=deque([(500, {}), "cut"]))
+    with serving(faults) as url:
         path = job(folder, url)
         code, said = ostinato("refine", str(path))
         assert code == 0
         assert "8 of 8 accepted" in said
-        asked = len(told.bodies)
-        assert ostinato("refine", str(path))[0] == 0  # it is finished: nothing is asked
-        assert len(told.bodies) == asked
+        sent = len(faults.bodies)
+        assert ostinato("refine", str(path))[0] == 0  # it is finished: nothing is sent
+        assert len(faults.bodies) == sent
     for file in [path for path in folder.rglob("*") if path.is_file()]:
         assert b"sk-secret" not in file.read_bytes(), file
 
 
-def test_a_wrong_key_ends_the_job_and_it_goes_on_with_the_right_one(
+def test_a_wrong_key_ends_the_job_and_the_right_one_resumes_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = Faults(writes=written, key="sk-other-456")
-    with serving(told) as url:
+    faults = Faults(writes=written, key="sk-other-456")
+    with serving(faults) as url:
         path = job(folder, url)
         result = CliRunner().invoke(cli, ["refine", str(path)])
         assert "401" in str(result.exception)
@@ -246,8 +246,8 @@ def test_a_wrong_key_ends_the_job_and_it_goes_on_with_the_right_one(
 
 
 def test_a_budget_of_cost_ends_the_job_with_items_unfinished(folder: Path) -> None:
-    told = Faults(writes=written)
-    with serving(told) as url:
+    faults = Faults(writes=written)
+    with serving(faults) as url:
         path = job(folder, url, more="price_out = 10.0\n[sampling]\nmax_new_tokens = 8\n")
         path.write_text(path.read_text() + "\n[budget]\njob_cost = 0.0004\n")
         code, said = ostinato("refine", str(path), "--json")
@@ -265,7 +265,7 @@ def test_a_budget_of_cost_ends_the_job_with_items_unfinished(folder: Path) -> No
         ("timeout = 0", "timeout must be above 0"),
     ],
 )
-def test_what_is_wrong_in_a_job_s_server_is_told_with_its_line(
+def test_a_wrong_server_setting_is_reported_with_its_line(
     folder: Path, text: str, message: str
 ) -> None:
     path = job(folder, "http://127.0.0.1:9/v1", more=text)
@@ -282,7 +282,7 @@ def test_a_server_s_table_needs_a_server(folder: Path) -> None:
         read_job(path)
 
 
-def test_another_server_can_be_given_on_the_command_line(folder: Path) -> None:
+def test_the_command_line_can_name_another_server(folder: Path) -> None:
     read = read_job(job(folder, "http://127.0.0.1:9/v1"))
     other = read.with_changes(model="http://127.0.0.1:8/v1#n")
     assert other.server is not None
@@ -295,20 +295,20 @@ def test_another_server_can_be_given_on_the_command_line(folder: Path) -> None:
 
 
 def test_a_text_of_a_server_is_printed_as_it_comes(folder: Path) -> None:
-    told = Faults(writes=lambda body: "We can help you.", key="sk-secret-123")
-    with serving(told) as url:
+    faults = Faults(writes=lambda body: "We can help you.", key="sk-secret-123")
+    with serving(faults) as url:
         words = ["generate", "Hello", "--model", f"{url}#m", "--key-env", "MY_KEY"]
         code, said = ostinato(*words, "--run", "hello", "--max-new-tokens", "9")
         assert code == 0
         assert said.startswith("We can help you.")
-        assert told.bodies[0]["max_tokens"] == 9
-        assert told.bodies[0]["messages"] == [{"role": "user", "content": "Hello"}]
+        assert faults.bodies[0]["max_tokens"] == 9
+        assert faults.bodies[0]["messages"] == [{"role": "user", "content": "Hello"}]
         code, said = ostinato(*words, "--run", "hello", "--max-new-tokens", "9")
         assert said.startswith("We can help you.")
-        assert len(told.bodies) == 1
+        assert len(faults.bodies) == 1
         ostinato(*words, "--plain", "--top-p", "0.5")
-    assert told.bodies[1]["prompt"] == "Hello"
-    assert told.bodies[1]["top_p"] == 0.5
+    assert faults.bodies[1]["prompt"] == "Hello"
+    assert faults.bodies[1]["top_p"] == 0.5
 
 
 def test_what_a_server_cannot_do_is_refused(folder: Path) -> None:
@@ -321,13 +321,13 @@ def test_what_a_server_cannot_do_is_refused(folder: Path) -> None:
 
 
 def test_a_phrase_ends_a_server_s_text() -> None:
-    told = Faults(writes=lambda body: "One two three four.", drip=0.01)
-    with serving(told) as url:
+    faults = Faults(writes=lambda body: "One two three four.", drip=0.01)
+    with serving(faults) as url:
         loop = write(["Count."], model=f"{url}#m", each=Phrase("two") | Steps(50))
         (row,) = [row for step in loop for _, row in step.results]
         loop.process.process.close()  # type: ignore[attr-defined]
     assert row["output"] == "One two"
-    assert told.bodies[0]["max_tokens"] == 50
+    assert faults.bodies[0]["max_tokens"] == 50
 
 
 # Killed -----------------------------------------------------------------------------------------
@@ -357,15 +357,15 @@ asks(sys.argv[1], Journal("journal.db")).run()
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_killed_job_asks_only_for_what_it_has_not(tmp_path: Path) -> None:
-    told = Faults(writes=written, drip=0.01)
+def test_a_killed_job_requests_only_what_it_lacks(tmp_path: Path) -> None:
+    faults = Faults(writes=written, drip=0.01)
     code = CHILD.format(tests=str(Path(__file__).parent))
     kills = 0
-    with serving(told) as url:
+    with serving(faults) as url:
         for more in (6, 9, 5, 400):
-            before = told.sent
+            before = faults.sent
             child = subprocess.Popen([sys.executable, "-c", code, url], cwd=tmp_path)
-            while child.poll() is None and told.sent < before + more:
+            while child.poll() is None and faults.sent < before + more:
                 time.sleep(0.005)
             if child.poll() is None:
                 os.kill(child.pid, signal.SIGKILL)
@@ -380,6 +380,6 @@ def test_a_killed_job_asks_only_for_what_it_has_not(tmp_path: Path) -> None:
     assert all(row["accepted"] for row in rows.values())
     pieces = sum(bool(lane["report"]["text"]) for lane in steps)
     read_ahead = 3 * (8 + 1)  # of three lanes that were killed, and what was on its way
-    assert pieces <= told.sent <= pieces + kills * read_ahead
-    begun = [body["prompt"].partition("|")[2] for body in told.bodies]
-    assert sum(map(bool, begun)) >= kills  # the answers that were gone on with
+    assert pieces <= faults.sent <= pieces + kills * read_ahead
+    prefix = [body["prompt"].partition("|")[2] for body in faults.bodies]
+    assert sum(map(bool, prefix)) >= kills  # the answers that were continued

@@ -1,4 +1,4 @@
-"""Servers of others, for real: llama-cpp-python's own and `transformers serve`, each in a process.
+"""Real servers of other projects: llama-cpp-python's and `transformers serve`, each a process.
 
 They write with smollm2 where it is installed, else with a tiny model. LLAMA_SERVER_PYTHON and
 TRANSFORMERS_SERVER_PYTHON name the Python of an environment that has one, where this one has not.
@@ -137,12 +137,12 @@ def transformers(folder: Path) -> Iterator[Real]:
         yield Real(url, str(model), tells_logprobs=False, repeats=True, refusal=said)
 
 
-@pytest.fixture(scope="module", params=[llama, transformers], ids=lambda made: str(made.__name__))
+@pytest.fixture(scope="module", params=[llama, transformers], ids=lambda start: str(start.__name__))
 def real(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Real]:
-    with request.param(tmp_path_factory.mktemp("server")) as made:
-        yield made
+    with request.param(tmp_path_factory.mktemp("server")) as started:
+        yield started
 
 
 @contextmanager
@@ -164,11 +164,11 @@ def lanes_on(real: Real, max_tokens: int = 12, **settings: Any) -> Iterator[Serv
 def reports(process: ServerLanes, seed: int = 5) -> list[Mapping[str, Any]]:
     """Write one answer to its end; return its reports."""
     process.start(Lane("a", seed=seed), "item")
-    told: list[Mapping[str, Any]] = []
-    while not told or not any(name in told[-1] for name in ("ended", "error", "failed")):
-        told += process.step().values()
+    found: list[Mapping[str, Any]] = []
+    while not found or not any(name in found[-1] for name in ("ended", "error", "failed")):
+        found += process.step().values()
     process.drop("a")
-    return told
+    return found
 
 
 CHATML: Mapping[str, Any] = {"api": "completions", "template": "chatml"}
@@ -178,39 +178,39 @@ APIS = pytest.mark.parametrize("api", [{"api": "chat"}, CHATML], ids=["chat", "c
 @APIS
 def test_a_plain_answer_comes_with_its_usage(real: Real, api: Mapping[str, Any]) -> None:
     with lanes_on(real, stream=False, **api) as process:
-        (told,) = reports(process)
-    assert told["text"]
-    assert 1 <= told["tokens"] <= 12
-    assert told["prompt"] > 8
-    assert told["finish"] in ("stop", "length")
+        (report,) = reports(process)
+    assert report["text"]
+    assert 1 <= report["tokens"] <= 12
+    assert report["prompt"] > 8
+    assert report["finish"] in ("stop", "length")
 
 
 @APIS
-def test_a_stream_comes_piece_by_piece_and_with_the_seed_again_where_the_server_can(
+def test_a_stream_comes_in_pieces_and_the_seed_repeats_it_where_the_server_can(
     real: Real, api: Mapping[str, Any]
 ) -> None:
     with lanes_on(real, **api) as process:
         first, second = reports(process), reports(process)
-    texts = [told["text"] for told in first]
+    texts = [report["text"] for report in first]
     assert len([text for text in texts if text]) >= 3
-    assert not real.repeats or texts == [told["text"] for told in second]
+    assert not real.repeats or texts == [report["text"] for report in second]
     assert "ended" in first[-1]
 
 
 @APIS
-def test_log_probabilities_come_where_the_server_tells_them(
+def test_log_probabilities_come_where_the_server_sends_them(
     real: Real, api: Mapping[str, Any]
 ) -> None:
     with lanes_on(real, logprobs=True, **api) as process:
-        told = [report for report in reports(process) if report["text"]]
+        written = [report for report in reports(process) if report["text"]]
     if real.tells_logprobs:
-        assert all(report["logprob"] <= 0 for report in told)
-        assert sum(report["tokens"] for report in told) <= 12
+        assert all(report["logprob"] <= 0 for report in written)
+        assert sum(report["tokens"] for report in written) <= 12
     else:
-        assert not any("logprob" in report for report in told)
+        assert not any("logprob" in report for report in written)
 
 
-def test_many_are_written_side_by_side(real: Real) -> None:
+def test_many_answers_are_written_in_parallel(real: Real) -> None:
     with lanes_on(real) as process:
         lanes = Lanes(process, [(f"{n}", n) for n in range(4)], each=Steps(40), seed=3)
         steps = Loop(lanes, until=Steps(100_000))
@@ -247,7 +247,7 @@ def without_seven(step: Any) -> Stopped | None:
     return Stopped(StopKind.FAILED, "There is no 7.") if late else None
 
 
-def test_backtrack_goes_on_from_the_good_beginning(real: Real) -> None:
+def test_backtrack_continues_from_the_good_prefix(real: Real) -> None:
     pieces: list[Any] = []
     rows: list[Any] = []
     with lanes_on(real, **CHATML) as process:
@@ -256,13 +256,13 @@ def test_backtrack_goes_on_from_the_good_beginning(real: Real) -> None:
             pieces += [lane.report["text"] for lane in step.lanes.values()]
             rows += [row for _, row in step.results]
     (row,) = rows
-    begun = "".join(pieces[:2]) + " 7"
-    assert row["output"].startswith(begun)
-    assert len(row["output"]) > len(begun)
+    prefix = "".join(pieces[:2]) + " 7"
+    assert row["output"].startswith(prefix)
+    assert len(row["output"]) > len(prefix)
     assert (row["backtracks"], row["spent"]["calls"]) == (1, 2)
 
 
-def test_backtrack_writes_anew_where_an_answer_cannot_be_gone_on_with(real: Real) -> None:
+def test_backtrack_starts_over_where_an_answer_cannot_be_continued(real: Real) -> None:
     refine = Refine(
         real.server(),
         [{"id": "a"}],
@@ -279,7 +279,9 @@ def test_backtrack_writes_anew_where_an_answer_cannot_be_gone_on_with(real: Real
     assert spent["calls"] == row["rounds"]  # it may go back to cut, which asks for nothing
 
 
-def test_what_it_refuses_is_told_in_its_words(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_is_reported_in_the_server_s_words(
+    real: Real, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retry, "BASE", 0.01)
     with (
         lanes_on(real, extensions=True, retries=1, **CHATML) as process,
