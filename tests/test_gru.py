@@ -54,7 +54,7 @@ def test_hidden_states_and_logits_are_those_of_torch() -> None:
     assert inference.logits(inference.feed([])).shape == (0, network().config.vocab_size)
 
 
-def test_going_back_takes_the_state_that_was_kept() -> None:
+def test_rewinding_reads_an_earlier_state() -> None:
     inference = GRUBackend(network(), 2)
     rows = [(0, n + 3, n) for n in range(20)]
     first = inference.feed(rows)
@@ -101,7 +101,7 @@ def test_what_cannot_be_computed_is_refused() -> None:
         inference.copy(0, 1, 0)
 
 
-def test_it_is_trained_saved_loaded_and_written_with(
+def test_it_is_trained_saved_loaded_and_generates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

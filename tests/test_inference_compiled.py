@@ -1,4 +1,4 @@
-"""The compiled pass gives the plain network's numbers, and a row's bits whatever it is with."""
+"""The compiled pass gives the plain network's numbers, and a row's bits in any batch."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ MODES = [
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize(("dtype", "tiles"), MODES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_row_gives_the_same_bits_in_any_company(
+def test_a_row_gives_the_same_bits_in_any_batch(
     shape: str, dtype: torch.dtype, tiles: bool, int8: bool
 ) -> None:
     inference = CompiledBackend(network(shape).to(dtype), 64, int8=int8, tiles=tiles)
@@ -79,7 +79,7 @@ def test_tiles_give_the_numbers_of_sums_in_float32(shape: str, int8: bool) -> No
         hidden = inference.feed([(0, token, p) for p, token in enumerate(tokens)])
         found.append(torch.cat((hidden, inference.logits(hidden)), 1))
     floats, tiled = found
-    # A key or value that falls on the other side of a rounding to bfloat16 is seen after it.
+    # One key or value that rounds to another bfloat16 changes every later position.
     torch.testing.assert_close(tiled[:1], floats[:1], rtol=1e-3, atol=1e-3)
     assert (tiled - floats).abs().mean() < 1e-3
 

@@ -1,4 +1,4 @@
-"""A GGUF file through llama.cpp: the same logits as ours, gone back in, refused with a fix."""
+"""A GGUF file through llama.cpp: the same logits as ours, rewound, or refused with a fix."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def ours() -> LanguageModel:
 
 def test_logits_are_those_of_our_network() -> None:
     assert isinstance(model().network, LlamaCppNetwork)
-    found, wanted = open_backend(model(), 2), open_backend(ours(), 2)
+    found, expected = open_backend(model(), 2), open_backend(ours(), 2)
     rows = [(1, TOKENS[p], p) for p in range(70, 90)]
-    for backend in (found, wanted):
+    for backend in (found, expected):
         backend.prefill(1, TOKENS[:70])
     for row in rows:
         torch.testing.assert_close(
             found.logits(found.feed([row])),
-            wanted.logits(wanted.feed([row])),
+            expected.logits(expected.feed([row])),
             rtol=2e-2,
             atol=2e-2,
         )
-    assert found.counts.generated == wanted.counts.generated == 20
+    assert found.counts.generated == expected.counts.generated == 20
 
 
 def test_going_back_leaves_nothing_behind() -> None:

@@ -1,4 +1,4 @@
-"""A row gives the same bits whatever it is computed with, and those of the plain network."""
+"""A row gives the same bits in any batch, and the numbers of the plain network."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_hidden_states_and_logits_are_those_of_the_plain_network(shape: str, pac
 
 @pytest.mark.parametrize("packed", packings())
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_row_gives_the_same_bits_in_any_company(shape: str, packed: bool) -> None:
+def test_a_row_gives_the_same_bits_in_any_batch(shape: str, packed: bool) -> None:
     inference = FixedShapeBackend(network(shape), 64, length=512, packed=packed)
     check_batches(inference, (4, 16, 64))
 
@@ -198,7 +198,9 @@ def test_an_exploded_neighbor_never_counts(make: Callable[[Llama, int], Backend]
 
 
 @compiled_too
-def test_going_back_and_on_again_gives_the_same_bits(make: Callable[[Llama, int], Backend]) -> None:
+def test_rewinding_gives_the_same_bits(
+    make: Callable[[Llama, int], Backend],
+) -> None:
     model = network("grouped")
     tokens = sequence(3, 120, model.config.vocab_size)
     inference = make(model, 3)
@@ -282,7 +284,7 @@ def test_the_self_test_passes_here_and_counts_nothing() -> None:
     assert (inference.counts.prompt, inference.counts.generated) == (0, 0)
 
 
-def test_the_self_test_reports_bits_that_depend_on_company(
+def test_the_self_test_reports_bits_that_depend_on_the_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inference = FixedShapeBackend(network("grouped"), 16)

@@ -121,7 +121,7 @@ def test_a_vector_is_the_normalized_mean_of_the_hidden_states(folder: Path) -> N
     assert encoder.likeness(TEXTS[0], TEXTS[0]) == pytest.approx(1)
 
 
-def test_a_vector_has_the_same_bits_alone_and_in_company(folder: Path) -> None:
+def test_a_vector_has_the_same_bits_alone_and_in_a_batch(folder: Path) -> None:
     encoder = Encoder.load(folder)
     together, turned = encoder.vectors(TEXTS), encoder.vectors(TEXTS[::-1]).flip(0)
     alone = torch.cat([encoder.vectors([text]) for text in TEXTS])
@@ -139,7 +139,7 @@ def test_what_a_text_spells_is_no_control_token(folder: Path) -> None:
     assert ids.count(3) == 1 and 4 not in ids
 
 
-def test_an_encoder_that_is_not_there_is_told_with_the_mend(
+def test_a_missing_encoder_is_reported_with_the_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OSTINATO_CACHE", str(tmp_path))

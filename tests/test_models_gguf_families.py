@@ -96,7 +96,7 @@ def test_types_that_gguf_only_dequantizes_are_read(kind: str, tmp_path: Path) ->
     drawn = np.random.default_rng(4)
     raw = drawn.integers(0, 60, (64, 256 // size * width)).astype(np.uint8)  # halves below 1
     path = tmp_path / "tiny.gguf"
-    write_gguf(path, wide(), arch="qwen2", made={"blk.0.ffn_down.weight": (raw, form)})
+    write_gguf(path, wide(), arch="qwen2", quantized={"blk.0.ffn_down.weight": (raw, form)})
     loaded = load_model(path, dtype=torch.float32).llama()
     found = next(loaded.blocks()).mlp.down_proj.weight
     wanted = torch.from_numpy(gguf.dequantize(raw, form))
@@ -120,7 +120,7 @@ def test_a_block_of_q6_k_says_what_its_bits_say(tmp_path: Path) -> None:
         path,
         wide(),
         arch="qwen2",
-        made={"blk.0.ffn_down.weight": (raw, gguf.GGMLQuantizationType.Q6_K)},
+        quantized={"blk.0.ffn_down.weight": (raw, gguf.GGMLQuantizationType.Q6_K)},
     )
     loaded = load_model(path, dtype=torch.float32).llama()
     wanted = 0.5 * np.repeat(scales.astype(np.float32), 16) * (values - 32)
@@ -128,10 +128,10 @@ def test_a_block_of_q6_k_says_what_its_bits_say(tmp_path: Path) -> None:
     assert np.array_equal(found.numpy(), np.tile(wanted.astype(np.float32), (64, 1)))
 
 
-@pytest.mark.parametrize("way", ["gpt-2", "qwen2"])
-def test_the_tokenizer_and_template_of_a_file_are_read(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pre", ["gpt-2", "qwen2"])
+def test_the_tokenizer_and_template_of_a_file_are_read(pre: str, tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
-    write_gguf(path, network("qwen2"), arch="qwen2", way=way)
+    write_gguf(path, network("qwen2"), arch="qwen2", pre=pre)
     tokenizer = load_model(path, dtype=torch.float32).tokenizer
     text = "The train to Łódź leaves at ten, don't be late!"
     assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -140,7 +140,7 @@ def test_the_tokenizer_and_template_of_a_file_are_read(way: str, tmp_path: Path)
     assert tokenizer.chat_text(talk).endswith("hi<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_what_a_file_cannot_be_read_for_is_said(tmp_path: Path) -> None:
+def test_why_a_file_cannot_be_read_is_reported(tmp_path: Path) -> None:
     path, model = tmp_path / "tiny.gguf", network("qwen2")
 
     def yarn(writer: gguf.GGUFWriter) -> None:

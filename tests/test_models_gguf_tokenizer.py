@@ -73,7 +73,7 @@ def test_the_begin_token_is_put_where_the_file_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "pieces"),
+    ("pre", "pieces"),
     [
         ("default", ["abc", " 1234", "!"]),
         ("smollm", ["abc", " ", "1", "2", "3", "4", "!"]),
@@ -82,14 +82,14 @@ def test_the_begin_token_is_put_where_the_file_says_so() -> None:
         ("tekken", ["abc", " ", "1", "2", "3", "4", "!"]),
     ],
 )
-def test_words_are_cut_in_the_way_of_the_file(way: str, pieces: list[str]) -> None:
+def test_words_are_split_by_the_pre_tokenizer_of_the_file(pre: str, pieces: list[str]) -> None:
     """Every merge is known, so that only the cuts before merging keep tokens apart."""
     letters = [*"abc1234!", "Ġ"]
     merges = [f"{a} {b}" for a, b in ("ab", "12", "34")]
     merges += ["ab c", "12 3", "12 34", "123 4", "Ġ 1234", "Ġ abc", "abc 123"]
     tokens = [*letters, *[merge.replace(" ", "") for merge in merges]]
     tokenizer = built(
-        model="gpt2", pre=way, tokens=tokens, merges=merges, token_type=None, bos_token_id=None
+        model="gpt2", pre=pre, tokens=tokens, merges=merges, token_type=None, bos_token_id=None
     )
     ids = tokenizer.encode("abc 1234!")
     assert [tokenizer.token_bytes(i).decode() for i in ids] == pieces

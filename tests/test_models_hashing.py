@@ -65,13 +65,13 @@ def test_a_plus_in_the_path_of_what_is_there_is_no_adapter_s(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["model.safetensors", "chat_template.jinja", "vocab.txt"])
 def test_each_file_that_is_read_changes_the_hash(tmp_path: Path, name: str) -> None:
     mine = save_tiny(tmp_path / "mine")
-    seen = {weights_digest(str(mine))}
+    digests = {weights_digest(str(mine))}
     for content in ("one", "two"):
         (mine / name).write_text(content, encoding="utf-8")
-        seen.add(weights_digest(str(mine)))
-    assert len(seen) == 3
+        digests.add(weights_digest(str(mine)))
+    assert len(digests) == 3
     (mine / "README.md").write_text("one", encoding="utf-8")
-    assert weights_digest(str(mine)) in seen
+    assert weights_digest(str(mine)) in digests
 
 
 def test_a_large_file_is_sha256_again_only_where_it_changed(
@@ -97,7 +97,7 @@ def test_a_file_that_was_just_written_is_sha256_again(tmp_path: Path, hashed: li
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"a": 1', "[" * 100_000, '{"%s": [1, "2", 3]}'])
-def test_damaged_hashes_are_ignored_and_made_anew(
+def test_damaged_hashes_are_ignored_and_computed_again(
     tmp_path: Path, cache: Path, hashed: list[str], content: str
 ) -> None:
     path = large(tmp_path / "a.gguf")
@@ -108,7 +108,7 @@ def test_damaged_hashes_are_ignored_and_made_anew(
     assert [each.name for each in cache.parent.iterdir()] == ["hashes.json"]
 
 
-def test_files_that_are_gone_are_forgotten(tmp_path: Path, cache: Path) -> None:
+def test_missing_files_are_forgotten(tmp_path: Path, cache: Path) -> None:
     one = large(tmp_path / "a.gguf")
     weights_digest(str(one))
     one.unlink()

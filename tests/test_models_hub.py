@@ -15,48 +15,48 @@ from ostinato.models import load_model
 hub = pytest.importorskip("huggingface_hub")
 errors = pytest.importorskip("huggingface_hub.errors")
 VOCAB = tiny_model().tokenizer.vocab_size
-Asked = list[tuple[str, dict[str, Any]]]
+Requests = list[tuple[str, dict[str, Any]]]
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, answer: Path | Exception) -> Asked:
-    """Let the download give `answer`; return what it was asked for."""
-    asked: Asked = []
+def answering(monkeypatch: pytest.MonkeyPatch, answer: Path | Exception) -> Requests:
+    """Let the download give `answer`; return its requests."""
+    requests: Requests = []
 
     def download(repository: str, **values: Any) -> str:
-        asked.append((repository, values))
+        requests.append((repository, values))
         if isinstance(answer, Exception):
             raise answer
         return str(answer)
 
     monkeypatch.setattr(hub, "snapshot_download", download)
-    return asked
+    return requests
 
 
 def test_a_name_is_taken_from_the_hub_without_pickles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = answering(monkeypatch, save_tiny(tmp_path / "snapshot"))
+    requests = answering(monkeypatch, save_tiny(tmp_path / "snapshot"))
     model = load_model("someone/tiny@v1.0")
     assert (model.name, model.config.vocab_size) == ("someone/tiny@v1.0", VOCAB)
-    ((repository, values),) = asked
+    ((repository, values),) = requests
     assert (repository, values["revision"]) == ("someone/tiny", "v1.0")
     assert not any("bin" in pattern or "pt" in pattern for pattern in values["allow_patterns"])
     assert "cache_dir" not in values and "local_dir" not in values
 
 
 def test_an_adapter_can_be_named_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = answering(monkeypatch, save_tiny(tmp_path / "snapshot"))
+    requests = answering(monkeypatch, save_tiny(tmp_path / "snapshot"))
     with pytest.raises(ModelError, match="adapter must be one of"):
         load_model("someone/tiny+nothing")
-    assert asked[0][0] == "someone/tiny"
+    assert requests[0][0] == "someone/tiny"
 
 
 def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = answering(monkeypatch, AssertionError("asked the hub"))
+    requests = answering(monkeypatch, AssertionError("asked the hub"))
     monkeypatch.chdir(tmp_path)
     save_tiny(tmp_path / "someone" / "tiny")
     assert load_model("someone/tiny").config.vocab_size == VOCAB
-    assert not asked
+    assert not requests
 
 
 @pytest.mark.parametrize(
@@ -79,14 +79,14 @@ def test_without_a_network_the_error_says_so_and_what_to_do(
     assert "\n" not in str(caught.value) and "Got:" not in str(caught.value)
 
 
-def test_a_name_that_neither_place_has_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = errors.RepositoryNotFoundError.__new__(errors.RepositoryNotFoundError)
     answering(monkeypatch, missing)
     with pytest.raises(ModelError, match="must be a folder here or a model on the hub, got neith"):
         load_model("someone/tyni")
 
 
-def test_terms_that_must_be_accepted_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terms_that_must_be_accepted_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     gated = errors.GatedRepoError.__new__(errors.GatedRepoError)
     answering(monkeypatch, gated)
     with pytest.raises(ModelError, match="whose terms you must accept first"):
@@ -108,10 +108,10 @@ def test_a_model_with_pickled_weights_only_is_refused(
 
 
 @pytest.mark.parametrize("name", ["smolm2", "./someone/tiny", "/models/tiny", "a/b/c", "a\\b"])
-def test_what_cannot_be_a_name_on_the_hub_is_not_asked_for(
+def test_names_without_the_form_of_the_hub_are_not_requested(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = answering(monkeypatch, AssertionError("asked the hub"))
+    requests = answering(monkeypatch, AssertionError("asked the hub"))
     with pytest.raises(ModelError, match="a name on the hub is org/name"):
         load_model(name)
-    assert not asked
+    assert not requests

@@ -125,7 +125,7 @@ def test_every_file_that_names_an_end_is_heard(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["config", "list", "file"])
-def test_the_template_is_found_wherever_it_is_kept(tmp_path: Path, where: str) -> None:
+def test_the_template_is_read_from_either_file(tmp_path: Path, where: str) -> None:
     source = "{{ messages[0].content }}{{ eos_token }}"
     kept: dict[str, object] = {}
     if where == "config":
@@ -171,12 +171,12 @@ def test_a_template_has_what_the_layout_promises_it() -> None:
 
 
 @pytest.mark.parametrize("source", ["{{ 1 + messages[0].content }}", "{{ 1 / 0 }}"])
-def test_a_template_that_breaks_is_told(source: str) -> None:
+def test_a_template_that_fails_is_reported(source: str) -> None:
     with pytest.raises(InputError, match=r"takes, got: (Type|ZeroDivision)Error"):
         Tokenizer(tiny(), chat_template=source).chat(HI)
 
 
-def test_a_template_that_is_no_text_is_told(tmp_path: Path) -> None:
+def test_a_template_that_is_no_text_is_reported(tmp_path: Path) -> None:
     write_folder(tmp_path)
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe{{ 1 }}")
     with pytest.raises(ModelError, match=r"chat_template\.jinja must be text in UTF-8"):

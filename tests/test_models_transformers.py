@@ -87,7 +87,7 @@ FULL = [case for case in CASES if case not in ("longrope", "dynamic")]  # 128 po
 TOKENS = [(7 * i + 3) % VOCAB for i in range(100)]
 
 
-def made(case: str) -> Any:
+def build(case: str) -> Any:
     family, config = CASES[case]
     torch.manual_seed(0)
     return getattr(transformers, f"{family}ForCausalLM")(
@@ -97,11 +97,11 @@ def made(case: str) -> Any:
 
 @cache
 def network(case: str) -> TransformersNetwork:
-    return TransformersNetwork(made(case))
+    return TransformersNetwork(build(case))
 
 
 def write(case: str, folder: Path) -> Path:
-    made(case).save_pretrained(folder)
+    build(case).save_pretrained(folder)
     tiny_model().tokenizer.backend.save(str(folder / "tokenizer.json"))
     return folder
 
@@ -118,7 +118,7 @@ def test_a_folder_of_another_layout_goes_through_transformers(case: str, tmp_pat
     tokens = torch.tensor([TOKENS])
     with torch.no_grad():
         found = model.network.logits(model.network(tokens))
-        torch.testing.assert_close(found, made(case)(tokens).logits)
+        torch.testing.assert_close(found, build(case)(tokens).logits)
     assert model.config.max_position_embeddings == 128
 
 
@@ -150,7 +150,7 @@ def test_decode_conforms(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["neox", "opt"])
-def test_a_kept_beginning_gives_the_same_bits(case: str) -> None:
+def test_a_kept_prefix_gives_the_same_bits(case: str) -> None:
     inference = TransformersBackend(network(case), 3)
     inference.prefill(0, TOKENS)
     inference.copy(0, 2, 64)
@@ -162,16 +162,16 @@ def test_a_kept_beginning_gives_the_same_bits(case: str) -> None:
 
 @pytest.mark.parametrize("case", ["longrope", "dynamic"])
 def test_scaling_that_depends_on_the_length_ends_at_the_unscaled_length(case: str) -> None:
-    """Beyond it, a cache that was begun below holds other angles than the whole sequence has."""
+    """Beyond it, a cache started below has other angles than the whole sequence."""
     inference = TransformersBackend(network(case), 1)
     assert inference.limit == 60
     inference.prefill(0, TOKENS[:59])
     found = inference.logits(inference.feed([(0, TOKENS[59], 59)]))
     with torch.no_grad():
-        wanted = made(case)(torch.tensor([TOKENS[:60]])).logits[0, -1:]
-        longer = made(case)(torch.tensor([TOKENS[:61]])).logits[0, -2:-1]
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(longer, wanted, atol=1e-2)  # why it ends there
+        expected = build(case)(torch.tensor([TOKENS[:60]])).logits[0, -1:]
+        longer = build(case)(torch.tensor([TOKENS[:61]])).logits[0, -2:-1]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(longer, expected, atol=1e-2)  # why it ends there
     message = rf"at most 60 tokens for this model, got 61\. Shorten it\. Its '{case}' position scal"
     with pytest.raises(InputError, match=message):
         inference.feed([(0, 1, 60)])
@@ -192,7 +192,7 @@ def test_a_draft_may_fill_the_context_to_its_last_position() -> None:
     assert "context of 128 tokens is full" in row["stopped"]["sentence"]  # type: ignore[index]
 
 
-def test_bits_that_depend_on_what_was_computed_are_told() -> None:
+def test_bits_that_depend_on_earlier_computations_are_reported() -> None:
     """As in a mixture of experts, what follows in a prompt's chunk shows in what precedes it."""
 
     class Mixed(TransformersNetwork):
@@ -202,7 +202,7 @@ def test_bits_that_depend_on_what_was_computed_are_told() -> None:
                 cache.layers[0].values.mul_(1 + 1e-6 * float(tokens.float().mean()))
             return mixed
 
-    test = TransformersBackend(Mixed(made("neox")), 4).self_test()
+    test = TransformersBackend(Mixed(build("neox")), 4).self_test()
     assert not test.batch_invariant
     assert "gave other bits after a longer prompt than alone" in test.sentence
 

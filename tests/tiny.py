@@ -49,7 +49,7 @@ def tiny_model(vocabulary: int = 400, context: int = 256) -> LanguageModel:
     config = LlamaConfig.from_dict(sizes)
     network = Llama(config, seed=3)
     for parameter in network.parameters():
-        parameter.data.mul_(4)  # a random network that prefers some tokens
+        parameter.data.mul_(4)  # sharper logits: a random network that prefers some tokens
     return LanguageModel(network, tokenizer, config, Path("tiny"), "tiny")
 
 

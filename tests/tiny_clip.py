@@ -1,4 +1,4 @@
-"""A tiny CLIP model of random weights, in the layout of `transformers`, made wholly offline."""
+"""A tiny CLIP model of random weights, in the layout of `transformers`, built offline."""
 
 from __future__ import annotations
 

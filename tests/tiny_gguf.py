@@ -1,4 +1,4 @@
-"""Writes a network of ours as a GGUF file, as llama.cpp's converter does."""
+"""Write a network of ours as a GGUF file, as llama.cpp's converter does."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ def metadata(writer: gguf.GGUFWriter, config: LlamaConfig, arch: str) -> None:
 
 
 def vocabulary(
-    writer: gguf.GGUFWriter, size: int, way: str, tokenizer: Tokenizer | None = None
+    writer: gguf.GGUFWriter, size: int, pre: str, tokenizer: Tokenizer | None = None
 ) -> None:
     backend = json.loads((tokenizer.backend if tokenizer else tiny()).to_str())["model"]
     tokens = sorted(backend["vocab"], key=backend["vocab"].get)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(way)
+    writer.add_tokenizer_pre(pre)
     specials = tokenizer.special_ids if tokenizer else {backend["vocab"][s] for s in SPECIALS}
     kinds = [3 if backend["vocab"][token] in specials else 1 for token in tokens]
     padding = size - len(tokens)
@@ -107,26 +107,26 @@ def write_gguf(
     model: Llama,
     kind: Form = Form.F32,
     arch: str = "llama",
-    way: str = "smollm",
+    pre: str = "smollm",
     more: Callable[[gguf.GGUFWriter], None] = lambda writer: None,
-    made: Mapping[str, tuple[np.ndarray, Form]] = MappingProxyType({}),
+    quantized: Mapping[str, tuple[np.ndarray, Form]] = MappingProxyType({}),
     tokenizer: Tokenizer | None = None,
 ) -> None:
-    """Write the network; matrices are quantized as `kind`, or are what is `made` of them.
+    """Write the network; matrices are quantized as `kind`, unless `quantized` has them.
 
-    `tokenizer` is a byte-level one whose ends are those of the tiny one, which it replaces.
+    `tokenizer` replaces the tiny byte-level one; its end tokens must be the same.
     """
     writer = gguf.GGUFWriter(path, arch)
     metadata(writer, model.config, arch)
-    vocabulary(writer, model.config.vocab_size, way, tokenizer)
+    vocabulary(writer, model.config.vocab_size, pre, tokenizer)
     more(writer)
     for name, values in tensors(model, arch):
         form = kind if values.ndim == 2 else Form.F32
-        if name in made:
-            quantized, form = made[name]
+        if name in quantized:
+            raw, form = quantized[name]
         else:
-            quantized = gguf.quantize(np.ascontiguousarray(values), form)
-        writer.add_tensor(name, quantized, raw_dtype=form)
+            raw = gguf.quantize(np.ascontiguousarray(values), form)
+        writer.add_tensor(name, raw, raw_dtype=form)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

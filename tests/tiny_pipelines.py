@@ -1,4 +1,4 @@
-"""Tiny pipelines of `diffusers` for tests: real layouts, random weights, made wholly offline."""
+"""Tiny pipelines of `diffusers` for tests: real layouts, random weights, built offline."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def t5_tokenizer() -> T5Tokenizer:
 
 
 def text_encoder(projection: int | None = None) -> Any:
-    """Make a CLIP text encoder, with a projection of its pooled output where one is asked for."""
+    """Make a CLIP text encoder, with a projection of its pooled output on request."""
     config = CLIPTextConfig(
         vocab_size=514,
         hidden_size=32,
