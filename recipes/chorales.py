@@ -4,15 +4,12 @@
     python -m recipes.chorales evaluate --data quarter.json [--model DIR] --json
     python -m recipes.chorales picture --out docs/images/chorale.png
 
-quarter.json is that of the JSB-Chorales-dataset (github.com/czhuang/JSB-Chorales-dataset), with the
-parts of Boulanger-Lewandowski et al. 2012. Run the training again with the same DIR and it goes on
-where it was.
+quarter.json is from the JSB-Chorales-dataset (github.com/czhuang/JSB-Chorales-dataset), with the
+split of Boulanger-Lewandowski et al. 2012. The same command with the same DIR resumes the training.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +38,7 @@ from ostinato.music import (
 from ostinato.music.writing import SAMPLING, TOKENS
 from ostinato.refine import Backtrack, Refine, Resample, Smc, Strategy
 from ostinato.train import TextTask
-from recipes.cli_args import positive, run
+from recipes.cli_args import positive, print_result, recipe_parser, run
 
 STRATEGIES: dict[str, Strategy] = {
     "once": Resample(rounds=1),
@@ -52,13 +49,13 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def train(data: Path, out: Path, settings: Sequence[str] = ()) -> Path:
-    """Train with the command line's own recipe; write the weights in float16 to OUT/shipped."""
+    """Train with the defaults of `ostinato train music`; write float16 weights to OUT/shipped."""
     cli(["train", "music", str(data), "--out", str(out), *settings], standalone_mode=False)
     return ship(out, out / "shipped")
 
 
 def ship(source: Path, target: Path) -> Path:
-    """Write a model's folder again with its weights in float16."""
+    """Copy a model's folder with its weights in float16, half the size."""
     target.mkdir(parents=True, exist_ok=True)
     weights = load_file(source / "model.safetensors")
     half = {name: value.half() for name, value in weights.items()}
@@ -69,32 +66,32 @@ def ship(source: Path, target: Path) -> Path:
 
 
 @torch.no_grad()
-def held_out(model: LanguageModel, scores: Sequence[Score]) -> dict[str, float]:
-    """Return nats a token and a quarter note of pieces, each in the middle of its keys.
+def held_out_loss(model: LanguageModel, scores: Sequence[Score]) -> dict[str, float]:
+    """Return nats per token and per quarter note of pieces, each in one key that can be sung.
 
-    The key is given; the end counts.
+    The key is given, the end token counts. Papers report nats per quarter note.
     """
-    some = examples(scores, every_key=False)
-    mean = TextTask(some, some).validate(model.llama(), 4096)["loss/valid"]
-    tokens = sum(sum(one.loss_mask) for one in some)
-    steps = sum(sum(one.loss_mask) // 4 for one in some)
-    return {"nats_token": mean, "nats_step": mean * tokens / steps, "pieces": len(some)}
+    pieces = examples(scores, every_key=False)
+    mean = TextTask(pieces, pieces).validate(model.llama(), 4096)["loss/valid"]
+    tokens = sum(sum(piece.loss_mask) for piece in pieces)
+    steps = sum(sum(piece.loss_mask) // 4 for piece in pieces)  # four voices, a token each
+    return {"nats_token": mean, "nats_step": mean * tokens / steps, "pieces": len(pieces)}
 
 
-def shares(scores: Sequence[Score], checks: Sequence[Check]) -> dict[str, float]:
-    """Return the share of pieces that pass each check, and `all` of them; 0 where none fits."""
+def pass_rates(scores: Sequence[Score], checks: Sequence[Check]) -> dict[str, float]:
+    """Return the share of pieces that pass each check, and `all` of them; 0 for no pieces."""
     judged = [judge_all(checks, score_text(score), {}) for score in scores if score.fits]
-    told = {
+    rates = {
         check.name: sum(verdicts[n].passed for verdicts in judged) / max(1, len(judged))
         for n, check in enumerate(checks)
     }
-    return told | {"all": sum(all(v.passed for v in vs) for vs in judged) / max(1, len(judged))}
+    return rates | {"all": sum(all(v.passed for v in vs) for vs in judged) / max(1, len(judged))}
 
 
-def composed(model: LanguageModel, strategy: Strategy, count: int, **given: str) -> dict[str, Any]:
-    """Write pieces in major and minor keys; return what was accepted and what it took."""
+def compose(model: LanguageModel, strategy: Strategy, count: int, **columns: str) -> dict[str, Any]:
+    """Write pieces in major and minor keys; return the accepted share, the cost and the scores."""
     keys = ("C major", "G major", "D minor", "A minor", "Bb major", "E minor")
-    items = [(f"{n:03}", {"key": keys[n % len(keys)], **given}) for n in range(count)]
+    items = [(f"{n:03}", {"key": keys[n % len(keys)], **columns}) for n in range(count)]
     rows: list[Any] = Refine(
         model,
         items,
@@ -116,63 +113,56 @@ def composed(model: LanguageModel, strategy: Strategy, count: int, **given: str)
 
 
 def evaluate(data: Path, folder: str, count: int) -> dict[str, Any]:
-    """Measure held-out pieces, Bach's own under the checks, and each strategy."""
+    """Measure the loss on held-out pieces, Bach's pieces under the checks, and each strategy."""
     model, pieces = load_music(folder), read_pieces(data)
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         f"{name}.{key}": value
         for name, part in (("valid", pieces.valid), ("test", pieces.test))
-        for key, value in (held_out(model, part) if part else {}).items()
+        for key, value in (held_out_loss(model, part) if part else {}).items()
     }
     bach = [score for part in (pieces.train, pieces.valid, pieces.test) for score in part]
     in_keys = [one for one in (in_range(score) for score in bach) if one is not None]
     if not in_keys:
         raise InputError(f"{data} must hold pieces that four voices can sing, got none.")
-    told |= {f"bach.{name}": share for name, share in shares(in_keys, all_checks()).items()}
+    result |= {f"bach.{name}": rate for name, rate in pass_rates(in_keys, all_checks()).items()}
     for name, strategy in STRATEGIES.items():
-        result = composed(model, strategy, count)
-        scores = result.pop("scores")
-        told |= {f"{name}.{key}": value for key, value in result.items()}
+        made = compose(model, strategy, count)
+        scores = made.pop("scores")
+        result |= {f"{name}.{key}": value for key, value in made.items()}
         if name == "once":
-            told |= {f"once.{key}": value for key, value in shares(scores, all_checks()).items()}
-    return told
+            rates = pass_rates(scores, all_checks())
+            result |= {f"once.{key}": value for key, value in rates.items()}
+    return result
 
 
-def picture(out: Path) -> Path:
-    """Write the piano roll of a piece that passes its checks."""
+def write_piano_roll(out: Path) -> Path:
+    """Write the piano roll of a piece that passes the checks."""
     if out.suffix.lower() != ".png":
         raise InputError(f"--out must end in .png, got {out}. Name such a file.")
-    result = composed(load_music(), STRATEGIES["backtrack"], 1)
+    result = compose(load_music(), STRATEGIES["backtrack"], 1)
     return piano_roll(result["scores"][0], out)
 
 
 def main() -> None:
-    """Read the arguments and do what they ask."""
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.chorales",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("train", help="train the model")
-    two = commands.add_parser("evaluate", help="measure a model")
-    three = commands.add_parser("picture", help="write a piano roll")
-    two.add_argument("--model", default="chorales", help="its folder, or a shipped one's name")
-    two.add_argument("--count", type=positive, default=48, help="pieces to write by each strategy")
-    two.add_argument("--json", action="store_true", help="print one JSON object")
-    for command in (one, three):
-        command.add_argument("--out", type=Path, required=True, help="what to write")
-    for command in (one, two):
+    """Run the command that was typed."""
+    parser, commands = recipe_parser("chorales", __doc__)
+    training = commands.add_parser("train", help="train the model")
+    evaluation = commands.add_parser("evaluate", help="measure a model")
+    picture = commands.add_parser("picture", help="write a piano roll")
+    evaluation.add_argument("--model", default="chorales", help="folder, or name of a shipped one")
+    evaluation.add_argument("--count", type=positive, default=48, help="pieces per strategy")
+    evaluation.add_argument("--json", action="store_true", help="print one JSON object")
+    for command in (training, picture):
+        command.add_argument("--out", type=Path, required=True, help="folder, or .png of a picture")
+    for command in (training, evaluation):
         command.add_argument("--data", type=Path, required=True, help="quarter.json")
-    given = parser.parse_args()
-    if given.command == "train":
-        train(given.data, given.out)
-    elif given.command == "picture":
-        picture(given.out)
+    args = parser.parse_args()
+    if args.command == "train":
+        train(args.data, args.out)
+    elif args.command == "picture":
+        write_piano_roll(args.out)
     else:
-        told = evaluate(given.data, given.model, given.count)
-        print(
-            json.dumps(told) if given.json else "\n".join(f"{k} {v:.4g}" for k, v in told.items())
-        )
+        print_result(evaluate(args.data, args.model, args.count), args.json, ".4g")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the booking replies of a model are worth: bits per character, values said, values made up.
+"""Measures of booking replies: bits per character, record values stated, values made up.
 
-Knows the chats of `recipes.sgd`, no training.
+Knows the dialogues of `recipes.sgd`, no training.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from ostinato.train import conversation
 from recipes.sgd import Dialogue, dialogue_messages
 
 NO_VALUE = frozenset({"yes", "no", "true", "false", "none", "dontcare"})
+"""Values of a record that nobody says literally."""
 LONGEST_REPLY = 80  # tokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """An assistant's turn: what comes before it, what it knows, what a person said."""
+    """An assistant's turn: the messages before it, its record, and a person's reply."""
 
     messages: list[dict[str, str]]
     record: Mapping[str, str]
@@ -38,12 +39,12 @@ class Turn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facing:
-    """How replies stand to the record and to the references.
+class ReplyScores:
+    """Counts over replies.
 
-    `values` counts the record's values that the references say and `said` those of them that the
-    replies say too; `claims` counts the replies' figures and names and `made_up` those that neither
-    record nor conversation hold.
+    `values` counts the record's values that the references state, `said` those of them that the
+    replies state too. `claims` counts the figures and names in the replies, `made_up` those that
+    are neither in the record nor in the conversation.
     """
 
     turns: int
@@ -53,7 +54,7 @@ class Facing:
     made_up: int
 
     def to_json(self) -> dict[str, float]:
-        """Return the shares with the counts behind them."""
+        """Return `said` and `made_up` as shares, beside the counts that they are shares of."""
         return {
             "turns": self.turns,
             "values": self.values,
@@ -65,37 +66,37 @@ class Facing:
 
 @torch.no_grad()
 def bits_per_character(model: LanguageModel, dialogues: Iterable[Dialogue]) -> float:
-    """Return the bits that the model needs for a character of the assistant's turns.
+    """Return the cross-entropy of the assistant's turns, in bits per character.
 
-    Each turn is given all that came before it; its end token is paid for, too.
+    Each turn is predicted from everything before it; its end token counts too.
     """
     nats, characters = 0.0, 0
     for dialogue in dialogues:
         example = conversation(model.tokenizer, dialogue_messages(dialogue), 1 << 20)
-        tokens, counted = torch.tensor(example.tokens), torch.tensor(example.loss_mask)
-        hidden = model.network(tokens[None])[0, :-1][counted[1:]]  # (N, C)
-        logits = model.network.logits(hidden).float()
-        nats += float(F.cross_entropy(logits, tokens[1:][counted[1:]], reduction="sum"))
+        tokens, mask = torch.tensor(example.tokens), torch.tensor(example.loss_mask)
+        hidden = model.network(tokens[None])[0, :-1][mask[1:]]  # (N, C), N tokens that count
+        logits = model.network.logits(hidden).float()  # (N, V)
+        nats += float(F.cross_entropy(logits, tokens[1:][mask[1:]], reduction="sum"))
         turns = dialogue["turns"]
         characters += sum(len(text) for role, text, *_ in turns if role == "assistant")
     return nats / math.log(2) / characters
 
 
 def sample_turns(dialogues: Sequence[Dialogue], count: int, seed: int = 0) -> list[Turn]:
-    """Return one of the assistant's turns from each of `count` dialogues, drawn from `seed`."""
-    dice = random.Random(seed)
+    """Return a random assistant's turn from each of `count` random dialogues."""
+    rng = random.Random(seed)
     turns = []
-    for dialogue in dice.sample(list(dialogues), count):
-        places = [i for i, turn in enumerate(dialogue["turns"]) if turn[0] == "assistant"]
-        place = dice.choice(places)
-        _, reference, record = dialogue["turns"][place]
-        messages = dialogue_messages(dialogue, upto=place)
+    for dialogue in rng.sample(list(dialogues), count):
+        indices = [i for i, turn in enumerate(dialogue["turns"]) if turn[0] == "assistant"]
+        index = rng.choice(indices)
+        _, reference, record = dialogue["turns"][index]
+        messages = dialogue_messages(dialogue, upto=index)
         turns.append(Turn(messages=messages, record=record, reference=reference))
     return turns
 
 
 def greedy_replies(model: LanguageModel, turns: Sequence[Turn]) -> list[str]:
-    """Return the likeliest reply, token by token, to every turn's messages."""
+    """Return the greedy reply to every turn's messages, in their order."""
     loop = write(
         [turn.messages for turn in turns],
         model=model,
@@ -106,31 +107,31 @@ def greedy_replies(model: LanguageModel, turns: Sequence[Turn]) -> list[str]:
     return [replies[index].strip() for index in range(len(turns))]
 
 
-def facing(turns: Sequence[Turn], replies: Sequence[str]) -> Facing:
-    """Hold replies against what their turns know and what a person said."""
-    values = kept = total = wrong = 0
+def score_replies(turns: Sequence[Turn], replies: Sequence[str]) -> ReplyScores:
+    """Compare replies with their turns' records, conversations and references."""
+    values = stated = total = wrong = 0
     for turn, reply in zip(turns, replies, strict=True):
-        for forms in values_taken(turn):
+        for forms in stated_values(turn):
             values += 1
-            kept += said(reply, forms)
-        claimed = joined(claims(reply, Facts((turn.messages, turn.record)), whole=True))
-        total += len(claimed)
-        wrong += claimed.count(False)
-    return Facing(turns=len(turns), values=values, said=kept, claims=total, made_up=wrong)
+            stated += said(reply, forms)
+        known = merge_names(claims(reply, Facts((turn.messages, turn.record)), whole=True))
+        total += len(known)
+        wrong += known.count(False)
+    return ReplyScores(turns=len(turns), values=values, said=stated, claims=total, made_up=wrong)
 
 
-def values_taken(turn: Turn) -> list[list[str]]:
-    """Return the forms of each of the record's values that the reference says."""
+def stated_values(turn: Turn) -> list[list[str]]:
+    """Return the forms of each of the record's values that the reference states."""
     forms = {
         name: forms_of(name, value)
         for name, value in turn.record.items()
         if name != "request" and value.lower() not in NO_VALUE and re.search(r"\w", value)
     }
-    return [ways for ways in forms.values() if said(turn.reference, ways)]
+    return [each for each in forms.values() if said(turn.reference, each)]
 
 
-def joined(found: Iterable[Claim]) -> list[bool]:
-    """Return for each figure or name whether it is known; all words of a name have to be."""
+def merge_names(found: Iterable[Claim]) -> list[bool]:
+    """Return for each figure or name whether it is known; of a name every word must be."""
     known: list[bool] = []
     for claim in found:
         if claim.joined and known:

@@ -1,11 +1,11 @@
-"""Dialogues of the Schema-Guided Dialogue data as chats that show what the assistant knows.
+"""Schema-Guided Dialogue data as chats in which system messages hold the assistant's record.
 
 FOLDER (`--data FOLDER` in recipes and benchmarks) holds `train.jsonl` and `dev.jsonl`. Each line
 is one dialogue:
 
     {"id": ..., "services": [...], "turns": [["user", text], ["assistant", text, facts], ...]}
 
-`facts` is the record of a database as the assistant had it when it spoke. The data are published
+`facts` is the database record that the assistant had when it spoke. The data are published
 at github.com/google-research-datasets/dstc8-schema-guided-dialogue (CC BY-SA 4.0; Rastogi et al.,
 "Towards Scalable Multi-domain Conversational Agents", AAAI 2020): take each turn's `utterance`,
 and draw `facts` from the system frames' `actions` (slots with their values; `found` from
@@ -33,9 +33,9 @@ Dialogue = Mapping[str, Any]
 def dialogue_messages(dialogue: Dialogue, upto: int | None = None) -> list[dict[str, str]]:
     """Return the dialogue as chat messages: system prompt, turns, and records where they changed.
 
-    A record message comes before an assistant's turn and holds only the fields that are new or
-    have changed since they were last shown. `upto` is the index of an assistant's turn: the
-    messages end just before it, with its record as the last one if that has changed.
+    A record message precedes an assistant's turn and holds only the fields that are new or have
+    changed. `upto` is the index of an assistant's turn: the messages end just before it, with its
+    record last if that has changed.
     """
     turns: Sequence[Sequence[Any]] = dialogue["turns"]
     messages = [{"role": "system", "content": SYSTEM}]

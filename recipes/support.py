@@ -1,14 +1,14 @@
-"""Train and measure `support`, the adapter that ships for smollm2: replies of a booking desk.
+"""Train and measure `support`, the shipped adapter for smollm2: replies of a booking assistant.
 
     python -m recipes.support train --data FOLDER --out DIR
     python -m recipes.support train --data FOLDER --out NEXT --start DIR --skip 1100 --answers
     python -m recipes.support average DIR NEXT --out MEAN
     python -m recipes.support evaluate --data FOLDER --adapter DIR --json
 
-FOLDER holds `train.jsonl` and `dev.jsonl` in the layout that `recipes/sgd.py` describes; run
-`ostinato models get smollm2` first. Training takes about 75 minutes on two cores; run it again
-with the same DIR and it goes on where it was. The second line tunes on, on dialogues not yet seen,
-the third takes the mean of the weights of both.
+FOLDER holds `train.jsonl` and `dev.jsonl` in the layout that `recipes/sgd.py` describes. Run
+`ostinato models get smollm2` first. Training takes about 75 minutes on two cores; the same command
+with the same DIR resumes it. The second line tunes the adapter further, on dialogues that it has
+not seen. The third averages the weights of both.
 """
 
 from __future__ import annotations
@@ -38,21 +38,22 @@ from ostinato.models import (
     save_adapter,
 )
 from ostinato.train import Example, TextTask, Training, TrainingConfig, conversation
-from recipes.measures import bits_per_character, facing, greedy_replies, sample_turns
+from recipes.cli_args import positive, recipe_parser, run
+from recipes.measures import bits_per_character, greedy_replies, sample_turns, score_replies
 from recipes.sgd import dialogue_messages, read_dialogues
 
 BASE = "smollm2"
 RANK, ALPHA = 16, 32.0
 WEIGHTS, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
-CONTEXT = 640  # tokens; what is longer is cut
-DIALOGUES = 3226  # of the 12,174, after a shuffle; the steps see about a thousand, each once
+CONTEXT = 640  # tokens; longer dialogues are cut
+DIALOGUES = 3226  # of the 12,174, shuffled; the steps see about a thousand of them, each once
 CONFIG = TrainingConfig(steps=464, batch_tokens=1400, lr=2e-3)
 
 
 def load_examples(
     model: LanguageModel, path: Path, count: int, seed: int, skip: int = 0
 ) -> list[Example]:
-    """Return `count` dialogues of a file, shuffled from `seed`, as examples."""
+    """Return `count` dialogues of a file, shuffled by `seed`, as examples."""
     dialogues = list(read_dialogues(path))
     random.Random(seed).shuffle(dialogues)
     chats = (dialogue_messages(dialogue) for dialogue in dialogues[skip : skip + count])
@@ -70,7 +71,10 @@ def train(
     dialogues: int = DIALOGUES,
     answers: bool = False,
 ) -> None:
-    """Train, with checkpoints; write the weights that validated best to `out`."""
+    """Train with checkpoints; write the weights of the best validation to `out`.
+
+    A loop of its own, not `ostinato train`: that has no option for `answers`.
+    """
     model = load_model(BASE, dtype=compute_dtype())
     train_set = load_examples(model, data / "train.jsonl", dialogues, seed=0, skip=skip)
     valid_set = load_examples(model, data / "dev.jsonl", 40, seed=1)
@@ -97,21 +101,21 @@ def train(
 
 
 def average(folders: Sequence[Path], out: Path) -> None:
-    """Write the mean of the weights of adapters that were tuned on from one another.
+    """Write the average of adapters of which each was tuned from another.
 
-    Each ends where its rate has fallen to nothing: the mean of such ends lies nearer the middle of
-    what is as good (stochastic weight averaging: Izmailov et al. 2018, section 3).
+    Each has ended at a learning rate near zero, at the edge of a region of low loss. Their average
+    lies nearer its center (stochastic weight averaging: Izmailov et al. 2018, section 3).
     """
-    found = [load_file(folder / WEIGHTS) for folder in folders]
-    for folder, weights in zip(folders, found, strict=True):
-        if shapes(weights) != shapes(found[0]):
+    loaded = [load_file(folder / WEIGHTS) for folder in folders]
+    for folder, weights in zip(folders, loaded, strict=True):
+        if shapes(weights) != shapes(loaded[0]):
             raise InputError(
                 f"{folder} must hold weights of the same names and shapes as {folders[0]}, got "
-                "others. Give adapters that were tuned on from one another."
+                "others. Give adapters that were tuned from one another."
             )
     mean = {
-        name: torch.stack([weights[name].float() for weights in found]).mean(0).to(like.dtype)
-        for name, like in found[0].items()
+        name: torch.stack([weights[name].float() for weights in loaded]).mean(0).to(like.dtype)
+        for name, like in loaded[0].items()
     }
     out.mkdir(parents=True, exist_ok=True)
     save_file(mean, out / WEIGHTS, metadata={"format": "pt"})
@@ -120,7 +124,7 @@ def average(folders: Sequence[Path], out: Path) -> None:
 
 
 def shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """Return the shape of each tensor."""
+    """Return the shapes by name; a mismatch of rank or of layers shows in both."""
     return {name: tensor.shape for name, tensor in weights.items()}
 
 
@@ -142,13 +146,14 @@ def evaluate(
         chosen = random.Random(1).sample(held_out, dialogues)
         result["bits_per_character"] = bits_per_character(model, chosen)
     if turns:
-        asked = sample_turns(held_out, turns)
-        replies = greedy_replies(model, asked)
-        result |= facing(asked, replies).to_json()
-        references = facing(asked, [turn.reference for turn in asked])
+        sampled = sample_turns(held_out, turns)
+        replies = greedy_replies(model, sampled)
+        result |= score_replies(sampled, replies).to_json()
+        # The same measure on people's replies shows how much of it the record does not explain.
+        references = score_replies(sampled, [turn.reference for turn in sampled])
         result["reference.made_up"] = references.to_json()["made_up"]
         if replies_to is not None:
-            pairs = zip(asked, replies, strict=True)
+            pairs = zip(sampled, replies, strict=True)
             rows = [json.dumps({**asdict(turn), "reply": reply}) for turn, reply in pairs]
             replies_to.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return result
@@ -161,64 +166,60 @@ def _print(result: dict[str, Any]) -> None:
         print(f"{bits:.3f} bits per character of the assistant's turns, {count} dialogues")
     if "said" in result:
         print(f"{result['turns']} greedy replies:")
-        print(f"  {result['said']:.1%} of {result['values']} values that the references say")
+        print(f"  {result['said']:.1%} of {result['values']} values of the references are stated")
         print(f"  {result['made_up']:.1%} of {result['claims']} figures and names made up")
         print(f"  ({result['reference.made_up']:.1%} of those in the references)")
 
 
-def main() -> None:
-    """Read the arguments and do what they ask."""
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.support",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _parser() -> argparse.ArgumentParser:
+    parser, commands = recipe_parser("support", __doc__)
+    training = commands.add_parser("train", help="train the adapter")
+    training.add_argument("--out", type=Path, required=True, help="output folder")
+    training.add_argument("--steps", type=positive, default=CONFIG.steps, help="training steps")
+    training.add_argument("--lr", type=float, default=CONFIG.lr, help="peak learning rate")
+    training.add_argument("--start", metavar="DIR", help="adapter to tune further")
+    training.add_argument("--skip", type=int, default=0, help="dialogues to skip: those seen")
+    training.add_argument(
+        "--dialogues", type=positive, default=DIALOGUES, help="dialogues to train on"
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("train", help="train the adapter")
-    one.add_argument("--out", type=Path, required=True, help="the folder to write")
-    one.add_argument("--steps", type=int, default=CONFIG.steps)
-    one.add_argument("--lr", type=float, default=CONFIG.lr, help="the rate at its height")
-    one.add_argument("--start", metavar="DIR", help="the adapter to tune on; a new one without")
-    one.add_argument("--skip", type=int, default=0, help="dialogues to leave out: those seen")
-    one.add_argument("--dialogues", type=int, default=DIALOGUES, help="how many to draw from")
-    one.add_argument(
-        "--answers", action="store_true", help="a backward pass through the answers only: faster"
+    training.add_argument(
+        "--answers", action="store_true", help="compute gradients of the answers only: faster"
     )
-    three = commands.add_parser("average", help="take the mean of adapters' weights")
-    three.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="an adapter's folder")
-    three.add_argument("--out", type=Path, required=True, help="the folder to write")
-    two = commands.add_parser("evaluate", help="measure an adapter, or the base without one")
-    two.add_argument("--adapter", help="its name or folder; the base model where left out")
-    two.add_argument("--dialogues", type=int, default=150, help="for bits per character")
-    two.add_argument("--turns", type=int, default=150, help="for greedy replies")
-    two.add_argument("--replies", type=Path, help="write the replies there, as JSON lines")
-    two.add_argument("--json", action="store_true", help="print one JSON object")
-    for command in (one, two):
+    averaging = commands.add_parser("average", help="average the weights of adapters")
+    averaging.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="adapter's folder")
+    averaging.add_argument("--out", type=Path, required=True, help="output folder")
+    evaluation = commands.add_parser("evaluate", help="measure an adapter, or the base model")
+    evaluation.add_argument("--adapter", help="name or folder; without it the base model")
+    evaluation.add_argument("--dialogues", type=int, default=150, help="for bits per character")
+    evaluation.add_argument("--turns", type=int, default=150, help="for greedy replies")
+    evaluation.add_argument("--replies", type=Path, help="write the replies there, as JSON lines")
+    evaluation.add_argument("--json", action="store_true", help="print one JSON object")
+    for command in (training, evaluation):
         command.add_argument(
             "--data", type=Path, required=True, help="folder of train.jsonl and dev.jsonl"
         )
-    given = parser.parse_args()
-    if given.command == "average":
-        average(given.folders, given.out)
-        return
-    if given.command == "train":
-        config = replace(CONFIG, steps=given.steps, lr=given.lr)
+    return parser
+
+
+def main() -> None:
+    """Run the command that was typed."""
+    args = _parser().parse_args()
+    if args.command == "average":
+        average(args.folders, args.out)
+    elif args.command == "train":
         train(
-            given.data,
-            given.out,
-            config,
-            start=given.start,
-            skip=given.skip,
-            dialogues=given.dialogues,
-            answers=given.answers,
+            args.data,
+            args.out,
+            replace(CONFIG, steps=args.steps, lr=args.lr),
+            start=args.start,
+            skip=args.skip,
+            dialogues=args.dialogues,
+            answers=args.answers,
         )
-        return
-    result = evaluate(given.data, given.adapter, given.dialogues, given.turns, given.replies)
-    if given.json:
-        print(json.dumps(result))
     else:
-        _print(result)
+        result = evaluate(args.data, args.adapter, args.dialogues, args.turns, args.replies)
+        print(json.dumps(result)) if args.json else _print(result)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

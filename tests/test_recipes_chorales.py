@@ -1,4 +1,4 @@
-"""The recipe that measures chorales gives figures, also of a model that has learned nothing."""
+"""The recipe that measures chorales gives figures, also for an untrained model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PIECE = Score(((67, 64, 60, 48), (69, 65, 60, 53), (67, 62, 59, 43), (67, 64, 60
 
 def test_pieces_are_measured_and_judged() -> None:
     model = music_model(layers=1, width=16, heads=1)
-    found = recipe.held_out(model, [PIECE])
+    found = recipe.held_out_loss(model, [PIECE])
     assert found["pieces"] == 1
     assert found["nats_token"] == pytest.approx(math.log(141), rel=0.05)  # evenly
     assert found["nats_step"] == pytest.approx(found["nats_token"] * 17 / 4)
-    passed = recipe.shares([PIECE, Score(PIECE.chords[:1] * 6)], all_checks())
+    passed = recipe.pass_rates([PIECE, Score(PIECE.chords[:1] * 6)], all_checks())
     assert passed["repeats"] == 0.5 and passed["voice_range"] == 1 and passed["all"] == 0.5
-    result = recipe.composed(model, Resample(rounds=1), 2, melody="G4 A4")
+    result = recipe.compose(model, Resample(rounds=1), 2, melody="G4 A4")
     assert result["accepted"] == 0 and len(result["scores"]) == 2
 
 

@@ -1,4 +1,4 @@
-"""What recipes cannot work with is told in one sentence, with exit code 2."""
+"""Recipes report bad input in one sentence, with exit code 2."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "words", "told"),
+    ("recipe", "words", "message"),
     [
         (code, "train --out out --data empty", "at least 20 Python files, got 0 in empty"),
-        (code, "train --out out --steps 0", "--steps: must be a whole number from 1 on, got '0'"),
+        (
+            code,
+            "train --out out --steps 0",
+            "--steps: must be a whole number of at least 1, got '0'",
+        ),
         (code, "evaluate --model no --count -3", "--count: must be a whole number"),
-        (masked_text, "train --data empty --out out", "empty/input.txt must be a text in UTF-8"),
-        (masked_text, "train --data bad --out out", "bad/input.txt must be a text in UTF-8"),
+        (masked_text, "train --data empty --out out", "empty/input.txt must be text in UTF-8"),
+        (masked_text, "train --data bad --out out", "bad/input.txt must be text in UTF-8"),
         (masked_text, "evaluate --data short --model no", "must have more than 960 characters"),
         (chorales, "train --data no.json --out out", "'no.json' does not exist"),
         (chorales, "evaluate --data high.json --model no", "A music model must be a folder"),
@@ -43,17 +47,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (chorales, "train --data high.json --out high.json", "--out must be a folder"),
     ],
 )
-def test_it_is_told(
+def test_bad_input_is_reported(
     recipe: ModuleType,
     words: str,
-    told: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["recipe", *words.split()])
     with pytest.raises(SystemExit) as ended:
         run(recipe.main)
-    assert ended.value.code == 2 and told in capsys.readouterr().err
+    assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_what_is_no_python_is_not_completed() -> None:
@@ -63,15 +67,15 @@ def test_what_is_no_python_is_not_completed() -> None:
 def test_a_folder_named_as_a_file_is_no_source(folder: Path) -> None:
     (folder / "a.py").mkdir()
     (folder / "b.py").write_text("x = 1\n")
-    assert code.sources(folder) == ["x = 1\n"]
+    assert code.read_sources(folder) == ["x = 1\n"]
 
 
 def test_a_gap_lies_in_the_middle_third() -> None:
-    (piece,) = masked_text.torn("x" * 200, 1, masked_text.LONGEST)
+    (piece,) = masked_text.gap_examples("x" * 200, 1, masked_text.LONGEST)
     assert piece.end - piece.start == masked_text.LONGEST
     with pytest.raises(ValueError, match="--gap must be from 1 to 31, got 32"):
-        masked_text.torn("x" * 200, 1, masked_text.LONGEST + 1)
+        masked_text.gap_examples("x" * 200, 1, masked_text.LONGEST + 1)
 
 
 def test_no_piece_that_fits_passes_nothing() -> None:
-    assert chorales.shares([], []) == {"all": 0}
+    assert chorales.pass_rates([], []) == {"all": 0}

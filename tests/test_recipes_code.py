@@ -1,4 +1,4 @@
-"""The recipe of code: what is completed, and a verdict on beginnings that never errs."""
+"""The recipe of code: what is complete, and a prefix verdict that never errs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from recipes.code import (
     PARSES,
     bits_per_character,
     body,
-    completed,
+    complete,
     openings,
-    share,
-    sources,
+    pass_rate,
+    read_sources,
     split,
     train,
 )
@@ -57,7 +57,7 @@ def rest() -> str:
     return FILE[FILE.index(row["opening"]) + len(row["opening"]) :]
 
 
-def test_a_beginning_of_python_is_never_called_impossible() -> None:
+def test_a_prefix_of_python_is_never_called_impossible() -> None:
     text = rest()
     (row,) = openings(FILE)
     for end in range(len(text) + 1):
@@ -69,7 +69,7 @@ def test_a_beginning_of_python_is_never_called_impossible() -> None:
     "broken",
     ["    x = (1]\n", "x = 1\n", "    x = 'abc\n", "    return a b\n", "    if x:\n    y\n"],
 )
-def test_what_no_line_behind_it_mends_is_impossible(broken: str) -> None:
+def test_what_no_further_line_can_fix_is_impossible(broken: str) -> None:
     seen = PARSES.check_prefix("    y = 2\n" + broken if broken[0] == " " else broken, ITEM)
     assert seen.status is PrefixStatus.IMPOSSIBLE and seen.message
     assert PARSES.check_prefix(broken.rstrip("\n"), ITEM).status is PrefixStatus.POSSIBLE
@@ -88,7 +88,7 @@ def test_every_twentieth_file_is_held_out_and_tests_are_left_out(tmp_path: Path)
     for name in ("test", "json"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.py").write_text(f"# {name}\n")
-    texts = sources(tmp_path)
+    texts = read_sources(tmp_path)
     learned, held = split(texts)
     assert len(held) == 2 and sorted(learned + held) == sorted(texts)
     assert "# json\n" in texts and "# test\n" not in texts
@@ -97,13 +97,13 @@ def test_every_twentieth_file_is_held_out_and_tests_are_left_out(tmp_path: Path)
 def test_a_completion_under_the_check_is_python(tmp_path: Path) -> None:
     model = load_model(save_tiny(tmp_path / "tiny"))
     rows = [{"opening": "def f(x):\n", "prompt": "def f(x):\n"}]
-    made = completed(model, rows, Backtrack(rounds=2))
-    assert share(made) == float(PARSES.judge(str(made[0]["output"]), rows[0]).passed)
+    made = complete(model, rows, Backtrack(rounds=2))
+    assert pass_rate(made) == float(PARSES.judge(str(made[0]["output"]), rows[0]).passed)
     assert bits_per_character(model, [textwrap.dedent(FILE)]) > 0
 
 
 @pytest.mark.slow
-def test_the_recipe_trains_on_a_folder_and_goes_on(tmp_path: Path) -> None:
+def test_the_recipe_trains_on_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "library"
     folder.mkdir()
     for number in range(40):

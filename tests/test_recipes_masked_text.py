@@ -1,4 +1,4 @@
-"""The recipe of gaps: what is torn out, and how it is counted."""
+"""The masked-text recipe: where gaps lie, and how accuracy is counted."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tokenizers import Tokenizer as Backend
 
 from ostinato.models import MaskedModel, Tokenizer
 from ostinato.text.training import make_tokenizer
-from recipes.masked_text import CONTEXT, filled, right, split, torn
+from recipes.masked_text import CONTEXT, accuracy, fill, gap_examples, split
 
 TEXT = "To be, or not to be, that is the question. " * 30
 
 
 def test_gaps_lie_within_their_pieces_and_are_the_same_again() -> None:
-    pieces = torn(TEXT, 20, 6)
-    assert pieces == torn(TEXT, 20, 6) != torn(TEXT, 20, 6, seed=1)
+    pieces = gap_examples(TEXT, 20, 6)
+    assert pieces == gap_examples(TEXT, 20, 6) != gap_examples(TEXT, 20, 6, seed=1)
     for piece in pieces:
         before, behind = piece.gaps.parts
         assert len(piece.text) == CONTEXT and piece.gaps.tokens == (6,)
@@ -31,16 +31,16 @@ def test_what_is_held_out_is_not_learned_from() -> None:
     assert learned + held == TEXT and 0.09 < len(held) / len(TEXT) < 0.11
 
 
-def test_right_counts_the_characters_that_were_torn_out() -> None:
-    pieces = torn(TEXT, 4, 5)
-    truth = [piece.text[piece.start : piece.end] for piece in pieces]
-    assert right(pieces, truth) == 1
-    assert right(pieces, ["\0" * 5, *truth[1:]]) == 0.75
+def test_accuracy_counts_characters() -> None:
+    pieces = gap_examples(TEXT, 4, 5)
+    truth = [piece.answer for piece in pieces]
+    assert accuracy(pieces, truth) == 1
+    assert accuracy(pieces, ["\0" * 5, *truth[1:]]) == 0.75
 
 
-def test_a_network_fills_each_gap_with_so_many_characters() -> None:
+def test_a_network_fills_each_gap_to_its_length() -> None:
     backend: Backend = make_tokenizer([TEXT], "char", 0)
     backend.add_special_tokens(["[MASK]"])
     tokenizer = Tokenizer(backend)
     model = MaskedModel(tiny_bert(tokenizer.vocab_size), tokenizer, "tiny")
-    assert [len(fill) for fill in filled(model, torn(TEXT, 3, 4), 2)] == [4, 4, 4]
+    assert [len(text) for text in fill(model, gap_examples(TEXT, 3, 4), 2)] == [4, 4, 4]

@@ -85,9 +85,9 @@ def test_values_said_and_made_up_are_counted() -> None:
     turn = measures.Turn(
         messages=messages, record=DIALOGUE["turns"][5][2], reference="It is 408-247-8880, at noon."
     )
-    right = measures.facing([turn], ["Their number is 408-247-8880, at 12:00."])
+    right = measures.score_replies([turn], ["Their number is 408-247-8880, at 12:00."])
     assert (right.values, right.said, right.made_up) == (2, 2, 0)
-    wrong = measures.facing([turn], ["Their number is 408-555-1234."])
+    wrong = measures.score_replies([turn], ["Their number is 408-555-1234."])
     assert (wrong.said, wrong.claims, wrong.made_up) == (0, 1, 1)
 
 
@@ -111,7 +111,7 @@ def fresh_model() -> LanguageModel:
     return replace(model, network=copy.deepcopy(model.network))
 
 
-def test_training_writes_an_adapter_that_loads_and_goes_on_where_it_was(
+def test_training_writes_an_adapter_that_loads_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("train.jsonl", "dev.jsonl"):
