@@ -1,4 +1,4 @@
-"""`ostinato generate`: a text is written, printed again, interrupted, and gone on with."""
+"""`ostinato generate`: a text is written, printed again, interrupted, and resumed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def call(*words: str) -> Result:
-    asked = [
+    arguments = [
         "Your table",
         "--model",
         "tiny",
@@ -39,7 +39,7 @@ def call(*words: str) -> Result:
         "1",
         *words,
     ]
-    result = CliRunner().invoke(generate, asked)
+    result = CliRunner().invoke(generate, arguments)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -52,12 +52,12 @@ def test_a_finished_run_prints_its_whole_text_again_and_says_so() -> None:
     again = call("--run", "a")
     assert again.exit_code == 0 and again.stdout == first.stdout
     assert "[12 tokens. It has taken 12 steps, the limit. The run 'a' is finished.]" in again.stderr
-    told = json.loads(call("--run", "a", "--json").stdout)
-    assert told["text"] == first.stdout and len(told["tokens"]) == 12
+    result = json.loads(call("--run", "a", "--json").stdout)
+    assert result["text"] == first.stdout and len(result["tokens"]) == 12
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_exits_with_130_and_prints_the_whole_text_when_it_goes_on(
+def test_an_interrupted_run_exits_with_130_and_prints_the_whole_text_when_it_resumes(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calm = call()
@@ -80,7 +80,7 @@ def test_an_interrupted_run_exits_with_130_and_prints_the_whole_text_when_it_goe
     assert "[12 tokens." in rest.stderr
 
 
-def test_a_run_of_another_order_is_refused() -> None:
+def test_a_run_with_other_inputs_is_refused() -> None:
     call("--run", "a")
     with pytest.raises(InputError, match="it started with, got new values for seed"):
         call("--run", "a", "--seed", "4")
@@ -88,14 +88,15 @@ def test_a_run_of_another_order_is_refused() -> None:
         call("--run", "a", "--each", "Exceeds('entropy', above=9)")
 
 
-def test_a_run_does_not_go_on_with_other_weights_and_is_told_without_any(folder: Path) -> None:
+def test_a_run_does_not_resume_with_other_weights_and_is_printed_without_any(folder: Path) -> None:
     first = call("--run", "a")
     weights = folder / "tiny/model.safetensors"
     changed = bytearray(weights.read_bytes())
     changed[-1] ^= 1
     weights.rename(folder / "away")
     weights.write_bytes(changed)
-    with pytest.raises(InputError, match=r"got new values for model \(its files have changed\)\. Give"):
+    message = r"got new values for model \(its files have changed\)\. Give"
+    with pytest.raises(InputError, match=message):
         call("--run", "a")
     (folder / "away").rename(weights)
     (folder / "tiny").rename(folder / "gone")
@@ -120,7 +121,7 @@ def test_a_run_does_not_go_on_with_other_weights_and_is_told_without_any(folder:
         (["--seed", str(1 << 63)], "A seed must be a whole number from 0"),
     ],
 )
-def test_bad_words_are_refused_before_the_model_is_loaded(words: list[str], message: str) -> None:
+def test_bad_options_are_refused_before_the_model_is_loaded(words: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         call("--model", "no such model", *words)
 
@@ -147,10 +148,19 @@ def test_a_text_that_could_not_be_written_says_so_in_its_exit_code() -> None:
 
 
 def test_beams_that_are_cut_by_the_limit_say_so() -> None:
-    asked = ["Your table", "--model", "tiny", "--max-new-tokens", "3", "--num-beams", "2", "--json"]
-    told = json.loads(CliRunner().invoke(generate, asked).stdout)
-    assert told["stopped"]["kind"] == "budget", told
-    assert "the limit" in told["stopped"]["sentence"]
+    arguments = [
+        "Your table",
+        "--model",
+        "tiny",
+        "--max-new-tokens",
+        "3",
+        "--num-beams",
+        "2",
+        "--json",
+    ]
+    result = json.loads(CliRunner().invoke(generate, arguments).stdout)
+    assert result["stopped"]["kind"] == "budget", result
+    assert "the limit" in result["stopped"]["sentence"]
 
 
 def test_a_run_remembers_its_constraint() -> None:

@@ -22,25 +22,25 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def call(*words: str) -> Result:
-    asked = ["Your table", "--model", "tiny", "--max-new-tokens", "10", *words]
-    result = CliRunner().invoke(generate, asked)
+    arguments = ["Your table", "--model", "tiny", "--max-new-tokens", "10", *words]
+    result = CliRunner().invoke(generate, arguments)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
 
 
-def told(*words: str) -> Any:
+def json_of(*words: str) -> Any:
     return json.loads(call(*words, "--json").stdout)
 
 
-def test_guesses_change_nothing_of_what_is_told() -> None:
-    plain = told()
-    assert told("--prompt-lookup", "4") == plain
-    assert told("--draft-model", "tiny") == plain
-    assert told("--temperature", "0", "--prompt-lookup", "2") == told("--temperature", "0")
+def test_speculation_does_not_change_the_text() -> None:
+    plain = json_of()
+    assert json_of("--prompt-lookup", "4") == plain
+    assert json_of("--draft-model", "tiny") == plain
+    assert json_of("--temperature", "0", "--prompt-lookup", "2") == json_of("--temperature", "0")
 
 
-def test_a_run_goes_on_with_and_without_guesses() -> None:
+def test_a_run_resumes_with_and_without_speculation() -> None:
     first = call("--run", "a", "--prompt-lookup", "3")
     again = call("--run", "a")
     assert again.stdout == first.stdout and "is finished" in again.stderr
@@ -51,7 +51,7 @@ def test_beams_print_the_best_text_and_with_show_each_step() -> None:
     assert printed.stdout.strip() and "[10 tokens." in printed.stderr
     shown = call("--num-beams", "3", "--plain", "--show").stdout.splitlines()
     assert len(shown) == 10 and repr(printed.stdout) in shown[-1]
-    assert told("--num-beams", "3", "--plain")["text"] == printed.stdout
+    assert json_of("--num-beams", "3", "--plain")["text"] == printed.stdout
     with pytest.raises(InputError, match="got new values for length_penalty"):
         call("--run", "b", "--num-beams", "3")
         call("--run", "b", "--num-beams", "3", "--length-penalty", "0")

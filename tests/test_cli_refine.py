@@ -60,7 +60,7 @@ def test_a_job_writes_output_and_report_and_says_it_is_finished(folder: Path) ->
         assert [found.name for found in journal.runs()] == ["mail"]
 
 
-def test_fresh_begins_another_run_and_gives_the_same_replies(folder: Path) -> None:
+def test_fresh_starts_another_run_and_gives_the_same_replies(folder: Path) -> None:
     write_job(folder, MESSAGES)
     run("mail.toml")
     before = Path("mail.replies.jsonl").read_bytes()
@@ -70,7 +70,7 @@ def test_fresh_begins_another_run_and_gives_the_same_replies(folder: Path) -> No
         assert [found.name for found in journal.runs()] == ["mail-2", "mail"]
 
 
-def test_a_changed_job_is_told_and_update_writes_only_what_it_touches(folder: Path) -> None:
+def test_a_changed_job_is_reported_and_update_writes_only_what_it_touches(folder: Path) -> None:
     write_job(folder, MESSAGES)
     run("mail.toml")
     before = {line["id"]: line for line in lines()}
@@ -108,8 +108,8 @@ def test_an_output_of_another_job_is_not_overwritten(folder: Path) -> None:
 def test_items_that_cannot_pass_or_be_worked_on_make_exit_code_1(folder: Path) -> None:
     write_job(folder, ["Hello", "broken"], JOB.replace("rounds = 40", "rounds = 1"))
     result = run("mail.toml", "--json")
-    told = json.loads(result.stdout)
-    assert result.exit_code == 1 and told["errors"] == 1 and told["exit"] == 1
+    output = json.loads(result.stdout)
+    assert result.exit_code == 1 and output["errors"] == 1 and output["exit"] == 1
     assert lines()[1]["outcome"] == "error"
     assert "  error    m1: " in run("mail.toml").stdout
 
@@ -125,7 +125,7 @@ def test_the_items_that_could_not_be_worked_on_are_named_up_to_five(folder: Path
     assert len(found) == 6 and found[5] == "  error    and 2 more items"
 
 
-def test_a_job_that_is_out_of_budget_exits_with_3_and_goes_on_when_it_is_raised(
+def test_a_job_that_is_out_of_budget_exits_with_3_and_resumes_when_it_is_raised(
     folder: Path,
 ) -> None:
     budget = "\n[budget]\njob_tokens = 30\n"
@@ -153,19 +153,19 @@ def test_limit_takes_the_first_items_as_a_run_of_its_own(folder: Path) -> None:
 
 def test_dry_run_shows_prompts_rules_and_checks_and_writes_nothing(folder: Path) -> None:
     write_job(folder, MESSAGES)
-    told = run("mail.toml", "--dry-run").output
-    assert "6 items from messages.jsonl; 1 answered by rules" in told
-    assert "m1 is answered by the rule 'thanks':\n  You are welcome." in told
-    assert "user: Hello" in told and 'polite (excludes): texts = ["obviously"]' in told
+    output = run("mail.toml", "--dry-run").output
+    assert "6 items from messages.jsonl; 1 answered by rules" in output
+    assert "m1 is answered by the rule 'thanks':\n  You are welcome." in output
+    assert "user: Hello" in output and 'polite (excludes): texts = ["obviously"]' in output
     assert not Path(".ostinato").exists()
     value = json.loads(run("mail.toml", "--dry-run", "--json").output)
     assert value["by_rule"] == 1 and value["first"][0]["id"] == "m0"
 
 
-def test_dry_run_tells_of_a_canned_reply_that_would_not_pass(folder: Path) -> None:
+def test_dry_run_reports_a_canned_reply_that_would_not_pass(folder: Path) -> None:
     write_job(folder, MESSAGES, JOB.replace('reply = "You are welcome."', 'reply = "Bye."'))
-    told = run("mail.toml", "--dry-run").output
-    assert "! failed, length: Add 2 words" in told
+    output = run("mail.toml", "--dry-run").output
+    assert "! failed, length: Add 2 words" in output
 
 
 def test_new_writes_a_job_once(folder: Path) -> None:
@@ -180,8 +180,8 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(
 ) -> None:
     monkeypatch.setattr("ostinato.cli.jobs.progress.PLAIN_EVERY", 0.0)
     write_job(folder, MESSAGES)
-    told = run("mail.toml").stderr
-    assert "Loading the model…" in told and "6 of 6 done" in told and "\x1b" not in told
+    output = run("mail.toml").stderr
+    assert "Loading the model…" in output and "6 of 6 done" in output and "\x1b" not in output
     assert run("mail.toml", "--fresh", "--quiet").output == ""
 
 
@@ -194,8 +194,8 @@ def test_progress_counts_an_item_once_that_is_given_again_on_resume() -> None:
 
 def test_watch_writes_what_is_taken_back_in_brackets(folder: Path) -> None:
     write_job(folder, MESSAGES)
-    told = run("mail.toml", "--watch").stderr
-    assert "m0: " in told and "[-" in told and "again: " in told
+    output = run("mail.toml", "--watch").stderr
+    assert "m0: " in output and "[-" in output and "again: " in output
 
 
 def test_a_watched_text_keeps_what_was_struck_in_its_place() -> None:
@@ -229,7 +229,7 @@ def test_a_kept_signal_pauses_and_a_second_one_ends_at_once() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_an_interrupted_job_exits_with_130_and_the_same_command_goes_on(
+def test_an_interrupted_job_exits_with_130_and_the_same_command_resumes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_job(folder, MESSAGES)
@@ -269,11 +269,11 @@ def test_a_run_that_was_stopped_for_good_stays_so(
     assert run("mail.toml", "--fresh").exit_code == 0
 
 
-def test_why_tells_an_item_and_a_job(folder: Path) -> None:
+def test_why_explains_an_item_and_a_job(folder: Path) -> None:
     write_job(folder, MESSAGES)
     run("mail.toml")
-    told = CliRunner().invoke(why, ["mail", "m0"]).output
-    assert told.startswith("m0: ") and "round 1" in told and "tokens computed" in told
+    output = CliRunner().invoke(why, ["mail", "m0"]).output
+    assert output.startswith("m0: ") and "round 1" in output and "tokens computed" in output
     value = json.loads(CliRunner().invoke(why, ["mail", "--json"]).output)
     assert [one["check"] for one in value["checks"]] == ["length", "polite"]
     assert value["items"] == 6
@@ -283,13 +283,13 @@ def test_why_tells_an_item_and_a_job(folder: Path) -> None:
     assert isinstance(error, InputError) and "Did you mean 'm0'?" in str(error)
 
 
-def test_why_tells_each_reason_for_which_items_were_not_accepted(folder: Path) -> None:
+def test_why_lists_each_reason_for_which_items_were_not_accepted(folder: Path) -> None:
     write_job(folder, [*MESSAGES, "broken"], f"{JOB}\n[budget]\nitem_tokens = 6\n")
     run("mail.toml")
-    told = CliRunner().invoke(why, ["mail"]).output
+    output = CliRunner().invoke(why, ["mail"]).output
     cut = [line for line in lines() if line["stopped"]["kind"] == "budget"]  # type: ignore[index]
-    assert cut and "given up: its budget ended; its best draft fails: " in told
-    assert "  1 error: it could not be worked on\n" in told
+    assert cut and "given up: its budget ended; its best draft fails: " in output
+    assert "  1 error: it could not be worked on\n" in output
     value = json.loads(CliRunner().invoke(why, ["mail", "--json"]).output)["refused"]
     assert sum(one["count"] for one in value if one["kind"] == "budget") == len(cut)
     assert {one["outcome"] for one in value} == {"given up", "error"}
@@ -297,8 +297,8 @@ def test_why_tells_each_reason_for_which_items_were_not_accepted(folder: Path) -
     assert "its budget ended; its best draft fails: " in page
     write_job(folder, MESSAGES, JOB.replace("rounds = 40", "rounds = 1"))
     run("mail.toml", "--fresh")
-    told = CliRunner().invoke(why, ["mail.toml"]).output
-    assert "given up: out of rounds; its best draft fails: " in told
+    output = CliRunner().invoke(why, ["mail.toml"]).output
+    assert "given up: out of rounds; its best draft fails: " in output
 
 
 def test_check_judges_texts_from_elsewhere(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run's spec holds the command that began it: `ostinato runs` names it, and runs it again."""
+"""A run's spec holds the command that started it: `ostinato runs` prints it and runs it again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def call(line: str, **more: Any) -> Result:
     return CliRunner().invoke(cli, shlex.split(line), **more)
 
 
-def told(line: str, **more: Any) -> str:
+def output_of(line: str, **more: Any) -> str:
     result = call(line, **more)
     assert result.exit_code == 0, (result.output, result.exception)
     return result.output
@@ -64,47 +64,49 @@ def rates(name: str) -> list[Any]:
 @pytest.fixture
 def trained(folder: Path) -> str:
     (folder / "a.txt").write_text(" ".join(CORPUS) * 12)
-    return told(TRAIN)
+    return output_of(TRAIN)
 
 
-def test_a_branch_of_a_training_is_driven_by_the_command_that_is_told(trained: str) -> None:
-    made = told("runs branch train-small --at 2 --as low --set lr=0.0001")
+def test_a_branch_of_a_training_is_driven_by_the_command_that_is_printed(trained: str) -> None:
+    made = output_of("runs branch train-small --at 2 --as low --set lr=0.0001")
     command = made.splitlines()[-1].removeprefix("Resume it with: ostinato ")
     assert command == f"train text a.txt --out low --steps 4 {SMALL} --run low"
     before = Path("small/model.safetensors").read_bytes()
-    assert "Resuming from step 2." in told(command)
+    assert "Resuming from step 2." in output_of(command)
     assert Path("small/model.safetensors").read_bytes() == before
     assert Path("low/model.safetensors").read_bytes() != before
     assert max(rates("low")) <= 1e-4 < max(rates("train-small"))
 
 
 def test_resume_drives_a_branch_of_a_training_only_with_trust(trained: str) -> None:
-    told("runs branch train-small --at 2 --as low")
+    output_of("runs branch train-small --at 2 --as low")
     assert f"train text a.txt --out low --steps 4 {SMALL} --run low" in refused(
         RunError, "runs resume low"
     )
     assert not Path("low").exists()
-    assert "Saved in low (run low)." in told("runs resume low --trust")
+    assert "Saved in low (run low)." in output_of("runs resume low --trust")
     same = [Path(name, "model.safetensors").read_bytes() for name in ("small", "low")]
     assert same[0] == same[1]
 
 
 def test_a_named_training_may_write_elsewhere_but_not_be_changed(trained: str) -> None:
     named = TRAIN.replace("--steps 4", "--steps 2")
-    told(f"{named} --run other")
-    assert "The run is finished" in told(f"{named} --run other --out elsewhere")
+    output_of(f"{named} --run other")
+    assert "The run is finished" in output_of(f"{named} --run other --out elsewhere")
     assert Path("elsewhere/model.safetensors").is_file()
     assert "the training's options changed" in refused(InputError, f"{named} --run other --lr 0.5")
 
 
-def test_a_finished_training_tells_why_and_goes_on_with_another_condition(trained: str) -> None:
+def test_a_finished_training_says_why_and_resumes_with_another_condition(trained: str) -> None:
     sentence = refused(RunError, "runs resume train-small --trust")
     assert sentence.startswith("The run 'train-small' has stopped at tick 4: It has taken 4 steps")
     assert 'ostinato runs resume train-small --trust --until "Steps(8)"' in sentence
     assert "Unknown condition" in str(call("runs resume train-small --until Step(9)").exception)
-    assert "Resuming from step 4." in told("runs resume train-small --trust --until 'Steps(6)'")
+    assert "Resuming from step 4." in output_of(
+        "runs resume train-small --trust --until 'Steps(6)'"
+    )
     assert len(rates("train-small")) == 6
-    shown = told("runs show train-small")
+    shown = output_of("runs show train-small")
     assert f"ostinato {TRAIN} --until 'Steps(6)' --until \"…\"" in shown
     assert "has stopped at tick 6" in refused(RunError, "runs resume train-small --trust")
 
@@ -114,10 +116,10 @@ def test_a_finished_training_tells_why_and_goes_on_with_another_condition(traine
 
 def test_a_run_of_generate_names_its_command_and_says_why_it_ended(folder: Path) -> None:
     save_tiny(folder / "tiny")
-    told(WRITE)
-    shown = told("runs show w")
+    output_of(WRITE)
+    shown = output_of("runs show w")
     assert f"resume with ostinato {WRITE}\n" in shown and "Python" not in shown
-    assert json.loads(told("runs show w --json"))["resume_with"] == f"ostinato {WRITE}"
+    assert json.loads(output_of("runs show w --json"))["resume_with"] == f"ostinato {WRITE}"
     sentence = refused(RunError, "runs resume w --trust")
     assert sentence.startswith("The run 'w' has stopped at tick 8: All 1 items are done.")
     assert sentence.endswith(f"ostinato {WRITE}")
@@ -128,13 +130,13 @@ def test_a_run_of_generate_names_its_command_and_says_why_it_ended(folder: Path)
 
 def test_a_text_from_standard_input_is_part_of_the_command(folder: Path) -> None:
     save_tiny(folder / "tiny")
-    told("generate - --model tiny --max-new-tokens 3 --run w --json", input="-- Your 'table'")
-    shown = json.loads(told("runs show w --json"))["resume_with"]
+    output_of("generate - --model tiny --max-new-tokens 3 --run w --json", input="-- Your 'table'")
+    shown = json.loads(output_of("runs show w --json"))["resume_with"]
     assert shlex.split(shown)[-2:] == ["--", "-- Your 'table'"] and "--json" not in shown
-    assert "is finished" in told(shown.removeprefix("ostinato "))
+    assert "is finished" in output_of(shown.removeprefix("ostinato "))
 
 
-def test_resume_goes_on_with_an_interrupted_text(
+def test_resume_continues_an_interrupted_text(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_tiny(folder / "tiny")
@@ -152,7 +154,7 @@ def test_resume_goes_on_with_an_interrupted_text(
     monkeypatch.chdir(folder / "elsewhere")
     journal = f"--journal {shlex.quote(str(folder / '.ostinato/journal.db'))}"
     assert f"cd {folder} && ostinato {WRITE}" in refused(RunError, f"runs resume w {journal}")
-    value = json.loads(told(f"runs resume w --trust --json {journal}"))
+    value = json.loads(output_of(f"runs resume w --trust --json {journal}"))
     assert len(value["tokens"]) == 8 and Path.cwd() == folder / "elsewhere"
 
 
@@ -167,38 +169,38 @@ def often(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("often")
 def test_a_branch_of_a_text_and_its_branch_print_all_of_it() -> None:
-    whole = told(WRITE)
-    told("runs branch w --at 4 --as b")
-    told("runs branch b --as c")
+    whole = output_of(WRITE)
+    output_of("runs branch w --at 4 --as b")
+    output_of("runs branch b --as c")
     for name in ("c", "b"):
-        assert told(f"runs resume {name} --trust") == whole
-    value = json.loads(told(f"{WRITE.replace('--run w', '--run c')} --json"))
+        assert output_of(f"runs resume {name} --trust") == whole
+    value = json.loads(output_of(f"{WRITE.replace('--run w', '--run c')} --json"))
     assert len(value["tokens"]) == 8
 
 
 @pytest.mark.usefixtures("often")
 def test_nothing_can_be_changed_where_a_run_has_ended() -> None:
-    told(WRITE)
+    output_of(WRITE)
     sentence = refused(RunError, "runs branch w --as b --set temperature=0")
     assert "before the end of 'w', got tick 8" in sentence and "are at: 4." in sentence
-    assert "Created b" in told("runs branch w --at 4 --as b --set temperature=0")
+    assert "Created b" in output_of("runs branch w --at 4 --as b --set temperature=0")
 
 
 @pytest.mark.parametrize("edit", ["num_beams=4", "temperature=hot"])
 @pytest.mark.usefixtures("often")
-def test_a_branch_that_its_edit_keeps_from_going_on_says_how_to_mend_it(edit: str) -> None:
-    told(WRITE)
-    told(f"runs branch w --at 4 --as b --set {edit}")
+def test_a_branch_with_an_impossible_edit_names_the_fix(edit: str) -> None:
+    output_of(WRITE)
+    output_of(f"runs branch w --at 4 --as b --set {edit}")
     for _ in range(2):
         sentence = refused(EditError, "runs resume b --trust")
         assert "'b' cannot be driven. Delete it (ostinato runs delete b)" in sentence
-    assert told("runs delete b --yes") == "Deleted b.\n"
+    assert output_of("runs delete b --yes") == "Deleted b.\n"
 
 
 def test_a_journal_that_was_moved_with_its_folder_is_found(folder: Path) -> None:
     save_tiny(folder / "old/tiny")
     os.chdir("old")
-    told(WRITE)
+    output_of(WRITE)
     os.chdir(folder)
     os.rename("old", "new")
     with Journal("new/.ostinato/journal.db") as journal:
@@ -215,10 +217,10 @@ def test_a_run_of_a_job_names_the_options_it_started_with(
     monkeypatch.setattr(JobRun, "loop", scribe_loop)
     write_job(folder, ["Hello", "Thanks a lot", "A refund"])
     options = "--limit 2 --output other.jsonl --seed 3 --journal j.db"
-    done = told(f"refine mail.toml {options} --fresh --json")
+    done = output_of(f"refine mail.toml {options} --fresh --json")
     assert json.loads(done)["run"] == "mail"
-    assert f"ostinato refine mail.toml {options}\n" in told("runs show mail --journal j.db")
-    again = told(f"refine mail.toml {options}")
+    assert f"ostinato refine mail.toml {options}\n" in output_of("runs show mail --journal j.db")
+    again = output_of(f"refine mail.toml {options}")
     assert "The job is finished" in again and "  run      mail\n" in again
     assert f"ostinato refine mail.toml {options.replace('3', '4')}" in again.replace(
         "--limit 2 --output other.jsonl --journal j.db --fresh --seed 4", options.replace("3", "4")
@@ -233,14 +235,14 @@ def test_an_older_run_of_a_job_names_the_newer_ones(
 ) -> None:
     monkeypatch.setattr(JobRun, "loop", scribe_loop)
     write_job(folder, ["Hello", "Thanks a lot", "A refund"])
-    told("refine mail.toml")
-    told("refine mail.toml --fresh")
-    told("refine mail.toml --limit 1")
-    assert "Newer runs of the same job: mail-3, mail-2." in told("why mail")
-    assert told("why mail.toml").startswith("mail-3: 1 items done.")
-    assert "Newer" not in told("why mail.toml")
-    assert "m2: " in told("why mail-2 m2")
-    assert "(resumes the newer run mail-2)" in told("runs show mail")
+    output_of("refine mail.toml")
+    output_of("refine mail.toml --fresh")
+    output_of("refine mail.toml --limit 1")
+    assert "Newer runs of the same job: mail-3, mail-2." in output_of("why mail")
+    assert output_of("why mail.toml").startswith("mail-3: 1 items done.")
+    assert "Newer" not in output_of("why mail.toml")
+    assert "m2: " in output_of("why mail-2 m2")
+    assert "(resumes the newer run mail-2)" in output_of("runs show mail")
     assert "There is no run of other.toml" in refused(RunError, "why other.toml")
 
 

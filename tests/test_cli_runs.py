@@ -1,4 +1,4 @@
-"""`ostinato runs`: what a journal holds is shown, and its runs go on."""
+"""`ostinato runs`: lists, shows and resumes the runs of a journal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def call(*words: str, **more: Any) -> Result:
     return CliRunner().invoke(cli, ["runs", *words], **more)
 
 
-def told(*words: str) -> str:
+def output_of(*words: str) -> str:
     result = call(*words)
     assert result.exit_code == 0, result.exception
     return result.output
@@ -91,27 +91,27 @@ def _goes(name: str) -> bool:
 
 
 def test_runs_are_listed_newest_first_with_why_they_stopped() -> None:
-    assert told() == "No runs yet in .ostinato/journal.db.\n"
+    assert output_of() == "No runs yet in .ostinato/journal.db.\n"
     assert not JOURNAL.exists()
     begin(JOURNAL, "a", 7).run()
     begin(JOURNAL, "b", 9).close()
-    lines = told().splitlines()
+    lines = output_of().splitlines()
     assert lines[0].startswith("b  SlowWalk  paused  tick 0")
     assert lines[1].startswith("a  SlowWalk  stopped  tick 7")
     assert lines[2] == "  It has taken 7 steps, the limit."
-    rows = json.loads(told("--json"))["runs"]
+    rows = json.loads(output_of("--json"))["runs"]
     assert [(row["name"], row["status"]) for row in rows] == [("b", "paused"), ("a", "stopped")]
     assert rows[1]["stopped"]["kind"] == "budget"
 
 
-def test_a_run_is_shown_with_checkpoints_last_steps_and_the_way_on() -> None:
+def test_a_run_is_shown_with_checkpoints_last_steps_and_the_resume_hint() -> None:
     begin(JOURNAL, "a", 12).run()
-    text = told("show", "a")
+    text = output_of("show", "a")
     assert "a: SlowWalk, stopped, tick 12, position 12" in text
     assert "It has taken 12 steps, the limit. (budget)" in text
     assert "checkpoint  tick 10, " in text and 'step 12  {"place":' in text
     assert 'resume with ostinato runs resume a --trust --until "…"' in text
-    value = json.loads(told("show", "a", "--json"))
+    value = json.loads(output_of("show", "a", "--json"))
     assert value["until"] == "Steps(12)" and value["results"] == 0
     assert [row["tick"] for row in value["checkpoints"]] == [5, 10, 12]
     assert [step["tick"] for step in value["last_steps"]] == [8, 9, 10, 11, 12]
@@ -122,7 +122,7 @@ def test_a_journal_or_a_run_that_is_not_there_is_named() -> None:
     assert not Path("other.db").exists()
     begin(JOURNAL, "a", 1).run()
     assert "Runs are: a." in refused(RunError, "show", "b")
-    assert json.loads(told("show", "a", "--json", "--journal", str(JOURNAL)))["tick"] == 1
+    assert json.loads(output_of("show", "a", "--json", "--journal", str(JOURNAL)))["tick"] == 1
 
 
 def test_deleting_asks_first(folder: Path) -> None:
@@ -131,9 +131,9 @@ def test_deleting_asks_first(folder: Path) -> None:
     assert "Nothing was deleted." in call("delete", "a", input="n\n").output
     assert run.folder.exists()
     assert "Deleted a." in call("delete", "a", input="y\n").output
-    assert not run.folder.exists() and told() == "No runs yet in .ostinato/journal.db.\n"
+    assert not run.folder.exists() and output_of() == "No runs yet in .ostinato/journal.db.\n"
     begin(JOURNAL, "a", 3).run()
-    assert told("delete", "a", "--yes") == "Deleted a.\n"
+    assert output_of("delete", "a", "--yes") == "Deleted a.\n"
 
 
 def test_a_second_driver_is_refused_and_a_driven_run_is_not_deleted(
@@ -149,27 +149,27 @@ def test_a_second_driver_is_refused_and_a_driven_run_is_not_deleted(
     assert second.returncode == 1
 
 
-def test_a_run_is_paused_from_outside_and_goes_on(walking: subprocess.Popen[str]) -> None:
-    assert told("pause", "far") == "far will pause at its next step.\n"
+def test_a_run_is_paused_from_outside_and_resumes(walking: subprocess.Popen[str]) -> None:
+    assert output_of("pause", "far") == "far will pause at its next step.\n"
     walking.communicate(timeout=30)
     run = run_of("far")
     at = run.tick
     assert run.status == "paused" and 0 < at < 100_000
     assert run.checkpoints()[-1].tick == at
     assert "far is paused" in refused(RunError, "pause", "far").replace("'", "")
-    text = told("resume", "far", "--trust", "--until", f"Steps({at + 3})")
+    text = output_of("resume", "far", "--trust", "--until", f"Steps({at + 3})")
     assert f"Resuming far at tick {at}, until Steps({at + 3})." in text
     assert f"It has taken {at + 3} steps, the limit. (budget, tick {at + 3})" in text
 
 
 def test_a_run_stopped_from_outside_stays_stopped(walking: subprocess.Popen[str]) -> None:
-    told("stop", "far")
+    output_of("stop", "far")
     walking.communicate(timeout=30)
     assert run_of("far").status == "stopped"
     assert "It was asked to stop from outside." in refused(RunError, "resume", "far", "--trust")
 
 
-def test_ctrl_c_pauses_a_resumed_run_with_130_and_the_command_goes_on() -> None:
+def test_ctrl_c_pauses_a_resumed_run_with_130_and_the_command_resumes() -> None:
     with begin(JOURNAL, "a", 100_000, 0.002) as loop:
         next(iter(loop))
     driver = child("runs", "resume", "a", "--trust")
@@ -204,7 +204,7 @@ def test_a_run_that_has_stopped_wants_another_condition() -> None:
     assert "Unknown condition 'Step'" in refused(
         InputError, "resume", "a", "--trust", "--until", "Step(9)"
     )
-    told("resume", "a", "--trust", "--until", "Steps(9)")
+    output_of("resume", "a", "--trust", "--until", "Steps(9)")
     assert (run_of("a").tick, run_of("a").until) == (9, "Steps(9)")
     calm = Loop(Walk(), until=Steps(9))
     places = [step.report["place"] for step in calm]
@@ -213,22 +213,22 @@ def test_a_run_that_has_stopped_wants_another_condition() -> None:
 
 def test_a_condition_that_was_given_later_stays_in_force() -> None:
     begin(JOURNAL, "a", 6).run()
-    told("resume", "a", "--trust", "--until", "Steps(20)")
-    told("branch", "a", "--at", "20", "--as", "b")
+    output_of("resume", "a", "--trust", "--until", "Steps(20)")
+    output_of("branch", "a", "--at", "20", "--as", "b")
     with begin(JOURNAL, "a", 30) as loop:
         next(iter(loop))
     assert run_of("a").until == "Steps(30)"
-    assert "until Steps(30)" in told("resume", "a", "--trust")
-    assert "until Steps(20)" in told("resume", "b", "--trust")
+    assert "until Steps(30)" in output_of("resume", "a", "--trust")
+    assert "until Steps(20)" in output_of("resume", "b", "--trust")
 
 
-def test_a_branch_goes_on_with_something_changed() -> None:
+def test_a_branch_continues_with_a_changed_setting() -> None:
     begin(JOURNAL, "a", 12).run()
-    text = told("branch", "a", "--at", "10", "--as", "b", "--set", "rate=2.0")
+    text = output_of("branch", "a", "--at", "10", "--as", "b", "--set", "rate=2.0")
     assert 'Created b from a at tick 10 with {"rate":2.0}.' in text
     assert "Resume it with: ostinato runs resume b --trust" in text
-    assert "branch of   a, tick 10" in told("show", "b")
-    assert "(budget, tick 12)" in told("resume", "b", "--trust")
+    assert "branch of   a, tick 10" in output_of("show", "b")
+    assert "(budget, tick 12)" in output_of("resume", "b", "--trust")
     process = Walk()
     for step in Loop(process, until=Steps(12)):
         process.rate = 2.0 if step.tick >= 10 else 1.0
@@ -242,15 +242,15 @@ def test_a_branch_with_an_edit_that_the_process_does_not_know_is_refused() -> No
         InputError, "branch", "a", "--as", "b", "--set", "x"
     )
     assert "Checkpoints are at: 5." in refused(RunError, "branch", "a", "--at", "4", "--as", "b")
-    told("branch", "a", "--as", "b", "--set", "color=red")
+    output_of("branch", "a", "--as", "b", "--set", "color=red")
     assert "Unknown edit 'color'" in refused(EditError, "resume", "b", "--trust")
     assert not run_of("b").driven
 
 
-def test_a_run_of_a_callable_condition_resume_with_its_factory() -> None:
+def test_a_run_of_a_callable_condition_is_resumed_by_its_factory() -> None:
     spec = {"factory": "walks:walk_far", "args": [0.8]}
     Journal(JOURNAL).create("a", kind="Walk", spec=spec)  # type: ignore[arg-type]
-    assert "is_far said so." in told("resume", "a", "--trust")
+    assert "is_far said so." in output_of("resume", "a", "--trust")
     assert "is_far said so." in refused(RunError, "resume", "a", "--trust")
 
 
@@ -284,14 +284,14 @@ def test_a_run_that_cannot_be_made_again_says_so(spec: dict[str, Any], sentence:
 def test_the_run_of_a_command_names_it(kind: str, spec: dict[str, Any], command: str) -> None:
     Journal(JOURNAL).create("a", kind=kind, spec=spec)
     assert refused(RunError, "resume", "a", "--trust").endswith(command)
-    assert command in told("show", "a")
+    assert command in output_of("show", "a")
 
 
 def test_the_module_of_a_factory_is_found_in_the_working_folder(folder: Path) -> None:
     (folder / "of_mine.py").write_text("from walks import walk\n")
     spec = {"factory": "of_mine:walk", "args": {"steps": 3}}
     Journal(JOURNAL).create("a", kind="Walk", spec=spec)  # type: ignore[arg-type]
-    value = json.loads(told("resume", "a", "--trust", "--json").splitlines()[-1])
+    value = json.loads(output_of("resume", "a", "--trust", "--json").splitlines()[-1])
     assert (value["tick"], value["began"], value["why"]["kind"]) == (3, 0, "budget")
 
 

@@ -26,7 +26,7 @@ def sample(*arguments: str) -> Result:
     return CliRunner().invoke(cli, ["sample", "image", *arguments], catch_exceptions=False)
 
 
-def test_images_are_written_and_the_reason_told(model: str) -> None:
+def test_images_are_written_and_the_reason_printed(model: str) -> None:
     result = sample(model, "--label", "dog", "--count", "3", "--steps", "4")
     assert result.exit_code == 0
     assert "3 of 3: All 4 noise levels are done." in result.output
@@ -67,16 +67,16 @@ def test_an_image_that_converges_ends_early(model: str) -> None:
 
 
 def test_a_shipped_digit_is_drawn_until_the_shipped_classifier_is_sure(model: str) -> None:
-    asked = ("--label", "7", "--count", "2", "--steps", "8", "--json")
-    told = [
-        json.loads(sample(*asked, *more).output)["images"]
+    arguments = ("--label", "7", "--count", "2", "--steps", "8", "--json")
+    both = [
+        json.loads(sample(*arguments, *more).output)["images"]
         for more in (
             ("--until-passes",),
             ("--min-class-probability", "0.9", "--classifier", "digits"),
         )
     ]
-    assert told[0] == told[1]
-    for image in told[0]:
+    assert both[0] == both[1]
+    for image in both[0]:
         assert image["accepted"] and image["stopped"]["kind"] == "passed"
     hard = sample(
         "--label", "7", "--min-class-probability", "1", "--rounds", "1", "--steps", "4", "--json"
@@ -95,7 +95,7 @@ def test_until_passes_keeps_to_the_checks_that_are_given(model: str) -> None:
 def test_another_classifier_reads_other_classes(model: str) -> None:
     shape = ClassifierConfig(names=("cat", "dog"), size=8, widths=(4,))
     save_classifier("pets", Classifier(shape))
-    asked = (
+    arguments = (
         model,
         "--min-class-probability",
         "0.1",
@@ -105,13 +105,13 @@ def test_another_classifier_reads_other_classes(model: str) -> None:
         "3",
         "--json",
     )
-    assert json.loads(sample(*asked, "--label", "dog").output)["images"][0]["accepted"]
+    assert json.loads(sample(*arguments, "--label", "dog").output)["images"][0]["accepted"]
 
 
 def test_a_run_that_is_finished_shows_its_images_again(model: str) -> None:
-    asked = (model, "--count", "2", "--steps", "3", "--run", "pets", "--show-steps")
-    sample(*asked, "--out", "a.png")
-    again = sample(*asked, "--out", "b.png")
+    arguments = (model, "--count", "2", "--steps", "3", "--run", "pets", "--show-steps")
+    sample(*arguments, "--out", "a.png")
+    again = sample(*arguments, "--out", "b.png")
     assert again.exit_code == 0
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
 
@@ -125,15 +125,15 @@ def test_a_run_that_is_finished_shows_its_images_again(model: str) -> None:
         (("--from", "a.png"), "source"),
     ],
 )
-def test_a_run_is_not_gone_on_with_by_another_order(
+def test_a_run_does_not_resume_with_other_inputs(
     model: str, other: tuple[str, ...], changed: str
 ) -> None:
-    asked = (model, "--steps", "3", "--run", "pets")
-    sample(*asked, "--out", "a.png")
+    arguments = (model, "--steps", "3", "--run", "pets")
+    sample(*arguments, "--out", "a.png")
     with pytest.raises(
         OstinatoError, match=f"it started with, got new values for {changed}. Give the same"
     ):
-        sample(*asked, *other, "--out", "b.png")
+        sample(*arguments, *other, "--out", "b.png")
     assert not Path("b.png").exists()
 
 
@@ -154,7 +154,7 @@ def test_a_run_is_not_gone_on_with_by_another_order(
         (("--clip-model", "nothing", "--clip-text", "a cat"), "CLIP model must be a folder"),
     ],
 )
-def test_wrong_input_is_told_before_anything_is_drawn(
+def test_bad_input_is_refused_before_any_sampling(
     model: str, arguments: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(OstinatoError, match=message):
@@ -162,6 +162,6 @@ def test_wrong_input_is_told_before_anything_is_drawn(
     assert not list(Path().glob("*.png"))
 
 
-def test_a_model_that_is_not_there_is_told(model: str) -> None:
+def test_a_missing_model_is_reported(model: str) -> None:
     with pytest.raises(OstinatoError, match=r"must be a folder with config\.json"):
         sample("nothing")

@@ -39,9 +39,9 @@ def test_prompts_become_images(folder: str) -> None:
     words = ("--prompt", "a cat", "--prompt", "a dog", "--negative-prompt", "rain")
     result = sample(folder, *words, "--steps", "3", "--json")
     assert result.exit_code == 0
-    told = json.loads(result.output.splitlines()[-1])
-    assert [each["stopped"]["kind"] for each in told["images"]] == ["ended"] * 2
-    assert told["images"][0]["calls"] == 8  # PNDM takes its second step twice, guided
+    printed = json.loads(result.output.splitlines()[-1])
+    assert [each["stopped"]["kind"] for each in printed["images"]] == ["ended"] * 2
+    assert printed["images"][0]["calls"] == 8  # PNDM takes its second step twice, guided
     with Image.open("sample.png") as image:
         assert image.mode == "RGB"
 
@@ -54,7 +54,7 @@ def test_steps_are_shown_decoded(folder: str) -> None:
     assert sample(folder, *words, "--out", "steps.gif").exit_code == 0
 
 
-def test_a_run_goes_on_and_gives_the_same_image(folder: str) -> None:
+def test_a_run_resumes_and_gives_the_same_image(folder: str) -> None:
     words = ("--prompt", "a cat", "--steps", "3", "--seed", "5")
     sample(folder, *words, "--out", "one.png")
     sample(folder, *words, "--out", "two.png", "--run", "cats")
@@ -74,8 +74,8 @@ def test_images_are_drawn_until_they_fit_their_words(folder: str, tmp_path: Path
     words = ("--prompt", "a cat", "--steps", "3", "--guidance", "1", "--clip-model", clip, "--json")
 
     def image(*more: str) -> dict[str, Any]:
-        (told,) = json.loads(sample(folder, *words, *more).output.splitlines()[-1])["images"]
-        return dict(told)
+        (image,) = json.loads(sample(folder, *words, *more).output.splitlines()[-1])["images"]
+        return dict(image)
 
     fits = image("--min-clip-score", "-1")
     assert fits["accepted"] and fits["stopped"]["kind"] == "passed"
@@ -89,7 +89,7 @@ def test_images_are_drawn_until_they_fit_their_words(folder: str, tmp_path: Path
 
 
 def test_what_makes_no_sense_is_refused(folder: str, tmp_path: Path) -> None:
-    for words, told in (
+    for words, message in (
         ((folder,), "--prompt must be given"),
         ((folder, "--prompt", "a", "--label", "3"), "--label must be left out"),
         ((folder, "--prompt", "a", "--height", "13"), "multiples of 8"),
@@ -100,5 +100,5 @@ def test_what_makes_no_sense_is_refused(folder: str, tmp_path: Path) -> None:
             "--min-class-probability must be left out",
         ),
     ):
-        with pytest.raises(OstinatoError, match=told):
+        with pytest.raises(OstinatoError, match=message):
             sample(*words)

@@ -1,4 +1,4 @@
-"""`ostinato train text` end to end on a small text: trains, goes on, adapts, refuses bad input."""
+"""`ostinato train text` end to end on a small text: trains, resumes, adapts, refuses bad input."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_training_that_diverged_fails_and_saves_no_broken_weights(folder: Path
     assert not (folder / "wild" / "model.safetensors").exists()
 
 
-def test_samples_come_with_the_validations_unless_told_otherwise(folder: Path) -> None:
+def test_samples_come_with_the_validations_by_default(folder: Path) -> None:
     result = train("a.txt --out small --steps 8 --valid-every 4", SMALL)
     assert result.output.count("\n  | ") >= 2
     none = train("a.txt --out small --steps 8 --valid-every 4 --sample-every 0 --fresh", SMALL)
@@ -80,7 +80,7 @@ def test_transformers_loads_what_was_trained(folder: Path, layout: str) -> None:
         torch.testing.assert_close(network.logits(network(tokens)), model(tokens).logits)
 
 
-def test_a_network_may_have_its_own_head_and_begin_at_zero(folder: Path) -> None:
+def test_a_network_may_have_its_own_head_and_start_at_zero(folder: Path) -> None:
     result = train("a.txt --out small --steps 1 --tokenizer char --untied --zero-init", SMALL)
     assert result.exit_code == 0, result.output
     network = load_model(str(folder / "small"), dtype=torch.float32).llama()
@@ -154,7 +154,7 @@ def test_bad_input_is_refused_before_any_work(folder: Path, words: str, message:
     assert not (folder / "x").exists()
 
 
-def test_a_run_begun_with_other_settings_is_refused_unless_fresh(folder: Path) -> None:
+def test_a_run_with_other_settings_is_refused_unless_fresh(folder: Path) -> None:
     assert train("a.txt --out small --steps 2", SMALL).exit_code == 0
     changed = train("a.txt --out small --steps 2 --lr 0.5", SMALL)
     assert "the training's options changed" in str(changed.exception)
@@ -178,7 +178,7 @@ def test_a_run_that_recorded_fewer_options_resumes(folder: Path) -> None:
             run_of(journal, options, "text", "the same", dataclasses.replace(config, lr=0.5))
 
 
-def test_a_higher_limit_resume_with_the_rate_that_was_planned(folder: Path) -> None:
+def test_a_higher_limit_keeps_the_planned_rate(folder: Path) -> None:
     first = train("a.txt --out small --epochs 1", SMALL)
     assert first.exit_code == 0, first.output
     planned = rates("train-small")
@@ -191,7 +191,7 @@ def test_a_higher_limit_resume_with_the_rate_that_was_planned(folder: Path) -> N
     assert "The run is finished" in train("a.txt --out small --epochs 2", SMALL).output
 
 
-def test_more_steps_go_on_and_plan_another_rate(folder: Path) -> None:
+def test_more_steps_resume_and_plan_another_rate(folder: Path) -> None:
     assert train("a.txt --out small --steps 4", SMALL).exit_code == 0
     more = train("a.txt --out small --steps 8", SMALL)
     assert more.exit_code == 0 and "Resuming from step 4." in more.output
@@ -216,7 +216,7 @@ def test_a_training_that_was_stopped_from_outside_says_that_it_stays_so(
     assert "The run is finished: It was asked to stop from outside." in again.output
 
 
-def test_rows_whose_completion_is_cut_off_are_left_out_and_told(folder: Path) -> None:
+def test_rows_whose_completion_is_cut_off_are_left_out_and_reported(folder: Path) -> None:
     long, short = "The reply to your message is here. " * 9, "Yes?"
     rows = [{"prompt": p, "completion": " No."} for p in [short, long, short, long] + [short] * 9]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -230,7 +230,7 @@ def test_rows_whose_completion_is_cut_off_are_left_out_and_told(folder: Path) ->
     assert "rows.jsonl must hold something that counts within 16 tokens" in str(nothing.exception)
 
 
-def test_the_output_must_not_be_the_model_that_it_begins_from(folder: Path) -> None:
+def test_the_output_must_not_be_the_model_that_it_starts_from(folder: Path) -> None:
     save_tiny(folder / "base")
     before = (folder / "base" / "model.safetensors").read_bytes()
     result = train("a.txt --from base --out ./base --steps 1")

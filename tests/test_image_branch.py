@@ -62,7 +62,7 @@ def test_a_branch_has_the_same_bits_up_to_its_step_and_another_image(
     assert torch.equal(image, again) and not torch.equal(image, changed)
     for kept, report in zip(whole[AT:], same, strict=True):
         assert torch.equal(kept["noisy"], report["noisy"])
-    # What the branch goes on from is what the first run had: an image that is edited in place
+    # What the branch continues from is what the first run had: an image that is edited in place
     # from the beginning, at the same step, is the same to the bit.
     process = Denoise(TinyDenoiser(), steps=STEPS, guidance=1.5, slots=1)
     process.start(Lane("x"), ImageRequest(label=0, seed=3))
@@ -123,8 +123,8 @@ def test_an_image_is_branched_from_the_command_line(
     made = run("runs", "branch", "dog", "--at", "3", "--as", "cat", *settings)
     command = " ".join((*sample, "--checkpoint-every", "1", "--out", "cat.png", "--run", "cat"))
     assert f"Resume it with: ostinato {command}\n" in made.output
-    told = run(*sample, "--run", "cat", "--out", "cat.png", "--json")
-    (image,) = json.loads(told.output)["images"]
+    resumed = run(*sample, "--run", "cat", "--out", "cat.png", "--json")
+    (image,) = json.loads(resumed.output)["images"]
     assert image["steps"] == 6 and image["calls"] == 3 + 3 * 2  # guided from there on
     from PIL import Image
 

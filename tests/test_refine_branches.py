@@ -25,7 +25,7 @@ def call(line: str) -> Result:
     return CliRunner().invoke(cli, shlex.split(line))
 
 
-def told(line: str) -> str:
+def output_of(line: str) -> str:
     result = call(line)
     assert result.exit_code == 0, (result.output, result.exception)
     return result.output
@@ -63,62 +63,62 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_branch_resume_with_its_command_and_comes_to_the_same_replies() -> None:
-    made = told("runs branch mail --as low")
+def test_a_branch_is_resumed_by_its_command_and_gives_the_same_replies() -> None:
+    made = output_of("runs branch mail --as low")
     command = made.splitlines()[-1].removeprefix("Resume it with: ostinato ")
     assert command == "refine mail.toml --output low.jsonl --run low"
     before = REPLIES.read_bytes()
-    assert "run      low\n" in told(command)
+    assert "run      low\n" in output_of(command)
     assert REPLIES.read_bytes() == before  # the parent's stay as they were
-    assert "run      mail\n" in told("refine mail.toml")
+    assert "run      mail\n" in output_of("refine mail.toml")
     assert REPLIES.read_bytes() == Path("low.jsonl").read_bytes() != before
-    assert "The job is finished" in told(command)
-    assert f"resume with ostinato {command}\n" in told("runs show low")
+    assert "The job is finished" in output_of(command)
+    assert f"resume with ostinato {command}\n" in output_of("runs show low")
 
 
 def test_resume_drives_a_branch_and_a_branch_of_it() -> None:
-    told("runs branch mail --as low")
-    told("runs branch low --as lower")
-    assert "run      lower\n" in told("runs resume lower --trust")
-    assert "run      low\n" in told("runs resume low --trust")
+    output_of("runs branch mail --as low")
+    output_of("runs branch low --as lower")
+    assert "run      lower\n" in output_of("runs resume lower --trust")
+    assert "run      low\n" in output_of("runs resume low --trust")
     assert Path("low.jsonl").read_bytes() == Path("lower.jsonl").read_bytes()
 
 
 def test_a_job_that_was_killed_behind_its_last_result_is_recorded_as_ended() -> None:
-    told("refine mail.toml")
-    ended = told("runs show mail").splitlines()[:2]
+    output_of("refine mail.toml")
+    ended = output_of("runs show mail").splitlines()[:2]
     assert ended[0].startswith("mail: refine, stopped") and "All 12 items are done." in ended[1]
     with Journal() as journal, sqlite3.connect(journal.path) as connection:
         connection.execute("UPDATE runs SET status = 'running', stopped = NULL")
     connection.close()
-    assert "mail: refine, interrupted" in told("runs show mail")
-    assert "The job is finished" in told("refine mail.toml")
-    assert told("runs show mail").splitlines()[:2] == ended
-    told("runs branch mail --as end")
-    assert "The job is finished" in told("runs resume end --trust")
-    assert "end: refine, stopped" in told("runs show end")
+    assert "mail: refine, interrupted" in output_of("runs show mail")
+    assert "The job is finished" in output_of("refine mail.toml")
+    assert output_of("runs show mail").splitlines()[:2] == ended
+    output_of("runs branch mail --as end")
+    assert "The job is finished" in output_of("runs resume end --trust")
+    assert "end: refine, stopped" in output_of("runs show end")
 
 
 def test_a_branch_does_not_take_the_place_of_its_parent() -> None:
-    told("runs branch mail --as low")
+    output_of("runs branch mail --as low")
     assert refused("refine mail.toml --run low").startswith(
         "The output of the branch 'low' must differ from its parent's, got "
     )
-    assert "run      mail\n" in told("refine mail.toml")
+    assert "run      mail\n" in output_of("refine mail.toml")
     with Journal() as journal:
         assert journal.get("low").status == "paused"
 
 
 def test_why_takes_a_job_s_own_run_and_a_branch_by_its_name() -> None:
-    told("refine mail.toml")
-    told("runs branch mail --as low")
-    assert told("why mail.toml").startswith("mail: 12 items done.")
-    assert told("why low").startswith("low: ")
+    output_of("refine mail.toml")
+    output_of("runs branch mail --as low")
+    assert output_of("why mail.toml").startswith("mail: 12 items done.")
+    assert output_of("why low").startswith("low: ")
 
 
 def test_a_run_may_be_named_and_must_be_of_the_job(folder: Path) -> None:
-    assert "run      mine\n" in told("refine mail.toml --run mine --output mine.jsonl")
-    assert "The job is finished" in told("refine mail.toml --run mine --output mine.jsonl")
+    assert "run      mine\n" in output_of("refine mail.toml --run mine --output mine.jsonl")
+    assert "The job is finished" in output_of("refine mail.toml --run mine --output mine.jsonl")
     (folder / "other.toml").write_text(JOB, encoding="utf-8")
     assert "--run must name a run of other.toml, got 'mine'" in refused(
         "refine other.toml --run mine"

@@ -1,4 +1,4 @@
-"""A branch of any training is driven by the command that is told for it, beside its parent."""
+"""A branch of any training is driven by the command that is printed for it, beside its parent."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TRAININGS = {
     "image": f"train image digits --out made --channels 16 --batch-size 32 {COMMON}",
     "music": "train music pieces --out made --hold-out 0.25 --layers 1 --width 16 --heads 1 "
     f"--batch-tokens 256 {COMMON}",
-    "drawing": "train image-tokens digits --out made --codec-steps 2 --layers 1 --width 32 --heads 2 "
-    f"--batch-size 16 {COMMON}",
-    "pixels": "train image-tokens digits --out made --method pixels --levels 2 --layers 1 --width 32 "
+    "image-tokens": "train image-tokens digits --out made --codec-steps 2 --layers 1 --width 32 "
     f"--heads 2 --batch-size 16 {COMMON}",
+    "pixels": "train image-tokens digits --out made --method pixels --levels 2 --layers 1 "
+    f"--width 32 --heads 2 --batch-size 16 {COMMON}",
 }
 
 
@@ -34,15 +34,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def told(line: str) -> str:
+def output_of(line: str) -> str:
     result = CliRunner().invoke(cli, shlex.split(line))
     assert result.exit_code == 0, (result.output, result.exception)
     return result.output
 
 
 def branched(line: str) -> str:
-    """Make a branch; return the command that is told for it, without the program's name."""
-    return told(line).splitlines()[-1].removeprefix("Resume it with: ostinato ")
+    """Make a branch; return the command that resumes it, without the program's name."""
+    return output_of(line).splitlines()[-1].removeprefix("Resume it with: ostinato ")
 
 
 def weights(folder: str) -> dict[str, bytes]:
@@ -58,39 +58,39 @@ def reports(name: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_a_branch_with_another_rate_leaves_its_parent_alone(kind: str) -> None:
-    told(TRAININGS[kind])
+    output_of(TRAININGS[kind])
     before = weights("made")
     command = branched("runs branch train-made --at 2 --as low --set lr=0.00001")
     assert command == TRAININGS[kind].replace("--out made", "--out low") + " --run low"
-    assert "Resuming from step 2." in told(command)
+    assert "Resuming from step 2." in output_of(command)
     assert weights("made") == before
     assert weights("low") != before
     assert max(report["lr"] for report in reports("low")) <= 1e-5
-    assert "The run is finished" in told(command)
+    assert "The run is finished" in output_of(command)
 
 
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_a_branch_with_nothing_changed_comes_to_the_same_weights(kind: str) -> None:
-    told(TRAININGS[kind])
+    output_of(TRAININGS[kind])
     branched("runs branch train-made --at 2 --as same")
-    assert "Saved in same (run same)." in told("runs resume same --trust")
+    assert "Saved in same (run same)." in output_of("runs resume same --trust")
     own, same = weights("made"), weights("same")
     assert all(own[name] == same[name] for name in same)
     assert reports("same") == reports("train-made")[2:]
 
 
-@pytest.mark.parametrize("kind", ["image", "drawing"])
+@pytest.mark.parametrize("kind", ["image", "image-tokens"])
 def test_a_branch_of_a_branch_is_driven_too(kind: str) -> None:
-    told(TRAININGS[kind])
-    told(branched("runs branch train-made --at 2 --as low --set lr=0.00001"))
+    output_of(TRAININGS[kind])
+    output_of(branched("runs branch train-made --at 2 --as low --set lr=0.00001"))
     before = weights("low")
     command = branched("runs branch low --at 4 --as lower --set lr=0.001")
     assert command.endswith(" --run lower")
-    on = told(command.replace("--steps 4", "--steps 6"))
+    on = output_of(command.replace("--steps 4", "--steps 6"))
     assert "Resuming from step 4." in on and "Saved in lower (run lower)." in on
     assert weights("low") == before != weights("lower")
 
 
-def test_a_branch_of_a_part_of_a_training_goes_on_only_from_python() -> None:
-    told(TRAININGS["drawing"])
+def test_a_branch_of_a_part_of_a_training_resumes_only_from_python() -> None:
+    output_of(TRAININGS["image-tokens"])
     assert branched("runs branch train-made-codes --as codes").startswith("Resume it with: Python")

@@ -35,7 +35,9 @@ LEVELS = 8
     default="row",
     help="Order of generation: code by code, pixel by pixel, MaskGIT, or discrete diffusion.",
 )
-@click.option("--levels", type=int, help=f"Levels per channel, for --method pixels.  [default: {LEVELS}]")
+@click.option(
+    "--levels", type=int, help=f"Levels per channel, for --method pixels.  [default: {LEVELS}]"
+)
 @click.option("--codec-steps", type=int, help="Training steps of the autoencoder.  [default: 400]")
 @click.option(
     "--codec",

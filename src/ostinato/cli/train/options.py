@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-
 from ostinato.cli.options import Command, Option, add_options, journal_option
 from ostinato.errors import InputError
 from ostinato.train import TrainingConfig
