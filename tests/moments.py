@@ -10,7 +10,7 @@ from ostinato.refine.strategies.base import Strategy
 def moment(check: type[BaseCheck], strategy: type[Strategy]) -> str:
     """Return in a few words when a check acts: on masks, at every token, or on whole texts."""
     checks_prefixes = _gives(check, "check_prefix") or check is Function
-    if strategy.masks and _gives(check, "languages"):
+    if strategy.masks and _gives(check, "constraint_specs"):
         return "mask"
     if not checks_prefixes:
         return "whole"

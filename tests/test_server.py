@@ -424,6 +424,7 @@ def test_a_check_on_a_column_needs_it(place: tuple[int, Scheduler]) -> None:
         ({"temperature": -1}, 400, "temperature"),
         ({"temperature": "hot"}, 400, "temperature"),
         ({"temperature": 10**400}, 400, "temperature"),
+        ({"min_p": float("nan")}, 400, "min_p"),
         ({"repetition_penalty": 1e300}, 400, "repetition_penalty"),
         ({"top_k": 2.5}, 400, "top_k"),
         ({"stop": "x" * 1001}, 400, "stop"),
