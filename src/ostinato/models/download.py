@@ -7,17 +7,17 @@ are not needed here, and never installed. Knows no network: converting imports i
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from ostinato.errors import ModelError
 from ostinato.models.catalog import CatalogEntry, catalog_entry, is_installed, model_folder
+from ostinato.models.files.json_values import write_json
 
 _NETWORK_SIGNS = (
     "connection",
@@ -197,18 +197,14 @@ def _convert(gguf: Path, folder: Path, model: CatalogEntry) -> None:
     # A chat model ends its turn with the file's end token, and a plain text with this one.
     ends = [*config.eos_token_id, *([] if text_end is None else [text_end])]
     generation = {"bos_token_id": config.bos_token_id, "eos_token_id": ends}
-    _write_json(folder / "generation_config.json", generation)
+    write_json(folder / "generation_config.json", generation)
     (folder / "README.md").write_text(_readme(_README, model), encoding="utf-8")
-    _write_json(folder / "config.json", {**config.to_dict(), "torch_dtype": "bfloat16"})
+    write_json(folder / "config.json", {**config.to_dict(), "torch_dtype": "bfloat16"})
 
 
 def _readme(text: str, model: CatalogEntry) -> str:
     names = ("title", "member", "requirement", "license", "author")
     return text.format(**{name: getattr(model, name) for name in names})
-
-
-def _write_json(path: Path, values: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _move(converted: Path, target: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from ostinato.errors import ModelError, UnknownLayout
@@ -20,6 +20,7 @@ from ostinato.models.catalog import (
     split_adapter,
 )
 from ostinato.models.device import CPU, compute_dtype, device_of, find_device
+from ostinato.models.files.checkpoint_io import reading_weights
 from ostinato.models.files.json_values import Values, read_json
 from ostinato.models.files.weight_mapping import from_file
 from ostinato.models.hub import hub_folder, is_hub_name
@@ -252,16 +253,9 @@ def _set_parameter(network: nn.Module, name: str, tensor: Tensor) -> None:
 
 def _folder_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
     for path in _weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (a safe_open is no mapping)
-                    yield name, file.get_tensor(name)
-        except FileNotFoundError:
-            raise ModelError(f"{path} must exist, got no such file. Download it again.") from None
-        except (OSError, SafetensorError) as error:
-            raise ModelError(
-                f"{path} must be a whole safetensors file, got: {error}. Download it again."
-            ) from error
+        with reading_weights(path, "Download it again."), safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (a safe_open is no mapping)
+                yield name, file.get_tensor(name)
 
 
 def _check_unpickled(folder: Path) -> None:

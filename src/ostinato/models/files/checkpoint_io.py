@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ostinato.errors import InputError, ModelError
+from ostinato.models.files.json_values import write_json
 
 MAX_ERROR = 300  # characters of an error in a message: a network may list hundreds of names
 FIX = "Train, copy or download the folder again."
@@ -23,8 +25,7 @@ Weights = Mapping[str, Tensor]
 def write_config(folder: Path, values: Mapping[str, object]) -> None:
     """Write `config.json`; create the folder where needed."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(values, indent=2, ensure_ascii=False)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "config.json", values)
 
 
 def read_config(folder: Path, architecture: str, make: Callable[..., Config]) -> Config:
@@ -51,6 +52,17 @@ def write_weights(folder: Path, network: nn.Module, *, dtype: torch.dtype | None
         for name, value in network.state_dict().items()
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@contextmanager
+def reading_weights(path: Path, fix: str) -> Iterator[None]:
+    """Turn the errors of reading a safetensors file into `ModelError`s that end in `fix`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ModelError(f"{path} must exist, got no such file. {fix}") from None
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} must be a whole safetensors file, got: {error}. {fix}") from error
 
 
 def read_weights(

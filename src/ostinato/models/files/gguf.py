@@ -6,7 +6,6 @@ Knows no network: it yields tensors of the Hugging Face layout.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from ostinato.errors import ModelError
 from ostinato.models.files.gguf_tokenizer import build_tokenizer
+from ostinato.models.files.json_values import write_json
 from ostinato.models.files.weight_mapping import split_heads
 from ostinato.models.networks.config import LlamaConfig
 from ostinato.models.tokenizer import Tokenizer
@@ -245,8 +245,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None
         **tokenizer.specials,
         "chat_template": tokenizer.chat_template,
     }
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    write_json(folder / "tokenizer_config.json", config)
 
 
 def _hugging_face_name(name: str) -> str:

@@ -130,6 +130,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def write_json(path: Path, values: Mapping[str, object]) -> None:
+    """Write a JSON object, indented as the libraries of the Hugging Face layout do."""
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def _is_whole(value: object) -> bool:
     """Return whether a value is an integer; Python's bool is one too, JSON's is not."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.arguments import require, require_at_least
 from ostinato.errors import InputError, ModelError
-from ostinato.models.files.json_values import Values, read_json
+from ostinato.models.files.checkpoint_io import reading_weights
+from ostinato.models.files.json_values import Values, read_json, write_json
 from ostinato.models.networks.llama import Llama
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -198,9 +197,7 @@ def save_adapter(
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "adapter_config.json").write_text(
-        json.dumps(config, indent=2) + "\n", encoding="utf-8"
-    )
+    write_json(folder / "adapter_config.json", config)
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
@@ -220,7 +217,10 @@ def load_adapter(model: Llama, folder: str | Path) -> Llama:
     targets = [name for name in PROJECTIONS if _is_target(name, config["target_modules"])]
     dropout = values.number("lora_dropout")
     add_lora(model, rank, scale * rank, targets=targets, dropout=dropout)
-    _fill(model, _read_weights(folder / "adapter_model.safetensors"), folder)
+    path = folder / "adapter_model.safetensors"
+    with reading_weights(path, "Save the adapter again."):
+        weights = load_file(path)
+    _fill(model, weights, folder)
     return model
 
 
@@ -253,17 +253,6 @@ def _check_adapter_config(config: dict[str, Any], folder: Path) -> None:
                 f"{folder / 'adapter_config.json'} must have {key!r}, got none. "
                 "Save the adapter again."
             )
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise ModelError(f"{path} must exist, got no such file. Save the adapter again.") from None
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"{path} must be a safetensors file, got: {error}. Save it again."
-        ) from error
 
 
 @torch.no_grad()
