@@ -88,7 +88,7 @@ class Function(BaseCheck):
             signature = inspect.signature(function)
         except (TypeError, ValueError):  # some builtins have no signature
             return False
-        for count in (2, 1):
+        for count in (2, 1):  # two first: a default fits both, and `_wants_two` decides
             try:
                 signature.bind(*[None] * count)
             except TypeError:

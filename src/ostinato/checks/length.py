@@ -110,7 +110,7 @@ class Length(BaseCheck):
         if self.max is not None:
             if count > self.max:
                 return impossible(self._too_long(count), surplus, len(text))
-            return POSSIBLE
+            return POSSIBLE  # never certain: more text may exceed it
         return CERTAIN if self.min is not None and count >= self.min else POSSIBLE
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:

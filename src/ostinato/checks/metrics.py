@@ -46,7 +46,7 @@ class Sentiment(BaseCheck):
         return self.verdict(True)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=1)  # it reads its lexicon from a file
 def _vader() -> Any:
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
@@ -167,7 +167,7 @@ class Confidence(BaseCheck):
         if (unsure := self._unsure(text)) is not None:
             return self.verdict(False, self._message(text, unsure), span=_span(text, unsure))
         logprobs = list(text.logprobs)
-        mean = sum(logprobs) / len(logprobs) if logprobs else 0.0
+        mean = sum(logprobs) / len(logprobs) if logprobs else 0.0  # no token: nothing is unsure
         if self.mean is not None and mean < self.mean:
             unsure = min(range(len(logprobs)), key=logprobs.__getitem__)
             message = (

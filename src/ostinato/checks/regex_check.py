@@ -39,6 +39,7 @@ class Regex(BaseCheck):
             )
         compiled = compile_pattern(self.pattern, self.case, f"the check '{self.name}'")
         object.__setattr__(self, "_compiled", compiled)
+        # A partial match proves nothing where the pattern looks around the end of the prefix.
         object.__setattr__(self, "_knows_prefixes", hold_of(self.pattern) is Hold.ALWAYS)
 
     def judge(self, output: object, item: Item) -> Verdict:

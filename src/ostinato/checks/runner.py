@@ -85,7 +85,7 @@ def _on_prefix(
         return None
     try:
         limit = left(limit)
-    except TimeoutError:
+    except TimeoutError:  # of all checks together, so this one is not late
         return None
     try:
         return _call(check, method, output, item, limit)

@@ -138,6 +138,7 @@ class Excludes(_Words):
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the texts with nothing forbidden, except for patterns that look ahead."""
         texts, patterns = self._forbidden(item)
+        # Without the others the language is wider than the check, which still judges in the end.
         plain = tuple(pattern for pattern in patterns if hold_of(pattern) is Hold.ALWAYS)
         pattern = self._containing((texts, plain))
         return (ConstraintSpec("regex", pattern, no=True),) if pattern else ()

@@ -108,6 +108,7 @@ def claims(
             continue
         if start and text[start - 1] in _DIGITS:
             continue  # the "th" of 8th, the "km" of 5km
+        # The last word of a prefix may still get letters, so it is judged by its start.
         if not whole and end == len(text):
             mask = name_mask if _joins(text, name_end, start) else EVERY
             if not _can_end_well(text, start, word, mask, facts):
@@ -117,10 +118,12 @@ def claims(
             joined = _joins(text, name_end, start)
             mask = facts.mask(folded := norm(word), name_mask if joined else EVERY)
             yield Claim(start, end, mask != 0, joined)
+            # A possessive ends a name: "Ann's Jeep" is two.
             name_end = end if len(folded) == len(word) else -1
             name_mask = mask
         elif (numeral := _numeral(text, start, end, word, facts, whole)) is not None:
             yield numeral
+        # A code in lower case with digits in it, such as "b2".
         elif not first.isupper() and not _DIGITS.isdisjoint(word):
             yield Claim(start, end, facts.mask(norm(word), EVERY) != 0)
 
@@ -170,14 +173,16 @@ def _starts_sentence(text: str, start: int) -> bool:
 def _numeral(text: str, start: int, end: int, word: str, facts: Facts, whole: bool) -> Claim | None:
     """Return the claim of a complete number in words; "one" alone is not a claim."""
     value = NUMERALS.get(word.casefold())
+    # The "five" of "twenty-five" was counted with its tens.
     if value is None or (value < 10 and _AFTER_TENS.search(text, max(0, start - 9), start)):
         return None
     if value >= 20:
+        # "twenty" at the end of a prefix may become "twenty-five".
         if not whole and _UNIT.fullmatch(text, end, partial=True):
             return None
         if unit := _UNIT_ENDED.match(text, end):
             value, end = value + UNITS[unit[1].lower()], unit.end()
-    if value == 1:
+    if value == 1:  # mostly a pronoun or an article: "this one"
         return None
     grounded = _Figure(text, start, end, str(value), facts, whole, spelled=True).grounded()
     return None if grounded is None else Claim(start, end, grounded)

@@ -73,6 +73,7 @@ _DATES = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"\b(?P<year>\d{4})[-/](?P<number>\d\d?)[-/](?P<day>\d\d?)\b",
+        # Month first, as in the United States.
         r"\b(?P<number>\d\d?)/(?P<day>\d\d?)(?:/(?P<year>\d{4}))?\b",
         rf"\b{_MONTH}\.?\s+(?:the\s+)?(?P<day>\d\d?){_ORDINAL}?\b(?:,?\s+(?P<year>\d{{4}}))?",
         rf"\b(?P<day>\d\d?){_ORDINAL}?\s+(?:of\s+)?{_MONTH}(?:,?\s+(?P<year>\d{{4}}))?",
@@ -188,7 +189,7 @@ class Facts:
     def _number(self, form: str) -> None:
         self.figures.add(form, As.NUMBER)
         pieces = _RANGE.split(form)
-        if len(pieces) == 2:
+        if len(pieces) == 2:  # "9-17": a reply may name either end
             for piece in pieces:
                 self._number(piece)
         # A longer one is an identifier, which has one spelling only.
@@ -237,6 +238,7 @@ class Facts:
         self._word(WEEKDAY_NAMES[number], EVERY)
 
     def _read_times(self, text: str) -> None:
+        # A value that is nothing but "05:30" comes from a record, whose hours are those of 24.
         exact = _CLOCK_VALUE.fullmatch(text.strip()) is not None
         for pattern in (_TIME, _TIME_DOT, _HOUR, _AT):
             for match in pattern.finditer(text):
@@ -283,6 +285,7 @@ class Facts:
     def _read_phones(self, text: str) -> None:
         for match in _PHONE.finditer(text):
             digits = re.sub(r"\D", "", match.group())
+            # An ISO date has the shape of a phone number; 15 digits are the most (ITU-T E.164).
             if _ISO_DATE.fullmatch(match.group()) or not 7 <= len(digits) <= 15:
                 continue
             pieces = re.findall(r"\d+", match.group())
@@ -300,7 +303,7 @@ class Facts:
 
     def _finish(self) -> None:
         """Add what follows from all values: days without a month, other spellings of names."""
-        for day in self._lone_days:
+        for day in self._lone_days:  # "the 8th": a reply may add any month
             for form in (str(day), f"{day:02}"):
                 self.figures.add(form, As.DAY)
                 for month in range(1, 13):

@@ -161,10 +161,11 @@ class JsonSchema(BaseCheck):
         return any(char in _OPENERS[kind] for kind in kinds)
 
     def _check_members(self, reading: Reading, text: str) -> PrefixVerdict:
-        if "$ref" in self._own:
+        if "$ref" in self._own:  # the named properties beside it may not count
             return POSSIBLE
         seen: set[str] = set()
         for member in reading.members:
+            # Decoded, as a key can be spelled in many ways: "a" is "\u0061".
             key = json.loads(text[member.key_start : member.key_end])
             if key in seen:
                 return impossible(f"Write the key {key!r} once.", member.key_start, member.key_end)
@@ -250,7 +251,7 @@ class JsonSchema(BaseCheck):
         return clocked(validator_for(self._own))(self._own)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256)  # a check's prefix verdict is due at every token, for the same few schemas
 def _of_item(name: str, text: str) -> JsonSchema:
     """Return the check of an item's own schema, given as JSON."""
     if len(text) > LONGEST:
