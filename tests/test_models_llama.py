@@ -177,3 +177,18 @@ def test_an_index_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
     index.write_text(json.dumps({"weight_map": {"a": "../elsewhere.safetensors"}}))
     with pytest.raises(ModelError, match="must name files beside it"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "qwen2", "mistral"])
+def test_a_shape_from_scratch_survives_its_file(family: str) -> None:
+    config = LlamaConfig.from_scratch(
+        vocab_size=50, width=64, layers=2, heads=4, context=32, model_type=family, eos_token_id=3
+    )
+    assert (config.intermediate_size, config.head_dim, config.eos_token_id) == (192, 16, (3,))
+    assert LlamaConfig.from_dict(config.to_dict()) == config
+    assert Llama(config, seed=1)(torch.zeros(1, 5, dtype=torch.long)).shape == (1, 5, 64)
+
+
+def test_an_odd_head_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"head_dim must be even, got 3\. Rotary positions"):
+        LlamaConfig.from_scratch(vocab_size=50, width=12, layers=1, heads=4, context=32)

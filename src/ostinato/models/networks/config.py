@@ -60,8 +60,8 @@ class LlamaConfig:
             )
         if family.positions == "rotary" and self.head_dim % 2:
             raise ModelError(
-                f"head_dim must be even, got {self.head_dim}. Fix config.json: rotary positions "
-                "rotate pairs."
+                f"head_dim must be even, got {self.head_dim}. Rotary positions rotate pairs, so "
+                "choose an even size."
             )
         if self.hidden_act not in ACTIVATIONS:
             raise UnknownLayout(
