@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import socketserver
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -32,7 +34,16 @@ from ostinato.loop import (
     Steps,
     accept,
 )
-from ostinato.remote import Server, ServerError, ServerLanes, SpendLimit, check_sampling, retry
+from ostinato.remote import (
+    CompletionRequest,
+    Server,
+    ServerError,
+    ServerLanes,
+    SpendLimit,
+    check_sampling,
+    complete,
+    retry,
+)
 from ostinato.remote.concurrency import ConcurrencyLimit
 from ostinato.remote.event_stream import events
 from ostinato.remote.openai_api import StreamChunk, join_characters
@@ -371,6 +382,62 @@ def test_no_log_probabilities_and_no_usage_are_no_failure() -> None:
         rows, _, _ = run(process, ITEMS[:1])
     assert rows["item0"]["logprob"] == 0
     assert rows["item0"]["spent"]["tokens"] == 6
+
+
+# One answer in a blocking call --------------------------------------------------------------------
+
+
+QUESTION = CompletionRequest(prompt="Is it?", max_tokens=4)
+
+
+@contextmanager
+def sending(*parts: bytes, pause: float) -> Iterator[Server]:
+    """Serve the parts to every request, with pauses between them; then hold the connection."""
+
+    class Raw(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1 << 16)
+            with suppress(OSError):
+                for part in parts:
+                    self.request.sendall(part)
+                    stopping.wait(pause)
+                stopping.wait(5)
+
+    stopping = threading.Event()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Raw) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield Server(url=f"http://127.0.0.1:{server.server_address[1]}/v1", model="m")
+        finally:
+            stopping.set()
+            server.shutdown()
+
+
+def test_a_blocking_call_has_a_limit_in_all_however_slowly_an_answer_comes() -> None:
+    slow = [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n", *[b" "] * 60]
+    refusal = [b"HTTP/1.1 503 Busy\r\nContent-Length: 900\r\n\r\n"]
+    for parts, pause in ((slow, 0.05), (refusal, 0.0)):
+        started = time.monotonic()
+        with sending(*parts, pause=pause) as server, pytest.raises(retry.RetryableError):
+            complete(server, QUESTION, seconds=0.4)
+        assert time.monotonic() - started < 1.5
+
+
+def test_a_blocking_call_takes_no_answer_of_any_length() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n"
+    too_long = pytest.raises(retry.RetryableError, match="more than 1048576 bytes")
+    with sending(head, b" " * (2 << 20), pause=0.0) as server, too_long:
+        complete(server, QUESTION, seconds=5, attempts=1)
+
+
+def test_a_blocking_call_returns_what_a_stream_would() -> None:
+    with serving(Faults(script=deque(["reset"]), writes=lambda body: "Yes, it is.")) as url:
+        server = Server(url=url, model="m", top_logprobs=3, logprobs=True)
+        answer = complete(server, QUESTION, seconds=5)
+    assert (answer.text, answer.tokens, answer.finish) == ("Yes, it is.", 3, "stop")
+    assert answer.top_logprobs == {"Yes,": -0.5} and answer.logprob == -1.5
+    assert answer.usage is not None and answer.usage.tokens == 3
 
 
 # Abort and go back --------------------------------------------------------------------------------

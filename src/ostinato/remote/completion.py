@@ -71,22 +71,28 @@ def _send(server: Server, key: str, request: CompletionRequest, deadline: float)
     content = json.dumps(request_body(server, request)).encode()
     http = Request(endpoint(server), content, headers)
     try:
-        with _opener.open(
-            http, timeout=max(LEAST_TIMEOUT, deadline - time.monotonic())
-        ) as response:
-            answer = _read(response, deadline)
-    except HTTPError as error:
-        with error:
-            raise response_error(
-                error.code,
-                _read(error, deadline),
-                retry_after=error.headers.get("retry-after", ""),
-                location=error.headers.get("location", ""),
-            ) from None
+        with _open(http, max(LEAST_TIMEOUT, deadline - time.monotonic())) as response:
+            status, received, text = response.status, response.headers, _read(response, deadline)
     # `ValueError`: http.client cannot send an address that is not ASCII.
     except (OSError, HTTPException, ValueError) as error:
         raise RetryableError(f"The connection failed ({error}).", reached=False) from None
-    return parse_chunk(server, answer)
+    if status >= 300:
+        raise response_error(
+            status,
+            text,
+            retry_after=received.get("retry-after", ""),
+            location=received.get("location", ""),
+        )
+    return parse_chunk(server, text)
+
+
+def _open(request: Request, timeout: float) -> Any:
+    # The timeout is that of one read from the socket. Headers that drip in byte by byte escape the
+    # deadline, so a caller in a hurry runs this under a clock, as the runner of checks does.
+    try:
+        return _opener.open(request, timeout=timeout)
+    except HTTPError as error:
+        return error  # it is the response, whose body says what was wrong
 
 
 def _read(response: Any, deadline: float) -> str:
