@@ -1,4 +1,4 @@
-"""TODO"""
+"""Backends: what computes the tokens of many lanes. Knows networks, but no sampling and no loop."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
 // Products of rows with bfloat16 or int8 weights by the processor's matrix tiles (Intel AMX).
 //
-// An input is taken as the sum of two bfloat16 numbers, its high and its low half: 16 bits of the
-// 24 of a float32. A tile's sum for a row and an output does not depend on its other rows.
+// An input is split into the sum of two bfloat16 numbers, its high and its low half: 16 of the 24
+// bits of a float32. A tile's sum for a row and an output does not depend on its other rows.
 
 #pragma once
 
@@ -17,7 +17,8 @@ namespace {
 constexpr int ROWS = 16;    // of a tile
 constexpr int DEPTH = 32;   // inputs of a tile
 constexpr int SIZE = ROWS * DEPTH;
-constexpr int FURTHER = 2;  // tiles of weights that are fetched ahead
+// Tiles of weights fetched ahead. One lane of smollm2 took 8.4 ms with 2, and 9.1 to 9.8 with 4 to 32.
+constexpr int FURTHER = 2;
 
 template <class W>
 struct Tiled {};  // weights of type W, in tiles
@@ -34,7 +35,7 @@ struct alignas(64) TileConfig {
     uint8_t rows[16] = {};
 };
 
-// Give this thread tiles for so many rows: 0 to 3 are sums, 4 and 5 inputs, 6 and 7 weights.
+// Configure this thread's tiles for `rows` rows: 0 to 3 are sums, 4 and 5 inputs, 6 and 7 weights.
 struct TileUse {
     explicit TileUse(int64_t rows) {
         TileConfig config;
@@ -90,7 +91,7 @@ inline void fetch(const void* tile) {
     for (int line = 0; line < ROWS; ++line) __builtin_prefetch(at + line * 64);
 }
 
-// A tile of weights as bfloat16: as it lies there, or widened into `room`.
+// A tile of weights as bfloat16: in place, or widened into `room`.
 inline const Half* weights_at(const Half* weights, Half*) {
     fetch(weights);
     return weights;
