@@ -1,6 +1,6 @@
 """Loops of images that `check_killed` starts in processes of their own and kills.
 
-They import little: these processes are begun often.
+They import little, as these processes start often.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ostinato.train import Training, TrainingConfig
 
 
 def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
-    """Images in a few slots, each a lane; those that fail are noised again."""
+    """Images in a few slots; those that fail are noised again."""
     process = Denoise(TinyDenoiser(), slots=3, steps=8, solver=solver, guidance=1.5)
     items = [(f"image {n}", {"label": n % 3}) for n in range(6)]
 
@@ -53,7 +53,7 @@ def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
 
 
 def train(optimizer: Any = "muon", **where: Any) -> Loop:
-    """Train a small denoiser; it validates, draws a sample and averages its weights on the way."""
+    """Train a small denoiser that validates, samples and averages its weights on the way."""
     shapes = torch.arange(48 * 64).view(48, 1, 8, 8)
     images = Images((shapes * shapes % 251).to(torch.uint8), torch.arange(48) % 3, ("a", "b", "c"))
     shape = UNetConfig(size=8, classes=3, patch=1, widths=(16, 16), blocks=1, embedding=16, head=16)

@@ -1,4 +1,4 @@
-"""Pieces and their training as loops that `check_killed` starts in processes of their own."""
+"""Pieces and their training as loops that `check_killed` starts and kills."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ostinato.train import TextTask, Training, TrainingConfig
 
 
 def write(**where: Any) -> Loop:
-    """Pieces by a network that knows nothing, held to the ranges of voices by backtracking."""
+    """Pieces by an untrained network, held to the ranges of voices by backtracking."""
 
     def slowly(step: Any) -> bool:
         time.sleep(0.008)

@@ -1,4 +1,4 @@
-"""Drawings and their trainings as loops that `check_killed` starts in processes of their own."""
+"""Image token models and their training as loops that `check_killed` starts and kills."""
 
 from __future__ import annotations
 
@@ -44,35 +44,35 @@ AGAIN: Mapping[str, Mapping[str, object]] = {
 
 
 def images(count: int = 60) -> Images:
-    """Return images of 8 x 8 that are made up, of three classes."""
+    """Return random images of 8 x 8 pixels, of three classes."""
     dice = torch.Generator().manual_seed(0)
     shape = (count, 1, 8, 8)
     pixels = torch.randint(0, 256, shape, generator=dice, dtype=torch.uint8)
     return Images(pixels, torch.arange(count) % 3, ("zero", "one", "two"))
 
 
-def drawing(method: Method) -> ImageTokenModel:
-    """Return a drawing of random weights, whose network prefers some codes."""
+def token_model(method: Method) -> ImageTokenModel:
+    """Return an untrained model whose network prefers some codes."""
     codec = (
         PixelQuantizer(size=8, levels=4)
         if method == "pixels"
         else VQ(VQConfig(size=8, halvings=1)).eval()
     )
-    made = new_image_token_model(
+    model = new_image_token_model(
         method, codec, Attributes.of(images()), layers=1, width=16, heads=1, seed=1
     )
     with torch.no_grad():
-        for name, p in made.network.named_parameters():
+        for name, p in model.network.named_parameters():
             if p.dim() > 1 and "embed" in name:
                 p.mul_(8)
-    return made
+    return model
 
 
 def draw(method: Method, **where: Any) -> Loop:
-    """Images in a few slots, each a lane; some go back half of the method with something changed."""
-    made = drawing(method)
+    """Images in a few slots; some go back half of their steps with an edit."""
+    model = token_model(method)
     settings = CodeSettings(guidance=1.5) if method in ("unmask", "coarse") else CodeSettings()
-    wishes = ["a slanted two", "thin", "", "one", "the large zero", "upright"]
+    prompts = ["a slanted two", "thin", "", "one", "the large zero", "upright"]
 
     def slowly(step: Any) -> bool:
         time.sleep(0.008)
@@ -87,8 +87,8 @@ def draw(method: Method, **where: Any) -> Loop:
         return GoBack(history.position // 2, AGAIN[method], stopped.sentence)
 
     lanes = Lanes(
-        made.lanes(settings=settings, steps=6 if method == "unmask" else None, slots=4),
-        [(f"image {n}", wish) for n, wish in enumerate(wishes)],
+        model.lanes(settings=settings, steps=6 if method == "unmask" else None, slots=4),
+        [(f"image {n}", prompt) for n, prompt in enumerate(prompts)],
         each=Steps(1 << 62) | slowly,
         judge=judge,
         on_stop=again,
@@ -105,8 +105,8 @@ def learn(method: str, **where: Any) -> Loop:
         network: torch.nn.Module = VQ(VQConfig(size=8, halvings=1, width=16), seed=0)
         task = ReconstructionTask(train, valid)
     else:
-        made = drawing(method)  # type: ignore[arg-type]
-        network, task = made.network, task_of(made, train, valid)
+        model = token_model(method)  # type: ignore[arg-type]
+        network, task = model.network, task_of(model, train, valid)
     config = TrainingConfig(
         steps=40, batch_tokens=8, optimizer="muon", lr=0.01, ema_decay=0.9, valid_every=6
     )

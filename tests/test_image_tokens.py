@@ -1,4 +1,4 @@
-"""Images as tokens: stable codes, words that are measured, and ways to draw that keep promises."""
+"""Images as tokens: stable codes, measured words, and methods that conform to the protocol."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ostinato.image.tokens import (
     task_of,
 )
 from ostinato.image.tokens.attributes import Thresholds, measure
-from ostinato.image.tokens.discrete_diffusion import reversed_step
+from ostinato.image.tokens.discrete_diffusion import reverse_step
 from ostinato.image.tokens.model import Method
 from ostinato.journal import Journal
 from ostinato.loop import Lane, Lanes, Loop, Steps
@@ -40,27 +40,27 @@ from ostinato.testing import check_lane_process, check_process
 from ostinato.train import Training, TrainingConfig
 
 METHODS: tuple[Method, ...] = ("row", "pixels", "unmask", "coarse")
-WISHES = {"a": "a slanted seven", "b": "thin", "c": "", "d": "the large nine"}
+PROMPTS = {"a": "a slanted seven", "b": "thin", "c": "", "d": "the large nine"}
 
 
 def digits() -> Images:
     return read_images(["digits"])
 
 
-def drawing(method: Method, *, louder: float = 8.0) -> ImageTokenModel:
-    """Return a drawing of random weights, whose network prefers some codes."""
+def token_model(method: Method, *, louder: float = 8.0) -> ImageTokenModel:
+    """Return an untrained model whose network prefers some codes."""
     words = Attributes.of(digits())
     codec = (
         PixelQuantizer(size=8, levels=4)
         if method == "pixels"
         else VQ(VQConfig(size=8, halvings=1)).eval()
     )
-    made = new_image_token_model(method, codec, words, layers=2, width=32, heads=2, seed=1)
+    model = new_image_token_model(method, codec, words, layers=2, width=32, heads=2, seed=1)
     with torch.no_grad():
-        for name, p in made.network.named_parameters():
+        for name, p in model.network.named_parameters():
             if p.dim() > 1 and "embed" in name:
                 p.mul_(louder)
-    return made
+    return model
 
 
 # Codes ----------------------------------------------------------------------------------------
@@ -103,23 +103,23 @@ print(codes.flatten().tolist())
 def test_codes_are_the_same_on_other_threads_and_after_other_imports(tmp_path: Path) -> None:
     network = VQ(VQConfig(width=16), seed=2).eval()
     images = scaled(digits().pixels[:200], 28)
-    before, told = torch.get_num_threads(), []
+    before, codes = torch.get_num_threads(), []
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            told.append(network.encode(images))
+            codes.append(network.encode(images))
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(*told)
+    assert torch.equal(*codes)
     network.save(tmp_path)
     command = [sys.executable, "-c", CODES_OF, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == told[0].flatten().tolist()
+    assert json.loads(done.stdout) == codes[0].flatten().tolist()
 
 
 def test_rounding_errors_of_float32_change_no_code() -> None:
-    """Cells are told apart in float64: weights that differ in the last bits give the same codes.
+    """Cells are codes apart in float64: weights that differ in the last bits give the same codes.
 
     Of an image whose value lies on the edge of two cells, within an error of float32, the code is
     that of the exact value.
@@ -184,7 +184,7 @@ def test_words_are_measured() -> None:
     assert torch.allclose(measure(inverted.to(torch.uint8))[:, 0], slant[:2], atol=1e-3)
 
 
-def test_a_wish_is_read_however_it_is_put() -> None:
+def test_a_prompt_is_read_in_any_order() -> None:
     images = digits()
     assert images.labels is not None
     words = Attributes.of(images)
@@ -205,8 +205,8 @@ def test_a_wish_is_read_however_it_is_put() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_ways_conform(method: Method) -> None:
-    made = drawing(method)
+def test_methods_conform(method: Method) -> None:
+    model = token_model(method)
     settings = CodeSettings(guidance=1.5) if method in ("unmask", "coarse") else CodeSettings()
     edits: dict[str, dict[str, object]] = {
         "unmask": {"mask": [0, 3], "words": "one"},
@@ -214,8 +214,8 @@ def test_ways_conform(method: Method) -> None:
     }
     steps = 6 if method == "unmask" else None
     check_lane_process(
-        lambda slots: made.lanes(settings=settings, steps=steps, slots=slots),
-        WISHES,
+        lambda slots: model.lanes(settings=settings, steps=steps, slots=slots),
+        PROMPTS,
         steps=20,
         edits=edits.get(method, {"temperature": 0.5}),
     )
@@ -226,35 +226,35 @@ def finished(loop: Loop) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_drawing_is_the_same_loaded_alone_and_resumed(method: Method, tmp_path: Path) -> None:
-    made = drawing(method)
-    drawn = finished(image_token_loop(list(WISHES.values()), model=made, seed=3))
+def test_an_image_is_the_same_loaded_alone_and_resumed(method: Method, tmp_path: Path) -> None:
+    model = token_model(method)
+    drawn = finished(image_token_loop(list(PROMPTS.values()), model=model, seed=3))
     assert len(drawn) == 4 and len(set(drawn.values())) == 4
-    loaded = load_image_token_model(made.save(tmp_path / "drawing"))
-    for wish in WISHES.values():
-        alone = finished(image_token_loop([wish], model=loaded, seed=3))
+    loaded = load_image_token_model(model.save(tmp_path / "drawing"))
+    for prompt in PROMPTS.values():
+        alone = finished(image_token_loop([prompt], model=loaded, seed=3))
         assert alone.items() <= drawn.items()
         (output,) = alone.values()
         assert loaded.picture(output).shape == (1, 8, 8)
     journal = Journal(tmp_path / "journal.db")
-    wishes = list(WISHES.values())
-    first = image_token_loop(wishes, model=made, seed=3, run="x", journal=journal, until=Steps(3))
+    prompts = list(PROMPTS.values())
+    first = image_token_loop(prompts, model=model, seed=3, run="x", journal=journal, until=Steps(3))
     first.run()
-    again = image_token_loop(wishes, model=made, seed=3, run="x", journal=journal)
+    again = image_token_loop(prompts, model=model, seed=3, run="x", journal=journal)
     assert finished(again) == drawn
     journal.close()
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "unmask"])
-def test_what_has_no_effect_on_a_drawing_is_refused(method: Method) -> None:
-    with pytest.raises(InputError, match=f"steps must be given for .* got 4 for one of {method}"):
-        image_token_loop(["one"], model=drawing(method), steps=4)
-    with pytest.raises(InputError, match=f"noise must be given for .* got 2.5 for one of {method}"):
-        image_token_loop(["one"], model=drawing(method), settings=CodeSettings(noise=2.5))
+def test_what_has_no_effect_on_a_method_is_refused(method: Method) -> None:
+    with pytest.raises(InputError, match=f"steps must be left out for the method {method}, got 4"):
+        image_token_loop(["one"], model=token_model(method), steps=4)
+    with pytest.raises(InputError, match=f"noise must be left out for .* {method}, got 2.5"):
+        image_token_loop(["one"], model=token_model(method), settings=CodeSettings(noise=2.5))
 
 
-def run_alone(process: Any, wish: object, lane: Lane | None = None) -> list[Any]:
-    process.start(lane or Lane("x"), wish)
+def run_alone(process: Any, prompt: object, lane: Lane | None = None) -> list[Any]:
+    process.start(lane or Lane("x"), prompt)
     reports: list[Any] = []
     while not reports or "ended" not in reports[-1]:
         reports.append(process.step()["x"])
@@ -262,8 +262,8 @@ def run_alone(process: Any, wish: object, lane: Lane | None = None) -> list[Any]
 
 
 def test_unmask_decides_as_many_as_the_cosine_says_and_keeps_what_is_known() -> None:
-    made = drawing("unmask")
-    process = made.lanes(steps=4)
+    model = token_model("unmask")
+    process = model.lanes(steps=4)
     known = tuple([7, 8, 9, *[-1] * 13])
     reports = run_alone(process, ImagePrompt("two", known))
     assert [r["masked"] for r in reports] == [12, 9, 4, 0]
@@ -272,16 +272,16 @@ def test_unmask_decides_as_many_as_the_cosine_says_and_keeps_what_is_known() -> 
 
 
 def test_unmask_ends_when_nothing_is_hidden() -> None:
-    process = drawing("unmask").lanes(steps=8)
+    process = token_model("unmask").lanes(steps=8)
     known = tuple([*range(14), -1, -1])
     reports = run_alone(process, ImagePrompt("two", known))
     assert [r["masked"] for r in reports][-1] == 0 and len(reports) < 8
     assert all(r["masked"] for r in reports[:-1])
-    assert reports[-1]["ended"].startswith("Nothing is hidden after")
+    assert reports[-1]["ended"].startswith("No code is masked after")
 
 
 def test_hidden_again_is_drawn_again_and_put_is_put() -> None:
-    process = drawing("unmask").lanes(steps=4)
+    process = token_model("unmask").lanes(steps=4)
     run_alone(process, "two")
     before = process.output("x").tokens
     edits = {"mask": list(range(8)), "put": {9: 1}}
@@ -293,8 +293,8 @@ def test_hidden_again_is_drawn_again_and_put_is_put() -> None:
 
 
 def test_coarse_ends_at_the_codes_it_is_sure_of() -> None:
-    made = drawing("coarse")
-    process = made.lanes()
+    model = token_model("coarse")
+    process = model.lanes()
     reports = run_alone(process, "")
     assert [r["kept"] for r in reports] == sorted(r["kept"] for r in reports)
     assert reports[-1]["kept"] == 1.0 and process.deterministic
@@ -316,44 +316,44 @@ def test_a_step_out_of_noise_is_the_mean_of_its_posterior() -> None:
         for clean in range(V):
             joint = [kept(after / before, k, now) * kept(before, clean, k) for k in range(V)]
             expected[place] += probs[place, clean] * torch.tensor(joint) / sum(joint)
-    made = reversed_step(codes, probs, before, after)
-    assert torch.allclose(made / made.sum(1, keepdim=True), expected, atol=1e-6)
-    last = reversed_step(codes, probs, 1.0, after)
+    model = reverse_step(codes, probs, before, after)
+    assert torch.allclose(model / model.sum(1, keepdim=True), expected, atol=1e-6)
+    last = reverse_step(codes, probs, 1.0, after)
     assert torch.allclose(last / last.sum(1, keepdim=True), probs, atol=1e-6)
-    first = reversed_step(codes, probs, before, 0.0)
+    first = reverse_step(codes, probs, before, 0.0)
     assert torch.allclose(first / first.sum(1, keepdim=True), before * probs + (1 - before) / V)
 
 
-def test_bad_wishes_edits_and_settings_are_refused() -> None:
-    unmask, coarse = drawing("unmask"), drawing("coarse")
+def test_bad_prompts_edits_and_settings_are_refused() -> None:
+    unmask, coarse = token_model("unmask"), token_model("coarse")
     process = unmask.lanes()
     with pytest.raises(ItemError, match="must be 16 from 0 to 239"):
         process.start(Lane("x"), ImagePrompt("two", (1, 2)))
     with pytest.raises(ItemError, match="Unknown words 'cow'"):
         process.start(Lane("x"), "a cow")
-    with pytest.raises(ItemError, match="Coarse begins as noise"):
+    with pytest.raises(ItemError, match="Coarse starts from noise"):
         coarse.lanes().start(Lane("x"), ImagePrompt("two", (1,) * 16))
-    with pytest.raises(EditError, match="put must hold positions from 0 to 15 with codes"):
+    with pytest.raises(EditError, match="put must be a map of positions from 0 to 15 to tokens"):
         process.start(Lane("x", edits=((0, {"put": {16: 0}}),)), "two")
     with pytest.raises(EditError, match="temperature must be a number"):
         process.start(Lane("x", edits=((0, {"temperature": "hot"}),)), "two")
     with pytest.raises(InputError, match="temperature must be above 0"):
         CodeSettings(temperature=0)
-    with pytest.raises(InputError, match="Take Coarse"):
+    with pytest.raises(InputError, match="Use Coarse"):
         UnmaskCodes(coarse.model, coarse.attributes)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="Take Unmask"):
+    with pytest.raises(InputError, match="Use Unmask"):
         DiscreteDiffusion(unmask.model, unmask.attributes)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="guidance needs all codes at once"):
-        drawing("row").lanes(settings=CodeSettings(guidance=2))
-    with pytest.raises(InputError, match="at least one wish"):
+    with pytest.raises(InputError, match="guidance must be 1 for the methods row and pixels"):
+        token_model("row").lanes(settings=CodeSettings(guidance=2))
+    with pytest.raises(InputError, match="at least one prompt"):
         image_token_loop([], model=unmask)
 
 
-def test_a_judge_sees_the_same_kind_of_output_in_every_way() -> None:
+def test_a_judge_sees_the_same_kind_of_output_from_every_method() -> None:
     for method in METHODS:
         seen: list[object] = []
         lanes = Lanes(
-            drawing(method).lanes(),
+            token_model(method).lanes(),
             [("x", "two")],
             each=Steps(1 << 62),
             judge=lambda output, item, seen=seen: seen.append(output) or (),  # type: ignore
@@ -364,7 +364,7 @@ def test_a_judge_sees_the_same_kind_of_output_in_every_way() -> None:
 
 
 def test_a_damaged_folder_is_told(tmp_path: Path) -> None:
-    folder = drawing("unmask").save(tmp_path / "d")
+    folder = token_model("unmask").save(tmp_path / "d")
     (folder / "model" / "model.safetensors").write_bytes(b"no")
     with pytest.raises(ModelError, match="must hold the weights"):
         load_image_token_model(folder)
@@ -383,8 +383,8 @@ def test_learning_codes_conforms_and_gets_better(method: Method) -> None:
     )
 
     def training() -> Training:
-        made = drawing(method, louder=1.0)
-        return Training(made.network, task_of(made, train, valid), config)
+        model = token_model(method, louder=1.0)
+        return Training(model.network, task_of(model, train, valid), config)
 
     check_process(training, steps=5, cuts=(0, 2))
     process = training()
@@ -412,7 +412,7 @@ def test_learning_pictures_conforms_and_gets_better() -> None:
 
 
 @pytest.mark.parametrize("name", ["large", "salt and pepper", "seven", "", "one, two"])
-def test_a_class_that_no_wish_could_name_is_refused(name: str) -> None:
+def test_a_class_that_no_prompt_could_name_is_refused(name: str) -> None:
     cuts = (Thresholds(0.5, 0.1), Thresholds(2.0, 1.0), Thresholds(5.0, 3.0))
     with pytest.raises(InputError, match="Classes must have names that differ"):
         Attributes(("seven", name), cuts)
@@ -420,6 +420,6 @@ def test_a_class_that_no_wish_could_name_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("codes", [None, ["a"] * 4, [1.5] * 4, [True] * 4])
-def test_codes_of_a_wish_that_are_no_numbers_set_it_aside(codes: object) -> None:
-    with pytest.raises(ItemError, match="codes of a wish must be whole numbers"):
+def test_codes_of_a_prompt_that_are_no_numbers_set_it_aside(codes: object) -> None:
+    with pytest.raises(ItemError, match="codes of a prompt must be whole numbers"):
         ImagePrompt.of({"codes": codes})

@@ -105,7 +105,7 @@ def test_what_cannot_be_drawn_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         "sample|image-tokens|made|--prompt|thick thin|--out|a.png": "either thick or thin once",
         "sample|image-tokens|made|--out|a.jpg": "--out must be a .png file",
         "sample|image-tokens|made|--out|folder.png": "got the folder folder.png",
-        "sample|image-tokens|made|--guidance|2|--out|a.png": "guidance needs all codes at once",
+        "sample|image-tokens|made|--guidance|2|--out|a.png": "guidance must be 1 for the methods row and pixels",
         "sample|image-tokens|made|--temperature|0|--out|a.png": "temperature must be above 0",
         "sample|image-tokens|made|--temperature|nan|--out|a.png": "temperature must be a number",
         "sample|image-tokens|made|--steps|4|--out|a.png": "--steps must come with a model of --method unmask",

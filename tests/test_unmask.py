@@ -16,7 +16,7 @@ from tiny import CORPUS
 from tiny_bert import save_tiny_bert, tiny_bert, word_pieces
 
 from ostinato.cli.main import cli
-from ostinato.decode.maskgit import draw_each, surest, to_keep
+from ostinato.decode.maskgit import draw_each, most_confident, to_keep
 from ostinato.errors import EditError, InputError, ItemError, ModelError
 from ostinato.journal import Journal
 from ostinato.loop import Lane, Lanes, Loop, Steps, Text
@@ -61,13 +61,13 @@ def test_the_schedule_decides_all_of_it_and_something_at_every_step(
     assert hidden == 0
 
 
-def test_the_surest_of_the_hidden_places_are_kept() -> None:
+def test_the_most_confident_of_the_masked_tokens_are_kept() -> None:
     probs = torch.tensor([0.9, 0.1, 0.5, 0.99, 0.3])
     hidden = torch.tensor([True, True, True, False, True])
     number = torch.full((5,), 0.5, dtype=torch.float64)
-    assert surest(probs, hidden, 2, 0.0, number).tolist() == [0, 2]
+    assert most_confident(probs, hidden, 2, 0.0, number).tolist() == [0, 2]
     number[1] = 1 - 1e-12  # the noise is on its side
-    assert surest(probs, hidden, 1, 10.0, number).tolist() == [1]
+    assert most_confident(probs, hidden, 1, 10.0, number).tolist() == [1]
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
@@ -119,7 +119,7 @@ def test_a_short_gap_ends_when_nothing_is_hidden() -> None:
     process.start(Lane("a"), MaskedText(("We can ", " you"), (2,)))
     reports = [process.step()["a"] for _ in range(2)]
     assert [report["masked"] for report in reports] == [1, 0]
-    assert reports[-1]["ended"] == "Nothing is hidden any more."
+    assert reports[-1]["ended"] == "No token is masked any more."
     assert process.step() == {}
 
 
@@ -140,8 +140,30 @@ def test_edits_hide_put_and_forbid() -> None:
     assert again.tokens[5] == 40 and not set(again.tokens[:2]) & set(never)
 
 
+def test_tokens_are_forbidden_from_the_edit_s_position_on_and_not_before() -> None:
+    """An edit of a later position waits for it when its lane has gone back behind it."""
+    process = unmask(1, steps=4, temperature=0.0, noise=0.0)
+    process.start(Lane("a"), ITEMS["one"])
+    first = [process.step()["a"]["put"] for _ in range(4)]
+    never = sorted(set(process.output("a").tokens))
+    process.rewind(Lane("a", backtracks=1, edits=((2, {"forbid": never}),)), 0)
+    again = [process.step()["a"]["put"] for _ in range(4)]
+    assert again[:2] == first[:2]
+    assert not {token for put in again[2:] for token in cast(list[int], put)} & set(never)
+
+
 @pytest.mark.parametrize(
-    "edit", [{"mask": [6]}, {"put": {0: 9999}}, {"put": [1]}, {"noise": -1}, {"forbid": ["x"]}]
+    "edit",
+    [
+        {"mask": [6]},
+        {"mask": ["1"]},
+        {"put": {0: 9999}},
+        {"put": {0: 7.5}},
+        {"put": [1]},
+        {"noise": -1},
+        {"forbid": ["x"]},
+        {"forbidden": [1]},
+    ],
 )
 def test_edits_that_cannot_be_are_refused(edit: dict[str, Any]) -> None:
     with pytest.raises(EditError):
@@ -158,7 +180,7 @@ def test_gaps_are_read_out_of_a_text_and_wrong_ones_refused() -> None:
         MaskedText(("a",), ())
     with pytest.raises(InputError, match="temperature must be a finite number of 0 or more"):
         FillConfig(temperature=-1)
-    with pytest.raises(InputError, match=r"got inf\. Take for example 1\.0"):
+    with pytest.raises(InputError, match=r"got inf\. Use for example 1\.0"):
         FillConfig(noise=float("inf"))
 
 

@@ -2,27 +2,41 @@ from .beam import Beam
 from .constrained_state import ConstrainedState
 from .constraint import Constraint, matcher, reader, term
 from .decode import Decode, Prompter, TokenPrompt, plain_prompt
-from .maskgit import draw_each, pick_each, surest, to_keep
+from .masked_row import (
+    MaskedRow,
+    check_mask,
+    check_put,
+    check_row_edits,
+    check_tokens,
+    uniforms,
+)
+from .maskgit import MASKED, UnmaskStep, pick_each, unmask_step
 from .sampling import SamplingParams
 from .speculative import DraftModel, DraftProposer, PromptLookup
 
 __all__ = [
+    "MASKED",
     "Beam",
     "ConstrainedState",
     "Constraint",
     "Decode",
     "DraftModel",
     "DraftProposer",
+    "MaskedRow",
     "PromptLookup",
     "Prompter",
     "SamplingParams",
     "TokenPrompt",
-    "draw_each",
+    "UnmaskStep",
+    "check_mask",
+    "check_put",
+    "check_row_edits",
+    "check_tokens",
     "matcher",
     "pick_each",
     "plain_prompt",
     "reader",
-    "surest",
     "term",
-    "to_keep",
+    "uniforms",
+    "unmask_step",
 ]

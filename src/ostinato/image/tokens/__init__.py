@@ -1,4 +1,4 @@
-"""Images as rows of discrete tokens, and three ways to draw them."""
+"""Images as rows of discrete tokens: codecs, networks, and the methods that sample the tokens."""
 
 import lazy_loader
 

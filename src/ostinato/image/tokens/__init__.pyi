@@ -13,8 +13,7 @@ from .model import (
 from .network import CodeConfig, CodeNetwork
 from .pixel_quantizer import Codec, PixelQuantizer
 from .prompt import ImagePrompt
-from .recipe import CODES_RECIPE, RECIPE
-from .tasks import DiffusionTask, ReconstructionTask, RowTask, UnmaskTask
+from .tasks import CODES_RECIPE, RECIPE, DiffusionTask, ReconstructionTask, RowTask, UnmaskTask
 from .unmask import UnmaskCodes
 from .vq import VQ, VQConfig
 

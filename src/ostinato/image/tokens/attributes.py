@@ -1,7 +1,7 @@
-"""The words of a drawing: its class, and what can be measured of it. Knows no network.
+"""The words of a prompt: the class of an image, and what can be measured of it.
 
-A wish has one place for each of slant, thickness, size and class; what is not said is `any`. So
-"a slanted seven" is (slanted, any, any, seven), however it is put.
+A prompt has four slots, for slant, thickness, size and class; one that is not mentioned is `any`.
+So "a slanted seven" is (slanted, any, any, seven), in whatever order. Knows no network.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError
 from ostinato.image import Images
 
@@ -25,7 +26,7 @@ PROMPT_TOKENS = len(PROPERTIES) + 1
 
 
 class Thresholds(NamedTuple):
-    """Where the first word of a property begins (upwards), and the second (downwards)."""
+    """The first word of a property holds from `high` upward, the second below `low`."""
 
     high: float
     low: float
@@ -33,7 +34,10 @@ class Thresholds(NamedTuple):
 
 @dataclass(frozen=True)
 class Attributes:
-    """The vocabulary: `any`, two words for each property, the classes by name."""
+    """The vocabulary: `any`, two words for each property, the names of the classes.
+
+    `cuts` are the thresholds of each property.
+    """
 
     classes: tuple[str, ...]
     cuts: tuple[Thresholds, ...]
@@ -42,32 +46,32 @@ class Attributes:
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "cuts", tuple(Thresholds(*cut) for cut in self.cuts))
         for number, name in enumerate(self.classes):
-            if name in self.classes[:number] or not self._is_asked_for(name):
+            if name in self.classes[:number] or not self._can_be_encoded(name):
                 raise InputError(
                     f"Classes must have names that differ and hold none of the words "
-                    f"{', '.join(sorted(RESERVED))}, got {name!r}. Call it something else."
+                    f"{', '.join(sorted(RESERVED))}, got {name!r}. Rename the class."
                 )
 
     @staticmethod
-    def _is_asked_for(name: str) -> bool:
-        """Tell whether a wish can name a class: what `encode` reads of the name is the name."""
+    def _can_be_encoded(name: str) -> bool:
+        """Return whether a prompt can name a class: `encode` reads the name as it is."""
         words = name.replace(",", " ").split()
         return " ".join(words) == name != "" and not RESERVED.intersection(words)
 
     @classmethod
     def of(cls, images: Images) -> Attributes:
-        """Make the vocabulary of some images: a third of them has each word of a property."""
+        """Return the vocabulary of a data set; each word of a property fits a third of it."""
         values = measure(images.pixels)
         cuts = [Thresholds(float(v.quantile(2 / 3)), float(v.quantile(1 / 3))) for v in values.T]
         return cls(tuple(class_word(name) for name in images.names), tuple(cuts))
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """All words; a word's id is its place."""
+        """All words; the id of a word is its index."""
         return ("any", *(word for pair in PROPERTIES for word in pair), *self.classes)
 
     def describe(self, images: Images) -> Tensor:
-        """Return the word ids (N, 4) that hold of some images."""
+        """Return the word ids (N, 4) that fit each image."""
         values = measure(images.pixels)
         ids = torch.zeros(len(images), PROMPT_TOKENS, dtype=torch.long)
         for slot, (high, low) in enumerate(self.cuts):
@@ -78,7 +82,7 @@ class Attributes:
         return ids
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Return the ids (4) of a wish. Raises `InputError` for a word that is not known."""
+        """Return the four ids of a prompt. Raises `InputError` for an unknown word."""
         ids, rest = [ANY] * PROMPT_TOKENS, []
         for word in text.lower().replace(",", " ").split():
             slot = next((n for n, pair in enumerate(PROPERTIES) if word in pair), None)
@@ -86,7 +90,9 @@ class Attributes:
                 rest += [] if word in SMALL_WORDS else [word]
             elif ids[slot] != ANY:
                 first, second = PROPERTIES[slot]
-                raise InputError(f"A wish must say either {first} or {second} once, got {text!r}.")
+                raise InputError(
+                    f"A prompt must say either {first} or {second} once, got {text!r}."
+                )
             else:
                 ids[slot] = 1 + 2 * slot + PROPERTIES[slot].index(word)
         if rest:
@@ -97,11 +103,12 @@ class Attributes:
         word = class_word(name)
         if word not in self.classes:
             known = ", ".join(self.vocabulary[1:])
-            raise InputError(f"Unknown words {name!r} in {text!r}. Known: {known}.")
+            hint = did_you_mean(name, self.vocabulary[1:])
+            raise InputError(f"Unknown words {name!r} in {text!r}. Known: {known}.{hint}")
         return 1 + 2 * len(PROPERTIES) + self.classes.index(word)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the words of a wish, without those that are not said."""
+        """Return the words of ids, without `any`."""
         return " ".join(self.vocabulary[i] for i in ids if i != ANY)
 
     def to_json(self) -> dict[str, object]:
@@ -113,20 +120,21 @@ class Attributes:
 
 
 def class_word(name: str) -> str:
-    """Return a class's name as a word: digits are spelled out."""
+    """Return the name of a class in lower case; digits are spelled out."""
     return NUMBERS[int(name)] if name.isdecimal() and int(name) < 10 else name.lower()
 
 
 def measure(pixels: Tensor) -> Tensor:
-    """Return slant, thickness and size (N, 3) of what is drawn on uint8 images (N, C, S, S).
+    """Return slant, thickness and size (N, 3) of the ink on uint8 images (N, C, S, S).
 
-    Slant is the shear of the ink, to either side; thickness twice its area by the length of its
-    edge, in pixels; size the root mean square distance from its middle, in pixels. Ink is what
-    differs from the border: bright where the border is dark.
+    Slant is the absolute shear of the ink. Thickness is twice its area divided by the length of its
+    edge, in pixels. Size is the root mean square distance from its center, in pixels. Ink is bright
+    where the border of the image is dark, and dark where it is bright.
     """
     ink = pixels.float().mean(1) / 255  # (N, S, S)
     border = torch.cat((ink[:, 0], ink[:, -1], ink[:, :, 0], ink[:, :, -1]), 1).mean(1)
-    ink = torch.where(border[:, None, None] > 0.5, 1 - ink, ink).clamp_min(1e-6)
+    ink = torch.where(border[:, None, None] > 0.5, 1 - ink, ink)
+    ink = ink.clamp_min(1e-6)  # an empty image would have no center
     S = ink.size(-1)
     at = torch.arange(S, dtype=torch.float32)
     total = ink.sum((1, 2))

@@ -1,4 +1,4 @@
-"""A drawing: codec, words and the network that draws, in one folder; and the loop that draws."""
+"""Image token models: codec, vocabulary and network in one folder; and the loop that samples."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from ostinato.arguments import require_at_least
 from ostinato.decode import Decode, SamplingParams
 from ostinato.errors import InputError, ModelError
 from ostinato.image import ALL_STEPS, Images, sample_images
@@ -26,12 +27,11 @@ from ostinato.loop import Condition, Loop, accept
 from ostinato.models import LanguageModel, Llama, load_model, read_config, write_config
 from ostinato.train import save_model
 
-ARCHITECTURE = "ostinato.Drawing"
-NOISE_LEVELS = 16
-"""Where a drawing ends that nothing else ends: with its last code or step."""
+ARCHITECTURE = "ostinato.Drawing"  # recorded in config.json
+NOISE_LEVELS = 16  # of new models of the method coarse
 
 Method = Literal["row", "pixels", "unmask", "coarse"]
-"""Code after code; pixel after pixel; the surest codes first; out of noise."""
+"""Code after code; pixel after pixel; the most confident codes first; out of noise."""
 
 TUNED: Mapping[Method, CodeSettings] = {
     "row": CodeSettings(temperature=0.85),
@@ -39,15 +39,15 @@ TUNED: Mapping[Method, CodeSettings] = {
     "unmask": CodeSettings(guidance=2.0),
     "coarse": CodeSettings(guidance=3.0),
 }
-"""How each method draws where nothing else is said; measured in docs/image-tokens.md."""
+"""The default settings of each method; measured in docs/image-tokens.md."""
 
 UNMASK_STEPS = 12
-"""The steps of `Unmask` where nothing else is said."""
+"""The default number of steps of the method unmask."""
 
 
 @dataclass(frozen=True)
 class ImageTokenModel:
-    """All that is needed to draw: how images are codes, the words, and what draws the codes."""
+    """A whole model: the codec of images, the words of prompts, and the network of codes."""
 
     method: Method
     codec: Codec
@@ -60,20 +60,21 @@ class ImageTokenModel:
         return self.model if isinstance(self.model, CodeNetwork) else self.model.llama()
 
     def picture(self, output: object) -> Tensor:
-        """Return the image, uint8 (C, S, S), of a row of codes; what is undecided is code 0."""
+        """Return the image, uint8 (C, S, S), of an output; an undecided code counts as 0."""
         return self.codec.decode(codes_of(output, self.codec.positions)[None])[0]
 
     def lanes(
         self, *, settings: CodeSettings | None = None, steps: int | None = None, slots: int = 16
     ) -> Decode | MaskedCodeSampler:
-        """Return the lane process that draws. `steps` are those of `Unmask`, of no other method."""
+        """Return the lane process that samples. `steps` is for the method unmask only."""
         settings = settings or TUNED[self.method]
         if self.method != "unmask":
             self._refuse_unused(settings, steps)
         if isinstance(self.model, LanguageModel):
             if settings.guidance != 1:
                 raise InputError(
-                    "guidance needs all codes at once. Take --method unmask or coarse."
+                    "guidance must be 1 for the methods row and pixels, got "
+                    f"{settings.guidance}. Use a model of the method unmask or coarse."
                 )
             sampling = SamplingParams(temperature=settings.temperature)
             return decode_rows(self.model, self.attributes, sampling=sampling, slots=slots)
@@ -83,13 +84,13 @@ class ImageTokenModel:
         return UnmaskCodes(self.model, self.attributes, steps=steps, settings=settings, slots=slots)
 
     def _refuse_unused(self, settings: CodeSettings, steps: int | None) -> None:
-        """Raise `InputError` for what only drawings of the method unmask have."""
-        noisy = settings.noise not in (CodeSettings.noise, TUNED[self.method].noise)
-        for name, given in (("steps", steps), ("noise", settings.noise if noisy else None)):
-            if given is not None:
+        """Raise `InputError` for what has an effect on the method unmask only."""
+        changed = settings.noise not in (CodeSettings.noise, TUNED[self.method].noise)
+        for name, value in (("steps", steps), ("noise", settings.noise if changed else None)):
+            if value is not None:
                 raise InputError(
-                    f"{name} must be given for drawings of the method unmask, got {given} for one of "
-                    f"{self.method}. Leave it out."
+                    f"{name} must be left out for the method {self.method}, got {value}. Only the "
+                    "method unmask uses it."
                 )
 
     def save(self, folder: str | Path) -> Path:
@@ -106,93 +107,96 @@ class ImageTokenModel:
 
 
 def load_image_token_model(folder: str | Path) -> ImageTokenModel:
-    """Read what `Drawing.save` wrote. Raises `ModelError` where it is missing or damaged."""
+    """Load what `ImageTokenModel.save` wrote. Raises `ModelError` for other folders."""
     folder = Path(folder)
     values: dict[str, Any] = read_config(folder, ARCHITECTURE, dict)
-    method = next((method for method in get_args(Method) if method == values.get("method")), None)
+    recorded = values.get("method")
+    method: Method | None = next((m for m in get_args(Method) if m == recorded), None)
     if method is None:
-        raise ModelError(f"The method in {folder}/config.json must be one of {get_args(Method)}.")
+        raise ModelError(
+            f"The method in {folder}/config.json must be one of {', '.join(get_args(Method))}, "
+            f"got {recorded!r}. Train the model again."
+        )
     try:
-        words = Attributes(**values["words"])
+        attributes = Attributes(**values["words"])
     except (KeyError, TypeError) as error:
         raise ModelError(f"{folder}/config.json must hold words, got: {error}.") from None
     codec = load_codec(folder / "codes")
-    model: LanguageModel | CodeNetwork
+    part: LanguageModel | CodeNetwork
     if method in ("row", "pixels"):
-        model = load_model(folder / "model", dtype=torch.float32)
+        part = load_model(folder / "model", dtype=torch.float32)
     else:
-        model = CodeNetwork.load(folder / "model")
-    drawing = ImageTokenModel(method, codec, words, model)
-    _require_whole(drawing, folder)
-    return drawing
+        part = CodeNetwork.load(folder / "model")
+    model = ImageTokenModel(method, codec, attributes, part)
+    _check_parts(model, folder)
+    return model
 
 
-def _require_whole(drawing: ImageTokenModel, folder: Path) -> None:
-    """Raise `ModelError` where the parts of a drawing do not belong together."""
-    codec, said, c = drawing.codec, len(drawing.attributes.vocabulary), drawing.network.config
+def _check_parts(model: ImageTokenModel, folder: Path) -> None:
+    """Raise `ModelError` where codec, words and network of a folder do not fit each other."""
+    codec, words, c = model.codec, len(model.attributes.vocabulary), model.network.config
     if isinstance(c, CodeConfig):
-        held = c.codes, c.positions, c.words, c.steps > 0
+        found = c.codes, c.positions, c.words, c.steps > 0
     else:
-        held = c.vocab_size - said, c.max_position_embeddings - PROMPT_TOKENS, said, False
-    if held != (codec.vocabulary, codec.positions, said, drawing.method == "coarse"):
+        found = c.vocab_size - words, c.max_position_embeddings - PROMPT_TOKENS, words, False
+    if found != (codec.vocabulary, codec.positions, words, model.method == "coarse"):
         raise ModelError(
-            f"{folder}/model must draw {codec.positions} of {codec.vocabulary} codes from {said} "
-            f"words by the method {drawing.method}, got {held[1]} of {held[0]} from {held[2]}. "
-            "The parts of a drawing belong together: train or copy the whole folder again."
+            f"{folder}/model must make {codec.positions} of {codec.vocabulary} codes from {words} "
+            f"words by the method {model.method}, got {found[1]} of {found[0]} from {found[2]}. "
+            "The parts of a model belong together: train it or copy its folder again."
         )
 
 
 def new_image_token_model(
     method: Method,
     codec: Codec,
-    words: Attributes,
+    attributes: Attributes,
     *,
     layers: int = 4,
     width: int = 96,
     heads: int = 3,
     seed: int = 0,
 ) -> ImageTokenModel:
-    """Return a drawing whose network is yet to be trained."""
-    for name, value in {"layers": layers, "width": width, "heads": heads}.items():
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}. Give more.")
+    """Return a model whose network is not trained yet, initialized by `seed`."""
+    require_at_least(1, layers=layers, width=width, heads=heads)
     if width % heads or (width // heads) % 2:
         raise InputError(
-            f"width must be heads times an even number, got {width} and {heads}. Give a width "
-            f"such as {32 * heads}."
+            f"width must be heads times an even number, got {width} and {heads}. Use {32 * heads}, "
+            "for example."
         )
     codes, positions = codec.vocabulary, codec.positions
     if method in ("row", "pixels"):
         model = row_model(
-            codes, positions, words, layers=layers, width=width, heads=heads, seed=seed
+            codes, positions, attributes, layers=layers, width=width, heads=heads, seed=seed
         )
-        return ImageTokenModel(method, codec, words, model)
+        return ImageTokenModel(method, codec, attributes, model)
     config = CodeConfig(
         codes=codes,
         positions=positions,
-        words=len(words.vocabulary),
+        words=len(attributes.vocabulary),
         prompt_tokens=PROMPT_TOKENS,
         steps=NOISE_LEVELS if method == "coarse" else 0,
         layers=layers,
         width=width,
         heads=heads,
     )
-    return ImageTokenModel(method, codec, words, CodeNetwork(config, seed=seed))
+    return ImageTokenModel(method, codec, attributes, CodeNetwork(config, seed=seed))
 
 
 def task_of(
     model: ImageTokenModel, train: Images, valid: Images, *, attribute_dropout: float = 0.2
 ) -> CodesTask:
-    """Return what the drawing's network is trained on: the codes and words of some images."""
-    parts = [_coded(model, images) for images in (train, valid)]
+    """Return the training task of a model's network on the codes and words of images."""
+    parts = _encoded(model, train), _encoded(model, valid)
     if model.method in ("row", "pixels"):
         vocabulary = len(model.attributes.vocabulary)
-        return RowTask(parts[0], parts[1], vocabulary=vocabulary, drop=attribute_dropout)
+        return RowTask(*parts, vocabulary=vocabulary, attribute_dropout=attribute_dropout)
     kind = UnmaskTask if model.method == "unmask" else DiffusionTask
-    return kind(parts[0], parts[1], attribute_dropout=attribute_dropout)
+    return kind(*parts, attribute_dropout=attribute_dropout)
 
 
-def _coded(model: ImageTokenModel, images: Images) -> tuple[Tensor, Tensor]:
+def _encoded(model: ImageTokenModel, images: Images) -> tuple[Tensor, Tensor]:
+    """Return the codes (N, T) and word ids (N, 4) of images."""
     if not len(images):
         empty = torch.zeros(0, model.codec.positions, dtype=torch.long)
         return empty, torch.zeros(0, PROMPT_TOKENS, dtype=torch.long)
@@ -210,16 +214,16 @@ def image_token_loop(
     slots: int | None = None,
     **loop: Any,
 ) -> Loop:
-    """Return the loop that draws one image for every wish, side by side.
+    """Return the loop that samples one image for every prompt, in `slots` lanes.
 
-    `each` ends a drawing before its last step; `loop` goes to `Loop`, as `run` and `until`. The
-    rows of codes are in `step.results` (`output`); `Drawing.picture` makes images of them. `steps`
-    and the settings' `noise` are for drawings of the method unmask, and refused for others.
+    `each` ends an image before its last step. `loop` holds arguments of `Loop`, such as `run` and
+    `until`. The codes are in `step.results` (`output`); `ImageTokenModel.picture` decodes them.
+    `steps` and the settings' `noise` are for the method unmask, and refused for others.
     """
     if not prompts:
-        raise InputError("There must be at least one wish, got none.")
-    items = [ImagePrompt.of(wish) for wish in prompts]
-    for wish in items:
-        model.attributes.encode(wish.words)  # before anything is drawn
+        raise InputError("There must be at least one prompt, got none.")
+    items = [ImagePrompt.of(prompt) for prompt in prompts]
+    for item in items:
+        model.attributes.encode(item.words)  # a wrong word is refused before anything is sampled
     process = model.lanes(settings=settings, steps=steps, slots=slots or min(len(items), 16))
     return sample_images(process, items, ImagePrompt.to_json, each, (), accept, seed, **loop)

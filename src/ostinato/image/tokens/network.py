@@ -1,7 +1,7 @@
-"""A transformer that sees all codes of an image at once, and says what each may be.
+"""A bidirectional transformer over all codes of an image, as that of MaskGIT (Chang et al. 2022).
 
-Bidirectional, as that of MaskGIT (Chang et al. 2022); with `steps` it is told the noise level, for
-multinomial diffusion. The words stand before the codes. Knows no sampling and no training.
+With `steps` it takes the noise level as an input, for multinomial diffusion. The words come before
+the codes. Knows no sampling and no training.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ostinato.arguments import require_at_least
 from ostinato.errors import InputError
 from ostinato.models import read_config, read_weights, write_config, write_weights
 
@@ -21,9 +22,10 @@ ARCHITECTURE = "ostinato.CodeNetwork"
 
 @dataclass(frozen=True, kw_only=True)
 class CodeConfig:
-    """The shape: `codes` to choose from at each of `positions`; `words` known, `prompt_tokens` of a prompt.
+    """The architecture: `codes` to choose from at each of `positions`.
 
-    `steps` are the noise levels above none; 0: none, for masks.
+    `words` is the size of the vocabulary of words, `prompt_tokens` the length of a prompt. `steps`
+    is the number of noise levels; 0: trained with masks instead.
     """
 
     codes: int
@@ -37,10 +39,8 @@ class CodeConfig:
 
     def __post_init__(self) -> None:
         for name in ("codes", "positions", "words", "prompt_tokens", "layers", "width", "heads"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.steps < 0:
-            raise InputError(f"steps must be 0 or more, got {self.steps}.")
+            require_at_least(1, **{name: getattr(self, name)})
+        require_at_least(0, steps=self.steps)
         if self.width % self.heads:
             raise InputError(
                 f"width must be a multiple of heads, got {self.width} and {self.heads}."
@@ -48,13 +48,13 @@ class CodeConfig:
 
 
 class CodeNetwork(nn.Module):
-    """Logits (B, T, V) for codes (B, T), words (B, W), step (B,); the code V is the mask."""
+    """Logits (B, T, V) of codes (B, T), words (B, W) and step (B,). Code V is the mask."""
 
     def __init__(self, config: CodeConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         c, C = config, config.width
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
             torch.manual_seed(seed)
             self.embed_codes = nn.Embedding(c.codes + 1, C)
             self.embed_words = nn.Embedding(c.words, C)
@@ -68,7 +68,7 @@ class CodeNetwork(nn.Module):
                     nn.init.normal_(module.weight, std=0.02)
 
     def forward(self, codes: Tensor, words: Tensor, step: Tensor) -> Tensor:
-        """Return the logits of every place."""
+        """Return the logits (B, T, V) of every position."""
         x = torch.cat((self.embed_words(words), self.embed_codes(codes)), 1)  # (B, W + T, C)
         x = x + self.embed_positions.weight + self.embed_steps(step)[:, None]
         for block in self.blocks:
@@ -90,7 +90,7 @@ class CodeNetwork(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention of all positions to all, and a feed-forward, each within a residual."""
+    """Self-attention over all positions, and a feed-forward layer, each within a residual."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

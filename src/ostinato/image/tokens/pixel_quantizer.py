@@ -1,4 +1,4 @@
-"""Pixels as tokens: no network, each pixel is rounded to one of a few levels."""
+"""Codecs, which turn images into codes and back; and the one without a network, rounded pixels."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Codec(Protocol):
 
     @property
     def vocabulary(self) -> int:
-        """How many codes there are."""
+        """The number of different codes."""
         ...
 
     @property
     def positions(self) -> int:
-        """How many codes an image has."""
+        """The number of codes of an image, T."""
         ...
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -39,17 +39,17 @@ class Codec(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Return what tells it from others that make other codes."""
+        """Return a text that differs between codecs which give different codes."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write it into a folder."""
+        """Write the codec into a folder, for `load_codec`."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelQuantizer:
-    """Row by row, each pixel's channels one after the other, in `levels` steps of brightness."""
+    """Pixels row by row, channel after channel, rounded to `levels` steps of brightness."""
 
     channels: int = 1
     size: int = 8
@@ -58,20 +58,20 @@ class PixelQuantizer:
     def __post_init__(self) -> None:
         if self.channels not in (1, 3) or not 8 <= self.size <= 64:
             raise InputError(
-                f"Pixels must be of 1 or 3 channels and 8 to 64 a side, got {self.channels} and "
-                f"{self.size}. Scale them."
+                "Images must have 1 or 3 channels and sides of 8 to 64 pixels, got "
+                f"{self.channels} and {self.size}. Scale them."
             )
         if not 2 <= self.levels <= 256:
-            raise InputError(f"levels must be 2 to 256, got {self.levels}. Take few, such as 4.")
+            raise InputError(f"levels must be 2 to 256, got {self.levels}. Use few, such as 4.")
 
     @property
     def vocabulary(self) -> int:
-        """The levels."""
+        """The number of levels."""
         return self.levels
 
     @property
     def positions(self) -> int:
-        """The pixels, times the channels."""
+        """The number of pixels times the channels."""
         return self.channels * self.size**2
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class PixelQuantizer:
         return pixels.view(-1, self.size, self.size, self.channels).permute(0, 3, 1, 2).contiguous()
 
     def fingerprint(self) -> str:
-        """Return its shape."""
+        """Return the configuration as text."""
         return repr(self)
 
     def save(self, folder: Path) -> None:
@@ -96,14 +96,14 @@ class PixelQuantizer:
 
 def load_codec(folder: Path) -> Codec:
     """Read the `PixelQuantizer` or the `VQ` that a folder holds. Raises `ModelError`."""
-    if not _names_levels(folder / "config.json"):
+    if not _is_pixel_quantizer(folder / "config.json"):
         return VQ.load(folder)
     return read_config(folder, ARCHITECTURE, PixelQuantizer)
 
 
-def _names_levels(path: Path) -> bool:
+def _is_pixel_quantizer(path: Path) -> bool:
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
+        return False  # `VQ.load` says what is wrong with the file
     return isinstance(values, dict) and values.get("architecture") == ARCHITECTURE

@@ -1,4 +1,4 @@
-"""What a drawing is asked to be, and the codes that come of it. Knows no network."""
+"""The item of an image token model, and its output: codes as text. Knows no network."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ostinato.decode import MASKED
 from ostinato.errors import ItemError
 from ostinato.image import is_whole
 from ostinato.loop import Text
 
-UNKNOWN = -1
-"""Stands for a code that is not decided."""
-
 
 @dataclass(frozen=True)
 class ImagePrompt:
-    """Words such as "a slanted seven", and codes that are known already (-1: not known)."""
+    """Words such as "a slanted seven", and codes that are known already (-1: unknown)."""
 
     words: str = ""
     codes: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, item: object) -> ImagePrompt:
-        """Read a wish, a text, or a mapping with `words` and `codes`. Raises `ItemError`."""
+        """Read an `ImagePrompt`, a text, or a mapping of its fields. Raises `ItemError`."""
         if isinstance(item, ImagePrompt):
             return item
         if isinstance(item, str):
@@ -33,18 +31,20 @@ class ImagePrompt:
         if isinstance(item, Mapping) and set(item) <= {"words", "codes"}:
             codes = item.get("codes", ())
             if not isinstance(codes, Sequence) or not all(is_whole(code) for code in codes):
-                raise ItemError(f"The codes of a wish must be whole numbers, got {codes!r}.")
+                raise ItemError(f"The codes of a prompt must be whole numbers, got {codes!r}.")
             return cls(str(item.get("words", "")), tuple(codes))
-        raise ItemError(f"A wish must be a text, or a mapping of words and codes, got {item!r}.")
+        raise ItemError(
+            f"An image prompt must be a text, or a mapping of words and codes, got {item!r}."
+        )
 
     def to_json(self) -> dict[str, object]:
-        """Return the wish as a JSON object."""
+        """Return the fields as a JSON object."""
         return {"words": self.words, "codes": list(self.codes)}
 
 
 def as_text(codes: Sequence[int]) -> Text:
-    """Return codes as the row of tokens that `Decode` writes; `?` stands for one not decided."""
-    pieces = [" ?" if code == UNKNOWN else f" {code}" for code in codes]
+    """Return codes in the form that `Decode` writes; a masked one is `?`."""
+    pieces = [" ?" if code == MASKED else f" {code}" for code in codes]
     starts, at = [], 0
     for piece in pieces:
         starts.append(at)
@@ -53,6 +53,6 @@ def as_text(codes: Sequence[int]) -> Text:
 
 
 def codes_of(output: object, positions: int) -> Tensor:
-    """Return the codes (T,) of an output, whose missing and undecided positions are 0."""
+    """Return the codes (T,) of an output; missing and masked ones are 0."""
     numbers = [0 if word == "?" else int(word) for word in str(output).split()][:positions]
     return torch.tensor(numbers + [0] * (positions - len(numbers)))

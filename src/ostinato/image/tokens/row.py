@@ -1,7 +1,7 @@
-"""The words and codes of an image as a language model's tokens, so that `Decode` draws it.
+"""Codes as the tokens of a language model, so that `Decode` samples an image code after code.
 
 The codes come first in the vocabulary, as " 0", " 1", …; the words after them, as "<seven>". The
-folder of such a model is an ordinary one in the Hugging Face layout.
+folder of such a model has the ordinary Hugging Face layout.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from pathlib import Path
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
-from ostinato.decode import Decode, SamplingParams, TokenPrompt
+from ostinato.decode import MASKED, Decode, SamplingParams, TokenPrompt
 from ostinato.errors import InputError, ItemError
 from ostinato.image.tokens.attributes import PROMPT_TOKENS, Attributes
-from ostinato.image.tokens.prompt import UNKNOWN, ImagePrompt
+from ostinato.image.tokens.prompt import ImagePrompt
 from ostinato.models import LanguageModel, Llama, LlamaConfig, Tokenizer
 
 
 def row_model(
     codes: int,
     positions: int,
-    words: Attributes,
+    attributes: Attributes,
     *,
     layers: int,
     width: int,
     heads: int,
     seed: int = 0,
 ) -> LanguageModel:
-    """Return a model of drawn weights for images of `positions` codes, each one of `codes`."""
+    """Return an untrained model for images of `positions` codes, each one of `codes`."""
     vocabulary = {f"▁{code}": code for code in range(codes)}
-    vocabulary |= {f"<{word}>": codes + n for n, word in enumerate(words.vocabulary)}
+    vocabulary |= {f"<{word}>": codes + n for n, word in enumerate(attributes.vocabulary)}
     backend = Backend(models.WordLevel(vocabulary, unk_token="<any>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
     config = LlamaConfig.from_scratch(
@@ -47,22 +47,24 @@ def row_model(
 
 
 def decode_rows(
-    model: LanguageModel, words: Attributes, *, sampling: SamplingParams, slots: int = 16
+    model: LanguageModel, attributes: Attributes, *, sampling: SamplingParams, slots: int = 16
 ) -> Decode:
-    """Return the lane process that draws code after code; an item is a `ImagePrompt` of words."""
+    """Return the lane process that samples code after code.
 
-    first = model.config.vocab_size - len(words.vocabulary)
-    no_words = {first + n: -math.inf for n in range(len(words.vocabulary))}
+    An item is an `ImagePrompt` without codes.
+    """
+    first = model.config.vocab_size - len(attributes.vocabulary)  # the token of the first word
+    no_words = {first + n: -math.inf for n in range(len(attributes.vocabulary))}
 
     def prompt(item: object, edits: Mapping[str, object]) -> TokenPrompt:
-        wish = ImagePrompt.of(item)
+        image_prompt = ImagePrompt.of(item)
         try:
-            ids = words.encode(wish.words)
+            ids = attributes.encode(image_prompt.words)
         except InputError as error:
             raise ItemError(str(error)) from None
-        if any(code != UNKNOWN for code in wish.codes):
+        if any(code != MASKED for code in image_prompt.codes):
             raise ItemError(
-                "A row is drawn from its beginning and knows no codes. Force them by an edit: "
+                "A row is sampled from its first code on and takes none. Force codes by an edit: "
                 "{'force': [codes]}."
             )
         return TokenPrompt([first + i for i in ids])

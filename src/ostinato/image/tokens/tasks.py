@@ -1,6 +1,6 @@
-"""What the parts of a drawing are trained on: reconstruction, next codes, hidden codes, noise.
+"""Training of image token models: the tasks of autoencoder and networks, and their recipes.
 
-All that is random in a loss is drawn from its seed. Knows no loop.
+All randomness of a loss comes from its seed. Knows no loop.
 """
 
 from __future__ import annotations
@@ -19,11 +19,34 @@ from ostinato.image.tokens.network import CodeNetwork
 from ostinato.image.tokens.vq import VQ
 from ostinato.loop import fold_in
 from ostinato.models import Llama
-from ostinato.train import Loss
+from ostinato.train import Loss, TrainingConfig
+
+CODES_RECIPE = TrainingConfig(
+    steps=400,
+    batch_tokens=64,
+    optimizer="muon",
+    lr=0.01,
+    warmup_steps=20,
+    min_lr_ratio=0.01,
+    valid_every=100,
+)
+"""Training settings of the autoencoder, for minutes on one thread; `batch_tokens` counts images."""
+
+RECIPE = TrainingConfig(
+    steps=400,
+    batch_tokens=64,
+    optimizer="muon",
+    lr=0.02,
+    warmup_steps=50,
+    min_lr_ratio=0.01,
+    ema_decay=0.99,
+    valid_every=100,
+)
+"""Training settings of the network, for minutes on one thread; `batch_tokens` counts images."""
 
 
 class ReconstructionTask:
-    """The autoencoder's: the mean squared error of pixels in [-1, 1], summed over images."""
+    """Train an autoencoder: mean squared error of pixels in [-1, 1], summed over images."""
 
     def __init__(self, train: Images, valid: Images) -> None:
         self._train, self._valid = train, valid
@@ -38,11 +61,11 @@ class ReconstructionTask:
         return len(chosen)
 
     def loss(self, network: nn.Module, chosen: Sequence[int], seed: int) -> Loss:
-        """Return the error of some images; nothing is random."""
+        """Return the error of a batch; `seed` is not used, as nothing is random."""
         return Loss(self._error(network, self._train.at(chosen)), {"images": len(chosen)})
 
     def validate(self, network: nn.Module, batch_tokens: int) -> Mapping[str, float]:
-        """Return the mean error of the held-out images."""
+        """Return the mean error of the validation images."""
         count = len(self._valid)
         if not count:
             return {}
@@ -52,7 +75,7 @@ class ReconstructionTask:
         return {"loss/valid": total / count}
 
     def sample(self, network: nn.Module) -> object:
-        """Make nothing."""
+        """Return None: there is nothing to show."""
         return None
 
     def _error(self, network: nn.Module, images: Images) -> Tensor:
@@ -63,10 +86,11 @@ class ReconstructionTask:
 
 
 class CodesTask(ABC):
-    """Codes given words: the cross-entropy in nats, summed over the codes that count.
+    """Predict codes from words: the cross-entropy in nats, summed over the codes that count.
 
-    `codes` (N, T) and `words` (N, W) are those to train on, `valid` the same of those held out.
-    Each word is left unsaid with the chance `drop`, and all of an image's with half of it.
+    `train` and `valid` are codes (N, T) and word ids (N, W). `attribute_dropout` is the probability
+    of dropping a word in training; all words of an image are dropped with half of it
+    (classifier-free guidance).
     """
 
     def __init__(
@@ -76,7 +100,7 @@ class CodesTask(ABC):
         *,
         attribute_dropout: float = 0.2,
     ) -> None:
-        self._train, self._valid, self.drop = train, valid, attribute_dropout
+        self._train, self._valid, self.attribute_dropout = train, valid, attribute_dropout
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -88,17 +112,18 @@ class CodesTask(ABC):
         return len(chosen) * self._train[0].size(1)
 
     def loss(self, network: nn.Module, chosen: Sequence[int], seed: int) -> Loss:
-        """Return the loss of some images, of which some words are left unsaid."""
+        """Return the loss of a batch, with some words dropped."""
         index = torch.as_tensor(chosen)
         codes, words = self._train[0][index], self._train[1][index]
         dice = torch.Generator().manual_seed(seed)
-        unsaid = torch.rand(words.shape, generator=dice) < self.drop
-        unsaid |= torch.rand(len(words), 1, generator=dice) < self.drop / 2
-        words = words.masked_fill(unsaid, ANY)
+        dropped = torch.rand(words.shape, generator=dice) < self.attribute_dropout
+        # Each word alone rarely drops all four, which guidance needs.
+        dropped |= torch.rand(len(words), 1, generator=dice) < self.attribute_dropout / 2
+        words = words.masked_fill(dropped, ANY)
         return Loss(self._loss(network, codes, words, dice), {"images": len(chosen)})
 
     def validate(self, network: nn.Module, batch_tokens: int) -> Mapping[str, float]:
-        """Return the mean loss of the held-out images, with noise that is the same each time."""
+        """Return the mean loss a code of the validation images; the noise is the same each time."""
         codes, words = self._valid
         if not len(codes):
             return {}
@@ -110,7 +135,7 @@ class CodesTask(ABC):
         return {"loss/valid": total / codes.numel()}
 
     def sample(self, network: nn.Module) -> object:
-        """Make nothing."""
+        """Return None: there is nothing to show."""
         return None
 
     @abstractmethod
@@ -121,9 +146,9 @@ class CodesTask(ABC):
 
 
 class RowTask(CodesTask):
-    """Each code given those before it, as DALL-E's (Ramesh et al. 2021); the words stand first.
+    """Predict each code from those before it, as DALL-E does (Ramesh et al. 2021).
 
-    `vocabulary` is the number of words; as tokens they come after the codes.
+    The words come first. `vocabulary` is their number; their token ids follow those of the codes.
     """
 
     def __init__(
@@ -132,9 +157,9 @@ class RowTask(CodesTask):
         valid: tuple[Tensor, Tensor],
         *,
         vocabulary: int,
-        drop: float = 0.2,
+        attribute_dropout: float = 0.2,
     ) -> None:
-        super().__init__(train, valid, attribute_dropout=drop)
+        super().__init__(train, valid, attribute_dropout=attribute_dropout)
         self._vocabulary = vocabulary
 
     def _loss(
@@ -143,6 +168,7 @@ class RowTask(CodesTask):
         assert isinstance(network, Llama)
         W = words.size(1)
         first = network.config.vocab_size - self._vocabulary
+        # Position W - 1, the last word, predicts the first code.
         hidden = network(torch.cat((words + first, codes), 1))[:, W - 1 : -1]  # (B, T, C)
         return F.cross_entropy(
             network.logits(hidden).flatten(0, 1), codes.flatten(), reduction="sum"
@@ -150,10 +176,10 @@ class RowTask(CodesTask):
 
 
 class UnmaskTask(CodesTask):
-    """Hidden codes given those that show, as MaskGIT's (Chang et al. 2022, section 3.1).
+    """Predict masked codes from the others, as MaskGIT does (Chang et al. 2022, section 3.1).
 
-    The share that is hidden is cos(pi u / 2), u uniform; each image's loss is the mean over its
-    hidden codes, times all of its positions.
+    The share of masked codes is cos(pi u / 2), u uniform. An image's loss is the mean over its
+    masked codes, times all of its positions.
     """
 
     def _loss(
@@ -163,19 +189,19 @@ class UnmaskTask(CodesTask):
         B, T = codes.shape
         share = (torch.rand(B, 1, generator=dice) * (math.pi / 2)).cos()
         count = (share * T).ceil().clamp(1, T)
-        order = torch.rand(B, T, generator=dice).argsort(1).argsort(1)
-        hidden = order < count
-        shown = codes.masked_fill(hidden, network.config.codes)
-        logits = network(shown, words, torch.zeros(B, dtype=torch.long))
+        rank = torch.rand(B, T, generator=dice).argsort(1).argsort(1)  # a random permutation
+        masked = rank < count
+        inputs = codes.masked_fill(masked, network.config.codes)
+        logits = network(inputs, words, torch.zeros(B, dtype=torch.long))
         losses = F.cross_entropy(logits.transpose(1, 2), codes, reduction="none")
-        return (losses * hidden / count * T).sum()
+        return (losses * masked / count * T).sum()
 
 
 class DiffusionTask(CodesTask):
-    """Codes given noised ones: multinomial diffusion (Hoogeboom et al. 2021), as ImageBART's.
+    """Predict clean codes from noisy ones: multinomial diffusion (Hoogeboom et al. 2021).
 
-    The loss is the cross-entropy of the clean codes at a step drawn evenly: the variational bound
-    without its weights.
+    The loss is the cross-entropy of the clean codes at a uniformly sampled step: the variational
+    bound without its weights.
     """
 
     def _loss(
@@ -187,11 +213,12 @@ class DiffusionTask(CodesTask):
         step = torch.randint(1, steps + 1, (B,), generator=dice)
         kept = torch.tensor([kept_share(t, steps) for t in range(steps + 1)])[step][:, None]
         noise = torch.randint(0, network.config.codes, (B, T), generator=dice)
-        noised = torch.where(torch.rand(B, T, generator=dice) < kept, codes, noise)
-        logits = network(noised, words, step)
+        noisy = torch.where(torch.rand(B, T, generator=dice) < kept, codes, noise)
+        logits = network(noisy, words, step)
         return F.cross_entropy(logits.transpose(1, 2), codes, reduction="sum")
 
 
 def kept_share(step: int, steps: int) -> float:
     """Return the share of codes that the noise of a step leaves alone: cos^2(pi step / 2 steps)."""
+    # At the last step the cosine is not exactly 0 in floating point.
     return math.cos(math.pi / 2 * step / steps) ** 2 if step < steps else 0.0

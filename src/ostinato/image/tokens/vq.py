@@ -1,14 +1,14 @@
 """An autoencoder of images with discrete codes, so that an image is a row of tokens.
 
-The frame is that of van den Oord et al., "Neural Discrete Representation Learning" (2017). The
+The architecture follows van den Oord et al., "Neural Discrete Representation Learning" (2017). The
 quantizer is finite scalar quantization (Mentzer et al. 2023, section 3): each channel is squashed
-and rounded to one of its levels, and the code is the number of that cell of a fixed grid. There is
-no codebook to learn, none that collapses, and no state besides weights that gradients train.
-Knows no training and no lanes.
+and rounded to one of its levels, and the code is the number of that cell of a fixed grid. So there
+is no codebook that must be learned or could collapse, and no state besides trained weights. Knows
+no training and no lanes.
 
 Codes are stable: an image has the same ones in any batch, after a load, on any number of threads.
-What is rounded is computed in float64, where the order of a sum matters in the fifteenth digit;
-in float32 it matters in the seventh, and one in some million codes changes.
+The values to be rounded are computed in float64, where the order of a sum changes the fifteenth
+digit. In float32 it changes the seventh, and so one in some million codes.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from ostinato.image import fixed_batches
 from ostinato.models import read_config, read_weights, write_config, write_weights
 
 ARCHITECTURE = "ostinato.VQ"
-GROUP = 16  # channels that are normalized together
+GROUP = 16  # channels of a group in group normalization
 
 
 @dataclass(frozen=True, kw_only=True)
 class VQConfig:
-    """The shape of the autoencoder: an image of `size` pixels has (size / 2^halvings)^2 codes.
+    """The architecture of the autoencoder: an image of `size` has (size / 2^halvings)^2 codes.
 
-    `levels` are the steps of each channel of a code, each at least 2; their product is the
-    vocabulary. A side that is no multiple of 2^halvings is padded.
+    `levels` are the levels of each channel of a code, each at least 2; their product is the
+    vocabulary. `width` is the number of channels at the first level. A side that is no multiple of
+    2^halvings is padded.
     """
 
     channels: int = 1
@@ -60,9 +61,9 @@ class VQConfig:
 
     @classmethod
     def for_images(cls, channels: int, size: int, *, width: int = 32) -> VQConfig:
-        """Return a shape with at most 8 x 8 codes an image: of 64 for gray ones, of 240 else.
+        """Return an architecture with at most 8 x 8 codes: 64 different ones for gray, else 240.
 
-        A row of fewer codes is learned sooner, and gray images lose little by it.
+        A smaller vocabulary is learned sooner, and gray images lose little (docs/log.md).
         """
         halvings = max(1, math.ceil(math.log2(size / 8)))
         levels = (8, 8) if channels == 1 else (8, 6, 5)
@@ -70,12 +71,12 @@ class VQConfig:
 
     @property
     def side(self) -> int:
-        """The codes along a side."""
+        """The number of codes along a side."""
         return -(-self.size // (1 << self.halvings))
 
 
 class VQ(nn.Module):
-    """Images to codes and back: `encode`, `decode`; `forward` for training."""
+    """The autoencoder: `encode` and `decode` for use, `forward` for training."""
 
     basis: Tensor
 
@@ -84,7 +85,7 @@ class VQ(nn.Module):
         self.config = config
         steps = torch.tensor([1, *config.levels[:-1]]).cumprod(0)
         self.register_buffer("basis", steps, persistent=False)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
             torch.manual_seed(seed)
             self._build(config)
 
@@ -108,12 +109,12 @@ class VQ(nn.Module):
 
     @property
     def vocabulary(self) -> int:
-        """How many codes there are."""
+        """The number of different codes."""
         return math.prod(self.config.levels)
 
     @property
     def positions(self) -> int:
-        """How many codes an image has."""
+        """The number of codes of an image."""
         return self.config.side**2
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -131,19 +132,22 @@ class VQ(nn.Module):
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.vocabulary:
             raise InputError(
                 f"codes must be from 0 to {self.vocabulary - 1}, got {int(codes.min())} to "
-                f"{int(codes.max())}. Take the autoencoder that made them."
+                f"{int(codes.max())}. Use the autoencoder that made them."
             )
         images = fixed_batches(self._from_codes, codes.view(len(codes), *[self.config.side] * 2))
         return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the reconstruction of x (B, C, S, S) in [-1, 1]; gradients pass the rounding."""
+        """Return the reconstruction of x (B, C, S, S) in [-1, 1].
+
+        Gradients pass the rounding unchanged (the straight-through estimator).
+        """
         z = self._bounded(self.into(self._encoded(x)))
         rounded = z + (z.round() - z).detach()
         return self._decoded(self._scaled(rounded))
 
     def fingerprint(self) -> str:
-        """Return the shape and a hash of the weights: they say which codes an image has."""
+        """Return the configuration and a hash of the weights: they decide an image's codes."""
         digest = blake2b(digest_size=8)
         for value in self.state_dict().values():
             digest.update(value.detach().contiguous().numpy().tobytes())
@@ -177,14 +181,17 @@ class VQ(nn.Module):
         return torch.tensor(self.config.levels, dtype=torch.float32)[:, None, None]
 
     def _bounded(self, z: Tensor) -> Tensor:
-        """Squash z (B, D, H, W) so that it rounds to the levels (Mentzer et al., appendix A.1)."""
+        """Squash z (B, D, H, W) so that it rounds to the levels (Mentzer et al., appendix A.1).
+
+        The offset gives an even number of levels, which have no level at 0.
+        """
         L = self._levels().to(z.dtype)
         half = (L - 1) * (1 - 1e-3) / 2
         offset = (L % 2 == 0).to(z.dtype) / 2
         return (z + (offset / half).atanh()).tanh() * half - offset
 
     def _scaled(self, z: Tensor) -> Tensor:
-        """Return rounded z in about [-1, 1]."""
+        """Return rounded z scaled to about [-1, 1]."""
         return z / (self._levels() // 2)
 
     def _to_codes(self, x: Tensor) -> Tensor:
@@ -221,7 +228,7 @@ class _Residual(nn.Module):
 
 
 class _Doubling(nn.Module):
-    """Twice the side: channels become places."""
+    """Doubles the side: channels become positions."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
