@@ -191,6 +191,19 @@ def test_a_higher_limit_keeps_the_planned_rate(folder: Path) -> None:
     assert "The run is finished" in train("a.txt --out small --epochs 2", SMALL).output
 
 
+def test_seconds_end_any_training_and_plan_its_rate_by_the_measured_speed(folder: Path) -> None:
+    first = train("a.txt --out small --seconds 0.3", SMALL)
+    assert first.exit_code == 0 and "Saved in small" in first.output, first.output
+    with Journal() as journal:
+        recorded: Any = journal.get("train-small").spec["config"]
+    config = TrainingConfig(steps=recorded["steps"], warmup_steps=2)
+    taken = rates("train-small")
+    assert taken == [config.lr_at(step) for step in range(len(taken))]
+    assert train("a.txt --out small --seconds 0.6", SMALL).exit_code == 0
+    again = rates("train-small")
+    assert again == [config.lr_at(step) for step in range(len(again))]
+
+
 def test_more_steps_resume_and_plan_another_rate(folder: Path) -> None:
     assert train("a.txt --out small --steps 4", SMALL).exit_code == 0
     more = train("a.txt --out small --steps 8", SMALL)

@@ -119,21 +119,10 @@ def generate(
     text = sys.stdin.read() if prompt in (None, "-") else prompt
     if not text or not text.strip():
         raise InputError("PROMPT must be a text, got nothing. Give it as an argument.")
-    if plain and system:
-        raise InputError(
-            "--system must be given without --plain, which leaves the chat template out, got both. "
-            "Leave one out, or put the message at the start of the prompt."
-        )
-    if sum((prompt_lookup is not None, draft_model is not None, num_beams > 1)) > 1:
-        raise InputError(
-            "--prompt-lookup, --draft-model and --num-beams must be given alone, got two. Keep one."
-        )
-    _refuse_without_effect(num_beams)
-    if int8 and compile is False:
-        raise InputError("--int8 must be given without --no-compile, got both. Leave one out.")
     constraint = constraint_from(sampling)
-    if constraint is not None and num_beams > 1:
-        raise InputError("A constraint must be given without --num-beams, got both. Leave one out.")
+    # Before the model is loaded, so that a typing error costs no time.
+    _refuse_conflicts(click.get_current_context().params, constraint)
+    _refuse_without_effect(num_beams)
     messages = [{"role": "system", "content": system}] if system else []
     options = GenerateOptions(
         prompt=[*messages, {"role": "user", "content": text}] if system else text,
@@ -147,12 +136,14 @@ def generate(
         each=_condition(max_new_tokens, stop, each),
         sampling=SamplingParams(**sampling),
         seed=check_seed(seed),
+        # A condition of --each may read `entropy`, which is reported only with alternatives.
         alternatives=5 if (show or each) and num_beams == 1 else 0,
         prompt_lookup=prompt_lookup,
         draft_model=draft_model,
         num_beams=num_beams,
         length_penalty=length_penalty,
         constraint=constraint,
+        # Hashing reads all weights, so only a run that may be resumed pays for it.
         weights=weights_digest(model, adapter) if run_name is not None else "",
     )
     try:
@@ -160,6 +151,24 @@ def generate(
     except KeyboardInterrupt:
         click.echo("\nInterrupted.", err=True)
         sys.exit(Exit.INTERRUPTED)
+
+
+def _refuse_conflicts(params: Mapping[str, Any], constraint: Constraint | None) -> None:
+    """Raise `InputError` for options that exclude one another."""
+    beams = params["num_beams"] > 1
+    if params["plain"] and params["system"]:
+        raise InputError(
+            "--system must be given without --plain, which leaves the chat template out, got both. "
+            "Leave one out, or put the message at the start of the prompt."
+        )
+    if sum((params["prompt_lookup"] is not None, params["draft_model"] is not None, beams)) > 1:
+        raise InputError(
+            "--prompt-lookup, --draft-model and --num-beams must be given alone, got two. Keep one."
+        )
+    if params["int8"] and params["compile"] is False:
+        raise InputError("--int8 must be given without --no-compile, got both. Leave one out.")
+    if constraint is not None and beams:
+        raise InputError("A constraint must be given without --num-beams, got both. Leave one out.")
 
 
 def _refuse_without_effect(num_beams: int) -> None:

@@ -80,11 +80,13 @@ def serve(
     Ctrl-C ends the server when the running requests are done; a second Ctrl-C ends it at once.
     """
     key = _key(key_env)
+    # An open port without a key would let anyone on the network compute here.
     if host not in LOOPBACK and not key:
         raise InputError(
             f"A server that other machines can reach must require a key, got --host {host} without "
             "one. Name the variable that holds it: --key-env NAME."
         )
+    # Before the model is loaded, which would be in vain.
     try:
         import uvicorn
     except ImportError:
@@ -102,6 +104,7 @@ def serve(
         check_seconds=check_seconds,
     )
     served = name or scheduler.model.name
+    # Under other names it is refused: a web page could point its own name here (DNS rebinding).
     hosts = [*LOOPBACK, *allowed, host]
     app = application(scheduler, model=served, hosts=hosts, key=key)
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)

@@ -48,6 +48,7 @@ def check(job_file: Path, file: Path, column: str, as_json: bool) -> None:
     0 all passed; 1 some did not; 2 an argument or a file is wrong.
     """
     job = read_job(job_file)
+    # All rows are read before a model of a check is loaded, so that a bad row costs no time.
     texts = list(_texts(job, file, column))
     prepare(job.checks)
     judged = [Judged(key, judge_all(job.checks, text, columns)) for key, text, columns in texts]
@@ -81,7 +82,7 @@ def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
                 f"{row.get(column)!r}. Name another with --column."
             )
         key = str(row.get(job.id or "id", row.get("id", number)))
-        columns = {**others.get(key, {}), **row}
+        columns = {**others.get(key, {}), **row}  # the row's own columns win
         missing = sorted(needed - set(columns))
         if missing:
             raise InputError(
@@ -105,7 +106,7 @@ def _lines(job: Job, file: Path, needed: set[str]) -> Iterator[Text]:
             "Give each text its id in the input."
         )
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()  # without a BOM
     except FileNotFoundError:
         raise InputError(f"The file {file} must exist. Check its name.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -83,6 +83,7 @@ class ProgressTally:
 
     def left(self, now: float) -> float | None:
         """Return the seconds that are left at the pace of this session; None while unknown."""
+        # Items that a rule or past case answered take no time and would make the rest look short.
         here = self.done - self.before
         if here < ENOUGH or self.done >= self.items:
             return None
@@ -200,6 +201,7 @@ def progress_of(work: JobRun, *, watch: bool, quiet: bool) -> ProgressDisplay:
         tally.add_row(key, row)
     tally.before = tally.done
     watched = Watched() if watch else None
+    # On standard error, so that --json and pipes get only results on standard output.
     console = Console(file=sys.stderr, highlight=False)
     if console.is_terminal:
         return LiveProgress(tally, console, watched)

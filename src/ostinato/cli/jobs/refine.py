@@ -81,13 +81,7 @@ def refine(
         raise InputError(
             "A job file must be given, got none. Write one with: ostinato refine --new job.toml"
         )
-    if fresh and update:
-        raise InputError("Only one of --fresh and --update must be given, got both.")
-    if run_name is not None and (fresh or update):
-        raise InputError(
-            f"--run must be given without {'--fresh' if fresh else '--update'}, got {run_name!r}. "
-            "Leave one out, or name a new run."
-        )
+    mode = _open_mode(fresh, update, run_name)
     from ostinato.refine import read_job
 
     job = read_job(job_file, output=output)
@@ -97,7 +91,6 @@ def refine(
 
         show_job(job, limit, as_json=as_json)
         return
-    mode: OpenMode = "fresh" if fresh else "update" if update else "resume"
     try:
         code = _run(
             job,
@@ -115,12 +108,25 @@ def refine(
     sys.exit(code)
 
 
+def _open_mode(fresh: bool, update: bool, run_name: str | None) -> OpenMode:
+    """Return how to open the job. Raises `InputError` for options that exclude one another."""
+    if fresh and update:
+        raise InputError("Only one of --fresh and --update must be given, got both.")
+    if run_name is not None and (fresh or update):
+        # Both make a new run under a name of their own.
+        raise InputError(
+            f"--run must be given without {'--fresh' if fresh else '--update'}, got {run_name!r}. "
+            "Leave one out, or name a new run."
+        )
+    return "fresh" if fresh else "update" if update else "resume"
+
+
 def _write_new(path: Path) -> None:
     from importlib.resources import files
 
     text = (files("ostinato.refine.report.page") / "new_job.toml").read_text(encoding="utf-8")
     try:
-        with path.open("x", encoding="utf-8") as file:
+        with path.open("x", encoding="utf-8") as file:  # "x" never overwrites a job
             file.write(text.replace("THIS_FILE", path.name))
     except FileExistsError:
         raise InputError(f"The new job must be a new file, got {path}. Name another.") from None
@@ -149,6 +155,7 @@ def _run(
             journal.amend(work.run, {"output": str(job.output), **command_spec()})
         work.settle()
         already = work.finished or work.out_of_budget or work.ended_by_person
+        # Output and report are written even if nothing is left to do: they may have been deleted.
         outcome = work.write(work.stopped) if already else _work(work, watch=watch, quiet=quiet)
         code = _code(outcome)
         if as_json:

@@ -61,6 +61,7 @@ class Watched:
         if not self.pieces and not self.struck:
             return text
         text.append(f"{self.key}  ", style="bold")
+        # By place; texts taken back at the same place stay in the order of the attempts.
         struck = sorted(self.struck, key=lambda one: one[0])
         for at in range(len(self.pieces) + 1):
             while struck and struck[0][0] <= at:
@@ -75,6 +76,7 @@ class Watched:
 
     def _lane(self, step: Step) -> LaneStep | None:
         """Return the step of the watched lane, or of a lane that starts if none is watched."""
+        # Only a lane at its first token: of one that is watched from the middle the start is lost.
         if not self.key:
             self.key = next((key for key, lane in step.lanes.items() if lane.position == 1), "")
             self.pieces, self.struck, self.outcome = [], [], ""

@@ -59,6 +59,7 @@ def why(run: str, item: str | None, path: Path | None, as_json: bool) -> None:
 def _run(journal: Journal, name: str) -> Run:
     """Return the run of a name, or the newest run of a job file."""
     file = Path(name)
+    # A run may be named like a file, so its name is tried first.
     if journal.find(name) is None and file.suffix == ".toml":
         return run_of_job(journal, file)
     return journal.get(name)

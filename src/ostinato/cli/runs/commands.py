@@ -31,7 +31,7 @@ def runs(ctx: click.Context, path: Path | None, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     if path is None and not DEFAULT.exists():
-        rows = []
+        rows = []  # a new folder has no runs, which is no error; nor does listing create a journal
     else:
         with opened(path) as journal:
             rows = [run.now() for run in journal.runs()]
@@ -221,7 +221,7 @@ def _setting(text: str) -> tuple[str, object]:
     try:
         return name, json.loads(value, parse_constant=_no_number)
     except ValueError:
-        return name, value
+        return name, value  # color=red needs no quotes within quotes
 
 
 def _no_number(word: str) -> float:

@@ -59,7 +59,7 @@ def image_tokens(
     if out.is_dir():
         raise InputError(f"--out must be a file, got the folder {out}. Name a file in it.")
     model = load_image_token_model(folder)
-    prompts = [one for one in prompt or ("",) for _ in range(count)]
+    prompts = [one for one in prompt or ("",) for _ in range(count)]  # without one, any image
     if steps is not None and model.method != "unmask":
         raise InputError(
             f"--steps must come with a model of --method unmask, got {model.method}, whose steps "
@@ -88,16 +88,16 @@ def image_tokens(
     if len(rows) < len(prompts):
         exit_interrupted(len(rows), len(prompts), "images", run_name)
     images = [_pixels(model, row["output"]) for row in rows]
-    grid = [images[at : at + count] for at in range(0, len(images), count)]
+    grid = [images[at : at + count] for at in range(0, len(images), count)]  # a row per prompt
     written = save(tiled(grid), out, side=images[0].size(-1))
-    if as_json:
-        summary = [
-            {"prompt": text, "codes": str(row["output"])}
-            for text, row in zip(prompts, rows, strict=True)
-        ]
-        click.echo(json.dumps({"written": str(written), "images": summary}))
-    else:
+    if not as_json:
         click.echo(f"Wrote {written}: {len(images)} images of {model.codec.positions} codes each.")
+        return
+    summary = [
+        {"prompt": text, "codes": str(row["output"])}
+        for text, row in zip(prompts, rows, strict=True)
+    ]
+    click.echo(json.dumps({"written": str(written), "images": summary}))
 
 
 def _pixels(model: ImageTokenModel, output: object) -> Tensor:

@@ -111,7 +111,7 @@ def music(
         sampling=sampling,
         max_new_tokens=TOKENS,
         seed=seed,
-        slots=min(count, 16),
+        slots=min(count, 16),  # more pieces wait, as each slot holds a cache
     )
     inputs: dict[str, JSON] = {
         "weights": _weights_digest(model),
@@ -209,6 +209,7 @@ def _key_of(score: Score, source: Path) -> Key:
 def _weights_digest(model: str) -> str:
     from ostinato.music import folder_of
 
+    # By content, as a training may have written others into the same folder.
     weights = (folder_of(model) / "model.safetensors").read_bytes()
     return hashlib.sha256(weights).hexdigest()
 
@@ -219,6 +220,7 @@ def _rows(refine: Refine, run_name: str | None, inputs: dict[str, JSON]) -> list
 
     if run_name is None:
         return rows_of(refine.loop(), None)
+    # `Refine` takes a run, not its name: the kind "refine" lets `ostinato why` explain it.
     spec = run_settings(run_name, "order", inputs, sample="music")["spec"]
     with Journal() as journal:
         run = journal.find(run_name) or journal.create(run_name, kind="refine", spec=spec)

@@ -92,8 +92,9 @@ def image_tokens(
     config = dataclasses.replace(RECIPE, **options.settings)
     images = read_images(sources, size=size, gray=gray)
     train, valid = split(images, hold_out, seed=config.seed)
+    codec: Codec
     if method == "pixels":
-        codec: Codec = PixelQuantizer(channels=images.channels, size=images.size, levels=levels)
+        codec = PixelQuantizer(channels=images.channels, size=images.size, levels=levels)
     elif codec_folder is not None:
         codec = _known_codec(codec_folder, images)
     else:
@@ -114,6 +115,7 @@ def image_tokens(
             network=model.network,
             task=task_of(model, train, valid, attribute_dropout=attribute_dropout),
             config=config,
+            # With the codec: its codes are the data, and mean nothing to another codec.
             fingerprint=repr((images.fingerprint(), *shape, codec.fingerprint())),
             examples=(len(train), len(valid)),
             folder=options.out,
@@ -172,6 +174,7 @@ def _known_codec(folder: Path, images: Images) -> VQ:
     """Read the autoencoder of another model. Raises `InputError` for images of another shape."""
     from ostinato.image.tokens import VQ
 
+    # The folder of a whole model, or that of its autoencoder alone.
     codec = VQ.load(folder / "codes" if (folder / "codes").is_dir() else folder)
     c = codec.config
     if (c.channels, c.size) != (images.channels, images.size):
@@ -210,4 +213,5 @@ def _train_codec(images: tuple[Images, Images], steps: int, seed: int, options: 
             settings={"steps": steps},
         ),
     )
+    # Read back, as `network` holds the last weights and not the best.
     return VQ.load(out / "codes")
