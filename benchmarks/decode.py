@@ -1,15 +1,15 @@
-"""Tokens per second of decoding: ours, compiled, in 8 bits; `transformers`, and llama.cpp.
+"""Tokens per second of decoding: ours (plain, compiled, int8), `transformers` and llama.cpp.
 
-The same weights, random prompts, the likeliest token, no end. Tokens per second are those after the
-first, all lanes together; ours are counted in the whole loop (`Loop`, `Lanes`, `Decode`), theirs in
-`generate` with the faster of its caches. Each is also told as a share of the bound that reading the
-weights and the cache once a step would set, at the read bandwidth measured here.
+    python -m benchmarks.decode [--models small smollm2] [--llama PYTHON] [--text FILE] [--json]
+    python -m benchmarks.decode --models small 135m --device cuda --batches 1 16 64
 
-    python benchmarks/decode.py [--models small smollm2] [--llama PYTHON] [--text FILE] [--json]
-    python benchmarks/decode.py --models small 135m --device cuda --batches 1 16 64
+All use the same weights, random prompts, greedy decoding and no end token. Tokens per second are
+those after the first, all lanes together. Ours run the whole loop (`Loop`, `Lanes`, `Decode`),
+theirs `generate` with the faster of its caches. Each speed is also shown as a share of a bound:
+reading weights and cache once per step, at the read bandwidth measured here.
 
-`--llama` names a Python that has llama-cpp-python. `--text` also tells what the ways to compute
-cost in quality: bits per character of the file's first tokens, in windows of 256 tokens.
+`--llama` names a Python that has llama-cpp-python. `--text` also shows what each compute mode costs
+in quality: bits per character of the file's first tokens, in windows of 256 tokens.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ LLAMA = Path(__file__).with_name("decode_llama.py")
 
 
 class Speed(NamedTuple):
-    """Seconds until the first tokens are there, and tokens per second after them."""
+    """Seconds to the first tokens, and tokens per second after them."""
 
     first_s: float
     tokens_s: float
 
 
 class Case(NamedTuple):
-    """How many lanes, how long their prompts, how many new tokens, how often."""
+    """The number of lanes, the tokens of a prompt, the new tokens, and the repeats."""
 
     batch: int
     prompt: int
@@ -59,23 +59,21 @@ class Case(NamedTuple):
     repeats: int
 
     def prompts(self, vocabulary: int, repeat: int) -> list[list[int]]:
-        """Return prompts that no earlier repeat had."""
-        drawn = random.Random(repeat)
-        return [
-            [drawn.randrange(vocabulary) for _ in range(self.prompt)] for _ in range(self.batch)
-        ]
+        """Return prompts of a repeat's own: no cache holds them from an earlier one."""
+        rng = random.Random(repeat)
+        return [[rng.randrange(vocabulary) for _ in range(self.prompt)] for _ in range(self.batch)]
 
 
 def median(case: Case, once: Callable[[int], Speed]) -> Speed:
-    """Return the medians of the repeats, after one that is not counted."""
+    """Return the medians of the repeats, after one warm-up that is not counted."""
     speeds = [once(repeat) for repeat in range(case.repeats + 1)][1:]
     return Speed(*(statistics.median(values) for values in zip(*speeds, strict=True)))
 
 
-def speed_of(case: Case, began: float, times: list[float]) -> Speed:
+def speed_of(case: Case, start: float, times: list[float]) -> Speed:
     """Return the speed of steps that ended at `times`."""
     assert len(times) == case.new, (len(times), case)
-    return Speed(times[0] - began, case.batch * (case.new - 1) / (times[-1] - times[0]))
+    return Speed(times[0] - start, case.batch * (case.new - 1) / (times[-1] - times[0]))
 
 
 def ours(model: LanguageModel, case: Case) -> Speed:
@@ -88,15 +86,15 @@ def ours(model: LanguageModel, case: Case) -> Speed:
     def once(repeat: int) -> Speed:
         prompts[:] = case.prompts(model.config.vocab_size, repeat)
         items = [(f"{repeat}.{n}", str(n)) for n in range(case.batch)]
-        began = time.perf_counter()
+        start = time.perf_counter()
         loop = Loop(Lanes(decode, items, each=Steps(case.new)), until=Steps(1 << 60))
-        return speed_of(case, began, [time.perf_counter() for _ in loop])
+        return speed_of(case, start, [time.perf_counter() for _ in loop])
 
     return median(case, once)
 
 
 def transformers(folder: Path, dtype: torch.dtype, device: torch.device, case: Case) -> Speed:
-    """Measure `generate` with the cache that grows and the one that does not; take the faster."""
+    """Measure `generate` with the dynamic and with the static cache; return the faster."""
     from transformers import AutoModelForCausalLM, StoppingCriteria
     from transformers.utils.logging import disable_progress_bar
 
@@ -115,7 +113,7 @@ def transformers(folder: Path, dtype: torch.dtype, device: torch.device, case: C
     def once(repeat: int, cache: str) -> Speed:
         times.clear()
         ids = torch.tensor(case.prompts(network.config.vocab_size, repeat), device=device)
-        began = time.perf_counter()
+        start = time.perf_counter()
         network.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -126,22 +124,22 @@ def transformers(folder: Path, dtype: torch.dtype, device: torch.device, case: C
             cache_implementation=cache,
             stopping_criteria=[Clock()],
         )
-        return speed_of(case, began, times)
+        return speed_of(case, start, times)
 
     speeds = [median(case, lambda r, c=cache: once(r, c)) for cache in ("dynamic", "static")]  # type: ignore[misc]
     return max(speeds, key=lambda speed: speed.tokens_s)
 
 
 def llama(python: str, file: Path, case: Case) -> Speed:
-    """Measure llama.cpp in a process of its own, with as many threads."""
+    """Measure llama.cpp in its own process, with as many threads."""
     numbers = [*case, torch.get_num_threads()]
     command = [python, str(LLAMA), str(file), *map(str, numbers)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return Speed(*json.loads(said.splitlines()[-1]))
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return Speed(*json.loads(output.splitlines()[-1]))
 
 
 def described(device: torch.device) -> str:
-    """Return what computes."""
+    """Return a line about the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads, kind = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
@@ -149,44 +147,44 @@ def described(device: torch.device) -> str:
 
 
 def read_gb_s(device: torch.device) -> float:
-    """Return how fast memory that no cache holds is read, by all threads, in GB/s."""
+    """Return the read bandwidth of memory beyond the caches, by all threads, in GB/s."""
     numbers = torch.ones(192 * 1024 * 1024, device=device)
     seconds = []
     for _ in range(7):
-        began = time.perf_counter()
+        start = time.perf_counter()
         float(numbers.sum())
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     return numbers.numel() * 4 / statistics.median(seconds) / 1e9
 
 
 def bound(model: LanguageModel, case: Case, gb_s: float) -> float:
-    """Return the tokens per second at which weights and cache are read once a step."""
+    """Return the tokens per second if a step only read weights and cache, once."""
     network, config = model.llama(), model.llama().config
     each = network.lm_head.weight.element_size()
-    weights = sum(p.numel() for p in network.parameters())  # tied vectors are counted once
+    weights = sum(p.numel() for p in network.parameters())  # tied weights count once
     row = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     cache = case.batch * row * (case.prompt + case.new / 2)
     return case.batch * gb_s * 1e9 / (each * (weights + cache))
 
 
 def same_bits_cost(model: LanguageModel) -> float:
-    """Return by what share blocks of 16 rows slow down one row: against a block of one."""
+    """Return how much slower one row is in a block of 16 rows than alone, as a share."""
 
     def seconds(block: int) -> float:
         inference = FixedShapeBackend(model, 1, block=block)
         inference.prefill(0, [1] * 40)
         times = []
         for _ in range(15):
-            began = time.perf_counter()
+            start = time.perf_counter()
             inference.logits(inference.feed([(0, 5, 40)]))
-            times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - start)
         return statistics.median(times)
 
     return seconds(16) / seconds(1) - 1
 
 
 def bits_per_character(model: LanguageModel, text: str, windows: int) -> float:
-    """Return how well the model foretells the text's first tokens, each window by itself."""
+    """Return the bits per character of the text's first tokens, in separate windows."""
     tokens = model.tokenizer.encode(text)[: windows * WINDOW]
     backend = open_backend(model, 1)
     nats, characters = 0.0, 0
@@ -200,7 +198,7 @@ def bits_per_character(model: LanguageModel, text: str, windows: int) -> float:
 
 
 def variants(model: LanguageModel) -> dict[str, LanguageModel]:
-    """Return the ways in which ours computes."""
+    """Return the model in each of our compute modes."""
     if model.device.type == "cuda":
         return {"ours": model}
     compiled = replace(model, compile=True)
@@ -208,11 +206,11 @@ def variants(model: LanguageModel) -> dict[str, LanguageModel]:
 
 
 def measure(model: LanguageModel, case: Case, options: argparse.Namespace) -> dict[str, Speed]:
-    """Return the speed of all, by name."""
+    """Return the speeds of ours and the peers, by name."""
     dtype = model.llama().lm_head.weight.dtype
     speeds = {}
-    for name, way in variants(model).items():
-        speeds[name] = ours(way, case)
+    for name, variant in variants(model).items():
+        speeds[name] = ours(variant, case)
         gc.collect()
     with tempfile.TemporaryDirectory() as folder:
         saved = save_folder(model, Path(folder))
@@ -225,30 +223,46 @@ def measure(model: LanguageModel, case: Case, options: argparse.Namespace) -> di
     return speeds
 
 
-def tell(speeds: dict[str, Speed], most: float) -> None:
-    """Print a case."""
+def show(speeds: dict[str, Speed], bound_tokens_s: float) -> None:
+    """Print a case, a line for each name."""
     for name, speed in speeds.items():
         ratio = speed.tokens_s / speeds["transformers"].tokens_s
         print(f"  {name:13} {speed.tokens_s:8.1f} tokens/s  {ratio:5.2f} of transformers  ", end="")
-        print(f"{speed.tokens_s / most:5.0%} of the bound  first {speed.first_s * 1e3:7.0f} ms")
+        share = speed.tokens_s / bound_tokens_s
+        print(f"{share:5.0%} of the bound  first {speed.first_s * 1e3:7.0f} ms")
 
 
 def options() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["small", "smollm2"])
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="[the faster one here]")
-    parser.add_argument("--prompts", nargs="+", type=int, default=PROMPTS)
-    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.decode",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["small", "smollm2"],
+        help="small (15.7 M), 135m (smollm2's shape), or an installed model",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of the weights [default: the faster]",
+    )
+    parser.add_argument(
+        "--prompts", nargs="+", type=int, default=PROMPTS, help="tokens of a prompt"
+    )
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, help="numbers of lanes")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--new", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--new", type=int, default=64, help="new tokens of a lane")
+    parser.add_argument("--repeats", type=int, default=3, help="runs whose median counts")
     parser.add_argument("--llama", metavar="PYTHON", help="a Python with llama-cpp-python")
     parser.add_argument(
         "--q4", type=Path, metavar="FILE", help="smollm2's Q4_1 file, for llama.cpp"
     )
-    parser.add_argument("--text", type=Path, metavar="FILE", help="a text to tell the quality by")
-    parser.add_argument("--windows", type=int, default=16, help="of 256 tokens of the text")
+    parser.add_argument("--text", type=Path, metavar="FILE", help="a text to measure quality on")
+    parser.add_argument("--windows", type=int, default=16, help="windows of 256 tokens of the text")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     return parser.parse_args()
 
@@ -259,7 +273,7 @@ def main() -> None:
     device = find_device(chosen.device)
     dtype = getattr(torch, chosen.dtype) if chosen.dtype else compute_dtype(device)
     gb_s = read_gb_s(device)
-    told: dict[str, object] = {"read_gb_s": round(gb_s, 1), "dtype": str(dtype)[6:]}
+    flat: dict[str, object] = {"read_gb_s": round(gb_s, 1), "dtype": str(dtype)[6:]}
     print(f"{dtype}, {described(device)}; memory is read at {gb_s:.1f} GB/s.")
     for name in chosen.models:
         model = open_network(name, dtype, device)
@@ -268,22 +282,22 @@ def main() -> None:
                 case = Case(batch, prompt, chosen.new, chosen.repeats)
                 print(f"{name}, batch {batch}, prompt {prompt}, {chosen.new} new:", flush=True)
                 speeds = measure(model, case, chosen)
-                tell(speeds, bound(model, case, gb_s))
+                show(speeds, bound(model, case, gb_s))
                 if prompt == chosen.prompts[0]:
-                    each = {w: round(s.tokens_s, 1) for w, s in speeds.items()}
-                    told |= {f"{name}.b{batch}.{way}": speed for way, speed in each.items()}
+                    each = {key: round(s.tokens_s, 1) for key, s in speeds.items()}
+                    flat |= {f"{name}.b{batch}.{key}": speed for key, speed in each.items()}
         if device.type == "cuda":
             continue
-        told["same_bits_cost"] = cost = round(same_bits_cost(model), 3)
-        print(f"{name}: blocks of 16 rows take {cost:+.0%} of one row's time; compiled, none.")
+        flat["same_bits_cost"] = cost = round(same_bits_cost(model), 3)
+        print(f"{name}: a block of 16 rows costs one row {cost:+.0%} time; compiled, nothing.")
         if chosen.text and name not in SHAPED:
             text = chosen.text.read_text(encoding="utf-8")
-            for way, other in variants(model).items():
-                bits = bits_per_character(other, text, chosen.windows)
-                told[f"{name}.{way}.bits_per_character"] = round(bits, 4)
-                print(f"{name}, {way}: {bits:.4f} bits per character")
+            for key, variant in variants(model).items():
+                bits = bits_per_character(variant, text, chosen.windows)
+                flat[f"{name}.{key}.bits_per_character"] = round(bits, 4)
+                print(f"{name}, {key}: {bits:.4f} bits per character")
     if chosen.json:
-        print(json.dumps(told))
+        print(json.dumps(flat))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Tokens per second of `FixedShapeBackend`, logits included: 1 to 64 rows, and prompts.
 
-Run: python benchmarks/decode_block.py [--model smollm2] [--threads N] [--json]
+python benchmarks/decode_block.py [--model smollm2] [--threads N] [--json]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CASES = ((16, 1), (16, 16), (64, 64))  # (block, rows)
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return the median time of `work`, after one call that is not counted."""
+    """Return the median seconds of `work`, after one warm-up call."""
     work()
     times = []
     for _ in range(REPEATS):
@@ -41,9 +41,9 @@ def measure(model: LanguageModel) -> dict[str, float]:
         inference = FixedShapeBackend(model, rows, block=block)
         speeds["prompt"] = 192 / seconds(lambda run=inference: run.prefill(0, tokens[:192]))  # type: ignore[misc]
         inference.prefill(0, tokens)
-        for place in range(1, rows):
-            inference.copy(0, place, POSITION)
-        batch = [(place, 5, POSITION) for place in range(rows)]
+        for slot in range(1, rows):
+            inference.copy(0, slot, POSITION)
+        batch = [(slot, 5, POSITION) for slot in range(rows)]
         took = seconds(lambda run=inference, batch=batch: run.logits(run.feed(batch)))  # type: ignore[misc]
         speeds[f"block_{block}.rows_{rows}"] = rows / took
     return speeds
@@ -51,9 +51,13 @@ def measure(model: LanguageModel) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="smollm2", help="an installed model or a folder")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="threads of torch"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -1,4 +1,4 @@
-"""The networks of `benchmarks/decode.py`, for ours and for its peers: the same weights."""
+"""The networks of `benchmarks/decode.py`: the same weights for ours and for the peers."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ PARTS = {
 
 
 def open_network(name: str, dtype: torch.dtype, device: torch.device) -> LanguageModel:
-    """Return a model that never ends: one that is installed, or of a shape, drawn from a seed.
+    """Return a model without an end token: an installed one, or a random one of a known shape.
 
-    The shapes are `small` (15.7 M) and `135m` (smollm2's).
+    The shapes are `small` (15.7 M weights) and `135m` (smollm2's).
     """
     if name not in SHAPED:
         model = load_model(name, dtype=dtype, device=str(device))
@@ -85,7 +85,7 @@ def save_folder(model: LanguageModel, folder: Path) -> Path:
 
 
 def save_gguf(model: LanguageModel, path: Path) -> Path:
-    """Write the network as a GGUF file, with a made-up vocabulary: tokens go in and out as ids."""
+    """Write the network as a GGUF file without a vocabulary: tokens go in and out as ids."""
     network, config = model.llama(), model.llama().config
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(config.max_position_embeddings)
@@ -113,7 +113,11 @@ def save_gguf(model: LanguageModel, path: Path) -> Path:
 
 
 def _named(network: Llama) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights by llama.cpp's names, the rows of queries and keys in its order."""
+    """Yield the weights under llama.cpp's names.
+
+    llama.cpp rotates neighboring elements of a head, Hugging Face the two halves: the rows of
+    queries and keys are reordered.
+    """
     heads = {
         "self_attn.q_proj": network.config.num_attention_heads,
         "self_attn.k_proj": network.config.num_key_value_heads,
@@ -133,7 +137,7 @@ def _named(network: Llama) -> Iterator[tuple[str, Tensor]]:
 
 
 def _tokenizer() -> Tokenizer:
-    """Return a vocabulary of two letters a token."""
+    """Return a vocabulary in which each token is two letters."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:64]
     words = [a + b for a in alphabet for b in alphabet]
     backend = Backend(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="!!"))

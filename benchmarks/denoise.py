@@ -4,16 +4,15 @@
     python -m benchmarks.denoise --parts overhead [--json]
 
 FOLDER holds the 10,000 test images of MNIST (see `recipes/digits.py`): 8,000 to train, 2,000 held
-out. Measured: the Fréchet distance to held-out images in the features of a classifier that is
-trained here, and the share of samples that it takes for their class, both beside other real
-images; the distance by solver and number of calls; what `Converges` saves; what a step costs
-over the bare network call, and what the step of a diffusers pipeline costs over the same network
-(alone: without data, with the shipped denoiser, within seconds).
+out. A classifier trained here gives features and classes. Measured, each beside other real images:
+the Fréchet distance of samples to held-out images, and the share of samples that are recognized.
+Also: the distance by solver and number of calls, what `Converges` saves, and what a step costs
+beyond the network, ours and a diffusers pipeline's (`--parts overhead`: seconds, needs no data).
 
-The peer (`pip install diffusers`; left out where it is missing) is the recipe of its unconditional
-training example: a UNet2DModel that predicts the noise, linear betas, AdamW at 1e-4 after 500
-steps of warm-up, averaged weights. It is given the classes, a size that two cores can train, and
-ten calls of its DDIM scheduler: its thousand ancestral ones would take an hour.
+The peer (`pip install diffusers`; left out if missing) is the recipe of its unconditional training
+example: a UNet2DModel that predicts the noise, linear betas, AdamW at 1e-4 after 500 steps of
+warm-up, averaged weights. It also gets the classes, a size that two cores can train, and ten calls
+of its DDIM scheduler: its thousand ancestral ones would take an hour.
 """
 
 from __future__ import annotations
@@ -32,7 +31,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.denoise_overhead import overheads, passed
+from benchmarks.denoise_overhead import overheads
+from benchmarks.denoise_overhead import seconds as seconds_of
 from ostinato.image import SOLVERS, Images, UNet, hold_out, load_denoiser, save_denoiser
 from ostinato.image.training import RECIPE, ImageTask, shape_for
 from ostinato.loop import Condition, Converges, Loop, Reaches, Seconds, Steps
@@ -50,16 +50,16 @@ PARTS = ("ours", "ddpm", "overhead", "converges", "solvers")
 
 
 def train_ours(images: Images, seconds: float, steps: int | None) -> tuple[UNet, int]:
-    """Train our recipe for so many seconds, in which its speed is measured first, or steps."""
-    began = time.perf_counter()
+    """Train our recipe for some steps, or for seconds, which include a measurement of its speed."""
+    start = time.perf_counter()
     config = replace(RECIPE, steps=steps or 1, sample_every=0)
     process = Training(UNet(shape_for(images)), ImageTask(images), config)
     until: Condition = Steps(config.steps)
     if steps is None:
         trial = Training(UNet(shape_for(images)), ImageTask(images), config)
         trial.step()
-        one = passed(lambda: [trial.step() for _ in range(10)]) / 10
-        left = max(one, seconds - (time.perf_counter() - began))
+        one = seconds_of(lambda: [trial.step() for _ in range(10)]) / 10
+        left = max(one, seconds - (time.perf_counter() - start))
         config = replace(config, steps=max(1, int(left / one)))
         process = Training(process.network, ImageTask(images), config)
         until = Seconds(left)
@@ -89,10 +89,10 @@ class Peer:
         self.scheduler: Any = diffusers.DDPMScheduler(num_train_timesteps=1000)
 
     def train(self, images: Images, seconds: float) -> int:
-        """Train for so many seconds; return the steps. The averaged weights stay."""
+        """Train for some seconds; return the steps. The network keeps the averaged weights."""
         assert images.labels is not None
-        began = time.perf_counter()
-        clean, order = images.clean(), BatchSampler([1] * len(images), 64, 0)
+        start = time.perf_counter()
+        clean, sampler = images.clean(), BatchSampler([1] * len(images), 64, 0)
         optimizer = torch.optim.AdamW(
             self.unet.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6
         )
@@ -100,12 +100,12 @@ class Peer:
             self.unet.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75
         )
         step = 0
-        while time.perf_counter() - began < seconds:
-            chosen = list(order.batch(step)[1])
+        while time.perf_counter() - start < seconds:
+            chosen = list(sampler.batch(step)[1])
             x, noise = clean[chosen], torch.randn(len(chosen), 1, 28, 28)
             t = torch.randint(0, 1000, (len(chosen),))
-            guess = self.unet(self.scheduler.add_noise(x, noise, t), t, images.labels[chosen])
-            F.mse_loss(guess.sample, noise).backward()  # type: ignore[no-untyped-call]
+            predicted = self.unet(self.scheduler.add_noise(x, noise, t), t, images.labels[chosen])
+            F.mse_loss(predicted.sample, noise).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
             optimizer.param_groups[0]["lr"] = 1e-4 * min(1.0, (step + 1) / 500)
             optimizer.step()
@@ -117,22 +117,22 @@ class Peer:
         return step
 
     @torch.no_grad()
-    def draw(self, labels: Tensor, steps: int) -> Tensor:
-        """Return an image of each label by so many steps of DDIM."""
+    def sample(self, labels: Tensor, steps: int) -> Tensor:
+        """Return an image of each label after some steps of DDIM."""
         scheduler: Any = diffusers.DDIMScheduler(num_train_timesteps=1000)
         scheduler.set_timesteps(steps)
-        made = []
-        for some in torch.split(labels, 100):
-            x = torch.randn(len(some), 1, 28, 28)
+        samples = []
+        for chunk in torch.split(labels, 100):
+            x = torch.randn(len(chunk), 1, 28, 28)
             for t in scheduler.timesteps:
-                x = scheduler.step(self.unet(x, t, some).sample, t, x).prev_sample
-            made.append(x.clamp(-1, 1))
-        return torch.cat(made)
+                x = scheduler.step(self.unet(x, t, chunk).sample, t, x).prev_sample
+            samples.append(x.clamp(-1, 1))
+        return torch.cat(samples)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What drawn images are held to: `count` of them, the classes in turn."""
+    """Judges `count` samples, whose classes take turns, against held-out images."""
 
     classifier: Classifier
     held: Images
@@ -140,22 +140,22 @@ class Bench:
 
     @property
     def labels(self) -> Tensor:
-        """The classes to draw."""
+        """The classes to sample."""
         return torch.arange(self.count) % 10
 
     def distance(self, images: Tensor) -> float:
-        """Return the distance to the images held out."""
+        """Return the Fréchet distance to the held-out images."""
         return frechet(self.classifier, images, self.held.clean())
 
-    def drawn(self, images: Tensor, distance: str, right: str) -> dict[str, float]:
-        """Return both figures of drawn images, under these names."""
+    def samples(self, images: Tensor, distance: str, right: str) -> dict[str, float]:
+        """Return both figures of samples, under these names."""
         return {
             distance: self.distance(images),
             right: class_right(self.classifier, images, self.labels),
         }
 
     def real(self, others: Tensor) -> dict[str, float]:
-        """Return the figures of other real images, and of these with noise of 0.1 (of 1)."""
+        """Return the figures of other real images, and of these with noise of 10% of the range."""
         assert self.held.labels is not None
         noisy = (others + 0.2 * torch.randn(others.shape)).clamp(-1, 1)
         return {
@@ -166,24 +166,24 @@ class Bench:
 
 
 def by_solver(network: UNet, bench: Bench, calls: Sequence[int]) -> dict[str, float]:
-    """Return the distance for each solver and number of calls (Heun's steps have two)."""
-    told: dict[str, float] = {}
+    """Return the distance by solver and number of calls (a step of Heun's has two)."""
+    figures: dict[str, float] = {}
     for name, solver in SOLVERS.items():
         for number in calls:
             steps = (number + 1) // 2 if solver.second else number
             images, _ = sampled(network, bench.labels, solver=name, steps=steps)
-            told[f"{name}.{number}.fd"] = bench.distance(images)
-    return told
+            figures[f"{name}.{number}.fd"] = bench.distance(images)
+    return figures
 
 
 def converging(network: UNet, bench: Bench) -> dict[str, float]:
-    """Return distance and calls of 20 steps, and of those that end when the image stands still."""
-    told: dict[str, float] = {}
-    still = Converges("change", 0.02, over=2) & Reaches("sigma", below=0.5)
-    for name, settings in {"all": {}, "converges": {"each": still}}.items():
+    """Return distance and calls of 20 steps, and of those that end when the image is stable."""
+    figures: dict[str, float] = {}
+    stable = Converges("change", 0.02, over=2) & Reaches("sigma", below=0.5)
+    for name, settings in {"all": {}, "converges": {"each": stable}}.items():
         images, calls = sampled(network, bench.labels, steps=20, **settings)
-        told |= {f"{name}.calls": calls, f"{name}.fd": bench.distance(images)}
-    return told
+        figures |= {f"{name}.calls": calls, f"{name}.fd": bench.distance(images)}
+    return figures
 
 
 def main() -> None:
@@ -194,73 +194,75 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, help="folder of the IDX files")
-    parser.add_argument("--seconds", type=float, default=180, help="of training, each")
-    parser.add_argument("--steps", type=int, help="of our training instead, on a busy machine")
-    parser.add_argument("--count", type=int, default=2000, help="images for the distance")
-    parser.add_argument("--few", type=int, default=500, help="images for each solver")
-    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
-    parser.add_argument("--model", type=Path, help="take this denoiser instead of training one")
-    parser.add_argument("--save", type=Path, help="write the denoiser that was trained there")
-    parser.add_argument("--calls", type=int, nargs="+", default=[5, 10, 20])
-    parser.add_argument("--repeats", type=int, default=15, help="of the overhead's timing")
+    parser.add_argument("--seconds", type=float, default=180, help="of training each recipe")
+    parser.add_argument("--steps", type=int, help="train ours for steps, not seconds")
+    parser.add_argument("--count", type=int, default=2000, help="samples for the distance")
+    parser.add_argument("--few", type=int, default=500, help="samples for each solver")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="what to measure")
+    parser.add_argument("--model", type=Path, help="use this denoiser, train none")
+    parser.add_argument("--save", type=Path, help="write the trained denoiser to this folder")
+    parser.add_argument(
+        "--calls", type=int, nargs="+", default=[5, 10, 20], help="network calls for each solver"
+    )
+    parser.add_argument("--repeats", type=int, default=15, help="repeats of the overhead's timing")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.manual_seed(0)
     print(f"{torch.get_num_threads()} threads, {platform.processor()}, torch {torch.__version__}")
-    if given.parts == ["overhead"]:
-        show(flat := overheads(load_denoiser(given.model or "digits"), given.repeats))
-    elif given.data is None:
-        parser.error("--data must be given, for all parts but the overhead alone.")
+    if options.parts == ["overhead"]:
+        show(flat := overheads(load_denoiser(options.model or "digits"), options.repeats))
+    elif options.data is None:
+        parser.error("--data must be given for all parts but `overhead` alone.")
     else:
-        flat = measured(given)
-    if given.json:
+        flat = measured(options)
+    if options.json:
         print(json.dumps({name: round(value, 4) for name, value in flat.items()}))
 
 
-def measured(given: argparse.Namespace) -> dict[str, float]:
-    """Train what the parts need, and measure them."""
-    seen, held = hold_out(read_digits(given.data), HELD)
-    bench = Bench(train_classifier(seen), held, given.count)
+def measured(options: argparse.Namespace) -> dict[str, float]:
+    """Train what the chosen parts need, and measure them."""
+    seen, held = hold_out(read_digits(options.data), HELD)
+    bench = Bench(train_classifier(seen), held, options.count)
     flat = bench.real(hold_out(seen, len(held) / len(seen), seed=1)[1].clean())
     show(flat)
-    if {"ours", "solvers", "overhead", "converges"} & set(given.parts):
+    if {"ours", "solvers", "overhead", "converges"} & set(options.parts):
         network, flat["steps"] = (
-            (load_denoiser(given.model), 0)
-            if given.model
-            else train_ours(seen, given.seconds, given.steps)
+            (load_denoiser(options.model), 0)
+            if options.model
+            else train_ours(seen, options.seconds, options.steps)
         )
-        if given.save:
-            save_denoiser(given.save, network)
-    if "ours" in given.parts:
-        for names, way in (
+        if options.save:
+            save_denoiser(options.save, network)
+    if "ours" in options.parts:
+        for names, settings in (
             (("fd10", "class_right"), TEN),
             (("plain_fd10", "plain_right"), {"steps": 10}),
         ):
-            images, calls = sampled(network, bench.labels, **way)
+            images, calls = sampled(network, bench.labels, **settings)
             assert calls == 10
-            show(told := bench.drawn(images, *names))
-            flat |= told
-    if "ddpm" in given.parts and diffusers is not None:
+            show(figures := bench.samples(images, *names))
+            flat |= figures
+    if "ddpm" in options.parts and diffusers is not None:
         peer = Peer()
-        flat["ddpm_steps"] = peer.train(seen, given.seconds)
-        show(told := bench.drawn(peer.draw(bench.labels, 10), "ddpm_fd", "ddpm_right"))
-        flat |= told
-    few = Bench(bench.classifier, held, given.few)
+        flat["ddpm_steps"] = peer.train(seen, options.seconds)
+        show(figures := bench.samples(peer.sample(bench.labels, 10), "ddpm_fd", "ddpm_right"))
+        flat |= figures
+    few = Bench(bench.classifier, held, options.few)
     parts: dict[str, Callable[[], dict[str, float]]] = {
-        "overhead": lambda: overheads(network, given.repeats),
+        "overhead": lambda: overheads(network, options.repeats),
         "converges": lambda: converging(network, few),
-        "solvers": lambda: by_solver(network, few, given.calls),
+        "solvers": lambda: by_solver(network, few, options.calls),
     }
     for name, part in parts.items():
-        if name in given.parts:
-            show(told := part())
-            flat |= told
+        if name in options.parts:
+            show(figures := part())
+            flat |= figures
     return flat
 
 
-def show(told: Mapping[str, float]) -> None:
-    """Print some figures."""
-    for name, value in told.items():
+def show(figures: Mapping[str, float]) -> None:
+    """Print figures, one per line."""
+    for name, value in figures.items():
         print(f"{name:24} {value:10.3f}", flush=True)
 
 

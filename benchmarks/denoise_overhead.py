@@ -1,9 +1,9 @@
-"""What a step of denoising costs besides the network: ours, and a diffusers pipeline's.
+"""What a denoising step costs besides the network: ours, and a diffusers pipeline's.
 
-Two ways to measure, for the same batch, steps and kind of solver, progress bars off, the rivals in
-turns within each repeat. Alone: with a network that returns its input at once, in microseconds a
-step. In place: with a real one, as shares of its bare calls; there the caches are cold, and the
-difference of two long times is a small one. Part of `benchmarks.denoise`.
+Measured for the same batch, steps and kind of solver, without progress bars, taking turns within
+each repeat. Alone: with a network that returns its input at once, in microseconds per step. In
+place: with a real network, as a share of its bare calls. In place the caches are cold, and the
+result is a small difference of two long times. Part of `benchmarks.denoise`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SCHEDULERS = {
 
 
 class Nothing:
-    """A network that costs nothing."""
+    """A network that returns its input at once."""
 
     channels, size, classes = 1, 28, 10
     sigma_min, sigma_max = 0.05, 80.0
@@ -46,36 +46,37 @@ class Nothing:
         return x
 
 
-def passed(what: Callable[[], object]) -> float:
-    """Return the seconds that something takes."""
-    began = time.perf_counter()
-    what()
-    return time.perf_counter() - began
+def seconds(call: Callable[[], object]) -> float:
+    """Return the seconds that a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def overheads(network: UNet, repeats: int) -> dict[str, float]:
-    """Return the shares of the bare calls that steps cost in place, and what they cost alone."""
-    medians = in_turns({"bare": bare(network), **rivals(network, "ddpm", repeats)}, repeats)
+    """Return the cost of steps in place, as shares of the bare calls, and alone in microseconds."""
+    medians = in_turns({"bare": bare(network), **runners(network, "ddpm", repeats)}, repeats)
     call = medians.pop("bare")
-    told = {f"{name}_overhead": took / call - 1 for name, took in medians.items()}
-    told["call_ms"] = 1000 * call
+    figures = {f"{name}_overhead": took / call - 1 for name, took in medians.items()}
+    figures["call_ms"] = 1000 * call
     for solver in SCHEDULERS:
-        alone = in_turns(rivals(Nothing(), solver, 4 * repeats), 4 * repeats)
-        told |= {f"{solver}.{name}_us": 1e6 * took for name, took in alone.items()}
-    return told
+        alone = in_turns(runners(Nothing(), solver, 4 * repeats), 4 * repeats)
+        figures |= {f"{solver}.{name}_us": 1e6 * took for name, took in alone.items()}
+    return figures
 
 
-def in_turns(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median seconds that a step takes each way; the ways take turns."""
-    took: dict[str, list[float]] = {name: [] for name in ways}
+def in_turns(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Return the median seconds per step of each call; the calls take turns."""
+    took: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 1):
-        for name, way in ways.items():
-            took[name].append(passed(way) / STEPS)
-    return {name: statistics.median(times[1:]) for name, times in took.items()}  # one warms up
+        for name, call in calls.items():
+            took[name].append(seconds(call) / STEPS)
+    # The first repeat warms up.
+    return {name: statistics.median(times[1:]) for name, times in took.items()}
 
 
 def bare(network: UNet) -> Callable[[], object]:
-    """Return the bare calls of a network."""
+    """Return a call of the network alone, for all steps."""
     x, sigma, label = torch.randn(BATCH, 1, 28, 28), torch.ones(BATCH), torch.arange(BATCH)
 
     @torch.no_grad()
@@ -86,16 +87,16 @@ def bare(network: UNet) -> Callable[[], object]:
     return call
 
 
-def rivals(network: Denoiser, solver: str, repeats: int) -> dict[str, Callable[[], object]]:
-    """Return our steps, and a pipeline's where diffusers is installed."""
+def runners(network: Denoiser, solver: str, repeats: int) -> dict[str, Callable[[], object]]:
+    """Return our steps, and a pipeline's if diffusers is installed."""
     labels = list(range(BATCH))
     loops = [
         denoise_loop(labels, model=network, steps=STEPS, solver=solver) for _ in range(repeats + 1)
     ]
-    ways: dict[str, Callable[[], object]] = {"step": lambda: loops.pop().run()}
+    calls: dict[str, Callable[[], object]] = {"step": lambda: loops.pop().run()}
     if diffusers is not None:
-        ways["pipeline"] = pipeline(network, SCHEDULERS[solver])
-    return ways
+        calls["pipeline"] = pipeline(network, SCHEDULERS[solver])
+    return calls
 
 
 def pipeline(network: Denoiser, scheduler: str) -> Callable[[], object]:
@@ -107,13 +108,13 @@ def pipeline(network: Denoiser, scheduler: str) -> Callable[[], object]:
         def __init__(self) -> None:
             super().__init__()
             self.inner = network
-            self.kind = torch.nn.Parameter(torch.zeros(1))  # of which a pipeline takes its own
+            self.kind = torch.nn.Parameter(torch.zeros(1))  # a pipeline reads its type and device
             self.sigma, self.label = torch.ones(BATCH), torch.arange(BATCH)
             self.register_to_config(sample_size=28, in_channels=1)
 
         def forward(self, x: Tensor, t: Tensor) -> SimpleNamespace:
             return SimpleNamespace(sample=self.inner(x, self.sigma, self.label))
 
-    made: Any = diffusers.DDPMPipeline(Wrapped(), getattr(diffusers, scheduler)())
-    made.set_progress_bar_config(disable=True)
-    return lambda: made(batch_size=BATCH, num_inference_steps=STEPS, output_type="np")
+    pipe: Any = diffusers.DDPMPipeline(Wrapped(), getattr(diffusers, scheduler)())
+    pipe.set_progress_bar_config(disable=True)
+    return lambda: pipe(batch_size=BATCH, num_inference_steps=STEPS, output_type="np")

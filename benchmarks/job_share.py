@@ -1,6 +1,6 @@
-"""Where a refine job's time goes: the network, and the rest (sampling, checks, engine, journal).
+"""Where a refine job's time goes: the network, or the rest (sampling, checks, engine, journal).
 
-Also the journal's cost: a job with every step recorded against one that records results only.
+Also what the journal costs: recording every step against recording results only.
 
     python benchmarks/job_share.py [--limit N] [--repeats R] [--json]
 """
@@ -20,7 +20,6 @@ from typing import Any, Literal
 import torch
 
 from ostinato.decode import Decode
-from ostinato.inference import FixedShapeBackend
 from ostinato.journal import Journal
 from ostinato.models import LanguageModel, load_model
 from ostinato.refine import read_job
@@ -38,14 +37,14 @@ class Clock:
         self.seconds = 0.0
 
     def wrap(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the call, timed."""
+        """Return the call with its time added to `seconds`."""
 
         def timed(*arguments: Any, **named: Any) -> Any:
-            began = time.perf_counter()
+            start = time.perf_counter()
             try:
                 return call(*arguments, **named)
             finally:
-                self.seconds += time.perf_counter() - began
+                self.seconds += time.perf_counter() - start
 
         return timed
 
@@ -53,29 +52,30 @@ class Clock:
 def run(
     job: Job, items: list[Item], model: LanguageModel, keep: Literal["steps", "results"]
 ) -> tuple[float, float]:
-    """Return the seconds of a whole run and those in the network."""
+    """Return the seconds of a whole run, and those of them in the network."""
     refine = refinement(job, items, job.router(), model, ready=None)
     assert isinstance(refine.decode, Decode)
     clock, inference = Clock(), refine.decode._inference
     for name in ("prefill", "copy", "feed", "logits"):
         setattr(inference, name, clock.wrap(getattr(inference, name)))
-    assert isinstance(inference, FixedShapeBackend)
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal.db")
         loop = refine.loop(run="share", journal=journal, keep=keep)
-        began = time.perf_counter()
+        start = time.perf_counter()
         loop.run()
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         journal.close()
     return seconds, clock.seconds
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--limit", type=int, default=32, help="take the first N items")
+    parser.add_argument("--repeats", type=int, default=3, help="runs whose median counts")
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     arguments = parser.parse_args()
     job = read_job(JOB)
     items = job.items(arguments.limit)
@@ -96,7 +96,7 @@ def main() -> None:
     }
     flat["journal_speed"] = flat["results_s"] / flat["steps_s"]
     print(f"{len(items)} items, {torch.get_num_threads()} threads, {platform.processor()}")
-    print(f"not the network              {flat['rest_share']:8.1%}")
+    print(f"outside the network          {flat['rest_share']:8.1%}")
     print(f"every step recorded          {flat['steps_s']:8.2f} s")
     print(f"results only                 {flat['results_s']:8.2f} s")
     print(f"speed with every step        {flat['journal_speed']:8.1%}")

@@ -2,12 +2,12 @@
 
     python benchmarks/loop_overhead.py [--steps 200000] [--repeats 5] [--json]
 
-The step adds one to a counter and returns a loss. It is run by a bare `for`, by `Loop`, by `Loop`
+The step increments a counter and returns a loss. It is run by a bare `for`, by `Loop`, by `Loop`
 with a journal that records every step, by pytorch-ignite's Engine and by Lightning's fit loop
-(pip group `bench`; those not installed are left out). Ours and theirs take turns within each
-repeat, so that a busy machine is busy for all; the median of the repeats is shown. Time that passes
-is what counts; where other programs want the cores, look at the time on the CPU too (of all threads
-of the process, with one thread for torch): what would pass were the cores free.
+(pip group `bench`; those not installed are left out). All take turns within each repeat, so that a
+busy machine slows all alike; medians of the repeats are shown. Wall-clock time is what counts. If
+other programs use the cores, also read the CPU time (of all threads, with one for torch): it is
+what would pass on free cores.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from ostinato.loop import CheckpointSchedule, Edits, Loop, Report, Steps
 
 RARE = CheckpointSchedule(steps=1_000_000)
 FEWER = {"lightning": 100, "ignite": 5}
-"""Slow peers take so many times fewer steps."""
+"""Slow peers take this many times fewer steps."""
 
 
 class Took(NamedTuple):
-    """Time that passed, and that was spent on the CPU by all threads of the process."""
+    """Wall-clock time, and the CPU time of all threads of the process."""
 
     passed: float
     cpu: float
@@ -46,10 +46,10 @@ def now() -> Took:
     return Took(time.perf_counter(), time.process_time())
 
 
-def since(began: Took) -> Took:
-    """Return what both clocks have gone on, in seconds."""
+def since(start: Took) -> Took:
+    """Return the time since a reading of both clocks, in seconds."""
     passed, cpu = now()
-    return Took(passed - began.passed, cpu - began.cpu)
+    return Took(passed - start.passed, cpu - start.cpu)
 
 
 class Nothing:
@@ -72,36 +72,36 @@ class Nothing:
         self.count = int(str(state["count"]))
 
     def change(self, edits: Edits) -> None:
-        """Take no edits."""
+        """Accept no edits."""
 
 
 def bare(steps: int) -> Took:
     """Time a bare `for`."""
     advance = Nothing().step
-    began = now()
+    start = now()
     for _ in range(steps):
         advance()
-    return since(began)
+    return since(start)
 
 
 def ours(steps: int) -> Took:
     """Time `Loop` without a journal."""
     loop = Loop(Nothing(), until=Steps(steps))
-    began = now()
+    start = now()
     for _ in loop:
         pass
-    return since(began)
+    return since(start)
 
 
 def journaled(steps: int) -> Took:
     """Time `Loop` with every step in the journal, until the last one is committed."""
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.db") as journal:
         loop = Loop(Nothing(), until=Steps(steps), run="nothing", journal=journal, checkpoint=RARE)
-        began = now()
+        start = now()
         for _ in loop:
             pass
         loop.close()
-        return since(began)
+        return since(start)
 
 
 def ignite(steps: int) -> Took:
@@ -110,9 +110,9 @@ def ignite(steps: int) -> Took:
 
     process = Nothing()
     engine = Engine(lambda engine, batch: process.step())
-    began = now()
+    start = now()
     engine.run(range(steps), max_epochs=1)
-    return since(began)
+    return since(start)
 
 
 def lightning(steps: int) -> Took:
@@ -146,19 +146,19 @@ def lightning(steps: int) -> Took:
         enable_model_summary=False,
     )
     batches: Any = DataLoader(torch.zeros(steps, 1), batch_size=None)  # type: ignore[arg-type]
-    began = now()
+    start = now()
     trainer.fit(Module(), batches)
-    return since(began)
+    return since(start)
 
 
-RIVALS: dict[str, Callable[[int], Took]] = {
+RUNNERS: dict[str, Callable[[int], Took]] = {
     "bare": bare,
     "loop": ours,
     "journal": journaled,
     "ignite": ignite,
     "lightning": lightning,
 }
-TOLD = {
+LABELS = {
     "bare": "bare for",
     "loop": "Loop",
     "journal": "Loop with the journal",
@@ -168,10 +168,10 @@ TOLD = {
 
 
 def measure(steps: int, repeats: int) -> dict[str, list[Took]]:
-    """Return the microseconds that a step took every rival that is installed, for each repeat."""
+    """Return the microseconds per step of each installed runner, for each repeat."""
     times: dict[str, list[Took]] = {}
     for repeat in range(repeats + 1):
-        for name, run in RIVALS.items():
+        for name, run in RUNNERS.items():
             if repeat > 1 and name not in times:
                 continue  # not installed
             count = max(100, steps // FEWER.get(name, 1))
@@ -197,7 +197,7 @@ def report(times: dict[str, list[Took]]) -> dict[str, Took]:
     for name, value in medians.items():
         all_passed = [took.passed for took in times[name]]
         print(
-            f"{TOLD[name]:24}{value.passed:9.3f}{value.passed - bare.passed:11.3f}"
+            f"{LABELS[name]:24}{value.passed:9.3f}{value.passed - bare.passed:11.3f}"
             f"{value.cpu:10.3f}{value.cpu - bare.cpu:11.3f}"
             f"   {min(all_passed):.3f} to {max(all_passed):.3f}"
         )
@@ -207,9 +207,9 @@ def report(times: dict[str, list[Took]]) -> dict[str, Took]:
 def main() -> None:
     """Measure, print a table, and with `--json` one JSON object on the last line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=200_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--steps", type=int, default=200_000, help="of one measurement")
+    parser.add_argument("--repeats", type=int, default=5, help="runs whose median counts")
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)

@@ -1,20 +1,21 @@
 """The support job through the libraries that people use for it, and through ours.
 
-All write with smollm2 and the adapter `support` under the same checks, without the example's rules
-and past cases, at the same temperature, in at most eight tries: ours in the process, ours on a
-server (`ostinato serve`), and on that server mellea (streaming validation, tried again), Guardrails
-(asked again with the reasons) and DSPy's BestOfN, which is given plain messages. Left out is the
-check `confidence`, which needs log-probabilities that peers do not hand on. The server counts the
-tokens that it computes, those of broken streams and discarded drafts too, and those that it sends;
-in the process every token that is drawn is received.
-
     pip install mellea dspy guardrails-ai
     python benchmarks/peers.py [--skip N] [--limit N] [--seed N] [--only …] [--save FILE] [--json]
     python benchmarks/peers.py --join FILE [--json]
 
-A peer that is not installed is left out. Which drafts fail is luck, so one run of some messages
-tells little: `--save` adds what each run took to a file, `--join` adds the file up, and shows
-between which figures the runs lay. Ours is drawn with `--seed`, peers anew each time.
+All write with smollm2 and the adapter `support` under the same checks, without the example's rules
+and past cases, at the same temperature, with at most eight drafts. Ours runs in the process and on
+a server (`ostinato serve`). On that server run mellea (streaming validation, then a new draft),
+Guardrails (a new draft with the reasons) and DSPy's BestOfN (given plain messages). The check
+`confidence` is left out: it needs log-probabilities, which the peers do not pass on.
+
+The server counts the tokens that it computes, broken streams and discarded drafts included, and
+those that it sends. In the process every sampled token counts as received.
+
+A peer that is not installed is left out. Which drafts fail is chance, so one run of a few messages
+says little. `--save` appends the cost of each run to a file; `--join` adds such a file up and shows
+the range of the runs. Ours samples with `--seed`, the peers differently each time.
 """
 
 from __future__ import annotations
@@ -50,21 +51,21 @@ from ostinato.remote import Server, ServerLanes
 
 JOB = Path(__file__).parent.parent / "examples" / "support" / "job.toml"
 NAME = "support"
-TRIES = 8
-SIDE = 8  # items written at once
-TEMPERATURE, LONGEST = 0.8, 80
+MAX_DRAFTS = 8
+SLOTS = 8  # items written at once
+TEMPERATURE, MAX_NEW_TOKENS = 0.8, 80
 Writer = Callable[[str, "Task"], list[str]]
 
 
-class Taken(NamedTuple):
-    """Tokens that a run took: computed by the model, and received from it."""
+class TokenCost(NamedTuple):
+    """The tokens of a run: computed by the model, and received from it."""
 
     computed: int
     received: int
 
 
-class Ran(NamedTuple):
-    """What a run of some messages gave and took. `kept` are the tokens of accepted replies."""
+class RunResult(NamedTuple):
+    """The outcome and the cost of a run. `kept` are the tokens of accepted replies."""
 
     name: str
     messages: int
@@ -76,62 +77,62 @@ class Ran(NamedTuple):
 
 
 class Task:
-    """What is to be written: items, their prompts, and the checks of a reply."""
+    """The job: items, their prompts, and the checks of a reply."""
 
     def __init__(self, limit: int, skip: int = 0, seed: int | None = None) -> None:
         self.job = read_job(JOB)
         self.items: list[Item] = self.job.items(skip + limit)[skip:]
         self.seed = self.job.seed if seed is None else seed
         self.checks: list[Check] = [c for c in self.job.checks if c.kind != "confidence"]
-        self.planner = self.job.router()
-        self.taken = Taken(0, 0)  # by the last run of ours
+        self.router = self.job.router()
+        self.cost = TokenCost(0, 0)  # of the last run of `refine`
 
     def messages(self, item: Item) -> list[dict[str, str]]:
         """Return an item's conversation."""
-        told = self.planner.messages(item.columns, {})
-        assert not isinstance(told, str)
-        return [dict(message) for message in told]
+        messages = self.router.messages(item.columns, {})
+        assert not isinstance(messages, str)
+        return [dict(message) for message in messages]
 
     def reasons(self, item: Item, reply: str) -> list[str]:
-        """Return what the checks say against a reply; nothing where it passes."""
+        """Return the messages of the checks that a reply fails."""
         verdicts = judge_all(self.checks, reply, item.columns, 10.0)
         return [v.message or "It failed a check." for v in verdicts if not v.passed]
 
     def refine(self, model: LanguageModel | Server) -> list[str]:
-        """Write with ours, by `backtrack`."""
+        """Write all replies with ours, by `backtrack`."""
         refine = Refine(
             model,
             [(item.key, item.columns) for item in self.items],
-            prompt=self.planner.messages,
+            prompt=self.router.messages,
             checks=self.checks,
             strategy=self.job.strategy,
             sampling=SamplingParams(temperature=TEMPERATURE, top_k=0, top_p=1.0),
-            max_new_tokens=LONGEST,
+            max_new_tokens=MAX_NEW_TOKENS,
             seed=self.seed,
-            slots=SIDE,
+            slots=SLOTS,
         )
         rows: list[Any] = refine.run()
         totals = [sum(int(row["spent"].get(n, 0)) for row in rows) for n in ("computed", "tokens")]
-        self.taken = Taken(*totals)
+        self.cost = TokenCost(*totals)
         if isinstance(refine.decode, ServerLanes):
             refine.decode.close()
         return [str(row["output"]) for row in rows]
 
 
 def side_by_side(items: Sequence[Item], write: Callable[[Item], str]) -> list[str]:
-    """Write the items in threads."""
-    with ThreadPoolExecutor(SIDE) as threads:
+    """Write the items in as many threads as there are slots."""
+    with ThreadPoolExecutor(SLOTS) as threads:
         return list(threads.map(write, items))
 
 
 def ours_server(url: str, task: Task) -> list[str]:
-    """Ours on the server: streams that are closed, and gone on with from their good beginning."""
+    """Ours on the server: streams are closed at a fault and continued from the good prefix."""
     server = Server(url=url, model=NAME, prefill="continue_final_message", top_logprobs=20)
     return task.refine(server)
 
 
 def dspy(url: str, task: Task) -> list[str]:
-    """DSPy's BestOfN: drafts until one has the whole reward."""
+    """DSPy's BestOfN: drafts until one has the full reward."""
     import dspy as library
 
     class SameTemperature(library.LM):  # BestOfN would write at 1.0
@@ -148,21 +149,22 @@ def dspy(url: str, task: Task) -> list[str]:
             self.lm = lm
 
         def forward(self, messages: list[dict[str, str]]) -> Any:
-            (told,) = self.lm(messages=messages)
-            return library.Prediction(reply=told["text"] if isinstance(told, dict) else told)
+            (output,) = self.lm(messages=messages)
+            text = output["text"] if isinstance(output, dict) else output
+            return library.Prediction(reply=text)
 
-    settings = {"temperature": TEMPERATURE, "max_tokens": LONGEST, "cache": False}
+    settings = {"temperature": TEMPERATURE, "max_tokens": MAX_NEW_TOKENS, "cache": False}
     lm = SameTemperature(f"openai/{NAME}", api_base=url, api_key="none", **settings)
 
     def write(item: Item) -> str:
         module = Reply()
         module.set_lm(lm)
 
-        def reward(given: Any, made: Any) -> float:
-            verdicts = judge_all(task.checks, made.reply, item.columns, 10.0)
+        def reward(inputs: Any, prediction: Any) -> float:
+            verdicts = judge_all(task.checks, prediction.reply, item.columns, 10.0)
             return sum(verdict.passed for verdict in verdicts) / len(verdicts)
 
-        best = library.BestOfN(module=module, N=TRIES, reward_fn=reward, threshold=1.0)
+        best = library.BestOfN(module=module, N=MAX_DRAFTS, reward_fn=reward, threshold=1.0)
         with library.context(lm=lm, trace=[]):
             return str(best(messages=task.messages(item)).reply)
 
@@ -170,7 +172,7 @@ def dspy(url: str, task: Task) -> list[str]:
 
 
 def mellea(url: str, task: Task) -> list[str]:
-    """mellea: a stream that ends when a check can no longer be met, tried again."""
+    """mellea: a stream ends when a check can no longer pass; then a new draft."""
     from mellea.backends.model_options import ModelOption
     from mellea.backends.openai import OpenAIBackend
     from mellea.core.requirement import (
@@ -195,34 +197,34 @@ def mellea(url: str, task: Task) -> list[str]:
 
     options = {
         ModelOption.TEMPERATURE: TEMPERATURE,
-        ModelOption.MAX_NEW_TOKENS: LONGEST,
+        ModelOption.MAX_NEW_TOKENS: MAX_NEW_TOKENS,
         ModelOption.STREAM: True,
     }
     backend = OpenAIBackend(NAME, base_url=url, api_key="none", model_options=options)
 
-    async def write(item: Item, free: asyncio.Semaphore) -> str:
-        async with free:
-            for _ in range(TRIES):
+    async def write(item: Item, slots: asyncio.Semaphore) -> str:
+        async with slots:
+            for _ in range(MAX_DRAFTS):
                 context: Any = ChatContext()
-                *before, asked = [Message(m["role"], m["content"]) for m in task.messages(item)]
-                for message in before:
+                *history, last = [Message(m["role"], m["content"]) for m in task.messages(item)]
+                for message in history:
                     context = context.add(message)
-                checks = [Passes(item)]  # whole drafts are judged below
-                async with await stream(asked, backend, context, requirements=checks) as pieces:
-                    text = "".join([piece async for piece in pieces])
-                if not pieces.failed_early and not task.reasons(item, text):
+                checks = [Passes(item)]  # complete drafts are judged below
+                async with await stream(last, backend, context, requirements=checks) as chunks:
+                    text = "".join([chunk async for chunk in chunks])
+                if not chunks.failed_early and not task.reasons(item, text):
                     break
             return text
 
     async def all_of_them() -> list[str]:
-        free = asyncio.Semaphore(SIDE)
-        return list(await asyncio.gather(*(write(item, free) for item in task.items)))
+        slots = asyncio.Semaphore(SLOTS)
+        return list(await asyncio.gather(*(write(item, slots) for item in task.items)))
 
     return asyncio.run(all_of_them())
 
 
 def guardrails(url: str, task: Task) -> list[str]:
-    """Guardrails: a draft that fails is asked for again, with the reasons."""
+    """Guardrails: after a draft that fails, a new one with the reasons in the prompt."""
     from guardrails import Guard
     from guardrails.validator_base import FailResult, PassResult, Validator, register_validator
     from openai import OpenAI
@@ -239,16 +241,16 @@ def guardrails(url: str, task: Task) -> list[str]:
             reasons = task.reasons(self.item, str(value))
             return FailResult(error_message=" ".join(reasons)) if reasons else PassResult()
 
-    def ask(*_: Any, messages: Any, **__: Any) -> str:
-        told = client.chat.completions.create(
-            model=NAME, messages=messages, temperature=TEMPERATURE, max_tokens=LONGEST
+    def complete(*_: Any, messages: Any, **__: Any) -> str:
+        response = client.chat.completions.create(
+            model=NAME, messages=messages, temperature=TEMPERATURE, max_tokens=MAX_NEW_TOKENS
         )
-        return told.choices[0].message.content or ""
+        return response.choices[0].message.content or ""
 
     def write(item: Item) -> str:
         guard = Guard().use(Passes(item, on_fail="reask"))
-        made = guard(ask, messages=task.messages(item), num_reasks=TRIES - 1)
-        return str(made.raw_llm_output)
+        outcome = guard(complete, messages=task.messages(item), num_reasks=MAX_DRAFTS - 1)
+        return str(outcome.raw_llm_output)
 
     return side_by_side(task.items, write)
 
@@ -263,45 +265,50 @@ WRITERS: Mapping[str, Writer] = {
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """Serve the model in a process of its own; yield the base of its API."""
+    """Serve the model in its own process; yield the base URL of its API."""
     command = "from ostinato.cli.main import main; main()"
-    words = ["serve", "smollm2", "--adapter", "support", "--name", NAME, "--port", "0"]
-    words += ["--slots", str(SIDE)]
-    started = subprocess.Popen(
-        [sys.executable, "-c", command, *words], stdout=subprocess.PIPE, text=True
+    arguments = ["serve", "smollm2", "--adapter", "support", "--name", NAME, "--port", "0"]
+    arguments += ["--slots", str(SLOTS)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, *arguments], stdout=subprocess.PIPE, text=True
     )
-    assert started.stdout is not None
+    assert process.stdout is not None
     try:
-        yield started.stdout.readline().split(" is at ")[1].split(" ")[0]
+        yield process.stdout.readline().split(" is at ")[1].split(" ")[0]
     finally:
-        started.terminate()
-        started.wait(30)
+        process.terminate()
+        process.wait(30)
 
 
-def counted(url: str) -> Taken:
-    """Return how many tokens the server has computed and sent so far."""
-    with urlopen(url.removesuffix("/v1") + "/health") as answer:
-        told = json.load(answer)
-    return Taken(told["computed"], told["sent"])
+def token_cost(url: str) -> TokenCost:
+    """Return the tokens that the server has computed and sent so far."""
+    with urlopen(url.removesuffix("/v1") + "/health") as response:
+        health = json.load(response)
+    return TokenCost(health["computed"], health["sent"])
 
 
-def measured(
-    task: Task, model: LanguageModel, name: str, replies: Sequence[str], taken: Taken, took: float
-) -> Ran:
-    """Return what a run gave and took; ends of texts are tokens too."""
+def result_of(
+    task: Task,
+    model: LanguageModel,
+    name: str,
+    replies: Sequence[str],
+    cost: TokenCost,
+    seconds: float,
+) -> RunResult:
+    """Return the outcome and the cost of a run; end tokens count as tokens."""
     pairs = zip(task.items, replies, strict=True)
     good = [reply for item, reply in pairs if not task.reasons(item, reply)]
     kept = sum(len(model.tokenizer.encode(reply)) + 1 for reply in good)
-    return Ran(name, len(replies), len(good), kept, *taken, took)
+    return RunResult(name, len(replies), len(good), kept, *cost, seconds)
 
 
-def runs(task: Task, model: LanguageModel, only: Sequence[str]) -> Iterator[Ran]:
-    """Run each that is named."""
+def runs(task: Task, model: LanguageModel, only: Sequence[str]) -> Iterator[RunResult]:
+    """Run the named ones, one after the other."""
     if "ours" in only:
-        began = time.perf_counter()
+        start = time.perf_counter()
         replies = task.refine(model)
-        took = time.perf_counter() - began
-        yield measured(task, model, "ours", replies, task.taken, took)
+        seconds = time.perf_counter() - start
+        yield result_of(task, model, "ours", replies, task.cost, seconds)
     if set(only) <= {"ours"}:
         return
     with serving() as url:
@@ -312,43 +319,43 @@ def runs(task: Task, model: LanguageModel, only: Sequence[str]) -> Iterator[Ran]
                 print(f"{name} is left out: it is not installed (pip install {name}).")
                 continue
             if name != "ours_server":
-                importlib.import_module(name)  # not in the seconds
-            before, began = counted(url), time.perf_counter()
+                importlib.import_module(name)  # so that its import is not timed
+            before, start = token_cost(url), time.perf_counter()
             replies = WRITERS[name](url, task)
-            seconds = time.perf_counter() - began
-            time.sleep(0.5)  # a broken stream leaves at its next token
-            after = counted(url)
-            taken = Taken(after.computed - before.computed, after.received - before.received)
-            yield measured(task, model, name, replies, taken, seconds)
+            seconds = time.perf_counter() - start
+            time.sleep(0.5)  # the server notices a broken stream at its next token
+            after = token_cost(url)
+            cost = TokenCost(after.computed - before.computed, after.received - before.received)
+            yield result_of(task, model, name, replies, cost, seconds)
 
 
-# What is told -----------------------------------------------------------------------------------
+# The report -------------------------------------------------------------------------------------
 
 
-def table(told: Sequence[Ran]) -> dict[str, float]:
+def table(results: Sequence[RunResult]) -> dict[str, float]:
     """Print a line for each name, its runs added up; return the figures."""
-    by_name: dict[str, list[Ran]] = defaultdict(list)
-    for ran in told:
+    by_name: dict[str, list[RunResult]] = defaultdict(list)
+    for ran in results:
         by_name[ran.name].append(ran)
     print(f"{'':14} {'messages':>8} {'computed/accepted':>18} {'received':>9} ", end="")
     print(f"{'accepted':>9} {'s/100':>6}  computed, from run to run")
     flat: dict[str, float] = {}
     for name, parts in by_name.items():
-        ran = Ran(
+        ran = RunResult(
             name, *(sum(column) for column in zip(*(part[1:] for part in parts), strict=True))
         )
-        figures = of_each(ran)
+        figures = figures_of(ran)
         flat |= {f"{name}.{key}": round(value, 4) for key, value in figures.items()}
         computed, received, accepted, wall = figures.values()
-        ratios = [of_each(part)["tokens_per_accepted"] for part in parts]
+        ratios = [figures_of(part)["tokens_per_accepted"] for part in parts]
         line = f"{name:14} {ran.messages:8} {computed:18.3f} {received:9.3f} {accepted:9.1%}"
         hundred = 100 * wall / ran.messages
         print(f"{line} {hundred:6.1f}  {min(ratios):.2f} to {max(ratios):.2f}, {len(parts)}")
     return flat
 
 
-def of_each(ran: Ran) -> dict[str, float]:
-    """Return what a run took for each accepted token, its accepted share, and its seconds."""
+def figures_of(ran: RunResult) -> dict[str, float]:
+    """Return a run's tokens per accepted one, its accepted share, and its seconds."""
     kept = max(1, ran.kept)
     return {
         "tokens_per_accepted": ran.computed / kept,
@@ -366,32 +373,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     names = ["ours", *WRITERS]
-    parser.add_argument("--skip", type=int, default=0, help="leave out the first N items")
+    parser.add_argument("--skip", type=int, default=0, help="skip the first N items")
     parser.add_argument("--limit", type=int, default=40, help="take N items")
-    parser.add_argument("--seed", type=int, help="draw ours with it (default: the job's)")
-    parser.add_argument("--only", nargs="+", default=names, choices=names)
-    parser.add_argument("--save", type=Path, metavar="FILE", help="add what each run took to it")
-    parser.add_argument("--join", type=Path, metavar="FILE", help="add up what was saved, run none")
+    parser.add_argument("--seed", type=int, help="seed of ours [default: the job's]")
+    parser.add_argument("--only", nargs="+", default=names, choices=names, help="what to run")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="append each run to it")
+    parser.add_argument("--join", type=Path, metavar="FILE", help="add up saved runs, run nothing")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     arguments = parser.parse_args()
     lines = arguments.join.read_text("utf-8").splitlines() if arguments.join else []
-    flat = table([Ran(*json.loads(line)) for line in lines] or run(arguments))
+    flat = table([RunResult(*json.loads(line)) for line in lines] or run(arguments))
     if arguments.json:
         print(json.dumps(flat))
 
 
-def run(arguments: argparse.Namespace) -> list[Ran]:
-    """Run what is asked for, and save it where that is asked for."""
+def run(arguments: argparse.Namespace) -> list[RunResult]:
+    """Run what was chosen; append the results to `--save`."""
     task = Task(arguments.limit, arguments.skip, arguments.seed)
     model = load_model("smollm2", adapter="support")
     print(f"{len(task.items)} items, {torch.get_num_threads()} threads, {platform.processor()}")
-    told: list[Ran] = []
+    results: list[RunResult] = []
     for ran in runs(task, model, arguments.only):
-        told.append(ran)
+        results.append(ran)
         if arguments.save:
             with arguments.save.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(ran) + "\n")
-    return told
+    return results
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What an accepted token costs: each strategy on the support job, against full retry.
 
-Full retry (`resample`) is what best-of-n and validate-and-retry libraries do. Tokens computed are
-rows through the network after the prompt, hopeless items and discarded rounds included; the mean
-log-probability of accepted replies under the model shows whether cheap was bought with bad text.
+Full retry (`resample`) is what best-of-n and validate-and-retry libraries do. Computed tokens are
+rows through the network after the prompt, those of failed items and discarded rounds included. The
+mean log-probability of accepted replies shows whether a lower cost came with worse text.
 
     python benchmarks/refine_cost.py [--limit N] [--base] [--strategies …] [--json]
 """
@@ -29,17 +29,17 @@ JOB = Path(__file__).parent.parent / "examples" / "support" / "job.toml"
 
 
 def measure(job: Job, items: Sequence[Item], model: LanguageModel, strategy: str) -> dict[str, Any]:
-    """Run the job under one strategy, without rules and past cases, and add up."""
+    """Run the job under one strategy and return its costs, with the rows."""
     job = job.with_changes(strategy=strategy)
     refine = refinement(job, items, job.router(), model, ready=None)
-    began = time.perf_counter()
+    start = time.perf_counter()
     rows = refine.run()
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     return {**cost(rows), "items_per_s": len(rows) / seconds, "rows": rows}
 
 
 def cost(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return tokens computed for each accepted token, the accepted share, and log-probability."""
+    """Return computed tokens per accepted one, the accepted share, and the log-probability."""
     accepted = [row for row in rows if row["accepted"]]
     tokens = sum(row["length"] for row in accepted)
     computed = sum(row["spent"].get("computed", 0) for row in rows)
@@ -53,13 +53,15 @@ def cost(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--limit", type=int, help="take the first N items of the example")
-    parser.add_argument("--base", action="store_true", help="the untuned model too")
+    parser.add_argument("--base", action="store_true", help="also the model without the adapter")
     parser.add_argument(
         "--strategies", nargs="+", default=list(STRATEGIES), choices=list(STRATEGIES)
     )
-    parser.add_argument("--rows", type=Path, help="write all result rows there, as JSON lines")
+    parser.add_argument("--rows", type=Path, help="append all result rows to this JSONL file")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     arguments = parser.parse_args()
     job = read_job(JOB)
