@@ -77,10 +77,10 @@ def _check_message(index: int, message: Mapping[str, Any]) -> None:
 class Guard:
     """Break up whatever in messages could be read as (part of) a control token.
 
-    A mark that occurs nowhere else is inserted after the first character of anything that starts
-    like a control token, and before the last of anything that ends like one. Then neither the text
-    nor its joints with the template can spell one. `lift` removes the marks once the text is split
-    at the true control tokens.
+    The guard inserts a mark that occurs nowhere else: after the first character of anything that
+    starts like a control token, and before the last of anything that ends like one. Then neither
+    the text nor its joints with the template can spell one. `lift` removes the marks once the text
+    is split at the true control tokens.
     """
 
     def __init__(self, specials: Iterable[str], messages: Sequence[Mapping[str, Any]]) -> None:

@@ -217,8 +217,8 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
 def byte_alphabet() -> dict[int, str]:
     """Return the character that stands for each byte in a byte-level vocabulary.
 
-    Printable bytes stand for themselves, the others for the characters from U+0100 on, in the order
-    of GPT-2's vocabulary (Radford et al., 2019, section 2.2).
+    Printable bytes stand for themselves, the others for the characters from U+0100 on. The order is
+    that of GPT-2's vocabulary (Radford et al., 2019, section 2.2).
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
