@@ -44,8 +44,9 @@ def test_a_table_builds_a_check_and_is_written_back() -> None:
 def test_a_wrong_table_is_refused_with_the_fix(
     kind: str, table: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as refused:
         from_spec(kind, table)
+    assert refused.value.key in ("", "kind", *table)
 
 
 def test_a_python_check_is_imported_from_the_jobs_folder(tmp_path: Path) -> None:
@@ -85,3 +86,19 @@ def test_a_function_of_a_program_is_named_in_its_table() -> None:
     assert isinstance(polite, Function)
     assert polite("please") is True
     assert str(to_spec(polite)["call"]).endswith("polite")
+
+
+def test_an_error_of_a_table_has_its_key() -> None:
+    tables: list[tuple[dict[str, object], str]] = [
+        ({"kind": "lenght"}, "kind"),
+        ({}, "kind"),
+        ({"kind": "length", "maxx": 3}, "maxx"),
+        ({"kind": "length", "max": "3"}, "max"),
+        ({"kind": "length", "max": -1}, "max"),
+        ({"kind": "regex", "pattern": "("}, "pattern"),
+        ({"kind": "blocked", "file": "none.txt"}, "file"),
+    ]
+    for table, key in tables:
+        with pytest.raises(InputError) as refused:
+            from_spec("", table)
+        assert refused.value.key == key

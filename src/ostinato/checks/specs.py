@@ -64,9 +64,10 @@ def from_spec(kind: str, table: Mapping[str, object], folder: Path | str = ".") 
     Files and modules are looked up in `folder`. Raises `InputError` for anything that is wrong,
     with the key of the table as its `key`.
     """
-    kind = kind or _kind_of(table)
-    if kind not in KINDS:
-        raise InputError(_unknown("check", kind, KINDS))
+    with _at_key("kind"):
+        kind = kind or _kind_of(table)
+        if kind not in KINDS:
+            raise _unknown("check", kind, KINDS)
     values = {key: value for key, value in table.items() if key != "kind"}
     if kind == Function.kind:
         return _python(values, Path(folder))
@@ -127,10 +128,10 @@ def _kind_of(table: Mapping[str, object]) -> str:
     return kind
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+def _unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     known = sorted(known)
     guess = did_you_mean(name, known) or " Use one of these."
-    return f"A {what} must be one of {', '.join(known)}, got '{name}'.{guess}"
+    return InputError(f"A {what} must be one of {', '.join(known)}, got '{name}'.{guess}")
 
 
 def _arguments(cls: type[BaseCheck], kind: str, values: Mapping[str, object]) -> dict[str, Any]:
@@ -138,9 +139,10 @@ def _arguments(cls: type[BaseCheck], kind: str, values: Mapping[str, object]) ->
     known, hints = parameters(kind), get_type_hints(cls)
     arguments = {}
     for key, value in values.items():
-        if key not in known:
-            raise InputError(_unknown(f"key of the check '{kind}'", key, known))
-        arguments[key] = _converted(value, hints[key], f"'{key}' of the check '{kind}'")
+        with _at_key(key):
+            if key not in known:
+                raise _unknown(f"key of the check '{kind}'", key, known)
+            arguments[key] = _converted(value, hints[key], f"'{key}' of the check '{kind}'")
     for field in _job_fields(cls):
         required = field.default is MISSING and field.default_factory is MISSING
         if required and field.name not in arguments:
@@ -169,7 +171,7 @@ def _converted(value: object, hint: Any, where: str) -> object:
         return _converted(value, next(arg for arg in args if arg is not type(None)), where)
     if origin is Literal:
         if value not in args:
-            raise InputError(_unknown(f"value of {where}", str(value), map(str, args)))
+            raise _unknown(f"value of {where}", str(value), map(str, args))
         return value
     if origin is tuple:
         return _texts(value, where)
@@ -242,7 +244,7 @@ def imported(call: str, folder: Path) -> Any:
         raise InputError(f"'call' of a check must be 'module:name', got {call!r}. Change it.")
     module = _module(module_name, folder)
     if not hasattr(module, name):
-        raise InputError(_unknown(f"name in {module_name}", name, _public(module)))
+        raise _unknown(f"name in {module_name}", name, _public(module))
     return getattr(module, name)
 
 
