@@ -89,7 +89,7 @@ def test_an_empty_input_is_refused() -> None:
         ([("a", "b")], "Item 1 must be a mapping of columns, or a pair"),
         (
             [{"id": 1}, {"id": 2}, {"id": "1"}],
-            "Item 3 must have an id of its own, got '1'",
+            "The id of item 3 must be unique, got '1', which item 1 has",
         ),
     ],
 )
@@ -112,7 +112,7 @@ def without_template() -> LanguageModel:
 
 def test_feedback_is_refused_at_the_start_for_a_model_without_a_chat_template() -> None:
     rows = [{"message": "a"}]
-    with pytest.raises(InputError, match=r"no chat template.*strategy 'feedback' writes them"):
+    with pytest.raises(InputError, match=r"no chat template.*from the strategy 'feedback'"):
         Refine(without_template(), rows, prompt="{message}", checks=[], strategy=Feedback())
     with pytest.raises(InputError, match="no chat template"):
         Refine(without_template(), rows, prompt=lambda r, e: [{"role": "user"}], checks=[])

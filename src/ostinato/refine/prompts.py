@@ -54,6 +54,7 @@ class PromptTemplate:
         filled = [{"role": role, "content": text.fill(columns)} for role, text in self.messages]
         if self.messages_column:
             filled += conversation(columns.get(self.messages_column), self.messages_column)
+        # Chat templates expect system messages in front.
         front = next((n for n, m in enumerate(filled) if m["role"] != "system"), len(filled))
         return [*filled[:front], *examples, *filled[front:]]
 

@@ -49,6 +49,7 @@ PromptOf = Callable[[Row, Mapping[str, object]], str | Sequence[Message] | Token
 A `TokenPrompt` needs a model in this process: its tokens are used as they are."""
 
 DEFAULT_SAMPLING = SamplingParams(temperature=0.7, top_k=50)
+# `Decode` passes these edits to the prompt function.
 PROMPT_EDITS = frozenset({"feedback"})
 
 
@@ -128,6 +129,7 @@ class Refine:
         """Return the loop over all items; `until` is the budget of all items together."""
         return Loop(
             self.lanes,
+            # No budget: the lanes end the loop when no item is left.
             until=until or Steps(1 << 62),
             run=run,
             journal=journal,
@@ -189,6 +191,7 @@ class Refine:
             model,
             self._token_prompt,
             sampling=sampling,
+            # A group of lanes needs all of its slots at once.
             slots=max(slots, self.strategy.lanes),
             block=block,
             alternatives=alternatives,
@@ -247,6 +250,7 @@ class Refine:
     def _judge(self, output: object, item: object) -> Sequence[Verdict]:
         verdicts = judge_all(self.checks, output, _row(item), self._time_limit)
         if self._spend_limit is not None:
+            # A judge on a server costs money, too; it is charged after the fact.
             self._spend_limit.charge(sum(verdict.cost for verdict in verdicts))
         return verdicts
 
@@ -285,6 +289,7 @@ class Refine:
         """
         if not self.strategy.masks:
             return None
+        # Imported here: only strategies with masks need it.
         from ostinato.refine.strategies.constrain import constraint_of, fitting
 
         assert not isinstance(self.model, Server)
@@ -302,6 +307,7 @@ class Refine:
         """
         if not self.strategy.checks_prefixes:
             return []
+        # An empty text lacks everything that is required.
         found = required_by(self.checks, "", row, self._time_limit, self._context.late)
         texts = [text for one in found for text in one.texts]
         return [spaced for text in texts for spaced in (text, f" {text}")]
@@ -357,7 +363,7 @@ def _keyed(items: Iterable[Row | tuple[str, Row]]) -> list[tuple[str, Row]]:
     """
     pairs = [_pair(number, item) for number, item in enumerate(items, 1)]
     if not pairs:
-        raise InputError("The items must be at least one, got none. Add one.")
+        raise InputError("Refine must have at least one item, got none. Add one.")
     hashes = content_keys([row for _, row in pairs])
     keys = [hashed if key is None else key for (key, _), hashed in zip(pairs, hashes, strict=True)]
     seen: dict[str, int] = {}

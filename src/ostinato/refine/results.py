@@ -63,6 +63,7 @@ class Draft:
         """Return the draft as the output file holds it."""
         return {
             "round": self.round,
+            # This key and `text_before` are older than the fields: existing output files have them.
             "try": self.backtracks,
             "position": self.position,
             "lost": self.lost,
@@ -148,6 +149,7 @@ def from_lane(key: str, row: Mapping[str, object], route: Route | None = None) -
             reply=length,
             accepted=length if accepted else 0,
             computed=computed,
+            # The last token of a reply never runs through the network, so `computed` can be lower.
             discarded=max(0, computed - length),
             prompt=_int(spent.get("prompt")),
             judged=_int(spent.get("judged")),
@@ -247,9 +249,11 @@ def write_whole(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
+        # A model can emit lone surrogates, which UTF-8 cannot encode.
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
+            # Before the rename: else a power cut can leave an empty file under the new name.
             os.fsync(file.fileno())
         # `mkstemp` makes a file that only its owner can read.
         os.chmod(name, 0o666 & ~_umask())

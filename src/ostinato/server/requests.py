@@ -221,21 +221,21 @@ class RequestCondition(Condition):
 
     def back(self, then: JSON, now: JSON) -> JSON:
         """Go back in the request's condition."""
-        each, inner = cast(tuple[Condition, JSON], now)
+        each, inner = _unpack(now)
         return _with_condition(each, each.back(_inner(then, each), inner))
 
     def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
         """Charge the request's condition with what was spent."""
         if state is None:  # canceled before its first step
             return None
-        each, inner = cast(tuple[Condition, JSON], state)
+        each, inner = _unpack(state)
         return _with_condition(each, each.charge(inner, spent))
 
     def exhausted(self, state: JSON) -> Stopped | None:
         """Return why the request's condition allows no further step, or None."""
         if state is None:
             return None
-        each, inner = cast(tuple[Condition, JSON], state)
+        each, inner = _unpack(state)
         return each.exhausted(inner)
 
     def __str__(self) -> str:
@@ -243,7 +243,11 @@ class RequestCondition(Condition):
 
 
 def _inner(state: JSON, each: Condition) -> JSON:
-    return each.begin() if state is None else cast(tuple[Condition, JSON], state)[1]
+    return each.begin() if state is None else _unpack(state)[1]
+
+
+def _unpack(state: JSON) -> tuple[Condition, JSON]:
+    return cast(tuple[Condition, JSON], state)
 
 
 def _with_condition(each: Condition, inner: JSON) -> JSON:

@@ -67,6 +67,7 @@ class ItemBudget:
         """Return the old limits that `other` raises; None if it lowers one."""
         if not (_raised(self.tokens, other.tokens) and _raised(self.seconds, other.seconds)):
             return None
+        # Only a raised limit is kept: an item that an unchanged one ended would end there again.
         return ItemBudget(
             self.tokens if self.tokens != other.tokens else None,
             self.seconds if self.seconds != other.seconds else None,
@@ -151,6 +152,7 @@ def compare(before: Fingerprint, now: Fingerprint) -> JobChanges:
         changed=tuple(key for key in both if before.items[key] != now.items[key]),
         added=tuple(key for key in now.items if key not in before.items),
         removed=tuple(key for key in before.items if key not in now.items),
+        # Rows that moved are not written again, but the output has another order.
         reordered=both != [key for key in before.items if key in now.items],
         count=len(now.items),
     )

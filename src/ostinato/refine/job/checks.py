@@ -38,6 +38,7 @@ def read_checks(root: Table, folder: Path) -> list[ReadCheck]:
             table.add_problem(_key_of(table, error), str(error))
             continue
         check = _with_model_path(table, check, folder)
+        # Verdicts and the report are found by the name of their check.
         if any(check.name == other.name for _, other in read):
             table.add_problem(
                 "name" if table.has("name") else "kind",
@@ -45,6 +46,7 @@ def read_checks(root: Table, folder: Path) -> list[ReadCheck]:
                 f'Add name = "…" to this one.',
             )
         read.append((table, check))
+    # Not `if not read`: a check that could not be read already has its own problem.
     if not root.has("check"):
         root.add_problem("check", "It is missing. Add at least one [[check]] with a kind.")
     return read
@@ -70,7 +72,7 @@ def _with_model_path(table: Table, check: BaseCheck, folder: Path) -> BaseCheck:
 
 def _key_of(table: Table, error: InputError) -> str:
     """Return the key of a check's table that an error is about, empty if none is."""
-    if str(error).startswith("A check must be one of"):
+    if str(error).startswith("A check must be one of"):  # it has no key, as it is raised by name
         return "kind"
     if error.key in table.values:
         return error.key
@@ -123,6 +125,7 @@ def _refuse_required_words(requiring: ReadCheck, forbidding: ReadCheck) -> None:
         return
     found = _forbidden_in(excludes, contains)
     refused = [] if found is None else [t for t in contains.texts if found.find(t) is not None]
+    # One text of several may do: then all must be forbidden.
     if not refused or (contains.mode == "any" and not _all_refused(contains, refused)):
         return
     key = "words" if isinstance(excludes, Blocked) else "texts"
@@ -134,6 +137,7 @@ def _refuse_required_words(requiring: ReadCheck, forbidding: ReadCheck) -> None:
 
 
 def _all_refused(contains: Contains, refused: Sequence[str]) -> bool:
+    # What a pattern finds or a column holds is not known here: it may be allowed.
     alternatives = contains.patterns or contains.column
     return not alternatives and len(refused) == len(contains.texts)
 

@@ -13,6 +13,7 @@ from ostinato.arguments import require_choice
 from ostinato.checks import BaseCheck, Function, to_spec
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import check_seed, digest
+from ostinato.models import weights_digest
 from ostinato.refine.job.items import Item, problem_list, read_items
 from ostinato.refine.prompts import PromptTemplate, bad_conversations
 from ostinato.refine.routing.cases import CaseSettings, read_cases
@@ -124,6 +125,7 @@ class Job:
         problems = [bad for prompt in prompts for bad in bad_conversations(items, prompt)]
         if problems:
             raise InputError(problem_list(self.input, list(dict.fromkeys(problems))))
+        # Cut only now: a broken row is found before the limit is raised.
         return items[:limit]
 
     def router(self) -> Router:
@@ -149,8 +151,6 @@ class Job:
         The prompt, rules and past cases are not among them: what they make of an item is hashed
         item by item (`item_digests`), so a new rule affects only the items that it fits.
         """
-        from ostinato.models import weights_digest
-
         strategy = {f.name: getattr(self.strategy, f.name) for f in fields(self.strategy)}
         return {
             "model": digest([self.model, self.adapter, *self._computed_by()]),
@@ -169,6 +169,7 @@ class Job:
         job = self
         if strategy is not None and strategy != self.strategy.kind:
             require_choice("strategy", strategy, STRATEGIES)
+            # `rounds` is the one option that all strategies share.
             job = replace(job, strategy=STRATEGIES[strategy](rounds=self.strategy.rounds))
         if seed is not None:
             job = replace(job, seed=check_seed(seed))
@@ -219,10 +220,12 @@ def _route_value(router: Router, columns: Mapping[str, object]) -> list[object]:
 
 def _check_value(check: BaseCheck) -> list[object]:
     """Return what verdicts depend on: a check's table, and the source of a function's module."""
+    # Through JSON, as a table holds paths and tuples, which a hash cannot.
     spec = json.loads(json.dumps(to_spec(check), default=str))
     if not isinstance(check, Function):
         return [spec]
     try:
+        # The whole module: the function may call others in it.
         module = inspect.getmodule(check.function)
         text = inspect.getsource(module) if module else ""
     except (OSError, TypeError):

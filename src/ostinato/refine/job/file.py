@@ -42,6 +42,7 @@ def read_job(path: Path | str, *, output: Path | str | None = None) -> Job:
 
 
 def _with_output(job: Job, output: Path | str) -> Job:
+    # Not confined to the job's folder: a job file may be somebody else's, a command is the user's.
     path = Path(output).absolute()
     read = _read_by(job.input, job.file, job.cases)
     for written in (path, _report_beside(path)):
@@ -77,6 +78,7 @@ class _JobReader:
     def parts(self, path: Path) -> dict[str, Any]:
         """Return the fields of `Job`; what could not be read is in `problems`."""
         root = self.root
+        # Read every part before anything is refused: one run lists all problems.
         output = self._path(root, "output", f"{path.stem}.replies.jsonl")
         model = read_weights(root, self.folder, "model", 'Add model = "smollm2", or a folder.')
         parts: dict[str, Any] = {
@@ -118,6 +120,7 @@ class _JobReader:
         name = table.text(key, "")
         if not name:
             return (base or self.folder) / default
+        # Resolved, so that neither `..` nor a link leads out of the folder.
         path = (self.folder / name).resolve()
         if not path.is_relative_to(self.folder):
             table.add_problem(
@@ -179,6 +182,7 @@ class _JobReader:
         elif self.plain and (sources != ["template"] or table.has("system")):
             table.add_problem("plain", "A plain prompt must have only a template. Remove the rest.")
         table.close()
+        # A template is parsed here, so that a wrong brace has a line number.
         pairs = tuple((role, self._template(table, "template", text)) for role, text in messages)
         return PromptTemplate(messages=pairs, messages_column=column)
 
@@ -266,6 +270,7 @@ class _JobReader:
             return default
 
     def _checks_and_sampling(self) -> dict[str, Any]:
+        # An empty table reads the defaults by the same code.
         table = self.root.table("sampling") or Table({}, self.problems, ("sampling",))
         defaults = SamplingSettings()
         settings = SamplingSettings(
@@ -283,6 +288,7 @@ class _JobReader:
         )
         length = table.integer("max_new_tokens", 128, least=1)
         table.close()
+        # Together with the sampling: a check may need more tokens than a draft has.
         read = read_checks(self.root, self.folder)
         refuse_contradictions(read, table, length)
         checks = tuple(check for _, check in read)
@@ -323,6 +329,7 @@ def _refuse_small_jobs(table: Table, budgets: Budgets) -> None:
         ("seconds", budgets.item_seconds, budgets.job_seconds),
     )
     for unit, item, job in pairs:
+        # The job would always end first, and leave the item unfinished.
         if item is not None and job is not None and item > job:
             table.add_problem(
                 f"item_{unit}",

@@ -56,6 +56,7 @@ def read_items(
         problems = list(_bad_ids(rows, id_column))
     if problems:
         raise InputError(problem_list(path, problems))
+    # Without ids, a key survives moved rows: it depends on the content only.
     keys = _ids(rows, id_column) if id_column else content_keys([row for _, row in rows])
     numbered = enumerate(zip(keys, rows, strict=True))
     return [Item(key, index, row, line) for index, (key, (line, row)) in numbered]
@@ -71,6 +72,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     A BOM is skipped. Raises `InputError` that lists every row that cannot be read.
     """
     try:
+        # Spreadsheet programs write a byte order mark, which `utf-8-sig` removes.
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"The file {path} must exist. Check its name.") from None
@@ -110,6 +112,7 @@ def _jsonl(path: Path, text: str) -> Iterator[Row]:
             problems.append(f"line {number}: it must be a JSON object, got {line.strip()[:40]}")
     if problems:
         raise InputError(problem_list(path, problems))
+    # The rows are collected first, so that one error lists all broken lines.
     return iter(rows)
 
 
@@ -162,6 +165,7 @@ def _bad_ids(rows: list[Row], column: str) -> Iterator[str]:
     seen: dict[str, int] = {}
     for number, row in rows:
         value = row[column]
+        # In Python, true is an int.
         if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
             yield f"line {number}: '{column}' must be a text or a whole number, got {value!r}"
         elif str(value) in seen:

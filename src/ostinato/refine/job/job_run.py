@@ -122,6 +122,7 @@ class JobRun:
             seconds=self.output_claim.seconds(self.run.id),
             when=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
         )
+        # From the journal, not from this session: an earlier one may have finished items.
         write_results(self.job.output, outcome.results)
         write_whole(self.job.report, report_page(outcome))
         return outcome
@@ -216,6 +217,7 @@ def open_job(
     items = tuple(job.items(limit))
     router = job.router()
     output_claim = OutputClaim(job.output, journal.path.parent)
+    # Before a run is created: an output of another job must leave no trace in the journal.
     output_claim.claim(job.file)
     now = Fingerprint.of(job, router, items)
     run = find_run(journal, job, limit) if name is None else named_run(journal, job, name)
@@ -239,6 +241,7 @@ def find_run(journal: Journal, job: Job, limit: int | None) -> Run | None:
     wanted = _identity(job, limit)
     for run in journal.runs():
         row = run.now()
+        # A branch has the specification of its parent, and must not take its place.
         if row.kind != RUN_KIND or row.parent is not None:
             continue
         if all(row.spec.get(key) == wanted[key] for key in wanted):
@@ -320,6 +323,7 @@ def _new_run(
 
 def _free_name(journal: Journal, job: Job) -> str:
     """Return the job's name if no run has it, else with the first free number."""
+    # A name is typed in commands: no spaces, no slashes.
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", job.name).strip("-._")[:80] or "job"
     taken = {run.name for run in journal.runs()}
     number = 1
@@ -334,6 +338,7 @@ def _carry_over(run: Run, old: Run, items: tuple[Item, ...], changes: JobChanges
     with RunSession(run, keep="results") as session:
         for key, row in old.results():
             if key in places and key not in stale:
+                # With the new index: the item may have moved in the input.
                 session.result(key, {**row, "index": places[key], CARRIED: True})
         session.flush()
     return run

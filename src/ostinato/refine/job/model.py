@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError
+from ostinato.models import LLAMA, is_hub_name, known_models, shipped_adapters
 from ostinato.refine.job.toml_reader import Table
 from ostinato.remote import Server, is_server
 
@@ -34,14 +35,13 @@ def _path_or_name(table: Table, folder: Path, key: str, name: str, what: str, fi
 
     `what` is a model, an adapter or an encoder; `fix` is the remedy for one outside the folder.
     """
-    from ostinato.models import LLAMA, is_hub_name
-
     prefix = LLAMA if what == "model" and name.startswith(LLAMA) else ""
     bare = name.removeprefix(prefix)
     path = (folder / bare).resolve()
     inside = path.is_relative_to(folder)
     if Path(bare).is_absolute() or bare.startswith("~") or (path.exists() and not inside):
         table.add_problem(key, f"It must be a name or lie in the job's folder, got {bare!r}. {fix}")
+    # A folder beside the job wins over a name of the catalog.
     elif bare and path.exists():
         return prefix + str(path)
     elif what == "model" and not prefix and is_hub_name(bare):
@@ -56,6 +56,7 @@ def _path_or_name(table: Table, folder: Path, key: str, name: str, what: str, fi
 
 def read_compute_settings(root: Table, model: str) -> dict[str, Any]:
     """Read how the model computes, and on which device. Does not check that the device exists."""
+    # None is not false: it means compiled where that is possible.
     settings: dict[str, Any] = {"compile": None, "int8": root.flag("int8", False)}
     if root.has("compile"):
         settings["compile"] = root.flag("compile", False)
@@ -100,8 +101,6 @@ def read_server(root: Table, name: str) -> Server | None:
 
 def _refuse_unknown(root: Table, key: str, name: str, what: str) -> None:
     """Record a name that is neither in the catalog nor a folder beside the job."""
-    from ostinato.models import known_models, shipped_adapters
-
     writers, adapters = known_models(write=True), shipped_adapters()
     base, plus, adapter = name.partition("+")
     if what == "adapter":
@@ -129,6 +128,7 @@ def _server_settings(table: Table) -> dict[str, Any]:
 
 def read_option(table: Table, name: str, default: object) -> object:
     """Read an option with the type of its default."""
+    # First: in Python, a bool is an int.
     if isinstance(default, bool):
         return table.flag(name, default)
     if isinstance(default, int):

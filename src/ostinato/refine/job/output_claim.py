@@ -35,6 +35,7 @@ class OutputClaim:
         """
         note = self._read()
         owner = note.get("job")
+        # A file without a note is the user's own.
         if self.output.exists() and owner is None:
             raise InputError(
                 f"The output must not exist before the job's first run, got {self.output}, which "
@@ -65,6 +66,7 @@ class OutputClaim:
     def _read(self) -> dict[str, Any]:
         try:
             note = json.loads(self.path.read_text(encoding="utf-8"))
+        # A damaged note counts as none: an existing output is then refused until it is moved.
         except (OSError, ValueError):
             return {}
         return note if isinstance(note, dict) else {}

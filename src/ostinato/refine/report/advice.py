@@ -24,6 +24,7 @@ class Advice:
 
 def advise(job: Job, results: Sequence[Result]) -> list[Advice]:
     """Return what would make the job cheaper, the largest saving first; empty if little would."""
+    # Ready answers cost no tokens.
     written = [result for result in results if result.source == "model"]
     records = tally([check.name for check in job.checks], written)
     found = [
@@ -104,6 +105,7 @@ def _hopeless(records: Sequence[CheckRecord], results: Sequence[Result]) -> Foun
         )
         for record in records
     }
+    # The check that the most given-up items fail.
     name = max(failed, key=lambda key: failed[key]) if failed else ""
     ids = ", ".join(result.id for result in given_up[:3])
     yield (
@@ -125,6 +127,7 @@ def _hopeless(records: Sequence[CheckRecord], results: Sequence[Result]) -> Foun
 def _costly(records: Sequence[CheckRecord], results: Sequence[Result]) -> Found:
     total, computed = sum(record.tokens for record in records), _computed(results)
     for record in records:
+        # Advice about a check that costs little beside the others would distract.
         if record.tokens <= WORTH * computed or record.tokens < 0.25 * total:
             continue
         yield (
@@ -165,6 +168,7 @@ def _rounds(job: Job, results: Sequence[Result]) -> Found:
     accepted = sorted(result.rounds for result in results if result.accepted)
     if not accepted or job.strategy.rounds < 3:
         return
+    # The 99th percentile: one late success does not justify rounds for all hopeless items.
     enough = accepted[min(len(accepted) - 1, int(0.99 * len(accepted)))]
     late = sum(rounds > enough for rounds in accepted)
     spent = sum(

@@ -80,6 +80,7 @@ def report_page(outcome: Outcome) -> str:
 
 
 def _model_name(job: Job) -> str:
+    # The last part only: a report is passed on, and a path shows the author's folders.
     name = job.model.replace("\\", "/").rstrip("/").rpartition("/")[2]
     return f"{name}+{job.adapter}" if job.adapter else name
 
@@ -163,6 +164,7 @@ def _mark(outcome: str) -> Markup:
 def _embedded(value: object) -> Markup:
     """Return JSON for a script element, escaped so that nothing in it can end the element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # U+2028 and U+2029 end a line in JavaScript before ES2019.
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
@@ -174,5 +176,6 @@ def _part(name: str) -> str:
 
 @cache
 def _template() -> jinja2.Template:
+    # Strict: a misspelled name raises instead of leaving a hole in the page.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_part("report.html.jinja"))

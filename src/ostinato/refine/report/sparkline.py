@@ -30,6 +30,7 @@ def sparkline(results: Sequence[Result]) -> Sparkline | None:
     written = [result for result in results if result.tokens.computed]
     if len(written) < 2:
         return None
+    # Rounded up.
     share = -(-len(written) // MOST)
     groups = [written[at : at + share] for at in range(0, len(written), share)]
     bars = [_bar(group) for group in groups]
@@ -38,6 +39,7 @@ def sparkline(results: Sequence[Result]) -> Sparkline | None:
     for n, bar in enumerate(bars):
         at = 100.0  # SVG counts down from the top
         for number, tokens in enumerate(bar):
+            # Four units of margin at the top.
             height = 96 * tokens / tallest
             if tokens:
                 paths[number] += f"M{n * 6 + 1} {at:.1f}v{-height:.1f}h4v{height:.1f}z"

@@ -150,6 +150,7 @@ def _failed(result: Result) -> str:
 
 def _why_not_accepted(result: Result) -> str:
     sentence = result.stopped.sentence
+    # A row records the sentence of a strategy, not its rule.
     if sentence.startswith("It is out of rounds"):
         return "out of rounds"
     return "its budget ended" if result.stopped.kind is StopKind.BUDGET else "given up"

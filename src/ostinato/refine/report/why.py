@@ -99,6 +99,7 @@ def course_of(check: str, result: Result) -> Course:
         final = decisions[-1]
     if not final:
         return Course.NEVER if True not in decisions else Course.FLAKY
+    # Passed in the end, so only the order of the drafts decides.
     if all(decisions):
         return Course.FIRST
     first = decisions.index(True) if True in decisions else len(decisions)
@@ -137,6 +138,7 @@ def _blame(records: dict[str, CheckRecord], draft: Draft) -> None:
     blamed = [records[name] for name in draft.check if name in records]
     for record in blamed:
         record.stops += 1
+        # Shared evenly, so that the sum over all checks is what was taken back.
         record.tokens += lost_by(draft) / len(blamed)
         message = message_of(record.name, draft)
         record.messages[message] = record.messages.get(message, 0) + 1

@@ -93,6 +93,7 @@ class PastCases(Cases):
     def __init__(self, cases: Sequence[Case]) -> None:
         super().__init__(cases)
         self._words = [words(case.question) for case in self.cases]
+        # 1.0 if every question is empty, so that nothing is divided by 0.
         self._average = sum(map(len, self._words)) / max(1, len(self._words)) or 1.0
 
     def nearest(self, message: str, count: int) -> list[Near]:
@@ -126,6 +127,8 @@ class PastCases(Cases):
 
     def _share(self, query: Sequence[str], document: Sequence[str]) -> float:
         own = self._score(query, query)
+        # A document can repeat a word that the query has once, and score higher than the query
+        # itself.
         return min(1.0, self._score(query, document) / own) if own else 0.0
 
     def _score(self, query: Sequence[str], document: Sequence[str]) -> float:
@@ -190,6 +193,7 @@ class CasesByBoth(Cases):
     def nearest(self, message: str, count: int) -> list[Near]:
         """Return at most `count` cases, the nearest first; equal ones in the file's order."""
         query, meanings = words(message), self._meaning.similarities(message)
+        # Exact word similarities of all cases would cost a pass over the whole file for each item.
         most = max(LIKELY, count)
         by_meaning = sorted(range(len(meanings)), key=lambda n: -meanings[n])[:most]
         found = [0.0] * len(self.cases)

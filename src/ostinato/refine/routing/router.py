@@ -55,6 +55,7 @@ class Router:
         rule = first_rule(self.rules, columns)
         name = rule.name if rule else ""
         prompt = rule.prompt if rule and rule.prompt else self.prompt
+        # A canned reply wins over past cases, and needs no examples if the model writes after all.
         if rule and rule.reply:
             messages = tuple(prompt.fill(columns))
             return Route(messages, rule.reply.fill(columns), RouteSource.RULE, name)

@@ -62,6 +62,7 @@ class Rule:
             ) from None
 
     def _compiled(self) -> regex.Pattern[str]:
+        # `regex`, as `re` has no time limit. It caches compiled patterns, so this is a lookup.
         return regex.compile(self.pattern, 0 if self.case else regex.IGNORECASE)
 
 

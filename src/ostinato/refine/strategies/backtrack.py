@@ -16,13 +16,13 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from ostinato.arguments import require_at_least
 from ostinato.checks import judge_all, required_by
-from ostinato.journal import Stopped
+from ostinato.journal import Fields, Stopped
 from ostinato.loop import Action, GoBack, History, OnStop, RequiredText, Text
 from ostinato.refine.strategies.base import SteeringContext, Strategy
 
@@ -224,7 +224,7 @@ def _insertion_around(history: History, at: int) -> int | None:
     """Return the start of the inserted text that contains a position, None if there is none."""
     replaced: set[int] = set()
     for start, edits in reversed(history.lane.edits):  # a newer edit at a position replaces older
-        tokens = () if start in replaced else cast(Sequence[int], edits.get("force", ()))
+        tokens = [] if start in replaced else Fields(edits).items("force", [])
         if start <= at < start + len(tokens):
             return start
         if "force" in edits:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal
 
 from ostinato.checks import TIME_LIMIT
 from ostinato.decode import Decode
+from ostinato.journal import Fields
 from ostinato.loop import Check, Lane, Report, Text
-from ostinato.refine.strategies.grouped_lanes import GroupedLanes, LaneGroup
+from ostinato.refine.strategies.grouped_lanes import GroupedLanes, LaneGroup, sum_logprobs
 
 By = Literal["logprob", "score"]
 
@@ -77,6 +78,7 @@ class BestOfSampler(GroupedLanes[DraftGroup]):
         time_limit: float = TIME_LIMIT,
         late: set[str] | None = None,
     ) -> None:
+        # More slots than drafts would stay empty.
         super().__init__(decode, min(n, parallel), checks, time_limit=time_limit, late=late)
         self.n, self.limit, self.by = n, limit, by
 
@@ -85,16 +87,15 @@ class BestOfSampler(GroupedLanes[DraftGroup]):
 
     def _replay(self, group: DraftGroup, report: Report) -> None:
         self._start_drafts(group)
-        drawn = cast("Mapping[str, list[float]]", report["drawn"])
-        for name, (token, logprob) in drawn.items():
+        saved = Fields(report)  # its keys are texts: JSON objects have no others
+        for name, (token, logprob) in saved.mapping("drawn").items():
             group.writing[int(name)].append({"token": int(token), "logprob": logprob})
-        finished = cast("Mapping[str, list[float]]", report["finished"])
-        unjudged = cast("Mapping[str, str]", report.get("unjudged", {}))
-        for name, (passed, score) in finished.items():
+        unjudged = saved.mapping("unjudged", {})
+        for name, (passed, score) in saved.mapping("finished").items():
             text, logprob = self._restored(group, int(name))
             error = unjudged.get(name, "")
             group.done.append(WholeDraft(int(name), text, int(passed), score, logprob, error))
-        for name in cast("Mapping[str, str]", report["rejected"]):
+        for name in saved.mapping("rejected"):
             self._keep_rejected(group, self._restored(group, int(name))[0])
 
     def _restored(self, group: DraftGroup, number: int) -> tuple[Text, float]:
@@ -107,7 +108,7 @@ class BestOfSampler(GroupedLanes[DraftGroup]):
         self.decode.start(lane, group.item)
         text = self.decode.output(lane.key)
         self.decode.drop(lane.key)
-        return text, sum(cast(float, report["logprob"]) for report in reports)
+        return text, sum_logprobs(reports)
 
     def _start_drafts(self, group: DraftGroup) -> None:
         """Start drafts until `size` are in progress or all `n` have started."""

@@ -6,13 +6,14 @@ Knows how the lanes of a group are named, stepped and restored; not what a group
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 from ostinato.checks import TIME_LIMIT, check_prefix_all, judge_all
 from ostinato.decode import Decode
 from ostinato.errors import InputError
+from ostinato.journal import Fields
 from ostinato.loop import Check, Item, Lane, Report, Text, Verdict, spent_judging, uniform
 
 
@@ -38,6 +39,7 @@ class LaneGroup:
 
     def child(self, number: int, past: Sequence[Report] = ()) -> Lane:
         """Return the lane of `Decode` with this number in the group, and its own past reports."""
+        # Random numbers depend on the key, so it must not change with the batch.
         key = f"{self.lane.key}\x1f{number}"
         return replace(self.lane, key=key, past=tuple(past), again=self.lane.again)
 
@@ -103,7 +105,7 @@ class GroupedLanes(ABC, Generic[G]):
             }
             report = {**self._advance(group, moved), **_total_cost(moved.values())}
             for name, amount in group.judging.items():
-                report[name] = cast(float, report.get(name, 0)) + amount
+                report[name] = Fields(report).number(name, 0) + amount
             group.judging = {}
             group.past.append(report)
             reports[key] = report
@@ -112,6 +114,7 @@ class GroupedLanes(ABC, Generic[G]):
     def rewind(self, lane: Lane, to: int) -> None:
         """Restore a group to its state after `to` reports."""
         group = self._groups[lane.key]
+        # Not `decode.rewind` lane by lane: copies and drops in between have replaced lanes.
         past = tuple(group.past[:to])
         self.drop(lane.key)
         self.start(replace(lane, past=past, again=True), group.item)
@@ -167,10 +170,14 @@ class GroupedLanes(ABC, Generic[G]):
         return verdicts
 
 
-def _total_cost(reports: Collection[Report]) -> dict[str, int]:
+def sum_logprobs(reports: Iterable[Report]) -> float:
+    """Return the log-probability of a text, from the reports of its tokens."""
+    return sum(Fields(report).number("logprob") for report in reports)
+
+
+def _total_cost(reports: Iterable[Report]) -> dict[str, int]:
     """Sum the tokens of a group's lanes; the prompt counts once, as the lanes share its cache."""
-    spent = {
-        name: sum(cast(int, one.get(name, 0)) for one in reports) for name in ("tokens", "computed")
-    }
-    prompt = max((cast(int, one.get("prompt", 0)) for one in reports), default=0)
+    each = [Fields(report) for report in reports]
+    spent = {name: sum(one.integer(name, 0) for one in each) for name in ("tokens", "computed")}
+    prompt = max((one.integer("prompt", 0) for one in each), default=0)
     return spent | ({"prompt": prompt} if prompt else {})

@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import cast
 
 from ostinato.checks import TIME_LIMIT, check_prefix_all
 from ostinato.decode import Decode
+from ostinato.journal import Fields
 from ostinato.loop import Check, Lane, Report, Text
-from ostinato.refine.strategies.grouped_lanes import GroupedLanes, LaneGroup
+from ostinato.refine.strategies.grouped_lanes import GroupedLanes, LaneGroup, sum_logprobs
 
 DEAD = -math.inf
 """The log-weight of a particle that cannot pass."""
@@ -85,21 +85,21 @@ class ParticleSampler(GroupedLanes[ParticleGroup]):
         return ParticleGroup(lane, item, [], particles, [0.0] * size, [0.0] * size)
 
     def _replay(self, group: ParticleGroup, report: Report) -> None:
-        if (parents := cast("list[int] | None", report.get("parents"))) is not None:
-            copies = [group.particles[parent] for parent in parents]
+        saved = Fields(report)
+        if "parents" in saved:
+            copies = [group.particles[parent] for parent in saved.items("parents")]
             group.particles = [replace(one, reports=list(one.reports)) for one in copies]
-        drawn = cast("list[list[float] | None]", report["drawn"])
         for particle, pair, over in zip(
-            group.particles, drawn, cast(list[bool], report["over"]), strict=True
+            group.particles, saved.items("drawn"), saved.items("over"), strict=True
         ):
             if pair is not None:
                 particle.reports.append({"token": int(pair[0]), "logprob": pair[1]})
             particle.over = over
-        for number in cast("list[int]", report.get("unjudged", [])):
+        for number in saved.items("unjudged", []):
             group.particles[number].unjudged = True
-        group.weights = _from_json(report["weights"])
-        group.potentials = _from_json(report["potentials"])
-        group.chosen = cast("int | None", report.get("chosen"))
+        group.weights = _from_json(saved.items("weights"))
+        group.potentials = _from_json(saved.items("potentials"))
+        group.chosen = saved.integer("chosen") if "chosen" in saved else None
 
     def _start_lanes(self, group: ParticleGroup) -> None:
         for number, particle in enumerate(group.particles):
@@ -234,7 +234,7 @@ class ParticleSampler(GroupedLanes[ParticleGroup]):
         """Make a particle's text the item's, and return its part of the report."""
         group.chosen = number
         reports = group.particles[number].reports
-        logprob = sum(cast(float, report["logprob"]) for report in reports)
+        logprob = sum_logprobs(reports)
         return {"chosen": number, "logprob": logprob, "length": len(reports), "ended": sentence}
 
     def _output(self, group: ParticleGroup) -> Text:
@@ -310,8 +310,9 @@ def keep_places(counts: Sequence[int]) -> list[int]:
 
 
 def _to_json(weights: Sequence[float]) -> list[float | None]:
+    # JSON has no infinity.
     return [None if weight == DEAD else weight for weight in weights]
 
 
-def _from_json(weights: object) -> list[float]:
-    return [DEAD if weight is None else weight for weight in cast("list[float | None]", weights)]
+def _from_json(weights: Sequence[float | None]) -> list[float]:
+    return [DEAD if weight is None else weight for weight in weights]

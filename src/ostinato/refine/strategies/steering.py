@@ -119,6 +119,7 @@ class BestOf(Strategy):
         """Return the process whose lanes are groups of drafts."""
         from ostinato.refine.strategies.best_of import BestOfSampler
 
+        # `Refine` always sets it; without it, a draft need not end.
         assert decode.limit is not None
         return BestOfSampler(
             decode,
