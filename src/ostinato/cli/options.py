@@ -37,9 +37,7 @@ def journal_option(name: str = "journal") -> Option:
 run_option = click.option(
     "--run", "run_name", metavar="NAME", help="Record it as a run; the same command resumes it."
 )
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object at the end."
-)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 seed_option = click.option("--seed", type=int, default=0, help="Random seed.")
 model_options = add_options(
     click.option("--adapter", help="LoRA adapter: a name or a folder."),

@@ -32,17 +32,18 @@ def show_job(job: Job, limit: int | None, *, as_json: bool) -> None:
     )
     _show_checks(job)
     click.echo(f"\nStrategy {job.strategy.kind}, at most {job.strategy.rounds} rounds per item.")
-    for source in ("rule", "case"):
-        found = [one for one in routes if one[1].source == source]
-        for item, route in found[:SHOWN]:
-            _show_answer(job, item, route)
-    for item, route in [one for one in routes if one[1].source == "model"][:SHOWN]:
-        _show_prompt(item, route)
+    for source in ("rule", "case", "model"):
+        for item, route in [one for one in routes if one[1].source == source][:SHOWN]:
+            if source == "model":
+                _show_prompt(item, route)
+            else:
+                _show_answer(job, item, route)
     if len(routes) < len(items):
         click.echo(f"\n{len(items) - len(routes)} items cannot be worked on and are left out.")
 
 
 def _route(router: Router, item: Item) -> Route | None:
+    """Return the item's route; None for one that the job will set aside, with its reason."""
     try:
         return router.route(item.columns)
     except ItemError:
@@ -63,7 +64,7 @@ def _show_checks(job: Job) -> None:
 
 
 def _show_answer(job: Job, item: Item, route: Route) -> None:
-    assert route.reply is not None
+    assert route.reply is not None  # the router found an answer
     if route.source == "rule":
         source = f"by the rule '{route.rule}'"
     else:
@@ -71,6 +72,7 @@ def _show_answer(job: Job, item: Item, route: Route) -> None:
         source = f"as the past case “{near.case.question}” (similarity {near.similarity:.2f})"
     click.echo(f"\n{item.key} is answered {source}:")
     click.echo(f"  {route.reply}")
+    # A canned answer is judged as well: one that fails goes to the model.
     failed = [v for v in judge_all(job.checks, route.reply, item.columns) if not v.passed]
     for verdict in failed:
         click.echo(f"  ! failed, {verdict.check}: {verdict.error or verdict.message}")

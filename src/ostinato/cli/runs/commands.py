@@ -23,7 +23,7 @@ WIDTH = 100
 
 @click.group(invoke_without_command=True)
 @journal_option("path")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @click.pass_context
 def runs(ctx: click.Context, path: Path | None, as_json: bool) -> None:
     """List the runs of a journal, newest first, or act on one of them."""
@@ -74,10 +74,13 @@ def ago(moment: float) -> str:
 
 @runs.command()
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @journal_option("path")
 def show(name: str, as_json: bool, path: Path | None) -> None:
-    """Show the run NAME: its position, why it stopped, its checkpoints, its last steps."""
+    """Show where the run NAME is, and why it stopped.
+
+    Also shows its checkpoints, its last steps, and how to resume it.
+    """
     with opened(path) as journal:
         run = journal.get(name)
         row = run.now()
@@ -148,7 +151,10 @@ def _step(step: StepRecord) -> dict[str, object]:
 @click.argument("name")
 @journal_option("path")
 def pause(name: str, path: Path | None) -> None:
-    """Pause the running NAME at its next step, with a checkpoint; it can be resumed."""
+    """Pause the running NAME; it can be resumed.
+
+    The run saves a checkpoint and ends at its next step.
+    """
     _request(name, path, "pause")
 
 
@@ -156,7 +162,7 @@ def pause(name: str, path: Path | None) -> None:
 @click.argument("name")
 @journal_option("path")
 def stop(name: str, path: Path | None) -> None:
-    """Stop the running NAME at its next step, for good."""
+    """Stop the running NAME for good, at its next step."""
     _request(name, path, "stop")
 
 
@@ -172,7 +178,7 @@ def _request(name: str, path: Path | None, action: str) -> None:
 @click.option("--yes", is_flag=True, help="Delete without confirmation.")
 @journal_option("path")
 def delete(name: str, yes: bool, path: Path | None) -> None:
-    """Delete the run NAME: its steps, events, results and checkpoints."""
+    """Delete the run NAME and its checkpoints."""
     with opened(path) as journal:
         run = journal.get(name)
         row = run.now()
@@ -204,7 +210,7 @@ def delete(name: str, yes: bool, path: Path | None) -> None:
 def branch(
     name: str, tick: int | None, new: str, settings: tuple[str, ...], path: Path | None
 ) -> None:
-    """Create a run that continues from a checkpoint of the run NAME."""
+    """Create a run from a checkpoint of the run NAME."""
     edits = dict(_setting(text) for text in settings)
     with opened(path) as journal:
         made = journal.branch(journal.get(name), new, tick=tick, edits=edits)
@@ -238,7 +244,7 @@ def _no_number(word: str) -> float:
 @json_option
 @journal_option("path")
 def resume(name: str, until: str | None, trust: bool, as_json: bool, path: Path | None) -> None:
-    """Resume the run NAME, which was paused, interrupted or killed.
+    """Resume the paused, interrupted or killed run NAME.
 
     A run that its own conditions have stopped needs others: --until "Steps(2000)". Resuming runs
     the command that started the run, with its own exit codes, or calls a function that the journal

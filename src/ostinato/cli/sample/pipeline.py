@@ -54,8 +54,7 @@ def open_pipeline_loop(
             known = ", ".join(f"--{each}" for each in sorted(PIPELINE_ONLY | COMMON))
             raise InputError(f"--{name} must be left out with a pipeline. Known: {known}.")
     pipeline = load_pipeline(folder)
-    prompts = options.get("prompt", (None,))
-    if pipeline.text_to_image and prompts == (None,):
+    if pipeline.text_to_image and "prompt" not in options:
         raise InputError("--prompt must be given for a text-to-image pipeline, got none.")
     seed = options.get("seed", 0)
     items = [
@@ -64,9 +63,9 @@ def open_pipeline_loop(
             negative_prompt=options.get("negative-prompt"),
             height=options.get("height"),
             width=options.get("width"),
-            seed=seed + n,
+            seed=seed + n,  # consecutive seeds, the same for every prompt
         )
-        for prompt in prompts
+        for prompt in options.get("prompt", (None,))
         for n in range(count)
     ]
     checks = image_checks.checks(None)

@@ -139,7 +139,7 @@ def image_settings(settings: Settings) -> dict[str, Setting]:
 
 RUN_OPTIONS = add_options(
     click.option(
-        "--out", required=True, type=click.Path(path_type=Path), help="Folder of the model."
+        "--out", required=True, type=click.Path(path_type=Path), help="Output folder of the model."
     ),
     click.option("--until", help="Stop condition, such as: Epochs(3) | Seconds(600)"),
     click.option("--epochs", type=float, help="Stop after this many passes over the data."),

@@ -71,6 +71,7 @@ def train_until(job: TrainingJob, options: RunOptions) -> None:
         loop = Loop(
             process,
             until=options.condition(config.steps) | NotFinite(),
+            # A loss that is not finite: back to the last checkpoint at half the rate, three times.
             on_stop=go_back(lr_scale=0.5),
             run=run,
             checkpoint=CheckpointSchedule(steps=options.checkpoint_every),
@@ -201,10 +202,10 @@ def _announce(loop: Loop, job: TrainingJob, process: Training) -> None:
 
 def _train(loop: Loop, show: Callable[[Step], object]) -> None:
     """Run the loop; print a line at each validation, and every few seconds."""
-    if loop.stopped is not None:
+    if loop.stopped is not None:  # a finished run: its weights are only saved again
         loop.close()
         return
-    shown = -float("inf")
+    shown = -float("inf")  # the first step is printed at once: it shows that the training works
     with ends_by_signal(loop), loop:
         for step in loop:
             now = time.monotonic()
