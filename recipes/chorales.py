@@ -24,6 +24,8 @@ from ostinato.errors import InputError
 from ostinato.loop import Check
 from ostinato.models import LanguageModel
 from ostinato.music import (
+    SAMPLING,
+    TOKENS,
     Score,
     all_checks,
     examples,
@@ -35,7 +37,6 @@ from ostinato.music import (
     score_of,
     score_text,
 )
-from ostinato.music.writing import SAMPLING, TOKENS
 from ostinato.refine import Backtrack, Refine, Resample, Smc, Strategy
 from ostinato.train import TextTask
 from recipes.cli_args import positive, print_result, recipe_parser, run
