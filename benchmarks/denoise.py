@@ -38,7 +38,7 @@ from ostinato.image.training import RECIPE, ImageTask, shape_for
 from ostinato.loop import Condition, Converges, Loop, Reaches, Seconds, Steps
 from ostinato.train import BatchSampler, Training
 from recipes.digit_measures import Classifier, class_right, frechet, train_classifier
-from recipes.digits import HELD, read_digits, sampled
+from recipes.digits import HELD_OUT, read_digits, sampled
 
 try:
     import diffusers
@@ -221,7 +221,7 @@ def main() -> None:
 
 def measured(options: argparse.Namespace) -> dict[str, float]:
     """Train what the chosen parts need, and measure them."""
-    seen, held = hold_out(read_digits(options.data), HELD)
+    seen, held = hold_out(read_digits(options.data), HELD_OUT)
     bench = Bench(train_classifier(seen), held, options.count)
     flat = bench.real(hold_out(seen, len(held) / len(seen), seed=1)[1].clean())
     show(flat)

@@ -1,7 +1,7 @@
-"""What drawn digits are worth: Fréchet distance in a small classifier's features, classes right.
+"""The quality of sampled digits: Fréchet distance, and the share of right classes.
 
 The distance is that of Heusel et al. 2017 (equation 6), in the 32 features of a classifier that is
-trained here, each scaled to a variance of 1 over real images. Knows no denoiser.
+trained here. Each feature is scaled to a variance of 1 over real images. Knows no denoiser.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FEATURES = 32
 
 
 class Classifier(nn.Module):
-    """Two strided convolutions and two linear layers, for images of 28 x 28."""
+    """Two strided convolutions and two linear layers, for images of 28 x 28 pixels."""
 
     scale: Tensor
 
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
 
 
 class Classes:
-    """The task of telling classes: cross-entropy, summed over images moved by up to two pixels."""
+    """Classify images moved by up to two pixels: cross-entropy, summed over images."""
 
     def __init__(self, images: Images) -> None:
         assert images.labels is not None
@@ -53,7 +53,7 @@ class Classes:
 
     @property
     def lengths(self) -> Sequence[int]:
-        """One for each image."""
+        """One for each image: batches are counted in images."""
         return [1] * len(self._labels)
 
     def loss_tokens(self, chosen: Sequence[int]) -> int:
@@ -61,7 +61,7 @@ class Classes:
         return len(chosen)
 
     def loss(self, network: nn.Module, chosen: Sequence[int], seed: int) -> Loss:
-        """Return the summed cross-entropy of some images."""
+        """Return the summed cross-entropy of a batch, which is moved as a whole."""
         dice = torch.Generator().manual_seed(seed)
         x = self._pixels[list(chosen)]
         down, right = torch.randint(-2, 3, (2,), generator=dice).tolist()
@@ -70,16 +70,16 @@ class Classes:
         return Loss(total, {"images": len(chosen)})
 
     def validate(self, network: nn.Module, batch_tokens: int) -> Mapping[str, float]:
-        """Hold nothing out: the caller measures."""
+        """Return nothing: the caller measures."""
         return {}
 
     def sample(self, network: nn.Module) -> object:
-        """Make nothing."""
+        """Return None: there is nothing to show."""
         return None
 
 
 def train_classifier(images: Images, steps: int = 1500) -> Classifier:
-    """Train a classifier on images with their classes."""
+    """Train a classifier on images with labels, in `steps` steps of 64 images."""
     torch.manual_seed(0)
     classifier = Classifier()
     config = TrainingConfig(steps=steps, batch_tokens=64, lr=2e-3)
@@ -92,16 +92,17 @@ def train_classifier(images: Images, steps: int = 1500) -> Classifier:
 
 @torch.no_grad()
 def class_right(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
-    """Return the share of images (N, 1, 28, 28) in [-1, 1] that are taken for their class."""
+    """Return the share of images (N, 1, 28, 28) in [-1, 1] that are classified as their label."""
     return float((classifier(images).argmax(1) == labels).float().mean())
 
 
 @torch.no_grad()
 def frechet(classifier: Classifier, a: Tensor, b: Tensor) -> float:
-    """Return the Fréchet distance of two sets of images, taken as normal distributions."""
+    """Return the Fréchet distance of two sets of images; features count as normally distributed."""
     (mean_a, cov_a), (mean_b, cov_b) = (
         _moments((classifier.embed(x) * classifier.scale).double()) for x in (a, b)
     )
+    # The trace of sqrt(cov_a cov_b), by a symmetric matrix with the same eigenvalues.
     root = _root(cov_a)
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
     apart = (mean_a - mean_b).square().sum()

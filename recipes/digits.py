@@ -1,16 +1,15 @@
-"""Train and measure `digits`, the denoiser that ships: handwritten digits, 28 x 28.
+"""Train and measure `digits`, the shipped denoiser of handwritten digits, 28 x 28 pixels.
 
     python -m recipes.digits train --data FOLDER --out DIR
     python -m recipes.digits evaluate --data FOLDER [--model DIR] --json
 
 FOLDER holds `images-idx3-ubyte.gz` and `labels-idx1-ubyte.gz`: the test part of MNIST (LeCun,
-Cortes, Burges; CC BY-SA 3.0), 10,000 images. Training takes 1,000 seconds; run it again with the
-same DIR and it goes on where it was.
+Cortes, Burges; CC BY-SA 3.0), 10,000 images. Training takes 1,000 seconds; the same command with
+the same DIR resumes it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from ostinato.cli.main import cli
 from ostinato.image import (
+    Denoiser,
     ImageRequest,
     Images,
     denoise_loop,
@@ -28,27 +28,27 @@ from ostinato.image import (
     read_images,
     save_denoiser,
 )
-from ostinato.image.fixed_batches import Denoiser
+from recipes.cli_args import recipe_parser, run
 from recipes.digit_measures import class_right, frechet, train_classifier
 
 FILES = ("images-idx3-ubyte.gz", "labels-idx1-ubyte.gz")
-HELD = 0.2
+HELD_OUT = 0.2  # share of the images
 
 
 def read_digits(folder: Path) -> Images:
-    """Return the digits of a folder."""
+    """Read the images and labels of a folder."""
     return read_images([folder / name for name in FILES])
 
 
 def sampled(model: Denoiser | str, labels: Tensor, **settings: Any) -> tuple[Tensor, float]:
-    """Draw an image of each label; return them (N, 1, S, S) and the mean calls of the network."""
-    pictures = [ImageRequest(label=int(label), seed=seed) for seed, label in enumerate(labels)]
+    """Sample an image of each label; return them (N, 1, S, S) and the mean calls of the network."""
+    requests = [ImageRequest(label=int(label), seed=seed) for seed, label in enumerate(labels)]
     rows = {
         row["index"]: row
-        for step in denoise_loop(pictures, model=model, **settings)
+        for step in denoise_loop(requests, model=model, **settings)
         for _, row in step.results
     }
-    images: list[Any] = [rows[n]["output"] for n in range(len(pictures))]
+    images: list[Any] = [rows[n]["output"] for n in range(len(requests))]
     calls: list[Any] = [row["spent"] for row in rows.values()]
     return torch.stack(images), sum(spent["calls"] for spent in calls) / len(calls)
 
@@ -62,10 +62,10 @@ def train(data: Path, out: Path) -> None:
 
 
 def evaluate(data: Path, model: str, count: int, steps: int, solver: str) -> dict[str, Any]:
-    """Measure a model's samples beside real images that the classifier has not seen."""
-    seen, held = hold_out(read_digits(data), HELD)
-    assert held.labels is not None and seen.labels is not None
-    classifier = train_classifier(seen)
+    """Measure a model's samples, and real images that the classifier has not seen."""
+    train_part, held = hold_out(read_digits(data), HELD_OUT)
+    assert held.labels is not None
+    classifier = train_classifier(train_part)
     labels = torch.arange(count) % 10
     images, calls = sampled(model, labels, steps=steps, solver=solver)
     order = torch.randperm(len(held), generator=torch.Generator().manual_seed(1))
@@ -82,29 +82,24 @@ def evaluate(data: Path, model: str, count: int, steps: int, solver: str) -> dic
 
 
 def main() -> None:
-    """Read the arguments and do what they ask."""
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.digits",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
+    """Parse the arguments and run the command."""
+    parser, commands = recipe_parser("digits", __doc__)
     one = commands.add_parser("train", help="train the denoiser")
-    one.add_argument("--out", type=Path, required=True, help="the folder to write")
+    one.add_argument("--out", type=Path, required=True, help="output folder")
     two = commands.add_parser("evaluate", help="measure a denoiser")
-    two.add_argument("--model", default="digits", help="its folder, or a shipped one's name")
-    two.add_argument("--count", type=int, default=2000, help="images to draw")
+    two.add_argument("--model", default="digits", help="folder or name of the denoiser")
+    two.add_argument("--count", type=int, default=2000, help="images to sample")
     two.add_argument("--steps", type=int, default=10)
     two.add_argument("--solver", default="dpmpp_2m")
     two.add_argument("--json", action="store_true", help="print one JSON object")
     for command in (one, two):
         command.add_argument("--data", type=Path, required=True, help="folder of the IDX files")
-    given = parser.parse_args()
-    if given.command == "train":
-        train(given.data, given.out)
+    args = parser.parse_args()
+    if args.command == "train":
+        train(args.data, args.out)
         return
-    result = evaluate(given.data, given.model, given.count, given.steps, given.solver)
-    if given.json:
+    result = evaluate(args.data, args.model, args.count, args.steps, args.solver)
+    if args.json:
         print(json.dumps(result))
         return
     print(f"{result['model']}, {result['solver']}, {result['calls']:g} calls an image:")
@@ -113,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

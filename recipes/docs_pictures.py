@@ -1,9 +1,9 @@
-"""Make the pictures of docs/images.md with the denoiser and the classifier that ship.
+"""Make the figures of docs/images.md with the shipped denoiser and classifier.
 
     python -m recipes.docs_pictures docs/images
 
-A test compares what this makes with what is committed: after a change to either model or to the
-solvers, run it, look at the pictures and commit them.
+A test compares the result with the committed files. After a change to a model or a solver, run it,
+look at the figures and commit them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor
 
 from ostinato.image import ClassifiedAs, ImageRequest, Renoise, denoise_loop, load_classifier
 from ostinato.loop import Converges, LaneStep
-from ostinato.media.image_io import in_grid, tiled, to_bytes
+from ostinato.media import in_grid, tiled, to_bytes
 
-SCALE, GAP, TEXT = 3, 4, 12  # pixels: of one pixel's side, between images, of a line's height
+SCALE, GAP, TEXT = 3, 4, 12  # pixels: side of an image's pixel, gap, height of a line
 GRAY, WHITE = 96, 255
-SURE = 0.9
+SURE = 0.9  # the probability at which a digit passes
 
 Cell = tuple[Tensor | None, Sequence[str]]
 """An image (1, S, S) in [-1, 1], or none, and the lines below it."""
@@ -52,30 +52,30 @@ def sheet(rows: Sequence[Sequence[Cell]], *, side: int = 28, scale: int = SCALE)
     return page
 
 
-def drawn(pictures: Sequence[ImageRequest], **settings: Any) -> list[dict[str, Any]]:
-    """Draw pictures with `digits`; return their rows in order."""
-    rows = [dict(row) for step in denoise_loop(pictures, **settings) for _, row in step.results]
+def sampled(requests: Sequence[ImageRequest], **settings: Any) -> list[dict[str, Any]]:
+    """Sample images with `digits`; return their rows in order."""
+    rows = [dict(row) for step in denoise_loop(requests, **settings) for _, row in step.results]
     return sorted(rows, key=lambda row: int(row["index"]))
 
 
-def lane_steps(pictures: Sequence[ImageRequest], **settings: Any) -> list[list[LaneStep]]:
-    """Draw pictures; return the steps of each, those that were gone back on too."""
+def lane_steps(requests: Sequence[ImageRequest], **settings: Any) -> list[list[LaneStep]]:
+    """Sample images; return the steps of each, with those that were taken back."""
     steps: dict[str, list[LaneStep]] = defaultdict(list)
-    places: dict[str, int] = {}
-    for step in denoise_loop(pictures, **settings):
+    indices: dict[str, int] = {}
+    for step in denoise_loop(requests, **settings):
         for key, lane in step.lanes.items():
             steps[key].append(lane)
-        places |= {key: int(str(row["index"])) for key, row in step.results}
-    return [steps[key] for key in sorted(places, key=lambda key: places[key])]
+        indices |= {key: int(str(row["index"])) for key, row in step.results}
+    return [steps[key] for key in sorted(indices, key=lambda key: indices[key])]
 
 
-def seen(report: Mapping[str, Any]) -> Tensor:
-    """Return the noisy image with a variance of 1, so that noise does not outshine the image."""
+def shown(report: Mapping[str, Any]) -> Tensor:
+    """Return the noisy image scaled to a variance of about 1, so that its noise can be shown."""
     noisy: Tensor = report["noisy"] / (1 + report["sigma_next"] ** 2) ** 0.5
     return noisy
 
 
-# The pictures ---------------------------------------------------------------------------------
+# The figures ----------------------------------------------------------------------------------
 
 
 def seven() -> Image.Image:
@@ -83,7 +83,7 @@ def seven() -> Image.Image:
     (steps,) = lane_steps([ImageRequest(label=7, seed=0)], steps=10)
     reports: list[Any] = [step.report for step in steps]
     above: list[Cell] = [
-        (seen(each), (f"step {each['step']}", f"sigma {each['sigma_next']:.2g}"))
+        (shown(each), (f"step {each['step']}", f"sigma {each['sigma_next']:.2g}"))
         for each in reports
     ]
     below: list[Cell] = [
@@ -94,39 +94,39 @@ def seven() -> Image.Image:
 
 
 def digits() -> Image.Image:
-    """Ten of each class, ten calls each."""
-    pictures = [ImageRequest(label=n % 10, seed=n) for n in range(100)]
-    images = [row["output"] for row in drawn(pictures, steps=10)]
+    """Ten images of each class, ten calls of the network each."""
+    requests = [ImageRequest(label=n % 10, seed=n) for n in range(100)]
+    images = [row["output"] for row in sampled(requests, steps=10)]
     grid = to_bytes(tiled(in_grid(images, 10)))[0].contiguous().numpy()
     page = Image.fromarray(grid)
     return page.resize((2 * page.width, 2 * page.height), Image.Resampling.NEAREST)
 
 
 def guidance() -> Image.Image:
-    """The same noise with more and more guidance."""
+    """The same noise with increasing guidance."""
     rows: list[list[Cell]] = []
     for strength in (1.0, 2.0, 4.0):
-        pictures = [ImageRequest(label=n, seed=30 + n) for n in range(10)]
-        images = [row["output"] for row in drawn(pictures, steps=12, guidance=strength)]
-        told = [f"guidance {strength:g}", *[""] * 9]
-        rows.append([(image, (line,)) for image, line in zip(images, told, strict=True)])
+        requests = [ImageRequest(label=n, seed=30 + n) for n in range(10)]
+        images = [row["output"] for row in sampled(requests, steps=12, guidance=strength)]
+        lines = [f"guidance {strength:g}", *[""] * 9]
+        rows.append([(image, (line,)) for image, line in zip(images, lines, strict=True)])
     return sheet(rows, scale=2)
 
 
 def converges() -> Image.Image:
-    """Clean predictions of three digits; those after the stop are shown pale."""
-    pictures = [ImageRequest(label=n, seed=n) for n in (2, 5, 8)]
+    """Clean predictions of three digits; those after the stop are pale."""
+    requests = [ImageRequest(label=n, seed=n) for n in (2, 5, 8)]
     settings: dict[str, Any] = {"steps": 20, "solver": "euler"}
     stop = Converges("change", 0.0095, over=3)
-    lengths = [row["length"] for row in drawn(pictures, each=stop, **settings)]
+    lengths = [row["length"] for row in sampled(requests, each=stop, **settings)]
     rows: list[list[Cell]] = []
-    for length, steps in zip(lengths, lane_steps(pictures, **settings), strict=True):
+    for length, steps in zip(lengths, lane_steps(requests, **settings), strict=True):
         cells: list[Cell] = []
         for step in steps[5:]:
             report: Any = step.report
-            going = step.position <= length
+            before_stop = step.position <= length
             line = f"{report['change']:.3f}" + (" stop" if step.position == length else "")
-            cells.append((report["clean"] if going else _pale(report["clean"]), (line,)))
+            cells.append((report["clean"] if before_stop else _pale(report["clean"]), (line,)))
         rows.append(cells)
     return sheet(rows, scale=2)
 
@@ -136,75 +136,78 @@ def _pale(image: Tensor) -> Tensor:
 
 
 def renoise() -> Image.Image:
-    """Digits that a classifier does not recognize, and the same after each going back."""
+    """Digits that a classifier does not recognize, and the same after each backtrack."""
     check = ClassifiedAs(classifier=load_classifier(), least=SURE)
-    pictures = [ImageRequest(label=n % 10, seed=n) for n in range(60)]
-    tries = lane_steps(
-        pictures, checks=[check], on_stop=Renoise(share=0.4, rounds=3), steps=10, solver="euler"
+    requests = [ImageRequest(label=n % 10, seed=n) for n in range(60)]
+    attempts = lane_steps(
+        requests, checks=[check], on_stop=Renoise(share=0.4, rounds=3), steps=10, solver="euler"
     )
     rows: list[list[Cell]] = []
-    for picture, steps in zip(pictures, tries, strict=True):
+    for request, steps in zip(requests, attempts, strict=True):
         ends: list[Any] = [step for step in steps if step.stopped is not None]
         passed = ends[-1].stopped.good
         if not passed or not 2 <= len(ends) <= 5:
             continue
-        rows.append([_attempt(check, picture, end) for end in ends])
+        rows.append([_attempt(check, request, end) for end in ends])
     return sheet(rows[:4])
 
 
-def _attempt(check: ClassifiedAs, picture: ImageRequest, end: LaneStep) -> Cell:
+def _attempt(check: ClassifiedAs, request: ImageRequest, end: LaneStep) -> Cell:
+    """Return the cell of an attempt: the image, its probability, and what follows."""
     report: Any = end.report
     answer: Any = end.answer
-    score = check.judge(report["clean"], {"label": picture.label}).score
+    score = check.judge(report["clean"], {"label": request.label}).score
     back = getattr(answer, "to", None)
-    told = "passed" if score >= SURE else "anew" if back is None else f"back to step {back}"
-    return report["clean"], (f"a {picture.label}: {score:.0%}", told)
+    outcome = (
+        "passed" if score >= SURE else "start over" if back is None else f"back to step {back}"
+    )
+    return report["clean"], (f"a {request.label}: {score:.0%}", outcome)
 
 
 def variation() -> Image.Image:
-    """A digit, and what less and less of it leads to."""
+    """A digit, and its variations with increasing strength."""
     first = _first(3, 5)
     strengths = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
-    pictures = [ImageRequest(label=3, image=first, strength=each, seed=1) for each in strengths]
-    images = [row["output"] for row in drawn(pictures, steps=20)]
+    requests = [ImageRequest(label=3, image=first, strength=each, seed=1) for each in strengths]
+    images = [row["output"] for row in sampled(requests, steps=20)]
     cells: list[Cell] = [(first, ("the image",))]
     cells += [(y, (f"strength {s}",)) for y, s in zip(images, strengths, strict=True)]
     return sheet([cells])
 
 
 def inpainting() -> Image.Image:
-    """The lower half of a digit, painted anew as several classes."""
+    """The lower half of a digit, sampled again as several classes."""
     first = _first(9, 2)
     mask = torch.zeros(28, 28)
     mask[14:] = 1
     labels = (9, 9, 7, 4, 8, 0)
-    pictures = [
+    requests = [
         ImageRequest(label=label, image=first, mask=mask, seed=seed)
         for seed, label in enumerate(labels)
     ]
-    images = [row["output"] for row in drawn(pictures, steps=20)]
-    hidden = torch.where(mask > 0, torch.zeros(()), first)
-    cells: list[Cell] = [(first, ("the image",)), (hidden, ("gray: anew",))]
+    images = [row["output"] for row in sampled(requests, steps=20)]
+    masked = torch.where(mask > 0, torch.zeros(()), first)
+    cells: list[Cell] = [(first, ("the image",)), (masked, ("gray: masked",))]
     cells += [(y, (f"as a {label}",)) for y, label in zip(images, labels, strict=True)]
     return sheet([cells])
 
 
 def interpolation() -> Image.Image:
-    """From one seed's noise to another's, in two classes."""
+    """From the noise of one seed to that of another, in two classes."""
     shares = [n / 7 for n in range(8)]
     rows: list[list[Cell]] = []
     for label, (seed, toward) in ((2, (12, 82)), (5, (15, 55))):
-        pictures = [
+        requests = [
             ImageRequest(label=label, seed=seed, interpolate_to=toward, share=share)
             for share in shares
         ]
-        images = [row["output"] for row in drawn(pictures, steps=20)]
+        images = [row["output"] for row in sampled(requests, steps=20)]
         rows.append([(y, (f"{share:.2f}",)) for y, share in zip(images, shares, strict=True)])
     return sheet(rows)
 
 
 def _first(label: int, seed: int) -> Tensor:
-    (row,) = drawn([ImageRequest(label=label, seed=seed)], steps=20)
+    (row,) = sampled([ImageRequest(label=label, seed=seed)], steps=20)
     image: Tensor = row["output"]
     return image
 
@@ -225,7 +228,7 @@ PICTURES: Mapping[str, Callable[[], Image.Image]] = {
 
 
 def main(folder: Path) -> None:
-    """Write all pictures."""
+    """Write all figures."""
     for name, make in PICTURES.items():
         make().save(folder / f"{name}.png", optimize=True)
         print(folder / f"{name}.png", flush=True)

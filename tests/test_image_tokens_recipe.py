@@ -1,4 +1,4 @@
-"""The recipe that measures drawings gives figures, also of ones that have learned nothing."""
+"""The recipe measures image token models, also untrained ones."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ostinato.image import hold_out, read_images
 from ostinato.image.tokens import (
+    TUNED,
     Attributes,
     PixelQuantizer,
     image_token_loop,
     new_image_token_model,
 )
-from ostinato.image.tokens.model import TUNED
 from recipes import image_tokens as recipe
 
 
-def test_drawings_are_measured_and_shown(tmp_path: Path) -> None:
+def test_models_are_measured_and_shown(tmp_path: Path) -> None:
     seen, held = hold_out(read_images(["digits"]).at(range(300)), 0.5)
     codec = PixelQuantizer(size=8, levels=256)
-    made = new_image_token_model("unmask", codec, Attributes.of(seen), layers=1, width=16, heads=1)
-    folders = {"unmask": made.save(tmp_path / "made")}
+    model = new_image_token_model("unmask", codec, Attributes.of(seen), layers=1, width=16, heads=1)
+    folders = {"unmask": model.save(tmp_path / "model")}
     large = (
         recipe.fitted(seen, PixelQuantizer(size=28)),
         recipe.fitted(held, PixelQuantizer(size=28)),
@@ -42,22 +42,22 @@ def test_words_are_found_true_of_images_that_have_them() -> None:
     images = read_images(["digits"])
     words = Attributes.of(images)
     ids = words.describe(images)
-    shares = [(ids == words.vocabulary.index(word)).any(1).float().mean() for word in recipe.SAID]
+    shares = [(ids == words.vocabulary.index(word)).any(1).float().mean() for word in recipe.WORDS]
     assert torch.allclose(torch.stack(shares), torch.tensor(1 / 3), atol=0.02)
 
 
-def test_what_is_drawn_comes_in_the_order_of_the_wishes() -> None:
+def test_samples_come_in_the_order_of_the_prompts() -> None:
     images = read_images(["digits"]).at(range(100))
-    made = new_image_token_model(
+    model = new_image_token_model(
         "row", PixelQuantizer(size=8, levels=2), Attributes.of(images), layers=1, width=16, heads=1
     )
-    wishes = ["two", "a thin one", "nine"]
-    drawn = recipe.drawn(made, wishes, TUNED["row"], 2)
+    prompts = ["two", "a thin one", "nine"]
+    sampled = recipe.sampled(model, prompts, TUNED["row"], 2)
     rows = {
         row["index"]: row["output"]
-        for step in image_token_loop(wishes, model=made)
+        for step in image_token_loop(prompts, model=model)
         for _, row in step.results
     }
-    assert len(drawn) == 3
-    for index, image in enumerate(drawn):
-        assert torch.equal(image, made.picture(rows[index]))
+    assert len(sampled) == 3
+    for index, image in enumerate(sampled):
+        assert torch.equal(image, model.picture(rows[index]))
