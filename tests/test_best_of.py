@@ -41,7 +41,7 @@ def test_a_contest_conforms() -> None:
 
 
 @pytest.mark.parametrize("by", ["logprob", "score"])
-def test_the_best_whole_draft_is_kept_and_the_hopeless_are_left_early(by: str) -> None:
+def test_the_best_whole_draft_is_kept_and_hopeless_ones_are_dropped_early(by: str) -> None:
     process = contest(1, n=12, by=by)
     lanes = Lanes(process, [("a", "Hello")], each=Steps(12 * LIMIT), seed=1)
     loop = Loop(lanes, until=Steps(999))
@@ -146,7 +146,7 @@ def test_an_item_that_is_too_long_is_set_aside_under_every_strategy(kind: str) -
     assert long["stopped"]["kind"] == "error" and "3088 tokens" in long["stopped"]["sentence"]
 
 
-def test_a_draft_that_is_begun_late_tells_its_prompt_also_after_going_back() -> None:
+def test_a_draft_that_starts_late_reports_its_prompt_also_after_going_back() -> None:
     def reports(resumed: bool) -> list[Any]:
         process = contest(1, n=6, parallel=1)
         process.start(Lane("a", seed=3), "Hello")
@@ -170,7 +170,7 @@ def test_masks_without_their_library_are_refused(monkeypatch: pytest.MonkeyPatch
         constraint_of([Choice(texts=("sun", "moon"))], {})
 
 
-def test_a_pattern_is_taken_as_it_stands() -> None:
+def test_a_pattern_is_used_as_it_is() -> None:
     checks = [Regex(pattern="TEXT: & x"), Regex(pattern="x", name="two")]
     found = constraint_of(checks, {}).constraint
     assert found is not None and "TEXT: & x" in found.text

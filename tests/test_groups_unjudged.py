@@ -57,7 +57,7 @@ def hanging_on_item_two(text: str, item: Mapping[str, object]) -> object:
 
 @every
 @pytest.mark.parametrize("judge", [raising_on_item_two, hanging_on_item_two])
-def test_an_item_that_could_not_be_judged_is_told_as_an_error_and_the_others_go_on(
+def test_an_item_that_could_not_be_judged_is_an_error_and_the_others_continue(
     name: str, judge: Any
 ) -> None:
     found = rows(STRATEGIES[name], judge, time_limit=0.3)

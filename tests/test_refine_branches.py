@@ -99,7 +99,7 @@ def test_a_job_that_was_killed_behind_its_last_result_is_recorded_as_ended() -> 
     assert "end: refine, stopped" in output_of("runs show end")
 
 
-def test_a_branch_does_not_take_the_place_of_its_parent() -> None:
+def test_a_branch_does_not_replace_its_parent() -> None:
     output_of("runs branch mail --as low")
     assert refused("refine mail.toml --run low").startswith(
         "The output of the branch 'low' must differ from its parent's, got "

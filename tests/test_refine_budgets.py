@@ -50,7 +50,7 @@ def rows(name: str) -> dict[str, dict[str, Any]]:
 # Of the job -------------------------------------------------------------------------------------
 
 
-def test_a_raised_budget_of_the_job_is_told_and_holds_when_it_ends_too() -> None:
+def test_a_raised_budget_of_the_job_is_reported_and_limits_the_run() -> None:
     write(job_tokens=100)
     assert run().exit_code == 3
     first = replies()

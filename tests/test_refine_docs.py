@@ -9,8 +9,8 @@ import pytest
 from refine_made_up import made_up
 from refine_scribe import scribe_loop, write_job
 
-from ostinato.cli.run_loop import Exit
 from ostinato.cli.jobs.refine import refine
+from ostinato.cli.run_loop import Exit
 from ostinato.errors import InputError
 from ostinato.refine.job.file import read_job
 from ostinato.refine.job.job_run import JobRun

@@ -18,7 +18,7 @@ def write(folder: Path, text: str, name: str = "in.jsonl") -> Path:
     return path
 
 
-def test_broken_json_is_told_with_its_line(tmp_path: Path) -> None:
+def test_broken_json_is_an_error_with_its_line(tmp_path: Path) -> None:
     lines = ['{"a": 1}'] * 16 + ['{"a": 1', '{"a": 2}', "[1]"]
     with pytest.raises(InputError) as caught:
         read_items(write(tmp_path, "\n".join(lines)))
@@ -27,7 +27,7 @@ def test_broken_json_is_told_with_its_line(tmp_path: Path) -> None:
     assert "line 19: it must be a JSON object" in str(caught.value)
 
 
-def test_a_missing_column_is_told_with_what_needs_it(tmp_path: Path) -> None:
+def test_a_missing_column_is_an_error_with_what_needs_it(tmp_path: Path) -> None:
     path = write(tmp_path, '{"mesage": "x"}\n')
     with pytest.raises(InputError, match=r"line 1: the column 'message' is missing; the prompt"):
         read_items(path, needed={"message": "the prompt"})
@@ -41,7 +41,7 @@ def test_empty_input_is_refused(tmp_path: Path) -> None:
             read_items(write(tmp_path, "\n\n" if name == "in.jsonl" else "a,b\n", name))
 
 
-def test_an_id_that_comes_twice_is_told_with_both_lines(tmp_path: Path) -> None:
+def test_a_repeated_id_is_an_error_with_both_lines(tmp_path: Path) -> None:
     path = write(tmp_path, '{"id": 1}\n\n{"id": "1"}\n{"id": true}\n')
     with pytest.raises(InputError) as caught:
         read_items(path, id_column="id")
@@ -49,7 +49,7 @@ def test_an_id_that_comes_twice_is_told_with_both_lines(tmp_path: Path) -> None:
     assert "line 4: 'id' must be a text or a whole number" in str(caught.value)
 
 
-def test_ragged_csv_is_told_with_its_line(tmp_path: Path) -> None:
+def test_ragged_csv_is_an_error_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 4: a row must have 2 cells like the header, got 3"):
         read_items(write(tmp_path, 'a,b\n"one\ntwo",2\n1,2,3\n', "in.csv"))
 
@@ -67,14 +67,14 @@ def test_a_conversation_nested_without_end_is_an_error_of_its_item() -> None:
         conversation("[" * 100_000, "c")
 
 
-def test_a_column_that_is_there_twice_is_told_once(tmp_path: Path) -> None:
+def test_a_repeated_column_is_one_error(tmp_path: Path) -> None:
     told = r"^in\.csv, line 1: column names must differ, got 'a' 2 times\. Fix it there\.$"
     with pytest.raises(InputError, match=told):
         read_items(write(tmp_path, "a,b,a\n1,2,3\n", "in.csv"))
 
 
 @pytest.mark.parametrize("sign", [";", "\t"])
-def test_csv_without_commas_is_told(tmp_path: Path, sign: str) -> None:
+def test_csv_without_commas_is_an_error(tmp_path: Path, sign: str) -> None:
     text = f"id{sign}message\n1{sign}Hello\n"
     with pytest.raises(InputError, match="line 1: cells must be separated by commas, got 'id"):
         read_items(write(tmp_path, text, "in.csv"))
@@ -122,7 +122,7 @@ def test_a_template_with_loose_braces_is_refused(text: str) -> None:
         Template(text)
 
 
-def test_examples_stand_after_the_system_messages_in_front() -> None:
+def test_examples_follow_the_leading_system_messages() -> None:
     prompt = PromptTemplate(messages=(("system", Template("Be kind.")), ("user", Template("{m}"))))
     shots = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     roles = [message["content"] for message in prompt.fill({"m": "Hi"}, shots)]

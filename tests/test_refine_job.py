@@ -78,13 +78,13 @@ def test_what_the_new_job_has_in_comments_can_be_read_too(tmp_path: Path) -> Non
     assert job.budgets.job_seconds == 600
 
 
-def test_a_misspelled_key_is_told_with_its_line_and_the_nearest_name(tmp_path: Path) -> None:
+def test_a_misspelled_key_is_an_error_with_its_line_and_the_nearest_name(tmp_path: Path) -> None:
     told = refused(tmp_path, SMALL + "\n[sampling]\ntemperatur = 0.5\n")
     assert "job.toml, line 12, sampling.temperatur:" in told
     assert "Did you mean 'temperature'?" in told
 
 
-def test_all_problems_are_told_together(tmp_path: Path) -> None:
+def test_all_problems_are_listed_together(tmp_path: Path) -> None:
     told = refused(
         tmp_path,
         'imput = "a.jsonl"\nmodel = 3\n[prompt]\ntemplate = "{message"\n'
@@ -115,7 +115,7 @@ def test_all_problems_are_told_together(tmp_path: Path) -> None:
         ("seed = -1", "seed: It must be a whole number of 0 or more, got -1"),
     ],
 )
-def test_a_wrong_value_is_told(tmp_path: Path, more: str, told: str) -> None:
+def test_a_wrong_value_is_an_error(tmp_path: Path, more: str, told: str) -> None:
     assert told in refused(tmp_path, more + "\n" + SMALL)
 
 
@@ -128,7 +128,7 @@ def test_a_wrong_value_is_told(tmp_path: Path, more: str, told: str) -> None:
         ("models\\\\mine", "model: The folder must exist"),
     ],
 )
-def test_a_misspelled_model_is_told_with_its_line(tmp_path: Path, name: str, told: str) -> None:
+def test_a_misspelled_model_is_an_error_with_its_line(tmp_path: Path, name: str, told: str) -> None:
     assert re.search(f"line [0-9]+, .*{told}", refused(tmp_path, SMALL.replace("smollm2", name)))
 
 
@@ -168,15 +168,15 @@ def test_a_plain_prompt_is_a_text_without_a_template(tmp_path: Path) -> None:
         ('[[check]]\nkind = "excludes"\nname = "x"\npatterns = ["("]', "check.2"),
     ],
 )
-def test_a_wrong_section_is_told(tmp_path: Path, more: str, told: str) -> None:
+def test_a_wrong_section_is_an_error(tmp_path: Path, more: str, told: str) -> None:
     assert told in refused(tmp_path, SMALL + "\n" + more + "\n")
 
 
-def test_broken_toml_is_told_with_its_line(tmp_path: Path) -> None:
+def test_broken_toml_is_an_error_with_its_line(tmp_path: Path) -> None:
     assert "at line 2" in refused(tmp_path, 'input = "messages.jsonl"\nmodel = = 3\n')
 
 
-def test_a_missing_job_file_tells_how_to_write_one(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_job_file_says_how_to_write_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ostinato refine --new job\.toml"):
         read_job(tmp_path / "job.toml")
 
@@ -368,9 +368,7 @@ def test_checks_that_some_text_passes_together_are_taken(
         ('kind = "python"\ncall = "math:pi"', r"line 9, check\.1\.call: 'function' of"),
     ],
 )
-def test_what_is_wrong_with_a_check_is_told_at_its_key(
-    tmp_path: Path, table: str, told: str
-) -> None:
+def test_an_error_of_a_check_names_its_key(tmp_path: Path, table: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
         read_job(write(tmp_path, checks(table)))
 

@@ -51,7 +51,7 @@ def run(*words: str) -> Result:
     return result
 
 
-def test_a_model_without_a_chat_template_goes_on_with_plain_texts(folder: Path) -> None:
+def test_a_model_without_a_chat_template_continues_plain_texts(folder: Path) -> None:
     result = run()
     assert "2 of 2" in result.output
     with pytest.raises(InputError, match=r"plain = true in a job's \[prompt\]"):
@@ -59,7 +59,7 @@ def test_a_model_without_a_chat_template_goes_on_with_plain_texts(folder: Path) 
         run("--fresh")
 
 
-def test_a_plain_text_is_given_as_it_is_to_a_chat_model_too() -> None:
+def test_a_chat_model_continues_a_plain_text_as_it_is() -> None:
     model = tiny_model()
 
     def tokens(kind: type[str]) -> list[int]:
@@ -73,7 +73,7 @@ def test_a_plain_text_is_given_as_it_is_to_a_chat_model_too() -> None:
     assert len(tokens(str)) > len(tokens(PlainPrompt))
 
 
-def test_a_job_is_mended_freely_until_something_was_written(folder: Path) -> None:
+def test_a_job_may_change_until_its_run_has_done_something(folder: Path) -> None:
     tokenizer = folder / "mine" / "tokenizer.json"
     whole = tokenizer.read_text()
     tokenizer.write_text("{")

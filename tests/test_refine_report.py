@@ -68,7 +68,7 @@ def result(*said: bool | None) -> Result:
 # Results ----------------------------------------------------------------------------------------
 
 
-def test_a_row_tells_what_was_kept_and_what_was_taken_back(tmp_path: Path) -> None:
+def test_a_row_has_what_was_kept_and_what_was_taken_back(tmp_path: Path) -> None:
     job, items, rows = made_up(tmp_path, 40)
     back = next(
         from_lane(item.key, row)
@@ -84,7 +84,7 @@ def test_a_row_tells_what_was_kept_and_what_was_taken_back(tmp_path: Path) -> No
     assert [check.name for check in job.checks] == [verdict.check for verdict in back.verdicts]
 
 
-def test_where_the_row_says_how_much_was_kept_that_counts(tmp_path: Path) -> None:
+def test_a_recorded_length_of_what_was_kept_counts(tmp_path: Path) -> None:
     _, items, rows = made_up(tmp_path, 40)
     row = next(row for row in rows if row["backtracks"])
     attempts = row["attempts"]
@@ -100,7 +100,7 @@ def test_an_answer_that_was_ready_has_its_source(outcome: Outcome) -> None:
     assert all(result.tokens == Tokens() and result.outcome == "accepted" for result in ready)
 
 
-def test_the_output_is_written_in_input_order_and_whole(outcome: Outcome, tmp_path: Path) -> None:
+def test_the_output_is_in_input_order_and_replaced_whole(outcome: Outcome, tmp_path: Path) -> None:
     path = tmp_path / "out" / "replies.jsonl"
     write_results(path, outcome.results)
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
@@ -146,7 +146,7 @@ def test_courses_add_up_to_the_items_and_costs_to_what_was_lost(outcome: Outcome
     assert [record.name for record in costly(records)] == ["answers"]
 
 
-def test_a_check_that_passes_on_no_item_is_told_so() -> None:
+def test_a_check_that_passes_no_item_is_labeled_never_passed() -> None:
     record = tally(["c"], [result(False), result(False, False)])[0]
     assert record.label == "never passed"
     assert tally(["c"], [result(True, False, True)] * 2)[0].label == "flaky"
@@ -164,7 +164,7 @@ def test_a_check_that_could_not_judge_was_not_judged_and_is_labeled_so() -> None
     assert tally(["c"], [])[0].label == "not judged"
 
 
-def test_a_verdict_that_could_not_be_given_has_no_score_in_json() -> None:
+def test_a_verdict_with_an_error_has_no_score_in_json() -> None:
     broken = Verdict("c", False, 0.0, error="No answer in time.")
     assert broken.to_json()["score"] is None
     assert Verdict.from_json(broken.to_json()) == broken
@@ -172,7 +172,7 @@ def test_a_verdict_that_could_not_be_given_has_no_score_in_json() -> None:
     assert judged([broken, Verdict("d", True)]).numbers == {"c": None, "d": 1.0}
 
 
-def test_why_tells_each_check_of_each_attempt(outcome: Outcome) -> None:
+def test_why_lists_each_check_of_each_attempt(outcome: Outcome) -> None:
     mended = next(one for one in outcome.results if one.backtracks)
     lines = attempt_lines(mended)
     assert (lines[0].verdict, lines[0].check, lines[0].backtracks) == ("impossible", "polite", 0)
@@ -192,7 +192,7 @@ def test_outcomes_and_reasons_add_up(outcome: Outcome) -> None:
 # Advice -----------------------------------------------------------------------------------------
 
 
-def test_advice_names_the_dear_check_and_the_needless_rounds(outcome: Outcome) -> None:
+def test_advice_names_the_costly_check_and_the_needless_rounds(outcome: Outcome) -> None:
     told = "\n".join(
         f"{one.observation} {one.action}" for one in advise(outcome.job, outcome.results)
     )
@@ -201,7 +201,7 @@ def test_advice_names_the_dear_check_and_the_needless_rounds(outcome: Outcome) -
     assert "rounds = " in told
 
 
-def test_advice_to_backtrack_counts_what_stood_before_the_failing_place(tmp_path: Path) -> None:
+def test_advice_to_backtrack_counts_the_tokens_before_the_failure(tmp_path: Path) -> None:
     text = JOB.replace('kind = "backtrack"', 'kind = "resample"')
     job = read_job(job_folder(tmp_path, 1, text))
     verdict = Verdict("polite", False, 0.0, "No.", None).to_json() | {"span": [50, 60]}
@@ -288,7 +288,7 @@ def test_the_headline_says_what_came_out_and_why_it_stopped(outcome: Outcome) ->
     assert "Stopped with 40 items unfinished: It took 500 tokens." in page
 
 
-def test_a_thousand_items_stay_small_and_share_strokes(tmp_path: Path) -> None:
+def test_a_thousand_items_stay_small_and_share_bars(tmp_path: Path) -> None:
     many = outcome_of(tmp_path, 1000)
     page = report_page(many)
     assert len(page) < 2_000_000
@@ -328,7 +328,7 @@ def test_changes_touch_no_more_items_than_they_must(tmp_path: Path) -> None:
     assert changes.stale(job.items()) == {"m-001", "m-007", "m-011"}
 
 
-def test_a_changed_check_touches_all_and_new_items_are_told(tmp_path: Path) -> None:
+def test_a_changed_check_affects_all_items_and_new_ones_are_listed(tmp_path: Path) -> None:
     before = prints(read_job(job_folder(tmp_path)))
     job = read_job(job_folder(tmp_path, 14, JOB.replace("max = 24", "max = 25")))
     changes = compare(before, prints(job))

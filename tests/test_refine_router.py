@@ -44,7 +44,7 @@ def test_the_first_rule_that_fits_wins_and_case_is_ignored() -> None:
     assert first_rule(rules, {"message": "Hello"}) is None
 
 
-def test_a_rules_reply_is_ready_and_its_prompt_takes_the_place_of_the_jobs() -> None:
+def test_a_rules_reply_is_ready_and_its_prompt_replaces_the_jobs() -> None:
     other = PromptTemplate(messages=(("user", Template("Refund: {message}")),))
     router = Router(
         prompt=PROMPT,
@@ -132,7 +132,7 @@ def test_another_figure_is_another_question() -> None:
     assert near[1].similarity < 0.9
 
 
-def test_a_bad_file_of_cases_is_told_with_line_and_column(tmp_path: Path) -> None:
+def test_a_bad_file_of_cases_is_an_error_with_line_and_column(tmp_path: Path) -> None:
     path = tmp_path / "cases.jsonl"
     path.write_text('{"question": "a", "answer": "b"}\n{"question": "a", "anwser": "b"}\n', "utf-8")
     with pytest.raises(InputError, match=r"cases.jsonl, line 2: the column 'answer'.*'anwser'"):

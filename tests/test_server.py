@@ -302,7 +302,7 @@ def test_an_answer_that_does_not_pass_says_so(client: openai.OpenAI) -> None:
         assert "out of rounds" in told["stopped"]["sentence"]
 
 
-def test_a_stream_with_checks_holds_only_what_stands(client: openai.OpenAI) -> None:
+def test_a_stream_with_checks_has_only_final_text(client: openai.OpenAI) -> None:
     extra = {"checks": [{"kind": "excludes", "texts": ["e"], "whole": False}]}
     stream = client.chat.completions.create(
         model="tiny", messages=MESSAGES, max_tokens=12, seed=4, stream=True, extra_body=extra
@@ -563,7 +563,7 @@ def test_too_many_requests_get_status_429() -> None:
 # Ends -------------------------------------------------------------------------------------------
 
 
-def test_one_who_goes_away_frees_the_place(place: tuple[int, Scheduler]) -> None:
+def test_a_client_that_disconnects_frees_its_slot(place: tuple[int, Scheduler]) -> None:
     port, scheduler = place
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     body = json.dumps(asked(max_tokens=200, stream=True, temperature=2.0))
@@ -599,7 +599,7 @@ def test_what_was_sent_is_counted_the_same_whole_and_in_a_stream(
     assert told_of(place[0], "sent") - between == usage.completion_tokens
 
 
-def test_abort_ends_the_computing_at_the_first_impossible_token(
+def test_abort_stops_computing_at_the_first_impossible_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with serving(slots=2) as (port, scheduler):

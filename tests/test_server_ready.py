@@ -90,7 +90,7 @@ def test_half_a_character_is_refused_and_breaks_no_batch(more: dict[str, Any]) -
     assert "must hold whole characters" in told["error"]["message"]
 
 
-def test_a_request_cannot_keep_its_place_for_ever() -> None:
+def test_a_request_cannot_keep_its_slot_forever() -> None:
     strategy = {"kind": "resample", "rounds": 10**9}
     with serving() as (port, _):
         status, told = post(port, asked(checks=CHECKS["checks"], strategy=strategy))

@@ -66,18 +66,18 @@ def letters_model() -> LanguageModel:
 
 
 def passes(text: str) -> bool:
-    """What begins with the likeliest letter seldom passes, what begins with others does."""
-    first = likeliest()
+    """A text with the most likely first letter seldom passes, the others do."""
+    first = most_likely()
     return len(text) == LONG and (text[0] != first or text[1] == text[2] == rarest(first))
 
 
 def hopeless(text: str) -> bool:
     """Whether no continuation of a beginning passes."""
-    first = likeliest()
+    first = most_likely()
     return text[:1] == first and any(letter != rarest(first) for letter in text[1:])
 
 
-def likeliest() -> str:
+def most_likely() -> str:
     return max(LETTERS, key=lambda letter: share_of(letter))
 
 
@@ -147,7 +147,7 @@ def accepted(strategy: Any, count: int, seed: int = 3) -> list[str]:
     return [str(row["output"]) for row in rows if row["accepted"]]
 
 
-def test_the_case_is_one_in_which_the_way_matters() -> None:
+def test_the_test_case_distinguishes_the_strategies() -> None:
     lost = sum(share for text, share in shares_of_texts().items() if not passes(text))
     assert 0.3 < lost < 0.95
     assert abs(sum(shares_of_texts().values()) - 1) < 1e-9
@@ -189,7 +189,7 @@ def particles(slots: int, count: int = 3, failure_temperature: float = 0.0) -> P
 
 
 @pytest.mark.parametrize("failure_temperature", [0.0, 0.5])
-def test_a_cloud_conforms(failure_temperature: float) -> None:
+def test_a_particle_sampler_conforms(failure_temperature: float) -> None:
     items = {"a": "Hello", "b": "The reply", "c": "Can you help me?"}
     check_lane_process(
         lambda slots: particles(slots, failure_temperature=failure_temperature),
@@ -199,7 +199,7 @@ def test_a_cloud_conforms(failure_temperature: float) -> None:
     )
 
 
-def test_a_cloud_draws_anew_and_tells_the_evidence() -> None:
+def test_particles_are_resampled_and_report_the_evidence() -> None:
     lanes = Lanes(particles(2), [("a", "Hello"), ("b", "The reply")], each=Steps(10), seed=4)
     reports = [lane.report for step in Loop(lanes, until=Steps(99)) for lane in step.lanes.values()]
     assert any("parents" in report for report in reports)
@@ -208,7 +208,7 @@ def test_a_cloud_draws_anew_and_tells_the_evidence() -> None:
     assert all(value <= 1e-9 for value in evidence) and min(evidence) < 0
 
 
-def test_a_fork_goes_on_as_a_lane_brought_back_would() -> None:
+def test_a_fork_continues_as_a_restored_lane_would() -> None:
     """What is copied has the bits of what is computed again."""
     model = tiny_model()
 
@@ -233,7 +233,7 @@ def test_a_fork_goes_on_as_a_lane_brought_back_would() -> None:
         assert {**forked, "computed": 0} == {**brought, "computed": 0}
 
 
-def test_a_failed_check_costs_what_slack_says() -> None:
+def test_a_failed_check_costs_what_failure_temperature_says() -> None:
     job = Refine(
         letters_model(),
         [{"id": n, "prompt": "a"} for n in range(40)],

@@ -61,6 +61,7 @@ def application(
         Route("/v1/chat/completions", pages.answer(chat=True), methods=["POST"]),
         Route("/v1/completions", pages.answer(chat=False), methods=["POST"]),
         Route("/v1/models", pages.models),
+        # `path`: names from the Hugging Face Hub contain a slash.
         Route("/v1/models/{name:path}", pages.one_model),
         Route("/health", pages.health),
     ]
@@ -76,6 +77,7 @@ class _HostsOnly:
         self._app, self._hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Others are lifespan events, which have no headers.
         if scope["type"] == "http":
             headers = dict(scope["headers"])
             host = headers.get(b"host", b"").decode("latin-1")
@@ -150,6 +152,7 @@ class _Pages:
         return handler
 
     async def _answer(self, http: HttpRequest, body: ApiRequest) -> Response:
+        # Starlette is an extra: imported where it is used.
         from starlette.responses import StreamingResponse
 
         events: Events = asyncio.Queue()
@@ -192,6 +195,7 @@ def _put(
     loop: asyncio.AbstractEventLoop, events: Events, number: int, event: Delta | Finished
 ) -> None:
     """Pass an event from the generating thread to the event loop."""
+    # The generating thread can outlive the event loop when the server ends.
     if not loop.is_closed():
         loop.call_soon_threadsafe(events.put_nowait, (number, event))
 
@@ -208,6 +212,7 @@ async def _wait(
     rows: dict[int, Any] = {}
     while len(rows) < len(requests):
         try:
+            # Not longer: a client that has left is noticed only here, and its slots are wanted.
             number, event = await asyncio.wait_for(events.get(), 0.5)
         except TimeoutError:
             if await http.is_disconnected():
@@ -281,6 +286,7 @@ async def _body(request: HttpRequest) -> Any:
             415,
             f"The Content-Type must be application/json, got {kind or 'none'}. Send JSON.",
         )
+    # Counted while it arrives: a Content-Length can be missing or wrong.
     content = b""
     async for chunk in request.stream():
         content += chunk
@@ -288,6 +294,7 @@ async def _body(request: HttpRequest) -> Any:
             raise RequestError(413, f"The body must have at most {LARGEST} bytes, got more.")
     try:
         return json.loads(content)
+    # Deep nesting overflows the parser's stack.
     except (ValueError, RecursionError):
         raise RequestError(400, "The body must be JSON, got wrong syntax. Fix it.") from None
 
@@ -295,6 +302,7 @@ async def _body(request: HttpRequest) -> Any:
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     from starlette.responses import Response
 
+    # NaN is no JSON; it would be a fault of ours, not of the client.
     content = json.dumps(value, allow_nan=False)
     return Response(content, status, headers, media_type="application/json")
 

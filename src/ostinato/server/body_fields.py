@@ -75,6 +75,7 @@ class BodyFields:
     def flag(self, key: str) -> bool:
         """Return true or false; false if it is not set."""
         value = self.value(key)
+        # An explicit null means not set, as in OpenAI's own API.
         if value is not None and not isinstance(value, bool):
             raise wrong(self._path + key, "true or false", value)
         return bool(value)
@@ -84,6 +85,7 @@ class BodyFields:
         value = self.value(key)
         if value is None:
             return default
+        # In Python, true is an int.
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise wrong(self._path + key, f"a whole number from {least} to {most}", value)
         return value
@@ -113,6 +115,7 @@ class BodyFields:
     def close(self) -> None:
         """Refuse every field that was not read, unless it cannot change the answer."""
         for key, value in self._values.items():
+            # Clients send many fields that they leave at their defaults.
             if key in self._read or key in IGNORED or value in UNSET:
                 continue
             if value not in NEUTRAL.get(key, ()):

@@ -66,6 +66,7 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
     """Read a request's body. Raises `RequestError` that names the field."""
     if not isinstance(value, Mapping):
         raise RequestError(400, f"The body must be a JSON object, got {type(value).__name__}.")
+    # First: nothing large may be parsed or compiled.
     _refuse_large(value)
     fields = BodyFields(value)
     model = fields.text("model")
@@ -79,9 +80,10 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
     logprobs, top_logprobs = _logprobs(fields) if chat else _completion_logprobs(fields)
     prompt: str | list[dict[str, str]] = _messages(fields) if chat else _prompt(fields)
     choices = fields.integer("n", 1, least=1, most=MOST_CHOICES)
+    # A completion's `best_of` would select among drafts; equal to `n` it selects nothing.
     if not chat and fields.value("best_of") not in (None, choices):
         raise wrong("best_of", f"n, which is {choices}", value["best_of"], "Leave it out.")
-    request = ApiRequest(
+    body = ApiRequest(
         prompt=prompt,
         chat=chat,
         prefill=_take_prefill(fields, prompt) if isinstance(prompt, list) else "",
@@ -101,7 +103,7 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
     )
     fields.close()
     _refuse_surrogates(value)
-    return request
+    return body
 
 
 def _refuse_surrogates(value: Mapping[str, Any]) -> None:
@@ -154,6 +156,7 @@ def _message(number: int, message: Any) -> dict[str, str]:
         content = "".join(_part(f"{key}.content[{at}]", part) for at, part in enumerate(content))
     if not isinstance(content, str) or not _is_text(content):
         raise wrong(f"{key}.content", "a text, or parts of text", content)
+    # OpenAI's newer name for the system role, which no chat template knows.
     role = "system" if message["role"] == "developer" else str(message["role"])
     return {"role": role, "content": content}
 
@@ -169,6 +172,7 @@ def _part(key: str, part: Any) -> str:
 
 def _prompt(fields: BodyFields) -> str:
     value = fields.value("prompt")
+    # The API takes a batch of prompts; clients often wrap a single one.
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, str) or not value or not _is_text(value):
@@ -183,11 +187,13 @@ def _is_text(value: str) -> bool:
 
 def _sampling(fields: BodyFields) -> dict[str, float]:
     """Read the sampling parameters; as in the API, the default temperature is 1."""
+    # Ranges are `SamplingParams`'s to check.
     numbers = {name: fields.number(name, default) for name, default in SAMPLING.items()}
     return {**numbers, "top_k": fields.integer("top_k", 0, least=0, most=MOST_CANDIDATES)}
 
 
 def _max_tokens(fields: BodyFields, longest: int) -> int:
+    # 0 stands for not set: `least` refuses it as a value.
     newer = fields.integer("max_completion_tokens", 0, least=1, most=1 << 31)
     older = fields.integer("max_tokens", 0, least=1, most=1 << 31)
     return min(newer or older or longest, longest)
@@ -248,6 +254,7 @@ def _checks(fields: BodyFields) -> tuple[BaseCheck, ...] | None:
                 "the operator can set such a check, with --job.",
                 where,
             )
+        # A reference to a URL or a file would make the server fetch it.
         if refers_outside(table):
             raise RequestError(
                 400, f"{where} must refer only to itself ('$ref': '#/…'), got another.", where
@@ -274,6 +281,7 @@ def _strategy(fields: BodyFields) -> Strategy | None:
     options: dict[str, Any] = {name: option for name, option in table.items() if name != "kind"}
     known = option_names(kind)
     for name, option in options.items():
+        # By exact type: true is an int to Python. A whole number is fine for a float.
         if name not in known or type(option) not in (type(known[name]), int):
             raise wrong(f"strategy.{name}", f"one of {', '.join(known)}, a number", option)
         if option > MOST_OPTION:

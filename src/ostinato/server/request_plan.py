@@ -58,15 +58,15 @@ def in_time(make: Callable[[], T], seconds: float) -> T:
         ) from None
 
 
-def plan(request: ApiRequest, defaults: Defaults, model: LanguageModel, room: int) -> RequestPlan:
+def plan(body: ApiRequest, defaults: Defaults, model: LanguageModel, room: int) -> RequestPlan:
     """Return how a request is answered in at most `room` tokens.
 
     Raises `RequestError` for a combination that cannot be served.
     """
-    checks = defaults.checks if request.checks is None else request.checks
-    strategy = request.strategy or defaults.strategy or Backtrack()
-    _refuse_with_checks(request, checks)
-    _refuse_columns(request.columns or {}, checks)
+    checks = defaults.checks if body.checks is None else body.checks
+    strategy = body.strategy or defaults.strategy or Backtrack()
+    _refuse_with_checks(body, checks)
+    _refuse_columns(body.columns or {}, checks)
     if checks and strategy.gives_feedback and model.tokenizer.chat_template is None:
         raise RequestError(
             400,
@@ -75,11 +75,12 @@ def plan(request: ApiRequest, defaults: Defaults, model: LanguageModel, room: in
             "strategy",
         )
     constraint = None
-    if request.response_format is not None:
-        constraint = schema_constraint(request.response_format, model.tokenizer, room)
+    # The schema wins: a mask follows one grammar. The checks then act through the strategy.
+    if body.response_format is not None:
+        constraint = schema_constraint(body.response_format, model.tokenizer, room)
     elif strategy.masks:
-        constraint = _check_constraint(request, checks, model.tokenizer, room)
-    schema = () if request.response_format is None else (request.response_format,)
+        constraint = _check_constraint(body, checks, model.tokenizer, room)
+    schema = () if body.response_format is None else (body.response_format,)
     return RequestPlan(
         checks=(*checks, *schema), strategy=strategy if checks else None, constraint=constraint
     )
@@ -92,6 +93,7 @@ def schema_constraint(schema: JsonSchema, tokenizer: Tokenizer, room: int) -> Co
     """
     try:
         constraint = Constraint.json_schema(schema.schema or {})
+        # Raises if no text of `room` tokens matches.
         ConstrainedState(constraint, tokenizer, room)
     except (InputError, ItemError) as error:
         raise RequestError(400, f"{FIELD!r} cannot be followed: {error}", FIELD) from None
@@ -99,7 +101,7 @@ def schema_constraint(schema: JsonSchema, tokenizer: Tokenizer, room: int) -> Co
 
 
 def _check_constraint(
-    request: ApiRequest, checks: Sequence[BaseCheck], tokenizer: Tokenizer, room: int
+    body: ApiRequest, checks: Sequence[BaseCheck], tokenizer: Tokenizer, room: int
 ) -> Constraint | None:
     """Return the constraint of the checks that can be written as a language.
 
@@ -107,10 +109,10 @@ def _check_constraint(
     operator's strategy acts alone, and the strategy of a request is refused.
     """
     try:
-        found = constraint_of(checks, request.columns or {}, tokenizer).constraint
+        found = constraint_of(checks, body.columns or {}, tokenizer).constraint
     except MissingExtra as error:
         raise RequestError(400, f"'strategy' cannot be followed: {error}", "strategy") from None
-    if found is None and request.strategy is not None:
+    if found is None and body.strategy is not None:
         raise RequestError(
             400,
             "The strategy 'constrain' must have a check that can be written as a language, got "
@@ -131,15 +133,15 @@ def _refuse_columns(columns: Mapping[str, object], checks: Sequence[BaseCheck]) 
         )
 
 
-def _refuse_with_checks(request: ApiRequest, checks: Sequence[BaseCheck]) -> None:
+def _refuse_with_checks(body: ApiRequest, checks: Sequence[BaseCheck]) -> None:
     """Raise `RequestError` for options that an answer with checks cannot have."""
-    if checks and request.logprobs:
+    if checks and body.logprobs:
         raise RequestError(
             400,
             "'logprobs' must be left out with checks: which tokens stay is known only at the end.",
             "logprobs",
         )
-    if request.prefill and (checks or request.response_format is not None):
+    if body.prefill and (checks or body.response_format is not None):
         raise RequestError(
             400,
             "'continue_final_message' must be left out with checks and response_format: they judge "

@@ -123,6 +123,7 @@ class GenerationRequest:
 
     def judge(self, output: object) -> Sequence[Verdict]:
         """Judge the text that the client will get, cut at a stop phrase."""
+        # Checks judge what the client sees: the text without its stop phrase.
         cut = cut_at(output, self.body.stop)
         with self.clock.running():
             verdicts = judge_all(self.checks, cut, self.columns, TIME_LIMIT)
@@ -193,6 +194,7 @@ def held_back(text: str, stops: Sequence[str]) -> int:
     if len(cut) < len(text):
         return len(text) - len(cut)
     starts = ((n, stop) for stop in stops for n in range(1, min(len(stop), len(text) + 1)))
+    # The longest match: a shorter one may be part of it.
     return max((n for n, stop in starts if text.endswith(stop[:n])), default=0)
 
 
@@ -214,6 +216,7 @@ class RequestCondition(Condition):
         if request.out_of_time:
             return state, Stopped(StopKind.ERROR, request.out_of_time, "check seconds")
         inner = _inner(state, request.each)
+        # Lazily: most conditions never look at the output.
         own = Step(step.tick, step.position, step.report, lambda: step.output, request.columns)
         with request.clock.running():
             after, stopped = request.each.observe(inner, own)

@@ -16,6 +16,7 @@ def read_response_format(fields: BodyFields) -> JsonSchema | None:
     """Read the schema of the whole answer, None for any text. Raises `RequestError`."""
     options = fields.table(FIELD)
     kind = options.value("type")
+    # null and {} mean any text; an object without a type is wrong.
     if kind is None and not fields.value(FIELD):
         return None
     if kind not in TYPES:
@@ -31,6 +32,7 @@ def _schema(options: BodyFields) -> Mapping[str, object]:
     if schema is None:
         raise wrong(f"{FIELD}.json_schema.schema", "a JSON schema", schema, "Add it.")
     options.flag("strict")
+    # Read, so that `close` does not refuse them.
     for ignored in ("name", "description"):
         options.value(ignored)
     options.close()

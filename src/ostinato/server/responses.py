@@ -122,7 +122,9 @@ def finish_reason(request: GenerationRequest, row: Mapping[str, Any]) -> str:
     stopped = row["stopped"]
     if request.checks and not row["accepted"]:
         return "content_filter"
+    # An accepted stop has the kind `passed`; `after` is what ended the draft.
     after = stopped["numbers"].get("after", stopped["kind"])
+    # `Decode` ends a text that fills the context, and has no kind of its own for that.
     full = "context" in stopped["sentence"] and stopped["kind"] == "ended"
     return "length" if after == "budget" or full else "stop"
 

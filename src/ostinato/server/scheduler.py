@@ -86,9 +86,14 @@ class Scheduler:
         self.computed = 0  # tokens run through the network after prompts, discarded ones included
         loaded = Future[LanguageModel]()
         self._thread = threading.Thread(
-            target=self._run, args=(model, loaded), name="ostinato-serve", daemon=True
+            # A daemon, so that a second Ctrl-C need not wait for the step in progress.
+            target=self._run,
+            args=(model, loaded),
+            name="ostinato-serve",
+            daemon=True,
         )
         self._thread.start()
+        # Waits for the model, and raises what the thread raised.
         self.model = loaded.result()
 
     @property
@@ -115,6 +120,7 @@ class Scheduler:
                 "messages" if body.chat else "prompt",
                 "context_length_exceeded",
             )
+        # The seed is in the answer, so that a client can ask for the same text again.
         seed = secrets.randbits(32) if body.seed is None else body.seed
         room = min(body.max_tokens, self.longest - len(tokens))
         compile_plan = partial(plan, body, self._defaults, self.model, room)
@@ -290,6 +296,7 @@ class Scheduler:
                 self._generate()
             except Exception as error:
                 log.exception("Generation failed; the active requests end with an error.")
+                # One bad request must not end the server.
                 self._fail_active(error)
 
     def _generate(self) -> None:
@@ -297,6 +304,7 @@ class Scheduler:
         lanes = Lanes(
             self.decode, self, each=RequestCondition(), judge=judge_request, on_stop=answer_request
         )
+        # No budget: the loop ends when no request waits.
         for step in Loop(lanes, until=Steps(1 << 62)):
             for key, lane in step.lanes.items():
                 self._add_token(key, lane)
@@ -322,6 +330,7 @@ class Scheduler:
         for key, request in list(self._active.items()):
             request.send(Finished(error=RequestError(500, sentence)))
             del self._active[key]
+        # The old caches may be in any state after an exception.
         self._start_decode(self.model)
 
 
