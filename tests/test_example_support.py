@@ -130,8 +130,8 @@ def test_a_wrong_answer_fails_the_check_that_is_for_it() -> None:
 
 def test_courtesies_are_answered_from_past_cases_and_the_rest_is_left_to_the_model() -> None:
     job = read_job(FOLDER / "job.toml")
-    planner = job.router()
-    ready = [item for item in job.items() if planner.route(item.columns).reply is not None]
+    router = job.router()
+    ready = [item for item in job.items() if router.route(item.columns).reply is not None]
     assert 0.02 <= len(ready) / len(job.items()) <= 0.15
     for item in ready:
         assert re.search(r"thank|bye|no\b|that.*all", str(item.columns["message"]), re.IGNORECASE)
@@ -139,10 +139,10 @@ def test_courtesies_are_answered_from_past_cases_and_the_rest_is_left_to_the_mod
 
 
 def test_a_question_is_never_answered_from_a_past_case() -> None:
-    planner = read_job(FOLDER / "job.toml").router()
+    router = read_job(FOLDER / "job.toml").router()
     for row in rows():
         if "?" in row["message"]:
-            assert planner.route(row).reply is None
+            assert router.route(row).reply is None
 
 
 def test_canned_replies_pass_the_checks_that_need_no_item() -> None:

@@ -94,7 +94,7 @@ def test_a_pattern_that_takes_too_long_sets_the_item_aside(monkeypatch: pytest.M
     assert router.ready(item) is None
 
 
-def test_a_case_is_the_answer_above_one_likeness_and_an_example_above_another() -> None:
+def test_a_case_is_the_answer_above_one_similarity_and_an_example_above_another() -> None:
     router = Router(
         prompt=PROMPT,
         cases=CASES,
@@ -116,7 +116,7 @@ def test_without_answer_above_no_case_is_the_answer() -> None:
 
 
 @given(st.text("ab cd", max_size=12), st.text("ab cd", max_size=12))
-def test_likeness_is_symmetric_a_share_and_one_for_the_same_words(one: str, other: str) -> None:
+def test_similarity_is_symmetric_a_share_and_one_for_the_same_words(one: str, other: str) -> None:
     cases = PastCases([Case(one or "a", "x"), Case(other or "b", "y"), Case("cc", "z")])
     similarity = cases.similarity(words(one), words(other))
     assert 0 <= similarity <= 1
