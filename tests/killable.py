@@ -1,4 +1,4 @@
-"""Loops that `check_killed` starts in processes of their own and kills."""
+"""Loops that `check_killed` starts in separate processes and kills."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from tiny import tiny_model
 from tiny_denoiser import TinyDenoiser
-from toys import Speller, Walk
+from toys import Speller, Walk, slowly
 
 from ostinato.checks import Excludes, Length
 from ostinato.decode import SamplingParams
@@ -71,14 +71,14 @@ def no_b(output: object, item: object) -> list[Verdict]:
     return [Verdict("no b", "b" not in str(output), message="b is there.")]
 
 
-def mend(stopped: Stopped, history: History) -> Action:
-    place = str(history.output).find("b")
-    return GoBack(place, {"forbid": ["b"]}) if place >= 0 else GiveUp()
+def go_back_to_b(stopped: Stopped, history: History) -> Action:
+    position = str(history.output).find("b")
+    return GoBack(position, {"forbid": ["b"]}) if position >= 0 else GiveUp()
 
 
 def spell(**where: Any) -> Loop:
     items = [(f"item{n}", n) for n in range(60)]
-    lanes = Lanes(SlowSpeller(), items, each=Steps(30), judge=no_b, on_stop=mend, seed=3)
+    lanes = Lanes(SlowSpeller(), items, each=Steps(30), judge=no_b, on_stop=go_back_to_b, seed=3)
     return Loop(lanes, until=Steps(100_000), checkpoint=CheckpointSchedule(steps=9), **where)
 
 
@@ -117,7 +117,7 @@ class FragileTraining(Training):
 
 
 def train(optimizer: Any = "adamw", lora: str = "", **where: Any) -> Loop:
-    """Train for some epochs, go back once, validate, sample, average and drop out on the way."""
+    """Train for some epochs, going back once, with validation, samples, averages and dropout."""
     config = TrainingConfig(
         optimizer=optimizer,
         steps=50,
@@ -130,8 +130,8 @@ def train(optimizer: Any = "adamw", lora: str = "", **where: Any) -> Loop:
     network = Llama(tiny_model().llama().config, seed=1)
     if lora:
         add_lora(network, int(lora), 4.0, dropout=0.1)
-    learned, held_out = split(windows([(7 * i * i + 3 * i) % 250 for i in range(700)], 16), 0.2)
-    task = TextTask(learned, held_out, write=lambda network: "a sample")
+    train_set, valid_set = split(windows([(7 * i * i + 3 * i) % 250 for i in range(700)], 16), 0.2)
+    task = TextTask(train_set, valid_set, write=lambda network: "a sample")
     return Loop(
         FragileTraining(network, task, config),
         until=Epochs(40) | Steps(50) | NotFinite(),
@@ -142,13 +142,9 @@ def train(optimizer: Any = "adamw", lora: str = "", **where: Any) -> Loop:
 
 
 def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
-    """Images in a few slots, each a lane; those that fail are noised again."""
+    """Images in a few slots; those that fail are noised again."""
     process = Denoise(TinyDenoiser(), slots=3, steps=12, solver=solver, guidance=1.5)
     items = [(f"image {n}", {"label": n % 3}) for n in range(12)]
-
-    def slowly(step: Any) -> bool:
-        time.sleep(0.01)
-        return False
 
     def again(stopped: Stopped, history: History) -> Action:
         if history.backtracks() >= 2:
@@ -159,5 +155,5 @@ def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
         score = float(output.abs().mean())
         return [Verdict("dark", score < 0.4, message="Draw it darker.")]
 
-    lanes = Lanes(process, items, each=Steps(100) | slowly, judge=judge, on_stop=again)
+    lanes = Lanes(process, items, each=Steps(100) | slowly(0.01), judge=judge, on_stop=again)
     return Loop(lanes, until=Steps(10_000), checkpoint=CheckpointSchedule(steps=5), **where)

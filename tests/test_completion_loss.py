@@ -50,6 +50,16 @@ def test_the_loss_is_that_of_the_full_pass() -> None:
     torch.testing.assert_close(completion_only_loss(network, tokens, loss_mask, lengths), expected)
 
 
+def test_a_batch_without_a_counted_token_has_no_loss_and_no_gradient() -> None:
+    network = adapted()
+    tokens, lengths = batch(network)
+    loss_mask = torch.zeros_like(tokens, dtype=torch.bool)
+    loss = completion_only_loss(network, tokens, loss_mask, lengths)
+    assert float(loss.detach()) == 0.0
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert not any(bool(p.grad.any()) for p in network.parameters() if p.grad is not None)
+
+
 def test_the_gradient_is_full_where_every_token_counts() -> None:
     network = adapted()
     tokens, lengths = batch(network)

@@ -8,7 +8,7 @@ import pytest
 
 from ostinato.testing import Forks, check_killed
 
-WAYS = ("lookup", "draft", "beam", "gru", "unmask")
+KINDS = ("lookup", "draft", "beam", "gru", "unmask")
 MAKE = "killable_loops:write"
 
 
@@ -19,13 +19,13 @@ def forks() -> Iterator[Forks]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("way", WAYS)
-def test_a_killed_run_equals_an_undisturbed_one(way: str, forks: Forks) -> None:
-    assert check_killed(MAKE, kills=3, seed=1, arguments={"way": way}, forks=forks) >= 1
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_run_equals_an_undisturbed_one(kind: str, forks: Forks) -> None:
+    assert check_killed(MAKE, kills=3, seed=1, arguments={"kind": kind}, forks=forks) >= 1
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("way", WAYS)
-def test_twenty_kills_leave_no_trace(way: str, forks: Forks) -> None:
-    assert check_killed(MAKE, kills=20, seed=2, arguments={"way": way}, forks=forks) == 20
+@pytest.mark.parametrize("kind", KINDS)
+def test_twenty_kills_leave_no_trace(kind: str, forks: Forks) -> None:
+    assert check_killed(MAKE, kills=20, seed=2, arguments={"kind": kind}, forks=forks) == 20

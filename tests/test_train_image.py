@@ -1,4 +1,4 @@
-"""Training a denoiser: the task's promises, and `ostinato train image` end to end."""
+"""Training a denoiser: the task conforms, and `ostinato train image` works end to end."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_training_on_images_conforms(optimizer: str) -> None:
     check_process(lambda: training(optimizer=optimizer), steps=6, cuts=(0, 3, 4))
 
 
-def test_the_loss_falls_and_is_told_by_noise_level() -> None:
+def test_the_loss_falls_and_is_reported_by_noise_level() -> None:
     process = training(steps=60)
     reports = [process.step() for _ in range(60)]
     first, last = (
@@ -111,7 +111,7 @@ def test_a_denoiser_is_trained_shown_saved_and_sampled(folder: Path) -> None:
     )
 
 
-def test_a_training_in_two_parts_equals_one_in_one(folder: Path) -> None:
+def test_a_resumed_training_equals_one_without_a_pause(folder: Path) -> None:
     run("--out", "whole", "--until", "Steps(8)")
     run("--out", "parts", "--until", "Steps(3)")
     run("--out", "parts", "--until", "Steps(8)")
@@ -119,7 +119,7 @@ def test_a_training_in_two_parts_equals_one_in_one(folder: Path) -> None:
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_wrong_input_is_told(folder: Path) -> None:
+def test_wrong_input_is_refused(folder: Path) -> None:
     (folder / "pets").mkdir()
     for n in range(3):
         Image.new("L", (8, 8)).save(folder / "pets" / f"{n}.png")
@@ -137,8 +137,8 @@ def test_wrong_input_is_told(folder: Path) -> None:
 
 
 def test_a_batch_of_no_images_is_refused_by_the_name_that_was_typed(tmp_path: Path) -> None:
-    told = CliRunner().invoke(
+    result = CliRunner().invoke(
         cli, ["train", "image", "digits", "--out", str(tmp_path / "o"), "--batch-size", "0"]
     )
-    assert told.exit_code == 2
-    assert "'--batch-size': 0 is not in the range x>=1" in told.output
+    assert result.exit_code == 2
+    assert "'--batch-size': 0 is not in the range x>=1" in result.output

@@ -1,11 +1,23 @@
-"""Small processes for the engine's tests: they compute little and hold real state."""
+"""Small processes for the engine's tests: they compute little, but hold real state."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ostinato.errors import EditError, ItemError
 from ostinato.loop import Edits, Lane, Report, Text, uniform
+
+
+def slowly(seconds: float) -> Callable[[Any], bool]:
+    """Return a condition that takes time and never holds: steps become long enough to be killed."""
+
+    def condition(step: Any) -> bool:
+        time.sleep(seconds)
+        return False
+
+    return condition
 
 
 class Walk:
@@ -38,7 +50,7 @@ LETTERS = "abcdefgh."
 
 
 class Speller:
-    """A lane process that spells random letters; `.` ends a text. Edits: forbid."""
+    """A lane process that writes random letters; `.` ends a text. Edits: forbid."""
 
     deterministic = True
 

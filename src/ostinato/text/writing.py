@@ -72,12 +72,12 @@ def write(
         model,
         each,
         slots or min(len(prompts), 16),
-        sampling=sampling,
-        chat=chat,
+        sampling,
+        chat,
+        num_beams,
+        length_penalty,
         alternatives=alternatives,
         proposer=proposer,
-        num_beams=num_beams,
-        length_penalty=length_penalty,
         constraint=constraint,
     )
     items = list(zip(content_keys(prompts), prompts, strict=True))
@@ -89,25 +89,20 @@ def _process(
     model: LanguageModel | Server,
     each: Condition,
     slots: int,
-    *,
     sampling: SamplingParams | None,
     chat: bool,
-    alternatives: int,
-    proposer: DraftProposer | None,
     num_beams: int,
     length_penalty: float,
-    constraint: Constraint | None,
+    **decode_only: Any,
 ) -> LaneProcess:
-    """Return the lane process for a model; refuse options that it does not have."""
-    limit = _token_limit(each)
-    beams = num_beams if num_beams > 1 else 0
-    local = {"alternatives": alternatives, "proposer": proposer, "constraint": constraint}
+    """Return the lane process for a model; refuse the options that it does not have."""
+    limit, beams = _token_limit(each), num_beams if num_beams > 1 else 0
     if isinstance(model, Server):
-        _refuse("a server", **local, num_beams=beams)
+        _refuse("a server", **decode_only, num_beams=beams)
         return _server_lanes(model, limit or UNLIMITED_TOKENS, sampling, slots)
     prompter = _prompter(model, chat)
     if beams:
-        _refuse("num_beams", **local)
+        _refuse("num_beams", **decode_only)
         return Beam(
             model,
             prompter,
@@ -116,16 +111,7 @@ def _process(
             limit=limit or UNLIMITED_TOKENS,
             slots=slots,
         )
-    return Decode(
-        model,
-        prompter,
-        sampling=sampling,
-        slots=slots,
-        alternatives=alternatives,
-        proposer=proposer,
-        constraint=constraint,
-        limit=limit,
-    )
+    return Decode(model, prompter, sampling=sampling, limit=limit, slots=slots, **decode_only)
 
 
 def _refuse(what: str, **options: object) -> None:

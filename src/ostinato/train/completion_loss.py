@@ -9,7 +9,7 @@ layers below. This is a truncated backward pass, as in truncated backpropagation
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,9 +22,6 @@ from ostinato.models import DecoderLayer, Llama, LoraLinear, rope_table, rotate
 CHUNK = 96
 """Queries attended to at once. Small enough to skip most keys that lie in a query's future."""
 
-Angles = tuple[Tensor, Tensor]
-"""Cosines and sines of the rotary embedding, (N, 1, D) each."""
-
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -33,6 +30,7 @@ class Part:
     `flat` (N,) are indices into the flattened batch, `positions` (N,) those in their sequences.
     `rows` (B, Q) are indices into the part itself, padded; `valid` (B, Q) marks the real ones.
     `chunks` holds a slice of queries, the number of keys they can see, and the mask's bias.
+    `rotation` is the cosines and sines (N, 1, D) of the rotary embedding.
     """
 
     flat: Tensor
@@ -40,6 +38,7 @@ class Part:
     rows: Tensor
     valid: Tensor
     chunks: tuple[tuple[slice, int, Tensor], ...]
+    rotation: tuple[Tensor, Tensor]
 
 
 def completion_only_loss(
@@ -57,7 +56,9 @@ def completion_only_loss(
     real = real.to(device)
     predicts = torch.zeros_like(real)
     predicts[:, :-1] = loss_mask[:, 1:] & real[:, 1:]
-    context, completion = _part(real & ~predicts), _part(predicts)
+    embedding = network.model.embed_tokens.weight
+    table = rope_table(network.config, T, dtype=embedding.dtype, device=device)
+    context, completion = _part(real & ~predicts, *table), _part(predicts, *table)
 
     # Keys and values are computed by parts; `order` puts them back into the sequences' order.
     both = torch.cat((context.flat, completion.flat))
@@ -65,22 +66,13 @@ def completion_only_loss(
     order[both] = torch.arange(len(both), device=device)
     order = order.view(B, T)
 
-    embedding = network.model.embed_tokens.weight
-    cos, sin = rope_table(network.config, T, dtype=embedding.dtype, device=device)
-    angles = [(cos[p.positions][:, None], sin[p.positions][:, None]) for p in (context, completion)]
     x_context = embedding[tokens.reshape(-1)[context.flat]].detach()  # (N, C)
     x_completion = embedding[tokens.reshape(-1)[completion.flat]]
     layers = list(network.blocks())
     for layer in layers:
+        is_last = layer is layers[-1]
         x_context, x_completion = _layer(
-            layer,
-            x_context,
-            x_completion,
-            context,
-            completion,
-            angles,
-            order,
-            is_last=layer is layers[-1],
+            layer, x_context, x_completion, context, completion, order, is_last=is_last
         )
     targets = tokens.roll(-1, 1).reshape(-1)[completion.flat]
     logits = network.logits(network.model.norm(x_completion))
@@ -97,8 +89,8 @@ def _require_llama(network: Llama) -> None:
         )
 
 
-def _part(mask: Tensor) -> Part:
-    """Index the positions that `mask` (B, T) marks."""
+def _part(mask: Tensor, cos: Tensor, sin: Tensor) -> Part:
+    """Index the positions that `mask` (B, T) marks; `cos` and `sin` are (T, D)."""
     T = mask.size(1)
     flat = mask.reshape(-1).nonzero().squeeze(1)
     counts = mask.sum(1)
@@ -117,7 +109,8 @@ def _part(mask: Tensor) -> Part:
         bias = torch.zeros(future.shape, device=mask.device)  # (B, q, keys)
         bias.masked_fill_(future, float("-inf"))
         chunks.append((queries, keys, bias[:, None, None]))
-    return Part(flat, positions, rows, valid, tuple(chunks))
+    rotation = (cos[positions][:, None], sin[positions][:, None])
+    return Part(flat, positions, rows, valid, tuple(chunks), rotation)
 
 
 def _layer(
@@ -126,14 +119,45 @@ def _layer(
     x_completion: Tensor,
     context: Part,
     completion: Part,
-    angles: list[Angles],
     order: Tensor,
     *,
     is_last: bool,
 ) -> tuple[Tensor, Tensor]:
     """Run both parts through a decoder layer; the context comes out without a gradient."""
-    attention, mlp = layer.self_attn, layer.mlp
-    children = (*attention.named_children(), *mlp.named_children())
+    linear, head_dim = _linears(layer), layer.self_attn.head_dim
+
+    def heads(x: Tensor) -> Tensor:
+        return x.view(len(x), x.size(-1) // head_dim, head_dim)
+
+    # The cut: the context's hidden states carry no gradient, but its keys and values do, so the
+    # adapters of k_proj and v_proj still learn from what the completion attends to.
+    with torch.no_grad():
+        h_context = layer.input_layernorm(x_context)
+    h_completion = layer.input_layernorm(x_completion)
+    k_context = rotate(heads(linear("k_proj", h_context)), *context.rotation)  # (N, H, D)
+    k_completion = rotate(heads(linear("k_proj", h_completion)), *completion.rotation)
+    k = torch.cat((k_context, k_completion)).flatten(1).index_select(0, order.reshape(-1))
+    v = torch.cat((linear("v_proj", h_context), linear("v_proj", h_completion)))
+    v = v.index_select(0, order.reshape(-1))
+    k = k.view(*order.shape, -1, head_dim).transpose(1, 2)  # (B, H, T, D)
+    v = v.view(*order.shape, -1, head_dim).transpose(1, 2)
+
+    def forward(x: Tensor, h: Tensor, part: Part) -> Tensor:
+        q = rotate(heads(linear("q_proj", h)), *part.rotation).flatten(1)
+        x = x + linear("o_proj", _attend(q, k, v, part))
+        h = layer.post_attention_layernorm(x)
+        gated = F.silu(linear("gate_proj", h)) * linear("up_proj", h)
+        return x + linear("down_proj", gated)
+
+    if not is_last:  # no layer above reads the context that the last one would make
+        with torch.no_grad():
+            x_context = forward(x_context, h_context, context)
+    return x_context, forward(x_completion, h_completion, completion)
+
+
+def _linears(layer: DecoderLayer) -> Callable[[str, Tensor], Tensor]:
+    """Return a function that applies a linear layer by its name, with its adapter."""
+    children = (*layer.self_attn.named_children(), *layer.mlp.named_children())
     linears = {name: module for name, module in children if isinstance(module, nn.Linear)}
     adapted = {name: module for name, module in linears.items() if isinstance(module, LoraLinear)}
     # Both parts use each adapter: merging it once costs less than two low-rank products.
@@ -143,37 +167,13 @@ def _layer(
         y: Tensor = adapted[name].through(x, merged[name]) if name in adapted else linears[name](x)
         return y
 
-    def heads(x: Tensor) -> Tensor:
-        return x.view(len(x), -1, attention.head_dim)
-
-    # The cut: the context's hidden states carry no gradient, but its keys and values do, so the
-    # adapters of k_proj and v_proj still learn from what the completion attends to.
-    with torch.no_grad():
-        h_context = layer.input_layernorm(x_context)
-    h_completion = layer.input_layernorm(x_completion)
-    k_context = rotate(heads(linear("k_proj", h_context)), *angles[0])  # (N, H, D)
-    k_completion = rotate(heads(linear("k_proj", h_completion)), *angles[1])
-    k = torch.cat((k_context, k_completion)).flatten(1).index_select(0, order.reshape(-1))
-    v = torch.cat((linear("v_proj", h_context), linear("v_proj", h_completion)))
-    v = v.index_select(0, order.reshape(-1))
-    k = k.view(*order.shape, -1, attention.head_dim).transpose(1, 2)  # (B, H, T, D)
-    v = v.view(*order.shape, -1, attention.head_dim).transpose(1, 2)
-
-    def forward(x: Tensor, h: Tensor, part: Part, rotation: Angles) -> Tensor:
-        q = rotate(heads(linear("q_proj", h)), *rotation).flatten(1)
-        x = x + linear("o_proj", _attend(q, k, v, part))
-        h = layer.post_attention_layernorm(x)
-        gated = F.silu(linear("gate_proj", h)) * linear("up_proj", h)
-        return x + linear("down_proj", gated)
-
-    if not is_last:  # no layer above reads the context that the last one would make
-        with torch.no_grad():
-            x_context = forward(x_context, h_context, context, angles[0])
-    return x_context, forward(x_completion, h_completion, completion, angles[1])
+    return linear
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, part: Part) -> Tensor:
     """Attend from the part's queries (N, H * D) to keys and values (B, H_kv, T, D)."""
+    if not part.chunks:  # a batch without a counted token has an empty completion
+        return q
     B, Q = part.rows.shape
     H_kv, D = k.size(1), k.size(3)
     dtype, q, k, v = q.dtype, q.float(), k.float(), v.float()
