@@ -148,6 +148,16 @@ def test_codes_are_the_cells_that_training_rounds_to() -> None:
     assert torch.equal(network.decode(network.encode(images)), expected)
 
 
+@pytest.mark.parametrize("levels", [(), (2, 8)])
+def test_levels_that_cannot_be_rounded_to_are_refused(levels: tuple[int, ...]) -> None:
+    """Of two levels, each lies on an edge that no value reaches: all codes would be undefined."""
+    with pytest.raises(InputError, match="levels must each be at least 3, got"):
+        VQConfig(levels=levels)
+    network = VQ(VQConfig(size=8, halvings=1, levels=(3, 4), width=16))
+    codes = network.encode(digits().pixels[:8])
+    assert 0 <= int(codes.min()) <= int(codes.max()) < 12
+
+
 def test_codes_of_another_autoencoder_are_refused() -> None:
     network = VQ(VQConfig(size=8, halvings=1, levels=(5, 4)))
     with pytest.raises(InputError, match="codes must be from 0 to 19, got 20 to 20"):

@@ -53,6 +53,7 @@ class ClipModel:
         """Return the embedding (D,) of an image (C, H, W), of length 1."""
         from PIL import Image
 
+        # The processor expects what a file would give: 8-bit RGB.
         pixels = to_bytes(image.expand(3, -1, -1)).permute(1, 2, 0).contiguous().numpy()
         inputs = self.processor(images=Image.fromarray(pixels), return_tensors="pt")
         output = self.model.vision_model(pixel_values=inputs["pixel_values"])

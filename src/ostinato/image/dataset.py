@@ -153,7 +153,7 @@ def _folder(folder: Path, size: int | None, gray: bool | None) -> Images:
         )
     paths = loose or [path for one in classes for path in _files(one)]
     arrays = [read_pixels(path) for path in paths]
-    if gray is None:
+    if gray is None:  # one color image makes all of them color: tensors have one shape
         gray = all(array.ndim == 2 for array in arrays)
     side = size or _common_side(paths, arrays)
     squares = [_square(torch.from_numpy(array), side, gray) for array in arrays]

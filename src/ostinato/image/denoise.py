@@ -241,7 +241,7 @@ class Denoise:
         return self.network(x, sigma, label if self.network.classes else None)
 
     def _self_test(self) -> bool:
-        """Return whether a sample has the same bits at every place and in every batch."""
+        """Return whether a sample has the same bits at every place of a batch, in any batch."""
         network, dice = self.network, torch.Generator().manual_seed(0)
         x = torch.randn(8, *self._shape, generator=dice)
         sigma = torch.linspace(network.sigma_min, min(network.sigma_max, 2.0), 8)

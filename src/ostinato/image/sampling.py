@@ -102,6 +102,7 @@ def sample_images(
 
     lanes = Lanes(
         process,
+        # Keys from the content: an image is the same wherever its item stands in the list.
         list(zip(content_keys(columns(item) for item in items), items, strict=True)),
         each=each,
         judge=judge if checks else None,
@@ -142,6 +143,7 @@ class Renoise:
             return Accept()
         backtracks = history.backtracks(round=history.lane.round)
         repeated = math.ceil(history.position * self.share * (backtracks + 1))
+        # From position 0 nothing of the image would be left: that is to start over.
         if repeated < history.position and isinstance(history.output, Tensor):
             edits = {"renoise": history.output}
             return GoBack(history.position - repeated, edits, stopped.sentence)

@@ -2,7 +2,7 @@
 
 Pure functions of tensors of any shape, in the notation of EDM: x = clean + sigma * noise (Karras et
 al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022). An image of a
-variance-preserving process is this x divided by sqrt(1 + sigma^2), so DDPM, DDIM and DPM-Solver++
+variance-preserving process is this x divided by sqrt(1 + sigma^2). So DDPM, DDIM and DPM-Solver++
 take the same steps as in their papers. Knows no network and no loop.
 """
 
@@ -73,7 +73,7 @@ def advance(
     needed where `eta` is above 0. For Heun this is the Euler step; `heun_step` corrects it.
     """
     if sigma_next == 0.0:
-        return denoised
+        return denoised  # every solver ends here, and the logarithms below would be infinite
     if solver.multistep and previous is not None:
         return _dpmpp_2m(x, sigma, sigma_next, denoised, previous)
     if solver.eta == 0.0:

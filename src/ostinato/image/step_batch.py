@@ -107,7 +107,7 @@ class StepBatch:
 
 def rms(a: Tensor, b: Tensor) -> list[float]:
     """Return the root mean square of a - b for each image of (B, C, H, W)."""
-    scale = math.prod(a.shape[1:]) ** -0.5
+    scale = math.prod(a.shape[1:]) ** -0.5  # a norm becomes a root mean square
     norms: list[float] = torch.linalg.vector_norm(a - b, dim=(1, 2, 3)).tolist()
     return [norm * scale for norm in norms]
 

@@ -95,9 +95,8 @@ class ImageTask:
 
     def loss(self, network: nn.Module, chosen: Sequence[int], seed: int) -> Loss:
         """Return the loss of a batch at random noise levels, with some labels dropped."""
-        losses, sigma = self._losses(
-            network, self._train.at(chosen), seed, self.noise.label_dropout
-        )
+        dropout = self.noise.label_dropout
+        losses, sigma = self._losses(network, self._train.at(chosen), seed, dropout)
         return Loss(losses.sum(), {"images": len(chosen)}, by_band(losses.detach(), sigma))
 
     def validate(self, network: nn.Module, batch_tokens: int) -> Mapping[str, float]:

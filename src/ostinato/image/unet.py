@@ -102,6 +102,7 @@ class UNet(nn.Module):
         # The order of these lines decides which random numbers a layer gets.
         pixels, widths = c.channels * c.patch**2, c.widths
         self.noise = nn.Sequential(nn.Linear(FREQUENCIES, c.embedding), nn.SiLU())
+        # One row more than classes: the last is "no class", for guidance.
         self.classes_embed = nn.Embedding(c.classes + 1, c.embedding) if c.classes else None
         self.mix = nn.Sequential(nn.Linear(c.embedding, c.embedding), nn.SiLU())
         self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
@@ -117,12 +118,14 @@ class UNet(nn.Module):
                 self.down.append(ResidualBlock(now, width, c.embedding))
                 now = width
                 skips.append(now)
+        # Attention on the smallest level only: its cost grows with the fourth power of the side.
         self.middle = SpatialAttention(now, c.head)
         for level, width in reversed(list(enumerate(widths))):
             for _ in range(c.blocks + 1):
                 self.up.append(ResidualBlock(now + skips.pop(), width, c.embedding))
                 now = width
             if level:
+                # Four times the channels: `pixel_shuffle` makes 2 x 2 positions of them.
                 self.up.append(nn.Conv2d(now, widths[level - 1] * 4, 1))
                 now = widths[level - 1]
         self.norm_out = nn.GroupNorm(now // GROUP, now)
@@ -201,7 +204,7 @@ class ResidualBlock(nn.Module):
         """Map (B, C, H, W) and emb (B, E) to (B, C', H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.affine(emb)[:, :, None, None].chunk(2, 1)
-        h = torch.addcmul(shift, self.norm2(h), scale + 1)
+        h = torch.addcmul(shift, self.norm2(h), scale + 1)  # one pass over memory instead of two
         y: Tensor = self.skip(x) + self.conv2(F.silu(h))
         return y
 

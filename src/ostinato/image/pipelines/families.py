@@ -39,10 +39,12 @@ class PipelineFamily(ABC):
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
+        # U-Net pipelines and transformer pipelines name their network differently.
         self.network = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
         self.network.eval()
         self.dtype: torch.dtype = self.network.dtype
         self.device: torch.device = self.network.device
+        # The defaults of the call are those that a user of the pipeline would get.
         parameters = inspect.signature(type(pipeline).__call__).parameters
         self.steps: int = parameters["num_inference_steps"].default
         self.guidance = self.default_guidance(parameters)
@@ -113,7 +115,7 @@ class PipelineFamily(ABC):
         if text not in self._encoded:
             self._encoded[text] = self.encode_alone(text)
             if len(self._encoded) > CACHED_TEXTS:
-                del self._encoded[next(iter(self._encoded))]
+                del self._encoded[next(iter(self._encoded))]  # the oldest
         return self._encoded[text]
 
     def encode_alone(self, text: str) -> TextEmbedding:
@@ -214,7 +216,7 @@ class Latent(PipelineFamily):
     def decode(self, latent: Tensor) -> Tensor:
         """Run the decoder on one latent; an image that a safety checker refuses is black."""
         vae = self.pipeline.vae
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        shift = getattr(vae.config, "shift_factor", None) or 0.0  # Stable Diffusion 1 and 2: none
         scaled = latent[None] / vae.config.scaling_factor + shift  # (1, C, H, W)
         decoded: Any = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
         if getattr(self.pipeline, "safety_checker", None) is not None:

@@ -31,6 +31,7 @@ def load_pipeline(
     index = _read_index(folder)
     components = _components(folder, index)
     family = _family(folder, components)
+    # `from_pretrained` fails for a component that is missing, unless it is passed as None.
     absent = [name for name in family.optional if name not in components]
     pipeline = _load(folder, family.class_name(str(index.get("_class_name"))), absent)
     return family(pipeline.to(device=device, dtype=dtype))
@@ -98,7 +99,7 @@ def _load(folder: Path, class_name: str, absent: Sequence[str]) -> Any:
     """Load a pipeline by its class; components in `absent` are None."""
     try:
         import diffusers
-        import transformers  # noqa: F401
+        import transformers  # noqa: F401  (without it, diffusers has placeholders)
     except ImportError:
         raise MissingExtra("A pipeline of diffusers", "diffusers") from None
     try:

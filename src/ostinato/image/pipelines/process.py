@@ -65,7 +65,7 @@ class DenoisePipeline:
     network; `backtracks` are the lane's; `ended` follows the last step.
     """
 
-    deterministic = True
+    deterministic = True  # the shape of every product is that of one sample
 
     def __init__(
         self,
@@ -96,6 +96,7 @@ class DenoisePipeline:
         inputs = as_pipeline_inputs(item)
         self.family.check_item(inputs)
         shape = self.family.latent_shape(inputs)
+        # A copy: `set_timesteps` changes the scheduler, and lanes may differ in their steps.
         base = copy.deepcopy(self.family.pipeline.scheduler)
         try:
             self.family.set_timesteps(base, inputs.steps or self.default.steps or 1, shape)

@@ -70,7 +70,7 @@ class SchedulerState:
         A history of noise predictions stays. One of clean images would pull the latent back to
         where it was, so it is dropped: the scheduler is then a copy of `base`.
         """
-        restart = hasattr(base, "model_outputs")
+        restart = hasattr(base, "model_outputs")  # DPM-Solver and UniPC
         scheduler = copy.deepcopy(base if restart else self.scheduler)
         if restart:
             scheduler.set_begin_index(self.position)
@@ -108,6 +108,7 @@ def is_flow_matching(scheduler: Any) -> bool:
 
 def alpha_sigma(scheduler: Any, state: SchedulerState) -> tuple[float, float]:
     """Return (alpha, sigma) of the step: noisy = alpha clean + sigma noise."""
+    # First `sigmas`: such schedulers may have fractional timesteps, which `alphas_cumprod` lacks.
     sigmas = getattr(scheduler, "sigmas", None)
     if sigmas is not None and len(sigmas) > state.position:
         sigma = float(sigmas[state.position])
@@ -134,7 +135,7 @@ def predicted_clean(scheduler: Any, state: SchedulerState, prediction: Tensor) -
         return prediction
     if kind == "v_prediction":
         return alpha * state.noisy - sigma * prediction
-    return (state.noisy - sigma * prediction) / max(alpha, 1e-12)
+    return (state.noisy - sigma * prediction) / max(alpha, 1e-12)  # alpha is 0 in pure noise
 
 
 def exact_prediction(clean: Tensor, noise: Tensor, state: SchedulerState) -> Tensor:

@@ -195,6 +195,7 @@ class Flux(Latent):
             guidance=guidance if self._distilled else None,
             pooled_projections=embedding["pooled"],
             encoder_hidden_states=embedding["states"],
+            # Text tokens have no position.
             txt_ids=torch.zeros(embedding["states"].shape[1], 3, device=x.device, dtype=x.dtype),
             img_ids=positions.view(-1, 3),
             return_dict=False,

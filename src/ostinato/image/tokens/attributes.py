@@ -62,6 +62,7 @@ class Attributes:
     def of(cls, images: Images) -> Attributes:
         """Return the vocabulary of a data set; each word of a property fits a third of it."""
         values = measure(images.pixels)
+        # Terciles: the middle third of the images has neither word.
         cuts = [Thresholds(float(v.quantile(2 / 3)), float(v.quantile(1 / 3))) for v in values.T]
         return cls(tuple(class_word(name) for name in images.names), tuple(cuts))
 
@@ -75,6 +76,7 @@ class Attributes:
         values = measure(images.pixels)
         ids = torch.zeros(len(images), PROMPT_TOKENS, dtype=torch.long)
         for slot, (high, low) in enumerate(self.cuts):
+            # Id 0 is `any`; the two words of a property follow each other.
             ids[values[:, slot] >= high, slot] = 1 + 2 * slot
             ids[values[:, slot] < low, slot] = 2 + 2 * slot
         if images.labels is not None and self.classes:

@@ -53,8 +53,8 @@ class DiscreteDiffusion(MaskedCodeSampler):
         if any(code != MASKED for code in slot.known):
             raise ItemError("Coarse starts from noise and takes no codes. Use Unmask, or `put`.")
         c = self.network.config
-        # Position 0 is computed once: it must not depend on how often the lane had gone back when
-        # a resume brings it to its place.
+        # A rewind keeps position 0, a resume computes it again: it must not depend on how often the
+        # lane has gone back by then.
         lane = replace(slot.lane, backtracks=0)
         uniform = uniforms(lane, -1, c.positions)
         return [int(value) for value in (uniform * c.codes).long().clamp_(max=c.codes - 1)]

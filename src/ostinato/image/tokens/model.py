@@ -85,6 +85,8 @@ class ImageTokenModel:
 
     def _refuse_unused(self, settings: CodeSettings, steps: int | None) -> None:
         """Raise `InputError` for what has an effect on the method unmask only."""
+        # The settings of a method have some noise even where it has no effect: only a value of the
+        # user's own is refused.
         changed = settings.noise not in (CodeSettings.noise, TUNED[self.method].noise)
         for name, value in (("steps", steps), ("noise", settings.noise if changed else None)):
             if value is not None:

@@ -35,6 +35,7 @@ def row_model(
     vocabulary = {f"▁{code}": code for code in range(codes)}
     vocabulary |= {f"<{word}>": codes + n for n, word in enumerate(attributes.vocabulary)}
     backend = Backend(models.WordLevel(vocabulary, unk_token="<any>"))
+    # The space belongs to the code, so a row of tokens is the text that `codes_of` splits.
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
     config = LlamaConfig.from_scratch(
         vocab_size=len(vocabulary),
@@ -69,5 +70,6 @@ def decode_rows(
             )
         return TokenPrompt([first + i for i in ids])
 
+    # Only codes may be sampled: a word among them could not be decoded to an image.
     biased = replace(sampling, logit_bias={**sampling.logit_bias, **no_words})
     return Decode(model, prompt, sampling=biased, slots=slots)

@@ -1,8 +1,8 @@
 """UnmaskCodes: the codes of images from all masked to none, the most confident first.
 
-A lane process. MaskGIT (Chang et al. 2022), section 3.2: each step samples all masked codes, keeps
-those that the network is most confident of, and masks the rest again, as many as the cosine
-schedule says. The arithmetic is in `ostinato.decode`.
+A lane process. MaskGIT (Chang et al. 2022), section 3.2: each step samples all masked codes and
+keeps those that the network is most confident of. The cosine schedule says how many are masked
+again. The arithmetic is in `ostinato.decode`.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ GROUP = 16  # channels of a group in group normalization
 class VQConfig:
     """The architecture of the autoencoder: an image of `size` has (size / 2^halvings)^2 codes.
 
-    `levels` are the levels of each channel of a code, each at least 2; their product is the
+    `levels` are the levels of each channel of a code, each at least 3; their product is the
     vocabulary. `width` is the number of channels at the first level. A side that is no multiple of
     2^halvings is padded.
     """
@@ -54,8 +54,9 @@ class VQConfig:
             raise InputError(f"size must be 8 to 64 pixels, got {self.size}.")
         if not 1 <= self.halvings <= 3:
             raise InputError(f"halvings must be 1 to 3, got {self.halvings}.")
-        if not self.levels or min(self.levels) < 2:
-            raise InputError(f"levels must each be at least 2, got {self.levels}.")
+        # Two levels lie at the edges, which `_bounded` never reaches: its atanh would be NaN.
+        if not self.levels or min(self.levels) < 3:
+            raise InputError(f"levels must each be at least 3, got {self.levels}. Use (8, 6, 5).")
         if self.width < GROUP or self.width % GROUP:
             raise InputError(f"width must be a multiple of {GROUP}, got {self.width}.")
 
@@ -84,7 +85,7 @@ class VQ(nn.Module):
         super().__init__()
         self.config = config
         steps = torch.tensor([1, *config.levels[:-1]]).cumprod(0)
-        self.register_buffer("basis", steps, persistent=False)
+        self.register_buffer("basis", steps, persistent=False)  # follows from the levels
         with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
             torch.manual_seed(seed)
             self._build(config)
@@ -122,6 +123,7 @@ class VQ(nn.Module):
         self._check(pixels)
         if not len(pixels):
             return torch.zeros(0, self.positions, dtype=torch.long)
+        # A copy in float64, as training goes on in float32.
         exact = copy.deepcopy(self).double().eval()
         return fixed_batches(exact._to_codes, pixels.double() / 127.5 - 1).flatten(1)
 
@@ -169,7 +171,7 @@ class VQ(nn.Module):
 
     def _encoded(self, x: Tensor) -> Tensor:
         pad = self.config.side * 2**self.config.halvings - self.config.size
-        x = F.pad(x, (0, pad, 0, pad), value=-1.0)
+        x = F.pad(x, (0, pad, 0, pad), value=-1.0)  # black
         y: Tensor = self.encoder(F.pixel_unshuffle(x, 2))
         return y
 
@@ -186,7 +188,7 @@ class VQ(nn.Module):
         The offset gives an even number of levels, which have no level at 0.
         """
         L = self._levels().to(z.dtype)
-        half = (L - 1) * (1 - 1e-3) / 2
+        half = (L - 1) * (1 - 1e-3) / 2  # 1e-3 as in the paper
         offset = (L % 2 == 0).to(z.dtype) / 2
         return (z + (offset / half).atanh()).tanh() * half - offset
 
