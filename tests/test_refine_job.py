@@ -269,6 +269,22 @@ def test_how_a_model_computes_is_part_of_a_job(tmp_path: Path) -> None:
     assert "It must be false with compile = false" in told
 
 
+@pytest.mark.parametrize(
+    ("prompt", "key"),
+    [
+        ('system = "{a"\ntemplate = "{message}"', "line 5, prompt.system:"),
+        ('[[prompt.messages]]\ncontent = "{a"', "line 6, prompt.messages.1.content:"),
+    ],
+)
+def test_a_wrong_brace_is_an_error_at_the_key_of_its_template(
+    tmp_path: Path, prompt: str, key: str
+) -> None:
+    text = SMALL.replace('template = "{message}"', prompt)
+    assert text != SMALL
+    told = refused(tmp_path, text)
+    assert key in told and "brace" in told
+
+
 def test_a_line_separator_within_a_text_moves_no_line_number(tmp_path: Path) -> None:
     told = refused(tmp_path, '# "a\u2028b"\ndevice = "gpu"\n' + SMALL)
     assert "line 2, device:" in told

@@ -164,14 +164,16 @@ class _JobReader:
 
     def _prompt(self, table: Table) -> PromptTemplate:
         """Read a prompt: a template, messages, or the item's own conversation."""
-        messages = [("system", table.text("system"))] if table.has("system") else []
+        messages: list[tuple[str, Template]] = []
+        if table.has("system"):
+            messages.append(("system", self._template(table, "system")))
         column = table.text("messages_column")
         for one in table.tables("messages"):
             role = one.choice("role", "user", ROLES)
-            messages.append((role, one.text("content", if_missing="Add what the message says.")))
+            messages.append((role, self._template(one, "content", "Add what the message says.")))
             one.close()
         if table.has("template"):
-            messages.append(("user", table.text("template", if_missing="Write the prompt.")))
+            messages.append(("user", self._template(table, "template", "Write the prompt.")))
         sources = [key for key in ("template", "messages", "messages_column") if table.has(key)]
         if len(sources) != 1:
             got = " and ".join(sources) or "none"
@@ -182,13 +184,12 @@ class _JobReader:
         elif self.plain and (sources != ["template"] or table.has("system")):
             table.add_problem("plain", "A plain prompt must have only a template. Remove the rest.")
         table.close()
-        # A template is parsed here, so that a wrong brace has a line number.
-        pairs = tuple((role, self._template(table, "template", text)) for role, text in messages)
-        return PromptTemplate(messages=pairs, messages_column=column)
+        return PromptTemplate(messages=tuple(messages), messages_column=column)
 
-    def _template(self, table: Table, key: str, text: str) -> Template:
+    def _template(self, table: Table, key: str, if_missing: str = "") -> Template:
+        """Read a template; a wrong brace is recorded with its key and line."""
         try:
-            return Template(text)
+            return Template(table.text(key, if_missing=if_missing))
         except InputError as error:
             table.add_problem(key, str(error))
             return Template("")
@@ -204,7 +205,7 @@ class _JobReader:
         name = table.text("name", f"rule {number}")
         column = table.text("column", if_missing="Name the column that the pattern is searched in.")
         pattern = table.text("pattern", if_missing='Add a regular expression: pattern = "…".')
-        reply = table.text("reply") if table.has("reply") else None
+        reply = self._template(table, "reply") if table.has("reply") else None
         prompt = table.table("prompt")
         case = table.flag("case", False)
         inner = self._prompt(prompt) if prompt else None
@@ -214,7 +215,7 @@ class _JobReader:
                 name=name,
                 column=column,
                 pattern=pattern,
-                reply=None if reply is None else self._template(table, "reply", reply),
+                reply=reply,
                 prompt=inner,
                 case=case,
             )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ostinato.journal import JSON, StopKind
 from ostinato.refine.results import Result
+from ostinato.refine.strategies.base import OUT_OF_ROUNDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,13 +131,13 @@ def reasons(results: Iterable[Result]) -> list[Reason]:
 
 def _cause_of(result: Result) -> str:
     if result.source != "model":
-        return f"a {result.source} had the answer, and it passed"
+        return f"answered by a {result.source}, and passed"
     if result.outcome == "error":
         broken = ", ".join(verdict.check for verdict in result.verdicts if verdict.error)
         return f"a check could not judge: {broken}" if broken else "it could not be worked on"
     if not result.accepted:
         return _why_not_accepted(result) + _failed(result)
-    return "passed every check at once" if result.outcome == "accepted" else "passed after mending"
+    return "passed every check at once" if result.outcome == "accepted" else "passed after a retry"
 
 
 def _failed(result: Result) -> str:
@@ -149,8 +150,7 @@ def _failed(result: Result) -> str:
 
 
 def _why_not_accepted(result: Result) -> str:
-    sentence = result.stopped.sentence
     # A row records the sentence of a strategy, not its rule.
-    if sentence.startswith("It is out of rounds"):
+    if result.stopped.sentence.startswith(OUT_OF_ROUNDS):
         return "out of rounds"
     return "its budget ended" if result.stopped.kind is StopKind.BUDGET else "given up"

@@ -28,6 +28,9 @@ from ostinato.loop import (
 if TYPE_CHECKING:
     from ostinato.decode import Decode
 
+OUT_OF_ROUNDS = "It is out of rounds"
+"""Starts the sentence of an item that failed in all of its rounds; reports group by it."""
+
 
 @dataclass(frozen=True)
 class SteeringContext:
@@ -104,7 +107,7 @@ class Strategy:
         """Return `StartOver` while rounds are left, else `GiveUp`."""
         if history.lane.round + 1 >= self.rounds:
             count = "the only round" if self.rounds == 1 else f"all {self.rounds} rounds"
-            return GiveUp(f"It is out of rounds: {count} failed.")
+            return GiveUp(f"{OUT_OF_ROUNDS}: {count} failed.")
         return StartOver(edits, reason)
 
 
