@@ -3,7 +3,7 @@
 The automaton of an intersection has up to the product of its parts' states, and llguidance fails
 for good once it grows too large; separate parts have the sum. In return, masks alone cannot show
 whether tokens that each part allows lead to a text in all languages. That is what the search in
-`ostinato.decode.constrained_state` is for.
+`ostinato.decode.completion_search` is for.
 """
 
 from __future__ import annotations
