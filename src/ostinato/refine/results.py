@@ -213,6 +213,7 @@ def _blamed(stopped: Stopped, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     """Return the checks that stopped a draft: those that failed, else the one of the prefix
     verdict.
     """
+    # A whole draft has verdicts, one that was ended early only the condition that fired.
     failed = tuple(verdict.check for verdict in verdicts if not verdict.passed)
     return failed or ((stopped.condition,) if stopped.condition else ())
 

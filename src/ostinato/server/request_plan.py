@@ -81,6 +81,7 @@ def plan(body: ApiRequest, defaults: Defaults, model: LanguageModel, room: int) 
     elif strategy.masks:
         constraint = _check_constraint(body, checks, model.tokenizer, room)
     schema = () if body.response_format is None else (body.response_format,)
+    # Without checks nothing is taken back, so the text can be streamed as it comes.
     return RequestPlan(
         checks=(*checks, *schema), strategy=strategy if checks else None, constraint=constraint
     )
@@ -123,6 +124,7 @@ def _check_constraint(
 
 
 def _refuse_columns(columns: Mapping[str, object], checks: Sequence[BaseCheck]) -> None:
+    # Refused now: else the check would fail with an error at every judgment.
     missing = [name for check in checks for name in check.columns if name not in columns]
     if missing:
         raise RequestError(

@@ -80,6 +80,7 @@ class Scheduler:
             require_choice("The strategy of a served model", strategy.kind, LANE_STRATEGIES)
         self._waiting: deque[GenerationRequest] = deque()
         self._active: dict[str, GenerationRequest] = {}
+        # Keys of lanes: unique for the life of the server, unlike a client's ids.
         self._numbers = count(1)
         self._changed = threading.Condition()
         self._closing = self._at_once = False
@@ -274,6 +275,7 @@ class Scheduler:
 
     def _open(self, model: LanguageModel) -> LanguageModel:
         strategy = self._defaults.strategy
+        # The operator's strategy acts on every request without one.
         if strategy is not None and strategy.masks:
             reader(model.tokenizer)  # a missing llguidance is found now, not at the first request
         self._start_decode(model)

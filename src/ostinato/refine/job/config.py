@@ -93,6 +93,7 @@ class Job:
     keep: Literal["results", "steps"] = "results"
 
     def __post_init__(self) -> None:
+        # A plain prompt is one text: chat turns cannot be added to it.
         if not self.prompt.plain:
             return
         examples = self.cases.examples if self.cases else 0

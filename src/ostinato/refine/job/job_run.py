@@ -211,8 +211,8 @@ def open_job(
     run; "update" creates one that takes over the results that the changes do not affect. `spec` is
     recorded with a new run.
 
-    Raises `InputError` for bad input, for an output of another job or of a branch's parent, and in
-    mode "resume" for a job or input that has changed.
+    Raises `InputError` for bad input, and for an output of another job or of a branch's parent. In
+    mode "resume" it also refuses a job or an input that has changed.
     """
     items = tuple(job.items(limit))
     router = job.router()

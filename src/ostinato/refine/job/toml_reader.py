@@ -51,11 +51,13 @@ def _lines_of(text: str) -> dict[KeyPath, int]:
         if not open_quotes:
             if header := _HEADER.match(line):
                 table = _table_at(header[1] == "[[", header[2], counts)
+                # The first line of a table counts: dotted headers can name it again.
                 lines.setdefault(table, number)
             elif key := _KEY.match(line):
                 name = key[1] or key[2] or key[3]
                 lines.setdefault((*table, *name.split(".")), number)
         for quotes in ('"""', "'''"):
+            # An odd number of them opens a text or closes it.
             if open_quotes in ("", quotes) and line.count(quotes) % 2:
                 open_quotes = "" if open_quotes else quotes
     return lines
@@ -99,6 +101,7 @@ class Problems:
         """Raise `InputError` with every problem, if there is one."""
         if not self.found:
             return
+        # One problem needs no list.
         if len(self.found) == 1:
             raise InputError(self.found[0])
         lines = "\n".join(f"  {number}. {one}" for number, one in enumerate(self.found, 1))

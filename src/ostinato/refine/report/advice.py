@@ -79,6 +79,7 @@ def _good_part(draft: Draft) -> int:
 
 
 def _temperature(job: Job, results: Sequence[Result]) -> Found:
+    # The other strategies change the prompt or forbid a token, so their drafts differ.
     if job.sampling.temperature > 0 or job.strategy.kind not in ("resample", "abort"):
         return
     again = sum(lost_by(draft) for result in results for draft in result.drafts if draft.round > 0)

@@ -20,6 +20,7 @@ def item_values(
     records: Sequence[CheckRecord],
 ) -> dict[str, JSON]:
     """Return the names of the checks, and for each result everything that the page can show."""
+    # Numbers instead of names: a report repeats them for each draft of thousands of items.
     numbers = {record.name: number for number, record in enumerate(records)}
     by_key = {item.key: item for item in items}
     return {
@@ -35,6 +36,7 @@ def item_values(
 def _messages(router: Router, item: Item) -> list[JSON]:
     try:
         messages = router.route(item.columns).messages
+    # The report shows an item that could not be used, too.
     except ItemError as error:
         return [["error", str(error)]]
     return [[message["role"], message["content"]] for message in messages]

@@ -121,6 +121,7 @@ def reasons(results: Iterable[Result]) -> list[Reason]:
             outcome="accepted" if not refused else group[0].outcome,
             kind=kind,
             cause=cause,
+            # A sentence about passing would only repeat the cause.
             example="" if not refused else group[0].stopped.sentence,
             count=len(group),
         )

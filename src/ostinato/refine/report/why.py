@@ -96,6 +96,7 @@ def course_of(check: str, result: Result) -> Course:
     if final is None and not decisions:
         return Course.UNKNOWN
     if final is None:
+        # The best draft was never judged whole: the last decision on a prefix counts.
         final = decisions[-1]
     if not final:
         return Course.NEVER if True not in decisions else Course.FLAKY
@@ -149,6 +150,7 @@ def message_of(check: str, draft: Draft) -> str:
     verdict = next((v for v in draft.verdicts if v.check == check), None)
     if verdict is not None:
         return verdict.error or verdict.message
+    # The sentence of a prefix verdict starts with the name of its check.
     return draft.message.removeprefix(f"{check}: ")
 
 
@@ -183,6 +185,7 @@ def attempt_lines(result: Result) -> list[AttemptLine]:
 def _lines(draft: Draft) -> Iterable[AttemptLine]:
     text = draft.before + draft.taken_back
     cost = lost_by(draft)
+    # A draft that was ended early has no verdicts: only the check that fired is known.
     if not draft.verdicts:
         for name in draft.check or ("",):
             yield AttemptLine(

@@ -1,7 +1,7 @@
 """Past cases: answered messages; the nearest to a new message is its answer or an example for it.
 
-By words: BM25 (Robertson and Zaragoza 2009, in Lucene's form, which is never negative), as a share
-of the score that a text has for itself, in the direction in which that is smaller. So equal bags of
+By words: BM25 (Robertson and Zaragoza 2009, in Lucene's form, which is never negative). It is
+divided by the score that a text has for itself, and the smaller direction counts. So equal bags of
 words have similarity 1, and texts without a common word 0. By meaning: the cosine of sentence
 vectors. By both: the mean of the two. Knows no rules and no prompts.
 """

@@ -81,6 +81,7 @@ class Router:
     ) -> list[Message] | PlainPrompt:
         """Return an item's prompt; `edits["feedback"]` holds its last draft."""
         messages = list(self.route(columns).messages)
+        # `Job` refuses a plain prompt with feedback or examples, so there is one message.
         if self.prompt.plain:
             return PlainPrompt(messages[0]["content"])
         feedback = edits.get("feedback")
@@ -91,6 +92,7 @@ class Router:
         if self.cases is None or settings is None:
             return []
         message = shown(columns.get(settings.column))
+        # At least one: the nearest can be the answer even where no examples are shown.
         return self.cases.nearest(message, max(1, settings.examples))
 
     def _is_answer(self, near: Near) -> bool:

@@ -26,6 +26,7 @@ from ostinato.journal import Fields, Stopped
 from ostinato.loop import Action, GoBack, History, OnStop, RequiredText, Text
 from ostinato.refine.strategies.base import SteeringContext, Strategy
 
+# Closing quotes and brackets belong to the sentence; `3.5` and `e.g.x` do not end one.
 SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
 WHOLE_SENTENCE = re.compile(r"[.!?][\"')\]]*\s*\Z")
 
@@ -167,6 +168,7 @@ def _restart_positions(output: Text, start: int | None, last: int) -> Iterator[i
         yield min(at, last)
     limit = output.starts[at]
     ends = [match.end() for match in SENTENCE_END.finditer(str(output)) if match.end() <= limit]
+    # The nearest sentence first: it takes back the least.
     for end in reversed([0, *ends]):
         begin = _token_from(output, end)
         if begin < at:
@@ -249,6 +251,7 @@ def _insertions(
     logprob = {
         at: _tracked_logprob(output, at, context.tracking_id_of(texts[at])) for at in positions
     }
+    # Of equal positions the later one: it keeps more of the draft.
     for at in sorted(positions, key=lambda at: (-logprob[at], -at)):
         likely = anywhere or logprob[at] >= options.min_insert_logprob
         if _retries_at(history, at) or not likely:
@@ -282,6 +285,7 @@ def _tracked_logprob(output: Text, at: int, tracking_id: int) -> float:
 def _room_left(output: Text, at: int, value: str, room: int) -> int:
     """Return how many characters are left after an insertion, with a space before the value."""
     freed = len(output) - output.starts[at]
+    # 1 for the space.
     return room + freed - len(value) - 1
 
 

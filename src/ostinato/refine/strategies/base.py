@@ -105,6 +105,7 @@ class Strategy:
 
     def another_round(self, history: History, edits: Mapping[str, object], reason: str) -> Action:
         """Return `StartOver` while rounds are left, else `GiveUp`."""
+        # Rounds count from 0.
         if history.lane.round + 1 >= self.rounds:
             count = "the only round" if self.rounds == 1 else f"all {self.rounds} rounds"
             return GiveUp(f"{OUT_OF_ROUNDS}: {count} failed.")
@@ -126,7 +127,7 @@ class Feedback(Strategy):
     """Put the last draft and the reasons why it failed into the next prompt.
 
     After Self-Refine (Madaan et al. 2023, arXiv 2303.17651), with checks in place of the model's
-    own critique, and with the last draft only, so that the prompt does not grow with the rounds.
+    own critique. Only the last draft is shown, so that the prompt does not grow with the rounds.
     """
 
     kind: ClassVar[str] = "feedback"
@@ -138,6 +139,7 @@ class Feedback(Strategy):
         def answer(stopped: Stopped, history: History) -> Action:
             failed = [verdict for verdict in history.verdicts if not verdict.passed]
             reasons = [verdict.error or verdict.message for verdict in failed]
+            # A draft that was aborted has no verdicts: the stop is the only reason.
             feedback = {"draft": str(history.output), "reasons": reasons or [stopped.sentence]}
             return self.another_round(history, {"feedback": feedback}, stopped.sentence)
 
@@ -156,8 +158,8 @@ class Abort(Strategy):
 class StillPassable(Condition):
     """Fires with the kind `failed` as soon as no continuation can pass one of the checks.
 
-    `time_limit` is in seconds for one prefix verdict. A check that exceeds it is added to `late`
-    and is not called on prefixes for the rest of the run, since every lane waits for it.
+    `time_limit` is in seconds for one prefix verdict: every lane waits for it. A check that exceeds
+    it is added to `late`, and judges only whole drafts for the rest of the run.
     """
 
     checks: tuple[Check, ...]

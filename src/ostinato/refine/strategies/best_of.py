@@ -39,6 +39,7 @@ class WholeDraft:
         If no draft passes all `checks`, one that could not be judged ranks first. Another draft
         does not repair a check, so its error is what the user must see.
         """
+        # The mean: a sum would favor short drafts.
         mean = self.logprob / max(1, len(self.text.tokens))
         scores = (mean, self.score) if by == "logprob" else (self.score, mean)
         return (self.passed == checks, bool(self.unjudged), self.passed, *scores, -self.number)
@@ -146,11 +147,13 @@ class BestOfSampler(GroupedLanes[DraftGroup]):
                 if whole.unjudged:
                     unjudged[name] = whole.unjudged
                 group.done.append(whole)
+            # Only an unfinished draft: a whole one has just been judged.
             elif (reason := self._why_hopeless(group, output)) is not None:
                 rejected[name] = reason
                 self._keep_rejected(group, output)
             else:
                 continue
+            # Its slot is free for the next draft, which `_prepare` starts.
             self.decode.drop(group.lanes.pop(number))
             del group.writing[number]
         report: dict[str, object] = {"drawn": drawn, "rejected": rejected, "finished": finished}

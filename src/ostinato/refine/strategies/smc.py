@@ -51,16 +51,21 @@ class ParticleSampler(GroupedLanes[ParticleGroup]):
     multiplied by exp(-1/T) for each such check, and by exp(-(1 - score)/T) for each check that the
     whole text fails. A text that a check could not judge always weighs 0.
 
-    When the effective sample size, 1 / sum of the squared normalized weights, is below
-    `threshold * count`, the particles are resampled. When all have ended, or have `decode.limit`
-    tokens, one of them is drawn by weight and becomes the item's text. If none passes but one could
-    not be judged, that one is chosen: another text does not repair a check.
+    When the effective sample size, 1 / sum of the squared normalized weights, is below `threshold *
+    count`, the particles are resampled. When all have ended, or have `decode.limit` tokens, one of
+    them is drawn by weight and becomes the item's text. If none passes but one could not be judged,
+    that one is chosen: another text does not repair a check.
 
-    Reports: `drawn` (token and log-probability of each particle, or None), `over` (which particles
-    have ended), `weights` and `potentials` (logarithms, None for -inf), `parents` (if resampled
-    before the step), `unjudged` (indices, if any), `ess`, and `evidence` (the logarithm of the
-    estimated probability that a text passes). The last report adds `chosen`, `logprob`, `length`
-    and `ended`.
+    Reports:
+
+    - `drawn`: token and log-probability of each particle, or None
+    - `over`: which particles have ended
+    - `weights`, `potentials`: logarithms, None for -inf
+    - `parents`: the resampling before the step, if there was one
+    - `unjudged`: indices, if any
+    - `ess`: the effective sample size
+    - `evidence`: the logarithm of the estimated probability that a text passes
+    - `chosen`, `logprob`, `length`, `ended`: in the last report
     """
 
     def __init__(
@@ -125,6 +130,7 @@ class ParticleSampler(GroupedLanes[ParticleGroup]):
 
     def _prepare(self, group: ParticleGroup) -> None:
         group.parents = None
+        # Not if all are dead: there is nothing to draw from.
         if 0 < effective(group.weights) < self.threshold * self.size:
             self._resample(group)
 
