@@ -67,12 +67,14 @@ class _BeamSlot:
 class Beam:
     """Search for the most likely texts with `num_beams` beams, many lanes side by side.
 
-    `limit` is the maximum number of tokens of a text. Edits: `forbid` (tokens) holds at its
-    position, for every beam. Reports: for each kept beam `parents` (the beam it extends), `put`
-    (its token) and `totals` (its log-probability); `finished` (the same three of those that
-    ended), `text` (the best so far), `score`, `tokens` (beams extended), `computed`, at the first
-    step `prompt`, and `ended` once nothing better can follow, or `out_of_room` if the limit cuts
-    the most likely text. The output is the best finished text, else the best running one.
+    `limit` is the maximum number of tokens of a text. The output is the best finished text, else
+    the best running one. Edits: `forbid` (tokens) holds at its position, for every beam. Reports:
+
+    - for each kept beam `parents` (the beam it extends), `put` (its token) and `totals` (its
+      log-probability); `finished`: the same three of those that ended;
+    - `text` (the best so far) and its `score`;
+    - `tokens` (beams extended), `computed`, at the first step `prompt`;
+    - `ended` once nothing better can follow; `out_of_room` if the limit cuts the most likely text.
     """
 
     def __init__(

@@ -157,10 +157,13 @@ class Decode:
     `proposer` names draft tokens to compute ahead (`ostinato.decode.speculative`); the reports are
     the same with and without.
 
-    Reports: `token`, `text` (the characters it completes), `logprob` (natural logarithm, under the
-    model's own distribution), `tokens` (1), `computed` (rows through the network for it), at a
-    draft's first step `prompt` (its tokens, whether computed or found in the cache), and `ended`
-    at an end token.
+    Reports:
+
+    - `token`, `text` (the characters it completes), `logprob` (natural logarithm, under the model's
+      own distribution, before any setting);
+    - `tokens` (1), `computed` (rows through the network for it), at a draft's first step `prompt`
+      (its tokens, whether computed or found in the cache);
+    - `ended` with a sentence, at a natural end.
     """
 
     deterministic: bool

@@ -129,7 +129,7 @@ def _layer(
     def heads(x: Tensor) -> Tensor:
         return x.view(len(x), x.size(-1) // head_dim, head_dim)
 
-    # The cut: the context's hidden states carry no gradient, but its keys and values do, so the
+    # The cut: the context's hidden states carry no gradient, but its keys and values do. So the
     # adapters of k_proj and v_proj still learn from what the completion attends to.
     with torch.no_grad():
         h_context = layer.input_layernorm(x_context)

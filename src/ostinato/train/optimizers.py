@@ -44,7 +44,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, parameters: Mapping[str, Tensor], lr: float, step: int) -> None:
-        """Update in place."""
+        """Update in place; parameters without a gradient stay as they are."""
         beta1, beta2 = self.betas
         # Both bias corrections as one factor of the update, so that m and v are read as stored;
         # eps is scaled with them to stay the epsilon of the paper.
@@ -90,7 +90,7 @@ class Muon:
 
     @torch.no_grad()
     def step(self, parameters: Mapping[str, Tensor], lr: float, step: int) -> None:
-        """Update in place."""
+        """Update in place; parameters without a gradient stay as they are."""
         matrices = {n: p for n, p in parameters.items() if p.dim() >= 2 and _is_hidden(n)}
         rest = {name: p for name, p in parameters.items() if name not in matrices}
         self._adamw.state = self.state  # `state` may have been replaced by a loaded one

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ostinato.arguments import did_you_mean
 from ostinato.errors import EditError, InputError
 from ostinato.loop import Edits, Report, SparseMetrics, fold_in
 from ostinato.models import deterministic_ops, device_of
@@ -31,11 +32,15 @@ EDITS = ("lr", "lr_scale", "skip", "skip_steps")
 class Training(SparseMetrics):
     """Train the parameters of a network that require a gradient, on a task.
 
-    Reports: `loss/train` (the mean of the step's batches), `lr`, `grad/norm`, `epoch` (passes over
-    the examples, after the step), `batch` (the index of the next one), the task's sizes and parts
-    (`tokens`); when due, `loss/valid` and `sample`. `best` holds the weights of the best
-    `loss/valid`. Edits: `lr` (sets the peak), `lr_scale` (multiplies the rate), `skip` (how many of
-    the next batches to skip), `skip_steps` (pairs of a position and a number of steps to skip).
+    Reports:
+
+    - `loss/train` (the mean of the step's batches), `lr`, `grad/norm`;
+    - `epoch` (passes over the examples, after the step), `batch` (the index of the next one);
+    - the task's sizes and parts (`tokens`); when due, `loss/valid` and `sample`.
+
+    Edits: `lr` sets the peak, `lr_scale` multiplies the rate. `skip` is the number of next batches
+    to skip, `skip_steps` are pairs of a position and a number of steps to skip. `best` holds the
+    weights of the best `loss/valid`.
     """
 
     def __init__(
@@ -127,7 +132,10 @@ class Training(SparseMetrics):
         """Apply `lr`, `lr_scale`, `skip` or `skip_steps`."""
         for name, value in edits.items():
             if name not in EDITS:
-                raise EditError(f"Unknown edit {name!r} of Training. Known: {', '.join(EDITS)}.")
+                raise EditError(
+                    f"Unknown edit {name!r} of Training. Known: {', '.join(EDITS)}."
+                    f"{did_you_mean(name, EDITS)}"
+                )
             if name == "skip_steps":
                 self._skip_steps(value)
                 continue
@@ -145,7 +153,10 @@ class Training(SparseMetrics):
         """Copy weights (such as `best`) into the network. Raises `InputError` for other names."""
         if set(weights) != set(self.parameters):
             odd = sorted(set(weights) ^ set(self.parameters))[:3]
-            raise InputError(f"The saved weights must be of this network; it differs in {odd}.")
+            raise InputError(
+                f"The saved weights must be of this network, got others: they differ in {odd}. "
+                "Load them into the network that they were saved from."
+            )
         for name, p in self.parameters.items():
             p.copy_(weights[name])
 
