@@ -64,7 +64,9 @@ class Refine:
     `max_new_tokens` limits one draft; `tokens` and `seconds` limit an item over all its rounds;
     `spend_limit` limits what a server may cost over all items. `alternatives` is the number of
     other likely tokens to record. `ready` returns the answer of an item that needs no model, or
-    None. `slots` is the number of items written in parallel; results do not depend on it.
+    None. `slots` is the number of items written in parallel, `block` the number of rows that a
+    product is padded to; results do not depend on `slots`. `time_limit` is in seconds, for one
+    verdict of one check.
     """
 
     def __init__(
