@@ -55,7 +55,7 @@ def test_scores_equal_those_of_the_model_s_own_call(clip: ClipModel, channels: i
     assert clip(images(channels)[1], WORDS[0]) == pytest.approx(float(cosine), abs=1e-6)
 
 
-def test_a_score_is_the_same_in_any_company(folder: Path) -> None:
+def test_a_score_is_the_same_in_any_batch(folder: Path) -> None:
     image = images()[0]
     alone = load_clip(folder)(image, WORDS[0])
     among = load_clip(folder)
@@ -97,7 +97,7 @@ def test_images_are_noised_again_until_they_fit(clip: ClipModel) -> None:
             assert clip(torch.as_tensor(row["output"]), "a cat") >= check.least
 
 
-def test_what_is_no_clip_model_is_told(
+def test_a_folder_without_a_clip_model_is_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ModelError, match=r"must be a folder with its config\.json"):

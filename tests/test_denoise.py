@@ -57,7 +57,7 @@ def test_an_image_is_the_same_in_every_batch_and_order(solver: str) -> None:
 
 
 @pytest.mark.parametrize("solver", ["ddpm", "heun", "dpmpp_2m"])
-def test_lanes_of_every_kind_side_by_side_change_no_bit_of_each_other(solver: str) -> None:
+def test_lanes_of_every_kind_change_no_bit_of_each_other(solver: str) -> None:
     image = torch.linspace(-1, 1, 64).view(1, 8, 8)
     mask = (torch.arange(64) % 3 == 0).view(8, 8)
     items: dict[str, object] = {
@@ -79,7 +79,7 @@ def test_lanes_of_every_kind_side_by_side_change_no_bit_of_each_other(solver: st
         assert all(torch.equal(together[key], alone[key]) for key in items)
 
 
-def test_edits_that_wait_come_in_force_beside_other_lanes() -> None:
+def test_edits_of_later_positions_apply_beside_other_lanes() -> None:
     image = torch.linspace(-1, 1, 64).view(1, 8, 8)
     waiting = ((2, {"guidance": 3.0}), (4, {"solver": "heun"}), (5, {"renoise": image}))
 
@@ -96,7 +96,7 @@ def test_edits_that_wait_come_in_force_beside_other_lanes() -> None:
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_a_seed_names_a_picture_whatever_its_key() -> None:
+def test_a_seed_decides_an_image_whatever_its_key() -> None:
     found = images({"a": {"seed": 3, "label": 1}, "b": {"seed": 3, "label": 1}, "c": {"seed": 4}})
     assert torch.equal(found["a"], found["b"])
     assert not torch.equal(found["a"], found["c"])
@@ -118,7 +118,7 @@ def test_guidance_costs_a_second_call_and_moves_the_image() -> None:
     assert draw({"a": None}, steps=5, guidance=2.0)["a"]["spent"]["calls"] == 5
 
 
-def test_guidance_acts_at_the_noise_levels_that_are_guided() -> None:
+def test_guidance_acts_within_its_interval_of_noise_levels() -> None:
     sigmas, guided = (9.0, 3.0, 1.0, 0.0), (0.5, 4.0)
     everywhere = draw({"a": 1}, sigmas=sigmas, guidance=3.0)["a"]
     within = draw({"a": 1}, sigmas=sigmas, guidance=3.0, guidance_interval=guided)["a"]
@@ -137,7 +137,7 @@ def test_heun_calls_twice_but_for_its_last_step() -> None:
     assert draw({"a": 0}, steps=5, solver="heun")["a"]["spent"]["calls"] == 9
 
 
-def test_inpainting_keeps_what_is_not_asked_for() -> None:
+def test_inpainting_keeps_what_is_not_masked() -> None:
     image = torch.full((1, 8, 8), 0.25)
     mask = torch.zeros(8, 8)
     mask[2:5, 2:5] = 1
@@ -168,7 +168,7 @@ def test_interpolation_goes_from_one_seed_to_the_other() -> None:
     assert float(slerp(a, b, 0.5).std()) == pytest.approx(1.0, abs=0.1)
 
 
-def test_renoising_goes_on_from_the_given_image_with_new_noise() -> None:
+def test_renoising_continues_from_the_image_with_new_noise() -> None:
     process = Denoise(TinyDenoiser(), steps=8, solver="euler")
     process.start(Lane("a"), 0)
     for _ in range(8):
@@ -217,7 +217,7 @@ def denoised(process: Denoise) -> list[Tensor]:
     return list(process._slots["a"].denoised)
 
 
-def test_a_report_tells_noise_levels_and_both_images() -> None:
+def test_a_report_holds_noise_levels_and_both_images() -> None:
     process = Denoise(TinyDenoiser(), steps=4, solver="euler")
     process.start(Lane("a"), 0)
     levels = karras_sigmas(4, 0.05, 10.0)
@@ -254,7 +254,7 @@ def test_a_report_tells_noise_levels_and_both_images() -> None:
         ({"seed": 1, "interpolate_to": 2, "share": 2.0}, r"share must be in \[0, 1\], got 2"),
     ],
 )
-def test_a_picture_that_cannot_be_drawn_is_set_aside(item: object, message: str) -> None:
+def test_a_request_that_cannot_be_sampled_is_set_aside(item: object, message: str) -> None:
     rows = draw({"good": 0, "bad": item}, steps=3)
     assert rows["good"]["stopped"]["kind"] == "ended"
     assert rows["bad"]["stopped"]["kind"] == "error"
@@ -280,7 +280,7 @@ def test_a_wrong_edit_is_refused_and_changes_nothing(edit: Any, message: str) ->
     assert process.step()["a"]["step"] == 2
 
 
-def test_wrong_settings_are_told() -> None:
+def test_wrong_settings_are_refused() -> None:
     with pytest.raises(InputError, match="must fall to a last 0"):
         Denoise(TinyDenoiser(), sigmas=(1.0, 2.0, 0.0))
     with pytest.raises(InputError, match="slots must be at least 1"):

@@ -27,7 +27,7 @@ from recipes.digit_classifier import Moved, moved
 SMALL = ClassifierConfig(names=("cat", "dog"), size=8, widths=(4, 8))
 
 
-def test_what_ships_is_small_and_told() -> None:
+def test_the_shipped_classifier_is_small_and_documented() -> None:
     for folder in SHIPPED.iterdir():
         assert sum(path.stat().st_size for path in folder.iterdir()) < 300_000
         card = (folder / "README.md").read_text("utf-8")
@@ -35,7 +35,7 @@ def test_what_ships_is_small_and_told() -> None:
     assert load_classifier("digits").names == tuple("0123456789")
 
 
-def test_what_the_shipped_denoiser_draws_is_mostly_recognized() -> None:
+def test_images_of_the_shipped_denoiser_are_mostly_recognized() -> None:
     check = ClassifiedAs(classifier=load_classifier())
     rows = [
         row
@@ -52,7 +52,7 @@ def test_noise_is_not_recognized() -> None:
     assert float((sure > 0.9).float().mean()) < 0.2
 
 
-def test_its_bits_do_not_depend_on_the_company() -> None:
+def test_its_bits_do_not_depend_on_the_batch() -> None:
     dice = torch.Generator().manual_seed(0)
     assert repeats(load_classifier(), torch.randn(8, 1, 28, 28, generator=dice))
 
@@ -65,7 +65,7 @@ def test_a_saved_classifier_is_loaded_to_the_bit(tmp_path: Path) -> None:
     assert loaded(x).shape == (2, 2)
 
 
-def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     folder = save_classifier(tmp_path / "net", Classifier(SMALL))
     with pytest.raises(ModelError, match=r"must be a folder with .* or digits, got 'nothing'"):
         load_classifier("nothing")

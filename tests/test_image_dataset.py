@@ -1,4 +1,4 @@
-"""Images out of folders, IDX files and digits; what is wrong is told by file and mend."""
+"""Images from folders, IDX files and digits; messages name the file at fault."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_sub_folders_are_classes(tmp_path: Path) -> None:
     assert images.clean().min() == -1
 
 
-def test_images_are_scaled_and_colored_as_asked(tmp_path: Path) -> None:
+def test_images_are_scaled_and_colored(tmp_path: Path) -> None:
     images = read_images([pets(tmp_path / "pets", 20)], size=10, gray=False)
     assert (images.channels, images.size) == (3, 10)
     assert images.pixels[4, :, 0, 0].tolist() == [101, 101, 101]
@@ -69,7 +69,7 @@ def test_what_is_held_out_depends_on_the_seed_alone(tmp_path: Path) -> None:
     assert valid.fingerprint() != hold_out(images, 0.2, seed=2)[1].fingerprint()
 
 
-def test_what_is_wrong_is_told_by_file(tmp_path: Path) -> None:
+def test_messages_name_the_file_at_fault(tmp_path: Path) -> None:
     folder = pets(tmp_path / "pets")
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").write_text("no image")

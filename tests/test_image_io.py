@@ -38,7 +38,7 @@ def test_a_read_image_is_its_middle_square(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_no_image_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no image")
     for name in ("a.png", "none.png"):
         with pytest.raises(InputError, match=f"{name} must be an image, got"):

@@ -26,7 +26,7 @@ def classifier(images: Tensor) -> Tensor:
     return torch.stack((-bright, bright, torch.full_like(bright, -9.0)), 1)
 
 
-def test_an_image_of_another_class_fails_with_what_to_mend() -> None:
+def test_an_image_of_another_class_fails_with_what_to_fix() -> None:
     check = ClassifiedAs(classifier=classifier, least=0.9)
     bright = torch.full((1, 8, 8), 0.8)
     assert check.judge(bright, {"label": 1}).passed
@@ -77,7 +77,7 @@ def answers(strategy: Renoise, position: int, count: int) -> list[Any]:
     return given
 
 
-def test_an_image_that_fails_again_goes_back_further_and_begins_anew_at_last() -> None:
+def test_an_image_that_fails_again_goes_back_further_and_starts_over_at_last() -> None:
     given = answers(Renoise(share=0.4, rounds=2), 10, 6)
     assert [getattr(answer, "to", type(answer)) for answer in given] == [
         6,
@@ -91,7 +91,7 @@ def test_an_image_that_fails_again_goes_back_further_and_begins_anew_at_last() -
     assert set(given[0].edits) == {"renoise"}
 
 
-def test_what_fails_is_mended_or_given_up_with_its_reason() -> None:
+def test_a_failed_image_is_fixed_or_given_up_with_its_reason() -> None:
     check = ClassifiedAs(classifier=classifier, least=0.6)
     pictures = [ImageRequest(label=n % 2, seed=n) for n in range(8)]
     rows: list[Any] = [
@@ -114,7 +114,7 @@ def test_what_fails_is_mended_or_given_up_with_its_reason() -> None:
 
 
 def test_an_attempt_takes_little_room_in_the_journal(tmp_path: Path) -> None:
-    """The image that is noised again is in the lane's edits, where they are saved, and not told."""
+    """The image of a `renoise` is saved with the lane's edits; the row has its shape only."""
     loop = denoise_loop(
         [ImageRequest(label=n % 2, seed=n) for n in range(4)],
         model=TinyDenoiser(),
@@ -130,8 +130,8 @@ def test_an_attempt_takes_little_room_in_the_journal(tmp_path: Path) -> None:
     backs = [each for each in attempts if each["answer"]["answer"] == "go back"]
     assert backs
     assert all(len(json.dumps(each)) < 1000 for each in attempts)  # an image alone: 1,300
-    told = {"shape": [1, 8, 8], "dtype": "float32"}
-    assert all(each["answer"]["edits"] == {"renoise": told} for each in backs)
+    summary = {"shape": [1, 8, 8], "dtype": "float32"}
+    assert all(each["answer"]["edits"] == {"renoise": summary} for each in backs)
     with Journal(tmp_path / "journal.db") as journal:
         run = journal.get("hard")
         assert dict(run.results()) == {row["key"]: {**row, "output": ANY} for row in rows}
@@ -156,7 +156,7 @@ def test_without_checks_every_image_is_taken() -> None:
     assert [row["stopped"]["kind"] for row in rows] == ["ended", "ended"]
 
 
-def test_wrong_settings_of_renoise_are_told() -> None:
+def test_wrong_settings_of_renoise_are_refused() -> None:
     with pytest.raises(InputError, match="share must be above 0 and at most 1, got 0"):
         Renoise(share=0)
     with pytest.raises(InputError, match="rounds must be at least 1"):

@@ -119,7 +119,7 @@ def test_codes_are_the_same_on_other_threads_and_after_other_imports(tmp_path: P
 
 
 def test_rounding_errors_of_float32_change_no_code() -> None:
-    """Cells are codes apart in float64: weights that differ in the last bits give the same codes.
+    """Rounding happens in float64: weights that differ in their last bits give the same codes.
 
     Of an image whose value lies on the edge of two cells, within an error of float32, the code is
     that of the exact value.
@@ -167,7 +167,7 @@ def test_codes_of_another_autoencoder_are_refused() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_levels_are_there_and_back(channels: int) -> None:
+def test_pixels_are_decoded_to_the_level_they_were_encoded_to(channels: int) -> None:
     codec = PixelQuantizer(channels=channels, size=8, levels=256)
     dice = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (5, channels, 8, 8), generator=dice, dtype=torch.uint8)
@@ -281,7 +281,7 @@ def test_unmask_decides_as_many_as_the_cosine_says_and_keeps_what_is_known() -> 
     assert tuple(output.tokens[:3]) == (7, 8, 9) and min(output.tokens) >= 0
 
 
-def test_unmask_ends_when_nothing_is_hidden() -> None:
+def test_unmask_ends_when_no_code_is_masked() -> None:
     process = token_model("unmask").lanes(steps=8)
     known = tuple([*range(14), -1, -1])
     reports = run_alone(process, ImagePrompt("two", known))
@@ -290,7 +290,7 @@ def test_unmask_ends_when_nothing_is_hidden() -> None:
     assert reports[-1]["ended"].startswith("No code is masked after")
 
 
-def test_hidden_again_is_drawn_again_and_put_is_put() -> None:
+def test_masked_codes_are_sampled_again_and_put_codes_stay() -> None:
     process = token_model("unmask").lanes(steps=4)
     run_alone(process, "two")
     before = process.output("x").tokens
@@ -302,7 +302,7 @@ def test_hidden_again_is_drawn_again_and_put_is_put() -> None:
     assert tuple(after[:8]) != tuple(before[:8])
 
 
-def test_coarse_ends_at_the_codes_it_is_sure_of() -> None:
+def test_coarse_ends_without_noise() -> None:
     model = token_model("coarse")
     process = model.lanes()
     reports = run_alone(process, "")
@@ -373,7 +373,7 @@ def test_a_judge_sees_the_same_kind_of_output_from_every_method() -> None:
         assert list(map(int, str(output).split())) == list(output.tokens)  # type: ignore
 
 
-def test_a_damaged_folder_is_told(tmp_path: Path) -> None:
+def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
     folder = token_model("unmask").save(tmp_path / "d")
     (folder / "model" / "model.safetensors").write_bytes(b"no")
     with pytest.raises(ModelError, match="must hold the weights"):
@@ -405,7 +405,7 @@ def test_learning_codes_conforms_and_gets_better(method: Method) -> None:
     assert losses[1] < losses[0]
 
 
-def test_learning_pictures_conforms_and_gets_better() -> None:
+def test_learning_images_conforms_and_gets_better() -> None:
     train, valid = hold_out(digits().at(range(200)))
     config = TrainingConfig(steps=40, batch_tokens=16, lr=3e-3, warmup_steps=2, valid_every=10)
 

@@ -38,7 +38,7 @@ def test_models_are_measured_and_shown(tmp_path: Path) -> None:
     assert (tmp_path / "pictures" / "drawing-unmask.png").stat().st_size > 1000
 
 
-def test_words_are_found_true_of_images_that_have_them() -> None:
+def test_each_word_fits_a_third_of_the_images() -> None:
     images = read_images(["digits"])
     words = Attributes.of(images)
     ids = words.describe(images)

@@ -76,7 +76,7 @@ def between_the_quarters(path: Path) -> None:
     path.write_bytes(header + b"MTrk" + len(body).to_bytes(4, "big") + body)
 
 
-def test_notes_between_the_quarters_are_told_of(tmp_path: Path) -> None:
+def test_notes_between_the_quarters_are_warned_of(tmp_path: Path) -> None:
     between_the_quarters(tmp_path / "a.mid")
     with pytest.warns(UserWarning, match="1 of 3 notes sound between two quarter notes"):
         score = read_midi(tmp_path / "a.mid")
@@ -230,7 +230,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
         (b"\x00\x99\x2a\x50\x7f\x89\x2a\x00", "must hold notes, got none"),
     ],
 )
-def test_a_midi_file_that_cannot_be_read_is_told(
+def test_a_midi_file_that_cannot_be_read_is_refused(
     tmp_path: Path, track: bytes, message: str
 ) -> None:
     path = tmp_path / "odd.mid"
@@ -243,7 +243,7 @@ def test_a_midi_file_that_cannot_be_read_is_told(
         read_midi(path)
 
 
-def test_a_note_that_is_never_let_go_of_sounds_to_the_end(tmp_path: Path) -> None:
+def test_a_note_without_an_end_sounds_to_the_end_of_its_track(tmp_path: Path) -> None:
     track = b"\x00\x90\x43\x50\x02\xff\x2f\x00"
     path = tmp_path / "held.mid"
     head = b"MThd" + struct.pack(">IHHH", 6, 0, 1, 1)

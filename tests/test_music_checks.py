@@ -56,7 +56,7 @@ def test_parallel_fifths_are_impossible_at_the_note_that_makes_them() -> None:
     assert "octaves of soprano and bass" in Parallels().judge(octaves, {}).message
 
 
-def test_ranges_and_turns_are_told_by_voice() -> None:
+def test_messages_name_the_voice_out_of_range_or_turn() -> None:
     low = VoiceRange().judge("S:Bb3 B:C3 A:E4 T:C4", {})
     assert "Keep the soprano within B3 to A5: in chord 1 it sings Bb3." in low.message
     turn = VoiceRange().check_prefix("S:G4 A:E4", {})
@@ -67,13 +67,13 @@ def test_ranges_and_turns_are_told_by_voice() -> None:
         VoiceRange(ranges=((1, 2),))
 
 
-def test_crossing_voices_are_told() -> None:
+def test_crossing_voices_are_found() -> None:
     verdict = Crossing().judge("S:G4 B:C3 A:A4 T:C4", {})
     assert verdict.message == "Keep the soprano above the alto: in chord 1 it sings G4 below A4."
     assert Crossing().judge("S:- B:C3 A:A4 T:C4", {}).passed
 
 
-def test_repeats_of_chords_and_of_passages_are_told() -> None:
+def test_repeats_of_chords_and_of_passages_are_found() -> None:
     one, two = GOOD.chords[:2]
     stuck = Score((one,) * 5)
     assert "sung 5 times in a row" in Repeats().judge(score_text(stuck), {}).message
@@ -111,7 +111,7 @@ chords = st.tuples(
 
 
 @given(st.lists(chords, min_size=1, max_size=8))
-def test_ahead_and_whole_never_contradict(some: list[Any]) -> None:
+def test_prefix_and_whole_verdicts_never_contradict(some: list[Any]) -> None:
     text = score_text(Score(tuple(some)))
     words = text.replace("\n", " \n").split(" ")
     for check in all_checks():
@@ -124,7 +124,7 @@ def test_ahead_and_whole_never_contradict(some: list[Any]) -> None:
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
-    """A model of drawn weights: it does not know voices; what it writes breaks all rules."""
+    """An untrained model: it does not know voices, and breaks all rules."""
     return music_model(layers=1, width=16, heads=1)
 
 
@@ -154,7 +154,7 @@ def test_what_cannot_be_read_is_an_error_of_its_item(
 
 
 def test_backtracking_exchanges_the_note_that_failed() -> None:
-    """A network that has learned nothing is held to voices and ranges, note by note."""
+    """An untrained network is held to voices and ranges, note by note."""
     result = {}
     model = music_model(layers=1, width=16, heads=1)
     strategies: tuple[Strategy, ...] = (Backtrack(rounds=1, token_retries=200), Resample(rounds=1))

@@ -173,7 +173,7 @@ def test_each_scheduler_steps_as_in_the_call(scheduled: PipelineFamily, kind: st
 def test_each_scheduler_s_clean_prediction_is_what_a_true_prediction_leads_to(
     scheduled: PipelineFamily, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network that tells the true noise makes every clean prediction the image itself."""
+    """With a network that predicts the true noise, every clean prediction is the image."""
     scheduler = getattr(diffusers, kind)()
     scheduled.pipeline.scheduler = scheduler
     clean = torch.linspace(-0.5, 0.5, 256).view(1, 4, 8, 8)
@@ -190,7 +190,7 @@ def test_each_scheduler_s_clean_prediction_is_what_a_true_prediction_leads_to(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_lanes_keep_the_promises(families: dict[str, PipelineFamily], name: str) -> None:
+def test_lanes_conform(families: dict[str, PipelineFamily], name: str) -> None:
     items: dict[str, object] = {
         str(n): {**item(name, steps=4), "seed": None if n else 3} for n in range(3)
     }
@@ -201,9 +201,7 @@ def test_lanes_keep_the_promises(families: dict[str, PipelineFamily], name: str)
 
 
 @pytest.mark.parametrize("kind", ["EulerAncestralDiscreteScheduler", "UniPCMultistepScheduler"])
-def test_lanes_keep_the_promises_with_noise_and_with_a_history(
-    scheduled: PipelineFamily, kind: str
-) -> None:
+def test_lanes_conform_with_noise_and_with_a_history(scheduled: PipelineFamily, kind: str) -> None:
     scheduled.pipeline.scheduler = getattr(diffusers, kind)()
     items: dict[str, object] = {name: {"prompt": name, "steps": 5, **SIZE} for name in "abc"}
     edits = {"guidance": 2.0}
@@ -223,7 +221,7 @@ RENOISED = [
 
 
 @pytest.mark.parametrize(("kind", "steps"), RENOISED)
-def test_lanes_that_are_noised_again_keep_the_promises(
+def test_lanes_that_are_noised_again_conform(
     scheduled: PipelineFamily, kind: str, steps: int
 ) -> None:
     scheduled.pipeline.scheduler = getattr(diffusers, kind)()
@@ -355,7 +353,7 @@ def test_an_edit_holds_from_its_position_on(families: dict[str, PipelineFamily])
     assert same == [True, True, False]
 
 
-def test_a_loop_draws_with_reasons_and_ends_early(families: dict[str, PipelineFamily]) -> None:
+def test_a_loop_ends_images_early_with_reasons(families: dict[str, PipelineFamily]) -> None:
     loop = pipeline_loop([None, None], pipeline=families["ddim"], steps=4)
     rows = [row for step in loop for _, row in step.results]
     assert [row["stopped"]["kind"] for row in rows] == ["ended"] * 2  # type: ignore[index]
@@ -365,7 +363,7 @@ def test_a_loop_draws_with_reasons_and_ends_early(families: dict[str, PipelineFa
     assert lengths[0] < 9  # type: ignore[operator]
 
 
-def test_a_run_that_was_broken_off_goes_on_bit_for_bit(
+def test_an_interrupted_run_resumes_bit_for_bit(
     families: dict[str, PipelineFamily], tmp_path: Path
 ) -> None:
     def drawn(stop_at: int | None, **more: Any) -> list[Tensor]:
@@ -443,7 +441,7 @@ def test_code_out_of_a_folder_is_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted", "told"),
+    ("name", "fields", "message"),
     [
         ("stable_diffusion", {"prompt": None}, "needs a prompt"),
         ("stable_diffusion", {"height": 13}, "multiples of 8"),
@@ -456,12 +454,12 @@ def test_code_out_of_a_folder_is_not_run(tmp_path: Path) -> None:
         ("flux", {"negative_prompt": "a dog"}, "takes no negative_prompt"),
     ],
 )
-def test_items_that_cannot_be_drawn_are_refused(
-    families: dict[str, PipelineFamily], name: str, wanted: dict[str, object], told: str
+def test_items_that_cannot_be_sampled_are_refused(
+    families: dict[str, PipelineFamily], name: str, fields: dict[str, object], message: str
 ) -> None:
     process = DenoisePipeline(families[name], slots=1)
-    with pytest.raises(ItemError, match=told):
-        process.start(Lane("x"), item(name, **wanted))
+    with pytest.raises(ItemError, match=message):
+        process.start(Lane("x"), item(name, **fields))
 
 
 def test_wrong_edits_and_settings_are_refused(families: dict[str, PipelineFamily]) -> None:

@@ -16,7 +16,7 @@ SMALL = {"size": 8, "classes": 3, "patch": 1, "widths": (16, 32), "blocks": 1, "
 
 
 def shaken(**changes: Any) -> UNet:
-    """A small network whose layers that begin at zero are not."""
+    """A small network with random weights also where layers start at zero."""
     network = UNet(UNetConfig(**{**SMALL, **changes})).eval()
     dice = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -58,11 +58,11 @@ def test_a_saved_denoiser_is_loaded_to_the_bit(tmp_path: Path) -> None:
     assert loaded.config == network.config
 
 
-def test_its_bits_do_not_depend_on_the_company() -> None:
+def test_its_bits_do_not_depend_on_the_batch() -> None:
     assert Denoise(shaken()).deterministic
 
 
-def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     folder = save_denoiser(tmp_path / "net", shaken())
     with pytest.raises(ModelError, match="must be a folder with"):
         load_denoiser("no-such-model")
@@ -85,6 +85,6 @@ def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
         ({"head": 24}, "multiple of head"),
     ],
 )
-def test_a_shape_that_cannot_be_is_told(change: dict[str, Any], message: str) -> None:
+def test_an_impossible_config_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         UNetConfig(**{**SMALL, **change})
