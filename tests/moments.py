@@ -19,7 +19,7 @@ def moment(check: type[BaseCheck], strategy: type[Strategy]) -> str:
     if strategy.rejects:
         return "token: drop"
     if strategy.checks_prefixes:
-        inserts = issubclass(strategy, STRATEGIES["backtrack"]) and _gives(check, "wants")
+        inserts = issubclass(strategy, STRATEGIES["backtrack"]) and _gives(check, "required_text")
         return "token, insert" if inserts else "token"
     return "whole"
 

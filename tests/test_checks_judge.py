@@ -61,7 +61,7 @@ def test_a_folders_model_judges_whole_texts_and_says_what_to_fix(tmp_path: Path)
     check = Judge(question=QUESTION, model=folder, min=1e-6)
     (verdict,) = judge_all([check], "Here.", ITEM)
     assert verdict.passed and 0 < verdict.score < 1 and not verdict.message
-    strict = Judge(question=QUESTION, model=folder, min=1.0, mend="Say where.")
+    strict = Judge(question=QUESTION, model=folder, min=1.0, fix="Say where.")
     (again,) = judge_all([strict], "Here.", ITEM)
     assert not again.passed and again.score == verdict.score
     assert again.message.startswith("Say where. (The judge's yes is 0.")
@@ -119,8 +119,8 @@ def test_what_a_judge_reads_within_a_group_is_spent_too(tmp_path: Path) -> None:
 
 
 def test_a_judge_goes_through_a_jobs_table_and_names_its_columns() -> None:
-    check = from_spec("judge", {"question": QUESTION, "min": 0.7, "mend": "Say where."})
-    assert check == Judge(question=QUESTION, min=0.7, mend="Say where.")
+    check = from_spec("judge", {"question": QUESTION, "min": 0.7, "fix": "Say where."})
+    assert check == Judge(question=QUESTION, min=0.7, fix="Say where.")
     assert check.columns == ("message",)
     assert from_spec("", to_spec(check)) == check
 

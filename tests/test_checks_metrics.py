@@ -31,16 +31,16 @@ def test_a_start_is_impossible_where_it_deviates() -> None:
     assert ahead.span == Span(5, 11)
     verdict = check.judge("Hi", {})
     assert verdict.message == 'Begin with "Dear customer" or "Hello".'
-    assert check.wants(" ", {}) == RequiredText(("Dear customer", "Hello"))
-    assert check.wants("Hel", {}) is None
+    assert check.required_text(" ", {}) == RequiredText(("Dear customer", "Hello"))
+    assert check.required_text("Hel", {}) is None
 
 
 def test_an_end_is_required_until_it_is_there() -> None:
     check = EndsWith(texts=("?",))
     assert check.judge("Anything else? \n", {}).passed
     assert check.judge("No.", {}).message == 'End with "?".'
-    assert check.wants("No.", {}) == RequiredText(("?",))
-    assert check.wants("No?", {}) is None
+    assert check.required_text("No.", {}) == RequiredText(("?",))
+    assert check.required_text("No?", {}) is None
 
 
 def test_blocked_words_have_wildcards() -> None:

@@ -77,9 +77,9 @@ def test_a_missing_text_is_named_and_required() -> None:
     item = {"asked": ["8 am", "8:00 am"]}
     verdict = check.judge("We open at 8 amber.", item)
     assert verdict.message == 'Say "8 am" or "8:00 am": it is missing.'
-    assert check.wants("We open", item) == RequiredText(("8 am", "8:00 am"))
+    assert check.required_text("We open", item) == RequiredText(("8 am", "8:00 am"))
     assert check.judge("We open at 8  AM.", item).passed
-    assert check.wants("We open at 8 AM.", item) is None
+    assert check.required_text("We open at 8 AM.", item) is None
 
 
 def test_all_the_texts_are_needed_in_mode_all() -> None:
@@ -90,8 +90,8 @@ def test_all_the_texts_are_needed_in_mode_all() -> None:
         'Say "city": it is missing. Say something that matches \\d+: it is missing.'
     )
     assert check.judge("Name 1, city 2", {}).passed
-    assert check.wants("Your name", {}) == RequiredText(("city",))
-    assert check.wants("name, city", {}) is None
+    assert check.required_text("Your name", {}) == RequiredText(("city",))
+    assert check.required_text("name, city", {}) is None
 
 
 def test_a_required_word_is_certain_only_when_nothing_can_extend_it() -> None:

@@ -189,7 +189,7 @@ def test_progress_counts_an_item_once_that_is_given_again_on_resume() -> None:
     tally = ProgressTally(2)
     for key in ("a", "a", "b", "a"):
         tally.add_row(key, {"accepted": key == "a", "rounds": 2, "backtracks": 0})
-    assert tally.line(0.0).startswith("2 of 2 done, 1 accepted (1 mended), 1 given up")
+    assert tally.line(0.0).startswith("2 of 2 done, 1 accepted (1 revised), 1 given up")
 
 
 def test_watch_writes_what_is_taken_back_in_brackets(folder: Path) -> None:

@@ -145,7 +145,7 @@ class Short:
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         return PrefixVerdict()
 
-    def wants(self, output: object, item: Item) -> RequiredText | None:
+    def required_text(self, output: object, item: Item) -> RequiredText | None:
         return None
 
 

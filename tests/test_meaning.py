@@ -206,7 +206,7 @@ def test_a_reply_off_the_topic_is_reported_with_its_similarity(folder: Path) -> 
     check = OnTopic(min=0.5, model=str(folder))
     item = {"message": "a table for two"}
     assert check.judge("a table for two", item).passed
-    likeness = Encoder.load(folder).likeness("rain", "a table for two")
+    likeness = Encoder.load(folder).similarity("rain", "a table for two")
     verdict = OnTopic(min=min(1.0, likeness + 0.01), model=str(folder)).judge("rain", item)
     assert not verdict.passed and verdict.score == pytest.approx(max(0.0, likeness))
     assert f"the similarity to 'message' is {likeness:.2f}" in verdict.message

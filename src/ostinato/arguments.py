@@ -1,6 +1,6 @@
 """What every package asks of its arguments: ranges, choices, and the nearest name for a wrong one.
 
-One form for all messages: `<name> must be <expected>, got <value>. <How to mend it.>`
+One form for all messages: `<name> must be <expected>, got <value>. <How to fix it.>`
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ class _Dataclass(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
 
-def require(right: bool, name: str, expected: str, value: object, mend: str = "") -> None:
+def require(right: bool, name: str, expected: str, value: object, fix: str = "") -> None:
     """Raise `InputError` where an argument is not right: what it must be, its value, the mend.
 
     The error's `key` is the name.
     """
     if not right:
-        error = InputError(f"{name} must be {expected}, got {value!r}.{' ' * bool(mend)}{mend}")
+        error = InputError(f"{name} must be {expected}, got {value!r}.{' ' * bool(fix)}{fix}")
         error.key = name
         raise error
 
 
-def require_at_least(least: float, mend: str = "", /, **values: float) -> None:
+def require_at_least(least: float, fix: str = "", /, **values: float) -> None:
     """Raise `InputError` for the first value below `least`; 0 is told as "0 or more"."""
     expected = f"at least {least:g}" if least else "0 or more"
     for name, value in values.items():
-        require(value >= least, name, expected, value, mend)
+        require(value >= least, name, expected, value, fix)
 
 
-def require_above(bound: float, mend: str = "", /, **values: float) -> None:
+def require_above(bound: float, fix: str = "", /, **values: float) -> None:
     """Raise `InputError` for the first value that is not above `bound`."""
     for name, value in values.items():
-        require(value > bound, name, f"above {bound:g}", value, mend)
+        require(value > bound, name, f"above {bound:g}", value, fix)
 
 
-def require_choice(name: str, value: object, choices: Iterable[str], mend: str = "") -> None:
+def require_choice(name: str, value: object, choices: Iterable[str], fix: str = "") -> None:
     """Raise `InputError` where a value is none of its choices; the nearest of them is offered."""
     known = tuple(choices)
     if value not in known:
         told = " or ".join(map(repr, known))
-        require(False, name, told, value, mend or did_you_mean(value, known).strip())
+        require(False, name, told, value, fix or did_you_mean(value, known).strip())
 
 
 def require_literals(config: _Dataclass) -> None:

@@ -51,7 +51,7 @@ class StartsWith(_Affix):
             return POSSIBLE
         return impossible(self._message(), self._deviation(text, starts), len(text))
 
-    def wants(self, output: object, item: Item) -> RequiredText | None:
+    def required_text(self, output: object, item: Item) -> RequiredText | None:
         """Return the texts while the output is empty."""
         return None if self.text(output).strip() else RequiredText(self.texts)
 
@@ -82,7 +82,7 @@ class EndsWith(_Affix):
         """Compare the end."""
         return self.verdict(self._ends_well(self.text(output)), f"End with {quoted(self.texts)}.")
 
-    def wants(self, output: object, item: Item) -> RequiredText | None:
+    def required_text(self, output: object, item: Item) -> RequiredText | None:
         """Return the texts unless the output ends with one."""
         return None if self._ends_well(self.text(output)) else RequiredText(self.texts)
 

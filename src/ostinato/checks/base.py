@@ -20,7 +20,8 @@ CERTAIN = PrefixVerdict(PrefixStatus.CERTAIN)
 class BaseCheck(ABC):
     """A check as a value: its fields are its parameters, in Python and in a job file.
 
-    A new check defines `judge`, and `check_prefix`, `wants` and `constraint_specs` where it can.
+    A new check defines `judge`, and where it can `check_prefix`, `required_text` and
+    `constraint_specs`.
     """
 
     kind: ClassVar[str] = ""
@@ -49,7 +50,7 @@ class BaseCheck(ABC):
         """Judge a prefix; here nothing is known, so every continuation is possible."""
         return POSSIBLE
 
-    def wants(self, output: object, item: Item) -> RequiredText | None:
+    def required_text(self, output: object, item: Item) -> RequiredText | None:
         """Return what the text must still contain; here nothing in particular."""
         return None
 

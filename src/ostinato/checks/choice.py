@@ -46,7 +46,7 @@ class Choice(BaseCheck):
             return POSSIBLE
         return impossible(self._message(choices), len(text) - len(text.lstrip()), len(text))
 
-    def wants(self, output: object, item: Item) -> RequiredText | None:
+    def required_text(self, output: object, item: Item) -> RequiredText | None:
         """Return the choices while the text is empty."""
         return None if self.text(output).strip() else RequiredText(self._choices(item))
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-OVER = "The checks together took longer than they may."
+OVER = "The checks together exceeded their time limit."
 """The message where no time is left."""
 
 # In CPU time of the thread. By the wall clock, checks that compute for 0.008 s took 0.6 s beside

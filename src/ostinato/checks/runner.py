@@ -66,7 +66,7 @@ def required_by(
     """
     found: list[RequiredText] = []
     for check in checks:
-        required = _on_prefix(check, check.wants, output, item, time_limit, late)
+        required = _on_prefix(check, check.required_text, output, item, time_limit, late)
         if required is not None and required.texts:
             found.append(required)
     return found

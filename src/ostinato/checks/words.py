@@ -85,7 +85,7 @@ class Contains(_Words):
         done = all(self._finder(need).find_closed(text) for need in self._needs(item))
         return CERTAIN if done else POSSIBLE
 
-    def wants(self, output: object, item: Item) -> RequiredText | None:
+    def required_text(self, output: object, item: Item) -> RequiredText | None:
         """Return the first missing texts; what matches a pattern is not known."""
         text = self.text(output)
         for need in self._needs(item):

@@ -150,8 +150,8 @@ CREATE TABLE requests (
 CREATE INDEX requests_to_do ON requests (run) WHERE done IS NULL"""
 
 
-_CONDITIONS = re.compile(r"\b(Past|When)(?=\()")
-_CONDITION_NAMES = {"Past": "Exceeds", "When": "Predicate"}
+_CONDITIONS = re.compile(r"\b(Past|When|Possible)(?=\()")
+_CONDITION_NAMES = {"Past": "Exceeds", "When": "Predicate", "Possible": "StillPassable"}
 _SPELLED = ("until", "was", "condition")
 _CONFIG_NAMES = {
     "optimiser": "optimizer",

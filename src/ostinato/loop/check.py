@@ -150,6 +150,6 @@ class Check(Protocol):
         """Judge a prefix; `PrefixVerdict()`, which is possible, where nothing is known."""
         ...
 
-    def wants(self, output: object, item: Item) -> RequiredText | None:
+    def required_text(self, output: object, item: Item) -> RequiredText | None:
         """Return what the text must still contain to pass; None for no particular text."""
         ...

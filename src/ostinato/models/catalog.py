@@ -34,8 +34,8 @@ class CatalogEntry:
     download_bytes: int
     installed_bytes: int
     author: str
-    writes: bool = True
-    beside: Mapping[str, str] = field(default_factory=dict)
+    is_language_model: bool = True
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 CATALOG = {
@@ -60,8 +60,8 @@ CATALOG = {
         download_bytes=84_000_000,
         installed_bytes=92_000_000,
         author="sentence-transformers",
-        writes=False,
-        beside={
+        is_language_model=False,
+        files={
             "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
             "sentence_bert_config.json": (
                 "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"
@@ -118,7 +118,7 @@ def catalog_entry(name: str) -> CatalogEntry:
 
 def known_models(*, write: bool) -> list[str]:
     """Return the names of the language models (`write`), or of the sentence encoders."""
-    return [name for name, model in CATALOG.items() if model.writes is write]
+    return [name for name, model in CATALOG.items() if model.is_language_model is write]
 
 
 def shipped_adapters() -> list[str]:

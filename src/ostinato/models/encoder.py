@@ -64,7 +64,7 @@ class Encoder:
             return torch.zeros(0, self.width)
         return torch.stack([self._vector(self.tokens(text)) for text in texts])
 
-    def likeness(self, one: str, other: str) -> float:
+    def similarity(self, one: str, other: str) -> float:
         """Return the cosine similarity of two texts, in [-1, 1]."""
         a, b = self.vectors([one, other])
         return max(-1.0, min(1.0, float(a @ b)))

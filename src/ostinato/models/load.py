@@ -159,7 +159,7 @@ def _find(name: str) -> Path:
 
 
 def _check_known_writes(name: str) -> None:
-    if not CATALOG[name].writes:
+    if not CATALOG[name].is_language_model:
         raise ModelError(
             f"model must be one that writes text ({', '.join(known_models(write=True))}), got "
             f"{name!r}: {CATALOG[name].title}. Use it for the check on_topic or past cases."

@@ -99,12 +99,12 @@ class Result:
 
     @property
     def outcome(self) -> str:
-        """`accepted` (at once), `mended` (accepted, not at once), `given up` or `error`."""
+        """`accepted` (at once), `revised` (accepted, not at once), `given up` or `error`."""
         if self.stopped.kind is StopKind.ERROR:
             return "error"
         if not self.accepted:
             return "given up"
-        return "mended" if self.rounds > 1 or self.backtracks else "accepted"
+        return "revised" if self.rounds > 1 or self.backtracks else "accepted"
 
     def to_json(self) -> dict[str, JSON]:
         """Return the line of the output file."""

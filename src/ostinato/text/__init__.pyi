@@ -2,11 +2,11 @@ from .config import TextTrainingConfig
 from .filling import GAP, fill_gaps
 from .training import TextTraining, fingerprint, set_up
 from .unmask import FillConfig, MaskedText, Unmask
-from .writing import LENGTH, write
+from .writing import DEFAULT_LENGTH, write
 
 __all__ = [
+    "DEFAULT_LENGTH",
     "GAP",
-    "LENGTH",
     "FillConfig",
     "MaskedText",
     "TextTraining",

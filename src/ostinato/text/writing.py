@@ -24,7 +24,7 @@ from ostinato.models import LanguageModel, load_model
 from ostinato.remote import Server, ServerLanes, check_sampling, is_server
 from ostinato.text.filling import ALL_STEPS
 
-LENGTH = Steps(200)
+DEFAULT_LENGTH = Steps(200)
 """Ends a text after 200 tokens, if its end token does not come first."""
 
 Messages = Sequence[Mapping[str, str]]
@@ -37,7 +37,7 @@ def write(
     prompts: Sequence[str | Messages],
     *,
     model: LanguageModel | Server | str = "smollm2",
-    each: Condition = LENGTH,
+    each: Condition = DEFAULT_LENGTH,
     sampling: SamplingParams | None = None,
     seed: int = 0,
     chat: bool = True,

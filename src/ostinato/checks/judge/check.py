@@ -44,7 +44,7 @@ class Judge(BaseCheck):
     question: str
     model: str = "smollm2"
     min: float = 0.5
-    mend: str = ""
+    fix: str = ""
     key_env: str = ""
     price_in: float = 0.0
     price_out: float = 0.0
@@ -111,7 +111,7 @@ class Judge(BaseCheck):
     def _verdict(self, opinion: Opinion) -> Verdict:
         if opinion.error:
             return self.error(opinion.error)
-        fix = self.mend or f"Change it so that the answer is yes: {self.question}"
+        fix = self.fix or f"Change it so that the answer is yes: {self.question}"
         message = f"{fix} (The judge's yes is {opinion.yes:.2f}, at least {self.min:g} is wanted.)"
         return self.verdict(opinion.yes >= self.min, message, opinion.yes)
 

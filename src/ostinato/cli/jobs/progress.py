@@ -48,7 +48,7 @@ class ProgressTally:
 
     items: int
     accepted: int = 0
-    mended: int = 0
+    revised: int = 0
     given_up: int = 0
     tokens: int = 0
     began: float = field(default_factory=time.monotonic)
@@ -69,7 +69,7 @@ class ProgressTally:
         if row["accepted"]:
             self.accepted += 1
             rounds, backtracks = row.get("rounds"), row.get("backtracks")
-            self.mended += rounds != 1 or bool(backtracks)
+            self.revised += rounds != 1 or bool(backtracks)
         else:
             self.given_up += 1
 
@@ -93,7 +93,7 @@ class ProgressTally:
         """Return the numbers on one line."""
         parts = [
             f"{self.done} of {self.items} done",
-            f"{self.accepted} accepted ({self.mended} mended)",
+            f"{self.accepted} accepted ({self.revised} revised)",
             f"{self.given_up} given up",
             f"{self.tokens:,} tokens",
         ]

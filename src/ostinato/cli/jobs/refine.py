@@ -215,7 +215,7 @@ def _report(work: JobRun, outcome: Outcome, code: Exit, *, already: bool) -> Non
     per = summary.per_accepted
     cost = f"; {per:.2f} tokens computed per accepted token" if per is not None else ""
     click.echo(
-        f"{summary.accepted} of {summary.items} accepted ({summary.mended} mended), "
+        f"{summary.accepted} of {summary.items} accepted ({summary.revised} revised), "
         f"{summary.given_up} given up"
         + (f", {summary.errors} not workable" if summary.errors else "")
         + (f", {summary.unfinished} unfinished" if summary.unfinished else "")

@@ -40,13 +40,13 @@ NAMES: dict[str, type[Condition]] = {
 }
 
 
-RENAMED = {"Past": "Exceeds", "When": "Predicate"}
+RENAMED = {"Past": "Exceeds", "When": "Predicate", "Possible": "StillPassable"}
 """Names of conditions in checkpoints of older versions, with those of today."""
 
 
 def up_to_date(spelling: str) -> str:
     """Return the spelling of a condition with today's names."""
-    return re.sub(r"\b(Past|When)(?=\()", lambda name: RENAMED[name[1]], spelling)
+    return re.sub(r"\b(Past|When|Possible)(?=\()", lambda name: RENAMED[name[1]], spelling)
 
 
 def parse(text: str) -> Condition:

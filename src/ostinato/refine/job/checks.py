@@ -35,7 +35,7 @@ def read_checks(root: Table, folder: Path) -> list[ReadCheck]:
         try:
             check = from_spec("", table.values, folder)
         except InputError as error:
-            table.add_problem(_key_of(table, error), str(error))
+            table.add_problem(error.key if error.key in table.values else "", str(error))
             continue
         check = _with_model_path(table, check, folder)
         # Verdicts and the report are found by the name of their check.
@@ -68,15 +68,6 @@ def _with_model_path(table: Table, check: BaseCheck, folder: Path) -> BaseCheck:
     if isinstance(check, Judge) and not is_server(check.model):
         return replace(check, model=read_judging(table, folder, check.model, "model"))
     return check
-
-
-def _key_of(table: Table, error: InputError) -> str:
-    """Return the key of a check's table that an error is about, empty if none is."""
-    if str(error).startswith("A check must be one of"):  # it has no key, as it is raised by name
-        return "kind"
-    if error.key in table.values:
-        return error.key
-    return next((key for key in table.values if f"'{key}'" in str(error)), "")
 
 
 def refuse_contradictions(read: Sequence[ReadCheck], sampling: Table, max_new_tokens: int) -> None:

@@ -28,7 +28,7 @@ from ostinato.refine.report.why import CheckRecord, Course, tally
 from ostinato.refine.results import Result
 from ostinato.refine.routing.router import Router
 
-MARKS = {"accepted": "✓", "mended": "↺", "given up": "✕", "error": "!", "unfinished": "…"}
+MARKS = {"accepted": "✓", "revised": "↺", "given up": "✕", "error": "!", "unfinished": "…"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def _figures(outcome: Outcome, summary: Summary) -> list[dict[str, str]]:
     figures = [
         ("–" if per is None else f"{per:.2f}", "tokens computed for each accepted one"),
         (f"{summary.first:,}", "accepted at once"),
-        (f"{summary.mended:,}", "mended, then accepted"),
+        (f"{summary.revised:,}", "revised, then accepted"),
         (f"{summary.given_up + summary.errors:,}", "given up, or an error"),
         (
             f"{summary.tokens_computed:,}",
@@ -135,7 +135,7 @@ def _checks(job: Job, records: Sequence[CheckRecord]) -> list[dict[str, Any]]:
             "errors": record.errors,
             "cells": [
                 {"head": course.value, "count": record.count(course)}
-                for course in (Course.FIRST, Course.MENDED, Course.FLAKY, Course.NEVER)
+                for course in (Course.FIRST, Course.REVISED, Course.FLAKY, Course.NEVER)
             ],
             "tokens": record.tokens,
             "share": round(100 * record.tokens / most) if most else 0,

@@ -18,7 +18,7 @@ class Summary:
 
     items: int = 0
     first: int = 0
-    mended: int = 0
+    revised: int = 0
     given_up: int = 0
     errors: int = 0
     ready: int = 0
@@ -30,8 +30,8 @@ class Summary:
 
     @property
     def accepted(self) -> int:
-        """The number of accepted replies, including the mended ones."""
-        return self.first + self.mended
+        """The number of accepted replies, including the revised ones."""
+        return self.first + self.revised
 
     @property
     def finished(self) -> int:
@@ -57,7 +57,7 @@ class Summary:
             "items": self.items,
             "accepted": self.accepted,
             "accepted_first": self.first,
-            "mended": self.mended,
+            "revised": self.revised,
             "given_up": self.given_up,
             "errors": self.errors,
             "unfinished": self.unfinished,
@@ -77,7 +77,7 @@ def summarize(results: Sequence[Result], items: int | None = None) -> Summary:
     return Summary(
         items=len(results) if items is None else items,
         first=outcomes.count("accepted"),
-        mended=outcomes.count("mended"),
+        revised=outcomes.count("revised"),
         given_up=outcomes.count("given up"),
         errors=outcomes.count("error"),
         ready=sum(result.source != "model" for result in results),

@@ -15,7 +15,7 @@ class Course(StrEnum):
     """How a check went for one item; the values are keys of `CheckRecord.to_json`."""
 
     FIRST = "passed first time"
-    MENDED = "mended"
+    REVISED = "revised"
     FLAKY = "flaky"  # it passed a whole draft, and failed a later one
     NEVER = "never passed"
     UNKNOWN = "not judged"
@@ -104,7 +104,7 @@ def course_of(check: str, result: Result) -> Course:
     if all(decisions):
         return Course.FIRST
     first = decisions.index(True) if True in decisions else len(decisions)
-    return Course.FLAKY if False in decisions[first:] else Course.MENDED
+    return Course.FLAKY if False in decisions[first:] else Course.REVISED
 
 
 def _decisions(check: str, draft: Draft) -> Iterable[bool]:

@@ -184,4 +184,4 @@ class StillPassable(Condition):
 
     def __str__(self) -> str:
         # The name before a rename: checkpoints hold it, and a resume compares it.
-        return f"Possible({', '.join(check.name for check in self.checks)})"
+        return f"StillPassable({', '.join(check.name for check in self.checks)})"

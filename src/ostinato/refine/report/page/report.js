@@ -2,7 +2,7 @@
 // The items of the report: filtered, and rendered when they are opened. Text from models and input
 // is only ever set as textContent, so it cannot inject HTML.
 const report = JSON.parse(document.getElementById("report").textContent);
-const MARKS = { accepted: "✓", mended: "↺", "given up": "✕", error: "!", passed: "✓", failed: "✕", impossible: "✕" };
+const MARKS = { accepted: "✓", revised: "↺", "given up": "✕", error: "!", passed: "✓", failed: "✕", impossible: "✕" };
 const PAGE = 100;
 const byId = (id) => document.getElementById(id);
 
