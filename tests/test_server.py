@@ -355,7 +355,7 @@ def test_checks_that_take_too_long_end_the_answer(strategy: Strategy) -> None:
             assert choice["finish_reason"] == "content_filter"
             assert told["accepted"] is False
             assert told["rounds"] == 1
-            assert "took longer" in told["stopped"]["sentence"]
+            assert "time limit" in told["stopped"]["sentence"]
             errors = [verdict["error"] for verdict in told["verdicts"]]
             assert len(errors) == 8
             assert errors[-1] == "The checks together exceeded their time limit."
