@@ -39,7 +39,7 @@ AGAIN: Mapping[str, Mapping[str, object]] = {
     "row": {"temperature": 0.7},
     "pixels": {"temperature": 0.7},
     "unmask": {"mask": [0, 1, 5], "guidance": 2.0},
-    "coarse": {"put": {"3": 2}, "words": "a thin one"},
+    "coarse": {"put": {"3": 2}, "prompt": "a thin one"},
 }
 
 

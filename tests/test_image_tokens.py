@@ -219,7 +219,7 @@ def test_methods_conform(method: Method) -> None:
     model = token_model(method)
     settings = CodeSettings(guidance=1.5) if method in ("unmask", "coarse") else CodeSettings()
     edits: dict[str, dict[str, object]] = {
-        "unmask": {"mask": [0, 3], "words": "one"},
+        "unmask": {"mask": [0, 3], "prompt": "one"},
         "coarse": {"put": {"2": 5}},
     }
     steps = 6 if method == "unmask" else None
@@ -341,7 +341,7 @@ def test_bad_prompts_edits_and_settings_are_refused() -> None:
         process.start(Lane("x"), ImagePrompt("two", (1, 2)))
     with pytest.raises(ItemError, match="Unknown words 'cow'"):
         process.start(Lane("x"), "a cow")
-    with pytest.raises(ItemError, match="Coarse starts from noise"):
+    with pytest.raises(ItemError, match="DiscreteDiffusion starts from noise"):
         coarse.lanes().start(Lane("x"), ImagePrompt("two", (1,) * 16))
     with pytest.raises(EditError, match="put must be a map of positions from 0 to 15 to tokens"):
         process.start(Lane("x", edits=((0, {"put": {16: 0}}),)), "two")
@@ -349,9 +349,9 @@ def test_bad_prompts_edits_and_settings_are_refused() -> None:
         process.start(Lane("x", edits=((0, {"temperature": "hot"}),)), "two")
     with pytest.raises(InputError, match="temperature must be above 0"):
         CodeSettings(temperature=0)
-    with pytest.raises(InputError, match="Use Coarse"):
+    with pytest.raises(InputError, match="Use DiscreteDiffusion"):
         UnmaskCodes(coarse.model, coarse.attributes)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="Use Unmask"):
+    with pytest.raises(InputError, match="Use UnmaskCodes"):
         DiscreteDiffusion(unmask.model, unmask.attributes)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="guidance must be 1 for the methods row and pixels"):
         token_model("row").lanes(settings=CodeSettings(guidance=2))

@@ -25,12 +25,12 @@ from ostinato.image.tokens.tasks import kept_share
 class DiscreteDiffusion(MaskedCodeSampler):
     """Denoise codes, one step of the chain a step. An item is an `ImagePrompt` without codes.
 
-    Edits: `temperature`, `guidance` and `words` hold from their position on; `put` (position to
+    Edits: `temperature`, `guidance` and `prompt` hold from their position on; `put` (position to
     code) applies at its own. Reports add `kept`, the share of codes that the noise after the step
     leaves alone, and `confidence`, the mean probability of the most likely codes.
     """
 
-    name = "Coarse"
+    name = "DiscreteDiffusion"
     edits = frozenset()
 
     def __init__(
@@ -44,14 +44,16 @@ class DiscreteDiffusion(MaskedCodeSampler):
         steps = network.config.steps
         if not steps:
             raise InputError(
-                "The network of Coarse must be trained with noise levels, got one of masks. "
-                "Use Unmask."
+                "The network of DiscreteDiffusion must be trained with noise levels, got one of "
+                "masks. Use UnmaskCodes."
             )
         super().__init__(network, attributes, steps=steps, settings=settings, slots=slots)
 
     def _initial_codes(self, slot: CodeSlot) -> list[int]:
         if any(code != MASKED for code in slot.known):
-            raise ItemError("Coarse starts from noise and takes no codes. Use Unmask, or `put`.")
+            raise ItemError(
+                "DiscreteDiffusion starts from noise and takes no codes. Use UnmaskCodes, or `put`."
+            )
         c = self.network.config
         # A rewind keeps position 0, a resume computes it again: it must not depend on how often the
         # lane has gone back by then.

@@ -22,7 +22,7 @@ from ostinato.image.tokens.network import CodeNetwork
 from ostinato.image.tokens.prompt import ImagePrompt, as_text
 from ostinato.loop import Lane, Report, Text
 
-COMMON_EDITS = frozenset({"temperature", "guidance", "words", "put"})
+COMMON_EDITS = frozenset({"temperature", "guidance", "prompt", "put"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class MaskedCodeSampler(ABC):
         """Give the lane a slot, at the end of its past."""
         prompt = ImagePrompt.of(item)
         try:
-            words = self.attributes.encode(prompt.words)
+            words = self.attributes.encode(prompt.text)
         except InputError as error:
             raise ItemError(str(error)) from None
         slot = CodeSlot(lane, self._known(prompt), words)
@@ -196,8 +196,8 @@ class MaskedCodeSampler(ABC):
         """Return the ids of the words in force: those of the last edit, or of the prompt."""
         words = slot.words
         for at, edits in slot.lane.edits:
-            if at <= slot.position and "words" in edits:
-                words = self.attributes.encode(str(edits["words"]))
+            if at <= slot.position and "prompt" in edits:
+                words = self.attributes.encode(str(edits["prompt"]))
         return words
 
     def _check_edits(self, lane: Lane) -> None:
@@ -205,7 +205,7 @@ class MaskedCodeSampler(ABC):
 
     def _check_edit(self, name: str, value: object) -> None:
         c = self.network.config
-        if name == "words":
+        if name == "prompt":
             self.attributes.encode(str(value))
         elif name == "mask":
             check_mask(value, c.positions)

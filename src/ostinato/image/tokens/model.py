@@ -27,7 +27,7 @@ from ostinato.loop import Condition, Loop, accept
 from ostinato.models import LanguageModel, Llama, load_model, read_config, write_config
 from ostinato.train import save_model
 
-ARCHITECTURE = "ostinato.Drawing"  # recorded in config.json
+ARCHITECTURE = "ostinato.ImageTokenModel"
 NOISE_LEVELS = 16  # of new models of the method coarse
 
 Method = Literal["row", "pixels", "unmask", "coarse"]
@@ -99,7 +99,9 @@ class ImageTokenModel:
         """Write `config.json`, `codes/` (the codec) and `model/` into a folder."""
         folder = Path(folder)
         words = self.attributes.to_json()
-        write_config(folder, {"architecture": ARCHITECTURE, "method": self.method, "words": words})
+        write_config(
+            folder, {"architecture": ARCHITECTURE, "method": self.method, "attributes": words}
+        )
         self.codec.save(folder / "codes")
         if isinstance(self.model, LanguageModel):
             save_model(folder / "model", self.model.llama(), self.model.tokenizer)
@@ -120,7 +122,7 @@ def load_image_token_model(folder: str | Path) -> ImageTokenModel:
             f"got {recorded!r}. Train the model again."
         )
     try:
-        attributes = Attributes(**values["words"])
+        attributes = Attributes(**values["attributes"])
     except (KeyError, TypeError) as error:
         raise ModelError(f"{folder}/config.json must hold words, got: {error}.") from None
     codec = load_codec(folder / "codes")
@@ -226,6 +228,6 @@ def image_token_loop(
         raise InputError("There must be at least one prompt, got none.")
     items = [ImagePrompt.of(prompt) for prompt in prompts]
     for item in items:
-        model.attributes.encode(item.words)  # a wrong word is refused before anything is sampled
+        model.attributes.encode(item.text)  # a wrong word is refused before anything is sampled
     process = model.lanes(settings=settings, steps=steps, slots=slots or min(len(items), 16))
     return sample_images(process, items, ImagePrompt.to_json, each, (), accept, seed, **loop)

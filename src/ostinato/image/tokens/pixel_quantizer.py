@@ -14,7 +14,7 @@ from ostinato.errors import InputError
 from ostinato.image.tokens.vq import VQ
 from ostinato.models import read_config, write_config
 
-ARCHITECTURE = "ostinato.Levels"
+ARCHITECTURE = "ostinato.PixelQuantizer"
 
 
 class Codec(Protocol):

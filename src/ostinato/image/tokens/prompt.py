@@ -18,7 +18,7 @@ from ostinato.loop import Text
 class ImagePrompt:
     """Words such as "a slanted seven", and codes that are known already (-1: unknown)."""
 
-    words: str = ""
+    text: str = ""
     codes: tuple[int, ...] = ()
 
     @classmethod
@@ -28,18 +28,18 @@ class ImagePrompt:
             return item
         if isinstance(item, str):
             return cls(item)
-        if isinstance(item, Mapping) and set(item) <= {"words", "codes"}:
+        if isinstance(item, Mapping) and set(item) <= {"text", "codes"}:
             codes = item.get("codes", ())
             if not isinstance(codes, Sequence) or not all(is_whole(code) for code in codes):
                 raise ItemError(f"The codes of a prompt must be whole numbers, got {codes!r}.")
-            return cls(str(item.get("words", "")), tuple(codes))
+            return cls(str(item.get("text", "")), tuple(codes))
         raise ItemError(
-            f"An image prompt must be a text, or a mapping of words and codes, got {item!r}."
+            f"An image prompt must be a text, or a mapping of text and codes, got {item!r}."
         )
 
     def to_json(self) -> dict[str, object]:
         """Return the fields as a JSON object."""
-        return {"words": self.words, "codes": list(self.codes)}
+        return {"text": self.text, "codes": list(self.codes)}
 
 
 def as_text(codes: Sequence[int]) -> Text:

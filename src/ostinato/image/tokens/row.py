@@ -44,7 +44,9 @@ def row_model(
         heads=heads,
         context=PROMPT_TOKENS + positions,
     )
-    return LanguageModel(Llama(config, seed=seed), Tokenizer(backend), config, Path(), "drawing")
+    return LanguageModel(
+        Llama(config, seed=seed), Tokenizer(backend), config, Path(), "image-tokens"
+    )
 
 
 def decode_rows(
@@ -60,7 +62,7 @@ def decode_rows(
     def prompt(item: object, edits: Mapping[str, object]) -> TokenPrompt:
         image_prompt = ImagePrompt.of(item)
         try:
-            ids = attributes.encode(image_prompt.words)
+            ids = attributes.encode(image_prompt.text)
         except InputError as error:
             raise ItemError(str(error)) from None
         if any(code != MASKED for code in image_prompt.codes):

@@ -19,7 +19,7 @@ from ostinato.image.tokens.network import CodeNetwork
 class UnmaskCodes(MaskedCodeSampler):
     """Decide masked codes, a share of them a step. An item is an `ImagePrompt`; its codes stay.
 
-    Edits: `temperature`, `guidance`, `noise` and `words` hold from their position on. `mask`
+    Edits: `temperature`, `guidance`, `noise` and `prompt` hold from their position on. `mask`
     (positions to mask again) and `put` (position to code) apply at theirs. Reports add `masked`
     (codes still masked) and `confidence` (the mean probability of the codes kept).
     """
@@ -39,7 +39,7 @@ class UnmaskCodes(MaskedCodeSampler):
         if network.config.steps:
             raise InputError(
                 "The network of Unmask must be trained with masks, got one of noise levels. "
-                "Use Coarse."
+                "Use DiscreteDiffusion."
             )
         super().__init__(network, attributes, steps=steps, settings=settings, slots=slots)
 
