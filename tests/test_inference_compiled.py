@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -279,3 +281,69 @@ def test_allocations_are_aligned_and_do_not_overlap() -> None:
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
     assert torch.equal(tensors[-1], torch.arange(12.0).view(3, 4).T) and tensors[-1].is_contiguous()
     assert memory.empty((PIECE + 1,), torch.uint8).shape == (PIECE + 1,)
+
+
+def features() -> str:
+    """Return the names of the processor's instruction sets; empty where they are not known."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+@pytest.mark.skipif("avx2" not in features(), reason="the processor has no AVX2")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_narrower_registers_change_no_bits(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """Sums have one order at every width, so AVX2 computes what AVX-512 does."""
+    model = network("grouped").to(dtype)
+    rows = [(slot, 5 + slot, 0) for slot in range(7)]
+
+    def hidden() -> torch.Tensor:
+        backend = CompiledBackend(model, 8, tiles=False)
+        backend.prefill(7, list(range(20)))
+        return torch.cat((backend.feed(rows), backend.feed([(7, 3, 20)])))
+
+    native = hidden()
+    monkeypatch.setenv(build.MARCH, "x86-64-v3")
+    build.open_kernel.cache_clear()
+    narrow = hidden()
+    monkeypatch.undo()
+    build.open_kernel.cache_clear()
+    assert torch.equal(native, narrow)
+
+
+def test_many_threads_on_few_processors_change_no_bits() -> None:
+    """More threads than processors: some wake late, and find their units computed by others."""
+    model = network("smollm2")
+    rows = [(slot, 3 * slot, 0) for slot in range(16)]
+    expected = CompiledBackend(model, 16).feed(rows)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4 * (os.cpu_count() or 1))
+        backend = CompiledBackend(model, 16)
+        for _ in range(200):
+            assert torch.equal(backend.feed(rows), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_two_threads_of_a_program_compute_side_by_side() -> None:
+    model = network("smollm2")
+    expected = CompiledBackend(model, 2).feed([(0, 7, 0)])
+
+    def compute() -> bool:
+        backend = CompiledBackend(model, 2)
+        return all(torch.equal(backend.feed([(0, 7, 0)]), expected) for _ in range(100))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(lambda _: compute(), range(2)))
+
+
+def test_a_forked_child_computes_with_threads_of_its_own() -> None:
+    model = network("smollm2")
+    backend = CompiledBackend(model, 2)
+    expected = backend.feed([(0, 7, 0)])
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(backend.feed([(0, 7, 0)]), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0

@@ -120,7 +120,7 @@ float soften(float* scores, int64_t first, int64_t last) {
     Floats largest = load(scores);
     for (int64_t b = 1; b < blocks; ++b) {
         const Floats some = load(scores + b * LANES);
-        largest = some > largest ? some : largest;
+        largest = larger(some, largest);
     }
     float most = largest[0];
     for (int lane = 1; lane < LANES; ++lane) most = largest[lane] > most ? largest[lane] : most;

@@ -20,10 +20,12 @@ from ostinato.errors import ModelError
 from ostinato.models import cache_root
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
-INCLUDED = ("attention.h", "products.h", "tiles.h", "vectors.h")
+INCLUDED = ("attention.h", "pool.h", "products.h", "tiles.h", "vectors.h")
 COMPILERS = ("c++", "g++", "clang++")
 # -ffp-contract=fast fuses multiplication and addition: faster, and still one order of sums.
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-shared", "-w")
+FLAGS = ("-O3", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-shared", "-pthread", "-w")
+MARCH = "OSTINATO_MARCH"
+"""The environment variable that names the processor to compile for, such as x86-64-v3 for AVX2."""
 COMPILE_TIMEOUT = 120  # seconds
 
 
@@ -95,7 +97,7 @@ def has_compiler() -> bool:
 
 
 def compile_to(path: Path, compiler: str) -> None:
-    """Compile the kernel; for one thread where the compiler has no OpenMP."""
+    """Compile the kernel."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # In the same folder, so that the rename below stays within one file system.
@@ -116,30 +118,29 @@ def compile_to(path: Path, compiler: str) -> None:
         unfinished.unlink(missing_ok=True)
     raise ModelError(
         f"{compiler} must compile {SOURCE.name}, got: {failure.strip()[:300]}. "
-        "Set CXX to another compiler, or leave out compile."
+        f"Set CXX to another compiler or {MARCH} to another processor, or leave out compile."
     )
 
 
 def _compile(compiler: str, out: Path) -> str | None:
     """Compile into a file; return the compiler's message where it failed."""
-    failure = ""
-    for more in (("-fopenmp",), ()):
-        command = [compiler, *FLAGS, *more, "-o", str(out), str(SOURCE)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT)
-        except (OSError, subprocess.SubprocessError) as error:
-            return str(error)
-        if done.returncode == 0:
-            return None
-        failure = failure or done.stderr  # of the first try: without OpenMP it repeats itself
-    return failure or "no message"
+    command = [compiler, *_flags(), "-o", str(out), str(SOURCE)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT)
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return None if done.returncode == 0 else done.stderr or "no message"
+
+
+def _flags() -> tuple[str, ...]:
+    return (*FLAGS, f"-march={os.environ.get(MARCH) or 'native'}")
 
 
 def _digest(compiler: str) -> str:
     version = _version(compiler)
     sources = [SOURCE, *map(SOURCE.with_name, INCLUDED)]
     parts = [path.read_text(encoding="utf-8") for path in sources]
-    parts += [*FLAGS, version, platform.machine(), _processor()]
+    parts += [*_flags(), version, platform.machine(), _processor()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 

@@ -4,12 +4,11 @@
 // (or positions), so every sum has one order, whatever the number of rows, of threads, or of lanes
 // that the processor has. Knows no sampling and no Python.
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "attention.h"
+#include "pool.h"
 #include "tiles.h"
+
+#include <optional>
 
 namespace {
 
@@ -39,17 +38,6 @@ struct UseOf<Tiled<W>> {
 };
 #endif
 
-struct Team {  // this thread, among those that share the work
-    int64_t index, size;
-
-    int64_t first(int64_t all) const { return all * index / size; }
-    int64_t last(int64_t all) const { return all * (index + 1) / size; }
-};
-
-inline void wait_for_all() {
-#pragma omp barrier
-}
-
 template <class Input>
 void normalize_rows(const Network& net, const float* x, const float* weight, int64_t rows,
                     const Input& input, float* row_room) {
@@ -60,12 +48,12 @@ void normalize_rows(const Network& net, const float* x, const float* weight, int
     }
 }
 
-// SwiGLU: silu(gate) * up for the blocks of this thread.
+// SwiGLU: silu(gate) * up of some blocks.
 template <class Input>
-void gate(const Network& net, const float* inner, int64_t rows, const Team& team,
+void gate(const Network& net, const float* inner, int64_t rows, int64_t from, int64_t to,
           const Input& act) {
     for (int64_t row = 0; row < rows; ++row)
-        for (int64_t b = team.first(net.inner / LANES); b < team.last(net.inner / LANES); ++b) {
+        for (int64_t b = from; b < to; ++b) {
             const float* pair = inner + (row * net.inner + b * LANES) * 2;
             const Floats g = load(pair);
             float made[LANES];
@@ -96,65 +84,148 @@ int64_t lay_out(const Network& net, int64_t most, int64_t threads, float* base, 
     return scratch->own + threads * scratch->own_size - base;
 }
 
-template <class W, class K>
-void pass_layer(const Network& net, const Layer& layer, const Rows& rows, const Team& team,
-                const Scratch& s) {
-    using Input = typename InputOf<W>::type;
-    const int64_t M = rows.count, ld = layer.qkv.blocks * LANES, H = net.heads, D = net.head_dim;
-    float *own = s.own + team.index * s.own_size, *row_room = own + s.own_size - LANES;
-    row_room -= layer.qkv.inputs;
-    const Input normed(own, layer.qkv.inputs, M);
-    const Input mixed(s.mixed, layer.out.inputs, M), act(s.act, layer.down.inputs, M);
-    normalize_rows(net, s.x, layer.norm1, M, normed, row_room);
-    multiply<W, false>(layer.qkv, team.first(layer.qkv.blocks), team.last(layer.qkv.blocks),
-                       normed, M, s.qkv, ld);
-    wait_for_all();
-    for (int64_t n = team.first(M * net.kv_heads); n < team.last(M * net.kv_heads); ++n)
-        keep<K>(net, layer, rows, n / net.kv_heads, n % net.kv_heads,
-                s.qkv + n / net.kv_heads * ld);
-    wait_for_all();
-    for (int64_t n = team.first(M * H); n < team.last(M * H); ++n) {
-        const float* made = attend<K>(net, layer, rows, n / H, n % H,
-                                      s.qkv + n / H * ld + n % H * D, own);
-        mixed.lay(n / H, n % H * D, made, D);
-    }
-    wait_for_all();
-    multiply<W, true>(layer.out, team.first(layer.out.blocks), team.last(layer.out.blocks), mixed,
-                      M, s.x, net.padded_width);
-    wait_for_all();
-    normalize_rows(net, s.x, layer.norm2, M, normed, row_room);
-    const int64_t pairs = net.inner / LANES;
-    multiply<W, false>(layer.up, team.first(pairs) * 2, team.last(pairs) * 2, normed, M, s.inner,
-                       net.inner * 2);
-    gate(net, s.inner, M, team, act);
-    wait_for_all();
-    multiply<W, true>(layer.down, team.first(layer.down.blocks), team.last(layer.down.blocks), act,
-                      M, s.x, net.padded_width);
-    wait_for_all();
+// How many blocks of outputs make a unit: enough that the sums fill the registers, and few enough
+// that a thread which stops in the middle holds up the others for a moment only.
+inline int64_t unit_of(int64_t rows) { return rows <= 2 ? 8 : 4; }
+
+inline int64_t units_of(int64_t all, int64_t size) { return (all + size - 1) / size; }
+
+inline int64_t end_of(int64_t unit, int64_t size, int64_t all) {
+    return (unit + 1) * size < all ? (unit + 1) * size : all;
 }
 
-Team this_thread() {
-#ifdef _OPENMP
-    return Team{omp_get_thread_num(), omp_get_num_threads()};
-#else
-    return Team{0, 1};
-#endif
-}
+// A pass over rows, in phases: six a layer, and the last norm.
+template <class W, class K>
+struct Pass {
+    using Input = typename InputOf<W>::type;
+    enum Phase { QKV, KEEP, ATTEND, OUT, UP, DOWN, PHASES };
+
+    const Network& net;
+    const Rows& rows;
+    const Scratch& s;
+    float* hidden;
+    bool apart;  // no two rows are of one slot: then a row needs no other row's key
+
+    static void run(const void* what, Turns& turns, uint64_t number, int64_t index) {
+        std::optional<typename UseOf<W>::type> use;
+        for (int64_t phase = 0; turns.lasts(number); ++phase) {
+            bool ready = false;
+            for (int64_t unit; (unit = turns.take(number, phase)) >= 0;) {
+                const Pass& pass = *static_cast<const Pass*>(what);
+                if (!use) use.emplace(pass.rows.count);
+                pass.compute(phase, unit, index, ready);
+                ready = true;
+                if (turns.complete()) pass.open_next(turns, phase);
+            }
+        }
+    }
+
+    int64_t units(int64_t phase) const {
+        const Layer& layer = net.layer[0];
+        const int64_t M = rows.count, size = unit_of(M);
+        if (phase == net.layers * PHASES) return M;
+        switch (phase % PHASES) {
+            case QKV: return units_of(layer.qkv.blocks, size);
+            case KEEP: return apart ? 0 : M;
+            case ATTEND: return M * net.kv_heads;
+            case OUT: return units_of(layer.out.blocks, size);
+            case UP: return units_of(net.inner / LANES, size / 2);
+            default: return units_of(layer.down.blocks, size);
+        }
+    }
+
+    void open_next(Turns& turns, int64_t phase) const {
+        if (phase == net.layers * PHASES) return turns.open(OVER, 0);
+        if (units(++phase) == 0) ++phase;
+        turns.open(phase, units(phase));
+    }
+
+    // `ready`: this thread has computed a unit of the phase, so its input is laid out.
+    void compute(int64_t phase, int64_t unit, int64_t index, bool ready) const {
+        if (phase == net.layers * PHASES) {
+            normalize(s.x + unit * net.padded_width, net.norm, net.width, net.eps,
+                      hidden + unit * net.width);
+            return;
+        }
+        const Layer& layer = net.layer[phase / PHASES];
+        const int64_t M = rows.count, size = unit_of(M), ld = layer.qkv.blocks * LANES;
+        const int64_t H = net.heads, D = net.head_dim, group = H / net.kv_heads;
+        float *own = s.own + index * s.own_size, *row_room = own + s.own_size - LANES;
+        row_room -= layer.qkv.inputs;
+        const Input normed(own, layer.qkv.inputs, M);
+        const Input mixed(s.mixed, layer.out.inputs, M), act(s.act, layer.down.inputs, M);
+        switch (phase % PHASES) {
+            case QKV:
+                if (!ready) normalize_rows(net, s.x, layer.norm1, M, normed, row_room);
+                multiply<W, false>(layer.qkv, unit * size, end_of(unit, size, layer.qkv.blocks),
+                                   normed, M, s.qkv, ld);
+                break;
+            case KEEP:
+                for (int64_t head = 0; head < net.kv_heads; ++head)
+                    keep<K>(net, layer, rows, unit, head, s.qkv + unit * ld);
+                break;
+            case ATTEND: {
+                const int64_t row = unit / net.kv_heads, first = unit % net.kv_heads * group;
+                if (apart) keep<K>(net, layer, rows, row, first / group, s.qkv + row * ld);
+                for (int64_t h = first; h < first + group; ++h) {
+                    const float* made = attend<K>(net, layer, rows, row, h,
+                                                  s.qkv + row * ld + h * D, own);
+                    mixed.lay(row, h * D, made, D);
+                }
+                break;
+            }
+            case OUT:
+                multiply<W, true>(layer.out, unit * size, end_of(unit, size, layer.out.blocks),
+                                  mixed, M, s.x, net.padded_width);
+                break;
+            case UP: {
+                const int64_t half = size / 2, from = unit * half;
+                const int64_t to = end_of(unit, half, net.inner / LANES);
+                if (!ready) normalize_rows(net, s.x, layer.norm2, M, normed, row_room);
+                multiply<W, false>(layer.up, from * 2, to * 2, normed, M, s.inner, net.inner * 2);
+                gate(net, s.inner, M, from, to, act);
+                break;
+            }
+            default:
+                multiply<W, true>(layer.down, unit * size, end_of(unit, size, layer.down.blocks),
+                                  act, M, s.x, net.padded_width);
+        }
+    }
+};
 
 template <class W, class K>
 void pass(const Network& net, const Rows& rows, const Scratch& scratch, int64_t threads,
           float* hidden) {
-#pragma omp parallel num_threads(threads)
-    {
-        const Team team = this_thread();
-        const typename UseOf<W>::type use(rows.count);
-        for (int64_t i = 0; i < net.layers; ++i)
-            pass_layer<W, K>(net, net.layer[i], rows, team, scratch);
-        for (int64_t row = team.first(rows.count); row < team.last(rows.count); ++row)
-            normalize(scratch.x + row * net.padded_width, net.norm, net.width, net.eps,
-                      hidden + row * net.width);
-    }
+    bool apart = true;
+    for (int64_t row = 1; row < rows.count; ++row)  // sorted by slot
+        apart = apart && rows.slots[row] != rows.slots[row - 1];
+    const Pass<W, K> all{net, rows, scratch, hidden, apart};
+    Pool::here().run({&Pass<W, K>::run, &all}, all.units(0), threads);
 }
+
+// One product for some rows, in units of blocks of outputs.
+template <class W>
+struct Head {
+    using Input = typename InputOf<W>::type;
+    const Product& p;
+    const Input& input;
+    int64_t rows;
+    float* y;
+
+    static constexpr int64_t SIZE = 32;
+
+    static void run(const void* what, Turns& turns, uint64_t number, int64_t) {
+        std::optional<typename UseOf<W>::type> use;
+        for (int64_t unit; (unit = turns.take(number, 0)) >= 0;) {
+            const Head& head = *static_cast<const Head*>(what);
+            if (!use) use.emplace(head.rows);
+            multiply<W, false>(head.p, unit * SIZE, end_of(unit, SIZE, head.p.blocks), head.input,
+                               head.rows, head.y, head.p.blocks * LANES);
+            if (turns.complete()) turns.open(OVER, 0);
+        }
+        turns.take(number, OVER - 1);  // until the last unit is complete
+    }
+};
 
 // y of x (rows, width); the weights may have more inputs, padded with 0.
 template <class W>
@@ -166,13 +237,8 @@ void head(const Product& p, const float* x, int64_t width, int64_t rows, int64_t
         input.lay(row, 0, x + row * width, width);
         input.lay(row, width, none, p.inputs - width);
     }
-#pragma omp parallel num_threads(threads)
-    {
-        const Team team = this_thread();
-        const typename UseOf<W>::type use(rows);
-        multiply<W, false>(p, team.first(p.blocks), team.last(p.blocks), input, rows, y,
-                           p.blocks * LANES);
-    }
+    const Head<W> all{p, input, rows, y};
+    Pool::here().run({&Head<W>::run, &all}, units_of(p.blocks, Head<W>::SIZE), threads);
 }
 
 }  // namespace

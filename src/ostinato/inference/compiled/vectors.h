@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __AVX512F__
+#ifdef __x86_64__
 #include <immintrin.h>
 #endif
 
@@ -13,11 +13,20 @@ namespace {
 
 constexpr int LANES = 16;
 
-typedef float Floats __attribute__((vector_size(64)));
-typedef int32_t Ints __attribute__((vector_size(64)));
-typedef uint32_t Words __attribute__((vector_size(64)));
-typedef uint16_t Halves __attribute__((vector_size(32)));
-typedef int8_t Bytes __attribute__((vector_size(16)));
+// The numbers of a register. A compiler keeps vectors that are wider than this in memory.
+#if defined(__AVX512F__)
+constexpr int PART = 16;
+#elif defined(__AVX__)
+constexpr int PART = 8;
+#else
+constexpr int PART = 4;
+#endif
+
+typedef float FloatPart __attribute__((vector_size(PART * 4)));
+typedef int32_t IntPart __attribute__((vector_size(PART * 4)));
+typedef uint32_t WordPart __attribute__((vector_size(PART * 4)));
+typedef uint16_t HalfPart __attribute__((vector_size(PART * 2)));
+typedef int8_t BytePart __attribute__((vector_size(PART)));
 
 struct Half {
     uint16_t bits;  // bfloat16
@@ -38,28 +47,82 @@ inline Vector load_as(const void* from) {
     return to;
 }
 
-inline Floats load(const float* from) { return load_as<Floats>(from); }
+inline FloatPart load_part(const float* from) { return load_as<FloatPart>(from); }
 
 // The compiler's own conversions are slow: 33 ms a row with int8 weights against 3.8.
-#ifdef __AVX512F__
-inline Floats load(const Half* from) {
+#if defined(__AVX512F__)
+inline FloatPart load_part(const Half* from) {
     const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-    return bits_as<Floats>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+    return bits_as<FloatPart>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
-inline Floats load(const int8_t* from) {
+inline FloatPart load_part(const int8_t* from) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-    return bits_as<Floats>(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+    return bits_as<FloatPart>(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+}
+#elif defined(__AVX2__)
+inline FloatPart load_part(const Half* from) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return bits_as<FloatPart>(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+
+inline FloatPart load_part(const int8_t* from) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+    return bits_as<FloatPart>(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
 }
 #else
-inline Floats load(const Half* from) {
-    return bits_as<Floats>(__builtin_convertvector(load_as<Halves>(from), Words) << 16);
+inline FloatPart load_part(const Half* from) {
+    return bits_as<FloatPart>(__builtin_convertvector(load_as<HalfPart>(from), WordPart) << 16);
 }
 
-inline Floats load(const int8_t* from) {
-    return __builtin_convertvector(__builtin_convertvector(load_as<Bytes>(from), Ints), Floats);
+inline FloatPart load_part(const int8_t* from) {
+    return __builtin_convertvector(
+        __builtin_convertvector(load_as<BytePart>(from), IntPart), FloatPart);
 }
 #endif
+
+constexpr int PARTS = LANES / PART;
+
+#define EACH_PART _Pragma("GCC unroll 4") for (int i = 0; i < PARTS; ++i)
+
+struct Floats {
+    FloatPart part[PARTS];
+
+    float operator[](int lane) const { return part[lane / PART][lane % PART]; }
+};
+
+#define ARITHMETIC(SIGN)                                 \
+    inline Floats operator SIGN(Floats a, Floats b) {    \
+        EACH_PART a.part[i] = a.part[i] SIGN b.part[i];  \
+        return a;                                        \
+    }                                                    \
+    inline Floats operator SIGN(Floats a, float b) {     \
+        EACH_PART a.part[i] = a.part[i] SIGN b;          \
+        return a;                                        \
+    }                                                    \
+    inline Floats operator SIGN(float a, Floats b) {     \
+        EACH_PART b.part[i] = a SIGN b.part[i];          \
+        return b;                                        \
+    }
+ARITHMETIC(+)
+ARITHMETIC(-)
+ARITHMETIC(*)
+ARITHMETIC(/)
+#undef ARITHMETIC
+
+inline Floats operator-(Floats a) {
+    EACH_PART a.part[i] = -a.part[i];
+    return a;
+}
+inline Floats& operator+=(Floats& a, Floats b) { return a = a + b; }
+inline Floats& operator*=(Floats& a, Floats b) { return a = a * b; }
+
+template <class T>
+inline Floats load(const T* from) {
+    Floats to;
+    EACH_PART to.part[i] = load_part(from + i * PART);
+    return to;
+}
 
 inline void store(float* to, Floats from) { std::memcpy(to, &from, sizeof from); }
 
@@ -78,22 +141,32 @@ inline float sum(Floats values) {
 }
 
 // e to the power of x: 2^n times a polynomial of degree 6 in what is left of x (as in Cephes).
-inline Floats exponential(Floats x) {
-    Floats held = x < -87.0f ? Floats{} - 87.0f : x;
-    held = held > 88.0f ? Floats{} + 88.0f : held;
+inline FloatPart exponential_part(FloatPart x) {
+    FloatPart held = x < -87.0f ? FloatPart{} - 87.0f : x;
+    held = held > 88.0f ? FloatPart{} + 88.0f : held;
     const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
-    Floats shifted = held * 1.44269504f + magic;
-    Floats n = shifted - magic;
-    Floats r = held - n * 0.693359375f;
+    FloatPart shifted = held * 1.44269504f + magic;
+    FloatPart n = shifted - magic;
+    FloatPart r = held - n * 0.693359375f;
     r = r - n * -2.12194440e-4f;
-    Floats y = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    FloatPart y = r * 1.9875691500e-4f + 1.3981999507e-3f;
     y = y * r + 8.3334519073e-3f;
     y = y * r + 4.1665795894e-2f;
     y = y * r + 1.6666665459e-1f;
     y = y * r + 5.0000001201e-1f;
     y = y * (r * r) + r + 1.0f;
-    Ints power = (bits_as<Ints>(shifted) - bits_as<int32_t>(magic) + 127) << 23;
-    return x < -87.0f ? Floats{} : y * bits_as<Floats>(power);
+    IntPart power = (bits_as<IntPart>(shifted) - bits_as<int32_t>(magic) + 127) << 23;
+    return x < -87.0f ? FloatPart{} : y * bits_as<FloatPart>(power);
+}
+
+inline Floats exponential(Floats x) {
+    EACH_PART x.part[i] = exponential_part(x.part[i]);
+    return x;
+}
+
+inline Floats larger(Floats a, Floats b) {
+    EACH_PART a.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
+    return a;
 }
 
 }  // namespace
