@@ -39,7 +39,7 @@ from ostinato.loop.conditions.base import as_condition
 
 def fired(condition: Condition, reports: Sequence[Report]) -> tuple[int, Stopped] | None:
     """Return the tick at which a condition fires, with its stop; its state goes through JSON."""
-    state = condition.begin()
+    state = condition.initial_state()
     for tick, report in enumerate(reports, 1):
         state, stopped = condition.observe(json.loads(json.dumps(state)), Step(tick, tick, report))
         if stopped is not None:
@@ -117,7 +117,7 @@ def test_both_sides_are_observed_though_one_fires() -> None:
 
 def test_going_back_restores_counters_but_not_what_was_spent() -> None:
     both = Plateau("loss", 3) | (Budget("tokens", 9) | Steps(99))
-    then = both.begin()
+    then = both.initial_state()
     now = then
     for tick in (1, 2):
         now, _ = both.observe(now, Step(tick, tick, {"loss": 1.0, "tokens": 2}))
@@ -126,7 +126,7 @@ def test_going_back_restores_counters_but_not_what_was_spent() -> None:
 
 def test_seconds_are_spent_between_steps() -> None:
     condition = Seconds(10)
-    begun = condition.begin()
+    begun = condition.initial_state()
     assert isinstance(begun, list) and begun[0] == 0.0
     last = begun[1]
     assert isinstance(last, float)

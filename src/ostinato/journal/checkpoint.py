@@ -23,7 +23,7 @@ from ostinato.journal.state_codec import Packer, unpack
 from ostinato.journal.tensor_blocks import TensorBlock, TensorBlocks, allocate
 
 KEY = "ostinato.state"
-CHUNK = 1 << 24
+CHUNK = 1 << 24  # bytes read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Saved:
 def save_state(path: str | Path, state: Mapping[str, object]) -> Saved:
     """Write a state, so that the file is whole and on the disk, or not there at all.
 
-    Raises `InputError` that names the place of a value that cannot be saved, `RunError` where the
-    file cannot be written.
+    Raises `InputError` with the path of a value that cannot be saved, `RunError` where the file
+    cannot be written.
     """
     path = Path(path)
     blocks = TensorBlocks()
@@ -56,7 +56,7 @@ def save_state(path: str | Path, state: Mapping[str, object]) -> Saved:
     except OSError as error:
         raise RunError(
             f"The checkpoint {path} could not be written: {error.strerror}. The one before it "
-            "still stands; make room, and resume the run."
+            "is still there; make room, and resume the run."
         ) from error
     finally:
         with suppress(OSError):
@@ -119,7 +119,7 @@ def _read(file: BufferedReader, crc: int | None) -> dict[str, Any]:
     size = os.fstat(file.fileno()).st_size
     length = file.read(8)
     header_size = int.from_bytes(length, "little")
-    if header_size > size - 8:
+    if header_size > size - 8:  # also a damaged number, which could demand all memory
         raise ValueError("it is too short")
     text = file.read(header_size)
     found = zlib.crc32(text, zlib.crc32(length))
@@ -140,9 +140,9 @@ def _read(file: BufferedReader, crc: int | None) -> dict[str, Any]:
 
 def _in_order(header: Mapping[str, Any], room: int) -> Iterator[tuple[str, int, int]]:
     """Yield the blocks as they lie in the file. Raises `ValueError` where they leave a gap."""
-    places = sorted((*entry["data_offsets"], name) for name, entry in header.items())
+    spans = sorted((*entry["data_offsets"], name) for name, entry in header.items())
     at = 0
-    for start, end, name in places:
+    for start, end, name in spans:
         if start != at or end < start:
             raise ValueError("its blocks do not follow each other")
         at = end

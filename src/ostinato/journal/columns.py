@@ -1,8 +1,8 @@
 """A block of steps as JSON, and back; reports with the same names become columns.
 
-Columns are a third of the size of rows, and take a third of the time. A block is an object with
-`ticks` and `positions` (a list, or only the first of consecutive numbers) and
-`reports` (an object of columns, or a list of objects).
+Columns are a third of the size of rows, and take a third of the time. A block is an object.
+`ticks` and `positions` are lists, or the first of consecutive numbers. `reports` is an object of
+columns, or a list of objects.
 """
 
 from __future__ import annotations

@@ -16,20 +16,22 @@ from typing import Any
 from ostinato.errors import RunError
 from ostinato.journal.schema import connect, migrate, transaction
 
-# Closing an inherited connection in a forked child would drop the parent's file locks (SQLite,
-# "How To Corrupt", section 2.6), so a child keeps what it inherited and opens its own.
+# A forked child keeps the connection that it inherited, and opens its own: closing the first would
+# drop the parent's file locks (SQLite, "How To Corrupt", section 2.6).
 _OF_PARENT: list[sqlite3.Connection] = []
 
 
 class Database:
-    """One connection to a journal's file, for any thread; made, and migrated, where needed.
+    """One connection to a journal's file, usable from any thread.
+
+    It creates the file where there is none, and migrates an older one.
 
     Raises `RunError` for a file that is no journal, or one of a newer schema.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # threads share the connection: one statement at a time
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -24,7 +24,7 @@ def to_json(value: object) -> object:
         return method()
     if isinstance(value, Mapping):
         return dict(value)
-    if hasattr(value, "tolist"):
+    if hasattr(value, "tolist"):  # torch or numpy, of which neither need be loaded
         return _array(value)
     if isinstance(value, Sequence | AbstractSet) and not isinstance(value, bytes | bytearray):
         return list(value)

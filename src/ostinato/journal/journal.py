@@ -1,4 +1,4 @@
-"""The journal: what can be done with runs. Make, find, drive, ask, branch and delete them.
+"""The journal: make runs, find, drive, branch and delete them, send requests to their drivers.
 
 Knows no loop and no process. One process drives a run, any number may read.
 """
@@ -23,7 +23,7 @@ from ostinato.journal.stops import JSON, StopKind
 
 DEFAULT = Path(".ostinato/journal.db")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-SHORTEST_PREFIX = 6
+SHORTEST_PREFIX = 6  # of the 12 hexadecimal digits of an id
 ACTIONS = ("pause", "stop", "change")
 
 
@@ -48,7 +48,7 @@ class Journal:
         return self._database.path
 
     def close(self) -> None:
-        """Close the file. Runs of this journal can be read no more; sessions go on."""
+        """Close the file: its runs can no longer be read. Sessions have their own connections."""
         self._database.close()
 
     # Making and finding -----------------------------------------------------------------------
@@ -67,16 +67,19 @@ class Journal:
             return self._insert(connection, name, kind, spec or {}, parent)
 
     def find(self, name: str) -> Run | None:
-        """Return the run of that name, or of that id or beginning of an id (6 letters or more).
+        """Return the run of that name, id, or prefix of an id (6 digits or more); None without one.
 
-        Raises `RunError` where several ids begin so.
+        Raises `RunError` where several ids have that prefix.
         """
         query = self._database.query
         rows = query("SELECT id FROM runs WHERE name = ?", (name,))
         if not rows and len(name) >= SHORTEST_PREFIX:
             rows = query("SELECT id FROM runs WHERE substr(id, 1, ?) = ?", (len(name), name))
         if len(rows) > 1:
-            raise RunError(f"An id must begin as one run's does, {name!r} begins {len(rows)}.")
+            raise RunError(
+                f"The prefix of an id must be that of one run, got {name!r}, that of {len(rows)}. "
+                "Give more of its digits."
+            )
         return Run(self._database, rows[0][0]) if rows else None
 
     def get(self, name: str) -> Run:
@@ -97,6 +100,7 @@ class Journal:
         run = self.get(name)
         lock = RunLock(run.folder / "lock", run.name)
         try:
+            # Rows first: a crash in between leaves files without a run, no run without its files.
             with self._database.write() as connection:
                 connection.execute("DELETE FROM runs WHERE id = ?", (run.id,))
             shutil.rmtree(run.folder)
@@ -133,7 +137,7 @@ class Journal:
             )
 
     def amend(self, run: Run, entries: Mapping[str, JSON]) -> None:
-        """Record entries in a run's spec, in place of those of the same names."""
+        """Record entries in a run's spec, replacing those of the same names."""
         amend_spec(run, entries)
 
     def branch(
@@ -144,10 +148,10 @@ class Journal:
         tick: int | None = None,
         edits: Mapping[str, object] | None = None,
     ) -> Run:
-        """Make a new run that goes on from a checkpoint of another (the last, or that at `tick`).
+        """Make a new run that starts at a checkpoint of another (the last, or that at `tick`).
 
-        The edits are applied at its first step. Raises `RunError` where no checkpoint is there, and
-        for edits at the natural end of a run, behind which nothing is done that they could change.
+        The edits are applied at its first step. Raises `RunError` where there is no checkpoint, and
+        for edits at the natural end of a run: no step follows that they could change.
         """
         row = _branching_point(parent, tick, bool(edits))
         _check_name(name)
@@ -165,7 +169,7 @@ class Journal:
                 "WHERE run = ? AND tick <= ?",
                 (run.id, parent.id, row.tick),
             )
-            connection.execute(  # the condition that it was given later goes with it
+            connection.execute(  # a condition given on resume is an event: the branch keeps it
                 "INSERT INTO events SELECT ?, 1, ?, name, data, created FROM events "
                 "WHERE run = ? AND name = 'until' AND tick <= ? ORDER BY seq DESC LIMIT 1",
                 (run.id, row.tick, parent.id, row.tick),
@@ -174,6 +178,7 @@ class Journal:
                 "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (run.id, row.tick, row.position, row.path.name, row.bytes, row.crc, time.time()),
             )
+            # Inside the transaction: where it fails, no run without its checkpoint is left.
             _copy(row.path, run.folder / row.path.name)
         return run
 
@@ -186,6 +191,7 @@ class Journal:
         parent: tuple[str, int] | None,
         edits: str | None = None,
     ) -> Run:
+        # Not from `random`: a program that seeds it would give all its runs the same id.
         id, now = os.urandom(6).hex(), time.time()
         origin, tick = parent or (None, None)
         text = encode_exactly(spec, "The spec of a run")
@@ -234,7 +240,7 @@ def _checked(edits: Mapping[str, object] | None) -> dict[str, object]:
 def _check_name(name: str) -> None:
     if not isinstance(name, str) or not SAFE_NAME.fullmatch(name):
         raise RunError(
-            "The name of a run must be 1 to 100 letters, digits, '.', '_' or '-', beginning with "
+            "The name of a run must be 1 to 100 letters, digits, '.', '_' or '-', starting with "
             f"a letter or digit, got {name!r}. Choose for example 'replies-1'."
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ostinato.errors import RunLocked
 
 PATIENCE_SECONDS = 0.5
-"""A look at the lock (`holder`) holds it for an instant: taking it is tried again for so long."""
+"""For how long taking the lock is retried: `holder`, which only looks, takes it for an instant."""
 
 
 class RunLock:
@@ -39,9 +39,12 @@ class RunLock:
 
 def _take(path: Path, name: str) -> int:
     deadline = time.monotonic() + PATIENCE_SECONDS
+    # Closed in programs that this one starts: they would keep the lock after it has ended.
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     while True:
         try:
+            # Not `lockf`: a POSIX lock is lost when its process closes any descriptor of the file,
+            # as `holder` does.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return file
         except OSError as error:

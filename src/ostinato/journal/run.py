@@ -21,7 +21,7 @@ from ostinato.journal.stops import JSON, Stopped
 
 Status = Literal["new", "running", "paused", "interrupted", "stopped", "error"]
 Keep = Literal["steps", "results"]
-PAGE = 64  # rows read at once: no reader holds a transaction open while its user thinks
+PAGE = 64  # rows read at once: no transaction stays open while the caller handles a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class CheckpointRow:
 
 
 class Run:
-    """One execution recorded in a journal. Every property reads the journal anew."""
+    """One execution recorded in a journal. Every property reads the journal again."""
 
     def __init__(self, database: Database, id: str) -> None:
         self.database = database
@@ -110,7 +110,7 @@ class Run:
         if not row:
             raise RunError(f"The run {self.id} is not in {self.database.path}: it was deleted.")
         name, kind, spec, status, tick, position, stopped, parent, at, created, updated = row[0]
-        # A killed driver could not record its end. The lock, which died with it, tells.
+        # A killed driver could not record its end, but the system released its lock.
         if status == "running" and not self.driven:
             status = "interrupted"
         return RunRow(
@@ -134,12 +134,12 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """What the run is of: the class of its process, or the kind of job."""
+        """The class of its process, or the kind of job."""
         return self.now().kind
 
     @property
     def spec(self) -> dict[str, JSON]:
-        """What the run was started with."""
+        """What the run was started with: its configuration, as JSON."""
         return self.now().spec
 
     @property
@@ -154,7 +154,7 @@ class Run:
 
     @property
     def position(self) -> int:
-        """Where the process stood at the last committed tick."""
+        """The process's position at the last committed tick."""
         return self.now().position
 
     @property
@@ -164,13 +164,13 @@ class Run:
 
     @property
     def until(self) -> str | None:
-        """The condition of the last session, spelled; None if unknown."""
+        """The condition of the last session in Python's spelling; None if unknown."""
         spelling = self.later_until or self.spec.get("until")
         return spelling if isinstance(spelling, str) else None
 
     @property
     def later_until(self) -> str | None:
-        """The condition that the run was resumed under; None while it has its first one."""
+        """The condition that replaced the first one on resume; None while the first one holds."""
         rows = self.database.query(
             "SELECT data FROM events WHERE run = ? AND name = 'until' ORDER BY seq DESC LIMIT 1",
             (self.id,),
@@ -191,7 +191,7 @@ class Run:
         return self.now().parent
 
     def parent_run(self) -> Run | None:
-        """Return the run that this one branched from; None where there is none any more."""
+        """Return the run that this one branched from; None for no branch, or a deleted parent."""
         origin = self.now().parent
         known = origin and self.database.query("SELECT 1 FROM runs WHERE id = ?", origin[:1])
         return Run(self.database, origin[0]) if origin and known else None
@@ -319,7 +319,7 @@ class Run:
         A damaged file is skipped with a warning. Raises `RunError` where all are damaged.
         """
         damaged: list[str] = []
-        tried: set[Path] = set()
+        tried: set[Path] = set()  # paths, as its driver may save the same tick again meanwhile
         while True:
             rows = [row for row in self.checkpoints() if row.path not in tried]
             rows = [row for row in rows if tick is None or row.tick <= tick]
@@ -334,7 +334,7 @@ class Run:
         if damaged:
             raise RunError(
                 f"No checkpoint of the run {self.name!r} can be read. {' '.join(damaged)} "
-                "Delete the run and start it anew."
+                "Delete the run and start it again."
             )
         return None
 

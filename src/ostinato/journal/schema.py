@@ -51,17 +51,20 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 def sync_lazily(connection: sqlite3.Connection) -> None:
-    """A commit survives the death of the process; the disk is waited for later."""
+    """Do not wait for the disk at a commit: it survives the death of the process."""
     connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def sync_at_commit(connection: sqlite3.Connection) -> None:
-    """A commit survives a loss of power: for what has been acknowledged to somebody."""
+    """Wait for the disk at a commit: it survives a loss of power.
+
+    For what is acknowledged to somebody, such as a result.
+    """
     connection.execute("PRAGMA synchronous = FULL")
 
 
 def _hold_references(connection: sqlite3.Connection) -> None:
-    """Deleting a run deletes its rows in every table."""
+    """Check references, so that deleting a run deletes its rows in every table."""
     connection.execute("PRAGMA foreign_keys = ON")  # off by default, for each connection
 
 
@@ -83,6 +86,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def _first_tables(connection: sqlite3.Connection) -> None:
+    # One by one: `executescript` would commit the transaction of the migration first.
     for statement in _VERSION_1.split(";\n"):
         connection.execute(statement)
 
@@ -152,7 +156,7 @@ CREATE INDEX requests_to_do ON requests (run) WHERE done IS NULL"""
 
 _CONDITIONS = re.compile(r"\b(Past|When|Possible)(?=\()")
 _CONDITION_NAMES = {"Past": "Exceeds", "When": "Predicate", "Possible": "StillPassable"}
-_SPELLED = ("until", "was", "condition")
+_SPELLED = ("until", "was", "condition")  # keys whose values spell a condition
 _CONFIG_NAMES = {
     "optimiser": "optimizer",
     "adam_share": "adamw_lr_scale",
@@ -191,7 +195,7 @@ def _new_names(connection: sqlite3.Connection) -> None:
 
 
 def _respelled(value: object) -> object:
-    """Return a JSON value in which the texts that spell conditions have today's names."""
+    """Return a JSON value in which spelled conditions have today's names."""
     if isinstance(value, list):
         return [_respelled(each) for each in value]
     if not isinstance(value, dict):

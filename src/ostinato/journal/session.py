@@ -68,7 +68,7 @@ class RunSession:
         """Record a step. The report must not be changed afterwards."""
         writer = self._writer
         # No lock and no copy: appending to a list is atomic, and the thread takes from its front.
-        writer.place = (tick, position)
+        writer.progress = (tick, position)
         if self._records:
             writer.pending.append((tick, position, report))
         if len(writer.pending) >= writer.room:
@@ -80,7 +80,7 @@ class RunSession:
         return self._writer.inbox
 
     def amend(self, entries: Mapping[str, JSON]) -> None:
-        """Record entries in the run's spec, in place of those of the same names."""
+        """Record entries in the run's spec, replacing those of the same names."""
         amend_spec(self.run, entries)
 
     # Now and then -----------------------------------------------------------------------------
@@ -100,7 +100,7 @@ class RunSession:
         number = None if request is None else request.number
         self._writer.put(lambda store: store.add_event_once(name, tick, text, number))
         if request is not None:
-            self._writer.hand_over(request)
+            self._writer.remove_from_inbox(request)
 
     def result(self, key: str, row: Mapping[str, object]) -> None:
         """Record a result once, in one transaction with the steps before it.
@@ -155,7 +155,7 @@ class RunSession:
         number = request.number
         assert number is not None
         self._writer.put(lambda store: store.done(number))
-        self._writer.hand_over(request)
+        self._writer.remove_from_inbox(request)
 
     def flush(self) -> None:
         """Wait until all is committed; what came with a result or event is on the disk, too."""
@@ -191,8 +191,8 @@ class RunSession:
 
     def reopen(self) -> None:
         """Record that the run continues after `finish`; a step records it too."""
-        place = self._writer.place or (self.run.tick, self.run.position)
-        self._writer.put(lambda store: store.stand_at(place, place[0]))
+        progress = self._writer.progress or (self.run.tick, self.run.position)
+        self._writer.put(lambda store: store.record_progress(progress, progress[0]))
         self._writer.flush()
 
     def close(self) -> None:
@@ -204,12 +204,12 @@ class RunSession:
                 self._writer.raise_error()
 
     def _tick(self) -> int:
-        place = self._writer.place
-        return self.resumed_ticks if place is None else place[0]
+        progress = self._writer.progress
+        return self.resumed_ticks if progress is None else progress[0]
 
 
 def amend_spec(run: Run, entries: Mapping[str, JSON]) -> None:
-    """Record entries in the spec of a run, in place of those of the same names."""
+    """Record entries in the spec of a run, replacing those of the same names."""
     text = encode_exactly({**run.spec, **entries}, "The spec of a run")
     with run.database.write() as connection:
         connection.execute("UPDATE runs SET spec = ? WHERE id = ?", (text, run.id))

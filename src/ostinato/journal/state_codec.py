@@ -15,7 +15,7 @@ from ostinato.errors import InputError
 from ostinato.journal.tensor_blocks import TensorBlocks, array_from, tensor_from
 
 MARK = "$"
-BIG_BITS = 4096  # longer integers are written in base 16: Python limits the decimal ones
+BIG_BITS = 4096  # longer integers are written in base 16: Python reads at most 4,300 decimals
 
 
 class Packer:
@@ -102,7 +102,7 @@ class Packer:
 def _refuse(where: str, got: str) -> NoReturn:
     raise InputError(
         f"{where} must be a tensor, an array of numbers, a number, text, bytes, None, or a list, "
-        f"tuple or mapping of these, got {got}. Let state_dict return it in such a form."
+        f"tuple or mapping of these, got {got}. Let state_dict return it as one of these."
     )
 
 
@@ -111,6 +111,7 @@ def _joined(name: str, key: object) -> str:
 
 
 def _of_library(value: object, library: str) -> bool:
+    # By its name, so that a state without arrays imports no library.
     return type(value).__module__.partition(".")[0] == library
 
 

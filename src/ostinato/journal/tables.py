@@ -17,17 +17,17 @@ from ostinato.journal.encoding import Entry, decode, differences, encode
 from ostinato.journal.schema import connect, sync_at_commit, sync_lazily, transaction
 
 BLOCK = 2048
-"""A row of the table `steps` holds at most so many steps."""
+"""Steps in one row of the table `steps`, at most: resume keeps one such row in memory."""
 
-Place = tuple[int, int]
-"""Where a run stands: tick and position."""
+Progress = tuple[int, int]
+"""How far a run is: tick and position."""
 
 
 @dataclass(frozen=True, slots=True)
 class ControlRequest:
-    """Something asked of a run's driver: "pause", "stop" or "change".
+    """A request to the process that drives a run: "pause", "stop" or "change".
 
-    `number` is its row in the journal; None for what the driving process asks of itself.
+    `number` is its row in the journal; None for a request of the driving process itself.
     """
 
     number: int | None
@@ -38,7 +38,7 @@ class ControlRequest:
 
 @dataclass(slots=True)
 class Recorded:
-    """The steps that are in the journal already, with one block in memory at a time."""
+    """The steps that are in the journal already; one block of them is in memory at a time."""
 
     connection: sqlite3.Connection
     run: str
@@ -64,22 +64,25 @@ class Recorded:
 
 
 class RunTables:
-    """Writes one run. Every method but `commit` belongs into the function given to `commit`."""
+    """Writes one run.
+
+    `commit` opens the transaction; all other methods that write are called by its `writes`.
+    """
 
     def __init__(self, path: Path, run: str, folder: Path) -> None:
         self.connection = connect(path)
         self.run = run
         self.folder = folder
         self.differences = 0
-        self._version = -1
+        self._version = -1  # differs from any, so that the first look reads the requests
         self._seen = 0
         self._running = False
         self._recorded = Recorded(self.connection, run)
         self._unlink: list[Path] = []
-        self.resumed_ticks, self._last_seq, self._last_step = self._where_it_stands()
+        self.resumed_ticks, self._last_seq, self._last_step = self._read_progress()
         self._next_seq = self._last_seq + 1
 
-    def _where_it_stands(self) -> tuple[int, int, int]:
+    def _read_progress(self) -> tuple[int, int, int]:
         row = self.connection.execute(
             "SELECT tick, (SELECT COALESCE(MAX(seq), 0) FROM events WHERE run = id), "
             "(SELECT COALESCE(MAX(last), 0) FROM steps WHERE run = id) FROM runs WHERE id = ?",
@@ -87,8 +90,10 @@ class RunTables:
         ).fetchone()
         return row[0], row[1], row[2]
 
-    def commit(self, steps: Sequence[Entry], place: Place | None, writes: Sequence[Write]) -> None:
-        """Write steps, where the run stands now and whatever else in one transaction."""
+    def commit(
+        self, steps: Sequence[Entry], progress: Progress | None, writes: Sequence[Write]
+    ) -> None:
+        """Write steps, the run's progress and all `writes` in one transaction."""
         next_seq, running = self._next_seq, self._running
         # Steps can be computed again, so their commits do not wait for the disk. Results, events
         # and checkpoints are acknowledged to somebody: theirs do.
@@ -97,8 +102,8 @@ class RunTables:
         try:
             with transaction(self.connection):
                 self._add_steps(steps)
-                if place is not None:
-                    self.stand_at(place, steps[0][0] if steps else place[0])
+                if progress is not None:
+                    self.record_progress(progress, steps[0][0] if steps else progress[0])
                 for write in writes:
                     write(self)
         except BaseException:
@@ -116,7 +121,7 @@ class RunTables:
     # Steps ------------------------------------------------------------------------------------
 
     def _add_steps(self, steps: Sequence[Entry]) -> None:
-        known = 0
+        known = 0  # how many of them are not after the last recorded step
         # After a resume the first steps are repetitions. A gap in what an earlier session recorded
         # (it ran with keep="results") is filled.
         while known < len(steps) and steps[known][0] <= self._last_step:
@@ -152,9 +157,9 @@ class RunTables:
         if found is None:
             self.add_event("differs", tick, encode(what))
 
-    def stand_at(self, place: Place, start: int) -> None:
+    def record_progress(self, progress: Progress, start: int) -> None:
         """Record that the run continues, and where it is; a tick never goes back."""
-        tick, position = place
+        tick, position = progress
         if not self._running:
             self._running = True
             self.connection.execute(
@@ -170,7 +175,7 @@ class RunTables:
     # Everything else --------------------------------------------------------------------------
 
     def add_event(self, name: str, tick: int, data: str) -> None:
-        """Append an event to the log."""
+        """Append an event to the log; `data` is its JSON text."""
         self.connection.execute(
             "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)",
             (self.run, self._next_seq, tick, name, data, time.time()),
@@ -194,7 +199,7 @@ class RunTables:
             self.add_event(name, tick, data)
 
     def add_result(self, key: str, tick: int, row: str) -> None:
-        """Insert a result once; a second one is compared, and the first stands."""
+        """Insert a result once; a second one of the same key is only compared with the first."""
         old = self.connection.execute(
             "SELECT row FROM results WHERE run = ? AND key = ?", (self.run, key)
         ).fetchone()
@@ -232,9 +237,10 @@ class RunTables:
         ).fetchall()
         self._unlink.extend(self.folder / row[0] for row in rows)
 
-    def finish(self, status: str, stopped: str | None, place: Place) -> None:
-        """Record how the run ended, or that it pauses."""
-        tick, position = place
+    def finish(self, status: str, stopped: str | None, progress: Progress) -> None:
+        """Record how the run ended, or that it pauses; the recorded tick never decreases."""
+        tick, position = progress
+        # A session that ends while it repeats ticks leaves the later ones that are committed.
         self.connection.execute(
             "UPDATE runs SET status = ?, stopped = ?, tick = MAX(tick, ?), "
             "position = CASE WHEN tick <= ? THEN ? ELSE position END, updated = ? WHERE id = ?",
@@ -247,7 +253,7 @@ class RunTables:
 
     def new_requests(self) -> list[ControlRequest]:
         """Return the requests since the last call; cheap where no other process has written."""
-        # It changes when another connection commits, and costs no read of the tables.
+        # `data_version` changes when another connection commits, and reading it touches no table.
         version = self.connection.execute("PRAGMA data_version").fetchone()[0]
         if version == self._version:
             return []
@@ -262,7 +268,7 @@ class RunTables:
         return [ControlRequest(row[0], row[1], row[2] and decode(row[2])) for row in rows]
 
     def done(self, number: int) -> None:
-        """Mark a request as fulfilled."""
+        """Mark a request as fulfilled, so that no later session reads it."""
         self.connection.execute(
             "UPDATE requests SET done = ? WHERE number = ?", (time.time(), number)
         )
@@ -276,4 +282,4 @@ class RunTables:
 
 
 Write = Callable[[RunTables], None]
-"""Something to be written in a transaction: a call of the store's methods."""
+"""Something to write in a transaction: it calls methods of `RunTables`."""

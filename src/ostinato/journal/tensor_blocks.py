@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ALIGNED = 64
-"""A view keeps its place relative to so many bytes: kernels may read memory in such lines."""
+"""Bytes: a loaded view has the address of the saved one, modulo this.
+
+It is the alignment of torch's allocator on a CPU, on which the bits of a product can depend.
+"""
 
 # The safetensors format's codes for the types of both libraries; others are written as bytes.
 CODES = {
@@ -63,7 +66,10 @@ class _View:
 
 @dataclass(slots=True)
 class TensorBlocks:
-    """Collects tensors and arrays; `finish` makes blocks of them."""
+    """Collects tensors and arrays; `finish` makes blocks of them.
+
+    Tensors are grouped by their storage, so that what shares memory shares it again after loading.
+    """
 
     _groups: dict[object, list[_View]] = field(default_factory=lambda: defaultdict(list))
     _arrays: list[tuple[dict[str, object], Any, str]] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """The thread that writes a run's journal, and the queue before it.
 
-The driving thread appends to `pending` (steps) and `writes` (all else) and never waits, except
-where the queue is full or where it asks to (`flush`). Only this thread takes from them.
+The driving thread appends to `pending` (steps) and `writes` (all else). It waits only where the
+queue is full, or where it calls `flush`. Only the writing thread takes from them.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from weakref import WeakSet
 from ostinato.errors import OstinatoError, RunError
 from ostinato.journal.encoding import Entry
 from ostinato.journal.lock import RunLock
-from ostinato.journal.tables import ControlRequest, Place, RunTables, Write
+from ostinato.journal.tables import ControlRequest, Progress, RunTables, Write
 
 INTERVAL = 0.2
-"""Seconds between two looks at the queue and at the requests of other processes."""
+"""Seconds between two looks at the queue and at the requests of other processes.
 
-CROWD = 4096
-"""So many steps waiting wake the thread and are waited for: this bounds the queue.
+So a killed run loses at most the steps of this time, and a pause from outside waits no longer.
+"""
+
+MAX_PENDING = 4096
+"""Steps that may wait. With more, the driving thread wakes the writing thread and waits for it.
 
 Waiting costs nothing where it happens: steps that come so fast compute in Python, and two threads
 of Python take turns anyway. Handing over in large pieces saves the switches between them.
 """
 
 CLOSED = (
-    "The run's journal is closed. Open the run again to go on: journal.drive(journal.get(name))"
+    "The run's journal is closed. Open the run again to continue: journal.drive(journal.get(name))"
 )
 
 
@@ -42,20 +45,22 @@ class WriterThread:
         self.pending: list[Entry] = []
         self.writes: list[Write] = []
         self.inbox: list[ControlRequest] = []
-        self.place: Place | None = None
-        self.room = CROWD
+        self.progress: Progress | None = None
+        self.room = MAX_PENDING
         self.error: Exception | None = None
         self.differences = 0
         self.resumed_ticks = 0
         self.closed = False
         self._records = records
-        self._written: Place | None = None
+        self._written: Progress | None = None
         self._path, self._run, self._folder, self._lock = path, run, folder, lock
         self._pid = os.getpid()
         self._condition = threading.Condition()
-        self._asked = self._answered = 0
+        self._flushes_requested = self._flushes_done = 0
         self._closing = False
         self._opened = threading.Event()
+        # A daemon: a session that nobody closed must not keep the program alive. Its finalizer
+        # writes what is left.
         self._thread = threading.Thread(target=self._work, name=f"journal of {run}", daemon=True)
         self._thread.start()
         # SQLite opens and migrates in that thread: what fails there is raised here, at once.
@@ -71,7 +76,7 @@ class WriterThread:
         self.writes.append(write)
 
     def raise_error(self) -> None:
-        """Raise what went wrong in the thread; every later call raises it, too."""
+        """Raise the error of the writing thread; every later call raises it, too."""
         if self.error is not None:
             raise self.error
 
@@ -79,14 +84,14 @@ class WriterThread:
         """Wait until everything that was put before is committed."""
         self.raise_error()
         with self._condition:
-            self._asked += 1
-            number = self._asked
+            self._flushes_requested += 1
+            number = self._flushes_requested
             self._condition.notify_all()
-            while self._answered < number and self.error is None:
+            while self._flushes_done < number and self.error is None:
                 self._condition.wait()
         self.raise_error()
 
-    def hand_over(self, request: ControlRequest) -> None:
+    def remove_from_inbox(self, request: ControlRequest) -> None:
         """Take a fulfilled request out of the inbox."""
         self.inbox.remove(request)
 
@@ -105,7 +110,7 @@ class WriterThread:
         """In a forked child: the run stays the parent's, and its connection is not touched."""
         self._lock.leave_in_child()
         self.error = RunError(
-            "A forked process cannot go on with the run that its parent drives. "
+            "A forked process cannot drive the run that its parent drives. "
             "Open another run in the child."
         )
         self.room = 0
@@ -137,13 +142,13 @@ class WriterThread:
     def _until_closed(self, store: RunTables) -> None:
         while True:
             with self._condition:
-                if not self._closing and self._asked == self._answered:
+                if not self._closing and self._flushes_requested == self._flushes_done:
                     self._condition.wait(INTERVAL)
-                closing, asked = self._closing, self._asked
+                closing, requested = self._closing, self._flushes_requested
             self._write_all(store)
             self._look_for_requests(store)
             with self._condition:
-                self._answered = asked
+                self._flushes_done = requested
                 self._condition.notify_all()
             if closing:
                 return
@@ -156,19 +161,19 @@ class WriterThread:
         """
         writes = self.writes[:]
         steps = self.pending[:]
-        place = self._newest(steps)
-        if not (writes or steps or place):
+        progress = self._newest(steps)
+        if not (writes or steps or progress):
             return
-        store.commit(steps, place, writes)
+        store.commit(steps, progress, writes)
         del self.writes[: len(writes)]
         del self.pending[: len(steps)]
-        self._written = place or self._written
+        self._written = progress or self._written
         self.differences = store.differences
 
-    def _newest(self, steps: list[Entry]) -> Place | None:
+    def _newest(self, steps: list[Entry]) -> Progress | None:
         if self._records:
             return steps[-1][:2] if steps else None
-        return self.place if self.place != self._written else None
+        return self.progress if self.progress != self._written else None
 
     def _look_for_requests(self, store: RunTables) -> None:
         self.inbox.extend(store.new_requests())

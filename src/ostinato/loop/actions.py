@@ -28,7 +28,7 @@ def _outlined(value: Any) -> JSON:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """The stop stands: the loop or lane is done."""
+    """Accept the stop: the loop or lane is done."""
 
     def to_json(self) -> dict[str, JSON]:
         """Return the action as a JSON object."""
@@ -138,7 +138,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a strategy may look at: the draft as it stands, and all attempts before it.
+    """What a strategy may look at: the draft so far, and all attempts before it.
 
     `output` is the draft (for text an `ostinato.loop.Text`, with the offset of each token);
     `verdicts` are those on the whole draft, where it had ended; `spent` are the cost metrics so
@@ -170,7 +170,7 @@ OnStop = Callable[[Stopped, History], Action]
 
 
 def accept(stopped: Stopped, history: History) -> Action:
-    """Let every stop stand."""
+    """Accept every stop."""
     return Accept()
 
 

@@ -23,8 +23,8 @@ class Span(NamedTuple):
 class Text(str):
     """A generated text that remembers its tokens; everywhere else it is an ordinary string.
 
-    `tokens` are the token ids, `starts` the character at which each token's text begins, and
-    `logprobs` the natural logarithm of each token's probability under the model. `ended` is true
+    `tokens` are the token ids, `starts` the character at which each token's text begins. `logprobs`
+    has the natural logarithm of each token's probability under the model. `ended` is true
     where the last token ended the text (that token's own text is empty). Where the prompt names
     tokens to track, `tracked_logprobs` holds the log-probability of each, by id, at every position.
     """

@@ -1,4 +1,4 @@
-"""When a loop saves its state, and which of the saved states going back returns to."""
+"""When a loop saves its state, and which saved state it returns to when it goes back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ostinato.arguments import require_at_least
 
-FOREVER = 1 << 62
+FOREVER = 1 << 62  # a tick that no run reaches
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class SavePoints:
         self.schedule = schedule
         self._points: list[SavePoint] = []
 
-    def due(self, tick: int) -> bool:
-        """Tell whether the schedule has a checkpoint at a tick."""
+    def is_scheduled(self, tick: int) -> bool:
+        """Return whether the schedule has a checkpoint at a tick."""
         return self.schedule is not None and tick % self.schedule.steps == 0
 
     def next(self, tick: int) -> int:

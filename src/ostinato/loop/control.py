@@ -1,6 +1,6 @@
-"""What a loop is asked for while it runs, by its owner or from outside: pause, stop, change.
+"""Requests to a running loop, by its owner or from outside: pause, stop, change.
 
-A request waits for the next step boundary. Knows no process but through its `EditLog`.
+Each waits for the next step boundary. Knows no process but through its `EditLog`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ostinato.loop.process import Edits
 
 
 class StopRequest(NamedTuple):
-    """An end that was asked for: why, and the status that the run has then."""
+    """A requested end: why, and the status that the run has then."""
 
     stopped: Stopped
     status: Literal["paused", "stopped"]
@@ -34,12 +34,12 @@ class Control:
         session.inbox.extend(self.inbox)
         self.inbox = session.inbox
 
-    def ask_to(self, action: Literal["pause", "stop"], reason: str) -> None:
-        """Ask for an end at the next step boundary."""
+    def request_end(self, action: Literal["pause", "stop"], reason: str) -> None:
+        """Request an end at the next step boundary."""
         self.inbox.append(ControlRequest(None, action, reason=reason))
 
-    def ask_for(self, edits: Edits) -> None:
-        """Ask for edits at the next step boundary."""
+    def request_edits(self, edits: Edits) -> None:
+        """Request edits at the next step boundary."""
         self.inbox.append(ControlRequest(None, "change", dict(edits)))
 
     def take(self, log: EditLog, tick: int, session: RunSession | None) -> StopRequest | None:
@@ -52,7 +52,7 @@ class Control:
                 ends.append(request)
             if request.number is None:
                 self.inbox.remove(request)
-            elif request.action != "change":
+            elif request.action != "change":  # edits are done in the transaction that records them
                 assert session is not None
                 session.done(request)
         if not ends:

@@ -66,7 +66,7 @@ class EditLog:
                 raise
             session.event("refused", tick, {"edits": dict(edits), "why": str(error)})
 
-    def begin(self, edits: Mapping[str, object], tick: int, session: RunSession) -> None:
+    def start_branch(self, edits: Mapping[str, object], tick: int, session: RunSession) -> None:
         """Apply a branch's edits. Raises `EditError` with the fix for those that are refused."""
         self.count = 0
         if not edits:
@@ -81,12 +81,12 @@ class EditLog:
             ) from None
 
     def plan(self, run: Run) -> None:
-        """Find the journaled edits after the saved state."""
+        """Read the journaled edits after the saved state, to apply each at its tick."""
         changes = [event for event in run.events() if event.name == "change"]
         self._replay = [(event.tick, dict(event.data)) for event in changes[self.count :]]
 
-    def replay_due(self, tick: int) -> None:
-        """Apply the journaled edits of a tick again."""
+    def replay_up_to(self, tick: int) -> None:
+        """Apply again the journaled edits up to a tick."""
         while self._replay and self._replay[0][0] <= tick:
             at, edits = self._replay.pop(0)
             self.count += 1

@@ -38,8 +38,8 @@ class BestOutput:
     logprob: float = 0.0
 
     @property
-    def worth(self) -> tuple[int, float]:
-        """Order drafts: by the number of checks passed, then by the mean score."""
+    def rank(self) -> tuple[int, float]:
+        """What drafts are compared by: the number of checks passed, then the mean score."""
         passed = sum(verdict.passed for verdict in self.verdicts)
         mean = sum(verdict.score for verdict in self.verdicts) / max(1, len(self.verdicts))
         return passed, mean
@@ -104,7 +104,7 @@ class LaneState:
         return sum(cast(list[float], [report.get("logprob", 0.0) for report in self.reports]))
 
     def spend(self, report: Report) -> None:
-        """Add up what a step has spent."""
+        """Add what a step has spent to the item's total."""
         for name in COST_METRICS:
             if name in report:
                 value = report[name]
@@ -114,7 +114,7 @@ class LaneState:
     def compare(self, output: object, verdicts: tuple[Verdict, ...]) -> None:
         """Keep a whole draft as the best one where it is better than those before."""
         best = BestOutput(output, verdicts, self.length, self.lane.round, self.logprob)
-        if self.best is None or best.worth > self.best.worth:
+        if self.best is None or best.rank > self.best.rank:
             self.best = best
 
     def go_back(self, answer: GoBack, each: Condition) -> int:
@@ -249,7 +249,7 @@ def ends(report: Report) -> Stopped | None:
 
 
 def is_end(report: Report) -> bool:
-    """Tell whether nothing can follow a report in its draft."""
+    """Return whether a report ends its draft."""
     return any(name in report for name in ENDS)
 
 

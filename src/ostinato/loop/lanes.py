@@ -94,7 +94,7 @@ class Lanes:
         self._replay = Replay()
         self.compute_mode = str(getattr(process, "compute_mode", ""))
         self._missing = MissingMetrics(self.each, process)
-        self._judging: list[Report] = []  # what judging has spent in this step
+        self._judging: list[Report] = []  # what judging has spent in this step, as reports
         self.spent: dict[str, float] = {}  # by all items so far
 
     # The process ------------------------------------------------------------------------------
@@ -104,15 +104,15 @@ class Lanes:
         if not self._states:
             self._items.refuse_double()
         self._fill()
-        reports, in_vain = self._advance()
+        reports, unused = self._advance()
         if self._missing.names:
             self._missing.observe(*reports.values())
         lanes = {key: self._settle(self._states[key], report) for key, report in reports.items()}
-        # Again: a slot that has become free must not stand empty for the next step.
+        # Again: a slot that has become free must not be empty in the next step.
         self._fill()
         report: dict[str, object] = {"lanes": lanes, "active": len(self._states), **self._counts}
         judging, self._judging = self._judging, []
-        for name, total in spent((*reports.values(), *in_vain, *judging)).items():
+        for name, total in spent((*reports.values(), *unused, *judging)).items():
             report[name] = total
             self.spent[name] = self.spent.get(name, 0) + total
         if not self._states and self._items.done:
@@ -154,7 +154,7 @@ class Lanes:
         for draft in drafts:
             draft.item = items[draft.index]
             self._states[draft.lane.key] = draft
-            self._begin(draft)
+            self._start(draft)
 
     def change(self, edits: Edits) -> None:
         """Edit one lane at its position: `{"lane": key, name: value, …}`.
@@ -209,17 +209,17 @@ class Lanes:
 
     def _fill(self) -> None:
         while len(self._states) < self.process.slots:
-            coming = self._items.take()
-            if coming is None:
+            following = self._items.take()
+            if following is None:
                 return
-            index, key, item = coming
+            index, key, item = following
             lane = Lane(key, self._seed)
-            draft = LaneState(index, item, lane, [self.each.begin()])
+            draft = LaneState(index, item, lane, [self.each.initial_state()])
             if key in self._known:  # its row is in the journal already
                 self._count(self._known[key])
             elif not self._is_ready(draft):
                 self._states[key] = draft
-                self._begin(draft)
+                self._start(draft)
 
     def _is_ready(self, draft: LaneState) -> bool:
         """Finish an item that has a ready output, if that passes."""
@@ -233,7 +233,7 @@ class Lanes:
         self._finish(draft, stopped, output, verdicts, accepted=True)
         return True
 
-    def _begin(self, draft: LaneState) -> None:
+    def _start(self, draft: LaneState) -> None:
         """Start the lane at its draft's position; an item that the process refuses is finished."""
         draft.states[-1] = self.each.wake(draft.states[-1])
         lane = replace(draft.lane, past=tuple(draft.reports), again=draft.again)
@@ -247,19 +247,19 @@ class Lanes:
     def _advance(self) -> tuple[Mapping[str, Report], Sequence[Report]]:
         """Step the process, or replay a recorded step.
 
-        The second part are recorded reports that no lane can use: they were paid for all the same.
+        The second part has recorded reports that no lane can use; they were paid for all the same.
         """
         if self._replay:
             positions = {key: draft.position for key, draft in self._states.items()}
-            reports, in_vain = self._replay.take(positions)
+            reports, unused = self._replay.take(positions)
             for key, report in reports.items():
                 self._bring(self._states[key], report)
-            return reports, in_vain
+            return reports, unused
         return (self.process.step() if self._states else {}), ()
 
     def _bring(self, draft: LaneState, report: Report) -> None:
-        # Started again with a longer past, as after a crash: the process has no other way to take
-        # a report that it did not compute.
+        # Start it again with a longer past, as after a crash: a process takes a report that it did
+        # not compute only as a past.
         self.process.drop(draft.lane.key)
         past = (*draft.reports, report)
         self.process.start(replace(draft.lane, past=past), draft.item)
@@ -274,7 +274,7 @@ class Lanes:
     # One lane ---------------------------------------------------------------------------------
 
     def _settle(self, draft: LaneState, report: Report) -> LaneStep:
-        """Observe a lane's step; where it stopped, judge it and do what the strategy says."""
+        """Observe a lane's step; where it stopped, judge it and take the strategy's action."""
         draft.reports.append(report)
         draft.again = False
         draft.spend(report)
@@ -290,7 +290,7 @@ class Lanes:
         stopped = first((fired, end))
         assert stopped is not None
         stopped, verdicts = self._verdict(draft, stopped)
-        answer = self._ask(draft, stopped, verdicts)
+        answer = self._choose_action(draft, stopped, verdicts)
         self._act(draft, stopped, verdicts, answer)
         return LaneStep(position, report, stopped, answer)
 
@@ -308,9 +308,8 @@ class Lanes:
         if not verdicts:
             return stopped, ()
         whole = judged(verdicts)
-        broken = any(
-            verdict.error for verdict in verdicts
-        )  # another draft would not repair a check
+        # An error: another draft would not repair a check.
+        broken = any(verdict.error for verdict in verdicts)
         kind = StopKind.ERROR if broken else whole.kind
         numbers = {**whole.numbers, "after": stopped.kind.value}
         return replace(whole, kind=kind, numbers=numbers), verdicts
@@ -326,7 +325,9 @@ class Lanes:
         draft.states[-1] = self.each.charge(draft.states[-1], taken)
         return verdicts
 
-    def _ask(self, draft: LaneState, stopped: Stopped, verdicts: tuple[Verdict, ...]) -> Action:
+    def _choose_action(
+        self, draft: LaneState, stopped: Stopped, verdicts: tuple[Verdict, ...]
+    ) -> Action:
         if stopped.good:
             return Accept()
         if stopped.kind is StopKind.ERROR:
@@ -369,8 +370,8 @@ class Lanes:
             self.process.rewind(draft.lane, to)
         elif isinstance(answer, StartOver):
             draft.start_over(answer, self.each)
-            self.process.drop(key)
-            self._begin(draft)
+            self.process.drop(key)  # the other round may have another prompt
+            self._start(draft)
         else:
             exhausted = self.each.exhausted(draft.states[-1])
             if draft.best is None and not verdicts:  # no draft came to its end
@@ -393,7 +394,7 @@ class Lanes:
     ) -> None:
         row = draft.row(stopped, output, verdicts, accepted=accepted)
         if self.each.by_clock(draft.states[-1]):
-            row["by_clock"] = True  # a resumed run would not come out the same: it keeps this row
+            row["by_clock"] = True  # computing again could give another row: a resume keeps this
         self._count(row)
         self.finished.append((draft.lane.key, row))
 

@@ -44,7 +44,7 @@ from ostinato.loop.run_setup import (
 )
 
 FORMAT = 1
-"""The number of the form in which a loop's state is saved."""
+"""The version of the form in which a loop's state is saved."""
 
 
 class Loop:
@@ -52,7 +52,7 @@ class Loop:
 
     `process` is a `Process`, a callable (called once a step; a result that is no mapping becomes
     the report's `output`) or a generator (function). `on_stop` answers a stop; by default every
-    stop stands. `run` is a name or a `Run`: the loop is journaled, and resumes that run.
+    stop is accepted. `run` is a name or a `Run`: the loop is journaled, and resumes that run.
     `checkpoint` says how often the state is saved: in the run, or without one in memory where
     `on_stop` may go back. `keep="results"` journals results but no steps; the steps of an
     `ExternalSource`, which could not be computed again, are journaled all the same.
@@ -83,7 +83,7 @@ class Loop:
         self.tick = 0
         self.position = 0
         self._on_stop = on_stop
-        self._state: JSON = self.until.begin()
+        self._state: JSON = self.until.initial_state()
         self._attempts: list[Attempt] = []
         self._control = Control()
         self._edit_log = EditLog(self.process)
@@ -96,7 +96,7 @@ class Loop:
         elif checkpoint is None and (run is not None or on_stop is not accept):
             checkpoint = CheckpointSchedule()
         self._save_points = SavePoints(checkpoint)
-        self._begin = self._copy_of_process() if on_stop is not accept else None
+        self._initial_state = self._copy_of_process() if on_stop is not accept else None
         self._session: RunSession | None = None
         if run is not None:
             self._open(run, journal, "steps" if self._external else keep, spec or {})
@@ -107,11 +107,12 @@ class Loop:
     def __iter__(self) -> Iterator[Step]:
         """Take steps until the loop ends, and yield each one; a `break` is a pause.
 
-        What the loop was asked for takes effect between two steps. Nobody sees a step before it
-        has been observed, recorded and answered.
+        Requests take effect between two steps. Nobody sees a step before it has been observed,
+        recorded and answered.
         """
         if not self._wake():
             return
+        # Looked up once: the loop adds only a few microseconds to a step.
         advance, observe, session = self.process.step, self.until.observe, self._session
         inbox, watchers, new = self._control.inbox, self._watchers(), object.__new__
         while True:
@@ -139,7 +140,7 @@ class Loop:
             except Exhausted as end:
                 self._end(Stopped(end.kind, str(end)))
                 return
-            except BaseException as error:
+            except BaseException as error:  # Ctrl-C, too: its run is journaled as interrupted
                 self._break_off(error)
                 raise
             yield step
@@ -157,15 +158,15 @@ class Loop:
 
     def pause(self, reason: str = "It was paused.") -> None:
         """End the loop at the next step boundary; it can be resumed later."""
-        self._control.ask_to("pause", reason)
+        self._control.request_end("pause", reason)
 
     def stop(self, reason: str = "It was stopped by a person.") -> None:
         """End the loop at the next step boundary, for good."""
-        self._control.ask_to("stop", reason)
+        self._control.request_end("stop", reason)
 
     def change(self, edits: Edits) -> None:
         """Apply edits to the process at the next step boundary; they are journaled first."""
-        self._control.ask_for(edits)
+        self._control.request_edits(edits)
 
     def __enter__(self) -> Loop:
         return self
@@ -174,7 +175,7 @@ class Loop:
         self.close()
 
     def close(self) -> None:
-        """Save where the loop stands, wait until the journal has it all, and release the run."""
+        """Save the state, wait until the journal has everything, and release the run."""
         if self._session is None or self._closed:
             return
         self._closed = True
@@ -201,7 +202,7 @@ class Loop:
         return True
 
     def _attend(self) -> bool:
-        """Do what the loop was asked for; True where that was to end."""
+        """Do what was requested; True where that was to end."""
         end = self._control.take(self._edit_log, self.tick, self._session)
         if end is not None:
             self._end(*end)
@@ -213,7 +214,7 @@ class Loop:
         if self._external and self._session is not None:
             watchers.append(self._keep_received)
         if self._lanes is not None:
-            watchers.append(self._hand_over)
+            watchers.append(self._record_results)
         if self._missing.names:
             watchers.append(self._look_for_names)
         return watchers
@@ -223,7 +224,7 @@ class Loop:
         if self._session is not None and step.report["lanes"]:
             self._session.flush()
 
-    def _hand_over(self, step: Step) -> None:
+    def _record_results(self, step: Step) -> None:
         """Give results to the journal; they are committed before anyone sees them."""
         if self._lanes is None or not self._lanes.finished:
             return
@@ -240,7 +241,7 @@ class Loop:
     # Ends and answers -------------------------------------------------------------------------
 
     def _answer(self, step: Step, fired: Stopped | None) -> None:
-        """End, or do what `on_stop` answers to the stop of this step."""
+        """End, or take the action that `on_stop` answers to the stop of this step."""
         ended = step.report.get("ended")
         natural = None if ended is None else Stopped(StopKind.ENDED, str(ended), "ended")
         stopped = first((fired, natural))
@@ -274,8 +275,8 @@ class Loop:
         self.stopped = stopped
         self._final = status != "paused"
         if self._session is not None:
-            place = self.tick, self.position
-            self._session.finish(status, stopped, *place, **self._checkpoint())
+            saved = self._checkpoint()
+            self._session.finish(status, stopped, self.tick, self.position, **saved)
 
     def _break_off(self, error: BaseException) -> None:
         """Journal an error, which is raised again; an interrupt leaves the run resumable.
@@ -305,15 +306,16 @@ class Loop:
         self._return_to(point.position, state, action.edits)
 
     def _start_over(self, edits: Edits) -> None:
-        assert self._begin is not None
+        assert self._initial_state is not None
         self._save_points.clear()
-        self._return_to(0, self._begin, edits)
+        self._return_to(0, self._initial_state, edits)
 
     def _return_to(self, position: int, state: Mapping[str, object], edits: Edits) -> None:
         process = copy.deepcopy(state["process"])  # it may be returned to again
         self.process.load_state_dict(cast(dict[str, object], process))
+        # A state saved under another condition, before a resume, has nothing that fits this one.
         same = state.get("spelling", str(self.until)) == str(self.until)
-        then = cast(JSON, state["until"]) if same else self.until.begin()
+        then = cast(JSON, state["until"]) if same else self.until.initial_state()
         self._state = self.until.back(then, self._state)
         self.position = position
         if edits:
@@ -322,17 +324,18 @@ class Loop:
     # Checkpoints ------------------------------------------------------------------------------
 
     def _save_or_replay(self) -> None:
-        if self._save_points.due(self.tick):
+        if self._save_points.is_scheduled(self.tick):
             self._save(regular=True)
-        self._edit_log.replay_due(self.tick)
+        self._edit_log.replay_up_to(self.tick)
         self._plan_next_save()
 
     def _plan_next_save(self) -> None:
+        # One tick for both, so that a step costs one comparison.
         self._next_save = min(self._save_points.next(self.tick), self._edit_log.waiting)
 
     def _save(self, *, regular: bool) -> None:
         """Save the state. Only a regular checkpoint, one on the schedule, can be returned to."""
-        if self._session is None and self._begin is None:
+        if self._session is None and self._initial_state is None:
             return
         if regular:
             state = None
@@ -375,7 +378,7 @@ class Loop:
         keep: Literal["steps", "results"],
         spec: Mapping[str, JSON],
     ) -> None:
-        """Drive a run: find it, or create it, and resume where it stands."""
+        """Drive a run: find or create it, and resume from its last checkpoint."""
         if isinstance(run, str):
             spec = {**loop_settings(self.until, self._save_points.schedule, keep), **spec}
             run = find_or_create(run, journal, type(self.process).__name__, spec)
@@ -426,9 +429,9 @@ class Loop:
     def _resume_edits(self, session: RunSession) -> None:
         """Apply a branch's edits, or plan to repeat those that came after the saved state."""
         if session.edits is not None:
-            self._edit_log.begin(session.edits, self.tick, session)
+            self._edit_log.start_branch(session.edits, self.tick, session)
             session.edits = None
             self._save(regular=False)  # a branch that is killed now must not apply them twice
         elif self.stopped is None:
             self._edit_log.plan(session.run)
-            self._edit_log.replay_due(self.tick)
+            self._edit_log.replay_up_to(self.tick)

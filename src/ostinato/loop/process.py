@@ -43,9 +43,10 @@ class Process(Protocol):
 class Lane:
     """One of many things that a process advances side by side. A value: it never changes.
 
-    `past` holds the reports of the draft so far: a lane process that starts a lane with a past
-    brings it to the end of that before its next step, and does not report it again. `edits` holds
-    the edits in force as (position, edits), by position, those of one position in their order.
+    `past` holds the reports of the draft so far. A lane process that starts a lane with a past
+    brings it to the end of the past before its next step, and does not report the past again.
+    `edits` holds the edits in force as (position, edits), by position, those of one position in
+    their order.
     `again` is true where the lane went back to its position, so that the next step from there has
     been computed, and counted, before.
     """
@@ -63,8 +64,8 @@ class LaneProcess(Protocol):
     """A process that advances many lanes side by side, each by at most one position a step.
 
     `slots` is how many lanes it advances at once. `deterministic` says whether the same seed gives
-    the same bits. Where the way of computing changes the bits, the process names it in a text
-    `compute_mode`: a run records it and is resumed in no other.
+    the same bits. A process whose bits depend on how it computes (compiled, device) has a
+    text `compute_mode`: a run records it and is resumed in no other.
     """
 
     slots: int
@@ -124,7 +125,7 @@ class Step:
     """One step as a loop's user and a condition see it.
 
     `tick` is the number of steps taken by the loop, or in a lane's own conditions its position;
-    `position` is where the process or lane stands after the step. `item` is the lane's item, and
+    `position` is that of the process or lane after the step. `item` is the lane's item, and
     `results` the items that were finished in this step, as (key, row).
     """
 
@@ -162,7 +163,9 @@ class Step:
         return f"Step(tick={self.tick}, position={self.position}, report={dict(self.report)!r})"
 
 
-@dataclass(slots=True)  # not frozen: one is made for each lane and tick, and frozen costs thrice
+@dataclass(
+    slots=True
+)  # not frozen: one is made for each lane and tick, and frozen takes three times as long
 class LaneStep:
     """What one tick did to one lane: its report, and the stop and answer where it came to one."""
 
@@ -184,7 +187,7 @@ class LaneStep:
 class Exhausted(Exception):
     """Raised by a process's `step` that could not take one. No tick passes.
 
-    `kind` is that of the stop: it had ended before, or its budget allows no further step.
+    `kind` is that of the stop: the process had ended before, or its budget allows no step.
     """
 
     def __init__(self, sentence: str, kind: StopKind = StopKind.ENDED) -> None:

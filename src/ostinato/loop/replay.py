@@ -33,17 +33,17 @@ class Replay:
     def take(self, positions: Mapping[str, int]) -> tuple[dict[str, Report], list[Report]]:
         """Return the reports of the next recorded tick; `positions` are those of the lanes now.
 
-        The second part are the reports of lanes at other positions, which are of no use.
+        The second list has the reports of lanes that are at other positions: nobody can use them.
         """
         reports: dict[str, Report] = {}
-        in_vain: list[Report] = []
+        unused: list[Report] = []
         for key, (position, report) in self._ticks.popleft().items():
             if key not in self._left and positions.get(key) == position - 1:
                 reports[key] = report
             else:
                 self._left.add(key)
-                in_vain.append(report)
-        return reports, in_vain
+                unused.append(report)
+        return reports, unused
 
 
 def recorded(run: Run, after: int) -> Iterator[Recorded]:

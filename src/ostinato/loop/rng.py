@@ -1,4 +1,4 @@
-"""Random numbers as a function of their place: no state to save, nothing shared by a batch.
+"""Random numbers as a function of where they are used: no state, nothing shared by a batch.
 
 A counter-based generator as in Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (2011),
 with a keyed hash as its bijection: numbers are few beside the network passes that use them.
@@ -11,7 +11,7 @@ from struct import error, pack
 
 from ostinato.errors import InputError
 
-SEEDS = 1 << 63
+SEEDS = 1 << 63  # so that a seed fits into a signed number of 64 bits, as in `uniform`
 
 
 def check_seed(seed: int) -> int:
@@ -24,23 +24,24 @@ def check_seed(seed: int) -> int:
 
 
 def uniform(seed: int, key: str, round: int, backtracks: int, position: int) -> float:
-    """Return the one uniform number in [0, 1) that belongs to a place.
+    """Return the uniform number in [0, 1) of (run seed, item key, round, backtracks, position).
 
-    The place is (run seed, item key, round, backtracks, position). The number has the 53 bits of
-    a float, from a BLAKE2b hash. Raises `InputError` for a seed that is too large.
+    It has the 53 bits of a float, from a BLAKE2b hash. Raises `InputError` for a seed that is too
+    large.
     """
-    # The key comes last, so that two places never have the same bytes.
+    # The key has no fixed length: as it comes last, two counters never have the same bytes.
     try:
-        place = pack("<qqqq", seed, round, backtracks, position) + key.encode()
+        counter = pack("<qqqq", seed, round, backtracks, position) + key.encode()
     except error:
         check_seed(seed)
         raise
-    digest = blake2b(place, digest_size=8, person=b"ostinato.draw").digest()
-    return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
+    # `person` keeps these hashes apart from those of `fold_in`.
+    digest = blake2b(counter, digest_size=8, person=b"ostinato.draw").digest()
+    return (int.from_bytes(digest, "little") >> 11) * 2.0**-53  # 64 - 11 = 53 bits
 
 
 def fold_in(seed: int, *parts: int | str) -> int:
-    """Return a seed of 63 bits for one use, for a library that draws random numbers itself."""
+    """Return a seed in [0, 2**63) for one use, for a library that draws random numbers itself."""
     # The unit separator keeps (1, 23) and (12, 3) apart.
     text = "\x1f".join(map(str, (seed, *parts))).encode()
     digest = blake2b(text, digest_size=8, person=b"ostinato.seed").digest()

@@ -246,7 +246,7 @@ class RequestCondition(Condition):
 
 
 def _inner(state: JSON, each: Condition) -> JSON:
-    return each.begin() if state is None else _unpack(state)[1]
+    return each.initial_state() if state is None else _unpack(state)[1]
 
 
 def _unpack(state: JSON) -> tuple[Condition, JSON]:

@@ -20,14 +20,14 @@ from typing import Any, Protocol
 
 KILL = "ostinato.testing.kill"
 SERVE = f"import sys; from {__name__} import serve; serve(sys.argv[1])"
-POLL = 0.003  # seconds between two looks at a fork
+POLL = 0.003  # seconds between two looks at a fork: short beside the runs that tests kill
 
 
 class Handle(Protocol):
-    """A process that was begun."""
+    """A child process."""
 
     def wait(self, seconds: float) -> int | None:
-        """Wait for its end, so long at most; return its exit code, None where it goes on."""
+        """Wait up to `seconds` for its end; return its exit code, None while it runs."""
         ...
 
     def kill(self) -> None:
@@ -35,13 +35,12 @@ class Handle(Protocol):
         ...
 
 
-Begin = Callable[[Sequence[str], Path], Handle]
-"""Begins a process that does what `ostinato.testing.kill` does with some arguments, and prints
-into a file."""
+Spawn = Callable[[Sequence[str], Path], Handle]
+"""Starts a process: `ostinato.testing.kill` with these arguments; its output goes to a file."""
 
 
 def spawn(arguments: Sequence[str], output: Path) -> Handle:
-    """Begin a new interpreter."""
+    """Start a new interpreter."""
     with output.open("wb") as file:
         return _Interpreter(
             subprocess.Popen(
@@ -54,6 +53,7 @@ def spawn(arguments: Sequence[str], output: Path) -> Handle:
 
 
 def _environment() -> dict[str, str]:
+    # A child must find the caller's modules, which a test runner adds to `sys.path`.
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
@@ -72,9 +72,9 @@ class _Interpreter:
 
 
 class Forks:
-    """An interpreter that has imported a module and forks when it is asked to. A context manager.
+    """An interpreter that has imported a module and forks on request. A context manager.
 
-    POSIX only. What is forked has threads of its own only: the one that forks has none.
+    POSIX only. It has no threads, so a fork cannot inherit a lock that one of them held.
     """
 
     def __init__(self, module: str) -> None:
@@ -93,9 +93,9 @@ class Forks:
     def __exit__(self, *raised: object) -> None:
         self._server.communicate()
 
-    def begin(self, arguments: Sequence[str], output: Path) -> Handle:
+    def spawn(self, arguments: Sequence[str], output: Path) -> Handle:
         """Fork a process."""
-        return _Fork(self, self.ask({"begin": list(arguments), "output": str(output)}))
+        return _Fork(self, self.ask({"spawn": list(arguments), "output": str(output)}))
 
     def ask(self, question: object) -> Any:
         """Send a line and read the answer. Raises `AssertionError` where there is none."""
@@ -133,17 +133,17 @@ class _Fork:
 
 
 def serve(module: str) -> None:
-    """Import a module, then answer lines: begin a process, or look whether one has ended."""
+    """Import a module, then answer lines: fork a process, or return the exit code of one."""
     importlib.import_module(module)
     importlib.import_module(KILL)
     print("null", flush=True)
     codes: dict[int, int] = {}
     for line in sys.stdin:
         question = json.loads(line)
-        if "begin" in question:
+        if "spawn" in question:
             answer: int | None = os.fork()
             if answer == 0:
-                _become(question["begin"], question["output"])
+                _become(question["spawn"], question["output"])
         else:
             pid = question["look"]
             if pid not in codes and (found := os.waitpid(pid, os.WNOHANG))[0]:

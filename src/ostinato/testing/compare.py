@@ -22,7 +22,7 @@ def _differ(a: Any, b: Any, where: str) -> Iterator[str]:
             yield from _differ(x, y, f"{where}[{index}]")
     elif hasattr(a, "dtype") or hasattr(b, "dtype"):
         yield from _differ_arrays(a, b, where)
-    elif type(a) is float and type(b) is float:
+    elif type(a) is float and type(b) is float:  # by bits: NaN is equal, 0.0 and -0.0 are not
         if struct.pack("<d", a) != struct.pack("<d", b):
             yield f"{where} is {a!r} and {b!r}"
     elif type(a) is not type(b) or a != b:

@@ -19,17 +19,17 @@ from ostinato.journal import load_state, save_state
 from ostinato.loop import Lane, LaneProcess, Process, Report, is_end
 from ostinato.testing.compare import differences
 
-UNKNOWN = {"no such edit": 1}
-IDLE = 100  # steps in which no lane moved; a server may have some
+UNKNOWN_EDIT = {"no such edit": 1}
+IDLE = 100  # steps in which no lane may move; a server needs some, each waits up to 0.1 s
 
 
 def check_process(
     make: Callable[[], Process], *, steps: int = 12, cuts: Iterable[int] = (0, 1, 5, 11)
 ) -> None:
-    """Check that a process keeps the promises. `make` builds it anew, always the same.
+    """Check that a process keeps the promises. `make` builds a new one, always the same.
 
     `cuts` are the steps after which it is saved and resumed; name the edges of its epochs. Raises
-    `AssertionError` with the promise and the place of the first difference.
+    `AssertionError` with the promise and the path of the first difference.
     """
     expected = _reports(make(), steps)
     _same("Two runs with one seed", expected, _reports(make(), steps))
@@ -38,13 +38,14 @@ def check_process(
     _check_resume_of_resume(make, expected, steps)
     process = make()
     try:
-        process.change(UNKNOWN)
+        process.change(UNKNOWN_EDIT)
     except EditError:
         return
     raise AssertionError("change() must raise EditError for an edit that it does not know.")
 
 
 def _reports(process: Process, steps: int) -> list[Report]:
+    # Copies: a process that writes into a tensor it has reported must not change both sides.
     return [copy.deepcopy(dict(process.step())) for _ in range(steps)]
 
 
@@ -97,7 +98,7 @@ def check_lane_process(
     seed: int = 0,
     edits: Mapping[str, object] | None = None,
 ) -> None:
-    """Check that a lane process keeps the promises. `make(slots)` builds it anew.
+    """Check that a lane process keeps the promises. `make(slots)` builds a new one.
 
     `items` are at least three; each is run for `steps` positions or to its end. `edits` are some
     that the process knows, applied after going back. Of a process that does not repeat itself
@@ -113,7 +114,7 @@ def check_lane_process(
 
 def _check_unknown_edit(process: LaneProcess, item: object, seed: int) -> None:
     try:
-        process.start(Lane("x", seed, edits=((0, UNKNOWN),)), item)
+        process.start(Lane("x", seed, edits=((0, UNKNOWN_EDIT),)), item)
         process.step()
     except EditError:
         return
@@ -154,9 +155,7 @@ def _advance(process: LaneProcess, keys: Sequence[str], steps: int) -> dict[str,
         moved = process.step()
         idle = 0 if moved else idle + 1
         if idle > IDLE:
-            raise AssertionError(
-                f"A lane that has not ended must move; {sorted(going)} stand still."
-            )
+            raise AssertionError(f"A lane that has not ended must move; {sorted(going)} did not.")
         for key, report in moved.items():
             seen[key].append(copy.deepcopy(dict(report)))
             if is_end(report) or len(seen[key]) >= steps:
@@ -166,7 +165,7 @@ def _advance(process: LaneProcess, keys: Sequence[str], steps: int) -> dict[str,
 
 
 def _decided(report: Report) -> Report:
-    """Leave out what was spent, which depends on what was computed before and shared."""
+    """Leave out what was spent: lanes may share a prompt that another one has computed."""
     return {name: v for name, v in report.items() if name not in ("prompt", "computed")}
 
 
@@ -203,7 +202,7 @@ def _check_rewind(
         lane = Lane(key, seed, backtracks=1, edits=((to, edits),) if edits else ())
         process.rewind(lane, to)
         fresh = make(1)
-        begun = Lane(key, seed, backtracks=1, edits=lane.edits, past=tuple(past[:to]), again=True)
-        fresh.start(begun, item)
+        resumed = Lane(key, seed, backtracks=1, edits=lane.edits, past=tuple(past[:to]), again=True)
+        fresh.start(resumed, item)
         again = _advance(process, [key], steps)[key]
         _same("Going back and starting there", again, _advance(fresh, [key], steps)[key])

@@ -15,11 +15,11 @@ from typing import cast
 
 from ostinato.journal import Journal, Stopped
 from ostinato.loop import Loop
-from ostinato.testing.children import Begin, Forks, Handle, spawn
+from ostinato.testing.children import Forks, Handle, Spawn, spawn
 from ostinato.testing.compare import differences
 
 RUN = "run"
-TOLD = 4000  # characters of a child's output in a message
+LONGEST_OUTPUT = 4000  # characters of a child's output in a message
 HALVINGS = 10  # how often the time to a kill is halved where a run ends before it
 
 
@@ -37,55 +37,58 @@ def check_killed(
     `make` is `"module:function"`; the function takes `run` and `journal` (and `arguments`) and
     returns the `Loop`. It is run in processes of its own, which are killed `kills` times at
     random moments between their first and their last step; where a run ends before, another is
-    begun. Steps, results, the reason and the last saved state are compared. Returns the number of
-    kills. Raises `AssertionError`, also where a process fails by itself: with its last output.
+    started. Steps, results, the reason and the last saved state are compared. Returns the number of
+    kills. Raises `AssertionError`, also where a process fails unkilled: with its last output.
 
     Each process is a new interpreter; with `forks` it is forked from one that has imported a
     module and done nothing else, which saves the time of the imports.
     """
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     pairs = [f"{name}={value}" for name, value in (arguments or {}).items()]
-    begin: Begin = spawn if forks is None else forks.begin
+    start: Spawn = spawn if forks is None else forks.spawn
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 
         def child(journal: Path) -> _Child:
             output = journal.with_suffix(".output")
-            return _Child(begin([make, str(journal), *pairs], output), journal, output)
+            return _Child(start([make, str(journal), *pairs], output), journal, output)
 
-        calm = folder / "calm.db"
-        whole = child(calm)
+        undisturbed = folder / "undisturbed.db"
+        whole = child(undisturbed)
         whole.until_driven()
         began = time.monotonic()
         whole.end(timeout)
+        # A kill comes uniformly between 0 and `pause`: on average they divide the run evenly.
         pause = 2 * (time.monotonic() - began) / (kills + 1)
-        expected = _all_of(calm)
+        expected = _all_of(undisturbed)
         done = 0
         for number in range(kills + HALVINGS):
             killed = folder / f"killed-{number}.db"
             again = partial(child, killed)
-            now = _kill_often(again, kills - done, partial(_moment, dice, pause))
+            now = _kill_often(again, kills - done, partial(_moment, rng, pause))
             child(killed).end(timeout)
             done += now
-            if now == 0:  # it ran faster than the calm one
+            if now == 0:  # it ran faster than the undisturbed one
                 pause /= 2
             found = differences(expected, _all_of(killed))
             if found:
-                told = "; ".join(found[:3])
-                raise AssertionError(f"A run killed {now} times must equal a calm one: {told}.")
+                shown = "; ".join(found[:3])
+                raise AssertionError(
+                    f"A run killed {now} times must equal an undisturbed one: {shown}."
+                )
             if done >= kills:
                 break
         return done
 
 
-def _moment(dice: random.Random, pause: float) -> float:
-    return dice.uniform(0, pause)
+def _moment(rng: random.Random, pause: float) -> float:
+    return rng.uniform(0, pause)
 
 
-def _kill_often(begin: Callable[[], _Child], kills: int, pause: Callable[[], float]) -> int:
+def _kill_often(start: Callable[[], _Child], kills: int, pause: Callable[[], float]) -> int:
     """Kill a run up to `kills` times, until it ends; return how often."""
     for done in range(kills):
-        if not begin().kill_after(pause()):
+        if not start().kill_after(pause()):
             return done
     return kills
 
@@ -103,10 +106,12 @@ class _Child:
         code = self.process.wait(timeout)
         if code is None:
             self._kill()
-            raise AssertionError(f"The run must end within {timeout:g} seconds.\n{self._told()}")
+            raise AssertionError(
+                f"The run must end within {timeout:g} seconds.\n{self._last_output()}"
+            )
         if code != 0:
             raise AssertionError(
-                f"The run must end by itself, got exit code {code}.\n{self._told()}"
+                f"The run must end without an error, got exit code {code}.\n{self._last_output()}"
             )
 
     def kill_after(self, seconds: float) -> bool:
@@ -130,8 +135,8 @@ class _Child:
         self.process.kill()
         self.process.wait(60)
 
-    def _told(self) -> str:
-        return self.output.read_text(encoding="utf-8", errors="replace")[-TOLD:].strip()
+    def _last_output(self) -> str:
+        return self.output.read_text(encoding="utf-8", errors="replace")[-LONGEST_OUTPUT:].strip()
 
 
 def _driven(path: Path) -> bool:
@@ -148,7 +153,7 @@ def _driven(path: Path) -> bool:
 def _all_of(path: Path) -> dict[str, object]:
     journal = Journal(path)
     run = journal.find(RUN)
-    assert run is not None, "The run was never begun."
+    assert run is not None, "The run was never started."
     found = run.load()
     state = {} if found is None else dict(found[1])
     result = {

@@ -21,7 +21,7 @@ Observed = tuple[JSON, Stopped | None]
 class Condition(ABC):
     """Decides after a step whether the loop ends. Subclasses are frozen dataclasses.
 
-    `spends` marks a condition that counts what going back does not give back.
+    `spends` marks a condition that counts what going back does not refund.
     """
 
     spends: ClassVar[bool] = False
@@ -30,7 +30,7 @@ class Condition(ABC):
         """Return the names of the reports' values without which it can never fire."""
         return ()
 
-    def begin(self) -> JSON:
+    def initial_state(self) -> JSON:
         """Return the state before the first step."""
         return None
 
@@ -43,11 +43,11 @@ class Condition(ABC):
         return now if self.spends else then
 
     def wake(self, state: JSON) -> JSON:
-        """Return the state as it goes on in another process or after a pause."""
+        """Return the state as it continues in another process or after a pause."""
         return state
 
     def exhausted(self, state: JSON) -> Stopped | None:
-        """Tell whether nothing is left of what going back cannot give back."""
+        """Return the stop of a limit that is used up, which going back cannot refund; else None."""
         return None
 
     def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
@@ -55,7 +55,7 @@ class Condition(ABC):
         return state
 
     def by_clock(self, state: JSON) -> bool:
-        """Tell whether a clock has run out: what came of it would not come again."""
+        """Return whether a time limit has run out: computing again could then end elsewhere."""
         return False
 
     def __or__(self, other: Condition | Callable[[Step], object]) -> Condition:
@@ -83,13 +83,13 @@ def _spelling(condition: Condition) -> str:
 
 
 def require(right: bool, message: str) -> None:
-    """Raise `InputError` where a parameter is not right."""
+    """Raise `InputError` with the message where a parameter is not right."""
     if not right:
         raise InputError(message)
 
 
 def require_name(kind: str, name: object) -> None:
-    """Raise `InputError` where the name of a report's value is none."""
+    """Raise `InputError` where `name` is no text that could name a report's value."""
     require(
         isinstance(name, str) and bool(name.strip()),
         f"{kind}(name) must be the name of a value in the reports, a text, got {name!r}. "
@@ -113,8 +113,8 @@ class _Joined(Condition):
     def names(self) -> tuple[str, ...]:
         return tuple(name for condition in self.conditions for name in condition.names())
 
-    def begin(self) -> JSON:
-        return [condition.begin() for condition in self.conditions]
+    def initial_state(self) -> JSON:
+        return [condition.initial_state() for condition in self.conditions]
 
     def observe(self, state: JSON, step: Step) -> Observed:
         states: list[JSON] = []

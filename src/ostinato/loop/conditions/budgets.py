@@ -58,7 +58,7 @@ class Seconds(Condition):
     def __post_init__(self) -> None:
         require(self.limit > 0, f"Seconds(limit) must be above 0, got {self.limit}.")
 
-    def begin(self) -> JSON:
+    def initial_state(self) -> JSON:
         return [0.0, time.monotonic()]
 
     def observe(self, state: JSON, step: Step) -> Observed:
@@ -96,7 +96,7 @@ class Budget(Condition):
         require_name("Budget", self.name)
         require(self.limit > 0, f"Budget(limit) must be above 0, got {self.limit}.")
 
-    def begin(self) -> JSON:
+    def initial_state(self) -> JSON:
         return 0
 
     def observe(self, state: JSON, step: Step) -> Observed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal, cast
@@ -14,30 +15,44 @@ from ostinato.loop.process import Step
 
 
 @dataclass(frozen=True)
-class Reaches(Condition):
-    """Fires when the mean of the last `over` values of `name` is past a bound: good enough."""
+class _OfMetric(Condition):
+    """A condition on the report's number `name`; reports without it change nothing."""
 
     name: str
+
+    def __post_init__(self) -> None:
+        require_name(type(self).__name__, self.name)
+
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def observe(self, state: JSON, step: Step) -> Observed:
+        value = number(step.report.get(self.name))
+        return (state, None) if value is None else self._fold(state, value)
+
+    @abstractmethod
+    def _fold(self, state: JSON, value: float) -> Observed:
+        """Fold a value of the metric into the state, as `observe` folds a step."""
+
+
+@dataclass(frozen=True)
+class Reaches(_OfMetric):
+    """Fires when the mean of the last `over` values of `name` is past a bound: good enough."""
+
     above: float | None = field(default=None, kw_only=True)
     below: float | None = field(default=None, kw_only=True)
     over: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        require_name("Reaches", self.name)
+        super().__post_init__()
         one = (self.above is None) != (self.below is None)
         require(one, f"Reaches({self.name!r}) needs either above= or below=, not both or none.")
         require(self.over >= 1, f"Reaches(over) must be at least 1, got {self.over}.")
 
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    def begin(self) -> JSON:
+    def initial_state(self) -> JSON:
         return []
 
-    def observe(self, state: JSON, step: Step) -> Observed:
-        value = number(step.report.get(self.name))
-        if value is None:
-            return state, None
+    def _fold(self, state: JSON, value: float) -> Observed:
         values: list[JSON] = [*cast(list[JSON], state), value][-self.over :]
         if len(values) < self.over:
             return values, None
@@ -55,25 +70,18 @@ class Reaches(Condition):
 
 
 @dataclass(frozen=True)
-class Exceeds(Condition):
+class Exceeds(_OfMetric):
     """Fires when a value of `name` is past a bound that it must not cross: it failed."""
 
-    name: str
     above: float | None = field(default=None, kw_only=True)
     below: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        require_name("Exceeds", self.name)
+        super().__post_init__()
         one = (self.above is None) != (self.below is None)
         require(one, f"Exceeds({self.name!r}) needs either above= or below=, not both or none.")
 
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    def observe(self, state: JSON, step: Step) -> Observed:
-        value = number(step.report.get(self.name))
-        if value is None:
-            return None, None
+    def _fold(self, state: JSON, value: float) -> Observed:
         over = self.above is not None and value > self.above
         under = self.below is not None and value < self.below
         if not (over or under):
@@ -85,31 +93,24 @@ class Exceeds(Condition):
 
 
 @dataclass(frozen=True)
-class Plateau(Condition):
+class Plateau(_OfMetric):
     """Fires when `name` has not improved by more than `min_delta` in `patience` of its reports."""
 
-    name: str
     patience: int = 10
     min_delta: float = 0.0
     mode: Literal["min", "max"] = "min"
 
     def __post_init__(self) -> None:
-        require_name("Plateau", self.name)
+        super().__post_init__()
         require(self.patience >= 1, f"Plateau(patience) must be at least 1, got {self.patience}.")
         require(self.min_delta >= 0, f"Plateau(min_delta) must be 0 or more, got {self.min_delta}.")
         known = self.mode in ("min", "max")
         require(known, f"Plateau(mode) must be 'min' or 'max', got {self.mode!r}.")
 
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    def begin(self) -> JSON:
+    def initial_state(self) -> JSON:
         return [None, 0]
 
-    def observe(self, state: JSON, step: Step) -> Observed:
-        value = number(step.report.get(self.name))
-        if value is None:
-            return state, None
+    def _fold(self, state: JSON, value: float) -> Observed:
         best, waited = cast(tuple[float | None, int], state)
         if best is None or self._better(value, best):
             return [value, 0], None
@@ -126,28 +127,21 @@ class Plateau(Condition):
 
 
 @dataclass(frozen=True)
-class Converges(Condition):
+class Converges(_OfMetric):
     """Fires when the last `over` + 1 values of `name` lie within `tolerance` of each other."""
 
-    name: str
     tolerance: float = 1e-4
     over: int = 1
 
     def __post_init__(self) -> None:
-        require_name("Converges", self.name)
+        super().__post_init__()
         require(self.tolerance >= 0, f"Converges(tolerance) must be >= 0, got {self.tolerance}.")
         require(self.over >= 1, f"Converges(over) must be at least 1, got {self.over}.")
 
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    def begin(self) -> JSON:
+    def initial_state(self) -> JSON:
         return []
 
-    def observe(self, state: JSON, step: Step) -> Observed:
-        value = number(step.report.get(self.name))
-        if value is None:
-            return state, None
+    def _fold(self, state: JSON, value: float) -> Observed:
         values = [*cast(list[float], state), value][-self.over - 1 :]
         spread = max(values) - min(values)
         # "not <=": a spread of NaN has not converged.
@@ -200,7 +194,7 @@ class NoProgress(Condition):
     def names(self) -> tuple[str, ...]:
         return () if self.name == "output" else (self.name,)
 
-    def begin(self) -> JSON:
+    def initial_state(self) -> JSON:
         return ["", 0]
 
     def observe(self, state: JSON, step: Step) -> Observed:

@@ -46,7 +46,7 @@ RENAMED = {"Past": "Exceeds", "When": "Predicate", "Possible": "StillPassable"}
 
 def up_to_date(spelling: str) -> str:
     """Return the spelling of a condition with today's names."""
-    return re.sub(r"\b(Past|When|Possible)(?=\()", lambda name: RENAMED[name[1]], spelling)
+    return re.sub(rf"\b({'|'.join(RENAMED)})(?=\()", lambda name: RENAMED[name[1]], spelling)
 
 
 def parse(text: str) -> Condition:
@@ -65,13 +65,13 @@ def parse(text: str) -> Condition:
 
 
 def transfer_state(spelling: str, state: JSON, condition: Condition) -> JSON:
-    """Return the state with which another condition goes on: what was spent stays spent.
+    """Return the first state of another condition: what was spent stays spent.
 
-    `spelling` and `state` are of the condition before. Counters of patience begin anew.
+    `spelling` and `state` are of the condition before. Counters of patience start again.
     """
     try:
         before = list(_leaves(parse(spelling), state))
-    except InputError:  # it held a callable
+    except InputError:  # it held a callable, of which only the name is spelled
         before = []
     return condition.wake(_filled(condition, before))
 
@@ -91,7 +91,7 @@ def _filled(condition: Condition, before: Sequence[tuple[Condition, JSON]]) -> J
         same = type(old) is type(condition) and condition.spends
         if same and getattr(old, "name", None) == getattr(condition, "name", None):
             return state
-    return condition.begin()
+    return condition.initial_state()
 
 
 def _condition(node: ast.expr, text: str) -> Condition:
