@@ -20,7 +20,7 @@ from ostinato.errors import InputError, ModelError, RunError
 from ostinato.inference import CompiledBackend, open_backend
 from ostinato.inference.compiled import build
 from ostinato.inference.compiled.memory import LINE, PIECE, LargePages
-from ostinato.inference.compiled.weights import quantized
+from ostinato.inference.compiled.weights import Weights, quantized
 from ostinato.loop import Lanes, Loop, Steps
 from ostinato.models import LanguageModel, add_lora, load_model
 from ostinato.text import write
@@ -67,6 +67,19 @@ def test_a_row_gives_the_same_bits_in_any_batch(
     inference = CompiledBackend(network(shape).to(dtype), 64, int8=int8, tiles=tiles)
     assert inference.tiles == tiles
     check_batches(inference, (2, 3, 7, 16, 64))
+
+
+def test_float32_weights_that_came_from_bfloat16_take_half_the_memory_and_change_no_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exact = network("smollm2")
+    rounded = network("smollm2").to(torch.bfloat16).float()
+    rows = [(slot, 5 + slot, 0) for slot in range(7)]
+    narrow = CompiledBackend(rounded, 8).feed(rows)
+    sizes = [Weights(each, int8=False).bytes for each in (rounded, exact)]
+    monkeypatch.setattr("ostinato.inference.compiled.weights.fits_bfloat16", lambda _: False)
+    assert torch.equal(narrow, CompiledBackend(rounded, 8).feed(rows))
+    assert sizes[0] < 0.6 * sizes[1]
 
 
 @needs_tiles

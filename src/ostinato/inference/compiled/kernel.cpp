@@ -271,7 +271,9 @@ void forward(const Network* net, int64_t count, const int64_t* slots, const int6
     const bool halves = net->cache_kind == 1;
     switch (net->weight_kind) {
         case 0: return pass<float, float>(*net, rows, scratch, threads, hidden);
-        case 1: return pass<Half, Half>(*net, rows, scratch, threads, hidden);
+        case 1:
+            return halves ? pass<Half, Half>(*net, rows, scratch, threads, hidden)
+                          : pass<Half, float>(*net, rows, scratch, threads, hidden);
         case 2:
             return halves ? pass<int8_t, Half>(*net, rows, scratch, threads, hidden)
                           : pass<int8_t, float>(*net, rows, scratch, threads, hidden);

@@ -81,6 +81,8 @@ class Weights:
         self.dtype = network.model.embed_tokens.weight.dtype
         self._type = torch.int8 if int8 else self.dtype
         self.tiles = tiles and self._type in TILED
+        if self._type == torch.float32 and fits_bfloat16(network):
+            self._type = torch.bfloat16  # the same bits from half the memory
         self.kind = (TILED if self.tiles else KINDS)[self._type]
         self._kept: list[Tensor] = []  # kept alive: the structures hold only addresses
         self._memory = LargePages()
@@ -139,6 +141,7 @@ class Weights:
         scale = None
         if self._type == torch.int8:
             weight, scale = quantized(weight)
+        weight = weight.to(self._type)
         inputs = padded(weight.size(1), DEPTH if self.tiles else LANES)
         weight = nn.functional.pad(weight, (0, inputs - weight.size(1)))
         outputs, together = len(weight), 2 if self.tiles else 1
@@ -156,6 +159,12 @@ class Weights:
     def _floats(self, values: Tensor) -> int:
         self._kept.append(kept := self._memory.copy(values.detach().float()))
         return kept.data_ptr()
+
+
+def fits_bfloat16(network: Llama) -> bool:
+    """Return whether every matrix of a network in float32 came from bfloat16."""
+    matrices = (p.detach() for p in network.parameters() if p.dim() > 1)
+    return all(torch.equal(matrix, matrix.bfloat16().float()) for matrix in matrices)
 
 
 def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
