@@ -18,7 +18,7 @@ class _Dataclass(Protocol):
 
 
 def require(right: bool, name: str, expected: str, value: object, fix: str = "") -> None:
-    """Raise `InputError` where an argument is not right: what it must be, its value, the mend.
+    """Raise `InputError` where an argument is not right: what it must be, its value, how to fix it.
 
     The error's `key` is the name.
     """
@@ -29,7 +29,7 @@ def require(right: bool, name: str, expected: str, value: object, fix: str = "")
 
 
 def require_at_least(least: float, fix: str = "", /, **values: float) -> None:
-    """Raise `InputError` for the first value below `least`; 0 is told as "0 or more"."""
+    """Raise `InputError` for the first value below `least`; 0 is written as "0 or more"."""
     expected = f"at least {least:g}" if least else "0 or more"
     for name, value in values.items():
         require(value >= least, name, expected, value, fix)
@@ -45,8 +45,8 @@ def require_choice(name: str, value: object, choices: Iterable[str], fix: str = 
     """Raise `InputError` where a value is none of its choices; the nearest of them is offered."""
     known = tuple(choices)
     if value not in known:
-        told = " or ".join(map(repr, known))
-        require(False, name, told, value, fix or did_you_mean(value, known).strip())
+        expected = " or ".join(map(repr, known))
+        require(False, name, expected, value, fix or did_you_mean(value, known).strip())
 
 
 def require_literals(config: _Dataclass) -> None:
@@ -56,6 +56,12 @@ def require_literals(config: _Dataclass) -> None:
         choices = get_args(hints[spec.name])
         if choices and all(isinstance(choice, str) for choice in choices):
             require_choice(spec.name, getattr(config, spec.name), choices)
+
+
+def reason(error: Exception) -> str:
+    """Return why a file cannot be used: the words of an `OSError` without its number and path."""
+    words = error.strerror if isinstance(error, OSError) else None
+    return words.lower() if words else str(error)
 
 
 def did_you_mean(value: object, known: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """The errors of Ostinato, as one tree.
 
 OstinatoError
-├── InputError          something given is wrong: the message names it, the place and the mend
+├── InputError          something given is wrong: the message says what, where and how to fix it
 │   ├── EditError       a process does not know this edit, or not this value
 │   └── MissingExtra    an optional part is not installed
 ├── ItemError           one item cannot be worked on; the others can
@@ -19,7 +19,7 @@ class OstinatoError(Exception):
 
 
 class InputError(OstinatoError, ValueError):
-    """Something given by the user is wrong; `key` is the key of a table where it stands, if any."""
+    """Something given by the user is wrong; `key` names it in a table, if it is there."""
 
     key: str = ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck, impossible, quoted
+from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck, fold, impossible, quoted
 from ostinato.checks.constraint_spec import ANY, BLANK, ConstraintSpec, one_of
 from ostinato.loop import Item, PrefixVerdict, RequiredText, Verdict
 
@@ -23,9 +23,7 @@ class _Affix(BaseCheck):
             raise self.refuse("texts", "at least one text", (), "List the texts.")
 
     def _fold(self, text: str) -> str:
-        # casefold() maps each character on its own: a folded prefix is the prefix of the folded
-        # text. lower() looks at neighbors (a final sigma), so it would not do.
-        return text if self.case else text.casefold()
+        return fold(text, self.case)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +54,7 @@ class StartsWith(_Affix):
         return None if self.text(output).strip() else RequiredText(self.texts)
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
-        """Return the pattern of such texts."""
+        """Return the pattern of texts with one of the texts at this end."""
         pattern = f"{BLANK}*{one_of(self.texts, self.case)}{ANY}"
         return (ConstraintSpec("regex", pattern, hints=self.texts[:1]),)
 
@@ -87,7 +85,7 @@ class EndsWith(_Affix):
         return None if self._ends_well(self.text(output)) else RequiredText(self.texts)
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
-        """Return the pattern of such texts."""
+        """Return the pattern of texts with one of the texts at this end."""
         pattern = f"{ANY}{one_of(self.texts, self.case)}{BLANK}*"
         return (ConstraintSpec("regex", pattern, hints=self.texts[:1]),)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ostinato.checks.base import POSSIBLE, BaseCheck, column_texts, impossible, quoted
+from ostinato.checks.base import POSSIBLE, BaseCheck, column_texts, fold, impossible, quoted
 from ostinato.checks.constraint_spec import BLANK, ConstraintSpec, one_of
 from ostinato.loop import Item, PrefixVerdict, RequiredText, Verdict
 
@@ -62,9 +62,7 @@ class Choice(BaseCheck):
         return self.texts + (column_texts(self.name, item, self.column) if self.column else ())
 
     def _fold(self, text: str) -> str:
-        # casefold() maps each character on its own: a folded prefix is the prefix of the folded
-        # text. lower() looks at neighbors (a final sigma), so it would not do.
-        return text if self.case else text.casefold()
+        return fold(text, self.case)
 
     def _message(self, choices: tuple[str, ...]) -> str:
         if not choices:

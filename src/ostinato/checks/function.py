@@ -29,8 +29,8 @@ class Function(BaseCheck):
 
     `function` returns a bool, a score in [0, 1] (which passes from `threshold` on), a pair of
     either and a reason, or a `Verdict`. It may also raise `Retry("why")`. `prefix` gets a prefix of
-    the output and returns False or a reason where no continuation can pass, a pair of those, a
-    `PrefixStatus` or a `PrefixVerdict`; None and True mean that one may.
+    the output. Where no continuation can pass, it returns False, a reason, or a pair of both; where
+    one may, None or True. It may also return a `PrefixStatus` or a `PrefixVerdict`.
     """
 
     kind: ClassVar[str] = "python"

@@ -114,7 +114,7 @@ class Length(BaseCheck):
         return CERTAIN if self.min is not None and count >= self.min else POSSIBLE
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
-        """Return the texts of such a length in words or characters; none for the other units."""
+        """Return the texts of this length in words or characters; none for the other units."""
         least, most = self.min or 0, "" if self.max is None else self.max
         if self.unit == "characters":
             return (ConstraintSpec("regex", f"(?s:.{{{least},{most}}})"),)

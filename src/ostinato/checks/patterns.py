@@ -107,7 +107,7 @@ def literal(text: str, whole: bool, closed: bool, wild: bool = False) -> str:
     if whole and is_word(last):
         pattern += r"(?=\W)" if closed else r"(?!\w)"
     if not whole or last == "*":
-        # "refund*" has matched once "refund" stands; what follows can only lengthen the match.
+        # "refund*" has matched once "refund" is there; what follows can only lengthen the match.
         return pattern.removesuffix(r"\w*") if closed else pattern
     return pattern
 
@@ -184,7 +184,7 @@ def finder(
 
 def _any_of(texts: tuple[str, ...], whole: bool, closed: bool, wild: bool) -> str:
     """Return the pattern of any of the texts."""
-    # Their common word edge stands once, before the group, so it is tested once at each position.
+    # Their common word edge comes once, before the group, so it is tested once at each position.
     patterns = [literal(text, whole, closed, wild) for text in texts]
     edged = [pattern.removeprefix(_EDGE) for pattern in patterns if pattern.startswith(_EDGE)]
     others = [f"(?:{pattern})" for pattern in patterns if not pattern.startswith(_EDGE)]

@@ -40,14 +40,16 @@ class _Words(BaseCheck):
         """The column whose texts are searched for."""
         return (self.column,) if self.column else ()
 
-    def _finder(self, wanted: Alternatives) -> Finder:
-        return finder(*wanted, case=self.case, whole=self.whole, where=f"the check '{self.name}'")
+    def _finder(self, alternatives: Alternatives) -> Finder:
+        return finder(
+            *alternatives, case=self.case, whole=self.whole, where=f"the check '{self.name}'"
+        )
 
-    def _containing(self, wanted: Alternatives) -> str | None:
+    def _containing(self, alternatives: Alternatives) -> str | None:
         """Return the pattern of whole texts that contain one; None where it looks ahead."""
-        if any(hold_of(pattern) is not Hold.ALWAYS for pattern in wanted[1]):
+        if any(hold_of(pattern) is not Hold.ALWAYS for pattern in alternatives[1]):
             return None
-        return containing(*wanted, case=self.case, whole=self.whole)
+        return containing(*alternatives, case=self.case, whole=self.whole)
 
     def _column_texts(self, item: Item) -> tuple[str, ...]:
         return column_texts(self.name, item, self.column) if self.column else ()

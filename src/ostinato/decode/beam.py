@@ -200,8 +200,8 @@ class Beam:
         logprobs = torch.log_softmax(logits, -1)
         logprobs[:, forbidden_at(slot.lane, len(slot.states) - 1)] = -torch.inf
         totals = (logprobs + scores[:, None]).flatten()  # (beams * V,)
-        # As in `transformers`: enough that `num_beams` go on even if each end token of each beam is
-        # among the best.
+        # As in `transformers`: enough that `num_beams` continue even if each end token of each beam
+        # is among the best.
         keep = min(max(2, 1 + len(self._eos_ids)) * self.num_beams, totals.numel())
         best, index = torch.topk(totals, keep)
         return [
@@ -213,9 +213,9 @@ class Beam:
     def _choose(
         self, slot: _BeamSlot, found: Sequence[tuple[int, int, float]], length: int
     ) -> dict[str, object]:
-        """Return which continuations (beam, token, total) go on, and which are finished.
+        """Return which continuations (beam, token, total) continue, and which are finished.
 
-        Only the best `num_beams` of all can finish; the others are there so that enough go on.
+        Only the best `num_beams` of all can finish; the others are there so that enough continue.
         """
         full = length >= slot.room
         finished = [c for c in found[: self.num_beams] if full or c[1] in self._eos_ids]

@@ -136,7 +136,7 @@ class _Search:
     def _most_accepting(self, state: bytes, pieces: Sequence[Piece]) -> Piece | None:
         """Return the piece after which the most parts accept, if more than now.
 
-        Not one that was used in this state before: it may undo another part's progress for ever.
+        Not one that was used in this state before: it may undo another part's progress forever.
         """
         best, most = None, self._accepting_parts()
         for piece in pieces:

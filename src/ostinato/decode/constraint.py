@@ -40,6 +40,10 @@ _GROUP = re.compile(r"\(\?[^)]*?[:>]")  # "(?i:", "(?P<name>"
 _ESCAPE = re.compile(r"\\(\W)")
 # Runs of characters that a pattern holds as they are: none is special, none is quantified.
 _LITERAL = re.compile(r"(?:\\\W(?![*?{])|[^\\\[\](){}|*+?.^$](?![*?{]))+")
+_REGEX_FRAME = re.compile(
+    r"^at \d+\(\d+\): (invalid regex .* \(in regex\): (regex parse error: .* error: )?)?"
+    r"|( in regex \S+)? \d+ \| start: TEXT .*$"
+)
 _REGEX_HINT = (
     "Leave out what looks around (^ and $ are not needed, \\b cannot be used): the whole text "
     "must match."
@@ -98,7 +102,7 @@ class Constraint:
         for text in choices:
             if not isinstance(text, str) or not text:
                 raise InputError(
-                    f"The texts of a choice must be texts that are not empty, got {text!r}. "
+                    f"A choice must be a text that is not empty, got {text!r}. "
                     "Leave it out."
                 )
         if not choices:
@@ -186,9 +190,12 @@ def _refuse(constraint: Constraint, error: str) -> None:
     if not error or error.startswith("WARNING"):
         return
     reason = " ".join(error.split("<state>")[0].split())  # a dump of the parser follows
+    if constraint.kind == "regex":
+        # It is embedded in a grammar: where it stands there, and the grammar, say nothing to users.
+        reason = _REGEX_FRAME.sub("", reason)
     fix = _REGEX_HINT if constraint.kind == "regex" else "Fix it there."
     raise InputError(
-        f"A constraint must be {_NAMES[constraint.kind]}, got {constraint.text:.200}: {reason}. "
+        f"A constraint must be {_NAMES[constraint.kind]}, got {constraint.text[:200]!r}: {reason}. "
         f"{fix}"
     )
 

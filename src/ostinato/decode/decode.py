@@ -66,7 +66,7 @@ class TokenPrompt:
 
 
 Prompter = Callable[[object, Mapping[str, object]], TokenPrompt]
-"""Makes an item's prompt. The second argument holds edits that `Decode` was told to pass on."""
+"""Makes an item's prompt. The second argument has the lane's edits that `prompt_edits` names."""
 
 
 def plain_prompt(encode: Callable[[str], Sequence[int]]) -> Prompter:
@@ -129,7 +129,7 @@ class _DecodeSlot:
         self.ended = False
 
     def text(self) -> Text:
-        """Return the draft as it stands."""
+        """Return the draft so far."""
         return Text(
             self.detokenizer.text,
             tuple(self.tokens),
@@ -233,7 +233,7 @@ class Decode:
         self._slots[lane.key] = slot
 
     def fork(self, source: str, lane: Lane) -> None:
-        """Start a lane as a copy of another one where it stands; nothing is computed again."""
+        """Start a lane as a copy of another one at its position; nothing is computed again."""
         self._check_edits(lane)
         parent = self._slots[source]
         length = len(parent.prompt.tokens) - 1 + len(parent.hidden)
@@ -253,7 +253,7 @@ class Decode:
         self._allocator.free(self._slots.pop(key).index)
 
     def output(self, key: str) -> Text:
-        """Return the draft as it stands."""
+        """Return the draft so far."""
         return self._slots[key].text()
 
     def _check_edits(self, lane: Lane) -> dict[str, object]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 MASKED = -1
-"""Stands in a row for a token that is not decided."""
+"""What a row holds for a token that is not decided."""
 
 
 class UnmaskStep(NamedTuple):
@@ -97,6 +97,6 @@ def most_confident(
     """
     gumbel = -(-uniform.clamp_min(1e-12).log()).log()
     confidence = probs.double().clamp_min(1e-30).log() + noise * gumbel
-    # Stable: equal confidences must be ordered in the same way everywhere.
+    # Stable: equal confidences must have the same order everywhere.
     order = torch.argsort(confidence.masked_fill(~masked, -math.inf), descending=True, stable=True)
     return order[:count]

@@ -28,7 +28,7 @@ PREFILL_ABOVE = 16
 
 
 class DraftRequest(NamedTuple):
-    """A lane that draft tokens are wanted for.
+    """A request for draft tokens of a lane.
 
     `tokens` are the prompt and the text so far. `row` returns how the token after some draft tokens
     is sampled. `known` are the tokens that follow for certain, in a lane that is being resumed.
@@ -212,7 +212,7 @@ class Speculator:
         return torch.stack([row for row in rows if row is not None])
 
     def forget(self, key: str) -> None:
-        """Drop what was computed ahead for a lane, which then stands somewhere else."""
+        """Drop what was computed ahead for a lane, because it goes to another position."""
         self._drafts.pop(key, None)
         self._logits.pop(key, None)
 

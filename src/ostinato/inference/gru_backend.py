@@ -141,6 +141,7 @@ class GRUBackend(SlotBackend):
         length = 1 + top_position(rows)
         check_length(length, self.limit)
         if length > self._states.size(1):
+            # By half: copying all states at every token would take quadratic time.
             self._grow(max(length, 64, self._states.size(1) * 3 // 2))
 
     def _grow(self, length: int) -> None:

@@ -36,6 +36,7 @@ class EditLog:
         this tick are not applied twice.
         """
         edits = request.edits or {}
+        # A number: the request is in the journal, which has only those that were not applied yet.
         if request.number is not None:
             self.apply(edits, tick, session, request)
         elif (tick, edits) in self._replayed:

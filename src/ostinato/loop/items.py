@@ -106,7 +106,7 @@ def digest(value: object) -> str:
 def content_keys(items: Iterable[object]) -> list[str]:
     """Return a key for each item: the hash of its content, and the number of its occurrence.
 
-    So that a row keeps its key, and its random numbers, when others are inserted before it.
+    A row keeps its key, and so its random numbers, when others are inserted before it.
     """
     counts: dict[str, int] = {}
     keys = []

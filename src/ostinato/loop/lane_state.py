@@ -122,7 +122,7 @@ class LaneState:
 
         What was spent stays spent. A strategy's edits after that position are dropped.
         """
-        last = self.position - is_end(self.reports[-1])  # nothing follows an end
+        last = self.position - is_end(self.reports[-1])  # nothing follows an end: it is taken back
         to = last if answer.to is None else max(0, min(answer.to, last))
         # A strategy's later edits belong to the draft that is thrown away; a person's do not.
         edits = [edit for edit in self.lane.edits if edit[0] <= to or edit in self.changed]

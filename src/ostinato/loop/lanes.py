@@ -142,6 +142,7 @@ class Lanes:
                 f"The lanes' condition must be the one that the run started with, {before}, got "
                 f"{self.each}. Give the same one, or start another run."
             )
+        # Also a process that is in use can be loaded: its lanes leave first.
         for key in list(self._states):
             self.process.drop(key)
         self._states.clear()
@@ -200,6 +201,7 @@ class Lanes:
         for key, row in results.items():
             if row.get("carried") or row.get("by_clock"):
                 self._known[key] = dict(row)
+        # Their results came after the saved state, in which their lanes are still in work.
         for key in [key for key in self._states if key in self._known]:
             self.process.drop(key)
             del self._states[key]

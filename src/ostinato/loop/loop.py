@@ -94,6 +94,7 @@ class Loop:
         if isinstance(self.process, GeneratorProcess):
             refuse_going_back(checkpoint, on_stop)
         elif checkpoint is None and (run is not None or on_stop is not accept):
+            # Otherwise nothing is ever resumed or returned to, so nothing is copied.
             checkpoint = CheckpointSchedule()
         self._save_points = SavePoints(checkpoint)
         self._initial_state = self._copy_of_process() if on_stop is not accept else None
@@ -262,6 +263,7 @@ class Loop:
             self._try_again(step.position, stopped, action)
 
     def _try_again(self, position: int, stopped: Stopped, action: Action) -> None:
+        # A loop has no rounds: each attempt counts as one more going back.
         attempt = Attempt(0, len(self._attempts), position, stopped, action)
         self._attempts.append(attempt)
         if self._session is not None:
@@ -356,6 +358,7 @@ class Loop:
         return {"state": self._saved_state(), "keep": keep, "needed": needed}
 
     def _copy_of_process(self) -> dict[str, object]:
+        # Deep: `state_dict` may return the very tensors that the next step changes.
         return {"process": copy.deepcopy(self.process.state_dict()), "until": self._state}
 
     def _saved_state(self) -> dict[str, object]:

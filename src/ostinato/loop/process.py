@@ -43,8 +43,8 @@ class Process(Protocol):
 class Lane:
     """One of many things that a process advances side by side. A value: it never changes.
 
-    `past` holds the reports of the draft so far. A lane process that starts a lane with a past
-    brings it to the end of the past before its next step, and does not report the past again.
+    `past` holds the reports of the draft so far. Where there is a past, a lane process brings
+    the lane to the end of it before the next step, and does not report it again.
     `edits` holds the edits in force as (position, edits), by position, those of one position in
     their order.
     `again` is true where the lane went back to its position, so that the next step from there has

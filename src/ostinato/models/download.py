@@ -185,14 +185,14 @@ def _convert(gguf: Path, folder: Path, model: CatalogEntry) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from ostinato.models.files.gguf import GGUFModel, write_tokenizer
+    from ostinato.models.files.gguf import GGUFModel
 
     file = GGUFModel(gguf)
     config = file.config()
     weights = dict(file.weights(torch.bfloat16))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer = file.tokenizer()
-    write_tokenizer(tokenizer, folder, config.max_position_embeddings)
+    tokenizer.save(folder, config.max_position_embeddings)
     text_end = tokenizer.id_of("<|endoftext|>")
     # A chat model ends its turn with the file's end token, and a plain text with this one.
     ends = [*config.eos_token_id, *([] if text_end is None else [text_end])]

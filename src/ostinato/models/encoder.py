@@ -21,8 +21,8 @@ from ostinato.models.files.json_values import read_json
 from ostinato.models.networks.bert import Bert, load_bert
 from ostinato.models.tokenizer import read_tokenizer
 
-PAD = 16  # tokens: a text is padded to a multiple of this
-MAX_TOKENS = 256  # of a text, where the folder names no limit
+PAD = 16  # tokens: a text is padded to a multiple of this, so that few shapes occur
+MAX_TOKENS = 256  # of a text, where the folder names no limit: that of all-MiniLM-L6-v2
 
 
 class Encoder:

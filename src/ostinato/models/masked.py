@@ -67,7 +67,7 @@ def load_masked_model(folder: str | Path, *, device: str | None = None) -> Maske
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ModelError(
-            f"a masked language model must be a folder in the layout of BERT, got {str(folder)!r}. "
+            f"model must be the folder of a masked language model, got {str(folder)!r}. "
             "Check the path, or train one: ostinato train text --kind masked"
         )
     network = load_masked(folder).to(find_device(device))

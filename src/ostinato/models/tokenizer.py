@@ -15,9 +15,10 @@ from typing import Any
 
 import tokenizers
 
+from ostinato.arguments import reason
 from ostinato.errors import ModelError
 from ostinato.models.chat import ChatTemplate, Guard
-from ostinato.models.files.json_values import Values, read_json
+from ostinato.models.files.json_values import Values, read_json, write_json
 
 Message = Mapping[str, Any]
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -74,6 +75,20 @@ class Tokenizer:
             specials=specials,
         )
 
+    def save(self, folder: Path, max_length: int) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`; `max_length` is the model's limit."""
+        self.backend.save(str(folder / "tokenizer.json"))
+        config: dict[str, object] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            # Else transformers removes spaces before punctuation, and decodes another text than we.
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": max_length,
+            **self.specials,
+        }
+        if self.chat_template is not None:
+            config["chat_template"] = self.chat_template
+        write_json(folder / "tokenizer_config.json", config)
+
     @property
     def vocab_size(self) -> int:
         """The number of tokens, added ones included."""
@@ -89,7 +104,7 @@ class Tokenizer:
         return self._plain.encode(text, add_special_tokens=False).ids
 
     def encode_control(self, text: str) -> list[int]:
-        """Return the tokens of `text`; control tokens that it spells out become such.
+        """Return the tokens of `text`; control tokens that it spells are read as such.
 
         For prompts whose author may set the turns, such as raw completions.
         """
@@ -210,14 +225,14 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises bare Exception
         raise ModelError(
-            f"{path} must be a tokenizer file, got: {error}. Download it again."
+            f"{path} must be a tokenizer file, got: {reason(error)}. Download it again."
         ) from error
 
 
 def byte_alphabet() -> dict[int, str]:
-    """Return the character that stands for each byte in a byte-level vocabulary.
+    """Return the character that represents each byte in a byte-level vocabulary.
 
-    Printable bytes stand for themselves, the others for the characters from U+0100 on. The order is
+    Printable bytes are their own characters, the others have those from U+0100 on. The order is
     that of GPT-2's vocabulary (Radford et al., 2019, section 2.2).
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}

@@ -24,7 +24,7 @@ LENGTH_DEPENDENT = ("dynamic", "longrope")
 
 @dataclass(frozen=True, kw_only=True)
 class TransformersConfig:
-    """What the rest of the library needs to know of such a network.
+    """What the rest of the library needs to know of a network of `transformers`.
 
     `bounded` is a sentence on why sequences must be shorter than the network allows, or "".
     """
@@ -87,7 +87,7 @@ class TransformersNetwork(nn.Module):
     def empty_cache(self) -> Any:
         """Return a cache that keeps every position, also in layers with a window.
 
-        The default of such networks drops positions beyond the window, so it cannot be rewound.
+        Their default drops positions beyond the window, so it cannot be rewound.
         """
         import transformers
 
@@ -116,6 +116,7 @@ class TransformersNetwork(nn.Module):
             complete = cache.get_seq_length() == kept + 1
         except Exception:  # each network without such a cache raises its own errors
             return False
+        # bfloat16 rounds to 8 significant bits in every layer.
         tolerance = 1e-4 if expected.dtype == torch.float32 else 0.1
         scale = float(expected.float().abs().max())
         difference = (again[:, 0] - expected[:, kept]).float().abs().max()

@@ -180,7 +180,7 @@ class Client:
                         request = _after(request, chunk)
                         waste.received(chunk)
                         # A chunk without text repeats the known prefix: it proves nothing, and a
-                        # server that breaks at the same place forever must be given up.
+                        # server that always breaks at the same character must be given up.
                         if chunk.text or chunk.finish:
                             failures, self._answered_at = 0, time.monotonic()
                             await stream.put(waste.add_to(chunk))
@@ -213,7 +213,7 @@ class Client:
             return PermanentError(f"{said} It failed {failures} times in a row, others did not.")
         return ServerError(
             f"The server {self.server.url} must answer, and failed {failures} times in a row. "
-            f"{said} Run the same again later: it resumes."
+            f"{said} Check that it runs, then try again: a recorded run resumes."
         )
 
     def _refused_with(self, error: ServerError | PermanentError | CannotContinue) -> Exception:
@@ -360,7 +360,7 @@ async def _skip_prefix(
         shared = min(len(prefix), len(chunk.text))
         if chunk.text[:shared] != prefix[:shared] or (chunk.finish and shared < len(prefix)):
             raise CannotContinue(
-                "The answer broke off, and the server wrote another when it was asked again."
+                "The answer broke off, and the server wrote another when the request was repeated."
             )
         prefix = prefix[shared:]
         text = chunk.text[shared:]

@@ -88,7 +88,7 @@ def _send(server: Server, key: str, request: CompletionRequest, deadline: float)
 
 def _open(request: Request, timeout: float) -> Any:
     # The timeout is that of one read from the socket. Headers that drip in byte by byte escape the
-    # deadline, so a caller in a hurry runs this under a clock, as the runner of checks does.
+    # deadline: where that matters, the caller limits the time itself, as the runner of checks does.
     try:
         return _opener.open(request, timeout=timeout)
     except HTTPError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-START = 8.0
+START = 8.0  # answers at once before the first has shown what the server can take
 
 
 class ConcurrencyLimit:

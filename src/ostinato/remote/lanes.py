@@ -314,7 +314,7 @@ class ServerLanes(ExternalSource):
             return
         left = request.stream.close()
         tokens = sum(chunk.tokens + chunk.repeated for chunk in left)
-        # More than the final chunk of waste: the server has read the prompt and begun to answer.
+        # More than the final chunk of waste: the server has read the prompt and started to answer.
         prompts = sum(chunk.wasted_prompts for chunk in left) + (request.new and len(left) > 1)
         cost = self.server.cost(prompts * request.prompt, tokens)
         request.reserved.used_tokens += tokens
@@ -338,15 +338,15 @@ class ServerLanes(ExternalSource):
 
     def _prompt_edits_of(self, lane: Lane) -> dict[str, object]:
         """Return the edits for the prompt function. Raises `EditError` for an unknown edit."""
-        wanted: dict[str, object] = {}
+        for_prompt: dict[str, object] = {}
         for at, edits in lane.edits:
             for name, value in edits.items():
                 if name in self._prompt_edits and at == 0:
-                    wanted[name] = value
+                    for_prompt[name] = value
                 elif name not in KNOWN:
                     names = ", ".join(sorted(KNOWN | self._prompt_edits))
                     raise EditError(f"Unknown edit {name!r} of a server's lane. Known: {names}.")
-        return wanted
+        return for_prompt
 
 
 class _OverBudget(Exception):
@@ -371,7 +371,7 @@ def _forced(lane: Lane, position: int, tokens: Sequence[int]) -> int | None:
         if "force" not in edits or at > position:
             continue
         numbers = cast(Sequence[int], edits["force"])
-        # What stands there must be the forced text so far; else the lane has left it since.
+        # The tokens there must be those of the forced text; else the lane has left it since.
         on_it = list(tokens[at:position]) == list(numbers[: position - at])
         if position < at + len(numbers) and on_it:
             return numbers[position - at]

@@ -64,11 +64,11 @@ class Usage:
 class StreamChunk:
     """A piece of an answer, or a whole one.
 
-    `tokens` is their number where log-probabilities tell it, else 1 for any text. `logprob` is the
-    sum of its tokens' log-probabilities, `top_logprobs` the most likely tokens in the place of its
-    first one. `finish` is the reason why it is the last one. `usage` covers its own request only;
-    `repeated` counts tokens received a second time since the piece before, `wasted_prompts` failed
-    requests that had read the prompt.
+    `tokens` is their number where log-probabilities show it, else 1 for any text. `logprob` is the
+    sum of its tokens' log-probabilities, `top_logprobs` the most likely tokens at the position of
+    its first one. `finish` is the reason why it is the last one. `usage` covers its own request
+    only. `repeated` counts tokens received a second time since the piece before, `wasted_prompts`
+    failed requests that had read the prompt.
     """
 
     text: str = ""
@@ -229,7 +229,7 @@ def _logprobs(value: Any) -> list[float]:
 
 
 def _top_logprobs(value: Any) -> dict[str, float]:
-    """Return the most likely tokens in the place of the first one, from either API's object."""
+    """Return the most likely tokens at the first one's position, from either API's object."""
     if not isinstance(value, Mapping):
         return {}
     if not value.get("content"):

@@ -1,4 +1,4 @@
-"""Numbers for pieces of text, in the place of token ids: a server sends text, not tokens.
+"""Numbers for pieces of text, used as token ids: a server sends text, not tokens.
 
 A single character is its own code point. A longer piece has a number above all code points, by a
 hash of its text, so it is the same in every session. The end of text is 0.

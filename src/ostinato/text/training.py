@@ -95,7 +95,7 @@ def set_up(settings: TextTrainingConfig) -> TextTraining:
 
 
 def _load(name: str, settings: TextTrainingConfig) -> LanguageModel:
-    """Load the model to train, with a new adapter where one is asked for."""
+    """Load the model to train, with a new adapter where `lora_rank` asks for one."""
     # Small updates are lost in bfloat16 weights. What learns is float32; only a frozen base beside
     # an adapter has the type that is fast on the device.
     device = find_device(settings.device)

@@ -83,7 +83,7 @@ class _TextSlot(MaskedRow):
 
     gaps: MaskedText
     row: list[int]
-    at: list[int]  # the places of the gap tokens in the row
+    at: list[int]  # the indices of the gap tokens in the row
 
 
 class Unmask:
@@ -214,7 +214,7 @@ class Unmask:
         return self.model.network.config.max_position_embeddings
 
     def _new_slot(self, lane: Lane, gaps: MaskedText) -> _TextSlot:
-        """Lay a text out as a row, cut on both sides where it is longer than the model reads."""
+        """Write a text as a row of tokens, cut on both sides where the model reads fewer."""
         parts = [self.model.tokenizer.encode(part) for part in gaps.parts]
         row, at = list(parts[0]), list[int]()
         for count, part in zip(gaps.tokens, parts[1:], strict=True):

@@ -73,7 +73,7 @@ class Task(Protocol):
 class TextTask:
     """Next-token prediction: cross-entropy in nats, summed over the counted tokens.
 
-    `write` is called with the network when a sample is due, and returns a text. `completion_only`
+    `write` is called with the network for each sample, and returns a text. `completion_only`
     runs the backward pass through the counted tokens only (`ostinato.train.completion_loss`): the
     same loss, a truncated gradient, about half the time where most tokens are prompt.
     """
@@ -163,15 +163,7 @@ def save_model(folder: str | Path, network: Llama | GRU | MaskedBert, tokenizer:
         network.save(folder)
     else:
         _save_llama(folder, network, sorted(tokenizer.eos_ids))
-    tokenizer.backend.save(str(folder / "tokenizer.json"))
-    settings: dict[str, object] = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": network.config.max_position_embeddings,
-        **tokenizer.specials,
-    }
-    if tokenizer.chat_template is not None:
-        settings["chat_template"] = tokenizer.chat_template
-    _write_json(folder / "tokenizer_config.json", settings)
+    tokenizer.save(folder, network.config.max_position_embeddings)
     return folder
 
 
@@ -184,8 +176,5 @@ def _save_llama(folder: Path, network: Llama, eos_ids: list[int]) -> None:
         # transformers accepts a number or a list; a number is what most tools expect.
         "eos_token_id": eos_ids if len(eos_ids) > 1 else (eos_ids[0] if eos_ids else None),
     }
-    _write_json(folder / "config.json", config)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(config, indent=2) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")

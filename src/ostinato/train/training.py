@@ -36,7 +36,8 @@ class Training(SparseMetrics):
 
     - `loss/train` (the mean of the step's batches), `lr`, `grad/norm`;
     - `epoch` (passes over the examples, after the step), `batch` (the index of the next one);
-    - the task's sizes and parts (`tokens`); when due, `loss/valid` and `sample`.
+    - the task's sizes and parts (`tokens`);
+    - `loss/valid` every `valid_every` steps, `sample` every `sample_every` steps.
 
     Edits: `lr` sets the peak, `lr_scale` multiplies the rate. `skip` is the number of next batches
     to skip, `skip_steps` are pairs of a position and a number of steps to skip. `best` holds the
@@ -52,7 +53,7 @@ class Training(SparseMetrics):
         self.device = device_of(network)
         self._optimizer = self._make_optimizer()
         self._step = 0
-        self._skipped = 0  # batches behind the current place that no step has seen
+        self._skipped = 0  # batches before the next one that no step has seen
         self._left_out: set[int] = set()  # indices of batches ahead that no step will see
         self._lr_scale = 1.0
         self._lr: float | None = None
@@ -91,7 +92,7 @@ class Training(SparseMetrics):
         self._optimizer.step(self.parameters, lr, self._step + 1)
         for p in self.parameters.values():
             p.grad = None
-        # The place in the data follows from two counts: steps taken and batches skipped.
+        # The next batch follows from two counts, steps taken and batches skipped.
         self._skipped += batch_indices[-1] + 1 - self._batch_index() - accumulate
         self._step += 1
         self._left_out = {index for index in self._left_out if index >= self._batch_index()}
@@ -99,10 +100,10 @@ class Training(SparseMetrics):
         report: dict[str, object] = {"loss/train": loss, "lr": lr, "grad/norm": grad_norm}
         report["epoch"] = self._batch_index() / self.batches
         report["batch"] = self._batch_index()
-        return report | metrics | self._due_metrics()
+        return report | metrics | self._scheduled_metrics()
 
     def state_dict(self) -> dict[str, object]:
-        """Return weights, optimizer state, averages, best weights, and the place in the data."""
+        """Return weights, optimizer state, averages, best weights, and the next batch."""
         return {
             "step": self._step,
             "skipped": self._skipped,
@@ -276,21 +277,21 @@ class Training(SparseMetrics):
 
     # Validation and samples -------------------------------------------------------------------
 
-    def _due_metrics(self) -> dict[str, object]:
-        """Return the losses and the sample that this step owes, made with the averaged weights."""
+    def _scheduled_metrics(self) -> dict[str, object]:
+        """Return the losses and the sample scheduled for this step, with the averaged weights."""
         sample_every = self.config.sample_every
-        valid_due = self._step % self.config.valid_every == 0
-        sample_due = sample_every > 0 and self._step % sample_every == 0
+        validates = self._step % self.config.valid_every == 0
+        samples = sample_every > 0 and self._step % sample_every == 0
         metrics: dict[str, object] = {}
-        if not valid_due and not sample_due:
+        if not validates and not samples:
             return metrics
         with self._weights(self._ema_weights):
-            if valid_due:
+            if validates:
                 losses = self.validate()
                 metrics.update(losses)
                 if losses.get("loss/valid", math.inf) < self.best_loss:
                     self.best_loss, self.best = losses["loss/valid"], self._copy_weights()
-            if sample_due:
+            if samples:
                 self.network.eval()
                 sample = self.task.sample(self.network)
                 metrics |= {} if sample is None else {"sample": sample}

@@ -1,7 +1,7 @@
 """The figures and names that a text claims, and whether the facts contain them.
 
-A text is read from the left. What a claim is depends on what stands before it and on a few
-characters after it. Until they are there, it is decided only if no continuation can change it.
+A text is read from the left. What a claim is depends on the text before it and on a few characters
+after it. Until they are there, it is decided only if no continuation can change it.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ class _Figure:
         return _TAIL.fullmatch(self.rest, partial=True) is not None
 
     def _lists(self) -> bool:
-        """Whether it stands where a list has its number: "1. …" at the start of a line."""
+        """Whether it is where a list has its number: "1. …" at the start of a line."""
         line = self.text.rfind("\n", 0, self.start) + 1
         return (
             not self.spelled

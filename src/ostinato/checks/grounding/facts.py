@@ -28,7 +28,7 @@ from ostinato.checks.grounding.vocabulary import (
 
 
 class As(IntFlag):
-    """The contexts in which a spelling stands for a known figure."""
+    """The contexts in which a spelling means a known figure."""
 
     NUMBER = 1  # alone
     HOUR = 2  # alone, after "at", "by", ...

@@ -154,10 +154,10 @@ class JsonSchema(BaseCheck):
             return None
 
     def _may_open(self, char: str) -> bool:
-        wanted = self._own.get("type")
-        if wanted is None or "$ref" in self._own:  # older drafts ignore what is beside a $ref
+        types = self._own.get("type")
+        if types is None or "$ref" in self._own:  # older drafts ignore what is beside a $ref
             return True
-        kinds = [wanted] if isinstance(wanted, str) else wanted
+        kinds = [types] if isinstance(types, str) else types
         return any(char in _OPENERS[kind] for kind in kinds)
 
     def _check_members(self, reading: Reading, text: str) -> PrefixVerdict:
@@ -251,7 +251,7 @@ class JsonSchema(BaseCheck):
         return clocked(validator_for(self._own))(self._own)
 
 
-@lru_cache(maxsize=256)  # a check's prefix verdict is due at every token, for the same few schemas
+@lru_cache(maxsize=256)  # prefix verdicts are computed at every token, for few schemas
 def _of_item(name: str, text: str) -> JsonSchema:
     """Return the check of an item's own schema, given as JSON."""
     if len(text) > LONGEST:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ostinato.models import LanguageModel
 
 OUTPUT = "output"
-"""The name that stands for the judged text in a question."""
+"""The name of the judged text in a question, as `{output}`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Judge(BaseCheck):
 
     question: Template with the item's columns and `{output}`, the judged text.
     model: Name or folder of a language model, or `http://HOST:PORT/v1#MODEL` on a server.
-    mend: Message for a text that does not pass.
+    fix: Message for a text that does not pass: what to change.
     key_env: Environment variable with the server's key.
     price_in, price_out: The server's prices per million tokens, read and written.
     """

@@ -56,6 +56,7 @@ class Reaches(_OfMetric):
         values: list[JSON] = [*cast(list[JSON], state), value][-self.over :]
         if len(values) < self.over:
             return values, None
+        # Rounded once: a plain sum puts the mean of ten times 0.1 below a bound of 0.1.
         mean = math.fsum(cast(list[float], values)) / self.over
         if self.above is not None and mean >= self.above:
             return values, self._stop(mean, "at least", self.above)
@@ -176,7 +177,8 @@ class NotFinite(Condition):
                 sentence = (
                     f"{name} is {value}. Lower the learning rate, or go back and skip the batch."
                 )
-                return None, Stopped(StopKind.DIVERGED, sentence, str(self), {name: str(value)})
+                numbers: dict[str, JSON] = {name: str(value)}  # a text, as JSON has no NaN
+                return None, Stopped(StopKind.DIVERGED, sentence, str(self), numbers)
         return None, None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator, Sequence
 from typing import cast
@@ -57,8 +58,9 @@ def parse(text: str) -> Condition:
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError) as error:
+        fault = error.msg if isinstance(error, SyntaxError) else str(error)
         raise InputError(
-            f"The condition {text!r} must be in Python's spelling: {error}. "
+            f"The condition {text!r} must be in Python's spelling, got: {fault}. "
             "Write for example Steps(1000) | Plateau('loss/valid')."
         ) from None
     return _condition(tree.body, text)
@@ -118,7 +120,17 @@ def _call(node: ast.Call, name: str, text: str) -> Condition:
     try:
         return NAMES[name](*arguments, **keywords)
     except TypeError as error:
-        raise InputError(f"{name} in {text!r}: {error}.") from None
+        # The error is one of Python's: of a missing argument, or of a text where a number belongs.
+        raise InputError(
+            f"{name} in {text!r} must be written as {_usage(NAMES[name])}, got: {error}."
+        ) from None
+
+
+def _usage(condition: type[Condition]) -> str:
+    """Return how a condition is written: `Steps(limit)`."""
+    parameters = inspect.signature(condition).parameters.values()
+    named = (str(one.replace(annotation=inspect.Parameter.empty)) for one in parameters)
+    return f"{condition.__name__}({', '.join(named)})"
 
 
 def _value(node: ast.expr, text: str) -> object:

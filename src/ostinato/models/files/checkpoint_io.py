@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ostinato.arguments import reason
 from ostinato.errors import InputError, ModelError
 from ostinato.models.files.json_values import write_json
 
@@ -41,7 +42,7 @@ def read_config(folder: Path, architecture: str, make: Callable[..., Config]) ->
         return make(**values)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError) as error:
         raise ModelError(
-            f"{path} must be the config.json of {architecture}, got: {error}. {FIX}"
+            f"{path} must be the config.json of {architecture}, got: {reason(error)}. {FIX}"
         ) from None
 
 
@@ -62,7 +63,7 @@ def reading_weights(path: Path, fix: str) -> Iterator[None]:
     except FileNotFoundError:
         raise ModelError(f"{path} must exist, got no such file. {fix}") from None
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} must be a whole safetensors file, got: {error}. {fix}") from error
+        raise ModelError(f"{path} must be a whole safetensors file, got: {reason(error)}. {fix}") from error
 
 
 def read_weights(

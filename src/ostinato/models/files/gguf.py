@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ostinato.errors import ModelError
 from ostinato.models.files.gguf_tokenizer import build_tokenizer
-from ostinato.models.files.json_values import write_json
 from ostinato.models.files.weight_mapping import split_heads
 from ostinato.models.networks.config import LlamaConfig
 from ostinato.models.tokenizer import Tokenizer
@@ -233,19 +232,6 @@ class GGUFModel:
                 f"{self.path.name} must hold {key!r}, got none. Use a newer GGUF of the model."
             )
         return value
-
-
-def write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
-    """Write `tokenizer.json` and `tokenizer_config.json` in the Hugging Face layout."""
-    tokenizer.backend.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": max_length,
-        **tokenizer.specials,
-        "chat_template": tokenizer.chat_template,
-    }
-    write_json(folder / "tokenizer_config.json", config)
 
 
 def _hugging_face_name(name: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ostinato.arguments import reason
 from ostinato.errors import ModelError
 
 
@@ -121,7 +122,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, RecursionError) as error:  # RecursionError: nested too deeply
         raise ModelError(
-            f"{path} must be readable JSON, got: {error}. Download the file again."
+            f"{path} must be readable JSON, got: {reason(error)}. Download the file again."
         ) from error
     if not isinstance(values, dict):
         raise ModelError(

@@ -73,7 +73,7 @@ class LoraLinear(nn.Linear):
 
 
 class _LowRank(torch.autograd.Function):
-    """`x M^T` with M = W + s B A: one wide product each way, thin ones for A and B.
+    """`x M^T` with M = W + s B A: one wide product forward and one backward, thin ones for A and B.
 
     M is not saved for the backward pass, which uses W, A and B: they are in memory anyway.
     """
