@@ -77,7 +77,7 @@ def test_every_item_gets_a_result_with_its_reason() -> None:
     loop = Loop(lanes, until=Steps(100_000))
     rows: dict[str, Any] = {}
     for step in loop:
-        rows |= {key: s for key, s in step.lanes.items() if isinstance(s.answer, Accept)}
+        rows |= {key: s for key, s in step.lanes.items() if isinstance(s.action, Accept)}
     assert loop.stopped is not None
     assert loop.stopped.sentence == "All 30 items are done."
     assert loop.stopped.kind is StopKind.ENDED

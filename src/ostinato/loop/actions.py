@@ -102,7 +102,7 @@ class Attempt:
     backtracks: int
     position: int
     stopped: Stopped
-    answer: Action
+    action: Action
     text: str = ""
     verdicts: tuple[Verdict, ...] = ()
     kept: int | None = None
@@ -114,7 +114,7 @@ class Attempt:
             "try": self.backtracks,
             "position": self.position,
             "stopped": self.stopped.to_json(),
-            "answer": self.answer.to_json(),
+            "answer": self.action.to_json(),
             "text": self.text,
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
             "kept": self.kept,
@@ -129,7 +129,7 @@ class Attempt:
             backtracks=saved.integer("try"),
             position=saved.integer("position"),
             stopped=Stopped.from_json(saved.mapping("stopped")),
-            answer=action_from_json(saved.mapping("answer")),
+            action=action_from_json(saved.mapping("answer")),
             text=saved.text("text"),
             verdicts=tuple(Verdict.from_json(each.value) for each in saved.objects("verdicts")),
             kept=saved.integer("kept") if value.get("kept") is not None else None,
@@ -158,8 +158,8 @@ class History:
     def backtracks(self, *, to: int | None = None, round: int | None = None) -> int:
         """Count the attempts that went back (to position `to`; in `round`)."""
         return sum(
-            isinstance(attempt.answer, GoBack)
-            and (to is None or attempt.answer.to == to)
+            isinstance(attempt.action, GoBack)
+            and (to is None or attempt.action.to == to)
             and (round is None or attempt.round == round)
             for attempt in self.attempts
         )
@@ -190,20 +190,20 @@ def go_back(
     position and a number of steps for each time.
     """
 
-    def answer(stopped: Stopped, history: History) -> Action:
+    def strategy(stopped: Stopped, history: History) -> Action:
         if stopped.kind not in kinds:
             return Accept()
         if history.backtracks() >= times:
             return GiveUp(f"It went back {times} times and {stopped.kind} again.")
-        answers = [attempt.answer for attempt in history.attempts[history.marked :]]
-        since = [one for one in answers if isinstance(one, GoBack)]
+        actions = [attempt.action for attempt in history.attempts[history.marked :]]
+        since = [one for one in actions if isinstance(one, GoBack)]
         now = _compounded(edits, len(since) + 1)
         if "skip" in now:
             before = cast(list[object], since[-1].edits["skip_steps"] if since else [])
             now["skip_steps"] = [*before, [history.position, now.pop("skip")]]
         return GoBack(to, now, stopped.sentence)
 
-    return answer
+    return strategy
 
 
 def _compounded(edits: Edits, times: int) -> dict[str, object]:

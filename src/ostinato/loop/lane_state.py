@@ -117,17 +117,17 @@ class LaneState:
         if self.best is None or best.rank > self.best.rank:
             self.best = best
 
-    def go_back(self, answer: GoBack, each: Condition) -> int:
-        """Go to the position of the answer, and return it.
+    def go_back(self, action: GoBack, each: Condition) -> int:
+        """Go to the position of the action, and return it.
 
         What was spent stays spent. A strategy's edits after that position are dropped.
         """
         last = self.position - is_end(self.reports[-1])  # nothing follows an end: it is taken back
-        to = last if answer.to is None else max(0, min(answer.to, last))
+        to = last if action.to is None else max(0, min(action.to, last))
         # A strategy's later edits belong to the draft that is thrown away; a person's do not.
         edits = [edit for edit in self.lane.edits if edit[0] <= to or edit in self.changed]
-        if answer.edits:
-            edits.append((to, answer.edits))
+        if action.edits:
+            edits.append((to, action.edits))
         self.lane = replace(
             self.lane, backtracks=self.lane.backtracks + 1, edits=by_position(edits)
         )
@@ -138,9 +138,9 @@ class LaneState:
         self.states.append(state)
         return to
 
-    def start_over(self, answer: StartOver, each: Condition) -> None:
+    def start_over(self, action: StartOver, each: Condition) -> None:
         """Go to the start of another round; edits from outside stay."""
-        edits = (*(((0, answer.edits),) if answer.edits else ()), *self.changed)
+        edits = (*(((0, action.edits),) if action.edits else ()), *self.changed)
         self.lane = replace(self.lane, round=self.lane.round + 1, backtracks=0, edits=edits)
         self.states = [each.back(self.states[0], self.states[-1])]
         self.reports = []
@@ -209,7 +209,7 @@ class LaneState:
             "stopped": stopped.to_json(),
             "verdicts": [verdict.to_json() for verdict in verdicts],
             "rounds": self.lane.round + 1,
-            "backtracks": sum(isinstance(attempt.answer, GoBack) for attempt in self.attempts),
+            "backtracks": sum(isinstance(attempt.action, GoBack) for attempt in self.attempts),
             "length": length,
             "logprob": logprob,
             "spent": dict(self.spent),
@@ -267,9 +267,9 @@ def given_up(stopped: Stopped, reason: str, spent: Stopped | None) -> Stopped:
     return replace(stopped, sentence=f"{reason} {stopped.sentence}")
 
 
-def kept(output: object, answer: Action) -> int | None:
+def kept(output: object, action: Action) -> int | None:
     """Return how many characters of a text are left after going back."""
-    if not isinstance(answer, GoBack) or not isinstance(output, Text):
+    if not isinstance(action, GoBack) or not isinstance(output, Text):
         return None
-    at_end = answer.to is None or answer.to >= len(output.starts)
-    return len(output) if at_end else output.starts[max(0, answer.to or 0)]
+    at_end = action.to is None or action.to >= len(output.starts)
+    return len(output) if at_end else output.starts[max(0, action.to or 0)]

@@ -292,9 +292,9 @@ class Lanes:
         stopped = first((fired, end))
         assert stopped is not None
         stopped, verdicts = self._verdict(draft, stopped)
-        answer = self._choose_action(draft, stopped, verdicts)
-        self._act(draft, stopped, verdicts, answer)
-        return LaneStep(position, report, stopped, answer)
+        action = self._choose_action(draft, stopped, verdicts)
+        self._act(draft, stopped, verdicts, action)
+        return LaneStep(position, report, stopped, action)
 
     def _verdict(self, draft: LaneState, stopped: Stopped) -> tuple[Stopped, tuple[Verdict, ...]]:
         """Judge a draft that has ended; one that failed before its end is not whole."""
@@ -349,7 +349,7 @@ class Lanes:
         return self._on_stop(stopped, history)
 
     def _act(
-        self, draft: LaneState, stopped: Stopped, verdicts: tuple[Verdict, ...], answer: Action
+        self, draft: LaneState, stopped: Stopped, verdicts: tuple[Verdict, ...], action: Action
     ) -> None:
         key = draft.lane.key
         output = self.process.output(key)
@@ -361,17 +361,17 @@ class Lanes:
                 lane.backtracks,
                 draft.position,
                 stopped,
-                answer,
+                action,
                 text,
                 verdicts,
-                kept(output, answer),
+                kept(output, action),
             )
         )
-        if isinstance(answer, GoBack):
-            to = draft.go_back(answer, self.each)
+        if isinstance(action, GoBack):
+            to = draft.go_back(action, self.each)
             self.process.rewind(draft.lane, to)
-        elif isinstance(answer, StartOver):
-            draft.start_over(answer, self.each)
+        elif isinstance(action, StartOver):
+            draft.start_over(action, self.each)
             self.process.drop(key)  # the other round may have another prompt
             self._start(draft)
         else:
@@ -380,9 +380,9 @@ class Lanes:
                 verdicts = self._judged(draft, output)
             self.process.drop(key)
             del self._states[key]
-            accepted = isinstance(answer, Accept) and stopped.good
-            if isinstance(answer, GiveUp):
-                stopped = given_up(stopped, answer.reason, exhausted)
+            accepted = isinstance(action, Accept) and stopped.good
+            if isinstance(action, GiveUp):
+                stopped = given_up(stopped, action.reason, exhausted)
             self._finish(draft, stopped, output, verdicts, accepted=accepted)
 
     def _finish(

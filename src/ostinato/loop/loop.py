@@ -239,7 +239,7 @@ class Loop:
         if self._missing.names:
             self._missing.observe(step.report)
 
-    # Ends and answers -------------------------------------------------------------------------
+    # Ends and actions -------------------------------------------------------------------------
 
     def _answer(self, step: Step, fired: Stopped | None) -> None:
         """End, or take the action that `on_stop` answers to the stop of this step."""

@@ -167,12 +167,12 @@ class Step:
     slots=True
 )  # not frozen: one is made for each lane and tick, and frozen takes three times as long
 class LaneStep:
-    """What one tick did to one lane: its report, and the stop and answer where it came to one."""
+    """What one tick did to one lane: its report, and where it stopped the stop and the action."""
 
     position: int
     report: Report
     stopped: object = None  # Stopped | None
-    answer: object = None  # Action | None
+    action: object = None  # Action | None
 
     def to_json(self) -> dict[str, object]:
         """Return what the journal keeps of it; the values in it are encoded there."""
@@ -180,7 +180,7 @@ class LaneStep:
             "position": self.position,
             "report": self.report,
             "stopped": self.stopped,
-            "answer": self.answer,
+            "answer": self.action,
         }
 
 

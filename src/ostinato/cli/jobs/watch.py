@@ -32,11 +32,11 @@ class Watched:
         if self._starts(lane):
             yield f"{self.key}: "
         yield self._add(lane)
-        if isinstance(lane.answer, GoBack | StartOver):
-            yield f"[-{self._strike(lane.answer)}-]"
-            if isinstance(lane.answer, StartOver):
+        if isinstance(lane.action, GoBack | StartOver):
+            yield f"[-{self._strike(lane.action)}-]"
+            if isinstance(lane.action, StartOver):
                 yield f"\n{self.key}, again: "
-        elif lane.answer is not None:
+        elif lane.action is not None:
             yield f"\n  {_sentence(lane)}\n"
             self.key = ""
 
@@ -46,9 +46,9 @@ class Watched:
         if lane is None:
             return []
         self._add(lane)
-        if isinstance(lane.answer, GoBack | StartOver):
-            self._strike(lane.answer)
-        elif lane.answer is not None:
+        if isinstance(lane.action, GoBack | StartOver):
+            self._strike(lane.action)
+        elif lane.action is not None:
             self.outcome = _sentence(lane)
             done = self.text()
             self.key, self.pieces, self.struck = "", [], []
@@ -61,7 +61,7 @@ class Watched:
         if not self.pieces and not self.struck:
             return text
         text.append(f"{self.key}  ", style="bold")
-        # By place; texts taken back at the same place stay in the order of the attempts.
+        # By position; texts taken back at the same position stay in the order of the attempts.
         struck = sorted(self.struck, key=lambda one: one[0])
         for at in range(len(self.pieces) + 1):
             while struck and struck[0][0] <= at:

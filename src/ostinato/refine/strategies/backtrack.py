@@ -46,10 +46,12 @@ class Backtrack(Strategy):
     kind: ClassVar[str] = "backtrack"
     checks_prefixes: ClassVar[bool] = True
 
-    # Eight retries cost 2.10 computed tokens per accepted one on 60 messages, two cost 2.40.
+    # In computed tokens per accepted one (docs/log.md): eight retries cost 2.10 on 60 messages, two
+    # 2.40. At most 24 backtracks cost 5.68 on 40 harder messages, 8 cost 5.65.
     token_retries: int = 8
     patience: int = 2
     max_backtracks: int = 24
+    # A limit of -2.5 cost 1.39, none 1.25: a new round costs more than an unlikely insertion.
     min_insert_logprob: float = -3.5
 
     def __post_init__(self) -> None:
@@ -139,10 +141,10 @@ def _ends_with_sentence(output: Text) -> bool:
 def _costly_backtracks(history: History) -> int:
     """Count the backtracks of this round that took back more than the last token."""
     return sum(
-        isinstance(attempt.answer, GoBack)
+        isinstance(attempt.action, GoBack)
         and attempt.round == history.lane.round
-        and attempt.answer.to is not None
-        and attempt.answer.to < attempt.position - 1
+        and attempt.action.to is not None
+        and attempt.action.to < attempt.position - 1
         for attempt in history.attempts
     )
 
@@ -170,9 +172,9 @@ def _restart_positions(output: Text, start: int | None, last: int) -> Iterator[i
     ends = [match.end() for match in SENTENCE_END.finditer(str(output)) if match.end() <= limit]
     # The nearest sentence first: it takes back the least.
     for end in reversed([0, *ends]):
-        begin = _token_from(output, end)
-        if begin < at:
-            yield begin
+        first = _token_from(output, end)
+        if first < at:
+            yield first
 
 
 def _token_at(output: Text, character: int) -> int:
@@ -242,6 +244,7 @@ def _insertions(
     context: SteeringContext,
 ) -> Iterator[_Candidate]:
     """Yield the positions for the required text, the most likely first."""
+    # Three refusals in a round end its insertions: that cost 2.04 instead of 2.10 (docs/log.md).
     if _refused_insertions(history) > options.patience:
         return
     value = required.texts[0]
@@ -263,9 +266,9 @@ def _insertions(
 def _refused_insertions(history: History) -> int:
     """Count the insertions of this round that a check refused midway."""
     return sum(
-        isinstance(attempt.answer, GoBack)
+        isinstance(attempt.action, GoBack)
         and attempt.round == history.lane.round
-        and attempt.answer.edits.get("force") == []
+        and attempt.action.edits.get("force") == []
         for attempt in history.attempts
     )
 
