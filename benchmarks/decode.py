@@ -9,7 +9,9 @@ theirs `generate` with the faster of its caches. Each speed is also shown as a s
 reading weights and cache once per step, at the read bandwidth measured here.
 
 `--llama` names a Python that has llama-cpp-python. `--text` also shows what each compute mode costs
-in quality: bits per character of the file's first tokens, in windows of 256 tokens.
+in quality: bits per character of the file's first tokens, in windows of 256 tokens. `--isa avx2`
+measures ours and `transformers` as a processor without AVX-512 runs them (llama.cpp chooses for
+itself). `--busy 1 2` also measures the compiled pass beside one and two busy programs.
 """
 
 from __future__ import annotations
@@ -18,13 +20,16 @@ import argparse
 import gc
 import json
 import math
+import os
 import platform
 import random
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +46,22 @@ BATCHES = (1, 16)
 PROMPTS = (32, 512)
 WINDOW = 256  # tokens
 LLAMA = Path(__file__).with_name("decode_llama.py")
+# What holds our kernel, torch, oneDNN and MKL to an instruction set; read when they are loaded.
+ISAS = {
+    "avx2": {
+        "OSTINATO_MARCH": "x86-64-v3",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    },
+    "avx512": {
+        "OSTINATO_MARCH": "x86-64-v4",
+        "ATEN_CPU_CAPABILITY": "avx512",
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
+    },
+    "auto": {},
+}
 
 
 class Speed(NamedTuple):
@@ -223,6 +244,54 @@ def measure(model: LanguageModel, case: Case, options: argparse.Namespace) -> di
     return speeds
 
 
+@contextmanager
+def busy_programs(count: int) -> Iterator[None]:
+    """Run programs that compute without end while the context is open."""
+    command = [sys.executable, "-c", "while True: pass"]
+    programs = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
+def busy_shares(model: LanguageModel, case: Case, counts: list[int]) -> dict[str, float]:
+    """Return the compiled pass's speed beside busy programs, as shares of the idle one."""
+    compiled = replace(model, compile=True)
+    idle = ours(compiled, case).tokens_s
+    shares = {}
+    for count in counts:
+        with busy_programs(count):
+            shares[f"busy{count}.share"] = round(ours(compiled, case).tokens_s / idle, 3)
+    return shares
+
+
+def peak_gflops(model: LanguageModel, rows: int) -> float:
+    """Return what torch's float32 product reaches on the shape of the network's largest layer."""
+    config = model.llama().config
+    x = torch.randn(rows, config.hidden_size)
+    weight = torch.randn(config.intermediate_size, config.hidden_size)
+    seconds = []
+    for _ in range(15):
+        start = time.perf_counter()
+        torch.mm(x, weight.T)
+        seconds.append(time.perf_counter() - start)
+    return 2e-9 * x.numel() * len(weight) / statistics.median(seconds)
+
+
+def prefill(model: LanguageModel, case: Case, speeds: dict[str, Speed]) -> dict[str, float]:
+    """Return the tokens per second of a prompt, and the share of torch's peak that ours reach."""
+    tokens = case.batch * case.prompt
+    keys = {f"prefill.{name}": round(tokens / speed.first_s, 1) for name, speed in speeds.items()}
+    if "compiled" in speeds:
+        layers = sum(p.numel() for block in model.llama().blocks() for p in block.parameters())
+        reached = 2e-9 * layers * keys["prefill.compiled"]
+        keys["prefill.peak_share"] = round(reached / peak_gflops(model, case.prompt), 3)
+    return keys
+
+
 def show(speeds: dict[str, Speed], bound_tokens_s: float) -> None:
     """Print a case, a line for each name."""
     for name, speed in speeds.items():
@@ -263,6 +332,12 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--text", type=Path, metavar="FILE", help="a text to measure quality on")
     parser.add_argument("--windows", type=int, default=16, help="windows of 256 tokens of the text")
+    parser.add_argument(
+        "--isa", choices=ISAS, default="auto", help="the instructions to use [default: all]"
+    )
+    parser.add_argument(
+        "--busy", nargs="+", type=int, default=[], metavar="N", help="programs that run beside"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     return parser.parse_args()
 
@@ -270,10 +345,20 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Measure and print."""
     chosen = options()
+    if any(os.environ.get(key) != value for key, value in ISAS[chosen.isa].items()):
+        command = [sys.executable, "-m", "benchmarks.decode", *sys.argv[1:]]
+        os.execve(sys.executable, command, os.environ | ISAS[chosen.isa])
     device = find_device(chosen.device)
-    dtype = getattr(torch, chosen.dtype) if chosen.dtype else compute_dtype(device)
+    if chosen.dtype:
+        dtype = getattr(torch, chosen.dtype)
+    else:  # models are in float32 on a processor that has no more than AVX2
+        dtype = torch.float32 if chosen.isa == "avx2" else compute_dtype(device)
     gb_s = read_gb_s(device)
-    flat: dict[str, object] = {"read_gb_s": round(gb_s, 1), "dtype": str(dtype)[6:]}
+    flat: dict[str, object] = {
+        "read_gb_s": round(gb_s, 1),
+        "dtype": str(dtype)[6:],
+        "isa": chosen.isa,
+    }
     print(f"{dtype}, {described(device)}; memory is read at {gb_s:.1f} GB/s.")
     for name in chosen.models:
         model = open_network(name, dtype, device)
@@ -286,8 +371,17 @@ def main() -> None:
                 if prompt == chosen.prompts[0]:
                     each = {key: round(s.tokens_s, 1) for key, s in speeds.items()}
                     flat |= {f"{name}.b{batch}.{key}": speed for key, speed in each.items()}
+                if prompt == chosen.prompts[-1] and batch == chosen.batches[0]:
+                    made = prefill(model, case, speeds)
+                    print("  " + ", ".join(f"{key} {value:g}" for key, value in made.items()))
+                    flat |= {f"{name}.{key}": value for key, value in made.items()}
         if device.type == "cuda":
             continue
+        case = Case(chosen.batches[-1], chosen.prompts[0], chosen.new, chosen.repeats)
+        shares = busy_shares(model, case, chosen.busy) if chosen.busy else {}
+        for key, share in shares.items():
+            flat[f"{name}.{key}"] = share
+            print(f"{name}: {key} {share:.0%} of the idle speed, batch {case.batch}")
         flat["same_bits_cost"] = cost = round(same_bits_cost(model), 3)
         print(f"{name}: a block of 16 rows costs one row {cost:+.0%} time; compiled, nothing.")
         if chosen.text and name not in SHAPED:
