@@ -29,7 +29,7 @@ ENDS = {
 
 @dataclass(frozen=True, slots=True)
 class BestOutput:
-    """The best whole draft of an item so far."""
+    """The best whole draft of an item so far; `length` is in tokens, `logprob` their sum."""
 
     output: object
     verdicts: tuple[Verdict, ...]
@@ -74,10 +74,10 @@ class LaneState:
     index: int
     item: object
     lane: Lane
-    states: list[JSON]
+    condition_states: list[JSON]  # at the start of the draft, and after each report
     reports: list[Report] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
-    spent: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)  # by all drafts of the item
     best: BestOutput | None = None
     changed: list[tuple[int, Edits]] = field(default_factory=list)  # edits from outside
     again: bool = False  # it went back to its position
@@ -131,18 +131,18 @@ class LaneState:
         self.lane = replace(
             self.lane, backtracks=self.lane.backtracks + 1, edits=by_position(edits)
         )
-        state = each.back(self.states[to], self.states[-1])
+        state = each.back(self.condition_states[to], self.condition_states[-1])
         self.again = to < self.position
         # The state of each position is kept, so that every condition can go back to any of them.
-        del self.states[to:], self.reports[to:]
-        self.states.append(state)
+        del self.condition_states[to:], self.reports[to:]
+        self.condition_states.append(state)
         return to
 
     def start_over(self, action: StartOver, each: Condition) -> None:
         """Go to the start of another round; edits from outside stay."""
         edits = (*(((0, action.edits),) if action.edits else ()), *self.changed)
         self.lane = replace(self.lane, round=self.lane.round + 1, backtracks=0, edits=edits)
-        self.states = [each.back(self.states[0], self.states[-1])]
+        self.condition_states = [each.back(self.condition_states[0], self.condition_states[-1])]
         self.reports = []
 
     def to_json(self) -> dict[str, object]:
@@ -155,7 +155,7 @@ class LaneState:
             "backtracks": self.lane.backtracks,
             "edits": [[position, dict(edits)] for position, edits in self.lane.edits],
             "changed": [[position, dict(edits)] for position, edits in self.changed],
-            "states": list(self.states),
+            "states": list(self.condition_states),
             "reports": [dict(report) for report in self.reports],
             "attempts": [attempt.to_json() for attempt in self.attempts],
             "spent": dict(self.spent),
@@ -178,7 +178,7 @@ class LaneState:
             index=saved.integer("index"),
             item=None,
             lane=lane,
-            states=saved.items("states"),
+            condition_states=saved.items("states"),
             reports=saved.items("reports"),
             attempts=[Attempt.from_json(each.value) for each in saved.objects("attempts")],
             spent=saved.mapping("spent"),

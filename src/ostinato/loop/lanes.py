@@ -125,7 +125,7 @@ class Lanes:
         return {
             "each": str(self.each),
             "taken": self._items.taken,
-            "drafts": [draft.to_json() for draft in self._states.values()],
+            "drafts": [state.to_json() for state in self._states.values()],
             "counts": dict(self._counts),
             "spent": dict(self.spent),
         }
@@ -149,13 +149,13 @@ class Lanes:
         self.finished.clear()
         self._counts = saved.mapping("counts")
         self.spent = saved.mapping("spent", {})
-        drafts = [LaneState.from_json(each.value) for each in saved.objects("drafts")]
-        keys = {draft.index: draft.lane.key for draft in drafts}
+        lane_states = [LaneState.from_json(each.value) for each in saved.objects("drafts")]
+        keys = {lane_state.index: lane_state.lane.key for lane_state in lane_states}
         items = self._items.go_to(saved.integer("taken"), keys)
-        for draft in drafts:
-            draft.item = items[draft.index]
-            self._states[draft.lane.key] = draft
-            self._start(draft)
+        for lane_state in lane_states:
+            lane_state.item = items[lane_state.index]
+            self._states[lane_state.lane.key] = lane_state
+            self._start(lane_state)
 
     def change(self, edits: Edits) -> None:
         """Edit one lane at its position: `{"lane": key, name: value, …}`.
@@ -165,22 +165,22 @@ class Lanes:
         """
         names = {name: value for name, value in edits.items() if name != "lane"}
         only = next(iter(self._states)) if len(self._states) == 1 else None
-        draft = self._states.get(str(edits.get("lane", only)))
-        if draft is None:
+        state = self._states.get(str(edits.get("lane", only)))
+        if state is None:
             raise EditError(
                 f"An edit of lanes must name a lane that is in work, got {edits.get('lane')!r}. "
                 f"In work are: {', '.join(self._states) or 'none'}."
             )
-        position = draft.position
-        lane = replace(draft.lane, edits=by_position((*draft.lane.edits, (position, names))))
+        position = state.position
+        lane = replace(state.lane, edits=by_position((*state.lane.edits, (position, names))))
         self.process.rewind(lane, position)  # it may refuse: nothing has changed until then
-        draft.lane = lane
-        draft.changed.append((position, names))
+        state.lane = lane
+        state.changed.append((position, names))
 
     def wake(self) -> None:
         """Restart the lanes' clocks after a break, which is not counted."""
-        for draft in self._states.values():
-            draft.states[-1] = self.each.wake(draft.states[-1])
+        for state in self._states.values():
+            state.condition_states[-1] = self.each.wake(state.condition_states[-1])
 
     # For the loop -----------------------------------------------------------------------------
 
@@ -216,35 +216,35 @@ class Lanes:
                 return
             index, key, item = following
             lane = Lane(key, self._seed)
-            draft = LaneState(index, item, lane, [self.each.initial_state()])
+            state = LaneState(index, item, lane, [self.each.initial_state()])
             if key in self._known:  # its row is in the journal already
                 self._count(self._known[key])
-            elif not self._is_ready(draft):
-                self._states[key] = draft
-                self._start(draft)
+            elif not self._is_ready(state):
+                self._states[key] = state
+                self._start(state)
 
-    def _is_ready(self, draft: LaneState) -> bool:
+    def _is_ready(self, state: LaneState) -> bool:
         """Finish an item that has a ready output, if that passes."""
-        output = self._ready(draft.item) if self._ready is not None else None
+        output = self._ready(state.item) if self._ready is not None else None
         if output is None:
             return False
-        verdicts = self._judged(draft, output)
+        verdicts = self._judged(state, output)
         if not all(verdict.passed for verdict in verdicts):
             return False
         stopped = replace(judged(verdicts), condition="ready") if verdicts else READY_STOP
-        self._finish(draft, stopped, output, verdicts, accepted=True)
+        self._finish(state, stopped, output, verdicts, accepted=True)
         return True
 
-    def _start(self, draft: LaneState) -> None:
+    def _start(self, state: LaneState) -> None:
         """Start the lane at its draft's position; an item that the process refuses is finished."""
-        draft.states[-1] = self.each.wake(draft.states[-1])
-        lane = replace(draft.lane, past=tuple(draft.reports), again=draft.again)
+        state.condition_states[-1] = self.each.wake(state.condition_states[-1])
+        lane = replace(state.lane, past=tuple(state.reports), again=state.again)
         try:
-            self.process.start(lane, draft.item)
+            self.process.start(lane, state.item)
         except ItemError as error:
             stopped = Stopped(StopKind.ERROR, str(error), type(error).__name__)
-            del self._states[draft.lane.key]
-            self._finish(draft, stopped, "", (), accepted=False)
+            del self._states[state.lane.key]
+            self._finish(state, stopped, "", (), accepted=False)
 
     def _advance(self) -> tuple[Mapping[str, Report], Sequence[Report]]:
         """Step the process, or replay a recorded step.
@@ -252,51 +252,51 @@ class Lanes:
         The second part has recorded reports that no lane can use; they were paid for all the same.
         """
         if self._replay:
-            positions = {key: draft.position for key, draft in self._states.items()}
+            positions = {key: state.position for key, state in self._states.items()}
             reports, unused = self._replay.take(positions)
             for key, report in reports.items():
                 self._bring(self._states[key], report)
             return reports, unused
         return (self.process.step() if self._states else {}), ()
 
-    def _bring(self, draft: LaneState, report: Report) -> None:
+    def _bring(self, state: LaneState, report: Report) -> None:
         # Start it again with a longer past, as after a crash: a process takes a report that it did
         # not compute only as a past.
-        self.process.drop(draft.lane.key)
-        past = (*draft.reports, report)
-        self.process.start(replace(draft.lane, past=past), draft.item)
+        self.process.drop(state.lane.key)
+        past = (*state.reports, report)
+        self.process.start(replace(state.lane, past=past), state.item)
 
-    def _item(self, draft: LaneState) -> object:
+    def _item(self, state: LaneState) -> object:
         """Return a draft's item as edits from outside have changed it."""
-        item = draft.item
-        for _, edits in draft.changed:
+        item = state.item
+        for _, edits in state.changed:
             item = item if self._edited is None else self._edited(item, edits)
         return item
 
     # One lane ---------------------------------------------------------------------------------
 
-    def _settle(self, draft: LaneState, report: Report) -> LaneStep:
+    def _settle(self, state: LaneState, report: Report) -> LaneStep:
         """Observe a lane's step; where it stopped, judge it and take the strategy's action."""
-        draft.reports.append(report)
-        draft.again = False
-        draft.spend(report)
-        position, key = draft.position, draft.lane.key
-        item = self._item(draft) if draft.changed else draft.item
+        state.reports.append(report)
+        state.again = False
+        state.spend(report)
+        position, key = state.position, state.lane.key
+        item = self._item(state) if state.changed else state.item
         # The output is computed only for conditions that look at it.
         step = Step(position, position, report, lambda: self.process.output(key), item)
-        state, fired = self.each.observe(draft.states[-1], step)
-        draft.states.append(state)
+        folded, fired = self.each.observe(state.condition_states[-1], step)
+        state.condition_states.append(folded)
         end = ends(report)
         if fired is None and end is None:
             return LaneStep(position, report)
         stopped = first((fired, end))
         assert stopped is not None
-        stopped, verdicts = self._verdict(draft, stopped)
-        action = self._choose_action(draft, stopped, verdicts)
-        self._act(draft, stopped, verdicts, action)
+        stopped, verdicts = self._verdict(state, stopped)
+        action = self._choose_action(state, stopped, verdicts)
+        self._act(state, stopped, verdicts, action)
         return LaneStep(position, report, stopped, action)
 
-    def _verdict(self, draft: LaneState, stopped: Stopped) -> tuple[Stopped, tuple[Verdict, ...]]:
+    def _verdict(self, state: LaneState, stopped: Stopped) -> tuple[Stopped, tuple[Verdict, ...]]:
         """Judge a draft that has ended; one that failed before its end is not whole."""
         if self._judge is None or stopped.kind in (
             StopKind.FAILED,
@@ -304,9 +304,9 @@ class Lanes:
             StopKind.ERROR,
         ):
             return stopped, ()
-        output = self.process.output(draft.lane.key)
-        verdicts = self._judged(draft, output)
-        draft.compare(output, verdicts)
+        output = self.process.output(state.lane.key)
+        verdicts = self._judged(state, output)
+        state.compare(output, verdicts)
         if not verdicts:
             return stopped, ()
         whole = judged(verdicts)
@@ -316,50 +316,50 @@ class Lanes:
         numbers = {**whole.numbers, "after": stopped.kind.value}
         return replace(whole, kind=kind, numbers=numbers), verdicts
 
-    def _judged(self, draft: LaneState, output: object) -> tuple[Verdict, ...]:
+    def _judged(self, state: LaneState, output: object) -> tuple[Verdict, ...]:
         """Judge an output of an item, and charge the item for it."""
         if self._judge is None:
             return ()
-        verdicts = tuple(self._judge(output, self._item(draft)))
+        verdicts = tuple(self._judge(output, self._item(state)))
         taken = spent_judging(verdicts)
-        draft.spend(taken)
+        state.spend(taken)
         self._judging.append(taken)
-        draft.states[-1] = self.each.charge(draft.states[-1], taken)
+        state.condition_states[-1] = self.each.charge(state.condition_states[-1], taken)
         return verdicts
 
     def _choose_action(
-        self, draft: LaneState, stopped: Stopped, verdicts: tuple[Verdict, ...]
+        self, state: LaneState, stopped: Stopped, verdicts: tuple[Verdict, ...]
     ) -> Action:
         if stopped.good:
             return Accept()
         if stopped.kind is StopKind.ERROR:
             return GiveUp("" if stopped.condition == "error" else "A check could not judge.")
-        spent = self.each.exhausted(draft.states[-1])
+        spent = self.each.exhausted(state.condition_states[-1])
         if spent is not None:
             return GiveUp(spent.sentence)
         history = History(
-            position=draft.position,
-            attempts=tuple(draft.attempts),
-            output=self.process.output(draft.lane.key),
-            item=self._item(draft),
-            lane=draft.lane,
+            position=state.position,
+            attempts=tuple(state.attempts),
+            output=self.process.output(state.lane.key),
+            item=self._item(state),
+            lane=state.lane,
             verdicts=verdicts,
-            spent=draft.spent,
+            spent=state.spent,
         )
         return self._on_stop(stopped, history)
 
     def _act(
-        self, draft: LaneState, stopped: Stopped, verdicts: tuple[Verdict, ...], action: Action
+        self, state: LaneState, stopped: Stopped, verdicts: tuple[Verdict, ...], action: Action
     ) -> None:
-        key = draft.lane.key
+        key = state.lane.key
         output = self.process.output(key)
         text = str(output) if isinstance(output, str) else ""
-        lane = draft.lane
-        draft.attempts.append(
+        lane = state.lane
+        state.attempts.append(
             Attempt(
                 lane.round,
                 lane.backtracks,
-                draft.position,
+                state.position,
                 stopped,
                 action,
                 text,
@@ -368,37 +368,37 @@ class Lanes:
             )
         )
         if isinstance(action, GoBack):
-            to = draft.go_back(action, self.each)
-            self.process.rewind(draft.lane, to)
+            to = state.go_back(action, self.each)
+            self.process.rewind(state.lane, to)
         elif isinstance(action, StartOver):
-            draft.start_over(action, self.each)
+            state.start_over(action, self.each)
             self.process.drop(key)  # the other round may have another prompt
-            self._start(draft)
+            self._start(state)
         else:
-            exhausted = self.each.exhausted(draft.states[-1])
-            if draft.best is None and not verdicts:  # no draft came to its end
-                verdicts = self._judged(draft, output)
+            exhausted = self.each.exhausted(state.condition_states[-1])
+            if state.best is None and not verdicts:  # no draft came to its end
+                verdicts = self._judged(state, output)
             self.process.drop(key)
             del self._states[key]
             accepted = isinstance(action, Accept) and stopped.good
             if isinstance(action, GiveUp):
                 stopped = given_up(stopped, action.reason, exhausted)
-            self._finish(draft, stopped, output, verdicts, accepted=accepted)
+            self._finish(state, stopped, output, verdicts, accepted=accepted)
 
     def _finish(
         self,
-        draft: LaneState,
+        state: LaneState,
         stopped: Stopped,
         output: object,
         verdicts: tuple[Verdict, ...],
         *,
         accepted: bool,
     ) -> None:
-        row = draft.row(stopped, output, verdicts, accepted=accepted)
-        if self.each.by_clock(draft.states[-1]):
+        row = state.row(stopped, output, verdicts, accepted=accepted)
+        if self.each.by_clock(state.condition_states[-1]):
             row["by_clock"] = True  # computing again could give another row: a resume keeps this
         self._count(row)
-        self.finished.append((draft.lane.key, row))
+        self.finished.append((state.lane.key, row))
 
     def _count(self, row: Mapping[str, object]) -> None:
         stopped = cast(Mapping[str, object], row["stopped"])
