@@ -37,7 +37,7 @@ from ostinato.image import SOLVERS, Images, UNet, hold_out, load_denoiser, save_
 from ostinato.image.training import RECIPE, ImageTask, shape_for
 from ostinato.loop import Condition, Converges, Loop, Reaches, Seconds, Steps
 from ostinato.train import BatchSampler, Training
-from recipes.digit_measures import Classifier, class_right, frechet, train_classifier
+from recipes.digit_measures import FeatureClassifier, class_right, frechet, train_classifier
 from recipes.digits import HELD_OUT, read_digits, sampled
 
 try:
@@ -134,7 +134,7 @@ class Peer:
 class Bench:
     """Judges `count` samples, whose classes take turns, against held-out images."""
 
-    classifier: Classifier
+    classifier: FeatureClassifier
     held: Images
     count: int
 

@@ -2,7 +2,7 @@
 
     python -m recipes.chorales train --data quarter.json --out DIR
     python -m recipes.chorales evaluate --data quarter.json [--model DIR] --json
-    python -m recipes.chorales picture --out docs/images/chorale.png
+    python -m recipes.chorales piano-roll --out docs/images/chorale.png
 
 quarter.json is from the JSB-Chorales-dataset (github.com/czhuang/JSB-Chorales-dataset), with the
 split of Boulanger-Lewandowski et al. 2012. The same command with the same DIR resumes the training.
@@ -149,18 +149,18 @@ def main() -> None:
     parser, commands = recipe_parser("chorales", __doc__)
     training = commands.add_parser("train", help="train the model")
     evaluation = commands.add_parser("evaluate", help="measure a model")
-    picture = commands.add_parser("picture", help="write a piano roll")
+    drawing = commands.add_parser("piano-roll", help="write the piano roll of a piece")
     evaluation.add_argument("--model", default="chorales", help="folder, or name of a shipped one")
     evaluation.add_argument("--count", type=positive, default=48, help="pieces per strategy")
     evaluation.add_argument("--json", action="store_true", help="print one JSON object")
-    for command in (training, picture):
-        command.add_argument("--out", type=Path, required=True, help="folder, or .png of a picture")
+    training.add_argument("--out", type=Path, required=True, help="output folder")
+    drawing.add_argument("--out", type=Path, required=True, help="the .png to write")
     for command in (training, evaluation):
         command.add_argument("--data", type=Path, required=True, help="quarter.json")
     args = parser.parse_args()
     if args.command == "train":
         train(args.data, args.out)
-    elif args.command == "picture":
+    elif args.command == "piano-roll":
         write_piano_roll(args.out)
     else:
         print_result(evaluate(args.data, args.model, args.count), args.json, ".4g")

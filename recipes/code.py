@@ -31,7 +31,7 @@ from ostinato.refine import Backtrack, Refine, Resample, Strategy
 from ostinato.train import TextTask, windows
 from recipes.cli_args import print_result, run, text_recipe, train_text
 
-HELD_OUT = 20  # every so many files, one
+HELD_OUT = 20  # one file in this many
 CONTEXT = 256  # prompts of some 400 characters leave room for LENGTH tokens
 LENGTH = 96
 OPTIONS = {

@@ -36,17 +36,17 @@ from ostinato.image import (
 from ostinato.loop import Loop, Steps
 from ostinato.train import Loss, Training, TrainingConfig
 from recipes.cli_args import print_result, recipe_parser, run
-from recipes.digit_measures import Classes, class_right, train_classifier
+from recipes.digit_measures import ClassificationTask, class_right, train_classifier
 from recipes.digits import HELD_OUT, read_digits
 
-TURN, GROW, MOVE = math.radians(14), 0.14, 2.5  # the maximum; MOVE in pixels
+TURN, GROW, MOVE = math.radians(14), 0.14, 2.5  # the maxima: radians, share, pixels
 MIXED = 0.3  # share of images that are a mixture of two digits
 NONE = 0.1  # share of images that are no digit: 16 shuffled squares of one, or noise
 STEPS, BATCH = 2500, 64
-SURE = 0.9
+SURE = 0.9  # the probability at which a digit passes
 
 
-class Moved(Classes):
+class AugmentedClassificationTask(ClassificationTask):
     """Classify images that are turned, scaled and moved a little.
 
     Some are mixtures of two digits with shared probability (mixup); some are no digit, with equal
@@ -59,23 +59,23 @@ class Moved(Classes):
 
     def loss(self, network: nn.Module, chosen: Sequence[int], seed: int) -> Loss:
         """Return the summed cross-entropy of a batch, augmented by `seed`."""
-        dice = torch.Generator().manual_seed(seed)
-        x = moved(self._pixels[list(chosen)], dice)
+        generator = torch.Generator().manual_seed(seed)
+        x = moved(self._pixels[list(chosen)], generator)
         target = F.one_hot(self._labels[list(chosen)], self._classes).float()
-        share = torch.rand(len(x), generator=dice)
-        share = torch.where(torch.rand(len(x), generator=dice) < MIXED, share, 1.0)
+        share = torch.rand(len(x), generator=generator)
+        share = torch.where(torch.rand(len(x), generator=generator) < MIXED, share, 1.0)
         x = x * share[:, None, None, None] + x.roll(1, 0) * (1 - share)[:, None, None, None]
         target = target * share[:, None] + target.roll(1, 0) * (1 - share)[:, None]
-        none = torch.rand(len(x), generator=dice) < NONE
-        x = torch.where(none[:, None, None, None], no_digit(x, dice), x)
+        none = torch.rand(len(x), generator=generator) < NONE
+        x = torch.where(none[:, None, None, None], no_digit(x, generator), x)
         target = torch.where(none[:, None], 1 / self._classes, target)
         total = F.cross_entropy(network(x), target, reduction="sum")
         return Loss(total, {"images": len(chosen)})
 
 
-def moved(x: Tensor, dice: torch.Generator) -> Tensor:
+def moved(x: Tensor, generator: torch.Generator) -> Tensor:
     """Turn, scale and move each image (B, C, S, S) a little; the new border is black."""
-    turn, grow, across, down = 2 * torch.rand(4, len(x), generator=dice) - 1
+    turn, grow, across, down = 2 * torch.rand(4, len(x), generator=generator) - 1
     angle, scale, side = TURN * turn, 1 + GROW * grow, x.size(-1)
     cos, sin = angle.cos() * scale, angle.sin() * scale
     right, low = (2 * MOVE / side * share for share in (across, down))
@@ -84,15 +84,15 @@ def moved(x: Tensor, dice: torch.Generator) -> Tensor:
     return F.grid_sample(x + 1, grid, align_corners=False) - 1  # it pads with 0, black is -1
 
 
-def no_digit(x: Tensor, dice: torch.Generator) -> Tensor:
+def no_digit(x: Tensor, generator: torch.Generator) -> Tensor:
     """Replace each image (B, C, S, S) by its 16 squares in random order, or by noise."""
     B, C, S, _ = x.shape
     squares = x.view(B, C, 4, S // 4, 4, S // 4).transpose(3, 4).reshape(B, C, 16, S // 4, S // 4)
-    order = torch.rand(B, 16, generator=dice).argsort(1)[:, None, :, None, None]
+    order = torch.rand(B, 16, generator=generator).argsort(1)[:, None, :, None, None]
     squares = squares.gather(2, order.expand(squares.shape))
     shuffled = squares.view(B, C, 4, 4, S // 4, S // 4).transpose(3, 4).reshape(x.shape)
-    noise = torch.randn(x.shape, generator=dice) * torch.rand(B, 1, 1, 1, generator=dice)
-    first = torch.rand(B, 1, 1, 1, generator=dice) < 0.5
+    noise = torch.randn(x.shape, generator=generator) * torch.rand(B, 1, 1, 1, generator=generator)
+    first = torch.rand(B, 1, 1, 1, generator=generator) < 0.5
     return torch.where(first, shuffled, noise.clamp(-1, 1))
 
 
@@ -103,7 +103,9 @@ def train(data: Path, out: Path) -> None:
         steps=STEPS, batch_tokens=BATCH, lr=3e-3, warmup_steps=100, ema_decay=0.995
     )
     process = Training(
-        Classifier(ClassifierConfig(names=train_part.names)), Moved(train_part), config
+        Classifier(ClassifierConfig(names=train_part.names)),
+        AugmentedClassificationTask(train_part),
+        config,
     )
     loop = Loop(process, until=Steps(STEPS))
     for step in loop:
@@ -120,7 +122,7 @@ def evaluate(data: Path, name: str) -> dict[str, Any]:
     _, held = hold_out(read_digits(data), HELD_OUT)
     assert held.labels is not None
     classifier = load_classifier(name)
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     probs = classifier(held.clean()).softmax(1)
     confidence, predicted = probs.max(1)
     right = predicted == held.labels
@@ -132,8 +134,8 @@ def evaluate(data: Path, name: str) -> dict[str, Any]:
         "mean_confidence": float(confidence.mean()),
         "real_passed": float(passed.float().mean()),
         "sure_and_wrong": float((~right & (confidence >= SURE)).float().mean()),
-        "noise_sure": _sure(classifier, torch.randn(2000, 1, 28, 28, generator=dice)),
-        "jumbled_sure": _sure(classifier, no_digit(held.clean(), dice)),
+        "noise_sure": _sure(classifier, torch.randn(2000, 1, 28, 28, generator=generator)),
+        "jumbled_sure": _sure(classifier, no_digit(held.clean(), generator)),
     }
 
 
@@ -180,21 +182,23 @@ def measure_loop(
 def main() -> None:
     """Parse the arguments and run the command."""
     parser, commands = recipe_parser("digit_classifier", __doc__)
-    one = commands.add_parser("train", help="train the classifier")
-    one.add_argument("--out", type=Path, required=True, help="output folder")
-    two = commands.add_parser("evaluate", help="measure a classifier on real digits")
-    two.add_argument("--classifier", default="digits", help="folder or name of the classifier")
-    three = commands.add_parser("loop", help="measure sampling until it passes")
-    three.add_argument("--count", type=int, default=200, help="digits to sample")
-    three.add_argument(
+    training = commands.add_parser("train", help="train the classifier")
+    training.add_argument("--out", type=Path, required=True, help="output folder")
+    evaluation = commands.add_parser("evaluate", help="measure a classifier on real digits")
+    evaluation.add_argument(
+        "--classifier", default="digits", help="folder or name of the classifier"
+    )
+    sampling = commands.add_parser("loop", help="measure sampling until it passes")
+    sampling.add_argument("--count", type=int, default=200, help="digits to sample")
+    sampling.add_argument(
         "--least", type=float, default=SURE, help="the probability at which a digit passes"
     )
-    three.add_argument("--rounds", type=int, default=3)
-    three.add_argument("--steps", type=int, default=20)
-    three.add_argument("--solver", default="dpmpp_2m")
-    for command in (one, two, three):
+    sampling.add_argument("--rounds", type=int, default=3, help="drafts per digit")
+    sampling.add_argument("--steps", type=int, default=20, help="denoising steps")
+    sampling.add_argument("--solver", default="dpmpp_2m", help="sampler")
+    for command in (training, evaluation, sampling):
         command.add_argument("--data", type=Path, required=True, help="folder of the IDX files")
-    for command in (two, three):
+    for command in (evaluation, sampling):
         command.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     if args.command == "train":

@@ -84,15 +84,15 @@ def evaluate(data: Path, model: str, count: int, steps: int, solver: str) -> dic
 def main() -> None:
     """Parse the arguments and run the command."""
     parser, commands = recipe_parser("digits", __doc__)
-    one = commands.add_parser("train", help="train the denoiser")
-    one.add_argument("--out", type=Path, required=True, help="output folder")
-    two = commands.add_parser("evaluate", help="measure a denoiser")
-    two.add_argument("--model", default="digits", help="folder or name of the denoiser")
-    two.add_argument("--count", type=int, default=2000, help="images to sample")
-    two.add_argument("--steps", type=int, default=10)
-    two.add_argument("--solver", default="dpmpp_2m")
-    two.add_argument("--json", action="store_true", help="print one JSON object")
-    for command in (one, two):
+    training = commands.add_parser("train", help="train the denoiser")
+    training.add_argument("--out", type=Path, required=True, help="output folder")
+    evaluation = commands.add_parser("evaluate", help="measure a denoiser")
+    evaluation.add_argument("--model", default="digits", help="folder or name of the denoiser")
+    evaluation.add_argument("--count", type=int, default=2000, help="images to sample")
+    evaluation.add_argument("--steps", type=int, default=10, help="denoising steps")
+    evaluation.add_argument("--solver", default="dpmpp_2m", help="sampler")
+    evaluation.add_argument("--json", action="store_true", help="print one JSON object")
+    for command in (training, evaluation):
         command.add_argument("--data", type=Path, required=True, help="folder of the IDX files")
     args = parser.parse_args()
     if args.command == "train":

@@ -36,7 +36,7 @@ from ostinato.image.tokens import (
 )
 from ostinato.media import in_grid, save, scaled, tiled
 from recipes.cli_args import recipe_parser, run
-from recipes.digit_measures import Classifier, class_right, frechet, train_classifier
+from recipes.digit_measures import FeatureClassifier, class_right, frechet, train_classifier
 from recipes.digits import FILES, HELD_OUT, read_digits
 
 SIDE = 28  # pixels of the classifier's input
@@ -44,6 +44,7 @@ OPTIONS: Mapping[str, Sequence[str]] = {
     "row": (),
     "unmask": ("--codec", "row"),
     "coarse": ("--codec", "row"),
+    # Smaller images and batches: 28 x 28 would be 784 tokens an image, 14 x 14 are 196.
     "pixels": ("--size", "14", "--levels", "4", "--batch-size", "16"),
 }
 """By method, the options of `ostinato train image-tokens` beside the images and the method."""
@@ -71,11 +72,11 @@ def sampled(
     loop = image_token_loop(prompts, model=model, settings=settings, steps=unmask_steps)
     rows = [row for step in loop for _, row in step.results]
     rows.sort(key=lambda row: int(str(row["index"])))
-    return torch.stack([model.picture(row["output"]) for row in rows])
+    return torch.stack([model.image(row["output"]) for row in rows])
 
 
 def reconstruction(
-    model: ImageTokenModel, classifier: Classifier, held: Images
+    model: ImageTokenModel, classifier: FeatureClassifier, held: Images
 ) -> dict[str, float]:
     """Measure images after encoding and decoding: MSE of pixels in [0, 1], PSNR in dB, and more."""
     images = fitted(held, model.codec)
@@ -93,7 +94,7 @@ def reconstruction(
 
 def sample_quality(
     model: ImageTokenModel,
-    classifier: Classifier,
+    classifier: FeatureClassifier,
     held: Images,
     count: int,
     settings: CodeSettings,
@@ -183,19 +184,20 @@ def evaluate(
 def main() -> None:
     """Parse the arguments and run the command."""
     parser, commands = recipe_parser("image_tokens", __doc__)
-    one = commands.add_parser("train", help="train the models")
-    one.add_argument("--out", type=Path, required=True, help="output folder")
-    two = commands.add_parser("evaluate", help="measure the models")
-    two.add_argument("--models", type=Path, required=True, help="output folder of train")
-    two.add_argument("--count", type=int, default=1000, help="samples of each method")
-    two.add_argument("--words", type=int, default=100, help="samples for each word; 0: none")
-    two.add_argument("--temperature", type=float, help="default: the best one of the method")
-    two.add_argument("--guidance", type=float, help="default: the best one of the method")
-    two.add_argument("--noise", type=float, help="of unmask")
-    two.add_argument("--steps", type=int, default=UNMASK_STEPS, help="of unmask")
-    two.add_argument("--pictures", type=Path, help="write a PNG of each method into this folder")
-    two.add_argument("--json", action="store_true", help="one flat JSON object on the last line")
-    for command in (one, two):
+    training = commands.add_parser("train", help="train the models")
+    training.add_argument("--out", type=Path, required=True, help="output folder")
+    evaluation = commands.add_parser("evaluate", help="measure the models")
+    add = evaluation.add_argument
+    add("--models", type=Path, required=True, help="output folder of train")
+    add("--count", type=int, default=1000, help="samples of each method")
+    add("--words", type=int, default=100, help="samples for each word; 0: none")
+    add("--temperature", type=float, help="default: the best one of the method")
+    add("--guidance", type=float, help="default: the best one of the method")
+    add("--noise", type=float, help="of unmask")
+    add("--steps", type=int, default=UNMASK_STEPS, help="of unmask")
+    add("--figures", type=Path, help="write a PNG of each method into this folder")
+    add("--json", action="store_true", help="one flat JSON object on the last line")
+    for command in (training, evaluation):
         command.add_argument("--data", type=Path, required=True, help="folder of the IDX files")
         command.add_argument("--methods", nargs="+", choices=list(OPTIONS), default=list(OPTIONS))
     args = parser.parse_args()
@@ -203,8 +205,8 @@ def main() -> None:
         train(args.data, args.out, args.methods)
         return
     folders = {method: args.models / method for method in args.methods}
-    if args.pictures is not None:
-        write_pictures(folders, args.pictures)
+    if args.figures is not None:
+        write_figures(folders, args.figures)
     train_part, held = hold_out(read_digits(args.data), HELD_OUT)
     changed = {n: getattr(args, n) for n in ("temperature", "guidance", "noise")}
     flat = evaluate(
@@ -223,13 +225,13 @@ def main() -> None:
 PROMPTS = ("a slanted seven", "an upright seven", "a thick three", "a thin three", "two", "eight")
 
 
-def write_pictures(folders: Mapping[str, Path], out: Path) -> None:
+def write_figures(folders: Mapping[str, Path], out: Path) -> None:
     """Write a PNG for every method: six samples of each of six prompts."""
     out.mkdir(parents=True, exist_ok=True)
     for method, folder in folders.items():
         model = load_image_token_model(folder)
         grid = prompt_grid(model, PROMPTS, TUNED[model.method], UNMASK_STEPS)
-        save(grid, out / f"drawing-{method}.png", side=SIDE)
+        save(grid, out / f"image-tokens-{method}.png", side=SIDE)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ They import little, as these processes start often.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
 from tiny_denoiser import TinyDenoiser
+from toys import slowly
 
 from ostinato.image.dataset import Images
 from ostinato.image.denoise import Denoise
@@ -35,10 +35,6 @@ def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
     process = Denoise(TinyDenoiser(), slots=3, steps=8, solver=solver, guidance=1.5)
     items = [(f"image {n}", {"label": n % 3}) for n in range(6)]
 
-    def slowly(step: Any) -> bool:
-        time.sleep(0.004)
-        return False
-
     def again(stopped: Stopped, history: History) -> Action:
         if history.backtracks() >= 2:
             return GiveUp("Twice is enough.")
@@ -48,7 +44,8 @@ def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
         score = float(output.abs().mean())
         return [Verdict("dark", score < 0.4, message="Draw it darker.")]
 
-    lanes = Lanes(process, items, each=Steps(100) | slowly, judge=judge, on_stop=again)
+    each = Steps(100) | slowly(0.004)
+    lanes = Lanes(process, items, each=each, judge=judge, on_stop=again)
     return Loop(lanes, until=Steps(10_000), checkpoint=CheckpointSchedule(steps=5), **where)
 
 

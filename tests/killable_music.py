@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
+
+from toys import slowly
 
 from ostinato.decode import SamplingParams
 from ostinato.loop import CheckpointSchedule, Loop, Steps
@@ -14,11 +15,6 @@ from ostinato.train import TextTask, Training, TrainingConfig
 
 def write(**where: Any) -> Loop:
     """Pieces by an untrained network, held to the ranges of voices by backtracking."""
-
-    def slowly(step: Any) -> bool:
-        time.sleep(0.008)
-        return False
-
     items = [{"key": key} for key in ("C major", "G minor", "D major", "E minor")]
     refine = Refine(
         music_model(layers=1, width=16, heads=1),
@@ -30,7 +26,8 @@ def write(**where: Any) -> Loop:
         max_new_tokens=12,
         slots=3,
     )
-    return refine.loop(until=Steps(400) | slowly, checkpoint=CheckpointSchedule(steps=8), **where)
+    until = Steps(400) | slowly(0.008)
+    return refine.loop(until=until, checkpoint=CheckpointSchedule(steps=8), **where)
 
 
 def learn(**where: Any) -> Loop:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from toys import slowly
 
 from ostinato.image import Images
 from ostinato.image.tokens import (
@@ -45,9 +45,9 @@ AGAIN: Mapping[str, Mapping[str, object]] = {
 
 def images(count: int = 60) -> Images:
     """Return random images of 8 x 8 pixels, of three classes."""
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     shape = (count, 1, 8, 8)
-    pixels = torch.randint(0, 256, shape, generator=dice, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     return Images(pixels, torch.arange(count) % 3, ("zero", "one", "two"))
 
 
@@ -74,10 +74,6 @@ def draw(method: Method, **where: Any) -> Loop:
     settings = CodeSettings(guidance=1.5) if method in ("unmask", "coarse") else CodeSettings()
     prompts = ["a slanted two", "thin", "", "one", "the large zero", "upright"]
 
-    def slowly(step: Any) -> bool:
-        time.sleep(0.008)
-        return False
-
     def judge(output: Any, item: object) -> list[Verdict]:
         return [Verdict("even", sum(output.tokens) % 2 == 0, message="Draw an even image.")]
 
@@ -89,7 +85,7 @@ def draw(method: Method, **where: Any) -> Loop:
     lanes = Lanes(
         model.lanes(settings=settings, steps=6 if method == "unmask" else None, slots=4),
         [(f"image {n}", prompt) for n, prompt in enumerate(prompts)],
-        each=Steps(1 << 62) | slowly,
+        each=Steps(1 << 62) | slowly(0.008),
         judge=judge,
         on_stop=again,
         seed=2,

@@ -35,8 +35,8 @@ def clip(folder: Path) -> ClipModel:
 
 
 def images(channels: int = 1) -> list[Tensor]:
-    dice = torch.Generator().manual_seed(0)
-    return [torch.rand(channels, 28, 20, generator=dice) * 2 - 1 for _ in range(2)]
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(channels, 28, 20, generator=generator) * 2 - 1 for _ in range(2)]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

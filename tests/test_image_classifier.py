@@ -19,10 +19,10 @@ from ostinato.image import (
     save_classifier,
 )
 from ostinato.image.classifier import SHIPPED
-from ostinato.image.fixed_batches import repeats
+from ostinato.image.fixed_batches import is_batch_invariant
 from ostinato.testing import check_process
 from ostinato.train import Training, TrainingConfig
-from recipes.digit_classifier import Moved, moved
+from recipes.digit_classifier import AugmentedClassificationTask, moved
 
 SMALL = ClassifierConfig(names=("cat", "dog"), size=8, widths=(4, 8))
 
@@ -47,14 +47,14 @@ def test_images_of_the_shipped_denoiser_are_mostly_recognized() -> None:
 
 
 def test_noise_is_not_recognized() -> None:
-    dice = torch.Generator().manual_seed(0)
-    sure = load_classifier()(torch.randn(100, 1, 28, 28, generator=dice)).softmax(1).amax(1)
+    generator = torch.Generator().manual_seed(0)
+    sure = load_classifier()(torch.randn(100, 1, 28, 28, generator=generator)).softmax(1).amax(1)
     assert float((sure > 0.9).float().mean()) < 0.2
 
 
 def test_its_bits_do_not_depend_on_the_batch() -> None:
-    dice = torch.Generator().manual_seed(0)
-    assert repeats(load_classifier(), torch.randn(8, 1, 28, 28, generator=dice))
+    generator = torch.Generator().manual_seed(0)
+    assert is_batch_invariant(load_classifier(), torch.randn(8, 1, 28, 28, generator=generator))
 
 
 def test_a_saved_classifier_is_loaded_to_the_bit(tmp_path: Path) -> None:
@@ -90,7 +90,9 @@ def test_its_training_conforms() -> None:
     config = TrainingConfig(steps=6, batch_tokens=16, lr=3e-3, warmup_steps=2, ema_decay=0.9)
     shape = ClassifierConfig(names=images.names, size=8, widths=(4, 8))
     check_process(
-        lambda: Training(Classifier(shape, seed=1), Moved(images), config), steps=5, cuts=(0, 2, 4)
+        lambda: Training(Classifier(shape, seed=1), AugmentedClassificationTask(images), config),
+        steps=5,
+        cuts=(0, 2, 4),
     )
 
 

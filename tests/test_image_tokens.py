@@ -72,8 +72,10 @@ def test_the_same_image_has_the_same_codes_after_a_load_and_in_any_batch(
 ) -> None:
     channels, size = shape
     network = VQ(VQConfig.for_images(channels, size, width=16), seed=2).eval()
-    dice = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (21, channels, size, size), generator=dice, dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(
+        0, 256, (21, channels, size, size), generator=generator, dtype=torch.uint8
+    )
     codes = network.encode(images)
     assert codes.shape == (21, network.positions) and network.positions <= 64
     assert len(set(codes.flatten().tolist())) > 8 and int(codes.max()) < network.vocabulary
@@ -169,8 +171,8 @@ def test_codes_of_another_autoencoder_are_refused() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pixels_are_decoded_to_the_level_they_were_encoded_to(channels: int) -> None:
     codec = PixelQuantizer(channels=channels, size=8, levels=256)
-    dice = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (5, channels, 8, 8), generator=dice, dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (5, channels, 8, 8), generator=generator, dtype=torch.uint8)
     assert torch.equal(codec.decode(codec.encode(images)), images)
     coarse = PixelQuantizer(channels=channels, size=8, levels=8)
     error = coarse.decode(coarse.encode(images)).float() - images.float()
@@ -245,7 +247,7 @@ def test_an_image_is_the_same_loaded_alone_and_resumed(method: Method, tmp_path:
         alone = finished(image_token_loop([prompt], model=loaded, seed=3))
         assert alone.items() <= drawn.items()
         (output,) = alone.values()
-        assert loaded.picture(output).shape == (1, 8, 8)
+        assert loaded.image(output).shape == (1, 8, 8)
     journal = Journal(tmp_path / "journal.db")
     prompts = list(PROMPTS.values())
     first = image_token_loop(prompts, model=model, seed=3, run="x", journal=journal, until=Steps(3))
@@ -312,10 +314,10 @@ def test_coarse_ends_without_noise() -> None:
 
 def test_a_step_out_of_noise_is_the_mean_of_its_posterior() -> None:
     """Against the sum over all clean codes, written out, and at both ends of the chain."""
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     T, V, before, after = 3, 5, 0.7, 0.4
-    codes = torch.randint(0, V, (T,), generator=dice)
-    probs = torch.rand(T, V, generator=dice).softmax(-1)
+    codes = torch.randint(0, V, (T,), generator=generator)
+    probs = torch.rand(T, V, generator=generator).softmax(-1)
 
     def kept(share: float, a: int, b: int) -> float:
         return share * (a == b) + (1 - share) / V

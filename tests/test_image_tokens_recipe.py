@@ -34,8 +34,8 @@ def test_models_are_measured_and_shown(tmp_path: Path) -> None:
     assert flat["unmask.right"] < 0.5 < flat["real.right"]
     assert flat["unmask.fd"] > 1 and flat["unmask.seconds"] > 0
     assert {"unmask.slanted", "unmask.small"} <= set(flat)
-    recipe.write_pictures(folders, tmp_path / "pictures")
-    assert (tmp_path / "pictures" / "drawing-unmask.png").stat().st_size > 1000
+    recipe.write_figures(folders, tmp_path / "figures")
+    assert (tmp_path / "figures" / "image-tokens-unmask.png").stat().st_size > 1000
 
 
 def test_each_word_fits_a_third_of_the_images() -> None:
@@ -60,4 +60,4 @@ def test_samples_come_in_the_order_of_the_prompts() -> None:
     }
     assert len(sampled) == 3
     for index, image in enumerate(sampled):
-        assert torch.equal(image, model.picture(rows[index]))
+        assert torch.equal(image, model.image(rows[index]))

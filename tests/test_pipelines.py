@@ -87,12 +87,12 @@ def own_call(pipeline: Any, wanted: dict[str, object], **more: Any) -> tuple[lis
     pipeline.set_progress_bar_config(disable=True)
     seen: list[Tensor] = []
     inner = pipeline.scheduler.step
-    dice = noise("begin", 0)
+    generator = noise("begin", 0)
 
     @functools.wraps(inner)
     def step(*args: Any, **named: Any) -> Any:
         if "generator" in named:  # each step draws from its own place
-            dice.set_state(noise("step", len(seen)).get_state())
+            generator.set_state(noise("step", len(seen)).get_state())
         out = inner(*args, **named)
         seen.append(out[0] if isinstance(out, tuple) else out.prev_sample)
         return out
@@ -102,7 +102,7 @@ def own_call(pipeline: Any, wanted: dict[str, object], **more: Any) -> tuple[lis
     given = {name: wanted[name] for name in names if name in wanted} | more
     try:
         image = pipeline(
-            num_inference_steps=STEPS, generator=dice, output_type="pt", **given
+            num_inference_steps=STEPS, generator=generator, output_type="pt", **given
         ).images[0]
     finally:
         del pipeline.scheduler.step
@@ -249,8 +249,8 @@ def test_between_two_halves_an_image_is_noised_as_if_the_first_had_predicted_it(
     state = process._slots["x"].states[3]
     with torch.no_grad():
         latent = scheduled.encode_image(image)
-    dice = torch.Generator().manual_seed(fold_in(SEED, "", "renoise", 0, 1, 3))
-    noise = torch.randn((1, *latent.shape), generator=dice)[0]
+    generator = torch.Generator().manual_seed(fold_in(SEED, "", "renoise", 0, 1, 3))
+    noise = torch.randn((1, *latent.shape), generator=generator)[0]
     sigma = float(state.scheduler.sigmas[3])
     torch.testing.assert_close(state.noisy[0], latent + sigma * noise, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(state.scheduler.prev_derivative[0], noise, rtol=1e-3, atol=1e-3)
@@ -305,8 +305,8 @@ def test_an_image_is_noised_to_the_level_of_its_position(
         state = process._slots["x"].states[2]
         with torch.no_grad():
             latent = family.encode_image(image)
-        dice = torch.Generator().manual_seed(fold_in(SEED, "", "renoise", 0, 1, 2))
-        noise = torch.randn((1, *latent.shape), generator=dice)[0]
+        generator = torch.Generator().manual_seed(fold_in(SEED, "", "renoise", 0, 1, 2))
+        noise = torch.randn((1, *latent.shape), generator=generator)[0]
         sigma = state.sigma()
         alpha = 1 - sigma if name == "flux" else (1 + sigma**2) ** -0.5
         share = sigma if name == "flux" else sigma * alpha

@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (chorales, "train --data no.json --out out", "'no.json' does not exist"),
         (chorales, "evaluate --data high.json --model no", "A music model must be a folder"),
         (chorales, "evaluate --data high.json", "must hold pieces that four voices can sing"),
-        (chorales, "picture --out a.mp3", "--out must end in .png, got a.mp3"),
+        (chorales, "piano-roll --out a.mp3", "--out must end in .png, got a.mp3"),
         (chorales, "train --data high.json --out high.json", "--out must be a folder"),
     ],
 )

@@ -28,8 +28,8 @@ from ostinato.models import LanguageModel, Llama, LlamaConfig, Tokenizer
 from ostinato.refine import Backtrack, Refine, Resample, Smc
 from ostinato.refine.strategies.smc import (
     ParticleSampler,
+    ancestor_indices,
     effective,
-    keep_places,
     shares,
     systematic,
     total,
@@ -263,7 +263,7 @@ def test_systematic_draws_are_within_one_of_their_share(values: list[float], u: 
     for value, count in zip(values, counts, strict=True):
         assert abs(count - value / whole * len(values)) < 1 + 1e-9
         assert count == 0 or value > 0
-    parents = keep_places(counts)
+    parents = ancestor_indices(counts)
     assert Counter(parents) == Counter({n: count for n, count in enumerate(counts) if count})
     assert all(parents[n] == n for n, count in enumerate(counts) if count)
 

@@ -96,8 +96,8 @@ def test_ddim_is_that_of_diffusers(steps: int) -> None:
 def test_ddpm_is_that_of_diffusers(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from diffusers.schedulers import scheduling_ddpm
 
-    dice = torch.Generator().manual_seed(1)
-    noises = [torch.randn(1, 6, 6, generator=dice) for _ in range(steps)]
+    generator = torch.Generator().manual_seed(1)
+    noises = [torch.randn(1, 6, 6, generator=generator) for _ in range(steps)]
     queue = list(noises)
     monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, **__: queue.pop(0)[None])
     scheduler = diffusers.DDPMScheduler(**VP, clip_sample=False)

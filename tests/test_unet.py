@@ -18,10 +18,10 @@ SMALL = {"size": 8, "classes": 3, "patch": 1, "widths": (16, 32), "blocks": 1, "
 def shaken(**changes: Any) -> UNet:
     """A small network with random weights also where layers start at zero."""
     network = UNet(UNetConfig(**{**SMALL, **changes})).eval()
-    dice = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in network.parameters():
-            p.add_(torch.randn(p.shape, generator=dice) * 0.05)
+            p.add_(torch.randn(p.shape, generator=generator) * 0.05)
     return network
 
 

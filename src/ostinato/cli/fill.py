@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -84,5 +84,7 @@ def fill(
         exit_interrupted(0, 1, "texts", run_name)
     refuse_errors(rows)
     output = str(rows[0]["output"])
-    result = {"text": output, "stopped": rows[0]["stopped"]}
+    result: dict[str, Any] = {"text": output, "stopped": rows[0]["stopped"]}
     click.echo(json.dumps(result) if as_json else output)
+    if not as_json:
+        click.echo(f"[{result['stopped']['sentence']}]", err=True)

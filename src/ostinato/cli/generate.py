@@ -16,7 +16,7 @@ from ostinato.cli.run_loop import RESUME, Exit, ends_by_signal
 from ostinato.cli.runs.recorded_command import command_spec
 from ostinato.cli.runs.run_guard import WEIGHTS, require_same_inputs
 from ostinato.cli.text_output import TextOutput
-from ostinato.errors import InputError
+from ostinato.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from ostinato.decode import Constraint, DraftProposer, SamplingParams
@@ -118,7 +118,9 @@ def generate(
 
     text = sys.stdin.read() if prompt in (None, "-") else prompt
     if not text or not text.strip():
-        raise InputError("PROMPT must be a text, got nothing. Give it as an argument.")
+        raise InputError(
+            "PROMPT must be a text, got nothing. Give it as an argument or on standard input."
+        )
     constraint = constraint_from(sampling)
     # Before the model is loaded, so that a typing error costs no time.
     _refuse_conflicts(click.get_current_context().params, constraint)
@@ -258,7 +260,10 @@ class GenerateOptions:
         from ostinato.models import load_model
 
         if self.draft_model is not None:
-            return DraftModel(load_model(self.draft_model, device=self.device))
+            try:
+                return DraftModel(load_model(self.draft_model, device=self.device))
+            except ModelError as error:
+                raise ModelError(f"--draft-model: {error}") from None
         return PromptLookup(self.prompt_lookup) if self.prompt_lookup is not None else None
 
     def _sampling(self) -> SamplingParams:

@@ -13,12 +13,13 @@ from typing import TextIO
 
 import click
 
+from ostinato.arguments import did_you_mean
 from ostinato.cli.run_loop import Exit
 from ostinato.errors import OstinatoError
 
 PACKAGE = Path(__file__).parents[1]
 
-# name: (module, attribute, one line of help). The help line stands here because reading it from the
+# name: (module, attribute, one line of help). The help line is repeated here: reading it from the
 # command would import the command, and torch with some of them.
 COMMANDS = {
     "refine": (
@@ -57,6 +58,15 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or offer the nearest name: click looks at imported commands only."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            ctx.fail(f"No such command {name!r}.{did_you_mean(name, COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table's help lines without importing the commands."""

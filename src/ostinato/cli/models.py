@@ -76,7 +76,7 @@ def _adapter_row(name: str) -> dict[str, Any]:
     folder = ADAPTERS / name
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     base = str(config.get("base_model_name_or_path", ""))
-    # A base outside the catalog, such as a name on the hub, stands for the catalog's first model.
+    # A base outside the catalog, such as a name on the hub, counts as the catalog's first model.
     return {
         "name": name,
         "base": base,

@@ -3,11 +3,11 @@ from .classifier import Classifier, ClassifierConfig, load_classifier, save_clas
 from .clip import ClipModel, ClipScore, load_clip
 from .dataset import Images, hold_out, read_images
 from .denoise import Denoise
-from .fixed_batches import BLOCK, Denoiser, fixed_batches, repeats
+from .fixed_batches import BLOCK, Denoiser, fixed_batches, is_batch_invariant
 from .image_request import ImageRequest, is_whole, pixels
 from .sampling import ALL_STEPS, Renoise, denoise_loop, sample_images
 from .solvers import SOLVERS, Solver, jump_sigmas, karras_sigmas, linear_betas, vp_sigmas
-from .training import RECIPE, ImageTask, NoiseLevels, preview, shape_for
+from .training import RECIPE, ImageTask, NoiseLevels, PerImageTask, preview, shape_for
 from .unet import UNet, UNetConfig, load_denoiser, save_denoiser
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "ImageTask",
     "Images",
     "NoiseLevels",
+    "PerImageTask",
     "Renoise",
     "Sharpness",
     "Solver",
@@ -34,6 +35,7 @@ __all__ = [
     "denoise_loop",
     "fixed_batches",
     "hold_out",
+    "is_batch_invariant",
     "is_whole",
     "jump_sigmas",
     "karras_sigmas",
@@ -44,7 +46,6 @@ __all__ = [
     "pixels",
     "preview",
     "read_images",
-    "repeats",
     "sample_images",
     "save_classifier",
     "save_denoiser",

@@ -45,16 +45,18 @@ class ClassifiedAs(BaseCheck):
         probs = fixed_batches(self.classifier, image[None])[0].softmax(-1)
         label = item.get("label")
         best = int(probs.argmax())
-        wanted = label if isinstance(label, int) else best
-        if not 0 <= wanted < len(probs):
+        target = label if isinstance(label, int) else best
+        if not 0 <= target < len(probs):
             return self.error(
                 f"label must be from 0 to {len(probs) - 1}, the classes of the classifier, got "
-                f"{wanted}."
+                f"{target}."
             )
-        score = float(probs[wanted])
+        score = float(probs[target])
+        # Without a label the target is the most likely class, and there is no other to name.
+        other = "" if best == target else f", and class {best} {float(probs[best]):.1%}"
         message = (
-            f"Make it look more like class {wanted}: the classifier gives it {score:.1%}, at least "
-            f"{self.least:.1%} is required, and class {best} {float(probs[best]):.1%}."
+            f"Make it look more like class {target}: the classifier gives it {score:.1%}, at least "
+            f"{self.least:.1%} is required{other}."
         )
         return self.verdict(score >= self.least, message, score)
 
@@ -64,7 +66,7 @@ class Sharpness(BaseCheck):
     """Passes where edges are steep enough.
 
     The 99th percentile of the differences of neighboring pixels, as a share of the whole range,
-    must be at least `least`.
+    must be at least `least`. The maximum instead would let one bright pixel pass a blurred image.
     """
 
     kind: ClassVar[str] = "sharp"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ostinato.arguments import require_at_least
 from ostinato.errors import InputError
-from ostinato.image.fixed_batches import BLOCK, Denoiser, fixed_batches, repeats
+from ostinato.image.fixed_batches import BLOCK, Denoiser, fixed_batches, is_batch_invariant
 from ostinato.image.image_request import ImageRequest, pixels
 from ostinato.image.slot import DenoiseSettings, DenoiseSlot, as_guidance
 from ostinato.image.solvers import Solver, heun_step, jump_sigmas, solver_named
@@ -73,7 +73,8 @@ class Denoise:
         self._block = block
         self._shape = (network.channels, network.size, network.size)
         self.deterministic = self._self_test()
-        self._dice = torch.Generator()  # one for all draws; each seeds it first
+        # One for all noise; each use seeds it first.
+        self._generator = torch.Generator()
         self._slots: dict[str, DenoiseSlot] = {}
         self._batches: list[StepBatch] | None = None  # None: to be made again, as a lane changed
         self._steps_to_edit: int | None = None
@@ -241,12 +242,13 @@ class Denoise:
         return self.network(x, sigma, label if self.network.classes else None)
 
     def _self_test(self) -> bool:
-        """Return whether a sample has the same bits at every place of a batch, in any batch."""
-        network, dice = self.network, torch.Generator().manual_seed(0)
-        x = torch.randn(8, *self._shape, generator=dice)
+        """Return whether a sample has the same bits at every index of a batch, in any batch."""
+        network, generator = self.network, torch.Generator().manual_seed(0)
+        x = torch.randn(8, *self._shape, generator=generator)
+
         sigma = torch.linspace(network.sigma_min, min(network.sigma_max, 2.0), 8)
         label = torch.arange(8) % (network.classes + 1)
-        return repeats(
+        return is_batch_invariant(
             self._predict, x * sigma[:, None, None, None], sigma, label, block=self._block
         )
 
@@ -295,7 +297,7 @@ class Denoise:
         noise = torch.empty_like(batch.x)
         for row, slot in zip(noise.unbind(), batch.slots, strict=True):
             seed = self._noise_seed(slot, "step", slot.position)
-            row.normal_(generator=self._dice.manual_seed(seed))
+            row.normal_(generator=self._generator.manual_seed(seed))
         return noise
 
     def _noise(
@@ -303,7 +305,7 @@ class Denoise:
     ) -> Tensor:
         """Draw standard normal noise (C, H, W) for a use at a position."""
         seed = self._noise_seed(slot, use, position, request)
-        return torch.randn(self._shape, generator=self._dice.manual_seed(seed))
+        return torch.randn(self._shape, generator=self._generator.manual_seed(seed))
 
     def _noise_seed(
         self, slot: DenoiseSlot, use: str, position: int, request: ImageRequest | None = None

@@ -52,8 +52,13 @@ def fixed_batches(function: Callable[..., Tensor], *inputs: Tensor, block: int =
     return torch.cat(outputs)
 
 
-def repeats(function: Callable[..., Tensor], *inputs: Tensor, block: int = BLOCK) -> bool:
-    """Return whether samples of `inputs` (8, …) give the same bits alone and in another order."""
+def is_batch_invariant(
+    function: Callable[..., Tensor], *inputs: Tensor, block: int = BLOCK
+) -> bool:
+    """Return whether samples of `inputs` (8, …) give the same bits alone and in another order.
+
+    A library may choose a kernel whose sums depend on the neighbors: only a trial shows it.
+    """
     together = fixed_batches(function, *inputs, block=block)
     reversed_ = fixed_batches(function, *(x.flip(0) for x in inputs), block=block).flip(0)
     some = [0, 3, 7]

@@ -1,4 +1,4 @@
-"""Loops that sample images, and the strategy that noises a failed image again."""
+"""Loops that sample images, and the strategy that noises a failed image again. Knows no network."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def sample_images(
 
     lanes = Lanes(
         process,
-        # Keys from the content: an image is the same wherever its item stands in the list.
+        # Keys from the content: an image is the same wherever its item is in the list.
         list(zip(content_keys(columns(item) for item in items), items, strict=True)),
         each=each,
         judge=judge if checks else None,
@@ -115,7 +115,10 @@ def sample_images(
 
 
 def edited(item: Any, edits: Mapping[str, object]) -> object:
-    """Return an item with the edits that name one of its fields, for checks to see."""
+    """Return an item with the edits that name one of its fields, for checks to see.
+
+    Without it, an image whose label was edited would be judged by the old label.
+    """
     if isinstance(item, Mapping):
         return {**item, **edits}
     known = {spec.name for spec in fields(item)}
@@ -149,4 +152,4 @@ class Renoise:
             return GoBack(history.position - repeated, edits, stopped.sentence)
         if history.lane.round + 1 < self.rounds:
             return StartOver({}, stopped.sentence)
-        return GiveUp(f"It was started {self.rounds} times.")
+        return GiveUp(f"All rounds are used: {self.rounds}.")

@@ -103,8 +103,8 @@ def _dpmpp_2m(
     h, h_last = math.log(sigma / sigma_next), math.log(sigma_last / sigma)
     inv_2r = h / (2 * h_last)  # 1 / (2 r) with the paper's r = h_last / h
     ratio, dtype = sigma_next / sigma, x.dtype
-    # No `lerp` or `addcmul`: fused operations round otherwise, perhaps not even in the same way
-    # within a tensor and at its end (docs/log.md). In place only on tensors made here.
+    # No `lerp` or `addcmul`: fused operations round differently, perhaps even within one tensor and
+    # at its end (docs/log.md). In place only on tensors made here.
     D = (denoised * _factor(1 + inv_2r, dtype)).sub_(old_denoised * _factor(inv_2r, dtype))
     return D.mul_(_factor(1 - ratio, dtype)).add_(x * _factor(ratio, dtype))
 
@@ -134,7 +134,11 @@ def karras_sigmas(
 
 
 JUMP_TO = 10.0
-"""A noise level at which little of an image in [-1, 1] is visible."""
+"""A noise level at which little of an image in [-1, 1] is visible.
+
+A jump from 80 to it gave a distance of 1.41 in ten calls, all levels 1.74, a jump to 4 1.68.
+Starting there, without the jump, gave more wrong classes: 7.7% instead of 5.5% (docs/log.md).
+"""
 
 
 def jump_sigmas(steps: int, sigma_min: float, sigma_max: float) -> tuple[float, ...]:
@@ -142,7 +146,7 @@ def jump_sigmas(steps: int, sigma_min: float, sigma_max: float) -> tuple[float, 
 
     Above 10 the prediction stays near the mean image whatever the noise is. One straight step
     crosses these levels as well as five, and leaves the others for where the image takes shape.
-    docs/log.md has the measurements.
+
     """
     if steps < 5 or sigma_max < 2 * JUMP_TO or sigma_min >= JUMP_TO:
         return karras_sigmas(steps, sigma_min, sigma_max)

@@ -27,8 +27,8 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 ARCHITECTURE = "ostinato.UNet"
 SHIPPED = Path(__file__).parent / "shipped"
-GROUP = 16  # channels of a group in group normalization
-FREQUENCIES = 32  # features of the noise level
+GROUP = 16  # channels of a group in group normalization; widths must be multiples of it
+FREQUENCIES = 32  # features of the noise level: half sines, half cosines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,9 @@ class UNetConfig:
 
     `classes` 0: unconditional; `names` are those of the classes, or empty. `widths` are the
     channels of each level; the side is halved from one level to the next. `blocks` is the number of
-    residual blocks per level on the way down; on the way up it is one more. Attention runs on the
-    last level, `head` channels a head. `mean` and `sigma_data` are mean and standard deviation of
-    the pixels.
+    residual blocks per level of the encoder; the decoder has one more. Attention runs on the last
+    level, `head` channels a head. `mean` and `sigma_data` are mean and standard deviation of the
+    pixels.
     """
 
     channels: int = 1
@@ -107,7 +107,7 @@ class UNet(nn.Module):
         self.mix = nn.Sequential(nn.Linear(c.embedding, c.embedding), nn.SiLU())
         self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        # `skips` are the channels that the way down leaves for the way up, last in, first out.
+        # `skips` are the channels that the encoder leaves for the decoder, last in, first out.
         skips, now = [widths[0]], widths[0]
         for level, width in enumerate(widths):
             if level:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ostinato.arguments import reason
 from ostinato.errors import InputError
 from ostinato.media.image_io import UInt8Array, middle_square
 
@@ -32,7 +33,7 @@ def read_idx(path: Path) -> UInt8Array:
         raise InputError(f"{path} must exist, got no such file or folder. {FIX}") from None
     except (OSError, EOFError) as error:
         raise InputError(
-            f"{path} must be readable, got: {error}. Download the file again."
+            f"{path} must be readable, got: {reason(error)}. Download the file again."
         ) from None
     if len(raw) < 4 or raw[:3] != UNSIGNED_BYTES:
         raise InputError(

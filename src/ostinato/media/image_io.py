@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
+from ostinato.arguments import reason
 from ostinato.errors import InputError
 
 SHOWN = 112  # an image is enlarged to about this many pixels a side, by whole factors
@@ -122,7 +123,7 @@ def _enlarged(image: Tensor, side: int) -> Image.Image:
     pixels = to_bytes(image).permute(1, 2, 0).squeeze(-1).contiguous().numpy()
     shown = Image.fromarray(pixels)
     factor = max(1, SHOWN // side)
-    # Nearest: a reader wants to see the pixels that were drawn, not smoothed ones.
+    # Nearest: a reader wants to see the pixels that were made, not smoothed ones.
     return shown.resize((shown.width * factor, shown.height * factor), Image.Resampling.NEAREST)
 
 
@@ -145,7 +146,7 @@ def read_pixels(path: Path) -> UInt8Array:
             return np.array(_eight_bit(image).convert("L" if gray else "RGB"), dtype=np.uint8)
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
         raise InputError(
-            f"{path} must be an image, got: {error}. Fix the file, or move it elsewhere."
+            f"{path} must be an image, got: {reason(error)}. Fix the file, or move it elsewhere."
         ) from None
 
 
@@ -158,7 +159,9 @@ def read(path: str | Path, *, channels: int, size: int) -> Tensor:
         with Image.open(path) as opened:
             image = _eight_bit(opened).convert("L" if channels == 1 else "RGB")
     except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"{path} must be an image, got: {error}. Check the path.") from None
+        raise InputError(
+            f"{path} must be an image, got: {reason(error)}. Check the path."
+        ) from None
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side))

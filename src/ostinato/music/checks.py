@@ -30,19 +30,24 @@ PERFECT = {0: "octaves", 7: "fifths"}
 
 
 class RuleViolation(NamedTuple):
-    """A broken rule: the message, and its place in the text."""
+    """A broken rule: the message, and the characters of the text that break it."""
 
     message: str
-    place: Span
+    span: Span
 
 
 class Beat(NamedTuple):
-    """A chord, perhaps unfinished: its pitches by voice, and its place in the text."""
+    """A chord, perhaps unfinished: its MIDI pitches by voice, and its characters in the text."""
 
     number: int  # from 1
     pitches: dict[int, int]
     start: int
     end: int
+
+    @property
+    def span(self) -> Span:
+        """The characters of the chord."""
+        return Span(self.start, self.end)
 
 
 def beats(text: str) -> list[Beat]:
@@ -73,12 +78,12 @@ class MusicCheck(BaseCheck):
         if not found:
             return self.verdict(True)
         score = max(0.0, 1 - len(found) / chords)
-        return self.verdict(False, found[0].message, score, found[0].place)
+        return self.verdict(False, found[0].message, score, found[0].span)
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
-        """Judge a beginning: impossible from the first violation on."""
+        """Judge a prefix: impossible from the first violation on."""
         first = next(iter(self.violations(self.text(output))), None)
-        return POSSIBLE if first is None else impossible(first.message, *first.place)
+        return POSSIBLE if first is None else impossible(first.message, *first.span)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,18 +105,18 @@ class VoiceRange(MusicCheck):
         """Yield the notes out of range, and the first word that is no note in its turn."""
         for number, match in enumerate(_WORD.finditer(text)):
             note = NOTE_OF.get(match.group())
-            place = Span(*match.span())
+            span = Span(*match.span())
             beat, due = number // 4 + 1, ORDER[number % 4]
             if note is None or note[0] != due:
-                wanted = f"the {VOICES[due]} of chord {beat}"
-                yield RuleViolation(f"Write {wanted} in its turn, got {match.group()!r}.", place)
+                expected = f"the {VOICES[due]} of chord {beat}"
+                yield RuleViolation(f"Write {expected} in its turn, got {match.group()!r}.", span)
                 return  # from here on, no note is in its turn
             low, high = self.ranges[due]
             if note[1] != REST and not low <= note[1] <= high:
                 yield RuleViolation(
                     f"Keep the {VOICES[due]} within {name_of(low)} to {name_of(high)}: in chord "
                     f"{beat} it sings {name_of(note[1])}.",
-                    place,
+                    span,
                 )
 
 
@@ -141,7 +146,7 @@ class Parallels(MusicCheck):
                     yield RuleViolation(
                         f"Avoid parallel {PERFECT[interval]} of {VOICES[first]} and "
                         f"{VOICES[second]}, from chord {before.number} to {beat.number}.",
-                        Span(beat.start, beat.end),
+                        beat.span,
                     )
 
 
@@ -172,7 +177,7 @@ class Crossing(MusicCheck):
                     yield RuleViolation(
                         f"Keep the {VOICES[first]} above the {VOICES[second]}: in chord "
                         f"{beat.number} it sings {name_of(high)} below {name_of(low)}.",
-                        Span(beat.start, beat.end),
+                        beat.span,
                     )
 
 
@@ -198,14 +203,14 @@ class Repeats(MusicCheck):
 
     def violations(self, text: str) -> Iterator[RuleViolation]:
         """Yield the chords that complete a repetition too many."""
-        places = beats(text)
+        spans = [beat.span for beat in beats(text)]
         chords = chords_of(notes_of(text))
         row, seen = 0, dict[tuple[object, ...], list[int]]()
         for at, chord in enumerate(chords):
             row = row + 1 if at and chord == chords[at - 1] else 1
-            place = Span(places[at].start, places[at].end)
             if row > self.most:
-                yield RuleViolation(f"Move on: chord {at + 1} is sung {row} times in a row.", place)
+                message = f"Move on: chord {at + 1} is sung {row} times in a row."
+                yield RuleViolation(message, spans[at])
                 continue
             if at + 1 < self.passage:
                 continue
@@ -217,7 +222,7 @@ class Repeats(MusicCheck):
                     yield RuleViolation(
                         f"Bring something new: the {self.passage} chords up to chord {at + 1} are "
                         f"sung {len(ends)} times.",
-                        place,
+                        spans[at],
                     )
 
 
@@ -243,8 +248,8 @@ class Cadence(BaseCheck):
     def judge(self, output: object, item: Item) -> Verdict:
         """Judge the last chord, and the one before it on another bass.
 
-        A cadence that is missed has a place: without one, `backtrack` only forbids the end, and the
-        piece goes on holding its last chord (docs/log.md).
+        The verdict on a missed cadence has a span: without one, `backtrack` only forbids the end,
+        and the piece keeps holding its last chord (docs/log.md).
         """
         chords = [beat for beat in beats(self.text(output)) if _sounds(beat)]
         if not chords:
@@ -263,8 +268,7 @@ class Cadence(BaseCheck):
         held = [beat for beat in chords if beat.number > before.number]
         if len(held) > self.longest:
             message = f"End sooner: the last bass note is held for {len(held)} chords."
-            place = Span(held[self.longest].start, last.end)
-            return self.verdict(False, message, 0.5, place)
+            return self.verdict(False, message, 0.5, Span(held[self.longest].start, last.end))
         return self.verdict(True)
 
 

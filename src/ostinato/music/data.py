@@ -31,7 +31,10 @@ RECIPE = TrainingConfig(
     ema_decay=0.99,
     valid_every=100,
 )
-"""Training settings: about half an hour on one thread. More steps overfit (docs/log.md)."""
+"""Training settings: 12 minutes to half an hour on one thread.
+
+More steps overfit: the validation loss was 1.058 after 1,000 and 1.069 after 1,200 (docs/log.md).
+"""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from ostinato.arguments import require
+from ostinato.arguments import reason, require
 from ostinato.errors import InputError
 from ostinato.music.score import REST, VOICES, Score, voiced
 
@@ -136,7 +136,9 @@ def load_midi(path: str | Path, *, melody: bool = False) -> LoadedMidi:
     try:
         division, tracks = _parsed(path.read_bytes())
     except (OSError, ValueError, IndexError, struct.error) as error:
-        raise InputError(f"{path} must be a MIDI file, got: {error}. Give a .mid file.") from None
+        raise InputError(
+            f"{path} must be a MIDI file, got: {reason(error)}. Give a .mid file."
+        ) from None
     tracks = [notes for notes in tracks if notes]
     steps = max((round(note.end / division) for notes in tracks for note in notes), default=0)
     if steps == 0:

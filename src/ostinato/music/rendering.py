@@ -1,6 +1,6 @@
-"""A score as sound and as a picture: a small choir in a church by additive synthesis; a piano roll.
+"""A score as sound and as an image: a small choir in a church, and a piano roll.
 
-Knows no MIDI file and no model.
+The sound is additive synthesis: each note is a sum of sine waves. Knows no MIDI file and no model.
 """
 
 from __future__ import annotations
@@ -101,11 +101,11 @@ def _period(frequency: float) -> Samples:
 
 
 def _in_hall(stereo: Samples) -> Samples:
-    """Add reverberation: a tail of noise that dies away, independent for left and right."""
+    """Add reverberation: a tail of noise that decays, independent for left and right."""
     count = round(HALL * RATE)
     noise = np.random.default_rng(0).standard_normal((count, 2))
-    tail = noise * np.exp(-np.arange(count) * 5 / count)[:, None]
-    tail *= 0.35 / np.sqrt((tail**2).sum(0))
+    tail = noise * np.exp(-np.arange(count) * 5 / count)[:, None]  # to e^-5, below 1%, at its end
+    tail *= 0.35 / np.sqrt((tail**2).sum(0))  # an L2 norm of 0.35, beside 1 of the dry sound
     size = len(stereo) + count - 1
     # Convolution by FFT: directly it would take length x count products.
     spectrum: Any = np.fft.rfft(stereo, size, axis=0) * np.fft.rfft(tail, size, axis=0)

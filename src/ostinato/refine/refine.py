@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Literal
 
-from ostinato.checks import TIME_LIMIT, Template, judge_all, required_by
+from ostinato.checks import TIME_LIMIT, Template, judge_all
 from ostinato.decode import Constraint, Decode, SamplingParams, TokenPrompt
 from ostinato.errors import InputError, ItemError
 from ostinato.journal import Journal, Run
@@ -177,7 +177,7 @@ class Refine:
             slots=slots,
             spend_limit=spend_limit,
             prompt_edits=PROMPT_EDITS,
-            track_logprobs=lambda item: self._required_texts(_row(item)),
+            track_logprobs=self._tracked_texts,
         )
 
     def _decode(
@@ -299,20 +299,12 @@ class Refine:
         return found and fitting(found, self.model.tokenizer, room)
 
     def _tracked(self, row: Row) -> list[int]:
-        """Return the first tokens of the required texts; `Backtrack` reads how likely each was."""
-        return sorted({self._context.tracking_id_of(text) for text in self._required_texts(row)})
+        """Return the tokens to track; none for a strategy that inserts no required text."""
+        return self._context.required_ids(row) if self.strategy.checks_prefixes else []
 
-    def _required_texts(self, row: Row) -> list[str]:
-        """Return the texts that the checks require, with and without a leading space.
-
-        A tokenizer has different tokens for the two.
-        """
-        if not self.strategy.checks_prefixes:
-            return []
-        # An empty text lacks everything that is required.
-        found = required_by(self.checks, "", row, self._time_limit, self._context.late)
-        texts = [text for one in found for text in one.texts]
-        return [spaced for text in texts for spaced in (text, f" {text}")]
+    def _tracked_texts(self, item: object) -> list[str]:
+        """Return the same for a server, whose tokens are not known: texts."""
+        return self._context.required_texts(_row(item)) if self.strategy.checks_prefixes else []
 
 
 def template(text: str) -> PromptOf:

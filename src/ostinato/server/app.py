@@ -212,7 +212,7 @@ async def _wait(
     rows: dict[int, Any] = {}
     while len(rows) < len(requests):
         try:
-            # Not longer: a client that has left is noticed only here, and its slots are wanted.
+            # Not longer: a client that has left keeps its slots until it is noticed here.
             number, event = await asyncio.wait_for(events.get(), 0.5)
         except TimeoutError:
             if await http.is_disconnected():

@@ -22,7 +22,7 @@ MOST_TOP_LOGPROBS = 20
 LONGEST_STOP = 1000  # characters: it is searched for at every token
 MOST_OPTION = 100  # rounds and the like: an answer that never passes keeps its slot that long
 MOST_CANDIDATES = 1 << 31
-COMPILED, LARGEST_COMPILED = ("checks", "response_format"), 1 << 15
+COMPILED, LARGEST_COMPILED = ("checks", "response_format"), 1 << 15  # bytes
 LANE_STRATEGIES = ("backtrack", "abort", "constrain", "feedback", "resample")
 """Strategies that act on one lane; the others need several lanes for an answer."""
 
@@ -193,7 +193,7 @@ def _sampling(fields: BodyFields) -> dict[str, float]:
 
 
 def _max_tokens(fields: BodyFields, longest: int) -> int:
-    # 0 stands for not set: `least` refuses it as a value.
+    # 0 means not set: `least` refuses it as a value.
     newer = fields.integer("max_completion_tokens", 0, least=1, most=1 << 31)
     older = fields.integer("max_tokens", 0, least=1, most=1 << 31)
     return min(newer or older or longest, longest)
@@ -223,17 +223,17 @@ def _seed(fields: BodyFields) -> int | None:
 
 def _logprobs(fields: BodyFields) -> tuple[bool, int]:
     """Return whether a chat reports log-probabilities, and of how many most likely tokens."""
-    wanted = fields.flag("logprobs")
+    enabled = fields.flag("logprobs")
     most = fields.integer("top_logprobs", 0, least=0, most=MOST_TOP_LOGPROBS)
-    if most and not wanted:
+    if most and not enabled:
         raise wrong("top_logprobs", "left out without logprobs", most, "Add 'logprobs': true.")
-    return wanted, most
+    return enabled, most
 
 
 def _completion_logprobs(fields: BodyFields) -> tuple[bool, int]:
     """Return the same for a completion, where one number sets both."""
-    wanted = fields.value("logprobs") is not None
-    return wanted, fields.integer("logprobs", 0, least=0, most=MOST_TOP_LOGPROBS)
+    enabled = fields.value("logprobs") is not None
+    return enabled, fields.integer("logprobs", 0, least=0, most=MOST_TOP_LOGPROBS)
 
 
 def _checks(fields: BodyFields) -> tuple[BaseCheck, ...] | None:

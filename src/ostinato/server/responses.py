@@ -88,7 +88,7 @@ class Answer:
         return {
             "tokens": texts,
             "token_logprobs": [token.logprob for token in tokens],
-            # None in the older API where only the sampled tokens were asked for.
+            # None in the older API where the request sets `logprobs` to 0: the sampled tokens only.
             "top_logprobs": [_by_text(token.top_logprobs) for token in tokens]
             if tokens[0].top_logprobs
             else None,

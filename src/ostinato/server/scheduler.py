@@ -19,8 +19,8 @@ from itertools import count
 from typing import cast
 
 from ostinato.arguments import require_choice
-from ostinato.checks import Deadline, required_by
-from ostinato.decode import Decode, SamplingParams, TokenPrompt, reader
+from ostinato.checks import Deadline
+from ostinato.decode import Decode, SamplingParams, TokenPrompt, llguidance_tokenizer
 from ostinato.errors import InputError, OstinatoError
 from ostinato.loop import Lanes, LaneStep, Loop, Steps
 from ostinato.models import LanguageModel
@@ -233,15 +233,11 @@ class Scheduler:
         )
 
     def _tracked(self, request: GenerationRequest) -> list[int]:
-        """Return the first tokens of the required texts; `Backtrack` reads how likely each was."""
+        """Return the tokens to track; none for a strategy that inserts no required text."""
         if request.strategy is None or not request.strategy.checks_prefixes:
             return []
-        context = request.context
         with request.clock.running():
-            required = required_by(request.checks, "", request.columns, TIME_LIMIT, context.late)
-        # With and without a leading space: a tokenizer has different tokens for the two.
-        texts = [spaced for one in required for text in one.texts for spaced in (text, f" {text}")]
-        return sorted({context.tracking_id_of(text) for text in texts})
+            return request.context.required_ids(request.columns)
 
     # The generating thread --------------------------------------------------------------------
 
@@ -277,7 +273,9 @@ class Scheduler:
         strategy = self._defaults.strategy
         # The operator's strategy acts on every request without one.
         if strategy is not None and strategy.masks:
-            reader(model.tokenizer)  # a missing llguidance is found now, not at the first request
+            llguidance_tokenizer(
+                model.tokenizer
+            )  # a missing llguidance is found now, not at the first request
         self._start_decode(model)
         return model
 

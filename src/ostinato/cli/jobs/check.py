@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from ostinato.arguments import reason
 from ostinato.checks import SOURCES, Grounded, judge_all
 from ostinato.cli.run_loop import Exit
 from ostinato.errors import InputError
@@ -58,7 +59,7 @@ def check(job_file: Path, file: Path, column: str, as_json: bool) -> None:
         _print(one, as_json)
     passed = sum(one.passed for one in judged)
     if not as_json:
-        click.echo(f"{passed} of {len(judged)} passed all {len(job.checks)} checks.")
+        click.echo(f"{passed} of {len(judged)} passed every check.")
     sys.exit(Exit.DONE if passed == len(judged) else Exit.NOT_ALL)
 
 
@@ -110,7 +111,9 @@ def _lines(job: Job, file: Path, needed: set[str]) -> Iterator[Text]:
     except FileNotFoundError:
         raise InputError(f"The file {file} must exist. Check its name.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} must be text in UTF-8, got: {error}.") from error
+        raise InputError(
+            f"{file} must be text in UTF-8, got: {reason(error)}. Save it as UTF-8."
+        ) from error
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield str(number), line, {}

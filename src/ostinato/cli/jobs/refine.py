@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ostinato.arguments import reason
 from ostinato.cli.options import journal_option, json_option
 from ostinato.cli.run_loop import RESUME, Exit
 from ostinato.cli.runs.recorded_command import RecordedCommand, command_of, command_spec
@@ -131,7 +132,9 @@ def _write_new(path: Path) -> None:
     except FileExistsError:
         raise InputError(f"The new job must be a new file, got {path}. Name another.") from None
     except OSError as error:
-        raise InputError(f"{path} must be a file that can be written, got: {error}.") from error
+        raise InputError(
+            f"{path} must be a file that can be written, got: {reason(error)}."
+        ) from error
     click.echo(f"Wrote {path}. Put your messages beside it, then run: ostinato refine {path}")
 
 
@@ -171,8 +174,8 @@ def _work(work: JobRun, *, watch: bool, quiet: bool) -> Outcome:
     from ostinato.cli.run_loop import ends_by_signal
 
     progress = progress_of(work, watch=watch, quiet=quiet)
-    if work.other_budget and not quiet:
-        click.echo(f"{work.other_budget} The job resumes.")
+    if work.budget_change and not quiet:
+        click.echo(f"{work.budget_change} The job resumes.")
     progress.loading()
     loop = work.loop()
     began = time.monotonic()
@@ -180,7 +183,7 @@ def _work(work: JobRun, *, watch: bool, quiet: bool) -> Outcome:
         with ends_by_signal(loop), progress:
             loop.run(progress.step)
     finally:
-        # Also after an error or a second Ctrl-C: what is done is paid for, and belongs to the user.
+        # Also after an error or a second Ctrl-C: the user has paid for what is done.
         work.output_claim.add_seconds(work.run.id, time.monotonic() - began)
         outcome = work.write(loop.stopped)
     return outcome

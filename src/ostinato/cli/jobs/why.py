@@ -37,8 +37,8 @@ MARKS = {"passed": "✓", "failed": "✕", "impossible": "✕", "error": "!"}
 def why(run: str, item: str | None, path: Path | None, as_json: bool) -> None:
     """Explain the outcome of ITEM in RUN; without ITEM, show how each check fared over the job.
 
-    RUN is a run's name, as `ostinato refine` prints it, or a job file, which stands for its newest
-    run that is no branch.
+    RUN is a run's name, as `ostinato refine` prints it, or a job file: then its newest run that is
+    no branch.
     """
     with Journal() if path is None else Journal(path) as journal:
         found = _run(journal, run)

@@ -18,7 +18,7 @@ from click.core import ParameterSource
 from ostinato.errors import InputError
 from ostinato.journal import DEFAULT, JSON, Run
 
-SPEC_KEY = "begun"
+SPEC_KEY = "begun"  # older than `RecordedCommand`: existing journals have it
 """The entry of a run's spec that holds the command."""
 COMMANDS = {
     *("generate", "fill", "refine"),

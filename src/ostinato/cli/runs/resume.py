@@ -103,7 +103,7 @@ def _call_factory(row: RunRow) -> tuple[object, object, OnStop]:
     if not isinstance(made, tuple) or len(made) != 3 or not callable(made[2]):
         raise RunError(
             f"The factory {factory} must return (process, until, on_stop), got {made!r}. "
-            "To let every stop stand, return ostinato.loop.accept as on_stop."
+            "To accept every stop, return ostinato.loop.accept as on_stop."
         )
     return made
 

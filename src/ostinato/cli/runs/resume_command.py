@@ -88,8 +88,8 @@ def resume_by_command(run: Run, until: str | None, *, trust: bool, as_json: bool
 def _require_training(row: RunRow) -> None:
     if row.kind != "train":
         raise InputError(
-            f"--until must be given for a training or a run with a factory, {row.name!r} is of "
-            f"another kind: {_how_to_extend(row)}"
+            f"--until must be given for a training or a run with a factory, got {row.name!r} of "
+            f"kind {row.kind}. {_how_to_extend(row)}"
         )
 
 

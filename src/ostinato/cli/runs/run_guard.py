@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights"
 """The input that is a hash of the model's weights; empty where they cannot be read."""
-SHOWN_AS = {WEIGHTS: "model (its files have changed)"}
+SHOWN_AS = {
+    ("generate", WEIGHTS): "model (its files have changed)",
+    ("fill", WEIGHTS): "model (its files have changed)",
+    ("generate", "each"): "--max-new-tokens, --stop or --each",
+    ("generate", "alternatives"): "--show or --each",
+    ("generate", "constraint"): "--regex, --json-schema, --choice or --grammar",
+    ("generate", "sampling"): "the sampling options",
+}
+"""How an input of a kind of run is shown, where its name is not that of an argument or option."""
 
 
 def require_same_inputs(run_name: str, key: str, inputs: Mapping[str, JSON]) -> bool:
@@ -36,7 +44,7 @@ def require_same_inputs(run_name: str, key: str, inputs: Mapping[str, JSON]) -> 
         if changed == [WEIGHTS] and not (known.get(WEIGHTS) and inputs.get(WEIGHTS)):
             changed = []  # a finished text is shown even where the model's files are gone
         if changed:
-            names = ", ".join(SHOWN_AS.get(name, name) for name in changed)
+            names = ", ".join(SHOWN_AS.get((key, name), name) for name in changed)
             raise InputError(
                 f"The run {run_name!r} must keep the inputs it started with, got new values for "
                 f"{names}. Give the same ones, or another name with --run."

@@ -155,8 +155,15 @@ def image(
     network = load_denoiser(model)
     classes: list[int | None] = [_class(label, network) for label in labels] or [None]
     edit = _edit_fields(network, source, strength, mask)
+    if interpolate_to is not None and count == 1:
+        raise InputError(
+            f"--interpolate-to must come with --count, got {interpolate_to} and one image. "
+            "Add --count 8."
+        )
     requests = _requests(classes, count, seed, interpolate_to, edit)
     checks = image_checks.checks(network)
+    if "rounds" in options and not checks:
+        raise InputError("--rounds must come with a check, got none. Add --until-passes.")
     loop = denoise_loop(
         requests,
         model=network,

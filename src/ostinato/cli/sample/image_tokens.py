@@ -55,7 +55,7 @@ def image_tokens(
     from ostinato.image.tokens import TUNED, UNMASK_STEPS, image_token_loop, load_image_token_model
     from ostinato.media import save, tiled
 
-    require(out.suffix.lower() == ".png", "--out", "a .png file", str(out), "Name one: drawn.png.")
+    require(out.suffix.lower() == ".png", "--out", "a .png file", str(out), "Name one: digits.png.")
     if out.is_dir():
         raise InputError(f"--out must be a file, got the folder {out}. Name a file in it.")
     model = load_image_token_model(folder)
@@ -102,4 +102,4 @@ def image_tokens(
 
 def _pixels(model: ImageTokenModel, output: object) -> Tensor:
     """Return the image (C, S, S) in [-1, 1] of a row of codes."""
-    return model.picture(output).float() / 127.5 - 1
+    return model.image(output).float() / 127.5 - 1

@@ -165,7 +165,7 @@ RUN_FIELDS = [spec.name for spec in fields(RunOptions) if spec.name != "settings
 def training_options(settings: Settings) -> Callable[[Command], Command]:
     """Add the run's options and the settings to a command, which gets one `options`.
 
-    Must stand right above the function, below all other options of the command.
+    Must be right above the function, below all other options of the command.
     """
 
     def decorate(command: Command) -> Command:

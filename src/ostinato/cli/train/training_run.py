@@ -40,7 +40,7 @@ EXTEND = (
 class TrainingJob:
     """What a `train` command trains.
 
-    `command` is its name after `train`. `fingerprint` stands for the data and the network: a run
+    `command` is its name after `train`. `fingerprint` identifies the data and the network: a run
     does not resume with another. `examples` counts those to train on and to validate on. `save`
     writes the network to `folder`; `show` receives each step that holds a sample.
     """
@@ -153,7 +153,7 @@ def run_of(
         recorded["out"] = spec["out"]
     changed = [key for key in spec if recorded.get(key) != spec[key]]
     if changed:
-        raise InputError(_other_settings(options, changed))
+        raise InputError(_other_settings(options, changed, recorded["config"], config))
     return run
 
 
@@ -168,12 +168,16 @@ def _comparable(recorded: JSON, config: TrainingConfig) -> JSON:
     return {**asdict(TrainingConfig()), **recorded, **free}
 
 
-def _other_settings(options: RunOptions, changed: list[str]) -> str:
+def _other_settings(
+    options: RunOptions, changed: list[str], recorded: JSON, config: TrainingConfig
+) -> str:
+    known = recorded if isinstance(recorded, dict) else {}
+    differs = [name for name, value in asdict(config).items() if known.get(name) != value]
     names = {
         "task": "what is trained",
         "out": "the output folder",
         "settings": "the files or the network",
-        "config": "the training's options",
+        "config": ", ".join(f"--{name.replace('_', '-')}" for name in differs),
     }
     listed = " and ".join(names[key] for key in changed)
     other = "--out" if options.run_name is None else "--run"

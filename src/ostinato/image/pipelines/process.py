@@ -101,11 +101,11 @@ class DenoisePipeline:
         try:
             self.family.set_timesteps(base, inputs.steps or self.default.steps or 1, shape)
         except ValueError as error:
-            kind = InputError if inputs.steps is None else ItemError  # whose steps they are
-            raise kind(f"The scheduler cannot take these steps: {error}") from None
+            error_type = InputError if inputs.steps is None else ItemError  # whose steps they are
+            raise error_type(f"The scheduler cannot take these steps: {error}") from None
         slot = _PipelineSlot(lane, inputs, shape, base)
         self._settings_at(slot, 0)
-        # Noise depends on the number of backtracks at the time it was drawn: it is in the reports.
+        # Noise depends on the number of backtracks when it was sampled, which the reports hold.
         backtracks = [*map(_backtracks, lane.past), lane.backtracks]
         slot.states.append(self._initial_state(slot, backtracks[0]))
         for report, each in zip(lane.past, backtracks, strict=False):
@@ -199,8 +199,8 @@ class DenoisePipeline:
         The scheduler's step is needed for its history of predictions.
         """
         state, _ = slot.states[-1].scaled()
+        # Any seed will do: the latent with its noise comes from the report.
         after, _ = state.step(self._loaded(report["prediction"]), 0)
-        # Any seed will do: the latent with the noise that was drawn is in the report.
         slot.states.append(replace(after, noisy=self._loaded(report["noisy"])))
         slot.denoised.append(self._loaded(report["clean"])[0])
 
@@ -211,9 +211,9 @@ class DenoisePipeline:
 
     def _initial_state(self, slot: _PipelineSlot, backtracks: int) -> SchedulerState:
         """Return the state at position 0: noise."""
-        # Drawn on the CPU: a GPU's generator yields other numbers for the same seed.
-        dice = torch.Generator().manual_seed(self._noise_seed(slot, "begin", backtracks, 0))
-        noise = torch.randn((1, *slot.shape), generator=dice, dtype=self.family.dtype)
+        # On the CPU: a GPU's generator yields other numbers for the same seed.
+        generator = torch.Generator().manual_seed(self._noise_seed(slot, "begin", backtracks, 0))
+        noise = torch.randn((1, *slot.shape), generator=generator, dtype=self.family.dtype)
         scheduler = copy.deepcopy(slot.base)
         latent = self.family.initial_latent(scheduler, noise.to(self.family.device))
         return SchedulerState(0, latent, scheduler)

@@ -151,5 +151,5 @@ def exact_prediction(clean: Tensor, noise: Tensor, state: SchedulerState) -> Ten
 
 def standard_normal(like: Tensor, seed: int) -> Tensor:
     """Draw standard normal noise of a tensor's shape on the CPU, then move it to its device."""
-    dice = torch.Generator().manual_seed(seed)
-    return torch.randn(like.shape, generator=dice, dtype=like.dtype).to(like.device)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)

@@ -48,6 +48,7 @@ class StableDiffusion(Latent):
     def latent_shape(self, inputs: PipelineInputs) -> tuple[int, int, int]:
         """Return (C, H, W); sides are multiples of what network and decoder take."""
         config = self.network.config
+        # 8 whatever the decoder: the pipeline's own call refuses other sides.
         return (config.in_channels, *self.latent_size(inputs, pair(config.sample_size), 8))
 
     def initial_latent(self, scheduler: Any, noise: Tensor) -> Tensor:
@@ -96,6 +97,7 @@ class StableDiffusion3(Latent):
         shifts: dict[str, Any] = {}
         if scheduler.config.get("use_dynamic_shifting"):
             patch = self.network.config.patch_size
+            # 1.16 is the fallback of this pipeline's own call, 1.15 that of Flux.
             shifts["mu"] = noise_shift(scheduler, (shape[1] // patch) * (shape[2] // patch), 1.16)
         scheduler.set_timesteps(steps, device=self.device, **shifts)
 

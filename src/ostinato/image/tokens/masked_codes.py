@@ -16,7 +16,7 @@ from torch import Tensor
 from ostinato.arguments import require_at_least
 from ostinato.decode import MASKED, MaskedRow, check_mask, check_put, check_row_edits
 from ostinato.errors import InputError, ItemError
-from ostinato.image import BLOCK, fixed_batches, repeats
+from ostinato.image import BLOCK, fixed_batches, is_batch_invariant
 from ostinato.image.tokens.attributes import ANY, Attributes
 from ostinato.image.tokens.network import CodeNetwork
 from ostinato.image.tokens.prompt import ImagePrompt, as_text
@@ -31,7 +31,7 @@ class CodeSettings:
 
     `temperature` is above 0. `guidance` g is classifier-free guidance on logits (Ho and Salimans
     2022): none + g (words - none); 1 is none. `noise` is the Gumbel noise on the confidence of
-    `UnmaskCodes`.
+    `UnmaskCodes`; it falls to 0 with the steps.
     """
 
     temperature: float = 1.0
@@ -168,6 +168,7 @@ class MaskedCodeSampler(ABC):
             if each.guidance != 1:
                 rows.append((row, no_words, self._noise_level(slot)))
         inputs, words, level = (torch.tensor(column) for column in zip(*rows, strict=True))
+        # The mask is -1 in prompts and reports; the network's embedding has it after the codes.
         inputs = inputs.masked_fill(inputs == MASKED, self.network.config.codes)
         outputs = iter(fixed_batches(self.network, inputs, words, level))
         guided = []
@@ -217,8 +218,8 @@ class MaskedCodeSampler(ABC):
     def _self_test(self) -> bool:
         """Return whether the network gives the same bits in any batch."""
         c = self.network.config
-        dice = torch.Generator().manual_seed(0)
-        codes = torch.randint(0, c.codes, (BLOCK, c.positions), generator=dice)
-        words = torch.randint(0, c.words, (BLOCK, c.prompt_tokens), generator=dice)
-        level = torch.randint(0, c.steps + 1, (BLOCK,), generator=dice)
-        return repeats(self.network, codes, words, level)
+        generator = torch.Generator().manual_seed(0)
+        codes = torch.randint(0, c.codes, (BLOCK, c.positions), generator=generator)
+        words = torch.randint(0, c.words, (BLOCK, c.prompt_tokens), generator=generator)
+        level = torch.randint(0, c.steps + 1, (BLOCK,), generator=generator)
+        return is_batch_invariant(self.network, codes, words, level)

@@ -28,7 +28,8 @@ from ostinato.models import LanguageModel, Llama, load_model, read_config, write
 from ostinato.train import save_model
 
 ARCHITECTURE = "ostinato.ImageTokenModel"
-NOISE_LEVELS = 16  # of new models of the method coarse
+# Of new models of the method coarse. A step samples its codes independently, so it must be small.
+NOISE_LEVELS = 16
 
 Method = Literal["row", "pixels", "unmask", "coarse"]
 """Code after code; pixel after pixel; the most confident codes first; out of noise."""
@@ -42,7 +43,7 @@ TUNED: Mapping[Method, CodeSettings] = {
 """The default settings of each method; measured in docs/image-tokens.md."""
 
 UNMASK_STEPS = 12
-"""The default number of steps of the method unmask."""
+"""The default number of steps of the method unmask; 24 gave no more right classes (docs/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class ImageTokenModel:
         """The network that was trained on codes."""
         return self.model if isinstance(self.model, CodeNetwork) else self.model.llama()
 
-    def picture(self, output: object) -> Tensor:
+    def image(self, output: object) -> Tensor:
         """Return the image, uint8 (C, S, S), of an output; an undecided code counts as 0."""
         return self.codec.decode(codes_of(output, self.codec.positions)[None])[0]
 
@@ -221,7 +222,7 @@ def image_token_loop(
     """Return the loop that samples one image for every prompt, in `slots` lanes.
 
     `each` ends an image before its last step. `loop` holds arguments of `Loop`, such as `run` and
-    `until`. The codes are in `step.results` (`output`); `ImageTokenModel.picture` decodes them.
+    `until`. The codes are in `step.results` (`output`); `ImageTokenModel.image` decodes them.
     `steps` and the settings' `noise` are for the method unmask, and refused for others.
     """
     if not prompts:

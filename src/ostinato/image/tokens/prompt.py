@@ -45,7 +45,7 @@ class ImagePrompt:
 def as_text(codes: Sequence[int]) -> Text:
     """Return codes in the form that `Decode` writes; a masked one is `?`."""
     pieces = [" ?" if code == MASKED else f" {code}" for code in codes]
-    starts, at = [], 0  # checks and strategies find a token's place in the text by its start
+    starts, at = [], 0  # checks and strategies find a token in the text by its start
     for piece in pieces:
         starts.append(at)
         at += len(piece)

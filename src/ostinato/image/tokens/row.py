@@ -35,7 +35,7 @@ def row_model(
     vocabulary = {f"▁{code}": code for code in range(codes)}
     vocabulary |= {f"<{word}>": codes + n for n, word in enumerate(attributes.vocabulary)}
     backend = Backend(models.WordLevel(vocabulary, unk_token="<any>"))
-    # The space belongs to the code, so a row of tokens is the text that `codes_of` splits.
+    # The space is part of the code's token, so a row of tokens is the text that `codes_of` splits.
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
     config = LlamaConfig.from_scratch(
         vocab_size=len(vocabulary),

@@ -24,7 +24,7 @@ class UnmaskCodes(MaskedCodeSampler):
     (codes still masked) and `confidence` (the mean probability of the codes kept).
     """
 
-    name = "Unmask"
+    name = "UnmaskCodes"
     edits = frozenset({"mask", "noise"})
 
     def __init__(
@@ -38,7 +38,7 @@ class UnmaskCodes(MaskedCodeSampler):
     ) -> None:
         if network.config.steps:
             raise InputError(
-                "The network of Unmask must be trained with masks, got one of noise levels. "
+                "The network of UnmaskCodes must be trained with masks, got one of noise levels. "
                 "Use DiscreteDiffusion."
             )
         super().__init__(network, attributes, steps=steps, settings=settings, slots=slots)

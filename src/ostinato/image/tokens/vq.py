@@ -28,7 +28,7 @@ from ostinato.image import fixed_batches
 from ostinato.models import read_config, read_weights, write_config, write_weights
 
 ARCHITECTURE = "ostinato.VQ"
-GROUP = 16  # channels of a group in group normalization
+GROUP = 16  # channels of a group in group normalization; widths must be multiples of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ class VQ(nn.Module):
         self._check(pixels)
         if not len(pixels):
             return torch.zeros(0, self.positions, dtype=torch.long)
-        # A copy in float64, as training goes on in float32.
+        # A copy in float64: the network itself may still be in training, in float32.
         exact = copy.deepcopy(self).double().eval()
         return fixed_batches(exact._to_codes, pixels.double() / 127.5 - 1).flatten(1)
 
@@ -176,7 +176,7 @@ class VQ(nn.Module):
         return y
 
     def _decoded(self, values: Tensor) -> Tensor:
-        S = self.config.size
+        S = self.config.size  # without the padding of `_encoded`
         return F.pixel_shuffle(self.decoder(self.out_of(values)), 2)[..., :S, :S]
 
     def _levels(self) -> Tensor:

@@ -29,7 +29,7 @@ ReadCheck = tuple[Table, BaseCheck]
 
 
 def read_checks(root: Table, folder: Path) -> list[ReadCheck]:
-    """ReadCheck every `[[check]]`; a problem is recorded at its key."""
+    """Read every `[[check]]`; a problem is recorded at its key."""
     read: list[ReadCheck] = []
     for table in root.tables("check"):
         try:

@@ -15,7 +15,7 @@ from ostinato.refine.job.config import STRATEGIES, Budgets, Job, SamplingSetting
 from ostinato.refine.job.model import read_compute_settings, read_option, read_server, read_weights
 from ostinato.refine.job.toml_reader import Problems, Table, read_toml
 from ostinato.refine.prompts import ROLES, PromptTemplate
-from ostinato.refine.routing.cases import By, CaseSettings
+from ostinato.refine.routing.cases import CaseSettings, Similarity
 from ostinato.refine.routing.rules import Rule
 from ostinato.refine.strategies.backtrack import Backtrack
 from ostinato.refine.strategies.base import Strategy
@@ -239,7 +239,7 @@ class _JobReader:
             answer_above=table.number("answer_above", None, in_range, "from 0 to 1"),
             example_above=table.number("example_above", 0.3, in_range, "from 0 to 1"),
             examples=table.integer("examples", 3),
-            by=table.choice("by", "words", get_args(By)),
+            by=table.choice("by", "words", get_args(Similarity)),
             encoder=read_weights(table, self.folder, "encoder") or "minilm",
         )
         table.close()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ostinato.arguments import did_you_mean
+from ostinato.arguments import did_you_mean, reason
 from ostinato.errors import InputError
 from ostinato.loop import content_keys, digest
 
@@ -62,11 +62,11 @@ def read_items(
     return [Item(key, index, row, line) for index, (key, (line, row)) in numbered]
 
 
-Row = tuple[int, dict[str, Any]]
+NumberedRow = tuple[int, dict[str, Any]]
 """The first line of a row in the file, from 1, and its columns."""
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[NumberedRow]:
     """Yield the rows of a JSONL or CSV file, with their lines.
 
     A BOM is skipped. Raises `InputError` that lists every row that cannot be read.
@@ -77,7 +77,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     except FileNotFoundError:
         raise InputError(f"The file {path} must exist. Check its name.") from None
     except OSError as error:
-        raise InputError(f"The file {path} must be readable, got: {error}.") from error
+        raise InputError(f"The file {path} must be readable, got: {reason(error)}.") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InputError(
@@ -94,9 +94,9 @@ def read_rows(path: Path) -> Iterator[Row]:
     )
 
 
-def _jsonl(path: Path, text: str) -> Iterator[Row]:
+def _jsonl(path: Path, text: str) -> Iterator[NumberedRow]:
     problems = []
-    rows: list[Row] = []
+    rows: list[NumberedRow] = []
     # Not `splitlines`: a JSON text may contain U+2028 or U+0085, which would split it.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -116,11 +116,11 @@ def _jsonl(path: Path, text: str) -> Iterator[Row]:
     return iter(rows)
 
 
-def _csv(path: Path, text: str) -> Iterator[Row]:
+def _csv(path: Path, text: str) -> Iterator[NumberedRow]:
     # Not `splitlines`: a cell may contain U+2028 or U+0085, which would split its row.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     problems: list[str] = []
-    rows: list[Row] = []
+    rows: list[NumberedRow] = []
     try:
         header = next(reader, [])
         problems += _bad_header(header)
@@ -151,7 +151,7 @@ def _bad_header(header: list[str]) -> Iterator[str]:
             yield f"line 1: column names must differ, got '{name}' {times} times"
 
 
-def _missing(rows: list[Row], needed: Mapping[str, str]) -> Iterator[str]:
+def _missing(rows: list[NumberedRow], needed: Mapping[str, str]) -> Iterator[str]:
     for number, row in rows:
         for column, needed_by in needed.items():
             if column not in row:
@@ -161,7 +161,7 @@ def _missing(rows: list[Row], needed: Mapping[str, str]) -> Iterator[str]:
                 )
 
 
-def _bad_ids(rows: list[Row], column: str) -> Iterator[str]:
+def _bad_ids(rows: list[NumberedRow], column: str) -> Iterator[str]:
     seen: dict[str, int] = {}
     for number, row in rows:
         value = row[column]
@@ -189,5 +189,5 @@ def problem_list(path: Path, problems: list[str]) -> str:
     return f"{path.name} has {len(problems)} problems:\n{lines}"
 
 
-def _ids(rows: list[Row], column: str) -> list[str]:
+def _ids(rows: list[NumberedRow], column: str) -> list[str]:
     return [str(row[column]) for _, row in rows]

@@ -1,4 +1,4 @@
-"""One run of a job: its place in the journal, its loop, its output and its report.
+"""One run of a job: its record in the journal, its loop, its output and its report.
 
 Everything is checked before the model is loaded. Knows no driver: `Refine` builds the loop.
 """
@@ -63,7 +63,7 @@ class JobRun:
         return self._ended_by_budget and self.run.until == str(job_budget(self.job))
 
     @property
-    def other_budget(self) -> str:
+    def budget_change(self) -> str:
         """How the budget that ended the run has changed: a sentence, or empty if it has not."""
         if not self._ended_by_budget or self.out_of_budget:
             return ""
@@ -238,13 +238,13 @@ def open_job(
 
 def find_run(journal: Journal, job: Job, limit: int | None) -> Run | None:
     """Return the latest run of a job with its output and limit. Branches are found by name only."""
-    wanted = _identity(job, limit)
+    identity = _identity(job, limit)
     for run in journal.runs():
         row = run.now()
-        # A branch has the specification of its parent, and must not take its place.
+        # A branch has the specification of its parent, and must not be mistaken for it.
         if row.kind != RUN_KIND or row.parent is not None:
             continue
-        if all(row.spec.get(key) == wanted[key] for key in wanted):
+        if all(row.spec.get(key) == identity[key] for key in identity):
             return run
     return None
 
@@ -334,12 +334,12 @@ def _free_name(journal: Journal, job: Job) -> str:
 
 def _carry_over(run: Run, old: Run, items: tuple[Item, ...], changes: JobChanges) -> Run:
     """Record in a new run the results of an earlier one that the changes do not affect."""
-    stale, places = changes.stale(items), {item.key: item.index for item in items}
+    stale, indices = changes.stale(items), {item.key: item.index for item in items}
     with RunSession(run, keep="results") as session:
         for key, row in old.results():
-            if key in places and key not in stale:
+            if key in indices and key not in stale:
                 # With the new index: the item may have moved in the input.
-                session.result(key, {**row, "index": places[key], CARRIED: True})
+                session.result(key, {**row, "index": indices[key], CARRIED: True})
         session.flush()
     return run
 

@@ -57,9 +57,11 @@ def _path_or_name(table: Table, folder: Path, key: str, name: str, what: str, fi
 def read_compute_settings(root: Table, model: str) -> dict[str, Any]:
     """Read how the model computes, and on which device. Does not check that the device exists."""
     # None is not false: it means compiled where that is possible.
-    settings: dict[str, Any] = {"compile": None, "int8": root.flag("int8", False)}
-    if root.has("compile"):
-        settings["compile"] = root.flag("compile", False)
+    compile = root.flag("compile", False)
+    settings: dict[str, Any] = {
+        "compile": compile if root.has("compile") else None,
+        "int8": root.flag("int8", False),
+    }
     device = root.text("device", "cpu")
     compiled = [key for key, value in settings.items() if value]
     if is_server(model):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ostinato.arguments import did_you_mean
+from ostinato.arguments import did_you_mean, reason
 from ostinato.errors import InputError
 
 KeyPath = tuple[str | int, ...]
@@ -64,7 +64,7 @@ def _lines_of(text: str) -> dict[KeyPath, int]:
 
 
 def _table_at(listed: bool, name: str, counts: dict[KeyPath, int]) -> KeyPath:
-    """Return the path of a header's table; `[rule.prompt]` belongs to the last `[[rule]]`."""
+    """Return the path of a header's table; `[rule.prompt]` is a table of the last `[[rule]]`."""
     key_path: KeyPath = ()
     parts = [part.strip().strip("\"'") for part in name.split(".")]
     for part in parts[:-1]:
@@ -93,9 +93,9 @@ class Problems:
         """Record what is wrong with a key, with its file and line."""
         line = self.source.line(key_path)
         name = self.source.path.name
-        place = f"{name}, line {line}" if line else name
+        location = f"{name}, line {line}" if line else name
         key = _dotted(key_path)
-        self.found.append(f"{place}, {key}: {sentence}" if key else f"{place}: {sentence}")
+        self.found.append(f"{location}, {key}: {sentence}" if key else f"{location}: {sentence}")
 
     def refuse(self) -> None:
         """Raise `InputError` with every problem, if there is one."""
@@ -231,7 +231,9 @@ def read_toml(path: Path) -> tuple[dict[str, Any], TomlSource]:
             f"ostinato refine --new {path.name}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The job file must be a text in UTF-8, got {path}: {error}.") from error
+        raise InputError(
+            f"The job file must be a text in UTF-8, got {path}: {reason(error)}."
+        ) from error
     try:
         return tomllib.loads(text), TomlSource(path, text)
     except tomllib.TOMLDecodeError as error:

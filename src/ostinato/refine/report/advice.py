@@ -63,18 +63,19 @@ def _strategy(job: Job, results: Sequence[Result]) -> Found:
             saved,
             Advice(
                 f"{saved:,} tokens ({_percent(saved, computed)} of all) were discarded although "
-                "they stood before the first failure.",
+                "they came before the first failure.",
                 f'Keep them: kind = "backtrack" in [strategy], instead of "{job.strategy.kind}".',
             ),
         )
 
 
 def _good_part(draft: Draft) -> int:
-    """Return how many tokens of a discarded draft stand before its first failure."""
+    """Return how many tokens of a discarded draft come before its first failure."""
     if draft.answer != "start over":
         return 0
     starts = [v.span.start for v in draft.verdicts if not v.passed and v.span is not None]
     length = len(draft.before + draft.taken_back)
+    # In proportion to the characters: results do not record where each token starts.
     return int(lost_by(draft) * min(starts) / length) if starts and length else 0
 
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from ostinato.models import Encoder
 
-By = Literal["words", "meaning", "both"]
+Similarity = Literal["words", "meaning", "both"]
 K1, B = 1.5, 0.75  # the usual parameters of BM25
-LIKELY = 64
+LIKELY = 64  # cases by each similarity that `CasesByBoth` compares by both
 _WORD = re.compile(r"\w+")
 
 
@@ -68,7 +68,7 @@ class CaseSettings:
     answer_above: float | None = None
     example_above: float = 0.3
     examples: int = 3
-    by: By = "words"
+    by: Similarity = "words"  # needs no encoder; `meaning` finds the right service more often
     encoder: str = "minilm"
 
 
@@ -183,7 +183,8 @@ class CasesByMeaning(Cases):
 class CasesByBoth(Cases):
     """Finds the nearest past cases by the mean of both similarities.
 
-    Only the `LIKELY` best by words and by meaning are compared by both.
+    Only the `LIKELY` best by words and by meaning are compared by both. On 300 messages of
+    dialogues the mean was no better than meaning alone (docs/log.md).
     """
 
     def __init__(self, cases: Sequence[Case], encoder: Encoder) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from ostinato.arguments import require_at_least
-from ostinato.checks import check_prefix_all
+from ostinato.checks import check_prefix_all, required_by
 from ostinato.journal import JSON, StopKind, Stopped
 from ostinato.loop import (
     Action,
@@ -58,6 +58,19 @@ class SteeringContext:
     def tracking_id_of(self, text: str) -> int:
         """Return the key under which `Text.tracked_logprobs` records how likely `text` began."""
         return self.encode(text)[0] if self.tracking_id is None else self.tracking_id(text)
+
+    def required_texts(self, columns: Mapping[str, object]) -> list[str]:
+        """Return the texts that the checks require of an item, with and without a leading space.
+
+        A tokenizer has different tokens for the two.
+        """
+        # An empty text lacks everything that is required.
+        required = required_by(self.checks, "", columns, self.time_limit, self.late)
+        return [spaced for one in required for text in one.texts for spaced in (text, f" {text}")]
+
+    def required_ids(self, columns: Mapping[str, object]) -> list[int]:
+        """Return the tracking ids of the required texts; `Backtrack` reads how likely each was."""
+        return sorted({self.tracking_id_of(text) for text in self.required_texts(columns)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,5 +196,5 @@ class StillPassable(Condition):
         return None, Stopped(StopKind.FAILED, sentence, check.name, numbers)
 
     def __str__(self) -> str:
-        # The name before a rename: checkpoints hold it, and a resume compares it.
+        # Checkpoints hold it, and a resume compares it: another time limit must not prevent one.
         return f"StillPassable({', '.join(check.name for check in self.checks)})"

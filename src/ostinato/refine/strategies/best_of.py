@@ -16,7 +16,7 @@ from ostinato.journal import Fields
 from ostinato.loop import Check, Lane, Report, Text
 from ostinato.refine.strategies.grouped_lanes import GroupedLanes, LaneGroup, sum_logprobs
 
-By = Literal["logprob", "score"]
+RankBy = Literal["logprob", "score"]
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class WholeDraft:
     logprob: float
     unjudged: str = ""
 
-    def rank(self, by: By, checks: int) -> tuple[float, ...]:
+    def rank(self, by: RankBy, checks: int) -> tuple[float, ...]:
         """Return the sort key: checks passed, then `by`, then the lower number.
 
         If no draft passes all `checks`, one that could not be judged ranks first. Another draft
@@ -75,7 +75,7 @@ class BestOfSampler(GroupedLanes[DraftGroup]):
         n: int,
         parallel: int,
         limit: int,
-        by: By = "logprob",
+        by: RankBy = "logprob",
         time_limit: float = TIME_LIMIT,
         late: set[str] | None = None,
     ) -> None:

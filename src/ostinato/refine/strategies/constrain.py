@@ -1,7 +1,7 @@
 """Constrained decoding (Willard and Louf 2023, arXiv 2307.09702): checks as a mask over tokens.
 
-A token after which such a check could not be met is never drawn. Checks that cannot be written as a
-language (a regular expression, its complement, a JSON schema) act through backtracking.
+A token after which such a check could not be met is never sampled. Checks that cannot be written as
+a language (a regular expression, its complement, a JSON schema) act through backtracking.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ostinato.checks import ANY, BaseCheck, ConstraintSpec
-from ostinato.decode import ConstrainedState, Constraint, matcher, term
+from ostinato.decode import ConstrainedState, Constraint, lark_term, matcher
 from ostinato.errors import InputError, ItemError, MissingExtra
 from ostinato.loop import Check
 from ostinato.models import Tokenizer
@@ -91,14 +91,14 @@ def _schema(text: str, tokenizer: Tokenizer | None) -> Constraint | None:
 def _pattern(language: ConstraintSpec) -> Constraint | None:
     try:
         Constraint.regex(language.text).check()
-        pattern = term(language.text)
+        pattern = lark_term(language.text)
     except MissingExtra:
         raise
     except InputError:
         return None
     # A complement contains all bytes that are not UTF-8: a draft could avoid a forbidden word by
     # writing them, and would find no end. The intersection with any text removes them.
-    expression = f"~({pattern}) & {term(ANY)}" if language.no else pattern
+    expression = f"~({pattern}) & {lark_term(ANY)}" if language.no else pattern
     return Constraint("grammar", f"start: TEXT\nTEXT: {expression}", hints=language.hints)
 
 

@@ -1,4 +1,4 @@
-"""Groups of lanes: a lane process in which each lane stands for several lanes of a `Decode`.
+"""Groups of lanes: a lane process in which each lane is made of several lanes of a `Decode`.
 
 Knows how the lanes of a group are named, stepped and restored; not what a group decides.
 """
@@ -32,7 +32,7 @@ class LaneGroup:
         return self.item if isinstance(self.item, Mapping) else {}
 
     def uniform(self, use: str) -> float:
-        """Return the uniform number in [0, 1) that belongs to a use at this position."""
+        """Return the uniform number in [0, 1) of a use at this position."""
         lane = self.lane
         key = f"{lane.key}\x1f{use}"
         return uniform(lane.seed, key, lane.round, lane.backtracks, len(self.past))
@@ -125,7 +125,7 @@ class GroupedLanes(ABC, Generic[G]):
             self.decode.drop(name)
 
     def output(self, key: str) -> Text:
-        """Return the text that the group currently stands for."""
+        """Return the text that would be the item's if the group ended now."""
         return self._output(self._groups[key])
 
     # What a group decides ---------------------------------------------------------------------
@@ -154,7 +154,8 @@ class GroupedLanes(ABC, Generic[G]):
         """Take the reports of the lanes, by number, and return the report of the group."""
 
     @abstractmethod
-    def _output(self, group: G) -> Text: ...
+    def _output(self, group: G) -> Text:
+        """Return the text that would be the item's if the group ended now."""
 
     # Checks -----------------------------------------------------------------------------------
 

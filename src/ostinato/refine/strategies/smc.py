@@ -45,7 +45,7 @@ class ParticleGroup(LaneGroup):
 
 
 class ParticleSampler(GroupedLanes[ParticleGroup]):
-    """A lane process in which `count` particles stand for the text of each item.
+    """A lane process that writes the text of each item with `count` particles.
 
     The weight of a particle is 0 if a check can no longer pass. With `failure_temperature` T it is
     multiplied by exp(-1/T) for each such check, and by exp(-(1 - score)/T) for each check that the
@@ -53,8 +53,8 @@ class ParticleSampler(GroupedLanes[ParticleGroup]):
 
     When the effective sample size, 1 / sum of the squared normalized weights, is below `threshold *
     count`, the particles are resampled. When all have ended, or have `decode.limit` tokens, one of
-    them is drawn by weight and becomes the item's text. If none passes but one could not be judged,
-    that one is chosen: another text does not repair a check.
+    them is sampled by weight and becomes the item's text. If none passes but one could not be
+    judged, that one is chosen: another text does not repair a check.
 
     Reports:
 
@@ -130,15 +130,15 @@ class ParticleSampler(GroupedLanes[ParticleGroup]):
 
     def _prepare(self, group: ParticleGroup) -> None:
         group.parents = None
-        # Not if all are dead: there is nothing to draw from.
+        # Not if all are dead: there is nothing to sample from.
         if 0 < effective(group.weights) < self.threshold * self.size:
             self._resample(group)
 
     def _resample(self, group: ParticleGroup) -> None:
-        """Resample the particles by their weights; a copy continues where its parent stands."""
+        """Resample the particles by their weights; a copy continues at its parent's position."""
         counts = systematic(shares(group.weights), group.uniform("resample"))
         mean = total(group.weights) - math.log(self.size)
-        parents = keep_places(counts)
+        parents = ancestor_indices(counts)
         before = list(group.particles)
         # Two passes: `Decode` has no slot for a copy before the replaced particles have left.
         for number, parent in enumerate(parents):
@@ -222,7 +222,7 @@ class ParticleSampler(GroupedLanes[ParticleGroup]):
         return -sum(1 - verdict.score for verdict in failed) / self.failure_temperature
 
     def _end(self, group: ParticleGroup) -> dict[str, object]:
-        """Return the final report once no particle can continue: one is drawn by weight."""
+        """Return the final report once no particle can continue: one is sampled by weight."""
         if self._active_lanes(group):
             return {}
         unjudged, passing = _unjudged(group), 0.0 in group.potentials
@@ -232,9 +232,9 @@ class ParticleSampler(GroupedLanes[ParticleGroup]):
             return {"ended": "No particle can pass any more."}
         cumulative = accumulate(shares(group.weights))
         number = group.uniform("choice")
-        drawn = (n for n, reached in enumerate(cumulative) if number < reached)
-        # Rounding can leave the last sum below 1, so the draw has a default.
-        return self._choose(group, next(drawn, _heaviest(group)), "All particles have ended.")
+        sampled = (n for n, reached in enumerate(cumulative) if number < reached)
+        # Rounding can leave the last sum below 1, so there is a default.
+        return self._choose(group, next(sampled, _heaviest(group)), "All particles have ended.")
 
     def _choose(self, group: ParticleGroup, number: int, sentence: str) -> dict[str, object]:
         """Make a particle's text the item's, and return its part of the report."""
@@ -288,7 +288,7 @@ def effective(weights: Sequence[float]) -> float:
 
 
 def systematic(probabilities: Sequence[float], number: float) -> list[int]:
-    """Return how often each index is drawn, by systematic resampling (Carpenter et al. 1999).
+    """Return how often each index is sampled, by systematic resampling (Carpenter et al. 1999).
 
     `number` is one uniform number in [0, 1). There are as many draws as probabilities; each count
     differs from its expectation by less than 1.
@@ -306,10 +306,10 @@ def systematic(probabilities: Sequence[float], number: float) -> list[int]:
     return counts
 
 
-def keep_places(counts: Sequence[int]) -> list[int]:
-    """Return the parent of each index; an index that was drawn is its own parent.
+def ancestor_indices(counts: Sequence[int]) -> list[int]:
+    """Return the parent of each index; an index that was sampled is its own parent.
 
-    So only the copies beyond the first need a new lane.
+    So a particle that survives keeps its lane; only copies beyond the first need another.
     """
     spare = [n for n, count in enumerate(counts) for _ in range(count - 1)]
     return [n if count else spare.pop(0) for n, count in enumerate(counts)]

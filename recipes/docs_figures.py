@@ -1,6 +1,6 @@
 """Make the figures of docs/images.md with the shipped denoiser and classifier.
 
-    python -m recipes.docs_pictures docs/images
+    python -m recipes.docs_figures docs/images
 
 A test compares the result with the committed files. After a change to a model or a solver, run it,
 look at the figures and commit them.
@@ -155,9 +155,9 @@ def renoise() -> Image.Image:
 def _attempt(check: ClassifiedAs, request: ImageRequest, end: LaneStep) -> Cell:
     """Return the cell of an attempt: the image, its probability, and what follows."""
     report: Any = end.report
-    answer: Any = end.answer
+    action: Any = end.action
     score = check.judge(report["clean"], {"label": request.label}).score
-    back = getattr(answer, "to", None)
+    back = getattr(action, "to", None)
     outcome = (
         "passed" if score >= SURE else "start over" if back is None else f"back to step {back}"
     )
@@ -212,7 +212,7 @@ def _first(label: int, seed: int) -> Tensor:
     return image
 
 
-PICTURES: Mapping[str, Callable[[], Image.Image]] = {
+FIGURES: Mapping[str, Callable[[], Image.Image]] = {
     make.__name__: make
     for make in (
         seven,
@@ -229,7 +229,7 @@ PICTURES: Mapping[str, Callable[[], Image.Image]] = {
 
 def main(folder: Path) -> None:
     """Write all figures."""
-    for name, make in PICTURES.items():
+    for name, make in FIGURES.items():
         make().save(folder / f"{name}.png", optimize=True)
         print(folder / f"{name}.png", flush=True)
 
