@@ -78,17 +78,17 @@ class EndsWith(_Affix):
 
     def judge(self, output: object, item: Item) -> Verdict:
         """Compare the end."""
-        return self.verdict(self._ends_well(self.text(output)), f"End with {quoted(self.texts)}.")
+        return self.verdict(self._has_ending(self.text(output)), f"End with {quoted(self.texts)}.")
 
     def required_text(self, output: object, item: Item) -> RequiredText | None:
         """Return the texts unless the output ends with one."""
-        return None if self._ends_well(self.text(output)) else RequiredText(self.texts)
+        return None if self._has_ending(self.text(output)) else RequiredText(self.texts)
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the pattern of texts with one of the texts at this end."""
         pattern = f"{ANY}{one_of(self.texts, self.case)}{BLANK}*"
         return (ConstraintSpec("regex", pattern, hints=self.texts[:1]),)
 
-    def _ends_well(self, text: str) -> bool:
+    def _has_ending(self, text: str) -> bool:
         text = self._fold(text.rstrip())
         return any(text.endswith(self._fold(end)) for end in self.texts)

@@ -1,6 +1,6 @@
 from .beam import Beam
 from .constrained_state import ConstrainedState
-from .constraint import Constraint, matcher, reader, term
+from .constraint import Constraint, lark_term, llguidance_tokenizer, matcher
 from .decode import Decode, Prompter, TokenPrompt, plain_prompt
 from .masked_row import (
     MaskedRow,
@@ -32,11 +32,11 @@ __all__ = [
     "check_put",
     "check_row_edits",
     "check_tokens",
+    "lark_term",
+    "llguidance_tokenizer",
     "matcher",
     "pick_each",
     "plain_prompt",
-    "reader",
-    "term",
     "uniforms",
     "unmask_step",
 ]

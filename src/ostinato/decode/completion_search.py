@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ostinato.decode.constraint import reader
+from ostinato.decode.constraint import llguidance_tokenizer
 from ostinato.decode.joint_matcher import JointMatcher
 from ostinato.models import Tokenizer
 
@@ -67,7 +67,7 @@ def shortest_completion(
     # The walk writes bytes. Tokenized again they are fewer tokens, unless the constraint allows
     # these bytes only in smaller tokens.
     written = b"".join(map(tokenizer.token_bytes, found))
-    retokenized = list(reader(tokenizer).tokenize_bytes(written))
+    retokenized = list(llguidance_tokenizer(tokenizer).tokenize_bytes(written))
     if len(retokenized) <= len(found) and completes(matcher, retokenized):
         return retokenized
     return found

@@ -102,8 +102,7 @@ class Constraint:
         for text in choices:
             if not isinstance(text, str) or not text:
                 raise InputError(
-                    f"A choice must be a text that is not empty, got {text!r}. "
-                    "Leave it out."
+                    f"A choice must be a text that is not empty, got {text!r}. Leave it out."
                 )
         if not choices:
             raise InputError("A choice must have at least one text, got none. Name them.")
@@ -170,10 +169,12 @@ class Constraint:
         if self.kind == "choice":
             texts = " | ".join(json.dumps(text) for text in json.loads(self.text))
             return str(library.LLMatcher.grammar_from_lark(f"start: {texts}"))
-        return str(library.LLMatcher.grammar_from_lark(f"start: TEXT\nTEXT: {term(self.text)}"))
+        return str(
+            library.LLMatcher.grammar_from_lark(f"start: TEXT\nTEXT: {lark_term(self.text)}")
+        )
 
 
-def term(pattern: str) -> str:
+def lark_term(pattern: str) -> str:
     """Return a regular expression as a term of a Lark grammar. Raises `InputError`.
 
     `\\d`, `\\w` and `\\s` match Unicode, as in Python.
@@ -241,7 +242,7 @@ class _Vocabulary:
 
 
 @lru_cache(maxsize=8)
-def reader(tokenizer: Tokenizer) -> LLTokenizer:
+def llguidance_tokenizer(tokenizer: Tokenizer) -> LLTokenizer:
     """Return a tokenizer in llguidance's form; takes about a second for 49,152 tokens, once."""
     library = _library()
     vocabulary = library.TokenizerWrapper(_Vocabulary(tokenizer))
@@ -252,7 +253,7 @@ def reader(tokenizer: Tokenizer) -> LLTokenizer:
 
 def matcher(constraint: Constraint, tokenizer: Tokenizer) -> Matcher:
     """Return a matcher at the start of a text. Raises `InputError` for a bad constraint."""
-    ll_tokenizer = reader(tokenizer)
+    ll_tokenizer = llguidance_tokenizer(tokenizer)
     parts = [_compiled(part, ll_tokenizer).deep_copy() for part in constraint.parts]
     return parts[0] if len(parts) == 1 else JointMatcher(parts, single_byte_tokens(tokenizer))
 

@@ -26,11 +26,11 @@ class CallableProcess:
         return report_of(self._call())
 
     def state_dict(self) -> dict[str, object]:
-        """Return nothing."""
+        """Return an empty state: what a callable keeps is its own."""
         return {}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Do nothing."""
+        """Do nothing: there is no state."""
 
     def change(self, edits: Edits) -> None:
         """Refuse any edit."""

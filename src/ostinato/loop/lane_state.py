@@ -240,7 +240,7 @@ def by_position(edits: Iterable[tuple[int, Edits]]) -> tuple[tuple[int, Edits], 
     return tuple(sorted(edits, key=lambda edit: edit[0]))
 
 
-def ends(report: Report) -> Stopped | None:
+def end_of(report: Report) -> Stopped | None:
     """Return the stop that a lane's report announces, if it does."""
     for name in ENDS:
         if name in report:
@@ -267,7 +267,7 @@ def given_up(stopped: Stopped, reason: str, spent: Stopped | None) -> Stopped:
     return replace(stopped, sentence=f"{reason} {stopped.sentence}")
 
 
-def kept(output: object, action: Action) -> int | None:
+def kept_characters(output: object, action: Action) -> int | None:
     """Return how many characters of a text are left after going back."""
     if not isinstance(action, GoBack) or not isinstance(output, Text):
         return None

@@ -33,9 +33,9 @@ from ostinato.loop.items import Items
 from ostinato.loop.lane_state import (
     LaneState,
     by_position,
-    ends,
+    end_of,
     given_up,
-    kept,
+    kept_characters,
     spent,
     spent_judging,
 )
@@ -286,7 +286,7 @@ class Lanes:
         step = Step(position, position, report, lambda: self.process.output(key), item)
         folded, fired = self.each.observe(state.condition_states[-1], step)
         state.condition_states.append(folded)
-        end = ends(report)
+        end = end_of(report)
         if fired is None and end is None:
             return LaneStep(position, report)
         stopped = first((fired, end))
@@ -364,7 +364,7 @@ class Lanes:
                 action,
                 text,
                 verdicts,
-                kept(output, action),
+                kept_characters(output, action),
             )
         )
         if isinstance(action, GoBack):

@@ -111,7 +111,7 @@ def claims(
         # The last word of a prefix may still get letters, so it is judged by its start.
         if not whole and end == len(text):
             mask = name_mask if _joins(text, name_end, start) else EVERY
-            if not _can_end_well(text, start, word, mask, facts):
+            if not _may_become_known(text, start, word, mask, facts):
                 yield Claim(start, end, False, _joins(text, name_end, start))
             return
         if first.isupper() and not _is_opener(text, start, word):
@@ -132,7 +132,7 @@ def _joins(text: str, name_end: int, start: int) -> bool:
     return start - name_end == 1 and text[name_end] in " -" and name_end > 0
 
 
-def _can_end_well(text: str, start: int, word: str, mask: int, facts: Facts) -> bool:
+def _may_become_known(text: str, start: int, word: str, mask: int, facts: Facts) -> bool:
     """Whether a word that may get more letters can still be a known one, or no claim."""
     if text[start].isupper():
         if _starts_sentence(text, start):

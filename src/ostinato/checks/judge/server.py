@@ -23,7 +23,7 @@ from ostinato.remote import (
 
 SECONDS = 8.0  # for all attempts together; the runner gives a check 10
 ANSWER_TOKENS = 4  # a first word of yes or no, with a space or quote before it
-ALTERNATIVES = 10
+ALTERNATIVES = 10  # most likely first tokens: yes and no in several spellings
 
 
 class Opinion(NamedTuple):
