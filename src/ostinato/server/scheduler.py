@@ -273,9 +273,8 @@ class Scheduler:
         strategy = self._defaults.strategy
         # The operator's strategy acts on every request without one.
         if strategy is not None and strategy.masks:
-            llguidance_tokenizer(
-                model.tokenizer
-            )  # a missing llguidance is found now, not at the first request
+            # A missing llguidance is found now, not at the first request.
+            llguidance_tokenizer(model.tokenizer)
         self._start_decode(model)
         return model
 
