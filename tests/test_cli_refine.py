@@ -307,7 +307,7 @@ def test_check_judges_texts_from_elsewhere(folder: Path) -> None:
         '{"id": "m0", "reply": "We can help you."}\n{"id": "m1", "reply": "Obviously not today."}\n'
     )
     result = CliRunner().invoke(check, ["mail.toml", "texts.jsonl"])
-    assert result.exit_code == 1 and "1 of 2 passed all 2 checks." in result.output
+    assert result.exit_code == 1 and "1 of 2 passed every check." in result.output
     assert '    polite: Leave out "Obviously"' in result.output
     (folder / "texts.txt").write_text("We can help you.\n\nWe can help.\n")
     result = CliRunner().invoke(check, ["mail.toml", "texts.txt", "--json"])

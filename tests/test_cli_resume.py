@@ -94,7 +94,7 @@ def test_a_named_training_may_write_elsewhere_but_not_be_changed(trained: str) -
     output_of(f"{named} --run other")
     assert "The run is finished" in output_of(f"{named} --run other --out elsewhere")
     assert Path("elsewhere/model.safetensors").is_file()
-    assert "the training's options changed" in refused(InputError, f"{named} --run other --lr 0.5")
+    assert "but --lr changed" in refused(InputError, f"{named} --run other --lr 0.5")
 
 
 def test_a_finished_training_says_why_and_resumes_with_another_condition(trained: str) -> None:

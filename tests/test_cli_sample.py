@@ -84,7 +84,7 @@ def test_a_shipped_digit_is_drawn_until_the_shipped_classifier_is_sure(model: st
     (image,) = json.loads(hard.output)["images"]
     assert not image["accepted"] and image["calls"] > 4
     assert "recognized: Make it look more like class 7" in image["stopped"]["sentence"]
-    assert image["stopped"]["sentence"].startswith("It was started 1 times.")
+    assert image["stopped"]["sentence"].startswith("All rounds are used: 1.")
 
 
 def test_until_passes_keeps_to_the_checks_that_are_given(model: str) -> None:

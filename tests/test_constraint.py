@@ -305,7 +305,7 @@ def test_a_completion_makes_the_text_whole(constraint: Constraint, start: str) -
         (lambda: Constraint.json_schema("[]"), "must be a JSON object, got list"),
         (lambda: Constraint.grammar("start: foo").check(), "must be a Lark grammar.*unknown name"),
         (lambda: Constraint.choice([]), "must have at least one text, got none"),
-        (lambda: Constraint.choice([""]), "must be texts that are not empty"),
+        (lambda: Constraint.choice([""]), "must be a text that is not empty"),
         (lambda: Constraint("rgx", "a"), "kind must be 'regex'"),  # type: ignore[arg-type]
         (lambda: SamplingParams(end_bias=-1), "end_bias must be 0"),
     ],

@@ -108,7 +108,7 @@ def test_a_failed_image_is_fixed_or_given_up_with_its_reason() -> None:
     for row in rows:
         if not row["accepted"]:
             assert row["stopped"]["sentence"].startswith(
-                "It was started 2 times. recognized: Make it"
+                "All rounds are used: 2. recognized: Make it"
             )
     assert all(row["spent"]["calls"] > 6 for row in rows if row["backtracks"])
 

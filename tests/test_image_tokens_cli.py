@@ -146,7 +146,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, monkeypatch: pytest.M
         "--method|pixels|--heads|0": "heads must be at least 1",
         "--method|pixels|--layers|0": "layers must be at least 1",
         "--method|pixels|--width|30|--heads|4": "width must be heads times an even number",
-        "--hold-out|1": "The share held out must be in [0, 1)",
+        "--hold-out|1": "hold_out must be in [0, 1)",
         "--until|Nonsense(3)": "Nonsense",
     }.items():
         refused(f"{small}|{more}", message)

@@ -280,7 +280,7 @@ def test_a_name_that_is_not_safe_is_refused(journal: Journal, name: str) -> None
 
 def test_a_name_that_is_taken_is_refused(journal: Journal) -> None:
     journal.create("a", kind="Walk")
-    with pytest.raises(RunError, match=r"must be new in .*got 'a', which is there"):
+    with pytest.raises(RunError, match=r"must be new in .*got 'a', which exists"):
         journal.create("a", kind="Walk")
 
 

@@ -281,7 +281,7 @@ def test_a_server_that_always_fails_ends_the_run_and_not_its_items() -> None:
         pytest.raises(ServerError, match="3 times in a row"),
     ):
         run(process)
-    with pytest.raises(ServerError, match="it resumes"):
+    with pytest.raises(ServerError, match="a recorded run resumes"):
         server = Server(url=f"http://127.0.0.1:{free_port()}/v1", model="m", retries=1)
         process = ServerLanes(server, text_of)
         try:

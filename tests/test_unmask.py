@@ -256,14 +256,14 @@ def test_a_model_is_trained_and_fills_a_gap(
     told = ostinato("train", "text", "a.txt", "--out", "small", *small.split())
     assert "valid" in told.output and load_masked_model("small").mask_id > 256
     asked = ["fill", "We can ___ you", "--model", "small", "--gap-tokens", "3", "--steps", "2"]
-    shown = ostinato(*asked, "--show", "--run", "a").output.splitlines()
+    shown = ostinato(*asked, "--show", "--run", "a").stdout.splitlines()
     assert len(shown) == 3 and shown[0].startswith("   1  We can")
     again = json.loads(ostinato(*asked, "--run", "a", "--json").output)
     assert again["text"] == shown[-1] and again["text"].endswith(" you")
     with pytest.raises(InputError, match="must keep the inputs it started with"):
         ostinato(*asked, "--run", "a", "--seed", "1")
     ostinato("runs", "branch", "a", "--at", "1", "--as", "b", "--set", "temperature=0")
-    (second, branched) = ostinato("runs", "resume", "b", "--trust").output.splitlines()
+    (second, branched) = ostinato("runs", "resume", "b", "--trust").stdout.splitlines()
     assert second == f"   2  {branched}" and branched.endswith(" you")
     with pytest.raises(InputError, match=r"The gaps .* have 40 tokens; the model reads"):
         ostinato("fill", "We can ___ you", "--model", "small", "--gap-tokens", "40")
@@ -272,7 +272,7 @@ def test_a_model_is_trained_and_fills_a_gap(
 
 
 def test_a_model_without_a_mask_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="must be a folder in the layout of BERT"):
+    with pytest.raises(ModelError, match="must be the folder of a masked language model"):
         load_masked_model(tmp_path / "nothing")
     path = save_tiny_bert(tmp_path / "bert") / "tokenizer.json"
     path.write_text(path.read_text().replace("[MASK]", "[MISK]"))

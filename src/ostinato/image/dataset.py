@@ -115,7 +115,7 @@ def hold_out(images: Images, share: float = 0.1, *, seed: int = 0) -> tuple[Imag
     Both keep the order of the images.
     """
     if not 0 <= share < 1:
-        raise InputError(f"The share held out must be in [0, 1), got {share}.")
+        raise InputError(f"hold_out must be in [0, 1), got {share}.")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     count = int(len(images) * share)
     return images.at(order[count:].sort().values), images.at(order[:count].sort().values)

@@ -202,8 +202,8 @@ class Journal:
             )
         except sqlite3.IntegrityError:
             raise RunError(
-                f"The name of a run must be new in {self.path}, got {name!r}, which is there. "
-                f"Take another, resume that run, or delete it: ostinato runs delete {name}"
+                f"The name of a run must be new in {self.path}, got {name!r}, which exists. "
+                f"Use another, resume that run, or delete it: ostinato runs delete {name}"
             ) from None
         return Run(self._database, id)
 

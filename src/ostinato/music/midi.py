@@ -78,6 +78,7 @@ def check_tempo(tempo: float) -> None:
 
 
 def _voice_track(score: Score, voice: int) -> bytes:
+    """Return a voice's track. The channel is the voice's, so that a player can balance them."""
     name = VOICES[voice].encode()
     events = [
         (0, b"\xff\x03" + bytes([len(name)]) + name),
@@ -86,7 +87,7 @@ def _voice_track(score: Score, voice: int) -> bytes:
     for note in held_notes(score, voice):
         if note.pitch != REST:
             start, end = note.start * DIVISION, (note.start + note.steps) * DIVISION
-            events.append((start, bytes([0x90 | voice, note.pitch, 80])))
+            events.append((start, bytes([0x90 | voice, note.pitch, 80])))  # velocity, up to 127
             events.append((end, bytes([0x80 | voice, note.pitch, 0])))
     return _track(events, end=len(score.chords) * DIVISION)
 

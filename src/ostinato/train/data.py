@@ -37,7 +37,9 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise InputError(f"{path} must exist, got no such file. Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} must be a text file in UTF-8, got: {reason(error)}. Save it as UTF-8.") from None
+        raise InputError(
+            f"{path} must be a text file in UTF-8, got: {reason(error)}. Save it as UTF-8."
+        ) from None
     if not text.strip():
         raise InputError(f"{path} must hold text, got an empty file. Check the path.")
     return text

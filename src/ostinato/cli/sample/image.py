@@ -212,6 +212,7 @@ def _target(out: Path | None) -> Path:
 
 def _inputs(params: Mapping[str, Any]) -> dict[str, JSON]:
     """Return what the images depend on, as a run records it."""
+    # As texts: JSON has neither paths nor the infinity of --guidance-interval.
     inputs: dict[str, JSON] = {
         name: str(params[name]) for name in sorted(params) if name not in NOT_INPUTS
     }
@@ -242,6 +243,7 @@ def _run_settings(
 def _class(label: str, network: Denoiser) -> int:
     """Return the number of a class that is given by name or number."""
     names = list(getattr(getattr(network, "config", None), "names", ()))
+    # Names first: a class may be called "3" and have another number.
     if label in names:
         return names.index(label)
     if label.isdigit() and int(label) < network.classes:

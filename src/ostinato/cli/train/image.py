@@ -79,6 +79,8 @@ def image(
     if classes is False:
         images = images.without_classes()
     train, valid = split(images, hold_out, seed=config.seed)
+    if channels < 16 or channels % 16:
+        raise InputError(f"--channels must be a multiple of 16, got {channels}.")
     network = UNet(shape_for(images, width=channels, blocks=blocks), seed=config.seed)
     train_until(
         TrainingJob(

@@ -63,7 +63,9 @@ def reading_weights(path: Path, fix: str) -> Iterator[None]:
     except FileNotFoundError:
         raise ModelError(f"{path} must exist, got no such file. {fix}") from None
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} must be a whole safetensors file, got: {reason(error)}. {fix}") from error
+        raise ModelError(
+            f"{path} must be a whole safetensors file, got: {reason(error)}. {fix}"
+        ) from error
 
 
 def read_weights(
