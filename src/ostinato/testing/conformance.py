@@ -129,6 +129,7 @@ def _check_company(
     seed: int,
 ) -> None:
     keys = list(items)
+    # All side by side, then in pairs that follow each other through the same slots.
     for slots in (len(keys), 2):
         for order in (keys, keys[::-1], random.Random(seed).sample(keys, len(keys))):
             process = make(slots)

@@ -102,6 +102,7 @@ def _load(name: str, settings: TextTrainingConfig) -> LanguageModel:
     dtype = compute_dtype(device) if settings.lora_rank else torch.float32
     model = load_model(name, dtype=dtype, compile=False)
     if settings.lora_rank:
+        # alpha is twice the rank, as in the defaults of `add_lora`.
         add_lora(model.llama(), settings.lora_rank, 2.0 * settings.lora_rank, seed=settings.seed)
     return model
 
@@ -147,7 +148,7 @@ def _masked(backend: Backend, settings: TextTrainingConfig) -> MaskedModel:
     config = BertConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=settings.width,
-        intermediate_size=4 * settings.width,
+        intermediate_size=4 * settings.width,  # as in the paper (Devlin et al. 2019)
         num_hidden_layers=settings.layers,
         num_attention_heads=settings.heads,
         max_position_embeddings=-(-(settings.context + 1) // 32) * 32,

@@ -68,6 +68,7 @@ def write(
         raise InputError("There must be at least one prompt, got none.")
     if isinstance(model, str):
         model = Server.of(model) if is_server(model) else load_model(model)
+    # 16 lanes fill the rows of one product on a CPU (`block` of a backend).
     process = _process(
         model,
         each,

@@ -87,7 +87,7 @@ class KnownFacts:
 
 
 _known: dict[tuple[tuple[int, int], ...], KnownFacts] = {}
-_MOST_KNOWN = 2048  # items whose facts are kept: more than are ever in work at once
+_MOST_KNOWN = 2048  # items whose facts are kept in memory
 
 
 def known_of(values: tuple[object, ...]) -> KnownFacts:
