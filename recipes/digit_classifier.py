@@ -180,7 +180,7 @@ def measure_loop(
 
 
 def main() -> None:
-    """Parse the arguments and run the command."""
+    """Run the command that was typed."""
     parser, commands = recipe_parser("digit_classifier", __doc__)
     training = commands.add_parser("train", help="train the classifier")
     training.add_argument("--out", type=Path, required=True, help="output folder")

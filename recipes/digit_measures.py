@@ -66,13 +66,13 @@ class ClassificationTask(PerImageTask):
         return Loss(total, {"images": len(chosen)})
 
     def validate(self, network: nn.Module, batch_tokens: int) -> Mapping[str, float]:
-        """Return nothing: the caller measures."""
+        """Return nothing: the caller measures after the training."""
         return {}
 
 
 def train_classifier(images: Images, steps: int = 1500) -> FeatureClassifier:
     """Train a classifier on images with labels, in `steps` steps of 64 images."""
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # the same features in every evaluation, so that distances compare
     classifier = FeatureClassifier()
     config = TrainingConfig(steps=steps, batch_tokens=64, lr=2e-3)
     Loop(Training(classifier, ClassificationTask(images), config), until=Steps(steps)).run()
@@ -91,6 +91,7 @@ def class_right(classifier: FeatureClassifier, images: Tensor, labels: Tensor) -
 @torch.no_grad()
 def frechet(classifier: FeatureClassifier, a: Tensor, b: Tensor) -> float:
     """Return the Fréchet distance of two sets of images; features count as normally distributed."""
+    # In float64: the distance is a small difference of large traces.
     (mean_a, cov_a), (mean_b, cov_b) = (
         _moments((classifier.embed(x) * classifier.scale).double()) for x in (a, b)
     )
@@ -107,5 +108,6 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _root(cov: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(cov)
+    # Clamped: rounding can make the smallest eigenvalues negative.
     root: Tensor = vectors * values.clamp(min=0).sqrt() @ vectors.T
     return root

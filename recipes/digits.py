@@ -68,6 +68,7 @@ def evaluate(data: Path, model: str, count: int, steps: int, solver: str) -> dic
     classifier = train_classifier(train_part)
     labels = torch.arange(count) % 10
     images, calls = sampled(model, labels, steps=steps, solver=solver)
+    # Shuffled, as the two halves of MNIST's test part come from different writers.
     order = torch.randperm(len(held), generator=torch.Generator().manual_seed(1))
     real, half = held.clean()[order], len(held) // 2
     return {
@@ -76,13 +77,14 @@ def evaluate(data: Path, model: str, count: int, steps: int, solver: str) -> dic
         "calls": calls,
         "distance": frechet(classifier, images, real),
         "class_right": class_right(classifier, images, labels),
+        # What samples can reach: the distance between two halves of real images.
         "floor": frechet(classifier, real[:half], real[half:]),
         "real_right": class_right(classifier, held.clean(), held.labels),
     }
 
 
 def main() -> None:
-    """Parse the arguments and run the command."""
+    """Run the command that was typed."""
     parser, commands = recipe_parser("digits", __doc__)
     training = commands.add_parser("train", help="train the denoiser")
     training.add_argument("--out", type=Path, required=True, help="output folder")

@@ -56,7 +56,7 @@ def train(data: Path, out: Path, methods: Sequence[str]) -> None:
     """Train models one after another; `unmask` and `coarse` use the autoencoder of `row`."""
     sources = [str(data / name) for name in FILES]
     for method in methods:
-        start = time.process_time()
+        start = time.process_time()  # CPU time, which other programs on the machine hardly change
         options = [str(out / "row") if word == "row" else word for word in OPTIONS[method]]
         where = ["--out", str(out / method), "--journal", str(out / "journal.db")]
         fixed = ["--method", method, "--hold-out", str(HELD_OUT)]
@@ -182,7 +182,7 @@ def evaluate(
 
 
 def main() -> None:
-    """Parse the arguments and run the command."""
+    """Run the command that was typed."""
     parser, commands = recipe_parser("image_tokens", __doc__)
     training = commands.add_parser("train", help="train the models")
     training.add_argument("--out", type=Path, required=True, help="output folder")

@@ -99,6 +99,7 @@ def fill(model: MaskedModel, examples: Sequence[GapExample], steps: int) -> list
     process = Unmask(model, steps=steps, fill=FillConfig(temperature=0.0, noise=0.0))
     items = [(str(n), example.gaps) for n, example in enumerate(examples)]
     texts: dict[str, str] = {}
+    # No limit of its own: the loop ends with the last item.
     for step in Loop(Lanes(process, items, each=Steps(steps)), until=Steps(1 << 62)):
         texts |= {key: str(row["output"]) for key, row in step.results}
     return [texts[str(n)][example.start : example.end] for n, example in enumerate(examples)]

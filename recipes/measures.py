@@ -72,6 +72,7 @@ def bits_per_character(model: LanguageModel, dialogues: Iterable[Dialogue]) -> f
     """
     nats, characters = 0.0, 0
     for dialogue in dialogues:
+        # 2^20 tokens of context: no dialogue is cut.
         example = conversation(model.tokenizer, dialogue_messages(dialogue), 1 << 20)
         tokens, mask = torch.tensor(example.tokens), torch.tensor(example.loss_mask)
         hidden = model.network(tokens[None])[0, :-1][mask[1:]]  # (N, C), N tokens that count

@@ -68,7 +68,7 @@ class TextOutput:
         sentence = why["sentence"] if why else ""
         if self.beams and not self.show:
             click.echo(self._text(), nl=False)
-        end = "" if self.show else "\n"
+        end = "" if self.show else "\n"  # the text was printed without a line break after it
         click.echo(f"{end}[{len(self.tokens)} tokens. {sentence}{note}]", err=True)
 
     def _text(self) -> str:

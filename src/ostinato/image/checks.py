@@ -40,7 +40,7 @@ class ClassifiedAs(BaseCheck):
             raise self.refuse("least", "a probability", self.least, "Take 0.5.")
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Judge an image (C, H, W)."""
+        """Judge an image (C, H, W); the score is the probability of the class."""
         image = as_image(output, self.name)
         probs = fixed_batches(self.classifier, image[None])[0].softmax(-1)
         label = item.get("label")
@@ -79,7 +79,7 @@ class Sharpness(BaseCheck):
             raise self.refuse("least", "in [0, 1]", self.least, "Take 0.2.")
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Judge an image (C, H, W)."""
+        """Judge an image (C, H, W); the score is the steepness over `least`, at most 1."""
         image = as_image(output, self.name)
         across = (image[:, :, 1:] - image[:, :, :-1]).abs().flatten()
         down = (image[:, 1:] - image[:, :-1]).abs().flatten()

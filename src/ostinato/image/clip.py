@@ -53,7 +53,7 @@ class ClipModel:
         """Return the embedding (D,) of an image (C, H, W), of length 1."""
         from PIL import Image
 
-        # The processor expects what a file would give: 8-bit RGB.
+        # The processor expects what a file would give: 8-bit RGB. A gray image is repeated.
         pixels = to_bytes(image.expand(3, -1, -1)).permute(1, 2, 0).contiguous().numpy()
         inputs = self.processor(images=Image.fromarray(pixels), return_tensors="pt")
         output = self.model.vision_model(pixel_values=inputs["pixel_values"])
@@ -169,7 +169,7 @@ class ClipScore(BaseCheck):
         return () if self.words else (self.column,)
 
     def judge(self, output: object, item: Item) -> Verdict:
-        """Judge an image (C, H, W)."""
+        """Judge an image (C, H, W); the score is the cosine, at least 0."""
         text = self.words or self._column(item)
         cosine = self.clip(as_image(output, self.name), text)
         message = (

@@ -93,11 +93,13 @@ class Denoise:
             channels=self.network.channels, size=self.network.size, classes=self.network.classes
         )
         slot = DenoiseSlot(lane, request, self._first_step(request))
+        # A wrong edit is refused before the lane has a slot.
         self._settings_at(slot, 0)
         slot.states.append(self._initial_x(slot))
         for report in lane.past:
             slot.states.append(_copied(report["noisy"]))
             slot.denoised.append(_copied(report["clean"]))
+        # After the past: a `renoise` of the current position replaces the recorded x.
         self._renoise(slot)
         self._slots[lane.key] = slot
         self._batches = None
@@ -122,6 +124,7 @@ class Denoise:
     def output(self, key: str) -> Tensor:
         """Return the last clean prediction (C, H, W) in [-1, 1]; zeros before the first step."""
         denoised = self._slots[key].denoised
+        # Clamped, as guidance pushes predictions out of the range.
         return denoised[-1].clamp(-1, 1) if denoised else torch.zeros(self._shape)
 
     # A step -----------------------------------------------------------------------------------
@@ -224,6 +227,7 @@ class Denoise:
         calls: list[int],
     ) -> None:
         """Replace the Euler steps of Heun's batches by whole steps, and count the calls."""
+        # Not where the step ends at noise 0: there is no slope (algorithm 1, line 6).
         second = [
             n
             for n, batch in enumerate(batches)
@@ -256,6 +260,7 @@ class Denoise:
 
     def _first_step(self, request: ImageRequest) -> int:
         """Return the step of the schedule that an image starts with; above 0 for a variation."""
+        # At least one step is left, whatever the strength: without any there is no prediction.
         return min(self.steps - 1, self.steps - round(request.strength * self.steps))
 
     def _initial_x(self, slot: DenoiseSlot) -> Tensor:
@@ -266,7 +271,7 @@ class Denoise:
             other = replace(request, seed=request.interpolate_to)
             noise = slerp(noise, self._noise(slot, "begin", 0, other), request.share)
         x = noise * self.sigmas[slot.first]
-        if request.image is not None:
+        if request.image is not None:  # x = clean + sigma * noise, as in training
             x = x + pixels(request.image, self._shape, "image")
         return x
 

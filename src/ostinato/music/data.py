@@ -39,7 +39,7 @@ More steps overfit: the validation loss was 1.058 after 1,000 and 1.069 after 1,
 
 @dataclass(frozen=True)
 class Pieces:
-    """The splits of a data set."""
+    """The splits of a data set, as in its file; a folder of MIDI files has no `test`."""
 
     train: tuple[Score, ...]
     valid: tuple[Score, ...]

@@ -82,6 +82,7 @@ class Score:
 
         Raises `InputError` for a score without a bass.
         """
+        # By the end, not the start: a tonal piece may start anywhere, but closes on its tonic.
         last = next((c[3] for c in reversed(self.chords) if c[3]), None)
         if last is None:
             raise InputError(

@@ -104,6 +104,7 @@ def chords_of(notes: Sequence[tuple[int, int]]) -> list[Chord]:
 
 def make_tokenizer() -> Tokenizer:
     """Return the tokenizer of keys and notes."""
+    # `WordLevel` raises for an unknown word unless it has a token for it.
     backend = Backend(models.WordLevel(dict(IDS), unk_token=END))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\n ]"), "merged_with_next")
     backend.add_special_tokens([END])
@@ -117,7 +118,7 @@ def music_model(*, layers: int, width: int, heads: int, seed: int = 0) -> Langua
         width=width,
         layers=layers,
         heads=heads,
-        context=4 * LONGEST + 2,
+        context=4 * LONGEST + 2,  # a token for each voice, the key and the end
         eos_token_id=END_ID,
     )
     return LanguageModel(Llama(config, seed=seed), make_tokenizer(), config, Path(), "chorales")

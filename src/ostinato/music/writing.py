@@ -58,6 +58,7 @@ def load_music(model: str | Path = "chorales") -> LanguageModel:
 def folder_of(model: str | Path) -> Path:
     """Return the folder of a shipped model, or the path itself."""
     shipped = SHIPPED / str(model)
+    # Only a plain name is looked up among the shipped ones: `..` and `a/b` are paths of the user.
     return shipped if str(model).isidentifier() and shipped.is_dir() else Path(model)
 
 

@@ -120,7 +120,7 @@ class _Pages:
         return _json({"status": "ok", **counts})
 
     async def models(self, request: HttpRequest) -> Response:
-        """List the model."""
+        """List the one model that is served."""
         self._check_key(request)
         return _json({"object": "list", "data": [self._description()]})
 

@@ -64,7 +64,7 @@ def _show_checks(job: Job) -> None:
 
 
 def _show_answer(job: Job, item: Item, route: Route) -> None:
-    assert route.reply is not None  # the router found an answer
+    assert route.reply is not None  # `source` is a rule or a case, so there is an answer
     if route.source == "rule":
         source = f"by the rule '{route.rule}'"
     else:

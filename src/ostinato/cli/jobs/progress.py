@@ -61,7 +61,7 @@ class ProgressTally:
         return self.accepted + self.given_up
 
     def add_row(self, key: str, row: Mapping[str, object]) -> None:
-        """Count a finished item, once."""
+        """Count a finished item by its result row, once for each key."""
         if key in self.counted:  # a resumed run yields the results behind its checkpoint again
             return
         self.counted.add(key)

@@ -61,7 +61,7 @@ class Watched:
         if not self.pieces and not self.struck:
             return text
         text.append(f"{self.key}  ", style="bold")
-        # By position; texts taken back at the same position stay in the order of the attempts.
+        # Sorted by position; texts taken back at the same one stay in the order of the attempts.
         struck = sorted(self.struck, key=lambda one: one[0])
         for at in range(len(self.pieces) + 1):
             while struck and struck[0][0] <= at:

@@ -19,6 +19,7 @@ from ostinato.journal import DEFAULT, CheckpointRow, Journal, RunRow, StepRecord
 
 LAST_STEPS = 5
 WIDTH = 100
+UNLIMITED = f"Steps({1 << 62})"  # of loops that only the end of their items stops
 
 
 @click.group(invoke_without_command=True)
@@ -105,7 +106,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
     if row.stopped is not None:
         click.echo(f"  {row.stopped.sentence} ({row.stopped.kind.value})")
     for label, value in (
-        ("until", until),
+        ("until", "all items are done" if until == UNLIMITED else until),
         ("branch of", parent),
         ("started", ago(row.created)),
         ("updated", ago(row.updated)),
@@ -247,10 +248,10 @@ def resume(name: str, until: str | None, trust: bool, as_json: bool, path: Path 
     """Resume the paused, interrupted or killed run NAME.
 
     A run that its own conditions have stopped needs others: --until "Steps(2000)". Resuming runs
-    the command that started the run, with its own exit codes, or calls a function that the journal
-    names, also from the working folder. Give --trust if you trust the journal and the folder. Exit
-    codes: 0 it ended on its own or on request; 2 an argument or a file is wrong; 130 interrupted
-    (Ctrl-C or SIGTERM).
+    the command that started the run, with its own exit codes. Or it calls a function that the
+    journal names, also from the working folder. Give --trust if you trust the journal and the
+    folder. Exit codes: 0 it ended on its own or on request; 2 an argument or a file is wrong; 130
+    interrupted (Ctrl-C or SIGTERM).
     """
     from ostinato.cli.runs.resume import resume_run
 

@@ -70,6 +70,7 @@ class RecordedCommand:
 
         if not self.folder.is_dir():
             raise InputError(f"The folder of the command must exist, got {self.folder}.")
+        # In its folder: the typed paths are relative to it. Not standalone: errors reach `main`.
         with chdir(self.folder):
             cli.main(args=self.words(), prog_name="ostinato", standalone_mode=False)
 

@@ -16,6 +16,7 @@ from ostinato.errors import InputError, RunError
 from ostinato.journal import Run, RunRow
 from ostinato.loop import CheckpointSchedule, Condition, Loop, OnStop, as_condition, parse
 
+# A dotted name and nothing else: a journal may come from someone else.
 FACTORY = re.compile(r"\w+(\.\w+)*:\w+")
 
 

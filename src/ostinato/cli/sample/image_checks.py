@@ -55,7 +55,7 @@ check_options = add_options(
 
 @dataclass(frozen=True, kw_only=True)
 class ImageChecks:
-    """The options of checks as typed."""
+    """The options of checks as typed; None: not typed, so that one without effect is refused."""
 
     until_passes: bool
     min_class_probability: float | None

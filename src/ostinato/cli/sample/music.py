@@ -115,7 +115,7 @@ def music(
     )
     inputs: dict[str, JSON] = {
         "weights": _weights_digest(model),
-        "asked": dict(columns),
+        "asked": dict(columns),  # older than the name `columns`: existing runs have this key
         "count": count,
         "sampling": str(sampling),
         "strategy": str(chosen),
@@ -169,7 +169,7 @@ def _strategy(until_passes: bool, name: str | None, rounds: int | None) -> Strat
         case "smc":
             return Smc(rounds=rounds)
         case _:
-            return Backtrack(rounds=rounds, patience=4)
+            return Backtrack(rounds=rounds, patience=4)  # it passed all of 32 pieces
 
 
 def _columns(

@@ -76,7 +76,7 @@ def image(
             "--classes needs images with classes. Put them into sub-folders, give a file of "
             "labels, or give --unconditional."
         )
-    if classes is False:
+    if classes is False:  # None: the option was not typed
         images = images.without_classes()
     train, valid = split(images, hold_out, seed=config.seed)
     if channels < 16 or channels % 16:

@@ -51,6 +51,7 @@ class PipelineFamily(ABC):
         self._encoded: dict[str, TextEmbedding] = {}
         self.check()
         scheduler = pipeline.scheduler
+        # Reports and `renoise` need the noise level of each step.
         if not (hasattr(scheduler, "alphas_cumprod") or is_flow_matching(scheduler)):
             raise ModelError(
                 f"The scheduler must expose its noise levels, got {type(scheduler).__name__}. Give "
@@ -77,11 +78,11 @@ class PipelineFamily(ABC):
 
     @abstractmethod
     def decode(self, latent: Tensor) -> Tensor:
-        """Return the image of a latent."""
+        """Return the image of a latent (C, H, W), clamped to [-1, 1]."""
 
     @abstractmethod
     def encode_image(self, image: Tensor) -> Tensor:
-        """Return the latent of an image."""
+        """Return the latent (C, H, W) of an image, the same each time: nothing is sampled."""
 
     @abstractmethod
     def image_shape(self, latent: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -154,7 +155,7 @@ class Unconditional(PipelineFamily):
         return 1.0
 
     def check(self) -> None:
-        """Refuse a class-conditional network."""
+        """Refuse a class-conditional network: items have no class."""
         require_config(self.network, {"class_embed_type": None, "num_class_embeds": None})
 
     def latent_shape(self, inputs: PipelineInputs) -> tuple[int, int, int]:

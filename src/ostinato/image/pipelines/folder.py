@@ -15,6 +15,7 @@ from ostinato.image.pipelines.families import PipelineFamily
 from ostinato.image.pipelines.text_to_image import FAMILIES
 
 INDEX = "model_index.json"
+# The last is a module of diffusers: folders give the class of the safety checker with it.
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
 
 
@@ -31,7 +32,7 @@ def load_pipeline(
     index = _read_index(folder)
     components = _components(folder, index)
     family = _family(folder, components)
-    # `from_pretrained` fails for a component that is missing, unless it is passed as None.
+    # `from_pretrained` fails for a missing component unless it is passed as None.
     absent = [name for name in family.optional if name not in components]
     pipeline = _load(folder, family.class_name(str(index.get("_class_name"))), absent)
     return family(pipeline.to(device=device, dtype=dtype))

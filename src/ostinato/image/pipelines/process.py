@@ -121,7 +121,7 @@ class DenoisePipeline:
         self._settings_at(replace(slot, lane=lane), to)
         slot.lane = lane
         del slot.states[to + 1 :], slot.denoised[to:]
-        if to == 0:
+        if to == 0:  # its noise depends on `lane.backtracks`
             slot.states[0] = self._initial_state(slot, lane.backtracks)
         self._renoise(slot, lane.backtracks)
 

@@ -57,7 +57,8 @@ class StableDiffusion(Latent):
         return latent
 
     def encode_alone(self, text: str) -> TextEmbedding:
-        """Run the text encoder."""
+        """Return `states` (1, T, C) of the text encoder."""
+        # 1 image, and without the negative prompt: that is a text of its own here.
         states, _ = self.pipeline.encode_prompt(text, self.device, 1, False)
         return {"states": states}
 
@@ -102,7 +103,7 @@ class StableDiffusion3(Latent):
         scheduler.set_timesteps(steps, device=self.device, **shifts)
 
     def encode_alone(self, text: str) -> TextEmbedding:
-        """Run the text encoders."""
+        """Return `states` (1, T, C) and `pooled` (1, C) of the text encoders."""
         states, _, pooled, _ = self.pipeline.encode_prompt(
             text, None, None, device=self.device, do_classifier_free_guidance=False
         )
@@ -180,7 +181,7 @@ class Flux(Latent):
         scheduler.set_begin_index(0)  # else the scheduler searches its step by timestep
 
     def encode_alone(self, text: str) -> TextEmbedding:
-        """Run the text encoders."""
+        """Return `states` (1, T, C) of T5 and `pooled` (1, C) of CLIP."""
         states, pooled, _ = self.pipeline.encode_prompt(text, device=self.device)
         return {"states": states, "pooled": pooled}
 

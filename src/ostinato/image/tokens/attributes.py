@@ -122,7 +122,10 @@ class Attributes:
 
 
 def class_word(name: str) -> str:
-    """Return the name of a class in lower case; digits are spelled out."""
+    """Return the name of a class in lower case; digits are spelled out.
+
+    `encode` lowers prompts too, and "seven" reads better in one than "7".
+    """
     return NUMBERS[int(name)] if name.isdecimal() and int(name) < 10 else name.lower()
 
 

@@ -71,6 +71,7 @@ class DiscreteDiffusion(MaskedCodeSampler):
         probs = torch.softmax(logits / settings.temperature, -1)
         kept_next, kept_now = kept_share(t - 1, self.steps), kept_share(t, self.steps)
         posterior = reverse_step(torch.tensor(codes), probs, kept_next, kept_now)
+        # A uniform number for each code, by lane and position: the batch has no part in it.
         sampled, _ = pick_each(posterior, uniforms(slot.lane, slot.position, len(codes)))
         confidence = float(probs.amax(-1).mean())
         return sampled.tolist(), {"kept": kept_next, "confidence": confidence}

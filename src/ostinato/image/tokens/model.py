@@ -128,7 +128,7 @@ def load_image_token_model(folder: str | Path) -> ImageTokenModel:
         raise ModelError(f"{folder}/config.json must hold words, got: {error}.") from None
     codec = load_codec(folder / "codes")
     part: LanguageModel | CodeNetwork
-    if method in ("row", "pixels"):
+    if method in ("row", "pixels"):  # in float32, in which it was trained
         part = load_model(folder / "model", dtype=torch.float32)
     else:
         part = CodeNetwork.load(folder / "model")
@@ -229,6 +229,7 @@ def image_token_loop(
         raise InputError("There must be at least one prompt, got none.")
     items = [ImagePrompt.of(prompt) for prompt in prompts]
     for item in items:
-        model.attributes.encode(item.text)  # a wrong word is refused before anything is sampled
+        # A wrong word is refused here: in the loop it would only end its own image with an error.
+        model.attributes.encode(item.text)
     process = model.lanes(settings=settings, steps=steps, slots=slots or min(len(items), 16))
     return sample_images(process, items, ImagePrompt.to_json, each, (), accept, seed, **loop)

@@ -59,6 +59,7 @@ class CodeNetwork(nn.Module):
             self.embed_codes = nn.Embedding(c.codes + 1, C)
             self.embed_words = nn.Embedding(c.words, C)
             self.embed_positions = nn.Embedding(c.prompt_tokens + c.positions, C)
+            # One more than noise levels: networks trained with masks always get level 0.
             self.embed_steps = nn.Embedding(c.steps + 1, C)
             self.blocks = nn.ModuleList(_Block(C, c.heads) for _ in range(c.layers))
             self.norm = nn.LayerNorm(C)

@@ -34,6 +34,7 @@ def row_model(
     """Return an untrained model for images of `positions` codes, each one of `codes`."""
     vocabulary = {f"▁{code}": code for code in range(codes)}
     vocabulary |= {f"<{word}>": codes + n for n, word in enumerate(attributes.vocabulary)}
+    # `WordLevel` raises for an unknown word unless it has a token for it.
     backend = Backend(models.WordLevel(vocabulary, unk_token="<any>"))
     # The space is part of the code's token, so a row of tokens is the text that `codes_of` splits.
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")

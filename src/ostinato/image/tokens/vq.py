@@ -215,7 +215,7 @@ class VQ(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two convolutions within a residual."""
+    """Two convolutions within a residual, each after normalization and SiLU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ class _Residual(nn.Module):
 
 
 class _Doubling(nn.Module):
-    """Doubles the side: channels become positions."""
+    """Doubles the side: four channels become 2 x 2 positions (`pixel_shuffle`)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

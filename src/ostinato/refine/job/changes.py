@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ostinato.journal import JSON
-from ostinato.refine.job.config import WEIGHTS, Job, item_digests
+from ostinato.refine.job.config import ITEM_BUDGET, WEIGHTS, Job, item_digests
 from ostinato.refine.job.items import Item
 from ostinato.refine.routing.router import Router
 
@@ -39,10 +39,6 @@ class Fingerprint:
             sections=sections if isinstance(sections, dict) else {},
             items=items if isinstance(items, dict) else {},
         )
-
-
-ITEM_BUDGET = "item budget"
-"""The section of a job's limits for one item."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
 }
 """The strategies that a job file can name, by kind."""
 
+ITEM_BUDGET = "item budget"
+"""The section of a job's limits for one item."""
+
 WEIGHTS = "weights"
 """The section with the hash of the model's weights; empty for a model of the catalog."""
 
@@ -159,7 +162,7 @@ class Job:
             "checks": digest([_check_value(check) for check in self.checks]),
             "strategy": digest([self.strategy.kind, strategy]),
             "sampling": digest([_values(self.sampling), self.max_new_tokens]),
-            "item budget": digest([self.budgets.item_tokens, self.budgets.item_seconds]),
+            ITEM_BUDGET: digest([self.budgets.item_tokens, self.budgets.item_seconds]),
             "seed": digest(self.seed),
         }
 

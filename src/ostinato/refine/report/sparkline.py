@@ -41,7 +41,7 @@ def sparkline(results: Sequence[Result]) -> Sparkline | None:
         for number, tokens in enumerate(bar):
             # Four units of margin at the top.
             height = 96 * tokens / tallest
-            if tokens:
+            if tokens:  # a bar is 4 units wide, with 1 unit of margin on either side
                 paths[number] += f"M{n * 6 + 1} {at:.1f}v{-height:.1f}h4v{height:.1f}z"
             at -= height
     each = "a bar is an item" if share == 1 else f"a bar is {share} items"

@@ -219,9 +219,9 @@ byId("more").addEventListener("click", more);
 filter();
 
 // report.html#item=ID shows that item, opened.
-const wanted = decodeURIComponent(location.hash).match(/^#item=(.*)$/);
-if (wanted) {
-  shown = report.items.filter((item) => item.id === wanted[1]);
+const linked = decodeURIComponent(location.hash).match(/^#item=(.*)$/);
+if (linked) {
+  shown = report.items.filter((item) => item.id === linked[1]);
   rendered = 0;
   byId("list").replaceChildren();
   more();
