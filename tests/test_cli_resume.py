@@ -119,6 +119,7 @@ def test_a_run_of_generate_names_its_command_and_says_why_it_ended(folder: Path)
     output_of(WRITE)
     shown = output_of("runs show w")
     assert f"resume with ostinato {WRITE}\n" in shown and "Python" not in shown
+    assert "until       all items are done" in shown
     assert json.loads(output_of("runs show w --json"))["resume_with"] == f"ostinato {WRITE}"
     sentence = refused(RunError, "runs resume w --trust")
     assert sentence.startswith("The run 'w' has stopped at tick 8: All 1 items are done.")

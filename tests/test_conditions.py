@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -62,6 +63,8 @@ def losses(*values: float) -> list[Report]:
         (Exceeds("loss", above=2), losses(1, 2, 3), 3, StopKind.FAILED),
         (Exceeds("loss", below=2), losses(2, 1), 2, StopKind.FAILED),
         (Plateau("loss", patience=2), losses(3, 2, 2, 2, 2), 4, StopKind.NO_PROGRESS),
+        (Plateau("loss", patience=2), losses(math.nan, 3, 2, 2, 2), 5, StopKind.NO_PROGRESS),
+        (Plateau("loss", patience=2), losses(math.nan, math.nan, math.nan), 3, StopKind.NO_PROGRESS),
         (Plateau("loss", 2, 0.5, "max"), losses(1, 2, 2.4, 2.5, 9), 4, StopKind.NO_PROGRESS),
         (Converges("loss", 0.1, over=2), losses(3, 1, 1.05, 1.09), 4, StopKind.CONVERGED),
         (NotFinite(), losses(1, float("nan")), 2, StopKind.DIVERGED),
@@ -199,6 +202,7 @@ def test_every_composition_reads_back_from_its_spelling(condition: Condition) ->
         ("__import__('os').system('true')", r"joined by \| and &"),
         ("Steps(0)", "at least 1, got 0"),
         ("Steps()", "missing 1 required"),
+        ("Steps('a')", r"must be written as Steps\(limit\), got"),
         ("Reaches('x')", "either above= or below="),
         ("Plateau('x', mode='low')", "'min' or 'max', got 'low'"),
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ostinato.arguments import did_you_mean
 from ostinato.errors import OstinatoError
 
 LARGEST = 1e9
@@ -119,9 +120,10 @@ class BodyFields:
             if key in self._read or key in IGNORED or value in UNSET:
                 continue
             if value not in NEUTRAL.get(key, ()):
+                fix = did_you_mean(key, self._read) or " Leave it out."
                 raise RequestError(
                     400,
-                    f"{self._path + key!r} is not known here, got {value!r:.60}. Leave it out.",
+                    f"{self._path + key!r} is not known here, got {value!r:.60}.{fix}",
                     self._path + key,
                     "unknown_parameter",
                 )
