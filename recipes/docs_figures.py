@@ -138,6 +138,7 @@ def _pale(image: Tensor) -> Tensor:
 def renoise() -> Image.Image:
     """Digits that a classifier does not recognize, and the same after each backtrack."""
     check = ClassifiedAs(classifier=load_classifier(), least=SURE)
+    # Of these, the first four that pass after one to four backtracks are shown.
     requests = [ImageRequest(label=n % 10, seed=n) for n in range(60)]
     attempts = lane_steps(
         requests, checks=[check], on_stop=Renoise(share=0.4, rounds=3), steps=10, solver="euler"

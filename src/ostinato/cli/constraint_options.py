@@ -35,7 +35,7 @@ def constraint_from(params: dict[str, Any]) -> Constraint | None:
         raise InputError(f"A text must be under one constraint, got {named}. Leave one out.")
     for name, value in values.items():
         constraint = _constraint(name, value)
-        constraint.check()
+        constraint.check()  # compiles it: an error is found before the model is loaded
         return constraint
     return None
 

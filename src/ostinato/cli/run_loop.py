@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ostinato.journal import Run
     from ostinato.loop import Loop, Step
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what containers and job schedulers send
 RESUME = "Run the same command again to resume."
 
 

@@ -248,6 +248,7 @@ def write_results(path: Path, results: Iterable[Result]) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Write a file through a temporary one beside it, synced and renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the file: a rename is atomic only within a file system.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         # A model can emit lone surrogates, which UTF-8 cannot encode.

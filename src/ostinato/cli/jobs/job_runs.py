@@ -18,7 +18,7 @@ def run_of_job(journal: Journal, file: Path) -> Run:
     Raises `RunError` where there is none.
     """
     job = str(file.absolute())
-    for run in journal.runs():
+    for run in journal.runs():  # newest first
         if run.kind == "refine" and run.spec.get("job") == job and run.parent is None:
             return run
     raise RunError(

@@ -25,6 +25,7 @@ class OutputClaim:
     @property
     def path(self) -> Path:
         """The file that holds the note; a hash of the whole path keeps equal names apart."""
+        # The whole path would be too long for a file name, and holds slashes.
         name = hashlib.sha256(str(self.output.absolute()).encode()).hexdigest()[:12]
         return self.folder / "outputs" / f"{self.output.name}-{name}.json"
 

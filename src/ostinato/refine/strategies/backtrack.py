@@ -107,6 +107,7 @@ def _candidates(
     start = _failure_start(stopped, history)
     whole = bool(history.verdicts)
     required = _required_text(output, history, context)
+    # First: a whole draft that lacks a text can pass in no other way.
     if whole and required is not None:
         yield from _insertions(options, output, required, history, context)
     retries = options.patience if context.pays_per_token else options.token_retries
@@ -208,6 +209,7 @@ def _early_ends(output: Text, history: History, context: SteeringContext) -> Ite
             output.logprobs[:at],
             ended=True,
         )
+        # Judged here, before any token is computed for it.
         verdicts = judge_all(context.checks, prefix, _columns(history), context.time_limit)
         if all(verdict.passed for verdict in verdicts):
             yield _Candidate(at, {"force": [context.end]})

@@ -68,6 +68,8 @@ def _constraints_of(
     return known if len(known) == len(languages) else ()
 
 
+# Cached, as the functions below: the items of a job share most of their checks, and llguidance
+# takes milliseconds to compile one.
 @lru_cache(maxsize=1024)
 def _can_follow(constraint: Constraint, tokenizer: Tokenizer | None) -> bool:
     try:

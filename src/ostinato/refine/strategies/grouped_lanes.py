@@ -39,7 +39,8 @@ class LaneGroup:
 
     def child(self, number: int, past: Sequence[Report] = ()) -> Lane:
         """Return the lane of `Decode` with this number in the group, and its own past reports."""
-        # Random numbers depend on the key, so it must not change with the batch.
+        # Random numbers depend on the key, so it must not change with the batch. The separator is a
+        # control character, so that no child has the key of another item.
         key = f"{self.lane.key}\x1f{number}"
         return replace(self.lane, key=key, past=tuple(past), again=self.lane.again)
 

@@ -48,7 +48,7 @@ class Smc(Strategy):
     weighs: ClassVar[bool] = True
 
     particles: int = 8
-    threshold: float = 0.5
+    threshold: float = 0.5  # half the particles, the usual choice
     failure_temperature: float = 0.0
 
     def __post_init__(self) -> None:
