@@ -194,7 +194,7 @@ def test_a_branch_with_an_impossible_edit_names_the_fix(edit: str) -> None:
     output_of(f"runs branch w --at 4 --as b --set {edit}")
     for _ in range(2):
         sentence = refused(EditError, "runs resume b --trust")
-        assert "'b' cannot be driven. Delete it (ostinato runs delete b)" in sentence
+        assert "'b' cannot start. Delete it (ostinato runs delete b)" in sentence
     assert output_of("runs delete b --yes") == "Deleted b.\n"
 
 

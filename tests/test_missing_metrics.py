@@ -130,7 +130,7 @@ def test_a_name_that_no_lanes_report_has_is_told_of_once() -> None:
 
 
 def test_a_name_that_never_came_is_told_of_when_all_lanes_are_done() -> None:
-    with pytest.warns(UserWarning, match=r"got 'chnage', which was in none of the \d+ so far"):
+    with pytest.warns(UserWarning, match=r"on 'chnage' cannot fire: none of the \d+ reports"):
         spelled(Converges("chnage"), 1, steps=3).run()
 
 

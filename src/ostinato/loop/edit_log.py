@@ -77,7 +77,7 @@ class EditLog:
         except EditError as error:
             name = session.run.name
             raise EditError(
-                f"{error} The branch {name!r} cannot be driven. Delete it (ostinato runs delete "
+                f"{error} The branch {name!r} cannot start. Delete it (ostinato runs delete "
                 f"{name}), and make another with edits that can be applied there."
             ) from None
 

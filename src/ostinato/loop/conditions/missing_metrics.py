@@ -50,6 +50,6 @@ class MissingMetrics:
     def _sentence(self, name: str) -> str:
         fix = did_you_mean(name, self._seen) or f" They have {', '.join(self._seen)}."
         return (
-            f"A condition must name what the reports have, got {name!r}, which was in none of the "
-            f"{self._steps} so far: it cannot fire.{fix}"
+            f"The condition on {name!r} cannot fire: none of the {self._steps} reports so far has "
+            f"it.{fix}"
         )
