@@ -60,7 +60,7 @@ def train(optimizer: Any = "muon", **where: Any) -> Loop:
     task = ImageTask(
         images.at(range(40)),
         images.at(range(40, 48)),
-        draw=lambda network: network(torch.ones(1, 1, 8, 8), torch.ones(1), torch.zeros(1).long()),
+        sampler=lambda unet: unet(torch.ones(1, 1, 8, 8), torch.ones(1), torch.zeros(1).long()),
     )
     process = Training(UNet(shape, seed=1), task, config)
     return Loop(process, until=Steps(40), checkpoint=CheckpointSchedule(steps=7), **where)

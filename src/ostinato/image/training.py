@@ -78,14 +78,14 @@ class PerImageTask(ABC):
     """What training tasks on images share: every image has length 1, so batches count images.
 
     `count` is the number of training images. `terms` is the number of terms that the loss of one
-    image is summed over. `draw` is called with the network when a sample is due; its result goes
+    image is summed over. `sampler` is called with the network when a sample is due; its result goes
     into the report.
     """
 
     def __init__(
-        self, count: int, *, terms: int = 1, draw: Callable[[Any], object] | None = None
+        self, count: int, *, terms: int = 1, sampler: Callable[[Any], object] | None = None
     ) -> None:
-        self._count, self._terms, self._draw = count, terms, draw
+        self._count, self._terms, self._sampler = count, terms, sampler
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -97,8 +97,8 @@ class PerImageTask(ABC):
         return len(chosen) * self._terms
 
     def sample(self, network: nn.Module) -> object:
-        """Return the result of `draw`; None without it."""
-        return None if self._draw is None else self._draw(network)
+        """Return the result of `sampler`; None without it."""
+        return None if self._sampler is None else self._sampler(network)
 
     @abstractmethod
     def loss(self, network: nn.Module, chosen: Sequence[int], seed: int) -> Loss:
@@ -112,7 +112,7 @@ class PerImageTask(ABC):
 class ImageTask(PerImageTask):
     """Denoising: the weighted squared error of D(x; sigma), summed over images.
 
-    `draw` makes the sample of a report (`PerImageTask`), such as `preview`.
+    `sampler` makes the sample of a report, such as `preview`.
     """
 
     def __init__(
@@ -121,9 +121,9 @@ class ImageTask(PerImageTask):
         valid: Images | None = None,
         *,
         noise: NoiseLevels | None = None,
-        draw: Callable[[UNet], object] | None = None,
+        sampler: Callable[[UNet], object] | None = None,
     ) -> None:
-        super().__init__(len(train), draw=draw)
+        super().__init__(len(train), sampler=sampler)
         self._train, self._valid = train, valid
         self.noise = noise or NoiseLevels()
 

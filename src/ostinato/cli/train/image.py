@@ -86,7 +86,7 @@ def image(
         TrainingJob(
             command="image",
             network=network,
-            task=ImageTask(train, valid, noise=noise, draw=preview),
+            task=ImageTask(train, valid, noise=noise, sampler=preview),
             config=config,
             fingerprint=repr((images.fingerprint(), network.config, noise, hold_out)),
             examples=(len(train), len(valid)),
