@@ -57,16 +57,16 @@ def test_the_command_line_refuses_a_number_for_a_name() -> None:
 @pytest.mark.parametrize(
     ("condition", "told"),
     [
-        (Reaches("loss/trian", below=0), "got 'loss/trian'.*Did you mean 'loss/train'?"),
-        (Plateau("reward") & Epochs(1), "got 'reward'.*They have loss/train, epoch"),
-        (NoProgress("grad"), "got 'grad'"),
+        (Reaches("loss/trian", below=0), "on 'loss/trian' cannot.*Did you mean 'loss/train'?"),
+        (Plateau("reward") & Epochs(1), "on 'reward' cannot fire.*They have loss/train, epoch"),
+        (NoProgress("grad"), "on 'grad' cannot"),
     ],
 )
 def test_a_name_that_never_comes_is_told_of_once(condition: Condition, told: str) -> None:
     with pytest.warns(UserWarning, match=told) as caught:
         Loop(loss, until=condition | Steps(300)).run()
     assert len(caught) == 1
-    assert "none of the 100 so far" in str(caught[0].message)
+    assert "none of the 100 reports so far" in str(caught[0].message)
     assert caught[0].filename == __file__ or "loop.py" in caught[0].filename
 
 
@@ -110,7 +110,7 @@ def test_a_process_says_how_seldom_its_names_come() -> None:
         warnings.simplefilter("error")
         Loop(Validated(), until=Reaches("loss/valid", below=0) | Steps(149)).run()
         Loop(Validated(), until=Reaches("loss/valid", below=0) | Steps(400)).run()
-    with pytest.warns(UserWarning, match=r"none of the 150 so far.*Did you mean 'loss/valid'"):
+    with pytest.warns(UserWarning, match=r"none of the 150 reports so far.*Did you mean 'loss/valid'"):
         Loop(Validated(), until=Reaches("loss/vald", below=0) | Steps(400)).run()
 
 
@@ -123,10 +123,10 @@ def spelled(each: Condition, items: int, *, steps: int = 8) -> Loop:
 
 
 def test_a_name_that_no_lanes_report_has_is_told_of_once() -> None:
-    with pytest.warns(UserWarning, match=r"got 'tokns'.*Did you mean 'tokens'") as caught:
+    with pytest.warns(UserWarning, match=r"on 'tokns' cannot.*Did you mean 'tokens'") as caught:
         spelled(Reaches("tokns", above=9), 200).run()
     assert len(caught) == 1
-    assert "none of the 100 so far" in str(caught[0].message)
+    assert "none of the 100 reports so far" in str(caught[0].message)
 
 
 def test_a_name_that_never_came_is_told_of_when_all_lanes_are_done() -> None:
