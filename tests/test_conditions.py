@@ -64,7 +64,7 @@ def losses(*values: float) -> list[Report]:
         (Exceeds("loss", below=2), losses(2, 1), 2, StopKind.FAILED),
         (Plateau("loss", patience=2), losses(3, 2, 2, 2, 2), 4, StopKind.NO_PROGRESS),
         (Plateau("loss", patience=2), losses(math.nan, 3, 2, 2, 2), 5, StopKind.NO_PROGRESS),
-        (Plateau("loss", patience=2), losses(math.nan, math.nan, math.nan), 3, StopKind.NO_PROGRESS),
+        (Plateau("loss", patience=2), losses(*[math.nan] * 3), 3, StopKind.NO_PROGRESS),
         (Plateau("loss", 2, 0.5, "max"), losses(1, 2, 2.4, 2.5, 9), 4, StopKind.NO_PROGRESS),
         (Converges("loss", 0.1, over=2), losses(3, 1, 1.05, 1.09), 4, StopKind.CONVERGED),
         (NotFinite(), losses(1, float("nan")), 2, StopKind.DIVERGED),

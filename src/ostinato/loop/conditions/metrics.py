@@ -123,6 +123,8 @@ class Plateau(_OfMetric):
         return [best, waited], Stopped(StopKind.NO_PROGRESS, sentence, str(self), numbers)
 
     def _better(self, value: float, best: float) -> bool:
+        if math.isnan(best):  # as a first value: every number is better
+            return not math.isnan(value)
         gain = best - value if self.mode == "min" else value - best
         return gain > self.min_delta
 
