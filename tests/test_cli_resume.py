@@ -122,7 +122,7 @@ def test_a_run_of_generate_names_its_command_and_says_why_it_ended(folder: Path)
     assert "until       all items are done" in shown
     assert json.loads(output_of("runs show w --json"))["resume_with"] == f"ostinato {WRITE}"
     sentence = refused(RunError, "runs resume w --trust")
-    assert sentence.startswith("The run 'w' has stopped at tick 8: All 1 items are done.")
+    assert sentence.startswith("The run 'w' has stopped at tick 8: The item is done.")
     assert sentence.endswith(f"ostinato {WRITE}")
     assert "--until must be given for a training" in refused(
         InputError, "runs resume w --until 'Steps(9)'"
@@ -240,7 +240,7 @@ def test_an_older_run_of_a_job_names_the_newer_ones(
     output_of("refine mail.toml --fresh")
     output_of("refine mail.toml --limit 1")
     assert "Newer runs of the same job: mail-3, mail-2." in output_of("why mail")
-    assert output_of("why mail.toml").startswith("mail-3: 1 items done.")
+    assert output_of("why mail.toml").startswith("mail-3: 1 item done.")
     assert "Newer" not in output_of("why mail.toml")
     assert "m2: " in output_of("why mail-2 m2")
     assert "(resumes the newer run mail-2)" in output_of("runs show mail")

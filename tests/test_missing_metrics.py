@@ -110,7 +110,9 @@ def test_a_process_says_how_seldom_its_names_come() -> None:
         warnings.simplefilter("error")
         Loop(Validated(), until=Reaches("loss/valid", below=0) | Steps(149)).run()
         Loop(Validated(), until=Reaches("loss/valid", below=0) | Steps(400)).run()
-    with pytest.warns(UserWarning, match=r"none of the 150 reports so far.*Did you mean 'loss/valid'"):
+    with pytest.warns(
+        UserWarning, match=r"none of the 150 reports so far.*Did you mean 'loss/valid'"
+    ):
         Loop(Validated(), until=Reaches("loss/vald", below=0) | Steps(400)).run()
 
 

@@ -103,7 +103,7 @@ def test_every_package_is_in_the_table() -> None:
 
 def test_other_packages_are_imported_by_their_public_names_only() -> None:
     for module, path in MODULES.items():
-        if path.name == "__init__.py":
+        if path.name in ("__init__.py", "__main__.py"):
             continue
         for imported, name in imports(path):
             package = package_of(imported)
@@ -175,6 +175,12 @@ def test_a_command_s_help_needs_no_torch(command: str) -> None:
         f"cli(['{command}', '--help'], standalone_mode=False); print('torch' in sys.modules)"
     )
     assert run(code).splitlines()[-1] == "False"
+
+
+def test_the_package_runs_as_the_command() -> None:
+    command = [sys.executable, "-m", "ostinato", "--version"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert ostinato.__version__ in output
 
 
 def test_the_architecture_page_holds_the_same_table() -> None:

@@ -1,4 +1,4 @@
-"""What every package asks of its arguments: ranges, choices, and the nearest name for a wrong one.
+"""What every package asks of its arguments (ranges, choices), and words that messages share.
 
 One form for all messages: `<name> must be <expected>, got <value>. <How to fix it.>`
 """
@@ -62,6 +62,11 @@ def reason(error: Exception) -> str:
     """Return why a file cannot be used: the words of an `OSError` without its number and path."""
     words = error.strerror if isinstance(error, OSError) else None
     return words.lower() if words else str(error)
+
+
+def counted(number: int, unit: str) -> str:
+    """Return the number and its unit, which is given in the plural: `1 word`, `2 words`."""
+    return f"{number} {unit[:-1] if number == 1 else unit}"
 
 
 def did_you_mean(value: object, known: Iterable[str]) -> str:

@@ -168,8 +168,3 @@ def quoted(texts: Iterable[str], joiner: str = "or", most: int = 6) -> str:
     if len(shown) > most:
         shown = [*shown[: most - 1], f"{len(shown) - most + 1} more"]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} {joiner} {shown[-1]}"
-
-
-def counted(number: int, unit: str) -> str:
-    """Return the number and its unit, which is given in the plural: `1 word`, `2 words`."""
-    return f"{number} {unit[:-1] if number == 1 else unit}"

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck, counted, impossible
+from ostinato.arguments import counted
+from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck, impossible
 from ostinato.checks.constraint_spec import BLANK, INK, ConstraintSpec
 from ostinato.loop import Item, PrefixVerdict, Span, Text, Verdict
 

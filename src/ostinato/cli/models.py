@@ -71,9 +71,9 @@ def _model_row(name: str) -> dict[str, Any]:
 
 
 def _adapter_row(name: str) -> dict[str, Any]:
-    from ostinato.models import ADAPTERS, CATALOG
+    from ostinato.models import CATALOG, adapter_folder
 
-    folder = ADAPTERS / name
+    folder = adapter_folder(name)
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     base = str(config.get("base_model_name_or_path", ""))
     # A base outside the catalog, such as a name on the hub, counts as the catalog's first model.

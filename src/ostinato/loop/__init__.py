@@ -39,7 +39,7 @@ from ostinato.loop.conditions.metrics import (
 from ostinato.loop.conditions.parser import parse
 from ostinato.loop.items import content_keys, digest
 from ostinato.loop.lane_state import is_end, spent_judging
-from ostinato.loop.lanes import Judge, Lanes
+from ostinato.loop.lanes import Judge, Lanes, items_done
 from ostinato.loop.loop import Loop
 from ostinato.loop.process import (
     Edits,
@@ -110,6 +110,7 @@ __all__ = [
     "fold_in",
     "go_back",
     "is_end",
+    "items_done",
     "judged",
     "parse",
     "spent_judging",

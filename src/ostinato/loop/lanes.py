@@ -116,7 +116,7 @@ class Lanes:
             report[name] = total
             self.spent[name] = self.spent.get(name, 0) + total
         if not self._states and self._items.done:
-            report["ended"] = f"All {self._items.taken} items are done."
+            report["ended"] = items_done(self._items.taken)
             self._missing.end()
         return report
 
@@ -404,3 +404,8 @@ class Lanes:
         stopped = cast(Mapping[str, object], row["stopped"])
         name = "accepted" if row["accepted"] else "given_up"
         self._counts["errors" if stopped["kind"] == StopKind.ERROR.value else name] += 1
+
+
+def items_done(count: int) -> str:
+    """Return the sentence of a run whose items are all done."""
+    return "The item is done." if count == 1 else f"All {count} items are done."

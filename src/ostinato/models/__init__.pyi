@@ -1,8 +1,8 @@
 from .catalog import (
-    ADAPTERS,
     CATALOG,
     LLAMA,
     CatalogEntry,
+    adapter_folder,
     cache_root,
     catalog_entry,
     is_installed,
@@ -57,7 +57,6 @@ from .transformers_network import TransformersConfig, TransformersNetwork, crop
 
 __all__ = [
     "ACTIVATIONS",
-    "ADAPTERS",
     "CATALOG",
     "CPU",
     "GRU",
@@ -86,6 +85,7 @@ __all__ = [
     "Tokenizer",
     "TransformersConfig",
     "TransformersNetwork",
+    "adapter_folder",
     "add_lora",
     "cache_root",
     "catalog_entry",

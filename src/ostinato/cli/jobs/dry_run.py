@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from ostinato.arguments import counted
 from ostinato.checks import judge_all, to_spec
 from ostinato.errors import ItemError
 from ostinato.refine import Item, Job, Route, Router
@@ -27,11 +28,13 @@ def show_job(job: Job, limit: int | None, *, as_json: bool) -> None:
         return
     counts = Counter(route.source.value for _, route in routes)
     click.echo(
-        f"{job.name}: {len(items)} items from {job.input.name}; {counts['rule']} answered by "
-        f"rules, {counts['case']} by past cases, {counts['model']} by {job.model}."
+        f"{job.name}: {counted(len(items), 'items')} from {job.input.name}; "
+        f"{counts['rule']} answered by rules, {counts['case']} by past cases, "
+        f"{counts['model']} by {job.model}."
     )
     _show_checks(job)
-    click.echo(f"\nStrategy {job.strategy.kind}, at most {job.strategy.rounds} rounds per item.")
+    rounds = counted(job.strategy.rounds, "rounds")
+    click.echo(f"\nStrategy {job.strategy.kind}, at most {rounds} per item.")
     for source in ("rule", "case", "model"):
         for item, route in [one for one in routes if one[1].source == source][:SHOWN]:
             if source == "model":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ostinato.arguments import did_you_mean
+from ostinato.arguments import counted, did_you_mean
 from ostinato.cli.jobs.job_runs import newer_runs, run_of_job
 from ostinato.cli.options import journal_option, json_option
 from ostinato.errors import InputError, RunError
@@ -143,7 +143,7 @@ def _show_job(run: Run, as_json: bool) -> None:
         value = {"run": run.name, "items": len(results), "refused": refused, "checks": checks}
         click.echo(json.dumps(value, ensure_ascii=False))
         return
-    click.echo(f"{run.name}: {len(results)} items done.")
+    click.echo(f"{run.name}: {counted(len(results), 'items')} done.")
     for reason in _refused(results):
         click.echo(f"  {reason.count} {reason.outcome}: {reason.cause}")
     for record in records:

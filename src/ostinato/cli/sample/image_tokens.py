@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ostinato.arguments import require
+from ostinato.arguments import counted, require
 from ostinato.cli.options import json_option, run_option, seed_option
 from ostinato.cli.run_loop import exit_interrupted, rows_of
 from ostinato.cli.runs.run_guard import run_settings
@@ -91,7 +91,10 @@ def image_tokens(
     grid = [images[at : at + count] for at in range(0, len(images), count)]  # a row per prompt
     written = save(tiled(grid), out, side=images[0].size(-1))
     if not as_json:
-        click.echo(f"Wrote {written}: {len(images)} images of {model.codec.positions} codes each.")
+        click.echo(
+            f"Wrote {written}: {counted(len(images), 'images')} of "
+            f"{model.codec.positions} codes each."
+        )
         return
     summary = [
         {"prompt": text, "codes": str(row["output"])}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ostinato.errors import InputError
 from ostinato.journal import JSON, Journal, Run, RunSession, StopKind, Stopped
-from ostinato.loop import Budget, Condition, Loop, Seconds
+from ostinato.loop import Budget, Condition, Loop, Seconds, items_done
 from ostinato.refine.job.changes import Fingerprint, ItemBudget, JobChanges, compare
 from ostinato.refine.job.checks import prepare
 from ostinato.refine.job.config import Job
@@ -92,7 +92,7 @@ class JobRun:
         """
         row = self.run.now()
         if row.status in ("paused", "interrupted") and self.finished:
-            ended = Stopped(StopKind.ENDED, f"All {len(self.items)} items are done.", "ended")
+            ended = Stopped(StopKind.ENDED, items_done(len(self.items)), "ended")
             with RunSession(self.run, keep="results") as session:
                 session.finish("stopped", ended, row.tick, row.position)
 
