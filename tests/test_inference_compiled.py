@@ -250,6 +250,10 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         CompiledBackend(network("whole").half(), 1)
     with pytest.raises(InputError, match="adapters must be merged"):
         CompiledBackend(add_lora(network("grouped"), 2), 1)
+    with monkeypatch.context() as limited:
+        limited.setattr("ostinato.inference.compiled.weights.MAX_LAYERS", 1)
+        with pytest.raises(InputError, match="at most 1 layers"):
+            CompiledBackend(network("grouped"), 1)
     inference = CompiledBackend(network("grouped"), 2)
     with pytest.raises(InputError, match=r"slot must be from 0 to 1, got 2"):
         inference.feed([(2, 0, 0)])

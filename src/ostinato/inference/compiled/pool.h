@@ -27,6 +27,7 @@ inline void relax() {
 }
 
 // Where a pass stands, in one word: which pass, its phase, the next unit, and how many there are.
+// `check_network` of weights.py refuses networks with more phases or units.
 struct Place {
     uint64_t word;
 
@@ -40,7 +41,6 @@ struct Place {
     Place next() const { return {word + (1 << 16)}; }
 };
 
-constexpr int64_t MOST_UNITS = 0xffff;
 constexpr int64_t OVER = 0xfff;  // the phase of a pass that is complete
 constexpr int SPINS = 2000;      // some 20 microseconds: then the processor is left to others
 
@@ -178,7 +178,7 @@ private:
     }
 
     void serve(int64_t index) {
-        uint64_t last = ~uint64_t(0);
+        uint64_t last = 0;  // where `place` starts, so that a first pass is waited for
         for (;;) {
             last = turns.wait_for_pass(last);
             const auto run = function.load(std::memory_order_relaxed);
