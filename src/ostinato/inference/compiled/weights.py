@@ -20,7 +20,7 @@ DEPTH = 32  # inputs of a matrix tile
 # `weight_kind` and `cache_kind` of kernel.cpp, by dtype; TILED for weights in matrix tiles.
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 TILED = {torch.bfloat16: 3, torch.int8: 4}
-# pool.h counts a pass's phases (six a layer) in 12 bits, and a phase's units (a head of a row) in 16.
+# pool.h counts a pass's phases (six a layer) in 12 bits, a phase's units (a head of a row) in 16.
 MAX_LAYERS = 680
 MAX_HEADS = 1000
 
@@ -204,6 +204,6 @@ def check_network(network: Llama) -> None:
         )
     if config.num_hidden_layers > MAX_LAYERS or config.num_key_value_heads > MAX_HEADS:
         raise InputError(
-            f"a compiled model must have at most {MAX_LAYERS} layers and {MAX_HEADS} heads of keys, "
-            f"got {config.num_hidden_layers} and {config.num_key_value_heads}. Leave out compile."
+            f"a compiled model must have at most {MAX_LAYERS} layers and {MAX_HEADS} heads of "
+            f"keys, got {config.num_hidden_layers} and {config.num_key_value_heads}. Leave out compile."
         )
