@@ -203,7 +203,8 @@ def check_network(network: Llama) -> None:
             f"{config.model_type!r}. Leave out compile."
         )
     if config.num_hidden_layers > MAX_LAYERS or config.num_key_value_heads > MAX_HEADS:
+        got = f"{config.num_hidden_layers} and {config.num_key_value_heads}"
         raise InputError(
-            f"a compiled model must have at most {MAX_LAYERS} layers and {MAX_HEADS} heads of "
-            f"keys, got {config.num_hidden_layers} and {config.num_key_value_heads}. Leave out compile."
+            f"a compiled model must have at most {MAX_LAYERS} layers and {MAX_HEADS} key heads, "
+            f"got {got}. Leave out compile."
         )
