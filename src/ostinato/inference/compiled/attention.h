@@ -28,6 +28,7 @@ struct Network {
     const float* norm;
     const float* cosines;  // (length, D / 2)
     const float* sines;
+    const void* embedding;  // (tokens, width), of the kind of the cache
 };
 }
 
@@ -60,6 +61,7 @@ void turn(const Network& net, float* x, int64_t position, float scale) {
 
 struct Rows {
     int64_t count;
+    const int64_t* tokens;
     const int64_t* slots;
     const int64_t* positions;
 };

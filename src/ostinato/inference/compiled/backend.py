@@ -74,7 +74,7 @@ class CompiledBackend(SlotBackend):
         self._weights = Weights(network, int8=int8, tiles=has_tiles if tiles is None else tiles)
         self.tiles, self.dtype = self._weights.tiles, self._weights.dtype
         self.compute_mode = "compiled" + ", int8" * int8 + ", by matrix tiles" * self.tiles
-        self._embedding = network.model.embed_tokens.weight.detach()
+        self._embedding = network.model.embed_tokens.weight.detach().contiguous()
         self._keys = self._values = torch.empty(0, dtype=self.dtype)
         self._net = self._network()
         self._threads = 0  # for which the scratch memory is laid out
@@ -149,13 +149,11 @@ class CompiledBackend(SlotBackend):
     def _pass(self, rows: Sequence[TokenRow], hidden: Tensor) -> None:
         """Compute at most `MAX_ROWS` rows into `hidden` (n, C)."""
         self._prepare_scratch()
-        count, width = len(rows), self.config.hidden_size
-        tokens = torch.tensor([row.token for row in rows])
-        self._entry[:count, :width] = self._embedding[tokens]
-        numbers = ctypes.c_int64 * count
+        numbers = ctypes.c_int64 * len(rows)
         self._kernel.forward(
             ctypes.byref(self._net),
-            ctypes.c_int64(count),
+            ctypes.c_int64(len(rows)),
+            numbers(*(row.token for row in rows)),
             numbers(*(row.slot for row in rows)),
             numbers(*(row.position for row in rows)),
             ctypes.c_int64(MAX_ROWS),
@@ -183,6 +181,7 @@ class CompiledBackend(SlotBackend):
             scale=config.head_dim**-0.5,
             layer=ctypes.cast(weights.layers, ctypes.c_void_p),
             norm=weights.norm,
+            embedding=self._embedding.data_ptr(),
         )
 
     def _grow(self, positions: int) -> None:
@@ -216,8 +215,6 @@ class CompiledBackend(SlotBackend):
             ctypes.byref(self._net), ctypes.c_int64(MAX_ROWS), ctypes.c_int64(threads)
         )
         self._scratch = torch.zeros(floats)
-        width = self._net.padded_width
-        self._entry = self._scratch[: MAX_ROWS * width].view(MAX_ROWS, width)
 
 
 def _address(values: Tensor) -> ctypes.c_void_p:

@@ -193,9 +193,20 @@ struct Pass {
     }
 };
 
+// The embeddings of the rows' tokens. The surplus of a row's padded width stays 0.
+template <class K>
+void embed(const Network& net, const Rows& rows, float* x) {
+    for (int64_t row = 0; row < rows.count; ++row) {
+        const K* from = static_cast<const K*>(net.embedding) + rows.tokens[row] * net.width;
+        for (int64_t k = 0; k < net.width; ++k) x[row * net.padded_width + k] = to_float(from[k]);
+    }
+}
+
+// K: the type of the embeddings and of the cache.
 template <class W, class K>
 void pass(const Network& net, const Rows& rows, const Scratch& scratch, int64_t threads,
           float* hidden) {
+    embed<K>(net, rows, scratch.x);
     bool apart = true;
     for (int64_t row = 1; row < rows.count; ++row)  // sorted by slot
         apart = apart && rows.slots[row] != rows.slots[row - 1];
@@ -262,12 +273,13 @@ int64_t scratch_floats(const Network* net, int64_t rows, int64_t threads) {
     return lay_out(*net, rows, threads, nullptr, &scratch);
 }
 
-// Compute rows: x (rows, padded width) is at the start of scratch memory; hidden (rows, width).
-void forward(const Network* net, int64_t count, const int64_t* slots, const int64_t* positions,
-             int64_t most, int64_t threads, float* memory, float* hidden) {
+// Compute rows, at most `most`; hidden (rows, width). Scratch memory begins as zeros.
+void forward(const Network* net, int64_t count, const int64_t* tokens, const int64_t* slots,
+             const int64_t* positions, int64_t most, int64_t threads, float* memory,
+             float* hidden) {
     Scratch scratch;
     lay_out(*net, most, threads, memory, &scratch);
-    const Rows rows{count, slots, positions};
+    const Rows rows{count, tokens, slots, positions};
     const bool halves = net->cache_kind == 1;
     switch (net->weight_kind) {
         case 0: return pass<float, float>(*net, rows, scratch, threads, hidden);

@@ -82,7 +82,7 @@ struct TileInput {
 
     void lay_one(int64_t at, float value) const {
         put(high + at, value);
-        put(low + at, value - bits_as<float>(uint32_t(high[at].bits) << 16));
+        put(low + at, value - to_float(high[at]));
     }
 };
 

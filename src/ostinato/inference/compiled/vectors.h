@@ -40,6 +40,9 @@ inline To bits_as(From from) {
     return to;
 }
 
+inline float to_float(float value) { return value; }
+inline float to_float(Half value) { return bits_as<float>(uint32_t(value.bits) << 16); }
+
 template <class Vector>
 inline Vector load_as(const void* from) {
     Vector to;

@@ -70,6 +70,7 @@ class NetworkC(ctypes.Structure):
         ("norm", ctypes.c_void_p),
         ("cosines", ctypes.c_void_p),
         ("sines", ctypes.c_void_p),
+        ("embedding", ctypes.c_void_p),
     )
 
 
