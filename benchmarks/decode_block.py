@@ -1,6 +1,8 @@
-"""Tokens per second of `FixedShapeBackend`, logits included: 1 to 64 rows, and prompts.
+"""Tokens per second of a backend alone, logits included: 1 to 64 rows, and prompts.
 
-python benchmarks/decode_block.py [--model smollm2] [--threads N] [--json]
+python benchmarks/decode_block.py [--model smollm2] [--threads N] [--compile | --int8] [--json]
+
+Set OSTINATO_MARCH=x86-64-v3 to measure compiled code with AVX2 only.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Callable
 
 import torch
 
-from ostinato.inference import FixedShapeBackend
+from ostinato.inference import Backend, CompiledBackend, FixedShapeBackend
 from ostinato.models import LanguageModel, load_model
 
 POSITION = 200  # a prompt and half a reply
@@ -33,12 +35,16 @@ def seconds(work: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def measure(model: LanguageModel) -> dict[str, float]:
-    """Return tokens per second for each case."""
+def measure(model: LanguageModel, options: argparse.Namespace) -> dict[str, float]:
+    """Return tokens per second for each case; compiled code has no blocks of rows."""
     speeds = {}
     tokens = [(7 * i) % model.config.vocab_size for i in range(POSITION)]
     for block, rows in CASES:
-        inference = FixedShapeBackend(model, rows, block=block)
+        inference: Backend = (
+            CompiledBackend(model.llama(), rows, int8=options.int8)
+            if options.compile or options.int8
+            else FixedShapeBackend(model, rows, block=block)
+        )
         speeds["prompt"] = 192 / seconds(lambda run=inference: run.prefill(0, tokens[:192]))  # type: ignore[misc]
         inference.prefill(0, tokens)
         for slot in range(1, rows):
@@ -58,11 +64,13 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="threads of torch"
     )
+    parser.add_argument("--compile", action="store_true", help="the compiled pass")
+    parser.add_argument("--int8", action="store_true", help="the compiled pass in 8 bits")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = load_model(options.model)
-    speeds = measure(model)
+    speeds = measure(model, options)
     dtype = str(next(model.network.parameters()).dtype).removeprefix("torch.")
     print(f"{options.model}, {dtype}, {options.threads} threads, {platform.machine()}, ", end="")
     print(f"position {POSITION}; tokens per second, median of {REPEATS}:")
