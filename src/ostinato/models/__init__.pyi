@@ -30,6 +30,7 @@ from .load import LanguageModel, load_model
 from .masked import MASK, MaskedModel, load_masked_model
 from .networks.bert import Bert, BertConfig, MaskedBert, load_masked, save_masked
 from .networks.config import LlamaConfig
+from .networks.groups import Groups, joined_groups, quantized_in_groups
 from .networks.gru import GRU, GRUConfig
 from .networks.llama import (
     ACTIVATIONS,
@@ -71,6 +72,7 @@ __all__ = [
     "Encoder",
     "GGUFModel",
     "GRUConfig",
+    "Groups",
     "LanguageModel",
     "LayerNorm",
     "Llama",
@@ -99,6 +101,7 @@ __all__ = [
     "inverse_frequencies",
     "is_hub_name",
     "is_installed",
+    "joined_groups",
     "known_models",
     "load_adapter",
     "load_encoder",
@@ -109,6 +112,7 @@ __all__ = [
     "merge",
     "model_folder",
     "plain_compute_mode",
+    "quantized_in_groups",
     "read_config",
     "read_weights",
     "rope_table",
