@@ -1,4 +1,4 @@
-"""Tokens per second of decoding: ours (plain, compiled, int8), `transformers` and llama.cpp.
+"""Tokens per second of decoding: ours (plain, compiled, int8, int4), `transformers` and llama.cpp.
 
     python -m benchmarks.decode [--models small smollm2] [--llama PYTHON] [--text FILE] [--json]
     python -m benchmarks.decode --models small 135m --device cuda --batches 1 16 64
@@ -223,7 +223,12 @@ def variants(model: LanguageModel) -> dict[str, LanguageModel]:
     if model.device.type == "cuda":
         return {"ours": model}
     compiled = replace(model, compile=True)
-    return {"ours": model, "compiled": compiled, "int8": replace(compiled, int8=True)}
+    return {
+        "ours": model,
+        "compiled": compiled,
+        "int8": replace(compiled, bits=8),
+        "int4": replace(compiled, bits=4),
+    }
 
 
 def measure(model: LanguageModel, case: Case, options: argparse.Namespace) -> dict[str, Speed]:

@@ -1,6 +1,6 @@
 """Tokens per second of a backend alone, logits included: 1 to 64 rows, and prompts.
 
-python benchmarks/decode_block.py [--model smollm2] [--threads N] [--compile | --int8] [--json]
+python benchmarks/decode_block.py [--model smollm2] [--threads N] [--compile | --bits 8|4] [--json]
 
 Set OSTINATO_MARCH=x86-64-v3 to measure compiled code with AVX2 only.
 """
@@ -41,8 +41,8 @@ def measure(model: LanguageModel, options: argparse.Namespace) -> dict[str, floa
     tokens = [(7 * i) % model.config.vocab_size for i in range(POSITION)]
     for block, rows in CASES:
         inference: Backend = (
-            CompiledBackend(model.llama(), rows, int8=options.int8)
-            if options.compile or options.int8
+            CompiledBackend(model.llama(), rows, bits=options.bits)
+            if options.compile or options.bits
             else FixedShapeBackend(model, rows, block=block)
         )
         speeds["prompt"] = 192 / seconds(lambda run=inference: run.prefill(0, tokens[:192]))  # type: ignore[misc]
@@ -65,7 +65,7 @@ def main() -> None:
         "--threads", type=int, default=torch.get_num_threads(), help="threads of torch"
     )
     parser.add_argument("--compile", action="store_true", help="the compiled pass")
-    parser.add_argument("--int8", action="store_true", help="the compiled pass in 8 bits")
+    parser.add_argument("--bits", type=int, choices=(8, 4), help="the compiled pass in 8 or 4 bits")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -261,12 +261,14 @@ def test_the_weights_of_a_folder_are_part_of_a_job_and_unknown_to_older_runs(
 
 def test_how_a_model_computes_is_part_of_a_job(tmp_path: Path) -> None:
     plain = read_job(write(tmp_path))
-    job = read_job(write(tmp_path, "compile = true\nint8 = true\n" + SMALL))
-    assert (job.compile, job.int8) == (True, True)
+    job = read_job(write(tmp_path, "compile = true\nbits = 8\n" + SMALL))
+    assert (job.compile, job.bits) == (True, 8)
     assert job.sections()["model"] != plain.sections()["model"]
-    assert (plain.compile, plain.int8) == (None, False)
-    told = refused(tmp_path, "int8 = true\ncompile = false\n" + SMALL)
-    assert "It must be false with compile = false" in told
+    assert (plain.compile, plain.bits) == (None, None)
+    told = refused(tmp_path, "bits = 8\ncompile = false\n" + SMALL)
+    assert "line 1, bits: It must be left out with compile = false" in told
+    told = refused(tmp_path, "bits = 5\n" + SMALL)
+    assert "line 1, bits: It must be 8 or 4, got 5." in told
 
 
 @pytest.mark.parametrize(
@@ -298,8 +300,8 @@ def test_a_device_has_a_name_that_is_known(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
 def test_what_is_compiled_is_for_the_processor(tmp_path: Path, name: str) -> None:
-    for way in ("compile", "int8"):
-        told = refused(tmp_path, f'device = "{name}"\n{way} = true\n' + SMALL)
+    for way, value in (("compile", "true"), ("bits", 4)):
+        told = refused(tmp_path, f'device = "{name}"\n{way} = {value}\n' + SMALL)
         assert f'line 2, {way}: It must be left out with device = "{name}"' in told
     job = read_job(write(tmp_path, f'device = "{name}"\ncompile = false\n' + SMALL))
     assert (job.device, job.compile) == (name, False)

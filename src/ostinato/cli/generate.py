@@ -90,7 +90,7 @@ def generate(
     key_env: str | None,
     adapter: str | None,
     compile: bool | None,
-    int8: bool,
+    bits: int | None,
     device: str,
     plain: bool,
     system: str | None,
@@ -132,7 +132,7 @@ def generate(
         key_env=key_env,
         adapter=adapter,
         compile=compile,
-        int8=int8,
+        bits=bits,
         device=device,
         plain=plain,
         each=_condition(max_new_tokens, stop, each),
@@ -167,8 +167,10 @@ def _refuse_conflicts(params: Mapping[str, Any], constraint: Constraint | None) 
         raise InputError(
             "--prompt-lookup, --draft-model and --num-beams must be given alone, got two. Keep one."
         )
-    if params["int8"] and params["compile"] is False:
-        raise InputError("--int8 must be given without --no-compile, got both. Leave one out.")
+    if params["bits"] and params["compile"] is False:
+        raise InputError(
+            f"--int{params['bits']} must be given without --no-compile, got both. Leave one out."
+        )
     if constraint is not None and beams:
         raise InputError("A constraint must be given without --num-beams, got both. Leave one out.")
 
@@ -211,7 +213,7 @@ class GenerateOptions:
     length_penalty: float = 1.0
     constraint: Constraint | None = None
     compile: bool | None = None
-    int8: bool = False
+    bits: int | None = None
     device: str = "cpu"
     weights: str = ""
 
@@ -223,7 +225,7 @@ class GenerateOptions:
         """
         values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
         beam_options = ("num_beams", "length_penalty") if self.num_beams == 1 else ()
-        defaults = {"compile": None, "int8": False, "device": "cpu", WEIGHTS: ""}
+        defaults = {"compile": None, "bits": None, "device": "cpu", WEIGHTS: ""}
         defaults |= {"constraint": None, "key_env": None}
         unset = [name for name, value in defaults.items() if values[name] == value]
         for name in ("prompt_lookup", "draft_model", *beam_options, *unset):
@@ -291,12 +293,12 @@ class GenerateOptions:
                 self.model,
                 adapter=self.adapter,
                 compile=self.compile,
-                int8=self.int8,
+                bits=self.bits,
                 device=self.device,
             )
         local_only = {
             "--adapter": self.adapter,
-            "--compile or --int8": self.compile or self.int8,
+            "--compile, --int8 or --int4": self.compile or self.bits,
             "--device": self.device != "cpu",
             "--show or --each": self.alternatives,
         }

@@ -46,7 +46,12 @@ model_options = add_options(
         default=None,
         help="Compile the forward pass for this machine.  [default: if a compiler is found]",
     ),
-    click.option("--int8", is_flag=True, help="Quantize the weights to 8 bits (compiled only)."),
+    click.option(
+        "--int8", "bits", flag_value=8, type=int, help="Quantize the weights to 8 bits (compiled)."
+    ),
+    click.option(
+        "--int4", "bits", flag_value=4, type=int, help="Quantize the weights to 4 bits (compiled)."
+    ),
     click.option("--device", default="cpu", help="Device: cpu, cuda or cuda:N."),
 )
 """What `ostinato.models.load_model` takes beside the model's name."""

@@ -63,7 +63,7 @@ def serve(
     model: str,
     adapter: str | None,
     compile: bool | None,
-    int8: bool,
+    bits: int | None,
     device: str,
     host: str,
     port: int,
@@ -97,7 +97,7 @@ def serve(
     # Read before the model is loaded, so that a wrong job file is reported at once.
     defaults = _defaults(job_file)
     scheduler = Scheduler(
-        partial(load_model, model, adapter=adapter, compile=compile, int8=int8, device=device),
+        partial(load_model, model, adapter=adapter, compile=compile, bits=bits, device=device),
         slots=slots,
         max_waiting=max_waiting,
         defaults=defaults,

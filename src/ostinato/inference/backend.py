@@ -92,7 +92,7 @@ def open_backend(model: LanguageModel, slots: int, *, block: int = 16) -> Backen
     if isinstance(model.network, GRU):
         return GRUBackend(model.network, slots, block=block)
     if model.compile or (model.compile is None and can_compile(model)):
-        return CompiledBackend(model.llama(), slots, int8=model.int8)
+        return CompiledBackend(model.llama(), slots, bits=model.bits)
     if model.device.type == "cuda":
         return CudaGraphBackend(model, slots)
     return FixedShapeBackend(model, slots, block=block)

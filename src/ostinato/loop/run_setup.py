@@ -50,7 +50,8 @@ def keep_compute_mode(session: RunSession, mode: str) -> None:
     if known and (run.tick or any(True for _ in run.results())):
         raise RunError(
             f"The run {run.name!r} must be resumed in its compute mode, {known}, got {mode}. Give "
-            "the same --compile, --no-compile, --int8 and --device as before, or start another run."
+            "the same --compile, --no-compile, --int8, --int4 and --device as before, or start "
+            "another run."
         )
     session.amend({"compute_mode": mode})
 

@@ -30,7 +30,7 @@ from .load import LanguageModel, load_model
 from .masked import MASK, MaskedModel, load_masked_model
 from .networks.bert import Bert, BertConfig, MaskedBert, load_masked, save_masked
 from .networks.config import LlamaConfig
-from .networks.groups import Groups, joined_groups, quantized_in_groups
+from .networks.groups import Groups, in_common, joined_groups, quantized_in_groups
 from .networks.gru import GRU, GRUConfig
 from .networks.llama import (
     ACTIVATIONS,
@@ -98,6 +98,7 @@ __all__ = [
     "download_model",
     "file_hash",
     "find_device",
+    "in_common",
     "inverse_frequencies",
     "is_hub_name",
     "is_installed",

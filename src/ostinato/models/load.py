@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ostinato.errors import ModelError, UnknownLayout
+from ostinato.errors import InputError, ModelError, UnknownLayout
 from ostinato.models.catalog import (
     CATALOG,
     LLAMA,
@@ -44,7 +44,7 @@ PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 class LanguageModel:
     """A network with its tokenizer, and the folder and name of both.
 
-    `compile` and `int8` select how its tokens are computed: see `load_model`.
+    `compile` and `bits` select how its tokens are computed: see `load_model`.
     """
 
     network: Llama | TransformersNetwork | GRU | LlamaCppNetwork
@@ -53,7 +53,7 @@ class LanguageModel:
     folder: Path
     name: str
     compile: bool | None = False
-    int8: bool = False
+    bits: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -77,7 +77,7 @@ def load_model(
     adapter: str | Path | None = None,
     dtype: torch.dtype | None = None,
     compile: bool | None = None,
-    int8: bool = False,
+    bits: int | None = None,
     device: str | None = None,
 ) -> LanguageModel:
     """Load a causal language model.
@@ -97,16 +97,20 @@ def load_model(
 
     `compile` generates tokens by one function compiled for this machine, which is faster and gives
     other bits. It needs a C++ compiler and a network of ours with RMS norms. By default it is used
-    where possible on x86 processors. `int8` also rounds the weights to 8 bits.
+    where possible on x86 processors. `bits` also rounds the weights to 8 or 4 bits, in groups.
 
     Raises `ModelError` where the model is missing, damaged or of another layout, `InputError` where
     this machine lacks the device.
     """
     where = find_device(device)
     base, chosen = _base_and_adapter(str(name), adapter)
-    if int8 and compile is False:
-        raise ModelError("int8 must be given with compile, got it without. Compile the model too.")
-    compile = True if int8 else compile
+    if bits not in (None, 8, 4):
+        raise InputError(f"bits must be 8, 4 or None, got {bits}. Use 8 for accuracy.")
+    if bits and compile is False:
+        raise ModelError(
+            f"{bits} bits must be given with compile, got them without. Compile the model too."
+        )
+    compile = True if bits else compile
     if base.startswith(LLAMA):
         _refuse_with_llama(adapter=chosen, dtype=dtype, compile=compile, device=device)
         return _load_llama_cpp(Path(base.removeprefix(LLAMA)).expanduser(), base)
@@ -120,7 +124,7 @@ def load_model(
     if chosen is not None:
         model = _with_adapter(model, chosen)
     model.network.to(where)
-    return replace(model, compile=compile, int8=int8)
+    return replace(model, compile=compile, bits=bits)
 
 
 def _base_and_adapter(name: str, adapter: str | Path | None) -> tuple[str, str | None]:

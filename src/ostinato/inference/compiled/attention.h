@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "products.h"
+#include "groups.h"
 
 extern "C" {
 
@@ -22,13 +22,14 @@ struct Layer {
 
 struct Network {
     int64_t layers, width, padded_width, heads, kv_heads, head_dim, padded_head, inner, length;
-    int64_t weight_kind, cache_kind;  // 0 float32, 1 bfloat16, 2 int8; in tiles 3 bfloat16, 4 int8
+    int64_t input_kind;  // of rows: 0 float32, 1 in tiles, 2 in groups
+    int64_t cache_kind, embedding_kind;
     float eps, scale;
     const Layer* layer;
     const float* norm;
     const float* cosines;  // (length, D / 2)
     const float* sines;
-    const void* embedding;  // (tokens, width), of the kind of the cache
+    const void* embedding;  // (tokens, width); where its kind is in groups, a Product
 };
 }
 
@@ -64,6 +65,7 @@ struct Rows {
     const int64_t* tokens;
     const int64_t* slots;
     const int64_t* positions;
+    bool wanted;  // else only the keys and values of the rows are
 };
 
 // Normalize and rotate the queries and the key of one row and key head; store its key and value.
@@ -89,28 +91,42 @@ void keep(const Network& net, const Layer& layer, const Rows& rows, int64_t row,
     }
 }
 
-template <class K, int N>
-void score(const K* keys, const float* query, int64_t D, float* scores) {
-    Floats sums[N] = {};
+constexpr int QUERIES = 4;  // of one row and key head, which share the reading of keys and values
+constexpr int SPAN = PART == 16 ? 4 : 2;  // blocks side by side: as many sums as registers hold
+
+// The scores (Q, ...) of Q queries (Q, D), of N blocks of positions.
+template <class K, int Q, int N>
+void score(const K* keys, const float* queries, int64_t D, float* scores, int64_t apart) {
+    Floats sums[Q][N] = {};
     for (int64_t d = 0; d < D; ++d)
+#pragma GCC unroll 4
         for (int n = 0; n < N; ++n) {
             const K* at = keys + (n * D + d) * LANES;
             __builtin_prefetch(at + N * D * LANES);  // those of the next call
-            sums[n] += query[d] * load(at);
+            const Floats some = load(at);
+#pragma GCC unroll 4
+            for (int q = 0; q < Q; ++q) sums[q][n] = fused(queries[q * D + d], some, sums[q][n]);
         }
-    for (int n = 0; n < N; ++n) store(scores + n * LANES, sums[n]);
+    for (int q = 0; q < Q; ++q)
+        for (int n = 0; n < N; ++n) store(scores + q * apart + n * LANES, sums[q][n]);
 }
 
-template <class K, int N>
-void mix(const K* values, const float* weights, int64_t count, int64_t step, float* mixed) {
-    Floats sums[N] = {};
+// The sums (Q, ...) of `count` values by Q rows of weights, of N blocks of a head's numbers.
+template <class K, int Q, int N>
+void mix(const K* values, const float* weights, int64_t apart, int64_t count, int64_t step,
+         float* mixed) {
+    Floats sums[Q][N] = {};
     for (int64_t p = 0; p < count; ++p)
+#pragma GCC unroll 4
         for (int n = 0; n < N; ++n) {
             const K* at = values + p * step + n * LANES;
             __builtin_prefetch(at + AHEAD * step);
-            sums[n] += weights[p] * load(at);
+            const Floats some = load(at);
+#pragma GCC unroll 4
+            for (int q = 0; q < Q; ++q) sums[q][n] = fused(weights[q * apart + p], some, sums[q][n]);
         }
-    for (int n = 0; n < N; ++n) store(mixed + n * LANES, sums[n]);
+    for (int q = 0; q < Q; ++q)
+        for (int n = 0; n < N; ++n) store(mixed + q * apart + n * LANES, sums[q][n]);
 }
 
 // Softmax over the scores `first` to `last`, counted from the start of a block; others are masked.
@@ -119,13 +135,12 @@ float soften(float* scores, int64_t first, int64_t last) {
     const int64_t blocks = last / LANES + 1;
     for (int64_t p = 0; p < first; ++p) scores[p] = -__builtin_inff();
     for (int64_t p = last + 1; p < blocks * LANES; ++p) scores[p] = -__builtin_inff();
-    Floats largest = load(scores);
+    Floats each = load(scores);
     for (int64_t b = 1; b < blocks; ++b) {
         const Floats some = load(scores + b * LANES);
-        largest = larger(some, largest);
+        each = larger(some, each);
     }
-    float most = largest[0];
-    for (int lane = 1; lane < LANES; ++lane) most = largest[lane] > most ? largest[lane] : most;
+    const float most = largest(each);
     Floats total = {};
     for (int64_t b = 0; b < blocks; ++b) {
         Floats weights = exponential(load(scores + b * LANES) - most);
@@ -135,29 +150,41 @@ float soften(float* scores, int64_t first, int64_t last) {
     return 1.0f / sum(total);
 }
 
-// Attention of one query over its slot; returns where the result (D) is, within `scores`.
-template <class K>
-const float* attend(const Network& net, const Layer& layer, const Rows& rows, int64_t row, int64_t head,
-                    const float* query, float* scores) {
+// The memory of `attend`, in floats: for each query its scores, then its result.
+inline int64_t attention_floats(const Network& net) {
+    return QUERIES * (net.length + LANES + net.padded_head);
+}
+
+// Attention of Q queries of one row, which have a key head in common, over the row's slot. Calls
+// `take` with the number of each query and its result (D).
+template <class K, int Q, class Take>
+void attend(const Network& net, const Layer& layer, const Rows& rows, int64_t row, int64_t head,
+            const float* queries, float* scores, Take take) {
     const int64_t D = net.head_dim, P = net.padded_head, at = rows.positions[row];
-    const int64_t lane = rows.slots[row] * net.kv_heads + head / (net.heads / net.kv_heads);
+    const int64_t lane = rows.slots[row] * net.kv_heads + head;
     const int64_t seen = layer.window && layer.window <= at ? at - layer.window + 1 : 0;
     const int64_t begin = seen / LANES * LANES, blocks = (at - begin) / LANES + 1;
+    const int64_t apart = blocks * LANES + P;
     const K* keys = static_cast<const K*>(layer.keys) + (lane * net.length + begin) * D;
     const K* values = static_cast<const K*>(layer.values) + (lane * net.length + seen) * P;
     int64_t b = 0;
-    for (; b + 8 <= blocks; b += 8) score<K, 8>(keys + b * LANES * D, query, D, scores + b * LANES);
-    for (; b + 4 <= blocks; b += 4) score<K, 4>(keys + b * LANES * D, query, D, scores + b * LANES);
-    for (; b < blocks; ++b) score<K, 1>(keys + b * LANES * D, query, D, scores + b * LANES);
-    const float share = soften(scores, seen - begin, at - begin);
-    float* out = scores + blocks * LANES;
+    for (; b + SPAN <= blocks; b += SPAN)
+        score<K, Q, SPAN>(keys + b * LANES * D, queries, D, scores + b * LANES, apart);
+    for (; b < blocks; ++b)
+        score<K, Q, 1>(keys + b * LANES * D, queries, D, scores + b * LANES, apart);
+    float share[Q];
+    for (int q = 0; q < Q; ++q) share[q] = soften(scores + q * apart, seen - begin, at - begin);
     const float* weights = scores + (seen - begin);
+    float* out = scores + blocks * LANES;
     int64_t n = 0;
-    for (; n + 4 * LANES <= P; n += 4 * LANES)
-        mix<K, 4>(values + n, weights, at - seen + 1, P, out + n);
-    for (; n < P; n += LANES) mix<K, 1>(values + n, weights, at - seen + 1, P, out + n);
-    for (int64_t d = 0; d < D; ++d) out[d] *= share;
-    return out;
+    for (; n + SPAN * LANES <= P; n += SPAN * LANES)
+        mix<K, Q, SPAN>(values + n, weights, apart, at - seen + 1, P, out + n);
+    for (; n < P; n += LANES)
+        mix<K, Q, 1>(values + n, weights, apart, at - seen + 1, P, out + n);
+    for (int q = 0; q < Q; ++q) {
+        for (int64_t d = 0; d < D; ++d) out[q * apart + d] *= share[q];
+        take(q, out + q * apart);
+    }
 }
 
 }  // namespace

@@ -8,7 +8,7 @@ the cache has the network's dtype. Knows no sampling and no lanes.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -31,7 +31,6 @@ from ostinato.inference.validation import check_length, check_slots, check_token
 from ostinato.models import CPU, Llama, inverse_frequencies
 
 PAD = 64  # positions: the cache grows in multiples of this
-MAX_ROWS = 64  # of a pass; the bits do not depend on it
 
 
 def check_compiled(network: Llama) -> None:
@@ -55,26 +54,27 @@ class CompiledBackend(SlotBackend):
         slots: int,
         *,
         length: int = 512,
-        int8: bool = False,
+        bits: int | None = None,
         tiles: bool | None = None,
     ) -> None:
         """Allocate `slots` sequences of `length` positions; the cache grows when needed.
 
-        `int8` rounds the weights to 8 bits. `tiles` multiplies bfloat16 and int8 weights by the
-        processor's matrix tiles, Intel AMX (by default, where it has them). Raises `ModelError`
-        without a C++ compiler, `InputError` for a network that the kernel does not support.
+        `bits` rounds the weights to 8 or 4 bits, in groups. `tiles` multiplies bfloat16 weights by
+        the processor's matrix tiles, Intel AMX (by default, where it has them). Raises
+        `ModelError` without a C++ compiler, `InputError` for a network that the kernel does not
+        support.
         """
-        super().__init__(network.config, CPU, slots=slots, block=MAX_ROWS)
+        self._kernel = open_kernel()
+        super().__init__(network.config, CPU, slots=slots, block=int(self._kernel.most_rows()))
         check_merged(network)
         self.config = network.config
-        self._kernel = open_kernel()
         has_tiles = bool(self._kernel.ask_tiles())
         if tiles and not has_tiles:
             raise InputError("tiles must be left out on a processor without AMX, got True.")
-        self._weights = Weights(network, int8=int8, tiles=has_tiles if tiles is None else tiles)
-        self.tiles, self.dtype = self._weights.tiles, self._weights.dtype
-        self.compute_mode = "compiled" + ", int8" * int8 + ", by matrix tiles" * self.tiles
-        self._embedding = network.model.embed_tokens.weight.detach().contiguous()
+        self._weights = Weights(network, bits=bits, tiles=has_tiles if tiles is None else tiles)
+        self.tiles, self.dtype = self._weights.tiles, self._weights.cache_dtype
+        rounded = "" if bits is None else f", int{bits} in groups"
+        self.compute_mode = "compiled" + rounded + ", by matrix tiles" * self.tiles
         self._keys = self._values = torch.empty(0, dtype=self.dtype)
         self._net = self._network()
         self._threads = 0  # for which the scratch memory is laid out
@@ -82,7 +82,10 @@ class CompiledBackend(SlotBackend):
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> None:
         """Compute `tokens` at positions `start`, `start + 1`, ... of a slot."""
-        self._compute([TokenRow(slot, token, start + n) for n, token in enumerate(tokens)])
+        rows = [TokenRow(slot, token, start + n) for n, token in enumerate(tokens)]
+        self._check(rows)
+        for part in self._parts(rows):
+            self._pass(part, None)
         self.counts.prompt += len(tokens)
 
     def copy(self, source: int, target: int, length: int) -> None:
@@ -114,12 +117,11 @@ class CompiledBackend(SlotBackend):
         self._prepare_scratch()
         out = torch.empty(len(hidden), head.blocks * LANES)  # whole blocks; the surplus is cut
         self._kernel.product(
+            ctypes.byref(self._net),
             ctypes.byref(head),
-            ctypes.c_int64(self._weights.kind),
             _address(hidden.contiguous()),
             ctypes.c_int64(self.config.hidden_size),
             ctypes.c_int64(len(hidden)),
-            ctypes.c_int64(MAX_ROWS),
             ctypes.c_int64(self._threads),
             _address(self._scratch),
             _address(out),
@@ -133,6 +135,14 @@ class CompiledBackend(SlotBackend):
 
     def _compute(self, rows: Sequence[TokenRow]) -> Tensor:
         """Return the hidden states (n, C) of rows sorted by slot and position."""
+        self._check(rows)
+        hidden = torch.empty(len(rows), self.config.hidden_size)
+        for first, part in enumerate(self._parts(rows)):
+            self._pass(part, hidden[first * self.block :])
+        return hidden
+
+    def _check(self, rows: Sequence[TokenRow]) -> None:
+        """Refuse rows that cannot be computed; make room for the others."""
         check_slots((row.slot for row in rows), self.slots)
         check_tokens([row.token for row in rows], self.vocab_size)
         top = 1 + top_position(rows)
@@ -140,14 +150,14 @@ class CompiledBackend(SlotBackend):
         length = self._keys.size(3) * LANES
         if top > length:
             self._grow(max(top, length + length // 2))
-        hidden = torch.empty(len(rows), self.config.hidden_size)
-        for first in range(0, len(rows), MAX_ROWS):
-            part = rows[first : first + MAX_ROWS]
-            self._pass(part, hidden[first : first + len(part)])
-        return hidden
 
-    def _pass(self, rows: Sequence[TokenRow], hidden: Tensor) -> None:
-        """Compute at most `MAX_ROWS` rows into `hidden` (n, C)."""
+    def _parts(self, rows: Sequence[TokenRow]) -> Iterator[Sequence[TokenRow]]:
+        """Cut rows into those of one pass each; the bits do not depend on it."""
+        for first in range(0, len(rows), self.block):
+            yield rows[first : first + self.block]
+
+    def _pass(self, rows: Sequence[TokenRow], hidden: Tensor | None) -> None:
+        """Compute the rows of a pass into `hidden` (n, C), or only their keys and values."""
         self._prepare_scratch()
         numbers = ctypes.c_int64 * len(rows)
         self._kernel.forward(
@@ -156,10 +166,9 @@ class CompiledBackend(SlotBackend):
             numbers(*(row.token for row in rows)),
             numbers(*(row.slot for row in rows)),
             numbers(*(row.position for row in rows)),
-            ctypes.c_int64(MAX_ROWS),
             ctypes.c_int64(self._threads),
             _address(self._scratch),
-            _address(hidden),
+            None if hidden is None else _address(hidden),
         )
 
     # Memory ---------------------------------------------------------------------------------
@@ -175,13 +184,14 @@ class CompiledBackend(SlotBackend):
             head_dim=config.head_dim,
             padded_head=padded(config.head_dim),
             inner=padded(config.intermediate_size),
-            weight_kind=weights.kind,
-            cache_kind=KINDS[weights.dtype],
+            input_kind=weights.input_kind,
+            cache_kind=KINDS[self.dtype],
+            embedding_kind=weights.embedding_kind,
             eps=config.rms_norm_eps,
             scale=config.head_dim**-0.5,
             layer=ctypes.cast(weights.layers, ctypes.c_void_p),
             norm=weights.norm,
-            embedding=self._embedding.data_ptr(),
+            embedding=weights.embedding,
         )
 
     def _grow(self, positions: int) -> None:
@@ -211,9 +221,7 @@ class CompiledBackend(SlotBackend):
         if threads == self._threads:
             return
         self._threads = threads
-        floats = self._kernel.scratch_floats(
-            ctypes.byref(self._net), ctypes.c_int64(MAX_ROWS), ctypes.c_int64(threads)
-        )
+        floats = self._kernel.scratch_floats(ctypes.byref(self._net), ctypes.c_int64(threads))
         self._scratch = torch.zeros(floats)
 
 

@@ -20,7 +20,15 @@ from ostinato.errors import ModelError
 from ostinato.models import cache_root
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
-INCLUDED = ("attention.h", "pool.h", "products.h", "tiles.h", "vectors.h")
+INCLUDED = (
+    "attention.h",
+    "groups.h",
+    "pack.h",
+    "pool.h",
+    "products.h",
+    "tiles.h",
+    "vectors.h",
+)
 COMPILERS = ("c++", "g++", "clang++")
 # -ffp-contract=fast fuses multiplication and addition: faster, and still one order of sums.
 FLAGS = ("-O3", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-shared", "-pthread", "-w")
@@ -47,8 +55,9 @@ def open_kernel() -> ctypes.CDLL:
         path.unlink(missing_ok=True)
         compile_to(path, compiler)
         kernel = _opened(path)
-    kernel.scratch_floats.restype = kernel.ask_tiles.restype = ctypes.c_int64
-    kernel.forward.restype = kernel.product.restype = None
+    for number in (kernel.ask_tiles, kernel.most_rows, kernel.scratch_floats):
+        number.restype = ctypes.c_int64
+    kernel.forward.restype = kernel.pack.restype = kernel.product.restype = None
     return kernel
 
 

@@ -5,35 +5,46 @@
 // that the processor has. Knows no sampling and no Python.
 
 #include "attention.h"
-#include "pool.h"
+#include "pack.h"
 #include "tiles.h"
 
+#include <algorithm>
 #include <optional>
+#include <type_traits>
 
 namespace {
 
-template <class W>
-struct InputOf {
-    using type = FloatInput;
+// How rows are laid out for products, by what multiplies them. Phases write `Shared`; a thread makes
+// its own input of it before its first unit, where the two differ.
+template <class Input>
+struct Laid {
+    using Shared = Input;
+    static Input own(const Shared& shared, float*, int64_t, bool) { return shared; }
+};
+
+template <>
+struct Laid<GroupInput> {
+    using Shared = PlainRows;
+    static GroupInput own(const Shared& shared, float* memory, int64_t rows, bool ready) {
+        const GroupInput input(memory, shared.inputs, rows);
+        for (int64_t row = 0; row < rows && !ready; ++row)
+            input.round_row(row, shared.at + row * shared.inputs);
+        return input;
+    }
 };
 
 struct Unneeded {
     explicit Unneeded(int64_t) {}
 };
 
-template <class W>
+template <class Input>
 struct UseOf {  // a thread's claim on the tile registers while it multiplies
     using type = Unneeded;
 };
 
 #ifdef HAS_TILES
-template <class W>
-struct InputOf<Tiled<W>> {
-    using type = TileInput;
-};
-
-template <class W>
-struct UseOf<Tiled<W>> {
+template <>
+struct UseOf<TileInput> {
     using type = TileUse;
 };
 #endif
@@ -44,7 +55,10 @@ void normalize_rows(const Network& net, const float* x, const float* weight, int
     for (int64_t k = net.width; k < input.inputs; ++k) row_room[k] = 0;
     for (int64_t row = 0; row < rows; ++row) {
         normalize(x + row * net.padded_width, weight, net.width, net.eps, row_room);
-        input.lay(row, 0, row_room, input.inputs);
+        if constexpr (std::is_same_v<Input, GroupInput>)
+            input.round_row(row, row_room);
+        else
+            input.lay(row, 0, row_room, input.inputs);
     }
 }
 
@@ -67,14 +81,13 @@ struct Scratch {  // shared by the threads, but for `own`
     int64_t own_size;
 };
 
-constexpr int64_t WHOLE = 32;  // rows: tiles read and write whole groups, the surplus is unused
-
-int64_t lay_out(const Network& net, int64_t most, int64_t threads, float* base, Scratch* scratch) {
+int64_t lay_out(const Network& net, int64_t threads, float* base, Scratch* scratch) {
     const Layer& layer = net.layer[0];
-    const int64_t rows = (most + WHOLE - 1) / WHOLE * WHOLE;
-    const int64_t normed = (rows + 1) * layer.qkv.inputs;
-    const int64_t scores = net.length + 2 * LANES + net.padded_head;
-    scratch->own_size = (normed > scores ? normed : scores) + LANES;
+    const int64_t rows = MOST;
+    static_assert(MOST % 32 == 0, "tiles read and write whole groups, the surplus is unused");
+    const int64_t inputs = std::max(layer.out.inputs, layer.down.inputs);
+    scratch->own_size = std::max({(rows + 1) * layer.qkv.inputs, GroupInput::floats(inputs, rows),
+                                  attention_floats(net)}) + LANES;
     scratch->x = base;
     scratch->qkv = scratch->x + rows * net.padded_width;
     scratch->mixed = scratch->qkv + rows * layer.qkv.blocks * LANES;
@@ -95,9 +108,9 @@ inline int64_t end_of(int64_t unit, int64_t size, int64_t all) {
 }
 
 // A pass over rows, in phases: six a layer, and the last norm.
-template <class W, class K>
+template <class Input, class K>
 struct Pass {
-    using Input = typename InputOf<W>::type;
+    using Shared = typename Laid<Input>::Shared;
     enum Phase { QKV, KEEP, ATTEND, OUT, UP, DOWN, PHASES };
 
     const Network& net;
@@ -107,7 +120,7 @@ struct Pass {
     bool apart;  // no two rows are of one slot: then a row needs no other row's key
 
     static void run(const void* what, Turns& turns, uint64_t number, int64_t index) {
-        std::optional<typename UseOf<W>::type> use;
+        std::optional<typename UseOf<Input>::type> use;
         for (int64_t phase = 0; turns.lasts(number); ++phase) {
             bool ready = false;
             for (int64_t unit; (unit = turns.take(number, phase)) >= 0;) {
@@ -136,6 +149,7 @@ struct Pass {
 
     void open_next(Turns& turns, int64_t phase) const {
         if (phase == net.layers * PHASES) return turns.open(OVER, 0);
+        if (!rows.wanted && phase == net.layers * PHASES - PHASES + KEEP) return turns.open(OVER, 0);
         if (units(++phase) == 0) ++phase;
         turns.open(phase, units(phase));
     }
@@ -153,11 +167,11 @@ struct Pass {
         float *own = s.own + index * s.own_size, *row_room = own + s.own_size - LANES;
         row_room -= layer.qkv.inputs;
         const Input normed(own, layer.qkv.inputs, M);
-        const Input mixed(s.mixed, layer.out.inputs, M), act(s.act, layer.down.inputs, M);
+        const Shared mixed(s.mixed, layer.out.inputs, M), act(s.act, layer.down.inputs, M);
         switch (phase % PHASES) {
             case QKV:
                 if (!ready) normalize_rows(net, s.x, layer.norm1, M, normed, row_room);
-                multiply<W, false>(layer.qkv, unit * size, end_of(unit, size, layer.qkv.blocks),
+                multiply<false>(layer.qkv, unit * size, end_of(unit, size, layer.qkv.blocks),
                                    normed, M, s.qkv, ld);
                 break;
             case KEEP:
@@ -167,57 +181,87 @@ struct Pass {
             case ATTEND: {
                 const int64_t row = unit / net.kv_heads, first = unit % net.kv_heads * group;
                 if (apart) keep<K>(net, layer, rows, row, first / group, s.qkv + row * ld);
-                for (int64_t h = first; h < first + group; ++h) {
-                    const float* made = attend<K>(net, layer, rows, row, h,
-                                                  s.qkv + row * ld + h * D, own);
-                    mixed.lay(row, h * D, made, D);
-                }
+                for (int64_t h = first; h < first + group; h += QUERIES)
+                    attend_some(layer, row, first / group, h, std::min(group + first - h, MANY),
+                                s.qkv + row * ld + h * D, own, mixed);
                 break;
             }
             case OUT:
-                multiply<W, true>(layer.out, unit * size, end_of(unit, size, layer.out.blocks),
-                                  mixed, M, s.x, net.padded_width);
+                multiply<true>(layer.out, unit * size, end_of(unit, size, layer.out.blocks),
+                               Laid<Input>::own(mixed, own, M, ready), M, s.x, net.padded_width);
                 break;
             case UP: {
                 const int64_t half = size / 2, from = unit * half;
                 const int64_t to = end_of(unit, half, net.inner / LANES);
                 if (!ready) normalize_rows(net, s.x, layer.norm2, M, normed, row_room);
-                multiply<W, false>(layer.up, from * 2, to * 2, normed, M, s.inner, net.inner * 2);
+                multiply<false>(layer.up, from * 2, to * 2, normed, M, s.inner, net.inner * 2);
                 gate(net, s.inner, M, from, to, act);
                 break;
             }
             default:
-                multiply<W, true>(layer.down, unit * size, end_of(unit, size, layer.down.blocks),
-                                  act, M, s.x, net.padded_width);
+                multiply<true>(layer.down, unit * size, end_of(unit, size, layer.down.blocks),
+                               Laid<Input>::own(act, own, M, ready), M, s.x, net.padded_width);
+        }
+    }
+
+    static constexpr int64_t MANY = QUERIES;
+
+    // Attention of `some` queries, from `h` on, which share the key head `head`.
+    void attend_some(const Layer& layer, int64_t row, int64_t head, int64_t h, int64_t some,
+                     const float* queries, float* memory, const Shared& mixed) const {
+        const int64_t D = net.head_dim;
+        const auto take = [&](int q, const float* made) { mixed.lay(row, (h + q) * D, made, D); };
+        switch (some) {
+            case 1: return attend<K, 1>(net, layer, rows, row, head, queries, memory, take);
+            case 2: return attend<K, 2>(net, layer, rows, row, head, queries, memory, take);
+            case 3: return attend<K, 3>(net, layer, rows, row, head, queries, memory, take);
+            default: return attend<K, 4>(net, layer, rows, row, head, queries, memory, take);
         }
     }
 };
 
+template <class E>
+void widen_row(const void* embedding, int64_t token, int64_t width, float* to) {
+    const E* from = static_cast<const E*>(embedding) + token * width;
+    for (int64_t k = 0; k < width; ++k) to[k] = to_float(from[k]);
+}
+
 // The embeddings of the rows' tokens. The surplus of a row's padded width stays 0.
-template <class K>
 void embed(const Network& net, const Rows& rows, float* x) {
-    for (int64_t row = 0; row < rows.count; ++row) {
-        const K* from = static_cast<const K*>(net.embedding) + rows.tokens[row] * net.width;
-        for (int64_t k = 0; k < net.width; ++k) x[row * net.padded_width + k] = to_float(from[k]);
+    for (int64_t row = 0; row < rows.count; ++row, x += net.padded_width) {
+        const int64_t token = rows.tokens[row];
+        switch (net.embedding_kind) {
+            case FLOAT32: widen_row<float>(net.embedding, token, net.width, x); break;
+            case BFLOAT16: widen_row<Half>(net.embedding, token, net.width, x); break;
+            case FLOAT16: widen_row<Float16>(net.embedding, token, net.width, x); break;
+            default:
+                widen_output(*static_cast<const Product*>(net.embedding), token, net.width, x);
+        }
     }
 }
 
-// K: the type of the embeddings and of the cache.
-template <class W, class K>
+// K: the type of the cache.
+template <class Input, class K>
 void pass(const Network& net, const Rows& rows, const Scratch& scratch, int64_t threads,
           float* hidden) {
-    embed<K>(net, rows, scratch.x);
-    bool apart = true;
+    embed(net, rows, scratch.x);
+    bool apart = rows.wanted;
     for (int64_t row = 1; row < rows.count; ++row)  // sorted by slot
         apart = apart && rows.slots[row] != rows.slots[row - 1];
-    const Pass<W, K> all{net, rows, scratch, hidden, apart};
-    Pool::here().run({&Pass<W, K>::run, &all}, all.units(0), threads);
+    const Pass<Input, K> all{net, rows, scratch, hidden, apart};
+    Pool::here().run({&Pass<Input, K>::run, &all}, all.units(0), threads);
+}
+
+template <class Input>
+void pass(const Network& net, const Rows& rows, const Scratch& scratch, int64_t threads,
+          float* hidden) {
+    net.cache_kind == FLOAT32 ? pass<Input, float>(net, rows, scratch, threads, hidden)
+                              : pass<Input, Half>(net, rows, scratch, threads, hidden);
 }
 
 // One product for some rows, in units of blocks of outputs.
-template <class W>
+template <class Input>
 struct Head {
-    using Input = typename InputOf<W>::type;
     const Product& p;
     const Input& input;
     int64_t rows;
@@ -226,12 +270,12 @@ struct Head {
     static constexpr int64_t SIZE = 32;
 
     static void run(const void* what, Turns& turns, uint64_t number, int64_t) {
-        std::optional<typename UseOf<W>::type> use;
+        std::optional<typename UseOf<Input>::type> use;
         for (int64_t unit; (unit = turns.take(number, 0)) >= 0;) {
             const Head& head = *static_cast<const Head*>(what);
             if (!use) use.emplace(head.rows);
-            multiply<W, false>(head.p, unit * SIZE, end_of(unit, SIZE, head.p.blocks), head.input,
-                               head.rows, head.y, head.p.blocks * LANES);
+            multiply<false>(head.p, unit * SIZE, end_of(unit, SIZE, head.p.blocks), head.input,
+                            head.rows, head.y, head.p.blocks * LANES);
             if (turns.complete()) turns.open(OVER, 0);
         }
         turns.take(number, OVER - 1);  // until the last unit is complete
@@ -239,17 +283,18 @@ struct Head {
 };
 
 // y of x (rows, width); the weights may have more inputs, padded with 0.
-template <class W>
+template <class Input>
 void head(const Product& p, const float* x, int64_t width, int64_t rows, int64_t threads,
           float* memory, float* y) {
-    const typename InputOf<W>::type input(memory, p.inputs, rows);
-    const float none[LANES * 2] = {};
+    const typename Laid<Input>::Shared shared(memory, p.inputs, rows);
+    const float none[GROUP] = {};
     for (int64_t row = 0; row < rows; ++row) {
-        input.lay(row, 0, x + row * width, width);
-        input.lay(row, width, none, p.inputs - width);
+        shared.lay(row, 0, x + row * width, width);
+        shared.lay(row, width, none, p.inputs - width);
     }
-    const Head<W> all{p, input, rows, y};
-    Pool::here().run({&Head<W>::run, &all}, units_of(p.blocks, Head<W>::SIZE), threads);
+    const Input input = Laid<Input>::own(shared, memory + rows * p.inputs, rows, false);
+    const Head<Input> all{p, input, rows, y};
+    Pool::here().run({&Head<Input>::run, &all}, units_of(p.blocks, Head<Input>::SIZE), threads);
 }
 
 }  // namespace
@@ -267,52 +312,51 @@ int64_t ask_tiles() {
 #endif
 }
 
-// The floats of scratch memory that `rows` rows and `threads` threads need.
-int64_t scratch_floats(const Network* net, int64_t rows, int64_t threads) {
-    Scratch scratch;
-    return lay_out(*net, rows, threads, nullptr, &scratch);
+// Arrange a part of a product's weights, whose memory begins as zeros.
+void pack(const Product* p, const Matrix* part, int64_t threads) {
+    const Packing all{*p, *part};
+    const int64_t blocks = (part->outputs + LANES - 1) / LANES;
+    Pool::here().run({&Packing::run, &all}, units_of(blocks, Packing::SIZE), threads);
 }
 
-// Compute rows, at most `most`; hidden (rows, width). Scratch memory begins as zeros.
-void forward(const Network* net, int64_t count, const int64_t* tokens, const int64_t* slots,
-             const int64_t* positions, int64_t most, int64_t threads, float* memory,
-             float* hidden) {
+// The rows of a pass, at most.
+int64_t most_rows() { return MOST; }
+
+// The floats of scratch memory that `threads` threads need.
+int64_t scratch_floats(const Network* net, int64_t threads) {
     Scratch scratch;
-    lay_out(*net, most, threads, memory, &scratch);
-    const Rows rows{count, tokens, slots, positions};
-    const bool halves = net->cache_kind == 1;
-    switch (net->weight_kind) {
-        case 0: return pass<float, float>(*net, rows, scratch, threads, hidden);
-        case 1:
-            return halves ? pass<Half, Half>(*net, rows, scratch, threads, hidden)
-                          : pass<Half, float>(*net, rows, scratch, threads, hidden);
-        case 2:
-            return halves ? pass<int8_t, Half>(*net, rows, scratch, threads, hidden)
-                          : pass<int8_t, float>(*net, rows, scratch, threads, hidden);
+    return lay_out(*net, threads, nullptr, &scratch);
+}
+
+// Compute rows; hidden (rows, width), or null where only their keys and values are wanted. Scratch
+// memory begins as zeros.
+void forward(const Network* net, int64_t count, const int64_t* tokens, const int64_t* slots,
+             const int64_t* positions, int64_t threads, float* memory, float* hidden) {
+    Scratch scratch;
+    lay_out(*net, threads, memory, &scratch);
+    const Rows rows{count, tokens, slots, positions, hidden != nullptr};
+    switch (net->input_kind) {
+        case 0: return pass<FloatInput>(*net, rows, scratch, threads, hidden);
 #ifdef HAS_TILES
-        case 3: return pass<Tiled<Half>, Half>(*net, rows, scratch, threads, hidden);
-        case 4:
-            return halves ? pass<Tiled<int8_t>, Half>(*net, rows, scratch, threads, hidden)
-                          : pass<Tiled<int8_t>, float>(*net, rows, scratch, threads, hidden);
+        case 1: return pass<TileInput>(*net, rows, scratch, threads, hidden);
 #endif
+        case 2: return pass<GroupInput>(*net, rows, scratch, threads, hidden);
     }
 }
 
-// y (rows, outputs) of x (rows, width), at most `most` rows at once in scratch memory.
-void product(const Product* p, int64_t kind, const float* x, int64_t width, int64_t rows,
-             int64_t most, int64_t threads, float* memory, float* y) {
-    for (int64_t from = 0; from < rows; from += most) {
-        const int64_t some = rows - from < most ? rows - from : most;
+// y (rows, outputs) of x (rows, width), in scratch memory.
+void product(const Network* net, const Product* p, const float* x, int64_t width, int64_t rows,
+             int64_t threads, float* memory, float* y) {
+    for (int64_t from = 0; from < rows; from += MOST) {
+        const int64_t some = std::min(rows - from, MOST);
         const float* these = x + from * width;
         float* to = y + from * p->blocks * LANES;
-        switch (kind) {
-            case 0: head<float>(*p, these, width, some, threads, memory, to); break;
-            case 1: head<Half>(*p, these, width, some, threads, memory, to); break;
-            case 2: head<int8_t>(*p, these, width, some, threads, memory, to); break;
+        switch (net->input_kind) {
+            case 0: head<FloatInput>(*p, these, width, some, threads, memory, to); break;
 #ifdef HAS_TILES
-            case 3: head<Tiled<Half>>(*p, these, width, some, threads, memory, to); break;
-            case 4: head<Tiled<int8_t>>(*p, these, width, some, threads, memory, to); break;
+            case 1: head<TileInput>(*p, these, width, some, threads, memory, to); break;
 #endif
+            case 2: head<GroupInput>(*p, these, width, some, threads, memory, to); break;
         }
     }
 }

@@ -1,11 +1,11 @@
-// Products of rows with bfloat16 or int8 weights by the processor's matrix tiles (Intel AMX).
+// Products of rows with bfloat16 weights by the processor's matrix tiles (Intel AMX).
 //
 // An input is split into the sum of two bfloat16 numbers, its high and its low half: 16 of the 24
 // bits of a float32. A tile's sum for a row and an output does not depend on its other rows.
 
 #pragma once
 
-#include "products.h"
+#include "groups.h"
 
 #if defined(__linux__) && defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #define HAS_TILES
@@ -19,9 +19,6 @@ constexpr int DEPTH = 32;   // inputs of a tile
 constexpr int SIZE = ROWS * DEPTH;
 // Tiles of weights fetched ahead. One lane of smollm2 took 8.4 ms with 2, and 9.1 to 9.8 with 4 to 32.
 constexpr int FURTHER = 2;
-
-template <class W>
-struct Tiled {};  // weights of type W, in tiles
 
 // Ask the system for the tiles' registers, once for all threads.
 bool ask_for_tiles() {
@@ -91,32 +88,19 @@ inline void fetch(const void* tile) {
     for (int line = 0; line < ROWS; ++line) __builtin_prefetch(at + line * 64);
 }
 
-// A tile of weights as bfloat16: in place, or widened into `room`.
-inline const Half* weights_at(const Half* weights, Half*) {
-    fetch(weights);
-    return weights;
-}
-
-inline const Half* weights_at(const int8_t* weights, Half* room) {
-    for (int i = 0; i < SIZE; i += 2 * LANES) {
-        const __m512 even = bits_as<__m512>(load(weights + i));
-        const __m512 odd = bits_as<__m512>(load(weights + i + LANES));
-        const __m512bh both = _mm512_cvtne2ps_pbh(odd, even);
-        std::memcpy(room + i, &both, sizeof both);
-        if (i % 64 == 0) __builtin_prefetch(weights + 2 * FURTHER * SIZE + i);
-    }
-    return room;
-}
-
 struct alignas(64) Room {
-    Half weights[4][SIZE];
     float sums[4][ROWS][LANES];
 };
 
-template <class W>
-const W* block_of(const Product& p, int64_t block) {
-    return static_cast<const W*>(p.weight) + block * p.inputs * LANES;
+inline const Half* block_of(const Product& p, int64_t block) {
+    return static_cast<const Half*>(p.weight) + block * p.inputs * LANES;
 }
+
+// Load a tile of weights, and fetch one further on.
+#define LOAD_WEIGHTS(TILE, AT)      \
+    fetch(AT);                      \
+    _tile_loadd(TILE, AT, 64)
+
 
 template <bool ADD>
 void finish_rows(const Product& p, int64_t block, const float (*sums)[LANES], int64_t row,
@@ -126,16 +110,16 @@ void finish_rows(const Product& p, int64_t block, const float (*sums)[LANES], in
 }
 
 // One block of outputs for 16 rows.
-template <class W, bool ADD>
+template <bool ADD>
 void one_block(const Product& p, int64_t block, const TileInput& x, int64_t row, int64_t rows,
                float* y, int64_t ld, Room& room) {
-    const W* w = block_of<W>(p, block);
+    const Half* w = block_of(p, block);
     const Half *high = x.high + row * p.inputs, *low = x.low + row * p.inputs;
     _tile_zero(0);
     for (int64_t at = 0; at < p.inputs * ROWS; at += SIZE) {
         _tile_loadd(4, high + at, 64);
         _tile_loadd(5, low + at, 64);
-        _tile_loadd(6, weights_at(w + at, room.weights[0]), 64);
+        LOAD_WEIGHTS(6, w + at);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(0, 5, 6);
     }
@@ -144,11 +128,11 @@ void one_block(const Product& p, int64_t block, const TileInput& x, int64_t row,
 }
 
 // Four blocks of outputs for 16 rows.
-template <class W, bool ADD>
+template <bool ADD>
 void four_blocks(const Product& p, int64_t block, const TileInput& x, int64_t row, int64_t rows,
                  float* y, int64_t ld, Room& room) {
     const int64_t size = p.inputs * ROWS;
-    const W* w = block_of<W>(p, block);
+    const Half* w = block_of(p, block);
     const Half *high = x.high + row * p.inputs, *low = x.low + row * p.inputs;
     _tile_zero(0);
     _tile_zero(1);
@@ -157,14 +141,14 @@ void four_blocks(const Product& p, int64_t block, const TileInput& x, int64_t ro
     for (int64_t at = 0; at < size; at += SIZE) {
         _tile_loadd(4, high + at, 64);
         _tile_loadd(5, low + at, 64);
-        _tile_loadd(6, weights_at(w + at, room.weights[0]), 64);
-        _tile_loadd(7, weights_at(w + size + at, room.weights[1]), 64);
+        LOAD_WEIGHTS(6, w + at);
+        LOAD_WEIGHTS(7, w + size + at);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(0, 5, 6);
         _tile_dpbf16ps(1, 5, 7);
-        _tile_loadd(6, weights_at(w + 2 * size + at, room.weights[2]), 64);
-        _tile_loadd(7, weights_at(w + 3 * size + at, room.weights[3]), 64);
+        LOAD_WEIGHTS(6, w + 2 * size + at);
+        LOAD_WEIGHTS(7, w + 3 * size + at);
         _tile_dpbf16ps(2, 4, 6);
         _tile_dpbf16ps(3, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
@@ -179,11 +163,11 @@ void four_blocks(const Product& p, int64_t block, const TileInput& x, int64_t ro
 }
 
 // Two blocks of outputs for 32 rows.
-template <class W, bool ADD>
+template <bool ADD>
 void two_by_two(const Product& p, int64_t block, const TileInput& x, int64_t row, int64_t rows,
                 float* y, int64_t ld, Room& room) {
     const int64_t size = p.inputs * ROWS;
-    const W* w = block_of<W>(p, block);
+    const Half* w = block_of(p, block);
     const Half *high = x.high + row * p.inputs, *low = x.low + row * p.inputs;
     _tile_zero(0);
     _tile_zero(1);
@@ -192,8 +176,8 @@ void two_by_two(const Product& p, int64_t block, const TileInput& x, int64_t row
     for (int64_t at = 0; at < size; at += SIZE) {
         _tile_loadd(4, high + at, 64);
         _tile_loadd(5, high + size + at, 64);
-        _tile_loadd(6, weights_at(w + at, room.weights[0]), 64);
-        _tile_loadd(7, weights_at(w + size + at, room.weights[1]), 64);
+        LOAD_WEIGHTS(6, w + at);
+        LOAD_WEIGHTS(7, w + size + at);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
@@ -213,29 +197,20 @@ void two_by_two(const Product& p, int64_t block, const TileInput& x, int64_t row
         finish_rows<ADD>(p, block + n % 2, room.sums[n], row + n / 2 * ROWS, rows, y, ld);
 }
 
-template <class T>
-struct Untiled;
-
-template <class W>
-struct Untiled<Tiled<W>> {
-    using type = W;
-};
-
-// The same as for floats, from inputs in tiles; `T` is `Tiled<W>`. Needs a `TileUse` around it.
-template <class T, bool ADD>
+// The same as for floats, from inputs in tiles. Needs a `TileUse` around it.
+template <bool ADD>
 void multiply(const Product& p, int64_t from, int64_t to, const TileInput& x, int64_t rows,
               float* y, int64_t ld) {
-    using W = typename Untiled<T>::type;
     Room room;
     if (rows <= ROWS)
-        for (; to - from >= 4; from += 4) four_blocks<W, ADD>(p, from, x, 0, rows, y, ld, room);
+        for (; to - from >= 4; from += 4) four_blocks<ADD>(p, from, x, 0, rows, y, ld, room);
     else
         for (; to - from >= 2; from += 2)
             for (int64_t row = 0; row < rows; row += 2 * ROWS)
-                two_by_two<W, ADD>(p, from, x, row, rows, y, ld, room);
+                two_by_two<ADD>(p, from, x, row, rows, y, ld, room);
     for (; from < to; ++from)
         for (int64_t row = 0; row < rows; row += ROWS)
-            one_block<W, ADD>(p, from, x, row, rows, y, ld, room);
+            one_block<ADD>(p, from, x, row, rows, y, ld, room);
 }
 
 }  // namespace

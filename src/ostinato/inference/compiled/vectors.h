@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __x86_64__
+#if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace {
@@ -26,10 +28,13 @@ typedef float FloatPart __attribute__((vector_size(PART * 4)));
 typedef int32_t IntPart __attribute__((vector_size(PART * 4)));
 typedef uint32_t WordPart __attribute__((vector_size(PART * 4)));
 typedef uint16_t HalfPart __attribute__((vector_size(PART * 2)));
-typedef int8_t BytePart __attribute__((vector_size(PART)));
 
 struct Half {
     uint16_t bits;  // bfloat16
+};
+
+struct Float16 {
+    uint16_t bits;
 };
 
 template <class To, class From>
@@ -42,6 +47,11 @@ inline To bits_as(From from) {
 
 inline float to_float(float value) { return value; }
 inline float to_float(Half value) { return bits_as<float>(uint32_t(value.bits) << 16); }
+
+inline float to_float(Float16 value) {
+    const float size = bits_as<float>(uint32_t(value.bits & 0x7fff) << 13) * 0x1p112f;
+    return bits_as<float>(bits_as<uint32_t>(size) | uint32_t(value.bits & 0x8000) << 16);
+}
 
 template <class Vector>
 inline Vector load_as(const void* from) {
@@ -59,28 +69,30 @@ inline FloatPart load_part(const Half* from) {
     return bits_as<FloatPart>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
-inline FloatPart load_part(const int8_t* from) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-    return bits_as<FloatPart>(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+inline FloatPart load_part(const Float16* from) {
+    return bits_as<FloatPart>(
+        _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
 }
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && defined(__F16C__)
 inline FloatPart load_part(const Half* from) {
     const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
     return bits_as<FloatPart>(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
 
-inline FloatPart load_part(const int8_t* from) {
-    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
-    return bits_as<FloatPart>(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
+inline FloatPart load_part(const Float16* from) {
+    return bits_as<FloatPart>(
+        _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
 }
 #else
 inline FloatPart load_part(const Half* from) {
     return bits_as<FloatPart>(__builtin_convertvector(load_as<HalfPart>(from), WordPart) << 16);
 }
 
-inline FloatPart load_part(const int8_t* from) {
-    return __builtin_convertvector(
-        __builtin_convertvector(load_as<BytePart>(from), IntPart), FloatPart);
+// All but the sign, moved to where a float32 has it: too small by 2^112, also where denormal.
+inline FloatPart load_part(const Float16* from) {
+    const WordPart bits = __builtin_convertvector(load_as<HalfPart>(from), WordPart);
+    const FloatPart size = bits_as<FloatPart>((bits & 0x7fff) << 13) * 0x1p112f;
+    return bits_as<FloatPart>(bits_as<WordPart>(size) | (bits & 0x8000) << 16);
 }
 #endif
 
@@ -92,6 +104,10 @@ struct Floats {
     FloatPart part[PARTS];
 
     float operator[](int lane) const { return part[lane / PART][lane % PART]; }
+};
+
+struct Ints {
+    IntPart part[PARTS];
 };
 
 #define ARITHMETIC(SIGN)                                 \
@@ -120,6 +136,42 @@ inline Floats operator-(Floats a) {
 inline Floats& operator+=(Floats& a, Floats b) { return a = a + b; }
 inline Floats& operator*=(Floats& a, Floats b) { return a = a * b; }
 
+inline FloatPart repeated(float value) {
+#if defined(__AVX512F__)
+    return bits_as<FloatPart>(_mm512_set1_ps(value));
+#elif defined(__AVX__)
+    return bits_as<FloatPart>(_mm256_set1_ps(value));
+#else
+    return FloatPart{value, value, value, value};
+#endif
+}
+
+// a * b + c, rounded once where the processor can: not left to the compiler, which may choose.
+inline FloatPart fused_part(FloatPart a, FloatPart b, FloatPart c) {
+#if defined(__AVX512F__)
+    return bits_as<FloatPart>(
+        _mm512_fmadd_ps(bits_as<__m512>(a), bits_as<__m512>(b), bits_as<__m512>(c)));
+#elif defined(__FMA__)
+    return bits_as<FloatPart>(
+        _mm256_fmadd_ps(bits_as<__m256>(a), bits_as<__m256>(b), bits_as<__m256>(c)));
+#elif defined(__aarch64__)
+    return bits_as<FloatPart>(vfmaq_f32(bits_as<float32x4_t>(c), bits_as<float32x4_t>(a),
+                                        bits_as<float32x4_t>(b)));
+#else
+    return a * b + c;
+#endif
+}
+
+inline Floats fused(Floats a, Floats b, Floats c) {
+    EACH_PART c.part[i] = fused_part(a.part[i], b.part[i], c.part[i]);
+    return c;
+}
+inline Floats fused(float a, Floats b, Floats c) {
+    const FloatPart all = repeated(a);
+    EACH_PART c.part[i] = fused_part(all, b.part[i], c.part[i]);
+    return c;
+}
+
 template <class T>
 inline Floats load(const T* from) {
     Floats to;
@@ -137,6 +189,22 @@ inline void put(Half* to, float value) {  // to the nearest, ties to even; NaN s
     to->bits = number ? uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) : uint16_t(0x7fc0);
 }
 
+inline Floats to_floats(Ints values) {
+    Floats to;
+    EACH_PART to.part[i] = __builtin_convertvector(values.part[i], FloatPart);
+    return to;
+}
+
+constexpr float MAGIC = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
+
+// The nearest whole numbers, ties to even, of `values` times `factor`; they must be below 2^22.
+inline Ints nearest(Floats values, float factor) {
+    Ints to;
+    EACH_PART to.part[i] =
+        bits_as<IntPart>(values.part[i] * factor + MAGIC) - bits_as<int32_t>(MAGIC);
+    return to;
+}
+
 inline float sum(Floats values) {
     float total = 0;
     for (int lane = 0; lane < LANES; ++lane) total += values[lane];
@@ -147,9 +215,8 @@ inline float sum(Floats values) {
 inline FloatPart exponential_part(FloatPart x) {
     FloatPart held = x < -87.0f ? FloatPart{} - 87.0f : x;
     held = held > 88.0f ? FloatPart{} + 88.0f : held;
-    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
-    FloatPart shifted = held * 1.44269504f + magic;
-    FloatPart n = shifted - magic;
+    FloatPart shifted = held * 1.44269504f + MAGIC;
+    FloatPart n = shifted - MAGIC;
     FloatPart r = held - n * 0.693359375f;
     r = r - n * -2.12194440e-4f;
     FloatPart y = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -158,7 +225,7 @@ inline FloatPart exponential_part(FloatPart x) {
     y = y * r + 1.6666665459e-1f;
     y = y * r + 5.0000001201e-1f;
     y = y * (r * r) + r + 1.0f;
-    IntPart power = (bits_as<IntPart>(shifted) - bits_as<int32_t>(magic) + 127) << 23;
+    IntPart power = (bits_as<IntPart>(shifted) - bits_as<int32_t>(MAGIC) + 127) << 23;
     return x < -87.0f ? FloatPart{} : y * bits_as<FloatPart>(power);
 }
 
@@ -170,6 +237,12 @@ inline Floats exponential(Floats x) {
 inline Floats larger(Floats a, Floats b) {
     EACH_PART a.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
     return a;
+}
+
+inline float largest(Floats values) {
+    float most = values[0];
+    for (int lane = 1; lane < LANES; ++lane) most = values[lane] > most ? values[lane] : most;
+    return most;
 }
 
 }  // namespace

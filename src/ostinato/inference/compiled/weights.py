@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ostinato.errors import InputError
+from ostinato.inference.compiled.build import open_kernel
 from ostinato.inference.compiled.memory import LargePages
-from ostinato.models import DecoderLayer, Llama, RMSNorm
+from ostinato.models import DecoderLayer, Groups, Llama, RMSNorm, in_common, quantized_in_groups
 
 LANES = 16  # outputs that the kernel computes side by side, one in each lane of a vector
-DEPTH = 32  # inputs of a matrix tile
-# `weight_kind` and `cache_kind` of kernel.cpp, by dtype; TILED for weights in matrix tiles.
-KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-TILED = {torch.bfloat16: 3, torch.int8: 4}
+DEPTH = 32  # inputs of a matrix tile, and of a group
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # `Kind` of products.h
+TILED = 3
+GROUPED = {(8, 32): 4, (8, 16): 5, (4, 32): 6, (4, 16): 7}  # by bits and inputs of a group
+FLOAT_INPUTS, TILED_INPUTS, GROUPED_INPUTS = 0, 1, 2  # `input_kind` of attention.h
 # pool.h counts a pass's phases (six a layer) in 12 bits, a phase's units (a head of a row) in 16.
 MAX_LAYERS = 680
 MAX_HEADS = 1000
@@ -31,9 +34,27 @@ class ProductC(ctypes.Structure):
     _fields_ = (
         ("weight", ctypes.c_void_p),
         ("scale", ctypes.c_void_p),
+        ("minimum", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
         ("inputs", ctypes.c_int64),
         ("blocks", ctypes.c_int64),
+        ("kind", ctypes.c_int64),
+        ("offset", ctypes.c_int64),
+    )
+
+
+class MatrixC(ctypes.Structure):
+    """`struct Matrix` of pack.h."""
+
+    _fields_ = (
+        ("numbers", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
+        ("minimum", ctypes.c_void_p),
+        ("kind", ctypes.c_int64),
+        ("outputs", ctypes.c_int64),
+        ("inputs", ctypes.c_int64),
+        ("first", ctypes.c_int64),
+        ("step", ctypes.c_int64),
     )
 
 
@@ -56,7 +77,7 @@ class LayerC(ctypes.Structure):
 
 
 _SIZES = ("layers", "width", "padded_width", "heads", "kv_heads", "head_dim", "padded_head")
-_MORE = ("inner", "length", "weight_kind", "cache_kind")
+_MORE = ("inner", "length", "input_kind", "cache_kind", "embedding_kind")
 
 
 class NetworkC(ctypes.Structure):
@@ -75,19 +96,19 @@ class NetworkC(ctypes.Structure):
 
 
 class Weights:
-    """The weights of a network in the kernel's layout; int8 weights have a scale per output.
+    """The weights of a network in the kernel's layout, and where the kernel finds them.
 
-    `tiles` arranges bfloat16 and int8 weights for the processor's matrix tiles.
+    `bits` rounds them to 8 or 4 bits in groups; weights that are in groups already stay as they
+    are. `tiles` arranges bfloat16 weights for the processor's matrix tiles.
     """
 
-    def __init__(self, network: Llama, *, int8: bool, tiles: bool = False) -> None:
+    def __init__(self, network: Llama, *, bits: int | None = None, tiles: bool = False) -> None:
         check_network(network)
-        self.dtype = network.model.embed_tokens.weight.dtype
-        self._type = torch.int8 if int8 else self.dtype
-        self.tiles = tiles and self._type in TILED
-        if self._type == torch.float32 and fits_bfloat16(network):
-            self._type = torch.bfloat16  # the same bits from half the memory
-        self.kind = (TILED if self.tiles else KINDS)[self._type]
+        self._kernel = open_kernel()
+        self._bits = bits
+        self.dtype = narrow_dtype(network)
+        self.grouped = bits is not None
+        self.tiles = tiles and not self.grouped and self.dtype == torch.bfloat16
         self._kept: list[Tensor] = []  # kept alive: the structures hold only addresses
         self._memory = LargePages()
         self.norm = self._floats(network.model.norm.weight)
@@ -95,6 +116,19 @@ class Weights:
         self.layers = (LayerC * network.config.num_hidden_layers)(
             *map(self._layer, network.blocks())
         )
+        embedding = network.model.embed_tokens.weight.detach().contiguous()
+        self._kept.append(embedding)
+        self.embedding, self.embedding_kind = embedding.data_ptr(), KINDS[embedding.dtype]
+
+    @property
+    def input_kind(self) -> int:
+        """How the kernel lays out rows for products."""
+        return GROUPED_INPUTS if self.grouped else TILED_INPUTS if self.tiles else FLOAT_INPUTS
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """The type of keys and values: 16 bits, but for weights in float32."""
+        return torch.float32 if self.dtype == torch.float32 else torch.bfloat16
 
     @property
     def bytes(self) -> int:
@@ -112,70 +146,125 @@ class Weights:
             k_norm=None if k_norm is None else self._floats(k_norm.weight),
             out=self._product([attention.o_proj]),
             norm2=self._floats(block.post_attention_layernorm.weight),
-            up=self._pairs(mlp.gate_proj, mlp.up_proj),
+            # A thread computes SwiGLU of a block as soon as it has the pair.
+            up=self._product([mlp.gate_proj, mlp.up_proj], paired=True),
             down=self._product([mlp.down_proj]),
             window=attention.window or 0,
         )
 
-    def _product(self, parts: Sequence[nn.Linear]) -> ProductC:
-        weight = torch.cat([part.weight.detach() for part in parts])
-        bias = None
-        if parts[0].bias is not None:
-            bias = torch.cat([part.bias.detach() for part in parts])
-        return self._packed(_padded_rows(weight), None if bias is None else _padded_rows(bias))
+    def _product(self, parts: Sequence[nn.Linear], *, paired: bool = False) -> ProductC:
+        """Arrange the weights of parts that share their inputs; 0 pads inputs and outputs.
 
-    def _pairs(self, gate: nn.Linear, up: nn.Linear) -> ProductC:
-        """Join both: a block of the gate's outputs, then the same block of `up`'s, and so on.
-
-        A thread then computes SwiGLU of a block as soon as it has the pair.
+        The outputs of the parts follow each other or, `paired`, a block of the first is followed by
+        one of the second.
         """
-
-        def joined(first: Tensor, second: Tensor) -> Tensor:
-            blocks = [
-                _padded_rows(part.detach()).view(-1, LANES, *part.shape[1:])
-                for part in (first, second)
-            ]
-            return torch.stack(blocks, 1).flatten(0, 2)
-
-        bias = None if gate.bias is None else joined(gate.bias, up.bias)
-        return self._packed(joined(gate.weight, up.weight), bias)
-
-    def _packed(self, weight: Tensor, bias: Tensor | None) -> ProductC:
-        """Arrange weights (O, I) in blocks of outputs; 0 pads the inputs to a whole block."""
-        scale = None
-        if self._type == torch.int8:
-            weight, scale = quantized(weight)
-        weight = weight.to(self._type)
-        inputs = padded(weight.size(1), DEPTH if self.tiles else LANES)
-        weight = nn.functional.pad(weight, (0, inputs - weight.size(1)))
-        outputs, together = len(weight), 2 if self.tiles else 1
-        blocks = weight.view(outputs // LANES, LANES, inputs // together, together)
-        blocks = self._memory.copy(blocks.transpose(1, 2))  # (O/16, I/together, 16, together)
-        self._kept.append(blocks)
-        return ProductC(
-            weight=blocks.data_ptr(),
-            scale=None if scale is None else self._floats(scale),
-            bias=None if bias is None else self._floats(bias),
+        if self.grouped:
+            return self._grouped(parts, paired)
+        inputs = padded(parts[0].in_features, DEPTH if self.tiles else LANES)
+        blocks = _blocks(parts, paired)
+        memory = self._zeros((blocks, inputs, LANES), self.dtype)
+        product = ProductC(
+            weight=memory.data_ptr(),
+            bias=self._bias(parts, paired),
             inputs=inputs,
-            blocks=outputs // LANES,
+            blocks=blocks,
+            kind=TILED if self.tiles else KINDS[self.dtype],
         )
+        for part, place in zip(parts, _places(parts, paired), strict=True):
+            weight = part.weight.detach().contiguous()
+            self._pack(product, place, MatrixC(numbers=weight.data_ptr(), kind=KINDS[weight.dtype]))
+        return product
+
+    def _grouped(self, parts: Sequence[nn.Linear], paired: bool) -> ProductC:
+        groups = in_common([self._groups(part) for part in parts])
+        one, inputs, blocks = groups[0], groups[0].shape[1], _blocks(parts, paired)
+        per_block = inputs // one.group, LANES
+        product = ProductC(
+            weight=self._zeros((blocks, inputs * one.bits // 8, LANES), torch.uint8).data_ptr(),
+            scale=self._zeros((blocks, *per_block), torch.float16).data_ptr(),
+            bias=self._bias(parts, paired),
+            inputs=inputs,
+            blocks=blocks,
+            kind=GROUPED[one.bits, one.group],
+            offset=one.offset,
+        )
+        if one.minimum is not None:
+            product.minimum = self._zeros((blocks, *per_block), torch.float16).data_ptr()
+        for each, place in zip(groups, _places(parts, paired), strict=True):
+            numbers, scale = each.numbers.contiguous(), each.scale.contiguous()
+            matrix = MatrixC(numbers=numbers.data_ptr(), scale=scale.data_ptr())
+            if each.minimum is not None:
+                minimum = each.minimum.contiguous()
+                matrix.minimum = minimum.data_ptr()
+            self._pack(product, place._replace(inputs=inputs), matrix)
+        return product
+
+    def _groups(self, part: nn.Linear) -> Groups:
+        """Return the weights of a part in groups."""
+        weight = part.weight.detach()
+        weight = nn.functional.pad(weight, (0, padded(part.in_features, DEPTH) - part.in_features))
+        assert self._bits is not None
+        return quantized_in_groups(weight, self._bits)
+
+    def _pack(self, product: ProductC, place: _Place, matrix: MatrixC) -> None:
+        matrix.outputs, matrix.inputs, matrix.first, matrix.step = place
+        threads = ctypes.c_int64(torch.get_num_threads())
+        self._kernel.pack(ctypes.byref(product), ctypes.byref(matrix), threads)
+
+    def _bias(self, parts: Sequence[nn.Linear], paired: bool) -> int | None:
+        if parts[0].bias is None:
+            return None
+        kept = self._zeros((_blocks(parts, paired), LANES), torch.float32).view(-1)
+        for part, place in zip(parts, _places(parts, paired), strict=True):
+            outputs = torch.arange(part.out_features)
+            kept[place.first + outputs // LANES * LANES * place.step + outputs % LANES] = (
+                part.bias.detach().float()
+            )
+        return kept.data_ptr()
+
+    def _zeros(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        self._kept.append(kept := self._memory.zeros(shape, dtype))
+        return kept
 
     def _floats(self, values: Tensor) -> int:
         self._kept.append(kept := self._memory.copy(values.detach().float()))
         return kept.data_ptr()
 
 
-def fits_bfloat16(network: Llama) -> bool:
-    """Return whether every matrix of a network in float32 came from bfloat16."""
+class _Place(NamedTuple):
+    """A part's outputs and inputs, where its first output is, and its blocks' distance."""
+
+    outputs: int
+    inputs: int
+    first: int
+    step: int
+
+
+def _places(parts: Sequence[nn.Linear], paired: bool) -> list[_Place]:
+    places, first = [], 0
+    for index, part in enumerate(parts):
+        if paired:
+            places.append(_Place(part.out_features, part.in_features, index * LANES, len(parts)))
+        else:
+            places.append(_Place(part.out_features, part.in_features, first, 1))
+        first += part.out_features
+    return places
+
+
+def _blocks(parts: Sequence[nn.Linear], paired: bool) -> int:
+    if paired:
+        return sum(padded(part.out_features) for part in parts) // LANES
+    return padded(sum(part.out_features for part in parts)) // LANES
+
+
+def narrow_dtype(network: Llama) -> torch.dtype:
+    """Return the type that holds every matrix exactly: float32 that came from bfloat16 fits it."""
+    dtype = network.model.embed_tokens.weight.dtype
+    if dtype != torch.float32:
+        return dtype
     matrices = (p.detach() for p in network.parameters() if p.dim() > 1)
-    return all(torch.equal(matrix, matrix.bfloat16().float()) for matrix in matrices)
-
-
-def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return int8 weights (O, I) and the scale (O,) of each output, whose largest is 127."""
-    values = weight.float()
-    scale = values.abs().amax(1).clamp(min=1e-30) / 127
-    return (values / scale[:, None]).round().to(torch.int8), scale
+    fits = all(not bool((matrix.view(torch.int32) & 0xFFFF).any()) for matrix in matrices)
+    return torch.bfloat16 if fits else dtype
 
 
 def padded(size: int, block: int = LANES) -> int:
@@ -183,20 +272,14 @@ def padded(size: int, block: int = LANES) -> int:
     return -(-size // block) * block
 
 
-def _padded_rows(values: Tensor) -> Tensor:
-    """Return values (O, ...) padded with zeros to whole blocks of outputs."""
-    return torch.cat(
-        (values, values.new_zeros(padded(len(values)) - len(values), *values.shape[1:]))
-    )
-
-
 def check_network(network: Llama) -> None:
     """Refuse a network that the kernel does not support."""
     config = network.config
     dtype = network.model.embed_tokens.weight.dtype
-    if dtype not in (torch.float32, torch.bfloat16):
+    if dtype not in KINDS:
         raise InputError(
-            f"a compiled model must be in float32 or bfloat16, got {dtype}. Load it with dtype."
+            f"a compiled model must be in float32, bfloat16 or float16, got {dtype}. Load it with "
+            "dtype."
         )
     if not isinstance(network.model.norm, RMSNorm) or config.hidden_act != "silu":
         raise InputError(

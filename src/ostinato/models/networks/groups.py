@@ -100,23 +100,28 @@ class Groups:
         return replace(self, offset=0, minimum=finite(minimum, "the minimum of a group"))
 
 
-def joined_groups(parts: Sequence[Groups]) -> Groups:
-    """Return the outputs of all parts, in order, in the narrowest format that holds all exactly."""
-    group = min(part.group for part in parts)
+def in_common(parts: Sequence[Groups]) -> list[Groups]:
+    """Return the parts in one format, the narrowest that holds all exactly."""
+    group, bits = min(part.group for part in parts), max(part.bits for part in parts)
     parts = [part.with_group(group) for part in parts]
     if any(part.minimum is not None for part in parts):
         parts = [part.with_minimum() for part in parts]
     else:
         offset = max(part.offset for part in parts)
         parts = [part.with_offset(offset) for part in parts]
+        bits = max(part.bits for part in parts)
+    return [replace(part, bits=bits) for part in parts]
+
+
+def joined_groups(parts: Sequence[Groups]) -> Groups:
+    """Return the outputs of all parts, in order, in the format that they have in common."""
+    parts = in_common(parts)
     minimums = [part.minimum for part in parts if part.minimum is not None]
-    return Groups(
+    return replace(
+        parts[0],
         numbers=torch.cat([part.numbers for part in parts]),
-        bits=max(part.bits for part in parts),
-        offset=parts[0].offset,
         scale=torch.cat([part.scale for part in parts]),
         minimum=torch.cat(minimums) if minimums else None,
-        group=group,
     )
 
 

@@ -82,7 +82,7 @@ class Job:
     id: str = ""
     adapter: str = ""
     compile: bool | None = None
-    int8: bool = False
+    bits: int | None = None
     device: str = "cpu"
     server: Server | None = None
     rules: tuple[Rule, ...] = ()
@@ -188,7 +188,7 @@ class Job:
                 adapter="",
                 server=server,
                 compile=job.compile if local else None,
-                int8=job.int8 and local,
+                bits=job.bits if local else None,
                 device=job.device if local else "cpu",
             )
         return job
@@ -202,7 +202,7 @@ class Job:
         """Return what replies depend on besides the model: compute mode, or server settings."""
         if self.server is None:
             # Defaults are left out, so that runs from before an option keep their hash.
-            modes = [name for name in ("compile", "int8") if getattr(self, name)]
+            modes = ["compile"] * bool(self.compile) + [f"{self.bits} bits"] * bool(self.bits)
             return [*modes, *([self.device] if self.device != "cpu" else [])]
         server = self.server
         return [server.api, server.prefill, server.template, server.stream, server.extensions]

@@ -159,7 +159,7 @@ def _load_writer(job: Job) -> LanguageModel | Server:
         job.model,
         adapter=job.adapter or None,
         compile=job.compile,
-        int8=job.int8,
+        bits=job.bits,
         device=job.device,
     )
 

@@ -60,7 +60,7 @@ def read_compute_settings(root: Table, model: str) -> dict[str, Any]:
     compile = root.flag("compile", False)
     settings: dict[str, Any] = {
         "compile": compile if root.has("compile") else None,
-        "int8": root.flag("int8", False),
+        "bits": _bits(root),
     }
     device = root.text("device", "cpu")
     compiled = [key for key, value in settings.items() if value]
@@ -76,9 +76,17 @@ def read_compute_settings(root: Table, model: str) -> dict[str, Any]:
             f'It must be left out with device = "{device}", which runs nothing compiled. Remove '
             "one of the two.",
         )
-    elif settings["int8"] and settings["compile"] is False:
-        root.add_problem("int8", "It must be false with compile = false. Remove one of the two.")
+    elif settings["bits"] and settings["compile"] is False:
+        root.add_problem("bits", "It must be left out with compile = false. Remove one of the two.")
     return {**settings, "device": device}
+
+
+def _bits(root: Table) -> int | None:
+    """Read the bits of a weight, None where the weights stay as they are stored."""
+    bits = root.integer("bits", 0)
+    if bits not in (0, 8, 4):
+        root.add_problem("bits", f"It must be 8 or 4, got {bits}. Use 8 for accuracy.")
+    return bits or None
 
 
 def read_server(root: Table, name: str) -> Server | None:
