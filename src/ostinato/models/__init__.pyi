@@ -52,6 +52,12 @@ from .networks.lora import (
     merge,
     save_adapter,
 )
+from .networks.quantized import (
+    BlockMatrix,
+    QuantizedEmbedding,
+    QuantizedLinear,
+    is_quantized,
+)
 from .networks.train_kernels import rotate
 from .tokenizer import Tokenizer
 from .transformers_network import TransformersConfig, TransformersNetwork, crop
@@ -67,6 +73,7 @@ __all__ = [
     "Attention",
     "Bert",
     "BertConfig",
+    "BlockMatrix",
     "CatalogEntry",
     "DecoderLayer",
     "Encoder",
@@ -83,6 +90,8 @@ __all__ = [
     "MaskedBert",
     "MaskedModel",
     "Norm",
+    "QuantizedEmbedding",
+    "QuantizedLinear",
     "RMSNorm",
     "Tokenizer",
     "TransformersConfig",
@@ -101,6 +110,7 @@ __all__ = [
     "inverse_frequencies",
     "is_hub_name",
     "is_installed",
+    "is_quantized",
     "joined_groups",
     "known_models",
     "load_adapter",

@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFReader, ReaderTensor, dequantize
+from gguf import GGMLQuantizationType, GGUFReader, ReaderField, ReaderTensor, dequantize
 from torch import Tensor
 
 from ostinato.errors import ModelError
+from ostinato.models.files.gguf_blocks import FORMATS
 from ostinato.models.files.gguf_tokenizer import build_tokenizer
 from ostinato.models.files.weight_mapping import split_heads
 from ostinato.models.networks.config import LlamaConfig
+from ostinato.models.networks.quantized import BlockMatrix
 from ostinato.models.tokenizer import Tokenizer
 
 ARCHITECTURES = ("gpt2", "llama", "qwen2", "qwen3")  # Mistral files are labeled "llama"
@@ -48,6 +50,22 @@ _FUSED = re.compile(r"blk\.(\d+)\.attn_qkv\.(weight|bias)")
 _BLOCK_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 
 
+class _Reader(GGUFReader):
+    """A reader that names the tensor whose type it does not know."""
+
+    def _build_tensors(self, start_offs: int, fields: list[ReaderField]) -> None:
+        known, file = {int(kind) for kind in GGMLQuantizationType}, Path(str(self.data.filename))
+        for field in fields:
+            kind = int(field.parts[4][0])
+            if kind not in known:
+                raise ModelError(
+                    f"{field.name} in {file.name} must be of a type that gguf "
+                    f"knows, got number {kind}. Use another quantization (Q4_K_M, Q8_0, F16), a "
+                    "newer version of the package gguf, or llama.cpp: llama:FILE.gguf."
+                )
+        super()._build_tensors(start_offs, fields)
+
+
 class GGUFModel:
     """An open GGUF file of one of `ARCHITECTURES`."""
 
@@ -57,7 +75,10 @@ class GGUFModel:
         if not self.path.is_file():
             raise ModelError(f"{self.path} must exist, got no such file. Check the path.")
         try:
-            self._reader = GGUFReader(self.path)
+            # Copy on write, since PyTorch takes no memory that is only for reading.
+            self._reader = _Reader(self.path, "c")
+        except ModelError:
+            raise
         except Exception as error:  # a damaged file makes the reader raise any error
             raise ModelError(
                 f"{self.path} must be a whole GGUF file, got: {error}. Download it again."
@@ -103,13 +124,48 @@ class GGUFModel:
             **self._special_ids(),
         )
 
+    def stored(
+        self, dtype: torch.dtype = torch.float32
+    ) -> Iterator[tuple[str, Tensor | BlockMatrix]]:
+        """Yield what `weights` does, with matrices of a type in `FORMATS` as blocks, mapped."""
+        config = self.config()
+        for tensor in self._tensors():
+            if self._stays(tensor):
+                name = _hugging_face_name(tensor.name)
+                order = self._row_order(name, config, int(tensor.shape[1]))
+                blocks = torch.from_numpy(np.asarray(tensor.data))
+                yield name, BlockMatrix(blocks, tensor.tensor_type.name, order)
+            else:
+                yield from self._renamed(tensor, config, dtype)
+
     def weights(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[str, Tensor]]:
         """Yield each tensor under its Hugging Face name, dequantized."""
         config = self.config()
-        for tensor in self._reader.tensors:
-            if tensor.name == "rope_freqs.weight":
-                continue  # no weight: `_llama3_scaling` reads it
+        for tensor in self._tensors():
             yield from self._renamed(tensor, config, dtype)
+
+    def _tensors(self) -> Iterator[ReaderTensor]:
+        for tensor in self._reader.tensors:
+            if tensor.name != "rope_freqs.weight":  # no weight: `_llama3_scaling` reads it
+                yield tensor
+
+    def _stays(self, tensor: ReaderTensor) -> bool:
+        """Return whether a matrix can stay in blocks; GPT-2's are small, and some are joined."""
+        kind = tensor.tensor_type.name
+        return kind in FORMATS and len(tensor.shape) == 2 and self._kind != "gpt2"
+
+    def _row_order(self, name: str, config: LlamaConfig, rows: int) -> Tensor | None:
+        """Return the file's row of each output of a matrix, None where they are the same."""
+        heads = self._permuted_heads(name, config)
+        return None if heads is None else torch.from_numpy(_unpermute(np.arange(rows), heads))
+
+    def _permuted_heads(self, name: str, config: LlamaConfig) -> int | None:
+        """Return the number of heads whose rows the file reorders (see `_unpermute`), if any."""
+        if self._kind != "llama":
+            return None
+        if ".q_proj." in name:
+            return config.num_attention_heads
+        return config.num_key_value_heads if ".k_proj." in name else None
 
     def _renamed(
         self, tensor: ReaderTensor, config: LlamaConfig, dtype: torch.dtype
@@ -121,10 +177,9 @@ class GGUFModel:
             yield from split_heads(fused[1], fused[2], joined)
             return
         name = _hugging_face_name(tensor.name)
-        if self._kind == "llama" and ".q_proj." in name:
-            values = _unpermute(values, config.num_attention_heads)
-        elif self._kind == "llama" and ".k_proj." in name:
-            values = _unpermute(values, config.num_key_value_heads)
+        heads = self._permuted_heads(name, config)
+        if heads is not None:
+            values = _unpermute(values, heads)
         yield name, torch.from_numpy(np.array(values, order="C")).to(dtype)
 
     def tokenizer(self) -> Tokenizer:

@@ -172,6 +172,11 @@ class Llama(nn.Module):
         if seed is not None:
             self.draw(seed)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that the network computes in; matrices that stay in blocks have none."""
+        return self.model.norm.weight.dtype
+
     @torch.no_grad()
     def draw(self, seed: int) -> None:
         """Draw matrices from N(0, initializer_range^2); set biases to 0 and norms to 1."""
