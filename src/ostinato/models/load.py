@@ -135,7 +135,7 @@ def _base_and_adapter(name: str, adapter: str | Path | None) -> tuple[str, str |
 
 
 def _load(name: str, dtype: torch.dtype | None, device: torch.device) -> LanguageModel:
-    path = _find(name)
+    path = find_model(name)
     computed = dtype or compute_dtype(device)
     if path.is_file():
         return _load_gguf(path, name, computed, widened=dtype is not None)
@@ -148,7 +148,11 @@ def _with_adapter(model: LanguageModel, adapter: str) -> LanguageModel:
     return replace(model, name=f"{model.name}+{adapter}")
 
 
-def _find(name: str) -> Path:
+def find_model(name: str) -> Path:
+    """Return the folder or GGUF file of a model; one on the hub is downloaded.
+
+    Raises `ModelError` where there is none, or one that writes no text.
+    """
     if name in CATALOG:
         _check_known_writes(name)
         return installed_folder(name)
@@ -279,7 +283,7 @@ def _tie(network: Llama) -> None:
 
 
 def _folder_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         with reading_weights(path, "Download it again."), safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (a safe_open is no mapping)
                 yield name, file.get_tensor(name)
@@ -297,7 +301,8 @@ def _check_unpickled(folder: Path) -> None:
         )
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a folder. Raises `ModelError` for a damaged index."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return [folder / "model.safetensors"]

@@ -144,6 +144,11 @@ class GGUFModel:
         for tensor in self._tensors():
             yield from self._renamed(tensor, config, dtype)
 
+    def tensors(self) -> Iterator[tuple[str, int, bool]]:
+        """Yield the type and size of each tensor, and whether `stored` leaves it in blocks."""
+        for tensor in self._tensors():
+            yield tensor.tensor_type.name, int(tensor.n_elements), self._stays(tensor)
+
     def _tensors(self) -> Iterator[ReaderTensor]:
         for tensor in self._reader.tensors:
             if tensor.name != "rope_freqs.weight":  # no weight: `_llama3_scaling` reads it
