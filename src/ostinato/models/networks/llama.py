@@ -149,7 +149,9 @@ class Decoder(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        shape = config.vocab_size, config.hidden_size
+        # A weight of its own skips drawing one, which on the meta device takes 2 s of imports.
+        self.embed_tokens = nn.Embedding(*shape, _weight=torch.empty(shape))
         learned = config.family.positions == "learned"
         self.embed_positions = (
             nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
