@@ -89,7 +89,7 @@ class Scribe:
         del self._lanes[key], self._words[key]
 
 
-def scribe_loop(job_run: JobRun, model: object = None) -> Loop:
+def scribe_loop(job_run: JobRun, model: object = None, *, say: object = None) -> Loop:
     """Return a job's loop with a scribe in the model's place."""
     job = job_run.job
 

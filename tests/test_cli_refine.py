@@ -256,7 +256,7 @@ def test_a_run_that_was_stopped_for_good_stays_so(
 ) -> None:
     write_job(folder, MESSAGES)
 
-    def loop(work: JobRun) -> Loop:
+    def loop(work: JobRun, **_: object) -> Loop:
         made = scribe_loop(work)
         made.stop("Enough.")
         return made

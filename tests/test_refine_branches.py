@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_job(tmp_path, [f"Message {n}" for n in range(12)], JOB)
 
-    def interrupted(work: JobRun) -> Loop:
+    def interrupted(work: JobRun, **_: object) -> Loop:
         loop = scribe_loop(work)
         run, ticks = loop.run, iter(range(1000))
 

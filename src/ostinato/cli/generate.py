@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -280,7 +281,7 @@ class GenerateOptions:
 
     def _model(self) -> LanguageModel | Server:
         """Load the model, or return its server. Raises `InputError` for options of the other."""
-        from ostinato.models import load_model
+        from ostinato.models import check_memory, load_model
         from ostinato.remote import Server, is_server
 
         if not is_server(self.model):
@@ -289,6 +290,14 @@ class GenerateOptions:
                     f"--key-env must be given with a server, got the model {self.model!r}. "
                     "Leave it out."
                 )
+            check_memory(
+                self.model,
+                slots=self.num_beams,
+                compile=self.compile,
+                bits=self.bits,
+                device=self.device,
+                say=partial(click.echo, err=True),
+            )
             return load_model(
                 self.model,
                 adapter=self.adapter,

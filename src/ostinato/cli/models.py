@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ostinato.cli.options import json_option
+
+if TYPE_CHECKING:
+    from ostinato.models import MemoryNeed
 
 # `ostinato.models` imports torch, so the commands import it when they run, not for --help.
 
@@ -51,6 +54,48 @@ def get(name: str, as_json: bool) -> None:
         click.echo(json.dumps({**_model_row(name), "was_there": was_installed}))
     else:
         click.echo(f"{name} {'was already' if was_installed else 'is'} installed: {folder}")
+
+
+@models.command()
+@click.argument("model")
+@click.option("--slots", default=16, type=click.IntRange(1, 256), help="Sequences at once.")
+@click.option("--length", default=512, type=click.IntRange(min=1), help="Tokens of a sequence.")
+@json_option
+def show(model: str, slots: int, length: int, as_json: bool) -> None:
+    """Show the size, types and memory of MODEL: a name, a folder or a GGUF file.
+
+    Only the headers of its files are read.
+    """
+    from ostinato.models import memory_needed, size_text
+
+    need = memory_needed(model, slots=slots, length=length)
+    facts = need.facts
+    if as_json:
+        click.echo(json.dumps(_memory_row(need)))
+        return
+    network = facts.config.model_type if facts.config else "network run by transformers"
+    click.echo(f"{facts.path}: {network}, {facts.parameters:,} parameters")
+    types = ", ".join(f"{count} {kind}" for kind, count in facts.types.items())
+    click.echo(f"  files {size_text(facts.file_bytes)}, tensors: {types}")
+    fits = "fits into" if need.total <= need.free else "does not fit into"
+    click.echo(f"  memory {size_text(need.total)}: {need.parts}")
+    click.echo(f"  {fits} the free memory ({size_text(need.free)})")
+
+
+def _memory_row(need: MemoryNeed) -> dict[str, Any]:
+    facts = need.facts
+    return {
+        "name": facts.name,
+        "path": str(facts.path),
+        "model_type": facts.config.model_type if facts.config else None,
+        "parameters": facts.parameters,
+        "types": facts.types,
+        "file_bytes": facts.file_bytes,
+        "weight_bytes": need.weights,
+        "cache_bytes": need.cache,
+        "free_bytes": need.free,
+        "fits": need.total <= need.free,
+    }
 
 
 def _model_row(name: str) -> dict[str, Any]:

@@ -91,11 +91,19 @@ def serve(
         import uvicorn
     except ImportError:
         raise MissingExtra("A model as a server", "serve") from None
-    from ostinato.models import load_model
+    from ostinato.models import check_memory, load_model
     from ostinato.server import Scheduler, application
 
     # Read before the model is loaded, so that a wrong job file is reported at once.
     defaults = _defaults(job_file)
+    check_memory(
+        model,
+        slots=slots,
+        compile=compile,
+        bits=bits,
+        device=device,
+        say=partial(click.echo, err=True),
+    )
     scheduler = Scheduler(
         partial(load_model, model, adapter=adapter, compile=compile, bits=bits, device=device),
         slots=slots,

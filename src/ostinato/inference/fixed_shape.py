@@ -31,7 +31,7 @@ from ostinato.inference.validation import (
     check_tokens,
     top_position,
 )
-from ostinato.models import ACTIVATIONS, CPU, LanguageModel, Llama, inverse_frequencies
+from ostinato.models import ACTIVATIONS, CPU, LanguageModel, Llama, device_of, inverse_frequencies
 
 PAD = 64  # positions: the cache is read and grown in multiples of this
 # On AVX2, weights times values over more than 192 positions was not bit-stable (docs/log.md):
@@ -73,14 +73,17 @@ class FixedShapeBackend(SlotBackend):
         default, oneDNN's packed weights where they exist).
         """
         network = model if isinstance(model, Llama) else model.llama()
-        weight = network.model.embed_tokens.weight
         super().__init__(
-            network.config, weight.device, slots=slots, block=block, prefill_chunk=prefill_chunk
+            network.config,
+            device_of(network),
+            slots=slots,
+            block=block,
+            prefill_chunk=prefill_chunk,
         )
         whole = prefill_chunk % PAD == 0
         require(whole, "prefill_chunk", f"a multiple of {PAD}", prefill_chunk, f"Use {PAD}.")
         check_merged(network)
-        self.config, self.dtype = network.config, weight.dtype
+        self.config, self.dtype = network.config, network.dtype
         self.packed = self._can_pack() if packed is None else packed
         self.heads, self.kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
         self.head_dim = self.config.head_dim

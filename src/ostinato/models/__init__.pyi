@@ -28,6 +28,15 @@ from .hub import is_hub_name
 from .llama_cpp_network import LlamaCppConfig, LlamaCppNetwork
 from .load import LanguageModel, load_model
 from .masked import MASK, MaskedModel, load_masked_model
+from .memory import (
+    MemoryNeed,
+    ModelFacts,
+    check_memory,
+    free_memory,
+    memory_needed,
+    read_facts,
+    size_text,
+)
 from .networks.bert import Bert, BertConfig, MaskedBert, load_masked, save_masked
 from .networks.config import LlamaConfig
 from .networks.groups import Groups, in_common, joined_groups, quantized_in_groups
@@ -52,6 +61,12 @@ from .networks.lora import (
     merge,
     save_adapter,
 )
+from .networks.quantized import (
+    BlockMatrix,
+    QuantizedEmbedding,
+    QuantizedLinear,
+    is_quantized,
+)
 from .networks.train_kernels import rotate
 from .tokenizer import Tokenizer
 from .transformers_network import TransformersConfig, TransformersNetwork, crop
@@ -67,6 +82,7 @@ __all__ = [
     "Attention",
     "Bert",
     "BertConfig",
+    "BlockMatrix",
     "CatalogEntry",
     "DecoderLayer",
     "Encoder",
@@ -82,7 +98,11 @@ __all__ = [
     "LoraLinear",
     "MaskedBert",
     "MaskedModel",
+    "MemoryNeed",
+    "ModelFacts",
     "Norm",
+    "QuantizedEmbedding",
+    "QuantizedLinear",
     "RMSNorm",
     "Tokenizer",
     "TransformersConfig",
@@ -91,6 +111,7 @@ __all__ = [
     "add_lora",
     "cache_root",
     "catalog_entry",
+    "check_memory",
     "compute_dtype",
     "crop",
     "deterministic_ops",
@@ -98,10 +119,12 @@ __all__ = [
     "download_model",
     "file_hash",
     "find_device",
+    "free_memory",
     "in_common",
     "inverse_frequencies",
     "is_hub_name",
     "is_installed",
+    "is_quantized",
     "joined_groups",
     "known_models",
     "load_adapter",
@@ -110,17 +133,20 @@ __all__ = [
     "load_masked_model",
     "load_model",
     "lora_layers",
+    "memory_needed",
     "merge",
     "model_folder",
     "plain_compute_mode",
     "quantized_in_groups",
     "read_config",
+    "read_facts",
     "read_weights",
     "rope_table",
     "rotate",
     "save_adapter",
     "save_masked",
     "shipped_adapters",
+    "size_text",
     "to_file",
     "weights_digest",
     "write_config",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from ostinato.models.networks.families import FAMILIES
 from ostinato.models.networks.gru import GRU, MODEL_TYPE, GRUConfig
 from ostinato.models.networks.llama import Llama
 from ostinato.models.networks.lora import load_adapter, merge
+from ostinato.models.networks.quantized import BlockMatrix, QuantizedEmbedding, QuantizedLinear
 from ostinato.models.tokenizer import Tokenizer
 from ostinato.models.transformers_network import (
     TransformersConfig,
@@ -92,7 +93,8 @@ def load_model(
     - a name on the Hugging Face hub, `org/name` or `org/name@revision` (extra `hf`).
 
     `adapter` is a shipped adapter (`support`) or a folder in PEFT's layout; it is merged. `dtype`
-    defaults to bfloat16 where the device multiplies it fast, else float32. `device` is `cpu`,
+    defaults to bfloat16 where the device multiplies it fast, else float32; matrices that a GGUF
+    file holds in 8 bits or fewer stay so, unless `dtype` is given. `device` is `cpu`,
     `cuda` or `cuda:N`.
 
     `compile` generates tokens by one function compiled for this machine, which is faster and gives
@@ -118,7 +120,7 @@ def load_model(
         raise ModelError(
             f"compile must be given for the CPU, got it for {device}. Leave out one of them."
         )
-    model = _load(base, compute_dtype(where) if dtype is None else dtype)
+    model = _load(base, dtype, where)
     if compile:
         model.llama()  # refuses other networks, which have no compiled pass
     if chosen is not None:
@@ -136,9 +138,12 @@ def _base_and_adapter(name: str, adapter: str | Path | None) -> tuple[str, str |
     return base, plus or (None if adapter is None else str(adapter))
 
 
-def _load(name: str, dtype: torch.dtype) -> LanguageModel:
-    path = _find(name)
-    return _load_gguf(path, name, dtype) if path.is_file() else _load_folder(path, name, dtype)
+def _load(name: str, dtype: torch.dtype | None, device: torch.device) -> LanguageModel:
+    path = find_model(name)
+    computed = dtype or compute_dtype(device)
+    if path.is_file():
+        return _load_gguf(path, name, computed, widened=dtype is not None)
+    return _load_folder(path, name, computed)
 
 
 def _with_adapter(model: LanguageModel, adapter: str) -> LanguageModel:
@@ -147,7 +152,11 @@ def _with_adapter(model: LanguageModel, adapter: str) -> LanguageModel:
     return replace(model, name=f"{model.name}+{adapter}")
 
 
-def _find(name: str) -> Path:
+def find_model(name: str) -> Path:
+    """Return the folder or GGUF file of a model; one on the hub is downloaded.
+
+    Raises `ModelError` where there is none, or one that writes no text.
+    """
     if name in CATALOG:
         _check_known_writes(name)
         return installed_folder(name)
@@ -183,17 +192,19 @@ def _load_folder(folder: Path, name: str, dtype: torch.dtype) -> LanguageModel:
         other = load_network(folder, dtype, reason)
         return LanguageModel(other, tokenizer, other.config, folder, name)
     tokenizer = Tokenizer.from_folder(folder)
-    network = _network(config, _folder_weights(folder), str(folder), dtype)
+    weights = from_file(config, _folder_weights(folder))
+    network = _network(config, weights, str(folder), dtype)
     return LanguageModel(network, tokenizer, config, folder, name)
 
 
-def _load_gguf(path: Path, name: str, dtype: torch.dtype) -> LanguageModel:
+def _load_gguf(path: Path, name: str, dtype: torch.dtype, *, widened: bool) -> LanguageModel:
     from ostinato.models.files.gguf import GGUFModel  # 0.14 s of imports
 
     file = GGUFModel(path)
     config = file.config()
     tokenizer = file.tokenizer()
-    network = _network(config, file.weights(dtype), str(path), dtype)
+    weights = file.weights(dtype) if widened else file.stored(dtype)
+    network = _network(config, weights, str(path), dtype)
     return LanguageModel(network, tokenizer, config, path.parent, name)
 
 
@@ -218,7 +229,10 @@ def _load_llama_cpp(path: Path, name: str) -> LanguageModel:
 
 
 def _network(
-    config: LlamaConfig, weights: Iterator[tuple[str, Tensor]], source: str, dtype: torch.dtype
+    config: LlamaConfig,
+    weights: Iterable[tuple[str, Tensor | BlockMatrix]],
+    source: str,
+    dtype: torch.dtype,
 ) -> Llama:
     """Build the network around the weights; `source` is their name in messages."""
     with torch.device("meta"):  # without storage, so that the weights are never in memory twice
@@ -226,7 +240,7 @@ def _network(
     missing = {name: p.shape for name, p in network.named_parameters(remove_duplicate=False)}
     if config.tie_word_embeddings:
         del missing["lm_head.weight"]
-    for name, tensor in from_file(config, weights):
+    for name, weight in weights:
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue  # some files store the tied head too
         if name not in missing:
@@ -234,29 +248,46 @@ def _network(
                 f"{source} must hold a {config.model_type} network, got {name!r} too. "
                 "Use the config.json that belongs to the weights."
             )
-        if tensor.shape != missing.pop(name):
+        if weight.shape != missing.pop(name):
             raise ModelError(
                 f"{name} in {source} must have the shape of config.json, got "
-                f"{tuple(tensor.shape)}. Use the config.json that belongs to the weights."
+                f"{tuple(weight.shape)}. Use the config.json that belongs to the weights."
             )
-        _set_parameter(network, name, tensor.to(dtype))
+        _set_weight(network, name, weight, dtype)
     if missing:
         raise ModelError(
             f"{source} must hold {next(iter(missing))!r} ({len(missing)} missing), got none. "
             "Download the weights again."
         )
     if config.tie_word_embeddings:
-        network.lm_head.weight = network.model.embed_tokens.weight
+        _tie(network)
     return network.eval()
 
 
-def _set_parameter(network: nn.Module, name: str, tensor: Tensor) -> None:
+def _set_weight(
+    network: nn.Module, name: str, weight: Tensor | BlockMatrix, dtype: torch.dtype
+) -> None:
     path, _, leaf = name.rpartition(".")
-    setattr(network.get_submodule(path), leaf, nn.Parameter(tensor))
+    layer = network.get_submodule(path)
+    if isinstance(weight, Tensor):
+        setattr(layer, leaf, nn.Parameter(weight.to(dtype)))
+    elif isinstance(layer, nn.Embedding):
+        network.set_submodule(path, QuantizedEmbedding(weight, dtype))
+    else:
+        assert isinstance(layer, nn.Linear)
+        network.set_submodule(path, QuantizedLinear(weight, dtype, layer.bias))
+
+
+def _tie(network: Llama) -> None:
+    embedding = network.model.embed_tokens
+    if isinstance(embedding, QuantizedEmbedding):
+        network.lm_head = QuantizedLinear(embedding.matrix, network.dtype)
+    else:
+        network.lm_head.weight = embedding.weight
 
 
 def _folder_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         with reading_weights(path, "Download it again."), safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (a safe_open is no mapping)
                 yield name, file.get_tensor(name)
@@ -274,7 +305,8 @@ def _check_unpickled(folder: Path) -> None:
         )
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a folder. Raises `ModelError` for a damaged index."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return [folder / "model.safetensors"]

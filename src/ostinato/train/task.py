@@ -172,7 +172,7 @@ def _save_llama(folder: Path, network: Llama, eos_ids: list[int]) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = {name: v for name, v in network.config.to_dict().items() if v is not None}
     config |= {
-        "torch_dtype": str(network.model.embed_tokens.weight.dtype).removeprefix("torch."),
+        "torch_dtype": str(network.dtype).removeprefix("torch."),
         # transformers accepts a number or a list; a number is what most tools expect.
         "eos_token_id": eos_ids if len(eos_ids) > 1 else (eos_ids[0] if eos_ids else None),
     }

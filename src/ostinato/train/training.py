@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ostinato.arguments import did_you_mean
 from ostinato.errors import EditError, InputError
 from ostinato.loop import Edits, Report, SparseMetrics, fold_in
-from ostinato.models import deterministic_ops, device_of
+from ostinato.models import deterministic_ops, device_of, is_quantized
 from ostinato.train.batch_sampler import BatchSampler
 from ostinato.train.config import TrainingConfig
 from ostinato.train.optimizers import AdamW, Muon, Optimizer
@@ -47,6 +47,11 @@ class Training(SparseMetrics):
     def __init__(
         self, network: nn.Module, task: Task, config: TrainingConfig | None = None
     ) -> None:
+        if is_quantized(network):
+            raise InputError(
+                "network must have its matrices in floats, got some in the blocks of a GGUF file. "
+                "Load it with dtype=torch.float32, or load the model's Hugging Face folder."
+            )
         self.network, self.task, self.config = network, task, config or TrainingConfig()
         self._sampler = BatchSampler(task.lengths, self.config.batch_tokens, self.config.seed)
         self.parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}

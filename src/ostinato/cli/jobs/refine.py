@@ -177,7 +177,7 @@ def _work(work: JobRun, *, watch: bool, quiet: bool) -> Outcome:
     if work.budget_change and not quiet:
         click.echo(f"{work.budget_change} The job resumes.")
     progress.loading()
-    loop = work.loop()
+    loop = work.loop(say=lambda line: None if quiet else click.echo(line, err=True))
     began = time.monotonic()
     try:
         with ends_by_signal(loop), progress:

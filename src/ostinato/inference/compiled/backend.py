@@ -20,6 +20,7 @@ from ostinato.inference.compiled.weights import (
     KINDS,
     LANES,
     NetworkC,
+    ProductC,
     Weights,
     check_network,
     padded,
@@ -113,20 +114,24 @@ class CompiledBackend(SlotBackend):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits (n, V) in float32 at `hidden` (n, C)."""
-        head = self._weights.head
+        out = self.multiplied(self._weights.head, hidden)
+        return out if out.size(1) == self.vocab_size else out[:, : self.vocab_size].contiguous()
+
+    def multiplied(self, product: ProductC, rows: Tensor) -> Tensor:
+        """Return a product of rows (n, inputs), with its outputs rounded up to whole blocks."""
         self._prepare_scratch()
-        out = torch.empty(len(hidden), head.blocks * LANES)  # whole blocks; the surplus is cut
+        out = torch.empty(len(rows), product.blocks * LANES)
         self._kernel.product(
             ctypes.byref(self._net),
-            ctypes.byref(head),
-            _address(hidden.contiguous()),
-            ctypes.c_int64(self.config.hidden_size),
-            ctypes.c_int64(len(hidden)),
+            ctypes.byref(product),
+            _address(rows.contiguous()),
+            ctypes.c_int64(rows.size(1)),
+            ctypes.c_int64(len(rows)),
             ctypes.c_int64(self._threads),
             _address(self._scratch),
             _address(out),
         )
-        return out if out.size(1) == self.vocab_size else out[:, : self.vocab_size].contiguous()
+        return out
 
     def _compare_rows(self) -> SelfTest:
         return compare_rows(self)

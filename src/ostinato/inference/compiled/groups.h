@@ -311,6 +311,12 @@ void multiply_groups(const Product& p, int64_t from, int64_t to, const GroupInpu
 template <bool ADD>
 void multiply(const Product& p, int64_t from, int64_t to, const GroupInput& x, int64_t rows,
               float* y, int64_t ld) {
+    if (to > p.own) {
+        const int64_t first = from > p.own ? from - p.own : 0;
+        multiply<ADD>(*p.next, first, to - p.own, x, rows, y + p.own * LANES, ld);
+        to = p.own;
+    }
+    if (from >= to) return;
     switch (p.kind) {
         case BITS8_BY_32: return multiply_groups<8, 32, ADD>(p, from, to, x, rows, y, ld);
         case BITS8_BY_16: return multiply_groups<8, 16, ADD>(p, from, to, x, rows, y, ld);

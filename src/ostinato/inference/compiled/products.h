@@ -24,9 +24,11 @@ struct Product {       // y = x W^T: weights in blocks of 16 outputs, (outputs /
     const void* minimum;  // as scale, or null
     const float* bias;    // or null
     int64_t inputs;
-    int64_t blocks;
+    int64_t blocks;  // with those of the next ones
     int64_t kind;
     int64_t offset;  // that whole numbers are above what they stand for
+    int64_t own;     // blocks of this one
+    const Product* next;  // weights in another format, of further outputs from the same inputs
 };
 }
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
+from itertools import takewhile
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,17 @@ from torch import Tensor, nn
 from ostinato.errors import InputError
 from ostinato.inference.compiled.build import open_kernel
 from ostinato.inference.compiled.memory import LargePages
-from ostinato.models import DecoderLayer, Groups, Llama, RMSNorm, in_common, quantized_in_groups
+from ostinato.models import (
+    DecoderLayer,
+    Groups,
+    Llama,
+    QuantizedEmbedding,
+    QuantizedLinear,
+    RMSNorm,
+    in_common,
+    is_quantized,
+    quantized_in_groups,
+)
 
 LANES = 16  # outputs that the kernel computes side by side, one in each lane of a vector
 DEPTH = 32  # inputs of a matrix tile, and of a group
@@ -40,6 +52,8 @@ class ProductC(ctypes.Structure):
         ("blocks", ctypes.c_int64),
         ("kind", ctypes.c_int64),
         ("offset", ctypes.c_int64),
+        ("own", ctypes.c_int64),
+        ("next", ctypes.c_void_p),
     )
 
 
@@ -106,19 +120,19 @@ class Weights:
         check_network(network)
         self._kernel = open_kernel()
         self._bits = bits
-        self.dtype = narrow_dtype(network)
-        self.grouped = bits is not None
+        self.grouped = bits is not None or is_quantized(network)
+        self.dtype = network.dtype if self.grouped else narrow_dtype(network)
         self.tiles = tiles and not self.grouped and self.dtype == torch.bfloat16
-        self._kept: list[Tensor] = []  # kept alive: the structures hold only addresses
+        # Kept alive: the structures hold only addresses.
+        self._kept: list[Tensor] = []
+        self._products: list[ProductC] = []
         self._memory = LargePages()
         self.norm = self._floats(network.model.norm.weight)
         self.head = self._product([network.lm_head])
         self.layers = (LayerC * network.config.num_hidden_layers)(
             *map(self._layer, network.blocks())
         )
-        embedding = network.model.embed_tokens.weight.detach().contiguous()
-        self._kept.append(embedding)
-        self.embedding, self.embedding_kind = embedding.data_ptr(), KINDS[embedding.dtype]
+        self.embedding, self.embedding_kind = self._embedding(network)
 
     @property
     def input_kind(self) -> int:
@@ -128,12 +142,25 @@ class Weights:
     @property
     def cache_dtype(self) -> torch.dtype:
         """The type of keys and values: 16 bits, but for weights in float32."""
-        return torch.float32 if self.dtype == torch.float32 else torch.bfloat16
+        wide = self.dtype == torch.float32 and not self.grouped
+        return torch.float32 if wide else torch.bfloat16
 
     @property
     def bytes(self) -> int:
         """The size of the weights in memory, in bytes."""
         return sum(kept.numel() * kept.element_size() for kept in self._kept)
+
+    def _embedding(self, network: Llama) -> tuple[int, int]:
+        """Return where the embeddings are, and their kind."""
+        layer = network.model.embed_tokens
+        if isinstance(layer, QuantizedEmbedding):
+            tied = getattr(network.lm_head, "matrix", None) is layer.matrix
+            product = self.head if tied else self._grouped([layer.groups()])
+            self._products.append(product)
+            return ctypes.addressof(product), product.kind
+        embedding = layer.weight.detach().contiguous()
+        self._kept.append(embedding)
+        return embedding.data_ptr(), KINDS[embedding.dtype]
 
     def _layer(self, block: DecoderLayer) -> LayerC:
         attention, mlp = block.self_attn, block.mlp
@@ -159,9 +186,11 @@ class Weights:
         one of the second.
         """
         if self.grouped:
-            return self._grouped(parts, paired)
+            groups = [self._groups(part) for part in parts]
+            return self._grouped(groups, self._bias(parts, paired), paired=paired)
+        shapes = [part.weight for part in parts]
         inputs = padded(parts[0].in_features, DEPTH if self.tiles else LANES)
-        blocks = _blocks(parts, paired)
+        blocks = _blocks(shapes, paired)
         memory = self._zeros((blocks, inputs, LANES), self.dtype)
         product = ProductC(
             weight=memory.data_ptr(),
@@ -170,41 +199,61 @@ class Weights:
             blocks=blocks,
             kind=TILED if self.tiles else KINDS[self.dtype],
         )
-        for part, place in zip(parts, _places(parts, paired), strict=True):
+        for part, place in zip(parts, _places(shapes, paired), strict=True):
             weight = part.weight.detach().contiguous()
             self._pack(product, place, MatrixC(numbers=weight.data_ptr(), kind=KINDS[weight.dtype]))
         return product
 
-    def _grouped(self, parts: Sequence[nn.Linear], paired: bool) -> ProductC:
-        groups = in_common([self._groups(part) for part in parts])
-        one, inputs, blocks = groups[0], groups[0].shape[1], _blocks(parts, paired)
+    def _grouped(
+        self, parts: Sequence[Groups], bias: int | None = None, *, paired: bool = False
+    ) -> ProductC:
+        """Arrange parts in groups; those of another format become a product of their own."""
+        first, more = list(parts), list[Groups]()
+        whole = all(part.shape[0] % LANES == 0 for part in parts)
+        if whole and not paired:
+            first = [part for part in takewhile(partial(_same_format, parts[0]), parts)]
+            more = list(parts[len(first) :])
+        product = self._in_groups(in_common(first), bias, paired)
+        if more:
+            after = bias and bias + product.own * LANES * torch.float32.itemsize
+            self._products.append(following := self._grouped(more, after))
+            product.next = ctypes.addressof(following)
+            product.blocks += following.blocks
+        return product
+
+    def _in_groups(self, parts: Sequence[Groups], bias: int | None, paired: bool) -> ProductC:
+        """Arrange parts of one format."""
+        one, inputs, blocks = parts[0], parts[0].shape[1], _blocks(parts, paired)
         per_block = inputs // one.group, LANES
         product = ProductC(
             weight=self._zeros((blocks, inputs * one.bits // 8, LANES), torch.uint8).data_ptr(),
             scale=self._zeros((blocks, *per_block), torch.float16).data_ptr(),
-            bias=self._bias(parts, paired),
+            bias=bias,
             inputs=inputs,
             blocks=blocks,
             kind=GROUPED[one.bits, one.group],
             offset=one.offset,
+            own=blocks,
         )
         if one.minimum is not None:
             product.minimum = self._zeros((blocks, *per_block), torch.float16).data_ptr()
-        for each, place in zip(groups, _places(parts, paired), strict=True):
-            numbers, scale = each.numbers.contiguous(), each.scale.contiguous()
+        for part, place in zip(parts, _places(parts, paired), strict=True):
+            numbers, scale = part.numbers.contiguous(), part.scale.contiguous()
             matrix = MatrixC(numbers=numbers.data_ptr(), scale=scale.data_ptr())
-            if each.minimum is not None:
-                minimum = each.minimum.contiguous()
+            if part.minimum is not None:
+                minimum = part.minimum.contiguous()
                 matrix.minimum = minimum.data_ptr()
-            self._pack(product, place._replace(inputs=inputs), matrix)
+            self._pack(product, place, matrix)
         return product
 
     def _groups(self, part: nn.Linear) -> Groups:
-        """Return the weights of a part in groups."""
-        weight = part.weight.detach()
-        weight = nn.functional.pad(weight, (0, padded(part.in_features, DEPTH) - part.in_features))
-        assert self._bits is not None
-        return quantized_in_groups(weight, self._bits)
+        """Return the weights of a part in groups: as they are, else rounded to 8 bits or fewer."""
+        if isinstance(part, QuantizedLinear) and self._bits is None:
+            return part.groups()
+        more = padded(part.in_features, DEPTH) - part.in_features
+        return quantized_in_groups(
+            nn.functional.pad(part.weight.detach(), (0, more)), self._bits or 8
+        )
 
     def _pack(self, product: ProductC, place: _Place, matrix: MatrixC) -> None:
         matrix.outputs, matrix.inputs, matrix.first, matrix.step = place
@@ -212,14 +261,14 @@ class Weights:
         self._kernel.pack(ctypes.byref(product), ctypes.byref(matrix), threads)
 
     def _bias(self, parts: Sequence[nn.Linear], paired: bool) -> int | None:
-        if parts[0].bias is None:
+        biases = [part.bias for part in parts]
+        if biases[0] is None:
             return None
-        kept = self._zeros((_blocks(parts, paired), LANES), torch.float32).view(-1)
-        for part, place in zip(parts, _places(parts, paired), strict=True):
-            outputs = torch.arange(part.out_features)
-            kept[place.first + outputs // LANES * LANES * place.step + outputs % LANES] = (
-                part.bias.detach().float()
-            )
+        kept = self._zeros((_blocks(biases, paired), LANES), torch.float32).view(-1)
+        for bias, place in zip(biases, _places(biases, paired), strict=True):
+            outputs = torch.arange(len(bias))
+            at = place.first + outputs // LANES * LANES * place.step + outputs % LANES
+            kept[at] = bias.detach().float()
         return kept.data_ptr()
 
     def _zeros(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -240,26 +289,41 @@ class _Place(NamedTuple):
     step: int
 
 
-def _places(parts: Sequence[nn.Linear], paired: bool) -> list[_Place]:
+class _Shaped(Protocol):
+    """Weights (O, I), in floats or in groups, or a bias (O,)."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+
+def _places(parts: Sequence[_Shaped], paired: bool) -> list[_Place]:
     places, first = [], 0
     for index, part in enumerate(parts):
+        outputs, inputs = part.shape[0], part.shape[-1]
         if paired:
-            places.append(_Place(part.out_features, part.in_features, index * LANES, len(parts)))
+            places.append(_Place(outputs, inputs, index * LANES, len(parts)))
         else:
-            places.append(_Place(part.out_features, part.in_features, first, 1))
-        first += part.out_features
+            places.append(_Place(outputs, inputs, first, 1))
+        first += outputs
     return places
 
 
-def _blocks(parts: Sequence[nn.Linear], paired: bool) -> int:
+def _blocks(parts: Sequence[_Shaped], paired: bool) -> int:
     if paired:
-        return sum(padded(part.out_features) for part in parts) // LANES
-    return padded(sum(part.out_features for part in parts)) // LANES
+        return sum(padded(part.shape[0]) for part in parts) // LANES
+    return padded(sum(part.shape[0] for part in parts)) // LANES
+
+
+def _same_format(one: Groups, other: Groups) -> bool:
+    def form(groups: Groups) -> tuple[object, ...]:
+        return groups.bits, groups.group, groups.offset, groups.minimum is None
+
+    return form(one) == form(other)
 
 
 def narrow_dtype(network: Llama) -> torch.dtype:
     """Return the type that holds every matrix exactly: float32 that came from bfloat16 fits it."""
-    dtype = network.model.embed_tokens.weight.dtype
+    dtype = network.dtype
     if dtype != torch.float32:
         return dtype
     matrices = (p.detach() for p in network.parameters() if p.dim() > 1)
@@ -275,7 +339,7 @@ def padded(size: int, block: int = LANES) -> int:
 def check_network(network: Llama) -> None:
     """Refuse a network that the kernel does not support."""
     config = network.config
-    dtype = network.model.embed_tokens.weight.dtype
+    dtype = network.dtype
     if dtype not in KINDS:
         raise InputError(
             f"a compiled model must be in float32, bfloat16 or float16, got {dtype}. Load it with "

@@ -7,19 +7,29 @@ Knows no network: it yields tensors of the Hugging Face layout.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFReader, ReaderTensor, dequantize
+from gguf import (
+    GGMLQuantizationType,
+    GGUFReader,
+    GGUFValueType,
+    ReaderField,
+    ReaderTensor,
+    dequantize,
+)
 from torch import Tensor
 
 from ostinato.errors import ModelError
+from ostinato.models.files.gguf_blocks import FORMATS
 from ostinato.models.files.gguf_tokenizer import build_tokenizer
 from ostinato.models.files.weight_mapping import split_heads
 from ostinato.models.networks.config import LlamaConfig
+from ostinato.models.networks.quantized import BlockMatrix
 from ostinato.models.tokenizer import Tokenizer
 
 ARCHITECTURES = ("gpt2", "llama", "qwen2", "qwen3")  # Mistral files are labeled "llama"
@@ -44,8 +54,46 @@ _BLOCK = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+_TEXTS = [GGUFValueType.ARRAY, GGUFValueType.STRING]
 _FUSED = re.compile(r"blk\.(\d+)\.attn_qkv\.(weight|bias)")
 _BLOCK_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
+
+
+class _Reader(GGUFReader):
+    """A reader that reads lists whole, and names the tensor whose type it does not know.
+
+    The base class makes three arrays for each element: 5 s for 49,000 tokens and their merges.
+    """
+
+    def _get_field_parts(
+        self, orig_offs: int, raw_type: int
+    ) -> tuple[int, list[Any], list[int], list[GGUFValueType]]:
+        if raw_type != GGUFValueType.ARRAY or self.byte_order != "I":
+            return super()._get_field_parts(orig_offs, raw_type)
+        kind, count = self._get(orig_offs, np.uint32), self._get(orig_offs + 4, np.uint64)
+        start = orig_offs + kind.nbytes + count.nbytes
+        of, length = GGUFValueType(int(kind[0])), int(count[0])
+        values: Any
+        if of == GGUFValueType.STRING:
+            values, size = _texts(self.data.data[start:], length)
+        elif of in self.gguf_scalar_to_np:
+            values = self._get(start, self.gguf_scalar_to_np[of], length)
+            size = values.nbytes
+        else:
+            return super()._get_field_parts(orig_offs, raw_type)
+        return start - orig_offs + size, [kind, count, values], [2], [GGUFValueType.ARRAY, of]
+
+    def _build_tensors(self, start_offs: int, fields: list[ReaderField]) -> None:
+        known, file = {int(kind) for kind in GGMLQuantizationType}, Path(str(self.data.filename))
+        for field in fields:
+            kind = int(field.parts[4][0])
+            if kind not in known:
+                raise ModelError(
+                    f"{field.name} in {file.name} must be of a type that gguf "
+                    f"knows, got number {kind}. Use another quantization (Q4_K_M, Q8_0, F16), a "
+                    "newer version of the package gguf, or llama.cpp: llama:FILE.gguf."
+                )
+        super()._build_tensors(start_offs, fields)
 
 
 class GGUFModel:
@@ -57,7 +105,10 @@ class GGUFModel:
         if not self.path.is_file():
             raise ModelError(f"{self.path} must exist, got no such file. Check the path.")
         try:
-            self._reader = GGUFReader(self.path)
+            # Copy on write, since PyTorch takes no memory that is only for reading.
+            self._reader = _Reader(self.path, "c")
+        except ModelError:
+            raise
         except Exception as error:  # a damaged file makes the reader raise any error
             raise ModelError(
                 f"{self.path} must be a whole GGUF file, got: {error}. Download it again."
@@ -103,13 +154,53 @@ class GGUFModel:
             **self._special_ids(),
         )
 
+    def stored(
+        self, dtype: torch.dtype = torch.float32
+    ) -> Iterator[tuple[str, Tensor | BlockMatrix]]:
+        """Yield what `weights` does, with matrices of a type in `FORMATS` as blocks, mapped."""
+        config = self.config()
+        for tensor in self._tensors():
+            if self._stays(tensor):
+                name = _hugging_face_name(tensor.name)
+                order = self._row_order(name, config, int(tensor.shape[1]))
+                blocks = torch.from_numpy(np.asarray(tensor.data))
+                yield name, BlockMatrix(blocks, tensor.tensor_type.name, order)
+            else:
+                yield from self._renamed(tensor, config, dtype)
+
     def weights(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[str, Tensor]]:
         """Yield each tensor under its Hugging Face name, dequantized."""
         config = self.config()
-        for tensor in self._reader.tensors:
-            if tensor.name == "rope_freqs.weight":
-                continue  # no weight: `_llama3_scaling` reads it
+        for tensor in self._tensors():
             yield from self._renamed(tensor, config, dtype)
+
+    def tensors(self) -> Iterator[tuple[str, int, bool]]:
+        """Yield the type and size of each tensor, and whether `stored` leaves it in blocks."""
+        for tensor in self._tensors():
+            yield tensor.tensor_type.name, int(tensor.n_elements), self._stays(tensor)
+
+    def _tensors(self) -> Iterator[ReaderTensor]:
+        for tensor in self._reader.tensors:
+            if tensor.name != "rope_freqs.weight":  # no weight: `_llama3_scaling` reads it
+                yield tensor
+
+    def _stays(self, tensor: ReaderTensor) -> bool:
+        """Return whether a matrix can stay in blocks; GPT-2's are small, and some are joined."""
+        kind = tensor.tensor_type.name
+        return kind in FORMATS and len(tensor.shape) == 2 and self._kind != "gpt2"
+
+    def _row_order(self, name: str, config: LlamaConfig, rows: int) -> Tensor | None:
+        """Return the file's row of each output of a matrix, None where they are the same."""
+        heads = self._permuted_heads(name, config)
+        return None if heads is None else torch.from_numpy(_unpermute(np.arange(rows), heads))
+
+    def _permuted_heads(self, name: str, config: LlamaConfig) -> int | None:
+        """Return the number of heads whose rows the file reorders (see `_unpermute`), if any."""
+        if self._kind != "llama":
+            return None
+        if ".q_proj." in name:
+            return config.num_attention_heads
+        return config.num_key_value_heads if ".k_proj." in name else None
 
     def _renamed(
         self, tensor: ReaderTensor, config: LlamaConfig, dtype: torch.dtype
@@ -121,10 +212,9 @@ class GGUFModel:
             yield from split_heads(fused[1], fused[2], joined)
             return
         name = _hugging_face_name(tensor.name)
-        if self._kind == "llama" and ".q_proj." in name:
-            values = _unpermute(values, config.num_attention_heads)
-        elif self._kind == "llama" and ".k_proj." in name:
-            values = _unpermute(values, config.num_key_value_heads)
+        heads = self._permuted_heads(name, config)
+        if heads is not None:
+            values = _unpermute(values, heads)
         yield name, torch.from_numpy(np.array(values, order="C")).to(dtype)
 
     def tokenizer(self) -> Tokenizer:
@@ -216,7 +306,9 @@ class GGUFModel:
 
     def _get(self, key: str) -> Any:
         field = self._reader.get_field(key)
-        return None if field is None else field.contents()
+        if field is None:
+            return None
+        return field.parts[field.data[0]] if field.types == _TEXTS else field.contents()
 
     def _of_architecture(self, key: str) -> Any:
         """Return a value stored under the architecture's name, or None."""
@@ -232,6 +324,16 @@ class GGUFModel:
                 f"{self.path.name} must hold {key!r}, got none. Use a newer GGUF of the model."
             )
         return value
+
+
+def _texts(memory: memoryview, count: int) -> tuple[list[str], int]:
+    """Return `count` texts, each after its length in 8 bytes, and the bytes that they take."""
+    texts, at = [], 0
+    for _ in range(count):
+        (length,) = struct.unpack_from("<Q", memory, at)
+        at += 8 + length
+        texts.append(str(memory[at - length : at], "utf-8"))
+    return texts, at
 
 
 def _hugging_face_name(name: str) -> str:

@@ -37,9 +37,10 @@ class BlockFormat:
     read: _Read
 
     @property
-    def has_minimum(self) -> bool:
-        """Whether groups have a minimum instead of an offset."""
-        return self.offset == 0
+    def held_bytes(self) -> float:
+        """The bytes of a weight as `Groups` in memory, 4-bit numbers two to a byte."""
+        halves = 1 if self.offset else 2  # groups have an offset for all, or a minimum each
+        return self.bits / 8 + 2 * halves / self.group
 
 
 def read_groups(blocks: Tensor, kind: str) -> Groups:

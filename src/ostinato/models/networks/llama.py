@@ -149,7 +149,9 @@ class Decoder(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        shape = config.vocab_size, config.hidden_size
+        # A weight of its own skips drawing one, which on the meta device takes 2 s of imports.
+        self.embed_tokens = nn.Embedding(*shape, _weight=torch.empty(shape))
         learned = config.family.positions == "learned"
         self.embed_positions = (
             nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
@@ -171,6 +173,11 @@ class Llama(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
         if seed is not None:
             self.draw(seed)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that the network computes in; matrices that stay in blocks have none."""
+        return self.model.norm.weight.dtype
 
     @torch.no_grad()
     def draw(self, seed: int) -> None:

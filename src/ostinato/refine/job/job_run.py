@@ -6,7 +6,7 @@ Everything is checked before the model is loaded. Knows no driver: `Refine` buil
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import reduce
@@ -80,9 +80,17 @@ class JobRun:
         """Whether a person stopped the run for good."""
         return self.stopped is not None and self.stopped.kind is StopKind.PERSON
 
-    def loop(self, model: LanguageModel | str | None = None) -> Loop:
-        """Load the model, and return the loop, which resumes the run."""
-        refine = refinement(self.job, self.items, self.router, model)
+    def loop(
+        self,
+        model: LanguageModel | str | None = None,
+        *,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> Loop:
+        """Load the model, and return the loop, which resumes the run.
+
+        `say` gets a line about a big model. Raises `ModelError` for one that does not fit.
+        """
+        refine = refinement(self.job, self.items, self.router, model, say=say)
         return refine.loop(until=job_budget(self.job), run=self.run, keep=self.job.keep)
 
     def settle(self) -> None:
@@ -133,9 +141,12 @@ def refinement(
     items: Sequence[Item],
     router: Router,
     model: LanguageModel | str | None = None,
+    *,
+    say: Callable[[str], None] = lambda line: None,
     **more: Any,
 ) -> Refine:
-    """Return the `Refine` that a job describes. `model` replaces the job's own.
+    """Return the `Refine` that a job describes. `model` replaces the job's own; `say` gets a line
+    about a big one.
 
     `more` are arguments of `Refine`; they replace those of the job.
     """
@@ -144,7 +155,7 @@ def refinement(
     # First, as it is quick: a judge without a key must not wait for the model.
     prepare(job.checks)
     return Refine(
-        _load_writer(job) if model is None else model,
+        _load_writer(job, say) if model is None else model,
         [(item.key, item.columns) for item in items],
         prompt=router.messages,
         checks=job.checks,
@@ -152,10 +163,20 @@ def refinement(
     )
 
 
-def _load_writer(job: Job) -> LanguageModel | Server:
-    from ostinato.models import load_model
+def _load_writer(job: Job, say: Callable[[str], None]) -> LanguageModel | Server:
+    from ostinato.models import check_memory, load_model
 
-    return job.server or load_model(
+    if job.server is not None:
+        return job.server
+    check_memory(
+        job.model,
+        slots=job.slots,
+        compile=job.compile,
+        bits=job.bits,
+        device=job.device,
+        say=say,
+    )
+    return load_model(
         job.model,
         adapter=job.adapter or None,
         compile=job.compile,
