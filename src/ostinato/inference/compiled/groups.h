@@ -29,54 +29,55 @@ struct PlainRows {
 
 // Rows in 8 bits.
 struct GroupInput {
-    int8_t* numbers;  // (rows, inputs)
-    float* scales;    // (rows, inputs / 32)
-    int32_t* sums;    // (rows, inputs / 16), of the numbers
-    int64_t inputs;
+    int8_t* numbers;  // (inputs / 32, rows, 32)
+    float* scales;    // (inputs / 32, rows)
+    int32_t* sums;    // (inputs / 16, rows), of the numbers
+    int64_t inputs, rows;
 
     GroupInput(float* memory, int64_t inputs, int64_t rows)
         : numbers(reinterpret_cast<int8_t*>(memory)),
           scales(memory + rows * inputs / 4),
           sums(reinterpret_cast<int32_t*>(scales + rows * inputs / GROUP)),
-          inputs(inputs) {}
+          inputs(inputs), rows(rows) {}
 
     static int64_t floats(int64_t inputs, int64_t rows) {
         return rows * (inputs / 4 + inputs / GROUP + inputs / LANES);
     }
 
     void round_row(int64_t row, const float* values) const {
-        int8_t* to = numbers + row * inputs;
-        float* scale = scales + row * (inputs / GROUP);
-        int32_t* total = sums + row * (inputs / LANES);
         Floats wrong = {};  // NaN where a value is not finite
-        for (int64_t k = 0; k < inputs; k += GROUP) {
-            const Floats low = load(values + k), high = load(values + k + LANES);
+        for (int64_t g = 0; g < inputs / GROUP; ++g, values += GROUP) {
+            const Floats low = load(values), high = load(values + LANES);
             const float most = largest(larger(larger(low, -low), larger(high, -high)));
             wrong += low * 0.0f + high * 0.0f;
             const bool any = most > 1e-30f;
             const float factor = any ? 127.0f / most : 0.0f;
-            *scale++ = any ? most / 127.0f : 0.0f;
-            for (const Floats& half : {low, high}) {
-                int32_t whole[LANES];
-                const Ints rounded = nearest(half, factor);
-                std::memcpy(whole, &rounded, sizeof whole);
-                int32_t sum = 0;
-                for (int i = 0; i < LANES; ++i) {
-                    *to++ = int8_t(whole[i]);
-                    sum += whole[i];
-                }
-                *total++ = sum;
-            }
+            scales[g * rows + row] = any ? most / 127.0f : 0.0f;
+            int8_t* to = numbers + (g * rows + row) * GROUP;
+            sums[2 * g * rows + row] = keep_rounded(low, factor, to);
+            sums[(2 * g + 1) * rows + row] = keep_rounded(high, factor, to + LANES);
         }
         if (sum(wrong) != 0.0f)
-            for (int64_t g = 1; g <= inputs / GROUP; ++g) scale[-g] = __builtin_nanf("");
+            for (int64_t g = 0; g < inputs / GROUP; ++g)
+                scales[g * rows + row] = __builtin_nanf("");
+    }
+
+    static int32_t keep_rounded(Floats values, float factor, int8_t* to) {
+        int32_t whole[LANES], sum = 0;
+        const Ints rounded = nearest(values, factor);
+        std::memcpy(whole, &rounded, sizeof whole);
+        for (int i = 0; i < LANES; ++i) {
+            to[i] = int8_t(whole[i]);
+            sum += whole[i];
+        }
+        return sum;
     }
 };
 
 // --- the sums of products of one group with some rows ---------------------------------------------
 //
 // `Weights<BITS, SIZE>` holds the weights of a group of SIZE inputs, for 16 outputs; `sums<R>` are
-// those with R rows of `inputs` numbers, of weights without a sign times numbers with one.
+// those with R rows, 32 numbers apart, of weights without a sign times numbers with one.
 
 #if defined(__AVX512VNNI__)
 
@@ -96,13 +97,13 @@ struct Weights {
     }
 
     template <int R>
-    void sums(const int8_t* x, int64_t inputs, Ints* made) const {
+    void sums(const int8_t* x, Ints* made) const {
         for (int m = 0; m < R; ++m) {
             __m512i even = _mm512_setzero_si512(), odd = even;
             for (int j = 0; j < SIZE / QUAD; j += 2) {
-                even = _mm512_dpbusd_epi32(even, quads[j], quad_of(x + m * inputs + j * QUAD));
+                even = _mm512_dpbusd_epi32(even, quads[j], quad_of(x + m * GROUP + j * QUAD));
                 odd = _mm512_dpbusd_epi32(odd, quads[j + 1],
-                                          quad_of(x + m * inputs + (j + 1) * QUAD));
+                                          quad_of(x + m * GROUP + (j + 1) * QUAD));
             }
             made[m] = bits_as<Ints>(_mm512_add_epi32(even, odd));
         }
@@ -133,14 +134,14 @@ struct Weights {
     }
 
     template <int R>
-    void sums(const int8_t* x, int64_t inputs, Ints* made) const {
+    void sums(const int8_t* x, Ints* made) const {
         __m256i s[R][2] = {};
 #pragma GCC unroll 8
         for (int j = 0; j < SIZE / QUAD; ++j) {
             const __m256i low = load_as<__m256i>(quads[j]), high = load_as<__m256i>(quads[j] + 32);
 #pragma GCC unroll 4
             for (int m = 0; m < R; ++m) {
-                const __m256i four = quad_of(x + m * inputs + j * QUAD);
+                const __m256i four = quad_of(x + m * GROUP + j * QUAD);
                 s[m][0] = _mm256_dpbusd_avx_epi32(s[m][0], low, four);
                 s[m][1] = _mm256_dpbusd_avx_epi32(s[m][1], high, four);
             }
@@ -174,20 +175,20 @@ struct Weights {
     }
 
     template <int R>
-    void sums(const int8_t* x, int64_t inputs, Ints* made) const {
+    void sums(const int8_t* x, Ints* made) const {
         __m256i total[R][2] = {};
 #pragma GCC unroll 2
         for (int plane = 0; plane < PLANES; ++plane) {
             __m256i s[R][2] = {};
+            if constexpr (R == 1) {
+#pragma GCC unroll 1
+                for (int j = 0; j < SIZE / QUAD; ++j) add_quad<R>(quads[plane][j], x + j * QUAD, s);
+            } else {
 #pragma GCC unroll 8
-            for (int j = 0; j < SIZE / QUAD; ++j) {
-                const __m256i low = load_as<__m256i>(quads[plane][j]);
-                const __m256i high = load_as<__m256i>(quads[plane][j] + 32);
-#pragma GCC unroll 4
-                for (int m = 0; m < R; ++m) {
-                    const __m256i four = quad_of(x + m * inputs + j * QUAD);
-                    s[m][0] = _mm256_add_epi16(s[m][0], _mm256_maddubs_epi16(low, four));
-                    s[m][1] = _mm256_add_epi16(s[m][1], _mm256_maddubs_epi16(high, four));
+                for (int j = 0; j < SIZE / QUAD; ++j) {
+                    add_quad<R>(quads[plane][j], x + j * QUAD, s);
+                    // Else GCC makes all products first, for which there are too few registers.
+                    for (int m = 0; m < R; ++m) asm("" : "+x"(s[m][0]), "+x"(s[m][1]));
                 }
             }
             const __m256i each = _mm256_set1_epi16(plane ? 16 : 1);
@@ -196,6 +197,17 @@ struct Weights {
                     total[m][h] = _mm256_add_epi32(total[m][h], _mm256_madd_epi16(s[m][h], each));
         }
         for (int m = 0; m < R; ++m) std::memcpy(made + m, total[m], sizeof(Ints));
+    }
+
+    template <int R>
+    static void add_quad(const uint8_t* w, const int8_t* x, __m256i (&s)[R][2]) {
+        const __m256i low = load_as<__m256i>(w), high = load_as<__m256i>(w + 32);
+#pragma GCC unroll 4
+        for (int m = 0; m < R; ++m) {
+            const __m256i four = quad_of(x + m * GROUP);
+            s[m][0] = _mm256_add_epi16(s[m][0], _mm256_maddubs_epi16(low, four));
+            s[m][1] = _mm256_add_epi16(s[m][1], _mm256_maddubs_epi16(high, four));
+        }
     }
 };
 
@@ -214,10 +226,10 @@ struct Weights {
     }
 
     template <int R>
-    void sums(const int8_t* x, int64_t inputs, Ints* made) const {
+    void sums(const int8_t* x, Ints* made) const {
         for (int m = 0; m < R; ++m) {
             int32_t s[LANES] = {};
-            for (int j = 0; j < SIZE / QUAD; ++j) add(quads[j], x + m * inputs + j * QUAD, s);
+            for (int j = 0; j < SIZE / QUAD; ++j) add(quads[j], x + m * GROUP + j * QUAD, s);
             std::memcpy(made + m, s, sizeof s);
         }
     }
@@ -267,23 +279,20 @@ struct Group {
     // Add the products with R rows, from `row` on, to their sums (rows, 16).
     template <int R>
     void add(const GroupInput& x, int64_t row, float* made) const {
+        const int64_t wide = index * SIZE / GROUP * x.rows + row;  // of the rows' group of 32
+        const int32_t* totals = x.sums + index * SIZE / LANES * x.rows + row;
         Ints whole[R];
-        weights.template sums<R>(x.numbers + row * x.inputs + index * SIZE, x.inputs, whole);
+        weights.template sums<R>(x.numbers + wide * GROUP + index * SIZE % GROUP, whole);
+        made += row * LANES;
 #pragma GCC unroll 4
-        for (int m = 0; m < R; ++m) {
-            const int32_t total = sum_of(x, row + m);
-            const float by = x.scales[(row + m) * (x.inputs / GROUP) + index * SIZE / GROUP];
-            float* at = made + (row + m) * LANES;
+        for (int m = 0; m < R; ++m, made += LANES) {
+            const int32_t total = SIZE == GROUP ? totals[m] + totals[x.rows + m] : totals[m];
+            const float by = x.scales[wide + m];
             EACH_PART whole[m].part[i] -= int32_t(offset) * total;
-            Floats sums = fused(to_floats(whole[m]), scale * by, load(at));
+            Floats sums = fused(to_floats(whole[m]), scale * by, load(made));
             if (has_minimum) sums = fused(by * float(total), minimum, sums);
-            store(at, sums);
+            store(made, sums);
         }
-    }
-
-    int32_t sum_of(const GroupInput& x, int64_t row) const {
-        const int32_t* sums = x.sums + (row * x.inputs + index * SIZE) / LANES;
-        return SIZE == GROUP ? sums[0] + sums[1] : sums[0];
     }
 };
 
@@ -301,6 +310,7 @@ void multiply_groups(const Product& p, int64_t from, int64_t to, const GroupInpu
             const Group<BITS, SIZE> group(p, block, g);
             int64_t row = 0;
             for (; row + 4 <= rows; row += 4) group.template add<4>(x, row, made);
+            for (; row + 2 <= rows; row += 2) group.template add<2>(x, row, made);
             for (; row < rows; ++row) group.template add<1>(x, row, made);
         }
         for (int64_t row = 0; row < rows; ++row)
