@@ -40,7 +40,7 @@ from benchmarks.decode_models import SHAPED, open_network, save_folder, save_ggu
 from ostinato.decode import Decode, TokenPrompt
 from ostinato.inference import FixedShapeBackend, open_backend
 from ostinato.loop import Lanes, Loop, Steps
-from ostinato.models import LanguageModel, compute_dtype, find_device
+from ostinato.models import LanguageModel, compute_dtype, find_device, read_gb_s
 
 BATCHES = (1, 16)
 PROMPTS = (32, 512)
@@ -165,17 +165,6 @@ def described(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads, kind = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
     return f"{threads} threads, {platform.machine()}, {kind}"
-
-
-def read_gb_s(device: torch.device) -> float:
-    """Return the read bandwidth of memory beyond the caches, by all threads, in GB/s."""
-    numbers = torch.ones(192 * 1024 * 1024, device=device)
-    seconds = []
-    for _ in range(7):
-        start = time.perf_counter()
-        float(numbers.sum())
-        seconds.append(time.perf_counter() - start)
-    return numbers.numel() * 4 / statistics.median(seconds) / 1e9
 
 
 def bound(model: LanguageModel, case: Case, gb_s: float) -> float:

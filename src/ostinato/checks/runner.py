@@ -152,7 +152,8 @@ class _Worker:
 
 
 _idle: list[_Worker] = []
-os.register_at_fork(after_in_child=_idle.clear)  # a child process has none of the threads
+if hasattr(os, "register_at_fork"):  # not on Windows; a child process has none of the threads
+    os.register_at_fork(after_in_child=_idle.clear)
 
 
 def limited(call: Callable[[], Any], seconds: float) -> Any:

@@ -44,7 +44,7 @@ model_options = add_options(
     click.option(
         "--compile/--no-compile",
         default=None,
-        help="Compile the forward pass for this machine.  [default: if a compiler is found]",
+        help="Use compiled code for the forward pass.  [default: where there is some]",
     ),
     click.option(
         "--int8", "bits", flag_value=8, type=int, help="Quantize the weights to 8 bits (compiled)."

@@ -1,6 +1,6 @@
 from .backend import Backend, open_backend
 from .compiled.backend import CompiledBackend, check_compiled
-from .compiled.build import has_compiler
+from .compiled.build import Kernel, find_kernel, has_compiler, has_kernel
 from .cuda_graphs import CudaGraphBackend
 from .fixed_shape import FixedShapeBackend
 from .gru_backend import GRUBackend
@@ -16,11 +16,14 @@ __all__ = [
     "CudaGraphBackend",
     "FixedShapeBackend",
     "GRUBackend",
+    "Kernel",
     "LlamaCppBackend",
     "SelfTest",
     "TokenRow",
     "TransformersBackend",
     "check_compiled",
+    "find_kernel",
     "has_compiler",
+    "has_kernel",
     "open_backend",
 ]

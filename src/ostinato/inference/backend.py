@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ostinato.errors import InputError, ModelError
 from ostinato.inference.compiled.backend import CompiledBackend, check_compiled
-from ostinato.inference.compiled.build import has_compiler
+from ostinato.inference.compiled.build import has_kernel
 from ostinato.inference.cuda_graphs import CudaGraphBackend
 from ostinato.inference.fixed_shape import FixedShapeBackend
 from ostinato.inference.gru_backend import GRUBackend
@@ -82,8 +82,8 @@ def open_backend(model: LanguageModel, slots: int, *, block: int = 16) -> Backen
     """Return the backend that computes the tokens of `model` for `slots` sequences.
 
     `block` is the number of rows that a product is padded to. A compiled model has no padding, and
-    a CUDA device uses 64. Raises `ModelError` where `model.compile` is true and no C++ compiler is
-    installed, `InputError` for a network that the kernel does not support.
+    a CUDA device uses 64. Raises `ModelError` where `model.compile` is true and there is no kernel
+    for this processor, nor a C++ compiler; `InputError` for a network that no kernel supports.
     """
     if isinstance(model.network, TransformersNetwork):
         return TransformersBackend(model.network, slots, block=block)
@@ -101,13 +101,13 @@ def open_backend(model: LanguageModel, slots: int, *, block: int = 16) -> Backen
 def can_compile(model: LanguageModel) -> bool:
     """Return whether the compiled kernel supports this model on this machine.
 
-    Warns where a compiler is installed but fails.
+    Warns where a kernel should work but fails.
     """
     # Only these systems and processors have been tested; others must ask with `compile=True`.
     tested = platform.system() in ("Linux", "Darwin") and platform.machine() == "x86_64"
     if not tested or model.device != CPU or not isinstance(model.network, Llama):
         return False
-    if not has_compiler():
+    if not has_kernel():
         return False
     try:
         check_compiled(model.network)

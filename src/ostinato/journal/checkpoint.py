@@ -52,7 +52,7 @@ def save_state(path: str | Path, state: Mapping[str, object]) -> Saved:
         path.parent.mkdir(parents=True, exist_ok=True)
         saved = _write(temporary, header, packed)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise RunError(
             f"The checkpoint {path} could not be written: {error.strerror}. The one before it "
@@ -94,8 +94,10 @@ def _write(path: Path, header: bytes, blocks: list[TensorBlock]) -> Saved:
     return Saved(size, crc)
 
 
-def _sync_folder(folder: Path) -> None:
-    """A rename is on the disk only when its folder is."""
+def sync_folder(folder: Path) -> None:
+    """Sync a folder: a rename is on the disk only when its folder is."""
+    if os.name == "nt":  # Windows opens no folder, and its file systems log renames
+        return
     file = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(file)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ostinato.errors import InputError, RunError
+from ostinato.journal.checkpoint import sync_folder
 from ostinato.journal.database import Database
 from ostinato.journal.encoding import encode_exactly
 from ostinato.journal.lock import RunLock
@@ -254,8 +255,4 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
         with target.open("rb+") as file:
             os.fsync(file.fileno())
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(target.parent)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from pathlib import Path
 
-from ostinato.errors import RunLocked
+from ostinato.errors import RunError, RunLocked
 
 PATIENCE_SECONDS = 0.5
 """For how long taking the lock is retried: `holder`, which only looks, takes it for an instant."""
+LOOKS = 4
+"""How often `holder` looks, as another one may be looking too."""
+PAUSE = 0.002  # seconds between two looks
+_PID_AT = 1  # the first byte is what Windows locks, also against reading
 
 
 class RunLock:
@@ -19,15 +22,16 @@ class RunLock:
     def __init__(self, path: Path, name: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: int | None = _take(path, name)
-        # The content is only for messages; the lock itself is the kernel's.
+        # The content only says who holds the lock; the lock itself is the kernel's.
         os.ftruncate(self._file, 0)
-        os.write(self._file, str(os.getpid()).encode())
+        _write_pid(self._file)
 
     def release(self) -> None:
         """Let another process drive the run, even while a forked child has the file open."""
         # Closing would not be enough: a forked child's copy of the file keeps the lock.
         if self._file is not None:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+            os.ftruncate(self._file, 0)
+            _unlock(self._file)
         self.leave_in_child()
 
     def leave_in_child(self) -> None:
@@ -39,20 +43,22 @@ class RunLock:
 
 def _take(path: Path, name: str) -> int:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    # Closed in programs that this one starts: they would keep the lock after it has ended.
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    while True:
-        try:
-            # Not `lockf`: a POSIX lock is lost when its process closes any descriptor of the file,
-            # as `holder` does.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except OSError as error:
-            if not isinstance(error, BlockingIOError) or time.monotonic() > deadline:
-                pid = os.pread(file, 32, 0).decode(errors="replace") or "unknown"
-                os.close(file)
-                raise RunLocked(_refusal(name, pid)) from None
+    # Python closes it in programs that this one starts: they would keep the lock after its end.
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        while not _try_lock(file):
+            if time.monotonic() > deadline:
+                raise RunLocked(_refusal(name, _read_pid(file) or "unknown"))
             time.sleep(0.01)
+    except BaseException as error:
+        os.close(file)
+        if isinstance(error, OSError):  # not that it is taken: some file systems have no locks
+            raise RunError(
+                f"the journal must be in a file system with locks, got: {error.strerror}. "
+                "Keep it on a local disk."
+            ) from None
+        raise
+    return file
 
 
 def _refusal(name: str, pid: str) -> str:
@@ -70,14 +76,42 @@ def _refusal(name: str, pid: str) -> str:
 def holder(path: Path) -> int | None:
     """Return the id of the process that holds the lock, None where it is free."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        pid = os.pread(file, 32, 0)
+        for _ in range(LOOKS):
+            # Who releases the lock erases its id; one that was killed leaves it, without the lock.
+            pid = _read_pid(file)
+            if not pid or _try_lock(file):
+                return None
+            time.sleep(PAUSE)
         return int(pid) if pid.isdigit() else 0
     finally:
-        os.close(file)
+        os.close(file)  # with the lock, where it was taken
+
+
+def _read_pid(file: int) -> str:
+    os.lseek(file, _PID_AT, os.SEEK_SET)
+    return os.read(file, 32).decode(errors="replace")
+
+
+def _write_pid(file: int) -> None:
+    os.lseek(file, _PID_AT, os.SEEK_SET)
+    os.write(file, str(os.getpid()).encode())
+
+
+# `filelock` is imported when a run is first locked, as `import ostinato` is to be quick. On POSIX
+# it calls `flock`; a lock by `lockf` is lost when its process closes any descriptor of the file.
+
+
+def _try_lock(file: int) -> bool:
+    from filelock import lock_descriptor
+
+    return lock_descriptor(file, blocking=False)
+
+
+def _unlock(file: int) -> None:
+    from filelock import unlock_descriptor
+
+    unlock_descriptor(file)

@@ -198,4 +198,5 @@ def _after_fork() -> None:
         writer.leave_in_child()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)

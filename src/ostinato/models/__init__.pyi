@@ -68,6 +68,7 @@ from .networks.quantized import (
     is_quantized,
 )
 from .networks.train_kernels import rotate
+from .processor import instruction_sets, processor_name, read_gb_s
 from .tokenizer import Tokenizer
 from .transformers_network import TransformersConfig, TransformersNetwork, crop
 
@@ -121,6 +122,7 @@ __all__ = [
     "find_device",
     "free_memory",
     "in_common",
+    "instruction_sets",
     "inverse_frequencies",
     "is_hub_name",
     "is_installed",
@@ -137,9 +139,11 @@ __all__ = [
     "merge",
     "model_folder",
     "plain_compute_mode",
+    "processor_name",
     "quantized_in_groups",
     "read_config",
     "read_facts",
+    "read_gb_s",
     "read_weights",
     "rope_table",
     "rotate",

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from ostinato.errors import InputError
+from ostinato.models.processor import instruction_sets
 
 CPU = torch.device("cpu")
 
@@ -55,13 +54,8 @@ def compute_dtype(device: torch.device = CPU) -> torch.dtype:
         # GPUs before Ampere (8.0) emulate it.
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if fast else torch.float32
-    if platform.system() != "Linux":
-        return torch.float32
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
-    except OSError:
-        return torch.float32
-    return torch.bfloat16 if {"avx512_bf16", "amx_bf16"} & set(flags) else torch.float32
+    fast = {"avx512_bf16", "amx_bf16"} & instruction_sets()
+    return torch.bfloat16 if fast else torch.float32
 
 
 @contextmanager

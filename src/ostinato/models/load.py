@@ -98,8 +98,9 @@ def load_model(
     `cuda` or `cuda:N`.
 
     `compile` generates tokens by one function compiled for this machine, which is faster and gives
-    other bits. It needs a C++ compiler and a network of ours with RMS norms. By default it is used
-    where possible on x86 processors. `bits` also rounds the weights to 8 or 4 bits, in groups.
+    other bits. It needs a network of ours with RMS norms, and a C++ compiler where Ostinato's wheel
+    carries no such function for the processor. By default it is used where possible on x86.
+    `bits` also rounds the weights to 8 or 4 bits, in groups.
 
     Raises `ModelError` where the model is missing, damaged or of another layout, `InputError` where
     this machine lacks the device.

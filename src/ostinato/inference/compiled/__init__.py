@@ -1,6 +1,13 @@
-"""A pass of our network as one compiled function; needs a C++ compiler on the machine."""
+"""A pass of our network as one compiled function: carried by the wheel, or compiled here."""
 
 from ostinato.inference.compiled.backend import CompiledBackend, check_compiled
-from ostinato.inference.compiled.build import has_compiler
+from ostinato.inference.compiled.build import Kernel, find_kernel, has_compiler, has_kernel
 
-__all__ = ["CompiledBackend", "check_compiled", "has_compiler"]
+__all__ = [
+    "CompiledBackend",
+    "Kernel",
+    "check_compiled",
+    "find_kernel",
+    "has_compiler",
+    "has_kernel",
+]

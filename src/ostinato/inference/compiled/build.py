@@ -1,6 +1,6 @@
-"""Compile `kernel.cpp` for this processor once, and open the shared library.
+"""Choose the kernel for this processor: one that the wheel carries, or one compiled here once.
 
-Knows no network. The library is cached under a hash of everything that determines its code.
+Knows no network. A compiled one is cached under a hash of everything that determines its code.
 """
 
 from __future__ import annotations
@@ -8,61 +8,134 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import platform
-import shutil
 import stat
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from ostinato.errors import ModelError
-from ostinato.models import cache_root
-
-SOURCE = Path(__file__).with_name("kernel.cpp")
-INCLUDED = (
-    "attention.h",
-    "groups.h",
-    "pack.h",
-    "pool.h",
-    "products.h",
-    "tiles.h",
-    "vectors.h",
+from ostinato.inference.compiled.variants import (
+    CARRIED,
+    COMPILERS,
+    FLAGS,
+    SOURCE,
+    Variant,
+    best_variant,
+    built_by,
+    carried_names,
+    compile_kernel,
+    compiler_name,
+    compiler_path,
+    named_variant,
+    predefined_macros,
 )
-COMPILERS = ("c++", "g++", "clang++")
-# -ffp-contract=fast fuses multiplication and addition: faster, and still one order of sums.
-FLAGS = ("-O3", "-ffp-contract=fast", "-std=c++17", "-fPIC", "-shared", "-pthread", "-w")
+from ostinato.models import cache_root, instruction_sets
+
 MARCH = "OSTINATO_MARCH"
-"""The environment variable that names the processor to compile for, such as x86-64-v3 for AVX2."""
-COMPILE_TIMEOUT = 120  # seconds
+"""The environment variable that names the processor to compute for, such as x86-64-v3 for AVX2."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The compiled kernel of this machine, and why it is this one."""
+
+    library: ctypes.CDLL
+    march: str
+    """The processor that it is for, as compilers name it."""
+    carried: bool
+    compiler: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Return it in words, such as "carried, AVX2 (x86-64-v3), built by g++ 12.2.0"."""
+        if not self.carried:
+            return f"compiled here by {self.compiler} for {self.march}"
+        variant = named_variant(self.march)
+        title = variant.title if variant else "unknown"
+        return f"carried, {title} ({self.march}), built by {self.compiler}"
 
 
 @cache
 def open_kernel() -> ctypes.CDLL:
-    """Return the compiled kernel; compile it if the cache folder has none for this machine.
-
-    Its file name is a hash of source, flags, compiler and processor. Raises `ModelError` where no
-    compiler is installed, compilation fails, or other users may write to the folder.
-    """
-    compiler = find_compiler()
-    path = cache_root() / "native" / f"{_digest(compiler)}.so"
-    if not path.exists():
-        compile_to(path, compiler)
-    check_private(path.parent)
-    try:
-        kernel = ctypes.CDLL(str(path))
-    except OSError:  # a damaged file
-        path.unlink(missing_ok=True)
-        compile_to(path, compiler)
-        kernel = _opened(path)
+    """Return the library of `find_kernel`, with the types of its functions."""
+    kernel = find_kernel().library
     for number in (kernel.ask_tiles, kernel.most_rows, kernel.scratch_floats):
         number.restype = ctypes.c_int64
     kernel.forward.restype = kernel.pack.restype = kernel.product.restype = None
     return kernel
 
 
+def find_kernel() -> Kernel:
+    """Return the best carried kernel that the processor supports, else compile one once.
+
+    OSTINATO_MARCH chooses another. Raises `ModelError` where the processor lacks what it asks for,
+    where there is neither a carried kernel nor a compiler, where compilation fails, or where other
+    users may write to the cache folder.
+    """
+    variant, reason = _choice(os.environ.get(MARCH), instruction_sets(), carried_names())
+    if variant is not None:
+        try:
+            library = ctypes.CDLL(str(CARRIED / variant.file))
+        except OSError as error:  # such as an older glibc than the wheel is for
+            reason = f"the carried one does not load: {error}"
+        else:
+            return Kernel(library, variant.march, True, built_by(), reason)
+    return _compiled(reason)
+
+
+def has_kernel() -> bool:
+    """Return whether a kernel is carried for this processor, or a compiler could make one."""
+    carried = carried_names()
+    return best_variant(instruction_sets(), carried) is not None or has_compiler()
+
+
+def _choice(
+    asked: str | None, features: frozenset[str], carried: list[str]
+) -> tuple[Variant | None, str]:
+    """Return the carried variant to use, None to compile one; and why."""
+    if asked:
+        variant = named_variant(asked)
+        if variant and not variant.runs_on(features):
+            raise ModelError(
+                f"{MARCH} must name a processor whose instructions this one has, got {asked}, "
+                f"which also needs {', '.join(sorted(variant.needs - features))}. Leave it out."
+            )
+        return variant if asked in carried else None, f"{MARCH} asks for it"
+    best = best_variant(features, carried)
+    if best is not None:
+        return best, f"the best of {len(carried)} that this processor supports"
+    if carried:
+        return None, "this processor supports none of the carried ones"
+    return None, "this installation carries none"
+
+
+# Compiled here --------------------------------------------------------------------------------
+
+
+def _compiled(reason: str) -> Kernel:
+    """Return the kernel compiled for this machine; compile it if the cache folder has none."""
+    compiler = find_compiler()
+    macros = _macros(compiler)
+    path = cache_root() / "native" / f"{_digest(macros)}.so"
+    if not path.exists():
+        compile_to(path, compiler)
+    check_private(path.parent)
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:  # a damaged file
+        path.unlink(missing_ok=True)
+        compile_to(path, compiler)
+        library = _opened(path)
+    march = os.environ.get(MARCH) or "native"
+    return Kernel(library, march, False, compiler_name(macros), reason)
+
+
 def check_private(folder: Path) -> None:
     """Refuse a folder where other users could place code that would run here."""
+    if not hasattr(os, "getuid"):  # Windows, where a user's cache folder is that user's alone
+        return
     about = folder.stat()
     if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ModelError(
@@ -84,15 +157,13 @@ def _opened(path: Path) -> ctypes.CDLL:
 
 def find_compiler() -> str:
     """Return the path of the C++ compiler: CXX, else the first of `COMPILERS` on the path."""
-    chosen = os.environ.get("CXX")
-    names = (chosen,) if chosen else COMPILERS
-    for name in names:
-        found = shutil.which(name)
-        if found is not None:
-            return found
+    found = compiler_path()
+    if found is not None:
+        return found
+    names = os.environ.get("CXX") or ", ".join(COMPILERS)
     raise ModelError(
-        f"a C++ compiler must be installed to compile a model, got none of {', '.join(names)}. "
-        "Install g++, or leave out compile."
+        f"a C++ compiler must be installed to compile a model, got none of {names}. Install g++, "
+        "or the wheel of Ostinato for x86-64 Linux, which needs none; or leave out compile."
     )
 
 
@@ -119,7 +190,7 @@ def compile_to(path: Path, compiler: str) -> None:
     os.close(handle)
     unfinished = Path(name)
     try:
-        failure = _compile(compiler, unfinished)
+        failure = compile_kernel(compiler, _march_flags(), unfinished)
         if failure is None:
             unfinished.replace(path)  # atomic: another process sees the whole file or none
             return
@@ -131,46 +202,32 @@ def compile_to(path: Path, compiler: str) -> None:
     )
 
 
-def _compile(compiler: str, out: Path) -> str | None:
-    """Compile into a file; return the compiler's message where it failed."""
-    command = [compiler, *_flags(), "-o", str(out), str(SOURCE)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT)
-    except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
-    return None if done.returncode == 0 else done.stderr or "no message"
+def _march_flags() -> tuple[str, ...]:
+    asked = os.environ.get(MARCH) or "native"
+    variant = named_variant(asked)
+    return variant.flags if variant else (f"-march={asked}",)
 
 
-def _flags() -> tuple[str, ...]:
-    return (*FLAGS, f"-march={os.environ.get(MARCH) or 'native'}")
-
-
-def _digest(compiler: str) -> str:
-    version = _version(compiler)
-    sources = [SOURCE, *map(SOURCE.with_name, INCLUDED)]
+def _digest(macros: str) -> str:
+    sources = [SOURCE, *sorted(SOURCE.parent.glob("*.h"))]
     parts = [path.read_text(encoding="utf-8") for path in sources]
-    parts += [*_flags(), version, platform.machine(), _processor()]
+    parts += [*FLAGS, *_march_flags(), macros]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _version(compiler: str) -> str:
-    command = [compiler, "--version"]
+def _macros(compiler: str) -> str:
+    """Return the predefined macros: they tell what `-march=native` is, on every system."""
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT
-        ).stdout
+        return predefined_macros(compiler, _march_flags())
     except (OSError, subprocess.SubprocessError) as error:
         raise ModelError(
-            f"{compiler} must run as a C++ compiler, got: {error}. Set CXX to another compiler, or "
-            "leave out compile."
+            f"{compiler} must run as a C++ compiler, got: {_told(error)}. Set CXX to another "
+            f"compiler or {MARCH} to another processor, or leave out compile."
         ) from None
 
 
-def _processor() -> str:
-    """Return the features of the processor, by which `-march=native` chooses instructions."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    wanted = ("flags", "Features", "model name", "CPU part")
-    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+def _told(error: Exception) -> str:
+    """Return what a compiler printed, or else the error itself."""
+    if isinstance(error, subprocess.CalledProcessError) and error.stderr:
+        return str(error.stderr).strip()[:300]
+    return str(error)
