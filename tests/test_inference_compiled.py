@@ -22,7 +22,13 @@ from ostinato.inference.compiled import build
 from ostinato.inference.compiled.memory import LINE, PIECE, LargePages
 from ostinato.inference.compiled.weights import Weights
 from ostinato.loop import Lanes, Loop, Steps
-from ostinato.models import LanguageModel, add_lora, load_model, quantized_in_groups
+from ostinato.models import (
+    LanguageModel,
+    add_lora,
+    instruction_sets,
+    load_model,
+    quantized_in_groups,
+)
 from ostinato.text import write
 
 SHAPES = ["grouped", "whole", "smollm2", "qwen3"]
@@ -340,13 +346,7 @@ def test_allocations_are_aligned_and_do_not_overlap() -> None:
     assert memory.empty((PIECE + 1,), torch.uint8).shape == (PIECE + 1,)
 
 
-def features() -> str:
-    """Return the names of the processor's instruction sets; empty where they are not known."""
-    path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-@pytest.mark.skipif("avx2" not in features(), reason="the processor has no AVX2")
+@pytest.mark.skipif("avx2" not in instruction_sets(), reason="the processor has no AVX2")
 @pytest.mark.parametrize("bits", [None, 8, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_narrower_registers_change_no_bits(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,25 @@ def test_a_released_lock_is_free_while_a_forked_child_has_its_file_open(tmp_path
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def test_a_killed_process_leaves_its_id_and_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    child = os.fork()
+    if child == 0:
+        RunLock(path, "a")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert str(child) in path.read_text()
+    assert holder(path) is None
+    lock = RunLock(path, "a")
+    assert holder(path) == os.getpid()
+    lock.release()
+    assert holder(path) is None
+
+
+def test_processes_that_look_at_once_do_not_take_each_other_for_the_driver(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_bytes(b"\x00999999")  # of a process that was killed
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(holder, [path] * 2000)) == {None}

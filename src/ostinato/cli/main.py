@@ -40,6 +40,7 @@ COMMANDS = {
     "train": ("ostinato.cli.train.text", "train", "Train a model until it is good enough."),
     "sample": ("ostinato.cli.sample.image", "sample", "Sample images or music, step by step."),
     "models": ("ostinato.cli.models", "models", "List and download models."),
+    "doctor": ("ostinato.cli.doctor", "doctor", "Describe this machine and what is missing."),
     "runs": ("ostinato.cli.runs.commands", "runs", "List, show, resume, branch and delete runs."),
 }
 

@@ -1,6 +1,6 @@
 from .backend import Backend, open_backend
 from .compiled.backend import CompiledBackend, check_compiled
-from .compiled.build import Kernel, find_kernel, has_compiler, has_kernel
+from .compiled.build import Kernel, find_kernel, has_compiler, has_kernel, is_private
 from .cuda_graphs import CudaGraphBackend
 from .fixed_shape import FixedShapeBackend
 from .gru_backend import GRUBackend
@@ -25,5 +25,6 @@ __all__ = [
     "find_kernel",
     "has_compiler",
     "has_kernel",
+    "is_private",
     "open_backend",
 ]

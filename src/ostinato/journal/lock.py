@@ -75,15 +75,19 @@ def _refusal(name: str, pid: str) -> str:
 
 def holder(path: Path) -> int | None:
     """Return the id of the process that holds the lock, None where it is free."""
+    writable = os.access(path, os.W_OK)
     try:
-        file = os.open(path, os.O_RDONLY)
+        file = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
         for _ in range(LOOKS):
-            # Who releases the lock erases its id; one that was killed leaves it, without the lock.
             pid = _read_pid(file)
-            if not pid or _try_lock(file):
+            if not pid:  # it was erased at the release
+                return None
+            if _try_lock(file):  # its process was killed
+                if writable:  # so that the next one to look need not take the lock
+                    os.ftruncate(file, 0)
                 return None
             time.sleep(PAUSE)
         return int(pid) if pid.isdigit() else 0

@@ -54,7 +54,7 @@ def compute_dtype(device: torch.device = CPU) -> torch.dtype:
         # GPUs before Ampere (8.0) emulate it.
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if fast else torch.float32
-    fast = {"avx512_bf16", "amx_bf16"} & instruction_sets()
+    fast = not instruction_sets().isdisjoint({"avx512_bf16", "amx_bf16"})
     return torch.bfloat16 if fast else torch.float32
 
 

@@ -42,8 +42,9 @@ def _of_older_torch() -> frozenset[str]:
 
 def processor_name() -> str:
     """Return the CPU's name, as far as it is known."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)
-    return str(capabilities().get("cpu_name") or platform.processor() or platform.machine())
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    name = capabilities().get("cpu_name") if capabilities else None
+    return str(name or platform.processor() or platform.machine())
 
 
 def read_gb_s(device: torch.device, size: int = 768 << 20) -> float:

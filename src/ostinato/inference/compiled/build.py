@@ -56,6 +56,10 @@ class Kernel:
         title = variant.title if variant else "unknown"
         return f"carried, {title} ({self.march}), built by {self.compiler}"
 
+    def has_tiles(self) -> bool:
+        """Ask the system for the processor's matrix tiles; return whether they can be used."""
+        return bool(self.library.ask_tiles())
+
 
 @cache
 def open_kernel() -> ctypes.CDLL:
@@ -132,12 +136,18 @@ def _compiled(reason: str) -> Kernel:
     return Kernel(library, march, False, compiler_name(macros), reason)
 
 
+def is_private(folder: Path) -> bool:
+    """Return whether a folder is this user's, and writable by no other."""
+    if not hasattr(os, "getuid"):  # Windows, where a user's cache folder is that user's alone
+        return True
+    about = folder.stat()
+    return about.st_uid == os.getuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
 def check_private(folder: Path) -> None:
     """Refuse a folder where other users could place code that would run here."""
-    if not hasattr(os, "getuid"):  # Windows, where a user's cache folder is that user's alone
-        return
-    about = folder.stat()
-    if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if not is_private(folder):
+        about = folder.stat()
         raise ModelError(
             f"{folder} must be yours and writable by you alone, as compiled code runs from it, "
             f"got mode {stat.S_IMODE(about.st_mode):o} of user {about.st_uid}. Remove it, or set "
@@ -161,9 +171,10 @@ def find_compiler() -> str:
     if found is not None:
         return found
     names = os.environ.get("CXX") or ", ".join(COMPILERS)
+    march = f" and {MARCH}" if os.environ.get(MARCH) else ""
     raise ModelError(
         f"a C++ compiler must be installed to compile a model, got none of {names}. Install g++, "
-        "or the wheel of Ostinato for x86-64 Linux, which needs none; or leave out compile."
+        f"or the wheel of Ostinato for x86-64 Linux, which needs none; or leave out compile{march}."
     )
 
 
