@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from tiny import save_tiny
 from ostinato.cli import doctor as module
 from ostinato.cli.doctor import doctor, without_homes
 from ostinato.cli.main import cli
+from ostinato.inference import find_kernel
+from ostinato.inference.compiled.variants import compiler_path
+from ostinato.models import cache_root
 
 PARTS = [
     *("ostinato", "system", "processor", "threads", "kernel", "gpu"),
@@ -25,6 +29,9 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Measure with little memory, in a folder and with a home of the test's own."""
     monkeypatch.setattr(module, "READ_BYTES", 1 << 22)
     monkeypatch.setattr(module, "WRITE_BYTES", 1 << 20)
+    if compiler_path():  # else each test would compile the kernel
+        find_kernel()
+        shutil.copytree(cache_root() / "native", tmp_path / "alice" / "cache" / "native")
     monkeypatch.setenv("HOME", str(tmp_path / "alice"))
     monkeypatch.setenv("OSTINATO_CACHE", str(tmp_path / "alice" / "cache"))
     monkeypatch.chdir(tmp_path)

@@ -51,12 +51,12 @@ def test_a_processor_gets_the_best_that_it_can_run(name: str) -> None:
 CHOICES = [
     (None, SAPPHIRE_RAPIDS, ALL, "sapphirerapids", "the best of 3 that this processor supports"),
     (None, SAPPHIRE_RAPIDS, ["x86-64-v3"], "x86-64-v3", "the best of 1"),
-    (None, {"avx"}, ALL, None, "this processor supports none of the carried ones"),
-    (None, SAPPHIRE_RAPIDS, [], None, "this installation carries none"),
-    ("x86-64-v3", SAPPHIRE_RAPIDS, ALL, "x86-64-v3", "OSTINATO_MARCH asks for it"),
-    ("x86-64-v3", SAPPHIRE_RAPIDS, [], None, "OSTINATO_MARCH asks for it"),
-    ("native", SAPPHIRE_RAPIDS, ALL, None, "OSTINATO_MARCH asks for it"),
-    ("znver3", AVX2, ALL, None, "OSTINATO_MARCH asks for it"),
+    (None, {"avx"}, ALL, None, "this processor supports no carried kernel"),
+    (None, SAPPHIRE_RAPIDS, [], None, "this installation carries no kernel"),
+    ("x86-64-v3", SAPPHIRE_RAPIDS, ALL, "x86-64-v3", "OSTINATO_MARCH asks for x86-64-v3"),
+    ("x86-64-v3", SAPPHIRE_RAPIDS, [], None, "OSTINATO_MARCH asks for x86-64-v3"),
+    ("native", SAPPHIRE_RAPIDS, ALL, None, "OSTINATO_MARCH asks for "),
+    ("znver3", AVX2, ALL, None, "OSTINATO_MARCH asks for "),
 ]
 
 
@@ -101,6 +101,21 @@ def test_without_a_compiler_a_carried_kernel_is_enough(monkeypatch: pytest.Monke
     assert not has_kernel()
 
 
+def test_the_error_names_every_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv(build.MARCH, "native")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("sys.platform", "linux")
+    wheel = (
+        r"Install g\+\+, or install Ostinato from its wheel, which carries kernels, or leave out"
+    )
+    with pytest.raises(ModelError, match=f"{wheel} OSTINATO_MARCH, or leave out compile"):
+        build.find_compiler()
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")  # no wheel has kernels for it
+    with pytest.raises(ModelError, match=r"Install g\+\+, or leave out OSTINATO_MARCH, or leave"):
+        build.find_compiler()
+
+
 def test_a_carried_kernel_that_does_not_load_is_compiled_instead(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -114,9 +129,12 @@ def test_a_carried_kernel_that_does_not_load_is_compiled_instead(
     monkeypatch.setattr(build, "carried_names", lambda: variants.carried_names(tmp_path))
     kernel = build.find_kernel()
     assert (kernel.carried, kernel.march) == (False, "native")
-    assert kernel.reason.startswith("the carried one does not load: ")
+    assert kernel.reason.startswith("the carried kernel does not load: ")
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ModelError, match=r"Install g\+\+, or the wheel of Ostinato"):
+    with pytest.raises(
+        ModelError,
+        match=r"\(the carried kernel does not load: .*\)\. Install g\+\+, or leave out compile",
+    ):
         build.find_kernel()
 
 

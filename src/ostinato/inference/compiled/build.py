@@ -8,8 +8,10 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import platform
 import stat
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -35,6 +37,7 @@ from ostinato.models import cache_root, instruction_sets
 
 MARCH = "OSTINATO_MARCH"
 """The environment variable that names the processor to compute for, such as x86-64-v3 for AVX2."""
+NONE_CARRIED = "this installation carries no kernel"
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def find_kernel() -> Kernel:
         try:
             library = ctypes.CDLL(str(CARRIED / variant.file))
         except OSError as error:  # such as an older glibc than the wheel is for
-            reason = f"the carried one does not load: {error}"
+            reason = f"the carried kernel does not load: {error}"
         else:
             return Kernel(library, variant.march, True, built_by(), reason)
     return _compiled(reason)
@@ -106,13 +109,13 @@ def _choice(
                 f"{MARCH} must name a processor whose instructions this one has, got {asked}, "
                 f"which also needs {', '.join(sorted(variant.needs - features))}. Leave it out."
             )
-        return variant if asked in carried else None, f"{MARCH} asks for it"
+        return variant if asked in carried else None, f"{MARCH} asks for {asked}"
     best = best_variant(features, carried)
     if best is not None:
         return best, f"the best of {len(carried)} that this processor supports"
     if carried:
-        return None, "this processor supports none of the carried ones"
-    return None, "this installation carries none"
+        return None, "this processor supports no carried kernel"
+    return None, NONE_CARRIED
 
 
 # Compiled here --------------------------------------------------------------------------------
@@ -120,7 +123,7 @@ def _choice(
 
 def _compiled(reason: str) -> Kernel:
     """Return the kernel compiled for this machine; compile it if the cache folder has none."""
-    compiler = find_compiler()
+    compiler = find_compiler(reason)
     macros = _macros(compiler)
     path = cache_root() / "native" / f"{_digest(macros)}.so"
     if not path.exists():
@@ -165,26 +168,29 @@ def _opened(path: Path) -> ctypes.CDLL:
         ) from None
 
 
-def find_compiler() -> str:
-    """Return the path of the C++ compiler: CXX, else the first of `COMPILERS` on the path."""
+def find_compiler(reason: str = NONE_CARRIED) -> str:
+    """Return the path of the C++ compiler: CXX, else the first of `COMPILERS` on the path.
+
+    `reason` says in the error why one is needed.
+    """
     found = compiler_path()
     if found is not None:
         return found
     names = os.environ.get("CXX") or ", ".join(COMPILERS)
-    march = f" and {MARCH}" if os.environ.get(MARCH) else ""
+    ways = ["Install g++"]
+    if reason == NONE_CARRIED and (sys.platform, platform.machine()) == ("linux", "x86_64"):
+        ways.append("install Ostinato from its wheel, which carries kernels")
+    if os.environ.get(MARCH):
+        ways.append(f"leave out {MARCH}")
     raise ModelError(
-        f"a C++ compiler must be installed to compile a model, got none of {names}. Install g++, "
-        f"or the wheel of Ostinato for x86-64 Linux, which needs none; or leave out compile{march}."
+        f"a C++ compiler must be installed to compile a model, got none of {names} ({reason}). "
+        f"{', or '.join([*ways, 'leave out compile'])}."
     )
 
 
 def has_compiler() -> bool:
     """Return whether a C++ compiler is installed."""
-    try:
-        find_compiler()
-    except ModelError:
-        return False
-    return True
+    return compiler_path() is not None
 
 
 def compile_to(path: Path, compiler: str) -> None:
