@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import importlib.util
 import json
 import os
 import re
@@ -191,3 +192,15 @@ def test_the_doctor_of_a_wheel_tells_which_kernel_it_carries(
     kernel = told["kernel"]
     assert (kernel["carried"], kernel["march"]) == (True, best.march)
     assert kernel["reason"] == "the best of 3 that this processor supports"
+
+
+def test_an_editable_installation_compiles_nothing(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    hook = module.KernelHook(str(ROOT), {}, None, None, str(tmp_path), "wheel")
+    data: dict[str, object] = {"force_include": {}, "pure_python": True}
+    hook.initialize("editable", data)
+    hook.finalize("editable", data, "")
+    assert data == {"force_include": {}, "pure_python": True}

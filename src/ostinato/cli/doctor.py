@@ -21,7 +21,6 @@ from typing import Any
 
 import click
 
-import ostinato
 from ostinato.cli.models import folder_bytes, size_text
 from ostinato.cli.options import journal_option, json_option
 
@@ -110,10 +109,10 @@ def _without_homes_inside(value: Any) -> Any:
 
 def _versions() -> Finding:
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    torch = importlib.metadata.version("torch")
+    version, torch = map(importlib.metadata.version, ("ostinato", "torch"))
     return Finding(
-        f"{ostinato.__version__}, {python}, PyTorch {torch}",
-        {"version": ostinato.__version__, "python": python, "torch": torch},
+        f"{version}, {python}, PyTorch {torch}",
+        {"version": version, "python": python, "torch": torch},
     )
 
 
@@ -136,10 +135,11 @@ def _processor() -> Finding:
     from ostinato.models import instruction_sets, processor_name
 
     name, features, cores = processor_name(), instruction_sets(), _usable_cores()
-    decisive = [one for one in DECISIVE if one in features]
+    decisive = " ".join(one for one in DECISIVE if one in features)
+    sets = decisive or ("older than AVX2" if features else "instruction sets unknown")
     there = f" of {os.cpu_count()}" if os.cpu_count() != cores else ""
     return Finding(
-        f"{name}, {cores}{there} cores usable: {' '.join(decisive) or 'instruction sets unknown'}",
+        f"{name}, {cores}{there} cores usable: {sets}",
         {"name": name, "cores": cores, "instruction_sets": sorted(features)},
     )
 
