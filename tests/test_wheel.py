@@ -191,7 +191,7 @@ def test_the_doctor_of_a_wheel_tells_which_kernel_it_carries(
     told = json.loads(run(unpacked, tmp_path / "cache", "-m", "ostinato", "doctor", "--json"))
     kernel = told["kernel"]
     assert (kernel["carried"], kernel["march"]) == (True, best.march)
-    assert kernel["reason"] == "the best of 3 that this processor supports"
+    assert kernel["reason"] == "the best of 4 that this processor supports"
 
 
 def test_an_editable_installation_compiles_nothing(tmp_path: Path) -> None:

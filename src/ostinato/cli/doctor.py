@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 
-from ostinato.cli.models import folder_bytes, size_text
+from ostinato.cli.models import folder_bytes
 from ostinato.cli.options import journal_option, json_option
 
 NAME_WIDTH = 11
@@ -200,7 +200,7 @@ def _memory() -> Finding:
     memory = psutil.virtual_memory()
     gb_s = read_gb_s(CPU, min(READ_BYTES, memory.available // 4))
     return Finding(
-        f"{size_text(memory.total)}, {size_text(memory.available)} free, read at {gb_s:.1f} GB/s",
+        f"{_size(memory.total)}, {_size(memory.available)} free, read at {gb_s:.1f} GB/s",
         {"total": memory.total, "free": memory.available, "read_gb_s": round(gb_s, 2)},
     )
 
@@ -214,13 +214,19 @@ def _disk(journal: Path | None) -> Finding:
     folder = _existing((journal or DEFAULT).absolute().parent)
     free = shutil.disk_usage(folder).free
     data: dict[str, Any] = {"free": free}
-    text = f"{size_text(free)} free for the journal"
+    text = f"{_size(free)} free for the journal"
     if free < 4 * WRITE_BYTES:
         return Finding(f"{text}, too little to measure", data)
     speed, seconds = _write_speed(folder)
     data |= {"write_mb_s": round(speed / 1e6, 1), "sync_ms": round(seconds * 1e3, 3)}
     synced = f"a small synced write takes {seconds * 1e3:.1f} ms"
-    return Finding(f"{text}, written at {size_text(speed)}/s, {synced}", data)
+    return Finding(f"{text}, written at {_size(speed)}/s, {synced}", data)
+
+
+def _size(count: float) -> str:
+    from ostinato.models import size_text
+
+    return size_text(int(count))
 
 
 def _existing(folder: Path) -> Path:
@@ -260,7 +266,7 @@ def _cache() -> Finding:
         return Finding(f"{root}, not there yet{writable}", data)
     sizes = {path.name: folder_bytes(path) for path in sorted(root.iterdir()) if path.is_dir()}
     data |= {"bytes": sizes, "private": is_private(root)}
-    inside = ", ".join(f"{name} {size_text(size)}" for name, size in sizes.items())
+    inside = ", ".join(f"{name} {_size(size)}" for name, size in sizes.items())
     shared = "" if data["private"] else ", not private: others may write to it or own it"
     return Finding(f"{root}: {inside or 'empty'}{writable}{shared}", data)
 

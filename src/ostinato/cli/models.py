@@ -33,7 +33,7 @@ def models(ctx: click.Context, as_json: bool) -> None:
     for row in rows:
         _print_model(row)
     for row in adapters:
-        click.echo(f"{row['use']}: adapter, {size_text(row['bytes'])}, ships with Ostinato")
+        click.echo(f"{row['use']}: adapter, {_size(row['bytes'])}, ships with Ostinato")
         click.echo(f"  {row['folder']}")
     click.echo(
         "A folder in the Hugging Face layout, a GGUF file, a name on the hub (org/name; extra hf)\n"
@@ -132,11 +132,11 @@ def _adapter_row(name: str) -> dict[str, Any]:
 
 
 def _print_model(row: dict[str, Any]) -> None:
-    click.echo(f"{row['name']}: {row['title']}, {row['license']}, {size_text(row['bytes'])}")
+    click.echo(f"{row['name']}: {row['title']}, {row['license']}, {_size(row['bytes'])}")
     if row["installed"]:
         click.echo(f"  installed in {row['folder']}")
     else:
-        size = size_text(row["download_bytes"])
+        size = _size(row["download_bytes"])
         click.echo(f"  not installed; ostinato models get {row['name']} downloads {size}")
 
 
@@ -145,9 +145,5 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def size_text(count: float) -> str:
-    """Return a number of bytes in words."""
-    for size, unit in ((1e9, "GB"), (1e6, "MB")):
-        if count >= size:
-            return f"{count / size:.0f} {unit}" if size < 1e9 else f"{count / size:.1f} {unit}"
-    return f"{count / 1e3:.0f} kB"
+def _size(count: int) -> str:
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

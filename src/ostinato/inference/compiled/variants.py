@@ -1,4 +1,4 @@
-"""The kernels that a wheel carries, one for each of three families of processors.
+"""The kernels that a wheel carries, one for each of some families of processors.
 
 Knows no network and imports nothing of ours: `hatch_build.py` reads it while the wheel is built.
 """
@@ -79,6 +79,12 @@ VARIANTS = (
     ),
     # With VNNI: Cascade Lake, Ice Lake, Zen 4 and all that came later. Skylake-X has none: AVX2.
     Variant("x86-64-v4", "AVX-512", ("-march=x86-64-v4", "-mavx512vnni"), _AVX512),
+    Variant(
+        "alderlake",
+        "AVX2 with VNNI",
+        ("-march=x86-64-v3", "-mavxvnni"),
+        _AVX2 | {"avx_vnni"},
+    ),
     Variant("x86-64-v3", "AVX2", ("-march=x86-64-v3",), _AVX2),
 )
 """Best first."""
