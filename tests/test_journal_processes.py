@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -149,3 +150,14 @@ def test_processes_that_look_at_once_do_not_take_each_other_for_the_driver(tmp_p
     path.write_bytes(b"\x00999999")  # of a process that was killed
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(holder, [path] * 2000)) == {None}
+
+
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: int, *, blocking: bool) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.lock_descriptor", refuse)
+    with pytest.raises(RunError, match="file system with locks, got: No locks available"):
+        RunLock(tmp_path / "lock", "a")
