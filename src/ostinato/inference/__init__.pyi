@@ -1,4 +1,4 @@
-from .backend import Backend, open_backend
+from .backend import Backend, in_compute_mode, open_backend
 from .compiled.backend import CompiledBackend, check_compiled
 from .compiled.build import has_compiler
 from .cuda_graphs import CudaGraphBackend
@@ -22,5 +22,6 @@ __all__ = [
     "TransformersBackend",
     "check_compiled",
     "has_compiler",
+    "in_compute_mode",
     "open_backend",
 ]

@@ -9,6 +9,7 @@ of exactly `block` rows. Attention is matmul, softmax and matmul over a cache pa
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -23,7 +24,7 @@ from ostinato.inference.kv_cache import KVCache, Targets
 from ostinato.inference.packing import PackedLayer, can_pack, linear, pack_layer, pack_norm
 from ostinato.inference.row_blocks import TokenRow, blocks, by_slot
 from ostinato.inference.self_test import SelfTest, compare_rows
-from ostinato.inference.slot_backend import SlotBackend, check_merged
+from ostinato.inference.slot_backend import SlotBackend, check_merged, in_dtype
 from ostinato.inference.validation import (
     check_length,
     check_slots,
@@ -31,7 +32,7 @@ from ostinato.inference.validation import (
     check_tokens,
     top_position,
 )
-from ostinato.models import ACTIVATIONS, CPU, LanguageModel, Llama, device_of, inverse_frequencies
+from ostinato.models import ACTIVATIONS, CPU, LanguageModel, Llama, device_of, inverse_frequencies, network_key
 
 PAD = 64  # positions: the cache is read and grown in multiples of this
 # On AVX2, weights times values over more than 192 positions was not bit-stable (docs/log.md):
@@ -65,12 +66,14 @@ class FixedShapeBackend(SlotBackend):
         length: int = 512,
         prefill_chunk: int = 64,
         packed: bool | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         """Allocate `slots` sequences of `length` positions; the cache grows when needed.
 
         The network's adapters must be merged. `block` and `prefill_chunk` are the rows of a
-        product for generated and for prompt tokens. The bits depend on them, and on `packed` (by
-        default, oneDNN's packed weights where they exist).
+        product for generated and for prompt tokens. The bits depend on them, on `packed` (by
+        default, oneDNN's packed weights where they exist), and on `dtype` (by default, the
+        network's), to which the weights are converted.
         """
         network = model if isinstance(model, Llama) else model.llama()
         super().__init__(
@@ -83,8 +86,12 @@ class FixedShapeBackend(SlotBackend):
         whole = prefill_chunk % PAD == 0
         require(whole, "prefill_chunk", f"a multiple of {PAD}", prefill_chunk, f"Use {PAD}.")
         check_merged(network)
-        self.config, self.dtype = network.config, network.dtype
+        self.config, self.dtype = network.config, dtype or network.dtype
+        if self.dtype != network.dtype:
+            self.compute_mode += in_dtype(self.dtype)
+            network = copy.deepcopy(network).to(self.dtype)
         self.packed = self._can_pack() if packed is None else packed
+        self._tested = {**network_key(network, network.config), "packed": self.packed}
         self.heads, self.kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
         self.head_dim = self.config.head_dim
         self._windows = self.config.windows

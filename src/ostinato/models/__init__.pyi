@@ -20,6 +20,15 @@ from .device import (
 )
 from .download import download_model
 from .encoder import Encoder, load_encoder
+from .facts import (
+    facts_are_kept,
+    is_known_code,
+    machine,
+    network_key,
+    recall,
+    remember,
+    source_hash,
+)
 from .files.checkpoint_io import read_config, read_weights, write_config, write_weights
 from .files.gguf import GGUFModel
 from .files.hashing import file_hash, weights_digest
@@ -117,6 +126,7 @@ __all__ = [
     "deterministic_ops",
     "device_of",
     "download_model",
+    "facts_are_kept",
     "file_hash",
     "find_device",
     "free_memory",
@@ -125,6 +135,7 @@ __all__ = [
     "is_hub_name",
     "is_installed",
     "is_quantized",
+    "is_known_code",
     "joined_groups",
     "known_models",
     "load_adapter",
@@ -133,20 +144,25 @@ __all__ = [
     "load_masked_model",
     "load_model",
     "lora_layers",
+    "machine",
     "memory_needed",
     "merge",
     "model_folder",
+    "network_key",
     "plain_compute_mode",
     "quantized_in_groups",
     "read_config",
     "read_facts",
     "read_weights",
+    "recall",
+    "remember",
     "rope_table",
     "rotate",
     "save_adapter",
     "save_masked",
     "shipped_adapters",
     "size_text",
+    "source_hash",
     "to_file",
     "weights_digest",
     "write_config",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ from ostinato.inference.row_blocks import TokenRow, by_slot
 from ostinato.inference.self_test import SelfTest, compare_rows
 from ostinato.inference.slot_backend import SlotBackend, check_merged
 from ostinato.inference.validation import check_length, check_slots, check_tokens, top_position
-from ostinato.models import CPU, Llama, inverse_frequencies
+from ostinato.models import CPU, Llama, file_hash, inverse_frequencies, network_key
 
 PAD = 64  # positions: the cache grows in multiples of this
 
@@ -76,6 +77,10 @@ class CompiledBackend(SlotBackend):
         self.tiles, self.dtype = self._weights.tiles, self._weights.cache_dtype
         rounded = "" if bits is None else f", int{bits} in groups"
         self.compute_mode = "compiled" + rounded + ", by matrix tiles" * self.tiles
+        self._tested = {
+            **network_key(network, network.config),
+            "weights": str(self._weights.dtype),
+        }
         self._keys = self._values = torch.empty(0, dtype=self.dtype)
         self._net = self._network()
         self._threads = 0  # for which the scratch memory is laid out
@@ -132,6 +137,10 @@ class CompiledBackend(SlotBackend):
             _address(out),
         )
         return out
+
+    def _test_key(self) -> dict[str, object] | None:
+        key = super()._test_key()
+        return None if key is None else {**key, "kernel": file_hash(Path(self._kernel._name))}
 
     def _compare_rows(self) -> SelfTest:
         return compare_rows(self)
