@@ -80,7 +80,7 @@ def fastest(model: LanguageModel, *, can_compile: bool) -> LanguageModel:
 def candidates(model: LanguageModel, *, can_compile: bool) -> list[Candidate]:
     """Return the modes that a model can compute in, the preferred one first."""
     plain = plain_compute_mode(CPU)
-    own = model.llama().model.embed_tokens.weight.dtype
+    own = model.llama().model.norm.weight.dtype
     found = [Candidate("compiled", replace(model, compile=True))] if can_compile else []
     found.append(Candidate(plain, replace(model, compile=False)))
     other = {torch.float32: torch.bfloat16, torch.bfloat16: torch.float32}.get(own)
@@ -97,7 +97,7 @@ def _key(network: Llama, choices: Sequence[Candidate]) -> dict[str, object]:
         "code": source_hash(Path(__file__).parent),
         "kernel": file_hash(Path(open_kernel()._name)) if compiled else "",
         "network": asdict(network.config),
-        "dtype": str(network.model.embed_tokens.weight.dtype),
+        "dtype": str(network.model.norm.weight.dtype),
         "modes": [candidate.mode for candidate in choices],
     }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from ostinato.arguments import require
 from ostinato.inference.kv_cache import KVCache, Targets
-from ostinato.inference.packing import PackedLayer, can_pack, linear, pack_layer, pack_norm
+from ostinato.inference.packing import PackedLayer, Product, can_pack, linear, pack_layer, pack_norm
+from ostinato.inference.prepared import prepared
 from ostinato.inference.row_blocks import TokenRow, blocks, by_slot
 from ostinato.inference.self_test import SelfTest, compare_rows
 from ostinato.inference.slot_backend import SlotBackend, check_merged, in_dtype
@@ -49,6 +50,16 @@ class _Plan(NamedTuple):
     write: Targets  # where keys and values are written
     bounds: dict[int | None, Tensor]  # by window (..., L): +inf where a key counts, else -inf
     slots: slice | Tensor  # what the rows attend to: consecutive slots, or any
+
+
+class _Packed(NamedTuple):
+    """The weights of a network, prepared; backends share them."""
+
+    embedding: Tensor
+    positions: Tensor | None
+    norm: Product
+    head: Product
+    layers: list[PackedLayer]
 
 
 class FixedShapeBackend(SlotBackend):
@@ -89,7 +100,6 @@ class FixedShapeBackend(SlotBackend):
         self.config, self.dtype = network.config, dtype or network.dtype
         if self.dtype != network.dtype:
             self.compute_mode += in_dtype(self.dtype)
-            network = copy.deepcopy(network).to(self.dtype)
         self.packed = self._can_pack() if packed is None else packed
         self._tested = {**network_key(network, network.config), "packed": self.packed}
         self.heads, self.kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
@@ -98,22 +108,35 @@ class FixedShapeBackend(SlotBackend):
         act = self.config.hidden_act
         self._activation = partial(F.silu, inplace=True) if act == "silu" else ACTIVATIONS[act]
         with torch.inference_mode():
-            self._pack(network)
+            self._use(prepared(network, self._preparation(), partial(self._pack, network)))
             self._cache = KVCache(self.config, slots, self.dtype, self.device)
             self._allocate_buffers()
             self._grow(max(length, PAD))
 
-    def _pack(self, network: Llama) -> None:
+    def _preparation(self) -> Hashable:
+        """Return what the prepared weights depend on, besides the network's."""
+        return "plain", self.block, self.packed, self.dtype
+
+    def _pack(self, network: Llama) -> _Packed:
         """Prepare the weights for products of `block` rows."""
+        if network.model.embed_tokens.weight.dtype != self.dtype:
+            with torch.inference_mode(False):
+                network = copy.deepcopy(network).to(self.dtype)
         learned = network.model.embed_positions
-        self._embedding = network.model.embed_tokens.weight.detach()
-        self._positions = None if learned is None else learned.weight.detach()
-        self._norm = pack_norm(network.model.norm)
-        self._head = linear(network.lm_head.weight, None, self.block, packed=self.packed)
-        self._layers = [
-            pack_layer(layer, self.block, packed=self.packed, rotary=learned is None)
-            for layer in network.blocks()
-        ]
+        return _Packed(
+            embedding=network.model.embed_tokens.weight.detach(),
+            positions=None if learned is None else learned.weight.detach(),
+            norm=pack_norm(network.model.norm),
+            head=linear(network.lm_head.weight, None, self.block, packed=self.packed),
+            layers=[
+                pack_layer(layer, self.block, packed=self.packed, rotary=learned is None)
+                for layer in network.blocks()
+            ],
+        )
+
+    def _use(self, packed: _Packed) -> None:
+        self._embedding, self._positions = packed.embedding, packed.positions
+        self._norm, self._head, self._layers = packed.norm, packed.head, packed.layers
 
     # Public ---------------------------------------------------------------------------------
 
