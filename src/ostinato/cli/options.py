@@ -44,7 +44,7 @@ model_options = add_options(
     click.option(
         "--compile/--no-compile",
         default=None,
-        help="Compile the forward pass for this machine.  [default: if a compiler is found]",
+        help="Compile the forward pass for this machine.  [default: the faster way]",
     ),
     click.option(
         "--int8", "bits", flag_value=8, type=int, help="Quantize the weights to 8 bits (compiled)."
