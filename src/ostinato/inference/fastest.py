@@ -26,6 +26,7 @@ from ostinato.models import (
     Llama,
     facts_are_kept,
     file_hash,
+    is_quantized,
     machine,
     plain_compute_mode,
     recall,
@@ -59,12 +60,13 @@ class Candidate:
 def fastest(model: LanguageModel, *, can_compile: bool) -> LanguageModel:
     """Return `model` with the fastest of its compute modes chosen: `compile` and `dtype` are set.
 
-    The first call on a machine takes about a second. Small networks are not timed: compiled code is
-    chosen where it works.
+    The first call on a machine takes about a second. Not timed are small networks, and those whose
+    weights stay in blocks of 8 bits or fewer: compiled code is chosen where it works.
     """
     choices = candidates(model, can_compile=can_compile)
     network = model.llama()
-    if len(choices) == 1 or _size(network.model.layers) < SMALL or not facts_are_kept():
+    untimed = is_quantized(network) or _size(network.model.layers) < SMALL
+    if len(choices) == 1 or untimed or not facts_are_kept():
         return choices[0].model
     key = _key(network, choices)
     known = recall(FACT, key)
@@ -80,7 +82,7 @@ def fastest(model: LanguageModel, *, can_compile: bool) -> LanguageModel:
 def candidates(model: LanguageModel, *, can_compile: bool) -> list[Candidate]:
     """Return the modes that a model can compute in, the preferred one first."""
     plain = plain_compute_mode(CPU)
-    own = model.llama().model.norm.weight.dtype
+    own = model.llama().dtype
     found = [Candidate("compiled", replace(model, compile=True))] if can_compile else []
     found.append(Candidate(plain, replace(model, compile=False)))
     other = {torch.float32: torch.bfloat16, torch.bfloat16: torch.float32}.get(own)
@@ -97,7 +99,7 @@ def _key(network: Llama, choices: Sequence[Candidate]) -> dict[str, object]:
         "code": source_hash(Path(__file__).parent),
         "kernel": file_hash(Path(open_kernel()._name)) if compiled else "",
         "network": asdict(network.config),
-        "dtype": str(network.model.norm.weight.dtype),
+        "dtype": str(network.dtype),
         "modes": [candidate.mode for candidate in choices],
     }
 

@@ -33,7 +33,15 @@ from ostinato.inference.validation import (
     check_tokens,
     top_position,
 )
-from ostinato.models import ACTIVATIONS, CPU, LanguageModel, Llama, device_of, inverse_frequencies, network_key
+from ostinato.models import (
+    ACTIVATIONS,
+    CPU,
+    LanguageModel,
+    Llama,
+    device_of,
+    inverse_frequencies,
+    network_key,
+)
 
 PAD = 64  # positions: the cache is read and grown in multiples of this
 # On AVX2, weights times values over more than 192 positions was not bit-stable (docs/log.md):
@@ -119,7 +127,7 @@ class FixedShapeBackend(SlotBackend):
 
     def _pack(self, network: Llama) -> _Packed:
         """Prepare the weights for products of `block` rows."""
-        if network.model.embed_tokens.weight.dtype != self.dtype:
+        if network.dtype != self.dtype:
             with torch.inference_mode(False):
                 network = copy.deepcopy(network).to(self.dtype)
         learned = network.model.embed_positions
