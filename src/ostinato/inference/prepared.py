@@ -14,6 +14,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from ostinato.models import CPU
+
 Prepared = TypeVar("Prepared")
 SAMPLES = 16  # values of each weight that are compared
 
@@ -31,7 +33,7 @@ def prepared(network: nn.Module, key: Hashable, make: Callable[[], Prepared]) ->
     """Return what `make` returns for a network, or what it returned for the same key and weights.
 
     The result must not refer to the network, which could not be freed. Nothing is kept of a network
-    in training, whose weights change before the next call.
+    on another device than the CPU, nor of one in training: its weights change before the next call.
     """
     weights = _state(network)
     kept = _kept.get(network)
@@ -51,7 +53,7 @@ def _state(network: nn.Module) -> list[object] | None:
     """
     state: list[object] = []
     for weight in chain(network.parameters(), network.buffers()):
-        if weight.grad is not None or weight.is_inference():
+        if weight.grad is not None or weight.is_inference() or weight.device != CPU:
             return None
         values = weight.detach()
         flat = values.view(-1) if values.is_contiguous() else values.flatten()
@@ -61,4 +63,4 @@ def _state(network: nn.Module) -> list[object] | None:
 
 
 def _bits(values: torch.Tensor) -> bytes:
-    return bytes(values.cpu().contiguous().view(torch.uint8).tolist())
+    return bytes(values.contiguous().view(torch.uint8).tolist())

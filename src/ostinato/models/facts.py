@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from ostinato.models.catalog import cache_root
+from ostinato.models.device import CPU
 from ostinato.models.files.hashing import write_atomically
 
 FACTS = "OSTINATO_FACTS"
@@ -85,7 +86,7 @@ def network_key(network: nn.Module, config: Any) -> dict[str, object]:
     A network that was just made may be full of zeros, which hide differences in the order of sums.
     So which weights begin with zeros is part of it.
     """
-    weights = [weight.detach() for weight in network.parameters()]
+    weights = [weight.detach() for weight in network.parameters() if weight.device == CPU]
     return {
         "class": _name(type(network)),
         "config": asdict(config),
