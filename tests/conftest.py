@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     import openai
 
     from ostinato.server import Scheduler
+
+# Nothing is timed and no self-test is remembered: both would depend on earlier runs.
+os.environ["OSTINATO_FACTS"] = "off"
 
 
 @pytest.fixture(scope="module")

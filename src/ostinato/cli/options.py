@@ -44,7 +44,7 @@ model_options = add_options(
     click.option(
         "--compile/--no-compile",
         default=None,
-        help="Use compiled code for the forward pass.  [default: where there is some]",
+        help="Use compiled code for the forward pass.  [default: the faster way]",
     ),
     click.option(
         "--int8", "bits", flag_value=8, type=int, help="Quantize the weights to 8 bits (compiled)."

@@ -22,7 +22,7 @@ from ostinato.decode.edits import check_edits, forbidden_at
 from ostinato.decode.sampling import SamplingParams
 from ostinato.decode.slots import common_prefix
 from ostinato.errors import ItemError
-from ostinato.inference import TokenRow, open_backend
+from ostinato.inference import TokenRow, in_compute_mode, open_backend
 from ostinato.journal import Fields
 from ostinato.loop import Lane, Report, Text
 from ostinato.models import LanguageModel
@@ -93,13 +93,25 @@ class Beam:
         self.slots, self.num_beams, self.limit = slots, num_beams, limit
         self.length_penalty = float(length_penalty)
         self.tokenizer = model.tokenizer
-        self._inference = open_backend(model, slots * num_beams, block=block)
-        self.deterministic = self._inference.self_test().batch_invariant
-        self.compute_mode = self._inference.compute_mode
-        self._prompt = prompt
+        self._block, self._prompt = block, prompt
         self._eos_ids = self.tokenizer.eos_ids
         self._free = [list(range(n * num_beams, (n + 1) * num_beams)) for n in range(slots)]
         self._slots: dict[str, _BeamSlot] = {}
+        self._open(model)
+
+    def _open(self, model: LanguageModel) -> None:
+        self._model = model
+        slots = self.slots * self.num_beams
+        self._inference = open_backend(model, slots, block=self._block)
+        self.deterministic = self._inference.self_test().batch_invariant
+        self.compute_mode = self._inference.compute_mode
+
+    def use_compute_mode(self, mode: str) -> None:
+        """Compute in this mode, if the model leaves it open. Call it before any lane starts."""
+        if mode != self.compute_mode:
+            model = in_compute_mode(self._model, mode)
+            if model is not self._model:
+                self._open(model)
 
     # Lanes ------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ from ostinato.decode.sampling import (
 from ostinato.decode.slots import SlotAllocator
 from ostinato.decode.speculative import DraftProposer, DraftRequest, Speculator
 from ostinato.errors import ItemError
-from ostinato.inference import TokenRow, open_backend
+from ostinato.inference import TokenRow, in_compute_mode, open_backend
 from ostinato.journal import Fields
 from ostinato.loop import Edits, Lane, Report, Text, uniform
 from ostinato.models import LanguageModel
@@ -189,18 +189,30 @@ class Decode:
         self.limit = limit
         self.sampling = sampling or SamplingParams()
         self.tokenizer = model.tokenizer
-        self._inference = open_backend(model, slots, block=block)
-        self.deterministic = self._inference.self_test().batch_invariant
-        self.compute_mode = self._inference.compute_mode
         if proposer is not None:
             proposer.prepare(self.tokenizer, slots)
-        self._speculator = Speculator(self._inference, proposer, block)
+        self._proposer, self._block = proposer, block
         self._prompt = prompt
         self._prompt_edits = prompt_edits
         self._alternatives = alternatives
         self._context = model.config.max_position_embeddings
-        self._allocator = SlotAllocator(self._inference, slots)
+        self._open(model)
+
+    def _open(self, model: LanguageModel) -> None:
+        self._model = model
+        self._inference = open_backend(model, self.slots, block=self._block)
+        self.deterministic = self._inference.self_test().batch_invariant
+        self.compute_mode = self._inference.compute_mode
+        self._speculator = Speculator(self._inference, self._proposer, self._block)
+        self._allocator = SlotAllocator(self._inference, self.slots)
         self._slots: dict[str, _DecodeSlot] = {}
+
+    def use_compute_mode(self, mode: str) -> None:
+        """Compute in this mode, if the model leaves it open. Call it before any lane starts."""
+        if mode != self.compute_mode:
+            model = in_compute_mode(self._model, mode)
+            if model is not self._model:
+                self._open(model)
 
     # Lanes ------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@ from .classifier import Classifier, ClassifierConfig, load_classifier, save_clas
 from .clip import ClipModel, ClipScore, load_clip
 from .dataset import Images, hold_out, read_images
 from .denoise import Denoise
-from .fixed_batches import BLOCK, Denoiser, fixed_batches, is_batch_invariant
+from .fixed_batches import BLOCK, Denoiser, fixed_batches, is_batch_invariant, remembered_self_test
 from .image_request import ImageRequest, is_whole, pixels
 from .sampling import ALL_STEPS, Renoise, denoise_loop, sample_images
 from .solvers import SOLVERS, Solver, jump_sigmas, karras_sigmas, linear_betas, vp_sigmas
@@ -46,6 +46,7 @@ __all__ = [
     "pixels",
     "preview",
     "read_images",
+    "remembered_self_test",
     "sample_images",
     "save_classifier",
     "save_denoiser",

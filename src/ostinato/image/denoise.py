@@ -19,7 +19,13 @@ from torch import Tensor
 
 from ostinato.arguments import require_at_least
 from ostinato.errors import InputError
-from ostinato.image.fixed_batches import BLOCK, Denoiser, fixed_batches, is_batch_invariant
+from ostinato.image.fixed_batches import (
+    BLOCK,
+    Denoiser,
+    fixed_batches,
+    is_batch_invariant,
+    remembered_self_test,
+)
 from ostinato.image.image_request import ImageRequest, pixels
 from ostinato.image.slot import DenoiseSettings, DenoiseSlot, as_guidance
 from ostinato.image.solvers import Solver, heun_step, jump_sigmas, solver_named
@@ -72,7 +78,7 @@ class Denoise:
         )
         self._block = block
         self._shape = (network.channels, network.size, network.size)
-        self.deterministic = self._self_test()
+        self.deterministic = remembered_self_test(network, self._self_test, block=block)
         # One for all noise; each use seeds it first.
         self._generator = torch.Generator()
         self._slots: dict[str, DenoiseSlot] = {}

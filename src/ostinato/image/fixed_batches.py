@@ -7,10 +7,22 @@ it. So every call has the same shape, and the last block is padded. Knows no lan
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ostinato.models import (
+    CPU,
+    device_of,
+    is_known_code,
+    machine,
+    network_key,
+    recall,
+    remember,
+    source_hash,
+)
 
 BLOCK = 8  # samples
 
@@ -64,6 +76,25 @@ def is_batch_invariant(
     some = [0, 3, 7]
     alone = [fixed_batches(function, *(x[i : i + 1] for x in inputs), block=block) for i in some]
     return torch.equal(together, reversed_) and torch.equal(together[some], torch.cat(alone))
+
+
+def remembered_self_test(network: object, test: Callable[[], bool], *, block: int = BLOCK) -> bool:
+    """Return the result of a self-test of a network; one of ours is tested once per machine."""
+    if not isinstance(network, nn.Module) or not is_known_code(type(network)):
+        return test()
+    if device_of(network) != CPU:
+        return test()
+    key = {
+        "machine": machine(),
+        "code": source_hash(Path(__file__).parent),
+        "network": network_key(network, network.config),
+        "block": block,
+    }
+    known = recall("self-test", key)
+    if not isinstance(known, bool):
+        known = test()
+        remember("self-test", key, known)
+    return known
 
 
 def _padded(x: Tensor, block: int) -> Tensor:

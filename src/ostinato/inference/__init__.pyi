@@ -1,4 +1,4 @@
-from .backend import Backend, open_backend
+from .backend import Backend, in_compute_mode, open_backend
 from .compiled.backend import CompiledBackend, check_compiled
 from .compiled.build import Kernel, find_kernel, has_compiler, has_kernel, is_private
 from .cuda_graphs import CudaGraphBackend
@@ -25,6 +25,7 @@ __all__ = [
     "find_kernel",
     "has_compiler",
     "has_kernel",
+    "in_compute_mode",
     "is_private",
     "open_backend",
 ]

@@ -16,6 +16,7 @@ from ostinato.errors import InputError, ModelError
 from ostinato.inference.compiled.backend import CompiledBackend, check_compiled
 from ostinato.inference.compiled.build import has_kernel
 from ostinato.inference.cuda_graphs import CudaGraphBackend
+from ostinato.inference.fastest import candidates, fastest
 from ostinato.inference.fixed_shape import FixedShapeBackend
 from ostinato.inference.gru_backend import GRUBackend
 from ostinato.inference.llama_cpp_backend import LlamaCppBackend
@@ -71,7 +72,7 @@ class Backend(Protocol):
         ...
 
     def self_test(self) -> SelfTest:
-        """Report whether a row gives the same bits alone and beside others.
+        """Report whether a row gives the same bits alone and beside others, perhaps from memory.
 
         Call it before the slots are used: it overwrites some of them.
         """
@@ -81,9 +82,11 @@ class Backend(Protocol):
 def open_backend(model: LanguageModel, slots: int, *, block: int = 16) -> Backend:
     """Return the backend that computes the tokens of `model` for `slots` sequences.
 
-    `block` is the number of rows that a product is padded to. A compiled model has no padding, and
-    a CUDA device uses 64. Raises `ModelError` where `model.compile` is true and there is no kernel
-    for this processor, nor a C++ compiler; `InputError` for a network that no kernel supports.
+    Where the model leaves the compute mode open, the fastest one of this machine is taken: the
+    first time, it is timed for about a second. `block` is the number of rows that a product is
+    padded to. A compiled model has no padding, and a CUDA device uses 64. Raises `ModelError` where
+    `model.compile` is true and there is no kernel for this processor, nor a C++ compiler;
+    `InputError` for a network that no kernel supports.
     """
     if isinstance(model.network, TransformersNetwork):
         return TransformersBackend(model.network, slots, block=block)
@@ -91,11 +94,27 @@ def open_backend(model: LanguageModel, slots: int, *, block: int = 16) -> Backen
         return LlamaCppBackend(model.network, slots, block=block)
     if isinstance(model.network, GRU):
         return GRUBackend(model.network, slots, block=block)
-    if model.compile or (model.compile is None and can_compile(model)):
+    if model.compile is None and model.device == CPU:
+        model = fastest(model, can_compile=can_compile(model))
+    if model.compile:
         return CompiledBackend(model.llama(), slots, bits=model.bits)
     if model.device.type == "cuda":
         return CudaGraphBackend(model, slots)
-    return FixedShapeBackend(model, slots, block=block)
+    return FixedShapeBackend(model, slots, block=block, dtype=model.dtype)
+
+
+def in_compute_mode(model: LanguageModel, mode: str) -> LanguageModel:
+    """Return `model` with a recorded compute mode chosen.
+
+    It is returned as it is where it leaves no mode open, or cannot compute in this one here.
+    """
+    if model.compile is not None or model.device != CPU or not isinstance(model.network, Llama):
+        return model
+    name = mode.partition(", by ")[0]  # matrix tiles are the processor's choice
+    for candidate in candidates(model, can_compile=can_compile(model)):
+        if candidate.mode == name:
+            return candidate.model
+    return model
 
 
 def can_compile(model: LanguageModel) -> bool:

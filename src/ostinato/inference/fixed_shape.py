@@ -9,8 +9,9 @@ of exactly `block` rows. Attention is matmul, softmax and matmul over a cache pa
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,10 +21,11 @@ from torch.nn import functional as F
 
 from ostinato.arguments import require
 from ostinato.inference.kv_cache import KVCache, Targets
-from ostinato.inference.packing import PackedLayer, can_pack, linear, pack_layer, pack_norm
+from ostinato.inference.packing import PackedLayer, Product, can_pack, linear, pack_layer, pack_norm
+from ostinato.inference.prepared import prepared
 from ostinato.inference.row_blocks import TokenRow, blocks, by_slot
 from ostinato.inference.self_test import SelfTest, compare_rows
-from ostinato.inference.slot_backend import SlotBackend, check_merged
+from ostinato.inference.slot_backend import SlotBackend, check_merged, in_dtype
 from ostinato.inference.validation import (
     check_length,
     check_slots,
@@ -31,7 +33,15 @@ from ostinato.inference.validation import (
     check_tokens,
     top_position,
 )
-from ostinato.models import ACTIVATIONS, CPU, LanguageModel, Llama, device_of, inverse_frequencies
+from ostinato.models import (
+    ACTIVATIONS,
+    CPU,
+    LanguageModel,
+    Llama,
+    device_of,
+    inverse_frequencies,
+    network_key,
+)
 
 PAD = 64  # positions: the cache is read and grown in multiples of this
 # On AVX2, weights times values over more than 192 positions was not bit-stable (docs/log.md):
@@ -50,6 +60,16 @@ class _Plan(NamedTuple):
     slots: slice | Tensor  # what the rows attend to: consecutive slots, or any
 
 
+class _Packed(NamedTuple):
+    """The weights of a network, prepared; backends share them."""
+
+    embedding: Tensor
+    positions: Tensor | None
+    norm: Product
+    head: Product
+    layers: list[PackedLayer]
+
+
 class FixedShapeBackend(SlotBackend):
     """Slots side by side, each with the keys and values of one sequence.
 
@@ -65,12 +85,14 @@ class FixedShapeBackend(SlotBackend):
         length: int = 512,
         prefill_chunk: int = 64,
         packed: bool | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         """Allocate `slots` sequences of `length` positions; the cache grows when needed.
 
         The network's adapters must be merged. `block` and `prefill_chunk` are the rows of a
-        product for generated and for prompt tokens. The bits depend on them, and on `packed` (by
-        default, oneDNN's packed weights where they exist).
+        product for generated and for prompt tokens. The bits depend on them, on `packed` (by
+        default, oneDNN's packed weights where they exist), and on `dtype` (by default, the
+        network's), to which the weights are converted.
         """
         network = model if isinstance(model, Llama) else model.llama()
         super().__init__(
@@ -83,30 +105,46 @@ class FixedShapeBackend(SlotBackend):
         whole = prefill_chunk % PAD == 0
         require(whole, "prefill_chunk", f"a multiple of {PAD}", prefill_chunk, f"Use {PAD}.")
         check_merged(network)
-        self.config, self.dtype = network.config, network.dtype
+        self.config, self.dtype = network.config, dtype or network.dtype
+        if self.dtype != network.dtype:
+            self.compute_mode += in_dtype(self.dtype)
         self.packed = self._can_pack() if packed is None else packed
+        self._tested = {**network_key(network, network.config), "packed": self.packed}
         self.heads, self.kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
         self.head_dim = self.config.head_dim
         self._windows = self.config.windows
         act = self.config.hidden_act
         self._activation = partial(F.silu, inplace=True) if act == "silu" else ACTIVATIONS[act]
         with torch.inference_mode():
-            self._pack(network)
+            self._use(prepared(network, self._preparation(), partial(self._pack, network)))
             self._cache = KVCache(self.config, slots, self.dtype, self.device)
             self._allocate_buffers()
             self._grow(max(length, PAD))
 
-    def _pack(self, network: Llama) -> None:
+    def _preparation(self) -> Hashable:
+        """Return what the prepared weights depend on, besides the network's."""
+        return "plain", self.block, self.packed, self.dtype
+
+    def _pack(self, network: Llama) -> _Packed:
         """Prepare the weights for products of `block` rows."""
+        if network.dtype != self.dtype:
+            with torch.inference_mode(False):
+                network = copy.deepcopy(network).to(self.dtype)
         learned = network.model.embed_positions
-        self._embedding = network.model.embed_tokens.weight.detach()
-        self._positions = None if learned is None else learned.weight.detach()
-        self._norm = pack_norm(network.model.norm)
-        self._head = linear(network.lm_head.weight, None, self.block, packed=self.packed)
-        self._layers = [
-            pack_layer(layer, self.block, packed=self.packed, rotary=learned is None)
-            for layer in network.blocks()
-        ]
+        return _Packed(
+            embedding=network.model.embed_tokens.weight.detach(),
+            positions=None if learned is None else learned.weight.detach(),
+            norm=pack_norm(network.model.norm),
+            head=linear(network.lm_head.weight, None, self.block, packed=self.packed),
+            layers=[
+                pack_layer(layer, self.block, packed=self.packed, rotary=learned is None)
+                for layer in network.blocks()
+            ],
+        )
+
+    def _use(self, packed: _Packed) -> None:
+        self._embedding, self._positions = packed.embedding, packed.positions
+        self._norm, self._head, self._layers = packed.norm, packed.head, packed.layers
 
     # Public ---------------------------------------------------------------------------------
 

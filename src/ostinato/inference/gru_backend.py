@@ -16,7 +16,7 @@ from ostinato.inference.row_blocks import TokenRow, by_slot
 from ostinato.inference.self_test import SelfTest, compare_rows
 from ostinato.inference.slot_backend import SlotBackend
 from ostinato.inference.validation import check_length, check_slots, check_tokens, top_position
-from ostinato.models import GRU, device_of
+from ostinato.models import GRU, device_of, network_key
 
 
 class GRUBackend(SlotBackend):
@@ -31,6 +31,7 @@ class GRUBackend(SlotBackend):
         self.config = network.config
         self.dtype = network.embed_tokens.weight.dtype
         self.packed = self.device.type == "cpu" and can_pack(self.dtype, block)
+        self._tested = {**network_key(network, network.config), "packed": self.packed}
         L, C = self.config.num_hidden_layers, self.config.hidden_size
         with torch.inference_mode():
             self._embedding = network.embed_tokens.weight.detach()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import torch
@@ -18,6 +18,21 @@ class SelfTest:
 
     batch_invariant: bool
     sentence: str
+
+
+def stored(result: SelfTest) -> dict[str, object]:
+    """Return a result as it is remembered."""
+    return asdict(result)
+
+
+def recalled(value: object) -> SelfTest | None:
+    """Return a remembered result; None for anything else."""
+    if not isinstance(value, dict):
+        return None
+    batch_invariant, sentence = value.get("batch_invariant"), value.get("sentence")
+    if not isinstance(batch_invariant, bool) or not isinstance(sentence, str):
+        return None
+    return SelfTest(batch_invariant, sentence)
 
 
 class _Tested(Protocol):

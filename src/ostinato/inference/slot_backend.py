@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -14,8 +15,22 @@ import torch
 from ostinato.arguments import require_at_least
 from ostinato.errors import InputError
 from ostinato.inference.row_blocks import Counts
-from ostinato.inference.self_test import SelfTest
-from ostinato.models import Llama, lora_layers, plain_compute_mode
+from ostinato.inference.self_test import SelfTest, recalled, stored
+from ostinato.models import (
+    CPU,
+    Llama,
+    facts_are_kept,
+    is_known_code,
+    lora_layers,
+    machine,
+    plain_compute_mode,
+    recall,
+    remember,
+    source_hash,
+)
+
+SELF_TEST = "self-test"
+"""The kind of fact that a self-test's result is remembered as."""
 
 
 class NetworkShape(Protocol):
@@ -51,21 +66,51 @@ class SlotBackend(ABC):
         self.device = device
         self.compute_mode = plain_compute_mode(device)  # the compiled backend has its own
         self.counts = Counts()
+        # What the self-test depends on besides, for `remember`; None where it is not known.
+        self._tested: dict[str, object] | None = None
 
-    def self_test(self) -> SelfTest:
+    def self_test(self, *, again: bool = False) -> SelfTest:
         """Compute a few rows alone and beside others, and report whether the bits are equal.
 
         Call it before the slots are used: it overwrites some of them. `counts` stays as it is.
+        The result is remembered for the same computation on this machine; `again` repeats it.
         """
+        key = self._test_key() if facts_are_kept() else None
+        known = None if again or key is None else recalled(recall(SELF_TEST, key))
+        if known is not None:
+            return known
         counts = replace(self.counts)
         try:
-            return self._compare_rows()
+            found = self._compare_rows()
         finally:
             self.counts = counts
+        if key is not None:
+            remember(SELF_TEST, key, stored(found))
+        return found
+
+    def _test_key(self) -> dict[str, object] | None:
+        """Return everything that the self-test's result depends on; None: it is not remembered."""
+        if self._tested is None or self.device != CPU or not is_known_code(type(self)):
+            return None
+        return {
+            "machine": machine(),
+            "code": source_hash(Path(__file__).parent),
+            "backend": type(self).__name__,
+            "mode": self.compute_mode,
+            "slots": min(self.slots, self.block),
+            "block": self.block,
+            "prefill_chunk": self.prefill_chunk,
+            **self._tested,
+        }
 
     @abstractmethod
     def _compare_rows(self) -> SelfTest:
         """Run the comparison of `self_test`."""
+
+
+def in_dtype(dtype: torch.dtype) -> str:
+    """Return what a compute mode's name gets where it converts the network's weights to a type."""
+    return f", in {str(dtype).removeprefix('torch.')}"
 
 
 def check_merged(network: Llama) -> None:

@@ -92,10 +92,17 @@ class Lanes:
         self._counts = {"accepted": 0, "given_up": 0, "errors": 0}
         self._known: dict[str, dict[str, object]] = {}
         self._replay = Replay()
-        self.compute_mode = str(getattr(process, "compute_mode", ""))
+        self.compute_mode = _compute_mode(process)
         self._missing = MissingMetrics(self.each, process)
         self._judging: list[Report] = []  # what judging has spent in this step, as reports
         self.spent: dict[str, float] = {}  # by all items so far
+
+    def use_compute_mode(self, mode: str) -> None:
+        """Compute in a run's recorded mode, where the process may choose. Before the first step."""
+        use = getattr(self.process, "use_compute_mode", None)
+        if use is not None:
+            use(mode)
+            self.compute_mode = _compute_mode(self.process)
 
     # The process ------------------------------------------------------------------------------
 
@@ -409,3 +416,7 @@ class Lanes:
 def items_done(count: int) -> str:
     """Return the sentence of a run whose items are all done."""
     return "The item is done." if count == 1 else f"All {count} items are done."
+
+
+def _compute_mode(process: LaneProcess) -> str:
+    return str(getattr(process, "compute_mode", ""))

@@ -400,6 +400,9 @@ class Loop:
         run, found = session.run, session.run.load()
         spelling = None if found is None else up_to_date(str(found[1]["spelling"]))
         record_condition(session, self.until, spelling)
+        recorded_mode = str(run.spec.get("compute_mode", ""))
+        if self._lanes is not None and recorded_mode:  # before a saved lane is computed again
+            self._lanes.use_compute_mode(recorded_mode)
         if found is not None:
             row, state = found
             self.tick, self.position = row.tick, row.position

@@ -20,6 +20,15 @@ from .device import (
 )
 from .download import download_model
 from .encoder import Encoder, load_encoder
+from .facts import (
+    facts_are_kept,
+    is_known_code,
+    machine,
+    network_key,
+    recall,
+    remember,
+    source_hash,
+)
 from .files.checkpoint_io import read_config, read_weights, write_config, write_weights
 from .files.gguf import GGUFModel
 from .files.hashing import file_hash, weights_digest
@@ -118,6 +127,7 @@ __all__ = [
     "deterministic_ops",
     "device_of",
     "download_model",
+    "facts_are_kept",
     "file_hash",
     "find_device",
     "free_memory",
@@ -126,6 +136,7 @@ __all__ = [
     "inverse_frequencies",
     "is_hub_name",
     "is_installed",
+    "is_known_code",
     "is_quantized",
     "joined_groups",
     "known_models",
@@ -135,9 +146,11 @@ __all__ = [
     "load_masked_model",
     "load_model",
     "lora_layers",
+    "machine",
     "memory_needed",
     "merge",
     "model_folder",
+    "network_key",
     "plain_compute_mode",
     "processor_name",
     "quantized_in_groups",
@@ -145,12 +158,15 @@ __all__ = [
     "read_facts",
     "read_gb_s",
     "read_weights",
+    "recall",
+    "remember",
     "rope_table",
     "rotate",
     "save_adapter",
     "save_masked",
     "shipped_adapters",
     "size_text",
+    "source_hash",
     "to_file",
     "weights_digest",
     "write_config",

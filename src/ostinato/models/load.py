@@ -45,7 +45,8 @@ PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 class LanguageModel:
     """A network with its tokenizer, and the folder and name of both.
 
-    `compile` and `bits` select how its tokens are computed: see `load_model`.
+    `compile` and `bits` select how its tokens are computed: see `load_model`. With `compile=None`
+    the fastest way is taken. `dtype` is the type to compute in, where it is chosen.
     """
 
     network: Llama | TransformersNetwork | GRU | LlamaCppNetwork
@@ -55,6 +56,7 @@ class LanguageModel:
     name: str
     compile: bool | None = False
     bits: int | None = None
+    dtype: torch.dtype | None = None
 
     @property
     def device(self) -> torch.device:
@@ -99,8 +101,9 @@ def load_model(
 
     `compile` generates tokens by one function compiled for this machine, which is faster and gives
     other bits. It needs a network of ours with RMS norms, and a C++ compiler where Ostinato's wheel
-    carries no such function for the processor. By default it is used where possible on x86.
-    `bits` also rounds the weights to 8 or 4 bits, in groups.
+    carries no such function for the processor. By default, the fastest way is timed when the model
+    is first used on this machine; it is remembered in the cache folder. `bits` also rounds the
+    weights to 8 or 4 bits, in groups.
 
     Raises `ModelError` where the model is missing, damaged or of another layout, `InputError` where
     this machine lacks the device.
@@ -127,7 +130,7 @@ def load_model(
     if chosen is not None:
         model = _with_adapter(model, chosen)
     model.network.to(where)
-    return replace(model, compile=compile, bits=bits)
+    return replace(model, compile=compile, bits=bits, dtype=dtype)
 
 
 def _base_and_adapter(name: str, adapter: str | Path | None) -> tuple[str, str | None]:

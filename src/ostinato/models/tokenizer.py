@@ -43,11 +43,12 @@ class Tokenizer:
         self.special_ids = frozenset(i for i, token in added.items() if token.special)
         self._added = dict(added)
         self.specials = dict(specials or {})
-        serialized = backend.to_str()
-        self._byte_level = _is_byte_level(json.loads(serialized).get("decoder"))
+        decoder = backend.decoder
+        self._byte_level = decoder is not None and _is_byte_level(json.loads(_state(decoder)))
         # A second instance: the setting belongs to the whole tokenizer, not to one call.
-        self._plain = tokenizers.Tokenizer.from_str(serialized)
+        self._plain = _second(backend)
         self._plain.encode_special_tokens = True
+        self._bytes: dict[int, bytes] = {}
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Tokenizer:
@@ -123,7 +124,10 @@ class Tokenizer:
 
         Empty for a control token and for an id that only pads the embedding.
         """
-        return self._bytes[token] if 0 <= token < len(self._bytes) else b""
+        found = self._bytes.get(token)
+        if found is None:
+            found = self._bytes[token] = self._bytes_of(token)
+        return found
 
     def shown(self, token: int) -> str:
         """Return the text of one token; a control token is spelled out."""
@@ -199,17 +203,11 @@ class Tokenizer:
             return [control]
         return self.encode(guard.lift(part))
 
-    @cached_property
-    def _bytes(self) -> list[bytes]:
-        # Ids of added tokens may leave gaps, so the count is no upper bound.
-        size = max(self.vocab_size, 1 + max(self._added, default=0))
-        return [self._bytes_of(i) for i in range(size)]
-
     def _bytes_of(self, token: int) -> bytes:
         if token in self._added:
             added = self._added[token]
             return b"" if added.special else added.content.encode()
-        spelling = self.backend.id_to_token(token)
+        spelling = self.backend.id_to_token(token) if 0 <= token < 1 << 32 else None
         if spelling is None:
             return b""
         if self._byte_level:
@@ -227,6 +225,29 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
         raise ModelError(
             f"{path} must be a tokenizer file, got: {reason(error)}. Download it again."
         ) from error
+
+
+def _second(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """Return another tokenizer of the same vocabulary, with settings of its own."""
+    # Sharing the model takes a thousandth of the time of reading it again.
+    second = tokenizers.Tokenizer(backend.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if getattr(backend, part) is not None:
+            setattr(second, part, getattr(backend, part))
+    second.add_tokens([token for _, token in _added_tokens(backend)])
+    # The library numbers added tokens in their order: ids with gaps are not reproduced.
+    if repr(_added_tokens(second)) == repr(_added_tokens(backend)):
+        return second
+    return tokenizers.Tokenizer.from_str(backend.to_str())
+
+
+def _added_tokens(backend: tokenizers.Tokenizer) -> list[tuple[int, tokenizers.AddedToken]]:
+    return sorted(backend.get_added_tokens_decoder().items(), key=lambda pair: pair[0])
+
+
+def _state(part: Any) -> bytes:
+    """Return a part of a tokenizer as JSON."""
+    return part.__getstate__()  # type: ignore[no-any-return]
 
 
 def byte_alphabet() -> dict[int, str]:

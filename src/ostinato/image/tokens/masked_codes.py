@@ -16,7 +16,7 @@ from torch import Tensor
 from ostinato.arguments import require_at_least
 from ostinato.decode import MASKED, MaskedRow, check_mask, check_put, check_row_edits
 from ostinato.errors import InputError, ItemError
-from ostinato.image import BLOCK, fixed_batches, is_batch_invariant
+from ostinato.image import BLOCK, fixed_batches, is_batch_invariant, remembered_self_test
 from ostinato.image.tokens.attributes import ANY, Attributes
 from ostinato.image.tokens.network import CodeNetwork
 from ostinato.image.tokens.prompt import ImagePrompt, as_text
@@ -83,7 +83,7 @@ class MaskedCodeSampler(ABC):
         require_at_least(1, steps=steps, slots=slots)
         self.network, self.steps, self.slots = network.eval(), steps, slots
         self.attributes, self.settings = attributes, settings or CodeSettings()
-        self.deterministic = self._self_test()
+        self.deterministic = remembered_self_test(network, self._self_test)
         self._slots: dict[str, CodeSlot] = {}
 
     # Lanes ------------------------------------------------------------------------------------

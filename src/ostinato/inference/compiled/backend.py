@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,11 +27,12 @@ from ostinato.inference.compiled.weights import (
     check_network,
     padded,
 )
+from ostinato.inference.prepared import prepared
 from ostinato.inference.row_blocks import TokenRow, by_slot
 from ostinato.inference.self_test import SelfTest, compare_rows
 from ostinato.inference.slot_backend import SlotBackend, check_merged
 from ostinato.inference.validation import check_length, check_slots, check_tokens, top_position
-from ostinato.models import CPU, Llama, inverse_frequencies
+from ostinato.models import CPU, Llama, file_hash, inverse_frequencies, network_key
 
 PAD = 64  # positions: the cache grows in multiples of this
 
@@ -72,10 +75,15 @@ class CompiledBackend(SlotBackend):
         has_tiles = bool(self._kernel.ask_tiles())
         if tiles and not has_tiles:
             raise InputError("tiles must be left out on a processor without AMX, got True.")
-        self._weights = Weights(network, bits=bits, tiles=has_tiles if tiles is None else tiles)
+        tiles = has_tiles if tiles is None else tiles
+        weights = partial(Weights, network, bits=bits, tiles=tiles)
+        self._weights = prepared(network, ("compiled", bits, tiles), weights)
+        # A copy: it holds the addresses of this backend's cache.
+        self._layers = type(self._weights.layers).from_buffer_copy(self._weights.layers)
         self.tiles, self.dtype = self._weights.tiles, self._weights.cache_dtype
         rounded = "" if bits is None else f", int{bits} in groups"
         self.compute_mode = "compiled" + rounded + ", by matrix tiles" * self.tiles
+        self._tested = {**network_key(network, network.config), "weights": self._weights.kinds}
         self._keys = self._values = torch.empty(0, dtype=self.dtype)
         self._net = self._network()
         self._threads = 0  # for which the scratch memory is laid out
@@ -132,6 +140,10 @@ class CompiledBackend(SlotBackend):
             _address(out),
         )
         return out
+
+    def _test_key(self) -> dict[str, object] | None:
+        key = super()._test_key()
+        return None if key is None else {**key, "kernel": file_hash(Path(self._kernel._name))}
 
     def _compare_rows(self) -> SelfTest:
         return compare_rows(self)
@@ -194,7 +206,7 @@ class CompiledBackend(SlotBackend):
             embedding_kind=weights.embedding_kind,
             eps=config.rms_norm_eps,
             scale=config.head_dim**-0.5,
-            layer=ctypes.cast(weights.layers, ctypes.c_void_p),
+            layer=ctypes.cast(self._layers, ctypes.c_void_p),
             norm=weights.norm,
             embedding=weights.embedding,
         )
@@ -212,7 +224,7 @@ class CompiledBackend(SlotBackend):
             keys[:, :, :, : self._keys.size(3)] = self._keys
             values[:, :, :, : self._values.size(3)] = self._values
         self._keys, self._values = keys, values
-        for layer, k, v in zip(self._weights.layers, keys, values, strict=True):
+        for layer, k, v in zip(self._layers, keys, values, strict=True):
             layer.keys, layer.values = k.data_ptr(), v.data_ptr()
         angles = torch.outer(torch.arange(length).float(), inverse_frequencies(config))
         self._rotations = angles.cos(), angles.sin()  # kept alive: the kernel has only addresses

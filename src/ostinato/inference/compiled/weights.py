@@ -146,6 +146,13 @@ class Weights:
         return torch.float32 if wide else torch.bfloat16
 
     @property
+    def kinds(self) -> list[int]:
+        """The kinds of all products, and of the cache: they decide how the kernel sums."""
+        layers = [(layer.qkv, layer.out, layer.up, layer.down) for layer in self.layers]
+        products = {product.kind for layer in layers for product in layer} | {self.head.kind}
+        return [*sorted(products), KINDS[self.cache_dtype]]
+
+    @property
     def bytes(self) -> int:
         """The size of the weights in memory, in bytes."""
         return sum(kept.numel() * kept.element_size() for kept in self._kept)

@@ -72,10 +72,10 @@ def _store(name: str, entry: list[object]) -> None:
     """Store a hash and drop files that are gone; do nothing where the folder is read-only."""
     stored = {other: value for other, value in _read().items() if Path(other).is_file()}
     with suppress(OSError):
-        _write(_store_path(), json.dumps({**stored, name: entry}, indent=0))
+        write_atomically(_store_path(), json.dumps({**stored, name: entry}, indent=0))
 
 
-def _write(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Write a file atomically: another process reads the old contents or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

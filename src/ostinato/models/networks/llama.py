@@ -149,12 +149,10 @@ class Decoder(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        shape = config.vocab_size, config.hidden_size
-        # A weight of its own skips drawing one, which on the meta device takes 2 s of imports.
-        self.embed_tokens = nn.Embedding(*shape, _weight=torch.empty(shape))
+        self.embed_tokens = _embedding(config.vocab_size, config.hidden_size)
         learned = config.family.positions == "learned"
         self.embed_positions = (
-            nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
+            _embedding(config.max_position_embeddings, config.hidden_size) if learned else None
         )
         self.layers = nn.ModuleList(DecoderLayer(config, window) for window in config.windows)
         self.norm = norm(config)
@@ -235,6 +233,12 @@ class Llama(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits (..., V) at `hidden` (..., C)."""
         return self.lm_head(hidden)  # type: ignore[no-any-return]
+
+
+def _embedding(rows: int, width: int) -> nn.Embedding:
+    """Return an embedding of zeros, to be drawn or loaded."""
+    # `nn.Embedding(rows, width)` draws: on the meta device that imports torch._dynamo, 1.7 seconds.
+    return nn.Embedding(rows, width, _weight=torch.zeros(rows, width))
 
 
 def _window_mask(length: int, window: int, device: torch.device) -> Tensor:

@@ -79,6 +79,11 @@ class GroupedLanes(ABC, Generic[G]):
         self._late = set[str]() if late is None else late
         self._groups: dict[str, G] = {}
 
+    def use_compute_mode(self, mode: str) -> None:
+        """Compute in this mode, if the model leaves it open. Call it before any lane starts."""
+        self.decode.use_compute_mode(mode)
+        self.deterministic, self.compute_mode = self.decode.deterministic, self.decode.compute_mode
+
     # The lane process -------------------------------------------------------------------------
 
     def start(self, lane: Lane, item: object) -> None:
