@@ -16,7 +16,7 @@ from ostinato.errors import InputError, ModelError
 from ostinato.inference.compiled.backend import CompiledBackend, check_compiled
 from ostinato.inference.compiled.build import has_kernel
 from ostinato.inference.cuda_graphs import CudaGraphBackend
-from ostinato.inference.fastest import candidates, fastest
+from ostinato.inference.fastest import candidates, fastest, plain_dtype
 from ostinato.inference.fixed_shape import FixedShapeBackend
 from ostinato.inference.gru_backend import GRUBackend
 from ostinato.inference.llama_cpp_backend import LlamaCppBackend
@@ -100,7 +100,7 @@ def open_backend(model: LanguageModel, slots: int, *, block: int = 16) -> Backen
         return CompiledBackend(model.llama(), slots, bits=model.bits)
     if model.device.type == "cuda":
         return CudaGraphBackend(model, slots)
-    return FixedShapeBackend(model, slots, block=block, dtype=model.dtype)
+    return FixedShapeBackend(model, slots, block=block, dtype=plain_dtype(model))
 
 
 def in_compute_mode(model: LanguageModel, mode: str) -> LanguageModel:

@@ -19,7 +19,7 @@ from ostinato.inference.compiled.backend import CompiledBackend
 from ostinato.inference.compiled.build import open_kernel
 from ostinato.inference.fixed_shape import FixedShapeBackend
 from ostinato.inference.self_test import probe_tokens
-from ostinato.inference.slot_backend import in_dtype
+from ostinato.inference.slot_backend import default_dtype, in_dtype
 from ostinato.models import (
     CPU,
     LanguageModel,
@@ -81,15 +81,18 @@ def fastest(model: LanguageModel, *, can_compile: bool) -> LanguageModel:
 
 def candidates(model: LanguageModel, *, can_compile: bool) -> list[Candidate]:
     """Return the modes that a model can compute in, the preferred one first."""
-    plain = plain_compute_mode(CPU)
-    own = model.llama().dtype
     found = [Candidate("compiled", replace(model, compile=True))] if can_compile else []
-    found.append(Candidate(plain, replace(model, compile=False)))
+    own = plain_dtype(model)
     other = {torch.float32: torch.bfloat16, torch.bfloat16: torch.float32}.get(own)
-    if model.dtype is None and other is not None:
-        converted = replace(model, compile=False, dtype=other)
-        found.append(Candidate(plain + in_dtype(other), converted))
+    for dtype in (own, other) if model.dtype is None and other is not None else (own,):
+        mode = plain_compute_mode(CPU) + in_dtype(dtype, model.llama())
+        found.append(Candidate(mode, replace(model, compile=False, dtype=dtype)))
     return found
+
+
+def plain_dtype(model: LanguageModel) -> torch.dtype:
+    """Return the type that PyTorch computes in: the one asked for, else the default one."""
+    return model.dtype or default_dtype(model.llama())
 
 
 def _key(network: Llama, choices: Sequence[Candidate]) -> dict[str, object]:
@@ -193,7 +196,7 @@ def _open(model: LanguageModel, layers: int) -> Timed:
     network = _shallow(model.llama(), layers)
     if model.compile:
         return CompiledBackend(network, LANES, length=2 * PROMPT)
-    return FixedShapeBackend(network, LANES, length=2 * PROMPT, dtype=model.dtype)
+    return FixedShapeBackend(network, LANES, length=2 * PROMPT, dtype=plain_dtype(model))
 
 
 def _shallow(network: Llama, layers: int) -> Llama:

@@ -106,10 +106,14 @@ class FixedShapeBackend(SlotBackend):
         require(whole, "prefill_chunk", f"a multiple of {PAD}", prefill_chunk, f"Use {PAD}.")
         check_merged(network)
         self.config, self.dtype = network.config, dtype or network.dtype
-        if self.dtype != network.dtype:
-            self.compute_mode += in_dtype(self.dtype)
+        if dtype is not None:
+            self.compute_mode += in_dtype(dtype, network)
         self.packed = self._can_pack() if packed is None else packed
-        self._tested = {**network_key(network, network.config), "packed": self.packed}
+        self._tested = {
+            **network_key(network, network.config),
+            "packed": self.packed,
+            "dtype": str(self.dtype),
+        }
         self.heads, self.kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
         self.head_dim = self.config.head_dim
         self._windows = self.config.windows

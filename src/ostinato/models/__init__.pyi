@@ -32,6 +32,7 @@ from .facts import (
 from .files.checkpoint_io import read_config, read_weights, write_config, write_weights
 from .files.gguf import GGUFModel
 from .files.hashing import file_hash, weights_digest
+from .files.mapped import release_pages
 from .files.weight_mapping import to_file
 from .hub import is_hub_name
 from .llama_cpp_network import LlamaCppConfig, LlamaCppNetwork
@@ -159,6 +160,7 @@ __all__ = [
     "read_gb_s",
     "read_weights",
     "recall",
+    "release_pages",
     "remember",
     "rope_table",
     "rotate",

@@ -22,6 +22,7 @@ from ostinato.models.catalog import (
 from ostinato.models.device import CPU, compute_dtype, device_of, find_device
 from ostinato.models.files.checkpoint_io import reading_weights
 from ostinato.models.files.json_values import Values, read_json
+from ostinato.models.files.mapped import StoredTensor, remember_map, remember_places
 from ostinato.models.files.weight_mapping import from_file
 from ostinato.models.hub import hub_folder, is_hub_name
 from ostinato.models.llama_cpp_network import LlamaCppConfig, LlamaCppNetwork
@@ -38,6 +39,8 @@ from ostinato.models.transformers_network import (
     load_network,
 )
 
+NARROW = (torch.bfloat16, torch.float16)
+_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -95,8 +98,8 @@ def load_model(
     - a name on the Hugging Face hub, `org/name` or `org/name@revision` (extra `hf`).
 
     `adapter` is a shipped adapter (`support`) or a folder in PEFT's layout; it is merged. `dtype`
-    defaults to bfloat16 where the device multiplies it fast, else float32; matrices that a GGUF
-    file holds in 8 bits or fewer stay so, unless `dtype` is given. `device` is `cpu`,
+    defaults to bfloat16 where the device multiplies it fast, else to that of the file; matrices
+    that a GGUF file holds in 8 bits or fewer stay so, unless `dtype` is given. `device` is `cpu`,
     `cuda` or `cuda:N`.
 
     `compile` generates tokens by one function compiled for this machine, which is faster and gives
@@ -128,7 +131,7 @@ def load_model(
     if compile:
         model.llama()  # refuses other networks, which have no compiled pass
     if chosen is not None:
-        model = _with_adapter(model, chosen)
+        model = _with_adapter(model, chosen, mapped=dtype is None and where == CPU)
     model.network.to(where)
     return replace(model, compile=compile, bits=bits, dtype=dtype)
 
@@ -144,15 +147,21 @@ def _base_and_adapter(name: str, adapter: str | Path | None) -> tuple[str, str |
 
 def _load(name: str, dtype: torch.dtype | None, device: torch.device) -> LanguageModel:
     path = find_model(name)
-    computed = dtype or compute_dtype(device)
     if path.is_file():
-        return _load_gguf(path, name, computed, widened=dtype is not None)
-    return _load_folder(path, name, computed)
+        return _load_gguf(path, name, dtype, device)
+    return _load_folder(path, name, dtype, device)
 
 
-def _with_adapter(model: LanguageModel, adapter: str) -> LanguageModel:
+def _held_dtype(stored: torch.dtype | None, device: torch.device) -> torch.dtype:
+    """Return the type to hold weights in: that of the file where it has 16 bits already."""
+    dtype = compute_dtype(device)
+    narrow = stored in NARROW and dtype == torch.float32 and device == CPU
+    return stored if narrow and stored is not None else dtype
+
+
+def _with_adapter(model: LanguageModel, adapter: str, *, mapped: bool) -> LanguageModel:
     load_adapter(model.llama(), adapter_folder(adapter))
-    merge(model.llama())
+    merge(model.llama(), mapped=mapped)
     return replace(model, name=f"{model.name}+{adapter}")
 
 
@@ -183,7 +192,10 @@ def _check_known_writes(name: str) -> None:
         )
 
 
-def _load_folder(folder: Path, name: str, dtype: torch.dtype) -> LanguageModel:
+def _load_folder(
+    folder: Path, name: str, asked: torch.dtype | None, device: torch.device
+) -> LanguageModel:
+    dtype = asked or compute_dtype(device)
     values = read_json(folder / "config.json")
     if values.get("model_type") == MODEL_TYPE:
         gru = GRU.load(folder, values, dtype)
@@ -196,19 +208,26 @@ def _load_folder(folder: Path, name: str, dtype: torch.dtype) -> LanguageModel:
         other = load_network(folder, dtype, reason)
         return LanguageModel(other, tokenizer, other.config, folder, name)
     tokenizer = Tokenizer.from_folder(folder)
-    weights = from_file(config, _folder_weights(folder))
+    stored = list(_folder_weights(folder))
+    weights = from_file(config, ((each.name, each.tensor) for each in stored))
+    dtype = asked or _held_dtype(_stored_dtype(folder), device)
     network = _network(config, weights, str(folder), dtype)
+    remember_places(network, stored)
     return LanguageModel(network, tokenizer, config, folder, name)
 
 
-def _load_gguf(path: Path, name: str, dtype: torch.dtype, *, widened: bool) -> LanguageModel:
+def _load_gguf(
+    path: Path, name: str, asked: torch.dtype | None, device: torch.device
+) -> LanguageModel:
     from ostinato.models.files.gguf import GGUFModel  # 0.14 s of imports
 
     file = GGUFModel(path)
     config = file.config()
     tokenizer = file.tokenizer()
-    weights = file.weights(dtype) if widened else file.stored(dtype)
+    dtype = asked or _held_dtype(_DTYPES.get(file.matrix_kind()), device)
+    weights = file.weights(dtype) if asked else file.stored(dtype)
     network = _network(config, weights, str(path), dtype)
+    remember_map(network, file.mapped)
     return LanguageModel(network, tokenizer, config, path.parent, name)
 
 
@@ -290,11 +309,21 @@ def _tie(network: Llama) -> None:
         network.lm_head.weight = embedding.weight
 
 
-def _folder_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def _stored_dtype(folder: Path) -> torch.dtype | None:
+    """Return the type of a folder's first matrix."""
+    for path in weight_files(folder)[:1]:
+        with reading_weights(path, "Download it again."), safe_open(path, framework="pt") as file:
+            parts = map(file.get_slice, file.keys())
+            kinds = (part.get_dtype() for part in parts if len(part.get_shape()) > 1)
+            return _DTYPES.get(next(kinds, ""))
+    return None
+
+
+def _folder_weights(folder: Path) -> Iterator[StoredTensor]:
     for path in weight_files(folder):
         with reading_weights(path, "Download it again."), safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (a safe_open is no mapping)
-                yield name, file.get_tensor(name)
+                yield StoredTensor(file.get_tensor(name), path, name)
 
 
 def _check_unpickled(folder: Path) -> None:

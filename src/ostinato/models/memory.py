@@ -39,6 +39,8 @@ class StoredTensor(NamedTuple):
         """Return the memory it takes in a network that computes in `dtype`."""
         if self.stays and not widened:
             return self.elements * FORMATS[self.kind].held_bytes
+        if self.kind in ("BF16", "F16") and not widened:
+            return self.elements * 2
         return self.elements * dtype.itemsize
 
 
@@ -189,7 +191,7 @@ def memory_needed(
         weights=weights,
         slots=slots,
         length=length,
-        slot=facts.cache_bytes(length, dtype),
+        slot=facts.cache_bytes(length, torch.bfloat16 if compiled else dtype),
         free=free_memory(device),
         alternatives={way: size for way, size in ways.items() if size < weights},
     )

@@ -57,7 +57,7 @@ class CompiledBackend(SlotBackend):
         network: Llama,
         slots: int,
         *,
-        length: int = 512,
+        length: int = PAD,
         bits: int | None = None,
         tiles: bool | None = None,
     ) -> None:

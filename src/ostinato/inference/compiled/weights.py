@@ -27,6 +27,7 @@ from ostinato.models import (
     in_common,
     is_quantized,
     quantized_in_groups,
+    release_pages,
 )
 
 LANES = 16  # outputs that the kernel computes side by side, one in each lane of a vector
@@ -132,6 +133,7 @@ class Weights:
         self.layers = (LayerC * network.config.num_hidden_layers)(
             *map(self._layer, network.blocks())
         )
+        release_pages(network)  # the kernel has its own copy of all but the embeddings
         self.embedding, self.embedding_kind = self._embedding(network)
 
     @property
@@ -333,8 +335,8 @@ def narrow_dtype(network: Llama) -> torch.dtype:
     dtype = network.dtype
     if dtype != torch.float32:
         return dtype
-    matrices = (p.detach() for p in network.parameters() if p.dim() > 1)
-    fits = all(not bool((matrix.view(torch.int32) & 0xFFFF).any()) for matrix in matrices)
+    layers = (m for m in network.modules() if isinstance(m, nn.Linear | nn.Embedding))
+    fits = all(not (m.weight.detach().view(torch.int32) & 0xFFFF).any() for m in layers)
     return torch.bfloat16 if fits else dtype
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,16 @@ class GGUFModel:
         """Yield the type and size of each tensor, and whether `stored` leaves it in blocks."""
         for tensor in self._tensors():
             yield tensor.tensor_type.name, int(tensor.n_elements), self._stays(tensor)
+
+    @property
+    def mapped(self) -> mmap:
+        """The read-only map of the file, in which `stored` matrices lie."""
+        mapped: mmap = vars(self._reader.data)["_mmap"]
+        return mapped
+
+    def matrix_kind(self) -> str:
+        """Return the type of the file's first matrix."""
+        return next((t.tensor_type.name for t in self._tensors() if len(t.shape) > 1), "")
 
     def _tensors(self) -> Iterator[ReaderTensor]:
         for tensor in self._reader.tensors:

@@ -17,7 +17,7 @@ from ostinato.errors import InputError, ModelError
 from ostinato.models.files.checkpoint_io import reading_weights
 from ostinato.models.files.json_values import Values, read_json, write_json
 from ostinato.models.networks.llama import Llama
-from ostinato.models.networks.quantized import QuantizedLinear
+from ostinato.models.networks.quantized import ComputedWeight, QuantizedLinear
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PREFIX = "base_model.model."
@@ -49,12 +49,9 @@ class LoraLinear(nn.Linear):
         # One wide product by W + s B A; with dropout, A sees another x, so it needs its own.
         return self.through(x, self.merged_weight())
 
-    @torch.no_grad()
     def merged_weight(self) -> Tensor:
         """Return `W + scale * B A` (out, in), in the dtype of W."""
-        update = self.lora_B.weight @ self.lora_A.weight
-        # The sum is computed in float32; only its result is rounded to the dtype of W.
-        return update.mul_(self.scale).add_(self.weight).to(self.weight.dtype)
+        return add_update(self.weight, self.lora_A.weight, self.lora_B.weight, self.scale)
 
     def through(self, x: Tensor, merged: Tensor) -> Tensor:
         """Return the output (..., out) for `x` (..., in), given a `merged_weight()`."""
@@ -71,6 +68,42 @@ class LoraLinear(nn.Linear):
         layer.weight = nn.Parameter(self.merged_weight(), requires_grad=False)
         layer.bias = self.bias
         return layer
+
+
+class MergedLinear(ComputedWeight, nn.Linear):
+    """A frozen layer whose weight includes the update, added anew at every access.
+
+    What is in memory is the weight without it, perhaps mapped from a file, and the thin A and B.
+    """
+
+    def __init__(self, layer: LoraLinear) -> None:
+        nn.Module.__init__(self)  # `nn.Linear` would allocate the weight
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.bias = layer.bias
+        self.base: Tensor
+        self.lora_A: Tensor
+        self.lora_B: Tensor
+        # Buffers move with the network; what `state_dict` holds is `weight`.
+        self.register_buffer("base", layer.weight.detach(), persistent=False)
+        self.register_buffer("lora_A", layer.lora_A.weight.detach(), persistent=False)
+        self.register_buffer("lora_B", layer.lora_B.weight.detach(), persistent=False)
+        self.scale = layer.scale
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """Return `W + scale * B A` (out, in), in the dtype of W."""
+        return add_update(self.base, self.lora_A, self.lora_B, self.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x W^T + b`, (..., in) to (..., out)."""
+        return F.linear(x, self.weight, self.bias)
+
+
+@torch.no_grad()
+def add_update(W: Tensor, A: Tensor, B: Tensor, scale: float) -> Tensor:
+    """Return `W + scale * B A` (out, in), in the dtype of W."""
+    # The sum is computed in float32; only its result is rounded to the dtype of W.
+    return (B @ A).mul_(scale).add_(W).to(W.dtype)
 
 
 class _LowRank(torch.autograd.Function):
@@ -160,11 +193,15 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
             yield name, module
 
 
-def merge(model: Llama) -> Llama:
-    """Add every update to its weight and remove the adapter; return the same model."""
+def merge(model: Llama, *, mapped: bool = False) -> Llama:
+    """Add every update to its weight and remove the adapter; return the same model.
+
+    `mapped` leaves the weights where they are and adds the updates when a weight is used: slower,
+    with no second copy of the weights, and not trainable.
+    """
     for parent, name, layer in list(_linear_layers(model)):
         if isinstance(layer, LoraLinear):
-            setattr(parent, name, layer.merged())
+            setattr(parent, name, MergedLinear(layer) if mapped else layer.merged())
     return model
 
 

@@ -52,7 +52,19 @@ class BlockMatrix(nn.Module):
         return self.blocks if self.order is None else self.blocks[self.order]
 
 
-class QuantizedLinear(nn.Linear):
+class ComputedWeight(nn.Module):
+    """A layer that makes its `weight` anew at every access, and saves it as if it had it."""
+
+    weight: Tensor
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight"] = self.weight
+
+
+class QuantizedLinear(ComputedWeight, nn.Linear):
     """A linear layer whose weight stays in blocks; it computes in `dtype`."""
 
     def __init__(
@@ -87,14 +99,8 @@ class QuantizedLinear(nn.Linear):
         """Return `x W^T + b`, (..., in) to (..., out)."""
         return F.linear(x, self.weight, self.bias)
 
-    def _save_to_state_dict(
-        self, destination: dict[str, Any], prefix: str, keep_vars: bool
-    ) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[f"{prefix}weight"] = self.weight
 
-
-class QuantizedEmbedding(nn.Embedding):
+class QuantizedEmbedding(ComputedWeight, nn.Embedding):
     """An embedding whose weight stays in blocks; it yields rows in `dtype`."""
 
     def __init__(self, matrix: BlockMatrix, dtype: torch.dtype) -> None:
@@ -118,12 +124,6 @@ class QuantizedEmbedding(nn.Embedding):
         """Return the rows (..., C) of `tokens` (...); only they are made floats."""
         rows = self.matrix.rows(tokens.flatten()).dequantized(self._like.dtype)
         return rows.view(*tokens.shape, self.embedding_dim)
-
-    def _save_to_state_dict(
-        self, destination: dict[str, Any], prefix: str, keep_vars: bool
-    ) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[f"{prefix}weight"] = self.weight
 
 
 def is_quantized(network: nn.Module) -> bool:
