@@ -137,5 +137,6 @@ def write_gguf(
 def save_tiny_gguf(folder: Path, kind: str) -> Path:
     """Write the tiny model with matrices of a quantized type; return the file's path."""
     path, model = folder / f"{kind}.gguf", tiny_model()
-    write_gguf(path, model.llama(), Form[kind], tokenizer=model.tokenizer)
+    quantized = gguf.GGMLQuantizationType[kind]
+    write_gguf(path, model.llama(), quantized, tokenizer=model.tokenizer)
     return path
