@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
-from tiny import tiny_model
+from tiny import compiled_tiny, tiny_model
 from tiny_denoiser import TinyDenoiser
 from toys import Speller, Walk, slowly
 
@@ -93,7 +92,7 @@ def refine(
     compiled: str = "",
 ) -> Loop:
     job = Refine(
-        replace(tiny_model(), compile=bool(compiled)),
+        compiled_tiny(compiled) if compiled else tiny_model(),
         MESSAGES,
         prompt="{message}",
         checks=[Length(max=12), Excludes(texts=("7", "Q", "e"), whole=False)],

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from test_inference_same_bits import check_batches, check_numbers, network, sequence
-from tiny import save_tiny, tiny_model
+from tiny import compiled_tiny, save_tiny, tiny_model
+from tiny_gguf import save_tiny_gguf
 
 from ostinato.decode import Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError, ModelError, RunError
@@ -29,6 +30,7 @@ from ostinato.models import (
     load_model,
     quantized_in_groups,
 )
+from ostinato.testing import check_lane_process
 from ostinato.text import write
 
 SHAPES = ["grouped", "whole", "smollm2", "qwen3"]
@@ -116,14 +118,16 @@ def test_tiles_give_the_numbers_of_sums_in_float32(shape: str) -> None:
     assert (tiled - floats).abs().mean() < 1e-3
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_number_of_threads_changes_no_bits(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "bits", "tiles"), MODES)
+def test_the_number_of_threads_changes_no_bits(
+    dtype: torch.dtype, bits: int | None, tiles: bool
+) -> None:
     model = network("smollm2").to(dtype)
     tokens = sequence(6, 90, 512)
     found = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        inference = CompiledBackend(model, 2)
+        inference = CompiledBackend(model, 2, bits=bits, tiles=tiles)
         inference.prefill(0, tokens)
         hidden = inference.feed([(0, 5, 90), (1, 6, 0)])
         found.append(torch.cat((hidden, inference.logits(hidden)), 1))
@@ -131,11 +135,13 @@ def test_the_number_of_threads_changes_no_bits(dtype: torch.dtype) -> None:
     assert torch.equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_prompt_gives_the_bits_of_its_tokens_fed_one_by_one(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "bits", "tiles"), MODES)
+def test_a_prompt_gives_the_bits_of_its_tokens_fed_one_by_one(
+    dtype: torch.dtype, bits: int | None, tiles: bool
+) -> None:
     model = network("qwen3").to(dtype)
     tokens = sequence(3, 150, model.config.vocab_size)
-    inference = CompiledBackend(model, 3, length=64)
+    inference = CompiledBackend(model, 3, length=64, bits=bits, tiles=tiles)
     inference.prefill(0, tokens)
     for position, token in enumerate(tokens):
         inference.feed([(1, token, position)])
@@ -220,6 +226,21 @@ def test_texts_are_equal_in_every_batch() -> None:
     written = texts(1)
     assert len(written) == 7
     assert texts(4) == written
+
+
+@pytest.mark.parametrize(
+    "form", ["float32", "bfloat16", "float16", "8", "4", "Q4_0", "Q4_1", "Q8_0"]
+)
+def test_a_decode_conforms_in_each_number_format(form: str, tmp_path: Path) -> None:
+    model = compiled_tiny(str(save_tiny_gguf(tmp_path, form)) if form[0] == "Q" else form)
+
+    def decode(slots: int) -> Decode:
+        prompt = plain_prompt(model.tokenizer.encode)
+        return Decode(model, prompt, sampling=SamplingParams(temperature=1.0), slots=slots)
+
+    assert mode_of(model).startswith("compiled")
+    items = {"short": "The", "long": "Your table is booked for two. " * 4, "other": "We can"}
+    check_lane_process(decode, items, steps=8, edits={"forbid": [5, 6], "temperature": 0.5})
 
 
 def mode_of(model: LanguageModel) -> str:

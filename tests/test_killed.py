@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
+from tiny_gguf import save_tiny_gguf
 
 from ostinato.inference.compiled.build import has_compiler
 from ostinato.testing import Forks, check_killed
@@ -39,7 +41,16 @@ def test_a_killed_run_equals_an_undisturbed_one(
 @pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")
 @pytest.mark.parametrize("strategy", ["constrain", "feedback"])
 def test_so_does_one_of_the_compiled_pass(strategy: str, forks: Forks) -> None:
-    arguments = {"strategy": strategy, "compiled": "yes"}
+    arguments = {"strategy": strategy, "compiled": "float32"}
+    assert check_killed("killable:refine", kills=2, arguments=arguments, forks=forks) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")
+@pytest.mark.parametrize("form", ["bfloat16", "float16", "8", "4", "Q4_0", "Q4_1", "Q8_0"])
+def test_so_does_one_in_each_number_format(form: str, forks: Forks, tmp_path: Path) -> None:
+    compiled = str(save_tiny_gguf(tmp_path, form)) if form.startswith("Q") else form
+    arguments = {"compiled": compiled}
     assert check_killed("killable:refine", kills=2, arguments=arguments, forks=forks) >= 1
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from copy import deepcopy
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from ostinato.models import LanguageModel, Llama, LlamaConfig, Tokenizer
+from ostinato.models import LanguageModel, Llama, LlamaConfig, Tokenizer, load_model
 
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CORPUS = [
@@ -51,6 +53,16 @@ def tiny_model(vocabulary: int = 400, context: int = 256) -> LanguageModel:
     for parameter in network.parameters():
         parameter.data.mul_(4)  # sharper logits: a random network that prefers some tokens
     return LanguageModel(network, tokenizer, config, Path("tiny"), "tiny")
+
+
+def compiled_tiny(form: str) -> LanguageModel:
+    """Return the tiny model, compiled, in a number format: a dtype, bits, or a GGUF file's path."""
+    if form.endswith(".gguf"):
+        return load_model(form, compile=True)
+    model = replace(tiny_model(), compile=True)
+    if form.isdecimal():
+        return replace(model, bits=int(form))
+    return replace(model, network=deepcopy(model.llama()).to(getattr(torch, form)))
 
 
 def save_tiny(folder: Path) -> Path:

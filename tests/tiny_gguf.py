@@ -11,6 +11,7 @@ from types import MappingProxyType
 import gguf
 import numpy as np
 from test_models_tokenizer import SPECIALS, TEMPLATE, tiny
+from tiny import tiny_model
 
 from ostinato.models import Llama, LlamaConfig, Tokenizer
 
@@ -131,3 +132,11 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def save_tiny_gguf(folder: Path, kind: str) -> Path:
+    """Write the tiny model with matrices of a quantized type; return the file's path."""
+    path, model = folder / f"{kind}.gguf", tiny_model()
+    quantized = gguf.GGMLQuantizationType[kind]
+    write_gguf(path, model.llama(), quantized, tokenizer=model.tokenizer)
+    return path

@@ -40,11 +40,11 @@ void normalize(const float* x, const float* weight, int64_t size, float eps, flo
     Floats squares = {};
     int64_t k = 0;
     for (; k + LANES <= size; k += LANES) {
-        Floats values = load(x + k);
-        squares += values * values;
+        const Floats values = load(x + k);
+        squares = fused(values, values, squares);
     }
     float total = sum(squares);
-    for (; k < size; ++k) total += x[k] * x[k];
+    for (; k < size; ++k) total = fused(x[k], x[k], total);
     const float by_root = 1.0f / __builtin_sqrtf(total / float(size) + eps);
     for (k = 0; k < size; ++k) y[k] = x[k] * by_root * weight[k];
 }
@@ -55,8 +55,8 @@ void turn(const Network& net, float* x, int64_t position, float scale) {
     const float *c = net.cosines + position * half, *s = net.sines + position * half;
     for (int64_t i = 0; i < half; ++i) {
         const float a = x[i], b = x[i + half];
-        x[i] = (a * c[i] - b * s[i]) * scale;
-        x[i + half] = (b * c[i] + a * s[i]) * scale;
+        x[i] = fused(a, c[i], -(b * s[i])) * scale;
+        x[i + half] = fused(b, c[i], a * s[i]) * scale;
     }
 }
 

@@ -348,8 +348,8 @@ void widen_output(const Product& p, int64_t output, int64_t count, float* to) {
         const int64_t g = (block * (p.inputs / size) + k / size) * LANES + lane;
         const int whole = narrow ? at[quad / 2 * LINE + i] >> (quad % 2 ? 4 : 0) & 15
                                  : at[quad * LINE + i];
-        to[k] = float(whole - int(p.offset)) * to_float(scale[g]) +
-                (minimum ? to_float(minimum[g]) : 0.0f);
+        to[k] = fused(float(whole - int(p.offset)), to_float(scale[g]),
+                      minimum ? to_float(minimum[g]) : 0.0f);
     }
 }
 

@@ -147,6 +147,14 @@ inline FloatPart repeated(float value) {
 }
 
 // a * b + c, rounded once where the processor can: not left to the compiler, which may choose.
+inline float fused(float a, float b, float c) {
+#if defined(__FMA__) || defined(__AVX512F__) || defined(__aarch64__)
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
 inline FloatPart fused_part(FloatPart a, FloatPart b, FloatPart c) {
 #if defined(__AVX512F__)
     return bits_as<FloatPart>(
@@ -200,8 +208,9 @@ constexpr float MAGIC = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole
 // The nearest whole numbers, ties to even, of `values` times `factor`; they must be below 2^22.
 inline Ints nearest(Floats values, float factor) {
     Ints to;
-    EACH_PART to.part[i] =
-        bits_as<IntPart>(values.part[i] * factor + MAGIC) - bits_as<int32_t>(MAGIC);
+    const FloatPart all = repeated(factor), magic = repeated(MAGIC);
+    EACH_PART to.part[i] = bits_as<IntPart>(fused_part(values.part[i], all, magic)) -
+                           bits_as<int32_t>(MAGIC);
     return to;
 }
 
@@ -215,16 +224,16 @@ inline float sum(Floats values) {
 inline FloatPart exponential_part(FloatPart x) {
     FloatPart held = x < -87.0f ? FloatPart{} - 87.0f : x;
     held = held > 88.0f ? FloatPart{} + 88.0f : held;
-    FloatPart shifted = held * 1.44269504f + MAGIC;
+    FloatPart shifted = fused_part(held, repeated(1.44269504f), repeated(MAGIC));
     FloatPart n = shifted - MAGIC;
-    FloatPart r = held - n * 0.693359375f;
-    r = r - n * -2.12194440e-4f;
-    FloatPart y = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    y = y * r + 8.3334519073e-3f;
-    y = y * r + 4.1665795894e-2f;
-    y = y * r + 1.6666665459e-1f;
-    y = y * r + 5.0000001201e-1f;
-    y = y * (r * r) + r + 1.0f;
+    FloatPart r = fused_part(n, repeated(-0.693359375f), held);
+    r = fused_part(n, repeated(2.12194440e-4f), r);
+    FloatPart y = fused_part(r, repeated(1.9875691500e-4f), repeated(1.3981999507e-3f));
+    y = fused_part(y, r, repeated(8.3334519073e-3f));
+    y = fused_part(y, r, repeated(4.1665795894e-2f));
+    y = fused_part(y, r, repeated(1.6666665459e-1f));
+    y = fused_part(y, r, repeated(5.0000001201e-1f));
+    y = fused_part(y, r * r, r) + 1.0f;
     IntPart power = (bits_as<IntPart>(shifted) - bits_as<int32_t>(MAGIC) + 127) << 23;
     return x < -87.0f ? FloatPart{} : y * bits_as<FloatPart>(power);
 }
