@@ -84,10 +84,10 @@ class CompiledBackend(SlotBackend):
         rounded = "" if bits is None else f", int{bits} in groups"
         self.compute_mode = "compiled" + rounded + ", by matrix tiles" * self.tiles
         self._tested = {**network_key(network, network.config), "weights": self._weights.kinds}
-        self._keys = self._values = torch.empty(0, dtype=self.dtype)
         self._net = self._network()
         self._threads = 0  # for which the scratch memory is laid out
-        self._grow(max(length, PAD))
+        self._length = max(length, PAD)
+        self._empty()
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> None:
         """Compute `tokens` at positions `start`, `start + 1`, ... of a slot."""
@@ -146,7 +146,10 @@ class CompiledBackend(SlotBackend):
         return None if key is None else {**key, "kernel": file_hash(Path(self._kernel._name))}
 
     def _compare_rows(self) -> SelfTest:
-        return compare_rows(self)
+        try:
+            return compare_rows(self)
+        finally:  # its sequences are longer than many others: their memory is not kept
+            self._empty()
 
     # One pass -------------------------------------------------------------------------------
 
@@ -210,6 +213,11 @@ class CompiledBackend(SlotBackend):
             norm=weights.norm,
             embedding=weights.embedding,
         )
+
+    def _empty(self) -> None:
+        """Forget all sequences, and begin with as much memory as at first."""
+        self._keys = self._values = torch.empty(0, dtype=self.dtype)
+        self._grow(self._length)
 
     def _grow(self, positions: int) -> None:
         """Extend every slot to `positions`, rounded up."""

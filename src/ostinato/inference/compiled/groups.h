@@ -335,8 +335,23 @@ void multiply(const Product& p, int64_t from, int64_t to, const GroupInput& x, i
     }
 }
 
+// The weights of one output that lie `TOGETHER` inputs side by side, widened.
+template <class W, int TOGETHER>
+void widen_floats(const Product& p, int64_t output, int64_t count, float* to) {
+    const W* at = static_cast<const W*>(p.weight) + output / LANES * p.inputs * LANES;
+    at += output % LANES * TOGETHER;
+    for (int64_t k = 0; k < count; ++k)
+        to[k] = to_float(at[k / TOGETHER * TOGETHER * LANES + k % TOGETHER]);
+}
+
 // The weights of one output, widened.
 void widen_output(const Product& p, int64_t output, int64_t count, float* to) {
+    switch (p.kind) {
+        case FLOAT32: return widen_floats<float, 1>(p, output, count, to);
+        case BFLOAT16: return widen_floats<Half, 1>(p, output, count, to);
+        case FLOAT16: return widen_floats<Float16, 1>(p, output, count, to);
+        case TILED: return widen_floats<Half, 2>(p, output, count, to);
+    }
     const int64_t block = output / LANES, lane = output % LANES;
     const int64_t size = p.kind == BITS8_BY_32 || p.kind == BITS4_BY_32 ? 32 : 16;
     const bool narrow = p.kind == BITS4_BY_32 || p.kind == BITS4_BY_16;

@@ -16,6 +16,7 @@ enum Kind : int64_t {
     BITS8_BY_16,
     BITS4_BY_32,
     BITS4_BY_16,
+    PACKED,  // of embeddings: as the product that they point to, such as the head's
 };
 
 struct Product {       // y = x W^T: weights in blocks of 16 outputs, (outputs / 16, inputs, 16)

@@ -35,6 +35,7 @@ DEPTH = 32  # inputs of a matrix tile, and of a group
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # `Kind` of products.h
 TILED = 3
 GROUPED = {(8, 32): 4, (8, 16): 5, (4, 32): 6, (4, 16): 7}  # by bits and inputs of a group
+PACKED = 8  # of embeddings: as the product that they point to
 FLOAT_INPUTS, TILED_INPUTS, GROUPED_INPUTS = 0, 1, 2  # `input_kind` of attention.h
 # pool.h counts a pass's phases (six a layer) in 12 bits, a phase's units (a head of a row) in 16.
 MAX_LAYERS = 680
@@ -133,7 +134,7 @@ class Weights:
         self.layers = (LayerC * network.config.num_hidden_layers)(
             *map(self._layer, network.blocks())
         )
-        release_pages(network)  # the kernel has its own copy of all but the embeddings
+        release_pages(network)  # the kernel has its own copy of all but some embeddings
         self.embedding, self.embedding_kind = self._embedding(network)
 
     @property
@@ -164,9 +165,11 @@ class Weights:
         layer = network.model.embed_tokens
         if isinstance(layer, QuantizedEmbedding):
             tied = getattr(network.lm_head, "matrix", None) is layer.matrix
-            product = self.head if tied else self._grouped([layer.groups()])
+            product = self.head if tied and self._bits is None else self._grouped([layer.groups()])
             self._products.append(product)
-            return ctypes.addressof(product), product.kind
+            return ctypes.addressof(product), PACKED
+        if not self.grouped and layer.weight is network.lm_head.weight:  # tied
+            return ctypes.addressof(self.head), PACKED
         embedding = layer.weight.detach().contiguous()
         self._kept.append(embedding)
         return embedding.data_ptr(), KINDS[embedding.dtype]
