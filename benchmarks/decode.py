@@ -5,10 +5,11 @@
 
 All use the same weights, random prompts, greedy decoding and no end token. Tokens per second are
 those after the first, all lanes together. Ours run the whole loop (`Loop`, `Lanes`, `Decode`),
-theirs `generate` with the faster of its caches. Each speed is also shown as a share of a bound:
-reading weights and cache once per step, at the read bandwidth measured here.
+theirs `generate` in the faster type and with the faster of its caches. Each speed is also shown as
+a share of a bound: reading weights and cache once per step, at the read bandwidth measured here.
 
-`--llama` names a Python that has llama-cpp-python. `--text` also shows what each compute mode costs
+`--llama` names a Python that has llama-cpp-python: it runs the weights in bfloat16, and rounded by
+gguf to Q8_0 and Q4_0 (4.5 bits; our int4 takes 5). `--text` also shows what each compute mode costs
 in quality: bits per character of the file's first tokens, in windows of 256 tokens. `--isa avx2`
 measures ours and `transformers` as a processor without AVX-512 runs them (llama.cpp chooses for
 itself). `--busy 1 2` also measures the compiled pass beside one and two busy programs.
@@ -28,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.decode_models import SHAPED, open_network, save_folder, save_gguf
+from benchmarks.decode_models import LLAMA_FORMS, SHAPED, open_network, save_folder, save_gguf
 from ostinato.decode import Decode, TokenPrompt
 from ostinato.inference import FixedShapeBackend, open_backend
 from ostinato.loop import Lanes, Loop, Steps
@@ -60,7 +61,17 @@ ISAS = {
         "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
         "MKL_ENABLE_INSTRUCTIONS": "AVX512",
     },
+    "amx": {"OSTINATO_MARCH": "sapphirerapids"},
     "auto": {},
+}
+# Bytes of a weight, by name; others have those of the network's type.
+BYTES = {
+    "compiled": 2.0,
+    "int8": 8.5 / 8,
+    "int4": 5.0 / 8,
+    "llama": 2.0,
+    "llama_q8": 8.5 / 8,
+    "llama_q4": 4.5 / 8,
 }
 
 
@@ -114,7 +125,23 @@ def ours(model: LanguageModel, case: Case) -> Speed:
     return median(case, once)
 
 
-def transformers(folder: Path, dtype: torch.dtype, device: torch.device, case: Case) -> Speed:
+def faster_dtype(folder: Path, device: torch.device, case: Case) -> torch.dtype:
+    """Return the type in which `transformers` takes less time for some tokens."""
+    short = case._replace(prompt=32, new=16, repeats=1)
+    taken = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        speed = transformers(folder, dtype, device, short, caches=("dynamic",))
+        taken[dtype] = speed.first_s + case.batch * short.new / speed.tokens_s
+    return min(taken, key=lambda dtype: taken[dtype])
+
+
+def transformers(
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    case: Case,
+    caches: Sequence[str] = ("dynamic", "static"),
+) -> Speed:
     """Measure `generate` with the dynamic and with the static cache; return the faster."""
     from transformers import AutoModelForCausalLM, StoppingCriteria
     from transformers.utils.logging import disable_progress_bar
@@ -147,7 +174,7 @@ def transformers(folder: Path, dtype: torch.dtype, device: torch.device, case: C
         )
         return speed_of(case, start, times)
 
-    speeds = [median(case, lambda r, c=cache: once(r, c)) for cache in ("dynamic", "static")]  # type: ignore[misc]
+    speeds = [median(case, lambda r, c=cache: once(r, c)) for cache in caches]  # type: ignore[misc]
     return max(speeds, key=lambda speed: speed.tokens_s)
 
 
@@ -167,14 +194,15 @@ def described(device: torch.device) -> str:
     return f"{threads} threads, {platform.machine()}, {kind}"
 
 
-def bound(model: LanguageModel, case: Case, gb_s: float) -> float:
+def bound(model: LanguageModel, name: str, case: Case, gb_s: float) -> float:
     """Return the tokens per second if a step only read weights and cache, once."""
     network, config = model.llama(), model.llama().config
     each = network.lm_head.weight.element_size()
     weights = sum(p.numel() for p in network.parameters())  # tied weights count once
     row = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     cache = case.batch * row * (case.prompt + case.new / 2)
-    return case.batch * gb_s * 1e9 / (each * (weights + cache))
+    step = BYTES.get(name, each) * weights + (2 if name in BYTES else each) * cache
+    return case.batch * gb_s * 1e9 / step
 
 
 def same_bits_cost(model: LanguageModel) -> float:
@@ -222,19 +250,17 @@ def variants(model: LanguageModel) -> dict[str, LanguageModel]:
 
 def measure(model: LanguageModel, case: Case, options: argparse.Namespace) -> dict[str, Speed]:
     """Return the speeds of ours and the peers, by name."""
-    dtype = model.llama().lm_head.weight.dtype
     speeds = {}
     for name, variant in variants(model).items():
         speeds[name] = ours(variant, case)
         gc.collect()
     with tempfile.TemporaryDirectory() as folder:
         saved = save_folder(model, Path(folder))
+        dtype = faster_dtype(saved, model.device, case)
         speeds["transformers"] = transformers(saved, dtype, model.device, case)
-        if options.llama:
-            file = save_gguf(model, Path(folder) / "model.gguf")
-            speeds["llama"] = llama(options.llama, file, case)
-    if options.llama and options.q4 and model.name == "smollm2":
-        speeds["llama_q4_1"] = llama(options.llama, options.q4, case)
+        for name, form in LLAMA_FORMS.items() if options.llama else ():
+            file = save_gguf(model, Path(folder) / "model.gguf", form)
+            speeds[name] = llama(options.llama, file, case)
     return speeds
 
 
@@ -286,12 +312,12 @@ def prefill(model: LanguageModel, case: Case, speeds: dict[str, Speed]) -> dict[
     return keys
 
 
-def show(speeds: dict[str, Speed], bound_tokens_s: float) -> None:
+def show(speeds: dict[str, Speed], bounds: dict[str, float]) -> None:
     """Print a case, a line for each name."""
     for name, speed in speeds.items():
         ratio = speed.tokens_s / speeds["transformers"].tokens_s
         print(f"  {name:13} {speed.tokens_s:8.1f} tokens/s  {ratio:5.2f} of transformers  ", end="")
-        share = speed.tokens_s / bound_tokens_s
+        share = speed.tokens_s / bounds[name]
         print(f"{share:5.0%} of the bound  first {speed.first_s * 1e3:7.0f} ms")
 
 
@@ -321,9 +347,6 @@ def options() -> argparse.Namespace:
     parser.add_argument("--new", type=int, default=64, help="new tokens of a lane")
     parser.add_argument("--repeats", type=int, default=3, help="runs whose median counts")
     parser.add_argument("--llama", metavar="PYTHON", help="a Python with llama-cpp-python")
-    parser.add_argument(
-        "--q4", type=Path, metavar="FILE", help="smollm2's Q4_1 file, for llama.cpp"
-    )
     parser.add_argument("--text", type=Path, metavar="FILE", help="a text to measure quality on")
     parser.add_argument("--windows", type=int, default=16, help="windows of 256 tokens of the text")
     parser.add_argument(
@@ -361,10 +384,14 @@ def main() -> None:
                 case = Case(batch, prompt, chosen.new, chosen.repeats)
                 print(f"{name}, batch {batch}, prompt {prompt}, {chosen.new} new:", flush=True)
                 speeds = measure(model, case, chosen)
-                show(speeds, bound(model, case, gb_s))
+                bounds = {key: bound(model, key, case, gb_s) for key in speeds}
+                show(speeds, bounds)
                 if prompt == chosen.prompts[0]:
                     each = {key: round(s.tokens_s, 1) for key, s in speeds.items()}
                     flat |= {f"{name}.b{batch}.{key}": speed for key, speed in each.items()}
+                    for key in variants(model):
+                        share = round(speeds[key].tokens_s / bounds[key], 3)
+                        flat[f"{name}.b{batch}.{key}.bound_share"] = share
                 if prompt == chosen.prompts[-1] and batch == chosen.batches[0]:
                     made = prefill(model, case, speeds)
                     print("  " + ", ".join(f"{key} {value:g}" for key, value in made.items()))

@@ -2,8 +2,8 @@
 
     python decode_llama.py FILE BATCH PROMPT NEW REPEATS THREADS
 
-Decodes greedily; prints [seconds to the first tokens, tokens per second after them]. Repacked
-buffers are off: with AMX they need a permission that llama.cpp does not request.
+Decodes greedily; prints [seconds to the first tokens, tokens per second after them]. With AMX,
+repacked buffers are off: they need a permission that llama.cpp does not request.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
     case = [int(number) for number in numbers]
     count, length, new, repeats, threads = case
     settings = lib.llama_model_default_params()
-    settings.use_extra_bufts = False
+    settings.use_extra_bufts = b"AMX_INT8 = 1" not in lib.llama_print_system_info()
     model = lib.llama_model_load_from_file(file.encode(), settings)
     params = lib.llama_context_default_params()
     params.n_ctx, params.n_seq_max = count * max(256, -(-(length + new) // 256) * 256), count

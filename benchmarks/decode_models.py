@@ -41,10 +41,7 @@ SMOLLM2 = LlamaConfig(
 )
 SHAPED = {"small": SMALL, "135m": SMOLLM2}
 Form = gguf.GGMLQuantizationType
-FORMS = {
-    torch.float32: gguf.GGMLQuantizationType.F32,
-    torch.bfloat16: gguf.GGMLQuantizationType.BF16,
-}
+LLAMA_FORMS = {"llama": Form.BF16, "llama_q8": Form.Q8_0, "llama_q4": Form.Q4_0}
 PARTS = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -84,7 +81,7 @@ def save_folder(model: LanguageModel, folder: Path) -> Path:
     return folder
 
 
-def save_gguf(model: LanguageModel, path: Path) -> Path:
+def save_gguf(model: LanguageModel, path: Path, form: Form) -> Path:
     """Write the network as a GGUF file without a vocabulary: tokens go in and out as ids."""
     network, config = model.llama(), model.llama().config
     writer = gguf.GGUFWriter(path, "llama")
@@ -100,7 +97,6 @@ def save_gguf(model: LanguageModel, path: Path) -> Path:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_tokenizer_model("none")
     writer.add_vocab_size(config.vocab_size)
-    form = FORMS[network.lm_head.weight.dtype]
     for name, weight in _named(network):
         kind = form if weight.dim() == 2 else Form.F32
         values = np.ascontiguousarray(weight.float().cpu().numpy())

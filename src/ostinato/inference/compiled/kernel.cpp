@@ -99,7 +99,7 @@ int64_t lay_out(const Network& net, int64_t threads, float* base, Scratch* scrat
 
 // How many blocks of outputs make a unit: enough that the sums fill the registers, and few enough
 // that a thread which stops in the middle holds up the others for a moment only.
-inline int64_t unit_of(int64_t rows) { return rows <= 2 ? 8 : 4; }
+inline int64_t unit_of(int64_t rows) { return rows <= 2 ? 8 : rows <= 16 ? 4 : 2; }
 
 inline int64_t units_of(int64_t all, int64_t size) { return (all + size - 1) / size; }
 

@@ -46,7 +46,9 @@ constexpr int TILE = 6, PANEL = 1;
 constexpr int TILE = 2, PANEL = 1;
 #endif
 constexpr int FEW = 4;     // rows up to which weights are multiplied as they are read
-constexpr int CHUNK = 256;  // inputs of a panel: it and the rows' inputs stay in the nearest cache
+constexpr int CHUNK = 512;  // inputs of a panel, at most
+constexpr int SHORT = 128;  // and for some lanes: it and their inputs stay in the nearest cache
+constexpr int SOME = 32;   // rows
 constexpr int AHEAD = 64;  // inputs: how far ahead weights are prefetched
 
 // Rows in tiles of nearly equal size, the larger ones first.
@@ -179,8 +181,9 @@ void panels(const Product& p, int64_t block, const FloatInput& x, float* y, int6
     const W* w = static_cast<const W*>(p.weight) + block * I * LANES;
     const Tiling& tiling = x.tiling;
     std::memset(sums, 0, (tiling.first(tiling.tiles)) * NB * LANES * sizeof(float));
-    for (int64_t k = 0; k < I; k += CHUNK) {
-        const int64_t count = I - k < CHUNK ? I - k : CHUNK;
+    const int64_t chunk = tiling.first(tiling.tiles) <= SOME ? SHORT : CHUNK;
+    for (int64_t k = 0; k < I; k += chunk) {
+        const int64_t count = I - k < chunk ? I - k : chunk;
         widen<W, NB>(w + k * LANES, I, count, panel);
         // The next panel's weights, those of the next blocks after the last.
         const char* ahead = reinterpret_cast<const char*>(w + (k + count) * LANES);
