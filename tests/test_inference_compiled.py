@@ -21,10 +21,12 @@ from ostinato.errors import InputError, ModelError, RunError
 from ostinato.inference import CompiledBackend, open_backend
 from ostinato.inference.compiled import build
 from ostinato.inference.compiled.memory import LINE, PIECE, LargePages
-from ostinato.inference.compiled.weights import Weights
+from ostinato.inference.compiled.weights import MAX_HEADS, Weights
 from ostinato.loop import Lanes, Loop, Steps
 from ostinato.models import (
     LanguageModel,
+    Llama,
+    LlamaConfig,
     add_lora,
     instruction_sets,
     load_model,
@@ -197,6 +199,49 @@ def test_a_product_in_groups_is_that_of_the_rounded_numbers(bits: int) -> None:
     inputs = ((parts / scale).round() * scale).flatten(1)[:, : rows.size(1)]
     expected = (inputs.double() @ rounded(model.lm_head.weight, bits).double().T).float()
     torch.testing.assert_close(inference.logits(rows), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_logits_of_rows_that_are_not_side_by_side_in_memory() -> None:
+    inference = CompiledBackend(network("smollm2"), 1)
+    rows = torch.randn(12, 2 * inference.config.hidden_size)
+    for some in (rows[::3, : inference.config.hidden_size], rows[:, 1::2]):
+        assert torch.equal(inference.logits(some), inference.logits(some.clone()))
+
+
+@pytest.mark.parametrize("bits", [None, 8, 4])
+def test_logits_leave_nothing_behind_for_the_next_pass(bits: int | None) -> None:
+    """What pads a row's inputs is 0 in each pass, also where heads are no multiple of a group."""
+    config = LlamaConfig(
+        vocab_size=40,
+        hidden_size=512,
+        intermediate_size=40,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        head_dim=16,
+        initializer_range=0.2,
+    )
+    inference = CompiledBackend(Llama(config, seed=1).eval(), 1, bits=bits)
+    before = inference.feed([(0, 3, 0)])
+    inference.logits(torch.full((96, 512), 1e30))
+    assert torch.equal(inference.feed([(0, 3, 0)]), before)
+
+
+def test_as_many_key_heads_as_a_pass_counts() -> None:
+    heads = MAX_HEADS
+    config = LlamaConfig(
+        vocab_size=8,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=2,
+    )
+    made = Llama(config, seed=1).eval()
+    inference = CompiledBackend(made, 100, length=64)
+    rows = [(slot, slot % 8, 0) for slot in range(96)]
+    assert torch.equal(inference.feed(rows)[95:], inference.feed(rows[95:]))
 
 
 def test_rows_that_are_not_finite_stay_so_in_groups() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ostinato.errors import InputError, ModelError
 from ostinato.models.files.gguf_blocks import FORMATS, read_groups
-from ostinato.models.networks.groups import Groups, joined_groups, quantized_in_groups
+from ostinato.models.networks.groups import Groups, in_common, quantized_in_groups
 
 OUTPUTS, INPUTS = 24, 512
 HALVES = {  # bytes at which a block has a number in 16 bits
@@ -110,37 +110,32 @@ def test_weights_are_rounded_once(kind: str) -> None:
 
 @pytest.mark.parametrize("first", FORMATS)
 @pytest.mark.parametrize("second", FORMATS)
-def test_matrices_of_any_two_formats_are_joined_exactly(first: str, second: str) -> None:
+def test_matrices_of_any_two_formats_have_one_in_common(first: str, second: str) -> None:
     parts = [
         read_groups(random_blocks(kind, seed, outputs), kind)
         for seed, (kind, outputs) in enumerate(((first, 24), (second, 8)))
     ]
-    whole = joined_groups(parts)
-    check_form(whole)
-    expected = torch.cat([part.dequantized() for part in parts])
-    # A minimum instead of an offset gives another float32 rounding, of the same weight.
-    torch.testing.assert_close(whole.dequantized(), expected, rtol=2**-20, atol=0)
-    assert whole.group == min(part.group for part in parts)
-    if first == second:
-        assert whole.bits == parts[0].bits
+    made = in_common(parts)
+    for before, after in zip(parts, made, strict=True):
+        check_form(after)
+        # A minimum instead of an offset gives another float32 rounding, of the same weight.
+        found, expected = after.dequantized(), before.dequantized()
+        torch.testing.assert_close(found, expected, rtol=2**-20, atol=0)
+        assert after.group == min(part.group for part in parts)
+        if first == second:
+            assert after.bits == before.bits
+    one, other = made
+    assert (one.bits, one.offset, one.minimum is None) == (
+        other.bits,
+        other.offset,
+        other.minimum is None,
+    )
 
 
 def test_four_bits_with_other_offsets_stay_four_bits() -> None:
     parts = [read_groups(random_blocks(kind), kind) for kind in ("Q4_0", "Q3_K")]
-    whole = joined_groups(parts)
-    assert (whole.bits, whole.offset, whole.group) == (4, 8, 16)
-
-
-@pytest.mark.parametrize("kind", ["Q4_K", "Q6_K"])
-def test_rows_are_selected_and_padded_with_zeros(kind: str) -> None:
-    groups = read_groups(random_blocks(kind), kind)
-    order = torch.tensor([5, 2, 2])
-    assert torch.equal(groups.rows(order).dequantized(), groups.dequantized()[order])
-    assert torch.equal(groups.rows(slice(3, 9)).dequantized(), groups.dequantized()[3:9])
-    padded = groups.padded(32)
-    check_form(padded)
-    assert torch.equal(padded.dequantized()[:OUTPUTS], groups.dequantized())
-    assert padded.shape == (32, INPUTS) and not padded.dequantized()[OUTPUTS:].any()
+    for made in in_common(parts):
+        assert (made.bits, made.offset, made.group) == (4, 8, 16)
 
 
 @pytest.mark.parametrize(("bits", "steps"), [(8, 127), (4, 7.5)])

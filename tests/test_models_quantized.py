@@ -165,7 +165,7 @@ def test_training_it_is_refused(tmp_path: Path) -> None:
     write_gguf(path, network("llama"), form("Q8_0"))
     task = TextTask([Example((1, 5, 6, 2), (True,) * 4)])
     with pytest.raises(
-        InputError, match=r"must have its matrices in floats, .* dtype=torch\.float32"
+        InputError, match=r"must have its matrices in memory as floats, .* dtype=torch\.float32"
     ):
         Training(load_model(path).llama(), task)
     Training(load_model(path, dtype=torch.float32).llama(), task).step()

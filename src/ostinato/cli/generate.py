@@ -281,6 +281,7 @@ class GenerateOptions:
 
     def _model(self) -> LanguageModel | Server:
         """Load the model, or return its server. Raises `InputError` for options of the other."""
+        from ostinato.inference import is_compiled
         from ostinato.models import check_memory, load_model
         from ostinato.remote import Server, is_server
 
@@ -293,7 +294,7 @@ class GenerateOptions:
             check_memory(
                 self.model,
                 slots=self.num_beams,
-                compile=self.compile,
+                compile=is_compiled(self.compile),
                 bits=self.bits,
                 device=self.device,
                 say=partial(click.echo, err=True),

@@ -91,6 +91,7 @@ def serve(
         import uvicorn
     except ImportError:
         raise MissingExtra("A model as a server", "serve") from None
+    from ostinato.inference import is_compiled
     from ostinato.models import check_memory, load_model
     from ostinato.server import Scheduler, application
 
@@ -99,7 +100,7 @@ def serve(
     check_memory(
         model,
         slots=slots,
-        compile=compile,
+        compile=is_compiled(compile),
         bits=bits,
         device=device,
         say=partial(click.echo, err=True),

@@ -117,16 +117,19 @@ def in_compute_mode(model: LanguageModel, mode: str) -> LanguageModel:
     return model
 
 
+def is_compiled(compile: bool | None) -> bool:
+    """Return whether a model that the kernel supports may be compiled here; None is the default."""
+    # Only these systems and processors have been tested; others must ask with `compile=True`.
+    tested = platform.system() in ("Linux", "Darwin") and platform.machine() == "x86_64"
+    return (tested and has_kernel()) if compile is None else compile
+
+
 def can_compile(model: LanguageModel) -> bool:
     """Return whether the compiled kernel supports this model on this machine.
 
     Warns where a kernel should work but fails.
     """
-    # Only these systems and processors have been tested; others must ask with `compile=True`.
-    tested = platform.system() in ("Linux", "Darwin") and platform.machine() == "x86_64"
-    if not tested or model.device != CPU or not isinstance(model.network, Llama):
-        return False
-    if not has_kernel():
+    if model.device != CPU or not isinstance(model.network, Llama) or not is_compiled(None):
         return False
     try:
         check_compiled(model.network)

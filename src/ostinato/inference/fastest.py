@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ostinato.inference.compiled.backend import CompiledBackend
-from ostinato.inference.compiled.build import open_kernel
+from ostinato.inference.compiled.build import kernel_hash
 from ostinato.inference.fixed_shape import FixedShapeBackend
 from ostinato.inference.self_test import probe_tokens
 from ostinato.inference.slot_backend import default_dtype, in_dtype
@@ -25,7 +25,6 @@ from ostinato.models import (
     LanguageModel,
     Llama,
     facts_are_kept,
-    file_hash,
     is_quantized,
     machine,
     plain_compute_mode,
@@ -100,7 +99,7 @@ def _key(network: Llama, choices: Sequence[Candidate]) -> dict[str, object]:
     return {
         "machine": machine(),
         "code": source_hash(Path(__file__).parent),
-        "kernel": file_hash(Path(open_kernel()._name)) if compiled else "",
+        "kernel": kernel_hash() if compiled else "",
         "network": asdict(network.config),
         "dtype": str(network.dtype),
         "modes": [candidate.mode for candidate in choices],
@@ -219,7 +218,7 @@ def _shallow(network: Llama, layers: int) -> Llama:
         (made.lm_head, network.lm_head),
     ):
         part.weight = nn.Parameter(of.weight.detach()[: shallow.vocab_size], requires_grad=False)
-    return made.eval()
+    return made
 
 
 def _depths(network: Llama) -> tuple[int, int]:
@@ -229,4 +228,6 @@ def _depths(network: Llama) -> tuple[int, int]:
 
 
 def _size(part: nn.Module) -> int:
-    return sum(weight.numel() for weight in part.parameters())
+    """Return the weights of a part's matrices, also of those that are made when they are used."""
+    layers = (m for m in part.modules() if isinstance(m, nn.Linear))
+    return sum(layer.in_features * layer.out_features for layer in layers)

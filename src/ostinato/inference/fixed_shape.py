@@ -9,7 +9,6 @@ of exactly `block` rows. Attention is matmul, softmax and matmul over a cache pa
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Hashable, Sequence
 from functools import partial
@@ -41,6 +40,7 @@ from ostinato.models import (
     device_of,
     inverse_frequencies,
     network_key,
+    release_pages,
 )
 
 PAD = 64  # positions: the cache is read and grown in multiples of this
@@ -131,20 +131,19 @@ class FixedShapeBackend(SlotBackend):
 
     def _pack(self, network: Llama) -> _Packed:
         """Prepare the weights for products of `block` rows."""
-        if network.dtype != self.dtype:
-            with torch.inference_mode(False):
-                network = copy.deepcopy(network).to(self.dtype)
-        learned = network.model.embed_positions
-        return _Packed(
-            embedding=network.model.embed_tokens.weight.detach(),
-            positions=None if learned is None else learned.weight.detach(),
-            norm=pack_norm(network.model.norm),
-            head=linear(network.lm_head.weight, None, self.block, packed=self.packed),
+        learned, dtype = network.model.embed_positions, self.dtype
+        made = _Packed(
+            embedding=network.model.embed_tokens.weight.detach().to(dtype),
+            positions=None if learned is None else learned.weight.detach().to(dtype),
+            norm=pack_norm(network.model.norm, dtype),
+            head=linear(network.lm_head.weight.to(dtype), None, self.block, packed=self.packed),
             layers=[
-                pack_layer(layer, self.block, packed=self.packed, rotary=learned is None)
+                pack_layer(layer, self.block, dtype, packed=self.packed, rotary=learned is None)
                 for layer in network.blocks()
             ],
         )
+        release_pages(network)  # of what was copied; the rest is mapped twice, which costs nothing
+        return made
 
     def _use(self, packed: _Packed) -> None:
         self._embedding, self._positions = packed.embedding, packed.positions

@@ -66,8 +66,10 @@ class PackedLayer:
     down: Product
 
 
-def pack_layer(layer: DecoderLayer, rows: int, *, packed: bool, rotary: bool = True) -> PackedLayer:
-    """Return `layer` for products of `rows` rows.
+def pack_layer(
+    layer: DecoderLayer, rows: int, dtype: torch.dtype, *, packed: bool, rotary: bool = True
+) -> PackedLayer:
+    """Return `layer` for products of `rows` rows in `dtype`.
 
     Attention divides scores by sqrt(D). With rotary positions the caller's rotation does so;
     without them, the factor is multiplied into the query weights here.
@@ -79,36 +81,36 @@ def pack_layer(layer: DecoderLayer, rows: int, *, packed: bool, rotary: bool = T
     attention, mlp = layer.self_attn, layer.mlp
     inner = [mlp.up_proj] if mlp.gate_proj is None else [mlp.gate_proj, mlp.up_proj]
     return PackedLayer(
-        norm1=pack_norm(layer.input_layernorm),
-        qkv=joined(*_heads(attention, rotary)),
-        q_norm=_paired_norm(attention.q_norm),
-        k_norm=_paired_norm(attention.k_norm),
-        out=joined(_affine(attention.o_proj)),
-        norm2=pack_norm(layer.post_attention_layernorm),
-        up=joined(*map(_affine, inner)),
-        down=joined(_affine(mlp.down_proj)),
+        norm1=pack_norm(layer.input_layernorm, dtype),
+        qkv=joined(*_heads(attention, rotary, dtype)),
+        q_norm=_paired_norm(attention.q_norm, dtype),
+        k_norm=_paired_norm(attention.k_norm, dtype),
+        out=joined(_affine(attention.o_proj, dtype)),
+        norm2=pack_norm(layer.post_attention_layernorm, dtype),
+        up=joined(*(_affine(part, dtype) for part in inner)),
+        down=joined(_affine(mlp.down_proj, dtype)),
     )
 
 
-def pack_norm(norm: Norm) -> Product:
+def pack_norm(norm: Norm, dtype: torch.dtype) -> Product:
     """Return the norm as a function of its present weights."""
-    weight, eps, size = norm.weight.detach(), norm.eps, norm.weight.shape
+    weight, eps, size = norm.weight.detach().to(dtype), norm.eps, norm.weight.shape
     if isinstance(norm, LayerNorm):
-        bias = norm.bias.detach()
+        bias = norm.bias.detach().to(dtype)
         return lambda x: F.layer_norm(x, size, weight, bias, eps)
     return lambda x: F.rms_norm(x, size, weight, eps)
 
 
-def _heads(attention: Attention, rotary: bool) -> list[Affine]:
+def _heads(attention: Attention, rotary: bool, dtype: torch.dtype) -> list[Affine]:
     """Return the projections to queries, keys and values."""
-    value = _affine(attention.v_proj)
+    parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+    query, key, value = (_affine(part, dtype) for part in parts)
     if rotary:
         size = attention.head_dim
-        return [_paired(attention.q_proj, size), _paired(attention.k_proj, size), value]
-    weight, bias = _affine(attention.q_proj)
+        return [_paired(query, size), _paired(key, size), value]
+    weight, bias = query
     scale = attention.head_dim**-0.5
-    query = weight * scale, None if bias is None else bias * scale
-    return [query, _affine(attention.k_proj), value]
+    return [(weight * scale, None if bias is None else bias * scale), key, value]
 
 
 def _joined(parts: Sequence[Affine], rows: int, packed: bool) -> Product:
@@ -117,25 +119,25 @@ def _joined(parts: Sequence[Affine], rows: int, packed: bool) -> Product:
     return linear(weight, torch.cat(biases) if biases else None, rows, packed=packed)
 
 
-def _affine(layer: nn.Linear) -> Affine:
-    return layer.weight, layer.bias
+def _affine(layer: nn.Linear, dtype: torch.dtype) -> Affine:
+    return layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)
 
 
-def _paired(layer: nn.Linear, head_dim: int) -> Affine:
+def _paired(part: Affine, head_dim: int) -> Affine:
     """Reorder a head's rows so that i and i + D/2 are neighbors.
 
     RoPE then is one complex multiplication. Queries and keys are reordered alike, so their
     products stay the same.
     """
-    bias = None if layer.bias is None else _neighbors(layer.bias, head_dim)
-    return _neighbors(layer.weight, head_dim), bias
+    weight, bias = part
+    return _neighbors(weight, head_dim), None if bias is None else _neighbors(bias, head_dim)
 
 
-def _paired_norm(norm: Norm | None) -> Product | None:
+def _paired_norm(norm: Norm | None, dtype: torch.dtype) -> Product | None:
     """Return a per-head norm (Qwen 3) for the order of `_paired`."""
     if norm is None:
         return None
-    weight, eps, size = norm.weight.detach(), norm.eps, norm.weight.shape
+    weight, eps, size = norm.weight.detach().to(dtype), norm.eps, norm.weight.shape
     paired = _neighbors(weight, size[0])
     return lambda x: F.rms_norm(x, size, paired, eps)
 

@@ -49,7 +49,7 @@ from .memory import (
 )
 from .networks.bert import Bert, BertConfig, MaskedBert, load_masked, save_masked
 from .networks.config import LlamaConfig
-from .networks.groups import Groups, in_common, joined_groups, quantized_in_groups
+from .networks.groups import Groups, in_common, quantized_in_groups
 from .networks.gru import GRU, GRUConfig
 from .networks.llama import (
     ACTIVATIONS,
@@ -75,6 +75,7 @@ from .networks.quantized import (
     BlockMatrix,
     QuantizedEmbedding,
     QuantizedLinear,
+    has_computed_weights,
     is_quantized,
 )
 from .networks.train_kernels import rotate
@@ -132,6 +133,7 @@ __all__ = [
     "file_hash",
     "find_device",
     "free_memory",
+    "has_computed_weights",
     "in_common",
     "instruction_sets",
     "inverse_frequencies",
@@ -139,7 +141,6 @@ __all__ = [
     "is_installed",
     "is_known_code",
     "is_quantized",
-    "joined_groups",
     "known_models",
     "load_adapter",
     "load_encoder",

@@ -22,7 +22,7 @@ from ostinato.models.catalog import (
 from ostinato.models.device import CPU, compute_dtype, device_of, find_device
 from ostinato.models.files.checkpoint_io import reading_weights
 from ostinato.models.files.json_values import Values, read_json
-from ostinato.models.files.mapped import StoredTensor, remember_map, remember_places
+from ostinato.models.files.mapped import MappedTensor, remember_map, remember_places
 from ostinato.models.files.weight_mapping import from_file
 from ostinato.models.hub import hub_folder, is_hub_name
 from ostinato.models.llama_cpp_network import LlamaCppConfig, LlamaCppNetwork
@@ -200,7 +200,7 @@ def _load_folder(
     if values.get("model_type") == MODEL_TYPE:
         gru = GRU.load(folder, values, dtype)
         return LanguageModel(gru, Tokenizer.from_folder(folder), gru.config, folder, name)
-    _check_unpickled(folder)
+    check_unpickled(folder)
     try:
         config = LlamaConfig.from_folder(folder)
     except UnknownLayout as reason:  # a damaged file raises ModelError: transformers would not help
@@ -319,14 +319,15 @@ def _stored_dtype(folder: Path) -> torch.dtype | None:
     return None
 
 
-def _folder_weights(folder: Path) -> Iterator[StoredTensor]:
+def _folder_weights(folder: Path) -> Iterator[MappedTensor]:
     for path in weight_files(folder):
         with reading_weights(path, "Download it again."), safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (a safe_open is no mapping)
-                yield StoredTensor(file.get_tensor(name), path, name)
+                yield MappedTensor(file.get_tensor(name), path, name)
 
 
-def _check_unpickled(folder: Path) -> None:
+def check_unpickled(folder: Path) -> None:
+    """Refuse a folder that holds its weights only as pickles."""
     if any(folder.glob("*.safetensors*")):
         return
     pickled = sorted(path.name for kind in PICKLED for path in folder.glob(kind))

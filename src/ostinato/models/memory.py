@@ -17,7 +17,7 @@ from ostinato.models.catalog import LLAMA, split_adapter
 from ostinato.models.device import CPU, compute_dtype, find_device
 from ostinato.models.files.checkpoint_io import reading_weights
 from ostinato.models.files.gguf_blocks import FORMATS
-from ostinato.models.load import find_model, weight_files
+from ostinato.models.load import check_unpickled, find_model, weight_files
 from ostinato.models.networks.config import LlamaConfig
 
 LENGTH = 512
@@ -28,7 +28,7 @@ _Q4_K_M = 5.5 / 8  # bytes a weight of such a file takes: some of its matrices h
 _ROUNDED = {8: 8.5 / 8, 4: 5.0 / 8}  # bytes of a weight, with its share of scales, by bits
 
 
-class StoredTensor(NamedTuple):
+class TensorFacts(NamedTuple):
     """A tensor of a file: its type and size, and whether it stays in the file's blocks."""
 
     kind: str
@@ -50,7 +50,7 @@ class ModelFacts:
 
     name: str
     path: Path
-    tensors: Sequence[StoredTensor]
+    tensors: Sequence[TensorFacts]
     config: LlamaConfig | None
     """None for a network that is not ours"""
 
@@ -148,13 +148,14 @@ def read_facts(name: str | Path) -> ModelFacts:
     base, _ = split_adapter(str(name))
     path = find_model(base)
     if not path.is_file():
+        check_unpickled(path)
         return ModelFacts(
             name=base, path=path, tensors=tuple(_folder_tensors(path)), config=_config(path)
         )
     from ostinato.models.files.gguf import GGUFModel  # 0.14 s of imports
 
     file = GGUFModel(path)
-    tensors = tuple(StoredTensor(*tensor) for tensor in file.tensors())
+    tensors = tuple(TensorFacts(*tensor) for tensor in file.tensors())
     return ModelFacts(name=base, path=path, tensors=tensors, config=file.config())
 
 
@@ -175,7 +176,9 @@ def memory_needed(
     if facts.config is not None:
         length = min(length, facts.config.max_position_embeddings)
     dtype = compute_dtype(device)
-    compiled = compile is not False and device == CPU and facts.config is not None
+    config = facts.config
+    fits = config is not None and config.family.norm == "rms" and config.hidden_act == "silu"
+    compiled = fits and compile is not False and device == CPU
     stored = facts.weight_bytes(dtype, widened=not compiled)
     rounded = {each: round(facts.parameters * size) for each, size in _ROUNDED.items()}
     ways = {f"--int{each}": size for each, size in rounded.items() if compiled and each != bits}
@@ -243,9 +246,9 @@ def _config(folder: Path) -> LlamaConfig | None:
         return None
 
 
-def _folder_tensors(folder: Path) -> Iterator[StoredTensor]:
+def _folder_tensors(folder: Path) -> Iterator[TensorFacts]:
     for path in weight_files(folder):
         with reading_weights(path, "Download it again."), safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (a safe_open is no mapping)
                 part = file.get_slice(name)
-                yield StoredTensor(part.get_dtype(), torch.Size(part.get_shape()).numel(), False)
+                yield TensorFacts(part.get_dtype(), torch.Size(part.get_shape()).numel(), False)

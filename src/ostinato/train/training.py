@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ostinato.arguments import did_you_mean
 from ostinato.errors import EditError, InputError
 from ostinato.loop import Edits, Report, SparseMetrics, fold_in
-from ostinato.models import deterministic_ops, device_of, is_quantized
+from ostinato.models import deterministic_ops, device_of, has_computed_weights
 from ostinato.train.batch_sampler import BatchSampler
 from ostinato.train.config import TrainingConfig
 from ostinato.train.optimizers import AdamW, Muon, Optimizer
@@ -47,9 +47,9 @@ class Training(SparseMetrics):
     def __init__(
         self, network: nn.Module, task: Task, config: TrainingConfig | None = None
     ) -> None:
-        if is_quantized(network):
+        if has_computed_weights(network):
             raise InputError(
-                "network must have its matrices in floats, got some in the blocks of a GGUF file. "
+                "network must have its matrices in memory as floats, got some that stay in a file. "
                 "Load it with dtype=torch.float32, or load the model's Hugging Face folder."
             )
         self.network, self.task, self.config = network, task, config or TrainingConfig()

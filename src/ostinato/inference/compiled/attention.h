@@ -29,7 +29,7 @@ struct Network {
     const float* norm;
     const float* cosines;  // (length, D / 2)
     const float* sines;
-    const void* embedding;  // (tokens, width); from its kind BITS8_BY_32 on, a Product
+    const void* embedding;  // (tokens, width); of the kind PACKED a Product
 };
 }
 

@@ -2,7 +2,7 @@
 
 The kernel sums in one order whatever the number of rows and threads. So a row gives the same bits
 alone, in any batch, and as part of a prompt (batch-invariant inference). Activations are float32;
-the cache has the network's dtype. Knows no sampling and no lanes.
+the cache is bfloat16, or float32 for weights that need it. Knows no sampling and no lanes.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ostinato.errors import InputError
-from ostinato.inference.compiled.build import open_kernel
+from ostinato.inference.compiled.build import kernel_hash, open_kernel
 from ostinato.inference.compiled.memory import LargePages
 from ostinato.inference.compiled.weights import (
     KINDS,
@@ -32,13 +31,13 @@ from ostinato.inference.row_blocks import TokenRow, by_slot
 from ostinato.inference.self_test import SelfTest, compare_rows
 from ostinato.inference.slot_backend import SlotBackend, check_merged
 from ostinato.inference.validation import check_length, check_slots, check_tokens, top_position
-from ostinato.models import CPU, Llama, file_hash, inverse_frequencies, network_key
+from ostinato.models import CPU, Llama, inverse_frequencies, network_key
 
 PAD = 64  # positions: the cache grows in multiples of this
 
 
 def check_compiled(network: Llama) -> None:
-    """Compile the kernel; refuse a network that it does not support."""
+    """Open the kernel; refuse a network that it does not support."""
     check_network(network)
     open_kernel()
 
@@ -65,8 +64,8 @@ class CompiledBackend(SlotBackend):
 
         `bits` rounds the weights to 8 or 4 bits, in groups. `tiles` multiplies bfloat16 weights by
         the processor's matrix tiles, Intel AMX (by default, where it has them). Raises
-        `ModelError` without a C++ compiler, `InputError` for a network that the kernel does not
-        support.
+        `ModelError` where there is no kernel for this processor, `InputError` for a network that
+        it does not support.
         """
         self._kernel = open_kernel()
         super().__init__(network.config, CPU, slots=slots, block=int(self._kernel.most_rows()))
@@ -128,11 +127,12 @@ class CompiledBackend(SlotBackend):
     def multiplied(self, product: ProductC, rows: Tensor) -> Tensor:
         """Return a product of rows (n, inputs), with its outputs rounded up to whole blocks."""
         self._prepare_scratch()
+        rows = rows.contiguous()  # kept alive by its name: the kernel has only an address
         out = torch.empty(len(rows), product.blocks * LANES)
         self._kernel.product(
             ctypes.byref(self._net),
             ctypes.byref(product),
-            _address(rows.contiguous()),
+            _address(rows),
             ctypes.c_int64(rows.size(1)),
             ctypes.c_int64(len(rows)),
             ctypes.c_int64(self._threads),
@@ -143,7 +143,7 @@ class CompiledBackend(SlotBackend):
 
     def _test_key(self) -> dict[str, object] | None:
         key = super()._test_key()
-        return None if key is None else {**key, "kernel": file_hash(Path(self._kernel._name))}
+        return None if key is None else {**key, "kernel": kernel_hash()}
 
     def _compare_rows(self) -> SelfTest:
         try:

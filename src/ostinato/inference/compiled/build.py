@@ -33,7 +33,7 @@ from ostinato.inference.compiled.variants import (
     named_variant,
     predefined_macros,
 )
-from ostinato.models import cache_root, instruction_sets
+from ostinato.models import cache_root, file_hash, instruction_sets
 
 MARCH = "OSTINATO_MARCH"
 """The environment variable that names the processor to compute for, such as x86-64-v3 for AVX2."""
@@ -72,6 +72,12 @@ def open_kernel() -> ctypes.CDLL:
         number.restype = ctypes.c_int64
     kernel.forward.restype = kernel.pack.restype = kernel.product.restype = None
     return kernel
+
+
+@cache
+def kernel_hash() -> str:
+    """Return the hash of the kernel's file; the file may be gone later."""
+    return file_hash(Path(open_kernel()._name))
 
 
 def find_kernel() -> Kernel:

@@ -77,7 +77,7 @@ void gate(const Network& net, const float* inner, int64_t rows, int64_t from, in
 }
 
 struct Scratch {  // shared by the threads, but for `own`
-    float *x, *qkv, *mixed, *inner, *act, *own;
+    float *x, *qkv, *mixed, *inner, *act, *head, *own;
     int64_t own_size;
 };
 
@@ -93,7 +93,10 @@ int64_t lay_out(const Network& net, int64_t threads, float* base, Scratch* scrat
     scratch->mixed = scratch->qkv + rows * layer.qkv.blocks * LANES;
     scratch->inner = scratch->mixed + rows * layer.out.inputs;
     scratch->act = scratch->inner + rows * net.inner * 2;
-    scratch->own = scratch->act + rows * layer.down.inputs;
+    // Apart from the rest, whose surplus of inputs must stay 0.
+    scratch->head = scratch->act + rows * layer.down.inputs;
+    const int64_t most = std::max(inputs, layer.qkv.inputs);
+    scratch->own = scratch->head + rows * most + GroupInput::floats(most, rows);
     return scratch->own + threads * scratch->own_size - base;
 }
 
@@ -347,6 +350,9 @@ void forward(const Network* net, int64_t count, const int64_t* tokens, const int
 // y (rows, outputs) of x (rows, width), in scratch memory.
 void product(const Network* net, const Product* p, const float* x, int64_t width, int64_t rows,
              int64_t threads, float* memory, float* y) {
+    Scratch scratch;
+    lay_out(*net, threads, memory, &scratch);
+    memory = scratch.head;
     for (int64_t from = 0; from < rows; from += MOST) {
         const int64_t some = std::min(rows - from, MOST);
         const float* these = x + from * width;

@@ -35,7 +35,7 @@ struct Product {       // y = x W^T: weights in blocks of 16 outputs, (outputs /
 
 namespace {
 
-constexpr int64_t MOST = 96;  // rows of a pass
+constexpr int64_t MOST = 96;  // rows of a pass (MAX_HEADS of weights.py depends on it)
 
 // A tile is as many sums as the registers hold: rows, times the blocks of a panel.
 #if defined(__AVX512F__)

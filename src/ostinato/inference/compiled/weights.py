@@ -39,7 +39,7 @@ PACKED = 8  # of embeddings: as the product that they point to
 FLOAT_INPUTS, TILED_INPUTS, GROUPED_INPUTS = 0, 1, 2  # `input_kind` of attention.h
 # pool.h counts a pass's phases (six a layer) in 12 bits, a phase's units (a head of a row) in 16.
 MAX_LAYERS = 680
-MAX_HEADS = 1000
+MAX_HEADS = 65_535 // 96  # for the rows of a pass (MOST of products.h)
 
 
 class ProductC(ctypes.Structure):
@@ -212,8 +212,8 @@ class Weights:
             kind=TILED if self.tiles else KINDS[self.dtype],
         )
         for part, place in zip(parts, _places(shapes, paired), strict=True):
-            weight = part.weight.detach().contiguous()
-            self._pack(product, place, MatrixC(numbers=weight.data_ptr(), kind=KINDS[weight.dtype]))
+            weight = part.weight.detach().to(self.dtype).contiguous()
+            self._pack(product, place, MatrixC(numbers=weight.data_ptr(), kind=KINDS[self.dtype]))
         return product
 
     def _grouped(

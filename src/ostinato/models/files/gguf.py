@@ -182,7 +182,7 @@ class GGUFModel:
 
     @property
     def mapped(self) -> mmap:
-        """The read-only map of the file, in which `stored` matrices lie."""
+        """The map of the file, in which `stored` matrices lie."""
         mapped: mmap = vars(self._reader.data)["_mmap"]
         return mapped
 

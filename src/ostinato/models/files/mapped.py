@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 
-class StoredTensor(NamedTuple):
+class MappedTensor(NamedTuple):
     """A tensor as it was read, and where it is stored."""
 
     tensor: Tensor
@@ -36,7 +36,7 @@ _places: WeakKeyDictionary[nn.Module, dict[int, _Place]] = WeakKeyDictionary()
 _maps: WeakKeyDictionary[nn.Module, mmap.mmap] = WeakKeyDictionary()
 
 
-def remember_places(network: nn.Module, stored: list[StoredTensor]) -> None:
+def remember_places(network: nn.Module, stored: list[MappedTensor]) -> None:
     """Remember which weights of a network are mapped from safetensors files, and from where."""
     places = {each.tensor.data_ptr(): _Place(each.path, each.name) for each in stored}
     _places[network] = {
@@ -47,7 +47,7 @@ def remember_places(network: nn.Module, stored: list[StoredTensor]) -> None:
 
 
 def remember_map(network: nn.Module, mapped: mmap.mmap) -> None:
-    """Remember the read-only map of a file that the weights of a network lie in."""
+    """Remember the private map of a file that the buffers of a network lie in."""
     _maps[network] = mapped
 
 
@@ -56,8 +56,18 @@ def release_pages(network: nn.Module) -> None:
 
     They are read from the files again when they are used. Other weights stay as they are.
     """
-    if network in _maps and hasattr(mmap, "MADV_DONTNEED"):
+    with torch.inference_mode(False):  # what replaces a weight can be trained as the weight
+        _release_map(network)
+        _replace(network)
+
+
+def _release_map(network: nn.Module) -> None:
+    changed = any(weight._version for weight in network.buffers())
+    if network in _maps and not changed and hasattr(mmap, "MADV_DONTNEED"):
         _maps[network].madvise(mmap.MADV_DONTNEED)
+
+
+def _replace(network: nn.Module) -> None:
     places = _places.pop(network, {})
     if not places:
         return

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ostinato.arguments import require
 from ostinato.errors import ModelError
@@ -52,25 +51,6 @@ class Groups:
             weights.add_(self.minimum[..., None])
         return weights.flatten(1).to(dtype)
 
-    def rows(self, index: Tensor | slice) -> Groups:
-        """Return the outputs that `index` selects, in its order."""
-        return replace(
-            self,
-            numbers=self.numbers[index],
-            scale=self.scale[index],
-            minimum=None if self.minimum is None else self.minimum[index],
-        )
-
-    def padded(self, outputs: int) -> Groups:
-        """Return `outputs` rows; those that are added have the scale 0, so their weights are 0."""
-        more = (0, 0, 0, outputs - self.shape[0])
-        return replace(
-            self,
-            numbers=F.pad(self.numbers, more),
-            scale=F.pad(self.scale, more),
-            minimum=None if self.minimum is None else F.pad(self.minimum, more),
-        )
-
     def with_group(self, group: int) -> Groups:
         """Return the same weights in smaller groups, whose scales are repeated."""
         times = self.group // group
@@ -111,18 +91,6 @@ def in_common(parts: Sequence[Groups]) -> list[Groups]:
         parts = [part.with_offset(offset) for part in parts]
         bits = max(part.bits for part in parts)
     return [replace(part, bits=bits) for part in parts]
-
-
-def joined_groups(parts: Sequence[Groups]) -> Groups:
-    """Return the outputs of all parts, in order, in the format that they have in common."""
-    parts = in_common(parts)
-    minimums = [part.minimum for part in parts if part.minimum is not None]
-    return replace(
-        parts[0],
-        numbers=torch.cat([part.numbers for part in parts]),
-        scale=torch.cat([part.scale for part in parts]),
-        minimum=torch.cat(minimums) if minimums else None,
-    )
 
 
 def quantized_in_groups(weight: Tensor, bits: int) -> Groups:

@@ -17,7 +17,7 @@ from ostinato.errors import InputError, ModelError
 from ostinato.models.files.checkpoint_io import reading_weights
 from ostinato.models.files.json_values import Values, read_json, write_json
 from ostinato.models.networks.llama import Llama
-from ostinato.models.networks.quantized import ComputedWeight, QuantizedLinear
+from ostinato.models.networks.quantized import ComputedWeight
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PREFIX = "base_model.model."
@@ -148,7 +148,8 @@ def add_lora(
     """Add trainable low-rank updates of scale `alpha / rank` to `model`, and freeze the rest.
 
     A starts uniform in +-1/sqrt(in), drawn from `seed`; B starts at 0, so the output is unchanged
-    at first. Matrices that stay in the blocks of a GGUF file become floats where they are adapted.
+    at first. Matrices that stay in a file (in blocks, or under an adapter) become floats where they
+    are adapted.
     Returns the same model. Raises `InputError` where it cannot be adapted.
     """
     require_at_least(1, "Use 8, 16 or 32.", rank=rank)
@@ -159,7 +160,7 @@ def add_lora(
     for parent, name, layer in list(_linear_layers(model)):  # a list: the loop replaces modules
         if name not in targets:
             continue
-        if isinstance(layer, QuantizedLinear):
+        if isinstance(layer, ComputedWeight):
             layer = layer.widened()
         lora = LoraLinear(layer, rank, alpha / rank, dropout)
         bound = 1.0 / math.sqrt(layer.in_features)

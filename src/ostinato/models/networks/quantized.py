@@ -57,6 +57,16 @@ class ComputedWeight(nn.Module):
 
     weight: Tensor
 
+    def widened(self) -> nn.Linear:
+        """Return the same linear layer with its weight in memory, frozen."""
+        assert isinstance(self, nn.Linear)
+        layer = nn.Linear(
+            self.in_features, self.out_features, bias=self.bias is not None, device="meta"
+        )
+        layer.weight = nn.Parameter(self.weight, requires_grad=False)
+        layer.bias = self.bias
+        return layer
+
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
@@ -85,15 +95,6 @@ class QuantizedLinear(ComputedWeight, nn.Linear):
     def groups(self) -> Groups:
         """Return the weight as whole numbers in groups."""
         return self.matrix.groups()
-
-    def widened(self) -> nn.Linear:
-        """Return the same layer with its weight in floats, frozen."""
-        layer = nn.Linear(
-            self.in_features, self.out_features, bias=self.bias is not None, device="meta"
-        )
-        layer.weight = nn.Parameter(self.weight, requires_grad=False)
-        layer.bias = self.bias
-        return layer
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x W^T + b`, (..., in) to (..., out)."""
@@ -124,6 +125,11 @@ class QuantizedEmbedding(ComputedWeight, nn.Embedding):
         """Return the rows (..., C) of `tokens` (...); only they are made floats."""
         rows = self.matrix.rows(tokens.flatten()).dequantized(self._like.dtype)
         return rows.view(*tokens.shape, self.embedding_dim)
+
+
+def has_computed_weights(network: nn.Module) -> bool:
+    """Return whether some matrix is made anew when it is used: it cannot be trained."""
+    return any(isinstance(module, ComputedWeight) for module in network.modules())
 
 
 def is_quantized(network: nn.Module) -> bool:

@@ -164,6 +164,7 @@ def refinement(
 
 
 def _load_writer(job: Job, say: Callable[[str], None]) -> LanguageModel | Server:
+    from ostinato.inference import is_compiled
     from ostinato.models import check_memory, load_model
 
     if job.server is not None:
@@ -171,7 +172,7 @@ def _load_writer(job: Job, say: Callable[[str], None]) -> LanguageModel | Server
     check_memory(
         job.model,
         slots=job.slots,
-        compile=job.compile,
+        compile=is_compiled(job.compile),
         bits=job.bits,
         device=job.device,
         say=say,
