@@ -120,6 +120,7 @@ def test_a_run_does_not_resume_with_other_weights_and_is_printed_without_any(fol
         ),
         (["--int8", "--no-compile"], "--int8 must be given without --no-compile"),
         (["--int4", "--no-compile"], "--int4 must be given without --no-compile"),
+        (["--int4", "--int8"], "--int8 must be given without --int4, got both"),
         (["--seed", "-1"], "A seed must be a whole number from 0"),
         (["--seed", str(1 << 63)], "A seed must be a whole number from 0"),
     ],

@@ -393,6 +393,21 @@ def test_a_failing_compiler_is_reported(tmp_path: Path) -> None:
         build.compile_to(tmp_path / "kernel.so", str(compiler))
 
 
+def test_a_cut_library_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's loader does not refuse it: the process would end at its first use."""
+    monkeypatch.setenv("OSTINATO_CACHE", str(tmp_path))
+    monkeypatch.setattr(build, "carried_names", list)
+    assert build.compiles_first()
+    build.find_kernel()
+    assert not build.compiles_first()
+    (library,) = (tmp_path / "native").glob("*.so")
+    whole = library.read_bytes()
+    library.write_bytes(whole[: len(whole) // 10])
+    assert build.compiles_first()
+    build.find_kernel()
+    assert library.stat().st_size == len(whole)
+
+
 def test_code_is_not_run_from_a_folder_that_others_may_write_to(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     build.check_private(tmp_path)

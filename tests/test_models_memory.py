@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 from test_models_gguf_families import network
 from tiny import save_tiny
-from tiny_gguf import write_gguf
+from tiny_gguf import Form, write_gguf
 
 from ostinato.cli.main import cli
 from ostinato.errors import ModelError
@@ -170,3 +170,10 @@ def test_models_show_tells_size_types_and_memory(monkeypatch: pytest.MonkeyPatch
     row = json.loads(command("models", "show", "Q4_1.gguf", "--json").stdout)
     assert row["fits"] is False and row["free_bytes"] == 1000
     assert row["types"] == {"F32": 19, "Q4_1": 15}
+
+
+def test_an_adapter_widens_a_quantized_file_and_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path, network("llama"), Form.Q4_0)
+    plain, adapted = (memory_needed(path, adapter=name) for name in (None, "support"))
+    assert adapted.weights > plain.weights + adapted.facts.parameters

@@ -90,7 +90,7 @@ def _read(read: Callable[[], Finding]) -> Finding:
 
 def without_homes(text: str) -> str:
     """Return a text with every user's home folder as ~."""
-    home = str(Path.home())
+    home = os.path.expanduser("~")  # "~" itself for a user without one
     if len(home) > 1:  # not /, the home of a container's user
         text = re.sub(re.escape(home) + r"(?=[/\\\s'\":,;.)]|$)", "~", text)
     return HOMES.sub("~", text)

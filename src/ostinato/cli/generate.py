@@ -281,7 +281,7 @@ class GenerateOptions:
 
     def _model(self) -> LanguageModel | Server:
         """Load the model, or return its server. Raises `InputError` for options of the other."""
-        from ostinato.inference import is_compiled
+        from ostinato.inference import announce_compiling, is_compiled
         from ostinato.models import check_memory, load_model
         from ostinato.remote import Server, is_server
 
@@ -297,8 +297,10 @@ class GenerateOptions:
                 compile=is_compiled(self.compile),
                 bits=self.bits,
                 device=self.device,
+                adapter=self.adapter,
                 say=partial(click.echo, err=True),
             )
+            announce_compiling(self.compile, partial(click.echo, err=True))
             return load_model(
                 self.model,
                 adapter=self.adapter,

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from ostinato.errors import InputError
+
 Command = Callable[..., Any]
 Option = Callable[[Command], Command]
 
@@ -34,6 +36,16 @@ def journal_option(name: str = "journal") -> Option:
     )
 
 
+def _take_bits(context: click.Context, option: click.Parameter, given: bool) -> None:
+    """Pass `bits` to the command: of --int8 or --int4, None without either."""
+    bits = context.params.setdefault("bits", None)
+    if not given:
+        return
+    if bits:
+        raise InputError("--int8 must be given without --int4, got both. Leave one out.")
+    context.params["bits"] = 8 if option.name == "int8" else 4
+
+
 run_option = click.option(
     "--run", "run_name", metavar="NAME", help="Record it as a run; the same command resumes it."
 )
@@ -47,10 +59,18 @@ model_options = add_options(
         help="Use compiled code for the forward pass.  [default: the faster way]",
     ),
     click.option(
-        "--int8", "bits", flag_value=8, type=int, help="Quantize the weights to 8 bits (compiled)."
+        "--int8",
+        is_flag=True,
+        expose_value=False,
+        callback=_take_bits,
+        help="Quantize the weights to 8 bits (compiled).",
     ),
     click.option(
-        "--int4", "bits", flag_value=4, type=int, help="Quantize the weights to 4 bits (compiled)."
+        "--int4",
+        is_flag=True,
+        expose_value=False,
+        callback=_take_bits,
+        help="Quantize the weights to 4 bits (compiled).",
     ),
     click.option("--device", default="cpu", help="Device: cpu, cuda or cuda:N."),
 )

@@ -80,6 +80,10 @@ def serve(
     Ctrl-C ends the server when the running requests are done; a second Ctrl-C ends it at once.
     """
     key = _key(key_env)
+    if bits and compile is False:
+        raise InputError(
+            f"--int{bits} must be given without --no-compile, got both. Leave one out."
+        )
     # An open port without a key would let anyone on the network compute here.
     if host not in LOOPBACK and not key:
         raise InputError(
@@ -91,7 +95,7 @@ def serve(
         import uvicorn
     except ImportError:
         raise MissingExtra("A model as a server", "serve") from None
-    from ostinato.inference import is_compiled
+    from ostinato.inference import announce_compiling, is_compiled
     from ostinato.models import check_memory, load_model
     from ostinato.server import Scheduler, application
 
@@ -103,8 +107,10 @@ def serve(
         compile=is_compiled(compile),
         bits=bits,
         device=device,
+        adapter=adapter,
         say=partial(click.echo, err=True),
     )
+    announce_compiling(compile, partial(click.echo, err=True))
     scheduler = Scheduler(
         partial(load_model, model, adapter=adapter, compile=compile, bits=bits, device=device),
         slots=slots,

@@ -1,4 +1,4 @@
-from .backend import Backend, in_compute_mode, is_compiled, open_backend
+from .backend import Backend, announce_compiling, in_compute_mode, is_compiled, open_backend
 from .compiled.backend import CompiledBackend, check_compiled
 from .compiled.build import Kernel, find_kernel, has_compiler, has_kernel, is_private
 from .cuda_graphs import CudaGraphBackend
@@ -21,6 +21,7 @@ __all__ = [
     "SelfTest",
     "TokenRow",
     "TransformersBackend",
+    "announce_compiling",
     "check_compiled",
     "find_kernel",
     "has_compiler",

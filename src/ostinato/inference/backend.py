@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor
 
 from ostinato.errors import InputError, ModelError
 from ostinato.inference.compiled.backend import CompiledBackend, check_compiled
-from ostinato.inference.compiled.build import has_kernel
+from ostinato.inference.compiled.build import compiles_first, has_kernel
 from ostinato.inference.cuda_graphs import CudaGraphBackend
 from ostinato.inference.fastest import candidates, fastest, plain_dtype
 from ostinato.inference.fixed_shape import FixedShapeBackend
@@ -122,6 +122,12 @@ def is_compiled(compile: bool | None) -> bool:
     # Only these systems and processors have been tested; others must ask with `compile=True`.
     tested = platform.system() in ("Linux", "Darwin") and platform.machine() == "x86_64"
     return (tested and has_kernel()) if compile is None else compile
+
+
+def announce_compiling(compile: bool | None, say: Callable[[str], None]) -> None:
+    """Say that the kernel will be compiled first, where it will: it takes some seconds."""
+    if is_compiled(compile) and compiles_first():
+        say("Compiling code for this processor, once (some 10 seconds)")
 
 
 def can_compile(model: LanguageModel) -> bool:

@@ -31,7 +31,7 @@ from .facts import (
 )
 from .files.checkpoint_io import read_config, read_weights, write_config, write_weights
 from .files.gguf import GGUFModel
-from .files.hashing import file_hash, weights_digest
+from .files.hashing import file_hash, weights_digest, write_atomically
 from .files.mapped import release_pages
 from .files.weight_mapping import to_file
 from .hub import is_hub_name
@@ -172,6 +172,7 @@ __all__ = [
     "source_hash",
     "to_file",
     "weights_digest",
+    "write_atomically",
     "write_config",
     "write_weights",
 ]

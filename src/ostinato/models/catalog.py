@@ -79,12 +79,22 @@ def cache_root() -> Path:
     if chosen:
         return Path(chosen).expanduser()
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "ostinato"
+        return _home() / "Library" / "Caches" / "ostinato"
     if sys.platform == "win32":
         local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "ostinato" / "cache"
+        return (Path(local) if local else _home() / "AppData" / "Local") / "ostinato" / "cache"
     xdg = os.environ.get("XDG_CACHE_HOME")
-    return (Path(xdg) if xdg else Path.home() / ".cache") / "ostinato"
+    return (Path(xdg) if xdg else _home() / ".cache") / "ostinato"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise ModelError(
+            "HOME must name a folder for downloaded models, got none for this user. "
+            "Set OSTINATO_CACHE to a folder that you can write to."
+        ) from None
 
 
 def model_folder(name: str) -> Path:

@@ -121,7 +121,8 @@ def load_model(
         )
     compile = True if bits else compile
     if base.startswith(LLAMA):
-        _refuse_with_llama(adapter=chosen, dtype=dtype, compile=compile, device=device)
+        other = None if where == CPU else device
+        _refuse_with_llama(adapter=chosen, dtype=dtype, compile=compile, device=other)
         return _load_llama_cpp(Path(base.removeprefix(LLAMA)).expanduser(), base)
     if compile and where != CPU:
         raise ModelError(

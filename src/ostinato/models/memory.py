@@ -167,12 +167,14 @@ def memory_needed(
     compile: bool | None = None,
     bits: int | None = None,
     device: torch.device = CPU,
+    adapter: str | None = None,
 ) -> MemoryNeed:
     """Return what a model needs for `slots` sequences of `length` tokens.
 
     The other arguments are those of `load_model`. Raises `ModelError` where the model is missing.
     """
     facts = read_facts(name)
+    adapted = bool(adapter or split_adapter(str(name))[1])
     if facts.config is not None:
         length = min(length, facts.config.max_position_embeddings)
     dtype = compute_dtype(device)
@@ -189,6 +191,8 @@ def memory_needed(
     if facts.config is not None:
         ways["a GGUF file of it in Q4_K_M"] = round(facts.parameters * _Q4_K_M)
     weights = rounded[bits] if bits else stored
+    if adapted and facts.stays and compiled:  # it widens matrices, which are rounded beside that
+        weights = facts.weight_bytes(dtype, widened=True) + rounded[8]
     return MemoryNeed(
         facts=facts,
         weights=weights,
@@ -207,6 +211,7 @@ def check_memory(
     compile: bool | None = None,
     bits: int | None = None,
     device: str | None = None,
+    adapter: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Refuse a model that does not fit into memory; `say` gets a line about a big one that does.
@@ -217,7 +222,9 @@ def check_memory(
     if name.startswith(LLAMA):
         return
     where = find_device(device)
-    need = memory_needed(name, slots=slots, compile=compile, bits=bits, device=where)
+    need = memory_needed(
+        name, slots=slots, compile=compile, bits=bits, device=where, adapter=adapter
+    )
     need.check()
     if need.total > BIG:
         say(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights"
 """The input that is a hash of the model's weights; empty where they cannot be read."""
+MODES = ("compile", "bits", "device")  # inputs that decide how a model computes
 SHOWN_AS = {
     ("generate", WEIGHTS): "model (its files have changed)",
     ("fill", WEIGHTS): "model (its files have changed)",
@@ -45,9 +46,11 @@ def require_same_inputs(run_name: str, key: str, inputs: Mapping[str, JSON]) -> 
             changed = []  # a finished text is shown even where the model's files are gone
         if changed:
             names = ", ".join(SHOWN_AS.get((key, name), name) for name in changed)
+            begun = [f"{name} {known[name]}" for name in MODES if name in changed and name in known]
+            told = f" (it began with {', '.join(begun)})" if begun else ""
             raise InputError(
                 f"The run {run_name!r} must keep the inputs it started with, got new values for "
-                f"{names}. Give the same ones, or another name with --run."
+                f"{names}{told}. Give the same ones, or another name with --run."
             )
         return run.status == "stopped"
 

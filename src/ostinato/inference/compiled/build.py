@@ -33,7 +33,7 @@ from ostinato.inference.compiled.variants import (
     named_variant,
     predefined_macros,
 )
-from ostinato.models import cache_root, file_hash, instruction_sets
+from ostinato.models import cache_root, file_hash, instruction_sets, write_atomically
 
 MARCH = "OSTINATO_MARCH"
 """The environment variable that names the processor to compute for, such as x86-64-v3 for AVX2."""
@@ -131,18 +131,38 @@ def _compiled(reason: str) -> Kernel:
     """Return the kernel compiled for this machine; compile it if the cache folder has none."""
     compiler = find_compiler(reason)
     macros = _macros(compiler)
-    path = cache_root() / "native" / f"{_digest(macros)}.so"
-    if not path.exists():
+    path = _path(macros)
+    if path.parent.exists():
+        check_private(path.parent)
+    if not _is_whole(path):  # a cut library is not refused by the loader: it ends the process
         compile_to(path, compiler)
     check_private(path.parent)
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError:  # a damaged file
-        path.unlink(missing_ok=True)
-        compile_to(path, compiler)
-        library = _opened(path)
+    library = _opened(path)
     march = os.environ.get(MARCH) or "native"
     return Kernel(library, march, False, compiler_name(macros), reason)
+
+
+def compiles_first() -> bool:
+    """Return whether opening the kernel compiles it first, which takes some seconds."""
+    try:
+        variant, _ = _choice(os.environ.get(MARCH), instruction_sets(), carried_names())
+        if variant is not None or not has_compiler():
+            return False
+        return not _is_whole(_path(_macros(find_compiler())))
+    except ModelError:
+        return False
+
+
+def _path(macros: str) -> Path:
+    return cache_root() / "native" / f"{_digest(macros)}.so"
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a compiled library is there as it was written."""
+    try:
+        return path.with_suffix(".sha256").read_text(encoding="ascii") == file_hash(path)
+    except (OSError, ValueError):
+        return False
 
 
 def is_private(folder: Path) -> bool:
@@ -207,20 +227,22 @@ def compile_to(path: Path, compiler: str) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent)
     except OSError as error:
         raise ModelError(
-            f"{path.parent} must be writable for compiled code, got: {error}. Free some space, or "
-            "leave out compile."
+            f"{path.parent} must be a writable folder for compiled code, got: {error}. Set "
+            "OSTINATO_CACHE to another folder, or leave out compile."
         ) from None
     os.close(handle)
     unfinished = Path(name)
     try:
         failure = compile_kernel(compiler, _march_flags(), unfinished)
         if failure is None:
-            unfinished.replace(path)  # atomic: another process sees the whole file or none
+            # The hash last: a library without one, or with another, is compiled again.
+            unfinished.replace(path)
+            write_atomically(path.with_suffix(".sha256"), file_hash(path))
             return
     finally:
         unfinished.unlink(missing_ok=True)
     raise ModelError(
-        f"{compiler} must compile {SOURCE.name}, got: {failure.strip()[:300]}. "
+        f"{compiler} must compile {SOURCE.name}, got: {_first_error(failure)}. "
         f"Set CXX to another compiler or {MARCH} to another processor, or leave out compile."
     )
 
@@ -252,5 +274,11 @@ def _macros(compiler: str) -> str:
 def _told(error: Exception) -> str:
     """Return what a compiler printed, or else the error itself."""
     if isinstance(error, subprocess.CalledProcessError) and error.stderr:
-        return str(error.stderr).strip()[:300]
+        return _first_error(str(error.stderr))
     return str(error)
+
+
+def _first_error(printed: str) -> str:
+    """Return the line of a compiler's output that says what is wrong."""
+    lines = printed.strip().splitlines() or ["no message"]
+    return next((line for line in lines if "error:" in line), lines[0])[:300]

@@ -112,7 +112,8 @@ class GGUFModel:
             raise
         except Exception as error:  # a damaged file makes the reader raise any error
             raise ModelError(
-                f"{self.path} must be a whole GGUF file, got: {error}. Download it again."
+                f"{self.path} must be a whole GGUF file, got a damaged or cut one of "
+                f"{self.path.stat().st_size:,} bytes ({error}). Download it again."
             ) from error
         self._kind = self._get("general.architecture")
         if (self._get("split.count") or 1) > 1:
@@ -202,16 +203,20 @@ class GGUFModel:
 
     def _row_order(self, name: str, config: LlamaConfig, rows: int) -> Tensor | None:
         """Return the file's row of each output of a matrix, None where they are the same."""
-        heads = self._permuted_heads(name, config)
+        heads = self._permuted_heads(name, config, rows)
         return None if heads is None else torch.from_numpy(_unpermute(np.arange(rows), heads))
 
-    def _permuted_heads(self, name: str, config: LlamaConfig) -> int | None:
+    def _permuted_heads(self, name: str, config: LlamaConfig, rows: int) -> int | None:
         """Return the number of heads whose rows the file reorders (see `_unpermute`), if any."""
-        if self._kind != "llama":
+        if self._kind != "llama" or not (".q_proj." in name or ".k_proj." in name):
             return None
-        if ".q_proj." in name:
-            return config.num_attention_heads
-        return config.num_key_value_heads if ".k_proj." in name else None
+        heads = config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads
+        if rows % (2 * heads):
+            raise ModelError(
+                f"{name} in {self.path.name} must have pairs of rows for each of {heads} heads, "
+                f"got {rows} rows. The header is damaged: download the file again."
+            )
+        return heads
 
     def _renamed(
         self, tensor: ReaderTensor, config: LlamaConfig, dtype: torch.dtype
@@ -223,7 +228,7 @@ class GGUFModel:
             yield from split_heads(fused[1], fused[2], joined)
             return
         name = _hugging_face_name(tensor.name)
-        heads = self._permuted_heads(name, config)
+        heads = self._permuted_heads(name, config, len(values))
         if heads is not None:
             values = _unpermute(values, heads)
         yield name, torch.from_numpy(np.array(values, order="C")).to(dtype)

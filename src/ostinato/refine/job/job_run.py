@@ -164,7 +164,7 @@ def refinement(
 
 
 def _load_writer(job: Job, say: Callable[[str], None]) -> LanguageModel | Server:
-    from ostinato.inference import is_compiled
+    from ostinato.inference import announce_compiling, is_compiled
     from ostinato.models import check_memory, load_model
 
     if job.server is not None:
@@ -175,8 +175,10 @@ def _load_writer(job: Job, say: Callable[[str], None]) -> LanguageModel | Server
         compile=is_compiled(job.compile),
         bits=job.bits,
         device=job.device,
+        adapter=job.adapter or None,
         say=say,
     )
+    announce_compiling(job.compile, say)
     return load_model(
         job.model,
         adapter=job.adapter or None,
