@@ -9,6 +9,7 @@ import ctypes
 import platform
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,8 +38,8 @@ class LargePages:
         return memory.view(dtype).view(*shape)
 
     def zeros(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Return zeros, aligned as `empty`."""
-        return self.empty(shape, dtype).zero_()
+        """Return zeros, aligned as `empty`: pieces begin as zeros, and no part is given twice."""
+        return self.empty(shape, dtype)
 
     def copy(self, values: Tensor) -> Tensor:
         """Return a contiguous copy, aligned as `empty`."""
@@ -47,7 +48,8 @@ class LargePages:
 
 def _piece(size: int) -> Tensor:
     """Return `size` bytes or more, aligned to a large page: Linux maps only whole ones."""
-    memory = torch.empty(size + PAGE, dtype=torch.uint8)
+    # NumPy's zeros are pages that the system fills when they are first used, PyTorch's are written.
+    memory = torch.from_numpy(np.zeros(size + PAGE, dtype=np.uint8))
     memory = memory[-memory.data_ptr() % PAGE :]
     if platform.system() == "Linux":
         whole = ctypes.c_size_t(len(memory) // PAGE * PAGE)

@@ -17,7 +17,7 @@ from ostinato.errors import InputError, ModelError
 from ostinato.models.files.checkpoint_io import reading_weights
 from ostinato.models.files.json_values import Values, read_json, write_json
 from ostinato.models.networks.llama import Llama
-from ostinato.models.networks.quantized import ComputedWeight
+from ostinato.models.networks.quantized import ComputedLinear
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PREFIX = "base_model.model."
@@ -70,7 +70,7 @@ class LoraLinear(nn.Linear):
         return layer
 
 
-class MergedLinear(ComputedWeight, nn.Linear):
+class MergedLinear(ComputedLinear):
     """A frozen layer whose weight includes the update, added anew at every access.
 
     What is in memory is the weight without it, perhaps mapped from a file, and the thin A and B.
@@ -93,10 +93,6 @@ class MergedLinear(ComputedWeight, nn.Linear):
     def weight(self) -> Tensor:  # type: ignore[override]
         """Return `W + scale * B A` (out, in), in the dtype of W."""
         return add_update(self.base, self.lora_A, self.lora_B, self.scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x W^T + b`, (..., in) to (..., out)."""
-        return F.linear(x, self.weight, self.bias)
 
 
 @torch.no_grad()
@@ -160,7 +156,7 @@ def add_lora(
     for parent, name, layer in list(_linear_layers(model)):  # a list: the loop replaces modules
         if name not in targets:
             continue
-        if isinstance(layer, ComputedWeight):
+        if isinstance(layer, ComputedLinear):
             layer = layer.widened()
         lora = LoraLinear(layer, rank, alpha / rank, dropout)
         bound = 1.0 / math.sqrt(layer.in_features)

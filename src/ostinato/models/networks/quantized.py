@@ -57,16 +57,6 @@ class ComputedWeight(nn.Module):
 
     weight: Tensor
 
-    def widened(self) -> nn.Linear:
-        """Return the same linear layer with its weight in memory, frozen."""
-        assert isinstance(self, nn.Linear)
-        layer = nn.Linear(
-            self.in_features, self.out_features, bias=self.bias is not None, device="meta"
-        )
-        layer.weight = nn.Parameter(self.weight, requires_grad=False)
-        layer.bias = self.bias
-        return layer
-
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
@@ -74,52 +64,62 @@ class ComputedWeight(nn.Module):
         destination[f"{prefix}weight"] = self.weight
 
 
-class QuantizedLinear(ComputedWeight, nn.Linear):
-    """A linear layer whose weight stays in blocks; it computes in `dtype`."""
+class ComputedLinear(ComputedWeight, nn.Linear):
+    """A linear layer with such a weight."""
 
-    def __init__(
-        self, matrix: BlockMatrix, dtype: torch.dtype, bias: nn.Parameter | None = None
-    ) -> None:
-        nn.Module.__init__(self)  # `nn.Linear` would allocate the weight
-        self.out_features, self.in_features = matrix.shape
-        self.matrix = matrix
-        self.register_parameter("bias", bias)
-        self._like: Tensor
-        self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)
-
-    @property
-    def weight(self) -> Tensor:  # type: ignore[override]
-        """The weight (O, I) in floats, made anew at every access."""
-        return self.groups().dequantized(self._like.dtype)
-
-    def groups(self) -> Groups:
-        """Return the weight as whole numbers in groups."""
-        return self.matrix.groups()
+    def widened(self) -> nn.Linear:
+        """Return the same layer with its weight in memory, frozen."""
+        layer = nn.Linear(
+            self.in_features, self.out_features, bias=self.bias is not None, device="meta"
+        )
+        layer.weight = nn.Parameter(self.weight, requires_grad=False)
+        layer.bias = self.bias
+        return layer
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x W^T + b`, (..., in) to (..., out)."""
         return F.linear(x, self.weight, self.bias)
 
 
-class QuantizedEmbedding(ComputedWeight, nn.Embedding):
-    """An embedding whose weight stays in blocks; it yields rows in `dtype`."""
+class InBlocks(ComputedWeight):
+    """A layer whose weight stays in blocks; it computes in a dtype of floats."""
 
-    def __init__(self, matrix: BlockMatrix, dtype: torch.dtype) -> None:
-        nn.Module.__init__(self)  # `nn.Embedding` would allocate the weight
-        self.num_embeddings, self.embedding_dim = matrix.shape
-        self.padding_idx = None
+    def hold(self, matrix: BlockMatrix, dtype: torch.dtype) -> None:
+        """Take the weight's blocks, and the dtype to compute in."""
         self.matrix = matrix
         self._like: Tensor
         self.register_buffer("_like", torch.empty(0, dtype=dtype), persistent=False)
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        """The weight (V, C) in floats, made anew at every access."""
+        """The weight in floats, made anew at every access."""
         return self.groups().dequantized(self._like.dtype)
 
     def groups(self) -> Groups:
         """Return the weight as whole numbers in groups."""
         return self.matrix.groups()
+
+
+class QuantizedLinear(InBlocks, ComputedLinear):  # type: ignore[override]
+    """A linear layer whose weight (O, I) stays in blocks."""
+
+    def __init__(
+        self, matrix: BlockMatrix, dtype: torch.dtype, bias: nn.Parameter | None = None
+    ) -> None:
+        nn.Module.__init__(self)  # `nn.Linear` would allocate the weight
+        self.out_features, self.in_features = matrix.shape
+        self.hold(matrix, dtype)
+        self.register_parameter("bias", bias)
+
+
+class QuantizedEmbedding(InBlocks, nn.Embedding):  # type: ignore[override]
+    """An embedding whose weight (V, C) stays in blocks."""
+
+    def __init__(self, matrix: BlockMatrix, dtype: torch.dtype) -> None:
+        nn.Module.__init__(self)  # `nn.Embedding` would allocate the weight
+        self.num_embeddings, self.embedding_dim = matrix.shape
+        self.padding_idx = None
+        self.hold(matrix, dtype)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the rows (..., C) of `tokens` (...); only they are made floats."""
