@@ -281,8 +281,8 @@ class GenerateOptions:
 
     def _model(self) -> LanguageModel | Server:
         """Load the model, or return its server. Raises `InputError` for options of the other."""
-        from ostinato.inference import announce_compiling, is_compiled
-        from ostinato.models import check_memory, load_model
+        from ostinato.inference import check_before_loading
+        from ostinato.models import load_model
         from ostinato.remote import Server, is_server
 
         if not is_server(self.model):
@@ -291,16 +291,15 @@ class GenerateOptions:
                     f"--key-env must be given with a server, got the model {self.model!r}. "
                     "Leave it out."
                 )
-            check_memory(
+            check_before_loading(
                 self.model,
                 slots=self.num_beams,
-                compile=is_compiled(self.compile),
+                compile=self.compile,
                 bits=self.bits,
                 device=self.device,
                 adapter=self.adapter,
                 say=partial(click.echo, err=True),
             )
-            announce_compiling(self.compile, partial(click.echo, err=True))
             return load_model(
                 self.model,
                 adapter=self.adapter,

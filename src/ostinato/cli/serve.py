@@ -95,22 +95,21 @@ def serve(
         import uvicorn
     except ImportError:
         raise MissingExtra("A model as a server", "serve") from None
-    from ostinato.inference import announce_compiling, is_compiled
-    from ostinato.models import check_memory, load_model
+    from ostinato.inference import check_before_loading
+    from ostinato.models import load_model
     from ostinato.server import Scheduler, application
 
     # Read before the model is loaded, so that a wrong job file is reported at once.
     defaults = _defaults(job_file)
-    check_memory(
+    check_before_loading(
         model,
         slots=slots,
-        compile=is_compiled(compile),
+        compile=compile,
         bits=bits,
         device=device,
         adapter=adapter,
         say=partial(click.echo, err=True),
     )
-    announce_compiling(compile, partial(click.echo, err=True))
     scheduler = Scheduler(
         partial(load_model, model, adapter=adapter, compile=compile, bits=bits, device=device),
         slots=slots,

@@ -1,4 +1,4 @@
-from .backend import Backend, announce_compiling, in_compute_mode, is_compiled, open_backend
+from .backend import Backend, check_before_loading, in_compute_mode, open_backend
 from .compiled.backend import CompiledBackend, check_compiled
 from .compiled.build import Kernel, find_kernel, has_compiler, has_kernel, is_private
 from .cuda_graphs import CudaGraphBackend
@@ -21,13 +21,12 @@ __all__ = [
     "SelfTest",
     "TokenRow",
     "TransformersBackend",
-    "announce_compiling",
+    "check_before_loading",
     "check_compiled",
     "find_kernel",
     "has_compiler",
     "has_kernel",
     "in_compute_mode",
-    "is_compiled",
     "is_private",
     "open_backend",
 ]

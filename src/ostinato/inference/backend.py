@@ -23,7 +23,15 @@ from ostinato.inference.llama_cpp_backend import LlamaCppBackend
 from ostinato.inference.row_blocks import Counts
 from ostinato.inference.self_test import SelfTest
 from ostinato.inference.transformers_backend import TransformersBackend
-from ostinato.models import CPU, GRU, LanguageModel, Llama, LlamaCppNetwork, TransformersNetwork
+from ostinato.models import (
+    CPU,
+    GRU,
+    LanguageModel,
+    Llama,
+    LlamaCppNetwork,
+    TransformersNetwork,
+    check_memory,
+)
 
 
 class Backend(Protocol):
@@ -124,9 +132,25 @@ def is_compiled(compile: bool | None) -> bool:
     return (tested and has_kernel()) if compile is None else compile
 
 
-def announce_compiling(compile: bool | None, say: Callable[[str], None]) -> None:
-    """Say that the kernel will be compiled first, where it will: it takes some seconds."""
-    if is_compiled(compile) and compiles_first():
+def check_before_loading(
+    name: str,
+    *,
+    slots: int,
+    compile: bool | None,
+    bits: int | None,
+    device: str,
+    adapter: str | None,
+    say: Callable[[str], None],
+) -> None:
+    """Refuse a model that does not fit into memory; `say` gets a line about what takes long.
+
+    The arguments are those of `load_model`. Raises `ModelError`, which says what would fit.
+    """
+    compiled = is_compiled(compile)
+    check_memory(
+        name, slots=slots, compile=compiled, bits=bits, device=device, adapter=adapter, say=say
+    )
+    if compiled and compiles_first():
         say("Compiling code for this processor, once (some 10 seconds)")
 
 

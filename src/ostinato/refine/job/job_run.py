@@ -164,21 +164,20 @@ def refinement(
 
 
 def _load_writer(job: Job, say: Callable[[str], None]) -> LanguageModel | Server:
-    from ostinato.inference import announce_compiling, is_compiled
-    from ostinato.models import check_memory, load_model
+    from ostinato.inference import check_before_loading
+    from ostinato.models import load_model
 
     if job.server is not None:
         return job.server
-    check_memory(
+    check_before_loading(
         job.model,
         slots=job.slots,
-        compile=is_compiled(job.compile),
+        compile=job.compile,
         bits=job.bits,
         device=job.device,
         adapter=job.adapter or None,
         say=say,
     )
-    announce_compiling(job.compile, say)
     return load_model(
         job.model,
         adapter=job.adapter or None,
