@@ -17,7 +17,8 @@ from tiny import save_tiny, tiny_model
 
 import ostinato.inference.fastest as timing
 from ostinato import Loop, Steps
-from ostinato.checks import Length
+from ostinato.checks import Judge, Length
+from ostinato.checks.judge import check as judging
 from ostinato.errors import RunError
 from ostinato.image import Denoise
 from ostinato.image.unet import UNet, UNetConfig
@@ -25,6 +26,7 @@ from ostinato.inference import CompiledBackend, FixedShapeBackend, GRUBackend, o
 from ostinato.inference.compiled import build
 from ostinato.inference.self_test import SelfTest
 from ostinato.inference.slot_backend import SlotBackend
+from ostinato.journal import Journal
 from ostinato.models import (
     GRU,
     GRUConfig,
@@ -38,6 +40,7 @@ from ostinato.models import (
 from ostinato.refine import BestOf, Refine
 from ostinato.text import write
 
+QUESTION = "Is {output} polite?"
 KEY = {"machine": "this one", "sizes": [1, 2]}
 needs_compiler = pytest.mark.skipif(not build.has_compiler(), reason="there is no C++ compiler")
 
@@ -408,3 +411,37 @@ def test_a_mode_that_this_machine_lacks_is_refused_on_resume(
     monkeypatch.setattr("platform.machine", lambda: "another")
     with pytest.raises(RunError, match=r"in its compute mode, compiled.*, got not compiled"):
         samples(free(), "moved")
+
+
+@needs_compiler
+def test_a_run_keeps_the_mode_of_its_judge(
+    timed: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+) -> None:
+    judge = str(save_tiny(tmp_path / "judge"))
+
+    def judged(run: str | None) -> Loop:
+        judging._local.cache_clear()  # as in another process
+        checks = [Judge(question=QUESTION, model=judge, min=1e-9)]
+        items = [{"text": text} for text in ("We can", "They may")]
+        refine = Refine(
+            replace(free(), compile=False), items, prompt="{text}", checks=checks, slots=1
+        )
+        return refine.loop(run=run)
+
+    def mode(run: str | None) -> str:
+        loop = judged(run)
+        if run is not None:
+            begin(lambda: loop)
+        return Judge(question=QUESTION, model=judge).compute_mode
+
+    with timed.context() as patch:
+        slow(patch, CompiledBackend)
+        plain = mode("kept")
+        assert plain.startswith("not compiled")
+    assert plain in str(Journal().get("kept").spec["judge_mode"])
+    forget()
+    shutil.rmtree(folder)
+    with timed.context() as patch:
+        slow(patch, FixedShapeBackend)
+        assert mode(None).startswith("compiled")
+        assert mode("kept") == plain

@@ -260,11 +260,11 @@ class GenerateOptions:
 
     def _proposer(self) -> DraftProposer | None:
         from ostinato.decode import DraftModel, PromptLookup
-        from ostinato.models import load_model
+        from ostinato.models import shared_model
 
         if self.draft_model is not None:
             try:
-                return DraftModel(load_model(self.draft_model, device=self.device))
+                return DraftModel(shared_model(self.draft_model, device=self.device))
             except ModelError as error:
                 raise ModelError(f"--draft-model: {error}") from None
         return PromptLookup(self.prompt_lookup) if self.prompt_lookup is not None else None

@@ -54,6 +54,7 @@ from ostinato.loop.process import (
     Step,
 )
 from ostinato.loop.rng import check_seed, fold_in, uniform
+from ostinato.loop.run_setup import compute_mode
 
 __all__ = [
     "Accept",
@@ -105,6 +106,7 @@ __all__ = [
     "accept",
     "as_condition",
     "check_seed",
+    "compute_mode",
     "content_keys",
     "digest",
     "fold_in",

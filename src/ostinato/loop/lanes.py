@@ -42,6 +42,7 @@ from ostinato.loop.lane_state import (
 from ostinato.loop.process import Edits, Lane, LaneProcess, LaneStep, Report, Step
 from ostinato.loop.replay import Recorded, Replay
 from ostinato.loop.rng import check_seed
+from ostinato.loop.run_setup import compute_mode
 
 Judge = Callable[[object, object], Sequence[Verdict]]
 """Judges the whole output of an item: `judge(output, item)`."""
@@ -92,17 +93,19 @@ class Lanes:
         self._counts = {"accepted": 0, "given_up": 0, "errors": 0}
         self._known: dict[str, dict[str, object]] = {}
         self._replay = Replay()
-        self.compute_mode = _compute_mode(process)
         self._missing = MissingMetrics(self.each, process)
         self._judging: list[Report] = []  # what judging has spent in this step, as reports
         self.spent: dict[str, float] = {}  # by all items so far
 
-    def use_compute_mode(self, mode: str) -> None:
-        """Compute in a run's recorded mode, where the process may choose. Before the first step."""
-        use = getattr(self.process, "use_compute_mode", None)
-        if use is not None:
-            use(mode)
-            self.compute_mode = _compute_mode(self.process)
+    @property
+    def compute_mode(self) -> str:
+        """How the process computes; "" where its bits do not depend on it."""
+        return compute_mode(self.process)
+
+    @property
+    def computing(self) -> Mapping[str, object]:
+        """What may choose how it computes, by the name that a run records its mode under."""
+        return {"compute_mode": self.process, "judge_mode": self._judge}
 
     # The process ------------------------------------------------------------------------------
 
@@ -416,7 +419,3 @@ class Lanes:
 def items_done(count: int) -> str:
     """Return the sentence of a run whose items are all done."""
     return "The item is done." if count == 1 else f"All {count} items are done."
-
-
-def _compute_mode(process: LaneProcess) -> str:
-    return str(getattr(process, "compute_mode", ""))

@@ -35,12 +35,13 @@ from ostinato.loop.process import Edits, Exhausted, ExternalSource, Process, Ste
 from ostinato.loop.replay import recorded
 from ostinato.loop.run_setup import (
     find_or_create,
-    keep_compute_mode,
+    keep_compute_modes,
     loop_settings,
     record_condition,
     refuse_generator,
     refuse_going_back,
     saved_state,
+    use_recorded_modes,
 )
 
 FORMAT = 1
@@ -400,9 +401,8 @@ class Loop:
         run, found = session.run, session.run.load()
         spelling = None if found is None else up_to_date(str(found[1]["spelling"]))
         record_condition(session, self.until, spelling)
-        recorded_mode = str(run.spec.get("compute_mode", ""))
-        if self._lanes is not None and recorded_mode:  # before a saved lane is computed again
-            self._lanes.use_compute_mode(recorded_mode)
+        if self._lanes is not None:  # before a saved lane is computed again
+            use_recorded_modes(session, self._lanes.computing)
         if found is not None:
             row, state = found
             self.tick, self.position = row.tick, row.position
@@ -414,7 +414,7 @@ class Loop:
             refuse_generator(run)
         self._resume_edits(session)
         if self._lanes is not None:
-            keep_compute_mode(session, self._lanes.compute_mode)
+            keep_compute_modes(session, self._lanes.computing)
             self._lanes.adopt_results(dict(run.results()))
             if self._external:
                 self._lanes.replay(recorded(run, self.tick))

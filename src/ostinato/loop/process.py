@@ -66,7 +66,8 @@ class LaneProcess(Protocol):
     `slots` is how many lanes it advances at once. `deterministic` says whether the same seed gives
     the same bits. A process whose bits depend on how it computes (compiled, device) has a
     text `compute_mode`: a run records it and is resumed in no other. Where the process chose the
-    mode itself, it has a method `use_compute_mode(mode)`, which a resumed run calls first.
+    mode itself, it has a method `use_compute_mode(mode)`, which a resumed run calls first. Both
+    hold for the judge of `Lanes` too.
     """
 
     slots: int

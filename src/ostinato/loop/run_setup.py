@@ -37,23 +37,42 @@ def record_condition(session: RunSession, until: Condition, spelling: str | None
         session.flush()
 
 
-def keep_compute_mode(session: RunSession, mode: str) -> None:
-    """Record a run's compute mode. Raises `RunError` for another than the recorded one.
+def compute_mode(part: object) -> str:
+    """Return how a process or a judge computes; "" where its bits do not depend on it."""
+    return str(getattr(part, "compute_mode", ""))
+
+
+def use_recorded_modes(session: RunSession, computing: Mapping[str, object]) -> None:
+    """Compute in a run's recorded modes, where a part may choose. Before the first step."""
+    for key, part in computing.items():
+        recorded = str(session.run.spec.get(key, ""))
+        use = getattr(part, "use_compute_mode", None)
+        if recorded and use is not None:
+            use(recorded)
+
+
+def keep_compute_modes(session: RunSession, computing: Mapping[str, object]) -> None:
+    """Record a run's compute modes. Raises `RunError` for another than a recorded one.
 
     The bits of a result differ between modes.
     """
+    for key, part in computing.items():
+        _keep_compute_mode(session, key, compute_mode(part))
+
+
+def _keep_compute_mode(session: RunSession, key: str, mode: str) -> None:
     run = session.run
     # Runs of older versions have no mode recorded: they take the one they are resumed in.
-    known = run.spec.get("compute_mode", mode if run.tick else "")
+    known = run.spec.get(key, mode if run.tick else "")
     if known == mode:
         return
     if known and (run.tick or any(True for _ in run.results())):
         raise RunError(
-            f"The run {run.name!r} must be resumed in its compute mode, {known}, got {mode}. Give "
-            "the same --compile, --no-compile, --int8, --int4 and --device as before, or start "
-            "another run."
+            f"The run {run.name!r} must be resumed in its {key.replace('_', ' ')}, {known}, got "
+            f"{mode}. Give the same --compile, --no-compile, --int8, --int4 and --device as "
+            "before, or start another run."
         )
-    session.amend({"compute_mode": mode})
+    session.amend({key: mode})
 
 
 def refuse_generator(run: Run) -> None:

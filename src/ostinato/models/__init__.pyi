@@ -80,6 +80,7 @@ from .networks.quantized import (
 )
 from .networks.train_kernels import rotate
 from .processor import instruction_sets, processor_name, read_gb_s
+from .shared import shared_model
 from .tokenizer import Tokenizer
 from .transformers_network import TransformersConfig, TransformersNetwork, crop
 
@@ -167,6 +168,7 @@ __all__ = [
     "rotate",
     "save_adapter",
     "save_masked",
+    "shared_model",
     "shipped_adapters",
     "size_text",
     "source_hash",

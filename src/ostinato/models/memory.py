@@ -149,9 +149,8 @@ def read_facts(name: str | Path) -> ModelFacts:
     path = find_model(base)
     if not path.is_file():
         check_unpickled(path)
-        return ModelFacts(
-            name=base, path=path, tensors=tuple(_folder_tensors(path)), config=_config(path)
-        )
+        config = _config(path)  # first: a folder without one holds no model
+        return ModelFacts(name=base, path=path, tensors=tuple(_folder_tensors(path)), config=config)
     from ostinato.models.files.gguf import GGUFModel  # 0.14 s of imports
 
     file = GGUFModel(path)

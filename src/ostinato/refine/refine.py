@@ -5,8 +5,9 @@ Knows no driver and no job file: it builds `Loop(Lanes(Decode(…)))` and return
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from ostinato.checks import TIME_LIMIT, Template, judge_all
@@ -25,9 +26,10 @@ from ostinato.loop import (
     Steps,
     Verdict,
     check_seed,
+    compute_mode,
     content_keys,
 )
-from ostinato.models import LanguageModel, load_model
+from ostinato.models import LanguageModel, shared_model
 from ostinato.refine.prompts import Message, PlainPrompt, with_feedback
 from ostinato.refine.strategies.backtrack import Backtrack
 from ostinato.refine.strategies.base import SteeringContext, StillPassable, Strategy
@@ -110,7 +112,7 @@ class Refine:
             self._lane_process(),
             self.items,
             each=self._end_of_draft(tokens, seconds),
-            judge=self._judge,
+            judge=_Judges(self.checks, time_limit, spend_limit),
             on_stop=self.strategy.on_stop(self._context),
             seed=seed,
             ready=None if ready is None else lambda item: ready(_row(item)),
@@ -249,13 +251,6 @@ class Refine:
             return each
         return each | StillPassable(self.checks, self._time_limit, self._context.late)
 
-    def _judge(self, output: object, item: object) -> Sequence[Verdict]:
-        verdicts = judge_all(self.checks, output, _row(item), self._time_limit)
-        if self._spend_limit is not None:
-            # A judge on a server costs money, too; it is charged after the fact.
-            self._spend_limit.charge(sum(verdict.cost for verdict in verdicts))
-        return verdicts
-
     def _token_prompt(self, item: object, edits: Mapping[str, object]) -> TokenPrompt:
         row = _row(item)
         prompt = self._prompt(row, edits)
@@ -307,6 +302,36 @@ class Refine:
         return self._context.required_texts(_row(item)) if self.strategy.checks_prefixes else []
 
 
+@dataclass(frozen=True)
+class _Judges:
+    """Judges with every check; a judge on a server is charged after the fact."""
+
+    checks: tuple[Check, ...]
+    time_limit: float
+    spend_limit: SpendLimit | None
+
+    def __call__(self, output: object, item: object) -> Sequence[Verdict]:
+        verdicts = judge_all(self.checks, output, _row(item), self.time_limit)
+        if self.spend_limit is not None:
+            self.spend_limit.charge(sum(verdict.cost for verdict in verdicts))
+        return verdicts
+
+    @property
+    def compute_mode(self) -> str:
+        """How each check's model computes, as JSON by the check's name; "" without such a check."""
+        modes = {check.name: compute_mode(check) for check in self.checks}
+        modes = {name: mode for name, mode in modes.items() if mode}
+        return json.dumps(modes) if modes else ""
+
+    def use_compute_mode(self, mode: str) -> None:
+        """Let each check's model compute in its recorded mode."""
+        modes = json.loads(mode)
+        for check in self.checks:
+            use = getattr(check, "use_compute_mode", None)
+            if use is not None and check.name in modes:
+                use(modes[check.name])
+
+
 def template(text: str) -> PromptOf:
     """Return a prompt function for a template with `{column}` fields; feedback adds chat turns."""
     parsed = Template(text)  # raises for a wrong template here, not at the first item
@@ -324,7 +349,7 @@ def template(text: str) -> PromptOf:
 def _opened(model: LanguageModel | Server | str) -> LanguageModel | Server:
     if not isinstance(model, str):
         return model
-    return Server.of(model) if is_server(model) else load_model(model)
+    return Server.of(model) if is_server(model) else shared_model(model)
 
 
 def server_sampling(server: Server, sampling: SamplingParams) -> dict[str, float]:

@@ -20,7 +20,7 @@ from ostinato.decode import (
 )
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import AnyOf, Condition, LaneProcess, Lanes, Loop, Steps, content_keys
-from ostinato.models import LanguageModel, load_model
+from ostinato.models import LanguageModel, shared_model
 from ostinato.remote import Server, ServerLanes, check_sampling, is_server
 from ostinato.text.filling import ALL_STEPS
 
@@ -67,7 +67,7 @@ def write(
     if not prompts:
         raise InputError("There must be at least one prompt, got none.")
     if isinstance(model, str):
-        model = Server.of(model) if is_server(model) else load_model(model)
+        model = Server.of(model) if is_server(model) else shared_model(model)
     # 16 lanes fill the rows of one product on a CPU (`block` of a backend).
     process = _process(
         model,

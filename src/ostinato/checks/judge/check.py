@@ -99,6 +99,15 @@ class Judge(BaseCheck):
         else:
             self._server.key()
 
+    @property
+    def compute_mode(self) -> str:
+        """How the model of this process computes; "" for a server's. Loads the model."""
+        return "" if self._server is not None else _local(self.model).compute_mode
+
+    def use_compute_mode(self, mode: str) -> None:
+        """Compute in a run's recorded mode, where the model may choose."""
+        _local(self.model).use_compute_mode(mode)
+
     def judge(self, output: object, item: Item) -> Verdict:
         """Ask the model; the score is P(yes). The verdict holds the tokens and the cost."""
         question = self._template.fill({**item, OUTPUT: self.text(output)})
@@ -118,9 +127,9 @@ class Judge(BaseCheck):
 
 @lru_cache(maxsize=2)  # a model each: two judges may share a job, more would fill the memory
 def _local(name: str) -> LocalJudge:
-    from ostinato.models import load_model  # brings torch
+    from ostinato.models import shared_model  # brings torch
 
-    return LocalJudge(load_model(name))
+    return LocalJudge(shared_model(name))
 
 
 class LocalJudge:
@@ -153,6 +162,20 @@ class LocalJudge:
                 "other words, or use another model."
             )
         return Opinion(yes / (yes + no), len(tokens))
+
+    @property
+    def compute_mode(self) -> str:
+        """How the model computes: other modes give other bits."""
+        with self._lock:
+            return self._open().compute_mode
+
+    def use_compute_mode(self, mode: str) -> None:
+        """Compute in a run's recorded mode, where the model may choose."""
+        from ostinato.inference import in_compute_mode
+
+        with self._lock:
+            if self._open().compute_mode != mode:
+                self._model, self._backend = in_compute_mode(self._model, mode), None
 
     def _open(self) -> Backend:
         from ostinato.inference import open_backend
