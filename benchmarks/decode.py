@@ -21,7 +21,6 @@ import argparse
 import gc
 import json
 import math
-import os
 import platform
 import random
 import statistics
@@ -38,6 +37,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.decode_models import LLAMA_FORMS, SHAPED, open_network, save_folder, save_gguf
+from benchmarks.isa import add_isa, hold_to
 from ostinato.decode import Decode, TokenPrompt
 from ostinato.inference import FixedShapeBackend, open_backend
 from ostinato.loop import Lanes, Loop, Steps
@@ -47,23 +47,6 @@ BATCHES = (1, 16)
 PROMPTS = (32, 512)
 WINDOW = 256  # tokens
 LLAMA = Path(__file__).with_name("decode_llama.py")
-# What holds our kernel, torch, oneDNN and MKL to an instruction set; read when they are loaded.
-ISAS = {
-    "avx2": {
-        "OSTINATO_MARCH": "x86-64-v3",
-        "ATEN_CPU_CAPABILITY": "avx2",
-        "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-    },
-    "avx512": {
-        "OSTINATO_MARCH": "x86-64-v4",
-        "ATEN_CPU_CAPABILITY": "avx512",
-        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
-        "MKL_ENABLE_INSTRUCTIONS": "AVX512",
-    },
-    "amx": {"OSTINATO_MARCH": "sapphirerapids"},
-    "auto": {},
-}
 # Bytes of a weight, by name; others have those of the network's type.
 BYTES = {
     "compiled": 2.0,
@@ -349,9 +332,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--llama", metavar="PYTHON", help="a Python with llama-cpp-python")
     parser.add_argument("--text", type=Path, metavar="FILE", help="a text to measure quality on")
     parser.add_argument("--windows", type=int, default=16, help="windows of 256 tokens of the text")
-    parser.add_argument(
-        "--isa", choices=ISAS, default="auto", help="the instructions to use [default: all]"
-    )
+    add_isa(parser)
     parser.add_argument(
         "--busy", nargs="+", type=int, default=[], metavar="N", help="programs that run beside"
     )
@@ -362,14 +343,9 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Measure and print."""
     chosen = options()
-    if any(os.environ.get(key) != value for key, value in ISAS[chosen.isa].items()):
-        command = [sys.executable, "-m", "benchmarks.decode", *sys.argv[1:]]
-        os.execve(sys.executable, command, os.environ | ISAS[chosen.isa])
+    hold_to(chosen.isa, "decode")
     device = find_device(chosen.device)
-    if chosen.dtype:
-        dtype = getattr(torch, chosen.dtype)
-    else:  # models are in float32 on a processor that has no more than AVX2
-        dtype = torch.float32 if chosen.isa == "avx2" else compute_dtype(device)
+    dtype = getattr(torch, chosen.dtype) if chosen.dtype else compute_dtype(device)
     gb_s = read_gb_s(device)
     flat: dict[str, object] = {
         "read_gb_s": round(gb_s, 1),

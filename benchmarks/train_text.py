@@ -1,6 +1,6 @@
 """Training of texts: a small network from scratch beside nanoGPT's recipe, an adapter beside PEFT.
 
-    python -m benchmarks.train_text --data FOLDER [--parts scratch lora] [--json]
+    python -m benchmarks.train_text --data FOLDER [--parts scratch lora] [--isa avx2] [--json]
 
 FOLDER holds `tinyshakespeare/input.txt` and `sgd/dev.jsonl` (see `recipes/masked_text.py` and
 `recipes/sgd.py`).
@@ -39,6 +39,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.isa import add_isa, hold_to
 from ostinato.loop import Loop, Steps
 from ostinato.models import add_lora, compute_dtype, load_model
 from ostinato.text import TextTrainingConfig, set_up
@@ -329,8 +330,10 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help="of nanoGPT's recipe")
     parser.add_argument("--batches", type=int, default=5, help="batches of the adapter's training")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the frozen weights")
+    add_isa(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     options = parser.parse_args()
+    hold_to(options.isa, "train_text")
     threads = torch.get_num_threads()
     print(f"{threads} threads, {platform.machine()}, torch {torch.__version__}")
     dtype = getattr(torch, options.dtype) if options.dtype else compute_dtype()

@@ -29,6 +29,8 @@ from ostinato.models import (
     MaskedModel,
     Tokenizer,
     add_lora,
+    compute_dtype,
+    device,
     device_of,
     find_device,
     load_model,
@@ -195,3 +197,28 @@ def test_texts_are_the_same_alone_and_in_a_batch_on_a_device() -> None:
         return [str(row["output"]) for step in loop for _, row in step.results]
 
     assert sorted(written(texts)) == sorted(text for one in texts for text in written([one]))
+
+
+@pytest.mark.parametrize(
+    ("instructions", "limit", "dtype"),
+    [
+        ({"avx2"}, None, torch.float32),
+        ({"avx2", "avx512_bf16"}, None, torch.bfloat16),
+        ({"avx2", "amx_bf16"}, "default", torch.bfloat16),
+        ({"avx2", "amx_bf16"}, "AVX512_CORE_AMX", torch.bfloat16),
+        ({"avx2", "amx_bf16"}, "AVX512_CORE_BF16", torch.bfloat16),
+        ({"avx2", "amx_bf16"}, "AVX512_CORE", torch.float32),
+        ({"avx2", "amx_bf16"}, "avx2", torch.float32),
+    ],
+)
+def test_bfloat16_is_the_type_where_it_is_multiplied_fast(
+    instructions: set[str],
+    limit: str | None,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device, "instruction_sets", lambda: frozenset(instructions))
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if limit is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert compute_dtype() == dtype

@@ -48,14 +48,21 @@ def device_of(network: nn.Module) -> torch.device:
 def compute_dtype(device: torch.device = CPU) -> torch.dtype:
     """Return bfloat16 where the device multiplies it fast, else float32.
 
-    A CPU without AVX-512 reached 19 GFLOPS in bfloat16 against 170 in float32 (docs/log.md).
+    A CPU without AVX-512 reached 19 GFLOPS in bfloat16 against 170 in float32 (docs/log.md). One
+    that `ONEDNN_MAX_CPU_ISA` holds to such instructions counts as one without.
     """
     if device.type == "cuda":
         # GPUs before Ampere (8.0) emulate it.
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if fast else torch.float32
     fast = not instruction_sets().isdisjoint({"avx512_bf16", "amx_bf16"})
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if fast and _may_use_bfloat16() else torch.float32
+
+
+def _may_use_bfloat16() -> bool:
+    """Return whether oneDNN, which multiplies for PyTorch, is not held to less than the CPU has."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    return limit in ("", "DEFAULT") or any(name in limit for name in ("BF16", "FP16", "AMX"))
 
 
 @contextmanager
