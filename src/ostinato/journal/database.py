@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.errors import RunError
-from ostinato.journal.schema import connect, migrate, transaction
+from ostinato.journal.schema import connect, migrate, reads_only, transaction
 
 # A forked child keeps the connection that it inherited, and opens its own: closing the first would
 # drop the parent's file locks (SQLite, "How To Corrupt", section 2.6).
@@ -24,7 +24,8 @@ _OF_PARENT: list[sqlite3.Connection] = []
 class Database:
     """One connection to a journal's file, usable from any thread.
 
-    It creates the file where there is none, and migrates an older one.
+    It creates the file where there is none, and migrates an older one. One that cannot be written
+    can be read.
 
     Raises `RunError` for a file that is no journal, or one of a newer schema.
     """
@@ -66,12 +67,30 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """Commit all statements of the block in one transaction, or none of them."""
-        with self._lock, transaction(self._open()) as connection:
-            yield connection
+        """Commit all statements of the block in one transaction, or none of them.
+
+        Raises `RunError` where that fails.
+        """
+        with self._lock:
+            try:
+                with transaction(self._open_to_write()) as connection:
+                    yield connection
+            except sqlite3.Error as error:
+                raise RunError(
+                    f"The journal {self.path} could not be written: {error}. Make room on the "
+                    "disk, get the right to write there, or end what locks it."
+                ) from error
 
     def _open(self) -> sqlite3.Connection:
         if self._pid != os.getpid():
             _OF_PARENT.append(self._connection)
             self._connection, self._pid = connect(self.path), os.getpid()
+        return self._connection
+
+    def _open_to_write(self) -> sqlite3.Connection:
+        """Return the connection; a new one where it could only be read, as that may be over."""
+        if reads_only(self._open()):
+            connection = connect(self.path, to_write=True)
+            self._connection.close()
+            self._connection = connection
         return self._connection

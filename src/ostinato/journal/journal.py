@@ -19,6 +19,7 @@ from ostinato.journal.database import Database
 from ostinato.journal.encoding import encode_exactly
 from ostinato.journal.lock import RunLock
 from ostinato.journal.run import CheckpointRow, Keep, Run, all_runs
+from ostinato.journal.schema import is_full
 from ostinato.journal.session import RunSession, amend_spec
 from ostinato.journal.stops import JSON, StopKind
 
@@ -102,11 +103,20 @@ class Journal:
         lock = RunLock(run.folder / "lock", run.name)
         try:
             # Rows first: a crash in between leaves files without a run, no run without its files.
-            with self._database.write() as connection:
-                connection.execute("DELETE FROM runs WHERE id = ?", (run.id,))
-            shutil.rmtree(run.folder)
+            try:
+                self._delete_rows(run)
+            except RunError:
+                if not is_full(run.folder):
+                    raise
+                _remove_files(run)  # on a full disk, to make room for the rows' deletion
+                self._delete_rows(run)
+            _remove_files(run)
         finally:
             lock.release()
+
+    def _delete_rows(self, run: Run) -> None:
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM runs WHERE id = ?", (run.id,))
 
     # What is done with a run ------------------------------------------------------------------
 
@@ -244,6 +254,18 @@ def _check_name(name: str) -> None:
             "The name of a run must be 1 to 100 letters, digits, '.', '_' or '-', starting with "
             f"a letter or digit, got {name!r}. Choose for example 'replies-1'."
         )
+
+
+def _remove_files(run: Run) -> None:
+    try:
+        shutil.rmtree(run.folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise RunError(
+            f"The files of the run {run.name!r} in {run.folder} could not be deleted: "
+            f"{error.strerror}. Delete that folder."
+        ) from error
 
 
 def _copy(source: Path, target: Path) -> None:

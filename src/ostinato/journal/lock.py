@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ostinato.errors import RunError, RunLocked
@@ -14,23 +15,24 @@ LOOKS = 4
 """How often `holder` looks, as another one may be looking too."""
 PAUSE = 0.002  # seconds between two looks
 _PID_AT = 1  # the first byte is what Windows locks, also against reading
+_PID_LENGTH = 32
 
 
 class RunLock:
     """An exclusive lock on a file, held until `release` or until the process is gone."""
 
     def __init__(self, path: Path, name: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._file: int | None = _take(path, name)
         # The content only says who holds the lock; the lock itself is the kernel's.
-        os.ftruncate(self._file, 0)
-        _write_pid(self._file)
+        with suppress(OSError):  # the disk is full
+            _write_pid(self._file)
 
     def release(self) -> None:
         """Let another process drive the run, even while a forked child has the file open."""
         # Closing would not be enough: a forked child's copy of the file keeps the lock.
         if self._file is not None:
-            os.ftruncate(self._file, 0)
+            with suppress(OSError):
+                os.ftruncate(self._file, 0)
             _unlock(self._file)
         self.leave_in_child()
 
@@ -43,8 +45,15 @@ class RunLock:
 
 def _take(path: Path, name: str) -> int:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    # Python closes it in programs that this one starts: they would keep the lock after its end.
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Python closes it in programs that this one starts: they would keep the lock after its end.
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RunError(
+            f"The run {name!r} must have a file {path} that you may write, got: {error.strerror}. "
+            "If it is another user's, ask them, or name a journal of your own with --journal."
+        ) from None
     try:
         while not _try_lock(file):
             if time.monotonic() > deadline:
@@ -80,6 +89,8 @@ def holder(path: Path) -> int | None:
         file = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
     except FileNotFoundError:
         return None
+    except OSError:  # another user's: the run's status is all that is known
+        return 0
     try:
         for _ in range(LOOKS):
             pid = _read_pid(file)
@@ -97,12 +108,13 @@ def holder(path: Path) -> int | None:
 
 def _read_pid(file: int) -> str:
     os.lseek(file, _PID_AT, os.SEEK_SET)
-    return os.read(file, 32).decode(errors="replace")
+    return os.read(file, _PID_LENGTH).decode(errors="replace").strip()
 
 
 def _write_pid(file: int) -> None:
+    # At once and as long as any: a reader never sees a part, nor the end of a longer one.
     os.lseek(file, _PID_AT, os.SEEK_SET)
-    os.write(file, str(os.getpid()).encode())
+    os.write(file, str(os.getpid()).ljust(_PID_LENGTH).encode())
 
 
 # `filelock` is imported when a run is first locked, as `import ostinato` is to be quick. On POSIX

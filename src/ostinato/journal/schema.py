@@ -7,33 +7,129 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from ostinato.errors import RunError
 
+SPARE_BYTES = 1 << 20
+"""Free bytes of a disk that is not full."""
 BUSY_SECONDS = 30.0
 """How long a writer waits for another process's transaction before it gives up."""
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open the database in autocommit mode, with every setting that this project relies on."""
+_TABLES = frozenset({"runs", "steps", "events", "results", "checkpoints", "requests"})
+"""Tables that every journal has: a file with others only belongs to another program."""
+
+
+def connect(path: Path, *, to_write: bool = False) -> sqlite3.Connection:
+    """Open the database in autocommit mode, with every setting that this project relies on.
+
+    A file that cannot be written now (no room, no right to) can be read, see `reads_only`, unless
+    it is opened `to_write`. Raises `RunError` for another program's file, before anything is
+    changed in it.
+    """
     try:
-        connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        _write_ahead(connection)
+        _refuse_foreign(path)
+        return _opened(path, "rwc")
     except sqlite3.Error as error:
-        raise RunError(
-            f"The journal {path} must be a SQLite database that can be written, got: {error}. "
-            "Name another with --journal."
-        ) from error
-    sync_lazily(connection)
-    _hold_references(connection)
+        found = None if to_write else _opened_to_read(path)
+        if found is None:
+            reason = "the disk is full" if is_full(path.parent) else error
+            raise RunError(
+                f"The journal {path} must be a SQLite database that can be written, got: {reason}. "
+                "Name another with --journal."
+            ) from error
+        return found
+
+
+def is_full(folder: Path) -> bool:
+    """Return whether the disk of a folder has too little room for a journal."""
+    try:
+        return shutil.disk_usage(folder).free < SPARE_BYTES
+    except OSError:
+        return False
+
+
+def _opened(path: Path, mode: str) -> sqlite3.Connection:
+    """Open the database in a mode of SQLite's: rwc (create it), ro, or ro of a file at rest."""
+    flags = "immutable=1" if mode == "immutable" else f"mode={mode}"
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{flags}",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        if mode == "rwc":
+            _write_ahead(connection)
+            sync_lazily(connection)
+            _hold_references(connection)
+        else:
+            connection.execute("PRAGMA query_only = ON")
+            _tables(connection)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _opened_to_read(path: Path) -> sqlite3.Connection | None:
+    """Open a journal that cannot be written; None where it cannot be read either."""
+    for mode in ("ro", "immutable"):
+        try:
+            connection = _opened(path, mode)
+        except sqlite3.Error:
+            continue
+        if not _tables(connection):  # it was being made
+            connection.close()
+            continue
+        log = path.with_name(path.name + "-wal")
+        if mode == "immutable" and log.exists() and log.stat().st_size:
+            warnings.warn(
+                f"The journal {path} cannot be written, so its latest entries, in {log.name}, are "
+                "not shown. Make room on the disk, or copy the folder.",
+                stacklevel=2,
+            )
+        return connection
+    return None
+
+
+def reads_only(connection: sqlite3.Connection) -> bool:
+    """Return whether nothing can be written through a connection."""
+    return bool(connection.execute("PRAGMA query_only").fetchone()[0])
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise `RunError` for a database without the tables of a journal, which stays as it is."""
+    try:
+        connection = _opened(path, "ro")
+    except sqlite3.OperationalError:  # no such file, or none that can be read so
+        return
+    try:
+        tables = _tables(connection)
+    finally:
+        connection.close()
+    if tables and not tables >= _TABLES:
+        names = sorted(tables)
+        there = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+        raise RunError(
+            f"The journal {path} must be a file of Ostinato's, got a database with the tables "
+            f"{there}. It belongs to another program: name another with --journal."
+        )
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    rows = connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    ).fetchall()
+    return {str(name) for (name,) in rows}
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
@@ -233,6 +329,11 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring the tables to the newest schema. Raises `RunError` for one that is newer still."""
     try:
         has = version(connection)
+        if has < len(MIGRATIONS) and reads_only(connection):
+            raise RunError(
+                f"The journal {path} must have schema {len(MIGRATIONS)} to be read where nothing "
+                f"can be written, got {has}. Copy its folder to where there is room."
+            )
         while has < len(MIGRATIONS):
             has = _one_migration(connection)
     except sqlite3.Error as error:

@@ -70,7 +70,7 @@ class RunTables:
     """
 
     def __init__(self, path: Path, run: str, folder: Path) -> None:
-        self.connection = connect(path)
+        self.connection = connect(path, to_write=True)
         self.run = run
         self.folder = folder
         self.differences = 0

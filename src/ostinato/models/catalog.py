@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ostinato.arguments import did_you_mean
+from ostinato.arguments import did_you_mean, reason
 from ostinato.errors import ModelError
 
 ADAPTERS = Path(__file__).parent / "adapters"
@@ -73,11 +74,31 @@ CATALOG = {
 }
 
 
+def user_path(name: str | Path) -> Path:
+    """Return the path of a name, with `~` as the user's folder; a `~` of nobody stays.
+
+    Raises `ModelError` for what no file can be called.
+    """
+    path = Path(os.path.expanduser(name))
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # ValueError: it contains a NUL
+        if isinstance(error, OSError) and error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            return path  # whoever opens it says why it cannot be used
+        raise ModelError(
+            f"A path must be one that a file can have, got {str(name)!r:.60}: {reason(error)}. "
+            "Shorten or correct it."
+        ) from None
+    return path
+
+
 def cache_root() -> Path:
     """Return the folder for downloaded models: OSTINATO_CACHE, else the system's cache folder."""
     chosen = os.environ.get("OSTINATO_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return user_path(chosen)
     if sys.platform == "darwin":
         return _home() / "Library" / "Caches" / "ostinato"
     if sys.platform == "win32":
@@ -141,7 +162,7 @@ def shipped_adapters() -> list[str]:
 def split_adapter(name: str) -> tuple[str, str]:
     """Split `smollm2+support` into the names of a model and of its adapter, "" for none."""
     # An existing path is a model, even where it contains a "+".
-    if Path(name.removeprefix(LLAMA)).expanduser().exists():
+    if user_path(name.removeprefix(LLAMA)).exists():
         return name, ""
     model, _, adapter = name.partition("+")
     return model, adapter
@@ -151,7 +172,7 @@ def adapter_folder(name: str) -> Path:
     """Return the folder of an adapter by its shipped name or its path. Raises `ModelError`."""
     if name in shipped_adapters():
         return ADAPTERS / name
-    path = Path(name).expanduser()
+    path = user_path(name)
     if not (path / "adapter_config.json").is_file():
         raise ModelError(
             f"adapter must be one of {', '.join(shipped_adapters()) or 'none shipped'}, or a "

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ostinato.errors import InputError, ModelError
-from ostinato.models.catalog import CATALOG, installed_folder
+from ostinato.models.catalog import CATALOG, installed_folder, user_path
 from ostinato.models.files.json_values import read_json
 from ostinato.models.networks.bert import Bert, load_bert
 from ostinato.models.tokenizer import read_tokenizer
@@ -90,7 +90,7 @@ def load_encoder(name: str) -> Encoder:
 def _find(name: str) -> Path:
     if name in CATALOG:
         return installed_folder(name)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if not path.is_dir():
         raise ModelError(
             f"an encoder must be 'minilm' or a folder in the layout of BERT, got {name!r}. "

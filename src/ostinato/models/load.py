@@ -18,6 +18,7 @@ from ostinato.models.catalog import (
     installed_folder,
     known_models,
     split_adapter,
+    user_path,
 )
 from ostinato.models.device import CPU, compute_dtype, device_of, find_device
 from ostinato.models.files.checkpoint_io import reading_weights
@@ -123,7 +124,7 @@ def load_model(
     if base.startswith(LLAMA):
         other = None if where == CPU else device
         _refuse_with_llama(adapter=chosen, dtype=dtype, compile=compile, device=other)
-        return _load_llama_cpp(Path(base.removeprefix(LLAMA)).expanduser(), base)
+        return _load_llama_cpp(user_path(base.removeprefix(LLAMA)), base)
     if compile and where != CPU:
         raise ModelError(
             f"compile must be given for the CPU, got it for {device}. Leave out one of them."
@@ -174,7 +175,7 @@ def find_model(name: str) -> Path:
     if name in CATALOG:
         _check_known_writes(name)
         return installed_folder(name)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if not path.exists():
         if is_hub_name(name):
             return hub_folder(name)

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ostinato.errors import ModelError
+from ostinato.models.catalog import user_path
 from ostinato.models.device import find_device
 from ostinato.models.networks.bert import BertConfig, MaskedBert, load_masked
 from ostinato.models.tokenizer import Tokenizer
@@ -64,7 +65,7 @@ def load_masked_model(folder: str | Path, *, device: str | None = None) -> Maske
 
     Raises `ModelError` where it is missing or of another kind.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     if not folder.is_dir():
         raise ModelError(
             f"model must be the folder of a masked language model, got {str(folder)!r}. "

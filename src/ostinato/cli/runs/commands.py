@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def opened(path: Path | None) -> Iterator[Journal]:
     """
     context = click.get_current_context(silent=True)
     path = path or (context.obj if context is not None else None) or DEFAULT
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, it raises for no name
         raise RunError(f"There is no journal {path}. Name the journal's file with --journal.")
     with Journal(path) as journal:
         yield journal

@@ -14,7 +14,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ostinato.models.catalog import CATALOG, LLAMA, cache_root, shipped_adapters, split_adapter
+from ostinato.models.catalog import (
+    CATALOG,
+    LLAMA,
+    cache_root,
+    shipped_adapters,
+    split_adapter,
+    user_path,
+)
 
 LARGE = 1 << 20  # bytes: a smaller file is hashed every time, in a few milliseconds
 # Nanoseconds. Clocks of file systems are coarse: a file changed more recently could change again
@@ -98,7 +105,7 @@ def weights_digest(name: str, adapter: str | None = None) -> str:
     merged = plus or adapter
     paths = [base] if base not in CATALOG else []
     paths += [merged] if merged and merged not in shipped_adapters() else []
-    digests = [_digest(Path(path.removeprefix(LLAMA)).expanduser()) for path in paths]
+    digests = [_digest(user_path(path.removeprefix(LLAMA))) for path in paths]
     return "+".join(filter(None, digests))
 
 
