@@ -250,8 +250,8 @@ def test_a_branch_with_an_edit_that_the_process_does_not_know_is_refused() -> No
 def test_a_run_of_a_callable_condition_is_resumed_by_its_factory() -> None:
     spec = {"factory": "walks:walk_far", "args": [0.8]}
     Journal(JOURNAL).create("a", kind="Walk", spec=spec)  # type: ignore[arg-type]
-    assert "is_far said so." in output_of("resume", "a", "--trust")
-    assert "is_far said so." in refused(RunError, "resume", "a", "--trust")
+    assert "is_far returned True." in output_of("resume", "a", "--trust")
+    assert "is_far returned True." in refused(RunError, "resume", "a", "--trust")
 
 
 @pytest.mark.parametrize(

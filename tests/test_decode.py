@@ -14,7 +14,7 @@ from tiny import tiny_model
 
 from ostinato.decode import Decode, SamplingParams, TokenPrompt, plain_prompt
 from ostinato.decode.detokenizer import Detokenizer
-from ostinato.decode.sampling import SamplingRow, adjust, draw
+from ostinato.decode.sampling import SamplingRow, adjust, draw, drawn_probs
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.journal import StopKind
 from ostinato.loop import Lane, Lanes, Loop, Phrase, Report, Steps, Text
@@ -362,3 +362,45 @@ def test_a_lane_resumed_where_it_had_gone_back_to_counts_no_row_twice() -> None:
     fresh = decode()
     fresh.start(replace(lane, past=tuple(past[:2]), again=True), "The")
     assert [fresh.step()["a"] for _ in range(3)] == expected
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        SamplingParams(),
+        SamplingParams(temperature=1.0),
+        SamplingParams(temperature=0.5, top_k=5),
+        SamplingParams(temperature=1.5, top_k=300, top_p=0.8),
+        SamplingParams(temperature=2.0, top_p=0.7),
+        SamplingParams(temperature=1.0, top_k=20, top_p=0.9, min_p=0.05),
+    ],
+)
+@pytest.mark.parametrize("allowed", [None, (3, 40, 500, 900)])
+def test_the_probabilities_shown_are_those_that_tokens_are_drawn_with(
+    sampling: SamplingParams, allowed: tuple[int, ...] | None
+) -> None:
+    mask = None
+    if allowed is not None:
+        mask = torch.zeros(1000, dtype=torch.bool)
+        mask[list(allowed)] = True
+    share = drawn(sampling, 8000, allowed=mask)
+    (adjusted,) = adjust(LOGITS, [SamplingRow(sampling, 0.0, allowed=mask)])
+    shown = drawn_probs(adjusted, sampling)
+    assert float(shown.sum()) == pytest.approx(1)
+    assert torch.allclose(share, shown, atol=3e-4)
+
+
+def alternatives(*edits: tuple[int, dict[str, object]]) -> list[list[Any]]:
+    process = decode(alternatives=5)
+    process.start(Lane("a", edits=edits), "The")
+    found = process.step()["a"]["alternatives"]
+    assert isinstance(found, list)
+    return found
+
+
+def test_what_cannot_come_is_not_among_the_alternatives() -> None:
+    texts = [text for text, _, _ in alternatives()]
+    assert texts[:2] == ["*", "B"]
+    without = alternatives((0, {"forbid": [12, 36]}))
+    assert [text for text, _, _ in without][:3] == texts[2:]
+    assert all(drawn > prob for _, prob, drawn in without)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from toys import Walk
 
 from ostinato.errors import InputError, RunError
 from ostinato.journal import Journal, StopKind, Stopped
@@ -13,7 +15,9 @@ from ostinato.journal.tables import RunTables
 from ostinato.loop import (
     Budget,
     CheckpointSchedule,
+    Condition,
     Edits,
+    Epochs,
     GiveUp,
     GoBack,
     History,
@@ -263,3 +267,118 @@ def test_a_step_of_a_loop_has_all_that_a_step_has() -> None:
     made = Step(1, 1, {"loss": 1.0, "tokens": 2})
     for name in (*Step.__slots__, "output", "lanes"):
         assert getattr(step, name) == getattr(made, name)
+
+
+# A run that needs no further step -----------------------------------------------------------------
+
+
+def walked(until: Condition, journal: Path) -> tuple[Stopped, int]:
+    """Drive the run `a` until a condition; return why it stopped and the steps that were taken."""
+    process = Walk()
+    with Loop(process, until=until, run="a", journal=Journal(journal)) as loop:
+        taken = sum(1 for _ in loop)
+    assert loop.stopped is not None
+    return loop.stopped, taken
+
+
+@pytest.mark.parametrize(
+    ("until", "sentence"),
+    [
+        (Steps(4), "It has taken 10 steps, the limit is 4."),
+        (Steps(10) | Steps(20), "It has taken 10 steps, the limit."),
+        (Epochs(0.5), "It has completed 0.5 epochs, the limit."),
+        (Budget("tokens", 3) | Steps(11), "10 tokens have been spent; the limit is 3."),
+        (Steps(5) & Epochs(1), "It has taken 10 steps, the limit is 5. It has completed 1 epochs"),
+        (Reaches("place", above=-100.0), "at least -100 was required."),
+    ],
+)
+def test_conditions_that_hold_already_end_a_run_without_a_step(
+    tmp_path: Path, until: Condition, sentence: str
+) -> None:
+    journal = tmp_path / "journal.db"
+    assert walked(Steps(10) | Budget("tokens", 100), journal)[1] == 10
+    stopped, taken = walked(until, journal)
+    assert (taken, sentence in stopped.sentence) == (0, True)
+    with Journal(journal) as opened:
+        run = opened.get("a").now()
+    assert (run.status, run.tick) == ("stopped", 10)
+    assert run.stopped is not None and run.stopped.sentence == stopped.sentence
+    assert walked(until, journal) == (stopped, 0)
+    assert walked(Steps(12), journal)[1] == 2
+
+
+@pytest.mark.parametrize(
+    "until",
+    [
+        Steps(5) & Epochs(2),
+        Reaches("place", above=100.0) | Steps(11),
+        Reaches("place", below=100.0, over=2),
+    ],
+)
+def test_conditions_that_do_not_hold_yet_take_their_steps(tmp_path: Path, until: Condition) -> None:
+    journal = tmp_path / "journal.db"
+    walked(Steps(10), journal)
+    assert walked(until | Steps(12), journal)[1] > 0
+
+
+def test_a_paused_run_under_a_limit_that_is_passed_is_stopped(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.db"
+    with Loop(Walk(), until=Steps(10), run="a", journal=Journal(journal)) as loop:
+        for step in loop:
+            if step.tick == 6:
+                break
+    assert walked(Steps(3), journal)[1] == 0
+    with Journal(journal) as opened:
+        assert opened.get("a").status == "stopped"
+
+
+@pytest.mark.parametrize("until", [Steps(2), Steps(100)])
+def test_a_generator_that_has_ended_stays_so_when_its_script_runs_again(
+    tmp_path: Path, until: Condition
+) -> None:
+    def count() -> Iterator[Report]:
+        yield from ({"number": number} for number in range(3))
+
+    def again(until: Condition) -> Loop:
+        return Loop(count(), until=until, run="a", journal=Journal(tmp_path / "journal.db"))
+
+    first, second = again(until).run(), again(until).run()
+    assert first == second
+    if until == Steps(2):  # it has not returned
+        with pytest.raises(RunError, match="of a generator, which cannot be resumed"):
+            again(Steps(5))
+    else:
+        assert again(Steps(5)).run() == first
+
+
+# What a function that ends a loop is called -------------------------------------------------------
+
+
+def is_far(step: Step) -> bool:
+    return step.tick >= 2
+
+
+class Far:
+    def __call__(self, step: Step) -> str:
+        return "It is far." if step.tick >= 2 else ""
+
+
+@pytest.mark.parametrize(
+    ("until", "sentence"),
+    [
+        (lambda step: step.tick >= 2, "lambda step: step.tick >= 2 returned True."),
+        (lambda step: step.tick > 1 and len("é"), 'lambda step: step.tick > 1 and len("é") ret'),
+        (is_far, "is_far returned True."),
+        (partial(lambda least, step: step.tick >= least, 2), "lambda least, step: step.tick >= "),
+        (Far(), "It is far."),
+    ],
+)
+def test_a_function_that_ends_a_loop_is_told_by_name_or_source(
+    until: Callable[[Step], object], sentence: str
+) -> None:
+    assert Loop(Walk(), until=until).run().sentence.startswith(sentence)
+
+
+def test_a_lambda_whose_source_is_gone_keeps_its_name() -> None:
+    made: Callable[[Step], object] = eval("lambda step: True", {})
+    assert str(Loop(Walk(), until=made).until) == "Predicate(<lambda>)"

@@ -83,10 +83,13 @@ def _print(position: int, report: Mapping[str, Any], show: bool) -> None:
     token = json.dumps(report["text"], ensure_ascii=False)
     token = "(end)" if "ended" in report and not report["text"] else token
     others = "  ".join(
-        f"{json.dumps(text, ensure_ascii=False) if text else '(end)'} {prob:.1%}"
-        for text, prob in report["alternatives"]
+        f"{json.dumps(text, ensure_ascii=False) if text else '(end)'} {prob:.1%}, {drawn:.1%}"
+        for text, prob, drawn in report["alternatives"]
     )
+    if position == 1:
+        click.echo(f"step  {'token':18}  model   drawn  entropy    | likeliest: model, drawn")
+    prob = math.exp(report["logprob"])
     click.echo(
-        f"{position:4}  {token:18} {math.exp(report['logprob']):6.1%}  "
-        f"entropy {report['entropy']:4.2f}  | {others}"
+        f"{position:4}  {token:18} {prob:6.1%}  {report['drawn_prob']:6.1%}  "
+        f"{report['entropy']:4.2f} nats  | {others}"
     )

@@ -7,6 +7,7 @@ once has cost nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -30,7 +31,8 @@ from ostinato.decode.sampling import (
     SamplingRow,
     adjust,
     draw,
-    entropy_and_top,
+    drawn_probs,
+    entropy,
     forbid,
     top_logprobs,
 )
@@ -144,26 +146,13 @@ class Decode:
     """Write texts token by token, many side by side.
 
     `prompt` makes an item's prompt; edits named in `prompt_edits` are passed on to it.
-    `alternatives` adds that many of the most likely tokens with their probabilities to each report
-    (`alternatives`), and the entropy in nats (`entropy`). Edits: the settings of `SamplingParams`
-    and `bias` (token to number) hold from their position on; `forbid` (tokens) holds at its
-    position; `force` (tokens) are taken from its position on (an empty list ends an earlier one).
+    `alternatives` adds that many of the most likely tokens that may come to each report
+    (`alternatives`: text, the model's probability, and the one that it is drawn with, after
+    temperature, cuts and masks), and the entropy of the model's in nats (`entropy`).
 
-    `constraint` is what every text must be as a whole, unless its prompt has one of its own. Tokens
-    that cannot lead there are neither sampled nor forced. `limit` is the maximum number of tokens
-    of a draft, its end token included; the condition that ends drafts (`Steps`) must have the same.
-    A constraint keeps room to end within it, and `SamplingParams.end_bias` counts toward it.
-
-    `proposer` names draft tokens to compute ahead (`ostinato.decode.speculative`); the reports are
-    the same with and without.
-
-    Reports:
-
-    - `token`, `text` (the characters it completes), `logprob` (natural logarithm, under the model's
-      own distribution, before any setting);
-    - `tokens` (1), `computed` (rows through the network for it), at a draft's first step `prompt`
-      (its tokens, whether computed or found in the cache);
-    - `ended` with a sentence, at a natural end.
+    Edits: the settings of `SamplingParams` and `bias` (token to number) hold from their position
+    on; `forbid` (tokens) holds at its position; `force` (tokens) are taken from its position on (an
+    empty list ends an earlier one).
     """
 
     deterministic: bool
@@ -298,7 +287,7 @@ class Decode:
         # Not by `logsumexp`, which takes three times as long.
         logprobs = torch.log_softmax(logits, dim=-1)
         return {
-            slot.lane.key: self._report(slot, token, logprobs[n])
+            slot.lane.key: self._report(slot, token, logprobs[n], adjusted[n], rows[n].sampling)
             for n, (slot, token) in enumerate(zip(slots, tokens, strict=True))
         }
 
@@ -386,7 +375,14 @@ class Decode:
         completion = state.completion
         return completion[0] if completion else min(self.tokenizer.eos_ids, default=token)
 
-    def _report(self, slot: _DecodeSlot, sampled: int, logprobs: Tensor) -> Report:
+    def _report(
+        self,
+        slot: _DecodeSlot,
+        sampled: int,
+        logprobs: Tensor,
+        adjusted: Tensor,
+        sampling: SamplingParams,
+    ) -> Report:
         token, state = self._forced(slot), slot.constraint_state
         if token is None or (state is not None and not state.allows(token, len(slot.tokens))):
             token = sampled
@@ -402,7 +398,7 @@ class Decode:
         if slot.prompt.top_logprobs:
             report["top_logprobs"] = top_logprobs(logprobs, slot.prompt.top_logprobs)
         if self._alternatives:
-            report |= self._most_likely(logprobs)
+            report |= self._most_likely(token, logprobs, adjusted, sampling)
         if (reason := self._end_reason(slot, token)) is not None:
             slot.ended = True
             report["ended"] = reason
@@ -449,7 +445,18 @@ class Decode:
             slot.constraint_state.advance(token)
         return slot.detokenizer.add(b"" if slot.ended else self.tokenizer.token_bytes(token))
 
-    def _most_likely(self, logprobs: Tensor) -> dict[str, object]:
-        entropy, best = entropy_and_top(logprobs, self._alternatives)
-        alternatives = [[self.tokenizer.decode([token]), round(prob, 6)] for token, prob in best]
-        return {"entropy": entropy, "prob": best[0][1], "alternatives": alternatives}
+    def _most_likely(
+        self, token: int, logprobs: Tensor, adjusted: Tensor, sampling: SamplingParams
+    ) -> dict[str, object]:
+        """Return the likeliest tokens that may come, with the model's probability and the drawn."""
+        probs, drawn = torch.softmax(logprobs, dim=-1), drawn_probs(adjusted, sampling)
+        best = [id for id, logit in top_logprobs(adjusted, self._alternatives) if logit > -math.inf]
+        return {
+            "entropy": entropy(logprobs),
+            "prob": float(probs.max()),
+            "drawn_prob": float(drawn[token]),
+            "alternatives": [
+                [self.tokenizer.decode([id]), *(round(float(p[id]), 6) for p in (probs, drawn))]
+                for id in best
+            ],
+        }

@@ -110,11 +110,11 @@ def top_logprobs(logprobs: Tensor, count: int) -> list[tuple[int, float]]:
     return list(zip(ids.tolist(), values.tolist(), strict=True))
 
 
-def entropy_and_top(logprobs: Tensor, count: int) -> tuple[float, list[tuple[int, float]]]:
-    """Return the entropy in nats of a row (V,), and its most likely tokens with probabilities."""
+def entropy(logprobs: Tensor) -> float:
+    """Return the entropy, in nats, of a row of log-probabilities (V,)."""
     probs = torch.softmax(logprobs, dim=-1)
     terms = torch.where(probs > 0, probs * logprobs, 0.0)  # 0 * -inf would be NaN
-    return -float(terms.sum()), top_logprobs(probs, count)
+    return -float(terms.sum())
 
 
 def draw(adjusted: Tensor, rows: Sequence[SamplingRow]) -> list[int]:
@@ -136,6 +136,22 @@ def draw(adjusted: Tensor, rows: Sequence[SamplingRow]) -> list[int]:
         for n, token in zip(narrow, drawn, strict=True):
             tokens[n] = token
     return tokens
+
+
+def drawn_probs(row_logits: Tensor, sampling: SamplingParams) -> Tensor:
+    """Return the probabilities (V,) with which `draw` takes each token of a row of logits (V,)."""
+    if sampling.temperature == 0:
+        probs = torch.zeros_like(row_logits)
+        probs[int((row_logits == row_logits.max()).nonzero()[0, 0])] = 1.0
+        return probs
+    kept, order = torch.softmax(row_logits / sampling.temperature, dim=-1).sort(
+        descending=True, stable=True
+    )
+    if sampling.top_k:
+        kept[sampling.top_k :] = 0.0
+        kept = kept / kept.sum()
+    kept = _nucleus(kept[None], [sampling])[0]
+    return torch.zeros_like(kept).scatter_(0, order, kept / kept.sum())
 
 
 def _draw_narrow(values: Tensor, ids: Tensor, rows: Sequence[SamplingRow]) -> list[int]:

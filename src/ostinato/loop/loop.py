@@ -34,11 +34,11 @@ from ostinato.loop.lanes import Lanes
 from ostinato.loop.process import Edits, Exhausted, ExternalSource, Process, Step
 from ostinato.loop.replay import recorded
 from ostinato.loop.run_setup import (
+    end_of_generator,
     find_or_create,
     keep_compute_modes,
     loop_settings,
     record_condition,
-    refuse_generator,
     refuse_going_back,
     saved_state,
     use_recorded_modes,
@@ -399,6 +399,9 @@ class Loop:
 
     def _resume(self, session: RunSession) -> None:
         run, found = session.run, session.run.load()
+        if isinstance(self.process, GeneratorProcess) and run.tick:
+            self._stay_ended(run)
+            return
         spelling = None if found is None else up_to_date(str(found[1]["spelling"]))
         record_condition(session, self.until, spelling)
         if self._lanes is not None:  # before a saved lane is computed again
@@ -410,14 +413,28 @@ class Loop:
             if run.status == "stopped" and run.stopped is not None and spelling == str(self.until):
                 # Its own conditions ended it: it stays stopped until it is given others.
                 self.stopped, self._final = run.stopped, True
-        elif isinstance(self.process, GeneratorProcess):
-            refuse_generator(run)
         self._resume_edits(session)
         if self._lanes is not None:
             keep_compute_modes(session, self._lanes.computing)
             self._lanes.adopt_results(dict(run.results()))
             if self._external:
                 self._lanes.replay(recorded(run, self.tick))
+        if spelling not in (None, str(self.until)) and self.stopped is None:
+            self._end_where_reached(run)
+
+    def _stay_ended(self, run: Run) -> None:
+        """Show a generator's run as it ended: nothing more can come."""
+        self.stopped, self._final = end_of_generator(run, self.until), True
+        now = run.now()
+        self.tick, self.position = now.tick, now.position
+
+    def _end_where_reached(self, run: Run) -> None:
+        """End without another step where the conditions that are new hold already."""
+        record = next(run.steps(self.tick - 1), None)
+        last = Step(self.tick, self.position, {} if record is None else record.report)
+        reached = self.until.reached(self._state, last)
+        if reached is not None:
+            self._end(reached)
 
     def _load(self, run: Run, state: Mapping[str, object]) -> None:
         self.process.load_state_dict(cast(dict[str, object], state["process"]))

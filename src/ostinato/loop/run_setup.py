@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from ostinato.errors import InputError, RunError
-from ostinato.journal import JSON, Journal, Run, RunSession
+from ostinato.journal import JSON, Journal, Run, RunSession, StopKind, Stopped
 from ostinato.loop.actions import OnStop, accept
 from ostinato.loop.checkpoint_schedule import CheckpointSchedule
 from ostinato.loop.conditions.base import Condition
@@ -75,13 +75,18 @@ def _keep_compute_mode(session: RunSession, key: str, mode: str) -> None:
     session.amend({key: mode})
 
 
-def refuse_generator(run: Run) -> None:
-    """Refuse to resume a run that has steps and no saved state, as that of a generator."""
-    if run.tick:
-        raise RunError(
-            f"The run {run.name!r} is of a generator, which cannot be resumed. "
-            "Start another run, or write the process as a class with state_dict."
-        )
+def end_of_generator(run: Run, until: Condition) -> Stopped:
+    """Return why a run of a generator has stopped for good.
+
+    Raises `RunError` where steps are left to take: a generator has no saved state.
+    """
+    stopped = run.stopped
+    if stopped is not None and (stopped.kind is StopKind.ENDED or run.until == str(until)):
+        return stopped
+    raise RunError(
+        f"The run {run.name!r} is of a generator, which cannot be resumed. "
+        "Start another run, or write the process as a class with state_dict."
+    )
 
 
 def refuse_going_back(checkpoint: CheckpointSchedule | None, on_stop: OnStop) -> None:

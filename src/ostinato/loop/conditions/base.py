@@ -13,6 +13,7 @@ from typing import ClassVar, cast
 
 from ostinato.errors import InputError
 from ostinato.journal import JSON, PRECEDENCE, StopKind, Stopped, first
+from ostinato.loop.conditions.source import source_of
 from ostinato.loop.process import Step
 
 Observed = tuple[JSON, Stopped | None]
@@ -49,6 +50,13 @@ class Condition(ABC):
     def exhausted(self, state: JSON) -> Stopped | None:
         """Return the stop of a limit that is used up, which going back cannot refund; else None."""
         return None
+
+    def reached(self, state: JSON, last: Step) -> Stopped | None:
+        """Return the stop that a run resumed under this condition needs no further step for.
+
+        `last` is its last step, with an empty report where that is not recorded.
+        """
+        return self.exhausted(state)
 
     def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
         """Return the state after something was spent beside the steps, as by a judge."""
@@ -124,6 +132,9 @@ class _Joined(Condition):
             states.append(after)
             stops.append(stopped)
         return states, self._joined(stops)
+
+    def reached(self, state: JSON, last: Step) -> Stopped | None:
+        return self._joined([c.reached(each, last) for c, each in self._pairs(state)])
 
     @abstractmethod
     def _joined(self, stops: list[Stopped | None]) -> Stopped | None:
@@ -202,15 +213,15 @@ class Predicate(Condition):
             return None, answer
         if not answer:
             return None, None
-        sentence = answer if isinstance(answer, str) else f"{_name_of(self.call)} said so."
+        sentence = answer if isinstance(answer, str) else f"{self._source} returned {answer!r:.60}."
         return None, Stopped(StopKind.PASSED, sentence, str(self))
 
     def __str__(self) -> str:
-        return f"Predicate({_name_of(self.call)})"
+        return f"Predicate({self._source})"
 
-
-def _name_of(call: Callable[..., object]) -> str:
-    return getattr(call, "__qualname__", type(call).__name__)
+    @property
+    def _source(self) -> str:
+        return source_of(self.call)
 
 
 def as_condition(value: object) -> Condition:

@@ -24,8 +24,12 @@ class Steps(Condition):
     def observe(self, state: JSON, step: Step) -> Observed:
         if step.tick < self.limit:
             return None, None
-        sentence = f"It has taken {step.tick} steps, the limit."
+        limit = "the limit" if step.tick == self.limit else f"the limit is {self.limit}"
+        sentence = f"It has taken {step.tick} steps, {limit}."
         return None, Stopped(StopKind.BUDGET, sentence, str(self), {"steps": step.tick})
+
+    def reached(self, state: JSON, last: Step) -> Stopped | None:
+        return self.observe(state, last)[1]
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class Epochs(Condition):
             return None, None
         sentence = f"It has completed {self.limit:g} epochs, the limit."
         return None, Stopped(StopKind.BUDGET, sentence, str(self), {"epoch": epoch})
+
+    def reached(self, state: JSON, last: Step) -> Stopped | None:
+        return self.observe(state, last)[1]
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,9 @@ class Reaches(_OfMetric):
             return values, self._stop(mean, "at most", self.below)
         return values, None
 
+    def reached(self, state: JSON, last: Step) -> Stopped | None:
+        return self.observe(self.initial_state(), last)[1]
+
     def _stop(self, mean: float, word: str, bound: float) -> Stopped:
         over = f" over the last {self.over}" if self.over > 1 else ""
         sentence = f"{self.name} is {mean:.4g}{over}: {word} {bound:g} was required."
