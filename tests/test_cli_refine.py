@@ -17,11 +17,10 @@ from ostinato.cli.jobs.progress import ProgressTally
 from ostinato.cli.jobs.refine import refine
 from ostinato.cli.jobs.watch import Watched
 from ostinato.cli.jobs.why import why
-from ostinato.cli.run_loop import ends_by_signal
 from ostinato.errors import InputError
 from ostinato.journal import Journal, Stopped
 from ostinato.journal.stops import StopKind
-from ostinato.loop import GoBack, LaneStep, Loop, StartOver, Step
+from ostinato.loop import GoBack, LaneStep, Loop, StartOver, Step, ends_by_signal
 from ostinato.refine.job.job_run import JobRun
 
 MESSAGES = ["Hello", "Thanks a lot", "Where are you?", "A refund", "Are you open?", "Call me"]

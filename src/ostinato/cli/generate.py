@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from ostinato.cli.constraint_options import constraint_from, constraint_options
 from ostinato.cli.options import json_option, model_options, run_option, seed_option
-from ostinato.cli.run_loop import RESUME, Exit, ends_by_signal
+from ostinato.cli.run_loop import RESUME, Exit
 from ostinato.cli.runs.recorded_command import command_spec
 from ostinato.cli.runs.run_guard import WEIGHTS, require_same_inputs
 from ostinato.cli.text_output import TextOutput
@@ -340,6 +340,8 @@ def _generate(
     loop = options.loop(run_name, command)
     if run_name is not None:
         output.recall(run_name, loop.tick)
+    from ostinato.loop import ends_by_signal
+
     with ends_by_signal(loop) as signaled, loop:
         for step in loop:
             for lane in step.lanes.values():
@@ -348,7 +350,7 @@ def _generate(
                 output.row = row
     output.stopped = loop.stopped
     # A signal during the last step comes too late to interrupt anything.
-    paused = signaled.by_signal and not output.row
+    paused = signaled.number and not output.row
     output.finish(f" {RESUME}" if paused and run_name is not None else "")
     return Exit.INTERRUPTED if paused else output.exit
 

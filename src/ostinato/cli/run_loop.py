@@ -1,19 +1,14 @@
-"""Running a loop for a command: its exit codes, Ctrl-C and SIGTERM, the rows of finished items.
+"""Running a loop for a command: its exit codes, and the rows of finished items.
 
-Knows no family. Signals are handled here only: the library never installs a handler.
+Knows no family.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -23,7 +18,6 @@ if TYPE_CHECKING:
     from ostinato.journal import Run
     from ostinato.loop import Loop, Step
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what containers and job schedulers send
 RESUME = "Run the same command again to resume."
 
 
@@ -35,54 +29,6 @@ class Exit(IntEnum):
     BAD_INPUT = 2  # an argument or a file is wrong
     BUDGET = 3  # the job's budget ended with items unfinished
     INTERRUPTED = 130  # Ctrl-C or SIGTERM; the same command resumes
-
-
-# Signals ----------------------------------------------------------------------------------------
-
-
-class Pausable(Protocol):
-    """Something that ends at its next step on request, such as a loop."""
-
-    def pause(self, reason: str = ...) -> None:
-        """End at the next step; a later resume is possible."""
-        ...
-
-
-@dataclass
-class SignalState:
-    """Whether a signal has paused the loop."""
-
-    by_signal: bool = False
-
-
-@contextmanager
-def ends_by_signal(loop: Pausable) -> Iterator[SignalState]:
-    """Pause the loop, with a checkpoint, at the first Ctrl-C or SIGTERM; end at once at the second.
-
-    The second raises `KeyboardInterrupt` wherever the program is; the journal already holds what
-    was acknowledged. Yields whether a signal came.
-    """
-    # Python installs handlers in the main thread only, and raises elsewhere.
-    if threading.current_thread() is not threading.main_thread():
-        yield SignalState()
-        return
-    state = SignalState()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if state.by_signal:
-            raise KeyboardInterrupt
-        state.by_signal = True
-        loop.pause(f"It was interrupted ({signal.Signals(number).name}).")
-
-    before: dict[signal.Signals, Any] = {
-        number: signal.signal(number, handle) for number in SIGNALS
-    }
-    try:
-        yield state
-    finally:
-        # Restored, as tests and recipes call several commands in one process.
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # Rows -------------------------------------------------------------------------------------------
@@ -101,6 +47,7 @@ def rows_of(
     receives the run.
     """
     from ostinato.journal import Journal
+    from ostinato.loop import ends_by_signal
 
     rows: dict[str, dict[str, Any]] = {}
     with ends_by_signal(loop), loop:

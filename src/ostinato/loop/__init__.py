@@ -55,6 +55,7 @@ from ostinato.loop.process import (
 )
 from ostinato.loop.rng import check_seed, fold_in, uniform
 from ostinato.loop.run_setup import compute_mode
+from ostinato.loop.signals import Pausable, SignalState, ends_by_signal
 
 __all__ = [
     "Accept",
@@ -86,6 +87,7 @@ __all__ = [
     "NotFinite",
     "OnStop",
     "Passes",
+    "Pausable",
     "Phrase",
     "Plateau",
     "Predicate",
@@ -96,6 +98,7 @@ __all__ = [
     "Report",
     "RequiredText",
     "Seconds",
+    "SignalState",
     "Span",
     "SparseMetrics",
     "StartOver",
@@ -109,6 +112,7 @@ __all__ = [
     "compute_mode",
     "content_keys",
     "digest",
+    "ends_by_signal",
     "fold_in",
     "go_back",
     "is_end",

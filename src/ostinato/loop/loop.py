@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from types import TracebackType
 from typing import Any, Literal, cast
 
 from ostinato.errors import RunError
@@ -43,6 +44,7 @@ from ostinato.loop.run_setup import (
     saved_state,
     use_recorded_modes,
 )
+from ostinato.loop.signals import saved_at_signals
 
 FORMAT = 1
 """The version of the form in which a loop's state is saved."""
@@ -171,10 +173,20 @@ class Loop:
         self._control.request_edits(edits)
 
     def __enter__(self) -> Loop:
+        self._guard = saved_at_signals(self, is_run=self._session is not None and not self._final)
+        self._guard.__enter__()
         return self
 
-    def __exit__(self, *raised: object) -> None:
-        self.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        finally:
+            self._guard.__exit__(kind, error, traceback)
 
     def close(self) -> None:
         """Save the state, wait until the journal has everything, and release the run."""

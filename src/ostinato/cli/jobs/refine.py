@@ -171,7 +171,7 @@ def _run(
 def _work(work: JobRun, *, watch: bool, quiet: bool) -> Outcome:
     """Run the loop to its end or interruption; then write the output and the report."""
     from ostinato.cli.jobs.progress import progress_of
-    from ostinato.cli.run_loop import ends_by_signal
+    from ostinato.loop import ends_by_signal
 
     progress = progress_of(work, watch=watch, quiet=quiet)
     if work.budget_change and not quiet:

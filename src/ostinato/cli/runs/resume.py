@@ -10,11 +10,19 @@ from typing import Any, Literal
 
 import click
 
-from ostinato.cli.run_loop import Exit, ends_by_signal
+from ostinato.cli.run_loop import Exit
 from ostinato.cli.runs.resume_command import resume_by_command, resume_hint
 from ostinato.errors import InputError, RunError
 from ostinato.journal import Run, RunRow
-from ostinato.loop import CheckpointSchedule, Condition, Loop, OnStop, as_condition, parse
+from ostinato.loop import (
+    CheckpointSchedule,
+    Condition,
+    Loop,
+    OnStop,
+    as_condition,
+    ends_by_signal,
+    parse,
+)
 
 # A dotted name and nothing else: a journal may come from someone else.
 FACTORY = re.compile(r"\w+(\.\w+)*:\w+")
@@ -63,7 +71,7 @@ def _drive(run: Run, loop: Loop, *, as_json: bool) -> Exit:
         if row.status == "paused":
             click.echo(f"To resume: {resume_hint(run)}")
     # A pause by `runs pause` is no interruption of this command.
-    return Exit.INTERRUPTED if signaled.by_signal and row.status == "paused" else Exit.DONE
+    return Exit.INTERRUPTED if signaled.number and row.status == "paused" else Exit.DONE
 
 
 def _needs_until(row: RunRow) -> str:

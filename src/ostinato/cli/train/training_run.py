@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ostinato.cli.run_loop import RESUME, Exit, ends_by_signal
+from ostinato.cli.run_loop import RESUME, Exit
 from ostinato.cli.runs.recorded_command import command_spec
 from ostinato.errors import InputError
 from ostinato.train import TrainingConfig
@@ -210,6 +210,8 @@ def _train(loop: Loop, show: Callable[[Step], object]) -> None:
         loop.close()
         return
     shown = -float("inf")  # the first step is printed at once: it shows that the training works
+    from ostinato.loop import ends_by_signal
+
     with ends_by_signal(loop), loop:
         for step in loop:
             now = time.monotonic()

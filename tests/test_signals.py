@@ -1,0 +1,169 @@
+"""Ctrl-C and SIGTERM save a run at the step in which they come, also in a script of one's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from toys import Walk
+
+from ostinato.journal import Journal
+from ostinato.loop import CheckpointSchedule, Loop, Steps, ends_by_signal
+
+SCRIPT = """
+import os, signal, sys
+from ostinato.loop import CheckpointSchedule, Loop, Steps
+from toys import Walk
+
+def watch(step):
+    if step.tick == 7:
+        os.kill(os.getpid(), signal.{signal})
+
+loop = Loop(Walk(), until=Steps(20), run="a", checkpoint=CheckpointSchedule(steps=5))
+{body}
+print("done")
+"""
+BODIES = {
+    "run": "loop.run(watch)",
+    "with": "with loop:\n    for step in loop:\n        watch(step)",
+    "within": (
+        "outer = Loop(Walk(), until=Steps(1), run='outer')\n"
+        "with outer:\n    with loop:\n        for step in loop:\n            watch(step)"
+    ),
+}
+
+
+def script(folder: Path, body: str, number: signal.Signals) -> subprocess.CompletedProcess[str]:
+    text = SCRIPT.format(signal=number.name, body=body)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    return subprocess.run(
+        [sys.executable, "-c", text],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -2), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("body", BODIES)
+def test_a_script_of_ones_own_is_saved_at_the_step_of_a_signal(
+    tmp_path: Path, number: signal.Signals, code: int, body: str
+) -> None:
+    ended = script(tmp_path, BODIES[body], number)
+    assert (ended.returncode, ended.stdout) == (code, "")
+    assert ("KeyboardInterrupt" in ended.stderr) == (number == signal.SIGINT)
+    with Journal(tmp_path / ".ostinato/journal.db") as journal:
+        run = journal.get("a")
+        assert (run.status, run.now().tick) == ("paused", 7)
+        found = run.load()
+        assert found is not None and found[0].tick == 7
+        assert run.stopped is None or run.stopped.sentence == f"It was interrupted ({number.name})."
+    process = Walk()
+    plain = Loop(Walk(), until=Steps(20))
+    plain.run()
+    with Journal(tmp_path / ".ostinato/journal.db") as journal:
+        Loop(process, until=Steps(20), run="a", journal=journal).run()
+    assert process.place == plain.process.place  # type: ignore[attr-defined]
+
+
+def test_a_loop_without_a_run_is_ended_by_the_signal_itself() -> None:
+    taken = []
+    with pytest.raises(KeyboardInterrupt), Loop(Walk(), until=Steps(20)) as loop:
+        for step in loop:
+            taken.append(step.tick)
+            if step.tick == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+    assert taken == [1, 2, 3]
+
+
+def run_loop(path: Path, until: int = 20) -> Loop:
+    return Loop(
+        Walk(),
+        until=Steps(until),
+        run="a",
+        journal=Journal(path / "journal.db"),
+        checkpoint=CheckpointSchedule(steps=5),
+    )
+
+
+def test_a_handler_of_ones_own_stays(tmp_path: Path) -> None:
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        with run_loop(tmp_path) as loop:
+            for step in loop:
+                if step.tick == 3:
+                    os.kill(os.getpid(), signal.SIGTERM)
+        assert came == [signal.SIGTERM] and loop.tick == 20
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_handlers_are_restored_and_an_error_goes_before_the_signal(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(ValueError, match="mine"), run_loop(tmp_path) as loop:
+        for _ in loop:
+            os.kill(os.getpid(), signal.SIGINT)
+            raise ValueError("mine")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_in_another_thread_nothing_is_installed(tmp_path: Path) -> None:
+    ended: list[int] = []
+
+    def drive() -> None:
+        with run_loop(tmp_path) as loop:
+            for _ in loop:
+                assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ended.append(loop.tick)
+
+    thread = threading.Thread(target=drive)
+    thread.start()
+    thread.join()
+    assert ended == [20]
+
+
+def test_a_signal_pauses_the_loops_within_too(tmp_path: Path) -> None:
+    class Outer:
+        reason = ""
+
+        def pause(self, reason: str = "") -> None:
+            self.reason = reason
+
+    outer = Outer()
+    with ends_by_signal(outer) as state, run_loop(tmp_path) as loop:
+        for step in loop:
+            if step.tick == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+    assert (loop.tick, state.number) == (4, signal.SIGTERM)
+    assert outer.reason == "It was interrupted (SIGTERM)."
+
+
+def test_a_second_signal_ends_a_command_at_once_with_its_code(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from ostinato.cli import main\n"
+        "from ostinato.loop import ends_by_signal\n"
+        "import ostinato.cli.runs.commands as commands\n"
+        "class Fake:\n"
+        "    def pause(self, reason=''): pass\n"
+        "def opened(path):\n"
+        "    with ends_by_signal(Fake()):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "commands.opened = opened\n"
+        "sys.argv[1:] = ['runs', 'show', 'a']\n"
+        "main.main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 130
+    assert ended.stderr == "Interrupted. What was acknowledged is saved.\n"
