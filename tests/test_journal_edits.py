@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from killable import denoise, refine, train, walk
 from toys import Walk
 
+from ostinato.errors import EditError
 from ostinato.journal import Journal
 from ostinato.journal.run import Run
-from ostinato.loop import CheckpointSchedule, Exceeds, Loop, Steps, go_back
+from ostinato.loop import CheckpointSchedule, Exceeds, Lanes, Loop, Steps, go_back
 
 
 @pytest.fixture
@@ -84,3 +88,50 @@ def test_going_back_works_after_many_pauses(run: Run) -> None:
     loop.run()
     assert run.checkpoints()[0].tick == 10
     assert walk.rate == 0.5
+
+
+class Known(Walk):
+    known_edits: ClassVar = {"rate": "number", "place": "integer", "names": "list", "any": "any"}
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        (
+            {"rat": 0.1},
+            r"Unknown edit 'rat'\. Known: any, names, place, rate\. Did you mean 'rate'?",
+        ),
+        ({"rate": "abc"}, "rate must be a number, got 'abc'."),
+        ({"rate": True}, "rate must be a number, got True."),
+        ({"place": 1.5}, "place must be a whole number, got 1.5."),
+        ({"names": "x"}, "names must be a list, got 'x'."),
+    ],
+)
+def test_a_branch_with_an_edit_that_its_process_does_not_know_is_refused_when_made(
+    run: Run, edits: dict[str, object], message: str
+) -> None:
+    Loop(Known(), until=Steps(5), run=run).run()
+    with Journal(run.database.path) as journal:
+        with pytest.raises(EditError, match=message):
+            journal.branch(run, "b", edits=edits)
+        assert [each.name for each in journal.runs()] == ["a"]
+        journal.branch(run, "b", edits={"rate": 1, "place": 2, "names": [], "any": None})
+
+
+@pytest.mark.parametrize("make", [train, refine, denoise, walk])
+def test_what_a_process_says_that_it_knows_it_does_not_call_unknown(
+    tmp_path: Path, make: Callable[..., Loop]
+) -> None:
+    loop = make(journal=Journal(tmp_path / "journal.db"), run="a")
+    for _ in zip(range(2), loop, strict=False):
+        pass
+    process = loop.process
+    known = dict(getattr(process, "known_edits", {}))
+    assert bool(known) == (make is not walk)
+    place = {"lane": next(iter(process._states))} if isinstance(process, Lanes) else {}
+    # "lane" names one, and feedback is taken where a draft begins only.
+    for name in (known.keys() - {"lane", "feedback"}) | {"unheard"}:
+        with pytest.raises(EditError) as refused:
+            process.change({**place, name: "a text that is no value"})
+        assert ("Unknown edit" in str(refused.value)) == (name == "unheard" or make is walk)
+    loop.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any, cast
 
@@ -284,3 +285,16 @@ def test_lanes_share_places() -> None:
     lanes = Lanes(unmask(2), ITEMS.items(), each=Steps(99), seed=1)
     rows = [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
     assert len(rows) == len(ITEMS)
+
+
+def test_without_a_model_fill_says_how_to_make_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="--model must name the folder of a masked") as wrong:
+        ostinato("fill", "We can ___ you")
+    command = shlex.split(str(wrong.value).partition("of yours: ostinato ")[2])
+    Path("FILE.txt").write_text(" ".join(CORPUS) * 12)
+    small = "--layers 1 --width 16 --heads 2 --context 16 --vocab-size 270 --batch-tokens 128"
+    ostinato(*command, *small.split(), "--steps", "2", "--valid-every", "2", "--warmup-steps", "1")
+    assert "We" in ostinato("fill", "We can ___ you", "--model", "masked").output

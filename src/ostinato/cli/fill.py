@@ -10,6 +10,7 @@ import click
 from ostinato.cli.options import json_option, run_option, seed_option
 from ostinato.cli.run_loop import exit_interrupted, refuse_errors, rows_of
 from ostinato.cli.runs.run_guard import WEIGHTS, run_settings
+from ostinato.errors import InputError
 
 if TYPE_CHECKING:
     from ostinato.journal import JSON
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("text")
-@click.option(
-    "--model", required=True, help="Folder of `ostinato train text --kind masked`, or of a BERT."
-)
+@click.option("--model", help="Folder of `ostinato train text --kind masked`, or of a BERT.")
 @click.option("--gap-tokens", default=8, type=click.IntRange(min=1), help="Tokens per gap.")
 @click.option("--steps", default=8, type=click.IntRange(min=1), help="Unmasking steps.")
 @click.option("--temperature", default=0.7, type=float, help="Sampling temperature; 0: greedy.")
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 @json_option
 def fill(
     text: str,
-    model: str,
+    model: str | None,
     gap_tokens: int,
     steps: int,
     temperature: float,
@@ -51,6 +50,12 @@ def fill(
     from ostinato.models import weights_digest
     from ostinato.text import FillConfig, fill_gaps
 
+    if model is None:
+        raise InputError(
+            "--model must name the folder of a masked language model, got none: no such model "
+            "ships. Name a BERT's folder, or train a small one on texts of yours: "
+            "ostinato train text FILE.txt --kind masked --out masked"
+        )
     inputs: dict[str, JSON] = {
         "text": text,
         "model": model,

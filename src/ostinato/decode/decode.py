@@ -20,6 +20,7 @@ from ostinato.decode.constrained_state import ConstrainedState
 from ostinato.decode.constraint import Constraint
 from ostinato.decode.detokenizer import Detokenizer
 from ostinato.decode.edits import (
+    EDIT_KINDS,
     LOGIT_SHIFTS,
     check_edits,
     forbidden_at,
@@ -40,7 +41,7 @@ from ostinato.decode.slots import SlotAllocator
 from ostinato.decode.speculative import DraftProposer, DraftRequest, Speculator
 from ostinato.errors import ItemError
 from ostinato.inference import TokenRow, in_compute_mode, open_backend
-from ostinato.journal import Fields
+from ostinato.journal import EditKind, Fields
 from ostinato.loop import Edits, Lane, Report, Text, uniform
 from ostinato.models import LanguageModel
 
@@ -83,7 +84,7 @@ def plain_prompt(encode: Callable[[str], Sequence[int]]) -> Prompter:
 
 
 SETTINGS = frozenset(spec.name for spec in fields(SamplingParams))
-KNOWN_EDITS = SETTINGS | {"forbid", "force", "bias"}
+KNOWN_EDITS = frozenset(EDIT_KINDS)
 ROOM_REDRAWS = 8  # of a token that leaves no room to end, before the known completion is taken
 
 
@@ -256,6 +257,11 @@ class Decode:
     def output(self, key: str) -> Text:
         """Return the draft so far."""
         return self._slots[key].text()
+
+    @property
+    def known_edits(self) -> Mapping[str, EditKind]:
+        """The names of a lane's edits, with the type of their values."""
+        return EDIT_KINDS | dict.fromkeys(self._prompt_edits, "any")
 
     def _check_edits(self, lane: Lane) -> dict[str, object]:
         """Check the lane's edits; return those that its prompt is made with."""

@@ -6,16 +6,24 @@ Knows no cache and no model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from ostinato.arguments import did_you_mean
 from ostinato.decode.sampling import SamplingParams
 from ostinato.errors import EditError, InputError
+from ostinato.journal import EditKind
 from ostinato.loop import Lane
 
 TOKEN_LISTS = frozenset({"forbid", "force"})
 LOGIT_SHIFTS = frozenset({"bias", "logit_bias"})
 WHOLE_NUMBERS = frozenset({"top_k", "end_within"})
+EDIT_KINDS: dict[str, EditKind] = {
+    **{spec.name: "number" for spec in fields(SamplingParams)},
+    **dict.fromkeys(WHOLE_NUMBERS, "integer"),
+    **dict.fromkeys(TOKEN_LISTS, "list"),
+    **dict.fromkeys(LOGIT_SHIFTS, "object"),
+}
+"""The edits of a lane of tokens, with the type of their values."""
 
 
 def check_edits(

@@ -27,7 +27,7 @@ from ostinato.image.fixed_batches import (
     remembered_self_test,
 )
 from ostinato.image.image_request import ImageRequest, pixels
-from ostinato.image.slot import DenoiseSettings, DenoiseSlot, as_guidance
+from ostinato.image.slot import EDITS, DenoiseSettings, DenoiseSlot, as_guidance
 from ostinato.image.solvers import Solver, heun_step, jump_sigmas, solver_named
 from ostinato.image.step_batch import BatchKey, StepBatch
 from ostinato.loop import Lane, Report, fold_in
@@ -52,6 +52,7 @@ class Denoise:
     the clean prediction; `calls` of the network; `ended` after the last step.
     """
 
+    known_edits = EDITS
     deterministic: bool
 
     def __init__(

@@ -6,7 +6,7 @@ Knows no network.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -16,11 +16,17 @@ from ostinato.arguments import did_you_mean
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.image.image_request import ImageRequest, is_whole, pixels
 from ostinato.image.solvers import Solver, solver_named
+from ostinato.journal import EditKind
 from ostinato.loop import Lane
 
 Value = TypeVar("Value")
 
-EDITS = ("label", "guidance", "solver", "renoise")
+EDITS: Mapping[str, EditKind] = {
+    "label": "any",
+    "guidance": "number",
+    "solver": "text",
+    "renoise": "any",
+}
 
 
 @dataclass(slots=True)

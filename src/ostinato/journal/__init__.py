@@ -1,6 +1,7 @@
 """The record of runs: a SQLite file with their steps, events, results and checkpoints."""
 
 from ostinato.journal.checkpoint import load_state, save_state
+from ostinato.journal.edits import EditKind
 from ostinato.journal.encoding import encode, valid
 from ostinato.journal.fields import Fields
 from ostinato.journal.journal import DEFAULT, Journal
@@ -15,6 +16,7 @@ __all__ = [
     "PRECEDENCE",
     "CheckpointRow",
     "ControlRequest",
+    "EditKind",
     "Fields",
     "Journal",
     "Run",

@@ -16,6 +16,7 @@ from pathlib import Path
 from ostinato.errors import InputError, RunError
 from ostinato.journal.checkpoint import sync_folder
 from ostinato.journal.database import Database
+from ostinato.journal.edits import check_edits
 from ostinato.journal.encoding import encode_exactly
 from ostinato.journal.lock import RunLock
 from ostinato.journal.run import CheckpointRow, Keep, Run, all_runs
@@ -162,8 +163,12 @@ class Journal:
         """Make a new run that starts at a checkpoint of another (the last, or that at `tick`).
 
         The edits are applied at its first step. Raises `RunError` where there is no checkpoint, and
-        for edits at the natural end of a run: no step follows that they could change.
+        for edits at the natural end of a run: no step follows that they could change; `EditError`
+        for edits that the process does not know, where the run records which it knows.
         """
+        known = parent.spec.get("edits")
+        if isinstance(known, dict):
+            check_edits(known, _checked(edits))
         row = _branching_point(parent, tick, bool(edits))
         _check_name(name)
         text = encode_exactly(_checked(edits), "An edit")

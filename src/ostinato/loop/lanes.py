@@ -103,6 +103,12 @@ class Lanes:
         return compute_mode(self.process)
 
     @property
+    def known_edits(self) -> Mapping[str, str] | None:
+        """The edits of a lane that the process knows; None where it does not say."""
+        known = getattr(self.process, "known_edits", None)
+        return None if known is None else {"lane": "text", **known}
+
+    @property
     def computing(self) -> Mapping[str, object]:
         """What may choose how it computes, by the name that a run records its mode under."""
         return {"compute_mode": self.process, "judge_mode": self._judge}

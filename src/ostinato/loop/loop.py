@@ -40,6 +40,7 @@ from ostinato.loop.run_setup import (
     keep_compute_modes,
     loop_settings,
     record_condition,
+    record_known_edits,
     refuse_going_back,
     saved_state,
     use_recorded_modes,
@@ -425,6 +426,7 @@ class Loop:
             if run.status == "stopped" and run.stopped is not None and spelling == str(self.until):
                 # Its own conditions ended it: it stays stopped until it is given others.
                 self.stopped, self._final = run.stopped, True
+        record_known_edits(session, self.process)
         self._resume_edits(session)
         if self._lanes is not None:
             keep_compute_modes(session, self._lanes.computing)

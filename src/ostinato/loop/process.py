@@ -35,7 +35,11 @@ class Process(Protocol):
         ...
 
     def change(self, edits: Edits) -> None:
-        """Apply edits from the next step on. Raises `EditError` for an unknown name."""
+        """Apply edits from the next step on. Raises `EditError` for an unknown name.
+
+        A process with an attribute `known_edits` (the type of the values by name: "number",
+        "integer", "text", "list", "object" or "any") has wrong ones refused when a branch is made.
+        """
         ...
 
 

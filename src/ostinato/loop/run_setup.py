@@ -37,6 +37,13 @@ def record_condition(session: RunSession, until: Condition, spelling: str | None
         session.flush()
 
 
+def record_known_edits(session: RunSession, process: object) -> None:
+    """Record which edits a process knows, so that a branch with others is refused when made."""
+    known = getattr(process, "known_edits", None)
+    if known is not None and session.run.spec.get("edits") != known:
+        session.amend({"edits": dict(known)})
+
+
 def compute_mode(part: object) -> str:
     """Return how a process or a judge computes; "" where its bits do not depend on it."""
     return str(getattr(part, "compute_mode", ""))

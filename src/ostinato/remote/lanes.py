@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ostinato.errors import EditError, InputError, ItemError
-from ostinato.journal import StopKind
+from ostinato.journal import EditKind, StopKind
 from ostinato.loop import Exhausted, ExternalSource, Lane, Report, Text, fold_in
 from ostinato.remote import text_ids
 from ostinato.remote.client import Client, Stream
@@ -29,7 +29,10 @@ Watch = Callable[[object], Sequence[str]]
 """Names an item's texts whose chance to start is tracked at every position."""
 
 SAMPLING = ("temperature", "top_p", *EXTENSIONS)
-KNOWN = frozenset({*SAMPLING, "forbid", "force"})
+KNOWN: Mapping[str, EditKind] = {
+    **dict.fromkeys(SAMPLING, "number"),
+    **dict.fromkeys(("forbid", "force"), "list"),
+}
 WAIT = 0.1  # seconds that a step waits for a chunk
 SEEDS = 1 << 31  # servers take the seed as a signed number of 32 bits
 GUESSED_PER_BYTE = 0.25  # tokens of a prompt for each byte, until a server reports its usage
@@ -336,6 +339,11 @@ class ServerLanes(ExternalSource):
                 sampling |= {n: cast(float, v) for n, v in edits.items() if n in SAMPLING}
         return sampling
 
+    @property
+    def known_edits(self) -> Mapping[str, EditKind]:
+        """The names of a lane's edits, with the type of their values."""
+        return {**KNOWN, **dict.fromkeys(self._prompt_edits, "any")}
+
     def _prompt_edits_of(self, lane: Lane) -> dict[str, object]:
         """Return the edits for the prompt function. Raises `EditError` for an unknown edit."""
         for_prompt: dict[str, object] = {}
@@ -344,7 +352,7 @@ class ServerLanes(ExternalSource):
                 if name in self._prompt_edits and at == 0:
                     for_prompt[name] = value
                 elif name not in KNOWN:
-                    names = ", ".join(sorted(KNOWN | self._prompt_edits))
+                    names = ", ".join(sorted(self.known_edits))
                     raise EditError(f"Unknown edit {name!r} of a server's lane. Known: {names}.")
         return for_prompt
 

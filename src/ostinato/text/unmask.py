@@ -25,12 +25,19 @@ from ostinato.decode import (
     unmask_step,
 )
 from ostinato.errors import InputError, ItemError
+from ostinato.journal import EditKind
 from ostinato.loop import Lane, Report, Text
 from ostinato.models import MaskedModel, device_of
 
 PAD_TO = 32  # tokens: rows are padded to a multiple, so that few shapes occur
 DOT = "·"  # what a masked token looks like in a text
-EDITS = frozenset({"temperature", "noise", "forbid", "mask", "put"})
+EDITS: Mapping[str, EditKind] = {
+    "temperature": "number",
+    "noise": "number",
+    "forbid": "any",
+    "mask": "list",
+    "put": "any",
+}
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,7 @@ class Unmask:
     kept), `tokens` (their number), and `ended` after the last step. The output is the whole text.
     """
 
+    known_edits = EDITS
     deterministic = True
 
     def __init__(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ostinato.arguments import did_you_mean
 from ostinato.errors import EditError, InputError
+from ostinato.journal import EditKind
 from ostinato.loop import Edits, Report, SparseMetrics, fold_in
 from ostinato.models import deterministic_ops, device_of, has_computed_weights
 from ostinato.train.batch_sampler import BatchSampler
@@ -26,7 +27,12 @@ from ostinato.train.config import TrainingConfig
 from ostinato.train.optimizers import AdamW, Muon, Optimizer
 from ostinato.train.task import Loss, Task
 
-EDITS = ("lr", "lr_scale", "skip", "skip_steps")
+EDITS: Mapping[str, EditKind] = {
+    "lr": "number",
+    "lr_scale": "number",
+    "skip": "number",
+    "skip_steps": "list",
+}
 
 
 class Training(SparseMetrics):
@@ -43,6 +49,8 @@ class Training(SparseMetrics):
     to skip, `skip_steps` are pairs of a position and a number of steps to skip. `best` holds the
     weights of the best `loss/valid`.
     """
+
+    known_edits = EDITS
 
     def __init__(
         self, network: nn.Module, task: Task, config: TrainingConfig | None = None

@@ -24,9 +24,15 @@ from ostinato.image.pipelines.families import PipelineFamily
 from ostinato.image.pipelines.folder import load_pipeline
 from ostinato.image.pipelines.inputs import PipelineInputs, as_pipeline_inputs, check_guidance
 from ostinato.image.pipelines.scheduler_state import SchedulerState
+from ostinato.journal import EditKind
 from ostinato.loop import Check, Condition, Lane, Loop, OnStop, Report, accept, fold_in
 
-EDITS = ("prompt", "negative_prompt", "guidance", "renoise")
+EDITS: Mapping[str, EditKind] = {
+    "prompt": "text",
+    "negative_prompt": "text",
+    "guidance": "number",
+    "renoise": "any",
+}
 
 
 @dataclass(slots=True)
@@ -65,6 +71,7 @@ class DenoisePipeline:
     network; `backtracks` are the lane's; `ended` follows the last step.
     """
 
+    known_edits = EDITS
     deterministic = True  # the shape of every product is that of one sample
 
     def __init__(

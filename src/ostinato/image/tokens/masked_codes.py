@@ -20,6 +20,7 @@ from ostinato.image import BLOCK, fixed_batches, is_batch_invariant, remembered_
 from ostinato.image.tokens.attributes import ANY, Attributes
 from ostinato.image.tokens.network import CodeNetwork
 from ostinato.image.tokens.prompt import ImagePrompt, as_text
+from ostinato.journal import EditKind
 from ostinato.loop import Lane, Report, Text
 
 COMMON_EDITS = frozenset({"temperature", "guidance", "prompt", "put"})
@@ -85,6 +86,11 @@ class MaskedCodeSampler(ABC):
         self.attributes, self.settings = attributes, settings or CodeSettings()
         self.deterministic = remembered_self_test(network, self._self_test)
         self._slots: dict[str, CodeSlot] = {}
+
+    @property
+    def known_edits(self) -> Mapping[str, EditKind]:
+        """The names of a lane's edits; their values are checked when they are applied."""
+        return dict.fromkeys(self.edits | COMMON_EDITS, "any")
 
     # Lanes ------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from ostinato.checks import TIME_LIMIT, check_prefix_all, judge_all
 from ostinato.decode import Decode
 from ostinato.errors import InputError
-from ostinato.journal import Fields
+from ostinato.journal import EditKind, Fields
 from ostinato.loop import Check, Item, Lane, Report, Text, Verdict, spent_judging, uniform
 
 
@@ -83,6 +83,11 @@ class GroupedLanes(ABC, Generic[G]):
         """Compute in this mode, if the model leaves it open. Call it before any lane starts."""
         self.decode.use_compute_mode(mode)
         self.deterministic, self.compute_mode = self.decode.deterministic, self.decode.compute_mode
+
+    @property
+    def known_edits(self) -> Mapping[str, EditKind]:
+        """The edits of a lane, which are those of its tokens."""
+        return self.decode.known_edits
 
     # The lane process -------------------------------------------------------------------------
 
