@@ -11,7 +11,6 @@ from ostinato.errors import InputError, ModelError
 from ostinato.text_files import (
     half_character,
     parse_json,
-    parse_json_keeping_halves,
     read_json,
     read_jsonl,
     read_text,
@@ -90,8 +89,8 @@ def test_a_package_gives_its_own_error_and_its_own_mend(tmp_path: Path) -> None:
         ("{", "Expecting property name"),
         ("[" * 100_000, "values nested too deeply"),
         ("1" * 5000, "a number of more than 4,300 digits"),
-        (r'{"a": ["\ud83d"]}', r"half a character, \\ud83d, in "),
-        (r'{"\uDe00": 1}', r"half a character, \\ude00, in "),
+        (r'{"a": ["\ud83d"]}', r"it must hold whole characters, got half of one, \\ud83d"),
+        (r'{"\uDe00": 1}', r"it must hold whole characters, got half of one, \\ude00"),
     ],
 )
 def test_json_that_cannot_be_used_is_a_value_error(text: str, told: str, tmp_path: Path) -> None:
@@ -106,7 +105,7 @@ def test_two_halves_are_a_whole_character() -> None:
     assert parse_json(json.dumps({"😀": ["😀"]})) == {"😀": ["😀"]}
     assert half_character("one 😀") == ""
     assert half_character("one \udce9") == r"\udce9"
-    assert parse_json_keeping_halves(r'"\ud83d"') == "\ud83d"
+    assert parse_json(r'"\ud83d"', keep_halves=True) == "\ud83d"
 
 
 def test_rows_have_their_lines_and_every_bad_line_is_listed(tmp_path: Path) -> None:

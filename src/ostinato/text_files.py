@@ -82,39 +82,49 @@ def decode_text(
     return io.StringIO(text, newline=newline).read()
 
 
-def half_character(text: str) -> str:
-    """Return the first half character (lone surrogate) of a text as `\\ud83d`; empty if none.
+def half_character(value: object) -> str:
+    """Return a half character (lone surrogate) in the texts of a value, as `\\ud83d`; else empty.
 
     JSON can escape one, and an argument that is not UTF-8 holds one for each byte. No encoding has
     them, so they must be found before a tokenizer, a file or a hash meets one.
     """
-    found = _HALF.search(text)
+    found = next((half for text in _texts(value) if (half := _HALF.search(text))), None)
     return f"\\u{ord(found[0]):04x}" if found else ""
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield every text in a value, keys too. Not recursive, so no depth breaks it."""
+    rest = [value]
+    while rest:
+        part = rest.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, list | tuple):
+            rest += part
+        elif isinstance(part, Mapping):
+            rest += [*part, *part.values()]
 
 
 # JSON -----------------------------------------------------------------------------------------
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, keep_halves: bool = False) -> Any:
     """Return the value of a JSON text. Raises `ValueError` for whatever is wrong with it.
 
-    That includes nesting too deep for the parser, numbers too long for it, and half characters.
+    That includes nesting too deep for the parser and numbers too long for it; also half characters,
+    unless they are kept.
     """
-    value = parse_json_keeping_halves(text)
-    for part in _texts(value) if _HALF_ESCAPE.search(text) or _HALF.search(text) else ():
-        if half := half_character(part):
-            raise ValueError(f"half a character, {half}, in {part[:40]!r}")
-    return value
-
-
-def parse_json_keeping_halves(text: str) -> Any:
-    """Return the value of a JSON text as `parse_json` does, with its half characters if any."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except json.JSONDecodeError:
         raise
     except (ValueError, RecursionError) as error:
         raise ValueError(_limit(error)) from None
+    # Few texts must be searched value by value: an escape gives one, or an argument holds it.
+    doubtful = not keep_halves and (_HALF_ESCAPE.search(text) or _HALF.search(text))
+    if doubtful and (half := half_character(value)):
+        raise ValueError(f"it must hold whole characters, got half of one, {half}")
+    return value
 
 
 def _limit(error: Exception) -> str:
@@ -122,19 +132,6 @@ def _limit(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "values nested too deeply"
     return f"a number of more than {sys.get_int_max_str_digits():,} digits"
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield every text in a value, keys too. Not recursive, so no depth breaks it."""
-    rest = [value]
-    while rest:
-        part = rest.pop()
-        if isinstance(part, str):
-            yield part
-        elif isinstance(part, list):
-            rest += part
-        elif isinstance(part, Mapping):
-            rest += [*part, *part.values()]
 
 
 def read_json(
@@ -148,11 +145,21 @@ def read_json(
         raise raises(f"{path} must be JSON, got: {error}. {fix}".rstrip()) from None
 
 
-def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def read_object(
+    path: str | Path, *, fix: str = "Fix it there.", raises: type[OstinatoError] = InputError
+) -> dict[str, Any]:
+    """Return the object of a JSON file, as `read_json` does."""
+    value = read_json(path, fix=fix, raises=raises)
+    if not isinstance(value, dict):
+        raise raises(f"{path} must hold a JSON object, got {type(value).__name__}. {fix}".rstrip())
+    return value
+
+
+def read_jsonl(path: Path, *, keep_halves: bool = False) -> list[tuple[int, dict[str, Any]]]:
     """Return the objects of a JSONL file with their lines, from 1. Blank lines are skipped.
 
-    Half characters are kept: whoever uses a row looks for them. Raises `InputError` that lists
-    every line that is no object.
+    Raises `InputError` that lists every line that is no object. With `keep_halves`, half characters
+    are left to whoever uses the row.
     """
     problems: list[str] = []
     rows: list[tuple[int, dict[str, Any]]] = []
@@ -161,7 +168,7 @@ def read_jsonl(path: Path) -> list[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            value = parse_json_keeping_halves(line)
+            value = parse_json(line, keep_halves=keep_halves)
         except ValueError as error:
             problems.append(f"line {number}: it must be JSON: {error}")
             continue

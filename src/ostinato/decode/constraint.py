@@ -17,6 +17,7 @@ from ostinato.arguments import require_choice
 from ostinato.decode.joint_matcher import JointMatcher
 from ostinato.errors import InputError, MissingExtra
 from ostinato.models import Tokenizer
+from ostinato.text_files import parse_json
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -83,7 +84,7 @@ class Constraint:
         """Require JSON that is valid under a schema (a mapping or its text; `{}`: any JSON)."""
         if isinstance(schema, str):
             try:
-                schema = json.loads(schema)
+                schema = parse_json(schema)
             except ValueError as error:
                 raise InputError(
                     f"A JSON schema must be JSON, got an error: {error}. Fix it there."

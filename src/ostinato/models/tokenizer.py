@@ -19,6 +19,7 @@ from ostinato.arguments import reason
 from ostinato.errors import ModelError
 from ostinato.models.chat import ChatTemplate, Guard
 from ostinato.models.files.json_values import Values, read_json, write_json
+from ostinato.text_files import read_text
 
 Message = Mapping[str, Any]
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -219,8 +220,9 @@ class Tokenizer:
 
 def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
     """Read a `tokenizer.json`. Raises `ModelError` where it is missing or damaged."""
+    text = read_text(path, raises=ModelError, fix="Download it again.")
     try:
-        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exception
         raise ModelError(
             f"{path} must be a tokenizer file, got: {reason(error)}. Download it again."
@@ -306,12 +308,7 @@ def _end_ids(
 def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     path = folder / "chat_template.jinja"
     if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ModelError(
-                f"{path} must be text in UTF-8, got bytes that are not: {error}. Download it again."
-            ) from error
+        return read_text(path, raises=ModelError, fix="Download it again.")
     template = config.get("chat_template")
     if isinstance(template, list):  # older files list several templates by name
         file = str(folder / "tokenizer_config.json")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ostinato.checks import Template
 from ostinato.errors import ItemError
 from ostinato.refine.job.items import Item
+from ostinato.text_files import parse_json
 
 Message = dict[str, str]
 """A chat message, with `role` and `content`."""
@@ -66,8 +67,8 @@ def conversation(value: object, column: str) -> list[Message]:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):  # thousands of nested brackets
+            value = parse_json(value, keep_halves=True)
+        except ValueError:
             value = None
     messages = value if isinstance(value, list) else []
     for message in messages:

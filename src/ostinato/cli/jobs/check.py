@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 
-from ostinato.arguments import reason
 from ostinato.checks import SOURCES, Grounded, judge_all
 from ostinato.cli.run_loop import Exit
 from ostinato.errors import InputError
 from ostinato.loop import Verdict
 from ostinato.refine import Job, prepare, read_job, read_rows
+from ostinato.text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,8 @@ def _lines(job: Job, file: Path, needed: set[str]) -> Iterator[Text]:
             f"{file.name} must be JSONL or CSV, as the checks read columns ({names}). "
             "Give each text its id in the input."
         )
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()  # without a BOM
-    except FileNotFoundError:
-        raise InputError(f"The file {file} must exist. Check its name.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{file} must be text in UTF-8, got: {reason(error)}. Save it as UTF-8."
-        ) from error
-    for number, line in enumerate(lines, 1):
+    # Not `splitlines`: a text may contain U+2028 or U+0085, which would split it.
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         if line.strip():
             yield str(number), line, {}
 
