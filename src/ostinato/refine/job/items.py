@@ -47,7 +47,7 @@ def read_items(
     `needed` maps each required column to what needs it. Raises `InputError` that lists the problems
     with file, line and column.
     """
-    rows = read_rows(path)
+    rows = read_rows(path, keep_halves=True)  # a half character sets aside its own item only
     if not rows:
         raise InputError(f"{path.name} must hold at least one item, got none. Add items to it.")
     id_needed = {id_column: "the id"} if id_column else {}
@@ -66,15 +66,15 @@ NumberedRow = tuple[int, dict[str, Any]]
 """The first line of a row in the file, from 1, and its columns."""
 
 
-def read_rows(path: Path) -> list[NumberedRow]:
+def read_rows(path: Path, *, keep_halves: bool = False) -> list[NumberedRow]:
     """Return the rows of a JSONL or CSV file, with their lines.
 
-    Half characters in JSON are kept: each is its item's own fault. Raises `InputError` that lists
-    every row that cannot be read.
+    Raises `InputError` that lists every row that cannot be read; with `keep_halves`, half
+    characters in JSON are left to whoever uses the row.
     """
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
-            return read_jsonl(path, keep_halves=True)
+            return read_jsonl(path, keep_halves=keep_halves)
         case ".csv":
             return _csv(path, read_text(path, newline=""))
     raise InputError(
@@ -147,4 +147,5 @@ def _bad_ids(rows: list[NumberedRow], column: str) -> Iterator[str]:
 
 
 def _ids(rows: list[NumberedRow], column: str) -> list[str]:
-    return [str(row[column]) for _, row in rows]
+    # The journal's keys are UTF-8; a half character is spelled out.
+    return [str(row[column]).encode("utf-8", "backslashreplace").decode() for _, row in rows]
