@@ -9,6 +9,7 @@ from ostinato.checks import judge_all
 from ostinato.errors import ItemError
 from ostinato.loop import Budget, Lane, Lanes, Loop, Report, Steps, Text, uniform
 from ostinato.refine.job.job_run import JobRun, job_budget
+from ostinato.refine.prompts import refuse_halves
 from ostinato.refine.strategies.base import SteeringContext, StillPassable
 
 WORDS = ("We", "can", "help", "you", "today", "obviously", "with", "it", "now", ".")
@@ -58,6 +59,7 @@ class Scribe:
         assert isinstance(item, Mapping)
         if item.get("message") == "broken":
             raise ItemError("This item is broken.")
+        refuse_halves(item)  # as `Refine` does
         self._lanes[lane.key] = lane
         self._words[lane.key] = [str(report["word"]) for report in lane.past]
 

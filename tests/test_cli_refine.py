@@ -110,7 +110,7 @@ def test_items_that_cannot_pass_or_be_worked_on_make_exit_code_1(folder: Path) -
     output = json.loads(result.stdout)
     assert result.exit_code == 1 and output["errors"] == 1 and output["exit"] == 1
     assert lines()[1]["outcome"] == "error"
-    assert "  error    m1: " in run("mail.toml").stdout
+    assert "  error    m1, line 2: " in run("mail.toml").stdout
 
 
 def test_the_items_that_could_not_be_worked_on_are_named_up_to_five(folder: Path) -> None:
@@ -330,3 +330,43 @@ def test_check_finds_columns_in_the_jobs_input(folder: Path) -> None:
     (folder / "texts.jsonl").write_text('{"id": "m9", "reply": "Bye to you all."}\n')
     error = CliRunner().invoke(check, ["mail.toml", "texts.jsonl"]).exception
     assert isinstance(error, InputError) and "need the column 'message'" in str(error)
+
+
+def test_an_item_with_half_a_character_is_set_aside_and_the_rest_goes_on(folder: Path) -> None:
+    write_job(folder, ["Hello", r"half \ud83d", r"thanks \udce9", "whole \\ud83d\\ude00"])
+    dry = run("mail.toml", "--dry-run").output
+    told = r"The column 'message' must hold whole characters, got half of one, \ud83d"
+    assert "left out: 2." in dry and f"  m1, line 2: {told}" in dry and "m2, line 3" in dry
+    result = run("mail.toml")
+    assert result.exit_code == 1 and "2 of 4 accepted" in result.output
+    assert f"  error    m1, line 2: {told}" in result.output
+    assert [line["outcome"] for line in lines()].count("error") == 2
+    assert run("mail.toml").exit_code == 1  # nothing is lost or tried again
+
+
+def test_an_id_with_half_a_character_is_spelled_out(folder: Path) -> None:
+    write_job(folder, ["Hello"])
+    with (folder / "messages.jsonl").open("a") as file:
+        file.write(r'{"id": "m\ud83d", "message": "Hi"}')
+    run("mail.toml")
+    assert [line["id"] for line in lines()] == ["m0", r"m\ud83d"]
+
+
+def test_check_fails_a_text_with_half_a_character_by_its_line(folder: Path) -> None:
+    write_job(folder, MESSAGES)
+    right = '{"id": "m0", "reply": "We can help you\u2028today."}\n'
+    (folder / "texts.jsonl").write_text(right + r'{"id": "m1", "reply": "\udc00"}', "utf-8")
+    result = CliRunner().invoke(check, ["mail.toml", "texts.jsonl"])
+    assert result.exit_code == 1 and "1 of 2 passed every check." in result.output
+    assert r"line 2 must hold whole characters, got half of one, \udc00." in result.output
+    result = CliRunner().invoke(check, ["mail.toml", "texts.jsonl", "--json"])
+    assert "line 2" in json.loads(result.output.split("\n")[1])["error"]
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_a_line_of_text_ends_at_a_line_break_only(folder: Path, separator: str) -> None:
+    write_job(folder, MESSAGES)
+    text = f"\ufeffWe can help{separator}you.\n"
+    (folder / "texts.txt").write_text(text, encoding="utf-8")
+    result = CliRunner().invoke(check, ["mail.toml", "texts.txt", "--json"])
+    assert len(result.output.rstrip("\n").split("\n")) == 1

@@ -40,6 +40,47 @@ def test_sub_folders_are_classes(tmp_path: Path) -> None:
     assert images.clean().min() == -1
 
 
+def test_images_of_a_class_may_lie_deeper_and_hidden_ones_are_skipped(tmp_path: Path) -> None:
+    folder = pets(tmp_path / "pets")
+    (folder / "dog").rename(folder / "batch1")
+    (folder / "dog").mkdir()
+    (folder / "batch1").rename(folder / "dog" / "batch1")
+    for hidden in (".ipynb_checkpoints", "__MACOSX", "dog/.thumbnails"):
+        (folder / hidden).mkdir()
+        Image.new("L", (8, 8), 200).save(folder / hidden / "0.png")
+    (folder / "cat" / "._0.png").write_bytes(b"what macOS keeps beside a file")
+    images = read_images([folder])
+    assert images.names == ("cat", "dog") and len(images) == 6
+    assert images.pixels[:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
+
+
+def test_a_folder_without_images_is_told(tmp_path: Path) -> None:
+    folder = pets(tmp_path / "pets")
+    (folder / "owl").mkdir()
+    (folder / "owl" / "1.heic").write_bytes(b"unreadable here")
+    with pytest.warns(
+        UserWarning, match=r"^owl/ in .*pets must hold images .* got none\. Left out"
+    ):
+        assert read_images([folder]).names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("level", ["train", "pets"])
+def test_a_level_above_the_classes_is_not_taken_for_classes(level: str, tmp_path: Path) -> None:
+    pets(tmp_path / level)
+    if level == "train":
+        pets(tmp_path / "test")
+    with pytest.raises(
+        InputError, match=rf"one level deeper\. Name one of them, such as .*{level}|t"
+    ):
+        read_images([tmp_path])
+
+
+def test_one_color_image_makes_all_of_them_color(tmp_path: Path) -> None:
+    Image.new("L", (8, 8), 9).save(tmp_path / "0.png")
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "1.png")
+    assert read_images([tmp_path]).pixels[:, :, 0, 0].tolist() == [[9, 9, 9], [1, 2, 3]]
+
+
 def test_images_are_scaled_and_colored(tmp_path: Path) -> None:
     images = read_images([pets(tmp_path / "pets", 20)], size=10, gray=False)
     assert (images.channels, images.size) == (3, 10)
@@ -76,10 +117,22 @@ def test_messages_name_the_file_at_fault(tmp_path: Path) -> None:
     (tmp_path / "short").write_bytes(idx(np.zeros((2, 8, 8), np.uint8))[:-1])
     (tmp_path / "images").write_bytes(idx(np.zeros((3, 8, 8), np.uint8)))
     (tmp_path / "labels").write_bytes(idx(np.zeros(2, np.uint8)))
+    (tmp_path / "flat").write_bytes(idx(np.zeros((3, 8, 0), np.uint8)))
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(idx(np.zeros((3, 8, 8), np.uint8)))[:-9])
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(idx(np.zeros((2, 8, 8), np.uint8)) + b"\0"))
+    (tmp_path / "huge").write_bytes(b"\0\0\x08\x03" + b"\xff" * 12)
+    damaged = bytearray(gzip.compress(idx(np.arange(192, dtype=np.uint8).reshape(3, 8, 8))))
+    damaged[30] ^= 0xFF
+    (tmp_path / "damaged.gz").write_bytes(damaged)
     wrong = [
         ([tmp_path / "empty"], "empty must hold images"),
         ([tmp_path / "none"], "none must exist, got no such file or folder"),
         ([tmp_path / "text"], "text must be an IDX file of bytes"),
+        ([tmp_path / "flat"], r"flat must hold 1 to .* values, got the sizes \(3, 8, 0\)"),
+        ([tmp_path / "huge"], "huge must hold 1 to 4,294,967,296 values"),
+        ([tmp_path / "cut.gz"], "cut.gz must be readable, got: .*Download the file again"),
+        ([tmp_path / "damaged.gz"], "damaged.gz must be readable, got: .*Download"),
+        ([tmp_path / "bomb.gz"], "bomb.gz must hold 128 values.*got more"),
         ([tmp_path / "short"], "short must hold 128 values.*got 127"),
         ([tmp_path / "images", tmp_path / "labels"], "labels must have a label for each of the 3"),
         ([folder, folder], "A folder of images must be given alone"),

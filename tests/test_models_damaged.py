@@ -144,7 +144,7 @@ def test_the_other_networks_read_by_type_too() -> None:
         ("model.safetensors.index.json", "{}", "must have 'weight_map', got none"),
         ("tokenizer_config.json", '{"chat_template": [{"nme": "x"}]}', "must have 'name', got"),
         ("tokenizer_config.json", '{"chat_template": ["x"]}', "list of objects with name and tem"),
-        ("config.json", "[" * 100_000, r"config\.json must be readable JSON"),
+        ("config.json", "[" * 100_000, r"config\.json must be JSON, got: values nested too deeply"),
     ],
 )
 def test_a_damaged_file_is_reported(file: str, text: str, message: str, tmp_path: Path) -> None:

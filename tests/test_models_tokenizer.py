@@ -178,8 +178,8 @@ def test_a_template_that_fails_is_reported(source: str) -> None:
 
 def test_a_template_that_is_no_text_is_reported(tmp_path: Path) -> None:
     write_folder(tmp_path)
-    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe{{ 1 }}")
-    with pytest.raises(ModelError, match=r"chat_template\.jinja must be text in UTF-8"):
+    (tmp_path / "chat_template.jinja").write_bytes(b"{{ 1 }}\xff")
+    with pytest.raises(ModelError, match=r"template\.jinja, line 1: the text must be UTF-8"):
         Tokenizer.from_folder(tmp_path)
 
 

@@ -19,7 +19,10 @@ from ostinato.cli.main import COMMANDS
 
 ROOT = Path(ostinato.__file__).parent
 
-# What each package may import beside `errors` and `arguments`, as docs/architecture.md shows it.
+# Modules at the top, which every package may import.
+TOP = ("errors", "arguments", "text_files")
+
+# What each package may import beside them, as docs/architecture.md shows it.
 ENGINE = {"journal", "loop"}
 FAMILY = ENGINE | {"models", "inference", "checks", "train", "decode", "remote", "media"}
 FAMILIES = {"text", "image", "music"}
@@ -89,7 +92,7 @@ def package_of(module: str) -> str:
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_arrows_point_down_only(package: str) -> None:
-    allowed = MAY_IMPORT[package] | {package, "errors", "arguments"}
+    allowed = MAY_IMPORT[package] | {package, *TOP}
     for path in (ROOT / package).rglob("*.py"):
         for module, _ in imports(path):
             assert module.split(".")[1:2] != [], f"{path} imports the top of the package"
@@ -107,7 +110,7 @@ def test_other_packages_are_imported_by_their_public_names_only() -> None:
             continue
         for imported, name in imports(path):
             package = package_of(imported)
-            if package in ("", "errors", "arguments", package_of(module)):
+            if package in ("", *TOP, package_of(module)):
                 continue
             where = f"{path.relative_to(ROOT)} imports {name} from {imported}"
             assert imported == f"ostinato.{package}", f"{where}, past its public names"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -54,12 +55,29 @@ def test_ragged_csv_is_an_error_with_its_line(tmp_path: Path) -> None:
         read_items(write(tmp_path, 'a,b\n"one\ntwo",2\n1,2,3\n', "in.csv"))
 
 
-@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0c"])
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
 def test_a_line_separator_within_a_cell_does_not_end_its_row(
     tmp_path: Path, separator: str
 ) -> None:
     (item,) = read_items(write(tmp_path, f"a,b\none{separator}two,2\n", "in.csv"))
     assert item.columns == {"a": f"one{separator}two", "b": "2"} and item.line == 2
+
+
+def test_a_cell_has_no_length_limit_and_python_s_own_stays(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    (item,) = read_items(write(tmp_path, f"a\n{'x' * 200_000}\n", "in.csv"))
+    assert item.columns == {"a": "x" * 200_000} and csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [("[" * 100_000, "values nested too deeply"), ("1" * 5000, "a number of more than 4,300")],
+)
+def test_a_row_past_the_parser_s_limits_is_an_error_with_its_line(
+    value: str, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=rf"^in\.jsonl, line 2: it must be JSON: {told}"):
+        read_items(write(tmp_path, f'{{"a": 1}}\n{{"a": {value}}}\n'))
 
 
 def test_a_conversation_nested_without_end_is_an_error_of_its_item() -> None:

@@ -253,11 +253,11 @@ def test_only_the_assistant_s_turns_and_their_ends_count() -> None:
     ("name", "text", "message"),
     [
         ("a.txt", "", "must hold text, got an empty file"),
-        ("a.jsonl", '{"text": "x y z"}\n{"text": ', "line 2, must be JSON"),
-        ("a.jsonl", "[1]", "line 1, must be an object"),
+        ("a.jsonl", '{"text": "x y z"}\n{"text": ', "line 2: it must be JSON"),
+        ("a.jsonl", "[1]", "line 1: it must be a JSON object"),
         ("a.jsonl", '{"tekst": "x"}', "row 1, must hold 'text', 'messages'"),
         ("a.txt", "short", "context must be shorter than the text"),
-        (None, "", "must exist, got no such file"),
+        (None, "", r"must exist\. Check its name"),
     ],
 )
 def test_bad_input_is_reported_by_file_and_line(

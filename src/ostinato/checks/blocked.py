@@ -9,8 +9,8 @@ from typing import ClassVar
 from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
 from ostinato.checks.constraint_spec import ConstraintSpec, containing
 from ostinato.checks.patterns import Finder, finder
-from ostinato.errors import InputError
 from ostinato.loop import Item, PrefixVerdict, Verdict
+from ostinato.text_files import read_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +58,7 @@ class Blocked(BaseCheck):
 
 def read_words(path: Path) -> tuple[str, ...]:
     """Read a word list: one word or phrase per line, `#` starts a comment."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"The word list {path.name} must be UTF-8, got {error}. Save it as UTF-8."
-        ) from error
+    lines = read_text(path).split("\n")
     words = (line.partition("#")[0].strip() for line in lines)
     return tuple(word for word in words if word)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ostinato.cli.options import add_options
 from ostinato.errors import InputError
+from ostinato.text_files import read_text
 
 if TYPE_CHECKING:
     from ostinato.decode import Constraint
@@ -56,10 +56,7 @@ def _constraint(name: str, value: Any) -> Constraint:
 
 
 def _read(option: str, name: str) -> str:
-    path = Path(name)
-    if not path.is_file():
-        raise InputError(f"{option} must be a file that exists, got {name!r}. Create it.")
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{option} must be a text file in UTF-8, got {name!r}: {error}.") from None
+        return read_text(name)
+    except InputError as error:
+        raise InputError(f"{option} must be a text file: {error}") from None

@@ -18,6 +18,7 @@ from ostinato.cli.runs.recorded_command import command_spec
 from ostinato.cli.runs.run_guard import WEIGHTS, require_same_inputs
 from ostinato.cli.text_output import TextOutput
 from ostinato.errors import InputError, ModelError
+from ostinato.text_files import decode_text
 
 if TYPE_CHECKING:
     from ostinato.decode import Constraint, DraftProposer, SamplingParams
@@ -117,7 +118,9 @@ def generate(
     from ostinato.loop import check_seed
     from ostinato.models import weights_digest
 
-    text = sys.stdin.read() if prompt in (None, "-") else prompt
+    text = prompt
+    if prompt in (None, "-"):
+        text = decode_text(sys.stdin.buffer.read(), "Standard input", fix="Send UTF-8.")
     if not text or not text.strip():
         raise InputError(
             "PROMPT must be a text, got nothing. Give it as an argument or on standard input."

@@ -16,6 +16,7 @@ import click
 
 from ostinato.arguments import did_you_mean
 from ostinato.cli.run_loop import Exit
+from ostinato.cli.terminal import check_texts, prepared_streams
 from ostinato.errors import OstinatoError
 
 PACKAGE = Path(__file__).parents[1]
@@ -67,6 +68,7 @@ class LazyGroup(click.Group):
         module, attribute, _ = COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
+        check_texts(command)
         return command
 
     def resolve_command(
@@ -111,6 +113,14 @@ def _show_warning(
         others(message, category, filename, lineno, file, line)
 
 
+def _run() -> None:
+    try:
+        cli()
+    except OstinatoError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(Exit.BAD_INPUT)
+
+
 def main() -> None:
     """Run the command line. An `OstinatoError` is a message and exit code 2, never a traceback."""
     warnings.showwarning = partial(_show_warning, others=warnings.showwarning)
@@ -118,10 +128,8 @@ def main() -> None:
     # the threads that have some: 2 to 3 times slower beside one busy program on 2 cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        cli()
-    except OstinatoError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(Exit.BAD_INPUT)
+        with prepared_streams():
+            _run()
     finally:
         # A Ctrl-C during the interpreter's exit would print a traceback from an exit handler.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ostinato.cli.options import json_option
+from ostinato.text_files import read_object
 
 if TYPE_CHECKING:
     from ostinato.models import MemoryNeed
@@ -119,7 +120,7 @@ def _adapter_row(name: str) -> dict[str, Any]:
     from ostinato.models import CATALOG, adapter_folder
 
     folder = adapter_folder(name)
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_object(folder / "adapter_config.json")
     base = str(config.get("base_model_name_or_path", ""))
     # A base outside the catalog, such as a name on the hub, counts as the catalog's first model.
     return {

@@ -17,6 +17,7 @@ from ostinato.arguments import require_choice
 from ostinato.decode.joint_matcher import JointMatcher
 from ostinato.errors import InputError, MissingExtra
 from ostinato.models import Tokenizer
+from ostinato.text_files import half_character, parse_json
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -67,6 +68,10 @@ class Constraint:
 
     def __post_init__(self) -> None:
         require_choice("A constraint's kind", self.kind, get_args(Kind))
+        if half := half_character(self.text):
+            raise InputError(
+                f"A constraint must hold whole characters, got half of one, {half}. Write it again."
+            )
         if not isinstance(self.text, str) or not self.text.strip():
             raise InputError(
                 f"A constraint must be {_NAMES[self.kind]}, got {self.text!r}. Write what is "
@@ -83,7 +88,7 @@ class Constraint:
         """Require JSON that is valid under a schema (a mapping or its text; `{}`: any JSON)."""
         if isinstance(schema, str):
             try:
-                schema = json.loads(schema)
+                schema = parse_json(schema)
             except ValueError as error:
                 raise InputError(
                     f"A JSON schema must be JSON, got an error: {error}. Fix it there."

@@ -7,7 +7,6 @@ local folder in the layout of `transformers`, the extra `hf`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from ostinato.errors import InputError, MissingExtra, ModelError
 from ostinato.image.checks import as_image
 from ostinato.loop import Item, Verdict
 from ostinato.media import to_bytes
+from ostinato.text_files import read_object
 
 CACHED_TEXTS = 256  # their vectors are kept: the prompts of a run repeat
 
@@ -130,12 +130,10 @@ def _no_progress_bars() -> Iterator[None]:
 
 def _check_config(folder: Path) -> None:
     """Raise `ModelError` early: transformers would load another model with random weights."""
-    try:
-        kind = json.loads((folder / "config.json").read_text("utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"A CLIP model must be a folder with its config.json, got {str(folder)!r}: {error}."
-        ) from None
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"A CLIP model must be a folder with its config.json, got {folder}.")
+    kind = read_object(path, raises=ModelError, fix="Copy the folder again.").get("model_type")
     if kind != "clip":
         raise ModelError(
             f"{folder} must hold a model of the type 'clip', got {kind!r}. Name another folder."

@@ -6,7 +6,9 @@ Reading a file is `ostinato.media`'s part. Knows no training.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,16 +19,17 @@ from ostinato.arguments import require
 from ostinato.errors import InputError, MissingExtra
 from ostinato.media import (
     IMAGE_SUFFIXES,
-    UInt8Array,
     idx_images,
-    middle_square,
     read_idx,
     read_pixels,
     scaled,
+    square,
     to_gray,
 )
 
 SMALLEST, LARGEST = 8, 64
+SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+SHOWN = 3  # folders that a warning names
 
 
 @dataclass(frozen=True)
@@ -138,45 +141,91 @@ def _digits() -> Images:
 
 
 def _folder(folder: Path, size: int | None, gray: bool | None) -> Images:
-    """Read a folder. Sub-folders with images are classes, sorted by name."""
-    classes = [path for path in sorted(folder.iterdir()) if path.is_dir() and _files(path)]
+    """Read a folder. Sub-folders with images, at any depth, are classes, sorted by name."""
+    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and not _hidden(path)]
+    classes = {path.name: files for path in inner if (files := _files(path, deep=True))}
     loose = _files(folder)
     if classes and loose:
         raise InputError(
             f"{folder} must hold either images or sub-folders of images, got both, such as "
-            f"{loose[0].name} and {classes[0].name}/. Move the loose images into a sub-folder."
+            f"{loose[0].name} and {next(iter(classes))}/. Move the loose images into a sub-folder."
         )
     if not classes and not loose:
         raise InputError(
             f"{folder} must hold images ({', '.join(sorted(IMAGE_SUFFIXES))}), or sub-folders of "
             "them, got none."
         )
-    paths = loose or [path for one in classes for path in _files(one)]
-    arrays = [read_pixels(path) for path in paths]
-    if gray is None:  # one color image makes all of them color: tensors have one shape
-        gray = all(array.ndim == 2 for array in arrays)
-    side = size or _common_side(paths, arrays)
-    squares = [_square(torch.from_numpy(array), side, gray) for array in arrays]
+    _check_classes(folder, classes)
+    _warn_of_folders_without_images([path for path in inner if path.name not in classes])
+    pixels = _read_squares(loose or [p for files in classes.values() for p in files], size, gray)
     if loose:
-        return Images(torch.stack(squares))
-    labels = [number for number, one in enumerate(classes) for _ in _files(one)]
-    return Images(torch.stack(squares), torch.tensor(labels), tuple(one.name for one in classes))
+        return Images(pixels)
+    labels = [number for number, files in enumerate(classes.values()) for _ in files]
+    return Images(pixels, torch.tensor(labels), tuple(classes))
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+def _files(folder: Path, *, deep: bool = False) -> list[Path]:
+    """Return the images of a folder, sorted; `deep` includes those of its sub-folders."""
+    found: list[Path] = []
+    for top, folders, names in os.walk(folder):
+        # In place, as `os.walk` goes on with what is left: no notebook's or archive's own folders.
+        folders[:] = [name for name in folders if deep and not _hidden(Path(name))]
+        paths = (Path(top, name) for name in names)
+        found += [p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and not _hidden(p)]
+    return sorted(path for path in found if path.is_file())
 
 
-def _common_side(paths: Sequence[Path], arrays: Sequence[UInt8Array]) -> int:
-    """Return the side that all images share. Raises `InputError` where `--size` is needed."""
-    height, width = arrays[0].shape[:2]
-    for path, array in zip(paths, arrays, strict=True):
-        if array.shape[:2] != (height, width):
+def _hidden(path: Path) -> bool:
+    """Return whether a file or folder is a program's own: `.ipynb_checkpoints`, `__MACOSX`."""
+    return path.name.startswith((".", "__"))
+
+
+def _check_classes(folder: Path, classes: Mapping[str, list[Path]]) -> None:
+    """Raise `InputError` where the sub-folders look like levels above the classes."""
+    deeper = [
+        name
+        for name, files in classes.items()
+        if all(path.parent.parent != folder for path in files)
+    ]
+    if deeper and (set(classes) <= SPLITS or len(classes) == 1):
+        raise InputError(
+            f"{folder} must hold a sub-folder for each class, got {', '.join(classes)}, with the "
+            f"images one level deeper. Name one of them, such as {folder / deeper[0]}."
+        )
+
+
+def _warn_of_folders_without_images(folders: Sequence[Path]) -> None:
+    if folders:
+        named = ", ".join(f"{path.name}/" for path in folders[:SHOWN])
+        more = f" and {len(folders) - SHOWN} more" if len(folders) > SHOWN else ""
+        warnings.warn(
+            f"{named}{more} in {folders[0].parent} must hold images "
+            f"({', '.join(sorted(IMAGE_SUFFIXES))}) to be a class, got none. Left out.",
+            stacklevel=2,
+        )
+
+
+def _read_squares(paths: Sequence[Path], size: int | None, gray: bool | None) -> Tensor:
+    """Return the squares (N, C, S, S) of image files. Raises `InputError` where `--size` is needed.
+
+    One image is held whole at a time: large photographs need no more memory than small ones.
+    """
+    squares: list[Tensor] = []
+    first: tuple[int, ...] = ()
+    for path in paths:
+        pixels = read_pixels(path)
+        first = first or pixels.shape[:2]
+        if size is None and pixels.shape[:2] != first:
             raise InputError(
-                f"{path} must be of the first image's size, {width} x {height}, got "
-                f"{array.shape[1]} x {array.shape[0]}. Give a size for all with --size, such as 32."
+                f"{path} must be of the first image's size, {first[1]} x {first[0]}, got "
+                f"{pixels.shape[1]} x {pixels.shape[0]}. Give a size for all with --size, such as "
+                "32."
             )
-    return _checked_side(min(height, width), f"The images of {paths[0].parent}")
+        side = size or _checked_side(min(first), f"The images of {path.parent}")
+        squares.append(square(torch.from_numpy(pixels), side, gray=gray))
+    # One color image makes all of them color: a tensor has one number of channels.
+    channels = max(len(one) for one in squares)
+    return torch.stack([one.expand(channels, -1, -1) for one in squares])
 
 
 def _checked_side(side: int, what: str) -> int:
@@ -186,13 +235,6 @@ def _checked_side(side: int, what: str) -> int:
             "Give a size with --size, such as 32."
         )
     return side
-
-
-def _square(pixels: Tensor, side: int, gray: bool) -> Tensor:
-    """Return the middle square (C, side, side) of pixels (H, W) or (H, W, 3)."""
-    x = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)  # (C, H, W)
-    x = to_gray(x) if gray else x.expand(3, -1, -1)
-    return scaled(middle_square(x)[None], side)[0]
 
 
 def _colored(images: Images, gray: bool | None) -> Images:

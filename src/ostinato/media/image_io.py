@@ -5,12 +5,14 @@ Images are float32 (C, H, W) in [-1, 1] where nothing else is said.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,7 +23,10 @@ SHOWN = 112  # an image is enlarged to about this many pixels a side, by whole f
 HOLD = 12  # frames that a GIF shows its last image for
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+    | {".pbm", ".pnm", ".jfif", ".tga", ".jp2"}
 )
+WHITE = 255
+TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_FORMAT = 258, 262, 339  # tags: bits, where white is, signedness
 UInt8Array = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
@@ -130,51 +135,90 @@ def _enlarged(image: Tensor, side: int) -> Image.Image:
 # Reading --------------------------------------------------------------------------------------
 
 
-def read_pixels(path: Path) -> UInt8Array:
-    """Return the pixels (H, W) of a gray image file, (H, W, 3) of any other.
+def read_pixels(path: Path, *, background: int = WHITE) -> UInt8Array:
+    """Return the pixels (H, W) of a gray image file, (H, W, 3) of any other, upright.
 
-    Transparent parts are white. Raises `InputError` for a file that is no image.
+    16 bits a channel are scaled to 8, transparent parts lie on `background`, and an animation is
+    its first frame. Raises `InputError` for a file that is no image, damaged or too large.
     """
     try:
-        with Image.open(path) as opened:
-            image: Image.Image = opened
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-                image = image.convert("RGB")
-            gray = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16")
-            return np.array(_eight_bit(image).convert("L" if gray else "RGB"), dtype=np.uint8)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of large and of slightly damaged files
+            with Image.open(path) as opened:
+                opened.load()
+                return _pixels(opened, background)
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # where Pillow refuses; it warns of half of it
         raise InputError(
-            f"{path} must be an image, got: {reason(error)}. Fix the file, or move it elsewhere."
+            f"{path} must have at most {most:,} pixels, got more. Scale it down."
+        ) from None
+    except Exception as error:  # whatever Pillow stumbles over in a damaged file
+        unknown = isinstance(error, UnidentifiedImageError)
+        got = "another kind of file" if unknown else " ".join(reason(error).split())
+        raise InputError(
+            f"{path} must be an image, got: {got}. Fix the file, or move it elsewhere."
         ) from None
 
 
-def read(path: str | Path, *, channels: int, size: int) -> Tensor:
+def read(path: str | Path, *, channels: int, size: int, background: int = WHITE) -> Tensor:
     """Return an image file as (channels, size, size) in [-1, 1]: its middle square, scaled.
 
-    Transparency is ignored. Raises `InputError` for a file that is no image.
+    The pixels are those that a training reads. Raises `InputError` as `read_pixels` does.
     """
+    pixels = torch.from_numpy(read_pixels(Path(path), background=background))
+    return square(pixels, size, gray=channels == 1).float() / 127.5 - 1
+
+
+def square(pixels: Tensor, side: int, *, gray: bool | None = None) -> Tensor:
+    """Return the middle square (C, side, side) of uint8 pixels (H, W) or (H, W, 3), scaled.
+
+    C is 1 for `gray`, 3 for not, and by default as the pixels are.
+    """
+    x = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)  # (C, H, W)
+    if gray is not None:
+        x = to_gray(x) if gray else x.expand(3, -1, -1)
+    return scaled(middle_square(x)[None], side)[0]
+
+
+def _pixels(image: Image.Image, background: int) -> UInt8Array:
+    if image.mode.startswith(("I", "F")):
+        return _upright(_deep_gray(image, background), image)
+    gray = image.mode in ("1", "L", "LA", "La")
+    shown = image
+    if image.has_transparency_data:
+        shown = image.convert("LA" if gray else "RGBA")
+        opaque = (background,) * (len(shown.getbands()) - 1) + (255,)
+        shown = Image.alpha_composite(Image.new(shown.mode, shown.size, opaque), shown)
+    pixels: UInt8Array = np.array(shown.convert("L" if gray else "RGB"), dtype=np.uint8)
+    # Pillow has no gray with alpha of 16 bits, and programs that shrink files write gray palettes.
+    if not gray and image.mode != "RGB" and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    return _upright(pixels, image)
+
+
+def _deep_gray(image: Image.Image, background: int) -> UInt8Array:
+    """Scale a gray image of up to 16 bits to 8: Pillow's `convert` clips all above 255 to white."""
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})  # of a TIFF
+    bits = tags.get(TIFF_BITS, (16,))[0]
+    if image.mode == "F" or bits > 16 or tags.get(TIFF_FORMAT, (1,))[0] != 1:
+        raise ValueError("values that are no whole numbers of 8 or 16 bits, so white is not known")
+    values = np.array(image, dtype=np.int64)
+    if tags.get(TIFF_PHOTOMETRIC) == 0:  # white is 0
+        values = (1 << bits) - 1 - values
+    gray: UInt8Array = (values >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    if "transparency" in image.info:
+        gray[values == image.info["transparency"]] = background
+    return gray
+
+
+def _upright(pixels: UInt8Array, image: Image.Image) -> UInt8Array:
+    """Turn pixels (H, W, ...) as the EXIF orientation of a loaded image says."""
     try:
-        with Image.open(path) as opened:
-            image = _eight_bit(opened).convert("L" if channels == 1 else "RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise InputError(
-            f"{path} must be an image, got: {reason(error)}. Check the path."
-        ) from None
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    if side != size:
-        image = image.resize((size, size), Image.Resampling.LANCZOS)
-    values = torch.from_numpy(np.array(image)).float() / 127.5 - 1
-    return values[None] if channels == 1 else values.permute(2, 0, 1).contiguous()
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scale a gray image of 16 bits to 8: Pillow's own `convert` clips all above 255 to white."""
-    if not image.mode.startswith("I"):
-        return image
-    values = np.asarray(image)
-    deep = image.mode != "I" or (bool(values.size) and int(values.max()) > 255)
-    return Image.fromarray((values // 256 if deep else values).clip(0, 255).astype(np.uint8))
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a damaged note beside pixels that are whole
+        return pixels
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return np.ascontiguousarray(pixels[rows, columns])

@@ -16,9 +16,10 @@ from typing import Any
 import tokenizers
 
 from ostinato.arguments import reason
-from ostinato.errors import ModelError
+from ostinato.errors import InputError, ModelError
 from ostinato.models.chat import ChatTemplate, Guard
 from ostinato.models.files.json_values import Values, read_json, write_json
+from ostinato.text_files import half_character, read_text
 
 Message = Mapping[str, Any]
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -102,14 +103,14 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of `text`; nothing in it becomes a control token."""
-        return self._plain.encode(text, add_special_tokens=False).ids
+        return _tokens(self._plain, text)
 
     def encode_control(self, text: str) -> list[int]:
         """Return the tokens of `text`; control tokens that it spells are read as such.
 
         For prompts whose author may set the turns, such as raw completions.
         """
-        return self.backend.encode(text, add_special_tokens=False).ids
+        return _tokens(self.backend, text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`, as it continues earlier text.
@@ -149,7 +150,7 @@ class Tokenizer:
         guard = Guard([self._added[i].content for i in self.special_ids], messages)
         text = self._render(guard.messages, add_generation_prompt, values)
         if guard.mark not in text:
-            return self.backend.encode(text, add_special_tokens=False).ids
+            return _tokens(self.backend, text)
         return [i for part in self._split(text) for i in self._encode_part(part, guard)]
 
     def chat_text(
@@ -219,12 +220,25 @@ class Tokenizer:
 
 def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
     """Read a `tokenizer.json`. Raises `ModelError` where it is missing or damaged."""
+    text = read_text(path, raises=ModelError, fix="Download it again.")
     try:
-        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exception
         raise ModelError(
             f"{path} must be a tokenizer file, got: {reason(error)}. Download it again."
         ) from error
+
+
+def _tokens(backend: tokenizers.Tokenizer, text: str) -> list[int]:
+    """Encode a text. Raises `InputError` for a half character, which no vocabulary has."""
+    try:
+        return backend.encode(text, add_special_tokens=False).ids
+    except (UnicodeEncodeError, TypeError):
+        if half := half_character(text):
+            raise InputError(
+                f"A text must hold whole characters, got half of one, {half}. Write it again."
+            ) from None
+        raise
 
 
 def _second(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
@@ -306,12 +320,7 @@ def _end_ids(
 def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     path = folder / "chat_template.jinja"
     if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ModelError(
-                f"{path} must be text in UTF-8, got bytes that are not: {error}. Download it again."
-            ) from error
+        return read_text(path, raises=ModelError, fix="Download it again.")
     template = config.get("chat_template")
     if isinstance(template, list):  # older files list several templates by name
         file = str(folder / "tokenizer_config.json")

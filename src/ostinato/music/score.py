@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ostinato.errors import InputError
+from ostinato.text_files import read_object
 
 VOICES = ("soprano", "alto", "tenor", "bass")
 SPELLED = {"DB": "C#", "D#": "Eb", "GB": "F#", "G#": "Ab", "A#": "Bb", "CB": "B", "B#": "C"}
@@ -106,13 +106,13 @@ def read_chorales(path: str | Path) -> dict[str, list[Score]]:
     list of the MIDI pitches that sound. Raises `InputError` for anything else.
     """
     try:
-        splits: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+        splits = read_object(path, fix="")
         return {
             name: [voiced(chorale) for chorale in chorales]
             for name, chorales in splits.items()
             if chorales
         }
-    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         reason = str(error).rstrip(".")
         raise InputError(
             f"{path} must hold chorales as {{'train': [[[pitch, ...], ...], ...]}}, got: {reason}. "

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ostinato.checks import Template
 from ostinato.errors import ItemError
 from ostinato.refine.job.items import Item
+from ostinato.text_files import half_character, parse_json
 
 Message = dict[str, str]
 """A chat message, with `role` and `content`."""
@@ -66,8 +67,8 @@ def conversation(value: object, column: str) -> list[Message]:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):  # thousands of nested brackets
+            value = parse_json(value, keep_halves=True)
+        except ValueError:
             value = None
     messages = value if isinstance(value, list) else []
     for message in messages:
@@ -85,6 +86,16 @@ def conversation(value: object, column: str) -> list[Message]:
             f"The column '{column}' must hold at least one chat message, got {value!r}."
         )
     return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def refuse_halves(columns: Mapping[str, object]) -> None:
+    """Raise `ItemError` for a column with a half character, which no model can read."""
+    for name, value in columns.items():
+        if half := half_character([name, value]):
+            raise ItemError(
+                f"The column {name!r} must hold whole characters, got half of one, {half}. Write "
+                "the text again."
+            )
 
 
 def bad_conversations(items: Sequence[Item], prompt: PromptTemplate) -> Iterator[str]:

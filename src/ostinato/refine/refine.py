@@ -30,7 +30,7 @@ from ostinato.loop import (
     content_keys,
 )
 from ostinato.models import LanguageModel, shared_model
-from ostinato.refine.prompts import Message, PlainPrompt, with_feedback
+from ostinato.refine.prompts import Message, PlainPrompt, refuse_halves, with_feedback
 from ostinato.refine.strategies.backtrack import Backtrack
 from ostinato.refine.strategies.base import SteeringContext, StillPassable, Strategy
 from ostinato.remote import (
@@ -96,7 +96,7 @@ class Refine:
         self.model = _opened(model)
         self.checks = tuple(checks)
         self.strategy = strategy or Backtrack()
-        self._prompt = template(prompt) if isinstance(prompt, str) else prompt
+        self._prompt = _of_whole(template(prompt) if isinstance(prompt, str) else prompt)
         self._time_limit = time_limit
         self._max_new_tokens = max_new_tokens
         self._context = self._steering_context()
@@ -344,6 +344,16 @@ def template(text: str) -> PromptOf:
         return with_feedback([{"role": "user", "content": text}], feedback)
 
     return prompt
+
+
+def _of_whole(prompt: PromptOf) -> PromptOf:
+    """Return a prompt function that raises `ItemError` for an item with a half character."""
+
+    def checked(row: Row, edits: Mapping[str, object]) -> str | Sequence[Message] | TokenPrompt:
+        refuse_halves(row)
+        return prompt(row, edits)
+
+    return checked
 
 
 def _opened(model: LanguageModel | Server | str) -> LanguageModel | Server:

@@ -5,13 +5,12 @@ Bad input is reported with its file and line. Knows tokenizers, no network.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ostinato.arguments import reason
+from ostinato import text_files
 from ostinato.errors import InputError
 from ostinato.models import Tokenizer
 
@@ -32,33 +31,17 @@ class Example:
 
 def read_text(path: Path) -> str:
     """Return a file's text. Raises `InputError` if it is missing, empty or not UTF-8."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path} must exist, got no such file. Check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} must be a text file in UTF-8, got: {reason(error)}. Save it as UTF-8."
-        ) from None
+    text = text_files.read_text(path)
     if not text.strip():
         raise InputError(f"{path} must hold text, got an empty file. Check the path.")
     return text
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSONL file. Raises `InputError` that names the first bad line."""
-    rows = []
-    # Not `splitlines`: it also splits at characters such as U+2028, which JSON strings may hold.
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}, must be JSON, got: {error}.") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}, must be an object, got {line[:40]!r}.")
-        rows.append(row)
+    """Return the objects of a JSONL file. Raises `InputError` that lists the bad lines."""
+    rows = [row for _, row in text_files.read_jsonl(path)]
+    if not rows:
+        raise InputError(f"{path} must hold rows, got an empty file. Check the path.")
     return rows
 
 

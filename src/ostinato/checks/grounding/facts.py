@@ -7,7 +7,6 @@ look-up by prefix to find whether an unfinished figure can become a known one. K
 from __future__ import annotations
 
 import datetime
-import json
 import re
 from bisect import bisect_left
 from collections import defaultdict
@@ -25,6 +24,7 @@ from ostinato.checks.grounding.vocabulary import (
     WEEKDAY_NAMES,
     WEEKDAYS,
 )
+from ostinato.text_files import parse_json
 
 
 class As(IntFlag):
@@ -355,6 +355,6 @@ def _parsed(text: str) -> object:
     if text[:1] not in ("{", "["):
         return None
     try:
-        return json.loads(text)
+        return parse_json(text, keep_halves=True)
     except ValueError:
         return None

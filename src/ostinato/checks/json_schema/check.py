@@ -17,6 +17,7 @@ from ostinato.checks.json_schema.prefix import JsonMember, Reading, open_string,
 from ostinato.checks.patterns import JUDGE_SECONDS, PREFIX_SECONDS
 from ostinato.errors import InputError
 from ostinato.loop import Item, PrefixVerdict, Span, Verdict
+from ostinato.text_files import parse_json, read_object
 
 LONGEST = 1 << 15  # characters of an item's own schema; all lanes wait while it is compiled
 DEEPEST = 64  # levels of a schema; `jsonschema` recurses into each
@@ -259,8 +260,8 @@ def _of_item(name: str, text: str) -> JsonSchema:
             f"An item's schema must have at most {LONGEST} characters, got {len(text)}. Shorten it."
         )
     try:
-        schema = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        schema = parse_json(text)
+    except ValueError as error:
         raise InputError(f"An item's schema must be JSON, got {error}. Fix it.") from None
     if not isinstance(schema, Mapping):
         raise InputError(
@@ -305,15 +306,7 @@ def _nested(value: Any) -> Iterator[tuple[int, Any]]:
 
 def read_schema(path: Path) -> Mapping[str, Any]:
     """Read a schema from a JSON file. Raises `InputError` where it holds no object."""
-    try:
-        schema = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name} must be JSON, got {error}. Fix it there.") from error
-    if not isinstance(schema, Mapping):
-        raise InputError(
-            f"{path.name} must hold a JSON object, got {type(schema).__name__}. Write a schema."
-        )
-    return schema
+    return read_object(path)
 
 
 def _fix(error: Any) -> str:

@@ -7,28 +7,39 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
-from ostinato.arguments import reason
 from ostinato.checks import SOURCES, Grounded, judge_all
 from ostinato.cli.run_loop import Exit
 from ostinato.errors import InputError
 from ostinato.loop import Verdict
 from ostinato.refine import Job, prepare, read_job, read_rows
+from ostinato.text_files import half_character, read_text
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The verdicts of the checks on a text."""
+    """The verdicts of the checks on a text; `error` says why it cannot be judged."""
 
     id: str
     verdicts: Sequence[Verdict]
+    error: str = ""
 
     @property
     def passed(self) -> bool:
         """Whether every check passed."""
-        return all(verdict.passed for verdict in self.verdicts)
+        return not self.error and all(verdict.passed for verdict in self.verdicts)
+
+
+class Text(NamedTuple):
+    """A text with its id, the columns that its checks may read, and why it cannot be judged."""
+
+    id: str
+    text: str
+    columns: Mapping[str, object]
+    error: str = ""
 
 
 @click.command()
@@ -52,7 +63,7 @@ def check(job_file: Path, file: Path, column: str, as_json: bool) -> None:
     # All rows are read before a model of a check is loaded, so that a bad row costs no time.
     texts = list(_texts(job, file, column))
     prepare(job.checks)
-    judged = [Judged(key, judge_all(job.checks, text, columns)) for key, text, columns in texts]
+    judged = [_judged(job, text) for text in texts]
     if not judged:
         raise InputError(f"{file.name} must hold at least one text, got none.")
     for one in judged:
@@ -63,8 +74,10 @@ def check(job_file: Path, file: Path, column: str, as_json: bool) -> None:
     sys.exit(Exit.DONE if passed == len(judged) else Exit.NOT_ALL)
 
 
-Text = tuple[str, str, Mapping[str, object]]
-"""A text's id, the text, and the columns that its checks may read."""
+def _judged(job: Job, text: Text) -> Judged:
+    if text.error:
+        return Judged(text.id, (), text.error)
+    return Judged(text.id, judge_all(job.checks, text.text, text.columns))
 
 
 def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
@@ -72,11 +85,15 @@ def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
     if file.suffix.lower() not in (".jsonl", ".ndjson", ".csv"):
         yield from _lines(job, file, needed)
         return
-    rows = list(read_rows(file))
+    rows = read_rows(file, keep_halves=True)
     others: dict[str, Mapping[str, object]] = {}
     if _reads_any_column(job) or any(needed - set(row) for _, row in rows):
         others = {item.key: item.columns for item in job.items()}
     for number, (line, row) in enumerate(rows, 1):
+        if half := half_character(row):
+            error = f"line {line} must hold whole characters, got half of one, {half}."
+            yield Text(str(row.get(job.id or "id", number)), "", {}, error)
+            continue
         if not isinstance(row.get(column), str):
             raise InputError(
                 f"{file.name}, line {line}: the column '{column}' must hold a text, got "
@@ -91,7 +108,7 @@ def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
                 f"this row nor an item of the input with its id ({key}) has it. Add it"
                 + ("." if job.id else ', or name the id\'s column in the job: id = "…".')
             )
-        yield key, row[column], columns
+        yield Text(key, row[column], columns)
 
 
 def _reads_any_column(job: Job) -> bool:
@@ -106,26 +123,22 @@ def _lines(job: Job, file: Path, needed: set[str]) -> Iterator[Text]:
             f"{file.name} must be JSONL or CSV, as the checks read columns ({names}). "
             "Give each text its id in the input."
         )
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()  # without a BOM
-    except FileNotFoundError:
-        raise InputError(f"The file {file} must exist. Check its name.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{file} must be text in UTF-8, got: {reason(error)}. Save it as UTF-8."
-        ) from error
-    for number, line in enumerate(lines, 1):
+    # Not `splitlines`: a text may contain U+2028 or U+0085, which would split it.
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         if line.strip():
-            yield str(number), line, {}
+            yield Text(str(number), line, {})
 
 
 def _print(one: Judged, as_json: bool) -> None:
     if as_json:
         verdicts = [verdict.to_json() for verdict in one.verdicts]
         value = {"id": one.id, "passed": one.passed, "verdicts": verdicts}
+        value |= {"error": one.error} if one.error else {}
         click.echo(json.dumps(value, ensure_ascii=False))
         return
     click.echo(f"{'✓ passed' if one.passed else '✕ failed'}  {one.id}")
+    if one.error:
+        click.echo(f"    {one.error}")
     for verdict in one.verdicts:
         if not verdict.passed:
             click.echo(f"    {verdict.check}: {verdict.error or verdict.message}")

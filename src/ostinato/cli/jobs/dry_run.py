@@ -12,7 +12,7 @@ import click
 from ostinato.arguments import counted
 from ostinato.checks import judge_all, to_spec
 from ostinato.errors import ItemError
-from ostinato.refine import Item, Job, Route, Router
+from ostinato.refine import Item, Job, Route
 
 WIDTH = 140
 SHOWN = 3
@@ -22,7 +22,13 @@ SHOWN = 3
 def show_job(job: Job, limit: int | None, *, as_json: bool) -> None:
     """Print the first prompts, the answers of rules and past cases, and the checks."""
     items, router = job.items(limit), job.router()
-    routes = [(item, route) for item in items if (route := _route(router, item)) is not None]
+    routes: list[tuple[Item, Route]] = []
+    set_aside: list[tuple[Item, str]] = []
+    for item in items:
+        try:
+            routes.append((item, router.route(item.columns)))
+        except ItemError as error:
+            set_aside.append((item, str(error)))
     if as_json:
         click.echo(json.dumps(_json(job, items, routes), ensure_ascii=False))
         return
@@ -41,16 +47,10 @@ def show_job(job: Job, limit: int | None, *, as_json: bool) -> None:
                 _show_prompt(item, route)
             else:
                 _show_answer(job, item, route)
-    if len(routes) < len(items):
-        click.echo(f"\n{len(items) - len(routes)} items cannot be worked on and are left out.")
-
-
-def _route(router: Router, item: Item) -> Route | None:
-    """Return the item's route; None for one that the job will set aside, with its reason."""
-    try:
-        return router.route(item.columns)
-    except ItemError:
-        return None
+    if set_aside:
+        click.echo(f"\nItems that cannot be worked on and are left out: {len(set_aside)}.")
+    for item, reason in set_aside[:SHOWN]:
+        click.echo(f"  {item.key}, line {item.line}: {reason}")
 
 
 def _show_checks(job: Job) -> None:

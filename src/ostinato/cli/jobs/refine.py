@@ -229,8 +229,10 @@ def _report(work: JobRun, outcome: Outcome, code: Exit, *, already: bool) -> Non
     click.echo(f"  replies  {_near(job.output)}")
     click.echo(f"  report   {_near(job.report)}")
     broken = [result for result in outcome.results if result.outcome == "error"]
+    lines = {item.key: item.line for item in work.items}
     for result in broken[:ERRORS]:
-        click.echo(f"  error    {result.id}: {result.stopped.sentence}")
+        line = f", line {lines[result.id]}" if lines.get(result.id) else ""
+        click.echo(f"  error    {result.id}{line}: {result.stopped.sentence}")
     if len(broken) > ERRORS:
         click.echo(f"  error    and {len(broken) - ERRORS} more items")
     for line in _next(work, outcome, code):

@@ -228,7 +228,7 @@ def _setting(text: str) -> tuple[str, object]:
         raise InputError(f"--set must be NAME=VALUE, got {text!r}. Write for example rate=0.5.")
     try:
         return name, json.loads(value, parse_constant=_no_number)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value  # color=red needs no quotes within quotes
 
 

@@ -22,6 +22,8 @@ from ostinato.cli.sample.music import music
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ostinato.image import Denoiser, ImageRequest
     from ostinato.journal import JSON
     from ostinato.loop import Loop
@@ -271,8 +273,15 @@ def _edit_fields(
         "strength": (1.0 if mask else 0.5) if strength is None else strength,
     }
     if mask is not None:
-        fields["mask"] = (image_io.read(mask, channels=1, size=size)[0] > 0).float()
+        fields["mask"] = _mask(mask, size)
     return fields
+
+
+def _mask(path: Path, size: int) -> Tensor:
+    """Return a mask (H, W), 1 where the image is white; transparent parts are not."""
+    from ostinato.media import image_io
+
+    return (image_io.read(path, channels=1, size=size, background=0)[0] > 0).float()
 
 
 def _requests(

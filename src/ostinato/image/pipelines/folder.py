@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from ostinato.errors import MissingExtra, ModelError
 from ostinato.image.pipelines.families import PipelineFamily
 from ostinato.image.pipelines.text_to_image import FAMILIES
+from ostinato.text_files import read_object
 
 INDEX = "model_index.json"
 # The last is a module of diffusers: folders give the class of the safety checker with it.
@@ -50,13 +50,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
             f"A pipeline must be a folder with {INDEX}, got {str(folder)!r} without one. Name the "
             "folder that `save_pretrained` wrote, or that was downloaded whole."
         )
-    try:
-        index = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} must be JSON, got: {error}. Copy the folder again.") from None
-    if not isinstance(index, dict):
-        raise ModelError(f"{path} must hold a mapping, got {type(index).__name__}.")
-    return index
+    return read_object(path, raises=ModelError, fix="Copy the folder again.")
 
 
 def _components(folder: Path, index: Mapping[str, Any]) -> dict[str, str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from ostinato.errors import InputError
 from ostinato.image.tokens.vq import VQ
 from ostinato.models import read_config, write_config
+from ostinato.text_files import read_object
 
 ARCHITECTURE = "ostinato.PixelQuantizer"
 
@@ -103,7 +103,6 @@ def load_codec(folder: Path) -> Codec:
 
 def _is_pixel_quantizer(path: Path) -> bool:
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return bool(read_object(path).get("architecture") == ARCHITECTURE)
+    except InputError:
         return False  # `VQ.load` says what is wrong with the file
-    return isinstance(values, dict) and values.get("architecture") == ARCHITECTURE

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -14,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ostinato.arguments import reason
-from ostinato.errors import InputError, ModelError
+from ostinato.errors import ModelError
 from ostinato.models.files.json_values import write_json
+from ostinato.text_files import read_object
 
 MAX_ERROR = 300  # characters of an error in a message: a network may list hundreds of names
 FIX = "Train, copy or download the folder again."
@@ -36,11 +36,11 @@ def read_config(folder: Path, architecture: str, make: Callable[..., Config]) ->
     """
     path = folder / "config.json"
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        values = read_object(path, fix="")
         if values.pop("architecture") != architecture:
             raise ValueError("another architecture")
         return make(**values)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ModelError(
             f"{path} must be the config.json of {architecture}, got: {reason(error)}. {FIX}"
         ) from None

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ostinato.arguments import reason
 from ostinato.errors import ModelError
+from ostinato.text_files import read_object
 
 
 @dataclass(frozen=True)
@@ -113,22 +113,12 @@ class Values:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises `ModelError` where the file is missing or damaged."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise ModelError(
             f"{path} must exist, got no such file. "
             "Give a folder in the Hugging Face layout (config.json, tokenizer.json, *.safetensors)."
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:  # RecursionError: nested too deeply
-        raise ModelError(
-            f"{path} must be readable JSON, got: {reason(error)}. Download the file again."
-        ) from error
-    if not isinstance(values, dict):
-        raise ModelError(
-            f"{path} must hold a JSON object, got {type(values).__name__}. Download the file again."
         )
-    return values
+    return read_object(path, raises=ModelError, fix="Download the file again.")
 
 
 def write_json(path: Path, values: Mapping[str, object]) -> None:

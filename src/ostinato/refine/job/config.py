@@ -14,7 +14,7 @@ from ostinato.checks import BaseCheck, Function, to_spec
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import check_seed, digest
 from ostinato.models import weights_digest
-from ostinato.refine.job.items import Item, problem_list, read_items
+from ostinato.refine.job.items import Item, read_items
 from ostinato.refine.prompts import PromptTemplate, bad_conversations
 from ostinato.refine.routing.cases import CaseSettings, read_cases
 from ostinato.refine.routing.router import Router
@@ -23,6 +23,7 @@ from ostinato.refine.strategies.backtrack import Backtrack
 from ostinato.refine.strategies.base import Abort, Feedback, Resample, Strategy
 from ostinato.refine.strategies.steering import BestOf, Constrain, Smc
 from ostinato.remote import Server, is_server
+from ostinato.text_files import problem_list
 
 STRATEGIES: Mapping[str, type[Strategy]] = {
     kind.kind: kind for kind in (Backtrack, Abort, BestOf, Constrain, Feedback, Resample, Smc)

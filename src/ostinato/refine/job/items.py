@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ostinato.arguments import did_you_mean, reason
+from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError
 from ostinato.loop import content_keys, digest
+from ostinato.text_files import problem_list, read_jsonl, read_text
 
-SHOWN = 8
-"""How many problems of an input file are listed."""
+LONGEST_CELL = 2**31 - 1
+"""Characters in a cell of CSV: the most that Python's reader can be told on every platform."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def read_items(
     `needed` maps each required column to what needs it. Raises `InputError` that lists the problems
     with file, line and column.
     """
-    rows = list(read_rows(path))
+    rows = read_rows(path, keep_halves=True)  # a half character sets aside its own item only
     if not rows:
         raise InputError(f"{path.name} must hold at least one item, got none. Add items to it.")
     id_needed = {id_column: "the id"} if id_column else {}
@@ -66,61 +66,28 @@ NumberedRow = tuple[int, dict[str, Any]]
 """The first line of a row in the file, from 1, and its columns."""
 
 
-def read_rows(path: Path) -> Iterator[NumberedRow]:
-    """Yield the rows of a JSONL or CSV file, with their lines.
+def read_rows(path: Path, *, keep_halves: bool = False) -> list[NumberedRow]:
+    """Return the rows of a JSONL or CSV file, with their lines.
 
-    A BOM is skipped. Raises `InputError` that lists every row that cannot be read.
+    Raises `InputError` that lists every row that cannot be read; with `keep_halves`, half
+    characters in JSON are left to whoever uses the row.
     """
-    try:
-        # Spreadsheet programs write a byte order mark, which `utf-8-sig` removes.
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"The file {path} must exist. Check its name.") from None
-    except OSError as error:
-        raise InputError(f"The file {path} must be readable, got: {reason(error)}.") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{path.name}, line {line}: the text must be UTF-8, got the byte "
-            f"0x{error.object[error.start]:02x}. Save the file as UTF-8."
-        ) from None
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
-            return _jsonl(path, text)
+            return read_jsonl(path, keep_halves=keep_halves)
         case ".csv":
-            return _csv(path, text)
+            return _csv(path, read_text(path, newline=""))
     raise InputError(
         f"The input must be a .jsonl or .csv file, got {path.name}. Convert or rename it."
     )
 
 
-def _jsonl(path: Path, text: str) -> Iterator[NumberedRow]:
-    problems = []
-    rows: list[NumberedRow] = []
-    # Not `splitlines`: a JSON text may contain U+2028 or U+0085, which would split it.
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            problems.append(f"line {number}: it must be JSON: {error}")
-            continue
-        if isinstance(value, dict):
-            rows.append((number, value))
-        else:
-            problems.append(f"line {number}: it must be a JSON object, got {line.strip()[:40]}")
-    if problems:
-        raise InputError(problem_list(path, problems))
-    # The rows are collected first, so that one error lists all broken lines.
-    return iter(rows)
-
-
-def _csv(path: Path, text: str) -> Iterator[NumberedRow]:
+def _csv(path: Path, text: str) -> list[NumberedRow]:
     # Not `splitlines`: a cell may contain U+2028 or U+0085, which would split its row.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     problems: list[str] = []
     rows: list[NumberedRow] = []
+    limit = csv.field_size_limit(LONGEST_CELL)
     try:
         header = next(reader, [])
         problems += _bad_header(header)
@@ -136,9 +103,11 @@ def _csv(path: Path, text: str) -> Iterator[NumberedRow]:
             line = reader.line_num + 1
     except csv.Error as error:
         problems.append(f"line {reader.line_num}: it must be CSV: {error}")
+    finally:
+        csv.field_size_limit(limit)  # it is Python's own, for all readers of this process
     if problems:
         raise InputError(problem_list(path, problems))
-    return iter(rows)
+    return rows
 
 
 def _bad_header(header: list[str]) -> Iterator[str]:
@@ -177,17 +146,6 @@ def _bad_ids(rows: list[NumberedRow], column: str) -> Iterator[str]:
             seen[str(value)] = number
 
 
-def problem_list(path: Path, problems: list[str]) -> str:
-    """Return the message for the problems of a file, at most `SHOWN` of them."""
-    if len(problems) == 1:
-        end = "" if problems[0].endswith((".", "?")) else "."
-        return f"{path.name}, {problems[0]}{end} Fix it there."
-    shown = [f"  {problem}" for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        shown.append(f"  and {len(problems) - SHOWN} more")
-    lines = "\n".join(shown)
-    return f"{path.name} has {len(problems)} problems:\n{lines}"
-
-
 def _ids(rows: list[NumberedRow], column: str) -> list[str]:
-    return [str(row[column]) for _, row in rows]
+    # The journal's keys are UTF-8; a half character is spelled out.
+    return [str(row[column]).encode("utf-8", "backslashreplace").decode() for _, row in rows]

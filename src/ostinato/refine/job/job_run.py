@@ -13,7 +13,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ostinato.errors import InputError
+from ostinato.errors import InputError, ItemError
 from ostinato.journal import JSON, Journal, Run, RunSession, StopKind, Stopped
 from ostinato.loop import Budget, Condition, Loop, Seconds, items_done
 from ostinato.refine.job.changes import Fingerprint, ItemBudget, JobChanges, compare
@@ -117,7 +117,10 @@ class JobRun:
         """Return how an item was routed; None for an error, which routing could raise again."""
         if row["stopped"]["kind"] == StopKind.ERROR.value:
             return None
-        return self.router.route(item.columns)
+        try:
+            return self.router.route(item.columns)
+        except ItemError:  # an older version did not refuse the item
+            return None
 
     def write(self, stopped: Stopped | None) -> Outcome:
         """Write the output and the report from the journal; return what they were made of."""

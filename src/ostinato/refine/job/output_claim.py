@@ -13,6 +13,7 @@ from typing import Any
 
 from ostinato.errors import InputError
 from ostinato.refine.results import write_whole
+from ostinato.text_files import read_object
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,10 @@ class OutputClaim:
 
     def _read(self) -> dict[str, Any]:
         try:
-            note = json.loads(self.path.read_text(encoding="utf-8"))
+            return read_object(self.path)
         # A damaged note counts as none: an existing output is then refused until it is moved.
-        except (OSError, ValueError):
+        except InputError:
             return {}
-        return note if isinstance(note, dict) else {}
 
     def _write(self, note: dict[str, Any]) -> None:
         write_whole(self.path, json.dumps(note, ensure_ascii=False) + "\n")

@@ -6,13 +6,13 @@ Knows TOML and the line of each key; knows no job.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ostinato.arguments import did_you_mean, reason
+from ostinato import text_files
+from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError
 
 KeyPath = tuple[str | int, ...]
@@ -223,18 +223,10 @@ class Table:
 
 def read_toml(path: Path) -> tuple[dict[str, Any], TomlSource]:
     """Read a TOML file. Raises `InputError`, with the line of a syntax error."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         raise InputError(
             f"The job file must exist, got {path}. Write one to start from with: "
             f"ostinato refine --new {path.name}"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"The job file must be a text in UTF-8, got {path}: {reason(error)}."
-        ) from error
-    try:
-        return tomllib.loads(text), TomlSource(path, text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path.name} must be TOML, got: {error}. Fix it there.") from error
+        )
+    values, text = text_files.read_toml(path)
+    return values, TomlSource(path, text)

@@ -12,7 +12,13 @@ from enum import StrEnum
 
 from ostinato.checks import shown
 from ostinato.errors import ItemError
-from ostinato.refine.prompts import Message, PlainPrompt, PromptTemplate, with_feedback
+from ostinato.refine.prompts import (
+    Message,
+    PlainPrompt,
+    PromptTemplate,
+    refuse_halves,
+    with_feedback,
+)
 from ostinato.refine.routing.cases import Cases, CaseSettings, Near
 from ostinato.refine.routing.rules import Rule, first_rule
 
@@ -52,6 +58,7 @@ class Router:
 
     def route(self, columns: Mapping[str, object]) -> Route:
         """Return how an item is answered. Raises `ItemError` if its columns cannot be used."""
+        refuse_halves(columns)
         rule = first_rule(self.rules, columns)
         name = rule.name if rule else ""
         prompt = rule.prompt if rule and rule.prompt else self.prompt
