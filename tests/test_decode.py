@@ -190,7 +190,7 @@ def test_what_is_too_long_or_empty_is_one_item_s_error() -> None:
 
 def test_an_unknown_edit_is_refused_with_the_known_names() -> None:
     process = decode()
-    with pytest.raises(EditError, match="temperature must be 0 or more, got -1"):
+    with pytest.raises(EditError, match="temperature must be a number from 0 to 100, got -1"):
         process.start(Lane("a", edits=((0, {"temperature": -1}),)), "The")
     with pytest.raises(EditError, match=r"Unknown edit 'temprature' .* temperature"):
         process.start(Lane("a", edits=((0, {"temprature": 1.0}),)), "The")
@@ -199,8 +199,12 @@ def test_an_unknown_edit_is_refused_with_the_known_names() -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        ({"temperature": "hot"}, "temperature must be a number, got 'hot'"),
-        ({"top_k": 2.5}, r"top_k must be a whole number, got 2\.5"),
+        ({"temperature": "hot"}, "temperature must be a number from 0 to 100, got 'hot'"),
+        ({"top_k": 2.5}, r"top_k must be a whole number, 0 or more, got 2\.5"),
+        ({"temperature": True}, "temperature must be a number from 0 to 100, got True"),
+        ({"bias": {"5": float("nan")}}, "bias must map tokens from 0 to"),
+        ({"bias": {"-1": 1.0}}, "bias must map tokens from 0 to"),
+        ({"logit_bias": {"5": "1"}}, "logit_bias must map tokens"),
         ({"forbid": 5}, "forbid must be a list of tokens from 0 to .*, got 5"),
         ({"forbid": "abc"}, "forbid must be a list of tokens"),
         ({"force": [1 << 30]}, "force must be a list of tokens"),

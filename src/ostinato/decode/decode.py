@@ -192,6 +192,7 @@ class Decode:
         self._inference = open_backend(model, self.slots, block=self._block)
         self.deterministic = self._inference.self_test().batch_invariant
         self.compute_mode = self._inference.compute_mode
+        self.sampling.require_vocab(self._inference.vocab_size)
         self._speculator = Speculator(self._inference, self._proposer, self._block)
         self._allocator = SlotAllocator(self._inference, self.slots)
         self._slots: dict[str, _DecodeSlot] = {}
@@ -208,6 +209,8 @@ class Decode:
     def start(self, lane: Lane, item: object) -> None:
         """Give the lane a slot; its prompt is computed, or copied from a slot that holds it."""
         prompt = self._prompt(item, self._check_edits(lane))
+        if prompt.sampling is not None:
+            prompt.sampling.require_vocab(self._inference.vocab_size)
         if not prompt.tokens:
             raise ItemError("The prompt must hold at least one token, got none.")
         if len(prompt.tokens) >= self._context:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ostinato.arguments import did_you_mean, reason
+from ostinato.arguments import NumberRange, did_you_mean, reason
 from ostinato.errors import InputError
 
 KeyPath = tuple[str | int, ...]
@@ -164,6 +164,14 @@ class Table:
             self.add_problem(key, f"It must be {expected}, got {value!r}.")
             return default
         return float(value)
+
+    def ranged(self, key: str, default: Any, numbers: NumberRange) -> Any:
+        """Read a number of a range."""
+        value = self._read(key, default)
+        if numbers.includes(value):
+            return value if numbers.whole else float(value)
+        self.add_problem(key, f"It must be {numbers.expected}, got {value!r}.")
+        return default
 
     def flag(self, key: str, default: bool) -> bool:
         """Read true or false."""
