@@ -112,9 +112,15 @@ class AnswerReader:
 
     def _whole_stream(self, text: str) -> StreamChunk:
         parser = EventParser()
-        events = [*parser.feed(text.encode("utf-8", "replace")), *parser.end()]
-        chunks = [self.event(event) for event in events if not is_end(event)]
-        last = self.end(done=any(map(is_end, events)))
+        chunks, done = list[StreamChunk](), False
+        for event in [*parser.feed(text.encode("utf-8", "replace")), *parser.end()]:
+            done = done or is_end(event)
+            try:
+                chunks += [] if done else [self.event(event)]
+            except NoAnswer:
+                if not self.finished:
+                    raise
+        last = self.end(done=done)
         logprobs = [chunk.logprob for chunk in chunks if chunk.logprob is not None]
         return replace(
             last,
@@ -278,7 +284,7 @@ def _parse(text: str) -> Any:
 
 def _is_stream(text: str) -> bool:
     start = text.lstrip("\ufeff\r\n\t ")
-    return start.startswith(("data:", "event:", ":"))
+    return start.startswith(("data:", "error:", "event:", ":"))
 
 
 def _no_answer(text: str) -> NoAnswer:
