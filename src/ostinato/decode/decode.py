@@ -100,7 +100,8 @@ class _DecodeSlot:
     hidden: list[Tensor] = field(default_factory=list)  # hidden[p] (C,) predicts tokens[p]
     detokenizer: Detokenizer = field(default_factory=Detokenizer)
     constraint_state: ConstrainedState | None = None
-    ended: bool = False
+    ended: bool = False  # by an end token
+    done: bool = False  # no token follows, whatever the reason
     prompt_tokens: int = 0  # still to be reported
     computed: int = 0  # rows since the last report
     row_counted: bool = False  # the row to compute next was reported before the lane was resumed
@@ -119,6 +120,7 @@ class _DecodeSlot:
             self.detokenizer.copy(),
             None if state is None else state.copy(),
             self.ended,
+            self.done,
         )
 
     def crop(self, to: int) -> None:
@@ -128,7 +130,7 @@ class _DecodeSlot:
             self.constraint_state.crop(to)
         # The hidden state that predicts token `to` stays: the token can be sampled again at once.
         del self.tokens[to:], self.logprobs[to:], self.tracked[to:], self.hidden[to + 1 :]
-        self.ended = False
+        self.ended = self.done = False
 
     def text(self) -> Text:
         """Return the draft so far."""
@@ -276,7 +278,7 @@ class Decode:
 
     def step(self) -> Mapping[str, Report]:
         """Sample the next token of every lane that has not ended."""
-        slots = [slot for slot in self._slots.values() if not slot.ended]
+        slots = [slot for slot in self._slots.values() if not slot.done]
         if not slots:
             return {}
         self._catch_up(slots)
@@ -402,22 +404,21 @@ class Decode:
             report["top_logprobs"] = top_logprobs(logprobs, slot.prompt.top_logprobs)
         if self._alternatives:
             report |= self._most_likely(token, logprobs, adjusted, sampling)
-        if (reason := self._end_reason(slot, token)) is not None:
-            slot.ended = True
-            report["ended"] = reason
-        return report
+        end = self._end(slot, token)
+        slot.done = bool(end)
+        return report | end
 
-    def _end_reason(self, slot: _DecodeSlot, token: int) -> str | None:
-        """Return the sentence of a natural end after this token; None if there is none."""
+    def _end(self, slot: _DecodeSlot, token: int) -> dict[str, str]:
+        """Return what a report says of an end after this token: nothing, if there is none."""
         if token in self.tokenizer.eos_ids:
-            return "It wrote the end of text."
+            return {"ended": "It wrote the end of text."}
         if len(slot.prompt.tokens) + len(slot.tokens) >= self._context:
-            return f"The model's context of {self._context} tokens is full."
+            return {"out_of_room": f"The model's context of {self._context} tokens is full."}
         state = slot.constraint_state
         # With an end token, a whole text still has to be ended by it.
         if state is not None and not self.tokenizer.eos_ids and state.is_whole:
-            return "Its constraint leaves nothing to add."
-        return None
+            return {"ended": "Its constraint leaves nothing to add."}
+        return {}
 
     def _forced(self, slot: _DecodeSlot) -> int | None:
         """Return the token that the prompt or the latest edit forces here; None if none does."""
@@ -443,7 +444,7 @@ class Decode:
         """Append a token to the draft; return the characters that it completes."""
         slot.tokens.append(token)
         slot.logprobs.append(logprob)
-        slot.ended = token in self.tokenizer.eos_ids
+        slot.ended = slot.done = token in self.tokenizer.eos_ids
         if slot.constraint_state is not None:
             slot.constraint_state.advance(token)
         return slot.detokenizer.add(b"" if slot.ended else self.tokenizer.token_bytes(token))

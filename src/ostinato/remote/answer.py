@@ -370,7 +370,7 @@ def _usage(value: Mapping[str, Any]) -> Usage | None:
     groq = value.get("x_groq")
     for usage in (value.get("usage"), groq.get("usage") if isinstance(groq, Mapping) else None):
         if isinstance(usage, Mapping):
-            counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-            if all(type(count) is int and count >= 0 for count in counts):
-                return Usage(prompt=counts[0], tokens=counts[1])
+            prompt, tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
+            if type(prompt) is int and type(tokens) is int and min(prompt, tokens) >= 0:
+                return Usage(prompt=prompt, tokens=tokens)
     return None

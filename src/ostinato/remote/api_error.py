@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,9 +109,7 @@ def _objects(error: Any) -> Iterator[Mapping[str, Any]]:
 
 def _named(error: Mapping[str, Any]) -> Iterator[str]:
     """Yield the fields of the request that an error's object names as values."""
-    where = error.get("loc")
-    for name in (error.get("param"), error.get("field"), where[-1:] if _is_path(where) else None):
-        name = name[0] if isinstance(name, list) and name else name
+    for name in (error.get("param"), error.get("field"), *_path(error)[-1:]):
         if isinstance(name, str):
             yield name
 
@@ -124,12 +122,14 @@ def _message(error: Any) -> str:
         return str(error)
     words = ("message", "msg", "status_msg", "detail", "error", "code")
     message = next((_message(error[name]) for name in words if error.get(name)), "")
-    where = error.get("loc")
-    return f"{'.'.join(map(str, where))}: {message}" if _is_path(where) else message
+    where = ".".join(map(str, _path(error)))
+    return f"{where}: {message}" if where else message
 
 
-def _is_path(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str) and bool(value)
+def _path(error: Mapping[str, Any]) -> list[Any]:
+    """Return where in the request an error of FastAPI is."""
+    path = error.get("loc")
+    return path if isinstance(path, list) else []
 
 
 def _status(error: Mapping[str, Any]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from ostinato.arguments import require_sampling
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.journal import StopKind
 from ostinato.loop import Exhausted, ExternalSource, Lane, Report, Text, fold_in
@@ -115,6 +116,7 @@ class ServerLanes(ExternalSource):
         # Lanes that nobody closes must not keep their thread for the rest of the program.
         self._close = weakref.finalize(self, self.client.close)
         self._sampling = dict(sampling or {})
+        require_sampling(self._sampling)
         self._max_tokens = max_tokens
         self._spend_limit = spend_limit or SpendLimit()
         self._prompt = prompt
@@ -381,10 +383,19 @@ class ServerLanes(ExternalSource):
             for name, value in edits.items():
                 if name in self._prompt_edits and at == 0:
                     for_prompt[name] = value
+                elif name in SAMPLING:
+                    _check_setting(name, value)
                 elif name not in KNOWN:
                     names = ", ".join(sorted(KNOWN | self._prompt_edits))
                     raise EditError(f"Unknown edit {name!r} of a server's lane. Known: {names}.")
         return for_prompt
+
+
+def _check_setting(name: str, value: object) -> None:
+    try:
+        require_sampling({name: value})
+    except InputError as error:
+        raise EditError(f"The edit cannot be applied: {error}") from None
 
 
 class _OverBudget(Exception):

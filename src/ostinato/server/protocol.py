@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ostinato.checks import BaseCheck, JsonSchema, from_spec, refers_outside
+from ostinato.decode import SamplingParams
 from ostinato.errors import InputError
 from ostinato.loop import check_seed
 from ostinato.refine import STRATEGIES, Strategy, option_names
@@ -21,7 +22,6 @@ MOST_CHECKS = 16
 MOST_TOP_LOGPROBS = 20
 LONGEST_STOP = 1000  # characters: it is searched for at every token
 MOST_OPTION = 100  # rounds and the like: an answer that never passes keeps its slot that long
-MOST_CANDIDATES = 1 << 31
 COMPILED, LARGEST_COMPILED = ("checks", "response_format"), 1 << 15  # bytes
 LANE_STRATEGIES = ("backtrack", "abort", "constrain", "feedback", "resample")
 """Strategies that act on one lane; the others need several lanes for an answer."""
@@ -32,7 +32,13 @@ UNSAFE_CHECKS = frozenset({"judge", "python"})
 UNSAFE_KEYS = frozenset({"file", "model"})
 """Fields of checks that name files of the server."""
 
-SAMPLING = {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+SAMPLING: Mapping[str, Any] = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "top_k": 0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +53,7 @@ class ApiRequest:
     prompt: str | Sequence[Mapping[str, str]]
     chat: bool
     prefill: str = ""
-    sampling: Mapping[str, float]
+    sampling: SamplingParams
     max_tokens: int
     stop: tuple[str, ...] = ()
     seed: int | None = None
@@ -185,11 +191,15 @@ def _is_text(value: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _sampling(fields: BodyFields) -> dict[str, float]:
+def _sampling(fields: BodyFields) -> SamplingParams:
     """Read the sampling parameters; as in the API, the default temperature is 1."""
-    # Ranges are `SamplingParams`'s to check.
-    numbers = {name: fields.number(name, default) for name, default in SAMPLING.items()}
-    return {**numbers, "top_k": fields.integer("top_k", 0, least=0, most=MOST_CANDIDATES)}
+    given = {name: fields.value(name) for name in SAMPLING}
+    # An explicit null means not set.
+    settings = {name: SAMPLING[name] if given[name] is None else given[name] for name in SAMPLING}
+    try:
+        return SamplingParams(**settings)
+    except InputError as error:
+        raise RequestError(400, str(error), error.key or None) from None
 
 
 def _max_tokens(fields: BodyFields, longest: int) -> int:

@@ -49,9 +49,13 @@ class TopLogprob(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A generated token: the text it completes, and the most likely tokens at its position."""
+    """A generated token: the text it completes, its own bytes, and what else was likely there.
+
+    A token of half a character completes no text. An end of text has no bytes.
+    """
 
     text: str
+    bytes: bytes
     logprob: float
     top_logprobs: tuple[TopLogprob, ...] = ()
 
