@@ -616,15 +616,18 @@ def test_errors_are_those_of_the_client(client: openai.OpenAI) -> None:
         client.models.retrieve("gpt-9")
 
 
-@pytest.mark.parametrize("depth", [100, 600, 900, 950, 980, 990, 995])
+@pytest.mark.parametrize("depth", [100, 800, 900, *range(930, 996, 5), 2000, 100_000])
 @pytest.mark.parametrize("field", ["metadata", "stop", "checks", "response_format", "odd"])
 def test_a_deep_body_is_an_answer_or_a_refusal_and_no_failure(
     place: tuple[int, Scheduler], field: str, depth: int
 ) -> None:
-    deep = json.loads("[" * depth + "]" * depth)
-    status, answer = post(place[0], asked(**{field: deep}))
-    assert status == (200 if field == "metadata" and depth < 600 else 400) or status == 200
-    assert status == 200 or answer["error"]["type"] == "invalid_request_error"
+    body = json.dumps(asked(**{field: "deep"}) | {"max_tokens": 1})
+    status, answer = post(place[0], body.replace('"deep"', "[" * depth + "]" * depth).encode())
+    assert status in (200, 400)
+    if status == 400:
+        assert answer["error"]["type"] == "invalid_request_error"
+    else:
+        assert field == "metadata"  # which changes nothing
 
 
 @pytest.mark.parametrize(

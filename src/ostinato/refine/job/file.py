@@ -221,7 +221,7 @@ class _JobReader:
                 case=case,
             )
         except InputError as error:
-            table.add_problem("pattern" if "pattern" in str(error) else "reply", str(error))
+            table.add_problem(error.key or "reply", str(error))
             return None
 
     def _cases(self) -> CaseSettings | None:

@@ -28,7 +28,6 @@ from ostinato.loop import (
 if TYPE_CHECKING:
     from ostinato.decode import Decode
 
-OUT_OF_ROUNDS = "It is out of rounds"
 """Starts the sentence of an item that failed in all of its rounds; reports group by it."""
 
 
@@ -121,7 +120,7 @@ class Strategy:
         # Rounds count from 0.
         if history.lane.round + 1 >= self.rounds:
             count = "the only round" if self.rounds == 1 else f"all {self.rounds} rounds"
-            return GiveUp(f"{OUT_OF_ROUNDS}: {count} failed.")
+            return GiveUp(f"It is out of rounds: {count} failed.", out_of_rounds=True)
         return StartOver(edits, reason)
 
 
