@@ -38,6 +38,7 @@ from ostinato.server.requests import cut_at, held_back
 from ostinato.server.responses import finish_reason
 from ostinato.text import write
 
+VOCAB = tiny_model().config.vocab_size
 DEEP: list[Any] = json.loads("[" * 600 + "]" * 600)
 
 # Answers ----------------------------------------------------------------------------------------
@@ -261,6 +262,50 @@ def test_a_stop_phrase_ends_the_text_before_it(client: openai.OpenAI) -> None:
     assert told.logprobs is not None and told.logprobs.content is not None
     tokens = [token.token for token in told.logprobs.content]
     assert "".join(tokens[:-1]) < (told.message.content or "") <= "".join(tokens)
+
+
+def test_a_bias_on_a_token_makes_it_certain_or_impossible(client: openai.OpenAI) -> None:
+    given: Any = {"model": "tiny", "messages": MESSAGES, "max_tokens": 6, "temperature": 0}
+    told = client.chat.completions.create(**given, logprobs=True).choices[0].logprobs
+    assert told is not None and told.content
+    tokenizer = tiny_model().tokenizer
+    usual = next(
+        n for n in range(VOCAB) if tokenizer.token_bytes(n) == bytes(told.content[0].bytes)
+    )
+    for shift, certain in ((100, True), (-100, False)):
+        biased = client.chat.completions.create(**given, logprobs=True, logit_bias={usual: shift})
+        tokens = biased.choices[0].logprobs
+        assert tokens is not None and tokens.content
+        same = [token.bytes == told.content[0].bytes for token in tokens.content]
+        assert all(same) if certain else not any(same)
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"temperature": 101}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"n": 0}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"seed": -1}, "seed"),
+        ({"stop": ["", "a"]}, "stop"),
+        ({"logit_bias": {"-5": 1}}, "logit_bias"),
+        ({"extra_body": {"top_k": "5"}}, "top_k"),
+        ({"extra_body": {"topk": 5}}, "topk"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_client_s_error_names_the_field(
+    client: openai.OpenAI, more: dict[str, Any], param: str, stream: bool
+) -> None:
+    given: Any = {"model": "tiny", **more, "stream": stream}
+    with pytest.raises(openai.BadRequestError) as chat:
+        client.chat.completions.create(messages=MESSAGES, **given)
+    with pytest.raises(openai.BadRequestError) as completion:
+        client.completions.create(prompt="The reply", **given)
+    assert chat.value.param == completion.value.param == param
+    assert chat.value.type == "invalid_request_error"
 
 
 @pytest.mark.parametrize("word", ["context", "context is full", "limit"])
@@ -511,7 +556,15 @@ def test_a_check_on_a_column_needs_it(place: tuple[int, Scheduler]) -> None:
         ({"tools": [{"type": "function"}]}, 400, "tools"),
         ({"tool_choice": "required"}, 400, "tool_choice"),
         ({"modalities": ["text", "audio"]}, 400, "modalities"),
-        ({"logit_bias": {"5": 10}}, 400, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, 400, "logit_bias"),
+        ({"logit_bias": {"999999": 1}}, 400, "logit_bias"),
+        ({"logit_bias": {"9" * 30: 1}}, 400, "logit_bias"),
+        ({"logit_bias": {"5": "10"}}, 400, "logit_bias"),
+        ({"logit_bias": {"5": True}}, 400, "logit_bias"),
+        ({"logit_bias": {"the": 1}}, 400, "logit_bias"),
+        ({"logit_bias": {"": 1}}, 400, "logit_bias"),
+        ({"logit_bias": [5]}, 400, "logit_bias"),
+        ({"logit_bias": {str(n): 1 for n in range(1025)}}, 400, "logit_bias"),
         ({"stream_options": "x"}, 400, "stream_options"),
         ({"stream_options": {"include_usage": "x"}}, 400, "stream_options.include_usage"),
         (

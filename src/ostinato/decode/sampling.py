@@ -7,6 +7,7 @@ ends. Knows no lanes and no cache.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -25,7 +26,11 @@ GREEDY_BELOW = 1e-5
 """Temperatures below this count as 0. Divided by them a float32 logit can overflow, and of tokens
 whose logits differ by 0.001 the likelier one is drawn for certain even at this one."""
 
-SHIFT = NumberRange(lambda value: -1e6 <= value <= 1e6, "a number from -1000000 to 1000000")
+SHIFT = NumberRange(
+    lambda value: -1e6 <= value <= 1e6 or value == -math.inf,
+    "a number from -1000000 to 1000000, or -inf",
+)
+"""What may be added to a logit; minus infinity forbids the token."""
 
 
 @dataclass(frozen=True, kw_only=True)

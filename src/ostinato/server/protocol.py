@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from ostinato.arguments import NumberRange
 from ostinato.checks import BaseCheck, JsonSchema, from_spec, refers_outside
 from ostinato.decode import SamplingParams
 from ostinato.errors import InputError
@@ -23,6 +24,9 @@ MOST_TOP_LOGPROBS = 20
 LONGEST_STOP = 1000  # characters: it is searched for at every token
 MOST_OPTION = 100  # rounds and the like: an answer that never passes keeps its slot that long
 COMPILED, LARGEST_COMPILED = ("checks", "response_format"), 1 << 15  # bytes
+LONGEST_ID = 9  # digits
+MOST_BIASES = 1024  # they are added one by one, at every token
+BIAS = NumberRange(lambda value: -100 <= value <= 100, "numbers from -100 to 100")
 LANE_STRATEGIES = ("backtrack", "abort", "constrain", "feedback", "resample")
 """Strategies that act on one lane; the others need several lanes for an answer."""
 
@@ -197,9 +201,22 @@ def _sampling(fields: BodyFields) -> SamplingParams:
     # An explicit null means not set.
     settings = {name: SAMPLING[name] if given[name] is None else given[name] for name in SAMPLING}
     try:
-        return SamplingParams(**settings)
+        return SamplingParams(**settings, logit_bias=_logit_bias(fields))
     except InputError as error:
         raise RequestError(400, str(error), error.key or None) from None
+
+
+def _logit_bias(fields: BodyFields) -> dict[int, float]:
+    """Read what is added to the logits of tokens; JSON writes their ids as texts."""
+    value = fields.mapping("logit_bias") or {}
+    for token, shift in value.items():
+        if not (token.isascii() and token.isdecimal() and len(token) <= LONGEST_ID):
+            raise wrong("logit_bias", "an object from token ids to numbers", token)
+        if not BIAS.includes(shift):
+            raise wrong("logit_bias", f"an object from token ids to {BIAS.expected}", shift)
+    if len(value) > MOST_BIASES:
+        raise wrong("logit_bias", f"an object of at most {MOST_BIASES} tokens", len(value))
+    return {int(token): cast(float, shift) for token, shift in value.items()}
 
 
 def _max_tokens(fields: BodyFields, longest: int) -> int:

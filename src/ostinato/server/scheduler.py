@@ -121,6 +121,10 @@ class Scheduler:
                 "messages" if body.chat else "prompt",
                 "context_length_exceeded",
             )
+        try:
+            body.sampling.require_vocab(self.model.config.vocab_size)
+        except InputError as error:
+            raise RequestError(400, str(error), error.key) from None
         # The seed is in the answer, so that a client can ask for the same text again.
         seed = secrets.randbits(32) if body.seed is None else body.seed
         room = min(body.max_tokens, self.longest - len(tokens))

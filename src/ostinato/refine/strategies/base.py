@@ -23,6 +23,7 @@ from ostinato.loop import (
     OnStop,
     StartOver,
     Step,
+    is_end,
 )
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class StillPassable(Condition):
 
     def observe(self, state: JSON, step: Step) -> tuple[JSON, Stopped | None]:
         """Check the output as a prefix; a draft that has ended is judged as a whole instead."""
-        if "ended" in step.report:
+        if is_end(step.report):
             return None, None
         item = step.item if isinstance(step.item, Mapping) else {}
         found = check_prefix_all(self.checks, step.output, item, self.time_limit, self.late)
