@@ -34,6 +34,7 @@ NEUTRAL: Mapping[str, float] = {
 }
 """Values that mean the same as leaving the field out."""
 
+LONGEST_EXCERPT = 160  # characters of a server's message inside one of ours
 LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"
 
 
@@ -110,8 +111,8 @@ class Dialect:
         neutral = f"{NEUTRAL[name]:g}"
         return (
             f"{name} must be {neutral} for {self._server.name}, which refuses others, got "
-            f"{value:g}. It answered {status}: {error.message} Set {name} = {neutral}, or to a "
-            "value that it takes."
+            f"{value:g}. It answered {status}: {error.message[:LONGEST_EXCERPT]} Set {name} = "
+            f"{neutral}, or to a value that it takes."
         )
 
 
