@@ -155,6 +155,8 @@ class Decode:
     Edits: the settings of `SamplingParams` and `bias` (token to number) hold from their position
     on; `forbid` (tokens) holds at its position; `force` (tokens) are taken from its position on (an
     empty list ends an earlier one).
+
+    A report's `ended` is a natural end, its `out_of_room` a model's context that is full.
     """
 
     deterministic: bool

@@ -167,7 +167,7 @@ def draw(adjusted: Tensor, rows: Sequence[SamplingRow]) -> list[int]:
 
 def drawn_probs(row_logits: Tensor, sampling: SamplingParams) -> Tensor:
     """Return the probabilities (V,) with which `draw` takes each token of a row of logits (V,)."""
-    if sampling.temperature == 0:
+    if sampling.greedy:
         probs = torch.zeros_like(row_logits)
         probs[int((row_logits == row_logits.max()).nonzero()[0, 0])] = 1.0
         return probs
