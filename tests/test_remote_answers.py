@@ -664,6 +664,18 @@ def test_a_setting_that_changes_the_text_is_named_and_a_neutral_one_left_out(
     assert ["temperature" in body for body in faults.bodies] == [True, True, True, False, False]
 
 
+def test_a_refusal_that_quotes_the_prompt_teaches_nothing_about_what_was_taken_before() -> None:
+    said = "The prompt must not say 'temperature', 'seed' or 'stream_options'."
+    refusal = Raw((json.dumps({"error": said}).encode(),), "application/json", status=400)
+    faults = Faults(script=deque([None, refusal]), writes=lambda body: "Hi you.")
+    sampling = {"temperature": 0.7}
+    with server_for(faults) as server:
+        assert report_of(server, sampling=sampling)[0] == "Hi you."
+        assert said in report_of(server, sampling=sampling)[1]["error"]
+        assert report_of(server, sampling=sampling)[0] == "Hi you."
+    assert [len(body) for body in faults.bodies] == [len(faults.bodies[0])] * 3
+
+
 def test_many_fields_are_learned_one_after_another_by_all_requests_at_once() -> None:
     unknown = dict.fromkeys(("seed", "stream_options", "logprobs", "max_tokens"), openai_error)
     faults = Faults(unknown=unknown, writes=lambda body: "Hi you.")

@@ -272,7 +272,9 @@ def test_a_bias_on_a_token_makes_it_certain_or_impossible(client: openai.OpenAI)
     first = bytes(told.content[0].bytes or ())
     usual = next(n for n in range(VOCAB) if tokenizer.token_bytes(n) == first)
     for shift, certain in ((100, True), (-100, False)):
-        biased = client.chat.completions.create(**given, logprobs=True, logit_bias={usual: shift})
+        biased = client.chat.completions.create(
+            **given, logprobs=True, logit_bias={str(usual): shift}
+        )
         tokens = biased.choices[0].logprobs
         assert tokens is not None and tokens.content
         same = [token.bytes == told.content[0].bytes for token in tokens.content]

@@ -271,6 +271,7 @@ class Client:
                     raise response_error(
                         response.status_code, said, response.headers, self.dialect, body
                     )
+                self.dialect.succeeded(body)
                 kind = response.headers.get("content-type", "")
                 if not kind.lower().startswith("text/event-stream"):
                     yield reader.whole(await _read(response, LONGEST_ANSWER))

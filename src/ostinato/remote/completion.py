@@ -91,6 +91,7 @@ def _send(
     if status >= 300:
         named = {name.lower(): value for name, value in received.items()}
         raise response_error(status, text, named, dialect, body)
+    dialect.succeeded(body)
     return AnswerReader(dialect.tell, began=bool(request.prefix)).whole(text)
 
 

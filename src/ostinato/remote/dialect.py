@@ -44,6 +44,7 @@ class Dialect:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._refused: set[str] = set()
+        self._taken: set[tuple[str, object]] = set()
         self._told: set[str] = set()
         self._notices: list[str] = []
         self._lock = threading.Lock()
@@ -63,6 +64,12 @@ class Dialect:
             adapted[NEWER_LIMIT] = adapted.pop(LIMIT)
         return adapted
 
+    def succeeded(self, sent: Mapping[str, Any]) -> None:
+        """Note what a body held that the server has accepted."""
+        known = HARMLESS.keys() | NEUTRAL.keys()
+        with self._lock:
+            self._taken |= {_setting(name, sent[name]) for name in known & sent.keys()}
+
     def learn(self, sent: Mapping[str, Any], status: int, error: ApiError) -> bool:
         """Learn from a refusal of a body; return whether `adapt` now makes another one.
 
@@ -70,8 +77,13 @@ class Dialect:
         """
         if status not in REFUSING:
             return False
-        named = [name for name in sent if error.names(name)]
         with self._lock:
+            # Not what it has taken before: a message may quote the prompt, and that any word.
+            named = [
+                name
+                for name in sent
+                if error.names(name) and _setting(name, sent[name]) not in self._taken
+            ]
             if NEWER_LIMIT in named:  # it takes neither, so the number is wrong, and not the name
                 self._refused.discard(LIMIT)
                 return False
@@ -114,6 +126,11 @@ class Dialect:
             f"{value:g}. It answered {status}: {error.message[:LONGEST_EXCERPT]} Set {name} = "
             f"{neutral}, or to a value that it takes."
         )
+
+
+def _setting(name: str, value: object) -> tuple[str, object]:
+    """Return what a server takes or refuses: of some fields the value, of others the name alone."""
+    return name, value if name in NEUTRAL else None
 
 
 _dialects: dict[str, Dialect] = {}
