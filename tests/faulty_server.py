@@ -26,6 +26,29 @@ def by_seed(body: Mapping[str, Any]) -> str:
     return " ".join(words[(seed >> 2 * n) % len(words)] for n in range(6)) + "."
 
 
+@dataclass(frozen=True)
+class Raw:
+    """An answer byte for byte: each part is sent alone, then the connection closes, or `hang`s."""
+
+    parts: tuple[bytes, ...]
+    kind: str = "text/event-stream"
+    status: int = 200
+    hang: float = 0.0
+
+
+def raw(*events: object, kind: str = "text/event-stream", done: bool = True) -> Raw:
+    """Return a stream of events: values as JSON, texts as they are."""
+    texts = [one if isinstance(one, str) else f"data: {json.dumps(one)}" for one in events]
+    if done:
+        texts.append("data: [DONE]")
+    return Raw(tuple(f"{text}\n\n".encode() for text in texts), kind)
+
+
+def whole(value: object, kind: str = "application/json") -> Raw:
+    """Return an answer that is one value, as JSON."""
+    return Raw((json.dumps(value).encode(),), kind)
+
+
 @dataclass
 class Faults:
     """What the server does. `script` holds, for the next requests, what goes wrong with each:
@@ -33,7 +56,8 @@ class Faults:
     a pair (status, headers) to refuse; "cut" to end the stream after two pieces; "garbage" for
     broken JSON after two; "error" for an error object in the stream; "unfinished" for a stream
     that ends without a reason; "page" for a page of HTML; "hang" for no answer at all;
-    "reset" to close the connection without a word; None for nothing. `writes` gives the whole
+    "reset" to close the connection without a word; a `Raw` answer; None for nothing. `unknown`
+    names fields that it refuses, each with the error's shape in words. `writes` gives the whole
     answer; `drip` is a pause in seconds before each piece; `alternatives` returns the
     log-probabilities of what could have stood in the place of a piece, if they are requested.
     """
@@ -45,6 +69,7 @@ class Faults:
     logprobs: bool = True
     alternatives: Callable[[str], Mapping[str, float]] = lambda piece: {piece: -0.5}
     usage: bool = True
+    unknown: Mapping[str, Callable[[str], object]] = field(default_factory=dict)
     slots: int = 0  # more requests at once than this are refused by 429; 0: any number
     bodies: list[dict[str, Any]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -103,12 +128,29 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault == "reset":
             self.close_connection = True
+        elif isinstance(fault, Raw):
+            self._raw(fault)
+        elif refused := [name for name in faults.unknown if name in body]:
+            error = faults.unknown[refused[0]](refused[0])
+            self._send(400, json.dumps(error), {})
         elif fault == "page":
             self._send(200, "<html>Log in first.</html>", {})
         elif body.get("stream"):
             self._stream(body, fault)
         else:
             self._whole(body, fault)
+
+    def _raw(self, answer: Raw) -> None:
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.kind)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        for part in answer.parts:
+            self.wfile.write(part)
+            self.wfile.flush()
+            self.faults.stopping.wait(0.001 if len(answer.parts) < 50 else 0)
+        self.faults.stopping.wait(answer.hang)
 
     def _refuse(self, status: int, message: str, headers: Mapping[str, str]) -> None:
         error = {"message": message, "type": "error", "code": headers.get("code")}
@@ -126,7 +168,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _pieces(self, body: Mapping[str, Any]) -> tuple[list[str], str]:
         pieces = split(self.faults.writes(body))
-        most = body.get("max_tokens", 1000)
+        most = body.get("max_tokens", body.get("max_completion_tokens", 1000))
         return pieces[:most], "stop" if len(pieces) <= most else "length"
 
     def _whole(self, body: Mapping[str, Any], fault: Any) -> None:
@@ -159,7 +201,6 @@ class Handler(BaseHTTPRequestHandler):
             with self.faults.lock:
                 self.faults.sent += 1
         if fault == "unfinished":
-            self._event("data: [DONE]")
             return
         self._event(f"data: {json.dumps(self._value(body, '', finish, [], 'delta'))}")
         if self.faults.usage and body.get("stream_options"):

@@ -307,7 +307,7 @@ def test_a_completion_makes_the_text_whole(constraint: Constraint, start: str) -
         (lambda: Constraint.choice([]), "must have at least one text, got none"),
         (lambda: Constraint.choice([""]), "must be a text that is not empty"),
         (lambda: Constraint("rgx", "a"), "kind must be 'regex'"),  # type: ignore[arg-type]
-        (lambda: SamplingParams(end_bias=-1), "end_bias must be 0"),
+        (lambda: SamplingParams(end_bias=-1), "end_bias must be a number from 0"),
     ],
 )
 def test_a_wrong_constraint_is_refused_with_a_sentence(make: Any, message: str) -> None:

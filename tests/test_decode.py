@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_model
 
+from ostinato.arguments import SAMPLING_RANGES
 from ostinato.decode import Decode, SamplingParams, TokenPrompt, plain_prompt
 from ostinato.decode.detokenizer import Detokenizer
-from ostinato.decode.sampling import SamplingRow, adjust, draw, drawn_probs
+from ostinato.decode.sampling import GREEDY_BELOW, SamplingRow, adjust, draw, drawn_probs
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.journal import StopKind
 from ostinato.loop import Lane, Lanes, Loop, Phrase, Report, Steps, Text
@@ -22,6 +24,7 @@ from ostinato.testing import check_lane_process
 from ostinato.text import write
 from ostinato.text.writing import _token_limit
 
+VOCAB = tiny_model().config.vocab_size
 ITEMS = {
     "short": "The",
     "long": "Your table is booked for two. The phone number is 408-247-8880. " * 3,
@@ -190,7 +193,7 @@ def test_what_is_too_long_or_empty_is_one_item_s_error() -> None:
 
 def test_an_unknown_edit_is_refused_with_the_known_names() -> None:
     process = decode()
-    with pytest.raises(EditError, match="temperature must be 0 or more, got -1"):
+    with pytest.raises(EditError, match="temperature must be a number from 0 to 100, got -1"):
         process.start(Lane("a", edits=((0, {"temperature": -1}),)), "The")
     with pytest.raises(EditError, match=r"Unknown edit 'temprature' .* temperature"):
         process.start(Lane("a", edits=((0, {"temprature": 1.0}),)), "The")
@@ -199,8 +202,12 @@ def test_an_unknown_edit_is_refused_with_the_known_names() -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        ({"temperature": "hot"}, "temperature must be a number, got 'hot'"),
-        ({"top_k": 2.5}, r"top_k must be a whole number, got 2\.5"),
+        ({"temperature": "hot"}, "temperature must be a number from 0 to 100, got 'hot'"),
+        ({"top_k": 2.5}, r"top_k must be a whole number, 0 or more, got 2\.5"),
+        ({"temperature": True}, "temperature must be a number from 0 to 100, got True"),
+        ({"bias": {"5": float("nan")}}, "bias must map tokens from 0 to"),
+        ({"bias": {"-1": 1.0}}, "bias must map tokens from 0 to"),
+        ({"logit_bias": {"5": "1"}}, "logit_bias must map tokens"),
         ({"forbid": 5}, "forbid must be a list of tokens from 0 to .*, got 5"),
         ({"forbid": "abc"}, "forbid must be a list of tokens"),
         ({"force": [1 << 30]}, "force must be a list of tokens"),
@@ -250,12 +257,52 @@ def test_alternatives_show_the_runners_up_and_the_entropy() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", -1), ("top_k", -1), ("top_p", 0), ("min_p", 1), ("repetition_penalty", 0)],
+    [
+        *(
+            (name, value)
+            for name in SAMPLING_RANGES
+            for value in (-1, math.nan, "5", True, None, [1])
+        ),
+        *((name, math.inf) for name in SAMPLING_RANGES),
+        *(("temperature", 100.5), ("top_k", 2.0), ("top_k", 1 << 31), ("end_within", 0)),
+        *(("top_p", 0), ("top_p", 1.01), ("min_p", 1), ("end_bias", 1e7)),
+        *(("repetition_penalty", value) for value in (0, 1e-40, 1e300)),
+        *(
+            ("logit_bias", value)
+            for value in (None, 5, [1], {-1: 100}, {1.5: 1}, {"5": 1}, {True: 1})
+        ),
+        *(("logit_bias", {5: value}) for value in (math.nan, math.inf, "5", None, True, 1e30)),
+    ],
 )
-def test_settings_out_of_range_are_refused_by_name(name: str, value: float) -> None:
+def test_settings_out_of_range_are_refused_by_name(name: str, value: object) -> None:
     values: dict[str, Any] = {name: value}
-    with pytest.raises(InputError, match=f"{name} must be"):
+    with pytest.raises(InputError, match=rf"^{name}(\[5\])? must be"):
         SamplingParams(**values)
+
+
+@pytest.mark.parametrize("bias", [{VOCAB: 100.0}, {1 << 40: -1.0}])
+def test_a_bias_of_a_token_that_the_model_lacks_is_refused_by_name(bias: dict[int, float]) -> None:
+    sampling = SamplingParams(logit_bias=bias)
+    with pytest.raises(InputError, match="logit_bias must be a mapping from tokens from 0 to"):
+        decode(sampling=sampling)
+    process = decode(prompt=lambda item, edits: TokenPrompt([1, 2], sampling))
+    with pytest.raises(InputError, match="logit_bias must be a mapping from tokens from 0 to"):
+        process.start(Lane("a"), "The")
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-38, 1e-7, 9.9e-6])
+@pytest.mark.parametrize("cut", [{}, {"top_k": 20}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
+def test_a_temperature_near_zero_is_zero(temperature: float, cut: dict[str, Any]) -> None:
+    """Divided by it the logits would overflow, and a forbidden token could be drawn."""
+    sampling = SamplingParams(temperature=temperature, **cut)
+    best = int(LOGITS[0].argmax())
+    assert drawn(sampling, 50)[best] == 1
+    assert drawn(sampling, 50, forbid=[best])[best] == 0
+
+
+def test_the_least_temperature_that_is_drawn_from_gives_the_most_likely_token_too() -> None:
+    assert drawn(SamplingParams(temperature=GREEDY_BELOW), 50)[int(LOGITS[0].argmax())] == 1
+    assert drawn(SamplingParams(temperature=100), 4000).count_nonzero() > 900
 
 
 LOGITS = torch.randn(1, 1000, generator=torch.Generator().manual_seed(4)) * 3

@@ -156,7 +156,12 @@ def test_a_plain_prompt_is_a_text_without_a_template(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ("[sampling]\ntop_p = 1.5", "sampling.top_p: It must be in (0, 1], got 1.5"),
+        ("[sampling]\ntop_p = 1.5", "sampling.top_p: It must be a number in (0, 1], got 1.5"),
+        ("[sampling]\ntemperature = nan", "sampling.temperature: It must be a number from 0 to"),
+        ("[sampling]\ntemperature = true", "sampling.temperature: It must be a number from 0 to"),
+        ("[sampling]\nrepetition_penalty = inf", "sampling.repetition_penalty: It must be a num"),
+        ("[sampling]\nend_bias = inf", "sampling.end_bias: It must be a number from 0 to 1000000"),
+        ("[sampling]\ntop_k = 2.0", "sampling.top_k: It must be a whole number, 0 or more"),
         ('[strategy]\nkind = "backtrak"', "strategy.kind: It must be one of"),
         ("[strategy]\nrounds = 0", "rounds"),
         ("[strategy]\npatiense = 2", "Did you mean 'patience'?"),

@@ -44,9 +44,10 @@ from ostinato.remote import (
     complete,
     retry,
 )
+from ostinato.remote.answer import join_characters
 from ostinato.remote.concurrency import ConcurrencyLimit
 from ostinato.remote.event_stream import events
-from ostinato.remote.openai_api import StreamChunk, join_characters
+from ostinato.remote.openai_api import Finish, StreamChunk
 from ostinato.testing import check_lane_process
 
 ITEMS = [(f"item{n}", f"Write something about {n}.") for n in range(6)]
@@ -238,7 +239,7 @@ def test_a_request_without_an_answer_is_repeated() -> None:
 def test_a_character_that_comes_in_two_pieces_is_whole() -> None:
     halves = [
         StreamChunk(text="a\ud83d", tokens=1),
-        StreamChunk(text="\ude00 b", tokens=1, finish="stop"),
+        StreamChunk(text="\ude00 b", tokens=1, finish=Finish.STOP),
     ]
     first, left = join_characters(StreamChunk(), halves[0])
     assert (first.text, first.tokens, left.text) == ("a", 1, "\ud83d")
@@ -250,7 +251,7 @@ def test_a_character_that_comes_in_two_pieces_is_whole() -> None:
     assert (nothing.text, nothing.tokens) == ("", 0)
     last, _ = join_characters(left, StreamChunk(text="\ude00", tokens=1, logprob=-0.5))
     assert (last.text, last.tokens, last.logprob) == ("\U0001f600", 2, -1.5)
-    alone, left = join_characters(left, StreamChunk(finish="stop"))
+    alone, left = join_characters(left, StreamChunk(finish=Finish.STOP))
     assert (alone.text, alone.tokens, left) == ("\ufffd", 1, StreamChunk())
 
 
@@ -692,7 +693,7 @@ def test_a_line_ends_in_cr_lf_or_both_wherever_chunks_end(end: bytes) -> None:
         b"",
     ]
     content = end.join([*lines, b"data:last", b"", b""])
-    wanted = ["one\n two", "", "last"]
+    wanted = ["one\n two", "last"]
     assert asyncio.run(events_of(content)) == wanted
     assert asyncio.run(events_of(*(content[n : n + 1] for n in range(len(content))))) == wanted
     for at in range(len(content)):

@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import openai
@@ -24,6 +26,7 @@ from tiny import save_tiny, tiny_model
 from ostinato.checks import BaseCheck, Excludes, JsonSchema, Length, Regex, judge_all
 from ostinato.checks.deadline import Deadline, left
 from ostinato.decode import SamplingParams
+from ostinato.journal import StopKind, Stopped
 from ostinato.loop import Item, Loop, Phrase, PrefixVerdict, Steps, Verdict
 from ostinato.refine import Resample, Strategy
 from ostinato.refine.refine import Refine
@@ -32,8 +35,10 @@ from ostinato.refine.strategies.base import Abort
 from ostinato.remote import Server
 from ostinato.server import Defaults, Scheduler
 from ostinato.server.requests import cut_at, held_back
+from ostinato.server.responses import finish_reason
 from ostinato.text import write
 
+VOCAB = tiny_model().config.vocab_size
 DEEP: list[Any] = json.loads("[" * 600 + "]" * 600)
 
 # Answers ----------------------------------------------------------------------------------------
@@ -259,6 +264,80 @@ def test_a_stop_phrase_ends_the_text_before_it(client: openai.OpenAI) -> None:
     assert "".join(tokens[:-1]) < (told.message.content or "") <= "".join(tokens)
 
 
+def test_a_bias_on_a_token_makes_it_certain_or_impossible(client: openai.OpenAI) -> None:
+    given: Any = {"model": "tiny", "messages": MESSAGES, "max_tokens": 6, "temperature": 0}
+    told = client.chat.completions.create(**given, logprobs=True).choices[0].logprobs
+    assert told is not None and told.content
+    tokenizer = tiny_model().tokenizer
+    first = bytes(told.content[0].bytes or ())
+    usual = next(n for n in range(VOCAB) if tokenizer.token_bytes(n) == first)
+    for shift, certain in ((100, True), (-100, False)):
+        biased = client.chat.completions.create(
+            **given, logprobs=True, logit_bias={str(usual): shift}
+        )
+        tokens = biased.choices[0].logprobs
+        assert tokens is not None and tokens.content
+        same = [token.bytes == told.content[0].bytes for token in tokens.content]
+        assert all(same) if certain else not any(same)
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"temperature": 101}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"n": 0}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"seed": -1}, "seed"),
+        ({"stop": ["", "a"]}, "stop"),
+        ({"logit_bias": {"-5": 1}}, "logit_bias"),
+        ({"extra_body": {"top_k": "5"}}, "top_k"),
+        ({"extra_body": {"topk": 5}}, "topk"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_client_s_error_names_the_field(
+    client: openai.OpenAI, more: dict[str, Any], param: str, stream: bool
+) -> None:
+    given: Any = {"model": "tiny", **more, "stream": stream}
+    with pytest.raises(openai.BadRequestError) as chat:
+        client.chat.completions.create(messages=MESSAGES, **given)
+    with pytest.raises(openai.BadRequestError) as completion:
+        client.completions.create(prompt="The reply", **given)
+    assert chat.value.param == completion.value.param == param
+    assert chat.value.type == "invalid_request_error"
+
+
+@pytest.mark.parametrize("word", ["context", "context is full", "limit"])
+def test_the_words_of_a_stop_phrase_are_no_reason(word: str) -> None:
+    """The reason to finish is a value: a sentence may quote the phrase."""
+    row = {"stopped": Stopped(StopKind.ENDED, f"It holds {word!r}.", "phrase").to_json()}
+    request: Any = SimpleNamespace(checks=())
+    assert finish_reason(request, row) == "stop"
+
+
+def test_a_text_that_fills_the_context_ends_by_length(client: openai.OpenAI) -> None:
+    prompt: Any = "The phone number " * 15
+    answer = client.completions.create(model="tiny", prompt=prompt, seed=3, logprobs=0)
+    (choice,) = answer.choices
+    assert "context" in ours(choice)["stopped"]["sentence"]
+    assert choice.finish_reason == "length"
+
+
+def test_half_a_character_s_token_has_its_bytes(
+    place: tuple[int, Scheduler], client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = client.chat.completions.create(
+        model="tiny", messages=MESSAGES, max_tokens=30, seed=5, temperature=3, logprobs=True
+    ).choices[0]
+    assert told.logprobs is not None and told.logprobs.content is not None
+    content = b"".join(bytes(token.bytes or ()) for token in told.logprobs.content)
+    assert content.decode("utf-8", "replace") == told.message.content
+    half = [token for token in told.logprobs.content if not token.token and token.bytes]
+    assert half
+
+
 def test_what_could_begin_a_stop_phrase_is_held_back() -> None:
     assert held_back("One tw", ["two", "x"]) == 2
     assert held_back("One two three", ["two"]) == len("two three")
@@ -428,6 +507,38 @@ def test_a_check_on_a_column_needs_it(place: tuple[int, Scheduler]) -> None:
         ({"min_p": float("nan")}, 400, "min_p"),
         ({"repetition_penalty": 1e300}, 400, "repetition_penalty"),
         ({"top_k": 2.5}, 400, "top_k"),
+        ({"top_k": -1}, 400, "top_k"),
+        ({"top_k": 1 << 40}, 400, "top_k"),
+        ({"temperature": float("inf")}, 400, "temperature"),
+        ({"temperature": float("nan")}, 400, "temperature"),
+        ({"temperature": True}, 400, "temperature"),
+        ({"temperature": "0.5"}, 400, "temperature"),
+        ({"temperature": [1]}, 400, "temperature"),
+        ({"temperature": 101}, 400, "temperature"),
+        ({"repetition_penalty": 1e-40}, 400, "repetition_penalty"),
+        ({"min_p": 1}, 400, "min_p"),
+        ({"top_p": 1.5}, 400, "top_p"),
+        ({"top_p": float("-inf")}, 400, "top_p"),
+        ({"max_tokens": 1 << 40}, 400, "max_tokens"),
+        ({"max_tokens": "5"}, 400, "max_tokens"),
+        ({"max_tokens": True}, 400, "max_tokens"),
+        ({"max_tokens": 5.0}, 400, "max_tokens"),
+        ({"max_completion_tokens": 0}, 400, "max_completion_tokens"),
+        ({"n": 0}, 400, "n"),
+        ({"n": "2"}, 400, "n"),
+        ({"seed": 1 << 63}, 400, "seed"),
+        ({"seed": "5"}, 400, "seed"),
+        ({"seed": True}, 400, "seed"),
+        ({"stop": [""]}, 400, "stop"),
+        ({"stop": 5}, 400, "stop"),
+        ({"stop": ["a", 5]}, 400, "stop"),
+        ({"stop": ["\ud83d"]}, 400, None),
+        ({"logit_bias": {"-1": 100}}, 400, "logit_bias"),
+        ({"logit_bias": {"5": float("nan")}}, 400, "logit_bias"),
+        ({"presence_penalty": 0.5}, 400, "presence_penalty"),
+        ({"model": 5}, 400, "model"),
+        ({"messages": "Hello"}, 400, "messages"),
+        ({"top_logprobs": "5", "logprobs": True}, 400, "top_logprobs"),
         ({"stop": "x" * 1001}, 400, "stop"),
         (
             {"logprobs": True, "top_logprobs": 2, "checks": [{"kind": "length", "max": 5}]},
@@ -446,7 +557,15 @@ def test_a_check_on_a_column_needs_it(place: tuple[int, Scheduler]) -> None:
         ({"tools": [{"type": "function"}]}, 400, "tools"),
         ({"tool_choice": "required"}, 400, "tool_choice"),
         ({"modalities": ["text", "audio"]}, 400, "modalities"),
-        ({"logit_bias": {"5": 10}}, 400, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, 400, "logit_bias"),
+        ({"logit_bias": {"999999": 1}}, 400, "logit_bias"),
+        ({"logit_bias": {"9" * 30: 1}}, 400, "logit_bias"),
+        ({"logit_bias": {"5": "10"}}, 400, "logit_bias"),
+        ({"logit_bias": {"5": True}}, 400, "logit_bias"),
+        ({"logit_bias": {"the": 1}}, 400, "logit_bias"),
+        ({"logit_bias": {"": 1}}, 400, "logit_bias"),
+        ({"logit_bias": [5]}, 400, "logit_bias"),
+        ({"logit_bias": {str(n): 1 for n in range(1025)}}, 400, "logit_bias"),
         ({"stream_options": "x"}, 400, "stream_options"),
         ({"stream_options": {"include_usage": "x"}}, 400, "stream_options.include_usage"),
         (
@@ -527,6 +646,11 @@ def test_a_body_that_is_no_request_is_an_error(place: tuple[int, Scheduler]) -> 
     assert post(port, [1])[0] == 400
     assert post(port, b"[" * 100_000)[0] == 400
     assert post(port, asked(), Content_Type="text/plain")[0] == 415
+    assert post(port, asked(), Content_Type="application/json; charset=latin-1")[0] == 415
+    assert post(port, asked(), Content_Type="")[0] == 415
+    assert "UTF-8" in post(port, b'{"model": "\xe9"}')[1]["error"]["message"]
+    assert post(port, json.dumps(asked()).encode("utf-16"))[0] == 400
+    assert post(port, b"9" * 5000)[0] == 400
     assert post(port, asked(user="x" * (1 << 20)))[0] == 413
     assert post(port, asked(), "/v1/embeddings")[0] == 404
     assert post(port, asked(), "/v1/models")[0] == 405
@@ -546,12 +670,71 @@ def test_errors_are_those_of_the_client(client: openai.OpenAI) -> None:
         client.models.retrieve("gpt-9")
 
 
+@pytest.mark.parametrize("depth", [100, 800, 900, *range(930, 996, 5), 2000, 100_000])
+@pytest.mark.parametrize("field", ["metadata", "stop", "checks", "response_format", "odd"])
+def test_a_deep_body_is_an_answer_or_a_refusal_and_no_failure(
+    place: tuple[int, Scheduler], field: str, depth: int
+) -> None:
+    body = json.dumps(asked(**{field: "deep"}) | {"max_tokens": 1})
+    status, answer = post(place[0], body.replace('"deep"', "[" * depth + "]" * depth).encode())
+    assert status in (200, 400)
+    if status == 400:
+        assert answer["error"]["type"] == "invalid_request_error"
+    else:
+        assert field == "metadata"  # which changes nothing
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "application/json",
+        "Application/JSON",
+        "application/json;charset=UTF-8",
+        'application/json; charset="utf-8"',
+        "application/json; charset=us-ascii",
+    ],
+)
+def test_a_media_type_has_no_case_and_may_name_utf_8(
+    place: tuple[int, Scheduler], given: str
+) -> None:
+    assert post(place[0], asked(), Content_Type=given)[0] == 200
+
+
+def test_a_body_may_begin_with_a_byte_order_mark(place: tuple[int, Scheduler]) -> None:
+    assert post(place[0], b"\xef\xbb\xbf" + json.dumps(asked()).encode())[0] == 200
+
+
+@pytest.mark.parametrize("body", [json.dumps(asked(max_tokens=200)), '{"model": "tiny", '])
+def test_a_client_that_closes_its_half_gets_an_end_and_frees_its_slot(
+    place: tuple[int, Scheduler], body: str
+) -> None:
+    port, scheduler = place
+    length = 10_000 if body.endswith(" ") else len(body)  # one whose body never ends
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n"
+        "Content-Type: application/json\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall((head + body).encode())
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1 << 16):
+            pass
+    deadline = time.monotonic() + 10
+    while scheduler._active and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not scheduler._active
+    assert post(port, asked())[0] == 200
+
+
 def test_a_key_is_required() -> None:
     with serving(key="sk-1", slots=2) as (port, _):
         assert post(port, asked())[0] == 401
         status, answer = post(port, asked(), Authorization="Bearer sk-2")
         assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
-        assert post(port, asked(), Authorization="Bearer sk-1")[0] == 200
+        for given in ("Bearer sk-1", "bearer sk-1", "BEARER  sk-1 "):
+            assert post(port, asked(), Authorization=given)[0] == 200
+        for given in ("Basic sk-1", "Bearer", "Bearer sk-1 sk-2", "sk-1", "Bearer sk-é"):
+            assert post(port, asked(), Authorization=given)[0] == 401
 
 
 def test_too_many_requests_get_status_429() -> None:

@@ -179,7 +179,7 @@ def test_gaps_are_read_out_of_a_text_and_wrong_ones_refused() -> None:
         unmask().start(Lane("a"), MaskedText(("", ""), (99,)))
     with pytest.raises(InputError, match="hold 1 token or more each"):
         MaskedText(("a",), ())
-    with pytest.raises(InputError, match="temperature must be a finite number of 0 or more"):
+    with pytest.raises(InputError, match="temperature must be a number from 0 to 100"):
         FillConfig(temperature=-1)
     with pytest.raises(InputError, match=r"got inf\. Use for example 1\.0"):
         FillConfig(noise=float("inf"))

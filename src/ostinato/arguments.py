@@ -6,9 +6,10 @@ One form for all messages: `<name> must be <expected>, got <value>. <How to fix 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, fields
-from typing import Any, ClassVar, Protocol, get_args, get_type_hints
+from numbers import Integral, Real
+from typing import Any, ClassVar, NamedTuple, Protocol, get_args, get_type_hints
 
 from ostinato.errors import InputError
 
@@ -56,6 +57,45 @@ def require_literals(config: _Dataclass) -> None:
         choices = get_args(hints[spec.name])
         if choices and all(isinstance(choice, str) for choice in choices):
             require_choice(spec.name, getattr(config, spec.name), choices)
+
+
+class NumberRange(NamedTuple):
+    """The values that a number may have, and the words for them: `a number from 0 to 1`."""
+
+    holds: Callable[[float], bool]
+    expected: str
+    whole: bool = False
+
+    def includes(self, value: object) -> bool:
+        """Return whether a value is one: NaN, texts, true and false are not."""
+        kind = Integral if self.whole else Real
+        return isinstance(value, kind) and not isinstance(value, bool) and self.holds(value)  # type: ignore[arg-type]
+
+    def require(self, name: str, value: object, fix: str = "") -> None:
+        """Raise `InputError` for another value."""
+        require(self.includes(value), name, self.expected, value, fix)
+
+
+SAMPLING_RANGES: Mapping[str, NumberRange] = {
+    "temperature": NumberRange(lambda value: 0 <= value <= 100, "a number from 0 to 100"),
+    "top_k": NumberRange(lambda value: 0 <= value < 1 << 31, "a whole number, 0 or more", True),
+    "top_p": NumberRange(lambda value: 0 < value <= 1, "a number in (0, 1]"),
+    "min_p": NumberRange(lambda value: 0 <= value < 1, "a number in [0, 1)"),
+    # Beyond these a logit can overflow, and a row without finite logits has no distribution.
+    "repetition_penalty": NumberRange(
+        lambda value: 0.01 <= value <= 100, "a number from 0.01 to 100"
+    ),
+    "end_bias": NumberRange(lambda value: 0 <= value <= 1e6, "a number from 0 to 1000000"),
+    "end_within": NumberRange(lambda value: value >= 1, "a whole number, 1 or more", True),
+}
+"""The settings of sampling: the same in Python, in jobs, in requests and on the command line."""
+
+
+def require_sampling(settings: Mapping[str, object]) -> None:
+    """Raise `InputError` for the first sampling setting out of its range; others are passed by."""
+    for name, value in settings.items():
+        if name in SAMPLING_RANGES:
+            SAMPLING_RANGES[name].require(name, value)
 
 
 def reason(error: Exception) -> str:

@@ -3,7 +3,7 @@ from .base import POSSIBLE, BaseCheck, impossible
 from .blocked import Blocked
 from .choice import Choice
 from .constraint_spec import ANY, ConstraintSpec
-from .deadline import OVER, Deadline
+from .deadline import Deadline
 from .function import Function, Retry, check
 from .grounding.check import SOURCES, Grounded
 from .json_schema.check import JsonSchema, refers_outside
@@ -21,7 +21,6 @@ from .words import Contains, Excludes
 __all__ = [
     "ANY",
     "KINDS",
-    "OVER",
     "POSSIBLE",
     "SOURCES",
     "TIME_LIMIT",

@@ -106,7 +106,7 @@ def _judge(check: Check, output: object, item: Item, time_limit: float) -> Verdi
     try:
         time_limit = left(time_limit)
     except TimeoutError as error:
-        return _error(check, str(error))
+        return replace(_error(check, str(error)), out_of_time=True)
     try:
         verdict = _call(check, check.judge, output, item, time_limit)
     except TimeoutError:

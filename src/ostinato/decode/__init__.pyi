@@ -11,10 +11,11 @@ from .masked_row import (
     uniforms,
 )
 from .maskgit import MASKED, UnmaskStep, pick_each, unmask_step
-from .sampling import SamplingParams
+from .sampling import GREEDY_BELOW, SamplingParams
 from .speculative import DraftModel, DraftProposer, PromptLookup
 
 __all__ = [
+    "GREEDY_BELOW",
     "MASKED",
     "Beam",
     "ConstrainedState",

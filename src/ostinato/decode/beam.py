@@ -74,7 +74,7 @@ class Beam:
       log-probability); `finished`: the same three of those that ended;
     - `text` (the best so far) and its `score`;
     - `tokens` (beams extended), `computed`, at the first step `prompt`;
-    - `ended` once nothing better can follow; `out_of_room` if the limit cuts the most likely text.
+    - `ended` once nothing better can follow; `out_of_room` if a limit cuts the most likely text.
     """
 
     def __init__(
@@ -288,7 +288,7 @@ class Beam:
                 return {"ended": f"All {len(state.finished)} texts are finished."}
             if slot.room < self.limit:
                 limit = self._inference.limit
-                return {"ended": f"The model's context of {limit} tokens is full."}
+                return {"out_of_room": f"The model's context of {limit} tokens is full."}
             return {"out_of_room": f"The most likely text has {len(best)} tokens, the limit."}
         if len(state.finished) < self.num_beams:
             return None

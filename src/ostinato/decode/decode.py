@@ -101,7 +101,8 @@ class _DecodeSlot:
     hidden: list[Tensor] = field(default_factory=list)  # hidden[p] (C,) predicts tokens[p]
     detokenizer: Detokenizer = field(default_factory=Detokenizer)
     constraint_state: ConstrainedState | None = None
-    ended: bool = False
+    ended: bool = False  # by an end token
+    done: bool = False  # no token follows, whatever the reason
     prompt_tokens: int = 0  # still to be reported
     computed: int = 0  # rows since the last report
     row_counted: bool = False  # the row to compute next was reported before the lane was resumed
@@ -120,6 +121,7 @@ class _DecodeSlot:
             self.detokenizer.copy(),
             None if state is None else state.copy(),
             self.ended,
+            self.done,
         )
 
     def crop(self, to: int) -> None:
@@ -129,7 +131,7 @@ class _DecodeSlot:
             self.constraint_state.crop(to)
         # The hidden state that predicts token `to` stays: the token can be sampled again at once.
         del self.tokens[to:], self.logprobs[to:], self.tracked[to:], self.hidden[to + 1 :]
-        self.ended = False
+        self.ended = self.done = False
 
     def text(self) -> Text:
         """Return the draft so far."""
@@ -154,6 +156,8 @@ class Decode:
     Edits: the settings of `SamplingParams` and `bias` (token to number) hold from their position
     on; `forbid` (tokens) holds at its position; `force` (tokens) are taken from its position on (an
     empty list ends an earlier one).
+
+    A report's `ended` is a natural end, its `out_of_room` a model's context that is full.
     """
 
     deterministic: bool
@@ -193,6 +197,7 @@ class Decode:
         self._inference = open_backend(model, self.slots, block=self._block)
         self.deterministic = self._inference.self_test().batch_invariant
         self.compute_mode = self._inference.compute_mode
+        self.sampling.require_vocab(self._inference.vocab_size)
         self._speculator = Speculator(self._inference, self._proposer, self._block)
         self._allocator = SlotAllocator(self._inference, self.slots)
         self._slots: dict[str, _DecodeSlot] = {}
@@ -209,6 +214,8 @@ class Decode:
     def start(self, lane: Lane, item: object) -> None:
         """Give the lane a slot; its prompt is computed, or copied from a slot that holds it."""
         prompt = self._prompt(item, self._check_edits(lane))
+        if prompt.sampling is not None:
+            prompt.sampling.require_vocab(self._inference.vocab_size)
         if not prompt.tokens:
             raise ItemError("The prompt must hold at least one token, got none.")
         if len(prompt.tokens) >= self._context:
@@ -279,7 +286,7 @@ class Decode:
 
     def step(self) -> Mapping[str, Report]:
         """Sample the next token of every lane that has not ended."""
-        slots = [slot for slot in self._slots.values() if not slot.ended]
+        slots = [slot for slot in self._slots.values() if not slot.done]
         if not slots:
             return {}
         self._catch_up(slots)
@@ -405,22 +412,21 @@ class Decode:
             report["top_logprobs"] = top_logprobs(logprobs, slot.prompt.top_logprobs)
         if self._alternatives:
             report |= self._most_likely(token, logprobs, adjusted, sampling)
-        if (reason := self._end_reason(slot, token)) is not None:
-            slot.ended = True
-            report["ended"] = reason
-        return report
+        end = self._end(slot, token)
+        slot.done = bool(end)
+        return report | end
 
-    def _end_reason(self, slot: _DecodeSlot, token: int) -> str | None:
-        """Return the sentence of a natural end after this token; None if there is none."""
+    def _end(self, slot: _DecodeSlot, token: int) -> dict[str, str]:
+        """Return what a report says of an end after this token: nothing, if there is none."""
         if token in self.tokenizer.eos_ids:
-            return "It wrote the end of text."
+            return {"ended": "It wrote the end of text."}
         if len(slot.prompt.tokens) + len(slot.tokens) >= self._context:
-            return f"The model's context of {self._context} tokens is full."
+            return {"out_of_room": f"The model's context of {self._context} tokens is full."}
         state = slot.constraint_state
         # With an end token, a whole text still has to be ended by it.
         if state is not None and not self.tokenizer.eos_ids and state.is_whole:
-            return "Its constraint leaves nothing to add."
-        return None
+            return {"ended": "Its constraint leaves nothing to add."}
+        return {}
 
     def _forced(self, slot: _DecodeSlot) -> int | None:
         """Return the token that the prompt or the latest edit forces here; None if none does."""
@@ -446,7 +452,7 @@ class Decode:
         """Append a token to the draft; return the characters that it completes."""
         slot.tokens.append(token)
         slot.logprobs.append(logprob)
-        slot.ended = token in self.tokenizer.eos_ids
+        slot.ended = slot.done = token in self.tokenizer.eos_ids
         if slot.constraint_state is not None:
             slot.constraint_state.advance(token)
         return slot.detokenizer.add(b"" if slot.ended else self.tokenizer.token_bytes(token))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 
 from ostinato.arguments import did_you_mean
-from ostinato.decode.sampling import SamplingParams
+from ostinato.decode.sampling import SHIFT, SamplingParams
 from ostinato.errors import EditError, InputError
 from ostinato.journal import EditKind
 from ostinato.loop import Lane
@@ -92,10 +92,6 @@ def _check_edit(name: str, value: object, sampling: SamplingParams, vocab_size: 
 
 
 def _check_setting(name: str, value: object, sampling: SamplingParams) -> None:
-    must_be_whole = name in WHOLE_NUMBERS
-    if not _is_number(value) or (must_be_whole and not isinstance(value, int)):
-        kind = "whole number" if must_be_whole else "number"
-        raise EditError(f"{name} must be a {kind}, got {value!r}.")
     try:
         # `SamplingParams` knows the ranges: what it refuses, no edit can set.
         replace(sampling, **{name: value})  # type: ignore[arg-type]
@@ -104,17 +100,16 @@ def _check_setting(name: str, value: object, sampling: SamplingParams) -> None:
 
 
 def _are_shifts(value: object, vocab_size: int) -> bool:
-    if not isinstance(value, Mapping) or not all(_is_number(shift) for shift in value.values()):
+    if not isinstance(value, Mapping):
         return False
     try:
-        return all(_is_token(token, vocab_size) for token in logit_shifts(value))
+        shifts = logit_shifts(value)
+        for token, shift in shifts.items():
+            SHIFT.require(str(token), shift)
     except ValueError:
         return False
+    return all(_is_token(token, vocab_size) for token in shifts)
 
 
 def _is_token(value: object, vocab_size: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < vocab_size
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

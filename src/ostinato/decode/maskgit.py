@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ostinato.decode.sampling import GREEDY_BELOW
+
 MASKED = -1
 """What a row holds for a token that is not decided."""
 
@@ -72,7 +74,7 @@ def draw_each(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tens
     Returns the tokens (T,) and their probabilities (T,) at the temperature. At temperature 0 these
     are the most likely tokens, with their probabilities at temperature 1.
     """
-    if temperature == 0:
+    if temperature < GREEDY_BELOW:
         probs = torch.softmax(logits, -1)
         best = logits.argmax(-1)
         return best, probs.gather(1, best[:, None])[:, 0]

@@ -152,4 +152,4 @@ class Renoise:
             return GoBack(history.position - repeated, edits, stopped.sentence)
         if history.lane.round + 1 < self.rounds:
             return StartOver({}, stopped.sentence)
-        return GiveUp(f"All rounds are used: {self.rounds}.")
+        return GiveUp(f"All rounds are used: {self.rounds}.", out_of_rounds=True)

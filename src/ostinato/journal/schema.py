@@ -140,8 +140,13 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            # The switch to WAL does not wait for others as statements do.
-            if "locked" not in str(error) or time.monotonic() > deadline:
+            # The switch to WAL does not wait for others as statements do. The low byte of a code is
+            # the error, the rest its variant.
+            is_locked = error.sqlite_errorcode & 0xFF in (
+                sqlite3.SQLITE_BUSY,
+                sqlite3.SQLITE_LOCKED,
+            )
+            if not is_locked or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
 

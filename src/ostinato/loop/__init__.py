@@ -1,6 +1,7 @@
 """The engine: one loop for every process, its stop conditions, strategies and lanes."""
 
 from ostinato.loop.actions import (
+    OUT_OF_ROUNDS,
     Accept,
     Action,
     Attempt,
@@ -58,6 +59,7 @@ from ostinato.loop.run_setup import compute_mode
 from ostinato.loop.signals import Pausable, SignalState, ends_by_signal
 
 __all__ = [
+    "OUT_OF_ROUNDS",
     "Accept",
     "Action",
     "AllOf",

@@ -11,6 +11,9 @@ from ostinato.journal import JSON, Fields, Stopped
 from ostinato.loop.check import Verdict
 from ostinato.loop.process import Edits, Lane
 
+OUT_OF_ROUNDS = "out_of_rounds"
+"""The name of a mark in an action, and in the numbers of the stop that it answered."""
+
 SHOWN = 16
 """Tensors of more elements than this are shown by their shape in an action's JSON."""
 
@@ -64,13 +67,18 @@ class StartOver:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Return the best output so far, marked as not accepted."""
+    """Return the best output so far, marked as not accepted.
+
+    `out_of_rounds`: only because no other round is allowed.
+    """
 
     reason: str = ""
+    out_of_rounds: bool = False
 
     def to_json(self) -> dict[str, JSON]:
         """Return the action as a JSON object."""
-        return {"answer": "give up", "reason": self.reason}
+        action: dict[str, JSON] = {"answer": "give up", "reason": self.reason}
+        return action | ({OUT_OF_ROUNDS: True} if self.out_of_rounds else {})
 
 
 Action = Accept | GoBack | StartOver | GiveUp
@@ -88,7 +96,7 @@ def action_from_json(value: Mapping[str, object]) -> Action:
         case "start over":
             return StartOver(edits, reason)
         case _:
-            return GiveUp(reason)
+            return GiveUp(reason, saved.flag(OUT_OF_ROUNDS, False))
 
 
 @dataclass(frozen=True, slots=True)

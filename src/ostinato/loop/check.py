@@ -61,7 +61,8 @@ class Verdict:
     where in the text, if it is in one place. `error` is the sentence of a check that could not
     judge (it raised, or ran out of time): its verdict has not passed and has no score. In JSON that
     score is null; here it is 0, so that the draft gains nothing by it when drafts are compared.
-    `tokens` is how many a model read and wrote to judge, `cost` their price.
+    `out_of_time`: it is in error since no time was left for it. `tokens` is how many a model read
+    and wrote to judge, `cost` their price.
     """
 
     check: str
@@ -72,9 +73,10 @@ class Verdict:
     error: str = ""
     tokens: int = 0
     cost: float = 0.0
+    out_of_time: bool = False
 
     def to_json(self) -> dict[str, JSON]:
-        """Return the verdict as a JSON object; `tokens` and `cost` where there are any."""
+        """Return the verdict as a JSON object; the last three fields where there are any."""
         verdict: dict[str, JSON] = {
             "check": self.check,
             "passed": self.passed,
@@ -83,8 +85,9 @@ class Verdict:
             "span": list(self.span) if self.span else None,
             "error": self.error,
         }
-        taken: dict[str, JSON] = {"tokens": self.tokens, "cost": self.cost}
-        return verdict | {name: amount for name, amount in taken.items() if amount}
+        rare: dict[str, JSON] = {"tokens": self.tokens, "cost": self.cost}
+        rare["out_of_time"] = self.out_of_time
+        return verdict | {name: value for name, value in rare.items() if value}
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Verdict:
@@ -100,6 +103,7 @@ class Verdict:
             error=saved.text("error", ""),
             tokens=saved.integer("tokens", 0),
             cost=saved.number("cost", 0.0),
+            out_of_time=saved.flag("out_of_time", False),
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from ostinato.journal import JSON, Fields, StopKind, Stopped
-from ostinato.loop.actions import Action, Attempt, GoBack, StartOver
+from ostinato.loop.actions import OUT_OF_ROUNDS, Action, Attempt, GiveUp, GoBack, StartOver
 from ostinato.loop.check import Text, Verdict
 from ostinato.loop.conditions.base import Condition
 from ostinato.loop.process import Edits, Lane, Report
@@ -253,7 +253,7 @@ def is_end(report: Report) -> bool:
     return any(name in report for name in ENDS)
 
 
-def given_up(stopped: Stopped, reason: str, spent: Stopped | None) -> Stopped:
+def given_up(stopped: Stopped, action: GiveUp, spent: Stopped | None) -> Stopped:
     """Return why an item was given up: the stop of its last draft, and the strategy's reason.
 
     `spent` is the stop of the item's budget, where that is used up: the budget, and no check, is
@@ -262,9 +262,12 @@ def given_up(stopped: Stopped, reason: str, spent: Stopped | None) -> Stopped:
     if spent is not None and stopped.kind is StopKind.FAILED:
         numbers = {**stopped.numbers, **spent.numbers}
         stopped = replace(spent, sentence=stopped.sentence, numbers=numbers)
-    if not reason or reason in stopped.sentence:
+    if action.out_of_rounds:
+        stopped = replace(stopped, numbers={**stopped.numbers, OUT_OF_ROUNDS: True})
+    # Not twice: a strategy may give the stop's own sentence as its reason.
+    if not action.reason or action.reason in stopped.sentence:
         return stopped
-    return replace(stopped, sentence=f"{reason} {stopped.sentence}")
+    return replace(stopped, sentence=f"{action.reason} {stopped.sentence}")
 
 
 def kept_characters(output: object, action: Action) -> int | None:

@@ -398,7 +398,7 @@ class Lanes:
             del self._states[key]
             accepted = isinstance(action, Accept) and stopped.good
             if isinstance(action, GiveUp):
-                stopped = given_up(stopped, action.reason, exhausted)
+                stopped = given_up(stopped, action, exhausted)
             self._finish(state, stopped, output, verdicts, accepted=accepted)
 
     def _finish(

@@ -17,23 +17,25 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ostinato.errors import MissingExtra
+from ostinato.remote.answer import AnswerReader, NoAnswer, is_end, response_error
 from ostinato.remote.concurrency import ConcurrencyLimit
+from ostinato.remote.dialect import dialect_of
 from ostinato.remote.event_stream import events
 from ostinato.remote.openai_api import (
     CompletionRequest,
+    Finish,
     StreamChunk,
     endpoint,
-    join_characters,
-    parse_chunk,
     request_body,
-    response_error,
 )
 from ostinato.remote.retry import (
+    Adapted,
     CannotContinue,
     Forbidden,
     PermanentError,
     RetryableError,
     ServerError,
+    UnsupportedSetting,
     redact,
     wait,
 )
@@ -46,6 +48,7 @@ READ_AHEAD = 8  # chunks that may wait to be taken; then the connection is not r
 LONGEST_ERROR = 1 << 16  # bytes
 LONGEST_ANSWER = 1 << 24  # bytes
 CONNECT = 10.0  # seconds
+GRACE = 5.0  # seconds for what may follow the reason to finish: the usage, and the stream's end
 # Refusals with no success ever: by then the requests are wrong, not the items in them.
 MOST_REFUSALS = 3
 
@@ -125,6 +128,7 @@ class Client:
         except ImportError:
             raise MissingExtra("A model on a server", "server") from None
         self.server = server
+        self.dialect = dialect_of(server)
         self.arrived = threading.Event()
         self.limit = ConcurrencyLimit(most)
         self._library = httpx2
@@ -196,6 +200,8 @@ class Client:
                 if failures > self.server.retries or (error.after or 0) > self.server.patience:
                     stream.fail(self._given_up(error, failures, failing_since))
                     return
+            except Adapted:
+                pause = 0.0
             except (ServerError, PermanentError, CannotContinue) as error:
                 stream.fail(self._refused_with(error))
                 return
@@ -219,8 +225,8 @@ class Client:
     def _refused_with(self, error: ServerError | PermanentError | CannotContinue) -> Exception:
         """Return the final error of a refusal: of the item, or of all requests to the server."""
         said = redact(str(error), self._key)
-        if isinstance(error, CannotContinue):
-            return CannotContinue(said)
+        if isinstance(error, CannotContinue | UnsupportedSetting):
+            return type(error)(said)
         if isinstance(error, PermanentError):
             self._refused += 1
             # Until one request succeeds, a 403 may be the key's, and many 400 the settings'.
@@ -241,7 +247,7 @@ class Client:
     async def _answer(self, request: CompletionRequest) -> AsyncGenerator[StreamChunk]:
         """Yield the chunks after the request's prefix, also from a server that starts again."""
         if request.max_tokens < 1:  # it broke off just before its last event; 0 is refused
-            yield StreamChunk(finish="length")
+            yield StreamChunk(finish=Finish.LENGTH)
             return
         prefix = "" if self.server.continues else request.prefix
         if prefix:
@@ -253,19 +259,24 @@ class Client:
 
     async def _request(self, request: CompletionRequest) -> AsyncGenerator[StreamChunk]:
         http = self._library
-        content = json.dumps(request_body(self.server, request)).encode()
+        body = self.dialect.adapt(request_body(self.server, request))
+        content = json.dumps(body).encode()
+        reader = AnswerReader(self.dialect.tell, began=bool(request.prefix))
         try:
             async with self._http.stream(
                 "POST", endpoint(self.server), content=content
             ) as response:
                 if response.status_code >= 300:
-                    raise await _refusal(response)
+                    said = await _read(response, LONGEST_ERROR)
+                    raise response_error(
+                        response.status_code, said, response.headers, self.dialect, body
+                    )
+                self.dialect.succeeded(body)
                 kind = response.headers.get("content-type", "")
                 if not kind.lower().startswith("text/event-stream"):
-                    whole = parse_chunk(self.server, await _read(response, LONGEST_ANSWER))
-                    yield replace(whole, finish=whole.finish or "stop")
+                    yield reader.whole(await _read(response, LONGEST_ANSWER))
                     return
-                async for chunk in self._chunks(events(response.aiter_bytes())):
+                async for chunk in self._chunks(reader, events(response.aiter_bytes())):
                     yield chunk
         except http.TimeoutException as error:
             reached = not isinstance(error, http.ConnectTimeout)
@@ -275,29 +286,25 @@ class Client:
             reached = not isinstance(error, http.ConnectError)
             raise RetryableError(f"The connection failed ({error}).", reached=reached) from None
 
-    async def _chunks(self, stream: AsyncIterator[str]) -> AsyncIterator[StreamChunk]:
-        """Yield a stream's chunks. The last one is held back for the usage, which follows it."""
-        last: StreamChunk | None = None
-        silent, left = True, StreamChunk()
-        async for event in stream:
-            if event.strip() == "[DONE]":
+    async def _chunks(
+        self, reader: AnswerReader, stream: AsyncIterator[str]
+    ) -> AsyncIterator[StreamChunk]:
+        """Yield a stream's chunks. Its end, and not the reason to finish, ends the text."""
+        done = False
+        while not done:
+            try:
+                event = await asyncio.wait_for(anext(stream), GRACE if reader.finished else None)
+                done = is_end(event)
+                chunk = StreamChunk() if done else reader.event(event)
+            except StopAsyncIteration:
                 break
-            silent = False
-            chunk, left = join_characters(left, parse_chunk(self.server, event))
-            if last is not None:
-                last = replace(last, usage=chunk.usage or last.usage)
-            elif chunk.finish:
-                last = chunk
-            elif chunk.text:
-                # Some servers add the running usage to every event; only the last one counts.
-                yield replace(chunk, usage=None)
-        if last is None:
-            how = "without a word" if silent else "before it was finished"
-            # llama-cpp-python breaks an answer off for a newer request, so fewer must run at once.
-            raise RetryableError(
-                f"It ended the answer {how}: its own log may say why.", overloaded=True
-            )
-        yield last
+            except (TimeoutError, self._library.TransportError, NoAnswer):
+                if not reader.finished:
+                    raise
+                break  # what follows the reason to finish is no text: the answer is whole
+            if chunk.text:
+                yield chunk
+        yield reader.end(done=done)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -369,16 +376,6 @@ async def _skip_prefix(
         yield replace(chunk, text=text, tokens=new, repeated=chunk.tokens - new)
 
 
-async def _refusal(response: httpx2.Response) -> Exception:
-    headers = response.headers
-    return response_error(
-        response.status_code,
-        await _read(response, LONGEST_ERROR),
-        retry_after=headers.get("retry-after", ""),
-        location=headers.get("location", ""),
-    )
-
-
 async def _read(response: httpx2.Response, most: int) -> str:
     """Read a body as text. Raises `RetryableError` for more than `most` bytes."""
     content = b""
@@ -386,4 +383,4 @@ async def _read(response: httpx2.Response, most: int) -> str:
         content += chunk
         if len(content) > most:
             raise RetryableError(f"It sent more than {most} bytes.")
-    return content.decode("utf-8", "replace")
+    return content.decode("utf-8-sig", "replace")

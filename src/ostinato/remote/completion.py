@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from dataclasses import replace
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from ostinato.remote.openai_api import (
-    CompletionRequest,
-    StreamChunk,
-    endpoint,
-    parse_chunk,
-    request_body,
-    response_error,
+from ostinato.remote.answer import AnswerReader, response_error
+from ostinato.remote.dialect import Dialect, dialect_of
+from ostinato.remote.openai_api import CompletionRequest, StreamChunk, endpoint, request_body
+from ostinato.remote.retry import (
+    Adapted,
+    PermanentError,
+    RetryableError,
+    ServerError,
+    redact,
+    wait,
 )
-from ostinato.remote.retry import PermanentError, RetryableError, ServerError, redact, wait
 from ostinato.remote.server import Server
 
 LONGEST_BODY = 1 << 20  # bytes of a response
@@ -39,10 +42,13 @@ def complete(
     """
     server = replace(server, stream=False)
     key, deadline = server.key(), time.monotonic() + seconds
+    dialect = dialect_of(server)
     failures = 0
     while True:
         try:
-            return _send(server, key, request, deadline)
+            return _send(server, key, request, deadline, dialect)
+        except Adapted:
+            continue
         except RetryableError as error:
             failures += 1
             # Half of the jitter's range: there is one caller, whom nobody has to avoid.
@@ -51,6 +57,9 @@ def complete(
                 raise RetryableError(redact(str(error), key)) from None
         except (PermanentError, ServerError) as error:
             raise type(error)(redact(str(error), key)) from None
+        finally:
+            for notice in dialect.take_notices():
+                warnings.warn(notice, stacklevel=2)
         time.sleep(pause)
 
 
@@ -64,11 +73,14 @@ class _NoRedirects(HTTPRedirectHandler):
 _opener = build_opener(_NoRedirects)
 
 
-def _send(server: Server, key: str, request: CompletionRequest, deadline: float) -> StreamChunk:
+def _send(
+    server: Server, key: str, request: CompletionRequest, deadline: float, dialect: Dialect
+) -> StreamChunk:
     headers = {"Content-Type": "application/json"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
-    content = json.dumps(request_body(server, request)).encode()
+    body = dialect.adapt(request_body(server, request))
+    content = json.dumps(body).encode()
     http = Request(endpoint(server), content, headers)
     try:
         with _open(http, max(LEAST_TIMEOUT, deadline - time.monotonic())) as response:
@@ -77,13 +89,10 @@ def _send(server: Server, key: str, request: CompletionRequest, deadline: float)
     except (OSError, HTTPException, ValueError) as error:
         raise RetryableError(f"The connection failed ({error}).", reached=False) from None
     if status >= 300:
-        raise response_error(
-            status,
-            text,
-            retry_after=received.get("retry-after", ""),
-            location=received.get("location", ""),
-        )
-    return parse_chunk(server, text)
+        named = {name.lower(): value for name, value in received.items()}
+        raise response_error(status, text, named, dialect, body)
+    dialect.succeeded(body)
+    return AnswerReader(dialect.tell, began=bool(request.prefix)).whole(text)
 
 
 def _open(request: Request, timeout: float) -> Any:
@@ -107,4 +116,4 @@ def _read(response: Any, deadline: float) -> str:
             raise RetryableError(f"It sent more than {LONGEST_BODY} bytes.")
         if time.monotonic() > deadline:
             raise RetryableError("Its answer took too long.")
-    return content.decode("utf-8", "replace")
+    return content.decode("utf-8-sig", "replace")

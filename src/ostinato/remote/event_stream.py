@@ -6,37 +6,68 @@ Knows nothing of what the data means.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from ostinato.remote.retry import RetryableError
 
 LONGEST_EVENT = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 _END = re.compile(rb"\r\n|\r|\n")
+_DATA = (b"data", b"error")  # llama.cpp once named the field of a failure "error"
 
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    """Yield the data of events; comments and other fields are skipped.
+    """Yield the data of events; comments, empty data and other fields are skipped.
 
     Raises `RetryableError` for an event of more than a mebibyte: no server can fill the memory.
     """
-    lines, data, size = _Lines(), list[str](), 0
+    parser = EventParser()
     async for chunk in chunks:
-        for line in lines.of(chunk):
-            name, _, value = line.partition(b":")
-            if name == b"data":
-                size += len(line)
-                data.append(value.removeprefix(b" ").decode("utf-8", "replace"))
-            elif not line and data:
-                yield "\n".join(data)
-                data, size = [], 0
-            if size > LONGEST_EVENT:
+        for event in parser.feed(chunk):
+            yield event
+    for event in parser.end():
+        yield event
+
+
+class EventParser:
+    """The parser of one stream: `feed` it the bytes, and `end` it."""
+
+    def __init__(self) -> None:
+        self._lines = _Lines()
+        self._data: list[str] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> Iterator[str]:
+        """Yield the data of the events that a chunk completes. Raises `RetryableError`."""
+        for line in self._lines.of(chunk):
+            yield from self._line(line)
+            if self._size > LONGEST_EVENT:
                 break
-        if size + len(lines.left) > LONGEST_EVENT:
+        if self._size + len(self._lines.left) > LONGEST_EVENT:
             raise RetryableError("It sent an event of more than a mebibyte.")
-    # The standard drops an event that no blank line ends; but it is part of an answer.
-    if data:
-        yield "\n".join(data)
+
+    def end(self) -> Iterator[str]:
+        """Yield the last event, which the standard drops where no blank line ends it."""
+        # But it is part of an answer.
+        yield from self._line(self._lines.left)
+        yield from self._event()
+
+    def _line(self, line: bytes) -> Iterator[str]:
+        name, _, value = line.partition(b":")
+        if name in _DATA:
+            self._size += len(line)
+            self._data.append(value.removeprefix(b" ").decode("utf-8", "replace"))
+        elif not line:
+            yield from self._event()
+        elif line.startswith(b"{"):
+            # No event, but JSON: an error that a proxy wrote, or a line for each object.
+            yield line.decode("utf-8", "replace")
+
+    def _event(self) -> Iterator[str]:
+        event = "\n".join(self._data)
+        self._data, self._size = [], 0
+        if event.strip():
+            yield event
 
 
 class _Lines:

@@ -6,17 +6,25 @@ it has. Nothing is sent before `step` is called.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from ostinato.arguments import require_sampling
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.journal import EditKind, StopKind
 from ostinato.loop import Exhausted, ExternalSource, Lane, Report, Text, fold_in
 from ostinato.remote import text_ids
 from ostinato.remote.client import Client, Stream
-from ostinato.remote.openai_api import EXTENSIONS, CompletionRequest, PromptInput, StreamChunk
+from ostinato.remote.openai_api import (
+    EXTENSIONS,
+    CompletionRequest,
+    Finish,
+    PromptInput,
+    StreamChunk,
+)
 from ostinato.remote.retry import CannotContinue, PermanentError, ServerError
 from ostinato.remote.server import Server
 from ostinato.remote.spend_limit import Reserved, SpendLimit
@@ -111,6 +119,7 @@ class ServerLanes(ExternalSource):
         # Lanes that nobody closes must not keep their thread for the rest of the program.
         self._close = weakref.finalize(self, self.client.close)
         self._sampling = dict(sampling or {})
+        require_sampling(self._sampling)
         self._max_tokens = max_tokens
         self._spend_limit = spend_limit or SpendLimit()
         self._prompt = prompt
@@ -148,6 +157,7 @@ class ServerLanes(ExternalSource):
     def drop(self, key: str) -> None:
         """Free the lane's slot and close its stream."""
         self._break_off(self._slots.pop(key))
+        self._tell()
 
     def output(self, key: str) -> Text:
         """Return the answer so far; its tokens are the numbers of its pieces."""
@@ -160,6 +170,7 @@ class ServerLanes(ExternalSource):
 
     def step(self) -> Mapping[str, Report]:
         """Return the next piece of every lane that has one; wait up to `WAIT` where none has."""
+        self._tell()
         # Cleared before looking: a chunk that arrives after the look ends the wait below at once.
         self.client.arrived.clear()
         moved, refused, error = self._poll()
@@ -173,6 +184,11 @@ class ServerLanes(ExternalSource):
         if going:
             self.client.arrived.wait(WAIT)
         return self._poll()[0]
+
+    def _tell(self) -> None:
+        """Warn of what the server does not take, in the caller's thread."""
+        for notice in self.client.dialect.take_notices():
+            warnings.warn(notice, stacklevel=3)
 
     def _poll(self) -> tuple[dict[str, Report], str, Exception | None]:
         """Return the reports, why the spend limit refused a request, and the server's error."""
@@ -198,8 +214,9 @@ class ServerLanes(ExternalSource):
         forced = _forced(slot.lane, len(slot.tokens), slot.tokens)
         if forced is not None:
             return self._force(slot, forced)
-        if sum(slot.counts) >= self._max_tokens:
-            return self._report(slot, "", 0) | self._ending("length")
+        full = sum(slot.counts) >= self._max_tokens
+        if full and slot.request is None:
+            return self._report(slot, "", 0) | self._ending(Finish.LENGTH)
         try:
             if slot.request is None:
                 slot.request = self._send(slot)
@@ -210,7 +227,21 @@ class ServerLanes(ExternalSource):
         except CannotContinue as error:
             self._break_off(slot)
             return self._report(slot, "", 0) | {"failed": str(error)}
-        return None if chunk is None else self._received(slot, slot.request, chunk)
+        if chunk is None:
+            return None
+        if full and chunk.text:  # the server writes beyond the limit
+            return self._cut(slot, slot.request, chunk)
+        return self._received(slot, slot.request, chunk)
+
+    def _cut(self, slot: _StreamSlot, request: _Request, chunk: StreamChunk) -> Report:
+        """End an answer at its limit, and count the chunk beyond it as wasted."""
+        tokens = chunk.tokens + chunk.repeated
+        cost = self.server.cost(chunk.wasted_prompts * request.prompt, tokens)
+        request.reserved.used_tokens += tokens
+        request.reserved.used_cost += cost
+        slot.wasted = (slot.wasted[0] + tokens, slot.wasted[1] + cost)
+        self._break_off(slot)
+        return self._report(slot, "", 0) | self._ending(Finish.LENGTH)
 
     def _force(self, slot: _StreamSlot, number: int) -> Report:
         """Write a piece of a `force` edit; the server's answer from here on is another one."""
@@ -218,7 +249,7 @@ class ServerLanes(ExternalSource):
         report = self._report(slot, text_ids.character(number) or "", 0)
         if number == text_ids.END:
             ended = "It wrote the end of text."
-            report |= {"token": text_ids.END, "finish": "stop", "ended": ended}
+            report |= {"token": text_ids.END, "finish": Finish.STOP.value, "ended": ended}
         return report
 
     # Requests ---------------------------------------------------------------------------------
@@ -277,7 +308,7 @@ class ServerLanes(ExternalSource):
         if tracked:
             report["tracked_logprobs"] = tracked
         if chunk.finish:
-            report |= self._ending(chunk.finish)
+            report |= self._ending(chunk.finish, chunk.detail)
             if not chunk.text:
                 report["token"] = text_ids.END
             self._settle(slot)
@@ -299,16 +330,25 @@ class ServerLanes(ExternalSource):
             report["cost"] = cost + wasted_cost
         return report
 
-    def _ending(self, finish: str) -> dict[str, object]:
-        """Return the keys of a lane's last report, from the API's reason to finish."""
+    def _ending(self, finish: Finish, detail: str = "") -> dict[str, object]:
+        """Return the keys of a lane's last report, from why its answer finished."""
         match finish:
-            case "length":
-                ended = f"The limit of {self._max_tokens} tokens is reached."
-            case "content_filter":
-                return {"finish": finish, "failed": "The server's content filter cut it off."}
-            case _:
-                ended = "The server ended the text."
-        return {"finish": finish, "ended": ended}
+            case Finish.STOP:
+                why = {"ended": "The server ended the text."}
+            case Finish.LENGTH:
+                why = {"ended": f"The limit of {self._max_tokens} tokens is reached."}
+            case Finish.CONTENT_FILTER:
+                why = {"failed": "The server's content filter cut it off."}
+            case Finish.TOOL_CALLS:
+                why = {"failed": f"The server's model called a tool ({detail or 'unnamed'})."}
+            case Finish.REFUSAL:
+                why = {"failed": f"The server's model refused: {detail}"}
+            case Finish.NO_TEXT:
+                why = {
+                    "failed": f"The server sent {detail or 'nothing'} and no text, with a limit of "
+                    f"{self._max_tokens} tokens. If it was spent on reasoning, raise the limit."
+                }
+        return {"finish": finish.value, **why}
 
     def _break_off(self, slot: _StreamSlot) -> None:
         """Close a lane's stream, and count what it had received as wasted."""
@@ -351,10 +391,19 @@ class ServerLanes(ExternalSource):
             for name, value in edits.items():
                 if name in self._prompt_edits and at == 0:
                     for_prompt[name] = value
+                elif name in SAMPLING:
+                    _check_setting(name, value)
                 elif name not in KNOWN:
                     names = ", ".join(sorted(self.known_edits))
                     raise EditError(f"Unknown edit {name!r} of a server's lane. Known: {names}.")
         return for_prompt
+
+
+def _check_setting(name: str, value: object) -> None:
+    try:
+        require_sampling({name: value})
+    except InputError as error:
+        raise EditError(f"The edit cannot be applied: {error}") from None
 
 
 class _OverBudget(Exception):
@@ -370,7 +419,7 @@ def _add(slot: _StreamSlot, report: Mapping[str, Any]) -> None:
     slot.tracked.append(dict(report.get("tracked_logprobs", ())))
     slot.text += report["text"]
     slot.finished = any(name in report for name in ("ended", "failed", "error"))
-    slot.ended = report.get("finish") == "stop"
+    slot.ended = report.get("finish") == Finish.STOP
 
 
 def _forced(lane: Lane, position: int, tokens: Sequence[int]) -> int | None:

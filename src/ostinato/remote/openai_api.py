@@ -1,21 +1,19 @@
-"""The OpenAI API as values: request bodies, and parsed responses. Sends nothing."""
+"""The OpenAI API as values: requests and their bodies, and the pieces of answers. Sends nothing."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from ostinato.errors import ItemError
-from ostinato.remote.retry import RetryableError, ServerError, error_of
 from ostinato.remote.server import Server
 
 Message = Mapping[str, str]
 PromptInput = str | Sequence[Message]
 
-LONGEST_EXCERPT = 80  # characters of a response that is not an answer
 CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]{1,40}\|>")
 EXTENSIONS = ("top_k", "min_p", "repetition_penalty")
 
@@ -60,15 +58,26 @@ class Usage:
     tokens: int
 
 
+class Finish(StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CONTENT_FILTER = "content_filter"
+    TOOL_CALLS = "tool_calls"  # it called tools, which nobody has offered
+    REFUSAL = "refusal"  # the model refused, in a field of its own
+    NO_TEXT = "no_text"  # it holds something else, such as reasoning that took all tokens
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamChunk:
     """A piece of an answer, or a whole one.
 
     `tokens` is their number where log-probabilities show it, else 1 for any text. `logprob` is the
     sum of its tokens' log-probabilities, `top_logprobs` the most likely tokens at the position of
-    its first one. `finish` is the reason why it is the last one. `usage` covers its own request
-    only. `repeated` counts tokens received a second time since the piece before, `wasted_prompts`
-    failed requests that had read the prompt.
+    its first one. `finish` is the reason why it is the last one, and `detail` what came instead of
+    a usable text. `usage` covers its own request only. `repeated` counts tokens received a second
+    time since the piece before, `wasted_prompts` failed requests that had read the prompt.
     """
 
     text: str = ""
@@ -77,7 +86,8 @@ class StreamChunk:
     wasted_prompts: int = 0
     logprob: float | None = None
     top_logprobs: Mapping[str, float] = field(default_factory=dict)
-    finish: str = ""
+    finish: Finish | None = None
+    detail: str = ""
     usage: Usage | None = None
 
 
@@ -152,131 +162,3 @@ def _messages(server: Server, request: CompletionRequest) -> dict[str, Any]:
         # vLLM refuses both at once, and the second is on by default.
         body |= {"continue_final_message": True, "add_generation_prompt": False}
     return body
-
-
-# Responses --------------------------------------------------------------------------------------
-
-
-def parse_chunk(server: Server, text: str) -> StreamChunk:
-    """Parse an event of a stream, or a whole answer.
-
-    Raises `RetryableError` for an error object and for anything that is not of the API.
-    """
-    try:
-        value = json.loads(text)
-        if value.get("error"):
-            # Servers report a failure after the first token here, as the status is sent by then.
-            raise RetryableError(f"It answered with an error: {_message(value['error'])}")
-        choices = value.get("choices") or []
-        usage = _usage(value.get("usage"))
-        # The last event of a stream may hold the usage and no choice.
-        return _choice(server, choices[0], usage) if choices else StreamChunk(usage=usage)
-    except (ValueError, AttributeError, TypeError, LookupError) as error:
-        excerpt = text[:LONGEST_EXCERPT] + "…" * (len(text) > LONGEST_EXCERPT)
-        raise RetryableError(f"It sent something that is no answer: {excerpt!r}.") from error
-
-
-def join_characters(left: StreamChunk, chunk: StreamChunk) -> tuple[StreamChunk, StreamChunk]:
-    """Return a piece after the rest of the one before, and the rest that it leaves.
-
-    JSON may spell a character as two surrogates, and a server may send them in two pieces. A
-    surrogate that stays alone becomes U+FFFD.
-    """
-    text = left.text + chunk.text
-    if text.isascii() and not left.tokens:
-        return chunk, StreamChunk()
-    half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" and not chunk.finish else ""
-    whole = text.removesuffix(half).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    logprobs = [one.logprob for one in (left, chunk) if one.logprob is not None]
-    joined = replace(
-        chunk,
-        text=whole,
-        tokens=left.tokens + chunk.tokens,
-        logprob=sum(logprobs) if logprobs else None,
-        top_logprobs=left.top_logprobs or chunk.top_logprobs,
-    )
-    if half and not whole:
-        return replace(chunk, text="", tokens=0), replace(joined, text=half)
-    return joined, StreamChunk(text=half)
-
-
-def _choice(server: Server, choice: Mapping[str, Any], usage: Usage | None) -> StreamChunk:
-    if server.api == "completions":
-        text = choice.get("text")
-    else:
-        text = (choice.get("delta") or choice.get("message") or {}).get("content")
-    text = text or ""
-    if not isinstance(text, str):
-        raise TypeError
-    logprobs = _logprobs(choice.get("logprobs"))
-    return StreamChunk(
-        text=text,
-        tokens=len(logprobs) if logprobs else int(bool(text)),
-        logprob=sum(logprobs) if logprobs else None,
-        top_logprobs=_top_logprobs(choice.get("logprobs")),
-        finish=str(choice.get("finish_reason") or ""),
-        usage=usage,
-    )
-
-
-def _logprobs(value: Any) -> list[float]:
-    """Return each token's log-probability from either API's object; empty where there are none."""
-    if not isinstance(value, Mapping):
-        return []
-    if value.get("content"):
-        return [float(token["logprob"]) for token in value["content"]]
-    return [float(one) for one in value.get("token_logprobs") or [] if one is not None]
-
-
-def _top_logprobs(value: Any) -> dict[str, float]:
-    """Return the most likely tokens at the first one's position, from either API's object."""
-    if not isinstance(value, Mapping):
-        return {}
-    if not value.get("content"):
-        top = (value.get("top_logprobs") or [None])[0]
-        return {str(text): float(one) for text, one in (top or {}).items()}
-    found: dict[str, float] = {}
-    for one in value["content"][0].get("top_logprobs") or ():
-        # Different tokens may have the same text; the list is sorted, so the first is the best.
-        found.setdefault(str(one["token"]), float(one["logprob"]))
-    return found
-
-
-def _usage(value: Any) -> Usage | None:
-    if not isinstance(value, Mapping):
-        return None
-    prompt, tokens = value.get("prompt_tokens"), value.get("completion_tokens")
-    if not isinstance(prompt, int) or not isinstance(tokens, int):
-        return None
-    return Usage(prompt=prompt, tokens=tokens)
-
-
-def response_error(
-    status: int, text: str, *, retry_after: str = "", location: str = ""
-) -> Exception:
-    """Return what a status of 300 or more means, with the body's text and two headers."""
-    if status < 400:  # never followed: the key is for the server that was named, and no other
-        return ServerError(f"It answered {status}: it redirects to {location or 'nowhere'}.")
-    return error_of(status, *_message_and_code(text), retry_after)
-
-
-def _message_and_code(text: str) -> tuple[str, str]:
-    """Return the message and code of an error's body; the whole body where it is not the API's."""
-    try:
-        value = json.loads(text)
-        error = value["error"] if "error" in value else value["detail"]
-    except (ValueError, LookupError, TypeError):
-        return text.strip(), ""
-    code = error.get("code") if isinstance(error, Mapping) else ""
-    return _message(error), str(code or "")
-
-
-def _message(error: Any) -> str:
-    """Return the message of OpenAI's `error`, or of FastAPI's `detail`, which may be a list."""
-    if isinstance(error, list):
-        return "; ".join(map(_message, error))
-    if not isinstance(error, Mapping):
-        return str(error)
-    where = ".".join(map(str, error.get("loc", ())))
-    message = str(error.get("message", error.get("msg")))
-    return f"{where}: {message}" if where else message

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from ostinato.errors import OstinatoError
+from ostinato.remote.api_error import ApiError
 
 OVERLOADED = frozenset({429, 503, 529})
 TRANSIENT = OVERLOADED | {408, 409, 425, 500, 502, 504}
@@ -21,6 +24,10 @@ LONGEST_MESSAGE = 400  # characters of a server's message that an error repeats
 
 class ServerError(OstinatoError):
     """A server that cannot be used: wrong key or address, or too many failures in a row."""
+
+
+class UnsupportedSetting(ServerError):
+    """A setting that a server does not take, and without which the texts would be others."""
 
 
 class RetryableError(Exception):
@@ -48,6 +55,10 @@ class PermanentError(Exception):
     """This request is refused and would be refused again; others may succeed."""
 
 
+class Adapted(Exception):
+    """A request is refused for a field that can be left out: it is sent again without it."""
+
+
 class Forbidden(PermanentError):
     """Status 403: the key or the content. Only another request that succeeds can tell which."""
 
@@ -56,32 +67,44 @@ class CannotContinue(Exception):
     """The answer broke off, and the server cannot continue it."""
 
 
-def error_of(status: int, message: str, code: str = "", retry_after: str = "") -> Exception:
-    """Return what a status of 400 or more means, with the server's message and error code.
+def error_of(status: int, error: ApiError, after: float | None = None) -> Exception:
+    """Return what a status of 400 or more means, with what the server says.
 
-    One of `RetryableError`, `PermanentError` and `ServerError`. `retry_after` is that header.
+    One of `RetryableError`, `PermanentError` and `ServerError`. `after` is the wait in seconds that
+    the server demands.
     """
-    said = f"It answered {status}: {message or 'no message'}"
-    if status in SERVER_WIDE or code in OUT_OF_QUOTA:
+    said = f"It answered {status}: {error.message or 'no message'}"
+    if status in SERVER_WIDE or not OUT_OF_QUOTA.isdisjoint(error.codes):
         return ServerError(said)
     if status == FORBIDDEN:
         return Forbidden(said)
     if status in TRANSIENT or status >= 500:
-        after = retry_after_seconds(retry_after, datetime.now(UTC))
         overloaded = status in OVERLOADED
         return RetryableError(said, after=after, overloaded=overloaded, of_request=not overloaded)
     return PermanentError(said)
 
 
+def wait_demanded(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return the seconds that a response's headers demand to wait; None where they demand none."""
+    exact = headers.get("retry-after-ms", "")  # OpenAI and Azure
+    seconds = None if not exact else retry_after_seconds(exact, now)
+    return (
+        retry_after_seconds(headers.get("retry-after", ""), now)
+        if seconds is None
+        else seconds / 1000
+    )
+
+
 def retry_after_seconds(value: str, now: datetime) -> float | None:
     """Return the seconds that a Retry-After header demands: a number or a date (RFC 9110)."""
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
+        return None if math.isnan(seconds) else max(0.0, seconds)
     except ValueError:
         pass
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     return max(0.0, (date - now).total_seconds())
@@ -98,6 +121,10 @@ def wait(failures: int, draw: float, after: float | None = None) -> float:
 
 
 def redact(message: str, key: str) -> str:
-    """Return a server's message without the key, which servers like to repeat, and shortened."""
-    clean = message.replace(key, "…") if key else message
+    """Return a server's message without the key, which servers like to repeat, and shortened.
+
+    Half characters, which no encoder takes, become U+FFFD.
+    """
+    clean = message.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    clean = clean.replace(key, "…") if key else clean
     return clean if len(clean) <= LONGEST_MESSAGE else f"{clean[:LONGEST_MESSAGE]}…"

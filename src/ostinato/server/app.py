@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from email.message import Message
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
 
 LARGEST = 1 << 20  # bytes of a request
 KEEP_ALIVE = 5.0  # seconds without an event after which a stream sends a comment
+LOOK = 0.5  # seconds after which it looks whether the client of a whole answer is still there
 RETRY_AFTER = "1"
+UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})  # ASCII is part of it
+TOO_DEEP = "The body must be nested less deeply: it exceeds the parser's stack. Flatten it."
 
 Events = asyncio.Queue[tuple[int, Delta | Finished]]
 Handler = Callable[["HttpRequest"], Awaitable["Response"]]
@@ -145,9 +150,12 @@ class _Pages:
             value = await _body(http)
             longest = self._scheduler.longest
             read = partial(read_request, value, chat=chat, models=[self._model], longest=longest)
-            # In a thread: reading compiles patterns, and the event loop serves all clients.
-            body = await asyncio.to_thread(in_time, read, self._scheduler.ready_seconds)
-            return await self._answer(http, body)
+            try:
+                # In a thread: reading compiles patterns, and the event loop serves all clients.
+                body = await asyncio.to_thread(in_time, read, self._scheduler.ready_seconds)
+                return await self._answer(http, body)
+            except RecursionError:  # of a value that the parser's stack had room for
+                raise RequestError(400, TOO_DEEP) from None
 
         return handler
 
@@ -174,7 +182,9 @@ class _Pages:
     def _check_key(self, request: HttpRequest) -> None:
         if not self._key:
             return
-        key = request.headers.get("authorization", "").removeprefix("Bearer ")
+        scheme, _, key = request.headers.get("authorization", "").strip().partition(" ")
+        # The names of schemes have no case (RFC 9110).
+        key = key.strip() if scheme.lower() == "bearer" else ""
         # In constant time: a comparison that stops at the first difference leaks the key.
         if not hmac.compare_digest(key.encode(), self._key.encode()):
             raise RequestError(
@@ -210,13 +220,16 @@ async def _wait(
 ) -> list[Any]:
     """Return the rows of all choices. Raises `RequestError` if the client disconnects."""
     rows: dict[int, Any] = {}
+    looked = time.monotonic()
     while len(rows) < len(requests):
-        try:
-            # Not longer: a client that has left keeps its slots until it is noticed here.
-            number, event = await asyncio.wait_for(events.get(), 0.5)
-        except TimeoutError:
+        # A client that has left keeps its slots until it is noticed here, also between two tokens.
+        if time.monotonic() - looked >= LOOK:
+            looked = time.monotonic()
             if await http.is_disconnected():
-                raise RequestError(499, "The client has disconnected.") from None
+                raise RequestError(499, "The client has disconnected.")
+        try:
+            number, event = await asyncio.wait_for(events.get(), LOOK)
+        except TimeoutError:
             continue
         if isinstance(event, Finished):
             rows[number] = _row(event)
@@ -279,12 +292,17 @@ def _event(value: Any) -> str:
 
 async def _body(request: HttpRequest) -> Any:
     """Read a body's JSON. Raises `RequestError` if it is too large, or not JSON."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    given = Message()
+    given["content-type"] = request.headers.get("content-type", "none")
     # A web page of another origin can send the other types without a preflight request.
-    if kind != "application/json":
+    if given.get_content_type() != "application/json":
         raise RequestError(
             415,
-            f"The Content-Type must be application/json, got {kind or 'none'}. Send JSON.",
+            f"The Content-Type must be application/json, got {given['content-type']}. Send JSON.",
+        )
+    if given.get_content_charset("utf-8") not in UTF8:
+        raise RequestError(
+            415, f"The charset must be UTF-8, got {given.get_content_charset()}. Send UTF-8."
         )
     # Counted while it arrives: a Content-Length can be missing or wrong.
     content = b""
@@ -293,10 +311,15 @@ async def _body(request: HttpRequest) -> Any:
         if len(content) > LARGEST:
             raise RequestError(413, f"The body must have at most {LARGEST} bytes, got more.")
     try:
-        return json.loads(content)
-    # Deep nesting overflows the parser's stack.
-    except (ValueError, RecursionError):
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            400, f"The body must be UTF-8, got other bytes at {error.start}. Encode it so."
+        ) from None
+    except ValueError:
         raise RequestError(400, "The body must be JSON, got wrong syntax. Fix it.") from None
+    except RecursionError:
+        raise RequestError(400, TOO_DEEP) from None
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -11,8 +11,6 @@ from typing import Any
 from ostinato.arguments import did_you_mean
 from ostinato.errors import OstinatoError
 
-LARGEST = 1e9
-
 IGNORED = frozenset(
     {
         "metadata",
@@ -89,17 +87,6 @@ class BodyFields:
         # In Python, true is an int.
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise wrong(self._path + key, f"a whole number from {least} to {most}", value)
-        return value
-
-    def number(self, key: str, default: float) -> float:
-        """Return a number of at most `LARGEST`, infinities and NaN excluded."""
-        value = self.value(key)
-        if value is None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise wrong(self._path + key, "a number", value)
-        if not abs(value) <= LARGEST:  # also true for NaN, which Python's JSON reads
-            raise wrong(self._path + key, f"a number of at most {LARGEST:g}", value)
         return value
 
     def mapping(self, key: str) -> Mapping[str, object] | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from ostinato.arguments import NumberRange
 from ostinato.checks import BaseCheck, JsonSchema, from_spec, refers_outside
+from ostinato.decode import SamplingParams
 from ostinato.errors import InputError
 from ostinato.loop import check_seed
 from ostinato.refine import STRATEGIES, Strategy, option_names
@@ -21,8 +23,10 @@ MOST_CHECKS = 16
 MOST_TOP_LOGPROBS = 20
 LONGEST_STOP = 1000  # characters: it is searched for at every token
 MOST_OPTION = 100  # rounds and the like: an answer that never passes keeps its slot that long
-MOST_CANDIDATES = 1 << 31
 COMPILED, LARGEST_COMPILED = ("checks", "response_format"), 1 << 15  # bytes
+LONGEST_ID = 9  # digits
+MOST_BIASES = 1024  # they are added one by one, at every token
+BIAS = NumberRange(lambda value: -100 <= value <= 100, "numbers from -100 to 100")
 LANE_STRATEGIES = ("backtrack", "abort", "constrain", "feedback", "resample")
 """Strategies that act on one lane; the others need several lanes for an answer."""
 
@@ -32,7 +36,13 @@ UNSAFE_CHECKS = frozenset({"judge", "python"})
 UNSAFE_KEYS = frozenset({"file", "model"})
 """Fields of checks that name files of the server."""
 
-SAMPLING = {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+SAMPLING: Mapping[str, Any] = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "top_k": 0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +57,7 @@ class ApiRequest:
     prompt: str | Sequence[Mapping[str, str]]
     chat: bool
     prefill: str = ""
-    sampling: Mapping[str, float]
+    sampling: SamplingParams
     max_tokens: int
     stop: tuple[str, ...] = ()
     seed: int | None = None
@@ -185,11 +195,28 @@ def _is_text(value: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _sampling(fields: BodyFields) -> dict[str, float]:
+def _sampling(fields: BodyFields) -> SamplingParams:
     """Read the sampling parameters; as in the API, the default temperature is 1."""
-    # Ranges are `SamplingParams`'s to check.
-    numbers = {name: fields.number(name, default) for name, default in SAMPLING.items()}
-    return {**numbers, "top_k": fields.integer("top_k", 0, least=0, most=MOST_CANDIDATES)}
+    given = {name: fields.value(name) for name in SAMPLING}
+    # An explicit null means not set.
+    settings = {name: SAMPLING[name] if given[name] is None else given[name] for name in SAMPLING}
+    try:
+        return SamplingParams(**settings, logit_bias=_logit_bias(fields))
+    except InputError as error:
+        raise RequestError(400, str(error), error.key or None) from None
+
+
+def _logit_bias(fields: BodyFields) -> dict[int, float]:
+    """Read what is added to the logits of tokens; JSON writes their ids as texts."""
+    value = fields.mapping("logit_bias") or {}
+    for token, shift in value.items():
+        if not (token.isascii() and token.isdecimal() and len(token) <= LONGEST_ID):
+            raise wrong("logit_bias", "an object from token ids to numbers", token)
+        if not BIAS.includes(shift):
+            raise wrong("logit_bias", f"an object from token ids to {BIAS.expected}", shift)
+    if len(value) > MOST_BIASES:
+        raise wrong("logit_bias", f"an object of at most {MOST_BIASES} tokens", len(value))
+    return {int(token): cast(float, shift) for token, shift in value.items()}
 
 
 def _max_tokens(fields: BodyFields, longest: int) -> int:

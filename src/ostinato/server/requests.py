@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
-from ostinato.checks import OVER, BaseCheck, Deadline, judge_all
+from ostinato.checks import BaseCheck, Deadline, judge_all
 from ostinato.decode import Constraint, SamplingParams
 from ostinato.journal import JSON, StopKind, Stopped
 from ostinato.loop import (
@@ -49,9 +49,13 @@ class TopLogprob(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A generated token: the text it completes, and the most likely tokens at its position."""
+    """A generated token: the text it completes, its own bytes, and what else was likely there.
+
+    A token of half a character completes no text. An end of text has no bytes.
+    """
 
     text: str
+    bytes: bytes
     logprob: float
     top_logprobs: tuple[TopLogprob, ...] = ()
 
@@ -132,7 +136,7 @@ class GenerationRequest:
     def _without_secrets(self, check: BaseCheck, verdict: Verdict) -> Verdict:
         """Hide the error of the operator's check: it may contain paths, keys or addresses."""
         of_client = self.body.checks is not None or check is self.body.response_format
-        if verdict.error in ("", OVER) or of_client:
+        if not verdict.error or verdict.out_of_time or of_client:
             return verdict
         log.warning("The check '%s' could not judge: %s", check.name, verdict.error)
         return replace(verdict, error=HIDDEN_ERROR, message="")

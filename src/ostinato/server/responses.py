@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ostinato.journal import StopKind
 from ostinato.server.requests import Delta, GenerationRequest, Token, TopLogprob
 
 
@@ -104,7 +105,7 @@ def _chat_token(token: Token) -> dict[str, Any]:
     return {
         "token": token.text,
         "logprob": token.logprob,
-        "bytes": list(token.text.encode()),
+        "bytes": list(token.bytes) or None,
         "top_logprobs": top,
     }
 
@@ -124,10 +125,8 @@ def finish_reason(request: GenerationRequest, row: Mapping[str, Any]) -> str:
     if request.checks and not row["accepted"]:
         return "content_filter"
     # An accepted stop has the kind `passed`; `after` is what ended the draft.
-    after = stopped["numbers"].get("after", stopped["kind"])
-    # `Decode` ends a text that fills the context, and has no kind of its own for that.
-    full = "context" in stopped["sentence"] and stopped["kind"] == "ended"
-    return "length" if after == "budget" or full else "stop"
+    after = StopKind(stopped["numbers"].get("after", stopped["kind"]))
+    return "length" if after is StopKind.BUDGET else "stop"
 
 
 def extension(request: GenerationRequest, row: Mapping[str, Any]) -> dict[str, Any]:

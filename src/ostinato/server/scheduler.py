@@ -20,7 +20,7 @@ from typing import cast
 
 from ostinato.arguments import require_choice
 from ostinato.checks import Deadline
-from ostinato.decode import Decode, SamplingParams, TokenPrompt, llguidance_tokenizer
+from ostinato.decode import Decode, TokenPrompt, llguidance_tokenizer
 from ostinato.errors import InputError, OstinatoError
 from ostinato.loop import Lanes, LaneStep, Loop, Steps
 from ostinato.models import LanguageModel
@@ -121,6 +121,10 @@ class Scheduler:
                 "messages" if body.chat else "prompt",
                 "context_length_exceeded",
             )
+        try:
+            body.sampling.require_vocab(self.model.config.vocab_size)
+        except InputError as error:
+            raise RequestError(400, str(error), error.key) from None
         # The seed is in the answer, so that a client can ask for the same text again.
         seed = secrets.randbits(32) if body.seed is None else body.seed
         room = min(body.max_tokens, self.longest - len(tokens))
@@ -177,7 +181,7 @@ class Scheduler:
         tokenizer = self.model.tokenizer
         end = min(tokenizer.eos_ids, default=None)
         return GenerationRequest(
-            sampling=_sampling(body),
+            sampling=body.sampling,
             key=f"{next(self._numbers)}",
             body=body,
             tokens=tokens,
@@ -315,7 +319,10 @@ class Scheduler:
         self.computed += int(str(report["computed"]))
         top = cast(Iterable[tuple[int, float]], report.get("top_logprobs", ()))
         top_logprobs = tuple(self._top_logprob(*pair) for pair in top)
-        token = Token(str(report["text"]), float(str(report["logprob"])), top_logprobs)
+        tokenizer, number = self.model.tokenizer, int(str(report["token"]))
+        content = b"" if number in tokenizer.eos_ids else tokenizer.token_bytes(number)
+        logprob = float(str(report["logprob"]))
+        token = Token(str(report["text"]), content, logprob, top_logprobs)
         self._active[key].add_token(token)
 
     def _top_logprob(self, token: int, logprob: float) -> TopLogprob:
@@ -347,13 +354,6 @@ class _Arrivals:
         if request is None:
             raise StopIteration
         return request.key, request
-
-
-def _sampling(body: ApiRequest) -> SamplingParams:
-    try:
-        return SamplingParams(**body.sampling)  # type: ignore[arg-type]
-    except InputError as error:
-        raise RequestError(400, str(error), error.key or None) from None
 
 
 def _content_key(tokens: Sequence[int], number: int) -> str:

@@ -6,14 +6,13 @@ language model (Devlin et al. 2019); one pass of the network a step. Knows nothi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ostinato.arguments import require, require_at_least
+from ostinato.arguments import SAMPLING_RANGES, NumberRange, require_at_least
 from ostinato.decode import (
     MASKED,
     MaskedRow,
@@ -63,6 +62,9 @@ class MaskedText:
         return cls(tuple(parts), (tokens,) * (len(parts) - 1))
 
 
+NOISE = NumberRange(lambda value: 0 <= value < 1e9, "a finite number of 0 or more")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FillConfig:
     """How masked tokens are sampled: `temperature` (0: the most likely ones), and the Gumbel
@@ -72,15 +74,10 @@ class FillConfig:
     noise: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "noise"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            require(
-                number and 0 <= value < math.inf,
-                name,
-                "a finite number of 0 or more",
-                value,
-                f"Use for example {getattr(FillConfig, name)}.",
+        ranges = {"temperature": SAMPLING_RANGES["temperature"], "noise": NOISE}
+        for name, numbers in ranges.items():
+            numbers.require(
+                name, getattr(self, name), f"Use for example {getattr(FillConfig, name)}."
             )
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ostinato import text_files
 from ostinato.errors import InputError
 from ostinato.models import Tokenizer
+from ostinato.text_files import read_jsonl
+from ostinato.text_files import read_text as text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Example:
 
 def read_text(path: Path) -> str:
     """Return a file's text. Raises `InputError` if it is missing, empty or not UTF-8."""
-    text = text_files.read_text(path)
+    text = text_of(path)
     if not text.strip():
         raise InputError(f"{path} must hold text, got an empty file. Check the path.")
     return text
@@ -39,7 +40,7 @@ def read_text(path: Path) -> str:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the objects of a JSONL file. Raises `InputError` that lists the bad lines."""
-    rows = [row for _, row in text_files.read_jsonl(path)]
+    rows = [row for _, row in read_jsonl(path)]
     if not rows:
         raise InputError(f"{path} must hold rows, got an empty file. Check the path.")
     return rows

@@ -5,6 +5,7 @@ Each step is one pass of the network for every lane. Knows no rule by which code
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ostinato.arguments import require_at_least
-from ostinato.decode import MASKED, MaskedRow, check_mask, check_put, check_row_edits
+from ostinato.decode import GREEDY_BELOW, MASKED, MaskedRow, check_mask, check_put, check_row_edits
 from ostinato.errors import InputError, ItemError
 from ostinato.image import BLOCK, fixed_batches, is_batch_invariant, remembered_self_test
 from ostinato.image.tokens.attributes import ANY, Attributes
@@ -42,12 +43,14 @@ class CodeSettings:
     def __post_init__(self) -> None:
         for name in ("temperature", "guidance", "noise"):
             value = getattr(self, name)
-            # `not value >= 0`, as `value < 0` lets NaN pass.
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            # A comparison with NaN is false.
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value < math.inf:
                 raise InputError(f"{name} must be a number of 0 or more, got {value!r}.")
-        if self.temperature == 0:
+        if self.temperature < GREEDY_BELOW:
             raise InputError(
-                "temperature must be above 0, got 0. Use 0.01 for the most likely codes."
+                f"temperature must be above 0, {GREEDY_BELOW:g} or more, got {self.temperature:g}. "
+                "Use 0.01 for the most likely codes."
             )
 
 

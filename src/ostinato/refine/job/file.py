@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from ostinato.arguments import SAMPLING_RANGES
 from ostinato.checks import BaseCheck, Judge, Template
 from ostinato.errors import InputError
 from ostinato.loop import check_seed
@@ -220,7 +221,7 @@ class _JobReader:
                 case=case,
             )
         except InputError as error:
-            table.add_problem("pattern" if "pattern" in str(error) else "reply", str(error))
+            table.add_problem(error.key or "reply", str(error))
             return None
 
     def _cases(self) -> CaseSettings | None:
@@ -273,19 +274,9 @@ class _JobReader:
     def _checks_and_sampling(self) -> dict[str, Any]:
         # An empty table reads the defaults by the same code.
         table = self.root.table("sampling") or Table({}, self.problems, ("sampling",))
-        defaults = SamplingSettings()
+        defaults = asdict(SamplingSettings())
         settings = SamplingSettings(
-            temperature=table.number(
-                "temperature", defaults.temperature, lambda v: 0 <= v < 100, "0 or more"
-            ),
-            top_k=table.integer("top_k", defaults.top_k),
-            top_p=table.number("top_p", defaults.top_p, lambda v: 0 < v <= 1, "in (0, 1]"),
-            min_p=table.number("min_p", defaults.min_p, lambda v: 0 <= v < 1, "in [0, 1)"),
-            repetition_penalty=table.number(
-                "repetition_penalty", defaults.repetition_penalty, lambda v: v > 0, "above 0"
-            ),
-            end_bias=table.number("end_bias", defaults.end_bias, lambda v: v >= 0, "0 or more"),
-            end_within=table.integer("end_within", defaults.end_within, least=1),
+            **{name: table.ranged(name, defaults[name], SAMPLING_RANGES[name]) for name in defaults}
         )
         length = table.integer("max_new_tokens", 128, least=1)
         table.close()

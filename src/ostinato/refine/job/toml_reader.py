@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ostinato import text_files
-from ostinato.arguments import did_you_mean
+from ostinato.arguments import NumberRange, did_you_mean
 from ostinato.errors import InputError
+from ostinato.text_files import read_toml as toml_of
 
 KeyPath = tuple[str | int, ...]
 """Where a key is: the names of its tables, and the index of a table in a list."""
@@ -165,6 +165,14 @@ class Table:
             return default
         return float(value)
 
+    def ranged(self, key: str, default: Any, numbers: NumberRange) -> Any:
+        """Read a number of a range."""
+        value = self._read(key, default)
+        if numbers.includes(value):
+            return value if numbers.whole else float(value)
+        self.add_problem(key, f"It must be {numbers.expected}, got {value!r}.")
+        return default
+
     def flag(self, key: str, default: bool) -> bool:
         """Read true or false."""
         value = self._read(key, default)
@@ -228,5 +236,5 @@ def read_toml(path: Path) -> tuple[dict[str, Any], TomlSource]:
             f"The job file must exist, got {path}. Write one to start from with: "
             f"ostinato refine --new {path.name}"
         )
-    values, text = text_files.read_toml(path)
+    values, text = toml_of(path)
     return values, TomlSource(path, text)

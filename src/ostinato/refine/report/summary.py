@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ostinato.journal import JSON, StopKind
+from ostinato.loop import OUT_OF_ROUNDS
 from ostinato.refine.results import Result
-from ostinato.refine.strategies.base import OUT_OF_ROUNDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,6 @@ def _failed(result: Result) -> str:
 
 
 def _why_not_accepted(result: Result) -> str:
-    # A row records the sentence of a strategy, not its rule.
-    if result.stopped.sentence.startswith(OUT_OF_ROUNDS):
+    if result.stopped.numbers.get(OUT_OF_ROUNDS):
         return "out of rounds"
     return "its budget ended" if result.stopped.kind is StopKind.BUDGET else "given up"

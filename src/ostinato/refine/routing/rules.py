@@ -39,10 +39,12 @@ class Rule:
         try:
             self._compiled()
         except regex.error as error:
-            raise InputError(
+            wrong = InputError(
                 f"The pattern of the rule '{self.name}' must be a regular expression, got "
                 f"{self.pattern!r}: {error}. Fix it."
-            ) from None
+            )
+            wrong.key = "pattern"
+            raise wrong from None
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -23,12 +23,12 @@ from ostinato.loop import (
     OnStop,
     StartOver,
     Step,
+    is_end,
 )
 
 if TYPE_CHECKING:
     from ostinato.decode import Decode
 
-OUT_OF_ROUNDS = "It is out of rounds"
 """Starts the sentence of an item that failed in all of its rounds; reports group by it."""
 
 
@@ -121,7 +121,7 @@ class Strategy:
         # Rounds count from 0.
         if history.lane.round + 1 >= self.rounds:
             count = "the only round" if self.rounds == 1 else f"all {self.rounds} rounds"
-            return GiveUp(f"{OUT_OF_ROUNDS}: {count} failed.")
+            return GiveUp(f"It is out of rounds: {count} failed.", out_of_rounds=True)
         return StartOver(edits, reason)
 
 
@@ -181,7 +181,7 @@ class StillPassable(Condition):
 
     def observe(self, state: JSON, step: Step) -> tuple[JSON, Stopped | None]:
         """Check the output as a prefix; a draft that has ended is judged as a whole instead."""
-        if "ended" in step.report:
+        if is_end(step.report):
             return None, None
         item = step.item if isinstance(step.item, Mapping) else {}
         found = check_prefix_all(self.checks, step.output, item, self.time_limit, self.late)
