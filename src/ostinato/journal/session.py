@@ -72,7 +72,7 @@ class RunSession:
         if self._records:
             writer.pending.append((tick, position, report))
         if len(writer.pending) >= writer.room:
-            writer.flush()
+            writer.attend()
 
     @property
     def inbox(self) -> list[ControlRequest]:

@@ -17,9 +17,16 @@ from ostinato.journal.lock import RunLock
 from ostinato.journal.tables import ControlRequest, Progress, RunTables, Write
 
 INTERVAL = 0.2
-"""Seconds between two looks at the queue and at the requests of other processes.
+"""Seconds between two looks at the requests of other processes while no step comes.
 
-So a killed run loses at most the steps of this time, and a pause from outside waits no longer.
+So a pause from outside waits no longer.
+"""
+
+LINGER = 0.01
+"""Seconds that the writing thread waits for more steps after the first one.
+
+So a step can be read by others soon, a killed run loses at most the steps of this time, and a fast
+loop still commits many steps at once.
 """
 
 MAX_PENDING = 4096
@@ -37,8 +44,9 @@ CLOSED = (
 class WriterThread:
     """The queue and its thread.
 
-    `room` is how many steps may wait before the driving thread waits for this one; 0 as soon as
-    there is an error to raise, so that the loop's one comparison a step finds both.
+    `room` is the number of waiting steps at which the driving thread calls `attend`, so that a step
+    costs the loop one comparison: 1 while this thread sleeps, many while it is awake, 0 as soon as
+    there is an error to raise.
     """
 
     def __init__(self, path: Path, run: str, folder: Path, lock: RunLock, *, records: bool) -> None:
@@ -79,6 +87,14 @@ class WriterThread:
         """Raise the error of the writing thread; every later call raises it, too."""
         if self.error is not None:
             raise self.error
+
+    def attend(self) -> None:
+        """Wake this thread for the first of some steps; wait for it where too many are waiting."""
+        if len(self.pending) >= MAX_PENDING or self.error is not None:
+            self.flush()
+            return
+        with self._condition:
+            self._condition.notify_all()
 
     def flush(self) -> None:
         """Wait until everything that was put before is committed."""
@@ -142,8 +158,7 @@ class WriterThread:
     def _until_closed(self, store: RunTables) -> None:
         while True:
             with self._condition:
-                if not self._closing and self._flushes_requested == self._flushes_done:
-                    self._condition.wait(INTERVAL)
+                self._wait()
                 closing, requested = self._closing, self._flushes_requested
             self._write_all(store)
             self._look_for_requests(store)
@@ -152,6 +167,20 @@ class WriterThread:
                 self._condition.notify_all()
             if closing:
                 return
+
+    def _wait(self) -> None:
+        """Sleep until something is to be written, then a little longer for what follows it."""
+        if self._is_urgent():
+            return
+        self.room = 1  # the next step wakes this thread: it looks at `room` after it was appended
+        if not self.pending:
+            self._condition.wait(INTERVAL)
+        self.room = MAX_PENDING
+        if self.pending and not self._is_urgent():
+            self._condition.wait(LINGER)
+
+    def _is_urgent(self) -> bool:
+        return self._closing or self._flushes_requested != self._flushes_done
 
     def _write_all(self, store: RunTables) -> None:
         """Write what is there; it leaves the lists only when it is committed.
