@@ -5,7 +5,7 @@ from ostinato.journal.edits import EditKind
 from ostinato.journal.encoding import encode, valid
 from ostinato.journal.fields import Fields
 from ostinato.journal.journal import DEFAULT, Journal
-from ostinato.journal.run import CheckpointRow, Run, RunRow, StepRecord
+from ostinato.journal.run import CheckpointRow, Run, RunRow, RunSummary, StepRecord
 from ostinato.journal.session import RunSession
 from ostinato.journal.stops import JSON, PRECEDENCE, StopKind, Stopped, first
 from ostinato.journal.tables import ControlRequest
@@ -22,6 +22,7 @@ __all__ = [
     "Run",
     "RunRow",
     "RunSession",
+    "RunSummary",
     "StepRecord",
     "StopKind",
     "Stopped",

@@ -81,6 +81,16 @@ class Database:
                     "disk, get the right to write there, or end what locks it."
                 ) from error
 
+    def vacuum(self) -> None:
+        """Shrink the file to what is in it. Raises `RunError` where that is not possible now."""
+        with self._lock:
+            try:
+                self._open_to_write().execute("VACUUM")
+            except sqlite3.Error as error:
+                raise RunError(
+                    f"The journal {self.path} could not be made smaller: {error}."
+                ) from error
+
     def _open(self) -> sqlite3.Connection:
         if self._pid != os.getpid():
             _OF_PARENT.append(self._connection)

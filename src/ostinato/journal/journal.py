@@ -19,8 +19,15 @@ from ostinato.journal.database import Database
 from ostinato.journal.edits import check_edits
 from ostinato.journal.encoding import encode_exactly
 from ostinato.journal.lock import RunLock
-from ostinato.journal.run import CheckpointRow, Keep, Run, all_runs
-from ostinato.journal.schema import is_full
+from ostinato.journal.run import (
+    CheckpointRow,
+    Keep,
+    Run,
+    RunSummary,
+    all_runs,
+    run_summaries,
+)
+from ostinato.journal.schema import ROW_BYTES, is_full
 from ostinato.journal.session import RunSession, amend_spec
 from ostinato.journal.stops import JSON, StopKind
 
@@ -28,6 +35,8 @@ DEFAULT = Path(".ostinato/journal.db")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SHORTEST_PREFIX = 6  # of the 12 hexadecimal digits of an id
 ACTIONS = ("pause", "stop", "change")
+ENDED = ("stopped", "error")
+"""The statuses of runs that are not meant to be resumed as they are."""
 
 
 class Journal:
@@ -98,6 +107,16 @@ class Journal:
         """Return all runs, newest first."""
         return all_runs(self._database)
 
+    def summaries(
+        self, *, kind: str | None = None, status: str | None = None, name: str | None = None
+    ) -> list[RunSummary]:
+        """Return the rows of all runs with their sizes, newest first, by one query.
+
+        `kind` and `status` select those of a kind and status, `name` those whose name fits a
+        pattern with `*` and `?`.
+        """
+        return run_summaries(self._database, kind, status, name)
+
     def delete(self, name: str) -> None:
         """Delete a run, its rows and its files. Raises `RunLocked` while it is driven."""
         run = self.get(name)
@@ -114,6 +133,45 @@ class Journal:
             _remove_files(run)
         finally:
             lock.release()
+
+    def prunable(
+        self,
+        *,
+        older_than: float | None = None,
+        keep: int | None = None,
+        kind: str | None = None,
+        status: str | None = None,
+    ) -> list[RunSummary]:
+        """Return the runs that `ostinato runs prune` deletes, newest first.
+
+        Those that have ended (or have the given `status`), were written more than `older_than`
+        seconds ago, and are none of the `keep` newest. A run that is driven stays, and one from
+        which a run that stays was branched.
+        """
+        every = self.summaries()
+        before = time.time() - (older_than or 0)
+        fitting = [
+            each
+            for each in every
+            if (kind is None or each.row.kind == kind)
+            and each.row.status in (ENDED if status is None else (status,))
+        ]
+        chosen = {
+            each.row.id
+            for each in fitting[keep or 0 :]
+            if each.row.updated <= before and each.row.status != "running"
+        }
+        parents = {each.row.id: each.row.parent[0] for each in every if each.row.parent}
+        for id in [each.row.id for each in every if each.row.id not in chosen]:
+            while (parent := parents.get(id)) in chosen:
+                assert parent is not None
+                chosen.discard(parent)
+                id = parent
+        return [each for each in every if each.row.id in chosen]
+
+    def compact(self) -> None:
+        """Give the room of deleted runs back to the disk. Raises `RunError` where others write."""
+        self._database.vacuum()
 
     def _delete_rows(self, run: Run) -> None:
         with self._database.write() as connection:
@@ -194,6 +252,7 @@ class Journal:
                 "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (run.id, row.tick, row.position, row.path.name, row.bytes, row.crc, time.time()),
             )
+            connection.execute(f"UPDATE runs SET bytes = {ROW_BYTES} WHERE id = ?", (run.id,))
             # Inside the transaction: where it fails, no run without its checkpoint is left.
             _copy(row.path, run.folder / row.path.name)
         return run
@@ -213,7 +272,7 @@ class Journal:
         text = encode_exactly(spec, "The spec of a run")
         try:
             connection.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, ?, 'new', 0, 0, NULL, ?, ?, ?, ?, ?)",
+                "INSERT INTO runs VALUES (?, ?, ?, ?, 'new', 0, 0, NULL, ?, ?, ?, ?, ?, 0)",
                 (id, name, kind, text, edits, origin, tick, now, now),
             )
         except sqlite3.IntegrityError:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ostinato.errors import RunError
 from ostinato.journal.columns import decode_block
@@ -57,6 +57,18 @@ class RunRow:
         }
 
 
+class RunSummary(NamedTuple):
+    """A run's row, the number of its results, and the bytes of its rows and checkpoints."""
+
+    row: RunRow
+    results: int
+    bytes: int
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return the row as a JSON object, with both numbers."""
+        return {**self.row.to_json(), "results": self.results, "bytes": self.bytes}
+
+
 @dataclass(frozen=True, slots=True)
 class StepRecord:
     """A step as it was recorded."""
@@ -89,6 +101,31 @@ class CheckpointRow:
     crc: int
 
 
+_COLUMNS = (
+    "id, name, kind, spec, status, tick, position, stopped, parent, parent_tick, created, updated"
+)
+
+
+def _row(database: Database, values: tuple[Any, ...]) -> RunRow:
+    id, name, kind, spec, status, tick, position, stopped, parent, at, created, updated = values
+    # A killed driver could not record its end, but the system released its lock.
+    if status == "running" and holder(database.folder_of(id) / "lock") is None:
+        status = "interrupted"
+    return RunRow(
+        id=id,
+        name=name,
+        kind=kind,
+        spec=decode(spec),
+        status=status,
+        tick=tick,
+        position=position,
+        stopped=Stopped.from_json(decode(stopped)) if stopped else None,
+        parent=(parent, at) if parent is not None else None,
+        created=created,
+        updated=updated,
+    )
+
+
 class Run:
     """One execution recorded in a journal. Every property reads the journal again."""
 
@@ -102,30 +139,10 @@ class Run:
 
     def now(self) -> RunRow:
         """Read the whole row at once. Raises `RunError` where the run has been deleted."""
-        row = self.database.query(
-            "SELECT name, kind, spec, status, tick, position, stopped, parent, parent_tick, "
-            "created, updated FROM runs WHERE id = ?",
-            (self.id,),
-        )
-        if not row:
+        rows = self.database.query(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (self.id,))
+        if not rows:
             raise RunError(f"The run {self.id} is not in {self.database.path}: it was deleted.")
-        name, kind, spec, status, tick, position, stopped, parent, at, created, updated = row[0]
-        # A killed driver could not record its end, but the system released its lock.
-        if status == "running" and not self.driven:
-            status = "interrupted"
-        return RunRow(
-            id=self.id,
-            name=name,
-            kind=kind,
-            spec=decode(spec),
-            status=status,
-            tick=tick,
-            position=position,
-            stopped=Stopped.from_json(decode(stopped)) if stopped else None,
-            parent=(parent, at) if parent is not None else None,
-            created=created,
-            updated=updated,
-        )
+        return _row(self.database, rows[0])
 
     @property
     def name(self) -> str:
@@ -355,3 +372,19 @@ def all_runs(database: Database) -> list[Run]:
     """Return all runs of a journal, newest first."""
     rows = database.query("SELECT id FROM runs ORDER BY created DESC, rowid DESC")
     return [Run(database, row[0]) for row in rows]
+
+
+def run_summaries(
+    database: Database, kind: str | None, status: str | None, name: str | None
+) -> list[RunSummary]:
+    """Return the summaries of the runs that fit, newest first."""
+    rows = database.query(
+        f"SELECT {_COLUMNS}, (SELECT COUNT(*) FROM results WHERE run = runs.id), bytes + "
+        "(SELECT COALESCE(SUM(bytes), 0) FROM checkpoints WHERE run = runs.id) FROM runs "
+        "WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name GLOB ?2) "
+        "ORDER BY created DESC, rowid DESC",
+        (kind, name),
+    )
+    found = (RunSummary(_row(database, row[:-2]), *row[-2:]) for row in rows)
+    # The status is known only here: a run that is recorded as running may have been killed.
+    return [each for each in found if status is None or each.row.status == status]

@@ -316,7 +316,19 @@ def _rename(values: dict[str, object], names: Mapping[str, str]) -> None:
     values.update({names.get(key, key): value for key, value in items})
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_tables, _new_names)
+def _sizes(connection: sqlite3.Connection) -> None:
+    """Add to each run the bytes of its rows: to add them up takes long where there are many."""
+    connection.execute("ALTER TABLE runs ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0")
+    connection.execute(f"UPDATE runs SET bytes = {ROW_BYTES}")
+
+
+ROW_BYTES = " + ".join(
+    f"(SELECT COALESCE(SUM(LENGTH(CAST({column} AS BLOB))), 0) FROM {table} WHERE run = runs.id)"
+    for table, column in (("steps", "data"), ("events", "data"), ("results", "row"))
+)
+"""SQL: the bytes of a run's steps, events and results."""
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_tables, _new_names, _sizes)
 """Migration n (from 1) brings schema n - 1 to n. Entries are only ever added."""
 
 

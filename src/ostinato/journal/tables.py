@@ -79,6 +79,7 @@ class RunTables:
         self._running = False
         self._recorded = Recorded(self.connection, run)
         self._unlink: list[Path] = []
+        self._added = 0  # bytes of rows in this transaction
         self.resumed_ticks, self._last_seq, self._last_step = self._read_progress()
         self._next_seq = self._last_seq + 1
 
@@ -106,7 +107,9 @@ class RunTables:
                     self.record_progress(progress, steps[0][0] if steps else progress[0])
                 for write in writes:
                     write(self)
+                self._count_bytes()
         except BaseException:
+            self._added = 0
             self._next_seq, self._running = next_seq, running
             self._unlink.clear()
             raise
@@ -117,6 +120,13 @@ class RunTables:
         for path in self._unlink:
             path.unlink(missing_ok=True)
         self._unlink.clear()
+
+    def _count_bytes(self) -> None:
+        if self._added:
+            self.connection.execute(
+                "UPDATE runs SET bytes = bytes + ? WHERE id = ?", (self._added, self.run)
+            )
+            self._added = 0
 
     # Steps ------------------------------------------------------------------------------------
 
@@ -132,9 +142,10 @@ class RunTables:
             self._insert_block(steps[start : start + BLOCK])
 
     def _insert_block(self, block: Sequence[Entry]) -> None:
+        data = encode_block(block)
+        self._added += len(data)  # ASCII
         self.connection.execute(
-            "INSERT INTO steps VALUES (?, ?, ?, ?)",
-            (self.run, block[0][0], block[-1][0], encode_block(block)),
+            "INSERT INTO steps VALUES (?, ?, ?, ?)", (self.run, block[0][0], block[-1][0], data)
         )
 
     def _is_fresh(self, entry: Entry) -> bool:
@@ -176,6 +187,7 @@ class RunTables:
 
     def add_event(self, name: str, tick: int, data: str) -> None:
         """Append an event to the log; `data` is its JSON text."""
+        self._added += len(data)
         self.connection.execute(
             "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)",
             (self.run, self._next_seq, tick, name, data, time.time()),
@@ -204,6 +216,7 @@ class RunTables:
             "SELECT row FROM results WHERE run = ? AND key = ?", (self.run, key)
         ).fetchone()
         if old is None:
+            self._added += len(row)
             self.connection.execute(
                 "INSERT INTO results SELECT ?1, ?2, COALESCE(MAX(number), 0) + 1, ?3, ?4, ?5 "
                 "FROM results WHERE run = ?1",

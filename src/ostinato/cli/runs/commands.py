@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,19 +17,44 @@ from ostinato.cli.options import journal_option, json_option
 from ostinato.cli.run_loop import Exit
 from ostinato.cli.runs.resume_command import resume_hint
 from ostinato.errors import InputError, RunError
-from ostinato.journal import DEFAULT, CheckpointRow, Journal, RunRow, StepRecord, encode, valid
+from ostinato.journal import (
+    DEFAULT,
+    CheckpointRow,
+    Journal,
+    RunRow,
+    RunSummary,
+    StepRecord,
+    encode,
+    valid,
+)
 
 LAST_STEPS = 5
 WIDTH = 100
+STATUSES = ("new", "running", "paused", "interrupted", "stopped", "error")
 UNLIMITED = f"Steps({1 << 62})"  # of loops that only the end of their items stops
 
 
 @click.group(invoke_without_command=True)
 @journal_option("path")
+@click.option("--kind", help="Only runs of this kind, such as: train")
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
+@click.option("--name", metavar="PATTERN", help="Only runs whose name fits; * and ? stand for any.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many, the newest.")
 @json_option
 @click.pass_context
-def runs(ctx: click.Context, path: Path | None, as_json: bool) -> None:
-    """List the runs of a journal, newest first, or act on one of them."""
+def runs(
+    ctx: click.Context,
+    path: Path | None,
+    kind: str | None,
+    status: str | None,
+    name: str | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """List the runs of a journal, newest first, or act on one of them.
+
+    Branches are listed under the run that they come from.
+    """
     ctx.obj = path
     if ctx.invoked_subcommand is not None:
         return
@@ -36,16 +62,46 @@ def runs(ctx: click.Context, path: Path | None, as_json: bool) -> None:
         rows = []  # a new folder has no runs, which is no error; nor does listing create a journal
     else:
         with opened(path) as journal:
-            rows = [run.now() for run in journal.runs()]
+            rows = journal.summaries(kind=kind, status=status, name=name)[:limit]
     if as_json:
         click.echo(encode(valid({"runs": [row.to_json() for row in rows]})))
         return
-    for row in rows:
-        click.echo(f"{row.name}  {row.kind}  {row.status}  tick {row.tick}  {ago(row.updated)}")
-        if row.stopped is not None:
-            click.echo(f"  {row.stopped.sentence}")
+    for line in listed(rows):
+        click.echo(line)
     if not rows:
-        click.echo(f"No runs yet in {path or DEFAULT}.")
+        which = " like that" if kind or status or name else " yet"
+        click.echo(f"No runs{which} in {path or DEFAULT}.")
+
+
+def listed(rows: Sequence[RunSummary]) -> Iterator[str]:
+    """Yield the lines of a list of runs: each with its branches under it, the newest first."""
+    there = {each.row.id for each in rows}
+    branches: dict[str | None, list[RunSummary]] = {}
+    for each in rows:
+        parent = each.row.parent[0] if each.row.parent else None
+        branches.setdefault(parent if parent in there else None, []).append(each)
+    waiting = [(each, 0) for each in reversed(branches.get(None, []))]
+    while waiting:
+        each, depth = waiting.pop()
+        row, indent = each.row, "   " * depth
+        mark = f"{indent[3:]}└─ " if depth else ""
+        results = f"  {each.results} results" if each.results else ""
+        at = f"from tick {row.parent[1]}, " if depth and row.parent else ""
+        yield (
+            f"{mark}{row.name}  {row.kind}  {row.status}  {at}tick {row.tick}{results}  "
+            f"{size_text(each.bytes)}  {ago(row.updated)}"
+        )
+        if row.stopped is not None:
+            yield f"{indent}  {row.stopped.sentence}"
+        waiting += [(branch, depth + 1) for branch in reversed(branches.get(row.id, []))]
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes in words: `1.2 MB`."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.0f} kB"
 
 
 @contextmanager
@@ -117,7 +173,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         if value is not None:
             click.echo(f"  {label:<11} {value}")
     for each in saved:
-        size = f"{each.bytes / 1e6:.1f} MB" if each.bytes >= 1e5 else f"{each.bytes} bytes"
+        size = size_text(each.bytes) if each.bytes >= 1e4 else f"{each.bytes} bytes"
         click.echo(f"  checkpoint  tick {each.tick}, {size}, {ago(each.created)}")
     for step in steps:
         line = f"  step {step.tick}  {encode(step.report)}"
@@ -192,6 +248,71 @@ def delete(name: str, yes: bool, path: Path | None) -> None:
                 return
         journal.delete(run.id)
         click.echo(f"Deleted {row.name}.")
+
+
+_UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+
+
+class Age(click.ParamType[float]):
+    """A time such as `30d`, in seconds."""
+
+    name = "age"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds of a text."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(min|h|d|w)", str(value))
+        if match is None:
+            self.fail(f"It must be a number with min, h, d or w, such as 30d, got {value!r}.")
+        return float(match[1]) * _UNITS[match[2]]
+
+
+@runs.command()
+@click.option("--older-than", type=Age(), help="Only runs not written for this long: 12h, 30d, 4w.")
+@click.option("--keep", type=click.IntRange(min=0), help="Keep this many of them, the newest.")
+@click.option("--kind", help="Only runs of this kind.")
+@click.option(
+    "--status", type=click.Choice(STATUSES), help="Only these.  [default: stopped and error]"
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
+@click.option("--yes", is_flag=True, help="Delete without confirmation.")
+@journal_option("path")
+def prune(
+    older_than: float | None,
+    keep: int | None,
+    kind: str | None,
+    status: str | None,
+    dry_run: bool,
+    yes: bool,
+    path: Path | None,
+) -> None:
+    """Delete old runs with their checkpoints.
+
+    Runs that can be resumed stay unless --status names them. So does a run with a branch that
+    stays.
+    """
+    if older_than is None and keep is None:
+        raise InputError("prune must have --older-than or --keep, got none. Give --keep 0 for all.")
+    with opened(path) as journal:
+        old = journal.prunable(older_than=older_than, keep=keep, kind=kind, status=status)
+        for line in listed(old):
+            click.echo(line)
+        count = f"{len(old)} run{'s' * (len(old) != 1)} ({size_text(sum(e.bytes for e in old))})"
+        if dry_run or not old:
+            click.echo(f"{count} would be deleted." if old else "No run is to be deleted.")
+            return
+        if not yes and not click.confirm(f"Delete {count}?"):
+            click.echo("Nothing was deleted.")
+            return
+        for each in old:
+            journal.delete(each.row.id)
+        try:
+            journal.compact()
+        except RunError:  # others use the journal: the room is used for later runs
+            click.echo(f"Deleted {count}; the journal's file keeps its size for later runs.")
+            return
+    click.echo(f"Deleted {count}.")
 
 
 # Branch and resume ------------------------------------------------------------------------------
