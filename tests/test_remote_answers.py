@@ -285,7 +285,7 @@ def report_of(server: Server, **settings: Any) -> tuple[str, Mapping[str, Any]]:
     try:
         process.start(Lane("a"), "Write.")
         last: Mapping[str, Any] = {}
-        while not any(name in last for name in ("ended", "failed", "error")):
+        while not any(name in last for name in ("ended", "out_of_room", "failed", "error")):
             for report in process.step().values():
                 last = report
         written = str(process.output("a"))
@@ -535,7 +535,7 @@ def test_the_finish_of_a_limit_has_many_names() -> None:
         with server_for(Faults(script=deque([raw(of("Hi"), of(None, name))]))) as server:
             written, last = report_of(server)
         assert (written, last["finish"]) == ("Hi", "length")
-        assert "limit of 128 tokens" in last["ended"]
+        assert "limit of 128 tokens" in last["out_of_room"]
 
 
 def test_what_is_left_out_of_answers_is_told_once() -> None:

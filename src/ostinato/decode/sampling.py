@@ -27,8 +27,8 @@ GREEDY_BELOW = 1e-5
 whose logits differ by 0.001 the likelier one is drawn for certain even at this one."""
 
 SHIFT = NumberRange(
-    lambda value: -1e6 <= value <= 1e6 or value == -math.inf,
-    "a number from -1000000 to 1000000, or -inf",
+    lambda value: -1e9 <= value <= 1e9 or value == -math.inf,
+    "a number from -1e9 to 1e9, or -inf",
 )
 """What may be added to a logit; minus infinity forbids the token."""
 

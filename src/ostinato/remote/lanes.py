@@ -15,7 +15,7 @@ from typing import Any, cast
 from ostinato.arguments import require_sampling
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.journal import EditKind, StopKind
-from ostinato.loop import Exhausted, ExternalSource, Lane, Report, Text, fold_in
+from ostinato.loop import Exhausted, ExternalSource, Lane, Report, Text, fold_in, is_end
 from ostinato.remote import text_ids
 from ostinato.remote.client import Client, Stream
 from ostinato.remote.openai_api import (
@@ -95,8 +95,8 @@ class ServerLanes(ExternalSource):
     and usage, else 1), `computed` (tokens received, including wasted ones). `logprob` and
     `tracked_logprobs` (pairs of a text's number and its log-probability) where the server sends
     them. With a request's first piece `calls` (1), `prompt` and `cost`, corrected when the usage
-    arrives. At the end `finish` and `ended`; `failed` where the answer cannot be continued; `error`
-    where the server refuses the item.
+    arrives. At the end `finish`, and `ended` or `out_of_room`; `failed` where the answer cannot be
+    continued or is no text; `error` where the server refuses the item.
 
     Raises `ServerError` where the server cannot be used, `Exhausted` at the spend limit.
     """
@@ -336,7 +336,7 @@ class ServerLanes(ExternalSource):
             case Finish.STOP:
                 why = {"ended": "The server ended the text."}
             case Finish.LENGTH:
-                why = {"ended": f"The limit of {self._max_tokens} tokens is reached."}
+                why = {"out_of_room": f"The limit of {self._max_tokens} tokens is reached."}
             case Finish.CONTENT_FILTER:
                 why = {"failed": "The server's content filter cut it off."}
             case Finish.TOOL_CALLS:
@@ -418,7 +418,7 @@ def _add(slot: _StreamSlot, report: Mapping[str, Any]) -> None:
     slot.counts.append(report["tokens"])
     slot.tracked.append(dict(report.get("tracked_logprobs", ())))
     slot.text += report["text"]
-    slot.finished = any(name in report for name in ("ended", "failed", "error"))
+    slot.finished = is_end(report)
     slot.ended = report.get("finish") == Finish.STOP
 
 
