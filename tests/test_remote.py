@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from faulty_server import Faults, by_seed, free_port, serving
 
-from ostinato.errors import InputError
+from ostinato.errors import EditError, InputError
 from ostinato.journal import StopKind, Stopped
 from ostinato.loop import (
     Action,
@@ -742,6 +742,30 @@ def test_settings_that_the_api_does_not_have_are_refused_unless_the_server_has_t
     with lanes_on(faults, sampling={**sampling, "top_k": 0}) as process:
         run(process, ITEMS[:1])
     assert "top_k" not in faults.bodies[0]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"temperature": "hot"}, "temperature must be a number from 0 to 100, got 'hot'"),
+        ({"temperature": float("nan")}, "temperature must be a number from 0 to 100, got nan"),
+        ({"top_p": 0}, r"top_p must be a number in \(0, 1\], got 0"),
+        ({"top_k": 2.5}, r"top_k must be a whole number, 0 or more, got 2\.5"),
+        ({"force": "abc"}, "force must be a list of the numbers of characters, got 'abc'"),
+        ({"force": [True]}, "force must be a list of the numbers"),
+        ({"temprature": 1}, "Unknown edit 'temprature' of a server's lane"),
+    ],
+    ids=str,
+)
+def test_a_wrong_edit_is_refused_before_anything_is_sent(
+    edit: dict[str, object], message: str
+) -> None:
+    faults = Faults()
+    with lanes_on(faults) as process, pytest.raises(EditError, match=message):
+        process.start(Lane("a", edits=((0, edit),)), "Write.")
+    assert not faults.bodies
+    with serving(faults) as url, pytest.raises(InputError, match="temperature must be a number"):
+        ServerLanes(Server(url=url, model="m"), text_of, sampling={"temperature": float("inf")})
 
 
 def test_lanes_that_are_forgotten_end_their_thread() -> None:

@@ -1,5 +1,6 @@
 from .completion import complete
-from .lanes import PromptFn, ServerLanes, check_sampling
+from .edits import check_sampling
+from .lanes import PromptFn, ServerLanes
 from .openai_api import CompletionRequest, Message, PromptInput, StreamChunk, Usage
 from .retry import PermanentError, RetryableError, ServerError
 from .server import Server, is_server

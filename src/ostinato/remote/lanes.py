@@ -10,21 +10,16 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from ostinato.arguments import require_sampling
-from ostinato.errors import EditError, InputError, ItemError
+from ostinato.errors import ItemError
 from ostinato.journal import EditKind, StopKind
 from ostinato.loop import Exhausted, ExternalSource, Lane, Report, Text, fold_in, is_end
 from ostinato.remote import text_ids
 from ostinato.remote.client import Client, Stream
-from ostinato.remote.openai_api import (
-    EXTENSIONS,
-    CompletionRequest,
-    Finish,
-    PromptInput,
-    StreamChunk,
-)
+from ostinato.remote.edits import KNOWN, forced_at, prompt_edits_of, sampling_at
+from ostinato.remote.openai_api import CompletionRequest, Finish, PromptInput, StreamChunk
 from ostinato.remote.retry import CannotContinue, PermanentError, ServerError
 from ostinato.remote.server import Server
 from ostinato.remote.spend_limit import Reserved, SpendLimit
@@ -36,11 +31,6 @@ PromptFn = Callable[[object, Mapping[str, object]], PromptInput]
 Watch = Callable[[object], Sequence[str]]
 """Names an item's texts whose chance to start is tracked at every position."""
 
-SAMPLING = ("temperature", "top_p", *EXTENSIONS)
-KNOWN: Mapping[str, EditKind] = {
-    **dict.fromkeys(SAMPLING, "number"),
-    **dict.fromkeys(("forbid", "force"), "list"),
-}
 WAIT = 0.1  # seconds that a step waits for a chunk
 SEEDS = 1 << 31  # servers take the seed as a signed number of 32 bits
 GUESSED_PER_BYTE = 0.25  # tokens of a prompt for each byte, until a server reports its usage
@@ -113,13 +103,13 @@ class ServerLanes(ExternalSource):
         prompt_edits: frozenset[str] = frozenset(),
         track_logprobs: Watch | None = None,
     ) -> None:
+        self._sampling = dict(sampling or {})
+        require_sampling(self._sampling)
         self.slots = slots
         self.server = server
         self.client = Client(server, slots)
         # Lanes that nobody closes must not keep their thread for the rest of the program.
         self._close = weakref.finalize(self, self.client.close)
-        self._sampling = dict(sampling or {})
-        require_sampling(self._sampling)
         self._max_tokens = max_tokens
         self._spend_limit = spend_limit or SpendLimit()
         self._prompt = prompt
@@ -136,7 +126,7 @@ class ServerLanes(ExternalSource):
 
     def start(self, lane: Lane, item: object) -> None:
         """Give the lane a slot; its past is taken from the reports, not from the server."""
-        prompt = self._prompt(item, self._prompt_edits_of(lane))
+        prompt = self._prompt(item, prompt_edits_of(lane, self._prompt_edits))
         slot = _StreamSlot(lane, prompt, self._track_logprobs(item))
         for report in lane.past:
             _add(slot, report)
@@ -144,7 +134,7 @@ class ServerLanes(ExternalSource):
 
     def rewind(self, lane: Lane, to: int) -> None:
         """Crop the lane's answer to `to` pieces and close its stream."""
-        self._prompt_edits_of(lane)  # raises for unknown edits
+        prompt_edits_of(lane, self._prompt_edits)  # raises for unknown edits
         slot = self._slots[lane.key]
         slot.lane = lane
         self._break_off(slot)
@@ -211,7 +201,7 @@ class ServerLanes(ExternalSource):
 
     def _next(self, slot: _StreamSlot) -> Report | None:
         """Return the report of a lane's next piece, None where none has arrived."""
-        forced = _forced(slot.lane, len(slot.tokens), slot.tokens)
+        forced = forced_at(slot.lane, len(slot.tokens), slot.tokens)
         if forced is not None:
             return self._force(slot, forced)
         full = sum(slot.counts) >= self._max_tokens
@@ -266,7 +256,7 @@ class ServerLanes(ExternalSource):
             max_tokens=self._max_tokens - sum(slot.counts),
             total_tokens=self._max_tokens,
             seed=fold_in(lane.seed, lane.key, lane.round, lane.backtracks, at) % SEEDS,
-            sampling=self._sampling_at(lane, position),
+            sampling=sampling_at(lane, position, self._sampling),
         )
         most = request.max_tokens if continues else request.total_tokens
         cost = self.server.cost(request.bytes, most)
@@ -372,38 +362,10 @@ class ServerLanes(ExternalSource):
 
     # Edits ------------------------------------------------------------------------------------
 
-    def _sampling_at(self, lane: Lane, position: int) -> dict[str, float]:
-        sampling = dict(self._sampling)
-        for at, edits in lane.edits:
-            if at <= position:
-                sampling |= {n: cast(float, v) for n, v in edits.items() if n in SAMPLING}
-        return sampling
-
     @property
     def known_edits(self) -> Mapping[str, EditKind]:
         """The names of a lane's edits, with the type of their values."""
         return {**KNOWN, **dict.fromkeys(self._prompt_edits, "any")}
-
-    def _prompt_edits_of(self, lane: Lane) -> dict[str, object]:
-        """Return the edits for the prompt function. Raises `EditError` for an unknown edit."""
-        for_prompt: dict[str, object] = {}
-        for at, edits in lane.edits:
-            for name, value in edits.items():
-                if name in self._prompt_edits and at == 0:
-                    for_prompt[name] = value
-                elif name in SAMPLING:
-                    _check_setting(name, value)
-                elif name not in KNOWN:
-                    names = ", ".join(sorted(self.known_edits))
-                    raise EditError(f"Unknown edit {name!r} of a server's lane. Known: {names}.")
-        return for_prompt
-
-
-def _check_setting(name: str, value: object) -> None:
-    try:
-        require_sampling({name: value})
-    except InputError as error:
-        raise EditError(f"The edit cannot be applied: {error}") from None
 
 
 class _OverBudget(Exception):
@@ -420,33 +382,3 @@ def _add(slot: _StreamSlot, report: Mapping[str, Any]) -> None:
     slot.text += report["text"]
     slot.finished = is_end(report)
     slot.ended = report.get("finish") == Finish.STOP
-
-
-def _forced(lane: Lane, position: int, tokens: Sequence[int]) -> int | None:
-    """Return the number that a `force` edit puts at a position, None where the server writes."""
-    for at, edits in reversed(lane.edits):
-        if "force" not in edits or at > position:
-            continue
-        numbers = cast(Sequence[int], edits["force"])
-        # The tokens there must be those of the forced text; else the lane has left it since.
-        on_it = list(tokens[at:position]) == list(numbers[: position - at])
-        if position < at + len(numbers) and on_it:
-            return numbers[position - at]
-        return None  # the newest edit decides
-    return None
-
-
-def check_sampling(server: Server, sampling: Mapping[str, float]) -> dict[str, float]:
-    """Return the sampling settings that are sent.
-
-    Raises `InputError` for one that a server without extensions does not know.
-    """
-    neutral = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-    for name, value in sampling.items():
-        if name in EXTENSIONS and value != neutral[name] and not server.extensions:
-            raise InputError(
-                f"{name} must be {neutral[name]:g} with a server that knows only the API's own "
-                f"settings, got {value:g}. Leave it out, or set extensions = true where the server "
-                "knows it (llama.cpp, vLLM)."
-            )
-    return {name: value for name, value in sampling.items() if name in SAMPLING}
