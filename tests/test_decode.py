@@ -173,10 +173,22 @@ def test_a_phrase_ends_a_lane() -> None:
 
 
 def test_a_full_context_ends_a_lane_and_says_so() -> None:
-    rows = run(decode(), {"a": "The"}, steps=1000)
-    assert "context of 256 tokens is full" in rows["a"]["stopped"]["sentence"] or (
-        rows["a"]["stopped"]["sentence"] == "It wrote the end of text."
-    )
+    ends = tiny_model().tokenizer.eos_ids
+    endless = SamplingParams(temperature=1.0, logit_bias=dict.fromkeys(ends, -math.inf))
+    process = decode(sampling=endless)
+    stopped = run(process, {"a": "The"}, steps=1000)["a"]["stopped"]
+    assert stopped["sentence"] == "The model's context of 256 tokens is full."
+    assert (stopped["kind"], stopped["condition"]) == ("budget", "out_of_room")
+    process.start(Lane("b"), "The")
+    while process.step():
+        pass
+    # `ended` means that the last token is an end token, whose text is empty.
+    assert not process.output("b").ended  # type: ignore[attr-defined]
+
+
+def test_a_text_of_a_fixed_length_ends_with_its_last_token() -> None:
+    row = run(decode(length=5), {"a": "The"}, steps=1000)["a"]
+    assert (row["length"], row["accepted"], row["stopped"]["kind"]) == (5, True, "ended")
 
 
 def test_what_is_too_long_or_empty_is_one_item_s_error() -> None:

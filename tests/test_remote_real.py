@@ -29,7 +29,7 @@ from tiny_gguf import Form, write_gguf
 
 from ostinato.checks import Excludes, Length
 from ostinato.journal import StopKind, Stopped
-from ostinato.loop import Action, GiveUp, GoBack, History, Lane, Lanes, Loop, Steps
+from ostinato.loop import Action, GiveUp, GoBack, History, Lane, Lanes, Loop, Steps, is_end
 from ostinato.models import Llama, load_model
 from ostinato.models.catalog import installed_folder, is_installed
 from ostinato.refine.refine import Refine
@@ -165,7 +165,7 @@ def reports(process: ServerLanes, seed: int = 5) -> list[Mapping[str, Any]]:
     """Write one answer to its end; return its reports."""
     process.start(Lane("a", seed=seed), "item")
     found: list[Mapping[str, Any]] = []
-    while not found or not any(name in found[-1] for name in ("ended", "error", "failed")):
+    while not found or not is_end(found[-1]):
         found += process.step().values()
     process.drop("a")
     return found
@@ -194,7 +194,7 @@ def test_a_stream_comes_in_pieces_and_the_seed_repeats_it_where_the_server_can(
     texts = [report["text"] for report in first]
     assert len([text for text in texts if text]) >= 3
     assert not real.repeats or texts == [report["text"] for report in second]
-    assert "ended" in first[-1]
+    assert is_end(first[-1])
 
 
 @APIS

@@ -157,7 +157,8 @@ class Decode:
     on; `forbid` (tokens) holds at its position; `force` (tokens) are taken from its position on (an
     empty list ends an earlier one).
 
-    A report's `ended` is a natural end, its `out_of_room` a model's context that is full.
+    A report's `ended` is a natural end, its `out_of_room` a model's context that is full. `length`
+    is for outputs of a fixed number of tokens, such as an image's codes: they end with the last.
     """
 
     deterministic: bool
@@ -174,6 +175,7 @@ class Decode:
         prompt_edits: frozenset[str] = frozenset(),
         constraint: Constraint | None = None,
         limit: int | None = None,
+        length: int | None = None,
         proposer: DraftProposer | None = None,
     ) -> None:
         if limit is not None:
@@ -181,6 +183,7 @@ class Decode:
         self.slots = slots
         self.constraint = constraint
         self.limit = limit
+        self._length = length
         self.sampling = sampling or SamplingParams()
         self.tokenizer = model.tokenizer
         if proposer is not None:
@@ -420,6 +423,8 @@ class Decode:
         """Return what a report says of an end after this token: nothing, if there is none."""
         if token in self.tokenizer.eos_ids:
             return {"ended": "It wrote the end of text."}
+        if len(slot.tokens) == self._length:
+            return {"ended": f"All {self._length} tokens are written."}
         if len(slot.prompt.tokens) + len(slot.tokens) >= self._context:
             return {"out_of_room": f"The model's context of {self._context} tokens is full."}
         state = slot.constraint_state

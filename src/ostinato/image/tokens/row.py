@@ -75,4 +75,5 @@ def decode_rows(
 
     # Only codes may be sampled: a word among them could not be decoded to an image.
     biased = replace(sampling, logit_bias={**sampling.logit_bias, **no_words})
-    return Decode(model, prompt, sampling=biased, slots=slots)
+    positions = model.config.max_position_embeddings - PROMPT_TOKENS
+    return Decode(model, prompt, sampling=biased, slots=slots, length=positions)
