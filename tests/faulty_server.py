@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from ostinato.remote import dialect
+
 Writes = Callable[[Mapping[str, Any]], str]
 
 
@@ -259,6 +261,8 @@ def serving(faults: Faults) -> Iterator[str]:
         def handle_error(self, request: Any, client_address: Any) -> None: ...
 
     server = Quiet(("127.0.0.1", 0), handler)
+    # An earlier server may have had this port, and refused something.
+    dialect._dialects.clear()
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

@@ -183,7 +183,7 @@ def test_a_full_context_ends_a_lane_and_says_so() -> None:
     while process.step():
         pass
     # `ended` means that the last token is an end token, whose text is empty.
-    assert not process.output("b").ended  # type: ignore[attr-defined]
+    assert not process.output("b").ended
 
 
 def test_a_text_of_a_fixed_length_ends_with_its_last_token() -> None:

@@ -286,7 +286,7 @@ def test_unmask_decides_as_many_as_the_cosine_says_and_keeps_what_is_known() -> 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_image_with_all_its_codes_is_a_natural_end(method: Method) -> None:
     lanes = Lanes(token_model(method).lanes(slots=1), [("a", "two")], each=Steps(1000))
-    rows = dict(row for step in Loop(lanes, until=Steps(2000)) for row in step.results)
+    rows: Any = dict(row for step in Loop(lanes, until=Steps(2000)) for row in step.results)
     assert rows["a"]["accepted"]
     assert rows["a"]["stopped"]["kind"] == "ended"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, replace
 
-from ostinato.arguments import did_you_mean
+from ostinato.arguments import SAMPLING_RANGES, did_you_mean
 from ostinato.decode.sampling import SHIFT, SamplingParams
 from ostinato.errors import EditError, InputError
 from ostinato.journal import EditKind
@@ -16,7 +16,7 @@ from ostinato.loop import Lane
 
 TOKEN_LISTS = frozenset({"forbid", "force"})
 LOGIT_SHIFTS = frozenset({"bias", "logit_bias"})
-WHOLE_NUMBERS = frozenset({"top_k", "end_within"})
+WHOLE_NUMBERS = frozenset(name for name, numbers in SAMPLING_RANGES.items() if numbers.whole)
 EDIT_KINDS: dict[str, EditKind] = {
     **{spec.name: "number" for spec in fields(SamplingParams)},
     **dict.fromkeys(WHOLE_NUMBERS, "integer"),

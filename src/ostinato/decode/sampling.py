@@ -39,10 +39,10 @@ class SamplingParams:
 
     `temperature` 0 takes the most likely token, as does one below `GREEDY_BELOW`. `top_k` (0: off)
     keeps the k most likely, `top_p` in (0, 1] the smallest set with this total probability (nucleus
-    sampling, Holtzman et al. 2020).
-    `min_p` in [0, 1) keeps tokens at least this fraction as likely as the top one (Nguyen et al.
-    2024). `repetition_penalty` divides positive and multiplies negative logits of tokens already in
-    the text (CTRL, Keskar et al. 2019). `logit_bias` is added to the logits of single tokens.
+    sampling, Holtzman et al. 2020). `min_p` in [0, 1) keeps tokens at least this fraction as likely
+    as the top one (Nguyen et al. 2024). `repetition_penalty` divides positive and multiplies
+    negative logits of tokens already in the text (CTRL, Keskar et al. 2019). `logit_bias` is added
+    to the logits of single tokens.
     `end_bias` is added to the end tokens' logits at the last token of the limit; it grows linearly
     from 0 over the `end_within` tokens before.
     """
