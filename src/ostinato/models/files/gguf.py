@@ -111,9 +111,10 @@ class GGUFModel:
         except ModelError:
             raise
         except Exception as error:  # a damaged file makes the reader raise any error
+            # Its words are numpy's, of shapes and buffers; they stay in the chain.
             raise ModelError(
                 f"{self.path} must be a whole GGUF file, got a damaged or cut one of "
-                f"{self.path.stat().st_size:,} bytes ({error}). Download it again."
+                f"{self.path.stat().st_size:,} bytes. Download it again."
             ) from error
         self._kind = self._get("general.architecture")
         if (self._get("split.count") or 1) > 1:
