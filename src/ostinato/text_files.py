@@ -13,7 +13,9 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ostinato.arguments import reason
@@ -80,6 +82,35 @@ def decode_text(
             f"0x{content[at]:02x} at offset {at:,}. {fix or 'Save the file as UTF-8.'}"
         )
     return io.StringIO(text, newline=newline).read()
+
+
+@contextmanager
+def unmarked(folder: Path) -> Iterator[Path]:
+    """Yield a folder for a library that refuses JSON files with a byte order mark.
+
+    Where none has one it is the folder itself, else a temporary one of links and of copies without.
+    """
+    marked = [path for path in folder.rglob("*.json") if _begins(path, codecs.BOM_UTF8)]
+    if not marked:
+        yield folder
+        return
+    with TemporaryDirectory(prefix="ostinato-") as name:
+        for path in folder.rglob("*"):
+            target = Path(name, path.relative_to(folder))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if path in marked:
+                target.write_text(read_text(path), encoding="utf-8")
+            elif path.is_file():
+                target.symlink_to(path.resolve())
+        yield Path(name)
+
+
+def _begins(path: Path, mark: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(mark)) == mark
+    except OSError:  # a folder of that name, a broken link: the library says so
+        return False
 
 
 def half_character(value: object) -> str:

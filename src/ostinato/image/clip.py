@@ -21,7 +21,7 @@ from ostinato.errors import InputError, MissingExtra, ModelError
 from ostinato.image.checks import as_image
 from ostinato.loop import Item, Verdict
 from ostinato.media import to_bytes
-from ostinato.text_files import read_object
+from ostinato.text_files import read_object, unmarked
 
 CACHED_TEXTS = 256  # their vectors are kept: the prompts of a run repeat
 
@@ -98,13 +98,13 @@ def load_clip(folder: str | Path) -> ClipModel:
     )
     processor = next(each for each in processors if each is not None)
     try:
-        with _no_progress_bars():
+        with _no_progress_bars(), unmarked(folder) as readable:
             return ClipModel(
                 transformers.CLIPModel.from_pretrained(
-                    folder, use_safetensors=True, local_files_only=True, dtype=torch.float32
+                    readable, use_safetensors=True, local_files_only=True, dtype=torch.float32
                 ),
-                transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True),
-                processor.from_pretrained(folder, local_files_only=True),
+                transformers.AutoTokenizer.from_pretrained(readable, local_files_only=True),
+                processor.from_pretrained(readable, local_files_only=True),
             )
     # transformers raises all of these for damaged folders.
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:

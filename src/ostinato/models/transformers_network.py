@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ostinato.errors import MissingExtra, ModelError, UnknownLayout
+from ostinato.text_files import unmarked
 
 UNBOUNDED = 1 << 20  # positions, for networks that name no limit
 PROBE = 8  # tokens of the tests at loading
@@ -192,10 +193,11 @@ def load_network(folder: Path, dtype: torch.dtype, reason: UnknownLayout) -> Tra
         raise MissingExtra(f"{reason} Or load it through transformers, which", "hf") from None
     local = {"trust_remote_code": False, "local_files_only": True}
     try:
-        _check_writes(transformers.AutoConfig.from_pretrained(folder, **local), folder)
-        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **local
-        )
+        with unmarked(folder) as readable:
+            _check_writes(transformers.AutoConfig.from_pretrained(readable, **local), folder)
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                readable, dtype=dtype, use_safetensors=True, output_loading_info=True, **local
+            )
     except ModelError:
         raise
     except Exception as error:  # the library documents no errors: any may come

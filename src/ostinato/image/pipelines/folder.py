@@ -12,7 +12,7 @@ import torch
 from ostinato.errors import MissingExtra, ModelError
 from ostinato.image.pipelines.families import PipelineFamily
 from ostinato.image.pipelines.text_to_image import FAMILIES
-from ostinato.text_files import read_object
+from ostinato.text_files import read_object, unmarked
 
 INDEX = "model_index.json"
 # The last is a module of diffusers: folders give the class of the safety checker with it.
@@ -98,9 +98,9 @@ def _load(folder: Path, class_name: str, absent: Sequence[str]) -> Any:
     except ImportError:
         raise MissingExtra("A pipeline of diffusers", "diffusers") from None
     try:
-        with _no_progress_bars():
+        with _no_progress_bars(), unmarked(folder) as readable:
             return getattr(diffusers, class_name).from_pretrained(
-                folder,
+                readable,
                 variant=_variant(folder),
                 use_safetensors=True,
                 local_files_only=True,
