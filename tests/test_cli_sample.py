@@ -11,6 +11,7 @@ from PIL import Image
 from test_unet import shaken
 
 from ostinato.cli.main import cli
+from ostinato.cli.sample.image import _mask
 from ostinato.errors import OstinatoError
 from ostinato.image import Classifier, ClassifierConfig, save_classifier, save_denoiser
 
@@ -57,6 +58,14 @@ def test_an_image_is_varied_and_painted_into(model: str) -> None:
     Image.new("L", (8, 8), 255).save("mask.png")
     painted = sample(model, "--from", "start.png", "--mask", "mask.png", "--steps", "4", "--json")
     assert json.loads(painted.output)["images"][0]["steps"] == 4
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_parts_of_a_mask_are_kept(model: str, mode: str) -> None:
+    mask = Image.new(mode, (8, 8), (255,) * len(mode))
+    mask.paste((255,) * (len(mode) - 1) + (0,), (4, 0, 8, 8))
+    mask.save("mask.png")
+    assert _mask(Path("mask.png"), 8).tolist() == [[1.0] * 4 + [0.0] * 4] * 8
 
 
 def test_an_image_that_converges_ends_early(model: str) -> None:

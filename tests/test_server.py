@@ -953,8 +953,10 @@ def test_serve_needs_a_key_for_others(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     from ostinato.cli.serve import serve
 
+    monkeypatch.setenv("LATIN_KEY", "caf\udce9")
     for words, message in (
         (["--host", "0.0.0.0"], "must require a key"),
+        (["--key-env", "LATIN_KEY"], "LATIN_KEY must hold the server's key in one line of ASCII"),
         (["--key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY must hold"),
     ):
         result = CliRunner().invoke(serve, words)

@@ -164,6 +164,11 @@ def _key(key_env: str | None) -> str:
             f"The environment variable {key_env} must hold the server's key, got nothing. Set it: "
             f"export {key_env}=…"
         )
+    if not (key.isascii() and key.isprintable()):  # no header holds another one
+        raise InputError(
+            f"The environment variable {key_env} must hold the server's key in one line of ASCII, "
+            "got other characters. Set it again."
+        )
     return key
 
 
