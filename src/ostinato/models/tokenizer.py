@@ -16,7 +16,7 @@ from typing import Any
 import tokenizers
 
 from ostinato.arguments import reason
-from ostinato.errors import InputError, ModelError
+from ostinato.errors import ItemError, ModelError
 from ostinato.models.chat import ChatTemplate, Guard
 from ostinato.models.files.json_values import Values, read_json, write_json
 from ostinato.text_files import half_character, read_text
@@ -230,12 +230,12 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
 
 
 def _tokens(backend: tokenizers.Tokenizer, text: str) -> list[int]:
-    """Encode a text. Raises `InputError` for a half character, which no vocabulary has."""
+    """Encode a text. Raises `ItemError` for a half character, which no vocabulary has."""
     try:
         return backend.encode(text, add_special_tokens=False).ids
     except (UnicodeEncodeError, TypeError):
         if half := half_character(text):
-            raise InputError(
+            raise ItemError(
                 f"A text must hold whole characters, got half of one, {half}. Write it again."
             ) from None
         raise

@@ -43,6 +43,7 @@ from ostinato.remote import (
     is_server,
     text_id,
 )
+from ostinato.text_files import half_character
 
 Row = Mapping[str, object]
 PromptOf = Callable[[Row, Mapping[str, object]], str | Sequence[Message] | TokenPrompt]
@@ -347,11 +348,14 @@ def template(text: str) -> PromptOf:
 
 
 def _of_whole(prompt: PromptOf) -> PromptOf:
-    """Return a prompt function that raises `ItemError` for an item with a half character."""
+    """Return a prompt function that raises `ItemError` for a half character in item or prompt."""
 
     def checked(row: Row, edits: Mapping[str, object]) -> str | Sequence[Message] | TokenPrompt:
         refuse_halves(row)
-        return prompt(row, edits)
+        made = prompt(row, edits)
+        if half := half_character(made):  # of a prompt function's own
+            raise ItemError(f"The prompt must hold whole characters, got half of one, {half}.")
+        return made
 
     return checked
 
