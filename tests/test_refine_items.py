@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from ostinato.checks.templates import Template
 from ostinato.errors import InputError, ItemError
@@ -61,6 +64,23 @@ def test_a_line_separator_within_a_cell_does_not_end_its_row(
 ) -> None:
     (item,) = read_items(write(tmp_path, f"a,b\none{separator}two,2\n", "in.csv"))
     assert item.columns == {"a": f"one{separator}two", "b": "2"} and item.line == 2
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cells=st.lists(st.tuples(TEXTS, TEXTS), min_size=1))
+@example(cells=[("\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e", '\r"\n,\ufeff')])
+def test_every_text_comes_back_from_csv_and_jsonl(
+    tmp_path: Path, cells: list[tuple[str, str]]
+) -> None:
+    rows = [{"a": a, "b": b} for a, b in cells]
+    with (tmp_path / "in.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("a", "b"), *cells])
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    for path in (tmp_path / "in.csv", write(tmp_path, lines)):
+        assert [item.columns for item in read_items(path)] == rows
 
 
 def test_a_cell_has_no_length_limit_and_python_s_own_stays(tmp_path: Path) -> None:

@@ -38,18 +38,21 @@ def read_text(
     *,
     newline: str | None = None,
     fix: str = "",
+    missing: str = "",
     raises: type[OstinatoError] = InputError,
 ) -> str:
     """Return the text of a file in UTF-8, or in UTF-16 if it begins with its byte order mark.
 
     The mark is skipped. `newline` is that of `open`: None ends every line with `\\n`, "" keeps the
-    endings. Raises `raises` for a file that is missing or no text; `fix` is then the last sentence.
+    endings. Raises `raises` for a file that is missing or no text: `fix` is then the last sentence,
+    and `missing` the message for no file.
     """
     path = Path(path)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise raises(f"The file {path} must exist. {fix or 'Check its name.'}") from None
+        told = missing or f"The file {path} must exist. {fix or 'Check its name.'}"
+        raise raises(told) from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         why = f"The file {path} must be readable, got: {reason(error)}."
         raise raises(f"{why} {fix}".rstrip()) from None
@@ -166,10 +169,14 @@ def _limit(error: Exception) -> str:
 
 
 def read_json(
-    path: str | Path, *, fix: str = "Fix it there.", raises: type[OstinatoError] = InputError
+    path: str | Path,
+    *,
+    fix: str = "Fix it there.",
+    missing: str = "",
+    raises: type[OstinatoError] = InputError,
 ) -> Any:
-    """Return the value of a JSON file. Raises `raises` where it is missing or damaged."""
-    text = read_text(path, fix=fix, raises=raises)
+    """Return the value of a JSON file. Raises `raises` as `read_text` does, and for other texts."""
+    text = read_text(path, fix=fix, missing=missing, raises=raises)
     try:
         return parse_json(text)
     except ValueError as error:
@@ -177,10 +184,14 @@ def read_json(
 
 
 def read_object(
-    path: str | Path, *, fix: str = "Fix it there.", raises: type[OstinatoError] = InputError
+    path: str | Path,
+    *,
+    fix: str = "Fix it there.",
+    missing: str = "",
+    raises: type[OstinatoError] = InputError,
 ) -> dict[str, Any]:
     """Return the object of a JSON file, as `read_json` does."""
-    value = read_json(path, fix=fix, raises=raises)
+    value = read_json(path, fix=fix, missing=missing, raises=raises)
     if not isinstance(value, dict):
         raise raises(f"{path} must hold a JSON object, got {type(value).__name__}. {fix}".rstrip())
     return value
@@ -227,9 +238,9 @@ def problem_list(path: Path, problems: list[str]) -> str:
 # TOML -----------------------------------------------------------------------------------------
 
 
-def read_toml(path: Path, *, fix: str = "") -> tuple[dict[str, Any], str]:
+def read_toml(path: Path, *, missing: str = "") -> tuple[dict[str, Any], str]:
     """Return the values of a TOML file, and its text. Raises `InputError`, with the line."""
-    text = read_text(path, fix=fix)
+    text = read_text(path, missing=missing)
     try:
         return tomllib.loads(text), text
     except (ValueError, RecursionError) as error:

@@ -113,12 +113,11 @@ class Values:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises `ModelError` where the file is missing or damaged."""
-    if not path.exists():
-        raise ModelError(
-            f"{path} must exist, got no such file. "
-            "Give a folder in the Hugging Face layout (config.json, tokenizer.json, *.safetensors)."
-        )
-    return read_object(path, raises=ModelError, fix="Download the file again.")
+    missing = (
+        f"{path} must exist, got no such file. "
+        "Give a folder in the Hugging Face layout (config.json, tokenizer.json, *.safetensors)."
+    )
+    return read_object(path, raises=ModelError, fix="Download the file again.", missing=missing)
 
 
 def write_json(path: Path, values: Mapping[str, object]) -> None:

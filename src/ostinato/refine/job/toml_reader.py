@@ -231,10 +231,9 @@ class Table:
 
 def read_toml(path: Path) -> tuple[dict[str, Any], TomlSource]:
     """Read a TOML file. Raises `InputError`, with the line of a syntax error."""
-    if not path.exists():
-        raise InputError(
-            f"The job file must exist, got {path}. Write one to start from with: "
-            f"ostinato refine --new {path.name}"
-        )
-    values, text = toml_of(path)
+    missing = (
+        f"The job file must exist, got {path}. Write one to start from with: "
+        f"ostinato refine --new {path.name}"
+    )
+    values, text = toml_of(path, missing=missing)
     return values, TomlSource(path, text)
