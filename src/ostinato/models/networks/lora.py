@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from ostinato.arguments import require, require_at_least
 from ostinato.errors import InputError, ModelError
 from ostinato.models.files.checkpoint_io import reading_weights
-from ostinato.models.files.json_values import Values, read_json, write_json
+from ostinato.models.files.json_values import write_json
+from ostinato.models.files.peft_config import MERGE, PeftConfig
 from ostinato.models.networks.llama import Llama
 from ostinato.models.networks.quantized import ComputedLinear
 
@@ -150,30 +151,47 @@ def add_lora(
     """
     require_at_least(1, "Use 8, 16 or 32.", rank=rank)
     require(0.0 <= dropout < 1.0, "dropout", "in [0, 1)", dropout, "Use 0 or 0.05.")
-    _check_adaptable(model, targets)
-    model.requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for parent, name, layer in list(_linear_layers(model)):  # a list: the loop replaces modules
-        if name not in targets:
-            continue
-        if isinstance(layer, ComputedLinear):
-            layer = layer.widened()
-        lora = LoraLinear(layer, rank, alpha / rank, dropout)
-        bound = 1.0 / math.sqrt(layer.in_features)
-        with torch.no_grad():
-            lora.lora_A.weight.uniform_(-bound, bound, generator=generator)
-            lora.lora_B.weight.zero_()
-        setattr(parent, name, lora)
-    return model
-
-
-def _check_adaptable(model: Llama, targets: Sequence[str]) -> None:
     unknown = sorted(set(targets) - set(PROJECTIONS))
     if unknown or not targets:
         raise InputError(
             f"targets must be some of {', '.join(PROJECTIONS)}, got {unknown or 'none'}. "
             "Leave it out for all seven."
         )
+    shapes = {
+        name: Update(rank, alpha / rank)
+        for name, _ in _linear_layers(model)
+        if name.rpartition(".")[2] in targets
+    }
+    return _add_updates(model, shapes, dropout, seed)
+
+
+class Update(NamedTuple):
+    """The rank of a layer's update `B A`, and its factor."""
+
+    rank: int
+    scale: float
+
+
+def _add_updates(model: Llama, updates: Mapping[str, Update], dropout: float, seed: int) -> Llama:
+    """Add an update to each named layer, and freeze the rest."""
+    _check_adaptable(model)
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for name, layer in list(_linear_layers(model)):  # a list: the loop replaces modules
+        if name not in updates:
+            continue
+        if isinstance(layer, ComputedLinear):
+            layer = layer.widened()
+        lora = LoraLinear(layer, *updates[name], dropout)
+        bound = 1.0 / math.sqrt(layer.in_features)
+        with torch.no_grad():
+            lora.lora_A.weight.uniform_(-bound, bound, generator=generator)
+            lora.lora_B.weight.zero_()
+        model.set_submodule(name, lora)
+    return model
+
+
+def _check_adaptable(model: Llama) -> None:
     if model.config.family.fused:
         raise InputError(
             f"model must have a matrix for each of {', '.join(PROJECTIONS)}, got a "
@@ -196,9 +214,8 @@ def merge(model: Llama, *, mapped: bool = False) -> Llama:
     `mapped` leaves the weights where they are and adds the updates when a weight is used: slower,
     with no second copy of the weights, and not trainable.
     """
-    for parent, name, layer in list(_linear_layers(model)):
-        if isinstance(layer, LoraLinear):
-            setattr(parent, name, MergedLinear(layer) if mapped else layer.merged())
+    for name, layer in list(lora_layers(model)):
+        model.set_submodule(name, MergedLinear(layer) if mapped else layer.merged())
     return model
 
 
@@ -212,16 +229,13 @@ def save_adapter(
     layers = dict(lora_layers(model))
     if not layers:
         raise InputError("model must have an adapter, got none. Call add_lora first.")
-    first = next(iter(layers.values()))
-    rank = first.lora_A.out_features
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
-        "r": rank,
-        "lora_alpha": first.scale * rank,
-        "lora_dropout": first.dropout,
-        "target_modules": sorted({name.rpartition(".")[2] for name in layers}),
+        **_described(layers),
+        "lora_dropout": next(iter(layers.values())).dropout,
+        "target_modules": _targets(model, layers),
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -239,58 +253,54 @@ def save_adapter(
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
+def _described(layers: Mapping[str, LoraLinear]) -> dict[str, object]:
+    """Return rank and alpha of an adapter, and those of layers that differ from the first."""
+    ranks = {name: layer.lora_A.out_features for name, layer in layers.items()}
+    alphas = {name: layer.scale * ranks[name] for name, layer in layers.items()}
+    rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
+    return {
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {name: value for name, value in ranks.items() if value != rank},
+        "alpha_pattern": {name: value for name, value in alphas.items() if value != alpha},
+    }
+
+
+def _targets(model: Llama, layers: Mapping[str, LoraLinear]) -> list[str]:
+    """Return the last names of the adapted layers; the full ones if others share a last name."""
+    last = {name.rpartition(".")[2] for name in layers}
+    sharing = {name for name, _ in _linear_layers(model) if name.rpartition(".")[2] in last}
+    return sorted(last if sharing == set(layers) else layers)
+
+
 def load_adapter(model: Llama, folder: str | Path) -> Llama:
     """Add the adapter in `folder` (PEFT's layout) to `model`; return the same model.
 
-    Raises `ModelError` where a file is missing or the adapter belongs to another network.
+    Raises `ModelError` where a file is missing, the adapter belongs to another network, or it is
+    of a kind that computes something else than `W + scale * B A`.
     """
     folder = Path(folder)
-    config = read_json(folder / "adapter_config.json")
-    _check_adapter_config(config, folder)
-    values = Values({"lora_dropout": 0.0, **config}, str(folder / "adapter_config.json"))
-    rank = values.size("r")
-    alpha = values.number("lora_alpha") if "lora_alpha" in values else float(rank)
-    # rsLoRA (Kalajdzievski, 2023) divides by the root of the rank.
-    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-    targets = [name for name in PROJECTIONS if _is_target(name, config["target_modules"])]
-    dropout = values.number("lora_dropout")
-    add_lora(model, rank, scale * rank, targets=targets, dropout=dropout)
+    config = PeftConfig.from_folder(folder)
+    names = [name for name, _ in _linear_layers(model) if config.is_target(name)]
+    if not names:
+        raise ModelError(
+            f"target_modules in {folder} must name some of {', '.join(PROJECTIONS)}, got "
+            f"{config.values.raw['target_modules']!r}. Use the adapter of this model."
+        )
+    updates = {name: Update(config.rank(name), config.scale(name)) for name in names}
     path = folder / "adapter_model.safetensors"
     with reading_weights(path, "Save the adapter again."):
         weights = load_file(path)
+    _add_updates(model, updates, config.dropout, seed=0)
     _fill(model, weights, folder)
     return model
 
 
-def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if name in PROJECTIONS and isinstance(child, nn.Linear):
-                yield parent, name, child
-
-
-def _is_target(name: str, targets: str | list[str]) -> bool:
-    if isinstance(targets, str):  # for PEFT a regular expression, in which names are literal
-        return targets == "all-linear" or name in targets
-    return any(target == name or target.endswith("." + name) for target in targets)
-
-
-def _check_adapter_config(config: dict[str, Any], folder: Path) -> None:
-    kind = config.get("peft_type")
-    if kind != "LORA":
-        raise ModelError(f"peft_type in {folder} must be 'LORA', got {kind!r}. Use a LoRA.")
-    for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias"):
-        if config.get(key):
-            raise ModelError(
-                f"{key} in {folder} must be unset, got {config[key]!r}. "
-                "Merge the adapter with peft (merge_and_unload) and load the merged folder."
-            )
-    for key in ("r", "target_modules"):
-        if not config.get(key):
-            raise ModelError(
-                f"{folder / 'adapter_config.json'} must have {key!r}, got none. "
-                "Save the adapter again."
-            )
+def _linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """Yield the layers that can be adapted with their full names."""
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in PROJECTIONS and isinstance(module, nn.Linear):
+            yield name, module
 
 
 @torch.no_grad()
@@ -311,6 +321,6 @@ def _fill(model: Llama, weights: dict[str, Tensor], folder: Path) -> None:
             target.copy_(weights.pop(key))
     if weights:
         raise ModelError(
-            f"{folder} must hold LoRA weights of this model only, got {next(iter(weights))!r} too. "
-            "Use the adapter of this model."
+            f"{folder} must hold updates of {', '.join(PROJECTIONS)} only, got "
+            f"{next(iter(weights))!r} too. Use the adapter of this model, or: {MERGE}"
         )
