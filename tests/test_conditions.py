@@ -226,3 +226,17 @@ def test_a_stop_goes_through_json() -> None:
     stopped = Stopped(StopKind.NO_PROGRESS, "It stands.", "Plateau('x')", {"best": 1.0})
     assert Stopped.from_json(json.loads(json.dumps(stopped.to_json()))) == stopped
     assert not stopped.good and Stopped(StopKind.ENDED, "").good
+
+
+@pytest.mark.parametrize("change", [1e-6, 1.0])
+def test_large_outputs_that_differ_anywhere_are_not_the_same(change: float) -> None:
+    import numpy as np
+
+    condition, state = NoProgress(over=2), NoProgress(over=2).initial_state()
+    for number in range(3):
+        value = np.zeros(4000)  # numpy and torch print neither the middle nor the last digits
+        value[2000] = number * change
+        state, stopped = condition.observe(state, Step(number, number, {"output": {"x": value}}))
+        assert stopped is None
+    state, stopped = condition.observe(state, Step(3, 3, {"output": {"x": value}}))
+    assert stopped is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
@@ -210,12 +211,22 @@ class NoProgress(Condition):
             return state, None
         last, count = cast(tuple[str, int], state)
         # A hash: the state is saved with every checkpoint, and an output may be long.
-        seen = blake2b(repr(value).encode(), digest_size=12).hexdigest()
+        seen = blake2b(_whole(value).encode(), digest_size=12).hexdigest()
         count = count + 1 if seen == last else 1
         if count < self.over:
             return [seen, count], None
         sentence = f"{self.name} has been the same {count} times in a row."
         return [seen, count], Stopped(StopKind.NO_PROGRESS, sentence, str(self), {"times": count})
+
+
+def _whole(value: object) -> str:
+    """Return a value as text in full: `repr` leaves out much of a large tensor."""
+    if isinstance(value, str | int | float):
+        return repr(value)
+    try:
+        return json.dumps(value, default=lambda v: v.tolist() if hasattr(v, "tolist") else repr(v))
+    except (TypeError, ValueError, RecursionError):  # keys that are no text; a value in itself
+        return repr(value)
 
 
 @dataclass(frozen=True)
