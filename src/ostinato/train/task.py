@@ -12,11 +12,19 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ostinato.models import GRU, Llama, MaskedBert, Tokenizer, device_of, save_masked, to_file
+from ostinato.models import (
+    GRU,
+    Llama,
+    MaskedBert,
+    Tokenizer,
+    device_of,
+    save_masked,
+    save_tensors,
+    to_file,
+)
 from ostinato.train.batch_sampler import BatchSampler
 from ostinato.train.completion_loss import completion_only_loss
 from ostinato.train.data import Example
@@ -169,7 +177,7 @@ def save_model(folder: str | Path, network: Llama | GRU | MaskedBert, tokenizer:
 
 def _save_llama(folder: Path, network: Llama, eos_ids: list[int]) -> None:
     weights = to_file(network.config, network.state_dict())
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(folder / "model.safetensors", weights)
     config = {name: v for name, v in network.config.to_dict().items() if v is not None}
     config |= {
         "torch_dtype": str(network.dtype).removeprefix("torch."),

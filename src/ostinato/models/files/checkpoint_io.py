@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from ostinato.arguments import reason
 from ostinato.errors import ModelError
+from ostinato.models.files.hashing import usual_mode
 from ostinato.models.files.json_values import write_json
 from ostinato.text_files import read_object
 
@@ -52,7 +54,13 @@ def write_weights(folder: Path, network: nn.Module, *, dtype: torch.dtype | None
         name: value.detach().to(dtype or value.dtype).contiguous()
         for name, value in network.state_dict().items()
     }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(folder / "model.safetensors", weights)
+
+
+def save_tensors(path: Path, weights: Weights) -> None:
+    """Write a safetensors file, which others may read where they may read new files."""
+    save_file(dict(weights), path, metadata={"format": "pt"})
+    os.chmod(path, usual_mode(path.parent))
 
 
 @contextmanager

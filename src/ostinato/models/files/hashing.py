@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -89,10 +91,36 @@ def write_atomically(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
+        os.chmod(unfinished, usual_mode(path.parent))
         os.replace(unfinished, path)
     except BaseException:
         os.unlink(unfinished)
         raise
+
+
+def usual_mode(folder: Path) -> int:
+    """Return the mode of new files in a folder, for one that a library made for its owner only.
+
+    The system decides it, by the umask and the folder's rules. Setting the umask to read it would
+    change the files of other threads.
+    """
+    probe = folder / f".mode-{os.getpid()}-{threading.get_ident()}"
+    handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(handle).st_mode)
+    finally:
+        os.close(handle)
+        os.unlink(probe)
+
+
+def hash_parts(parts: Iterable[bytes | str]) -> str:
+    """Return a hash of the parts in their order, with the borders between them."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        content = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def weights_digest(name: str, adapter: str | None = None) -> str:

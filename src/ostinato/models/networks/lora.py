@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.arguments import require, require_at_least
 from ostinato.errors import InputError, ModelError
-from ostinato.models.files.checkpoint_io import reading_weights
+from ostinato.models.files.checkpoint_io import reading_weights, save_tensors
 from ostinato.models.files.json_values import write_json
 from ostinato.models.files.peft_config import MERGE, PeftConfig
 from ostinato.models.networks.llama import Llama
@@ -250,7 +250,7 @@ def save_adapter(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "adapter_config.json", config)
-    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_tensors(folder / "adapter_model.safetensors", weights)
 
 
 def _described(layers: Mapping[str, LoraLinear]) -> dict[str, object]:
