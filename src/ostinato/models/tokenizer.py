@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import models
 
-from ostinato.arguments import reason
+from ostinato.arguments import counted, reason
 from ostinato.errors import ItemError, ModelError
 from ostinato.models.chat import ChatTemplate, Guard
 from ostinato.models.files.json_values import Values, read_json, write_json
@@ -100,6 +102,34 @@ class Tokenizer:
     def bos_ids(self) -> tuple[int, ...]:
         """The tokens that the checkpoint adds to a plain text (often none)."""
         return tuple(self._plain.encode("", add_special_tokens=True).ids)
+
+    def require_known(self, text: str) -> None:
+        """Raise `ItemError` for characters that have no token, which `encode` drops.
+
+        Only a vocabulary of characters lacks some: others spell them in bytes, or have a token for
+        what they do not know.
+        """
+        if self._characters is None:
+            return
+        missing = Counter(c for c in text if c not in self._characters)
+        if missing:
+            listed = ", ".join(f"{c!r} ({counted(n, 'times')})" for c, n in missing.most_common(5))
+            raise ItemError(
+                f"The text must have characters of the model's vocabulary only, got "
+                f"{counted(len(missing), 'others')}: {listed}{', …' * (len(missing) > 5)}. "
+                "Replace them, or train on text that has them, or with --tokenizer bpe."
+            )
+
+    @cached_property
+    def _characters(self) -> frozenset[str] | None:
+        """The characters of a vocabulary that drops all others; None where nothing is dropped."""
+        model = self.backend.model
+        if not isinstance(model, models.BPE) or model.unk_token or model.byte_fallback:
+            return None
+        # A normalizer or pre-tokenizer, such as that of bytes, may replace characters first.
+        if self.backend.normalizer is not None or self.backend.pre_tokenizer is not None:
+            return None
+        return frozenset(token for token in self.backend.get_vocab() if len(token) == 1)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of `text`; nothing in it becomes a control token."""

@@ -265,6 +265,7 @@ class Refine:
         elif tokenizer.chat_template is not None and not isinstance(prompt, PlainPrompt):
             tokens = tokenizer.chat([{"role": "user", "content": prompt}])
         else:
+            tokenizer.require_known(prompt)
             tokens = [*tokenizer.bos_ids, *tokenizer.encode(prompt)]
         room = min(self._max_new_tokens, self.model.config.max_position_embeddings - len(tokens))
         return TokenPrompt(

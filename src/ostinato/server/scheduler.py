@@ -21,7 +21,7 @@ from typing import cast
 from ostinato.arguments import require_choice
 from ostinato.checks import Deadline
 from ostinato.decode import Decode, TokenPrompt, llguidance_tokenizer
-from ostinato.errors import InputError, OstinatoError
+from ostinato.errors import InputError, ItemError, OstinatoError
 from ostinato.loop import Lanes, LaneStep, Loop, Steps
 from ostinato.models import LanguageModel
 from ostinato.refine import SteeringContext, prepare, with_feedback
@@ -202,6 +202,10 @@ class Scheduler:
         prompt = body.prompt
         if isinstance(prompt, str) and not isinstance(feedback, Mapping):
             # Control tokens written out are read as such: a client writes the chat turns itself.
+            try:
+                tokenizer.require_known(prompt)
+            except ItemError as error:
+                raise RequestError(400, str(error), "prompt") from None
             tokens, start = tokenizer.encode_control(prompt), list(tokenizer.bos_ids)
             return tokens if start and tokens[: len(start)] == start else [*start, *tokens]
         if tokenizer.chat_template is None:

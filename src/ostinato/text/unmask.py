@@ -220,6 +220,7 @@ class Unmask:
 
     def _new_slot(self, lane: Lane, gaps: MaskedText) -> _TextSlot:
         """Write a text as a row of tokens, cut on both sides where the model reads fewer."""
+        self.model.tokenizer.require_known("".join(gaps.parts))
         parts = [self.model.tokenizer.encode(part) for part in gaps.parts]
         row, at = list(parts[0]), list[int]()
         for count, part in zip(gaps.tokens, parts[1:], strict=True):

@@ -34,7 +34,7 @@ UNLIMITED_TOKENS = 4096
 
 
 def write(
-    prompts: Sequence[str | Messages],
+    prompts: Sequence[str | Messages | TokenPrompt],
     *,
     model: LanguageModel | Server | str = "smollm2",
     each: Condition = DEFAULT_LENGTH,
@@ -51,8 +51,9 @@ def write(
 ) -> Loop:
     """Return the loop that writes one text for every prompt, side by side.
 
-    A prompt is a text or chat messages. With `chat` and a model that has a chat template, a text is
-    the user's message; otherwise it is continued. `each` ends a text, as its end token always does.
+    A prompt is a text, chat messages, or the tokens of a `TokenPrompt`. With `chat` and a model
+    that has a chat template, a text is the user's message; otherwise it is continued. `each` ends a
+    text, as its end token always does.
     The random numbers of a text depend on its prompt, not on its place in the list. `alternatives`
     adds that many of the most likely tokens to each report. `loop` goes to `Loop`, such as `run`
     and `until`. Texts are in `step.lanes` as they grow and in `step.results` when done.
@@ -125,10 +126,13 @@ def _prompter(model: LanguageModel, chat: bool) -> Prompter:
     tokenizer = model.tokenizer
 
     def prompt(item: object, edits: Mapping[str, object]) -> TokenPrompt:
+        if isinstance(item, TokenPrompt):
+            return item
         if not isinstance(item, str):
             return TokenPrompt(tokenizer.chat(_messages(item)))
         if chat and tokenizer.chat_template is not None:
             return TokenPrompt(tokenizer.chat([{"role": "user", "content": item}]))
+        tokenizer.require_known(item)
         return TokenPrompt([*tokenizer.bos_ids, *tokenizer.encode(item)])
 
     return prompt

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ostinato.errors import InputError
+from ostinato.errors import InputError, ItemError
 from ostinato.models import Tokenizer
 from ostinato.text_files import read_jsonl
 from ostinato.text_files import read_text as text_of
+from ostinato.train.rows import Completion, Dialogue, PlainText, parse_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,17 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def windows(tokens: Sequence[int], context: int) -> list[Example]:
-    """Cut a long text into examples that predict `context` tokens each; drop a shorter rest."""
+def windows(tokens: Sequence[int], context: int, where: str = "The text") -> list[Example]:
+    """Cut a long text into examples that predict `context` tokens each; drop a shorter rest.
+
+    `where` names the text in messages.
+    """
     if len(tokens) < 2:
-        raise InputError(f"The text must have at least 2 tokens, got {len(tokens)}.")
+        raise InputError(f"{where} must have at least 2 tokens, got {len(tokens)}. Give more text.")
     if len(tokens) <= context:
         raise InputError(
-            f"context must be shorter than the text ({len(tokens)} tokens), got {context}. "
-            "Give more text, or a smaller --context."
+            f"context must be shorter than the text, got {context} for {where}, which has "
+            f"{len(tokens)} tokens. Give more text, or a smaller --context."
         )
     loss_mask = (False, *[True] * context)
     starts = range(0, len(tokens) - context, context)
@@ -106,12 +110,13 @@ def examples(
     number are added to `left_out`.
     """
     for path in paths:
-        if path.suffix != ".jsonl":
-            yield from windows(tokenizer.encode(read_text(path)), context)
+        if path.suffix.lower() != ".jsonl":
+            text = read_text(path)
+            yield from windows(_tokens(text, tokenizer, str(path)), context, str(path))
             continue
         for number, row in enumerate(read_rows(path), 1):
             where = f"{path}, row {number}"
-            row_examples = _of_row(row, tokenizer, context, end, f"{where},")
+            row_examples = _of_row(parse_row(row, where), tokenizer, context, end, where)
             counted = [example for example in row_examples if any(example.loss_mask)]
             yield from counted
             if not counted and left_out is not None:
@@ -119,50 +124,61 @@ def examples(
 
 
 def _of_row(
-    row: Mapping[str, Any], tokenizer: Tokenizer, context: int, end: int | None, where: str
+    row: PlainText | Completion | Dialogue,
+    tokenizer: Tokenizer,
+    context: int,
+    end: int | None,
+    where: str,
 ) -> Iterator[Example]:
     suffix = [] if end is None else [end]
-    if isinstance(row.get("messages"), list):
-        if tokenizer.chat_template is None:
-            raise InputError(
-                f"{where} holds messages, but the model has no chat template. "
-                "Use a chat model, or rows with 'prompt' and 'completion'."
-            )
-        try:
-            example = conversation(tokenizer, row["messages"], context)
-        except (InputError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{where} must hold messages with role and content, got: {error}."
-            ) from None
-        yield example
-    elif "completion" in row:
-        prompt = tokenizer.encode(str(row.get("prompt", "")))
-        tokens = [*prompt, *tokenizer.encode(str(row["completion"])), *suffix][:context]
+    if isinstance(row, Dialogue):
+        yield _dialogue(row, tokenizer, context, where)
+    elif isinstance(row, Completion):
+        prompt = _tokens(row.prompt, tokenizer, where)
+        tokens = [*prompt, *_tokens(row.completion, tokenizer, where), *suffix][:context]
         # Without a prompt the first token has nothing to be predicted from.
         loss_mask = [i >= max(1, len(prompt)) for i in range(len(tokens))]
         yield Example(tuple(tokens), tuple(loss_mask))
-    elif "text" in row:
-        tokens = [*tokenizer.encode(str(row["text"])), *suffix]
+    else:
+        tokens = [*_tokens(row.text, tokenizer, where), *suffix]
         for start in range(0, max(1, len(tokens) - 1), context):
             part = tokens[start : start + context + 1]
             if len(part) > 1:
                 yield Example(tuple(part), (False, *[True] * (len(part) - 1)))
-    else:
-        names = ", ".join(sorted(row)) or "nothing"
+
+
+def _dialogue(row: Dialogue, tokenizer: Tokenizer, context: int, where: str) -> Example:
+    if tokenizer.chat_template is None:
         raise InputError(
-            f"{where} must hold 'text', 'messages', or 'prompt' and 'completion', got {names}."
+            f"{where} holds messages, but the model has no chat template. "
+            "Use a chat model, or rows with 'prompt' and 'completion'."
         )
+    try:
+        return conversation(tokenizer, row.messages, context)
+    except (InputError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{where}, must hold messages with role and content, got: {error}."
+        ) from None
+
+
+def _tokens(text: str, tokenizer: Tokenizer, where: str) -> list[int]:
+    """Return the tokens of a text. Raises `InputError` for characters without a token."""
+    try:
+        tokenizer.require_known(text)
+    except ItemError as error:
+        raise InputError(f"{where}: {error}") from None
+    return tokenizer.encode(text)
 
 
 def split(
     all_examples: Sequence[Example], share: float = 0.1
 ) -> tuple[list[Example], list[Example]]:
-    """Return the examples to train on, and the last `share` of them to validate with.
+    """Return the examples to train on, and the last `share` of them to validate with: at least one.
 
     The last, not random ones: windows of one text would otherwise be neighbors of training text.
     """
-    count = int(len(all_examples) * share)
-    if count == 0 or count == len(all_examples):
+    count = max(1, int(len(all_examples) * share))
+    if count >= len(all_examples):
         raise InputError(
             f"The validation part must hold at least one example, got {len(all_examples)} examples "
             "in total. Give more text, or a file with --valid."
