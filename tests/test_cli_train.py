@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from ostinato.cli.main import cli
 from ostinato.cli.train.options import SETTINGS, RunOptions
 from ostinato.cli.train.training_run import run_of
 from ostinato.errors import InputError, OstinatoError
-from ostinato.journal import Journal
-from ostinato.models import load_adapter, load_model
+from ostinato.journal import Journal, safe_name
+from ostinato.journal.journal import SAFE_NAME
+from ostinato.models import hash_parts, load_adapter, load_model
+from ostinato.text import TextTrainingConfig, earlier_fingerprint, fingerprint
 from ostinato.train import TrainingConfig
 
 SMALL = (
@@ -255,3 +259,216 @@ def test_the_options_are_made_of_the_settings() -> None:
     assert list(SETTINGS) == [spec.name for spec in dataclasses.fields(TrainingConfig)]
     output = CliRunner().invoke(cli, ["train", "text", "--help"]).output
     assert "--optimizer [adamw|muon]" in output and "[default: 4096]" in output
+
+
+def test_moving_the_border_between_two_files_is_another_training(folder: Path) -> None:
+    text = (folder / "a.txt").read_text()
+    split = len(text) * 2 // 3
+
+    def run(border: int) -> Result:
+        (folder / "t.txt").write_text(text[:border])
+        (folder / "v.txt").write_text(text[border:])
+        return train("t.txt --valid v.txt --out small --steps 2", SMALL)
+
+    assert run(split).exit_code == 0
+    assert "but the files or the network changed" in str(run(split + 40).exception)
+    assert "The run is finished" in run(split).output
+
+
+@pytest.mark.parametrize("names", [("ab", "c"), ("a", "bc"), ("abc",), ("abc", "")])
+def test_parts_have_another_hash_where_a_border_moves(names: tuple[str, ...]) -> None:
+    others = {("ab", "c"), ("a", "bc"), ("abc",), ("abc", ""), ("", "abc")} - {names}
+    assert hash_parts(names) not in {hash_parts(other) for other in others}
+    assert hash_parts(names) == hash_parts([name.encode() for name in names])
+
+
+def test_the_ending_of_a_file_and_the_weights_to_start_from_belong_to_a_training(
+    folder: Path,
+) -> None:
+    save_tiny(folder / "tiny")
+    (folder / "a.jsonl").write_text('{"text": "We can help you."}\n')
+    (folder / "b.txt").write_text('{"text": "We can help you."}\n')
+    rows, plain, tuned = (
+        TextTrainingConfig(files=(folder / name,), start=start)
+        for name, start in (("a.jsonl", None), ("b.txt", None), ("a.jsonl", str(folder / "tiny")))
+    )
+    assert fingerprint(rows) != fingerprint(plain)
+    before = fingerprint(tuned)
+    assert before == fingerprint(tuned)
+    config = folder / "tiny" / "config.json"
+    config.write_text(config.read_text() + " ")
+    assert fingerprint(tuned) != before
+
+
+def test_a_run_with_the_fingerprint_of_an_older_version_resumes(folder: Path) -> None:
+    assert train("a.txt --out small --steps 2", SMALL).exit_code == 0
+    settings = TextTrainingConfig(
+        files=(Path("a.txt"),), layers=1, width=16, heads=2, context=16, vocab_size=270
+    )
+    with Journal() as journal:
+        run = journal.get("train-small")
+        assert run.spec["settings"] == fingerprint(settings)
+        journal.amend(run, {"settings": earlier_fingerprint(settings)})
+    assert train("a.txt --out small --steps 4", SMALL).exit_code == 0
+    with Journal() as journal:
+        run = journal.get("train-small")
+        assert run.tick == 4 and run.spec["settings"] == fingerprint(settings)
+
+
+@pytest.mark.parametrize(
+    ("where", "text", "message"),
+    [
+        ("t.txt", "", "t.txt must hold text, got an empty file"),
+        ("t.txt", "short", "got 16 for t.txt, which has 5 tokens"),
+        ("v.txt", "a", "v.txt must have at least 2 tokens, got 1"),
+        ("v.txt", "short", "got 16 for v.txt, which has 5 tokens"),
+        ("v.txt", "éé the ü", r"v.txt: The text must have .* got 2 others: 'é' \(2 times\), 'ü'"),
+    ],
+)
+def test_files_that_cannot_be_learned_from_are_refused_by_name(
+    folder: Path, where: str, text: str, message: str
+) -> None:
+    for name in ("t.txt", "v.txt"):
+        (folder / name).write_text(" ".join(CORPUS))
+    (folder / where).write_text(text)
+    result = train("t.txt --valid v.txt --tokenizer char --out small --steps 2", SMALL)
+    assert re.search(message, str(result.exception)), result.exception
+    assert not (folder / "small").exists()
+
+
+def test_prompts_with_characters_that_a_model_does_not_know_are_refused(folder: Path) -> None:
+    (folder / "t.txt").write_text("abcd " * 60)
+    assert train("t.txt --tokenizer char --out small --steps 2", SMALL).exit_code == 0
+    result = CliRunner().invoke(cli, ["generate", "ab xyz", "--model", "small", "--plain"])
+    assert result.exit_code == 1
+    assert "got 3 others: 'x' (1 time), 'y' (1 time), 'z' (1 time)" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏" * 12, "天地玄黄宇宙洪荒"),
+        ("onewordwithoutspaces" * 20, "onewrdithutspac"),
+        ("a line\n" * 40, "a line"),
+    ],
+)
+def test_samples_begin_with_something_of_the_corpus(folder: Path, text: str, known: str) -> None:
+    (folder / "t.txt").write_text(text)
+    result = train("t.txt --tokenizer char --out small --steps 4 --sample-every 4", SMALL)
+    assert result.exit_code == 0, result.output
+    sample = next(line for line in result.output.splitlines() if line.startswith("  | "))
+    assert set(sample.removeprefix("  | ")) & set(known), sample
+
+
+def test_a_sample_of_dialogues_answers_a_held_out_one(folder: Path) -> None:
+    save_tiny(folder / "tiny")
+    (folder / "d.jsonl").write_text(
+        "".join(dialogue(f"Question {i}?", "We can.") for i in range(9))
+    )
+    result = train("d.jsonl --from tiny --lora-rank 2 --out mine --steps 2 --sample-every 2")
+    assert result.exit_code == 0, result.output
+    assert "  | user\n  | Question 8?" in result.output and "assistant => " in result.output
+
+
+def dialogue(question: str, answer: str) -> str:
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+    ]
+    return json.dumps({"messages": messages}) + "\n"
+
+
+@pytest.mark.parametrize(
+    "out", ["my model", "modèle", ".", "..", "x" * 100, "deep/er/", "-x", ".x", "模型", "a\nb"]
+)
+def test_any_output_folder_gives_a_run_a_name_that_resumes(folder: Path, out: str) -> None:
+    (folder / "in" / "inner").mkdir(parents=True)
+    names = set()
+    with chdir(folder / "in" / "inner"), Journal(folder / "journal.db") as journal:
+        options = RunOptions(out=Path(out), journal=folder / "journal.db")
+        for _ in range(2):
+            names.add(run_of(journal, options, "text", "the same", TrainingConfig()).name)
+    (name,) = names
+    assert SAFE_NAME.fullmatch(name), name
+
+
+def test_two_folders_never_share_a_derived_name() -> None:
+    texts = [
+        "my model",
+        "my_model",
+        "my-model",
+        "my  model",
+        "mÿ model",
+        "",
+        "/",
+        "é",
+        "e",
+        "x" * 101,
+    ]
+    texts += ["x" * 102, "x" * 100 + "y"]
+    assert len({safe_name(text) for text in texts}) == len(texts)
+    assert safe_name("train-small") == "train-small"
+
+
+def test_a_training_that_ends_between_validations_is_validated_and_says_what_it_saves(
+    folder: Path,
+) -> None:
+    ended = train("a.txt --out small --steps 100 --until Steps(7) --valid-every 5", SMALL)
+    assert ended.exit_code == 0, ended.output
+    (last,) = re.findall(r"step +7  valid (\d+\.\d+)  \(the last step\)", ended.output)
+    saved = f"These are the weights of step 7, the last, with the best validation, {last}."
+    assert saved in ended.output
+    assert saved in train("a.txt --out small --steps 100 --until Steps(7)", SMALL).output
+    # What was validated at the end is no part of the run: more steps are those of one longer run.
+    train("a.txt --out small --steps 100 --until Steps(9) --valid-every 5", SMALL)
+    train("a.txt --out whole --steps 100 --until Steps(9) --valid-every 5", SMALL)
+    one, two = (load_file(folder / name / "model.safetensors") for name in ("small", "whole"))
+    assert all(torch.equal(one[key], two[key]) for key in two)
+
+
+def test_the_best_weights_are_named_where_the_last_are_worse(folder: Path) -> None:
+    wild = "a.txt --lr 0.5 --warmup-steps 0 --schedule constant --valid-every 1"
+    result = train(f"{wild} --out small --steps 12", SMALL)
+    losses = {int(s): v for s, v in re.findall(r"step +(\d+) .* valid (\d+\.\d+)", result.output)}
+    best = min(losses, key=lambda step: float(losses[step]))
+    assert best < 12 and f"the weights of step {best} with the best" in result.output
+
+
+def test_few_data_have_more_batches_a_shorter_warm_up_and_validations(folder: Path) -> None:
+    save_tiny(folder / "tiny")
+    rows = (dialogue(f"Number {i}?", f"It is {i}.") for i in range(50))
+    (folder / "d.jsonl").write_text("".join(rows))
+    result = train("d.jsonl --from tiny --lora-rank 2 --epochs 3 --out mine")
+    assert result.exit_code == 0, result.output
+    with Journal() as journal:
+        config: Any = journal.get("train-mine").spec["config"]
+        steps = list(journal.get("train-mine").steps())
+    assert 30 <= config["steps"] <= 48
+    assert config["warmup_steps"] == config["steps"] // 10
+    assert sum("loss/valid" in step.report for step in steps) >= 4
+    assert max(step.report["lr"] for step in steps) == pytest.approx(1e-3)
+    assert "Planned for this training: --steps" in result.output
+    # The plan is recorded: more epochs resume it, and nothing has to be typed.
+    assert (
+        "Resuming from step"
+        in train("d.jsonl --from tiny --lora-rank 2 --epochs 4 --out mine").output
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--steps 4 --warmup-steps 9", "warmup_steps must be at most the 4 steps of the plan"),
+        ("--steps 99 --until Steps(3)", "All 3 steps were in the warm-up of 9"),
+    ],
+)
+def test_a_plan_that_never_gets_to_the_peak_is_told(folder: Path, words: str, message: str) -> None:
+    result = train(f"a.txt --out small {SMALL}".replace("--warmup-steps 2", ""), words)
+    assert result.exit_code == 0 and message in result.output
+
+
+@pytest.mark.parametrize("tokens", [1, 16])
+def test_a_batch_without_room_for_an_example_is_refused(folder: Path, tokens: int) -> None:
+    small = SMALL.replace("--batch-tokens 128", f"--batch-tokens {tokens}")
+    result = train("a.txt --out small --steps 2", small)
+    assert "batch_tokens must be at least 17, the length of the shortest" in str(result.exception)

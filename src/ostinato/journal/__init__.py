@@ -4,7 +4,7 @@ from ostinato.journal.checkpoint import load_state, save_state
 from ostinato.journal.edits import EditKind
 from ostinato.journal.encoding import encode, valid
 from ostinato.journal.fields import Fields
-from ostinato.journal.journal import DEFAULT, Journal
+from ostinato.journal.journal import DEFAULT, Journal, safe_name
 from ostinato.journal.run import CheckpointRow, Run, RunRow, RunSummary, StepRecord
 from ostinato.journal.session import RunSession
 from ostinato.journal.stops import JSON, PRECEDENCE, StopKind, Stopped, first
@@ -29,6 +29,7 @@ __all__ = [
     "encode",
     "first",
     "load_state",
+    "safe_name",
     "save_state",
     "valid",
 ]

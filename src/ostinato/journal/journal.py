@@ -10,7 +10,9 @@ import re
 import shutil
 import sqlite3
 import time
+import unicodedata
 from collections.abc import Mapping
+from hashlib import blake2b
 from pathlib import Path
 
 from ostinato.errors import InputError, RunError
@@ -310,6 +312,20 @@ def _checked(edits: Mapping[str, object] | None) -> dict[str, object]:
         if not isinstance(name, str):
             raise InputError(f"The name of an edit must be text, got {name!r}.")
     return dict(edits or {})
+
+
+def safe_name(text: str) -> str:
+    """Return a run's name for something that has another name, such as a folder or a file.
+
+    The text itself where that is a name, else what is left of it and a hash: the same text has the
+    same name at any time, and another text has another.
+    """
+    if SAFE_NAME.fullmatch(text):
+        return text
+    letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", letters).strip("-._")[:80].rstrip("-._")
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return f"{kept or 'run'}-{digest}"
 
 
 def _check_name(name: str) -> None:

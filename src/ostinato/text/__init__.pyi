@@ -1,6 +1,6 @@
 from .config import TextTrainingConfig
 from .filling import GAP, fill_gaps
-from .training import TextTraining, fingerprint, set_up
+from .training import TextTraining, earlier_fingerprint, fingerprint, sample_prompt, set_up
 from .unmask import FillConfig, MaskedText, Unmask
 from .writing import DEFAULT_LENGTH, write
 
@@ -12,8 +12,10 @@ __all__ = [
     "TextTraining",
     "TextTrainingConfig",
     "Unmask",
+    "earlier_fingerprint",
     "fill_gaps",
     "fingerprint",
+    "sample_prompt",
     "set_up",
     "write",
 ]

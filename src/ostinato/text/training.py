@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer as Backend
@@ -27,19 +28,40 @@ from ostinato.models import (
     add_lora,
     compute_dtype,
     find_device,
+    hash_parts,
     load_model,
+    weights_digest,
 )
 from ostinato.text.config import TextTrainingConfig
 from ostinato.train import Example, examples, read_text, split
 
 END = "<|endoftext|>"
+SHOWN = 200  # characters of a prompt before its sample
 
 
 def fingerprint(settings: TextTrainingConfig) -> str:
-    """Return a hash of the settings and of the files' contents."""
+    """Return a hash of the settings, of the files' contents and of the model to start from."""
+    parts = [_settings_text(settings)]
+    for files in (settings.files, settings.valid):
+        parts.append(f"{len(files)} files")
+        # A file is read by its ending.
+        parts += [part for path in files for part in (path.suffix.lower(), read_text(path))]
+    return hash_parts([*parts, weights_digest(settings.start) if settings.start else ""])
+
+
+def earlier_fingerprint(settings: TextTrainingConfig) -> str:
+    """Return the fingerprint of versions that did not tell where a file ends.
+
+    Their runs resume, and get that of today.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for path in (*settings.files, *settings.valid):
         digest.update(read_text(path).encode())
+    digest.update(_settings_text(settings).encode())
+    return digest.hexdigest()
+
+
+def _settings_text(settings: TextTrainingConfig) -> str:
     values = [settings.start, settings.lora_rank, settings.context, settings.layers, settings.width]
     values += [settings.heads, settings.tokenizer, settings.vocab_size, settings.seed]
     # Options added later count only where they differ from the default: runs recorded before they
@@ -49,8 +71,7 @@ def fingerprint(settings: TextTrainingConfig) -> str:
     values += ["untied"] if settings.untied else []
     values += ["zero_init"] if settings.zero_init else []
     values += [] if settings.device == "cpu" else [f"device {settings.device}"]
-    digest.update(json.dumps([*values, len(settings.files)]).encode())
-    return digest.hexdigest()
+    return json.dumps([*values, len(settings.files)])
 
 
 @dataclass(frozen=True)
@@ -92,6 +113,39 @@ def set_up(settings: TextTrainingConfig) -> TextTraining:
     train = read(settings.files)
     parts = (train, read(settings.valid)) if settings.valid else split(train)
     return TextTraining(model, *parts, left_out)
+
+
+class SamplePrompt(NamedTuple):
+    """What a sample begins with: tokens, and how they are shown before what follows."""
+
+    tokens: Sequence[int]
+    shown: str
+
+
+def sample_prompt(parts: TextTraining, tokens: int) -> SamplePrompt:
+    """Return what samples of `tokens` tokens during a training begin with.
+
+    The prompt of a held-out example, in the chat form where it is a dialogue. A plain text has
+    none: there it is a line break, if the texts have any, else a text's first token.
+    """
+    model = parts.model
+    assert isinstance(model, LanguageModel)
+    held_out, longest = parts.valid or parts.train, model.config.max_position_embeddings
+    for example in held_out:
+        start = example.loss_mask.index(True)
+        if 1 < start < longest - tokens:
+            prompt = example.tokens[:start]
+            return SamplePrompt(prompt, f"{_last(model.tokenizer.decode(prompt).strip())} => ")
+    new_line = model.tokenizer.encode("\n")
+    known = new_line and any(set(new_line) <= set(example.tokens) for example in parts.train)
+    if known:
+        return SamplePrompt([*model.tokenizer.bos_ids, *new_line], "")
+    first = held_out[0].tokens[:1]
+    return SamplePrompt(first, model.tokenizer.decode(first))
+
+
+def _last(text: str) -> str:
+    return text if len(text) <= SHOWN else f"…{text[-SHOWN:]}"
 
 
 def _load(name: str, settings: TextTrainingConfig) -> LanguageModel:

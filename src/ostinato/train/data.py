@@ -155,7 +155,7 @@ def _dialogue(row: Dialogue, tokenizer: Tokenizer, context: int, where: str) -> 
         )
     try:
         return conversation(tokenizer, row.messages, context)
-    except (InputError, KeyError, TypeError) as error:
+    except (InputError, ItemError, KeyError, TypeError) as error:
         raise InputError(
             f"{where}, must hold messages with role and content, got: {error}."
         ) from None
@@ -165,9 +165,9 @@ def _tokens(text: str, tokenizer: Tokenizer, where: str) -> list[int]:
     """Return the tokens of a text. Raises `InputError` for characters without a token."""
     try:
         tokenizer.require_known(text)
+        return tokenizer.encode(text)
     except ItemError as error:
         raise InputError(f"{where}: {error}") from None
-    return tokenizer.encode(text)
 
 
 def split(

@@ -47,7 +47,8 @@ class Training(SparseMetrics):
 
     Edits: `lr` sets the peak, `lr_scale` multiplies the rate. `skip` is the number of next batches
     to skip, `skip_steps` are pairs of a position and a number of steps to skip. `best` holds the
-    weights of the best `loss/valid`.
+    weights of the best `loss/valid`, of `best_step`. A training may end between two validations:
+    `validate_last` makes up for it.
     """
 
     known_edits = EDITS
@@ -72,6 +73,8 @@ class Training(SparseMetrics):
         self._lr: float | None = None
         self.best: dict[str, Tensor] = {}
         self.best_loss = math.inf
+        self.best_step: int | None = None
+        self._validated = -1  # the step whose weights were validated last
         self._ema_weights = self._copy_weights() if self.config.ema_decay else {}
 
     @property
@@ -128,6 +131,8 @@ class Training(SparseMetrics):
             "ema": dict(self._ema_weights),
             "best": dict(self.best),
             "best_loss": self.best_loss,
+            "best_step": self.best_step,
+            "validated": self._validated,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -141,6 +146,8 @@ class Training(SparseMetrics):
             self._optimizer.state[name] = self._own(moments)
         self._ema_weights, self.best = self._own(state["ema"]), self._own(state["best"])
         self.best_loss = state["best_loss"]
+        # States of older versions have neither.
+        self.best_step, self._validated = state.get("best_step"), state.get("validated", -1)
 
     def change(self, edits: Edits) -> None:
         """Apply `lr`, `lr_scale`, `skip` or `skip_steps`."""
@@ -173,6 +180,22 @@ class Training(SparseMetrics):
             )
         for name, p in self.parameters.items():
             p.copy_(weights[name])
+
+    @property
+    def averages(self) -> bool:
+        """Whether validations and samples use averaged weights (`ema_decay`)."""
+        return bool(self._ema_weights)
+
+    def validate_last(self) -> Mapping[str, float]:
+        """Validate the weights of the last step, unless they are validated; return the losses.
+
+        Empty without held-out examples. For the end of a training: what a resumed run computes
+        does not depend on it.
+        """
+        if self._validated == self._step:
+            return {}
+        with deterministic_ops(self.device), self._weights(self._ema_weights):
+            return self._validate_and_keep()
 
     @contextmanager
     def best_weights(self) -> Iterator[None]:
@@ -300,15 +323,21 @@ class Training(SparseMetrics):
             return metrics
         with self._weights(self._ema_weights):
             if validates:
-                losses = self.validate()
-                metrics.update(losses)
-                if losses.get("loss/valid", math.inf) < self.best_loss:
-                    self.best_loss, self.best = losses["loss/valid"], self._copy_weights()
+                metrics.update(self._validate_and_keep())
             if samples:
                 self.network.eval()
                 sample = self.task.sample(self.network)
                 metrics |= {} if sample is None else {"sample": sample}
         return metrics
+
+    def _validate_and_keep(self) -> Mapping[str, float]:
+        """Validate the weights that the network has, and keep them if they are the best so far."""
+        losses = self.validate()
+        self._validated = self._step
+        if losses.get("loss/valid", math.inf) < self.best_loss:
+            self.best_loss, self.best = losses["loss/valid"], self._copy_weights()
+            self.best_step = self._step
+        return losses
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:

@@ -206,7 +206,7 @@ def _train_codec(images: tuple[Images, Images], steps: int, seed: int, options: 
             save=lambda: network.save(out / "codes"),
         ),
         RunOptions(
-            out=out.with_name(f"{out.resolve().name}-codes"),
+            out=out.resolve().parent / f"{out.resolve().name}-codes",
             checkpoint_every=options.checkpoint_every,
             fresh=options.fresh,
             journal=options.journal,

@@ -46,7 +46,9 @@ class RunOptions:
     @property
     def name(self) -> str:
         """The run's name; by default that of the output folder."""
-        return self.run_name or f"train-{self.out.resolve().name}"
+        from ostinato.journal import safe_name
+
+        return self.run_name or safe_name(f"train-{self.out.resolve().name}")
 
     def require_valid(self) -> None:
         """Raise `InputError` where `--out` is a file or `--until` is no condition."""

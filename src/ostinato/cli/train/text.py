@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TEXT_SETTINGS = settings_of(TextTrainingConfig, defaults=True)
 SETTINGS = settings_of(TrainingConfig, defaults=True)
+SAMPLE_TOKENS = 60
 SETTINGS["sample_every"] = SETTINGS["sample_every"]._replace(
     help="Steps between samples; 0: none.  [default: as --valid-every]"
 )
@@ -67,7 +68,7 @@ def text(
 
     Without --from the network is new. Of messages only the assistant's turns count in the loss.
     """
-    from ostinato.text import fingerprint, set_up
+    from ostinato.text import earlier_fingerprint, fingerprint, set_up
 
     out, typed = options.out, options.settings
     _require_other_folder(out, start)
@@ -87,6 +88,7 @@ def text(
             task=_task(parts),
             config=config,
             fingerprint=fingerprint(settings),
+            earlier=earlier_fingerprint(settings),
             examples=(len(parts.train), len(parts.valid)),
             folder=out,
             save=lambda: _save(parts, out, settings, merge=merge),
@@ -112,7 +114,7 @@ def _task(parts: TextTraining) -> TextTask | MaskedTextTask:
 
     if isinstance(parts.model, MaskedModel):
         return MaskedTextTask(parts.train, parts.valid, mask_id=parts.model.mask_id)
-    return TextTask(parts.train, parts.valid, write=_sampler(parts.model))
+    return TextTask(parts.train, parts.valid, write=_sampler(parts))
 
 
 def _network(model: LanguageModel | MaskedModel) -> Llama | GRU | MaskedBert:
@@ -139,29 +141,31 @@ def _show(step: Step) -> None:
     click.echo("  | " + str(step.report["sample"]).strip().replace("\n", "\n  | "))
 
 
-def _sampler(model: LanguageModel) -> Callable[[Llama | GRU], str]:
-    """Return a function that writes an unprompted sample with the network as it is."""
+def _sampler(parts: TextTraining) -> Callable[[Llama | GRU], str]:
+    """Return a function that writes a sample with the network as it is."""
+    from ostinato.text import sample_prompt
+
+    prompt = sample_prompt(parts, SAMPLE_TOKENS)
 
     def sample(network: Llama | GRU) -> str:
-        from ostinato.decode import SamplingParams
+        from ostinato.decode import SamplingParams, TokenPrompt
         from ostinato.loop import Steps
-        from ostinato.models import Llama, merge
+        from ostinato.models import LanguageModel, Llama, merge
         from ostinato.text import write
 
+        assert isinstance(parts.model, LanguageModel)
         # A copy, as merging an adapter changes the weights that are being trained.
         network = copy.deepcopy(network).eval()
         if isinstance(network, Llama):
             merge(network)
-        # A tokenizer of characters may not know the line break.
-        start = "\n" if model.tokenizer.encode("\n") else "The"
         loop = write(
-            [start],
-            model=dataclasses.replace(model, network=network),
-            each=Steps(60),
+            [TokenPrompt(prompt.tokens)],
+            model=dataclasses.replace(parts.model, network=network),
+            each=Steps(SAMPLE_TOKENS),
             sampling=SamplingParams(temperature=0.8, top_k=50),
-            chat=False,
         )
-        return next((str(row["output"]) for step in loop for _, row in step.results), "")
+        written = next((str(row["output"]) for step in loop for _, row in step.results), "")
+        return prompt.shown + written
 
     return sample
 

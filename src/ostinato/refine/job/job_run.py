@@ -5,7 +5,6 @@ Everything is checked before the model is loaded. Knows no driver: `Refine` buil
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ostinato.errors import InputError, ItemError
-from ostinato.journal import JSON, Journal, Run, RunSession, StopKind, Stopped
+from ostinato.journal import JSON, Journal, Run, RunSession, StopKind, Stopped, safe_name
 from ostinato.loop import Budget, Condition, Loop, Seconds, items_done
 from ostinato.refine.job.changes import Fingerprint, ItemBudget, JobChanges, compare
 from ostinato.refine.job.checks import prepare
@@ -349,8 +348,7 @@ def _new_run(
 
 def _free_name(journal: Journal, job: Job) -> str:
     """Return the job's name if no run has it, else with the first free number."""
-    # A name is typed in commands: no spaces, no slashes.
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", job.name).strip("-._")[:80] or "job"
+    safe = safe_name(job.name)
     taken = {run.name for run in journal.runs()}
     number = 1
     while (name := safe if number == 1 else f"{safe}-{number}") in taken:
