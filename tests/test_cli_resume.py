@@ -187,7 +187,23 @@ def test_nothing_can_be_changed_where_a_run_has_ended() -> None:
     assert "Created b" in output_of("runs branch w --at 4 --as b --set temperature=0")
 
 
-@pytest.mark.parametrize("edit", ["num_beams=4", "temperature=hot"])
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ("num_beams=4", "Unknown edit 'num_beams'. Known: bias, "),
+        ("temperature=hot", "temperature must be a number, got 'hot'."),
+    ],
+)
+@pytest.mark.usefixtures("often")
+def test_a_branch_with_an_edit_of_no_known_name_or_type_is_not_made(
+    edit: str, message: str
+) -> None:
+    output_of(WRITE)
+    assert message in refused(EditError, f"runs branch w --at 4 --as b --set {edit}")
+    assert "b " not in output_of("runs")
+
+
+@pytest.mark.parametrize("edit", ["top_p=4", "forbid=[99999]"])
 @pytest.mark.usefixtures("often")
 def test_a_branch_with_an_impossible_edit_names_the_fix(edit: str) -> None:
     output_of(WRITE)
