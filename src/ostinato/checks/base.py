@@ -164,7 +164,9 @@ def column_texts(check: str, item: Item, column: str) -> tuple[str, ...]:
 
 def quoted(texts: Iterable[str], joiner: str = "or", most: int = 6) -> str:
     """Return the texts in quotes, joined: `"a", "b" or "c"`. Beyond `most` they are counted."""
-    shown = [f'"{text}"' for text in texts]
-    if len(shown) > most:
-        shown = [*shown[: most - 1], f"{len(shown) - most + 1} more"]
+    texts = tuple(texts)
+    more = len(texts) - most + 1 if len(texts) > most else 0
+    shown = [f'"{text}"' for text in (texts[: most - 1] if more else texts)]
+    if more:
+        shown.append(f"{more} more")
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} {joiner} {shown[-1]}"

@@ -174,8 +174,10 @@ class Constraint:
         if self.kind == "grammar":
             return str(library.LLMatcher.grammar_from_lark(self.text))
         if self.kind == "choice":
+            # One term, whose automaton may have any number of texts: as rules of the grammar they
+            # would be followed one by one, and llguidance gives up beyond 2,000.
             texts = " | ".join(json.dumps(text) for text in json.loads(self.text))
-            return str(library.LLMatcher.grammar_from_lark(f"start: {texts}"))
+            return str(library.LLMatcher.grammar_from_lark(f"start: TEXT\nTEXT: {texts}"))
         return str(
             library.LLMatcher.grammar_from_lark(f"start: TEXT\nTEXT: {lark_term(self.text)}")
         )

@@ -12,6 +12,8 @@ from ostinato.errors import InputError
 from ostinato.schemas.ecma import ecma_pattern
 from ostinato.schemas.schema import json_copy, subschemas, validator_class
 
+_LENIENT = ("lenient", "coerce_one_of")
+
 
 def mask_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return a schema whose patterns are those of Rust's `regex`, for whole texts.
@@ -26,6 +28,9 @@ def mask_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(
             "A mask can follow a schema of draft 4 or newer, got draft 3. Change its '$schema'."
         )
+    # With these, llguidance would leave out the keywords that it does not know.
+    if isinstance(options := copied.get("x-guidance"), dict):
+        copied["x-guidance"] = {k: v for k, v in options.items() if k not in _LENIENT}
     for part in subschemas(copied, validator):
         if isinstance(pattern := part.get("pattern"), str):
             part["pattern"] = _mask_pattern(pattern)
