@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema.validators import Draft202012Validator, validator_for
-from referencing import Registry
+from jsonschema_specifications import REGISTRY
 
 from ostinato.checks import JsonSchema, judge_all
 from ostinato.loop import PrefixStatus
@@ -44,7 +44,11 @@ CASES: list[tuple[Any, list[str], list[str]]] = [
     ({"$schema": D4, "type": "integer"}, ["1"], ["1.0", "true"]),
     ({"type": "number"}, ["1", "1.5", "1e-400"], ["true", '"1"', "null"]),
     ({"type": ["string", "null"]}, ["null", '"a"'], ["0", "false"]),
-    ({"enum": [1, "a", None, [1], {"a": 1}]}, ["1", "1.0", "[1]", '{"a": 1.0}'], ["true", "[true]"]),
+    (
+        {"enum": [1, "a", None, [1], {"a": 1}]},
+        ["1", "1.0", "[1]", '{"a": 1.0}'],
+        ["true", "[true]"],
+    ),
     ({"enum": [True, 0]}, ["true", "0", "0.0", "-0.0"], ["1", "false"]),
     ({"enum": [False]}, ["false"], ["0", "0.0"]),
     ({"const": 1}, ["1", "1.0", "10e-1"], ["true", '"1"']),
@@ -58,10 +62,18 @@ CASES: list[tuple[Any, list[str], list[str]]] = [
     ({"multipleOf": 3}, ["9", "0", "9.0", "-3", "3" * 400], ["10", "9.5", "1" + "0" * 400]),
     ({"multipleOf": 0.5}, ["1.5", "1e300", "-0.0"], ["1.25"]),
     ({"$schema": D3, "divisibleBy": 2}, ["4"], ["3"]),
-    ({"minLength": 2, "maxLength": 3}, ['"ab"', '"😀😀"', r'"\ud83d\ude00\u00e9"'], ['"😀"', '"abcd"']),
+    (
+        {"minLength": 2, "maxLength": 3},
+        ['"ab"', '"😀😀"', r'"\ud83d\ude00\u00e9"'],
+        ['"😀"', '"abcd"'],
+    ),
     ({"minItems": 1, "maxItems": 2}, ["[1]", "{}"], ["[]", "[1,2,3]"]),
     ({"uniqueItems": True}, ["[1, true]", "[0, false]", "[[1], [true]]", '["1", 1]'], ["[1, 1.0]"]),
-    ({"uniqueItems": True}, ['[{"a": 1}, {"a": true}]'], ['[{"a": 1, "b": 2}, {"b": 2.0, "a": 1}]']),
+    (
+        {"uniqueItems": True},
+        ['[{"a": 1}, {"a": true}]'],
+        ['[{"a": 1, "b": 2}, {"b": 2.0, "a": 1}]'],
+    ),
     ({"minProperties": 1, "maxProperties": 1}, ['{"a": 1}'], ["{}", '{"a": 1, "b": 2}']),
     ({"required": ["a"]}, ['{"a": null}', "[]"], ["{}"]),
     ({"properties": {"a": False}}, ["{}"], ['{"a": 1}']),
@@ -83,7 +95,11 @@ CASES: list[tuple[Any, list[str], list[str]]] = [
     ({"prefixItems": [{"type": "string"}], "items": False}, ['["a"]', "[]"], ['["a", 1]', "[1]"]),
     ({"$schema": D7, "items": [{}], "additionalItems": False}, ["[1]"], ["[1, 2]"]),
     ({"contains": {"const": 1}}, ["[2, 1]", "{}"], ["[]", "[true]"]),
-    ({"contains": {"const": 1}, "minContains": 2, "maxContains": 3}, ["[1, 1]"], ["[1]", "[1,1,1,1]"]),
+    (
+        {"contains": {"const": 1}, "minContains": 2, "maxContains": 3},
+        ["[1, 1]"],
+        ["[1]", "[1,1,1,1]"],
+    ),
     ({"contains": {"const": 1}, "minContains": 0}, ["[]", "[2]"], []),
     ({"allOf": [{"minimum": 1}, {"maximum": 2}]}, ["1.5"], ["0", "3"]),
     ({"anyOf": [{"type": "string"}, {"minimum": 2}]}, ['"a"', "2"], ["1"]),
@@ -96,36 +112,65 @@ CASES: list[tuple[Any, list[str], list[str]]] = [
     ),
     ({"then": {"maxLength": 1}}, ['"ab"'], []),
     ({"$schema": D4, "if": {}, "then": False}, ["1"], []),
-    (True and {"$defs": {"a": {"type": "string"}}, "$ref": "#/$defs/a", "maxLength": 1}, ['"a"'], ["1", '"ab"']),
     (
-        {"$schema": D7, "definitions": {"a": {"type": "string"}}, "$ref": "#/definitions/a", "maxLength": 1},
+        True and {"$defs": {"a": {"type": "string"}}, "$ref": "#/$defs/a", "maxLength": 1},
+        ['"a"'],
+        ["1", '"ab"'],
+    ),
+    (
+        {
+            "$schema": D7,
+            "definitions": {"a": {"type": "string"}},
+            "$ref": "#/definitions/a",
+            "maxLength": 1,
+        },
         ['"ab"'],
         ["1"],
     ),
     ({"type": "array", "items": {"$ref": "#"}}, ["[[], [[]]]"], ["[[1]]"]),
     ({"$defs": {"a": {"$anchor": "n", "type": "string"}}, "$ref": "#n"}, ['"a"'], ["1"]),
     (
-        {"$id": "https://example.com/r", "$defs": {"a": {"$id": "a", "type": "string"}}, "$ref": "a"},
+        {
+            "$id": "https://example.com/r",
+            "$defs": {"a": {"$id": "a", "type": "string"}},
+            "$ref": "a",
+        },
         ['"a"'],
         ["1"],
     ),
     (
-        {"$id": "https://example.com/r", "properties": {"a": {"$id": "d/", "$ref": "e"}},
-         "$defs": {"e": {"$id": "d/e", "type": "null"}}},
+        {
+            "$id": "https://example.com/r",
+            "properties": {"a": {"$id": "d/", "$ref": "e"}},
+            "$defs": {"e": {"$id": "d/e", "type": "null"}},
+        },
         ['{"a": null}'],
         ['{"a": 1}'],
     ),
     ({"allOf": [{"type": "string"}, {"$ref": "#/allOf/0"}]}, ['"a"'], ["1"]),
     ({"$ref": "#/$defs/a~1b/c%25", "$defs": {"a/b": {"c%": {"type": "string"}}}}, ['"a"'], ["1"]),
-    ({"$ref": "https://json-schema.org/draft/2020-12/schema"}, ['{"type": "null"}'], ['{"type": 1}']),
+    (
+        {"$ref": "https://json-schema.org/draft/2020-12/schema"},
+        ['{"type": "null"}'],
+        ['{"type": 1}'],
+    ),
     (TREE, ['{"children": [{"data": 1}]}'], ['{"children": [{"daat": 1}]}']),
     (
-        {"$schema": D2019, "$recursiveAnchor": True, "properties": {"a": {"$recursiveRef": "#"}}, "additionalProperties": False},
+        {
+            "$schema": D2019,
+            "$recursiveAnchor": True,
+            "properties": {"a": {"$recursiveRef": "#"}},
+            "additionalProperties": False,
+        },
         ['{"a": {"a": {}}}'],
         ['{"a": {"b": 1}}'],
     ),
     (
-        {"properties": {"a": {}}, "allOf": [{"properties": {"b": {}}}], "unevaluatedProperties": False},
+        {
+            "properties": {"a": {}},
+            "allOf": [{"properties": {"b": {}}}],
+            "unevaluatedProperties": False,
+        },
         ['{"a": 1, "b": 2}'],
         ['{"c": 1}'],
     ),
@@ -135,18 +180,33 @@ CASES: list[tuple[Any, list[str], list[str]]] = [
         ['{"b": "s"}'],
     ),
     (
-        {"if": {"required": ["a"], "properties": {"a": {}}}, "then": {"properties": {"b": {}}}, "unevaluatedProperties": False},
+        {
+            "if": {"required": ["a"], "properties": {"a": {}}},
+            "then": {"properties": {"b": {}}},
+            "unevaluatedProperties": False,
+        },
         ['{"a": 1, "b": 2}', "{}"],
         ['{"b": 2}'],
     ),
     (
-        {"dependentSchemas": {"a": {"properties": {"a": {}, "b": {}}}}, "unevaluatedProperties": False},
+        {
+            "dependentSchemas": {"a": {"properties": {"a": {}, "b": {}}}},
+            "unevaluatedProperties": False,
+        },
         ['{"a": 1, "b": 1}'],
         ['{"b": 1}'],
     ),
     ({"prefixItems": [{}], "unevaluatedItems": False}, ["[1]"], ["[1, 2]"]),
-    ({"contains": {"type": "string"}, "unevaluatedItems": {"type": "null"}}, ['["a", null]'], ['["a", 1]']),
-    ({"anyOf": [{"prefixItems": [{}, {}]}, {}], "unevaluatedItems": False}, ["[1, 2]"], ["[1, 2, 3]"]),
+    (
+        {"contains": {"type": "string"}, "unevaluatedItems": {"type": "null"}},
+        ['["a", null]'],
+        ['["a", 1]'],
+    ),
+    (
+        {"anyOf": [{"prefixItems": [{}, {}]}, {}], "unevaluatedItems": False},
+        ["[1, 2]"],
+        ["[1, 2, 3]"],
+    ),
     ({"format": "date"}, ['"no date"', "1"], []),
     ({"type": "string", "contentEncoding": "base64"}, ['"%"'], []),
     ({"pattern": "b"}, ['"abc"', "1"], ['"ac"']),
@@ -158,20 +218,24 @@ CASES: list[tuple[Any, list[str], list[str]]] = [
     ({"$schema": D7, "contains": {"const": 1}, "minContains": 2}, ["[1]"], ["[]"]),
     ({}, ["1", "[[[]]]", r'"\ud800"'], []),
 ]
-ROWS = [(s, t, right) for s, good, bad in CASES for t, right in [*((t, True) for t in good), *((t, False) for t in bad)]]
+ROWS = [
+    (s, t, right)
+    for s, good, bad in CASES
+    for t, right in [*((t, True) for t in good), *((t, False) for t in bad)]
+]
 
 
 def peer(schema: Any, value: object) -> bool:
     kind = validator_for(schema, default=Draft202012Validator)
-    from jsonschema_specifications import REGISTRY
-
     return bool(kind(schema, registry=REGISTRY).is_valid(value))
 
 
 def assert_prefixes_agree(check: JsonSchema, text: str, passed: bool) -> None:
     for end in range(len(text) + 1):
         status = check.check_prefix(text[:end], {}).status
-        assert status is PrefixStatus.POSSIBLE or passed == (status is PrefixStatus.CERTAIN), text[:end]
+        assert status is PrefixStatus.POSSIBLE or passed == (status is PrefixStatus.CERTAIN), text[
+            :end
+        ]
 
 
 @pytest.mark.parametrize(("schema", "text", "right"), ROWS)
@@ -200,8 +264,20 @@ TYPES = st.sampled_from(["array", "boolean", "integer", "null", "number", "objec
 
 def keywords(inner: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[Any]]:
     """Return what may stand under each keyword of the newest draft."""
-    several, table = st.lists(inner, min_size=1, max_size=2), st.dictionaries(KEYS, inner, max_size=2)
-    one = ("additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then")
+    several, table = (
+        st.lists(inner, min_size=1, max_size=2),
+        st.dictionaries(KEYS, inner, max_size=2),
+    )
+    one = (
+        "additionalProperties",
+        "contains",
+        "else",
+        "if",
+        "items",
+        "not",
+        "propertyNames",
+        "then",
+    )
     return {
         "type": TYPES | st.lists(TYPES, min_size=1, max_size=2, unique=True),
         "enum": st.lists(VALUES, min_size=1, max_size=3),
@@ -213,7 +289,9 @@ def keywords(inner: st.SearchStrategy[Any]) -> dict[str, st.SearchStrategy[Any]]
         "pattern": PATTERNS,
         "uniqueItems": st.booleans(),
         "required": st.lists(KEYS, max_size=2, unique=True),
-        "dependentRequired": st.dictionaries(KEYS, st.lists(KEYS, max_size=2, unique=True), max_size=2),
+        "dependentRequired": st.dictionaries(
+            KEYS, st.lists(KEYS, max_size=2, unique=True), max_size=2
+        ),
         **dict.fromkeys(["properties", "dependentSchemas"], table),
         "patternProperties": st.dictionaries(PATTERNS, inner, max_size=2),
         **dict.fromkeys(["allOf", "anyOf", "oneOf", "prefixItems"], several),
@@ -235,7 +313,11 @@ SCHEMAS = st.recursive(st.booleans() | st.just({}), some_keywords, max_leaves=6)
 DEFS = {
     "text": {"type": "string", "maxLength": 2},
     "list": {"type": "array", "items": {"$ref": "#/$defs/text"}},
-    "tree": {"$anchor": "tree", "additionalProperties": {"$ref": "#tree"}, "type": ["object", "null"]},
+    "tree": {
+        "$anchor": "tree",
+        "additionalProperties": {"$ref": "#tree"},
+        "type": ["object", "null"],
+    },
 }
 
 

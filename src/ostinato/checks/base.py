@@ -20,8 +20,8 @@ CERTAIN = PrefixVerdict(PrefixStatus.CERTAIN)
 class BaseCheck(ABC):
     """A check as a value: its fields are its parameters, in Python and in a job file.
 
-    A new check defines `judge`, and where it can `check_prefix`, `required_text` and
-    `constraint_specs`.
+    A new check defines `judge`, and where it can `check_prefix`, `required_text`,
+    `constraint_specs` and `check_item`.
     """
 
     kind: ClassVar[str] = ""
@@ -44,6 +44,10 @@ class BaseCheck(ABC):
 
     def prepare(self) -> None:
         """Load what judging needs, such as a model. Raises `OstinatoError` where it is missing."""
+        return
+
+    def check_item(self, item: Item) -> None:
+        """Raise `InputError` for an item whose columns the check cannot use, whatever the text."""
         return
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:

@@ -33,6 +33,10 @@ class Choice(BaseCheck):
         """The column that holds choices."""
         return (self.column,) if self.column else ()
 
+    def check_item(self, item: Item) -> None:
+        """Raise `InputError` where the column holds no texts."""
+        self._choices(item)
+
     def judge(self, output: object, item: Item) -> Verdict:
         """Compare the whole text with each choice."""
         passed = _holds(self._sorted(item), self._fold(self.text(output).strip()))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 import regex
 
 from ostinato.errors import InputError
+from ostinato.schemas.ecma_names import BINARY, CATEGORIES, KEYS
 
 _START, _END = r"\A", r"\Z"
 _WHOLE = r"\u0000-\U0010FFFF"
@@ -33,37 +34,11 @@ _CLASSES: dict[str, tuple[tuple[int, int], ...]] = {
     ),
 }
 _QUANTIFIER = re.compile(r"[*+?]|\{(\d+)(?:,(\d*))?\}")
-_GROUP = re.compile(r"\(\?(?:(?P<look><?[=!])|<(?P<name>[^\W\d]\w*)>|(?P<on>[ims]*)(?P<off>-[ims]*)?:)")
+_GROUP = re.compile(
+    r"\(\?(?:(?P<look><?[=!])|<(?P<name>[^\W\d]\w*)>|(?P<on>[ims]*)(?P<off>-[ims]*)?:)"
+)
 _PROPERTY = re.compile(r"\{(?:(\w+)=)?(\w+)\}")
 _SHOWN = 100  # characters of a pattern in a message
-
-# The names of ECMA-262, tables 66 and 67 ("Binary Unicode property aliases", "Value aliases").
-_CATEGORIES = frozenset(
-    "Cased_Letter LC Close_Punctuation Pe Connector_Punctuation Pc Control Cc cntrl Currency_Symbol "
-    "Sc Dash_Punctuation Pd Decimal_Number Nd digit Enclosing_Mark Me Final_Punctuation Pf Format "
-    "Cf Initial_Punctuation Pi Letter L Letter_Number Nl Line_Separator Zl Lowercase_Letter Ll Mark "
-    "M Combining_Mark Math_Symbol Sm Modifier_Letter Lm Modifier_Symbol Sk Nonspacing_Mark Mn "
-    "Number N Open_Punctuation Ps Other C Other_Letter Lo Other_Number No Other_Punctuation Po "
-    "Other_Symbol So Paragraph_Separator Zp Private_Use Co Punctuation P punct Separator Z "
-    "Space_Separator Zs Spacing_Mark Mc Surrogate Cs Symbol S Titlecase_Letter Lt Unassigned Cn "
-    "Uppercase_Letter Lu".split()
-)
-_BINARY = frozenset(
-    "ASCII ASCII_Hex_Digit AHex Alphabetic Alpha Any Assigned Bidi_Control Bidi_C Bidi_Mirrored "
-    "Bidi_M Case_Ignorable CI Cased Changes_When_Casefolded CWCF Changes_When_Casemapped CWCM "
-    "Changes_When_Lowercased CWL Changes_When_NFKC_Casefolded CWKCF Changes_When_Titlecased CWT "
-    "Changes_When_Uppercased CWU Dash Default_Ignorable_Code_Point DI Deprecated Dep Diacritic Dia "
-    "Emoji Emoji_Component EComp Emoji_Modifier EMod Emoji_Modifier_Base EBase Emoji_Presentation "
-    "EPres Extended_Pictographic ExtPict Extender Ext Grapheme_Base Gr_Base Grapheme_Extend Gr_Ext "
-    "Hex_Digit Hex IDS_Binary_Operator IDSB IDS_Trinary_Operator IDST ID_Continue IDC ID_Start IDS "
-    "Ideographic Ideo Join_Control Join_C Logical_Order_Exception LOE Lowercase Lower Math "
-    "Noncharacter_Code_Point NChar Pattern_Syntax Pat_Syn Pattern_White_Space Pat_WS Quotation_Mark "
-    "QMark Radical Regional_Indicator RI Sentence_Terminal STerm Soft_Dotted SD "
-    "Terminal_Punctuation Term Unified_Ideograph UIdeo Uppercase Upper Variation_Selector VS "
-    "White_Space space XID_Continue XIDC XID_Start XIDS".split()
-)
-_KEYS = {"General_Category": "gc", "gc": "gc", "Script": "sc", "sc": "sc"}
-_KEYS |= {"Script_Extensions": "scx", "scx": "scx"}
 
 
 @dataclass(frozen=True)
@@ -141,7 +116,9 @@ class _Translator:
         for at, number in self.references:
             start, end = self.groups[number - 1]
             # ECMA-262 forgets the group at each repetition, `regex` does not.
-            if any(low <= start and end <= high and low <= at < high for low, high in self.repeated):
+            if any(
+                low <= start and end <= high and low <= at < high for low, high in self.repeated
+            ):
                 self.at = at
                 self._refuse("a reference repeated with its group", "Write it without reference")
         return alternatives
@@ -191,7 +168,7 @@ class _Translator:
         if char in "^$":
             self.at += 1
             return _Term(self._anchor(char), True), True
-        if char == "." :
+        if char == ".":
             self.at += 1
             return _Term(f"[{_WHOLE}]" if "s" in self.flags else f"[^{_LINE_ENDS}]"), False
         if char == "{" and re.match(r"\{,\d+\}", self.pattern[self.at :]):
@@ -248,7 +225,9 @@ class _Translator:
 
     def _refuse_group(self, opening: str) -> NoReturn:
         mends = {"(?P<": "Write (?<name>…)", "(?P=": "Write \\k<name>", "(?i)": "Write (?i:…)"}
-        self._refuse(f"a group that begins with {opening!r}", mends.get(opening, "Write it without"))
+        self._refuse(
+            f"a group that begins with {opening!r}", mends.get(opening, "Write it without")
+        )
 
     def _escape(self) -> tuple[_Term, bool]:
         start, char = self.at, self.pattern[self.at + 1 : self.at + 2]
@@ -357,11 +336,11 @@ class _Translator:
 
     def _property_name(self, key: str | None, value: str) -> str:
         """Return a property in the names that `regex` and Rust share."""
-        if key is None and value in _BINARY:
+        if key is None and value in BINARY:
             return value
-        short = _KEYS.get(key) if key else "gc"
-        # `regex` takes many more names, in any spelling: one of another dialect would mean nothing.
-        known = value in _CATEGORIES if short == "gc" else re.fullmatch(r"[A-Z]\w*", value)
+        short = KEYS.get(key) if key else "gc"
+        # `regex` takes names of other dialects, too: there they would mean something else.
+        known = value in CATEGORIES if short == "gc" else re.fullmatch(r"[A-Z]\w*", value)
         if short is None or not known:
             as_script = f"Write {{Script={value}}} for a script" if key is None else "Use another"
             self._refuse(f"an unknown property {{{f'{key}=' if key else ''}{value}}}", as_script)
@@ -378,8 +357,8 @@ class _Translator:
 
     def _refuse(self, what: str, mend: str) -> NoReturn:
         raise InputError(
-            f"A pattern must be a regular expression of ECMA-262, got {self.pattern[:_SHOWN]!r} with "
-            f"{what} at character {self.at + 1}. {mend}."
+            f"A pattern must be a regular expression of ECMA-262, got {self.pattern[:_SHOWN]!r} "
+            f"with {what} at character {self.at + 1}. {mend}."
         )
 
 

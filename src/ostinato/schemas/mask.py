@@ -43,7 +43,8 @@ def _mask_pattern(pattern: str) -> str:
     language = ecma_pattern(pattern).language
     if language is None:
         raise InputError(
-            f"A mask can follow a pattern that does not look around or refer back, got {pattern!r}. "
-            "Write it without (?=…), (?<=…), \\b and \\1, and '^' and '$' only at its ends."
+            "A mask can follow a pattern that does not look around or refer back, got "
+            f"{pattern!r}. Write it without (?=…), (?<=…), \\b and \\1, and '^' and '$' only at "
+            "its ends."
         )
     return f"^(?:{language})$"

@@ -249,14 +249,18 @@ class _Reader:
             place = next(p for p in circle if not p.schema.keys().isdisjoint(REFERENCES))
             key = next(key for key in REFERENCES if key in place.schema)
             mend = "Refer to it from inside a property or an item."
-            raise _wrong(place, key, "a reference that does not lead back to itself", mend) from None
+            raise _wrong(
+                place, key, "a reference that does not lead back to itself", mend
+            ) from None
 
 
 def _check_pattern(keys: tuple[str, ...], pattern: str) -> None:
     try:
         ecma_pattern(pattern)
     except InputError as error:
-        raise InputError(f"{error} It is{_at(keys[:-1] if keys[-1] == pattern else keys)}.") from error
+        raise InputError(
+            f"{error} It is{_at(keys[:-1] if keys[-1] == pattern else keys)}."
+        ) from error
 
 
 def _parts(schema: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:

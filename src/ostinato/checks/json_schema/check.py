@@ -62,6 +62,11 @@ class JsonSchema(BaseCheck):
         """The column that holds an item's schema."""
         return (self.column,) if self.column else ()
 
+    def check_item(self, item: Item) -> None:
+        """Raise `InputError` where the item's column holds no schema."""
+        if self.column:
+            self._of(item)
+
     def judge(self, output: object, item: Item) -> Verdict:
         """Parse and validate; the span is where the text departs from JSON, or a wrong member.
 
@@ -86,8 +91,8 @@ class JsonSchema(BaseCheck):
                 raise
             return self.verdict(
                 False,
-                f"Write simpler JSON: the schema was not validated within {JUDGE_SECONDS:g} seconds "
-                f"on {len(text)} characters (nested repetitions such as (a+)+ in a pattern?).",
+                f"Write simpler JSON: it was not validated within {JUDGE_SECONDS:g} seconds "
+                "(nested repetitions such as (a+)+ in a pattern?).",
             )
         except RecursionError:
             return self.verdict(False, "Write JSON that is nested less deeply.")

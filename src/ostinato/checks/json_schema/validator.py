@@ -154,10 +154,11 @@ def _enum(validator: Any, choices: list[Any], instance: Any, schema: Any) -> Ite
 def _unique_items(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[Any]:
     from jsonschema import ValidationError
 
-    if wanted and validator.is_type(instance, "array"):
-        # The original compares each with each where they cannot be sorted, without a time limit.
-        if len(set(map(identity, instance))) < len(instance):
-            yield ValidationError(f"{instance!r} has non-unique elements")
+    if not wanted or not validator.is_type(instance, "array"):
+        return
+    # The original compares each with each where they cannot be sorted, without a time limit.
+    if len(set(map(identity, instance))) < len(instance):
+        yield ValidationError(f"{instance!r} has non-unique elements")
 
 
 def _unevaluated_properties(
