@@ -7,6 +7,7 @@ It differs on purpose where numbers are decimals, patterns are those of ECMA-262
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -14,8 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema.validators import Draft202012Validator, validator_for
 from jsonschema_specifications import REGISTRY
+from tiny import tiny_model
 
 from ostinato.checks import JsonSchema, judge_all
+from ostinato.decode import Constraint
+from ostinato.decode.constraint import matcher
+from ostinato.errors import InputError
 from ostinato.loop import PrefixStatus
 
 D3 = "http://json-schema.org/draft-03/schema#"
@@ -225,7 +230,7 @@ ROWS = [
 ]
 
 
-def peer(schema: Any, value: object) -> bool:
+def peer(schema: Any, value: Any) -> bool:
     kind = validator_for(schema, default=Draft202012Validator)
     return bool(kind(schema, registry=REGISTRY).is_valid(value))
 
@@ -307,9 +312,9 @@ def some_keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, 
     return names.flatmap(lambda chosen: st.fixed_dictionaries({n: known[n] for n in chosen}))
 
 
-SCHEMAS = st.recursive(st.booleans() | st.just({}), some_keywords, max_leaves=6).filter(
-    lambda schema: isinstance(schema, dict)
-)
+SCHEMAS: st.SearchStrategy[Any] = st.recursive(
+    st.booleans() | st.just({}), some_keywords, max_leaves=6
+).filter(lambda schema: isinstance(schema, dict))
 DEFS = {
     "text": {"type": "string", "maxLength": 2},
     "list": {"type": "array", "items": {"$ref": "#/$defs/text"}},
@@ -321,9 +326,9 @@ DEFS = {
 }
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@settings(max_examples=120, deadline=None, derandomize=True, database=None)
 @given(SCHEMAS, st.lists(VALUES, min_size=3, max_size=3))
-def test_any_schema_judges_as_jsonschema_does(schema: dict[str, Any], values: list[object]) -> None:
+def test_any_schema_judges_as_jsonschema_does(schema: dict[str, Any], values: list[Any]) -> None:
     schema = {**schema, "$defs": DEFS}
     check = JsonSchema(schema=schema)
     for value in values:
@@ -332,3 +337,129 @@ def test_any_schema_judges_as_jsonschema_does(schema: dict[str, Any], values: li
         assert not verdict.error
         assert verdict.passed == peer(schema, json.loads(text)), (text, verdict)
         assert_prefixes_agree(check, text, verdict.passed)
+
+
+# Where it differs on purpose ----------------------------------------------------------------------
+
+
+def test_every_price_is_a_multiple_of_a_cent() -> None:
+    check = JsonSchema(schema={"multipleOf": 0.01})
+    prices = [f"{cents // 100}.{cents % 100:02}" for cents in range(1, 10_000)]
+    assert [price for price in prices if not check.judge(price, {}).passed] == []
+    assert not any(check.judge(f"{price}5", {}).passed for price in prices[::100])
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "right"),
+    [
+        ({"multipleOf": 0.01}, "1e400", False),  # Infinity for those who read it
+        ({"multipleOf": 0.01}, "1e300", True),
+        ({"multipleOf": 0.01}, "1e-400", False),
+        ({"multipleOf": 0.01}, "1" + "0" * 400, True),
+        ({"multipleOf": 1e-7}, "0.0000003", True),
+        ({"multipleOf": 0.1}, "-0.0", True),
+        ({"multipleOf": 3}, "0.3e1", True),
+        ({"maximum": 0.1}, "0.10000000000000000001", False),
+        ({"exclusiveMinimum": 1e300}, "1" + "0" * 301, True),
+        ({"const": 0.1}, "1e-1", True),
+        ({"const": 0.1}, "0.1000000000000000000001", False),
+        ({"type": "integer"}, "12345678901234567890.5", False),
+        ({"uniqueItems": True}, "[[1], [true], [1]]", False),  # `jsonschema` sorts, and misses it
+        ({}, "9" * 5000, False),
+        ({}, "[" * 128 + "]" * 128, True),
+        ({}, "[" * 129 + "]" * 129, False),
+        ({"type": "array", "items": {"$ref": "#"}}, "[" * 100 + "]" * 100, True),
+        ({"type": "array", "items": {"$ref": "#"}}, "[" * 300 + "]" * 300, False),
+        ({}, '{"a": 1, "a": 1}', False),
+        (
+            {"$schema": D2019, "additionalProperties": {}, "unevaluatedProperties": False},
+            '{"a": 1}',
+            True,
+        ),
+    ],
+)  # fmt: skip
+def test_numbers_depth_and_keys_are_judged_as_the_docs_say(
+    schema: Any, text: str, right: bool
+) -> None:
+    check = JsonSchema(schema=schema)
+    (verdict,) = judge_all([check], text, {})
+    assert (verdict.passed, verdict.error) == (right, ""), verdict
+    assert len(verdict.message) < 2000
+    assert_prefixes_agree(check, text[:40], right) if len(text) < 40 else None
+
+
+# Masks --------------------------------------------------------------------------------------------
+
+
+def is_masked_in(schema: Any, text: str) -> bool | None:
+    """Return whether a mask lets a text be written; None for a schema that has none."""
+    tokenizer = tiny_model().tokenizer
+    try:
+        at = matcher(Constraint.json_schema(schema), tokenizer)
+    except InputError:
+        return None
+    tokens = tokenizer.encode(text)
+    return at.try_consume_tokens(tokens) == len(tokens) and bool(at.is_accepting())
+
+
+MASK_ROWS: list[tuple[Any, str]] = [
+    *((schema, text) for schema, text, right in ROWS if not right),
+    ({"type": "string", "pattern": r"^\d$"}, '"٣"'),
+    ({"type": "string", "pattern": "^.$"}, '"\u2028"'),
+    ({"type": "string", "pattern": "^[0-9]+$"}, r'"12\n"'),
+    ({"type": "number", "multipleOf": 0.01}, "0.075"),
+    ({"type": "number", "maximum": 0.1}, "0.10000000000000000001"),
+    ({"x-guidance": {"lenient": True}, "not": {}}, "1"),
+    ({"patternProperties": {r"^\d$": {}}, "additionalProperties": False}, '{"٣": 2}'),
+]
+
+
+@pytest.mark.parametrize(("schema", "text"), MASK_ROWS)
+def test_a_mask_lets_nothing_be_written_that_does_not_pass(schema: Any, text: str) -> None:
+    assert not JsonSchema(schema=schema).judge(text, {}).passed
+    assert not is_masked_in(schema, text)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"type": "string", "pattern": r"^\p{Letter}+$"}, '"éa"'),
+        ({"type": "string", "pattern": r"^(?<y>\d{4})$"}, '"1234"'),
+        ({"type": "string", "pattern": "a|^b"}, '"xa"'),
+        ({"type": "string", "pattern": "^.$"}, '"😀"'),
+        ({"type": "number", "multipleOf": 0.01}, "0.07"),
+        ({"patternProperties": {"^x": {"type": "null"}}, "type": "object"}, '{"xa": null}'),
+    ],
+)
+def test_a_mask_lets_be_written_what_passes(schema: Any, text: str) -> None:
+    assert JsonSchema(schema=schema).judge(text, {}).passed
+    assert is_masked_in(schema, text)
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"pattern": "a(?=b)"}, "does not look around"),
+        ({"pattern": r"\bfoo"}, "does not look around"),
+        ({"$schema": D3, "extends": {}}, "draft 4 or newer"),
+        ({"uniqueItems": True}, "uniqueItems"),
+        ({"x-guidance": {"lenient": True}, "not": {"type": "string"}}, "not"),
+        ({"$ref": "#/$defs/adress"}, "must be a reference to a part of the schema"),
+        ({"$ref": "http://127.0.0.1:1/x"}, "Nothing is fetched"),
+        ({"type": "obj"}, "must be a JSON schema"),
+    ],
+)
+def test_what_a_mask_cannot_follow_is_refused_by_name(schema: Any, said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        Constraint.json_schema(schema).check()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(SCHEMAS, st.lists(VALUES, min_size=3, max_size=3))
+def test_what_the_mask_of_any_schema_accepts_passes(
+    schema: dict[str, Any], values: list[Any]
+) -> None:
+    check = JsonSchema(schema={**schema, "$defs": DEFS})
+    for value in values:
+        text = json.dumps(value, ensure_ascii=False)
+        assert not is_masked_in(check.schema, text) or check.judge(text, {}).passed, text

@@ -21,7 +21,7 @@ def mask_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     Raises `InputError` for one that cannot be used, or that masks cannot follow. llguidance itself
     refuses the keywords that it does not know.
     """
-    copied = json_copy(schema)
+    copied: dict[str, Any] = json_copy(schema)
     validator = validator_class(copied)
     if "divisibleBy" in validator.VALIDATORS:
         # llguidance ignores keywords that exist in draft 3 only.

@@ -41,17 +41,17 @@ def check_schema(schema: Mapping[str, Any]) -> None:
     """Raise `InputError` for a schema that cannot be used, which says where it is wrong."""
     from jsonschema.exceptions import SchemaError
 
-    schema = json_copy(schema)
-    validator = validator_class(schema)
+    copied: dict[str, Any] = json_copy(schema)
+    validator = validator_class(copied)
     try:
         # Without its format checker: it would have patterns in Python's dialect.
-        validator.check_schema(schema, format_checker=None)
+        validator.check_schema(copied, format_checker=None)
     except SchemaError as error:
         raise InputError(
             f"It must be a JSON schema, got {error.instance!r}{_at(error.absolute_path)}: "
             f"{error.message}. Fix it there."
         ) from error
-    subschemas(schema, validator)
+    subschemas(copied, validator)
 
 
 def validator_class(schema: Mapping[str, Any]) -> Any:

@@ -25,7 +25,7 @@ class Number(Decimal):
     @property
     def is_whole(self) -> bool:
         """Whether nothing stands behind the decimal point: 3.0 is whole."""
-        return self == self.to_integral_value()
+        return bool(self == self.to_integral_value())
 
 
 def parse(text: str) -> object:
