@@ -54,10 +54,10 @@ def is_multiple(value: int | Decimal, of: int | Decimal) -> bool:
     (digits, power), (divisor, divisor_power) = _scaled(value), _scaled(of)
     shift = power - divisor_power
     if shift >= 0:
-        return bool(digits * pow(10, shift, divisor) % divisor == 0)
+        return digits * pow(10, shift, divisor) % divisor == 0
     if -shift > LONGEST:  # more places than a number has digits
         return digits == 0
-    return digits % (divisor * 10**-shift) == 0
+    return bool(digits % (divisor * 10**-shift) == 0)
 
 
 def identity(value: object) -> Hashable:
