@@ -94,7 +94,7 @@ def test_a_check_that_raises_or_hangs_is_an_error_and_the_others_judge() -> None
     began = time.monotonic()
     raised, hung, passed, unknown = judge_all(checks, "one two", {}, time_limit=0.05)
     assert time.monotonic() - began < 2
-    assert raised.error == "The check raised ZeroDivisionError: division by zero"
+    assert raised.error.startswith("The check raised ZeroDivisionError: division by zero. If the ")
     assert hung.error == "The check must judge within 0.05 seconds, and did not."
     assert passed.passed
     assert unknown.error

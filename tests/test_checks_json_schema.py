@@ -15,9 +15,11 @@ from ostinato.errors import InputError
 from ostinato.loop import PrefixStatus
 from ostinato.refine import Constrain
 from ostinato.refine.refine import Refine
+from ostinato.schemas.schema import DEEPEST
 
 SLOW = "^(a|aa)+$"
 LONG = "a" * 60 + "!"
+DRAFT_2020 = "https://json-schema.org/draft/2020-12/schema"
 
 
 @pytest.fixture(autouse=True)
@@ -33,17 +35,20 @@ def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"patternProperties": {SLOW: {"type": "string"}}}, {LONG: ""}),
         ({"patternProperties": {SLOW: {}}, "additionalProperties": False}, {LONG: ""}),
         ({"propertyNames": {"pattern": SLOW}}, {LONG: ""}),
+        ({"patternProperties": {SLOW: {}}, "unevaluatedProperties": False}, {LONG: ""}),
+        ({"properties": {"a": {"$schema": DRAFT_2020, "pattern": SLOW}}}, {"a": LONG}),
+        ({"$schema": DRAFT_2020, "items": {"$ref": "#"}, "pattern": SLOW}, [LONG]),
     ],
 )
-def test_a_pattern_that_takes_too_long_is_an_error_of_the_check(
+def test_a_text_on_which_a_pattern_takes_too_long_has_not_passed(
     schema: dict[str, Any], value: object
 ) -> None:
     check = JsonSchema(schema=schema)
     began = time.process_time()
     verdict = check.judge(json.dumps(value), {})
     assert time.process_time() - began < 1
-    assert not verdict.passed
-    assert "must be validated within 0.1 seconds" in verdict.error
+    assert not verdict.passed and not verdict.error  # another draft may pass
+    assert "not validated within 0.1 seconds" in verdict.message
 
 
 def test_a_schema_that_branches_at_every_level_obeys_the_limit() -> None:
@@ -51,7 +56,7 @@ def test_a_schema_that_branches_at_every_level_obeys_the_limit() -> None:
     began = time.process_time()
     verdict = JsonSchema(schema=schema).judge("[" * 40 + "1" + "]" * 40, {})
     assert time.process_time() - began < 1
-    assert "must be validated within" in verdict.error
+    assert "not validated within" in verdict.message
 
 
 def test_a_slow_pattern_leaves_a_prefix_possible() -> None:
@@ -77,11 +82,6 @@ def test_patterns_in_a_schema_mean_what_they_mean_without_a_limit() -> None:
     allowed = {"patternProperties": {"^x-": {}}, "additionalProperties": {"type": "string"}}
     assert JsonSchema(schema=allowed).judge('{"x-a": 1, "y": "z"}', {}).passed
     assert not JsonSchema(schema=allowed).judge('{"x-a": 1, "y": 2}', {}).passed
-
-
-def test_keys_whose_patterns_have_no_time_limit_are_refused() -> None:
-    with pytest.raises(InputError, match="without unevaluatedProperties beside patternProperties"):
-        JsonSchema(schema={"patternProperties": {"^x": {}}, "unevaluatedProperties": False})
 
 
 OWN = JsonSchema(column="wanted")
@@ -110,7 +110,7 @@ def test_an_items_own_schema_does_what_a_fixed_one_does(value: object) -> None:
         ("{", "must be JSON, got"),
         ([CITY], "must be an object, got list"),
         ({"type": "obj"}, "must be a JSON schema"),
-        ({"$ref": "http://127.0.0.1:1/x"}, "must refer to itself only"),
+        ({"$ref": "http://127.0.0.1:1/x"}, "Nothing is fetched"),
         ({"enum": ["x" * 40_000]}, "must have at most 32768 characters"),
         ({"enum": DEEP}, "must be nested at most 64 levels deep, got 600"),
         (json.dumps({"enum": DEEP}), "must be nested at most 64 levels deep, got 600"),
@@ -133,7 +133,7 @@ def test_a_schema_comes_from_one_source(table: dict[str, Any]) -> None:
 @pytest.mark.parametrize("key", ["items", "not", "additionalProperties"])
 def test_a_schema_may_be_as_deep_as_its_limit_and_no_deeper(key: str) -> None:
     schema: dict[str, Any] = {}
-    for _ in range(structure.DEEPEST):
+    for _ in range(DEEPEST):
         schema = {key: schema}
     assert JsonSchema(schema=schema).judge("[[1]]", {}).error == ""
     with pytest.raises(InputError, match=r"at most 64 levels deep, got 65\. Name its inner parts"):

@@ -144,7 +144,7 @@ def test_a_completion_has_a_form_and_log_probabilities_too(client: openai.OpenAI
         (form(SCHEMA, strict="yes"), "response_format.json_schema.strict", "true or false"),
         (form(SCHEMA, mode=1), "response_format.json_schema.mode", "not known"),
         (form({"type": "obj"}), "response_format.json_schema.schema", "a JSON schema"),
-        (form({"$ref": "http://127.0.0.1:1/x"}), "response_format.json_schema.schema", "itself"),
+        (form({"$ref": "http://127.0.0.1:1/x"}), "response_format.json_schema.schema", "fetched"),
         (form({"enum": DEEP}), "response_format.json_schema.schema", "at most 64 levels deep"),
         (form({"type": "string", "minLength": 3, "maxLength": 2}), "response_format", "followed"),
         (form({"type": "array", "uniqueItems": True}), "response_format", "uniqueItems"),

@@ -6,7 +6,7 @@ from .constraint_spec import ANY, ConstraintSpec
 from .deadline import Deadline
 from .function import Function, Retry, check
 from .grounding.check import SOURCES, Grounded
-from .json_schema.check import JsonSchema, refers_outside
+from .json_schema.check import JsonSchema
 from .judge.check import Judge
 from .length import Length
 from .metrics import Confidence, Repetition, Sentiment
@@ -54,7 +54,6 @@ __all__ = [
     "judge_all",
     "limited",
     "parameters",
-    "refers_outside",
     "required_by",
     "shown",
     "to_spec",

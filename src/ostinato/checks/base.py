@@ -20,8 +20,8 @@ CERTAIN = PrefixVerdict(PrefixStatus.CERTAIN)
 class BaseCheck(ABC):
     """A check as a value: its fields are its parameters, in Python and in a job file.
 
-    A new check defines `judge`, and where it can `check_prefix`, `required_text` and
-    `constraint_specs`.
+    A new check defines `judge`, and where it can `check_prefix`, `required_text`,
+    `constraint_specs` and `check_item`.
     """
 
     kind: ClassVar[str] = ""
@@ -44,6 +44,10 @@ class BaseCheck(ABC):
 
     def prepare(self) -> None:
         """Load what judging needs, such as a model. Raises `OstinatoError` where it is missing."""
+        return
+
+    def check_item(self, item: Item) -> None:
+        """Raise `InputError` for an item whose columns the check cannot use, whatever the text."""
         return
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
@@ -164,7 +168,9 @@ def column_texts(check: str, item: Item, column: str) -> tuple[str, ...]:
 
 def quoted(texts: Iterable[str], joiner: str = "or", most: int = 6) -> str:
     """Return the texts in quotes, joined: `"a", "b" or "c"`. Beyond `most` they are counted."""
-    shown = [f'"{text}"' for text in texts]
-    if len(shown) > most:
-        shown = [*shown[: most - 1], f"{len(shown) - most + 1} more"]
+    texts = tuple(texts)
+    more = len(texts) - most + 1 if len(texts) > most else 0
+    shown = [f'"{text}"' for text in (texts[: most - 1] if more else texts)]
+    if more:
+        shown.append(f"{more} more")
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} {joiner} {shown[-1]}"

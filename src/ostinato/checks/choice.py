@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import ClassVar
 
 from ostinato.checks.base import POSSIBLE, BaseCheck, column_texts, fold, impossible, quoted
@@ -30,21 +33,25 @@ class Choice(BaseCheck):
         """The column that holds choices."""
         return (self.column,) if self.column else ()
 
+    def check_item(self, item: Item) -> None:
+        """Raise `InputError` where the column holds no texts."""
+        self._choices(item)
+
     def judge(self, output: object, item: Item) -> Verdict:
         """Compare the whole text with each choice."""
-        text, choices = self._fold(self.text(output).strip()), self._choices(item)
-        passed = any(self._fold(choice.strip()) == text for choice in choices)
-        return self.verdict(passed, self._message(choices))
+        passed = _holds(self._sorted(item), self._fold(self.text(output).strip()))
+        return self.verdict(passed, "" if passed else self._message(self._choices(item)))
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Impossible where no choice starts with the prefix."""
-        text, choices = self.text(output), self._choices(item)
+        text, choices = self.text(output), self._sorted(item)
         prefix = self._fold(text.lstrip())
-        folded = [self._fold(choice.strip()) for choice in choices]
-        # The second case is a whole choice with white space after it.
-        if any(choice.startswith(prefix) or prefix.rstrip() == choice for choice in folded):
+        at = bisect_left(choices, prefix)
+        starts_one = at < len(choices) and choices[at].startswith(prefix)
+        if starts_one or _holds(choices, prefix.rstrip()):  # a choice with white space after it
             return POSSIBLE
-        return impossible(self._message(choices), len(text) - len(text.lstrip()), len(text))
+        message = self._message(self._choices(item))
+        return impossible(message, len(text) - len(text.lstrip()), len(text))
 
     def required_text(self, output: object, item: Item) -> RequiredText | None:
         """Return the choices while the text is empty."""
@@ -52,14 +59,18 @@ class Choice(BaseCheck):
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the choices as one pattern; none where the item has no choice."""
-        choices = [choice.strip() for choice in self._choices(item)]
-        if not choices:
-            return ()
-        pattern = f"{BLANK}*{one_of(choices, self.case)}{BLANK}*"
-        return (ConstraintSpec("regex", pattern, hints=(min(choices, key=len),)),)
+        return _specs(self._choices(item), self.case)
 
     def _choices(self, item: Item) -> tuple[str, ...]:
         return self.texts + (column_texts(self.name, item, self.column) if self.column else ())
+
+    def _sorted(self, item: Item) -> Sequence[str]:
+        """Return the choices as they are compared, sorted: there may be thousands of them."""
+        return _folded(self._choices(item), self.case) if self.column else self._own_sorted
+
+    @cached_property
+    def _own_sorted(self) -> Sequence[str]:
+        return _folded(self.texts, self.case)
 
     def _fold(self, text: str) -> str:
         return fold(text, self.case)
@@ -68,3 +79,22 @@ class Choice(BaseCheck):
         if not choices:
             return f"There is no choice: the column '{self.column}' is empty."
         return f"Write {quoted(choices)}, nothing else."
+
+
+@lru_cache(maxsize=64)  # prefix verdicts are computed at every token
+def _folded(choices: tuple[str, ...], case: bool) -> Sequence[str]:
+    return sorted({fold(choice.strip(), case) for choice in choices})
+
+
+@lru_cache(maxsize=64)
+def _specs(choices: tuple[str, ...], case: bool) -> tuple[ConstraintSpec, ...]:
+    texts = [choice.strip() for choice in choices]
+    if not texts:
+        return ()
+    pattern = f"{BLANK}*{one_of(texts, case)}{BLANK}*"
+    return (ConstraintSpec("regex", pattern, hints=(min(texts, key=len),)),)
+
+
+def _holds(choices: Sequence[str], text: str) -> bool:
+    at = bisect_left(choices, text)
+    return at < len(choices) and choices[at] == text

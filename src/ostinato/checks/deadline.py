@@ -53,6 +53,11 @@ def within(seconds: float) -> Iterator[None]:
         _until.reset(token)
 
 
+def is_over() -> bool:
+    """Return whether the time of an outer limit is spent."""
+    return time.thread_time() >= _until.get()
+
+
 def left(most: float) -> float:
     """Return the seconds left, at most `most`. Raises `TimeoutError` where none are.
 

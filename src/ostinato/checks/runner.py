@@ -14,10 +14,12 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
-from ostinato.checks.deadline import left
+from ostinato.checks.deadline import OVER, is_over, left
 from ostinato.loop import Check, Item, PrefixStatus, PrefixVerdict, RequiredText, Verdict
 
 TIME_LIMIT = 10.0  # seconds for one judgment
+TEXT_ERRORS = (MemoryError, OverflowError, RecursionError, TimeoutError, UnicodeError)
+"""What our own checks raise because of a text."""
 
 
 def judge_all(
@@ -27,6 +29,8 @@ def judge_all(
 
     A check that raises, takes longer than `time_limit` seconds or returns no usable verdict yields
     a verdict with an `error`, which has not passed. So does one with no time left of a `Deadline`.
+    Where a text is too deep, too large or too slow to judge for one of our own checks, it has not
+    passed, without an error.
     """
     return [_judge(check, output, item, time_limit) for check in checks]
 
@@ -109,10 +113,8 @@ def _judge(check: Check, output: object, item: Item, time_limit: float) -> Verdi
         return replace(_error(check, str(error)), out_of_time=True)
     try:
         verdict = _call(check, check.judge, output, item, time_limit)
-    except TimeoutError:
-        return _error(check, f"The check must judge within {time_limit:g} seconds, and did not.")
     except Exception as error:
-        return _error(check, f"The check raised {type(error).__name__}: {error}")
+        return _raised(check, error, time_limit)
     if not isinstance(verdict, Verdict):
         return _error(check, f"The check must return a Verdict, got {type(verdict).__name__}.")
     if verdict.error:  # it could not judge, whatever else the verdict says
@@ -120,6 +122,26 @@ def _judge(check: Check, output: object, item: Item, time_limit: float) -> Verdi
     if not (math.isfinite(verdict.score) and 0 <= verdict.score <= 1):
         return _error(check, f"A score must be in [0, 1], got {verdict.score!r}.")
     return verdict
+
+
+def _raised(check: Check, error: Exception, time_limit: float) -> Verdict:
+    """Return the verdict of a check that raised: not passed where the text is to blame."""
+    name = type(error).__name__
+    if _is_trusted(check):
+        # Our own checks are refused when they are made if they cannot judge, so these errors come
+        # from the text: it is too deep, too large, or no pattern ends on it. Another may pass.
+        if isinstance(error, TEXT_ERRORS) and not is_over():
+            said = f": {error}" if str(error) and not isinstance(error, TimeoutError) else ""
+            message = f"Write a simpler text: '{check.name}' cannot judge this one ({name}{said})."
+            return Verdict(check.name, False, 0.0, message)
+        mend = ""
+    else:
+        mend = ". If the text is to blame, catch it and raise `ostinato.checks.Retry`."
+    if isinstance(error, TimeoutError):
+        if is_over():
+            return _error(check, OVER)
+        return _error(check, f"The check must judge within {time_limit:g} seconds, and did not.")
+    return _error(check, f"The check raised {name}: {error}{mend}")
 
 
 def _error(check: Check, sentence: str) -> Verdict:
@@ -130,9 +152,13 @@ def _call(
     check: Check, method: Callable[[object, Item], Any], output: object, item: Item, limit: float
 ) -> Any:
     # Our own checks are fast and limit their own time; a thread would cost more than they do.
-    if getattr(check, "trusted", False):
+    if _is_trusted(check):
         return method(output, item)
     return limited(lambda: method(output, item), limit)
+
+
+def _is_trusted(check: Check) -> bool:
+    return getattr(check, "trusted", False)
 
 
 class _Worker:

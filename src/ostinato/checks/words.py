@@ -40,6 +40,10 @@ class _Words(BaseCheck):
         """The column whose texts are searched for."""
         return (self.column,) if self.column else ()
 
+    def check_item(self, item: Item) -> None:
+        """Raise `InputError` where the column holds no texts."""
+        self._column_texts(item)
+
     def _finder(self, alternatives: Alternatives) -> Finder:
         return finder(
             *alternatives, case=self.case, whole=self.whole, where=f"the check '{self.name}'"

@@ -17,6 +17,7 @@ from ostinato.arguments import require_choice
 from ostinato.decode.joint_matcher import JointMatcher
 from ostinato.errors import InputError, MissingExtra
 from ostinato.models import Tokenizer
+from ostinato.schemas import mask_schema
 from ostinato.text_files import half_character, parse_json
 
 if TYPE_CHECKING:
@@ -168,12 +169,15 @@ class Constraint:
         """Return the grammar that llguidance reads; not for a constraint made by `all_of`."""
         library = _library()
         if self.kind == "json_schema":
-            return str(library.LLMatcher.grammar_from_json_schema(self.text))
+            schema = json.dumps(mask_schema(json.loads(self.text)), ensure_ascii=False)
+            return str(library.LLMatcher.grammar_from_json_schema(schema))
         if self.kind == "grammar":
             return str(library.LLMatcher.grammar_from_lark(self.text))
         if self.kind == "choice":
+            # One term, whose automaton may have any number of texts: as rules of the grammar they
+            # would be followed one by one, and llguidance gives up beyond 2,000.
             texts = " | ".join(json.dumps(text) for text in json.loads(self.text))
-            return str(library.LLMatcher.grammar_from_lark(f"start: {texts}"))
+            return str(library.LLMatcher.grammar_from_lark(f"start: TEXT\nTEXT: {texts}"))
         return str(
             library.LLMatcher.grammar_from_lark(f"start: TEXT\nTEXT: {lark_term(self.text)}")
         )

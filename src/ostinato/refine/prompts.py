@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ostinato.checks import Template
-from ostinato.errors import ItemError
+from ostinato.checks import BaseCheck, Template
+from ostinato.errors import InputError, ItemError
+from ostinato.loop import Check
 from ostinato.refine.job.items import Item
 from ostinato.text_files import half_character, parse_json
 
@@ -86,6 +87,17 @@ def conversation(value: object, column: str) -> list[Message]:
             f"The column '{column}' must hold at least one chat message, got {value!r}."
         )
     return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def refuse_unusable(columns: Mapping[str, object], checks: Sequence[Check]) -> None:
+    """Raise `ItemError` for an item that no model can read, or that a check cannot judge by."""
+    refuse_halves(columns)
+    for check in checks:
+        try:
+            if isinstance(check, BaseCheck):
+                check.check_item(columns)
+        except InputError as error:
+            raise ItemError(str(error)) from None
 
 
 def refuse_halves(columns: Mapping[str, object]) -> None:

@@ -30,7 +30,7 @@ from ostinato.loop import (
     content_keys,
 )
 from ostinato.models import LanguageModel, shared_model
-from ostinato.refine.prompts import Message, PlainPrompt, refuse_halves, with_feedback
+from ostinato.refine.prompts import Message, PlainPrompt, refuse_unusable, with_feedback
 from ostinato.refine.strategies.backtrack import Backtrack
 from ostinato.refine.strategies.base import SteeringContext, StillPassable, Strategy
 from ostinato.remote import (
@@ -97,7 +97,8 @@ class Refine:
         self.model = _opened(model)
         self.checks = tuple(checks)
         self.strategy = strategy or Backtrack()
-        self._prompt = _of_whole(template(prompt) if isinstance(prompt, str) else prompt)
+        prompt_of = template(prompt) if isinstance(prompt, str) else prompt
+        self._prompt = _of_usable(prompt_of, self.checks)
         self._time_limit = time_limit
         self._max_new_tokens = max_new_tokens
         self._context = self._steering_context()
@@ -348,11 +349,11 @@ def template(text: str) -> PromptOf:
     return prompt
 
 
-def _of_whole(prompt: PromptOf) -> PromptOf:
-    """Return a prompt function that raises `ItemError` for a half character in item or prompt."""
+def _of_usable(prompt: PromptOf, checks: Sequence[Check]) -> PromptOf:
+    """Return a prompt function that raises `ItemError` for an item or prompt of no use."""
 
     def checked(row: Row, edits: Mapping[str, object]) -> str | Sequence[Message] | TokenPrompt:
-        refuse_halves(row)
+        refuse_unusable(row, checks)
         made = prompt(row, edits)
         if half := half_character(made):  # of a prompt function's own
             raise ItemError(f"The prompt must hold whole characters, got half of one, {half}.")

@@ -136,7 +136,13 @@ class Job:
     def router(self) -> Router:
         """Read the past cases, and return the router of the job's items."""
         cases = read_cases(self.cases) if self.cases else None
-        return Router(prompt=self.prompt, rules=self.rules, cases=cases, case_settings=self.cases)
+        return Router(
+            prompt=self.prompt,
+            rules=self.rules,
+            cases=cases,
+            case_settings=self.cases,
+            checks=self.checks,
+        )
 
     def needed_columns(self) -> dict[str, str]:
         """Return the columns that every item must have, with what needs each."""

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ostinato.checks import shown
+from ostinato.checks import BaseCheck, shown
 from ostinato.errors import ItemError
 from ostinato.refine.prompts import (
     Message,
     PlainPrompt,
     PromptTemplate,
-    refuse_halves,
+    refuse_unusable,
     with_feedback,
 )
 from ostinato.refine.routing.cases import Cases, CaseSettings, Near
@@ -55,10 +55,11 @@ class Router:
     rules: Sequence[Rule] = ()
     cases: Cases | None = None
     case_settings: CaseSettings | None = None
+    checks: Sequence[BaseCheck] = ()
 
     def route(self, columns: Mapping[str, object]) -> Route:
         """Return how an item is answered. Raises `ItemError` if its columns cannot be used."""
-        refuse_halves(columns)
+        refuse_unusable(columns, self.checks)
         rule = first_rule(self.rules, columns)
         name = rule.name if rule else ""
         prompt = rule.prompt if rule and rule.prompt else self.prompt

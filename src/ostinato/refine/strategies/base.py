@@ -60,13 +60,14 @@ class SteeringContext:
         return self.encode(text)[0] if self.tracking_id is None else self.tracking_id(text)
 
     def required_texts(self, columns: Mapping[str, object]) -> list[str]:
-        """Return the texts that the checks require of an item, with and without a leading space.
+        """Return the texts that may be inserted for an item, with and without a leading space.
 
         A tokenizer has different tokens for the two.
         """
-        # An empty text lacks everything that is required.
+        # An empty text lacks everything that is required. Of alternatives, which may be thousands,
+        # only the first is inserted.
         required = required_by(self.checks, "", columns, self.time_limit, self.late)
-        return [spaced for one in required for text in one.texts for spaced in (text, f" {text}")]
+        return [spaced for one in required for spaced in (one.texts[0], f" {one.texts[0]}")]
 
     def required_ids(self, columns: Mapping[str, object]) -> list[int]:
         """Return the tracking ids of the required texts; `Backtrack` reads how likely each was."""
