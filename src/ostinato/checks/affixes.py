@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck, fold, impossible, quoted
+from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck, impossible, quoted
 from ostinato.checks.constraint_spec import ANY, BLANK, ConstraintSpec, one_of
+from ostinato.checks.normal_form import decomposed, decomposed_start
 from ostinato.loop import Item, PrefixVerdict, RequiredText, Verdict
 
 
@@ -23,12 +24,15 @@ class _Affix(BaseCheck):
             raise self.refuse("texts", "at least one text", (), "List the texts.")
 
     def _fold(self, text: str) -> str:
-        return fold(text, self.case)
+        return decomposed(text, self.case)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartsWith(_Affix):
-    """Starts with one of `texts`; upper and lower case are the same unless `case`."""
+    """Starts with one of `texts`; upper and lower case are the same unless `case`.
+
+    Its last letter may have an accent: "cafe" starts "café".
+    """
 
     kind: ClassVar[str] = "starts_with"
 
@@ -41,7 +45,7 @@ class StartsWith(_Affix):
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Certain once one of the texts is complete, impossible where the prefix deviates."""
         text = self.text(output)
-        prefix = self._fold(text.lstrip())
+        prefix = decomposed_start(text.lstrip(), self.case)
         starts = [self._fold(start) for start in self.texts]
         if any(prefix.startswith(start) for start in starts):
             return CERTAIN
@@ -55,14 +59,15 @@ class StartsWith(_Affix):
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the pattern of texts with one of the texts at this end."""
-        pattern = f"{BLANK}*{one_of(self.texts, self.case)}{ANY}"
+        pattern = f"{BLANK}*{one_of(self.texts, self.case, open_end=True)}{ANY}"
         return (ConstraintSpec("regex", pattern, hints=self.texts[:1]),)
 
     def _deviation(self, text: str, starts: list[str]) -> int:
         """Return where the text leaves the start that it follows longest."""
         blank = len(text) - len(text.lstrip())
         for end in range(len(text) - 1, blank, -1):
-            if any(start.startswith(self._fold(text[blank:end])) for start in starts):
+            prefix = decomposed_start(text[blank:end], self.case)
+            if any(start.startswith(prefix) for start in starts):
                 return end
         return blank
 

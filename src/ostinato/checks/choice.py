@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ostinato.checks.base import POSSIBLE, BaseCheck, column_texts, fold, impossible, quoted
+from ostinato.checks.base import POSSIBLE, BaseCheck, column_texts, impossible, quoted
 from ostinato.checks.constraint_spec import BLANK, ConstraintSpec, one_of
+from ostinato.checks.normal_form import decomposed, decomposed_start
 from ostinato.loop import Item, PrefixVerdict, RequiredText, Verdict
 
 
@@ -39,7 +40,7 @@ class Choice(BaseCheck):
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Impossible where no choice starts with the prefix."""
         text, choices = self.text(output), self._choices(item)
-        prefix = self._fold(text.lstrip())
+        prefix = decomposed_start(text.lstrip(), self.case)
         folded = [self._fold(choice.strip()) for choice in choices]
         # The second case is a whole choice with white space after it.
         if any(choice.startswith(prefix) or prefix.rstrip() == choice for choice in folded):
@@ -62,7 +63,7 @@ class Choice(BaseCheck):
         return self.texts + (column_texts(self.name, item, self.column) if self.column else ())
 
     def _fold(self, text: str) -> str:
-        return fold(text, self.case)
+        return decomposed(text, self.case)
 
     def _message(self, choices: tuple[str, ...]) -> str:
         if not choices:
