@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck, impossible, quoted
 from ostinato.checks.constraint_spec import ANY, BLANK, ConstraintSpec, one_of
-from ostinato.checks.normal_form import decomposed, decomposed_start
+from ostinato.checks.normal_form import can_compose, composes, decomposed, decomposed_start
 from ostinato.loop import Item, PrefixVerdict, RequiredText, Verdict
 
 
@@ -31,7 +31,7 @@ class _Affix(BaseCheck):
 class StartsWith(_Affix):
     """Starts with one of `texts`; upper and lower case are the same unless `case`.
 
-    Its last letter may have an accent: "cafe" starts "café".
+    An accent on a last letter in ASCII makes no difference: "cafe" starts "café".
     """
 
     kind: ClassVar[str] = "starts_with"
@@ -39,7 +39,7 @@ class StartsWith(_Affix):
     def judge(self, output: object, item: Item) -> Verdict:
         """Compare the start."""
         text = self._fold(self.text(output).lstrip())
-        passed = any(text.startswith(self._fold(start)) for start in self.texts)
+        passed = any(_starts(text, self._fold(start), whole=True) for start in self.texts)
         return self.verdict(passed, self._message())
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
@@ -47,7 +47,7 @@ class StartsWith(_Affix):
         text = self.text(output)
         prefix = decomposed_start(text.lstrip(), self.case)
         starts = [self._fold(start) for start in self.texts]
-        if any(prefix.startswith(start) for start in starts):
+        if any(_starts(prefix, start, whole=False) for start in starts):
             return CERTAIN
         if any(start.startswith(prefix) for start in starts):
             return POSSIBLE
@@ -73,6 +73,18 @@ class StartsWith(_Affix):
 
     def _message(self) -> str:
         return f"Begin with {quoted(self.texts)}."
+
+
+def _starts(text: str, start: str, whole: bool) -> bool:
+    """Return whether a text starts with another; of a prefix, whether it is certain to."""
+    if not text.startswith(start):
+        return False
+    # A mark that follows makes another letter of the last one. One that no mark can change, or
+    # that is plain (see the class), needs no look at what follows.
+    following = text[len(start) : len(start) + 1]
+    if start[-1].isascii() or not can_compose(start[-1]):
+        return True
+    return not composes(following) if following else whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
 from ostinato.checks.normal_form import normal_form, normalized
-from ostinato.checks.segments import word_spans, words
+from ostinato.checks.segments import split_words, word_spans
 from ostinato.loop import Item, PrefixVerdict, Span, Text, Verdict
 
 
@@ -104,7 +104,7 @@ class Repetition(BaseCheck):
 
     def _phrases(self, text: str, closed: bool) -> list[tuple[str, ...]]:
         """Return the phrases of a text; if `closed`, without a last word that may become longer."""
-        found = words(normal_form(text), closed)
+        found = split_words(normal_form(text), closed)
         return list(zip(*(found[i:] for i in range(self.n)), strict=False))
 
     def _surplus(self, text: str, phrases: list[tuple[str, ...]]) -> Span | None:

@@ -23,6 +23,7 @@ COMPOSING = (
     r"\U000110BA\U00011127\U0001133E\U00011357\U000114B0\U000114BA\U000114BD\U000115AF\U00011930"
 )
 """The characters that can join the one before them into another character: members of a set."""
+_COMPOSING = regex.compile(f"[{COMPOSING}]")
 
 
 class NormalText(NamedTuple):
@@ -99,6 +100,11 @@ def decomposed_start(text: str, case: bool = False) -> str:
             end -= 1
         text = text[:end]
     return decomposed(text, case)
+
+
+def composes(char: str) -> bool:
+    """Whether a character can join the one before it into another character."""
+    return _COMPOSING.match(char) is not None
 
 
 def can_compose(char: str) -> bool:

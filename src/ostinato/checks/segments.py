@@ -74,9 +74,7 @@ def _as_ascii(text: str) -> str | None:
 
 # Words --------------------------------------------------------------------------------------------
 
-_ASCII_WORD = re.compile(
-    r"\w+(?:(?:(?<=[A-Za-z])[.:'](?=[A-Za-z])|(?<=[0-9])[.,;'](?=[0-9]))\w+)*", re.ASCII
-)
+_ASCII_WORD = re.compile(r"\w+(?:(?:(?<=[A-Za-z])[.:'](?=[A-Za-z])|(?<=[0-9])[.,;'](?=[0-9]))\w+)*")
 # An ideograph is a word for itself; to ask for the edges at each would take three times as long.
 _WORD = regex.compile(
     rf"(?V1)[\w&&{_DICTIONARY}]+|[[{_IDEOGRAPHIC}]&&\p{{WB=Other}}][\p{{WB=Extend}}\p{{WB=Format}}\u200D]*"
@@ -87,7 +85,7 @@ _WORD = regex.compile(
 _JOINT = regex.compile(r"[\p{WB=MidLetter}\p{WB=MidNum}\p{WB=MidNumLet}'\"]?[\p{M}\p{Cf}]*")
 
 
-def words(text: str, closed: bool = False) -> list[str]:
+def split_words(text: str, closed: bool = False) -> list[str]:
     """Return the words and numbers of a text, with the apostrophe of ASCII in them.
 
     `closed`: without a last one that may become longer with the text.
@@ -127,7 +125,7 @@ MARKS = (
 )
 """Punctuation, symbols and emoji, which alone are no word, as members of a set."""
 
-_ASCII_COUNTED = re.compile(r"[^\w\s]*\w\S*", re.ASCII)
+_ASCII_COUNTED = re.compile(r"[^\w\s]*\w\S*")
 _COUNTED = re.compile(
     rf"[{IDEOGRAPHS}]|[{MARKS}]*[^{BLANKS}{IDEOGRAPHS}{MARKS}][^{BLANKS}{IDEOGRAPHS}]*"
 )
@@ -222,7 +220,6 @@ _ASCII_STOP = re.compile(
     r"(?P<end>(?P<stop>[.!?\x03]+)[\"')\]}*_\x02]*)"
     r"(?P<gap>\s+)(?P<start>)(?=[^\w.!?\x03]*(?P<next>\w))"
     r"(?P<strong>)",
-    re.ASCII,
 )
 _CLOSERS = r"\"'*_\p{Pe}\p{Pf}"
 _STOPS = r"\p{SB=STerm}\p{SB=ATerm}…"
@@ -237,7 +234,7 @@ _EMPTY_LINE = re.compile(r"\n[^\S\n]*\n|\u2029")
 _TITLE = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|e\.g|i\.e)$", re.IGNORECASE)
 _NUMBER_SIGN = re.compile(r"\bNo$", re.IGNORECASE)
 _LONGEST_TITLE = 6
-_LIST_NUMBER = re.compile(r"\s*\d{1,3}", re.ASCII)
+_LIST_NUMBER = re.compile(r"\s*\d{1,3}")
 
 
 def sentence_starts(text: str) -> list[int]:
