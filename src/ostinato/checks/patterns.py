@@ -25,9 +25,9 @@ from ostinato.checks.segments import (
     SAME_WORD,
     as_ascii,
     ascii_edge_after,
-    ascii_edge_before,
+    ascii_word_start,
     edge_after,
-    edge_before,
+    word_start,
 )
 from ostinato.errors import InputError
 from ostinato.loop import Span
@@ -137,26 +137,26 @@ class _Dialect(NamedTuple):
 
     blank: str
     same_word: str
-    before: Callable[[str], str]
+    start: Callable[[str], str]
     after: Callable[[str, bool], str]
     accents: Callable[[], dict[str, str]]
 
 
-_ASCII = _Dialect(r"\s", r"\w", ascii_edge_before, ascii_edge_after, dict)
-_UNICODE = _Dialect(f"[{BLANKS}]", SAME_WORD, edge_before, edge_after, accented)
+_ASCII = _Dialect(r"\s", r"\w", ascii_word_start, ascii_edge_after, dict)
+_UNICODE = _Dialect(f"[{BLANKS}]", SAME_WORD, word_start, edge_after, accented)
 
 
 def _literal(
     text: str, whole: bool, closed: bool, wild: bool, dialect: _Dialect
 ) -> tuple[str, str]:
-    """Return what must stand before a text in normal form, and the pattern of it and its end.
+    """Return the pattern of the start of a text in normal form, and that of its rest.
 
     Any white space matches a blank, and either apostrophe the other. `whole`: at edges of words
     only. `closed`: only where no continuation can undo the match. `wild`: a `*` stands for any
     letters of the same word.
     """
     parts = text.split("*") if wild else [text]
-    before = dialect.before(text[0]) if whole else ""
+    start = dialect.start(text[0]) if whole else ""
     patterns = [spaced(part, f"{dialect.blank}+") for part in parts]
     if whole and parts[-1]:
         end = dialect.after(text[-1], closed)
@@ -170,7 +170,8 @@ def _literal(
             end = ""
         if closed and not parts[-1]:
             patterns.pop()
-    return before, f"{dialect.same_word}*".join(patterns) + end
+    pattern = f"{dialect.same_word}*".join(patterns) + end
+    return start, pattern.removeprefix(text[0]) if start else pattern
 
 
 def _accented_end(part: str, pattern: str, dialect: _Dialect) -> str:
@@ -295,9 +296,9 @@ def _text_search(
 
 
 def _any_of(parts: Iterable[tuple[str, str]]) -> str:
-    """Return the pattern of any of several texts, each with what must stand before it."""
-    # A common condition comes once, before the group, so it is tested once at each position.
+    """Return the pattern of any of several texts, given as their starts and rests."""
+    # A common start comes once, before the group, so it is tested once at each position.
     groups: dict[str, list[str]] = {}
-    for before, pattern in parts:
-        groups.setdefault(before, []).append(pattern)
-    return "|".join(f"{before}(?:{'|'.join(several)})" for before, several in groups.items())
+    for start, rest in parts:
+        groups.setdefault(start, []).append(rest)
+    return "|".join(f"{start}(?:{'|'.join(rests)})" for start, rests in groups.items())

@@ -169,14 +169,16 @@ SAME_WORD = rf"[\w--[{_UNSPACED}]]"
 
 
 @lru_cache(maxsize=4096)
-def edge_before(char: str) -> str:
-    """Return what must precede a text that begins with `char` to be at the edge of a word.
+def word_start(char: str) -> str:
+    """Return the pattern of `char` where it stands at the edge of a word; "": it needs no edge.
 
-    A pattern of `regex` (version 1) that looks behind, for texts in normal form.
+    A pattern of `regex` (version 1) for texts in normal form.
     """
     if not is_word(char) or not (inside := neighbors(char)):
         return ""
-    return rf"(?<!{inside})" + (rf"(?<!\d[{_JOINED_DIGITS}])" if char.isdecimal() else "")
+    # The character comes first, so that the search looks behind only where it stands.
+    number = rf"(?<!\d[{_JOINED_DIGITS}]{char})" if char.isdecimal() else ""
+    return rf"{char}(?<!{inside}{char}){number}"
 
 
 @lru_cache(maxsize=4096)
@@ -197,9 +199,11 @@ def edge_after(char: str, closed: bool) -> str:
     return rf"(?!{inside}){number}{last}"
 
 
-def ascii_edge_before(char: str) -> str:
-    """Return what `edge_before` means in ASCII, as a pattern of `re`."""
-    return r"(?<!\w)" + (r"(?<!\d[.,;'])" if char.isdecimal() else "") if is_word(char) else ""
+def ascii_word_start(char: str) -> str:
+    """Return what `word_start` means in ASCII, as a pattern of `re`."""
+    if not is_word(char):
+        return ""
+    return rf"{char}(?<!\w{char})" + (rf"(?<!\d[.,;']{char})" if char.isdecimal() else "")
 
 
 def ascii_edge_after(char: str, closed: bool) -> str:
