@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from itertools import chain, pairwise
 
@@ -340,3 +341,18 @@ def test_a_prefix_is_not_refused_for_what_stands_around_its_end(
         constraint_of([check], {}).constraint,  # type: ignore[arg-type]
         text,
     )
+
+
+@pytest.mark.parametrize("piece", ["-", ".", "\n", "\n ", "。", '!"', "\u0301", "а\u200b", "ß "])
+def test_many_marks_in_a_row_take_no_long_time(piece: str) -> None:
+    text = piece * 4000
+    checks = [
+        Length(max=9999),
+        Length(max=9999, unit="sentences"),
+        Repetition(times=9999),
+        Blocked(words=("refund*", "é")),
+    ]
+    start = time.thread_time()
+    for check in checks:
+        check.check_prefix(text, {})
+    assert time.thread_time() - start < 0.5  # 0.02 here; a search from each mark takes seconds

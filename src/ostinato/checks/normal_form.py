@@ -26,20 +26,26 @@ COMPOSING = (
 _COMPOSING = regex.compile(f"[{COMPOSING}]")
 
 
-class NormalText(NamedTuple):
-    """A text in normal form. `places` are the spans of its characters in the original text.
-
-    Without `places`, each character is at its own place.
-    """
+class _Source(NamedTuple):
+    """The text that a normal form was made of, and how."""
 
     text: str
-    places: tuple[Span, ...] | None = None
+    case: bool
+    visible: bool
+
+
+class NormalText(NamedTuple):
+    """A text in normal form. Without a `source`, each character is at its own place."""
+
+    text: str
+    source: _Source | None = None
 
     def span(self, start: int, end: int) -> Span:
         """Return the part of the original text from which `text[start:end]` came; not empty."""
-        if self.places is None:
+        if self.source is None:
             return Span(start, end)
-        return Span(self.places[start].start, self.places[end - 1].end)
+        places = _places(self.source)  # found when needed: most texts have no match
+        return Span(places[start].start, places[end - 1].end)
 
 
 def normalized(text: str, *, case: bool = False, visible: bool = False) -> NormalText:
@@ -67,15 +73,20 @@ def _normalized(text: str, case: bool, visible: bool) -> NormalText:
         # Folding maps a character to one or more: of the same length, each is at its own place.
         if len(folded) == len(text) and unicodedata.is_normalized("NFC", folded):
             return NormalText(folded)
-    shown = [at for at, char in enumerate(text) if not (hidden and _INVISIBLE.match(char))]
-    parts, places = list[str](), list[Span]()
+    shown = _INVISIBLE.sub("", text) if hidden else text
+    return NormalText(_form(shown, case), _Source(text, case, visible))
+
+
+@lru_cache(maxsize=16)
+def _places(source: _Source) -> list[Span]:
+    """Return the part of the source from which each character of its normal form came."""
+    text, places = source.text, list[Span]()
+    shown = [at for at, char in enumerate(text) if not (source.visible and _INVISIBLE.match(char))]
     # Characters compose within a grapheme cluster only.
     for match in _CLUSTER.finditer("".join(map(text.__getitem__, shown))):
-        part = _form(match.group(), case)
         place = Span(shown[match.start()], shown[match.end() - 1] + 1)
-        parts.append(part)
-        places.extend([place] * len(part))
-    return NormalText("".join(parts), tuple(places))
+        places.extend([place] * len(_form(match.group(), source.case)))
+    return places
 
 
 def _form(text: str, case: bool) -> str:

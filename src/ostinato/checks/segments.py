@@ -125,9 +125,11 @@ MARKS = (
 )
 """Punctuation, symbols and emoji, which alone are no word, as members of a set."""
 
-_ASCII_COUNTED = re.compile(r"[^\w\s]*\w\S*")
+# Only where a run begins: from each of many marks in a row, the search would go over all others.
+_ASCII_COUNTED = re.compile(r"(?<!\S)[^\w\s]*\w\S*")
 _COUNTED = re.compile(
-    rf"[{IDEOGRAPHS}]|[{MARKS}]*[^{BLANKS}{IDEOGRAPHS}{MARKS}][^{BLANKS}{IDEOGRAPHS}]*"
+    rf"[{IDEOGRAPHS}]"
+    rf"|(?<![^{BLANKS}{IDEOGRAPHS}])[{MARKS}]*[^{BLANKS}{IDEOGRAPHS}{MARKS}][^{BLANKS}{IDEOGRAPHS}]*"
 )
 
 
@@ -221,18 +223,21 @@ def ascii_edge_after(char: str, closed: bool) -> str:
 # A full stop, closing quotes and brackets, white space, and the next letter or digit. The group
 # `start` is empty and stands where the next sentence starts; `strong` needs no white space.
 _ASCII_STOP = re.compile(
-    r"(?P<end>(?P<stop>[.!?\x03]+)[\"')\]}*_\x02]*)"
-    r"(?P<gap>\s+)(?P<start>)(?=[^\w.!?\x03]*(?P<next>\w))"
+    r"(?P<end>(?P<stop>[.!?\x03](?<![.!?\x03]{2})[.!?\x03]*+)[\"')\]}*_\x02]*+)"
+    r"(?P<gap>\s++)(?P<start>)(?=[^\w.!?\x03]*+(?P<next>\w))"
     r"(?P<strong>)",
 )
 _CLOSERS = r"\"'*_\p{Pe}\p{Pf}"
 _STOPS = r"\p{SB=STerm}\p{SB=ATerm}…"
 _STOP = regex.compile(
-    rf"(?V1)(?P<end>(?P<stop>[.!?…]+)[{_CLOSERS}]*(?=[{BLANKS}])"
-    rf"|(?P<strong>[\p{{SB=STerm}}--!?][{_STOPS}]*)[{_CLOSERS}]*)"
-    rf"(?P<gap>[{BLANKS}]*)(?P<start>)(?=[^\w{_STOPS}]*(?P<next>\w))"
+    rf"(?V1)(?P<end>(?<![.!?…])(?P<stop>[.!?…]++)[{_CLOSERS}]*+(?=[{BLANKS}])"
+    rf"|(?<![\p{{SB=STerm}}--!?])(?P<strong>[\p{{SB=STerm}}--!?][{_STOPS}]*+)[{_CLOSERS}]*+)"
+    rf"(?P<gap>[{BLANKS}]*+)(?P<start>)(?=[^\w{_STOPS}]*+(?P<next>\w))"
 )
-_EMPTY_LINES = regex.compile(rf"(?V1)(?:\n[{BLANKS}--\n]*\n|\u2029)[{BLANKS}]*(?=[^\w{_STOPS}]*\w)")
+_EMPTY_LINES = regex.compile(
+    rf"(?V1)(?<![{BLANKS}])(?:(?:[{BLANKS}--\n]*+\n){{2}}|[{BLANKS}--\u2029]*+\u2029)[{BLANKS}]*+"
+    rf"(?=[^\w{_STOPS}]*+\w)"
+)
 _END = regex.compile(rf"[{_STOPS}][{_CLOSERS}]*(?P<gap>[{BLANKS}]*)\Z")
 _EMPTY_LINE = re.compile(r"\n[^\S\n]*\n|\u2029")
 _TITLE = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|e\.g|i\.e)$", re.IGNORECASE)

@@ -120,7 +120,7 @@ def plain(text: str) -> NormalText:
     if form.text.isascii():
         return form
     digits = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit.group())), form.text)
-    return NormalText(digits, form.places)
+    return form._replace(text=digits)
 
 
 def tokens(text: str, start: int = 0) -> Iterator[re.Match[str]]:
