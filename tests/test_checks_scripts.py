@@ -28,7 +28,9 @@ from ostinato.checks import (
 from ostinato.checks import segments as seg
 from ostinato.checks.constraint_spec import _edges
 from ostinato.checks.normal_form import COMPOSING, accented, can_compose, normalized
-from ostinato.loop import PrefixStatus, Span
+from ostinato.loop import PrefixStatus, Span, Text
+from ostinato.refine.routing.cases import Case, PastCases
+from ostinato.refine.strategies.backtrack import _between_words, _restart_positions, _spaced
 from ostinato.refine.strategies.constrain import constraint_of
 
 NFD_CAFE = "cafe\u0301"
@@ -356,3 +358,36 @@ def test_many_marks_in_a_row_take_no_long_time(piece: str) -> None:
     for check in checks:
         check.check_prefix(text, {})
     assert time.thread_time() - start < 0.5  # 0.02 here; a search from each mark takes seconds
+
+
+# Past cases and backtracking ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "answer"),
+    [
+        ("请问怎么退款", "refund"),
+        ("रिफंड की स्थिति", "status"),
+        (unicodedata.normalize("NFD", "un café s'il vous plaît"), "coffee"),
+    ],
+)
+def test_past_cases_are_found_by_words_of_every_script(message: str, answer: str) -> None:
+    cases = [
+        Case("怎么退款？", "refund"),
+        Case("我在北京。", "city"),
+        Case("स्थिति क्या है", "status"),
+        Case("Un CAFÉ, s’il vous plaît!", "coffee"),
+    ]
+    near = PastCases(cases).nearest(message, 1)[0]
+    assert near.case.answer == answer
+    if answer == "coffee":
+        assert near.similarity == pytest.approx(1)
+
+
+def test_a_draft_is_taken_back_to_the_sentence_of_its_script() -> None:
+    pieces = ["你好。", "我们", "不能", "退款。"]
+    starts = [sum(map(len, pieces[:at])) for at in range(len(pieces))]
+    text = Text("".join(pieces), range(4), starts, [-1.0] * 4)
+    assert list(_restart_positions(text, starts[3], 3)) == [3, 1, 0]
+    # A required text goes between any two characters there, and without a space.
+    assert _between_words(text, 2) and _spaced(text, 2, "北京") == "北京"
