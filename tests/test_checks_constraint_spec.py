@@ -110,7 +110,7 @@ def test_room_to_end_is_found_for_checks_of_many_kinds_together() -> None:
         Regex(pattern="""["'$+]?[A-Z0-9].*[.!?]["')]?"""),
     ]
     constraint = constraint_of(checks, {}, tokenizer).constraint
-    assert constraint is not None and len(constraint.parts) == len(checks)
+    assert constraint is not None and len(constraint.parts) == len(checks) + 1  # two for the length
     way = ConstrainedState(constraint, tokenizer, 80).completion
     assert way is not None
     text = tokenizer.decode(list(way))

@@ -53,7 +53,6 @@ ITEM: Item = {
         "Elm Street it is, Ms O'Neil, for 2.",
         "1. Sipan\n2. The other one",
         "Unfortunately, I have no more. Confirming: one table.",
-        "We are open 24/7, today and tomorrow.",
         "I'm sorry, I can't. Don't worry! OK?",
         "",
     ],
@@ -68,6 +67,14 @@ def test_what_the_sources_contain_is_grounded_in_every_spelling(text: str) -> No
     ("text", "claim"),
     [
         ("I found 12 restaurants.", "12"),
+        ("We are open 24/7, today and tomorrow.", "24/7"),
+        ("Text +1 to join.", "1"),
+        ("Come in May.", "May"),
+        ("It is 5 pm EST.", "EST"),
+        ("It ships to the US.", "US"),
+        ("It costs ３２ dollars.", "３２"),
+        ("电话12号", "12"),
+        ("It is in Sa\u0303o Paulo.", "Sa\u0303o Paulo"),
         ("I found three restaurants.", "three"),
         ("I found twenty-two.", "twenty-two"),
         ("It is on March 2nd.", "2"),
@@ -178,3 +185,47 @@ def test_a_conversation_that_grew_is_read_again() -> None:
 
 def test_yes_and_no_are_no_names_and_booleans_no_figures() -> None:
     assert not CHECK.judge("There is 1 left.", {"record": {"open": True}}).passed
+
+
+def test_an_idiom_is_known_where_it_is_allowed() -> None:
+    item = {"f": "8 mm drop"}
+    assert not Grounded(sources=("f",)).judge("Open 24/7 for you.", item).passed
+    assert Grounded(sources=("f",), allow=("24/7",)).judge("Open 24/7 for you.", item).passed
+
+
+@pytest.mark.parametrize(
+    ("text", "claim"),
+    [
+        ("Transform your Smile with Colgate, 8 mm.", None),
+        ("Transform your 9 mm.", "9"),
+        ("It is on Monday.", "Monday"),
+        ("It is on the 3rd of April.", "3"),
+        ("Your flight is BA217 with Delta.", "BA217"),
+        ("There are twenty of them in Rome.", "twenty"),
+    ],
+)
+def test_without_names_only_figures_dates_and_codes_are_claims(
+    text: str, claim: str | None
+) -> None:
+    check = Grounded(sources=("f",), names=False)
+    item = {"f": "8 mm drop"}
+    verdict = check.judge(text, item)
+    assert verdict.passed == (claim is None)
+    assert verdict.span is None or text[slice(*verdict.span)] == claim
+    for end in range(len(text) + 1):
+        prefix = check.check_prefix(text[:end], item)
+        assert prefix.status is PrefixStatus.POSSIBLE or claim is not None
+    # A check of names that reads the same facts is not misled by what this one has read.
+    assert not Grounded(sources=("f",)).judge(text, item).passed
+    if claim is None:
+        verdict_with_names = Grounded(sources=("f",)).check_prefix(text, item)
+        assert verdict_with_names.status is PrefixStatus.IMPOSSIBLE
+
+
+def test_accents_and_digits_may_be_written_in_another_form() -> None:
+    item = {"f": "São Paulo, ٣٢ km"}
+    check = Grounded(sources=("f",))
+    text = "It is in Sa\u0303o Paulo, 32 km from here."
+    assert check.judge(text, item).passed
+    for end in range(len(text) + 1):
+        assert check.check_prefix(text[:end], item).status is PrefixStatus.POSSIBLE, text[:end]

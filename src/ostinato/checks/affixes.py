@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck, fold, impossible, quoted
+from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck, impossible, quoted
 from ostinato.checks.constraint_spec import ANY, BLANK, ConstraintSpec, one_of
+from ostinato.checks.normal_form import can_compose, composes, decomposed, decomposed_start
 from ostinato.loop import Item, PrefixVerdict, RequiredText, Verdict
 
 
@@ -23,27 +24,30 @@ class _Affix(BaseCheck):
             raise self.refuse("texts", "at least one text", (), "List the texts.")
 
     def _fold(self, text: str) -> str:
-        return fold(text, self.case)
+        return decomposed(text, self.case)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartsWith(_Affix):
-    """Starts with one of `texts`; upper and lower case are the same unless `case`."""
+    """Starts with one of `texts`; upper and lower case are the same unless `case`.
+
+    An accent on a last letter in ASCII makes no difference: "cafe" starts "café".
+    """
 
     kind: ClassVar[str] = "starts_with"
 
     def judge(self, output: object, item: Item) -> Verdict:
         """Compare the start."""
         text = self._fold(self.text(output).lstrip())
-        passed = any(text.startswith(self._fold(start)) for start in self.texts)
+        passed = any(_starts(text, self._fold(start), whole=True) for start in self.texts)
         return self.verdict(passed, self._message())
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Certain once one of the texts is complete, impossible where the prefix deviates."""
         text = self.text(output)
-        prefix = self._fold(text.lstrip())
+        prefix = decomposed_start(text.lstrip(), self.case)
         starts = [self._fold(start) for start in self.texts]
-        if any(prefix.startswith(start) for start in starts):
+        if any(_starts(prefix, start, whole=False) for start in starts):
             return CERTAIN
         if any(start.startswith(prefix) for start in starts):
             return POSSIBLE
@@ -55,19 +59,32 @@ class StartsWith(_Affix):
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the pattern of texts with one of the texts at this end."""
-        pattern = f"{BLANK}*{one_of(self.texts, self.case)}{ANY}"
+        pattern = f"{BLANK}*{one_of(self.texts, self.case, open_end=True)}{ANY}"
         return (ConstraintSpec("regex", pattern, hints=self.texts[:1]),)
 
     def _deviation(self, text: str, starts: list[str]) -> int:
         """Return where the text leaves the start that it follows longest."""
         blank = len(text) - len(text.lstrip())
         for end in range(len(text) - 1, blank, -1):
-            if any(start.startswith(self._fold(text[blank:end])) for start in starts):
+            prefix = decomposed_start(text[blank:end], self.case)
+            if any(start.startswith(prefix) for start in starts):
                 return end
         return blank
 
     def _message(self) -> str:
         return f"Begin with {quoted(self.texts)}."
+
+
+def _starts(text: str, start: str, whole: bool) -> bool:
+    """Return whether a text starts with another; of a prefix, whether it is certain to."""
+    if not text.startswith(start):
+        return False
+    # A mark that follows makes another letter of the last one. One that no mark can change, or
+    # that is plain (see the class), needs no look at what follows.
+    following = text[len(start) : len(start) + 1]
+    if start[-1].isascii() or not can_compose(start[-1]):
+        return True
+    return not composes(following) if following else whole
 
 
 @dataclass(frozen=True, kw_only=True)

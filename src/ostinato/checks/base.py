@@ -130,13 +130,6 @@ class BaseCheck(ABC):
             )
 
 
-def fold(text: str, case: bool) -> str:
-    """Return a text as it is compared: without upper and lower case unless `case`."""
-    # casefold() maps each character on its own: a folded prefix is the prefix of the folded text.
-    # lower() looks at neighbors (a final sigma), so it would not do.
-    return text if case else text.casefold()
-
-
 def impossible(message: str, start: int, end: int) -> PrefixVerdict:
     """Return the verdict that no continuation passes while `text[start:end]` stays."""
     return PrefixVerdict(PrefixStatus.IMPOSSIBLE, message, Span(start, end))

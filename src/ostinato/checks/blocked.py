@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
 from ostinato.checks.constraint_spec import ConstraintSpec, containing
+from ostinato.checks.normal_form import normalized
 from ostinato.checks.patterns import Finder, finder
 from ostinato.loop import Item, PrefixVerdict, Verdict
 from ostinato.text_files import read_text
@@ -15,7 +16,10 @@ from ostinato.text_files import read_text
 
 @dataclass(frozen=True, kw_only=True)
 class Blocked(BaseCheck):
-    """Contains none of `words`; `*` stands for any letters (`refund*`: refunds, refunded)."""
+    """Contains none of `words`; `*` stands for any letters (`refund*`: refunds, refunded).
+
+    Characters that are not shown, such as a zero-width space within a word, hide none.
+    """
 
     kind: ClassVar[str] = "blocked"
 
@@ -25,7 +29,8 @@ class Blocked(BaseCheck):
     def __post_init__(self) -> None:
         super().__post_init__()
         for word in self.strings("words"):
-            if not word.replace("*", "").strip():
+            shown = normalized(word, visible=True).text
+            if not shown.replace("*", "").strip():
                 raise self.refuse(
                     "words", "more than wildcards", word, "It would block every word."
                 )
@@ -48,12 +53,11 @@ class Blocked(BaseCheck):
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the texts without a blocked word."""
-        return (
-            ConstraintSpec("regex", containing(self.words, case=self.case, wild=True), no=True),
-        )
+        pattern = containing(self.words, case=self.case, wild=True, surely=True)
+        return (ConstraintSpec("regex", pattern, no=True),)
 
     def _finder(self) -> Finder:
-        return finder(self.words, case=self.case, wild=True)
+        return finder(self.words, case=self.case, wild=True, visible=True)
 
 
 def read_words(path: Path) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import ClassVar
 
-from ostinato.checks.base import POSSIBLE, BaseCheck, column_texts, fold, impossible, quoted
+from ostinato.checks.base import POSSIBLE, BaseCheck, column_texts, impossible, quoted
 from ostinato.checks.constraint_spec import BLANK, ConstraintSpec, one_of
+from ostinato.checks.normal_form import decomposed, decomposed_start
 from ostinato.loop import Item, PrefixVerdict, RequiredText, Verdict
 
 
@@ -45,7 +46,7 @@ class Choice(BaseCheck):
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Impossible where no choice starts with the prefix."""
         text, choices = self.text(output), self._sorted(item)
-        prefix = self._fold(text.lstrip())
+        prefix = decomposed_start(text.lstrip(), self.case)
         at = bisect_left(choices, prefix)
         starts_one = at < len(choices) and choices[at].startswith(prefix)
         if starts_one or _holds(choices, prefix.rstrip()):  # a choice with white space after it
@@ -73,7 +74,7 @@ class Choice(BaseCheck):
         return _folded(self.texts, self.case)
 
     def _fold(self, text: str) -> str:
-        return fold(text, self.case)
+        return decomposed(text, self.case)
 
     def _message(self, choices: tuple[str, ...]) -> str:
         if not choices:
@@ -83,7 +84,7 @@ class Choice(BaseCheck):
 
 @lru_cache(maxsize=64)  # prefix verdicts are computed at every token
 def _folded(choices: tuple[str, ...], case: bool) -> Sequence[str]:
-    return sorted({fold(choice.strip(), case) for choice in choices})
+    return sorted({decomposed(choice.strip(), case) for choice in choices})
 
 
 @lru_cache(maxsize=64)

@@ -1,23 +1,45 @@
 """What a check demands of a whole text, as a regular language or a JSON schema.
 
-The strategy `constrain` turns it into token masks. It may be slightly wider or narrower than its
-check (upper and lower case of rare letters): the check itself judges in the end. Knows no check and
-no model.
+The strategy `constrain` turns it into token masks, whose expressions look neither ahead nor behind.
+So a language has more texts than its check passes where their edges of words are beyond ASCII, and
+never fewer: the check itself judges in the end. Knows no check and no model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import regex
 
+from ostinato.checks.normal_form import accented, can_compose, normal_form
+from ostinato.checks.segments import BLANKS, is_unspaced, is_word
+from ostinato.checks.spellings import spelled
+
 ANY = "(?s:.*)"
-# Word edges and white space are those of ASCII, and everything beyond counts as a letter: automata
-# over all of Unicode are ten times as large.
-WORD = r"[0-9A-Za-z_\x{80}-\x{10FFFF}]"
-EDGE = r"[\x00-/:-@\x5b-\x5e`{-\x7f]"
-BLANK, INK = r"[ \t\n\r\f\v]", r"[^ \t\n\r\f\v]"
+BLANK = f"[{BLANKS}]"
+_WORD = r"0-9A-Za-z_"
+_ASCII_EDGES = r"\x00-&(-+\-/:<-@\[-\^`{-\x7f"  # without the signs that digits have between them
+_DIGIT_SIGNS = ".,;'"
+# Members of sets: letters that are surely of the same word beside a letter of their script, and
+# characters that are surely of no word with a letter of any other. Automata over all of Unicode are
+# ten times as large.
+_LETTERS = {
+    "Latin": r"A-Za-z\xC0-\xD6\xD8-\xF6\xF8-\u024F\u0300-\u036F",
+    "Cyrillic": r"\u0400-\u0481\u0483-\u052F\u0300-\u036F",
+    "Greek": r"\u0391-\u03A1\u03A3-\u03E1\u0300-\u036F",
+    "Arabic": r"\u0620-\u065F\u0671-\u06D3",
+    "Hebrew": r"\u05D0-\u05EA",
+    "Devanagari": r"\u0900-\u0963\u0971-\u097F",
+    "Ethiopic": r"\u1200-\u1247",
+}
+_HANGUL = r"\uAC00-\uD7A3"
+_NO_LETTERS = (
+    r"\xA0-\xA9\xAB-\xB1\xB4\xB6-\xB8\xBB\xBF\xD7\xF7\u2000-\u200A\u2010-\u2017\u201C-\u2027"
+    r"\u2030-\u203E\u3000-\u3004\u3008-\u3020\u3041-\u3096\u30A1-\u30FA\u3400-\u4DBF\u4E00-\u9FFF"
+    r"\uFF01-\uFF0B\uFF0D\u0E01-\u0E30"
+)
 
 
 class ConstraintSpec(NamedTuple):
@@ -42,9 +64,9 @@ def escaped(text: str) -> str:
     return str(regex.escape(text, special_only=True))
 
 
-def one_of(texts: Iterable[str], case: bool) -> str:
-    """Return the pattern of exactly one of the texts."""
-    return folded("|".join(map(escaped, texts)), case)
+def one_of(texts: Iterable[str], case: bool, open_end: bool = False) -> str:
+    """Return the pattern of one of the texts in any spelling; `open_end`: an accent may follow."""
+    return folded("|".join(_written(text, case, open_end) for text in texts), case)
 
 
 def containing(
@@ -54,33 +76,103 @@ def containing(
     case: bool = False,
     whole: bool = True,
     wild: bool = False,
+    surely: bool = False,
 ) -> str:
     """Return the pattern of whole texts that contain one of the texts or patterns.
 
-    Texts match as in `ostinato.checks.patterns.literal`: any white space for a blank, either
-    apostrophe, at word edges if `whole`, `*` for any letters if `wild`.
+    Texts match as `ostinato.checks.patterns.finder` finds them. Where the pattern cannot be exact,
+    it has more texts, or with `surely` fewer: for the opposite of a language.
     """
-    alternatives = [_containing(text, case, whole, wild) for text in texts]
+    alternatives = [_containing(text, case, whole, wild, surely) for text in texts]
     alternatives += [f"{ANY}{folded(pattern, case)}{ANY}" for pattern in patterns]
     return "|".join(alternatives)
 
 
-def _containing(text: str, case: bool, whole: bool, wild: bool) -> str:
-    parts = [spaced(part, f"{BLANK}+") for part in (text.split("*") if wild else [text])]
-    core = folded(f"{WORD}*".join(parts), case)
-    before = f"(?s:(?:.*{EDGE})?)" if whole and is_word(text[0]) else ANY
-    after = f"(?s:(?:{EDGE}.*)?)" if whole and is_word(text[-1]) else ANY
-    return f"{before}{core}{after}"
+def _containing(text: str, case: bool, whole: bool, wild: bool, surely: bool) -> str:
+    text = normal_form(text, case)
+    parts = text.split("*") if wild else [text]
+    open_end = not whole or not parts[-1]
+    if surely:
+        written = [spaced(part, f"{BLANK}+") for part in parts]
+    else:
+        written = [_written(part, case, open_end and part is parts[-1]) for part in parts]
+    core = folded(f"[{_WORD}]*".join(written), case)
+    ended = parts[-1] or (parts[-2] if len(parts) > 1 else "")
+    after = _after_part(ended[-1:], surely) if open_end else _after(text[-1], surely)
+    return f"{_before(text[0], surely) if whole else ANY}{core}{after}"
 
 
 def spaced(text: str, blank: str) -> str:
     """Return the pattern of a text with any white space for a blank, and either apostrophe."""
-    pattern = blank.join(map(escaped, text.split())).replace("’", "'").replace("'", "['’]")
+    return _framed(text, blank, [_apostrophes(escaped(word)) for word in text.split()])
+
+
+def _written(text: str, case: bool, open_end: bool = False) -> str:
+    """Return the pattern of all spellings of a text; `open_end`: an accent may follow."""
+    words = text.split()
+    patterns = [_apostrophes(spelled(word, case)) for word in words]
+    if open_end and text[-1:].isalpha() and (accents := accented().get(text[-1], "")):
+        rest = _apostrophes(spelled(words[-1][:-1], case))
+        patterns[-1] = f"(?:{patterns[-1]}|{rest}[{accents}])"
+    return _framed(text, f"{BLANK}+", patterns)
+
+
+def _framed(text: str, blank: str, words: list[str]) -> str:
     lead = blank if text[:1].isspace() else ""
     tail = blank if text[-1:].isspace() and text.strip() else ""  # blanks alone are one, not two
-    return lead + pattern + tail
+    return lead + blank.join(words) + tail
 
 
-def is_word(char: str) -> bool:
-    """Return whether a character is a letter, digit or underscore of any script."""
-    return regex.match(r"\w", char) is not None
+def _apostrophes(pattern: str) -> str:
+    return pattern.replace("’", "'").replace("'", "['’]")
+
+
+# Before and after ---------------------------------------------------------------------------------
+
+
+def _before(char: str, surely: bool) -> str:
+    """Return the pattern of what may stand before a text that starts at an edge with `char`."""
+    if not is_word(char) or is_unspaced(char):
+        return ANY
+    edge, sign, no_digit = _edges(char, surely)
+    if sign:  # "1,480" does not contain "480", and "a,480" does
+        return f"(?s:(?:.*{edge})?|(?:.*{no_digit})?{sign})"
+    return f"(?s:(?:.*{edge})?)"
+
+
+def _after(char: str, surely: bool) -> str:
+    """Return the pattern of what may follow a text that ends at an edge with `char`."""
+    if not is_word(char) or is_unspaced(char):
+        return _after_part(char, surely)
+    edge, sign, no_digit = _edges(char, surely)
+    if sign:
+        return f"(?s:(?:{edge}.*)?|{sign}(?:{no_digit}.*)?)"
+    return f"(?s:(?:{edge}.*)?)"
+
+
+def _after_part(char: str, surely: bool) -> str:
+    """Return the pattern of what may follow a text that may end within a word."""
+    # An accent may belong to the last letter, and make it another one.
+    if not surely or not char or char.isascii() or not can_compose(char):
+        return ANY
+    return rf"(?s:(?:[\x00-\x7f{_NO_LETTERS}{_HANGUL}].*)?)"
+
+
+@lru_cache(maxsize=1024)
+def _edges(char: str, surely: bool) -> tuple[str, str, str]:
+    """Return the sets of an edge beside `char`, of the signs in a number, and of what is no digit.
+
+    The last two are empty for a letter.
+    """
+    digit = char.isdecimal()
+    script = next((name for name in _LETTERS if regex.match(rf"\p{{{name}}}", char)), "")
+    if surely:
+        hangul = "" if regex.match(r"\p{Hangul}", char) else _HANGUL
+        edge = f"[{_ASCII_EDGES}{_NO_LETTERS}{hangul}{'' if digit else _DIGIT_SIGNS + '’'}]"
+        return edge, (f"[{_DIGIT_SIGNS}]" if digit else ""), r"[\x00-/:-\x7f]"
+    if digit:
+        letters = f"{_WORD}{_LETTERS['Latin']}{_LETTERS['Cyrillic']}"
+        return f"[^{letters}{_DIGIT_SIGNS}’٬]", f"[{_DIGIT_SIGNS}’٬]", "[^0-9]"
+    if regex.match(r"\p{Hangul}", char):
+        return f"[^{_HANGUL}]", "", ""
+    return f"[^0-9_{_LETTERS.get(script, '')}]", "", ""

@@ -5,44 +5,24 @@ Every count can only grow with the text: a prefix that is too long stays too lon
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ostinato.arguments import counted
 from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck, impossible
-from ostinato.checks.constraint_spec import BLANK, INK, ConstraintSpec
+from ostinato.checks.constraint_spec import ANY, BLANK, ConstraintSpec
+from ostinato.checks.segments import (
+    BLANKS,
+    IDEOGRAPHS,
+    MARKS,
+    count_words,
+    counted_words,
+    sentence_starts,
+)
 from ostinato.loop import Item, PrefixVerdict, Span, Text, Verdict
 
 Unit = Literal["words", "characters", "sentences", "tokens"]
-
-_WORD = re.compile(r"\S+")
-# A sentence starts at the first character, and after a full stop and white space unless a lower
-# case letter follows ("9 a.m. on Friday"). After a Chinese or Japanese full stop it starts at once.
-_BREAK = re.compile(r"[.!?…]+[\"'”’)\]]*\s+(?=\S)|[。！？]+[”’」』)\]]*\s*(?=[^\s。！？”’」』)\]])")
-_TITLES = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|No|vs|e\.g|i\.e)$", re.IGNORECASE)
-
-
-def words(text: str) -> list[int]:
-    """Return where each word (a run without white space) starts."""
-    return [match.start() for match in _WORD.finditer(text)]
-
-
-def sentences(text: str) -> list[int]:
-    """Return where each sentence starts."""
-    first = _WORD.search(text)
-    if first is None:
-        return []
-    starts = [first.start()]
-    for match in _BREAK.finditer(text, first.start()):
-        end = match.end()
-        latin = match.group()[0] in ".!?…"
-        if not latin or not (
-            text[end].islower() or _TITLES.search(text, max(0, match.start() - 6), match.start())
-        ):
-            starts.append(end)
-    return starts
 
 
 def tokens(text: str) -> list[int] | None:
@@ -55,16 +35,19 @@ def tokens(text: str) -> list[int] | None:
 
 
 _STARTS: dict[str, Callable[[str], list[int] | None]] = {
-    "words": words,
+    "words": counted_words,
     "characters": lambda text: list(range(len(text))),
-    "sentences": sentences,
+    "sentences": sentence_starts,
     "tokens": tokens,
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Length(BaseCheck):
-    """At least `min` and at most `max` units: words, characters, sentences or tokens."""
+    """At least `min` and at most `max` units: words, characters, sentences or tokens.
+
+    What a word and a sentence is stands in `ostinato.checks.segments`.
+    """
 
     kind: ClassVar[str] = "length"
 
@@ -121,17 +104,19 @@ class Length(BaseCheck):
             return (ConstraintSpec("regex", f"(?s:.{{{least},{most}}})"),)
         if self.unit != "words":
             return ()
-        if most == 0:
-            return (ConstraintSpec("regex", f"{BLANK}*"),)
-        more = "" if self.max is None else self.max - 1
-        words = f"{INK}+(?:{BLANK}+{INK}+){{{max(0, least - 1)},{more}}}"
-        inner = words if least else f"(?:{words})?"
-        return (ConstraintSpec("regex", f"{BLANK}*{inner}{BLANK}*"),)
+        patterns = [] if self.max is None else [_at_most(self.max)]
+        if least:
+            patterns.append(_at_least(least))
+        return tuple(ConstraintSpec("regex", pattern) for pattern in patterns)
 
     def _count(self, text: str) -> tuple[int | None, int]:
         """Return the count (None: unknown), and where the first surplus unit starts (0: none)."""
         if self.unit == "characters":
             return len(text), self.max or 0
+        if self.unit == "words":  # the starts take longer than their number, and are seldom needed
+            count = count_words(text)
+            if self.max is None or count <= self.max:
+                return count, 0
         starts = _STARTS[self.unit](text)
         if starts is None:
             return None, 0
@@ -144,3 +129,22 @@ class Length(BaseCheck):
             f"Cut {counted(count - self.max, self.unit)}: the text has {count}, "
             f"at most {self.max} are allowed."
         )
+
+
+_GAP = f"[{BLANKS}{MARKS}]"
+_LETTER = f"[^{BLANKS}{MARKS}{IDEOGRAPHS}]"
+_WORD = f"{_LETTER}[^{BLANKS}{IDEOGRAPHS}]*"
+
+
+def _at_most(count: int) -> str:
+    """Return the pattern of the texts with at most `count` words."""
+    return f"{_GAP}*(?:(?:[{IDEOGRAPHS}]|{_WORD}){_GAP}*){{0,{count}}}"
+
+
+def _at_least(count: int) -> str:
+    """Return the pattern of the texts with at least `count` words, and all with ideographs.
+
+    Where words need no white space between them, an expression cannot tell one from two.
+    """
+    spaced = f"(?:{_WORD}{BLANK}{_GAP}*){{{count - 1}}}{_LETTER}{ANY}"
+    return f"{_GAP}*{spaced}|{ANY}[{IDEOGRAPHS}]{ANY}"

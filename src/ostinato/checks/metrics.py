@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
 from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
+from ostinato.checks.normal_form import normal_form, normalized
+from ostinato.checks.segments import split_words, word_spans
 from ostinato.loop import Item, PrefixVerdict, Span, Text, Verdict
 
 
@@ -53,9 +54,6 @@ def _vader() -> Any:
     return SentimentIntensityAnalyzer()
 
 
-_WORD = re.compile(r"[\w'’]+")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Repetition(BaseCheck):
     """No phrase of `n` words occurs more than `times` times.
@@ -83,11 +81,11 @@ class Repetition(BaseCheck):
     def judge(self, output: object, item: Item) -> Verdict:
         """Count the phrases; the span is the first one that occurs too often."""
         text = self.text(output)
-        words = list(_WORD.finditer(text))
-        if (span := self._surplus(words)) is not None:
+        phrases = self._phrases(text, closed=False)
+        if (span := self._surplus(text, phrases)) is not None:
             phrase = text[slice(*span)]
-            return self.verdict(False, self._message(phrase), self._fresh(words), span)
-        fresh = self._fresh(words)
+            return self.verdict(False, self._message(phrase), _fresh(phrases), span)
+        fresh = _fresh(phrases)
         if self.share is not None and 1 - fresh > self.share:
             message = (
                 f"Repeat less: {1 - fresh:.0%} of the phrases of {self.n} words were said before, "
@@ -101,37 +99,36 @@ class Repetition(BaseCheck):
         if self.times is None:
             return POSSIBLE
         text = self.text(output)
-        words = list(_WORD.finditer(text))
-        if words and words[-1].end() == len(text):
-            words.pop()  # it may become a longer word
-        span = self._surplus(words)
+        span = self._surplus(text, self._phrases(text, closed=True))
         return POSSIBLE if span is None else impossible(self._message(text[slice(*span)]), *span)
 
-    def _phrases(self, words: list[re.Match[str]]) -> list[tuple[str, ...]]:
-        folded = [word.group().casefold() for word in words]
-        return list(zip(*(folded[i:] for i in range(self.n)), strict=False))
+    def _phrases(self, text: str, closed: bool) -> list[tuple[str, ...]]:
+        """Return the phrases of a text; if `closed`, without a last word that may become longer."""
+        found = split_words(normal_form(text), closed)
+        return list(zip(*(found[i:] for i in range(self.n)), strict=False))
 
-    def _surplus(self, words: list[re.Match[str]]) -> Span | None:
+    def _surplus(self, text: str, phrases: list[tuple[str, ...]]) -> Span | None:
         """Return the first phrase that occurs once too often."""
-        if self.times is None or len(words) < self.n + self.times:
+        if self.times is None or len(phrases) <= self.times:
             return None
-        phrases = self._phrases(words)
         if max(Counter(phrases).values()) <= self.times:  # counted in C; nearly always all there is
             return None
         counts: Counter[tuple[str, ...]] = Counter()
         for i, phrase in enumerate(phrases):
             counts[phrase] += 1
             if counts[phrase] > self.times:
-                return Span(words[i].start(), words[i + self.n - 1].end())
+                form = normalized(text)
+                places = word_spans(form.text)[i : i + self.n]
+                return form.span(places[0].start, places[-1].end)
         return None
-
-    def _fresh(self, words: list[re.Match[str]]) -> float:
-        """Return the share of phrases that did not occur before."""
-        phrases = self._phrases(words)
-        return len(set(phrases)) / len(phrases) if phrases else 1.0
 
     def _message(self, phrase: str) -> str:
         return f'Do not say "{phrase}" again: more than {self.times} times is not allowed.'
+
+
+def _fresh(phrases: list[tuple[str, ...]]) -> float:
+    """Return the share of phrases that did not occur before."""
+    return len(set(phrases)) / len(phrases) if phrases else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,21 +1,34 @@
 """Words and patterns found in a text that may still grow. Knows no check.
 
 A match is *closed* if no continuation of the text can undo it: "ass" at the end of a text may
-become "assist", "ass " may not.
+become "assist", "ass " may not. Words are searched for in normal form, and found at the edges of
+words that `ostinato.checks.segments` defines; a user's pattern sees the text as it is written.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+from typing import NamedTuple
 
 import regex
 
-from ostinato.checks.constraint_spec import is_word, spaced
+from ostinato.checks.constraint_spec import spaced
 from ostinato.checks.deadline import left
+from ostinato.checks.normal_form import COMPOSING, accented, can_compose, normalized
+from ostinato.checks.segments import (
+    BLANKS,
+    SAME_WORD,
+    as_ascii,
+    ascii_edge_after,
+    ascii_word_start,
+    edge_after,
+    word_start,
+)
 from ostinato.errors import InputError
 from ostinato.loop import Span
 
@@ -31,47 +44,73 @@ class Hold(IntEnum):
     NEVER = 2  # unknown: the pattern looks ahead, or at the end of the text
 
 
-_CHARACTER_ESCAPES = set("dDsSwWntrf")  # that match one character, whatever follows it
+class PatternTraits(NamedTuple):
+    """Whether a pattern's match stays when the text grows, and whether it looks behind."""
+
+    hold: Hold
+    looks_behind: bool = False
+
+    @property
+    def knows_prefixes(self) -> bool:
+        """Whether a partial match tells if a text can be continued to a match.
+
+        Where the pattern looks around, it looks at the end of the prefix, and not at what follows.
+        """
+        return self.hold is Hold.ALWAYS and not self.looks_behind
+
+
+# Escapes that match one character, whatever follows it; of `p` and `P` with the name of a property.
+_CHARACTER_ESCAPES = set("dDsSwWntrf")
+_LONG_ESCAPE = regex.compile(
+    r"\\(?:[pP]\{[^{}]*\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8})"
+)
 _EDGE_ESCAPES = set("bB")
-_EDGE = r"(?<!\w)"
+_KNOWN_GROUP = regex.compile(r"\((?!\?|\*)|\(\?(?::|P?<\w+>|P=\w+|i\)|s\)|is\)|<[=!])")
 
 
 def hold_of(pattern: str) -> Hold:
-    """Return whether the pattern's match stays when the text grows; `NEVER` if in doubt.
+    """Return whether the pattern's match stays when the text grows; `NEVER` if in doubt."""
+    return traits_of(pattern).hold
+
+
+@lru_cache(maxsize=4096)
+def traits_of(pattern: str) -> PatternTraits:
+    """Return what is known of a pattern; `Hold.NEVER` if in doubt.
 
     Sets, groups, alternatives, backtracking quantifiers and word edges are known to stay. Anything
     else (looking ahead, `$`, possessive or fuzzy parts, recursion) makes it `NEVER`.
     """
-    hold, i, in_set = Hold.ALWAYS, 0, False
+    hold, behind, i, in_set = Hold.ALWAYS, False, 0, False
     while i < len(pattern):
         char, after = pattern[i], pattern[i + 1 : i + 2]
         if char == "\\":
+            long = _LONG_ESCAPE.match(pattern, i)
             if after in _EDGE_ESCAPES and not in_set:
                 hold = Hold.INSIDE
-            elif after.isalnum() and after not in _CHARACTER_ESCAPES:
-                return Hold.NEVER
-            i += 2
+            elif long is None and after.isalnum() and after not in _CHARACTER_ESCAPES:
+                return PatternTraits(Hold.NEVER)
+            i += 2 if long is None else len(long.group())
             continue
         if in_set:
             if char == "[":  # a nested set or class, an extension of `regex`
-                return Hold.NEVER
+                return PatternTraits(Hold.NEVER)
             in_set = char != "]"
         elif char == "[":
             in_set = True
             # A "]" right after the bracket is a member of the set, and does not end it.
             i += len(regex.match(r"\[\^?\]?", pattern[i:]).group()) - 1
         elif _is_unknown(pattern, i):
-            return Hold.NEVER
+            return PatternTraits(Hold.NEVER)
+        behind = behind or (not in_set and pattern.startswith(("(?<=", "(?<!"), i))
         i += 1
-    return hold
+    return PatternTraits(hold, behind)
 
 
 def _is_unknown(pattern: str, at: int) -> bool:
     """Whether a part of the pattern that starts at `at` may lose its match when the text grows."""
     rest = pattern[at:]
     if rest[0] == "(":
-        known = r"\((?!\?|\*)|\(\?(?::|P?<\w+>|P=\w+|i\)|s\)|is\)|<[=!])"
-        return regex.match(known, rest) is None
+        return _KNOWN_GROUP.match(rest) is None
     # A possessive quantifier gives nothing back: (?:ab)*+a matches "aba", and no more in "abab".
     possessive = rest[0] in "*+?}" and rest[1:2] == "+"
     fuzzy = rest[0] == "{" and not regex.match(r"\{\d*,?\d*\}", rest)
@@ -93,52 +132,115 @@ def compile_pattern(
         raise wrong from error
 
 
-def literal(text: str, whole: bool, closed: bool, wild: bool = False) -> str:
-    """Return the pattern of a text: any white space for a blank, either apostrophe, word edges.
+class _Dialect(NamedTuple):
+    """How white space, the letters of a `*` and the edges of a word are written for one library."""
 
-    `whole`: at word edges only. `closed`: only where no continuation can undo the match. `wild`: a
-    `*` stands for any letters of the same word.
+    blank: str
+    same_word: str
+    start: Callable[[str], str]
+    after: Callable[[str, bool], str]
+    accents: Callable[[], dict[str, str]]
+
+
+_ASCII = _Dialect(r"\s", r"\w", ascii_word_start, ascii_edge_after, dict)
+_UNICODE = _Dialect(f"[{BLANKS}]", SAME_WORD, word_start, edge_after, accented)
+
+
+def _literal(
+    text: str, whole: bool, closed: bool, wild: bool, dialect: _Dialect
+) -> tuple[str, str]:
+    """Return the pattern of the start of a text in normal form, and that of its rest.
+
+    Any white space matches a blank, and either apostrophe the other. `whole`: at edges of words
+    only. `closed`: only where no continuation can undo the match. `wild`: a `*` stands for any
+    letters of the same word.
     """
-    parts = [spaced(part, r"\s+") for part in (text.split("*") if wild else [text])]
-    pattern = r"\w*".join(parts)
-    first, last = text[0], text[-1]
-    if whole and is_word(first):
-        pattern = _EDGE + pattern
-    if whole and is_word(last):
-        pattern += r"(?=\W)" if closed else r"(?!\w)"
-    if not whole or last == "*":
+    parts = text.split("*") if wild else [text]
+    start = dialect.start(text[0]) if whole else ""
+    patterns = [spaced(part, f"{dialect.blank}+") for part in parts]
+    if whole and parts[-1]:
+        end = dialect.after(text[-1], closed)
+    else:
         # "refund*" has matched once "refund" is there; what follows can only lengthen the match.
-        return pattern.removesuffix(r"\w*") if closed else pattern
-    return pattern
+        last = -1 if parts[-1] else -2
+        patterns[last] = _accented_end(parts[last], patterns[last], dialect)
+        end = _open_end(parts[last][-1:], closed)
+        if not parts[-1]:
+            patterns[last] += end
+            end = ""
+        if closed and not parts[-1]:
+            patterns.pop()
+    pattern = f"{dialect.same_word}*".join(patterns) + end
+    return start, pattern.removeprefix(text[0]) if start else pattern
+
+
+def _accented_end(part: str, pattern: str, dialect: _Dialect) -> str:
+    """Return the pattern of a part that may end in an accent: one may follow a closed match."""
+    accents = dialect.accents().get(part[-1:], "")
+    return f"{pattern[:-1]}[{part[-1]}{accents}]" if accents and part[-1].isalpha() else pattern
+
+
+def _open_end(char: str, closed: bool) -> str:
+    """Return what must follow a part of a word that ends with `char`."""
+    if not char or char.isascii() or not can_compose(char):
+        return ""
+    return rf"(?![{COMPOSING}])" + (r"(?!\Z)" if closed else "")
+
+
+@dataclass(frozen=True)
+class TextSearch:
+    """Searches for texts in the normal form of another; `case` and `visible` say which form.
+
+    The patterns of a whole text, and of matches that are closed in a prefix: for any text, and for
+    those that can be read as ASCII, where `re` takes half the time of `regex` or less. `re` has no
+    time limit, so it gets plain texts only, never a user's pattern. `all_ascii`: so all texts are.
+    """
+
+    case: bool
+    visible: bool
+    any_text: tuple[regex.Pattern[str], regex.Pattern[str]]
+    ascii: tuple[re.Pattern[str], re.Pattern[str]] | None
+    all_ascii: bool
+
+    def find(self, text: str, closed: bool) -> Span | None:
+        """Return the first match. Raises `TimeoutError` where it takes too long."""
+        form = normalized(text, case=self.case, visible=self.visible)
+        plain = as_ascii(form.text) if self.all_ascii or form.text.isascii() else None
+        if plain is not None:
+            match = self.ascii[closed].search(plain) if self.ascii else None
+        else:
+            seconds = left(PREFIX_SECONDS if closed else JUDGE_SECONDS)
+            match = self.any_text[closed].search(form.text, timeout=seconds)
+        return form.span(*match.span()) if match else None
 
 
 @dataclass(frozen=True)
 class Finder:
     """Finds the first of several texts and patterns, in a whole text or closed in a prefix."""
 
-    whole: tuple[regex.Pattern[str], ...]
-    closed: tuple[tuple[regex.Pattern[str], Hold], ...]
-    quick: re.Pattern[str] | None = None  # the first of `closed`, for ASCII in lower case
+    texts: TextSearch | None
+    patterns: tuple[tuple[regex.Pattern[str], Hold], ...] = ()
 
     def find(self, text: str) -> Span | None:
         """Return the first match. Raises `TimeoutError` where a pattern takes too long."""
-        found = (pattern.search(text, timeout=left(JUDGE_SECONDS)) for pattern in self.whole)
-        return _first(Span(*match.span()) for match in found if match)
+        found = (pattern.search(text, timeout=left(JUDGE_SECONDS)) for pattern, _ in self.patterns)
+        spans = [Span(*match.span()) for match in found if match]
+        if self.texts is not None and (span := self.texts.find(text, closed=False)) is not None:
+            spans.append(span)
+        return _first(spans)
 
     def find_closed(self, text: str) -> Span | None:
         """Return the first match that no continuation can undo, or None where none is known."""
-        patterns, spans = self.closed, list[Span]()
-        if self.quick is not None and text.isascii():
-            patterns = patterns[1:]
-            if match := self.quick.search(text.lower()):
-                spans.append(Span(*match.span()))
-        for pattern, hold in patterns:
-            if (span := _closed_span(pattern, hold, text)) is not None:
-                spans.append(span)
-        return _first(spans)
+        spans = [_closed_span(pattern, hold, text) for pattern, hold in self.patterns]
+        if self.texts is not None:
+            with suppress(TimeoutError):
+                spans.append(self.texts.find(text, closed=True))
+        return _first(span for span in spans if span is not None)
 
 
 def _closed_span(pattern: regex.Pattern[str], hold: Hold, text: str) -> Span | None:
+    if hold is Hold.NEVER:
+        return None
     try:
         for match in pattern.finditer(text, timeout=left(PREFIX_SECONDS)):
             if hold is Hold.ALWAYS or match.end() < len(text):
@@ -160,32 +262,43 @@ def finder(
     case: bool = False,
     whole: bool = True,
     wild: bool = False,
+    visible: bool = False,
     where: str = "a check",
 ) -> Finder:
-    """Return the finder of any of the texts and patterns, compiled once for the same arguments."""
-    flags = 0 if case else regex.IGNORECASE
-    whole_patterns, closed_patterns, quick = [], [], None
-    if texts:
-        whole_patterns.append(regex.compile(_any_of(texts, whole, False, wild), flags))
-        closed = _any_of(texts, whole, True, wild)
-        closed_patterns.append((regex.compile(closed, flags), Hold.ALWAYS))
-        if not case and "".join(texts).replace("’", "'").isascii():
-            lowered = tuple(text.lower() for text in texts)
-            # `re` takes half the time of `regex` or less, and this search runs at every token. It
-            # has no time limit, so it gets plain texts only, never a user's pattern.
-            quick = re.compile(_any_of(lowered, whole, True, wild))
-    for pattern in patterns:
-        compiled = compile_pattern(pattern, case, where, "patterns")
-        whole_patterns.append(compiled)
-        if (hold := hold_of(pattern)) is not Hold.NEVER:
-            closed_patterns.append((compiled, hold))
-    return Finder(tuple(whole_patterns), tuple(closed_patterns), quick)
+    """Return the finder of any of the texts and patterns, compiled once for the same arguments.
+
+    `visible`: what is not shown, such as a zero-width space, is ignored.
+    """
+    compiled = tuple(
+        (compile_pattern(pattern, case, where, "patterns"), hold_of(pattern))
+        for pattern in patterns
+    )
+    return Finder(_text_search(texts, case, whole, wild, visible) if texts else None, compiled)
 
 
-def _any_of(texts: tuple[str, ...], whole: bool, closed: bool, wild: bool) -> str:
-    """Return the pattern of any of the texts."""
-    # Their common word edge comes once, before the group, so it is tested once at each position.
-    patterns = [literal(text, whole, closed, wild) for text in texts]
-    edged = [pattern.removeprefix(_EDGE) for pattern in patterns if pattern.startswith(_EDGE)]
-    others = [f"(?:{pattern})" for pattern in patterns if not pattern.startswith(_EDGE)]
-    return "|".join(([f"{_EDGE}(?:{'|'.join(edged)})"] if edged else []) + others)
+def _text_search(
+    texts: tuple[str, ...], case: bool, whole: bool, wild: bool, visible: bool
+) -> TextSearch:
+    forms = [normalized(text, case=case, visible=visible).text for text in texts]
+    forms = [form.replace("’", "'") for form in forms]
+    plain = [form for form in forms if form.isascii()]
+
+    def compiled(closed: bool) -> regex.Pattern[str]:
+        parts = [_literal(form, whole, closed, wild, _UNICODE) for form in forms]
+        return regex.compile(f"(?V1){_any_of(parts)}")
+
+    def compiled_ascii(closed: bool) -> re.Pattern[str]:
+        return re.compile(_any_of([_literal(form, whole, closed, wild, _ASCII) for form in plain]))
+
+    ascii = (compiled_ascii(False), compiled_ascii(True)) if plain else None
+    both = (compiled(False), compiled(True))
+    return TextSearch(case, visible, both, ascii, len(plain) == len(forms))
+
+
+def _any_of(parts: Iterable[tuple[str, str]]) -> str:
+    """Return the pattern of any of several texts, given as their starts and rests."""
+    # A common start comes once, before the group, so it is tested once at each position.
+    groups: dict[str, list[str]] = {}
+    for start, rest in parts:
+        groups.setdefault(start, []).append(rest)
+    return "|".join(f"{start}(?:{'|'.join(rests)})" for start, rests in groups.items())

@@ -13,9 +13,8 @@ from ostinato.checks.deadline import is_over, left
 from ostinato.checks.patterns import (
     JUDGE_SECONDS,
     PREFIX_SECONDS,
-    Hold,
     compile_pattern,
-    hold_of,
+    traits_of,
 )
 from ostinato.loop import Item, PrefixVerdict, Span, Verdict
 
@@ -39,8 +38,8 @@ class Regex(BaseCheck):
             )
         compiled = compile_pattern(self.pattern, self.case, f"the check '{self.name}'")
         object.__setattr__(self, "_compiled", compiled)
-        # A partial match proves nothing where the pattern looks around the end of the prefix.
-        object.__setattr__(self, "_knows_prefixes", hold_of(self.pattern) is Hold.ALWAYS)
+        knows_prefixes = traits_of(self.pattern).knows_prefixes
+        object.__setattr__(self, "_knows_prefixes", knows_prefixes)
 
     def judge(self, output: object, item: Item) -> Verdict:
         """Match the whole text; the span starts where it leaves the pattern, if that is known."""
@@ -68,7 +67,7 @@ class Regex(BaseCheck):
         return impossible(self._message(), *self._departure(text))
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
-        """Return the texts that match, unless the pattern looks ahead or at word edges."""
+        """Return the texts that match, unless the pattern looks around or at word edges."""
         if not self._knows_prefixes:
             return ()
         return (ConstraintSpec("regex", folded(self.pattern, self.case)),)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from ostinato.checks.base import CERTAIN, POSSIBLE, BaseCheck, column_texts, impossible, quoted
 from ostinato.checks.constraint_spec import ConstraintSpec, containing
-from ostinato.checks.patterns import Finder, Hold, finder, hold_of
+from ostinato.checks.patterns import Finder, finder, traits_of
 from ostinato.loop import Item, PrefixVerdict, RequiredText, Verdict
 
 Alternatives = tuple[tuple[str, ...], tuple[str, ...]]
@@ -49,11 +49,11 @@ class _Words(BaseCheck):
             *alternatives, case=self.case, whole=self.whole, where=f"the check '{self.name}'"
         )
 
-    def _containing(self, alternatives: Alternatives) -> str | None:
-        """Return the pattern of whole texts that contain one; None where it looks ahead."""
-        if any(hold_of(pattern) is not Hold.ALWAYS for pattern in alternatives[1]):
+    def _containing(self, alternatives: Alternatives, surely: bool = False) -> str | None:
+        """Return the pattern of whole texts that contain one; None where it looks around."""
+        if not all(traits_of(pattern).knows_prefixes for pattern in alternatives[1]):
             return None
-        return containing(*alternatives, case=self.case, whole=self.whole)
+        return containing(*alternatives, case=self.case, whole=self.whole, surely=surely)
 
     def _column_texts(self, item: Item) -> tuple[str, ...]:
         return column_texts(self.name, item, self.column) if self.column else ()
@@ -100,7 +100,7 @@ class Contains(_Words):
         return None
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
-        """Return a language for each need, except where a pattern looks ahead."""
+        """Return a language for each need, except where a pattern looks around."""
         found = ((need, self._containing(need)) for need in self._needs(item))
         return tuple(
             ConstraintSpec("regex", pattern, hints=need[0][:1])
@@ -142,11 +142,11 @@ class Excludes(_Words):
         return POSSIBLE if span is None else impossible(_forbidden(text[slice(*span)]), *span)
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
-        """Return the texts with nothing forbidden, except for patterns that look ahead."""
+        """Return the texts with nothing forbidden, except for patterns that look around."""
         texts, patterns = self._forbidden(item)
         # Without the others the language is wider than the check, which still judges in the end.
-        plain = tuple(pattern for pattern in patterns if hold_of(pattern) is Hold.ALWAYS)
-        pattern = self._containing((texts, plain))
+        plain = tuple(pattern for pattern in patterns if traits_of(pattern).knows_prefixes)
+        pattern = self._containing((texts, plain), surely=True)
         return (ConstraintSpec("regex", pattern, no=True),) if pattern else ()
 
     def _forbidden(self, item: Item) -> Alternatives:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ostinato.checks.base import POSSIBLE, BaseCheck, impossible, quoted
 from ostinato.checks.grounding.claims import Claim, ClaimMark, claims, first_ungrounded
-from ostinato.checks.grounding.facts import Facts
+from ostinato.checks.grounding.facts import Facts, plain
 from ostinato.errors import InputError
 from ostinato.loop import Item, PrefixVerdict, Span, Verdict
 
@@ -21,13 +21,15 @@ class Grounded(BaseCheck):
 
     `sources` names columns of any content: texts, lists of turns, records, JSON. By default they
     are those of message, conversation and record that the item has. `allow` holds texts that are
-    always known, such as the company's name.
+    always known, such as the company's name or "24/7". Without `names`, only figures, times, dates,
+    numbers and codes are checked.
     """
 
     kind: ClassVar[str] = "grounded"
 
     sources: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
+    names: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,7 +44,12 @@ class Grounded(BaseCheck):
     def judge(self, output: object, item: Item) -> Verdict:
         """Name the claims that no source contains; the score is the share of the grounded ones."""
         text = self.text(output)
-        found = _joined(claims(text, self._known(item).facts, whole=True))
+        form, facts = plain(text), self._known(item).facts
+        found = [
+            claim._replace(start=place.start, end=place.end)
+            for claim in _joined(claims(form.text, facts, whole=True, names=self.names))
+            for place in (form.span(claim.start, claim.end),)
+        ]
         wrong = [claim for claim in found if not claim.grounded]
         if not wrong:
             return self.verdict(True)
@@ -53,11 +60,12 @@ class Grounded(BaseCheck):
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Impossible at the first claim that no continuation can ground."""
         text, known = self.text(output), self._known(item)
-        claim, known.mark = first_ungrounded(text, known.facts, known.mark)
+        form, mark = plain(text), known.marks.get(self.names, ClaimMark())
+        claim, known.marks[self.names] = first_ungrounded(form.text, known.facts, mark, self.names)
         if claim is None:
             return POSSIBLE
-        message = self._message([text[claim.start : claim.end]])
-        return impossible(message, claim.start, claim.end)
+        place = form.span(claim.start, claim.end)
+        return impossible(self._message([text[slice(*place)]]), *place)
 
     def _known(self, item: Item) -> KnownFacts:
         columns = self.sources or tuple(name for name in SOURCES if name in item)
@@ -76,14 +84,17 @@ class Grounded(BaseCheck):
 
 
 class KnownFacts:
-    """The facts of an item's values, and how far the text in progress was read with them."""
+    """The facts of an item's values, and how far the text in progress was read with them.
 
-    __slots__ = ("facts", "mark", "values")
+    `marks` has a mark with names and one without, as checks of both kinds may share the facts.
+    """
+
+    __slots__ = ("facts", "marks", "values")
 
     def __init__(self, values: tuple[object, ...]) -> None:
         self.values = values  # kept alive, so that no other object gets one of their ids
         self.facts = Facts(values)
-        self.mark = ClaimMark()
+        self.marks: dict[bool, ClaimMark] = {}
 
 
 _known: dict[tuple[tuple[int, int], ...], KnownFacts] = {}

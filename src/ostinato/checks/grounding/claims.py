@@ -12,15 +12,18 @@ from typing import NamedTuple
 
 import regex
 
-from ostinato.checks.grounding.facts import EVERY, TOKEN, As, Facts, Lexicon, norm
+from ostinato.checks.grounding.facts import EVERY, As, Facts, Lexicon, norm, tokens
 from ostinato.checks.grounding.vocabulary import (
+    ACRONYMS,
     ALWAYS,
+    MONTH_NAMES,
     MONTHS,
     NUMERALS,
     OPENERS,
     ORDINARY_ENDINGS,
     TENS,
     UNITS,
+    WEEKDAY_NAMES,
 )
 
 
@@ -56,6 +59,8 @@ _AFTER_AT = re.compile(
     r"(?<!\w)(?:at|by|around|until|till|before|after|from|between)\s+$", re.IGNORECASE
 )
 _RANGE = re.compile(r"[/–-]")
+_PHONE_AFTER = regex.compile(r"[ .(-]{0,2}[0-9]")
+_DATE_NAMES = frozenset((*MONTH_NAMES, *WEEKDAY_NAMES))
 _SORTED_ALWAYS = sorted(ALWAYS)
 
 
@@ -70,23 +75,30 @@ class ClaimMark(NamedTuple):
     name_mask: int = 0
 
 
-def first_ungrounded(text: str, facts: Facts, mark: ClaimMark) -> tuple[Claim | None, ClaimMark]:
+def first_ungrounded(
+    text: str, facts: Facts, mark: ClaimMark, names: bool = True
+) -> tuple[Claim | None, ClaimMark]:
     """Return the first claim of a prefix that no continuation can ground, and a new mark.
 
     Reading resumes at the mark if the text still starts with its text. The mark saves time and
     changes no result.
     """
     marks = [mark if text.startswith(mark.text) else ClaimMark()]
-    for claim in claims(text, facts, whole=False, marks=marks):
+    for claim in claims(text, facts, whole=False, names=names, marks=marks):
         if not claim.grounded:
             return claim, marks[0]
     return None, marks[-1]
 
 
 def claims(
-    text: str, facts: Facts, *, whole: bool, marks: list[ClaimMark] | None = None
+    text: str,
+    facts: Facts,
+    *,
+    whole: bool,
+    names: bool = True,
+    marks: list[ClaimMark] | None = None,
 ) -> Iterator[Claim]:
-    """Yield the claims of a text, in its order.
+    """Yield the claims of a text, in its order; without `names`, those of figures and dates alone.
 
     In a prefix (not `whole`), claims that are still open are left out. Reading starts at the last
     of the `marks`; the last mark before the open end is appended to them.
@@ -94,7 +106,7 @@ def claims(
     mark = marks[-1] if marks else ClaimMark()
     name_end, name_mask = mark.name_end, mark.name_mask
     marked = marks is None
-    for match in TOKEN.finditer(text, len(mark.text)):
+    for match in tokens(text, len(mark.text)):
         start, end = match.span()
         if not marked and len(text) - end < _OPEN_END:
             assert marks is not None
@@ -111,10 +123,15 @@ def claims(
         # The last word of a prefix may still get letters, so it is judged by its start.
         if not whole and end == len(text):
             mask = name_mask if _joins(text, name_end, start) else EVERY
-            if not _may_become_known(text, start, word, mask, facts):
+            judged = names or not _DIGITS.isdisjoint(word)
+            if judged and not _may_become_known(text, start, word, mask, facts):
                 yield Claim(start, end, False, _joins(text, name_end, start))
             return
-        if first.isupper() and not _is_opener(text, start, word):
+        if (
+            first.isupper()
+            and not _is_opener(text, start, word)
+            and (names or not _DIGITS.isdisjoint(word) or norm(word) in _DATE_NAMES)
+        ):
             joined = _joins(text, name_end, start)
             mask = facts.mask(folded := norm(word), name_mask if joined else EVERY)
             yield Claim(start, end, mask != 0, joined)
@@ -144,14 +161,16 @@ def _may_become_known(text: str, start: int, word: str, mask: int, facts: Facts)
     return _DIGITS.isdisjoint(word) or facts.has_prefix(norm(word), EVERY)
 
 
-def _is_always(folded: str) -> bool:
+def _is_always(folded: str, word: str = "") -> bool:
+    if word in ACRONYMS:
+        return False
     return folded in ALWAYS or ("'" in folded and folded.partition("'")[0] in ALWAYS)
 
 
 def _is_opener(text: str, start: int, word: str) -> bool:
     """Whether a capitalized word is no name: always, or because it starts a sentence."""
     folded = norm(word)
-    if _is_always(folded):
+    if _is_always(folded, word):
         return True
     if not _starts_sentence(text, start):
         return False
@@ -209,7 +228,9 @@ class _Figure:
     def grounded(self) -> bool | None:
         """Whether the facts contain the figure; None while that is open."""
         if not self.whole:
-            if self._may_grow():
+            if self._may_grow() or (
+                self._plus_one(self.form) and _PHONE_AFTER.fullmatch(self.rest, partial=True)
+            ):
                 return None
             if not self.rest and not self.spelled and not self._is_known() and not self._may_list():
                 return False
@@ -298,7 +319,9 @@ class _Figure:
             return bool(known_as)
         if groups.get("am") or groups.get("pm"):
             return bool(known_as & (As.AM if groups["am"] else As.PM))
-        if self._plus_one(self.form) or self._is_range():
+        if self._is_range():
+            return True
+        if self._plus_one(self.form) and _PHONE_AFTER.match(self.rest):
             return True
         if groups.get("ordinal"):
             return bool(known_as & (As.DAY | As.NUMBER))

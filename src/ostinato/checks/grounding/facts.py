@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import datetime
 import re
+import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from enum import IntFlag
+
+import regex
 
 from ostinato.checks.grounding.vocabulary import (
     MONTH_NAMES,
@@ -24,6 +27,8 @@ from ostinato.checks.grounding.vocabulary import (
     WEEKDAY_NAMES,
     WEEKDAYS,
 )
+from ostinato.checks.normal_form import NormalText, decomposed, decomposed_start, normalized
+from ostinato.checks.segments import SAME_WORD, as_ascii
 from ostinato.text_files import parse_json
 
 
@@ -62,7 +67,9 @@ class Lexicon:
 
 
 FIGURE = r"[0-9]+(?:[.,:/–-][0-9]+)*"
-TOKEN = re.compile(FIGURE + r"|\w[\w'’]*")
+_ASCII_TOKEN = re.compile(FIGURE + r"|\w[\w'’]*")
+# Where scripts without spaces meet others, such as a number behind a Chinese word, is an edge.
+_TOKEN = regex.compile(rf"(?V1){FIGURE}|{SAME_WORD}(?:{SAME_WORD}|['’])*")
 _MONTH = "(?P<month>" + "|".join(sorted(MONTHS, key=len, reverse=True)) + r")\b"
 _ORDINAL = "(?:st|nd|rd|th)"
 _MERIDIEM = r"(?P<meridiem>[ap])\.?m\b\.?"
@@ -103,7 +110,23 @@ _NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 _COMPOUND = re.compile(rf"\b({'|'.join(TENS)})[- ]({'|'.join(UNITS)})\b", re.IGNORECASE)
 _RANGE = re.compile(r"[/–-]")
 _POSSESSIVE = re.compile(r"(?:'s)?'*$")
+_DIGIT = re.compile(r"(?![0-9])\d")
 EVERY = -1  # the mask of a word that may stand beside any other: all bits are set
+
+
+def plain(text: str) -> NormalText:
+    """Return a text as it is read: in normal form, upper and lower case apart, ASCII digits."""
+    form = normalized(text, case=True)
+    if form.text.isascii():
+        return form
+    digits = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit.group())), form.text)
+    return form._replace(text=digits)
+
+
+def tokens(text: str, start: int = 0) -> Iterator[re.Match[str]]:
+    """Yield the figures and words of a text from a position on."""
+    pattern = _TOKEN if as_ascii(text) is None else _ASCII_TOKEN
+    yield from pattern.finditer(text, start)
 
 
 def norm(word: str) -> str:
@@ -126,7 +149,7 @@ class Facts:
         self.words: dict[str, int] = {}
         self.heads: dict[str, int] = {}
         self._lone_days: set[int] = set()
-        texts = [text for value in values for text in _texts(value, self._name)]
+        texts = [plain(text).text for value in values for text in _texts(value, self._name)]
         for index, text in enumerate(texts):
             self._read(text, 1 << index)
         self._finish()
@@ -140,9 +163,10 @@ class Facts:
 
     def has_prefix(self, prefix: str, before: int) -> bool:
         """Whether any word with the prefix has a mask after words from `before`."""
-        at = bisect_left(self._sorted_words, prefix)
-        while at < len(self._sorted_words) and self._sorted_words[at].startswith(prefix):
-            if self.mask(self._sorted_words[at], before):
+        prefix = decomposed_start(prefix)  # an accent may follow
+        at = bisect_left(self._sorted_words, (prefix, ""))
+        while at < len(self._sorted_words) and self._sorted_words[at][0].startswith(prefix):
+            if self.mask(self._sorted_words[at][1], before):
                 return True
             at += 1
         return False
@@ -165,7 +189,7 @@ class Facts:
         self._read_dates(text)
         self._read_times(text)
         self._read_phones(text)
-        for match in TOKEN.finditer(text):
+        for match in tokens(text):
             if match.group()[0] in "0123456789":
                 self._number(match.group())
             elif (value := NUMERALS.get(match.group().casefold())) is not None:
@@ -174,7 +198,7 @@ class Facts:
             self._number(str(TENS[tens.lower()] + UNITS[unit.lower()]))
 
     def _read_words(self, text: str, bit: int) -> None:
-        for match in TOKEN.finditer(text):
+        for match in tokens(text):
             word = norm(match.group())
             if word[:1] in "0123456789":
                 continue
@@ -308,13 +332,12 @@ class Facts:
                 self.figures.add(form, As.DAY)
                 for month in range(1, 13):
                     self.days[month].add(form, As.DAY)
-        self.figures.add("24/7", As.NUMBER)
         for names in (MONTHS, WEEKDAYS):
             known = {number for name, number in names.items() if name in self.words}
             for name, number in names.items():
                 if number in known:
                     self._word(name, EVERY)
-        self._sorted_words = sorted(self.words)
+        self._sorted_words = sorted((decomposed(word), word) for word in self.words)
 
 
 def _hour(text: str) -> int:

@@ -61,11 +61,14 @@ ALWAYS: frozenset[str] = frozenset(
     a an and are as at be but by do for from he her his how i if in is it its me my no not of ok
     okay on or our she so that the their there they this to us was we what when where who will with
     yes you your mr mrs ms dr sir madam miss am pm tv wi fi wifi id faq vip rsvp asap pin eta atm
-    app sms url pdf fahrenheit celsius f c usd gmt utc est pst etc about around among shall which
-    have has each another any can could would should may please here some let dollars
+    app sms url pdf fahrenheit celsius f c etc about around among shall which
+    have has each another any can could would should please here some let dollars
     """)
 )
 """Words that are not names even if they are capitalized within a sentence."""
+
+ACRONYMS: frozenset[str] = frozenset(("US", "IT", "WHO"))
+"""Names, although they are ordinary words in lower case."""
 
 OPENERS: frozenset[str] = ALWAYS | frozenset(
     _words("""

@@ -144,4 +144,4 @@ def _forbidden_in(excludes: Excludes | Blocked, contains: Contains) -> Finder | 
     whole = True if isinstance(excludes, Blocked) else excludes.whole
     if not texts or (whole and not contains.whole) or (excludes.case and not contains.case):
         return None
-    return finder(texts, case=excludes.case, whole=whole, wild=blocked)
+    return finder(texts, case=excludes.case, whole=whole, wild=blocked, visible=blocked)

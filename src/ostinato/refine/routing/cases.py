@@ -9,7 +9,6 @@ vectors. By both: the mean of the two. Knows no rules and no prompts.
 from __future__ import annotations
 
 import math
-import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import bm25s
 
 from ostinato.arguments import did_you_mean
+from ostinato.checks import normal_form, split_words
 from ostinato.errors import InputError
 from ostinato.refine.job.items import read_rows
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 Similarity = Literal["words", "meaning", "both"]
 K1, B = 1.5, 0.75  # the usual parameters of BM25
 LIKELY = 64  # cases by each similarity that `CasesByBoth` compares by both
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +203,8 @@ class CasesByBoth(Cases):
 
 
 def words(text: str) -> list[str]:
-    """Return the words and numbers of a text, in lower case."""
-    return _WORD.findall(text.lower())
+    """Return the words and numbers of a text in the form in which checks compare them."""
+    return split_words(normal_form(text))
 
 
 def read_cases(settings: CaseSettings) -> Cases:

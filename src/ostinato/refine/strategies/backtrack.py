@@ -14,21 +14,23 @@ Required text that is missing is inserted where the model found it most likely.
 from __future__ import annotations
 
 import math
-import re
+import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ostinato.arguments import require_at_least
-from ostinato.checks import judge_all, required_by
+from ostinato.checks import (
+    ends_with_sentence,
+    is_unspaced,
+    judge_all,
+    required_by,
+    sentence_ends,
+)
 from ostinato.journal import Fields, Stopped
 from ostinato.loop import Action, GoBack, History, OnStop, RequiredText, Text
 from ostinato.refine.strategies.base import SteeringContext, Strategy
-
-# Closing quotes and brackets belong to the sentence; `3.5` and `e.g.x` do not end one.
-SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s|$)")
-WHOLE_SENTENCE = re.compile(r"[.!?][\"')\]]*\s*\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,7 @@ def _last_token_to_blame(
 
 
 def _ends_with_sentence(output: Text) -> bool:
-    return output.ended and WHOLE_SENTENCE.search(output) is not None
+    return output.ended and ends_with_sentence(output)
 
 
 def _costly_backtracks(history: History) -> int:
@@ -170,7 +172,7 @@ def _restart_positions(output: Text, start: int | None, last: int) -> Iterator[i
     if start is not None:
         yield min(at, last)
     limit = output.starts[at]
-    ends = [match.end() for match in SENTENCE_END.finditer(str(output)) if match.end() <= limit]
+    ends = [end for end in sentence_ends(str(output)) if end <= limit]
     # The nearest sentence first: it takes back the least.
     for end in reversed([0, *ends]):
         first = _token_from(output, end)
@@ -197,13 +199,13 @@ def _early_ends(output: Text, history: History, context: SteeringContext) -> Ite
     if context.end is None:
         return
     text = str(output)
-    for match in reversed(list(SENTENCE_END.finditer(text))):
-        at = _token_from(output, match.end())
+    for end in reversed(sentence_ends(text)):
+        at = _token_from(output, end)
         # A sentence that ends within a token cannot be cut there.
-        if at >= len(output.tokens) or output.starts[at] != match.end() or _retries_at(history, at):
+        if at >= len(output.tokens) or output.starts[at] != end or _retries_at(history, at):
             continue
         prefix = Text(
-            text[: match.end()],
+            text[:end],
             output.tokens[:at],
             output.starts[:at],
             output.logprobs[:at],
@@ -277,7 +279,8 @@ def _refused_insertions(history: History) -> int:
 
 def _spaced(output: Text, at: int, value: str) -> str:
     before = str(output)[: output.starts[at]]
-    return value if not before or before[-1].isspace() else f" {value}"
+    spaced = not before or before[-1].isspace() or is_unspaced(before[-1]) or is_unspaced(value[0])
+    return value if spaced else f" {value}"
 
 
 def _tracked_logprob(output: Text, at: int, tracking_id: int) -> float:
@@ -300,4 +303,6 @@ def _between_words(output: Text, at: int) -> bool:
     if start == 0 or text[start - 1].isspace():
         return True
     before, after = text[start - 1], text[start : start + 1]
+    if is_unspaced(before):
+        return not unicodedata.combining(after or " ")
     return (before.isalnum() or before in ".,:;!?") and not (after.isalnum() or after in "'’-")
