@@ -179,7 +179,7 @@ def test_json_verdicts_say_what_to_fix(tmp_path: Path) -> None:
 
 
 def test_a_wrong_schema_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'schema' of the check 'json_schema' must be a JSON sch"):
+    with pytest.raises(InputError, match="'json_schema': It must be a JSON schema, got 'objekt'"):
         JsonSchema(schema={"type": "objekt"})
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(InputError, match=r"broken\.json must be JSON"):
