@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 import diffusers
+from pipeline_calls import NAMES, SEED, SIZE, WORDED, check_equal, item, stepped
 from tiny_pipelines import MAKERS, stable_diffusion, stable_diffusion_3, unconditional
 
 from ostinato.errors import EditError, InputError, ItemError, MissingExtra, ModelError
@@ -29,7 +29,7 @@ from ostinato.image.pipelines import (
     pipeline_loop,
 )
 from ostinato.journal import Journal
-from ostinato.loop import Converges, Lane, Report, fold_in
+from ostinato.loop import Converges, Lane, fold_in
 from ostinato.testing import check_lane_process
 
 # diffusers meets numpy 2.4 through an `__array__` of torch that it warns about
@@ -38,10 +38,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
 ]
 
-SEED, STEPS = 7, 5
-SIZE = {"height": 16, "width": 16}
-NAMES = list(MAKERS)
-WORDED = NAMES[2:]
 SOLVERS = [
     "DDIMScheduler",
     "DDPMScheduler",
@@ -62,74 +58,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def families(folders: dict[str, Path]) -> dict[str, PipelineFamily]:
     return {name: load_pipeline(folder) for name, folder in folders.items()}
-
-
-def item(name: str, **more: object) -> dict[str, object]:
-    inputs: dict[str, object] = {"prompt": "a cat, sleeping", **SIZE} if name in WORDED else {}
-    return {**inputs, "seed": SEED, "steps": STEPS, **more}
-
-
-def stepped(family: PipelineFamily, wanted: dict[str, object]) -> tuple[list[Report], Tensor]:
-    process = DenoisePipeline(family, slots=1)
-    process.start(Lane("x"), wanted)
-    reports: list[Report] = []
-    while not reports or "ended" not in reports[-1]:
-        reports.append(process.step()["x"])
-    return reports, process.output("x")
-
-
-def noise(use: str, position: int) -> torch.Generator:
-    return torch.Generator().manual_seed(fold_in(SEED, "", use, 0, 0, position))
-
-
-def own_call(pipeline: Any, wanted: dict[str, object], **more: Any) -> tuple[list[Tensor], Tensor]:
-    """Call the pipeline itself, from the same noise; return its latents after each step."""
-    pipeline.set_progress_bar_config(disable=True)
-    seen: list[Tensor] = []
-    inner = pipeline.scheduler.step
-    generator = noise("begin", 0)
-
-    @functools.wraps(inner)
-    def step(*args: Any, **named: Any) -> Any:
-        if "generator" in named:  # each step draws from its own place
-            generator.set_state(noise("step", len(seen)).get_state())
-        out = inner(*args, **named)
-        seen.append(out[0] if isinstance(out, tuple) else out.prev_sample)
-        return out
-
-    pipeline.scheduler.step = step
-    names = ("prompt", "negative_prompt", "height", "width")
-    given = {name: wanted[name] for name in names if name in wanted} | more
-    try:
-        image = pipeline(
-            num_inference_steps=STEPS, generator=generator, output_type="pt", **given
-        ).images[0]
-    finally:
-        del pipeline.scheduler.step
-    return seen, image
-
-
-def unpacked(latent: Tensor, like: Tensor) -> Tensor:
-    """Return a latent of Flux as (C, H, W)."""
-    if latent.shape == like.shape:
-        return latent
-    C, H, W = like.shape
-    return latent.view(H // 2, W // 2, C, 2, 2).permute(2, 0, 3, 1, 4).reshape(C, H, W)
-
-
-def check_equal(family: PipelineFamily, wanted: dict[str, object], **more: Any) -> list[Report]:
-    reports, image = stepped(family, wanted)
-    seen, own = own_call(family.pipeline, wanted, **more)
-    assert len(seen) == len(reports)
-    for latent, report in zip(seen, reports, strict=True):
-        noisy = report["noisy"]
-        assert isinstance(noisy, Tensor)
-        scale = float(noisy.abs().max())  # rounding grows with the noise and with the guidance
-        torch.testing.assert_close(
-            noisy, unpacked(latent[0], noisy), rtol=0.0, atol=2e-4 * max(1.0, scale)
-        )
-    torch.testing.assert_close((image / 2 + 0.5), own, rtol=1e-4, atol=1e-4)
-    return reports
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ostinato.errors import ItemError, ModelError
 from ostinato.image.pipelines.inputs import PipelineInputs
-from ostinato.image.pipelines.scheduler_state import is_flow_matching
+from ostinato.image.pipelines.scheduler_check import check_scheduler
+from ostinato.image.pipelines.scheduler_state import SchedulerCalls
 
 TextEmbedding = Mapping[str, Tensor]
 """An encoded prompt: what the network takes beside image and time; each tensor has one row."""
@@ -36,6 +37,12 @@ class PipelineFamily(ABC):
     """Whether it takes a prompt."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Components that a folder may lack, although its pipeline's class requires them."""
+    scheduler_calls: SchedulerCalls = SchedulerCalls()
+    """How the pipeline's own call uses its scheduler."""
+    scheduler_reads: ClassVar[tuple[str, ...]] = ("order",)
+    """Attributes of the scheduler that the pipeline's own call reads."""
+    usual_scheduler: ClassVar[str] = "FlowMatchEulerDiscreteScheduler"
+    """One that works, for messages."""
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
@@ -50,13 +57,7 @@ class PipelineFamily(ABC):
         self.guidance = self.default_guidance(parameters)
         self._encoded: dict[str, TextEmbedding] = {}
         self.check()
-        scheduler = pipeline.scheduler
-        # Reports and `renoise` need the noise level of each step.
-        if not (hasattr(scheduler, "alphas_cumprod") or is_flow_matching(scheduler)):
-            raise ModelError(
-                f"The scheduler must expose its noise levels, got {type(scheduler).__name__}. Give "
-                "the pipeline another, such as DDIMScheduler, and save it again."
-            )
+        check_scheduler(self)
 
     @staticmethod
     @abstractmethod
@@ -139,6 +140,8 @@ class Unconditional(PipelineFamily):
 
     layout = "unconditional (scheduler, unet: UNet2DModel)"
     text_to_image = False
+    scheduler_reads = ()
+    usual_scheduler = "DDPMScheduler"
 
     @staticmethod
     def fits(components: Mapping[str, str]) -> bool:

@@ -117,7 +117,7 @@ class DenoisePipeline:
         slot.states.append(self._initial_state(slot, backtracks[0]))
         for report, each in zip(lane.past, backtracks, strict=False):
             self._renoise(slot, each)
-            self._replay(slot, report)
+            self._replay(slot, report, each)
         self._renoise(slot, backtracks[-1])
         self._slots[lane.key] = slot
 
@@ -200,14 +200,14 @@ class DenoisePipeline:
         scale = torch.full((1,), guidance, device=x.device)
         return self.family.predict(x, t.reshape(1).to(x.device), embedding, scale)
 
-    def _replay(self, slot: _PipelineSlot, report: Report) -> None:
+    def _replay(self, slot: _PipelineSlot, report: Report, backtracks: int) -> None:
         """Take a recorded step again without the network: its prediction is in the report.
 
-        The scheduler's step is needed for its history of predictions.
+        The scheduler's step is needed for its history: of predictions, or of its noise (SDE).
         """
         state, _ = slot.states[-1].scaled()
-        # Any seed will do: the latent with its noise comes from the report.
-        after, _ = state.step(self._loaded(report["prediction"]), 0)
+        seed = self._noise_seed(slot, "step", backtracks, state.position)
+        after, _ = state.step(self._loaded(report["prediction"]), seed)
         slot.states.append(replace(after, noisy=self._loaded(report["noisy"])))
         slot.denoised.append(self._loaded(report["clean"])[0])
 
@@ -223,7 +223,7 @@ class DenoisePipeline:
         noise = torch.randn((1, *slot.shape), generator=generator, dtype=self.family.dtype)
         scheduler = copy.deepcopy(slot.base)
         latent = self.family.initial_latent(scheduler, noise.to(self.family.device))
-        return SchedulerState(0, latent, scheduler)
+        return SchedulerState(0, latent, scheduler, self.family.scheduler_calls)
 
     @torch.no_grad()
     def _renoise(self, slot: _PipelineSlot, backtracks: int) -> None:

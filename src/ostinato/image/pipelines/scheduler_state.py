@@ -7,11 +7,35 @@ from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerCalls:
+    """How a pipeline's own call uses its scheduler.
+
+    `scales_input`: it gives the network what `scale_model_input` returns, and starts from noise of
+    `init_noise_sigma`. `options` are its arguments of `step`, which replace the scheduler's own
+    defaults where the scheduler takes them; a generator is passed where one is taken. `pack` gives
+    latents (1, C, H, W) the layout that the scheduler steps, in which it also draws noise; `unpack`
+    takes such a tensor and one of the shape to return.
+    """
+
+    scales_input: bool = False
+    options: Mapping[str, object] = field(default_factory=dict)
+    pack: Callable[[Tensor], Tensor] = lambda latent: latent
+    unpack: Callable[[Tensor, Tensor], Tensor] = lambda packed, like: packed
+
+    def arguments(self, scheduler: Any, seed: int) -> dict[str, object]:
+        """Return those of the options that the scheduler's `step` takes, and its generator."""
+        every = {**self.options, "generator": torch.Generator().manual_seed(seed)}
+        taken = inspect.signature(scheduler.step).parameters
+        return {name: value for name, value in every.items() if name in taken}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +48,7 @@ class SchedulerState:
     position: int
     noisy: Tensor
     scheduler: Any
+    calls: SchedulerCalls
 
     @property
     def finished(self) -> bool:
@@ -41,28 +66,30 @@ class SchedulerState:
 
         The state is new, as some schedulers record that they have scaled the input.
         """
-        if not hasattr(self.scheduler, "scale_model_input"):
+        if not self.calls.scales_input or not hasattr(self.scheduler, "scale_model_input"):
             return self, self.noisy
-        scheduler = copy.deepcopy(self.scheduler)
+        scheduler = copied(self.scheduler)
         x: Tensor = scheduler.scale_model_input(self.noisy, self.timestep)
-        return SchedulerState(self.position, self.noisy, scheduler), x
+        return replace(self, scheduler=scheduler), x
 
     def step(self, prediction: Tensor, seed: int) -> tuple[SchedulerState, Tensor]:
         """Return the state after a step, and the predicted clean latent (1, C, H, W).
 
         `seed` decides all noise that the scheduler draws.
         """
-        scheduler = copy.deepcopy(self.scheduler)
-        options: dict[str, Any] = {}
-        if "generator" in inspect.signature(scheduler.step).parameters:
-            options["generator"] = torch.Generator().manual_seed(seed)
+        scheduler, calls = copied(self.scheduler), self.calls
+        given = calls.pack(prediction), self.timestep, calls.pack(self.noisy)
         with torch.random.fork_rng(devices=[]):  # some schedulers use torch's global generator
             torch.manual_seed(seed)
-            out = scheduler.step(prediction, self.timestep, self.noisy, **options)
-        denoised = getattr(out, "pred_original_sample", None)
-        if denoised is None:
-            denoised = predicted_clean(scheduler, self, prediction)
-        return SchedulerState(self.position + 1, out.prev_sample, scheduler), denoised
+            out = scheduler.step(*given, **calls.arguments(scheduler, seed))
+        clean = getattr(out, "pred_original_sample", None)
+        if clean is None:
+            clean = predicted_clean(scheduler, self, prediction)
+        else:
+            clean = calls.unpack(clean, self.noisy)
+        noisy = calls.unpack(out.prev_sample, self.noisy)
+        after = replace(self, position=self.position + 1, noisy=noisy, scheduler=scheduler)
+        return after, clean
 
     def renoised(self, base: Any, clean: Tensor, seed: int) -> SchedulerState:
         """Return the state of a clean latent (1, C, H, W) with fresh noise (SDEdit).
@@ -71,7 +98,7 @@ class SchedulerState:
         where it was, so it is dropped: the scheduler is then a copy of `base`.
         """
         restart = hasattr(base, "model_outputs")  # DPM-Solver and UniPC
-        scheduler = copy.deepcopy(base if restart else self.scheduler)
+        scheduler = copied(base if restart else self.scheduler)
         if restart:
             scheduler.set_begin_index(self.position)
         noise = standard_normal(clean, seed)
@@ -80,7 +107,7 @@ class SchedulerState:
             noisy = scheduler.scale_noise(clean, time, noise)
         else:
             noisy = scheduler.add_noise(clean, noise, time)
-        return SchedulerState(self.position, noisy, scheduler)
+        return replace(self, noisy=noisy, scheduler=scheduler)
 
     def halfway(self, base: Any, clean: Tensor, seed: int) -> SchedulerState:
         """Return the state between the halves of a step that starts here, for a clean latent.
@@ -98,6 +125,14 @@ class SchedulerState:
         """Return the noise level beside a clean image of 1; in flow matching the share of noise."""
         alpha, sigma = alpha_sigma(self.scheduler, self)
         return sigma if is_flow_matching(self.scheduler) else sigma / max(alpha, 1e-12)
+
+
+def copied(scheduler: Any) -> Any:
+    """Return a copy of a scheduler with its history; of the noise of an SDE there is one only."""
+    # A Brownian tree cannot be copied, and need not be: its noise is a function of its seed and of
+    # the two noise levels.
+    sampler = getattr(scheduler, "noise_sampler", None)
+    return copy.deepcopy(scheduler, {} if sampler is None else {id(sampler): sampler})
 
 
 def is_flow_matching(scheduler: Any) -> bool:

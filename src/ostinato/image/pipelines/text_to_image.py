@@ -20,12 +20,17 @@ from ostinato.image.pipelines.families import (
     require_config,
 )
 from ostinato.image.pipelines.inputs import PipelineInputs
+from ostinato.image.pipelines.scheduler_state import SchedulerCalls
 
 
 class StableDiffusion(Latent):
     """A `UNet2DConditionModel` on latents, with one text encoder: Stable Diffusion 1 and 2."""
 
     layout = "Stable Diffusion (text_encoder, tokenizer, unet: UNet2DConditionModel, vae)"
+    # Its call has eta = 0 where a scheduler's own default may be another (TCD: 0.3).
+    scheduler_calls = SchedulerCalls(scales_input=True, options={"eta": 0.0})
+    scheduler_reads = ("order", "init_noise_sigma")
+    usual_scheduler = "DDIMScheduler"
 
     @staticmethod
     def fits(components: Mapping[str, str]) -> bool:
@@ -130,6 +135,10 @@ class Flux(Latent):
 
     layout = "Flux (text encoders, transformer: FluxTransformer2DModel, vae)"
 
+    def __init__(self, pipeline: Any) -> None:
+        self.scheduler_calls = SchedulerCalls(pack=packed, unpack=unpacked)
+        super().__init__(pipeline)
+
     @staticmethod
     def fits(components: Mapping[str, str]) -> bool:
         """Return whether there is a transformer of that class, with its two encoders."""
@@ -187,13 +196,12 @@ class Flux(Latent):
 
     def predict(self, x: Tensor, t: Tensor, embedding: TextEmbedding, guidance: Tensor) -> Tensor:
         """Run the network on latents packed in squares of 2 x 2, with their positions."""
-        B, C, H, W = x.shape
-        packed = x.view(B, C, H // 2, 2, W // 2, 2).permute(0, 2, 4, 1, 3, 5)
+        H, W = x.shape[2:]
         positions = torch.zeros(H // 2, W // 2, 3, device=x.device, dtype=x.dtype)
         positions[..., 1] += torch.arange(H // 2, device=x.device)[:, None]
         positions[..., 2] += torch.arange(W // 2, device=x.device)[None, :]
         out: Tensor = self.network(
-            hidden_states=packed.reshape(B, (H // 2) * (W // 2), C * 4),
+            hidden_states=packed(x),
             timestep=t.to(x.dtype) / 1000,  # the network takes it in [0, 1]
             guidance=guidance if self._distilled else None,
             pooled_projections=embedding["pooled"],
@@ -203,8 +211,7 @@ class Flux(Latent):
             img_ids=positions.view(-1, 3),
             return_dict=False,
         )[0]
-        out = out.view(B, H // 2, W // 2, C, 2, 2).permute(0, 3, 1, 4, 2, 5)
-        return out.reshape(B, C, H, W)
+        return unpacked(out, x)
 
 
 FAMILIES: tuple[type[PipelineFamily], ...] = (
@@ -213,6 +220,20 @@ FAMILIES: tuple[type[PipelineFamily], ...] = (
     StableDiffusion3,
     Flux,
 )
+
+
+def packed(latent: Tensor) -> Tensor:
+    """Return latents (B, C, H, W) in squares of 2 x 2: (B, T, 4 C)."""
+    B, C, H, W = latent.shape
+    squares = latent.view(B, C, H // 2, 2, W // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return squares.reshape(B, (H // 2) * (W // 2), C * 4)
+
+
+def unpacked(squares: Tensor, like: Tensor) -> Tensor:
+    """Return squares (B, T, 4 C) as latents of the shape of `like` (B, C, H, W)."""
+    B, C, H, W = like.shape
+    rows = squares.view(B, H // 2, W // 2, C, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return rows.reshape(B, C, H, W)
 
 
 def noise_shift(scheduler: Any, tokens: int, max_shift: float) -> float:
