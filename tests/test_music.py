@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -33,7 +33,7 @@ from ostinato.music import (
     write_midi,
     write_wav,
 )
-from ostinato.music.midi import Note, _grid
+from ostinato.music.midi import Note, _grid, _variable, load_midi
 from ostinato.music.score import HIGHEST, LOWEST, REST, voiced
 
 CADENCE = Score(((71, 67, 62, 43), (69, 66, 62, 50), (67, 62, 59, 43), (67, 62, 59, 43)))
@@ -57,6 +57,135 @@ def test_a_midi_file_holds_the_chords(tmp_path: Path) -> None:
     path = write_midi(CADENCE, tmp_path / "one.mid", tempo=90)
     assert read_midi(path) == CADENCE
     assert path.read_bytes().startswith(b"MThd")
+
+
+def test_every_score_comes_back_from_its_midi_file(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """With voices that cross or are silent, rests at both ends, and any tempo."""
+    path = tmp_path_factory.mktemp("scores") / "a.mid"
+
+    @given(scores, st.floats(10, 400))
+    def check(score: Score, tempo: float) -> None:
+        assume(any(map(any, score.chords)))
+        assert read_midi(write_midi(score, path, tempo=tempo)) == score
+
+    check()
+
+
+def midi(*tracks: list[tuple[float, tuple[int, ...]]], form: int = 1, division: int = 480) -> bytes:
+    """Return a file of messages at times in quarters, in the order given."""
+    chunks = b""
+    for track in tracks:
+        body, now = b"", 0
+        for quarters, message in [*track, (track[-1][0], (0xFF, 0x2F, 0))]:
+            tick = round(quarters * division)
+            body += _variable(tick - now) + bytes(message)
+            now = tick
+        chunks += b"MTrk" + struct.pack(">I", len(body)) + body
+    return b"MThd" + struct.pack(">IHHH", 6, form, len(tracks), division) + chunks
+
+
+def on(pitch: int, channel: int = 0) -> tuple[int, ...]:
+    return (0x90 | channel, pitch, 80)
+
+
+def off(pitch: int, channel: int = 0) -> tuple[int, ...]:
+    return (0x80 | channel, pitch, 0)
+
+
+def line(*notes: tuple[float, float, int], channel: int = 0) -> list[tuple[float, tuple[int, ...]]]:
+    """Return a track of notes (start, end, pitch); what ends at a tick comes before what begins."""
+    events = [(start, 1, on(pitch, channel)) for start, _, pitch in notes]
+    events += [(end, 0, off(pitch, channel)) for _, end, pitch in notes]
+    return [(at, message) for at, _, message in sorted(events)]
+
+
+@pytest.mark.parametrize("division", [24, 96, 480, 960, 7])
+@pytest.mark.parametrize(
+    ("track", "sopranos"),
+    [
+        (line((0, 0.45, 60), (1, 1.45, 62), (2, 2.45, 64), (3, 3.45, 65)), [60, 62, 64, 65]),
+        (line((0, 0.5, 60), (1, 1.5, 62), (2, 2.5, 64)), [60, 62, 64]),
+        (line((0, 0.2, 60), (1, 1.2, 62)), [60, 62]),
+        (line((0, 2.5, 60)), [60, 60, 60]),
+        (line((0, 1.5, 60), (1.5, 3, 62)), [60, 60, 62]),
+        (line((0, 1, 60), (2.5, 3.5, 62)), [60, REST, REST, 62]),
+        # Repeated: the note-off late, or at the tick of the next note-on and behind it.
+        ([(0, on(60)), (1, on(60)), (1.1, off(60)), (2.1, off(60))], [60, 60]),
+        ([(0, on(60)), (1, on(60)), (1, off(60)), (2, off(60))], [60, 60]),
+        ([(0, on(60)), (1, off(60)), (1, on(60)), (2, off(60))], [60, 60]),
+        # A unison of a quarter and a half; the second has its own off, or none.
+        ([(0, on(60)), (0, on(60)), (1, off(60)), (2, off(60))], [60, 60]),
+        ([(0, on(60)), (1, on(60)), (2, off(60)), (4, on(62)), (5, off(62))],
+         [60, 60, REST, REST, 62]),
+        # A note-on of velocity 0 ends a note; one that never ends does with its track.
+        ([(0, on(60)), (1, (0x90, 60, 0)), (1, on(62)), (2, (0x90, 62, 0))], [60, 62]),
+        ([(0, on(60)), (2, (0xB0, 7, 100))], [60, 60]),
+        # The tempo, running status, and an end where nothing sounds change nothing.
+        ([(0, on(60)), (0.5, (0xFF, 0x51, 3, 1, 2, 3)), (1, off(60)), (1, off(60))], [60]),
+        ([(0, on(60)), (1, (60, 0)), (1, (62, 80)), (2, (62, 0))], [60, 62]),
+    ],
+)  # fmt: skip
+def test_no_note_of_a_melody_is_lost(
+    track: list[tuple[float, tuple[int, ...]]], sopranos: list[int], division: int, tmp_path: Path
+) -> None:
+    if division == 7 and any(at * 7 % 1 > 1e-9 for at, _ in track):
+        pytest.skip("times between its ticks")
+    for form in (0, 1):
+        path = tmp_path / f"{form}.mid"
+        path.write_bytes(midi(track, form=form, division=division))
+        assert [chord[0] for chord in read_midi(path).chords] == sopranos
+
+
+def test_what_no_quarter_meets_is_counted(tmp_path: Path) -> None:
+    track = [*line((0, 1, 60), (1.3, 1.8, 62), (2, 3, 64)), (3.0, on(65)), (3.0, off(65))]
+    path = tmp_path / "a.mid"
+    path.write_bytes(midi(track))
+    loaded = load_midi(path)
+    assert (loaded.notes, loaded.missed) == (4, 2)  # between two quarters; and of no length
+    assert [chord[0] for chord in loaded.score.chords] == [60, REST, 64]
+
+
+SATB = ((72, 76), (65, 67), (60, 59), (48, 50))
+
+
+@pytest.mark.parametrize("form", [0, 1])
+def test_four_channels_are_four_voices_also_where_they_are_played_legato(
+    form: int, tmp_path: Path
+) -> None:
+    tracks = [
+        line((0, 1.3, first), (1, 2, second), channel=n) for n, (first, second) in enumerate(SATB)
+    ]
+    if form == 0:  # all in one track
+        tracks = [sorted((event for track in tracks for event in track), key=lambda e: e[0])]
+    path = tmp_path / "a.mid"
+    path.write_bytes(midi(*tracks, form=form))
+    assert read_midi(path).chords == ((72, 65, 60, 48), (76, 67, 59, 50))
+
+
+def test_tracks_with_the_names_of_voices_are_these_voices(tmp_path: Path) -> None:
+    tracks = []
+    for name, pitch in (("Alto ", 70), ("bass", 45), ("SOPRANO", 60), ("tenor", 50)):
+        meta = (0xFF, 0x03, len(name), *name.encode())
+        tracks.append([(0.0, meta), *line((0, 1, pitch))])
+    path = tmp_path / "a.mid"
+    path.write_bytes(midi(*tracks))
+    assert read_midi(path).chords == ((60, 70, 50, 45),)  # the alto above the soprano
+
+
+@pytest.mark.parametrize(
+    ("form", "division", "message"),
+    [(2, 480, "format 2, which holds several pieces"), (1, 0xE728, "a grid of seconds")],
+)
+def test_a_file_of_another_kind_of_time_is_refused(
+    form: int, division: int, message: str, tmp_path: Path
+) -> None:
+    content = bytearray(midi(line((0, 1, 60)), form=form))
+    content[12:14] = division.to_bytes(2, "big")
+    (tmp_path / "a.mid").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_midi(tmp_path / "a.mid")
 
 
 def test_voices_of_one_track_are_told_apart(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +22,8 @@ DIVISION = 480  # ticks per quarter note
 CHOIR = 52  # "Choir Aahs" of General MIDI
 MOST_STEPS = 20_000  # quarter notes: some hours of music, against damaged files
 PERCUSSION = 9  # the channel whose note numbers are drums, not pitches
+LENGTH = b"end"  # the marker at which a piece ends: it may end with rests
+NAME, MARKER = 0x03, 0x06  # kinds of meta messages
 DATA_BYTES = {0xC0: 1, 0xD0: 1}  # of program change and channel pressure; all others have two
 
 
@@ -29,6 +33,15 @@ class Note(NamedTuple):
     start: int
     end: int
     pitch: int
+
+
+@dataclass(slots=True)
+class Track:
+    """A track: its name, the notes of each channel by their start, and the tick of its marker."""
+
+    name: str = ""
+    notes: dict[int, list[Note]] = field(default_factory=lambda: defaultdict(list))
+    end: int = 0  # of the piece, where a marker tells it
 
 
 class LoadedMidi(NamedTuple):
@@ -65,7 +78,14 @@ def write_midi(score: Score, path: str | Path, *, tempo: float = 72.0) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     microseconds = round(60_000_000 / tempo)  # of a quarter note
-    conductor = _track([(0, b"\xff\x51\x03" + microseconds.to_bytes(3, "big"))])
+    end = len(score.chords) * DIVISION
+    conductor = _track(
+        [
+            (0, b"\xff\x51\x03" + microseconds.to_bytes(3, "big")),
+            (end, bytes([0xFF, MARKER, len(LENGTH)]) + LENGTH),
+        ],
+        end=end,
+    )
     tracks = [conductor, *(_voice_track(score, voice) for voice in range(4))]
     header = b"MThd" + struct.pack(">IHHH", 6, 1, len(tracks), DIVISION)
     path.write_bytes(header + b"".join(tracks))
@@ -115,11 +135,13 @@ def _variable(value: int) -> bytes:
 def read_midi(path: str | Path, *, melody: bool = False) -> Score:
     """Read what sounds at each quarter note.
 
-    Four tracks of one note at a time are the four voices. In other files, the pitches that sound
-    together are assigned to voices; fewer than four are doubled. With `melody` more than four may
-    sound: the highest is the soprano, and the other voices are silent. Warns of notes that fall
-    between quarter notes and are left out. Raises `InputError` for a file that is no MIDI file or
-    holds no notes.
+    A note sounds at a quarter where it is on an eighth of a quarter later: it may begin and end
+    that much late, and may be as short. Four tracks or channels of one note at a time are the four
+    voices, by their names (soprano, alto, tenor, bass) or else by their mean pitch. In other files,
+    the pitches that sound together are assigned to voices; fewer than four are doubled. With
+    `melody` more than four may sound: the highest is the soprano, and the other voices are silent.
+    Warns of notes that fall between quarter notes and are left out. Raises `InputError` for a file
+    that is no MIDI file or holds no notes.
     """
     loaded = load_midi(path, melody=melody)
     if loaded.missed:
@@ -140,24 +162,89 @@ def load_midi(path: str | Path, *, melody: bool = False) -> LoadedMidi:
         raise InputError(
             f"{path} must be a MIDI file, got: {reason(error)}. Give a .mid file."
         ) from None
-    tracks = [notes for notes in tracks if notes]
-    steps = max((round(note.end / division) for notes in tracks for note in notes), default=0)
-    if steps == 0:
+    parts = [notes for track in tracks for notes in track.notes.values() if notes]
+    notes = [note for part in parts for note in part]
+    ends = [_steps(note, division).stop for note in notes if _steps(note, division)]
+    if not ends:
         raise InputError(f"{path} must hold notes, got none. Give another file.")
+    marked = max(track.end for track in tracks)
+    steps = max(*ends, (2 * marked + division) // (2 * division))  # the nearest; half goes up
     if steps > MOST_STEPS:
         raise InputError(
             f"{path} must last at most {MOST_STEPS} quarter notes, got {steps}. Cut it."
         )
-    notes = [note for notes in tracks for note in notes]
     missed = sum(not _steps(note, division) for note in notes)
-    grid = [_grid(track, steps, division) for track in tracks]
-    return LoadedMidi(_scored(path, grid, melody=melody), len(notes), missed)
+    score = _of_named(tracks, steps, division) or _of_four(parts, steps, division)
+    if score is None:
+        grid = [_grid(part, steps, division) for part in parts]
+        score = _of_chords(path, grid, melody=melody)
+    return LoadedMidi(score, len(notes), missed)
 
 
-def _scored(path: Path, grid: Sequence[Sequence[Sequence[int]]], *, melody: bool) -> Score:
-    """Assign what sounds in each track and step to voices."""
-    if len(grid) == 4 and all(len(pitches) <= 1 for voice in grid for pitches in voice):
-        return _in_voices(grid)
+def _of_named(tracks: Sequence[Track], steps: int, division: int) -> Score | None:
+    """Return the score of tracks that are named as the voices are; None where they are not."""
+    named: dict[str, list[list[Note]]] = {voice: [] for voice in VOICES}
+    for track in tracks:
+        name = track.name.strip().lower()
+        parts = [notes for notes in track.notes.values() if notes]
+        if name not in named and parts:
+            return None  # something else sounds, too
+        named.get(name, []).append([note for part in parts for note in part])
+    if any(len(found) != 1 for found in named.values()):
+        return None
+    return _of_lines([_line(named[voice][0], steps, division) for voice in VOICES])
+
+
+def _of_four(parts: Sequence[Sequence[Note]], steps: int, division: int) -> Score | None:
+    """Return the score of four parts of one note at a time; None of any others.
+
+    The mean pitch says which voice a part is.
+    """
+    if len(parts) != 4:
+        return None
+
+    def height(line: Sequence[int] | None) -> float:
+        pitches = [pitch for pitch in line or () if pitch != REST]
+        return sum(pitches) / max(1, len(pitches))
+
+    return _of_lines(
+        sorted((_line(part, steps, division) for part in parts), key=height, reverse=True)
+    )
+
+
+def _of_lines(lines: Sequence[list[int] | None]) -> Score | None:
+    """Return the score of four lines, highest voice first; None where one is None."""
+    if any(line is None for line in lines):
+        return None
+    S, A, T, B = (line or [] for line in lines)
+    return Score(tuple(zip(S, A, T, B, strict=True)))
+
+
+def _line(notes: Sequence[Note], steps: int, division: int) -> list[int] | None:
+    """Return the pitch at each step, `REST` where none sounds; None where two sound at once.
+
+    A note that ends less than half a quarter after the next one began is played legato: it has
+    ended.
+    """
+    line: list[Note | None] = [None] * steps
+    for note in sorted(notes):
+        for step in _steps(note, division):
+            before = line[step]
+            if before is not None and _together(before, note, division):
+                return None
+            line[step] = note
+    return [REST if note is None else note.pitch for note in line]
+
+
+def _together(before: Note, note: Note, division: int) -> bool:
+    """Return whether two notes are meant to sound together; `note` does not begin first."""
+    if before.pitch == note.pitch:
+        return False
+    return before.start == note.start or 2 * (before.end - note.start) >= division
+
+
+def _of_chords(path: Path, grid: Sequence[Sequence[Sequence[int]]], *, melody: bool) -> Score:
+    """Assign what sounds in each part and step to voices."""
     chords = [sorted({p for pitches in step for p in pitches}) for step in zip(*grid, strict=True)]
     if melody and any(len(chord) > 4 for chord in chords):
         return Score(tuple((max(chord, default=REST), REST, REST, REST) for chord in chords))
@@ -165,18 +252,6 @@ def _scored(path: Path, grid: Sequence[Sequence[Sequence[int]]], *, melody: bool
         return voiced(chords)
     except InputError as error:
         raise InputError(f"{path} cannot be read as four voices: {error}") from None
-
-
-def _in_voices(grid: Sequence[Sequence[Sequence[int]]]) -> Score:
-    """Return the score of four tracks; the mean pitch says which voice a track is."""
-
-    def height(voice: Sequence[Sequence[int]]) -> float:
-        pitches = [pitch for step in voice for pitch in step]
-        return sum(pitches) / max(1, len(pitches))
-
-    S, A, T, B = sorted(grid, key=height, reverse=True)
-    lines = [[step[0] if step else REST for step in voice] for voice in (S, A, T, B)]
-    return Score(tuple(zip(*lines, strict=True)))
 
 
 def _grid(notes: Sequence[Note], steps: int, division: int) -> list[list[int]]:
@@ -190,20 +265,25 @@ def _grid(notes: Sequence[Note], steps: int, division: int) -> list[list[int]]:
 
 
 def _steps(note: Note, division: int) -> range:
-    """Return the quarter notes at which a note sounds, up to an eighth of a quarter late."""
+    """Return the quarters at which a note is on, an eighth of a quarter after each.
+
+    Where that is no whole tick, the tick before it decides.
+    """
     late = division // 8  # files played by hand rarely start exactly on the beat
     first, end = ((tick - late + division - 1) // division for tick in (note.start, note.end))
-    return range(max(0, first), end)
+    return range(max(0, first), max(0, end))
 
 
-def _parsed(content: bytes) -> tuple[int, list[list[Note]]]:
-    """Return the ticks per quarter note, and the notes of each track.
+def _parsed(content: bytes) -> tuple[int, list[Track]]:
+    """Return the ticks per quarter note, and the tracks.
 
     Raises `ValueError` for what is not MIDI, with the reason.
     """
     if content[:4] != b"MThd":
         raise ValueError("no header 'MThd'")
-    length, _, count, division = struct.unpack(">IHHH", content[4:14])
+    length, form, count, division = struct.unpack(">IHHH", content[4:14])
+    if form == 2:  # its tracks do not sound together
+        raise ValueError("format 2, which holds several pieces")
     if not 0 < division < 0x8000:  # the high bit marks SMPTE time
         raise ValueError("a grid of seconds instead of quarter notes")
     tracks, at = [], 8 + length
@@ -212,18 +292,14 @@ def _parsed(content: bytes) -> tuple[int, list[list[Note]]]:
         if at + 8 + size > len(content):
             raise ValueError("a track that is cut off")
         if kind == b"MTrk":
-            tracks.append(_notes(content[at + 8 : at + 8 + size]))
+            tracks.append(_track_of(content[at + 8 : at + 8 + size]))
         at += 8 + size
-    return division, tracks
+    return division, tracks or [Track()]
 
 
-def _notes(body: bytes) -> list[Note]:
-    """Return the notes of a track, sorted by their start.
-
-    A status byte may be left out where it repeats (running status).
-    """
-    notes: list[Note] = []
-    pending: dict[tuple[int, int], int] = {}
+def _track_of(body: bytes) -> Track:
+    """Read a track. A status byte may be left out where it repeats (running status)."""
+    track, sounding = Track(), _Sounding()
     tick = at = status = 0
     while at < len(body):
         delta, at = _number(body, at)
@@ -231,24 +307,63 @@ def _notes(body: bytes) -> list[Note]:
         if body[at] & 0x80:
             status, at = body[at], at + 1
         if status in (0xF0, 0xF7, 0xFF):
-            size, at = _number(body, at + (status == 0xFF))
-            at, status = at + size, 0  # system and meta messages end the running status
+            size, start = _number(body, at + (status == 0xFF))
+            if status == 0xFF:
+                _read_meta(track, body[at], body[start : start + size], tick)
+            at, status = start + size, 0  # system and meta messages end the running status
             continue
         if status < 0x80:
             raise ValueError("a message without its kind")
         kind, size = status & 0xF0, DATA_BYTES.get(status & 0xF0, 2)
         pitch, velocity = body[at], body[at + size - 1]
         at += size
-        if kind in (0x80, 0x90) and status & 0x0F != PERCUSSION:
-            start = pending.pop((status & 0x0F, pitch), None)
-            if start is not None and start < tick:
-                notes.append(Note(start, tick, pitch))
-            if kind == 0x90 and velocity:  # a note-on of velocity 0 is a note-off
-                pending[status & 0x0F, pitch] = tick
-    for (_, pitch), start in pending.items():  # no note-off: held to the end of the track
-        if start < tick:
-            notes.append(Note(start, tick, pitch))
-    return sorted(notes)
+        if status & 0x0F == PERCUSSION:
+            continue
+        if kind == 0x90 and velocity:
+            sounding.begin(status & 0x0F, pitch, tick)
+        elif kind in (0x80, 0x90):  # a note-on of velocity 0 is a note-off
+            sounding.end(status & 0x0F, pitch, tick)
+    track.notes.update(sounding.notes(tick))
+    return track
+
+
+def _read_meta(track: Track, kind: int, content: bytes, tick: int) -> None:
+    if kind == NAME:
+        track.name = content.decode("latin-1")
+    elif kind == MARKER and content == LENGTH:
+        track.end = tick
+
+
+class _Sounding:
+    """The notes of a track while it is read: of one pitch, the first that began ends first."""
+
+    def __init__(self) -> None:
+        self._begun: dict[tuple[int, int], list[int]] = defaultdict(list)
+        self._ended: dict[tuple[int, int], list[Note]] = defaultdict(list)
+
+    def begin(self, channel: int, pitch: int, tick: int) -> None:
+        """Begin a note; another one of its pitch may still sound."""
+        self._begun[channel, pitch].append(tick)
+
+    def end(self, channel: int, pitch: int, tick: int) -> None:
+        """End the note of the pitch that began first; nothing where none sounds."""
+        begun = self._begun[channel, pitch]
+        if begun:
+            self._ended[channel, pitch].append(Note(begun.pop(0), tick, pitch))
+
+    def notes(self, last: int) -> Mapping[int, list[Note]]:
+        """Return the notes of each channel by their start; `last` is the tick of the track's end.
+
+        A note without an end of its own ends with the one that its pitch had before it, if that
+        ended later than it began, and else with the track.
+        """
+        notes: dict[int, list[Note]] = defaultdict(list)
+        for (channel, _), ended in self._ended.items():
+            notes[channel] += ended
+        for (channel, pitch), begun in self._begun.items():
+            end = max((note.end for note in self._ended[channel, pitch]), default=0)
+            notes[channel] += [Note(at, end if end > at else last, pitch) for at in begun]
+        return {channel: sorted(each) for channel, each in notes.items()}
 
 
 def _number(body: bytes, at: int) -> tuple[int, int]:
