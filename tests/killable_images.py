@@ -30,9 +30,15 @@ from ostinato.loop import (
 from ostinato.train import Training, TrainingConfig
 
 
-def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
+def denoise_in_color(**where: Any) -> Loop:
+    """Images of 64 x 64 in color, whose tensors are too large for lists of numbers."""
+    return denoise(channels=3, size=64, **where)
+
+
+def denoise(solver: str = "dpmpp_2m", channels: int = 1, size: int = 8, **where: Any) -> Loop:
     """Images in a few slots; those that fail are noised again."""
-    process = Denoise(TinyDenoiser(), slots=3, steps=8, solver=solver, guidance=1.5)
+    network = TinyDenoiser(channels, size)
+    process = Denoise(network, slots=3, steps=8, solver=solver, guidance=1.5)
     items = [(f"image {n}", {"label": n % 3}) for n in range(6)]
 
     def again(stopped: Stopped, history: History) -> Action:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ from test_unet import shaken
 from ostinato.cli.main import cli
 from ostinato.cli.sample.image import _mask
 from ostinato.errors import OstinatoError
-from ostinato.image import Classifier, ClassifierConfig, save_classifier, save_denoiser
+from ostinato.image import Classifier, ClassifierConfig, Denoise, save_classifier, save_denoiser
+from ostinato.loop import Report
 
 
 @pytest.fixture
@@ -123,6 +127,40 @@ def test_a_run_that_is_finished_shows_its_images_again(model: str) -> None:
     again = sample(*arguments, "--out", "b.png")
     assert again.exit_code == 0
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+@pytest.fixture
+def color(model: str, tmp_path: Path) -> str:
+    """Return a model of 64 x 64 in color: its tensors are too large for lists of numbers."""
+    save_denoiser(tmp_path / "color", shaken(channels=3, size=64))
+    return "color"
+
+
+@pytest.mark.parametrize(("out", "more"), [(".png", ("--show-steps",)), (".gif", ()), (".png", ())])
+def test_a_run_that_is_interrupted_resumes_with_the_same_images(
+    color: str, out: str, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (color, "--count", "2", "--steps", "5", *more)
+    assert sample(*arguments, "--out", f"whole{out}").exit_code == 0
+    step, taken = Denoise.step, 0
+
+    def interrupted(process: Denoise) -> Mapping[str, Report]:
+        nonlocal taken
+        taken += 1
+        if taken == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(process)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Denoise, "step", interrupted)
+        assert sample(*arguments, "--run", "pets", "--out", f"none{out}").exit_code == 130
+    assert sample(*arguments, "--run", "pets", "--out", f"resumed{out}").exit_code == 0
+    assert Path(f"resumed{out}").read_bytes() == Path(f"whole{out}").read_bytes()
+    again = sample(*arguments, "--run", "pets", "--out", f"again{out}")
+    assert again.exit_code == 0
+    assert Path(f"again{out}").read_bytes() == Path(f"whole{out}").read_bytes()
+    shown = CliRunner().invoke(cli, ["runs", "show", "pets", "--json"])
+    assert "base64" not in shown.output and len(shown.output) < 20_000
 
 
 @pytest.mark.parametrize(

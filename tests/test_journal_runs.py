@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ostinato.errors import InputError, RunError, RunLocked
-from ostinato.journal import Journal, StopKind, Stopped, schema
+from ostinato.journal import Journal, StopKind, Stopped, schema, tensor_of
 from ostinato.journal.run import Run, StepRecord
 from ostinato.journal.session import RunSession
 from ostinato.loop import Exceeds, Steps, parse
@@ -103,7 +103,7 @@ def test_reports_of_every_kind_are_recorded(journal: Journal) -> None:
         "answer": {"answer": "go back", "to": 2, "edits": {"forbid": [7]}, "reason": "no"},
     }
     assert record.report["small"] == [[1.5, 2.0]]
-    assert record.report["large"] == {"shape": [100, 100], "dtype": "float32"}
+    assert torch.equal(tensor_of(record.report["large"]), torch.zeros(100, 100))
     assert math.isnan(record.report["bad"]) and record.report["far"] == -math.inf
     assert record.report["ids"] == [1, 2] and record.report["kind"] == "passed"
     assert record.report["3"] == {"('a', 1)": None}

@@ -22,3 +22,20 @@ def test_fifty_kills_of_images_leave_no_trace() -> None:
             arguments = {"solver": name} if drawn else {}
             done += check_killed(make, kills=kills, seed=seed, arguments=arguments, forks=forks)
     assert done == sum(KILLS.values()) == 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_images_in_color_that_are_killed_come_back_bit_for_bit() -> None:
+    """Their tensors are kept in the journal whole, and compared."""
+    with Forks("killable_images") as forks:
+        check_killed("killable_images:denoise_in_color", kills=8, seed=7, forks=forks)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_pipeline_that_is_killed_comes_back_bit_for_bit() -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    with Forks("killable_pipelines") as forks:
+        check_killed("killable_pipelines:pipeline", kills=8, seed=8, forks=forks)

@@ -5,6 +5,7 @@ from ostinato.journal.edits import EditKind
 from ostinato.journal.encoding import encode, valid
 from ostinato.journal.fields import Fields
 from ostinato.journal.journal import DEFAULT, Journal, safe_name
+from ostinato.journal.recorded_tensor import is_recorded_tensor, shortened, tensor_of
 from ostinato.journal.run import CheckpointRow, Run, RunRow, RunSummary, StepRecord
 from ostinato.journal.session import RunSession
 from ostinato.journal.stops import JSON, PRECEDENCE, StopKind, Stopped, first
@@ -28,8 +29,11 @@ __all__ = [
     "Stopped",
     "encode",
     "first",
+    "is_recorded_tensor",
     "load_state",
     "safe_name",
     "save_state",
+    "shortened",
+    "tensor_of",
     "valid",
 ]

@@ -9,9 +9,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from ostinato.errors import InputError
-
-LARGEST = 4096
-"""A tensor of more elements than this is written as its shape."""
+from ostinato.journal.recorded_tensor import recorded, shortened
 
 Entry = tuple[int, int, Mapping[str, object]]
 """A step as the driver takes it: tick, position, report."""
@@ -25,17 +23,10 @@ def to_json(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(value, "tolist"):  # torch or numpy, of which neither need be loaded
-        return _array(value)
+        return recorded(value)
     if isinstance(value, Sequence | AbstractSet) and not isinstance(value, bytes | bytearray):
         return list(value)
     return f"<{type(value).__module__}.{type(value).__qualname__}>"
-
-
-def _array(value: Any) -> object:
-    shape = list(getattr(value, "shape", ()))
-    if math.prod(shape) <= LARGEST:
-        return value.tolist()
-    return {"shape": shape, "dtype": str(getattr(value, "dtype", "")).removeprefix("torch.")}
 
 
 # The check for circles would cost a tenth; a circle ends in RecursionError without it.
@@ -118,5 +109,11 @@ def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[st
     return [
         name
         for name in names
-        if (name in old) != (name in new) or _encode(old.get(name)) != _encode(new.get(name))
+        if (name in old) != (name in new) or not _same(old.get(name), new.get(name))
     ]
+
+
+def _same(old: object, new: object) -> bool:
+    before, now = _encode(old), _encode(new)
+    # Older journals hold only the shape and type of large tensors.
+    return before == now or before == _encode(shortened(decode(now)))

@@ -19,6 +19,9 @@ from ostinato.journal.schema import connect, sync_at_commit, sync_lazily, transa
 BLOCK = 2048
 """Steps in one row of the table `steps`, at most: resume keeps one such row in memory."""
 
+LARGEST_ROW = 1 << 24
+"""Characters of such a row, at most, unless it is one step: SQLite takes no more than 10^9."""
+
 Progress = tuple[int, int]
 """How far a run is: tick and position."""
 
@@ -143,6 +146,11 @@ class RunTables:
 
     def _insert_block(self, block: Sequence[Entry]) -> None:
         data = encode_block(block)
+        if len(data) > LARGEST_ROW and len(block) > 1:  # of large tensors
+            half = len(block) // 2
+            self._insert_block(block[:half])
+            self._insert_block(block[half:])
+            return
         self._added += len(data)  # ASCII
         self.connection.execute(
             "INSERT INTO steps VALUES (?, ?, ?, ?)", (self.run, block[0][0], block[-1][0], data)

@@ -25,6 +25,7 @@ from ostinato.journal import (
     RunSummary,
     StepRecord,
     encode,
+    shortened,
     valid,
 )
 
@@ -176,7 +177,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         size = size_text(each.bytes) if each.bytes >= 1e4 else f"{each.bytes} bytes"
         click.echo(f"  checkpoint  tick {each.tick}, {size}, {ago(each.created)}")
     for step in steps:
-        line = f"  step {step.tick}  {encode(step.report)}"
+        line = f"  step {step.tick}  {encode(shortened(step.report))}"
         click.echo(line if len(line) <= WIDTH else line[: WIDTH - 1] + "…")
 
 
@@ -199,7 +200,7 @@ def _checkpoint(row: CheckpointRow) -> dict[str, object]:
 
 
 def _step(step: StepRecord) -> dict[str, object]:
-    return {"tick": step.tick, "position": step.position, "report": step.report}
+    return {"tick": step.tick, "position": step.position, "report": shortened(step.report)}
 
 
 # Requests to the process that drives a run, and deletion ----------------------------------------

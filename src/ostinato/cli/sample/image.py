@@ -185,7 +185,8 @@ def _finish(
     loop: Loop, total: int, run_name: str | None, target: Path, *, show_steps: bool, as_json: bool
 ) -> None:
     """Run the loop, write the finished images, and say why each one stopped."""
-    rows, trace = sample_images(loop, run_name)
+    steps = show_steps or target.suffix.lower() == ".gif"
+    rows, trace = sample_images(loop, run_name, steps=steps)
     if not rows:
         exit_interrupted(0, total, "images", run_name)
     refuse_errors(rows)

@@ -25,8 +25,13 @@ Trace = dict[str, list[tuple["Tensor", "Tensor"]]]
 """By item: the noisy image and the clean prediction (C, H, W) of every step."""
 
 
-def sample_images(loop: Loop, run_name: str | None) -> tuple[list[dict[str, Any]], Trace]:
-    """Run the loop; return all rows by index, and the steps of every image."""
+def sample_images(
+    loop: Loop, run_name: str | None, *, steps: bool
+) -> tuple[list[dict[str, Any]], Trace]:
+    """Run the loop; return all rows by index, and the steps of every image where they are wanted.
+
+    Raises `RunError` where a run does not hold them.
+    """
     trace: Trace = defaultdict(list)
 
     def watch(step: Step) -> None:
@@ -41,22 +46,22 @@ def sample_images(loop: Loop, run_name: str | None) -> tuple[list[dict[str, Any]
             for key, lane in lanes.items():
                 _add(trace[key], lane["position"], lane["report"])
 
+    if not steps:
+        return rows_of(loop, run_name), trace
     return rows_of(loop, run_name, watch=watch, read=read), trace
 
 
 def _add(steps: list[tuple[Tensor, Tensor]], position: int, report: Any) -> None:
     """Add the two images of a step; drop the steps that the image was taken back behind."""
-    import torch
+    from ostinato.journal import tensor_of
 
     del steps[position - 1 :]
     if "sigma_next" not in report:  # a pipeline: it reports latents, and an image if decoded
         if "image" in report:
-            decoded = torch.as_tensor(report["image"], dtype=torch.float32)
+            decoded = tensor_of(report["image"]) / 127.5 - 1
             steps.append((decoded, decoded))
         return
-    noisy, clean = (
-        torch.as_tensor(report[name], dtype=torch.float32) for name in ("noisy", "clean")
-    )
+    noisy, clean = (tensor_of(report[name]).float() for name in ("noisy", "clean"))
     # Scaled to variance 1, as a variance-preserving process shows it: noise of sigma 80 would
     # otherwise leave no image to see.
     steps.append((noisy / (1 + report["sigma_next"] ** 2) ** 0.5, clean))

@@ -26,6 +26,7 @@ from ostinato.image.pipelines.inputs import PipelineInputs, as_pipeline_inputs, 
 from ostinato.image.pipelines.scheduler_state import SchedulerState
 from ostinato.journal import EditKind
 from ostinato.loop import Check, Condition, Lane, Loop, OnStop, Report, accept, fold_in
+from ostinato.media import to_bytes
 
 EDITS: Mapping[str, EditKind] = {
     "prompt": "text",
@@ -56,8 +57,8 @@ class DenoisePipeline:
     `steps` and `guidance` are the defaults of items that have none; without them, the defaults of
     the pipeline's own call hold. An item is a `PipelineInputs`, a mapping of its fields, a text
     (its prompt), or None for an unconditional pipeline. With `decode` the reports carry the decoded
-    `image` of the prediction: (C, height, width) in [-1, 1]. A scheduler of two halves to a step
-    (Heun) takes a step of the lane for each half.
+    `image` of the prediction, as pixels of 8 bits (C, height, width). A scheduler of two halves to
+    a step (Heun) takes a step of the lane for each half.
 
     Edits: `prompt`, `negative_prompt` and `guidance` hold from their position on. `renoise` (an
     image) replaces the latent by that image with fresh noise, when the lane is at its position
@@ -179,7 +180,7 @@ class DenoisePipeline:
             "backtracks": backtracks,
         }
         if self._decode:
-            report["image"] = _recorded(self.family.decode(denoised[0]))
+            report["image"] = _recorded(to_bytes(self.family.decode(denoised[0])))
         if after.finished:
             report["ended"] = f"All {after.position} steps of the scheduler are done."
         return report

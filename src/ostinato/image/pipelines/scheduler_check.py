@@ -8,23 +8,43 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 
 from ostinato.errors import ItemError, ModelError
 from ostinato.image.pipelines.inputs import PipelineInputs
-from ostinato.image.pipelines.scheduler_state import SchedulerState, is_flow_matching
-
-if TYPE_CHECKING:
-    from ostinato.image.pipelines.families import PipelineFamily
+from ostinato.image.pipelines.scheduler_state import (
+    SchedulerCalls,
+    SchedulerState,
+    is_flow_matching,
+)
 
 TRIED = (4, 2, 1)
 """Steps that are tried: few, as some schedulers (LCM) take only few."""
 REASON = 200  # characters of a library's message
 
 
-def check_scheduler(family: PipelineFamily) -> None:
+class SchedulerUser(Protocol):
+    """What is needed of a `PipelineFamily`."""
+
+    pipeline: Any
+    dtype: torch.dtype
+    device: torch.device
+    scheduler_calls: SchedulerCalls
+    scheduler_reads: ClassVar[tuple[str, ...]]
+    usual_scheduler: ClassVar[str]
+
+    def latent_shape(self, inputs: PipelineInputs) -> tuple[int, int, int]:
+        """Return (C, H, W) of an item."""
+        ...
+
+    def set_timesteps(self, scheduler: Any, steps: int, shape: tuple[int, int, int]) -> None:
+        """Prepare a scheduler for a number of steps and latents of a shape."""
+        ...
+
+
+def check_scheduler(family: SchedulerUser) -> None:
     """Raise `ModelError` where the pipeline's scheduler cannot be stepped as its call does."""
     reason = _obstacle(family, family.pipeline.scheduler)
     if reason is not None:
@@ -35,7 +55,7 @@ def check_scheduler(family: PipelineFamily) -> None:
         )
 
 
-def _obstacle(family: PipelineFamily, scheduler: Any) -> str | None:
+def _obstacle(family: SchedulerUser, scheduler: Any) -> str | None:
     """Return why the pipeline cannot use the scheduler; None where it can."""
     for name in ("step", "set_timesteps", *family.scheduler_reads):
         if not hasattr(scheduler, name):
@@ -63,7 +83,7 @@ def _required(scheduler: Any) -> set[str]:
     return {each.name for each in parameters[3:] if each.default is each.empty}
 
 
-def _tried(family: PipelineFamily, scheduler: Any) -> str | None:
+def _tried(family: SchedulerUser, scheduler: Any) -> str | None:
     """Take a first step; return what is wrong with its schedule. Raises what the scheduler does."""
     scheduler = _prepared(family, scheduler)
     if scheduler.timesteps[0] < scheduler.timesteps[-1]:
@@ -78,7 +98,7 @@ def _tried(family: PipelineFamily, scheduler: Any) -> str | None:
     return None
 
 
-def _prepared(family: PipelineFamily, scheduler: Any) -> Any:
+def _prepared(family: SchedulerUser, scheduler: Any) -> Any:
     """Return a copy that is set for some steps. Raises what the last attempt raised."""
     shape = family.latent_shape(PipelineInputs())
     for steps in TRIED:
