@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -352,11 +353,103 @@ def test_a_missing_component_is_named(tmp_path: Path) -> None:
         load_pipeline(folder)
 
 
-def test_missing_weights_and_pickles_are_refused(tmp_path: Path) -> None:
-    folder = unconditional(tmp_path)
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(ModelError, match="in safetensors"):
+WEIGHTS = "diffusion_pytorch_model"
+PARTS = {"unet": WEIGHTS, "vae": WEIGHTS, "text_encoder": "model"}
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same pipeline in whole files and in shards, saved as a variant."""
+    whole = tmp_path_factory.mktemp("whole")
+    pipeline: Any = load_pipeline(stable_diffusion(whole)).pipeline
+    folders = {}
+    for variant in ("fp16", "bf16"):
+        for size, name in ((None, variant), ("30KB", f"{variant} shards")):
+            folder = tmp_path_factory.mktemp("half")
+            sharded = {} if size is None else {"max_shard_size": size}
+            pipeline.save_pretrained(folder, variant=variant, **sharded)
+            folders[name] = folder
+    return {"": whole, **folders}
+
+
+@pytest.mark.parametrize("parts", [("unet",), tuple(PARTS)])
+@pytest.mark.parametrize("name", ["fp16", "bf16", "fp16 shards", "bf16 shards"])
+def test_weights_that_are_there_as_a_variant_only_are_read_and_told(
+    halves: dict[str, Path], name: str, parts: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(halves[""], folder)
+    for part in parts:
+        shutil.rmtree(folder / part)
+        shutil.copytree(halves[name] / part, folder / part)
+    family = load_pipeline(folder)
+    assert family.variants == dict.fromkeys(parts, name.split()[0])
+    whole = load_pipeline(halves[""])
+    for part in PARTS:
+        pairs = zip(
+            getattr(family.pipeline, part).state_dict().items(),
+            getattr(whole.pipeline, part).state_dict().items(),
+            strict=True,
+        )
+        assert all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+def test_parts_may_have_different_variants_and_whole_weights_go_first(
+    halves: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(halves[""], folder)
+    for part, variant in (("unet", "fp16"), ("vae", "bf16")):
+        shutil.rmtree(folder / part)
+        shutil.copytree(halves[variant] / part, folder / part)
+    # Another file beside the whole one is not read, as `from_pretrained` does not read it.
+    (folder / "text_encoder" / "model.fp16.safetensors").write_bytes(b"")
+    assert load_pipeline(folder).variants == {"unet": "fp16", "vae": "bf16"}
+
+
+def damaged(folder: Path, how: str) -> None:
+    unet = folder / "unet"
+    index = unet / f"{WEIGHTS}.safetensors.index.fp16.json"
+    match how:
+        case "pickled":
+            (whole,) = unet.glob("*.safetensors")
+            whole.rename(whole.with_suffix(".bin"))
+        case "none":
+            (whole,) = unet.glob("*.safetensors")
+            whole.unlink()
+        case "a shard less":
+            next(unet.glob("*-00001-of-*.safetensors")).unlink()
+        case "no index":
+            index.unlink()
+        case "damaged index":
+            index.write_text("{")
+        case _:
+            entries = json.loads((folder / "model_index.json").read_text())
+            entries["scheduler"] = json.loads(how)
+            (folder / "model_index.json").write_text(json.dumps(entries))
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "message"),
+    [
+        ("", "pickled", r"got diffusion_pytorch_model\.bin\. A pickle can run code"),
+        ("", "none", "must hold what StableDiffusionPipeline loads, in safetensors"),
+        ("fp16 shards", "a shard less", "none of the name .*-00001-of-"),
+        ("fp16 shards", "no index", "must hold an index of its .+ shards"),
+        ("fp16 shards", "damaged index", "must be the index of a model's shards"),
+        ("", '["diffusers", "FooScheduler"]', "a class that diffusers has, got 'FooScheduler'"),
+        ("", '["diffusers"]', "must give a library and a class for 'scheduler'"),
+        ("", "[null, null]", "must have a supported layout"),
+        ("", "null", "must have a supported layout"),
+    ],
+)
+def test_a_folder_that_is_damaged_is_refused_with_the_reason(
+    halves: dict[str, Path], kind: str, how: str, message: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(halves[kind], folder)
+    damaged(folder, how)
+    with pytest.raises(ModelError, match=message):
         load_pipeline(folder)
 
 

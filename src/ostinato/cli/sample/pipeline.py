@@ -54,6 +54,8 @@ def open_pipeline_loop(
             known = ", ".join(f"--{each}" for each in sorted(PIPELINE_ONLY | COMMON))
             raise InputError(f"--{name} must be left out with a pipeline. Known: {known}.")
     pipeline = load_pipeline(folder)
+    for name, variant in pipeline.variants.items():
+        click.echo(f"The weights of {name} are those of the variant {variant}.", err=True)
     if pipeline.text_to_image and "prompt" not in options:
         raise InputError("--prompt must be given for a text-to-image pipeline, got none.")
     seed = options.get("seed", 0)

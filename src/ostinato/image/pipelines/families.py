@@ -55,6 +55,7 @@ class PipelineFamily(ABC):
         parameters = inspect.signature(type(pipeline).__call__).parameters
         self.steps: int = parameters["num_inference_steps"].default
         self.guidance = self.default_guidance(parameters)
+        self.variants: dict[str, str] = {}  # of components whose weights were read from one
         self._encoded: dict[str, TextEmbedding] = {}
         self.check()
         check_scheduler(self)

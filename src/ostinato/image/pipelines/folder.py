@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from ostinato.errors import MissingExtra, ModelError
 from ostinato.image.pipelines.families import PipelineFamily
 from ostinato.image.pipelines.text_to_image import FAMILIES
+from ostinato.image.pipelines.weight_files import variant_of
 from ostinato.text_files import read_object, unmarked
 
 INDEX = "model_index.json"
@@ -24,7 +26,9 @@ def load_pipeline(
 ) -> PipelineFamily:
     """Load a pipeline that was saved in the layout of `diffusers`.
 
-    Reads local safetensors files only, and runs no code from the folder. Raises `ModelError` for a
+    Reads local safetensors files only, and runs no code from the folder. A component whose weights
+    are there as a variant only (fp16, bf16) is read from that; `variants` of the result tells it.
+    Raises `ModelError` for a
     folder that is no pipeline, lacks a component or has an unsupported layout; `MissingExtra`
     without `diffusers` and `transformers`.
     """
@@ -32,10 +36,24 @@ def load_pipeline(
     index = _read_index(folder)
     components = _components(folder, index)
     family = _family(folder, components)
+    variants = {name: variant_of(folder / name) for name in components}
+    _require_libraries()
+    _require_classes(folder, index, components)
     # `from_pretrained` fails for a missing component unless it is passed as None.
-    absent = [name for name in family.optional if name not in components]
-    pipeline = _load(folder, family.class_name(str(index.get("_class_name"))), absent)
-    return family(pipeline.to(device=device, dtype=dtype))
+    given: dict[str, Any] = {name: None for name in family.optional if name not in components}
+    class_name = family.class_name(str(index.get("_class_name")))
+    with _loading(folder, class_name) as readable:
+        for name, variant in variants.items():
+            if variant is not None:  # for the whole pipeline, it would be one for all of them
+                given[name] = _class_of(index[name]).from_pretrained(
+                    readable / name, variant=variant, use_safetensors=True, local_files_only=True
+                )
+        pipeline = getattr(_module("diffusers"), class_name).from_pretrained(
+            readable, use_safetensors=True, local_files_only=True, **given
+        )
+    loaded = family(pipeline.to(device=device, dtype=dtype))
+    loaded.variants = {name: variant for name, variant in variants.items() if variant is not None}
+    return loaded
 
 
 def is_pipeline(folder: str | Path) -> bool:
@@ -62,7 +80,12 @@ def _components(folder: Path, index: Mapping[str, Any]) -> dict[str, str]:
     for name, entry in index.items():
         if name.startswith("_") or not isinstance(entry, list) or entry[:1] == [None]:
             continue  # a setting, or a component that the pipeline was saved without
-        library, class_name = (str(part) for part in entry[:2])
+        if len(entry) != 2:
+            raise ModelError(
+                f"{folder / INDEX} must give a library and a class for {name!r}, got {entry}. "
+                "Copy the folder again."
+            )
+        library, class_name = (str(part) for part in entry)
         if library not in LIBRARIES:
             raise ModelError(
                 f"The component {name!r} of {folder} must come from {' or '.join(LIBRARIES[:2])}, "
@@ -90,36 +113,60 @@ def _family(folder: Path, components: Mapping[str, str]) -> type[PipelineFamily]
     )
 
 
-def _load(folder: Path, class_name: str, absent: Sequence[str]) -> Any:
-    """Load a pipeline by its class; components in `absent` are None."""
+def _require_libraries() -> None:
     try:
-        import diffusers
+        import diffusers  # noqa: F401
         import transformers  # noqa: F401  (without it, diffusers has placeholders)
     except ImportError:
         raise MissingExtra("A pipeline of diffusers", "diffusers") from None
+
+
+def _require_classes(folder: Path, index: Mapping[str, Any], components: Mapping[str, str]) -> None:
+    """Raise `ModelError` for a class that the installed libraries do not have."""
+    for name, class_name in components.items():
+        library = index[name][0]
+        if not hasattr(_module(library), class_name):
+            raise ModelError(
+                f"The component {name!r} of {folder} must be of a class that {library} has, got "
+                f"{class_name!r}. Update {library}, or replace the component."
+            )
+
+
+def _module(library: str) -> Any:
+    """Return the module of a library; see `LIBRARIES`."""
+    nested = library == "stable_diffusion"
+    return importlib.import_module("diffusers.pipelines.stable_diffusion" if nested else library)
+
+
+def _class_of(entry: Sequence[str]) -> Any:
+    library, class_name = entry
+    return getattr(_module(library), class_name)
+
+
+@contextmanager
+def _loading(folder: Path, class_name: str) -> Iterator[Path]:
+    """Load without progress bars; what the libraries raise becomes a `ModelError`.
+
+    Yields a folder of the same content whose text files have no byte order mark.
+    """
     try:
         with _no_progress_bars(), unmarked(folder) as readable:
-            return getattr(diffusers, class_name).from_pretrained(
-                readable,
-                variant=_variant(folder),
-                use_safetensors=True,
-                local_files_only=True,
-                **dict.fromkeys(absent),
-            )
+            yield readable
     # The libraries raise all of these for damaged folders.
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        ImportError,
+    ) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"{folder} must hold what {class_name} loads, in safetensors, got: {reason}. "
             "Save it again with `save_pretrained`, or copy it again."
         ) from None
-
-
-def _variant(folder: Path) -> str | None:
-    """Return `fp16` where the folder holds its weights under that name only."""
-    half = list(folder.glob("*/*.fp16.safetensors"))
-    full = [path for path in folder.glob("*/*.safetensors") if ".fp16" not in path.name]
-    return "fp16" if half and not full else None
 
 
 @contextmanager
