@@ -15,41 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from ostinato.image import ClassifiedAs, ImageRequest, Renoise, denoise_loop, load_classifier
 from ostinato.loop import Converges, LaneStep
-from ostinato.media import in_grid, tiled, to_bytes
+from ostinato.media import Cell, in_grid, sheet, tiled, to_bytes
 
-SCALE, GAP, TEXT = 3, 4, 12  # pixels: side of an image's pixel, gap, height of a line
-GRAY, WHITE = 96, 255
+SCALE = 3  # pixels along a side of an image's pixel
 SURE = 0.9  # the probability at which a digit passes
-
-Cell = tuple[Tensor | None, Sequence[str]]
-"""An image (1, S, S) in [-1, 1], or none, and the lines below it."""
-
-
-def sheet(rows: Sequence[Sequence[Cell]], *, side: int = 28, scale: int = SCALE) -> Image.Image:
-    """Return rows of images with lines of text below each."""
-    wide = side * scale + GAP
-    heights = [side * scale + GAP + TEXT * max(len(lines) for _, lines in row) for row in rows]
-    columns = max(len(row) for row in rows)
-    page = Image.new("L", (columns * wide + GAP, sum(heights) + GAP), WHITE)
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(size=10)
-    top = GAP
-    for row, height in zip(rows, heights, strict=True):
-        for column, (image, lines) in enumerate(row):
-            left = GAP + column * wide
-            if image is not None:
-                pixels = Image.fromarray(to_bytes(image)[0].contiguous().numpy())
-                size = (side * scale, side * scale)
-                page.paste(pixels.resize(size, Image.Resampling.NEAREST), (left, top))
-            for number, line in enumerate(lines):
-                at = (left + side * scale / 2, top + side * scale + 1 + TEXT * number)
-                pen.text(at, line, fill=0, font=font, anchor="ma")
-        top += height
-    return page
 
 
 def sampled(requests: Sequence[ImageRequest], **settings: Any) -> list[dict[str, Any]]:
@@ -90,7 +64,7 @@ def seven() -> Image.Image:
         (each["clean"], (f"at sigma {each['sigma']:.2g}", f"change {each['change']:.2f}"))
         for each in reports
     ]
-    return sheet([above, below])
+    return sheet([above, below], scale=SCALE)
 
 
 def digits() -> Image.Image:
@@ -150,7 +124,7 @@ def renoise() -> Image.Image:
         if not passed or not 2 <= len(ends) <= 5:
             continue
         rows.append([_attempt(check, request, end) for end in ends])
-    return sheet(rows[:4])
+    return sheet(rows[:4], scale=SCALE)
 
 
 def _attempt(check: ClassifiedAs, request: ImageRequest, end: LaneStep) -> Cell:
@@ -173,7 +147,7 @@ def variation() -> Image.Image:
     images = [row["output"] for row in sampled(requests, steps=20)]
     cells: list[Cell] = [(first, ("the image",))]
     cells += [(y, (f"strength {s}",)) for y, s in zip(images, strengths, strict=True)]
-    return sheet([cells])
+    return sheet([cells], scale=SCALE)
 
 
 def inpainting() -> Image.Image:
@@ -190,7 +164,7 @@ def inpainting() -> Image.Image:
     masked = torch.where(mask > 0, torch.zeros(()), first)
     cells: list[Cell] = [(first, ("the image",)), (masked, ("gray: masked",))]
     cells += [(y, (f"as a {label}",)) for y, label in zip(images, labels, strict=True)]
-    return sheet([cells])
+    return sheet([cells], scale=SCALE)
 
 
 def interpolation() -> Image.Image:
@@ -204,7 +178,7 @@ def interpolation() -> Image.Image:
         ]
         images = [row["output"] for row in sampled(requests, steps=20)]
         rows.append([(y, (f"{share:.2f}",)) for y, share in zip(images, shares, strict=True)])
-    return sheet(rows)
+    return sheet(rows, scale=SCALE)
 
 
 def _first(label: int, seed: int) -> Tensor:

@@ -37,20 +37,26 @@ def test_images_are_written_and_the_reason_printed(model: str) -> None:
     assert "3 of 3: All 4 noise levels are done." in result.output
     assert "Wrote sample.png (12 calls of the network)." in result.output
     with Image.open("sample.png") as image:
-        assert image.size == (2 * 112, 2 * 112)
+        assert image.size == (2 * 112 + 14, 2 * 112 + 14)  # a gutter between
     assert "Wrote sample-2.png" in sample(model, "--steps", "2").output
 
 
 def test_steps_are_shown_noisy_above_clean(model: str) -> None:
     sample(model, "--show-steps", "--steps", "5", "--out", "strip.png")
     with Image.open("strip.png") as image:
-        assert image.size == (5 * 112, 2 * 112)
+        assert image.size == (5 * (112 + 4) + 4, 2 * (112 + 4 + 2 * 12) + 4)  # two lines under each
+    sample(model, "--show-steps", "--steps", "30", "--out", "long.png")
+    with Image.open("long.png") as image:
+        assert image.width == 10 * (112 + 4) + 4  # the first, the last, and some between
 
 
 def test_a_gif_shows_every_step_and_a_folder_every_image(model: str) -> None:
     sample(model, "--steps", "3", "--out", "a.gif")
     with Image.open("a.gif") as image:
         assert getattr(image, "n_frames", 1) == 3
+        assert image.size == (336, 336) and image.info["duration"] == 300
+        image.seek(2)
+        assert image.info["duration"] == 3000
     sample(model, "--count", "2", "--steps", "2", "--out", "folder")
     assert sorted(path.name for path in Path("folder").iterdir()) == ["0000.png", "0001.png"]
 

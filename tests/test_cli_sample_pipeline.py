@@ -50,7 +50,7 @@ def test_steps_are_shown_decoded(folder: str) -> None:
     words = ("--prompt", "a cat", "--steps", "3", "--guidance", "1")
     assert sample(folder, *words, "--show-steps", "--out", "steps.png").exit_code == 0
     with Image.open("steps.png") as image:
-        assert image.size == (4 * 112, 112)
+        assert image.size == (4 * (112 + 4) + 4, 112 + 4 + 2 * 12 + 4)
     assert sample(folder, *words, "--out", "steps.gif").exit_code == 0
 
 

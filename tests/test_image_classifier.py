@@ -86,7 +86,7 @@ def test_a_folder_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
 
 
 def test_its_training_conforms() -> None:
-    images = read_images(["digits"]).at(range(64))
+    images = read_images(["digits-8x8"]).at(range(64))
     config = TrainingConfig(steps=6, batch_tokens=16, lr=3e-3, warmup_steps=2, ema_decay=0.9)
     shape = ClassifierConfig(names=images.names, size=8, widths=(4, 8))
     check_process(
@@ -97,7 +97,7 @@ def test_its_training_conforms() -> None:
 
 
 def test_images_are_moved_a_little_and_stay_images() -> None:
-    x = read_images(["digits"], size=28).at(range(8)).clean()
+    x = read_images(["digits-8x8"], size=28).at(range(8)).clean()
     y = moved(x, torch.Generator().manual_seed(0))
     assert y.shape == x.shape and float(y.min()) >= -1 and float(y.max()) <= 1
     assert not torch.equal(x, y)

@@ -98,12 +98,12 @@ def test_idx_files_are_read_in_either_order_and_packed(tmp_path: Path) -> None:
 
 
 def test_digits_are_those_of_scikit_learn() -> None:
-    images = read_images(["digits"])
+    images = read_images(["digits-8x8"])
     assert (len(images), images.size, len(images.names)) == (1797, 8, 10)
 
 
 def test_what_is_held_out_depends_on_the_seed_alone(tmp_path: Path) -> None:
-    images = read_images(["digits"])
+    images = read_images(["digits-8x8"])
     train, valid = hold_out(images, 0.2, seed=1)
     assert (len(train), len(valid)) == (1438, 359)
     assert torch.equal(valid.pixels, hold_out(images, 0.2, seed=1)[1].pixels)
@@ -165,3 +165,11 @@ def test_images_of_16_bits_keep_their_shades(tmp_path: Path, read_gray: bool | N
     assert images.pixels[0].flatten().tolist() == [int(v) // 256 for v in shades.flatten()]
     single = image_io.read(tmp_path / "0.png", channels=1, size=8)
     assert torch.equal(single, images.clean()[0])
+
+
+def test_the_name_of_the_shipped_model_is_no_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"28 x 28 pixels. The scans of 8 x 8 are 'digits-8x8'"):
+        read_images(["digits"])

@@ -190,6 +190,9 @@ def test_tiles_stand_in_rows_and_short_rows_are_filled() -> None:
         picture[0], torch.tensor([[1, 1, -1, -1]] * 2 + [[1, 1, -1, -1]] * 2).float()
     )
     assert [len(row) for row in image_io.in_grid([white] * 10)] == [3, 3, 3, 1]
+    apart = image_io.tiled([[black, black], [black]], gutter=1)
+    dark, light = [-1, -1, 1, -1, -1], [1, 1, 1, 1, 1]
+    assert apart[0].tolist() == [dark, dark, light, *[[-1, -1, 1, 1, 1]] * 2]
     with pytest.raises(InputError, match="at least one image"):
         image_io.tiled([])
 

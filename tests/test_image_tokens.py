@@ -44,7 +44,7 @@ PROMPTS = {"a": "a slanted seven", "b": "thin", "c": "", "d": "the large nine"}
 
 
 def digits() -> Images:
-    return read_images(["digits"])
+    return read_images(["digits-8x8"])
 
 
 def token_model(method: Method, *, louder: float = 8.0) -> ImageTokenModel:
@@ -96,7 +96,7 @@ torch.set_num_threads(2)
 from ostinato.image import read_images
 from ostinato.media import scaled
 from ostinato.image.tokens import VQ
-codes = VQ.load(Path(sys.argv[1])).encode(scaled(read_images(["digits"]).pixels[:200], 28))
+codes = VQ.load(Path(sys.argv[1])).encode(scaled(read_images(["digits-8x8"]).pixels[:200], 28))
 print(codes.flatten().tolist())
 """
 

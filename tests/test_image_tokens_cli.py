@@ -31,7 +31,9 @@ def call(command: str) -> Result:
 
 def trained(method: str, more: str = "") -> Result:
     codes = "" if method == "pixels" else "--codec-steps 6"  # it has no autoencoder
-    return call(f"train image-tokens digits --out made --method {method} {codes} {SMALL} {more}")
+    return call(
+        f"train image-tokens digits-8x8 --out made --method {method} {codes} {SMALL} {more}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,11 +178,12 @@ def test_codes_are_trained_once_for_several_methods(
     codec = VQ(VQConfig.for_images(1, 8, width=16), seed=4)
     codec.save(tmp_path / "first" / "codes")
     small = "--steps 4 --layers 1 --width 16 --heads 1 --batch-size 8 --method unmask"
-    result = call(f"train image-tokens digits --out second --codec first {small}")
+    result = call(f"train image-tokens digits-8x8 --out second --codec first {small}")
     assert result.exit_code == 0, result.output
     made = load_image_token_model("second").codec
     assert made.fingerprint() == codec.fingerprint()
     VQ(VQConfig.for_images(1, 8, width=16), seed=5).save(tmp_path / "first" / "codes")
     refused(
-        f"train image-tokens digits --out second --codec first {small}".replace(" ", "|"), "changed"
+        f"train image-tokens digits-8x8 --out second --codec first {small}".replace(" ", "|"),
+        "changed",
     )

@@ -21,7 +21,7 @@ from recipes import image_tokens as recipe
 
 
 def test_models_are_measured_and_shown(tmp_path: Path) -> None:
-    seen, held = hold_out(read_images(["digits"]).at(range(300)), 0.5)
+    seen, held = hold_out(read_images(["digits-8x8"]).at(range(300)), 0.5)
     codec = PixelQuantizer(size=8, levels=256)
     model = new_image_token_model("unmask", codec, Attributes.of(seen), layers=1, width=16, heads=1)
     folders = {"unmask": model.save(tmp_path / "model")}
@@ -39,7 +39,7 @@ def test_models_are_measured_and_shown(tmp_path: Path) -> None:
 
 
 def test_each_word_fits_a_third_of_the_images() -> None:
-    images = read_images(["digits"])
+    images = read_images(["digits-8x8"])
     words = Attributes.of(images)
     ids = words.describe(images)
     shares = [(ids == words.vocabulary.index(word)).any(1).float().mean() for word in recipe.WORDS]
@@ -47,7 +47,7 @@ def test_each_word_fits_a_third_of_the_images() -> None:
 
 
 def test_samples_come_in_the_order_of_the_prompts() -> None:
-    images = read_images(["digits"]).at(range(100))
+    images = read_images(["digits-8x8"]).at(range(100))
     model = new_image_token_model(
         "row", PixelQuantizer(size=8, levels=2), Attributes.of(images), layers=1, width=16, heads=1
     )

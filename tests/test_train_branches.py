@@ -16,12 +16,12 @@ from ostinato.music import Score, write_midi
 CHORDS = ((67, 64, 60, 48), (69, 65, 60, 53), (67, 62, 59, 43), (67, 64, 60, 48))
 COMMON = "--steps 4 --checkpoint-every 2 --valid-every 2 --warmup-steps 2"
 TRAININGS = {
-    "image": f"train image digits --out made --channels 16 --batch-size 32 {COMMON}",
+    "image": f"train image digits-8x8 --out made --channels 16 --batch-size 32 {COMMON}",
     "music": "train music pieces --out made --hold-out 0.25 --layers 1 --width 16 --heads 1 "
     f"--batch-tokens 256 {COMMON}",
-    "image-tokens": "train image-tokens digits --out made --codec-steps 2 --layers 1 --width 32 "
-    f"--heads 2 --batch-size 16 {COMMON}",
-    "pixels": "train image-tokens digits --out made --method pixels --levels 2 --layers 1 "
+    "image-tokens": "train image-tokens digits-8x8 --out made --codec-steps 2 --layers 1 "
+    f"--width 32 --heads 2 --batch-size 16 {COMMON}",
+    "pixels": "train image-tokens digits-8x8 --out made --method pixels --levels 2 --layers 1 "
     f"--width 32 --heads 2 --batch-size 16 {COMMON}",
 }
 

@@ -19,7 +19,7 @@ from ostinato.testing import check_process
 from ostinato.train import Training, TrainingConfig
 
 ARGUMENTS = (
-    "digits",
+    "digits-8x8",
     "--channels",
     "16",
     "--warmup-steps",
@@ -32,7 +32,7 @@ ARGUMENTS = (
 
 
 def training(**changes: Any) -> Training:
-    train, valid = hold_out(read_images(["digits"]).at(range(96)), 0.25)
+    train, valid = hold_out(read_images(["digits-8x8"]).at(range(96)), 0.25)
     config = TrainingConfig(
         **{
             "steps": 12,
@@ -75,9 +75,9 @@ def test_noise_levels_are_spread_within_a_batch() -> None:
 
 
 def test_the_shape_fits_the_images() -> None:
-    images = read_images(["digits"])
+    images = read_images(["digits-8x8"])
     assert shape_for(images).patch == 1
-    assert shape_for(read_images(["digits"], size=28)).patch == 2
+    assert shape_for(read_images(["digits-8x8"], size=28)).patch == 2
     assert shape_for(images, unconditional=True).classes == 0
     assert RECIPE.optimizer == "muon"
 
@@ -138,7 +138,7 @@ def test_wrong_input_is_refused(folder: Path) -> None:
 
 def test_a_batch_of_no_images_is_refused_by_the_name_that_was_typed(tmp_path: Path) -> None:
     result = CliRunner().invoke(
-        cli, ["train", "image", "digits", "--out", str(tmp_path / "o"), "--batch-size", "0"]
+        cli, ["train", "image", "digits-8x8", "--out", str(tmp_path / "o"), "--batch-size", "0"]
     )
     assert result.exit_code == 2
     assert "'--batch-size': 0 is not in the range x>=1" in result.output

@@ -80,10 +80,14 @@ class Images:
         return digest.hexdigest()
 
 
+DIGITS = "digits-8x8"
+"""The name of scikit-learn's scans. The shipped model `digits` is of others, 28 x 28."""
+
+
 def read_images(
     sources: Sequence[str | Path], *, size: int | None = None, gray: bool | None = None
 ) -> Images:
-    """Read `digits`, a folder (its sub-folders are classes), or IDX files of images and labels.
+    """Read `digits-8x8`, a folder (its sub-folders are classes), or IDX files of images and labels.
 
     `size` is the side in pixels, 8 to 64; other images are cut to their middle square and scaled.
     None keeps the size, which all images must share. `gray` None: gray where all images are.
@@ -92,9 +96,14 @@ def read_images(
     if size is not None:
         require(SMALLEST <= size <= LARGEST, "size", f"{SMALLEST} to {LARGEST} pixels", size)
     if not sources:
-        raise InputError("Images must come from a folder, IDX files or 'digits', got nothing.")
+        raise InputError(f"Images must come from a folder, IDX files or {DIGITS!r}, got nothing.")
     first = Path(sources[0])
     if str(sources[0]) == "digits" and not first.exists():
+        raise InputError(
+            f"Images must come from a folder, IDX files or {DIGITS!r}, got 'digits': that is the "
+            f"shipped model, of 28 x 28 pixels. The scans of 8 x 8 are {DIGITS!r}."
+        )
+    if str(sources[0]) == DIGITS and not first.exists():
         images = _digits()
     elif first.is_dir():
         if len(sources) > 1:
@@ -129,7 +138,7 @@ def _digits() -> Images:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise MissingExtra("The data set 'digits'", "image") from None
+        raise MissingExtra(f"The data set {DIGITS!r}", "image") from None
     loaded = load_digits()
     pixels = torch.from_numpy(loaded.images).float() * (255 / 16)  # its ink is 0 to 16
     labels = torch.from_numpy(loaded.target).long()

@@ -22,7 +22,7 @@ from ostinato.image.dataset import Images
 from ostinato.image.solvers import SOLVERS, advance, jump_sigmas
 from ostinato.image.unet import UNet, UNetConfig
 from ostinato.loop import fold_in
-from ostinato.media import in_grid, tiled, to_bytes
+from ostinato.media import gutter_of, in_grid, tiled, to_bytes
 from ostinato.train import Loss, Share, TrainingConfig
 
 BANDS = {"low": (0.0, 0.25), "mid": (0.25, 1.0), "high": (1.0, float("inf"))}
@@ -222,4 +222,4 @@ def preview(network: UNet, *, columns: int = 10, rows: int = 4, steps: int = 12)
     for sigma, sigma_next in pairwise(sigmas):
         denoised = network(x, torch.full((N,), sigma), label)
         x = advance(SOLVERS["euler"], x, sigma, sigma_next, denoised)
-    return to_bytes(tiled(in_grid(list(x), columns)))
+    return to_bytes(tiled(in_grid(list(x), columns), gutter=gutter_of(S)))

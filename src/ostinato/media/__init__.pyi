@@ -3,6 +3,7 @@ from .idx import idx_images, read_idx
 from .image_io import (
     IMAGE_SUFFIXES,
     UInt8Array,
+    gutter_of,
     in_grid,
     middle_square,
     read_pixels,
@@ -13,18 +14,23 @@ from .image_io import (
     to_bytes,
     to_gray,
 )
+from .sheet import Cell, save_sheet, sheet
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "Cell",
     "UInt8Array",
+    "gutter_of",
     "idx_images",
     "in_grid",
     "middle_square",
     "read_idx",
     "read_pixels",
     "save",
+    "save_sheet",
     "save_wav",
     "scaled",
+    "sheet",
     "square",
     "tiled",
     "to_bytes",

@@ -24,7 +24,7 @@ GZIP = b"\x1f\x8b"
 UNSIGNED_BYTES = b"\0\0\x08"  # two zero bytes, then the code of the element type
 MOST_BYTES = 2**32  # some hundred times MNIST
 PART = 2**24
-FIX = "Give a folder of images, 'digits', or IDX files such as MNIST's."
+FIX = "Give a folder of images, 'digits-8x8', or IDX files such as MNIST's."
 
 
 def read_idx(path: Path) -> UInt8Array:

@@ -20,7 +20,9 @@ from ostinato.arguments import reason
 from ostinato.errors import InputError
 
 SHOWN = 112  # an image is enlarged to about this many pixels a side, by whole factors
-HOLD = 12  # frames that a GIF shows its last image for
+MOVING = 336  # the same of an image in a GIF that shows one
+WIDEST = 840  # pixels of a GIF: with more images in it, each is smaller
+FRAME, LAST = 0.3, 3.0  # seconds that a GIF shows a step for, and its last one
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
     | {".pbm", ".pnm", ".jfif", ".tga", ".jp2"}
@@ -65,15 +67,27 @@ def scaled(pixels: Tensor, side: int) -> Tensor:
 # Grids ----------------------------------------------------------------------------------------
 
 
-def tiled(rows: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Return rows of images (C, H, W) as one image; shorter rows are filled with -1."""
+def tiled(rows: Sequence[Sequence[Tensor]], *, gutter: int = 0) -> Tensor:
+    """Return rows of images (C, H, W) as one image, with white gutters of so many pixels.
+
+    Shorter rows are filled: with white where there are gutters, else with black.
+    """
     if not rows or not any(rows):
         raise InputError("There must be at least one image to show, got none.")
     first = next(image for row in rows for image in row)
-    blank = torch.full_like(first, -1.0)
+    blank = torch.full_like(first, 1.0 if gutter else -1.0)
     columns = max(len(row) for row in rows)
     filled = [[*row, *[blank] * (columns - len(row))] for row in rows]
-    return torch.cat([torch.cat(row, 2) for row in filled], 1)
+    # Around each image, then cut at two sides: gutters are between images only.
+    pad = (0, gutter, 0, gutter)
+    cells = [torch.cat([F.pad(image, pad, value=1.0) for image in row], 2) for row in filled]
+    grid = torch.cat(cells, 1)
+    return grid[:, : grid.size(1) - gutter, : grid.size(2) - gutter]
+
+
+def gutter_of(side: int) -> int:
+    """Return the gutter, in pixels before they are enlarged, between images of so many pixels."""
+    return max(1, side // 28)
 
 
 def in_grid(images: Sequence[Tensor], columns: int | None = None) -> list[list[Tensor]]:
@@ -89,19 +103,26 @@ def save(image: Tensor, path: str | Path, *, side: int) -> Path:
     """Write an image or a grid of images of `side` pixels as a PNG, enlarged to be seen."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _enlarged(image, side).save(path)
+    _enlarged(image, enlargement(side)).save(path)
     return path
 
 
-def save_gif(
-    frames: Sequence[Tensor], path: str | Path, *, side: int, seconds: float = 0.1
-) -> Path:
-    """Write a GIF that repeats, `seconds` a frame; the last frame is held `HOLD` times as long."""
+def enlargement(side: int) -> int:
+    """Return the whole factor by which images of so many pixels are enlarged to be seen."""
+    return max(1, SHOWN // side)
+
+
+def save_gif(frames: Sequence[Tensor], path: str | Path, *, side: int) -> Path:
+    """Write a GIF that repeats: `FRAME` seconds a step, its last step `LAST` seconds.
+
+    `side` is that of one image of the grid, in pixels before they are enlarged.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    images = [_enlarged(frame, side) for frame in frames]
-    milliseconds = round(seconds * 1000)
-    durations = [milliseconds] * (len(images) - 1) + [milliseconds * HOLD]
+    # Large where there is one image, and never wider than a page.
+    factor = max(1, min(MOVING // side, WIDEST // frames[0].size(2)))
+    images = [_enlarged(frame, factor) for frame in frames]
+    durations = [round(FRAME * 1000)] * (len(images) - 1) + [round(LAST * 1000)]
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
     return path
 
@@ -124,10 +145,9 @@ def for_terminal(image: Tensor) -> str:
     return "\n".join(lines)
 
 
-def _enlarged(image: Tensor, side: int) -> Image.Image:
+def _enlarged(image: Tensor, factor: int) -> Image.Image:
     pixels = to_bytes(image).permute(1, 2, 0).squeeze(-1).contiguous().numpy()
     shown = Image.fromarray(pixels)
-    factor = max(1, SHOWN // side)
     # Nearest: a reader wants to see the pixels that were made, not smoothed ones.
     return shown.resize((shown.width * factor, shown.height * factor), Image.Resampling.NEAREST)
 

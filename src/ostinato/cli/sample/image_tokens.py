@@ -53,7 +53,7 @@ def image_tokens(
 ) -> None:
     """Generate images with FOLDER (of `ostinato train image-tokens`), a row for each prompt."""
     from ostinato.image.tokens import TUNED, UNMASK_STEPS, image_token_loop, load_image_token_model
-    from ostinato.media import save, tiled
+    from ostinato.media import gutter_of, save, tiled
 
     require(out.suffix.lower() == ".png", "--out", "a .png file", str(out), "Name one: digits.png.")
     if out.is_dir():
@@ -89,7 +89,8 @@ def image_tokens(
         exit_interrupted(len(rows), len(prompts), "images", run_name)
     images = [_pixels(model, row["output"]) for row in rows]
     grid = [images[at : at + count] for at in range(0, len(images), count)]  # a row per prompt
-    written = save(tiled(grid), out, side=images[0].size(-1))
+    side = images[0].size(-1)
+    written = save(tiled(grid, gutter=gutter_of(side)), out, side=side)
     if not as_json:
         click.echo(
             f"Wrote {written}: {counted(len(images), 'images')} of "

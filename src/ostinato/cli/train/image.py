@@ -51,9 +51,9 @@ def image(
     label_dropout: float,
     options: RunOptions,
 ) -> None:
-    """Train a denoiser on images: a FOLDER of files, `digits`, or IDX files (MNIST's format).
+    """Train a denoiser on images: a FOLDER of files, `digits-8x8`, or IDX files (MNIST's).
 
-    The sub-folders of FOLDER are classes. `digits` are the 1,797 scans that come with scikit-learn.
+    The sub-folders of FOLDER are classes. `digits-8x8` are the 1,797 scans of scikit-learn.
     A grid of samples is written to OUT/samples during the training.
     """
     from ostinato.image import (

@@ -72,9 +72,9 @@ def image_tokens(
 ) -> None:
     """Train a model that generates images token by token: first an autoencoder, then its codes.
 
-    SOURCES are a FOLDER of images, `digits`, or IDX files. An image is described by its class and
-    by measured attributes: slanted or upright, thick or thin, large or small. The options of the
-    training, from --until on, are those of the second training.
+    SOURCES are a FOLDER of images, `digits-8x8`, or IDX files. An image is described by its class
+    and by measured attributes: slanted or upright, thick or thin, large or small. The options of
+    the training, from --until on, are those of the second training.
     """
     from ostinato.image import hold_out as split
     from ostinato.image import read_images

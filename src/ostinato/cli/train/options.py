@@ -199,7 +199,7 @@ def _setting_options(settings: Settings) -> list[Option]:
 
 
 image_source_options = add_options(
-    click.argument("sources", nargs=-1, required=True, metavar="FOLDER|digits|IDX-FILE…"),
+    click.argument("sources", nargs=-1, required=True, metavar="FOLDER|digits-8x8|IDX-FILE…"),
     click.option("--size", type=int, help="Scale images to this side, 8 to 64.  [default: as is]"),
     click.option(
         "--gray/--color", default=None, help="Channels.  [default: gray if all images are]"
