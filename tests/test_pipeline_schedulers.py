@@ -32,7 +32,7 @@ pytestmark = [
 
 GUIDED = ("stable_diffusion", "stable_diffusion_3")
 ALL = sorted(name for name in dir(schedulers) if name.endswith("Scheduler"))
-REQUIRED = {
+REQUIRED: dict[str, dict[str, Any]] = {
     "AmusedScheduler": {"mask_token_id": 0},
     "VQDiffusionScheduler": {"num_vec_classes": 4},
     "RFD4ProteinaScheduler": {
@@ -161,16 +161,17 @@ PREDICTIONS: list[tuple[str, str, dict[str, Any]]] = [
     for prediction in ("v_prediction", "sample")
     if (name, prediction) != (EULER, "sample")
 ]
+ALGORITHMS: list[tuple[str, str, tuple[int, ...], dict[str, Any]]] = [
+    (DPM, "dpmsolver++", (1, 2, 3), {}),
+    (DPM, "sde-dpmsolver++", (1, 2, 3), {}),
+    (DPM, "sde-dpmsolver++", (2,), {"use_karras_sigmas": True}),
+    (DPM, "dpmsolver++", (2,), {"use_lu_lambdas": True, "solver_type": "heun"}),
+    (SINGLE, "dpmsolver++", (1, 2, 3), {}),
+    (SINGLE, "sde-dpmsolver++", (2,), {}),
+]
 SOLVERS: list[tuple[str, str, dict[str, Any]]] = [
-    ("stable_diffusion", name, {"algorithm_type": algorithm, "solver_order": order, **last})
-    for name, algorithm, orders, last in [
-        (DPM, "dpmsolver++", (1, 2, 3), {}),
-        (DPM, "sde-dpmsolver++", (1, 2, 3), {}),
-        (DPM, "sde-dpmsolver++", (2,), {"use_karras_sigmas": True}),
-        (DPM, "dpmsolver++", (2,), {"use_lu_lambdas": True, "solver_type": "heun"}),
-        (SINGLE, "dpmsolver++", (1, 2, 3), {}),
-        (SINGLE, "sde-dpmsolver++", (2,), {}),
-    ]
+    ("stable_diffusion", name, {"algorithm_type": algorithm, "solver_order": order, **more})
+    for name, algorithm, orders, more in ALGORITHMS
     for order in orders
 ]
 OTHERS: list[tuple[str, str, dict[str, Any]]] = [

@@ -423,6 +423,8 @@ def damaged(folder: Path, how: str) -> None:
             index.unlink()
         case "damaged index":
             index.write_text("{")
+        case "empty index":
+            index.write_text("{}")
         case _:
             entries = json.loads((folder / "model_index.json").read_text())
             entries["scheduler"] = json.loads(how)
@@ -436,7 +438,8 @@ def damaged(folder: Path, how: str) -> None:
         ("", "none", "must hold what StableDiffusionPipeline loads, in safetensors"),
         ("fp16 shards", "a shard less", "none of the name .*-00001-of-"),
         ("fp16 shards", "no index", "must hold an index of its .+ shards"),
-        ("fp16 shards", "damaged index", "must be the index of a model's shards"),
+        ("fp16 shards", "damaged index", r"index\.fp16\.json must be JSON"),
+        ("fp16 shards", "empty index", "must have a `weight_map` of shards"),
         ("", '["diffusers", "FooScheduler"]', "a class that diffusers has, got 'FooScheduler'"),
         ("", '["diffusers"]', "must give a library and a class for 'scheduler'"),
         ("", "[null, null]", "must have a supported layout"),

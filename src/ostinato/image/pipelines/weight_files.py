@@ -6,11 +6,11 @@ a variant (`model.fp16.safetensors`). Knows no family.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from ostinato.errors import ModelError
+from ostinato.text_files import read_object
 
 PREFERRED = ("fp32", "fp16", "bf16")
 """The variants that are taken first, where a component has several and no file without one."""
@@ -76,9 +76,7 @@ def _require_shards(folder: Path, label: str, files: list[Path]) -> None:
 
 
 def _named_in(index: Path) -> set[str]:
-    try:
-        return {str(name) for name in json.loads(index.read_bytes())["weight_map"].values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{index} must be the index of a model's shards, got: {error}. Copy it again."
-        ) from None
+    shards = read_object(index, fix="Copy it again.", raises=ModelError).get("weight_map")
+    if not isinstance(shards, dict):
+        raise ModelError(f"{index} must have a `weight_map` of shards, got none. Copy it again.")
+    return {str(name) for name in shards.values()}
