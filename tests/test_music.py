@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -45,6 +45,11 @@ notes = [
 scores = st.lists(st.tuples(*notes), min_size=1, max_size=12).map(lambda c: Score(tuple(c)))
 
 
+# On a busy machine, the first score can take seconds.
+calm = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+
+
+@calm
 @given(scores)
 def test_what_is_written_is_read_again(score: Score) -> None:
     assert score_of(score_text(score)) == score
@@ -65,6 +70,7 @@ def test_every_score_comes_back_from_its_midi_file(
     """With voices that cross or are silent, rests at both ends, and any tempo."""
     path = tmp_path_factory.mktemp("scores") / "a.mid"
 
+    @calm
     @given(scores, st.floats(10, 400))
     def check(score: Score, tempo: float) -> None:
         assume(any(map(any, score.chords)))
