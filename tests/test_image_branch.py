@@ -129,8 +129,8 @@ def test_an_image_is_branched_from_the_command_line(
     from PIL import Image
 
     with Image.open("dog.png") as one, Image.open("cat.png") as two:
-        assert one.size == two.size == (6 * 112, 2 * 112)
-        half = (0, 0, 3 * 112, 2 * 112)
+        assert one.size == two.size == (6 * 116 + 4, 2 * 140 + 4)
+        half = (0, 0, 3 * 116, 2 * 140 + 4)
         assert one.crop(half).tobytes() == two.crop(half).tobytes()
         assert one.tobytes() != two.tobytes()
 

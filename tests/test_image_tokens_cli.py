@@ -59,7 +59,7 @@ def test_a_model_is_trained_and_sampled(
     ] * 2
     assert len({image["codes"] for image in output["images"]}) == 4
     with Image.open("a.png") as picture:
-        assert picture.size == (2 * 8 * 14, 2 * 8 * 14)
+        assert picture.size == (2 * 8 * 14 + 14, 2 * 8 * 14 + 14)
 
 
 def test_an_interrupted_training_resumes_to_the_same_weights(
@@ -132,7 +132,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     VQ(VQConfig(size=16, halvings=1, width=16)).save(tmp_path / "other")
     Path("file").write_text("")
-    small = "train|image-tokens|digits|--out|x"
+    small = "train|image-tokens|digits-8x8|--out|x"
     for more, message in {
         "--attribute-dropout|1": "--attribute-dropout must be in",
         "--size|4": "--size must be 8 to 64, got 4",
@@ -154,7 +154,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, monkeypatch: pytest.M
         refused(f"{small}|{more}", message)
     assert "Invalid value for '--batch-size': 0" in call(f"{small}|--batch-size|0").output
     refused("train|image-tokens|nowhere|--out|x", "nowhere must exist")
-    refused("train|image-tokens|digits|--out|file", "--out must be a folder")
+    refused("train|image-tokens|digits-8x8|--out|file", "--out must be a folder")
 
 
 def test_parts_of_two_models_are_refused(tmp_path: Path) -> None:
