@@ -51,7 +51,7 @@ def load_pipeline(
         pipeline = getattr(_module("diffusers"), class_name).from_pretrained(
             readable, use_safetensors=True, local_files_only=True, **given
         )
-    loaded = family(pipeline.to(device=device, dtype=dtype))
+    loaded = family(_placed(pipeline, dtype, device))
     loaded.variants = {name: variant for name, variant in variants.items() if variant is not None}
     return loaded
 
@@ -111,6 +111,14 @@ def _family(folder: Path, components: Mapping[str, str]) -> type[PipelineFamily]
         f"{folder} must have a supported layout, got {found or 'no components'}. "
         f"Supported: {supported}."
     )
+
+
+def _placed(pipeline: Any, dtype: torch.dtype, device: str) -> Any:
+    """Move a pipeline to a device, and the parts of another type to `dtype`."""
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module) and part.dtype != dtype:
+            part.to(dtype)  # only these: diffusers warns whenever it is told a type
+    return pipeline.to(device=device)
 
 
 def _require_libraries() -> None:
