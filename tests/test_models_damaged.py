@@ -116,7 +116,7 @@ def test_pickled_weights_are_refused_with_a_conversion(
     with pytest.raises(ModelError, match=r"got pytorch_model\.bin\. Pickled .*[.]save_pretrained"):
         load_model(folder)
     (folder / "pytorch_model.bin").unlink()
-    with pytest.raises(ModelError, match=r"model\.safetensors must exist, got no such file"):
+    with pytest.raises(ModelError, match=r"must hold model\.safetensors, .*, got none\. D"):
         load_model(folder)
 
 
@@ -150,5 +150,7 @@ def test_the_other_networks_read_by_type_too() -> None:
 def test_a_damaged_file_is_reported(file: str, text: str, message: str, tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "it")
     (folder / file).write_text(text)
+    if "index" in file:  # it counts where there is no whole file
+        (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=message):
         load_model(folder)

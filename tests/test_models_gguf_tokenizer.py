@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ostinato.errors import ModelError
 from ostinato.models import Tokenizer
-from ostinato.models.files.gguf_tokenizer import build_tokenizer
+from ostinato.models.files.gguf_tokenizer import build_tokenizer, end_ids
 from ostinato.models.tokenizer import byte_alphabet
 
 PIECES = ["▁t", "he", "▁the", "in", "re", "▁there", "er", "▁in", "th", "▁a", "at", "▁at"]
@@ -70,12 +70,51 @@ def test_the_begin_token_is_put_where_the_file_says_so() -> None:
     assert SENTENCEPIECE.bos_ids == (1,)
     assert built(add_bos_token=False).bos_ids == ()
     assert SENTENCEPIECE.encode("the")[0] != 1
+    assert built(bos_token_id=None).bos_ids == (1,)  # by its place, where the file does not say
+
+
+@pytest.mark.parametrize(
+    ("pre", "begins"),
+    [("llama-bpe", True), ("tekken", True), ("falcon3", True), ("qwen2", False), (None, False)],
+)
+def test_some_pre_tokenizers_begin_texts_where_the_file_does_not_say(
+    pre: str | None, begins: bool
+) -> None:
+    values = {"model": "gpt2", "tokens": ["a", "<s>"], "token_type": [1, 3], "merges": []}
+    assert built(pre=pre, **values).bos_ids == ((1,) if begins else ())
+    assert built(pre=pre, add_bos_token=not begins, **values).bos_ids == (() if begins else (1,))
+
+
+def test_ends_are_known_by_their_key_and_by_their_spelling() -> None:
+    def ends(*tokens: str, **more: object) -> list[int]:
+        values = {"model": "gpt2", "tokens": tokens, **more}
+        return end_ids(lambda key: values.get(key.removeprefix("tokenizer.ggml.")))
+
+    assert ends("a", "<|im_end|>", "<|endoftext|>", "b", eos_token_id=3) == [1, 2, 3]
+    assert ends("<|end|>", "a", eot_token_id=1) == [0, 1]
+    assert ends("<|end|>", "<|return|>", "<|call|>", eos_token_id=1) == [1]
+    values = {"model": "gpt2", "tokens": ["a", "<|im_end|>"], "token_type": [1, 1], "merges": []}
+    assert built(**values).special_ids == {1}
+
+
+def test_control_tokens_of_phi3_strip_the_blanks_behind_them() -> None:
+    metadata = {**METADATA, "tokens": [*TOKENS, "<|end|>"], "scores": [*METADATA["scores"], 0.0]}  # type: ignore[misc]
+    metadata["token_type"] = [*METADATA["token_type"], 3]  # type: ignore[misc]
+    names = {"general.name": "Phi-3 mini"}
+    backend = build_tokenizer(
+        lambda key: names.get(key) or metadata.get(key.removeprefix("tokenizer.ggml.")), "a.gguf"
+    )
+    end = len(TOKENS)
+    spaced = backend.encode("<|end|>\n the", add_special_tokens=False).ids
+    assert spaced == [end, *backend.encode("the", add_special_tokens=False).ids]
 
 
 @pytest.mark.parametrize(
     ("pre", "pieces"),
     [
-        ("default", ["abc", " 1234", "!"]),
+        ("gpt-2", ["abc", " 1234", "!"]),
+        ("default", ["abc", " ", "123", "4", "!"]),
+        ("gpt-4o", ["abc", " ", "123", "4", "!"]),
         ("smollm", ["abc", " ", "1", "2", "3", "4", "!"]),
         ("llama-bpe", ["abc", " ", "123", "4", "!"]),
         ("qwen2", ["abc", " ", "1", "2", "3", "4", "!"]),
@@ -116,7 +155,7 @@ def test_words_of_qwen_are_cut_as_transformers_cuts_them(text: str) -> None:
 def test_unknown_kinds_are_refused() -> None:
     with pytest.raises(ModelError, match="must be of the kind 'gpt2' or 'llama', got 'bert'"):
         built(model="bert")
-    with pytest.raises(ModelError, match=r"gpt-2, llama-bpe, qwen2, smollm, tekken, got 'bloom'"):
+    with pytest.raises(ModelError, match=r"smollm, .*, tekken, trillion, got 'bloom'"):
         built(model="gpt2", merges=[], pre="bloom")
     with pytest.raises(ModelError, match=r"must hold 'tokenizer\.ggml\.scores', got none"):
         built(scores=None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import gguf
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from test_models_tokenizer import tiny
 from tiny_gguf import write_gguf
 
@@ -115,7 +118,7 @@ def test_a_gguf_file_holds_the_tokenizer_too(tmp_path: Path) -> None:
     plain = tiny()
     plain.encode_special_tokens = True
     assert tokenizer.encode(text) == plain.encode(text).ids
-    assert tokenizer.eos_ids == {2}
+    assert tokenizer.eos_ids == {0, 2}  # <|endoftext|> by its spelling
     talk = [{"role": "user", "content": "hi"}]
     assert tokenizer.chat_text(talk).endswith("hi<|im_end|>\n<|im_start|>assistant\n")
 
@@ -148,7 +151,9 @@ def test_a_folder_that_lacks_something_is_refused_by_name(tmp_path: Path) -> Non
     with pytest.raises(ModelError, match=r"model\.safetensors must be a whole safetensors file"):
         load_model(folder)
     weights.unlink()
-    with pytest.raises(ModelError, match=r"model\.safetensors must exist"):
+    with pytest.raises(
+        ModelError, match=r"must hold model\.safetensors, or parts with .*, got none"
+    ):
         load_model(folder)
     (folder / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ModelError, match=r"config\.json must have 'num_attention_heads'"):
@@ -192,3 +197,52 @@ def test_a_shape_from_scratch_survives_its_file(family: str) -> None:
 def test_an_odd_head_is_refused() -> None:
     with pytest.raises(ModelError, match=r"head_dim must be even, got 3\. Rotary positions"):
         LlamaConfig.from_scratch(vocab_size=50, width=12, layers=1, heads=4, context=32)
+
+
+def test_the_weights_that_transformers_takes_are_read_and_told(tmp_path: Path) -> None:
+    folder, theirs = transformers_folder(tmp_path, shard="100KB")
+    with torch.no_grad():
+        theirs.model.norm.weight += 1
+    whole = tmp_path / "whole"
+    theirs.save_pretrained(whole)
+    shutil.copy(whole / "model.safetensors", folder)
+    with pytest.warns(UserWarning, match=r"both model\.safetensors and .*: model\.safetensors is"):
+        found = load_model(folder, dtype=torch.float32)
+    again = type(theirs).from_pretrained(folder)
+    norm = found.llama().model.norm.weight
+    assert torch.equal(norm, again.model.norm.weight)
+    assert torch.equal(norm, theirs.model.norm.weight)
+
+
+@pytest.mark.parametrize("name", ["model.fp16.safetensors", "consolidated.safetensors", "a.gguf"])
+def test_weights_under_another_name_are_named(tmp_path: Path, name: str) -> None:
+    folder, _ = transformers_folder(tmp_path)
+    (folder / "model.safetensors").rename(folder / name)
+    with pytest.raises(ModelError, match=f"got {name}. Rename"):
+        load_model(folder)
+    config = json.loads((folder / "config.json").read_text())
+    if name.endswith("safetensors"):
+        (folder / "config.json").write_text(json.dumps({**config, "transformers_weights": name}))
+        load_model(folder)
+
+
+@pytest.mark.parametrize("kept", ["both, alike", "both", "head", "embedding"])
+def test_embedding_and_head_are_one_where_the_file_has_one(tmp_path: Path, kept: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder, _ = transformers_folder(tmp_path, tie_word_embeddings=True)
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    embedding = weights.pop("model.embed_tokens.weight")
+    weights.pop("lm_head.weight", None)
+    head = embedding.flip(0) if kept == "both" else embedding.clone()
+    weights |= {} if kept == "embedding" else {"lm_head.weight": head}
+    weights |= {} if kept == "head" else {"model.embed_tokens.weight": embedding}
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.warns(UserWarning, match="both are used") if kept == "both" else nullcontext():
+        model = load_model(folder, dtype=torch.float32)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        expected = theirs(TOKENS).logits
+    torch.testing.assert_close(logits(model.llama()), expected, rtol=1e-5, atol=1e-5)
+    assert isinstance(model.config, LlamaConfig)
+    assert model.config.tie_word_embeddings == (kept != "both")

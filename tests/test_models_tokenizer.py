@@ -124,7 +124,17 @@ def test_every_file_that_names_an_end_is_heard(tmp_path: Path) -> None:
     assert Tokenizer.from_folder(tmp_path).eos_ids == {0, 1, 2}
 
 
-@pytest.mark.parametrize("where", ["config", "list", "file"])
+def test_special_tokens_are_named_in_an_older_file_too(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    names = {"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>", "lstrip": False}}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(names))
+    found = Tokenizer.from_folder(tmp_path)
+    assert found.specials == {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+    assert found.eos_ids == {2}
+
+
+@pytest.mark.parametrize("where", ["config", "list", "file", "older file"])
 def test_the_template_is_read_from_either_file(tmp_path: Path, where: str) -> None:
     source = "{{ messages[0].content }}{{ eos_token }}"
     kept: dict[str, object] = {}
@@ -136,6 +146,8 @@ def test_the_template_is_read_from_either_file(tmp_path: Path, where: str) -> No
     write_folder(tmp_path, **kept)
     if where == "file":
         (tmp_path / "chat_template.jinja").write_text(source)
+    elif where == "older file":
+        (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": source}))
     found = Tokenizer.from_folder(tmp_path)
     assert found.chat_text([{"role": "user", "content": "a"}]) == "a<|im_end|>"
 

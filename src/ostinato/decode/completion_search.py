@@ -89,7 +89,7 @@ def unpack_mask(packed: bytes) -> Mask:
 def hint_pieces(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Piece, ...]:
     """Return each text as tokens, as it is and after a space."""
     variants = [variant for text in texts if text.strip() for variant in (text, f" {text}")]
-    pieces = (tuple(tokenizer.encode(variant)) for variant in variants)
+    pieces = (tuple(tokenizer.continuation(variant)) for variant in variants)
     return tuple(piece for piece in pieces if piece)
 
 
@@ -217,7 +217,7 @@ def _characters(tokenizer: Tokenizer) -> tuple[Piece, ...]:
 @lru_cache(maxsize=8)
 def _short_words(tokenizer: Tokenizer) -> tuple[Piece, ...]:
     """Return short words after a space: one piece, and one step on, where words are counted."""
-    return tuple(tuple(tokenizer.encode(f" {word}")) for word in "0A")
+    return tuple(tuple(tokenizer.continuation(f" {word}")) for word in "0A")
 
 
 @lru_cache(maxsize=8)

@@ -247,7 +247,7 @@ class _Vocabulary:
         """Return the tokens of a text."""
         if isinstance(text, bytes):
             text = text.decode("utf-8", "replace")
-        return self._tokenizer.encode(text)
+        return self._tokenizer.continuation(text)
 
 
 @lru_cache(maxsize=8)

@@ -1,22 +1,43 @@
-"""Conversations as text: the checkpoint's template in a sandbox, and a guard for the messages.
+"""Conversations as text: the checkpoint's template in a sandbox, which traces the messages.
 
 Knows no tokenizer.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import jinja2
 from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
+from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ostinato.errors import InputError, ModelError
+from ostinato.models.traced_text import (
+    GENERATED,
+    OUTSIDE,
+    Span,
+    TracedText,
+    blended,
+    joined,
+    outside,
+    trace_result,
+    traced_in,
+)
+
+_NO_WORDS = ("role", "name")  # of a message: they set its frame
+# Filters that return a text they are given, or apply a method of it that keeps its spans.
+_EXACT = ("attr", "d", "default", "first", "last", "max", "min", "random", "replace", "trim")
+_ROLE = re.compile(r"[A-Za-z][\w-]*")
+_REASONING = ("reasoning_content", "thinking", "reasoning")  # one thing under three names
 
 
 class ChatTemplate:
@@ -24,43 +45,144 @@ class ChatTemplate:
 
     def __init__(self, source: str) -> None:
         """Compile `source`. Raises `ModelError` where it is not a template."""
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = _strftime_now
         try:
-            self._template = environment.from_string(source)
+            self._template = _environment().from_string(source)
         except jinja2.TemplateError as error:
             raise ModelError(
                 f"chat_template must be a jinja template, got: {error}. "
                 "Fix tokenizer_config.json or chat_template.jinja."
             ) from error
 
-    def render(self, messages: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> str:
-        """Return the conversation as text. Raises `InputError` where the template refuses it."""
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        values: Mapping[str, Any],
+        names: Mapping[str, Any],
+    ) -> TracedText:
+        """Return the conversation as text that knows which parts are from `messages` or `values`.
+
+        `names` are the checkpoint's own. Raises `InputError` where the template refuses it.
+        """
         for i, message in enumerate(messages):
             _check_message(i, message)
+        traced = [_traced_message(i, message) for i, message in enumerate(messages)]
         try:
-            return self._template.render(messages=messages, **values)
+            text = self._template.render(messages=traced, **{**names, **_traced(values, OUTSIDE)})
         except Exception as error:  # a template is a program: it may fail like one
             reason = str(error) if isinstance(error, jinja2.TemplateError) else repr(error)
             raise InputError(
                 f"messages must be a conversation that the chat template takes, got: {reason}. "
                 "Give each a role and content, with the roles in the order of the model's tuning."
             ) from error
+        assert isinstance(text, TracedText)
+        return text
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = _Environment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.filters = {
+        name: _traced_filter(name, function) for name, function in environment.filters.items()
+    }
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+class _CodeGenerator(CodeGenerator):
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        """Write `a ~ b` as a call of `_Environment.joined`; jinja's own makes plain texts."""
+        self.write("environment.joined((")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write("))")
+
+    def visit_EvalContextModifier(self, node: nodes.EvalContextModifier, frame: Frame) -> None:
+        """Refuse `{% autoescape %}`, whose texts forget where they are from."""
+        raise jinja2.TemplateAssertionError("it sets autoescape", node.lineno)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """A sandbox in which everything that is made of traced text is traced."""
+
+    code_generator_class = _CodeGenerator
+    concat = staticmethod(joined)
+    intercepted_binops = frozenset(("%", "*"))
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(finalize=_shown, **options)
+
+    @staticmethod
+    def joined(parts: Sequence[Any]) -> TracedText:
+        """Return what `~` makes of its operands."""
+        return joined(str(_shown(part)) for part in parts)
+
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call what a template calls."""
+
+        def called(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            bound = function if owner is None else getattr(owner, function.__name__)
+            return ImmutableSandboxedEnvironment.call(self, context, bound, *args, **kwargs)
+
+        owner = getattr(function, "__self__", None)
+        if not isinstance(owner, str):
+            if isinstance(owner, Mapping | list | tuple):  # returns what it holds
+                return called(None, *args, **kwargs)
+            owner = None
+        return _traced_call(called, owner, *args, **kwargs)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Compute `left % right` or `left * right`."""
+        compute = self.binop_table[operator]
+        return _traced_call(compute, left, right)
+
+
+def _traced_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    # An iterator can be read once only, and what it yields must be seen here too.
+    args = tuple(list(value) if isinstance(value, Iterator) else value for value in args)
+    result = function(*args, **kwargs)
+    if isinstance(result, bytes | bytearray):  # a way back to text that forgets where it is from
+        raise jinja2.exceptions.SecurityError("a template must not make bytes")
+    return trace_result(result, function, args, kwargs)
+
+
+def _traced_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    if name in _EXACT:
+        return functools.wraps(function)(functools.partial(_traced_call, function))
+
+    @functools.wraps(function)
+    def forgetful(*args: Any, **kwargs: Any) -> Any:
+        # Inside, it may join texts that know where they are from with copies that do not.
+        result = function(*args, **kwargs)
+        return "".join([result]) if isinstance(result, TracedText) else result
+
+    return functools.wraps(function)(functools.partial(_traced_call, forgetful))
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as `{{ value }}` shows it."""
+    if isinstance(value, str) or not any(traced_in(value)):
+        return value
+    return blended(str(value), [value])
 
 
 class _Generation(Extension):
-    """Support `{% generation %}`: training templates mark the model's text; here it is kept."""
+    """Support `{% generation %}`, with which training templates mark the model's own text."""
 
     tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-        """Return the statements between the two tags."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        """Return a call of `_marked` on the statements between the two tags."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
+
+    def _marked(self, caller: Macro) -> TracedText:
+        text = joined([caller()])
+        return TracedText(text, [*text.spans, Span(0, len(text), GENERATED)])
 
 
 def _check_message(index: int, message: Mapping[str, Any]) -> None:
@@ -74,63 +196,29 @@ def _check_message(index: int, message: Mapping[str, Any]) -> None:
             )
 
 
-class Guard:
-    """Break up whatever in messages could be read as (part of) a control token.
-
-    The guard inserts a mark that occurs nowhere else: after the first character of anything that
-    starts like a control token, and before the last of anything that ends like one. Then neither
-    the text nor its joints with the template can spell one. `lift` removes the marks once the text
-    is split at the true control tokens.
-    """
-
-    def __init__(self, specials: Iterable[str], messages: Sequence[Mapping[str, Any]]) -> None:
-        # Two characters: one alone, such as "<", is ordinary text.
-        self._heads = {s[:2] for s in specials if s}
-        self._tails = {s[-2:] for s in specials if s}
-        self.mark = _unused_character(json.dumps(list(messages), ensure_ascii=False, default=str))
-        self.messages = [self._guarded(message) for message in messages]
-
-    def lift(self, text: str) -> str:
-        """Return `text` without marks."""
-        return text.replace(self.mark, "")
-
-    def _guarded(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self._marked(value)
-        if isinstance(value, Mapping):
-            return {key: self._guarded(inner) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._guarded(inner) for inner in value]
-        return value
-
-    def _marked(self, text: str) -> str:
-        if not any(head[:1] in text for head in self._heads) and not any(
-            tail[-1:] in text for tail in self._tails
-        ):
-            return text
-        # A template may trim the text, and join its first or last character to its own text: there
-        # one matching character is enough, elsewhere two.
-        first, last = _edges(text)
-        out = []
-        for i, character in enumerate(text):
-            if any(
-                text[i - 1 : i + 1] == t if i > first else character == t[-1:] for t in self._tails
-            ):
-                out.append(self.mark)
-            out.append(character)
-            if any(text[i : i + 2] == h if i < last else character == h[:1] for h in self._heads):
-                out.append(self.mark)
-        return "".join(out)
+def _traced_message(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message whose texts know that they are from it."""
+    values = dict(message)
+    reasoning = next((v for key in _REASONING if (v := values.get(key)) is not None), None)
+    if reasoning is not None:  # as `transformers` does for templates that read another name
+        values = {"thinking": reasoning, **values, "reasoning_content": reasoning}
+    traced = {
+        key: _traced(value, OUTSIDE if key in _NO_WORDS else index) for key, value in values.items()
+    }
+    # Some templates build control tokens of roles: '<|' + role + '|>'.
+    if _ROLE.fullmatch(values["role"]):
+        traced["role"] = str(values["role"])
+    return traced
 
 
-def _edges(text: str) -> tuple[int, int]:
-    """Return the indices of the first and last characters that trimming would leave."""
-    return len(text) - len(text.lstrip()), len(text.rstrip()) - 1
-
-
-def _unused_character(text: str) -> str:
-    """Return a private-use character that `text` does not contain."""
-    return next(c for c in map(chr, range(0xF0000, 0xFFFFE)) if c not in text)
+def _traced(value: Any, source: int) -> Any:
+    if isinstance(value, str):
+        return outside(value, source)
+    if isinstance(value, Mapping):
+        return {_traced(key, source): _traced(inner, source) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_traced(inner, source) for inner in value]
+    return value
 
 
 def _to_json(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +43,7 @@ from ostinato.models.transformers_network import (
 
 NARROW = (torch.bfloat16, torch.float16)
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -203,6 +205,7 @@ def _load_folder(
         gru = GRU.load(folder, values, dtype)
         return LanguageModel(gru, Tokenizer.from_folder(folder), gru.config, folder, name)
     check_unpickled(folder)
+    _tell_which_weights(folder)
     try:
         config = LlamaConfig.from_folder(folder)
     except UnknownLayout as reason:  # a damaged file raises ModelError: transformers would not help
@@ -215,7 +218,7 @@ def _load_folder(
     dtype = asked or _held_dtype(_stored_dtype(folder), device)
     network = _network(config, weights, str(folder), dtype)
     remember_places(network, stored)
-    return LanguageModel(network, tokenizer, config, folder, name)
+    return LanguageModel(network, tokenizer, network.config, folder, name)
 
 
 def _load_gguf(
@@ -263,11 +266,7 @@ def _network(
     with torch.device("meta"):  # without storage, so that the weights are never in memory twice
         network = Llama(config)
     missing = {name: p.shape for name, p in network.named_parameters(remove_duplicate=False)}
-    if config.tie_word_embeddings:
-        del missing["lm_head.weight"]
     for name, weight in weights:
-        if name == "lm_head.weight" and config.tie_word_embeddings:
-            continue  # some files store the tied head too
         if name not in missing:
             raise ModelError(
                 f"{source} must hold a {config.model_type} network, got {name!r} too. "
@@ -279,13 +278,13 @@ def _network(
                 f"{tuple(weight.shape)}. Use the config.json that belongs to the weights."
             )
         _set_weight(network, name, weight, dtype)
+    if config.tie_word_embeddings:
+        _tie(network, missing, source)
     if missing:
         raise ModelError(
             f"{source} must hold {next(iter(missing))!r} ({len(missing)} missing), got none. "
             "Download the weights again."
         )
-    if config.tie_word_embeddings:
-        _tie(network)
     return network.eval()
 
 
@@ -303,12 +302,29 @@ def _set_weight(
         network.set_submodule(path, QuantizedLinear(weight, dtype, layer.bias))
 
 
-def _tie(network: Llama) -> None:
-    embedding = network.model.embed_tokens
-    if isinstance(embedding, QuantizedEmbedding):
+def _tie(network: Llama, missing: dict[str, torch.Size], source: str) -> None:
+    """Let embedding and head share the matrix that is there, as `transformers` does.
+
+    Two different ones stay apart: then the weights are right, and config.json is not.
+    """
+    embedding, head = network.model.embed_tokens, network.lm_head
+    stored = {"model.embed_tokens.weight", "lm_head.weight"} - set(missing)
+    if stored == {"lm_head.weight"}:
+        embedding.weight = head.weight
+    elif len(stored) == 2 and not torch.equal(embedding.weight, head.weight):
+        network.config = replace(network.config, tie_word_embeddings=False)
+        warnings.warn(
+            f"{source} holds another lm_head.weight than model.embed_tokens.weight, though its "
+            "config.json says that they are one: both are used, as transformers does.",
+            stacklevel=2,
+        )
+        return
+    elif isinstance(embedding, QuantizedEmbedding):
         network.lm_head = QuantizedLinear(embedding.matrix, network.dtype)
     else:
         network.lm_head.weight = embedding.weight
+    for name in ("model.embed_tokens.weight", "lm_head.weight") if stored else ():
+        missing.pop(name, None)
 
 
 def _stored_dtype(folder: Path) -> torch.dtype | None:
@@ -342,17 +358,55 @@ def check_unpickled(folder: Path) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a folder. Raises `ModelError` for a damaged index."""
-    index = folder / "model.safetensors.index.json"
+    """Return the safetensors files of a folder that `transformers` takes.
+
+    That is the file that config.json names, else the whole file, else the parts of the index.
+    Raises `ModelError` where there is none, or for a damaged index.
+    """
+    config = Values(read_json(folder / "config.json"), str(folder / "config.json"))
+    named = config.text("transformers_weights") if config.has_value("transformers_weights") else ""
+    if named and not named.endswith(".index.json"):
+        return [folder / _beside(named, config.file)]
+    index = folder / (_beside(named, config.file) if named else INDEX)
+    if not named and (folder / WHOLE).is_file():
+        return [folder / WHOLE]
     if not index.is_file():
-        return [folder / "model.safetensors"]
+        found = _weights_in(folder)
+        raise ModelError(
+            f"{folder} must hold {WHOLE}, or parts with {INDEX}, got {found or 'none'}. "
+            + (
+                "Rename the file that you mean, or give a GGUF file by its own path."
+                if found
+                else "Download the weights too."
+            )
+        )
     parts = Values(Values(read_json(index), str(index)).mapping("weight_map"), str(index))
     if not parts.raw:
         raise ModelError(f"{index} must have 'weight_map', got none. Download the folder again.")
     names = sorted({parts.text(name) for name in parts.raw})
-    for name in names:
-        if Path(name).name != name:  # an index must not point out of its folder
-            raise ModelError(
-                f"{index} must name files beside it, got {name!r}. Download the folder again."
-            )
-    return [folder / name for name in names]
+    return [folder / _beside(name, str(index)) for name in names]
+
+
+def _beside(name: str, file: str) -> str:
+    """Return the name of a file that `file` names. It must not point out of the folder."""
+    if Path(name).name != name:
+        raise ModelError(
+            f"{file} must name files beside it, got {name!r}. Download the folder again."
+        )
+    return name
+
+
+def _weights_in(folder: Path) -> str:
+    names = sorted(path.name for kind in ("*.safetensors", "*.gguf") for path in folder.glob(kind))
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _tell_which_weights(folder: Path) -> None:
+    """Warn where a folder holds its weights twice."""
+    if (folder / WHOLE).is_file() and (folder / INDEX).is_file():
+        read = ", ".join(path.name for path in weight_files(folder)[:1])
+        warnings.warn(
+            f"{folder} holds both {WHOLE} and the parts of {INDEX}: {read} is read, as "
+            "transformers does. Delete what is older.",
+            stacklevel=2,
+        )

@@ -44,8 +44,7 @@ class MaskedModel:
     @cached_property
     def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The tokens before and after a text: BERT's [CLS] and [SEP], or none."""
-        ids = self.tokenizer.bos_ids  # of an empty text, so both without what they surround
-        return ids[: -(-len(ids) // 2)], ids[-(-len(ids) // 2) :]
+        return self.tokenizer.frame
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of tokens without control tokens; word pieces are joined."""

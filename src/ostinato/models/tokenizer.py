@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,18 @@ import tokenizers
 from tokenizers import models
 
 from ostinato.arguments import counted, reason
-from ostinato.errors import ItemError, ModelError
-from ostinato.models.chat import ChatTemplate, Guard
+from ostinato.errors import InputError, ItemError, ModelError
+from ostinato.models.chat import ChatTemplate
 from ostinato.models.files.json_values import Values, read_json, write_json
-from ostinato.text_files import half_character, read_text
+from ostinato.models.learned_words import control_after_words, learned_tokens
+from ostinato.models.traced_encoder import (
+    TracedEncoder,
+    encode_text,
+    plain_tokenizer,
+    second_tokenizer,
+)
+from ostinato.models.traced_text import TracedText
+from ostinato.text_files import read_text
 
 Message = Mapping[str, Any]
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -46,11 +54,11 @@ class Tokenizer:
         self.special_ids = frozenset(i for i, token in added.items() if token.special)
         self._added = dict(added)
         self.specials = dict(specials or {})
-        decoder = backend.decoder
-        self._byte_level = decoder is not None and _is_byte_level(json.loads(_state(decoder)))
+        decoder = {} if backend.decoder is None else json.loads(_state(backend.decoder))
+        self._byte_level = _is_byte_level(decoder)
+        self._replaced = dict(_replacements(decoder)) or {"▁": " "}
         # A second instance: the setting belongs to the whole tokenizer, not to one call.
-        self._plain = _second(backend)
-        self._plain.encode_special_tokens = True
+        self._plain = plain_tokenizer(backend)
         self._bytes: dict[int, bytes] = {}
 
     @classmethod
@@ -71,7 +79,8 @@ class Tokenizer:
         backend.no_padding()
         backend.no_truncation()
         config = _read_optional(folder / "tokenizer_config.json")
-        specials = _special_names(config)
+        specials = _special_names(_read_optional(folder / "special_tokens_map.json") | config)
+        _name_control_tokens(backend, specials)
         return cls(
             backend,
             eos_ids=_end_ids(folder, backend, specials),
@@ -99,9 +108,31 @@ class Tokenizer:
         return self.backend.get_vocab_size(with_added_tokens=True)
 
     @cached_property
+    def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens that the checkpoint puts before and after a plain text (often none)."""
+        for text in ("a", "0", *(token.content for token in self._added.values())):
+            found = self.backend.encode(text, add_special_tokens=True)
+            inner = [i for i, added in enumerate(found.special_tokens_mask) if not added]
+            if inner:
+                return tuple(found.ids[: inner[0]]), tuple(found.ids[inner[-1] + 1 :])
+        return tuple(found.ids), ()  # no text has tokens
+
+    @property
     def bos_ids(self) -> tuple[int, ...]:
-        """The tokens that the checkpoint adds to a plain text (often none)."""
-        return tuple(self._plain.encode("", add_special_tokens=True).ids)
+        """The tokens that the checkpoint puts before a plain text (often none)."""
+        return self.frame[0]
+
+    def prompt(self, text: str) -> list[int]:
+        """Return the tokens of a text that a model continues: its start tokens, then the text's."""
+        return [*self.bos_ids, *self.encode(text)]
+
+    def continuation(self, text: str) -> list[int]:
+        """Return the tokens of a text that continues another: no space is put before it."""
+        return encode_text(self._joint, text).ids
+
+    @cached_property
+    def _joint(self) -> tokenizers.Tokenizer:
+        return without_prefix(self._plain)
 
     def require_known(self, text: str) -> None:
         """Raise `ItemError` for characters that have no token, which `encode` drops.
@@ -133,14 +164,14 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of `text`; nothing in it becomes a control token."""
-        return _tokens(self._plain, text)
+        return encode_text(self._plain, text).ids
 
     def encode_control(self, text: str) -> list[int]:
         """Return the tokens of `text`; control tokens that it spells are read as such.
 
         For prompts whose author may set the turns, such as raw completions.
         """
-        return _tokens(self.backend, text)
+        return encode_text(self.backend, text).ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`, as it continues earlier text.
@@ -177,75 +208,76 @@ class Tokenizer:
         `messages` are mappings with `role` and `content`; `values` are further names for the
         template. Nothing in the messages becomes a control token.
         """
-        guard = Guard([self._added[i].content for i in self.special_ids], messages)
-        text = self._render(guard.messages, add_generation_prompt, values)
-        if guard.mark not in text:
-            return _tokens(self.backend, text)
-        return [i for part in self._split(text) for i in self._encode_part(part, guard)]
+        text = self._render(messages, add_generation_prompt, values)
+        return self._encoder.ids(text)
+
+    def chat_with_mask(
+        self, messages: Sequence[Message], **values: Any
+    ) -> tuple[list[int], list[bool]]:
+        """Return the tokens of a whole conversation, and which of them a model should learn.
+
+        Those are what the template marks with `{% generation %}`; where it marks nothing, the
+        assistant's words with the token that ends each turn. Raises `InputError` where the
+        template shows no word of the assistant.
+        """
+        text = self._render(messages, False, values)
+        encoded = self._encoder.encode(text)
+        return encoded.ids, learned_tokens(text, encoded, messages, self.eos_ids, self._turn_ends)
+
+    @cached_property
+    def _turn_ends(self) -> list[int]:
+        """The control token behind the assistant's words, whether or not it is an end by name."""
+        talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        try:
+            text = self._render(talk, False, {})
+            return control_after_words(text, self._encoder.encode(text), talk, self.special_ids)
+        except InputError:  # the template takes other conversations
+            return []
 
     def chat_text(
         self, messages: Sequence[Message], add_generation_prompt: bool = True, **values: Any
     ) -> str:
         """Return the conversation as the template renders it, control tokens spelled out."""
-        return self._render(messages, add_generation_prompt, values)
+        # A copy without the places.
+        return "".join([self._render(messages, add_generation_prompt, values)])
 
     def _render(
         self, messages: Sequence[Message], add_generation_prompt: bool, values: Mapping[str, Any]
-    ) -> str:
+    ) -> TracedText:
         if self._template is None:
             raise ModelError(
                 "the tokenizer must have a chat template, got none. "
                 "Use a checkpoint tuned for conversations, or give a plain prompt."
             )
         unused = {"tools": None, "documents": None}  # templates test these names for None
-        names = {
-            **unused,
-            **self.specials,
-            **values,
-            "add_generation_prompt": add_generation_prompt,
-        }
-        return self._template.render(messages, names)
+        names = {**unused, **self.specials, "add_generation_prompt": add_generation_prompt}
+        return self._template.render(messages, values, names)
 
     @cached_property
     def _template(self) -> ChatTemplate | None:
         return None if self.chat_template is None else ChatTemplate(self.chat_template)
 
     @cached_property
-    def _control(self) -> dict[str, int]:
-        return {self._added[i].content: i for i in self.special_ids}
-
-    def _split(self, text: str) -> list[str]:
-        """Split at control tokens; odd parts are tokens, with the spaces that they strip."""
-        tokens = sorted((self._added[i] for i in self.special_ids), key=lambda t: -len(t.content))
-        if not tokens:
-            return [text]
-        parts = [
-            (r"\s*" if t.lstrip else "") + re.escape(t.content) + (r"\s*" if t.rstrip else "")
-            for t in tokens
-        ]
-        return re.split("(" + "|".join(parts) + ")", text)
-
-    def _encode_part(self, part: str, guard: Guard) -> list[int]:
-        # Without the spaces that a token strips first; a token may itself be made of spaces.
-        control = self._control.get(part.strip())
-        if control is None:
-            control = self._control.get(part)
-        if control is not None:
-            return [control]
-        return self.encode(guard.lift(part))
+    def _encoder(self) -> TracedEncoder:
+        return TracedEncoder(self.backend, {i: self._added[i] for i in sorted(self.special_ids)})
 
     def _bytes_of(self, token: int) -> bytes:
-        if token in self._added:
-            added = self._added[token]
+        added = self._added.get(token)
+        if added is not None and (added.special or self._byte_level):
             return b"" if added.special else added.content.encode()
         spelling = self.backend.id_to_token(token) if 0 <= token < 1 << 32 else None
         if spelling is None:
             return b""
         if self._byte_level:
-            return bytes(_BYTE_OF[c] for c in spelling if c in _BYTE_OF)
+            known = all(character in _BYTE_OF for character in spelling)
+            return bytes(_BYTE_OF[c] for c in spelling) if known else spelling.encode()
         # SentencePiece: a byte as <0x0A>, and spaces as "▁".
         byte = _BYTE_TOKEN.fullmatch(spelling)
-        return bytes([int(byte[1], 16)]) if byte else spelling.replace("▁", " ").encode()
+        if byte:
+            return bytes([int(byte[1], 16)])
+        for shown, text in self._replaced.items():
+            spelling = spelling.replace(shown, text)
+        return spelling.encode()
 
 
 def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
@@ -259,34 +291,38 @@ def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
         ) from error
 
 
-def _tokens(backend: tokenizers.Tokenizer, text: str) -> list[int]:
-    """Encode a text. Raises `ItemError` for a half character, which no vocabulary has."""
-    try:
-        return backend.encode(text, add_special_tokens=False).ids
-    except (UnicodeEncodeError, TypeError):
-        if half := half_character(text):
-            raise ItemError(
-                f"A text must hold whole characters, got half of one, {half}. Write it again."
-            ) from None
-        raise
+def without_prefix(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """Return a tokenizer that puts no space before a text."""
+    second = second_tokenizer(backend)
+    second.encode_special_tokens = backend.encode_special_tokens
+    # A tokenizer without a vocabulary reads the parts that are changed as JSON.
+    parts = {
+        name: None if part is None else _unprefixed(json.loads(_state(part)))
+        for name, part in (
+            ("normalizer", backend.normalizer),
+            ("pre_tokenizer", backend.pre_tokenizer),
+        )
+    }
+    empty = json.loads(tokenizers.Tokenizer(models.BPE()).to_str())
+    changed = tokenizers.Tokenizer.from_str(json.dumps({**empty, **parts}))
+    second.normalizer, second.pre_tokenizer = changed.normalizer, changed.pre_tokenizer
+    return second
 
 
-def _second(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """Return another tokenizer of the same vocabulary, with settings of its own."""
-    # Sharing the model takes a thousandth of the time of reading it again.
-    second = tokenizers.Tokenizer(backend.model)
-    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
-        if getattr(backend, part) is not None:
-            setattr(second, part, getattr(backend, part))
-    second.add_tokens([token for _, token in _added_tokens(backend)])
-    # The library numbers added tokens in their order: ids with gaps are not reproduced.
-    if repr(_added_tokens(second)) == repr(_added_tokens(backend)):
-        return second
-    return tokenizers.Tokenizer.from_str(backend.to_str())
-
-
-def _added_tokens(backend: tokenizers.Tokenizer) -> list[tuple[int, tokenizers.AddedToken]]:
-    return sorted(backend.get_added_tokens_decoder().items(), key=lambda pair: pair[0])
+def _unprefixed(part: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a normalizer or pre-tokenizer without what puts a space before a text."""
+    kind = part.get("type")
+    if kind == "Prepend":
+        return None
+    if kind == "Metaspace":
+        return {**part, "prepend_scheme": "never"}
+    if kind == "ByteLevel":
+        return {**part, "add_prefix_space": False}
+    for name in ("normalizers", "pretokenizers"):
+        if name in part:
+            kept = (_unprefixed(inner) for inner in part[name])
+            return {**part, name: [inner for inner in kept if inner is not None]}
+    return part
 
 
 def _state(part: Any) -> bytes:
@@ -309,12 +345,23 @@ def byte_alphabet() -> dict[int, str]:
 _BYTE_OF = {character: byte for byte, character in byte_alphabet().items()}
 
 
-def _is_byte_level(decoder: Any) -> bool:
+def _is_byte_level(decoder: Mapping[str, Any]) -> bool:
     """Return whether the decoder of a `tokenizer.json` is byte-level, alone or in a sequence."""
-    if not isinstance(decoder, dict):
-        return False
     inner = decoder.get("decoders", [])
     return decoder.get("type") == "ByteLevel" or any(map(_is_byte_level, inner))
+
+
+def _replacements(decoder: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a decoder replaces in the spelling of each token."""
+    kind = decoder.get("type")
+    if kind == "Metaspace":
+        yield decoder["replacement"], " "
+    elif kind == "BPEDecoder":
+        yield decoder["suffix"], " "
+    elif kind == "Replace" and "String" in decoder["pattern"]:
+        yield decoder["pattern"]["String"], decoder["content"]
+    for inner in decoder.get("decoders", []):
+        yield from _replacements(inner)
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
@@ -324,13 +371,24 @@ def _read_optional(path: Path) -> dict[str, Any]:
 def _special_names(config: Mapping[str, Any]) -> dict[str, str]:
     """Return `bos_token`, `eos_token`, ... as strings; files have strings or objects."""
     names = {}
-    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
-        value = config.get(name)
+    for name in ("bos", "eos", "unk", "pad", "sep", "cls", "mask"):
+        value = config.get(f"{name}_token")
         if isinstance(value, Mapping):
             value = value.get("content")
         if isinstance(value, str):
-            names[name] = value
+            names[f"{name}_token"] = value
     return names
+
+
+def _name_control_tokens(backend: tokenizers.Tokenizer, specials: Mapping[str, str]) -> None:
+    """Make the tokens that have a name control tokens, as `transformers` does."""
+    added = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    for token in specials.values():
+        known = added.get(token)
+        if backend.token_to_id(token) is not None and (known is None or not known.special):
+            backend.add_special_tokens(
+                [tokenizers.AddedToken(token, special=True, normalized=False)]
+            )
 
 
 def _end_ids(
@@ -356,6 +414,8 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
         file = str(folder / "tokenizer_config.json")
         named = dict(_named_template(entry, file) for entry in template)
         template = named.get("default")
+    if template is None:  # where older versions of transformers put it
+        template = _read_optional(folder / "chat_template.json").get("chat_template")
     return template if isinstance(template, str) else None
 
 

@@ -168,7 +168,7 @@ class Refine:
             )
         tokenizer = self.model.tokenizer
         end = min(tokenizer.eos_ids, default=None)
-        return SteeringContext(tokenizer.encode, end, self.checks, self._time_limit)
+        return SteeringContext(tokenizer.continuation, end, self.checks, self._time_limit)
 
     def _server_lanes(
         self, server: Server, sampling: SamplingParams, slots: int, spend_limit: SpendLimit
@@ -267,7 +267,7 @@ class Refine:
             tokens = tokenizer.chat([{"role": "user", "content": prompt}])
         else:
             tokenizer.require_known(prompt)
-            tokens = [*tokenizer.bos_ids, *tokenizer.encode(prompt)]
+            tokens = tokenizer.prompt(prompt)
         room = min(self._max_new_tokens, self.model.config.max_position_embeddings - len(tokens))
         return TokenPrompt(
             tokens, track_logprobs=self._tracked(row), constraint=self._constraint(row, room)

@@ -188,7 +188,7 @@ class Scheduler:
             draws=draws,
             checks=compiled.checks,
             strategy=compiled.strategy,
-            context=SteeringContext(tokenizer.encode, end, compiled.checks, TIME_LIMIT),
+            context=SteeringContext(tokenizer.continuation, end, compiled.checks, TIME_LIMIT),
             send=sink,
             clock=clock,
             columns=body.columns or {},
@@ -223,7 +223,7 @@ class Scheduler:
         if isinstance(feedback, Mapping):
             messages = with_feedback(messages, feedback)
         try:
-            return [*tokenizer.chat(messages), *tokenizer.encode(body.prefill)]
+            return [*tokenizer.chat(messages), *tokenizer.continuation(body.prefill)]
         except InputError as error:
             raise RequestError(400, str(error), "messages") from None
 

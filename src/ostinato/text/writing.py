@@ -133,7 +133,7 @@ def _prompter(model: LanguageModel, chat: bool) -> Prompter:
         if chat and tokenizer.chat_template is not None:
             return TokenPrompt(tokenizer.chat([{"role": "user", "content": item}]))
         tokenizer.require_known(item)
-        return TokenPrompt([*tokenizer.bos_ids, *tokenizer.encode(item)])
+        return TokenPrompt(tokenizer.prompt(item))
 
     return prompt
 

@@ -5,7 +5,7 @@ Bad input is reported with its file and line. Knows tokenizers, no network.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,31 +68,12 @@ def windows(tokens: Sequence[int], context: int, where: str = "The text") -> lis
 def conversation(
     tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], context: int
 ) -> Example:
-    """Return a dialogue as an example whose loss counts only the assistant's turns.
+    """Return a dialogue as an example whose loss counts only the assistant's words.
 
     A turn's end token counts; the template around it does not. Cut to `context` tokens.
     """
-    tokens: list[int] = []
-    loss_mask: list[bool] = []
-    # A template does not say which tokens belong to a turn, so it is applied to every prefix of
-    # the dialogue: what a prefix adds is that turn.
-    for index, message in enumerate(messages):
-        prefix = tokenizer.chat(messages[: index + 1], add_generation_prompt=False)
-        start = end = 0
-        if message["role"] == "assistant":
-            start = len(tokenizer.chat(messages[:index], add_generation_prompt=True))
-            end = _answer_end(tokenizer, prefix, start)
-        loss_mask += [start <= i < end for i in range(len(tokens), len(prefix))]
-        tokens = prefix
+    tokens, loss_mask = tokenizer.chat_with_mask(messages)
     return Example(tuple(tokens[:context]), tuple(loss_mask[:context]))
-
-
-def _answer_end(tokenizer: Tokenizer, tokens: Sequence[int], start: int) -> int:
-    """Return the index after an answer: after its end token, else after the last token."""
-    for index in range(start, len(tokens)):
-        if tokens[index] in tokenizer.eos_ids:
-            return index + 1
-    return len(tokens)
 
 
 def examples(
@@ -112,7 +93,8 @@ def examples(
     for path in paths:
         if path.suffix.lower() != ".jsonl":
             text = read_text(path)
-            yield from windows(_tokens(text, tokenizer, str(path)), context, str(path))
+            tokens = _tokens(text, tokenizer, tokenizer.prompt, str(path))
+            yield from windows(tokens, context, str(path))
             continue
         for number, row in enumerate(read_rows(path), 1):
             where = f"{path}, row {number}"
@@ -134,13 +116,15 @@ def _of_row(
     if isinstance(row, Dialogue):
         yield _dialogue(row, tokenizer, context, where)
     elif isinstance(row, Completion):
-        prompt = _tokens(row.prompt, tokenizer, where)
-        tokens = [*prompt, *_tokens(row.completion, tokenizer, where), *suffix][:context]
+        # As a model is asked: the completion continues the prompt's tokens.
+        prompt = _tokens(row.prompt, tokenizer, tokenizer.prompt, where)
+        completion = _tokens(row.completion, tokenizer, tokenizer.continuation, where)
+        tokens = [*prompt, *completion, *suffix][:context]
         # Without a prompt the first token has nothing to be predicted from.
         loss_mask = [i >= max(1, len(prompt)) for i in range(len(tokens))]
         yield Example(tuple(tokens), tuple(loss_mask))
     else:
-        tokens = [*_tokens(row.text, tokenizer, where), *suffix]
+        tokens = [*_tokens(row.text, tokenizer, tokenizer.prompt, where), *suffix]
         for start in range(0, max(1, len(tokens) - 1), context):
             part = tokens[start : start + context + 1]
             if len(part) > 1:
@@ -161,11 +145,13 @@ def _dialogue(row: Dialogue, tokenizer: Tokenizer, context: int, where: str) -> 
         ) from None
 
 
-def _tokens(text: str, tokenizer: Tokenizer, where: str) -> list[int]:
+def _tokens(
+    text: str, tokenizer: Tokenizer, encode: Callable[[str], list[int]], where: str
+) -> list[int]:
     """Return the tokens of a text. Raises `InputError` for characters without a token."""
     try:
         tokenizer.require_known(text)
-        return tokenizer.encode(text)
+        return encode(text)
     except ItemError as error:
         raise InputError(f"{where}: {error}") from None
 

@@ -188,7 +188,7 @@ class LocalJudge:
         tokenizer = self._model.tokenizer
         if tokenizer.chat_template is not None:
             return list(tokenizer.chat([{"role": "user", "content": question}]))
-        return [*tokenizer.bos_ids, *tokenizer.encode(question)]
+        return tokenizer.prompt(question)
 
     @cached_property
     def answers(self) -> tuple[list[int], list[int]]:
@@ -204,6 +204,6 @@ class LocalJudge:
     def _first_tokens(self, word: str) -> set[int]:
         """Return the tokens that are the word in any spelling, else those that start it."""
         spellings = [f"{lead}{w}" for w in (word, word.title(), word.upper()) for lead in ("", " ")]
-        encoded = [self._model.tokenizer.encode(one) for one in spellings]
+        encoded = [self._model.tokenizer.continuation(one) for one in spellings]
         whole = {tokens[0] for tokens in encoded if len(tokens) == 1}
         return whole or {tokens[0] for tokens in encoded}

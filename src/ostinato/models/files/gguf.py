@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ostinato.errors import ModelError
 from ostinato.models.files.gguf_blocks import FORMATS
-from ostinato.models.files.gguf_tokenizer import build_tokenizer
+from ostinato.models.files.gguf_tokenizer import build_tokenizer, end_ids, special_id
 from ostinato.models.files.weight_mapping import split_heads
 from ostinato.models.networks.config import LlamaConfig
 from ostinato.models.networks.quantized import BlockMatrix
@@ -242,12 +242,11 @@ class GGUFModel:
         specials = {
             f"{name}_token": tokens[i]
             for name, key in keys.items()
-            if (i := self._get(f"tokenizer.ggml.{key}_token_id")) is not None
+            if (i := special_id(self._get, key)) is not None
         }
-        ends = [self._get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
         return Tokenizer(
             backend,
-            eos_ids=[int(i) for i in ends if i is not None],
+            eos_ids=end_ids(self._get),
             chat_template=self._get("tokenizer.chat_template"),
             specials=specials,
         )
@@ -314,11 +313,11 @@ class GGUFModel:
         return f"blk.0.{layer}.bias" in self._names
 
     def _special_ids(self) -> dict[str, Any]:
-        eos = self._get("tokenizer.ggml.eos_token_id")
+        eos = special_id(self._get, "eos")
         return {
-            "bos_token_id": self._get("tokenizer.ggml.bos_token_id"),
-            "eos_token_id": () if eos is None else (int(eos),),
-            "pad_token_id": self._get("tokenizer.ggml.padding_token_id"),
+            "bos_token_id": special_id(self._get, "bos"),
+            "eos_token_id": () if eos is None else (eos,),
+            "pad_token_id": special_id(self._get, "padding"),
         }
 
     def _get(self, key: str) -> Any:

@@ -5,36 +5,35 @@ Knows no files: it gets a function that reads one metadata value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, models, normalizers, processors
 
 from ostinato.errors import ModelError
+from ostinato.models.files.gguf_words import begins_texts, split_words, takes_whole_words
 
 # Token types of the format (gguf.md of ggml).
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
 
-# Pre-tokenizers (how text is split before merging), by llama.cpp's names. Those in `_WHOLE` take a
-# word of the vocabulary whole, even where no merges lead to it.
-_LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
-_QWEN2 = ("qwen2", "deepseek-r1-qwen")
-_TEKKEN = ("tekken",)
-_WHOLE = (*_LLAMA3, *_TEKKEN)
-_DIGITS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
-_REST = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-_MARKS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
-_UPPER, _LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
-_CASED = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]*[{_LOWER}]+|[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]+[{_LOWER}]*"
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*"
+# Tokens that end a text or a turn by their spelling: older files name only one of theirs.
+_ENDS = (
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "<｜end▁of▁sentence｜>",
+    "<end_of_utterance>",
 )
-_WORDS = {
-    **dict.fromkeys(_LLAMA3, _DIGITS % "{1,3}" + _MARKS + _REST),
-    **dict.fromkeys(_QWEN2, _DIGITS % "" + _MARKS + _REST),
-    **dict.fromkeys(_TEKKEN, _CASED + _REST),
-}
+_HARMONY = ("<|return|>", "<|call|>")
+_TURN_ENDS = ("eot", "eom")
+_SENTENCEPIECE = {"unknown": 0, "bos": 1, "eos": 2}  # where a file does not say
 
 Get = Callable[[str], Any]
 
@@ -57,47 +56,69 @@ def build_tokenizer(get: Get, file: str) -> tokenizers.Tokenizer:
     tokens = _need(get, "tokens", file)
     # Without types, all are ordinary (1).
     kinds = get("tokenizer.ggml.token_type") or [1] * len(tokens)
+    strips, ends = _strips_blanks(get), _ends(tokens)
     backend.add_tokens(
         [
-            tokenizers.AddedToken(token, special=kind != _USER_DEFINED, normalized=False)
+            tokenizers.AddedToken(
+                token,
+                special=kind != _USER_DEFINED or token in ends,
+                normalized=False,
+                rstrip=strips and token not in ("<unk>", "<s>", "<|endoftext|>"),
+            )
             for token, kind in zip(tokens, kinds, strict=True)
-            if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
+            if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED) or token in ends
         ]
     )
-    _add_bos(backend, get, tokens, by_default=kind == "llama")
+    _add_bos(backend, get, tokens, by_default=kind == "llama" or begins_texts(_words(get)))
     return backend
+
+
+def end_ids(get: Get) -> list[int]:
+    """Return every token that ends a text or a turn: by its key, or as known by its spelling."""
+    named = [special_id(get, "eos"), *(get(f"tokenizer.ggml.{key}_token_id") for key in _TURN_ENDS)]
+    ends = _ends(get("tokenizer.ggml.tokens"))
+    return sorted({int(i) for i in named if i is not None} | set(ends.values()))
+
+
+def special_id(get: Get, name: str) -> int | None:
+    """Return the id of a special token by its name in the file (bos, eos, unknown, padding)."""
+    found = get(f"tokenizer.ggml.{name}_token_id")
+    if found is None and get("tokenizer.ggml.model") == "llama":
+        return _SENTENCEPIECE.get(name)
+    return None if found is None else int(found)
+
+
+def _ends(tokens: Sequence[str]) -> dict[str, int]:
+    """Return the tokens that are known by their spelling to end a text or a turn."""
+    ids = {token: i for i, token in enumerate(tokens) if token in _ENDS or token in _HARMONY}
+    if all(token in ids for token in _HARMONY):  # there, this one ends a part of an answer
+        ids.pop("<|end|>", None)
+    return {token: i for token, i in ids.items() if token in _ENDS}
+
+
+def _strips_blanks(get: Get) -> bool:
+    """Return whether control tokens strip the blanks after them, which no file says."""
+    name = str(get("general.name") or "").lower()
+    return "phi-3" in name or "phi3" in name
+
+
+def _words(get: Get) -> str:
+    """Return the name of the pre-tokenizer; files from before there were names lack it."""
+    unnamed = "gpt-2" if get("general.architecture") == "gpt2" else "default"
+    return str(get("tokenizer.ggml.pre") or unnamed)
 
 
 def _byte_level(get: Get, file: str) -> tokenizers.Tokenizer:
     tokens = _need(get, "tokens", file)
     merges = [tuple(merge.split(" ")) for merge in _need(get, "merges", file)]
-    kind = get("tokenizer.ggml.pre") or "default"
+    name = _words(get)
     vocab = {token: i for i, token in enumerate(tokens)}
     backend = tokenizers.Tokenizer(
-        models.BPE(vocab=vocab, merges=merges, ignore_merges=kind in _WHOLE)
+        models.BPE(vocab=vocab, merges=merges, ignore_merges=takes_whole_words(name))
     )
-    if kind in _QWEN2:
-        backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = _pre_tokenizer(kind, file)
+    split_words(backend, name, file)
     backend.decoder = decoders.ByteLevel()
     return backend
-
-
-def _pre_tokenizer(kind: str, file: str) -> pre_tokenizers.PreTokenizer:
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if kind in ("gpt-2", "default"):
-        return byte_level
-    if kind == "smollm":
-        digits = pre_tokenizers.Digits(individual_digits=True)
-        return pre_tokenizers.Sequence([digits, byte_level])
-    if kind in _WORDS:
-        words = pre_tokenizers.Split(tokenizers.Regex(_WORDS[kind]), "isolated")
-        plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        return pre_tokenizers.Sequence([words, plain])
-    raise ModelError(
-        f"the pre-tokenizer of {file} must be one of default, gpt-2, llama-bpe, qwen2, smollm, "
-        f"tekken, got {kind!r}. Use the model's Hugging Face folder instead."
-    )
 
 
 def _sentencepiece(get: Get, file: str) -> tokenizers.Tokenizer:
@@ -115,12 +136,12 @@ def _sentencepiece(get: Get, file: str) -> tokenizers.Tokenizer:
         if token[:cut] in vocab and token[cut:] in vocab
     ]
     merges = [(left, right) for _, _, left, right in sorted(pairs, key=lambda pair: pair[:2])]
-    unknown = get("tokenizer.ggml.unknown_token_id")
+    unknown = special_id(get, "unknown")
     backend = tokenizers.Tokenizer(
         models.BPE(
             vocab=vocab,
             merges=merges,
-            unk_token=tokens[0 if unknown is None else unknown],
+            unk_token=tokens[unknown or 0],
             fuse_unk=True,
             byte_fallback=True,
         )
@@ -141,12 +162,12 @@ def _add_bos(
     backend: tokenizers.Tokenizer, get: Get, tokens: list[str], *, by_default: bool
 ) -> None:
     """Let plain texts start with the file's BOS token where the file says so."""
-    begin = get("tokenizer.ggml.bos_token_id")
+    begin = special_id(get, "bos")
     chosen = get("tokenizer.ggml.add_bos_token")
     if begin is not None and (by_default if chosen is None else chosen):
         token = tokens[begin]
         backend.post_processor = processors.TemplateProcessing(
-            single=f"{token}:0 $A:0", special_tokens=[(token, begin)]
+            single=[f"{token}:0", "$A:0"], special_tokens=[(token, begin)]
         )
 
 
