@@ -10,11 +10,12 @@ import pytest
 from tiny import tiny_model
 
 from ostinato.checks import Contains, Length
-from ostinato.errors import InputError
+from ostinato.errors import InputError, OstinatoError
 from ostinato.journal import Journal
 from ostinato.models import LanguageModel
 from ostinato.refine import Refine
 from ostinato.refine.results import Result
+from ostinato.remote import Server, ServerLanes
 
 ITEMS = [{"message": "We can"}, {"message": "The room"}]
 
@@ -83,6 +84,19 @@ def test_rows_have_the_keys_of_a_job_s_output_and_the_item_s_columns(model: Lang
     keys = set(Result.__dataclass_fields__)
     assert set(rows[0]) == keys | {"outcome"}
     assert sorted(map(str, refined(model))) == sorted(map(str, rows))
+
+
+def test_why_a_server_is_waited_for_is_said_once_for_all_requests() -> None:
+    said: list[str] = []
+    server = Server(url="http://127.0.0.1:9/v1", model="m", retries=1)
+    refine = Refine(server, ITEMS, prompt="{message}", checks=[short])
+    assert isinstance(refine.decode, ServerLanes)
+    refine.decode.client.say = said.append
+    with pytest.raises(OstinatoError, match="must answer, and failed 2 times in a row"):
+        refine.run()
+    (line,) = said
+    assert line.startswith("Waiting for http://127.0.0.1:9/v1: The connection failed")
+    assert "Trying again in " in line and line.endswith("1 more time.")
 
 
 def test_a_recorded_refine_resumes_and_refuses_other_inputs(

@@ -168,19 +168,23 @@ def require_model(name: str, *, write: bool = True) -> None:
         if CATALOG[name].is_language_model is not write:
             raise ModelError(_wrong_kind(name, write))
         installed_folder(name)
-    elif not os.path.exists(Path(name.removeprefix(LLAMA)).expanduser()) and not is_hub_name(name):
+    elif not os.path.exists(Path(name.removeprefix(LLAMA)).expanduser()) and not (
+        write and is_hub_name(name)
+    ):
         raise unknown_model(name, write=write)
 
 
 def unknown_model(name: str, *, write: bool) -> ModelError:
     """Return the error for a name that is neither known nor a path, with the nearest known one."""
     known = known_models(write=write)
-    kind = "a folder or a GGUF file" if write else "a folder in the layout of BERT"
-    fix = "Check the name or the path; a name on the hub is org/name."
-    return ModelError(
-        f"{'model' if write else 'encoder'} must be {', '.join(known)}, {kind}, got {name!r}."
-        f"{did_you_mean(name, known)} {fix}"
-    )
+    if write:
+        what = f"model must be {', '.join(known)}, a folder or a GGUF file"
+        fix = "Check the name or the path; a name on the hub is org/name."
+    else:
+        names = ", ".join(map(repr, known))
+        what = f"an encoder must be {names} or a folder in the layout of BERT"
+        fix = "Check the name or the path."
+    return ModelError(f"{what}, got {name!r}.{did_you_mean(name, known)} {fix}")
 
 
 def _wrong_kind(name: str, write: bool) -> str:
