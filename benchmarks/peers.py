@@ -112,11 +112,12 @@ class Task:
             slots=SLOTS,
         )
         rows: list[Any] = refine.run()
-        totals = [sum(int(row["spent"].get(n, 0)) for row in rows) for n in ("computed", "tokens")]
+        spent = refine.lanes.spent
+        totals = [int(spent.get(name, 0)) for name in ("computed", "tokens")]
         self.cost = TokenCost(*totals)
         if isinstance(refine.decode, ServerLanes):
             refine.decode.close()
-        return [str(row["output"]) for row in rows]
+        return [str(row["reply"]) for row in rows]
 
 
 def side_by_side(items: Sequence[Item], write: Callable[[Item], str]) -> list[str]:

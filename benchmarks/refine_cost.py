@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from ostinato.models import LanguageModel, load_model
-from ostinato.refine.job.config import STRATEGIES, Job
+from ostinato.refine import STRATEGIES
+from ostinato.refine.job.config import Job
 from ostinato.refine.job.file import read_job
 from ostinato.refine.job.items import Item
 from ostinato.refine.job.job_run import refinement
@@ -41,8 +42,8 @@ def measure(job: Job, items: Sequence[Item], model: LanguageModel, strategy: str
 def cost(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return computed tokens per accepted one, the accepted share, and the log-probability."""
     accepted = [row for row in rows if row["accepted"]]
-    tokens = sum(row["length"] for row in accepted)
-    computed = sum(row["spent"].get("computed", 0) for row in rows)
+    tokens = sum(row["tokens"]["reply"] for row in accepted)
+    computed = sum(row["tokens"]["computed"] for row in rows)
     return {
         "tokens_per_accepted": computed / max(1, tokens),
         "accepted": len(accepted) / len(rows),

@@ -102,10 +102,10 @@ def compose(model: LanguageModel, strategy: Strategy, count: int, **columns: str
         sampling=SAMPLING,
         max_new_tokens=TOKENS,
     ).run()
-    scores = [score_of(str(row["output"])) for row in rows]
+    scores = [score_of(str(row["reply"])) for row in rows]
     accepted = [score for score, row in zip(scores, rows, strict=True) if row["accepted"]]
     kept = sum(4 * len(score.chords) + 1 for score in accepted)
-    computed = sum(row["spent"]["computed"] for row in rows)
+    computed = sum(row["tokens"]["computed"] for row in rows)
     return {
         "accepted": len(accepted) / count,
         "tokens_per_accepted": computed / max(1, kept),

@@ -212,7 +212,7 @@ def evaluate(folder: Path, name: str, count: int) -> dict[str, Any]:
     rows = heads[:: max(1, len(heads) // count)][:count]  # spread over all files
     plain = complete(model, rows, Resample(rounds=1))
     back = complete(model, rows, Backtrack())
-    spent: Any = [row["spent"] for row in back]
+    spent: Any = [row["tokens"] for row in back]
     return {
         "model": name,
         "functions": len(rows),

@@ -28,7 +28,7 @@ from ostinato.loop import (
     go_back,
 )
 from ostinato.models import Llama, add_lora
-from ostinato.refine.job.config import STRATEGIES
+from ostinato.refine import STRATEGIES
 from ostinato.refine.refine import Refine
 from ostinato.train import TextTask, Training, TrainingConfig, split, windows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ostinato.checks import KINDS, BaseCheck, Function
-from ostinato.refine.job.config import STRATEGIES
+from ostinato.refine import STRATEGIES
 from ostinato.refine.strategies.base import Strategy
 
 

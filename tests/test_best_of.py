@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from lane_rows import lane_rows
 from tiny import tiny_model
 
 from ostinato.checks import Choice, Function, Length, Regex
 from ostinato.decode import Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError, MissingExtra
 from ostinato.loop import Lane, Lanes, Loop, Steps
-from ostinato.refine import BestOf, Constrain, Refine
-from ostinato.refine.job.config import STRATEGIES
+from ostinato.refine import STRATEGIES, BestOf, Constrain, Refine
 from ostinato.refine.strategies.best_of import BestOfSampler
 from ostinato.refine.strategies.constrain import constraint_of
 from ostinato.testing import check_lane_process
@@ -88,17 +88,19 @@ def _done(process: BestOfSampler) -> bool:
 
 def job(strategy: Any, checks: list[Any], **more: Any) -> list[Any]:
     items = [{"id": n, "message": f"Text {n}", "want": f"code {n}"} for n in range(4)]
-    return Refine(
-        tiny_model(),
-        items,
-        prompt="{message}",
-        checks=checks,
-        strategy=strategy,
-        sampling=SamplingParams(temperature=1.0),
-        max_new_tokens=24,
-        slots=4,
-        **more,
-    ).run()
+    return lane_rows(
+        Refine(
+            tiny_model(),
+            items,
+            prompt="{message}",
+            checks=checks,
+            strategy=strategy,
+            sampling=SamplingParams(temperature=1.0),
+            max_new_tokens=24,
+            slots=4,
+            **more,
+        )
+    )
 
 
 def test_a_job_runs_by_best_of() -> None:
@@ -141,7 +143,7 @@ def test_an_item_that_is_too_long_is_set_aside_under_every_strategy(kind: str) -
         strategy=strategy,
         max_new_tokens=4,
     )
-    good, long = cast("list[Any]", job.run())
+    good, long = cast("list[Any]", lane_rows(job))
     assert good["stopped"]["kind"] != "error"
     assert long["stopped"]["kind"] == "error" and "3088 tokens" in long["stopped"]["sentence"]
 
@@ -185,7 +187,7 @@ def test_a_long_prompt_leaves_masks_without_room_and_ends_no_item() -> None:
         strategy=Constrain(rounds=1),
         max_new_tokens=128,
     )
-    (row,) = cast("list[Any]", job.run())
+    (row,) = cast("list[Any]", lane_rows(job))
     assert row["stopped"]["kind"] != "error", row["stopped"]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from faulty_server import Faults, serving
+from lane_rows import lane_rows
 from tiny import save_tiny, tiny_model
 
 from ostinato.checks import Judge, Length, check_prefix_all, from_spec, judge_all, to_spec
@@ -81,7 +82,7 @@ def judged_refine(folder: Path, strategy: Strategy, **settings: Any) -> tuple[Re
 
 def test_what_a_judge_reads_is_spent_by_the_item_and_by_the_job(tmp_path: Path) -> None:
     refine, check = judged_refine(tmp_path, Resample(rounds=2))
-    rows: list[Any] = refine.run()
+    rows: list[Any] = lane_rows(refine)
     for row in rows:
         verdicts = [
             check.judge(attempt["text"], {"message": "Where?" if row["index"] == 0 else "When?"})
@@ -103,7 +104,7 @@ def test_what_a_judge_reads_counts_in_the_budgets(tmp_path: Path) -> None:
     assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
     assert whole.lanes.spent["tokens"] < 200
     each, _ = judged_refine(tmp_path / "2", Resample(rounds=4), tokens=30)
-    for row in each.run():
+    for row in lane_rows(each):
         stopped: Any = row["stopped"]
         assert (
             row["rounds"] == 1 and "tokens have been spent; the limit is 30" in stopped["sentence"]
@@ -112,7 +113,7 @@ def test_what_a_judge_reads_counts_in_the_budgets(tmp_path: Path) -> None:
 
 def test_what_a_judge_reads_within_a_group_is_spent_too(tmp_path: Path) -> None:
     refine, _ = judged_refine(tmp_path, BestOf(n=2, parallel=2, rounds=1), slots=2)
-    rows: list[Any] = refine.run()
+    rows: list[Any] = lane_rows(refine)
     for row in rows:
         in_vain = sum(verdict["tokens"] for verdict in row["verdicts"])
         assert row["spent"]["judged"] > 2 * in_vain  # each draft, and the chosen one once more
@@ -339,7 +340,7 @@ def test_what_judging_a_draft_that_broke_off_takes_is_not_why_its_item_ended() -
             tokens=25,
             seed=2,
         )
-        (row,) = job.run()
+        (row,) = lane_rows(job)
     result: Any = row
     stopped, spent = result["stopped"], result["spent"]
     assert "out of rounds" in stopped["sentence"]

@@ -62,7 +62,10 @@ def test_length_is_impossible_at_the_surplus_word_and_certain_without_a_maximum(
         ({"min": 3, "max": 2}, r"'min' of the check 'length' must be at most max \(2\), got 3"),
         ({}, "must be given, or 'max', got None"),
         ({"max": -1}, "must be 0 or more, got -1"),
-        ({"max": 1, "unit": "lines"}, "must be one of words, characters, sentences, tokens"),
+        (
+            {"max": 1, "unit": "lines"},
+            "'words' or 'characters' or 'sentences' or 'tokens', got 'lines'",
+        ),
     ],
 )
 def test_lengths_that_make_no_sense_are_refused(

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import heapq
+import io
 import json
+import math
 import os
+import random
+import re
 import signal
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from refine_scribe import JOB, scribe_loop, write_job
+from rich.console import Console
 
 from ostinato.cli.jobs.check import check
-from ostinato.cli.jobs.progress import ProgressTally
 from ostinato.cli.jobs.refine import refine
-from ostinato.cli.jobs.watch import Watched
 from ostinato.cli.jobs.why import why
 from ostinato.errors import InputError
 from ostinato.journal import Journal, Stopped
 from ostinato.journal.stops import StopKind
 from ostinato.loop import GoBack, LaneStep, Loop, StartOver, Step, ends_by_signal
 from ostinato.refine.job.job_run import JobRun
+from ostinato.refine.progress import LiveProgress, ProgressTally
+from ostinato.refine.watched import Watched
 
 MESSAGES = ["Hello", "Thanks a lot", "Where are you?", "A refund", "Are you open?", "Call me"]
 
@@ -177,7 +185,7 @@ def test_new_writes_a_job_once(folder: Path) -> None:
 def test_progress_is_plain_lines_where_there_is_no_terminal(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ostinato.cli.jobs.progress.PLAIN_EVERY", 0.0)
+    monkeypatch.setattr("ostinato.refine.progress.PLAIN_EVERY", 0.0)
     write_job(folder, MESSAGES)
     output = run("mail.toml").stderr
     assert "Loading the model…" in output and "6 of 6 done" in output and "\x1b" not in output
@@ -189,6 +197,73 @@ def test_progress_counts_an_item_once_that_is_given_again_on_resume() -> None:
     for key in ("a", "a", "b", "a"):
         tally.add_row(key, {"accepted": key == "a", "rounds": 2, "backtracks": 0})
     assert tally.line(0.0).startswith("2 of 2 done, 1 accepted (1 revised), 1 given up")
+
+
+def test_progress_counts_the_tokens_of_the_report_and_after_a_resume_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ostinato.refine.progress.PLAIN_EVERY", 0.0)
+    write_job(folder, MESSAGES)
+
+    def last(result: Result) -> tuple[int, int]:
+        counted = re.findall(r"([0-9,]+) tokens computed", result.stderr)[-1]
+        reported: Any = [line["tokens"] for line in lines()]
+        return int(counted.replace(",", "")), sum(tokens["computed"] for tokens in reported)
+
+    step = ProgressTally.add_step
+
+    def interrupted(self: ProgressTally, taken: Step) -> None:
+        step(self, taken)
+        if taken.tick == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProgressTally, "add_step", interrupted)
+        assert run("mail.toml").exit_code == 130
+    counted, reported = last(run("mail.toml"))
+    assert counted == reported > 0
+
+
+def progress_of_made_up(items: int, spread: float, seed: int) -> list[tuple[float, float]]:
+    """Return (share done, estimate / real time left) of a job of log-normal items in 16 slots."""
+    rng = random.Random(seed)
+    waiting = [rng.lognormvariate(3, spread) for _ in range(items)]
+    tally, ends, now = ProgressTally(items, began=0.0), list[tuple[float, str]](), 0.0
+    estimates: list[tuple[float, float, float]] = []
+    while waiting or ends:
+        while waiting and len(ends) < 16:
+            key = str(len(waiting))
+            heapq.heappush(ends, (now + waiting.pop(), key))
+            tally.in_work[key] = 1
+        now, key = heapq.heappop(ends)
+        tally.add_row(key, {"accepted": True, "rounds": 1, "backtracks": 0})
+        if (left := tally.left(now)) is not None:
+            estimates.append((tally.done / items, now, left))
+    return [(share, left / (now - at)) for share, at, left in estimates if now > at]
+
+
+@pytest.mark.parametrize(("share", "most"), [(0.1, 1.55), (0.3, 1.45), (0.6, 1.55)])
+def test_the_remaining_time_is_off_by_less_than_this_factor_on_average(
+    share: float, most: float
+) -> None:
+    errors = []
+    for items, spread, seed in product((30, 60, 200), (0.2, 0.4, 0.7), range(8)):
+        ratios = progress_of_made_up(items, spread, seed)
+        errors.append(next(abs(math.log(ratio)) for done, ratio in ratios if done >= share))
+    assert math.exp(sum(errors) / len(errors)) < most
+
+
+def test_a_terminal_shows_accepted_replies_above_the_line(folder: Path) -> None:
+    stream, text = io.StringIO(), "We can help\nyou " * 9
+    console = Console(file=stream, force_terminal=True, width=40, color_system=None)
+    with LiveProgress(ProgressTally(9), console) as shown:
+        rows = [(f"m{n}", {"accepted": n != 1, "output": text}) for n in range(6)]
+        step = Step(1, 1, {"lanes": {}})
+        step.results = tuple(rows)
+        shown.step(step)
+    told = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    assert told.count("✓ m") == 3 and "✓ m1" not in told
+    assert "✓ m0  We can help you We can help you W…" in told
 
 
 def test_watch_writes_what_is_taken_back_in_brackets(folder: Path) -> None:
@@ -232,8 +307,7 @@ def test_an_interrupted_job_exits_with_130_and_the_same_command_resumes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_job(folder, MESSAGES)
-    run("mail.toml", "--output", "whole.jsonl")
-    shown = "ostinato.cli.jobs.progress.PlainProgress.step"
+    shown = "ostinato.refine.progress.PlainProgress.step"
     calls = []
 
     def step(self: object, step: Step) -> None:
@@ -247,6 +321,7 @@ def test_an_interrupted_job_exits_with_130_and_the_same_command_resumes(
     assert result.exit_code == 130 and "To resume: ostinato refine mail.toml" in result.output
     assert max(calls) == 9
     assert run("mail.toml").exit_code == 0
+    run("mail.toml", "--output", "whole.jsonl", "--fresh")
     assert lines() == lines("whole.jsonl")
 
 

@@ -254,7 +254,7 @@ def test_an_older_run_of_a_job_names_the_newer_ones(
     write_job(folder, ["Hello", "Thanks a lot", "A refund"])
     output_of("refine mail.toml")
     output_of("refine mail.toml --fresh")
-    output_of("refine mail.toml --limit 1")
+    output_of("refine mail.toml --fresh --limit 1 --output one.jsonl")
     assert "Newer runs of the same job: mail-3, mail-2." in output_of("why mail")
     assert output_of("why mail.toml").startswith("mail-3: 1 item done.")
     assert "Newer" not in output_of("why mail.toml")

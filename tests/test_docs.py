@@ -85,7 +85,7 @@ def test_links_resolve(page: Path) -> None:
 def test_every_stop_kind_condition_and_strategy_is_documented() -> None:
     from ostinato.journal import StopKind
     from ostinato.loop.conditions.parser import NAMES
-    from ostinato.refine.job.config import STRATEGIES
+    from ostinato.refine import STRATEGIES
 
     loop = (ROOT / "docs" / "loop.md").read_text("utf-8")
     for kind in StopKind:

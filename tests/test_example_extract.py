@@ -88,7 +88,7 @@ def test_measures_count_records_and_fields() -> None:
     wanted = [{"city": "San Jose", "time": "5 pm"}, {"city": "Rome"}, {"city": "Oslo"}]
     texts = ['{"city": "san  jose", "time": "6 pm"}', '{"city": "Rome"}', "Oslo"]
     rows = [
-        {"output": text, "accepted": n < 2, "length": 10, "spent": {"computed": 15}}
+        {"reply": text, "accepted": n < 2, "tokens": {"reply": 10, "computed": 15}}
         for n, text in enumerate(texts)
     ]
     told = measure.measures(wanted, rows)

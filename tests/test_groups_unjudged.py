@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from lane_rows import lane_rows
 from tiny import tiny_model
 
 from ostinato.checks import Function, Length
@@ -40,7 +41,7 @@ def rows(
         max_new_tokens=8,
         **more,
     )
-    return {str(row["key"]): row for row in job.run()}
+    return {str(row["key"]): row for row in lane_rows(job)}
 
 
 def raising_on_item_two(text: str, item: Mapping[str, object]) -> object:

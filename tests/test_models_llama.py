@@ -158,7 +158,7 @@ def test_a_folder_that_lacks_something_is_refused_by_name(tmp_path: Path) -> Non
     (folder / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ModelError, match=r"config\.json must have 'num_attention_heads'"):
         load_model(folder)
-    with pytest.raises(ModelError, match=r"model must be smollm2, a folder or a GGUF file"):
+    with pytest.raises(ModelError, match=r"a folder or a GGUF.*Did you mean 'smollm2'\?"):
         load_model("smolm2")
 
 

@@ -34,6 +34,10 @@ GOOD = Score(((71, 67, 62, 43), (69, 66, 62, 50), (67, 62, 59, 43)))
 FIFTHS = Score(((67, 64, 60, 48), (69, 65, 60, 53), (71, 67, 62, 55)))
 
 
+def sure(output: str) -> bool:
+    return True
+
+
 def test_a_good_ending_passes_all() -> None:
     for check in all_checks():
         assert check.judge(score_text(GOOD), {"key": "G major"}).passed, check.name
@@ -135,12 +139,17 @@ def test_known_notes_are_sung_as_they_are() -> None:
         {"key": "G major", "start": score_text(GOOD)},
     ]
     rows: list[Any] = Refine(
-        model, items, prompt=prompt, checks=[], strategy=Resample(rounds=1), max_new_tokens=16
+        model,
+        items,
+        prompt=prompt,
+        checks=[sure],
+        strategy=Resample(rounds=1),
+        max_new_tokens=16,
     ).run()
-    words = rows[0]["output"].split()
+    words = rows[0]["reply"].split()
     assert [words[0], words[4], words[8]] == ["S:G4", "S:A4", "S:B4"] and len(words) == 12
-    assert rows[0]["length"] == 13  # and the end
-    assert score_of(rows[1]["output"]).chords[:3] == GOOD.chords
+    assert rows[0]["tokens"]["reply"] == 13  # and the end
+    assert score_of(rows[1]["reply"]).chords[:3] == GOOD.chords
 
 
 @pytest.mark.parametrize("column", [{"melody": "G9"}, {"start": "S:G4 A:E4"}, {"key": "H"}])
@@ -148,7 +157,12 @@ def test_what_cannot_be_read_is_an_error_of_its_item(
     column: dict[str, object], model: LanguageModel
 ) -> None:
     (row,) = Refine(
-        model, [column], prompt=prompt, checks=[], strategy=Resample(rounds=1), max_new_tokens=8
+        model,
+        [column],
+        prompt=prompt,
+        checks=[sure],
+        strategy=Resample(rounds=1),
+        max_new_tokens=8,
     ).run()
     assert row["stopped"]["kind"] == "error"  # type: ignore[index]
 
@@ -168,7 +182,7 @@ def test_backtracking_exchanges_the_note_that_failed() -> None:
             sampling=SamplingParams(temperature=1.0),
             max_new_tokens=8,
         ).run()
-        result[strategy.kind] = score_of(str(row["output"]))
+        result[strategy.kind] = score_of(str(row["reply"]))
     assert len(result["backtrack"].chords) == 2
     assert len(result["resample"].chords) == 0
 

@@ -69,7 +69,7 @@ def test_the_example_job_is_one(tmp_path: Path) -> None:
 def test_the_python_example_runs_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(JobRun, "loop", scribe_loop)
     names: dict[str, object] = {}
-    (block,) = blocks("python")
+    block, _ = blocks("python")
     exec(compile(block, str(DOC), "exec"), names)
     run_job = names["run_job"]
     assert callable(run_job)

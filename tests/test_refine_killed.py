@@ -62,7 +62,7 @@ def test_a_killed_job_ends_with_the_same_replies(tmp_path: Path, keep: str) -> N
         now = results(tmp_path)
         assert now[: len(acknowledged)] == acknowledged
     assert start(tmp_path).wait() == 0
-    assert start(tmp_path, "--output", str(tmp_path / "alone.jsonl")).wait() == 0
+    assert start(tmp_path, "--output", str(tmp_path / "alone.jsonl"), "--fresh").wait() == 0
     killed = (tmp_path / "mail.replies.jsonl").read_bytes()
     assert killed == (tmp_path / "alone.jsonl").read_bytes()
     ids = [json.loads(line)["id"] for line in killed.splitlines()]

@@ -66,7 +66,7 @@ def test_a_chat_model_continues_a_plain_text_as_it_is() -> None:
         def prompt(row: Mapping[str, object], edits: Mapping[str, object]) -> str:
             return kind(row["message"])
 
-        job = Refine(model, [{"message": "We can"}], prompt=prompt, checks=[])
+        job = Refine(model, [{"message": "We can"}], prompt=prompt, checks=[lambda output: True])
         return list(job._token_prompt({"message": "We can"}, {}).tokens)
 
     assert tokens(PlainPrompt) == [*model.tokenizer.bos_ids, *model.tokenizer.encode("We can")]

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from refine_made_up import JOB, job_folder, lane_row, made_up
@@ -18,6 +19,7 @@ from ostinato.refine.job.config import Job
 from ostinato.refine.job.file import read_job
 from ostinato.refine.report.advice import advise
 from ostinato.refine.report.html import Outcome, duration, report_page
+from ostinato.refine.report.items import item_values
 from ostinato.refine.report.sparkline import sparkline
 from ostinato.refine.report.summary import reasons, summarize
 from ostinato.refine.report.why import Course, attempt_lines, costly, course_of, lost_by, tally
@@ -332,10 +334,32 @@ def test_a_changed_check_affects_all_items_and_new_ones_are_listed(tmp_path: Pat
     before = prints(read_job(job_folder(tmp_path)))
     job = read_job(job_folder(tmp_path, 14, JOB.replace("max = 24", "max = 25")))
     changes = compare(before, prints(job))
-    told = changes.sentences()
+    told = changes.sentences(14)
     assert told == [
         "changed in the job: checks",
         "2 items (m-013, m-014) new in the input",
         "14 of 14 items would be written again",
     ]
     assert len(changes.stale(job.items())) == 14
+
+
+def test_swaps_at_one_place_are_one_line_and_one_draft_of_the_page(tmp_path: Path) -> None:
+    job, (item, *_), (row, *_) = made_up(tmp_path)
+
+    def swap(text: str, round: int = 0) -> dict[str, object]:
+        stopped = Stopped(StopKind.FAILED, 'polite: Leave out "you".', "polite", {})
+        answer = {"answer": "go back", "to": 2, "edits": {}, "reason": ""}
+        at = {"round": round, "try": 0, "position": 3, "kept": len("We are"), "verdicts": []}
+        return {**at, "stopped": stopped.to_json(), "answer": answer, "text": f"We are{text}"}
+
+    swapped = [swap(f" {word}") for word in ("obviously", "you people", "not")]
+    attempts = [*swapped, swap(" here", round=1), *cast("list[Any]", row["attempts"])]
+    result = from_lane(item.key, {**row, "attempts": attempts})
+    line, other, *_ = attempt_lines(result)
+    assert (line.times, line.check, line.verdict) == (3, "polite", "impossible")
+    assert line.place == " obviously /  you people /  not" and other.times == 1
+    values = item_values(job.router(), [item], [result], [])["items"]
+    assert isinstance(values, list) and isinstance(values[0], dict)
+    drafts = cast("list[Any]", values[0]["drafts"])
+    assert drafts[0]["tried"] == [" obviously", " you people"] and drafts[0]["taken"] == " not"
+    assert drafts[1]["tried"] == []

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from faulty_server import Faults, serving
+from lane_rows import lane_rows
 
 from ostinato.checks import Contains, Excludes, Length, Regex
 from ostinato.cli.main import cli
@@ -105,7 +106,7 @@ def test_every_strategy_finishes_on_a_server(api: str, strategy: str) -> None:
             seed=5,
             slots=4,
         )
-        rows = refine.run()
+        rows = lane_rows(refine)
         refine.decode.close()  # type: ignore[union-attr]
     assert all(row["accepted"] for row in rows)
     for row in rows:
@@ -140,7 +141,7 @@ def written_by(faults: Faults, places: dict[str, float], **settings: Any) -> dic
             strategy=Backtrack(rounds=2),
             max_new_tokens=24,
         )
-        (row,) = refine.run()
+        (row,) = lane_rows(refine)
         refine.decode.close()  # type: ignore[union-attr]
     return dict(row)
 
@@ -185,10 +186,10 @@ def test_backtrack_on_a_server_writes_less_than_abort_and_abort_less_than_resamp
                 checks=[Excludes(texts=("obviously",))],
                 strategy=strategy,
             )
-            rows = refine.run()
+            rows = lane_rows(refine)
             refine.decode.close()  # type: ignore[union-attr]
         assert all(row["accepted"] for row in rows)
-        return float(sum(row["spent"]["tokens"] for row in rows))  # type: ignore[index]
+        return float(sum(row["spent"]["tokens"] for row in rows))
 
     went = [computed(kind) for kind in (Backtrack(), Abort(rounds=40), Resample(rounds=40))]
     assert went[0] < went[1] < went[2]
@@ -209,7 +210,7 @@ def test_the_end_is_sampled_again_where_it_may_come_later_and_not_after_a_senten
             strategy=Backtrack(rounds=1),
             slots=1,
         )
-        (row,) = refine.run()
+        (row,) = lane_rows(refine)
         refine.decode.close()  # type: ignore[union-attr]
     assert not row["accepted"]
     assert sum(body["prompt"] == f"Hi.|{whole}" for body in faults.bodies) == drawn_again

@@ -23,6 +23,7 @@ from urllib.request import urlopen
 import pytest
 import torch
 from faulty_server import free_port
+from lane_rows import lane_rows
 from test_models_gguf_families import network
 from tiny import save_tiny
 from tiny_gguf import Form, write_gguf
@@ -229,7 +230,7 @@ def test_abort_closes_the_stream_and_the_server_is_free(real: Real) -> None:
         max_new_tokens=200,
         slots=2,
     )
-    (row,) = refine.run()
+    (row,) = lane_rows(refine)
     refine.decode.close()  # type: ignore[union-attr]
     spent: Any = row["spent"]
     assert spent["calls"] == row["rounds"] == 2
@@ -272,7 +273,7 @@ def test_backtrack_starts_over_where_an_answer_cannot_be_continued(real: Real) -
         max_new_tokens=12,
         slots=2,
     )
-    (row,) = refine.run()
+    (row,) = lane_rows(refine)
     refine.decode.close()  # type: ignore[union-attr]
     assert row["rounds"] == 2 or row["accepted"]
     spent: Any = row["spent"]

@@ -21,6 +21,10 @@ ITEMS = [
 ]
 
 
+def sure(output: str) -> bool:
+    return True
+
+
 def replies(
     slots: int, strategy: Strategy | None = None, order: list[int] | None = None
 ) -> dict[str, Any]:
@@ -36,10 +40,9 @@ def replies(
         seed=5,
         slots=slots,
     )
-    rows = {str(row["key"]): dict(row) for row in job}
+    rows = {str(row["id"]): dict(row) for row in job}
     for row in rows.values():  # what was shared of prompts depends on the company; replies do not
-        del row["index"]
-        row["spent"] = {k: v for k, v in row["spent"].items() if k != "prompt"}  # type: ignore[attr-defined]
+        row["tokens"] = {k: v for k, v in row["tokens"].items() if k != "prompt"}  # type: ignore[attr-defined]
     return rows
 
 
@@ -76,7 +79,7 @@ def test_backtracking_accepts_what_full_retry_does_not() -> None:
 
 def test_an_empty_input_is_refused() -> None:
     with pytest.raises(InputError, match="at least one item, got none"):
-        Refine(tiny_model(), [], prompt="x", checks=[])
+        Refine(tiny_model(), [], prompt="x", checks=[sure])
 
 
 @pytest.mark.parametrize(
@@ -95,13 +98,13 @@ def test_an_empty_input_is_refused() -> None:
 )
 def test_bad_items_are_named_before_any_work(items: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Refine("no such model", items, prompt="x", checks=[])
+        Refine("no such model", items, prompt="x", checks=[sure])
 
 
 @pytest.mark.parametrize("seed", [-1, 1 << 63])
 def test_a_bad_seed_is_refused_before_the_model_is_loaded(seed: int) -> None:
     with pytest.raises(InputError, match="A seed must be a whole number from 0"):
-        Refine("no such model", [{"message": "a"}], prompt="x", checks=[], seed=seed)
+        Refine("no such model", [{"message": "a"}], prompt="x", checks=[sure], seed=seed)
 
 
 def without_template() -> LanguageModel:
@@ -113,16 +116,33 @@ def without_template() -> LanguageModel:
 def test_feedback_is_refused_at_the_start_for_a_model_without_a_chat_template() -> None:
     rows = [{"message": "a"}]
     with pytest.raises(InputError, match=r"no chat template.*from the strategy 'feedback'"):
-        Refine(without_template(), rows, prompt="{message}", checks=[], strategy=Feedback())
+        Refine(
+            without_template(),
+            rows,
+            prompt="{message}",
+            checks=[sure],
+            strategy=Feedback(),
+        )
     with pytest.raises(InputError, match="no chat template"):
-        Refine(without_template(), rows, prompt=lambda r, e: [{"role": "user"}], checks=[])
-    Refine(without_template(), rows, prompt="{message}", checks=[])
-    Refine(without_template(), rows, prompt=lambda r, e: str(e), checks=[], strategy=Feedback())
+        Refine(
+            without_template(),
+            rows,
+            prompt=lambda r, e: [{"role": "user"}],
+            checks=[sure],
+        )
+    Refine(without_template(), rows, prompt="{message}", checks=[sure])
+    Refine(
+        without_template(),
+        rows,
+        prompt=lambda r, e: str(e),
+        checks=[sure],
+        strategy=Feedback(),
+    )
 
 
 def test_an_item_without_an_id_is_known_by_its_content_not_by_its_row() -> None:
     rows = [{"message": "a"}, {"message": "b"}, {"message": "a"}]
-    job = Refine(tiny_model(), rows, prompt="{message}", checks=[])
-    turned = Refine(tiny_model(), rows[::-1], prompt="{message}", checks=[])
+    job = Refine(tiny_model(), rows, prompt="{message}", checks=[sure])
+    turned = Refine(tiny_model(), rows[::-1], prompt="{message}", checks=[sure])
     assert sorted(key for key, _ in job.items) == sorted(key for key, _ in turned.items)
     assert len({key for key, _ in job.items}) == 3

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import openai
 import pytest
 import torch
+from lane_rows import lane_rows
 from served import MESSAGES, asked, ours, post, serving
 from tiny import save_tiny, tiny_model
 
@@ -802,7 +803,7 @@ def test_abort_stops_computing_at_the_first_impossible_token(
             strategy=Abort(rounds=1),
             max_new_tokens=200,
         )
-        (row,) = refine.run()
+        (row,) = lane_rows(refine)
         stopped: Any = row["stopped"]
         assert "failed" in (stopped["kind"], stopped["numbers"].get("after"))
         deadline = time.monotonic() + 10

@@ -82,10 +82,10 @@ def exact(wanted: Record, found: Record) -> int:
 
 def measures(wanted: Sequence[Record], rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return shares of records and fields, and the tokens computed for each accepted one."""
-    found = [record_of(str(row["output"])) for row in rows]
+    found = [record_of(str(row["reply"])) for row in rows]
     pairs = [(one, other or {}) for one, other in zip(wanted, found, strict=True)]
     right = sum(exact(one, other) for one, other in pairs)
-    accepted = sum(row["length"] for row in rows if row["accepted"])
+    accepted = sum(row["tokens"]["reply"] for row in rows if row["accepted"])
     return {
         "records": sum(len(a) == len(b) == exact(a, b) for a, b in pairs) / len(pairs),
         "wanted_right": sum(len(a) == exact(a, b) for a, b in pairs) / len(pairs),
@@ -93,7 +93,7 @@ def measures(wanted: Sequence[Record], rows: Sequence[Mapping[str, Any]]) -> dic
         "precision": right / max(1, sum(len(other) for _, other in pairs)),
         "json": sum(one is not None for one in found) / len(found),
         "accepted": sum(bool(row["accepted"]) for row in rows) / len(rows),
-        "tokens": sum(row["spent"].get("computed", 0) for row in rows) / max(1, accepted),
+        "tokens": sum(row["tokens"]["computed"] for row in rows) / max(1, accepted),
     }
 
 
@@ -118,7 +118,7 @@ def main() -> None:
         rows = run.run()
         told = measures(wanted, rows)
         print(f"{way:12}", *(f"{name} {value:.3f}" for name, value in told.items()))
-        kinds = by_kind(wanted, [record_of(str(row["output"])) or {} for row in rows])
+        kinds = by_kind(wanted, [record_of(str(row["reply"])) or {} for row in rows])
         print("  right, wrong, out:", *(f"{kind} {n}" for kind, n in kinds.items()), flush=True)
         if arguments.rows:
             with arguments.rows.open("a") as file:

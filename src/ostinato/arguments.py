@@ -1,4 +1,4 @@
-"""What every package asks of its arguments (ranges, choices), and words that messages share.
+"""What every package asks of its arguments (types, ranges, choices), and words of messages.
 
 One form for all messages: `<name> must be <expected>, got <value>. <How to fix it.>`
 """
@@ -6,10 +6,26 @@ One form for all messages: `<name> must be <expected>, got <value>. <How to fix 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import Field, fields
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import Field, fields, is_dataclass
+from functools import cache
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Protocol, get_args, get_type_hints
+from os import PathLike
+from pathlib import Path
+from types import UnionType
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from ostinato.errors import InputError
 
@@ -24,9 +40,195 @@ def require(right: bool, name: str, expected: str, value: object, fix: str = "")
     The error's `key` is the name.
     """
     if not right:
-        error = InputError(f"{name} must be {expected}, got {value!r}.{' ' * bool(fix)}{fix}")
+        got = _shown(value)
+        error = InputError(f"{name} must be {expected}, got {got}.{' ' * bool(fix)}{fix}")
         error.key = name
         raise error
+
+
+def require_types(config: _Dataclass, named: str = "{}") -> None:
+    """Raise `InputError` where a field of a configuration is not of its annotated type.
+
+    `named` is how a message names a field, such as `Steps({})`. A bool is no number, and a number
+    is finite; numbers of numpy become Python's, texts become paths, and lists, or a lone text,
+    tuples.
+    """
+    for name, hint in _field_hints(type(config)).items():
+        value = getattr(config, name)
+        try:
+            typed = require_type(named.format(name), value, hint)
+        except InputError as error:
+            error.key = name
+            raise
+        if typed is not value:
+            object.__setattr__(config, name, typed)  # the configuration is frozen
+
+
+def require_arguments(function: Callable[..., object], given: Mapping[str, object]) -> None:
+    """Raise `InputError` where an argument of a call is not of its annotated type.
+
+    `given` are the call's `locals()`, before anything is assigned.
+    """
+    for name, hint in _argument_hints(function).items():
+        require_type(name, given[name], hint)
+
+
+def require_type(name: str, value: object, hint: Any, fix: str = "") -> Any:
+    """Return a value as a type. Raises `InputError` where it is not of that type.
+
+    `hint` is the type's annotation; what it cannot say is not checked.
+    """
+    typed = _as_hint(value, hint)
+    if typed is not _UNTYPED:
+        return typed
+    kinds = _kinds(hint)
+    expected = " or ".join(dict.fromkeys(_expected(kind, value) for kind in kinds))
+    require(False, name, expected, value, fix or _fix(value, kinds))
+
+
+@cache
+def _field_hints(config: type[_Dataclass]) -> dict[str, Any]:
+    hints = get_type_hints(config)
+    return {spec.name: hints[spec.name] for spec in fields(config) if spec.init}
+
+
+@cache
+def _argument_hints(function: Callable[..., object]) -> dict[str, Any]:
+    hints = get_type_hints(function)
+    return {name: hint for name, hint in hints.items() if name != "return"}
+
+
+_UNTYPED = object()
+_LARGEST = 2**63 - 1  # of a whole number that torch, SQLite and files can hold
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "True or False",
+    type(None): "None",
+    Path: "a path",
+}
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """Return the types that a hint joins by `|`, or the hint alone."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _typed(value: object, kind: Any) -> object:
+    """Return a value as a type, `_UNTYPED` where it is not of it."""
+    origin, args = get_origin(kind) or kind, get_args(kind)
+    if origin in (int, float):
+        return _number(value, origin)
+    if origin is Literal:
+        same = (arg for arg in args if arg == value and type(arg) is type(value))
+        return next(same, _UNTYPED)
+    if origin is Path and isinstance(value, str | PathLike):
+        return value if isinstance(value, Path) else Path(value)
+    if origin is tuple:
+        return _tuple(value, args)
+    if origin is Callable:
+        return value if callable(value) else _UNTYPED
+    if (
+        origin is not Any
+        and isinstance(origin, type)
+        and not getattr(origin, "_is_protocol", False)
+    ):
+        fits = isinstance(value, origin) and (origin is not Iterable or not isinstance(value, str))
+        return value if fits and _keys_fit(value, args) else _UNTYPED
+    return value
+
+
+def _number(value: object, kind: type) -> object:
+    if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
+        return _UNTYPED
+    if isinstance(value, Integral):
+        whole = int(value)  # the same object for an int of Python
+        return whole if abs(whole) <= _LARGEST else _UNTYPED
+    number = float(value)
+    return number if math.isfinite(number) else _UNTYPED
+
+
+def _tuple(value: object, args: tuple[Any, ...]) -> object:
+    variable = args[1:] == (...,)
+    if variable and isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
+        return _UNTYPED
+    value = value if isinstance(value, tuple) else tuple(value)
+    hints = args[:1] * len(value) if variable else args
+    if args and len(hints) != len(value):
+        return _UNTYPED
+    typed = tuple(
+        next(
+            (one for kind in _kinds(hint) if (one := _typed(part, kind)) is not _UNTYPED), _UNTYPED
+        )
+        for part, hint in zip(value, hints, strict=bool(args))
+    )
+    if any(part is _UNTYPED for part in typed):
+        return _UNTYPED
+    return value if all(map(operator.is_, typed, value)) else typed
+
+
+def _as_hint(value: object, hint: Any) -> object:
+    """Return a value as the first type of a hint that it is of, else `_UNTYPED`."""
+    typed = (_typed(value, kind) for kind in _kinds(hint))
+    return next((one for one in typed if one is not _UNTYPED), _UNTYPED)
+
+
+def _keys_fit(value: object, args: tuple[Any, ...]) -> bool:
+    """Return whether keys and values of a mapping are of their types; true for anything else."""
+    if not isinstance(value, Mapping) or len(args) != 2:
+        return True
+    return all(
+        # An infinite number is taken: a bias of minus infinity forbids a token.
+        _as_hint(part, hint) is not _UNTYPED or (hint is float and part in (math.inf, -math.inf))
+        for pair in value.items()
+        for part, hint in zip(pair, args, strict=True)
+    )
+
+
+def _expected(kind: Any, value: object) -> str:
+    """Return the words for a type, which a value is not of."""
+    origin, args = get_origin(kind) or kind, get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(repr, args))
+    if origin is tuple and args[1:] == (...,):
+        what = _WORDS.get(args[0], getattr(args[0], "__name__", "value"))
+        return f"a list of {what.removeprefix('a ')}s"
+    if origin is Callable:
+        return "a function"
+    if origin in (int, float) and isinstance(value, Real) and not isinstance(value, bool):
+        whole = origin is int and not isinstance(value, Integral)
+        return _WORDS[int] if whole else f"{_WORDS[origin]} that is finite and below 2**63"
+    name = getattr(origin, "__name__", str(origin))
+    return _WORDS.get(origin, f"{'an' if name[0] in 'AEIO' else 'a'} {name}")
+
+
+def _spelled(config: type[_Dataclass], value: object) -> str:
+    """Return how a configuration is made of its first field, if that is a number; else nothing."""
+    name, hint = next(iter(_field_hints(config).items()))
+    return f"{config.__name__}({name}={value!r})" if hint in (int, float) else ""
+
+
+def _shown(value: object, most: int = 80) -> str:
+    """Return a value for a message, cut where it is long."""
+    try:
+        text = repr(value)
+    except Exception:  # of a user's class; a number of over 4,300 digits
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _fix(value: object, kinds: Sequence[Any]) -> str:
+    choices = [arg for kind in kinds if get_origin(kind) is Literal for arg in get_args(kind)]
+    if choices:
+        return did_you_mean(value, map(str, choices)).strip()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        configs = (kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind))
+        return next((f"Write {text}." for one in configs if (text := _spelled(one, value))), "")
+    quoted = isinstance(value, str) and value.replace(".", "", 1).removeprefix("-").isdigit()
+    return "Leave out the quotes." if quoted and {int, float} & set(kinds) else ""
 
 
 def require_at_least(least: float, fix: str = "", /, **values: float) -> None:
@@ -48,15 +250,6 @@ def require_choice(name: str, value: object, choices: Iterable[str], fix: str = 
     if value not in known:
         expected = " or ".join(map(repr, known))
         require(False, name, expected, value, fix or did_you_mean(value, known).strip())
-
-
-def require_literals(config: _Dataclass) -> None:
-    """Raise `InputError` where a field whose type is a `Literal` of texts holds another value."""
-    hints = get_type_hints(type(config))
-    for spec in fields(config):
-        choices = get_args(hints[spec.name])
-        if choices and all(isinstance(choice, str) for choice in choices):
-            require_choice(spec.name, getattr(config, spec.name), choices)
 
 
 class NumberRange(NamedTuple):
@@ -111,5 +304,10 @@ def counted(number: int, unit: str) -> str:
 
 def did_you_mean(value: object, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the nearest known name; empty where none is near."""
-    near = difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(value, known)
+    return f" Did you mean {near!r}?" if near else ""
+
+
+def nearest(value: object, known: Iterable[str]) -> str:
+    """Return the nearest known name; empty where none is near."""
+    return next(iter(difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.5)), "")

@@ -4,6 +4,7 @@ OstinatoError
 ├── InputError          something given is wrong: the message says what, where and how to fix it
 │   ├── EditError       a process does not know this edit, or not this value
 │   └── MissingExtra    an optional part is not installed
+├── OutputError         a file cannot be written
 ├── ItemError           one item cannot be worked on; the others can
 ├── RunError            a run cannot be opened, resumed, branched or driven
 │   └── RunLocked       another process drives the run
@@ -34,6 +35,10 @@ class MissingExtra(InputError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs an extra. Install it with: pip install 'ostinato[{extra}]'")
         self.extra = extra
+
+
+class OutputError(OstinatoError):
+    """A file cannot be written."""
 
 
 class ItemError(OstinatoError):

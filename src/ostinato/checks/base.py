@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ostinato.arguments import require_types
 from ostinato.checks.constraint_spec import ConstraintSpec
 from ostinato.errors import InputError
 from ostinato.loop import Item, PrefixStatus, PrefixVerdict, RequiredText, Span, Verdict
@@ -30,6 +31,7 @@ class BaseCheck(ABC):
     name: str = ""
 
     def __post_init__(self) -> None:
+        require_types(self, f"'{{}}' of the check '{self.name or self.kind}'")
         if not self.name:
             object.__setattr__(self, "name", self.kind)
 
@@ -41,6 +43,10 @@ class BaseCheck(ABC):
     @abstractmethod
     def judge(self, output: object, item: Item) -> Verdict:
         """Judge a whole output."""
+
+    def require_available(self) -> None:
+        """Raise `OstinatoError` where something is missing that judging needs. Loads nothing."""
+        return
 
     def prepare(self) -> None:
         """Load what judging needs, such as a model. Raises `OstinatoError` where it is missing."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, ClassVar, overload
 
+from ostinato.arguments import require_types
 from ostinato.checks.base import POSSIBLE, BaseCheck
 from ostinato.errors import InputError
 from ostinato.loop import Item, PrefixStatus, PrefixVerdict, Span, Verdict
@@ -44,6 +45,7 @@ class Function(BaseCheck):
     _prefix_pair: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        require_types(self, f"'{{}}' of the check '{self.name or self.kind}'")
         if not self.name:
             object.__setattr__(self, "name", getattr(self.function, "__name__", "python"))
         if not 0 <= self.threshold <= 1:

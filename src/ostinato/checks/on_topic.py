@@ -37,6 +37,12 @@ class OnTopic(BaseCheck):
         """The column that the reply answers."""
         return (self.column,)
 
+    def require_available(self) -> None:
+        """Raise `ModelError` where the encoder is missing."""
+        from ostinato.models import require_model
+
+        require_model(self.model, write=False)
+
     def prepare(self) -> None:
         """Load the encoder. Raises `ModelError` where it is missing."""
         from ostinato.models import load_encoder  # brings torch

@@ -71,11 +71,6 @@ class Contains(_Words):
 
     mode: Literal["any", "all"] = "any"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.mode not in ("any", "all"):
-            raise self.refuse("mode", "'any' or 'all'", self.mode, "Use one of them.")
-
     def judge(self, output: object, item: Item) -> Verdict:
         """Search for all that is needed; the score is the share of it that was found."""
         text, needs = self.text(output), list(self._needs(item))

@@ -15,7 +15,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from ostinato.arguments import NumberRange, require, require_sampling
+from ostinato.arguments import NumberRange, require, require_sampling, require_types
 
 CANDIDATES = 256
 """The most likely tokens of each row that are ranked. Whole rows are sorted only where these do not
@@ -58,6 +58,7 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         require_sampling({name: getattr(self, name) for name in self.__dataclass_fields__})
+        require_types(self)
         known = isinstance(self.logit_bias, Mapping)
         require(known, "logit_bias", "a mapping from token ids to numbers", self.logit_bias)
         for token, shift in self.logit_bias.items():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ostinato.arguments import require_at_least
+from ostinato.arguments import require_at_least, require_types
 from ostinato.errors import InputError, ModelError
 from ostinato.models import read_config, read_weights, write_config, write_weights
 
@@ -35,6 +35,7 @@ class ClassifierConfig:
     widths: tuple[int, ...] = (24, 48, 64)
 
     def __post_init__(self) -> None:
+        require_types(self)
         object.__setattr__(self, "names", tuple(self.names))
         object.__setattr__(self, "widths", tuple(self.widths))
         if len(self.names) < 2 or len(set(self.names)) < len(self.names):

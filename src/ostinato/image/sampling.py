@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from ostinato.arguments import require, require_at_least
+from ostinato.arguments import require, require_at_least, require_types
 from ostinato.checks import judge_all
 from ostinato.errors import InputError
 from ostinato.image.denoise import Denoise
@@ -137,6 +137,7 @@ class Renoise:
     rounds: int = 3
 
     def __post_init__(self) -> None:
+        require_types(self)
         require(0 < self.share <= 1, "share", "above 0 and at most 1", self.share)
         require_at_least(1, rounds=self.rounds)
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ostinato.arguments import require_types
 from ostinato.errors import InputError
 from ostinato.image.dataset import Images
 from ostinato.image.solvers import SOLVERS, advance, jump_sigmas
@@ -59,6 +60,7 @@ class NoiseLevels:
     label_dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        require_types(self)
         if self.std <= 0:
             raise InputError(f"The std of ln sigma must be above 0, got {self.std}.")
         if not 0 <= self.label_dropout < 1:

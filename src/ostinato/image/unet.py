@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ostinato.arguments import require_at_least
+from ostinato.arguments import require_at_least, require_types
 from ostinato.errors import InputError, ModelError
 from ostinato.models import read_config, read_weights, write_config, write_weights
 
@@ -57,6 +57,7 @@ class UNetConfig:
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
+        require_types(self)
         object.__setattr__(self, "widths", tuple(self.widths))
         object.__setattr__(self, "names", tuple(self.names))
         for name in ("channels", "size", "patch", "blocks", "embedding", "head"):

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 
+from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError, RunError
 from ostinato.journal.checkpoint import sync_folder
 from ostinato.journal.database import Database
@@ -102,7 +103,10 @@ class Journal:
         if run is None:
             names = [other.name for other in self.runs()]
             there = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-            raise RunError(f"There is no run {name!r} in {self.path}. Runs are: {there or 'none'}.")
+            guess = did_you_mean(name, names)
+            raise RunError(
+                f"There is no run {name!r} in {self.path}.{guess} Runs are: {there or 'none'}."
+            )
         return run
 
     def runs(self) -> list[Run]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ostinato.arguments import require_at_least
+from ostinato.arguments import require_at_least, require_types
 
 FOREVER = 1 << 62  # a tick that no run reaches
 
@@ -18,6 +18,7 @@ class CheckpointSchedule:
     keep: int = 3
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_at_least(1, steps=self.steps, keep=self.keep)
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, cast
 
+from ostinato.arguments import require_arguments
 from ostinato.errors import RunError
 from ostinato.journal import JSON, Journal, Run, RunSession, StopKind, Stopped, first
 from ostinato.loop.actions import (
@@ -80,6 +81,7 @@ class Loop:
         keep: Literal["steps", "results"] = "steps",
         spec: Mapping[str, JSON] | None = None,
     ) -> None:
+        require_arguments(Loop.__init__, locals())
         self.process: Process = as_process(process)
         self.until = as_condition(until)
         self.stopped: Stopped | None = None

@@ -8,6 +8,7 @@ from .catalog import (
     is_installed,
     known_models,
     model_folder,
+    require_model,
     shipped_adapters,
 )
 from .device import (
@@ -171,6 +172,7 @@ __all__ = [
     "recall",
     "release_pages",
     "remember",
+    "require_model",
     "rope_table",
     "rotate",
     "save_adapter",

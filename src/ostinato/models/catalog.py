@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ostinato.arguments import did_you_mean, reason
 from ostinato.errors import ModelError
+from ostinato.models.hub import is_hub_name
 
 ADAPTERS = Path(__file__).parent / "adapters"
 
@@ -154,6 +155,46 @@ def known_models(*, write: bool) -> list[str]:
     return [name for name, model in CATALOG.items() if model.is_language_model is write]
 
 
+def require_model(name: str, *, write: bool = True) -> None:
+    """Raise `ModelError` where a model's name leads nowhere. Loads and downloads nothing.
+
+    It may be known and installed, a path, or of the form of a hub name. `write`: it must write
+    text; else it must be a sentence encoder.
+    """
+    name, adapter = split_adapter(name) if write else (name, "")
+    if adapter:
+        adapter_folder(adapter)
+    if name in CATALOG:
+        if CATALOG[name].is_language_model is not write:
+            raise ModelError(_wrong_kind(name, write))
+        installed_folder(name)
+    elif not os.path.exists(Path(name.removeprefix(LLAMA)).expanduser()) and not (
+        write and is_hub_name(name)
+    ):
+        raise unknown_model(name, write=write)
+
+
+def unknown_model(name: str, *, write: bool) -> ModelError:
+    """Return the error for a name that is neither known nor a path, with the nearest known one."""
+    known = known_models(write=write)
+    if write:
+        what = f"model must be {', '.join(known)}, a folder or a GGUF file"
+        fix = "Check the name or the path; a name on the hub is org/name."
+    else:
+        names = ", ".join(map(repr, known))
+        what = f"an encoder must be {names} or a folder in the layout of BERT"
+        fix = "Check the name or the path."
+    return ModelError(f"{what}, got {name!r}.{did_you_mean(name, known)} {fix}")
+
+
+def _wrong_kind(name: str, write: bool) -> str:
+    use = "Use it for the check on_topic or past cases." if write else "Use it to write texts."
+    return (
+        f"model must be one that {'writes text' if write else 'encodes sentences'} "
+        f"({', '.join(known_models(write=write))}), got {name!r}: {CATALOG[name].title}. {use}"
+    )
+
+
 def shipped_adapters() -> list[str]:
     """Return the names of the adapters that come with the package."""
     return sorted(path.parent.name for path in ADAPTERS.glob("*/adapter_config.json"))
@@ -162,7 +203,7 @@ def shipped_adapters() -> list[str]:
 def split_adapter(name: str) -> tuple[str, str]:
     """Split `smollm2+support` into the names of a model and of its adapter, "" for none."""
     # An existing path is a model, even where it contains a "+".
-    if user_path(name.removeprefix(LLAMA)).exists():
+    if os.path.exists(user_path(name.removeprefix(LLAMA))):
         return name, ""
     model, _, adapter = name.partition("+")
     return model, adapter
@@ -176,6 +217,7 @@ def adapter_folder(name: str) -> Path:
     if not (path / "adapter_config.json").is_file():
         raise ModelError(
             f"adapter must be one of {', '.join(shipped_adapters()) or 'none shipped'}, or a "
-            f"folder with adapter_config.json, got {name!r}. Check the name or the path."
+            f"folder with adapter_config.json, got {name!r}."
+            f"{did_you_mean(name, shipped_adapters())} Check the name or the path."
         )
     return path

@@ -15,8 +15,8 @@ import tokenizers
 import torch
 from torch import Tensor
 
-from ostinato.errors import InputError, ModelError
-from ostinato.models.catalog import CATALOG, installed_folder, user_path
+from ostinato.errors import InputError
+from ostinato.models.catalog import CATALOG, installed_folder, unknown_model, user_path
 from ostinato.models.files.json_values import read_json
 from ostinato.models.networks.bert import Bert, load_bert
 from ostinato.models.tokenizer import read_tokenizer
@@ -92,8 +92,5 @@ def _find(name: str) -> Path:
         return installed_folder(name)
     path = user_path(name)
     if not path.is_dir():
-        raise ModelError(
-            f"an encoder must be 'minilm' or a folder in the layout of BERT, got {name!r}. "
-            "Check the name or the path."
-        )
+        raise unknown_model(name, write=False)
     return path

@@ -17,8 +17,9 @@ from ostinato.models.catalog import (
     LLAMA,
     adapter_folder,
     installed_folder,
-    known_models,
+    require_model,
     split_adapter,
+    unknown_model,
     user_path,
 )
 from ostinato.models.device import CPU, compute_dtype, device_of, find_device
@@ -175,25 +176,14 @@ def find_model(name: str) -> Path:
     Raises `ModelError` where there is none, or one that writes no text.
     """
     if name in CATALOG:
-        _check_known_writes(name)
+        require_model(name)
         return installed_folder(name)
     path = user_path(name)
     if not path.exists():
         if is_hub_name(name):
             return hub_folder(name)
-        raise ModelError(
-            f"model must be {' or '.join(known_models(write=True))}, a folder or a GGUF file, got "
-            f"{name!r}. Check the name or the path; a name on the hub is org/name."
-        )
+        raise unknown_model(name, write=True)
     return path
-
-
-def _check_known_writes(name: str) -> None:
-    if not CATALOG[name].is_language_model:
-        raise ModelError(
-            f"model must be one that writes text ({', '.join(known_models(write=True))}), got "
-            f"{name!r}: {CATALOG[name].title}. Use it for the check on_topic or past cases."
-        )
 
 
 def _load_folder(

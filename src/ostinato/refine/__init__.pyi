@@ -1,8 +1,12 @@
+from .inputs import STRATEGIES
 from .job.checks import prepare
-from .job.config import STRATEGIES, Job, option_names
+from .job.config import Job, option_names
 from .job.file import read_job
 from .job.items import Item, read_rows
-from .job.job_run import JobRun, OpenMode, journal_of, open_job
+from .job.job_run import JobRun
+from .job.open_job import OpenMode, journal_of, open_job
+from .job.preflight import require_ready
+from .progress import progress_of
 from .prompts import with_feedback
 from .refine import Refine
 from .report.html import Outcome, duration
@@ -58,9 +62,11 @@ __all__ = [
     "open_job",
     "option_names",
     "prepare",
+    "progress_of",
     "read_job",
     "read_rows",
     "reasons",
+    "require_ready",
     "tally",
     "with_feedback",
 ]

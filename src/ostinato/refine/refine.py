@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from ostinato.checks import TIME_LIMIT, Template, judge_all
+from ostinato.arguments import require_above, require_arguments, require_at_least
+from ostinato.checks import TIME_LIMIT, judge_all
 from ostinato.decode import Constraint, Decode, SamplingParams, TokenPrompt
 from ostinato.errors import InputError, ItemError
-from ostinato.journal import Journal, Run
+from ostinato.journal import JSON, Journal, Run
 from ostinato.loop import (
     Budget,
     Check,
@@ -27,11 +28,25 @@ from ostinato.loop import (
     Verdict,
     check_seed,
     compute_mode,
-    content_keys,
+    digest,
 )
 from ostinato.models import LanguageModel, shared_model
-from ostinato.refine.prompts import Message, PlainPrompt, refuse_unusable, with_feedback
-from ostinato.refine.strategies.backtrack import Backtrack
+from ostinato.refine.inputs import (
+    PromptOf,
+    Row,
+    check_value,
+    checks_of,
+    keyed,
+    prompt_of,
+    require_columns,
+    source_of,
+    strategy_of,
+    strategy_value,
+)
+from ostinato.refine.progress import in_terminal, progress_of
+from ostinato.refine.prompts import Message, PlainPrompt, refuse_unusable
+from ostinato.refine.recorded import Recorded
+from ostinato.refine.results import from_lane
 from ostinato.refine.strategies.base import SteeringContext, StillPassable, Strategy
 from ostinato.remote import (
     END,
@@ -45,12 +60,6 @@ from ostinato.remote import (
 )
 from ostinato.text_files import half_character
 
-Row = Mapping[str, object]
-PromptOf = Callable[[Row, Mapping[str, object]], str | Sequence[Message] | TokenPrompt]
-"""Makes an item's prompt: `prompt(item, edits)`; `edits["feedback"]` contains the last draft.
-
-A `TokenPrompt` needs a model in this process: its tokens are used as they are."""
-
 DEFAULT_SAMPLING = SamplingParams(temperature=0.7, top_k=50)
 # `Decode` passes these edits to the prompt function.
 PROMPT_EDITS = frozenset({"feedback"})
@@ -62,7 +71,8 @@ class Refine:
     `model`: a loaded model, a `Server`, or the name of either. `items`: mappings of columns, or
     pairs of a key and a mapping. `prompt`: a template with `{column}` fields, or a function of
     (item, edits) that returns a text or chat messages. A text is sent as the user's message if the
-    model has a chat template.
+    model has a chat template. `checks`: checks, or functions of the text (and of the item).
+    `strategy`: a strategy, or its kind.
 
     `max_new_tokens` limits one draft; `tokens` and `seconds` limit an item over all its rounds;
     `spend_limit` limits what a server may cost over all items. `alternatives` is the number of
@@ -78,8 +88,8 @@ class Refine:
         items: Iterable[Row | tuple[str, Row]],
         *,
         prompt: str | PromptOf,
-        checks: Sequence[Check],
-        strategy: Strategy | None = None,
+        checks: Iterable[Check | Callable[..., object]],
+        strategy: Strategy | str | None = None,
         sampling: SamplingParams = DEFAULT_SAMPLING,
         max_new_tokens: int = 128,
         tokens: int | None = None,
@@ -93,12 +103,24 @@ class Refine:
         spend_limit: SpendLimit | None = None,
     ) -> None:
         check_seed(seed)
-        self.items = _keyed(items)
+        given = {**locals(), "checks": ()}
+        self.items = keyed(items)
+        self._columns = dict(self.items)
+        self.prompt = prompt
+        self.checks = checks_of(checks)
+        self.strategy = strategy_of(strategy)
+        self._prompt = _of_usable(prompt_of(prompt), self.checks)
+        require_columns(self.items, prompt, self.checks)
+        require_arguments(Refine.__init__, given)
+        require_at_least(1, slots=slots, block=block, max_new_tokens=max_new_tokens)
+        limits = {"tokens": tokens, "seconds": seconds}
+        require_above(0, **{name: limit for name, limit in limits.items() if limit is not None})
+        require_above(0, time_limit=time_limit)
+        require_at_least(0, alternatives=alternatives)
+        # Last: everything else is quicker to refuse.
         self.model = _opened(model)
-        self.checks = tuple(checks)
-        self.strategy = strategy or Backtrack()
-        prompt_of = template(prompt) if isinstance(prompt, str) else prompt
-        self._prompt = _of_usable(prompt_of, self.checks)
+        self.sampling, self.seed = sampling, seed
+        self.limits = {**limits, "max_new_tokens": max_new_tokens}
         self._time_limit = time_limit
         self._max_new_tokens = max_new_tokens
         self._context = self._steering_context()
@@ -143,15 +165,51 @@ class Refine:
             checkpoint=checkpoint or (CheckpointSchedule(steps=64) if run is not None else None),
         )
 
-    def run(self) -> list[Row]:
-        """Run to the end without a journal; return the results in the order of the items."""
-        return sorted(self, key=lambda row: int(str(row["index"])))
+    def run(
+        self,
+        *,
+        run: Run | str | None = None,
+        journal: Journal | None = None,
+        progress: bool = True,
+    ) -> list[Row]:
+        """Run to the end; return the results in the order of the items.
+
+        Each has the keys of a job's output (docs/jobs.md). With `run`, a name, they are recorded:
+        the same call resumes, and returns what is there already. Raises `InputError` for a run of
+        other items, checks or settings. `progress`: show a line where standard error is a terminal.
+        """
+        with Recorded(self._inputs(), run, journal) as recorded:
+            loop = self.loop(run=recorded.run, keep="results")
+            done = dict(recorded.results())
+            display = progress_of(len(self.items), done, quiet=not (progress and in_terminal()))
+            with loop, display:
+                for step in loop:
+                    display.step(step)
+                    done |= step.results
+        return [self._result(key, done[key]) for key, _ in self.items if key in done]
 
     def __iter__(self) -> Iterator[Row]:
-        """Run without a journal; yield each result when it is ready."""
+        """Run without a journal; yield each result, as of `run`, when it is ready."""
         for step in self.loop():
-            for _, row in step.results:
-                yield row
+            for key, row in step.results:
+                yield self._result(key, row)
+
+    def _inputs(self) -> dict[str, JSON]:
+        """Return by name a hash of each thing that results depend on."""
+        prompt = self.prompt
+        return {
+            "model": digest(self.model.name),
+            "items": digest([[key, dict(row)] for key, row in self.items]),
+            "prompt": digest(prompt if isinstance(prompt, str) else source_of(prompt)),
+            "checks": digest([check_value(check) for check in self.checks]),
+            "strategy": digest(strategy_value(self.strategy)),
+            "sampling": digest(asdict(self.sampling)),
+            "limits": digest(self.limits),
+            "seed": digest(self.seed),
+        }
+
+    def _result(self, key: str, row: Mapping[str, object]) -> Row:
+        return from_lane(key, row, columns=self._columns[key]).to_json()
 
     # The lane process -------------------------------------------------------------------------
 
@@ -335,20 +393,6 @@ class _Judges:
                 use(modes[check.name])
 
 
-def template(text: str) -> PromptOf:
-    """Return a prompt function for a template with `{column}` fields; feedback adds chat turns."""
-    parsed = Template(text)  # raises for a wrong template here, not at the first item
-
-    def prompt(row: Row, edits: Mapping[str, object]) -> str | Sequence[Message]:
-        text = parsed.fill(row)
-        feedback = edits.get("feedback")
-        if not isinstance(feedback, Mapping):
-            return text
-        return with_feedback([{"role": "user", "content": text}], feedback)
-
-    return prompt
-
-
 def _of_usable(prompt: PromptOf, checks: Sequence[Check]) -> PromptOf:
     """Return a prompt function that raises `ItemError` for an item or prompt of no use."""
 
@@ -389,45 +433,3 @@ def server_sampling(server: Server, sampling: SamplingParams) -> dict[str, float
 def _row(item: object) -> Row:
     assert isinstance(item, Mapping)
     return item
-
-
-def _keyed(items: Iterable[Row | tuple[str, Row]]) -> list[tuple[str, Row]]:
-    """Give each item a key: its own, its `id`, or the hash of its content and its occurrence.
-
-    Raises `InputError` with the item's number, from 1.
-    """
-    pairs = [_pair(number, item) for number, item in enumerate(items, 1)]
-    if not pairs:
-        raise InputError("Refine must have at least one item, got none. Add one.")
-    hashes = content_keys([row for _, row in pairs])
-    keys = [hashed if key is None else key for (key, _), hashed in zip(pairs, hashes, strict=True)]
-    seen: dict[str, int] = {}
-    for number, key in enumerate(keys, 1):
-        if key in seen:
-            raise InputError(
-                f"The id of item {number} must be unique, got {key!r}, which item {seen[key]} has. "
-                "Change one."
-            )
-        seen[key] = number
-    return [(key, row) for key, (_, row) in zip(keys, pairs, strict=True)]
-
-
-def _pair(number: int, item: object) -> tuple[str | None, Row]:
-    """Return an item's own key, None if it has none, and its columns."""
-    pair = isinstance(item, tuple) and len(item) == 2
-    key, row = item if isinstance(item, tuple) and pair else (None, item)
-    if not isinstance(row, Mapping):
-        raise InputError(
-            f"Item {number} must be a mapping of columns, or a pair (key, mapping), got "
-            f"{item!r:.60}. Write for example {{'message': …}}."
-        )
-    if not pair and "id" not in row:
-        return None, row
-    key = key if pair else row["id"]
-    if isinstance(key, bool) or not isinstance(key, str | int) or not str(key).strip():
-        fix = "Set a key" if pair else "Set one, or leave 'id' out"
-        raise InputError(
-            f"The {'key' if pair else 'id'} of item {number} must be a text or a whole number, "
-            f"got {key!r}. {fix}."
-        )
-    return str(key), row

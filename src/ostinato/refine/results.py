@@ -6,10 +6,13 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import cast
 
+from ostinato.arguments import reason
+from ostinato.errors import OutputError
 from ostinato.journal import JSON, StopKind, Stopped
 from ostinato.loop import Verdict
 from ostinato.refine.routing.router import Route, RouteSource
@@ -80,7 +83,7 @@ class Draft:
 class Result:
     """The result of one item: a line of the output.
 
-    `refused_answer` is a ready answer that did not pass the checks.
+    `refused_answer` is a ready answer that did not pass the checks; `columns` are the item's.
     """
 
     id: str
@@ -96,6 +99,7 @@ class Result:
     rule: str = ""
     refused_answer: str = ""
     drafts: tuple[Draft, ...] = ()
+    columns: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def outcome(self) -> str:
@@ -113,6 +117,7 @@ class Result:
             "reply": self.reply,
             "accepted": self.accepted,
             "outcome": self.outcome,
+            "columns": cast("JSON", dict(self.columns)),
             "stopped": self.stopped.to_json(),
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
             "rounds": self.rounds,
@@ -126,10 +131,15 @@ class Result:
         }
 
 
-def from_lane(key: str, row: Mapping[str, object], route: Route | None = None) -> Result:
+def from_lane(
+    key: str,
+    row: Mapping[str, object],
+    route: Route | None = None,
+    columns: Mapping[str, object] | None = None,
+) -> Result:
     """Return the result of an item from the row of `ostinato.loop.Lanes` for its key.
 
-    `route` is how the item was routed: the source of a ready answer.
+    `route` is how the item was routed: the source of a ready answer. `columns` are the item's.
     """
     stopped = Stopped.from_json(_mapping(row, "stopped"))
     accepted, length = bool(row["accepted"]), _int(row.get("length"))
@@ -159,6 +169,7 @@ def from_lane(key: str, row: Mapping[str, object], route: Route | None = None) -
         rule=route.rule if route is not None else "",
         refused_answer=route.reply or "" if route is not None and not ready else "",
         drafts=tuple(_drafts(row)),
+        columns=columns or {},
     )
 
 
@@ -241,12 +252,25 @@ def _float(value: object) -> float:
 
 def write_results(path: Path, results: Iterable[Result]) -> None:
     """Write the output in the order of `results`; a crash leaves the old file or the new one."""
-    lines = (json.dumps(r.to_json(), ensure_ascii=False) + "\n" for r in results)
+    lines = (json.dumps(r.to_json(), ensure_ascii=False, default=str) + "\n" for r in results)
     write_whole(path, "".join(lines))
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file through a temporary one beside it, synced and renamed."""
+    """Write a file through a temporary one beside it, synced and renamed.
+
+    Raises `OutputError` where that fails; an older file is then as it was.
+    """
+    try:
+        _write_beside(path, text)
+    except OSError as error:
+        raise OutputError(
+            f"{path} must be a file that can be written, got: {reason(error)}. Nothing is lost: "
+            "the journal has what was done. Make room or access, and run the same command again."
+        ) from error
+
+
+def _write_beside(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the file: a rename is atomic only within a file system.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

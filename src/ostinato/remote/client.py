@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ LONGEST_ERROR = 1 << 16  # bytes
 LONGEST_ANSWER = 1 << 24  # bytes
 CONNECT = 10.0  # seconds
 GRACE = 5.0  # seconds for what may follow the reason to finish: the usage, and the stream's end
+SAID_EVERY = 2.0  # seconds between two lines about requests that are repeated
 # Refusals with no success ever: by then the requests are wrong, not the items in them.
 MOST_REFUSALS = 3
 
@@ -118,8 +120,9 @@ class Stream:
 class Client:
     """Requests to one server, at most `most` at once.
 
-    `arrived` is set whenever a stream has something to take. `close` ends the thread; without it,
-    it ends with the interpreter.
+    `arrived` is set whenever a stream has something to take. `say` gets a line about a request that
+    is repeated, from the client's thread. `close` ends the thread; without it, it ends with the
+    interpreter.
     """
 
     def __init__(self, server: Server, most: int) -> None:
@@ -130,6 +133,8 @@ class Client:
         self.server = server
         self.dialect = dialect_of(server)
         self.arrived = threading.Event()
+        self.say: Callable[[str], None] = lambda line: None
+        self._said_at = -math.inf  # monotonic time of the last line
         self.limit = ConcurrencyLimit(most)
         self._library = httpx2
         self._key = key = server.key()
@@ -200,6 +205,7 @@ class Client:
                 if failures > self.server.retries or (error.after or 0) > self.server.patience:
                     stream.fail(self._given_up(error, failures, failing_since))
                     return
+                self._say_why(error, failures, pause)
             except Adapted:
                 pause = 0.0
             except (ServerError, PermanentError, CannotContinue) as error:
@@ -211,6 +217,19 @@ class Client:
             finally:
                 await self.limit.leave()
             await asyncio.sleep(pause)
+
+    def _say_why(self, error: RetryableError, failures: int, pause: float) -> None:
+        """Say why a request is repeated, and when; of many at a time only one does."""
+        now = time.monotonic()
+        if now - self._said_at < SAID_EVERY:
+            return
+        self._said_at = now
+        said = redact(str(error), self._key)
+        left = self.server.retries - failures + 1
+        self.say(
+            f"Waiting for {self.server.url}: {said} Trying again in {pause:.1f} s, "
+            f"{left} more time{'s' * (left != 1)}."
+        )
 
     def _given_up(self, error: RetryableError, failures: int, since: float) -> Exception:
         """Return the final error: of the item if others succeeded meanwhile, else of the server."""

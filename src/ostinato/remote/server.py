@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
-from ostinato.arguments import require, require_above, require_at_least, require_choice
-from ostinato.errors import InputError
+from ostinato.arguments import (
+    require,
+    require_above,
+    require_at_least,
+    require_choice,
+    require_types,
+)
+from ostinato.errors import InputError, MissingExtra
 
 APIS = ("chat", "completions")
 PREFILLS = ("no", "last", "continue_final_message", "prefix")
@@ -64,6 +71,7 @@ class Server:
     patience: float = 600.0
 
     def __post_init__(self) -> None:
+        require_types(self)
         object.__setattr__(self, "url", self.url.rstrip("/"))
         _check_url(self.url)
         require(bool(self.model), "model", "the name of one of its models", self.model)
@@ -129,6 +137,12 @@ class Server:
                 "line of ASCII, got other characters. Set it again."
             )
         return key
+
+    def require_available(self) -> None:
+        """Raise `InputError` where the client's library or the key is missing. Sends nothing."""
+        if find_spec("httpx2") is None:
+            raise MissingExtra("A model on a server", "server")
+        self.key()
 
     @property
     def priced(self) -> bool:

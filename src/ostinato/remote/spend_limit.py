@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ostinato.arguments import require
+from ostinato.arguments import require, require_types
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +36,7 @@ class SpendLimit:
     _reserved: list[Reserved] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name, limit in (("tokens", self.tokens), ("cost", self.cost)):
             require(limit is None or limit > 0, f"A limit on {name}", "above 0", limit, "Raise it.")
 

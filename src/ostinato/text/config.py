@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from ostinato.arguments import require_at_least, require_literals
+from ostinato.arguments import require_at_least, require_types
 from ostinato.errors import InputError
 from ostinato.train import option
 
@@ -51,6 +51,7 @@ class TextTrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_types(self)
         if self.lora_rank and self.start is None:
             raise InputError("--lora-rank needs a model to adapt. Name one with --from.")
         if self.kind != "causal" and self.start is not None:
@@ -65,7 +66,6 @@ class TextTrainingConfig:
                 f"width must be heads times an even number, got {self.width} and {self.heads}. "
                 "Change one of them."
             )
-        require_literals(self)
 
     def _refuse_shapes(self) -> None:
         """Refuse options that only apply to a transformer from scratch."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ostinato.arguments import SAMPLING_RANGES, NumberRange, require_at_least
+from ostinato.arguments import SAMPLING_RANGES, NumberRange, require_at_least, require_types
 from ostinato.decode import (
     MASKED,
     MaskedRow,
@@ -47,6 +47,7 @@ class MaskedText:
     tokens: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        require_types(self)
         right = len(self.parts) == len(self.tokens) + 1 and self.tokens
         if not right or min(self.tokens) < 1:
             raise InputError(
@@ -79,6 +80,7 @@ class FillConfig:
             numbers.require(
                 name, getattr(self, name), f"Use for example {getattr(FillConfig, name)}."
             )
+        require_types(self)
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ostinato.arguments import require, require_above, require_at_least, require_literals
+from ostinato.arguments import require, require_above, require_at_least, require_types
 from ostinato.loop import check_seed
 
 
@@ -47,6 +47,7 @@ class TrainingConfig:
     seed: int = option(0, "Seed of the data order, the initial weights and dropout.")
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_at_least(
             1,
             steps=self.steps,
@@ -64,7 +65,6 @@ class TrainingConfig:
         require_above(0, lr=self.lr, adamw_lr_scale=self.adamw_lr_scale)
         require(0 <= self.min_lr_ratio <= 1, "min_lr_ratio", "in [0, 1]", self.min_lr_ratio)
         require(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)", self.ema_decay)
-        require_literals(self)
         check_seed(self.seed)
 
     def lr_at(self, step: int) -> float:

@@ -92,12 +92,20 @@ class Judge(BaseCheck):
             with self.about(error.key if error.key in settings else "model"):
                 raise
 
+    def require_available(self) -> None:
+        """Raise `OstinatoError` where the model, or the server's library or key, is missing."""
+        from ostinato.models import require_model
+
+        if self._server is None:
+            require_model(self.model)
+        else:
+            self._server.require_available()
+
     def prepare(self) -> None:
         """Load the model, or check that the server's key is set. Raises `OstinatoError`."""
+        self.require_available()
         if self._server is None:
             _ = _local(self.model).answers
-        else:
-            self._server.key()
 
     @property
     def compute_mode(self) -> str:

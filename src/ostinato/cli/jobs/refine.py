@@ -83,10 +83,12 @@ def refine(
             "A job file must be given, got none. Write one with: ostinato refine --new job.toml"
         )
     mode = _open_mode(fresh, update, run_name)
-    from ostinato.refine import read_job
+    from ostinato.refine import read_job, require_ready
 
     job = read_job(job_file, output=output)
     job = job.with_changes(strategy=strategy, seed=seed, model=model)
+    # Before the journal is opened: a job that cannot work leaves nothing behind.
+    require_ready(job)
     if dry_run:
         from ostinato.cli.jobs.dry_run import show_job
 
@@ -157,6 +159,8 @@ def _run(
             # A branch starts with its parent's output and command; from here on it has its own.
             journal.amend(work.run, {"output": str(job.output), **command_spec()})
         work.settle()
+        if work.reused and not quiet:
+            click.echo(f"{_reused(work)} taken over from earlier runs of the job.", err=True)
         already = work.finished or work.out_of_budget or work.ended_by_person
         # Output and report are written even if nothing is left to do: they may have been deleted.
         outcome = work.write(work.stopped) if already else _work(work, watch=watch, quiet=quiet)
@@ -168,12 +172,17 @@ def _run(
         return code
 
 
+def _reused(work: JobRun) -> str:
+    verb = "is" if work.reused == 1 else "are"
+    return f"{work.reused} of {len(work.items)} replies {verb}"
+
+
 def _work(work: JobRun, *, watch: bool, quiet: bool) -> Outcome:
     """Run the loop to its end or interruption; then write the output and the report."""
-    from ostinato.cli.jobs.progress import progress_of
     from ostinato.loop import ends_by_signal
+    from ostinato.refine import progress_of
 
-    progress = progress_of(work, watch=watch, quiet=quiet)
+    progress = progress_of(len(work.items), dict(work.run.results()), watch=watch, quiet=quiet)
     if work.budget_change and not quiet:
         click.echo(f"{work.budget_change} The job resumes.")
     progress.loading()
@@ -205,6 +214,8 @@ def _summary(work: JobRun, outcome: Outcome, code: Exit) -> dict[str, object]:
         "run": work.run.name,
         "output": str(work.job.output),
         "report": str(work.job.report),
+        "kept": outcome.kept,
+        "reused": work.reused,
         "seconds": outcome.seconds,
         "stopped": outcome.stopped.to_json() if outcome.stopped else None,
         "exit": int(code),
@@ -226,8 +237,11 @@ def _report(work: JobRun, outcome: Outcome, code: Exit, *, already: bool) -> Non
         + "."
     )
     click.echo(f"  run      {work.run.name}")
-    click.echo(f"  replies  {_near(job.output)}")
-    click.echo(f"  report   {_near(job.report)}")
+    if outcome.kept:
+        click.echo(f"  kept     {_kept(work, outcome)}")
+    else:
+        click.echo(f"  replies  {_near(job.output)}")
+        click.echo(f"  report   {_near(job.report)}")
     broken = [result for result in outcome.results if result.outcome == "error"]
     lines = {item.key: item.line for item in work.items}
     for result in broken[:ERRORS]:
@@ -237,6 +251,20 @@ def _report(work: JobRun, outcome: Outcome, code: Exit, *, already: bool) -> Non
         click.echo(f"  error    and {len(broken) - ERRORS} more items")
     for line in _next(work, outcome, code):
         click.echo(line)
+
+
+def _kept(work: JobRun, outcome: Outcome) -> str:
+    """Say why the output was left as it is, and when it will be replaced."""
+    summary = outcome.summary
+    when = (
+        "It is replaced when all of this run are done."
+        if work.whole
+        else "To replace it, delete it first; or name another with --output."
+    )
+    return (
+        f"{_near(work.job.output)} has {outcome.kept} replies, more than the {summary.finished} of "
+        f"this run. {when}"
+    )
 
 
 def _next(work: JobRun, outcome: Outcome, code: Exit) -> list[str]:

@@ -37,8 +37,8 @@ MARKS = {"passed": "✓", "failed": "✕", "impossible": "✕", "error": "!"}
 def why(run: str, item: str | None, path: Path | None, as_json: bool) -> None:
     """Explain the outcome of ITEM in RUN; without ITEM, show how each check fared over the job.
 
-    RUN is a run's name, as `ostinato refine` prints it, or a job file: then its newest run that is
-    no branch.
+    RUN is a run's name, as `ostinato refine` prints it, or a job file, with or without `.toml`:
+    then its newest run that is no branch.
     """
     with Journal() if path is None else Journal(path) as journal:
         found = _run(journal, run)
@@ -57,12 +57,16 @@ def why(run: str, item: str | None, path: Path | None, as_json: bool) -> None:
 
 
 def _run(journal: Journal, name: str) -> Run:
-    """Return the run of a name, or the newest run of a job file."""
-    file = Path(name)
+    """Return the run of a name, or the newest run of a job file or of a folder's `job.toml`."""
     # A run may be named like a file, so its name is tried first.
-    if journal.find(name) is None and file.suffix == ".toml":
+    if (found := journal.find(name)) is not None:
+        return found
+    file = Path(name)
+    if file.suffix == ".toml":
         return run_of_job(journal, file)
-    return journal.get(name)
+    files = (file.with_name(f"{file.name}.toml"), file / "job.toml")
+    there = next((one for one in files if one.is_file()), None)
+    return journal.get(name) if there is None else run_of_job(journal, there)
 
 
 def _listed(names: list[str]) -> str:
@@ -122,6 +126,8 @@ def _show_line(line: AttemptLine) -> None:
     text = f"  {MARKS.get(line.verdict, ' ')} {line.verdict:<10} {line.check}"
     if line.place:
         text += f"  at “{line.place}”"
+    if line.times > 1:
+        text += f"  ({line.times} times)"
     if line.tokens:
         text += f"  ({line.tokens} tokens)"
     click.echo(text)

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ostinato.arguments import require_at_least
+from ostinato.arguments import require_at_least, require_types
 from ostinato.decode import GREEDY_BELOW, MASKED, MaskedRow, check_mask, check_put, check_row_edits
 from ostinato.errors import InputError, ItemError
 from ostinato.image import BLOCK, fixed_batches, is_batch_invariant, remembered_self_test
@@ -41,6 +41,7 @@ class CodeSettings:
     noise: float = 4.0
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name in ("temperature", "guidance", "noise"):
             value = getattr(self, name)
             # A comparison with NaN is false.

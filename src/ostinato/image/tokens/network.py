@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ostinato.arguments import require_at_least
+from ostinato.arguments import require_at_least, require_types
 from ostinato.errors import InputError
 from ostinato.models import read_config, read_weights, write_config, write_weights
 
@@ -38,6 +38,7 @@ class CodeConfig:
     heads: int = 4
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name in ("codes", "positions", "words", "prompt_tokens", "layers", "width", "heads"):
             require_at_least(1, **{name: getattr(self, name)})
         require_at_least(0, steps=self.steps)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ostinato.arguments import require_types
 from ostinato.errors import InputError
 from ostinato.image import fixed_batches
 from ostinato.models import read_config, read_weights, write_config, write_weights
@@ -47,6 +48,7 @@ class VQConfig:
     width: int = 32
 
     def __post_init__(self) -> None:
+        require_types(self)
         object.__setattr__(self, "levels", tuple(self.levels))
         if self.channels not in (1, 3):
             raise InputError(f"channels must be 1 or 3, got {self.channels}.")

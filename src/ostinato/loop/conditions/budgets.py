@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
+from ostinato.arguments import require_types
 from ostinato.journal import JSON, StopKind, Stopped
 from ostinato.loop.conditions.base import Condition, Observed, number, require, require_name
 from ostinato.loop.process import Step
@@ -19,6 +20,7 @@ class Steps(Condition):
     limit: int
 
     def __post_init__(self) -> None:
+        require_types(self, "Steps({})")
         require(self.limit >= 1, f"Steps(limit) must be at least 1, got {self.limit}.")
 
     def observe(self, state: JSON, step: Step) -> Observed:
@@ -39,6 +41,7 @@ class Epochs(Condition):
     limit: float
 
     def __post_init__(self) -> None:
+        require_types(self, "Epochs({})")
         require(self.limit > 0, f"Epochs(limit) must be above 0, got {self.limit}.")
 
     def names(self) -> tuple[str, ...]:
@@ -63,6 +66,7 @@ class Seconds(Condition):
     spends: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        require_types(self, "Seconds({})")
         require(self.limit > 0, f"Seconds(limit) must be above 0, got {self.limit}.")
 
     def initial_state(self) -> JSON:
@@ -101,6 +105,7 @@ class Budget(Condition):
 
     def __post_init__(self) -> None:
         require_name("Budget", self.name)
+        require_types(self, "Budget({})")
         require(self.limit > 0, f"Budget(limit) must be above 0, got {self.limit}.")
 
     def initial_state(self) -> JSON:

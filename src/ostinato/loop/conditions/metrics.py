@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal, cast
 
+from ostinato.arguments import require_types
 from ostinato.journal import JSON, StopKind, Stopped
 from ostinato.loop.check import Check, Verdict
 from ostinato.loop.conditions.base import Condition, Observed, number, require, require_name
@@ -23,6 +24,7 @@ class _OfMetric(Condition):
 
     def __post_init__(self) -> None:
         require_name(type(self).__name__, self.name)
+        require_types(self, f"{type(self).__name__}({{}})")
 
     def names(self) -> tuple[str, ...]:
         return (self.name,)
@@ -109,8 +111,6 @@ class Plateau(_OfMetric):
         super().__post_init__()
         require(self.patience >= 1, f"Plateau(patience) must be at least 1, got {self.patience}.")
         require(self.min_delta >= 0, f"Plateau(min_delta) must be 0 or more, got {self.min_delta}.")
-        known = self.mode in ("min", "max")
-        require(known, f"Plateau(mode) must be 'min' or 'max', got {self.mode!r}.")
 
     def initial_state(self) -> JSON:
         return [None, 0]
@@ -170,6 +170,7 @@ class NotFinite(Condition):
     def __post_init__(self) -> None:
         if self.name is not None:
             require_name("NotFinite", self.name)
+        require_types(self, "NotFinite({})")
 
     def names(self) -> tuple[str, ...]:
         return () if self.name is None else (self.name,)
@@ -197,6 +198,7 @@ class NoProgress(Condition):
 
     def __post_init__(self) -> None:
         require_name("NoProgress", self.name)
+        require_types(self, "NoProgress({})")
         require(self.over >= 2, f"NoProgress(over) must be at least 2, got {self.over}.")
 
     def names(self) -> tuple[str, ...]:
@@ -236,6 +238,7 @@ class Phrase(Condition):
     text: str
 
     def __post_init__(self) -> None:
+        require_types(self, "Phrase({})")
         require(bool(self.text), "Phrase(text) must be a text of at least one character.")
 
     def observe(self, state: JSON, step: Step) -> Observed:
@@ -256,6 +259,12 @@ class Passes(Condition):
 
     def __init__(self, *checks: Check) -> None:
         require(bool(checks), "Passes() needs at least one check.")
+        for check in checks:
+            require(
+                callable(getattr(check, "judge", None)),
+                f"Passes(checks) must be checks, got {check!r}. Make a function one with "
+                "ostinato.checks.check.",
+            )
         object.__setattr__(self, "checks", checks)
 
     def observe(self, state: JSON, step: Step) -> Observed:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from ostinato.arguments import did_you_mean
+from ostinato.arguments import did_you_mean, require_type
 from ostinato.errors import InputError
 from ostinato.journal import JSON
 from ostinato.loop.conditions.base import AllOf, AnyOf, Condition
@@ -55,6 +55,7 @@ def parse(text: str) -> Condition:
 
     Raises `InputError` that names what is not understood.
     """
+    require_type("A condition", text, str)
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError) as error:
@@ -117,13 +118,16 @@ def _call(node: ast.Call, name: str, text: str) -> Condition:
         )
     arguments = [_value(argument, text) for argument in node.args]
     keywords = {word.arg: _value(word.value, text) for word in node.keywords if word.arg}
+    known = inspect.signature(NAMES[name])
     try:
-        return NAMES[name](*arguments, **keywords)
-    except TypeError as error:
-        # The error is one of Python's: of a missing argument, or of a text where a number belongs.
+        known.bind(*arguments, **keywords)
+    except TypeError as error:  # an argument is missing, unknown or too many
+        unknown = [key for key in keywords if key not in known.parameters]
+        guess = did_you_mean(unknown[0], known.parameters) if unknown else ""
         raise InputError(
-            f"{name} in {text!r} must be written as {_usage(NAMES[name])}, got: {error}."
+            f"{name} in {text!r} must be written as {_usage(NAMES[name])}, got: {error}.{guess}"
         ) from None
+    return NAMES[name](*arguments, **keywords)
 
 
 def _usage(condition: type[Condition]) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ostinato.arguments import require_types
 from ostinato.errors import ModelError
 from ostinato.models.files.checkpoint_io import read_weights, write_config, write_weights
 from ostinato.models.files.json_values import Values, read_json
@@ -43,6 +44,7 @@ class BertConfig:
     pad_token_id: int = 0
 
     def __post_init__(self) -> None:
+        require_types(self)
         if self.hidden_size % self.num_attention_heads:
             raise ModelError(
                 f"hidden_size must be a multiple of num_attention_heads "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ostinato.arguments import require_types
 from ostinato.errors import ModelError, UnknownLayout
 from ostinato.models.files.json_values import Values, read_json
 from ostinato.models.networks.families import ACTIVATIONS, FAMILIES, DecoderFamily
@@ -52,6 +53,7 @@ class LlamaConfig:
     pad_token_id: int | None = None
 
     def __post_init__(self) -> None:
+        require_types(self)
         family = self.family
         if self.num_attention_heads % self.num_key_value_heads:
             raise ModelError(

@@ -5,7 +5,7 @@ Knows hashes and keys; knows no model and no journal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,7 +84,8 @@ class JobChanges:
     """What differs from the run: sections, which affect every item, and single items.
 
     `cut` are the keys of items that a lower item budget ended; None if it was not raised.
-    `reordered`: the items are in another order. `count` is the number of items.
+    `reordered`: the items are in another order. `shortened`: a limit leaves some out. `count` is
+    the number of items.
     """
 
     sections: tuple[str, ...] = ()
@@ -93,11 +94,17 @@ class JobChanges:
     removed: tuple[str, ...] = ()
     cut: tuple[str, ...] | None = None
     reordered: bool = False
+    shortened: bool = False
     count: int = 0
 
     def __bool__(self) -> bool:
         single = self.changed or self.added or self.removed or self.cut is not None
-        return bool(self.sections or single or self.reordered)
+        return bool(self.sections or single or self.reordered or self.shortened)
+
+    @property
+    def lossy(self) -> bool:
+        """Whether replies would be written again or dropped; new and moved items lose nothing."""
+        return bool(self.sections or self.changed or self.removed or self.cut)
 
     def with_raised_budget(self, cut: Sequence[str]) -> JobChanges:
         """Return the changes where a raised item budget affects only the keys in `cut`."""
@@ -110,13 +117,10 @@ class JobChanges:
         """Return the keys of the items that must be written (again)."""
         if self.sections:
             return {item.key for item in items}
-        return self._stale_keys()
-
-    def _stale_keys(self) -> set[str]:
         return {*self.changed, *self.added, *(self.cut or ())}
 
-    def sentences(self) -> list[str]:
-        """Return what changed, and how many items would be written again, one sentence each."""
+    def sentences(self, again: int) -> list[str]:
+        """Return what changed, one sentence each; `again` is how many items would be written."""
         sentences = []
         if self.sections:
             sentences.append(f"changed in the job: {', '.join(self.sections)}")
@@ -132,13 +136,18 @@ class JobChanges:
                 sentences.append(f"{_items(keys)} {what}")
         if self.reordered and not (self.added or self.removed):
             sentences.append("the items are in another order")
-        again = self.count if self.sections else len(self._stale_keys())
         sentences.append(f"{again} of {self.count} items would be written again")
         return sentences
 
 
-def compare(before: Fingerprint, now: Fingerprint) -> JobChanges:
-    """Return what changed between two fingerprints of a job."""
+def compare(
+    before: Fingerprint, now: Fingerprint, present: Collection[str] | None = None
+) -> JobChanges:
+    """Return what changed between two fingerprints of a job.
+
+    `present` are the keys of the whole input: an item that a limit leaves out is not removed.
+    """
+    present = now.items if present is None else present
     # Runs from before the weights were hashed have no such section: they count as unchanged.
     known = {WEIGHTS: now.sections.get(WEIGHTS), **before.sections}
     sections = tuple(name for name, value in now.sections.items() if known.get(name) != value)
@@ -147,9 +156,10 @@ def compare(before: Fingerprint, now: Fingerprint) -> JobChanges:
         sections=sections,
         changed=tuple(key for key in both if before.items[key] != now.items[key]),
         added=tuple(key for key in now.items if key not in before.items),
-        removed=tuple(key for key in before.items if key not in now.items),
+        removed=tuple(key for key in before.items if key not in present),
         # Rows that moved are not written again, but the output has another order.
         reordered=both != [key for key in before.items if key in now.items],
+        shortened=any(key in present and key not in now.items for key in before.items),
         count=len(now.items),
     )
 

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ostinato.arguments import require_choice
-from ostinato.checks import BaseCheck, Function, to_spec
+from ostinato.checks import BaseCheck
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import check_seed, digest
 from ostinato.models import weights_digest
+from ostinato.refine.inputs import STRATEGIES, check_value, strategy_value
 from ostinato.refine.job.items import Item, read_items
 from ostinato.refine.prompts import PromptTemplate, bad_conversations
 from ostinato.refine.routing.cases import CaseSettings, read_cases
 from ostinato.refine.routing.router import Router
 from ostinato.refine.routing.rules import Rule
 from ostinato.refine.strategies.backtrack import Backtrack
-from ostinato.refine.strategies.base import Abort, Feedback, Resample, Strategy
-from ostinato.refine.strategies.steering import BestOf, Constrain, Smc
+from ostinato.refine.strategies.base import Strategy
 from ostinato.remote import Server, is_server
 from ostinato.text_files import problem_list
-
-STRATEGIES: Mapping[str, type[Strategy]] = {
-    kind.kind: kind for kind in (Backtrack, Abort, BestOf, Constrain, Feedback, Resample, Smc)
-}
-"""The strategies that a job file can name, by kind."""
 
 ITEM_BUDGET = "item budget"
 """The section of a job's limits for one item."""
@@ -162,12 +155,11 @@ class Job:
         The prompt, rules and past cases are not among them: what they make of an item is hashed
         item by item (`item_digests`), so a new rule affects only the items that it fits.
         """
-        strategy = {f.name: getattr(self.strategy, f.name) for f in fields(self.strategy)}
         return {
             "model": digest([self.model, self.adapter, *self._computed_by()]),
             WEIGHTS: weights_digest(self.model, self.adapter),
-            "checks": digest([_check_value(check) for check in self.checks]),
-            "strategy": digest([self.strategy.kind, strategy]),
+            "checks": digest([check_value(check) for check in self.checks]),
+            "strategy": digest(strategy_value(self.strategy)),
             "sampling": digest([_values(self.sampling), self.max_new_tokens]),
             ITEM_BUDGET: digest([self.budgets.item_tokens, self.budgets.item_seconds]),
             "seed": digest(self.seed),
@@ -227,21 +219,6 @@ def _route_value(router: Router, columns: Mapping[str, object]) -> list[object]:
         return [str(error)]
     messages = list(route.messages)
     return [messages[0]["content"] if router.prompt.plain else messages, route.reply]
-
-
-def _check_value(check: BaseCheck) -> list[object]:
-    """Return what verdicts depend on: a check's table, and the source of a function's module."""
-    # Through JSON, as a table holds paths and tuples, which a hash cannot.
-    spec = json.loads(json.dumps(to_spec(check), default=str))
-    if not isinstance(check, Function):
-        return [spec]
-    try:
-        # The whole module: the function may call others in it.
-        module = inspect.getmodule(check.function)
-        text = inspect.getsource(module) if module else ""
-    except (OSError, TypeError):
-        text = ""
-    return [spec, text]
 
 
 def _values(settings: Any) -> dict[str, object]:

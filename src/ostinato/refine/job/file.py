@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,8 +12,9 @@ from ostinato.arguments import SAMPLING_RANGES
 from ostinato.checks import BaseCheck, Judge, Template
 from ostinato.errors import InputError
 from ostinato.loop import check_seed
+from ostinato.refine.inputs import STRATEGIES
 from ostinato.refine.job.checks import read_checks, refuse_contradictions
-from ostinato.refine.job.config import STRATEGIES, Budgets, Job, SamplingSettings, option_names
+from ostinato.refine.job.config import Budgets, Job, SamplingSettings, option_names
 from ostinato.refine.job.model import read_compute_settings, read_option, read_server, read_weights
 from ostinato.refine.job.toml_reader import Problems, Table, read_toml
 from ostinato.refine.prompts import ROLES, PromptTemplate
@@ -52,7 +54,7 @@ def _with_output(job: Job, output: Path | str) -> Job:
                 f"--output must be another file than {read[written.resolve()]}, got {output}. "
                 "Name another."
             )
-    if path.is_dir():
+    if os.path.isdir(path):  # pathlib raises for a name that is too long
         raise InputError(f"--output must be a file, got the folder {output}. Name a file in it.")
     return replace(job, output=path, report=_report_beside(path))
 
@@ -129,7 +131,7 @@ class _JobReader:
                 f"It must lie in the job's folder, got {name!r}. Write a path below the folder of "
                 "the job file" + (", or give --output." if key == "output" else "."),
             )
-        elif path.is_dir():
+        elif os.path.isdir(path):
             table.add_problem(key, f"It must be a file, got the folder {name!r}.")
         return path
 
@@ -137,7 +139,7 @@ class _JobReader:
         """Read the path of a file that must exist."""
         name = table.text(key, "", if_missing=needed)
         path = self._path(table, key, "")
-        if name and path.is_relative_to(self.folder) and not path.exists():
+        if name and path.is_relative_to(self.folder) and not os.path.exists(path):
             table.add_problem(key, f"The file must exist, got {name!r} in {self.folder}.")
         return path
 

@@ -19,6 +19,10 @@ LONGEST_CELL = 2**31 - 1
 """Characters in a cell of CSV: the most that Python's reader can be told on every platform."""
 
 
+LINES = 8
+"""How many of the lines without a column are named."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One row of the input.
@@ -121,13 +125,20 @@ def _bad_header(header: list[str]) -> Iterator[str]:
 
 
 def _missing(rows: list[NumberedRow], needed: Mapping[str, str]) -> Iterator[str]:
-    for number, row in rows:
-        for column, needed_by in needed.items():
-            if column not in row:
-                yield (
-                    f"line {number}: the column '{column}' is missing; {needed_by} needs it."
-                    f"{did_you_mean(column, row)}"
-                )
+    for column, needed_by in needed.items():
+        lines = [number for number, row in rows if column not in row]
+        if not lines:
+            continue
+        known = dict.fromkeys(name for _, row in rows for name in row)
+        # Once for a column, however many rows lack it.
+        if len(lines) == len(rows):
+            names = f" The columns are: {', '.join(known)}." if known else ""
+            place = f"line {lines[0]}: " if len(rows) == 1 else "every row: "
+        else:
+            shown = ", ".join(map(str, lines[:LINES])) + (", …" if len(lines) > LINES else "")
+            names, place = "", f"line{'s' * (len(lines) > 1)} {shown}: "
+        guess = did_you_mean(column, (name for name in known if name != column))
+        yield f"{place}the column '{column}' is missing; {needed_by} needs it.{guess}{names}"
 
 
 def _bad_ids(rows: list[NumberedRow], column: str) -> Iterator[str]:

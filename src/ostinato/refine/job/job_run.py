@@ -9,13 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import reduce
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from ostinato.errors import InputError, ItemError
-from ostinato.journal import JSON, Journal, Run, RunSession, StopKind, Stopped, safe_name
+from ostinato.errors import ItemError
+from ostinato.journal import Run, RunSession, StopKind, Stopped
 from ostinato.loop import Budget, Condition, Loop, Seconds, items_done
-from ostinato.refine.job.changes import Fingerprint, ItemBudget, JobChanges, compare
 from ostinato.refine.job.checks import prepare
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.items import Item
@@ -30,21 +28,23 @@ if TYPE_CHECKING:
     from ostinato.remote import Server
 
 RUN_KIND = "refine"
-CARRIED = "carried"
-"""Marks a result that was taken over from an earlier run."""
-
-OpenMode = Literal["resume", "fresh", "update"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobRun:
-    """A job with its items and its run in the journal. `open_job` makes one."""
+    """A job with its items and its run in the journal. `open_job` makes one.
+
+    `whole`: the items are the whole input. `reused` is the number of results that a new run has
+    taken over from earlier ones.
+    """
 
     job: Job
     items: tuple[Item, ...]
     router: Router
     run: Run
     output_claim: OutputClaim
+    whole: bool = True
+    reused: int = 0
 
     @property
     def stopped(self) -> Stopped | None:
@@ -87,7 +87,8 @@ class JobRun:
     ) -> Loop:
         """Load the model, and return the loop, which resumes the run.
 
-        `say` gets a line about a big model. Raises `ModelError` for one that does not fit.
+        `say` gets a line about a big model, and why a server is waited for. Raises `ModelError` for
+        a model that does not fit.
         """
         refine = refinement(self.job, self.items, self.router, model, say=say)
         return refine.loop(until=job_budget(self.job), run=self.run, keep=self.job.keep)
@@ -107,7 +108,7 @@ class JobRun:
         """Return the results in the journal, in the order of the items."""
         rows = dict(self.run.results())
         return [
-            from_lane(item.key, rows[item.key], self._route(item, rows[item.key]))
+            from_lane(item.key, rows[item.key], self._route(item, rows[item.key]), item.columns)
             for item in self.items
             if item.key in rows
         ]
@@ -122,19 +123,27 @@ class JobRun:
             return None
 
     def write(self, stopped: Stopped | None) -> Outcome:
-        """Write the output and the report from the journal; return what they were made of."""
+        """Write the output and the report from the journal; return what they were made of.
+
+        An output with more replies is replaced only by that of the whole, finished job.
+        """
+        # From the journal, not from this session: an earlier one may have finished items.
+        results = self.results()
+        done = self.whole and len(results) == len(self.items)
+        held = 0 if done else OutputClaim.replies(self.job.output)
         outcome = Outcome(
             job=self.job,
             router=self.router,
             items=self.items,
-            results=self.results(),
+            results=results,
             stopped=stopped,
             seconds=self.output_claim.seconds(self.run.id),
             when=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+            kept=held if held > len(results) else 0,
         )
-        # From the journal, not from this session: an earlier one may have finished items.
-        write_results(self.job.output, outcome.results)
-        write_whole(self.job.report, report_page(outcome))
+        if not outcome.kept:
+            write_results(self.job.output, results)
+            write_whole(self.job.report, report_page(outcome))
         return outcome
 
 
@@ -148,21 +157,25 @@ def refinement(
     **more: Any,
 ) -> Refine:
     """Return the `Refine` that a job describes. `model` replaces the job's own; `say` gets a line
-    about a big one.
+    about a big one, and why a server is waited for.
 
     `more` are arguments of `Refine`; they replace those of the job.
     """
     from ostinato.refine.refine import Refine
+    from ostinato.remote import ServerLanes
 
     # First, as it is quick: a judge without a key must not wait for the model.
     prepare(job.checks)
-    return Refine(
+    refine = Refine(
         _load_writer(job, say) if model is None else model,
         [(item.key, item.columns) for item in items],
         prompt=router.messages,
         checks=job.checks,
         **{**_refine_settings(job), "ready": router.ready, **more},
     )
+    if isinstance(refine.decode, ServerLanes):
+        refine.decode.client.say = say
+    return refine
 
 
 def _load_writer(job: Job, say: Callable[[str], None]) -> LanguageModel | Server:
@@ -218,170 +231,3 @@ def job_budget(job: Job) -> Condition | None:
     if job.budgets.job_cost is not None:
         parts.append(Budget("cost", job.budgets.job_cost))
     return reduce(lambda one, other: one | other, parts) if parts else None
-
-
-def open_job(
-    job: Job,
-    journal: Journal,
-    *,
-    limit: int | None = None,
-    mode: OpenMode = "resume",
-    spec: Mapping[str, JSON] | None = None,
-    name: str | None = None,
-) -> JobRun:
-    """Find the job's run, or create one. Loads no model.
-
-    The run is the latest one of the same job file, output and limit; with `name`, the run of that
-    name, for example a branch. `mode`: "resume" requires an unchanged job; "fresh" creates a new
-    run; "update" creates one that takes over the results that the changes do not affect. `spec` is
-    recorded with a new run.
-
-    Raises `InputError` for bad input, and for an output of another job or of a branch's parent. In
-    mode "resume" it also refuses a job or an input that has changed.
-    """
-    items = tuple(job.items(limit))
-    router = job.router()
-    output_claim = OutputClaim(job.output, journal.path.parent)
-    # Before a run is created: an output of another job must leave no trace in the journal.
-    output_claim.claim(job.file)
-    now = Fingerprint.of(job, router, items)
-    run = find_run(journal, job, limit) if name is None else named_run(journal, job, name)
-    changes = _changes(run, now, job) if run else JobChanges()
-    # A run that did nothing is replaced, so that a wrong job can be fixed without --fresh.
-    if run is not None and changes and _untouched(run):
-        journal.delete(run.name)
-        run, changes = None, JobChanges()
-    if run is not None and changes and mode == "resume":
-        raise InputError(_changed_message(job, run, changes, named=name is not None))
-    if run is None or mode == "fresh":
-        run = _new_run(journal, job, limit, now, spec or {}, name)
-    elif changes and mode == "update":
-        new = _new_run(journal, job, limit, now, spec or {})
-        run = _carry_over(new, run, items, changes)
-    return JobRun(job=job, items=items, router=router, run=run, output_claim=output_claim)
-
-
-def find_run(journal: Journal, job: Job, limit: int | None) -> Run | None:
-    """Return the latest run of a job with its output and limit. Branches are found by name only."""
-    identity = _identity(job, limit)
-    for run in journal.runs():
-        row = run.now()
-        # A branch has the specification of its parent, and must not be mistaken for it.
-        if row.kind != RUN_KIND or row.parent is not None:
-            continue
-        if all(row.spec.get(key) == identity[key] for key in identity):
-            return run
-    return None
-
-
-def named_run(journal: Journal, job: Job, name: str) -> Run | None:
-    """Return the run of a name, None if there is none.
-
-    Raises `InputError` for a run of another job, and for a branch whose output would be its
-    parent's.
-    """
-    run = journal.find(name)
-    if run is None:
-        return None
-    row = run.now()
-    if row.kind != RUN_KIND or row.spec.get("job") != str(job.file):
-        raise InputError(
-            f"--run must name a run of {job.file.name}, got {name!r}, which is another job's. Name "
-            "one that `ostinato runs` lists for this job, or a new one."
-        )
-    parent = journal.find(row.parent[0]) if row.parent is not None else None
-    if parent is not None and parent.spec.get("output") == str(job.output):
-        raise InputError(
-            f"The output of the branch {row.name!r} must differ from its parent's, got "
-            f"{job.output}, which is that of {parent.name!r}. Name another with --output."
-        )
-    return run
-
-
-def _untouched(run: Run) -> bool:
-    """Return whether a run has done nothing, for example as its model could not be loaded."""
-    return run.tick == 0 and not any(True for _ in run.results())
-
-
-def _changes(run: Run, now: Fingerprint, job: Job) -> JobChanges:
-    """Return what changed since a run started.
-
-    A raised item budget affects only the items that the old one ended.
-    """
-    changes = compare(Fingerprint.from_json(_fingerprint(run)), now)
-    before = run.spec.get("item_budget")  # older runs do not record it
-    if not isinstance(before, list):
-        return changes
-    raised = ItemBudget.of(before).raised_to(ItemBudget.of_job(job))
-    if raised is None:
-        return changes
-    return changes.with_raised_budget([key for key, row in run.results() if raised.ended(row)])
-
-
-def _identity(job: Job, limit: int | None) -> dict[str, JSON]:
-    return {"job": str(job.file), "output": str(job.output), "limit": limit}
-
-
-def _fingerprint(run: Run) -> Mapping[str, object]:
-    value = run.spec.get("fingerprint")
-    return value if isinstance(value, dict) else {}
-
-
-def _new_run(
-    journal: Journal,
-    job: Job,
-    limit: int | None,
-    now: Fingerprint,
-    more: Mapping[str, JSON],
-    name: str | None = None,
-) -> Run:
-    spec: dict[str, JSON] = {
-        **more,
-        **_identity(job, limit),
-        "fingerprint": now.to_json(),
-        **({"until": str(budget)} if (budget := job_budget(job)) else {}),
-        "item_budget": [job.budgets.item_tokens, job.budgets.item_seconds],
-        "checks": [check.name for check in job.checks],
-    }
-    return journal.create(name or _free_name(journal, job), kind=RUN_KIND, spec=spec)
-
-
-def _free_name(journal: Journal, job: Job) -> str:
-    """Return the job's name if no run has it, else with the first free number."""
-    safe = safe_name(job.name)
-    taken = {run.name for run in journal.runs()}
-    number = 1
-    while (name := safe if number == 1 else f"{safe}-{number}") in taken:
-        number += 1
-    return name
-
-
-def _carry_over(run: Run, old: Run, items: tuple[Item, ...], changes: JobChanges) -> Run:
-    """Record in a new run the results of an earlier one that the changes do not affect."""
-    stale, indices = changes.stale(items), {item.key: item.index for item in items}
-    with RunSession(run, keep="results") as session:
-        for key, row in old.results():
-            if key in indices and key not in stale:
-                # With the new index: the item may have moved in the input.
-                session.result(key, {**row, "index": indices[key], CARRIED: True})
-        session.flush()
-    return run
-
-
-def _changed_message(job: Job, run: Run, changes: JobChanges, *, named: bool) -> str:
-    lines = "\n".join(f"  - {sentence}" for sentence in changes.sentences())
-    fix = (
-        "Undo the changes, or name another --run."
-        if named
-        else "Write only what changed with --update, or everything with --fresh. The old run stays "
-        "in the journal."
-    )
-    return (
-        f"{job.file.name} must be unchanged since its run '{run.name}' started, and is not:\n"
-        f"{lines}\n{fix}"
-    )
-
-
-def journal_of(path: Path | str | None) -> Journal:
-    """Open the journal at a path, or the one of the working folder."""
-    return Journal() if path is None else Journal(path)

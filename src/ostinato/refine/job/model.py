@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -39,10 +40,10 @@ def _path_or_name(table: Table, folder: Path, key: str, name: str, what: str, fi
     bare = name.removeprefix(prefix)
     path = (folder / bare).resolve()
     inside = path.is_relative_to(folder)
-    if Path(bare).is_absolute() or bare.startswith("~") or (path.exists() and not inside):
+    if Path(bare).is_absolute() or bare.startswith("~") or (os.path.exists(path) and not inside):
         table.add_problem(key, f"It must be a name or lie in the job's folder, got {bare!r}. {fix}")
     # A folder beside the job wins over a name of the catalog.
-    elif bare and path.exists():
+    elif bare and os.path.exists(path):
         return prefix + str(path)
     elif what == "model" and not prefix and is_hub_name(bare):
         return name

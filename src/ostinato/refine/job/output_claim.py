@@ -52,6 +52,15 @@ class OutputClaim:
         if owner != str(job.absolute()):
             self._write({"job": str(job.absolute()), "output": str(self.output.absolute())})
 
+    @staticmethod
+    def replies(output: Path) -> int:
+        """Return how many replies an output has; 0 where it does not exist or cannot be read."""
+        try:
+            with output.open("rb") as file:
+                return sum(1 for line in file if line.strip())
+        except OSError:
+            return 0
+
     def add_seconds(self, run: str, seconds: float) -> float:
         """Add the time of a session to the time of a run; return the sum in seconds."""
         note = self._read()

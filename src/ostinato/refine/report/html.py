@@ -36,7 +36,8 @@ class Outcome:
     """What a report is made of: the job, its items, their results, and why the run stopped.
 
     `results` are in the order of the items, and may be fewer. `seconds` is the time over all
-    sessions, `when` the date of the report.
+    sessions, `when` the date of the report. `kept` is the number of replies in an output that was
+    left as it is, since it has more than these; 0 where the output was written.
     """
 
     job: Job
@@ -46,6 +47,7 @@ class Outcome:
     stopped: Stopped | None = None
     seconds: float | None = None
     when: str = ""
+    kept: int = 0
 
     @property
     def summary(self) -> Summary:

@@ -8,7 +8,7 @@ from ostinato.errors import ItemError
 from ostinato.journal import JSON
 from ostinato.loop import Verdict
 from ostinato.refine.job.items import Item
-from ostinato.refine.report.why import CheckRecord, lost_by
+from ostinato.refine.report.why import CheckRecord, lost_by, swaps
 from ostinato.refine.results import Draft, Result
 from ostinato.refine.routing.router import Router
 
@@ -60,7 +60,7 @@ def _item(numbers: dict[str, int], messages: list[JSON], result: Result) -> dict
         "source": result.source.value,
         "rule": result.rule,
         "refused_answer": result.refused_answer,
-        "drafts": [_draft(draft) for draft in result.drafts],
+        "drafts": [_drafts(group) for group in swaps(result.drafts)],
     }
 
 
@@ -74,12 +74,15 @@ def _verdict(numbers: dict[str, int], verdict: Verdict) -> dict[str, JSON]:
     }
 
 
-def _draft(draft: Draft) -> dict[str, JSON]:
+def _drafts(group: Sequence[Draft]) -> dict[str, JSON]:
+    """Return a draft, and the texts that were tried at its place before."""
+    draft = group[-1]
     return {
+        "tried": [before.taken_back for before in group[:-1]],
         "round": draft.round,
         "before": draft.before,
         "taken": draft.taken_back,
-        "lost": lost_by(draft),
+        "lost": sum(map(lost_by, group)),
         "checks": list(draft.check),
         "message": draft.message,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -160,9 +160,35 @@ def costly(records: Sequence[CheckRecord], share: float = 0.4) -> list[CheckReco
     return [record for record in records if total and record.tokens >= share * total]
 
 
+def swaps(drafts: Sequence[Draft]) -> Iterator[list[Draft]]:
+    """Yield the drafts in groups: those that only tried another text at one place are together."""
+    group: list[Draft] = []
+    for draft in drafts:
+        if group and not (
+            _is_swap(group[-1]) and _is_swap(draft) and _place(draft) == _place(group[0])
+        ):
+            yield group
+            group = []
+        group.append(draft)
+    if group:
+        yield group
+
+
+def _is_swap(draft: Draft) -> bool:
+    # A whole draft has verdicts; each of them is worth a line.
+    return bool(draft.check) and not draft.verdicts
+
+
+def _place(draft: Draft) -> tuple[int, str]:
+    return draft.round, draft.before
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptLine:
-    """One check on one draft of an item, as `ostinato why` shows it."""
+    """One check on one draft of an item, as `ostinato why` shows it.
+
+    `times` is the number of drafts that tried another text at the place, which are one line.
+    """
 
     round: int
     backtracks: int
@@ -171,6 +197,7 @@ class AttemptLine:
     place: str
     message: str
     tokens: int
+    times: int = 1
 
     def to_json(self) -> dict[str, JSON]:
         """Return the line as a JSON object."""
@@ -179,7 +206,25 @@ class AttemptLine:
 
 def attempt_lines(result: Result) -> list[AttemptLine]:
     """Return, draft by draft, each check's verdict, where it failed, and its cost in tokens."""
-    return [line for draft in result.drafts for line in _lines(draft)]
+    return [line for group in swaps(result.drafts) for line in _group_lines(group)]
+
+
+def _group_lines(group: Sequence[Draft]) -> Iterable[AttemptLine]:
+    if len(group) == 1:
+        yield from _lines(group[0])
+        return
+    tried = dict.fromkeys(draft.taken_back for draft in group)
+    names = dict.fromkeys(name for draft in group for name in draft.check)
+    yield AttemptLine(
+        round=group[0].round + 1,
+        backtracks=group[0].backtracks,
+        check=", ".join(names),
+        verdict="impossible",
+        place=_excerpt(place := " / ".join(tried), 0, len(place)),
+        message=message_of(group[-1].check[0], group[-1]),
+        tokens=sum(map(lost_by, group)),
+        times=len(group),
+    )
 
 
 def _lines(draft: Draft) -> Iterable[AttemptLine]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from ostinato.arguments import require_at_least
+from ostinato.arguments import require_at_least, require_types
 from ostinato.checks import check_prefix_all, required_by
 from ostinato.journal import JSON, StopKind, Stopped
 from ostinato.loop import (
@@ -94,6 +94,7 @@ class Strategy:
     rounds: int = 8
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_at_least(1, "Set it to 1 or more.", rounds=self.rounds)
 
     @property

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ostinato.arguments import require, require_at_least, require_literals
+from ostinato.arguments import require, require_at_least
 from ostinato.loop import LaneProcess
 from ostinato.refine.strategies.backtrack import Backtrack
 from ostinato.refine.strategies.base import SteeringContext, Strategy
@@ -104,7 +104,6 @@ class BestOf(Strategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(1, "Set it to 1 or more.", n=self.n, parallel=self.parallel)
-        require_literals(self)
 
     @property
     def lanes(self) -> int:

@@ -158,6 +158,7 @@ function oneDraft(draft, before) {
   else {
     text.append(node("span", draft.taken ? "before" : "", draft.before));
     if (draft.taken) text.append(node("del", "", draft.taken));
+    if (draft.tried.length) text.append(node("small", "", ` after ${count(draft.tried.length, "other text")} at this place: `), ...draft.tried.flatMap((tried) => [node("del", "", tried), " "]));
   }
   element.append(text);
   if (draft.checks.length) {

@@ -1,4 +1,4 @@
-"""The progress of a refine job: a live line in a terminal, plain lines elsewhere."""
+"""The progress of a `Refine` or a job: a live line in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from ostinato.cli.jobs.watch import Watched
 from ostinato.loop import Step
-from ostinato.refine import READY, duration
-
-if TYPE_CHECKING:
-    from ostinato.refine import JobRun
+from ostinato.refine.report.html import duration
+from ostinato.refine.results import READY
+from ostinato.refine.watched import Watched
 
 PLAIN_EVERY = 5.0
 """Seconds between two lines if the output is not a terminal."""
 
 ENOUGH = 3
 """How many items must be done before the remaining time is estimated."""
+
+SHOWN_AT_ONCE = 3
+"""How many of the first accepted replies are shown as soon as they are there."""
+
+SHOWN_EVERY = 1.0
+"""Seconds between two accepted replies that are shown after these."""
 
 
 class ProgressDisplay(Protocol):
@@ -44,13 +48,18 @@ class ProgressDisplay(Protocol):
 
 @dataclass
 class ProgressTally:
-    """The numbers of the progress. `items` is their total; times are monotonic seconds."""
+    """The numbers of the progress. `items` is their total; times are monotonic seconds.
+
+    `tokens` are those that finished items have computed, as in the report; `in_work` has those of
+    the others in this session, by key.
+    """
 
     items: int
     accepted: int = 0
     revised: int = 0
     given_up: int = 0
     tokens: int = 0
+    in_work: dict[str, int] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     before: int = 0  # items that cost no time in this session: done earlier, or by rules and cases
     counted: set[str] = field(default_factory=set)
@@ -65,6 +74,8 @@ class ProgressTally:
         if key in self.counted:  # a resumed run yields the results behind its checkpoint again
             return
         self.counted.add(key)
+        self.in_work.pop(key, None)
+        self.tokens += _computed(row.get("spent"))
         self.before += _was_ready(row)
         if row["accepted"]:
             self.accepted += 1
@@ -74,12 +85,12 @@ class ProgressTally:
             self.given_up += 1
 
     def add_step(self, step: Step) -> None:
-        """Count the results and the tokens of a step."""
+        """Count the tokens and the results of a step."""
+        lanes = step.report.get("lanes")
+        for key, lane in lanes.items() if isinstance(lanes, Mapping) else ():
+            self.in_work[key] = self.in_work.get(key, 0) + _computed(lane.report)
         for key, row in step.results:
             self.add_row(key, row)
-        tokens = step.report.get("tokens")
-        if isinstance(tokens, int):
-            self.tokens += tokens
 
     def left(self, now: float) -> float | None:
         """Return the seconds that are left at the pace of this session; None while unknown."""
@@ -87,7 +98,13 @@ class ProgressTally:
         here = self.done - self.before
         if here < ENOUGH or self.done >= self.items:
             return None
-        return (now - self.began) / here * (self.items - self.done)
+        # In made-up jobs (30 to 200 items of log-normal lengths, 16 slots) an item in work counts
+        # best as a third, and the last one takes half the time of an item longer. After a tenth of
+        # the items the estimate is off by a factor of 1.4 on average; without this, by 1.8.
+        lanes = len(self.in_work)
+        pace = (now - self.began) / (here + lanes / 3)
+        rest = max(0.5, self.items - self.done - lanes / 3)
+        return pace * (rest + (lanes + 1) / 2)
 
     def line(self, now: float) -> str:
         """Return the numbers on one line."""
@@ -95,12 +112,24 @@ class ProgressTally:
             f"{self.done} of {self.items} done",
             f"{self.accepted} accepted ({self.revised} revised)",
             f"{self.given_up} given up",
-            f"{self.tokens:,} tokens",
+            f"{self.tokens + sum(self.in_work.values()):,} tokens computed",
         ]
         left = self.left(now)
         if left is not None:
-            parts.append(f"about {duration(left)} left")
+            parts.append(f"about {_rough(left)} left")
         return ", ".join(parts)
+
+
+def _rough(seconds: float) -> str:
+    """Return an estimated time, no finer than it can be known."""
+    grain = 5 if seconds < 60 else 30 if seconds < 600 else 300
+    return duration(max(grain, round(seconds / grain) * grain)).removesuffix(" 0 s")
+
+
+def _computed(counts: object) -> int:
+    """Return the tokens run through the network, of a row's `spent` or of a lane's report."""
+    value = counts.get("computed") if isinstance(counts, Mapping) else None
+    return int(value) if isinstance(value, int | float) else 0
 
 
 def _was_ready(row: Mapping[str, object]) -> bool:
@@ -138,6 +167,7 @@ class PlainProgress(QuietProgress):
         self._write("Loading the model…\n")
 
     def __enter__(self) -> PlainProgress:
+        self.tally.began = time.monotonic()  # the model has been loaded
         self._write(f"Working: {self.tally.line(time.monotonic())}\n")
         return self
 
@@ -159,13 +189,14 @@ class PlainProgress(QuietProgress):
 
 
 class LiveProgress(QuietProgress):
-    """Keeps one line up to date in a terminal, below the watched item if there is one."""
+    """Keeps one line up to date in a terminal, below the watched item or the accepted replies."""
 
     def __init__(
         self, tally: ProgressTally, console: Console, watched: Watched | None = None
     ) -> None:
         self.tally, self.console, self.watched = tally, console, watched
         self._live = Live(console=console, refresh_per_second=8, get_renderable=self._render)
+        self._shown, self._last = 0, 0.0
 
     def loading(self) -> None:
         """Show a line about the model, which the first refresh overwrites."""
@@ -177,6 +208,20 @@ class LiveProgress(QuietProgress):
         if self.watched is not None:
             for done in self.watched.finished(step):
                 self._live.console.print(done)
+        else:
+            for key, row in step.results:
+                self._show(key, row)
+
+    def _show(self, key: str, row: Mapping[str, object]) -> None:
+        """Print an accepted reply above the line, cut to the width of the terminal."""
+        now = time.monotonic()
+        soon = self._shown >= SHOWN_AT_ONCE and now - self._last < SHOWN_EVERY
+        if soon or not row["accepted"]:
+            return
+        self._shown, self._last = self._shown + 1, now
+        reply = " ".join(str(row.get("output", "")).split())
+        line = Text.assemble(("✓ ", "green"), (f"{key}  ", "bold"), reply)
+        self._live.console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
 
     def _render(self) -> Text:
         line = Text(self.tally.line(time.monotonic()), style="dim")
@@ -185,6 +230,7 @@ class LiveProgress(QuietProgress):
         return Text("\n").join([self.watched.text(), line])
 
     def __enter__(self) -> LiveProgress:
+        self.tally.began = time.monotonic()  # the model has been loaded
         self._live.start()
         return self
 
@@ -192,12 +238,26 @@ class LiveProgress(QuietProgress):
         self._live.stop()
 
 
-def progress_of(work: JobRun, *, watch: bool, quiet: bool) -> ProgressDisplay:
-    """Return the display for a job: live if standard error is a terminal."""
+def in_terminal() -> bool:
+    """Return whether standard error is a terminal."""
+    return Console(file=sys.stderr).is_terminal
+
+
+def progress_of(
+    items: int,
+    done: Mapping[str, Mapping[str, object]],
+    *,
+    watch: bool = False,
+    quiet: bool = False,
+) -> ProgressDisplay:
+    """Return the display for `items` items, of which `done` have rows: live in a terminal.
+
+    `watch`: show the tokens of one item, too.
+    """
     if quiet and not watch:
         return QuietProgress()
-    tally = ProgressTally(len(work.items))
-    for key, row in work.run.results():
+    tally = ProgressTally(items)
+    for key, row in done.items():
         tally.add_row(key, row)
     tally.before = tally.done
     watched = Watched() if watch else None
