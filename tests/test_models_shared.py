@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tiny import save_tiny
 
+from ostinato.checks import Length
 from ostinato.errors import ModelError
 from ostinato.models import memory, shared, shared_model
 from ostinato.refine import Refine
@@ -23,7 +24,7 @@ def test_calls_with_the_same_name_share_the_model(tmp_path: Path) -> None:
     first = shared_model(name)
     assert shared_model(name) is first
     write(["We can"], model=name)
-    assert Refine(name, [{"text": "a"}], prompt="{text}", checks=[]).model is first
+    assert Refine(name, [{"text": "a"}], prompt="{text}", checks=[Length(max=9)]).model is first
 
 
 def test_changed_files_are_read_again(tmp_path: Path) -> None:
