@@ -299,6 +299,31 @@ def test_a_thousand_items_stay_small_and_share_bars(tmp_path: Path) -> None:
     assert "a bar is 4 items" in drawn.label
 
 
+def test_a_page_of_very_many_items_shows_the_telling_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = outcome_of(tmp_path, 600)
+    whole: Any = embedded(report_page(many))
+    assert whole["all"] == len(whole["items"]) == 600 and "items are here" not in report_page(many)
+    monkeypatch.setattr("ostinato.refine.report.items.MOST_BYTES", 60_000)
+    page = report_page(many)
+    value: Any = embedded(page)
+    ids = [item["id"] for item in value["items"]]
+    assert value["all"] == 600 and 20 < len(ids) < 300 and len(page) < 120_000
+    assert f"{len(ids)} of 600 items are here" in page
+    every = [result.id for result in many.results]
+    assert ids == [id for id in every if id in set(ids)]  # in their order
+    by_id = {result.id: result for result in many.results}
+    shown = [by_id[id] for id in ids]
+    for outcome in ("accepted", "revised", "given up"):
+        assert any(result.outcome == outcome for result in shown)
+    lost = max(result.tokens.discarded for result in many.results if result.outcome == "revised")
+    assert any(result.tokens.discarded == lost for result in shown)
+    share = sum(not result.accepted for result in shown) / len(shown)
+    assert share >= sum(not result.accepted for result in many.results) / 600
+    assert report_page(many) == page
+
+
 def test_a_job_without_any_result_has_a_page_too(outcome: Outcome) -> None:
     page = report_page(replace(outcome, results=[], seconds=None))
     assert "<h1>0 <span>of 60 replies accepted</span></h1>" in page

@@ -7,7 +7,7 @@ never as HTML. Knows no journal.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -59,6 +59,7 @@ def report_page(outcome: Outcome) -> str:
     """Return the report as HTML that can be encoded as UTF-8."""
     job, summary = outcome.job, outcome.summary
     records = tally([check.name for check in job.checks], outcome.results)
+    values = item_values(outcome.router, outcome.items, outcome.results, records)
     page = _template().render(
         name=job.name,
         model=_model_name(job),
@@ -76,9 +77,21 @@ def report_page(outcome: Outcome) -> str:
         mark=_mark,
         style=Markup(_part("report.css")),
         script=Markup(_part("report.js")),
-        report_json=_embedded(item_values(outcome.router, outcome.items, outcome.results, records)),
+        left_out=_left_out(values),
+        report_json=_embedded(values),
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # a model can emit lone surrogates
+
+
+def _left_out(values: Mapping[str, Any]) -> str:
+    """Return which items a page leaves out, and where they are; empty where all are there."""
+    count, shown = values["all"], len(values["items"])
+    if shown == count:
+        return ""
+    return (
+        f"{shown:,} of {count:,} items are here: those not accepted, the most mended, the most "
+        "costly, and a sample. The figures are over all items."
+    )
 
 
 def _model_name(job: Job) -> str:

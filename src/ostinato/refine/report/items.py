@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ostinato.errors import ItemError
-from ostinato.journal import JSON
+from ostinato.journal import JSON, encode
 from ostinato.loop import Verdict
 from ostinato.refine.job.items import Item
+from ostinato.refine.report.selection import most_telling
 from ostinato.refine.report.why import CheckRecord, lost_by, swaps
 from ostinato.refine.results import Draft, Result
 from ostinato.refine.routing.router import Router
+
+MOST_BYTES = 2_500_000
+"""Of the items on a page: browsers are slow with more."""
 
 
 def item_values(
@@ -19,17 +23,25 @@ def item_values(
     results: Sequence[Result],
     records: Sequence[CheckRecord],
 ) -> dict[str, JSON]:
-    """Return the names of the checks, and for each result everything that the page can show."""
+    """Return the names of the checks, and for each result everything that the page can show.
+
+    `all` is the number of results: of very many, only the most telling are there.
+    """
     # Numbers instead of names: a report repeats them for each draft of thousands of items.
     numbers = {record.name: number for number, record in enumerate(records)}
     by_key = {item.key: item for item in items}
+    there = [result for result in results if result.id in by_key]
+    made: dict[str, dict[str, JSON]] = {}
+
+    def size(result: Result) -> int:
+        made[result.id] = _item(numbers, _messages(router, by_key[result.id]), result)
+        return len(encode(made[result.id]))
+
+    shown = most_telling(there, size, MOST_BYTES)
     return {
         "checks": list(numbers),
-        "items": [
-            _item(numbers, _messages(router, by_key[result.id]), result)
-            for result in results
-            if result.id in by_key
-        ],
+        "all": len(there),
+        "items": [made[result.id] for result in shown],
     }
 
 

@@ -47,7 +47,7 @@ function more() {
   rendered += next.length;
   byId("more").hidden = rendered >= shown.length;
   byId("f-count").textContent = shown.length === report.items.length && rendered === shown.length
-    ? `${shown.length} items` : `showing ${rendered} of ${shown.length}` + (shown.length < report.items.length ? `, ${report.items.length} in all` : "");
+    ? `${shown.length} items` : `showing ${rendered} of ${shown.length}` + (shown.length < report.items.length ? `, ${report.items.length} on this page` : "");
 }
 
 function row(item) {
