@@ -122,6 +122,8 @@ def half_character(value: object) -> str:
     JSON can escape one, and an argument that is not UTF-8 holds one for each byte. No encoding has
     them, so they must be found before a tokenizer, a file or a hash meets one.
     """
+    if isinstance(value, str) and value.isascii():  # nearly every text of nearly every item
+        return ""
     found = next((half for text in _texts(value) if (half := _HALF.search(text))), None)
     return f"\\u{ord(found[0]):04x}" if found else ""
 

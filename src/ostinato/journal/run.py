@@ -305,6 +305,13 @@ class Run:
         )
         return decode(rows[0][0]) if rows else None
 
+    def result_keys(self) -> set[str]:
+        """Return the keys of the results."""
+        return {
+            key
+            for (key,) in self.database.query("SELECT key FROM results WHERE run = ?", (self.id,))
+        }
+
     def count_results(self) -> int:
         """Return how many results there are."""
         rows = self.database.query("SELECT COUNT(*) FROM results WHERE run = ?", (self.id,))

@@ -103,7 +103,7 @@ def refuse_unusable(columns: Mapping[str, object], checks: Sequence[Check]) -> N
 def refuse_halves(columns: Mapping[str, object]) -> None:
     """Raise `ItemError` for a column with a half character, which no model can read."""
     for name, value in columns.items():
-        if half := half_character([name, value]):
+        if half := half_character(name) or half_character(value):
             raise ItemError(
                 f"The column {name!r} must hold whole characters, got half of one, {half}. Write "
                 "the text again."

@@ -54,7 +54,8 @@ class JobRun:
     @property
     def finished(self) -> bool:
         """Whether every item has a result."""
-        return len(self.results()) == len(self.items)
+        keys = self.run.result_keys()
+        return all(item.key in keys for item in self.items)
 
     @property
     def out_of_budget(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import regex
 
@@ -37,7 +38,7 @@ class Rule:
                 f"{'neither' if self.reply is None else 'both'}. Keep one of them."
             )
         try:
-            self._compiled()
+            _ = self._compiled
         except regex.error as error:
             wrong = InputError(
                 f"The pattern of the rule '{self.name}' must be a regular expression, got "
@@ -56,15 +57,16 @@ class Rule:
         """Return whether the pattern is found. Raises `ItemError` after `SECONDS`."""
         text = shown(columns.get(self.column))
         try:
-            return self._compiled().search(text, timeout=SECONDS) is not None
+            return self._compiled.search(text, timeout=SECONDS) is not None
         except TimeoutError:
             raise ItemError(
                 f"The pattern of the rule '{self.name}' must be searched within {SECONDS:g} s, and "
                 "took longer. Simplify it."
             ) from None
 
+    @cached_property
     def _compiled(self) -> regex.Pattern[str]:
-        # `regex`, as `re` has no time limit. It caches compiled patterns, so this is a lookup.
+        # `regex`, as `re` has no time limit. Its own cache of compiled patterns costs 20 us a call.
         return regex.compile(self.pattern, 0 if self.case else regex.IGNORECASE)
 
 
