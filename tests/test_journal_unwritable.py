@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,20 @@ def test_what_locks_a_journal_for_long_is_told(path: Path, monkeypatch: pytest.M
     journal.close()
 
 
+def test_a_lock_is_waited_for_once_and_never_read_past(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.2)
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("UPDATE runs SET tick = 3")
+        began = time.monotonic()
+        with pytest.raises(RunError, match=r"database is locked\. End the program that locks it"):
+            Journal(path)
+        assert time.monotonic() - began < 0.5
+    other.close()
+
+
 def test_a_full_disk_does_not_keep_a_run_from_being_deleted(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,26 +142,28 @@ def test_a_full_disk_does_not_keep_a_run_from_being_deleted(
 # Other programs' and other users' files -----------------------------------------------------------
 
 
-def app(path: Path, statement: str = "CREATE TABLE users (name)") -> None:
+def app(path: Path, statement: str = "CREATE TABLE users (name)", mode: str = "DELETE") -> None:
     connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA journal_mode = {mode}")
     connection.execute(statement)
     connection.commit()
     connection.close()
 
 
 @pytest.mark.parametrize(
-    "statement",
+    ("statement", "mode"),
     [
-        "CREATE TABLE users (name)",
-        "CREATE TABLE migrations (version INTEGER)",  # as of several web frameworks
-        "CREATE TABLE runs (id)",
+        ("CREATE TABLE users (name)", "DELETE"),
+        ("CREATE TABLE users (name)", "WAL"),
+        ("CREATE TABLE migrations (version INTEGER)", "DELETE"),  # as of several web frameworks
+        ("CREATE TABLE runs (id)", "DELETE"),
     ],
 )
 def test_another_programs_database_is_refused_and_stays_as_it_is(
-    tmp_path: Path, statement: str
+    tmp_path: Path, statement: str, mode: str
 ) -> None:
     path = tmp_path / "app.db"
-    app(path, statement)
+    app(path, statement, mode)
     before = path.read_bytes()
     with pytest.raises(RunError, match="It belongs to another program: name another with"):
         Journal(path)

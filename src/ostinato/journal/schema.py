@@ -38,6 +38,11 @@ def connect(path: Path, *, to_write: bool = False) -> sqlite3.Connection:
         _refuse_foreign(path)
         return _opened(path, "rwc")
     except sqlite3.Error as error:
+        if _is_locked(error):  # to read past a lock would show what is half written
+            raise RunError(
+                f"The journal {path} could not be opened: {error}. End the program that locks it, "
+                "or name another with --journal."
+            ) from error
         found = None if to_write else _opened_to_read(path)
         if found is None:
             reason = "the disk is full" if is_full(path.parent) else error
@@ -90,7 +95,7 @@ def _opened_to_read(path: Path) -> sqlite3.Connection | None:
         if not _tables(connection):  # it was being made
             connection.close()
             continue
-        log = path.with_name(path.name + "-wal")
+        log = _beside(path, "-wal")
         if mode == "immutable" and log.exists() and log.stat().st_size:
             warnings.warn(
                 f"The journal {path} cannot be written, so its latest entries, in {log.name}, are "
@@ -108,9 +113,13 @@ def reads_only(connection: sqlite3.Connection) -> bool:
 
 def _refuse_foreign(path: Path) -> None:
     """Raise `RunError` for a database without the tables of a journal, which stays as it is."""
+    # At rest, without a log: to open it otherwise would leave a log beside it.
+    at_rest = not any(_beside(path, end).exists() for end in ("-wal", "-journal"))
     try:
-        connection = _opened(path, "ro")
-    except sqlite3.OperationalError:  # no such file, or none that can be read so
+        connection = _opened(path, "immutable" if at_rest else "ro")
+    except sqlite3.OperationalError as error:  # no such file, or none that can be read so
+        if _is_locked(error):
+            raise
         return
     try:
         tables = _tables(connection)
@@ -123,6 +132,16 @@ def _refuse_foreign(path: Path) -> None:
             f"The journal {path} must be a file of Ostinato's, got a database with the tables "
             f"{there}. It belongs to another program: name another with --journal."
         )
+
+
+def _beside(path: Path, end: str) -> Path:
+    """Return the file in which SQLite keeps what is not in the database yet."""
+    return path.with_name(path.name + end)
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    # The low byte of a code is the error, the rest its variant.
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _tables(connection: sqlite3.Connection) -> set[str]:
@@ -140,13 +159,8 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            # The switch to WAL does not wait for others as statements do. The low byte of a code is
-            # the error, the rest its variant.
-            is_locked = error.sqlite_errorcode & 0xFF in (
-                sqlite3.SQLITE_BUSY,
-                sqlite3.SQLITE_LOCKED,
-            )
-            if not is_locked or time.monotonic() > deadline:
+            # The switch to WAL does not wait for others as statements do.
+            if not _is_locked(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
 
