@@ -321,6 +321,33 @@ def test_conditions_that_do_not_hold_yet_take_their_steps(tmp_path: Path, until:
     assert walked(until | Steps(12), journal)[1] > 0
 
 
+def test_a_branch_needs_no_step_where_its_conditions_hold_already(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    schedule = CheckpointSchedule(steps=5, keep=9)
+    with Journal(path) as journal:
+        Loop(Walk(), until=Steps(10), run="a", journal=journal, checkpoint=schedule).run()
+        journal.branch(journal.get("a"), "b", tick=5)
+        journal.branch(journal.get("b"), "c")
+        at = next(journal.get("a").steps(4)).report["place"]
+        until = Reaches("place", above=at - 1e-9) & Reaches("place", below=at + 1e-9)
+        for name in ("b", "c"):
+            loop = Loop(Walk(), until=until | Steps(9), run=name, journal=journal)
+            assert list(loop) == [] and loop.stopped is not None
+            assert loop.stopped.kind is StopKind.PASSED
+
+
+def test_a_step_after_the_saved_one_says_nothing_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with Journal(path) as journal, Loop(Walk(), until=Steps(9), run="a", journal=journal) as loop:
+        loop._save(regular=False)  # at tick 0, before the first step
+        next(iter(loop))
+        assert loop._session is not None
+        loop._session.close()
+        loop._closed = True
+        again = Loop(Walk(), until=Reaches("place", above=-99), run="a", journal=journal)
+        assert again.stopped is None and len(list(again)) == 1
+
+
 def test_a_paused_run_under_a_limit_that_is_passed_is_stopped(tmp_path: Path) -> None:
     journal = tmp_path / "journal.db"
     with Loop(Walk(), until=Steps(10), run="a", journal=Journal(journal)) as loop:
@@ -349,6 +376,28 @@ def test_a_generator_that_has_ended_stays_so_when_its_script_runs_again(
             again(Steps(5))
     else:
         assert again(Steps(5)).run() == first
+
+
+def test_a_generator_that_was_paused_or_broke_off_has_not_ended(tmp_path: Path) -> None:
+    def count() -> Iterator[Report]:
+        yield from ({"number": 1 // (5 - number)} for number in range(9))
+
+    def run(name: str) -> Loop:
+        return Loop(count, until=Steps(9), run=name, journal=Journal(tmp_path / "journal.db"))
+
+    with run("paused") as paused:
+        paused.pause()
+        paused.run()
+        assert paused.tick == 0
+    with run("paused") as paused:
+        for step in paused:
+            if step.tick == 2:
+                paused.pause()
+    with pytest.raises(ZeroDivisionError):
+        run("broken").run()
+    for name in ("paused", "broken"):
+        with pytest.raises(RunError, match="of a generator, which cannot be resumed"):
+            run(name)
 
 
 # What a function that ends a loop is called -------------------------------------------------------

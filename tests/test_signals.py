@@ -17,7 +17,7 @@ from ostinato.loop import CheckpointSchedule, Loop, Steps, ends_by_signal
 
 SCRIPT = """
 import os, signal, sys
-from ostinato.loop import CheckpointSchedule, Loop, Steps
+from ostinato.loop import CheckpointSchedule, Loop, Step, Steps
 from toys import Walk
 
 def watch(step):
@@ -31,6 +31,7 @@ print("done")
 BODIES = {
     "run": "loop.run(watch)",
     "with": "with loop:\n    for step in loop:\n        watch(step)",
+    "with run": "with loop:\n    loop.run(watch)",
     "within": (
         "outer = Loop(Walk(), until=Steps(1), run='outer')\n"
         "with outer:\n    with loop:\n        for step in loop:\n            watch(step)"
@@ -40,7 +41,8 @@ BODIES = {
 
 def script(folder: Path, body: str, number: signal.Signals) -> subprocess.CompletedProcess[str]:
     text = SCRIPT.format(signal=number.name, body=body)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     return subprocess.run(
         [sys.executable, "-c", text],
         cwd=folder,
@@ -71,6 +73,38 @@ def test_a_script_of_ones_own_is_saved_at_the_step_of_a_signal(
     with Journal(tmp_path / ".ostinato/journal.db") as journal:
         Loop(process, until=Steps(20), run="a", journal=journal).run()
     assert process.place == plain.process.place  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "tick"),
+    [
+        ("with loop:\n    watch(Step(7, 7, {}))\n    loop.run()", "paused", 0),
+        ("with loop:\n    for _ in loop: pass\n    watch(Step(7, 7, {}))", "stopped", 20),
+    ],
+    ids=["before", "after"],
+)
+def test_a_signal_between_the_steps_ends_the_script_too(
+    tmp_path: Path, body: str, status: str, tick: int
+) -> None:
+    ended = script(tmp_path, body + "\n    print('more work')", signal.SIGTERM)
+    assert (ended.returncode, ended.stderr) == (143, "")
+    assert ended.stdout == ("" if status == "stopped" else "more work\n")
+    with Journal(tmp_path / ".ostinato/journal.db") as journal:
+        run = journal.get("a").now()
+    assert (run.status, run.tick) == (status, tick)
+
+
+def test_a_handler_that_is_set_within_stays(tmp_path: Path) -> None:
+    def mine(number: int, frame: object) -> None: ...
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with run_loop(tmp_path):
+            signal.signal(signal.SIGTERM, mine)
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_loop_without_a_run_is_ended_by_the_signal_itself() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, cast
@@ -42,6 +43,7 @@ from ostinato.loop.run_setup import (
     loop_settings,
     record_condition,
     record_known_edits,
+    recorded_report,
     refuse_going_back,
     saved_state,
     use_recorded_modes,
@@ -94,7 +96,7 @@ class Loop:
         self._control = Control()
         self._edit_log = EditLog(self.process)
         self._missing = MissingMetrics(self.until, self.process)
-        self._closed = self._final = False
+        self._closed = self._final = self._end_saved = False
         self._lanes = self.process if isinstance(self.process, Lanes) else None
         self._external = self._lanes is not None and isinstance(self._lanes.process, ExternalSource)
         if isinstance(self.process, GeneratorProcess):
@@ -104,6 +106,7 @@ class Loop:
             checkpoint = CheckpointSchedule()
         self._save_points = SavePoints(checkpoint)
         self._initial_state = self._copy_of_process() if on_stop is not accept else None
+        self._guards: list[AbstractContextManager[None]] = []
         self._session: RunSession | None = None
         if run is not None:
             self._open(run, journal, "steps" if self._external else keep, spec or {})
@@ -176,8 +179,10 @@ class Loop:
         self._control.request_edits(edits)
 
     def __enter__(self) -> Loop:
-        self._guard = saved_at_signals(self, is_run=self._session is not None and not self._final)
-        self._guard.__enter__()
+        is_run = self._session is not None and not self._final
+        guard = saved_at_signals(self, is_run=is_run, is_saved=lambda: self._end_saved)
+        guard.__enter__()
+        self._guards.append(guard)  # several: `run` within a `with` block enters once more
         return self
 
     def __exit__(
@@ -189,7 +194,7 @@ class Loop:
         try:
             self.close()
         finally:
-            self._guard.__exit__(kind, error, traceback)
+            self._guards.pop().__exit__(kind, error, traceback)
 
     def close(self) -> None:
         """Save the state, wait until the journal has everything, and release the run."""
@@ -212,7 +217,7 @@ class Loop:
                 "A loop that was closed must not be iterated again. Build another Loop with the "
                 "same run to resume it."
             )
-        self.stopped = None
+        self.stopped, self._end_saved = None, False
         self._state = self.until.wake(self._state)
         if self._lanes is not None:
             self._lanes.wake()
@@ -295,6 +300,7 @@ class Loop:
         if self._session is not None:
             saved = self._checkpoint()
             self._session.finish(status, stopped, self.tick, self.position, **saved)
+        self._end_saved = True
 
     def _break_off(self, error: BaseException) -> None:
         """Journal an error, which is raised again; an interrupt leaves the run resumable.
@@ -446,8 +452,7 @@ class Loop:
 
     def _end_where_reached(self, run: Run) -> None:
         """End without another step where the conditions that are new hold already."""
-        record = next(run.steps(self.tick - 1), None)
-        last = Step(self.tick, self.position, {} if record is None else record.report)
+        last = Step(self.tick, self.position, recorded_report(run, self.tick))
         reached = self.until.reached(self._state, last)
         if reached is not None:
             self._end(reached)

@@ -10,6 +10,7 @@ from ostinato.journal import JSON, Journal, Run, RunSession, StopKind, Stopped
 from ostinato.loop.actions import OnStop, accept
 from ostinato.loop.checkpoint_schedule import CheckpointSchedule
 from ostinato.loop.conditions.base import Condition
+from ostinato.loop.process import Report
 
 
 def loop_settings(
@@ -82,14 +83,25 @@ def _keep_compute_mode(session: RunSession, key: str, mode: str) -> None:
     session.amend({key: mode})
 
 
+def recorded_report(run: Run, tick: int) -> Report:
+    """Return the report of a step of a run or of those it comes from; empty if not recorded."""
+    record = next(run.steps(tick - 1), None)
+    if record is not None and record.tick == tick:
+        return record.report
+    origin, parent = run.parent, run.parent_run()
+    return {} if parent is None or not origin or tick > origin[1] else recorded_report(parent, tick)
+
+
 def end_of_generator(run: Run, until: Condition) -> Stopped:
     """Return why a run of a generator has stopped for good.
 
     Raises `RunError` where steps are left to take: a generator has no saved state.
     """
-    stopped = run.stopped
-    if stopped is not None and (stopped.kind is StopKind.ENDED or run.until == str(until)):
-        return stopped
+    now = run.now()
+    # A pause has a reason too, and an error, but neither is an end.
+    ended = now.stopped if now.status == "stopped" else None
+    if ended is not None and (ended.kind is StopKind.ENDED or run.until == str(until)):
+        return ended
     raise RunError(
         f"The run {run.name!r} is of a generator, which cannot be resumed. "
         "Start another run, or write the process as a class with state_dict."

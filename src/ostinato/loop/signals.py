@@ -8,11 +8,11 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what containers and job schedulers send
 _BY_DEFAULT = (signal.default_int_handler, signal.SIG_DFL)
@@ -26,6 +26,13 @@ class Pausable(Protocol):
         ...
 
 
+class OpenLoop(NamedTuple):
+    """A loop in a `with` block, and what tells that its end is saved."""
+
+    loop: Pausable
+    is_saved: Callable[[], bool]
+
+
 @dataclass
 class SignalState:
     """Which signal has paused the loop; 0 for none."""
@@ -33,7 +40,7 @@ class SignalState:
     number: int = 0
 
 
-_open: list[Pausable] = []  # the loops in `with` blocks of the main thread, the outermost first
+_open: list[OpenLoop] = []  # those in `with` blocks of the main thread, the outermost first
 
 
 @contextmanager
@@ -49,45 +56,78 @@ def ends_by_signal(loop: Pausable) -> Iterator[SignalState]:
         yield state
         return
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def pause(number: int) -> None:
         if state.number:
             raise KeyboardInterrupt
         state.number = number
-        reason = f"It was interrupted ({signal.Signals(number).name})."
-        for each in [loop, *(inner for inner in _open if inner is not loop)]:
-            each.pause(reason)
+        _pause_all(loop, number)
 
-    before: dict[signal.Signals, Any] = {
-        number: signal.signal(number, handle) for number in SIGNALS
-    }
-    try:
+    with _handled_by(pause):
         yield state
-    finally:
-        # Restored, as tests and recipes call several commands in one process.
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
-def saved_at_signals(loop: Pausable, *, is_run: bool) -> Iterator[None]:
+def saved_at_signals(
+    loop: Pausable, *, is_run: bool, is_saved: Callable[[], bool]
+) -> Iterator[None]:
     """Pause the loop at a signal, and pass the signal on after the block, where the state is saved.
 
-    Only where `is_run`, so that there is something to save, and nobody else handles the signals.
+    Only where `is_run`, so that there is something to save, and nobody else handles the signals. A
+    signal that comes when all open loops are saved is passed on at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _open.append(loop)
+    opened = OpenLoop(loop, is_saved)
+    _open.append(opened)
     try:
         if is_run and tuple(map(signal.getsignal, SIGNALS)) == _BY_DEFAULT:
-            with ends_by_signal(loop) as state:
+            with _passed_on(loop):
                 yield
-            if state.number:
-                _pass_on(state.number)
         else:
             yield
     finally:
-        _open.remove(loop)
+        _open.remove(opened)
+
+
+@contextmanager
+def _passed_on(loop: Pausable) -> Iterator[None]:
+    came: list[int] = []
+
+    def pause(number: int) -> None:
+        if came or all(each.is_saved() for each in _open):
+            _pass_on(number)
+        came.append(number)
+        _pause_all(loop, number)
+
+    with _handled_by(pause):
+        yield
+    if came:
+        _pass_on(came[0])
+
+
+def _pause_all(loop: Pausable, number: int) -> None:
+    reason = f"It was interrupted ({signal.Signals(number).name})."
+    for each in [loop, *(inner.loop for inner in _open if inner.loop is not loop)]:
+        each.pause(reason)
+
+
+@contextmanager
+def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
+    def called(number: int, frame: FrameType | None) -> None:
+        handle(number)
+
+    before: dict[signal.Signals, Any] = {
+        number: signal.signal(number, called) for number in SIGNALS
+    }
+    try:
+        yield
+    finally:
+        # Restored, as tests and recipes call several commands in one process; but not over a
+        # handler that came within the block.
+        for number, handler in before.items():
+            if signal.getsignal(number) is called:
+                signal.signal(number, handler)
 
 
 def _pass_on(number: int) -> NoReturn:
