@@ -36,6 +36,7 @@ class Raw:
     kind: str = "text/event-stream"
     status: int = 200
     hang: float = 0.0
+    encoding: str = "identity"
 
 
 def raw(*events: object, kind: str = "text/event-stream", done: bool = True) -> Raw:
@@ -145,6 +146,7 @@ class Handler(BaseHTTPRequestHandler):
     def _raw(self, answer: Raw) -> None:
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.kind)
+        self.send_header("Content-Encoding", answer.encoding)
         self.send_header("Connection", "close")
         self.end_headers()
         self.close_connection = True

@@ -201,6 +201,12 @@ def test_a_run_that_has_stopped_wants_another_condition() -> None:
     assert "has stopped at tick 6" in refused(
         RunError, "resume", "a", "--trust", "--until", "Steps(6)"
     )
+    with begin(JOURNAL, "b", 6) as loop:
+        for _ in loop:
+            break
+    assert "has stopped at tick 1: It has taken 1 steps, the limit. To resume" in refused(
+        RunError, "resume", "b", "--trust", "--until", "Steps(1)"
+    )
     assert "Unknown condition 'Step'" in refused(
         InputError, "resume", "a", "--trust", "--until", "Step(9)"
     )

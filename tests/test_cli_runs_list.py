@@ -101,11 +101,14 @@ def test_a_run_stays_for_its_branch(journal: Journal) -> None:
     assert sorted(names(listed())) == ["a", "b", "c", "d"]
 
 
-def test_a_run_that_is_driven_is_not_pruned(journal: Journal) -> None:
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_run_that_is_driven_is_not_pruned(journal: Journal, steps: int) -> None:
     with journal.drive(journal.get("d")) as session:
-        session.step(4, 4, {})
-        session.flush()
-        assert names(listed("prune", "--keep", "0", "--status", "running", "--yes")) == []
+        if steps:
+            session.step(4, 4, {})
+            session.flush()
+        status = journal.get("d").status  # of a run without a new step: as before
+        assert names(listed("prune", "--keep", "0", "--status", status, "--yes")) == []
         assert journal.find("d") is not None
 
 

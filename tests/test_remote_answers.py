@@ -8,6 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -234,6 +235,8 @@ WHOLE: dict[str, tuple[Raw, str]] = {
     ),
     "reasoning beside it": (whole(message("Hi.", reasoning_content="Let me")), "Hi."),
     "no reason to finish": (whole(message("Hi.", None)), "Hi."),
+    "a detail beside it": (whole(message("Hi.") | {"detail": "cached", "errors": ["none"]}), "Hi."),
+    "an error of code 0": (whole(message("Hi.") | {"error": {"code": 0, "message": ""}}), "Hi."),
     "a byte-order mark": (
         Raw((b"\xef\xbb\xbf" + json.dumps(message("Hi.")).encode(),), "application/json"),
         "Hi.",
@@ -406,6 +409,11 @@ FAULTS: dict[str, tuple[Raw, type[Exception], str]] = {
         whole(message("Hi", "insufficient_system_resource")),
         RetryableError,
         "'insufficient_system_resource'",
+    ),
+    "no gzip": (
+        Raw((b"plain",), encoding="gzip"),
+        RetryableError,
+        "It sent ",  # "what cannot be decompressed"; the blocking call does not ask for gzip
     ),
     "a stream that is cut": (raw(of("Hi"), done=False), RetryableError, "before it was finished"),
     "a stream without a text": (raw(of("")), RetryableError, "before it was finished"),
@@ -692,6 +700,36 @@ def test_many_fields_are_learned_one_after_another_by_all_requests_at_once() -> 
         assert {str(process.output(key)) for key in "abcdef"} == {"Hi you."}
     names = sorted(re.findall(r"does not take (\w+)", " ".join(str(one.message) for one in told)))
     assert names == ["logprobs", "seed", "stream_options"]
+
+
+@pytest.mark.parametrize("before", [60, 75, 150, 390])
+@pytest.mark.parametrize(
+    ("status", "shape"),
+    [(200, "{}"), (400, "{}"), (400, '{{"error": {{"message": "\'temperature\' {}"}}}}')],
+    ids=["no answer", "refusal", "setting"],
+)
+def test_an_excerpt_holds_no_part_of_a_key_that_the_server_repeats(
+    monkeypatch: pytest.MonkeyPatch, status: int, shape: str, before: int
+) -> None:
+    monkeypatch.setenv("KEY", "sk-secret-0123456789")
+    said = shape.format("x" * before + "sk-secret-0123456789" + "y" * 99)
+    answer = Raw((said.encode(),), "application/json", status)
+    with server_for(Faults(script=deque([answer, answer])), key_env="KEY", retries=0) as server:
+        request = replace(QUESTION, sampling={"temperature": 0.5})
+        with pytest.raises((RetryableError, PermanentError, ServerError)) as caught:
+            complete(server, request, seconds=5, attempts=1)
+        assert "secret" not in str(caught.value)
+        try:
+            told = report_of(server, sampling={"temperature": 0.5})[1]["error"]
+        except ServerError as error:
+            told = str(error)
+        assert "secret" not in told
+
+
+def test_a_refusal_that_repeats_a_long_prompt_is_a_refusal() -> None:
+    said = json.dumps({"detail": [{"msg": "Too long", "input": "x" * 2_000_000}]}).encode()
+    with server_for(Faults(script=deque([Raw((said,), "application/json", 400)]))) as server:
+        assert report_of(server)[1]["error"].startswith('It answered 400: {"detail"')
 
 
 def test_the_other_refusals_are_told_in_the_server_s_words() -> None:

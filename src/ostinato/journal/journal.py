@@ -165,7 +165,7 @@ class Journal:
         chosen = {
             each.row.id
             for each in fitting[keep or 0 :]
-            if each.row.updated <= before and each.row.status != "running"
+            if each.row.updated <= before and not Run(self._database, each.row.id).driven
         }
         parents = {each.row.id: each.row.parent[0] for each in every if each.row.parent}
         for id in [each.row.id for each in every if each.row.id not in chosen]:

@@ -73,12 +73,16 @@ def error_in(value: Any) -> ApiError | None:
     base = value.get("base_resp")
     if isinstance(base, Mapping) and base.get("status_code"):  # MiniMax; 0 means success
         return _described(base, MINIMAX_STATUSES.get(_number(base["status_code"]), 0))
-    found = next((value[name] for name in ("error", "errors", "detail") if value.get(name)), None)
+    # Beside an answer only `error` is one, and not where it says nothing.
+    answers = "choices" in value
+    names = ("error",) if answers else ("error", "errors", "detail")
+    found = next((value[name] for name in names if value.get(name)), None)
     if found is not None:
-        return _described(found, _status(value))
+        error = _described(found, _status(value))
+        return None if answers and not (error.message or error.status) else error
     # vLLM, SGLang, Mistral: the error is the whole body.
     is_error = value.get("object") == "error" or isinstance(value.get("message"), str)
-    return _described(value) if is_error and "choices" not in value else None
+    return _described(value) if is_error and not answers else None
 
 
 def _described(error: Any, status: int = 0) -> ApiError:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import httpx2
 
 READ_AHEAD = 8  # chunks that may wait to be taken; then the connection is not read any further
-LONGEST_ERROR = 1 << 16  # bytes
+LONGEST_ERROR = 1 << 20  # bytes; some servers repeat the whole prompt
 LONGEST_ANSWER = 1 << 24  # bytes
 CONNECT = 10.0  # seconds
 GRACE = 5.0  # seconds for what may follow the reason to finish: the usage, and the stream's end
@@ -286,7 +286,7 @@ class Client:
                 "POST", endpoint(self.server), content=content
             ) as response:
                 if response.status_code >= 300:
-                    said = await _read(response, LONGEST_ERROR)
+                    said = await _read(response, LONGEST_ERROR, cut=True)
                     raise response_error(
                         response.status_code, said, response.headers, self.dialect, body
                     )
@@ -301,6 +301,8 @@ class Client:
             reached = not isinstance(error, http.ConnectTimeout)
             said = f"It sent nothing for {self.server.timeout:g} seconds."
             raise RetryableError(said, overloaded=True, reached=reached) from None
+        except http.DecodingError as error:
+            raise RetryableError(f"It sent what cannot be decompressed ({error}).") from None
         except http.TransportError as error:
             reached = not isinstance(error, http.ConnectError)
             raise RetryableError(f"The connection failed ({error}).", reached=reached) from None
@@ -317,7 +319,7 @@ class Client:
                 chunk = StreamChunk() if done else reader.event(event)
             except StopAsyncIteration:
                 break
-            except (TimeoutError, self._library.TransportError, NoAnswer):
+            except (TimeoutError, self._library.RequestError, NoAnswer):
                 if not reader.finished:
                     raise
                 break  # what follows the reason to finish is no text: the answer is whole
@@ -395,11 +397,13 @@ async def _skip_prefix(
         yield replace(chunk, text=text, tokens=new, repeated=chunk.tokens - new)
 
 
-async def _read(response: httpx2.Response, most: int) -> str:
-    """Read a body as text. Raises `RetryableError` for more than `most` bytes."""
+async def _read(response: httpx2.Response, most: int, *, cut: bool = False) -> str:
+    """Read a body as text; of more than `most` bytes, `cut` or raise `RetryableError`."""
     content = b""
     async for chunk in response.aiter_bytes():
         content += chunk
         if len(content) > most:
+            if cut:
+                break
             raise RetryableError(f"It sent more than {most} bytes.")
-    return content.decode("utf-8-sig", "replace")
+    return content[:most].decode("utf-8-sig", "replace")

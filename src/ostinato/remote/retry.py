@@ -20,6 +20,7 @@ OUT_OF_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 BASE = 0.5  # seconds: upper bound of the first wait
 LONGEST = 30.0  # seconds: upper bound of every wait
 LONGEST_MESSAGE = 400  # characters of a server's message that an error repeats
+LEAST_OF_KEY = 8  # characters at the start of a key that are not shown either
 
 
 class ServerError(OstinatoError):
@@ -123,8 +124,10 @@ def wait(failures: int, draw: float, after: float | None = None) -> float:
 def redact(message: str, key: str) -> str:
     """Return a server's message without the key, which servers like to repeat, and shortened.
 
-    Half characters, which no encoder takes, become U+FFFD.
+    Nor does it hold a start of the key: the message may be an excerpt that was cut within it. Half
+    characters, which no encoder takes, become U+FFFD.
     """
     clean = message.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    clean = clean.replace(key, "…") if key else clean
+    for length in range(len(key), min(LEAST_OF_KEY, len(key)) - 1, -1):
+        clean = clean.replace(key[:length], "…") if length else clean
     return clean if len(clean) <= LONGEST_MESSAGE else f"{clean[:LONGEST_MESSAGE]}…"

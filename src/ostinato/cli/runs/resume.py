@@ -54,7 +54,7 @@ def resume_run(run: Run, until: str | None, *, trust: bool, as_json: bool) -> Ex
     if loop.stopped is not None:
         # The new condition already holds, such as Steps(6) at tick 6.
         loop.close()
-        raise RunError(_needs_until(row))
+        raise RunError(_needs_until(run.now()))
     return _drive(run, loop, as_json=as_json)
 
 
