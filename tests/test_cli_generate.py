@@ -123,7 +123,7 @@ def test_a_run_does_not_resume_with_other_weights_and_is_printed_without_any(fol
         (["--int4", "--int8"], "--int8 must be given without --int4, got both"),
         (["--temperature", "nan"], "temperature must be a number from 0 to 100, got nan"),
         (["--temperature", "inf"], "temperature must be a number from 0 to 100, got inf"),
-        (["--top-k", "-1"], "top_k must be a whole number, 0 or more, got -1"),
+        (["--top-k", "-1"], "top_k must be a whole number from 0 to 2147483647, got -1"),
         (["--end-bias", "inf"], "end_bias must be a number from 0 to 1000000, got inf"),
         (["--seed", "-1"], "A seed must be a whole number from 0"),
         (["--seed", str(1 << 63)], "A seed must be a whole number from 0"),
@@ -219,3 +219,15 @@ def test_a_compiled_model_writes_and_the_run_knows_how_it_was_computed() -> None
         call("--run", "a")
     assert call("--compile", "--int8").exit_code == call("--int8").exit_code == 0
     assert call().stdout == call("--compile").stdout  # where it can be, it is
+
+
+def test_a_token_that_an_older_version_recorded_is_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = written.TextOutput(show=True, quiet=False)
+    report = {"text": "a", "logprob": 0.0, "entropy": 0.0}
+    output.add(1, {**report, "alternatives": [["a", 0.75]]})
+    output.add(2, {**report, "alternatives": [["a", 0.75, 1.0]], "drawn_prob": 1.0})
+    _, old, new = capsys.readouterr().out.splitlines()
+    assert old.split() == ["1", '"a"', "100.0%", "-", "0.00", "nats", "|", '"a"', "75.0%"]
+    assert new.split()[2:4] == ["100.0%", "100.0%"] and new.endswith('"a" 75.0%, 100.0%')

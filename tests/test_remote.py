@@ -750,7 +750,7 @@ def test_settings_that_the_api_does_not_have_are_refused_unless_the_server_has_t
         ({"temperature": "hot"}, "temperature must be a number from 0 to 100, got 'hot'"),
         ({"temperature": float("nan")}, "temperature must be a number from 0 to 100, got nan"),
         ({"top_p": 0}, r"top_p must be a number in \(0, 1\], got 0"),
-        ({"top_k": 2.5}, r"top_k must be a whole number, 0 or more, got 2\.5"),
+        ({"top_k": 2.5}, r"top_k must be a whole number from 0 to 2147483647, got 2\.5"),
         ({"force": "abc"}, "force must be a list of the numbers of characters, got 'abc'"),
         ({"force": [True]}, "force must be a list of the numbers"),
         ({"temprature": 1}, "Unknown edit 'temprature' of a server's lane"),

@@ -607,6 +607,12 @@ def test_errors_have_the_shape_of_the_api(
     assert answer["error"]["message"]
 
 
+@pytest.mark.parametrize("name", ["temperature", "top_k", "seed", "stop", "model", "y" * 100_000])
+def test_a_refusal_repeats_little_of_a_long_value(place: tuple[int, Scheduler], name: str) -> None:
+    status, answer = post(place[0], asked(**{name: ["x" * 100_000]}))
+    assert status == 400 and len(answer["error"]["message"]) < 500
+
+
 @pytest.mark.parametrize(
     "more",
     [

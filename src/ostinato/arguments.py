@@ -271,7 +271,9 @@ class NumberRange(NamedTuple):
 
 SAMPLING_RANGES: Mapping[str, NumberRange] = {
     "temperature": NumberRange(lambda value: 0 <= value <= 100, "a number from 0 to 100"),
-    "top_k": NumberRange(lambda value: 0 <= value < 1 << 31, "a whole number, 0 or more", True),
+    "top_k": NumberRange(
+        lambda value: 0 <= value < 1 << 31, "a whole number from 0 to 2147483647", True
+    ),
     "top_p": NumberRange(lambda value: 0 < value <= 1, "a number in (0, 1]"),
     "min_p": NumberRange(lambda value: 0 <= value < 1, "a number in [0, 1)"),
     # Beyond these a logit can overflow, and a row without finite logits has no distribution.

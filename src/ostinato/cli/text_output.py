@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -83,13 +83,18 @@ def _print(position: int, report: Mapping[str, Any], show: bool) -> None:
     token = json.dumps(report["text"], ensure_ascii=False)
     token = "(end)" if "ended" in report and not report["text"] else token
     others = "  ".join(
-        f"{json.dumps(text, ensure_ascii=False) if text else '(end)'} {prob:.1%}, {drawn:.1%}"
-        for text, prob, drawn in report["alternatives"]
+        f"{json.dumps(text, ensure_ascii=False) if text else '(end)'} {_shares(probs)}"
+        for text, *probs in report["alternatives"]
     )
     if position == 1:
         click.echo(f"step  {'token':18}  model   drawn  entropy    | likeliest: model, drawn")
     prob = math.exp(report["logprob"])
+    # Runs of older versions have recorded the model's probabilities only.
+    drawn = f"{report['drawn_prob']:6.1%}" if "drawn_prob" in report else f"{'-':>6}"
     click.echo(
-        f"{position:4}  {token:18} {prob:6.1%}  {report['drawn_prob']:6.1%}  "
-        f"{report['entropy']:4.2f} nats  | {others}"
+        f"{position:4}  {token:18} {prob:6.1%}  {drawn}  {report['entropy']:4.2f} nats  | {others}"
     )
+
+
+def _shares(probs: Sequence[float]) -> str:
+    return ", ".join(f"{prob:.1%}" for prob in probs)

@@ -18,7 +18,7 @@ def check_seed(seed: int) -> int:
     """Return a seed as it is. Raises `InputError` where it is not in [0, 2**63)."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
         raise InputError(
-            f"A seed must be a whole number from 0 to 2**63 - 1, got {seed!r}. Give another."
+            f"A seed must be a whole number from 0 to 2**63 - 1, got {seed!r:.80}. Give another."
         )
     return seed
 

@@ -68,6 +68,12 @@ def keep_compute_modes(session: RunSession, computing: Mapping[str, object]) -> 
         _keep_compute_mode(session, key, compute_mode(part))
 
 
+_MENDS = {
+    "compute_mode": "Give the same --compile, --no-compile, --int8, --int4 and --device as before",
+    "judge_mode": "Resume it with the same judges, on the machine that it was started on",
+}
+
+
 def _keep_compute_mode(session: RunSession, key: str, mode: str) -> None:
     run = session.run
     # Runs of older versions have no mode recorded: they take the one they are resumed in.
@@ -77,8 +83,7 @@ def _keep_compute_mode(session: RunSession, key: str, mode: str) -> None:
     if known and (run.tick or any(True for _ in run.results())):
         raise RunError(
             f"The run {run.name!r} must be resumed in its {key.replace('_', ' ')}, {known}, got "
-            f"{mode}. Give the same --compile, --no-compile, --int8, --int4 and --device as "
-            "before, or start another run."
+            f"{mode}. {_MENDS[key]}, or start another run."
         )
     session.amend({key: mode})
 

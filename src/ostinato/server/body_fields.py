@@ -110,7 +110,7 @@ class BodyFields:
                 fix = did_you_mean(key, self._read) or " Leave it out."
                 raise RequestError(
                     400,
-                    f"{self._path + key!r} is not known here, got {value!r:.60}.{fix}",
+                    f"{self._path + key!r:.80} is not known here, got {value!r:.60}.{fix}",
                     self._path + key,
                     "unknown_parameter",
                 )

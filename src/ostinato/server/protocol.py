@@ -235,7 +235,7 @@ def _stop(fields: BodyFields) -> tuple[str, ...]:
         or not all(isinstance(text, str) and 0 < len(text) <= LONGEST_STOP for text in texts)
     ):
         raise wrong(
-            "stop", f"a text of up to {LONGEST_STOP} characters, or at most {MOST_STOPS}", value
+            "stop", f"a text of 1 to {LONGEST_STOP} characters, or at most {MOST_STOPS}", value
         )
     return tuple(texts)
 
