@@ -221,7 +221,7 @@ def test_a_compiled_model_writes_and_the_run_knows_how_it_was_computed() -> None
     assert call().stdout == call("--compile").stdout  # where it can be, it is
 
 
-def test_a_token_that_an_older_version_recorded_is_shown(
+def test_a_token_of_an_older_version_is_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = written.TextOutput(show=True, quiet=False)
