@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,37 @@ def test_a_signal_between_the_steps_ends_the_script_too(
     with Journal(tmp_path / ".ostinato/journal.db") as journal:
         run = journal.get("a").now()
     assert (run.status, run.tick) == (status, tick)
+
+
+def test_one_signal_is_handled_where_the_program_handles_the_other(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `asyncio.run` has its own
+    try:
+        with pytest.raises(SystemExit) as ended, run_loop(tmp_path) as loop:
+            for step in loop:
+                if step.tick == 3:
+                    os.kill(os.getpid(), signal.SIGTERM)
+        assert (ended.value.code, loop.tick) == (143, 3)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_forked_child_is_ended_by_its_signal(tmp_path: Path) -> None:
+    with run_loop(tmp_path) as loop:
+        for step in loop:
+            if step.tick == 3:
+                ready, told = os.pipe()
+                child = os.fork()
+                if not child:
+                    os.write(told, b"1")  # a signal before the fork's end would be lost
+                    time.sleep(9)
+                    os._exit(0)
+                os.read(ready, 1)
+                os.close(ready)
+                os.close(told)
+                os.kill(child, signal.SIGTERM)
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    assert loop.tick == 20
 
 
 def test_a_handler_that_is_set_within_stays(tmp_path: Path) -> None:

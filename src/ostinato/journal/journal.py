@@ -278,7 +278,9 @@ class Journal:
         text = encode_exactly(spec, "The spec of a run")
         try:
             connection.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, ?, 'new', 0, 0, NULL, ?, ?, ?, ?, ?, 0)",
+                # Columns by name: a newer version may add some while this one still runs.
+                "INSERT INTO runs (id, name, kind, spec, status, tick, position, edits, parent, "
+                "parent_tick, created, updated) VALUES (?, ?, ?, ?, 'new', 0, 0, ?, ?, ?, ?, ?)",
                 (id, name, kind, text, edits, origin, tick, now, now),
             )
         except sqlite3.IntegrityError:

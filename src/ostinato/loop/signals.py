@@ -5,10 +5,11 @@ Knows no run. A handler is installed in the main thread only, and for the time o
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -62,7 +63,7 @@ def ends_by_signal(loop: Pausable) -> Iterator[SignalState]:
         state.number = number
         _pause_all(loop, number)
 
-    with _handled_by(pause):
+    with _handled_by(pause, SIGNALS):
         yield state
 
 
@@ -72,8 +73,8 @@ def saved_at_signals(
 ) -> Iterator[None]:
     """Pause the loop at a signal, and pass the signal on after the block, where the state is saved.
 
-    Only where `is_run`, so that there is something to save, and nobody else handles the signals. A
-    signal that comes when all open loops are saved is passed on at once.
+    Only where `is_run`, so that there is something to save, and only signals that nobody else
+    handles. One that comes when all open loops are saved is passed on at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -81,17 +82,15 @@ def saved_at_signals(
     opened = OpenLoop(loop, is_saved)
     _open.append(opened)
     try:
-        if is_run and tuple(map(signal.getsignal, SIGNALS)) == _BY_DEFAULT:
-            with _passed_on(loop):
-                yield
-        else:
+        free = [number for number in SIGNALS if signal.getsignal(number) in _BY_DEFAULT]
+        with _passed_on(loop, free if is_run else ()):
             yield
     finally:
         _open.remove(opened)
 
 
 @contextmanager
-def _passed_on(loop: Pausable) -> Iterator[None]:
+def _passed_on(loop: Pausable, numbers: Sequence[signal.Signals]) -> Iterator[None]:
     came: list[int] = []
 
     def pause(number: int) -> None:
@@ -100,7 +99,7 @@ def _passed_on(loop: Pausable) -> Iterator[None]:
         came.append(number)
         _pause_all(loop, number)
 
-    with _handled_by(pause):
+    with _handled_by(pause, numbers):
         yield
     if came:
         _pass_on(came[0])
@@ -113,12 +112,19 @@ def _pause_all(loop: Pausable, number: int) -> None:
 
 
 @contextmanager
-def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
+def _handled_by(handle: Callable[[int], None], numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    driver = os.getpid()
+
     def called(number: int, frame: FrameType | None) -> None:
-        handle(number)
+        if os.getpid() == driver:
+            handle(number)
+            return
+        # A forked child, such as a worker that its pool ends: the loops are the parent's.
+        signal.signal(number, before[signal.Signals(number)])
+        signal.raise_signal(number)
 
     before: dict[signal.Signals, Any] = {
-        number: signal.signal(number, called) for number in SIGNALS
+        number: signal.signal(number, called) for number in numbers
     }
     try:
         yield
