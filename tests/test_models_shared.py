@@ -23,6 +23,7 @@ def test_calls_with_the_same_name_share_the_model(tmp_path: Path) -> None:
     name = str(save_tiny(tmp_path / "tiny"))
     first = shared_model(name)
     assert shared_model(name) is first
+    assert shared_model(f"{name}/", device="cpu") is first
     write(["We can"], model=name)
     assert Refine(name, [{"text": "a"}], prompt="{text}", checks=[Length(max=9)]).model is first
 

@@ -230,7 +230,7 @@ class Journal:
         for edits at the natural end of a run: no step follows that they could change; `EditError`
         for edits that the process does not know, where the run records which it knows.
         """
-        known = parent.spec.get("edits")
+        known = parent.spec.get("known_edits")
         if isinstance(known, dict):
             check_edits(known, _checked(edits))
         row = _branching_point(parent, tick, bool(edits))

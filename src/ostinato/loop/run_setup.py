@@ -41,8 +41,8 @@ def record_condition(session: RunSession, until: Condition, spelling: str | None
 def record_known_edits(session: RunSession, process: object) -> None:
     """Record which edits a process knows, so that a branch with others is refused when made."""
     known = getattr(process, "known_edits", None)
-    if known is not None and session.run.spec.get("edits") != known:
-        session.amend({"edits": dict(known)})
+    if known is not None and session.run.spec.get("known_edits") != known:
+        session.amend({"known_edits": dict(known)})
 
 
 def compute_mode(part: object) -> str:

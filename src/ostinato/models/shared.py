@@ -12,15 +12,17 @@ from pathlib import Path
 from threading import Lock
 
 from ostinato.models.catalog import LLAMA, adapter_folder, split_adapter
+from ostinato.models.device import find_device
 from ostinato.models.load import LanguageModel, find_model, load_model
 from ostinato.models.memory import check_memory
 
 KEPT = 2
 """Models kept at most: two judges may share a job, more would fill the memory."""
 
+_Key = tuple[str, ...]
 _State = tuple[tuple[str, int, int], ...]
 
-_models: OrderedDict[tuple[str, str | None], tuple[_State, LanguageModel]] = OrderedDict()
+_models: OrderedDict[_Key, tuple[_State, LanguageModel]] = OrderedDict()
 _one_at_a_time = Lock()
 
 
@@ -32,7 +34,11 @@ def shared_model(name: str, *, slots: int = 1, device: str | None = None) -> Lan
     a model that is missing or does not fit.
     """
     with _one_at_a_time:
-        key, state = (name, device), _state(name)
+        paths = _paths(name)
+        key = (*(str(path.resolve()) for path in paths), str(find_device(device)))
+        # Through llama.cpp or not: the same file is another network.
+        key = (LLAMA, *key) if name.startswith(LLAMA) else key
+        state = tuple(_stamp(file) for path in paths for file in _files(path))
         kept = _models.get(key)
         if kept is None or kept[0] != state:
             del kept
@@ -43,20 +49,18 @@ def shared_model(name: str, *, slots: int = 1, device: str | None = None) -> Lan
         return _models[key][1]
 
 
-def _make_room(key: tuple[str, str | None]) -> None:
+def _make_room(key: _Key) -> None:
     """Drop what another model takes the place of, before that is loaded."""
     _models.pop(key, None)
     while len(_models) >= KEPT:
         _models.popitem(last=False)
 
 
-def _state(name: str) -> _State:
-    """Return the names, times and sizes of the files of a model and its adapter."""
+def _paths(name: str) -> list[Path]:
+    """Return where a model is, and its adapter if it has one."""
     base, adapter = split_adapter(name)
-    paths = [find_model(base.removeprefix(LLAMA))]
-    if adapter:
-        paths.append(adapter_folder(adapter))
-    return tuple(_stamp(file) for path in paths for file in _files(path))
+    model = find_model(base.removeprefix(LLAMA))
+    return [model, adapter_folder(adapter)] if adapter else [model]
 
 
 def _files(path: Path) -> list[Path]:
