@@ -98,7 +98,7 @@ def test_a_completion_under_the_check_is_python(tmp_path: Path) -> None:
     model = load_model(save_tiny(tmp_path / "tiny"))
     rows = [{"opening": "def f(x):\n", "prompt": "def f(x):\n"}]
     made = complete(model, rows, Backtrack(rounds=2))
-    assert pass_rate(made) == float(PARSES.judge(str(made[0]["output"]), rows[0]).passed)
+    assert pass_rate(made) == float(PARSES.judge(str(made[0]["reply"]), rows[0]).passed)
     assert bits_per_character(model, [textwrap.dedent(FILE)]) > 0
 
 

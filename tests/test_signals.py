@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toys import Walk
@@ -38,6 +40,19 @@ BODIES = {
         "with outer:\n    with loop:\n        for step in loop:\n            watch(step)"
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def default_handlers() -> Iterator[None]:
+    """Handle signals as in the foreground: a shell's background jobs ignore SIGINT."""
+    defaults: dict[signal.Signals, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def script(folder: Path, body: str, number: signal.Signals) -> subprocess.CompletedProcess[str]:

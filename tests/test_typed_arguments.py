@@ -3,6 +3,7 @@ where a number belongs, no NaN, nothing too large, no unknown choice."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -149,3 +150,26 @@ def test_numbers_of_numpy_become_python_s_and_lists_tuples() -> None:
 def test_a_wrong_argument_of_a_loop_is_refused_by_name(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Loop(lambda: 1, **{"until": Steps(3), **wrong})
+
+
+WRITING: list[tuple[dict[str, Any], str]] = [
+    ({"prompts": "hello"}, "prompts must be a list of texts, got 'hello'. Write [prompt]."),
+    ({"slots": 0}, "slots must be at least 1, got 0."),
+    ({"alternatives": -1}, "alternatives must be 0 or more, got -1."),
+    ({"num_beams": 1.5}, "num_beams must be a whole number, got 1.5."),
+    ({"model": 3}, "model must be a LanguageModel or a Server or a text"),
+    ({"chat": "no"}, "chat must be True or False, got 'no'."),
+    ({"texts": "a ___", "model": "m"}, "texts must be a list of texts, got 'a ___'."),
+    ({"texts": ["a ___"], "model": "m", "steps": 0}, "steps must be at least 1, got 0."),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), WRITING)
+def test_wrong_arguments_of_writing_are_refused_before_a_model_is_loaded(
+    given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        if "texts" in given:
+            text.fill_gaps(**given)
+        else:
+            text.write(**{"prompts": ["a"], **given})

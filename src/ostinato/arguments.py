@@ -73,6 +73,12 @@ def require_arguments(function: Callable[..., object], given: Mapping[str, objec
         require_type(name, given[name], hint)
 
 
+def refuse_single(name: str, value: object) -> None:
+    """Raise `InputError` for one text in place of a list: it is a sequence of its characters."""
+    if isinstance(value, str):
+        raise InputError(f"{name} must be a list of texts, got {value!r:.60}. Write [{name[:-1]}].")
+
+
 def require_type(name: str, value: object, hint: Any, fix: str = "") -> Any:
     """Return a value as a type. Raises `InputError` where it is not of that type.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ostinato.arguments import refuse_single, require_arguments, require_at_least
 from ostinato.errors import InputError
 from ostinato.loop import Condition, Lanes, Loop, Steps, content_keys
 from ostinato.models import MaskedModel, load_masked_model
@@ -35,6 +36,9 @@ def fill_gaps(
     first. `each` ends a text earlier; `loop` goes to `Loop`, such as `run` and `until`. The texts
     are in `step.results`.
     """
+    require_arguments(fill_gaps, locals())
+    refuse_single("texts", texts)
+    require_at_least(1, gap_tokens=gap_tokens, steps=steps, slots=1 if slots is None else slots)
     if not texts:
         raise InputError("There must be at least one text, got none.")
     model = load_masked_model(model) if isinstance(model, str) else model

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ostinato.arguments import refuse_single, require_arguments, require_at_least
 from ostinato.decode import (
     Beam,
     Constraint,
@@ -65,6 +66,10 @@ def write(
     searches for the most likely text instead of sampling, scored with `length_penalty`.
     `constraint` is what each whole text must be; if `each` has `Steps`, it is whole within them.
     """
+    require_arguments(write, locals())
+    refuse_single("prompts", prompts)
+    require_at_least(0, alternatives=alternatives)
+    require_at_least(1, num_beams=num_beams, slots=1 if slots is None else slots)
     if not prompts:
         raise InputError("There must be at least one prompt, got none.")
     if isinstance(model, str):
