@@ -69,6 +69,15 @@ def test_samples_come_with_the_validations_by_default(folder: Path) -> None:
     assert "\n  | " not in none.output
 
 
+def test_a_fresh_run_is_planned_as_a_new_one(folder: Path) -> None:
+    small = SMALL.replace("--warmup-steps 2", "")
+    first, again = (
+        train(f"a.txt --out small --epochs 1 {more}", small) for more in ("", "--fresh")
+    )
+    assert "Planned for this training: --steps" in first.output
+    assert again.output == first.output
+
+
 @pytest.mark.parametrize("layout", ["llama", "qwen3"])
 def test_transformers_loads_what_was_trained(folder: Path, layout: str) -> None:
     transformers = pytest.importorskip("transformers")

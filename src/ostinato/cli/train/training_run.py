@@ -102,7 +102,7 @@ def planned(job: TrainingJob, options: RunOptions) -> TrainingConfig:
     to few data: a batch to a tenth of them, the warm-up to a tenth of the steps.
     """
     _require_room(job, options)
-    recorded = {} if options.fresh else options.recorded_spec().get("config")
+    recorded = None if options.fresh else options.recorded_spec().get("config")
     if isinstance(recorded, dict):
         kept = {name: recorded[name] for name in PLANNED if isinstance(recorded.get(name), int)}
         return _replaced(job.config, kept, options)
