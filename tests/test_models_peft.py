@@ -141,6 +141,16 @@ def test_an_adapter_of_peft_has_the_same_logits_and_keeps_them_when_saved_again(
     assert torch.equal(ours(again), ours(loaded))
 
 
+@pytest.mark.parametrize("key", ["target_modules", "layers_pattern", "rank_pattern"])
+def test_a_wrong_pattern_is_refused_by_its_name(base: Path, tmp_path: Path, key: str) -> None:
+    saved(base, tmp_path, peft.LoraConfig(r=4, target_modules=QV, layers_to_transform=[0]))
+    path = tmp_path / "adapter_config.json"
+    wrong = {"(": 4} if key == "rank_pattern" else "("
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: wrong}))
+    with pytest.raises(ModelError, match=r"adapter_config\.json must be a pattern"):
+        load_adapter(Llama(TINY, seed=0), tmp_path)
+
+
 @pytest.mark.parametrize("missing", ["lora_alpha", "r"])
 def test_a_setting_that_is_left_out_has_peft_s_default(
     base: Path, tmp_path: Path, missing: str

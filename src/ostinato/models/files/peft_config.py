@@ -110,9 +110,9 @@ class PeftConfig:
         chosen = self.values.tokens("layers_to_transform")
         lists = self.values.raw.get("layers_pattern") or r"[^.]*"
         for pattern in [lists] if isinstance(lists, str) else self.values.texts("layers_pattern"):
-            found = regex.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name, timeout=TIMEOUT)
-            if found:
-                return int(found[1]) in chosen
+            numbered = rf"(?:.*?\.)??(?:{pattern})\.(?P<layer>\d+)\..*"
+            if found := self._matched(numbered, "layers_pattern", name):
+                return int(found["layer"]) in chosen
         return False
 
     def _key(self, patterns: Values, name: str) -> str | None:
@@ -121,8 +121,11 @@ class PeftConfig:
         return next(found, None)
 
     def _matches(self, pattern: str, key: str, name: str) -> bool:
+        return self._matched(pattern, key, name) is not None
+
+    def _matched(self, pattern: str, key: str, name: str) -> regex.Match[str] | None:
         try:
-            return regex.fullmatch(pattern, name, timeout=TIMEOUT) is not None
+            return regex.fullmatch(pattern, name, timeout=TIMEOUT)
         except (regex.error, TimeoutError) as error:
             raise ModelError(
                 f"{key} in {self._file} must be a pattern that takes little time, got "
