@@ -360,6 +360,65 @@ def test_many_marks_in_a_row_take_no_long_time(piece: str) -> None:
     assert time.thread_time() - start < 0.5  # 0.02 here; a search from each mark takes seconds
 
 
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        (Blocked(words=("*x*",)), "_" * 30_000),
+        (Blocked(words=("*x*",)), "é" * 30_000),
+        (Blocked(words=("a*b*c*d",)), "ab" * 2000 + "c" * 2000),
+        (Blocked(words=("a*b*c*é",)), "ab" * 2000 + "c" * 2000),
+        (Contains(texts=(" x",)), " " * 30_000),
+        (StartsWith(texts=("é",)), "[" * 100_000),
+        (Contains(texts=("e" + "\u0301\u0302" * 50,)), "e"),
+    ],
+)
+def test_a_search_takes_linear_time(check: BaseCheck, text: str) -> None:
+    start = time.thread_time()
+    check.judge(text, {})
+    check.check_prefix(text, {})
+    check.constraint_specs({})
+    assert time.thread_time() - start < 1  # 0.1 here; all ways to part a word take seconds
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "found"),
+    [
+        ("a*b*c", "xabbbc abbcbc.", "abbcbc"),
+        ("*b*c*", "aabbcca", "aabbcca"),
+        ("a**b", "xaqb aqb", "aqb"),
+        ("*fund", "退refund", "refund"),
+        ("a*b c", "abxb  c", "abxb  c"),
+        ("a* *b", "axx  yyb", "axx  yyb"),
+    ],
+)
+def test_wildcards_match_as_much_as_they_can(word: str, text: str, found: str) -> None:
+    verdict = Blocked(words=(word,)).judge(text, {})
+    assert verdict.span is not None and text[slice(*verdict.span)] == found
+
+
+@pytest.mark.parametrize(
+    ("check", "text", "passed"),
+    [
+        (Contains(texts=("ಕೋ",)), "ಕೋ", True),  # its vowel sign is three characters in NFD
+        (StartsWith(texts=("வோ",)), "வோ", True),
+        (Blocked(words=("ass",)), "as\xadassin", True),
+        (Blocked(words=("fi\u200b",)), "fi\u200bfi", True),
+        (Choice(texts=("New York",)), "New\nYork", False),
+        (StartsWith(texts=("It's",)), "It’s", False),
+        (StartsWith(texts=(" Hi",)), "Hi", True),
+        (EndsWith(texts=("Bye ",)), "Bye", True),
+    ],
+)
+def test_check_and_mask_agree(check: BaseCheck, text: str, passed: bool) -> None:
+    constraint = constraint_of([check], {}).constraint
+    assert constraint is not None
+    assert check.judge(text, {}).passed == is_in(constraint, text) == passed
+
+
+def test_an_accent_alone_is_no_word() -> None:
+    assert [seg.count_words(text) for text in ("a ≠", "a =\u0338", "退\u0301")] == [1, 1, 1]
+
+
 # Past cases and backtracking ----------------------------------------------------------------------
 
 

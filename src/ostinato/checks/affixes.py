@@ -1,4 +1,4 @@
-"""How a text starts and how it ends, without outer white space."""
+"""How a text starts and how it ends, without outer white space; what it is compared with, too."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class StartsWith(_Affix):
     def judge(self, output: object, item: Item) -> Verdict:
         """Compare the start."""
         text = self._fold(self.text(output).lstrip())
-        passed = any(_starts(text, self._fold(start), whole=True) for start in self.texts)
+        passed = any(_starts(text, start, whole=True) for start in self._starts())
         return self.verdict(passed, self._message())
 
     def check_prefix(self, output: object, item: Item) -> PrefixVerdict:
         """Certain once one of the texts is complete, impossible where the prefix deviates."""
         text = self.text(output)
         prefix = decomposed_start(text.lstrip(), self.case)
-        starts = [self._fold(start) for start in self.texts]
+        starts = self._starts()
         if any(_starts(prefix, start, whole=False) for start in starts):
             return CERTAIN
         if any(start.startswith(prefix) for start in starts):
@@ -59,17 +59,21 @@ class StartsWith(_Affix):
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the pattern of texts with one of the texts at this end."""
-        pattern = f"{BLANK}*{one_of(self.texts, self.case, open_end=True)}{ANY}"
+        texts = [text.lstrip() for text in self.texts]
+        pattern = f"{BLANK}*{one_of(texts, self.case, open_end=True)}{ANY}"
         return (ConstraintSpec("regex", pattern, hints=self.texts[:1]),)
+
+    def _starts(self) -> list[str]:
+        return [self._fold(start.lstrip()) for start in self.texts]
 
     def _deviation(self, text: str, starts: list[str]) -> int:
         """Return where the text leaves the start that it follows longest."""
         blank = len(text) - len(text.lstrip())
-        for end in range(len(text) - 1, blank, -1):
+        for end in range(blank + 1, len(text)):
             prefix = decomposed_start(text[blank:end], self.case)
-            if any(start.startswith(prefix) for start in starts):
-                return end
-        return blank
+            if not any(start.startswith(prefix) for start in starts):
+                return end - 1
+        return len(text) - 1
 
     def _message(self) -> str:
         return f"Begin with {quoted(self.texts)}."
@@ -103,9 +107,9 @@ class EndsWith(_Affix):
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the pattern of texts with one of the texts at this end."""
-        pattern = f"{ANY}{one_of(self.texts, self.case)}{BLANK}*"
+        pattern = f"{ANY}{one_of(map(str.rstrip, self.texts), self.case)}{BLANK}*"
         return (ConstraintSpec("regex", pattern, hints=self.texts[:1]),)
 
     def _has_ending(self, text: str) -> bool:
         text = self._fold(text.rstrip())
-        return any(text.endswith(self._fold(end)) for end in self.texts)
+        return any(text.endswith(self._fold(end.rstrip())) for end in self.texts)

@@ -53,7 +53,9 @@ class Blocked(BaseCheck):
 
     def constraint_specs(self, item: Item) -> tuple[ConstraintSpec, ...]:
         """Return the texts without a blocked word."""
-        pattern = containing(self.words, case=self.case, wild=True, surely=True)
+        # A mask sees characters that are not shown in the text, so the words must be without.
+        words = [normalized(word, case=self.case, visible=True).text for word in self.words]
+        pattern = containing(words, case=self.case, wild=True, surely=True)
         return (ConstraintSpec("regex", pattern, no=True),)
 
     def _finder(self) -> Finder:

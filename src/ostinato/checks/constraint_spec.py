@@ -7,6 +7,7 @@ never fewer: the check itself judges in the end. Knows no check and no model.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -23,8 +24,8 @@ _WORD = r"0-9A-Za-z_"
 _ASCII_EDGES = r"\x00-&(-+\-/:<-@\[-\^`{-\x7f"  # without the signs that digits have between them
 _DIGIT_SIGNS = ".,;'"
 # Members of sets: letters that are surely of the same word beside a letter of their script, and
-# characters that are surely of no word with a letter of any other. Automata over all of Unicode are
-# ten times as large.
+# characters that are surely of no word with a letter of any other: without the soft hyphen, which
+# stands within words. Automata over all of Unicode are ten times as large.
 _LETTERS = {
     "Latin": r"A-Za-z\xC0-\xD6\xD8-\xF6\xF8-\u024F\u0300-\u036F",
     "Cyrillic": r"\u0400-\u0481\u0483-\u052F\u0300-\u036F",
@@ -36,7 +37,7 @@ _LETTERS = {
 }
 _HANGUL = r"\uAC00-\uD7A3"
 _NO_LETTERS = (
-    r"\xA0-\xA9\xAB-\xB1\xB4\xB6-\xB8\xBB\xBF\xD7\xF7\u2000-\u200A\u2010-\u2017\u201C-\u2027"
+    r"\xA0-\xA9\xAB\xAC\xAE-\xB1\xB4\xB6-\xB8\xBB\xBF\xD7\xF7\u2000-\u200A\u2010-\u2017\u201C-\u2027"
     r"\u2030-\u203E\u3000-\u3004\u3008-\u3020\u3041-\u3096\u30A1-\u30FA\u3400-\u4DBF\u4E00-\u9FFF"
     r"\uFF01-\uFF0B\uFF0D\u0E01-\u0E30"
 )
@@ -65,8 +66,16 @@ def escaped(text: str) -> str:
 
 
 def one_of(texts: Iterable[str], case: bool, open_end: bool = False) -> str:
-    """Return the pattern of one of the texts in any spelling; `open_end`: an accent may follow."""
-    return folded("|".join(_written(text, case, open_end) for text in texts), case)
+    """Return the pattern of one of the texts in any spelling; `open_end`: an accent may follow.
+
+    White space and apostrophes are those of the text.
+    """
+    return folded("|".join(_as_written(text, case, open_end) for text in texts), case)
+
+
+def _as_written(text: str, case: bool, open_end: bool) -> str:
+    *pieces, last = re.split(r"(\s)", text)
+    return "".join(spelled(piece, case) for piece in pieces) + _last_word(last, case, open_end)
 
 
 def containing(
@@ -93,7 +102,7 @@ def _containing(text: str, case: bool, whole: bool, wild: bool, surely: bool) ->
     parts = text.split("*") if wild else [text]
     open_end = not whole or not parts[-1]
     if surely:
-        written = [spaced(part, f"{BLANK}+") for part in parts]
+        written = [spaced(part, BLANK) for part in parts]
     else:
         written = [_written(part, case, open_end and part is parts[-1]) for part in parts]
     core = folded(f"[{_WORD}]*".join(written), case)
@@ -103,24 +112,32 @@ def _containing(text: str, case: bool, whole: bool, wild: bool, surely: bool) ->
 
 
 def spaced(text: str, blank: str) -> str:
-    """Return the pattern of a text with any white space for a blank, and either apostrophe."""
+    """Return the pattern of a text with any white space for a blank, and either apostrophe.
+
+    `blank` is the set of white space.
+    """
     return _framed(text, blank, [_apostrophes(escaped(word)) for word in text.split()])
 
 
 def _written(text: str, case: bool, open_end: bool = False) -> str:
-    """Return the pattern of all spellings of a text; `open_end`: an accent may follow."""
+    """Return `spaced` of a text in all spellings; `open_end`: an accent may follow."""
     words = text.split()
-    patterns = [_apostrophes(spelled(word, case)) for word in words]
-    if open_end and text[-1:].isalpha() and (accents := accented().get(text[-1], "")):
-        rest = _apostrophes(spelled(words[-1][:-1], case))
-        patterns[-1] = f"(?:{patterns[-1]}|{rest}[{accents}])"
-    return _framed(text, f"{BLANK}+", patterns)
+    patterns = [spelled(word, case) for word in words]
+    if open_end and words and not text[-1].isspace():
+        patterns[-1] = _last_word(words[-1], case, open_end)
+    return _framed(text, BLANK, list(map(_apostrophes, patterns)))
+
+
+def _last_word(word: str, case: bool, open_end: bool) -> str:
+    pattern = spelled(word, case)
+    accents = accented().get(word[-1:], "") if open_end and word[-1:].isalpha() else ""
+    return f"(?:{pattern}|{spelled(word[:-1], case)}[{accents}])" if accents else pattern
 
 
 def _framed(text: str, blank: str, words: list[str]) -> str:
-    lead = blank if text[:1].isspace() else ""
-    tail = blank if text[-1:].isspace() and text.strip() else ""  # blanks alone are one, not two
-    return lead + blank.join(words) + tail
+    lead = f"{blank}+" if text[:1].isspace() else ""
+    tail = f"{blank}+" if text[-1:].isspace() and text.strip() else ""  # blanks alone: not two
+    return lead + f"{blank}+".join(words) + tail
 
 
 def _apostrophes(pattern: str) -> str:

@@ -8,7 +8,7 @@ words that `ostinato.checks.segments` defines; a user's pattern sees the text as
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -132,6 +132,14 @@ def compile_pattern(
         raise wrong from error
 
 
+class _Literal(NamedTuple):
+    """The pattern of a text in three parts, of which many texts share the first and the last."""
+
+    start: str
+    middle: str
+    end: str
+
+
 class _Dialect(NamedTuple):
     """How white space, the letters of a `*` and the edges of a word are written for one library."""
 
@@ -146,10 +154,8 @@ _ASCII = _Dialect(r"\s", r"\w", ascii_word_start, ascii_edge_after, dict)
 _UNICODE = _Dialect(f"[{BLANKS}]", SAME_WORD, word_start, edge_after, accented)
 
 
-def _literal(
-    text: str, whole: bool, closed: bool, wild: bool, dialect: _Dialect
-) -> tuple[str, str]:
-    """Return the pattern of the start of a text in normal form, and that of its rest.
+def _literal(text: str, whole: bool, closed: bool, wild: bool, dialect: _Dialect) -> _Literal:
+    """Return the pattern of a text in normal form.
 
     Any white space matches a blank, and either apostrophe the other. `whole`: at edges of words
     only. `closed`: only where no continuation can undo the match. `wild`: a `*` stands for any
@@ -157,7 +163,7 @@ def _literal(
     """
     parts = text.split("*") if wild else [text]
     start = dialect.start(text[0]) if whole else ""
-    patterns = [spaced(part, f"{dialect.blank}+") for part in parts]
+    patterns = [spaced(part, dialect.blank) for part in parts]
     if whole and parts[-1]:
         end = dialect.after(text[-1], closed)
     else:
@@ -170,8 +176,21 @@ def _literal(
             end = ""
         if closed and not parts[-1]:
             patterns.pop()
-    pattern = f"{dialect.same_word}*".join(patterns) + end
-    return start, pattern.removeprefix(text[0]) if start else pattern
+    if start:
+        patterns[0] = patterns[0].removeprefix(text[0])
+    elif not parts[0] or text[0].isspace():
+        # Only where the run begins: from each place in it, the search would go over all the rest.
+        start = f"(?<!{dialect.blank if parts[0] else dialect.same_word})"
+    return _Literal(start, _joined(patterns, dialect.same_word), end)
+
+
+def _joined(patterns: Sequence[str], letters: str) -> str:
+    """Return the pattern of parts with any letters between them, searched for in linear time."""
+    # The first place of each part is as good as any other for what follows, except for the last
+    # one, which must end where a word does. To try all would take the power of their number.
+    *first, last = patterns
+    rest = "".join(f"(?>{letters}*?{pattern})" for pattern in first[1:])
+    return f"{first[0]}{rest}{letters}*{last}" if first else last
 
 
 def _accented_end(part: str, pattern: str, dialect: _Dialect) -> str:
@@ -295,10 +314,18 @@ def _text_search(
     return TextSearch(case, visible, both, ascii, len(plain) == len(forms))
 
 
-def _any_of(parts: Iterable[tuple[str, str]]) -> str:
-    """Return the pattern of any of several texts, given as their starts and rests."""
-    # A common start comes once, before the group, so it is tested once at each position.
-    groups: dict[str, list[str]] = {}
-    for start, rest in parts:
-        groups.setdefault(start, []).append(rest)
-    return "|".join(f"{start}(?:{'|'.join(rests)})" for start, rests in groups.items())
+def _any_of(literals: Iterable[_Literal]) -> str:
+    """Return the pattern of any of several texts."""
+    # A common start comes once, before the group, so it is tested once at each position. A common
+    # end comes once, after the group: it is long, and most of the time to compile 10,000 words.
+    groups: dict[str, dict[str, list[str]]] = {}
+    for start, middle, end in literals:
+        groups.setdefault(start, {}).setdefault(end, []).append(middle)
+    return "|".join(
+        f"{start}(?:{'|'.join(_group(middles) + end for end, middles in ends.items())})"
+        for start, ends in groups.items()
+    )
+
+
+def _group(patterns: Sequence[str]) -> str:
+    return f"(?:{'|'.join(patterns)})"

@@ -118,12 +118,13 @@ IDEOGRAPHS = (
 
 MARKS = (
     r"\x00-\x08\x0E-\x1B!-/:-@\[-\^`{-\x84\x86-\x9F\xA1-\xA9\xAB-\xB1\xB4\xB6-\xB8\xBB\xBF\xD7\xF7"
+    r"\u0300-\u036F\u037E\u0385\u0387\u1FC1\u1FED-\u1FEF\u1FFD\u20D0-\u20FF"
     r"\u060C\u061B\u061F\u06D4\u0964\u0965\u1361-\u1368\u200B-\u2027\u202A-\u202E\u2030-\u205E"
     r"\u2060-\u206F\u20A0-\u20CF\u2190-\u245F\u2500-\u2BFF\u2E00-\u2E7F\u3001-\u3004\u3008-\u3020"
     r"\u3030\u303D-\u303F\u3099-\u309C\u30A0\u30FB\uFE00-\uFE6F\uFEFF\uFF01-\uFF0F\uFF1A-\uFF20"
     r"\uFF3B-\uFF3E\uFF40\uFF5B-\uFF65\uFFE0-\uFFFF\U0001F000-\U0001FAFF\U000E0000-\U000E0FFF"
 )
-"""Punctuation, symbols and emoji, which alone are no word, as members of a set."""
+"""Punctuation, symbols, emoji and accents, which alone are no word, as members of a set."""
 
 # Only where a run begins: from each of many marks in a row, the search would go over all others.
 _ASCII_COUNTED = re.compile(r"(?<!\S)[^\w\s]*\w\S*")

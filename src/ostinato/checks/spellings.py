@@ -88,11 +88,12 @@ def _one(cluster: str, forms: Mapping[str, str]) -> str:
     whole = _set_of([cluster], forms)
     if not accents:
         return whole if len(whole) > 1 else str(regex.escape(base, special_only=True))
-    heads = _set_of(
-        ["".join((base, *some)) for n in range(len(accents)) for some in combinations(accents, n)],
-        forms,
-    )
-    apart = f"{heads}[{accents}]{{1,{len(accents)}}}"
+    # No single character has more than three accents, nor one of them twice.
+    distinct = list(dict.fromkeys(accents))
+    some = ["".join(part) for size in range(4) for part in combinations(distinct, size)]
+    heads = _set_of([base + part for part in some if part != accents], forms)
+    # Accents compose with each other, too: a vowel sign of Kannada or Tamil may be three of them.
+    apart = f"{heads}{_set_of(some[1:], forms)}{{1,{len(accents)}}}"
     return f"(?:{whole}|{apart})" if whole else apart
 
 
