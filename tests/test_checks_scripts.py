@@ -403,6 +403,8 @@ def test_wildcards_match_as_much_as_they_can(word: str, text: str, found: str) -
         (StartsWith(texts=("வோ",)), "வோ", True),
         (Blocked(words=("ass",)), "as\xadassin", True),
         (Blocked(words=("fi\u200b",)), "fi\u200bfi", True),
+        (Contains(texts=("४५",)), "४५cafe", True),
+        (Contains(texts=("cafe",)), "ι\u0308cafe", True),
         (Choice(texts=("New York",)), "New\nYork", False),
         (StartsWith(texts=("It's",)), "It’s", False),
         (StartsWith(texts=(" Hi",)), "Hi", True),

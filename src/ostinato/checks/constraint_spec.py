@@ -23,13 +23,13 @@ BLANK = f"[{BLANKS}]"
 _WORD = r"0-9A-Za-z_"
 _ASCII_EDGES = r"\x00-&(-+\-/:<-@\[-\^`{-\x7f"  # without the signs that digits have between them
 _DIGIT_SIGNS = ".,;'"
-# Members of sets: letters that are surely of the same word beside a letter of their script, and
-# characters that are surely of no word with a letter of any other: without the soft hyphen, which
-# stands within words. Automata over all of Unicode are ten times as large.
+# Members of sets: letters that are surely of the same word beside a letter of their script (accents
+# may be of another), and characters that are surely of no word with a letter of any other (a soft
+# hyphen may stand within one). Automata over all of Unicode are ten times as large.
 _LETTERS = {
-    "Latin": r"A-Za-z\xC0-\xD6\xD8-\xF6\xF8-\u024F\u0300-\u036F",
-    "Cyrillic": r"\u0400-\u0481\u0483-\u052F\u0300-\u036F",
-    "Greek": r"\u0391-\u03A1\u03A3-\u03E1\u0300-\u036F",
+    "Latin": r"A-Za-z\xC0-\xD6\xD8-\xF6\xF8-\u024F",
+    "Cyrillic": r"\u0400-\u0481\u0483-\u052F",
+    "Greek": r"\u0391-\u03A1\u03A3-\u03E1",
     "Arabic": r"\u0620-\u065F\u0671-\u06D3",
     "Hebrew": r"\u05D0-\u05EA",
     "Devanagari": r"\u0900-\u0963\u0971-\u097F",
@@ -188,7 +188,9 @@ def _edges(char: str, surely: bool) -> tuple[str, str, str]:
         edge = f"[{_ASCII_EDGES}{_NO_LETTERS}{hangul}{'' if digit else _DIGIT_SIGNS + '’'}]"
         return edge, (f"[{_DIGIT_SIGNS}]" if digit else ""), r"[\x00-/:-\x7f]"
     if digit:
-        letters = f"{_WORD}{_LETTERS['Latin']}{_LETTERS['Cyrillic']}"
+        every = f"{_LETTERS['Latin']}{_LETTERS['Cyrillic']}"
+        # A digit of a script, such as Devanagari's, is of no word with letters of another.
+        letters = f"{_WORD}{every}" if char.isascii() else f"0-9_{_LETTERS.get(script, '')}"
         return f"[^{letters}{_DIGIT_SIGNS}’٬]", f"[{_DIGIT_SIGNS}’٬]", "[^0-9]"
     if regex.match(r"\p{Hangul}", char):
         return f"[^{_HANGUL}]", "", ""
