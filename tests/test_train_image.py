@@ -142,3 +142,17 @@ def test_a_batch_of_no_images_is_refused_by_the_name_that_was_typed(tmp_path: Pa
     )
     assert result.exit_code == 2
     assert "'--batch-size': 0 is not in the range x>=1" in result.output
+
+
+def test_a_plan_and_a_refusal_name_the_options_of_the_command(folder: Path) -> None:
+    (folder / "dots").mkdir()
+    for n in range(12):
+        Image.new("L", (8, 8), n).save(folder / "dots" / f"{n}.png")
+
+    def train(*arguments: str) -> Result:
+        command = ["train", "image", "dots", "--out", "net", "--channels", "16", *arguments]
+        return CliRunner().invoke(cli, command)
+
+    assert "--batch-size 2" in train("--epochs", "0.1", "--sample-every", "0").output
+    refused = train("--batch-size", "3", "--sample-every", "0").exception
+    assert "--batch-size changed" in str(refused)

@@ -30,6 +30,7 @@ class RunOptions:
     """Where a training writes, when it ends, and the run that records it, as typed.
 
     `settings` holds the typed fields of the training's configuration; others keep their defaults.
+    `flags` are the options of those that are not called as their fields.
     """
 
     out: Path
@@ -42,6 +43,11 @@ class RunOptions:
     run_name: str | None = None
     journal: Path | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
+
+    def flag(self, name: str) -> str:
+        """Return the option that sets a field of the configuration."""
+        return self.flags.get(name) or flag_of(name)
 
     @property
     def name(self) -> str:
@@ -93,6 +99,11 @@ class RunOptions:
         with self.open_journal() as journal:
             run: Run | None = journal.find(self.name)
             return dict(run.spec) if run is not None else {}
+
+
+def flag_of(name: str) -> str:
+    """Return the option that is called as a field."""
+    return f"--{name.replace('_', '-')}"
 
 
 class Setting(NamedTuple):
@@ -161,7 +172,7 @@ RUN_OPTIONS = add_options(
     click.option("--run", "run_name", help="Name of the run.  [default: train-OUT]"),
     journal_option(),
 )
-RUN_FIELDS = [spec.name for spec in fields(RunOptions) if spec.name != "settings"]
+RUN_FIELDS = [spec.name for spec in fields(RunOptions) if spec.name not in ("settings", "flags")]
 
 
 def training_options(settings: Settings) -> Callable[[Command], Command]:
@@ -175,7 +186,8 @@ def training_options(settings: Settings) -> Callable[[Command], Command]:
         def collected(**params: Any) -> None:
             run = {name: params.pop(name) for name in RUN_FIELDS}
             typed = {name: value for name in settings if (value := params.pop(name)) is not None}
-            options = RunOptions(**run, settings=typed)
+            flags = {name: spec.flag for name, spec in settings.items() if spec.flag}
+            options = RunOptions(**run, settings=typed, flags=flags)
             options.require_valid()
             command(options=options, **params)
 
@@ -188,7 +200,7 @@ def _setting_options(settings: Settings) -> list[Option]:
     """Return an option for each setting; None where it is not typed, flags included."""
     return [
         click.option(
-            spec.flag or f"--{name.replace('_', '-')}",
+            spec.flag or flag_of(name),
             name,
             help=spec.help,
             default=None,

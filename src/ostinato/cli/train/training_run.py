@@ -226,7 +226,7 @@ def _other_settings(
         "task": "what is trained",
         "out": "the output folder",
         "settings": "the files or the network",
-        "config": ", ".join(f"--{_flag(name)}" for name in differs),
+        "config": ", ".join(map(options.flag, differs)),
     }
     listed = " and ".join(names[key] for key in changed)
     other = "--out" if options.run_name is None else "--run"
@@ -259,7 +259,7 @@ def _announce_plan(config: TrainingConfig, usual: TrainingConfig, options: RunOp
     """Say what was scaled to the data, and warn where the learning rate never gets to its peak."""
     changed = [name for name in PLANNED if getattr(config, name) != getattr(usual, name)]
     if changed and (options.epochs is not None or options.seconds is not None):
-        values = ", ".join(f"--{_flag(name)} {getattr(config, name)}" for name in changed)
+        values = ", ".join(f"{options.flag(name)} {getattr(config, name)}" for name in changed)
         click.echo(f"Planned for this training: {values}.")
     if config.warmup_steps > config.steps:
         click.echo(
@@ -268,10 +268,6 @@ def _announce_plan(config: TrainingConfig, usual: TrainingConfig, options: RunOp
             "train longer.",
             err=True,
         )
-
-
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
 
 
 def _train(loop: Loop, show: Callable[[Step], object]) -> None:
