@@ -225,6 +225,11 @@ EXPRESSIONS = [
     "messages[0].extra.keys() | list ~ (messages[0].extra | list)[0] ~ {'a': c} | xmlattr",
     "c | batch(3) | list ~ c | groupby(0) | list ~ c | attr('upper')()",
     "messages[0].role ~ messages[0].name ~ messages[0]",
+    "messages[0].extra.values() ~ messages[0].values() | join ~ ''.join({c: 1}.keys())",
+    "[messages[0].items()] ~ '%s' % messages[0].items() ~ messages[0].values() | pprint",
+    "namespace(a=c) ~ '{0.a}'.format(namespace(a=c)) ~ [namespace(a=c)] | join(attribute='a')",
+    "'{0.current}'.format(cycler(c)) ~ '{0.sep}'.format(joiner(c)) ~ [namespace(a=c)]",
+    "('x' | safe) + c",
     "c | default('x') ~ (c or 'x') ~ cycler(c).next() ~ c | random | string ~ c | max",
 ]
 
@@ -239,13 +244,20 @@ def test_no_operation_of_a_template_makes_control_tokens_of_a_message(
         "{% set d %}{{ EXPRESSION }}{% endset %}{{ d }}{{ d | trim }}"
         "{% macro m(c) %}[{{ EXPRESSION }}]{{ caller() }}{% endmacro %}"
         "{% call m(c) %}{{ c }}{% endcall %}{% filter trim %}{{ EXPRESSION }}{% endfilter %}"
-        "{% for x in c %}{{ x }}{% endfor %}<|im_start|>"
+        "{% for x in c %}{{ x }}{% endfor %}"
+        "{% for x in [c, c] %}{{ '{0.nextitem}'.format(loop) }}{% endfor %}<|im_start|>"
     ).replace("EXPRESSION", expression)
     tokenizer = Tokenizer(cached(qwen3), chat_template=template)
     message = {"role": text, "content": text, "name": text, "extra": {text: [text, {"a": text}]}}
     ids = tokenizer.chat([message])
     turn = tokenizer.id_of("<|im_start|>")
     assert [i for i in ids if i in tokenizer.special_ids] == [turn, turn]
+
+
+def test_an_escaped_text_is_text_of_its_message(folder: Path) -> None:
+    # Only `<` and `>` change when it is escaped: this spelling does not.
+    tokenizer = Tokenizer(cached(mistral), chat_template="{{ ('x' | safe) + messages[0].content }}")
+    assert not set(tokenizer.chat(messages([("user", "[INST]")]))) & tokenizer.special_ids
 
 
 @pytest.mark.parametrize("source", ["{{ m.encode().decode() }}", "{% autoescape true %}{{ m }}"])

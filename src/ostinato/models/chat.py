@@ -17,8 +17,9 @@ from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.runtime import Context, Macro
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
 
 from ostinato.errors import InputError, ModelError
 from ostinato.models.traced_text import (
@@ -27,10 +28,10 @@ from ostinato.models.traced_text import (
     Span,
     TracedText,
     blended,
+    holds_traced,
     joined,
     outside,
     trace_result,
-    traced_in,
 )
 
 _NO_WORDS = ("role", "name")  # of a message: they set its frame
@@ -110,7 +111,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     code_generator_class = _CodeGenerator
     concat = staticmethod(joined)
-    intercepted_binops = frozenset(("%", "*"))
+    intercepted_binops = frozenset(("%", "*", "+"))
 
     def __init__(self, **options: Any) -> None:
         super().__init__(finalize=_shown, **options)
@@ -135,14 +136,22 @@ class _Environment(ImmutableSandboxedEnvironment):
         return _traced_call(called, owner, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Compute `left % right` or `left * right`."""
+        """Compute `left % right`, `left * right` or `left + right`."""
         compute = self.binop_table[operator]
+        if operator == "+" and not isinstance(left, Markup):  # else texts keep their places
+            return compute(left, right)
         return _traced_call(compute, left, right)
+
+
+def _listed(value: Any) -> Any:
+    # A loop is an iterator too, but a template passes it on to be asked where it is.
+    iterates = isinstance(value, Iterator) and not isinstance(value, LoopContext)
+    return list(value) if iterates else value
 
 
 def _traced_call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     # An iterator can be read once only, and what it yields must be seen here too.
-    args = tuple(list(value) if isinstance(value, Iterator) else value for value in args)
+    args = tuple(_listed(value) for value in args)
     result = function(*args, **kwargs)
     if isinstance(result, bytes | bytearray):  # a way back to text that forgets where it is from
         raise jinja2.exceptions.SecurityError("a template must not make bytes")
@@ -164,7 +173,7 @@ def _traced_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
 
 def _shown(value: Any) -> Any:
     """Return a value as `{{ value }}` shows it."""
-    if isinstance(value, str) or not any(traced_in(value)):
+    if isinstance(value, str) or not holds_traced(value):
         return value
     return blended(str(value), [value])
 

@@ -7,11 +7,16 @@ spans. Whatever else is made of outside text is outside text as a whole. Knows n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MappingView, Set
 from typing import Any, NamedTuple, SupportsIndex
+
+from jinja2.runtime import LoopContext
+from jinja2.utils import Cycler, Joiner, Namespace
 
 OUTSIDE = -1  # the source of text that is no message's words
 GENERATED = -2  # of what a template says the model generates
+# What a template can make that hides the texts in it.
+_HOLDERS = (Cycler, Joiner, LoopContext, Namespace)
 _SYMBOL, _WORD = re.compile(r"[^\s\w]"), re.compile(r"\w")
 
 
@@ -152,16 +157,26 @@ def blended(text: str, sources: Iterable[object]) -> TracedText:
 
 
 def traced_in(value: object) -> Iterator[TracedText]:
-    """Yield the texts with spans in a value: itself, or in its lists and mappings."""
+    """Yield the texts with spans in a value: itself, or in its lists and mappings.
+
+    For what hides its texts, yield a text from outside.
+    """
     if isinstance(value, TracedText):
         if value.spans:
             yield value
     elif isinstance(value, Mapping):
         for pair in value.items():
             yield from traced_in(pair)
-    elif isinstance(value, list | tuple | set | frozenset):
+    elif isinstance(value, list | tuple | Set | MappingView):
         for inner in value:
             yield from traced_in(inner)
+    elif isinstance(value, _HOLDERS):
+        yield outside("")
+
+
+def holds_traced(value: object) -> bool:
+    """Return whether a value has texts with spans."""
+    return next(traced_in(value), None) is not None
 
 
 def trace_result(
@@ -197,6 +212,8 @@ def _embedded(
             return {marked(key): marked(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple):
             return type(value)(map(marked, value))
+        if holds_traced(value):
+            raise TypeError("its texts cannot be marked")
         return value
 
     try:
