@@ -361,7 +361,8 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     [
         (b"\x00\x90\x43\x50\xff\xff\xff\xff\x7f\x80\x43\x00", "more than four bytes"),
         (b"\x00\x90\x43\x50\xff\xff\xff\x7f\x80\x43\x00", "at most 20000 quarter notes"),
-        (b"\x00\x90\x43\x50\x00\xff\x01\x01\x61\x01\x45\x50", "a message without its kind"),
+        (b"\x00\xff\x01\x01\x61\x01\x45\x50", "a message without its kind"),
+        (b"\x00\x90\x43\x50\x02\x80\x43", "a file that is cut off"),
         (b"\x00\x99\x2a\x50\x7f\x89\x2a\x00", "must hold notes, got none"),
     ],
 )
@@ -375,6 +376,26 @@ def test_a_midi_file_that_cannot_be_read_is_refused(
         read_midi(path)
     path.write_bytes(head + b"MTrk" + struct.pack(">I", len(track) + 1) + track)
     with pytest.raises(InputError, match="a track that is cut off"):
+        read_midi(path)
+
+
+@pytest.mark.parametrize(
+    "between", [b"\xff\x01\x01\x61", b"\xf0\x02\x01\xf7", b"\xf8", b"\xf2\x01\x02"]
+)
+def test_a_message_goes_on_after_those_of_the_system(tmp_path: Path, between: bytes) -> None:
+    track = b"\x00\x90\x43\x50\x01" + between + b"\x01\x43\x00"
+    head = b"MThd" + struct.pack(">IHHH", 6, 0, 1, 1)
+    (tmp_path / "a.mid").write_bytes(head + b"MTrk" + struct.pack(">I", len(track)) + track)
+    assert [chord[0] for chord in read_midi(tmp_path / "a.mid").chords] == [0x43, 0x43]
+
+
+def test_chunks_of_other_kinds_are_not_counted_as_tracks(tmp_path: Path) -> None:
+    path = write_midi(CADENCE, tmp_path / "a.mid")
+    content = path.read_bytes()
+    path.write_bytes(content[:14] + b"XFIH" + struct.pack(">I", 3) + b"abc" + content[14:])
+    assert read_midi(path) == CADENCE
+    path.write_bytes(content[: content.rindex(b"MTrk")])
+    with pytest.raises(InputError, match="a file that is cut off"):
         read_midi(path)
 
 

@@ -25,6 +25,7 @@ PERCUSSION = 9  # the channel whose note numbers are drums, not pitches
 LENGTH = b"end"  # the marker at which a piece ends: it may end with rests
 NAME, MARKER = 0x03, 0x06  # kinds of meta messages
 DATA_BYTES = {0xC0: 1, 0xD0: 1}  # of program change and channel pressure; all others have two
+SYSTEM_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # of system messages without a length; others: none
 
 
 class Note(NamedTuple):
@@ -159,9 +160,9 @@ def load_midi(path: str | Path, *, melody: bool = False) -> LoadedMidi:
     try:
         division, tracks = _parsed(path.read_bytes())
     except (OSError, ValueError, IndexError, struct.error) as error:
-        raise InputError(
-            f"{path} must be a MIDI file, got: {reason(error)}. Give a .mid file."
-        ) from None
+        cut = isinstance(error, IndexError | struct.error)
+        why = "a file that is cut off" if cut else reason(error)
+        raise InputError(f"{path} must be a MIDI file, got: {why}. Give a .mid file.") from None
     parts = [notes for track in tracks for notes in track.notes.values() if notes]
     notes = [note for part in parts for note in part]
     ends = [_steps(note, division).stop for note in notes if _steps(note, division)]
@@ -286,8 +287,8 @@ def _parsed(content: bytes) -> tuple[int, list[Track]]:
         raise ValueError("format 2, which holds several pieces")
     if not 0 < division < 0x8000:  # the high bit marks SMPTE time
         raise ValueError("a grid of seconds instead of quarter notes")
-    tracks, at = [], 8 + length
-    for _ in range(count):
+    tracks, at = list[Track](), 8 + length
+    while len(tracks) < count:  # chunks of other kinds are skipped, and not counted
         kind, size = struct.unpack(">4sI", content[at : at + 8])
         if at + 8 + size > len(content):
             raise ValueError("a track that is cut off")
@@ -298,20 +299,28 @@ def _parsed(content: bytes) -> tuple[int, list[Track]]:
 
 
 def _track_of(body: bytes) -> Track:
-    """Read a track. A status byte may be left out where it repeats (running status)."""
+    """Read a track. A status byte may be left out where it repeats (running status).
+
+    System and meta messages should end that, but many files go on with it.
+    """
     track, sounding = Track(), _Sounding()
-    tick = at = status = 0
+    tick = at = running = 0
     while at < len(body):
         delta, at = _number(body, at)
         tick += delta
+        status = running
         if body[at] & 0x80:
             status, at = body[at], at + 1
         if status in (0xF0, 0xF7, 0xFF):
             size, start = _number(body, at + (status == 0xFF))
             if status == 0xFF:
                 _read_meta(track, body[at], body[start : start + size], tick)
-            at, status = start + size, 0  # system and meta messages end the running status
+            at = start + size
             continue
+        if status > 0xF0:
+            at += SYSTEM_BYTES.get(status, 0)
+            continue
+        running = status
         if status < 0x80:
             raise ValueError("a message without its kind")
         kind, size = status & 0xF0, DATA_BYTES.get(status & 0xF0, 2)
