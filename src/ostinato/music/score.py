@@ -148,8 +148,8 @@ def _voicings(pitches: Sequence[int]) -> list[Chord]:
     distinct = sorted(set(pitches), reverse=True)
     if len(distinct) > 4 or not all(0 < pitch < 128 for pitch in distinct):
         raise InputError(
-            f"A step must hold up to four MIDI pitches from 1 to 127, got {list(pitches)}. A chorale has four "
-            "voices."
+            f"A step must hold up to four MIDI pitches from 1 to 127, got {list(pitches)}. "
+            "A chorale has four voices."
         )
     chords = combinations_with_replacement(distinct, 4)
     return [_chord(chord) for chord in chords if set(chord) == set(distinct)]
