@@ -59,6 +59,10 @@ def test_a_gif_shows_every_step_and_a_folder_every_image(model: str) -> None:
         assert image.info["duration"] == 3000
     sample(model, "--count", "2", "--steps", "2", "--out", "folder")
     assert sorted(path.name for path in Path("folder").iterdir()) == ["0000.png", "0001.png"]
+    sample(model, "--steps", "2", "--show-steps", "--out", "shown")
+    assert sorted(path.name for path in Path("shown").iterdir()) == ["0000-steps.png", "0000.png"]
+    with Image.open("shown/0000-steps.png") as image:
+        assert image.size == (2 * (112 + 4) + 4, 2 * (112 + 4 + 2 * 12) + 4)
 
 
 def test_an_image_is_varied_and_painted_into(model: str) -> None:

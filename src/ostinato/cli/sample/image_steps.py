@@ -82,16 +82,20 @@ def _add(steps: list[ShownStep], position: int, report: Any) -> None:
     if "sigma_next" not in report:  # a pipeline: it reports latents, and an image if decoded
         if "image" in report:
             decoded = tensor_of(report["image"]) / 127.5 - 1
-            lines = (step, f"sigma {report['sigma']:.2g}")
+            lines = (step, f"sigma {_short(report['sigma'])}")
             steps.append(ShownStep(None, (), decoded, lines))
         return
     noisy, clean = (tensor_of(report[name]).float() for name in ("noisy", "clean"))
     # Scaled to variance 1, as a variance-preserving process shows it: noise of sigma 80 would
     # otherwise leave no image to see.
     noisy = noisy / (1 + report["sigma_next"] ** 2) ** 0.5
-    above = (step, f"sigma {report['sigma_next']:.2g}")
-    below = (f"at sigma {report['sigma']:.2g}", f"change {report['change']:.2f}")
+    above = (step, f"sigma {_short(report['sigma_next'])}")
+    below = (f"at sigma {_short(report['sigma'])}", f"change {report['change']:.2f}")
     steps.append(ShownStep(noisy, above, clean, below))
+
+
+def _short(sigma: float) -> str:
+    return f"{sigma:.0f}" if sigma >= 100 else f"{sigma:.2g}"
 
 
 # Output -----------------------------------------------------------------------------------------
@@ -122,8 +126,11 @@ def write_images(
     elif target.suffix:
         image_io.save(grid, target, side=side)
     else:
-        for row, each in zip(rows, images, strict=True):
+        for row, each, its_steps in zip(rows, images, steps, strict=True):
             image_io.save(each, target / f"{row['index']:04}.png", side=side)
+            if strips:
+                path = target / f"{row['index']:04}-steps.png"
+                save_sheet(_strips([its_steps]), path, side=side)
     if _shows_color() and grid.size(2) <= os.get_terminal_size().columns:
         click.echo(image_io.for_terminal(grid))
 

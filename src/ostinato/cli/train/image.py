@@ -92,19 +92,17 @@ def image(
             examples=(len(train), len(valid)),
             folder=options.out,
             save=lambda: save_denoiser(options.out, network),
-            show=lambda step: _show(step, options.out / "samples"),
+            show=lambda step: _show(step, options.out / "samples", network.size),
         ),
         options,
     )
 
 
-def _show(step: Step, folder: Path) -> None:
-    """Write the sample of a step as a PNG."""
-    from PIL import Image
+def _show(step: Step, folder: Path, side: int) -> None:
+    """Write the sample of a step, a grid of images of `side` pixels, as a PNG."""
+    from ostinato.media import image_io
 
     pixels: Any = step.report["sample"]  # (C, H, W), bytes
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step.position:06}.png"
-    rows = pixels.permute(1, 2, 0).squeeze(-1).contiguous().numpy()  # (H, W) or (H, W, 3)
-    Image.fromarray(rows).save(path)
+    image_io.save(pixels / 127.5 - 1, path, side=side)
     click.echo(f"  samples: {path}")
