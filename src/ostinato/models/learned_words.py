@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,17 +31,15 @@ def learned_tokens(
     `ends` are the tokens that end a turn; `otherwise` those that end it where none of these does.
     Raises `InputError` where `text` shows no word of the assistant.
     """
-    learned = [False] * len(encoded.ids)
     generated = [span for span in text.spans if span.source == GENERATED and span.end > span.start]
-    for span in generated:
-        _mark(learned, encoded, span.start, span.end)
     if generated:
-        return learned
-    turns = _turns(text, messages)
-    for turn in turns:
-        end = _turn_end(encoded, turn, ends) or _turn_end(encoded, turn, otherwise) or turn.end
-        _mark(learned, encoded, turn.start, end)
-    return learned
+        return _covering(encoded, [(span.start, span.end) for span in generated], len(text))
+    found, others = _EndTokens(encoded, ends), _EndTokens(encoded, otherwise)
+    words = [
+        (turn.start, found.after(turn) or others.after(turn) or turn.end)
+        for turn in _turns(text, messages)
+    ]
+    return _covering(encoded, words, len(text))
 
 
 def _turns(text: TracedText, messages: Sequence[Mapping[str, Any]]) -> list[_Turn]:
@@ -74,23 +73,27 @@ def control_after_words(
 ) -> list[int]:
     """Return the control token behind the last words of a conversation: it ends a turn."""
     *_, last = _turns(text, messages)
-    return [token for token, _ in _between(encoded, last.end, len(text)) if token in special][:1]
+    tokens = zip(encoded.ids, encoded.places, strict=True)
+    return [i for i, (start, _) in tokens if start >= last.end and i in special][:1]
 
 
-def _turn_end(encoded: Encoded, turn: _Turn, ends: Collection[int]) -> int | None:
-    """Return the place after the token that ends a turn, None where there is none."""
-    found = _between(encoded, turn.end, turn.next)
-    return next((end for token, end in found if token in ends), None)
+class _EndTokens:
+    """Where the tokens are that end a turn."""
+
+    def __init__(self, encoded: Encoded, ends: Collection[int]) -> None:
+        tokens = zip(encoded.ids, encoded.places, strict=True)
+        self._places = sorted(place for token, place in tokens if token in ends)
+
+    def after(self, turn: _Turn) -> int | None:
+        """Return the place after the token that ends a turn, None where there is none."""
+        at = bisect_left(self._places, (turn.end, 0))
+        ends = at < len(self._places) and self._places[at][0] < turn.next
+        return self._places[at][1] if ends else None
 
 
-def _between(encoded: Encoded, start: int, end: int) -> list[tuple[int, int]]:
-    """Return the tokens that begin between two places, each with its end."""
-    pairs = zip(encoded.ids, encoded.places, strict=True)
-    return [(token, place[1]) for token, place in pairs if start <= place[0] < end]
-
-
-def _mark(learned: list[bool], encoded: Encoded, start: int, end: int) -> None:
-    """Mark the tokens that cover any character between two places."""
-    for i, (first, last) in enumerate(encoded.places):
-        if first < end and last > start:
-            learned[i] = True
+def _covering(encoded: Encoded, spans: Sequence[tuple[int, int]], length: int) -> list[bool]:
+    """Return for each token whether it covers a character of `spans`, in a text of `length`."""
+    inside = bytearray(length)
+    for start, end in spans:
+        inside[start:end] = b"\1" * (end - start)
+    return [1 in inside[first:last] for first, last in encoded.places]
