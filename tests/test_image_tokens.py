@@ -388,7 +388,10 @@ def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
     (folder / "model" / "model.safetensors").write_bytes(b"no")
     with pytest.raises(ModelError, match="must hold the weights"):
         load_image_token_model(folder)
-    with pytest.raises(ModelError, match=r"config.json must be the config.json of"):
+    with pytest.raises(ModelError, match=r"^The file \S+config.json must exist\. Train, copy"):
+        load_image_token_model(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"the config.json of .*, got: another architecture\."):
         load_image_token_model(tmp_path)
 
 

@@ -295,7 +295,7 @@ def test_pieces_are_read_from_json_and_from_a_folder(tmp_path: Path) -> None:
     assert (len(held.train), len(held.valid)) == (3, 1)
     assert held.fingerprint() != pieces.fingerprint()
     (tmp_path / "b.json").write_text("[1, 2]")
-    with pytest.raises(InputError, match="must hold chorales"):
+    with pytest.raises(InputError, match="must hold a JSON object"):
         read_chorales(tmp_path / "b.json")
     with pytest.raises(InputError, match="pieces to train on"):
         read_pieces(tmp_path / "folder", hold_out=1.0)

@@ -71,6 +71,7 @@ class ChatTemplate:
             text = self._template.render(messages=traced, **{**names, **_traced(values, OUTSIDE)})
         except Exception as error:  # a template is a program: it may fail like one
             reason = str(error) if isinstance(error, jinja2.TemplateError) else repr(error)
+            reason = reason.rstrip(".")
             raise InputError(
                 f"messages must be a conversation that the chat template takes, got: {reason}. "
                 "Give each a role and content, with the roles in the order of the model's tuning."

@@ -105,8 +105,9 @@ def read_chorales(path: str | Path) -> dict[str, list[Score]]:
     `train`, `valid` and `test` each hold chorales. A chorale is a list of quarter notes, each a
     list of the MIDI pitches that sound. Raises `InputError` for anything else.
     """
+    fix = "Give quarter.json of the JSB-Chorales-dataset, or a folder of MIDI files."
+    splits = read_object(path, fix=fix)
     try:
-        splits = read_object(path, fix="")
         return {
             name: [voiced(chorale) for chorale in chorales]
             for name, chorales in splits.items()
@@ -116,7 +117,7 @@ def read_chorales(path: str | Path) -> dict[str, list[Score]]:
         reason = str(error).rstrip(".")
         raise InputError(
             f"{path} must hold chorales as {{'train': [[[pitch, ...], ...], ...]}}, got: {reason}. "
-            "Give quarter.json of the JSB-Chorales-dataset, or a folder of MIDI files."
+            f"{fix}"
         ) from None
 
 

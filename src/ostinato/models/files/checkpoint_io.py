@@ -37,9 +37,9 @@ def read_config(folder: Path, architecture: str, make: Callable[..., Config]) ->
     Raises `ModelError` where the file is missing, damaged or of another architecture.
     """
     path = folder / "config.json"
+    values = read_object(path, fix=FIX, raises=ModelError)
     try:
-        values = read_object(path, fix="")
-        if values.pop("architecture") != architecture:
+        if values.pop("architecture", None) != architecture:
             raise ValueError("another architecture")
         return make(**values)
     except (ValueError, TypeError, KeyError) as error:
