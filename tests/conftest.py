@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     import openai
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 # Nothing is timed and no self-test is remembered: both would depend on earlier runs.
 os.environ["OSTINATO_FACTS"] = "off"
+# The 200 ms of Hypothesis for an example are missed on a machine that does other work.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="module")
