@@ -7,7 +7,7 @@ spans. Whatever else is made of outside text is outside text as a whole. Knows n
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, MappingView, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set, ValuesView
 from typing import Any, NamedTuple, SupportsIndex
 
 from jinja2.runtime import LoopContext
@@ -167,7 +167,7 @@ def traced_in(value: object) -> Iterator[TracedText]:
     elif isinstance(value, Mapping):
         for pair in value.items():
             yield from traced_in(pair)
-    elif isinstance(value, list | tuple | Set | MappingView):
+    elif isinstance(value, list | tuple | Set | ValuesView):
         for inner in value:
             yield from traced_in(inner)
     elif isinstance(value, _HOLDERS):
