@@ -143,7 +143,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, monkeypatch: pytest.M
         "--method|pixels|--codec|other": "--codec must be left out of --method pixels",
         "--codec|other|--codec-steps|3": "--codec-steps must be left out with --codec",
         "--codec|other": "--codec must be of images of 1 channels and 8 pixels",
-        "--codec|nowhere": "nowhere/config.json must be",
+        "--codec|nowhere": "nowhere/config.json must exist",
         "--codec-steps|0": "--codec-steps must be at least 1",
         "--method|pixels|--heads|0": "heads must be at least 1",
         "--method|pixels|--layers|0": "layers must be at least 1",
