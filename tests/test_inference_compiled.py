@@ -393,6 +393,7 @@ def test_a_failing_compiler_is_reported(tmp_path: Path) -> None:
         build.compile_to(tmp_path / "kernel.so", str(compiler))
 
 
+@pytest.mark.slow
 def test_a_cut_library_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system's loader does not refuse it: the process would end at its first use."""
     monkeypatch.setenv("OSTINATO_CACHE", str(tmp_path))

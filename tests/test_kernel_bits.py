@@ -125,6 +125,7 @@ def busy_programs(count: int) -> Iterator[None]:
             program.wait()
 
 
+@pytest.mark.slow
 def test_neither_other_programs_nor_optimization_change_bits(tmp_path: Path) -> None:
     check_runs_here(NATIVE)
     program = compiled(NATIVE, tmp_path / "program", "-O1")

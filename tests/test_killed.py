@@ -32,6 +32,7 @@ def forks() -> Iterator[Forks]:
 
 
 @pytest.mark.parametrize(("make", "arguments"), TARGETS, ids=str)
+@pytest.mark.slow
 def test_a_killed_run_equals_an_undisturbed_one(
     make: str, arguments: Mapping[str, str], forks: Forks
 ) -> None:
