@@ -162,10 +162,10 @@ def _pair(number: int, item: object) -> tuple[str | None, Row]:
 def check_value(check: Check) -> list[object]:
     """Return what verdicts depend on: a check's table, and the source of a function's module."""
     if not isinstance(check, BaseCheck):
-        return [check.name, source_of(type(check))]
+        return [check.name, module_source(type(check))]
     # Through JSON, as a table holds paths and tuples, which a hash cannot.
     spec = json.loads(json.dumps(to_spec(check), default=str))
-    return [spec, source_of(check.function)] if isinstance(check, Function) else [spec]
+    return [spec, module_source(check.function)] if isinstance(check, Function) else [spec]
 
 
 def strategy_value(strategy: Strategy) -> list[object]:
@@ -173,7 +173,7 @@ def strategy_value(strategy: Strategy) -> list[object]:
     return [strategy.kind, {f.name: getattr(strategy, f.name) for f in fields(strategy)}]
 
 
-def source_of(function: object) -> str:
+def module_source(function: object) -> str:
     """Return the source of a function's module; empty where there is none.
 
     The whole module: the function may call others in it.

@@ -37,9 +37,9 @@ from ostinato.refine.inputs import (
     check_value,
     checks_of,
     keyed,
+    module_source,
     prompt_of,
     require_columns,
-    source_of,
     strategy_of,
     strategy_value,
 )
@@ -200,7 +200,7 @@ class Refine:
         return {
             "model": digest(self.model.name),
             "items": digest([[key, dict(row)] for key, row in self.items]),
-            "prompt": digest(prompt if isinstance(prompt, str) else source_of(prompt)),
+            "prompt": digest(prompt if isinstance(prompt, str) else module_source(prompt)),
             "checks": digest([check_value(check) for check in self.checks]),
             "strategy": digest(strategy_value(self.strategy)),
             "sampling": digest(asdict(self.sampling)),

@@ -33,7 +33,7 @@ from ostinato.models import (
     weights_digest,
 )
 from ostinato.text.config import TextTrainingConfig
-from ostinato.train import Example, examples, read_text, split
+from ostinato.train import Example, examples, read_corpus, split
 
 END = "<|endoftext|>"
 SHOWN = 200  # characters of a prompt before its sample
@@ -45,7 +45,7 @@ def fingerprint(settings: TextTrainingConfig) -> str:
     for files in (settings.files, settings.valid):
         parts.append(f"{len(files)} files")
         # A file is read by its ending.
-        parts += [part for path in files for part in (path.suffix.lower(), read_text(path))]
+        parts += [part for path in files for part in (path.suffix.lower(), read_corpus(path))]
     return hash_parts([*parts, weights_digest(settings.start) if settings.start else ""])
 
 
@@ -56,7 +56,7 @@ def earlier_fingerprint(settings: TextTrainingConfig) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     for path in (*settings.files, *settings.valid):
-        digest.update(read_text(path).encode())
+        digest.update(read_corpus(path).encode())
     digest.update(_settings_text(settings).encode())
     return digest.hexdigest()
 
@@ -87,7 +87,7 @@ class TextTraining:
 def set_up(settings: TextTrainingConfig) -> TextTraining:
     """Read the files, and load or make the model. Raises `InputError` for bad input."""
     for path in (*settings.files, *settings.valid):
-        read_text(path)  # a bad file is reported before a model is loaded
+        read_corpus(path)  # a bad file is reported before a model is loaded
     device = find_device(settings.device)
     model = _from_scratch(settings) if settings.start is None else _load(settings.start, settings)
     context, longest = settings.context, model.config.max_position_embeddings
@@ -162,7 +162,7 @@ def _load(name: str, settings: TextTrainingConfig) -> LanguageModel:
 
 
 def _from_scratch(settings: TextTrainingConfig) -> LanguageModel | MaskedModel:
-    texts = [read_text(path) for path in settings.files]
+    texts = [read_corpus(path) for path in settings.files]
     tokenizer = Tokenizer(make_tokenizer(texts, settings.tokenizer, settings.vocab_size))
     end = tokenizer.id_of(END)
     assert end is not None

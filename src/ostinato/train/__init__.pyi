@@ -1,6 +1,6 @@
 from .batch_sampler import BatchSampler
 from .config import TrainingConfig, option
-from .data import Example, conversation, examples, read_text, split, windows
+from .data import Example, conversation, examples, read_corpus, split, windows
 from .masked_text import MaskedTextTask
 from .optimizers import AdamW, Muon
 from .task import Loss, Share, Task, TextTask, save_model
@@ -21,7 +21,7 @@ __all__ = [
     "conversation",
     "examples",
     "option",
-    "read_text",
+    "read_corpus",
     "save_model",
     "split",
     "windows",

@@ -12,8 +12,7 @@ from typing import Any
 
 from ostinato.errors import InputError, ItemError
 from ostinato.models import Tokenizer
-from ostinato.text_files import read_jsonl
-from ostinato.text_files import read_text as text_of
+from ostinato.text_files import read_jsonl, read_text
 from ostinato.train.rows import Completion, Dialogue, PlainText, parse_row
 
 
@@ -31,9 +30,9 @@ class Example:
         return len(self.tokens)
 
 
-def read_text(path: Path) -> str:
+def read_corpus(path: Path) -> str:
     """Return a file's text. Raises `InputError` if it is missing, empty or not UTF-8."""
-    text = text_of(path)
+    text = read_text(path)
     if not text.strip():
         raise InputError(f"{path} must hold text, got an empty file. Check the path.")
     return text
@@ -92,7 +91,7 @@ def examples(
     """
     for path in paths:
         if path.suffix.lower() != ".jsonl":
-            text = read_text(path)
+            text = read_corpus(path)
             tokens = _tokens(text, tokenizer, tokenizer.prompt, str(path))
             yield from windows(tokens, context, str(path))
             continue

@@ -13,7 +13,7 @@ from typing import ClassVar, cast
 
 from ostinato.errors import InputError
 from ostinato.journal import JSON, PRECEDENCE, StopKind, Stopped, first
-from ostinato.loop.conditions.source import source_of
+from ostinato.loop.conditions.label import callable_label
 from ostinato.loop.process import Step
 
 Observed = tuple[JSON, Stopped | None]
@@ -213,15 +213,15 @@ class Predicate(Condition):
             return None, answer
         if not answer:
             return None, None
-        sentence = answer if isinstance(answer, str) else f"{self._source} returned {answer!r:.60}."
+        sentence = answer if isinstance(answer, str) else f"{self._label} returned {answer!r:.60}."
         return None, Stopped(StopKind.PASSED, sentence, str(self))
 
     def __str__(self) -> str:
-        return f"Predicate({self._source})"
+        return f"Predicate({self._label})"
 
     @property
-    def _source(self) -> str:
-        return source_of(self.call)
+    def _label(self) -> str:
+        return callable_label(self.call)
 
 
 def as_condition(value: object) -> Condition:

@@ -16,7 +16,7 @@ from ostinato.refine.inputs import STRATEGIES
 from ostinato.refine.job.checks import read_checks, refuse_contradictions
 from ostinato.refine.job.config import Budgets, Job, SamplingSettings, option_names
 from ostinato.refine.job.model import read_compute_settings, read_option, read_server, read_weights
-from ostinato.refine.job.toml_reader import Problems, Table, read_toml
+from ostinato.refine.job.toml_reader import Problems, Table, read_job_toml
 from ostinato.refine.prompts import ROLES, PromptTemplate
 from ostinato.refine.routing.cases import CaseSettings, Similarity
 from ostinato.refine.routing.rules import Rule
@@ -34,7 +34,7 @@ def read_job(path: Path | str, *, output: Path | str | None = None) -> Job:
     Raises `InputError` that lists every problem with file, line and key.
     """
     path = Path(path).absolute()
-    values, source = read_toml(path)
+    values, source = read_job_toml(path)
     problems = Problems(source)
     root = Table(values, problems)
     reader = _JobReader(root, problems, path.parent.resolve())

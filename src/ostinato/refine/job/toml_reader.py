@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ostinato.arguments import NumberRange, did_you_mean
 from ostinato.errors import InputError
-from ostinato.text_files import read_toml as toml_of
+from ostinato.text_files import read_toml
 
 KeyPath = tuple[str | int, ...]
 """Where a key is: the names of its tables, and the index of a table in a list."""
@@ -229,11 +229,11 @@ class Table:
         return self.values.get(key, default)
 
 
-def read_toml(path: Path) -> tuple[dict[str, Any], TomlSource]:
+def read_job_toml(path: Path) -> tuple[dict[str, Any], TomlSource]:
     """Read a TOML file. Raises `InputError`, with the line of a syntax error."""
     missing = (
         f"The job file must exist, got {path}. Write one to start from with: "
         f"ostinato refine --new {path.name}"
     )
-    values, text = toml_of(path, missing=missing)
+    values, text = read_toml(path, missing=missing)
     return values, TomlSource(path, text)

@@ -11,7 +11,7 @@ LONGEST = 80  # characters
 _LAMBDA = "<lambda>"
 
 
-def source_of(call: Callable[..., object]) -> str:
+def callable_label(call: Callable[..., object]) -> str:
     """Return a function's name, a lambda's source on one line, or the type of another callable."""
     while isinstance(call, functools.partial):
         call = call.func
