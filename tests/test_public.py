@@ -40,8 +40,9 @@ MAY_IMPORT = {
     **{family: FAMILY for family in FAMILIES},
     "refine": ENGINE | {"models", "inference", "checks", "decode", "remote"},
     "server": ENGINE | {"models", "checks", "decode", "refine"},
+    "runs": ENGINE,
     "testing": ENGINE,
-    "cli": FAMILY | FAMILIES | {"refine", "server"},
+    "cli": FAMILY | FAMILIES | {"refine", "server", "runs"},
 }
 SUBPACKAGES = ["image.pipelines", "image.tokens"]  # with public names of their own
 PUBLIC = [

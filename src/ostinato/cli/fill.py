@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ostinato.cli.options import json_option, run_option, seed_option
-from ostinato.cli.run_loop import exit_interrupted, refuse_errors, rows_of
-from ostinato.cli.runs.run_guard import WEIGHTS, run_settings
+from ostinato.cli.options import flag_of, json_option, seed_option
+from ostinato.cli.presenters import View, drive
+from ostinato.cli.recording import Recording, recording_options
+from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, rows_of
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
-    from ostinato.journal import JSON
+    from ostinato.journal import RunSource
     from ostinato.loop import Step
+    from ostinato.text import FillRun
 
 
 @click.command()
@@ -31,24 +34,19 @@ if TYPE_CHECKING:
 )
 @seed_option
 @click.option("--show", is_flag=True, help="Print the text at every step; a masked token is a dot.")
-@run_option
 @json_option
+@recording_options
 def fill(
     text: str,
     model: str | None,
-    gap_tokens: int,
-    steps: int,
-    temperature: float,
-    noise: float,
-    seed: int,
     show: bool,
-    run_name: str | None,
     as_json: bool,
+    recording: Recording,
+    **settings: Any,
 ) -> None:
     """Fill the gaps of TEXT, each marked as ___, most confident tokens first."""
-    from ostinato.loop import CheckpointSchedule, check_seed
-    from ostinato.models import weights_digest
-    from ostinato.text import FillConfig, fill_gaps
+    from ostinato.models import model_place, weights_digest
+    from ostinato.text import FillRun
 
     if model is None:
         raise InputError(
@@ -56,40 +54,32 @@ def fill(
             "ships. Name a BERT's folder, or train a small one on texts of yours: "
             "ostinato train text FILE.txt --kind masked --out masked"
         )
-    inputs: dict[str, JSON] = {
-        "text": text,
-        "model": model,
-        "gap_tokens": gap_tokens,
-        "steps": steps,
-        "temperature": temperature,
-        "noise": noise,
-        "seed": check_seed(seed),
-        WEIGHTS: weights_digest(model),
-    }
-    settings = run_settings(run_name, "fill", inputs)
-    if run_name is not None:
-        # There are few steps and they are small: a branch may start from any of them.
-        settings["checkpoint"] = CheckpointSchedule(steps=1, keep=steps)
-    loop = fill_gaps(
-        [text],
-        model=model,
-        gap_tokens=gap_tokens,
-        steps=steps,
-        fill=FillConfig(temperature=temperature, noise=noise),
-        seed=seed,
-        **settings,
-    )
+    config = FillRun(text=text, model=model_place(model), weights=weights_digest(model), **settings)
+    sys.exit(drive(config, recording, View(show=show, as_json=as_json), spelled))
+
+
+def spelled(name: str) -> str:
+    """Return how a field is called on the command line."""
+    names = {"text": "TEXT", "weights": "model (its files have changed)"}
+    return names.get(name) or flag_of(name)
+
+
+def present(config: FillRun, run: RunSource | None, view: View) -> Exit:
+    """Fill the gaps, and print the text."""
+    from ostinato.runs import build_config
 
     def watch(step: Step) -> None:
-        for lane in step.lanes.values() if show and not as_json else ():
+        for lane in step.lanes.values() if view.show and not view.as_json else ():
             click.echo(f"{lane.position:4}  {lane.report['text']}")
 
-    rows = rows_of(loop, run_name, watch=watch)
+    loop = build_config(config, run=run).loop
+    rows = rows_of(loop, watch=watch)
     if not rows:
-        exit_interrupted(0, 1, "texts", run_name)
+        exit_interrupted(0, 1, "texts", loop.recorded_as)
     refuse_errors(rows)
     output = str(rows[0]["output"])
     result: dict[str, Any] = {"text": output, "stopped": rows[0]["stopped"]}
-    click.echo(json.dumps(result) if as_json else output)
-    if not as_json:
+    click.echo(json.dumps(result) if view.as_json else output)
+    if not view.as_json:
         click.echo(f"[{result['stopped']['sentence']}]", err=True)
+    return Exit.DONE

@@ -26,6 +26,11 @@ def add_options(*options: Option) -> Option:
     return add
 
 
+def flag_of(name: str) -> str:
+    """Return the option that is called as a field."""
+    return f"--{name.replace('_', '-')}"
+
+
 def journal_option(name: str = "journal") -> Option:
     """Return `--journal`; `name` is the command's parameter."""
     return click.option(

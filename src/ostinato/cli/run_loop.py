@@ -36,7 +36,6 @@ class Exit(IntEnum):
 
 def rows_of(
     loop: Loop,
-    run_name: str | None,
     *,
     watch: Callable[[Step], None] | None = None,
     read: Callable[[Run], None] | None = None,
@@ -46,7 +45,6 @@ def rows_of(
     `watch` receives every step. A recorded run returns the rows of earlier sessions too, and `read`
     receives the run.
     """
-    from ostinato.journal import Journal
     from ostinato.loop import ends_by_signal
 
     rows: dict[str, dict[str, Any]] = {}
@@ -55,13 +53,12 @@ def rows_of(
             if watch is not None:
                 watch(step)
             rows |= {key: dict(row) for key, row in step.results}
-    if run_name is not None:
+    run = loop.recorded_as
+    if run is not None:
         # A resumed loop yields only the rows that are new; the journal has them all.
-        with Journal() as journal:
-            run = journal.get(run_name)
-            rows = dict(run.results())
-            if read is not None:
-                read(run)
+        rows = dict(run.results())
+        if read is not None:
+            read(run)
     return sorted(rows.values(), key=lambda row: int(row["index"]))
 
 
@@ -72,8 +69,9 @@ def refuse_errors(rows: Sequence[Mapping[str, Any]]) -> None:
             raise InputError(row["stopped"]["sentence"])
 
 
-def exit_interrupted(done: int, count: int, items: str, run_name: str | None) -> NoReturn:
+def exit_interrupted(done: int, count: int, items: str, run: Run | None) -> NoReturn:
     """Say how many items are done and how to resume, and exit with 130."""
-    hint = RESUME if run_name is not None else "Give --run NAME to be able to resume."
-    click.echo(f"{done} of {count} {items} are done. {hint}", err=True)
+    from ostinato.cli.recording import way_back
+
+    click.echo(f"{done} of {count} {items} are done. {way_back(run)}", err=True)
     sys.exit(Exit.INTERRUPTED)

@@ -6,8 +6,18 @@ from ostinato.journal.encoding import encode, valid
 from ostinato.journal.fields import Fields
 from ostinato.journal.journal import DEFAULT, Journal, safe_name
 from ostinato.journal.recorded_tensor import is_recorded_tensor, shortened, tensor_of
-from ostinato.journal.run import CheckpointRow, Run, RunRow, RunSummary, StepRecord
+from ostinato.journal.run import CheckpointRow, Run, RunRow, RunSource, RunSummary, StepRecord
 from ostinato.journal.session import RunSession
+from ostinato.journal.specification import (
+    Difference,
+    Place,
+    RunConfig,
+    config_from_json,
+    config_to_json,
+    differences,
+    places_outside,
+    require_same,
+)
 from ostinato.journal.stops import JSON, PRECEDENCE, StopKind, Stopped, first
 from ostinato.journal.tables import ControlRequest
 
@@ -17,20 +27,29 @@ __all__ = [
     "PRECEDENCE",
     "CheckpointRow",
     "ControlRequest",
+    "Difference",
     "EditKind",
     "Fields",
     "Journal",
+    "Place",
     "Run",
+    "RunConfig",
     "RunRow",
     "RunSession",
+    "RunSource",
     "RunSummary",
     "StepRecord",
     "StopKind",
     "Stopped",
+    "config_from_json",
+    "config_to_json",
+    "differences",
     "encode",
     "first",
     "is_recorded_tensor",
     "load_state",
+    "places_outside",
+    "require_same",
     "safe_name",
     "save_state",
     "shortened",

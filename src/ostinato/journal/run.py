@@ -6,7 +6,7 @@ Many processes may look at a run while one drives it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -373,6 +373,10 @@ class Run:
             damaged.append(str(error))
             warnings.warn(f"{error} An older checkpoint is used, if there is one.", stacklevel=3)
             return None
+
+
+RunSource = Run | Callable[[], Run]
+"""A run, or a function that makes it: called when everything else is right."""
 
 
 def all_runs(database: Database) -> list[Run]:

@@ -57,6 +57,7 @@ from ostinato.loop.process import (
 from ostinato.loop.rng import check_seed, fold_in, uniform
 from ostinato.loop.run_setup import compute_mode
 from ostinato.loop.signals import Pausable, SignalState, ends_by_signal
+from ostinato.loop.work import Work
 
 __all__ = [
     "OUT_OF_ROUNDS",
@@ -108,6 +109,7 @@ __all__ = [
     "Steps",
     "Text",
     "Verdict",
+    "Work",
     "accept",
     "as_condition",
     "check_seed",

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 from ostinato.arguments import require_arguments
 from ostinato.errors import RunError
-from ostinato.journal import JSON, Journal, Run, RunSession, StopKind, Stopped, first
+from ostinato.journal import JSON, Journal, Run, RunSession, RunSource, StopKind, Stopped, first
 from ostinato.loop.actions import (
     Accept,
     Action,
@@ -59,7 +59,8 @@ class Loop:
 
     `process` is a `Process`, a callable (called once a step; a result that is no mapping becomes
     the report's `output`) or a generator (function). `on_stop` answers a stop; by default every
-    stop is accepted. `run` is a name or a `Run`: the loop is journaled, and resumes that run.
+    stop is accepted. `run` is a name, a `Run` or a function that returns one: the loop is
+    journaled, and resumes that run.
     `checkpoint` says how often the state is saved: in the run, or without one in memory where
     `on_stop` may go back. `keep="results"` journals results but no steps; the steps of an
     `ExternalSource`, which could not be computed again, are journaled all the same.
@@ -77,7 +78,7 @@ class Loop:
         *,
         until: object,
         on_stop: OnStop = accept,
-        run: Run | str | None = None,
+        run: RunSource | str | None = None,
         journal: Journal | None = None,
         checkpoint: CheckpointSchedule | None = None,
         keep: Literal["steps", "results"] = "steps",
@@ -156,6 +157,11 @@ class Loop:
             yield step
             if self.stopped is not None:
                 return
+
+    @property
+    def recorded_as(self) -> Run | None:
+        """The run that records this loop; None for a loop without a journal."""
+        return None if self._session is None else self._session.run
 
     def run(self, watch: Callable[[Step], object] | None = None) -> Stopped:
         """Run to the end and return why it stopped; `watch` is called with every step."""
@@ -398,16 +404,19 @@ class Loop:
 
     def _open(
         self,
-        run: Run | str,
+        run: RunSource | str,
         journal: Journal | None,
         keep: Literal["steps", "results"],
         spec: Mapping[str, JSON],
     ) -> None:
         """Drive a run: find or create it, and resume from its last checkpoint."""
+        spec = {**loop_settings(self.until, self._save_points.schedule, keep), **spec}
         if isinstance(run, str):
-            spec = {**loop_settings(self.until, self._save_points.schedule, keep), **spec}
             run = find_or_create(run, journal, type(self.process).__name__, spec)
-        session = self._session = RunSession(run, keep)
+        made = run if isinstance(run, Run) else run()  # now that everything else is right
+        session = self._session = RunSession(made, keep)
+        if made is not run and made.status == "new":
+            session.amend(spec)
         self._control.connect(session)
         try:
             self._resume(session)

@@ -8,6 +8,7 @@ from .catalog import (
     is_installed,
     known_models,
     model_folder,
+    model_place,
     require_model,
     shipped_adapters,
 )
@@ -161,6 +162,7 @@ __all__ = [
     "memory_needed",
     "merge",
     "model_folder",
+    "model_place",
     "network_key",
     "plain_compute_mode",
     "processor_name",

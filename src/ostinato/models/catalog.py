@@ -209,6 +209,16 @@ def split_adapter(name: str) -> tuple[str, str]:
     return model, adapter
 
 
+def model_place(name: str) -> str:
+    """Return a model's name for a record: the absolute path of one that lies on the disk."""
+    if split_adapter(name)[0] in CATALOG:
+        return name
+    path = user_path(name.removeprefix(LLAMA))
+    if not os.path.exists(path):
+        return name
+    return f"{LLAMA if name.startswith(LLAMA) else ''}{path.absolute()}"
+
+
 def adapter_folder(name: str) -> Path:
     """Return the folder of an adapter by its shipped name or its path. Raises `ModelError`."""
     if name in shipped_adapters():

@@ -28,6 +28,7 @@ from ostinato.journal import (
     shortened,
     valid,
 )
+from ostinato.runs import branch as branch_run
 
 LAST_STEPS = 5
 WIDTH = 100
@@ -337,7 +338,7 @@ def branch(
     """Create a run from a checkpoint of the run NAME."""
     edits = dict(_setting(text) for text in settings)
     with opened(path) as journal:
-        made = journal.branch(journal.get(name), new, tick=tick, edits=edits)
+        made = branch_run(journal, journal.get(name), new, tick=tick, edits=edits)
         row, hint = made.now(), resume_hint(made)
     changed = f" with {encode(edits)}" if edits else ""
     click.echo(f"Created {row.name} from {name} at tick {row.tick}{changed}.")

@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 import click
 
+from ostinato.cli.presenters import View, presenter
+from ostinato.cli.recording import resume_line
 from ostinato.cli.run_loop import Exit
 from ostinato.cli.runs.resume_command import resume_by_command, resume_hint
 from ostinato.errors import InputError, RunError
-from ostinato.journal import Run, RunRow
+from ostinato.journal import Run, RunRow, places_outside
 from ostinato.loop import (
     CheckpointSchedule,
     Condition,
@@ -23,6 +25,7 @@ from ostinato.loop import (
     ends_by_signal,
     parse,
 )
+from ostinato.runs import CONFIG, KINDS, changed_config, config_of, folder_of
 
 # A dotted name and nothing else: a journal may come from someone else.
 FACTORY = re.compile(r"\w+(\.\w+)*:\w+")
@@ -35,6 +38,8 @@ def resume_run(run: Run, until: str | None, *, trust: bool, as_json: bool) -> Ex
     `until` is None, and without `trust`: the journal's factory is then neither imported nor called.
     """
     row = run.now()
+    if row.kind in KINDS and CONFIG in row.spec:
+        return _resume_built(run, until, trust=trust, as_json=as_json)
     if "factory" not in row.spec:
         return resume_by_command(run, until, trust=trust, as_json=as_json)
     other = None if until is None else parse(until)
@@ -56,6 +61,27 @@ def resume_run(run: Run, until: str | None, *, trust: bool, as_json: bool) -> Ex
         loop.close()
         raise RunError(_needs_until(run.now()))
     return _drive(run, loop, as_json=as_json)
+
+
+def _resume_built(run: Run, until: str | None, *, trust: bool, as_json: bool) -> Exit:
+    """Build a run from its configuration and drive it on.
+
+    Raises `RunError` where it would read or write outside of the journal's folder, without `trust`.
+    """
+    config = config_of(run)
+    assert config is not None
+    folder = folder_of(run.database.path)
+    outside = places_outside(config, folder)
+    if outside and not trust:
+        raise RunError(
+            f"Resuming the run {run.name!r} reads and writes files outside of {folder}, which its "
+            f"journal names: {', '.join(outside)}. If you trust it, run: "
+            f"{resume_line(run)} --trust"
+        )
+    if until is not None:
+        parse(until)
+        config = changed_config(config, {"until": until})
+    return presenter(config.kind)(config, run, View(as_json=as_json))
 
 
 def _drive(run: Run, loop: Loop, *, as_json: bool) -> Exit:

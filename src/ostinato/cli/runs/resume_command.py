@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 
 from ostinato.cli.jobs.job_runs import newer_run_of_command
+from ostinato.cli.recording import resume_line
 from ostinato.cli.run_loop import Exit
 from ostinato.cli.runs.recorded_command import RecordedCommand, command_of
 from ostinato.errors import InputError, RunError
 from ostinato.journal import Run, RunRow, StopKind
 from ostinato.loop import parse
+from ostinato.runs import CONFIG, KINDS
 
 # What to type -----------------------------------------------------------------------------------
 
@@ -18,6 +20,8 @@ def resume_hint(run: Run) -> str:
     """Return the command line that resumes a run, or the line of Python."""
     row = run.now()
     condition = ' --until "…"' if row.status == "stopped" else ""
+    if row.kind in KINDS and CONFIG in row.spec:
+        return resume_line(run) + (condition if row.kind.startswith("train") else "")
     if "factory" in row.spec:
         return f"ostinato runs resume {row.name} --trust{condition}"
     command = command_line(run)

@@ -188,12 +188,12 @@ def _finish(
     steps = show_steps or target.suffix.lower() == ".gif"
     rows, trace = sample_images(loop, run_name, steps=steps)
     if not rows:
-        exit_interrupted(0, total, "images", run_name)
+        exit_interrupted(0, total, "images", loop.recorded_as)
     refuse_errors(rows)
     write_images(rows, trace, target, show_steps=show_steps)
     _report(rows, target, as_json)
     if len(rows) < total:
-        exit_interrupted(len(rows), total, "images", run_name)
+        exit_interrupted(len(rows), total, "images", loop.recorded_as)
 
 
 # Inputs -----------------------------------------------------------------------------------------

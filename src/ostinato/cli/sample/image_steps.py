@@ -69,8 +69,8 @@ def sample_images(
                 _add(trace[key], lane["position"], lane["report"])
 
     if not steps:
-        return rows_of(loop, run_name), trace
-    return rows_of(loop, run_name, watch=watch, read=read), trace
+        return rows_of(loop), trace
+    return rows_of(loop, watch=watch, read=read), trace
 
 
 def _add(steps: list[ShownStep], position: int, report: Any) -> None:

@@ -84,9 +84,9 @@ def image_tokens(
         seed=seed,
         **run_settings(run_name, "order", inputs, sample="image-tokens"),
     )
-    rows = rows_of(loop, run_name)
+    rows = rows_of(loop)
     if len(rows) < len(prompts):
-        exit_interrupted(len(rows), len(prompts), "images", run_name)
+        exit_interrupted(len(rows), len(prompts), "images", loop.recorded_as)
     images = [_pixels(model, row["output"]) for row in rows]
     grid = [images[at : at + count] for at in range(0, len(images), count)]  # a row per prompt
     side = images[0].size(-1)

@@ -19,7 +19,7 @@ from ostinato.cli.runs.run_guard import run_settings
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
-    from ostinato.journal import JSON
+    from ostinato.journal import JSON, Run
     from ostinato.music import Key, Score
     from ostinato.refine import Refine, Strategy
 
@@ -122,9 +122,9 @@ def music(
         "checks": until_passes,
         "seed": seed,
     }
-    rows = _rows(refine, run_name, inputs)
+    rows, run = _rows(refine, run_name, inputs)
     if len(rows) < count:
-        exit_interrupted(len(rows), count, "pieces", run_name)
+        exit_interrupted(len(rows), count, "pieces", run)
     refuse_errors(rows)
     scores = [score_of(str(row["output"])) for row in rows]
     _report(rows, scores, _write(scores, outs, tempo), as_json)
@@ -218,17 +218,19 @@ def _weights_digest(model: str) -> str:
     return hashlib.sha256(weights).hexdigest()
 
 
-def _rows(refine: Refine, run_name: str | None, inputs: dict[str, JSON]) -> list[dict[str, Any]]:
-    """Write the pieces, or resume the run of this name."""
+def _rows(
+    refine: Refine, run_name: str | None, inputs: dict[str, JSON]
+) -> tuple[list[dict[str, Any]], Run | None]:
+    """Write the pieces, or resume the run of this name; return its rows and itself."""
     from ostinato.journal import Journal
 
     if run_name is None:
-        return rows_of(refine.loop(), None)
+        return rows_of(refine.loop()), None
     # `Refine` takes a run, not its name: the kind "refine" lets `ostinato why` explain it.
     spec = run_settings(run_name, "order", inputs, sample="music")["spec"]
     with Journal() as journal:
         run = journal.find(run_name) or journal.create(run_name, kind="refine", spec=spec)
-        return rows_of(refine.loop(run=run), run_name)
+        return rows_of(refine.loop(run=run)), run
 
 
 # Outputs ----------------------------------------------------------------------------------------

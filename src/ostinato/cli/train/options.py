@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ostinato.cli.options import Command, Option, add_options, journal_option
+from ostinato.cli.options import Command, Option, add_options, flag_of, journal_option
 from ostinato.errors import InputError
 from ostinato.train import TrainingConfig
 
@@ -99,11 +99,6 @@ class RunOptions:
         with self.open_journal() as journal:
             run: Run | None = journal.find(self.name)
             return dict(run.spec) if run is not None else {}
-
-
-def flag_of(name: str) -> str:
-    """Return the option that is called as a field."""
-    return f"--{name.replace('_', '-')}"
 
 
 class Setting(NamedTuple):

@@ -1,0 +1,74 @@
+"""Driving runs from the command line: by kind, what shows a run while it goes on and at its end."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from ostinato.cli.recording import Recording, way_back
+from ostinato.cli.run_loop import Exit
+
+if TYPE_CHECKING:
+    from ostinato.journal import RunConfig, RunSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a command shows: its steps, one JSON object instead of lines, or errors only."""
+
+    show: bool = False
+    as_json: bool = False
+    quiet: bool = False
+
+
+Presenter = Callable[["RunConfig", "RunSource | None", View], Exit]
+"""Builds a configuration, drives it as a run, shows it, and writes what it makes."""
+
+PRESENTERS = {"fill": "ostinato.cli.fill:present"}
+"""By kind of run: `package.module:function`. Other kinds are shown by `present`."""
+
+
+def drive(
+    config: RunConfig, recording: Recording, view: View, spelled: Callable[[str], str] = str
+) -> Exit:
+    """Drive a configuration as a command does: find or make its run, and show it."""
+    with recording.opened(config, spelled) as run:
+        return presenter(config.kind)(config, run, view)
+
+
+def presenter(kind: str) -> Presenter:
+    """Return what shows a kind of run."""
+    if kind not in PRESENTERS:
+        return present
+    module, _, name = PRESENTERS[kind].partition(":")
+    found: Presenter = getattr(importlib.import_module(module), name)
+    return found
+
+
+def present(config: RunConfig, run: RunSource | None, view: View) -> Exit:
+    """Drive any run to its end or interruption; say why it ended."""
+    import json
+
+    from ostinato.loop import ends_by_signal
+    from ostinato.runs import build_config
+
+    work = build_config(config, run=run)
+    loop = work.loop
+    with ends_by_signal(loop) as signaled:
+        stopped = loop.run()
+    recorded = loop.recorded_as
+    paused = recorded is not None and recorded.status == "paused"
+    if not paused:
+        work.finish()
+    if view.as_json:
+        click.echo(json.dumps({"tick": loop.tick, "why": stopped.to_json()}))
+    elif not view.quiet:
+        click.echo(f"{stopped.sentence} ({stopped.kind.value}, tick {loop.tick})")
+    if signaled.number and paused:
+        click.echo(way_back(recorded), err=True)
+        return Exit.INTERRUPTED
+    return Exit.DONE

@@ -1,0 +1,58 @@
+"""The kinds of runs: for each the class of its configuration and the function that builds it.
+
+A new kind is one entry here, one configuration and one builder. Knows no family: names are
+imported when they are needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ostinato.arguments import did_you_mean
+from ostinato.errors import RunError
+from ostinato.journal import RunConfig
+
+
+class RunKind(NamedTuple):
+    """Where the configuration's class and the builder are: `package:name`.
+
+    The builder takes the configuration and, as `run`, the `Run` that it drives (None for a run
+    that nothing records), and returns a `Work`.
+    """
+
+    config: str
+    build: str
+
+    def config_class(self) -> type[RunConfig]:
+        """Import the configuration's class."""
+        found: type[RunConfig] = _imported(self.config)
+        return found
+
+    def builder(self) -> Callable[..., Any]:
+        """Import the builder."""
+        found: Callable[..., Any] = _imported(self.build)
+        return found
+
+
+KINDS: dict[str, RunKind] = {
+    "fill": RunKind("ostinato.text:FillRun", "ostinato.text:build_fill"),
+}
+"""By name: all kinds of runs that can be built from their record."""
+
+
+def kind_of(name: str) -> RunKind:
+    """Return a kind of run. Raises `RunError` for an unknown one."""
+    kind = KINDS.get(name)
+    if kind is None:
+        raise RunError(
+            f"The kind of a run must be one of {', '.join(KINDS)}, got {name!r}."
+            f"{did_you_mean(name, KINDS)}"
+        )
+    return kind
+
+
+def _imported(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
