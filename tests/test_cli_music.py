@@ -83,7 +83,7 @@ def test_a_piece_without_chords_is_reported_and_the_others_are_written(
         {"output": text, "accepted": True, "spent": {}, "stopped": ended}
         for text in ("S:G4 B:C3 A:E4 T:C4", "")
     ]
-    monkeypatch.setattr("ostinato.cli.sample.music._rows", lambda *given: rows)
+    monkeypatch.setattr("ostinato.cli.sample.music._rows", lambda *given: (rows, None))
     made = run("sample", "music", "--count", "2", "--out", "a.wav", "--out", "a.png")
     assert made.exit_code == 1 and "Wrote a-1.wav, a-1.png: 1 chords." in made.stdout
     assert made.stderr.startswith("Piece 2 is not written: it has no chords.")
