@@ -9,14 +9,15 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from ostinato.errors import RunError
-from ostinato.journal import Journal, schema
+from ostinato.journal import Journal, Run, connection, migrations, removal
+from ostinato.journal.database import Database
 from ostinato.journal.lock import RunLock, holder
 
 ROOM = 500  # bytes of a file: less than any page of a database
@@ -78,15 +79,15 @@ def test_entries_that_cannot_be_shown_are_told(path: Path, monkeypatch: pytest.M
 def test_an_older_schema_is_not_read_where_it_cannot_be_migrated(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = len(schema.MIGRATIONS)
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, lambda connection: None))
+    now = len(migrations.MIGRATIONS)
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, lambda connection: None))
     wrong = rf"must have schema {now + 1} .* got {now}\. Copy its folder"
     with no_room(), pytest.raises(RunError, match=wrong):
         Journal(path)
 
 
 def test_what_locks_a_journal_for_long_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 0.05)
     journal = Journal(path)
     run = journal.get("a")
     with sqlite3.connect(path, isolation_level=None) as other:
@@ -104,7 +105,7 @@ def test_what_locks_a_journal_for_long_is_told(path: Path, monkeypatch: pytest.M
 def test_a_lock_is_waited_for_once_and_never_read_past(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 0.2)
     with sqlite3.connect(path, isolation_level=None) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("UPDATE runs SET tick = 3")
@@ -115,27 +116,54 @@ def test_a_lock_is_waited_for_once_and_never_read_past(
     other.close()
 
 
+def full_until(monkeypatch: pytest.MonkeyPatch, folder: Path, files: int) -> None:
+    """Let rows be deleted only when a run has no more than so many checkpoints left."""
+    delete = removal.delete_rows
+
+    def without_room(database: Database, runs: Sequence[Run]) -> None:
+        if len(list(folder.glob("*.safetensors"))) > files:
+            raise RunError("the disk is full")
+        delete(database, runs)
+
+    monkeypatch.setattr(removal, "delete_rows", without_room)
+
+
+@pytest.mark.parametrize("files", [0, 2])
 def test_a_full_disk_does_not_keep_a_run_from_being_deleted(
+    path: Path, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    journal = Journal(path)
+    with journal.drive(run := journal.get("a")) as session:
+        for tick in (1, 2, 3):
+            session.checkpoint(tick, tick, {"n": tick})
+    full_until(monkeypatch, run.folder, files)
+    with pytest.raises(RunError, match="the disk is full"):
+        journal.delete("a")  # there is room: another reason
+    assert len(run.checkpoints()) == 3 and run.load()
+    monkeypatch.setattr(removal, "is_full", lambda folder: True)
+    journal.delete("a")
+    assert not run.folder.exists() and journal.find("a") is None
+    journal.close()
+
+
+def test_a_run_that_a_full_disk_keeps_has_lost_its_oldest_checkpoints_first(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = Journal(path)
-    folder = journal.get("a").folder
-    folder.mkdir(parents=True)
-    (folder / "checkpoint").write_bytes(b"0" * 1000)
-    delete = journal._delete_rows
+    with journal.drive(run := journal.get("a")) as session:
+        for tick in (1, 2, 3):
+            session.checkpoint(tick, tick, {"n": tick})
+    left = []
 
-    def without_room(run: object) -> None:
-        if folder.exists():
-            raise RunError("the disk is full")
-        delete(run)  # type: ignore[arg-type]
+    def refuse(database: Database, runs: Sequence[Run]) -> None:
+        left.append([row.tick for row in run.checkpoints() if row.path.exists()])
+        raise RunError("the disk is full")
 
-    monkeypatch.setattr(journal, "_delete_rows", without_room)
+    monkeypatch.setattr(removal, "delete_rows", refuse)
+    monkeypatch.setattr(removal, "is_full", lambda folder: True)
     with pytest.raises(RunError, match="the disk is full"):
-        journal.delete("a")  # there is room: another reason
-    assert folder.exists()
-    monkeypatch.setattr("ostinato.journal.journal.is_full", lambda folder: True)
-    journal.delete("a")
-    assert not folder.exists() and journal.find("a") is None
+        journal.delete("a")
+    assert left[:4] == [[1, 2, 3], [2, 3], [3], []]
     journal.close()
 
 

@@ -7,7 +7,9 @@ OstinatoError
 ├── OutputError         a file cannot be written
 ├── ItemError           one item cannot be worked on; the others can
 ├── RunError            a run cannot be opened, resumed, branched or driven
-│   └── RunLocked       another process drives the run
+│   ├── RunLocked       another process drives the run
+│   ├── CallError       a call of a run failed, and its error was recorded
+│   └── Unanswered      nobody has answered a question of a run yet
 └── ModelError          weights are missing, damaged or of another layout
     └── UnknownLayout   a network that is none of ours; `transformers` may know it
 """
@@ -51,6 +53,18 @@ class RunError(OstinatoError):
 
 class RunLocked(RunError):
     """Another process drives the run."""
+
+
+class CallError(RunError):
+    """A call of a run failed, and its error was recorded; `path` is that of the call."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class Unanswered(RunError):
+    """Nobody has answered a question of a run yet."""
 
 
 class ModelError(OstinatoError):

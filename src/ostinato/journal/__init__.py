@@ -1,12 +1,29 @@
-"""The record of runs: a SQLite file with their steps, events, results and checkpoints."""
+"""The record of runs: a SQLite file with their steps, events, results, checkpoints and calls."""
 
 from ostinato.journal.checkpoint import load_state, save_state
+from ostinato.journal.creation import safe_name
 from ostinato.journal.edits import EditKind
 from ostinato.journal.encoding import encode, valid
 from ostinato.journal.fields import Fields
-from ostinato.journal.journal import DEFAULT, Journal, safe_name
+from ostinato.journal.journal import DEFAULT, Journal
 from ostinato.journal.recorded_tensor import is_recorded_tensor, shortened, tensor_of
-from ostinato.journal.run import CheckpointRow, Run, RunRow, RunSource, RunSummary, StepRecord
+from ostinato.journal.records import (
+    Call,
+    CheckpointRow,
+    ControlRequest,
+    Event,
+    LogEntry,
+    Note,
+    Question,
+    Request,
+    Result,
+    RunRow,
+    RunSummary,
+    StepRecord,
+    Verdict,
+)
+from ostinato.journal.removal import Retention
+from ostinato.journal.run import Run, RunSource
 from ostinato.journal.session import RunSession
 from ostinato.journal.specification import (
     Difference,
@@ -19,19 +36,26 @@ from ostinato.journal.specification import (
     require_same,
 )
 from ostinato.journal.stops import JSON, PRECEDENCE, StopKind, Stopped, first
-from ostinato.journal.tables import ControlRequest
 
 __all__ = [
     "DEFAULT",
     "JSON",
     "PRECEDENCE",
+    "Call",
     "CheckpointRow",
     "ControlRequest",
     "Difference",
     "EditKind",
+    "Event",
     "Fields",
     "Journal",
+    "LogEntry",
+    "Note",
     "Place",
+    "Question",
+    "Request",
+    "Result",
+    "Retention",
     "Run",
     "RunConfig",
     "RunRow",
@@ -41,6 +65,7 @@ __all__ = [
     "StepRecord",
     "StopKind",
     "Stopped",
+    "Verdict",
     "config_from_json",
     "config_to_json",
     "differences",

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.errors import RunError
-from ostinato.journal.schema import connect, migrate, reads_only, transaction
+from ostinato.journal.connection import (
+    connect,
+    reads_only,
+    sync_at_commit,
+    sync_lazily,
+    transaction,
+)
+from ostinato.journal.schema import migrate
 
 # A forked child keeps the connection that it inherited, and opens its own: closing the first would
 # drop the parent's file locks (SQLite, "How To Corrupt", section 2.6).
@@ -66,15 +73,22 @@ class Database:
                 raise RunError(f"The journal {self.path} could not be read: {error}.") from error
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self, *, synced: bool = False) -> Iterator[sqlite3.Connection]:
         """Commit all statements of the block in one transaction, or none of them.
 
-        Raises `RunError` where that fails.
+        `synced`: they are on the disk afterwards. Raises `RunError` where it fails.
         """
         with self._lock:
             try:
-                with transaction(self._open_to_write()) as connection:
-                    yield connection
+                connection = self._open_to_write()
+                if synced:
+                    sync_at_commit(connection)
+                try:
+                    with transaction(connection):
+                        yield connection
+                finally:
+                    if synced:
+                        sync_lazily(connection)
             except sqlite3.Error as error:
                 raise RunError(
                     f"The journal {self.path} could not be written: {error}. Make room on the "

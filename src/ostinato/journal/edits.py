@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Literal
 
-from ostinato.errors import EditError
+from ostinato.errors import EditError, InputError
 
 EditKind = Literal["number", "integer", "text", "list", "object", "any"]
 
@@ -35,3 +35,11 @@ def check_edits(known: Mapping[str, object], edits: Mapping[str, object]) -> Non
         # In Python a bool is an int.
         if types and (isinstance(value, bool) or not isinstance(value, types)):
             raise EditError(f"{name} must be {_WORDS.get(kind, 'an object')}, got {value!r}.")
+
+
+def checked(edits: Mapping[str, object] | None) -> dict[str, object]:
+    """Return edits as a plain mapping. Raises `InputError` where a name is no text."""
+    for name in edits or {}:
+        if not isinstance(name, str):
+            raise InputError(f"The name of an edit must be text, got {name!r}.")
+    return dict(edits or {})

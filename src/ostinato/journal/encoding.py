@@ -60,7 +60,7 @@ def _key(key: object) -> object:
     return key if isinstance(key, str | int | float) else str(key)
 
 
-def encode_exactly(value: Mapping[str, object], what: str) -> str:
+def encode_exactly(value: object, what: str) -> str:
     """Write a value that must come back as it is; tensors and arrays come back as lists.
 
     Raises `InputError` where JSON cannot hold it.

@@ -5,50 +5,38 @@ Knows no loop and no process. One process drives a run, any number may read.
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import sqlite3
 import time
-import unicodedata
 from collections.abc import Mapping
-from hashlib import blake2b
 from pathlib import Path
 
 from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError, RunError
-from ostinato.journal.checkpoint import sync_folder
+from ostinato.journal.branching import branch_run
+from ostinato.journal.creation import amend_spec, check_name, create_run
 from ostinato.journal.database import Database
-from ostinato.journal.edits import check_edits
+from ostinato.journal.edits import checked
 from ostinato.journal.encoding import encode_exactly
-from ostinato.journal.lock import RunLock
-from ostinato.journal.run import (
-    CheckpointRow,
-    Keep,
-    Run,
-    RunSummary,
-    all_runs,
-    run_summaries,
-)
-from ostinato.journal.schema import ROW_BYTES, is_full
-from ostinato.journal.session import RunSession, amend_spec
-from ostinato.journal.stops import JSON, StopKind
+from ostinato.journal.people import add_note, give_answer
+from ostinato.journal.records import Keep, RunSummary, Verdict
+from ostinato.journal.removal import Retention, delete_family, prunable, prune_brief
+from ostinato.journal.run import Run, all_runs, run_summaries
+from ostinato.journal.session import RunSession
+from ostinato.journal.stops import JSON
 
 DEFAULT = Path(".ostinato/journal.db")
-SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SHORTEST_PREFIX = 6  # of the 12 hexadecimal digits of an id
 ACTIONS = ("pause", "stop", "change")
-ENDED = ("stopped", "error")
-"""The statuses of runs that are not meant to be resumed as they are."""
 
 
 class Journal:
     """Opens a journal, and makes it where there is none. A context manager.
 
-    Raises `RunError` for a file that is no journal, or one of a newer schema.
+    `retention` says how long runs that are made `brief` are kept. Raises `RunError` for a file
+    that is no journal, or one of a newer schema.
     """
 
-    def __init__(self, path: str | Path = DEFAULT) -> None:
+    def __init__(self, path: str | Path = DEFAULT, *, retention: Retention | None = None) -> None:
+        self.retention = retention or Retention()
         self._database = Database(Path(path))
 
     def __enter__(self) -> Journal:
@@ -74,12 +62,39 @@ class Journal:
         *,
         kind: str,
         spec: Mapping[str, JSON] | None = None,
-        parent: tuple[str, int] | None = None,
+        caller: tuple[Run, str] | None = None,
+        brief: bool = False,
     ) -> Run:
-        """Make a new run. Raises `RunError` where the name is taken or is no safe name."""
-        _check_name(name)
+        """Make a new run; `caller` is the run that calls it, with the path of the call.
+
+        A `brief` run is one that nobody named: where its name is taken it gets a number, and older
+        brief runs that are kept no longer are deleted, see `Retention`. Raises `RunError` where
+        the name is taken or is no safe name, and where the path has called a run already.
+        """
+        run = create_run(
+            self._database,
+            name,
+            kind=kind,
+            spec=spec or {},
+            caller=None if caller is None else (caller[0].id, caller[1]),
+            brief=brief,
+            numbered=brief,
+        )
+        if brief:
+            prune_brief(self._database, self.retention)
+        return run
+
+    def keep(self, run: Run, name: str | None = None) -> None:
+        """Keep a brief run until somebody deletes it; with `name`, under that name."""
+        if name is not None:
+            check_name(name)
+            other = self.find(name)
+            if other is not None and other.id != run.id:
+                raise RunError(f"The name of a run must be new, got {name!r}. Choose another.")
         with self._database.write() as connection:
-            return self._insert(connection, name, kind, spec or {}, parent)
+            connection.execute(
+                "UPDATE runs SET brief = 0, name = COALESCE(?, name) WHERE id = ?", (name, run.id)
+            )
 
     def find(self, name: str) -> Run | None:
         """Return the run of that name, id, or prefix of an id (6 digits or more); None without one.
@@ -123,22 +138,12 @@ class Journal:
         """
         return run_summaries(self._database, kind, status, name)
 
-    def delete(self, name: str) -> None:
-        """Delete a run, its rows and its files. Raises `RunLocked` while it is driven."""
-        run = self.get(name)
-        lock = RunLock(run.folder / "lock", run.name)
-        try:
-            # Rows first: a crash in between leaves files without a run, no run without its files.
-            try:
-                self._delete_rows(run)
-            except RunError:
-                if not is_full(run.folder):
-                    raise
-                _remove_files(run)  # on a full disk, to make room for the rows' deletion
-                self._delete_rows(run)
-            _remove_files(run)
-        finally:
-            lock.release()
+    def delete(self, name: str) -> int:
+        """Delete a run and those that it called, rows and files; return how many they were.
+
+        Raises `RunLocked` while one of them is driven.
+        """
+        return len(delete_family(self._database, self.get(name)))
 
     def prunable(
         self,
@@ -152,36 +157,13 @@ class Journal:
 
         Those that have ended (or have the given `status`), were written more than `older_than`
         seconds ago, and are none of the `keep` newest. A run that is driven stays, and one from
-        which a run that stays was branched.
+        which a run that stays was branched. Runs that were called go and stay with their callers.
         """
-        every = self.summaries()
-        before = time.time() - (older_than or 0)
-        fitting = [
-            each
-            for each in every
-            if (kind is None or each.row.kind == kind)
-            and each.row.status in (ENDED if status is None else (status,))
-        ]
-        chosen = {
-            each.row.id
-            for each in fitting[keep or 0 :]
-            if each.row.updated <= before and not Run(self._database, each.row.id).driven
-        }
-        parents = {each.row.id: each.row.parent[0] for each in every if each.row.parent}
-        for id in [each.row.id for each in every if each.row.id not in chosen]:
-            while (parent := parents.get(id)) in chosen:
-                assert parent is not None
-                chosen.discard(parent)
-                id = parent
-        return [each for each in every if each.row.id in chosen]
+        return prunable(self._database, older_than, keep, kind, status)
 
     def compact(self) -> None:
         """Give the room of deleted runs back to the disk. Raises `RunError` where others write."""
         self._database.vacuum()
-
-    def _delete_rows(self, run: Run) -> None:
-        with self._database.write() as connection:
-            connection.execute("DELETE FROM runs WHERE id = ?", (run.id,))
 
     # What is done with a run ------------------------------------------------------------------
 
@@ -202,15 +184,45 @@ class Journal:
             raise InputError(f"A request must be one of {', '.join(ACTIONS)}, got {action!r}.")
         if action != "change" and not run.driven:
             raise RunError(f"To {action} a run, it must be running; {run.name!r} is {run.status}.")
-        text = encode_exactly(_checked(edits), "An edit") if action == "change" else None
+        text = encode_exactly(checked(edits), "An edit") if action == "change" else None
         with self._database.write() as connection:
             return int(
                 connection.execute(
-                    "INSERT INTO requests (run, action, edits, created) VALUES (?, ?, ?, ?) "
+                    "INSERT INTO requests (run, action, data, created) VALUES (?, ?, ?, ?) "
                     "RETURNING number",
                     (run.id, action, text, time.time()),
                 ).fetchone()[0]
             )
+
+    def answer(
+        self, run: Run, answer: object, *, path: str | None = None, by: str | None = None
+    ) -> int:
+        """Answer the question of a run that waits; return the number of the answer in its log.
+
+        `path` names the question where there are several; `by` is who answers, the user by default.
+        The answer is on the disk when this returns. A run that nobody drives is paused then, to be
+        resumed. Raises `RunError` without such a question, `InputError` for an answer that is none
+        of its options.
+        """
+        return give_answer(run, answer, path, by)
+
+    def note(
+        self,
+        run: Run,
+        key: str,
+        verdict: Verdict,
+        *,
+        value: Mapping[str, JSON] | None = None,
+        text: str = "",
+        by: str | None = None,
+    ) -> int:
+        """Note on a result that it is accepted, rejected or edited; return the note's number.
+
+        `value` holds the fields of the result that were edited by hand. What was recorded stays:
+        `Run.results(edited=True)` shows the edited values. `by` is the user by default. Raises
+        `RunError` without such a result.
+        """
+        return add_note(run, key, verdict, value, text, by)
 
     def amend(self, run: Run, entries: Mapping[str, JSON]) -> None:
         """Record entries in a run's spec, replacing those of the same names."""
@@ -230,137 +242,4 @@ class Journal:
         for edits at the natural end of a run: no step follows that they could change; `EditError`
         for edits that the process does not know, where the run records which it knows.
         """
-        known = parent.spec.get("known_edits")
-        if isinstance(known, dict):
-            check_edits(known, _checked(edits))
-        row = _branching_point(parent, tick, bool(edits))
-        _check_name(name)
-        text = encode_exactly(_checked(edits), "An edit")
-        with self._database.write() as connection:
-            run = self._insert(
-                connection, name, parent.kind, parent.spec, (parent.id, row.tick), text
-            )
-            connection.execute(
-                "UPDATE runs SET status = 'paused', tick = ?, position = ? WHERE id = ?",
-                (row.tick, row.position, run.id),
-            )
-            connection.execute(
-                "INSERT INTO results SELECT ?, key, number, tick, row, created FROM results "
-                "WHERE run = ? AND tick <= ?",
-                (run.id, parent.id, row.tick),
-            )
-            connection.execute(  # a condition given on resume is an event: the branch keeps it
-                "INSERT INTO events SELECT ?, 1, ?, name, data, created FROM events "
-                "WHERE run = ? AND name = 'until' AND tick <= ? ORDER BY seq DESC LIMIT 1",
-                (run.id, row.tick, parent.id, row.tick),
-            )
-            connection.execute(
-                "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (run.id, row.tick, row.position, row.path.name, row.bytes, row.crc, time.time()),
-            )
-            connection.execute(f"UPDATE runs SET bytes = {ROW_BYTES} WHERE id = ?", (run.id,))
-            # Inside the transaction: where it fails, no run without its checkpoint is left.
-            _copy(row.path, run.folder / row.path.name)
-        return run
-
-    def _insert(
-        self,
-        connection: sqlite3.Connection,
-        name: str,
-        kind: str,
-        spec: Mapping[str, JSON],
-        parent: tuple[str, int] | None,
-        edits: str | None = None,
-    ) -> Run:
-        # Not from `random`: a program that seeds it would give all its runs the same id.
-        id, now = os.urandom(6).hex(), time.time()
-        origin, tick = parent or (None, None)
-        text = encode_exactly(spec, "The spec of a run")
-        try:
-            connection.execute(
-                # Columns by name: a newer version may add some while this one still runs.
-                "INSERT INTO runs (id, name, kind, spec, status, tick, position, edits, parent, "
-                "parent_tick, created, updated) VALUES (?, ?, ?, ?, 'new', 0, 0, ?, ?, ?, ?, ?)",
-                (id, name, kind, text, edits, origin, tick, now, now),
-            )
-        except sqlite3.IntegrityError:
-            raise RunError(
-                f"The name of a run must be new in {self.path}, got {name!r}, which exists. "
-                f"Use another, resume that run, or delete it: ostinato runs delete {name}"
-            ) from None
-        return Run(self._database, id)
-
-
-def _branching_point(parent: Run, tick: int | None, changed: bool) -> CheckpointRow:
-    """Return the checkpoint at a tick, or the last one, where a branch can start from it."""
-    rows = parent.checkpoints()
-    found = [row for row in rows if tick is None or row.tick == tick]
-    if not found:
-        there = ", ".join(str(row.tick) for row in rows) or "none"
-        raise RunError(
-            f"A branch must start at a checkpoint of {parent.name!r}, got tick {tick}. "
-            f"Checkpoints are at: {there}."
-        )
-    now = parent.now()
-    ended = now.stopped is not None and now.stopped.kind is StopKind.ENDED
-    if changed and ended and found[-1].tick == now.tick:
-        before = ", ".join(str(row.tick) for row in rows[:-1]) or "none"
-        raise RunError(
-            f"A branch with something changed must start before the end of {now.name!r}, got "
-            f"tick {now.tick}, where it has ended. Checkpoints before that are at: {before}."
-        )
-    return found[-1]
-
-
-def _checked(edits: Mapping[str, object] | None) -> dict[str, object]:
-    """Return edits as a plain mapping. Raises `InputError` where a name is no text."""
-    for name in edits or {}:
-        if not isinstance(name, str):
-            raise InputError(f"The name of an edit must be text, got {name!r}.")
-    return dict(edits or {})
-
-
-def safe_name(text: str) -> str:
-    """Return a run's name for something that has another name, such as a folder or a file.
-
-    The text itself where that is a name, else what is left of it and a hash: the same text has the
-    same name at any time, and another text has another.
-    """
-    if SAFE_NAME.fullmatch(text):
-        return text
-    letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", letters).strip("-._")[:80].rstrip("-._")
-    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-    return f"{kept or 'run'}-{digest}"
-
-
-def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not SAFE_NAME.fullmatch(name):
-        raise RunError(
-            "The name of a run must be 1 to 100 letters, digits, '.', '_' or '-', starting with "
-            f"a letter or digit, got {name!r}. Choose for example 'replies-1'."
-        )
-
-
-def _remove_files(run: Run) -> None:
-    try:
-        shutil.rmtree(run.folder)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise RunError(
-            f"The files of the run {run.name!r} in {run.folder} could not be deleted: "
-            f"{error.strerror}. Delete that folder."
-        ) from error
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a checkpoint; its file never changes, so a second name for it will do."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # no links on this file system
-        shutil.copyfile(source, target)
-        with target.open("rb+") as file:
-            os.fsync(file.fileno())
-    sync_folder(target.parent)
+        return branch_run(self._database, parent, name, tick, edits)

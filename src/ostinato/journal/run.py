@@ -7,107 +7,40 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from ostinato.errors import RunError
-from ostinato.journal.columns import decode_block
+from ostinato.journal.checkpoint import load_state
 from ostinato.journal.database import Database
 from ostinato.journal.encoding import decode
 from ostinato.journal.lock import holder
+from ostinato.journal.log import RunReader
+from ostinato.journal.records import (
+    Call,
+    CheckpointRow,
+    Event,
+    LogEntry,
+    Note,
+    Question,
+    Request,
+    RunRow,
+    RunSummary,
+    Status,
+    StepRecord,
+)
 from ostinato.journal.stops import JSON, Stopped
 
-Status = Literal["new", "running", "paused", "interrupted", "stopped", "error"]
-Keep = Literal["steps", "results"]
-PAGE = 64  # rows read at once: no transaction stays open while the caller handles a row
-
-
-@dataclass(frozen=True, slots=True)
-class RunRow:
-    """The journal's row of a run, at one moment."""
-
-    id: str
-    name: str
-    kind: str
-    spec: dict[str, JSON]
-    status: Status
-    tick: int
-    position: int
-    stopped: Stopped | None
-    parent: tuple[str, int] | None
-    created: float
-    updated: float
-
-    def to_json(self) -> dict[str, JSON]:
-        """Return the row as a JSON object."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "kind": self.kind,
-            "spec": self.spec,
-            "status": self.status,
-            "tick": self.tick,
-            "position": self.position,
-            "stopped": self.stopped.to_json() if self.stopped else None,
-            "parent": list(self.parent) if self.parent else None,
-            "created": self.created,
-            "updated": self.updated,
-        }
-
-
-class RunSummary(NamedTuple):
-    """A run's row, the number of its results, and the bytes of its rows and checkpoints."""
-
-    row: RunRow
-    results: int
-    bytes: int
-
-    def to_json(self) -> dict[str, JSON]:
-        """Return the row as a JSON object, with both numbers."""
-        return {**self.row.to_json(), "results": self.results, "bytes": self.bytes}
-
-
-@dataclass(frozen=True, slots=True)
-class StepRecord:
-    """A step as it was recorded."""
-
-    tick: int
-    position: int
-    report: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened in a run besides its steps."""
-
-    seq: int
-    tick: int
-    name: str
-    data: dict[str, Any]
-    created: float
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointRow:
-    """A saved state: `bytes` long, written at `created` (seconds since 1970)."""
-
-    tick: int
-    position: int
-    path: Path
-    bytes: int
-    created: float
-    crc: int
-
-
 _COLUMNS = (
-    "id, name, kind, spec, status, tick, position, stopped, parent, parent_tick, created, updated"
+    "id, name, kind, spec, status, tick, position, stopped, parent, parent_tick, created, updated, "
+    "caller, caller_path, brief, seq"
 )
 
 
 def _row(database: Database, values: tuple[Any, ...]) -> RunRow:
-    id, name, kind, spec, status, tick, position, stopped, parent, at, created, updated = values
+    id, name, kind, spec, status, tick, position, stopped, parent, at, *rest = values
+    created, updated, caller, path, brief, seq = rest
     # A killed driver could not record its end, but the system released its lock.
     if status == "running" and holder(database.folder_of(id) / "lock") is None:
         status = "interrupted"
@@ -123,6 +56,9 @@ def _row(database: Database, values: tuple[Any, ...]) -> RunRow:
         parent=(parent, at) if parent is not None else None,
         created=created,
         updated=updated,
+        caller=(caller, path) if caller is not None else None,
+        brief=bool(brief),
+        seq=seq,
     )
 
 
@@ -133,6 +69,7 @@ class Run:
         self.database = database
         self.id = id
         self.folder = database.folder_of(id)
+        self._reader = RunReader(database, id)
 
     def __repr__(self) -> str:
         return f"Run({self.name!r}, {self.status}, tick={self.tick})"
@@ -213,6 +150,18 @@ class Run:
         known = origin and self.database.query("SELECT 1 FROM runs WHERE id = ?", origin[:1])
         return Run(self.database, origin[0]) if origin and known else None
 
+    @property
+    def caller(self) -> tuple[str, str] | None:
+        """The id of the run that called this one, and the path of the call."""
+        return self.now().caller
+
+    def called(self) -> list[Run]:
+        """Return the runs that this one called, in the order in which they were made."""
+        rows = self.database.query(
+            "SELECT id FROM runs WHERE caller = ? ORDER BY created, rowid", (self.id,)
+        )
+        return [Run(self.database, row[0]) for row in rows]
+
     def newer(self) -> Iterator[Run]:
         """Yield the runs of the journal that were made after this one, newest first."""
         for run in all_runs(self.database):
@@ -242,21 +191,18 @@ class Run:
 
     # What was recorded ------------------------------------------------------------------------
 
+    def log(self, after: int = 0) -> Iterator[LogEntry]:
+        """Yield all that was recorded, in order, from the number after `after` on.
+
+        It ends with the last entry that was there when it began. To follow a run, begin again
+        after the last number (`seq`): nothing is missed and nothing comes twice. A number can be
+        missing, where a checkpoint was dropped. A branch goes on with the numbers of its parent.
+        """
+        return self._reader.entries(after)
+
     def steps(self, after: int = 0) -> Iterator[StepRecord]:
         """Yield the recorded steps of ticks greater than `after`, in order."""
-        while True:
-            # Four blocks of up to 2,048 steps at a time: no transaction stays open between them.
-            rows = self.database.query(
-                "SELECT last, data FROM steps WHERE run = ? AND last > ? ORDER BY first LIMIT 4",
-                (self.id, after),
-            )
-            for last, data in rows:
-                for tick, position, report in decode_block(data):
-                    if tick > after:
-                        yield StepRecord(tick, position, report)
-                after = last
-            if not rows:
-                return
+        return self._reader.steps(after)
 
     def history(self) -> Iterator[StepRecord]:
         """Yield the steps from the start, those before a branch from the runs it comes from.
@@ -271,32 +217,23 @@ class Run:
 
     def events(self, after: int = 0) -> Iterator[Event]:
         """Yield the events with sequence numbers greater than `after`, in order."""
-        while True:
-            rows = self.database.query(
-                "SELECT seq, tick, name, data, created FROM events WHERE run = ? AND seq > ? "
-                "ORDER BY seq LIMIT ?",
-                (self.id, after, PAGE),
-            )
-            for seq, tick, name, data, created in rows:
-                yield Event(seq, tick, name, decode(data), created)
-                after = seq
-            if len(rows) < PAGE:
-                return
+        return self._reader.events(after)
 
-    def results(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield (key, row) of every result, in the order in which they were recorded."""
-        after = 0
-        while True:
-            rows = self.database.query(
-                "SELECT number, key, row FROM results WHERE run = ? AND number > ? "
-                "ORDER BY number LIMIT ?",
-                (self.id, after, PAGE),
-            )
-            for number, key, row in rows:
-                yield key, decode(row)
-                after = number
-            if len(rows) < PAGE:
-                return
+    def results(self, *, edited: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield (key, row) of every result, in the order in which they were recorded.
+
+        `edited` puts what was edited by hand in place of what was recorded, see `Journal.note`.
+        """
+        changes = self._edited() if edited else {}
+        for result in self._reader.results():
+            yield result.key, {**result.row, **changes.get(result.key, {})}
+
+    def _edited(self) -> dict[str, dict[str, Any]]:
+        """Return the fields of results that were edited, by key; the last edit of each counts."""
+        changes: dict[str, dict[str, Any]] = {}
+        for note in self._reader.notes():
+            changes.setdefault(note.key, {}).update(note.value or {})
+        return changes
 
     def result(self, key: str) -> dict[str, Any] | None:
         """Return one result, None where there is none yet."""
@@ -317,23 +254,48 @@ class Run:
         rows = self.database.query("SELECT COUNT(*) FROM results WHERE run = ?", (self.id,))
         return int(rows[0][0])
 
-    def checkpoints(self) -> list[CheckpointRow]:
-        """Return the checkpoints that exist, oldest first."""
+    def notes(self, key: str | None = None) -> list[Note]:
+        """Return what people noted on the results, or on one of them, oldest first."""
+        return [note for note in self._reader.notes() if key in (None, note.key)]
+
+    def calls(self, after: int = 0) -> Iterator[Call]:
+        """Yield the calls that were answered, with sequence numbers greater than `after`."""
+        return self._reader.calls(after)
+
+    def call(self, path: str) -> Call | None:
+        """Return the call of a path; None where it has no answer yet."""
+        return self._reader.find_call(path)
+
+    def questions(self) -> list[Question]:
+        """Return the questions that nobody has answered yet, oldest first."""
         rows = self.database.query(
-            "SELECT tick, position, file, bytes, created, crc FROM checkpoints WHERE run = ? "
-            "ORDER BY tick",
+            "SELECT path, data, created FROM requests "
+            "WHERE run = ? AND action = 'ask' AND done IS NULL ORDER BY number",
+            (self.id,),
+        )
+        asked = [(path, decode(data), created) for path, data, created in rows]
+        return [
+            Question(path, data["question"], tuple(data["options"]), created)
+            for path, data, created in asked
+        ]
+
+    def requests(self) -> list[Request]:
+        """Return the requests to the run's driver and what came of them, oldest first."""
+        rows = self.database.query(
+            "SELECT number, action, data, created, done, answer, error FROM requests "
+            "WHERE run = ? AND action <> 'ask' ORDER BY number",
             (self.id,),
         )
         return [
-            CheckpointRow(tick, position, self._inside(file), size, created, crc)
-            for tick, position, file, size, created, crc in rows
+            Request(
+                number, action, data and decode(data), made, done, answer and decode(answer), error
+            )
+            for number, action, data, made, done, answer, error in rows
         ]
 
-    def _inside(self, file: str) -> Path:
-        # A journal may come from somebody else: a row must not lead out of the run's folder.
-        if Path(file).name != file or file.startswith("."):
-            raise RunError(f"A checkpoint must be a file of the run's folder, got {file!r}.")
-        return self.folder / file
+    def checkpoints(self) -> list[CheckpointRow]:
+        """Return the checkpoints that exist, oldest first."""
+        return self._reader.checkpoints()
 
     def load(
         self, tick: int | None = None, position: int | None = None
@@ -363,8 +325,6 @@ class Run:
         return None
 
     def _load_one(self, row: CheckpointRow, damaged: list[str]) -> dict[str, Any] | None:
-        from ostinato.journal.checkpoint import load_state
-
         try:
             return load_state(row.path, crc=row.crc)
         except (RunError, OSError) as error:
@@ -391,11 +351,13 @@ def run_summaries(
     """Return the summaries of the runs that fit, newest first."""
     rows = database.query(
         f"SELECT {_COLUMNS}, (SELECT COUNT(*) FROM results WHERE run = runs.id), bytes + "
-        "(SELECT COALESCE(SUM(bytes), 0) FROM checkpoints WHERE run = runs.id) FROM runs "
-        "WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name GLOB ?2) "
+        "(SELECT COALESCE(SUM(bytes), 0) FROM checkpoints WHERE run = runs.id), "
+        "(SELECT json_extract(data, '$.question') FROM requests "
+        "WHERE run = runs.id AND action = 'ask' AND done IS NULL ORDER BY number LIMIT 1) "
+        "FROM runs WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name GLOB ?2) "
         "ORDER BY created DESC, rowid DESC",
         (kind, name),
     )
-    found = (RunSummary(_row(database, row[:-2]), *row[-2:]) for row in rows)
+    found = (RunSummary(_row(database, row[:-3]), *row[-3:]) for row in rows)
     # The status is known only here: a run that is recorded as running may have been killed.
     return [each for each in found if status is None or each.row.status == status]

@@ -1,349 +1,14 @@
-"""The tables of the journal: how a connection is opened, and the numbered migrations.
-
-Knows SQLite only: no run, no driver. `docs/durability.md` describes the tables for users.
-"""
+"""The schema that a journal has, and bringing an older one to the newest."""
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
 import sqlite3
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 from ostinato.errors import RunError
-
-SPARE_BYTES = 1 << 20
-"""Free bytes of a disk that is not full."""
-BUSY_SECONDS = 30.0
-"""How long a writer waits for another process's transaction before it gives up."""
-
-
-_TABLES = frozenset({"runs", "steps", "events", "results", "checkpoints", "requests"})
-"""Tables that every journal has: a file with others only belongs to another program."""
-
-
-def connect(path: Path, *, to_write: bool = False) -> sqlite3.Connection:
-    """Open the database in autocommit mode, with every setting that this project relies on.
-
-    A file that cannot be written now (no room, no right to) can be read, see `reads_only`, unless
-    it is opened `to_write`. Raises `RunError` for another program's file, before anything is
-    changed in it.
-    """
-    try:
-        _refuse_foreign(path)
-        return _opened(path, "rwc")
-    except sqlite3.Error as error:
-        if _is_locked(error):  # to read past a lock would show what is half written
-            raise RunError(
-                f"The journal {path} could not be opened: {error}. End the program that locks it, "
-                "or name another with --journal."
-            ) from error
-        found = None if to_write else _opened_to_read(path)
-        if found is None:
-            reason = "the disk is full" if is_full(path.parent) else error
-            raise RunError(
-                f"The journal {path} must be a SQLite database that can be written, got: {reason}. "
-                "Name another with --journal."
-            ) from error
-        return found
-
-
-def is_full(folder: Path) -> bool:
-    """Return whether the disk of a folder has too little room for a journal."""
-    try:
-        return shutil.disk_usage(folder).free < SPARE_BYTES
-    except OSError:
-        return False
-
-
-def _opened(path: Path, mode: str) -> sqlite3.Connection:
-    """Open the database in a mode of SQLite's: rwc (create it), ro, or ro of a file at rest."""
-    flags = "immutable=1" if mode == "immutable" else f"mode={mode}"
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?{flags}",
-        uri=True,
-        timeout=BUSY_SECONDS,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    try:
-        if mode == "rwc":
-            _write_ahead(connection)
-            sync_lazily(connection)
-            _hold_references(connection)
-        else:
-            connection.execute("PRAGMA query_only = ON")
-            _tables(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _opened_to_read(path: Path) -> sqlite3.Connection | None:
-    """Open a journal that cannot be written; None where it cannot be read either."""
-    for mode in ("ro", "immutable"):
-        try:
-            connection = _opened(path, mode)
-        except sqlite3.Error:
-            continue
-        if not _tables(connection):  # it was being made
-            connection.close()
-            continue
-        log = _beside(path, "-wal")
-        if mode == "immutable" and log.exists() and log.stat().st_size:
-            warnings.warn(
-                f"The journal {path} cannot be written, so its latest entries, in {log.name}, are "
-                "not shown. Make room on the disk, or copy the folder.",
-                stacklevel=2,
-            )
-        return connection
-    return None
-
-
-def reads_only(connection: sqlite3.Connection) -> bool:
-    """Return whether nothing can be written through a connection."""
-    return bool(connection.execute("PRAGMA query_only").fetchone()[0])
-
-
-def _refuse_foreign(path: Path) -> None:
-    """Raise `RunError` for a database without the tables of a journal, which stays as it is."""
-    # At rest, without a log: to open it otherwise would leave a log beside it.
-    at_rest = not any(_beside(path, end).exists() for end in ("-wal", "-journal"))
-    try:
-        connection = _opened(path, "immutable" if at_rest else "ro")
-    except sqlite3.OperationalError as error:  # no such file, or none that can be read so
-        if _is_locked(error):
-            raise
-        return
-    try:
-        tables = _tables(connection)
-    finally:
-        connection.close()
-    if tables and not tables >= _TABLES:
-        names = sorted(tables)
-        there = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-        raise RunError(
-            f"The journal {path} must be a file of Ostinato's, got a database with the tables "
-            f"{there}. It belongs to another program: name another with --journal."
-        )
-
-
-def _beside(path: Path, end: str) -> Path:
-    """Return the file in which SQLite keeps what is not in the database yet."""
-    return path.with_name(path.name + end)
-
-
-def _is_locked(error: sqlite3.Error) -> bool:
-    # The low byte of a code is the error, the rest its variant.
-    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def _tables(connection: sqlite3.Connection) -> set[str]:
-    rows = connection.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-    ).fetchall()
-    return {str(name) for (name,) in rows}
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Use a write-ahead log: readers continue while one writes; a commit appends to a file."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            # The switch to WAL does not wait for others as statements do.
-            if not _is_locked(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-
-
-def sync_lazily(connection: sqlite3.Connection) -> None:
-    """Do not wait for the disk at a commit: it survives the death of the process."""
-    connection.execute("PRAGMA synchronous = NORMAL")
-
-
-def sync_at_commit(connection: sqlite3.Connection) -> None:
-    """Wait for the disk at a commit: it survives a loss of power.
-
-    For what is acknowledged to somebody, such as a result.
-    """
-    connection.execute("PRAGMA synchronous = FULL")
-
-
-def _hold_references(connection: sqlite3.Connection) -> None:
-    """Check references, so that deleting a run deletes its rows in every table."""
-    connection.execute("PRAGMA foreign_keys = ON")  # off by default, for each connection
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Commit all statements of the block together, or none of them.
-
-    The write lock is taken at the start: a transaction that reads first and writes later could
-    not wait for its turn.
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield connection
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _first_tables(connection: sqlite3.Connection) -> None:
-    # One by one: `executescript` would commit the transaction of the migration first.
-    for statement in _VERSION_1.split(";\n"):
-        connection.execute(statement)
-
-
-_VERSION_1 = """
-CREATE TABLE runs (
-  id TEXT PRIMARY KEY,
-  name TEXT NOT NULL UNIQUE,
-  kind TEXT NOT NULL,
-  spec TEXT NOT NULL,
-  status TEXT NOT NULL,
-  tick INTEGER NOT NULL,
-  position INTEGER NOT NULL,
-  stopped TEXT,
-  edits TEXT,
-  parent TEXT,
-  parent_tick INTEGER,
-  created REAL NOT NULL,
-  updated REAL NOT NULL
-);
-CREATE TABLE steps (
-  run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-  first INTEGER NOT NULL,
-  last INTEGER NOT NULL,
-  data TEXT NOT NULL,
-  PRIMARY KEY (run, first)
-);
-CREATE TABLE events (
-  run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-  seq INTEGER NOT NULL,
-  tick INTEGER NOT NULL,
-  name TEXT NOT NULL,
-  data TEXT NOT NULL,
-  created REAL NOT NULL,
-  PRIMARY KEY (run, seq)
-);
-CREATE TABLE results (
-  run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-  key TEXT NOT NULL,
-  number INTEGER NOT NULL,
-  tick INTEGER NOT NULL,
-  row TEXT NOT NULL,
-  created REAL NOT NULL,
-  PRIMARY KEY (run, key)
-);
-CREATE UNIQUE INDEX results_in_order ON results (run, number);
-CREATE TABLE checkpoints (
-  run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-  tick INTEGER NOT NULL,
-  position INTEGER NOT NULL,
-  file TEXT NOT NULL,
-  bytes INTEGER NOT NULL,
-  crc INTEGER NOT NULL,
-  created REAL NOT NULL,
-  PRIMARY KEY (run, tick)
-);
-CREATE TABLE requests (
-  number INTEGER PRIMARY KEY AUTOINCREMENT,
-  run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-  action TEXT NOT NULL,
-  edits TEXT,
-  created REAL NOT NULL,
-  done REAL
-);
-CREATE INDEX requests_to_do ON requests (run) WHERE done IS NULL"""
-
-
-_CONDITIONS = re.compile(r"\b(Past|When|Possible)(?=\()")
-_CONDITION_NAMES = {"Past": "Exceeds", "When": "Predicate", "Possible": "StillPassable"}
-_SPELLED = ("until", "was", "condition")  # keys whose values spell a condition
-_CONFIG_NAMES = {
-    "optimiser": "optimizer",
-    "adam_share": "adamw_lr_scale",
-    "final": "min_lr_ratio",
-    "clip": "max_grad_norm",
-    "ema": "ema_decay",
-    "accumulate": "gradient_accumulation_steps",
-    "warmup": "warmup_steps",
-}
-_KEY_NAMES: dict[tuple[str, str], dict[str, dict[str, str]]] = {
-    # of each column: the object in it ("" for the whole) and the new names of its keys
-    ("runs", "spec"): {"": {"way": "compute_mode"}, "config": _CONFIG_NAMES},
-    ("runs", "stopped"): {},
-    ("events", "data"): {},
-    ("results", "row"): {"": {"tries": "backtracks"}},
-}
-
-
-def _new_names(connection: sqlite3.Connection) -> None:
-    """Give the settings, results and conditions of older runs the names that they have today."""
-    for (table, column), objects in _KEY_NAMES.items():
-        rows = connection.execute(f"SELECT rowid, {column} FROM {table}").fetchall()
-        for rowid, text in rows:
-            value = _respelled(json.loads(text) if text else None)
-            if not isinstance(value, dict):
-                continue
-            for key, names in objects.items():
-                part = value.get(key) if key else value
-                if isinstance(part, dict):
-                    _rename(part, names)
-            renamed = json.dumps(value, separators=(",", ":"))
-            if renamed != text:
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (renamed, rowid)
-                )
-
-
-def _respelled(value: object) -> object:
-    """Return a JSON value in which spelled conditions have today's names."""
-    if isinstance(value, list):
-        return [_respelled(each) for each in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: _CONDITIONS.sub(lambda name: _CONDITION_NAMES[name[1]], each)
-        if key in _SPELLED and isinstance(each, str)
-        else _respelled(each)
-        for key, each in value.items()
-    }
-
-
-def _rename(values: dict[str, object], names: Mapping[str, str]) -> None:
-    """Rename keys, which keep their order."""
-    items = list(values.items())
-    values.clear()
-    values.update({names.get(key, key): value for key, value in items})
-
-
-def _sizes(connection: sqlite3.Connection) -> None:
-    """Add to each run the bytes of its rows: to add them up takes long where there are many."""
-    connection.execute("ALTER TABLE runs ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0")
-    connection.execute(f"UPDATE runs SET bytes = {ROW_BYTES}")
-
-
-ROW_BYTES = " + ".join(
-    f"(SELECT COALESCE(SUM(LENGTH(CAST({column} AS BLOB))), 0) FROM {table} WHERE run = runs.id)"
-    for table, column in (("steps", "data"), ("events", "data"), ("results", "row"))
-)
-"""SQL: the bytes of a run's steps, events and results."""
-
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first_tables, _new_names, _sizes)
-"""Migration n (from 1) brings schema n - 1 to n. Entries are only ever added."""
+from ostinato.journal import migrations
+from ostinato.journal.connection import reads_only, transaction
 
 
 def version(connection: sqlite3.Connection) -> int:
@@ -360,21 +25,21 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring the tables to the newest schema. Raises `RunError` for one that is newer still."""
     try:
         has = version(connection)
-        if has < len(MIGRATIONS) and reads_only(connection):
+        if has < len(migrations.MIGRATIONS) and reads_only(connection):
             raise RunError(
-                f"The journal {path} must have schema {len(MIGRATIONS)} to be read where nothing "
+                f"The journal {path} must have schema {len(migrations.MIGRATIONS)} to be read where nothing "
                 f"can be written, got {has}. Copy its folder to where there is room."
             )
-        while has < len(MIGRATIONS):
+        while has < len(migrations.MIGRATIONS):
             has = _one_migration(connection)
     except sqlite3.Error as error:
         raise RunError(
             f"The journal {path} must be a SQLite database that can be written, got: {error}. "
             "Name another with --journal."
         ) from error
-    if has > len(MIGRATIONS):
+    if has > len(migrations.MIGRATIONS):
         raise RunError(
-            f"The journal {path} must have schema {len(MIGRATIONS)} or an older one, got {has}. "
+            f"The journal {path} must have schema {len(migrations.MIGRATIONS)} or an older one, got {has}. "
             "A newer Ostinato wrote it: upgrade with pip install --upgrade ostinato."
         )
 
@@ -385,8 +50,8 @@ def _one_migration(connection: sqlite3.Connection) -> int:
             "CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied REAL)"
         )
         has = version(connection)  # inside the lock: another process may have been faster
-        if has < len(MIGRATIONS):
-            MIGRATIONS[has](connection)
+        if has < len(migrations.MIGRATIONS):
+            migrations.MIGRATIONS[has](connection)
             has += 1
             connection.execute("INSERT INTO migrations VALUES (?, ?)", (has, time.time()))
     return has

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ostinato.errors import InputError
+from ostinato.journal.calls import DurableCalls
+from ostinato.journal.checkpoint import save_state
+from ostinato.journal.creation import amend_spec
 from ostinato.journal.encoding import encode, encode_exactly
 from ostinato.journal.lock import RunLock
-from ostinato.journal.run import Keep, Run
+from ostinato.journal.records import ControlRequest, Keep
+from ostinato.journal.run import Run
 from ostinato.journal.stops import JSON, Stopped
-from ostinato.journal.tables import ControlRequest, RunTables, Write
+from ostinato.journal.tables import RunTables, Write
 from ostinato.journal.writer import WriterThread
 
-ENDS = ("paused", "interrupted", "stopped", "error")
+ENDS = ("paused", "waiting", "interrupted", "stopped", "error")
 
 
 class RunSession:
@@ -47,6 +51,7 @@ class RunSession:
             raise
         self.edits: dict[str, object] | None = edits
         self.resumed_ticks = self._writer.resumed_ticks
+        self._calls = DurableCalls(run, self._writer)
         # A session that is forgotten (a `break`, a notebook's cell) releases the run when it is
         # collected. What is left at the end of the process is written then.
         self._close = weakref.finalize(self, self._writer.close)
@@ -109,7 +114,7 @@ class RunSession:
         with the first, which stays.
         """
         text = encode_exactly(row, f"The result {key!r}")
-        tick = self._tick()
+        tick = self._writer.tick
         self._writer.put(lambda store: store.add_result(key, tick, text))
 
     def checkpoint(
@@ -138,8 +143,6 @@ class RunSession:
         needed: Sequence[int],
     ) -> Write:
         """Write a state's file; return what adds its row."""
-        from ostinato.journal.checkpoint import save_state
-
         if keep < 1:
             raise InputError(f"keep must be at least 1, got {keep}.")
         self._writer.raise_error()
@@ -150,11 +153,12 @@ class RunSession:
         applied, ticks = self.edits is None, tuple(needed)
         return lambda store: store.add_checkpoint(row, keep, ticks, applied)
 
-    def done(self, request: ControlRequest) -> None:
-        """Mark a request of another process as fulfilled."""
+    def done(self, request: ControlRequest, answer: JSON = None, error: str | None = None) -> None:
+        """Mark a request of another process as done, with an answer to it, or what was wrong."""
         number = request.number
         assert number is not None
-        self._writer.put(lambda store: store.done(number))
+        text = None if answer is None else encode(answer)
+        self._writer.put(lambda store: store.done(number, text, error))
         self._writer.remove_from_inbox(request)
 
     def flush(self) -> None:
@@ -171,7 +175,7 @@ class RunSession:
         keep: int = 3,
         needed: Sequence[int] = (),
     ) -> None:
-        """Record how this session ends: "paused", "interrupted", "stopped" or "error".
+        """Record how this session ends: "paused", "waiting", "interrupted", "stopped" or "error".
 
         `state` is its last checkpoint, in the same transaction: after a crash between the two, a
         run at its end would take another step.
@@ -189,6 +193,60 @@ class RunSession:
         self._writer.put(end)
         self._writer.flush()
 
+    # Calls: by any number of threads at once ---------------------------------------------------
+
+    def call(
+        self,
+        path: str,
+        function: Callable[..., object],
+        arguments: Mapping[str, object] | None = None,
+        *,
+        record_errors: bool = False,
+    ) -> JSON:
+        """Call `function(**arguments)` once for each path, and return its answer.
+
+        The answer is on the disk when this returns; a resumed run gets the recorded one, as JSON
+        holds it. What the function raises is raised again, and the call is made again when the run
+        is resumed; with `record_errors`, it is recorded in place of an answer and becomes a
+        `CallError` now and then. Raises `RunError` where the path was recorded with other
+        arguments, `InputError` where JSON cannot hold the arguments or the answer.
+        """
+        return self._calls.call(path, function, arguments or {}, record_errors=record_errors)
+
+    def call_run(
+        self,
+        path: str,
+        function: Callable[[Run], object],
+        *,
+        kind: str,
+        spec: Mapping[str, JSON] | None = None,
+        name: str | None = None,
+    ) -> JSON:
+        """Make a run that this one calls, hand it to `function`, and return its answer, once.
+
+        A resumed run hands over the same run while there is no answer. `name` is that of the new
+        run; by default it is made of this run's name and the path. Raises as `call` does.
+        """
+        return self._calls.call_run(path, function, kind=kind, spec=spec or {}, name=name)
+
+    def ask(
+        self,
+        path: str,
+        question: str,
+        *,
+        options: Sequence[str] = (),
+        seconds: float | None = None,
+    ) -> JSON:
+        """Ask a person, once for each path, and return the answer; the run is `waiting` until then.
+
+        `Journal.answer` and `ostinato runs answer` give it; `options` are the only answers, if
+        there are any. Waits for `seconds`, by default for ever. Raises `Unanswered` where there is
+        none by then, and where the run is to pause or stop: the question stays open.
+        """
+        return self._calls.ask(path, question, options, seconds)
+
+    # The end ----------------------------------------------------------------------------------
+
     def reopen(self) -> None:
         """Record that the run continues after `finish`; a step records it too."""
         progress = self._writer.progress or (self.run.tick, self.run.position)
@@ -202,17 +260,6 @@ class RunSession:
             self._close()
             if not self._writer.closed:
                 self._writer.raise_error()
-
-    def _tick(self) -> int:
-        progress = self._writer.progress
-        return self.resumed_ticks if progress is None else progress[0]
-
-
-def amend_spec(run: Run, entries: Mapping[str, JSON]) -> None:
-    """Record entries in the spec of a run, replacing those of the same names."""
-    text = encode_exactly({**run.spec, **entries}, "The spec of a run")
-    with run.database.write() as connection:
-        connection.execute("UPDATE runs SET spec = ? WHERE id = ?", (text, run.id))
 
 
 def _sweep(run: Run) -> None:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ostinato.journal.columns import decode_block, encode_block
+from ostinato.journal.connection import connect, sync_at_commit, sync_lazily, transaction
 from ostinato.journal.encoding import Entry, decode, differences, encode
-from ostinato.journal.schema import connect, sync_at_commit, sync_lazily, transaction
+from ostinato.journal.records import Answered, ControlRequest
 
 BLOCK = 2048
 """Steps in one row of the table `steps`, at most: resume keeps one such row in memory."""
@@ -26,17 +27,10 @@ Progress = tuple[int, int]
 """How far a run is: tick and position."""
 
 
-@dataclass(frozen=True, slots=True)
-class ControlRequest:
-    """A request to the process that drives a run: "pause", "stop" or "change".
-
-    `number` is its row in the journal; None for a request of the driving process itself.
-    """
-
-    number: int | None
-    action: str
-    edits: dict[str, object] | None = None
-    reason: str = ""
+ANSWERED = (
+    "NOT EXISTS (SELECT 1 FROM requests WHERE run = runs.id AND action = 'ask' AND done IS NULL)"
+)
+"""SQL: no question of a run is open."""
 
 
 @dataclass(slots=True)
@@ -79,41 +73,51 @@ class RunTables:
         self.differences = 0
         self._version = -1  # differs from any, so that the first look reads the requests
         self._seen = 0
-        self._running = False
+        self._running = self._waiting = False
         self._recorded = Recorded(self.connection, run)
         self._unlink: list[Path] = []
         self._added = 0  # bytes of rows in this transaction
-        self.resumed_ticks, self._last_seq, self._last_step = self._read_progress()
-        self._next_seq = self._last_seq + 1
+        self.resumed_ticks, self._first_seq, self._last_step = self._read_progress()
+        self._seq = self._first_seq  # the last number that is given
 
     def _read_progress(self) -> tuple[int, int, int]:
         row = self.connection.execute(
-            "SELECT tick, (SELECT COALESCE(MAX(seq), 0) FROM events WHERE run = id), "
-            "(SELECT COALESCE(MAX(last), 0) FROM steps WHERE run = id) FROM runs WHERE id = ?",
+            "SELECT tick, seq, (SELECT COALESCE(MAX(last), 0) FROM steps WHERE run = id) "
+            "FROM runs WHERE id = ?",
             (self.run,),
         ).fetchone()
         return row[0], row[1], row[2]
 
     def commit(
-        self, steps: Sequence[Entry], progress: Progress | None, writes: Sequence[Write]
+        self,
+        steps: Sequence[Entry],
+        progress: Progress | None,
+        writes: Sequence[tuple[int, Write]],
     ) -> None:
-        """Write steps, the run's progress and all `writes` in one transaction."""
-        next_seq, running = self._next_seq, self._running
+        """Write steps, the run's progress and all writes in one transaction, in their order.
+
+        With each write comes the number of `steps` before it.
+        """
+        running, waiting = self._running, self._waiting
         # Steps can be computed again, so their commits do not wait for the disk. Results, events
         # and checkpoints are acknowledged to somebody: theirs do.
         if writes:
             sync_at_commit(self.connection)
         try:
             with transaction(self.connection):
-                self._add_steps(steps)
+                before = self._read_seq()
                 if progress is not None:
                     self.record_progress(progress, steps[0][0] if steps else progress[0])
-                for write in writes:
+                written = 0
+                for count, write in writes:
+                    self._add_steps(steps[written:count])
+                    written = count
                     write(self)
-                self._count_bytes()
+                self._add_steps(steps[written:])
+                self._count(before)
         except BaseException:
             self._added = 0
-            self._next_seq, self._running = next_seq, running
+            self._running, self._waiting = running, waiting
             self._unlink.clear()
             raise
         finally:
@@ -124,10 +128,22 @@ class RunTables:
             path.unlink(missing_ok=True)
         self._unlink.clear()
 
-    def _count_bytes(self) -> None:
-        if self._added:
+    def _read_seq(self) -> int:
+        """Read the last number that is given: other processes give some, to notes and answers."""
+        row = self.connection.execute("SELECT seq FROM runs WHERE id = ?", (self.run,)).fetchone()
+        self._seq = self._first_seq if row is None else row[0]
+        return self._seq
+
+    def _next(self, count: int = 1) -> int:
+        """Give the next numbers; return the first of them."""
+        self._seq += count
+        return self._seq - count + 1
+
+    def _count(self, before: int) -> None:
+        if self._seq != before or self._added:
             self.connection.execute(
-                "UPDATE runs SET bytes = bytes + ? WHERE id = ?", (self._added, self.run)
+                "UPDATE runs SET seq = ?, bytes = bytes + ? WHERE id = ?",
+                (self._seq, self._added, self.run),
             )
             self._added = 0
 
@@ -152,8 +168,10 @@ class RunTables:
             self._insert_block(block[half:])
             return
         self._added += len(data)  # ASCII
+        first, last = block[0][0], block[-1][0]
         self.connection.execute(
-            "INSERT INTO steps VALUES (?, ?, ?, ?)", (self.run, block[0][0], block[-1][0], data)
+            "INSERT INTO steps (run, first, last, seq, data) VALUES (?, ?, ?, ?, ?)",
+            (self.run, first, last, self._next(last - first + 1), data),
         )
 
     def _is_fresh(self, entry: Entry) -> bool:
@@ -185,6 +203,9 @@ class RunTables:
                 "UPDATE runs SET status = 'running', stopped = NULL WHERE id = ?", (self.run,)
             )
             self.add_event("start", start, "{}")
+        elif self._waiting:
+            self.connection.execute("UPDATE runs SET status = 'running' WHERE id = ?", (self.run,))
+        self._waiting = False
         # A resumed run repeats ticks that are committed: for readers its tick must not decrease.
         self.connection.execute(
             "UPDATE runs SET tick = ?, position = ?, updated = ? WHERE id = ? AND tick <= ?",
@@ -197,22 +218,21 @@ class RunTables:
         """Append an event to the log; `data` is its JSON text."""
         self._added += len(data)
         self.connection.execute(
-            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)",
-            (self.run, self._next_seq, tick, name, data, time.time()),
+            "INSERT INTO events (run, seq, tick, name, data, created) VALUES (?, ?, ?, ?, ?, ?)",
+            (self.run, self._next(), tick, name, data, time.time()),
         )
-        self._next_seq += 1
 
     def add_event_once(self, name: str, tick: int, data: str, request: int | None) -> None:
         """Append an event, unless an earlier session recorded the same at the same tick."""
         if request is not None:
-            self.done(request)
-        # `_last_seq` is that of the session's start: two equal events of this session are two.
+            self.done(request, encode({"tick": tick}), None)
+        # `_first_seq` is that of the session's start: two equal events of this session are two.
         found = (
             tick <= self.resumed_ticks
             and self.connection.execute(
                 "SELECT 1 FROM events WHERE run = ? AND seq <= ? AND tick = ? AND name = ? "
                 "AND data = ?",
-                (self.run, self._last_seq, tick, name, data),
+                (self.run, self._first_seq, tick, name, data),
             ).fetchone()
         )
         if not found:
@@ -226,9 +246,8 @@ class RunTables:
         if old is None:
             self._added += len(row)
             self.connection.execute(
-                "INSERT INTO results SELECT ?1, ?2, COALESCE(MAX(number), 0) + 1, ?3, ?4, ?5 "
-                "FROM results WHERE run = ?1",
-                (self.run, key, tick, row, time.time()),
+                "INSERT INTO results (run, key, seq, tick, row, created) VALUES (?, ?, ?, ?, ?, ?)",
+                (self.run, key, self._next(), tick, row, time.time()),
             )
         # Equal texts are the usual case, and need no parsing.
         elif old[0] != row and (names := differences(decode(old[0]), decode(row))):
@@ -243,7 +262,9 @@ class RunTables:
         # A repetition saves the same tick again, under another file name.
         self._drop("run = ? AND tick = ?", (self.run, row[0]))
         self.connection.execute(
-            "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)", (self.run, *row, time.time())
+            "INSERT INTO checkpoints (run, tick, position, file, bytes, crc, seq, created) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (self.run, *row, self._next(), time.time()),
         )
         self._drop(
             "run = ?1 AND tick NOT IN "
@@ -267,8 +288,59 @@ class RunTables:
             "position = CASE WHEN tick <= ? THEN ? ELSE position END, updated = ? WHERE id = ?",
             (status, stopped, tick, tick, position, time.time(), self.run),
         )
+        if status == "waiting":  # it may have been answered at this moment
+            self.connection.execute(
+                f"UPDATE runs SET status = 'paused' WHERE id = ? AND {ANSWERED}", (self.run,)
+            )
         self.add_event("finish", tick, f'{{"status":"{status}","stopped":{stopped or "null"}}}')
-        self._running = False
+        self._running = self._waiting = False
+
+    # Calls and questions ----------------------------------------------------------------------
+
+    def add_call(self, call: Answered, tick: int) -> None:
+        """Record the answer of a call."""
+        self._added += len(call.arguments) + len(call.answer or "")
+        self.connection.execute(
+            "INSERT INTO calls (run, path, seq, tick, arguments, answer, error, child, created) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                self.run,
+                call.path,
+                self._next(),
+                tick,
+                call.arguments,
+                call.answer,
+                call.error,
+                call.child,
+                time.time(),
+            ),
+        )
+
+    def ask(self, path: str, tick: int, data: str) -> None:
+        """Ask a person: the run waits. A question that is open already takes its new words."""
+        found = self.connection.execute(
+            "UPDATE requests SET data = ? WHERE run = ? AND action = 'ask' AND path = ? "
+            "AND done IS NULL RETURNING number",
+            (data, self.run, path),
+        ).fetchone()
+        if found is None:
+            self.connection.execute(
+                "INSERT INTO requests (run, action, path, data, created) "
+                "VALUES (?, 'ask', ?, ?, ?)",
+                (self.run, path, data, time.time()),
+            )
+            self.add_event("ask", tick, encode({"path": path, **decode(data)}))
+        self._waiting = True
+        self.connection.execute("UPDATE runs SET status = 'waiting' WHERE id = ?", (self.run,))
+
+    def go_on(self) -> None:
+        """Record that the run waits no longer, unless another question of it is open."""
+        done = self.connection.execute(
+            "UPDATE runs SET status = 'running' WHERE id = ? AND status IN ('waiting', 'running') "
+            f"AND {ANSWERED}",
+            (self.run,),
+        )
+        self._waiting = done.rowcount == 0
 
     # Requests ---------------------------------------------------------------------------------
 
@@ -280,24 +352,26 @@ class RunTables:
             return []
         self._version = version
         rows = self.connection.execute(
-            "SELECT number, action, edits FROM requests WHERE run = ? AND done IS NULL "
-            "AND number > ? ORDER BY number",
+            "SELECT number, action, data FROM requests WHERE run = ? AND done IS NULL "
+            "AND number > ? AND action <> 'ask' ORDER BY number",
             (self.run, self._seen),
         ).fetchall()
         if rows:
             self._seen = rows[-1][0]
         return [ControlRequest(row[0], row[1], row[2] and decode(row[2])) for row in rows]
 
-    def done(self, number: int) -> None:
-        """Mark a request as fulfilled, so that no later session reads it."""
+    def done(self, number: int, answer: str | None, error: str | None) -> None:
+        """Mark a request as done, with its answer or what was wrong; no later session reads it."""
         self.connection.execute(
-            "UPDATE requests SET done = ? WHERE number = ?", (time.time(), number)
+            "UPDATE requests SET done = COALESCE(done, ?), answer = ?, error = ? WHERE number = ?",
+            (time.time(), answer, error, number),
         )
 
     def forget_old_requests(self) -> None:
         """Drop a pause or a stop that was meant for an earlier session, which is gone."""
         self.connection.execute(
-            "UPDATE requests SET done = ? WHERE run = ? AND done IS NULL AND action <> 'change'",
+            "UPDATE requests SET done = ?, error = 'The session it was meant for had ended.' "
+            "WHERE run = ? AND done IS NULL AND action IN ('pause', 'stop')",
             (time.time(), self.run),
         )
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from weakref import WeakSet
 
 from ostinato.errors import OstinatoError, RunError
 from ostinato.journal.encoding import Entry
 from ostinato.journal.lock import RunLock
-from ostinato.journal.tables import ControlRequest, Progress, RunTables, Write
+from ostinato.journal.records import ControlRequest
+from ostinato.journal.tables import Progress, RunTables, Write
 
 INTERVAL = 0.2
 """Seconds between two looks at the requests of other processes while no step comes.
@@ -51,7 +53,7 @@ class WriterThread:
 
     def __init__(self, path: Path, run: str, folder: Path, lock: RunLock, *, records: bool) -> None:
         self.pending: list[Entry] = []
-        self.writes: list[Write] = []
+        self.writes: list[tuple[int, Write]] = []
         self.inbox: list[ControlRequest] = []
         self.progress: Progress | None = None
         self.room = MAX_PENDING
@@ -60,6 +62,7 @@ class WriterThread:
         self.resumed_ticks = 0
         self.closed = False
         self._records = records
+        self._taken = 0  # steps that have left `pending`
         self._written: Progress | None = None
         self._path, self._run, self._folder, self._lock = path, run, folder, lock
         self._pid = os.getpid()
@@ -78,10 +81,25 @@ class WriterThread:
 
     # The driving thread -----------------------------------------------------------------------
 
+    @property
+    def tick(self) -> int:
+        """The tick of the last step that was put, or that earlier sessions committed."""
+        return self.resumed_ticks if self.progress is None else self.progress[0]
+
     def put(self, write: Write) -> None:
-        """Add something to the next transaction."""
+        """Add something to the next transaction, after the steps that were put before."""
+        with self._condition:
+            self._put(write)
+
+    def _put(self, write: Write) -> None:
         self.raise_error()
-        self.writes.append(write)
+        self.writes.append((self._taken + len(self.pending), write))
+
+    def commit(self, write: Write) -> None:
+        """Add something to the next transaction and wait for it, with whoever waits meanwhile."""
+        with self._condition:
+            self._put(write)
+            self._wait_for_flush()
 
     def raise_error(self) -> None:
         """Raise the error of the writing thread; every later call raises it, too."""
@@ -98,18 +116,24 @@ class WriterThread:
 
     def flush(self) -> None:
         """Wait until everything that was put before is committed."""
-        self.raise_error()
         with self._condition:
-            self._flushes_requested += 1
-            number = self._flushes_requested
-            self._condition.notify_all()
-            while self._flushes_done < number and self.error is None:
-                self._condition.wait()
-        self.raise_error()
+            self.raise_error()
+            self._wait_for_flush()
+
+    def _wait_for_flush(self) -> None:
+        self._flushes_requested += 1
+        number = self._flushes_requested
+        self._condition.notify_all()
+        while self._flushes_done < number and self.error is None:
+            self._condition.wait()
+        # What was asked for is committed, even if the thread has ended since.
+        if self._flushes_done < number:
+            self.raise_error()
 
     def remove_from_inbox(self, request: ControlRequest) -> None:
-        """Take a fulfilled request out of the inbox."""
-        self.inbox.remove(request)
+        """Take a fulfilled request out of the inbox, if it is still there."""
+        with suppress(ValueError):
+            self.inbox.remove(request)
 
     def close(self) -> None:
         """Write the rest, end the thread and release the run. Safe to call twice."""
@@ -139,7 +163,7 @@ class WriterThread:
             store = RunTables(self._path, self._run, self._folder)
             try:
                 self.resumed_ticks = store.resumed_ticks
-                store.commit((), None, [RunTables.forget_old_requests])
+                store.commit((), None, [(0, RunTables.forget_old_requests)])
                 self._look_for_requests(store)
                 self._opened.set()
                 self._until_closed(store)
@@ -193,9 +217,11 @@ class WriterThread:
         progress = self._newest(steps)
         if not (writes or steps or progress):
             return
-        store.commit(steps, progress, writes)
-        del self.writes[: len(writes)]
-        del self.pending[: len(steps)]
+        store.commit(steps, progress, [(count - self._taken, write) for count, write in writes])
+        with self._condition:
+            del self.writes[: len(writes)]
+            del self.pending[: len(steps)]
+            self._taken += len(steps)
         self._written = progress or self._written
         self.differences = store.differences
 

@@ -1,0 +1,105 @@
+"""Branches: new runs that start from a checkpoint of another."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ostinato.errors import RunError
+from ostinato.journal.checkpoint import sync_folder
+from ostinato.journal.creation import NewRun, check_name, insert_run
+from ostinato.journal.database import Database
+from ostinato.journal.edits import check_edits, checked
+from ostinato.journal.encoding import encode, encode_exactly
+from ostinato.journal.records import CheckpointRow
+from ostinato.journal.run import Run
+from ostinato.journal.stops import StopKind
+
+
+def branch_run(
+    database: Database, parent: Run, name: str, tick: int | None, edits: Mapping[str, object] | None
+) -> Run:
+    """Make a branch, see `Journal.branch`."""
+    known = parent.spec.get("known_edits")
+    if isinstance(known, dict):
+        check_edits(known, checked(edits))
+    row = _branching_point(parent, tick, bool(edits))
+    check_name(name)
+    text = encode_exactly(checked(edits), "An edit")
+    new = NewRun(name, parent.kind, encode(parent.spec), text)
+    with database.write() as connection:
+        id = insert_run(connection, database, new, parent=(parent.id, row.tick))
+        values = {"new": id, "parent": parent.id, "tick": row.tick, "file": row.path.name}
+        connection.execute(
+            "UPDATE runs SET status = 'paused', tick = ?, position = ? WHERE id = ?",
+            (row.tick, row.position, id),
+        )
+        for statement in _COPIES:
+            connection.execute(statement, {**values, "now": time.time()})
+        # Inside the transaction: where it fails, no run without its checkpoint is left.
+        run = Run(database, id)
+        _copy(row.path, run.folder / row.path.name)
+    return run
+
+
+# What is copied keeps its number: the log of a branch goes on where that of its parent was left.
+_COPIES = (
+    "INSERT INTO results (run, key, seq, tick, row, created) "
+    "SELECT :new, key, seq, tick, row, created FROM results WHERE run = :parent AND tick <= :tick",
+    "INSERT INTO calls (run, path, seq, tick, arguments, answer, error, child, author, created) "
+    "SELECT :new, path, seq, tick, arguments, answer, error, child, author, created FROM calls "
+    "WHERE run = :parent AND tick <= :tick",
+    # A condition given on resume is an event: the branch keeps it.
+    "INSERT INTO events (run, seq, tick, name, data, created) "
+    "SELECT :new, seq, :tick, name, data, created FROM events "
+    "WHERE run = :parent AND name = 'until' AND tick <= :tick ORDER BY seq DESC LIMIT 1",
+    "INSERT INTO checkpoints (run, tick, position, file, bytes, crc, seq, created) "
+    "SELECT :new, tick, position, file, bytes, crc, seq, :now FROM checkpoints "
+    "WHERE run = :parent AND file = :file",
+    "UPDATE runs SET seq = MAX("
+    "(SELECT COALESCE(MAX(seq), 0) FROM results WHERE run = :new), "
+    "(SELECT COALESCE(MAX(seq), 0) FROM calls WHERE run = :new), "
+    "(SELECT COALESCE(MAX(seq), 0) FROM events WHERE run = :new), "
+    "(SELECT COALESCE(MAX(seq), 0) FROM checkpoints WHERE run = :new)) WHERE id = :new",
+    "UPDATE runs SET bytes = "
+    "(SELECT COALESCE(SUM(LENGTH(CAST(data AS BLOB))), 0) FROM events WHERE run = :new) + "
+    "(SELECT COALESCE(SUM(LENGTH(CAST(row AS BLOB))), 0) FROM results WHERE run = :new) + "
+    "(SELECT COALESCE(SUM(LENGTH(CAST(arguments AS BLOB)) + "
+    "COALESCE(LENGTH(CAST(answer AS BLOB)), 0)), 0) FROM calls WHERE run = :new) WHERE id = :new",
+)
+
+
+def _branching_point(parent: Run, tick: int | None, changed: bool) -> CheckpointRow:
+    """Return the checkpoint at a tick, or the last one, where a branch can start from it."""
+    rows = parent.checkpoints()
+    found = [row for row in rows if tick is None or row.tick == tick]
+    if not found:
+        there = ", ".join(str(row.tick) for row in rows) or "none"
+        raise RunError(
+            f"A branch must start at a checkpoint of {parent.name!r}, got tick {tick}. "
+            f"Checkpoints are at: {there}."
+        )
+    now = parent.now()
+    ended = now.stopped is not None and now.stopped.kind is StopKind.ENDED
+    if changed and ended and found[-1].tick == now.tick:
+        before = ", ".join(str(row.tick) for row in rows[:-1]) or "none"
+        raise RunError(
+            f"A branch with something changed must start before the end of {now.name!r}, got "
+            f"tick {now.tick}, where it has ended. Checkpoints before that are at: {before}."
+        )
+    return found[-1]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a checkpoint; its file never changes, so a second name for it will do."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # no links on this file system
+        shutil.copyfile(source, target)
+        with target.open("rb+") as file:
+            os.fsync(file.fileno())
+    sync_folder(target.parent)
