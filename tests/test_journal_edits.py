@@ -55,6 +55,7 @@ def test_a_change_is_done_with_its_event_and_applied_again_on_resume(run: Run) -
     Loop(walk, until=Steps(20), run=run).run()
     assert walk.place == undisturbed(at, 0.25, 20)
     assert [(e.tick, e.data) for e in run.events() if e.name == "change"] == [(at, {"rate": 0.25})]
+    assert [(each.answer, each.error) for each in run.requests()] == [({"tick": at}, None)]
     assert not any(event.name == "differs" for event in run.events())
 
 
@@ -67,6 +68,8 @@ def test_a_change_that_the_process_refuses_is_told_and_the_run_goes_on(run: Run)
     (refused,) = (event for event in run.events() if event.name == "refused")
     assert (refused.tick, refused.data["edits"]) == (at, {"speed": 2})
     assert "Unknown edit 'speed'" in refused.data["why"]
+    (request,) = run.requests()
+    assert (request.done is not None, request.error) == (True, refused.data["why"])
 
 
 def test_going_back_works_after_many_pauses(run: Run) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ostinato.journal import Journal, LogEntry, RunSession
+from ostinato.journal import Journal, LogEntry, RunSession, StepRecord
 
 TESTS = Path(__file__).parent
 

@@ -175,14 +175,18 @@ def prune_brief(database: Database, retention: Retention) -> None:
             _prune_family(database, Run(database, id))
 
 
-# Oldest first. One with the status 'running' is driven, or was killed.
+# Oldest first. One with the status 'running' is driven, or was killed. What the last conditions
+# leave out is looked at again, with all that the run called: here, it must not use up the limit.
 _BRIEF = """
 SELECT id FROM runs WHERE brief AND caller IS NULL AND status <> 'waiting' AND (
   updated < ?2 OR status IN ('stopped', 'error') AND id NOT IN (
     SELECT id FROM runs WHERE brief AND caller IS NULL AND status IN ('stopped', 'error')
     ORDER BY created DESC, rowid DESC LIMIT ?1
   )
-) ORDER BY created, rowid LIMIT ?3"""
+)
+AND NOT EXISTS (SELECT 1 FROM runs AS branch WHERE branch.parent = runs.id)
+AND NOT EXISTS (SELECT 1 FROM notes WHERE run = runs.id)
+ORDER BY created, rowid LIMIT ?3"""
 
 
 def _prune_family(database: Database, run: Run) -> None:

@@ -23,23 +23,24 @@ def version(connection: sqlite3.Connection) -> int:
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring the tables to the newest schema. Raises `RunError` for one that is newer still."""
+    newest = len(migrations.MIGRATIONS)
     try:
         has = version(connection)
-        if has < len(migrations.MIGRATIONS) and reads_only(connection):
+        if has < newest and reads_only(connection):
             raise RunError(
-                f"The journal {path} must have schema {len(migrations.MIGRATIONS)} to be read where nothing "
-                f"can be written, got {has}. Copy its folder to where there is room."
+                f"The journal {path} must have schema {newest} to be read where nothing can be "
+                f"written, got {has}. Copy its folder to where there is room."
             )
-        while has < len(migrations.MIGRATIONS):
+        while has < newest:
             has = _one_migration(connection)
     except sqlite3.Error as error:
         raise RunError(
             f"The journal {path} must be a SQLite database that can be written, got: {error}. "
             "Name another with --journal."
         ) from error
-    if has > len(migrations.MIGRATIONS):
+    if has > newest:
         raise RunError(
-            f"The journal {path} must have schema {len(migrations.MIGRATIONS)} or an older one, got {has}. "
+            f"The journal {path} must have schema {newest} or an older one, got {has}. "
             "A newer Ostinato wrote it: upgrade with pip install --upgrade ostinato."
         )
 

@@ -54,7 +54,7 @@ class Control:
                 self.inbox.remove(request)
             elif request.action != "change":  # edits are done in the transaction that records them
                 assert session is not None
-                session.done(request)
+                session.done(request, {"tick": tick})
         if not ends:
             return None
         action = ends[0].action

@@ -66,6 +66,7 @@ class EditLog:
             if session is None or request is None:
                 raise
             session.event("refused", tick, {"edits": dict(edits), "why": str(error)})
+            session.done(request, error=str(error))
 
     def start_branch(self, edits: Mapping[str, object], tick: int, session: RunSession) -> None:
         """Apply a branch's edits. Raises `EditError` with the fix for those that are refused."""

@@ -32,7 +32,7 @@ from ostinato.runs import branch as branch_run
 
 LAST_STEPS = 5
 WIDTH = 100
-STATUSES = ("new", "running", "paused", "interrupted", "stopped", "error")
+STATUSES = ("new", "running", "waiting", "paused", "interrupted", "stopped", "error")
 UNLIMITED = f"Steps({1 << 62})"  # of loops that only the end of their items stops
 
 
@@ -55,7 +55,7 @@ def runs(
 ) -> None:
     """List the runs of a journal, newest first, or act on one of them.
 
-    Branches are listed under the run that they come from.
+    Branches are listed under the run that they come from, and called runs under their caller.
     """
     ctx.obj = path
     if ctx.invoked_subcommand is not None:
@@ -76,26 +76,43 @@ def runs(
 
 
 def listed(rows: Sequence[RunSummary]) -> Iterator[str]:
-    """Yield the lines of a list of runs: each with its branches under it, the newest first."""
+    """Yield the lines of a list of runs: each with those that it called and its branches under it.
+
+    The newest come first.
+    """
     there = {each.row.id for each in rows}
-    branches: dict[str | None, list[RunSummary]] = {}
+    under: dict[str | None, list[RunSummary]] = {}
     for each in rows:
-        parent = each.row.parent[0] if each.row.parent else None
-        branches.setdefault(parent if parent in there else None, []).append(each)
-    waiting = [(each, 0) for each in reversed(branches.get(None, []))]
+        origins = [origin[0] for origin in (each.row.caller, each.row.parent) if origin]
+        under.setdefault(next((id for id in origins if id in there), None), []).append(each)
+    waiting = [(each, 0) for each in reversed(under.get(None, []))]
     while waiting:
         each, depth = waiting.pop()
         row, indent = each.row, "   " * depth
         mark = f"{indent[3:]}└─ " if depth else ""
         results = f"  {each.results} results" if each.results else ""
-        at = f"from tick {row.parent[1]}, " if depth and row.parent else ""
         yield (
-            f"{mark}{row.name}  {row.kind}  {row.status}  {at}tick {row.tick}{results}  "
-            f"{size_text(each.bytes)}  {ago(row.updated)}"
+            f"{mark}{row.name}  {row.kind}  {row.status}  {_origin(row, there)}tick {row.tick}"
+            f"{results}  {size_text(each.bytes)}  {ago(row.updated)}"
         )
         if row.stopped is not None:
             yield f"{indent}  {row.stopped.sentence}"
-        waiting += [(branch, depth + 1) for branch in reversed(branches.get(row.id, []))]
+        if each.waits_for is not None:
+            yield f"{indent}  asks: {cut(each.waits_for)}  (ostinato runs answer {row.name} …)"
+        waiting += [(other, depth + 1) for other in reversed(under.get(row.id, []))]
+
+
+def _origin(row: RunRow, there: set[str]) -> str:
+    """Return how a run comes from those that are listed with it."""
+    called = f"called at {row.caller[1]}, " if row.caller and row.caller[0] in there else ""
+    branch = f"from tick {row.parent[1]}, " if row.parent and row.parent[0] in there else ""
+    return called + branch
+
+
+def cut(text: str) -> str:
+    """Return a text as one line that fits the screen."""
+    line = " ".join(text.split())
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
 
 
 def size_text(count: int) -> str:
@@ -149,6 +166,9 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         results = run.count_results()
         until = run.until
         parent = _name_of_parent(journal, row)
+        caller = _name_of_caller(journal, row)
+        called = [child.name for child in run.called()]
+        questions, notes = run.questions(), run.notes()
         hint = resume_hint(run)
     if as_json:
         shown = {
@@ -156,6 +176,9 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
             "until": until,
             "resume_with": hint,
             "results": results,
+            "called": called,
+            "questions": [each._asdict() for each in questions],
+            "notes": [each.to_json() for each in notes],
             "checkpoints": [_checkpoint(each) for each in saved],
             "last_steps": [_step(each) for each in steps],
         }
@@ -167,27 +190,38 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
     for label, value in (
         ("until", "all items are done" if until == UNLIMITED else until),
         ("branch of", parent),
+        ("called by", caller),
+        ("called", ", ".join(called) or None),
         ("started", ago(row.created)),
         ("updated", ago(row.updated)),
         ("results", str(results) if results else None),
+        ("notes", str(len(notes)) if notes else None),
         ("resume with", hint),
     ):
         if value is not None:
             click.echo(f"  {label:<11} {value}")
+    for asked in questions:
+        options = f" ({', '.join(asked.options)})" if asked.options else ""
+        click.echo(f"  asks        {asked.path}: {cut(asked.question)}{options}")
     for each in saved:
         size = size_text(each.bytes) if each.bytes >= 1e4 else f"{each.bytes} bytes"
         click.echo(f"  checkpoint  tick {each.tick}, {size}, {ago(each.created)}")
     for step in steps:
         line = f"  step {step.tick}  {encode(shortened(step.report))}"
-        click.echo(line if len(line) <= WIDTH else line[: WIDTH - 1] + "…")
+        click.echo(cut(line))
 
 
 def _name_of_parent(journal: Journal, row: RunRow) -> str | None:
-    if row.parent is None:
-        return None
-    id, tick = row.parent
+    return row.parent and f"{_name(journal, row.parent[0])}, tick {row.parent[1]}"
+
+
+def _name_of_caller(journal: Journal, row: RunRow) -> str | None:
+    return row.caller and f"{_name(journal, row.caller[0])}, at {row.caller[1]}"
+
+
+def _name(journal: Journal, id: str) -> str:
     run = journal.find(id)
-    return f"{id if run is None else run.name}, tick {tick}"
+    return id if run is None else run.name
 
 
 def _checkpoint(row: CheckpointRow) -> dict[str, object]:
@@ -238,18 +272,23 @@ def _request(name: str, path: Path | None, action: str) -> None:
 @click.option("--yes", is_flag=True, help="Delete without confirmation.")
 @journal_option("path")
 def delete(name: str, yes: bool, path: Path | None) -> None:
-    """Delete the run NAME and its checkpoints."""
+    """Delete the run NAME, its checkpoints, and the runs that it called."""
     with opened(path) as journal:
         run = journal.get(name)
         row = run.now()
         if not yes and not run.driven:  # `Journal.delete` refuses a driven run: no need to confirm
-            results = run.count_results()
+            results, called = run.count_results(), len(run.called())
             what = f"{row.name} ({row.kind}, {row.status}, tick {row.tick}, {results} results)"
-            if not click.confirm(f"Delete the run {what} and its checkpoints?"):
+            more = f", its checkpoints and the {_runs(called)} that it called" if called else ""
+            if not click.confirm(f"Delete the run {what}{more or ' and its checkpoints'}?"):
                 click.echo("Nothing was deleted.")
                 return
-        journal.delete(run.id)
-        click.echo(f"Deleted {row.name}.")
+        others = journal.delete(run.id) - 1
+    click.echo(f"Deleted {row.name}{f' and {_runs(others)} that it called' if others else ''}.")
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' * (count != 1)}"
 
 
 _UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -292,7 +331,7 @@ def prune(
     """Delete old runs with their checkpoints.
 
     Runs that can be resumed stay unless --status names them. So does a run with a branch that
-    stays.
+    stays. Runs that were called go and stay with their callers.
     """
     if older_than is None and keep is None:
         raise InputError("prune must have --older-than or --keep, got none. Give --keep 0 for all.")
@@ -300,14 +339,14 @@ def prune(
         old = journal.prunable(older_than=older_than, keep=keep, kind=kind, status=status)
         for line in listed(old):
             click.echo(line)
-        count = f"{len(old)} run{'s' * (len(old) != 1)} ({size_text(sum(e.bytes for e in old))})"
+        count = f"{_runs(len(old))} ({size_text(sum(e.bytes for e in old))})"
         if dry_run or not old:
             click.echo(f"{count} would be deleted." if old else "No run is to be deleted.")
             return
         if not yes and not click.confirm(f"Delete {count}?"):
             click.echo("Nothing was deleted.")
             return
-        for each in old:
+        for each in old:  # newest first: what was called before its caller
             journal.delete(each.row.id)
         try:
             journal.compact()
