@@ -1,12 +1,14 @@
 """What the journal costs a loop, how soon others see its steps, and how large it grows.
 
-    python -m benchmarks.journal [--steps 200000] [--repeats 5] [--json]
+    python -m benchmarks.journal [--steps 200000] [--calls 10000] [--repeats 5] [--json]
 
 `loop_us` is `Loop` without a journal over a bare `for` (`bare_us`), `journal_us` what the journal
 adds, in microseconds a step. `visible` is the time from a step's end to the moment when another
 process reads it, while the loop takes 1, 100 and 5,000 steps/s: the 50th and the 99th percentile of
 all three together, and of each (`visible.RATE.p99_ms`). `idle_cpu_share` is the processor time of a
 process whose loop waits in one long step, without what waiting takes without a journal.
+`call_us` is a durable call, in microseconds, where 64 callers call at once and share syncs;
+`sync_us` is one sync of 4 KiB at the end of a file on the same disk.
 `bytes_per_step` is the journal's size after 100,000 fast steps of one number; `slow_bytes_per_step`
 after the 100 steps/s.
 """
@@ -16,11 +18,13 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -33,6 +37,7 @@ RATES = {1: 8, 100: 800, 5000: 20_000}
 SAMPLES = 400
 """Steps of each rate that are looked for, at most."""
 IDLE_SECONDS = 5.0
+CALLERS = 64
 
 
 class Paced(Nothing):
@@ -113,6 +118,38 @@ def bytes_per_step(steps: int = 100_000) -> float:
         return path.stat().st_size / steps
 
 
+def durable_calls(calls: int) -> dict[str, float]:
+    """Return what a durable call takes where many callers call at once, and what a sync takes."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        with (
+            Journal(Path(folder) / "journal.db") as journal,
+            journal.drive(journal.create("a", kind="Flow")) as session,
+            ThreadPoolExecutor(CALLERS) as pool,
+        ):
+
+            def call(n: int) -> object:
+                return session.call(f"call/{n}", lambda n: n, {"n": n})
+
+            list(pool.map(call, range(-CALLERS, 0)))  # the threads have started
+            start = time.perf_counter()
+            list(pool.map(call, range(calls)))
+            spent = time.perf_counter() - start
+        return {"call_us": spent / calls * 1e6, "sync_us": sync_us(Path(folder) / "file")}
+
+
+def sync_us(path: Path, times: int = 50) -> float:
+    """Return the median time of a sync, in microseconds."""
+    took: list[float] = []
+    with path.open("wb") as file:
+        for _ in range(times):
+            file.write(bytes(4096))
+            file.flush()
+            start = time.perf_counter()
+            os.fsync(file.fileno())
+            took.append(time.perf_counter() - start)
+    return statistics.median(took) * 1e6
+
+
 def each_us(run: Callable[[int], object], steps: int) -> float:
     start = time.perf_counter()
     run(steps)
@@ -131,6 +168,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--steps", type=int, default=200_000, help="steps of a timed loop")
+    parser.add_argument("--calls", type=int, default=10_000, help="durable calls that are timed")
     parser.add_argument("--repeats", type=int, default=5, help="whose median counts")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     options = parser.parse_args()
@@ -157,6 +195,8 @@ def main() -> None:
     figures["visible_p50_ms"] = percentile(everything, 0.5)
     figures["visible_p99_ms"] = percentile(everything, 0.99)
     figures["idle_cpu_share"] = idle_share()
+    calls = [durable_calls(options.calls) for _ in range(options.repeats)]
+    figures |= {name: statistics.median(each[name] for each in calls) for name in calls[0]}
     figures["bytes_per_step"] = bytes_per_step()
     print(f"{platform.machine()}, Python {platform.python_version()}")
     for name, value in figures.items():

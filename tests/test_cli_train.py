@@ -20,7 +20,7 @@ from ostinato.cli.train.options import SETTINGS, RunOptions
 from ostinato.cli.train.training_run import run_of
 from ostinato.errors import InputError, OstinatoError
 from ostinato.journal import Journal, safe_name
-from ostinato.journal.journal import SAFE_NAME
+from ostinato.journal.creation import SAFE_NAME
 from ostinato.models import hash_parts, load_adapter, load_model
 from ostinato.text import TextTrainingConfig, earlier_fingerprint, fingerprint
 from ostinato.train import TrainingConfig

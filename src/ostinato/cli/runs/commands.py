@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from ostinato.cli.options import journal_option, json_option
 from ostinato.cli.run_loop import Exit
+from ostinato.cli.runs.people import answer, export, keep, note
 from ostinato.cli.runs.resume_command import resume_hint
+from ostinato.cli.runs.words import ago, cut, listed, opened, setting, size_text
 from ostinato.errors import InputError, RunError
 from ostinato.journal import (
     DEFAULT,
     CheckpointRow,
     Journal,
     RunRow,
-    RunSummary,
     StepRecord,
     encode,
     shortened,
@@ -31,7 +27,6 @@ from ostinato.journal import (
 from ostinato.runs import branch as branch_run
 
 LAST_STEPS = 5
-WIDTH = 100
 STATUSES = ("new", "running", "waiting", "paused", "interrupted", "stopped", "error")
 UNLIMITED = f"Steps({1 << 62})"  # of loops that only the end of their items stops
 
@@ -73,77 +68,6 @@ def runs(
     if not rows:
         which = " like that" if kind or status or name else " yet"
         click.echo(f"No runs{which} in {path or DEFAULT}.")
-
-
-def listed(rows: Sequence[RunSummary]) -> Iterator[str]:
-    """Yield the lines of a list of runs: each with those that it called and its branches under it.
-
-    The newest come first.
-    """
-    there = {each.row.id for each in rows}
-    under: dict[str | None, list[RunSummary]] = {}
-    for each in rows:
-        origins = [origin[0] for origin in (each.row.caller, each.row.parent) if origin]
-        under.setdefault(next((id for id in origins if id in there), None), []).append(each)
-    waiting = [(each, 0) for each in reversed(under.get(None, []))]
-    while waiting:
-        each, depth = waiting.pop()
-        row, indent = each.row, "   " * depth
-        mark = f"{indent[3:]}└─ " if depth else ""
-        results = f"  {each.results} results" if each.results else ""
-        yield (
-            f"{mark}{row.name}  {row.kind}  {row.status}  {_origin(row, there)}tick {row.tick}"
-            f"{results}  {size_text(each.bytes)}  {ago(row.updated)}"
-        )
-        if row.stopped is not None:
-            yield f"{indent}  {row.stopped.sentence}"
-        if each.waits_for is not None:
-            yield f"{indent}  asks: {cut(each.waits_for)}  (ostinato runs answer {row.name} …)"
-        waiting += [(other, depth + 1) for other in reversed(under.get(row.id, []))]
-
-
-def _origin(row: RunRow, there: set[str]) -> str:
-    """Return how a run comes from those that are listed with it."""
-    called = f"called at {row.caller[1]}, " if row.caller and row.caller[0] in there else ""
-    branch = f"from tick {row.parent[1]}, " if row.parent and row.parent[0] in there else ""
-    return called + branch
-
-
-def cut(text: str) -> str:
-    """Return a text as one line that fits the screen."""
-    line = " ".join(text.split())
-    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
-
-
-def size_text(count: int) -> str:
-    """Return a number of bytes in words: `1.2 MB`."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1e3:.0f} kB"
-
-
-@contextmanager
-def opened(path: Path | None) -> Iterator[Journal]:
-    """Open the journal of the command's or the group's `--journal`, or the default one.
-
-    Raises `RunError` where the file does not exist: reading must not create it.
-    """
-    context = click.get_current_context(silent=True)
-    path = path or (context.obj if context is not None else None) or DEFAULT
-    if not os.path.exists(path):  # unlike Path.exists, it raises for no name
-        raise RunError(f"There is no journal {path}. Name the journal's file with --journal.")
-    with Journal(path) as journal:
-        yield journal
-
-
-def ago(moment: float) -> str:
-    """Return the time since a moment (seconds since 1970) in words: `3 min ago`."""
-    seconds = max(0.0, time.time() - moment)
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
 
 
 # Show -------------------------------------------------------------------------------------------
@@ -346,8 +270,9 @@ def prune(
         if not yes and not click.confirm(f"Delete {count}?"):
             click.echo("Nothing was deleted.")
             return
-        for each in old:  # newest first: what was called before its caller
-            journal.delete(each.row.id)
+        for each in old:
+            if journal.find(each.row.id) is not None:  # it may have gone with its caller
+                journal.delete(each.row.id)
         try:
             journal.compact()
         except RunError:  # others use the journal: the room is used for later runs
@@ -375,28 +300,13 @@ def branch(
     name: str, tick: int | None, new: str, settings: tuple[str, ...], path: Path | None
 ) -> None:
     """Create a run from a checkpoint of the run NAME."""
-    edits = dict(_setting(text) for text in settings)
+    edits = dict(setting(text) for text in settings)
     with opened(path) as journal:
         made = branch_run(journal, journal.get(name), new, tick=tick, edits=edits)
         row, hint = made.now(), resume_hint(made)
     changed = f" with {encode(edits)}" if edits else ""
     click.echo(f"Created {row.name} from {name} at tick {row.tick}{changed}.")
     click.echo(f"Resume it with: {hint}")
-
-
-def _setting(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise InputError(f"--set must be NAME=VALUE, got {text!r}. Write for example rate=0.5.")
-    try:
-        return name, json.loads(value, parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        return name, value  # color=red needs no quotes within quotes
-
-
-def _no_number(word: str) -> float:
-    """Refuse NaN and Infinity, which Python reads but JSON does not know: they stay text."""
-    raise ValueError(word)
 
 
 @runs.command()
@@ -425,3 +335,7 @@ def resume(name: str, until: str | None, trust: bool, as_json: bool, path: Path 
             click.echo(f"Interrupted. To resume: ostinato runs resume {name} --trust", err=True)
             code = Exit.INTERRUPTED
     sys.exit(code)
+
+
+for command in (answer, export, keep, note):
+    runs.add_command(command)
