@@ -95,3 +95,25 @@ def test_every_stop_kind_condition_and_strategy_is_documented() -> None:
     strategies = (ROOT / "docs" / "strategies.md").read_text("utf-8")
     for name in STRATEGIES:
         assert f"`{name}`" in strategies
+
+
+def test_every_table_and_column_of_the_journal_is_documented(tmp_path: Path) -> None:
+    from ostinato.journal import Journal
+
+    page = (ROOT / "docs" / "journal.md").read_text("utf-8")
+    with Journal(tmp_path / "journal.db") as journal:
+        query = journal._database.query
+        tables = [
+            row[0]
+            for row in query("SELECT name FROM sqlite_master WHERE type = 'table'")
+            if not row[0].startswith("sqlite_")
+        ]
+        for table in tables:
+            columns = {row[1] for row in query(f"PRAGMA table_info({table})")}
+            if table == "migrations":
+                told = re.findall(r"`(\w+)`", page.partition("`migrations` (")[2].partition(")")[0])
+            else:
+                rows = page.partition(f"| column of `{table}` | is |")[2].partition("\n\n")[0]
+                cells = [row.split("|")[1] for row in rows.splitlines()[2:]]
+                told = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+            assert sorted(told) == sorted(columns), table

@@ -66,7 +66,10 @@ class WriterThread:
         self._written: Progress | None = None
         self._path, self._run, self._folder, self._lock = path, run, folder, lock
         self._pid = os.getpid()
-        self._condition = threading.Condition()
+        self._mutex = threading.RLock()
+        # Apart, so that of many threads that wait for a commit none wakes for another's request.
+        self._work_to_do = threading.Condition(self._mutex)
+        self._work_done = threading.Condition(self._mutex)
         self._flushes_requested = self._flushes_done = 0
         self._closing = False
         self._opened = threading.Event()
@@ -88,7 +91,7 @@ class WriterThread:
 
     def put(self, write: Write) -> None:
         """Add something to the next transaction, after the steps that were put before."""
-        with self._condition:
+        with self._mutex:
             self._put(write)
 
     def _put(self, write: Write) -> None:
@@ -97,7 +100,7 @@ class WriterThread:
 
     def commit(self, write: Write) -> None:
         """Add something to the next transaction and wait for it, with whoever waits meanwhile."""
-        with self._condition:
+        with self._mutex:
             self._put(write)
             self._wait_for_flush()
 
@@ -111,21 +114,21 @@ class WriterThread:
         if len(self.pending) >= MAX_PENDING or self.error is not None:
             self.flush()
             return
-        with self._condition:
-            self._condition.notify_all()
+        with self._mutex:
+            self._work_to_do.notify()
 
     def flush(self) -> None:
         """Wait until everything that was put before is committed."""
-        with self._condition:
+        with self._mutex:
             self.raise_error()
             self._wait_for_flush()
 
     def _wait_for_flush(self) -> None:
         self._flushes_requested += 1
         number = self._flushes_requested
-        self._condition.notify_all()
+        self._work_to_do.notify()
         while self._flushes_done < number and self.error is None:
-            self._condition.wait()
+            self._work_done.wait()
         # What was asked for is committed, even if the thread has ended since.
         if self._flushes_done < number:
             self.raise_error()
@@ -139,9 +142,9 @@ class WriterThread:
         """Write the rest, end the thread and release the run. Safe to call twice."""
         if os.getpid() != self._pid:
             return
-        with self._condition:
+        with self._mutex:
             self._closing = True
-            self._condition.notify_all()
+            self._work_to_do.notify()
         # A session can be collected, and closed, while this very thread runs.
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -176,19 +179,19 @@ class WriterThread:
             self.room = 0
             self._lock.release()
             self._opened.set()
-            with self._condition:
-                self._condition.notify_all()
+            with self._mutex:
+                self._work_done.notify_all()
 
     def _until_closed(self, store: RunTables) -> None:
         while True:
-            with self._condition:
+            with self._mutex:
                 self._wait()
                 closing, requested = self._closing, self._flushes_requested
             self._write_all(store)
             self._look_for_requests(store)
-            with self._condition:
+            with self._mutex:
                 self._flushes_done = requested
-                self._condition.notify_all()
+                self._work_done.notify_all()
             if closing:
                 return
 
@@ -198,10 +201,10 @@ class WriterThread:
             return
         self.room = 1  # the next step wakes this thread: it looks at `room` after it was appended
         if not self.pending:
-            self._condition.wait(INTERVAL)
+            self._work_to_do.wait(INTERVAL)
         self.room = MAX_PENDING
         if self.pending and not self._is_urgent():
-            self._condition.wait(LINGER)
+            self._work_to_do.wait(LINGER)
 
     def _is_urgent(self) -> bool:
         return self._closing or self._flushes_requested != self._flushes_done
@@ -218,7 +221,7 @@ class WriterThread:
         if not (writes or steps or progress):
             return
         store.commit(steps, progress, [(count - self._taken, write) for count, write in writes])
-        with self._condition:
+        with self._mutex:
             del self.writes[: len(writes)]
             del self.pending[: len(steps)]
             self._taken += len(steps)
