@@ -6,19 +6,25 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner, Result
 from tiny import save_tiny
 
 from ostinato.cli import text_output as written
-from ostinato.cli.generate import generate
-from ostinato.errors import InputError, MissingExtra
+from ostinato.cli.generate import generate, present
+from ostinato.cli.main import cli
+from ostinato.cli.presenters import View
+from ostinato.cli.recording import resume_line
+from ostinato.errors import InputError, MissingExtra, ModelError
 from ostinato.inference.compiled.build import has_compiler
-from ostinato.journal import Journal
+from ostinato.journal import Journal, runs_command
+from ostinato.runs import build, config_of
+from ostinato.text import GenerateRun
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +77,7 @@ def test_an_interrupted_run_exits_with_130_and_prints_the_whole_text_when_it_res
     monkeypatch.setattr(written, "_print", interrupting)
     cut = call("--run", "a")
     assert cut.exit_code == 130
-    assert "Run the same command again to resume." in cut.stderr
+    assert cut.stderr.endswith("To resume: ostinato runs resume a\n")
     assert len(cut.stdout) < len(calm.stdout) and calm.stdout.startswith(cut.stdout)
     monkeypatch.setattr(written, "_print", printed)
     assert Journal().get("a").status == "paused"
@@ -82,12 +88,13 @@ def test_an_interrupted_run_exits_with_130_and_prints_the_whole_text_when_it_res
 
 def test_a_run_with_other_inputs_is_refused() -> None:
     call("--run", "a")
-    with pytest.raises(InputError, match="it started with, got new values for seed"):
+    with pytest.raises(InputError, match="it started with, but --seed was 0, is 4"):
         call("--run", "a", "--seed", "4")
-    with pytest.raises(
-        InputError, match="got new values for --max-new-tokens, --stop or --each, --"
-    ):
+    told = r"but --each was none, is Exceeds\('entropy', above=9\); --show or --each was 0, is 5"
+    with pytest.raises(InputError, match=told):
         call("--run", "a", "--each", "Exceeds('entropy', above=9)")
+    with pytest.raises(InputError, match=r"--stop was none, is \['x'\]; --top-k was 50, is 3\."):
+        call("--run", "a", "--stop", "x", "--top-k", "3")
 
 
 def test_a_run_does_not_resume_with_other_weights_and_is_printed_without_any(folder: Path) -> None:
@@ -97,7 +104,7 @@ def test_a_run_does_not_resume_with_other_weights_and_is_printed_without_any(fol
     changed[-1] ^= 1
     weights.rename(folder / "away")
     weights.write_bytes(changed)
-    message = r"got new values for model \(its files have changed\)\. Give"
+    message = r"but model \(its files have changed\) was "
     with pytest.raises(InputError, match=message):
         call("--run", "a")
     (folder / "away").rename(weights)
@@ -174,7 +181,7 @@ def test_beams_that_are_cut_by_the_limit_say_so() -> None:
 def test_a_run_remembers_its_constraint() -> None:
     assert call("--choice", "yes", "--run", "a").stdout == "yes"
     assert call("--choice", "yes", "--run", "a").stdout == "yes"
-    with pytest.raises(InputError, match="it started with, got new values for --regex"):
+    with pytest.raises(InputError, match=r'--choice or --grammar was \["yes"\], is \["no"\]'):
         call("--choice", "no", "--run", "a")
 
 
@@ -231,3 +238,195 @@ def test_a_token_of_an_older_version_is_shown(
     _, old, new = capsys.readouterr().out.splitlines()
     assert old.split() == ["1", '"a"', "100.0%", "-", "0.00", "nats", "|", '"a"', "75.0%"]
     assert new.split()[2:4] == ["100.0%", "100.0%"] and new.endswith('"a" 75.0%, 100.0%')
+
+
+# Its run ----------------------------------------------------------------------------------------
+
+
+def test_a_text_is_recorded_unless_it_is_not_to_be(folder: Path) -> None:
+    text = call("--no-journal").stdout
+    assert not (folder / ".ostinato").exists()
+    assert call().stdout == text
+    with Journal() as journal:
+        (run,) = journal.runs()
+        config = config_of(run)
+        assert (run.name, run.kind, run.status) == ("generate", "generate", "stopped")
+        assert isinstance(config, GenerateRun) and config.model == str(folder / "tiny")
+    (folder / "tiny").rename(folder / "gone")
+    assert CliRunner().invoke(cli, ["runs", "resume", "generate"]).stdout == text
+    with pytest.raises(InputError, match="--run must be given without --no-journal, got both"):
+        call("--no-journal", "--run", "a")
+
+
+def test_bad_input_leaves_no_journal_behind(folder: Path) -> None:
+    with pytest.raises(ModelError):
+        call("--model", "no such model")
+    with pytest.raises(InputError, match="--key-env must be given with a server"):
+        call("--key-env", "MY_KEY")
+    assert not (folder / ".ostinato").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_no_hindrance(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = call("--no-journal").stdout
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, *mode: path != folder and access(path, *mode))
+    result = call()
+    assert result.stdout == text
+    assert "Warning: Nothing is recorded" in result.stderr
+    assert not (folder / ".ostinato").exists()
+
+
+def test_runs_without_a_name_are_kept_for_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OSTINATO_KEEP_RUNS", "2")
+    call("--run", "mine")
+    for seed in range(5):
+        call("--seed", str(seed))
+    with Journal() as journal:
+        # The newest two that had ended when the last one was made, that one, and the named one.
+        assert [run.name for run in journal.runs()] == [
+            *("generate-5", "generate-4", "generate-3", "mine"),
+        ]
+    monkeypatch.setenv("OSTINATO_KEEP_RUNS", "some")
+    with pytest.raises(InputError, match="OSTINATO_KEEP_RUNS must be a whole number, 0 or more"):
+        call()
+
+
+def test_another_journal_is_named_by_every_hint(folder: Path) -> None:
+    call("--journal", "other.db")
+    assert not (folder / ".ostinato").exists()
+    with Journal("other.db") as journal:
+        line = resume_line(journal.get("generate"))
+    assert line == "ostinato runs resume generate --journal other.db"
+    assert "is finished.]" in CliRunner().invoke(cli, line.split()[1:]).stderr
+    assert runs_command(Path("a b.db"), "show", "x") == "ostinato runs show x --journal 'a b.db'"
+
+
+def test_runners_up_that_were_not_recorded_cannot_be_shown() -> None:
+    call("--run", "a")
+    with Journal() as journal:
+        run = journal.get("a")
+        with pytest.raises(InputError, match="--show must be given when a text starts"):
+            present(cast(GenerateRun, config_of(run)), run, View(show=True))
+
+
+def test_a_run_of_files_elsewhere_wants_trust(folder: Path, tmp_path_factory: Any) -> None:
+    away = tmp_path_factory.mktemp("away")
+    save_tiny(away / "tiny")
+    text = call("--model", str(away / "tiny"), "--run", "a").stdout
+    with Journal() as journal:
+        assert resume_line(journal.get("a")) == "ostinato runs resume a --trust"
+    refused = CliRunner().invoke(cli, ["runs", "resume", "a"]).exception
+    assert str(refused).endswith("If you trust it, run: ostinato runs resume a --trust")
+    assert CliRunner().invoke(cli, ["runs", "resume", "a", "--trust"]).stdout == text
+
+
+def cut_at_step_5(monkeypatch: pytest.MonkeyPatch, *words: str) -> Result:
+    printed = written._print
+
+    def interrupting(position: int, report: Any, show: bool) -> None:
+        printed(position, report, show)
+        if position == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(written, "_print", interrupting)
+        return call(*words)
+
+
+def test_an_interrupted_text_says_how_to_resume_and_does_in_three_ways(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calm = call("--no-journal")
+    cut = cut_at_step_5(monkeypatch)
+    assert cut.exit_code == 130
+    assert cut.stderr.endswith("To resume: ostinato runs resume generate\n")
+    resumed = CliRunner().invoke(cli, ["runs", "resume", "generate"])
+    assert (resumed.exit_code, resumed.stdout) == (0, calm.stdout)
+    cut_at_step_5(monkeypatch, "--run", "typed")
+    assert call("--run", "typed").stdout == calm.stdout
+    cut_at_step_5(monkeypatch, "--run", "built")
+    with Journal() as journal:
+        work = build(journal.get("built"), prompt_lookup=2)
+        work.loop.run()
+        work.finish()
+        ((_, row),) = journal.get("built").results()
+    assert row["output"] == calm.stdout
+    unrecorded = cut_at_step_5(monkeypatch, "--no-journal")
+    assert unrecorded.stderr.endswith("Without --no-journal it could be resumed.\n")
+
+
+KILLED = """
+import os, signal
+from ostinato.cli import text_output
+from ostinato.cli.main import main
+printed = text_output._print
+def killing(position, report, show):
+    printed(position, report, show)
+    if position == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+text_output._print = killing
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_text_resumes_by_its_name_and_by_the_same_command() -> None:
+    calm = call("--no-journal").stdout
+    words = ["generate", "Your table", "--model", "tiny", "--max-new-tokens", "12"]
+    words += ["--temperature", "1", "--run"]
+    for name, resumed in (("named", ["runs", "resume", "named"]), ("typed", [*words, "typed"])):
+        child = subprocess.run([sys.executable, "-c", KILLED, *words, name], capture_output=True)
+        assert child.returncode == -signal.SIGKILL, child.stderr
+        assert CliRunner().invoke(cli, resumed).stdout == calm
+
+
+def test_a_branch_of_a_text_has_a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_at_step_5(monkeypatch, "--run", "a")
+    runs = CliRunner()
+    made = runs.invoke(cli, ["runs", "branch", "a", "--as", "b", "--set", "temperature=0"])
+    assert made.stdout.endswith("Resume it with: ostinato runs resume b\n")
+    branched = runs.invoke(cli, ["runs", "resume", "b"]).stdout
+    whole = call("--run", "a").stdout
+    assert whole == call("--no-journal").stdout != branched
+    assert runs.invoke(cli, ["runs", "resume", "b"]).stdout == branched
+
+
+def test_an_option_that_an_older_record_lacks_has_its_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calm = call("--no-journal").stdout
+    cut_at_step_5(monkeypatch, "--run", "a")
+    with Journal() as journal:
+        run = journal.get("a")
+        config = dict(cast(dict[str, Any], run.spec["config"]))
+        del config["min_p"], config["constraint"]
+        journal.amend(run, {"config": config})
+    with pytest.raises(InputError, match=r"but --min-p was 0\.0, is 0\.5"):
+        call("--run", "a", "--min-p", "0.5")
+    assert call("--run", "a").stdout == calm
+
+
+def test_a_run_is_not_resumed_with_a_model_that_has_changed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_at_step_5(monkeypatch, "--run", "a")
+    weights = folder / "tiny/model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    refused = CliRunner().invoke(cli, ["runs", "resume", "a"]).exception
+    assert "must be as they were when the run started" in str(refused)
+
+
+def test_a_text_of_an_older_version_is_shown_and_not_mistaken_for_a_new_one() -> None:
+    with Journal() as journal:
+        run = journal.create("old", kind="Lanes", spec={"generate": {"prompt": "Your table"}})
+        with journal.drive(run) as session:
+            session.step(1, 1, {"lanes": {}})
+            session.result("a", {"index": 0, "output": "is booked."})
+            session.finish("stopped", None, 1, 1)
+    assert 'output      "is booked."' in CliRunner().invoke(cli, ["runs", "show", "old"]).output
+    with pytest.raises(InputError, match="See it with ostinato runs show old, and give another"):
+        call("--run", "old")

@@ -52,7 +52,7 @@ def test_beams_print_the_best_text_and_with_show_each_step() -> None:
     shown = call("--num-beams", "3", "--plain", "--show").stdout.splitlines()
     assert len(shown) == 10 and repr(printed.stdout) in shown[-1]
     assert json_of("--num-beams", "3", "--plain")["text"] == printed.stdout
-    with pytest.raises(InputError, match="got new values for length_penalty"):
+    with pytest.raises(InputError, match=r"--length-penalty was 1\.0, is 0\.0"):
         call("--run", "b", "--num-beams", "3")
         call("--run", "b", "--num-beams", "3", "--length-penalty", "0")
 

@@ -17,11 +17,13 @@ from tiny import CORPUS, save_tiny
 
 from ostinato.cli import text_output as written
 from ostinato.cli.main import cli
-from ostinato.cli.runs.recorded_command import RecordedCommand, command_of
+from ostinato.cli.runs.recorded_command import RecordedCommand
 from ostinato.errors import EditError, InputError, RunError
 from ostinato.journal import Journal
 from ostinato.loop import CheckpointSchedule
 from ostinato.refine.job.job_run import JobRun
+from ostinato.runs import config_of
+from ostinato.text import GenerateRun
 
 SMALL = (
     "--layers 1 --width 16 --heads 2 --context 16 --vocab-size 270 --batch-tokens 128 "
@@ -118,23 +120,26 @@ def test_a_run_of_generate_names_its_command_and_says_why_it_ended(folder: Path)
     save_tiny(folder / "tiny")
     output_of(WRITE)
     shown = output_of("runs show w")
-    assert f"resume with ostinato {WRITE}\n" in shown and "Python" not in shown
+    assert "resume with ostinato runs resume w\n" in shown and "Python" not in shown
     assert "until       all items are done" in shown
-    assert json.loads(output_of("runs show w --json"))["resume_with"] == f"ostinato {WRITE}"
-    sentence = refused(RunError, "runs resume w --trust")
-    assert sentence.startswith("The run 'w' has stopped at tick 8: The item is done.")
-    assert sentence.endswith(f"ostinato {WRITE}")
-    assert "--until must be given for a training" in refused(
+    assert json.loads(output_of("runs show w --json"))["resume_with"] == "ostinato runs resume w"
+    assert "[8 tokens. It has taken 8 steps, the limit. The run 'w' is finished.]" in output_of(
+        "runs resume w"
+    )
+    assert "until must be a field of a generate run that may change" in refused(
         InputError, "runs resume w --until 'Steps(9)'"
     )
 
 
-def test_a_text_from_standard_input_is_part_of_the_command(folder: Path) -> None:
+def test_a_text_from_standard_input_is_part_of_the_run(folder: Path) -> None:
     save_tiny(folder / "tiny")
-    output_of("generate - --model tiny --max-new-tokens 3 --run w --json", input="-- Your 'table'")
-    shown = json.loads(output_of("runs show w --json"))["resume_with"]
-    assert shlex.split(shown)[-2:] == ["--", "-- Your 'table'"] and "--json" not in shown
-    assert "is finished" in output_of(shown.removeprefix("ostinato "))
+    command = "generate - --model tiny --max-new-tokens 3 --run w"
+    output_of(f"{command} --json", input="-- Your 'table'")
+    assert "is finished" in output_of("runs resume w")
+    assert "is finished" in output_of(command, input="-- Your 'table'")
+    assert "but PROMPT or --system was -- Your 'table', is Mine." in str(
+        call(command, input="Mine").exception
+    )
 
 
 def test_resume_continues_an_interrupted_text(
@@ -154,8 +159,8 @@ def test_resume_continues_an_interrupted_text(
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
     journal = f"--journal {shlex.quote(str(folder / '.ostinato/journal.db'))}"
-    assert f"cd {folder} && ostinato {WRITE}" in refused(RunError, f"runs resume w {journal}")
-    value = json.loads(output_of(f"runs resume w --trust --json {journal}"))
+    assert f"resume with ostinato runs resume w {journal}\n" in output_of(f"runs show w {journal}")
+    value = json.loads(output_of(f"runs resume w --json {journal}"))
     assert len(value["tokens"]) == 8 and Path.cwd() == folder / "elsewhere"
 
 
@@ -221,8 +226,8 @@ def test_a_journal_that_was_moved_with_its_folder_is_found(folder: Path) -> None
     os.chdir(folder)
     os.rename("old", "new")
     with Journal("new/.ostinato/journal.db") as journal:
-        recorded = command_of(journal.get("w"))
-    assert recorded is not None and recorded.folder == folder / "new"
+        config = config_of(journal.get("w"))
+    assert isinstance(config, GenerateRun) and config.model == str(folder / "new/tiny")
 
 
 # Jobs -------------------------------------------------------------------------------------------

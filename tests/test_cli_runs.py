@@ -125,6 +125,18 @@ def test_a_journal_or_a_run_that_is_not_there_is_named() -> None:
     assert json.loads(output_of("show", "a", "--json", "--journal", str(JOURNAL)))["tick"] == 1
 
 
+def test_a_kind_is_found_by_its_first_word() -> None:
+    with Journal() as journal:
+        for kind in ("train text", "train image", "training", "train"):
+            journal.create(kind.replace(" ", "-"), kind=kind)
+    shown = output_of("--kind", "train", "--json")
+    names = [each["name"] for each in json.loads(shown)["runs"]]
+    assert names == ["train", "train-image", "train-text"]
+    options = ("--kind", "train", "--status", "new", "--keep", "2", "--yes")
+    pruned = output_of("prune", *options)
+    assert "Deleted 1 run" in pruned and "train-text" in pruned
+
+
 def test_deleting_asks_first(folder: Path) -> None:
     begin(JOURNAL, "a", 3).run()
     run = run_of("a")

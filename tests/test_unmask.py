@@ -261,10 +261,15 @@ def test_a_model_is_trained_and_fills_a_gap(
     assert len(shown) == 3 and shown[0].startswith("   1  We can")
     again = json.loads(ostinato(*asked, "--run", "a", "--json").output)
     assert again["text"] == shown[-1] and again["text"].endswith(" you")
+    Path("small").rename("away")  # a finished text needs no model
+    finished = ostinato(*asked, "--run", "a", "--show")
+    assert finished.stdout.splitlines() == shown and "is finished.]" in finished.stderr
+    assert ostinato("runs", "resume", "a").stdout.splitlines() == shown[-1:]
+    Path("away").rename("small")
     with pytest.raises(InputError, match="--seed was 0, is 1"):
         ostinato(*asked, "--run", "a", "--seed", "1")
     ostinato("runs", "branch", "a", "--at", "1", "--as", "b", "--set", "temperature=0")
-    (branched,) = ostinato("runs", "resume", "b", "--trust").stdout.splitlines()
+    (branched,) = ostinato("runs", "resume", "b").stdout.splitlines()
     assert branched.endswith(" you")
     ostinato(*asked, "--no-journal")
     ostinato(*asked)  # recorded under a name of its own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +16,7 @@ from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, rows_of
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
-    from ostinato.journal import RunSource
+    from ostinato.journal import Run, RunSource
     from ostinato.loop import Step
     from ostinato.text import FillRun
 
@@ -65,21 +66,43 @@ def spelled(name: str) -> str:
 
 
 def present(config: FillRun, run: RunSource | None, view: View) -> Exit:
-    """Fill the gaps, and print the text."""
+    """Fill the gaps and print the text, or print that of a finished run, which needs no model."""
+    from ostinato.journal import Run
+
+    if isinstance(run, Run) and run.status == "stopped":
+        rows, note = _recorded(run, view), f" The run {run.name!r} is finished."
+    else:
+        rows, note = _filled(config, run, view), ""
+    refuse_errors(rows)
+    result = {"text": str(rows[0]["output"]), "stopped": rows[0]["stopped"]}
+    click.echo(json.dumps(result) if view.as_json else result["text"])
+    if not view.as_json:
+        click.echo(f"[{result['stopped']['sentence']}{note}]", err=True)
+    return Exit.DONE
+
+
+def _recorded(run: Run, view: View) -> list[dict[str, Any]]:
+    for step in run.history():
+        lanes: Any = step.report["lanes"]
+        for lane in lanes.values():
+            _show(lane["position"], lane["report"], view)
+    return [row for _, row in run.results()]
+
+
+def _filled(config: FillRun, run: RunSource | None, view: View) -> list[dict[str, Any]]:
     from ostinato.runs import build_config
 
     def watch(step: Step) -> None:
-        for lane in step.lanes.values() if view.show and not view.as_json else ():
-            click.echo(f"{lane.position:4}  {lane.report['text']}")
+        for lane in step.lanes.values():
+            _show(lane.position, lane.report, view)
 
     loop = build_config(config, run=run).loop
     rows = rows_of(loop, watch=watch)
     if not rows:
         exit_interrupted(0, 1, "texts", loop.recorded_as)
-    refuse_errors(rows)
-    output = str(rows[0]["output"])
-    result: dict[str, Any] = {"text": output, "stopped": rows[0]["stopped"]}
-    click.echo(json.dumps(result) if view.as_json else output)
-    if not view.as_json:
-        click.echo(f"[{result['stopped']['sentence']}]", err=True)
-    return Exit.DONE
+    return rows
+
+
+def _show(position: int, report: Mapping[str, object], view: View) -> None:
+    if view.show and not view.as_json:
+        click.echo(f"{position:4}  {report['text']}")

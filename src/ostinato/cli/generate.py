@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from ostinato.cli.constraint_options import constraint_from, constraint_options
-from ostinato.cli.options import json_option, model_options, run_option, seed_option
-from ostinato.cli.run_loop import RESUME, Exit
-from ostinato.cli.runs.recorded_command import command_spec
-from ostinato.cli.runs.run_guard import WEIGHTS, require_same_inputs
+from ostinato.cli.constraint_options import NAMES, constraint_from, constraint_options
+from ostinato.cli.options import flag_of, json_option, model_options, seed_option
+from ostinato.cli.presenters import View, drive
+from ostinato.cli.recording import Recording, recording_options, way_back
+from ostinato.cli.run_loop import Exit
 from ostinato.cli.text_output import TextOutput
-from ostinato.errors import InputError, ModelError
+from ostinato.errors import InputError
 from ostinato.text_files import decode_text
 
 if TYPE_CHECKING:
-    from ostinato.decode import Constraint, DraftProposer, SamplingParams
-    from ostinato.journal import JSON
-    from ostinato.loop import Condition, Loop
-    from ostinato.models import LanguageModel
-    from ostinato.remote import Server
+    from ostinato.decode import Constraint
+    from ostinato.journal import RunSource
+    from ostinato.text import GenerateRun
 
-TOP_K = 50
 SAMPLING_OPTIONS = (
     *("temperature", "top_k", "top_p", "min_p", "repetition_penalty"),
     *("end_bias", "end_within", "seed"),
@@ -52,7 +48,7 @@ SAMPLING_OPTIONS = (
 @click.option("--stop", multiple=True, help="Stop string; repeatable.")
 @click.option("--each", help="Stop condition of the text, such as: Exceeds('entropy', above=4)")
 @click.option("--temperature", default=0.7, type=float, help="Sampling temperature; 0: greedy.")
-@click.option("--top-k", default=TOP_K, type=int, help="Top-k sampling; 0: off.")
+@click.option("--top-k", default=50, type=int, help="Top-k sampling; 0: off.")
 @click.option("--top-p", default=1.0, type=float, help="Nucleus sampling; 1: off.")
 @click.option(
     "--min-p", default=0.0, type=float, help="Min-p: cutoff as a share of the top probability."
@@ -84,79 +80,74 @@ SAMPLING_OPTIONS = (
 )
 @seed_option
 @click.option("--show", is_flag=True, help="Print each token with its probability and runners-up.")
-@run_option
 @json_option
+@recording_options
 def generate(
     prompt: str | None,
     model: str,
-    key_env: str | None,
     adapter: str | None,
-    compile: bool | None,
-    bits: int | None,
-    device: str,
-    plain: bool,
-    system: str | None,
-    max_new_tokens: int,
-    stop: tuple[str, ...],
-    each: str | None,
-    prompt_lookup: int | None,
     draft_model: str | None,
-    num_beams: int,
-    length_penalty: float,
-    seed: int,
+    system: str | None,
+    each: str | None,
     show: bool,
-    run_name: str | None,
     as_json: bool,
-    **sampling: Any,
+    recording: Recording,
+    **settings: Any,
 ) -> None:
     """Generate a text that answers PROMPT (or standard input), token by token.
 
-    With --run the same command prints the text so far and resumes. Exit codes: 0 the text ended; 1
-    it could not be written; 2 an argument or a file is wrong; 130 interrupted.
+    It is recorded as a run: the same command with --run resumes it, and prints the text again when
+    it is finished. Exit codes: 0 the text ended; 1 it could not be written; 2 an argument or a file
+    is wrong; 130 interrupted.
     """
-    from ostinato.decode import SamplingParams
-    from ostinato.loop import check_seed
-    from ostinato.models import weights_digest
+    from ostinato.loop import parse
+    from ostinato.models import adapter_place, model_place, split_adapter, weights_digest
+    from ostinato.remote import is_server
+    from ostinato.text import GenerateRun
 
-    text = prompt
-    if prompt in (None, "-"):
+    constraint = constraint_from(settings)
+    # Before the model is loaded, so that a typing error costs no time.
+    _refuse_conflicts(click.get_current_context().params, constraint)
+    _refuse_without_effect(settings["num_beams"])
+    if adapter is None and not is_server(model):
+        model, adapter = split_adapter(model)
+    config = GenerateRun(
+        prompt=_prompt(prompt, system),
+        model=model_place(model),
+        adapter=adapter_place(adapter) if adapter else None,
+        weights=weights_digest(model, adapter),
+        draft_model=None if draft_model is None else model_place(draft_model),
+        constraint=constraint,
+        each=None if each is None else str(parse(each)),
+        # A condition of --each may read `entropy`, which is reported only with alternatives.
+        alternatives=5 if (show or each) and settings["num_beams"] == 1 else 0,
+        **_settings_of(model, settings),
+    )
+    sys.exit(drive(config, recording, View(show=show, as_json=as_json), spelled))
+
+
+def _prompt(typed: str | None, system: str | None) -> str | tuple[Mapping[str, str], ...]:
+    """Return the text or the messages; from standard input where no text is typed."""
+    text = typed
+    if text in (None, "-"):
         text = decode_text(sys.stdin.buffer.read(), "Standard input", fix="Send UTF-8.")
     if not text or not text.strip():
         raise InputError(
             "PROMPT must be a text, got nothing. Give it as an argument or on standard input."
         )
-    constraint = constraint_from(sampling)
-    # Before the model is loaded, so that a typing error costs no time.
-    _refuse_conflicts(click.get_current_context().params, constraint)
-    _refuse_without_effect(num_beams)
-    messages = [{"role": "system", "content": system}] if system else []
-    options = GenerateOptions(
-        prompt=[*messages, {"role": "user", "content": text}] if system else text,
-        model=model,
-        key_env=key_env,
-        adapter=adapter,
-        compile=compile,
-        bits=bits,
-        device=device,
-        plain=plain,
-        each=_condition(max_new_tokens, stop, each),
-        sampling=SamplingParams(**sampling),
-        seed=check_seed(seed),
-        # A condition of --each may read `entropy`, which is reported only with alternatives.
-        alternatives=5 if (show or each) and num_beams == 1 else 0,
-        prompt_lookup=prompt_lookup,
-        draft_model=draft_model,
-        num_beams=num_beams,
-        length_penalty=length_penalty,
-        constraint=constraint,
-        # Hashing reads all weights, so only a run that may be resumed pays for it.
-        weights=weights_digest(model, adapter) if run_name is not None else "",
-    )
-    try:
-        sys.exit(_generate(options, run_name, command_spec(text), show=show, as_json=as_json))
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted.", err=True)
-        sys.exit(Exit.INTERRUPTED)
+    if not system:
+        return text
+    return ({"role": "system", "content": system}, {"role": "user", "content": text})
+
+
+def _settings_of(model: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings for a model: a server gets top-k only where it is typed.
+
+    OpenAI's own API refuses it.
+    """
+    from ostinato.remote import is_server
+
+    return {**settings, "top_k": 0} if is_server(model) and not _typed("top_k") else settings
 
 
 def _refuse_conflicts(params: Mapping[str, Any], constraint: Constraint | None) -> None:
@@ -181,170 +172,61 @@ def _refuse_conflicts(params: Mapping[str, Any], constraint: Constraint | None) 
 
 def _refuse_without_effect(num_beams: int) -> None:
     """Raise `InputError` for a typed option that would change nothing."""
-    context = click.get_current_context()
-
-    def typed(name: str) -> bool:
-        return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-
-    if num_beams == 1 and typed("length_penalty"):
+    if num_beams == 1 and _typed("length_penalty"):
         raise InputError(
             "--length-penalty must be given with --num-beams, got none. Add --num-beams 4."
         )
     for name in SAMPLING_OPTIONS:
-        if num_beams > 1 and typed(name):
+        if num_beams > 1 and _typed(name):
             raise InputError(
-                f"--{name.replace('_', '-')} must be given without --num-beams, which does not "
+                f"{flag_of(name)} must be given without --num-beams, which does not "
                 "sample, got both. Leave one out."
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class GenerateOptions:
-    """What a text depends on: the same when its run resumes."""
-
-    prompt: Any
-    model: str
-    adapter: str | None
-    plain: bool
-    each: Condition
-    sampling: SamplingParams
-    seed: int
-    alternatives: int
-    key_env: str | None = None
-    prompt_lookup: int | None = None
-    draft_model: str | None = None
-    num_beams: int = 1
-    length_penalty: float = 1.0
-    constraint: Constraint | None = None
-    compile: bool | None = None
-    bits: int | None = None
-    device: str = "cpu"
-    weights: str = ""
-
-    def to_json(self) -> dict[str, JSON]:
-        """Return the options as a run records them.
-
-        A younger option is left out at its default, so that runs of older versions resume.
-        Proposals are left out because they change the speed, never the text.
-        """
-        values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
-        beam_options = ("num_beams", "length_penalty") if self.num_beams == 1 else ()
-        defaults = {"compile": None, "bits": None, "device": "cpu", WEIGHTS: ""}
-        defaults |= {"constraint": None, "key_env": None}
-        unset = [name for name, value in defaults.items() if values[name] == value]
-        for name in ("prompt_lookup", "draft_model", *beam_options, *unset):
-            del values[name]
-        sampling = {name: str(value) for name, value in asdict(self.sampling).items()}
-        if self.constraint is not None:
-            values["constraint"] = self.constraint.to_json()
-        if not self.sampling.end_bias:
-            del sampling["end_bias"], sampling["end_within"]
-        return {**values, "each": str(self.each), "sampling": sampling}
-
-    def loop(self, run_name: str | None, command: Mapping[str, JSON]) -> Loop:
-        """Load the model and return the loop; the run's spec records `command`."""
-        from ostinato.text import write
-
-        return write(
-            [self.prompt],
-            model=self._model(),
-            each=self.each,
-            sampling=self._sampling(),
-            seed=self.seed,
-            chat=not self.plain,
-            alternatives=self.alternatives,
-            proposer=self._proposer(),
-            num_beams=self.num_beams,
-            length_penalty=self.length_penalty,
-            constraint=self.constraint,
-            run=run_name,
-            spec={"generate": self.to_json(), **command},
-        )
-
-    def _proposer(self) -> DraftProposer | None:
-        from ostinato.decode import DraftModel, PromptLookup
-        from ostinato.models import shared_model
-
-        if self.draft_model is not None:
-            try:
-                return DraftModel(shared_model(self.draft_model, device=self.device))
-            except ModelError as error:
-                raise ModelError(f"--draft-model: {error}") from None
-        return PromptLookup(self.prompt_lookup) if self.prompt_lookup is not None else None
-
-    def _sampling(self) -> SamplingParams:
-        """Return the sampling parameters, for a server without our default of `--top-k`.
-
-        OpenAI's own API refuses top-k, so it is sent only where someone chose it.
-        """
-        from ostinato.remote import is_server
-
-        default = is_server(self.model) and self.sampling.top_k == TOP_K
-        return replace(self.sampling, top_k=0) if default else self.sampling
-
-    def _model(self) -> LanguageModel | Server:
-        """Load the model, or return its server. Raises `InputError` for options of the other."""
-        from ostinato.inference import check_before_loading
-        from ostinato.models import load_model
-        from ostinato.remote import Server, is_server
-
-        if not is_server(self.model):
-            if self.key_env:
-                raise InputError(
-                    f"--key-env must be given with a server, got the model {self.model!r}. "
-                    "Leave it out."
-                )
-            check_before_loading(
-                self.model,
-                slots=self.num_beams,
-                compile=self.compile,
-                bits=self.bits,
-                device=self.device,
-                adapter=self.adapter,
-                say=partial(click.echo, err=True),
-            )
-            return load_model(
-                self.model,
-                adapter=self.adapter,
-                compile=self.compile,
-                bits=self.bits,
-                device=self.device,
-            )
-        local_only = {
-            "--adapter": self.adapter,
-            "--compile, --int8 or --int4": self.compile or self.bits,
-            "--device": self.device != "cpu",
-            "--show or --each": self.alternatives,
-        }
-        for option, value in local_only.items():
-            if value:
-                raise InputError(
-                    f"{option} must be given with a model in this process, got the server "
-                    f"{self.model}. Leave it out."
-                )
-        api = "completions" if self.plain else "chat"
-        return Server.of(self.model, api=api, key_env=self.key_env or "")
+def _typed(name: str) -> bool:
+    context = click.get_current_context()
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
-def _generate(
-    options: GenerateOptions,
-    run_name: str | None,
-    command: Mapping[str, JSON],
-    *,
-    show: bool,
-    as_json: bool,
-) -> Exit:
-    """Generate the text, or print that of a finished run without loading the model."""
-    output = TextOutput(show=show, quiet=as_json, beams=options.num_beams > 1)
-    if run_name is not None and require_same_inputs(run_name, "generate", options.to_json()):
-        output.recall(run_name)
-        output.finish(f" The run {run_name!r} is finished.")
-        return output.exit
-    loop = options.loop(run_name, command)
-    if run_name is not None:
-        output.recall(run_name, loop.tick)
+def spelled(name: str) -> str:
+    """Return how a field is called on the command line."""
+    field, *_ = name.split(".")
+    return _SPELLED.get(field) or flag_of(field)
+
+
+_SPELLED = {
+    "prompt": "PROMPT or --system",
+    "weights": "model (its files have changed)",
+    "bits": "--int8 or --int4",
+    "alternatives": "--show or --each",
+    "constraint": ", ".join(map(flag_of, NAMES[:-1])) + f" or {flag_of(NAMES[-1])}",
+}
+
+
+def present(config: GenerateRun, run: RunSource | None, view: View) -> Exit:
+    """Generate the text and print it token by token, or print that of a finished run.
+
+    A finished run needs no model.
+    """
+    from ostinato.journal import Run
     from ostinato.loop import ends_by_signal
+    from ostinato.runs import build_config
 
+    beams = config.num_beams > 1
+    if view.show and not beams and not config.alternatives:
+        raise InputError(
+            "--show must be given when a text starts, got it for one whose steps were recorded "
+            "without runners-up. Leave it out."
+        )
+    output = TextOutput(show=view.show, quiet=view.as_json, beams=beams)
+    if isinstance(run, Run) and run.status == "stopped":
+        output.recall(run)
+        output.finish(f" The run {run.name!r} is finished.")
+        return output.exit
+    loop = build_config(config, run=run, say=partial(click.echo, err=True)).loop
+    if loop.recorded_as is not None:
+        output.recall(loop.recorded_as, loop.tick)
     with ends_by_signal(loop) as signaled, loop:
         for step in loop:
             for lane in step.lanes.values():
@@ -354,14 +236,7 @@ def _generate(
     output.stopped = loop.stopped
     # A signal during the last step comes too late to interrupt anything.
     paused = signaled.number and not output.row
-    output.finish(f" {RESUME}" if paused and run_name is not None else "")
+    output.finish()
+    if paused:
+        click.echo(way_back(loop.recorded_as), err=True)
     return Exit.INTERRUPTED if paused else output.exit
-
-
-def _condition(limit: int, stop: tuple[str, ...], each: str | None) -> Condition:
-    from ostinato.loop import Phrase, Steps, parse
-
-    condition: Condition = Steps(limit)
-    for phrase in stop:
-        condition = condition | Phrase(phrase)
-    return condition | parse(each) if each else condition

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import click
 
 from ostinato.cli.recording import Recording, way_back
 from ostinato.cli.run_loop import Exit
+from ostinato.errors import InputError
 
 if TYPE_CHECKING:
     from ostinato.journal import RunConfig, RunSource
@@ -28,16 +30,34 @@ class View:
 Presenter = Callable[["RunConfig", "RunSource | None", View], Exit]
 """Builds a configuration, drives it as a run, shows it, and writes what it makes."""
 
-PRESENTERS = {"fill": "ostinato.cli.fill:present"}
+PRESENTERS = {
+    "fill": "ostinato.cli.fill:present",
+    "generate": "ostinato.cli.generate:present",
+}
 """By kind of run: `package.module:function`. Other kinds are shown by `present`."""
 
 
 def drive(
     config: RunConfig, recording: Recording, view: View, spelled: Callable[[str], str] = str
 ) -> Exit:
-    """Drive a configuration as a command does: find or make its run, and show it."""
-    with recording.opened(config, spelled) as run:
+    """Drive a configuration as a command does: find or make its run, and show it.
+
+    `spelled` returns how a field is called on the command line.
+    """
+    with _fields_as_options(spelled), recording.opened(config, spelled) as run:
         return presenter(config.kind)(config, run, view)
+
+
+@contextmanager
+def _fields_as_options(spelled: Callable[[str], str]) -> Iterator[None]:
+    """Let an error that begins with a field's name begin with the option's."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        if error.key and text.startswith(f"{error.key} "):
+            error.args = (spelled(error.key) + text.removeprefix(error.key),)
+        raise
 
 
 def presenter(kind: str) -> Presenter:

@@ -5,8 +5,8 @@ Knows no family.
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ostinato.cli.options import Command, add_options, journal_option
-from ostinato.errors import InputError
+from ostinato.errors import InputError, RunError
 
 if TYPE_CHECKING:
-    from ostinato.journal import Run, RunConfig, RunSource
+    from ostinato.journal import Journal, Retention, Run, RunConfig, RunSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,18 @@ class Recording:
             if self.off and value is not None:
                 raise InputError(f"{option} must be given without --no-journal, got both.")
 
+    def _cannot_record(self, path: Path) -> bool:
+        """Return whether nobody asked for a run, and none can be made here; warn about it."""
+        there = next(each for each in (path, *path.absolute().parents) if each.exists())
+        if self.name is not None or self.journal is not None or os.access(there, os.W_OK):
+            return False
+        click.echo(
+            f"Warning: Nothing is recorded, as {there} cannot be written. Name a journal elsewhere "
+            "with --journal, or give --no-journal.",
+            err=True,
+        )
+        return True
+
     @contextmanager
     def opened(
         self, config: RunConfig, spelled: Callable[[str], str] = str
@@ -50,14 +62,14 @@ class Recording:
         from ostinato.journal import DEFAULT, Journal
         from ostinato.runs import find_same, record
 
-        if self.off:
+        path = self.journal or DEFAULT
+        if self.off or self._cannot_record(path):
             yield None
             return
-        path = self.journal or DEFAULT
         journals: list[Journal] = []
 
         def opened() -> Journal:
-            journals[:] = journals or [Journal(path)]
+            journals[:] = journals or [Journal(path, retention=_retention(os.environ))]
             return journals[0]
 
         def made() -> Run:
@@ -70,6 +82,28 @@ class Recording:
         finally:
             for journal in journals:
                 journal.close()
+
+
+def _retention(environment: Mapping[str, str]) -> Retention:
+    """Return how long runs without a name are kept. Raises `InputError` for what is no number."""
+    from ostinato.journal import Retention
+
+    values: dict[str, Any] = {}
+    for name, (field, read) in _KEPT.items():
+        try:
+            values |= {field: read(environment[name])} if environment.get(name) else {}
+            Retention(**values)
+        except ValueError:
+            expected = "a whole number" if read is int else "a number"
+            raise InputError(
+                f"{name} must be {expected}, 0 or more, got {environment[name]!r}. Unset it for "
+                f"{getattr(Retention, field):g}."
+            ) from None
+    return Retention(**values)
+
+
+_KEPT = {"OSTINATO_KEEP_RUNS": ("newest", int), "OSTINATO_KEEP_DAYS": ("days", float)}
+"""Environment variables that say how long runs without a name are kept."""
 
 
 def recording_options(command: Command) -> Command:
@@ -100,6 +134,19 @@ _OPTIONS = add_options(
 )
 
 
+def existing_journal(path: Path | None) -> Journal:
+    """Open a journal to read it, by default that of the working folder.
+
+    Raises `RunError` where the file does not exist: reading must not create it.
+    """
+    from ostinato.journal import DEFAULT, Journal
+
+    path = path or DEFAULT
+    if not os.path.exists(path):  # unlike Path.exists, it raises for no name
+        raise RunError(f"There is no journal {path}. Name the journal's file with --journal.")
+    return Journal(path)
+
+
 def way_back(run: Run | None) -> str:
     """Return the sentence that says how an interrupted command goes on."""
     if run is None:
@@ -108,11 +155,14 @@ def way_back(run: Run | None) -> str:
 
 
 def resume_line(run: Run) -> str:
-    """Return the command that resumes a run, for the working folder."""
-    from ostinato.journal import DEFAULT
+    """Return the command that resumes a run, for the working folder.
+
+    With `--trust` where it reads or writes outside of the journal's folder.
+    """
+    from ostinato.journal import places_outside, runs_command
+    from ostinato.runs import config_of, folder_of
 
     path = run.database.path
-    words = ["ostinato", "runs", "resume", run.name]
-    if path.resolve() != DEFAULT.resolve():
-        words += ["--journal", str(path)]
-    return shlex.join(words)
+    config = config_of(run)
+    trusted = config is not None and places_outside(config, folder_of(path))
+    return runs_command(path, "resume", run.name, *(["--trust"] if trusted else []))

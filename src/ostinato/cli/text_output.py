@@ -13,7 +13,7 @@ import click
 from ostinato.cli.run_loop import Exit
 
 if TYPE_CHECKING:
-    from ostinato.journal import Stopped
+    from ostinato.journal import Run, Stopped
 
 
 @dataclass(kw_only=True)
@@ -41,21 +41,17 @@ class TextOutput:
         elif not self.quiet and not self.beams:
             _print(position, report, self.show)
 
-    def recall(self, run_name: str, tick: int | None = None) -> None:
+    def recall(self, run: Run, tick: int | None = None) -> None:
         """Add the tokens that a run and its parents have recorded, up to a tick."""
-        from ostinato.journal import Journal
-
-        with Journal() as journal:
-            run = journal.get(run_name)
-            for step in run.history():
-                # Steps behind the checkpoint are computed again, and would be printed twice.
-                if tick is not None and step.tick > tick:
-                    break
-                lanes: Any = step.report["lanes"]
-                for lane in lanes.values():
-                    self.add(lane["position"], lane["report"])
-            self.row = next((row for _, row in run.results()), {})
-            self.stopped = run.stopped
+        for step in run.history():
+            # Steps behind the checkpoint are computed again, and would be printed twice.
+            if tick is not None and step.tick > tick:
+                break
+            lanes: Any = step.report["lanes"]
+            for lane in lanes.values():
+                self.add(lane["position"], lane["report"])
+        self.row = next((row for _, row in run.results()), {})
+        self.stopped = run.stopped
 
     def finish(self, note: str = "") -> None:
         """Print why the text ended, and a note; or everything as JSON."""

@@ -5,7 +5,8 @@ from ostinato.journal.creation import safe_name
 from ostinato.journal.edits import EditKind
 from ostinato.journal.encoding import encode, valid
 from ostinato.journal.fields import Fields
-from ostinato.journal.journal import DEFAULT, Journal
+from ostinato.journal.journal import Journal
+from ostinato.journal.place import DEFAULT, runs_command
 from ostinato.journal.recorded_tensor import is_recorded_tensor, shortened, tensor_of
 from ostinato.journal.records import (
     Call,
@@ -29,11 +30,13 @@ from ostinato.journal.specification import (
     Difference,
     Place,
     RunConfig,
+    amended,
     config_from_json,
     config_to_json,
     differences,
     places_outside,
     require_same,
+    require_unchanged,
 )
 from ostinato.journal.stops import JSON, PRECEDENCE, StopKind, Stopped, first
 
@@ -66,6 +69,7 @@ __all__ = [
     "StopKind",
     "Stopped",
     "Verdict",
+    "amended",
     "config_from_json",
     "config_to_json",
     "differences",
@@ -75,6 +79,8 @@ __all__ = [
     "load_state",
     "places_outside",
     "require_same",
+    "require_unchanged",
+    "runs_command",
     "safe_name",
     "save_state",
     "shortened",

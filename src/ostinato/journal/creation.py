@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ostinato.errors import RunError
 from ostinato.journal.database import Database
 from ostinato.journal.encoding import encode_exactly
+from ostinato.journal.place import runs_command
 from ostinato.journal.run import Run
 from ostinato.journal.stops import JSON
 
@@ -82,7 +83,8 @@ def insert_run(
             ) from None
         raise RunError(
             f"The name of a run must be new in {database.path}, got {run.name!r}, which exists. "
-            f"Use another, resume that run, or delete it: ostinato runs delete {run.name}"
+            "Use another, resume that run, or delete it: "
+            f"{runs_command(database.path, 'delete', run.name)}"
         ) from None
     return id
 

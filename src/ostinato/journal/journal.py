@@ -17,13 +17,13 @@ from ostinato.journal.database import Database
 from ostinato.journal.edits import checked
 from ostinato.journal.encoding import encode_exactly
 from ostinato.journal.people import add_note, give_answer
+from ostinato.journal.place import DEFAULT
 from ostinato.journal.records import Keep, RunSummary, Verdict
 from ostinato.journal.removal import Retention, delete_family, prunable, prune_brief
 from ostinato.journal.run import Run, all_runs, run_summaries
 from ostinato.journal.session import RunSession
 from ostinato.journal.stops import JSON
 
-DEFAULT = Path(".ostinato/journal.db")
 SHORTEST_PREFIX = 6  # of the 12 hexadecimal digits of an id
 ACTIONS = ("pause", "stop", "change")
 
@@ -133,8 +133,8 @@ class Journal:
     ) -> list[RunSummary]:
         """Return the rows of all runs with their sizes, newest first, by one query.
 
-        `kind` and `status` select those of a kind and status, `name` those whose name fits a
-        pattern with `*` and `?`.
+        `kind` and `status` select those of a kind (or its first words) and status, `name` those
+        whose name fits a pattern with `*` and `?`.
         """
         return run_summaries(self._database, kind, status, name)
 

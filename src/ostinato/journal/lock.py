@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ostinato.errors import RunError, RunLocked
+from ostinato.journal.place import DEFAULT, runs_command
 
 PATIENCE_SECONDS = 0.5
 """For how long taking the lock is retried: `holder`, which only looks, takes it for an instant."""
@@ -21,8 +22,8 @@ _PID_LENGTH = 32
 class RunLock:
     """An exclusive lock on a file, held until `release` or until the process is gone."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        self._file: int | None = _take(path, name)
+    def __init__(self, path: Path, name: str, journal: Path = DEFAULT) -> None:
+        self._file: int | None = _take(path, name, journal)
         # The content only says who holds the lock; the lock itself is the kernel's.
         with suppress(OSError):  # the disk is full
             _write_pid(self._file)
@@ -43,7 +44,7 @@ class RunLock:
             self._file = None
 
 
-def _take(path: Path, name: str) -> int:
+def _take(path: Path, name: str, journal: Path) -> int:
     deadline = time.monotonic() + PATIENCE_SECONDS
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def _take(path: Path, name: str) -> int:
     try:
         while not _try_lock(file):
             if time.monotonic() > deadline:
-                raise RunLocked(_refusal(name, _read_pid(file) or "unknown"))
+                raise RunLocked(_refusal(name, _read_pid(file) or "unknown", journal))
             time.sleep(0.01)
     except BaseException as error:
         os.close(file)
@@ -70,7 +71,7 @@ def _take(path: Path, name: str) -> int:
     return file
 
 
-def _refusal(name: str, pid: str) -> str:
+def _refusal(name: str, pid: str, journal: Path) -> str:
     if pid == str(os.getpid()):
         return (
             f"The run {name!r} is driven already by this process. "
@@ -78,7 +79,7 @@ def _refusal(name: str, pid: str) -> str:
         )
     return (
         f"The run {name!r} is driven by the process {pid}. "
-        f"Wait until it ends, or ask it to: ostinato runs pause {name}"
+        f"Wait until it ends, or ask it to: {runs_command(journal, 'pause', name)}"
     )
 
 

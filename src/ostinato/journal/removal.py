@@ -59,7 +59,7 @@ def delete_family(database: Database, run: Run) -> list[Run]:
     runs = family(database, run)
     with ExitStack() as locks:
         for each in runs:
-            locks.callback(RunLock(each.folder / "lock", each.name).release)
+            locks.callback(RunLock(each.folder / "lock", each.name, database.path).release)
         # Rows first: a crash in between leaves files without a run, no run without its files.
         try:
             delete_rows(database, runs)
@@ -130,7 +130,7 @@ def prunable(
     fitting = [
         each
         for each in own
-        if (kind is None or each.row.kind == kind)
+        if (kind is None or f"{each.row.kind} ".startswith(f"{kind} "))
         and each.row.status in (ENDED if status is None else (status,))
     ]
     chosen = {each.row.id for each in fitting[keep or 0 :] if each.row.updated <= before}

@@ -354,7 +354,8 @@ def run_summaries(
         "(SELECT COALESCE(SUM(bytes), 0) FROM checkpoints WHERE run = runs.id), "
         "(SELECT json_extract(data, '$.question') FROM requests "
         "WHERE run = runs.id AND action = 'ask' AND done IS NULL ORDER BY number LIMIT 1) "
-        "FROM runs WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR name GLOB ?2) "
+        "FROM runs WHERE (?1 IS NULL OR kind = ?1 OR kind GLOB ?1 || ' *') "
+        "AND (?2 IS NULL OR name GLOB ?2) "
         "ORDER BY created DESC, rowid DESC",
         (kind, name),
     )

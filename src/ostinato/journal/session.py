@@ -39,7 +39,7 @@ class RunSession:
             raise InputError(f"keep must be 'steps' or 'results', got {keep!r}.")
         self.run = run
         self._records = keep == "steps"
-        lock = RunLock(run.folder / "lock", run.name)
+        lock = RunLock(run.folder / "lock", run.name, run.database.path)
         try:
             _sweep(run)
             edits = run.pending_edits

@@ -25,6 +25,8 @@ Config = TypeVar("Config")
 Place = Annotated[str, "place"]
 """A text that is a name, or the absolute path of a file or folder."""
 
+PLACE = ("place",)
+
 HERE = "./"
 """How a path in the journal's folder begins in the record: it stays right where both are moved."""
 
@@ -187,10 +189,9 @@ def config_from_json(kind: type[Config], value: object, folder: Path) -> Config:
 
 
 def _read(value: Any, hint: Any, place: _Place, name: str) -> Any:
-    if _is_place(hint):
-        text = _read(value, get_args(hint)[0], place, name)
-        is_path = isinstance(text, str) and text.startswith(HERE)
-        return str(place.absolute(text)) if is_path else text
+    if getattr(hint, "__metadata__", ()) == PLACE:
+        text = _read(value, str, place, name)
+        return str(place.absolute(text)) if text.startswith(HERE) else text
     origin, args = get_origin(hint) or hint, get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _read_one_of(value, args, place, name)
@@ -264,7 +265,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 def _is_place(hint: Any) -> bool:
     hints = get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    return any(getattr(each, "__metadata__", ()) == ("place",) for each in hints)
+    return any(getattr(each, "__metadata__", ()) == PLACE for each in hints)
 
 
 # Comparing --------------------------------------------------------------------------------------
@@ -281,20 +282,45 @@ def differences(before: object, now: object, folder: Path) -> list[Difference]:
 def _compare(
     before: object, now: object, place: _Place, name: str, found: list[Difference]
 ) -> None:
-    if type(before) is not type(now) or not dataclasses.is_dataclass(now):
+    if type(before) is not type(now) or not dataclasses.is_dataclass(now) or isinstance(now, type):
         was, today = (_written(each, place, name) for each in (before, now))
         if was != today:
             found.append(Difference(name, was, today))
         return
     free: frozenset[str] = getattr(now, "free", frozenset())
     hashes: frozenset[str] = getattr(now, "hashes", frozenset())
-    for spec in dataclasses.fields(now):
-        if not spec.init or spec.name in free:
+    for each, hint in _hints(type(now)).items():
+        if each in free:
             continue
-        one, other = getattr(before, spec.name), getattr(now, spec.name)
-        if spec.name in hashes and not (one and other):
+        one, other = getattr(before, each), getattr(now, each)
+        if each in hashes and not (one and other):
             continue
-        _compare(one, other, place, f"{name}.{spec.name}".lstrip("."), found)
+        if _is_place(hint) and _was_at(one, other):
+            continue
+        _compare(one, other, place, f"{name}.{each}".lstrip("."), found)
+
+
+def _was_at(before: str | None, now: str | None) -> bool:
+    """Return whether a name is that of a file or folder that was recorded, and is gone now."""
+    if not before or not now or not Path(before).is_absolute():
+        return False
+    return Path(now).absolute() == Path(before) and not Path(before).exists()
+
+
+def amended(before: Config, now: Config) -> Config:
+    """Return a configuration with those values of `now` that may differ: fields that are free, and
+    hashes that were not known."""
+    assert dataclasses.is_dataclass(before) and not isinstance(before, type)
+    free: frozenset[str] = getattr(before, "free", frozenset())
+    hashes: frozenset[str] = getattr(before, "hashes", frozenset())
+    values = {}
+    for name in _hints(type(before)):
+        one, other = getattr(before, name), getattr(now, name)
+        if name in free or (name in hashes and not one):
+            values[name] = other
+        elif dataclasses.is_dataclass(one) and type(one) is type(other):
+            values[name] = amended(one, other)
+    return dataclasses.replace(before, **values)
 
 
 def require_same(
@@ -313,6 +339,18 @@ def require_same(
     raise InputError(
         f"The run {run_name!r} must keep the configuration it started with, but {told}. {fix}"
     )
+
+
+def require_unchanged(what: str, recorded: str, now: str) -> None:
+    """Raise `RunError` where files have another hash than a run recorded.
+
+    `what` names them in the plural. An empty hash is unknown, and fits any.
+    """
+    if recorded and now and recorded != now:
+        raise RunError(
+            f"{what} must be as they were when the run started, got others: the hash was "
+            f"{recorded[:12]}, is {now[:12]}. Put them back, or start another run."
+        )
 
 
 def _shown(value: JSON, most: int = 60) -> str:

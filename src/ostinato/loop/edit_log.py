@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from ostinato.errors import EditError
-from ostinato.journal import ControlRequest, Run, RunSession
+from ostinato.journal import ControlRequest, Run, RunSession, runs_command
 from ostinato.loop.checkpoint_schedule import FOREVER
 from ostinato.loop.process import Process
 
@@ -76,10 +76,11 @@ class EditLog:
         try:
             self.apply(edits, tick, session)
         except EditError as error:
-            name = session.run.name
+            run = session.run
             raise EditError(
-                f"{error} The branch {name!r} cannot start. Delete it (ostinato runs delete "
-                f"{name}), and make another with edits that can be applied there."
+                f"{error} The branch {run.name!r} cannot start. Delete it "
+                f"({runs_command(run.database.path, 'delete', run.name)}), and make another with "
+                "edits that can be applied there."
             ) from None
 
     def plan(self, run: Run) -> None:

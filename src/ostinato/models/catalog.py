@@ -219,6 +219,26 @@ def model_place(name: str) -> str:
     return f"{LLAMA if name.startswith(LLAMA) else ''}{path.absolute()}"
 
 
+def adapter_place(name: str) -> str:
+    """Return an adapter's name for a record: the absolute path of one that does not ship."""
+    path = user_path(name)
+    there = name not in shipped_adapters() and os.path.exists(path)
+    return str(path.absolute()) if there else name
+
+
+def near_place(place: str) -> str:
+    """Return the name that `model_place` or `adapter_place` was given in the working folder.
+
+    For messages: a path in that folder becomes relative, unless it would be that of another model.
+    """
+    kind = LLAMA if place.startswith(LLAMA) else ""
+    path, here = Path(place.removeprefix(LLAMA)), Path.cwd()
+    if not path.is_absolute() or not path.is_relative_to(here):
+        return place
+    near = str(path.relative_to(here))
+    return place if near in (".", *CATALOG, *shipped_adapters()) else f"{kind}{near}"
+
+
 def adapter_folder(name: str) -> Path:
     """Return the folder of an adapter by its shipped name or its path. Raises `ModelError`."""
     if name in shipped_adapters():

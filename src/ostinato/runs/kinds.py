@@ -38,6 +38,7 @@ class RunKind(NamedTuple):
 
 KINDS: dict[str, RunKind] = {
     "fill": RunKind("ostinato.text:FillRun", "ostinato.text:build_fill"),
+    "generate": RunKind("ostinato.text:GenerateRun", "ostinato.text:build_generate"),
 }
 """By name: all kinds of runs that can be built from their record."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,10 +14,12 @@ from ostinato.journal import (
     Run,
     RunConfig,
     RunSource,
+    amended,
     config_from_json,
     config_to_json,
     differences,
     require_same,
+    runs_command,
 )
 from ostinato.runs.kinds import KINDS, kind_of
 
@@ -36,14 +37,16 @@ def record(
     name: str | None = None,
     spelled: Callable[[str], str] = str,
 ) -> Run:
-    """Find the run of a name, or create it; without a name, create one called after its kind.
+    """Find the run of a name, or create it; without a name, create a brief one.
 
-    Raises `InputError` where the run has another configuration, see `find_same`.
+    A brief run is called after its kind, and kept for some time only, see `Retention`. Raises
+    `InputError` where the run has another configuration, see `find_same`.
     """
     run = None if name is None else find_same(journal, config, name, spelled=spelled)
     if run is None:
         spec = {CONFIG: config_to_json(config, folder_of(journal.path))}
-        return journal.create(name or _new_name(config.kind), kind=config.kind, spec=spec)
+        called = name or config.kind.replace(" ", "-")
+        return journal.create(called, kind=config.kind, spec=spec, brief=name is None)
     return run
 
 
@@ -60,6 +63,12 @@ def find_same(
     if run is None:
         return None
     before = config_of(run)
+    if before is None:
+        raise InputError(
+            f"The run {run.name!r} must have a configuration to be resumed by this command, got "
+            "none: an older version recorded it, or a program. See it with "
+            f"{runs_command(journal.path, 'show', run.name)}, and give another name."
+        )
     if type(before) is not type(config):
         raise InputError(
             f"The run {run.name!r} must be of the kind {config.kind!r}, got {run.kind!r}. Give "
@@ -68,11 +77,11 @@ def find_same(
     require_same(
         run.name,
         differences(before, config, folder_of(journal.path)),
-        "Give the same values to resume it, branch it with ostinato runs branch, or start another "
-        "run.",
+        "Give the same values to resume it, branch it with "
+        f"{runs_command(journal.path, 'branch', run.name)}, or start another run.",
         spelled,
     )
-    amend(journal, run, config)
+    amend(journal, run, amended(before, config))
     return run
 
 
@@ -150,7 +159,3 @@ def folder_of(journal: Path) -> Path:
     """Return the folder that a journal's paths are relative to: they stay right if it is moved."""
     journal = journal.absolute()
     return journal.parent.parent if journal.parts[-2:] == DEFAULT.parts else journal.parent
-
-
-def _new_name(kind: str) -> str:
-    return f"{kind.replace(' ', '-')}-{os.urandom(4).hex()}"

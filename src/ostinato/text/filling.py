@@ -7,9 +7,9 @@ from typing import Any
 
 from ostinato.arguments import refuse_single, require_arguments, require_at_least
 from ostinato.errors import InputError
-from ostinato.journal import RunSource
+from ostinato.journal import RunSource, require_unchanged
 from ostinato.loop import CheckpointSchedule, Condition, Lanes, Loop, Steps, Work, content_keys
-from ostinato.models import MaskedModel, load_masked_model
+from ostinato.models import MaskedModel, load_masked_model, near_place, weights_digest
 from ostinato.text.runs import FillRun
 from ostinato.text.unmask import FillConfig, MaskedText, Unmask
 
@@ -60,13 +60,18 @@ def _joined(model: MaskedModel, text: str) -> str:
 
 
 def build_fill(config: FillRun, *, run: RunSource | None = None) -> Work:
-    """Build the run that fills the gaps of one text."""
+    """Build the run that fills the gaps of one text.
+
+    Raises `RunError` where the model's files have changed since the run started.
+    """
+    name = near_place(config.model)
+    require_unchanged(f"The files of {name}", config.weights, weights_digest(config.model))
     # There are few steps and they are small: a branch may start from any of them.
     schedule = None if run is None else CheckpointSchedule(steps=1, keep=config.steps)
     return Work(
         loop=fill_gaps(
             [config.text],
-            model=config.model,
+            model=name,
             gap_tokens=config.gap_tokens,
             steps=config.steps,
             fill=FillConfig(temperature=config.temperature, noise=config.noise),

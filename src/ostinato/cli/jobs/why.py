@@ -10,8 +10,9 @@ import click
 from ostinato.arguments import counted, did_you_mean
 from ostinato.cli.jobs.job_runs import newer_runs, run_of_job
 from ostinato.cli.options import journal_option, json_option
+from ostinato.cli.recording import existing_journal
 from ostinato.errors import InputError, RunError
-from ostinato.journal import Journal, Run
+from ostinato.journal import Journal, Run, runs_command
 from ostinato.refine import (
     AttemptLine,
     CheckRecord,
@@ -40,12 +41,12 @@ def why(run: str, item: str | None, path: Path | None, as_json: bool) -> None:
     RUN is a run's name, as `ostinato refine` prints it, or a job file, with or without `.toml`:
     then its newest run that is no branch.
     """
-    with Journal() if path is None else Journal(path) as journal:
+    with existing_journal(path) as journal:
         found = _run(journal, run)
         if found.kind != "refine":
             raise RunError(
                 f"The run must be of a refine job, got {run!r}, which is {found.kind}. "
-                f"See it with: ostinato runs show {found.name}"
+                f"See it with: {runs_command(journal.path, 'show', found.name)}"
             )
         if item is None:
             _show_job(found, as_json)

@@ -18,6 +18,7 @@ from ostinato.journal import (
     DEFAULT,
     CheckpointRow,
     Journal,
+    Run,
     RunRow,
     StepRecord,
     encode,
@@ -33,7 +34,7 @@ UNLIMITED = f"Steps({1 << 62})"  # of loops that only the end of their items sto
 
 @click.group(invoke_without_command=True)
 @journal_option("path")
-@click.option("--kind", help="Only runs of this kind, such as: train")
+@click.option("--kind", help="Only runs of this kind, such as: train text; or train for all.")
 @click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
 @click.option("--name", metavar="PATTERN", help="Only runs whose name fits; * and ? stand for any.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many, the newest.")
@@ -88,6 +89,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         saved = run.checkpoints()
         steps = list(run.steps(after=max(0, row.tick - LAST_STEPS)))
         results = run.count_results()
+        output = _output(run) if results == 1 else None
         until = run.until
         parent = _name_of_parent(journal, row)
         caller = _name_of_caller(journal, row)
@@ -100,6 +102,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
             "until": until,
             "resume_with": hint,
             "results": results,
+            "output": output,
             "called": called,
             "questions": [each._asdict() for each in questions],
             "notes": [each.to_json() for each in notes],
@@ -119,6 +122,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         ("started", ago(row.created)),
         ("updated", ago(row.updated)),
         ("results", str(results) if results else None),
+        ("output", None if output is None else cut(encode(output))),
         ("notes", str(len(notes)) if notes else None),
         ("resume with", hint),
     ):
@@ -133,6 +137,12 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
     for step in steps:
         line = f"  step {step.tick}  {encode(shortened(step.report))}"
         click.echo(cut(line))
+
+
+def _output(run: Run) -> str | None:
+    """Return the text of a run's first result; None for what is no text."""
+    _, row = next(iter(run.results()))
+    return row["output"] if isinstance(row.get("output"), str) else None
 
 
 def _name_of_parent(journal: Journal, row: RunRow) -> str | None:
@@ -236,7 +246,7 @@ class Age(click.ParamType[float]):
 @runs.command()
 @click.option("--older-than", type=Age(), help="Only runs not written for this long: 12h, 30d, 4w.")
 @click.option("--keep", type=click.IntRange(min=0), help="Keep this many of them, the newest.")
-@click.option("--kind", help="Only runs of this kind.")
+@click.option("--kind", help="Only runs of this kind, such as: train text; or train for all.")
 @click.option(
     "--status", type=click.Choice(STATUSES), help="Only these.  [default: stopped and error]"
 )
@@ -329,10 +339,11 @@ def resume(name: str, until: str | None, trust: bool, as_json: bool, path: Path 
     from ostinato.cli.runs.resume import resume_run
 
     with opened(path) as journal:
+        run = journal.get(name)
         try:
-            code = resume_run(journal.get(name), until, trust=trust, as_json=as_json)
+            code = resume_run(run, until, trust=trust, as_json=as_json)
         except KeyboardInterrupt:
-            click.echo(f"Interrupted. To resume: ostinato runs resume {name} --trust", err=True)
+            click.echo(f"Interrupted. To resume: {resume_hint(run)}", err=True)
             code = Exit.INTERRUPTED
     sys.exit(code)
 

@@ -15,7 +15,7 @@ from ostinato.cli.recording import resume_line
 from ostinato.cli.run_loop import Exit
 from ostinato.cli.runs.resume_command import resume_by_command, resume_hint
 from ostinato.errors import InputError, RunError
-from ostinato.journal import Run, RunRow, places_outside
+from ostinato.journal import Run, RunRow, places_outside, runs_command
 from ostinato.loop import (
     CheckpointSchedule,
     Condition,
@@ -44,9 +44,9 @@ def resume_run(run: Run, until: str | None, *, trust: bool, as_json: bool) -> Ex
         return resume_by_command(run, until, trust=trust, as_json=as_json)
     other = None if until is None else parse(until)
     if row.status == "stopped" and other is None:
-        raise RunError(_needs_until(row))
+        raise RunError(_needs_until(run))
     if not trust:
-        raise RunError(_needs_trust(row))
+        raise RunError(_needs_trust(run))
     process, condition, on_stop = _call_factory(row)
     loop = Loop(
         process,
@@ -59,7 +59,7 @@ def resume_run(run: Run, until: str | None, *, trust: bool, as_json: bool) -> Ex
     if loop.stopped is not None:
         # The new condition already holds, such as Steps(6) at tick 6.
         loop.close()
-        raise RunError(_needs_until(run.now()))
+        raise RunError(_needs_until(run))
     return _drive(run, loop, as_json=as_json)
 
 
@@ -76,7 +76,7 @@ def _resume_built(run: Run, until: str | None, *, trust: bool, as_json: bool) ->
         raise RunError(
             f"Resuming the run {run.name!r} reads and writes files outside of {folder}, which its "
             f"journal names: {', '.join(outside)}. If you trust it, run: "
-            f"{resume_line(run)} --trust"
+            f"{resume_line(run)}"
         )
     if until is not None:
         parse(until)
@@ -100,20 +100,22 @@ def _drive(run: Run, loop: Loop, *, as_json: bool) -> Exit:
     return Exit.INTERRUPTED if signaled.number and row.status == "paused" else Exit.DONE
 
 
-def _needs_until(row: RunRow) -> str:
+def _needs_until(run: Run) -> str:
+    row = run.now()
     why = row.stopped.sentence if row.stopped is not None else ""
     return (
         f"The run {row.name!r} has stopped at tick {row.tick}: {why} To resume it, give another "
-        f"condition, such as: ostinato runs resume {row.name} --trust "
+        f"condition, such as: {runs_command(run.database.path, 'resume', row.name, '--trust')} "
         f'--until "Steps({max(2 * row.tick, 1)})"'
     )
 
 
-def _needs_trust(row: RunRow) -> str:
+def _needs_trust(run: Run) -> str:
+    row = run.now()
     return (
         f"Resuming the run {row.name!r} imports and calls the function {row.spec['factory']!r}, "
         "which its journal names, also from this folder. If you trust both, run: "
-        f"ostinato runs resume {row.name} --trust"
+        f"{runs_command(run.database.path, 'resume', row.name, '--trust')}"
     )
 
 

@@ -9,7 +9,7 @@ from ostinato.cli.recording import resume_line
 from ostinato.cli.run_loop import Exit
 from ostinato.cli.runs.recorded_command import RecordedCommand, command_of
 from ostinato.errors import InputError, RunError
-from ostinato.journal import Run, RunRow, StopKind
+from ostinato.journal import Run, RunRow, StopKind, runs_command
 from ostinato.loop import parse
 from ostinato.runs import CONFIG, KINDS
 
@@ -23,7 +23,7 @@ def resume_hint(run: Run) -> str:
     if row.kind in KINDS and CONFIG in row.spec:
         return resume_line(run) + (condition if row.kind.startswith("train") else "")
     if "factory" in row.spec:
-        return f"ostinato runs resume {row.name} --trust{condition}"
+        return runs_command(run.database.path, "resume", row.name, "--trust") + condition
     command = command_line(run)
     if command is None:
         return f"Python: Loop(process, until=..., run={row.name!r})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,23 +11,18 @@ from typing import Any
 
 import click
 
-from ostinato.errors import InputError, RunError
-from ostinato.journal import DEFAULT, Journal, RunRow, RunSummary
+from ostinato.cli.recording import existing_journal
+from ostinato.errors import InputError
+from ostinato.journal import Journal, RunRow, RunSummary
 
 WIDTH = 100
 
 
 @contextmanager
 def opened(path: Path | None) -> Iterator[Journal]:
-    """Open the journal of the command's or the group's `--journal`, or the default one.
-
-    Raises `RunError` where the file does not exist: reading must not create it.
-    """
+    """Open the journal of the command's or the group's `--journal`, or the default one."""
     context = click.get_current_context(silent=True)
-    path = path or (context.obj if context is not None else None) or DEFAULT
-    if not os.path.exists(path):  # unlike Path.exists, it raises for no name
-        raise RunError(f"There is no journal {path}. Name the journal's file with --journal.")
-    with Journal(path) as journal:
+    with existing_journal(path or (context.obj if context is not None else None)) as journal:
         yield journal
 
 
