@@ -64,7 +64,7 @@ def test_a_question_is_answered(journal: Journal) -> None:
     with pytest.raises(InputError, match="must be one of yes, no, got 'maybe'"):
         lines("answer", "flow", "maybe")
     answered = lines("answer", "flow", "yes", "--by", "ada")
-    assert answered == ["Answered. To resume: ostinato runs resume flow --trust"]
+    assert answered == ["Answered. To resume: Python: Loop(process, until=..., run='flow')"]
     call = journal.get("flow").call("ship")
     assert call is not None and (call.answer, call.author) == ("yes", "ada")
     assert journal.get("flow").status == "paused"

@@ -17,6 +17,7 @@ from ostinato.arguments import require
 from ostinato.errors import CallError, RunError, Unanswered
 from ostinato.journal.creation import create_run
 from ostinato.journal.encoding import decode, encode_exactly
+from ostinato.journal.place import runs_command
 from ostinato.journal.records import Answered, Call
 from ostinato.journal.run import Run
 from ostinato.journal.stops import JSON
@@ -178,9 +179,10 @@ class DurableCalls:
         while (call := self._run.call(path)) is None:
             left = LOOK if until is None else until - time.monotonic()
             if left <= 0 or any(each.action != "change" for each in self._writer.inbox):
+                line = runs_command(self._run.database.path, "answer", self._run.name)
                 raise Unanswered(
                     f"The question {path!r} of the run {self._run.name!r} has no answer yet. "
-                    f"Answer it, and resume the run: ostinato runs answer {self._run.name} …"
+                    f"Answer it, and resume the run: {line} …"
                 )
             time.sleep(min(LOOK, left))
             self._writer.raise_error()

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ostinato.cli.options import journal_option
+from ostinato.cli.runs.resume_command import resume_hint
 from ostinato.cli.runs.words import json_or_text, opened, setting
 from ostinato.journal import Verdict, encode, valid
 
@@ -28,8 +29,7 @@ def answer(name: str, answer: str, question: str | None, by: str | None, path: P
         run = journal.get(name)
         journal.answer(run, json_or_text(answer), path=question, by=by)
         left = len(run.questions())
-        driven = run.driven
-    goes_on = "It goes on." if driven else f"To resume: ostinato runs resume {name} --trust"
+        goes_on = "It goes on." if run.driven else f"To resume: {resume_hint(run)}"
     more = f"{left} question{'s are' if left > 1 else ' is'} open."
     click.echo(f"Answered. {more if left else goes_on}")
 
