@@ -86,8 +86,8 @@ def test_a_note_is_taken_and_shown(journal: Journal) -> None:
 def test_export_prints_the_log_as_json_lines(journal: Journal) -> None:
     entries = [json.loads(line) for line in lines("export", "flow")]
     assert [entry["seq"] for entry in entries] == list(range(1, len(entries) + 1))
-    assert [entry["entry"] for entry in entries] == ["result", "call", "event", "event"]
-    assert entries[1]["arguments"] == {"n": "Infinity"}
+    assert [entry["entry"] for entry in entries] == ["result", "event", "call", "event", "event"]
+    assert entries[2]["arguments"] == {"n": "Infinity"}
     assert [json.loads(line) for line in lines("export", "flow", "--after", "2")] == entries[2:]
     steps = [json.loads(line) for line in lines("export", "part")]
     assert steps[1]["report"] == {"x": 1.5} and steps[1]["entry"] == "step"

@@ -255,7 +255,8 @@ def kill_callers(journal: Journal, run: Run, made: Path, kills: int, seed: int) 
         recorded = {int(each.path.removeprefix("call/")) for each in calls}
         assert acknowledged <= recorded and len(recorded) == len(calls)
         assert all(each.answer == {**each.arguments, "text": "x" * 50} for each in calls)
-        assert [each.seq for each in calls] == list(range(1, len(calls) + 1))
+        assert [entry.seq for entry in run.log()] == list(range(1, run.now().seq + 1))
+        assert run.status == "interrupted"
     assert len(acknowledged) > 64
 
 

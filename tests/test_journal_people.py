@@ -59,8 +59,8 @@ def test_a_run_waits_until_a_person_answers(journal: Journal, run: Run) -> None:
             session.ask("ship", "Now?", options=["yes", "no"])
     (call,) = run.calls()
     assert (call.path, call.answer, call.author) == ("ship", "yes", "ada")
-    assert [entry.entry for entry in run.log()] == ["event", "call", "event", "step"]
-    assert [event.name for event in run.events()] == ["ask", "start"]
+    assert [entry.entry for entry in run.log()] == ["event", "event", "call", "step"]
+    assert [event.name for event in run.events()] == ["start", "ask"]
 
 
 def test_a_run_that_ends_while_it_waits_goes_on_with_the_answer(journal: Journal, run: Run) -> None:

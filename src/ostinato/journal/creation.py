@@ -91,8 +91,9 @@ def insert_run(
 
 def amend_spec(run: Run, entries: Mapping[str, JSON]) -> None:
     """Record entries in the spec of a run, replacing those of the same names."""
-    text = encode_exactly({**run.spec, **entries}, "The spec of a run")
     with run.database.write() as connection:
+        before = run.spec  # read under the lock: another process may add some, too
+        text = encode_exactly({**before, **entries}, "The spec of a run")
         connection.execute("UPDATE runs SET spec = ? WHERE id = ?", (text, run.id))
 
 

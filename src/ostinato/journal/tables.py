@@ -197,20 +197,24 @@ class RunTables:
     def record_progress(self, progress: Progress, start: int) -> None:
         """Record that the run continues, and where it is; a tick never goes back."""
         tick, position = progress
-        if not self._running:
-            self._running = True
-            self.connection.execute(
-                "UPDATE runs SET status = 'running', stopped = NULL WHERE id = ?", (self.run,)
-            )
-            self.add_event("start", start, "{}")
-        elif self._waiting:
+        self._begin(start)
+        if self._waiting:
             self.connection.execute("UPDATE runs SET status = 'running' WHERE id = ?", (self.run,))
-        self._waiting = False
+            self._waiting = False
         # A resumed run repeats ticks that are committed: for readers its tick must not decrease.
         self.connection.execute(
             "UPDATE runs SET tick = ?, position = ?, updated = ? WHERE id = ? AND tick <= ?",
             (tick, position, time.time(), self.run, tick),
         )
+
+    def _begin(self, tick: int) -> None:
+        """Record that this session has begun to do something, if that is not recorded yet."""
+        if not self._running:
+            self._running = True
+            self.connection.execute(
+                "UPDATE runs SET status = 'running', stopped = NULL WHERE id = ?", (self.run,)
+            )
+            self.add_event("start", tick, "{}")
 
     # Everything else --------------------------------------------------------------------------
 
@@ -299,6 +303,7 @@ class RunTables:
 
     def add_call(self, call: Answered, tick: int) -> None:
         """Record the answer of a call."""
+        self._begin(tick)
         self._added += len(call.arguments) + len(call.answer or "")
         self.connection.execute(
             "INSERT INTO calls (run, path, seq, tick, arguments, answer, error, child, created) "
@@ -318,6 +323,7 @@ class RunTables:
 
     def ask(self, path: str, tick: int, data: str) -> None:
         """Ask a person: the run waits. A question that is open already takes its new words."""
+        self._begin(tick)
         found = self.connection.execute(
             "UPDATE requests SET data = ? WHERE run = ? AND action = 'ask' AND path = ? "
             "AND done IS NULL RETURNING number",
