@@ -103,5 +103,9 @@ def test_deleting_a_run_tells_what_goes_with_it(journal: Journal) -> None:
 
 def test_a_brief_run_is_kept_under_a_name(journal: Journal) -> None:
     journal.create("generate", kind="generate", brief=True)
+    kept = (
+        "until 100 newer ones have ended, 30 days at most; for longer: ostinato runs keep generate"
+    )
+    assert f"  kept        {kept}" in lines("show", "generate")
     assert lines("keep", "generate", "--as", "mine") == ["mine is kept until it is deleted."]
     assert not journal.get("mine").now().brief

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,31 @@ def test_a_branch_goes_on_with_the_numbers_of_its_parent(journal: Journal) -> No
         assert session.call("late", lambda: "anew") == "anew"
     own = list(branch.log(copied[-1].seq))
     assert [entry.seq - copied[-1].seq for entry in own] == [1, 2, 3]
+
+
+def test_many_who_write_to_one_log_get_numbers_of_their_own(journal: Journal) -> None:
+    run = journal.create("a", kind="Walk")
+
+    def notes(by: str) -> list[int]:
+        with Journal(journal.path) as own:
+            same = own.get("a")
+            return [own.note(same, "k", "accepted", by=by) for _ in range(25)]
+
+    with RunSession(run) as session, ThreadPoolExecutor(4) as pool:
+        session.result("k", {"n": 1})
+        session.flush()
+        people = [pool.submit(notes, by) for by in "abcd"]
+        tick = 0
+        while not all(each.done() for each in people):
+            tick += 1
+            session.step(tick, tick, {"x": tick})
+            session.call(f"c{tick}", lambda: None)
+    given = [number for each in people for number in each.result()]
+    entries = list(run.log())
+    assert [entry.seq for entry in entries] == list(range(1, 1 + 1 + 100 + 2 * tick + 1))
+    assert sorted(given) == [entry.seq for entry in entries if entry.entry == "note"]
+    for each in people:
+        assert each.result() == sorted(each.result())
 
 
 WATCHER = """

@@ -47,6 +47,8 @@ class RunReader:
             raise RunError(f"The run {self._run} is not in {self._database.path}: it was deleted.")
         # The tables are read one after the other: what is committed meanwhile is for the next time.
         upto = rows[0][0]
+        if upto <= after:
+            return
         tables: tuple[Iterator[LogEntry], ...] = (
             self.steps_in_log(after, upto),
             self.events(after, upto),

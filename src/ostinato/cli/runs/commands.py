@@ -124,6 +124,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         ("results", str(results) if results else None),
         ("output", None if output is None else cut(encode(output))),
         ("notes", str(len(notes)) if notes else None),
+        ("kept", _retention(journal, row)),
         ("resume with", hint),
     ):
         if value is not None:
@@ -143,6 +144,16 @@ def _output(run: Run) -> str | None:
     """Return the text of a run's first result; None for what is no text."""
     _, row = next(iter(run.results()))
     return row["output"] if isinstance(row.get("output"), str) else None
+
+
+def _retention(journal: Journal, row: RunRow) -> str | None:
+    if not row.brief:
+        return None
+    kept = journal.retention
+    return (
+        f"until {kept.newest} newer ones have ended, {kept.days:g} days at most; for longer: "
+        f"ostinato runs keep {row.name}"
+    )
 
 
 def _name_of_parent(journal: Journal, row: RunRow) -> str | None:
