@@ -357,6 +357,19 @@ def test_why_explains_an_item_and_a_job(folder: Path) -> None:
     assert isinstance(error, InputError) and "Did you mean 'm0'?" in str(error)
 
 
+def test_why_tells_what_people_noted_on_an_item(folder: Path) -> None:
+    write_job(folder, MESSAGES)
+    run("mail.toml")
+    with Journal() as journal:
+        mail = journal.get("mail")
+        journal.note(mail, "m0", "edited", value={"output": "Dear you."}, text="Kinder.", by="ada")
+        journal.note(mail, "m0", "accepted", by="bob")
+    output = CliRunner().invoke(why, ["mail", "m0"]).output
+    assert "  edited by ada: output = Dear you.: Kinder.\n  accepted by bob\n" in output
+    notes = json.loads(CliRunner().invoke(why, ["mail", "m0", "--json"]).output)["notes"]
+    assert [note["verdict"] for note in notes] == ["edited", "accepted"]
+
+
 def test_why_lists_each_reason_for_which_items_were_not_accepted(folder: Path) -> None:
     write_job(folder, [*MESSAGES, "broken"], f"{JOB}\n[budget]\nitem_tokens = 6\n")
     run("mail.toml")

@@ -12,7 +12,7 @@ from ostinato.cli.jobs.job_runs import newer_runs, run_of_job
 from ostinato.cli.options import journal_option, json_option
 from ostinato.cli.recording import existing_journal
 from ostinato.errors import InputError, RunError
-from ostinato.journal import Journal, Run, runs_command
+from ostinato.journal import Journal, Note, Run, runs_command
 from ostinato.refine import (
     AttemptLine,
     CheckRecord,
@@ -51,7 +51,7 @@ def why(run: str, item: str | None, path: Path | None, as_json: bool) -> None:
         if item is None:
             _show_job(found, as_json)
         else:
-            _show_item(_result(found, item), as_json)
+            _show_item(_result(found, item), found.notes(item), as_json)
         newer = newer_runs(found)
         if newer:
             click.echo(f"Newer runs of the same job: {_listed(newer)}.", err=True)
@@ -88,7 +88,7 @@ def _result(run: Run, item: str) -> Result:
 # One item ---------------------------------------------------------------------------------------
 
 
-def _show_item(result: Result, as_json: bool) -> None:
+def _show_item(result: Result, notes: list[Note], as_json: bool) -> None:
     lines = attempt_lines(result)
     if as_json:
         value = {
@@ -98,6 +98,7 @@ def _show_item(result: Result, as_json: bool) -> None:
             "reply": result.reply,
             "tokens": result.tokens.to_json(),
             "attempts": [line.to_json() for line in lines],
+            "notes": [note.to_json() for note in notes],
         }
         click.echo(json.dumps(value, ensure_ascii=False))
         return
@@ -109,6 +110,8 @@ def _show_item(result: Result, as_json: bool) -> None:
         + (f"{tokens.judged} for judging; " if tokens.judged else "")
         + f"{_count(result.rounds, 'round')}, {_count(result.backtracks, 'backtrack')}."
     )
+    for note in notes:
+        click.echo(f"  {_noted(note)}")
     attempt = None
     for line in lines:
         if (line.round, line.backtracks) != attempt:
@@ -117,6 +120,12 @@ def _show_item(result: Result, as_json: bool) -> None:
                 f"\nround {line.round}" + (f", try {line.backtracks}" if line.backtracks else "")
             )
         _show_line(line)
+
+
+def _noted(note: Note) -> str:
+    edited = ", ".join(f"{name} = {value}" for name, value in (note.value or {}).items())
+    parts = (f"{note.verdict} by {note.author}", edited, note.text)
+    return ": ".join(part for part in parts if part)
 
 
 def _count(number: int, noun: str) -> str:
