@@ -43,7 +43,7 @@ def lines(*words: str) -> list[str]:
 def test_the_list_shows_who_called_whom_and_what_a_run_waits_for(journal: Journal) -> None:
     first, asks, called, branch = lines()
     assert first.startswith("flow  Flow  waiting  tick 0  1 results  ")
-    assert asks == "  asks: Ship it?  (ostinato runs answer flow …)"
+    assert asks == "  asks: Ship it?"
     assert called.startswith("└─ part  Walk  paused  called at steps/1, tick 1  ")
     assert branch.startswith("   └─ branch  Walk  paused  from tick 1, tick 1  ")
     assert [line.split()[0] for line in lines("--status", "waiting")] == ["flow", "asks:"]
@@ -55,6 +55,7 @@ def test_show_tells_the_caller_what_was_called_and_what_is_asked(journal: Journa
     shown = lines("show", "flow")
     assert "  called      part" in shown
     assert "  asks        ship: Ship it? (yes, no)" in shown
+    assert "  answer with ostinato runs answer flow …" in shown
     assert "  called by   flow, at steps/1" in lines("show", "part")
     found = json.loads(lines("show", "flow", "--json")[0])
     assert found["called"] == ["part"] and found["questions"][0]["options"] == ["yes", "no"]
@@ -103,9 +104,7 @@ def test_deleting_a_run_tells_what_goes_with_it(journal: Journal) -> None:
 
 def test_a_brief_run_is_kept_under_a_name(journal: Journal) -> None:
     journal.create("generate", kind="generate", brief=True)
-    kept = (
-        "until 100 newer ones have ended, 30 days at most; for longer: ostinato runs keep generate"
-    )
+    kept = "until 100 newer ones have ended, 30 days at most; longer: ostinato runs keep generate"
     assert f"  kept        {kept}" in lines("show", "generate")
     assert lines("keep", "generate", "--as", "mine") == ["mine is kept until it is deleted."]
     assert not journal.get("mine").now().brief

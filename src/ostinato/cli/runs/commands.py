@@ -22,6 +22,7 @@ from ostinato.journal import (
     RunRow,
     StepRecord,
     encode,
+    runs_command,
     shortened,
     valid,
 )
@@ -132,6 +133,8 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
     for asked in questions:
         options = f" ({', '.join(asked.options)})" if asked.options else ""
         click.echo(f"  asks        {asked.path}: {cut(asked.question)}{options}")
+    if questions:
+        click.echo(f"  answer with {runs_command(journal.path, 'answer', row.name)} …")
     for each in saved:
         size = size_text(each.bytes) if each.bytes >= 1e4 else f"{each.bytes} bytes"
         click.echo(f"  checkpoint  tick {each.tick}, {size}, {ago(each.created)}")
@@ -149,11 +152,8 @@ def _output(run: Run) -> str | None:
 def _retention(journal: Journal, row: RunRow) -> str | None:
     if not row.brief:
         return None
-    kept = journal.retention
-    return (
-        f"until {kept.newest} newer ones have ended, {kept.days:g} days at most; for longer: "
-        f"ostinato runs keep {row.name}"
-    )
+    kept, line = journal.retention, runs_command(journal.path, "keep", row.name)
+    return f"until {kept.newest} newer ones have ended, {kept.days:g} days at most; longer: {line}"
 
 
 def _name_of_parent(journal: Journal, row: RunRow) -> str | None:

@@ -49,7 +49,7 @@ def listed(rows: Sequence[RunSummary]) -> Iterator[str]:
         if row.stopped is not None:
             yield f"{indent}  {row.stopped.sentence}"
         if each.waits_for is not None:
-            yield f"{indent}  asks: {cut(each.waits_for)}  (ostinato runs answer {row.name} …)"
+            yield f"{indent}  asks: {cut(each.waits_for)}"
         waiting += [(other, depth + 1) for other in reversed(under.get(row.id, []))]
 
 
