@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from ostinato.cli.main import cli
 from ostinato.errors import InputError
-from ostinato.music import Score, music_model, read_midi, write_midi
+from ostinato.music import MusicWork, Score, music_model, read_midi, write_midi
 from ostinato.train import save_model
 
 PIECE = Score(((67, 64, 60, 48), (69, 65, 60, 53), (67, 62, 59, 43), (67, 64, 60, 48)) * 2)
@@ -83,7 +83,8 @@ def test_a_piece_without_chords_is_reported_and_the_others_are_written(
         {"output": text, "accepted": True, "spent": {}, "stopped": ended}
         for text in ("S:G4 B:C3 A:E4 T:C4", "")
     ]
-    monkeypatch.setattr("ostinato.cli.sample.music._rows", lambda *given: (rows, None))
+    monkeypatch.setattr("ostinato.cli.sample.music.rows_of", lambda *given, **more: rows)
+    monkeypatch.setattr(MusicWork, "rows", rows)
     made = run("sample", "music", "--count", "2", "--out", "a.wav", "--out", "a.png")
     assert made.exit_code == 1 and "Wrote a-1.wav, a-1.png: 1 chords." in made.stdout
     assert made.stderr.startswith("Piece 2 is not written: it has no chords.")
@@ -113,7 +114,7 @@ def test_a_run_that_is_finished_is_written_again_and_other_inputs_refused(
     (folder / "b-1.mid").unlink(missing_ok=True)
     assert pieces_of(*arguments, "--count", "2") == first
     assert first[0]["text"] != first[1]["text"]
-    with pytest.raises(InputError, match="got new values for seed"):
+    with pytest.raises(InputError, match="--seed was 0, is 1"):
         run(*arguments, "--count", "2", "--seed", "1")
 
 

@@ -121,8 +121,7 @@ def test_an_image_is_branched_from_the_command_line(
     run(*sample, "--run", "dog", "--checkpoint-every", "1", "--out", "dog.png")
     settings = ("--set", "label=0", "--set", "guidance=2", "--set", "solver=euler")
     made = run("runs", "branch", "dog", "--at", "3", "--as", "cat", *settings)
-    command = " ".join((*sample, "--checkpoint-every", "1", "--out", "cat.png", "--run", "cat"))
-    assert f"Resume it with: ostinato {command}\n" in made.output
+    assert "Resume it with: ostinato runs resume cat\n" in made.output
     resumed = run(*sample, "--run", "cat", "--out", "cat.png", "--json")
     (image,) = json.loads(resumed.output)["images"]
     assert image["steps"] == 6 and image["calls"] == 3 + 3 * 2  # guided from there on
@@ -143,7 +142,9 @@ def test_a_branch_with_an_edit_that_is_not_known_is_refused(tmp_path: Path) -> N
             drawn(journal, "wrong")
 
 
-def test_save_every_wants_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_are_refused_without_a_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OstinatoError, match="--checkpoint-every must come with --run"):
-        run("sample", "image", "--checkpoint-every", "2")
+    with pytest.raises(OstinatoError, match="--checkpoint-every must be given without"):
+        run("sample", "image", "--checkpoint-every", "2", "--no-journal")

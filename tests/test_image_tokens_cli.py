@@ -94,7 +94,7 @@ def test_a_journaled_image_is_written_again_without_sampling(
         outputs.append(Path(name).read_bytes())
     assert outputs[0] == outputs[1]
     other = call("sample image-tokens made --prompt one --out c.png --run drawn --seed 3")
-    assert "it started with, got new values for prompts, seed" in str(other.exception)
+    assert "--prompt was ['two'], is ['one']; --seed was 0, is 3" in str(other.exception)
 
 
 def test_what_cannot_be_sampled_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_what_cannot_be_sampled_is_refused(tmp_path: Path, monkeypatch: pytest.M
         "sample|image-tokens|made|--guidance|2|--out|a.png": "guidance must be 1 for",
         "sample|image-tokens|made|--temperature|0|--out|a.png": "temperature must be above 0",
         "sample|image-tokens|made|--temperature|nan|--out|a.png": "temperature must be a number",
-        "sample|image-tokens|made|--steps|4|--out|a.png": "--steps must come with a model",
+        "sample|image-tokens|made|--steps|4|--out|a.png": "steps must be left out for the method",
         "sample|image-tokens|made|--seed|-1|--out|a.png": "seed must be a whole number",
         "sample|image-tokens|nothing|--out|a.png": "nothing/config.json",
     }.items():

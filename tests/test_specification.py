@@ -39,6 +39,7 @@ class Made(RunConfig):
 
     out: Path
     model: Place = "small"
+    judge: Place | None = None
     until: str | None = None
     weights: str = ""
     size: int | None = None
@@ -51,6 +52,7 @@ def example(folder: Path) -> Made:
     return Made(
         out=folder / "out" / "x",
         model=str(folder / "models" / "mine"),
+        judge=str(folder / "models" / "judge"),
         until="Steps(3)",
         size=4,
         mode="b",
@@ -71,11 +73,13 @@ def test_paths_stay_right_where_the_folder_is_moved(tmp_path: Path) -> None:
     assert places_outside(example(here), there) == [
         str(here / "out" / "x"),
         str(here / "models" / "mine"),
+        str(here / "models" / "judge"),
     ]
 
 
 def test_a_field_that_an_older_record_lacks_has_its_default(tmp_path: Path) -> None:
     written = config_to_json(Made(out=tmp_path), tmp_path)
+    assert config_from_json(Made, written, tmp_path) == Made(out=tmp_path)
     del written["mode"], written["inner"]
     assert config_from_json(Made, written, tmp_path) == Made(out=tmp_path)
 

@@ -33,6 +33,10 @@ Presenter = Callable[["RunConfig", "RunSource | None", View], Exit]
 PRESENTERS = {
     "fill": "ostinato.cli.fill:present",
     "generate": "ostinato.cli.generate:present",
+    "sample image": "ostinato.cli.sample.image:present",
+    "sample pipeline": "ostinato.cli.sample.image:present",
+    "sample image-tokens": "ostinato.cli.sample.image_tokens:present",
+    "sample music": "ostinato.cli.sample.music:present",
 }
 """By kind of run: `package.module:function`. Other kinds are shown by `present`."""
 
@@ -79,7 +83,7 @@ def present(config: RunConfig, run: RunSource | None, view: View) -> Exit:
     work = build_config(config, run=run)
     loop = work.loop
     with ends_by_signal(loop) as signaled:
-        stopped = loop.run()
+        stopped = loop.run(work.watch)
     recorded = loop.recorded_as
     paused = recorded is not None and recorded.status == "paused"
     if not paused:

@@ -5,6 +5,15 @@ from .dataset import Images, hold_out, read_images
 from .denoise import Denoise
 from .fixed_batches import BLOCK, Denoiser, fixed_batches, is_batch_invariant, remembered_self_test
 from .image_request import ImageRequest, is_whole, pixels
+from .image_work import ImageWork
+from .sample_runs import ImageChecks, ImageRun, SampleImageRun, SourceImage
+from .sample_work import (
+    build_sample_image,
+    classifier_digest,
+    denoiser_digest,
+    image_checks,
+    image_loop_arguments,
+)
 from .sampling import ALL_STEPS, Renoise, denoise_loop, sample_images
 from .solvers import SOLVERS, Solver, jump_sigmas, karras_sigmas, linear_betas, vp_sigmas
 from .training import RECIPE, ImageTask, NoiseLevels, PerImageTask, preview, shape_for
@@ -22,19 +31,29 @@ __all__ = [
     "ClipScore",
     "Denoise",
     "Denoiser",
+    "ImageChecks",
     "ImageRequest",
+    "ImageRun",
     "ImageTask",
+    "ImageWork",
     "Images",
     "NoiseLevels",
     "PerImageTask",
     "Renoise",
+    "SampleImageRun",
     "Sharpness",
     "Solver",
+    "SourceImage",
     "UNet",
     "UNetConfig",
+    "build_sample_image",
+    "classifier_digest",
     "denoise_loop",
+    "denoiser_digest",
     "fixed_batches",
     "hold_out",
+    "image_checks",
+    "image_loop_arguments",
     "is_batch_invariant",
     "is_whole",
     "jump_sigmas",

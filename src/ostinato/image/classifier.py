@@ -96,6 +96,14 @@ def load_classifier(name: str | Path = "digits") -> Classifier:
 
     Raises `ModelError` for a folder that holds none, a damaged one, or another layout.
     """
+    folder = classifier_folder(name)
+    network = Classifier(read_config(folder, ARCHITECTURE, ClassifierConfig))
+    read_weights(folder, network)
+    return network
+
+
+def classifier_folder(name: str | Path) -> Path:
+    """Return the folder of a classifier by its path or shipped name. Raises `ModelError`."""
     folder = Path(name) if Path(name).is_dir() else SHIPPED / str(name)
     if not (folder / "config.json").is_file():
         shipped = ", ".join(sorted(path.parent.name for path in SHIPPED.glob("*/config.json")))
@@ -103,6 +111,4 @@ def load_classifier(name: str | Path = "digits") -> Classifier:
             f"A classifier must be a folder with config.json and model.safetensors, or {shipped}, "
             f"got {str(name)!r}. `ostinato.image.save_classifier` writes one."
         )
-    network = Classifier(read_config(folder, ARCHITECTURE, ClassifierConfig))
-    read_weights(folder, network)
-    return network
+    return folder

@@ -262,14 +262,15 @@ def load_denoiser(name: str | Path) -> UNet:
 
     Raises `ModelError` for a folder that holds none, a damaged one, or another layout.
     """
-    folder = _folder(name)
+    folder = denoiser_folder(name)
     # The first denoisers had no mean in their config.json: the default of 0 is theirs.
     network = UNet(read_config(folder, ARCHITECTURE, UNetConfig))
     read_weights(folder, network)
     return network
 
 
-def _folder(name: str | Path) -> Path:
+def denoiser_folder(name: str | Path) -> Path:
+    """Return the folder of a denoiser by its path or shipped name. Raises `ModelError`."""
     if Path(name).is_dir():
         return Path(name)
     if (SHIPPED / str(name) / "config.json").is_file():

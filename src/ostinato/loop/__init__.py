@@ -57,7 +57,7 @@ from ostinato.loop.process import (
 from ostinato.loop.rng import check_seed, fold_in, uniform
 from ostinato.loop.run_setup import compute_mode
 from ostinato.loop.signals import Pausable, SignalState, ends_by_signal
-from ostinato.loop.work import Work
+from ostinato.loop.work import ItemsWork, Work
 
 __all__ = [
     "OUT_OF_ROUNDS",
@@ -80,6 +80,7 @@ __all__ = [
     "GoBack",
     "History",
     "Item",
+    "ItemsWork",
     "Judge",
     "Lane",
     "LaneProcess",

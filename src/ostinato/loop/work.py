@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from ostinato.loop.loop import Loop
+from ostinato.loop.process import Step
 
 
 @dataclass(kw_only=True)
 class Work:
-    """A run that is ready to be driven. Builders return a subclass where a run makes something."""
+    """A run that is ready to be driven: `work.loop.run(work.watch)`, then `work.finish()`.
+
+    Builders return a subclass where a run makes something.
+    """
 
     loop: Loop
+
+    def watch(self, step: Step) -> None:
+        """Take from a step what `finish` needs; must see every step of the loop."""
 
     def finish(self) -> None:
         """Write what the run makes, when its loop has ended: weights, images, replies.
 
         Safe to call again. By itself a run makes nothing but its results in the journal.
         """
+
+
+@dataclass(kw_only=True)
+class ItemsWork(Work):
+    """A run of lanes, with the rows of the items that are done."""
+
+    _finished: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
+
+    def watch(self, step: Step) -> None:
+        """Take the rows of the items that are done."""
+        self._finished |= {key: dict(row) for key, row in step.results}
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of finished items by index, with those of a recorded run's other sessions."""
+        run = self.loop.recorded_as
+        # A resumed loop yields only the rows that are new; the journal has them all.
+        before = {} if run is None else dict(run.results())
+        return sorted((before | self._finished).values(), key=lambda row: int(row["index"]))

@@ -42,7 +42,7 @@ from .files.checkpoint_io import (
     write_weights,
 )
 from .files.gguf import GGUFModel
-from .files.hashing import file_hash, hash_parts, weights_digest, write_atomically
+from .files.hashing import file_hash, folder_digest, hash_parts, weights_digest, write_atomically
 from .files.mapped import release_pages
 from .files.weight_mapping import to_file
 from .hub import is_hub_name
@@ -145,6 +145,7 @@ __all__ = [
     "facts_are_kept",
     "file_hash",
     "find_device",
+    "folder_digest",
     "free_memory",
     "has_computed_weights",
     "hash_parts",

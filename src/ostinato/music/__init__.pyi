@@ -2,11 +2,14 @@ from .checks import Cadence, Crossing, Parallels, Repeats, VoiceRange, all_check
 from .data import RECIPE, Pieces, examples, in_range, read_pieces
 from .midi import read_midi, write_midi
 from .rendering import piano_roll, render, write_wav
+from .sample_runs import FORMATS, SampleMusicRun
+from .sample_work import MusicWork, build_sample_music, music_digest
 from .score import Key, Score, read_chorales
 from .tokens import LONGEST, encode, make_tokenizer, music_model, score_of
 from .writing import SAMPLING, TOKENS, folder_of, load_music, melody_of, prompt, score_text
 
 __all__ = [
+    "FORMATS",
     "LONGEST",
     "RECIPE",
     "SAMPLING",
@@ -14,12 +17,15 @@ __all__ = [
     "Cadence",
     "Crossing",
     "Key",
+    "MusicWork",
     "Parallels",
     "Pieces",
     "Repeats",
+    "SampleMusicRun",
     "Score",
     "VoiceRange",
     "all_checks",
+    "build_sample_music",
     "encode",
     "examples",
     "folder_of",
@@ -27,6 +33,7 @@ __all__ = [
     "load_music",
     "make_tokenizer",
     "melody_of",
+    "music_digest",
     "music_model",
     "piano_roll",
     "prompt",

@@ -14,7 +14,7 @@ from ostinato.arguments import require_above, require_arguments, require_at_leas
 from ostinato.checks import TIME_LIMIT, judge_all
 from ostinato.decode import Constraint, Decode, SamplingParams, TokenPrompt
 from ostinato.errors import InputError, ItemError
-from ostinato.journal import JSON, Journal, Run
+from ostinato.journal import JSON, Journal, Run, RunSource
 from ostinato.loop import (
     Budget,
     Check,
@@ -149,7 +149,7 @@ class Refine:
         self,
         *,
         until: Condition | None = None,
-        run: Run | str | None = None,
+        run: RunSource | str | None = None,
         journal: Journal | None = None,
         keep: Literal["steps", "results"] = "steps",
         checkpoint: CheckpointSchedule | None = None,

@@ -39,6 +39,16 @@ class RunKind(NamedTuple):
 KINDS: dict[str, RunKind] = {
     "fill": RunKind("ostinato.text:FillRun", "ostinato.text:build_fill"),
     "generate": RunKind("ostinato.text:GenerateRun", "ostinato.text:build_generate"),
+    "sample image": RunKind("ostinato.image:SampleImageRun", "ostinato.image:build_sample_image"),
+    "sample pipeline": RunKind(
+        "ostinato.image.pipelines:SamplePipelineRun",
+        "ostinato.image.pipelines:build_sample_pipeline",
+    ),
+    "sample image-tokens": RunKind(
+        "ostinato.image.tokens:SampleImageTokensRun",
+        "ostinato.image.tokens:build_sample_image_tokens",
+    ),
+    "sample music": RunKind("ostinato.music:SampleMusicRun", "ostinato.music:build_sample_music"),
 }
 """By name: all kinds of runs that can be built from their record."""
 

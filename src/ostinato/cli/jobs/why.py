@@ -27,6 +27,7 @@ from ostinato.refine import (
 )
 
 NAMES = 5  # of a longer list
+EXPLAINED = ("refine", "sample music")  # kinds of runs whose items have checks and drafts
 MARKS = {"passed": "✓", "failed": "✕", "impossible": "✕", "error": "!"}
 
 
@@ -43,7 +44,7 @@ def why(run: str, item: str | None, path: Path | None, as_json: bool) -> None:
     """
     with existing_journal(path) as journal:
         found = _run(journal, run)
-        if found.kind != "refine":
+        if found.kind not in EXPLAINED:
             raise RunError(
                 f"The run must be of a refine job, got {run!r}, which is {found.kind}. "
                 f"See it with: {runs_command(journal.path, 'show', found.name)}"

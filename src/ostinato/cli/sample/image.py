@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
+import os
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ostinato.cli.options import json_option, run_option, seed_option
-from ostinato.cli.run_loop import exit_interrupted, refuse_errors
-from ostinato.cli.runs.run_guard import run_settings
-from ostinato.cli.sample.image_checks import ImageChecks, check_options
-from ostinato.cli.sample.image_steps import sample_images, write_images
+from ostinato.cli.options import flag_of, json_option, seed_option
+from ostinato.cli.presenters import View, drive
+from ostinato.cli.recording import Recording, recording_options
+from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, rows_of
+from ostinato.cli.sample.image_checks import CheckOptions, check_options, place_of
 from ostinato.cli.sample.image_tokens import image_tokens
 from ostinato.cli.sample.music import music
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from ostinato.image import ImageRun, ImageWork, SampleImageRun, SourceImage
+    from ostinato.journal import RunSource
 
-    from ostinato.image import Denoiser, ImageRequest
-    from ostinato.journal import JSON
-    from ostinato.loop import Loop
-
-ALL = 10_000  # checkpoints that --checkpoint-every keeps: one for every step to branch from
-NOT_INPUTS = {"show_steps", "out", "run_name", "checkpoint_every", "as_json"}
-"""Parameters that the images do not depend on."""
 REASONS = 5  # most frequent reasons that are printed
 
 
@@ -93,110 +89,91 @@ sample.add_command(music)
     type=click.Path(path_type=Path),
     help="A .png, a .gif or a folder of images.  [default: a new sample.png]",
 )
-@run_option
 @click.option(
     "--checkpoint-every",
     type=click.IntRange(min=1),
-    help="Steps between checkpoints of --run, to branch from.",
+    help="Steps between checkpoints, to branch from.",
 )
 @json_option
-@click.pass_context
+@recording_options
 def image(
-    context: click.Context,
-    /,
+    recording: Recording,
     model: str,
-    labels: tuple[str, ...],
     count: int,
-    steps: int,
-    solver: str,
-    guidance: float,
-    guidance_interval: tuple[float, float],
-    prompts: tuple[str, ...],
-    negative_prompt: str | None,
-    height: int | None,
-    width: int | None,
     seed: int,
-    interpolate_to: int | None,
-    source: Path | None,
-    strength: float | None,
-    mask: Path | None,
     each: str | None,
     show_steps: bool,
     out: Path | None,
-    run_name: str | None,
     checkpoint_every: int | None,
     as_json: bool,
-    **check_params: Any,
+    **params: Any,
 ) -> None:
     """Generate images with MODEL: a folder of `ostinato train image`, the shipped `digits`, or the
     folder of a diffusers pipeline."""
-    from ostinato.cli.sample.pipeline import PIPELINE_ONLY, open_pipeline_loop, typed_options
-    from ostinato.image import denoise_loop, load_denoiser
+    from ostinato.cli.sample.pipeline import pipeline_config, typed_options
     from ostinato.image.pipelines import is_pipeline
-    from ostinato.loop import parse
 
-    target = _target(out)
-    options = typed_options(context)
-    image_checks = ImageChecks(**check_params)
-    inputs = _inputs(context.params)
-    decode = is_pipeline(model) and (show_steps or target.suffix.lower() == ".gif")
-    if decode:
-        # An input of the run: latents of a pipeline are decoded while it runs, or never.
-        inputs["show_steps"] = True
-    settings = _run_settings(run_name, checkpoint_every, inputs)
-    if each is not None:
-        settings["each"] = parse(each)
-    if is_pipeline(model):
-        loop, total = open_pipeline_loop(
-            Path(model), options, image_checks, count=count, decode=decode, **settings
-        )
-        _finish(loop, total, run_name, target, show_steps=show_steps, as_json=as_json)
-        return
-    for name in PIPELINE_ONLY & set(options):
-        raise InputError(f"--{name} must come with the folder of a pipeline, got {model}.")
-    network = load_denoiser(model)
-    classes: list[int | None] = [_class(label, network) for label in labels] or [None]
-    edit = _edit_fields(network, source, strength, mask)
-    if interpolate_to is not None and count == 1:
+    if recording.off and checkpoint_every is not None:
         raise InputError(
-            f"--interpolate-to must come with --count, got {interpolate_to} and one image. "
-            "Add --count 8."
+            "--checkpoint-every must be given without --no-journal, got both. Leave one out."
         )
-    requests = _requests(classes, count, seed, interpolate_to, edit)
-    checks = image_checks.checks(network)
-    if "rounds" in options and not checks:
-        raise InputError("--rounds must come with a check, got none. Add --until-passes.")
-    loop = denoise_loop(
-        requests,
-        model=network,
-        checks=checks,
-        on_stop=image_checks.on_stop(checks),
-        steps=steps,
-        solver=solver,
-        guidance=guidance,
-        guidance_interval=guidance_interval,
-        seed=seed,
-        **settings,
-    )
-    _finish(loop, len(requests), run_name, target, show_steps=show_steps, as_json=as_json)
+    pipeline = is_pipeline(model)
+    checks = CheckOptions(**{spec.name: params.pop(spec.name) for spec in fields(CheckOptions)})
+    common = {
+        "out": _target(out),
+        "count": count,
+        "seed": seed,
+        "each": each,
+        "checks": checks.config(pipeline=pipeline),
+        "checkpoint_every": checkpoint_every,
+    }
+    options = typed_options(click.get_current_context())
+    config: ImageRun
+    if pipeline:
+        config = pipeline_config(model, options, **common)
+    else:
+        config = _denoiser_config(model, options, params, **common)
+    sys.exit(drive(config, recording, View(show=show_steps, as_json=as_json), spelled))
 
 
-def _finish(
-    loop: Loop, total: int, run_name: str | None, target: Path, *, show_steps: bool, as_json: bool
-) -> None:
-    """Run the loop, write the finished images, and say why each one stopped."""
-    steps = show_steps or target.suffix.lower() == ".gif"
-    rows, trace = sample_images(loop, run_name, steps=steps)
+def present(config: ImageRun, run: RunSource | None, view: View) -> Exit:
+    """Sample the images, write those that are done, and say why each one stopped."""
+    from ostinato.image import ImageWork
+    from ostinato.runs import build_config
+
+    work = build_config(config, run=run, show_steps=view.show)
+    assert isinstance(work, ImageWork)
+    rows = rows_of(work.loop, watch=work.watch)
     if not rows:
-        exit_interrupted(0, total, "images", loop.recorded_as)
+        exit_interrupted(0, work.count, "images", work.loop.recorded_as)
     refuse_errors(rows)
-    write_images(rows, trace, target, show_steps=show_steps)
-    _report(rows, target, as_json)
-    if len(rows) < total:
-        exit_interrupted(len(rows), total, "images", loop.recorded_as)
+    work.finish()
+    _show(work)
+    _report(rows, config.out, view.as_json)
+    if len(rows) < work.count:
+        exit_interrupted(len(rows), work.count, "images", work.loop.recorded_as)
+    return Exit.DONE
 
 
-# Inputs -----------------------------------------------------------------------------------------
+# Options ----------------------------------------------------------------------------------------
+
+SPELLED = {
+    "labels": "--label",
+    "prompts": "--prompt",
+    "source": "--from",
+    "source.content": "--from (its pixels)",
+    "source.strength": "--strength",
+    "source.mask_content": "--mask (its pixels)",
+    "weights": "model (its files have changed)",
+    "model": "model",
+    "checks.classifier_weights": "--classifier (its files have changed)",
+    "checks.clip_weights": "--clip-model (its files have changed)",
+}
+
+
+def spelled(name: str) -> str:
+    """Return how a field is called on the command line."""
+    return SPELLED.get(name) or flag_of(name.removeprefix("checks."))
 
 
 def _target(out: Path | None) -> Path:
@@ -213,102 +190,78 @@ def _target(out: Path | None) -> Path:
     return path
 
 
-def _inputs(params: Mapping[str, Any]) -> dict[str, JSON]:
-    """Return what the images depend on, as a run records it."""
-    # As texts: JSON has neither paths nor the infinity of --guidance-interval.
-    inputs: dict[str, JSON] = {
-        name: str(params[name]) for name in sorted(params) if name not in NOT_INPUTS
-    }
-    for name in ("source", "mask"):
-        path: Path | None = params[name]
-        if path is not None and path.is_file():
-            # By content, as another image may lie under the same name when the run resumes.
-            inputs[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return inputs
+def _denoiser_config(
+    model: str, options: Mapping[str, Any], params: Mapping[str, Any], **common: Any
+) -> SampleImageRun:
+    """Return the configuration for a denoiser; `common` are the fields that pipelines have too."""
+    from ostinato.cli.sample.pipeline import PIPELINE_ONLY
+    from ostinato.image import SampleImageRun, denoiser_digest
 
-
-def _run_settings(
-    run_name: str | None, checkpoint_every: int | None, inputs: dict[str, JSON]
-) -> dict[str, Any]:
-    """Return the run's settings for a loop. Raises `InputError` for a run of other inputs."""
-    from ostinato.loop import CheckpointSchedule
-
-    if run_name is None and checkpoint_every is not None:
+    for name in PIPELINE_ONLY & set(options):
+        raise InputError(f"--{name} must come with the folder of a pipeline, got {model}.")
+    to = params["interpolate_to"]
+    if to is not None and common["count"] == 1:
         raise InputError(
-            f"--checkpoint-every must come with --run, got {checkpoint_every}. Give both."
+            f"--interpolate-to must come with --count, got {to} and one image. Add --count 8."
         )
-    settings = run_settings(run_name, "order", inputs, sample="image")
-    if checkpoint_every is not None:
-        settings["checkpoint"] = CheckpointSchedule(steps=checkpoint_every, keep=ALL)
-    return settings
+    low, high = params["guidance_interval"]
+    return SampleImageRun(
+        model=place_of(model),
+        labels=params["labels"],
+        steps=params["steps"],
+        solver=params["solver"],
+        guidance=params["guidance"],
+        guidance_interval=(low, None if math.isinf(high) else high),
+        interpolate_to=to,
+        source=_source(params["source"], params["strength"], params["mask"]),
+        weights=denoiser_digest(model),
+        **common,
+    )
 
 
-def _class(label: str, network: Denoiser) -> int:
-    """Return the number of a class that is given by name or number."""
-    names = list(getattr(getattr(network, "config", None), "names", ()))
-    # Names first: a class may be called "3" and have another number.
-    if label in names:
-        return names.index(label)
-    if label.isdigit() and int(label) < network.classes:
-        return int(label)
-    if not network.classes:
-        raise InputError(f"--label must be left out: the model has no classes, got {label!r}.")
-    known = ", ".join(names) or f"0 to {network.classes - 1}"
-    raise InputError(f"--label must be one of {known}, got {label!r}.")
-
-
-def _edit_fields(
-    network: Denoiser, source: Path | None, strength: float | None, mask: Path | None
-) -> dict[str, Any]:
-    """Return the fields of an `ImageRequest` that changes another image; {} without one."""
-    from ostinato.media import image_io
+def _source(source: Path | None, strength: float | None, mask: Path | None) -> SourceImage | None:
+    """Return the image to change; None without one."""
+    from ostinato.image import SourceImage
 
     if source is None:
         for name, value in (("--strength", strength), ("--mask", mask)):
             if value is not None:
                 raise InputError(f"{name} must come with --from, the image to change. Give both.")
-        return {}
-    size = network.size
-    fields: dict[str, Any] = {
-        "image": image_io.read(source, channels=network.channels, size=size),
-        "strength": (1.0 if mask else 0.5) if strength is None else strength,
-    }
-    if mask is not None:
-        fields["mask"] = _mask(mask, size)
-    return fields
+        return None
+    return SourceImage(
+        path=source.absolute(),
+        content=_content(source),
+        strength=strength,
+        mask=None if mask is None else mask.absolute(),
+        mask_content="" if mask is None else _content(mask),
+    )
 
 
-def _mask(path: Path, size: int) -> Tensor:
-    """Return a mask (H, W), 1 where the image is white; transparent parts are not."""
-    from ostinato.media import image_io
+def _content(path: Path) -> str:
+    """Return the hash of a file; a missing one is refused where it is read."""
+    from ostinato.models import file_hash
 
-    return (image_io.read(path, channels=1, size=size, background=0)[0] > 0).float()
-
-
-def _requests(
-    classes: Sequence[int | None],
-    count: int,
-    seed: int,
-    interpolate_to: int | None,
-    edit: dict[str, Any],
-) -> list[ImageRequest]:
-    """Return `count` requests per class: consecutive seeds, or a path from one seed to another."""
-    from ostinato.image import ImageRequest
-
-    if interpolate_to is None:
-        noises: list[dict[str, Any]] = [{"seed": seed + n} for n in range(count)]
-    else:
-        shares = [n / max(1, count - 1) for n in range(count)]
-        noises = [
-            {"seed": seed, "interpolate_to": interpolate_to, "share": share} for share in shares
-        ]
-    return [ImageRequest(label=label, **noise, **edit) for label in classes for noise in noises]
+    return file_hash(path) if path.is_file() else ""
 
 
 # Outputs ----------------------------------------------------------------------------------------
 
 
-def _report(rows: list[dict[str, Any]], target: Path, as_json: bool) -> None:
+def _show(work: ImageWork) -> None:
+    """Print the images where the terminal shows colors and is wide enough."""
+    from ostinato.media import image_io
+
+    if _shows_color() and (grid := work.grid()).size(2) <= os.get_terminal_size().columns:
+        click.echo(image_io.for_terminal(grid))
+
+
+def _shows_color() -> bool:
+    """Return whether the output is a terminal of 24-bit color (COLORTERM, no-color.org)."""
+    colors = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
+    return sys.stdout.isatty() and colors and not os.environ.get("NO_COLOR")
+
+
+def _report(rows: Sequence[Mapping[str, Any]], target: Path, as_json: bool) -> None:
     images = [
         {
             "key": row["key"],

@@ -1,11 +1,10 @@
-"""`ostinato sample image`: the checks of an image, and what happens where it fails."""
+"""`ostinato sample image`: the options of checks of an image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,11 +12,11 @@ from ostinato.cli.options import add_options
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
-    from ostinato.image import Classifier, Denoiser
-    from ostinato.loop import Check, OnStop
+    from ostinato.image import ImageChecks
 
 MIN_CLASS_PROBABILITY = 0.9
 MIN_CLIP_SCORE = 0.25
+DRAFTS = 3
 check_options = add_options(
     click.option(
         "--until-passes",
@@ -48,13 +47,15 @@ check_options = add_options(
     ),
     click.option("--clip-text", help="Text for --clip-model.  [default: the prompt of a pipeline]"),
     click.option(
-        "--rounds", type=click.IntRange(min=1), default=3, help="Drafts per image with checks."
+        "--rounds",
+        type=click.IntRange(min=1),
+        help=f"Drafts per image with checks.  [default: {DRAFTS}]",
     ),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageChecks:
+class CheckOptions:
     """The options of checks as typed; None: not typed, so that one without effect is refused."""
 
     until_passes: bool
@@ -64,39 +65,46 @@ class ImageChecks:
     clip_model: Path | None
     min_clip_score: float | None
     clip_text: str | None
-    rounds: int
+    rounds: int | None
 
-    def on_stop(self, checks: Sequence[Check]) -> OnStop:
-        """Return the strategy: renoise images that fail, or accept all without checks."""
-        from ostinato.image import Renoise
-        from ostinato.loop import accept
-
-        return Renoise(rounds=self.rounds) if checks else accept
-
-    def checks(self, network: Denoiser | None) -> list[Check]:
-        """Return the checks of images from our network, or from a pipeline (None).
+    def config(self, *, pipeline: bool) -> ImageChecks:
+        """Return the checks of images from a denoiser or from a pipeline.
 
         Raises `InputError` for options that do not fit the model or one another.
         """
-        from ostinato.image import Sharpness
+        from ostinato.image import ImageChecks, classifier_digest
+        from ostinato.models import folder_digest
 
-        self._require_clip_options(network)
-        checks: list[Check] = []
+        self._require_clip_options(pipeline)
+        checks: dict[str, Any] = {"rounds": DRAFTS if self.rounds is None else self.rounds}
         if self.min_sharpness is not None:
-            checks.append(Sharpness(least=self.min_sharpness))
+            checks["min_sharpness"] = self.min_sharpness
         if self.clip_model is not None:
-            checks.append(self._clip_score(self.clip_model))
-        if network is None:
-            self._refuse_classifier(checks)
-        elif self.min_class_probability is not None or (self.until_passes and not checks):
-            checks.append(self._classified(network))
+            checks |= {
+                "clip_model": str(self.clip_model.absolute()),
+                "clip_weights": folder_digest(self.clip_model),
+                "clip_text": self.clip_text,
+                "min_clip_score": _or(self.min_clip_score, MIN_CLIP_SCORE),
+            }
+        checked = len(checks) > 1
+        if pipeline:
+            self._refuse_classifier(checked)
+        elif self.min_class_probability is not None or (self.until_passes and not checked):
+            name = self.classifier or "digits"
+            checks |= {
+                "min_class_probability": _or(self.min_class_probability, MIN_CLASS_PROBABILITY),
+                "classifier": place_of(name),
+                "classifier_weights": classifier_digest(name),
+            }
         elif self.classifier is not None:
             raise InputError(
                 "--classifier must come with --min-class-probability or --until-passes. Add one."
             )
-        return checks
+        if self.rounds is not None and len(checks) == 1:
+            raise InputError("--rounds must come with a check, got none. Add --until-passes.")
+        return ImageChecks(**checks)
 
-    def _require_clip_options(self, network: Denoiser | None) -> None:
+    def _require_clip_options(self, pipeline: bool) -> None:
         if self.clip_model is None:
             for name, value in (
                 ("--min-clip-score", self.min_clip_score),
@@ -104,19 +112,13 @@ class ImageChecks:
             ):
                 if value is not None:
                     raise InputError(f"{name} must come with --clip-model, the model. Give both.")
-        elif network is not None and self.clip_text is None:
+        elif not pipeline and self.clip_text is None:
             # Our networks take labels; only a pipeline has a prompt to compare with.
             raise InputError(
                 "--clip-model must come with --clip-text, what the image is to show. Give both."
             )
 
-    def _clip_score(self, folder: Path) -> Check:
-        from ostinato.image import ClipScore, load_clip
-
-        least = MIN_CLIP_SCORE if self.min_clip_score is None else self.min_clip_score
-        return ClipScore(clip=load_clip(folder), words=self.clip_text or "", least=least)
-
-    def _refuse_classifier(self, checks: Sequence[Check]) -> None:
+    def _refuse_classifier(self, checked: bool) -> None:
         for name, value in (
             ("--min-class-probability", self.min_class_probability),
             ("--classifier", self.classifier),
@@ -126,38 +128,20 @@ class ImageChecks:
                     f"{name} must be left out with a pipeline. Take --clip-model or "
                     "--min-sharpness."
                 )
-        if self.until_passes and not checks:
+        if self.until_passes and not checked:
             raise InputError(
                 "--until-passes must come with --clip-model or --min-sharpness for a pipeline. "
                 "Add one."
             )
 
-    def _classified(self, network: Denoiser) -> Check:
-        from ostinato.image import ClassifiedAs, load_classifier
 
-        classifier = load_classifier(self.classifier or "digits")
-        _require_same_images(classifier, network)
-        least = self.min_class_probability
-        return ClassifiedAs(
-            classifier=classifier, least=MIN_CLASS_PROBABILITY if least is None else least
-        )
+CHECK_OPTIONS = {spec.name.replace("_", "-") for spec in fields(CheckOptions)}
 
 
-CHECK_OPTIONS = {spec.name.replace("_", "-") for spec in fields(ImageChecks)}
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
-def _require_same_images(classifier: Classifier, network: Denoiser) -> None:
-    """Raise `InputError` for a classifier of other images or classes than the network's."""
-    names = tuple(getattr(getattr(network, "config", None), "names", ()))
-    made = (network.channels, network.size, names)
-    read = (classifier.config.channels, classifier.config.size, classifier.names)
-    # A network without named classes is compared by the shape of its images only.
-    if (names and made != read) or made[:2] != read[:2]:
-        raise InputError(
-            f"The classifier must read the model's images, {_described(*made)}, got one for "
-            f"{_described(*read)}. Name another with --classifier, or check with --min-sharpness."
-        )
-
-
-def _described(channels: int, size: int, names: Sequence[str]) -> str:
-    return f"{size} x {size} pixels, {channels} channel(s), classes {', '.join(names) or 'none'}"
+def place_of(model: str | Path) -> str:
+    """Return a model's name for a record: the absolute path of a folder, or a shipped name."""
+    return str(Path(model).absolute()) if Path(model).is_dir() else str(model)

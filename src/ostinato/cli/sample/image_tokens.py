@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ostinato.arguments import counted, require
-from ostinato.cli.options import json_option, run_option, seed_option
-from ostinato.cli.run_loop import exit_interrupted, rows_of
-from ostinato.cli.runs.run_guard import run_settings
+from ostinato.cli.options import flag_of, json_option, seed_option
+from ostinato.cli.presenters import View, drive
+from ostinato.cli.recording import Recording, recording_options
+from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, rows_of
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ostinato.image.tokens import ImageTokenModel
-    from ostinato.journal import JSON
+    from ostinato.image.tokens import SampleImageTokensRun
+    from ostinato.journal import RunSource
 
 
 @click.command("image-tokens")
@@ -37,73 +36,63 @@ if TYPE_CHECKING:
 @click.option("--steps", type=click.IntRange(min=1), help="Steps, for unmask.  [default: 12]")
 @seed_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The .png to write.")
-@run_option
 @json_option
+@recording_options
 def image_tokens(
+    recording: Recording,
     folder: Path,
     prompt: tuple[str, ...],
-    count: int,
-    temperature: float | None,
-    guidance: float | None,
-    steps: int | None,
-    seed: int,
     out: Path,
-    run_name: str | None,
     as_json: bool,
+    **settings: Any,
 ) -> None:
     """Generate images with FOLDER (of `ostinato train image-tokens`), a row for each prompt."""
-    from ostinato.image.tokens import TUNED, UNMASK_STEPS, image_token_loop, load_image_token_model
-    from ostinato.media import gutter_of, save, tiled
+    from ostinato.image.tokens import SampleImageTokensRun, image_token_digest, with_defaults
 
     require(out.suffix.lower() == ".png", "--out", "a .png file", str(out), "Name one: digits.png.")
     if out.is_dir():
         raise InputError(f"--out must be a file, got the folder {out}. Name a file in it.")
-    model = load_image_token_model(folder)
-    prompts = [one for one in prompt or ("",) for _ in range(count)]  # without one, any image
-    if steps is not None and model.method != "unmask":
-        raise InputError(
-            f"--steps must come with a model of --method unmask, got {model.method}, whose steps "
-            "are fixed. Leave it out."
-        )
-    typed = {"temperature": temperature, "guidance": guidance}
-    settings = dataclasses.replace(
-        TUNED[model.method], **{name: value for name, value in typed.items() if value is not None}
+    config = SampleImageTokensRun(
+        model=str(folder.absolute()),
+        out=out,
+        prompts=prompt or ("",),  # without one, any image
+        weights=image_token_digest(folder),
+        **settings,
     )
-    inputs: dict[str, JSON] = {
-        "folder": str(folder),
-        "prompts": list(prompts),
-        "steps": steps or UNMASK_STEPS,
-        "settings": str(settings),
-        "seed": seed,
+    config = with_defaults(config)
+    sys.exit(drive(config, recording, View(as_json=as_json), spelled))
+
+
+def spelled(name: str) -> str:
+    """Return how a field is called on the command line."""
+    names = {
+        "model": "FOLDER",
+        "prompts": "--prompt",
+        "weights": "FOLDER (its files have changed)",
     }
-    loop = image_token_loop(
-        prompts,
-        model=model,
-        settings=settings,
-        steps=steps,
-        seed=seed,
-        **run_settings(run_name, "order", inputs, sample="image-tokens"),
-    )
-    rows = rows_of(loop)
-    if len(rows) < len(prompts):
-        exit_interrupted(len(rows), len(prompts), "images", loop.recorded_as)
-    images = [_pixels(model, row["output"]) for row in rows]
-    grid = [images[at : at + count] for at in range(0, len(images), count)]  # a row per prompt
-    side = images[0].size(-1)
-    written = save(tiled(grid, gutter=gutter_of(side)), out, side=side)
-    if not as_json:
-        click.echo(
-            f"Wrote {written}: {counted(len(images), 'images')} of "
-            f"{model.codec.positions} codes each."
-        )
-        return
+    return names.get(name) or flag_of(name)
+
+
+def present(config: SampleImageTokensRun, run: RunSource | None, view: View) -> Exit:
+    """Sample the images, and write them when all are done."""
+    from ostinato.image.tokens import ImageTokensWork
+    from ostinato.runs import build_config
+
+    work = build_config(config, run=run)
+    assert isinstance(work, ImageTokensWork)
+    rows = rows_of(work.loop, watch=work.watch)
+    count = len(work.prompts)
+    if len(rows) < count:
+        exit_interrupted(len(rows), count, "images", work.loop.recorded_as)
+    refuse_errors(rows)
+    work.finish()
+    if not view.as_json:
+        codes = work.model.codec.positions
+        click.echo(f"Wrote {config.out}: {counted(count, 'images')} of {codes} codes each.")
+        return Exit.DONE
     summary = [
         {"prompt": text, "codes": str(row["output"])}
-        for text, row in zip(prompts, rows, strict=True)
+        for text, row in zip(work.prompts, rows, strict=True)
     ]
-    click.echo(json.dumps({"written": str(written), "images": summary}))
-
-
-def _pixels(model: ImageTokenModel, output: object) -> Tensor:
-    """Return the image (C, S, S) in [-1, 1] of a row of codes."""
-    return model.image(output).float() / 127.5 - 1
+    click.echo(json.dumps({"written": str(config.out), "images": summary}))
+    return Exit.DONE

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from ostinato.arguments import require
-from ostinato.cli.options import json_option, run_option, seed_option
+from ostinato.cli.options import flag_of, json_option, seed_option
+from ostinato.cli.presenters import View, drive
+from ostinato.cli.recording import Recording, recording_options
 from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, rows_of
-from ostinato.cli.runs.run_guard import run_settings
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
-    from ostinato.journal import JSON, Run
-    from ostinato.music import Key, Score
-    from ostinato.refine import Refine, Strategy
+    from ostinato.journal import RunSource
+    from ostinato.music import Key, MusicWork, SampleMusicRun, Score
 
-FORMATS = (".wav", ".mid", ".midi", ".png")
 ROUNDS = 8
 
 
@@ -65,9 +62,10 @@ ROUNDS = 8
     "--rounds", type=click.IntRange(min=1), help=f"Drafts per piece.  [default: {ROUNDS}]"
 )
 @click.option("--tempo", type=float, default=72.0, help="Quarter notes per minute, 10 to 400.")
-@run_option
 @json_option
+@recording_options
 def music(
+    recording: Recording,
     model: str,
     outs: tuple[Path, ...],
     key: str | None,
@@ -79,10 +77,9 @@ def music(
     min_p: float | None,
     seed: int,
     until_passes: bool,
-    strategy: str | None,
+    strategy: Literal["backtrack", "resample", "smc"] | None,
     rounds: int | None,
     tempo: float,
-    run_name: str | None,
     as_json: bool,
 ) -> None:
     """Write a chorale with MODEL: the shipped `chorales`, or a folder of `ostinato train music`.
@@ -91,49 +88,48 @@ def music(
     Exit codes: 0 all pieces are written; 1 some have no chords, or do not pass; 2 an argument or a
     file is wrong; 130 interrupted.
     """
-    from ostinato.music import SAMPLING, TOKENS, all_checks, load_music, prompt, score_of
-    from ostinato.refine import Refine
+    from ostinato.music import SAMPLING, SampleMusicRun, music_digest
 
     _require_outputs(outs, [path for path in (start, melody) if path is not None], tempo)
-    chosen = _strategy(until_passes, strategy, rounds)
-    columns = _columns(key, start, first, melody)
-    sampling = dataclasses.replace(
-        SAMPLING,
+    _require_checks(until_passes, strategy, rounds)
+    config = SampleMusicRun(
+        model=_place_of(model),
+        outs=outs,
+        count=count,
         temperature=SAMPLING.temperature if temperature is None else temperature,
         min_p=SAMPLING.min_p if min_p is None else min_p,
-    )
-    refine = Refine(
-        load_music(model),
-        [(f"{number:04}", columns) for number in range(1, count + 1)],
-        prompt=prompt,
-        checks=all_checks() if until_passes else [_anything],
-        strategy=chosen,
-        sampling=sampling,
-        max_new_tokens=TOKENS,
+        until_passes=until_passes,
+        strategy=strategy or "backtrack",
+        rounds=rounds or ROUNDS,
         seed=seed,
-        slots=min(count, 16),  # more pieces wait, as each slot holds a cache
+        tempo=tempo,
+        weights=music_digest(model),
+        **_columns(key, start, first, melody),
     )
-    inputs: dict[str, JSON] = {
-        "weights": _weights_digest(model),
-        "asked": dict(columns),  # older than the name `columns`: existing runs have this key
-        "count": count,
-        "sampling": str(sampling),
-        "strategy": str(chosen),
-        "checks": until_passes,
-        "seed": seed,
-    }
-    rows, run = _rows(refine, run_name, inputs)
-    if len(rows) < count:
-        exit_interrupted(len(rows), count, "pieces", run)
+    sys.exit(drive(config, recording, View(as_json=as_json), spelled))
+
+
+def spelled(name: str) -> str:
+    """Return how a field is called on the command line."""
+    names = {"model": "MODEL", "weights": "MODEL (its files have changed)"}
+    return names.get(name) or flag_of(name)
+
+
+def present(config: SampleMusicRun, run: RunSource | None, view: View) -> Exit:
+    """Write the pieces when all are done, and say how each one ended."""
+    from ostinato.music import MusicWork
+    from ostinato.runs import build_config
+
+    work = build_config(config, run=run)
+    assert isinstance(work, MusicWork)
+    rows = rows_of(work.loop, watch=work.watch)
+    if len(rows) < config.count:
+        exit_interrupted(len(rows), config.count, "pieces", work.loop.recorded_as)
     refuse_errors(rows)
-    scores = [score_of(str(row["output"])) for row in rows]
-    _report(rows, scores, _write(scores, outs, tempo), as_json)
-    passed = all(row["accepted"] for row in rows) or not until_passes
-    sys.exit(Exit.DONE if passed and all(score.chords for score in scores) else Exit.NOT_ALL)
-
-
-def _anything(text: str) -> bool:
-    return True
+    work.finish()
+    _report(work, rows, view.as_json)
+    passed = all(row["accepted"] for row in rows) or not config.until_passes
+    return Exit.DONE if passed and all(score.chords for score in work.scores) else Exit.NOT_ALL
 
 
 # Inputs -----------------------------------------------------------------------------------------
@@ -141,6 +137,8 @@ def _anything(text: str) -> bool:
 
 def _require_outputs(outs: Sequence[Path], inputs: Sequence[Path], tempo: float) -> None:
     """Raise `InputError` before any work for a file that could not be written at the end."""
+    from ostinato.music import FORMATS
+
     for out in outs:
         if out.resolve() in [path.resolve() for path in inputs]:
             raise InputError(f"--out must not be an input file, got {out}. Name another.")
@@ -157,23 +155,19 @@ def _require_outputs(outs: Sequence[Path], inputs: Sequence[Path], tempo: float)
     require(10 <= tempo <= 400, "--tempo", "10 to 400", tempo, "Take 72.")
 
 
-def _strategy(until_passes: bool, name: str | None, rounds: int | None) -> Strategy:
-    """Return the strategy for drafts that fail; without checks, one that accepts every draft."""
-    from ostinato.refine import Backtrack, Resample, Smc
+def _require_checks(until_passes: bool, strategy: str | None, rounds: int | None) -> None:
+    """Raise `InputError` for options that have no effect without checks."""
+    for option, value in (("--strategy", strategy), ("--rounds", rounds)):
+        if value is not None and not until_passes:
+            raise InputError(f"{option} must come with --until-passes, got {value}. Give both.")
 
-    if not until_passes:
-        for option, value in (("--strategy", name), ("--rounds", rounds)):
-            if value is not None:
-                raise InputError(f"{option} must come with --until-passes, got {value}. Give both.")
-        return Resample(rounds=1)
-    rounds = rounds or ROUNDS
-    match name:
-        case "resample":
-            return Resample(rounds=rounds)
-        case "smc":
-            return Smc(rounds=rounds)
-        case _:
-            return Backtrack(rounds=rounds, patience=4)  # it passed all of 32 pieces
+
+def _place_of(model: str) -> str:
+    """Return a model's name for a record: the absolute path of a folder, or a shipped name."""
+    from ostinato.music import folder_of
+
+    path = Path(model)
+    return str(path.absolute()) if folder_of(model) == path and path.exists() else model
 
 
 def _columns(
@@ -210,59 +204,13 @@ def _key_of(score: Score, source: Path) -> Key:
         raise InputError(f"--key must be given for {source}, which has no bass.") from None
 
 
-def _weights_digest(model: str) -> str:
-    from ostinato.music import folder_of
-
-    # By content, as a training may have written others into the same folder.
-    weights = (folder_of(model) / "model.safetensors").read_bytes()
-    return hashlib.sha256(weights).hexdigest()
-
-
-def _rows(
-    refine: Refine, run_name: str | None, inputs: dict[str, JSON]
-) -> tuple[list[dict[str, Any]], Run | None]:
-    """Write the pieces, or resume the run of this name; return its rows and itself."""
-    from ostinato.journal import Journal
-
-    if run_name is None:
-        return rows_of(refine.loop()), None
-    # `Refine` takes a run, not its name: the kind "refine" lets `ostinato why` explain it.
-    spec = run_settings(run_name, "order", inputs, sample="music")["spec"]
-    with Journal() as journal:
-        run = journal.find(run_name) or journal.create(run_name, kind="refine", spec=spec)
-        return rows_of(refine.loop(run=run)), run
-
-
 # Outputs ----------------------------------------------------------------------------------------
 
 
-def _write(scores: Sequence[Score], outs: Sequence[Path], tempo: float) -> list[list[Path]]:
-    """Write each piece that has chords into each file; several pieces are numbered."""
-    from ostinato.music import piano_roll, write_midi, write_wav
-
-    files = []
-    for number, score in enumerate(scores, 1):
-        paths: list[Path] = []
-        for out in outs if score.chords else ():
-            path = out if len(scores) == 1 else out.with_stem(f"{out.stem}-{number}")
-            if out.suffix.lower() == ".png":
-                paths.append(piano_roll(score, path))
-            else:
-                write = write_wav if out.suffix.lower() == ".wav" else write_midi
-                paths.append(write(score, path, tempo=tempo))
-        files.append(paths)
-    return files
-
-
-def _report(
-    rows: Sequence[dict[str, Any]],
-    scores: Sequence[Score],
-    files: Sequence[Sequence[Path]],
-    as_json: bool,
-) -> None:
+def _report(work: MusicWork, rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     pieces = [
         {
-            "files": [str(path) for path in paths],
+            "files": [str(path) for path in work.files_of(number)] if score.chords else [],
             "chords": len(score.chords),
             "accepted": row["accepted"],
             "tokens": row["spent"].get("tokens", 0),
@@ -270,7 +218,7 @@ def _report(
             "stopped": row["stopped"],
             "text": str(row["output"]).strip(),
         }
-        for row, score, paths in zip(rows, scores, files, strict=True)
+        for number, (row, score) in enumerate(zip(rows, work.scores, strict=True), 1)
     ]
     if as_json:
         click.echo(json.dumps({"pieces": pieces}))

@@ -61,6 +61,12 @@ def is_pipeline(folder: str | Path) -> bool:
     return (Path(folder) / INDEX).is_file()
 
 
+def part_names(folder: str | Path) -> list[str]:
+    """Return the subfolders of a pipeline's components. Raises `ModelError` for a missing one."""
+    folder = Path(folder)
+    return sorted(_components(folder, _read_index(folder)))
+
+
 def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     if not path.is_file():

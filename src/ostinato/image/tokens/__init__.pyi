@@ -13,6 +13,13 @@ from .model import (
 from .network import CodeConfig, CodeNetwork
 from .pixel_quantizer import Codec, PixelQuantizer
 from .prompt import ImagePrompt
+from .sample_runs import SampleImageTokensRun
+from .sample_work import (
+    ImageTokensWork,
+    build_sample_image_tokens,
+    image_token_digest,
+    with_defaults,
+)
 from .tasks import CODES_RECIPE, RECIPE, DiffusionTask, ReconstructionTask, RowTask, UnmaskTask
 from .unmask import UnmaskCodes
 from .vq import VQ, VQConfig
@@ -32,14 +39,19 @@ __all__ = [
     "DiscreteDiffusion",
     "ImagePrompt",
     "ImageTokenModel",
+    "ImageTokensWork",
     "PixelQuantizer",
     "ReconstructionTask",
     "RowTask",
+    "SampleImageTokensRun",
     "UnmaskCodes",
     "UnmaskTask",
     "VQConfig",
+    "build_sample_image_tokens",
+    "image_token_digest",
     "image_token_loop",
     "load_image_token_model",
     "new_image_token_model",
     "task_of",
+    "with_defaults",
 ]

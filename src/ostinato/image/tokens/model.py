@@ -115,13 +115,7 @@ def load_image_token_model(folder: str | Path) -> ImageTokenModel:
     """Load what `ImageTokenModel.save` wrote. Raises `ModelError` for other folders."""
     folder = Path(folder)
     values: dict[str, Any] = read_config(folder, ARCHITECTURE, dict)
-    recorded = values.get("method")
-    method: Method | None = next((m for m in get_args(Method) if m == recorded), None)
-    if method is None:
-        raise ModelError(
-            f"The method in {folder}/config.json must be one of {', '.join(get_args(Method))}, "
-            f"got {recorded!r}. Train the model again."
-        )
+    method = method_of(folder)
     try:
         attributes = Attributes(**values["attributes"])
     except (KeyError, TypeError) as error:
@@ -135,6 +129,20 @@ def load_image_token_model(folder: str | Path) -> ImageTokenModel:
     model = ImageTokenModel(method, codec, attributes, part)
     _check_parts(model, folder)
     return model
+
+
+def method_of(folder: str | Path) -> Method:
+    """Return the method of the model in a folder. Raises `ModelError` for other folders."""
+    folder = Path(folder)
+    values: dict[str, Any] = read_config(folder, ARCHITECTURE, dict)
+    recorded = values.get("method")
+    method: Method | None = next((m for m in get_args(Method) if m == recorded), None)
+    if method is None:
+        raise ModelError(
+            f"The method in {folder}/config.json must be one of {', '.join(get_args(Method))}, "
+            f"got {recorded!r}. Train the model again."
+        )
+    return method
 
 
 def _check_parts(model: ImageTokenModel, folder: Path) -> None:

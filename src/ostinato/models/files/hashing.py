@@ -30,6 +30,7 @@ LARGE = 1 << 20  # bytes: a smaller file is hashed every time, in a few millisec
 # without a new modification time, so its hash is not stored.
 SETTLED = 2_000_000_000
 ENDINGS = (".safetensors", ".gguf", ".json", ".jinja", ".txt")  # .txt: vocab.txt, merges.txt
+SENTENCEPIECE = ".model"
 
 Stored = dict[str, list[object]]
 """The size, modification time (ns) and hash of each file, by its path."""
@@ -135,6 +136,28 @@ def weights_digest(name: str, adapter: str | None = None) -> str:
     paths += [merged] if merged and merged not in shipped_adapters() else []
     digests = [_digest(user_path(path.removeprefix(LLAMA))) for path in paths]
     return "+".join(filter(None, digests))
+
+
+def folder_digest(folder: str | Path, parts: Iterable[str] = ("",)) -> str:
+    """Return a hash of the weights, configurations and tokenizers in a folder and parts of it.
+
+    `parts` are subfolders, "" the folder itself; those that do not exist count as empty. The hash
+    is empty where no file is found.
+    """
+    folder = Path(folder)
+    files = [
+        file
+        for part in sorted(parts)
+        if (folder / part).is_dir()
+        for file in sorted((folder / part).iterdir())
+        if file.suffix in (*ENDINGS, SENTENCEPIECE) and file.is_file()
+    ]
+    if not files:
+        return ""
+    # With their names: two parts that change places are another model.
+    return hash_parts(
+        text for file in files for text in (file.relative_to(folder).as_posix(), file_hash(file))
+    )
 
 
 def _digest(path: Path) -> str:
