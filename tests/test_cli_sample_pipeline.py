@@ -90,7 +90,7 @@ def test_images_are_drawn_until_they_fit_their_words(folder: str, tmp_path: Path
 
 def test_what_makes_no_sense_is_refused(folder: str, tmp_path: Path) -> None:
     for words, message in (
-        ((folder,), "--prompt must be given"),
+        ((folder,), "must be given a prompt, got none"),
         ((folder, "--prompt", "a", "--label", "3"), "--label must be left out"),
         ((folder, "--prompt", "a", "--height", "13"), "multiples of 8"),
         (("digits", "--prompt", "a"), "--prompt must come with"),
