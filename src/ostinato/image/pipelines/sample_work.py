@@ -21,7 +21,9 @@ def build_sample_pipeline(
     require_unchanged("The pipeline's files", config.weights, pipeline_digest(config.model))
     pipeline = load_pipeline(config.model)
     if pipeline.text_to_image and not config.prompts:
-        raise InputError("A text-to-image pipeline must be given a prompt, got none. Add --prompt \"a cat\".")
+        raise InputError(
+            'A text-to-image pipeline must be given a prompt, got none. Add --prompt "a cat".'
+        )
     items = [
         PipelineInputs(
             prompt=prompt,
