@@ -30,9 +30,6 @@ class ImageWork(ItemsWork):
     _trace: Trace = field(default_factory=dict, init=False, repr=False)
     _is_whole: bool = field(default=False, init=False, repr=False)  # whether `_trace` is
 
-    def __post_init__(self) -> None:
-        self._is_whole = self.loop.tick == 0
-
     @property
     def _needs_steps(self) -> bool:
         return self.show_steps or self._is_gif
@@ -44,6 +41,7 @@ class ImageWork(ItemsWork):
     def watch(self, step: Step) -> None:
         """Take the finished images, and their steps where they are to be written."""
         super().watch(step)
+        self._is_whole = self._is_whole or step.tick == 1
         for key, lane in step.lanes.items() if self._needs_steps and self._is_whole else ():
             add_step(self._trace, key, lane.position, lane.report)
 
