@@ -336,6 +336,16 @@ def test_steps_of_a_pipeline_can_be_shown_later(folder: Path) -> None:
     assert files("later.png") == files("at-once.png")
 
 
+@pipelines
+def test_weights_of_a_variant_are_told(folder: Path) -> None:
+    unet = Path("models/pipeline/unet")
+    (unet / "diffusion_pytorch_model.safetensors").rename(
+        unet / "diffusion_pytorch_model.fp16.safetensors"
+    )
+    made = sample("pipeline", "--out", "made.png")
+    assert "The weights of unet are those of the variant fp16." in made.stderr
+
+
 def test_a_run_of_an_older_version_is_refused_with_a_way_on(folder: Path) -> None:
     with Journal() as journal:
         journal.create("mine", kind="Lanes", spec={"sample": "image", "order": {"count": "1"}})

@@ -21,12 +21,14 @@ class ImageWork(ItemsWork):
     """The loop over `count` images, which `finish` writes to `out`: a .png, a .gif or a folder.
 
     `show_steps` writes the steps of each image. `decode` makes images of a pipeline's latents.
+    `notes` are sentences that a user should read.
     """
 
     out: Path
     count: int
     show_steps: bool = False
     decode: Callable[[Tensor], Tensor] | None = None
+    notes: tuple[str, ...] = ()
     _trace: Trace = field(default_factory=dict, init=False, repr=False)
     _is_whole: bool = field(default=False, init=False, repr=False)  # whether `_trace` is
 

@@ -143,6 +143,8 @@ def present(config: ImageRun, run: RunSource | None, view: View) -> Exit:
 
     work = build_config(config, run=run, show_steps=view.show)
     assert isinstance(work, ImageWork)
+    for note in work.notes:
+        click.echo(note, err=True)
     rows = rows_of(work.loop, watch=work.watch)
     if not rows:
         exit_interrupted(0, work.count, "images", work.loop.recorded_as)

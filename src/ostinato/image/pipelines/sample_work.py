@@ -49,6 +49,10 @@ def build_sample_pipeline(
         count=len(items),
         show_steps=show_steps,
         decode=pipeline.decode,
+        notes=tuple(
+            f"The weights of {name} are those of the variant {variant}."
+            for name, variant in pipeline.variants.items()
+        ),
     )
 
 
