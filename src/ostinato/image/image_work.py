@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ostinato.errors import RunError
 from ostinato.image.step_images import ShownStep, Trace, add_step, frames, spread, strips, trace_of
+from ostinato.journal import tensor_of
 from ostinato.loop import ItemsWork, Step
 from ostinato.media import image_io, save_sheet
 
@@ -107,7 +108,8 @@ class ImageWork(ItemsWork):
 
 
 def _image(row: dict[str, Any]) -> Tensor:
-    return torch.as_tensor(row["output"], dtype=torch.float32)  # (C, H, W)
+    image: Tensor = tensor_of(row["output"]).float()  # (C, H, W)
+    return image
 
 
 def _grid(rows: Sequence[dict[str, Any]]) -> Tensor:
