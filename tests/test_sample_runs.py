@@ -367,6 +367,12 @@ def test_nothing_is_written_before_the_loop_has_run(folder: Path) -> None:
             work.finish()
 
 
+def test_the_drafts_of_a_piece_are_explained(folder: Path) -> None:
+    sample("music", "--out", "made.mid", "--run", "mine", "--until-passes", "--rounds", "1")
+    told = call("why", "mine", "0001")
+    assert told.exit_code == 0 and "round 0" in told.output
+
+
 def test_the_files_of_a_branch_of_two_formats_are_apart() -> None:
     config = SampleMusicRun(outs=(Path("a.mid"), Path("b.mid"), Path("c.wav")))
     assert config.branched("x").outs == (Path("x-a.mid"), Path("x-b.mid"), Path("x.wav"))

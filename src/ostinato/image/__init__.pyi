@@ -6,7 +6,7 @@ from .denoise import Denoise
 from .fixed_batches import BLOCK, Denoiser, fixed_batches, is_batch_invariant, remembered_self_test
 from .image_request import ImageRequest, is_whole, pixels
 from .image_work import ImageWork
-from .sample_runs import ImageChecks, ImageRun, SampleImageRun, SourceImage
+from .sample_runs import ImageChecks, ImageSamplingRun, SampleImageRun, SourceImage
 from .sample_work import (
     build_sample_image,
     classifier_digest,
@@ -33,7 +33,7 @@ __all__ = [
     "Denoiser",
     "ImageChecks",
     "ImageRequest",
-    "ImageRun",
+    "ImageSamplingRun",
     "ImageTask",
     "ImageWork",
     "Images",

@@ -73,7 +73,7 @@ class SourceImage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageRun(RunConfig):
+class ImageSamplingRun(RunConfig):
     """What runs of denoisers and of pipelines share.
 
     `count` images of each class or prompt have consecutive seeds from `seed` on. `each` is the stop
@@ -108,7 +108,7 @@ class ImageRun(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleImageRun(ImageRun):
+class SampleImageRun(ImageSamplingRun):
     """Images that a denoiser samples.
 
     `labels` are classes by name or number; none: one of any class. Guidance acts at noise levels

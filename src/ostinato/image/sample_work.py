@@ -19,7 +19,7 @@ from ostinato.image.image_work import ImageWork
 from ostinato.image.sample_runs import (
     ALL_CHECKPOINTS,
     ImageChecks,
-    ImageRun,
+    ImageSamplingRun,
     SampleImageRun,
     SourceImage,
 )
@@ -53,7 +53,7 @@ def build_sample_image(
 
 
 def image_loop_arguments(
-    config: ImageRun, checks: Sequence[Check], run: RunSource | None
+    config: ImageSamplingRun, checks: Sequence[Check], run: RunSource | None
 ) -> dict[str, Any]:
     """Return what the loops of denoisers and of pipelines take alike."""
     every = config.checkpoint_every

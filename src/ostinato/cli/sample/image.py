@@ -24,7 +24,7 @@ from ostinato.cli.sample.music import music
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
-    from ostinato.image import ImageRun, ImageWork, SampleImageRun, SourceImage
+    from ostinato.image import ImageSamplingRun, ImageWork, SampleImageRun, SourceImage
     from ostinato.journal import RunSource
 
 REASONS = 5  # most frequent reasons that are printed
@@ -128,7 +128,7 @@ def image(
         "checkpoint_every": checkpoint_every,
     }
     options = typed_options(click.get_current_context())
-    config: ImageRun
+    config: ImageSamplingRun
     if pipeline:
         config = pipeline_config(model, options, **common)
     else:
@@ -136,7 +136,7 @@ def image(
     sys.exit(drive(config, recording, View(show=show_steps, as_json=as_json), spelled))
 
 
-def present(config: ImageRun, run: RunSource | None, view: View) -> Exit:
+def present(config: ImageSamplingRun, run: RunSource | None, view: View) -> Exit:
     """Sample the images, write those that are done, and say why each one stopped."""
     from ostinato.image import ImageWork
     from ostinato.runs import build_config

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ostinato.arguments import require_at_least
-from ostinato.image import ImageRun
+from ostinato.image import ImageSamplingRun
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplePipelineRun(ImageRun):
+class SamplePipelineRun(ImageSamplingRun):
     """Images that a pipeline samples; None is its own default.
 
     Without `prompts`, the pipeline is unconditional.
