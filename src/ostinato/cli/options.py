@@ -51,9 +51,6 @@ def _take_bits(context: click.Context, option: click.Parameter, given: bool) -> 
     context.params["bits"] = 8 if option.name == "int8" else 4
 
 
-run_option = click.option(
-    "--run", "run_name", metavar="NAME", help="Record it as a run; the same command resumes it."
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 seed_option = click.option("--seed", type=int, default=0, help="Random seed.")
 model_options = add_options(

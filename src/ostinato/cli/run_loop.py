@@ -38,12 +38,10 @@ def rows_of(
     loop: Loop,
     *,
     watch: Callable[[Step], None] | None = None,
-    read: Callable[[Run], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Run the loop until it ends or a signal ends it; return the finished items' rows by index.
 
-    `watch` receives every step. A recorded run returns the rows of earlier sessions too, and `read`
-    receives the run.
+    `watch` receives every step. A recorded run returns the rows of earlier sessions too.
     """
     from ostinato.loop import ends_by_signal
 
@@ -57,8 +55,6 @@ def rows_of(
     if run is not None:
         # A resumed loop yields only the rows that are new; the journal has them all.
         rows = dict(run.results())
-        if read is not None:
-            read(run)
     return sorted(rows.values(), key=lambda row: int(row["index"]))
 
 
