@@ -1,5 +1,13 @@
 """The record of runs: a SQLite file with their steps, events, results, checkpoints and calls."""
 
+from ostinato.journal.artifact_rows import ArtifactRow
+from ostinato.journal.artifacts import (
+    Artifact,
+    Sound,
+    is_recorded_tensor,
+    tensor_of,
+    with_tensors,
+)
 from ostinato.journal.checkpoint import load_state, save_state
 from ostinato.journal.creation import safe_name
 from ostinato.journal.edits import EditKind
@@ -7,7 +15,7 @@ from ostinato.journal.encoding import encode, valid
 from ostinato.journal.fields import Fields
 from ostinato.journal.journal import Journal
 from ostinato.journal.place import DEFAULT, runs_command
-from ostinato.journal.recorded_tensor import is_recorded_tensor, shortened, tensor_of
+from ostinato.journal.recorded_tensor import shortened
 from ostinato.journal.records import (
     Call,
     CheckpointRow,
@@ -38,12 +46,15 @@ from ostinato.journal.specification import (
     require_same,
     require_unchanged,
 )
+from ostinato.journal.state_codec import Unchanging
 from ostinato.journal.stops import JSON, PRECEDENCE, StopKind, Stopped, first
 
 __all__ = [
     "DEFAULT",
     "JSON",
     "PRECEDENCE",
+    "Artifact",
+    "ArtifactRow",
     "Call",
     "CheckpointRow",
     "ControlRequest",
@@ -65,9 +76,11 @@ __all__ = [
     "RunSession",
     "RunSource",
     "RunSummary",
+    "Sound",
     "StepRecord",
     "StopKind",
     "Stopped",
+    "Unchanging",
     "Verdict",
     "amended",
     "config_from_json",
@@ -86,4 +99,5 @@ __all__ = [
     "shortened",
     "tensor_of",
     "valid",
+    "with_tensors",
 ]

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ostinato.errors import RunError
-from ostinato.journal.checkpoint import sync_folder
+from ostinato.journal.artifact_schema import ARTIFACT_BYTES
+from ostinato.journal.artifact_tables import share_artifacts
+from ostinato.journal.checkpoint import artifacts_in, sync_folder
 from ostinato.journal.creation import NewRun, check_name, insert_run
 from ostinato.journal.database import Database
 from ostinato.journal.edits import check_edits, checked
@@ -39,6 +41,8 @@ def branch_run(
         )
         for statement in _COPIES:
             connection.execute(statement, {**values, "now": time.time()})
+        share_artifacts(connection, parent.id, id, artifacts_in(row.path))
+        connection.execute(f"UPDATE runs SET bytes = bytes + {ARTIFACT_BYTES} WHERE id = ?", (id,))
         # Inside the transaction: where it fails, no run without its checkpoint is left.
         run = Run(database, id)
         _copy(row.path, run.folder / row.path.name)

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ostinato.arguments import require
 from ostinato.errors import CallError, RunError, Unanswered
+from ostinato.journal.artifacts import collecting, reader
 from ostinato.journal.creation import create_run
 from ostinato.journal.encoding import decode, encode_exactly
 from ostinato.journal.place import runs_command
@@ -142,9 +143,11 @@ class DurableCalls:
 
     def _answered(self, call: Answered, answer: object) -> JSON:
         """Record the answer of a call; return it as a resumed run gets it."""
-        text = encode_exactly(answer, f"The answer of the call {call.path!r}")
-        self._record(call._replace(answer=text))
-        value: JSON = decode(text)
+        tensors: list[Any] = []
+        what = f"The answer of the call {call.path!r}"
+        text = encode_exactly(answer, what, collecting(tensors))
+        self._record(call._replace(answer=text, tensors=tensors))
+        value: JSON = reader(self._run.database)(text)
         return value
 
     def _record(self, call: Answered) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.errors import RunError
-from ostinato.journal.state_codec import Packer, unpack
+from ostinato.journal.artifacts import Artifact
+from ostinato.journal.state_codec import REFERENCE, Packer, unpack
 from ostinato.journal.tensor_blocks import TensorBlock, TensorBlocks, allocate
 
 KEY = "ostinato.state"
@@ -34,15 +35,19 @@ class Saved:
     crc: int
 
 
-def save_state(path: str | Path, state: Mapping[str, object]) -> Saved:
+def save_state(
+    path: str | Path, state: Mapping[str, object], *, artifacts: list[Any] | None = None
+) -> Saved:
     """Write a state, so that the file is whole and on the disk, or not there at all.
 
+    With a list, the file only refers to the larger tensors of each `Unchanging` part; they are
+    appended to the list, for the caller to store as artifacts.
     Raises `InputError` with the path of a value that cannot be saved, `RunError` where the file
     cannot be written.
     """
     path = Path(path)
     blocks = TensorBlocks()
-    tree = Packer(blocks).pack(state, "state")
+    tree = Packer(blocks, artifacts).pack(state, "state")
     packed = blocks.finish()
     header = _header(packed, json.dumps(tree, separators=(",", ":"), allow_nan=False))
     # With the process id: a killed driver and its successor do not write into one file. The next
@@ -105,19 +110,43 @@ def sync_folder(folder: Path) -> None:
         os.close(file)
 
 
-def load_state(path: str | Path, *, crc: int | None = None) -> dict[str, Any]:
-    """Read a state back, exactly. Raises `RunError` for a file that is damaged or is none."""
+def load_state(
+    path: str | Path,
+    *,
+    crc: int | None = None,
+    artifact: Callable[[str], Artifact] | None = None,
+) -> dict[str, Any]:
+    """Read a state back, exactly; `artifact` returns those that it refers to, by hash.
+
+    Raises `RunError` for a file that is damaged or is none.
+    """
     path = Path(path)
     try:
         with path.open("rb") as file:
-            return _read(file, crc)
+            return _read(file, crc, artifact)
     except FileNotFoundError:
         raise RunError(f"The checkpoint {path} is not there.") from None
     except (ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
         raise RunError(f"The checkpoint {path} is damaged: {error}.") from error
 
 
-def _read(file: BufferedReader, crc: int | None) -> dict[str, Any]:
+def artifacts_in(path: Path) -> set[str]:
+    """Return the hashes of the artifacts that a checkpoint refers to.
+
+    Raises `RunError` for a file that is damaged or not there.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, os.fstat(file.fileno()).st_size)))
+        return set(REFERENCE.findall(header["__metadata__"][KEY]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"The checkpoint {path} is damaged: {error}.") from None
+
+
+def _read(
+    file: BufferedReader, crc: int | None, artifact: Callable[[str], Artifact] | None
+) -> dict[str, Any]:
     size = os.fstat(file.fileno()).st_size
     length = file.read(8)
     header_size = int.from_bytes(length, "little")
@@ -134,7 +163,7 @@ def _read(file: BufferedReader, crc: int | None) -> dict[str, Any]:
         memories[name] = memory
     if crc is not None and crc != found:
         raise ValueError("its checksum is not that of the file that was written")
-    state = unpack(tree, memories)
+    state = unpack(tree, memories, artifact)
     if not isinstance(state, dict):
         raise ValueError("it holds no mapping")
     return state

@@ -7,13 +7,13 @@ columns, or a list of objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ostinato.journal.encoding import Entry, decode, encode
 
 
-def encode_block(steps: Sequence[Entry]) -> str:
+def encode_block(steps: Sequence[Entry], encode: Callable[[object], str] = encode) -> str:
     """Write a block of steps, at least one."""
     ticks, positions, reports = zip(*steps, strict=True)
     block = {
@@ -40,7 +40,9 @@ def _columns(reports: Sequence[Mapping[str, object]]) -> object:
     return {name: [report[name] for report in reports] for name in names}
 
 
-def decode_block(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
+def decode_block(
+    text: str, decode: Callable[[str], Any] = decode
+) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Read back what `encode_block` wrote: (tick, position, report) of each step."""
     block = decode(text)
     reports = block["reports"]

@@ -4,46 +4,68 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Any
 
 from ostinato.errors import InputError
+from ostinato.journal.artifacts import as_json
 from ostinato.journal.recorded_tensor import recorded, shortened
 
 Entry = tuple[int, int, Mapping[str, object]]
 """A step as the driver takes it: tick, position, report."""
 
 
-def to_json(value: object) -> object:
-    """Return a substitute for a value that JSON does not know; the encoder calls this for each."""
+def to_json(value: object, stand_in: Callable[[Any], object] = recorded) -> object:
+    """Return a substitute for a value that JSON does not know; the encoder calls this for each.
+
+    `stand_in` returns that of a tensor, array or sound.
+    """
     method = getattr(value, "to_json", None)
     if method is not None:
         return method()
     if isinstance(value, Mapping):
         return dict(value)
-    if hasattr(value, "tolist"):  # torch or numpy, of which neither need be loaded
-        return recorded(value)
+    if hasattr(value, "tolist"):  # torch, numpy or a sound; neither library need be loaded
+        return stand_in(value)
     if isinstance(value, Sequence | AbstractSet) and not isinstance(value, bytes | bytearray):
         return list(value)
     return f"<{type(value).__module__}.{type(value).__qualname__}>"
 
 
-# The check for circles would cost a tenth; a circle ends in RecursionError without it.
-_encode = json.JSONEncoder(check_circular=False, separators=(",", ":"), default=to_json).encode
+def encoder(stand_in: Callable[[Any], object]) -> Callable[[object], str]:
+    """Return the function that writes any value, with `stand_in` for tensors.
+
+    What is no number, text, list or mapping is written as its type's name in <>. Not-a-number and
+    infinities are written as NaN and Infinity, which Python reads back.
+    """
+    # The check for circles would cost a tenth; a circle ends in RecursionError without it.
+    json_encoder = json.JSONEncoder(
+        check_circular=False,
+        separators=(",", ":"),
+        default=partial(to_json, stand_in=stand_in),
+    )
+    encode_plain = json_encoder.encode
+
+    def encode(value: object) -> str:
+        try:
+            return encode_plain(value)
+        except TypeError:  # a key that is no text and no number
+            return encode_plain(_with_text_keys(value))
+        except RecursionError:
+            raise InputError("A report must not hold itself, got a value without end.") from None
+
+    return encode
+
+
+_encode_whole = encoder(recorded)
+_encode_references = encoder(as_json)
 
 
 def encode(value: object) -> str:
-    """Write any value; what is no number, text, list or mapping as its type's name in <>.
-
-    Not-a-number and infinities are written as NaN and Infinity, which Python reads back.
-    """
-    try:
-        return _encode(value)
-    except TypeError:  # a key that is no text and no number
-        return _encode(_with_text_keys(value))
-    except RecursionError:
-        raise InputError("A report must not hold itself, got a value without end.") from None
+    """Write any value outside a journal; in one, larger tensors are artifacts."""
+    return _encode_whole(value)
 
 
 def _with_text_keys(value: object) -> object:
@@ -60,26 +82,30 @@ def _key(key: object) -> object:
     return key if isinstance(key, str | int | float) else str(key)
 
 
-def encode_exactly(value: object, what: str) -> str:
-    """Write a value that must come back as it is; tensors and arrays come back as lists.
+def encode_exactly(
+    value: object,
+    what: str,
+    stand_in: Callable[[Any], object] = lambda value: value.tolist(),
+) -> str:
+    """Write a value that must come back as it is; tensors and arrays by default as lists.
 
     Raises `InputError` where JSON cannot hold it.
     """
+
+    def substitute(value: object) -> object:
+        method = getattr(value, "to_json", None)
+        if method is not None:
+            return method()
+        if hasattr(value, "tolist"):
+            return stand_in(value)
+        raise TypeError(f"a {type(value).__qualname__}")
+
     try:
-        return json.dumps(value, separators=(",", ":"), default=_refuse)
+        return json.dumps(value, separators=(",", ":"), default=substitute)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{what} must be made of numbers, text, lists and mappings, got: {error}."
         ) from None
-
-
-def _refuse(value: object) -> object:
-    method = getattr(value, "to_json", None)
-    if method is not None:
-        return method()
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"a {type(value).__qualname__}")
 
 
 def decode(text: str) -> Any:
@@ -114,6 +140,13 @@ def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[st
 
 
 def _same(old: object, new: object) -> bool:
-    before, now = _encode(old), _encode(new)
-    # Older journals hold only the shape and type of large tensors.
-    return before == now or before == _encode(shortened(decode(now)))
+    before = encode(old)
+    if before == _encode_references(new):
+        return True
+    # Journals up to schema 4: in steps the bytes or the shape of a large tensor, in results lists.
+    now = encode(new)
+    return before in (now, encode(shortened(decode(now))), _with_lists(new))
+
+
+def _with_lists(value: object) -> str:
+    return encoder(lambda tensor: tensor.tolist())(value)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.errors import RunError
+from ostinato.journal.artifacts import reader
 from ostinato.journal.columns import decode_block
 from ostinato.journal.database import Database
 from ostinato.journal.encoding import decode
@@ -36,6 +37,7 @@ class RunReader:
 
     def __init__(self, database: Database, run: str) -> None:
         self._database, self._run = database, run
+        self._decode = reader(database)  # of what may refer to artifacts
 
     def entries(self, after: int) -> Iterator[LogEntry]:
         """Yield the entries with numbers above `after` that are there now, in order.
@@ -69,7 +71,7 @@ class RunReader:
             (self._run, after),
         ):
             for last, first, seq, data in rows:
-                for tick, position, report in decode_block(data):
+                for tick, position, report in decode_block(data, self._decode):
                     if tick > after:
                         yield StepRecord(tick, position, report, seq + tick - first)
                 after = last
@@ -84,7 +86,7 @@ class RunReader:
             (self._run, after, upto),
         ):
             for first, last, seq, data in rows:
-                for tick, position, report in decode_block(data):
+                for tick, position, report in decode_block(data, self._decode):
                     if seq + tick - first > after:
                         yield StepRecord(tick, position, report, seq + tick - first)
                 after = seq + last - first
@@ -96,14 +98,14 @@ class RunReader:
         for seq, tick, name, data, created in self._page(
             "seq, tick, name, data, created FROM events", after, upto
         ):
-            yield Event(seq, tick, name, decode(data), created)
+            yield Event(seq, tick, name, self._decode(data), created)
 
     def results(self, after: int = 0, upto: int = LAST) -> Iterator[Result]:
         """Yield the results with numbers above `after` and up to `upto`."""
         for seq, tick, key, row, created in self._page(
             "seq, tick, key, row, created FROM results", after, upto
         ):
-            yield Result(seq, tick, key, decode(row), created)
+            yield Result(seq, tick, key, self._decode(row), created)
 
     def checkpoints(self) -> list[CheckpointRow]:
         """Return the checkpoints that exist, in the order of their ticks."""
@@ -128,14 +130,28 @@ class RunReader:
     def calls(self, after: int = 0, upto: int = LAST) -> Iterator[Call]:
         """Yield the calls with numbers above `after` and up to `upto`."""
         for row in self._page(f"{_CALL} FROM calls", after, upto):
-            yield _call(row)
+            yield self._call(row)
 
     def find_call(self, path: str) -> Call | None:
         """Return the call of a path; None where it has no answer yet."""
         rows = self._database.query(
             f"SELECT {_CALL} FROM calls WHERE run = ? AND path = ?", (self._run, path)
         )
-        return _call(rows[0]) if rows else None
+        return self._call(rows[0]) if rows else None
+
+    def _call(self, row: tuple[Any, ...]) -> Call:
+        seq, tick, path, arguments, answer, error, child, author, created = row
+        return Call(
+            seq=seq,
+            tick=tick,
+            path=path,
+            arguments=decode(arguments),
+            answer=None if answer is None else self._decode(answer),
+            error=error,
+            child=child,
+            author=author,
+            created=created,
+        )
 
     def notes(self, after: int = 0, upto: int = LAST) -> Iterator[Note]:
         """Yield the notes with numbers above `after` and up to `upto`."""
@@ -159,21 +175,6 @@ class RunReader:
 
 _CHECKPOINT = "seq, tick, position, file, bytes, created, crc"
 _CALL = "seq, tick, path, arguments, answer, error, child, author, created"
-
-
-def _call(row: tuple[Any, ...]) -> Call:
-    seq, tick, path, arguments, answer, error, child, author, created = row
-    return Call(
-        seq=seq,
-        tick=tick,
-        path=path,
-        arguments=decode(arguments),
-        answer=None if answer is None else decode(answer),
-        error=error,
-        child=child,
-        author=author,
-        created=created,
-    )
 
 
 def _number(entry: LogEntry) -> int:

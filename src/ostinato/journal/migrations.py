@@ -10,6 +10,8 @@ import re
 import sqlite3
 from collections.abc import Callable, Mapping
 
+from ostinato.journal.artifact_schema import add_artifact_tables
+
 
 def _first_tables(connection: sqlite3.Connection) -> None:
     # One by one: `executescript` would commit the transaction of the migration first.
@@ -240,5 +242,6 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _new_names,
     _sizes,
     _one_log,
+    add_artifact_tables,
 )
 """Migration n (from 1) brings schema n - 1 to n. Entries are only ever added."""

@@ -1,7 +1,8 @@
-"""Tensors and arrays in a report: how they are written as JSON, and read back.
+"""Tensors and arrays as JSON: small ones are lists of numbers, larger ones hold their bytes.
 
-Small ones are lists of numbers. Larger ones are kept bit for bit, as their bytes; of those that
-are too large for the journal only the shape is. Imports neither torch nor numpy by itself.
+So they are written outside a journal, and stand in the steps of journals up to schema 4; of those
+that are too large only the shape is kept. In a journal of today, larger ones are artifacts. Imports
+neither torch nor numpy by itself.
 """
 
 from __future__ import annotations
@@ -32,10 +33,8 @@ def recorded(value: Any) -> object:
     shape = [int(n) for n in getattr(value, "shape", ())]
     if math.prod(shape) <= LISTED:
         return value.tolist()
-    kind: Any = getattr(value, "dtype", "")
-    # numpy's name of a type leaves out the order of its bytes, which are turned to one order.
-    dtype = str(getattr(kind, "name", kind)).removeprefix("torch.")
-    content = _bytes_of(value)
+    dtype = name_of_dtype(value)
+    content = bytes_of(value)
     if content is None:
         return {"shape": shape, "dtype": dtype}
     if len(content) > (KEPT_PIXELS if dtype == "uint8" else KEPT):
@@ -44,7 +43,14 @@ def recorded(value: Any) -> object:
     return {"shape": shape, "dtype": dtype, "base64": base64.b64encode(content).decode()}
 
 
-def _bytes_of(value: Any) -> memoryview | None:
+def name_of_dtype(value: Any) -> str:
+    """Return the name of a tensor's type, which torch and numpy have in common."""
+    kind: Any = getattr(value, "dtype", "")
+    # numpy's name leaves out the order of the bytes, which are turned to one order.
+    return str(getattr(kind, "name", kind)).removeprefix("torch.")
+
+
+def bytes_of(value: Any) -> memoryview | None:
     """Return the elements in order, the lowest byte first; None for what holds no numbers."""
     if hasattr(value, "detach"):  # a torch tensor
         import torch
@@ -61,19 +67,17 @@ def _bytes_of(value: Any) -> memoryview | None:
     return ordered.reshape(-1).view(np.uint8).data
 
 
-def tensor_of(value: object) -> Any:
-    """Return the torch tensor of a report's value: one that was recorded, lists, or a tensor.
+def tensor_in(value: Mapping[str, Any]) -> Any:
+    """Return the torch tensor of a mapping that `recorded` returned.
 
-    Lists give torch's usual types. Raises `RunError` where only the shape was recorded.
+    Raises `RunError` where only the shape was recorded.
     """
     import torch
 
-    if not isinstance(value, Mapping):
-        return torch.as_tensor(value)
     if "base64" not in value:
         raise RunError(
-            f"The report must hold the tensor, got only its shape {value.get('shape')}: it is too "
-            "large for the journal, or was recorded by an older version. Compute it again."
+            f"The report must hold the tensor, got only its shape {value.get('shape')}: it holds "
+            "no numbers, or was recorded by an older version. Compute it again."
         )
     content = bytearray(base64.b64decode(value["base64"]))
     flat = torch.frombuffer(content, dtype=getattr(torch, value["dtype"]))
@@ -81,8 +85,8 @@ def tensor_of(value: object) -> Any:
     return flat.reshape(value["shape"]).clone()
 
 
-def is_recorded_tensor(value: object) -> bool:
-    """Whether a report's value is a tensor that was kept whole, as bytes."""
+def is_kept_whole(value: object) -> bool:
+    """Whether a report's value is a tensor that was kept in its JSON, as bytes."""
     return isinstance(value, dict) and value.keys() == {*KEYS, "base64"}
 
 

@@ -5,6 +5,7 @@ Knows no database: `RunReader` reads these, `RunTables` and `Journal` write what
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, cast
@@ -95,13 +96,17 @@ class ControlRequest:
 
 
 class Answered(NamedTuple):
-    """A call as it is recorded: JSON texts, the words of an error, the id of a run it started."""
+    """A call as it is recorded: JSON texts, the words of an error, the id of a run it started.
+
+    `tensors` are those that the answer refers to.
+    """
 
     path: str
     arguments: str
     answer: str | None = None
     error: str | None = None
     child: str | None = None
+    tensors: Sequence[Any] = ()
 
 
 class Question(NamedTuple):

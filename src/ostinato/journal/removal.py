@@ -14,6 +14,8 @@ from pathlib import Path
 
 from ostinato.arguments import require_at_least
 from ostinato.errors import RunError
+from ostinato.journal.artifact_tables import drop_artifacts, files_without_rows, remove_files
+from ostinato.journal.artifacts import folder_of
 from ostinato.journal.connection import is_full
 from ostinato.journal.database import Database
 from ostinato.journal.encoding import encode
@@ -74,8 +76,15 @@ def delete_family(database: Database, run: Run) -> list[Run]:
 
 def delete_rows(database: Database, runs: Sequence[Run]) -> None:
     """Delete the rows of runs, in one transaction."""
+    files: list[str] = []
     with database.write() as connection:
-        connection.executemany("DELETE FROM runs WHERE id = ?", [(run.id,) for run in runs])
+        for run in runs:  # one by one: what two of them share goes with the second
+            files += drop_artifacts(connection, run.id)
+            connection.execute("DELETE FROM runs WHERE id = ?", (run.id,))
+    # After the commit: a crash in between leaves files without rows, no row without its file.
+    for run in runs:
+        files += files_without_rows(database, run.id)
+    remove_files(folder_of(database.path), files)
 
 
 def _delete_rows_for_room(database: Database, runs: Sequence[Run]) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.errors import RunError
+from ostinato.journal.artifact_rows import ArtifactRow, artifacts_of, find_artifact
+from ostinato.journal.artifacts import Artifact, reader
 from ostinato.journal.checkpoint import load_state
 from ostinato.journal.database import Database
 from ostinato.journal.encoding import decode
@@ -240,7 +242,7 @@ class Run:
         rows = self.database.query(
             "SELECT row FROM results WHERE run = ? AND key = ?", (self.id, key)
         )
-        return decode(rows[0][0]) if rows else None
+        return reader(self.database)(rows[0][0]) if rows else None
 
     def result_keys(self) -> set[str]:
         """Return the keys of the results."""
@@ -293,6 +295,17 @@ class Run:
             for number, action, data, made, done, answer, error in rows
         ]
 
+    def artifacts(self) -> list[ArtifactRow]:
+        """Return the images, sounds and larger tensors of the run, in the order they came in."""
+        return artifacts_of(self.database, self.id)
+
+    def artifact(self, hash: str) -> Artifact:
+        """Return the artifact with a hash, or with a hash that begins so.
+
+        Raises `RunError` where the journal has none or several.
+        """
+        return find_artifact(self.database, hash)
+
     def checkpoints(self) -> list[CheckpointRow]:
         """Return the checkpoints that exist, oldest first."""
         return self._reader.checkpoints()
@@ -326,7 +339,7 @@ class Run:
 
     def _load_one(self, row: CheckpointRow, damaged: list[str]) -> dict[str, Any] | None:
         try:
-            return load_state(row.path, crc=row.crc)
+            return load_state(row.path, crc=row.crc, artifact=self.artifact)
         except (RunError, OSError) as error:
             if all(row.path != other.path for other in self.checkpoints()):
                 return None  # its driver has just replaced it

@@ -8,8 +8,11 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ostinato.errors import InputError
+from ostinato.journal.artifact_tables import files_without_rows, remove_files
+from ostinato.journal.artifacts import collecting, folder_of
 from ostinato.journal.calls import DurableCalls
 from ostinato.journal.checkpoint import save_state
 from ostinato.journal.creation import amend_spec
@@ -101,9 +104,10 @@ class RunSession:
 
         An event that an earlier session recorded at this tick is not recorded again.
         """
-        text = encode_exactly(data, f"The data of the event {name!r}")
+        tensors: list[Any] = []
+        text = encode_exactly(data, f"The data of the event {name!r}", collecting(tensors))
         number = None if request is None else request.number
-        self._writer.put(lambda store: store.add_event_once(name, tick, text, number))
+        self._writer.put(lambda store: store.add_event_once(name, tick, text, number, tensors))
         if request is not None:
             self._writer.remove_from_inbox(request)
 
@@ -113,9 +117,10 @@ class RunSession:
         Show it to nobody before `flush` has returned. A second one with the same key is compared
         with the first, which stays.
         """
-        text = encode_exactly(row, f"The result {key!r}")
+        tensors: list[Any] = []
+        text = encode_exactly(row, f"The result {key!r}", collecting(tensors))
         tick = self._writer.tick
-        self._writer.put(lambda store: store.add_result(key, tick, text))
+        self._writer.put(lambda store: store.add_result(key, tick, text, row, tensors))
 
     def checkpoint(
         self,
@@ -148,10 +153,11 @@ class RunSession:
         self._writer.raise_error()
         # A name is never used again: a reader that has just read the row finds this file or none.
         file = f"{tick:012d}-{time.time_ns():x}.safetensors"
-        saved = save_state(self.run.folder / file, state)
+        tensors: list[Any] = []
+        saved = save_state(self.run.folder / file, state, artifacts=tensors)
         row = (tick, position, file, saved.bytes, saved.crc)
         applied, ticks = self.edits is None, tuple(needed)
-        return lambda store: store.add_checkpoint(row, keep, ticks, applied)
+        return lambda store: store.add_checkpoint(row, keep, ticks, applied, tensors)
 
     def done(self, request: ControlRequest, answer: JSON = None, error: str | None = None) -> None:
         """Mark a request of another process as done, with an answer to it, or what was wrong."""
@@ -268,3 +274,4 @@ def _sweep(run: Run) -> None:
     for path in [*run.folder.glob("*.safetensors"), *run.folder.glob(".*.tmp")]:
         if path not in known:
             path.unlink(missing_ok=True)
+    remove_files(folder_of(run.database.path), files_without_rows(run.database, run.id))

@@ -10,8 +10,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from ostinato.journal.artifact_tables import ArtifactWriter
 from ostinato.journal.columns import decode_block, encode_block
 from ostinato.journal.connection import connect, sync_at_commit, sync_lazily, transaction
 from ostinato.journal.encoding import Entry, decode, differences, encode
@@ -77,6 +80,7 @@ class RunTables:
         self._recorded = Recorded(self.connection, run)
         self._unlink: list[Path] = []
         self._added = 0  # bytes of rows in this transaction
+        self._artifacts = ArtifactWriter(self.connection, path, run)
         self.resumed_ticks, self._first_seq, self._last_step = self._read_progress()
         self._seq = self._first_seq  # the last number that is given
 
@@ -117,12 +121,14 @@ class RunTables:
                 self._count(before)
         except BaseException:
             self._added = 0
+            self._artifacts.end(committed=False)
             self._running, self._waiting = running, waiting
             self._unlink.clear()
             raise
         finally:
             if writes:
                 sync_lazily(self.connection)
+        self._artifacts.end(committed=True)
         # Only now: until the commit, a row still points to each of these files.
         for path in self._unlink:
             path.unlink(missing_ok=True)
@@ -140,10 +146,11 @@ class RunTables:
         return self._seq - count + 1
 
     def _count(self, before: int) -> None:
-        if self._seq != before or self._added:
+        added = self._added + self._artifacts.added
+        if self._seq != before or added:
             self.connection.execute(
                 "UPDATE runs SET seq = ?, bytes = bytes + ? WHERE id = ?",
-                (self._seq, self._added, self.run),
+                (self._seq, added, self.run),
             )
             self._added = 0
 
@@ -161,7 +168,7 @@ class RunTables:
             self._insert_block(steps[start : start + BLOCK])
 
     def _insert_block(self, block: Sequence[Entry]) -> None:
-        data = encode_block(block)
+        data = encode_block(block, partial(self._artifacts.encode, tick=block[0][0]))
         if len(data) > LARGEST_ROW and len(block) > 1:  # of large tensors
             half = len(block) // 2
             self._insert_block(block[:half])
@@ -226,8 +233,18 @@ class RunTables:
             (self.run, self._next(), tick, name, data, time.time()),
         )
 
-    def add_event_once(self, name: str, tick: int, data: str, request: int | None) -> None:
-        """Append an event, unless an earlier session recorded the same at the same tick."""
+    def add_event_once(
+        self,
+        name: str,
+        tick: int,
+        data: str,
+        request: int | None,
+        tensors: Sequence[Any] = (),
+    ) -> None:
+        """Append an event, unless an earlier session recorded the same at the same tick.
+
+        `tensors` are those that its data refers to.
+        """
         if request is not None:
             self.done(request, encode({"tick": tick}), None)
         # `_first_seq` is that of the session's start: two equal events of this session are two.
@@ -240,27 +257,48 @@ class RunTables:
             ).fetchone()
         )
         if not found:
+            self._artifacts.add(tensors, tick, "event", text=data)
             self.add_event(name, tick, data)
 
-    def add_result(self, key: str, tick: int, row: str) -> None:
-        """Insert a result once; a second one of the same key is only compared with the first."""
+    def add_result(
+        self,
+        key: str,
+        tick: int,
+        text: str,
+        row: Mapping[str, object],
+        tensors: Sequence[Any] = (),
+    ) -> None:
+        """Insert a result once; a second one of the same key is only compared with the first.
+
+        `text` is the row as JSON, and `tensors` are those that it refers to.
+        """
         old = self.connection.execute(
             "SELECT row FROM results WHERE run = ? AND key = ?", (self.run, key)
         ).fetchone()
         if old is None:
-            self._added += len(row)
+            self._artifacts.add(tensors, tick, "result", key, text)
+            self._added += len(text)
             self.connection.execute(
                 "INSERT INTO results (run, key, seq, tick, row, created) VALUES (?, ?, ?, ?, ?, ?)",
-                (self.run, key, self._next(), tick, row, time.time()),
+                (self.run, key, self._next(), tick, text, time.time()),
             )
         # Equal texts are the usual case, and need no parsing.
-        elif old[0] != row and (names := differences(decode(old[0]), decode(row))):
+        elif old[0] != text and (names := differences(decode(old[0]), row)):
             self.differs(tick, {"result": key, "names": names})
 
     def add_checkpoint(
-        self, row: Sequence[object], keep: int, needed: Sequence[int], applied: bool
+        self,
+        row: Sequence[Any],
+        keep: int,
+        needed: Sequence[int],
+        applied: bool,
+        tensors: Sequence[Any] = (),
     ) -> None:
-        """Add the row of a file, and drop those before the last `keep` that are not `needed`."""
+        """Add the row of a file, and drop those before the last `keep` that are not `needed`.
+
+        `tensors` are those that the file refers to.
+        """
+        self._artifacts.add(tensors, row[0], "checkpoint")
         if applied:  # the edits of a branch are in this state
             self.connection.execute("UPDATE runs SET edits = NULL WHERE id = ?", (self.run,))
         # A repetition saves the same tick again, under another file name.
@@ -276,12 +314,21 @@ class RunTables:
             "AND tick NOT IN (SELECT value FROM json_each(?3))",
             (self.run, keep, encode(needed)),
         )
+        self._release_artifacts()
 
     def _drop(self, which: str, values: tuple[object, ...]) -> None:
         rows = self.connection.execute(
             f"DELETE FROM checkpoints WHERE {which} RETURNING file", values
         ).fetchall()
         self._unlink.extend(self.folder / row[0] for row in rows)
+
+    def _release_artifacts(self) -> None:
+        """Drop the artifacts that only checkpoints referred to which are dropped now."""
+        if self._unlink and self._artifacts.holds_for_checkpoints:
+            kept = self.connection.execute(
+                "SELECT file FROM checkpoints WHERE run = ?", (self.run,)
+            ).fetchall()
+            self._artifacts.release(self._unlink, [self.folder / row[0] for row in kept])
 
     def finish(self, status: str, stopped: str | None, progress: Progress) -> None:
         """Record how the run ended, or that it pauses; the recorded tick never decreases."""
@@ -304,6 +351,7 @@ class RunTables:
     def add_call(self, call: Answered, tick: int) -> None:
         """Record the answer of a call."""
         self._begin(tick)
+        self._artifacts.add(call.tensors, tick, "call", call.path, call.answer or "")
         self._added += len(call.arguments) + len(call.answer or "")
         self.connection.execute(
             "INSERT INTO calls (run, path, seq, tick, arguments, answer, error, child, created) "

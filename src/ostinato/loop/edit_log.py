@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from ostinato.errors import EditError
-from ostinato.journal import ControlRequest, Run, RunSession, runs_command
+from ostinato.journal import ControlRequest, Run, RunSession, encode, runs_command, with_tensors
 from ostinato.loop.checkpoint_schedule import FOREVER
 from ostinato.loop.process import Process
 
@@ -22,7 +22,7 @@ class EditLog:
         self.count = 0
         self._process = process
         self._replay: list[tuple[int, dict[str, object]]] = []
-        self._replayed: list[tuple[int, dict[str, object]]] = []
+        self._replayed: list[tuple[int, str]] = []  # with the edits as JSON: tensors have no ==
 
     @property
     def waiting(self) -> int:
@@ -39,8 +39,8 @@ class EditLog:
         # A number: the request is in the journal, which has only those that were not applied yet.
         if request.number is not None:
             self.apply(edits, tick, session, request)
-        elif (tick, edits) in self._replayed:
-            self._replayed.remove((tick, edits))
+        elif (again := (tick, encode(edits))) in self._replayed:
+            self._replayed.remove(again)
         else:
             self.apply(edits, tick, session)
 
@@ -86,13 +86,13 @@ class EditLog:
     def plan(self, run: Run) -> None:
         """Read the journaled edits after the saved state, to apply each at its tick."""
         changes = [event for event in run.events() if event.name == "change"]
-        self._replay = [(event.tick, dict(event.data)) for event in changes[self.count :]]
+        self._replay = [(event.tick, with_tensors(event.data)) for event in changes[self.count :]]
 
     def replay_up_to(self, tick: int) -> None:
         """Apply again the journaled edits up to a tick."""
         while self._replay and self._replay[0][0] <= tick:
             at, edits = self._replay.pop(0)
             self.count += 1
-            self._replayed.append((at, edits))
+            self._replayed.append((at, encode(edits)))
             with suppress(EditError):  # refused then, refused again
                 self._process.change(edits)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import cast
 
 from ostinato.errors import EditError, ItemError, RunError
-from ostinato.journal import Fields, StopKind, Stopped, first
+from ostinato.journal import Fields, StopKind, Stopped, Unchanging, first
 from ostinato.loop.actions import (
     Accept,
     Action,
@@ -141,7 +141,7 @@ class Lanes:
         return {
             "each": str(self.each),
             "taken": self._items.taken,
-            "drafts": [state.to_json() for state in self._states.values()],
+            "drafts": [Unchanging(state.to_json()) for state in self._states.values()],
             "counts": dict(self._counts),
             "spent": dict(self.spent),
         }

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
-from ostinato.journal import Run, is_recorded_tensor, tensor_of
+from ostinato.journal import Run, with_tensors
 from ostinato.loop.process import Report
 
 Recorded = Mapping[str, tuple[int, Report]]
@@ -53,14 +53,6 @@ def recorded(run: Run, after: int) -> Iterator[Recorded]:
             return
         lanes = cast(Mapping[str, Mapping[str, object]], step.report["lanes"])
         yield {
-            key: (cast(int, lane["position"]), _with_tensors(cast(Report, lane["report"])))
+            key: (cast(int, lane["position"]), with_tensors(lane["report"]))
             for key, lane in lanes.items()
         }
-
-
-def _with_tensors(report: Report) -> Report:
-    """Return a report with its large tensors; small ones stay lists."""
-    return {
-        name: tensor_of(value) if is_recorded_tensor(value) else value
-        for name, value in report.items()
-    }

@@ -10,6 +10,7 @@ import click
 
 from ostinato.cli.options import journal_option, json_option
 from ostinato.cli.run_loop import Exit
+from ostinato.cli.runs.artifacts import artifacts, summary
 from ostinato.cli.runs.people import answer, export, keep, note
 from ostinato.cli.runs.resume_command import resume_hint
 from ostinato.cli.runs.words import ago, cut, listed, opened, setting, size_text
@@ -91,6 +92,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         steps = list(run.steps(after=max(0, row.tick - LAST_STEPS)))
         results = run.count_results()
         output = _output(run) if results == 1 else None
+        found = run.artifacts()
         until = run.until
         parent = _name_of_parent(journal, row)
         caller = _name_of_caller(journal, row)
@@ -104,6 +106,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
             "resume_with": hint,
             "results": results,
             "output": output,
+            "artifacts": len(found),
             "called": called,
             "questions": [each._asdict() for each in questions],
             "notes": [each.to_json() for each in notes],
@@ -124,6 +127,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         ("updated", ago(row.updated)),
         ("results", str(results) if results else None),
         ("output", None if output is None else cut(encode(output))),
+        ("artifacts", summary(found)),
         ("notes", str(len(notes)) if notes else None),
         ("kept", _retention(journal, row)),
         ("resume with", hint),
@@ -359,5 +363,5 @@ def resume(name: str, until: str | None, trust: bool, as_json: bool, path: Path 
     sys.exit(code)
 
 
-for command in (answer, export, keep, note):
+for command in (answer, artifacts, export, keep, note):
     runs.add_command(command)
