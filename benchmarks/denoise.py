@@ -33,8 +33,17 @@ from torch.nn import functional as F
 
 from benchmarks.denoise_overhead import overheads
 from benchmarks.denoise_overhead import seconds as seconds_of
-from ostinato.image import SOLVERS, Images, UNet, hold_out, load_denoiser, save_denoiser
-from ostinato.image.training import RECIPE, ImageTask, shape_for
+from ostinato.image import (
+    RECIPE,
+    SOLVERS,
+    Images,
+    ImageTask,
+    UNet,
+    hold_out,
+    load_denoiser,
+    save_denoiser,
+    shape_for,
+)
 from ostinato.loop import Condition, Converges, Loop, Reaches, Seconds, Steps
 from ostinato.train import BatchSampler, Training
 from recipes.digit_measures import FeatureClassifier, class_right, frechet, train_classifier

@@ -20,7 +20,7 @@ from ostinato.image.tokens import (
     new_image_token_model,
     task_of,
 )
-from ostinato.image.tokens.model import Method
+from ostinato.image.tokens.config import Method
 from ostinato.journal import Stopped
 from ostinato.loop import (
     Action,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from refine_scribe import scribe_loop, write_job
-from tiny import CORPUS, save_tiny
+from tiny import save_tiny
 
 from ostinato.cli import text_output as written
 from ostinato.cli.main import cli
@@ -25,11 +25,6 @@ from ostinato.refine.job.job_run import JobRun
 from ostinato.runs import config_of
 from ostinato.text import GenerateRun
 
-SMALL = (
-    "--layers 1 --width 16 --heads 2 --context 16 --vocab-size 270 --batch-tokens 128 "
-    "--warmup-steps 2 --checkpoint-every 2"
-)
-TRAIN = f"train text a.txt --out small --steps 4 {SMALL}"
 WRITE = "generate 'Your table' --model tiny --max-new-tokens 8 --run w"
 
 
@@ -53,64 +48,6 @@ def refused(kind: type[Exception], line: str) -> str:
     error = call(line).exception
     assert type(error) is kind, error
     return str(error)
-
-
-def rates(name: str) -> list[Any]:
-    with Journal() as journal:
-        return [step.report["lr"] for step in journal.get(name).steps()]
-
-
-# Trainings --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def trained(folder: Path) -> str:
-    (folder / "a.txt").write_text(" ".join(CORPUS) * 12)
-    return output_of(TRAIN)
-
-
-def test_a_branch_of_a_training_is_driven_by_the_command_that_is_printed(trained: str) -> None:
-    made = output_of("runs branch train-small --at 2 --as low --set lr=0.0001")
-    command = made.splitlines()[-1].removeprefix("Resume it with: ostinato ")
-    assert command == f"train text a.txt --out low --steps 4 {SMALL} --run low"
-    before = Path("small/model.safetensors").read_bytes()
-    assert "Resuming from step 2." in output_of(command)
-    assert Path("small/model.safetensors").read_bytes() == before
-    assert Path("low/model.safetensors").read_bytes() != before
-    assert max(rates("low")) <= 1e-4 < max(rates("train-small"))
-
-
-def test_resume_drives_a_branch_of_a_training_only_with_trust(trained: str) -> None:
-    output_of("runs branch train-small --at 2 --as low")
-    assert f"train text a.txt --out low --steps 4 {SMALL} --run low" in refused(
-        RunError, "runs resume low"
-    )
-    assert not Path("low").exists()
-    assert "Saved in low (run low)." in output_of("runs resume low --trust")
-    same = [Path(name, "model.safetensors").read_bytes() for name in ("small", "low")]
-    assert same[0] == same[1]
-
-
-def test_a_named_training_may_write_elsewhere_but_not_be_changed(trained: str) -> None:
-    named = TRAIN.replace("--steps 4", "--steps 2")
-    output_of(f"{named} --run other")
-    assert "The run is finished" in output_of(f"{named} --run other --out elsewhere")
-    assert Path("elsewhere/model.safetensors").is_file()
-    assert "but --lr changed" in refused(InputError, f"{named} --run other --lr 0.5")
-
-
-def test_a_finished_training_says_why_and_resumes_with_another_condition(trained: str) -> None:
-    sentence = refused(RunError, "runs resume train-small --trust")
-    assert sentence.startswith("The run 'train-small' has stopped at tick 4: It has taken 4 steps")
-    assert 'ostinato runs resume train-small --trust --until "Steps(8)"' in sentence
-    assert "Unknown condition" in str(call("runs resume train-small --until Step(9)").exception)
-    assert "Resuming from step 4." in output_of(
-        "runs resume train-small --trust --until 'Steps(6)'"
-    )
-    assert len(rates("train-small")) == 6
-    shown = output_of("runs show train-small")
-    assert f"ostinato {TRAIN} --until 'Steps(6)' --until \"…\"" in shown
-    assert "has stopped at tick 6" in refused(RunError, "runs resume train-small --trust")
 
 
 # Texts ------------------------------------------------------------------------------------------

@@ -16,13 +16,12 @@ from safetensors.torch import load_file
 from tiny import CORPUS, save_tiny
 
 from ostinato.cli.main import cli
-from ostinato.cli.train.options import SETTINGS, RunOptions
-from ostinato.cli.train.training_run import run_of
-from ostinato.errors import InputError, OstinatoError
+from ostinato.cli.train.options import SETTINGS, TrainingOptions
+from ostinato.errors import OstinatoError
 from ostinato.journal import Journal, safe_name
 from ostinato.journal.creation import SAFE_NAME
 from ostinato.models import hash_parts, load_adapter, load_model
-from ostinato.text import TextTrainingConfig, earlier_fingerprint, fingerprint
+from ostinato.text import TextTrainingConfig, TextTrainingRun, prepare_text_training
 from ostinato.train import TrainingConfig
 
 SMALL = (
@@ -170,25 +169,13 @@ def test_bad_input_is_refused_before_any_work(folder: Path, words: str, message:
 def test_a_run_with_other_settings_is_refused_unless_fresh(folder: Path) -> None:
     assert train("a.txt --out small --steps 2", SMALL).exit_code == 0
     changed = train("a.txt --out small --steps 2 --lr 0.5", SMALL)
-    assert "but --lr changed" in str(changed.exception)
+    assert "but --lr was 0.001, is 0.5. " in str(changed.exception)
     assert train("a.txt --out small --steps 2 --lr 0.5 --fresh", SMALL).exit_code == 0
 
 
 def rates(name: str) -> list[Any]:
     with Journal() as journal:
         return [step.report["lr"] for step in journal.get(name).steps()]
-
-
-def test_a_run_that_recorded_fewer_options_resumes(folder: Path) -> None:
-    config = TrainingConfig(steps=3)
-    older = {k: v for k, v in dataclasses.asdict(config).items() if k != "adamw_lr_scale"}
-    options = RunOptions(out=Path("small"))
-    with Journal() as journal:
-        made = run_of(journal, options, "text", "the same", config)
-        journal.amend(made, {"config": older})
-        assert run_of(journal, options, "text", "the same", config).name == made.name
-        with pytest.raises(InputError, match="but --lr changed"):
-            run_of(journal, options, "text", "the same", dataclasses.replace(config, lr=0.5))
 
 
 def test_a_higher_limit_keeps_the_planned_rate(folder: Path) -> None:
@@ -208,7 +195,8 @@ def test_seconds_end_any_training_and_plan_its_rate_by_the_measured_speed(folder
     first = train("a.txt --out small --seconds 0.3", SMALL)
     assert first.exit_code == 0 and "Saved in small" in first.output, first.output
     with Journal() as journal:
-        recorded: Any = journal.get("train-small").spec["config"]
+        spec: Any = journal.get("train-small").spec
+    recorded = spec["config"]["training"]
     config = TrainingConfig(steps=recorded["steps"], warmup_steps=2)
     taken = rates("train-small")
     assert taken == [config.lr_at(step) for step in range(len(taken))]
@@ -280,7 +268,7 @@ def test_moving_the_border_between_two_files_is_another_training(folder: Path) -
         return train("t.txt --valid v.txt --out small --steps 2", SMALL)
 
     assert run(split).exit_code == 0
-    assert "but the files or the network changed" in str(run(split + 40).exception)
+    assert "but the hash of the data was" in str(run(split + 40).exception)
     assert "The run is finished" in run(split).output
 
 
@@ -295,33 +283,21 @@ def test_the_ending_of_a_file_and_the_weights_to_start_from_belong_to_a_training
     folder: Path,
 ) -> None:
     save_tiny(folder / "tiny")
-    (folder / "a.jsonl").write_text('{"text": "We can help you."}\n')
-    (folder / "b.txt").write_text('{"text": "We can help you."}\n')
-    rows, plain, tuned = (
-        TextTrainingConfig(files=(folder / name,), start=start)
-        for name, start in (("a.jsonl", None), ("b.txt", None), ("a.jsonl", str(folder / "tiny")))
-    )
-    assert fingerprint(rows) != fingerprint(plain)
-    before = fingerprint(tuned)
-    assert before == fingerprint(tuned)
+    text = "".join(json.dumps({"text": f"{line} {n}"}) + "\n" for n, line in enumerate(CORPUS))
+    (folder / "a.jsonl").write_text(text)
+    (folder / "b.txt").write_text(text)
+
+    def hashes(name: str, start: str | None = None) -> Any:
+        settings = TextTrainingConfig(files=(folder / name,), start=start, context=16)
+        return prepare_text_training(TextTrainingRun(out=folder / "out", text=settings)).hashes
+
+    rows = hashes("a.jsonl")
+    assert rows["data"] != hashes("b.txt")["data"] and not rows["weights"]
+    before = hashes("a.jsonl", str(folder / "tiny"))
+    assert before["data"] == rows["data"] and before["weights"]
     config = folder / "tiny" / "config.json"
     config.write_text(config.read_text() + " ")
-    assert fingerprint(tuned) != before
-
-
-def test_a_run_with_the_fingerprint_of_an_older_version_resumes(folder: Path) -> None:
-    assert train("a.txt --out small --steps 2", SMALL).exit_code == 0
-    settings = TextTrainingConfig(
-        files=(Path("a.txt"),), layers=1, width=16, heads=2, context=16, vocab_size=270
-    )
-    with Journal() as journal:
-        run = journal.get("train-small")
-        assert run.spec["settings"] == fingerprint(settings)
-        journal.amend(run, {"settings": earlier_fingerprint(settings)})
-    assert train("a.txt --out small --steps 4", SMALL).exit_code == 0
-    with Journal() as journal:
-        run = journal.get("train-small")
-        assert run.tick == 4 and run.spec["settings"] == fingerprint(settings)
+    assert hashes("a.jsonl", str(folder / "tiny"))["weights"] != before["weights"]
 
 
 @pytest.mark.parametrize(
@@ -393,10 +369,9 @@ def dialogue(question: str, answer: str) -> str:
 def test_any_output_folder_gives_a_run_a_name_that_resumes(folder: Path, out: str) -> None:
     (folder / "in" / "inner").mkdir(parents=True)
     names = set()
-    with chdir(folder / "in" / "inner"), Journal(folder / "journal.db") as journal:
-        options = RunOptions(out=Path(out), journal=folder / "journal.db")
+    with chdir(folder / "in" / "inner"):
         for _ in range(2):
-            names.add(run_of(journal, options, "text", "the same", TrainingConfig()).name)
+            names.add(TrainingOptions(out=Path(out)).name)
     (name,) = names
     assert SAFE_NAME.fullmatch(name), name
 
@@ -450,7 +425,8 @@ def test_few_data_have_more_batches_a_shorter_warm_up_and_validations(folder: Pa
     result = train("d.jsonl --from tiny --lora-rank 2 --epochs 3 --out mine")
     assert result.exit_code == 0, result.output
     with Journal() as journal:
-        config: Any = journal.get("train-mine").spec["config"]
+        spec: Any = journal.get("train-mine").spec
+        config = spec["config"]["training"]
         steps = list(journal.get("train-mine").steps())
     assert 30 <= config["steps"] <= 48
     assert config["warmup_steps"] == config["steps"] // 10

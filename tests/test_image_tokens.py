@@ -31,8 +31,8 @@ from ostinato.image.tokens import (
     task_of,
 )
 from ostinato.image.tokens.attributes import Thresholds, measure
+from ostinato.image.tokens.config import Method
 from ostinato.image.tokens.discrete_diffusion import reverse_step
-from ostinato.image.tokens.model import Method
 from ostinato.journal import Journal
 from ostinato.loop import Lane, Lanes, Loop, Steps
 from ostinato.media import scaled

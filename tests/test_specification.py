@@ -40,6 +40,7 @@ class Made(RunConfig):
     out: Path
     model: Place = "small"
     judge: Place | None = None
+    sources: tuple[Place, ...] = ()
     until: str | None = None
     weights: str = ""
     size: int | None = None
@@ -53,6 +54,7 @@ def example(folder: Path) -> Made:
         out=folder / "out" / "x",
         model=str(folder / "models" / "mine"),
         judge=str(folder / "models" / "judge"),
+        sources=("digits", str(folder / "data")),
         until="Steps(3)",
         size=4,
         mode="b",
@@ -74,6 +76,7 @@ def test_paths_stay_right_where_the_folder_is_moved(tmp_path: Path) -> None:
         str(here / "out" / "x"),
         str(here / "models" / "mine"),
         str(here / "models" / "judge"),
+        str(here / "data"),
     ]
 
 

@@ -61,19 +61,22 @@ def test_a_branch_with_another_rate_leaves_its_parent_alone(kind: str) -> None:
     output_of(TRAININGS[kind])
     before = weights("made")
     command = branched("runs branch train-made --at 2 --as low --set lr=0.00001")
-    assert command == TRAININGS[kind].replace("--out made", "--out low") + " --run low"
+    assert command == "runs resume low"
     assert "Resuming from step 2." in output_of(command)
     assert weights("made") == before
     assert weights("low") != before
     assert max(report["lr"] for report in reports("low")) <= 1e-5
     assert "The run is finished" in output_of(command)
+    typed = TRAININGS[kind].replace("--out made", "--out low") + " --run low"
+    assert "The run is finished" in output_of(typed)
+    assert weights("made") == before
 
 
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_a_branch_with_nothing_changed_comes_to_the_same_weights(kind: str) -> None:
     output_of(TRAININGS[kind])
     branched("runs branch train-made --at 2 --as same")
-    assert "Saved in same (run same)." in output_of("runs resume same --trust")
+    assert "Saved in same (run same)." in output_of("runs resume same")
     own, same = weights("made"), weights("same")
     assert all(own[name] == same[name] for name in same)
     assert reports("same") == reports("train-made")[2:]
@@ -85,12 +88,15 @@ def test_a_branch_of_a_branch_is_driven_too(kind: str) -> None:
     output_of(branched("runs branch train-made --at 2 --as low --set lr=0.00001"))
     before = weights("low")
     command = branched("runs branch low --at 4 --as lower --set lr=0.001")
-    assert command.endswith(" --run lower")
-    on = output_of(command.replace("--steps 4", "--steps 6"))
+    on = output_of(f"{command} --until 'Steps(6)'")
     assert "Resuming from step 4." in on and "Saved in lower (run lower)." in on
     assert weights("low") == before != weights("lower")
 
 
-def test_a_branch_of_a_part_of_a_training_resumes_only_from_python() -> None:
+def test_a_branch_that_is_called_as_its_parents_folder_writes_beside_it() -> None:
     output_of(TRAININGS["image-tokens"])
-    assert branched("runs branch train-made-codes --as codes").startswith("Resume it with: Python")
+    before = weights("made")
+    command = branched("runs branch train-made-codes --as codes")
+    output_of(f"{command} --until 'Steps(3)'")
+    assert {name: each for name, each in weights("made").items() if "codes-2" not in name} == before
+    assert len(weights("made/codes-2")) == 1

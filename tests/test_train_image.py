@@ -13,8 +13,17 @@ from test_unet import SMALL
 
 from ostinato.cli.main import cli
 from ostinato.errors import InputError, OstinatoError
-from ostinato.image import UNet, UNetConfig, hold_out, load_denoiser, read_images
-from ostinato.image.training import RECIPE, ImageTask, NoiseLevels, shape_for
+from ostinato.image import (
+    RECIPE,
+    ImageTask,
+    NoiseLevels,
+    UNet,
+    UNetConfig,
+    hold_out,
+    load_denoiser,
+    read_images,
+    shape_for,
+)
 from ostinato.testing import check_process
 from ostinato.train import Training, TrainingConfig
 
@@ -155,4 +164,6 @@ def test_a_plan_and_a_refusal_name_the_options_of_the_command(folder: Path) -> N
 
     assert "--batch-size 2" in train("--epochs", "0.1", "--sample-every", "0").output
     refused = train("--batch-size", "3", "--sample-every", "0").exception
-    assert "--batch-size changed" in str(refused)
+    assert "--batch-size was 2, is 3" in str(refused)
+    wrong = train("--channels", "20").exception
+    assert "--channels must be a multiple of 16, got 20." in str(wrong)

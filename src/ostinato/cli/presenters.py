@@ -37,6 +37,11 @@ PRESENTERS = {
     "sample pipeline": "ostinato.cli.sample.image:present",
     "sample image-tokens": "ostinato.cli.sample.image_tokens:present",
     "sample music": "ostinato.cli.sample.music:present",
+    "train text": "ostinato.cli.train.text:present",
+    "train image": "ostinato.cli.train.image:present",
+    "train image-tokens": "ostinato.cli.train.image_tokens:present",
+    "train image-codec": "ostinato.cli.train.training_run:present",
+    "train music": "ostinato.cli.train.training_run:present",
 }
 """By kind of run: `package.module:function`. Other kinds are shown by `present`."""
 
@@ -48,12 +53,12 @@ def drive(
 
     `spelled` returns how a field is called on the command line.
     """
-    with _fields_as_options(spelled), recording.opened(config, spelled) as run:
+    with fields_as_options(spelled), recording.opened(config, spelled) as run:
         return presenter(config.kind)(config, run, view)
 
 
 @contextmanager
-def _fields_as_options(spelled: Callable[[str], str]) -> Iterator[None]:
+def fields_as_options(spelled: Callable[[str], str]) -> Iterator[None]:
     """Let an error that begins with a field's name begin with the option's."""
     try:
         yield

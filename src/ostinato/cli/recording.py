@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Recording:
     """Where a command records its run, as typed. Without a name the run gets one of its own, and
-    is kept only for some time."""
+    is kept only for some time. With `fresh` an earlier run of the name is deleted, if it is of the
+    same group of kinds."""
 
     name: str | None = None
     journal: Path | None = None
     off: bool = False
+    fresh: bool = False
 
     def __post_init__(self) -> None:
         for option, value in (("--run", self.name), ("--journal", self.journal)):
@@ -50,11 +52,11 @@ class Recording:
 
     @contextmanager
     def opened(
-        self, config: RunConfig, spelled: Callable[[str], str] = str
+        self, config: RunConfig, spelled: Callable[[str], str] = str, fix: str | None = None
     ) -> Iterator[RunSource | None]:
         """Yield the run of the configuration; None where nothing is recorded.
 
-        Raises `InputError` where the run has another configuration.
+        Raises `InputError` where the run has another configuration, which says how to `fix` it.
 
         A new run is made only when its loop is built: bad input leaves nothing behind, not even a
         journal.
@@ -73,11 +75,15 @@ class Recording:
             return journals[0]
 
         def made() -> Run:
+            earlier = opened().find(self.name) if self.fresh and self.name is not None else None
+            if earlier is not None and _group(earlier.kind) == _group(config.kind):
+                opened().delete(earlier.id)
             return record(opened(), config, name=self.name, spelled=spelled)
 
         try:
-            there = self.name is not None and path.exists()
-            found = find_same(opened(), config, self.name or "", spelled=spelled) if there else None
+            there = self.name is not None and path.exists() and not self.fresh
+            name = self.name or ""
+            found = find_same(opened(), config, name, spelled=spelled, fix=fix) if there else None
             yield found or made
         finally:
             for journal in journals:
@@ -106,6 +112,16 @@ _KEPT = {"OSTINATO_KEEP_RUNS": ("newest", int), "OSTINATO_KEEP_DAYS": ("days", f
 """Environment variables that say how long runs without a name are kept."""
 
 
+def _group(kind: str) -> str:
+    """Return the first word of a kind: `train` of `train text`."""
+    return kind.partition(" ")[0]
+
+
+no_journal_option = click.option(
+    "--no-journal", is_flag=True, help="Record nothing: it cannot be resumed."
+)
+
+
 def recording_options(command: Command) -> Command:
     """Add --run, --journal and --no-journal to a command, which gets one `recording`.
 
@@ -130,7 +146,7 @@ _OPTIONS = add_options(
         help="Name of the run; the same command resumes it.  [default: a new name]",
     ),
     journal_option(),
-    click.option("--no-journal", is_flag=True, help="Record nothing: it cannot be resumed."),
+    no_journal_option,
 )
 
 

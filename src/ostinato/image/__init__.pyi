@@ -1,6 +1,7 @@
 from .checks import ClassifiedAs, Sharpness
 from .classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
 from .clip import ClipModel, ClipScore, load_clip
+from .config import RECIPE, ImageSetRun, ImageTrainingRun, image_places
 from .dataset import Images, hold_out, read_images
 from .denoise import Denoise
 from .fixed_batches import BLOCK, Denoiser, fixed_batches, is_batch_invariant, remembered_self_test
@@ -16,7 +17,8 @@ from .sample_work import (
 )
 from .sampling import ALL_STEPS, Renoise, denoise_loop, sample_images
 from .solvers import SOLVERS, Solver, jump_sigmas, karras_sigmas, linear_betas, vp_sigmas
-from .training import RECIPE, ImageTask, NoiseLevels, PerImageTask, preview, shape_for
+from .training import ImageTask, NoiseLevels, PerImageTask, preview, shape_for
+from .training_run import build_image_training, prepare_image_training, read_image_set
 from .unet import UNet, UNetConfig, load_denoiser, save_denoiser
 
 __all__ = [
@@ -34,7 +36,9 @@ __all__ = [
     "ImageChecks",
     "ImageRequest",
     "ImageSamplingRun",
+    "ImageSetRun",
     "ImageTask",
+    "ImageTrainingRun",
     "ImageWork",
     "Images",
     "NoiseLevels",
@@ -46,6 +50,7 @@ __all__ = [
     "SourceImage",
     "UNet",
     "UNetConfig",
+    "build_image_training",
     "build_sample_image",
     "classifier_digest",
     "denoise_loop",
@@ -54,6 +59,7 @@ __all__ = [
     "hold_out",
     "image_checks",
     "image_loop_arguments",
+    "image_places",
     "is_batch_invariant",
     "is_whole",
     "jump_sigmas",
@@ -63,7 +69,9 @@ __all__ = [
     "load_clip",
     "load_denoiser",
     "pixels",
+    "prepare_image_training",
     "preview",
+    "read_image_set",
     "read_images",
     "remembered_self_test",
     "sample_images",

@@ -24,26 +24,13 @@ from ostinato.image.solvers import SOLVERS, advance, jump_sigmas
 from ostinato.image.unet import UNet, UNetConfig
 from ostinato.loop import fold_in
 from ostinato.media import gutter_of, in_grid, tiled, to_bytes
-from ostinato.train import Loss, Share, TrainingConfig
+from ostinato.train import Loss, Share
 
 BANDS = {"low": (0.0, 0.25), "mid": (0.25, 1.0), "high": (1.0, float("inf"))}
 """Bands of noise levels that are reported apart, as `loss/sigma_low` and so on.
 
 The total hides where a denoiser improves: at high noise most of the loss cannot be learned away.
 """
-
-RECIPE = TrainingConfig(
-    steps=2000,
-    batch_tokens=64,
-    optimizer="muon",
-    lr=0.02,
-    warmup_steps=50,
-    min_lr_ratio=0.01,
-    ema_decay=0.985,  # 0.9 to 0.998 gave a distance of 1.45 to 1.47, none 1.50 (docs/log.md)
-    valid_every=200,
-    sample_every=400,
-)
-"""Training settings of denoisers; `batch_tokens` counts images."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,7 +101,7 @@ def _written(value: object, place: _Place, name: str, *, is_place: bool = False)
         hints = _hints(type(value))
         return {
             each: _written(
-                getattr(value, each), place, f"{name}.{each}", is_place=_is_place(hints[each])
+                getattr(value, each), place, f"{name}.{each}", is_place=_holds_places(hints[each])
             )
             for each in hints
         }
@@ -116,7 +116,10 @@ def _written(value: object, place: _Place, name: str, *, is_place: bool = False)
         return value
     if isinstance(value, list | tuple | set | frozenset):
         each_of = sorted(value) if isinstance(value, set | frozenset) else value
-        return [_written(each, place, f"{name}[{n}]") for n, each in enumerate(each_of)]
+        return [
+            _written(each, place, f"{name}[{n}]", is_place=is_place)
+            for n, each in enumerate(each_of)
+        ]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: _written(each, place, f"{name}.{key}") for key, each in value.items()}
     raise InputError(
@@ -266,6 +269,11 @@ def _hints(kind: type) -> dict[str, Any]:
 def _is_place(hint: Any) -> bool:
     hints = get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     return any(getattr(each, "__metadata__", ()) == PLACE for each in hints)
+
+
+def _holds_places(hint: Any) -> bool:
+    each = get_args(hint)[:1] if get_origin(hint) is tuple else ()
+    return _is_place(hint) or any(_is_place(one) for one in each)
 
 
 # Comparing --------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 from .checks import Cadence, Crossing, Parallels, Repeats, VoiceRange, all_checks
-from .data import RECIPE, Pieces, examples, in_range, read_pieces
+from .config import RECIPE, MusicTrainingRun
+from .data import Pieces, examples, in_range, read_pieces
 from .midi import read_midi, write_midi
 from .rendering import piano_roll, render, write_wav
 from .sample_runs import FORMATS, SampleMusicRun
 from .sample_work import MusicWork, build_sample_music, music_digest
 from .score import Key, Score, read_chorales
 from .tokens import LONGEST, encode, make_tokenizer, music_model, score_of
+from .training_run import build_music_training, prepare_music_training
 from .writing import SAMPLING, TOKENS, folder_of, load_music, melody_of, prompt, score_text
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "Cadence",
     "Crossing",
     "Key",
+    "MusicTrainingRun",
     "MusicWork",
     "Parallels",
     "Pieces",
@@ -25,6 +28,7 @@ __all__ = [
     "Score",
     "VoiceRange",
     "all_checks",
+    "build_music_training",
     "build_sample_music",
     "encode",
     "examples",
@@ -36,6 +40,7 @@ __all__ = [
     "music_digest",
     "music_model",
     "piano_roll",
+    "prepare_music_training",
     "prompt",
     "read_chorales",
     "read_midi",

@@ -17,24 +17,10 @@ from ostinato.loop import fold_in
 from ostinato.music.midi import load_midi
 from ostinato.music.score import HIGHEST, LOWEST, Score, read_chorales
 from ostinato.music.tokens import END_ID, IDS, LONGEST, encode, key_spelling
-from ostinato.train import Example, TrainingConfig
+from ostinato.train import Example
 
 NAMED = 3  # files that a warning names
 MIDDLES = tuple((low + high) / 2 for low, high in zip(LOWEST, HIGHEST, strict=True))
-
-RECIPE = TrainingConfig(
-    steps=1200,
-    batch_tokens=4096,
-    optimizer="muon",
-    lr=0.02,
-    warmup_steps=30,
-    ema_decay=0.99,
-    valid_every=100,
-)
-"""Training settings: 12 minutes to half an hour on one thread.
-
-More steps overfit: the validation loss was 1.058 after 1,000 and 1.069 after 1,200 (docs/log.md).
-"""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ostinato.runs.record import (
     find_same,
     folder_of,
     record,
+    record_called,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "folder_of",
     "kind_of",
     "record",
+    "record_called",
 ]

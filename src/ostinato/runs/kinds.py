@@ -49,6 +49,20 @@ KINDS: dict[str, RunKind] = {
         "ostinato.image.tokens:build_sample_image_tokens",
     ),
     "sample music": RunKind("ostinato.music:SampleMusicRun", "ostinato.music:build_sample_music"),
+    "train text": RunKind("ostinato.text:TextTrainingRun", "ostinato.text:build_text_training"),
+    "train image": RunKind(
+        "ostinato.image:ImageTrainingRun", "ostinato.image:build_image_training"
+    ),
+    "train image-tokens": RunKind(
+        "ostinato.image.tokens:ImageTokenTrainingRun",
+        "ostinato.image.tokens:build_image_token_training",
+    ),
+    "train image-codec": RunKind(
+        "ostinato.image.tokens:CodecTrainingRun", "ostinato.image.tokens:build_codec_training"
+    ),
+    "train music": RunKind(
+        "ostinato.music:MusicTrainingRun", "ostinato.music:build_music_training"
+    ),
 }
 """By name: all kinds of runs that can be built from their record."""
 

@@ -20,6 +20,7 @@ from ostinato.journal import (
     differences,
     require_same,
     runs_command,
+    safe_name,
 )
 from ostinato.runs.kinds import KINDS, kind_of
 
@@ -50,14 +51,32 @@ def record(
     return run
 
 
+def record_called(journal: Journal, caller: Run, config: RunConfig, part: str) -> Run:
+    """Find or create the run that another one calls for a part of it, named after both.
+
+    Raises `InputError` where the run of that part has another configuration, see `find_same`.
+    """
+    for run in caller.called():
+        if run.caller == (caller.id, part):
+            return find_same(journal, config, run.name) or run
+    name = safe_name(f"{caller.name}-{part}")
+    spec = {CONFIG: config_to_json(config, folder_of(journal.path))}
+    return journal.create(name, kind=config.kind, spec=spec, caller=(caller, part))
+
+
 def find_same(
-    journal: Journal, config: RunConfig, name: str, *, spelled: Callable[[str], str] = str
+    journal: Journal,
+    config: RunConfig,
+    name: str,
+    *,
+    spelled: Callable[[str], str] = str,
+    fix: str | None = None,
 ) -> Run | None:
     """Return the run of a name, None where there is none; the record gets new values of free
     fields.
 
     Raises `InputError` where its configuration is another; it tells each field, as `spelled` calls
-    it.
+    it, and how to `fix` it where that is given.
     """
     run = journal.find(name)
     if run is None:
@@ -77,7 +96,8 @@ def find_same(
     require_same(
         run.name,
         differences(before, config, folder_of(journal.path)),
-        "Give the same values to resume it, branch it with "
+        fix
+        or "Give the same values to resume it, branch it with "
         f"{runs_command(journal.path, 'branch', run.name)}, or start another run.",
         spelled,
     )

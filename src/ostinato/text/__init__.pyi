@@ -1,7 +1,8 @@
-from .config import TextTrainingConfig
+from .config import TextTrainingConfig, TextTrainingRun
 from .filling import GAP, build_fill, fill_gaps
 from .runs import FillRun, GenerateRun
-from .training import TextTraining, earlier_fingerprint, fingerprint, sample_prompt, set_up
+from .training import TextTraining, sample_prompt, set_up
+from .training_run import build_text_training, prepare_text_training
 from .unmask import FillConfig, MaskedText, Unmask
 from .writing import DEFAULT_LENGTH, build_generate, write
 
@@ -14,12 +15,13 @@ __all__ = [
     "MaskedText",
     "TextTraining",
     "TextTrainingConfig",
+    "TextTrainingRun",
     "Unmask",
     "build_fill",
     "build_generate",
-    "earlier_fingerprint",
+    "build_text_training",
     "fill_gaps",
-    "fingerprint",
+    "prepare_text_training",
     "sample_prompt",
     "set_up",
     "write",

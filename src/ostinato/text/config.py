@@ -1,17 +1,18 @@
-"""The configuration of a text training.
+"""The configurations of a text training.
 
-Imports no torch: the command line makes options from it.
+Imports no torch: the command line makes options from them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ostinato.arguments import require_at_least, require_types
 from ostinato.errors import InputError
-from ostinato.train import option
+from ostinato.journal import Place
+from ostinato.train import TrainingRun, option
 
 TRANSFORMER_ONLY = ("layout", "untied", "zero_init")
 
@@ -20,9 +21,11 @@ TRANSFORMER_ONLY = ("layout", "untied", "zero_init")
 class TextTrainingConfig:
     """What to train, and on which files. Without `start` a network is made from scratch."""
 
+    free: ClassVar[frozenset[str]] = frozenset({"files", "valid"})
+
     files: tuple[Path, ...]
     valid: tuple[Path, ...] = ()
-    start: str | None = None
+    start: Place | None = None
     kind: Literal["causal", "gru", "masked"] = option(
         "causal",
         "From scratch: causal transformer, recurrent network (GRU), or masked language model.",
@@ -77,3 +80,24 @@ class TextTrainingConfig:
                 raise InputError(
                     f"--{option_text} makes a transformer from scratch. Leave out --from or --kind."
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTrainingRun(TrainingRun):
+    """A language model trained on texts; `merge` saves it with its LoRA adapter merged.
+
+    The seed is that of `training`. `weights` is a hash of the model that it starts from.
+    """
+
+    kind: ClassVar[str] = "train text"
+    free: ClassVar[frozenset[str]] = TrainingRun.free | {"merge"}
+    hashes: ClassVar[frozenset[str]] = TrainingRun.hashes | {"weights"}
+
+    text: TextTrainingConfig
+    merge: bool = False
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.merge and not self.text.lora_rank:
+            raise InputError("--merge needs an adapter. Give its rank with --lora-rank.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +28,6 @@ from ostinato.models import (
     find_device,
     hash_parts,
     load_model,
-    weights_digest,
 )
 from ostinato.text.config import TextTrainingConfig
 from ostinato.train import Example, examples, read_corpus, split
@@ -39,39 +36,13 @@ END = "<|endoftext|>"
 SHOWN = 200  # characters of a prompt before its sample
 
 
-def fingerprint(settings: TextTrainingConfig) -> str:
-    """Return a hash of the settings, of the files' contents and of the model to start from."""
-    parts = [_settings_text(settings)]
+def data_hash(settings: TextTrainingConfig) -> str:
+    """Return a hash of the files' contents and endings: a file is read by its ending."""
+    parts = []
     for files in (settings.files, settings.valid):
         parts.append(f"{len(files)} files")
-        # A file is read by its ending.
         parts += [part for path in files for part in (path.suffix.lower(), read_corpus(path))]
-    return hash_parts([*parts, weights_digest(settings.start) if settings.start else ""])
-
-
-def earlier_fingerprint(settings: TextTrainingConfig) -> str:
-    """Return the fingerprint of versions that did not tell where a file ends.
-
-    Their runs resume, and get that of today.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for path in (*settings.files, *settings.valid):
-        digest.update(read_corpus(path).encode())
-    digest.update(_settings_text(settings).encode())
-    return digest.hexdigest()
-
-
-def _settings_text(settings: TextTrainingConfig) -> str:
-    values = [settings.start, settings.lora_rank, settings.context, settings.layers, settings.width]
-    values += [settings.heads, settings.tokenizer, settings.vocab_size, settings.seed]
-    # Options added later count only where they differ from the default: runs recorded before they
-    # existed keep their fingerprint.
-    values += [] if settings.kind == "causal" else [settings.kind]
-    values += [] if settings.layout == "llama" else [settings.layout]
-    values += ["untied"] if settings.untied else []
-    values += ["zero_init"] if settings.zero_init else []
-    values += [] if settings.device == "cpu" else [f"device {settings.device}"]
-    return json.dumps([*values, len(settings.files)])
+    return hash_parts(parts)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
-"""The configuration of a training. Imports no torch: the command line makes options from it."""
+"""The configurations of trainings. Imports no torch: the command line makes options from them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 from ostinato.arguments import require, require_above, require_at_least, require_types
-from ostinato.loop import check_seed
+from ostinato.journal import RunConfig
+from ostinato.loop import Condition, Steps, check_seed, parse
 
 
 def option(default: Any, help: str) -> Any:
@@ -16,7 +18,12 @@ def option(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How to train: length, batches, optimizer, learning rate, averages, validation."""
+    """How to train: length, batches, optimizer, learning rate, averages, validation.
+
+    A run may be given more steps, and show more or fewer samples: these fields are free.
+    """
+
+    free: ClassVar[frozenset[str]] = frozenset({"steps", "sample_every"})
 
     steps: int = option(
         1000, "Steps of the learning-rate schedule; also the limit if no other condition is given."
@@ -77,3 +84,36 @@ class TrainingConfig:
         # WSD (warm-up, stable, decay: Hu et al. 2024, "MiniCPM") falls in the last fifth only.
         fall = progress if self.schedule == "linear" else max(0.0, progress - 0.8) / 0.2
         return self.lr * (1 - (1 - self.min_lr_ratio) * fall)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun(RunConfig):
+    """A training: how it trains, when it ends, and the folder that its model is written to.
+
+    `until` is a condition as it is spelled, such as `Epochs(3) | Plateau('loss/valid')`; None:
+    after the steps of the schedule. `data` is a hash of the examples, which decides whether they
+    are the same: where they lie may change.
+    """
+
+    free: ClassVar[frozenset[str]] = frozenset({"out", "until", "checkpoint_every"})
+    hashes: ClassVar[frozenset[str]] = frozenset({"data"})
+
+    out: Path
+    training: TrainingConfig = TrainingConfig()
+    until: str | None = None
+    checkpoint_every: int = 100
+    data: str = ""
+
+    def __post_init__(self) -> None:
+        require_types(self)
+        require_at_least(1, checkpoint_every=self.checkpoint_every)
+        self.condition()
+
+    def condition(self) -> Condition:
+        """Return when the training ends."""
+        return Steps(self.training.steps) if self.until is None else parse(self.until)
+
+    def branched(self, name: str) -> Self:
+        """Return the configuration of a branch: it writes to a folder beside this one."""
+        beside = self.out.with_name(name)
+        return replace(self, out=self.out.with_name(f"{name}-2") if beside == self.out else beside)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ostinato.cli.train import training_run
 from ostinato.cli.train.options import (
     SETTINGS,
-    RunOptions,
+    TrainingOptions,
     image_settings,
     image_source_options,
     training_options,
 )
-from ostinato.cli.train.training_run import TrainingJob, train_until
-from ostinato.errors import InputError
 
 if TYPE_CHECKING:
+    from ostinato.cli.presenters import View
+    from ostinato.cli.run_loop import Exit
+    from ostinato.journal import RunSource
     from ostinato.loop import Step
+    from ostinato.train import TrainingRun, TrainingWork
 
 
 @click.command()
@@ -40,69 +42,36 @@ if TYPE_CHECKING:
     help="Probability of dropping the label in training (classifier-free guidance).",
 )
 @training_options(image_settings(SETTINGS))
-def image(
-    sources: tuple[str, ...],
-    size: int | None,
-    gray: bool | None,
-    hold_out: float,
-    classes: bool | None,
-    channels: int,
-    blocks: int,
-    label_dropout: float,
-    options: RunOptions,
-) -> None:
+def image(sources: tuple[str, ...], options: TrainingOptions, **task: Any) -> None:
     """Train a denoiser on images: a FOLDER of files, `digits-8x8`, or IDX files (MNIST's).
 
     The sub-folders of FOLDER are classes. `digits-8x8` are the 1,797 scans of scikit-learn.
     A grid of samples is written to OUT/samples during the training.
     """
-    from ostinato.image import (
-        RECIPE,
-        ImageTask,
-        NoiseLevels,
-        UNet,
-        preview,
-        read_images,
-        save_denoiser,
-        shape_for,
+    from ostinato.image import RECIPE, ImageTrainingRun, image_places, prepare_image_training
+
+    config = ImageTrainingRun(
+        **options.run_fields(),
+        sources=sources,
+        training=dataclasses.replace(RECIPE, **options.settings),
+        **task,
     )
-    from ostinato.image import hold_out as split
-
-    noise = NoiseLevels(label_dropout=label_dropout)
-    config = dataclasses.replace(RECIPE, **options.settings)
-    images = read_images(sources, size=size, gray=gray)
-    if classes and images.labels is None:
-        raise InputError(
-            "--classes needs images with classes. Put them into sub-folders, give a file of "
-            "labels, or give --unconditional."
-        )
-    if classes is False:  # None: the option was not typed
-        images = images.without_classes()
-    train, valid = split(images, hold_out, seed=config.seed)
-    if channels < 16 or channels % 16:
-        raise InputError(f"--channels must be a multiple of 16, got {channels}.")
-    network = UNet(shape_for(images, width=channels, blocks=blocks), seed=config.seed)
-    train_until(
-        TrainingJob(
-            command="image",
-            network=network,
-            task=ImageTask(train, valid, noise=noise, sampler=preview),
-            config=config,
-            fingerprint=repr((images.fingerprint(), network.config, noise, hold_out)),
-            examples=(len(train), len(valid)),
-            folder=options.out,
-            save=lambda: save_denoiser(options.out, network),
-            show=lambda step: _show(step, options.out / "samples", network.size),
-        ),
-        options,
-    )
+    parts = prepare_image_training(config)
+    config = dataclasses.replace(config, sources=image_places(sources))
+    training_run.train_until(config, options, parts, show=_show, parts=parts)
 
 
-def _show(step: Step, folder: Path, side: int) -> None:
-    """Write the sample of a step, a grid of images of `side` pixels, as a PNG."""
+def present(config: TrainingRun, run: RunSource | None, view: View) -> Exit:
+    """Train a denoiser, and write samples into its folder."""
+    return training_run.present(config, run, view, show=_show)
+
+
+def _show(step: Step, work: TrainingWork) -> str:
+    """Write the sample of a step, a grid of images, as a PNG; return the line about it."""
     from ostinato.media import image_io
 
     pixels: Any = step.report["sample"]  # (C, H, W), bytes
-    path = folder / f"step-{step.position:06}.png"
-    image_io.save(pixels / 127.5 - 1, path, side=side)
-    click.echo(f"  samples: {path}")
+    path = work.config.out / "samples" / f"step-{step.position:06}.png"
+    network: Any = work.process.network
+    image_io.save(pixels / 127.5 - 1, path, side=network.size)
+    return f"  samples: {training_run.near(path)}"

@@ -7,27 +7,30 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import operator
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 from ostinato.cli.options import Command, Option, add_options, flag_of, journal_option
+from ostinato.cli.presenters import fields_as_options
+from ostinato.cli.recording import Recording, no_journal_option
 from ostinato.errors import InputError
 from ostinato.train import TrainingConfig
 
 if TYPE_CHECKING:
-    from ostinato.journal import Journal, Run
-    from ostinato.loop import Condition
+    from ostinato.journal import Run
+    from ostinato.train import Plannable, TrainingRun
+
+    Config = TypeVar("Config", bound=TrainingRun)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Where a training writes, when it ends, and the run that records it, as typed.
+class TrainingOptions:
+    """Where a training writes, when it ends, and how its run is recorded, as typed.
 
     `settings` holds the typed fields of the training's configuration; others keep their defaults.
     `flags` are the options of those that are not called as their fields.
@@ -39,22 +42,21 @@ class RunOptions:
     seconds: float | None = None
     patience: int | None = None
     checkpoint_every: int = 100
-    fresh: bool = False
-    run_name: str | None = None
-    journal: Path | None = None
+    recording: Recording = field(default_factory=Recording)
     settings: dict[str, Any] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
-
-    def flag(self, name: str) -> str:
-        """Return the option that sets a field of the configuration."""
-        return self.flags.get(name) or flag_of(name)
 
     @property
     def name(self) -> str:
         """The run's name; by default that of the output folder."""
         from ostinato.journal import safe_name
 
-        return self.run_name or safe_name(f"train-{self.out.resolve().name}")
+        return self.recording.name or safe_name(f"train-{self.out.resolve().name}")
+
+    @property
+    def named(self) -> Recording:
+        """How the training is recorded, with its name."""
+        return self.recording if self.recording.off else replace(self.recording, name=self.name)
 
     def require_valid(self) -> None:
         """Raise `InputError` where `--out` is a file or `--until` is no condition."""
@@ -62,12 +64,12 @@ class RunOptions:
             raise InputError(f"--out must be a folder, got the file {self.out}. Name another.")
         self.condition(1)
 
-    def condition(self, steps: int) -> Condition:
-        """Return when the training ends: after `steps` unless an option limits its length.
+    def condition(self, steps: int) -> str | None:
+        """Return when the training ends, as it is spelled; None: after the steps of its schedule.
 
-        `--patience` alone is no limit: a loss may improve forever.
+        `--patience` alone is no limit, so it is joined with `steps`: a loss may improve forever.
         """
-        from ostinato.loop import Epochs, Plateau, Seconds, Steps, parse
+        from ostinato.loop import Condition, Epochs, Plateau, Seconds, Steps, parse
 
         parts: list[Condition] = []
         if self.until is not None:
@@ -79,26 +81,73 @@ class RunOptions:
         limited = bool(parts)
         if self.patience is not None:
             parts.append(Plateau("loss/valid", self.patience))
-        if not limited:
-            parts.append(Steps(steps))
-        return functools.reduce(operator.or_, parts)
+            parts += [] if limited else [Steps(steps)]
+        return str(functools.reduce(lambda one, other: one | other, parts)) if parts else None
 
-    def open_journal(self) -> Journal:
-        """Open the journal of `--journal`, or that of the working folder."""
-        from ostinato.journal import Journal
+    def run_fields(self) -> dict[str, Any]:
+        """Return the fields that all trainings have, as typed."""
+        return {"out": self.out, "checkpoint_every": self.checkpoint_every}
 
-        return Journal() if self.journal is None else Journal(self.journal)
+    def complete(self, config: Config, data: Plannable) -> Config:
+        """Return a configuration with its plan and the hashes of the data.
 
-    def recorded_spec(self) -> Mapping[str, Any]:
-        """Return the spec of the run that exists under this name; empty where there is none."""
-        from ostinato.journal import DEFAULT
+        A run that resumes keeps its plan. Raises `InputError` for a batch that was typed and has
+        room for no example, and where the run of this name is of an older version.
+        """
+        from ostinato.train import planned, require_room, with_plan_of
 
+        if "batch_tokens" in self.settings:
+            require_room(self.settings["batch_tokens"], data.lengths)
+        before = self.recorded()
+        if before is not None:
+            training = with_plan_of(before.training, config.training, fixed=self.settings)
+        else:
+            training = planned(
+                config.training,
+                data,
+                epochs=self.epochs,
+                seconds=self.seconds,
+                fixed=self.settings,
+            )
+        # What is not known yet, such as an autoencoder that is trained first, is what it was.
+        hashes = {name: value or getattr(before, name, "") for name, value in data.hashes.items()}
+        changed: dict[str, Any] = {**hashes, "training": training}
+        return replace(config, **changed, until=self.condition(training.steps))
+
+    def recorded(self) -> TrainingRun | None:
+        """Return the configuration of the run that is to be resumed; None where there is none."""
+        from ostinato.journal import DEFAULT, Journal
+        from ostinato.runs import config_of
+        from ostinato.train import TrainingRun
+
+        path = self.recording.journal or DEFAULT
         # Opening would create the file, and bad input must leave nothing behind.
-        if not (self.journal or DEFAULT).exists():
-            return {}
-        with self.open_journal() as journal:
-            run: Run | None = journal.find(self.name)
-            return dict(run.spec) if run is not None else {}
+        if self.recording.off or self.recording.fresh or not path.exists():
+            return None
+        with Journal(path) as journal:
+            run = journal.find(self.name)
+            if run is None:
+                return None
+            _refuse_older(run)
+            config = config_of(run)
+        return config if isinstance(config, TrainingRun) else None
+
+    def spelled(self, name: str) -> str:
+        """Return how a message calls a field of a run's configuration: by its option."""
+        from ostinato.train import HASHED
+
+        last = name.rpartition(".")[2]
+        return HASHED.get(name) or self.flags.get(last) or flag_of(last)
+
+
+def _refuse_older(run: Run) -> None:
+    """Raise `InputError` for a training of older versions, which recorded no configuration."""
+    if run.kind == "train":
+        raise InputError(
+            f"The run {run.name!r} must have a configuration to be resumed, got none: an older "
+            "version recorded it. Start over with --fresh, or give another --run. The model that "
+            "it wrote stays until then."
+        )
 
 
 class Setting(NamedTuple):
@@ -160,14 +209,15 @@ RUN_OPTIONS = add_options(
     click.option(
         "--checkpoint-every",
         type=int,
-        default=RunOptions.checkpoint_every,
+        default=TrainingOptions.checkpoint_every,
         help="Steps between checkpoints.",
     ),
     click.option("--fresh", is_flag=True, help="Start over; the earlier run is deleted."),
     click.option("--run", "run_name", help="Name of the run.  [default: train-OUT]"),
     journal_option(),
+    no_journal_option,
 )
-RUN_FIELDS = [spec.name for spec in fields(RunOptions) if spec.name not in ("settings", "flags")]
+END_FIELDS = ("out", "until", "epochs", "seconds", "patience", "checkpoint_every")
 
 
 def training_options(settings: Settings) -> Callable[[Command], Command]:
@@ -179,12 +229,19 @@ def training_options(settings: Settings) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def collected(**params: Any) -> None:
-            run = {name: params.pop(name) for name in RUN_FIELDS}
+            ends = {name: params.pop(name) for name in END_FIELDS}
+            recording = Recording(
+                name=params.pop("run_name"),
+                journal=params.pop("journal"),
+                off=params.pop("no_journal"),
+                fresh=params.pop("fresh"),
+            )
             typed = {name: value for name in settings if (value := params.pop(name)) is not None}
             flags = {name: spec.flag for name, spec in settings.items() if spec.flag}
-            options = RunOptions(**run, settings=typed, flags=flags)
+            options = TrainingOptions(**ends, recording=recording, settings=typed, flags=flags)
             options.require_valid()
-            command(options=options, **params)
+            with fields_as_options(options.spelled):
+                command(options=options, **params)
 
         return RUN_OPTIONS(add_options(*_setting_options(settings))(collected))
 

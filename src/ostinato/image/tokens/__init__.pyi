@@ -1,4 +1,5 @@
 from .attributes import Attributes
+from .config import CODES_RECIPE, RECIPE, CodecTrainingRun, ImageTokenTrainingRun, Method
 from .discrete_diffusion import DiscreteDiffusion
 from .masked_codes import CodeSettings
 from .model import (
@@ -20,7 +21,12 @@ from .sample_work import (
     image_token_digest,
     with_defaults,
 )
-from .tasks import CODES_RECIPE, RECIPE, DiffusionTask, ReconstructionTask, RowTask, UnmaskTask
+from .tasks import DiffusionTask, ReconstructionTask, RowTask, UnmaskTask
+from .training_run import (
+    build_codec_training,
+    build_image_token_training,
+    prepare_image_token_training,
+)
 from .unmask import UnmaskCodes
 from .vq import VQ, VQConfig
 
@@ -35,11 +41,14 @@ __all__ = [
     "CodeNetwork",
     "CodeSettings",
     "Codec",
+    "CodecTrainingRun",
     "DiffusionTask",
     "DiscreteDiffusion",
     "ImagePrompt",
     "ImageTokenModel",
+    "ImageTokenTrainingRun",
     "ImageTokensWork",
+    "Method",
     "PixelQuantizer",
     "ReconstructionTask",
     "RowTask",
@@ -47,11 +56,14 @@ __all__ = [
     "UnmaskCodes",
     "UnmaskTask",
     "VQConfig",
+    "build_codec_training",
+    "build_image_token_training",
     "build_sample_image_tokens",
     "image_token_digest",
     "image_token_loop",
     "load_image_token_model",
     "new_image_token_model",
+    "prepare_image_token_training",
     "task_of",
     "with_defaults",
 ]

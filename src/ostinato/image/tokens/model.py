@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from ostinato.decode import Decode, SamplingParams
 from ostinato.errors import InputError, ModelError
 from ostinato.image import ALL_STEPS, Images, sample_images
 from ostinato.image.tokens.attributes import PROMPT_TOKENS, Attributes
+from ostinato.image.tokens.config import Method
 from ostinato.image.tokens.discrete_diffusion import DiscreteDiffusion
 from ostinato.image.tokens.masked_codes import CodeSettings, MaskedCodeSampler
 from ostinato.image.tokens.network import CodeConfig, CodeNetwork
@@ -30,9 +31,6 @@ from ostinato.train import save_model
 ARCHITECTURE = "ostinato.ImageTokenModel"
 # Of new models of the method coarse. A step samples its codes independently, so it must be small.
 NOISE_LEVELS = 16
-
-Method = Literal["row", "pixels", "unmask", "coarse"]
-"""Code after code; pixel after pixel; the most confident codes first; out of noise."""
 
 TUNED: Mapping[Method, CodeSettings] = {
     "row": CodeSettings(temperature=0.85),

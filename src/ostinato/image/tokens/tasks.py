@@ -1,4 +1,4 @@
-"""Training of image token models: the tasks of autoencoder and networks, and their recipes.
+"""Training of image token models: the tasks of autoencoder and networks.
 
 All randomness of a loss comes from its seed. Knows no loop.
 """
@@ -19,30 +19,7 @@ from ostinato.image.tokens.network import CodeNetwork
 from ostinato.image.tokens.vq import VQ
 from ostinato.loop import fold_in
 from ostinato.models import Llama
-from ostinato.train import Loss, TrainingConfig
-
-CODES_RECIPE = TrainingConfig(
-    steps=400,
-    batch_tokens=64,
-    optimizer="muon",
-    lr=0.01,
-    warmup_steps=20,
-    min_lr_ratio=0.01,
-    valid_every=100,
-)
-"""Training settings of the autoencoder, for minutes on one thread; `batch_tokens` counts images."""
-
-RECIPE = TrainingConfig(
-    steps=400,
-    batch_tokens=64,
-    optimizer="muon",
-    lr=0.02,  # 0.04 gave 85% right classes by `row`, instead of 88% (docs/log.md)
-    warmup_steps=50,
-    min_lr_ratio=0.01,
-    ema_decay=0.99,
-    valid_every=100,
-)
-"""Training settings of the network, for minutes on one thread; `batch_tokens` counts images."""
+from ostinato.train import Loss
 
 
 class ReconstructionTask(PerImageTask):

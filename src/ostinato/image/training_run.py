@@ -1,0 +1,55 @@
+"""Training a denoiser, as a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ostinato.errors import InputError
+from ostinato.image.config import ImageSetRun, ImageTrainingRun
+from ostinato.image.dataset import Images, hold_out, read_images
+from ostinato.image.training import ImageTask, NoiseLevels, preview, shape_for
+from ostinato.image.unet import UNet, save_denoiser
+from ostinato.journal import RunSource
+from ostinato.train import TrainingParts, TrainingWork, build_training
+
+
+def read_image_set(config: ImageSetRun) -> Images:
+    """Read the images of a training. Raises `InputError` that names the file."""
+    return read_images(config.sources, size=config.size, gray=config.gray)
+
+
+def prepare_image_training(config: ImageTrainingRun) -> TrainingParts:
+    """Read the images, and make the denoiser. Raises `InputError` for bad input."""
+    noise = NoiseLevels(label_dropout=config.label_dropout)
+    images = read_image_set(config)
+    if config.classes and images.labels is None:
+        raise InputError(
+            "--classes needs images with classes. Put them into sub-folders, give a file of "
+            "labels, or give --unconditional."
+        )
+    if config.classes is False:
+        images = images.without_classes()
+    train, valid = hold_out(images, config.hold_out, seed=config.training.seed)
+    shape = shape_for(images, width=config.channels, blocks=config.blocks)
+    network = UNet(shape, seed=config.training.seed)
+
+    def save(folder: Path) -> None:
+        save_denoiser(folder, network)
+
+    return TrainingParts(
+        network=network,
+        task=ImageTask(train, valid, noise=noise, sampler=preview),
+        save=save,
+        hashes={"data": images.fingerprint()},
+        examples=(len(train), len(valid)),
+    )
+
+
+def build_image_training(
+    config: ImageTrainingRun,
+    *,
+    run: RunSource | None = None,
+    parts: TrainingParts | None = None,
+) -> TrainingWork:
+    """Build the training of a denoiser; `parts` are those that are prepared already."""
+    return build_training(config, parts or prepare_image_training(config), run)

@@ -1,0 +1,48 @@
+"""Training a model of chorales, as a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ostinato.errors import InputError
+from ostinato.journal import RunSource
+from ostinato.music.config import MusicTrainingRun
+from ostinato.music.data import examples, read_pieces
+from ostinato.music.tokens import music_model
+from ostinato.train import TextTask, TrainingParts, TrainingWork, build_training, save_model
+
+
+def prepare_music_training(config: MusicTrainingRun) -> TrainingParts:
+    """Read the pieces, and make the model. Raises `InputError` for bad input."""
+    pieces = read_pieces(config.source, hold_out=config.hold_out, seed=config.training.seed)
+    train, valid = examples(pieces.train), examples(pieces.valid, every_key=False)
+    if not train:
+        raise InputError(
+            f"{config.source} must hold pieces that four voices can sing, got none. Transpose "
+            "single voices by octaves."
+        )
+    model = music_model(
+        layers=config.layers, width=config.width, heads=config.heads, seed=config.training.seed
+    )
+    network = model.llama()
+
+    def save(folder: Path) -> None:
+        save_model(folder, network, model.tokenizer)
+
+    return TrainingParts(
+        network=network,
+        task=TextTask(train, valid),
+        save=save,
+        hashes={"data": pieces.fingerprint()},
+        examples=(len(train), len(valid)),
+    )
+
+
+def build_music_training(
+    config: MusicTrainingRun,
+    *,
+    run: RunSource | None = None,
+    parts: TrainingParts | None = None,
+) -> TrainingWork:
+    """Build a music training; `parts` are those that are prepared already."""
+    return build_training(config, parts or prepare_music_training(config), run)
