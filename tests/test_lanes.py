@@ -287,7 +287,7 @@ def test_a_journaled_cut_by_the_clock_is_obeyed() -> None:
     row = {"accepted": False, "stopped": stopped, "by_clock": True}
     lanes = Lanes(Speller(2), ITEMS[:3], each=Seconds(100) | Steps(5), seed=3)
     lanes.step()
-    lanes.adopt_results({"item1": row, "item2": row})
+    lanes.adopt_results({"item1": row, "item2": row}.get)
     done = [key for step in Loop(lanes, until=Steps(1000)) for key, _ in step.results]
     assert done == ["item0"]
 

@@ -6,7 +6,7 @@ Many processes may look at a run while one drives it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -244,16 +244,40 @@ class Run:
         )
         return reader(self.database)(rows[0][0]) if rows else None
 
-    def result_keys(self) -> set[str]:
-        """Return the keys of the results."""
-        return {
-            key
-            for (key,) in self.database.query("SELECT key FROM results WHERE run = ?", (self.id,))
-        }
+    def results_of(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the results of some keys, at most a few thousand; those without one are left out.
 
-    def count_results(self) -> int:
-        """Return how many results there are."""
-        rows = self.database.query("SELECT COUNT(*) FROM results WHERE run = ?", (self.id,))
+        So a caller that knows the keys reads the results in its own order, and keeps few of them.
+        """
+        marks = ",".join("?" * len(keys))
+        rows = self.database.query(
+            f"SELECT key, row FROM results WHERE run = ? AND key IN ({marks})", (self.id, *keys)
+        )
+        return {key: decode(row) for key, row in rows}
+
+    def keys_after(self, tick: int) -> set[str]:
+        """Return the keys of the results that were recorded after a tick, which is a recent one."""
+        keys, before = set[str](), 1 << 62
+        while True:
+            rows = self.database.query(
+                "SELECT seq, tick, key FROM results WHERE run = ? AND seq < ? "
+                "ORDER BY seq DESC LIMIT 64",
+                (self.id, before),
+            )
+            for seq, recorded, key in rows:
+                if recorded <= tick:
+                    return keys
+                keys.add(key)
+                before = seq
+            if not rows:
+                return keys
+
+    def count_results(self, keys: Sequence[str] | None = None) -> int:
+        """Return how many results there are; with `keys`, at most a few thousand, of these."""
+        which = "" if keys is None else f" AND key IN ({','.join('?' * len(keys))})"
+        rows = self.database.query(
+            f"SELECT COUNT(*) FROM results WHERE run = ?{which}", (self.id, *(keys or ()))
+        )
         return int(rows[0][0])
 
     def notes(self, key: str | None = None) -> list[Note]:

@@ -38,7 +38,7 @@ from ostinato.loop.conditions.metrics import (
     judged,
 )
 from ostinato.loop.conditions.parser import parse
-from ostinato.loop.items import content_keys, digest
+from ostinato.loop.items import UniqueItems, content_keys, digest
 from ostinato.loop.lane_state import is_end, spent_judging
 from ostinato.loop.lanes import Judge, Lanes, items_done
 from ostinato.loop.loop import Loop
@@ -109,6 +109,7 @@ __all__ = [
     "Step",
     "Steps",
     "Text",
+    "UniqueItems",
     "Verdict",
     "Work",
     "accept",

@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from ostinato.errors import InputError, RunError
+
+
+class UniqueItems(ABC):
+    """Pairs (key, item) whose keys are known to be unique, and that can be read from any place.
+
+    Lanes keep none of them once it is finished, not even its key: there may be more than the memory
+    holds.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+
+    @abstractmethod
+    def pairs(self, start: int = 0) -> Iterator[tuple[str, object]]:
+        """Yield the pairs from the position `start` on, in the same order each time."""
+
+    def __iter__(self) -> Iterator[tuple[str, object]]:
+        return self.pairs()
 
 
 class Items:
@@ -22,8 +42,10 @@ class Items:
         self._pairs = list(pairs) if isinstance(pairs, Iterator) else pairs
         if isinstance(self._pairs, Sequence):
             _refuse_doubles(key for key, _ in self._pairs)
-        self._coming: Iterator[tuple[str, object]] = iter(self._pairs)
-        self._keys: set[str] = set()
+        # The keys so far, where nobody has looked at them all before.
+        known = isinstance(self._pairs, Sequence | UniqueItems)
+        self._keys: set[str] | None = None if known else set()
+        self._coming = self._from(0)
         self._next: tuple[str, object] | None = None
         self._twice: str | None = None  # a key that occurs again: nothing is taken after it
         self.taken = 0
@@ -41,7 +63,8 @@ class Items:
         if self._next is None:
             return None
         key, item = self._next
-        self._keys.add(key)
+        if self._keys is not None:
+            self._keys.add(key)
         index = self.taken
         self.taken += 1
         self._peek()
@@ -57,25 +80,39 @@ class Items:
 
         Raises `RunError` where the items are not those of before.
         """
-        self._coming = iter(self._pairs)
-        self._keys.clear()
-        self.taken = taken
+        start = min(keys, default=taken) if self._keys is None else 0
+        self._coming = self._from(start)
+        self._keys = None if self._keys is None else set()
+        self.taken, count = taken, self._count(start)
         found = {}
-        for index, (key, item) in enumerate(islice(self._coming, taken)):
-            self._keys.add(key)
+        for index, (key, item) in enumerate(islice(self._coming, taken - start), start):
+            if self._keys is not None:
+                self._keys.add(key)
             if index in keys and keys[index] != key:
                 raise _other_items(f"{keys[index]!r} at position {index + 1}, got {key!r}")
             if index in keys:
                 found[index] = item
-        if len(self._keys) < taken:
-            raise _other_items(f"at least {taken}, got {len(self._keys)}")
+            count = max(count, index + 1)
+        if count < taken:
+            raise _other_items(f"at least {taken}, got {count}")
         self._peek()
         return found
 
+    def _from(self, start: int) -> Iterator[tuple[str, object]]:
+        if isinstance(self._pairs, UniqueItems):
+            return self._pairs.pairs(start)
+        return islice(self._pairs, start, None)
+
+    def _count(self, start: int) -> int:
+        """Return how many items there are; those before `start` where that is not known."""
+        known = isinstance(self._pairs, Sequence | UniqueItems)
+        return len(self._pairs) if known else start  # type: ignore[arg-type]
+
     def _peek(self) -> None:
         coming = next(self._coming, None)
-        self._twice = coming[0] if coming is not None and coming[0] in self._keys else None
-        self._next = coming if self._twice is None else None
+        again = coming is not None and self._keys is not None and coming[0] in self._keys
+        self._twice = coming[0] if coming is not None and again else None
+        self._next = None if again else coming
 
 
 def _refuse_doubles(keys: Iterable[str]) -> None:

@@ -53,6 +53,16 @@ Ready = Callable[[object], str | None]
 Edited = Callable[[object, Edits], object]
 """Returns an item as edits from outside have changed it: `edited(item, edits)`."""
 
+Known = Callable[[str], Mapping[str, object] | None]
+"""Returns the journaled row of a key; None where there is none."""
+
+AT_ONCE = 64
+"""Items that need no slot and are finished in one step, at most.
+
+So a step stays short: progress is shown, a pause is heeded, and finished items leave the memory.
+They share the sync of one commit.
+"""
+
 READY_STOP = Stopped(StopKind.PASSED, "The answer was ready.", "ready")
 
 
@@ -91,7 +101,8 @@ class Lanes:
         self._seed = check_seed(seed)
         self._states: dict[str, LaneState] = {}
         self._counts = {"accepted": 0, "given_up": 0, "errors": 0}
-        self._known: dict[str, dict[str, object]] = {}
+        self._known: Known = lambda key: None
+        self._room = AT_ONCE  # for items that need no slot, in this step
         self._replay = Replay()
         self._missing = MissingMetrics(self.each, process)
         self._judging: list[Report] = []  # what judging has spent in this step, as reports
@@ -119,6 +130,7 @@ class Lanes:
         """Fill free slots, advance every lane by at most one position, settle what stopped."""
         if not self._states:
             self._items.refuse_double()
+        self._room = AT_ONCE
         self._fill()
         reports, unused = self._advance()
         if self._missing.names:
@@ -209,35 +221,42 @@ class Lanes:
         taken, self.finished = self.finished, []
         return taken
 
-    def adopt_results(self, results: Mapping[str, Mapping[str, object]]) -> None:
+    def adopt_results(self, known: Known) -> None:
         """Adopt journaled rows that computing again could not reproduce.
 
         These are rows that a clock cut short, and those carried over from another run.
         """
-        for key, row in results.items():
-            if row.get("carried") or row.get("by_clock"):
-                self._known[key] = dict(row)
+        self._known = known
         # Their results came after the saved state, in which their lanes are still in work.
-        for key in [key for key in self._states if key in self._known]:
-            self.process.drop(key)
-            del self._states[key]
-            self._count(self._known[key])
+        for key in list(self._states):
+            if (row := self._adopted(key)) is not None:
+                self.process.drop(key)
+                del self._states[key]
+                self._count(row)
+
+    def _adopted(self, key: str) -> Mapping[str, object] | None:
+        row = self._known(key)
+        return row if row and (row.get("carried") or row.get("by_clock")) else None
 
     # Slots ------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        while len(self._states) < self.process.slots:
+        while len(self._states) < self.process.slots and self._room:
             following = self._items.take()
             if following is None:
                 return
             index, key, item = following
-            lane = Lane(key, self._seed)
-            state = LaneState(index, item, lane, [self.each.initial_state()])
-            if key in self._known:  # its row is in the journal already
-                self._count(self._known[key])
-            elif not self._is_ready(state):
-                self._states[key] = state
-                self._start(state)
+            self._admit(LaneState(index, item, Lane(key, self._seed), [self.each.initial_state()]))
+            self._room -= key not in self._states
+
+    def _admit(self, state: LaneState) -> None:
+        """Start an item, or finish it where it needs no slot."""
+        key = state.lane.key
+        if (row := self._adopted(key)) is not None:  # it is in the journal already
+            self._count(row)
+        elif not self._is_ready(state):
+            self._states[key] = state
+            self._start(state)
 
     def _is_ready(self, state: LaneState) -> bool:
         """Finish an item that has a ready output, if that passes."""

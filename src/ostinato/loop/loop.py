@@ -100,6 +100,7 @@ class Loop:
         self._closed = self._final = self._end_saved = False
         self._lanes = self.process if isinstance(self.process, Lanes) else None
         self._external = self._lanes is not None and isinstance(self._lanes.process, ExternalSource)
+        self._mode = ""  # the lanes' compute mode, as it is recorded
         if isinstance(self.process, GeneratorProcess):
             refuse_going_back(checkpoint, on_stop)
         elif checkpoint is None and (run is not None or on_stop is not accept):
@@ -254,7 +255,13 @@ class Loop:
 
     def _record_results(self, step: Step) -> None:
         """Give results to the journal; they are committed before anyone sees them."""
-        if self._lanes is None or not self._lanes.finished:
+        if self._lanes is None:
+            return
+        if self._session is not None and self._lanes.compute_mode != self._mode:
+            # A model that is loaded only now has chosen how it computes.
+            self._mode = self._lanes.compute_mode
+            keep_compute_modes(self._session, self._lanes.computing)
+        if not self._lanes.finished:
             return
         step.results = self._lanes.take_finished()
         if self._session is not None:
@@ -447,7 +454,9 @@ class Loop:
         self._resume_edits(session)
         if self._lanes is not None:
             keep_compute_modes(session, self._lanes.computing)
-            self._lanes.adopt_results(dict(run.results()))
+            self._mode = self._lanes.compute_mode
+            if run.count_results():
+                self._lanes.adopt_results(run.result)
             if self._external:
                 self._lanes.replay(recorded(run, self.tick))
         if spelling not in (None, str(self.until)) and self.stopped is None:

@@ -76,8 +76,9 @@ _MENDS = {
 
 def _keep_compute_mode(session: RunSession, key: str, mode: str) -> None:
     run = session.run
-    # Runs of older versions have no mode recorded: they take the one they are resumed in.
-    known = run.spec.get(key, mode if run.tick else "")
+    # Runs of older versions have no mode recorded: they take the one they are resumed in. So does a
+    # run that has computed nothing yet.
+    known = run.spec.get(key, "")
     if known == mode:
         return
     if known and (run.tick or any(True for _ in run.results())):

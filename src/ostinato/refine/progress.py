@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TextIO
@@ -12,13 +13,20 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from ostinato.journal import Run
 from ostinato.loop import Step
 from ostinato.refine.report.html import duration
 from ostinato.refine.results import READY
 from ostinato.refine.watched import Watched
 
-PLAIN_EVERY = 5.0
-"""Seconds between two lines if the output is not a terminal."""
+PLAIN_EVERY = 1.0
+"""Seconds between two lines if the output is not a terminal, in the first minute.
+
+Then ten times as long, after ten minutes a minute: the log of a job of hours stays short.
+"""
+
+RECENT = 10.0
+"""Seconds over which the pace of items is measured."""
 
 ENOUGH = 3
 """How many items must be done before the remaining time is estimated."""
@@ -51,7 +59,8 @@ class ProgressTally:
     """The numbers of the progress. `items` is their total; times are monotonic seconds.
 
     `tokens` are those that finished items have computed, as in the report; `in_work` has those of
-    the others in this session, by key.
+    the others in this session, by key. `again` are the keys of counted items that a resumed run
+    finishes again, those after its last checkpoint.
     """
 
     items: int
@@ -62,7 +71,9 @@ class ProgressTally:
     in_work: dict[str, int] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     before: int = 0  # items that cost no time in this session: done earlier, or by rules and cases
-    counted: set[str] = field(default_factory=set)
+    earlier: int = 0  # items that were done before this session
+    again: set[str] = field(default_factory=set)
+    pace: deque[tuple[float, int]] = field(default_factory=lambda: deque([(0.0, 0)]))
 
     @property
     def done(self) -> int:
@@ -70,10 +81,7 @@ class ProgressTally:
         return self.accepted + self.given_up
 
     def add_row(self, key: str, row: Mapping[str, object]) -> None:
-        """Count a finished item by its result row, once for each key."""
-        if key in self.counted:  # a resumed run yields the results behind its checkpoint again
-            return
-        self.counted.add(key)
+        """Count a finished item by its result row."""
         self.in_work.pop(key, None)
         self.tokens += _computed(row.get("spent"))
         self.before += _was_ready(row)
@@ -90,13 +98,34 @@ class ProgressTally:
         for key, lane in lanes.items() if isinstance(lanes, Mapping) else ():
             self.in_work[key] = self.in_work.get(key, 0) + _computed(lane.report)
         for key, row in step.results:
-            self.add_row(key, row)
+            if key in self.again:
+                self.again.discard(key)
+                self.in_work.pop(key, None)
+            else:
+                self.add_row(key, row)
+
+    def start(self, now: float) -> None:
+        """Begin to count the time: the model has been loaded."""
+        self.began = now
+        self.pace = deque([(now, self.done)])
+
+    def rate(self, now: float) -> float:
+        """Return the items done per second, lately; call it each time the numbers are shown."""
+        self.pace.append((now, self.done))
+        while len(self.pace) > 2 and now - self.pace[1][0] > RECENT:
+            self.pace.popleft()
+        then, done = self.pace[0]
+        return (self.done - done) / (now - then) if now > then else 0.0
 
     def left(self, now: float) -> float | None:
         """Return the seconds that are left at the pace of this session; None while unknown."""
         # Items that a rule or past case answered take no time and would make the rest look short.
         here = self.done - self.before
-        if here < ENOUGH or self.done >= self.items:
+        if self.done >= self.items:
+            return None
+        if not self.in_work and here < ENOUGH <= self.done - self.earlier:  # answered by rules
+            return (now - self.began) * (self.items - self.done) / (self.done - self.earlier)
+        if here < ENOUGH:
             return None
         # In made-up jobs (30 to 200 items of log-normal lengths, 16 slots) an item in work counts
         # best as a third, and the last one takes half the time of an item longer. After a tenth of
@@ -114,7 +143,9 @@ class ProgressTally:
             f"{self.given_up} given up",
             f"{self.tokens + sum(self.in_work.values()):,} tokens computed",
         ]
-        left = self.left(now)
+        rate, left = self.rate(now), self.left(now)
+        if rate >= 1:
+            parts.append(f"{rate:,.0f} items/s")
         if left is not None:
             parts.append(f"about {_rough(left)} left")
         return ", ".join(parts)
@@ -160,16 +191,22 @@ class PlainProgress(QuietProgress):
         self, tally: ProgressTally, stream: TextIO, watched: Watched | None = None
     ) -> None:
         self.tally, self.stream, self.watched = tally, stream, watched
-        self._last = time.monotonic()
+        self._shown = tally.done
+        self._first = self._last = time.monotonic()
 
     def loading(self) -> None:
         """Write a line about the model."""
         self._write("Loading the model…\n")
 
     def __enter__(self) -> PlainProgress:
-        self.tally.began = time.monotonic()  # the model has been loaded
-        self._write(f"Working: {self.tally.line(time.monotonic())}\n")
+        self._first = time.monotonic()
+        self.tally.start(self._first)
+        self._write(f"Working: {self.tally.line(self._first)}\n")
         return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self.watched is None and self.tally.done > self._shown:
+            self._write(self.tally.line(time.monotonic()) + "\n")
 
     def step(self, step: Step) -> None:
         """Count the step; write a line if the last one is old enough."""
@@ -178,14 +215,19 @@ class PlainProgress(QuietProgress):
             self._write("".join(self.watched.plain(step)))
             return
         now = time.monotonic()
-        if now - self._last >= PLAIN_EVERY:
-            self._last = now
+        if now - self._last >= interval(now - self._first):
+            self._last, self._shown = now, self.tally.done
             self._write(self.tally.line(now) + "\n")
 
     def _write(self, text: str) -> None:
         if text:
             self.stream.write(text)
             self.stream.flush()
+
+
+def interval(elapsed: float) -> float:
+    """Return the seconds between two plain lines, that long after the first one."""
+    return PLAIN_EVERY * (1 if elapsed < 60 else 10 if elapsed < 600 else 60)
 
 
 class LiveProgress(QuietProgress):
@@ -230,7 +272,7 @@ class LiveProgress(QuietProgress):
         return Text("\n").join([self.watched.text(), line])
 
     def __enter__(self) -> LiveProgress:
-        self.tally.began = time.monotonic()  # the model has been loaded
+        self.tally.start(time.monotonic())
         self._live.start()
         return self
 
@@ -244,22 +286,21 @@ def in_terminal() -> bool:
 
 
 def progress_of(
-    items: int,
-    done: Mapping[str, Mapping[str, object]],
-    *,
-    watch: bool = False,
-    quiet: bool = False,
+    items: int, run: Run | None, *, watch: bool = False, quiet: bool = False
 ) -> ProgressDisplay:
-    """Return the display for `items` items, of which `done` have rows: live in a terminal.
+    """Return the display for `items` items, of which a run may have results: live in a terminal.
 
     `watch`: show the tokens of one item, too.
     """
     if quiet and not watch:
         return QuietProgress()
     tally = ProgressTally(items)
-    for key, row in done.items():
-        tally.add_row(key, row)
-    tally.before = tally.done
+    if run is not None:
+        for key, row in run.results():
+            tally.add_row(key, row)
+        saved = run.checkpoints()
+        tally.again = run.keys_after(saved[-1].tick if saved else 0)
+    tally.before = tally.earlier = tally.done
     watched = Watched() if watch else None
     # On standard error, so that --json and pipes get only results on standard output.
     console = Console(file=sys.stderr, highlight=False)

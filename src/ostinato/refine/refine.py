@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from ostinato.arguments import require_above, require_arguments, require_at_least
@@ -23,8 +24,10 @@ from ostinato.loop import (
     LaneProcess,
     Lanes,
     Loop,
+    OnStop,
     Seconds,
     Steps,
+    UniqueItems,
     Verdict,
     check_seed,
     compute_mode,
@@ -43,6 +46,7 @@ from ostinato.refine.inputs import (
     strategy_of,
     strategy_value,
 )
+from ostinato.refine.loaded_later import LanesLater, LoadedLater
 from ostinato.refine.progress import in_terminal, progress_of
 from ostinato.refine.prompts import Message, PlainPrompt, refuse_unusable
 from ostinato.refine.recorded import Recorded
@@ -69,10 +73,10 @@ class Refine:
     """Write a text for every item until it passes `checks`.
 
     `model`: a loaded model, a `Server`, or the name of either. `items`: mappings of columns, or
-    pairs of a key and a mapping. `prompt`: a template with `{column}` fields, or a function of
-    (item, edits) that returns a text or chat messages. A text is sent as the user's message if the
-    model has a chat template. `checks`: checks, or functions of the text (and of the item).
-    `strategy`: a strategy, or its kind.
+    pairs of a key and a mapping; a job's `UniqueItems` are read as they are needed. `prompt`: a
+    template with `{column}` fields, or a function of (item, edits) that returns a text or chat
+    messages. A text is sent as the user's message if the model has a chat template. `checks`:
+    checks, or functions of the text (and of the item). `strategy`: a strategy, or its kind.
 
     `max_new_tokens` limits one draft; `tokens` and `seconds` limit an item over all its rounds;
     `spend_limit` limits what a server may cost over all items. `alternatives` is the number of
@@ -84,8 +88,8 @@ class Refine:
 
     def __init__(
         self,
-        model: LanguageModel | Server | str,
-        items: Iterable[Row | tuple[str, Row]],
+        model: LanguageModel | Server | str | LoadedLater,
+        items: Iterable[Row | tuple[str, Row]] | UniqueItems,
         *,
         prompt: str | PromptOf,
         checks: Iterable[Check | Callable[..., object]],
@@ -104,46 +108,56 @@ class Refine:
     ) -> None:
         check_seed(seed)
         given = {**locals(), "checks": ()}
-        self.items = keyed(items)
-        self._columns = dict(self.items)
+        self.items = items if isinstance(items, UniqueItems) else keyed(items)
         self.prompt = prompt
         self.checks = checks_of(checks)
         self.strategy = strategy_of(strategy)
         self._prompt = _of_usable(prompt_of(prompt), self.checks)
-        require_columns(self.items, prompt, self.checks)
+        if not isinstance(self.items, UniqueItems):  # whoever made those has looked at each
+            require_columns(self.items, prompt, self.checks)
         require_arguments(Refine.__init__, given)
         require_at_least(1, slots=slots, block=block, max_new_tokens=max_new_tokens)
         limits = {"tokens": tokens, "seconds": seconds}
         require_above(0, **{name: limit for name, limit in limits.items() if limit is not None})
         require_above(0, time_limit=time_limit)
         require_at_least(0, alternatives=alternatives)
-        # Last: everything else is quicker to refuse.
-        self.model = _opened(model)
         self.sampling, self.seed = sampling, seed
         self.limits = {**limits, "max_new_tokens": max_new_tokens}
         self._time_limit = time_limit
         self._max_new_tokens = max_new_tokens
-        self._context = self._steering_context()
+        self._slots, self._block, self._alternatives = slots, block, alternatives
         self._spend_limit = spend_limit
-        self.decode: Decode | ServerLanes
-        if isinstance(self.model, Server):
-            self.decode = self._server_lanes(
-                self.model, sampling, slots, spend_limit or SpendLimit()
-            )
-        else:
-            self.decode = self._decode(self.model, sampling, slots, block, alternatives)
+        self._given_model = model
+        self._late = set[str]()  # checks that took too long on a prefix
         self.lanes = Lanes(
-            self._lane_process(),
+            self._lanes_of(model),  # last: everything above is quicker to refuse
             self.items,
             each=self._end_of_draft(tokens, seconds),
             judge=_Judges(self.checks, time_limit, spend_limit),
-            on_stop=self.strategy.on_stop(self._context),
+            on_stop=lambda stopped, history: self._on_stop(stopped, history),
             seed=seed,
             ready=None if ready is None else lambda item: ready(_row(item)),
         )
         if spend_limit is not None:
             # What the run spent before it was resumed counts, and the lanes restore that.
             spend_limit.before = lambda: self.lanes.spent
+
+    @cached_property
+    def model(self) -> LanguageModel | Server:
+        """The model, which is loaded now if it was not needed before."""
+        model = self._given_model
+        if isinstance(model, LoadedLater):
+            return model.load()
+        if not isinstance(model, str):
+            return model
+        return Server.of(model) if is_server(model) else shared_model(model)
+
+    @cached_property
+    def decode(self) -> Decode | ServerLanes:
+        """What writes the tokens: the model's lanes, or those of a server."""
+        if isinstance(self.model, Server):
+            return self._server_lanes(self.model, self._spend_limit or SpendLimit())
+        return self._decode(self.model)
 
     def loop(
         self,
@@ -181,7 +195,8 @@ class Refine:
         with Recorded(self._inputs(), run, journal) as recorded:
             loop = self.loop(run=recorded.run, keep="results")
             done = dict(recorded.results())
-            display = progress_of(len(self.items), done, quiet=not (progress and in_terminal()))
+            quiet = not (progress and in_terminal())
+            display = progress_of(len(self.items), recorded.run, quiet=quiet)
             with loop, display:
                 for step in loop:
                     display.step(step)
@@ -211,9 +226,18 @@ class Refine:
     def _result(self, key: str, row: Mapping[str, object]) -> Row:
         return from_lane(key, row, columns=self._columns[key]).to_json()
 
+    @cached_property
+    def _columns(self) -> dict[str, Row]:
+        return {key: _row(item) for key, item in self.items}
+
     # The lane process -------------------------------------------------------------------------
 
-    def _steering_context(self) -> SteeringContext:
+    @cached_property
+    def _on_stop(self) -> OnStop:
+        return self.strategy.on_stop(self._context)
+
+    @cached_property
+    def _context(self) -> SteeringContext:
         if isinstance(self.model, Server):
             return SteeringContext(
                 character_ids,
@@ -223,45 +247,44 @@ class Refine:
                 can_continue=self.model.continues,
                 pays_per_token=True,
                 tracking_id=text_id,
+                late=self._late,
             )
         tokenizer = self.model.tokenizer
         end = min(tokenizer.eos_ids, default=None)
-        return SteeringContext(tokenizer.continuation, end, self.checks, self._time_limit)
+        return SteeringContext(
+            tokenizer.continuation, end, self.checks, self._time_limit, late=self._late
+        )
 
-    def _server_lanes(
-        self, server: Server, sampling: SamplingParams, slots: int, spend_limit: SpendLimit
-    ) -> ServerLanes:
+    def _server_lanes(self, server: Server, spend_limit: SpendLimit) -> ServerLanes:
         return ServerLanes(
             server,
             self._server_prompt,
-            sampling=check_sampling(server, server_sampling(server, sampling)),
+            sampling=check_sampling(server, server_sampling(server, self.sampling)),
             max_tokens=self._max_new_tokens,
-            slots=slots,
+            slots=self._slots,
             spend_limit=spend_limit,
             prompt_edits=PROMPT_EDITS,
             track_logprobs=self._tracked_texts,
         )
 
-    def _decode(
-        self,
-        model: LanguageModel,
-        sampling: SamplingParams,
-        slots: int,
-        block: int,
-        alternatives: int,
-    ) -> Decode:
+    def _decode(self, model: LanguageModel) -> Decode:
         self._refuse_messages_without_template(model)
         return Decode(
             model,
             self._token_prompt,
-            sampling=sampling,
+            sampling=self.sampling,
             # A group of lanes needs all of its slots at once.
-            slots=max(slots, self.strategy.lanes),
-            block=block,
-            alternatives=alternatives,
+            slots=max(self._slots, self.strategy.lanes),
+            block=self._block,
+            alternatives=self._alternatives,
             prompt_edits=PROMPT_EDITS,
             limit=self._max_new_tokens,
         )
+
+    def _lanes_of(self, model: object) -> LaneProcess:
+        if isinstance(model, LoadedLater):
+            return LanesLater(self._lane_process)
+        return self._lane_process()
 
     def _lane_process(self) -> LaneProcess:
         """Return the lanes of the server or of the model, or groups of the model's lanes."""
@@ -284,8 +307,9 @@ class Refine:
             return
         strategy = self.strategy
         feedback = {"feedback": {"draft": "", "reasons": []}}
+        first = _row(next(iter(self.items))[1])
         try:
-            prompt = self._prompt(self.items[0][1], feedback if strategy.gives_feedback else {})
+            prompt = self._prompt(first, feedback if strategy.gives_feedback else {})
         except ItemError:
             return
         if isinstance(prompt, str | TokenPrompt):
@@ -309,7 +333,7 @@ class Refine:
             each = each | Seconds(seconds)
         if not self.strategy.checks_prefixes:
             return each
-        return each | StillPassable(self.checks, self._time_limit, self._context.late)
+        return each | StillPassable(self.checks, self._time_limit, self._late)
 
     def _token_prompt(self, item: object, edits: Mapping[str, object]) -> TokenPrompt:
         row = _row(item)
@@ -404,12 +428,6 @@ def _of_usable(prompt: PromptOf, checks: Sequence[Check]) -> PromptOf:
         return made
 
     return checked
-
-
-def _opened(model: LanguageModel | Server | str) -> LanguageModel | Server:
-    if not isinstance(model, str):
-        return model
-    return Server.of(model) if is_server(model) else shared_model(model)
 
 
 def server_sampling(server: Server, sampling: SamplingParams) -> dict[str, float]:

@@ -250,19 +250,21 @@ def _float(value: object) -> float:
 # The output file --------------------------------------------------------------------------------
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
+
 def write_results(path: Path, results: Iterable[Result]) -> None:
     """Write the output in the order of `results`; a crash leaves the old file or the new one."""
-    lines = (json.dumps(r.to_json(), ensure_ascii=False, default=str) + "\n" for r in results)
-    write_whole(path, "".join(lines))
+    write_whole(path, (f"{_encode(result.to_json())}\n" for result in results))
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, parts: Iterable[str]) -> None:
     """Write a file through a temporary one beside it, synced and renamed.
 
     Raises `OutputError` where that fails; an older file is then as it was.
     """
     try:
-        _write_beside(path, text)
+        _write_beside(path, parts)
     except OSError as error:
         raise OutputError(
             f"{path} must be a file that can be written, got: {reason(error)}. Nothing is lost: "
@@ -270,14 +272,14 @@ def write_whole(path: Path, text: str) -> None:
         ) from error
 
 
-def _write_beside(path: Path, text: str) -> None:
+def _write_beside(path: Path, parts: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the file: a rename is atomic only within a file system.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         # A model can emit lone surrogates, which UTF-8 cannot encode.
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+            file.writelines(parts)
             file.flush()
             # Before the rename: else a power cut can leave an empty file under the new name.
             os.fsync(file.fileno())

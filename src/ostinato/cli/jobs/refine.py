@@ -20,9 +20,6 @@ from ostinato.errors import InputError
 if TYPE_CHECKING:
     from ostinato.refine import Job, JobRun, OpenMode, Outcome
 
-ERRORS = 5
-"""How many of the items that could not be worked on are printed."""
-
 
 @click.command()
 @click.argument("job_file", metavar="JOB.toml", required=False, type=click.Path(path_type=Path))
@@ -182,7 +179,7 @@ def _work(work: JobRun, *, watch: bool, quiet: bool) -> Outcome:
     from ostinato.loop import ends_by_signal
     from ostinato.refine import progress_of
 
-    progress = progress_of(len(work.items), dict(work.run.results()), watch=watch, quiet=quiet)
+    progress = progress_of(len(work.items), work.run, watch=watch, quiet=quiet)
     if work.budget_change and not quiet:
         click.echo(f"{work.budget_change} The job resumes.")
     progress.loading()
@@ -242,13 +239,11 @@ def _report(work: JobRun, outcome: Outcome, code: Exit, *, already: bool) -> Non
     else:
         click.echo(f"  replies  {_near(job.output)}")
         click.echo(f"  report   {_near(job.report)}")
-    broken = [result for result in outcome.results if result.outcome == "error"]
-    lines = {item.key: item.line for item in work.items}
-    for result in broken[:ERRORS]:
-        line = f", line {lines[result.id]}" if lines.get(result.id) else ""
-        click.echo(f"  error    {result.id}{line}: {result.stopped.sentence}")
-    if len(broken) > ERRORS:
-        click.echo(f"  error    and {len(broken) - ERRORS} more items")
+    for id, number, sentence in outcome.errors:
+        line = f", line {number}" if number else ""
+        click.echo(f"  error    {id}{line}: {sentence}")
+    if summary.errors > len(outcome.errors):
+        click.echo(f"  error    and {summary.errors - len(outcome.errors)} more items")
     for line in _next(work, outcome, code):
         click.echo(line)
 
@@ -282,10 +277,10 @@ def _next(work: JobRun, outcome: Outcome, code: Exit) -> list[str]:
     if code is Exit.INTERRUPTED:
         why = outcome.stopped.sentence + " " if outcome.stopped is not None else ""
         return [f"{why}To resume: {command}"]
-    refused = next((result for result in outcome.results if not result.accepted), None)
-    if refused is not None:
+    if outcome.refused:
         journal = command.get("--journal")
-        words = ["ostinato", "why", name, refused.id, *(("--journal", journal) if journal else ())]
+        words = ["ostinato", "why", name, outcome.refused]
+        words += ["--journal", journal] if journal else []
         return [f"  why      {shlex.join(words)}"]
     return [f"  again    {command.having('--fresh').having('--seed', str(work.job.seed + 1))}"]
 

@@ -5,40 +5,64 @@ Knows hashes and keys; knows no model and no journal.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from ostinato.errors import RunError
 from ostinato.journal import JSON
-from ostinato.refine.job.config import ITEM_BUDGET, WEIGHTS, Job, item_digests
-from ostinato.refine.job.items import Item
-from ostinato.refine.routing.router import Router
+from ostinato.loop import digest
+from ostinato.refine.job.config import ITEM_BUDGET, WEIGHTS, Job
+from ostinato.refine.job.item_index import NO_KEYS, ItemIndex, Keys, index_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
-    """The hashes of everything that a job's replies depend on: its sections, and each item."""
+    """What a job's replies depend on: hashes of its sections, and the index of its items.
+
+    `items` is None where nothing is known of them any more.
+    """
 
     sections: Mapping[str, str]
-    items: Mapping[str, str]
-
-    @classmethod
-    def of(cls, job: Job, router: Router, items: Sequence[Item]) -> Fingerprint:
-        """Return the fingerprint of a job and its items."""
-        return cls(sections=job.sections(), items=item_digests(router, items))
+    items: ItemIndex | None
 
     def to_json(self) -> dict[str, JSON]:
         """Return the value that the run's specification records."""
-        return {"sections": dict(self.sections), "items": dict(self.items)}
+        value: dict[str, JSON] = {"sections": dict(self.sections)}
+        if self.items is not None:
+            count, whole = len(self.items), self.items.digest
+            value["index"] = {"file": self.items.path.name, "count": count, "digest": whole}
+        return value
 
     @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Fingerprint:
-        """Read what `to_json` returned; missing parts are empty."""
-        sections, items = value.get("sections"), value.get("items")
+    def from_json(cls, value: Mapping[str, object], folder: Path) -> Fingerprint:
+        """Read what `to_json` returned; missing parts are empty. `folder` has the indexes.
+
+        Older runs recorded the digests of their items themselves.
+        """
+        sections, index = value.get("sections"), value.get("index")
         return cls(
             sections=sections if isinstance(sections, dict) else {},
-            items=items if isinstance(items, dict) else {},
+            items=_found(index, folder)
+            if isinstance(index, dict)
+            else _of_older_run(value.get("items"), folder),
         )
+
+
+def _found(index: Mapping[str, Any], folder: Path) -> ItemIndex | None:
+    # A journal may come from somebody else: a record must not lead out of its folder.
+    path = folder / Path(str(index.get("file"))).name
+    try:
+        return ItemIndex(path, int(index["count"]))
+    except (RunError, KeyError, ValueError):
+        return None
+
+
+def _of_older_run(digests: object, folder: Path) -> ItemIndex:
+    digests = digests if isinstance(digests, dict) else {}
+    path = folder / f"{digest(list(digests.items()))}.db"
+    return ItemIndex(path) if path.exists() else index_of(path, digests)
 
 
 @dataclass(frozen=True)
@@ -83,41 +107,40 @@ def _raised(before: float | None, now: float | None) -> bool:
 class JobChanges:
     """What differs from the run: sections, which affect every item, and single items.
 
-    `cut` are the keys of items that a lower item budget ended; None if it was not raised.
-    `reordered`: the items are in another order. `shortened`: a limit leaves some out. `count` is
-    the number of items.
+    `cut` are the items that a lower item budget ended, which `raised` is; None if it was not
+    raised. `reordered`: the items are in another order. `shortened`: a limit leaves some out.
+    `count` is the number of items.
     """
 
     sections: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    cut: tuple[str, ...] | None = None
+    changed: Keys = NO_KEYS
+    added: Keys = NO_KEYS
+    removed: Keys = NO_KEYS
+    cut: Keys | None = None
+    raised: ItemBudget | None = None
     reordered: bool = False
     shortened: bool = False
     count: int = 0
 
     def __bool__(self) -> bool:
-        single = self.changed or self.added or self.removed or self.cut is not None
-        return bool(self.sections or single or self.reordered or self.shortened)
+        single = self.changed.count or self.added.count or self.removed.count
+        budget = self.cut is not None
+        return bool(self.sections or single or budget or self.reordered or self.shortened)
 
     @property
     def lossy(self) -> bool:
         """Whether replies would be written again or dropped; new and moved items lose nothing."""
-        return bool(self.sections or self.changed or self.removed or self.cut)
+        cut = self.cut is not None and self.cut.count
+        return bool(self.sections or self.changed.count or self.removed.count or cut)
 
-    def with_raised_budget(self, cut: Sequence[str]) -> JobChanges:
-        """Return the changes where a raised item budget affects only the keys in `cut`."""
-        if ITEM_BUDGET not in self.sections:
-            return self
+    def with_raised_budget(self, raised: ItemBudget, cut: Keys) -> JobChanges:
+        """Return the changes where a raised item budget affects only the items in `cut`."""
         rest = tuple(name for name in self.sections if name != ITEM_BUDGET)
-        return replace(self, sections=rest, cut=tuple(cut))
+        return replace(self, sections=rest, cut=cut, raised=raised)
 
-    def stale(self, items: Sequence[Item]) -> set[str]:
-        """Return the keys of the items that must be written (again)."""
-        if self.sections:
-            return {item.key for item in items}
-        return {*self.changed, *self.added, *(self.cut or ())}
+    def keeps(self, row: Mapping[str, Any]) -> bool:
+        """Return whether the reply of an unchanged item would come out the same, by its row."""
+        return not self.sections and not (self.raised is not None and self.raised.ended(row))
 
     def sentences(self, again: int) -> list[str]:
         """Return what changed, one sentence each; `again` is how many items would be written."""
@@ -125,45 +148,41 @@ class JobChanges:
         if self.sections:
             sentences.append(f"changed in the job: {', '.join(self.sections)}")
         if self.cut is not None:
-            ended = f"the lower one ended {_items(self.cut)}" if self.cut else "it ended no item"
+            ended = f"the lower one ended {self.cut}" if self.cut.count else "it ended no item"
             sentences.append(f"a higher item budget: {ended}")
         for keys, what in (
             (self.changed, "changed in the input, or by the prompt, a rule or past cases"),
             (self.added, "new in the input"),
             (self.removed, "no longer in the input"),
         ):
-            if keys:
-                sentences.append(f"{_items(keys)} {what}")
-        if self.reordered and not (self.added or self.removed):
+            if keys.count:
+                sentences.append(f"{keys} {what}")
+        if self.reordered and not (self.added.count or self.removed.count):
             sentences.append("the items are in another order")
         sentences.append(f"{again} of {self.count} items would be written again")
         return sentences
 
 
-def compare(
-    before: Fingerprint, now: Fingerprint, present: Collection[str] | None = None
-) -> JobChanges:
-    """Return what changed between two fingerprints of a job.
-
-    `present` are the keys of the whole input: an item that a limit leaves out is not removed.
-    """
-    present = now.items if present is None else present
+def changed_sections(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of the sections that differ."""
     # Runs from before the weights were hashed have no such section: they count as unchanged.
-    known = {WEIGHTS: now.sections.get(WEIGHTS), **before.sections}
-    sections = tuple(name for name, value in now.sections.items() if known.get(name) != value)
-    both = [key for key in now.items if key in before.items]
-    return JobChanges(
-        sections=sections,
-        changed=tuple(key for key in both if before.items[key] != now.items[key]),
-        added=tuple(key for key in now.items if key not in before.items),
-        removed=tuple(key for key in before.items if key not in present),
-        # Rows that moved are not written again, but the output has another order.
-        reordered=both != [key for key in before.items if key in now.items],
-        shortened=any(key in present and key not in now.items for key in before.items),
-        count=len(now.items),
-    )
+    known = {WEIGHTS: now.get(WEIGHTS), **before}
+    return tuple(name for name, value in now.items() if known.get(name) != value)
 
 
-def _items(keys: Sequence[str], most: int = 3) -> str:
-    shown = ", ".join(keys[:most]) + (", …" if len(keys) > most else "")
-    return f"{len(keys)} item{'s' * (len(keys) != 1)} ({shown})"
+def compare(before: Fingerprint, now: Fingerprint) -> JobChanges:
+    """Return what changed between two fingerprints of a job, of which `now` has its index.
+
+    An item that a limit leaves out is not removed.
+    """
+    sections = changed_sections(before.sections, now.sections)
+    assert now.items is not None
+    count = len(now.items)
+    if before.items is None:
+        return JobChanges(sections=sections, changed=Keys.of(_keys(now.items)), count=count)
+    items = now.items.changes_since(before.items)
+    return JobChanges(sections=sections, count=count, **vars(items))
+
+
+def _keys(index: ItemIndex) -> Iterator[str]:
+    return (facts.key for facts in index.facts())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ostinato.arguments import require_choice
 from ostinato.checks import BaseCheck
-from ostinato.errors import InputError, ItemError
+from ostinato.errors import InputError
 from ostinato.loop import check_seed, digest
 from ostinato.models import weights_digest
 from ostinato.refine.inputs import STRATEGIES, check_value, strategy_value
@@ -153,7 +153,7 @@ class Job:
         """Return a hash of each part that every reply depends on.
 
         The prompt, rules and past cases are not among them: what they make of an item is hashed
-        item by item (`item_digests`), so a new rule affects only the items that it fits.
+        item by item (`item_facts`), so a new rule affects only the items that it fits.
         """
         return {
             "model": digest([self.model, self.adapter, *self._computed_by()]),
@@ -205,20 +205,6 @@ class Job:
             return [*modes, *([self.device] if self.device != "cpu" else [])]
         server = self.server
         return [server.api, server.prefill, server.template, server.stream, server.extensions]
-
-
-def item_digests(router: Router, items: Sequence[Item]) -> dict[str, str]:
-    """Return by item key the hash of what its reply depends on besides `Job.sections`."""
-    return {item.key: digest([item.columns, _route_value(router, item.columns)]) for item in items}
-
-
-def _route_value(router: Router, columns: Mapping[str, object]) -> list[object]:
-    try:
-        route = router.route(columns)
-    except ItemError as error:  # `Refine` reports it when the item's turn comes
-        return [str(error)]
-    messages = list(route.messages)
-    return [messages[0]["content"] if router.prompt.plain else messages, route.reply]
 
 
 def _values(settings: Any) -> dict[str, object]:

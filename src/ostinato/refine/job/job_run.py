@@ -5,22 +5,26 @@ Everything is checked before the model is loaded. Knows no driver: `Refine` buil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 from ostinato.errors import ItemError
-from ostinato.journal import Run, RunSession, StopKind, Stopped
+from ostinato.journal import JSON, Run, RunSession, StopKind, Stopped
 from ostinato.loop import Budget, Condition, Loop, Seconds, items_done
 from ostinato.refine.job.checks import prepare
 from ostinato.refine.job.config import Job
+from ostinato.refine.job.item_index import ItemFacts, ItemIndex
 from ostinato.refine.job.items import Item
+from ostinato.refine.job.job_items import JobItems, pages
 from ostinato.refine.job.output_claim import OutputClaim
-from ostinato.refine.report.html import Outcome, report_page
-from ostinato.refine.results import Result, from_lane, write_results, write_whole
-from ostinato.refine.routing.router import Route, Router
+from ostinato.refine.loaded_later import LoadedLater
+from ostinato.refine.report.html import Outcome, ReportTally, report_page
+from ostinato.refine.results import READY, Result, from_lane, write_results, write_whole
+from ostinato.refine.routing.router import Route, Router, RouteSource
 
 if TYPE_CHECKING:
     from ostinato.models import LanguageModel
@@ -34,17 +38,20 @@ RUN_KIND = "refine"
 class JobRun:
     """A job with its items and its run in the journal. `open_job` makes one.
 
-    `whole`: the items are the whole input. `reused` is the number of results that a new run has
-    taken over from earlier ones.
+    `reused` is the number of results that a new run has taken over from earlier ones.
     """
 
     job: Job
-    items: tuple[Item, ...]
+    items: JobItems
     router: Router
     run: Run
     output_claim: OutputClaim
-    whole: bool = True
     reused: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether the items are the whole input."""
+        return self.items.whole
 
     @property
     def stopped(self) -> Stopped | None:
@@ -54,8 +61,7 @@ class JobRun:
     @property
     def finished(self) -> bool:
         """Whether every item has a result."""
-        keys = self.run.result_keys()
-        return all(item.key in keys for item in self.items)
+        return has_all(self.run, self.items.index)
 
     @property
     def out_of_budget(self) -> bool:
@@ -91,8 +97,13 @@ class JobRun:
         `say` gets a line about a big model, and why a server is waited for. Raises `ModelError` for
         a model that does not fit.
         """
-        refine = refinement(self.job, self.items, self.router, model, say=say)
-        return refine.loop(until=job_budget(self.job), run=self.run, keep=self.job.keep)
+        job = self.job
+        given: LanguageModel | LoadedLater | str | None = model
+        if model is None and job.server is None and self.items.index.all_ready:
+            # Loaded only if an answer does not pass the checks, for the lane that it starts.
+            given = LoadedLater(partial(_load_writer, job, say), job.model)
+        refine = refinement(job, self.items, self.router, given, say=say)
+        return refine.loop(until=job_budget(job), run=self.run, keep=job.keep)
 
     def settle(self) -> None:
         """Record that the run has ended, if it was killed between its last result and that record.
@@ -105,54 +116,103 @@ class JobRun:
             with RunSession(self.run, keep="results") as session:
                 session.finish("stopped", ended, row.tick, row.position)
 
-    def results(self) -> list[Result]:
-        """Return the results in the journal, in the order of the items."""
-        rows = dict(self.run.results())
-        return [
-            from_lane(item.key, rows[item.key], self._route(item, rows[item.key]), item.columns)
-            for item in self.items
-            if item.key in rows
-        ]
+    def results(self) -> Iterator[Result]:
+        """Yield the results in the journal, in the order of the items."""
+        return (result for result, _ in self.results_with_items())
 
-    def _route(self, item: Item, row: Mapping[str, Any]) -> Route | None:
-        """Return how an item was routed; None for an error, which routing could raise again."""
+    def results_with_items(self) -> Iterator[tuple[Result, Item]]:
+        """Yield each result with its item; memory holds a page of them."""
+        for page in pages(self.items.with_facts()):
+            rows = self.run.results_of([item.key for item, _ in page])
+            for item, facts in page:
+                if item.key in rows:
+                    row = rows[item.key]
+                    route = self._route(item, facts, row)
+                    yield from_lane(item.key, row, route, item.columns), item
+
+    def _route(self, item: Item, facts: ItemFacts, row: Mapping[str, Any]) -> Route | None:
+        """Return what a result needs of how its item was routed; None for an error."""
         if row["stopped"]["kind"] == StopKind.ERROR.value:
             return None
-        try:
+        source = RouteSource(facts.source)
+        if source is RouteSource.MODEL or row["stopped"].get("condition") == READY:
+            return Route((), source=source, rule=facts.rule)
+        try:  # an answer that did not pass
             return self.router.route(item.columns)
         except ItemError:  # an older version did not refuse the item
             return None
 
     def write(self, stopped: Stopped | None) -> Outcome:
-        """Write the output and the report from the journal; return what they were made of.
+        """Write the output and the report from the journal; return what came out.
 
-        An output with more replies is replaced only by that of the whole, finished job.
+        They are left as they are where they were written from the same results. An output with more
+        replies is replaced only by that of the whole, finished job.
         """
-        # From the journal, not from this session: an earlier one may have finished items.
-        results = self.results()
-        done = self.whole and len(results) == len(self.items)
+        count = count_results(self.run, self.items.index)
+        files = (self.job.output, self.job.report)
+        source: dict[str, JSON] = {
+            "run": self.run.id,
+            "results": count,
+            "items": [self.items.index.path.name, len(self.items)],
+            "stopped": None if stopped is None else stopped.to_json(),
+        }
+        if (value := self.output_claim.written(source, files)) is not None:
+            return Outcome.from_json(self.job, value, stopped)
+        done = self.whole and count == len(self.items)
         held = 0 if done else OutputClaim.replies(self.job.output)
+        outcome = self._written(stopped, held if held > count else 0)
+        if not outcome.kept:
+            self.output_claim.record_written(source, files, outcome.to_json())
+        return outcome
+
+    def _written(self, stopped: Stopped | None, kept: int) -> Outcome:
+        """Read the results once: for the report, and for the output unless an older one is kept."""
+        tally = ReportTally(self.job, self.router)
+        # From the journal, not from this session: an earlier one may have finished items.
+        results = self._tallied(tally)
+        if kept:
+            deque(results, maxlen=0)
+        else:
+            write_results(self.job.output, results)
         outcome = Outcome(
             job=self.job,
-            router=self.router,
-            items=self.items,
-            results=results,
+            summary=tally.summary.summary(len(self.items)),
             stopped=stopped,
             seconds=self.output_claim.seconds(self.run.id),
             when=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
-            kept=held if held > len(results) else 0,
+            kept=kept,
+            errors=tuple(tally.errors),
+            refused=tally.refused,
         )
-        if not outcome.kept:
-            write_results(self.job.output, results)
-            write_whole(self.job.report, report_page(outcome))
+        if not kept:
+            write_whole(self.job.report, [report_page(outcome, tally)])
         return outcome
+
+    def _tallied(self, tally: ReportTally) -> Iterator[Result]:
+        for result, item in self.results_with_items():
+            tally.add(result, item.line)
+            yield result
+
+
+def count_results(run: Run, index: ItemIndex) -> int:
+    """Return how many of the items have a result."""
+    # A run of the same items has no others; one that covers them may have more.
+    if run.count_results() == 0:
+        return 0
+    keys = (facts.key for facts in index.facts())
+    return sum(run.count_results(page) for page in pages(keys, 1000))
+
+
+def has_all(run: Run, index: ItemIndex) -> bool:
+    """Return whether every item has a result."""
+    return run.count_results() >= len(index) and count_results(run, index) == len(index)
 
 
 def refinement(
     job: Job,
-    items: Sequence[Item],
+    items: JobItems | Sequence[Item],
     router: Router,
-    model: LanguageModel | str | None = None,
+    model: LanguageModel | LoadedLater | str | None = None,
     *,
     say: Callable[[str], None] = lambda line: None,
     **more: Any,
@@ -163,19 +223,21 @@ def refinement(
     `more` are arguments of `Refine`; they replace those of the job.
     """
     from ostinato.refine.refine import Refine
-    from ostinato.remote import ServerLanes
+    from ostinato.remote import Server
 
     # First, as it is quick: a judge without a key must not wait for the model.
     prepare(job.checks)
     refine = Refine(
         _load_writer(job, say) if model is None else model,
-        [(item.key, item.columns) for item in items],
+        items.pairs()
+        if isinstance(items, JobItems)
+        else [(item.key, item.columns) for item in items],
         prompt=router.messages,
         checks=job.checks,
         **{**_refine_settings(job), "ready": router.ready, **more},
     )
-    if isinstance(refine.decode, ServerLanes):
-        refine.decode.client.say = say
+    if isinstance(refine.model, Server):
+        refine.decode.client.say = say  # type: ignore[union-attr]
     return refine
 
 

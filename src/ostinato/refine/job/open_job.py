@@ -5,17 +5,26 @@ Knows hashes, runs and results; loads no model.
 
 from __future__ import annotations
 
+import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ostinato.errors import InputError, RunError, RunLocked
 from ostinato.journal import JSON, Journal, Run, RunSession, safe_name
-from ostinato.refine.job.changes import Fingerprint, ItemBudget, JobChanges, compare
-from ostinato.refine.job.config import Job
-from ostinato.refine.job.items import Item
-from ostinato.refine.job.job_run import RUN_KIND, JobRun, job_budget
+from ostinato.refine.job.changes import (
+    Fingerprint,
+    ItemBudget,
+    JobChanges,
+    changed_sections,
+    compare,
+)
+from ostinato.refine.job.config import ITEM_BUDGET, Job
+from ostinato.refine.job.item_index import ItemIndex, Keys, forget_indexes
+from ostinato.refine.job.job_items import pages, read_job_items
+from ostinato.refine.job.job_run import RUN_KIND, JobRun, has_all, job_budget
 from ostinato.refine.job.output_claim import OutputClaim
 from ostinato.refine.job.preflight import require_ready
 
@@ -24,8 +33,8 @@ CARRIED = "carried"
 
 OpenMode = Literal["resume", "fresh", "update"]
 
-ChangesOf = Callable[[Run], JobChanges]
-"""Returns what has changed in the job since a run of it started."""
+UNUSED_SECONDS = 24 * 3600.0
+"""How long an index of items is kept that no run uses."""
 
 
 def open_job(
@@ -51,39 +60,48 @@ def open_job(
     while another process writes the same output.
     """
     require_ready(job)
-    everything = job.items()
-    items, router = tuple(everything[:limit]), job.router()
+    folder = items_folder(journal)
+    router = job.router()
+    everything = read_job_items(job, router, folder)
+    items = everything.first(limit)
     output_claim = OutputClaim(job.output, journal.path.parent)
     # Before a run is created: an output of another job must leave no trace in the journal.
     output_claim.claim(job.file)
-    now = Fingerprint.of(job, router, items)
-    present = frozenset(item.key for item in everything)
-    changes_of = partial(_changes, now=now, job=job, present=present)
+    now = Fingerprint(sections=job.sections(), items=items.index)
+    earlier = _EarlierRuns(journal, job, now)
     _refuse_two_writers(journal, job)
-    _delete_untouched(journal, job, changes_of)
-    if name is not None:
-        run = named_run(journal, job, name)
-    else:
-        run = _nearest_run(journal, job, limit, items, changes_of)
-    changes = JobChanges() if run is None else changes_of(run)
-    opened = partial(
-        JobRun,
-        job=job,
-        items=items,
-        router=router,
-        output_claim=output_claim,
-        whole=len(items) == len(everything),
-    )
-    if run is not None and mode != "fresh" and (not changes or _covers(run, changes, items)):
+    _delete_untouched(journal, job, earlier)
+    run = earlier.nearest(limit) if name is None else named_run(journal, job, name)
+    changes = JobChanges() if run is None else earlier.changes(run)
+    opened = partial(JobRun, job=job, items=items, router=router, output_claim=output_claim)
+    if run is not None and mode != "fresh" and (not changes or earlier.covers(run)):
         return opened(run=run)
-    reused = {} if mode == "fresh" else _reusable(journal, job, items, changes_of)
+    reused = _Reused(items.index)
+    if mode != "fresh":
+        reused.find(earlier)
     if run is not None and mode == "resume" and (changes.lossy or name is not None):
-        again = len(items) - len(reused)
+        again = len(items) - reused.count
         raise InputError(_changed_message(job, run, changes, again, named=name is not None))
-    _refuse_smaller_output(job, len(items), whole=len(items) == len(everything))
+    _refuse_smaller_output(job, len(items), whole=items.whole)
     run = _new_run(journal, job, limit, now, spec or {}, name)
-    _carry_over(run, items, reused)
-    return opened(run=run, reused=len(reused))
+    reused.carry_over(run)
+    _forget_indexes(journal, folder)
+    return opened(run=run, reused=reused.count)
+
+
+def items_folder(journal: Journal) -> Path:
+    """Return the folder of a journal's indexes of items."""
+    return journal.path.parent / "items"
+
+
+def _forget_indexes(journal: Journal, folder: Path) -> None:
+    used = [_index(run).get("file") for run in journal.runs()]
+    forget_indexes(folder, map(str, used), time.time() - UNUSED_SECONDS)
+
+
+def _index(run: Run) -> Mapping[str, object]:
+    value = _fingerprint(run).get("index")
+    return value if isinstance(value, dict) else {}
 
 
 # Finding ----------------------------------------------------------------------------------------
@@ -98,31 +116,70 @@ def _runs_of(journal: Journal, job: Job) -> Iterator[Run]:
             yield run
 
 
-def _nearest_run(
-    journal: Journal, job: Job, limit: int | None, items: Sequence[Item], changes_of: ChangesOf
-) -> Run | None:
-    """Return the newest run of the job's output that equals the job, or has a result of every item.
+class _EarlierRuns:
+    """The runs of a job file and what has changed since each, which is looked up once."""
 
-    Where none does, the newest of the same limit: it shows what has changed. Else the newest.
-    """
-    output = str(job.output)
-    runs = [run for run in _runs_of(journal, job) if run.spec.get("output") == output]
-    changes = {run.id: changes_of(run) for run in runs}
-    choices: Sequence[Callable[[Run], bool]] = (
-        lambda run: not changes[run.id],
-        lambda run: _covers(run, changes[run.id], items),
-        lambda run: run.spec.get("limit") == limit,
-        lambda run: True,
-    )
-    return next((run for choice in choices for run in runs if choice(run)), None)
+    def __init__(self, journal: Journal, job: Job, now: Fingerprint) -> None:
+        assert now.items is not None
+        self.journal, self.job, self.now, self.items = journal, job, now, now.items
+        self._changes: dict[str, JobChanges] = {}
+        self._before: dict[str, Fingerprint] = {}
 
+    def __iter__(self) -> Iterator[Run]:
+        return _runs_of(self.journal, self.job)
 
-def _covers(run: Run, changes: JobChanges, items: Sequence[Item]) -> bool:
-    """Return whether a run has a result of every item that the changes do not affect."""
-    if changes.lossy or changes.cut is not None:
-        return False
-    done = {key for key, _ in run.results()}
-    return all(item.key in done for item in items)
+    def before(self, run: Run) -> Fingerprint:
+        """Return the fingerprint that a run was started with."""
+        if run.id not in self._before:
+            folder = items_folder(self.journal)
+            self._before[run.id] = Fingerprint.from_json(_fingerprint(run), folder)
+        return self._before[run.id]
+
+    def sections(self, run: Run) -> tuple[str, ...]:
+        """Return the sections that have changed since a run started."""
+        return changed_sections(self.before(run).sections, self.now.sections)
+
+    def changes(self, run: Run) -> JobChanges:
+        """Return what changed since a run started.
+
+        A raised item budget affects only the items that the old one ended.
+        """
+        if run.id not in self._changes:
+            changes = compare(self.before(run), self.now)
+            raised = self._raised(run)
+            if raised is not None and ITEM_BUDGET in changes.sections:
+                cut = Keys.of(key for key, row in run.results() if raised.ended(row))
+                changes = changes.with_raised_budget(raised, cut)
+            self._changes[run.id] = changes
+        return self._changes[run.id]
+
+    def nearest(self, limit: int | None) -> Run | None:
+        """Return the newest run of the job's output that equals the job, or covers its items.
+
+        Where none does, the newest of the same limit: it shows what has changed. Else the newest.
+        """
+        output = str(self.job.output)
+        runs = [run for run in self if run.spec.get("output") == output]
+        choices: Sequence[Callable[[Run], bool]] = (
+            lambda run: not self.sections(run) and not self.changes(run),
+            self.covers,
+            lambda run: run.spec.get("limit") == limit,
+            lambda run: True,
+        )
+        return next((run for choice in choices for run in runs if choice(run)), None)
+
+    def covers(self, run: Run) -> bool:
+        """Return whether a run has a result of every item, and changes affect none of them."""
+        if self.sections(run) or run.count_results() < len(self.items):
+            return False
+        changes = self.changes(run)
+        return not changes.lossy and changes.cut is None and has_all(run, self.items)
+
+    def _raised(self, run: Run) -> ItemBudget | None:
+        before = run.spec.get("item_budget")  # older runs do not record it
+        if not isinstance(before, list):
+            return None
+        return ItemBudget.of(before).raised_to(ItemBudget.of_job(self.job))
 
 
 def named_run(journal: Journal, job: Job, name: str) -> Run | None:
@@ -149,21 +206,6 @@ def named_run(journal: Journal, job: Job, name: str) -> Run | None:
     return run
 
 
-def _changes(run: Run, *, now: Fingerprint, job: Job, present: frozenset[str]) -> JobChanges:
-    """Return what changed since a run started; `present` are the keys of the whole input.
-
-    A raised item budget affects only the items that the old one ended.
-    """
-    changes = compare(Fingerprint.from_json(_fingerprint(run)), now, present)
-    before = run.spec.get("item_budget")  # older runs do not record it
-    if not isinstance(before, list):
-        return changes
-    raised = ItemBudget.of(before).raised_to(ItemBudget.of_job(job))
-    if raised is None:
-        return changes
-    return changes.with_raised_budget([key for key, row in run.results() if raised.ended(row)])
-
-
 def _fingerprint(run: Run) -> Mapping[str, object]:
     value = run.spec.get("fingerprint")
     return value if isinstance(value, dict) else {}
@@ -182,13 +224,13 @@ def _refuse_two_writers(journal: Journal, job: Job) -> None:
             )
 
 
-def _delete_untouched(journal: Journal, job: Job, changes_of: ChangesOf) -> None:
+def _delete_untouched(journal: Journal, job: Job, earlier: _EarlierRuns) -> None:
     """Delete the runs of other versions of the job that have done nothing.
 
     A wrong job can so be fixed without --fresh.
     """
     for run in list(_runs_of(journal, job)):
-        if run.spec.get("output") == str(job.output) and _untouched(run) and changes_of(run):
+        if run.spec.get("output") == str(job.output) and _untouched(run) and earlier.changes(run):
             journal.delete(run.name)
 
 
@@ -224,24 +266,55 @@ def _changed_message(job: Job, run: Run, changes: JobChanges, again: int, *, nam
 # Making -----------------------------------------------------------------------------------------
 
 
-def _reusable(
-    journal: Journal, job: Job, items: Sequence[Item], changes_of: ChangesOf
-) -> dict[str, Mapping[str, Any]]:
-    """Return the results of earlier runs that would come out the same, by key.
+class _Reused:
+    """Which results of earlier runs would come out the same: two bytes for an item."""
 
-    Runs of other outputs count: a reply does not depend on where it is written.
-    """
-    keys = {item.key for item in items}
-    found: dict[str, Mapping[str, Any]] = {}
-    for run in _runs_of(journal, job):
-        changes = changes_of(run)
-        if changes.sections:  # they affect every item
-            continue
-        stale = changes.stale(items)
-        for key, row in run.results():
-            if key in keys and key not in stale:
-                found.setdefault(key, row)
-    return found
+    def __init__(self, index: ItemIndex) -> None:
+        self.index = index
+        self.count = 0
+        self._runs: list[Run] = []
+        self._from = array("H")  # by position: the number of the run in `_runs`, from 1
+
+    def find(self, earlier: _EarlierRuns) -> None:
+        """Look through the runs, the newest first.
+
+        Runs of other outputs count: a reply does not depend on where it is written.
+        """
+        for run in earlier:
+            before = earlier.before(run).items
+            # Changed sections affect every item, a raised budget perhaps not.
+            if before is None or {*earlier.sections(run)} - {ITEM_BUDGET}:
+                continue
+            changes = earlier.changes(run)
+            if not changes.sections:
+                self._take(run, before, changes)
+
+    def _take(self, run: Run, before: ItemIndex, changes: JobChanges) -> None:
+        if not self._from:
+            self._from = array("H", bytes(2 * len(self.index)))
+        self._runs.append(run)
+        for page in pages(self.index.unchanged_since(before)):
+            wanted = [pair for pair in page if not self._from[pair[0]]]
+            rows = run.results_of([key for _, key in wanted])
+            for number, key in wanted:
+                if key in rows and changes.keeps(rows[key]):
+                    self._from[number] = len(self._runs)
+                    self.count += 1
+
+    def carry_over(self, run: Run) -> None:
+        """Record the results in a new run."""
+        if not self.count:
+            return
+        with RunSession(run, keep="results") as session:
+            for page in pages(self.index.facts()):
+                for number, other in enumerate(self._runs, 1):
+                    taken = [facts for facts in page if self._from[facts.number] == number]
+                    rows = other.results_of([facts.key for facts in taken]) if taken else {}
+                    for facts in taken:
+                        # With the new index: the item may have moved in the input.
+                        row = {**rows[facts.key], "index": facts.number, CARRIED: True}
+                        session.result(facts.key, row)
+                session.flush()
 
 
 def _new_run(
@@ -281,18 +354,6 @@ def _free_name(journal: Journal, job: Job) -> str:
     while (name := safe if number == 1 else f"{safe}-{number}") in taken:
         number += 1
     return name
-
-
-def _carry_over(run: Run, items: Sequence[Item], rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Record results of earlier runs in a new one."""
-    if not rows:
-        return
-    with RunSession(run, keep="results") as session:
-        for item in items:
-            if item.key in rows:
-                # With the new index: the item may have moved in the input.
-                session.result(item.key, {**rows[item.key], "index": item.index, CARRIED: True})
-        session.flush()
 
 
 def journal_of(path: Path | str | None) -> Journal:

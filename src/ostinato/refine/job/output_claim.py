@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ostinato.errors import InputError
+from ostinato.journal import JSON
+from ostinato.refine.job.job_items import signature_of
 from ostinato.refine.results import write_whole
 from ostinato.text_files import read_object
 
@@ -61,6 +64,22 @@ class OutputClaim:
         except OSError:
             return 0
 
+    def written(self, source: Mapping[str, JSON], files: Sequence[Path]) -> dict[str, Any] | None:
+        """Return what was recorded of files that are still as they were written from `source`."""
+        note = self._read().get("written")
+        same = isinstance(note, dict) and note.get("source") == source
+        if not isinstance(note, dict) or not same or note.get("files") != _signatures(files):
+            return None
+        value = note.get("value")
+        return value if isinstance(value, dict) else None
+
+    def record_written(
+        self, source: Mapping[str, JSON], files: Sequence[Path], value: Mapping[str, JSON]
+    ) -> None:
+        """Record that files were written from `source`, so that they need not be written again."""
+        written = {"source": source, "files": _signatures(files), "value": value}
+        self._write({**self._read(), "written": written})
+
     def add_seconds(self, run: str, seconds: float) -> float:
         """Add the time of a session to the time of a run; return the sum in seconds."""
         note = self._read()
@@ -82,4 +101,8 @@ class OutputClaim:
             return {}
 
     def _write(self, note: dict[str, Any]) -> None:
-        write_whole(self.path, json.dumps(note, ensure_ascii=False) + "\n")
+        write_whole(self.path, [json.dumps(note, ensure_ascii=False), "\n"])
+
+
+def _signatures(files: Sequence[Path]) -> list[list[int]]:
+    return [list(signature_of(path)) for path in files]

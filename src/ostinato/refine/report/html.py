@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -17,49 +17,92 @@ import jinja2
 from markupsafe import Markup
 
 from ostinato.checks import to_spec
-from ostinato.journal import Stopped
+from ostinato.journal import JSON, Stopped
 from ostinato.refine.job.config import Job
-from ostinato.refine.job.items import Item
-from ostinato.refine.report.advice import advise, nothing_to_do
-from ostinato.refine.report.items import item_values
-from ostinato.refine.report.sparkline import sparkline
-from ostinato.refine.report.summary import Summary, reasons, summarize
-from ostinato.refine.report.why import CheckRecord, Course, tally
+from ostinato.refine.report.advice import AdviceTally, nothing_to_do
+from ostinato.refine.report.items import ItemValues
+from ostinato.refine.report.sparkline import Bars
+from ostinato.refine.report.summary import ReasonTally, Summary, SummaryTally
+from ostinato.refine.report.why import CheckRecord, CheckTally, Course
 from ostinato.refine.results import Result
 from ostinato.refine.routing.router import Router
+
+ERRORS = 5
+"""How many of the items that could not be worked on are named."""
 
 MARKS = {"accepted": "✓", "revised": "↺", "given up": "✕", "error": "!", "unfinished": "…"}
 
 
+class ReportTally:
+    """All that a report says of the results of a job, collected result by result."""
+
+    def __init__(self, job: Job, router: Router) -> None:
+        names = [check.name for check in job.checks]
+        self.summary = SummaryTally()
+        self.checks = CheckTally(names)
+        self.reasons = ReasonTally()
+        self.advice = AdviceTally(job)
+        self.bars = Bars()
+        self.values = ItemValues(router, names)
+        self.errors: list[tuple[str, int, str]] = []
+        self.refused = ""
+
+    def add(self, result: Result, line: int = 0) -> None:
+        """Look at the next result, in the order of the items; `line` is that of its item."""
+        self.summary.add(result)
+        self.checks.add(result)
+        self.reasons.add(result)
+        self.advice.add(result)
+        self.bars.add(result)
+        self.values.add(result)
+        if not result.accepted:
+            self.refused = self.refused or result.id
+            if result.outcome == "error" and len(self.errors) < ERRORS:
+                self.errors.append((result.id, line, result.stopped.sentence))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a report is made of: the job, its items, their results, and why the run stopped.
+    """What came out of a job so far, and why its run stopped.
 
-    `results` are in the order of the items, and may be fewer. `seconds` is the time over all
-    sessions, `when` the date of the report. `kept` is the number of replies in an output that was
-    left as it is, since it has more than these; 0 where the output was written.
+    `seconds` is the time over all sessions, `when` the date of the report. `kept` is the number of
+    replies in an output that was left as it is, since it has more than these; 0 where the output
+    was written. `errors` are the first items that could not be worked on, as (id, line, sentence),
+    `refused` is the first item that was not accepted.
     """
 
     job: Job
-    router: Router
-    items: Sequence[Item]
-    results: Sequence[Result]
+    summary: Summary
     stopped: Stopped | None = None
     seconds: float | None = None
     when: str = ""
     kept: int = 0
+    errors: tuple[tuple[str, int, str], ...] = ()
+    refused: str = ""
 
-    @property
-    def summary(self) -> Summary:
-        """The job in numbers."""
-        return summarize(self.results, len(self.items))
+    def to_json(self) -> dict[str, JSON]:
+        """Return what is recorded beside the output, to be told again without the results."""
+        return {
+            "summary": asdict(self.summary),
+            "seconds": self.seconds,
+            "when": self.when,
+            "errors": [list(error) for error in self.errors],
+            "refused": self.refused,
+        }
+
+    @classmethod
+    def from_json(cls, job: Job, value: Mapping[str, Any], stopped: Stopped | None) -> Outcome:
+        """Read back what `to_json` returned."""
+        errors = tuple((str(id), int(line), str(why)) for id, line, why in value["errors"])
+        told = {name: value[name] for name in ("seconds", "when", "refused")}
+        summary = Summary(**value["summary"])
+        return cls(job=job, summary=summary, stopped=stopped, errors=errors, **told)
 
 
-def report_page(outcome: Outcome) -> str:
+def report_page(outcome: Outcome, tally: ReportTally) -> str:
     """Return the report as HTML that can be encoded as UTF-8."""
     job, summary = outcome.job, outcome.summary
-    records = tally([check.name for check in job.checks], outcome.results)
-    values = item_values(outcome.router, outcome.items, outcome.results, records)
+    items = tally.values.items()
     page = _template().render(
         name=job.name,
         model=_model_name(job),
@@ -68,24 +111,23 @@ def report_page(outcome: Outcome) -> str:
         summary=summary,
         ending=_ending(outcome, summary),
         figures=_figures(outcome, summary),
-        chart=sparkline(outcome.results),
-        reasons=reasons(outcome.results),
-        checks=_checks(job, records),
-        advice=advise(job, outcome.results) or [nothing_to_do(summary)],
+        chart=tally.bars.chart(),
+        reasons=tally.reasons.reasons(),
+        checks=_checks(job, tally.checks.records),
+        advice=tally.advice.advice() or [nothing_to_do(summary)],
         output=job.output.name,
         footer=f"Made by Ostinato from {job.output.name}. {outcome.when}".strip(),
         mark=_mark,
         style=Markup(_part("report.css")),
         script=Markup(_part("report.js")),
-        left_out=_left_out(values),
-        report_json=_embedded(values),
+        left_out=_left_out(tally.values.count, len(items)),
+        report_json=_embedded(tally.values, items),
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # a model can emit lone surrogates
 
 
-def _left_out(values: Mapping[str, Any]) -> str:
+def _left_out(count: int, shown: int) -> str:
     """Return which items a page leaves out, and where they are; empty where all are there."""
-    count, shown = values["all"], len(values["items"])
     if shown == count:
         return ""
     return (
@@ -176,9 +218,10 @@ def _mark(outcome: str) -> Markup:
     )
 
 
-def _embedded(value: object) -> Markup:
+def _embedded(values: ItemValues, items: Sequence[str]) -> Markup:
     """Return JSON for a script element, escaped so that nothing in it can end the element."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    names = json.dumps(values.checks, ensure_ascii=False)
+    text = f'{{"checks":{names},"all":{values.count},"items":[{",".join(items)}]}}'
     # U+2028 and U+2029 end a line in JavaScript before ES2019.
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 
 from ostinato.errors import ItemError
-from ostinato.journal import JSON, encode
+from ostinato.journal import JSON
 from ostinato.loop import Verdict
-from ostinato.refine.job.items import Item
-from ostinato.refine.report.selection import most_telling
-from ostinato.refine.report.why import CheckRecord, lost_by, swaps
+from ostinato.refine.report.selection import Selection
+from ostinato.refine.report.why import lost_by, swaps
 from ostinato.refine.results import Draft, Result
 from ostinato.refine.routing.router import Router
 
@@ -17,37 +17,42 @@ MOST_BYTES = 2_500_000
 """Of the items on a page: browsers are slow with more."""
 
 
-def item_values(
-    router: Router,
-    items: Sequence[Item],
-    results: Sequence[Result],
-    records: Sequence[CheckRecord],
-) -> dict[str, JSON]:
-    """Return the names of the checks, and for each result everything that the page can show.
+class ItemValues:
+    """Collects what the page shows of single items, as JSON texts, result by result.
 
-    `all` is the number of results: of very many, only the most telling are there.
+    Of very many results, only the most telling are shown. `count` is the number of results.
     """
-    # Numbers instead of names: a report repeats them for each draft of thousands of items.
-    numbers = {record.name: number for number, record in enumerate(records)}
-    by_key = {item.key: item for item in items}
-    there = [result for result in results if result.id in by_key]
-    made: dict[str, dict[str, JSON]] = {}
 
-    def size(result: Result) -> int:
-        made[result.id] = _item(numbers, _messages(router, by_key[result.id]), result)
-        return len(encode(made[result.id]))
+    def __init__(self, router: Router, checks: Iterable[str]) -> None:
+        self._router = router
+        self.checks = list(checks)
+        # Numbers instead of names: a report repeats them for each draft of thousands of items.
+        self._numbers = {name: number for number, name in enumerate(self.checks)}
+        self._selection = Selection[str](MOST_BYTES)
 
-    shown = most_telling(there, size, MOST_BYTES)
-    return {
-        "checks": list(numbers),
-        "all": len(there),
-        "items": [made[result.id] for result in shown],
-    }
+    @property
+    def count(self) -> int:
+        """The number of results so far."""
+        return self._selection.count
+
+    def add(self, result: Result) -> None:
+        """Look at the next result; its messages are made anew from its columns."""
+
+        def made() -> tuple[str, int]:
+            value = _item(self._numbers, _messages(self._router, result.columns), result)
+            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+            return text, len(text.encode("utf-8", "replace"))
+
+        self._selection.add(result, made)
+
+    def items(self) -> list[str]:
+        """Return all that the page can show of each item, in their order."""
+        return self._selection.shown()
 
 
-def _messages(router: Router, item: Item) -> list[JSON]:
+def _messages(router: Router, columns: Mapping[str, object]) -> list[JSON]:
     try:
-        messages = router.route(item.columns).messages
+        messages = router.route(columns).messages
     # The report shows an item that could not be used, too.
     except ItemError as error:
         return [["error", str(error)]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ostinato.refine.results import Result
@@ -25,15 +25,53 @@ class Sparkline:
     label: str
 
 
-def sparkline(results: Sequence[Result]) -> Sparkline | None:
+class Bars:
+    """Adds up the bars of a chart, result by result; where they become too many, two become one."""
+
+    def __init__(self) -> None:
+        self._share = 1  # items in a bar
+        self._count = 0  # items in the last bar
+        self._bars: list[tuple[float, float, float]] = []
+
+    def add(self, result: Result) -> None:
+        """Add an item that the model wrote."""
+        if not result.tokens.computed:
+            return
+        if not self._bars or self._count == self._share:
+            if len(self._bars) == MOST:
+                self._halve()
+            self._bars.append((0, 0, 0))
+            self._count = 0
+        self._bars[-1] = _sum(self._bars[-1], _bar(result))
+        self._count += 1
+
+    def _halve(self) -> None:
+        pairs = zip(self._bars[::2], self._bars[1::2], strict=True)
+        self._bars = [_sum(one, other) for one, other in pairs]
+        self._share *= 2
+        self._count = self._share
+
+    def chart(self) -> Sparkline | None:
+        """Return the chart; None if the model wrote fewer than two items."""
+        if self._share * (len(self._bars) - 1) + self._count < 2:
+            return None
+        counts = [self._share] * (len(self._bars) - 1) + [self._count]
+        means = [
+            tuple(tokens / count for tokens in bar)
+            for bar, count in zip(self._bars, counts, strict=True)
+        ]
+        return _chart(means, self._share)
+
+
+def sparkline(results: Iterable[Result]) -> Sparkline | None:
     """Return the bars of the items, in their order; None if the model wrote fewer than two."""
-    written = [result for result in results if result.tokens.computed]
-    if len(written) < 2:
-        return None
-    # Rounded up.
-    share = -(-len(written) // MOST)
-    groups = [written[at : at + share] for at in range(0, len(written), share)]
-    bars = [_bar(group) for group in groups]
+    bars = Bars()
+    for result in results:
+        bars.add(result)
+    return bars.chart()
+
+
+def _chart(bars: Sequence[Sequence[float]], share: int) -> Sparkline:
     tallest = max(sum(bar) for bar in bars)
     paths = ["", "", ""]
     for n, bar in enumerate(bars):
@@ -50,9 +88,14 @@ def sparkline(results: Sequence[Result]) -> Sparkline | None:
     return Sparkline(width=max(len(bars), FEWEST) * 6, kept=kept, lost=lost, left=left, label=label)
 
 
-def _bar(group: Sequence[Result]) -> tuple[float, float, float]:
-    """Return the mean tokens per item, bottom to top: in accepted replies, taken back, given up."""
-    lost = sum(result.tokens.discarded for result in group)
-    left = sum(r.tokens.computed - r.tokens.discarded for r in group if not r.accepted)
-    kept = sum(r.tokens.computed - r.tokens.discarded for r in group if r.accepted)
-    return kept / len(group), lost / len(group), left / len(group)
+def _bar(result: Result) -> tuple[float, float, float]:
+    """Return the tokens of an item, bottom to top: in accepted replies, taken back, given up."""
+    lost = result.tokens.discarded
+    written = result.tokens.computed - lost
+    return (written, lost, 0) if result.accepted else (0, lost, written)
+
+
+def _sum(
+    one: tuple[float, float, float], other: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]

@@ -4,8 +4,8 @@ page.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from ostinato.journal import JSON, StopKind
 from ostinato.loop import OUT_OF_ROUNDS
@@ -71,22 +71,41 @@ class Summary:
         }
 
 
-def summarize(results: Sequence[Result], items: int | None = None) -> Summary:
+class SummaryTally:
+    """Adds up a job's numbers, result by result."""
+
+    def __init__(self) -> None:
+        self._outcomes = dict.fromkeys(("accepted", "revised", "given up", "error"), 0)
+        self._ready = 0
+        self._tokens = dict.fromkeys(("accepted", "computed", "discarded", "prompt", "judged"), 0)
+
+    def add(self, result: Result) -> None:
+        """Count a result."""
+        self._outcomes[result.outcome] += 1
+        self._ready += result.source != "model"
+        for name in self._tokens:
+            self._tokens[name] += getattr(result.tokens, name)
+
+    def summary(self, items: int | None = None) -> Summary:
+        """Return the numbers; `items` is the number of items, if some are unfinished."""
+        outcomes = self._outcomes
+        return Summary(
+            items=sum(outcomes.values()) if items is None else items,
+            first=outcomes["accepted"],
+            revised=outcomes["revised"],
+            given_up=outcomes["given up"],
+            errors=outcomes["error"],
+            ready=self._ready,
+            **{f"tokens_{name}": count for name, count in self._tokens.items()},
+        )
+
+
+def summarize(results: Iterable[Result], items: int | None = None) -> Summary:
     """Return a job's numbers; `items` is the number of its items, if some are unfinished."""
-    outcomes = [result.outcome for result in results]
-    return Summary(
-        items=len(results) if items is None else items,
-        first=outcomes.count("accepted"),
-        revised=outcomes.count("revised"),
-        given_up=outcomes.count("given up"),
-        errors=outcomes.count("error"),
-        ready=sum(result.source != "model" for result in results),
-        tokens_accepted=sum(result.tokens.accepted for result in results),
-        tokens_computed=sum(result.tokens.computed for result in results),
-        tokens_discarded=sum(result.tokens.discarded for result in results),
-        tokens_prompt=sum(result.tokens.prompt for result in results),
-        tokens_judged=sum(result.tokens.judged for result in results),
-    )
+    tally = SummaryTally()
+    for result in results:
+        tally.add(result)
+    return tally.summary(items)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,24 +129,37 @@ class Reason:
         }
 
 
+class ReasonTally:
+    """Groups items by why they stopped, result by result: a number and an example of each."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[bool, StopKind, str], Reason] = {}
+
+    def add(self, result: Result) -> None:
+        """Count a result."""
+        key = (not result.accepted, result.stopped.kind, _cause_of(result))
+        first = self._groups.get(key) or Reason(
+            outcome="accepted" if result.accepted else result.outcome,
+            kind=result.stopped.kind,
+            cause=key[2],
+            # A sentence about passing would only repeat the cause.
+            example="" if result.accepted else result.stopped.sentence,
+            count=0,
+        )
+        self._groups[key] = replace(first, count=first.count + 1)
+
+    def reasons(self) -> list[Reason]:
+        """Return the reasons: of accepted items first, then by frequency."""
+        found = self._groups.values()
+        return sorted(found, key=lambda reason: (reason.outcome != "accepted", -reason.count))
+
+
 def reasons(results: Iterable[Result]) -> list[Reason]:
     """Group items by why they stopped: accepted ones first, then by frequency."""
-    groups: dict[tuple[bool, StopKind, str], list[Result]] = {}
+    tally = ReasonTally()
     for result in results:
-        key = (not result.accepted, result.stopped.kind, _cause_of(result))
-        groups.setdefault(key, []).append(result)
-    grouped = [
-        Reason(
-            outcome="accepted" if not refused else group[0].outcome,
-            kind=kind,
-            cause=cause,
-            # A sentence about passing would only repeat the cause.
-            example="" if not refused else group[0].stopped.sentence,
-            count=len(group),
-        )
-        for (refused, kind, cause), group in groups.items()
-    ]
-    return sorted(grouped, key=lambda reason: (reason.outcome != "accepted", -reason.count))
+        tally.add(result)
+    return tally.reasons()
 
 
 def _cause_of(result: Result) -> str:

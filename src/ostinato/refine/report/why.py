@@ -10,6 +10,12 @@ from ostinato.journal import JSON
 from ostinato.loop import Verdict
 from ostinato.refine.results import Draft, Result
 
+NAMED = 8
+"""How many items of each course are named."""
+
+MESSAGES = 4000
+"""Different messages of a check that are counted at a time; many hold words of the item."""
+
 
 class Course(StrEnum):
     """How a check went for one item; the values are keys of `CheckRecord.to_json`."""
@@ -26,23 +32,41 @@ class CheckRecord:
     """How a check went over a job.
 
     `tokens` were taken back because of it; checks that failed together share them equally. `stops`
-    counts the drafts that it stopped, `errors` the verdicts that it could not give.
+    counts the drafts that it stopped, `errors` the verdicts that it could not give, `hopeless` the
+    items that were given up and that it did not pass in the end.
     """
 
     name: str
-    courses: dict[Course, list[str]] = field(default_factory=dict)
+    counts: dict[Course, int] = field(default_factory=dict)
+    first: dict[Course, list[str]] = field(default_factory=dict)
     tokens: float = 0.0
     stops: int = 0
     errors: int = 0
+    hopeless: int = 0
     messages: dict[str, int] = field(default_factory=dict)
 
     def items(self, course: Course) -> list[str]:
-        """Return the ids of the items with this course."""
-        return self.courses.get(course, [])
+        """Return the ids of the first `NAMED` items with this course."""
+        return self.first.get(course, [])
 
     def count(self, course: Course) -> int:
         """Return the number of items with this course."""
-        return len(self.items(course))
+        return self.counts.get(course, 0)
+
+    def add_course(self, course: Course, result: Result) -> None:
+        """Count how the check went for an item."""
+        self.counts[course] = self.count(course) + 1
+        if len(names := self.first.setdefault(course, [])) < NAMED:
+            names.append(result.id)
+        if course in (Course.NEVER, Course.FLAKY):
+            self.hopeless += result.outcome == "given up"
+
+    def add_message(self, message: str) -> None:
+        """Count a message of the check; of very many different ones, the frequent ones stay."""
+        self.messages[message] = self.messages.get(message, 0) + 1
+        if len(self.messages) > MESSAGES:
+            often = sorted(self.messages, key=lambda text: -self.messages[text])
+            self.messages = {text: self.messages[text] for text in often[: MESSAGES // 2]}
 
     @property
     def often(self) -> str:
@@ -59,7 +83,7 @@ class CheckRecord:
         """
         if self.errors:
             return "error"
-        judged = sum(len(ids) for course, ids in self.courses.items() if course != Course.UNKNOWN)
+        judged = sum(count for course, count in self.counts.items() if course != Course.UNKNOWN)
         if not judged:
             return Course.UNKNOWN.value
         if self.count(Course.NEVER) == judged:
@@ -120,19 +144,34 @@ def _decisions(check: str, draft: Draft) -> Iterable[bool]:
         yield False
 
 
+class CheckTally:
+    """Follows each check over a job, result by result."""
+
+    def __init__(self, checks: Iterable[str]) -> None:
+        self._records = {name: CheckRecord(name) for name in checks}
+
+    @property
+    def records(self) -> list[CheckRecord]:
+        """Each check's record, in the order of the checks."""
+        return list(self._records.values())
+
+    def add(self, result: Result) -> None:
+        """Count a result."""
+        for record in self._records.values():
+            record.add_course(course_of(record.name, result), result)
+        for draft in result.drafts:
+            _blame(self._records, draft)
+        for verdict in result.verdicts:
+            if verdict.error and verdict.check in self._records:
+                self._records[verdict.check].errors += 1
+
+
 def tally(checks: Sequence[str], results: Iterable[Result]) -> list[CheckRecord]:
     """Return each check's record over a job, in the order of `checks`."""
-    records = {name: CheckRecord(name) for name in checks}
+    counted = CheckTally(checks)
     for result in results:
-        for record in records.values():
-            course = course_of(record.name, result)
-            record.courses.setdefault(course, []).append(result.id)
-        for draft in result.drafts:
-            _blame(records, draft)
-        for verdict in result.verdicts:
-            if verdict.error and verdict.check in records:
-                records[verdict.check].errors += 1
-    return list(records.values())
+        counted.add(result)
+    return counted.records
 
 
 def _blame(records: dict[str, CheckRecord], draft: Draft) -> None:
@@ -141,8 +180,7 @@ def _blame(records: dict[str, CheckRecord], draft: Draft) -> None:
         record.stops += 1
         # Shared evenly, so that the sum over all checks is what was taken back.
         record.tokens += lost_by(draft) / len(blamed)
-        message = message_of(record.name, draft)
-        record.messages[message] = record.messages.get(message, 0) + 1
+        record.add_message(message_of(record.name, draft))
 
 
 def message_of(check: str, draft: Draft) -> str:

@@ -1,0 +1,299 @@
+"""What is known of the items of an input before any work: one row for each, in a SQLite file.
+
+A job's items may be more than the memory holds, so they are compared, counted and found here. Knows
+keys and hashes; knows no prompt and no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ostinato.errors import RunError
+
+SHOWN = 3
+"""How many keys of a group are named."""
+
+_TABLE = """
+CREATE TABLE items (
+  number INTEGER PRIMARY KEY,
+  key TEXT NOT NULL,
+  line INTEGER NOT NULL,
+  digest TEXT NOT NULL,
+  source TEXT NOT NULL,
+  rule TEXT NOT NULL
+)
+"""
+
+
+class ItemFacts(NamedTuple):
+    """What is known of an item: its position, its key, and its line in the input.
+
+    `digest` is the hash of all that its reply depends on besides the sections of the job; `source`
+    and `rule` say how it is routed.
+    """
+
+    number: int
+    key: str
+    line: int
+    digest: str
+    source: str = "model"
+    rule: str = ""
+
+
+class Keys(NamedTuple):
+    """A group of items: how many there are, and the keys of the first ones."""
+
+    count: int = 0
+    first: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, keys: Iterable[str]) -> Keys:
+        """Count keys, and keep the first `SHOWN`."""
+        count, first = 0, list[str]()
+        for key in keys:
+            count += 1
+            if count <= SHOWN:
+                first.append(key)
+        return cls(count, tuple(first))
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.first) + (", …" if self.count > len(self.first) else "")
+        return f"{self.count} item{'s' * (self.count != 1)} ({shown})"
+
+
+NO_KEYS = Keys()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemChanges:
+    """How the items of a job differ from those of a run.
+
+    `reordered`: those in both are in another order. `shortened`: a limit leaves some out.
+    """
+
+    changed: Keys = NO_KEYS
+    added: Keys = NO_KEYS
+    removed: Keys = NO_KEYS
+    reordered: bool = False
+    shortened: bool = False
+
+
+class ItemIndex:
+    """The first `limit` items of an input; a view on a file that never changes.
+
+    Raises `RunError` for a file that cannot be read.
+    """
+
+    def __init__(self, path: Path, limit: int | None = None) -> None:
+        self.path = path
+        try:
+            uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+            self.whole = int(self._one("SELECT COUNT(*) FROM items"))
+        except sqlite3.Error as error:
+            raise RunError(
+                f"The items of a run must be recorded in {path}, got: {error}. Delete that file."
+            ) from error
+        self._count = self.whole if limit is None else min(limit, self.whole)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def first(self, limit: int | None) -> ItemIndex:
+        """Return the view on the first `limit` items of the file."""
+        return ItemIndex(self.path, limit)
+
+    def facts(self, start: int = 0) -> Iterator[ItemFacts]:
+        """Yield what is known of each item from the position `start` on."""
+        rows = self._connection.execute(
+            "SELECT number, key, line, digest, source, rule FROM items "
+            "WHERE number >= ? AND number < ? ORDER BY number",
+            (start, self._count),
+        )
+        return map(ItemFacts._make, rows)
+
+    @cached_property
+    def digest(self) -> str:
+        """The hash of the keys and digests of all items, in their order."""
+        running = hashlib.blake2b(digest_size=16)
+        rows = self._connection.execute(
+            "SELECT key || char(0) || digest || char(0) FROM items WHERE number < ? "
+            "ORDER BY number",
+            (self._count,),
+        )
+        for (text,) in rows:
+            running.update(text.encode("utf-8", "surrogatepass"))
+        return running.hexdigest()
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether a rule or a past case answers every item."""
+        return not self._one(
+            "SELECT EXISTS (SELECT 1 FROM items WHERE number < ? AND source = 'model')",
+            self._count,
+        )
+
+    def changes_since(self, before: ItemIndex) -> ItemChanges:
+        """Compare with the items of an earlier run.
+
+        An item that only the limit leaves out is not removed.
+        """
+        if before.digest == self.digest:
+            return ItemChanges()
+        self._connection.execute("ATTACH ? AS earlier", (str(before.path),))
+        try:
+            return self._compared(before._count)
+        finally:
+            self._connection.execute("DETACH earlier")
+
+    def unchanged_since(self, before: ItemIndex) -> Iterator[tuple[int, str]]:
+        """Yield (position, key) of each item whose digest is the same in an earlier run."""
+        self._connection.execute("ATTACH ? AS earlier", (str(before.path),))
+        rows = self._connection.execute(
+            "SELECT i.number, i.key FROM items AS i JOIN earlier.items AS e ON e.key = i.key "
+            "WHERE i.number < ? AND e.number < ? AND e.digest = i.digest ORDER BY i.number",
+            (self._count, before._count),
+        )
+        try:
+            yield from rows
+        finally:
+            rows.close()
+            self._connection.execute("DETACH earlier")
+
+    def _compared(self, earlier: int) -> ItemChanges:
+        here, there = "i.number < :now", "e.number < :then"
+        both = f"FROM items AS i JOIN earlier.items AS e ON e.key = i.key WHERE {here} AND {there}"
+        kept = "SELECT 1 FROM items AS i WHERE i.key = e.key"
+        old = "SELECT 1 FROM earlier.items AS e WHERE e.key = i.key"
+        numbers = {"now": self._count, "then": earlier}
+
+        def keys(query: str) -> Keys:
+            rows = self._connection.execute(query, numbers)
+            return Keys.of(key for (key,) in rows)
+
+        order = self._connection.execute(f"SELECT e.number {both} ORDER BY i.number", numbers)
+        last, reordered = -1, False
+        for (number,) in order:
+            reordered |= number < last
+            last = number
+        missing = f"SELECT e.key FROM earlier.items AS e WHERE {there} AND NOT EXISTS"
+        left_out = f"{kept} AND i.number >= :now"
+        return ItemChanges(
+            changed=keys(f"SELECT i.key {both} AND e.digest <> i.digest ORDER BY i.number"),
+            added=keys(
+                f"SELECT i.key FROM items AS i WHERE {here} AND NOT EXISTS ({old} AND {there}) "
+                "ORDER BY i.number"
+            ),
+            removed=keys(f"{missing} ({kept}) ORDER BY e.number"),
+            # Rows that moved are not written again, but the output has another order.
+            reordered=reordered,
+            shortened=bool(
+                self._connection.execute(
+                    f"SELECT EXISTS (SELECT 1 FROM earlier.items AS e WHERE {there} "
+                    f"AND EXISTS ({left_out}))",
+                    numbers,
+                ).fetchone()[0]
+            ),
+        )
+
+    def _one(self, query: str, *values: object) -> Any:
+        return self._connection.execute(query, values).fetchone()[0]
+
+
+class IndexWriter:
+    """Writes the file of an `ItemIndex`, beside its place until it is whole. A context manager."""
+
+    BATCH = 1000
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        self._file = Path(name)
+        self._connection = sqlite3.connect(name, isolation_level=None)
+        # A crash leaves a file that nobody reads: it gets its name when it is whole.
+        self._connection.execute("PRAGMA journal_mode = OFF")
+        self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.execute(_TABLE)
+        self._connection.execute("BEGIN")
+        self._waiting: list[ItemFacts] = []
+
+    def __enter__(self) -> IndexWriter:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._connection.close()
+        self._file.unlink(missing_ok=True)
+
+    def add(self, facts: ItemFacts) -> None:
+        """Add the next item."""
+        self._waiting.append(facts)
+        if len(self._waiting) >= self.BATCH:
+            self._write()
+
+    def number_equal_keys(self) -> None:
+        """Give keys that end in -1 and occur again the number of their occurrence instead."""
+        self._with_keys()
+        self._connection.execute(
+            "UPDATE items SET key = substr(key, 1, length(key) - 1) || again.times FROM (SELECT * "
+            "FROM (SELECT number AS place, ROW_NUMBER() OVER (PARTITION BY key ORDER BY number) AS "
+            "times FROM items) WHERE times > 1) AS again WHERE number = again.place"
+        )
+
+    def doubles(self) -> Iterator[tuple[int, str, int]]:
+        """Yield (line, key, first line with that key) of each item whose key came before."""
+        self._with_keys()
+        yield from self._connection.execute(
+            "SELECT i.line, i.key, f.line FROM items AS i JOIN (SELECT key, MIN(number) AS first "
+            "FROM items GROUP BY key HAVING COUNT(*) > 1) AS d ON d.key = i.key "
+            "JOIN items AS f ON f.number = d.first WHERE i.number > d.first ORDER BY i.number"
+        )
+
+    def finish(self) -> ItemIndex:
+        """Put the file at its place, and return the index."""
+        self._with_keys()
+        self._connection.execute("COMMIT")
+        self._connection.close()
+        with self._file.open("rb") as file:  # a power cut must not leave a part of it
+            os.fsync(file.fileno())
+        os.replace(self._file, self.path)
+        return ItemIndex(self.path)
+
+    def _write(self) -> None:
+        self._connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", self._waiting)
+        self._waiting.clear()
+
+    def _with_keys(self) -> None:
+        """Write what waits, and sort by keys: much quicker once than item by item."""
+        self._write()
+        self._connection.execute("CREATE INDEX IF NOT EXISTS by_key ON items (key)")
+
+
+def index_of(path: Path, digests: Mapping[str, str]) -> ItemIndex:
+    """Write the index of items of which an older run recorded only keys and digests."""
+    with IndexWriter(path) as writer:
+        for number, (key, digest) in enumerate(digests.items()):
+            writer.add(ItemFacts(number, key, 0, digest))
+        return writer.finish()
+
+
+def forget_indexes(folder: Path, used: Iterable[str], before: float) -> None:
+    """Delete the indexes in a folder that no run uses and that were written `before` a time.
+
+    A younger one may be that of a run that is about to be made.
+    """
+    keep = set(used)
+    for path in folder.glob("*.db") if folder.is_dir() else ():
+        with suppress(OSError):  # another process may be faster
+            if path.name not in keep and path.stat().st_mtime < before:
+                path.unlink()

@@ -1,0 +1,87 @@
+"""A model that is loaded when the first lane needs it: never, where rules answer every item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ostinato.loop import Lane, LaneProcess, Report, compute_mode
+
+if TYPE_CHECKING:
+    from ostinato.models import LanguageModel
+    from ostinato.remote import Server
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedLater:
+    """How a model is loaded, and its name."""
+
+    load: Callable[[], LanguageModel | Server]
+    name: str
+
+
+class LanesLater:
+    """A lane process that is made when its first lane starts.
+
+    `compute_mode` is empty until then, unless a resumed run has set the one it was started in.
+    """
+
+    def __init__(self, make: Callable[[], LaneProcess]) -> None:
+        self._make = make
+        self._made: LaneProcess | None = None
+        self._mode = ""
+
+    @property
+    def slots(self) -> int:
+        """One until the process is made: the first lane makes it."""
+        return 1 if self._made is None else self._made.slots
+
+    @property
+    def deterministic(self) -> bool:
+        """As the process; true until it is made, as nothing is computed."""
+        return self._made is None or self._made.deterministic
+
+    @property
+    def compute_mode(self) -> str:
+        """How the process computes."""
+        return self._mode if self._made is None else compute_mode(self._made)
+
+    @property
+    def known_edits(self) -> Mapping[str, str] | None:
+        """The edits of a lane, None until the process is made."""
+        return None if self._made is None else getattr(self._made, "known_edits", None)
+
+    def use_compute_mode(self, mode: str) -> None:
+        """Compute in this mode, if the model leaves it open. Call it before any lane starts."""
+        self._mode = mode
+
+    def start(self, lane: Lane, item: object) -> None:
+        """Start a lane."""
+        self._process.start(lane, item)
+
+    def step(self) -> Mapping[str, Report]:
+        """Advance every lane."""
+        return self._process.step()
+
+    def rewind(self, lane: Lane, to: int) -> None:
+        """Return a lane to a position."""
+        self._process.rewind(lane, to)
+
+    def output(self, key: str) -> object:
+        """Return a lane's output so far."""
+        return self._process.output(key)
+
+    def drop(self, key: str) -> None:
+        """Free a lane's slot."""
+        self._process.drop(key)
+
+    @property
+    def _process(self) -> LaneProcess:
+        if self._made is None:
+            made = self._make()
+            use = getattr(made, "use_compute_mode", None)
+            if self._mode and use is not None:
+                use(self._mode)
+            self._made = made
+        return self._made
