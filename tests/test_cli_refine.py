@@ -193,9 +193,11 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(
 
 
 def test_progress_counts_an_item_once_that_is_given_again_on_resume() -> None:
-    tally = ProgressTally(2)
-    for key in ("a", "a", "b", "a"):
-        tally.add_row(key, {"accepted": key == "a", "rounds": 2, "backtracks": 0})
+    tally = ProgressTally(2, again={"a"})
+    tally.add_row("a", {"accepted": True, "rounds": 2, "backtracks": 0})  # of the journal
+    step = Step(9, 9, {"lanes": {}})
+    step.results = [(key, {"accepted": key == "a", "rounds": 2, "backtracks": 0}) for key in "ab"]
+    tally.add_step(step)
     assert tally.line(0.0).startswith("2 of 2 done, 1 accepted (1 revised), 1 given up")
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ostinato.errors import InputError
-from ostinato.refine.job.changes import Fingerprint, compare
-from ostinato.refine.job.config import item_digests
+from ostinato.refine.job.changes import changed_sections
 from ostinato.refine.job.file import read_job
+from ostinato.refine.job.job_items import item_facts
 from ostinato.refine.prompts import PlainPrompt
 
 SMALL = """\
@@ -144,8 +144,8 @@ def test_a_plain_prompt_is_a_text_without_a_template(tmp_path: Path) -> None:
     told = job.router().messages(item.columns, {})
     assert isinstance(told, PlainPrompt) and str(item.columns["message"]) in told
     chat = read_job(write(tmp_path, SMALL))
-    before, now = (item_digests(one.router(), [item]) for one in (chat, job))
-    assert before != now
+    before, now = (item_facts(one.router(), item) for one in (chat, job))
+    assert before.digest != now.digest
     with pytest.raises(InputError, match=r"plain must be false with the strategy 'feedback'"):
         job.with_changes(strategy="feedback")
     assert "must have only a template" in refused(
@@ -261,10 +261,10 @@ def test_the_weights_of_a_folder_are_part_of_a_job_and_unknown_to_older_runs(
     for weights in (b"one", b"two"):
         (tmp_path / "mine/model.safetensors").write_bytes(weights)
         seen.append(read_job(write(tmp_path, SMALL.replace("smollm2", "mine"))).sections())
-    then, now = (Fingerprint(sections=sections, items={}) for sections in seen)
-    assert compare(then, now).sections == ("weights",) and not compare(now, now)
+    then, now = seen
+    assert changed_sections(then, now) == ("weights",) and not changed_sections(now, now)
     older = {name: value for name, value in seen[0].items() if name != "weights"}
-    assert not compare(Fingerprint(sections=older, items={}), now)
+    assert not changed_sections(older, now)
 
 
 def test_how_a_model_computes_is_part_of_a_job(tmp_path: Path) -> None:

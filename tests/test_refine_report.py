@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, cast
@@ -17,27 +17,54 @@ from ostinato.loop import Verdict, judged
 from ostinato.refine.job.changes import Fingerprint, compare
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.file import read_job
+from ostinato.refine.job.item_index import Keys
+from ostinato.refine.job.items import Item
+from ostinato.refine.job.job_items import read_job_items
 from ostinato.refine.report.advice import advise
-from ostinato.refine.report.html import Outcome, duration, report_page
-from ostinato.refine.report.items import item_values
+from ostinato.refine.report.html import Outcome, ReportTally, duration, report_page
+from ostinato.refine.report.items import ItemValues
 from ostinato.refine.report.sparkline import sparkline
-from ostinato.refine.report.summary import reasons, summarize
+from ostinato.refine.report.summary import Summary, reasons, summarize
 from ostinato.refine.report.why import Course, attempt_lines, costly, course_of, lost_by, tally
 from ostinato.refine.results import Draft, Result, Tokens, from_lane, write_results
 
 
-def outcome_of(folder: Path, count: int = 60) -> Outcome:
+@dataclass
+class Made:
+    """A job's made-up results, and the report of them."""
+
+    job: Job
+    items: list[Item]
+    results: list[Result]
+    stopped: Stopped | None = None
+    seconds: float | None = 90.0
+
+    @property
+    def summary(self) -> Summary:
+        return summarize(self.results, len(self.items))
+
+    def page(self) -> str:
+        tally = ReportTally(self.job, self.job.router())
+        for result in self.results:
+            tally.add(result)
+        summary = tally.summary.summary(len(self.items))
+        assert summary == self.summary
+        told = {"stopped": self.stopped, "seconds": self.seconds}
+        return report_page(Outcome(job=self.job, summary=summary, **told), tally)
+
+
+def outcome_of(folder: Path, count: int = 60) -> Made:
     job, items, rows = made_up(folder, count)
     router = job.router()
     results = [
-        from_lane(item.key, row, router.route(item.columns))
+        from_lane(item.key, row, router.route(item.columns), item.columns)
         for item, row in zip(items, rows, strict=True)
     ]
-    return Outcome(job=job, router=router, items=items, results=results, seconds=90.0)
+    return Made(job, items, results)
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return outcome_of(tmp_path_factory.mktemp("job"))
 
 
@@ -96,13 +123,13 @@ def test_a_recorded_length_of_what_was_kept_counts(tmp_path: Path) -> None:
     assert len(found.before) == 3
 
 
-def test_an_answer_that_was_ready_has_its_source(outcome: Outcome) -> None:
+def test_an_answer_that_was_ready_has_its_source(outcome: Made) -> None:
     ready = [result for result in outcome.results if result.source == "rule"]
     assert ready and all(result.rule == "goodbye" and result.accepted for result in ready)
     assert all(result.tokens == Tokens() and result.outcome == "accepted" for result in ready)
 
 
-def test_the_output_is_in_input_order_and_replaced_whole(outcome: Outcome, tmp_path: Path) -> None:
+def test_the_output_is_in_input_order_and_replaced_whole(outcome: Made, tmp_path: Path) -> None:
     path = tmp_path / "out" / "replies.jsonl"
     write_results(path, outcome.results)
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
@@ -138,7 +165,7 @@ def test_a_check_that_never_spoke_was_not_judged() -> None:
     assert course_of("other", result(True)) is Course.UNKNOWN
 
 
-def test_courses_add_up_to_the_items_and_costs_to_what_was_lost(outcome: Outcome) -> None:
+def test_courses_add_up_to_the_items_and_costs_to_what_was_lost(outcome: Made) -> None:
     names = [check.name for check in outcome.job.checks]
     records = tally(names, outcome.results)
     for record in records:
@@ -174,7 +201,7 @@ def test_a_verdict_with_an_error_has_no_score_in_json() -> None:
     assert judged([broken, Verdict("d", True)]).numbers == {"c": None, "d": 1.0}
 
 
-def test_why_lists_each_check_of_each_attempt(outcome: Outcome) -> None:
+def test_why_lists_each_check_of_each_attempt(outcome: Made) -> None:
     revised = next(one for one in outcome.results if one.backtracks)
     lines = attempt_lines(revised)
     assert (lines[0].verdict, lines[0].check, lines[0].backtracks) == ("impossible", "polite", 0)
@@ -182,7 +209,7 @@ def test_why_lists_each_check_of_each_attempt(outcome: Outcome) -> None:
     assert [line.verdict for line in lines[1:]] == ["passed"] * 3
 
 
-def test_outcomes_and_reasons_add_up(outcome: Outcome) -> None:
+def test_outcomes_and_reasons_add_up(outcome: Made) -> None:
     summary = summarize(outcome.results, len(outcome.items) + 5)
     assert summary.unfinished == 5
     assert sum(reason.count for reason in reasons(outcome.results)) == summary.finished
@@ -194,7 +221,7 @@ def test_outcomes_and_reasons_add_up(outcome: Outcome) -> None:
 # Advice -----------------------------------------------------------------------------------------
 
 
-def test_advice_names_the_costly_check_and_the_needless_rounds(outcome: Outcome) -> None:
+def test_advice_names_the_costly_check_and_the_needless_rounds(outcome: Made) -> None:
     told = "\n".join(
         f"{one.observation} {one.action}" for one in advise(outcome.job, outcome.results)
     )
@@ -222,7 +249,7 @@ def test_advice_to_backtrack_counts_the_tokens_before_the_failure(tmp_path: Path
     assert any(one.observation.startswith("10 tokens") for one in advice)
 
 
-def test_a_job_that_wastes_nothing_is_left_alone(outcome: Outcome) -> None:
+def test_a_job_that_wastes_nothing_is_left_alone(outcome: Made) -> None:
     clean = [one for one in outcome.results if one.outcome == "accepted"]
     assert advise(outcome.job, clean) == []
 
@@ -243,8 +270,8 @@ class Outline(HTMLParser):
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
 
 
-def test_the_page_is_one_file_that_asks_for_nothing(outcome: Outcome) -> None:
-    page = report_page(outcome)
+def test_the_page_is_one_file_that_asks_for_nothing(outcome: Made) -> None:
+    page = outcome.page()
     outline = Outline()
     outline.feed(page)
     assert outline.addresses == ["#items"]
@@ -253,11 +280,11 @@ def test_the_page_is_one_file_that_asks_for_nothing(outcome: Outcome) -> None:
     assert "prefers-color-scheme: dark" in page
 
 
-def test_text_of_models_and_customers_is_never_html(outcome: Outcome) -> None:
+def test_text_of_models_and_customers_is_never_html(outcome: Made) -> None:
     evil = "</script><img src=x onerror=alert(1)><!-- \u2028 \ud800"
     first = outcome.results[0]
     results = [replace(first, reply=evil, accepted=False, stopped=Stopped(StopKind.FAILED, evil))]
-    page = report_page(replace(outcome, results=results))
+    page = replace(outcome, results=results).page()
     assert "<img" not in page and "<!--" not in page and "onerror=alert" in page
     page.encode("utf-8")
     items = embedded(page)["items"]
@@ -265,8 +292,8 @@ def test_text_of_models_and_customers_is_never_html(outcome: Outcome) -> None:
     assert items[0]["reply"] == evil.replace("\ud800", "?")
 
 
-def test_the_page_holds_every_item_and_its_history(outcome: Outcome) -> None:
-    value = embedded(report_page(outcome))
+def test_the_page_holds_every_item_and_its_history(outcome: Made) -> None:
+    value = embedded(outcome.page())
     items = value["items"]
     assert isinstance(items, list)
     assert value["checks"] == ["length", "answers", "polite"]
@@ -276,8 +303,8 @@ def test_the_page_holds_every_item_and_its_history(outcome: Outcome) -> None:
     assert revised["refused"] == [2]
 
 
-def test_the_headline_says_what_came_out_and_why_it_stopped(outcome: Outcome) -> None:
-    page = report_page(outcome)
+def test_the_headline_says_what_came_out_and_why_it_stopped(outcome: Made) -> None:
+    page = outcome.page()
     summary = outcome.summary
     assert f"<title>support: {summary.accepted} of 60 accepted</title>" in page
     assert f"{summary.given_up} were not accepted" in page
@@ -286,13 +313,13 @@ def test_the_headline_says_what_came_out_and_why_it_stopped(outcome: Outcome) ->
         results=outcome.results[:20],
         stopped=Stopped(StopKind.BUDGET, "It took 500 tokens.", "Budget"),
     )
-    page = report_page(cut)
+    page = cut.page()
     assert "Stopped with 40 items unfinished: It took 500 tokens." in page
 
 
 def test_a_thousand_items_stay_small_and_share_bars(tmp_path: Path) -> None:
     many = outcome_of(tmp_path, 1000)
-    page = report_page(many)
+    page = many.page()
     assert len(page) < 2_000_000
     drawn = sparkline(many.results)
     assert drawn is not None and drawn.width <= 240 * 6
@@ -303,10 +330,10 @@ def test_a_page_of_very_many_items_shows_the_telling_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = outcome_of(tmp_path, 600)
-    whole: Any = embedded(report_page(many))
-    assert whole["all"] == len(whole["items"]) == 600 and "items are here" not in report_page(many)
+    whole: Any = embedded(many.page())
+    assert whole["all"] == len(whole["items"]) == 600 and "items are here" not in many.page()
     monkeypatch.setattr("ostinato.refine.report.items.MOST_BYTES", 60_000)
-    page = report_page(many)
+    page = many.page()
     value: Any = embedded(page)
     ids = [item["id"] for item in value["items"]]
     assert value["all"] == 600 and 20 < len(ids) < 300 and len(page) < 120_000
@@ -321,11 +348,11 @@ def test_a_page_of_very_many_items_shows_the_telling_ones(
     assert any(result.tokens.discarded == lost for result in shown)
     share = sum(not result.accepted for result in shown) / len(shown)
     assert share >= sum(not result.accepted for result in many.results) / 600
-    assert report_page(many) == page
+    assert many.page() == page
 
 
-def test_a_job_without_any_result_has_a_page_too(outcome: Outcome) -> None:
-    page = report_page(replace(outcome, results=[], seconds=None))
+def test_a_job_without_any_result_has_a_page_too(outcome: Made) -> None:
+    page = replace(outcome, results=[], seconds=None).page()
     assert "<h1>0 <span>of 60 replies accepted</span></h1>" in page
 
 
@@ -341,31 +368,61 @@ def test_durations(seconds: float, told: str) -> None:
 
 
 def prints(job: Job) -> Fingerprint:
-    return Fingerprint.of(job, job.router(), job.items())
+    items = read_job_items(job, job.router(), job.folder / "items")
+    return Fingerprint(sections=job.sections(), items=items.index)
+
+
+def unchanged(before: Fingerprint, now: Fingerprint) -> set[str]:
+    assert before.items is not None and now.items is not None
+    return {key for _, key in now.items.unchanged_since(before.items)}
 
 
 def test_changes_touch_no_more_items_than_they_must(tmp_path: Path) -> None:
     before = prints(read_job(job_folder(tmp_path)))
-    same = Fingerprint.from_json(json.loads(json.dumps(before.to_json())))
+    recorded = json.loads(json.dumps(before.to_json()))
+    same = Fingerprint.from_json(recorded, tmp_path / "items")
     assert not compare(same, before)
     rule = JOB.replace('pattern = "^(bye|thanks)"', 'pattern = "breakfast"')
-    job = read_job(job_folder(tmp_path, text=rule))
-    changes = compare(before, prints(job))
-    assert changes.sections == () and set(changes.changed) == {"m-001", "m-007", "m-011"}
-    assert changes.stale(job.items()) == {"m-001", "m-007", "m-011"}
+    now = prints(read_job(job_folder(tmp_path, text=rule)))
+    changes = compare(before, now)
+    assert changes.sections == ()
+    assert changes.changed == Keys(3, ("m-001", "m-007", "m-011"))
+    every = {f"m-{n + 1:03}" for n in range(12)}
+    assert unchanged(before, now) == every - {"m-001", "m-007", "m-011"}
+
+
+def test_the_record_of_an_older_run_compares_like_an_index(tmp_path: Path) -> None:
+    before = prints(read_job(job_folder(tmp_path)))
+    assert before.items is not None
+    digests = {facts.key: facts.digest for facts in before.items.facts()}
+    recorded = {"sections": dict(before.sections), "items": digests}
+    older = Fingerprint.from_json(recorded, tmp_path / "items")
+    assert not compare(older, before)
+    now = prints(read_job(job_folder(tmp_path, 14)))
+    assert compare(older, now) == compare(before, now)
+    assert compare(older, now).added == Keys(2, ("m-013", "m-014"))
+
+
+def test_items_of_which_nothing_is_known_any_more_count_as_changed(tmp_path: Path) -> None:
+    before = prints(read_job(job_folder(tmp_path)))
+    recorded = before.to_json()
+    now = prints(read_job(job_folder(tmp_path, 14)))
+    assert before.items is not None
+    before.items.path.unlink()
+    changes = compare(Fingerprint.from_json(recorded, tmp_path / "items"), now)
+    assert changes.changed.count == 14 and changes.lossy
 
 
 def test_a_changed_check_affects_all_items_and_new_ones_are_listed(tmp_path: Path) -> None:
     before = prints(read_job(job_folder(tmp_path)))
     job = read_job(job_folder(tmp_path, 14, JOB.replace("max = 24", "max = 25")))
     changes = compare(before, prints(job))
-    told = changes.sentences(14)
-    assert told == [
+    assert changes.sentences(14) == [
         "changed in the job: checks",
         "2 items (m-013, m-014) new in the input",
         "14 of 14 items would be written again",
     ]
-    assert len(changes.stale(job.items())) == 14
+    assert changes.lossy and not changes.keeps({"spent": {}})
 
 
 def test_swaps_at_one_place_are_one_line_and_one_draft_of_the_page(tmp_path: Path) -> None:
@@ -383,8 +440,8 @@ def test_swaps_at_one_place_are_one_line_and_one_draft_of_the_page(tmp_path: Pat
     line, other, *_ = attempt_lines(result)
     assert (line.times, line.check, line.verdict) == (3, "polite", "impossible")
     assert line.place == " obviously /  you people /  not" and other.times == 1
-    values = item_values(job.router(), [item], [result], [])["items"]
-    assert isinstance(values, list) and isinstance(values[0], dict)
-    drafts = cast("list[Any]", values[0]["drafts"])
+    values = ItemValues(job.router(), [])
+    values.add(result)
+    drafts = json.loads(values.items()[0])["drafts"]
     assert drafts[0]["tried"] == [" obviously", " you people"] and drafts[0]["taken"] == " not"
     assert drafts[1]["tried"] == []

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -201,7 +202,8 @@ def test_a_full_disk_leaves_the_output_and_says_where_the_replies_are(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("ostinato.refine.results.os.fsync", full)
+        # Of the output only: what is written before the work has room.
+        patch.setattr("ostinato.refine.results.os", SimpleNamespace(**{**vars(os), "fsync": full}))
         with pytest.raises(OstinatoError, match=r"no space left on device.*the same command"):
             run()
     assert REPLIES.read_bytes() == before

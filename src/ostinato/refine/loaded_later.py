@@ -28,24 +28,11 @@ class LanesLater:
     """
 
     def __init__(self, make: Callable[[], LaneProcess]) -> None:
+        self.slots = 1  # the lane that takes it makes the process
+        self.deterministic = True
+        self.compute_mode = ""
         self._make = make
         self._made: LaneProcess | None = None
-        self._mode = ""
-
-    @property
-    def slots(self) -> int:
-        """One until the process is made: the first lane makes it."""
-        return 1 if self._made is None else self._made.slots
-
-    @property
-    def deterministic(self) -> bool:
-        """As the process; true until it is made, as nothing is computed."""
-        return self._made is None or self._made.deterministic
-
-    @property
-    def compute_mode(self) -> str:
-        """How the process computes."""
-        return self._mode if self._made is None else compute_mode(self._made)
 
     @property
     def known_edits(self) -> Mapping[str, str] | None:
@@ -54,7 +41,7 @@ class LanesLater:
 
     def use_compute_mode(self, mode: str) -> None:
         """Compute in this mode, if the model leaves it open. Call it before any lane starts."""
-        self._mode = mode
+        self.compute_mode = mode
 
     def start(self, lane: Lane, item: object) -> None:
         """Start a lane."""
@@ -81,7 +68,9 @@ class LanesLater:
         if self._made is None:
             made = self._make()
             use = getattr(made, "use_compute_mode", None)
-            if self._mode and use is not None:
-                use(self._mode)
+            if self.compute_mode and use is not None:
+                use(self.compute_mode)
+            self.slots, self.deterministic = made.slots, made.deterministic
+            self.compute_mode = compute_mode(made)
             self._made = made
         return self._made

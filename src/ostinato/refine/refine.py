@@ -214,7 +214,7 @@ class Refine:
         prompt = self.prompt
         return {
             "model": digest(self.model.name),
-            "items": digest([[key, dict(row)] for key, row in self.items]),
+            "items": digest([[key, dict(_row(row))] for key, row in self.items]),
             "prompt": digest(prompt if isinstance(prompt, str) else module_source(prompt)),
             "checks": digest([check_value(check) for check in self.checks]),
             "strategy": digest(strategy_value(self.strategy)),

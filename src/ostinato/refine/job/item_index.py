@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ostinato.errors import RunError
+from ostinato.arguments import reason
+from ostinato.errors import OutputError, RunError
 
 SHOWN = 3
 """How many keys of a group are named."""
@@ -49,7 +50,8 @@ class ItemFacts(NamedTuple):
     rule: str = ""
 
 
-class Keys(NamedTuple):
+@dataclass(frozen=True)
+class Keys:
     """A group of items: how many there are, and the keys of the first ones."""
 
     count: int = 0
@@ -216,19 +218,19 @@ class IndexWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        self._file = Path(name)
-        self._connection = sqlite3.connect(name, isolation_level=None)
-        # A crash leaves a file that nobody reads: it gets its name when it is whole.
-        self._connection.execute("PRAGMA journal_mode = OFF")
-        self._connection.execute("PRAGMA synchronous = OFF")
-        self._connection.execute(_TABLE)
-        self._connection.execute("BEGIN")
+        # A name that no other process takes.
+        self._file = path.with_name(f".{path.name}.{os.getpid()}-{time.time_ns():x}")
         self._waiting: list[ItemFacts] = []
 
     def __enter__(self) -> IndexWriter:
+        with self._told():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self._file, isolation_level=None)
+            # A crash leaves a file that nobody reads: it gets its name when it is whole.
+            self._connection.execute("PRAGMA journal_mode = OFF")
+            self._connection.execute("PRAGMA synchronous = OFF")
+            self._connection.execute(_TABLE)
+            self._connection.execute("BEGIN")
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -244,11 +246,12 @@ class IndexWriter:
     def number_equal_keys(self) -> None:
         """Give keys that end in -1 and occur again the number of their occurrence instead."""
         self._with_keys()
-        self._connection.execute(
-            "UPDATE items SET key = substr(key, 1, length(key) - 1) || again.times FROM (SELECT * "
-            "FROM (SELECT number AS place, ROW_NUMBER() OVER (PARTITION BY key ORDER BY number) AS "
-            "times FROM items) WHERE times > 1) AS again WHERE number = again.place"
-        )
+        with self._told():
+            self._connection.execute(
+                "UPDATE items SET key = substr(key, 1, length(key) - 1) || again.times FROM (SELECT * "
+                "FROM (SELECT number AS place, ROW_NUMBER() OVER (PARTITION BY key ORDER BY number) AS "
+                "times FROM items) WHERE times > 1) AS again WHERE number = again.place"
+            )
 
     def doubles(self) -> Iterator[tuple[int, str, int]]:
         """Yield (line, key, first line with that key) of each item whose key came before."""
@@ -262,21 +265,37 @@ class IndexWriter:
     def finish(self) -> ItemIndex:
         """Put the file at its place, and return the index."""
         self._with_keys()
-        self._connection.execute("COMMIT")
-        self._connection.close()
-        with self._file.open("rb") as file:  # a power cut must not leave a part of it
-            os.fsync(file.fileno())
-        os.replace(self._file, self.path)
+        with self._told():
+            self._connection.execute("COMMIT")
+            self._connection.close()
+            with self._file.open("rb") as file:  # a power cut must not leave a part of it
+                os.fsync(file.fileno())
+            os.replace(self._file, self.path)
         return ItemIndex(self.path)
 
     def _write(self) -> None:
-        self._connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", self._waiting)
+        with self._told():
+            self._connection.executemany(
+                "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", self._waiting
+            )
         self._waiting.clear()
 
     def _with_keys(self) -> None:
         """Write what waits, and sort by keys: much quicker once than item by item."""
         self._write()
-        self._connection.execute("CREATE INDEX IF NOT EXISTS by_key ON items (key)")
+        with self._told():
+            self._connection.execute("CREATE INDEX IF NOT EXISTS by_key ON items (key)")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            why = reason(error) if isinstance(error, OSError) else error
+            raise OutputError(
+                f"{self.path} must be a file that can be written, got: {why}. Make room or "
+                "access, and run the same command again."
+            ) from error
 
 
 def index_of(path: Path, digests: Mapping[str, str]) -> ItemIndex:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError, ItemError, RunError
 from ostinato.loop import UniqueItems, digest
+from ostinato.models import weights_digest
 from ostinato.refine.inputs import check_value
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.item_index import IndexWriter, ItemFacts, ItemIndex
@@ -176,12 +178,9 @@ def _refuse_doubles(job: Job, writer: IndexWriter) -> None:
 
 def _inputs_digest(job: Job) -> str:
     """Return a hash of all that an index depends on: equal ones need no second pass."""
-    from ostinato import __version__
-    from ostinato.models import weights_digest
-
     cases = job.cases
     parts = [
-        *(FORMAT, __version__, job.id, _bytes_digest(job.file), _bytes_digest(job.input)),
+        *(FORMAT, version("ostinato"), job.id, _bytes_digest(job.file), _bytes_digest(job.input)),
         [check_value(check) for check in job.checks],
         _bytes_digest(cases.file) if cases else "",
         weights_digest(cases.encoder, "") if cases and cases.by != "words" else "",

@@ -34,11 +34,11 @@ class _Ranking(Generic[V]):
 
     def wants(self, rank: tuple[object, ...]) -> bool:
         """Return whether an item of this rank would be among them."""
-        return self.bytes < self.most or rank < self._items[-1][0]  # type: ignore[operator]
+        return self.bytes < self.most or rank < self._items[-1][0]
 
     def add(self, rank: tuple[object, ...], item: Shown[V]) -> None:
         """Add an item; drop the last ones that a page has no room for."""
-        insort(self._items, (rank, item), key=lambda one: one[0])  # type: ignore[arg-type]
+        insort(self._items, (rank, item), key=lambda one: one[0])
         self.bytes += item.bytes
         # One more than fits: an item that is too large must not leave room that nobody takes.
         while len(self._items) > TRIES and self.bytes - self._items[-1][1].bytes >= self.most:
