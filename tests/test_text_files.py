@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from ostinato import text_files
 from ostinato.errors import InputError, ModelError
 from ostinato.text_files import (
+    decode_text,
     half_character,
+    iter_jsonl,
+    iter_lines,
     parse_json,
     read_json,
     read_jsonl,
@@ -135,3 +145,82 @@ def test_toml_that_cannot_be_used_is_refused(text: str, told: str, tmp_path: Pat
 def test_toml_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("a = 1\r\n", encoding="utf-8-sig")
     assert read_toml(tmp_path / "a.toml") == ({"a": 1}, "a = 1\n")
+
+
+# Lines, as a stream -----------------------------------------------------------------------------
+
+PIECES = [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\r", b"\n", b"\r\n", b"\0", b"\xff", b"a"]
+PIECES += ["é\u2028😀".encode(), "é😀\n".encode("utf-16-le"), "é😀\r".encode("utf-16-be")]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    pieces=st.lists(st.sampled_from(PIECES) | st.binary(max_size=3), max_size=12),
+    block=st.integers(1, 9),
+    newline=st.sampled_from([None, ""]),
+    zipped=st.booleans(),
+)
+def test_a_streamed_file_has_the_lines_and_the_error_of_the_whole_one(
+    tmp_path: Path, pieces: list[bytes], block: int, newline: str | None, zipped: bool
+) -> None:
+    content = b"".join(pieces)
+    path = tmp_path / ("a.txt.gz" if zipped else "a.txt")
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_files, "BLOCK", block)
+        try:
+            text = decode_text(content, str(path), newline=newline)
+        except InputError as error:
+            with pytest.raises(InputError, match=f"^{re.escape(str(error))}$"):
+                list(iter_lines(path, newline=newline))
+        else:
+            whole = io.StringIO(text, newline=newline)
+            assert list(iter_lines(path, newline=newline)) == list(whole)
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(text_files, "BLOCK", 100)
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b"{}\n" + b" " * 1_000_000))
+    with pytest.raises(InputError, match=r"^a\.jsonl\.gz, line 2: it must have at most 1,000 char"):
+        list(iter_lines(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (gzip.compress(b"{}\n" * 9)[:-4], r"from line 10 on: .* Compressed file ended before"),
+        (b'{"a": 1}\n', r"from line 1 on: .* Not a gzipped file"),
+        (gzip.compress(b"{}\n") + b"rest", r"from line 2 on: .* Not a gzipped file"),
+        (gzip.compress(b"{}\n")[:-8] + b"\1" * 8, r"from line 2 on: .* CRC check failed"),
+        (gzip.compress(b"{}\n")[:10] + b"\xff" * 9, r"from line 1 on: .* invalid block type"),
+    ],
+)
+def test_damaged_gzip_data_is_told_with_its_place(
+    content: bytes, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(content)
+    with pytest.raises(
+        InputError, match=rf"^a\.jsonl\.gz, {told}.*\. Compress or copy it again\.$"
+    ):
+        list(iter_lines(tmp_path / "a.jsonl.gz"))
+
+
+def test_memory_does_not_grow_with_the_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "BLOCK", 1 << 14)
+
+    def peak(lines: int) -> int:
+        path = tmp_path / f"{lines}.jsonl"
+        path.write_text('{"a": "some text", "b": [1, 2], "c": "some more"}\n' * lines)
+        tracemalloc.start()
+        assert sum(1 for _ in iter_jsonl(path)) == lines
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return top
+
+    assert peak(40_000) < 1.1 * peak(4_000) < 2**20

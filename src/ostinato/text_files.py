@@ -7,12 +7,15 @@ mark, and all are refused in the same words: file, line, what is wrong, how to f
 from __future__ import annotations
 
 import codecs
+import gzip
 import io
+import itertools
 import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +26,12 @@ from ostinato.errors import InputError, OstinatoError
 
 SHOWN = 8
 """How many problems of a file are listed."""
+
+BLOCK = 1 << 18
+"""Bytes of a file that are read at a time."""
+
+LONGEST_LINE = 1 << 26
+"""Characters in a line of a streamed file: a file of no lines would else fill the memory."""
 
 _ENCODINGS = {
     codecs.BOM_UTF8: "utf-8",
@@ -68,23 +77,31 @@ def decode_text(
     raises: type[OstinatoError] = InputError,
 ) -> str:
     """Return bytes as `read_text` returns those of a file; `name` stands for it in messages."""
+    mark, encoding = _encoding(content)
+    body, whole = content[len(mark) :], True
+    try:
+        text = body.decode(encoding)
+    except UnicodeDecodeError as error:
+        text, whole = body[: error.start].decode(encoding), False
+    before, null, _ = text.partition("\0")  # UTF-16 without a mark is full of them
+    if null or not whole:
+        line, at = before.count("\n") + 1, len(mark) + len(before.encode(encoding))
+        raise raises(_no_text(name, line, encoding, content[at], at, fix))
+    return io.StringIO(text, newline=newline).read()
+
+
+def _encoding(content: bytes) -> tuple[bytes, str]:
+    """Return the byte order mark that a file begins with, if any, and its encoding."""
     marks = (mark for mark in _ENCODINGS if content.startswith(mark))
     mark = next(marks, b"")
-    encoding = _ENCODINGS.get(mark, "utf-8")
-    try:
-        text = content[len(mark) :].decode(encoding)
-        end = text.find("\0")  # no text has one, but UTF-16 without a mark is full of them
-        at = len(text[:end].encode(encoding)) if end >= 0 else None
-    except UnicodeDecodeError as error:
-        at = error.start
-    if at is not None:
-        at += len(mark)
-        line = content[:at].decode(encoding, "ignore").count("\n") + 1
-        raise raises(
-            f"{name}, line {line}: the text must be {encoding.upper()}, got the byte "
-            f"0x{content[at]:02x} at offset {at:,}. {fix or 'Save the file as UTF-8.'}"
-        )
-    return io.StringIO(text, newline=newline).read()
+    return mark, _ENCODINGS.get(mark, "utf-8")
+
+
+def _no_text(name: str, line: int, encoding: str, byte: int, at: int, fix: str) -> str:
+    return (
+        f"{name}, line {line}: the text must be {encoding.upper()}, got the byte 0x{byte:02x} at "
+        f"offset {at:,}. {fix or 'Save the file as UTF-8.'}"
+    )
 
 
 @contextmanager
@@ -200,41 +217,153 @@ def read_object(
 
 
 def read_jsonl(path: Path, *, keep_halves: bool = False) -> list[tuple[int, dict[str, Any]]]:
-    """Return the objects of a JSONL file with their lines, from 1. Blank lines are skipped.
+    """Return the objects of a JSONL file with their lines, as `iter_jsonl` yields them."""
+    return list(iter_jsonl(path, keep_halves=keep_halves))
 
-    Raises `InputError` that lists every line that is no object. With `keep_halves`, half characters
-    are left to whoever uses the row.
+
+def iter_jsonl(path: Path, *, keep_halves: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of a JSONL file with their lines, from 1. Blank lines are skipped.
+
+    Raises `InputError` that lists every line that is no object, after the last line. With
+    `keep_halves`, half characters are left to whoever uses the row.
     """
-    problems: list[str] = []
-    rows: list[tuple[int, dict[str, Any]]] = []
-    # Not `splitlines`: a JSON text may contain U+2028 or U+0085, which would split it.
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    problems = FileProblems(path)
+    for number, line in enumerate(iter_lines(path), 1):
         if not line.strip():
             continue
         try:
             value = parse_json(line, keep_halves=keep_halves)
         except ValueError as error:
-            problems.append(f"line {number}: it must be JSON: {error}")
+            problems.add(f"line {number}: it must be JSON: {error}")
             continue
         if isinstance(value, dict):
-            rows.append((number, value))
+            yield number, value
         else:
-            problems.append(f"line {number}: it must be a JSON object, got {line.strip()[:40]}")
-    if problems:
-        raise InputError(problem_list(path, problems))
-    return rows
+            problems.add(f"line {number}: it must be a JSON object, got {line.strip()[:40]}")
+    problems.refuse()
 
 
-def problem_list(path: Path, problems: list[str]) -> str:
-    """Return the message for the problems of a file, at most `SHOWN` of them."""
-    if len(problems) == 1:
+class FileProblems:
+    """The problems of a file, in the order found: the first `SHOWN` are kept, the rest counted."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.first: list[str] = []
+        self.count = 0
+
+    def add(self, problem: str) -> None:
+        """Add a problem: its place, a colon, and what is wrong there."""
+        self.count += 1
+        if self.count <= SHOWN:
+            self.first.append(problem)
+
+    def refuse(self) -> None:
+        """Raise `InputError` that lists the problems, if there are any."""
+        if self.count:
+            raise InputError(problem_list(self.path, self.first, self.count))
+
+
+def problem_list(path: Path, problems: Sequence[str], count: int = 0) -> str:
+    """Return the message for the problems of a file, at most `SHOWN` of them.
+
+    `count` is their number, where `problems` are only the first of them.
+    """
+    count = count or len(problems)
+    if count == 1:
         end = "" if problems[0].endswith((".", "?")) else "."
         return f"{path.name}, {problems[0]}{end} Fix it there."
     shown = [f"  {problem}" for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        shown.append(f"  and {len(problems) - SHOWN} more")
+    if count > SHOWN:
+        shown.append(f"  and {count - SHOWN} more")
     lines = "\n".join(shown)
-    return f"{path.name} has {len(problems)} problems:\n{lines}"
+    return f"{path.name} has {count} problems:\n{lines}"
+
+
+# Lines, as a stream -----------------------------------------------------------------------------
+
+
+def iter_lines(path: Path, *, newline: str | None = None) -> Iterator[str]:
+    """Yield the lines of a text file with their ends, decoded as `read_text` does.
+
+    Memory holds a block of the file and the longest line. A name that ends in `.gz` is read as
+    gzip. `newline` is that of `read_text`. Raises `InputError` at the first byte that is no text,
+    at a line longer than `LONGEST_LINE`, and for damaged gzip data.
+    """
+    # Not `splitlines`: a line may contain U+2028 or U+0085, which would split it.
+    rest = ""
+    decoder = _BlockDecoder(path)
+    for text in decoder:
+        rest += text
+        # A last \r may be half of \r\n.
+        cut = 1 + max(rest.rfind("\n"), rest.rfind("\r", 0, len(rest) - 1))
+        yield from io.StringIO(rest[:cut], newline=newline)
+        rest = rest[cut:]
+        if len(rest) > LONGEST_LINE:
+            raise InputError(
+                f"{path.name}, line {decoder.line}: it must have at most {LONGEST_LINE:,} "
+                "characters, got more. Split it."
+            )
+    yield from io.StringIO(rest, newline=newline)
+
+
+class _BlockDecoder:
+    """Iterates over the blocks of a file, decoded. `line` is the line at its end so far."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.line = 1
+
+    def __iter__(self) -> Iterator[str]:
+        blocks = self._blocks()
+        first = next(blocks, b"")
+        mark, encoding = _encoding(first)
+        decoder = codecs.getincrementaldecoder(encoding)()
+        offset = len(mark)  # of the next byte that the decoder has not decoded
+        for block in itertools.chain([first[len(mark) :]], blocks, [b""]):
+            kept, whole = decoder.getstate()[0], True
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                text, whole = bytes(error.object[: error.start]).decode(encoding), False
+            before, null, _ = text.partition("\0")  # UTF-16 without a mark is full of them
+            if null or not whole:
+                raise self._no_text(encoding, kept + block, offset, before)
+            offset += len(kept) + len(block) - len(decoder.getstate()[0])
+            self.line += text.count("\n")
+            yield text
+
+    def _no_text(self, encoding: str, content: bytes, offset: int, before: str) -> InputError:
+        """Return the error at the end of `before`, the text of the first bytes of `content`."""
+        at = len(before.encode(encoding))
+        line = self.line + before.count("\n")
+        fix = "Save the file as UTF-8."
+        return InputError(_no_text(str(self.path), line, encoding, content[at], offset + at, fix))
+
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield the bytes of the file, at least three in the first block if it has them."""
+        try:
+            with _open_bytes(self.path) as file:
+                first = file.read1(BLOCK)
+                while len(first) < 3 and (more := file.read1(BLOCK)):
+                    first += more
+                yield first
+                while block := file.read1(BLOCK):
+                    yield block
+        except FileNotFoundError:
+            raise InputError(f"The file {self.path} must exist. Check its name.") from None
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise InputError(
+                f"{self.path.name}, from line {self.line} on: it must be whole gzip data, got: "
+                f"{error}. Compress or copy it again."
+            ) from None
+        except (OSError, ValueError) as error:  # ValueError: a null character in the name
+            raise InputError(
+                f"The file {self.path} must be readable, got: {reason(error)}."
+            ) from None
+
+
+def _open_bytes(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 # TOML -----------------------------------------------------------------------------------------

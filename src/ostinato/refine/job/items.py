@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError
 from ostinato.loop import content_keys, digest
-from ostinato.text_files import problem_list, read_jsonl, read_text
+from ostinato.text_files import (
+    LONGEST_LINE,
+    FileProblems,
+    iter_jsonl,
+    iter_lines,
+    problem_list,
+)
 
-LONGEST_CELL = 2**31 - 1
-"""Characters in a cell of CSV: the most that Python's reader can be told on every platform."""
-
+CSV_ROWS = 256
+"""Rows of CSV that are read at a time."""
 
 LINES = 8
 """How many of the lines without a column are named."""
@@ -71,47 +76,64 @@ NumberedRow = tuple[int, dict[str, Any]]
 
 
 def read_rows(path: Path, *, keep_halves: bool = False) -> list[NumberedRow]:
-    """Return the rows of a JSONL or CSV file, with their lines.
+    """Return the rows of a file with their lines, as `iter_rows` yields them."""
+    return list(iter_rows(path, keep_halves=keep_halves))
 
-    Raises `InputError` that lists every row that cannot be read; with `keep_halves`, half
-    characters in JSON are left to whoever uses the row.
+
+def iter_rows(path: Path, *, keep_halves: bool = False) -> Iterator[NumberedRow]:
+    """Yield the rows of a JSONL or CSV file with their lines; memory holds a few of them.
+
+    Raises `InputError` that lists every row that cannot be read, after the last row; for a file
+    that cannot be read on, at that place. With `keep_halves`, half characters in JSON are left to
+    whoever uses the row.
     """
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
-            return read_jsonl(path, keep_halves=keep_halves)
+            return iter_jsonl(path, keep_halves=keep_halves)
         case ".csv":
-            return _csv(path, read_text(path, newline=""))
+            return _iter_csv(path)
     raise InputError(
         f"The input must be a .jsonl or .csv file, got {path.name}. Convert or rename it."
     )
 
 
-def _csv(path: Path, text: str) -> list[NumberedRow]:
-    # Not `splitlines`: a cell may contain U+2028 or U+0085, which would split its row.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    problems: list[str] = []
-    rows: list[NumberedRow] = []
-    limit = csv.field_size_limit(LONGEST_CELL)
-    try:
-        header = next(reader, [])
-        problems += _bad_header(header)
-        line = reader.line_num + 1
-        for cells in reader:
-            if cells and len(cells) != len(header):
-                problems.append(
-                    f"line {line}: a row must have {len(header)} cells like the header, got "
-                    f"{len(cells)}"
-                )
-            elif cells:
-                rows.append((line, dict(zip(header, cells, strict=True))))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        problems.append(f"line {reader.line_num}: it must be CSV: {error}")
-    finally:
-        csv.field_size_limit(limit)  # it is Python's own, for all readers of this process
-    if problems:
-        raise InputError(problem_list(path, problems))
-    return rows
+def _iter_csv(path: Path) -> Iterator[NumberedRow]:
+    problems = FileProblems(path)
+    reader = csv.reader(iter_lines(path, newline=""), strict=True)
+    header: list[str] | None = None
+    for line, cells in _cells(reader, problems):
+        if header is None:
+            header = cells
+            for problem in _bad_header(header):
+                problems.add(problem)
+        elif len(cells) == len(header):
+            yield line, dict(zip(header, cells, strict=True))
+        elif cells:
+            problems.add(
+                f"line {line}: a row must have {len(header)} cells like the header, got "
+                f"{len(cells)}"
+            )
+    problems.refuse()
+
+
+def _cells(reader: Any, problems: FileProblems) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a CSV reader with their first lines; what ends it is a problem."""
+    line, error = 1, None
+    while error is None:
+        rows: list[tuple[int, list[str]]] = []
+        limit = csv.field_size_limit(LONGEST_LINE)
+        try:
+            for cells in islice(reader, CSV_ROWS):
+                rows.append((line, cells))
+                line = reader.line_num + 1
+        except csv.Error as raised:
+            error = raised
+        finally:
+            csv.field_size_limit(limit)  # it is Python's own, for all readers of this process
+        yield from rows
+        if error is None and not rows:
+            return
+    problems.add(f"line {reader.line_num}: it must be CSV: {error}")
 
 
 def _bad_header(header: list[str]) -> Iterator[str]:
