@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -77,6 +79,16 @@ def written(write: Callable[[Path], object]) -> Callable[[Path], bytes]:
     return make
 
 
+def write_parquet(path: Path) -> None:
+    columns = {
+        "a": ["é", None, "x" * 99] * 9,
+        "b": [[n, None] for n in range(27)],
+        "c": pa.array(range(27), pa.timestamp("ns")),
+        "d": [{"x": 1.5, "y": b"z"}] * 27,
+    }
+    pq.write_table(pa.table(columns), path, row_group_size=9)
+
+
 def read_gguf(path: Path) -> object:
     model = GGUFModel(path)
     return model.config(), list(model.weights())
@@ -101,6 +113,8 @@ KINDS: dict[str, tuple[str, Callable[[Path], bytes] | bytes, Callable[[Path], ob
     "toml": ("a.toml", JOB.encode(), read_toml),
     "job": ("a.toml", JOB.encode(), read_job),
     "jsonl": ("a.jsonl", ROWS.encode(), read_items),
+    "jsonl in gzip": ("a.jsonl.gz", gzip.compress(ROWS.encode()), read_items),
+    "parquet": ("a.parquet", written(write_parquet), read_items),
     "csv": ("a.csv", ("a,b\r\n" + '"é, x",1\r\n' * 9).encode("utf-8-sig"), read_items),
     "corpus": (
         "a.jsonl",

@@ -15,7 +15,7 @@ from ostinato.errors import InputError, ItemError
 from ostinato.loop import Steps
 from ostinato.models import Tokenizer
 from ostinato.refine import Refine
-from ostinato.refine.job.items import read_rows
+from ostinato.row_files import read_rows
 from ostinato.text import write
 from ostinato.train.data import read_rows as read_examples
 

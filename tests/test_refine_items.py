@@ -137,7 +137,7 @@ def test_the_key_is_the_content_and_its_occurrence_not_the_row(tmp_path: Path) -
 
 
 def test_another_ending_and_another_encoding_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"must be a \.jsonl or \.csv file"):
+    with pytest.raises(InputError, match=r"must be a \.jsonl, \.csv or \.parquet file"):
         read_items(write(tmp_path, "x", "in.txt"))
     path = tmp_path / "in.jsonl"
     path.write_bytes(b'{"a": "x"}\n{"a": "\xff"}\n')

@@ -349,17 +349,20 @@ class _BlockDecoder:
                 yield first
                 while block := file.read1(BLOCK):
                     yield block
-        except FileNotFoundError:
-            raise InputError(f"The file {self.path} must exist. Check its name.") from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise InputError(
                 f"{self.path.name}, from line {self.line} on: it must be whole gzip data, got: "
                 f"{error}. Compress or copy it again."
             ) from None
         except (OSError, ValueError) as error:  # ValueError: a null character in the name
-            raise InputError(
-                f"The file {self.path} must be readable, got: {reason(error)}."
-            ) from None
+            raise unreadable(self.path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """Return the error for a file that cannot be opened or read on."""
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"The file {path} must exist. Check its name.")
+    return InputError(f"The file {path} must be readable, got: {reason(error)}.")
 
 
 def _open_bytes(path: Path) -> gzip.GzipFile | io.BufferedReader:

@@ -2,7 +2,7 @@ from .inputs import STRATEGIES
 from .job.checks import prepare
 from .job.config import Job, option_names
 from .job.file import read_job
-from .job.items import Item, read_rows
+from .job.items import Item
 from .job.job_run import JobRun
 from .job.open_job import OpenMode, journal_of, open_job
 from .job.preflight import require_ready
@@ -64,7 +64,6 @@ __all__ = [
     "prepare",
     "progress_of",
     "read_job",
-    "read_rows",
     "reasons",
     "require_ready",
     "tally",

@@ -15,7 +15,8 @@ from ostinato.checks import SOURCES, Grounded, judge_all
 from ostinato.cli.run_loop import Exit
 from ostinato.errors import InputError
 from ostinato.loop import Verdict
-from ostinato.refine import Job, prepare, read_job, read_rows
+from ostinato.refine import Job, prepare, read_job
+from ostinato.row_files import place, read_rows, row_format
 from ostinato.text_files import half_character, read_text
 
 
@@ -49,15 +50,15 @@ class Text(NamedTuple):
     "--column",
     default="reply",
     show_default=True,
-    help="Column of the text, in JSONL and CSV.",
+    help="Column of the text, in a file of rows.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per text.")
 def check(job_file: Path, file: Path, column: str, as_json: bool) -> None:
     """Judge the texts of FILE by the checks of JOB.toml.
 
-    FILE is JSONL or CSV with a column of texts, or plain text with one text per line. Columns that
-    checks compare with come from the same row, or from the job's input by the row's id. Exit codes:
-    0 all passed; 1 some did not; 2 an argument or a file is wrong.
+    FILE is JSONL, CSV or Parquet with a column of texts, or plain text with one text per line.
+    Columns that checks compare with come from the same row, or from the job's input by the row's
+    id. Exit codes: 0 all passed; 1 some did not; 2 an argument or a file is wrong.
     """
     job = read_job(job_file)
     # All rows are read before a model of a check is loaded, so that a bad row costs no time.
@@ -82,7 +83,7 @@ def _judged(job: Job, text: Text) -> Judged:
 
 def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
     needed = {c for check in job.checks for c in check.columns}
-    if file.suffix.lower() not in (".jsonl", ".ndjson", ".csv"):
+    if row_format(file) is None:
         yield from _lines(job, file, needed)
         return
     rows = read_rows(file, keep_halves=True)
@@ -91,12 +92,12 @@ def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
         others = {item.key: item.columns for item in job.items()}
     for number, (line, row) in enumerate(rows, 1):
         if half := half_character(row):
-            error = f"line {line} must hold whole characters, got half of one, {half}."
+            error = f"{place(file, line)} must hold whole characters, got half of one, {half}."
             yield Text(str(row.get(job.id or "id", number)), "", {}, error)
             continue
         if not isinstance(row.get(column), str):
             raise InputError(
-                f"{file.name}, line {line}: the column '{column}' must hold a text, got "
+                f"{file.name}, {place(file, line)}: the column '{column}' must hold a text, got "
                 f"{row.get(column)!r}. Name another with --column."
             )
         key = str(row.get(job.id or "id", row.get("id", number)))
@@ -104,8 +105,8 @@ def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
         missing = sorted(needed - set(columns))
         if missing:
             raise InputError(
-                f"{file.name}, line {line}: the checks need the column '{missing[0]}', and neither "
-                f"this row nor an item of the input with its id ({key}) has it. Add it"
+                f"{file.name}, {place(file, line)}: the checks need the column '{missing[0]}', and "
+                f"neither this row nor an item of the input with its id ({key}) has it. Add it"
                 + ("." if job.id else ', or name the id\'s column in the job: id = "…".')
             )
         yield Text(key, row[column], columns)

@@ -22,7 +22,7 @@ import bm25s
 from ostinato.arguments import did_you_mean
 from ostinato.checks import normal_form, split_words
 from ostinato.errors import InputError
-from ostinato.refine.job.items import read_rows
+from ostinato.row_files import iter_rows, place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -208,18 +208,18 @@ def words(text: str) -> list[str]:
 
 
 def read_cases(settings: CaseSettings) -> Cases:
-    """Read the past cases of a JSONL or CSV file.
+    """Read the past cases of a file of rows.
 
     Raises `InputError` with file and line, and `ModelError` if the encoder is missing.
     """
     cases = []
-    for line, row in read_rows(settings.file):
+    for line, row in iter_rows(settings.file):
         for column in (settings.question, settings.answer):
             if not isinstance(row.get(column), str) or not row[column].strip():
                 guess = "" if column in row else did_you_mean(column, row)
                 raise InputError(
-                    f"{settings.file.name}, line {line}: the column '{column}' of a past case must "
-                    f"be a text, got {row.get(column)!r}.{guess} Fix it there."
+                    f"{settings.file.name}, {place(settings.file, line)}: the column '{column}' of "
+                    f"a past case must be a text, got {row.get(column)!r}.{guess} Fix it there."
                 )
         cases.append(Case(row[settings.question], row[settings.answer]))
     if not cases:
