@@ -6,6 +6,7 @@ from .job.items import Item
 from .job.job_run import JobRun
 from .job.open_job import OpenMode, journal_of, open_job
 from .job.preflight import require_ready
+from .job.standard_input import STANDARD_INPUT, keep_input
 from .progress import progress_of
 from .prompts import with_feedback
 from .refine import Refine
@@ -28,6 +29,7 @@ from .strategies.steering import BestOf, Constrain, Smc
 
 __all__ = [
     "READY",
+    "STANDARD_INPUT",
     "STRATEGIES",
     "Abort",
     "AttemptLine",
@@ -59,6 +61,7 @@ __all__ = [
     "fitting",
     "from_lane",
     "journal_of",
+    "keep_input",
     "open_job",
     "option_names",
     "prepare",

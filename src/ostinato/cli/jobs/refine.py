@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from ostinato.arguments import reason
+from ostinato.cli.jobs.job_input import FOLDER, input_kept
 from ostinato.cli.options import journal_option, json_option
 from ostinato.cli.run_loop import RESUME, Exit
-from ostinato.cli.runs.recorded_command import RecordedCommand, command_of, command_spec
+from ostinato.cli.runs.recorded_command import SPEC_KEY, RecordedCommand, command_of, command_spec
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
+    from ostinato.journal import JSON
     from ostinato.refine import Job, JobRun, OpenMode, Outcome
 
 
@@ -41,6 +43,13 @@ if TYPE_CHECKING:
 @click.option("--watch", is_flag=True, help="Show the tokens of one item, with those taken back.")
 @journal_option()
 @click.option(
+    "--input",
+    "input_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Input file; - reads standard input.  [default: the job's]",
+)
+@click.option(
     "--output", type=click.Path(path_type=Path), help="Output file.  [default: the job's]"
 )
 @click.option("--run", "run_name", metavar="NAME", help="Name of the run.  [default: the job's]")
@@ -58,6 +67,7 @@ def refine(
     update: bool,
     watch: bool,
     journal: Path | None,
+    input_file: Path | None,
     output: Path | None,
     run_name: str | None,
     strategy: str | None,
@@ -82,26 +92,27 @@ def refine(
     mode = _open_mode(fresh, update, run_name)
     from ostinato.refine import read_job, require_ready
 
-    job = read_job(job_file, output=output)
+    job = read_job(job_file, input=input_file, output=output)
     job = job.with_changes(strategy=strategy, seed=seed, model=model)
     # Before the journal is opened: a job that cannot work leaves nothing behind.
     require_ready(job)
-    if dry_run:
-        from ostinato.cli.jobs.dry_run import show_job
-
-        show_job(job, limit, as_json=as_json)
-        return
     try:
-        code = _run(
-            job,
-            journal,
-            limit,
-            mode,
-            run_name,
-            watch=watch,
-            quiet=quiet or as_json,
-            as_json=as_json,
-        )
+        with input_kept(job, journal, temporary=dry_run) as job:
+            if dry_run:
+                from ostinato.cli.jobs.dry_run import show_job
+
+                show_job(job, limit, as_json=as_json)
+                return
+            code = _run(
+                job,
+                journal,
+                limit,
+                mode,
+                run_name,
+                watch=watch,
+                quiet=quiet or as_json,
+                as_json=as_json,
+            )
     except KeyboardInterrupt:
         click.echo(f"Interrupted. {RESUME}", err=True)
         code = Exit.INTERRUPTED
@@ -151,10 +162,11 @@ def _run(
     from ostinato.refine import journal_of, open_job
 
     with journal_of(journal_path) as journal:
-        work = open_job(job, journal, limit=limit, mode=mode, spec=command_spec(), name=run_name)
+        spec = _spec(job)
+        work = open_job(job, journal, limit=limit, mode=mode, spec=spec, name=run_name)
         if work.run.parent is not None:
             # A branch starts with its parent's output and command; from here on it has its own.
-            journal.amend(work.run, {"output": str(job.output), **command_spec()})
+            journal.amend(work.run, {"output": str(job.output), **spec})
         work.settle()
         if work.reused and not quiet:
             click.echo(f"{_reused(work)} taken over from earlier runs of the job.", err=True)
@@ -167,6 +179,15 @@ def _run(
         elif not quiet:
             _report(work, outcome, code, already=already)
         return code
+
+
+def _spec(job: Job) -> dict[str, JSON]:
+    """Return what is recorded of the command: with the kept file in place of standard input."""
+    spec = command_spec()
+    command = RecordedCommand.from_json(spec.get(SPEC_KEY))
+    if command is not None and job.input.parent.name == FOLDER:
+        spec = {SPEC_KEY: command.having("--input", _near(job.input)).to_json()}
+    return {"input": str(job.input), **spec}
 
 
 def _reused(work: JobRun) -> str:

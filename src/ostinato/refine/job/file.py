@@ -16,6 +16,7 @@ from ostinato.refine.inputs import STRATEGIES
 from ostinato.refine.job.checks import read_checks, refuse_contradictions
 from ostinato.refine.job.config import Budgets, Job, SamplingSettings, option_names
 from ostinato.refine.job.model import read_compute_settings, read_option, read_server, read_weights
+from ostinato.refine.job.standard_input import STANDARD_INPUT
 from ostinato.refine.job.toml_reader import Problems, Table, read_job_toml
 from ostinato.refine.prompts import ROLES, PromptTemplate
 from ostinato.refine.routing.cases import CaseSettings, Similarity
@@ -28,8 +29,10 @@ UNREADABLE = PromptTemplate()
 """Replaces a prompt that could not be read, until `Problems.refuse` raises."""
 
 
-def read_job(path: Path | str, *, output: Path | str | None = None) -> Job:
-    """Read a job file. `output` replaces the job's own, and may be outside its folder.
+def read_job(
+    path: Path | str, *, input: Path | str | None = None, output: Path | str | None = None
+) -> Job:
+    """Read a job file. `input` and `output` replace the job's own, and may be outside its folder.
 
     Raises `InputError` that lists every problem with file, line and key.
     """
@@ -37,11 +40,25 @@ def read_job(path: Path | str, *, output: Path | str | None = None) -> Job:
     values, source = read_job_toml(path)
     problems = Problems(source)
     root = Table(values, problems)
-    reader = _JobReader(root, problems, path.parent.resolve())
+    reader = _JobReader(root, problems, path.parent.resolve(), given_input(input))
     parts = reader.parts(path)
     problems.refuse()
     job = Job(file=path, **parts)
     return _with_output(job, output) if output is not None else job
+
+
+def given_input(path: Path | str | None) -> Path | None:
+    """Return the path of `--input`; `-` is standard input. Raises `InputError` for no file."""
+    if path is None:
+        return None
+    if Path(path) == STANDARD_INPUT:
+        return STANDARD_INPUT
+    path = Path(path).absolute()
+    if not os.path.exists(path):
+        raise InputError(f"--input must be a file that exists, got {path}. Check its name.")
+    if not os.path.isfile(path):  # such as a pipe of `<(...)`, which can be read only once
+        raise InputError(f"--input must be a file, got {path}. Pipe it, with --input -.")
+    return path
 
 
 def _with_output(job: Job, output: Path | str) -> Job:
@@ -61,7 +78,8 @@ def _with_output(job: Job, output: Path | str) -> Job:
 
 def _read_by(items: Path, file: Path, cases: CaseSettings | None) -> dict[Path, str]:
     """Return the files that a job reads, with what they are: an output must not replace one."""
-    read = {items.resolve(): "the input", file.resolve(): "the job file"}
+    read = {file.resolve(): "the job file"}
+    read |= {} if items == STANDARD_INPUT else {items.resolve(): "the input"}
     return read | ({cases.file.resolve(): "the past cases"} if cases else {})
 
 
@@ -76,6 +94,7 @@ class _JobReader:
     root: Table
     problems: Problems
     folder: Path
+    given_input: Path | None = None
     plain: bool = False
 
     def parts(self, path: Path) -> dict[str, Any]:
@@ -85,7 +104,7 @@ class _JobReader:
         output = self._path(root, "output", f"{path.stem}.replies.jsonl")
         model = read_weights(root, self.folder, "model", 'Add model = "smollm2", or a folder.')
         parts: dict[str, Any] = {
-            "input": self._file(root, "input", 'Add input = "messages.jsonl".'),
+            "input": self._input(),
             "output": output,
             "report": self._path(root, "report", _report_beside(output).name, output.parent),
             "id": root.text("id"),
@@ -107,6 +126,13 @@ class _JobReader:
         root.close()
         self._refuse_same_files(parts, path)
         return parts
+
+    def _input(self) -> Path:
+        piped = self.root.values.get("input") == str(STANDARD_INPUT)
+        if self.given_input is not None or piped:
+            self.root.text("input")  # it counts as read
+            return self.given_input or STANDARD_INPUT
+        return self._file(self.root, "input", 'Add input = "messages.jsonl".')
 
     def _seed(self) -> int:
         seed = self.root.integer("seed", 0)
