@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from ostinato.arguments import reason
 from ostinato.errors import InputError, MissingExtra
@@ -19,6 +20,11 @@ BATCH = 256
 
 BUFFER = 1 << 20
 """Bytes of a column that are read at a time, however large its row group is."""
+
+ROW_GROUP = 4096
+"""Rows that are written at a time."""
+
+ColumnType = Literal["boolean", "integer", "number", "text"]
 
 Convert = Callable[[Any], Any]
 
@@ -185,3 +191,28 @@ def _of_nanoseconds(kind: Any) -> Convert:
         return shown[11:] if pa.types.is_time(kind) else shown
 
     return moment
+
+
+# Writing ----------------------------------------------------------------------------------------
+
+
+def write_parquet(
+    file: BinaryIO, columns: Mapping[str, ColumnType], rows: Iterable[Sequence[Any]]
+) -> None:
+    """Write rows with one value for each column; None is null. Memory holds one row group."""
+    pa = load_pyarrow()
+    types = {
+        "boolean": pa.bool_(),
+        "integer": pa.int64(),
+        "number": pa.float64(),
+        "text": pa.string(),
+    }
+    schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
+    rest = iter(rows)
+    with pa.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        while group := list(islice(rest, ROW_GROUP)):
+            values = zip(*group, strict=True)
+            arrays = [
+                pa.array(column, field.type) for column, field in zip(values, schema, strict=True)
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))

@@ -31,6 +31,14 @@ def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def near(path: Path) -> str:
+    """Return a path relative to the working folder where it lies in it."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
 def journal_option(name: str = "journal") -> Option:
     """Return `--journal`; `name` is the command's parameter."""
     return click.option(

@@ -1,3 +1,4 @@
+from .export import Exported, require_export, write_export
 from .inputs import STRATEGIES
 from .job.checks import prepare
 from .job.config import Job, option_names
@@ -5,7 +6,8 @@ from .job.file import read_job
 from .job.items import Item
 from .job.job_run import JobRun
 from .job.open_job import OpenMode, journal_of, open_job
-from .job.preflight import require_ready
+from .job.output_claim import OutputClaim
+from .job.preflight import require_ready, require_writable
 from .job.standard_input import STANDARD_INPUT, keep_input
 from .progress import progress_of
 from .prompts import with_feedback
@@ -38,12 +40,14 @@ __all__ = [
     "CheckRecord",
     "Constrain",
     "Course",
+    "Exported",
     "Feedback",
     "Item",
     "Job",
     "JobRun",
     "OpenMode",
     "Outcome",
+    "OutputClaim",
     "Reason",
     "Refine",
     "Resample",
@@ -68,7 +72,10 @@ __all__ = [
     "progress_of",
     "read_job",
     "reasons",
+    "require_export",
     "require_ready",
+    "require_writable",
     "tally",
     "with_feedback",
+    "write_export",
 ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 from ostinato.arguments import reason
 from ostinato.errors import OutputError
@@ -263,8 +264,21 @@ def write_whole(path: Path, parts: Iterable[str]) -> None:
 
     Raises `OutputError` where that fails; an older file is then as it was.
     """
+    with replacing(path) as file:
+        for part in parts:
+            # A model can emit lone surrogates, which UTF-8 cannot encode.
+            file.write(part.encode("utf-8", "backslashreplace"))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside one that it replaces at the end, synced and renamed.
+
+    Raises `OutputError` where that fails; an older file is then as it was.
+    """
     try:
-        _write_beside(path, parts)
+        with _beside(path) as file:
+            yield file
     except OSError as error:
         raise OutputError(
             f"{path} must be a file that can be written, got: {reason(error)}. Nothing is lost: "
@@ -272,14 +286,14 @@ def write_whole(path: Path, parts: Iterable[str]) -> None:
         ) from error
 
 
-def _write_beside(path: Path, parts: Iterable[str]) -> None:
+@contextmanager
+def _beside(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the file: a rename is atomic only within a file system.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        # A model can emit lone surrogates, which UTF-8 cannot encode.
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(parts)
+        with os.fdopen(handle, "wb") as file:
+            yield file
             file.flush()
             # Before the rename: else a power cut can leave an empty file under the new name.
             os.fsync(file.fileno())

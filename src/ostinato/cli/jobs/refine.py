@@ -6,14 +6,16 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ostinato.arguments import reason
+from ostinato.cli.jobs.job_exports import claim_exports, require_exports, write_exports
 from ostinato.cli.jobs.job_input import FOLDER, input_kept
-from ostinato.cli.options import journal_option, json_option
+from ostinato.cli.options import journal_option, json_option, near
 from ostinato.cli.run_loop import RESUME, Exit
 from ostinato.cli.runs.recorded_command import SPEC_KEY, RecordedCommand, command_of, command_spec
 from ostinato.errors import InputError
@@ -52,6 +54,14 @@ if TYPE_CHECKING:
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Output file.  [default: the job's]"
 )
+@click.option(
+    "--export",
+    "exports",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Also write the results as .parquet, .csv or .jsonl; may be repeated.",
+)
 @click.option("--run", "run_name", metavar="NAME", help="Name of the run.  [default: the job's]")
 @click.option("--strategy", metavar="KIND", help="Strategy.  [default: the job's]")
 @click.option("--model", metavar="NAME", help="Model, without an adapter.  [default: the job's]")
@@ -69,6 +79,7 @@ def refine(
     journal: Path | None,
     input_file: Path | None,
     output: Path | None,
+    exports: tuple[Path, ...],
     run_name: str | None,
     strategy: str | None,
     model: str | None,
@@ -94,6 +105,7 @@ def refine(
 
     job = read_job(job_file, input=input_file, output=output)
     job = job.with_changes(strategy=strategy, seed=seed, model=model)
+    require_exports(job, exports)
     # Before the journal is opened: a job that cannot work leaves nothing behind.
     require_ready(job)
     try:
@@ -109,6 +121,7 @@ def refine(
                 limit,
                 mode,
                 run_name,
+                exports,
                 watch=watch,
                 quiet=quiet or as_json,
                 as_json=as_json,
@@ -154,6 +167,7 @@ def _run(
     limit: int | None,
     mode: OpenMode,
     run_name: str | None,
+    exports: Sequence[Path],
     *,
     watch: bool,
     quiet: bool,
@@ -162,6 +176,7 @@ def _run(
     from ostinato.refine import journal_of, open_job
 
     with journal_of(journal_path) as journal:
+        claim_exports(job, journal, exports)
         spec = _spec(job)
         work = open_job(job, journal, limit=limit, mode=mode, spec=spec, name=run_name)
         if work.run.parent is not None:
@@ -174,10 +189,13 @@ def _run(
         # Output and report are written even if nothing is left to do: they may have been deleted.
         outcome = work.write(work.stopped) if already else _work(work, watch=watch, quiet=quiet)
         code = _code(outcome)
+        exported = write_exports(work, outcome, exports)
         if as_json:
-            click.echo(json.dumps(_summary(work, outcome, code)))
+            click.echo(json.dumps({**_summary(work, outcome, code), **exported.to_json()}))
         elif not quiet:
             _report(work, outcome, code, already=already)
+            for line in exported.lines():
+                click.echo(line)
         return code
 
 
@@ -186,7 +204,7 @@ def _spec(job: Job) -> dict[str, JSON]:
     spec = command_spec()
     command = RecordedCommand.from_json(spec.get(SPEC_KEY))
     if command is not None and job.input.parent.name == FOLDER:
-        spec = {SPEC_KEY: command.having("--input", _near(job.input)).to_json()}
+        spec = {SPEC_KEY: command.having("--input", near(job.input)).to_json()}
     return {"input": str(job.input), **spec}
 
 
@@ -258,8 +276,8 @@ def _report(work: JobRun, outcome: Outcome, code: Exit, *, already: bool) -> Non
     if outcome.kept:
         click.echo(f"  kept     {_kept(work, outcome)}")
     else:
-        click.echo(f"  replies  {_near(job.output)}")
-        click.echo(f"  report   {_near(job.report)}")
+        click.echo(f"  replies  {near(job.output)}")
+        click.echo(f"  report   {near(job.report)}")
     for id, number, sentence in outcome.errors:
         line = f", line {number}" if number else ""
         click.echo(f"  error    {id}{line}: {sentence}")
@@ -278,7 +296,7 @@ def _kept(work: JobRun, outcome: Outcome) -> str:
         else "To replace it, delete it first; or name another with --output."
     )
     return (
-        f"{_near(work.job.output)} has {outcome.kept} replies, more than the {summary.finished} of "
+        f"{near(work.job.output)} has {outcome.kept} replies, more than the {summary.finished} of "
         f"this run. {when}"
     )
 
@@ -309,13 +327,5 @@ def _next(work: JobRun, outcome: Outcome, code: Exit) -> list[str]:
 def _command(work: JobRun) -> RecordedCommand:
     """Return the command of the job's run; runs of older versions recorded none."""
     return command_of(work.run) or RecordedCommand(
-        command="refine", arguments=(_near(work.job.file),), folder=Path.cwd()
+        command="refine", arguments=(near(work.job.file),), folder=Path.cwd()
     )
-
-
-def _near(path: Path) -> str:
-    """Return a path relative to the working folder where it lies in it."""
-    try:
-        return str(path.absolute().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -27,7 +27,7 @@ COMMANDS = {
 }
 NOT_RECORDED = {"fresh", "update", "as_json"}
 """Parameters that hold for one call only: with `--fresh`, a resume would start over."""
-OUTPUTS = ("--out", "--output")
+OUTPUTS = ("--out", "--output", "--export")
 """Options that name where a command writes."""
 LIMITS = ("--until", "--epochs", "--seconds", "--patience")
 """Options that end a training."""
