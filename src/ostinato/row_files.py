@@ -44,7 +44,7 @@ def row_format(path: Path) -> RowFormat | None:
     return None if packed == "parquet" else packed  # Parquet compresses its columns itself
 
 
-def place(path: Path, number: int) -> str:
+def place(path: Path, number: int | str) -> str:
     """Return how a message names a row of a file, such as `line 3`."""
     return f"{'row' if row_format(path) == 'parquet' else 'line'} {number}"
 

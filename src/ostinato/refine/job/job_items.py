@@ -21,9 +21,10 @@ from ostinato.models import weights_digest
 from ostinato.refine.inputs import check_value
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.item_index import IndexWriter, ItemFacts, ItemIndex
-from ostinato.refine.job.items import LINES, Item, iter_rows
+from ostinato.refine.job.items import LINES, Item
 from ostinato.refine.prompts import conversation
 from ostinato.refine.routing.router import Router
+from ostinato.row_files import iter_rows, place
 from ostinato.text_files import FileProblems
 
 T = TypeVar("T")
@@ -172,7 +173,8 @@ def _id(value: object) -> str:
 def _refuse_doubles(job: Job, writer: IndexWriter) -> None:
     problems = FileProblems(job.input)
     for line, key, first in writer.doubles():
-        problems.add(f"line {line}: '{job.id}' must be unique, got {key!r} as on line {first}")
+        at, other = place(job.input, line), place(job.input, first)
+        problems.add(f"{at}: '{job.id}' must be unique, got {key!r} as on {other}")
     problems.refuse()
 
 
@@ -246,26 +248,28 @@ class RowChecks:
             value = columns[self._job.id]
             text = isinstance(value, str | int) and not isinstance(value, bool)  # true is an int
             if not text or not str(value).strip():
+                at = place(self._job.input, line)
                 self._ids.add(
-                    f"line {line}: '{self._job.id}' must be a text or a whole number, got {value!r}"
+                    f"{at}: '{self._job.id}' must be a text or a whole number, got {value!r}"
                 )
         for column in self._columns:
             try:
                 conversation(columns.get(column), column)
             except ItemError as error:
-                self._conversations.add(f"line {line}: {error}")
+                self._conversations.add(f"{place(self._job.input, line)}: {error}")
 
     def _told(self, column: str, rows: int) -> str:
         """Say once which rows lack a column, however many they are."""
         count, lines = self._missing[column]
         if count == rows:
             names = f" The columns are: {', '.join(self._names)}." if self._names else ""
-            place = f"line {lines[0]}: " if rows == 1 else "every row: "
+            at = place(self._job.input, lines[0]) if rows == 1 else "every row"
         else:
             shown = ", ".join(map(str, lines)) + (", …" if count > len(lines) else "")
-            names, place = "", f"line{'s' * (count > 1)} {shown}: "
+            names, at = "", place(self._job.input, shown)
+            at = at.replace(" ", "s ", 1) if count > 1 else at
         guess = did_you_mean(column, (name for name in self._names if name != column))
         return (
-            f"{place}the column '{column}' is missing; {self._needed[column]} needs it."
+            f"{at}: the column '{column}' is missing; {self._needed[column]} needs it."
             f"{guess}{names}"
         )
