@@ -5,6 +5,7 @@ from .job.config import Job, option_names
 from .job.file import read_job
 from .job.items import Item
 from .job.job_run import JobRun
+from .job.only import ONLY, Only
 from .job.open_job import OpenMode, journal_of, open_job
 from .job.output_claim import OutputClaim
 from .job.preflight import require_ready, require_writable
@@ -30,6 +31,7 @@ from .strategies.constrain import constraint_of, fitting
 from .strategies.steering import BestOf, Constrain, Smc
 
 __all__ = [
+    "ONLY",
     "READY",
     "STANDARD_INPUT",
     "STRATEGIES",
@@ -45,6 +47,7 @@ __all__ = [
     "Item",
     "Job",
     "JobRun",
+    "Only",
     "OpenMode",
     "Outcome",
     "OutputClaim",

@@ -22,7 +22,7 @@ from ostinato.errors import InputError
 
 if TYPE_CHECKING:
     from ostinato.journal import JSON
-    from ostinato.refine import Job, JobRun, OpenMode, Outcome
+    from ostinato.refine import Job, JobRun, Only, OpenMode, Outcome
 
 
 @click.command()
@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 @click.option("--fresh", is_flag=True, help="Start over in a new run; earlier runs are kept.")
 @click.option(
     "--update", is_flag=True, help="After a change of job or input, redo only the items it affects."
+)
+@click.option(
+    "--only",
+    type=click.Choice(["failed", "errors", "given-up"]),
+    help="Work again on these items of the newest run, and keep its other replies.",
 )
 @click.option("--watch", is_flag=True, help="Show the tokens of one item, with those taken back.")
 @journal_option()
@@ -75,6 +80,7 @@ def refine(
     dry_run: bool,
     fresh: bool,
     update: bool,
+    only: Only | None,
     watch: bool,
     journal: Path | None,
     input_file: Path | None,
@@ -100,7 +106,7 @@ def refine(
         raise InputError(
             "A job file must be given, got none. Write one with: ostinato refine --new job.toml"
         )
-    mode = _open_mode(fresh, update, run_name)
+    mode = _open_mode(fresh, update, run_name, only)
     from ostinato.refine import read_job, require_ready
 
     job = read_job(job_file, input=input_file, output=output)
@@ -122,6 +128,7 @@ def refine(
                 mode,
                 run_name,
                 exports,
+                only,
                 watch=watch,
                 quiet=quiet or as_json,
                 as_json=as_json,
@@ -132,15 +139,21 @@ def refine(
     sys.exit(code)
 
 
-def _open_mode(fresh: bool, update: bool, run_name: str | None) -> OpenMode:
+def _open_mode(fresh: bool, update: bool, run_name: str | None, only: Only | None) -> OpenMode:
     """Return how to open the job. Raises `InputError` for options that exclude one another."""
     if fresh and update:
         raise InputError("Only one of --fresh and --update must be given, got both.")
-    if run_name is not None and (fresh or update):
-        # Both make a new run under a name of their own.
+    if only is not None and (fresh or update):
         raise InputError(
-            f"--run must be given without {'--fresh' if fresh else '--update'}, got {run_name!r}. "
-            "Leave one out, or name a new run."
+            f"--only must be given without {'--fresh' if fresh else '--update'}, got both. "
+            "Leave one out."
+        )
+    if run_name is not None and (fresh or update or only is not None):
+        # They make a new run under a name of their own.
+        other = "--fresh" if fresh else "--update" if update else "--only"
+        raise InputError(
+            f"--run must be given without {other}, got {run_name!r}. Leave one out, or name a new "
+            "run."
         )
     return "fresh" if fresh else "update" if update else "resume"
 
@@ -168,6 +181,7 @@ def _run(
     mode: OpenMode,
     run_name: str | None,
     exports: Sequence[Path],
+    only: Only | None,
     *,
     watch: bool,
     quiet: bool,
@@ -178,7 +192,7 @@ def _run(
     with journal_of(journal_path) as journal:
         claim_exports(job, journal, exports)
         spec = _spec(job)
-        work = open_job(job, journal, limit=limit, mode=mode, spec=spec, name=run_name)
+        work = open_job(job, journal, limit=limit, mode=mode, spec=spec, name=run_name, only=only)
         if work.run.parent is not None:
             # A branch starts with its parent's output and command; from here on it has its own.
             journal.amend(work.run, {"output": str(job.output), **spec})
@@ -320,7 +334,8 @@ def _next(work: JobRun, outcome: Outcome, code: Exit) -> list[str]:
         journal = command.get("--journal")
         words = ["ostinato", "why", name, outcome.refused]
         words += ["--journal", journal] if journal else []
-        return [f"  why      {shlex.join(words)}"]
+        failed = command.having("--only", "failed").having("--seed", str(work.job.seed + 1))
+        return [f"  why      {shlex.join(words)}", f"  again    {failed}"]
     return [f"  again    {command.having('--fresh').having('--seed', str(work.job.seed + 1))}"]
 
 

@@ -25,7 +25,7 @@ COMMANDS = {
     *("train text", "train image", "train image-tokens", "train music"),
     *("sample image", "sample image-tokens", "sample music"),
 }
-NOT_RECORDED = {"fresh", "update", "as_json"}
+NOT_RECORDED = {"fresh", "update", "only", "as_json"}
 """Parameters that hold for one call only: with `--fresh`, a resume would start over."""
 OUTPUTS = ("--out", "--output", "--export")
 """Options that name where a command writes."""

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ostinato.errors import InputError, RunError, RunLocked
 from ostinato.journal import JSON, Journal, Run, RunSession, safe_name
@@ -25,8 +25,19 @@ from ostinato.refine.job.config import ITEM_BUDGET, Job
 from ostinato.refine.job.item_index import ItemIndex, Keys, forget_indexes
 from ostinato.refine.job.job_items import pages, read_job_items
 from ostinato.refine.job.job_run import RUN_KIND, JobRun, has_all, job_budget
+from ostinato.refine.job.only import (
+    SPEC_KEY,
+    Only,
+    only_spec,
+    require_base,
+    still_to_take_over,
+    taken_over,
+    works_again,
+)
 from ostinato.refine.job.output_claim import OutputClaim
 from ostinato.refine.job.preflight import require_ready
+
+Row = Mapping[str, Any]
 
 CARRIED = "carried"
 """Marks a result that was taken over from an earlier run."""
@@ -45,6 +56,7 @@ def open_job(
     mode: OpenMode = "resume",
     spec: Mapping[str, JSON] | None = None,
     name: str | None = None,
+    only: Only | None = None,
 ) -> JobRun:
     """Find the job's run, or create one. Loads no model.
 
@@ -52,7 +64,9 @@ def open_job(
     `name`, the run of that name, for example a branch. A new run takes over the results of earlier
     runs that would come out the same. `mode`: "resume" refuses to write an item again whose reply
     an earlier run has; "update" writes again what the changes affect; "fresh" writes everything
-    again. `spec` is recorded with a new run.
+    again. `spec` is recorded with a new run. With `only`, a new run works again on items of the
+    newest one of the output that were not accepted, and takes over its other results, whatever
+    seed, strategy and model they come from; an unfinished run of that kind is resumed.
 
     Raises `OstinatoError` for what the job needs and this machine lacks, `InputError` for bad
     input, for a changed job in mode "resume", and for an output of
@@ -71,19 +85,38 @@ def open_job(
     earlier = _EarlierRuns(journal, job, now)
     _refuse_two_writers(journal, job)
     _delete_untouched(journal, job, earlier)
-    run = earlier.nearest(limit) if name is None else named_run(journal, job, name)
+    reused = _Reused(items.index)
+    if only is not None:
+        run = earlier.newest()
+    else:
+        run = earlier.nearest(limit) if name is None else named_run(journal, job, name)
     changes = JobChanges() if run is None else earlier.changes(run)
     opened = partial(JobRun, job=job, items=items, router=router, output_claim=output_claim)
+    make = partial(_new_run, journal, job, limit, now)
+    if only is not None:
+        base = require_base(job, run, changes.sections)
+        if SPEC_KEY in base.spec and not changes and not has_all(base, items.index):
+            reused.complete(journal, base, earlier)
+            return opened(run=base)
+        reused.keep(base, earlier.before(base).items, only)
+        if reused.count == len(items):
+            return opened(run=base)
+        _refuse_smaller_output(job, len(items), whole=items.whole)
+        run = make({**(spec or {}), **only_spec(only, base)}, None)
+        reused.carry_over(run)
+        journal.amend(run, taken_over(run))
+        _forget_indexes(journal, folder)
+        return opened(run=run, reused=reused.count)
     if run is not None and mode != "fresh" and (not changes or earlier.covers(run)):
+        reused.complete(journal, run, earlier)
         return opened(run=run)
-    reused = _Reused(items.index)
     if mode != "fresh":
         reused.find(earlier)
     if run is not None and mode == "resume" and (changes.lossy or name is not None):
         again = len(items) - reused.count
         raise InputError(_changed_message(job, run, changes, again, named=name is not None))
     _refuse_smaller_output(job, len(items), whole=items.whole)
-    run = _new_run(journal, job, limit, now, spec or {}, name)
+    run = make(spec or {}, name)
     reused.carry_over(run)
     _forget_indexes(journal, folder)
     return opened(run=run, reused=reused.count)
@@ -167,6 +200,11 @@ class _EarlierRuns:
             lambda run: True,
         )
         return next((run for choice in choices for run in runs if choice(run)), None)
+
+    def newest(self) -> Run | None:
+        """Return the newest run of the job's output."""
+        output = str(self.job.output)
+        return next((run for run in self if run.spec.get("output") == output), None)
 
     def covers(self, run: Run) -> bool:
         """Return whether a run has a result of every item, and changes affect none of them."""
@@ -287,9 +325,24 @@ class _Reused:
                 continue
             changes = earlier.changes(run)
             if not changes.sections:
-                self._take(run, before, changes)
+                self._take(run, before, partial(_comes_out_the_same, run, changes))
 
-    def _take(self, run: Run, before: ItemIndex, changes: JobChanges) -> None:
+    def keep(self, run: Run, before: ItemIndex | None, only: Only) -> None:
+        """Take all results of unchanged items, except those that are worked on again."""
+        if before is not None:
+            self._take(run, before, lambda row: not works_again(row, only))
+
+    def complete(self, journal: Journal, run: Run, earlier: _EarlierRuns) -> None:
+        """Take over what a process that was killed while it made a run had not yet taken over."""
+        if (missing := still_to_take_over(journal, run)) is None:
+            return
+        base, only = missing
+        rest = _Reused(self.index)
+        rest.keep(base, earlier.before(base).items, only)
+        rest.carry_over(run)
+        journal.amend(run, taken_over(run))
+
+    def _take(self, run: Run, before: ItemIndex, keeps: Callable[[Row], bool]) -> None:
         if not self._from:
             self._from = array("H", bytes(2 * len(self.index)))
         self._runs.append(run)
@@ -297,7 +350,7 @@ class _Reused:
             wanted = [pair for pair in page if not self._from[pair[0]]]
             rows = run.results_of([key for _, key in wanted])
             for number, key in wanted:
-                if key in rows and changes.keeps(rows[key]):
+                if key in rows and keeps(rows[key]):
                     self._from[number] = len(self._runs)
                     self.count += 1
 
@@ -307,6 +360,8 @@ class _Reused:
             return
         with RunSession(run, keep="results") as session:
             for page in pages(self.index.facts()):
+                present = run.results_of([facts.key for facts in page])
+                page = [facts for facts in page if facts.key not in present]
                 for number, other in enumerate(self._runs, 1):
                     taken = [facts for facts in page if self._from[facts.number] == number]
                     rows = other.results_of([facts.key for facts in taken]) if taken else {}
@@ -315,6 +370,11 @@ class _Reused:
                         row = {**rows[facts.key], "index": facts.number, CARRIED: True}
                         session.result(facts.key, row)
                 session.flush()
+
+
+def _comes_out_the_same(run: Run, changes: JobChanges, row: Row) -> bool:
+    # What a run of `--only` took over may come from another seed, strategy or model.
+    return changes.keeps(row) and not (SPEC_KEY in run.spec and row.get(CARRIED))
 
 
 def _new_run(
