@@ -49,8 +49,8 @@ class Made:
             tally.add(result)
         summary = tally.summary.summary(len(self.items))
         assert summary == self.summary
-        told = {"stopped": self.stopped, "seconds": self.seconds}
-        return report_page(Outcome(job=self.job, summary=summary, **told), tally)
+        outcome = Outcome(job=self.job, summary=summary, stopped=self.stopped, seconds=self.seconds)
+        return report_page(outcome, tally)
 
 
 def outcome_of(folder: Path, count: int = 60) -> Made:

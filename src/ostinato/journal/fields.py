@@ -58,6 +58,8 @@ class Fields:
 
     def _read(self, key: str, kind: Any, expected: str, default: Any) -> Any:
         value = self.value.get(key, default)
+        if type(value) is kind:  # nearly always
+            return value
         # A bool is an int to Python, and never where a number was saved.
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise _wrong(repr(key), expected, value)

@@ -5,35 +5,29 @@ Knows no driver and no job file: it builds `Loop(Lanes(Decode(…)))` and return
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Literal
 
 from ostinato.arguments import require_above, require_arguments, require_at_least
-from ostinato.checks import TIME_LIMIT, judge_all
+from ostinato.checks import TIME_LIMIT
 from ostinato.decode import Constraint, Decode, SamplingParams, TokenPrompt
 from ostinato.errors import InputError, ItemError
 from ostinato.journal import JSON, Journal, Run, RunSource
 from ostinato.loop import (
-    Budget,
     Check,
     CheckpointSchedule,
     Condition,
     LaneProcess,
     Lanes,
     Loop,
-    OnStop,
-    Seconds,
-    Steps,
     UniqueItems,
-    Verdict,
     check_seed,
-    compute_mode,
     digest,
 )
 from ostinato.models import LanguageModel, shared_model
+from ostinato.refine.drafts import Judges, end_of_draft, loop_of
 from ostinato.refine.inputs import (
     PromptOf,
     Row,
@@ -46,12 +40,11 @@ from ostinato.refine.inputs import (
     strategy_of,
     strategy_value,
 )
-from ostinato.refine.loaded_later import LanesLater, LoadedLater
 from ostinato.refine.progress import in_terminal, progress_of
 from ostinato.refine.prompts import Message, PlainPrompt, refuse_unusable
 from ostinato.refine.recorded import Recorded
 from ostinato.refine.results import from_lane
-from ostinato.refine.strategies.base import SteeringContext, StillPassable, Strategy
+from ostinato.refine.strategies.base import SteeringContext, Strategy
 from ostinato.remote import (
     END,
     Server,
@@ -73,10 +66,10 @@ class Refine:
     """Write a text for every item until it passes `checks`.
 
     `model`: a loaded model, a `Server`, or the name of either. `items`: mappings of columns, or
-    pairs of a key and a mapping; a job's `UniqueItems` are read as they are needed. `prompt`: a
-    template with `{column}` fields, or a function of (item, edits) that returns a text or chat
-    messages. A text is sent as the user's message if the model has a chat template. `checks`:
-    checks, or functions of the text (and of the item). `strategy`: a strategy, or its kind.
+    pairs of a key and a mapping; `UniqueItems` are read as they are needed. `prompt`: a template
+    with `{column}` fields, or a function of (item, edits) that returns a text or chat messages. A
+    text is sent as the user's message if the model has a chat template. `checks`: checks, or
+    functions of the text (and of the item). `strategy`: a strategy, or its kind.
 
     `max_new_tokens` limits one draft; `tokens` and `seconds` limit an item over all its rounds;
     `spend_limit` limits what a server may cost over all items. `alternatives` is the number of
@@ -88,7 +81,7 @@ class Refine:
 
     def __init__(
         self,
-        model: LanguageModel | Server | str | LoadedLater,
+        model: LanguageModel | Server | str,
         items: Iterable[Row | tuple[str, Row]] | UniqueItems,
         *,
         prompt: str | PromptOf,
@@ -121,43 +114,42 @@ class Refine:
         require_above(0, **{name: limit for name, limit in limits.items() if limit is not None})
         require_above(0, time_limit=time_limit)
         require_at_least(0, alternatives=alternatives)
+        # Last: everything else is quicker to refuse.
+        self.model = _opened(model)
         self.sampling, self.seed = sampling, seed
         self.limits = {**limits, "max_new_tokens": max_new_tokens}
         self._time_limit = time_limit
         self._max_new_tokens = max_new_tokens
-        self._slots, self._block, self._alternatives = slots, block, alternatives
+        self._context = self._steering_context()
         self._spend_limit = spend_limit
-        self._given_model = model
-        self._late = set[str]()  # checks that took too long on a prefix
+        self.decode: Decode | ServerLanes
+        if isinstance(self.model, Server):
+            self.decode = self._server_lanes(
+                self.model, sampling, slots, spend_limit or SpendLimit()
+            )
+        else:
+            self.decode = self._decode(self.model, sampling, slots, block, alternatives)
+        self.on_stop = self.strategy.on_stop(self._context)
         self.lanes = Lanes(
-            self._lanes_of(model),  # last: everything above is quicker to refuse
+            self._lane_process(),
             self.items,
-            each=self._end_of_draft(tokens, seconds),
-            judge=_Judges(self.checks, time_limit, spend_limit),
-            on_stop=lambda stopped, history: self._on_stop(stopped, history),
+            each=end_of_draft(
+                self.strategy,
+                self.checks,
+                max_new_tokens=max_new_tokens,
+                tokens=tokens,
+                seconds=seconds,
+                time_limit=time_limit,
+                late=self._context.late,
+            ),
+            judge=Judges(self.checks, time_limit, spend_limit),
+            on_stop=self.on_stop,
             seed=seed,
             ready=None if ready is None else lambda item: ready(_row(item)),
         )
         if spend_limit is not None:
             # What the run spent before it was resumed counts, and the lanes restore that.
             spend_limit.before = lambda: self.lanes.spent
-
-    @cached_property
-    def model(self) -> LanguageModel | Server:
-        """The model, which is loaded now if it was not needed before."""
-        model = self._given_model
-        if isinstance(model, LoadedLater):
-            return model.load()
-        if not isinstance(model, str):
-            return model
-        return Server.of(model) if is_server(model) else shared_model(model)
-
-    @cached_property
-    def decode(self) -> Decode | ServerLanes:
-        """What writes the tokens: the model's lanes, or those of a server."""
-        if isinstance(self.model, Server):
-            return self._server_lanes(self.model, self._spend_limit or SpendLimit())
-        return self._decode(self.model)
 
     def loop(
         self,
@@ -169,14 +161,8 @@ class Refine:
         checkpoint: CheckpointSchedule | None = None,
     ) -> Loop:
         """Return the loop over all items; `until` is the budget of all items together."""
-        return Loop(
-            self.lanes,
-            # No budget: the lanes end the loop when no item is left.
-            until=until or Steps(1 << 62),
-            run=run,
-            journal=journal,
-            keep=keep,
-            checkpoint=checkpoint or (CheckpointSchedule(steps=64) if run is not None else None),
+        return loop_of(
+            self.lanes, until=until, run=run, journal=journal, keep=keep, checkpoint=checkpoint
         )
 
     def run(
@@ -232,12 +218,7 @@ class Refine:
 
     # The lane process -------------------------------------------------------------------------
 
-    @cached_property
-    def _on_stop(self) -> OnStop:
-        return self.strategy.on_stop(self._context)
-
-    @cached_property
-    def _context(self) -> SteeringContext:
+    def _steering_context(self) -> SteeringContext:
         if isinstance(self.model, Server):
             return SteeringContext(
                 character_ids,
@@ -247,44 +228,45 @@ class Refine:
                 can_continue=self.model.continues,
                 pays_per_token=True,
                 tracking_id=text_id,
-                late=self._late,
             )
         tokenizer = self.model.tokenizer
         end = min(tokenizer.eos_ids, default=None)
-        return SteeringContext(
-            tokenizer.continuation, end, self.checks, self._time_limit, late=self._late
-        )
+        return SteeringContext(tokenizer.continuation, end, self.checks, self._time_limit)
 
-    def _server_lanes(self, server: Server, spend_limit: SpendLimit) -> ServerLanes:
+    def _server_lanes(
+        self, server: Server, sampling: SamplingParams, slots: int, spend_limit: SpendLimit
+    ) -> ServerLanes:
         return ServerLanes(
             server,
             self._server_prompt,
-            sampling=check_sampling(server, server_sampling(server, self.sampling)),
+            sampling=check_sampling(server, server_sampling(server, sampling)),
             max_tokens=self._max_new_tokens,
-            slots=self._slots,
+            slots=slots,
             spend_limit=spend_limit,
             prompt_edits=PROMPT_EDITS,
             track_logprobs=self._tracked_texts,
         )
 
-    def _decode(self, model: LanguageModel) -> Decode:
+    def _decode(
+        self,
+        model: LanguageModel,
+        sampling: SamplingParams,
+        slots: int,
+        block: int,
+        alternatives: int,
+    ) -> Decode:
         self._refuse_messages_without_template(model)
         return Decode(
             model,
             self._token_prompt,
-            sampling=self.sampling,
+            sampling=sampling,
             # A group of lanes needs all of its slots at once.
-            slots=max(self._slots, self.strategy.lanes),
-            block=self._block,
-            alternatives=self._alternatives,
+            slots=max(slots, self.strategy.lanes),
+            block=block,
+            alternatives=alternatives,
             prompt_edits=PROMPT_EDITS,
             limit=self._max_new_tokens,
         )
-
-    def _lanes_of(self, model: object) -> LaneProcess:
-        if isinstance(model, LoadedLater):
-            return LanesLater(self._lane_process)
-        return self._lane_process()
 
     def _lane_process(self) -> LaneProcess:
         """Return the lanes of the server or of the model, or groups of the model's lanes."""
@@ -324,16 +306,6 @@ class Refine:
         )
 
     # Callbacks of Lanes and Decode ------------------------------------------------------------
-
-    def _end_of_draft(self, tokens: int | None, seconds: float | None) -> Condition:
-        each: Condition = Steps(self.strategy.steps(self._max_new_tokens))
-        if tokens is not None:
-            each = each | Budget("tokens", tokens)
-        if seconds is not None:
-            each = each | Seconds(seconds)
-        if not self.strategy.checks_prefixes:
-            return each
-        return each | StillPassable(self.checks, self._time_limit, self._late)
 
     def _token_prompt(self, item: object, edits: Mapping[str, object]) -> TokenPrompt:
         row = _row(item)
@@ -387,36 +359,6 @@ class Refine:
         return self._context.required_texts(_row(item)) if self.strategy.checks_prefixes else []
 
 
-@dataclass(frozen=True)
-class _Judges:
-    """Judges with every check; a judge on a server is charged after the fact."""
-
-    checks: tuple[Check, ...]
-    time_limit: float
-    spend_limit: SpendLimit | None
-
-    def __call__(self, output: object, item: object) -> Sequence[Verdict]:
-        verdicts = judge_all(self.checks, output, _row(item), self.time_limit)
-        if self.spend_limit is not None:
-            self.spend_limit.charge(sum(verdict.cost for verdict in verdicts))
-        return verdicts
-
-    @property
-    def compute_mode(self) -> str:
-        """How each check's model computes, as JSON by the check's name; "" without such a check."""
-        modes = {check.name: compute_mode(check) for check in self.checks}
-        modes = {name: mode for name, mode in modes.items() if mode}
-        return json.dumps(modes) if modes else ""
-
-    def use_compute_mode(self, mode: str) -> None:
-        """Let each check's model compute in its recorded mode."""
-        modes = json.loads(mode)
-        for check in self.checks:
-            use = getattr(check, "use_compute_mode", None)
-            if use is not None and check.name in modes:
-                use(modes[check.name])
-
-
 def _of_usable(prompt: PromptOf, checks: Sequence[Check]) -> PromptOf:
     """Return a prompt function that raises `ItemError` for an item or prompt of no use."""
 
@@ -428,6 +370,12 @@ def _of_usable(prompt: PromptOf, checks: Sequence[Check]) -> PromptOf:
         return made
 
     return checked
+
+
+def _opened(model: LanguageModel | Server | str) -> LanguageModel | Server:
+    if not isinstance(model, str):
+        return model
+    return Server.of(model) if is_server(model) else shared_model(model)
 
 
 def server_sampling(server: Server, sampling: SamplingParams) -> dict[str, float]:

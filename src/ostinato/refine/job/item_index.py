@@ -34,6 +34,15 @@ CREATE TABLE items (
 )
 """
 
+_NUMBER_EQUAL_KEYS = """
+UPDATE items SET key = substr(key, 1, length(key) - 1) || again.times FROM (
+  SELECT * FROM (
+    SELECT number AS place, ROW_NUMBER() OVER (PARTITION BY key ORDER BY number) AS times
+    FROM items
+  ) WHERE times > 1
+) AS again WHERE number = again.place
+"""
+
 
 class ItemFacts(NamedTuple):
     """What is known of an item: its position, its key, and its line in the input.
@@ -247,11 +256,7 @@ class IndexWriter:
         """Give keys that end in -1 and occur again the number of their occurrence instead."""
         self._with_keys()
         with self._told():
-            self._connection.execute(
-                "UPDATE items SET key = substr(key, 1, length(key) - 1) || again.times FROM (SELECT * "
-                "FROM (SELECT number AS place, ROW_NUMBER() OVER (PARTITION BY key ORDER BY number) AS "
-                "times FROM items) WHERE times > 1) AS again WHERE number = again.place"
-            )
+            self._connection.execute(_NUMBER_EQUAL_KEYS)
 
     def doubles(self) -> Iterator[tuple[int, str, int]]:
         """Yield (line, key, first line with that key) of each item whose key came before."""

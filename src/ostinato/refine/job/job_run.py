@@ -9,19 +9,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial, reduce
+from functools import cache, reduce
 from typing import TYPE_CHECKING, Any
 
 from ostinato.errors import ItemError
 from ostinato.journal import JSON, Run, RunSession, StopKind, Stopped
-from ostinato.loop import Budget, Condition, Loop, Seconds, items_done
+from ostinato.loop import Budget, Condition, Lanes, Loop, Seconds, items_done
+from ostinato.refine.drafts import Judges, end_of_draft, loop_of
 from ostinato.refine.job.checks import prepare
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.item_index import ItemFacts, ItemIndex
 from ostinato.refine.job.items import Item
 from ostinato.refine.job.job_items import JobItems, pages
 from ostinato.refine.job.output_claim import OutputClaim
-from ostinato.refine.loaded_later import LoadedLater
+from ostinato.refine.lanes_later import LanesLater
 from ostinato.refine.report.html import Outcome, ReportTally, report_page
 from ostinato.refine.results import READY, Result, from_lane, write_results, write_whole
 from ostinato.refine.routing.router import Route, Router, RouteSource
@@ -98,12 +99,37 @@ class JobRun:
         a model that does not fit.
         """
         job = self.job
-        given: LanguageModel | LoadedLater | str | None = model
+        job, until = self.job, job_budget(self.job)
         if model is None and job.server is None and self.items.index.all_ready:
-            # Loaded only if an answer does not pass the checks, for the lane that it starts.
-            given = LoadedLater(partial(_load_writer, job, say), job.model)
-        refine = refinement(job, self.items, self.router, given, say=say)
-        return refine.loop(until=job_budget(job), run=self.run, keep=job.keep)
+            lanes = self._lanes_without_model(say)
+        else:
+            lanes = refinement(job, self.items, self.router, model, say=say).lanes
+        return loop_of(lanes, until=until, run=self.run, keep=job.keep)
+
+    def _lanes_without_model(self, say: Callable[[str], None]) -> Lanes:
+        """Return lanes that load the model when a ready answer does not pass the checks."""
+        job, budgets = self.job, self.job.budgets
+        prepare(job.checks)
+
+        @cache
+        def refine() -> Refine:
+            return refinement(job, self.items, self.router, say=say)
+
+        return Lanes(
+            LanesLater(lambda: refine().lanes.process),
+            self.items.pairs(),
+            each=end_of_draft(
+                job.strategy,
+                job.checks,
+                max_new_tokens=job.max_new_tokens,
+                tokens=budgets.item_tokens,
+                seconds=budgets.item_seconds,
+            ),
+            judge=Judges(job.checks),
+            on_stop=lambda stopped, history: refine().on_stop(stopped, history),
+            seed=job.seed,
+            ready=self.router.ready_of,
+        )
 
     def settle(self) -> None:
         """Record that the run has ended, if it was killed between its last result and that record.
@@ -212,7 +238,7 @@ def refinement(
     job: Job,
     items: JobItems | Sequence[Item],
     router: Router,
-    model: LanguageModel | LoadedLater | str | None = None,
+    model: LanguageModel | str | None = None,
     *,
     say: Callable[[str], None] = lambda line: None,
     **more: Any,
@@ -223,7 +249,7 @@ def refinement(
     `more` are arguments of `Refine`; they replace those of the job.
     """
     from ostinato.refine.refine import Refine
-    from ostinato.remote import Server
+    from ostinato.remote import ServerLanes
 
     # First, as it is quick: a judge without a key must not wait for the model.
     prepare(job.checks)
@@ -236,8 +262,8 @@ def refinement(
         checks=job.checks,
         **{**_refine_settings(job), "ready": router.ready, **more},
     )
-    if isinstance(refine.model, Server):
-        refine.decode.client.say = say  # type: ignore[union-attr]
+    if isinstance(refine.decode, ServerLanes):
+        refine.decode.client.say = say
     return refine
 
 

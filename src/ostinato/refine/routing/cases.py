@@ -17,14 +17,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import bm25s
-
 from ostinato.arguments import did_you_mean
 from ostinato.checks import normal_form, split_words
 from ostinato.errors import InputError
 from ostinato.row_files import iter_rows, place
 
 if TYPE_CHECKING:
+    import bm25s
     from torch import Tensor
 
     from ostinato.models import Encoder
@@ -149,6 +148,8 @@ class PastCases(Cases):
 
     @cached_property
     def _index(self) -> bm25s.BM25:
+        import bm25s  # takes half a second, with what it brings
+
         index = bm25s.BM25(k1=K1, b=B, method="lucene")
         index.index(self._words, show_progress=False)
         return index

@@ -1,28 +1,14 @@
-"""A model that is loaded when the first lane needs it: never, where rules answer every item."""
+"""A lane process that is made when its first lane starts: never, where rules answer every item."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ostinato.loop import Lane, LaneProcess, Report, compute_mode
 
-if TYPE_CHECKING:
-    from ostinato.models import LanguageModel
-    from ostinato.remote import Server
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedLater:
-    """How a model is loaded, and its name."""
-
-    load: Callable[[], LanguageModel | Server]
-    name: str
-
 
 class LanesLater:
-    """A lane process that is made when its first lane starts.
+    """Stands for the lane process that `make` returns, until a lane starts.
 
     `compute_mode` is empty until then, unless a resumed run has set the one it was started in.
     """
