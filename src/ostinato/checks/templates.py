@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from ostinato.errors import InputError, ItemError
 
@@ -45,18 +46,30 @@ class Template:
     def fill(self, columns: Mapping[str, object]) -> str:
         """Return the text with the item's columns in it. Raises `ItemError` for a missing one."""
 
-        def part(match: re.Match[str]) -> str:
-            if match[1] is None:
-                return match[0][0]
-            name = match[1].strip()
-            if name not in columns:
+        texts = []
+        for name, text in self._parts:
+            if name is None:
+                texts.append(text)
+            elif name in columns:
+                texts.append(shown(columns[name]))
+            else:
                 raise ItemError(
                     f"The template must name columns of the item, got '{name}'. "
                     f"It has: {', '.join(columns)}."
                 )
-            return shown(columns[name])
+        return "".join(texts)
 
-        return _PART.sub(part, self.text)
+    @cached_property
+    def _parts(self) -> list[tuple[str | None, str]]:
+        """The template in pieces: (a column's name, "") or (None, a text)."""
+        parts: list[tuple[str | None, str]] = []
+        end = 0
+        for match in _PART.finditer(self.text):
+            parts.append((None, self.text[end : match.start()]))
+            braces = match[1] is None
+            parts.append((None, match[0][0]) if braces else (match[1].strip(), ""))
+            end = match.end()
+        return [*parts, (None, self.text[end:])]
 
 
 def shown(value: object) -> str:
@@ -64,6 +77,8 @@ def shown(value: object) -> str:
 
     Values that JSON does not have, such as dates, are written by `str`.
     """
+    if isinstance(value, str):  # nearly always, and Mapping takes long to ask
+        return str(value)
     if value is None:
         return ""
     if isinstance(value, Mapping | list | tuple | bool | int | float):

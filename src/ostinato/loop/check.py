@@ -101,9 +101,10 @@ class Verdict:
             message=saved.text("message", ""),
             span=Span(*span) if isinstance(span, list | tuple) else None,
             error=saved.text("error", ""),
-            tokens=saved.integer("tokens", 0),
-            cost=saved.number("cost", 0.0),
-            out_of_time=saved.flag("out_of_time", False),
+            # Rare, and bulk jobs read millions of verdicts.
+            tokens=saved.integer("tokens") if "tokens" in value else 0,
+            cost=saved.number("cost") if "cost" in value else 0.0,
+            out_of_time="out_of_time" in value and saved.flag("out_of_time"),
         )
 
 

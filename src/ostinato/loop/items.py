@@ -134,10 +134,12 @@ def _other_items(what: str) -> RunError:
     )
 
 
+_sorted = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str).encode
+
+
 def digest(value: object) -> str:
     """Return 16 hexadecimal digits of the SHA-256 of a JSON value; the order of keys is ignored."""
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(_sorted(value).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def content_keys(items: Iterable[object]) -> list[str]:

@@ -159,13 +159,13 @@ def _rough(seconds: float) -> str:
 
 def _computed(counts: object) -> int:
     """Return the tokens run through the network, of a row's `spent` or of a lane's report."""
-    value = counts.get("computed") if isinstance(counts, Mapping) else None
+    value = counts.get("computed") if isinstance(counts, dict | Mapping) else None
     return int(value) if isinstance(value, int | float) else 0
 
 
 def _was_ready(row: Mapping[str, object]) -> bool:
     stopped = row.get("stopped")
-    return isinstance(stopped, Mapping) and stopped.get("condition") == READY
+    return isinstance(stopped, dict | Mapping) and stopped.get("condition") == READY
 
 
 class QuietProgress:

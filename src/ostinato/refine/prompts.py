@@ -103,6 +103,8 @@ def refuse_unusable(columns: Mapping[str, object], checks: Sequence[Check]) -> N
 def refuse_halves(columns: Mapping[str, object]) -> None:
     """Raise `ItemError` for a column with a half character, which no model can read."""
     for name, value in columns.items():
+        if isinstance(value, str) and value.isascii() and name.isascii():
+            continue
         if half := half_character(name) or half_character(value):
             raise ItemError(
                 f"The column {name!r} must hold whole characters, got half of one, {half}. Write "

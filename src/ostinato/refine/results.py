@@ -232,7 +232,7 @@ def _blamed(stopped: Stopped, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
 
 def _mapping(row: Mapping[str, object], name: str) -> Mapping[str, JSON]:
     value = row.get(name)
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict | Mapping) else {}
 
 
 def _verdicts(row: Mapping[str, object]) -> tuple[Verdict, ...]:

@@ -4,6 +4,7 @@ page.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -134,23 +135,25 @@ class ReasonTally:
 
     def __init__(self) -> None:
         self._groups: dict[tuple[bool, StopKind, str], Reason] = {}
+        self._counts = Counter[tuple[bool, StopKind, str]]()
 
     def add(self, result: Result) -> None:
         """Count a result."""
         key = (not result.accepted, result.stopped.kind, _cause_of(result))
-        first = self._groups.get(key) or Reason(
-            outcome="accepted" if result.accepted else result.outcome,
-            kind=result.stopped.kind,
-            cause=key[2],
-            # A sentence about passing would only repeat the cause.
-            example="" if result.accepted else result.stopped.sentence,
-            count=0,
-        )
-        self._groups[key] = replace(first, count=first.count + 1)
+        self._counts[key] += 1
+        if key not in self._groups:
+            self._groups[key] = Reason(
+                outcome="accepted" if result.accepted else result.outcome,
+                kind=result.stopped.kind,
+                cause=key[2],
+                # A sentence about passing would only repeat the cause.
+                example="" if result.accepted else result.stopped.sentence,
+                count=0,
+            )
 
     def reasons(self) -> list[Reason]:
         """Return the reasons: of accepted items first, then by frequency."""
-        found = self._groups.values()
+        found = [replace(one, count=self._counts[key]) for key, one in self._groups.items()]
         return sorted(found, key=lambda reason: (reason.outcome != "accepted", -reason.count))
 
 

@@ -80,7 +80,12 @@ class Router:
         None also for an item whose columns cannot be used: `messages` raises what is wrong with it.
         """
         try:
-            return self.route(columns).reply
+            refuse_unusable(columns, self.checks)
+            rule = first_rule(self.rules, columns)
+            if rule and rule.reply:  # without the prompt, which only the model needs
+                return rule.reply.fill(columns)
+            found = self._nearest(columns)
+            return found[0].case.answer if found and self._is_answer(found[0]) else None
         except ItemError:
             return None
 
