@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, TypeVar
 
 from rich.console import Console
 from rich.live import Live
@@ -36,6 +36,12 @@ SHOWN_AT_ONCE = 3
 
 SHOWN_EVERY = 1.0
 """Seconds between two accepted replies that are shown after these."""
+
+
+LOOK = 256
+"""Items of a pass between two looks at the clock."""
+
+T = TypeVar("T")
 
 
 class ProgressDisplay(Protocol):
@@ -228,6 +234,31 @@ class PlainProgress(QuietProgress):
 def interval(elapsed: float) -> float:
     """Return the seconds between two plain lines, that long after the first one."""
     return PLAIN_EVERY * (1 if elapsed < 60 else 10 if elapsed < 600 else 60)
+
+
+class PassProgress:
+    """Says how far a pass over many items is, as often as `PlainProgress`; not in a short one.
+
+    `say` gets a line.
+    """
+
+    def __init__(self, what: str, say: Callable[[str], None]) -> None:
+        self._what, self._say = what, say
+        self._first = self._last = time.monotonic()
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items, and say at times how many they were."""
+        for number, item in enumerate(items):
+            if number % LOOK == 0:
+                self._look(number)
+            yield item
+
+    def _look(self, count: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= interval(now - self._first):
+            self._last = now
+            rate = count / (now - self._first)
+            self._say(f"{self._what}: {count:,} items, {rate:,.0f} items/s")
 
 
 class LiveProgress(QuietProgress):

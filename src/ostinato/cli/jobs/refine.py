@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -189,10 +189,13 @@ def _run(
 ) -> Exit:
     from ostinato.refine import journal_of, open_job
 
+    say = _silent if quiet else _say
     with journal_of(journal_path) as journal:
         claim_exports(job, journal, exports)
         spec = _spec(job)
-        work = open_job(job, journal, limit=limit, mode=mode, spec=spec, name=run_name, only=only)
+        work = open_job(
+            job, journal, limit=limit, mode=mode, spec=spec, name=run_name, only=only, say=say
+        )
         if work.run.parent is not None:
             # A branch starts with its parent's output and command; from here on it has its own.
             journal.amend(work.run, {"output": str(job.output), **spec})
@@ -201,7 +204,10 @@ def _run(
             click.echo(f"{_reused(work)} taken over from earlier runs of the job.", err=True)
         already = work.finished or work.out_of_budget or work.ended_by_person
         # Output and report are written even if nothing is left to do: they may have been deleted.
-        outcome = work.write(work.stopped) if already else _work(work, watch=watch, quiet=quiet)
+        if already:
+            outcome = work.write(work.stopped, say=say)
+        else:
+            outcome = _work(work, say, watch=watch, quiet=quiet)
         code = _code(outcome)
         exported = write_exports(work, outcome, exports)
         if as_json:
@@ -227,7 +233,15 @@ def _reused(work: JobRun) -> str:
     return f"{work.reused} of {len(work.items)} replies {verb}"
 
 
-def _work(work: JobRun, *, watch: bool, quiet: bool) -> Outcome:
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+def _work(work: JobRun, say: Callable[[str], None], *, watch: bool, quiet: bool) -> Outcome:
     """Run the loop to its end or interruption; then write the output and the report."""
     from ostinato.loop import ends_by_signal
     from ostinato.refine import progress_of
@@ -235,8 +249,9 @@ def _work(work: JobRun, *, watch: bool, quiet: bool) -> Outcome:
     progress = progress_of(len(work.items), work.run, watch=watch, quiet=quiet)
     if work.budget_change and not quiet:
         click.echo(f"{work.budget_change} The job resumes.")
-    progress.loading()
-    loop = work.loop(say=lambda line: None if quiet else click.echo(line, err=True))
+    if work.needs_model:
+        progress.loading()
+    loop = work.loop(say=say)
     began = time.monotonic()
     try:
         with ends_by_signal(loop), progress:
@@ -244,7 +259,7 @@ def _work(work: JobRun, *, watch: bool, quiet: bool) -> Outcome:
     finally:
         # Also after an error or a second Ctrl-C: the user has paid for what is done.
         work.output_claim.add_seconds(work.run.id, time.monotonic() - began)
-        outcome = work.write(loop.stopped)
+        outcome = work.write(loop.stopped, say=say)
     return outcome
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from ostinato.refine.inputs import check_value
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.item_index import IndexWriter, ItemFacts, ItemIndex
 from ostinato.refine.job.items import LINES, Item
+from ostinato.refine.progress import PassProgress
 from ostinato.refine.prompts import conversation
 from ostinato.refine.routing.router import Router
 from ostinato.row_files import iter_rows, place
@@ -115,10 +116,13 @@ def pages(items: Iterable[T], size: int = PAGE) -> Iterator[list[T]]:
 # One pass ---------------------------------------------------------------------------------------
 
 
-def read_job_items(job: Job, router: Router, folder: Path) -> JobItems:
+def read_job_items(
+    job: Job, router: Router, folder: Path, *, say: Callable[[str], None] = lambda line: None
+) -> JobItems:
     """Return all items of a job, with their index in `folder`; it is made where it is not there.
 
-    Raises `InputError` that lists what is wrong with the input, with file, line and column.
+    `say` gets lines about the progress of a long pass. Raises `InputError` that lists what is
+    wrong with the input, with file, line and column.
     """
     signature = signature_of(job.input)
     path = folder / f"{_inputs_digest(job)}.db"
@@ -128,13 +132,15 @@ def read_job_items(job: Job, router: Router, folder: Path) -> JobItems:
             return JobItems(job.input, ItemIndex(path), signature)
     except (RunError, OSError):  # damaged, or gone meanwhile: it is made anew
         path.unlink(missing_ok=True)
-    return JobItems(job.input, _make_index(job, router, path), signature)
+    return JobItems(job.input, _make_index(job, router, path, say), signature)
 
 
-def _make_index(job: Job, router: Router, path: Path) -> ItemIndex:
+def _make_index(job: Job, router: Router, path: Path, say: Callable[[str], None]) -> ItemIndex:
     checks, number = RowChecks(job), -1
+    reading = PassProgress(f"Reading {job.input.name}", say)
+    rows = reading.over(iter_rows(job.input, keep_halves=True))
     with IndexWriter(path) as writer:
-        for number, (line, columns) in enumerate(iter_rows(job.input, keep_halves=True)):
+        for number, (line, columns) in enumerate(rows):
             # After a problem the job is refused, so the rest is only checked.
             if checks.accepts(line, columns):
                 key = _id(columns[job.id]) if job.id else f"{digest(columns)[:12]}-1"

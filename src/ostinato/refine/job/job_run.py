@@ -23,6 +23,7 @@ from ostinato.refine.job.items import Item
 from ostinato.refine.job.job_items import JobItems, pages
 from ostinato.refine.job.output_claim import OutputClaim
 from ostinato.refine.lanes_later import LanesLater
+from ostinato.refine.progress import PassProgress
 from ostinato.refine.report.html import Outcome, ReportTally, report_page
 from ostinato.refine.results import READY, Result, from_lane, write_results, write_whole
 from ostinato.refine.routing.router import Route, Router, RouteSource
@@ -53,6 +54,11 @@ class JobRun:
     def whole(self) -> bool:
         """Whether the items are the whole input."""
         return self.items.whole
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the model is loaded before the first item: not where all answers are ready."""
+        return self.job.server is not None or not self.items.index.all_ready
 
     @property
     def stopped(self) -> Stopped | None:
@@ -100,7 +106,7 @@ class JobRun:
         """
         job = self.job
         job, until = self.job, job_budget(self.job)
-        if model is None and job.server is None and self.items.index.all_ready:
+        if model is None and not self.needs_model:
             lanes = self._lanes_without_model(say)
         else:
             lanes = refinement(job, self.items, self.router, model, say=say).lanes
@@ -113,6 +119,7 @@ class JobRun:
 
         @cache
         def refine() -> Refine:
+            say("Loading the model: a ready answer does not pass the checks.")
             return refinement(job, self.items, self.router, say=say)
 
         return Lanes(
@@ -168,11 +175,14 @@ class JobRun:
         except ItemError:  # an older version did not refuse the item
             return None
 
-    def write(self, stopped: Stopped | None) -> Outcome:
+    def write(
+        self, stopped: Stopped | None, *, say: Callable[[str], None] = lambda line: None
+    ) -> Outcome:
         """Write the output and the report from the journal; return what came out.
 
         They are left as they are where they were written from the same results. An output with more
-        replies is replaced only by that of the whole, finished job.
+        replies is replaced only by that of the whole, finished job. `say` gets lines about the
+        progress where there are very many.
         """
         count = count_results(self.run, self.items.index)
         files = (self.job.output, self.job.report)
@@ -186,16 +196,17 @@ class JobRun:
             return Outcome.from_json(self.job, value, stopped)
         done = self.whole and count == len(self.items)
         held = 0 if done else OutputClaim.replies(self.job.output)
-        outcome = self._written(stopped, held if held > count else 0)
+        outcome = self._written(stopped, held if held > count else 0, say)
         if not outcome.kept:
             self.output_claim.record_written(source, files, outcome.to_json())
         return outcome
 
-    def _written(self, stopped: Stopped | None, kept: int) -> Outcome:
+    def _written(self, stopped: Stopped | None, kept: int, say: Callable[[str], None]) -> Outcome:
         """Read the results once: for the report, and for the output unless an older one is kept."""
         tally = ReportTally(self.job, self.router)
         # From the journal, not from this session: an earlier one may have finished items.
-        results = self._tallied(tally)
+        writing = PassProgress(f"Writing {self.job.output.name}", say)
+        results = writing.over(self._tallied(tally))
         if kept:
             deque(results, maxlen=0)
         else:

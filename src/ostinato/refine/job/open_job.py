@@ -57,6 +57,7 @@ def open_job(
     spec: Mapping[str, JSON] | None = None,
     name: str | None = None,
     only: Only | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> JobRun:
     """Find the job's run, or create one. Loads no model.
 
@@ -66,7 +67,8 @@ def open_job(
     an earlier run has; "update" writes again what the changes affect; "fresh" writes everything
     again. `spec` is recorded with a new run. With `only`, a new run works again on items of the
     newest one of the output that were not accepted, and takes over its other results, whatever
-    seed, strategy and model they come from; an unfinished run of that kind is resumed.
+    seed, strategy and model they come from; an unfinished run of that kind is resumed. `say` gets
+    lines about the progress of a long input.
 
     Raises `OstinatoError` for what the job needs and this machine lacks, `InputError` for bad
     input, for a changed job in mode "resume", and for an output of
@@ -76,7 +78,7 @@ def open_job(
     require_ready(job)
     folder = items_folder(journal)
     router = job.router()
-    everything = read_job_items(job, router, folder)
+    everything = read_job_items(job, router, folder, say=say)
     items = everything.first(limit)
     output_claim = OutputClaim(job.output, journal.path.parent)
     # Before a run is created: an output of another job must leave no trace in the journal.
