@@ -255,6 +255,11 @@ class Run:
         )
         return {key: decode(row) for key, row in rows}
 
+    def result_keys(self) -> set[str]:
+        """Return the keys of the results."""
+        rows = self.database.query("SELECT key FROM results WHERE run = ?", (self.id,))
+        return {key for (key,) in rows}
+
     def keys_after(self, tick: int) -> set[str]:
         """Return the keys of the results that were recorded after a tick, which is a recent one."""
         keys, before = set[str](), 1 << 62
