@@ -2,8 +2,9 @@
 
     python -m benchmarks.bulk [--items 100000] [--repeats 1] [--beside] [--json]
 
-Each figure is of the real command, `ostinato refine`, in a process of its own. `seconds` and
-`peak_mb` (the most memory that the process held) are of the whole job, `restart_s` is how long the
+Each figure is of the real command, `ostinato refine`, in a process of its own. `seconds`,
+`cpu_s` (processor time, for a busy machine) and `peak_mb` (the most memory that the process held) are of
+the whole job, `restart_s` is how long the
 same command takes to say that nothing is left to do, `report_mb` the size of the report page. The
 figures of a tenth of the items come first, with their number before the name. `--beside` runs a
 program beside it that keeps one processor busy.
@@ -52,9 +53,10 @@ import json, resource, subprocess, sys, time
 start = time.monotonic()
 done = subprocess.run(sys.argv[1:], capture_output=True, text=True)
 seconds = time.monotonic() - start
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
 told = {"code": done.returncode, "out": done.stdout, "err": done.stderr[-2000:]}
-print(json.dumps({"seconds": seconds, "peak_mb": peak / 1024, **told}))
+print(json.dumps({"seconds": seconds, "peak_mb": used.ru_maxrss / 1024,
+                  "cpu_s": used.ru_utime + used.ru_stime, **told}))
 """
 
 
@@ -94,6 +96,7 @@ def measure(items: int) -> dict[str, float]:
         return {
             "items": items,
             "seconds": float(first["seconds"]),
+            "cpu_s": float(first["cpu_s"]),
             "peak_mb": float(first["peak_mb"]),
             "restart_s": float(again["seconds"]),
             "report_mb": report / 1e6,

@@ -4,6 +4,7 @@ from .job.checks import prepare
 from .job.config import Job, option_names
 from .job.file import read_job
 from .job.items import Item
+from .job.job_items import read_job_items
 from .job.job_run import JobRun
 from .job.only import ONLY, Only
 from .job.open_job import OpenMode, journal_of, open_job
@@ -14,8 +15,8 @@ from .progress import progress_of
 from .prompts import with_feedback
 from .refine import Refine
 from .report.html import Outcome, duration
-from .report.summary import Reason, reasons
-from .report.why import AttemptLine, CheckRecord, Course, attempt_lines, costly, tally
+from .report.summary import Reason, ReasonTally
+from .report.why import AttemptLine, CheckRecord, CheckTally, Course, attempt_lines, costly
 from .results import READY, Result, from_lane
 from .routing.router import Route, Router
 from .strategies.backtrack import Backtrack
@@ -40,6 +41,7 @@ __all__ = [
     "Backtrack",
     "BestOf",
     "CheckRecord",
+    "CheckTally",
     "Constrain",
     "Course",
     "Exported",
@@ -52,6 +54,7 @@ __all__ = [
     "Outcome",
     "OutputClaim",
     "Reason",
+    "ReasonTally",
     "Refine",
     "Resample",
     "Result",
@@ -74,11 +77,10 @@ __all__ = [
     "prepare",
     "progress_of",
     "read_job",
-    "reasons",
+    "read_job_items",
     "require_export",
     "require_ready",
     "require_writable",
-    "tally",
     "with_feedback",
     "write_export",
 ]

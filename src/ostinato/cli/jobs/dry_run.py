@@ -4,37 +4,71 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import click
 
 from ostinato.arguments import counted
 from ostinato.checks import judge_all, to_spec
 from ostinato.errors import ItemError
-from ostinato.refine import Item, Job, Route
+from ostinato.refine import Item, Job, Route, Router, read_job_items
+from ostinato.row_files import place
+
+T = TypeVar("T")
 
 WIDTH = 140
 SHOWN = 3
 """How many prompts are shown, and how many answers of each kind."""
 
 
+@dataclass
+class Routed:
+    """How the items of a job are answered: numbers, and the first ones of each kind."""
+
+    items: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    first: list[tuple[Item, Route]] = field(default_factory=list)
+    by_source: dict[str, list[tuple[Item, Route]]] = field(default_factory=dict)
+    set_aside: list[tuple[Item, str]] = field(default_factory=list)
+
+    def add(self, router: Router, item: Item) -> None:
+        """Route an item and count it."""
+        self.items += 1
+        try:
+            route = router.route(item.columns)
+        except ItemError as error:
+            self._keep(self.set_aside, (item, str(error)))
+            return
+        self.counts[route.source.value] += 1
+        self._keep(self.first, (item, route))
+        self._keep(self.by_source.setdefault(route.source.value, []), (item, route))
+
+    @property
+    def unworkable(self) -> int:
+        """The number of items that cannot be worked on."""
+        return self.items - self.counts.total()
+
+    @staticmethod
+    def _keep(first: list[T], one: T) -> None:
+        if len(first) < SHOWN:
+            first.append(one)
+
+
 def show_job(job: Job, limit: int | None, *, as_json: bool) -> None:
     """Print the first prompts, the answers of rules and past cases, and the checks."""
-    items, router = job.items(limit), job.router()
-    routes: list[tuple[Item, Route]] = []
-    set_aside: list[tuple[Item, str]] = []
-    for item in items:
-        try:
-            routes.append((item, router.route(item.columns)))
-        except ItemError as error:
-            set_aside.append((item, str(error)))
+    router, routed = job.router(), Routed()
+    with TemporaryDirectory(prefix="ostinato-") as folder:
+        for item in read_job_items(job, router, Path(folder)).first(limit):
+            routed.add(router, item)
     if as_json:
-        click.echo(json.dumps(_json(job, items, routes), ensure_ascii=False))
+        click.echo(json.dumps(_json(job, routed), ensure_ascii=False))
         return
-    counts = Counter(route.source.value for _, route in routes)
+    counts = routed.counts
     click.echo(
-        f"{job.name}: {counted(len(items), 'items')} from {job.input.name}; "
+        f"{job.name}: {counted(routed.items, 'items')} from {job.input.name}; "
         f"{counts['rule']} answered by rules, {counts['case']} by past cases, "
         f"{counts['model']} by {job.model}."
     )
@@ -42,15 +76,15 @@ def show_job(job: Job, limit: int | None, *, as_json: bool) -> None:
     rounds = counted(job.strategy.rounds, "rounds")
     click.echo(f"\nStrategy {job.strategy.kind}, at most {rounds} per item.")
     for source in ("rule", "case", "model"):
-        for item, route in [one for one in routes if one[1].source == source][:SHOWN]:
+        for item, route in routed.by_source.get(source, ()):
             if source == "model":
                 _show_prompt(item, route)
             else:
                 _show_answer(job, item, route)
-    if set_aside:
-        click.echo(f"\nItems that cannot be worked on and are left out: {len(set_aside)}.")
-    for item, reason in set_aside[:SHOWN]:
-        click.echo(f"  {item.key}, line {item.line}: {reason}")
+    if routed.set_aside:
+        click.echo(f"\nItems that cannot be worked on and are left out: {routed.unworkable}.")
+    for item, reason in routed.set_aside:
+        click.echo(f"  {item.key}, {place(job.input, item.line)}: {reason}")
 
 
 def _show_checks(job: Job) -> None:
@@ -92,18 +126,15 @@ def _show_prompt(item: Item, route: Route) -> None:
         click.echo(f"  {message['role']}: {content}")
 
 
-def _json(
-    job: Job, items: Sequence[Item], routes: Sequence[tuple[Item, Route]]
-) -> dict[str, object]:
-    counts = Counter(route.source.value for _, route in routes)
+def _json(job: Job, routed: Routed) -> dict[str, object]:
     return {
         "job": job.name,
         "input": str(Path(job.input)),
-        "items": len(items),
-        "by_rule": counts["rule"],
-        "by_case": counts["case"],
-        "by_model": counts["model"],
-        "not_workable": len(items) - len(routes),
+        "items": routed.items,
+        "by_rule": routed.counts["rule"],
+        "by_case": routed.counts["case"],
+        "by_model": routed.counts["model"],
+        "not_workable": routed.unworkable,
         "checks": [to_spec(check) for check in job.checks],
         "strategy": job.strategy.kind,
         "first": [
@@ -113,6 +144,6 @@ def _json(
                 "reply": route.reply,
                 "messages": list(route.messages),
             }
-            for item, route in routes[:SHOWN]
+            for item, route in routed.first
         ],
     }

@@ -16,14 +16,13 @@ from ostinato.journal import Journal, Note, Run, runs_command
 from ostinato.refine import (
     AttemptLine,
     CheckRecord,
+    CheckTally,
     Course,
-    Reason,
+    ReasonTally,
     Result,
     attempt_lines,
     costly,
     from_lane,
-    reasons,
-    tally,
 )
 
 NAMES = 5  # of a longer list
@@ -78,7 +77,7 @@ def _listed(names: list[str]) -> str:
 def _result(run: Run, item: str) -> Result:
     row = run.result(item)
     if row is None:
-        keys = [key for key, _ in run.results()]
+        keys = run.result_keys()
         raise InputError(
             f"The run '{run.name}' must have a result for the item, got {item!r}."
             f"{did_you_mean(item, keys)} {len(keys)} items are done."
@@ -150,33 +149,34 @@ def _show_line(line: AttemptLine) -> None:
 
 
 def _show_job(run: Run, as_json: bool) -> None:
-    results = [from_lane(key, row) for key, row in run.results()]
-    names = _check_names(run, results)
-    records = tally(names, results)
+    count, checks, reasons = 0, CheckTally(_check_names(run)), ReasonTally()
+    for key, row in run.results():
+        result = from_lane(key, row)
+        count += 1
+        checks.add(result)
+        reasons.add(result)
+    refused = [reason for reason in reasons.reasons() if reason.outcome != "accepted"]
+    records = checks.records
     costly_names = {record.name for record in costly(records)}
     if as_json:
-        checks = [{**record.to_json(), "costly": record.name in costly_names} for record in records]
-        refused = [reason.to_json() for reason in _refused(results)]
-        value = {"run": run.name, "items": len(results), "refused": refused, "checks": checks}
+        told = [{**record.to_json(), "costly": record.name in costly_names} for record in records]
+        why = [reason.to_json() for reason in refused]
+        value = {"run": run.name, "items": count, "refused": why, "checks": told}
         click.echo(json.dumps(value, ensure_ascii=False))
         return
-    click.echo(f"{run.name}: {counted(len(results), 'items')} done.")
-    for reason in _refused(results):
+    click.echo(f"{run.name}: {counted(count, 'items')} done.")
+    for reason in refused:
         click.echo(f"  {reason.count} {reason.outcome}: {reason.cause}")
     for record in records:
         _show_record(record, record.name in costly_names)
 
 
-def _refused(results: list[Result]) -> list[Reason]:
-    """Return the reasons of items that were not accepted, most frequent first."""
-    return [reason for reason in reasons(results) if reason.outcome != "accepted"]
-
-
-def _check_names(run: Run, results: list[Result]) -> list[str]:
+def _check_names(run: Run) -> list[str]:
     """Return the names of the run's checks; older runs recorded them only in their results."""
     names = run.spec.get("checks")
     if isinstance(names, list):
         return [str(name) for name in names]
+    results = (from_lane(key, row) for key, row in run.results())
     return list(dict.fromkeys(v.check for result in results for v in result.verdicts))
 
 

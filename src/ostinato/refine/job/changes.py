@@ -31,8 +31,7 @@ class Fingerprint:
         """Return the value that the run's specification records."""
         value: dict[str, JSON] = {"sections": dict(self.sections)}
         if self.items is not None:
-            count, whole = len(self.items), self.items.digest
-            value["index"] = {"file": self.items.path.name, "count": count, "digest": whole}
+            value["index"] = self.items.to_json()
         return value
 
     @classmethod

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from ostinato.arguments import reason
 from ostinato.errors import OutputError, RunError
+from ostinato.journal import JSON
 
 SHOWN = 3
 """How many keys of a group are named."""
@@ -123,6 +124,10 @@ class ItemIndex:
         """Return the view on the first `limit` items of the file."""
         return ItemIndex(self.path, limit)
 
+    def to_json(self) -> dict[str, JSON]:
+        """Return what a run records of its items."""
+        return {"file": self.path.name, "count": len(self)}
+
     def facts(self, start: int = 0) -> Iterator[ItemFacts]:
         """Yield what is known of each item from the position `start` on."""
         rows = self._connection.execute(
@@ -145,6 +150,11 @@ class ItemIndex:
             running.update(text.encode("utf-8", "surrogatepass"))
         return running.hexdigest()
 
+    def has_same_items(self, other: ItemIndex) -> bool:
+        """Return whether another index has the same items in the same order."""
+        same_file = other.path.name == self.path.name
+        return len(other) == len(self) and (same_file or other.digest == self.digest)
+
     @property
     def all_ready(self) -> bool:
         """Whether a rule or a past case answers every item."""
@@ -158,7 +168,7 @@ class ItemIndex:
 
         An item that only the limit leaves out is not removed.
         """
-        if before.digest == self.digest:
+        if self.has_same_items(before):
             return ItemChanges()
         self._connection.execute("ATTACH ? AS earlier", (str(before.path),))
         try:
