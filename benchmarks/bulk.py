@@ -2,12 +2,11 @@
 
     python -m benchmarks.bulk [--items 100000] [--repeats 1] [--beside] [--json]
 
-Each figure is of the real command, `ostinato refine`, in a process of its own. `seconds`,
-`cpu_s` (processor time, for a busy machine) and `peak_mb` (the most memory that the process held) are of
-the whole job, `restart_s` is how long the
-same command takes to say that nothing is left to do, `report_mb` the size of the report page. The
-figures of a tenth of the items come first, with their number before the name. `--beside` runs a
-program beside it that keeps one processor busy.
+Each figure is of the real command, `ostinato refine`, in a process of its own. `seconds`, `cpu_s`
+(its processor time, which other programs change less) and `peak_mb` (the most memory that it held)
+are of the whole job. `restart_s` is how long the same command takes to say that nothing is left to
+do, `report_mb` the size of the report page. Then the same for a tenth of the items, with their
+number before the name. `--beside` runs a program beside it that keeps one processor busy.
 """
 
 from __future__ import annotations
