@@ -222,6 +222,32 @@ def test_a_finished_job_reads_no_item_and_writes_no_file_again(
     assert files[1].exists()
 
 
+def test_a_run_that_recorded_its_items_itself_is_resumed_and_compared(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thankful(folder, 5)
+    run()
+    with Journal() as journal:
+        found = journal.get("mail")
+        (path,) = Path(".ostinato/items").iterdir()
+        fingerprint: Any = found.spec["fingerprint"]
+        digests: Any = {facts.key: facts.digest for facts in ItemIndex(path).facts()}
+        journal.amend(found, {"fingerprint": {**fingerprint, "items": digests, "index": None}})
+    path.unlink()
+    assert "nothing was left to do" in run().stdout
+    thankful(folder, 7)
+    assert "5 of 7 replies are taken over" in run().stderr
+
+
+def test_a_damaged_index_is_made_anew(folder: Path) -> None:
+    thankful(folder, 5)
+    run()
+    (path,) = Path(".ostinato/items").iterdir()
+    path.write_bytes(b"no database")
+    assert "nothing was left to do" in run().stdout
+    assert len(ItemIndex(path)) == 5
+
+
 def test_an_input_that_changes_during_the_work_is_told(folder: Path) -> None:
     job = read_job(thankful(folder, 600))
     with Journal(folder / "journal.db") as journal, pytest.raises(InputError, match="stay as it"):

@@ -10,6 +10,7 @@ import hashlib
 import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -109,7 +110,10 @@ class ItemIndex:
         self.path = path
         try:
             uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+            self._connection = sqlite3.connect(
+                uri, uri=True, isolation_level=None, check_same_thread=False
+            )
+            weakref.finalize(self, self._connection.close)
             self.whole = int(self._one("SELECT COUNT(*) FROM items"))
         except sqlite3.Error as error:
             raise RunError(
@@ -135,7 +139,7 @@ class ItemIndex:
             "WHERE number >= ? AND number < ? ORDER BY number",
             (start, self._count),
         )
-        return map(ItemFacts._make, rows)
+        yield from map(ItemFacts._make, rows)  # a generator, which keeps the connection open
 
     @cached_property
     def digest(self) -> str:

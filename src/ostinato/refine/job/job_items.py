@@ -9,6 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -71,19 +72,12 @@ class JobItems:
         facts = self.index.facts(start)
         for (line, columns), known in zip(islice(rows, start, None), facts, strict=False):
             if known.number % PAGE == 0 or line != known.line:
-                self._require_same()
+                _require_same(self.path, self._signature)
             yield Item(known.key, known.number, columns, line), known
 
     def pairs(self) -> UniqueItems:
         """Return them as lanes take them."""
         return _Pairs(self)
-
-    def _require_same(self) -> None:
-        if signature_of(self.path) != self._signature:
-            raise InputError(
-                f"The input must stay as it is while the job works, and {self.path.name} has "
-                "changed. Nothing is lost: run the same command again."
-            )
 
 
 class _Pairs(UniqueItems):
@@ -113,6 +107,14 @@ def pages(items: Iterable[T], size: int = PAGE) -> Iterator[list[T]]:
         yield page
 
 
+def _require_same(path: Path, signature: tuple[int, ...]) -> None:
+    if signature_of(path) != signature:
+        raise InputError(
+            f"The input must stay as it is while the job works, and {path.name} has changed. "
+            "Nothing is lost: run the same command again."
+        )
+
+
 # One pass ---------------------------------------------------------------------------------------
 
 
@@ -126,36 +128,38 @@ def read_job_items(
     """
     signature = signature_of(job.input)
     path = folder / f"{_inputs_digest(job)}.db"
-    try:
-        if path.exists():
-            os.utime(path)  # it is used
-            return JobItems(job.input, ItemIndex(path), signature)
-    except (RunError, OSError):  # damaged, or gone meanwhile: it is made anew
-        path.unlink(missing_ok=True)
-    return JobItems(job.input, _make_index(job, router, path, say), signature)
+    if path.exists():
+        with suppress(RunError):  # damaged, or gone meanwhile: it is made anew
+            index = ItemIndex(path)
+            with suppress(OSError):
+                os.utime(path)  # it is used
+            return JobItems(job.input, index, signature)
+    with IndexWriter(path) as writer:
+        _fill_index(job, router, writer, say)
+        # Its name is the hash of what was there before.
+        _require_same(job.input, signature)
+        return JobItems(job.input, writer.finish(), signature)
 
 
-def _make_index(job: Job, router: Router, path: Path, say: Callable[[str], None]) -> ItemIndex:
+def _fill_index(job: Job, router: Router, writer: IndexWriter, say: Callable[[str], None]) -> None:
     checks, number = RowChecks(job), -1
     reading = PassProgress(f"Reading {job.input.name}", say)
     rows = reading.over(iter_rows(job.input, keep_halves=True))
-    with IndexWriter(path) as writer:
-        for number, (line, columns) in enumerate(rows):
-            # After a problem the job is refused, so the rest is only checked.
-            if checks.accepts(line, columns):
-                key = _id(columns[job.id]) if job.id else f"{digest(columns)[:12]}-1"
-                writer.add(item_facts(router, Item(key, number, columns, line)))
-        if number < 0:
-            raise InputError(
-                f"{job.input.name} must hold at least one item, got none. Add items to it."
-            )
-        checks.refuse(number + 1)
-        if job.id:
-            _refuse_doubles(job, writer)
-        else:
-            # A row keeps its key when others are inserted before it: it is that of its content.
-            writer.number_equal_keys()
-        return writer.finish()
+    for number, (line, columns) in enumerate(rows):
+        # After a problem the job is refused, so the rest is only checked.
+        if checks.accepts(line, columns):
+            key = _id(columns[job.id]) if job.id else f"{digest(columns)[:12]}-1"
+            writer.add(item_facts(router, Item(key, number, columns, line)))
+    if number < 0:
+        raise InputError(
+            f"{job.input.name} must hold at least one item, got none. Add items to it."
+        )
+    checks.refuse(number + 1)
+    if job.id:
+        _refuse_doubles(job, writer)
+    else:
+        # A row keeps its key when others are inserted before it: it is that of its content.
+        writer.number_equal_keys()
 
 
 def item_facts(router: Router, item: Item) -> ItemFacts:
