@@ -101,7 +101,8 @@ class Items:
     def _from(self, start: int) -> Iterator[tuple[str, object]]:
         if isinstance(self._pairs, UniqueItems):
             return self._pairs.pairs(start)
-        return islice(self._pairs, start, None)
+        # Not `islice` from 0: it ends for good where a source that grows has nothing yet.
+        return islice(self._pairs, start, None) if start else iter(self._pairs)
 
     def _count(self, start: int) -> int:
         """Return how many items there are; those before `start` where that is not known."""
