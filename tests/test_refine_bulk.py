@@ -265,8 +265,8 @@ def test_indexes_that_no_run_uses_are_deleted_after_a_day(folder: Path) -> None:
     thankful(folder, 3)
     run()
     (used,) = Path(".ostinato/items").iterdir()
-    for age, name in ((25, "old"), (1, "young")):
-        path = used.with_name(f"{name}.db")
+    for age, name in ((25, "old.db"), (25, ".killed.db.7-1"), (1, "young.db")):
+        path = used.with_name(name)
         path.write_bytes(b"")
         os.utime(path, (time.time() - age * 3600,) * 2)
     thankful(folder, 4)

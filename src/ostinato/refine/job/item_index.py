@@ -331,7 +331,8 @@ def forget_indexes(folder: Path, used: Iterable[str], before: float) -> None:
     A younger one may be that of a run that is about to be made.
     """
     keep = set(used)
-    for path in folder.glob("*.db") if folder.is_dir() else ():
+    # The second are parts that a killed process left.
+    for path in [*folder.glob("*.db"), *folder.glob(".*.db.*")]:
         with suppress(OSError):  # another process may be faster
             if path.name not in keep and path.stat().st_mtime < before:
                 path.unlink()
