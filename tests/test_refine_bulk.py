@@ -26,8 +26,8 @@ from refine_scribe import JOB, Scribe, scribe_loop, write_job
 from ostinato.cli.jobs.refine import refine
 from ostinato.errors import InputError
 from ostinato.journal import Journal
-from ostinato.loop import Accept, Lanes, Loop, Steps, UniqueItems, content_keys
-from ostinato.loop.lanes import AT_ONCE
+from ostinato.loop import Accept, Lanes, Loop, Steps, UniqueItems, Verdict, content_keys
+from ostinato.loop.lanes import AT_ONCE, JUDGED_BY_MODEL
 from ostinato.refine import open_job, read_job
 from ostinato.refine.job.item_index import IndexWriter, ItemFacts, ItemIndex
 from ostinato.refine.job.job_items import read_job_items
@@ -100,6 +100,18 @@ def test_ready_answers_share_steps_and_no_step_holds_too_many(folder: Path) -> N
         finished = [[key for key, _ in step.results] for step in loop]
     assert max(map(len, finished)) == AT_ONCE and len(finished) == 4
     assert [key for keys in finished for key in keys] == [f"m{n}" for n in range(3 * AT_ONCE + 5)]
+
+
+def test_few_ready_answers_share_a_step_where_a_model_judges_them() -> None:
+    def judge(output: object, item: object) -> list[Verdict]:
+        return [Verdict("kind", True, tokens=40)]
+
+    items = [(f"k{n}", {}) for n in range(20)]
+    lanes = Lanes(
+        Scribe(4), items, each=Steps(9), judge=judge, ready=lambda item: "You are welcome."
+    )
+    finished = [len(step.results) for step in Loop(lanes, until=Steps(99))]
+    assert finished == [AT_ONCE // JUDGED_BY_MODEL] * 2 + [20 % (AT_ONCE // JUDGED_BY_MODEL)]
 
 
 def test_a_job_that_rules_answer_loads_no_model(

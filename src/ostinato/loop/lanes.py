@@ -56,12 +56,15 @@ Edited = Callable[[object, Edits], object]
 Known = Callable[[str], Mapping[str, object] | None]
 """Returns the journaled row of a key; None where there is none."""
 
-AT_ONCE = 64
+AT_ONCE = 128
 """Items that need no slot and are finished in one step, at most.
 
 So a step stays short: progress is shown, a pause is heeded, and finished items leave the memory.
 They share the sync of one commit.
 """
+
+JUDGED_BY_MODEL = 16
+"""As how many of them an item counts that a model has judged, which may take seconds."""
 
 READY_STOP = Stopped(StopKind.PASSED, "The answer was ready.", "ready")
 
@@ -241,13 +244,15 @@ class Lanes:
     # Slots ------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        while len(self._states) < self.process.slots and self._room:
+        while len(self._states) < self.process.slots and self._room > 0:
             following = self._items.take()
             if following is None:
                 return
             index, key, item = following
+            judgings = len(self._judging)
             self._admit(LaneState(index, item, Lane(key, self._seed), [self.each.initial_state()]))
-            self._room -= key not in self._states
+            if key not in self._states:
+                self._room -= JUDGED_BY_MODEL if any(self._judging[judgings:]) else 1
 
     def _admit(self, state: LaneState) -> None:
         """Start an item, or finish it where it needs no slot."""
