@@ -99,12 +99,11 @@ class JobRun:
         *,
         say: Callable[[str], None] = lambda line: None,
     ) -> Loop:
-        """Load the model, and return the loop, which resumes the run.
+        """Load the model, if an item needs it, and return the loop, which resumes the run.
 
         `say` gets a line about a big model, and why a server is waited for. Raises `ModelError` for
         a model that does not fit.
         """
-        job = self.job
         job, until = self.job, job_budget(self.job)
         if model is None and not self.needs_model:
             lanes = self._lanes_without_model(say)
