@@ -106,7 +106,7 @@ def test_few_ready_answers_share_a_step_where_a_model_judges_them() -> None:
     def judge(output: object, item: object) -> list[Verdict]:
         return [Verdict("kind", True, tokens=40)]
 
-    items = [(f"k{n}", {}) for n in range(20)]
+    items: list[tuple[str, object]] = [(f"k{n}", {}) for n in range(20)]
     lanes = Lanes(
         Scribe(4), items, each=Steps(9), judge=judge, ready=lambda item: "You are welcome."
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ostinato.checks import TIME_LIMIT, judge_all
-from ostinato.journal import Journal, Run
+from ostinato.journal import Journal, RunSource
 from ostinato.loop import (
     Budget,
     Check,
@@ -84,7 +84,7 @@ def loop_of(
     lanes: Lanes,
     *,
     until: Condition | None = None,
-    run: Run | str | None = None,
+    run: RunSource | str | None = None,
     journal: Journal | None = None,
     keep: Literal["steps", "results"] = "steps",
     checkpoint: CheckpointSchedule | None = None,
