@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +136,21 @@ def test_an_empty_pipe_is_refused_and_leaves_no_run(piped: bytes, folder: Path) 
 def test_a_bad_row_of_a_pipe_is_told_with_its_line(folder: Path) -> None:
     with pytest.raises(InputError, match=r"^[0-9a-f]{16}\.jsonl, line 2: it must be a JSON object"):
         run("--input", "-", piped=b'{"id": 1, "message": "a"}\n[1]\n')
+
+
+def test_a_kept_input_goes_when_no_run_uses_it(folder: Path) -> None:
+    run("--input", "-", piped=jsonl())
+    (used,) = kept()
+    for piped in (b"[1]\n", jsonl([{"id": "x", "message": "Hi"}])):
+        with pytest.raises(InputError):  # a bad row; and a changed input
+            run("--input", "-", piped=piped)
+        assert kept() == [used]
+    fresh, old = used.with_name("fresh.jsonl"), used.with_name("old.jsonl")
+    for path, age in ((fresh, 3600), (old, 2 * 24 * 3600), (used, 9 * 24 * 3600)):
+        path.touch()
+        os.utime(path, (time.time() - age,) * 2)
+    run("--input", "-", piped=jsonl())
+    assert set(kept()) == {used, fresh}
 
 
 # --input ------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from ostinato.checks import SOURCES, Grounded, judge_all
 from ostinato.cli.run_loop import Exit
 from ostinato.errors import InputError
 from ostinato.loop import Verdict
-from ostinato.refine import Job, prepare, read_job
+from ostinato.refine import STANDARD_INPUT, Job, prepare, read_job
 from ostinato.row_files import place, read_rows, row_format
 from ostinato.text_files import half_character, read_text
 
@@ -88,7 +88,8 @@ def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
         return
     rows = read_rows(file, keep_halves=True)
     others: dict[str, Mapping[str, object]] = {}
-    if _reads_any_column(job) or any(needed - set(row) for _, row in rows):
+    lacking = _reads_any_column(job) or any(needed - set(row) for _, row in rows)
+    if lacking and job.input != STANDARD_INPUT:
         others = {item.key: item.columns for item in job.items()}
     for number, (line, row) in enumerate(rows, 1):
         if half := half_character(row):

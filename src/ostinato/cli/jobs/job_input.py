@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
 
 from ostinato.errors import InputError
-from ostinato.journal import DEFAULT, Journal
+from ostinato.journal import DEFAULT, Journal, Run
 
 if TYPE_CHECKING:
     from ostinato.refine import Job
 
 FOLDER = "inputs"
 """The folder beside the journal that keeps what came from standard input."""
+
+UNUSED_SECONDS = 24 * 3600.0
+"""How long such a file is kept that no run uses."""
 
 
 @contextmanager
@@ -40,7 +44,11 @@ def input_kept(job: Job, journal: Path | None, *, temporary: bool) -> Iterator[J
         with TemporaryDirectory(prefix="ostinato-") as folder:
             yield replace(job, input=keep_input(stream, Path(folder)))
     else:
-        yield replace(job, input=keep_input(stream, journal.absolute().parent / FOLDER))
+        kept = keep_input(stream, journal.absolute().parent / FOLDER)
+        try:
+            yield replace(job, input=kept)
+        finally:
+            _forget_unused(journal, kept)
 
 
 def _pipe() -> BinaryIO | None:
@@ -48,16 +56,38 @@ def _pipe() -> BinaryIO | None:
     return None if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer
 
 
+def _forget_unused(path: Path, kept: Path) -> None:
+    """Delete the kept input of a job that was refused, and old ones of runs that were deleted."""
+    used: set[str] = set()
+    if path.exists():
+        with Journal(path) as journal:
+            used = {_input_name(run) for run in journal.runs()}
+    for other in kept.parent.iterdir():
+        # Another process may have kept a file, and not yet made its run.
+        is_old = other.stat().st_mtime < time.time() - UNUSED_SECONDS
+        if other.name not in used and (other == kept or is_old):
+            other.unlink(missing_ok=True)
+    if not any(kept.parent.iterdir()):
+        kept.parent.rmdir()
+        with suppress(OSError):  # the journal, for example, is in it
+            kept.parent.parent.rmdir()
+
+
 def _kept_by_run(job: Job, path: Path) -> Path:
     """Return the input that the newest run of a job and its output was given by a pipe."""
     if path.exists():
         with Journal(path) as journal:
             for run in journal.runs():  # newest first
-                spec, kept = run.spec, Path(str(run.spec.get("input") or ""))
+                spec, kept = run.spec, path.absolute().parent / FOLDER / _input_name(run)
                 same = spec.get("job") == str(job.file) and spec.get("output") == str(job.output)
-                if same and run.parent is None and kept.parent.name == FOLDER and kept.is_file():
+                if same and run.parent is None and kept.is_file():
                     return kept
     raise InputError(
         f"The input of {job.file.name} must come from a pipe or a file, got none. "
         f"Pipe the rows: … | ostinato refine {job.file.name}, or name a file with --input."
     )
+
+
+def _input_name(run: Run) -> str:
+    # Only the name: the folder may have been moved since, with its journal.
+    return Path(str(run.spec.get("input") or "none")).name
