@@ -12,8 +12,10 @@ from refine_scribe import scribe_loop, write_job
 from ostinato.cli.jobs.refine import refine
 from ostinato.cli.run_loop import Exit
 from ostinato.errors import InputError
+from ostinato.refine.export import RESULT_COLUMNS
 from ostinato.refine.job.file import read_job
 from ostinato.refine.job.job_run import JobRun
+from ostinato.refine.job.only import ONLY
 from ostinato.refine.results import from_lane
 
 DOC = Path(__file__).parents[1] / "docs" / "jobs.md"
@@ -69,13 +71,14 @@ def test_the_example_job_is_one(tmp_path: Path) -> None:
 def test_the_python_example_runs_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(JobRun, "loop", scribe_loop)
     names: dict[str, object] = {}
-    block, _ = blocks("python")
-    exec(compile(block, str(DOC), "exec"), names)
-    run_job = names["run_job"]
-    assert callable(run_job)
+    for block in blocks("python")[:2]:
+        exec(compile(block, str(DOC), "exec"), names)
+    run_job, export_job = names["run_job"], names["export_job"]
+    assert callable(run_job) and callable(export_job)
     path = write_job(tmp_path, ["Hello", "Thanks", "Where?"])
     assert run_job(path, tmp_path / "journal.db") == 3
     assert run_job(path, tmp_path / "journal.db") == 3
+    assert export_job(path, tmp_path / "journal.db", tmp_path / "table.parquet") == 3
 
 
 def test_every_exit_code_and_option_is_documented() -> None:
@@ -84,6 +87,13 @@ def test_every_exit_code_and_option_is_documented() -> None:
     for option in refine.params:
         name = option.opts[0]
         assert not name.startswith("--") or name in TEXT, name
+
+
+def test_every_column_of_an_export_and_choice_of_only_is_documented() -> None:
+    between = [name for name in RESULT_COLUMNS if name.startswith("tokens_")]
+    assert f"`{between[0]}` to `{between[-1]}`" in TEXT
+    for name in (*RESULT_COLUMNS, *ONLY):
+        assert name in between or f"`{name}`" in TEXT, name
 
 
 def test_every_key_of_the_output_is_documented(tmp_path: Path) -> None:

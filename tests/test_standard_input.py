@@ -65,7 +65,8 @@ def ids() -> list[str]:
 
 
 def kept() -> list[Path]:
-    return sorted(Path(".ostinato/inputs").iterdir()) if Path(".ostinato/inputs").exists() else []
+    folder = Path(".ostinato/inputs/journal")
+    return sorted(folder.iterdir()) if folder.exists() else []
 
 
 # The command --------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ostinato.refine import Job
 
 FOLDER = "inputs"
-"""The folder beside the journal that keeps what came from standard input."""
+"""The folder beside the journal with what came from standard input, in a folder per journal."""
 
 UNUSED_SECONDS = 24 * 3600.0
 """How long such a file is kept that no run uses."""
@@ -44,7 +44,7 @@ def input_kept(job: Job, journal: Path | None, *, temporary: bool) -> Iterator[J
         with TemporaryDirectory(prefix="ostinato-") as folder:
             yield replace(job, input=keep_input(stream, Path(folder)))
     else:
-        kept = keep_input(stream, journal.absolute().parent / FOLDER)
+        kept = keep_input(stream, _folder(journal))
         try:
             yield replace(job, input=kept)
         finally:
@@ -67,10 +67,9 @@ def _forget_unused(path: Path, kept: Path) -> None:
         is_old = other.stat().st_mtime < time.time() - UNUSED_SECONDS
         if other.name not in used and (other == kept or is_old):
             other.unlink(missing_ok=True)
-    if not any(kept.parent.iterdir()):
-        kept.parent.rmdir()
-        with suppress(OSError):  # the journal, for example, is in it
-            kept.parent.parent.rmdir()
+    with suppress(OSError):  # something is in it, at the latest the journal
+        for folder in kept.parents[:3]:
+            folder.rmdir()
 
 
 def _kept_by_run(job: Job, path: Path) -> Path:
@@ -78,7 +77,7 @@ def _kept_by_run(job: Job, path: Path) -> Path:
     if path.exists():
         with Journal(path) as journal:
             for run in journal.runs():  # newest first
-                spec, kept = run.spec, path.absolute().parent / FOLDER / _input_name(run)
+                spec, kept = run.spec, _folder(path) / _input_name(run)
                 same = spec.get("job") == str(job.file) and spec.get("output") == str(job.output)
                 if same and run.parent is None and kept.is_file():
                     return kept
@@ -86,6 +85,15 @@ def _kept_by_run(job: Job, path: Path) -> Path:
         f"The input of {job.file.name} must come from a pipe or a file, got none. "
         f"Pipe the rows: … | ostinato refine {job.file.name}, or name a file with --input."
     )
+
+
+def _folder(journal: Path) -> Path:
+    return journal.absolute().parent / FOLDER / journal.stem
+
+
+def is_kept(path: Path) -> bool:
+    """Return whether a file is in such a folder."""
+    return path.parent.parent.name == FOLDER
 
 
 def _input_name(run: Run) -> str:

@@ -14,11 +14,12 @@ import click
 
 from ostinato.arguments import reason
 from ostinato.cli.jobs.job_exports import claim_exports, require_exports, write_exports
-from ostinato.cli.jobs.job_input import FOLDER, input_kept
+from ostinato.cli.jobs.job_input import input_kept, is_kept
 from ostinato.cli.options import journal_option, json_option, near
 from ostinato.cli.run_loop import RESUME, Exit
 from ostinato.cli.runs.recorded_command import SPEC_KEY, RecordedCommand, command_of, command_spec
 from ostinato.errors import InputError
+from ostinato.row_files import place
 
 if TYPE_CHECKING:
     from ostinato.journal import JSON
@@ -223,7 +224,7 @@ def _spec(job: Job) -> dict[str, JSON]:
     """Return what is recorded of the command: with the kept file in place of standard input."""
     spec = command_spec()
     command = RecordedCommand.from_json(spec.get(SPEC_KEY))
-    if command is not None and job.input.parent.name == FOLDER:
+    if command is not None and is_kept(job.input):
         spec = {SPEC_KEY: command.having("--input", near(job.input)).to_json()}
     return {"input": str(job.input), **spec}
 
@@ -308,7 +309,7 @@ def _report(work: JobRun, outcome: Outcome, code: Exit, *, already: bool) -> Non
         click.echo(f"  replies  {near(job.output)}")
         click.echo(f"  report   {near(job.report)}")
     for id, number, sentence in outcome.errors:
-        line = f", line {number}" if number else ""
+        line = f", {place(job.input, number)}" if number else ""
         click.echo(f"  error    {id}{line}: {sentence}")
     if summary.errors > len(outcome.errors):
         click.echo(f"  error    and {summary.errors - len(outcome.errors)} more items")
