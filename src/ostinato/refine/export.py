@@ -50,6 +50,8 @@ RESULT_COLUMNS: dict[str, ColumnType] = {
     "drafts": "text",
 }
 
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
 Cell = str | int | float | bool | None
 
 
@@ -89,7 +91,7 @@ def write_export(
             case "jsonl":
                 with _packed(path, file) as out:
                     for result in results:
-                        line = json.dumps(result.to_json(), ensure_ascii=False, default=str) + "\n"
+                        line = f"{_encode(result.to_json())}\n"
                         out.write(line.encode("utf-8", "backslashreplace"))
                         counter.rows += 1
             case "csv":
@@ -205,7 +207,7 @@ def _cell(value: object, kind: ColumnType) -> Cell:
 
 
 def _json(value: object) -> str:
-    return _text(json.dumps(value, ensure_ascii=False, default=str))
+    return _text(_encode(value))
 
 
 def _text(value: str) -> str:
@@ -223,7 +225,7 @@ def _write_csv(
     writer = csv.writer(text)
     writer.writerow(map(_text, [*RESULT_COLUMNS, *(name for name, _ in _named(types))]))
     for row in rows:
-        counter.formulas += sum(1 for cell in row if _is_formula(cell))
+        counter.formulas += sum(map(_is_formula, row))
         writer.writerow([_csv_cell(cell) for cell in row])
     text.flush()
     text.detach()
