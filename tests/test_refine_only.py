@@ -145,6 +145,18 @@ def test_a_finished_run_is_followed_by_another_and_an_unfinished_one_resumed(
     assert names() == ["mail-3", "mail-2", "mail"]
 
 
+def test_other_items_are_worked_on_in_another_run(started: list[str]) -> None:
+    found = by_outcome()
+    Path("mail.toml").write_text(HARD + "[budget]\njob_tokens = 1\n")
+    assert run("--only", "given-up", "--seed", "5").exit_code == 3
+    Path("mail.toml").write_text(HARD)
+    started.clear()
+    run("--only", "errors", "--seed", "5")
+    assert names() == ["mail-3", "mail-2", "mail"]
+    assert found["error"] < set(started) <= found["error"] | found["given up"]
+    assert len(replies()) == len(MESSAGES)
+
+
 def test_the_recorded_command_resumes_the_run(started: list[str]) -> None:
     Path("mail.toml").write_text(HARD + "[budget]\njob_tokens = 1\n")
     run("--only", "failed", "--seed", "5")

@@ -62,9 +62,15 @@ def taken_over(run: Run) -> dict[str, JSON]:
 
 def still_to_take_over(journal: Journal, run: Run) -> tuple[Run, Only] | None:
     """Return the run that an unfinished start left results in, and the items worked on again."""
-    entry = run.spec.get(SPEC_KEY)
-    if not isinstance(entry, dict) or entry.get("taken_over"):
+    entry, which = run.spec.get(SPEC_KEY), works_on(run)
+    if which is None or not isinstance(entry, dict) or entry.get("taken_over"):
         return None
     base = journal.find(str(entry.get("run")))
-    which = next((only for only in ONLY if only == entry.get("which")), None)
-    return (base, which) if base and which and base.id == entry.get("id") else None
+    return (base, which) if base is not None and base.id == entry.get("id") else None
+
+
+def works_on(run: Run) -> Only | None:
+    """Return which items a run works on again; None for a run of all items."""
+    entry = run.spec.get(SPEC_KEY)
+    which = entry.get("which") if isinstance(entry, dict) else None
+    return next((only for only in ONLY if only == which), None)

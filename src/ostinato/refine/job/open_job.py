@@ -33,6 +33,7 @@ from ostinato.refine.job.only import (
     still_to_take_over,
     taken_over,
     works_again,
+    works_on,
 )
 from ostinato.refine.job.output_claim import OutputClaim
 from ostinato.refine.job.preflight import require_ready
@@ -97,8 +98,8 @@ def open_job(
     make = partial(_new_run, journal, job, limit, now)
     if only is not None:
         base = require_base(job, run, changes.sections)
-        if SPEC_KEY in base.spec and not changes and not has_all(base, items.index):
-            reused.complete(journal, base, earlier)
+        reused.complete(journal, base, earlier)
+        if works_on(base) == only and not changes and not has_all(base, items.index):
             return opened(run=base)
         reused.keep(base, earlier.before(base).items, only)
         if reused.count == len(items):
