@@ -253,7 +253,8 @@ class Run:
         rows = self.database.query(
             f"SELECT key, row FROM results WHERE run = ? AND key IN ({marks})", (self.id, *keys)
         )
-        return {key: decode(row) for key, row in rows}
+        read = reader(self.database)
+        return {key: read(row) for key, row in rows}
 
     def result_keys(self) -> set[str]:
         """Return the keys of the results."""
