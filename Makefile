@@ -26,17 +26,13 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# A process for each processor, up to four, with one thread each: torch's own threads would wait for
-# one another. The tests of a file stay together, as they share what takes long to make.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
-
 # All tests, the slow ones too.
 test: lint
-	$(PYTEST)
+	$(BIN)/pytest
 
 # The everyday tests.
 fast: lint
-	$(PYTEST) -m "not slow"
+	$(BIN)/pytest -m "not slow"
 
 $(VENV)/.bench: pyproject.toml $(VENV)/.test
 	$(BIN)/pip install --quiet --group bench

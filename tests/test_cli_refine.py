@@ -320,7 +320,7 @@ def test_an_interrupted_job_exits_with_130_and_the_same_command_resumes(
     with monkeypatch.context() as patch:
         patch.setattr(shown, step)
         result = run("mail.toml")
-    assert result.exit_code == 130 and "To resume: ostinato refine mail.toml" in result.output
+    assert result.exit_code == 130 and "To resume: ostinato runs resume mail" in result.output
     assert max(calls) == 9
     assert run("mail.toml").exit_code == 0
     run("mail.toml", "--output", "whole.jsonl", "--fresh")

@@ -1,4 +1,4 @@
-"""A run's spec holds the command that started it: `ostinato runs` prints it and runs it again."""
+"""`ostinato runs resume` builds a run from its record, and drives it as its command does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from tiny import save_tiny
 
 from ostinato.cli import text_output as written
 from ostinato.cli.main import cli
-from ostinato.cli.runs.recorded_command import RecordedCommand
 from ostinato.errors import EditError, InputError, RunError
 from ostinato.journal import Journal
 from ostinato.loop import CheckpointSchedule
@@ -63,7 +62,7 @@ def test_a_run_of_generate_names_its_command_and_says_why_it_ended(folder: Path)
     assert "[8 tokens. It has taken 8 steps, the limit. The run 'w' is finished.]" in output_of(
         "runs resume w"
     )
-    assert "until must be a field of a generate run that may change" in refused(
+    assert "--until must be left out for a run of the kind generate" in refused(
         InputError, "runs resume w --until 'Steps(9)'"
     )
 
@@ -178,15 +177,14 @@ def test_a_run_of_a_job_names_the_options_it_started_with(
     options = "--limit 2 --output other.jsonl --seed 3 --journal j.db"
     done = output_of(f"refine mail.toml {options} --fresh --json")
     assert json.loads(done)["run"] == "mail"
-    assert f"ostinato refine mail.toml {options}\n" in output_of("runs show mail --journal j.db")
+    line = "runs resume mail --journal j.db"
+    assert f"ostinato {line}\n" in output_of("runs show mail --journal j.db")
     again = output_of(f"refine mail.toml {options}")
     assert "The job is finished" in again and "  run      mail\n" in again
     assert f"ostinato refine mail.toml {options.replace('3', '4')}" in again.replace(
         "--limit 2 --output other.jsonl --journal j.db --fresh --seed 4", options.replace("3", "4")
     )
-    sentence = refused(RunError, "runs --journal j.db resume mail --trust")
-    assert sentence.startswith("The run 'mail' has stopped at tick")
-    assert "with --update, and all items with --fresh" in sentence
+    assert "The job is finished" in output_of(line)
 
 
 def test_an_older_run_of_a_job_names_the_newer_ones(
@@ -201,31 +199,5 @@ def test_an_older_run_of_a_job_names_the_newer_ones(
     assert output_of("why mail.toml").startswith("mail-3: 1 item done.")
     assert "Newer" not in output_of("why mail.toml")
     assert "m2: " in output_of("why mail-2 m2")
-    assert "(resumes the newer run mail-2)" in output_of("runs show mail")
+    assert "Resume that one: ostinato runs resume mail-2" in refused(RunError, "runs resume mail")
     assert "There is no run of other.toml" in refused(RunError, "why other.toml")
-
-
-# What is recorded -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        None,
-        {"command": "serve", "options": [], "arguments": [], "folder": "/"},
-        {"command": "fill", "options": [[]], "arguments": [], "folder": "/"},
-        {"command": "fill", "options": [["--seed", 3]], "arguments": [], "folder": "/"},
-        {"command": "fill", "options": [], "arguments": [], "folder": None},
-    ],
-    ids=str,
-)
-def test_what_is_no_command_of_a_run_is_not_read(value: Any) -> None:
-    assert RecordedCommand.from_json(value) is None
-
-
-def test_a_command_is_read_as_it_was_recorded() -> None:
-    recorded = RecordedCommand(
-        command="fill", options=(("--seed", "3"),), arguments=("a ___",), folder=Path("/")
-    )
-    assert RecordedCommand.from_json(json.loads(json.dumps(recorded.to_json()))) == recorded
-    assert str(recorded) == "cd / && ostinato fill 'a ___' --seed 3"

@@ -295,7 +295,7 @@ def test_a_run_that_cannot_be_made_again_says_so(spec: dict[str, Any], sentence:
     [
         ("refine", {"job": "mail.toml", "limit": 3}, "ostinato refine mail.toml --limit 3"),
         ("refine", {"job": "mail.toml", "limit": None}, "ostinato refine mail.toml"),
-        ("train", {"out": "small"}, "ostinato train text … --out small"),
+        ("train", {"out": "small"}, "ostinato train … --out small"),
     ],
     ids=str,
 )

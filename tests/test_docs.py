@@ -14,6 +14,7 @@ from tiny import save_tiny
 from tiny_bert import save_tiny_bert
 
 from ostinato.cli.main import cli
+from ostinato.runs import KINDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -117,3 +118,10 @@ def test_every_table_and_column_of_the_journal_is_documented(tmp_path: Path) -> 
                 cells = [row.split("|")[1] for row in rows.splitlines()[2:]]
                 told = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
             assert sorted(told) == sorted(columns), table
+
+
+def test_what_may_change_on_resume_is_documented_for_every_kind() -> None:
+    rows = re.findall(r"^\| `([^|`]+)` \| (.*) \|$", (ROOT / "docs/resuming.md").read_text(), re.M)
+    documented = {kind: set(re.findall(r"`(\w+)`", fields)) for kind, fields in rows}
+    free = {name: set(kind.config_class().free) for name, kind in KINDS.items()}
+    assert documented == free

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "train": ENGINE | {"models"},
     "decode": ENGINE | {"models", "inference", "schemas"},
     "media": set(),
-    "refine": ENGINE | {"models", "inference", "checks", "decode", "remote"},
+    "refine": ENGINE | {"models", "inference", "checks", "decode", "remote", "runs"},
     **{family: FAMILY | {"refine"} for family in FAMILIES},
     "server": ENGINE | {"models", "checks", "decode", "refine"},
     "runs": ENGINE,

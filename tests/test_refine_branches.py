@@ -18,6 +18,7 @@ from ostinato.journal import Journal
 from ostinato.loop import Loop
 from ostinato.refine.job.job_run import JobRun
 
+LOW = "refine mail.toml --output low.jsonl --run low"
 REPLIES = Path("mail.replies.jsonl")
 
 
@@ -63,24 +64,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_branch_is_resumed_by_its_command_and_gives_the_same_replies() -> None:
+@pytest.mark.parametrize("command", ["runs resume low", LOW])
+def test_a_branch_is_resumed_by_either_command_and_gives_the_same_replies(command: str) -> None:
     made = output_of("runs branch mail --as low")
-    command = made.splitlines()[-1].removeprefix("Resume it with: ostinato ")
-    assert command == "refine mail.toml --output low.jsonl --run low"
+    assert made.endswith("Resume it with: ostinato runs resume low\n")
     before = REPLIES.read_bytes()
     assert "run      low\n" in output_of(command)
     assert REPLIES.read_bytes() == before  # the parent's stay as they were
     assert "run      mail\n" in output_of("refine mail.toml")
     assert REPLIES.read_bytes() == Path("low.jsonl").read_bytes() != before
     assert "The job is finished" in output_of(command)
-    assert f"resume with ostinato {command}\n" in output_of("runs show low")
+    assert "resume with ostinato runs resume low\n" in output_of("runs show low")
 
 
 def test_resume_drives_a_branch_and_a_branch_of_it() -> None:
     output_of("runs branch mail --as low")
     output_of("runs branch low --as lower")
-    assert "run      lower\n" in output_of("runs resume lower --trust")
-    assert "run      low\n" in output_of("runs resume low --trust")
+    assert "run      lower\n" in output_of("runs resume lower")
+    assert "run      low\n" in output_of("runs resume low")
     assert Path("low.jsonl").read_bytes() == Path("lower.jsonl").read_bytes()
 
 
@@ -95,7 +96,7 @@ def test_a_job_that_was_killed_behind_its_last_result_is_recorded_as_ended() -> 
     assert "The job is finished" in output_of("refine mail.toml")
     assert output_of("runs show mail").splitlines()[:2] == ended
     output_of("runs branch mail --as end")
-    assert "The job is finished" in output_of("runs resume end --trust")
+    assert "The job is finished" in output_of("runs resume end")
     assert "end: refine, stopped" in output_of("runs show end")
 
 
@@ -125,6 +126,6 @@ def test_a_run_may_be_named_and_must_be_of_the_job(folder: Path) -> None:
     )
     assert "--run must be given without --update" in refused("refine mail.toml --run mine --update")
     (folder / "mail.toml").write_text(JOB.replace("max = 6", "max = 7"), encoding="utf-8")
-    assert "Undo the changes, or name another --run." in refused(
-        "refine mail.toml --run mine --output mine.jsonl"
-    )
+    sentence = refused("refine mail.toml --run mine --output mine.jsonl")
+    assert "checks.length.max was 6, is 7" in sentence
+    assert "or start another run with ostinato refine mail.toml: --update for" in sentence

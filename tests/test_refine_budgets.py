@@ -13,8 +13,8 @@ from refine_scribe import JOB, scribe_loop, write_job
 from ostinato.cli.jobs.refine import refine
 from ostinato.errors import InputError
 from ostinato.journal import Journal
-from ostinato.refine.job.changes import ItemBudget
 from ostinato.refine.job.job_run import JobRun
+from ostinato.refine.settings import ItemBudget
 
 MESSAGES = [f"Message {n}" for n in range(12)]
 
@@ -114,14 +114,17 @@ def test_a_lower_budget_of_an_item_touches_all() -> None:
     write(item_tokens=400)
     run()
     write(item_tokens=12)
-    with pytest.raises(InputError, match="changed in the job: item budget"):
+    with pytest.raises(InputError, match=r"budget\.item_tokens was 400, is 12"):
         run()
 
 
 def test_a_budget_is_raised_where_no_limit_is_lower() -> None:
-    assert ItemBudget(5, None).raised_to(ItemBudget(9, None)) == ItemBudget(5, None)
-    assert ItemBudget(5, 2.0).raised_to(ItemBudget(5, None)) == ItemBudget(None, 2.0)
-    assert ItemBudget(5, 2.0).raised_to(ItemBudget(9, 1.0)) is None
-    assert ItemBudget(None, None).raised_to(ItemBudget(9, None)) is None
-    clock = ItemBudget(None, 2.0)
+    def limits(tokens: int | None, seconds: float | None) -> ItemBudget:
+        return ItemBudget(item_tokens=tokens, item_seconds=seconds)
+
+    assert limits(5, None).raised_to(limits(9, None)) == limits(5, None)
+    assert limits(5, 2.0).raised_to(limits(5, None)) == limits(None, 2.0)
+    assert limits(5, 2.0).raised_to(limits(9, 1.0)) is None
+    assert limits(None, None).raised_to(limits(9, None)) is None
+    clock = limits(None, 2.0)
     assert clock.ended({"spent": {}, "by_clock": True}) and not clock.ended({"spent": {}})

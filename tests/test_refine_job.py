@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from ostinato.errors import InputError
-from ostinato.refine.job.changes import changed_sections
 from ostinato.refine.job.file import read_job
 from ostinato.refine.job.job_items import item_facts
+from ostinato.refine.job.settings import JobSettings, changed_sections
 from ostinato.refine.prompts import PlainPrompt
+from ostinato.refine.settings import changed_settings, told
 
 SMALL = """\
 input = "messages.jsonl"
@@ -219,12 +221,61 @@ def test_an_output_of_the_command_line_may_be_anywhere(tmp_path: Path) -> None:
     assert job.report == tmp_path / "else.report.html"
 
 
-def test_sections_change_with_what_replies_depend_on_and_with_nothing_else(tmp_path: Path) -> None:
-    first = read_job(write(tmp_path)).sections()
-    same = 'output = "other.jsonl"\nslots = 3\nkeep = "steps"\n' + SMALL
-    assert read_job(write(tmp_path, same)).sections() == first
-    other = read_job(write(tmp_path, SMALL.replace("max = 20", "max = 21"))).sections()
-    assert {name for name in first if first[name] != other[name]} == {"checks"}
+def settings_of(folder: Path, text: str = SMALL) -> JobSettings:
+    return JobSettings.of(read_job(write(folder, text)))
+
+
+def changed(before: JobSettings, now: JobSettings, folder: Path) -> list[str]:
+    return [told(each) for each in changed_settings(before, now, folder)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("max = 20", "max = 21", ["checks.length.max was 20, is 21"]),
+        ('output = "o.jsonl"', 'output = "p.jsonl"\nslots = 3\nkeep = "steps"', []),
+        ("seed = 1", "seed = 2", ["seed was 1, is 2"]),
+        ("temperature = 0.7", "temperature = 0.9", ["sampling.temperature was 0.7, is 0.9"]),
+        ("max_new_tokens = 9", "", ["sampling.max_new_tokens was 9, is 128"]),
+        ("item_tokens = 50", "", ["budget.item_tokens was 50, is none"]),
+        ("rounds = 3", "rounds = 4", ["strategy.rounds was 3, is 4"]),
+        ('kind = "resample"', 'kind = "abort"', ["strategy.kind was resample, is abort"]),
+        ('model = "smollm2"', 'model = "smollm2"\nbits = 8', ["bits was none, is 8"]),
+        ('kind = "length"', 'name = "short"\nkind = "length"', None),
+    ],
+)
+def test_settings_are_told_as_the_file_spells_them(
+    tmp_path: Path, old: str, new: str, sentence: list[str] | None
+) -> None:
+    text = 'output = "o.jsonl"\nseed = 1\n' + SMALL
+    text += '[strategy]\nkind = "resample"\nrounds = 3\n[budget]\nitem_tokens = 50\n'
+    text += "[sampling]\ntemperature = 0.7\nmax_new_tokens = 9\n"
+    found = changed(
+        settings_of(tmp_path, text), settings_of(tmp_path, text.replace(old, new)), tmp_path
+    )
+    if sentence is None:  # another check under another name
+        sentence = [
+            "checks.length was {'kind': 'length', 'max': 20}, is none",
+            "checks.short was none, is {'kind': 'length', 'max': 20}",
+        ]
+    assert found == sentence
+
+
+def test_an_option_that_a_strategy_gets_later_has_its_default(tmp_path: Path) -> None:
+    now = settings_of(tmp_path)
+    older = {key: value for key, value in now.strategy.items() if key != "rounds"}
+    assert not changed(replace(now, strategy=older), now, tmp_path)
+    assert changed(replace(now, strategy={**older, "rounds": 3}), now, tmp_path)
+
+
+def test_a_long_list_of_words_is_recorded_as_a_hash(tmp_path: Path) -> None:
+    def blocking(word: str) -> JobSettings:
+        (tmp_path / "words.txt").write_text("\n".join([word, *map(str, range(1000, 2000))]))
+        return settings_of(tmp_path, SMALL + '[[check]]\nkind = "blocked"\nfile = "words.txt"\n')
+
+    before, now = blocking("one"), blocking("two")
+    assert len(str(before.checks)) < 200
+    assert changed(before, now, tmp_path) == ["checks.blocked.words"]
 
 
 def test_a_functions_text_is_part_of_its_check(tmp_path: Path) -> None:
@@ -235,8 +286,8 @@ def test_a_functions_text_is_part_of_its_check(tmp_path: Path) -> None:
         folder.mkdir()
         code = f"def calm(text):\n    return {mark!r} not in text\n"
         (folder / "mine.py").write_text(code, encoding="utf-8")
-        seen.append(read_job(write(folder, text)).sections()["checks"])
-    assert seen[0] != seen[1]
+        seen.append(settings_of(folder, text))
+    assert changed(seen[0], seen[1], tmp_path) == ["checks.calm.source"]
 
 
 def test_a_job_is_named_after_its_file_or_its_folder(tmp_path: Path) -> None:
@@ -257,21 +308,27 @@ def test_the_weights_of_a_folder_are_part_of_a_job_and_unknown_to_older_runs(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "mine").mkdir()
-    seen = []
+    jobs, seen = [], []
     for weights in (b"one", b"two"):
         (tmp_path / "mine/model.safetensors").write_bytes(weights)
-        seen.append(read_job(write(tmp_path, SMALL.replace("smollm2", "mine"))).sections())
-    then, now = seen
-    assert changed_sections(then, now) == ("weights",) and not changed_sections(now, now)
-    older = {name: value for name, value in seen[0].items() if name != "weights"}
-    assert not changed_sections(older, now)
+        jobs.append(read_job(write(tmp_path, SMALL.replace("smollm2", "mine"))))
+        seen.append((JobSettings.of(jobs[-1]), jobs[-1].sections()))
+    (then, hashes), (now, _) = seen
+    assert changed(then, now, tmp_path) == ["the model's files"]
+    assert not changed(replace(then, weights=""), now, tmp_path)
+    # Runs of older versions recorded hashes of sections.
+    assert [each.field for each in changed_sections(hashes, jobs[1])] == ["weights"]
+    assert not changed_sections({n: h for n, h in hashes.items() if n != "weights"}, jobs[1])
 
 
 def test_how_a_model_computes_is_part_of_a_job(tmp_path: Path) -> None:
     plain = read_job(write(tmp_path))
     job = read_job(write(tmp_path, "compile = true\nbits = 8\n" + SMALL))
     assert (job.compile, job.bits) == (True, 8)
-    assert job.sections()["model"] != plain.sections()["model"]
+    assert changed(JobSettings.of(plain), JobSettings.of(job), tmp_path) == [
+        "compile was False, is True",
+        "bits was none, is 8",
+    ]
     assert (plain.compile, plain.bits) == (None, None)
     told = refused(tmp_path, "bits = 8\ncompile = false\n" + SMALL)
     assert "line 1, bits: It must be left out with compile = false" in told

@@ -20,7 +20,7 @@ CHILD = """
 import sys, time
 sys.path[:0] = [{tests!r}]
 import refine_scribe
-from ostinato.cli.jobs.refine import refine
+from ostinato.cli.main import cli
 from ostinato.refine.job.job_run import JobRun
 step = refine_scribe.Scribe.step
 def slow(self):
@@ -28,15 +28,16 @@ def slow(self):
     return step(self)
 refine_scribe.Scribe.step = slow
 JobRun.loop = refine_scribe.scribe_loop
-refine(sys.argv[1:])
+cli(sys.argv[1:])
 """
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+COMMAND = "refine mail.toml --quiet"
+
+
+def start(folder: Path, *arguments: str, command: str = COMMAND) -> subprocess.Popen[bytes]:
     code = CHILD.format(tests=str(Path(__file__).parent))
-    return subprocess.Popen(
-        [sys.executable, "-c", code, "mail.toml", "--quiet", *arguments], cwd=folder
-    )
+    return subprocess.Popen([sys.executable, "-c", code, *command.split(), *arguments], cwd=folder)
 
 
 def results(folder: Path) -> list[str]:
@@ -48,12 +49,13 @@ def results(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("again", [COMMAND, "runs resume mail"])
 @pytest.mark.parametrize("keep", ["results", "steps"])
-def test_a_killed_job_ends_with_the_same_replies(tmp_path: Path, keep: str) -> None:
+def test_a_killed_job_ends_with_the_same_replies(tmp_path: Path, keep: str, again: str) -> None:
     write_job(tmp_path, [f"Hello {n}" for n in range(40)], f'keep = "{keep}"\n{JOB}')
     acknowledged: list[str] = []
     for share in (3, 14, 27):
-        child = start(tmp_path)
+        child = start(tmp_path, command=again if acknowledged else COMMAND)
         while len(acknowledged) < share and child.poll() is None:
             time.sleep(0.01)
             acknowledged = results(tmp_path)
@@ -61,7 +63,7 @@ def test_a_killed_job_ends_with_the_same_replies(tmp_path: Path, keep: str) -> N
         child.wait()
         now = results(tmp_path)
         assert now[: len(acknowledged)] == acknowledged
-    assert start(tmp_path).wait() == 0
+    assert start(tmp_path, command=again).wait() == 0
     assert start(tmp_path, "--output", str(tmp_path / "alone.jsonl"), "--fresh").wait() == 0
     killed = (tmp_path / "mail.replies.jsonl").read_bytes()
     assert killed == (tmp_path / "alone.jsonl").read_bytes()

@@ -15,7 +15,7 @@ from refine_scribe import JOB, Scribe, scribe_loop, write_job
 from test_refine_killed import start
 
 from ostinato.cli.jobs.refine import refine
-from ostinato.cli.runs.recorded_command import command_of
+from ostinato.cli.main import cli
 from ostinato.errors import InputError
 from ostinato.journal import Journal, RunSession
 from ostinato.loop import Lane
@@ -157,14 +157,11 @@ def test_other_items_are_worked_on_in_another_run(started: list[str]) -> None:
     assert len(replies()) == len(MESSAGES)
 
 
-def test_the_recorded_command_resumes_the_run(started: list[str]) -> None:
+def test_the_run_is_resumed_by_its_name(started: list[str]) -> None:
     Path("mail.toml").write_text(HARD + "[budget]\njob_tokens = 1\n")
     run("--only", "failed", "--seed", "5")
-    with Journal() as journal:
-        command = command_of(journal.get("mail-2"))
-    assert command is not None and command.words() == ["refine", "mail.toml", "--seed", "5"]
     Path("mail.toml").write_text(HARD)
-    run(*command.words()[2:])
+    CliRunner().invoke(cli, ["runs", "resume", "mail-2"])
     assert names() == ["mail-2", "mail"]
     with Journal() as journal:
         assert len(dict(journal.get("mail-2").results())) == len(MESSAGES)

@@ -3,17 +3,20 @@ and it can be recorded and resumed."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import tiny_model
 
+import ostinato.runs
 from ostinato.checks import Contains, Length
-from ostinato.errors import InputError, OstinatoError
+from ostinato.decode import SamplingParams
+from ostinato.errors import InputError, OstinatoError, RunError
 from ostinato.journal import Journal
 from ostinato.models import LanguageModel
-from ostinato.refine import Refine
+from ostinato.refine import Refine, Resample
 from ostinato.refine.results import Result
 from ostinato.remote import Server, ServerLanes
 
@@ -109,10 +112,21 @@ def test_a_recorded_refine_resumes_and_refuses_other_inputs(
         again = refined(model)
         assert again.run(run="mine", journal=journal) == rows
         assert again.lanes.spent.get("computed", 0) == refined_spent(journal)
-        for changed in ({"seed": 3}, {"checks": [Length(max=9)]}, {"prompt": "Say: {message}"}):
-            name = next(iter(changed))
-            with pytest.raises(InputError, match=f"must keep the inputs.*got another {name}"):
+        changes: list[tuple[dict[str, Any], str]] = [
+            ({"seed": 3}, "seed was 0, is 3"),
+            ({"checks": [short, Length(max=9)]}, "checks.length was none, is {'kind': 'length'"),
+            ({"prompt": "Say: {message}"}, "prompt was {message}, is Say: {message}"),
+            ({"prompt": lambda row, edits: "Say"}, "the hash of prompt's source was none, is "),
+            ({"items": ITEMS[:1]}, "the hash of items was "),
+            ({"tokens": 9}, "budget.item_tokens was none, is 9"),
+            ({"sampling": SamplingParams(temperature=0.5)}, "sampling.temperature was 0.7, is 0.5"),
+            ({"strategy": Resample(rounds=3)}, "strategy.kind was backtrack, is resample"),
+        ]
+        for changed, sentence in changes:
+            with pytest.raises(InputError, match=re.escape(sentence)):
                 refined(model, **changed).run(run="mine", journal=journal)
+        with pytest.raises(RunError, match=r"Call the same Refine\(…\)\.run\(run='mine'\) again"):
+            ostinato.runs.build(journal.get("mine"))
 
 
 def refined_spent(journal: Journal) -> float:

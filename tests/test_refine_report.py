@@ -20,6 +20,7 @@ from ostinato.refine.job.file import read_job
 from ostinato.refine.job.item_index import Keys
 from ostinato.refine.job.items import Item
 from ostinato.refine.job.job_items import read_job_items
+from ostinato.refine.job.settings import JobSettings
 from ostinato.refine.report.advice import advise
 from ostinato.refine.report.html import Outcome, ReportTally, duration, report_page
 from ostinato.refine.report.items import ItemValues
@@ -27,6 +28,7 @@ from ostinato.refine.report.sparkline import sparkline
 from ostinato.refine.report.summary import Summary, reasons, summarize
 from ostinato.refine.report.why import Course, attempt_lines, costly, course_of, lost_by, tally
 from ostinato.refine.results import Draft, Result, Tokens, from_lane, write_results
+from ostinato.refine.settings import changed_settings
 
 
 @dataclass
@@ -369,7 +371,7 @@ def test_durations(seconds: float, told: str) -> None:
 
 def prints(job: Job) -> Fingerprint:
     items = read_job_items(job, job.router(), job.folder / "items")
-    return Fingerprint(sections=job.sections(), items=items.index)
+    return Fingerprint(items=items.index)
 
 
 def unchanged(before: Fingerprint, now: Fingerprint) -> set[str]:
@@ -385,7 +387,6 @@ def test_changes_touch_no_more_items_than_they_must(tmp_path: Path) -> None:
     rule = JOB.replace('pattern = "^(bye|thanks)"', 'pattern = "breakfast"')
     now = prints(read_job(job_folder(tmp_path, text=rule)))
     changes = compare(before, now)
-    assert changes.sections == ()
     assert changes.changed == Keys(3, ("m-001", "m-007", "m-011"))
     every = {f"m-{n + 1:03}" for n in range(12)}
     assert unchanged(before, now) == every - {"m-001", "m-007", "m-011"}
@@ -395,7 +396,7 @@ def test_the_record_of_an_older_run_compares_like_an_index(tmp_path: Path) -> No
     before = prints(read_job(job_folder(tmp_path)))
     assert before.items is not None
     digests = {facts.key: facts.digest for facts in before.items.facts()}
-    recorded = {"sections": dict(before.sections), "items": digests}
+    recorded = {"items": digests}
     older = Fingerprint.from_json(recorded, tmp_path / "items")
     assert not compare(older, before)
     now = prints(read_job(job_folder(tmp_path, 14)))
@@ -414,11 +415,13 @@ def test_items_of_which_nothing_is_known_any_more_count_as_changed(tmp_path: Pat
 
 
 def test_a_changed_check_affects_all_items_and_new_ones_are_listed(tmp_path: Path) -> None:
-    before = prints(read_job(job_folder(tmp_path)))
+    first = read_job(job_folder(tmp_path))
+    before, then = prints(first), JobSettings.of(first)
     job = read_job(job_folder(tmp_path, 14, JOB.replace("max = 24", "max = 25")))
-    changes = compare(before, prints(job))
+    settings = changed_settings(then, JobSettings.of(job), tmp_path)
+    changes = compare(before, prints(job), tuple(settings))
     assert changes.sentences(14) == [
-        "changed in the job: checks",
+        "changed in the job: checks.length.max was 24, is 25",
         "2 items (m-013, m-014) new in the input",
         "14 of 14 items would be written again",
     ]

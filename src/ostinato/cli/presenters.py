@@ -42,6 +42,7 @@ PRESENTERS = {
     "train image-tokens": "ostinato.cli.train.image_tokens:present",
     "train image-codec": "ostinato.cli.train.training_run:present",
     "train music": "ostinato.cli.train.training_run:present",
+    "refine": "ostinato.cli.jobs.refine:present",
 }
 """By kind of run: `package.module:function`. Other kinds are shown by `present`."""
 

@@ -171,14 +171,25 @@ def way_back(run: Run | None) -> str:
 
 
 def resume_line(run: Run) -> str:
-    """Return the command that resumes a run, for the working folder.
+    """Return the command that resumes a run, for the working folder; with `--trust` if needed."""
+    from ostinato.journal import runs_command
+    from ostinato.runs import config_of
 
-    With `--trust` where it reads or writes outside of the journal's folder.
-    """
-    from ostinato.journal import places_outside, runs_command
-    from ostinato.runs import config_of, folder_of
-
-    path = run.database.path
-    config = config_of(run)
-    trusted = config is not None and places_outside(config, folder_of(path))
+    path, config = run.database.path, config_of(run)
+    trusted = config is not None and asks_trust(config, path)
     return runs_command(path, "resume", run.name, *(["--trust"] if trusted else []))
+
+
+def asks_trust(config: RunConfig, journal: Path) -> str:
+    """Say what resuming a run does that its journal's owner must be trusted for; empty: nothing.
+
+    A journal may come from somebody else: the files that it names may be those of others.
+    """
+    from ostinato.journal import places_outside
+    from ostinato.runs import folder_of
+
+    folder = folder_of(journal)
+    doing, outside = config.trusted(), places_outside(config, folder)
+    if outside:
+        doing = [*doing, f"reads and writes files outside of {folder}: {', '.join(outside)}"]
+    return "; ".join(doing)

@@ -48,10 +48,18 @@ class RunConfig:
     kind: ClassVar[str] = ""
     free: ClassVar[frozenset[str]] = frozenset()
     hashes: ClassVar[frozenset[str]] = frozenset()
+    longer: ClassVar[str] = "For more, start a run of another name."
+    """How to go beyond the end of a run that has no field `until`, in a sentence."""
+    call: ClassVar[str] = ""
+    """The call that resumes a run which only its own program can build, with `{name}` in it."""
 
     def branched(self, name: str) -> Self:
         """Return the configuration of a branch called `name`: with files of its own to write."""
         return self
+
+    def trusted(self) -> list[str]:
+        """Say what building the run does that its owner must trust, such as running code."""
+        return []
 
 
 class Difference(NamedTuple):
@@ -173,6 +181,44 @@ def _collect_outside(value: Any, hint: Any, found: list[str]) -> None:
             _collect_outside(one, hints.get(name), found)
 
 
+def chosen_fields(config: object, folder: Path) -> dict[str, JSON]:
+    """Return by dotted name the fields of a configuration that do not have their defaults."""
+    found: dict[str, JSON] = {}
+    _collect_chosen(config, None, _Place(folder.resolve()), "", found)
+    return found
+
+
+def _collect_chosen(
+    config: Any, usual: Any, place: _Place, name: str, found: dict[str, JSON]
+) -> None:
+    """Collect the fields that differ from those of `usual`, or from the defaults without one."""
+    for spec in dataclasses.fields(config):
+        if not spec.init:
+            continue
+        default = _default_of(spec) if usual is None else getattr(usual, spec.name)
+        value, dotted = getattr(config, spec.name), f"{name}.{spec.name}".lstrip(".")
+        if value == default:
+            continue
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            same = type(value) is type(default)
+            _collect_chosen(value, default if same else None, place, dotted, found)
+        else:
+            found |= _flat(dotted, _written(value, place, dotted))
+
+
+def _flat(name: str, value: JSON) -> dict[str, JSON]:
+    """Return a value by its name, and those of a mapping by their own."""
+    if not isinstance(value, dict) or not value:
+        return {name: value}
+    return {inner: v for key in value for inner, v in _flat(f"{name}.{key}", value[key]).items()}
+
+
+def _default_of(spec: dataclasses.Field[Any]) -> object:
+    if spec.default_factory is not dataclasses.MISSING:
+        return spec.default_factory()
+    return spec.default
+
+
 # Reading ----------------------------------------------------------------------------------------
 
 
@@ -290,6 +336,10 @@ def differences(before: object, now: object, folder: Path) -> list[Difference]:
 def _compare(
     before: object, now: object, place: _Place, name: str, found: list[Difference]
 ) -> None:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {**before, **now}:
+            _compare(before.get(key), now.get(key), place, f"{name}.{key}".lstrip("."), found)
+        return
     if type(before) is not type(now) or not dataclasses.is_dataclass(now) or isinstance(now, type):
         was, today = (_written(each, place, name) for each in (before, now))
         if was != today:

@@ -10,9 +10,12 @@ from .job.only import ONLY, Only
 from .job.open_job import OpenMode, journal_of, open_job
 from .job.output_claim import OutputClaim
 from .job.preflight import require_ready, require_writable
+from .job.run_config import JobPlace, JobRunConfig, check_names, job_place
 from .job.standard_input import STANDARD_INPUT, keep_input
+from .job.work import JobWork, build_job, reopen_job
 from .progress import progress_of
 from .prompts import with_feedback
+from .python_run import RefineConfig, build_refine
 from .refine import Refine
 from .report.html import Outcome, duration
 from .report.summary import Reason, ReasonTally
@@ -48,7 +51,10 @@ __all__ = [
     "Feedback",
     "Item",
     "Job",
+    "JobPlace",
     "JobRun",
+    "JobRunConfig",
+    "JobWork",
     "Only",
     "OpenMode",
     "Outcome",
@@ -56,6 +62,7 @@ __all__ = [
     "Reason",
     "ReasonTally",
     "Refine",
+    "RefineConfig",
     "Resample",
     "Result",
     "Route",
@@ -65,11 +72,15 @@ __all__ = [
     "StillPassable",
     "Strategy",
     "attempt_lines",
+    "build_job",
+    "build_refine",
+    "check_names",
     "constraint_of",
     "costly",
     "duration",
     "fitting",
     "from_lane",
+    "job_place",
     "journal_of",
     "keep_input",
     "open_job",
@@ -78,6 +89,7 @@ __all__ = [
     "progress_of",
     "read_job",
     "read_job_items",
+    "reopen_job",
     "require_export",
     "require_ready",
     "require_writable",

@@ -6,6 +6,7 @@ Knows no driver and no job file: it builds `Loop(Lanes(Decode(…)))` and return
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Literal
@@ -14,7 +15,7 @@ from ostinato.arguments import require_above, require_arguments, require_at_leas
 from ostinato.checks import TIME_LIMIT
 from ostinato.decode import Constraint, Decode, SamplingParams, TokenPrompt
 from ostinato.errors import InputError, ItemError
-from ostinato.journal import JSON, Journal, Run, RunSource
+from ostinato.journal import Journal, Run, RunSource
 from ostinato.loop import (
     Check,
     CheckpointSchedule,
@@ -24,26 +25,23 @@ from ostinato.loop import (
     Loop,
     UniqueItems,
     check_seed,
-    digest,
 )
 from ostinato.models import LanguageModel, shared_model
 from ostinato.refine.drafts import Judges, end_of_draft, loop_of
 from ostinato.refine.inputs import (
     PromptOf,
     Row,
-    check_value,
     checks_of,
     keyed,
-    module_source,
     prompt_of,
     require_columns,
     strategy_of,
-    strategy_value,
 )
 from ostinato.refine.progress import in_terminal, progress_of
 from ostinato.refine.prompts import Message, PlainPrompt, refuse_unusable
-from ostinato.refine.recorded import Recorded
+from ostinato.refine.python_run import RefineConfig, run_of
 from ostinato.refine.results import from_lane
+from ostinato.refine.settings import ItemBudget, check_tables, strategy_table
 from ostinato.refine.strategies.base import SteeringContext, Strategy
 from ostinato.remote import (
     END,
@@ -117,7 +115,7 @@ class Refine:
         # Last: everything else is quicker to refuse.
         self.model = _opened(model)
         self.sampling, self.seed = sampling, seed
-        self.limits = {**limits, "max_new_tokens": max_new_tokens}
+        self._budget = ItemBudget(item_tokens=tokens, item_seconds=seconds)
         self._time_limit = time_limit
         self._max_new_tokens = max_new_tokens
         self._context = self._steering_context()
@@ -176,13 +174,16 @@ class Refine:
 
         Each has the keys of a job's output (docs/jobs.md). With `run`, a name, they are recorded:
         the same call resumes, and returns what is there already. Raises `InputError` for a run of
-        other items, checks or settings. `progress`: show a line where standard error is a terminal.
+        other items, checks or settings, and tells each. `progress`: show a line where standard
+        error is a terminal.
         """
-        with Recorded(self._inputs(), run, journal) as recorded:
-            loop = self.loop(run=recorded.run, keep="results")
-            done = dict(recorded.results())
+        with ExitStack() as stack:
+            recorded = self._recorded(run, journal, stack)
+            loop = self.loop(run=recorded, keep="results")
+            done: dict[str, Mapping[str, object]] = {}
+            done |= {} if recorded is None else dict(recorded.results())
             quiet = not (progress and in_terminal())
-            display = progress_of(len(self.items), recorded.run, quiet=quiet)
+            display = progress_of(len(self.items), recorded, quiet=quiet)
             with loop, display:
                 for step in loop:
                     display.step(step)
@@ -195,19 +196,30 @@ class Refine:
             for key, row in step.results:
                 yield self._result(key, row)
 
-    def _inputs(self) -> dict[str, JSON]:
-        """Return by name a hash of each thing that results depend on."""
-        prompt = self.prompt
-        return {
-            "model": digest(self.model.name),
-            "items": digest([[key, dict(_row(row))] for key, row in self.items]),
-            "prompt": digest(prompt if isinstance(prompt, str) else module_source(prompt)),
-            "checks": digest([check_value(check) for check in self.checks]),
-            "strategy": digest(strategy_value(self.strategy)),
-            "sampling": digest(asdict(self.sampling)),
-            "limits": digest(self.limits),
-            "seed": digest(self.seed),
-        }
+    def _recorded(
+        self, run: Run | str | None, journal: Journal | None, stack: ExitStack
+    ) -> Run | None:
+        """Return the run to resume or to start; `stack` closes the journal opened for it."""
+        if run is None:
+            return None
+        if isinstance(run, str) and journal is None:
+            journal = stack.enter_context(Journal())
+        return run_of(self._config(), run, journal)
+
+    def _config(self) -> RefineConfig:
+        """Return what results depend on, as the run records it."""
+        return RefineConfig.of(
+            self.model.name,
+            [(key, _row(row)) for key, row in self.items],
+            self.prompt,
+            sampling=self.sampling,
+            checks=check_tables(self.checks),
+            order=tuple(check.name for check in self.checks),
+            strategy=strategy_table(self.strategy),
+            max_new_tokens=self._max_new_tokens,
+            budget=self._budget,
+            seed=self.seed,
+        )
 
     def _result(self, key: str, row: Mapping[str, object]) -> Row:
         return from_lane(key, row, columns=self._columns[key]).to_json()

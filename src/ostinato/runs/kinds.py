@@ -63,6 +63,8 @@ KINDS: dict[str, RunKind] = {
     "train music": RunKind(
         "ostinato.music:MusicTrainingRun", "ostinato.music:build_music_training"
     ),
+    "Refine": RunKind("ostinato.refine:RefineConfig", "ostinato.refine:build_refine"),
+    "refine": RunKind("ostinato.refine:JobRunConfig", "ostinato.refine:build_job"),
 }
 """By name: all kinds of runs that can be built from their record."""
 

@@ -9,10 +9,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ostinato.errors import InputError
 from ostinato.journal import DEFAULT, Journal, Run
+from ostinato.runs import CONFIG
 
 if TYPE_CHECKING:
     from ostinato.refine import Job
@@ -39,16 +40,20 @@ def input_kept(job: Job, journal: Path | None, *, temporary: bool) -> Iterator[J
     journal = journal or DEFAULT
     stream = _pipe()
     if stream is None:
-        yield replace(job, input=_kept_by_run(job, journal))
+        yield _of_file(job, _kept_by_run(job, journal))
     elif temporary:
         with TemporaryDirectory(prefix="ostinato-") as folder:
             yield replace(job, input=keep_input(stream, Path(folder)))
     else:
         kept = keep_input(stream, _folder(journal))
         try:
-            yield replace(job, input=kept)
+            yield _of_file(job, kept)
         finally:
             _forget_unused(journal, kept)
+
+
+def _of_file(job: Job, file: Path) -> Job:
+    return replace(job, input=file, choices=replace(job.choices, input=file))
 
 
 def _pipe() -> BinaryIO | None:
@@ -74,11 +79,14 @@ def _forget_unused(path: Path, kept: Path) -> None:
 
 def _kept_by_run(job: Job, path: Path) -> Path:
     """Return the input that the newest run of a job and its output was given by a pipe."""
+    from ostinato.refine import job_place
+
     if path.exists():
         with Journal(path) as journal:
             for run in journal.runs():  # newest first
-                spec, kept = run.spec, _folder(path) / _input_name(run)
-                same = spec.get("job") == str(job.file) and spec.get("output") == str(job.output)
+                place, kept = job_place(run), _folder(path) / _input_name(run)
+                named = [path.resolve() for path in place[:2]] if place is not None else []
+                same = named == [job.file.resolve(), job.output.resolve()]
                 if same and run.parent is None and kept.is_file():
                     return kept
     raise InputError(
@@ -91,11 +99,8 @@ def _folder(journal: Path) -> Path:
     return journal.absolute().parent / FOLDER / journal.stem
 
 
-def is_kept(path: Path) -> bool:
-    """Return whether a file is in such a folder."""
-    return path.parent.parent.name == FOLDER
-
-
 def _input_name(run: Run) -> str:
+    config: Any = run.spec.get(CONFIG)
+    choices = config.get("choices") if isinstance(config, dict) else None
     # Only the name: the folder may have been moved since, with its journal.
-    return Path(str(run.spec.get("input") or "none")).name
+    return Path(str((choices or {}).get("input") or "none")).name

@@ -8,22 +8,23 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from ostinato.arguments import reason
 from ostinato.cli.jobs.job_exports import claim_exports, require_exports, write_exports
-from ostinato.cli.jobs.job_input import input_kept, is_kept
+from ostinato.cli.jobs.job_input import input_kept
 from ostinato.cli.options import journal_option, json_option, near
+from ostinato.cli.presenters import View
+from ostinato.cli.recording import resume_line
 from ostinato.cli.run_loop import RESUME, Exit
-from ostinato.cli.runs.recorded_command import SPEC_KEY, RecordedCommand, command_of, command_spec
 from ostinato.errors import InputError
 from ostinato.row_files import place
 
 if TYPE_CHECKING:
-    from ostinato.journal import JSON
-    from ostinato.refine import Job, JobRun, Only, OpenMode, Outcome
+    from ostinato.journal import RunSource
+    from ostinato.refine import Job, JobRun, JobRunConfig, Only, OpenMode, Outcome
 
 
 @click.command()
@@ -122,18 +123,8 @@ def refine(
 
                 show_job(job, limit, as_json=as_json)
                 return
-            code = _run(
-                job,
-                journal,
-                limit,
-                mode,
-                run_name,
-                exports,
-                only,
-                watch=watch,
-                quiet=quiet or as_json,
-                as_json=as_json,
-            )
+            view = View(show=watch, as_json=as_json, quiet=quiet)
+            code = _run(job, journal, limit, mode, run_name, exports, only, view)
     except KeyboardInterrupt:
         click.echo(f"Interrupted. {RESUME}", err=True)
         code = Exit.INTERRUPTED
@@ -183,50 +174,54 @@ def _run(
     run_name: str | None,
     exports: Sequence[Path],
     only: Only | None,
-    *,
-    watch: bool,
-    quiet: bool,
-    as_json: bool,
+    view: View,
 ) -> Exit:
     from ostinato.refine import journal_of, open_job
 
-    say = _silent if quiet else _say
     with journal_of(journal_path) as journal:
         claim_exports(job, journal, exports)
-        spec = _spec(job)
         work = open_job(
-            job, journal, limit=limit, mode=mode, spec=spec, name=run_name, only=only, say=say
+            job,
+            journal,
+            limit=limit,
+            mode=mode,
+            name=run_name,
+            only=only,
+            exports=exports,
+            say=_say_in(view),
         )
-        if work.run.parent is not None:
-            # A branch starts with its parent's output and command; from here on it has its own.
-            journal.amend(work.run, {"output": str(job.output), **spec})
-        work.settle()
-        if work.reused and not quiet:
-            click.echo(f"{_reused(work)} taken over from earlier runs of the job.", err=True)
-        already = work.finished or work.out_of_budget or work.ended_by_person
-        # Output and report are written even if nothing is left to do: they may have been deleted.
-        if already:
-            outcome = work.write(work.stopped, say=say)
-        else:
-            outcome = _work(work, say, watch=watch, quiet=quiet)
-        code = _code(outcome)
-        exported = write_exports(work, outcome, exports)
-        if as_json:
-            click.echo(json.dumps({**_summary(work, outcome, code), **exported.to_json()}))
-        elif not quiet:
-            _report(work, outcome, code, already=already)
-            for line in exported.lines():
-                click.echo(line)
-        return code
+        return _drive(work, exports, view)
 
 
-def _spec(job: Job) -> dict[str, JSON]:
-    """Return what is recorded of the command: with the kept file in place of standard input."""
-    spec = command_spec()
-    command = RecordedCommand.from_json(spec.get(SPEC_KEY))
-    if command is not None and is_kept(job.input):
-        spec = {SPEC_KEY: command.having("--input", near(job.input)).to_json()}
-    return {"input": str(job.input), **spec}
+def present(config: JobRunConfig, run: RunSource | None, view: View) -> Exit:
+    """Resume the run of a job; write its output, its report and its exports."""
+    from ostinato.refine import reopen_job
+
+    work = reopen_job(config, run, say=_say_in(view))
+    require_exports(work.job, config.exports)
+    return _drive(work, config.exports, view)
+
+
+def _drive(work: JobRun, exports: Sequence[Path], view: View) -> Exit:
+    quiet, say = view.quiet or view.as_json, _say_in(view)
+    work.settle()
+    if work.reused and not quiet:
+        click.echo(f"{_reused(work)} taken over from earlier runs of the job.", err=True)
+    already = work.finished or work.out_of_budget or work.ended_by_person
+    # Output and report are written even if nothing is left to do: they may have been deleted.
+    if already:
+        outcome = work.write(work.stopped, say=say)
+    else:
+        outcome = _work(work, say, watch=view.show, quiet=quiet)
+    code = _code(outcome)
+    exported = write_exports(work, outcome, exports)
+    if view.as_json:
+        click.echo(json.dumps({**_summary(work, outcome, code), **exported.to_json()}))
+    elif not quiet:
+        _report(work, outcome, code, already=already)
+        for line in exported.lines():
+            click.echo(line)
+    return code
 
 
 def _reused(work: JobRun) -> str:
@@ -234,12 +229,10 @@ def _reused(work: JobRun) -> str:
     return f"{work.reused} of {len(work.items)} replies {verb}"
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def _silent(line: str) -> None:
-    """Say nothing."""
+def _say_in(view: View) -> Callable[[str], None]:
+    """Return what prints lines about the progress, where the view is not quiet."""
+    quiet = view.quiet or view.as_json
+    return lambda line: None if quiet else click.echo(line, err=True)
 
 
 def _work(work: JobRun, say: Callable[[str], None], *, watch: bool, quiet: bool) -> Outcome:
@@ -333,30 +326,49 @@ def _kept(work: JobRun, outcome: Outcome) -> str:
 
 def _next(work: JobRun, outcome: Outcome, code: Exit) -> list[str]:
     """Return the lines that say what to do next."""
-    name, command = work.run.name, _command(work)
     if code is Exit.BUDGET and outcome.stopped is not None:
         return [
             f"The job's budget ended: {outcome.stopped.sentence} To resume, raise it in [budget] "
-            f"and run: {command}"
+            f"and run: {resume_line(work.run)}"
         ]
     if work.ended_by_person:
         return [
-            f"The run '{name}' was stopped for good. Start over with: {command.having('--fresh')}"
+            f"The run '{work.run.name}' was stopped for good. Start over with: "
+            f"{_command(work)} --fresh"
         ]
     if code is Exit.INTERRUPTED:
         why = outcome.stopped.sentence + " " if outcome.stopped is not None else ""
-        return [f"{why}To resume: {command}"]
+        return [f"{why}To resume: {resume_line(work.run)}"]
+    again = _command(work, seed=work.job.seed + 1)
     if outcome.refused:
-        journal = command.get("--journal")
-        words = ["ostinato", "why", name, outcome.refused]
-        words += ["--journal", journal] if journal else []
-        failed = command.having("--only", "failed").having("--seed", str(work.job.seed + 1))
-        return [f"  why      {shlex.join(words)}", f"  again    {failed}"]
-    return [f"  again    {command.having('--fresh').having('--seed', str(work.job.seed + 1))}"]
+        words = ["ostinato", "why", work.run.name, outcome.refused, *_journal(work)]
+        return [f"  why      {shlex.join(words)}", f"  again    {again} --only failed"]
+    return [f"  again    {again} --fresh"]
 
 
-def _command(work: JobRun) -> RecordedCommand:
-    """Return the command of the job's run; runs of older versions recorded none."""
-    return command_of(work.run) or RecordedCommand(
-        command="refine", arguments=(near(work.job.file),), folder=Path.cwd()
-    )
+def _command(work: JobRun, seed: int | None = None) -> str:
+    """Return the command that starts such a run of the job, perhaps with another seed."""
+    from ostinato.runs import config_of
+
+    config = cast("JobRunConfig", config_of(work.run))
+    chosen = config.choices
+    model = Path(chosen.model)
+    options = {
+        "--input": None if chosen.input is None else near(chosen.input),
+        "--limit": config.limit,
+        "--output": near(config.output) if work.job.elsewhere else None,
+        "--strategy": chosen.strategy or None,
+        "--model": (near(model) if model.is_absolute() else chosen.model) or None,
+        "--seed": chosen.seed if seed is None else seed,
+    }
+    given = [word for name, value in options.items() if value is not None for word in (name, value)]
+    words = ["ostinato", "refine", near(config.file), *map(str, given), *_journal(work)]
+    return shlex.join(words)
+
+
+def _journal(work: JobRun) -> list[str]:
+    """Return the option that names the journal, where it is not that of the working folder."""
+    from ostinato.journal import DEFAULT
+
+    path = work.run.database.path
+    return [] if path.resolve() == DEFAULT.resolve() else ["--journal", near(path)]

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from ostinato.arguments import counted, did_you_mean
-from ostinato.cli.jobs.job_runs import newer_runs, run_of_job
 from ostinato.cli.options import journal_option, json_option
 from ostinato.cli.recording import existing_journal
 from ostinato.errors import InputError, RunError
@@ -21,12 +20,14 @@ from ostinato.refine import (
     ReasonTally,
     Result,
     attempt_lines,
+    check_names,
     costly,
     from_lane,
+    job_place,
 )
 
 NAMES = 5  # of a longer list
-EXPLAINED = ("refine", "sample music")  # kinds of runs whose items have checks and drafts
+EXPLAINED = ("refine", "Refine", "sample music")  # kinds of runs whose items have checks and drafts
 MARKS = {"passed": "✓", "failed": "✕", "impossible": "✕", "error": "!"}
 
 
@@ -52,7 +53,7 @@ def why(run: str, item: str | None, path: Path | None, as_json: bool) -> None:
             _show_job(found, as_json)
         else:
             _show_item(_result(found, item), found.notes(item), as_json)
-        newer = newer_runs(found)
+        newer = _newer_runs(found)
         if newer:
             click.echo(f"Newer runs of the same job: {_listed(newer)}.", err=True)
 
@@ -64,10 +65,36 @@ def _run(journal: Journal, name: str) -> Run:
         return found
     file = Path(name)
     if file.suffix == ".toml":
-        return run_of_job(journal, file)
+        return _run_of_job(journal, file)
     files = (file.with_name(f"{file.name}.toml"), file / "job.toml")
     there = next((one for one in files if one.is_file()), None)
-    return journal.get(name) if there is None else run_of_job(journal, there)
+    return journal.get(name) if there is None else _run_of_job(journal, there)
+
+
+def _run_of_job(journal: Journal, file: Path) -> Run:
+    """Return the newest run of a job file that is no branch; a branch is found by its name.
+
+    Raises `RunError` where there is none.
+    """
+    for run in journal.runs():  # newest first
+        if run.parent is None and _file_of(run) == file.resolve():
+            return run
+    raise RunError(
+        f"There is no run of {file} in {journal.path}. Start one: ostinato refine {file}"
+    )
+
+
+def _newer_runs(run: Run) -> list[str]:
+    """Return the names of the newer runs of the same job file, newest first, without branches."""
+    file = _file_of(run)
+    if file is None or run.parent is not None:
+        return []
+    return [other.name for other in run.newer() if other.parent is None and _file_of(other) == file]
+
+
+def _file_of(run: Run) -> Path | None:
+    place = job_place(run)
+    return None if place is None else place.file.resolve()
 
 
 def _listed(names: list[str]) -> str:
@@ -173,9 +200,9 @@ def _show_job(run: Run, as_json: bool) -> None:
 
 def _check_names(run: Run) -> list[str]:
     """Return the names of the run's checks; older runs recorded them only in their results."""
-    names = run.spec.get("checks")
-    if isinstance(names, list):
-        return [str(name) for name in names]
+    names = check_names(run)
+    if names:
+        return names
     results = (from_lane(key, row) for key, row in run.results())
     return list(dict.fromkeys(v.check for result in results for v in result.verdicts))
 

@@ -12,7 +12,7 @@ from ostinato.cli.options import journal_option, json_option
 from ostinato.cli.run_loop import Exit
 from ostinato.cli.runs.artifacts import artifacts, summary
 from ostinato.cli.runs.people import answer, export, keep, note
-from ostinato.cli.runs.resume_command import resume_hint
+from ostinato.cli.runs.resume_hint import resume_hint
 from ostinato.cli.runs.words import ago, cut, listed, opened, setting, size_text
 from ostinato.errors import InputError, RunError
 from ostinato.journal import (
@@ -20,14 +20,18 @@ from ostinato.journal import (
     CheckpointRow,
     Journal,
     Run,
+    RunConfig,
     RunRow,
     StepRecord,
+    chosen_fields,
+    config_to_json,
     encode,
     runs_command,
     shortened,
     valid,
 )
 from ostinato.runs import branch as branch_run
+from ostinato.runs import config_of, folder_of
 
 LAST_STEPS = 5
 STATUSES = ("new", "running", "waiting", "paused", "interrupted", "stopped", "error")
@@ -83,7 +87,8 @@ def runs(
 def show(name: str, as_json: bool, path: Path | None) -> None:
     """Show where the run NAME is, and why it stopped.
 
-    Also shows its checkpoints, its last steps, and how to resume it.
+    Also shows how to resume it, its configuration, its checkpoints and its last steps. Fields of
+    the configuration that have their defaults are shown by --json only.
     """
     with opened(path) as journal:
         run = journal.get(name)
@@ -98,10 +103,12 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         caller = _name_of_caller(journal, row)
         called = [child.name for child in run.called()]
         questions, notes = run.questions(), run.notes()
-        hint = resume_hint(run)
+        hint, folder = resume_hint(run), folder_of(journal.path)
+        config = _config(run)
     if as_json:
         shown = {
             **row.to_json(),
+            "config": None if config is None else config_to_json(config, folder),
             "until": until,
             "resume_with": hint,
             "results": results,
@@ -134,6 +141,11 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
     ):
         if value is not None:
             click.echo(f"  {label:<11} {value}")
+    fields = {} if config is None else chosen_fields(config, folder)
+    width = max(map(len, fields), default=0)
+    for field, chosen in fields.items():
+        value = chosen if isinstance(chosen, str) else encode(chosen)
+        click.echo(cut(f"  {field:<{width}}  {value}"))
     for asked in questions:
         options = f" ({', '.join(asked.options)})" if asked.options else ""
         click.echo(f"  asks        {asked.path}: {cut(asked.question)}{options}")
@@ -145,6 +157,15 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
     for step in steps:
         line = f"  step {step.tick}  {encode(shortened(step.report))}"
         click.echo(cut(line))
+
+
+def _config(run: Run) -> RunConfig | None:
+    """Return the configuration of a run; None, with a warning, where it cannot be read."""
+    try:
+        return config_of(run)
+    except RunError as error:
+        click.echo(f"Warning: {error}", err=True)
+        return None
 
 
 def _output(run: Run) -> str | None:
@@ -338,25 +359,39 @@ def branch(
 @click.argument("name")
 @click.option("--until", "until", metavar="CONDITION", help="Stop condition, such as: Steps(1000)")
 @click.option(
-    "--trust", is_flag=True, help="Run the command or call the function that the journal names."
+    "--trust",
+    is_flag=True,
+    help="Run the Python code that the run names, and use files outside of the journal's folder.",
 )
+@click.option("--show", is_flag=True, help="Show its steps, if runs of its kind can.")
 @json_option
 @journal_option("path")
-def resume(name: str, until: str | None, trust: bool, as_json: bool, path: Path | None) -> None:
+def resume(
+    name: str, until: str | None, trust: bool, show: bool, as_json: bool, path: Path | None
+) -> None:
     """Resume the paused, interrupted or killed run NAME.
 
-    A run that its own conditions have stopped needs others: --until "Steps(2000)". Resuming runs
-    the command that started the run, with its own exit codes. Or it calls a function that the
-    journal names, also from the working folder. Give --trust if you trust the journal and the
-    folder. Exit codes: 0 it ended on its own or on request; 2 an argument or a file is wrong; 130
+    The run is built from its recorded configuration, and ends as the command that started it does:
+    with the same output and exit codes. A run that its own conditions have stopped needs others:
+    --until "Steps(2000)".
+
+    \b
+    --trust is needed where the run
+      calls a function that its journal names, also from the working folder;
+      is of a job whose checks are Python functions;
+      reads or writes files outside of the journal's folder.
+
+    Exit codes: 0 it ended on its own or on request; 2 an argument or a file is wrong; 130
     interrupted (Ctrl-C or SIGTERM).
     """
+    from ostinato.cli.presenters import View
     from ostinato.cli.runs.resume import resume_run
 
     with opened(path) as journal:
         run = journal.get(name)
         try:
-            code = resume_run(run, until, trust=trust, as_json=as_json)
+            view = View(show=show, as_json=as_json)
+            code = resume_run(run, until, view, trust=trust)
         except KeyboardInterrupt:
             click.echo(f"Interrupted. To resume: {resume_hint(run)}", err=True)
             code = Exit.INTERRUPTED

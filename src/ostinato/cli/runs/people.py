@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ostinato.cli.options import journal_option
-from ostinato.cli.runs.resume_command import resume_hint
+from ostinato.cli.runs.resume_hint import resume_hint
 from ostinato.cli.runs.words import json_or_text, opened, setting
 from ostinato.journal import Verdict, encode, valid
 

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import click
 
 from ostinato.cli.presenters import View, presenter
-from ostinato.cli.recording import resume_line
+from ostinato.cli.recording import asks_trust, resume_line
 from ostinato.cli.run_loop import Exit
-from ostinato.cli.runs.resume_command import resume_by_command, resume_hint
+from ostinato.cli.runs.resume_hint import not_built, resume_hint
 from ostinato.errors import InputError, RunError
-from ostinato.journal import Run, RunRow, places_outside, runs_command
+from ostinato.journal import Run, RunConfig, RunRow, runs_command
 from ostinato.loop import (
     CheckpointSchedule,
     Condition,
@@ -25,23 +25,24 @@ from ostinato.loop import (
     ends_by_signal,
     parse,
 )
-from ostinato.runs import CONFIG, KINDS, changed_config, config_of, folder_of
+from ostinato.runs import changed_config, config_of
 
 # A dotted name and nothing else: a journal may come from someone else.
 FACTORY = re.compile(r"\w+(\.\w+)*:\w+")
 
 
-def resume_run(run: Run, until: str | None, *, trust: bool, as_json: bool) -> Exit:
+def resume_run(run: Run, until: str | None, view: View, *, trust: bool) -> Exit:
     """Drive a run to its end or interruption, and say why it ended.
 
     Raises `RunError` where the command line cannot make the process, where the run has stopped and
     `until` is None, and without `trust`: the journal's factory is then neither imported nor called.
     """
-    row = run.now()
-    if row.kind in KINDS and CONFIG in row.spec:
-        return _resume_built(run, until, trust=trust, as_json=as_json)
+    row, config = run.now(), config_of(run)
+    if config is not None:
+        return _resume_built(run, config, until, view, trust=trust)
+    as_json = view.as_json
     if "factory" not in row.spec:
-        return resume_by_command(run, until, trust=trust, as_json=as_json)
+        raise not_built(run)
     other = None if until is None else parse(until)
     if row.status == "stopped" and other is None:
         raise RunError(_needs_until(run))
@@ -63,25 +64,33 @@ def resume_run(run: Run, until: str | None, *, trust: bool, as_json: bool) -> Ex
     return _drive(run, loop, as_json=as_json)
 
 
-def _resume_built(run: Run, until: str | None, *, trust: bool, as_json: bool) -> Exit:
+def _resume_built(
+    run: Run, config: RunConfig, until: str | None, view: View, *, trust: bool
+) -> Exit:
     """Build a run from its configuration and drive it on.
 
-    Raises `RunError` where it would read or write outside of the journal's folder, without `trust`.
+    Raises `RunError` where that does what its owner must be trusted for, without `trust`.
     """
-    config = config_of(run)
-    assert config is not None
-    folder = folder_of(run.database.path)
-    outside = places_outside(config, folder)
-    if outside and not trust:
+    doing = asks_trust(config, run.database.path)
+    if doing and not trust:
         raise RunError(
-            f"Resuming the run {run.name!r} reads and writes files outside of {folder}, which its "
-            f"journal names: {', '.join(outside)}. If you trust it, run: "
+            f"Resuming the run {run.name!r}, as its journal says, {doing}. If you trust it, run: "
             f"{resume_line(run)}"
         )
     if until is not None:
-        parse(until)
-        config = changed_config(config, {"until": until})
-    return presenter(config.kind)(config, run, View(as_json=as_json))
+        config = _until(config, until)
+    return presenter(config.kind)(config, run, view)
+
+
+def _until(config: RunConfig, until: str) -> RunConfig:
+    """Return a configuration with another end. Raises `InputError` for a kind without one."""
+    if "until" not in config.free:
+        raise InputError(
+            f"--until must be left out for a run of the kind {config.kind}, got {until!r}. "
+            f"{config.longer}"
+        )
+    parse(until)
+    return changed_config(config, {"until": until})
 
 
 def _drive(run: Run, loop: Loop, *, as_json: bool) -> Exit:

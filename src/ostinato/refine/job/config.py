@@ -10,8 +10,9 @@ from typing import Any, Literal
 from ostinato.arguments import require_choice
 from ostinato.checks import BaseCheck
 from ostinato.errors import InputError
+from ostinato.journal import Place
 from ostinato.loop import check_seed, digest
-from ostinato.models import weights_digest
+from ostinato.models import model_place, weights_digest
 from ostinato.refine.inputs import STRATEGIES, check_value, strategy_value
 from ostinato.refine.job.items import Item, read_items
 from ostinato.refine.prompts import PromptTemplate, bad_conversations
@@ -59,11 +60,21 @@ class Budgets:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobChoices:
+    """What was chosen in place of the job file's own values; empty and None: nothing."""
+
+    input: Path | None = None
+    strategy: str = ""
+    model: Place = ""
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """Everything that a refine job sets. Paths are relative to the folder of `file`.
 
     `slots` is the number of items written in parallel; replies do not depend on it. `server` is set
-    if `model` is on a server.
+    if `model` is on a server. `choices` replace values of the file; `elsewhere`: so does `output`.
     """
 
     file: Path
@@ -88,6 +99,8 @@ class Job:
     seed: int = 0
     slots: int = 16
     keep: Literal["results", "steps"] = "results"
+    choices: JobChoices = field(default_factory=JobChoices)
+    elsewhere: bool = False
 
     def __post_init__(self) -> None:
         # A plain prompt is one text: chat turns cannot be added to it.
@@ -169,7 +182,13 @@ class Job:
         self, *, strategy: str | None = None, seed: int | None = None, model: str | None = None
     ) -> Job:
         """Return the job with another strategy (with its default options), seed or model."""
-        job = self
+        chosen = replace(
+            self.choices,
+            strategy=strategy or self.choices.strategy,
+            model=self.choices.model if model is None else model_place(model),
+            seed=self.choices.seed if seed is None else seed,
+        )
+        job = replace(self, choices=chosen)
         if strategy is not None and strategy != self.strategy.kind:
             require_choice("strategy", strategy, STRATEGIES)
             # `rounds` is the one option that all strategies share.

@@ -14,7 +14,7 @@ from ostinato.errors import InputError
 from ostinato.loop import check_seed
 from ostinato.refine.inputs import STRATEGIES
 from ostinato.refine.job.checks import read_checks, refuse_contradictions
-from ostinato.refine.job.config import Budgets, Job, SamplingSettings, option_names
+from ostinato.refine.job.config import Budgets, Job, JobChoices, SamplingSettings, option_names
 from ostinato.refine.job.model import read_compute_settings, read_option, read_server, read_weights
 from ostinato.refine.job.standard_input import STANDARD_INPUT
 from ostinato.refine.job.toml_reader import Problems, Table, read_job_toml
@@ -43,7 +43,8 @@ def read_job(
     reader = _JobReader(root, problems, path.parent.resolve(), given_input(input))
     parts = reader.parts(path)
     problems.refuse()
-    job = Job(file=path, **parts)
+    choices = JobChoices(input=reader.given_input)
+    job = Job(file=path, choices=choices, **parts)
     return _with_output(job, output) if output is not None else job
 
 
@@ -64,6 +65,8 @@ def given_input(path: Path | str | None) -> Path | None:
 def _with_output(job: Job, output: Path | str) -> Job:
     # Not confined to the job's folder: a job file may be somebody else's, a command is the user's.
     path = Path(output).absolute()
+    if path.resolve() == job.output.resolve():
+        return job
     read = _read_by(job.input, job.file, job.cases)
     for written in (path, _report_beside(path)):
         if written.resolve() in read:
@@ -73,7 +76,7 @@ def _with_output(job: Job, output: Path | str) -> Job:
             )
     if os.path.isdir(path):  # pathlib raises for a name that is too long
         raise InputError(f"--output must be a file, got the folder {output}. Name a file in it.")
-    return replace(job, output=path, report=_report_beside(path))
+    return replace(job, output=path, report=_report_beside(path), elsewhere=True)
 
 
 def _read_by(items: Path, file: Path, cases: CaseSettings | None) -> dict[Path, str]:

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from ostinato.refine.refine import Refine
     from ostinato.remote import Server
 
-RUN_KIND = "refine"
-
 
 @dataclass(frozen=True, kw_only=True)
 class JobRun:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from ostinato.errors import InputError
-from ostinato.journal import JSON, Journal, Run, StopKind
+from ostinato.journal import JSON, Difference, Journal, Run, StopKind
 from ostinato.refine.job.config import Job
 
 Only = Literal["failed", "errors", "given-up"]
@@ -29,8 +29,8 @@ def works_again(row: Mapping[str, Any], only: Only) -> bool:
     return not row["accepted"] and (only == "failed" or not error)
 
 
-def require_base(job: Job, run: Run | None, changed: Sequence[str]) -> Run:
-    """Return the run whose items are worked on again; `changed` are the sections that differ.
+def require_base(job: Job, run: Run | None, changed: Sequence[Difference]) -> Run:
+    """Return the run whose items are worked on again; `changed` are the settings that differ.
 
     Raises `InputError` where there is none, and for other checks: its accepted replies would then
     not be accepted replies of the job.
@@ -40,7 +40,7 @@ def require_base(job: Job, run: Run | None, changed: Sequence[str]) -> Run:
             f"--only must come after a run of {job.file.name} with the output {job.output.name}, "
             f"got none. Run it first: ostinato refine {job.file.name}"
         )
-    if "checks" in changed:
+    if any(each.field.partition(".")[0] in ("checks", "order") for each in changed):
         raise InputError(
             f"The checks of {job.file.name} must be those of its run {run.name!r} for --only, got "
             "changed ones. Write every reply by the new ones with --update."

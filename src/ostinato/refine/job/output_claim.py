@@ -1,6 +1,6 @@
 """Which job owns an output file, and how long its runs took: a note in the journal's folder.
 
-So a job never overwrites a file that it did not write. Knows no journal.
+So a job never overwrites a file that it did not write. Knows no run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.errors import InputError
-from ostinato.journal import JSON
+from ostinato.journal import DEFAULT, JSON
 from ostinato.refine.job.job_items import signature_of
 from ostinato.refine.results import write_whole
 from ostinato.text_files import read_object
@@ -29,9 +29,20 @@ class OutputClaim:
     @property
     def path(self) -> Path:
         """The file that holds the note; a hash of the whole path keeps equal names apart."""
+        return self._path_of(self._spelled(self.output))
+
+    def _path_of(self, spelled: str) -> Path:
         # The whole path would be too long for a file name, and holds slashes.
-        name = hashlib.sha256(str(self.output.absolute()).encode()).hexdigest()[:12]
+        name = hashlib.sha256(spelled.encode()).hexdigest()[:12]
         return self.folder / "outputs" / f"{self.output.name}-{name}.json"
+
+    def _spelled(self, path: Path) -> str:
+        """Return a path relative to the journal's working folder: both may be moved together."""
+        base = self.folder.absolute()
+        base = base.parent if base.name == DEFAULT.parent.name else base
+        absolute = path.absolute()
+        inside = absolute.is_relative_to(base)
+        return absolute.relative_to(base).as_posix() if inside else str(absolute)
 
     def claim(self, job: Path) -> None:
         """Record that the output belongs to a job. Raises `InputError` if another one wrote it.
@@ -39,7 +50,7 @@ class OutputClaim:
         An output that does not exist may be claimed by any job.
         """
         note = self._read()
-        owner = note.get("job")
+        owner, ours = note.get("job"), self._spelled(job)
         # A file without a note is the user's own.
         if self.output.exists() and owner is None:
             raise InputError(
@@ -47,13 +58,16 @@ class OutputClaim:
                 "no job of this journal wrote. Name another with output = or --output, or move "
                 "the file away."
             )
-        if self.output.exists() and owner != str(job.absolute()):
+        # Older notes have absolute paths.
+        if self.output.exists() and owner not in (ours, str(job.absolute())):
             raise InputError(
                 f"The output must belong to this job, got {self.output}, which the job {owner} "
                 "wrote. Name another with output = or --output."
             )
-        if owner != str(job.absolute()):
-            self._write({"job": str(job.absolute()), "output": str(self.output.absolute())})
+        if owner != ours:
+            same = owner == str(job.absolute())
+            kept = note if same else {}
+            self._write({**kept, "job": ours, "output": self._spelled(self.output)})
 
     @staticmethod
     def replies(output: Path) -> int:
@@ -94,8 +108,9 @@ class OutputClaim:
         return None if value is None else float(value)
 
     def _read(self) -> dict[str, Any]:
+        older = self._path_of(str(self.output.absolute()))
         try:
-            return read_object(self.path)
+            return read_object(self.path if self.path.exists() or not older.exists() else older)
         # A damaged note counts as none: an existing output is then refused until it is moved.
         except InputError:
             return {}
