@@ -141,7 +141,7 @@ def test_numbers_of_numpy_become_python_s_and_lists_tuples() -> None:
         ({"on_stop": 3}, "on_stop must be a function, got 3"),
         ({"keep": "al"}, "keep must be 'steps' or 'results', got 'al'"),
         ({"keep": "result"}, "Did you mean 'results'?"),
-        ({"run": 3}, "run must be a Run or a text or None, got 3"),
+        ({"run": 3}, "run must be a Run or a function or a text or None, got 3"),
         ({"journal": "x", "run": "a"}, "journal must be a Journal or None, got 'x'"),
         ({"spec": 3}, "spec must be a Mapping or None, got 3"),
         ({"until": 3}, "stop condition must be a Condition or a callable, got 3"),
