@@ -161,6 +161,50 @@ def test_a_killed_run_still_waits(journal: Journal, run: Run) -> None:
     assert done.stdout == "answer this\n"
 
 
+def test_a_path_is_that_of_a_question_or_of_a_call(journal: Journal, run: Run) -> None:
+    with journal.drive(run) as session:
+        with pytest.raises(Unanswered):
+            session.ask("q", "Which?", seconds=0)
+        message = (
+            r"The path 'q' of the run 'flow' must be that of one question, which has no answer "
+            r"yet, got a {}\. Give the {} another path\."
+        )
+        with pytest.raises(RunError, match=message.format("call", "call")):
+            session.call("q", lambda: 1)
+        with pytest.raises(RunError, match=message.format("called run", "called run")):
+            session.call_run("q", lambda child: 1, kind="Walk")
+        with pytest.raises(KeyboardInterrupt):
+            session.call_run("r", _interrupted, kind="Walk")
+        with pytest.raises(RunError, match=r"'r' .* that of one called run.* got a question"):
+            session.ask("r", "Which?", seconds=0)
+        session.call("c", lambda: 1)
+        with pytest.raises(RunError, match=r"The call 'c' .* new values for question"):
+            session.ask("c", "Which?", seconds=0)
+    assert [each.path for each in run.questions()] == ["q"]
+    journal.answer(run, 1)
+    with journal.drive(run) as session:
+        assert session.ask("q", "Which?") == 1
+        with pytest.raises(RunError, match=r"The call 'q' .* new values for question"):
+            session.call("q", lambda: 1)
+
+
+def _interrupted(child: Run) -> object:
+    raise KeyboardInterrupt
+
+
+def test_a_question_whose_path_a_call_has_taken_is_told(journal: Journal, run: Run) -> None:
+    with journal.drive(run) as session, pytest.raises(Unanswered):
+        session.ask("q", "Which?", seconds=0)
+    with journal._database.write() as connection:  # as an older version could leave it
+        connection.execute(
+            "INSERT INTO calls (run, path, seq, tick, arguments, answer, created) "
+            "VALUES (?, 'q', 9, 0, '{}', '1', 0)",
+            (run.id,),
+        )
+    with pytest.raises(RunError, match="'q' must be one without an answer, got one whose path has"):
+        journal.answer(run, 1)
+
+
 # Requests to drivers are answered ---------------------------------------------------------------
 
 

@@ -64,7 +64,11 @@ class CallError(RunError):
 
 
 class Unanswered(RunError):
-    """Nobody has answered a question of a run yet."""
+    """Nobody has answered a question of a run yet; `run` is its id, `path` that of the question."""
+
+    def __init__(self, message: str, run: str, path: str) -> None:
+        super().__init__(message)
+        self.run, self.path = run, path
 
 
 class ModelError(OstinatoError):

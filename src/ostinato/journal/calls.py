@@ -56,6 +56,7 @@ class DurableCalls:
         """Return the recorded answer, or call the function and record what it returns."""
 
         def make(text: str) -> JSON:
+            self._require_free(path, "call")
             try:
                 return self._answered(Answered(path, text), function(**arguments))
             except Exception as error:
@@ -79,8 +80,11 @@ class DurableCalls:
         """Return the recorded answer, or hand the run that this one calls to the function."""
 
         def make(text: str) -> JSON:
+            self._require_free(path, "called run")
             child = self._child(path, kind, spec, name)
-            return self._answered(Answered(path, text, child=child.id), function(child))
+            answer = function(child)
+            _require_ended(child, path)
+            return self._answered(Answered(path, text, child=child.id), answer)
 
         return self._once(path, {"kind": kind, "spec": dict(spec)}, make)
 
@@ -139,6 +143,22 @@ class DurableCalls:
             "path, or start another run."
         )
 
+    def _require_free(self, path: str, use: str) -> None:
+        """Raise `RunError` where a path without an answer is that of a question or a called run
+        already, and is now used for something else."""
+        rows = self._run.database.query(
+            "SELECT 'question' FROM requests "
+            "WHERE run = ?1 AND action = 'ask' AND path = ?2 AND done IS NULL "
+            "UNION ALL SELECT 'called run' FROM runs WHERE caller = ?1 AND caller_path = ?2",
+            (self._run.id, path),
+        )
+        for (there,) in rows:
+            if there != use:
+                raise RunError(
+                    f"The path {path!r} of the run {self._run.name!r} must be that of one {there}, "
+                    f"which has no answer yet, got a {use}. Give the {use} another path."
+                )
+
     # One call ---------------------------------------------------------------------------------
 
     def _answered(self, call: Answered, answer: object) -> JSON:
@@ -176,21 +196,43 @@ class DurableCalls:
         return child
 
     def _wait(self, path: str, text: str, seconds: float | None) -> JSON:
+        self._require_free(path, "question")
         tick = self._writer.tick
         self._writer.commit(lambda store: store.ask(path, tick, text))
         until = None if seconds is None else time.monotonic() + seconds
         while (call := self._run.call(path)) is None:
             left = LOOK if until is None else until - time.monotonic()
             if left <= 0 or any(each.action != "change" for each in self._writer.inbox):
-                line = runs_command(self._run.database.path, "answer", self._run.name)
-                raise Unanswered(
-                    f"The question {path!r} of the run {self._run.name!r} has no answer yet. "
-                    f"Answer it, and resume the run: {line} …"
-                )
+                raise _unanswered(self._run, path)
             time.sleep(min(LOOK, left))
             self._writer.raise_error()
         self._writer.commit(RunTables.go_on)
         return call.answer
+
+
+def _require_ended(child: Run, path: str) -> None:
+    """Raise where a run that was called can be resumed: what it returned is no answer yet.
+
+    `Unanswered` where it waits for a person, else `RunError`.
+    """
+    questions, status = child.questions(), child.status
+    if status == "waiting" and questions:
+        raise _unanswered(child, questions[0].path)
+    if status in ("waiting", "paused"):
+        raise RunError(
+            f"The run {child.name!r}, called at {path!r}, must end before the call has an answer, "
+            f"got {status}. Resume the run that called it."
+        )
+
+
+def _unanswered(run: Run, path: str) -> Unanswered:
+    line = runs_command(run.database.path, "answer", run.name)
+    return Unanswered(
+        f"The question {path!r} of the run {run.name!r} has no answer yet. Answer it, and resume "
+        f"the run: {line} …",
+        run.id,
+        path,
+    )
 
 
 def _failed(path: str, words: str) -> CallError:

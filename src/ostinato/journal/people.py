@@ -78,6 +78,13 @@ def give_answer(run: Run, answer: object, path: str | None, by: str | None) -> i
         ).fetchall()
         if not asked:
             raise RunError(f"The question {question.path!r} has just been answered by another.")
+        if connection.execute(
+            "SELECT 1 FROM calls WHERE run = ? AND path = ?", (run.id, question.path)
+        ).fetchone():
+            raise RunError(
+                f"The question {question.path!r} must be one without an answer, got one whose path "
+                "has the answer of a call. Start another run."
+            )
         seq = _next(connection, run, len(text) + len(asked[0][0]))
         connection.execute(
             "INSERT INTO calls (run, path, seq, tick, arguments, answer, author, created) "

@@ -333,18 +333,32 @@ class RunTables:
     def finish(self, status: str, stopped: str | None, progress: Progress) -> None:
         """Record how the run ended, or that it pauses; the recorded tick never decreases."""
         tick, position = progress
+        status = self._settle_questions(status)
         # A session that ends while it repeats ticks leaves the later ones that are committed.
         self.connection.execute(
             "UPDATE runs SET status = ?, stopped = ?, tick = MAX(tick, ?), "
             "position = CASE WHEN tick <= ? THEN ? ELSE position END, updated = ? WHERE id = ?",
             (status, stopped, tick, tick, position, time.time(), self.run),
         )
-        if status == "waiting":  # it may have been answered at this moment
-            self.connection.execute(
-                f"UPDATE runs SET status = 'paused' WHERE id = ? AND {ANSWERED}", (self.run,)
-            )
         self.add_event("finish", tick, f'{{"status":"{status}","stopped":{stopped or "null"}}}')
         self._running = self._waiting = False
+
+    def _settle_questions(self, status: str) -> str:
+        """Return the status of a run that ends so: one that can be resumed waits where a question
+        is open; one that has stopped asks nothing any more."""
+        open_ones = "run = ? AND action = 'ask' AND done IS NULL"
+        if status == "stopped":
+            self.connection.execute(
+                f"UPDATE requests SET done = ?, error = 'The run has stopped.' WHERE {open_ones}",
+                (time.time(), self.run),
+            )
+        elif status != "error":
+            waits = self.connection.execute(
+                f"SELECT 1 FROM requests WHERE {open_ones}", (self.run,)
+            ).fetchone()
+            # It may have been answered at this moment.
+            return "waiting" if waits else "paused" if status == "waiting" else status
+        return status
 
     # Calls and questions ----------------------------------------------------------------------
 

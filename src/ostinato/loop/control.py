@@ -44,15 +44,19 @@ class Control:
 
     def take(self, log: EditLog, tick: int, session: RunSession | None) -> StopRequest | None:
         """Empty the inbox: apply the edits, journaled first; return the first end, if one."""
-        ends: list[ControlRequest] = []
-        for request in list(self.inbox):  # another thread may append meanwhile
-            if request.action == "change":
-                log.take(request, tick, session)
-            else:
-                ends.append(request)
+        for request in [each for each in self.inbox if each.action == "change"]:
+            log.take(request, tick, session)
+            if request.number is None:  # else it is done in the transaction that records it
+                self.inbox.remove(request)
+        return self.take_end(tick, session)
+
+    def take_end(self, tick: int, session: RunSession | None) -> StopRequest | None:
+        """Take the requested ends out of the inbox; return the first, if there is one."""
+        ends = [each for each in self.inbox if each.action != "change"]
+        for request in ends:
             if request.number is None:
                 self.inbox.remove(request)
-            elif request.action != "change":  # edits are done in the transaction that records them
+            else:
                 assert session is not None
                 session.done(request, {"tick": tick})
         if not ends:

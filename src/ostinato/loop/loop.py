@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, cast
 
 from ostinato.arguments import require_arguments
-from ostinato.errors import RunError
+from ostinato.errors import RunError, Unanswered
 from ostinato.journal import JSON, Journal, Run, RunSession, RunSource, StopKind, Stopped, first
 from ostinato.loop.actions import (
     Accept,
@@ -31,7 +31,7 @@ from ostinato.loop.checkpoint_schedule import CheckpointSchedule, SavePoint, Sav
 from ostinato.loop.conditions.base import as_condition
 from ostinato.loop.conditions.missing_metrics import MissingMetrics
 from ostinato.loop.conditions.parser import transfer_state, up_to_date
-from ostinato.loop.control import Control
+from ostinato.loop.control import Control, StopRequest
 from ostinato.loop.edit_log import EditLog
 from ostinato.loop.lanes import Lanes
 from ostinato.loop.process import Edits, Exhausted, ExternalSource, Process, Step
@@ -70,6 +70,7 @@ class Loop:
     Iterate over it (`for step in loop:`; a `break` is a pause), or call `run()`. Raises
     `InputError` for what cannot work, before the first step, and `RunLocked` where another process
     drives the run. An exception of the process is journaled as an error, then raised again.
+    Where it asks a person through `session` and has no answer, the loop ends, and its run waits.
     """
 
     def __init__(
@@ -152,12 +153,23 @@ class Loop:
             except Exhausted as end:
                 self._end(Stopped(end.kind, str(end)))
                 return
+            except Unanswered as error:
+                self._leave_waiting(error)
+                return
             except BaseException as error:  # Ctrl-C, too: its run is journaled as interrupted
                 self._break_off(error)
                 raise
             yield step
             if self.stopped is not None:
                 return
+
+    @property
+    def session(self) -> RunSession | None:
+        """What records this loop, for durable calls and questions; None without a journal.
+
+        The steps, and the end, are recorded by the loop.
+        """
+        return self._session
 
     @property
     def recorded_as(self) -> Run | None:
@@ -320,16 +332,33 @@ class Loop:
 
         No checkpoint is written: the process may be in the middle of its step.
         """
-        self._final = True
         failed = isinstance(error, Exception)
         if failed:
             sentence = f"{type(error).__name__}: {error}"
             self.stopped = Stopped(StopKind.ERROR, sentence, "error", {"tick": self.tick})
+        self._leave("error" if failed else "interrupted", self.stopped if failed else None)
+
+    def _leave_waiting(self, error: Unanswered) -> None:
+        """End where the process waits for a person; a resumed run takes the step again.
+
+        A question of another run, such as the caller, is raised again.
+        """
+        own = self._session is not None and self._session.run.id == error.run
+        end = self._control.take_end(self.tick, self._session)
+        asked = Stopped(StopKind.PERSON, str(error), "ask", {"tick": self.tick, "path": error.path})
+        self.stopped, status = end or StopRequest(asked, "paused")
+        self._leave(status, self.stopped)
+        if not own:
+            raise error
+
+    def _leave(self, status: str, stopped: Stopped | None) -> None:
+        """End in the middle of a step: without a checkpoint, and for good."""
+        self._final = True
         if self._session is not None:
-            why = ("error", self.stopped) if failed else ("interrupted", None)
-            self._session.finish(*why, self.tick, self.position)
+            self._session.finish(status, stopped, self.tick, self.position)
             self._session.close()
             self._closed = True
+        self._end_saved = True
 
     def _go_back(self, action: GoBack) -> None:
         point = self._save_points.at_most(self.position if action.to is None else action.to)

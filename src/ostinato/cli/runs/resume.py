@@ -103,10 +103,10 @@ def _drive(run: Run, loop: Loop, *, as_json: bool) -> Exit:
         click.echo(json.dumps({**row.to_json(), "began": began, "why": stopped.to_json()}))
     else:
         click.echo(f"{stopped.sentence} ({stopped.kind.value}, tick {row.tick})")
-        if row.status == "paused":
+        if row.status != "stopped":  # paused, or waiting for an answer
             click.echo(f"To resume: {resume_hint(run)}")
     # A pause by `runs pause` is no interruption of this command.
-    return Exit.INTERRUPTED if signaled.number and row.status == "paused" else Exit.DONE
+    return Exit.INTERRUPTED if signaled.number and row.status != "stopped" else Exit.DONE
 
 
 def _needs_until(run: Run) -> str:
