@@ -127,21 +127,26 @@ def test_a_branch_goes_on_with_the_numbers_of_its_parent(journal: Journal) -> No
         session.call("c", lambda: "answer")
         session.step(2, 2, {"x": 2})
         session.checkpoint(2, 2, {"n": 2})
+        session.call("in step 3", lambda n: n, {"n": 3})
         session.step(3, 3, {"x": 3})
         session.result("late", {"n": 2})
         session.call("late", lambda: "later")
+    journal.note(run, "early", "edited", value={"n": 7}, by="ada")
+    journal.note(run, "late", "rejected")
     branch = journal.branch(run, "b")
     copied = list(branch.log())
     parent = {entry.seq: entry for entry in run.log()}
-    assert [entry.entry for entry in copied] == ["event", "result", "call", "checkpoint"]
+    assert [entry.entry for entry in copied] == ["event", "result", "call", "checkpoint", "note"]
     assert all(parent[entry.seq].entry == entry.entry for entry in copied)
     assert branch.now().seq == copied[-1].seq
+    assert dict(branch.results(edited=True)) == {"early": {"n": 7}}
     with RunSession(branch) as session:
+        assert session.call("in step 3", lambda n: n, {"n": 4}) == 4  # a branch may go other ways
         session.step(3, 3, {"x": 9})
         assert session.call("c", lambda: "another") == "answer"
         assert session.call("late", lambda: "anew") == "anew"
     own = list(branch.log(copied[-1].seq))
-    assert [entry.seq - copied[-1].seq for entry in own] == [1, 2, 3]
+    assert [entry.seq - copied[-1].seq for entry in own] == [1, 2, 3, 4]
 
 
 def test_many_who_write_to_one_log_get_numbers_of_their_own(journal: Journal) -> None:

@@ -296,6 +296,40 @@ def test_deleting_a_run_removes_its_rows_and_files(journal: Journal) -> None:
         run.now()
 
 
+KILLED_WHILE_DELETING = """
+import os, sys
+from ostinato.journal import Journal, removal
+def die(*_): os._exit(9)
+setattr(removal, sys.argv[2], die)
+Journal(sys.argv[1]).delete("a")
+"""
+
+
+@pytest.mark.parametrize("at", ["delete_rows", "_remove_files", "_unmark"])
+def test_a_deletion_that_is_killed_leaves_nothing_for_ever(journal: Journal, at: str) -> None:
+    run, other = (journal.create(name, kind="Walk") for name in "ab")
+    child = journal.create("c", kind="Walk", caller=(run, "part"))
+    for each in (run, other, child):
+        drive_to(each, 5)
+    command = [sys.executable, "-c", KILLED_WHILE_DELETING, str(journal.path), at]
+    assert subprocess.run(command, timeout=60).returncode == 9
+    kept = at == "delete_rows"
+    assert (journal.find("a") is not None) == kept
+    # Journals of one folder share the folder of their runs: nobody else's files go.
+    with Journal(journal.path.with_name("other.db")) as neighbor:
+        neighbor.create("x", kind="Walk", brief=True)
+        drive_to(neighbor.get("x"), 5)
+        neighbor.delete("x")
+    assert [each.folder.exists() for each in (run, child)] == [at != "_unmark"] * 2
+    drive_to(journal.create("d", kind="Walk"), 5)
+    journal.delete("d")
+    assert [each.folder.exists() for each in (run, child, other)] == [kept, kept, True]
+    if kept:
+        assert run.load() is not None
+        journal.delete("a")
+    assert [path.name for path in other.folder.parent.iterdir()] == [other.id]
+
+
 def test_a_checkpoint_row_cannot_lead_out_of_the_runs_folder(journal: Journal) -> None:
     run = journal.create("a", kind="Walk")
     drive_to(run, 5)

@@ -53,9 +53,15 @@ def branch_run(
 _COPIES = (
     "INSERT INTO results (run, key, seq, tick, row, created) "
     "SELECT :new, key, seq, tick, row, created FROM results WHERE run = :parent AND tick <= :tick",
+    # Of those at its tick the later ones belong to the next step, which the branch takes itself.
     "INSERT INTO calls (run, path, seq, tick, arguments, answer, error, child, author, created) "
     "SELECT :new, path, seq, tick, arguments, answer, error, child, author, created FROM calls "
-    "WHERE run = :parent AND tick <= :tick",
+    "WHERE run = :parent AND (tick < :tick OR tick = :tick AND seq < "
+    "(SELECT seq FROM checkpoints WHERE run = :parent AND file = :file))",
+    # Those that were made later, too: they are about results that the branch has.
+    "INSERT INTO notes (run, seq, key, verdict, value, text, author, created) "
+    "SELECT :new, seq, key, verdict, value, text, author, created FROM notes "
+    "WHERE run = :parent AND key IN (SELECT key FROM results WHERE run = :new)",
     # A condition given on resume is an event: the branch keeps it.
     "INSERT INTO events (run, seq, tick, name, data, created) "
     "SELECT :new, seq, :tick, name, data, created FROM events "
@@ -66,13 +72,16 @@ _COPIES = (
     "UPDATE runs SET seq = MAX("
     "(SELECT COALESCE(MAX(seq), 0) FROM results WHERE run = :new), "
     "(SELECT COALESCE(MAX(seq), 0) FROM calls WHERE run = :new), "
+    "(SELECT COALESCE(MAX(seq), 0) FROM notes WHERE run = :new), "
     "(SELECT COALESCE(MAX(seq), 0) FROM events WHERE run = :new), "
     "(SELECT COALESCE(MAX(seq), 0) FROM checkpoints WHERE run = :new)) WHERE id = :new",
     "UPDATE runs SET bytes = "
     "(SELECT COALESCE(SUM(LENGTH(CAST(data AS BLOB))), 0) FROM events WHERE run = :new) + "
     "(SELECT COALESCE(SUM(LENGTH(CAST(row AS BLOB))), 0) FROM results WHERE run = :new) + "
     "(SELECT COALESCE(SUM(LENGTH(CAST(arguments AS BLOB)) + "
-    "COALESCE(LENGTH(CAST(answer AS BLOB)), 0)), 0) FROM calls WHERE run = :new) WHERE id = :new",
+    "COALESCE(LENGTH(CAST(answer AS BLOB)), 0)), 0) FROM calls WHERE run = :new) + "
+    "(SELECT COALESCE(SUM(COALESCE(LENGTH(CAST(value AS BLOB)), 0) + "
+    "LENGTH(CAST(text AS BLOB))), 0) FROM notes WHERE run = :new) WHERE id = :new",
 )
 
 

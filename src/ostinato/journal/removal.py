@@ -59,19 +59,61 @@ def family(database: Database, run: Run) -> list[Run]:
 def delete_family(database: Database, run: Run) -> list[Run]:
     """Delete a run with all that it called. Raises `RunLocked` while one of them is driven."""
     runs = family(database, run)
+    remove_leftovers(database)
     with ExitStack() as locks:
         for each in runs:
             locks.callback(RunLock(each.folder / "lock", each.name, database.path).release)
-        # Rows first: a crash in between leaves files without a run, no run without its files.
+        # Rows first: a crash in between leaves files without a run, no run without its files. The
+        # marks tell the next deletion which files these are.
+        marks = _mark(database, runs)
         try:
             delete_rows(database, runs)
         except RunError:
             if not is_full(runs[0].folder):
+                _unmark(marks)
                 raise
             _delete_rows_for_room(database, runs)
         for each in runs:
             _remove_files(each)
+        _unmark(marks)
     return runs
+
+
+def _marks(database: Database) -> Path:
+    """Return the folder with a file for each run that is being deleted.
+
+    It has the name of the journal: journals of one folder share the folder of their runs.
+    """
+    return database.folder_of(".deleted") / database.path.name
+
+
+def _mark(database: Database, runs: Iterable[Run]) -> list[Path]:
+    marks = [_marks(database) / run.id for run in runs]
+    with suppress(OSError):  # the disk is full: only a crash at this moment leaves something then
+        for mark in marks:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+    return marks
+
+
+def _unmark(marks: Iterable[Path]) -> None:
+    with suppress(OSError):  # it may be read-only, or not empty
+        for mark in marks:
+            mark.unlink(missing_ok=True)
+        for folder in (mark.parent, mark.parent.parent):
+            folder.rmdir()
+
+
+def remove_leftovers(database: Database) -> None:
+    """Remove the files of runs whose deletion was cut short after their rows were gone."""
+    folder = _marks(database)
+    if not folder.is_dir():  # as nearly always
+        return
+    for mark in folder.iterdir():
+        if not database.query("SELECT 1 FROM runs WHERE id = ?", (mark.name,)):
+            with suppress(RunError):
+                _remove_files(Run(database, mark.name))
+                _unmark([mark])
 
 
 def delete_rows(database: Database, runs: Sequence[Run]) -> None:
@@ -178,6 +220,7 @@ def _origins(each: RunSummary) -> Iterator[str]:
 def prune_brief(database: Database, retention: Retention) -> None:
     """Delete the brief runs that are kept no longer; what cannot be deleted now stays."""
     with suppress(RunError):
+        remove_leftovers(database)
         for (id,) in database.query(
             _BRIEF, (retention.newest, time.time() - retention.days * 86400, AT_ONCE)
         ):
