@@ -243,9 +243,10 @@ def kill_callers(journal: Journal, run: Run, made: Path, kills: int, seed: int) 
         command = [sys.executable, "-c", CALLER, str(journal.path), str(made)]
         child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None and child.stdout.readline() == "driven\n"
-        time.sleep(dice.uniform(0.05, 0.4))
+        first = [child.stdout.readline() for _ in range(dice.randrange(20, 100))]
+        time.sleep(dice.uniform(0, 0.02))
         child.kill()
-        output = child.communicate()[0]
+        output = "".join(first) + child.communicate()[0]
         acknowledged |= {int(line) for line in output[: output.rfind("\n") + 1].split()}
         lines = made.read_text().split()
         # What was recorded before this process was not made by it again.

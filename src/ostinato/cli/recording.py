@@ -40,7 +40,7 @@ class Recording:
 
     def _cannot_record(self, path: Path) -> bool:
         """Return whether nobody asked for a run, and none can be made here; warn about it."""
-        there = next(each for each in (path, *path.absolute().parents) if each.exists())
+        there = next(each for each in (path, *path.absolute().parents) if os.path.exists(each))
         if self.name is not None or self.journal is not None or os.access(there, os.W_OK):
             return False
         click.echo(

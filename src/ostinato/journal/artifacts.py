@@ -25,6 +25,7 @@ from ostinato.journal.artifact_coding import (
     tensor_from,
 )
 from ostinato.journal.database import Database
+from ostinato.journal.fields import read_json
 from ostinato.journal.recorded_tensor import (
     bytes_of,
     is_kept_whole,
@@ -274,7 +275,7 @@ def reader(database: Database) -> Callable[[str], Any]:
 
     def read(text: str) -> Any:
         # A hook costs each object a call, so texts without artifacts are read without one.
-        return json.loads(text, object_hook=hook) if _MARK in text else json.loads(text)
+        return read_json(text, hook if isinstance(text, str) and _MARK in text else None)
 
     return read
 

@@ -108,11 +108,19 @@ def _branching_point(parent: Run, tick: int | None, changed: bool) -> Checkpoint
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a checkpoint; its file never changes, so a second name for it will do."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, target)
-    except OSError:  # no links on this file system
-        shutil.copyfile(source, target)
-        with target.open("rb+") as file:
-            os.fsync(file.fileno())
-    sync_folder(target.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:  # no links on this file system
+            shutil.copyfile(source, target)
+            with target.open("rb+") as file:
+                os.fsync(file.fileno())
+        sync_folder(target.parent)
+    except (OSError, ValueError) as error:  # ValueError: for a name that is none
+        shutil.rmtree(target.parent, ignore_errors=True)
+        why = error.strerror if isinstance(error, OSError) else error
+        raise RunError(
+            f"The checkpoint {source} could not be copied to the branch: {why}. Branch from "
+            "another one, or make room on the disk."
+        ) from error

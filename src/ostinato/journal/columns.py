@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ostinato.errors import RunError
 from ostinato.journal.encoding import Entry, decode, encode
+from ostinato.journal.fields import DAMAGED, as_object
+from ostinato.journal.schema import check_types
 
 
 def encode_block(steps: Sequence[Entry], encode: Callable[[object], str] = encode) -> str:
@@ -43,15 +46,25 @@ def _columns(reports: Sequence[Mapping[str, object]]) -> object:
 def decode_block(
     text: str, decode: Callable[[str], Any] = decode
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Read back what `encode_block` wrote: (tick, position, report) of each step."""
-    block = decode(text)
-    reports = block["reports"]
-    if isinstance(reports, dict):
-        names = list(reports)
-        rows = zip(*reports.values(), strict=True)
-        reports = [dict(zip(names, row, strict=True)) for row in rows]
-    ticks, positions = (_longer(block[name], len(reports)) for name in ("ticks", "positions"))
-    return zip(ticks, positions, reports, strict=True)
+    """Read back what `encode_block` wrote: (tick, position, report) of each step.
+
+    Raises `RunError` for what it did not write.
+    """
+    block = as_object(decode(text))
+    try:
+        reports = block["reports"]
+        if isinstance(reports, dict):
+            names = list(reports)
+            rows = zip(*reports.values(), strict=True)
+            reports = [dict(zip(names, row, strict=True)) for row in rows]
+        ticks, positions = (_longer(block[name], len(reports)) for name in ("ticks", "positions"))
+        steps = list(zip(ticks, positions, map(as_object, reports), strict=True))
+        check_types(("tick", "position"), [step[:2] for step in steps])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"The journal must hold steps where it has {text!r:.60}, got: {error}. {DAMAGED}"
+        ) from None
+    return iter(steps)
 
 
 def _longer(numbers: int | list[int], count: int) -> Sequence[int]:

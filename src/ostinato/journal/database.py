@@ -6,6 +6,7 @@ Knows no tables: statements belong to `Run`, `Journal` and `RunTables`.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -21,11 +22,19 @@ from ostinato.journal.connection import (
     sync_lazily,
     transaction,
 )
-from ostinato.journal.schema import migrate
+from ostinato.journal.fields import DAMAGED
+from ostinato.journal.place import DEFAULT
+from ostinato.journal.schema import check_types, migrate
 
 # A forked child keeps the connection that it inherited, and opens its own: closing the first would
 # drop the parent's file locks (SQLite, "How To Corrupt", section 2.6).
 _OF_PARENT: list[sqlite3.Connection] = []
+
+
+RUN_ID = re.compile(r"[0-9a-f]{12}")
+
+NO_SQL_VALUE = (OverflowError, UnicodeEncodeError)
+"""What Python raises for a value that SQLite cannot hold: a huge number, half a character."""
 
 
 class Database:
@@ -39,6 +48,11 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
+        if self.path.is_dir():
+            raise RunError(
+                f"The journal {self.path} must be a file, got a folder. Name the file in it, such "
+                f"as {path / DEFAULT}."
+            )
         self._lock = threading.RLock()  # threads share the connection: one statement at a time
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,16 +75,33 @@ class Database:
             self._connection.close()
 
     def folder_of(self, id: str) -> Path:
-        """Return the folder of a run's files."""
-        return self.path.parent / "runs" / id
+        """Return the folder of a run's files. Raises `RunError` for what is no id."""
+        # A journal may come from somebody else: it must not lead to other folders.
+        if not RUN_ID.fullmatch(id):
+            raise RunError(
+                f"The journal {self.path} must hold 12 hexadecimal digits as a run's id, got "
+                f"{id!r:.60}. {DAMAGED}"
+            )
+        return self.runs_folder / id
+
+    @property
+    def runs_folder(self) -> Path:
+        """The folder with the files of runs; journals of one folder share it."""
+        return self.path.parent / "runs"
 
     def query(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        """Read rows. Raises `RunError` where that fails."""
+        """Read rows. Raises `RunError` where that fails, or a column holds another type."""
         with self._lock:
             try:
-                return self._open().execute(statement, values).fetchall()
-            except sqlite3.Error as error:
+                cursor = self._open().execute(statement, values)
+                rows = cursor.fetchall()
+            except (sqlite3.Error, *NO_SQL_VALUE) as error:
                 raise RunError(f"The journal {self.path} could not be read: {error}.") from error
+        try:
+            check_types([column[0] for column in cursor.description], rows)
+        except ValueError as error:
+            raise RunError(f"The journal {self.path} must hold {error}. {DAMAGED}") from None
+        return rows
 
     @contextmanager
     def write(self, *, synced: bool = False) -> Iterator[sqlite3.Connection]:
@@ -89,6 +120,8 @@ class Database:
                 finally:
                     if synced:
                         sync_lazily(connection)
+            except NO_SQL_VALUE as error:
+                raise RunError(f"The journal {self.path} could not be written: {error}.") from error
             except sqlite3.Error as error:
                 raise RunError(
                     f"The journal {self.path} could not be written: {error}. Make room on the "

@@ -11,6 +11,7 @@ from typing import Any
 
 from ostinato.errors import InputError
 from ostinato.journal.artifacts import as_json
+from ostinato.journal.fields import read_json
 from ostinato.journal.recorded_tensor import recorded, shortened
 
 Entry = tuple[int, int, Mapping[str, object]]
@@ -109,8 +110,8 @@ def encode_exactly(
 
 
 def decode(text: str) -> Any:
-    """Read back what `encode` wrote."""
-    return json.loads(text)
+    """Read back what `encode` wrote. Raises `RunError` for what it did not write."""
+    return read_json(text)
 
 
 def valid(value: object) -> object:

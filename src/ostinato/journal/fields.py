@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ostinato.errors import RunError
+
+DAMAGED = "It is damaged: restore it from a copy, or name another with --journal."
+
+
+def read_json(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Read JSON of a journal; `hook` makes a value of each object. Raises `RunError`."""
+    try:
+        return json.loads(text, object_hook=hook)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RunError(
+            f"The journal must hold JSON where it has {text!r:.60}, got: {error}. {DAMAGED}"
+        ) from None
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """Return a JSON object that was read. Raises `RunError` where it is something else."""
+    if not isinstance(value, dict):
+        raise RunError(f"The journal must hold a JSON object, got {value!r:.60}. {DAMAGED}")
+    return value
 
 
 class Fields:
@@ -37,6 +57,13 @@ class Fields:
         value: str = self._read(key, str, "a text", default)
         return value
 
+    def choice(self, key: str, choices: Collection[str]) -> str:
+        """Return a text that is one of several."""
+        value = self.text(key)
+        if value not in choices:
+            raise _wrong(repr(key), f"one of {', '.join(choices)}", value)
+        return value
+
     def flag(self, key: str, default: bool | None = None) -> bool:
         """Return true or false."""
         value: bool = self._read(key, bool, "true or false", default)
@@ -46,6 +73,13 @@ class Fields:
         """Return a list; a tuple counts as one."""
         value: list[Any] | tuple[Any, ...] = self._read(key, (list, tuple), "a list", default)
         return list(value)
+
+    def texts(self, key: str) -> list[str]:
+        """Return a list of texts."""
+        values = self.items(key)
+        if not all(isinstance(each, str) for each in values):
+            raise _wrong(repr(key), "a list of texts", values)
+        return values
 
     def mapping(self, key: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return a copy of a mapping."""

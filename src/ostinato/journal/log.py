@@ -17,6 +17,7 @@ from ostinato.journal.artifacts import reader
 from ostinato.journal.columns import decode_block
 from ostinato.journal.database import Database
 from ostinato.journal.encoding import decode
+from ostinato.journal.fields import as_object
 from ostinato.journal.records import (
     Call,
     CheckpointRow,
@@ -29,6 +30,7 @@ from ostinato.journal.records import (
 
 PAGE = 64  # rows read at once: no transaction stays open while the caller handles a row
 BLOCKS = 4  # of up to 2,048 steps
+LONGEST_NAME = 255  # of a file
 LAST = (1 << 63) - 1
 
 
@@ -98,14 +100,14 @@ class RunReader:
         for seq, tick, name, data, created in self._page(
             "seq, tick, name, data, created FROM events", after, upto
         ):
-            yield Event(seq, tick, name, self._decode(data), created)
+            yield Event(seq, tick, name, as_object(self._decode(data)), created)
 
     def results(self, after: int = 0, upto: int = LAST) -> Iterator[Result]:
         """Yield the results with numbers above `after` and up to `upto`."""
         for seq, tick, key, row, created in self._page(
             "seq, tick, key, row, created FROM results", after, upto
         ):
-            yield Result(seq, tick, key, self._decode(row), created)
+            yield Result(seq, tick, key, as_object(self._decode(row)), created)
 
     def checkpoints(self) -> list[CheckpointRow]:
         """Return the checkpoints that exist, in the order of their ticks."""
@@ -122,8 +124,8 @@ class RunReader:
     def _checkpoint(self, row: tuple[Any, ...]) -> CheckpointRow:
         seq, tick, position, file, size, created, crc = row
         # A journal may come from somebody else: a row must not lead out of the run's folder.
-        if Path(file).name != file or file.startswith("."):
-            raise RunError(f"A checkpoint must be a file of the run's folder, got {file!r}.")
+        if Path(file).name != file or file[:1] in ("", ".") or len(file) > LONGEST_NAME:
+            raise RunError(f"A checkpoint must be a file of the run's folder, got {file!r:.60}.")
         path = self._database.folder_of(self._run) / file
         return CheckpointRow(tick, position, path, size, created, crc, seq)
 
@@ -145,7 +147,7 @@ class RunReader:
             seq=seq,
             tick=tick,
             path=path,
-            arguments=decode(arguments),
+            arguments=as_object(decode(arguments)),
             answer=None if answer is None else self._decode(answer),
             error=error,
             child=child,
@@ -158,7 +160,7 @@ class RunReader:
         for seq, key, verdict, value, text, author, created in self._page(
             "seq, key, verdict, value, text, author, created FROM notes", after, upto
         ):
-            yield Note(seq, key, verdict, value and decode(value), text, author, created)
+            yield Note(seq, key, verdict, value and as_object(decode(value)), text, author, created)
 
     def _page(self, columns: str, after: int, upto: int) -> Iterator[tuple[Any, ...]]:
         """Yield rows by number, which is the first column; no transaction stays open meanwhile."""

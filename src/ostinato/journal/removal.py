@@ -80,11 +80,8 @@ def delete_family(database: Database, run: Run) -> list[Run]:
 
 
 def _marks(database: Database) -> Path:
-    """Return the folder with a file for each run that is being deleted.
-
-    It has the name of the journal: journals of one folder share the folder of their runs.
-    """
-    return database.folder_of(".deleted") / database.path.name
+    """Return the folder with a file for each run of this journal that is being deleted."""
+    return database.runs_folder / ".deleted" / database.path.name
 
 
 def _mark(database: Database, runs: Iterable[Run]) -> list[Path]:
@@ -111,7 +108,7 @@ def remove_leftovers(database: Database) -> None:
         return
     for mark in folder.iterdir():
         if not database.query("SELECT 1 FROM runs WHERE id = ?", (mark.name,)):
-            with suppress(RunError):
+            with suppress(RunError):  # of no id, too
                 _remove_files(Run(database, mark.name))
                 _unmark([mark])
 

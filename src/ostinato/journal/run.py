@@ -17,6 +17,7 @@ from ostinato.journal.artifacts import Artifact, reader
 from ostinato.journal.checkpoint import load_state
 from ostinato.journal.database import Database
 from ostinato.journal.encoding import decode
+from ostinato.journal.fields import Fields, as_object
 from ostinato.journal.lock import holder
 from ostinato.journal.log import RunReader
 from ostinato.journal.records import (
@@ -50,11 +51,11 @@ def _row(database: Database, values: tuple[Any, ...]) -> RunRow:
         id=id,
         name=name,
         kind=kind,
-        spec=decode(spec),
+        spec=as_object(decode(spec)),
         status=status,
         tick=tick,
         position=position,
-        stopped=Stopped.from_json(decode(stopped)) if stopped else None,
+        stopped=Stopped.from_json(as_object(decode(stopped))) if stopped else None,
         parent=(parent, at) if parent is not None else None,
         created=created,
         updated=updated,
@@ -131,7 +132,8 @@ class Run:
             "SELECT data FROM events WHERE run = ? AND name = 'until' ORDER BY seq DESC LIMIT 1",
             (self.id,),
         )
-        return str(decode(rows[0][0])["until"]) if rows else None
+        until = as_object(decode(rows[0][0])).get("until") if rows else None
+        return until if isinstance(until, str) else None
 
     @property
     def pending_edits(self) -> dict[str, object] | None:
@@ -139,7 +141,7 @@ class Run:
         rows = self.database.query("SELECT edits FROM runs WHERE id = ?", (self.id,))
         if not rows:
             raise RunError(f"The run {self.id} is not in {self.database.path}: it was deleted.")
-        return None if rows[0][0] is None else dict(decode(rows[0][0]))
+        return None if rows[0][0] is None else as_object(decode(rows[0][0]))
 
     @property
     def parent(self) -> tuple[str, int] | None:
@@ -149,7 +151,12 @@ class Run:
     def parent_run(self) -> Run | None:
         """Return the run that this one branched from; None for no branch, or a deleted parent."""
         origin = self.now().parent
-        known = origin and self.database.query("SELECT 1 FROM runs WHERE id = ?", origin[:1])
+        # It is older: a damaged journal must not lead round in a circle.
+        known = origin and self.database.query(
+            "SELECT 1 FROM runs AS own, runs AS older "
+            "WHERE own.id = ? AND older.id = ? AND older.rowid < own.rowid",
+            (self.id, origin[0]),
+        )
         return Run(self.database, origin[0]) if origin and known else None
 
     @property
@@ -242,7 +249,7 @@ class Run:
         rows = self.database.query(
             "SELECT row FROM results WHERE run = ? AND key = ?", (self.id, key)
         )
-        return reader(self.database)(rows[0][0]) if rows else None
+        return as_object(reader(self.database)(rows[0][0])) if rows else None
 
     def results_of(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the results of some keys, at most a few thousand; those without one are left out.
@@ -254,7 +261,7 @@ class Run:
             f"SELECT key, row FROM results WHERE run = ? AND key IN ({marks})", (self.id, *keys)
         )
         read = reader(self.database)
-        return {key: read(row) for key, row in rows}
+        return {key: as_object(read(row)) for key, row in rows}
 
     def result_keys(self) -> set[str]:
         """Return the keys of the results."""
@@ -305,9 +312,9 @@ class Run:
             "WHERE run = ? AND action = 'ask' AND done IS NULL ORDER BY number",
             (self.id,),
         )
-        asked = [(path, decode(data), created) for path, data, created in rows]
+        asked = [(path, Fields(decode(data)), created) for path, data, created in rows]
         return [
-            Question(path, data["question"], tuple(data["options"]), created)
+            Question(path, data.text("question"), tuple(data.texts("options")), created)
             for path, data, created in asked
         ]
 
@@ -318,12 +325,7 @@ class Run:
             "WHERE run = ? AND action <> 'ask' ORDER BY number",
             (self.id,),
         )
-        return [
-            Request(
-                number, action, data and decode(data), made, done, answer and decode(answer), error
-            )
-            for number, action, data, made, done, answer, error in rows
-        ]
+        return [_request(*row) for row in rows]
 
     def artifacts(self) -> list[ArtifactRow]:
         """Return the images, sounds and larger tensors of the run, in the order they came in."""
@@ -378,6 +380,20 @@ class Run:
             return None
 
 
+def _request(
+    number: int,
+    action: str,
+    data: str | None,
+    created: float,
+    done: float | None,
+    answer: str | None,
+    error: str | None,
+) -> Request:
+    edits = None if data is None else as_object(decode(data))
+    given = None if answer is None else decode(answer)
+    return Request(number, action, edits, created, done, given, error)
+
+
 RunSource = Run | Callable[[], Run]
 """A run, or a function that makes it: called when everything else is right."""
 
@@ -395,7 +411,8 @@ def run_summaries(
     rows = database.query(
         f"SELECT {_COLUMNS}, (SELECT COUNT(*) FROM results WHERE run = runs.id), bytes + "
         "(SELECT COALESCE(SUM(bytes), 0) FROM checkpoints WHERE run = runs.id), "
-        "(SELECT json_extract(data, '$.question') FROM requests "
+        "(SELECT CASE WHEN json_valid(data) THEN "
+        "CAST(json_extract(data, '$.question') AS TEXT) END FROM requests "
         "WHERE run = runs.id AND action = 'ask' AND done IS NULL ORDER BY number LIMIT 1) "
         "FROM runs WHERE (?1 IS NULL OR kind = ?1 OR kind GLOB ?1 || ' *') "
         "AND (?2 IS NULL OR name GLOB ?2) "

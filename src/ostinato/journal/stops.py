@@ -69,7 +69,7 @@ class Stopped:
         """Read back what `to_json` wrote."""
         saved = Fields(value)
         return cls(
-            StopKind(saved.text("kind")),
+            StopKind(saved.choice("kind", [kind.value for kind in StopKind])),
             saved.text("sentence"),
             saved.text("condition", ""),
             saved.mapping("numbers", {}),

@@ -18,6 +18,7 @@ from ostinato.journal.artifact_tables import ArtifactWriter
 from ostinato.journal.columns import decode_block, encode_block
 from ostinato.journal.connection import connect, sync_at_commit, sync_lazily, transaction
 from ostinato.journal.encoding import Entry, decode, differences, encode
+from ostinato.journal.fields import as_object
 from ostinato.journal.records import Answered, ControlRequest
 
 BLOCK = 2048
@@ -426,7 +427,9 @@ class RunTables:
         ).fetchall()
         if rows:
             self._seen = rows[-1][0]
-        return [ControlRequest(row[0], row[1], row[2] and decode(row[2])) for row in rows]
+        return [
+            ControlRequest(row[0], row[1], row[2] and as_object(decode(row[2]))) for row in rows
+        ]
 
     def done(self, number: int, answer: str | None, error: str | None) -> None:
         """Mark a request as done, with its answer or what was wrong; no later session reads it."""

@@ -170,8 +170,8 @@ def _config(run: Run) -> RunConfig | None:
 
 def _output(run: Run) -> str | None:
     """Return the text of a run's first result; None for what is no text."""
-    _, row = next(iter(run.results()))
-    return row["output"] if isinstance(row.get("output"), str) else None
+    output = next((row.get("output") for _, row in run.results()), None)
+    return output if isinstance(output, str) else None
 
 
 def _retention(journal: Journal, row: RunRow) -> str | None:
