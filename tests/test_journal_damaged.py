@@ -1,4 +1,4 @@
-"""A journal that is damaged, or somebody else's, is told in a sentence and leads to no other place."""
+"""A journal that is damaged, or somebody else's, is told in a sentence, and leads nowhere else."""
 
 from __future__ import annotations
 
