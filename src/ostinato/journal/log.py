@@ -124,7 +124,7 @@ class RunReader:
     def _checkpoint(self, row: tuple[Any, ...]) -> CheckpointRow:
         seq, tick, position, file, size, created, crc = row
         # A journal may come from somebody else: a row must not lead out of the run's folder.
-        if Path(file).name != file or file[:1] in ("", ".") or len(file) > LONGEST_NAME:
+        if not file or Path(file).name != file or file.startswith(".") or len(file) > LONGEST_NAME:
             raise RunError(f"A checkpoint must be a file of the run's folder, got {file!r:.60}.")
         path = self._database.folder_of(self._run) / file
         return CheckpointRow(tick, position, path, size, created, crc, seq)

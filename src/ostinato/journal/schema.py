@@ -18,8 +18,18 @@ LARGEST = 1 << 53
 _EMPTY = type(None)
 _WHOLE = ("seq", "tick", "position", "first", "last", "bytes", "crc", "number", "brief")
 _TIMES = ("created", "updated")
-_TEXTS = ("id", "name", "kind", "spec", "status", "key", "row", "arguments", "file", "verdict")
-_TEXTS_OR_EMPTY = ("data", "stopped", "edits", "parent", "caller", "caller_path", "child", "path")
+_TEXTS = ("id", "name", "kind", "spec", "status", "row", "arguments", "verdict")
+_TEXTS_OR_EMPTY = (
+    "data",
+    "stopped",
+    "edits",
+    "parent",
+    "caller",
+    "caller_path",
+    "child",
+    "path",
+    "file",
+)
 _ALSO_EMPTY = ("answer", "error", "author", "value", "text", "action")
 
 _TYPES: dict[str, tuple[str, frozenset[type]]] = {
