@@ -351,7 +351,8 @@ def test_on_a_full_disk_nothing_acknowledged_is_lost(
 KILLED = """
 import os, signal, sys
 import torch
-from ostinato.journal import Journal, artifact_tables
+from ostinato.journal import Journal
+from ostinato.journal.artifacts import tables as artifact_tables
 
 write = artifact_tables.ArtifactWriter._write
 def killed(self, *arguments):
@@ -438,8 +439,8 @@ def test_steps_and_results_of_older_forms_are_read_and_repeat_without_a_differen
     journal: Journal,
 ) -> None:
     """Lists, bytes in base64, and the shape alone are what schema 4 held."""
-    from ostinato.journal.columns import encode_block
     from ostinato.journal.encoding import encode_exactly
+    from ostinato.journal.sqlite.columns import encode_block
 
     run = journal.create("a", kind="test")
     report = {

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ostinato.errors import InputError, RunError
-from ostinato.journal.checkpoint import load_state, save_state
+from ostinato.journal.state.checkpoint import load_state, save_state
 
 
 def round_trip(state: dict[Any, Any], folder: Path) -> dict[Any, Any]:
@@ -230,7 +230,7 @@ def test_the_file_is_read_by_safetensors(tmp_path: Path) -> None:
 
 def test_a_state_without_tensors_needs_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from ostinato.journal.checkpoint import save_state, load_state\n"
+        "import sys; from ostinato.journal.state.checkpoint import save_state, load_state\n"
         f"save_state({str(tmp_path / 's')!r}, {{'a': [1, (2.5, None)]}})\n"
         f"assert load_state({str(tmp_path / 's')!r}) == {{'a': [1, (2.5, None)]}}\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"

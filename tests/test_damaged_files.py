@@ -27,7 +27,7 @@ from tiny_gguf import save_tiny_gguf
 from ostinato.checks.blocked import read_words
 from ostinato.checks.json_schema.check import read_schema
 from ostinato.errors import OstinatoError
-from ostinato.journal.checkpoint import load_state, save_state
+from ostinato.journal.state.checkpoint import load_state, save_state
 from ostinato.media import read_idx, read_pixels
 from ostinato.models.files.gguf import GGUFModel
 from ostinato.models.files.json_values import read_json

@@ -16,7 +16,7 @@ import pytest
 
 from ostinato.errors import CallError, InputError, RunError
 from ostinato.journal import Journal, Run
-from ostinato.journal.tables import RunTables
+from ostinato.journal.sqlite.tables import RunTables
 
 TESTS = Path(__file__).parent
 

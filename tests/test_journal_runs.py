@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from ostinato.errors import InputError, RunError, RunLocked
-from ostinato.journal import Journal, StepRecord, StopKind, Stopped, migrations, tensor_of
+from ostinato.journal import Journal, StepRecord, StopKind, Stopped, tensor_of
 from ostinato.journal.run import Run
 from ostinato.journal.session import RunSession
+from ostinato.journal.sqlite import migrations
 from ostinato.loop import Exceeds, Steps, parse
 from ostinato.loop.actions import GoBack
 from ostinato.loop.process import LaneStep

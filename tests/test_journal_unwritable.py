@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from ostinato.errors import RunError
-from ostinato.journal import Journal, Run, connection, migrations, removal
-from ostinato.journal.database import Database
+from ostinato.journal import Journal, Run, removal
 from ostinato.journal.lock import RunLock, holder
+from ostinato.journal.sqlite import connection, migrations
+from ostinato.journal.sqlite.database import Database
 
 ROOM = 500  # bytes of a file: less than any page of a database
 

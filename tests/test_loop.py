@@ -11,7 +11,7 @@ from toys import Walk
 
 from ostinato.errors import InputError, RunError
 from ostinato.journal import Journal, StopKind, Stopped
-from ostinato.journal.tables import RunTables
+from ostinato.journal.sqlite.tables import RunTables
 from ostinato.loop import (
     Budget,
     CheckpointSchedule,

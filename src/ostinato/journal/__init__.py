@@ -1,21 +1,20 @@
 """The record of runs: a SQLite file with their steps, events, results, checkpoints and calls."""
 
-from ostinato.journal.artifact_rows import ArtifactRow
-from ostinato.journal.artifacts import (
+from ostinato.journal.artifacts.artifact import (
     Artifact,
     Sound,
     is_recorded_tensor,
     tensor_of,
     with_tensors,
 )
-from ostinato.journal.checkpoint import load_state, save_state
+from ostinato.journal.artifacts.recorded_tensor import shortened
+from ostinato.journal.artifacts.rows import ArtifactRow
 from ostinato.journal.creation import safe_name
 from ostinato.journal.edits import EditKind
 from ostinato.journal.encoding import encode, valid
 from ostinato.journal.fields import Fields
 from ostinato.journal.journal import Journal
 from ostinato.journal.place import DEFAULT, runs_command
-from ostinato.journal.recorded_tensor import shortened
 from ostinato.journal.records import (
     Call,
     CheckpointRow,
@@ -47,7 +46,8 @@ from ostinato.journal.specification import (
     require_same,
     require_unchanged,
 )
-from ostinato.journal.state_codec import Unchanging
+from ostinato.journal.state.checkpoint import load_state, save_state
+from ostinato.journal.state.codec import Unchanging
 from ostinato.journal.stops import JSON, PRECEDENCE, StopKind, Stopped, first
 
 __all__ = [

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ostinato.errors import RunError
-from ostinato.journal.artifact_schema import ARTIFACT_BYTES
-from ostinato.journal.artifact_tables import share_artifacts
-from ostinato.journal.checkpoint import artifacts_in, sync_folder
+from ostinato.journal.artifacts.schema import ARTIFACT_BYTES
+from ostinato.journal.artifacts.tables import share_artifacts
 from ostinato.journal.creation import NewRun, check_name, insert_run
-from ostinato.journal.database import Database
 from ostinato.journal.edits import check_edits, checked
 from ostinato.journal.encoding import encode, encode_exactly
 from ostinato.journal.records import CheckpointRow
 from ostinato.journal.run import Run
+from ostinato.journal.sqlite.database import Database
+from ostinato.journal.state.checkpoint import artifacts_in, sync_folder
 from ostinato.journal.stops import StopKind
 
 

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 from ostinato.arguments import require
 from ostinato.errors import CallError, RunError, Unanswered
-from ostinato.journal.artifacts import collecting, reader
+from ostinato.journal.artifacts.artifact import collecting, reader
 from ostinato.journal.creation import create_run
 from ostinato.journal.encoding import decode, encode_exactly
 from ostinato.journal.place import runs_command
 from ostinato.journal.records import Answered, Call
 from ostinato.journal.run import Run
+from ostinato.journal.sqlite.tables import RunTables
 from ostinato.journal.stops import JSON
-from ostinato.journal.tables import RunTables
 from ostinato.journal.writer import WriterThread
 
 LOOK = 0.1

@@ -12,10 +12,10 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from ostinato.errors import RunError
-from ostinato.journal.database import Database
 from ostinato.journal.encoding import encode_exactly
 from ostinato.journal.place import runs_command
 from ostinato.journal.run import Run
+from ostinato.journal.sqlite.database import Database
 from ostinato.journal.stops import JSON
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from ostinato.errors import InputError
-from ostinato.journal.artifacts import as_json
+from ostinato.journal.artifacts.artifact import as_json
+from ostinato.journal.artifacts.recorded_tensor import recorded, shortened
 from ostinato.journal.fields import read_json
-from ostinato.journal.recorded_tensor import recorded, shortened
 
 Entry = tuple[int, int, Mapping[str, object]]
 """A step as the driver takes it: tick, position, report."""

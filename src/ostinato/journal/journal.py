@@ -13,7 +13,6 @@ from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError, RunError
 from ostinato.journal.branching import branch_run
 from ostinato.journal.creation import amend_spec, check_name, create_run
-from ostinato.journal.database import Database
 from ostinato.journal.edits import checked
 from ostinato.journal.encoding import encode_exactly
 from ostinato.journal.people import add_note, give_answer
@@ -22,6 +21,7 @@ from ostinato.journal.records import Keep, RunSummary, Verdict
 from ostinato.journal.removal import Retention, delete_family, prunable, prune_brief
 from ostinato.journal.run import Run, all_runs, run_summaries
 from ostinato.journal.session import RunSession
+from ostinato.journal.sqlite.database import Database
 from ostinato.journal.stops import JSON
 
 SHORTEST_PREFIX = 6  # of the 12 hexadecimal digits of an id

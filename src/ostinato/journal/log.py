@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.errors import RunError
-from ostinato.journal.artifacts import reader
-from ostinato.journal.columns import decode_block
-from ostinato.journal.database import Database
+from ostinato.journal.artifacts.artifact import reader
 from ostinato.journal.encoding import decode
 from ostinato.journal.fields import as_object
 from ostinato.journal.records import (
@@ -27,6 +25,8 @@ from ostinato.journal.records import (
     Result,
     StepRecord,
 )
+from ostinato.journal.sqlite.columns import decode_block
+from ostinato.journal.sqlite.database import Database
 
 PAGE = 64  # rows read at once: no transaction stays open while the caller handles a row
 BLOCKS = 4  # of up to 2,048 steps

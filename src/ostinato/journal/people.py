@@ -12,8 +12,8 @@ from ostinato.errors import InputError, RunError
 from ostinato.journal.encoding import encode_exactly
 from ostinato.journal.records import VERDICTS, Question, Verdict
 from ostinato.journal.run import Run
+from ostinato.journal.sqlite.tables import ANSWERED
 from ostinato.journal.stops import JSON
-from ostinato.journal.tables import ANSWERED
 
 
 def add_note(

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from ostinato.arguments import require_at_least
 from ostinato.errors import RunError
-from ostinato.journal.artifact_tables import drop_artifacts, files_without_rows, remove_files
-from ostinato.journal.artifacts import folder_of
-from ostinato.journal.connection import is_full
-from ostinato.journal.database import Database
+from ostinato.journal.artifacts.artifact import folder_of
+from ostinato.journal.artifacts.tables import drop_artifacts, files_without_rows, remove_files
 from ostinato.journal.encoding import encode
 from ostinato.journal.lock import RunLock, holder
 from ostinato.journal.records import RunSummary
 from ostinato.journal.run import Run, run_summaries
+from ostinato.journal.sqlite.connection import is_full
+from ostinato.journal.sqlite.database import Database
 
 ENDED = ("stopped", "error")
 """The statuses of runs that are not meant to be resumed as they are."""

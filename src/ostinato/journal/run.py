@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.errors import RunError
-from ostinato.journal.artifact_rows import ArtifactRow, artifacts_of, find_artifact
-from ostinato.journal.artifacts import Artifact, reader
-from ostinato.journal.checkpoint import load_state
-from ostinato.journal.database import Database
+from ostinato.journal.artifacts.artifact import Artifact, reader
+from ostinato.journal.artifacts.rows import ArtifactRow, artifacts_of, find_artifact
 from ostinato.journal.encoding import decode
 from ostinato.journal.fields import Fields, as_object
 from ostinato.journal.lock import holder
@@ -33,6 +31,8 @@ from ostinato.journal.records import (
     Status,
     StepRecord,
 )
+from ostinato.journal.sqlite.database import Database
+from ostinato.journal.state.checkpoint import load_state
 from ostinato.journal.stops import JSON, Stopped
 
 _COLUMNS = (

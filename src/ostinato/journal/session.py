@@ -11,17 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ostinato.errors import InputError
-from ostinato.journal.artifact_tables import files_without_rows, remove_files
-from ostinato.journal.artifacts import collecting, folder_of
+from ostinato.journal.artifacts.artifact import collecting, folder_of
+from ostinato.journal.artifacts.tables import files_without_rows, remove_files
 from ostinato.journal.calls import DurableCalls
-from ostinato.journal.checkpoint import save_state
 from ostinato.journal.creation import amend_spec
 from ostinato.journal.encoding import encode, encode_exactly
 from ostinato.journal.lock import RunLock
 from ostinato.journal.records import ControlRequest, Keep
 from ostinato.journal.run import Run
+from ostinato.journal.sqlite.tables import RunTables, Write
+from ostinato.journal.state.checkpoint import save_state
 from ostinato.journal.stops import JSON, Stopped
-from ostinato.journal.tables import RunTables, Write
 from ostinato.journal.writer import WriterThread
 
 ENDS = ("paused", "waiting", "interrupted", "stopped", "error")

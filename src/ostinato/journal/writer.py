@@ -16,7 +16,7 @@ from ostinato.errors import OstinatoError, RunError
 from ostinato.journal.encoding import Entry
 from ostinato.journal.lock import RunLock
 from ostinato.journal.records import ControlRequest
-from ostinato.journal.tables import Progress, RunTables, Write
+from ostinato.journal.sqlite.tables import Progress, RunTables, Write
 
 INTERVAL = 0.2
 """Seconds between two looks at the requests of other processes while no step comes.

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ostinato.errors import InputError
-from ostinato.journal.artifacts import Artifact, Sound, reference_to
-from ostinato.journal.tensor_blocks import TensorBlocks, array_from, tensor_from
+from ostinato.journal.artifacts.artifact import Artifact, Sound, reference_to
+from ostinato.journal.state.tensor_blocks import TensorBlocks, array_from, tensor_from
 
 MARK = "$"
 REFERENCE = re.compile(r'\{"\$":"artifact","of":"([0-9a-f]+)"')

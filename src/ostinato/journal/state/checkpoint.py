@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.errors import RunError
-from ostinato.journal.artifacts import Artifact
-from ostinato.journal.state_codec import REFERENCE, Packer, unpack
-from ostinato.journal.tensor_blocks import TensorBlock, TensorBlocks, allocate
+from ostinato.journal.artifacts.artifact import Artifact
+from ostinato.journal.state.codec import REFERENCE, Packer, unpack
+from ostinato.journal.state.tensor_blocks import TensorBlock, TensorBlocks, allocate
 
 KEY = "ostinato.state"
 CHUNK = 1 << 24  # bytes read at once

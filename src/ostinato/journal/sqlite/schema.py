@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.errors import RunError
-from ostinato.journal import migrations
-from ostinato.journal.connection import reads_only, transaction
+from ostinato.journal.sqlite import migrations
+from ostinato.journal.sqlite.connection import reads_only, transaction
 
 LARGEST = 1 << 53
 """The largest whole number in a journal: sums of some still fit into SQLite's integers."""

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.errors import RunError
-from ostinato.journal.connection import (
+from ostinato.journal.fields import DAMAGED
+from ostinato.journal.place import DEFAULT
+from ostinato.journal.sqlite.connection import (
     connect,
     reads_only,
     sync_at_commit,
     sync_lazily,
     transaction,
 )
-from ostinato.journal.fields import DAMAGED
-from ostinato.journal.place import DEFAULT
-from ostinato.journal.schema import check_types, migrate
+from ostinato.journal.sqlite.schema import check_types, migrate
 
 # A forked child keeps the connection that it inherited, and opens its own: closing the first would
 # drop the parent's file locks (SQLite, "How To Corrupt", section 2.6).

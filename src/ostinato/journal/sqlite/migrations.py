@@ -10,7 +10,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Mapping
 
-from ostinato.journal.artifact_schema import add_artifact_tables
+from ostinato.journal.artifacts.schema import add_artifact_tables
 
 
 def _first_tables(connection: sqlite3.Connection) -> None:

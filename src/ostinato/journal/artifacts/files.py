@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.errors import InputError, RunError
-from ostinato.journal.artifact_coding import (
+from ostinato.journal.artifacts.coding import (
     array_from,
     encode_png,
     rows_of_pixels,
     tensor_from,
 )
-from ostinato.journal.tensor_blocks import CODES
+from ostinato.journal.state.tensor_blocks import CODES
 
 Reference = Mapping[str, Any]
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from ostinato.errors import RunError
-from ostinato.journal.artifact_coding import PNG, encode_content
-from ostinato.journal.artifacts import Sound, as_json, folder_of, refers
-from ostinato.journal.checkpoint import artifacts_in, sync_folder
-from ostinato.journal.database import Database
+from ostinato.journal.artifacts.artifact import Sound, as_json, folder_of, refers
+from ostinato.journal.artifacts.coding import PNG, encode_content
+from ostinato.journal.artifacts.recorded_tensor import bytes_of
 from ostinato.journal.encoding import encoder
-from ostinato.journal.recorded_tensor import bytes_of
+from ostinato.journal.sqlite.database import Database
+from ostinato.journal.state.checkpoint import artifacts_in, sync_folder
 
 IN_TABLE = 1 << 17
 """Bytes of an artifact that the table holds; measured, a synced file is as fast from there on."""

@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ostinato.journal.artifact_tables import ArtifactWriter
-from ostinato.journal.columns import decode_block, encode_block
-from ostinato.journal.connection import connect, sync_at_commit, sync_lazily, transaction
+from ostinato.journal.artifacts.tables import ArtifactWriter
 from ostinato.journal.encoding import Entry, decode, differences, encode
 from ostinato.journal.fields import as_object
 from ostinato.journal.records import Answered, ControlRequest
+from ostinato.journal.sqlite.columns import decode_block, encode_block
+from ostinato.journal.sqlite.connection import connect, sync_at_commit, sync_lazily, transaction
 
 BLOCK = 2048
 """Steps in one row of the table `steps`, at most: resume keeps one such row in memory."""

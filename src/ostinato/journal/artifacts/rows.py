@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ostinato.errors import RunError
-from ostinato.journal.artifacts import Artifact
-from ostinato.journal.database import Database
+from ostinato.journal.artifacts.artifact import Artifact
+from ostinato.journal.sqlite.database import Database
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from ostinato.errors import RunError
 from ostinato.journal.encoding import Entry, decode, encode
 from ostinato.journal.fields import DAMAGED, as_object
-from ostinato.journal.schema import check_types
+from ostinato.journal.sqlite.schema import check_types
 
 
 def encode_block(steps: Sequence[Entry], encode: Callable[[object], str] = encode) -> str:

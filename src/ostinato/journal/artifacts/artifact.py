@@ -17,22 +17,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ostinato.errors import InputError, RunError
-from ostinato.journal import artifact_files
-from ostinato.journal.artifact_coding import (
+from ostinato.journal.artifacts import files as artifact_files
+from ostinato.journal.artifacts.coding import (
     array_from,
     channels_of,
     decode_content,
     tensor_from,
 )
-from ostinato.journal.database import Database
-from ostinato.journal.fields import read_json
-from ostinato.journal.recorded_tensor import (
+from ostinato.journal.artifacts.recorded_tensor import (
     bytes_of,
     is_kept_whole,
     name_of_dtype,
     recorded,
     tensor_in,
 )
+from ostinato.journal.fields import read_json
+from ostinato.journal.sqlite.database import Database
 
 LISTED = 256
 """Elements of a tensor that JSON still holds as lists: with more, a picture of 17 x 17."""

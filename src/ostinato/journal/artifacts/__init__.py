@@ -1,0 +1,1 @@
+"""Pictures, sounds and larger tensors, stored once by their hash."""

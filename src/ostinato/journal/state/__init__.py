@@ -1,0 +1,1 @@
+"""A process's state in one file, and back."""
