@@ -20,7 +20,7 @@ from ostinato.cli.generate import generate, present
 from ostinato.cli.main import cli
 from ostinato.cli.presenters import View
 from ostinato.cli.recording import resume_line
-from ostinato.errors import InputError, MissingExtra, ModelError
+from ostinato.errors import InputError, MissingExtra, ModelError, RunError
 from ostinato.inference.compiled.build import has_compiler
 from ostinato.journal import Journal, runs_command
 from ostinato.runs import build, config_of
@@ -264,6 +264,19 @@ def test_bad_input_leaves_no_journal_behind(folder: Path) -> None:
     with pytest.raises(InputError, match="--key-env must be given with a server"):
         call("--key-env", "MY_KEY")
     assert not (folder / ".ostinato").exists()
+
+
+def test_an_empty_name_is_no_name() -> None:
+    with pytest.raises(RunError, match="The name of a run must be 1 to 100 letters"):
+        call("--run", "")
+
+
+def test_a_text_takes_no_other_condition() -> None:
+    call("--run", "a")
+    with pytest.raises(InputError, match="--until must be left out for a run of the kind generate"):
+        CliRunner().invoke(
+            cli, ["runs", "resume", "a", "--until", "Steps(3)"], catch_exceptions=False
+        )
 
 
 def test_a_folder_that_cannot_be_written_is_no_hindrance(

@@ -42,7 +42,7 @@ def lines(*words: str) -> list[str]:
 
 def test_the_list_shows_who_called_whom_and_what_a_run_waits_for(journal: Journal) -> None:
     first, asks, called, branch = lines()
-    assert first.startswith("flow  Flow  waiting  tick 0  1 results  ")
+    assert first.startswith("flow  Flow  waiting  tick 0  1 result  ")
     assert asks == "  asks: Ship it?"
     assert called.startswith("└─ part  Walk  paused  called at steps/1, tick 1  ")
     assert branch.startswith("   └─ branch  Walk  paused  from tick 1, tick 1  ")
@@ -71,6 +71,23 @@ def test_a_question_is_answered(journal: Journal) -> None:
     assert journal.get("flow").status == "paused"
     with pytest.raises(RunError, match="must wait for an answer, got paused"):
         lines("answer", "flow", "yes")
+
+
+def test_a_result_to_be_noted_on_is_found(journal: Journal) -> None:
+    assert "  results     1: a" in lines("show", "flow")
+    with pytest.raises(RunError, match=r"has no result 'z' to be noted on\. Results are: a\."):
+        lines("note", "flow", "z", "accepted")
+
+
+def test_a_run_that_waits_for_another_is_paused_with_it(journal: Journal) -> None:
+    part = journal.get("part")
+    with journal.drive(part) as session:
+        assert lines("pause", "flow") == ["part will pause at its next step."]
+        with pytest.raises(RunError, match="Pause it, or stop that one: ostinato runs stop part"):
+            lines("stop", "flow")
+        session.finish("paused", None, 1, 1)
+    with pytest.raises(RunError, match="To pause a run, it must be running"):
+        lines("pause", "flow")
 
 
 def test_a_note_is_taken_and_shown(journal: Journal) -> None:

@@ -50,6 +50,13 @@ def test_steps_are_shown_noisy_above_clean(model: str) -> None:
         assert image.width == 10 * (112 + 4) + 4  # the first, the last, and some between
 
 
+def test_a_resumed_run_draws_its_steps_again(model: str) -> None:
+    sample(model, "--steps", "4", "--show-steps", "--run", "shown", "--out", "shown.png")
+    before = Path("shown.png").read_bytes()
+    assert CliRunner().invoke(cli, ["runs", "resume", "shown"]).exit_code == 0
+    assert Path("shown.png").read_bytes() == before
+
+
 def test_a_gif_shows_every_step_and_a_folder_every_image(model: str) -> None:
     sample(model, "--steps", "3", "--out", "a.gif")
     with Image.open("a.gif") as image:

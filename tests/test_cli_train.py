@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from contextlib import chdir
 from pathlib import Path
@@ -51,6 +52,17 @@ def test_a_small_model_is_trained_saved_and_loaded(folder: Path) -> None:
     assert model.tokenizer.decode(model.tokenizer.encode("We can")) == "We can"
     again = train("a.txt --out small --steps 12 --valid-every 4 --sample-every 12", SMALL)
     assert "The run is finished" in again.output
+
+
+def test_a_training_is_not_recorded_where_nothing_can_be_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, *mode: path != folder and access(path, *mode))
+    result = train("a.txt --out small --steps 2 --valid-every 2", SMALL)
+    assert result.exit_code == 0, result.output
+    assert "Warning: Nothing is recorded" in result.stderr and "Saved in small." in result.output
+    assert not (folder / ".ostinato").exists()
 
 
 def test_a_training_that_diverged_fails_and_saves_no_broken_weights(folder: Path) -> None:

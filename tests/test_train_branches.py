@@ -93,6 +93,15 @@ def test_a_branch_of_a_branch_is_driven_too(kind: str) -> None:
     assert weights("low") == before != weights("lower")
 
 
+def test_a_branch_of_the_end_takes_no_step_beyond_it() -> None:
+    output_of(TRAININGS["music"])
+    output_of("runs branch train-made --as longer")
+    assert "It has taken 4 steps, the limit." in output_of("runs resume longer")
+    assert Journal().get("longer").tick == 4
+    output_of('runs resume longer --until "Steps(6)"')
+    assert Journal().get("longer").tick == 6
+
+
 def test_a_branch_that_is_called_as_its_parents_folder_writes_beside_it() -> None:
     output_of(TRAININGS["image-tokens"])
     before = weights("made")

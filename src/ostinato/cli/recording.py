@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """Where a command records its run, as typed. Without a name the run gets one of its own, and
-    is kept only for some time. With `fresh` an earlier run of the name is deleted, if it is of the
-    same group of kinds."""
+    """Where a command records its run, as typed. Without a name the run gets the `usual` one of its
+    command; without that, one of its own, and is kept only for some time. With `fresh` an earlier
+    run of the name is deleted, if it is of the same group of kinds."""
 
     name: str | None = None
+    usual: str | None = None
     journal: Path | None = None
     off: bool = False
     fresh: bool = False
@@ -37,6 +38,11 @@ class Recording:
         for option, value in (("--run", self.name), ("--journal", self.journal)):
             if self.off and value is not None:
                 raise InputError(f"{option} must be given without --no-journal, got both.")
+
+    @property
+    def called(self) -> str | None:
+        """The name of the run, as far as it is known before the run is made."""
+        return self.usual if self.name is None else self.name
 
     def _cannot_record(self, path: Path) -> bool:
         """Return whether nobody asked for a run, and none can be made here; warn about it."""
@@ -64,7 +70,7 @@ class Recording:
         from ostinato.journal import DEFAULT, Journal
         from ostinato.runs import find_same, record
 
-        path = self.journal or DEFAULT
+        path, name = self.journal or DEFAULT, self.called
         if self.off or self._cannot_record(path):
             yield None
             return
@@ -75,16 +81,18 @@ class Recording:
             return journals[0]
 
         def made() -> Run:
-            earlier = opened().find(self.name) if self.fresh and self.name is not None else None
+            earlier = opened().find(name) if self.fresh and name is not None else None
             if earlier is not None and _group(earlier.kind) == _group(config.kind):
                 opened().delete(earlier.id)
-            return record(opened(), config, name=self.name, spelled=spelled)
+            return record(opened(), config, name=name, spelled=spelled)
+
+        def found() -> Run | None:
+            if name is None or self.fresh or not path.exists():
+                return None
+            return find_same(opened(), config, name, spelled=spelled, fix=fix)
 
         try:
-            there = self.name is not None and path.exists() and not self.fresh
-            name = self.name or ""
-            found = find_same(opened(), config, name, spelled=spelled, fix=fix) if there else None
-            yield found or made
+            yield found() or made
         finally:
             for journal in journals:
                 journal.close()

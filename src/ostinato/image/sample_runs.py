@@ -78,14 +78,15 @@ class ImageSamplingRun(RunConfig):
 
     `count` images of each class or prompt have consecutive seeds from `seed` on. `each` is the stop
     condition of one image, in Python's spelling. `out` is a .png, a .gif of the steps, or a folder.
-    `weights` is a hash of the model's files.
+    `show_steps` draws the steps of each image into it. `weights` is a hash of the model's files.
     """
 
-    free: ClassVar[frozenset[str]] = frozenset({"out", "checkpoint_every"})
+    free: ClassVar[frozenset[str]] = frozenset({"out", "show_steps", "checkpoint_every"})
     hashes: ClassVar[frozenset[str]] = frozenset({"weights"})
 
     model: Place
     out: Path
+    show_steps: bool = False
     count: int = 1
     seed: int = 0
     each: str | None = None

@@ -31,10 +31,8 @@ from ostinato.media import image_io
 from ostinato.models import file_hash, folder_digest
 
 
-def build_sample_image(
-    config: SampleImageRun, *, run: RunSource | None = None, show_steps: bool = False
-) -> ImageWork:
-    """Build the run that samples images with a denoiser; `show_steps` writes their steps."""
+def build_sample_image(config: SampleImageRun, *, run: RunSource | None = None) -> ImageWork:
+    """Build the run that samples images with a denoiser."""
     require_unchanged("The model's files", config.weights, denoiser_digest(config.model))
     network = load_denoiser(config.model)
     low, high = config.guidance_interval
@@ -49,7 +47,7 @@ def build_sample_image(
         seed=config.seed,
         **image_loop_arguments(config, image_checks(config.checks, network), run),
     )
-    return ImageWork(loop=loop, out=config.out, count=len(requests), show_steps=show_steps)
+    return ImageWork(loop=loop, out=config.out, count=len(requests), show_steps=config.show_steps)
 
 
 def image_loop_arguments(

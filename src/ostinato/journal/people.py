@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from ostinato.arguments import did_you_mean, require, require_choice
 from ostinato.errors import InputError, RunError
 from ostinato.journal.encoding import encode_exactly
+from ostinato.journal.place import runs_command
 from ostinato.journal.records import VERDICTS, Question, Verdict
 from ostinato.journal.run import Run
 from ostinato.journal.sqlite.tables import ANSWERED
@@ -28,8 +29,13 @@ def add_note(
     require_choice("verdict", verdict, VERDICTS)
     row = run.result(key)
     if row is None:
-        guess = did_you_mean(key, run.result_keys())
-        raise RunError(f"The run {run.name!r} has no result {key!r} to be noted on.{guess}")
+        keys = sorted(run.result_keys())
+        there = ", ".join(keys[:8]) + (", …" if len(keys) > 8 else "")
+        known = f"Results are: {there or 'none'}."
+        raise RunError(
+            f"The run {run.name!r} has no result {key!r} to be noted on.{did_you_mean(key, keys)} "
+            f"{known}"
+        )
     _check_value(key, verdict, value, row)
     written = None if value is None else encode_exactly(value, "An edited value")
     with run.database.write(synced=True) as connection:
@@ -106,7 +112,10 @@ def _question(run: Run, path: str | None) -> Question:
         return found[0]
     paths = ", ".join(each.path for each in there)
     if not there:
-        raise RunError(f"The run {run.name!r} must wait for an answer, got {run.status}.")
+        raise RunError(
+            f"The run {run.name!r} must wait for an answer, got {run.status}. Runs that wait: "
+            f"{runs_command(run.database.path, '--status', 'waiting')}"
+        )
     raise RunError(
         f"An answer must be to one of the questions of {run.name!r}, got {path!r}. "
         f"Give --path, or path= in Python. Open are: {paths}."

@@ -37,6 +37,7 @@ from ostinato.loop.lanes import Lanes
 from ostinato.loop.process import Edits, Exhausted, ExternalSource, Process, Step
 from ostinato.loop.replay import recorded
 from ostinato.loop.run_setup import (
+    begins_at,
     end_of_generator,
     find_or_create,
     keep_compute_modes,
@@ -488,7 +489,8 @@ class Loop:
                 self._lanes.adopt_results(run.result)
             if self._external:
                 self._lanes.replay(recorded(run, self.tick))
-        if spelling not in (None, str(self.until)) and self.stopped is None:
+        other = spelling not in (None, str(self.until))
+        if self.stopped is None and (other or begins_at(run, self.tick)):
             self._end_where_reached(run)
 
     def _stay_ended(self, run: Run) -> None:
@@ -498,7 +500,7 @@ class Loop:
         self.tick, self.position = now.tick, now.position
 
     def _end_where_reached(self, run: Run) -> None:
-        """End without another step where the conditions that are new hold already."""
+        """End without another step where the conditions of a branch, or new ones, hold already."""
         last = Step(self.tick, self.position, recorded_report(run, self.tick))
         reached = self.until.reached(self._state, last)
         if reached is not None:

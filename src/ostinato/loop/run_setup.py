@@ -98,6 +98,11 @@ def recorded_report(run: Run, tick: int) -> Report:
     return {} if parent is None or not origin or tick > origin[1] else recorded_report(parent, tick)
 
 
+def begins_at(run: Run, tick: int) -> bool:
+    """Return whether a run is a branch that has taken no step of its own yet."""
+    return run.parent is not None and run.parent[1] == tick
+
+
 def end_of_generator(run: Run, until: Condition) -> Stopped:
     """Return why a run of a generator has stopped for good.
 

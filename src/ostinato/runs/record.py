@@ -46,7 +46,7 @@ def record(
     run = None if name is None else find_same(journal, config, name, spelled=spelled)
     if run is None:
         spec = {CONFIG: config_to_json(config, folder_of(journal.path))}
-        called = name or config.kind.replace(" ", "-")
+        called = config.kind.replace(" ", "-") if name is None else name
         return journal.create(called, kind=config.kind, spec=spec, brief=name is None)
     return run
 
@@ -98,7 +98,7 @@ def find_same(
         differences(before, config, folder_of(journal.path)),
         fix
         or "Give the same values to resume it, branch it with "
-        f"{runs_command(journal.path, 'branch', run.name)}, or start another run.",
+        f"{runs_command(journal.path, 'branch', run.name, '--as', 'NEW')}, or start another run.",
         spelled,
     )
     amend(journal, run, amended(before, config))

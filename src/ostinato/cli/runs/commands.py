@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ from ostinato.cli.run_loop import Exit
 from ostinato.cli.runs.artifacts import artifacts, summary
 from ostinato.cli.runs.people import answer, export, keep, note
 from ostinato.cli.runs.resume_hint import resume_hint
-from ostinato.cli.runs.words import ago, cut, listed, opened, setting, size_text
+from ostinato.cli.runs.words import ago, counted, cut, listed, opened, setting, size_text
 from ostinato.errors import InputError, RunError
 from ostinato.journal import (
     DEFAULT,
@@ -34,6 +35,7 @@ from ostinato.runs import branch as branch_run
 from ostinato.runs import config_of, folder_of
 
 LAST_STEPS = 5
+SHOWN_KEYS = 3  # of results
 STATUSES = ("new", "running", "waiting", "paused", "interrupted", "stopped", "error")
 UNLIMITED = f"Steps({1 << 62})"  # of loops that only the end of their items stops
 
@@ -96,6 +98,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         saved = run.checkpoints()
         steps = list(run.steps(after=max(0, row.tick - LAST_STEPS)))
         results = run.count_results()
+        keys = [key for key, _ in islice(run.results(), SHOWN_KEYS)]
         output = _output(run) if results == 1 else None
         found = run.artifacts()
         until = run.until
@@ -132,7 +135,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         ("called", ", ".join(called) or None),
         ("started", ago(row.created)),
         ("updated", ago(row.updated)),
-        ("results", str(results) if results else None),
+        ("results", _results(results, keys)),
         ("output", None if output is None else cut(encode(output))),
         ("artifacts", summary(found)),
         ("notes", str(len(notes)) if notes else None),
@@ -166,6 +169,12 @@ def _config(run: Run) -> RunConfig | None:
     except RunError as error:
         click.echo(f"Warning: {error}", err=True)
         return None
+
+
+def _results(count: int, keys: list[str]) -> str | None:
+    """Return how many results there are, and how the first are called."""
+    more = ", …" if count > len(keys) else ""
+    return f"{count}: {', '.join(keys)}{more}" if count else None
 
 
 def _output(run: Run) -> str | None:
@@ -217,7 +226,8 @@ def _step(step: StepRecord) -> dict[str, object]:
 def pause(name: str, path: Path | None) -> None:
     """Pause the running NAME; it can be resumed.
 
-    The run saves a checkpoint and ends at its next step.
+    The run saves a checkpoint and ends at its next step. While it waits for a run that it called,
+    that one is paused.
     """
     _request(name, path, "pause")
 
@@ -233,8 +243,28 @@ def stop(name: str, path: Path | None) -> None:
 def _request(name: str, path: Path | None, action: str) -> None:
     with opened(path) as journal:
         run = journal.get(name)
+        working = _working(run)
+        if working is None or action == "pause":
+            run = working or run
+        else:
+            raise RunError(
+                f"To {action} a run, it must be driven itself, got {run.name!r}, which waits for "
+                f"{working.name!r}. Pause it, or stop that one: "
+                f"{runs_command(journal.path, action, working.name)}"
+            )
         journal.request(run, action)
         click.echo(f"{run.name} will {action} at its next step.")
+
+
+def _working(run: Run) -> Run | None:
+    """Return the run that a run waits for: it is driven in place of its caller."""
+    if run.driven:
+        return None
+    for child in run.called():
+        found = child if child.driven else _working(child)
+        if found is not None:
+            return found
+    return None
 
 
 @runs.command()
@@ -248,17 +278,16 @@ def delete(name: str, yes: bool, path: Path | None) -> None:
         row = run.now()
         if not yes and not run.driven:  # `Journal.delete` refuses a driven run: no need to confirm
             results, called = run.count_results(), len(run.called())
-            what = f"{row.name} ({row.kind}, {row.status}, tick {row.tick}, {results} results)"
-            more = f", its checkpoints and the {_runs(called)} that it called" if called else ""
-            if not click.confirm(f"Delete the run {what}{more or ' and its checkpoints'}?"):
+            found = counted(results, "result")
+            what = f"{row.name} ({row.kind}, {row.status}, tick {row.tick}, {found})"
+            also = f", its checkpoints and the {counted(called, 'run')} that it called"
+            more = also if called else " and its checkpoints"
+            if not click.confirm(f"Delete the run {what}{more}?"):
                 click.echo("Nothing was deleted.")
                 return
         others = journal.delete(run.id) - 1
-    click.echo(f"Deleted {row.name}{f' and {_runs(others)} that it called' if others else ''}.")
-
-
-def _runs(count: int) -> str:
-    return f"{count} run{'s' * (count != 1)}"
+    also = f" and {counted(others, 'run')} that it called" if others else ""
+    click.echo(f"Deleted {row.name}{also}.")
 
 
 _UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -309,7 +338,7 @@ def prune(
         old = journal.prunable(older_than=older_than, keep=keep, kind=kind, status=status)
         for line in listed(old):
             click.echo(line)
-        count = f"{_runs(len(old))} ({size_text(sum(e.bytes for e in old))})"
+        count = f"{counted(len(old), 'run')} ({size_text(sum(e.bytes for e in old))})"
         if dry_run or not old:
             click.echo(f"{count} would be deleted." if old else "No run is to be deleted.")
             return

@@ -121,6 +121,7 @@ def image(
     checks = CheckOptions(**{spec.name: params.pop(spec.name) for spec in fields(CheckOptions)})
     common = {
         "out": _target(out),
+        "show_steps": show_steps,
         "count": count,
         "seed": seed,
         "each": each,
@@ -133,7 +134,7 @@ def image(
         config = pipeline_config(model, options, **common)
     else:
         config = _denoiser_config(model, options, params, **common)
-    sys.exit(drive(config, recording, View(show=show_steps, as_json=as_json), spelled))
+    sys.exit(drive(config, recording, View(as_json=as_json), spelled))
 
 
 def present(config: ImageSamplingRun, run: RunSource | None, view: View) -> Exit:
@@ -141,7 +142,7 @@ def present(config: ImageSamplingRun, run: RunSource | None, view: View) -> Exit
     from ostinato.image import ImageWork
     from ostinato.runs import build_config
 
-    work = build_config(config, run=run, show_steps=view.show)
+    work = build_config(config, run=run)
     assert isinstance(work, ImageWork)
     for note in work.notes:
         click.echo(note, err=True)

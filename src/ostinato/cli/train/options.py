@@ -51,12 +51,13 @@ class TrainingOptions:
         """The run's name; by default that of the output folder."""
         from ostinato.journal import safe_name
 
-        return self.recording.name or safe_name(f"train-{self.out.resolve().name}")
+        usual = safe_name(f"train-{self.out.resolve().name}")
+        return usual if self.recording.name is None else self.recording.name
 
     @property
     def named(self) -> Recording:
-        """How the training is recorded, with its name."""
-        return self.recording if self.recording.off else replace(self.recording, name=self.name)
+        """How the training is recorded, with the name that it has if nobody named it."""
+        return replace(self.recording, usual=self.name)
 
     def require_valid(self) -> None:
         """Raise `InputError` where `--out` is a file or `--until` is no condition."""

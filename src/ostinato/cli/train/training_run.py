@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 LINE_SECONDS = 5  # between two lines of progress
 
 SAME = (
-    "Give the same values to resume it, --fresh to start over, or another --out or --run; or "
-    "branch it with ostinato runs branch."
+    "Give the same values to resume it, --fresh to start over, or another --out or --run; "
+    "ostinato runs branch trains on with some other settings."
 )
 
 Show = Callable[["Step", "TrainingWork"], str]

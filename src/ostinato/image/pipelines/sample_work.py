@@ -14,10 +14,8 @@ from ostinato.journal import RunSource, require_unchanged
 from ostinato.models import folder_digest
 
 
-def build_sample_pipeline(
-    config: SamplePipelineRun, *, run: RunSource | None = None, show_steps: bool = False
-) -> ImageWork:
-    """Build the run that samples images with a pipeline; `show_steps` writes their steps."""
+def build_sample_pipeline(config: SamplePipelineRun, *, run: RunSource | None = None) -> ImageWork:
+    """Build the run that samples images with a pipeline."""
     require_unchanged("The pipeline's files", config.weights, pipeline_digest(config.model))
     pipeline = load_pipeline(config.model)
     if pipeline.text_to_image and not config.prompts:
@@ -47,7 +45,7 @@ def build_sample_pipeline(
         loop=loop,
         out=config.out,
         count=len(items),
-        show_steps=show_steps,
+        show_steps=config.show_steps,
         decode=pipeline.decode,
         notes=tuple(
             f"The weights of {name} are those of the variant {variant}."
