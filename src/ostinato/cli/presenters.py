@@ -40,8 +40,8 @@ PRESENTERS = {
     "train text": "ostinato.cli.train.text:present",
     "train image": "ostinato.cli.train.image:present",
     "train image-tokens": "ostinato.cli.train.image_tokens:present",
-    "train image-codec": "ostinato.cli.train.training_run:present",
-    "train music": "ostinato.cli.train.training_run:present",
+    "train image-codec": "ostinato.cli.train.progress:present",
+    "train music": "ostinato.cli.train.progress:present",
     "refine": "ostinato.cli.jobs.refine:present",
 }
 """By kind of run: `package.module:function`. Other kinds are shown by `present`."""

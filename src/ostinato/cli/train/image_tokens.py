@@ -11,7 +11,7 @@ import click
 
 from ostinato.arguments import require
 from ostinato.cli.presenters import View
-from ostinato.cli.train import training_run
+from ostinato.cli.train import progress
 from ostinato.cli.train.options import (
     SEQUENCE_SETTINGS,
     TrainingOptions,
@@ -90,19 +90,19 @@ def image_tokens(
     )
     data = prepare_image_token_training(config)
     config = dataclasses.replace(config, sources=image_places(sources))
-    training_run.train_until(config, options, data, prepared=data, drive=_codec_driver(View()))
+    progress.train_until(config, options, data, prepared=data, drive=_codec_driver(View()))
 
 
 def present(config: ImageTokenTrainingRun, run: RunSource | None, view: View) -> Exit:
     """Train the autoencoder if need be, then the model."""
-    return training_run.present(config, run, view, drive=_codec_driver(view))
+    return progress.present(config, run, view, drive=_codec_driver(view))
 
 
 def _codec_driver(view: View) -> Any:
     """Return what trains an autoencoder, and ends the command where it is interrupted."""
 
     def drive(config: CodecTrainingRun, run: RunSource | None, caller: Run | None) -> None:
-        code = training_run.present(config, run, view, caller=caller)
+        code = progress.present(config, run, view, caller=caller)
         if code:
             sys.exit(code)
 
