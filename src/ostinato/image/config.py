@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from ostinato.arguments import require, require_at_least, require_types
-from ostinato.journal import Place, RunConfig
+from ostinato.journal import Place, RunConfig, beside
 from ostinato.loop import check_seed, parse
 from ostinato.train import TrainingConfig, TrainingRun
 
@@ -165,7 +165,7 @@ class ImageSamplingRun(RunConfig):
 
     def branched(self, name: str) -> Self:
         """Return the configuration of a branch: it writes beside this one."""
-        return replace(self, out=self.out.with_name(name + self.out.suffix))
+        return replace(self, out=beside(self.out, name, self.out.suffix))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from ostinato.arguments import require, require_at_least, require_types
-from ostinato.journal import Place, RunConfig
+from ostinato.journal import Place, RunConfig, each_beside
 from ostinato.loop import check_seed
 from ostinato.train import TrainingConfig, TrainingRun
 
@@ -100,12 +99,4 @@ class SampleMusicRun(RunConfig):
 
     def branched(self, name: str) -> Self:
         """Return the configuration of a branch: it writes beside this one."""
-        suffixes = Counter(out.suffix for out in self.outs)
-        return replace(
-            self,
-            outs=tuple(
-                # Of two files of one format, each keeps its own name too.
-                out.with_name(name + (f"-{out.name}" if suffixes[out.suffix] > 1 else out.suffix))
-                for out in self.outs
-            ),
-        )
+        return replace(self, outs=each_beside(self.outs, name))

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from ostinato.arguments import require, require_at_least, require_types
 from ostinato.image import ImageSetRun
-from ostinato.journal import Place, RunConfig
+from ostinato.journal import Place, RunConfig, beside
 from ostinato.loop import check_seed
 from ostinato.train import TrainingConfig
 
@@ -117,4 +117,4 @@ class SampleImageTokensRun(RunConfig):
 
     def branched(self, name: str) -> Self:
         """Return the configuration of a branch: it writes beside this one."""
-        return replace(self, out=self.out.with_name(name + self.out.suffix))
+        return replace(self, out=beside(self.out, name, self.out.suffix))
