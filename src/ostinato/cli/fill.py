@@ -90,16 +90,18 @@ def _recorded(run: Run, view: View) -> list[dict[str, Any]]:
 
 
 def _filled(config: FillRun, run: RunSource | None, view: View) -> list[dict[str, Any]]:
+    from ostinato.loop import ItemsWork
     from ostinato.runs import build_config
 
-    def watch(step: Step) -> None:
+    def show(step: Step) -> None:
         for lane in step.lanes.values():
             _show(lane.position, lane.report, view)
 
-    loop = build_config(config, run=run).loop
-    rows = rows_of(loop, watch=watch)
+    work = build_config(config, run=run)
+    assert isinstance(work, ItemsWork)
+    rows = rows_of(work, show=show)
     if not rows:
-        exit_interrupted(0, 1, "texts", loop.recorded_as)
+        exit_interrupted(0, 1, "texts", work.loop.recorded_as)
     return rows
 
 

@@ -8,7 +8,7 @@ from ostinato.decode import DraftModel, DraftProposer, PromptLookup, SamplingPar
 from ostinato.errors import InputError, ModelError
 from ostinato.inference import check_before_loading
 from ostinato.journal import RunSource, require_unchanged
-from ostinato.loop import CheckpointSchedule, Work
+from ostinato.loop import CheckpointSchedule, ItemsWork, Work
 from ostinato.models import LanguageModel, load_model, near_place, shared_model, weights_digest
 from ostinato.remote import Server, is_server
 from ostinato.text.config import FillRun, GenerateRun
@@ -103,7 +103,7 @@ def _proposer(config: GenerateRun) -> DraftProposer | None:
     return None if config.prompt_lookup is None else PromptLookup(config.prompt_lookup)
 
 
-def build_fill(config: FillRun, *, run: RunSource | None = None) -> Work:
+def build_fill(config: FillRun, *, run: RunSource | None = None) -> ItemsWork:
     """Build the run that fills the gaps of one text.
 
     Raises `RunError` where the model's files have changed since the run started.
@@ -112,7 +112,7 @@ def build_fill(config: FillRun, *, run: RunSource | None = None) -> Work:
     require_unchanged(f"The files of {name}", config.weights, weights_digest(config.model))
     # There are few steps and they are small: a branch may start from any of them.
     schedule = None if run is None else CheckpointSchedule(steps=1, keep=config.steps)
-    return Work(
+    return ItemsWork(
         loop=fill_gaps(
             [config.text],
             model=name,

@@ -145,7 +145,7 @@ def present(config: ImageSamplingRun, run: RunSource | None, view: View) -> Exit
     assert isinstance(work, ImageWork)
     for note in work.notes:
         click.echo(note, err=True)
-    rows = rows_of(work.loop, watch=work.watch)
+    rows = rows_of(work)
     if not rows:
         exit_interrupted(0, work.count, "images", work.loop.recorded_as)
     refuse_errors(rows)

@@ -80,7 +80,7 @@ def present(config: SampleImageTokensRun, run: RunSource | None, view: View) -> 
 
     work = build_config(config, run=run)
     assert isinstance(work, ImageTokensWork)
-    rows = rows_of(work.loop, watch=work.watch)
+    rows = rows_of(work)
     count = len(work.prompts)
     if len(rows) < count:
         exit_interrupted(len(rows), count, "images", work.loop.recorded_as)

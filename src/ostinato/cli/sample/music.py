@@ -122,7 +122,7 @@ def present(config: SampleMusicRun, run: RunSource | None, view: View) -> Exit:
 
     work = build_config(config, run=run)
     assert isinstance(work, MusicWork)
-    rows = rows_of(work.loop, watch=work.watch)
+    rows = rows_of(work)
     if len(rows) < config.count:
         exit_interrupted(len(rows), config.count, "pieces", work.loop.recorded_as)
     refuse_errors(rows)
