@@ -113,7 +113,7 @@ class SampleImageTokensRun(RunConfig):
         require_at_least(1, count=self.count, steps=1 if self.steps is None else self.steps)
         check_seed(self.seed)
         require(bool(self.prompts), "prompts", "at least one prompt", self.prompts, 'Give ("",).')
-        require(self.out.suffix.lower() == ".png", "out", "a .png file", str(self.out))
+        require(self.out.suffix.lower() == ".png", "out", "a .png file", str(self.out), "Name one.")
 
     def branched(self, name: str) -> Self:
         """Return the configuration of a branch: it writes beside this one."""
