@@ -16,7 +16,7 @@ from test_unet import shaken
 from ostinato.cli.main import cli
 from ostinato.errors import OstinatoError
 from ostinato.image import Classifier, ClassifierConfig, Denoise, save_classifier, save_denoiser
-from ostinato.image.sample_work import read_mask
+from ostinato.image.sampling_run import read_mask
 from ostinato.loop import Report
 
 

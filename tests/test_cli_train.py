@@ -233,7 +233,7 @@ def test_a_training_that_was_stopped_from_outside_says_that_it_stays_so(
             journal.request(journal.get("train-small"), "stop")
         return "requested"
 
-    monkeypatch.setattr("ostinato.cli.train.training_run._line", stop)
+    monkeypatch.setattr("ostinato.cli.train.progress._line", stop)
     stopped = train("a.txt --out small --until Steps(5000) --valid-every 5000", SMALL)
     assert stopped.exit_code == 0, stopped.output
     assert "It was asked to stop from outside." in stopped.output

@@ -135,8 +135,8 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, monkeypatch: pytest.M
     small = "train|image-tokens|digits-8x8|--out|x"
     for more, message in {
         "--attribute-dropout|1": "--attribute-dropout must be in",
-        "--size|4": "--size must be 8 to 64, got 4",
-        "--size|-3": "--size must be 8 to 64, got -3",
+        "--size|4": "--size must be 8 to 64 pixels, got 4",
+        "--size|-3": "--size must be 8 to 64 pixels, got -3",
         "--levels|4": "--levels must be left out of --method row",
         "--method|pixels|--levels|1": "--levels must be 2 to 256",
         "--method|pixels|--codec-steps|3": "--codec-steps must be left out of --method pixels",

@@ -388,3 +388,23 @@ def test_a_free_field_is_recorded_anew(folder: Path) -> None:
         amend(journal, journal.get("mine"), replace(config, out=folder / "third.png"))
     call("runs", "resume", "mine")
     assert Path("third.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    {
+        "generate hi --repetition-penalty 0": "--repetition-penalty must be a number",
+        "fill a___ --model m --temperature -1": "--temperature must be a number",
+        f"sample image digits --seed {1 << 63}": "--seed must be a whole number",
+        "sample image-tokens models/tokens --out a.gif": "--out must be a .png file",
+        "sample music --out a.mid --tempo 5": "--tempo must be 10 to 400",
+        "train text README.md --out README.md --from README.md": "--out must be a folder",
+    }.items(),
+)
+def test_a_value_out_of_range_is_told_by_its_option(
+    command: str, message: str, folder: Path
+) -> None:
+    (folder / "README.md").write_text("")
+    with pytest.raises(InputError) as raised:
+        call(*command.split())
+    assert str(raised.value).startswith(message)

@@ -20,7 +20,7 @@ from PIL import Image
 from tiny import CORPUS
 
 from ostinato.cli.main import cli
-from ostinato.cli.train import training_run
+from ostinato.cli.train import progress
 from ostinato.errors import InputError, RunError
 from ostinato.journal import Journal, Run
 from ostinato.music import Score, write_midi
@@ -351,14 +351,14 @@ def test_an_autoencoder_is_a_run_that_is_resumed_with_the_model_that_calls_it() 
 def test_an_interrupted_autoencoder_is_resumed_by_the_run_that_calls_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    line = training_run._line
+    line = progress._line
 
     def interrupting(position: int, report: Any) -> str:
         os.kill(os.getpid(), signal.SIGINT)
         return line(position, report)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_run, "_line", interrupting)
+        patch.setattr(progress, "_line", interrupting)
         result = call(f"{COMMANDS['image-tokens']} --out made")
     assert result.exit_code == 130
     assert result.output.endswith("To resume: ostinato runs resume train-made\n")

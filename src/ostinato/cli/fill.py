@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from ostinato.text import FillRun
 
 
+def spelled(name: str) -> str:
+    """Return how a field is called on the command line."""
+    names = {"text": "TEXT", "weights": "model (its files have changed)"}
+    return names.get(name) or flag_of(name)
+
+
 @click.command()
 @click.argument("text")
 @click.option("--model", help="Folder of `ostinato train text --kind masked`, or of a BERT.")
@@ -36,7 +42,7 @@ if TYPE_CHECKING:
 @seed_option
 @click.option("--show", is_flag=True, help="Print the text at every step; a masked token is a dot.")
 @json_option
-@recording_options
+@recording_options(spelled)
 def fill(
     text: str,
     model: str | None,
@@ -57,12 +63,6 @@ def fill(
         )
     config = FillRun(text=text, model=model_place(model), weights=weights_digest(model), **settings)
     sys.exit(drive(config, recording, View(show=show, as_json=as_json), spelled))
-
-
-def spelled(name: str) -> str:
-    """Return how a field is called on the command line."""
-    names = {"text": "TEXT", "weights": "model (its files have changed)"}
-    return names.get(name) or flag_of(name)
 
 
 def present(config: FillRun, run: RunSource | None, view: View) -> Exit:
@@ -90,16 +90,18 @@ def _recorded(run: Run, view: View) -> list[dict[str, Any]]:
 
 
 def _filled(config: FillRun, run: RunSource | None, view: View) -> list[dict[str, Any]]:
+    from ostinato.loop import ItemsWork
     from ostinato.runs import build_config
 
-    def watch(step: Step) -> None:
+    def show(step: Step) -> None:
         for lane in step.lanes.values():
             _show(lane.position, lane.report, view)
 
-    loop = build_config(config, run=run).loop
-    rows = rows_of(loop, watch=watch)
+    work = build_config(config, run=run)
+    assert isinstance(work, ItemsWork)
+    rows = rows_of(work, show=show)
     if not rows:
-        exit_interrupted(0, 1, "texts", loop.recorded_as)
+        exit_interrupted(0, 1, "texts", work.loop.recorded_as)
     return rows
 
 

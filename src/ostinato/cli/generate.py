@@ -31,6 +31,21 @@ SAMPLING_OPTIONS = (
 """Without effect on beam search, which does not sample."""
 
 
+_SPELLED = {
+    "prompt": "PROMPT or --system",
+    "weights": "model (its files have changed)",
+    "bits": "--int8 or --int4",
+    "alternatives": "--show or --each",
+    "constraint": ", ".join(map(flag_of, NAMES[:-1])) + f" or {flag_of(NAMES[-1])}",
+}
+
+
+def spelled(name: str) -> str:
+    """Return how a field is called on the command line."""
+    field, *_ = name.split(".")
+    return _SPELLED.get(field) or flag_of(field)
+
+
 @click.command()
 @click.argument("prompt", required=False)
 @click.option(
@@ -81,7 +96,7 @@ SAMPLING_OPTIONS = (
 @seed_option
 @click.option("--show", is_flag=True, help="Print each token with its probability and runners-up.")
 @json_option
-@recording_options
+@recording_options(spelled)
 def generate(
     prompt: str | None,
     model: str,
@@ -187,21 +202,6 @@ def _refuse_without_effect(num_beams: int) -> None:
 def _typed(name: str) -> bool:
     context = click.get_current_context()
     return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-
-
-def spelled(name: str) -> str:
-    """Return how a field is called on the command line."""
-    field, *_ = name.split(".")
-    return _SPELLED.get(field) or flag_of(field)
-
-
-_SPELLED = {
-    "prompt": "PROMPT or --system",
-    "weights": "model (its files have changed)",
-    "bits": "--int8 or --int4",
-    "alternatives": "--show or --each",
-    "constraint": ", ".join(map(flag_of, NAMES[:-1])) + f" or {flag_of(NAMES[-1])}",
-}
 
 
 def present(config: GenerateRun, run: RunSource | None, view: View) -> Exit:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,19 @@ def near(path: Path) -> str:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+@contextmanager
+def fields_as_options(spelled: Callable[[str], str]) -> Iterator[None]:
+    """Let an error that begins with a field's name begin with the option's."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        # A key may be an option already, where a command checked what was typed.
+        if error.key and error.key.isidentifier() and text.startswith(f"{error.key} "):
+            error.args = (spelled(error.key) + text.removeprefix(error.key),)
+        raise
 
 
 def journal_option(name: str = "journal") -> Option:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,6 @@ import click
 
 from ostinato.cli.recording import Recording, way_back
 from ostinato.cli.run_loop import Exit
-from ostinato.errors import InputError
 
 if TYPE_CHECKING:
     from ostinato.journal import RunConfig, RunSource
@@ -40,8 +38,8 @@ PRESENTERS = {
     "train text": "ostinato.cli.train.text:present",
     "train image": "ostinato.cli.train.image:present",
     "train image-tokens": "ostinato.cli.train.image_tokens:present",
-    "train image-codec": "ostinato.cli.train.training_run:present",
-    "train music": "ostinato.cli.train.training_run:present",
+    "train image-codec": "ostinato.cli.train.progress:present",
+    "train music": "ostinato.cli.train.progress:present",
     "refine": "ostinato.cli.jobs.refine:present",
 }
 """By kind of run: `package.module:function`. Other kinds are shown by `present`."""
@@ -54,20 +52,8 @@ def drive(
 
     `spelled` returns how a field is called on the command line.
     """
-    with fields_as_options(spelled), recording.opened(config, spelled) as run:
+    with recording.opened(config, spelled) as run:
         return presenter(config.kind)(config, run, view)
-
-
-@contextmanager
-def fields_as_options(spelled: Callable[[str], str]) -> Iterator[None]:
-    """Let an error that begins with a field's name begin with the option's."""
-    try:
-        yield
-    except InputError as error:
-        text = str(error)
-        if error.key and text.startswith(f"{error.key} "):
-            error.args = (spelled(error.key) + text.removeprefix(error.key),)
-        raise
 
 
 def presenter(kind: str) -> Presenter:

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ostinato.cli.options import Command, add_options, journal_option
+from ostinato.cli.options import (
+    Command,
+    Option,
+    add_options,
+    fields_as_options,
+    journal_option,
+)
 from ostinato.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -130,20 +136,25 @@ no_journal_option = click.option(
 )
 
 
-def recording_options(command: Command) -> Command:
+def recording_options(spelled: Callable[[str], str]) -> Option:
     """Add --run, --journal and --no-journal to a command, which gets one `recording`.
 
-    Must be right above the function, below all other options of the command.
+    Must be right above the function, below all other options of the command. An error of a field
+    names it as `spelled` does.
     """
 
-    @wraps(command)
-    def collected(
-        *, run_name: str | None, journal: Path | None, no_journal: bool, **params: Any
-    ) -> None:
-        recording = Recording(name=run_name, journal=journal, off=no_journal)
-        command(recording=recording, **params)
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def collected(
+            *, run_name: str | None, journal: Path | None, no_journal: bool, **params: Any
+        ) -> None:
+            recording = Recording(name=run_name, journal=journal, off=no_journal)
+            with fields_as_options(spelled):
+                command(recording=recording, **params)
 
-    return _OPTIONS(collected)
+        return _OPTIONS(collected)
+
+    return decorate
 
 
 _OPTIONS = add_options(

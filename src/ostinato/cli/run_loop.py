@@ -16,7 +16,7 @@ from ostinato.errors import InputError
 
 if TYPE_CHECKING:
     from ostinato.journal import Run
-    from ostinato.loop import Loop, Step
+    from ostinato.loop import ItemsWork, Step
 
 RESUME = "Run the same command again to resume."
 
@@ -35,27 +35,19 @@ class Exit(IntEnum):
 
 
 def rows_of(
-    loop: Loop,
-    *,
-    watch: Callable[[Step], None] | None = None,
+    work: ItemsWork, *, show: Callable[[Step], None] = lambda step: None
 ) -> list[dict[str, Any]]:
     """Run the loop until it ends or a signal ends it; return the finished items' rows by index.
 
-    `watch` receives every step. A recorded run returns the rows of earlier sessions too.
+    `show` receives every step. A recorded run returns the rows of earlier sessions too.
     """
     from ostinato.loop import ends_by_signal
 
-    rows: dict[str, dict[str, Any]] = {}
-    with ends_by_signal(loop), loop:
-        for step in loop:
-            if watch is not None:
-                watch(step)
-            rows |= {key: dict(row) for key, row in step.results}
-    run = loop.recorded_as
-    if run is not None:
-        # A resumed loop yields only the rows that are new; the journal has them all.
-        rows = dict(run.results())
-    return sorted(rows.values(), key=lambda row: int(row["index"]))
+    with ends_by_signal(work.loop), work.loop:
+        for step in work.loop:
+            work.watch(step)
+            show(step)
+    return work.rows
 
 
 def refuse_errors(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,21 +1,29 @@
 from .checks import ClassifiedAs, Sharpness
 from .classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
 from .clip import ClipModel, ClipScore, load_clip
-from .config import RECIPE, ImageSetRun, ImageTrainingRun, image_places
+from .config import (
+    RECIPE,
+    ImageChecks,
+    ImageSamplingRun,
+    ImageSetRun,
+    ImageTrainingRun,
+    SampleImageRun,
+    SourceImage,
+    image_places,
+)
 from .dataset import Images, hold_out, read_images
 from .denoise import Denoise
 from .fixed_batches import BLOCK, Denoiser, fixed_batches, is_batch_invariant, remembered_self_test
 from .image_request import ImageRequest, is_whole, pixels
 from .image_work import ImageWork
-from .sample_runs import ImageChecks, ImageSamplingRun, SampleImageRun, SourceImage
-from .sample_work import (
+from .sampling import ALL_STEPS, Renoise, denoise_loop, sample_images
+from .sampling_run import (
     build_sample_image,
     classifier_digest,
     denoiser_digest,
     image_checks,
     image_loop_arguments,
 )
-from .sampling import ALL_STEPS, Renoise, denoise_loop, sample_images
 from .solvers import SOLVERS, Solver, jump_sigmas, karras_sigmas, linear_betas, vp_sigmas
 from .training import ImageTask, NoiseLevels, PerImageTask, preview, shape_for
 from .training_run import build_image_training, prepare_image_training, read_image_set

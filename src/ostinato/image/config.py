@@ -1,15 +1,16 @@
-"""The configurations of image trainings, and their recipe. Imports no torch."""
+"""The configurations of image trainings, and of sampling with a denoiser. Imports no torch."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from ostinato.arguments import require, require_at_least
-from ostinato.journal import Place
+from ostinato.arguments import require, require_at_least, require_types
+from ostinato.journal import Place, RunConfig, beside
+from ostinato.loop import check_seed, parse
 from ostinato.train import TrainingConfig, TrainingRun
 
 RECIPE = TrainingConfig(
@@ -68,3 +69,125 @@ class ImageTrainingRun(ImageSetRun):
         require(right, "channels", "a multiple of 16", self.channels)
         require_at_least(1, blocks=self.blocks)
         require(0 <= self.label_dropout < 1, "label_dropout", "in [0, 1)", self.label_dropout)
+
+
+ALL_CHECKPOINTS = 10_000
+"""Checkpoints that `checkpoint_every` keeps: one for every step to branch from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageChecks:
+    """Checks of an image; one that fails is noised again, in at most `rounds` drafts.
+
+    None: the check is left out. `min_class_probability` is that of the image's class by the
+    `classifier`. `clip_text` is compared with the image by `clip_model`; None is the prompt.
+    """
+
+    hashes: ClassVar[frozenset[str]] = frozenset({"classifier_weights", "clip_weights"})
+
+    min_class_probability: float | None = None
+    classifier: Place = "digits"
+    classifier_weights: str = ""
+    min_sharpness: float | None = None
+    clip_model: Place | None = None
+    clip_weights: str = ""
+    clip_text: str | None = None
+    min_clip_score: float = 0.25
+    rounds: int = 3
+
+    def __post_init__(self) -> None:
+        require_types(self)
+        require_at_least(1, rounds=self.rounds)
+        for name, least in (
+            ("min_class_probability", 0),
+            ("min_sharpness", 0),
+            ("min_clip_score", -1),
+        ):
+            value = getattr(self, name)
+            require(value is None or least <= value <= 1, name, f"in [{least}, 1]", value)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a check."""
+        checked = (self.min_class_probability, self.min_sharpness, self.clip_model)
+        return any(each is not None for each in checked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceImage:
+    """An image to vary, or with a mask to inpaint, by path and by the SHA-256 of its file.
+
+    A file may be moved: what counts is its content. `strength` is as in `ImageRequest`; None is
+    0.5, and 1 with a mask.
+    """
+
+    free: ClassVar[frozenset[str]] = frozenset({"path", "mask"})
+
+    path: Path
+    content: str
+    strength: float | None = None
+    mask: Path | None = None
+    mask_content: str = ""
+
+    def __post_init__(self) -> None:
+        require_types(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSamplingRun(RunConfig):
+    """What runs of denoisers and of pipelines share.
+
+    `count` images of each class or prompt have consecutive seeds from `seed` on. `each` is the stop
+    condition of one image, in Python's spelling. `out` is a .png, a .gif of the steps, or a folder.
+    `show_steps` draws the steps of each image into it. `weights` is a hash of the model's files.
+    """
+
+    free: ClassVar[frozenset[str]] = frozenset({"out", "show_steps", "checkpoint_every"})
+    hashes: ClassVar[frozenset[str]] = frozenset({"weights"})
+
+    model: Place
+    out: Path
+    show_steps: bool = False
+    count: int = 1
+    seed: int = 0
+    each: str | None = None
+    checks: ImageChecks = ImageChecks()
+    checkpoint_every: int | None = None
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        require_types(self)
+        require_at_least(1, count=self.count, checkpoint_every=self.checkpoint_every or 1)
+        check_seed(self.seed)
+        suffix = self.out.suffix.lower()
+        require(suffix in ("", ".png", ".gif"), "out", "a .png, a .gif or a folder", str(self.out))
+        if self.each is not None:
+            parse(self.each)
+
+    def branched(self, name: str) -> Self:
+        """Return the configuration of a branch: it writes beside this one."""
+        return replace(self, out=beside(self.out, name, self.out.suffix))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleImageRun(ImageSamplingRun):
+    """Images that a denoiser samples.
+
+    `labels` are classes by name or number; none: one of any class. Guidance acts at noise levels
+    within `guidance_interval`, None being no upper one. With `interpolate_to`, the noise of the
+    images goes from that of `seed` to that of this one.
+    """
+
+    kind: ClassVar[str] = "sample image"
+
+    labels: tuple[str, ...] = ()
+    steps: int = 20
+    solver: str = "dpmpp_2m"
+    guidance: float = 1.0
+    guidance_interval: tuple[float, float | None] = (0.0, None)
+    interpolate_to: int | None = None
+    source: SourceImage | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(1, steps=self.steps)

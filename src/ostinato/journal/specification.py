@@ -10,6 +10,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -60,6 +61,21 @@ class RunConfig:
     def trusted(self) -> list[str]:
         """Say what building the run does that its owner must trust, such as running code."""
         return []
+
+
+def beside(path: Path, name: str, suffix: str = "") -> Path:
+    """Return where a branch called `name` writes, in the folder of `path` and never to it."""
+    other = path.with_name(name + suffix)
+    return other if other != path else path.with_name(f"{name}-2{suffix}")
+
+
+def each_beside(paths: Sequence[Path], name: str) -> tuple[Path, ...]:
+    """Return where a branch writes several files: of those that would be one, each has its name."""
+    suffixes = Counter(path.suffix for path in paths)
+    return tuple(
+        beside(path, name, f"-{path.name}" if suffixes[path.suffix] > 1 else path.suffix)
+        for path in paths
+    )
 
 
 class Difference(NamedTuple):

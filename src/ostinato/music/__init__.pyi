@@ -1,10 +1,9 @@
 from .checks import Cadence, Crossing, Parallels, Repeats, VoiceRange, all_checks
-from .config import RECIPE, MusicTrainingRun
+from .config import FORMATS, RECIPE, MusicTrainingRun, SampleMusicRun
 from .data import Pieces, examples, in_range, read_pieces
 from .midi import read_midi, write_midi
 from .rendering import piano_roll, render, write_wav
-from .sample_runs import FORMATS, SampleMusicRun
-from .sample_work import MusicWork, build_sample_music, music_digest
+from .sampling_run import MusicWork, build_sample_music, music_digest
 from .score import Key, Score, read_chorales
 from .tokens import LONGEST, encode, make_tokenizer, music_model, score_of
 from .training_run import build_music_training, prepare_music_training

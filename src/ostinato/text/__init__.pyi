@@ -1,10 +1,10 @@
-from .config import TextTrainingConfig, TextTrainingRun
-from .filling import GAP, build_fill, fill_gaps
-from .runs import FillRun, GenerateRun
+from .config import FillRun, GenerateRun, TextTrainingConfig, TextTrainingRun
+from .filling import GAP, fill_gaps
+from .sampling_run import build_fill, build_generate
 from .training import TextTraining, sample_prompt, set_up
 from .training_run import build_text_training, prepare_text_training
 from .unmask import FillConfig, MaskedText, Unmask
-from .writing import DEFAULT_LENGTH, build_generate, write
+from .writing import DEFAULT_LENGTH, write
 
 __all__ = [
     "DEFAULT_LENGTH",

@@ -7,10 +7,8 @@ from typing import Any
 
 from ostinato.arguments import refuse_single, require_arguments, require_at_least
 from ostinato.errors import InputError
-from ostinato.journal import RunSource, require_unchanged
-from ostinato.loop import CheckpointSchedule, Condition, Lanes, Loop, Steps, Work, content_keys
-from ostinato.models import MaskedModel, load_masked_model, near_place, weights_digest
-from ostinato.text.runs import FillRun
+from ostinato.loop import Condition, Lanes, Loop, Steps, content_keys
+from ostinato.models import MaskedModel, load_masked_model
 from ostinato.text.unmask import FillConfig, MaskedText, Unmask
 
 GAP = "___"
@@ -57,26 +55,3 @@ def fill_gaps(
 def _joined(model: MaskedModel, text: str) -> str:
     """Leave the space before a gap to the gap, for tokenizers whose words start with a space."""
     return text if model.word_pieces else text.replace(f" {GAP}", GAP)
-
-
-def build_fill(config: FillRun, *, run: RunSource | None = None) -> Work:
-    """Build the run that fills the gaps of one text.
-
-    Raises `RunError` where the model's files have changed since the run started.
-    """
-    name = near_place(config.model)
-    require_unchanged(f"The files of {name}", config.weights, weights_digest(config.model))
-    # There are few steps and they are small: a branch may start from any of them.
-    schedule = None if run is None else CheckpointSchedule(steps=1, keep=config.steps)
-    return Work(
-        loop=fill_gaps(
-            [config.text],
-            model=name,
-            gap_tokens=config.gap_tokens,
-            steps=config.steps,
-            fill=FillConfig(temperature=config.temperature, noise=config.noise),
-            seed=config.seed,
-            run=run,
-            checkpoint=schedule,
-        )
-    )

@@ -5,7 +5,7 @@ Chooses the process (local model, beam search, server); knows no sampling and no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,27 +14,19 @@ from ostinato.decode import (
     Beam,
     Constraint,
     Decode,
-    DraftModel,
     DraftProposer,
     Prompter,
-    PromptLookup,
     SamplingParams,
     TokenPrompt,
 )
-from ostinato.errors import InputError, ItemError, ModelError
-from ostinato.inference import check_before_loading
-from ostinato.journal import RunSource, require_unchanged
-from ostinato.loop import AnyOf, Condition, LaneProcess, Lanes, Loop, Steps, Work, content_keys
+from ostinato.errors import InputError, ItemError
+from ostinato.loop import AnyOf, Condition, LaneProcess, Lanes, Loop, Steps, content_keys
 from ostinato.models import (
     LanguageModel,
-    load_model,
-    near_place,
     shared_model,
-    weights_digest,
 )
 from ostinato.remote import Server, ServerLanes, check_sampling, is_server
 from ostinato.text.filling import ALL_STEPS
-from ostinato.text.runs import GenerateRun
 
 DEFAULT_LENGTH = Steps(200)
 """Ends a text after 200 tokens, if its end token does not come first."""
@@ -178,92 +170,3 @@ def _messages(item: object) -> Messages:
     if isinstance(item, Sequence):
         return item
     raise ItemError(f"A prompt must be a text or chat messages, got {type(item).__name__}.")
-
-
-# A text as a run --------------------------------------------------------------------------------
-
-
-def build_generate(
-    config: GenerateRun,
-    *,
-    run: RunSource | None = None,
-    say: Callable[[str], None] = lambda line: None,
-) -> Work:
-    """Build the run that writes one text; `say` gets a line about what takes long before it.
-
-    Raises `ModelError` for a model that cannot be loaded, `InputError` for settings that it lacks,
-    `RunError` where its files have changed since the run started.
-    """
-    prompt = config.prompt if isinstance(config.prompt, str) else list(config.prompt)
-    model = _server(config) if is_server(config.model) else _local_model(config, say)
-    return Work(
-        loop=write(
-            [prompt],
-            model=model,
-            each=config.condition(),
-            sampling=_sampling(config),
-            seed=config.seed,
-            chat=not config.plain,
-            alternatives=config.alternatives,
-            proposer=_proposer(config),
-            num_beams=config.num_beams,
-            length_penalty=config.length_penalty,
-            constraint=config.constraint,
-            run=run,
-        )
-    )
-
-
-def _local_model(config: GenerateRun, say: Callable[[str], None]) -> LanguageModel:
-    name = near_place(config.model)
-    if config.key_env:
-        raise _misplaced("key_env", "a server", f"the model {name!r}")
-    today = weights_digest(config.model, config.adapter)
-    require_unchanged(f"The files of {name}", config.weights, today)
-    asked = {each: getattr(config, each) for each in ("compile", "bits", "device")}
-    asked["adapter"] = config.adapter and near_place(config.adapter)
-    check_before_loading(name, slots=config.num_beams, say=say, **asked)
-    return load_model(name, **asked)
-
-
-def _server(config: GenerateRun) -> Server:
-    """Return the server. Raises `InputError` for settings of models in this process."""
-    for name, default in _LOCAL_ONLY.items():
-        if getattr(config, name) != default:
-            raise _misplaced(name, "a model in this process", f"the server {config.model}")
-    api = "completions" if config.plain else "chat"
-    return Server.of(config.model, api=api, key_env=config.key_env or "")
-
-
-_LOCAL_ONLY: Mapping[str, object] = {
-    "adapter": None,
-    "compile": None,
-    "bits": None,
-    "device": "cpu",
-    "alternatives": 0,
-    "num_beams": 1,
-    "constraint": None,
-    "prompt_lookup": None,
-    "draft_model": None,
-}
-"""Settings that a server does not have, with their defaults."""
-
-
-def _misplaced(name: str, expected: str, got: str) -> InputError:
-    error = InputError(f"{name} must be given with {expected}, got {got}. Leave it out.")
-    error.key = name
-    return error
-
-
-def _sampling(config: GenerateRun) -> SamplingParams:
-    names = SamplingParams.__dataclass_fields__.keys() & GenerateRun.__dataclass_fields__.keys()
-    return SamplingParams(**{name: getattr(config, name) for name in names})
-
-
-def _proposer(config: GenerateRun) -> DraftProposer | None:
-    if config.draft_model is not None:
-        try:
-            return DraftModel(shared_model(near_place(config.draft_model), device=config.device))
-        except ModelError as error:
-            raise ModelError(f"The draft model cannot be used: {error}") from None
-    return None if config.prompt_lookup is None else PromptLookup(config.prompt_lookup)

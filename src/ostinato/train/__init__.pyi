@@ -6,7 +6,7 @@ from .optimizers import AdamW, Muon
 from .plan import PLANNED, Plannable, planned, require_room, with_plan_of
 from .task import Loss, Share, Task, TextTask, save_model
 from .training import Training
-from .work import HASHED, TrainingParts, TrainingWork, build_training, require_same_data
+from .training_run import HASHED, TrainingParts, TrainingWork, build_training, require_same_data
 
 __all__ = [
     "HASHED",

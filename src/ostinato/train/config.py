@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from ostinato.arguments import require, require_above, require_at_least, require_types
-from ostinato.journal import RunConfig
+from ostinato.journal import RunConfig, beside
 from ostinato.loop import Condition, Steps, check_seed, parse
 
 
@@ -115,5 +115,4 @@ class TrainingRun(RunConfig):
 
     def branched(self, name: str) -> Self:
         """Return the configuration of a branch: it writes to a folder beside this one."""
-        beside = self.out.with_name(name)
-        return replace(self, out=self.out.with_name(f"{name}-2") if beside == self.out else beside)
+        return replace(self, out=beside(self.out, name))

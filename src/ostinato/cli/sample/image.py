@@ -39,6 +39,25 @@ sample.add_command(image_tokens)
 sample.add_command(music)
 
 
+_SPELLED = {
+    "labels": "--label",
+    "prompts": "--prompt",
+    "source": "--from",
+    "source.content": "--from (its pixels)",
+    "source.strength": "--strength",
+    "source.mask_content": "--mask (its pixels)",
+    "weights": "model (its files have changed)",
+    "model": "model",
+    "checks.classifier_weights": "--classifier (its files have changed)",
+    "checks.clip_weights": "--clip-model (its files have changed)",
+}
+
+
+def spelled(name: str) -> str:
+    """Return how a field is called on the command line."""
+    return _SPELLED.get(name) or flag_of(name.removeprefix("checks."))
+
+
 @sample.command()
 @click.argument("model", default="digits")
 @click.option("--label", "labels", multiple=True, help="Class, by name or number; repeatable.")
@@ -95,7 +114,7 @@ sample.add_command(music)
     help="Steps between checkpoints, to branch from.",
 )
 @json_option
-@recording_options
+@recording_options(spelled)
 def image(
     recording: Recording,
     model: str,
@@ -146,7 +165,7 @@ def present(config: ImageSamplingRun, run: RunSource | None, view: View) -> Exit
     assert isinstance(work, ImageWork)
     for note in work.notes:
         click.echo(note, err=True)
-    rows = rows_of(work.loop, watch=work.watch)
+    rows = rows_of(work)
     if not rows:
         exit_interrupted(0, work.count, "images", work.loop.recorded_as)
     refuse_errors(rows)
@@ -159,24 +178,6 @@ def present(config: ImageSamplingRun, run: RunSource | None, view: View) -> Exit
 
 
 # Options ----------------------------------------------------------------------------------------
-
-SPELLED = {
-    "labels": "--label",
-    "prompts": "--prompt",
-    "source": "--from",
-    "source.content": "--from (its pixels)",
-    "source.strength": "--strength",
-    "source.mask_content": "--mask (its pixels)",
-    "weights": "model (its files have changed)",
-    "model": "model",
-    "checks.classifier_weights": "--classifier (its files have changed)",
-    "checks.clip_weights": "--clip-model (its files have changed)",
-}
-
-
-def spelled(name: str) -> str:
-    """Return how a field is called on the command line."""
-    return SPELLED.get(name) or flag_of(name.removeprefix("checks."))
 
 
 def _target(out: Path | None) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ostinato.arguments import counted, require
+from ostinato.arguments import counted
 from ostinato.cli.options import flag_of, json_option, seed_option
 from ostinato.cli.presenters import View, drive
 from ostinato.cli.recording import Recording, recording_options
@@ -19,6 +19,16 @@ from ostinato.errors import InputError
 if TYPE_CHECKING:
     from ostinato.image.tokens import SampleImageTokensRun
     from ostinato.journal import RunSource
+
+
+def spelled(name: str) -> str:
+    """Return how a field is called on the command line."""
+    names = {
+        "model": "FOLDER",
+        "prompts": "--prompt",
+        "weights": "FOLDER (its files have changed)",
+    }
+    return names.get(name) or flag_of(name)
 
 
 @click.command("image-tokens")
@@ -37,7 +47,7 @@ if TYPE_CHECKING:
 @seed_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The .png to write.")
 @json_option
-@recording_options
+@recording_options(spelled)
 def image_tokens(
     recording: Recording,
     folder: Path,
@@ -49,7 +59,6 @@ def image_tokens(
     """Generate images with FOLDER (of `ostinato train image-tokens`), a row for each prompt."""
     from ostinato.image.tokens import SampleImageTokensRun, image_token_digest, with_defaults
 
-    require(out.suffix.lower() == ".png", "--out", "a .png file", str(out), "Name one: digits.png.")
     if out.is_dir():
         raise InputError(f"--out must be a file, got the folder {out}. Name a file in it.")
     config = SampleImageTokensRun(
@@ -63,16 +72,6 @@ def image_tokens(
     sys.exit(drive(config, recording, View(as_json=as_json), spelled))
 
 
-def spelled(name: str) -> str:
-    """Return how a field is called on the command line."""
-    names = {
-        "model": "FOLDER",
-        "prompts": "--prompt",
-        "weights": "FOLDER (its files have changed)",
-    }
-    return names.get(name) or flag_of(name)
-
-
 def present(config: SampleImageTokensRun, run: RunSource | None, view: View) -> Exit:
     """Sample the images, and write them when all are done."""
     from ostinato.image.tokens import ImageTokensWork
@@ -80,7 +79,7 @@ def present(config: SampleImageTokensRun, run: RunSource | None, view: View) -> 
 
     work = build_config(config, run=run)
     assert isinstance(work, ImageTokensWork)
-    rows = rows_of(work.loop, watch=work.watch)
+    rows = rows_of(work)
     count = len(work.prompts)
     if len(rows) < count:
         exit_interrupted(len(rows), count, "images", work.loop.recorded_as)

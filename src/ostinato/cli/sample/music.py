@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ostinato.arguments import require
 from ostinato.cli.options import flag_of, json_option, seed_option
 from ostinato.cli.presenters import View, drive
 from ostinato.cli.recording import Recording, recording_options
@@ -22,6 +21,12 @@ if TYPE_CHECKING:
     from ostinato.music import Key, MusicWork, SampleMusicRun, Score
 
 ROUNDS = 8
+
+
+def spelled(name: str) -> str:
+    """Return how a field is called on the command line."""
+    names = {"model": "MODEL", "outs": "--out", "weights": "MODEL (its files have changed)"}
+    return names.get(name) or flag_of(name)
 
 
 @click.command()
@@ -63,7 +68,7 @@ ROUNDS = 8
 )
 @click.option("--tempo", type=float, default=72.0, help="Quarter notes per minute, 10 to 400.")
 @json_option
-@recording_options
+@recording_options(spelled)
 def music(
     recording: Recording,
     model: str,
@@ -90,7 +95,7 @@ def music(
     """
     from ostinato.music import SAMPLING, SampleMusicRun, music_digest
 
-    _require_outputs(outs, [path for path in (start, melody) if path is not None], tempo)
+    _require_outputs(outs, [path for path in (start, melody) if path is not None])
     _require_checks(until_passes, strategy, rounds)
     config = SampleMusicRun(
         model=_place_of(model),
@@ -109,12 +114,6 @@ def music(
     sys.exit(drive(config, recording, View(as_json=as_json), spelled))
 
 
-def spelled(name: str) -> str:
-    """Return how a field is called on the command line."""
-    names = {"model": "MODEL", "weights": "MODEL (its files have changed)"}
-    return names.get(name) or flag_of(name)
-
-
 def present(config: SampleMusicRun, run: RunSource | None, view: View) -> Exit:
     """Write the pieces when all are done, and say how each one ended."""
     from ostinato.music import MusicWork
@@ -122,7 +121,7 @@ def present(config: SampleMusicRun, run: RunSource | None, view: View) -> Exit:
 
     work = build_config(config, run=run)
     assert isinstance(work, MusicWork)
-    rows = rows_of(work.loop, watch=work.watch)
+    rows = rows_of(work)
     if len(rows) < config.count:
         exit_interrupted(len(rows), config.count, "pieces", work.loop.recorded_as)
     refuse_errors(rows)
@@ -135,7 +134,7 @@ def present(config: SampleMusicRun, run: RunSource | None, view: View) -> Exit:
 # Inputs -----------------------------------------------------------------------------------------
 
 
-def _require_outputs(outs: Sequence[Path], inputs: Sequence[Path], tempo: float) -> None:
+def _require_outputs(outs: Sequence[Path], inputs: Sequence[Path]) -> None:
     """Raise `InputError` before any work for a file that could not be written at the end."""
     from ostinato.music import FORMATS
 
@@ -152,7 +151,6 @@ def _require_outputs(outs: Sequence[Path], inputs: Sequence[Path], tempo: float)
             raise InputError(
                 f"--out must lie in a folder that can be made, got {out}: {error}. Name another."
             ) from None
-    require(10 <= tempo <= 400, "--tempo", "10 to 400", tempo, "Take 72.")
 
 
 def _require_checks(until_passes: bool, strategy: str | None, rounds: int | None) -> None:

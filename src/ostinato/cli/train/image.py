@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ostinato.cli.train import training_run
+from ostinato.cli.train import progress
 from ostinato.cli.train.options import (
     SETTINGS,
     TrainingOptions,
@@ -58,12 +58,12 @@ def image(sources: tuple[str, ...], options: TrainingOptions, **task: Any) -> No
     )
     parts = prepare_image_training(config)
     config = dataclasses.replace(config, sources=image_places(sources))
-    training_run.train_until(config, options, parts, show=_show, parts=parts)
+    progress.train_until(config, options, parts, show=_show, parts=parts)
 
 
 def present(config: TrainingRun, run: RunSource | None, view: View) -> Exit:
     """Train a denoiser, and write samples into its folder."""
-    return training_run.present(config, run, view, show=_show)
+    return progress.present(config, run, view, show=_show)
 
 
 def _show(step: Step, work: TrainingWork) -> str:
@@ -74,4 +74,4 @@ def _show(step: Step, work: TrainingWork) -> str:
     path = work.config.out / "samples" / f"step-{step.position:06}.png"
     network: Any = work.process.network
     image_io.save(pixels / 127.5 - 1, path, side=network.size)
-    return f"  samples: {training_run.near(path)}"
+    return f"  samples: {progress.near(path)}"

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ostinato.cli.train.options import SEQUENCE_SETTINGS, TrainingOptions, training_options
-from ostinato.cli.train.training_run import train_until
+from ostinato.cli.train.progress import train_until
 
 
 @click.command()

@@ -15,8 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from ostinato.cli.options import Command, Option, add_options, flag_of, journal_option
-from ostinato.cli.presenters import fields_as_options
+from ostinato.cli.options import (
+    Command,
+    Option,
+    add_options,
+    fields_as_options,
+    flag_of,
+    journal_option,
+)
 from ostinato.cli.recording import Recording, no_journal_option
 from ostinato.errors import InputError
 from ostinato.train import TrainingConfig

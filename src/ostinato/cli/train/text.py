@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ostinato.cli.train import training_run
+from ostinato.cli.train import progress
 from ostinato.cli.train.image import image
 from ostinato.cli.train.image_tokens import image_tokens
 from ostinato.cli.train.music import music
@@ -77,12 +77,12 @@ def text(
     )
     config = TextTrainingRun(**options.run_fields(), training=training, text=settings, merge=merge)
     parts = prepare_text_training(config)
-    training_run.train_until(config, options, parts, show=_show, parts=parts)
+    progress.train_until(config, options, parts, show=_show, parts=parts)
 
 
 def present(config: TrainingRun, run: RunSource | None, view: View) -> Exit:
     """Train a language model, and print its samples."""
-    return training_run.present(config, run, view, show=_show)
+    return progress.present(config, run, view, show=_show)
 
 
 def _show(step: Step, work: TrainingWork) -> str:

@@ -1,9 +1,9 @@
+from .config import SamplePipelineRun
 from .families import PipelineFamily
 from .folder import is_pipeline, load_pipeline
 from .inputs import PipelineInputs
 from .process import DenoisePipeline, pipeline_loop
-from .sample_runs import SamplePipelineRun
-from .sample_work import build_sample_pipeline, pipeline_digest
+from .sampling_run import build_sample_pipeline, pipeline_digest
 
 __all__ = [
     "DenoisePipeline",

@@ -1,5 +1,12 @@
 from .attributes import Attributes
-from .config import CODES_RECIPE, RECIPE, CodecTrainingRun, ImageTokenTrainingRun, Method
+from .config import (
+    CODES_RECIPE,
+    RECIPE,
+    CodecTrainingRun,
+    ImageTokenTrainingRun,
+    Method,
+    SampleImageTokensRun,
+)
 from .discrete_diffusion import DiscreteDiffusion
 from .masked_codes import CodeSettings
 from .model import (
@@ -14,8 +21,7 @@ from .model import (
 from .network import CodeConfig, CodeNetwork
 from .pixel_quantizer import Codec, PixelQuantizer
 from .prompt import ImagePrompt
-from .sample_runs import SampleImageTokensRun
-from .sample_work import (
+from .sampling_run import (
     ImageTokensWork,
     build_sample_image_tokens,
     image_token_digest,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from ostinato.errors import InputError, RunError
-from ostinato.journal import Difference, Run, RunConfig
+from ostinato.journal import Difference, Run, RunConfig, each_beside
 from ostinato.refine.job.config import Job, JobChoices
 from ostinato.refine.job.file import read_job
 from ostinato.refine.job.settings import JobSettings, changed_sections
@@ -65,10 +65,8 @@ class JobRunConfig(RunConfig):
 
     def branched(self, name: str) -> JobRunConfig:
         """Return the configuration of a branch: its output lies beside the parent's."""
-        exports = tuple(path.with_name(name + path.suffix) for path in self.exports)
-        return replace(
-            self, output=self.output.with_name(name + self.output.suffix), exports=exports
-        )
+        output, *exports = each_beside((self.output, *self.exports), name)
+        return replace(self, output=output, exports=tuple(exports))
 
     def trusted(self) -> list[str]:
         """Name the functions of its checks, and a server that its file does not name."""

@@ -12,9 +12,9 @@ from ostinato.journal import RunSource, require_unchanged
 from ostinato.loop import ItemsWork
 from ostinato.models import folder_digest
 from ostinato.music.checks import all_checks
+from ostinato.music.config import SampleMusicRun
 from ostinato.music.midi import write_midi
 from ostinato.music.rendering import piano_roll, write_wav
-from ostinato.music.sample_runs import SampleMusicRun
 from ostinato.music.score import Score
 from ostinato.music.tokens import score_of
 from ostinato.music.writing import SAMPLING, TOKENS, folder_of, load_music, prompt

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -79,8 +79,10 @@ def present(
     standard error, and one JSON object follows.
     """
     from ostinato.runs import build_config
+    from ostinato.train import TrainingWork
 
-    work = cast("TrainingWork", build_config(config, run=run, **prepared))
+    work = build_config(config, run=run, **prepared)
+    assert isinstance(work, TrainingWork)
     _record(work)
     shown = Shown(work, view, caller)
     shown.announce(plan)

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ostinato.errors import InputError, RunError
+from ostinato.image.tokens.config import SampleImageTokensRun
 from ostinato.image.tokens.masked_codes import CodeSettings
 from ostinato.image.tokens.model import (
     TUNED,
@@ -17,7 +18,6 @@ from ostinato.image.tokens.model import (
     load_image_token_model,
     method_of,
 )
-from ostinato.image.tokens.sample_runs import SampleImageTokensRun
 from ostinato.journal import RunSource, require_unchanged
 from ostinato.loop import ItemsWork
 from ostinato.media import gutter_of, save, tiled

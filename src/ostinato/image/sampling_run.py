@@ -13,16 +13,16 @@ from ostinato.errors import InputError
 from ostinato.image.checks import ClassifiedAs, Sharpness
 from ostinato.image.classifier import Classifier, classifier_folder, load_classifier
 from ostinato.image.clip import ClipScore, load_clip
-from ostinato.image.fixed_batches import Denoiser
-from ostinato.image.image_request import ImageRequest
-from ostinato.image.image_work import ImageWork
-from ostinato.image.sample_runs import (
+from ostinato.image.config import (
     ALL_CHECKPOINTS,
     ImageChecks,
     ImageSamplingRun,
     SampleImageRun,
     SourceImage,
 )
+from ostinato.image.fixed_batches import Denoiser
+from ostinato.image.image_request import ImageRequest
+from ostinato.image.image_work import ImageWork
 from ostinato.image.sampling import ALL_STEPS, Renoise, denoise_loop
 from ostinato.image.unet import denoiser_folder, load_denoiser
 from ostinato.journal import RunSource, require_unchanged

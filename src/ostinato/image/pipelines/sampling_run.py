@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ostinato.errors import InputError
 from ostinato.image import ImageWork, image_checks, image_loop_arguments
+from ostinato.image.pipelines.config import SamplePipelineRun
 from ostinato.image.pipelines.folder import load_pipeline, part_names
 from ostinato.image.pipelines.inputs import PipelineInputs
 from ostinato.image.pipelines.process import pipeline_loop
-from ostinato.image.pipelines.sample_runs import SamplePipelineRun
 from ostinato.journal import RunSource, require_unchanged
 from ostinato.models import folder_digest
 
