@@ -20,7 +20,7 @@ from ostinato.cli.main import COMMANDS
 ROOT = Path(ostinato.__file__).parent
 
 # Modules at the top, which every package may import.
-TOP = ("errors", "arguments", "text_files", "parquet_files", "row_files")
+TOP = ("errors", "arguments", "text_files", "parquet_files", "row_files", "output_files")
 
 # What each package may import beside them, as docs/architecture.md shows it.
 ENGINE = {"journal", "loop"}

@@ -14,8 +14,8 @@ from refine_scribe import JOB, scribe_loop, write_job
 from ostinato.cli.jobs.refine import refine
 from ostinato.cli.main import cli
 from ostinato.errors import InputError, OstinatoError
+from ostinato.output_files import require_writable
 from ostinato.refine.job.job_run import JobRun
-from ostinato.refine.job.preflight import require_writable
 
 SERVER = 'model = "http://localhost:1/v1#m"\n'
 JUDGE = '\n[[check]]\nkind = "judge"\nquestion = "Is it kind? {output}"\n'
@@ -94,7 +94,7 @@ def test_a_folder_without_the_right_to_write_is_refused(folder: Path) -> None:
 
 def test_a_full_disk_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = type("Disk", (), {"total": 1 << 40, "free": 100})
-    monkeypatch.setattr("ostinato.refine.job.preflight.shutil.disk_usage", lambda folder: disk)
+    monkeypatch.setattr("ostinato.output_files.shutil.disk_usage", lambda folder: disk)
     with pytest.raises(OstinatoError, match="no room is left in"):
         require_writable(folder / "new" / "x.jsonl", "The output")
 

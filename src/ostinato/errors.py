@@ -40,7 +40,9 @@ class MissingExtra(InputError):
 
 
 class OutputError(OstinatoError):
-    """A file cannot be written."""
+    """A file cannot be written; `key` names the setting that names it, if there is one."""
+
+    key: str = ""
 
 
 class ItemError(OstinatoError):

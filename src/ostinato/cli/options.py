@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ostinato.errors import InputError
+from ostinato.errors import InputError, OutputError
 
 Command = Callable[..., Any]
 Option = Callable[[Command], Command]
@@ -45,7 +45,7 @@ def fields_as_options(spelled: Callable[[str], str]) -> Iterator[None]:
     """Let an error that begins with a field's name begin with the option's."""
     try:
         yield
-    except InputError as error:
+    except (InputError, OutputError) as error:
         text = str(error)
         # A key may be an option already, where a command checked what was typed.
         if error.key and error.key.isidentifier() and text.startswith(f"{error.key} "):

@@ -142,6 +142,7 @@ class ImageSamplingRun(RunConfig):
     `show_steps` draws the steps of each image into it. `weights` is a hash of the model's files.
     """
 
+    writes: ClassVar[tuple[str, ...]] = ("out",)
     free: ClassVar[frozenset[str]] = frozenset({"out", "show_steps", "checkpoint_every"})
     hashes: ClassVar[frozenset[str]] = frozenset({"weights"})
 

@@ -48,7 +48,7 @@ class ImageWork(ItemsWork):
         for key, lane in step.lanes.items() if self._needs_steps and self._is_whole else ():
             add_step(self._trace, key, lane.position, lane.report)
 
-    def finish(self) -> None:
+    def write(self) -> None:
         """Write the images that are done, or their steps.
 
         Raises `RunError` where there is none, or where the journal does not hold the steps.

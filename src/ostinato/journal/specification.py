@@ -42,17 +42,28 @@ class RunConfig:
 
     `kind` is the name of the kind. Fields named in `free` may have other values when the run is
     resumed, such as where it ends and what it writes; those in `hashes` are of what may be gone,
-    and are compared where both are known. A secret is never among the values: a configuration has
-    the name of the environment variable that holds it.
+    and are compared where both are known. `writes` are the fields that name what the run writes:
+    whether that can be written is found out before any work. A secret is never among the values: a
+    configuration has the name of the environment variable that holds it.
     """
 
     kind: ClassVar[str] = ""
     free: ClassVar[frozenset[str]] = frozenset()
     hashes: ClassVar[frozenset[str]] = frozenset()
+    writes: ClassVar[tuple[str, ...]] = ()
     longer: ClassVar[str] = "For more, start a run of another name."
     """How to go beyond the end of a run that has no field `until`, in a sentence."""
     call: ClassVar[str] = ""
     """The call that resumes a run which only its own program can build, with `{name}` in it."""
+
+    def outputs(self) -> list[tuple[str, Path]]:
+        """Return the files and folders that the run writes, each with the name of its field."""
+        named = [(name, getattr(self, name)) for name in self.writes]
+        return [
+            (name, path)
+            for name, paths in named
+            for path in (paths if isinstance(paths, tuple) else (paths,))
+        ]
 
     def branched(self, name: str) -> Self:
         """Return the configuration of a branch called `name`: with files of its own to write."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from ostinato.loop.loop import Loop
 from ostinato.loop.process import Step
+from ostinato.output_files import told_when_not_written
 
 
 @dataclass(kw_only=True)
@@ -24,8 +25,16 @@ class Work:
     def finish(self) -> None:
         """Write what the run makes, when its loop has ended: weights, images, replies.
 
-        Safe to call again. By itself a run makes nothing but its results in the journal.
+        Safe to call again. Raises `OutputError` where a file cannot be written.
         """
+        mend = "Make room or access; nothing recorded the run."
+        if self.loop.recorded_as is not None:
+            mend = "Nothing is lost: make room or access, and resume the run."
+        with told_when_not_written(mend):
+            self.write()
+
+    def write(self) -> None:
+        """Do what `finish` does; by itself a run makes nothing but its results in the journal."""
 
 
 @dataclass(kw_only=True)

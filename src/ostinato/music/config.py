@@ -70,6 +70,7 @@ class SampleMusicRun(RunConfig):
     """
 
     kind: ClassVar[str] = "sample music"
+    writes: ClassVar[tuple[str, ...]] = ("outs",)
     free: ClassVar[frozenset[str]] = frozenset({"outs", "tempo"})
     hashes: ClassVar[frozenset[str]] = frozenset({"weights"})
 

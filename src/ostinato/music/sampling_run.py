@@ -40,7 +40,7 @@ class MusicWork(ItemsWork):
             return list(self.outs)
         return [out.with_stem(f"{out.stem}-{number}") for out in self.outs]
 
-    def finish(self) -> None:
+    def write(self) -> None:
         """Write each piece that has chords. Raises `RunError` where some are not done."""
         scores = self.scores
         if len(scores) < self.count:

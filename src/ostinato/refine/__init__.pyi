@@ -9,7 +9,7 @@ from .job.job_run import JobRun
 from .job.only import ONLY, Only
 from .job.open_job import OpenMode, journal_of, open_job
 from .job.output_claim import OutputClaim
-from .job.preflight import require_ready, require_writable
+from .job.preflight import require_ready
 from .job.run_config import JobPlace, JobRunConfig, check_names, job_place
 from .job.standard_input import STANDARD_INPUT, keep_input
 from .job.work import JobWork, build_job, reopen_job
@@ -92,7 +92,6 @@ __all__ = [
     "reopen_job",
     "require_export",
     "require_ready",
-    "require_writable",
     "with_feedback",
     "write_export",
 ]

@@ -22,6 +22,7 @@ from ostinato.journal import (
     runs_command,
     safe_name,
 )
+from ostinato.output_files import require_writable
 from ostinato.runs.kinds import KINDS, kind_of
 
 if TYPE_CHECKING:
@@ -142,7 +143,12 @@ def build(run: Run, **changed: object) -> Work:
 
 def build_config(config: RunConfig, *, run: RunSource | None = None, **more: Any) -> Work:
     """Build a configuration, driven as `run`; None: nothing records it. `more` goes to the
-    builder of its kind."""
+    builder of its kind.
+
+    Raises `OutputError` before any work where what the run makes could not be written.
+    """
+    for name, path in config.outputs():
+        require_writable(path.absolute(), name, or_folder=True)
     work: Work = kind_of(config.kind).builder()(config, run=run, **more)
     return work
 

@@ -95,6 +95,7 @@ class TrainingRun(RunConfig):
     are the same: where they lie may change.
     """
 
+    writes: ClassVar[tuple[str, ...]] = ("out",)
     free: ClassVar[frozenset[str]] = frozenset({"out", "until", "checkpoint_every"})
     hashes: ClassVar[frozenset[str]] = frozenset({"data"})
 

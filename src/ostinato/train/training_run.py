@@ -70,7 +70,7 @@ class TrainingWork(Work):
         stopped = self.loop.stopped
         return stopped is not None and stopped.kind in (StopKind.DIVERGED, StopKind.ERROR)
 
-    def finish(self) -> None:
+    def write(self) -> None:
         """Save the best weights, of a training that is paused, too.
 
         Weights between two validations may be the best, so the last ones are validated. Raises

@@ -43,7 +43,8 @@ class Exports:
 
 def require_exports(job: Job, paths: Sequence[Path]) -> None:
     """Raise `InputError` for an export that cannot be written, before any work."""
-    from ostinato.refine import require_export, require_writable
+    from ostinato.output_files import require_writable
+    from ostinato.refine import require_export
 
     used = {
         path.resolve(): what

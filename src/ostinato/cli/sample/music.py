@@ -135,7 +135,7 @@ def present(config: SampleMusicRun, run: RunSource | None, view: View) -> Exit:
 
 
 def _require_outputs(outs: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """Raise `InputError` before any work for a file that could not be written at the end."""
+    """Raise `InputError` for an output that is an input, or of no known format."""
     from ostinato.music import FORMATS
 
     for out in outs:
@@ -145,12 +145,6 @@ def _require_outputs(outs: Sequence[Path], inputs: Sequence[Path]) -> None:
             raise InputError(
                 f"--out must end in {', '.join(FORMATS)}, got {out}. Name such a file."
             )
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"--out must lie in a folder that can be made, got {out}: {error}. Name another."
-            ) from None
 
 
 def _require_checks(until_passes: bool, strategy: str | None, rounds: int | None) -> None:

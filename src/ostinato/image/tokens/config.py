@@ -94,6 +94,7 @@ class SampleImageTokensRun(RunConfig):
     """
 
     kind: ClassVar[str] = "sample image-tokens"
+    writes: ClassVar[tuple[str, ...]] = ("out",)
     free: ClassVar[frozenset[str]] = frozenset({"out"})
     hashes: ClassVar[frozenset[str]] = frozenset({"weights"})
 

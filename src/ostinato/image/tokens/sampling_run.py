@@ -33,7 +33,7 @@ class ImageTokensWork(ItemsWork):
     columns: int
     out: Path
 
-    def finish(self) -> None:
+    def write(self) -> None:
         """Write the images. Raises `RunError` where some are not done."""
         rows = self.rows
         if len(rows) < len(self.prompts):

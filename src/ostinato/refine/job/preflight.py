@@ -5,21 +5,14 @@ Loads no model, sends nothing.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 
-from ostinato.arguments import reason
-from ostinato.errors import InputError, MissingExtra, OstinatoError, OutputError
+from ostinato.errors import InputError, MissingExtra, OstinatoError
 from ostinato.models import LLAMA, adapter_folder, require_model
+from ostinato.output_files import require_writable
 from ostinato.refine.job.config import Job
-
-ROOM = 1 << 20
-"""Bytes that must be free where the output is written: less is not worth starting for."""
 
 
 def require_ready(job: Job) -> None:
@@ -54,35 +47,3 @@ def _about(what: str) -> Iterator[None]:
         yield
     except OstinatoError as error:
         raise InputError(f"{what}: {error}") from error
-
-
-def require_writable(path: Path, what: str) -> None:
-    """Raise `OutputError` where a file cannot be written: its place, its rights, no room."""
-    try:
-        problem = _problem(path)
-    except OSError as error:  # a name that is too long, a loop of links
-        problem = reason(error)
-    if problem:
-        raise OutputError(
-            f"{what} must be a file that can be written, got {path}: {problem}. Name another place."
-        )
-
-
-def _problem(path: Path) -> str:
-    """Return why a file cannot be written, empty if it can be."""
-    if path.is_dir():
-        return "it is a folder"
-    if path.exists() and not path.is_file():
-        return "it is no regular file"
-    folder = path.parent
-    while not folder.exists():  # missing folders are made
-        folder = folder.parent
-    if not folder.is_dir():
-        return f"{folder} is no folder"
-    # Tried: rights say nothing of a file system that is read-only, or of a name that is too long.
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
-    os.close(handle)
-    os.unlink(name)
-    disk = shutil.disk_usage(folder)
-    # Some file systems do not tell their size.
-    return f"no room is left in {folder}" if disk.total and disk.free < ROOM else ""

@@ -24,7 +24,7 @@ class JobWork(Work):
     exports: tuple[Path, ...] = ()
     outcome: Outcome | None = None
 
-    def finish(self) -> None:
+    def write(self) -> None:
         """Write the output, the report and the exports; items that are not done are left out."""
         work = self.job_run
         self.outcome = work.write(self.loop.stopped)
