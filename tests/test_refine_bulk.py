@@ -432,4 +432,4 @@ def test_a_long_pass_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None
         "ostinato.refine.progress.time", SimpleNamespace(monotonic=lambda: float(next(now)))
     )
     assert list(PassProgress("Reading in.jsonl", told.append).over(range(1000))) == [*range(1000)]
-    assert told[1] == "Reading in.jsonl: 256 items, 128 items/s"
+    assert told[0] == "Reading in.jsonl: 256 items, 256 items/s"

@@ -17,7 +17,8 @@ from typing import BinaryIO, cast
 
 from ostinato.errors import InputError
 from ostinato.parquet_files import ColumnType, load_pyarrow, write_parquet
-from ostinato.refine.results import Result, replacing
+from ostinato.refine.results import Result
+from ostinato.refine.whole_files import replacing
 from ostinato.row_files import row_format
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -25,8 +25,9 @@ from ostinato.refine.job.output_claim import OutputClaim
 from ostinato.refine.lanes_later import LanesLater
 from ostinato.refine.progress import PassProgress
 from ostinato.refine.report.html import Outcome, ReportTally, report_page
-from ostinato.refine.results import READY, Result, from_lane, write_results, write_whole
+from ostinato.refine.results import READY, Result, from_lane, write_results
 from ostinato.refine.routing.router import Route, Router, RouteSource
+from ostinato.refine.whole_files import write_whole
 
 if TYPE_CHECKING:
     from ostinato.models import LanguageModel
@@ -138,10 +139,11 @@ class JobRun:
     def settle(self) -> None:
         """Record that the run has ended, if it was killed between its last result and that record.
 
-        A branch of a finished run has never been driven; it is settled, too.
+        A branch of a finished run has never been driven, nor has a run that has taken over every
+        reply; they are settled, too.
         """
         row = self.run.now()
-        if row.status in ("paused", "interrupted") and self.finished:
+        if row.status in ("new", "paused", "interrupted") and self.finished:
             ended = Stopped(StopKind.ENDED, items_done(len(self.items)), "ended")
             with RunSession(self.run, keep="results") as session:
                 session.finish("stopped", ended, row.tick, row.position)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from ostinato.arguments import reason
 from ostinato.errors import InputError, MissingExtra, OstinatoError, OutputError
 from ostinato.models import LLAMA, adapter_folder, require_model
 from ostinato.refine.job.config import Job
+from ostinato.refine.whole_files import new_part
 
 ROOM = 1 << 20
 """Bytes that must be free where the output is written: less is not worth starting for."""
@@ -80,7 +80,7 @@ def _problem(path: Path) -> str:
     if not folder.is_dir():
         return f"{folder} is no folder"
     # Tried: rights say nothing of a file system that is read-only, or of a name that is too long.
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
+    handle, name = new_part(path, folder)
     os.close(handle)
     os.unlink(name)
     disk = shutil.disk_usage(folder)
