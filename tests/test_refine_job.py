@@ -51,6 +51,11 @@ def test_a_small_job_has_sensible_defaults(tmp_path: Path) -> None:
     assert job.needed_columns() == {"message": "the prompt"}
 
 
+def test_an_empty_text_is_told_as_empty(tmp_path: Path) -> None:
+    told = refused(tmp_path, SMALL.replace('"smollm2"', '" "'))
+    assert "model: It must not be empty, got ' '." in told and "quotes" not in told
+
+
 def test_the_new_job_can_be_read(tmp_path: Path) -> None:
     text = (files("ostinato.refine.report.page") / "new_job.toml").read_text(encoding="utf-8")
     job = read_job(write(tmp_path, text))
