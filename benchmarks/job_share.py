@@ -25,6 +25,7 @@ from ostinato.models import LanguageModel, load_model
 from ostinato.refine import read_job
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.items import Item
+from ostinato.refine.job.job_items import read_items
 from ostinato.refine.job.job_run import refinement
 
 JOB = Path(__file__).parent.parent / "examples" / "support" / "job.toml"
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     arguments = parser.parse_args()
     job = read_job(JOB)
-    items = job.items(arguments.limit)
+    items = read_items(job, arguments.limit)
     model = load_model(job.model, adapter=job.adapter or None)
     steps: list[float] = []
     results: list[float] = []

@@ -46,6 +46,7 @@ from ostinato.loop import Check, Text
 from ostinato.models import LanguageModel, load_model
 from ostinato.refine.job.file import read_job
 from ostinato.refine.job.items import Item
+from ostinato.refine.job.job_items import read_items
 from ostinato.refine.refine import Refine
 from ostinato.remote import Server, ServerLanes
 
@@ -81,7 +82,7 @@ class Task:
 
     def __init__(self, limit: int, skip: int = 0, seed: int | None = None) -> None:
         self.job = read_job(JOB)
-        self.items: list[Item] = self.job.items(skip + limit)[skip:]
+        self.items: list[Item] = read_items(self.job, skip + limit)[skip:]
         self.seed = self.job.seed if seed is None else seed
         self.checks: list[Check] = [c for c in self.job.checks if c.kind != "confidence"]
         self.router = self.job.router()

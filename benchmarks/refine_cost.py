@@ -24,6 +24,7 @@ from ostinato.refine import STRATEGIES
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.file import read_job
 from ostinato.refine.job.items import Item
+from ostinato.refine.job.job_items import read_items
 from ostinato.refine.job.job_run import refinement
 
 JOB = Path(__file__).parent.parent / "examples" / "support" / "job.toml"
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     arguments = parser.parse_args()
     job = read_job(JOB)
-    items = job.items(arguments.limit)
+    items = read_items(job, arguments.limit)
     print(f"{len(items)} items, {torch.get_num_threads()} threads, {platform.processor()}")
     print(f"{'strategy':20} {'tokens/accepted':>16} {'accepted':>9} {'logprob':>8} {'items/s':>8}")
     flat: dict[str, float] = {}

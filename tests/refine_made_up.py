@@ -10,6 +10,7 @@ from ostinato.loop import Verdict, fold_in, judged
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.file import read_job
 from ostinato.refine.job.items import Item
+from ostinato.refine.job.job_items import read_items
 
 JOB = """\
 input = "messages.jsonl"
@@ -81,7 +82,7 @@ def job_folder(folder: Path, count: int = 12, text: str = JOB) -> Path:
 def made_up(folder: Path, count: int = 12) -> tuple[Job, list[Item], list[dict[str, object]]]:
     """Return a job, its items, and rows as `Lanes` would give them."""
     job = read_job(job_folder(folder, count))
-    items = job.items()
+    items = read_items(job)
     return job, items, [lane_row(job, item) for item in items]
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ostinato.checks import judge_all
+from ostinato.checks import Template, judge_all
 from ostinato.errors import ItemError
 from ostinato.loop import Budget, Lane, Lanes, Loop, Report, Steps, Text, uniform
+from ostinato.refine.job.config import Job
+from ostinato.refine.job.items import Item
+from ostinato.refine.job.job_items import read_items
 from ostinato.refine.job.job_run import JobRun, job_budget
-from ostinato.refine.prompts import refuse_halves
+from ostinato.refine.prompts import PromptTemplate, refuse_halves
 from ostinato.refine.strategies.base import SteeringContext, StillPassable
 
 WORDS = ("We", "can", "help", "you", "today", "obviously", "with", "it", "now", ".")
@@ -43,6 +46,21 @@ texts = ["obviously"]
 kind = "abort"
 rounds = 40
 """
+
+
+def items_of(path: Path, id: str = "", template: str = "Hello") -> list[Item]:
+    """Return the items of an input of a job with this prompt."""
+    job = Job(
+        file=path.with_name("job.toml"),
+        input=path,
+        output=path.with_name("replies.jsonl"),
+        report=path.with_name("report.html"),
+        model="smollm2",
+        prompt=PromptTemplate(messages=(("user", Template(template)),)),
+        checks=(),
+        id=id,
+    )
+    return read_items(job)
 
 
 class Scribe:

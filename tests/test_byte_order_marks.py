@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refine_scribe import items_of
 from tiny import save_tiny
 
 from ostinato.checks.blocked import read_words
@@ -15,7 +16,7 @@ from ostinato.image.clip import load_clip
 from ostinato.image.pipelines import load_pipeline
 from ostinato.models import load_model
 from ostinato.refine import read_job
-from ostinato.refine.job.items import read_items
+from ostinato.refine.job.job_items import read_items
 from ostinato.text_files import read_text
 from ostinato.train.data import read_rows
 
@@ -44,14 +45,14 @@ def mark(folder: Path) -> Path:
 @pytest.mark.parametrize(
     "read",
     [
-        lambda folder: read_items(folder / "in.jsonl"),
-        lambda folder: read_items(folder / "in.csv"),
+        lambda folder: items_of(folder / "in.jsonl"),
+        lambda folder: items_of(folder / "in.csv"),
         lambda folder: read_rows(folder / "rows.jsonl"),
         lambda folder: read_words(folder / "words.txt"),
         lambda folder: read_schema(folder / "schema.json"),
         lambda folder: read_text(folder / "corpus.txt"),
         lambda folder: read_job(folder / "job.toml").checks,
-        lambda folder: read_job(folder / "job.toml").items(),
+        lambda folder: read_items(read_job(folder / "job.toml")),
     ],
 )
 def test_a_file_with_a_mark_holds_what_it_holds_without(

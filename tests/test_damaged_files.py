@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from refine_scribe import items_of
 from tiny import save_tiny
 from tiny_gguf import save_tiny_gguf
 
@@ -35,7 +36,6 @@ from ostinato.models.load import load_model
 from ostinato.music.midi import load_midi, write_midi
 from ostinato.music.score import Score, read_chorales
 from ostinato.refine import read_job
-from ostinato.refine.job.items import read_items
 from ostinato.text_files import read_toml
 from ostinato.train.data import read_rows
 
@@ -112,10 +112,10 @@ KINDS: dict[str, tuple[str, Callable[[Path], bytes] | bytes, Callable[[Path], ob
     "chorales": ("a.json", json.dumps({"train": [[[72, 60]] * 9]}).encode(), read_chorales),
     "toml": ("a.toml", JOB.encode(), read_toml),
     "job": ("a.toml", JOB.encode(), read_job),
-    "jsonl": ("a.jsonl", ROWS.encode(), read_items),
-    "jsonl in gzip": ("a.jsonl.gz", gzip.compress(ROWS.encode()), read_items),
-    "parquet": ("a.parquet", written(write_parquet), read_items),
-    "csv": ("a.csv", ("a,b\r\n" + '"é, x",1\r\n' * 9).encode("utf-8-sig"), read_items),
+    "jsonl": ("a.jsonl", ROWS.encode(), items_of),
+    "jsonl in gzip": ("a.jsonl.gz", gzip.compress(ROWS.encode()), items_of),
+    "parquet": ("a.parquet", written(write_parquet), items_of),
+    "csv": ("a.csv", ("a,b\r\n" + '"é, x",1\r\n' * 9).encode("utf-8-sig"), items_of),
     "corpus": (
         "a.jsonl",
         "".join(json.dumps({"text": f"é {n} and more"}) + "\n" for n in range(9)).encode("utf-16"),

@@ -13,6 +13,7 @@ import pytest
 
 from ostinato.checks import judge_all
 from ostinato.refine.job.file import read_job
+from ostinato.refine.job.job_items import read_items
 
 FOLDER = Path(__file__).parents[1] / "examples" / "extract"
 
@@ -29,7 +30,7 @@ def script(name: str) -> ModuleType:
 
 def test_every_wanted_value_was_said_and_the_wanted_records_pass_all_checks() -> None:
     job, build = read_job(FOLDER / "job.toml"), script("build")
-    items = job.items()
+    items = read_items(job)
     assert len(items) >= 150
     assert len({item.columns["service"] for item in items}) >= 5
     passed = 0
@@ -46,7 +47,7 @@ def test_every_wanted_value_was_said_and_the_wanted_records_pass_all_checks() ->
 def test_the_prompt_names_the_services_fields() -> None:
     job = read_job(FOLDER / "job.toml")
     build = script("build")
-    (item,) = job.items(1)
+    (item,) = read_items(job, 1)
     messages = job.router().route(item.columns).messages
     assert [message["role"] for message in messages] == [
         "system",
@@ -59,7 +60,7 @@ def test_the_prompt_names_the_services_fields() -> None:
 
 def test_the_worked_examples_are_of_other_conversations_and_right() -> None:
     job = read_job(FOLDER / "job.toml")
-    talks = {str(item.columns["talk"]) for item in job.items()}
+    talks = {str(item.columns["talk"]) for item in read_items(job)}
     lines = (FOLDER / "cases.jsonl").read_text(encoding="utf-8").splitlines()
     cases = [json.loads(line) for line in lines]
     assert len(cases) == 64

@@ -16,6 +16,7 @@ from ostinato.errors import InputError, ModelError
 from ostinato.models import Encoder
 from ostinato.refine.job.checks import prepare
 from ostinato.refine.job.file import read_job
+from ostinato.refine.job.job_items import read_items
 from ostinato.refine.job.job_run import refinement
 from ostinato.refine.routing.cases import (
     Case,
@@ -190,7 +191,7 @@ def test_a_check_that_cannot_judge_ends_a_job_before_anything_is_written(folder:
     (folder / "config.json").unlink()
     read = read_job(job(folder.parent, ""))
     with pytest.raises(InputError, match=r"The check 'on_topic' cannot judge: .*config\.json must"):
-        refinement(read, read.items(), read.router())
+        refinement(read, read_items(read), read.router())
 
 
 def test_a_missing_encoder_is_reported_before_any_work(

@@ -11,7 +11,7 @@ import pytest
 
 from ostinato.errors import InputError
 from ostinato.refine.job.file import read_job
-from ostinato.refine.job.job_items import item_facts
+from ostinato.refine.job.job_items import item_facts, read_items
 from ostinato.refine.job.settings import JobSettings, changed_sections
 from ostinato.refine.prompts import PlainPrompt
 from ostinato.refine.settings import changed_settings, told
@@ -51,12 +51,17 @@ def test_a_small_job_has_sensible_defaults(tmp_path: Path) -> None:
     assert job.needed_columns() == {"message": "the prompt"}
 
 
+def test_an_empty_text_is_told_as_empty(tmp_path: Path) -> None:
+    told = refused(tmp_path, SMALL.replace('"smollm2"', '" "'))
+    assert "model: It must not be empty, got ' '." in told and "quotes" not in told
+
+
 def test_the_new_job_can_be_read(tmp_path: Path) -> None:
     text = (files("ostinato.refine.report.page") / "new_job.toml").read_text(encoding="utf-8")
     job = read_job(write(tmp_path, text))
     assert [rule.name for rule in job.rules] == ["thanks"]
     assert len(job.checks) == 2
-    assert job.items()[0].columns == {"message": "Hello"}
+    assert read_items(job)[0].columns == {"message": "Hello"}
 
 
 def test_what_the_new_job_has_in_comments_can_be_read_too(tmp_path: Path) -> None:
@@ -142,7 +147,7 @@ def test_models_of_the_package_and_of_the_hub_are_taken(tmp_path: Path) -> None:
 def test_a_plain_prompt_is_a_text_without_a_template(tmp_path: Path) -> None:
     plain = SMALL.replace("[prompt]", "[prompt]\nplain = true")
     job = read_job(write(tmp_path, plain))
-    (item, *_) = job.items()
+    (item, *_) = read_items(job)
     told = job.router().messages(item.columns, {})
     assert isinstance(told, PlainPrompt) and str(item.columns["message"]) in told
     chat = read_job(write(tmp_path, SMALL))

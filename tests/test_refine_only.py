@@ -25,6 +25,9 @@ MESSAGES = [*(f"Message {n}" for n in range(12)), "broken", "Thanks"]
 HARD = JOB.replace("rounds = 40", "rounds = 8")
 
 
+RECORD = RunSession.result
+
+
 @pytest.fixture
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The keys of the items that the scribe starts; some of the job's items are not accepted."""
@@ -183,12 +186,10 @@ def test_what_was_taken_over_from_another_seed_is_not_taken_as_that_of_the_seed(
     assert lines == alone
 
 
-def test_a_process_killed_while_it_takes_over_is_completed(
-    started: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = [key for key, line in replies().items() if line["accepted"]]
-    failed = set(replies()) - set(kept)
-    record, taken = RunSession.result, 0
+@pytest.fixture
+def dies(started: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends once it has taken over two results."""
+    taken = 0
 
     def killed(self: RunSession, key: str, row: Any) -> None:
         nonlocal taken
@@ -196,16 +197,42 @@ def test_a_process_killed_while_it_takes_over_is_completed(
         if taken > 2:
             self.flush()
             raise KeyboardInterrupt
-        record(self, key, row)
+        RECORD(self, key, row)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(RunSession, "result", killed)
-        assert run("--only", "failed", "--seed", "1").exit_code == 130
+    monkeypatch.setattr(RunSession, "result", killed)
+
+
+def lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunSession, "result", RECORD)
     with Journal() as journal:
-        assert len(dict(journal.get("mail-2").results())) == 2
+        assert journal.get("mail-2").count_results() == 2
+
+
+def test_a_process_killed_while_it_takes_over_is_completed(
+    started: list[str], dies: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [key for key, line in replies().items() if line["accepted"]]
+    failed = set(replies()) - set(kept)
+    assert run("--only", "failed", "--seed", "1").exit_code == 130
+    lives(monkeypatch)
     run("--seed", "1")  # as it is resumed by its recorded command
     assert names() == ["mail-2", "mail"] and set(started) == failed
     assert all(replies()[key]["accepted"] for key in kept)
+
+
+@pytest.mark.parametrize("again", [[], ["--update"]])
+def test_an_update_killed_while_it_takes_over_writes_no_reply_again(
+    again: list[str], started: list[str], dies: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = replies()
+    with Path("messages.jsonl").open("a") as file:
+        file.write('{"id": "new", "message": "Hello"}\n')
+    assert run("--update").exit_code == 130
+    lives(monkeypatch)
+    run(*again)
+    assert names() == ["mail-2", "mail"] and started == ["new"]
+    after = replies()
+    assert {key: after[key] for key in before} == before and list(after)[-1] == "new"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from ostinato.refine.job.config import Job
 from ostinato.refine.job.file import read_job
 from ostinato.refine.job.item_index import Keys
 from ostinato.refine.job.items import Item
-from ostinato.refine.job.job_items import read_job_items
+from ostinato.refine.job.job_items import read_items, read_job_items
 from ostinato.refine.job.settings import JobSettings
 from ostinato.refine.report.advice import advise
 from ostinato.refine.report.html import Outcome, ReportTally, duration, report_page
@@ -237,7 +237,7 @@ def test_advice_to_backtrack_counts_the_tokens_before_the_failure(tmp_path: Path
     job = read_job(job_folder(tmp_path, 1, text))
     verdict = Verdict("polite", False, 0.0, "No.", None).to_json() | {"span": [50, 60]}
     stopped = Stopped(StopKind.FAILED, "polite: No.", "polite").to_json()
-    row = lane_row(job, job.items()[0]) | {
+    row = lane_row(job, read_items(job)[0]) | {
         "attempts": [
             {
                 "round": 0, "try": 0, "position": 21, "text": "x" * 100, "stopped": stopped,

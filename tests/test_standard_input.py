@@ -135,7 +135,9 @@ def test_an_empty_pipe_is_refused_and_leaves_no_run(piped: bytes, folder: Path) 
 
 
 def test_a_bad_row_of_a_pipe_is_told_with_its_line(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"^[0-9a-f]{16}\.jsonl, line 2: it must be a JSON object"):
+    with pytest.raises(
+        InputError, match=r"^standard-input-[0-9a-f]{16}\.jsonl, line 2: it must be a JSON object"
+    ):
         run("--input", "-", piped=b'{"id": 1, "message": "a"}\n[1]\n')
 
 

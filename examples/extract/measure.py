@@ -18,6 +18,7 @@ from ostinato.models import load_model
 from ostinato.refine import Backtrack, Constrain, Resample
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.file import read_job
+from ostinato.refine.job.job_items import read_items
 from ostinato.refine.job.job_run import refinement
 
 HERE = Path(__file__).resolve().parent
@@ -108,7 +109,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="write all result rows there, as JSON lines")
     arguments = parser.parse_args()
     job = read_job(HERE / "job.toml")
-    items = job.items(arguments.limit)
+    items = read_items(job, arguments.limit)
     wanted: list[Any] = [item.columns["record"] for item in items]
     if arguments.examples is not None and job.cases is not None:
         job = replace(job, cases=replace(job.cases, examples=arguments.examples))

@@ -11,6 +11,7 @@ import gzip
 import io
 import itertools
 import json
+import math
 import re
 import sys
 import tomllib
@@ -161,14 +162,14 @@ def _texts(value: object) -> Iterator[str]:
 # JSON -----------------------------------------------------------------------------------------
 
 
-def parse_json(text: str, *, keep_halves: bool = False) -> Any:
+def parse_json(text: str, *, keep_halves: bool = False, finite: bool = False) -> Any:
     """Return the value of a JSON text. Raises `ValueError` for whatever is wrong with it.
 
     That includes nesting too deep for the parser and numbers too long for it; also half characters,
-    unless they are kept.
+    unless they are kept. With `finite`, NaN and infinities become None.
     """
     try:
-        value = json.loads(text)
+        value = _loads_finite(text) if finite and _ENDLESS.search(text) else json.loads(text)
     except json.JSONDecodeError:
         raise
     except (ValueError, RecursionError) as error:
@@ -178,6 +179,18 @@ def parse_json(text: str, *, keep_halves: bool = False) -> Any:
     if doubtful and (half := half_character(value)):
         raise ValueError(f"it must hold whole characters, got half of one, {half}")
     return value
+
+
+_ENDLESS = re.compile(r"NaN|Infinity|[0-9][eE]\+?[0-9]{3}")
+"""What a number that is not finite may look like; far from every text with it holds one."""
+
+
+def _loads_finite(text: str) -> Any:
+    def number(digits: str) -> float | None:
+        value = float(digits)
+        return value if math.isfinite(value) else None
+
+    return json.loads(text, parse_constant=lambda name: None, parse_float=number)
 
 
 def _limit(error: Exception) -> str:
@@ -224,15 +237,16 @@ def read_jsonl(path: Path, *, keep_halves: bool = False) -> list[tuple[int, dict
 def iter_jsonl(path: Path, *, keep_halves: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the objects of a JSONL file with their lines, from 1. Blank lines are skipped.
 
-    Raises `InputError` that lists every line that is no object, after the last line. With
-    `keep_halves`, half characters are left to whoever uses the row.
+    NaN and infinities, which Python writes though JSON has none, become None. Raises `InputError`
+    that lists every line that is no object, after the last line. With `keep_halves`, half
+    characters are left to whoever uses the row.
     """
     problems = FileProblems(path)
     for number, line in enumerate(iter_lines(path), 1):
         if not line.strip():
             continue
         try:
-            value = parse_json(line, keep_halves=keep_halves)
+            value = parse_json(line, keep_halves=keep_halves, finite=True)
         except ValueError as error:
             problems.add(f"line {number}: it must be JSON: {error}")
             continue

@@ -29,7 +29,7 @@ def add_note(
     require_choice("verdict", verdict, VERDICTS)
     row = run.result(key)
     if row is None:
-        keys = sorted(run.result_keys())
+        keys = sorted(run.some_keys())
         there = ", ".join(keys[:8]) + (", …" if len(keys) > 8 else "")
         known = f"Results are: {there or 'none'}."
         raise RunError(

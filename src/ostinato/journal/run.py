@@ -263,10 +263,10 @@ class Run:
         read = reader(self.database)
         return {key: as_object(read(row)) for key, row in rows}
 
-    def result_keys(self) -> set[str]:
-        """Return the keys of the results."""
-        rows = self.database.query("SELECT key FROM results WHERE run = ?", (self.id,))
-        return {key for (key,) in rows}
+    def some_keys(self, most: int = 1000) -> list[str]:
+        """Return the keys of the first results, to name them in a message."""
+        query = "SELECT key FROM results WHERE run = ? LIMIT ?"
+        return [key for (key,) in self.database.query(query, (self.id, most))]
 
     def keys_after(self, tick: int) -> set[str]:
         """Return the keys of the results that were recorded after a tick, which is a recent one."""

@@ -56,7 +56,7 @@ from ostinato.loop.process import (
 )
 from ostinato.loop.rng import check_seed, fold_in, uniform
 from ostinato.loop.run_setup import compute_mode
-from ostinato.loop.signals import Pausable, SignalState, ends_by_signal
+from ostinato.loop.signals import Pausable, SignalState, ends_by_signal, sigterm_interrupts
 from ostinato.loop.work import ItemsWork, Work
 
 __all__ = [
@@ -125,6 +125,7 @@ __all__ = [
     "items_done",
     "judged",
     "parse",
+    "sigterm_interrupts",
     "spent_judging",
     "uniform",
 ]

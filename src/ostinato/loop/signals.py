@@ -68,6 +68,23 @@ def ends_by_signal(loop: Pausable) -> Iterator[SignalState]:
 
 
 @contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C: `KeyboardInterrupt` is raised, so that half a file is deleted.
+
+    For what a command does before and after its loop; within, `ends_by_signal` is in force.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with _handled_by(_interrupt, [signal.SIGTERM]):
+        yield
+
+
+def _interrupt(number: int) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@contextmanager
 def saved_at_signals(
     loop: Pausable, *, is_run: bool, is_saved: Callable[[], bool]
 ) -> Iterator[None]:

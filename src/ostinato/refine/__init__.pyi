@@ -4,7 +4,7 @@ from .job.checks import prepare
 from .job.config import Job, option_names
 from .job.file import read_job
 from .job.items import Item
-from .job.job_items import read_job_items
+from .job.job_items import checked_items, read_items
 from .job.job_run import JobRun
 from .job.only import ONLY, Only
 from .job.open_job import OpenMode, journal_of, open_job
@@ -75,6 +75,7 @@ __all__ = [
     "build_job",
     "build_refine",
     "check_names",
+    "checked_items",
     "constraint_of",
     "costly",
     "duration",
@@ -87,8 +88,8 @@ __all__ = [
     "option_names",
     "prepare",
     "progress_of",
+    "read_items",
     "read_job",
-    "read_job_items",
     "reopen_job",
     "require_export",
     "require_ready",

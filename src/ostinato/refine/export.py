@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ostinato.errors import InputError
+from ostinato.output_files import replacing
 from ostinato.parquet_files import ColumnType, load_pyarrow, write_parquet
-from ostinato.refine.results import Result, replacing
+from ostinato.refine.results import Result
 from ostinato.row_files import row_format
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from ostinato.arguments import did_you_mean, require, require_choice
 from ostinato.checks import BaseCheck, Function, Template, to_spec
-from ostinato.errors import InputError
+from ostinato.errors import InputError, ItemError
 from ostinato.loop import Check, content_keys
-from ostinato.refine.prompts import Message, with_feedback
+from ostinato.refine.prompts import Message, refuse_unusable, with_feedback
 from ostinato.refine.strategies.backtrack import Backtrack
 from ostinato.refine.strategies.base import Abort, Feedback, Resample, Strategy
 from ostinato.refine.strategies.steering import BestOf, Constrain, Smc
+from ostinato.text_files import half_character
 
 if TYPE_CHECKING:
     from ostinato.decode import TokenPrompt
@@ -92,6 +93,19 @@ def prompt_of(prompt: str | PromptOf) -> PromptOf:
         return with_feedback([{"role": "user", "content": text}], feedback)
 
     return fill
+
+
+def usable_prompt(prompt: PromptOf, checks: Sequence[Check]) -> PromptOf:
+    """Return a prompt function that raises `ItemError` for an item or prompt of no use."""
+
+    def checked(row: Row, edits: Mapping[str, object]) -> str | Sequence[Message] | TokenPrompt:
+        refuse_unusable(row, checks)
+        made = prompt(row, edits)
+        if half := half_character(made):  # of a prompt function's own
+            raise ItemError(f"The prompt must hold whole characters, got half of one, {half}.")
+        return made
+
+    return checked
 
 
 def require_columns(

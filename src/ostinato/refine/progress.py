@@ -248,10 +248,10 @@ class PassProgress:
 
     def over(self, items: Iterable[T]) -> Iterator[T]:
         """Yield the items, and say at times how many they were."""
-        for number, item in enumerate(items):
+        for number, item in enumerate(items, 1):
+            yield item
             if number % LOOK == 0:
                 self._look(number)
-            yield item
 
     def _look(self, count: int) -> None:
         now = time.monotonic()

@@ -6,13 +6,12 @@ Knows columns and messages; knows no tokenizer and no model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ostinato.checks import BaseCheck, Template
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import Check
-from ostinato.refine.job.items import Item
 from ostinato.text_files import half_character, parse_json
 
 Message = dict[str, str]
@@ -110,17 +109,6 @@ def refuse_halves(columns: Mapping[str, object]) -> None:
                 f"The column {name!r} must hold whole characters, got half of one, {half}. Write "
                 "the text again."
             )
-
-
-def bad_conversations(items: Sequence[Item], prompt: PromptTemplate) -> Iterator[str]:
-    """Yield the problems of the items' own conversations, with their lines."""
-    if not prompt.messages_column:
-        return
-    for item in items:
-        try:
-            conversation(item.columns.get(prompt.messages_column), prompt.messages_column)
-        except ItemError as error:
-            yield f"line {item.line}: {error}"
 
 
 def with_feedback(messages: Sequence[Message], feedback: Mapping[str, object]) -> list[Message]:

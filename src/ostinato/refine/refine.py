@@ -36,9 +36,10 @@ from ostinato.refine.inputs import (
     prompt_of,
     require_columns,
     strategy_of,
+    usable_prompt,
 )
 from ostinato.refine.progress import in_terminal, progress_of
-from ostinato.refine.prompts import Message, PlainPrompt, refuse_unusable
+from ostinato.refine.prompts import Message, PlainPrompt
 from ostinato.refine.python_run import RefineConfig, run_of
 from ostinato.refine.results import from_lane
 from ostinato.refine.settings import ItemBudget, check_tables, strategy_table
@@ -53,7 +54,6 @@ from ostinato.remote import (
     is_server,
     text_id,
 )
-from ostinato.text_files import half_character
 
 DEFAULT_SAMPLING = SamplingParams(temperature=0.7, top_k=50)
 # `Decode` passes these edits to the prompt function.
@@ -103,7 +103,7 @@ class Refine:
         self.prompt = prompt
         self.checks = checks_of(checks)
         self.strategy = strategy_of(strategy)
-        self._prompt = _of_usable(prompt_of(prompt), self.checks)
+        self._prompt = usable_prompt(prompt_of(prompt), self.checks)
         if not isinstance(self.items, UniqueItems):  # whoever made those has looked at each
             require_columns(self.items, prompt, self.checks)
         require_arguments(Refine.__init__, given)
@@ -369,19 +369,6 @@ class Refine:
     def _tracked_texts(self, item: object) -> list[str]:
         """Return the same for a server, whose tokens are not known: texts."""
         return self._context.required_texts(_row(item)) if self.strategy.checks_prefixes else []
-
-
-def _of_usable(prompt: PromptOf, checks: Sequence[Check]) -> PromptOf:
-    """Return a prompt function that raises `ItemError` for an item or prompt of no use."""
-
-    def checked(row: Row, edits: Mapping[str, object]) -> str | Sequence[Message] | TokenPrompt:
-        refuse_unusable(row, checks)
-        made = prompt(row, edits)
-        if half := half_character(made):  # of a prompt function's own
-            raise ItemError(f"The prompt must hold whole characters, got half of one, {half}.")
-        return made
-
-    return checked
 
 
 def _opened(model: LanguageModel | Server | str) -> LanguageModel | Server:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
-from ostinato.arguments import reason
-from ostinato.errors import OutputError
 from ostinato.journal import JSON, StopKind, Stopped
 from ostinato.loop import Verdict
+from ostinato.output_files import write_whole
 from ostinato.refine.routing.router import Route, RouteSource
 
 READY = "ready"
@@ -257,55 +253,3 @@ _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 def write_results(path: Path, results: Iterable[Result]) -> None:
     """Write the output in the order of `results`; a crash leaves the old file or the new one."""
     write_whole(path, (f"{_encode(result.to_json())}\n" for result in results))
-
-
-def write_whole(path: Path, parts: Iterable[str]) -> None:
-    """Write a file through a temporary one beside it, synced and renamed.
-
-    Raises `OutputError` where that fails; an older file is then as it was.
-    """
-    with replacing(path) as file:
-        for part in parts:
-            # A model can emit lone surrogates, which UTF-8 cannot encode.
-            file.write(part.encode("utf-8", "backslashreplace"))
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside one that it replaces at the end, synced and renamed.
-
-    Raises `OutputError` where that fails; an older file is then as it was.
-    """
-    try:
-        with _beside(path) as file:
-            yield file
-    except OSError as error:
-        raise OutputError(
-            f"{path} must be a file that can be written, got: {reason(error)}. Nothing is lost: "
-            "the journal has what was done. Make room or access, and run the same command again."
-        ) from error
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[BinaryIO]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the file: a rename is atomic only within a file system.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            # Before the rename: else a power cut can leave an empty file under the new name.
-            os.fsync(file.fileno())
-        # `mkstemp` makes a file that only its owner can read.
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # it can only be read by setting it
-    os.umask(mask)
-    return mask

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +19,9 @@ from ostinato.checks import SOURCES, Grounded, judge_all
 from ostinato.cli.run_loop import Exit
 from ostinato.errors import InputError
 from ostinato.loop import Verdict
-from ostinato.refine import STANDARD_INPUT, Job, prepare, read_job
-from ostinato.row_files import place, read_rows, row_format
-from ostinato.text_files import half_character, read_text
+from ostinato.refine import STANDARD_INPUT, Job, checked_items, prepare, read_job
+from ostinato.row_files import iter_rows, place, row_format
+from ostinato.text_files import half_character, iter_lines
 
 
 @dataclass(frozen=True)
@@ -61,18 +65,24 @@ def check(job_file: Path, file: Path, column: str, as_json: bool) -> None:
     id. Exit codes: 0 all passed; 1 some did not; 2 an argument or a file is wrong.
     """
     job = read_job(job_file)
-    # All rows are read before a model of a check is loaded, so that a bad row costs no time.
-    texts = list(_texts(job, file, column))
+    others = _InputColumns(job)
+    texts = _texts(job, file, column, others)
+    if row_format(file) is not None:
+        # All are read before a model of a check is loaded, so that a bad row costs no time.
+        deque(texts, maxlen=0)
+        texts = _texts(job, file, column, others)
+    first = next(texts, None)
+    if first is None:
+        raise InputError(f"{file.name} must hold at least one text, got none. Add texts to it.")
     prepare(job.checks)
-    judged = [_judged(job, text) for text in texts]
-    if not judged:
-        raise InputError(f"{file.name} must hold at least one text, got none.")
-    for one in judged:
-        _print(one, as_json)
-    passed = sum(one.passed for one in judged)
+    count = passed = 0
+    for text in chain([first], texts):
+        judged = _judged(job, text)
+        _print(judged, as_json)
+        count, passed = count + 1, passed + judged.passed
     if not as_json:
-        click.echo(f"{passed} of {len(judged)} passed every check.")
-    sys.exit(Exit.DONE if passed == len(judged) else Exit.NOT_ALL)
+        click.echo(f"{passed} of {count} passed every check.")
+    sys.exit(Exit.DONE if passed == count else Exit.NOT_ALL)
 
 
 def _judged(job: Job, text: Text) -> Judged:
@@ -81,17 +91,46 @@ def _judged(job: Job, text: Text) -> Judged:
     return Judged(text.id, judge_all(job.checks, text.text, text.columns))
 
 
-def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
+class _InputColumns:
+    """The columns of the job's items by their ids; the input is read when one is first needed.
+
+    They are in a temporary file: there may be more than the memory holds.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def of(self, key: str) -> Mapping[str, object]:
+        """Return the columns of an item; none where no item has this id."""
+        if self._job.input == STANDARD_INPUT:
+            return {}
+        query = "SELECT columns FROM items WHERE key = ?"
+        found = self._stored.execute(query, (key,)).fetchone()
+        return json.loads(found[0]) if found else {}
+
+    @cached_property
+    def _stored(self) -> sqlite3.Connection:
+        stored = sqlite3.connect("")  # SQLite keeps it in a file that it deletes
+        stored.execute("CREATE TABLE items (key TEXT PRIMARY KEY, columns TEXT) WITHOUT ROWID")
+        with checked_items(self._job) as items:
+            rows = ((item.key, json.dumps(item.columns)) for item in items)
+            stored.executemany("INSERT INTO items VALUES (?, ?)", rows)
+        return stored
+
+
+def _texts(job: Job, file: Path, column: str, others: _InputColumns) -> Iterator[Text]:
     needed = {c for check in job.checks for c in check.columns}
-    if row_format(file) is None:
-        yield from _lines(job, file, needed)
-        return
-    rows = read_rows(file, keep_halves=True)
-    others: dict[str, Mapping[str, object]] = {}
-    lacking = _reads_any_column(job) or any(needed - set(row) for _, row in rows)
-    if lacking and job.input != STANDARD_INPUT:
-        others = {item.key: item.columns for item in job.items()}
-    for number, (line, row) in enumerate(rows, 1):
+    if row_format(file) is not None:
+        return _rows(job, file, column, needed, others)
+    _require_no_columns(job, file, needed)
+    return _lines(file)
+
+
+def _rows(
+    job: Job, file: Path, column: str, needed: set[str], others: _InputColumns
+) -> Iterator[Text]:
+    reads_any = _reads_any_column(job)
+    for number, (line, row) in enumerate(iter_rows(file, keep_halves=True), 1):
         if half := half_character(row):
             error = f"{place(file, line)} must hold whole characters, got half of one, {half}."
             yield Text(str(row.get(job.id or "id", number)), "", {}, error)
@@ -102,7 +141,8 @@ def _texts(job: Job, file: Path, column: str) -> Iterator[Text]:
                 f"{row.get(column)!r}. Name another with --column."
             )
         key = str(row.get(job.id or "id", row.get("id", number)))
-        columns = {**others.get(key, {}), **row}  # the row's own columns win
+        lacks = reads_any or not needed <= row.keys()
+        columns = {**others.of(key), **row} if lacks else row  # the row's own columns win
         missing = sorted(needed - set(columns))
         if missing:
             raise InputError(
@@ -118,17 +158,19 @@ def _reads_any_column(job: Job) -> bool:
     return any(isinstance(check, Grounded) and not check.sources for check in job.checks)
 
 
-def _lines(job: Job, file: Path, needed: set[str]) -> Iterator[Text]:
+def _require_no_columns(job: Job, file: Path, needed: set[str]) -> None:
     if needed or _reads_any_column(job):
         names = ", ".join(sorted(needed)) or ", ".join(SOURCES)
         raise InputError(
             f"{file.name} must be JSONL or CSV, as the checks read columns ({names}). "
             "Give each text its id in the input."
         )
-    # Not `splitlines`: a text may contain U+2028 or U+0085, which would split it.
-    for number, line in enumerate(read_text(file).split("\n"), 1):
+
+
+def _lines(file: Path) -> Iterator[Text]:
+    for number, line in enumerate(iter_lines(file), 1):
         if line.strip():
-            yield Text(str(number), line, {})
+            yield Text(str(number), line.removesuffix("\n"), {})
 
 
 def _print(one: Judged, as_json: bool) -> None:

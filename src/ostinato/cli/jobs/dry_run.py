@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import click
@@ -14,7 +13,7 @@ import click
 from ostinato.arguments import counted
 from ostinato.checks import judge_all, to_spec
 from ostinato.errors import ItemError
-from ostinato.refine import Item, Job, Route, Router, read_job_items
+from ostinato.refine import Item, Job, Route, Router, checked_items
 from ostinato.row_files import place
 
 T = TypeVar("T")
@@ -60,8 +59,8 @@ class Routed:
 def show_job(job: Job, limit: int | None, *, as_json: bool) -> None:
     """Print the first prompts, the answers of rules and past cases, and the checks."""
     router, routed = job.router(), Routed()
-    with TemporaryDirectory(prefix="ostinato-") as folder:
-        for item in read_job_items(job, router, Path(folder)).first(limit):
+    with checked_items(job) as items:
+        for item in items.first(limit):
             routed.add(router, item)
     if as_json:
         click.echo(json.dumps(_json(job, routed), ensure_ascii=False))

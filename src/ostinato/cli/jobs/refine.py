@@ -109,6 +109,7 @@ def refine(
             "A job file must be given, got none. Write one with: ostinato refine --new job.toml"
         )
     mode = _open_mode(fresh, update, run_name, only)
+    from ostinato.loop import sigterm_interrupts
     from ostinato.refine import read_job, require_ready
 
     job = read_job(job_file, input=input_file, output=output)
@@ -117,7 +118,7 @@ def refine(
     # Before the journal is opened: a job that cannot work leaves nothing behind.
     require_ready(job)
     try:
-        with input_kept(job, journal, temporary=dry_run) as job:
+        with sigterm_interrupts(), input_kept(job, journal, temporary=dry_run) as job:
             if dry_run:
                 from ostinato.cli.jobs.dry_run import show_job
 

@@ -104,10 +104,11 @@ def _listed(names: list[str]) -> str:
 def _result(run: Run, item: str) -> Result:
     row = run.result(item)
     if row is None:
-        keys = run.result_keys()
+        keys = run.some_keys()
+        example = f", such as {keys[0]!r}" if keys else ""
         raise InputError(
             f"The run '{run.name}' must have a result for the item, got {item!r}."
-            f"{did_you_mean(item, keys)} {len(keys)} items are done."
+            f"{did_you_mean(item, keys)} {counted(run.count_results(), 'items')} are done{example}."
         )
     return from_lane(item, row)
 

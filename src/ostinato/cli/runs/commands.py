@@ -415,8 +415,9 @@ def resume(
     """
     from ostinato.cli.presenters import View
     from ostinato.cli.runs.resume import resume_run
+    from ostinato.loop import sigterm_interrupts
 
-    with opened(path) as journal:
+    with opened(path) as journal, sigterm_interrupts():
         run = journal.get(name)
         try:
             view = View(show=show, as_json=as_json)

@@ -5,7 +5,7 @@ Knows hashes and keys; knows no model and no journal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,8 @@ class JobChanges:
 
     `cut` are the items that a lower item budget ended, which `raised` is; None if it was not
     raised. `reordered`: the items are in another order. `shortened`: a limit leaves some out.
-    `count` is the number of items.
+    `unknown`: the index of the earlier items is gone, so every item counts as changed. `count` is
+    the number of items.
     """
 
     settings: tuple[Difference, ...] = ()
@@ -75,6 +76,7 @@ class JobChanges:
     raised: ItemBudget | None = None
     reordered: bool = False
     shortened: bool = False
+    unknown: bool = False
     count: int = 0
 
     def __bool__(self) -> bool:
@@ -105,8 +107,11 @@ class JobChanges:
         if self.cut is not None:
             ended = f"the lower one ended {self.cut}" if self.cut.count else "it ended no item"
             sentences.append(f"a higher item budget: {ended}")
+        changed = "changed in the input, or by the prompt, a rule or past cases"
+        if self.unknown:
+            changed = "perhaps changed: the index of the run's items is missing or damaged"
         for keys, what in (
-            (self.changed, "changed in the input, or by the prompt, a rule or past cases"),
+            (self.changed, changed),
             (self.added, "new in the input"),
             (self.removed, "no longer in the input"),
         ):
@@ -133,10 +138,7 @@ def compare(
     assert now.items is not None
     count = len(now.items)
     if before.items is None:
-        return JobChanges(settings=settings, changed=Keys.of(_keys(now.items)), count=count)
+        keys = Keys.of(facts.key for facts in now.items.facts())
+        return JobChanges(settings=settings, changed=keys, unknown=True, count=count)
     items = now.items.changes_since(before.items)
     return JobChanges(settings=settings, count=count, **vars(items))
-
-
-def _keys(index: ItemIndex) -> Iterator[str]:
-    return (facts.key for facts in index.facts())

@@ -14,15 +14,13 @@ from ostinato.journal import Place
 from ostinato.loop import check_seed, digest
 from ostinato.models import model_place, weights_digest
 from ostinato.refine.inputs import STRATEGIES, check_value, strategy_value
-from ostinato.refine.job.items import Item, read_items
-from ostinato.refine.prompts import PromptTemplate, bad_conversations
+from ostinato.refine.prompts import PromptTemplate
 from ostinato.refine.routing.cases import CaseSettings, read_cases
 from ostinato.refine.routing.router import Router
 from ostinato.refine.routing.rules import Rule
 from ostinato.refine.strategies.backtrack import Backtrack
 from ostinato.refine.strategies.base import Strategy
 from ostinato.remote import Server, is_server
-from ostinato.text_files import problem_list
 
 ITEM_BUDGET = "item budget"
 """The section of a job's limits for one item."""
@@ -128,16 +126,6 @@ class Job:
     def folder(self) -> Path:
         """The folder of the job file."""
         return self.file.parent
-
-    def items(self, limit: int | None = None) -> list[Item]:
-        """Read the whole input, and return its first `limit` items. Raises `InputError`."""
-        items = read_items(self.input, id_column=self.id, needed=self.needed_columns())
-        prompts = [self.prompt, *(rule.prompt for rule in self.rules if rule.prompt)]
-        problems = [bad for prompt in prompts for bad in bad_conversations(items, prompt)]
-        if problems:
-            raise InputError(problem_list(self.input, list(dict.fromkeys(problems))))
-        # Cut only now: a broken row is found before the limit is raised.
-        return items[:limit]
 
     def router(self) -> Router:
         """Read the past cases, and return the router of the job's items."""

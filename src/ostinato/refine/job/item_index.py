@@ -12,7 +12,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,8 @@ CREATE TABLE items (
   rule TEXT NOT NULL
 )
 """
+
+_FACTS = "SELECT number, key, line, digest, source, rule FROM items"
 
 _NUMBER_EQUAL_KEYS = """
 UPDATE items SET key = substr(key, 1, length(key) - 1) || again.times FROM (
@@ -108,17 +110,11 @@ class ItemIndex:
 
     def __init__(self, path: Path, limit: int | None = None) -> None:
         self.path = path
-        try:
-            uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-            self._connection = sqlite3.connect(
-                uri, uri=True, isolation_level=None, check_same_thread=False
-            )
+        with _readable(path):
+            self._connection = _connected(path)
             weakref.finalize(self, self._connection.close)
             self.whole = int(self._one("SELECT COUNT(*) FROM items"))
-        except sqlite3.Error as error:
-            raise RunError(
-                f"The items of a run must be recorded in {path}, got: {error}. Delete that file."
-            ) from error
+            self._one(f"SELECT EXISTS ({_FACTS} LIMIT 1)")  # a file of another form
         self._count = self.whole if limit is None else min(limit, self.whole)
 
     def __len__(self) -> int:
@@ -134,24 +130,17 @@ class ItemIndex:
 
     def facts(self, start: int = 0) -> Iterator[ItemFacts]:
         """Yield what is known of each item from the position `start` on."""
-        rows = self._connection.execute(
-            "SELECT number, key, line, digest, source, rule FROM items "
-            "WHERE number >= ? AND number < ? ORDER BY number",
-            (start, self._count),
-        )
-        yield from map(ItemFacts._make, rows)  # a generator, which keeps the connection open
+        query = f"{_FACTS} WHERE number >= ? AND number < ? ORDER BY number"
+        with _readable(self.path):
+            rows = self._connection.execute(query, (start, self._count))
+            yield from map(ItemFacts._make, rows)  # a generator, which keeps the connection open
 
     @cached_property
     def digest(self) -> str:
         """The hash of the keys and digests of all items, in their order."""
         running = hashlib.blake2b(digest_size=16)
-        rows = self._connection.execute(
-            "SELECT key || char(0) || digest || char(0) FROM items WHERE number < ? "
-            "ORDER BY number",
-            (self._count,),
-        )
-        for (text,) in rows:
-            running.update(text.encode("utf-8", "surrogatepass"))
+        for facts in self.facts():
+            running.update(f"{facts.key}\0{facts.digest}\0".encode("utf-8", "surrogatepass"))
         return running.hexdigest()
 
     def has_same_items(self, other: ItemIndex) -> bool:
@@ -174,25 +163,30 @@ class ItemIndex:
         """
         if self.has_same_items(before):
             return ItemChanges()
-        self._connection.execute("ATTACH ? AS earlier", (str(before.path),))
-        try:
+        with self._beside(before):
             return self._compared(before._count)
-        finally:
-            self._connection.execute("DETACH earlier")
 
     def unchanged_since(self, before: ItemIndex) -> Iterator[tuple[int, str]]:
         """Yield (position, key) of each item whose digest is the same in an earlier run."""
-        self._connection.execute("ATTACH ? AS earlier", (str(before.path),))
-        rows = self._connection.execute(
+        query = (
             "SELECT i.number, i.key FROM items AS i JOIN earlier.items AS e ON e.key = i.key "
-            "WHERE i.number < ? AND e.number < ? AND e.digest = i.digest ORDER BY i.number",
-            (self._count, before._count),
+            "WHERE i.number < ? AND e.number < ? AND e.digest = i.digest ORDER BY i.number"
         )
-        try:
+        with (
+            self._beside(before),
+            closing(self._connection.execute(query, (self._count, before._count))) as rows,
+        ):
             yield from rows
-        finally:
-            rows.close()
-            self._connection.execute("DETACH earlier")
+
+    @contextmanager
+    def _beside(self, other: ItemIndex) -> Iterator[None]:
+        """Attach another index as `earlier`."""
+        with _readable(self.path, other.path):
+            self._connection.execute("ATTACH ? AS earlier", (str(other.path),))
+            try:
+                yield
+            finally:
+                self._connection.execute("DETACH earlier")
 
     def _compared(self, earlier: int) -> ItemChanges:
         here, there = "i.number < :now", "e.number < :then"
@@ -232,6 +226,32 @@ class ItemIndex:
 
     def _one(self, query: str, *values: object) -> Any:
         return self._connection.execute(query, values).fetchone()[0]
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+
+
+@contextmanager
+def _readable(*paths: Path) -> Iterator[None]:
+    """Turn what SQLite says of a damaged index into a `RunError` that names its file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        path = next((path for path in paths if not _is_whole(path)), paths[0])
+        raise RunError(
+            f"The items of a run must be recorded in {path}, got: {error}. Delete that file, and "
+            "run the same command again."
+        ) from error
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with closing(_connected(path)) as connection:
+            return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+    except sqlite3.Error:
+        return False
 
 
 class IndexWriter:
@@ -275,11 +295,12 @@ class IndexWriter:
     def doubles(self) -> Iterator[tuple[int, str, int]]:
         """Yield (line, key, first line with that key) of each item whose key came before."""
         self._with_keys()
-        yield from self._connection.execute(
-            "SELECT i.line, i.key, f.line FROM items AS i JOIN (SELECT key, MIN(number) AS first "
-            "FROM items GROUP BY key HAVING COUNT(*) > 1) AS d ON d.key = i.key "
-            "JOIN items AS f ON f.number = d.first WHERE i.number > d.first ORDER BY i.number"
-        )
+        with self._told():
+            yield from self._connection.execute(
+                "SELECT i.line, i.key, f.line FROM items AS i JOIN (SELECT key, MIN(number) AS "
+                "first FROM items GROUP BY key HAVING COUNT(*) > 1) AS d ON d.key = i.key "
+                "JOIN items AS f ON f.number = d.first WHERE i.number > d.first ORDER BY i.number"
+            )
 
     def finish(self) -> ItemIndex:
         """Put the file at its place, and return the index."""

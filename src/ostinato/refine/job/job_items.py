@@ -9,10 +9,12 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from ostinato.arguments import did_you_mean
@@ -22,7 +24,7 @@ from ostinato.models import weights_digest
 from ostinato.refine.inputs import check_value
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.item_index import IndexWriter, ItemFacts, ItemIndex
-from ostinato.refine.job.items import LINES, Item
+from ostinato.refine.job.items import Item
 from ostinato.refine.progress import PassProgress
 from ostinato.refine.prompts import conversation
 from ostinato.refine.routing.router import Router
@@ -35,7 +37,10 @@ FORMAT = 1
 """Of the index: another number makes every index anew."""
 
 PAGE = 256
-"""Items between two looks at whether the input is still the same file."""
+"""Items in a list of `pages`."""
+
+LINES = 8
+"""How many of the lines without a column are named."""
 
 
 class JobItems:
@@ -71,9 +76,10 @@ class JobItems:
         rows = iter_rows(self.path, keep_halves=True)
         facts = self.index.facts(start)
         for (line, columns), known in zip(islice(rows, start, None), facts, strict=False):
-            if known.number % PAGE == 0 or line != known.line:
-                _require_same(self.path, self._signature)
+            # After it was read: what is worked on is what the index was made of.
+            _require_same(self.path, self._signature)
             yield Item(known.key, known.number, columns, line), known
+        _require_same(self.path, self._signature)  # a shorter file has ended early
 
     def pairs(self) -> UniqueItems:
         """Return them as lanes take them."""
@@ -134,14 +140,45 @@ def read_job_items(
             with suppress(OSError):
                 os.utime(path)  # it is used
             return JobItems(job.input, index, signature)
+    return _indexed(job, path, signature, partial(item_facts, router), say)
+
+
+@contextmanager
+def checked_items(job: Job) -> Iterator[JobItems]:
+    """Yield all items of a job, without how they are routed. Raises `InputError` as that does.
+
+    Their index is in a temporary folder.
+    """
+    with TemporaryDirectory(prefix="ostinato-") as folder:
+        yield _indexed(job, Path(folder, "items.db"), signature_of(job.input), _unrouted)
+
+
+def read_items(job: Job, limit: int | None = None) -> list[Item]:
+    """Return the first `limit` items of a job as a list, once the whole input is checked."""
+    with checked_items(job) as items:
+        return list(items.first(limit))
+
+
+def _indexed(
+    job: Job,
+    path: Path,
+    signature: tuple[int, ...],
+    facts: Callable[[Item], ItemFacts],
+    say: Callable[[str], None] = lambda line: None,
+) -> JobItems:
     with IndexWriter(path) as writer:
-        _fill_index(job, router, writer, say)
-        # Its name is the hash of what was there before.
+        _fill_index(job, facts, writer, say)
+        # The index is that of the file that was there before.
         _require_same(job.input, signature)
         return JobItems(job.input, writer.finish(), signature)
 
 
-def _fill_index(job: Job, router: Router, writer: IndexWriter, say: Callable[[str], None]) -> None:
+def _fill_index(
+    job: Job,
+    facts: Callable[[Item], ItemFacts],
+    writer: IndexWriter,
+    say: Callable[[str], None],
+) -> None:
     checks, number = RowChecks(job), -1
     reading = PassProgress(f"Reading {job.input.name}", say)
     rows = reading.over(iter_rows(job.input, keep_halves=True))
@@ -149,7 +186,7 @@ def _fill_index(job: Job, router: Router, writer: IndexWriter, say: Callable[[st
         # After a problem the job is refused, so the rest is only checked.
         if checks.accepts(line, columns):
             key = _id(columns[job.id]) if job.id else f"{digest(columns)[:12]}-1"
-            writer.add(item_facts(router, Item(key, number, columns, line)))
+            writer.add(facts(Item(key, number, columns, line)))
     if number < 0:
         raise InputError(
             f"{job.input.name} must hold at least one item, got none. Add items to it."
@@ -173,6 +210,10 @@ def item_facts(router: Router, item: Item) -> ItemFacts:
     value = [messages[0]["content"] if router.prompt.plain else messages, route.reply]
     hashed = digest([item.columns, value])
     return ItemFacts(item.index, item.key, item.line, hashed, route.source.value, route.rule)
+
+
+def _unrouted(item: Item) -> ItemFacts:
+    return ItemFacts(item.index, item.key, item.line, digest="")
 
 
 def _id(value: object) -> str:

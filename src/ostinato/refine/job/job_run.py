@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ostinato.errors import ItemError
 from ostinato.journal import JSON, Run, RunSession, StopKind, Stopped
 from ostinato.loop import Budget, Condition, Lanes, Loop, Seconds, items_done
+from ostinato.output_files import write_whole
 from ostinato.refine.drafts import Judges, end_of_draft, loop_of
 from ostinato.refine.job.checks import prepare
 from ostinato.refine.job.config import Job
@@ -25,7 +26,7 @@ from ostinato.refine.job.output_claim import OutputClaim
 from ostinato.refine.lanes_later import LanesLater
 from ostinato.refine.progress import PassProgress
 from ostinato.refine.report.html import Outcome, ReportTally, report_page
-from ostinato.refine.results import READY, Result, from_lane, write_results, write_whole
+from ostinato.refine.results import READY, Result, from_lane, write_results
 from ostinato.refine.routing.router import Route, Router, RouteSource
 
 if TYPE_CHECKING:
@@ -138,10 +139,11 @@ class JobRun:
     def settle(self) -> None:
         """Record that the run has ended, if it was killed between its last result and that record.
 
-        A branch of a finished run has never been driven; it is settled, too.
+        A branch of a finished run has never been driven, nor has a run that has taken over every
+        reply; they are settled, too.
         """
         row = self.run.now()
-        if row.status in ("paused", "interrupted") and self.finished:
+        if row.status in ("new", "paused", "interrupted") and self.finished:
             ended = Stopped(StopKind.ENDED, items_done(len(self.items)), "ended")
             with RunSession(self.run, keep="results") as session:
                 session.finish("stopped", ended, row.tick, row.position)

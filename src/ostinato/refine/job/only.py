@@ -53,20 +53,12 @@ def only_spec(only: Only, base: Run) -> dict[str, JSON]:
     return {SPEC_KEY: {"which": only, "run": base.name, "id": base.id}}
 
 
-def taken_over(run: Run) -> dict[str, JSON]:
-    """Return the entry that records that a run has taken over all results."""
+def base_of(journal: Journal, run: Run) -> Run | None:
+    """Return the run that a run of `--only` takes results over from; None if it was deleted."""
     entry = run.spec[SPEC_KEY]
     assert isinstance(entry, dict)
-    return {SPEC_KEY: {**entry, "taken_over": True}}
-
-
-def still_to_take_over(journal: Journal, run: Run) -> tuple[Run, Only] | None:
-    """Return the run that an unfinished start left results in, and the items worked on again."""
-    entry, which = run.spec.get(SPEC_KEY), works_on(run)
-    if which is None or not isinstance(entry, dict) or entry.get("taken_over"):
-        return None
     base = journal.find(str(entry.get("run")))
-    return (base, which) if base is not None and base.id == entry.get("id") else None
+    return base if base is not None and base.id == entry.get("id") else None
 
 
 def works_on(run: Run) -> Only | None:

@@ -6,23 +6,21 @@ Knows hashes, runs and results; loads no model.
 from __future__ import annotations
 
 import time
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ostinato.errors import InputError, RunError, RunLocked
 from ostinato.journal import (
     JSON,
     Journal,
     Run,
-    RunSession,
     config_to_json,
     safe_name,
 )
-from ostinato.refine.job.changes import Fingerprint, JobChanges, is_item_budget
+from ostinato.refine.job.changes import Fingerprint, JobChanges
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.earlier_runs import (
     EarlierRuns,
@@ -32,31 +30,18 @@ from ostinato.refine.job.earlier_runs import (
     runs_of,
     writes,
 )
-from ostinato.refine.job.item_index import ItemIndex, forget_indexes
-from ostinato.refine.job.job_items import pages, read_job_items
+from ostinato.refine.job.item_index import forget_indexes
+from ostinato.refine.job.job_items import read_job_items
 from ostinato.refine.job.job_run import JobRun, has_all, job_budget
-from ostinato.refine.job.only import (
-    SPEC_KEY,
-    Only,
-    only_spec,
-    require_base,
-    still_to_take_over,
-    taken_over,
-    works_again,
-    works_on,
-)
+from ostinato.refine.job.only import Only, only_spec, require_base, works_on
 from ostinato.refine.job.output_claim import OutputClaim
 from ostinato.refine.job.preflight import require_ready
+from ostinato.refine.job.reused import CARRIED, TAKING_OVER, ReusedResults
 from ostinato.refine.job.run_config import (
     JOB_KIND,
     JobRunConfig,
 )
 from ostinato.runs import CONFIG, amend, config_of, folder_of
-
-Row = Mapping[str, Any]
-
-CARRIED = "carried"
-"""Marks a result that was taken over from an earlier run."""
 
 OpenMode = Literal["resume", "fresh", "update"]
 
@@ -106,7 +91,7 @@ def open_job(
     if name is not None:
         _complete(journal, name, now)
     _delete_untouched(journal, job, earlier)
-    reused = _Reused(items.index)
+    reused = ReusedResults(items.index)
     if only is not None:
         run = earlier.newest()
     else:
@@ -123,9 +108,8 @@ def open_job(
         if reused.count == len(items):
             return opened(run=base)
         _refuse_smaller_output(job, len(items), whole=items.whole)
-        run = make(only_spec(only, base), None)
-        reused.carry_over(run)
-        journal.amend(run, taken_over(run))
+        run = make({**only_spec(only, base), TAKING_OVER: True}, None)
+        reused.carry_over(journal, run)
         _forget_indexes(journal, folder)
         return opened(run=run, reused=reused.count)
     if run is not None and mode != "fresh" and (not changes or earlier.covers(run)):
@@ -138,8 +122,9 @@ def open_job(
         again = len(items) - reused.count
         raise InputError(_changed_message(job, run, changes, again, named=name is not None))
     _refuse_smaller_output(job, len(items), whole=items.whole)
-    run = make({}, name)
-    reused.carry_over(run)
+    run = make({TAKING_OVER: True} if reused.count else {}, name)
+    if reused.count:
+        reused.carry_over(journal, run)
     _forget_indexes(journal, folder)
     return opened(run=run, reused=reused.count)
 
@@ -248,79 +233,6 @@ def _adopt(journal: Journal, run: Run, config: JobRunConfig, *, named: bool) -> 
 
 
 # Making -----------------------------------------------------------------------------------------
-
-
-class _Reused:
-    """Which results of earlier runs would come out the same: two bytes for an item."""
-
-    def __init__(self, index: ItemIndex) -> None:
-        self.index = index
-        self.count = 0
-        self._runs: list[Run] = []
-        self._from = array("H")  # by position: the number of the run in `_runs`, from 1
-
-    def find(self, earlier: EarlierRuns) -> None:
-        """Look through the runs, the newest first.
-
-        Runs of other outputs count: a reply does not depend on where it is written.
-        """
-        for run in earlier:
-            before = earlier.before(run).items
-            # Changed sections affect every item, a raised budget perhaps not.
-            if before is None or not all(map(is_item_budget, earlier.settings(run))):
-                continue
-            changes = earlier.changes(run)
-            if not changes.settings:
-                self._take(run, before, partial(_comes_out_the_same, run, changes))
-
-    def keep(self, run: Run, before: ItemIndex | None, only: Only) -> None:
-        """Take all results of unchanged items, except those that are worked on again."""
-        if before is not None:
-            self._take(run, before, lambda row: not works_again(row, only))
-
-    def complete(self, journal: Journal, run: Run, earlier: EarlierRuns) -> None:
-        """Take over what a process that was killed while it made a run had not yet taken over."""
-        if (missing := still_to_take_over(journal, run)) is None:
-            return
-        base, only = missing
-        rest = _Reused(self.index)
-        rest.keep(base, earlier.before(base).items, only)
-        rest.carry_over(run)
-        journal.amend(run, taken_over(run))
-
-    def _take(self, run: Run, before: ItemIndex, keeps: Callable[[Row], bool]) -> None:
-        if not self._from:
-            self._from = array("H", bytes(2 * len(self.index)))
-        self._runs.append(run)
-        for page in pages(self.index.unchanged_since(before)):
-            wanted = [pair for pair in page if not self._from[pair[0]]]
-            rows = run.results_of([key for _, key in wanted])
-            for number, key in wanted:
-                if key in rows and keeps(rows[key]):
-                    self._from[number] = len(self._runs)
-                    self.count += 1
-
-    def carry_over(self, run: Run) -> None:
-        """Record the results in a new run."""
-        if not self.count:
-            return
-        with RunSession(run, keep="results") as session:
-            for page in pages(self.index.facts()):
-                present = run.results_of([facts.key for facts in page])
-                page = [facts for facts in page if facts.key not in present]
-                for number, other in enumerate(self._runs, 1):
-                    taken = [facts for facts in page if self._from[facts.number] == number]
-                    rows = other.results_of([facts.key for facts in taken]) if taken else {}
-                    for facts in taken:
-                        # With the new index: the item may have moved in the input.
-                        row = {**rows[facts.key], "index": facts.number, CARRIED: True}
-                        session.result(facts.key, row)
-                session.flush()
-
-
-def _comes_out_the_same(run: Run, changes: JobChanges, row: Row) -> bool:
-    # What a run of `--only` took over may come from another seed, strategy or model.
-    return changes.keeps(row) and not (SPEC_KEY in run.spec and row.get(CARRIED))
 
 
 def _new_run(

@@ -14,8 +14,8 @@ from typing import Any
 
 from ostinato.errors import InputError
 from ostinato.journal import DEFAULT, JSON
+from ostinato.output_files import write_whole
 from ostinato.refine.job.job_items import signature_of
-from ostinato.refine.results import write_whole
 from ostinato.text_files import read_object
 
 

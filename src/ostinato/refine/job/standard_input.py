@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import os
-import tempfile
 import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 from ostinato.arguments import reason
 from ostinato.errors import InputError, OutputError
+from ostinato.output_files import part_of
 
 STANDARD_INPUT = Path("-")
 """The input of a job that reads standard input."""
@@ -44,24 +43,16 @@ def keep_input(stream: BinaryIO, folder: Path) -> Path:
 
 
 def _copy(first: bytes, stream: BinaryIO, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".standard-input.")
-    try:
+    # Messages about its rows name the file, so it says where they come from.
+    with part_of(folder / "standard-input") as part:
         digest, block = hashlib.sha256(), first
-        with os.fdopen(handle, "wb") as file:
-            while block:
-                digest.update(block)
-                file.write(block)
-                block = stream.read(BLOCK)
-            file.flush()
-            # Before the rename: a run relies on the file under its final name.
-            os.fsync(file.fileno())
-        path = folder / (digest.hexdigest()[:16] + ending_of(first))
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-    return path
+        while block:
+            digest.update(block)
+            part.file.write(block)
+            block = stream.read(BLOCK)
+        name = f"{part.target.name}-{digest.hexdigest()[:16]}{ending_of(first)}"
+        part.target = folder / name
+    return part.target
 
 
 def ending_of(first: bytes) -> str:

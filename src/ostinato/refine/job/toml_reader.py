@@ -138,7 +138,9 @@ class Table:
         value = self._read(key, default, if_missing)
         if isinstance(value, str) and (value.strip() or not if_missing):
             return value
-        if key in self.values:
+        if key in self.values and isinstance(value, str):
+            self.add_problem(key, f"It must not be empty, got {value!r}. {if_missing}")
+        elif key in self.values:
             self.add_problem(key, f"It must be a text, got {value!r}. Put it in quotes.")
         return default
 
