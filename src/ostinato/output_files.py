@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -119,6 +118,8 @@ def part_of(target: Path) -> Iterator[Part]:
 
 def new_part(target: Path, folder: Path | None = None) -> tuple[int, str]:
     """Create a temporary file, beside its target where no folder is given: handle and name."""
+    import tempfile  # every loop imports this module, and few write files
+
     # Beside it: a rename is atomic only within a file system.
     return tempfile.mkstemp(dir=folder or target.parent, prefix=f".{target.name}.", suffix=ENDING)
 

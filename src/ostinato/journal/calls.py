@@ -9,9 +9,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ostinato.arguments import require
 from ostinato.errors import CallError, RunError, Unanswered
@@ -24,6 +23,9 @@ from ostinato.journal.run import Run
 from ostinato.journal.sqlite.tables import RunTables
 from ostinato.journal.stops import JSON
 from ostinato.journal.writer import WriterThread
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 LOOK = 0.1
 """Seconds between two looks at a question that a person is to answer."""
@@ -99,6 +101,8 @@ class DurableCalls:
         self, path: str, arguments: Mapping[str, object], make: Callable[[str], JSON]
     ) -> JSON:
         """Return what is recorded of a path, else what one of the threads that call it makes."""
+        from concurrent.futures import Future  # it brings logging, which most runs do without
+
         right = isinstance(path, str) and 0 < len(path) <= LONGEST_PATH
         require(right, "The path of a call", f"a text of 1 to {LONGEST_PATH} characters", path)
         text = encode_exactly(arguments, f"The arguments of the call {path!r}")

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar, get_args, get_origin
-from urllib.parse import parse_qsl, urlsplit
 
 from ostinato.errors import InputError, RunError
 from ostinato.journal.stops import JSON
@@ -167,6 +166,8 @@ def _refuse_secret(text: str, name: str) -> None:
     """Raise `InputError` for an address with a password or a key in it: the record keeps it."""
     if "://" not in text or any(letter.isspace() for letter in text):
         return
+    from urllib.parse import parse_qsl, urlsplit
+
     try:
         parts = urlsplit(text)
         named = [key for key, _ in parse_qsl(parts.query) if _is_secret(key)]
