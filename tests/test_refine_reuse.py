@@ -203,7 +203,7 @@ def test_a_full_disk_leaves_the_output_and_says_where_the_replies_are(
 
     with monkeypatch.context() as patch:
         # Of the output only: what is written before the work has room.
-        patch.setattr("ostinato.refine.results.os", SimpleNamespace(**{**vars(os), "fsync": full}))
+        patch.setattr("ostinato.output_files.os", SimpleNamespace(**{**vars(os), "fsync": full}))
         with pytest.raises(OstinatoError, match=r"no space left on device.*the same command"):
             run()
     assert REPLIES.read_bytes() == before
