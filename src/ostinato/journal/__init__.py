@@ -9,6 +9,13 @@ from ostinato.journal.artifacts.artifact import (
 )
 from ostinato.journal.artifacts.recorded_tensor import shortened
 from ostinato.journal.artifacts.rows import ArtifactRow
+from ostinato.journal.comparison import (
+    Difference,
+    amended,
+    differences,
+    require_same,
+    require_unchanged,
+)
 from ostinato.journal.creation import safe_name
 from ostinato.journal.edits import EditKind
 from ostinato.journal.encoding import encode, valid
@@ -34,19 +41,14 @@ from ostinato.journal.removal import Retention
 from ostinato.journal.run import Run, RunSource
 from ostinato.journal.session import RunSession
 from ostinato.journal.specification import (
-    Difference,
     Place,
     RunConfig,
-    amended,
     beside,
     chosen_fields,
     config_from_json,
     config_to_json,
-    differences,
     each_beside,
     places_outside,
-    require_same,
-    require_unchanged,
 )
 from ostinato.journal.state.checkpoint import load_state, save_state
 from ostinato.journal.state.codec import Unchanging

@@ -1,7 +1,7 @@
 """A run's specification: what was started, as a frozen configuration that JSON can hold.
 
-Writes a configuration, reads it back, and compares two of them field by field. A field that an
-older record lacks has its default, so that a new option orphans no run. Knows no kind of run.
+Writes a configuration and reads it back. A field that an older record lacks has its default, so
+that a new option orphans no run. Knows no kind of run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import types
 import typing
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -88,17 +88,6 @@ def each_beside(paths: Sequence[Path], name: str) -> tuple[Path, ...]:
     )
 
 
-class Difference(NamedTuple):
-    """A field whose value is not the recorded one; `field` is its dotted name."""
-
-    field: str
-    was: JSON
-    now: JSON
-
-    def __str__(self) -> str:
-        return f"{self.field} was {_shown(self.was)}, is {_shown(self.now)}"
-
-
 # Writing ----------------------------------------------------------------------------------------
 
 
@@ -107,12 +96,12 @@ def config_to_json(config: object, folder: Path) -> dict[str, JSON]:
 
     Raises `InputError` for a value that JSON cannot hold, or that has a secret in it.
     """
-    value = _written(config, _Place(folder.resolve()), type(config).__name__)
+    value = written(config, PathBase(folder.resolve()), type(config).__name__)
     assert isinstance(value, dict)
     return value
 
 
-class _Place(NamedTuple):
+class PathBase(NamedTuple):
     """The folder that paths are relative to."""
 
     folder: Path
@@ -130,11 +119,11 @@ class _Place(NamedTuple):
         return self.folder / text.removeprefix(HERE) if text.startswith(HERE) else Path(text)
 
 
-def _written(value: object, place: _Place, name: str, *, is_place: bool = False) -> JSON:
+def written(value: object, place: PathBase, name: str, *, is_place: bool = False) -> JSON:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        hints = _hints(type(value))
+        hints = field_hints(type(value))
         return {
-            each: _written(
+            each: written(
                 getattr(value, each), place, f"{name}.{each}", is_place=_holds_places(hints[each])
             )
             for each in hints
@@ -151,11 +140,11 @@ def _written(value: object, place: _Place, name: str, *, is_place: bool = False)
     if isinstance(value, list | tuple | set | frozenset):
         each_of = sorted(value) if isinstance(value, set | frozenset) else value
         return [
-            _written(each, place, f"{name}[{n}]", is_place=is_place)
+            written(each, place, f"{name}[{n}]", is_place=is_place)
             for n, each in enumerate(each_of)
         ]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: _written(each, place, f"{name}.{key}") for key, each in value.items()}
+        return {key: written(each, place, f"{name}.{key}") for key, each in value.items()}
     raise InputError(
         f"{name} must be made of numbers, texts, paths, tuples, mappings and dataclasses, got a "
         f"{type(value).__name__}."
@@ -194,7 +183,7 @@ def places_outside(config: object, folder: Path) -> list[str]:
 
 def _collect_outside(value: Any, hint: Any, found: list[str]) -> None:
     if isinstance(value, str):
-        is_path = _is_place(hint) or Path in (hint, *get_args(hint))
+        is_path = names_place(hint) or Path in (hint, *get_args(hint))
         escapes = value.startswith(HERE) and ".." in Path(value).parts
         if is_path and (Path(value).is_absolute() or escapes):
             found.append(value)
@@ -204,7 +193,7 @@ def _collect_outside(value: Any, hint: Any, found: list[str]) -> None:
             _collect_outside(one, each, found)
     elif isinstance(value, dict):
         kinds = [each for each in (hint, *get_args(hint)) if isinstance(each, type)]
-        hints = next((_hints(kind) for kind in kinds if dataclasses.is_dataclass(kind)), {})
+        hints = next((field_hints(kind) for kind in kinds if dataclasses.is_dataclass(kind)), {})
         for name, one in value.items():
             _collect_outside(one, hints.get(name), found)
 
@@ -212,12 +201,12 @@ def _collect_outside(value: Any, hint: Any, found: list[str]) -> None:
 def chosen_fields(config: object, folder: Path) -> dict[str, JSON]:
     """Return by dotted name the fields of a configuration that do not have their defaults."""
     found: dict[str, JSON] = {}
-    _collect_chosen(config, None, _Place(folder.resolve()), "", found)
+    _collect_chosen(config, None, PathBase(folder.resolve()), "", found)
     return found
 
 
 def _collect_chosen(
-    config: Any, usual: Any, place: _Place, name: str, found: dict[str, JSON]
+    config: Any, usual: Any, place: PathBase, name: str, found: dict[str, JSON]
 ) -> None:
     """Collect the fields that differ from those of `usual`, or from the defaults without one."""
     for spec in dataclasses.fields(config):
@@ -231,7 +220,7 @@ def _collect_chosen(
             same = type(value) is type(default)
             _collect_chosen(value, default if same else None, place, dotted, found)
         else:
-            found |= _flat(dotted, _written(value, place, dotted))
+            found |= _flat(dotted, written(value, place, dotted))
 
 
 def _flat(name: str, value: JSON) -> dict[str, JSON]:
@@ -256,7 +245,7 @@ def config_from_json(kind: type[Config], value: object, folder: Path) -> Config:
     Raises `RunError` where it is no configuration of this kind, or has fields of a newer version.
     """
     try:
-        read: Config = _read(value, kind, _Place(folder.resolve()), kind.__name__)
+        read: Config = _read(value, kind, PathBase(folder.resolve()), kind.__name__)
     except (TypeError, ValueError, InputError) as error:  # the class checks its own values
         raise RunError(
             f"The recorded {kind.__name__} cannot be read: {str(error).rstrip('.')}. If a newer "
@@ -265,7 +254,7 @@ def config_from_json(kind: type[Config], value: object, folder: Path) -> Config:
     return read
 
 
-def _read(value: Any, hint: Any, place: _Place, name: str) -> Any:
+def _read(value: Any, hint: Any, place: PathBase, name: str) -> Any:
     if getattr(hint, "__metadata__", ()) == PLACE:
         text = _read(value, str, place, name)
         return str(place.absolute(text)) if text.startswith(HERE) else text
@@ -293,7 +282,7 @@ def _read(value: Any, hint: Any, place: _Place, name: str) -> Any:
     return value
 
 
-def _read_one_of(value: Any, hints: Sequence[Any], place: _Place, name: str) -> Any:
+def _read_one_of(value: Any, hints: Sequence[Any], place: PathBase, name: str) -> Any:
     """Read a value as the first of several types that it fits."""
     if value is None and type(None) in hints:
         return None
@@ -308,10 +297,10 @@ def _read_one_of(value: Any, hints: Sequence[Any], place: _Place, name: str) -> 
     raise error or TypeError(f"{name} must be of another type, got {value!r:.60}")
 
 
-def _read_dataclass(value: Any, kind: type, place: _Place, name: str) -> Any:
+def _read_dataclass(value: Any, kind: type, place: PathBase, name: str) -> Any:
     if not isinstance(value, dict):
         raise TypeError(f"{name} must be an object, got {value!r:.60}")
-    hints = _hints(kind)
+    hints = field_hints(kind)
     unknown = sorted(set(value) - set(hints))
     if unknown:
         raise TypeError(f"{name} must have no other fields, got {', '.join(unknown)}")
@@ -335,111 +324,16 @@ def required_fields(kind: type) -> list[str]:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def field_hints(kind: type) -> dict[str, Any]:
     hints = typing.get_type_hints(kind, include_extras=True)
     return {spec.name: hints[spec.name] for spec in dataclasses.fields(kind) if spec.init}
 
 
-def _is_place(hint: Any) -> bool:
+def names_place(hint: Any) -> bool:
     hints = get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     return any(getattr(each, "__metadata__", ()) == PLACE for each in hints)
 
 
 def _holds_places(hint: Any) -> bool:
     each = get_args(hint)[:1] if get_origin(hint) is tuple else ()
-    return _is_place(hint) or any(_is_place(one) for one in each)
-
-
-# Comparing --------------------------------------------------------------------------------------
-
-
-def differences(before: object, now: object, folder: Path) -> list[Difference]:
-    """Return the fields of `now` that have other values than in `before`, a configuration of the
-    same class; fields that are free are left out."""
-    found: list[Difference] = []
-    _compare(before, now, _Place(folder.resolve()), "", found)
-    return found
-
-
-def _compare(
-    before: object, now: object, place: _Place, name: str, found: list[Difference]
-) -> None:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in {**before, **now}:
-            _compare(before.get(key), now.get(key), place, f"{name}.{key}".lstrip("."), found)
-        return
-    if type(before) is not type(now) or not dataclasses.is_dataclass(now) or isinstance(now, type):
-        was, today = (_written(each, place, name) for each in (before, now))
-        if was != today:
-            found.append(Difference(name, was, today))
-        return
-    free: frozenset[str] = getattr(now, "free", frozenset())
-    hashes: frozenset[str] = getattr(now, "hashes", frozenset())
-    for each, hint in _hints(type(now)).items():
-        if each in free:
-            continue
-        one, other = getattr(before, each), getattr(now, each)
-        if each in hashes and not (one and other):
-            continue
-        if _is_place(hint) and _was_at(one, other):
-            continue
-        _compare(one, other, place, f"{name}.{each}".lstrip("."), found)
-
-
-def _was_at(before: str | None, now: str | None) -> bool:
-    """Return whether a name is that of a file or folder that was recorded, and is gone now."""
-    if not before or not now or not Path(before).is_absolute():
-        return False
-    return Path(now).absolute() == Path(before) and not Path(before).exists()
-
-
-def amended(before: Config, now: Config) -> Config:
-    """Return a configuration with those values of `now` that may differ: fields that are free, and
-    hashes that were not known."""
-    assert dataclasses.is_dataclass(before) and not isinstance(before, type)
-    free: frozenset[str] = getattr(before, "free", frozenset())
-    hashes: frozenset[str] = getattr(before, "hashes", frozenset())
-    values = {}
-    for name in _hints(type(before)):
-        one, other = getattr(before, name), getattr(now, name)
-        if name in free or (name in hashes and not one):
-            values[name] = other
-        elif dataclasses.is_dataclass(one) and type(one) is type(other):
-            values[name] = amended(one, other)
-    return dataclasses.replace(before, **values)
-
-
-def require_same(
-    run_name: str,
-    changed: Sequence[Difference],
-    fix: str = "Give the same values, or start another run.",
-    spelled: Callable[[str], str] = str,
-) -> None:
-    """Raise `InputError` where a run has another configuration; it tells each field.
-
-    `spelled` returns how a field is called where the user sets it, such as `--lr`.
-    """
-    if not changed:
-        return
-    told = "; ".join(str(each._replace(field=spelled(each.field))) for each in changed)
-    raise InputError(
-        f"The run {run_name!r} must keep the configuration it started with, but {told}. {fix}"
-    )
-
-
-def require_unchanged(what: str, recorded: str, now: str) -> None:
-    """Raise `RunError` where files have another hash than a run recorded.
-
-    `what` names them in the plural. An empty hash is unknown, and fits any.
-    """
-    if recorded and now and recorded != now:
-        raise RunError(
-            f"{what} must be as they were when the run started, got others: the hash was "
-            f"{recorded[:12]}, is {now[:12]}. Put them back, or start another run."
-        )
-
-
-def _shown(value: JSON, most: int = 60) -> str:
-    """Return a value for a message, cut where it is long."""
-    text = "none" if value in (None, "", []) else value if isinstance(value, str) else repr(value)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return names_place(hint) or any(names_place(one) for one in each)
