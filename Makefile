@@ -26,13 +26,17 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A process for each processor, up to four, with one thread each: torch's own threads would wait for
+# one another. The tests of a file stay together, as they share what takes long to make.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
 # All tests, the slow ones too.
 test: lint
-	$(BIN)/pytest
+	$(PYTEST)
 
 # The everyday tests.
 fast: lint
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 $(VENV)/.bench: pyproject.toml $(VENV)/.test
 	$(BIN)/pip install --quiet --group bench
