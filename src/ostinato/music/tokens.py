@@ -48,7 +48,6 @@ def _vocabulary() -> dict[str, tuple[int, int] | None]:
 
 VOCABULARY = _vocabulary()
 IDS = {text: number for number, text in enumerate(VOCABULARY)}
-NOTES = {IDS[text]: note for text, note in VOCABULARY.items() if note is not None}
 NOTE_OF = {text.strip(): note for text, note in VOCABULARY.items() if note is not None}
 END_ID = IDS[END]
 

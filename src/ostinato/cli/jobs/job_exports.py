@@ -85,12 +85,6 @@ def write_exports(work: JobRun, outcome: Outcome, paths: Sequence[Path]) -> Expo
 
     Where the output keeps more replies than the run has, so do the exports.
     """
-    from ostinato.refine import write_export
-
     if outcome.kept:
         return Exports(kept=tuple(paths))
-    written = []
-    for path in paths:
-        exported = write_export(path, work.results(), (item.columns for item in work.items))
-        written.append((path, exported))
-    return Exports(written=tuple(written))
+    return Exports(written=tuple(work.export(paths)))

@@ -6,10 +6,11 @@ Everything is checked before the model is loaded. Knows no driver: `Refine` buil
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache, reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ostinato.errors import ItemError
@@ -17,6 +18,7 @@ from ostinato.journal import JSON, Run, RunSession, StopKind, Stopped
 from ostinato.loop import Budget, Condition, Lanes, Loop, Seconds, items_done
 from ostinato.output_files import write_whole
 from ostinato.refine.drafts import Judges, end_of_draft, loop_of
+from ostinato.refine.export import Exported, write_export
 from ostinato.refine.job.checks import prepare
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.item_index import ItemFacts, ItemIndex
@@ -173,6 +175,13 @@ class JobRun:
             return self.router.route(item.columns)
         except ItemError:  # an older version did not refuse the item
             return None
+
+    def export(self, paths: Iterable[Path]) -> list[tuple[Path, Exported]]:
+        """Write the results in the journal to each file; return what is in each."""
+        return [
+            (path, write_export(path, self.results(), (item.columns for item in self.items)))
+            for path in paths
+        ]
 
     def write(
         self, stopped: Stopped | None, *, say: Callable[[str], None] = lambda line: None

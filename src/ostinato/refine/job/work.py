@@ -9,7 +9,6 @@ from pathlib import Path
 from ostinato.errors import RunError
 from ostinato.journal import Journal, Run, RunSource
 from ostinato.loop import Work
-from ostinato.refine.export import write_export
 from ostinato.refine.job.job_run import JobRun
 from ostinato.refine.job.open_job import open_job
 from ostinato.refine.job.run_config import JobRunConfig, job_place
@@ -26,10 +25,9 @@ class JobWork(Work):
 
     def write(self) -> None:
         """Write the output, the report and the exports; items that are not done are left out."""
-        work = self.job_run
-        self.outcome = work.write(self.loop.stopped)
-        for path in () if self.outcome.kept else self.exports:
-            write_export(path, work.results(), (item.columns for item in work.items))
+        self.outcome = self.job_run.write(self.loop.stopped)
+        if not self.outcome.kept:
+            self.job_run.export(self.exports)
 
 
 def build_job(
