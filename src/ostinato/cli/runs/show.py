@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from ostinato.cli.runs.resume_hint import resume_hint
 from ostinato.cli.runs.words import ago, cut, opened, size_text
 from ostinato.errors import RunError
 from ostinato.journal import (
+    JSON,
     CheckpointRow,
     Journal,
+    Question,
     Run,
     RunConfig,
     RunRow,
@@ -95,22 +98,31 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
     ):
         if value is not None:
             click.echo(f"  {label:<11} {value}")
-    fields = {} if config is None else chosen_fields(config, folder)
-    width = max(map(len, fields), default=0)
-    for field, chosen in fields.items():
-        value = chosen if isinstance(chosen, str) else encode(chosen)
-        click.echo(cut(f"  {field:<{width}}  {value}"))
-    for asked in questions:
-        options = f" ({', '.join(asked.options)})" if asked.options else ""
-        click.echo(f"  asks        {asked.path}: {cut(asked.question)}{options}")
-    if questions:
-        click.echo(f"  answer with {runs_command(journal.path, 'answer', row.name)} …")
+    for line in _field_lines({} if config is None else chosen_fields(config, folder)):
+        click.echo(line)
+    for line in _question_lines(questions, runs_command(journal.path, "answer", row.name)):
+        click.echo(line)
     for each in saved:
         size = size_text(each.bytes) if each.bytes >= 1e4 else f"{each.bytes} bytes"
         click.echo(f"  checkpoint  tick {each.tick}, {size}, {ago(each.created)}")
     for step in steps:
         line = f"  step {step.tick}  {encode(shortened(step.report))}"
         click.echo(cut(line))
+
+
+def _field_lines(fields: Mapping[str, JSON]) -> Iterator[str]:
+    width = max(map(len, fields), default=0)
+    for name, chosen in fields.items():
+        value = chosen if isinstance(chosen, str) else encode(chosen)
+        yield cut(f"  {name:<{width}}  {value}")
+
+
+def _question_lines(questions: Sequence[Question], command: str) -> Iterator[str]:
+    for asked in questions:
+        options = f" ({', '.join(asked.options)})" if asked.options else ""
+        yield f"  asks        {asked.path}: {cut(asked.question)}{options}"
+    if questions:
+        yield f"  answer with {command} …"
 
 
 def _config(run: Run) -> RunConfig | None:
