@@ -1,0 +1,31 @@
+"""The learning rate of each step. Imports no torch: configurations hold it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A learning rate that rises to its peak `lr` in `warmup_steps`, and then follows its shape.
+
+    "constant" stays there; "linear" falls over the `steps` to `min_lr_ratio` of the peak; "wsd"
+    (warm-up, stable, decay: Hu et al. 2024, "MiniCPM") does so in the last fifth.
+    """
+
+    lr: float
+    warmup_steps: int = 0
+    shape: Literal["linear", "wsd", "constant"] = "constant"
+    steps: int = 1
+    min_lr_ratio: float = 0.0
+
+    def at(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / self.warmup_steps
+        if self.shape == "constant":
+            return self.lr
+        progress = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
+        fall = progress if self.shape == "linear" else max(0.0, progress - 0.8) / 0.2
+        return self.lr * (1 - (1 - self.min_lr_ratio) * fall)
