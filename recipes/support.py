@@ -95,7 +95,7 @@ def train(
             checkpoint=CheckpointSchedule(steps=50),  # a step takes 2 to 6 s: 5 minutes at most
         )
         print(loop.run(_show).sentence)
-    training.load_weights(training.best)
+    training.load_weights(training.best.weights)
     save_adapter(model.llama(), out, base=BASE, dtype=torch.bfloat16)
     print(f"Wrote {out}.")
 

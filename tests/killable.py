@@ -110,7 +110,7 @@ class FragileTraining(Training):
 
     def step(self) -> Any:
         report = dict(super().step())
-        if report["batch"] == 30 and self._lr_scale == 1.0:
+        if report["batch"] == 30 and self.updater.lr_scale == 1.0:
             report["loss/train"] = float("nan")
         return report
 

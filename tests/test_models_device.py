@@ -180,7 +180,7 @@ def test_training_conforms_on_a_device(kind: str, optimizer: Any) -> None:
             precision=precision,
         )
         training = Training(network.to(CUDA), task, config)
-        assert training.device == torch.device(CUDA) == device_of(network)
+        assert training.precision.device == torch.device(CUDA) == device_of(network)
         return training
 
     check_process(training)

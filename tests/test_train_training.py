@@ -20,6 +20,7 @@ from ostinato.models import Llama, LlamaConfig, add_lora
 from ostinato.testing import check_process
 from ostinato.train import (
     AdamW,
+    Batch,
     BatchSampler,
     Example,
     Muon,
@@ -77,9 +78,9 @@ def test_the_loss_falls_and_the_best_weights_are_kept() -> None:
     loop = Loop(process, until=Epochs(8) | NotFinite())
     losses = [step.report["loss/valid"] for step in loop if "loss/valid" in step.report]
     assert losses[-1] < losses[0]  # type: ignore[operator]
-    assert process.best_loss == min(losses)  # type: ignore[type-var]
-    process.load_weights(process.best)
-    assert process.validate()["loss/valid"] == pytest.approx(process.best_loss)
+    assert process.best.value == min(losses)  # type: ignore[type-var]
+    process.load_weights(process.best.weights)
+    assert process.validate()["loss/valid"] == pytest.approx(process.best.value)
     assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
 
 
@@ -95,7 +96,7 @@ def test_a_loss_that_diverged_goes_back_with_half_the_rate() -> None:
     rates = []
 
     def fragile(tokens: torch.Tensor) -> Any:
-        bad = process._step >= 6 and process._lr_scale > 0.3
+        bad = process.updater.steps >= 6 and process.updater.lr_scale > 0.3
         return forward(tokens) * (math.nan if bad else 1.0)
 
     process.network.forward = fragile
@@ -108,7 +109,7 @@ def test_a_loss_that_diverged_goes_back_with_half_the_rate() -> None:
     for step in loop:
         rates.append(step.report["lr"])
     assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
-    assert process._lr_scale == 0.25
+    assert process.updater.lr_scale == 0.25
     assert loop.tick == 14 and loop.position == 10  # twice from step 7 back to step 5
     assert all(math.isfinite(float(p.detach().sum())) for p in process.parameters.values())
 
@@ -122,10 +123,11 @@ class Poisoned(Training):
         super().__init__(*parts)
         self.seen: list[int] = []
 
-    def _backward(self, batch_indices: Sequence[int]) -> tuple[float, dict[str, object]]:
-        loss, metrics = super()._backward(batch_indices)
-        self.seen += batch_indices
-        return (math.nan if set(self.poison) & set(batch_indices) else loss), metrics
+    def _backward(self, batches: Sequence[Batch]) -> tuple[float, dict[str, object]]:
+        loss, metrics = super()._backward(batches)
+        indices = [batch.index for batch in batches]
+        self.seen += indices
+        return (math.nan if set(self.poison) & set(indices) else loss), metrics
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -152,7 +154,7 @@ def test_going_back_leaves_out_the_batches_that_diverged_and_no_others(
     process: Any = uncut.process
     last = (18 - lost - 7) * accumulate  # from step 8 on
     assert process.seen[-last:] == kept[7 * accumulate :][:last]
-    assert process.state_dict()["left_out"] == []
+    assert process.state_dict()["cursor"]["left_out"] == []
     journal = Journal(tmp_path / "j.db")
     with loop(run="r", journal=journal) as cut:
         for step in cut:

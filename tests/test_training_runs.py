@@ -93,7 +93,7 @@ def dying(step: int, trains: Callable[[Training], bool] = lambda each: True) -> 
     take = Training.step
 
     def dies(self: Training) -> Any:
-        if self.state_dict()["step"] == step and trains(self):
+        if self.updater.steps == step and trains(self):
             raise KeyboardInterrupt
         return take(self)
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 from ostinato.arguments import require, require_above, require_at_least, require_types
 from ostinato.journal import RunConfig, beside
 from ostinato.loop import Condition, Steps, check_seed, parse
+from ostinato.train.schedule import Schedule
 
 
 def option(default: Any, help: str) -> Any:
@@ -74,16 +75,20 @@ class TrainingConfig:
         require(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)", self.ema_decay)
         check_seed(self.seed)
 
+    @property
+    def lr_schedule(self) -> Schedule:
+        """The learning rate of each step."""
+        return Schedule(
+            lr=self.lr,
+            warmup_steps=self.warmup_steps,
+            shape=self.schedule,
+            steps=self.steps,
+            min_lr_ratio=self.min_lr_ratio,
+        )
+
     def lr_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
-        if step < self.warmup_steps:
-            return self.lr * (step + 1) / self.warmup_steps
-        if self.schedule == "constant":
-            return self.lr
-        progress = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
-        # WSD (warm-up, stable, decay: Hu et al. 2024, "MiniCPM") falls in the last fifth only.
-        fall = progress if self.schedule == "linear" else max(0.0, progress - 0.8) / 0.2
-        return self.lr * (1 - (1 - self.min_lr_ratio) * fall)
+        return self.lr_schedule.at(step)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ostinato.train.config import TrainingConfig
+
 State = dict[str, dict[str, Tensor]]
 
 
@@ -24,6 +26,17 @@ class Optimizer(Protocol):
     def step(self, parameters: Mapping[str, Tensor], lr: float, step: int) -> None:
         """Update in place; `step` counts from 1, `lr` is the learning rate of this step."""
         ...
+
+
+def optimizer_of(config: TrainingConfig) -> Optimizer:
+    """Return the optimizer that a configuration names."""
+    if config.optimizer == "adamw":
+        return AdamW(weight_decay=config.weight_decay)
+    return Muon(
+        weight_decay=config.weight_decay,
+        adamw_lr_scale=config.adamw_lr_scale,
+        dtype=getattr(torch, config.precision),
+    )
 
 
 class AdamW:

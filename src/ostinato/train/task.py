@@ -50,6 +50,19 @@ class Loss(NamedTuple):
     parts: Mapping[str, Share] = {}
 
 
+def combined(losses: Sequence[Loss]) -> dict[str, object]:
+    """Return the sums of the losses' sizes, and the means of their parts."""
+    sizes: dict[str, int] = {}
+    parts: dict[str, tuple[float, float]] = {}
+    for loss in losses:
+        for name, size in loss.sizes.items():
+            sizes[name] = sizes.get(name, 0) + size
+        for name, (total, count) in loss.parts.items():
+            total_before, count_before = parts.get(name, (0.0, 0.0))
+            parts[name] = (total_before + total, count_before + count)
+    return sizes | {name: total / count for name, (total, count) in parts.items() if count}
+
+
 class Task(Protocol):
     """What `Training` trains a network on. It refers to examples by their indices (`chosen`)."""
 

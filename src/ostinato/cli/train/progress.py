@@ -222,8 +222,8 @@ class Shown:
             "tick": self._loop.tick,
             "why": None if stopped is None else stopped.to_json(),
             "out": None if out is None else str(out),
-            "best_step": work.process.best_step,
-            "loss/valid": work.process.best_loss if work.process.best else None,
+            "best_step": work.process.best.step,
+            "loss/valid": work.process.best.value if work.process.best else None,
         }
         click.echo(json.dumps(shown))
 
@@ -265,7 +265,7 @@ def _saved(process: Training, last: int) -> str:
     kind = "the averaged weights" if process.averages else "the weights"
     if not process.best:
         return f"{kind} of step {last}, the last; there are no examples to validate with"
-    step = "the step" if process.best_step is None else f"step {process.best_step}"
-    if process.best_step == last:
+    step = "the step" if process.best.step is None else f"step {process.best.step}"
+    if process.best.step == last:
         step += ", the last,"
-    return f"{kind} of {step} with the best validation, {process.best_loss:.4f}"
+    return f"{kind} of {step} with the best validation, {process.best.value:.4f}"
