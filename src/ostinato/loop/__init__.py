@@ -57,6 +57,7 @@ from ostinato.loop.process import (
 from ostinato.loop.rng import check_seed, fold_in, uniform
 from ostinato.loop.run_setup import compute_mode
 from ostinato.loop.signals import Pausable, SignalState, ends_by_signal, sigterm_interrupts
+from ostinato.loop.timeline import Timeline
 from ostinato.loop.work import ItemsWork, Work
 
 __all__ = [
@@ -109,6 +110,7 @@ __all__ = [
     "Step",
     "Steps",
     "Text",
+    "Timeline",
     "UniqueItems",
     "Verdict",
     "Work",

@@ -32,7 +32,6 @@ from ostinato.loop.conditions.parser import up_to_date
 from ostinato.loop.items import Items
 from ostinato.loop.lane_state import (
     LaneState,
-    by_position,
     end_of,
     given_up,
     kept_characters,
@@ -203,7 +202,7 @@ class Lanes:
                 f"In work are: {', '.join(self._states) or 'none'}."
             )
         position = state.position
-        lane = replace(state.lane, edits=by_position((*state.lane.edits, (position, names))))
+        lane = replace(state.lane, edits=state.lane.edits.added(position, names))
         self.process.rewind(lane, position)  # it may refuse: nothing has changed until then
         state.lane = lane
         state.changed.append((position, names))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from ostinato.journal import StopKind
+from ostinato.loop.timeline import Timeline
 
 Report = Mapping[str, object]
 """What a step shows: names to numbers, text, token ids or small tensors. The key `ended` holds
@@ -50,8 +51,7 @@ class Lane:
 
     `past` holds the reports of the draft so far. Where there is a past, a lane process brings
     the lane to the end of it before the next step, and does not report it again.
-    `edits` holds the edits in force as (position, edits), by position, those of one position in
-    their order.
+    `edits` are the lane's edits by position, those of later positions included.
     `again` is true where the lane went back to its position, so that the next step from there has
     been computed, and counted, before.
     """
@@ -60,7 +60,7 @@ class Lane:
     seed: int = 0
     round: int = 0
     backtracks: int = 0
-    edits: tuple[tuple[int, Edits], ...] = ()
+    edits: Timeline = field(default_factory=Timeline)
     past: tuple[Report, ...] = ()
     again: bool = False
 
