@@ -10,8 +10,8 @@ from ostinato.journal import JSON, Fields, StopKind, Stopped
 from ostinato.loop.actions import OUT_OF_ROUNDS, Action, Attempt, GiveUp, GoBack, StartOver
 from ostinato.loop.check import Text, Verdict
 from ostinato.loop.conditions.base import Condition
-from ostinato.loop.process import Edits, Lane, Report
-from ostinato.loop.timeline import Timeline
+from ostinato.loop.process import Lane, Report
+from ostinato.loop.timeline import Edits, Timeline
 
 COST_METRICS = ("tokens", "computed", "prompt", "cost", "calls", "judged")
 """Report values that add up over an item, and that going back does not reduce.

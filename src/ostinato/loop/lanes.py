@@ -38,10 +38,11 @@ from ostinato.loop.lane_state import (
     spent,
     spent_judging,
 )
-from ostinato.loop.process import Edits, Lane, LaneProcess, LaneStep, Report, Step
+from ostinato.loop.process import Lane, LaneProcess, LaneStep, Report, Step
 from ostinato.loop.replay import Recorded, Replay
 from ostinato.loop.rng import check_seed
 from ostinato.loop.run_setup import compute_mode
+from ostinato.loop.timeline import Edits
 
 Judge = Callable[[object, object], Sequence[Verdict]]
 """Judges the whole output of an item: `judge(output, item)`."""

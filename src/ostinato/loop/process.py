@@ -8,16 +8,13 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from ostinato.journal import StopKind
-from ostinato.loop.timeline import Timeline
+from ostinato.loop.timeline import Edits, Timeline
 
 Report = Mapping[str, object]
 """What a step shows: names to numbers, text, token ids or small tensors. The key `ended` holds
 the sentence of a natural end. A lane's `out_of_room` names the limit that cut its draft, its
 `failed` says why the draft cannot continue, its `error` why nothing can be done with its item. A
 report never changes after it was returned."""
-
-Edits = Mapping[str, object]
-"""Changes to a process, by name; a process refuses a name that it does not know."""
 
 
 @runtime_checkable

@@ -6,16 +6,16 @@ Knows no process: what an edit means is the family's own.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ostinato.arguments import did_you_mean
 from ostinato.errors import EditError, InputError, ItemError
 
-if TYPE_CHECKING:
-    from ostinato.loop.process import Edits
+Edits = Mapping[str, object]
+"""Changes to a process, by name; a process refuses a name that it does not know."""
 
 _position: Callable[[tuple[int, Edits]], int] = itemgetter(0)
 
