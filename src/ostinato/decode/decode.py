@@ -153,8 +153,8 @@ class Decode:
     temperature, cuts and masks), and the entropy of the model's in nats (`entropy`).
 
     Edits: the settings of `SamplingParams` and `bias` (token to number) hold from their position
-    on; `forbid` (tokens) holds at its position; `force` (tokens) are taken from its position on (an
-    empty list ends an earlier one).
+    on; `forbid` (tokens) holds at its position; `force` (tokens) are taken from its position on (a
+    later list for the same position replaces it, an empty one ends it).
 
     A report's `ended` is a natural end, its `out_of_room` a model's context that is full. `length`
     is for outputs of a fixed number of tokens, such as an image's codes: they end with the last.
