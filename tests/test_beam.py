@@ -14,7 +14,7 @@ from tiny import tiny_model
 from ostinato.decode import Beam, TokenPrompt, plain_prompt
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.journal import StopKind
-from ostinato.loop import Lane, Lanes, Loop, Steps, Text
+from ostinato.loop import Lane, Lanes, Loop, Steps, Text, Timeline
 from ostinato.loop.lane_state import is_end
 from ostinato.models import LanguageModel, Llama
 from ostinato.testing import check_lane_process
@@ -136,7 +136,7 @@ def test_a_token_that_is_forbidden_is_in_no_beam_there() -> None:
     process = beam(1, model_that_ends(-1.0))
     process.start(Lane("a"), "The")
     first = process.step()["a"]["put"]
-    process.rewind(Lane("a", backtracks=1, edits=((0, {"forbid": first}),)), 0)
+    process.rewind(Lane("a", backtracks=1, edits=Timeline().added(0, {"forbid": first})), 0)
     assert not set(first) & set(process.step()["a"]["put"])  # type: ignore[call-overload]
 
 
@@ -146,9 +146,9 @@ def test_wrong_settings_and_edits_are_refused() -> None:
     with pytest.raises(InputError, match="limit must be at least 1, got 0"):
         beam(limit=0)
     with pytest.raises(EditError, match="Unknown edit 'temperature' of a lane of Beam"):
-        beam().start(Lane("a", edits=((0, {"temperature": 1.0}),)), "The")
+        beam().start(Lane("a", edits=Timeline().added(0, {"temperature": 1.0})), "The")
     with pytest.raises(EditError, match="forbid must be a list of tokens from 0 to"):
-        beam().start(Lane("a", edits=((0, {"forbid": [1 << 30]}),)), "The")
+        beam().start(Lane("a", edits=Timeline().added(0, {"forbid": [1 << 30]})), "The")
 
 
 @pytest.mark.parametrize("at", [0, 2])
@@ -156,7 +156,7 @@ def test_a_text_that_no_token_may_follow_ends_and_says_so(at: int) -> None:
     model = tiny_model()
     beam = Beam(model, plain_prompt(model.tokenizer.encode), num_beams=2, limit=5)
     everything = list(range(model.tokenizer.vocab_size))
-    beam.start(Lane("a", edits=((at, {"forbid": everything}),)), "Hello")
+    beam.start(Lane("a", edits=Timeline().added(at, {"forbid": everything})), "Hello")
     reports = [report["a"] for report in iter(beam.step, {})]
     assert reports[-1]["ended"] == "Every token is forbidden here."
     assert len(reports) == at + 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from toys import Speller, Walk
 
-from ostinato.loop import Edits, Report
+from ostinato.loop import Edits, Report, Timeline
 from ostinato.testing import check_lane_process, check_process
 
 
@@ -87,7 +87,7 @@ class Swallower(Speller):
     deterministic = False
 
     def start(self, lane: Any, item: object) -> None:
-        super().start(replace(lane, edits=()), item)
+        super().start(replace(lane, edits=Timeline()), item)
 
 
 def test_a_lane_process_that_does_not_repeat_itself_must_refuse_unknown_edits_too() -> None:

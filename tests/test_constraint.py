@@ -17,7 +17,7 @@ from ostinato.decode.completion_search import shortest_completion
 from ostinato.decode.constrained_state import ConstrainedState
 from ostinato.decode.constraint import FUEL, clear_compiled, matcher
 from ostinato.errors import InputError, ItemError
-from ostinato.loop import Lane, Lanes, Loop, Steps
+from ostinato.loop import Lane, Lanes, Loop, Steps, Timeline
 from ostinato.refine.strategies.constrain import fitting
 from ostinato.testing import check_lane_process
 
@@ -236,7 +236,9 @@ def test_a_constraint_goes_before_what_is_forbidden_and_forced() -> None:
     process = decode(Constraint.choice(["yes"]), 20)
     everything = list(range(model.tokenizer.vocab_size))
     wrong = model.tokenizer.encode("no")
-    process.start(Lane("a", edits=((0, {"forbid": everything}), (0, {"force": wrong}))), "Hello")
+    process.start(
+        Lane("a", edits=Timeline(((0, {"forbid": everything}), (0, {"force": wrong})))), "Hello"
+    )
     for _ in range(8):
         process.step()
     assert process.output("a") == "yes"

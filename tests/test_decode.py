@@ -19,7 +19,7 @@ from ostinato.decode.detokenizer import Detokenizer
 from ostinato.decode.sampling import GREEDY_BELOW, SamplingRow, adjust, draw, drawn_probs
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.journal import StopKind
-from ostinato.loop import Lane, Lanes, Loop, Phrase, Report, Steps, Text
+from ostinato.loop import Lane, Lanes, Loop, Phrase, Report, Steps, Text, Timeline
 from ostinato.testing import check_lane_process
 from ostinato.text import write
 from ostinato.text.writing import _token_limit
@@ -56,7 +56,7 @@ def test_decode_conforms(sampling: SamplingParams) -> None:
 
 
 def test_an_edit_of_a_later_position_does_not_act_before() -> None:
-    edits = ((3, {"temperature": 0.0}), (4, {"bias": {7: 50.0}}))
+    edits = Timeline(((3, {"temperature": 0.0}), (4, {"bias": {7: 50.0}})))
     plain, changed = decode(1), decode(1)
     plain.start(Lane("a", seed=2), ITEMS["other"])
     changed.start(Lane("a", seed=2, edits=edits), ITEMS["other"])
@@ -93,7 +93,7 @@ def test_a_token_taken_back_at_once_has_cost_nothing() -> None:
     reports = [process.step()["a"] for _ in range(3)]
     assert [report["computed"] for report in reports] == [0, 1, 1]
     last = reports[-1]["token"]
-    process.rewind(Lane("a", 1, backtracks=1, edits=((2, {"forbid": [last]}),)), 2)
+    process.rewind(Lane("a", 1, backtracks=1, edits=Timeline().added(2, {"forbid": [last]})), 2)
     again = process.step()["a"]
     assert again["token"] != last
     assert again["computed"] == 0
@@ -115,7 +115,7 @@ def test_rounds_and_common_prefixes_share_the_prompt() -> None:
 
 def test_a_forced_token_that_is_forbidden_later_is_not_taken() -> None:
     process = decode()
-    process.start(Lane("a", edits=((0, {"force": [9, 9]}), (1, {"forbid": [9]}))), "The")
+    process.start(Lane("a", edits=Timeline(((0, {"force": [9, 9]}), (1, {"forbid": [9]})))), "The")
     tokens = [process.step()["a"]["token"] for _ in range(2)]
     assert tokens[0] == 9 and tokens[1] != 9
 
@@ -125,7 +125,7 @@ def test_tokens_are_forced_from_a_position_on() -> None:
     forced = tiny_model().tokenizer.encode(" 408-247")
     process.start(Lane("a"), "The")
     process.step()
-    process.rewind(Lane("a", backtracks=1, edits=((1, {"force": forced}),)), 1)
+    process.rewind(Lane("a", backtracks=1, edits=Timeline().added(1, {"force": forced})), 1)
     for _ in forced:
         process.step()
     text = process.output("a")
@@ -206,9 +206,9 @@ def test_what_is_too_long_or_empty_is_one_item_s_error() -> None:
 def test_an_unknown_edit_is_refused_with_the_known_names() -> None:
     process = decode()
     with pytest.raises(EditError, match="temperature must be a number from 0 to 100, got -1"):
-        process.start(Lane("a", edits=((0, {"temperature": -1}),)), "The")
+        process.start(Lane("a", edits=Timeline().added(0, {"temperature": -1})), "The")
     with pytest.raises(EditError, match=r"Unknown edit 'temprature' .* temperature"):
-        process.start(Lane("a", edits=((0, {"temprature": 1.0}),)), "The")
+        process.start(Lane("a", edits=Timeline().added(0, {"temprature": 1.0})), "The")
 
 
 @pytest.mark.parametrize(
@@ -233,14 +233,14 @@ def test_an_edit_of_a_wrong_value_is_refused_before_a_token_is_drawn(
     process = decode()
     process.start(Lane("a"), "The")
     with pytest.raises(EditError, match=message):
-        process.rewind(Lane("a", edits=((0, edit),)), 0)
+        process.rewind(Lane("a", edits=Timeline().added(0, edit)), 0)
 
 
 def test_a_bias_is_the_same_out_of_json() -> None:
     drawn = set()
     for edit in ({"logit_bias": {7: 100.0}}, {"logit_bias": {"7": 100.0}}, {"bias": {"7": 100.0}}):
         process = decode(sampling=SamplingParams())
-        process.start(Lane("a", edits=((0, edit),)), "The")
+        process.start(Lane("a", edits=Timeline().added(0, edit)), "The")
         drawn.add(process.step()["a"]["token"])
     assert drawn == {7}
 
@@ -415,7 +415,7 @@ def test_a_lane_resumed_where_it_had_gone_back_to_counts_no_row_twice() -> None:
     process = decode()
     process.start(Lane("a", 1), "The")
     past = [process.step()["a"] for _ in range(4)]
-    lane = Lane("a", 1, backtracks=1, edits=((2, {"forbid": [past[2]["token"]]}),))
+    lane = Lane("a", 1, backtracks=1, edits=Timeline().added(2, {"forbid": [past[2]["token"]]}))
     process.rewind(lane, 2)
     expected: list[Report] = [process.step()["a"] for _ in range(3)]
     fresh = decode()
@@ -451,7 +451,7 @@ def test_the_probabilities_shown_are_those_that_tokens_are_drawn_with(
 
 def alternatives(*edits: tuple[int, dict[str, object]]) -> list[list[Any]]:
     process = decode(alternatives=5)
-    process.start(Lane("a", edits=edits), "The")
+    process.start(Lane("a", edits=Timeline(edits)), "The")
     found = process.step()["a"]["alternatives"]
     assert isinstance(found, list)
     return found

@@ -14,7 +14,7 @@ from torch import Tensor
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.image.denoise import Denoise, slerp
 from ostinato.image.solvers import SOLVERS, karras_sigmas
-from ostinato.loop import Converges, Lane, Lanes, Loop, Steps
+from ostinato.loop import Converges, Lane, Lanes, Loop, Steps, Timeline
 from ostinato.testing import check_lane_process
 
 ITEMS: dict[str, object] = {"a": 0, "b": 1, "c": {"label": 2, "seed": 5}, "d": None}
@@ -81,7 +81,7 @@ def test_lanes_of_every_kind_change_no_bit_of_each_other(solver: str) -> None:
 
 def test_edits_of_later_positions_apply_beside_other_lanes() -> None:
     image = torch.linspace(-1, 1, 64).view(1, 8, 8)
-    waiting = ((2, {"guidance": 3.0}), (4, {"solver": "heun"}), (5, {"renoise": image}))
+    waiting = Timeline(((2, {"guidance": 3.0}), (4, {"solver": "heun"}), (5, {"renoise": image})))
 
     def seen(*others: str) -> list[Tensor]:
         process = Denoise(TinyDenoiser(), steps=7, solver="ddpm")
@@ -174,7 +174,7 @@ def test_renoising_continues_from_the_image_with_new_noise() -> None:
     for _ in range(8):
         process.step()
     first = process.output("a")
-    process.rewind(Lane("a", backtracks=1, edits=((6, {"renoise": first}),)), 6)
+    process.rewind(Lane("a", backtracks=1, edits=Timeline().added(6, {"renoise": first})), 6)
     report = process.step()["a"]
     assert report["step"] == 7
     process.step()
@@ -187,7 +187,7 @@ def test_renoising_continues_from_the_image_with_new_noise() -> None:
 def test_an_edit_that_was_left_for_a_later_position_waits_for_it(solver: str) -> None:
     """Driven directly, a lane may go back with edits of positions after that: nothing is lost."""
     image = torch.full((1, 8, 8), 0.5)
-    left = ((4, {"renoise": image}),)
+    left = Timeline().added(4, {"renoise": image})
 
     def on(process: Denoise, count: int) -> list[Any]:
         return [process.step()["a"]["noisy"] for _ in range(count)]
@@ -276,7 +276,7 @@ def test_a_wrong_edit_is_refused_and_changes_nothing(edit: Any, message: str) ->
     process.start(Lane("a"), 0)
     process.step()
     with pytest.raises(EditError, match=message):
-        process.rewind(Lane("a", edits=((0, edit),)), 0)
+        process.rewind(Lane("a", edits=Timeline().added(0, edit)), 0)
     assert process.step()["a"]["step"] == 2
 
 

@@ -17,7 +17,7 @@ from ostinato.cli.main import cli
 from ostinato.errors import OstinatoError
 from ostinato.image import Denoise, ImageRequest, Renoise, Sharpness, denoise_loop, save_denoiser
 from ostinato.journal import Journal
-from ostinato.loop import CheckpointSchedule, Item, Lane, Loop, Verdict
+from ostinato.loop import CheckpointSchedule, Item, Lane, Loop, Timeline, Verdict
 
 STEPS, AT = 8, 4
 CHANGES: list[dict[str, Any]] = [
@@ -68,7 +68,7 @@ def test_a_branch_has_the_same_bits_up_to_its_step_and_another_image(
     process.start(Lane("x"), ImageRequest(label=0, seed=3))
     for kept in whole[:AT]:
         assert torch.equal(process.step()["x"]["noisy"], kept["noisy"])  # type: ignore[arg-type]
-    process.rewind(Lane("x", edits=((AT, change),)), AT)
+    process.rewind(Lane("x", edits=Timeline().added(AT, change)), AT)
     for report in other:
         assert torch.equal(process.step()["x"]["noisy"], report["noisy"])  # type: ignore[arg-type]
 

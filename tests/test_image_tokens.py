@@ -34,7 +34,7 @@ from ostinato.image.tokens.attributes import Thresholds, measure
 from ostinato.image.tokens.config import Method
 from ostinato.image.tokens.discrete_diffusion import reverse_step
 from ostinato.journal import Journal
-from ostinato.loop import Lane, Lanes, Loop, Steps
+from ostinato.loop import Lane, Lanes, Loop, Steps, Timeline
 from ostinato.media import scaled
 from ostinato.testing import check_lane_process, check_process
 from ostinato.train import Training, TrainingConfig
@@ -305,7 +305,7 @@ def test_masked_codes_are_sampled_again_and_put_codes_stay() -> None:
     run_alone(process, "two")
     before = process.output("x").tokens
     edits = {"mask": list(range(8)), "put": {9: 1}}
-    process.rewind(Lane("x", backtracks=1, edits=((3, edits),)), 3)
+    process.rewind(Lane("x", backtracks=1, edits=Timeline().added(3, edits)), 3)
     report = process.step()["x"]
     after = process.output("x").tokens
     assert report["masked"] == 0 and after[9] == 1 and -1 not in after
@@ -354,9 +354,9 @@ def test_bad_prompts_edits_and_settings_are_refused() -> None:
     with pytest.raises(ItemError, match="DiscreteDiffusion starts from noise"):
         coarse.lanes().start(Lane("x"), ImagePrompt("two", (1,) * 16))
     with pytest.raises(EditError, match="put must be a map of positions from 0 to 15 to tokens"):
-        process.start(Lane("x", edits=((0, {"put": {16: 0}}),)), "two")
+        process.start(Lane("x", edits=Timeline().added(0, {"put": {16: 0}})), "two")
     with pytest.raises(EditError, match="temperature must be a number"):
-        process.start(Lane("x", edits=((0, {"temperature": "hot"}),)), "two")
+        process.start(Lane("x", edits=Timeline().added(0, {"temperature": "hot"})), "two")
     with pytest.raises(InputError, match="temperature must be above 0"):
         CodeSettings(temperature=0)
     with pytest.raises(InputError, match="Use DiscreteDiffusion"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toys import Speller
 
 from ostinato.errors import EditError, InputError
@@ -168,7 +169,7 @@ def test_edits_after_the_place_gone_back_to_lapse_and_those_before_stay() -> Non
     answers = iter([GoBack(3, {"forbid": ["a"]}), GoBack(5, {"forbid": ["c"]}), GoBack(3)])
 
     def watch(stopped: Stopped, history: History) -> Action:
-        seen.append(history.lane.edits)
+        seen.append(history.lane.edits.entries)
         return next(answers, GiveUp())
 
     def bad(output: object, item: object) -> Sequence[Verdict]:
@@ -188,7 +189,7 @@ def test_a_change_from_outside_stays_at_its_place_and_names_what_is_judged() -> 
     answers: Iterator[Action] = iter([GoBack(1, {"forbid": ["a"]}), StartOver()])
 
     def watch(stopped: Stopped, history: History) -> Action:
-        seen.append(history.lane.edits)
+        seen.append(history.lane.edits.entries)
         return next(answers, GiveUp())
 
     def bad(output: object, item: object) -> Sequence[Verdict]:
@@ -216,6 +217,28 @@ def test_a_change_from_outside_stays_at_its_place_and_names_what_is_judged() -> 
     changed = (3, {"forbid": ["c"]})
     assert seen == [(changed,), ((1, {"forbid": ["a"]}), changed), (changed,)]
     assert judged == ["b and c, without ['c']"] * 3
+
+
+def test_going_back_before_two_images_drops_the_strategys_and_compares_neither() -> None:
+    first, second = torch.zeros(2), torch.ones(2)  # as of a `renoise`: two tensors have no truth
+    seen: list[tuple[tuple[int, object], ...]] = []
+    answers = iter([GoBack(3, {"forbid": first}), GoBack(1)])
+
+    def watch(stopped: Stopped, history: History) -> Action:
+        seen.append(history.lane.edits.entries)
+        return next(answers, GiveUp())
+
+    def bad(output: object, item: object) -> Sequence[Verdict]:
+        return [Verdict("never", False, 0.0, "No.")]
+
+    items = [("long", None)]
+    lanes = Lanes(Speller(1), items, each=Steps(8), judge=bad, on_stop=watch, seed=5)
+    while not seen:
+        lanes.step()
+    lanes.change({"forbid": second})
+    Loop(lanes, until=Steps(100)).run()
+    assert [at for at, _ in seen[1]] == [3, 3]
+    assert seen[2] == ((3, {"forbid": second}),)
 
 
 def test_an_item_that_cannot_be_worked_on_is_set_aside_and_the_rest_goes_on() -> None:

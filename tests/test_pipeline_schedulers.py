@@ -21,7 +21,7 @@ from tiny_pipelines import MAKERS
 
 from ostinato.errors import ModelError
 from ostinato.image.pipelines import DenoisePipeline, PipelineFamily, load_pipeline
-from ostinato.loop import Lane, fold_in
+from ostinato.loop import Lane, Timeline, fold_in
 from ostinato.testing import check_lane_process
 
 pytestmark = [
@@ -262,7 +262,7 @@ def test_an_image_noised_again_steps_as_in_the_image_to_image_call(
     first = int(STEPS - STEPS * strength) * order
     for _ in range(first):
         process.step()
-    process.rewind(Lane("x", edits=((first, {"renoise": image}),)), first)
+    process.rewind(Lane("x", edits=Timeline().added(first, {"renoise": image})), first)
     reports = [process.step()["x"] for _ in range(steps - first)]
     for latent, report in zip(
         varied(family, image, strength, wanted, more, first), reports, strict=True

@@ -30,7 +30,7 @@ from ostinato.image.pipelines import (
     pipeline_loop,
 )
 from ostinato.journal import Journal
-from ostinato.loop import Converges, Lane, fold_in
+from ostinato.loop import Converges, Lane, Timeline, fold_in
 from ostinato.media import to_bytes
 from ostinato.testing import check_lane_process
 
@@ -175,7 +175,7 @@ def test_between_two_halves_an_image_is_noised_as_if_the_first_had_predicted_it(
     for _ in range(5):
         process.step()
     image = torch.linspace(-1, 1, 3 * 256).view(3, 16, 16)
-    process.rewind(Lane("x", backtracks=1, edits=((3, {"renoise": image}),)), 3)
+    process.rewind(Lane("x", backtracks=1, edits=Timeline().added(3, {"renoise": image})), 3)
     state = process._slots["x"].states[3]
     with torch.no_grad():
         latent = scheduled.encode_image(image)
@@ -207,7 +207,7 @@ def test_an_edit_that_was_left_for_a_later_position_waits_for_it(
 ) -> None:
     family = families["ddim"]
     image = torch.full(family.image_shape(family.latent_shape(PipelineInputs())), 0.25)
-    left = ((3, {"renoise": image}),)
+    left = Timeline().added(3, {"renoise": image})
     noisy = []
     for to in (1, 3):
         process = DenoisePipeline(family, slots=1)
@@ -231,7 +231,7 @@ def test_an_image_is_noised_to_the_level_of_its_position(
         for _ in range(3):
             process.step()
         image = torch.full(family.image_shape(process._slots["x"].shape), 0.25)
-        process.rewind(Lane("x", backtracks=1, edits=((2, {"renoise": image}),)), 2)
+        process.rewind(Lane("x", backtracks=1, edits=Timeline().added(2, {"renoise": image})), 2)
         state = process._slots["x"].states[2]
         with torch.no_grad():
             latent = family.encode_image(image)
@@ -262,7 +262,9 @@ def test_renoise_is_refused_where_it_cannot_be(scheduled: PipelineFamily) -> Non
     process = DenoisePipeline(scheduled, slots=1)
     for image in (torch.zeros(3, 8, 8), "an image"):
         with pytest.raises(EditError, match="renoise must"):
-            process.start(Lane("x", edits=((2, {"renoise": image}),)), item("stable_diffusion"))
+            process.start(
+                Lane("x", edits=Timeline().added(2, {"renoise": image})), item("stable_diffusion")
+            )
 
 
 def test_a_missing_extra_is_named(
@@ -277,7 +279,9 @@ def test_an_edit_holds_from_its_position_on(families: dict[str, PipelineFamily])
     family = families["stable_diffusion"]
     plain, _ = stepped(family, item("stable_diffusion"))
     process = DenoisePipeline(family, slots=1)
-    process.start(Lane("x", edits=((2, {"prompt": "a dog"}),)), item("stable_diffusion"))
+    process.start(
+        Lane("x", edits=Timeline().added(2, {"prompt": "a dog"})), item("stable_diffusion")
+    )
     edited = [process.step()["x"] for _ in range(3)]
     same = [torch.equal(a["noisy"], b["noisy"]) for a, b in zip(plain, edited, strict=False)]  # type: ignore[arg-type]
     assert same == [True, True, False]
@@ -491,7 +495,7 @@ def test_wrong_edits_and_settings_are_refused(families: dict[str, PipelineFamily
     process = DenoisePipeline(families["stable_diffusion"], slots=1)
     for edits in ({"guidance": "much"}, {"prompt": 3}, {"prompt": None}):
         with pytest.raises(EditError):
-            process.start(Lane("x", edits=((0, edits),)), item("stable_diffusion"))
+            process.start(Lane("x", edits=Timeline().added(0, edits)), item("stable_diffusion"))
     with pytest.raises(InputError, match="guidance must be left out"):
         DenoisePipeline(families["ddpm"], guidance=3.0)
     with pytest.raises(InputError, match="steps must be at least 1, got 0"):

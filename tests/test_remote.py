@@ -32,6 +32,7 @@ from ostinato.loop import (
     OnStop,
     StartOver,
     Steps,
+    Timeline,
     accept,
 )
 from ostinato.remote import (
@@ -762,7 +763,7 @@ def test_a_wrong_edit_is_refused_before_anything_is_sent(
 ) -> None:
     faults = Faults()
     with lanes_on(faults) as process, pytest.raises(EditError, match=message):
-        process.start(Lane("a", edits=((0, edit),)), "Write.")
+        process.start(Lane("a", edits=Timeline().added(0, edit)), "Write.")
     assert not faults.bodies
     with serving(faults) as url, pytest.raises(InputError, match="temperature must be a number"):
         ServerLanes(Server(url=url, model="m"), text_of, sampling={"temperature": float("inf")})

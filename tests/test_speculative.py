@@ -20,7 +20,7 @@ from ostinato.decode import (
 )
 from ostinato.decode.speculative import DraftRequest
 from ostinato.errors import InputError
-from ostinato.loop import Lane, Lanes, Loop, Steps
+from ostinato.loop import Lane, Lanes, Loop, Steps, Timeline
 from ostinato.models import LanguageModel, Llama
 from ostinato.testing import check_lane_process
 
@@ -110,7 +110,7 @@ def test_going_back_drops_what_was_computed_ahead() -> None:
     for one in (process, plain):
         one.start(Lane("a", 1), "The")
         past = [one.step()["a"] for _ in range(6)]
-        edits = ((5, {"forbid": [past[5]["token"]], "temperature": 2.0}),)
+        edits = Timeline().added(5, {"forbid": [past[5]["token"]], "temperature": 2.0})
         one.rewind(Lane("a", 1, backtracks=1, edits=edits), 5)
     assert not process._speculator._drafts
     for _ in range(8):

@@ -20,7 +20,7 @@ from ostinato.cli.main import cli
 from ostinato.decode.maskgit import draw_each, most_confident, to_keep
 from ostinato.errors import EditError, InputError, ItemError, ModelError
 from ostinato.journal import Journal
-from ostinato.loop import Lane, Lanes, Loop, Steps, Text
+from ostinato.loop import Lane, Lanes, Loop, Steps, Text, Timeline
 from ostinato.models import MaskedModel, Tokenizer, load_masked_model
 from ostinato.testing import check_lane_process
 from ostinato.text import FillConfig, MaskedText, Unmask, fill_gaps
@@ -132,7 +132,7 @@ def test_edits_hide_put_and_forbid() -> None:
     first = process.output("a")
     assert isinstance(first, Text)
     never = sorted(set(first.tokens))
-    edits = ((2, {"mask": [0, 1], "forbid": never}), (2, {"put": {5: 40}}))
+    edits = Timeline(((2, {"mask": [0, 1], "forbid": never}), (2, {"put": {5: 40}})))
     process.rewind(Lane("a", 3, backtracks=1, edits=edits), 2)
     for _ in range(2):
         process.step()
@@ -147,7 +147,7 @@ def test_tokens_are_forbidden_from_the_edit_s_position_on_and_not_before() -> No
     process.start(Lane("a"), ITEMS["one"])
     first = [process.step()["a"]["put"] for _ in range(4)]
     never = sorted(set(process.output("a").tokens))
-    process.rewind(Lane("a", backtracks=1, edits=((2, {"forbid": never}),)), 0)
+    process.rewind(Lane("a", backtracks=1, edits=Timeline().added(2, {"forbid": never})), 0)
     again = [process.step()["a"]["put"] for _ in range(4)]
     assert again[:2] == first[:2]
     assert not {token for put in again[2:] for token in cast(list[int], put)} & set(never)
@@ -168,7 +168,7 @@ def test_tokens_are_forbidden_from_the_edit_s_position_on_and_not_before() -> No
 )
 def test_edits_that_cannot_be_are_refused(edit: dict[str, Any]) -> None:
     with pytest.raises(EditError):
-        unmask().start(Lane("a", edits=((0, edit),)), ITEMS["one"])
+        unmask().start(Lane("a", edits=Timeline().added(0, edit)), ITEMS["one"])
 
 
 def test_gaps_are_read_out_of_a_text_and_wrong_ones_refused() -> None:

@@ -84,8 +84,7 @@ class Speller:
     def _draw(self, lane: Lane, position: int) -> str:
         forbidden = {
             letter
-            for at, edits in lane.edits
-            if at == position
+            for edits in lane.edits.at(position)
             for letter in edits.get("forbid", ())  # type: ignore[attr-defined]
         }
         left = [letter for letter in LETTERS if letter not in forbidden]
@@ -93,10 +92,7 @@ class Speller:
         return left[int(draw * len(left))]
 
     def _refuse_unknown(self, lane: Lane) -> None:
-        for _, edits in lane.edits:
-            for name in edits:
-                if name != "forbid":
-                    raise EditError(f"Unknown edit {name!r} of a speller. Known: forbid.")
+        lane.edits.check("a speller", {"forbid"}, lambda name, value: None)
 
     def rewind(self, lane: Lane, to: int) -> None:
         self._refuse_unknown(lane)

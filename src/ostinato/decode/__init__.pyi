@@ -6,7 +6,6 @@ from .masked_row import (
     MaskedRow,
     check_mask,
     check_put,
-    check_row_edits,
     check_tokens,
     uniforms,
 )
@@ -31,7 +30,6 @@ __all__ = [
     "UnmaskStep",
     "check_mask",
     "check_put",
-    "check_row_edits",
     "check_tokens",
     "lark_term",
     "llguidance_tokenizer",

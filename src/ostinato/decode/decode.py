@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,8 +23,8 @@ from ostinato.decode.edits import (
     LOGIT_SHIFTS,
     check_edits,
     forbidden_at,
+    forced_at,
     logit_shifts,
-    token_list,
 )
 from ostinato.decode.sampling import (
     SamplingParams,
@@ -154,8 +153,8 @@ class Decode:
     temperature, cuts and masks), and the entropy of the model's in nats (`entropy`).
 
     Edits: the settings of `SamplingParams` and `bias` (token to number) hold from their position
-    on; `forbid` (tokens) holds at its position; `force` (tokens) are taken from its position on (an
-    empty list ends an earlier one).
+    on; `forbid` (tokens) holds at its position; `force` (tokens) are taken from its position on (a
+    later list for the same position replaces it, an empty one ends it).
 
     A report's `ended` is a natural end, its `out_of_room` a model's context that is full. `length`
     is for outputs of a fixed number of tokens, such as an image's codes: they end with the last.
@@ -353,17 +352,15 @@ class Decode:
         self, slot: _DecodeSlot, position: int
     ) -> tuple[SamplingParams, dict[int, float]]:
         """Return the sampling settings and the bias at a position, edits included."""
-        settings: dict[str, Any] = {}
+        sampling, edits = slot.prompt.sampling or self.sampling, slot.lane.edits
         bias: dict[int, float] = {}
-        for at, edits in slot.lane.edits:
-            if at > position:  # made from outside, for a later position
-                continue
-            for name, value in edits.items():
-                if name == "bias":
-                    bias |= logit_shifts(value)
-                elif name in SETTINGS:
-                    settings[name] = logit_shifts(value) if name in LOGIT_SHIFTS else value
-        sampling = slot.prompt.sampling or self.sampling
+        if not edits:
+            return sampling, bias
+        settings = edits.in_force(position, SETTINGS)
+        for name in LOGIT_SHIFTS & settings.keys():  # their keys are texts after JSON
+            settings[name] = logit_shifts(settings[name])
+        for _, shifts in edits.values(position, "bias"):
+            bias |= logit_shifts(shifts)
         return replace(sampling, **settings) if settings else sampling, bias
 
     def _with_room(self, slot: _DecodeSlot, logits: Tensor, row: SamplingRow, token: int) -> int:
@@ -438,20 +435,7 @@ class Decode:
         position = len(slot.tokens)
         if position in slot.prompt.forced:
             return slot.prompt.forced[position]
-        forbidden: set[int] = set()
-        replaced: set[int] = set()  # positions whose `force` a later edit has replaced
-        for at, edits in reversed(slot.lane.edits):
-            tokens = [] if at in replaced else token_list(edits.get("force", ()))
-            # A sequence that the draft has left, by going back into it, is not continued.
-            in_reach = at <= position < at + len(tokens)
-            if in_reach and slot.tokens[at:position] == tokens[: position - at]:
-                token = tokens[position - at]
-                return None if token in forbidden else token
-            if "force" in edits:
-                replaced.add(at)
-            if at == position:
-                forbidden |= set(token_list(edits.get("forbid", ())))
-        return None
+        return forced_at(slot.lane, position, slot.tokens) if slot.lane.edits else None
 
     def _append(self, slot: _DecodeSlot, token: int, logprob: float) -> str:
         """Append a token to the draft; return the characters that it completes."""

@@ -5,14 +5,15 @@ Knows no cache and no model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 
-from ostinato.arguments import SAMPLING_RANGES, did_you_mean
+from ostinato.arguments import SAMPLING_RANGES
 from ostinato.decode.sampling import SHIFT, SamplingParams
-from ostinato.errors import EditError, InputError
+from ostinato.errors import EditError
 from ostinato.journal import EditKind
-from ostinato.loop import Lane
+from ostinato.loop import Edits, Lane
 
 TOKEN_LISTS = frozenset({"forbid", "force"})
 LOGIT_SHIFTS = frozenset({"bias", "logit_bias"})
@@ -38,26 +39,39 @@ def check_edits(
 
     Raises `EditError` for a name that is not `known`, and for a value that cannot be applied.
     """
-    for_prompt: dict[str, object] = {}
-    for position, edits in lane.edits:
-        for name, value in edits.items():
-            if name in prompt_edits and position == 0:
-                for_prompt[name] = value
-            elif name in known:
-                _check_edit(name, value, sampling, vocab_size)
-            else:
-                names = sorted(known | prompt_edits)
-                raise EditError(
-                    f"Unknown edit {name!r} of a lane of {process}. Known: {', '.join(names)}."
-                    f"{did_you_mean(name, names)}"
-                )
-    return for_prompt
+    check = partial(_check_edit, sampling=sampling, vocab_size=vocab_size)
+    lane.edits.check(f"a lane of {process}", known, check, at_start=prompt_edits)
+    return lane.edits.in_force(0, prompt_edits)
 
 
 def forbidden_at(lane: Lane, position: int) -> list[int]:
     """Return the tokens that edits forbid at a position."""
-    edits_here = [edits for at, edits in lane.edits if at == position]
-    return [token for edits in edits_here for token in token_list(edits.get("forbid", ()))]
+    return _forbidden(lane.edits.at(position))
+
+
+def forced_at(lane: Lane, position: int, tokens: list[int]) -> int | None:
+    """Return the token that edits force after a draft's `tokens`; None where none does.
+
+    A sequence that the draft has left, by going back into it, is not continued. A newer edit at
+    the position may forbid its token again.
+    """
+    for start, forced in lane.edits.covering(position, "force"):
+        if tokens[start:position] == list(forced[: position - start]):
+            token: int = forced[position - start]
+            return None if token in _forbidden_since(lane, start, position) else token
+    return None
+
+
+def _forbidden_since(lane: Lane, start: int, position: int) -> list[int]:
+    """Return the tokens forbidden at a position by edits that came after the `force` at a start."""
+    here = lane.edits.at(position)
+    if start == position:
+        here = here[1 + max(n for n, edits in enumerate(here) if "force" in edits) :]
+    return _forbidden(here)
+
+
+def _forbidden(here: Sequence[Edits]) -> list[int]:
+    return [token for edits in here for token in token_list(edits.get("forbid", ()))]
 
 
 def token_list(value: object) -> list[int]:
@@ -88,15 +102,8 @@ def _check_edit(name: str, value: object, sampling: SamplingParams, vocab_size: 
                 f"{value!r}."
             )
     else:
-        _check_setting(name, value, sampling)
-
-
-def _check_setting(name: str, value: object, sampling: SamplingParams) -> None:
-    try:
         # `SamplingParams` knows the ranges: what it refuses, no edit can set.
         replace(sampling, **{name: value})  # type: ignore[arg-type]
-    except InputError as error:
-        raise EditError(f"The edit cannot be applied: {error}") from None
 
 
 def _are_shifts(value: object, vocab_size: int) -> bool:

@@ -5,16 +5,15 @@ Shared by `ostinato.text.Unmask` and the samplers of image codes. Knows no netwo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
-from ostinato.arguments import did_you_mean, require
+from ostinato.arguments import require
 from ostinato.decode.maskgit import MASKED
-from ostinato.errors import EditError, InputError
 from ostinato.loop import Lane, Report, fold_in
 
 if TYPE_CHECKING:
@@ -63,50 +62,25 @@ class MaskedRow:
     def edited(self) -> list[int]:
         """Return the current tokens with the `mask` and `put` edits of this position."""
         tokens = list(self.states[-1])
-        for at, edits in self.lane.edits:
-            if at == self.position:
-                for position in _ints(edits.get("mask", ())):
-                    tokens[position] = MASKED
-                put = edits.get("put", {})
-                assert isinstance(put, Mapping)
-                for position, token in put.items():
-                    tokens[int(position)] = token
+        for edits in self.lane.edits.at(self.position):
+            for position in _ints(edits.get("mask", ())):
+                tokens[position] = MASKED
+            put = edits.get("put", {})
+            assert isinstance(put, Mapping)
+            for position, token in put.items():
+                tokens[int(position)] = token
         return tokens
 
     def in_force(self, settings: Settings) -> Settings:
         """Return a dataclass of settings with the edits of its fields up to this position."""
         names = {spec.name for spec in fields(settings)}
-        changes: dict[str, object] = {}
-        for at, edits in self.lane.edits:
-            if at <= self.position:
-                changes |= {name: value for name, value in edits.items() if name in names}
-        return replace(settings, **changes)
+        return replace(settings, **self.lane.edits.in_force(self.position, names))
 
 
 def uniforms(lane: Lane, position: int, *shape: int) -> Tensor:
     """Return the uniform numbers in [0, 1), float64, that belong to a position of a lane."""
     seed = fold_in(lane.seed, lane.key, lane.round, lane.backtracks, position)
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def check_row_edits(
-    lane: Lane, process: str, known: Collection[str], check: Callable[[str, object], None]
-) -> None:
-    """Check all edits of a lane; `check` raises `InputError` for a wrong value of a known name.
-
-    Raises `EditError`. Edits of later positions are checked too: a wrong one is refused at once.
-    """
-    for _, edits in lane.edits:
-        for name, value in edits.items():
-            if name not in known:
-                raise EditError(
-                    f"Unknown edit {name!r} of a lane of {process}. "
-                    f"Known: {', '.join(sorted(known))}.{did_you_mean(name, known)}"
-                )
-            try:
-                check(name, value)
-            except InputError as error:
-                raise EditError(f"The edit cannot be applied: {error}") from None
 
 
 def check_mask(value: object, length: int) -> None:

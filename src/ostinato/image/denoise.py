@@ -27,7 +27,7 @@ from ostinato.image.fixed_batches import (
     remembered_self_test,
 )
 from ostinato.image.image_request import ImageRequest, pixels
-from ostinato.image.slot import EDITS, DenoiseSettings, DenoiseSlot, as_guidance
+from ostinato.image.slot import EDITS, SETTINGS, DenoiseSettings, DenoiseSlot, as_guidance
 from ostinato.image.solvers import Solver, heun_step, jump_sigmas, solver_named
 from ostinato.image.step_batch import BatchKey, StepBatch
 from ostinato.loop import Lane, Report, fold_in
@@ -74,9 +74,7 @@ class Denoise:
             sigmas or jump_sigmas(steps, network.sigma_min, network.sigma_max)
         )
         self._guidance_interval = _checked_interval(guidance_interval)
-        self._settings = DenoiseSettings(
-            None, as_guidance(guidance, InputError), solver_named(solver)
-        )
+        self._default = DenoiseSettings(None, as_guidance(guidance), solver_named(solver))
         self._block = block
         self._shape = (network.channels, network.size, network.size)
         self.deterministic = remembered_self_test(network, self._self_test, block=block)
@@ -99,9 +97,8 @@ class Denoise:
         request.check(
             channels=self.network.channels, size=self.network.size, classes=self.network.classes
         )
+        self._check_edits(lane)
         slot = DenoiseSlot(lane, request, self._first_step(request))
-        # A wrong edit is refused before the lane has a slot.
-        self._settings_at(slot, 0)
         slot.states.append(self._initial_x(slot))
         for report in lane.past:
             slot.states.append(_copied(report["noisy"]))
@@ -113,9 +110,8 @@ class Denoise:
 
     def rewind(self, lane: Lane, to: int) -> None:
         """Bring the lane back to a position: x and the predictions up to there are kept."""
+        self._check_edits(lane)  # before anything changes
         slot = self._slots[lane.key]
-        # An unknown edit must be refused before anything changes.
-        self._settings_at(replace(slot, lane=lane), to)
         self._batches = None
         slot.lane = lane
         del slot.states[to + 1 :], slot.denoised[to:]
@@ -169,7 +165,7 @@ class Denoise:
         lanes: dict[BatchKey, list[tuple[DenoiseSlot, int]]] = defaultdict(list)
         active = [slot for slot in self._slots.values() if slot.step < self.steps]
         for slot in active:
-            settings = self._settings_at(slot, slot.position)
+            settings = self._settings(slot)
             if settings.label is None:  # no class to be guided to
                 key, label = BatchKey.of(slot, settings.solver, 1.0), self.network.classes
             else:
@@ -289,16 +285,21 @@ class Denoise:
             noise = self._noise(slot, "renoise", position) * self.sigmas[slot.step]
             slot.states[position] = pixels(image, self._shape, "renoise") + noise
 
-    def _settings_at(self, slot: DenoiseSlot, position: int) -> DenoiseSettings:
-        """Return the settings at a position. Raises `EditError` for an edit of any position."""
-        settings = replace(self._settings, label=slot.request.label)
-        classes = self.network.classes
-        for at, edits in slot.lane.edits:
-            for name, value in edits.items():
-                # Edits of later positions are read too: a wrong one is refused at once.
-                changed = settings.edited(name, value, classes=classes, shape=self._shape)
-                settings = changed if at <= position else settings
+    def _settings(self, slot: DenoiseSlot) -> DenoiseSettings:
+        """Return the settings at the lane's position, edits included."""
+        settings = replace(self._default, label=slot.request.label)
+        for name, value in slot.lane.edits.in_force(slot.position, SETTINGS).items():
+            settings = settings.edited(name, value, self.network.classes)
         return settings
+
+    def _check_edits(self, lane: Lane) -> None:
+        lane.edits.check("a lane of Denoise", EDITS, self._check_edit)
+
+    def _check_edit(self, name: str, value: object) -> None:
+        if name == "renoise":
+            pixels(value, self._shape, name)
+        else:
+            self._default.edited(name, value, self.network.classes)
 
     # Noise ------------------------------------------------------------------------------------
 

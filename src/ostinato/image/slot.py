@@ -6,20 +6,16 @@ Knows no network.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from torch import Tensor
 
-from ostinato.arguments import did_you_mean
-from ostinato.errors import EditError, InputError, ItemError
-from ostinato.image.image_request import ImageRequest, is_whole, pixels
+from ostinato.errors import InputError
+from ostinato.image.image_request import ImageRequest, is_whole
 from ostinato.image.solvers import Solver, solver_named
 from ostinato.journal import EditKind
 from ostinato.loop import Lane
-
-Value = TypeVar("Value")
 
 EDITS: Mapping[str, EditKind] = {
     "label": "any",
@@ -27,6 +23,7 @@ EDITS: Mapping[str, EditKind] = {
     "solver": "text",
     "renoise": "any",
 }
+SETTINGS = EDITS.keys() - {"renoise"}
 
 
 @dataclass(slots=True)
@@ -60,15 +57,13 @@ class DenoiseSlot:
     @property
     def renoised(self) -> object:
         """The image of the last `renoise` at the lane's position, or None."""
-        here = [edits for at, edits in self.lane.edits if at == self.position]
-        images = [edits["renoise"] for edits in here if "renoise" in edits]
-        return images[-1] if images else None
+        return self.lane.edits.newest_at(self.position, "renoise")
 
     @property
     def steps_to_edit(self) -> int | None:
         """The number of steps to the next edit of a later position, or None."""
-        waiting = [at - self.position for at, _ in self.lane.edits if at > self.position]
-        return min(waiting, default=None)
+        next_edit = self.lane.edits.next_after(self.position)
+        return None if next_edit is None else next_edit - self.position
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,31 +74,22 @@ class DenoiseSettings:
     guidance: float
     solver: Solver
 
-    def edited(
-        self, name: str, value: object, *, classes: int, shape: tuple[int, ...]
-    ) -> DenoiseSettings:
-        """Return the settings after an edit; `renoise` changes none of them, but is checked.
+    def edited(self, name: str, value: object, classes: int) -> DenoiseSettings:
+        """Return the settings after an edit of one; the network has so many `classes`.
 
-        `classes` and `shape` (C, H, W) are the network's. Raises `EditError` for an unknown edit or
-        a wrong value.
+        Raises `InputError` for a wrong value.
         """
         if name == "guidance":
-            return replace(self, guidance=as_guidance(value, EditError))
+            return replace(self, guidance=as_guidance(value))
         if name == "label":
             return replace(self, label=_as_label(value, classes))
-        if name == "renoise":
-            _checked(lambda: pixels(value, shape, "renoise"))
-            return self
-        if name == "solver":
-            return replace(self, solver=_checked(lambda: solver_named(value)))
-        hint = did_you_mean(name, EDITS)
-        raise EditError(f"Unknown edit {name!r} of Denoise. Known: {', '.join(EDITS)}.{hint}")
+        return replace(self, solver=solver_named(value))
 
 
-def as_guidance(value: object, error: type[InputError] | type[EditError]) -> float:
-    """Return a guidance scale as a float. Raises `error` where it is no finite number."""
+def as_guidance(value: object) -> float:
+    """Return a guidance scale as a float. Raises `InputError` where it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise error(f"guidance must be a finite number, got {value!r}. Take 1 for none.")
+        raise InputError(f"guidance must be a finite number, got {value!r}. Take 1 for none.")
     return float(value)
 
 
@@ -112,13 +98,5 @@ def _as_label(value: object, classes: int) -> int | None:
         return None
     if not (is_whole(value) and 0 <= value < classes):
         expected = f"from 0 to {classes - 1}" if classes else "left out: the model has none"
-        raise EditError(f"label must be {expected}, got {value!r}.")
+        raise InputError(f"label must be {expected}, got {value!r}.")
     return value
-
-
-def _checked(read: Callable[[], Value]) -> Value:
-    """Read an edit's value; what is wrong with it becomes an `EditError`."""
-    try:
-        return read()
-    except (InputError, ItemError) as error:
-        raise EditError(str(error)) from None

@@ -43,7 +43,6 @@ from ostinato.loop.lane_state import is_end, spent_judging
 from ostinato.loop.lanes import Judge, Lanes, items_done
 from ostinato.loop.loop import Loop
 from ostinato.loop.process import (
-    Edits,
     Exhausted,
     ExternalSource,
     Lane,
@@ -57,6 +56,7 @@ from ostinato.loop.process import (
 from ostinato.loop.rng import check_seed, fold_in, uniform
 from ostinato.loop.run_setup import compute_mode
 from ostinato.loop.signals import Pausable, SignalState, ends_by_signal, sigterm_interrupts
+from ostinato.loop.timeline import Edits, Timeline
 from ostinato.loop.work import ItemsWork, Work
 
 __all__ = [
@@ -109,6 +109,7 @@ __all__ = [
     "Step",
     "Steps",
     "Text",
+    "Timeline",
     "UniqueItems",
     "Verdict",
     "Work",

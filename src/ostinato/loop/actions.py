@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from ostinato.journal import JSON, Fields, Stopped
 from ostinato.loop.check import Verdict
-from ostinato.loop.process import Edits, Lane
+from ostinato.loop.process import Lane
+from ostinato.loop.timeline import Edits
 
 OUT_OF_ROUNDS = "out_of_rounds"
 """The name of a mark in an action, and in the numbers of the stop that it answered."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import cast
 
 from ostinato.errors import EditError, InputError
-from ostinato.loop.process import Edits, Exhausted, Process, Report
+from ostinato.loop.process import Exhausted, Process, Report
+from ostinato.loop.timeline import Edits
 
 
 def report_of(value: object) -> Report:

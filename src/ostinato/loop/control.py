@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from ostinato.journal import ControlRequest, RunSession, StopKind, Stopped
 from ostinato.loop.edit_log import EditLog
-from ostinato.loop.process import Edits
+from ostinato.loop.timeline import Edits
 
 
 class StopRequest(NamedTuple):

@@ -10,7 +10,8 @@ from ostinato.journal import JSON, Fields, StopKind, Stopped
 from ostinato.loop.actions import OUT_OF_ROUNDS, Action, Attempt, GiveUp, GoBack, StartOver
 from ostinato.loop.check import Text, Verdict
 from ostinato.loop.conditions.base import Condition
-from ostinato.loop.process import Edits, Lane, Report
+from ostinato.loop.process import Lane, Report
+from ostinato.loop.timeline import Edits, Timeline
 
 COST_METRICS = ("tokens", "computed", "prompt", "cost", "calls", "judged")
 """Report values that add up over an item, and that going back does not reduce.
@@ -125,12 +126,9 @@ class LaneState:
         last = self.position - is_end(self.reports[-1])  # nothing follows an end: it is taken back
         to = last if action.to is None else max(0, min(action.to, last))
         # A strategy's later edits belong to the draft that is thrown away; a person's do not.
-        edits = [edit for edit in self.lane.edits if edit[0] <= to or edit in self.changed]
-        if action.edits:
-            edits.append((to, action.edits))
-        self.lane = replace(
-            self.lane, backtracks=self.lane.backtracks + 1, edits=by_position(edits)
-        )
+        later = [edit for edit in self.changed if edit[0] > to]
+        edits = Timeline((*self.lane.edits.up_to(to), *later, (to, action.edits)))
+        self.lane = replace(self.lane, backtracks=self.lane.backtracks + 1, edits=edits)
         state = each.back(self.condition_states[to], self.condition_states[-1])
         self.again = to < self.position
         # The state of each position is kept, so that every condition can go back to any of them.
@@ -140,7 +138,7 @@ class LaneState:
 
     def start_over(self, action: StartOver, each: Condition) -> None:
         """Go to the start of another round; edits from outside stay."""
-        edits = (*(((0, action.edits),) if action.edits else ()), *self.changed)
+        edits = Timeline(((0, action.edits), *self.changed))
         self.lane = replace(self.lane, round=self.lane.round + 1, backtracks=0, edits=edits)
         self.condition_states = [each.back(self.condition_states[0], self.condition_states[-1])]
         self.reports = []
@@ -153,7 +151,7 @@ class LaneState:
             "seed": self.lane.seed,
             "round": self.lane.round,
             "backtracks": self.lane.backtracks,
-            "edits": [[position, dict(edits)] for position, edits in self.lane.edits],
+            "edits": self.lane.edits.to_json(),
             "changed": [[position, dict(edits)] for position, edits in self.changed],
             "states": list(self.condition_states),
             "reports": [dict(report) for report in self.reports],
@@ -172,7 +170,7 @@ class LaneState:
             seed=saved.integer("seed"),
             round=saved.integer("round"),
             backtracks=saved.integer("backtracks" if "backtracks" in saved else "tries"),  # older
-            edits=tuple((position, names) for position, names in saved.items("edits")),
+            edits=Timeline.from_json(saved.items("edits")),
         )
         return cls(
             index=saved.integer("index"),
@@ -233,11 +231,6 @@ def spent_judging(verdicts: Iterable[Verdict]) -> dict[str, float]:
     tokens, cost = sum(one.tokens for one in judging), sum(one.cost for one in judging)
     taken = {"tokens": tokens, "cost": cost, "judged": tokens}
     return {name: amount for name, amount in taken.items() if amount}
-
-
-def by_position(edits: Iterable[tuple[int, Edits]]) -> tuple[tuple[int, Edits], ...]:
-    """Return edits by their positions, those of one position in the order in which they came."""
-    return tuple(sorted(edits, key=lambda edit: edit[0]))
 
 
 def end_of(report: Report) -> Stopped | None:

@@ -32,17 +32,17 @@ from ostinato.loop.conditions.parser import up_to_date
 from ostinato.loop.items import Items
 from ostinato.loop.lane_state import (
     LaneState,
-    by_position,
     end_of,
     given_up,
     kept_characters,
     spent,
     spent_judging,
 )
-from ostinato.loop.process import Edits, Lane, LaneProcess, LaneStep, Report, Step
+from ostinato.loop.process import Lane, LaneProcess, LaneStep, Report, Step
 from ostinato.loop.replay import Recorded, Replay
 from ostinato.loop.rng import check_seed
 from ostinato.loop.run_setup import compute_mode
+from ostinato.loop.timeline import Edits
 
 Judge = Callable[[object, object], Sequence[Verdict]]
 """Judges the whole output of an item: `judge(output, item)`."""
@@ -203,7 +203,7 @@ class Lanes:
                 f"In work are: {', '.join(self._states) or 'none'}."
             )
         position = state.position
-        lane = replace(state.lane, edits=by_position((*state.lane.edits, (position, names))))
+        lane = replace(state.lane, edits=state.lane.edits.added(position, names))
         self.process.rewind(lane, position)  # it may refuse: nothing has changed until then
         state.lane = lane
         state.changed.append((position, names))

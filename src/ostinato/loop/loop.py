@@ -34,7 +34,7 @@ from ostinato.loop.conditions.parser import transfer_state, up_to_date
 from ostinato.loop.control import Control, StopRequest
 from ostinato.loop.edit_log import EditLog
 from ostinato.loop.lanes import Lanes
-from ostinato.loop.process import Edits, Exhausted, ExternalSource, Process, Step
+from ostinato.loop.process import Exhausted, ExternalSource, Process, Step
 from ostinato.loop.replay import recorded
 from ostinato.loop.run_setup import (
     begins_at,
@@ -50,6 +50,7 @@ from ostinato.loop.run_setup import (
     use_recorded_modes,
 )
 from ostinato.loop.signals import saved_at_signals
+from ostinato.loop.timeline import Edits
 
 FORMAT = 1
 """The version of the form in which a loop's state is saved."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from ostinato.journal import StopKind
+from ostinato.loop.timeline import Edits, Timeline
 
 Report = Mapping[str, object]
 """What a step shows: names to numbers, text, token ids or small tensors. The key `ended` holds
 the sentence of a natural end. A lane's `out_of_room` names the limit that cut its draft, its
 `failed` says why the draft cannot continue, its `error` why nothing can be done with its item. A
 report never changes after it was returned."""
-
-Edits = Mapping[str, object]
-"""Changes to a process, by name; a process refuses a name that it does not know."""
 
 
 @runtime_checkable
@@ -50,8 +48,7 @@ class Lane:
 
     `past` holds the reports of the draft so far. Where there is a past, a lane process brings
     the lane to the end of it before the next step, and does not report it again.
-    `edits` holds the edits in force as (position, edits), by position, those of one position in
-    their order.
+    `edits` are the lane's edits by position, those of later positions included.
     `again` is true where the lane went back to its position, so that the next step from there has
     been computed, and counted, before.
     """
@@ -60,7 +57,7 @@ class Lane:
     seed: int = 0
     round: int = 0
     backtracks: int = 0
-    edits: tuple[tuple[int, Edits], ...] = ()
+    edits: Timeline = field(default_factory=Timeline)
     past: tuple[Report, ...] = ()
     again: bool = False
 

@@ -5,8 +5,7 @@ Knows no request.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from collections.abc import Collection, Mapping, Sequence
 
 from ostinato.arguments import require_sampling
 from ostinato.errors import EditError, InputError
@@ -24,46 +23,28 @@ KNOWN: Mapping[str, EditKind] = {
 }
 
 
-def prompt_edits_of(lane: Lane, for_prompt: Iterable[str]) -> dict[str, object]:
+def prompt_edits_of(lane: Lane, for_prompt: Collection[str]) -> dict[str, object]:
     """Check a lane's edits; return those at its start that are named in `for_prompt`.
 
     Raises `EditError` for an unknown name, and for a value that cannot be applied.
     """
-    found: dict[str, object] = {}
-    known = {*KNOWN, *for_prompt}
-    for at, edits in lane.edits:
-        for name, value in edits.items():
-            if name in for_prompt and at == 0:
-                found[name] = value
-            elif name in KNOWN:
-                _check(name, value)
-            else:
-                names = ", ".join(sorted(known))
-                raise EditError(f"Unknown edit {name!r} of a server's lane. Known: {names}.")
-    return found
+    lane.edits.check("a server's lane", KNOWN, _check, at_start=for_prompt)
+    return lane.edits.in_force(0, for_prompt)
 
 
 def sampling_at(lane: Lane, position: int, sampling: Mapping[str, float]) -> dict[str, float]:
     """Return the sampling settings at a position, edits included."""
-    settings = dict(sampling)
-    for at, edits in lane.edits:
-        if at <= position:
-            settings |= {n: cast(float, v) for n, v in edits.items() if n in SAMPLING}
-    return settings
+    return {**sampling, **lane.edits.in_force(position, SAMPLING)}
 
 
 def forced_at(lane: Lane, position: int, tokens: Sequence[int]) -> int | None:
     """Return the number that a `force` edit puts at a position, None where the server writes."""
-    for at, edits in reversed(lane.edits):
-        if "force" not in edits or at > position:
-            continue
-        numbers = cast(Sequence[int], edits["force"])
-        # The tokens there must be those of the forced text; else the lane has left it since.
-        on_it = list(tokens[at:position]) == list(numbers[: position - at])
-        if position < at + len(numbers) and on_it:
-            return numbers[position - at]
-        return None  # the newest edit decides
-    return None
+    if not (forced := lane.edits.values(position, "force")):
+        return None
+    at, numbers = forced[-1]  # the newest edit decides
+    # The tokens there must be those of the forced text; else the lane has left it since.
+    on_it = list(tokens[at:position]) == list(numbers[: position - at])
+    return numbers[position - at] if on_it and position < at + len(numbers) else None
 
 
 def check_sampling(server: Server, sampling: Mapping[str, float]) -> dict[str, float]:
@@ -87,7 +68,4 @@ def _check(name: str, value: object) -> None:
         if not is_list:
             raise EditError(f"{name} must be a list of the numbers of characters, got {value!r}.")
         return
-    try:
-        require_sampling({name: value})
-    except InputError as error:
-        raise EditError(f"The edit cannot be applied: {error}") from None
+    require_sampling({name: value})

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ostinato.errors import EditError
 from ostinato.journal import load_state, save_state
-from ostinato.loop import Lane, LaneProcess, Process, Report, is_end
+from ostinato.loop import Lane, LaneProcess, Process, Report, Timeline, is_end
 from ostinato.testing.compare import differences
 
 UNKNOWN_EDIT = {"no such edit": 1}
@@ -114,7 +114,7 @@ def check_lane_process(
 
 def _check_unknown_edit(process: LaneProcess, item: object, seed: int) -> None:
     try:
-        process.start(Lane("x", seed, edits=((0, UNKNOWN_EDIT),)), item)
+        process.start(Lane("x", seed, edits=Timeline().added(0, UNKNOWN_EDIT)), item)
         process.step()
     except EditError:
         return
@@ -200,7 +200,7 @@ def _check_rewind(
         while len(past) < steps and not (past and is_end(past[-1])):
             past += [copy.deepcopy(dict(report)) for report in process.step().values()]
         to = len(past) // 2
-        lane = Lane(key, seed, backtracks=1, edits=((to, edits),) if edits else ())
+        lane = Lane(key, seed, backtracks=1, edits=Timeline().added(to, edits))
         process.rewind(lane, to)
         fresh = make(1)
         resumed = Lane(key, seed, backtracks=1, edits=lane.edits, past=tuple(past[:to]), again=True)

@@ -18,7 +18,6 @@ from ostinato.decode import (
     MaskedRow,
     check_mask,
     check_put,
-    check_row_edits,
     check_tokens,
     uniforms,
     unmask_step,
@@ -207,12 +206,8 @@ class Unmask:
 
     @staticmethod
     def _forbidden(slot: _TextSlot) -> list[int]:
-        tokens: list[int] = []
-        for at, edits in slot.lane.edits:
-            forbidden = edits.get("forbid", ())
-            assert isinstance(forbidden, list | tuple)
-            tokens += forbidden if at <= slot.position else ()
-        return tokens
+        forbidden = slot.lane.edits.values(slot.position, "forbid")
+        return [token for _, tokens in forbidden for token in tokens]
 
     # Texts ------------------------------------------------------------------------------------
 
@@ -284,4 +279,4 @@ class Unmask:
             else:
                 FillConfig(**{name: value})  # type: ignore[arg-type]
 
-        check_row_edits(lane, "Unmask", EDITS, check)
+        lane.edits.check("a lane of Unmask", EDITS, check)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.arguments import did_you_mean, require_at_least
+from ostinato.arguments import require_at_least
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.image import ALL_STEPS, pixels, sample_images
 from ostinato.image.pipelines.families import PipelineFamily
@@ -34,6 +34,7 @@ EDITS: Mapping[str, EditKind] = {
     "guidance": "number",
     "renoise": "any",
 }
+SETTINGS = EDITS.keys() - {"renoise"}
 
 
 @dataclass(slots=True)
@@ -112,7 +113,7 @@ class DenoisePipeline:
             error_type = InputError if inputs.steps is None else ItemError  # whose steps they are
             raise error_type(f"The scheduler cannot take these steps: {error}") from None
         slot = _PipelineSlot(lane, inputs, shape, base)
-        self._settings_at(slot, 0)
+        self._check_edits(slot, lane)
         # Noise depends on the number of backtracks when it was sampled, which the reports hold.
         backtracks = [*map(_backtracks, lane.past), lane.backtracks]
         slot.states.append(self._initial_state(slot, backtracks[0]))
@@ -125,8 +126,7 @@ class DenoisePipeline:
     def rewind(self, lane: Lane, to: int) -> None:
         """Bring the lane back to a position: its latent and its solver's history are kept."""
         slot = self._slots[lane.key]
-        # An unknown edit must be refused before anything changes.
-        self._settings_at(replace(slot, lane=lane), to)
+        self._check_edits(slot, lane)  # before anything changes
         slot.lane = lane
         del slot.states[to + 1 :], slot.denoised[to:]
         if to == 0:  # its noise depends on `lane.backtracks`
@@ -230,13 +230,9 @@ class DenoisePipeline:
     def _renoise(self, slot: _PipelineSlot, backtracks: int) -> None:
         """Apply the last `renoise` of the lane's current position."""
         state = slot.states[-1]
-        images = [
-            edits["renoise"]
-            for at, edits in slot.lane.edits
-            if at == state.position and "renoise" in edits
-        ]
-        if images and not state.finished:
-            image = pixels(images[-1], self.family.image_shape(slot.shape), "renoise")
+        given = slot.lane.edits.newest_at(state.position, "renoise")
+        if given is not None and not state.finished:
+            image = pixels(given, self.family.image_shape(slot.shape), "renoise")
             latent = self.family.encode_image(image.to(self.family.device))
             latent = latent[None].to(self.family.dtype)
             seed = self._noise_seed(slot, "renoise", backtracks, state.position)
@@ -260,42 +256,22 @@ class DenoisePipeline:
         return self.family.guidance
 
     def _settings_at(self, slot: _PipelineSlot, position: int) -> PipelineInputs:
-        """Return the item with the edits in force at a position.
+        """Return the item with the edits in force at a position."""
+        edits = slot.lane.edits.in_force(position, SETTINGS)
+        return replace(slot.item, **edits) if edits else slot.item
 
-        Raises `EditError` for a wrong edit of any position.
-        """
-        settings = slot.item
-        for at, edits in slot.lane.edits:
-            for name, value in edits.items():
-                if name == "renoise":
-                    self._check_renoise(slot, value)
-                    continue
-                changed = self._edited(settings, name, value)
-                settings = changed if at <= position else settings
-        return settings
+    def _check_edits(self, slot: _PipelineSlot, lane: Lane) -> None:
+        def check(name: str, value: object) -> None:
+            if name == "renoise":
+                pixels(value, self.family.image_shape(slot.shape), name)
+            elif not self.family.text_to_image:
+                raise EditError(f"{name} cannot be edited: the pipeline is unconditional.")
+            else:
+                checked = check_guidance(value) if name == "guidance" else value
+                changed: PipelineInputs = replace(slot.item, **{name: checked})  # type: ignore[arg-type]
+                self.family.check_item(changed)
 
-    def _check_renoise(self, slot: _PipelineSlot, image: object) -> None:
-        try:
-            pixels(image, self.family.image_shape(slot.shape), "renoise")
-        except (InputError, ItemError) as error:
-            raise EditError(str(error)) from None
-
-    def _edited(self, settings: PipelineInputs, name: str, value: object) -> PipelineInputs:
-        if name not in EDITS:
-            hint = did_you_mean(name, EDITS)
-            raise EditError(
-                f"Unknown edit {name!r} of a pipeline. Known: {', '.join(EDITS)}.{hint}"
-            )
-        if not self.family.text_to_image:
-            raise EditError(f"{name} cannot be edited: the pipeline is unconditional.")
-        try:
-            if name == "guidance":
-                value = check_guidance(value)
-            changed: PipelineInputs = replace(settings, **{name: value})  # type: ignore[arg-type]
-            self.family.check_item(changed)
-        except (InputError, ItemError) as error:
-            raise EditError(str(error)) from None
-        return changed
+        lane.edits.check("a lane of a pipeline", EDITS, check)
 
 
 def _backtracks(report: Report) -> int:

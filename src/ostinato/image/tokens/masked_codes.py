@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ostinato.arguments import require_at_least, require_types
-from ostinato.decode import GREEDY_BELOW, MASKED, MaskedRow, check_mask, check_put, check_row_edits
+from ostinato.decode import GREEDY_BELOW, MASKED, MaskedRow, check_mask, check_put
 from ostinato.errors import InputError, ItemError
 from ostinato.image import BLOCK, fixed_batches, is_batch_invariant, remembered_self_test
 from ostinato.image.tokens.attributes import ANY, Attributes
@@ -205,14 +205,11 @@ class MaskedCodeSampler(ABC):
 
     def _words(self, slot: CodeSlot) -> tuple[int, ...]:
         """Return the ids of the words in force: those of the last edit, or of the prompt."""
-        words = slot.words
-        for at, edits in slot.lane.edits:
-            if at <= slot.position and "prompt" in edits:
-                words = self.attributes.encode(str(edits["prompt"]))
-        return words
+        edits = slot.lane.edits.in_force(slot.position, ("prompt",))
+        return self.attributes.encode(str(edits["prompt"])) if edits else slot.words
 
     def _check_edits(self, lane: Lane) -> None:
-        check_row_edits(lane, self.name, self.edits | COMMON_EDITS, self._check_edit)
+        lane.edits.check(f"a lane of {self.name}", self.edits | COMMON_EDITS, self._check_edit)
 
     def _check_edit(self, name: str, value: object) -> None:
         c = self.network.config

@@ -28,7 +28,7 @@ from ostinato.checks import (
     required_by,
     sentence_ends,
 )
-from ostinato.journal import Fields, Stopped
+from ostinato.journal import Stopped
 from ostinato.loop import Action, GoBack, History, OnStop, RequiredText, Text
 from ostinato.refine.strategies.base import SteeringContext, Strategy
 
@@ -230,14 +230,7 @@ def _required_text(output: Text, history: History, context: SteeringContext) -> 
 
 def _insertion_around(history: History, at: int) -> int | None:
     """Return the start of the inserted text that contains a position, None if there is none."""
-    replaced: set[int] = set()
-    for start, edits in reversed(history.lane.edits):  # a newer edit at a position replaces older
-        tokens = [] if start in replaced else Fields(edits).items("force", [])
-        if start <= at < start + len(tokens):
-            return start
-        if "force" in edits:
-            replaced.add(start)
-    return None
+    return next((start for start, _ in history.lane.edits.covering(at, "force")), None)
 
 
 def _insertions(
