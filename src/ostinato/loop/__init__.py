@@ -26,6 +26,7 @@ from ostinato.loop.check import (
 from ostinato.loop.checkpoint_schedule import CheckpointSchedule
 from ostinato.loop.conditions.base import AllOf, AnyOf, Condition, Predicate, as_condition
 from ostinato.loop.conditions.budgets import Budget, Epochs, Seconds, Steps
+from ostinato.loop.conditions.duel import ModeCollapse, Overpowered
 from ostinato.loop.conditions.metrics import (
     Converges,
     Exceeds,
@@ -87,9 +88,11 @@ __all__ = [
     "LaneStep",
     "Lanes",
     "Loop",
+    "ModeCollapse",
     "NoProgress",
     "NotFinite",
     "OnStop",
+    "Overpowered",
     "Passes",
     "Pausable",
     "Phrase",

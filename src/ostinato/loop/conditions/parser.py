@@ -13,6 +13,7 @@ from ostinato.errors import InputError
 from ostinato.journal import JSON
 from ostinato.loop.conditions.base import AllOf, AnyOf, Condition
 from ostinato.loop.conditions.budgets import Budget, Epochs, Seconds, Steps
+from ostinato.loop.conditions.duel import ModeCollapse, Overpowered
 from ostinato.loop.conditions.metrics import (
     Converges,
     Exceeds,
@@ -29,9 +30,11 @@ NAMES: dict[str, type[Condition]] = {
         Budget,
         Converges,
         Epochs,
+        ModeCollapse,
         NoProgress,
         NotFinite,
         Exceeds,
+        Overpowered,
         Phrase,
         Plateau,
         Reaches,
