@@ -26,7 +26,7 @@ from refine_scribe import JOB, Scribe, scribe_loop, write_job
 from ostinato.cli.jobs.refine import refine
 from ostinato.errors import InputError
 from ostinato.journal import Journal
-from ostinato.loop import Accept, Lanes, Loop, Steps, UniqueItems, Verdict, content_keys
+from ostinato.loop import Lanes, Loop, Policy, Steps, UniqueItems, Verdict, content_keys
 from ostinato.loop.lanes import AT_ONCE, JUDGED_BY_MODEL
 from ostinato.refine import open_job, read_job
 from ostinato.refine.job.item_index import IndexWriter, ItemFacts, ItemIndex
@@ -108,7 +108,7 @@ def test_few_ready_answers_share_a_step_where_a_model_judges_them() -> None:
 
     items: list[tuple[str, object]] = [(f"k{n}", {}) for n in range(20)]
     lanes = Lanes(
-        Scribe(4), items, each=Steps(9), judge=judge, ready=lambda item: "You are welcome."
+        Scribe(4), items, Policy(each=Steps(9), judge=judge, ready=lambda item: "You are welcome.")
     )
     finished = [len(step.results) for step in Loop(lanes, until=Steps(99))]
     assert finished == [AT_ONCE // JUDGED_BY_MODEL] * 2 + [20 % (AT_ONCE // JUDGED_BY_MODEL)]
@@ -135,9 +135,7 @@ def test_the_model_is_loaded_for_an_answer_that_does_not_pass(
         loads.append("loaded")
         process = Scribe(4)
         process.compute_mode = "by hand"  # type: ignore[attr-defined]
-        return SimpleNamespace(
-            lanes=SimpleNamespace(process=process), on_stop=lambda stopped, history: Accept()
-        )
+        return SimpleNamespace(lanes=SimpleNamespace(process=process), policy=Policy(each=Steps(9)))
 
     monkeypatch.setattr("ostinato.refine.job.job_run.refinement", refinement)
     text = JOB.replace('reply = "You are welcome."', 'reply = "{message}"')
@@ -371,7 +369,7 @@ def test_lanes_over_a_stream_resume_where_they_were_and_read_nothing_twice(folde
             message = item["message"]  # type: ignore[index]
             return "You are welcome." if message.startswith("thanks") else None
 
-        return Lanes(Scribe(4), items, each=Steps(20), ready=ready, seed=3)
+        return Lanes(Scribe(4), items, Policy(each=Steps(20), ready=ready), seed=3)
 
     alone = Loop(lanes(list(Counted(60))), until=Steps(900))
     whole = {key: row for step in alone for key, row in step.results}

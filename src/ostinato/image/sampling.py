@@ -30,6 +30,7 @@ from ostinato.loop import (
     Lanes,
     Loop,
     OnStop,
+    Policy,
     StartOver,
     Steps,
     Verdict,
@@ -104,11 +105,8 @@ def sample_images(
         process,
         # Keys from the content: an image is the same wherever its item is in the list.
         list(zip(content_keys(columns(item) for item in items), items, strict=True)),
-        each=each,
-        judge=judge if checks else None,
-        on_stop=on_stop,
+        Policy(each=each, judge=judge if checks else None, on_stop=on_stop, edited=edited),
         seed=seed,
-        edited=edited,
     )
     loop.setdefault("until", ALL_STEPS)
     return Loop(lanes, **loop)

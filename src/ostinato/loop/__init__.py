@@ -40,8 +40,9 @@ from ostinato.loop.conditions.metrics import (
 from ostinato.loop.conditions.parser import parse
 from ostinato.loop.items import UniqueItems, content_keys, digest
 from ostinato.loop.lane_state import is_end, spent_judging
-from ostinato.loop.lanes import Judge, Lanes, items_done
+from ostinato.loop.lanes import Lanes, items_done
 from ostinato.loop.loop import Loop
+from ostinato.loop.policy import Judge, Policy
 from ostinato.loop.process import (
     Exhausted,
     ExternalSource,
@@ -94,6 +95,7 @@ __all__ = [
     "Pausable",
     "Phrase",
     "Plateau",
+    "Policy",
     "Predicate",
     "PrefixStatus",
     "PrefixVerdict",

@@ -99,7 +99,7 @@ class Loop:
         self._attempts: list[Attempt] = []
         self._control = Control()
         self._edit_log = EditLog(self.process)
-        self._missing = MissingMetrics(self.until, self.process)
+        self._missing = MissingMetrics(self.process, self.until)
         self._closed = self._final = self._end_saved = False
         self._lanes = self.process if isinstance(self.process, Lanes) else None
         self._external = self._lanes is not None and isinstance(self._lanes.process, ExternalSource)

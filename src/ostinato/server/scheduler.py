@@ -33,12 +33,9 @@ from ostinato.server.requests import (
     TIME_LIMIT,
     Finished,
     GenerationRequest,
-    RequestCondition,
     Sink,
     Token,
     TopLogprob,
-    answer_request,
-    judge_request,
 )
 
 COMPILE_FACTOR = 5.0
@@ -227,8 +224,7 @@ class Scheduler:
         except InputError as error:
             raise RequestError(400, str(error), "messages") from None
 
-    def _token_prompt(self, item: object, edits: Mapping[str, object]) -> TokenPrompt:
-        assert isinstance(item, GenerationRequest)
+    def _token_prompt(self, item: GenerationRequest, edits: Mapping[str, object]) -> TokenPrompt:
         tokens = self._prompt_tokens(item.body, edits) if edits else item.tokens
         return TokenPrompt(
             tokens,
@@ -308,9 +304,7 @@ class Scheduler:
 
     def _generate(self) -> None:
         """Run the loop until no request is left."""
-        lanes = Lanes(
-            self.decode, self, each=RequestCondition(), judge=judge_request, on_stop=answer_request
-        )
+        lanes = Lanes(self.decode, self, GenerationRequest.policy)
         # No budget: the loop ends when no request waits.
         for step in Loop(lanes, until=Steps(1 << 62)):
             for key, lane in step.lanes.items():

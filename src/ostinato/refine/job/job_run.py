@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ostinato.errors import ItemError
 from ostinato.journal import JSON, Run, RunSession, StopKind, Stopped
-from ostinato.loop import Budget, Condition, Lanes, Loop, Seconds, items_done
+from ostinato.loop import Budget, Condition, Lanes, Loop, Policy, Seconds, items_done
 from ostinato.output_files import write_whole
 from ostinato.refine.drafts import Judges, end_of_draft, loop_of
 from ostinato.refine.export import Exported, write_export
@@ -125,17 +125,19 @@ class JobRun:
         return Lanes(
             LanesLater(lambda: refine().lanes.process),
             self.items.pairs(),
-            each=end_of_draft(
-                job.strategy,
-                job.checks,
-                max_new_tokens=job.max_new_tokens,
-                tokens=budgets.item_tokens,
-                seconds=budgets.item_seconds,
+            Policy(
+                each=end_of_draft(
+                    job.strategy,
+                    job.checks,
+                    max_new_tokens=job.max_new_tokens,
+                    tokens=budgets.item_tokens,
+                    seconds=budgets.item_seconds,
+                ),
+                judge=Judges(job.checks),
+                on_stop=lambda stopped, history: refine().policy.on_stop(stopped, history),
+                ready=self.router.ready,
             ),
-            judge=Judges(job.checks),
-            on_stop=lambda stopped, history: refine().on_stop(stopped, history),
             seed=job.seed,
-            ready=self.router.ready_of,
         )
 
     def settle(self) -> None:
