@@ -101,7 +101,7 @@ def fill(model: MaskedModel, examples: Sequence[GapExample], steps: int) -> list
     texts: dict[str, str] = {}
     # No limit of its own: the loop ends with the last item.
     for step in Loop(Lanes(process, items, Policy(each=Steps(steps))), until=Steps(1 << 62)):
-        texts |= {key: str(row["output"]) for key, row in step.results}
+        texts |= {one.key: str(one.output) for one in step.results}
     return [texts[str(n)][example.start : example.end] for n, example in enumerate(examples)]
 
 

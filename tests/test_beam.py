@@ -111,7 +111,9 @@ def test_more_beams_find_more_likely_texts() -> None:
 def test_a_text_is_as_long_as_its_limit_or_the_context_allows() -> None:
     model = model_that_ends(-1.0)
     lanes = Lanes(beam(2, model, limit=5), ITEMS.items(), Policy(each=Steps(99)))
-    rows: list[Any] = [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
+    rows: list[Any] = [
+        one.to_json() for step in Loop(lanes, until=Steps(99)) for one in step.results
+    ]
     process = beam(1, model, limit=5)
     texts = [search(process, str(item)) for item in ITEMS.values()]
     assert max(len(text.tokens) for text in texts) == 5

@@ -57,7 +57,7 @@ def test_the_best_whole_draft_is_kept_and_hopeless_ones_are_dropped_early(by: st
                 drafts.setdefault(name, []).append(logprob)
             rejected |= {name: len(drafts[name]) for name in last["rejected"]}
             finished |= last["finished"]
-        row = next((found for _, found in step.results), row)
+        row = next((found.to_json() for found in step.results), row)
     assert len(drafts) == 12 and len(rejected) + len(finished) == 12
     assert rejected and min(rejected.values()) < LIMIT
     assert finished

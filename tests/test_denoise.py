@@ -29,7 +29,7 @@ def draw(items: Mapping[str, object], slots: int = 16, each: Any = None, **named
         ),
         until=Steps(1000),
     )
-    return {key: row for step in loop for key, row in step.results}
+    return {one.key: one.to_json() for step in loop for one in step.results}
 
 
 def images(items: Mapping[str, object], slots: int = 16, **named: Any) -> dict[str, Tensor]:

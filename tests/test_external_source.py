@@ -201,7 +201,7 @@ def sulk(**says: object) -> tuple[Stopped, dict[str, Any]]:
     )
     loop = Loop(lanes, until=Steps(50))
     for step in loop:
-        rows |= dict(step.results)
+        rows |= {one.key: one.to_json() for one in step.results}
     assert loop.stopped is not None
     return loop.stopped, rows
 

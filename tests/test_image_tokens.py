@@ -234,7 +234,7 @@ def test_methods_conform(method: Method) -> None:
 
 
 def finished(loop: Loop) -> dict[str, str]:
-    return {key: str(row["output"]) for step in loop for key, row in step.results}
+    return {one.key: str(one.output) for step in loop for one in step.results}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -286,9 +286,8 @@ def test_unmask_decides_as_many_as_the_cosine_says_and_keeps_what_is_known() -> 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_image_with_all_its_codes_is_a_natural_end(method: Method) -> None:
     lanes = Lanes(token_model(method).lanes(slots=1), [("a", "two")], Policy(each=Steps(1000)))
-    rows: Any = dict(row for step in Loop(lanes, until=Steps(2000)) for row in step.results)
-    assert rows["a"]["accepted"]
-    assert rows["a"]["stopped"]["kind"] == "ended"
+    (result,) = [one for step in Loop(lanes, until=Steps(2000)) for one in step.results]
+    assert result.accepted and result.stopped.kind == "ended"
 
 
 def test_unmask_ends_when_no_code_is_masked() -> None:

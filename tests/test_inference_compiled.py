@@ -266,7 +266,7 @@ def test_texts_are_equal_in_every_batch() -> None:
         decode = Decode(model, plain_prompt(model.tokenizer.encode), sampling=sampling, slots=slots)
         assert decode.deterministic
         loop = Loop(Lanes(decode, items, Policy(each=Steps(12))), until=Steps(1 << 30))
-        return {key: row["output"] for step in loop for key, row in step.results}
+        return {one.key: one.output for step in loop for one in step.results}
 
     written = texts(1)
     assert len(written) == 7

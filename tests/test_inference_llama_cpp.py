@@ -111,7 +111,7 @@ def test_backtracking_goes_back_in_llama_cpp() -> None:
         return Accept() if len(written) > 2 else GoBack(2, {"forbid": [written[-1]]})
 
     lanes = Lanes(Decode(model(), prompt), [("a", "One")], Policy(each=Steps(4), on_stop=another))
-    rows = [row for step in Loop(lanes, until=Steps(100)) for _, row in step.results]
+    rows = [one.to_json() for step in Loop(lanes, until=Steps(100)) for one in step.results]
     assert rows[0]["backtracks"] == 2
     assert written[1] != written[0] and written[2] != written[1]
 

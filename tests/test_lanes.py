@@ -65,7 +65,7 @@ def spell(
     )
     rows: dict[str, Any] = {}
     for step in Loop(lanes, until=Steps(100_000)):
-        rows |= dict(step.results)
+        rows |= {one.key: one.to_json() for one in step.results}
     return rows, lanes
 
 
@@ -108,13 +108,13 @@ def test_a_run_from_any_saved_state_gives_the_same_results() -> None:
         first = Lanes(Speller(), ITEMS, Policy(each=Steps(50), judge=no_b, on_stop=mend), seed=3)
         rows: dict[str, Any] = {}
         for step in Loop(first, until=Steps(cut)):
-            rows |= dict(step.results)
+            rows |= {one.key: one.to_json() for one in step.results}
         state = json.loads(json.dumps(first.state_dict()))
         second = Lanes(Speller(), ITEMS, Policy(each=Steps(50), judge=no_b, on_stop=mend), seed=3)
         second.load_state_dict(state)
         assert json.loads(json.dumps(second.state_dict())) == state
         for step in Loop(second, until=Steps(100_000)):
-            rows |= dict(step.results)
+            rows |= {one.key: one.to_json() for one in step.results}
         assert rows == expected
         assert step.report["accepted"] == sum(bool(row["accepted"]) for row in rows.values())
 
@@ -154,7 +154,7 @@ def test_a_budget_that_ends_a_draft_without_checks_is_told_once() -> None:
     lanes = Lanes(Speller(), ITEMS, Policy(each=Steps(50) | Budget("tokens", 3)))
     rows: dict[str, Any] = {}
     for step in Loop(lanes, until=Steps(1000)):
-        rows |= dict(step.results)
+        rows |= {one.key: one.to_json() for one in step.results}
     told = "3 tokens have been spent; the limit is 3."
     cut = [row["stopped"] for row in rows.values() if row["stopped"]["kind"] == "budget"]
     assert cut and all(stopped["sentence"] == told for stopped in cut)
@@ -287,7 +287,7 @@ def test_a_lane_s_clock_does_not_run_during_a_break(monkeypatch: pytest.MonkeyPa
     loop = Loop(lanes, until=Steps(1000))
     next(iter(loop))
     now += 1000  # an hour's break or so
-    rows = {key: row for step in loop for key, row in step.results}
+    rows = {one.key: one.to_json() for step in loop for one in step.results}
     assert len(rows) == 2 and not any(row.get("by_clock") for row in rows.values())
 
 
@@ -309,7 +309,7 @@ def test_a_journaled_cut_by_the_clock_is_obeyed() -> None:
     lanes = Lanes(Speller(2), ITEMS[:3], Policy(each=Seconds(100) | Steps(5)), seed=3)
     lanes.step()
     lanes.adopt_results({"item1": row, "item2": row}.get)
-    done = [key for step in Loop(lanes, until=Steps(1000)) for key, _ in step.results]
+    done = [one.key for step in Loop(lanes, until=Steps(1000)) for one in step.results]
     assert done == ["item0"]
 
 
@@ -318,7 +318,7 @@ def test_a_lane_in_work_can_be_edited_where_it_stands() -> None:
     lanes.step()
     lanes.change({"lane": "item0", "forbid": list("abcdefgh")})
     lanes.step()
-    assert lanes.finished[0][1]["output"] in {f"{letter}." for letter in "abcdefgh"}
+    assert lanes.finished[0].output in {f"{letter}." for letter in "abcdefgh"}
     with pytest.raises(EditError, match="In work are: "):
         lanes.change({"lane": "item7"})
 

@@ -188,7 +188,7 @@ def test_a_draft_may_fill_the_context_to_its_last_position() -> None:
     length = len(model.tokenizer.encode(prompt))
     assert 64 < length < 128
     lanes = Lanes(process, [("a", prompt)], Policy(each=Steps(128)))
-    (row,) = [row for step in Loop(lanes, until=Steps(999)) for _, row in step.results]
+    (row,) = [one.to_json() for step in Loop(lanes, until=Steps(999)) for one in step.results]
     assert "context of 128 tokens is full" in row["stopped"]["sentence"]  # type: ignore[index]
 
 

@@ -74,7 +74,7 @@ def lanes(slots: int = 4, kinds: Sequence[str] = tuple(POLICIES), **policies: Po
 def results(of: Lanes, steps: int = 10_000) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for step in Loop(of, until=Steps(steps)):
-        rows |= dict(step.results)
+        rows |= {one.key: one.to_json() for one in step.results}
     return rows
 
 

@@ -25,8 +25,8 @@ from refine_scribe import JOB, Scribe, scribe_loop, write_job
 
 from ostinato.cli.jobs.refine import refine
 from ostinato.errors import InputError
-from ostinato.journal import Journal
-from ostinato.loop import Lanes, Loop, Policy, Steps, UniqueItems, Verdict, content_keys
+from ostinato.journal import Journal, StopKind, Stopped
+from ostinato.loop import LaneResult, Lanes, Loop, Policy, Steps, UniqueItems, Verdict, content_keys
 from ostinato.loop.lanes import AT_ONCE, JUDGED_BY_MODEL
 from ostinato.refine import open_job, read_job
 from ostinato.refine.job.item_index import IndexWriter, ItemFacts, ItemIndex
@@ -97,7 +97,7 @@ def test_memory_does_not_grow_with_the_items(
 def test_ready_answers_share_steps_and_no_step_holds_too_many(folder: Path) -> None:
     job = read_job(thankful(folder, 3 * AT_ONCE + 5))
     with Journal(folder / "journal.db") as journal, open_job(job, journal).loop() as loop:
-        finished = [[key for key, _ in step.results] for step in loop]
+        finished = [[one.key for one in step.results] for step in loop]
     assert max(map(len, finished)) == AT_ONCE and len(finished) == 4
     assert [key for keys in finished for key in keys] == [f"m{n}" for n in range(3 * AT_ONCE + 5)]
 
@@ -372,7 +372,7 @@ def test_lanes_over_a_stream_resume_where_they_were_and_read_nothing_twice(folde
         return Lanes(Scribe(4), items, Policy(each=Steps(20), ready=ready), seed=3)
 
     alone = Loop(lanes(list(Counted(60))), until=Steps(900))
-    whole = {key: row for step in alone for key, row in step.results}
+    whole = {one.key: one.to_json() for step in alone for one in step.results}
     first = lanes(Counted(60))
     rows = [result for step in Loop(first, until=Steps(25)) for result in step.results]
     items = Counted(60)
@@ -383,7 +383,7 @@ def test_lanes_over_a_stream_resume_where_they_were_and_read_nothing_twice(folde
     lowest = min(draft["index"] for draft in saved["drafts"])
     assert lowest > 5 and items.read == saved["taken"] - lowest + 1  # and the next one
     rows += [result for step in Loop(again, until=Steps(900)) for result in step.results]
-    assert dict(rows) == whole and len(rows) == 60
+    assert {row.key: row.to_json() for row in rows} == whole and len(rows) == 60
 
 
 # Report and progress ----------------------------------------------------------------------------
@@ -391,7 +391,7 @@ def test_lanes_over_a_stream_resume_where_they_were_and_read_nothing_twice(folde
 
 def test_a_selection_as_results_come_is_that_of_all_of_them(tmp_path: Path) -> None:
     _, items, rows = made_up(tmp_path, 400)
-    results = [from_lane(item.key, row) for item, row in zip(items, rows, strict=True)]
+    results = [from_lane(LaneResult.from_json(row)) for item, row in zip(items, rows, strict=True)]
     sizes = {one.id: 500 + 97 * number % 1500 for number, one in enumerate(results)}
     # One with room for all drops nothing.
     few, many = Selection[str](30_000), Selection[str](10_000_000)
@@ -418,9 +418,9 @@ def test_plain_lines_come_each_second_at_first_and_each_minute_in_the_end() -> N
 def test_the_pace_of_ready_answers_says_how_long_the_rest_takes() -> None:
     tally = ProgressTally(1000)
     tally.start(0.0)
-    stopped = {"condition": "ready", "kind": "passed"}
+    stopped = Stopped(StopKind.PASSED, "", "ready")
     for n in range(250):
-        tally.add_row(f"k{n}", {"accepted": True, "rounds": 1, "stopped": stopped})
+        tally.add(LaneResult(key=f"k{n}", index=n, output="", accepted=True, stopped=stopped))
     assert tally.left(5.0) == pytest.approx(15.0)
     assert "50 items/s" in tally.line(5.0) and "about 15 s left" in tally.line(5.0)
 

@@ -91,7 +91,7 @@ def run(
     loop = Loop(lanes, until=Steps(100_000))
     rows: dict[str, Any] = {}
     for step in loop:
-        rows |= dict(step.results)
+        rows |= {one.key: one.to_json() for one in step.results}
     assert loop.stopped is not None
     return rows, loop.stopped, lanes
 

@@ -215,7 +215,7 @@ def test_many_answers_are_written_in_parallel(real: Real) -> None:
     with lanes_on(real) as process:
         lanes = Lanes(process, [(f"{n}", n) for n in range(4)], Policy(each=Steps(40)), seed=3)
         steps = Loop(lanes, until=Steps(100_000))
-        rows: list[Any] = [row for step in steps for _, row in step.results]
+        rows: list[Any] = [one.to_json() for step in steps for one in step.results]
     assert all(row["stopped"]["kind"] == "ended" and row["output"] for row in rows)
     assert len(rows) == 4
 
@@ -255,7 +255,7 @@ def test_backtrack_continues_from_the_good_prefix(real: Real) -> None:
         lanes = Lanes(process, [("a", 0)], Policy(each=without_seven, on_stop=go_back_once), seed=3)
         for step in Loop(lanes, until=Steps(10_000)):
             pieces += [lane.report["text"] for lane in step.lanes.values()]
-            rows += [row for _, row in step.results]
+            rows += [one.to_json() for one in step.results]
     (row,) = rows
     prefix = "".join(pieces[:2]) + " 7"
     assert row["output"].startswith(prefix)

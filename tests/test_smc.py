@@ -305,6 +305,6 @@ def test_a_constraint_holds_for_a_model_without_an_end(pattern: str) -> None:
         slots=8,
     )
     lanes = Lanes(decode, [(str(n), "") for n in range(8)], Policy(each=Steps(4)), seed=5)
-    rows = [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
+    rows = [one.to_json() for step in Loop(lanes, until=Steps(99)) for one in step.results]
     assert len(rows) == 8
     assert all(re.fullmatch(pattern, str(row["output"])) for row in rows)

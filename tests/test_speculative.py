@@ -123,7 +123,7 @@ def test_a_text_runs_to_the_end_of_the_context() -> None:
         prompt = plain_prompt(model.tokenizer.encode)
         process = Decode(model, prompt, slots=1, proposer=proposer)
         lanes = Lanes(process, [("a", "The")], Policy(each=Steps(99)))
-        return [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
+        return [one.to_json() for step in Loop(lanes, until=Steps(99)) for one in step.results]
 
     assert text(PromptLookup(9, shortest=1)) == text(None)
     assert text(DraftModel(tiny_model(context=48), 9)) == text(None)

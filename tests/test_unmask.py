@@ -292,7 +292,7 @@ def test_a_model_without_a_mask_is_told(tmp_path: Path) -> None:
 
 def test_lanes_share_places() -> None:
     lanes = Lanes(unmask(2), ITEMS.items(), Policy(each=Steps(99)), seed=1)
-    rows = [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
+    rows = [one.to_json() for step in Loop(lanes, until=Steps(99)) for one in step.results]
     assert len(rows) == len(ITEMS)
 
 

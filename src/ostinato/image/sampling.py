@@ -65,7 +65,7 @@ def denoise_loop(
     A request is an `ImageRequest`, a class or None. `each` ends an image before its last step, such
     as `Converges("change", 0.01)`. `checks` judge it, and `on_stop` answers where it fails, such as
     `Renoise()`. `loop` holds arguments of `Loop`, such as `run` and `until`. The images are in
-    `step.results`: the row's `output` is a tensor (C, H, W) in [-1, 1].
+    `step.results`: the `output` of each is a tensor (C, H, W) in [-1, 1].
     """
     if not requests:
         raise InputError("There must be at least one image request, got none.")

@@ -12,6 +12,7 @@ from ostinato.loop.actions import OUT_OF_ROUNDS, Action, Attempt, GiveUp, GoBack
 from ostinato.loop.check import Text, Verdict
 from ostinato.loop.conditions.base import Condition
 from ostinato.loop.conditions.parser import up_to_date
+from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.policy import Policy
 from ostinato.loop.process import Lane, Report
 from ostinato.loop.timeline import Edits, Timeline
@@ -226,34 +227,35 @@ class LaneState:
             again=saved.flag("again"),
         )
 
-    def row(
+    def result(
         self,
         stopped: Stopped,
         output: object,
         verdicts: tuple[Verdict, ...],
         *,
         accepted: bool,
-    ) -> dict[str, object]:
+    ) -> LaneResult:
         """Return the item's result: this draft, or the best one where this was not accepted."""
         length, logprob = self.length, self.logprob
         if not accepted and self.best is not None:
             best = self.best
             output, verdicts, length = best.output, best.verdicts, best.length
             logprob = best.logprob
-        return {
-            "key": self.lane.key,
-            "index": self.index,
-            "output": str(output) if isinstance(output, str) else output,
-            "accepted": accepted,
-            "stopped": stopped.to_json(),
-            "verdicts": [verdict.to_json() for verdict in verdicts],
-            "rounds": self.lane.round + 1,
-            "backtracks": sum(isinstance(attempt.action, GoBack) for attempt in self.attempts),
-            "length": length,
-            "logprob": logprob,
-            "spent": dict(self.spent),
-            "attempts": [attempt.to_json() for attempt in self.attempts],
-        }
+        return LaneResult(
+            key=self.lane.key,
+            index=self.index,
+            output=output,
+            accepted=accepted,
+            stopped=stopped,
+            verdicts=verdicts,
+            rounds=self.lane.round + 1,
+            backtracks=sum(isinstance(attempt.action, GoBack) for attempt in self.attempts),
+            length=length,
+            logprob=logprob,
+            spent=dict(self.spent),
+            attempts=tuple(self.attempts),
+            by_clock=self.by_clock,
+        )
 
 
 def require_condition(saved: str, each: Condition) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import cast
 
 from ostinato.errors import EditError, ItemError
 from ostinato.journal import Fields, StopKind, Stopped, Unchanging, first
@@ -18,6 +17,7 @@ from ostinato.loop.check import Verdict
 from ostinato.loop.conditions.metrics import judged
 from ostinato.loop.conditions.missing_metrics import MissingMetrics
 from ostinato.loop.items import Items
+from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.lane_state import (
     LaneState,
     end_of,
@@ -28,10 +28,11 @@ from ostinato.loop.lane_state import (
     spent_judging,
 )
 from ostinato.loop.policy import Policy, PolicyOf, per_item
-from ostinato.loop.process import Lane, LaneProcess, LaneStep, Report, Step
+from ostinato.loop.process import Lane, LaneProcess, Report
 from ostinato.loop.replay import Recorded, Replay
 from ostinato.loop.rng import check_seed
 from ostinato.loop.run_setup import compute_mode
+from ostinato.loop.step import LaneStep, Step
 from ostinato.loop.timeline import Edits
 
 Known = Callable[[str], Mapping[str, object] | None]
@@ -55,8 +56,8 @@ class Lanes:
 
     `items` yields pairs (key, item) in the same order each time; keys are unique. `policy` says
     what ends a draft, judges it and answers its stop: one `Policy` for all items, or a function
-    that returns that of an item. Finished items wait in `finished` as (key, row) until
-    `take_finished` is called.
+    that returns that of an item; it may raise `ItemError`, which ends the item. Results wait in
+    `finished` until `take_finished` is called.
     Raises `InputError` for a key that occurs twice: at once where the items are a sequence, else
     when it comes up, after the items in work are finished.
     """
@@ -70,7 +71,7 @@ class Lanes:
         seed: int = 0,
     ) -> None:
         self.process = process
-        self.finished: list[tuple[str, dict[str, object]]] = []
+        self.finished: list[LaneResult] = []
         self._items = Items(items)
         self._shared = policy if isinstance(policy, Policy) else None  # by all items
         self._policy_of = per_item(policy)
@@ -196,7 +197,7 @@ class Lanes:
         """Take the reports of the next steps from these records, before the process is stepped."""
         self._replay = Replay(ticks)
 
-    def take_finished(self) -> list[tuple[str, dict[str, object]]]:
+    def take_finished(self) -> list[LaneResult]:
         """Return the results since the last call."""
         taken, self.finished = self.finished, []
         return taken
@@ -209,14 +210,15 @@ class Lanes:
         self._known = known
         # Their results came after the saved state, in which their lanes are still in work.
         for key in list(self._states):
-            if (row := self._adopted(key)) is not None:
+            if (result := self._adopted(key)) is not None:
                 self.process.drop(key)
                 del self._states[key]
-                self._count(row)
+                self._count(result)
 
-    def _adopted(self, key: str) -> Mapping[str, object] | None:
+    def _adopted(self, key: str) -> LaneResult | None:
         row = self._known(key)
-        return row if row and (row.get("carried") or row.get("by_clock")) else None
+        adopted = row and (row.get("carried") or row.get("by_clock"))
+        return LaneResult.from_json(row) if row and adopted else None
 
     # Slots ------------------------------------------------------------------------------------
 
@@ -225,9 +227,8 @@ class Lanes:
             following = self._items.take()
             if following is None:
                 return
-            index, key, item = following
-            judgings = len(self._judging)
-            self._admit(LaneState.new(index, item, Lane(key, self._seed), self._policy(item)))
+            key, judgings = following[1], len(self._judging)
+            self._admit(*following)
             if key not in self._states:
                 self._room -= JUDGED_BY_MODEL if any(self._judging[judgings:]) else 1
 
@@ -237,12 +238,19 @@ class Lanes:
         self._missing.wait_for(policy.condition)
         return policy
 
-    def _admit(self, state: LaneState) -> None:
+    def _admit(self, index: int, key: str, item: object) -> None:
         """Start an item, or finish it where it needs no slot."""
-        key = state.lane.key
-        if (row := self._adopted(key)) is not None:  # it is in the journal already
-            self._count(row)
-        elif not self._is_ready(state):
+        if (result := self._adopted(key)) is not None:  # it is in the journal already
+            self._count(result)
+            return
+        try:
+            policy = self._policy(item)
+        except ItemError as error:
+            refused = refusal(error)
+            self._keep(LaneResult(key=key, index=index, output="", accepted=False, stopped=refused))
+            return
+        state = LaneState.new(index, item, Lane(key, self._seed), policy)
+        if not self._is_ready(state):
             self._states[key] = state
             self._start(state)
 
@@ -266,9 +274,8 @@ class Lanes:
         try:
             self.process.start(lane, state.item)
         except ItemError as error:
-            stopped = Stopped(StopKind.ERROR, str(error), type(error).__name__)
             del self._states[state.lane.key]
-            self._finish(state, stopped, "", (), accepted=False)
+            self._finish(state, refusal(error), "", (), accepted=False)
 
     def _advance(self) -> tuple[Mapping[str, Report], Sequence[Report]]:
         """Step the process, or replay a recorded step.
@@ -411,16 +418,20 @@ class Lanes:
         *,
         accepted: bool,
     ) -> None:
-        row = state.row(stopped, output, verdicts, accepted=accepted)
-        if state.by_clock:
-            row["by_clock"] = True  # computing again could give another row: a resume keeps this
-        self._count(row)
-        self.finished.append((state.lane.key, row))
+        self._keep(state.result(stopped, output, verdicts, accepted=accepted))
 
-    def _count(self, row: Mapping[str, object]) -> None:
-        stopped = cast(Mapping[str, object], row["stopped"])
-        name = "accepted" if row["accepted"] else "given_up"
-        self._counts["errors" if stopped["kind"] == StopKind.ERROR.value else name] += 1
+    def _keep(self, result: LaneResult) -> None:
+        self._count(result)
+        self.finished.append(result)
+
+    def _count(self, result: LaneResult) -> None:
+        name = "accepted" if result.accepted else "given_up"
+        self._counts["errors" if result.stopped.kind is StopKind.ERROR else name] += 1
+
+
+def refusal(error: ItemError) -> Stopped:
+    """Return the stop of an item that nothing can be done with."""
+    return Stopped(StopKind.ERROR, str(error), type(error).__name__)
 
 
 def items_done(count: int) -> str:

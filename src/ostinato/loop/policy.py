@@ -10,7 +10,7 @@ from ostinato.errors import InputError
 from ostinato.loop.actions import OnStop, accept
 from ostinato.loop.check import Verdict
 from ostinato.loop.conditions.base import Condition, as_condition
-from ostinato.loop.process import Step
+from ostinato.loop.step import Step
 from ostinato.loop.timeline import Edits
 
 Judge = Callable[[object, Any], Sequence[Verdict]]

@@ -21,6 +21,7 @@ from ostinato.loop import (
     CheckpointSchedule,
     Condition,
     LaneProcess,
+    LaneResult,
     Lanes,
     Loop,
     Policy,
@@ -178,21 +179,21 @@ class Refine:
         with ExitStack() as stack:
             recorded = self._recorded(run, journal, stack)
             loop = self.loop(run=recorded, keep="results")
-            done: dict[str, Mapping[str, object]] = {}
-            done |= {} if recorded is None else dict(recorded.results())
+            before = () if recorded is None else recorded.results()
+            done = {key: LaneResult.from_json(row) for key, row in before}
             quiet = not (progress and in_terminal())
             display = progress_of(len(self.items), recorded, quiet=quiet)
             with loop, display:
                 for step in loop:
                     display.step(step)
-                    done |= step.results
-        return [self._result(key, done[key]) for key, _ in self.items if key in done]
+                    done |= {result.key: result for result in step.results}
+        return [self._result(done[key]) for key, _ in self.items if key in done]
 
     def __iter__(self) -> Iterator[Row]:
         """Run without a journal; yield each result, as of `run`, when it is ready."""
         for step in self.loop():
-            for key, row in step.results:
-                yield self._result(key, row)
+            for result in step.results:
+                yield self._result(result)
 
     def _recorded(
         self, run: Run | str | None, journal: Journal | None, stack: ExitStack
@@ -219,8 +220,8 @@ class Refine:
             seed=self.seed,
         )
 
-    def _result(self, key: str, row: Mapping[str, object]) -> Row:
-        return from_lane(key, row, columns=self._columns[key]).to_json()
+    def _result(self, result: LaneResult) -> Row:
+        return from_lane(result, columns=self._columns[result.key]).to_json()
 
     @cached_property
     def _columns(self) -> dict[str, Row]:

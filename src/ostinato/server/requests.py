@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ostinato.checks import BaseCheck, Deadline, judge_all
 from ostinato.decode import Constraint, SamplingParams
@@ -20,6 +20,7 @@ from ostinato.loop import (
     Condition,
     GiveUp,
     History,
+    LaneResult,
     OnStop,
     Phrase,
     Policy,
@@ -75,15 +76,10 @@ class Delta:
     tokens: tuple[Token, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The end of an answer: its row from `Lanes`, or an error."""
+Event = Delta | LaneResult | RequestError
+"""A piece of an answer, or its end: the result of its lane, or an error."""
 
-    row: Mapping[str, Any] = field(default_factory=dict)
-    error: RequestError | None = None
-
-
-Sink = Callable[[Delta | Finished], None]
+Sink = Callable[[Event], None]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -162,7 +158,7 @@ class GenerationRequest:
 
     def judge(self, output: object, item: object = None) -> Sequence[Verdict]:
         """Judge the text that the client will get, cut at a stop phrase; `item` is the request."""
-        cut = cut_at(output, self.body.stop)
+        cut = cut_at(output, self.body.stop) if isinstance(output, str) else output
         with self.clock.running():
             verdicts = judge_all(self.checks, cut, self.columns, TIME_LIMIT)
         return list(map(self._without_secrets, self.checks, verdicts))
@@ -195,9 +191,9 @@ class GenerationRequest:
             self.logprobs.append(token)
         self._send_text(len(self.text) - held_back(self.text, self.body.stop))
 
-    def finish(self, row: Mapping[str, Any]) -> None:
+    def finish(self, result: LaneResult) -> None:
         """Send the rest of the text, and the end."""
-        self.text = str(cut_at(str(row["output"]), self.body.stop))
+        self.text = cut_at(str(result.output), self.body.stop)
         length = 0
         for number, token in enumerate(self.logprobs):
             if length >= len(self.text):
@@ -205,7 +201,7 @@ class GenerationRequest:
                 break
             length += len(token.text)
         self._send_text(len(self.text))
-        self.send(Finished(row))
+        self.send(result)
 
     def _send_text(self, end: int) -> None:
         """Send the text up to a character index, if that is new."""
@@ -217,18 +213,15 @@ class GenerationRequest:
             self._uncounted_tokens = 0
 
 
-def cut_at(output: object, stops: Sequence[str]) -> object:
+def cut_at(text: str, stops: Sequence[str]) -> str:
     """Return a text up to its first stop phrase, whole if it has none."""
-    if not isinstance(output, str):
-        return output
-    starts = [output.find(stop) for stop in stops if stop in output]
-    return output[: min(starts)] if starts else output
+    starts = [text.find(stop) for stop in stops if stop in text]
+    return text[: min(starts)] if starts else text
 
 
 def held_back(text: str, stops: Sequence[str]) -> int:
     """Return how many characters at the end may belong to a stop phrase: they are not final."""
     cut = cut_at(text, stops)
-    assert isinstance(cut, str)
     if len(cut) < len(text):
         return len(text) - len(cut)
     starts = ((n, stop) for stop in stops for n in range(1, min(len(stop), len(text) + 1)))

@@ -31,7 +31,6 @@ from ostinato.server.request_plan import Defaults, RequestPlan, in_time, plan
 from ostinato.server.requests import (
     CHECK_SECONDS,
     TIME_LIMIT,
-    Finished,
     GenerationRequest,
     Sink,
     Token,
@@ -257,7 +256,7 @@ class Scheduler:
                 if not request.canceled:
                     self._active[request.key] = request
                     return request
-                request.send(Finished(error=RequestError(503, ENDING)))
+                request.send(RequestError(503, ENDING))
         return None
 
     def _run(
@@ -309,8 +308,8 @@ class Scheduler:
         for step in Loop(lanes, until=Steps(1 << 62)):
             for key, lane in step.lanes.items():
                 self._add_token(key, lane)
-            for key, row in step.results:
-                self._active.pop(key).finish(row)
+            for result in step.results:
+                self._active.pop(result.key).finish(result)
 
     def _add_token(self, key: str, lane: LaneStep) -> None:
         report = lane.report
@@ -332,7 +331,7 @@ class Scheduler:
         public = isinstance(error, OstinatoError)
         sentence = str(error) if public else "The server failed. Its log has the error."
         for key, request in list(self._active.items()):
-            request.send(Finished(error=RequestError(500, sentence)))
+            request.send(RequestError(500, sentence))
             del self._active[key]
         # The old caches may be in any state after an exception.
         self._start_decode(self.model)
