@@ -104,7 +104,7 @@ def greedy_replies(model: LanguageModel, turns: Sequence[Turn]) -> list[str]:
         each=Steps(LONGEST_REPLY),
         sampling=SamplingParams(temperature=0.0),
     )
-    replies = {row["index"]: str(row["output"]) for step in loop for _, row in step.results}
+    replies = {one.index: str(one.output) for step in loop for one in step.results}
     return [replies[index].strip() for index in range(len(turns))]
 
 

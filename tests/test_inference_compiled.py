@@ -22,7 +22,7 @@ from ostinato.inference import CompiledBackend, open_backend
 from ostinato.inference.compiled import build
 from ostinato.inference.compiled.memory import LINE, PIECE, LargePages
 from ostinato.inference.compiled.weights import MAX_HEADS, Weights
-from ostinato.loop import Lanes, Loop, Steps
+from ostinato.loop import Lanes, Loop, Policy, Steps
 from ostinato.models import (
     LanguageModel,
     Llama,
@@ -265,8 +265,8 @@ def test_texts_are_equal_in_every_batch() -> None:
     def texts(slots: int) -> dict[str, object]:
         decode = Decode(model, plain_prompt(model.tokenizer.encode), sampling=sampling, slots=slots)
         assert decode.deterministic
-        loop = Loop(Lanes(decode, items, each=Steps(12)), until=Steps(1 << 30))
-        return {key: row["output"] for step in loop for key, row in step.results}
+        loop = Loop(Lanes(decode, items, Policy(each=Steps(12))), until=Steps(1 << 30))
+        return {one.key: one.output for step in loop for one in step.results}
 
     written = texts(1)
     assert len(written) == 7

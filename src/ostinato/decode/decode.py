@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ class TokenPrompt:
     forced: Mapping[int, int] = field(default_factory=dict)
 
 
-Prompter = Callable[[object, Mapping[str, object]], TokenPrompt]
+Prompter = Callable[[Any, Mapping[str, object]], TokenPrompt]
 """Makes an item's prompt. The second argument has the lane's edits that `prompt_edits` names."""
 
 

@@ -39,23 +39,24 @@ from ostinato.loop.conditions.metrics import (
 )
 from ostinato.loop.conditions.parser import parse
 from ostinato.loop.items import UniqueItems, content_keys, digest
+from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.lane_state import is_end, spent_judging
-from ostinato.loop.lanes import Judge, Lanes, items_done
+from ostinato.loop.lanes import Lanes, items_done
 from ostinato.loop.loop import Loop
+from ostinato.loop.policy import Judge, Policy
 from ostinato.loop.process import (
     Exhausted,
     ExternalSource,
     Lane,
     LaneProcess,
-    LaneStep,
     Process,
     Report,
     SparseMetrics,
-    Step,
 )
 from ostinato.loop.rng import check_seed, fold_in, uniform
 from ostinato.loop.run_setup import compute_mode
 from ostinato.loop.signals import Pausable, SignalState, ends_by_signal, sigterm_interrupts
+from ostinato.loop.step import LaneStep, Step
 from ostinato.loop.timeline import Edits, Timeline
 from ostinato.loop.work import ItemsWork, Work
 
@@ -84,6 +85,7 @@ __all__ = [
     "Judge",
     "Lane",
     "LaneProcess",
+    "LaneResult",
     "LaneStep",
     "Lanes",
     "Loop",
@@ -94,6 +96,7 @@ __all__ = [
     "Pausable",
     "Phrase",
     "Plateau",
+    "Policy",
     "Predicate",
     "PrefixStatus",
     "PrefixVerdict",

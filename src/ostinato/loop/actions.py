@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from ostinato.journal import JSON, Fields, Stopped
 from ostinato.loop.check import Verdict
@@ -34,15 +34,18 @@ def _outlined(value: Any) -> JSON:
 class Accept:
     """Accept the stop: the loop or lane is done."""
 
+    name: ClassVar[str] = "accept"
+
     def to_json(self) -> dict[str, JSON]:
         """Return the action as a JSON object."""
-        return {"answer": "accept"}
+        return {"answer": self.name}
 
 
 @dataclass(frozen=True, slots=True)
 class GoBack:
     """Go back to position `to` (None: the last checkpoint) with something changed there."""
 
+    name: ClassVar[str] = "go back"
     to: int | None = None
     edits: Edits = field(default_factory=dict)
     reason: str = ""
@@ -50,20 +53,21 @@ class GoBack:
     def to_json(self) -> dict[str, JSON]:
         """Return the action as a JSON object."""
         edits = {name: _outlined(value) for name, value in self.edits.items()}
-        return {"answer": "go back", "to": self.to, "edits": edits, "reason": self.reason}
+        return {"answer": self.name, "to": self.to, "edits": edits, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
 class StartOver:
     """Start another round, with edits that hold from its start."""
 
+    name: ClassVar[str] = "start over"
     edits: Edits = field(default_factory=dict)
     reason: str = ""
 
     def to_json(self) -> dict[str, JSON]:
         """Return the action as a JSON object."""
         edits = {name: _outlined(value) for name, value in self.edits.items()}
-        return {"answer": "start over", "edits": edits, "reason": self.reason}
+        return {"answer": self.name, "edits": edits, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +77,13 @@ class GiveUp:
     `out_of_rounds`: only because no other round is allowed.
     """
 
+    name: ClassVar[str] = "give up"
     reason: str = ""
     out_of_rounds: bool = False
 
     def to_json(self) -> dict[str, JSON]:
         """Return the action as a JSON object."""
-        action: dict[str, JSON] = {"answer": "give up", "reason": self.reason}
+        action: dict[str, JSON] = {"answer": self.name, "reason": self.reason}
         return action | ({OUT_OF_ROUNDS: True} if self.out_of_rounds else {})
 
 
@@ -140,7 +145,7 @@ class Attempt:
             stopped=Stopped.from_json(saved.mapping("stopped")),
             action=action_from_json(saved.mapping("answer")),
             text=saved.text("text"),
-            verdicts=tuple(Verdict.from_json(each.value) for each in saved.objects("verdicts")),
+            verdicts=tuple(Verdict.from_json(each.value) for each in saved.objects("verdicts", [])),
             kept=saved.integer("kept") if value.get("kept") is not None else None,
         )
 

@@ -34,7 +34,7 @@ from ostinato.loop.conditions.parser import transfer_state, up_to_date
 from ostinato.loop.control import Control, StopRequest
 from ostinato.loop.edit_log import EditLog
 from ostinato.loop.lanes import Lanes
-from ostinato.loop.process import Exhausted, ExternalSource, Process, Step
+from ostinato.loop.process import Exhausted, ExternalSource, Process
 from ostinato.loop.replay import recorded
 from ostinato.loop.run_setup import (
     begins_at,
@@ -50,6 +50,7 @@ from ostinato.loop.run_setup import (
     use_recorded_modes,
 )
 from ostinato.loop.signals import saved_at_signals
+from ostinato.loop.step import Step
 from ostinato.loop.timeline import Edits
 
 FORMAT = 1
@@ -99,7 +100,7 @@ class Loop:
         self._attempts: list[Attempt] = []
         self._control = Control()
         self._edit_log = EditLog(self.process)
-        self._missing = MissingMetrics(self.until, self.process)
+        self._missing = MissingMetrics(self.process, self.until)
         self._closed = self._final = self._end_saved = False
         self._lanes = self.process if isinstance(self.process, Lanes) else None
         self._external = self._lanes is not None and isinstance(self._lanes.process, ExternalSource)
@@ -279,8 +280,8 @@ class Loop:
             return
         step.results = self._lanes.take_finished()
         if self._session is not None:
-            for key, row in step.results:
-                self._session.result(key, row)
+            for result in step.results:
+                self._session.result(result.key, result.to_json())
             self._session.flush()
 
     def _look_for_names(self, step: Step) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ostinato.arguments import refuse_single, require_arguments, require_at_least
 from ostinato.errors import InputError
-from ostinato.loop import Condition, Lanes, Loop, Steps, content_keys
+from ostinato.loop import Condition, Lanes, Loop, Policy, Steps, content_keys
 from ostinato.models import MaskedModel, load_masked_model
 from ostinato.text.unmask import FillConfig, MaskedText, Unmask
 
@@ -49,7 +49,7 @@ def fill_gaps(
     process = Unmask(model, steps=steps, fill=fill, slots=slots or min(len(items), 16))
     loop.setdefault("until", ALL_STEPS)
     keyed = list(zip(content_keys(list(texts)), items, strict=True))
-    return Loop(Lanes(process, keyed, each=each, seed=seed), **loop)
+    return Loop(Lanes(process, keyed, Policy(each=each), seed=seed), **loop)
 
 
 def _joined(model: MaskedModel, text: str) -> str:

@@ -126,7 +126,7 @@ def _sampler(parts: TextTraining) -> Callable[[Llama | GRU], str]:
             each=Steps(SAMPLE_TOKENS),
             sampling=SamplingParams(temperature=0.8, top_k=50),
         )
-        written = next((str(row["output"]) for step in loop for _, row in step.results), "")
+        written = next((str(result.output) for step in loop for result in step.results), "")
         return prompt.shown + written
 
     return sample

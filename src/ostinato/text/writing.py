@@ -20,7 +20,7 @@ from ostinato.decode import (
     TokenPrompt,
 )
 from ostinato.errors import InputError, ItemError
-from ostinato.loop import AnyOf, Condition, LaneProcess, Lanes, Loop, Steps, content_keys
+from ostinato.loop import AnyOf, Condition, LaneProcess, Lanes, Loop, Policy, Steps, content_keys
 from ostinato.models import (
     LanguageModel,
     shared_model,
@@ -92,7 +92,7 @@ def write(
     )
     items = list(zip(content_keys(prompts), prompts, strict=True))
     loop.setdefault("until", ALL_STEPS)
-    return Loop(Lanes(process, items, each=each, seed=seed), **loop)
+    return Loop(Lanes(process, items, Policy(each=each), seed=seed), **loop)
 
 
 def _process(

@@ -14,7 +14,7 @@ from typing import ClassVar, cast
 from ostinato.errors import InputError
 from ostinato.journal import JSON, PRECEDENCE, StopKind, Stopped, first
 from ostinato.loop.conditions.label import callable_label
-from ostinato.loop.process import Step
+from ostinato.loop.step import Step
 
 Observed = tuple[JSON, Stopped | None]
 

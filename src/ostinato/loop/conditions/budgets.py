@@ -10,7 +10,7 @@ from typing import ClassVar, cast
 from ostinato.arguments import require_types
 from ostinato.journal import JSON, StopKind, Stopped
 from ostinato.loop.conditions.base import Condition, Observed, number, require, require_name
-from ostinato.loop.process import Step
+from ostinato.loop.step import Step
 
 
 @dataclass(frozen=True)

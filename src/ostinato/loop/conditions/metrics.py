@@ -13,7 +13,7 @@ from ostinato.arguments import require_types
 from ostinato.journal import JSON, StopKind, Stopped
 from ostinato.loop.check import Check, Verdict
 from ostinato.loop.conditions.base import Condition, Observed, number, require, require_name
-from ostinato.loop.process import Step
+from ostinato.loop.step import Step
 
 
 @dataclass(frozen=True)
