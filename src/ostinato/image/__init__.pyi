@@ -26,7 +26,7 @@ from .sampling_run import (
 )
 from .solvers import SOLVERS, Solver, jump_sigmas, karras_sigmas, linear_betas, vp_sigmas
 from .training import ImageTask, NoiseLevels, PerImageTask, preview, shape_for
-from .training_run import build_image_training, prepare_image_training, read_image_set
+from .training_run import prepare_image_training, read_image_set
 from .unet import UNet, UNetConfig, load_denoiser, save_denoiser
 
 __all__ = [
@@ -58,7 +58,6 @@ __all__ = [
     "SourceImage",
     "UNet",
     "UNetConfig",
-    "build_image_training",
     "build_sample_image",
     "classifier_digest",
     "denoise_loop",

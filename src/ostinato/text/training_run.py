@@ -14,7 +14,6 @@ import torch
 
 from ostinato.arguments import require
 from ostinato.decode import SamplingParams, TokenPrompt
-from ostinato.journal import RunSource
 from ostinato.loop import Steps
 from ostinato.models import (
     GRU,
@@ -35,9 +34,8 @@ from ostinato.train import (
     MaskedTextTask,
     TextTask,
     TrainingParts,
-    TrainingWork,
-    build_training,
     save_model,
+    task_parts,
 )
 
 SAMPLE_TOKENS = 60
@@ -59,9 +57,9 @@ def prepare_text_training(config: TextTrainingRun) -> TrainingParts:
     def save(folder: Path) -> None:
         _save(parts, folder, settings, merged=config.merge)
 
-    return TrainingParts(
-        network=_network(parts.model),
-        task=_task(parts),
+    return task_parts(
+        _network(parts.model),
+        _task(parts),
         save=save,
         hashes={
             "data": data_hash(settings),
@@ -70,16 +68,6 @@ def prepare_text_training(config: TextTrainingRun) -> TrainingParts:
         examples=(len(parts.train), len(parts.valid)),
         notes=_left_out(parts, settings),
     )
-
-
-def build_text_training(
-    config: TextTrainingRun,
-    *,
-    run: RunSource | None = None,
-    parts: TrainingParts | None = None,
-) -> TrainingWork:
-    """Build the training of a language model; `parts` are those that are prepared already."""
-    return build_training(config, parts or prepare_text_training(config), run)
 
 
 def _task(parts: TextTraining) -> TextTask | MaskedTextTask:
