@@ -15,8 +15,9 @@ from torch import nn
 from ostinato.arguments import require
 from ostinato.errors import RunError
 from ostinato.journal import Run, RunSource, StopKind, differences, require_same
-from ostinato.loop import CheckpointSchedule, Loop, NotFinite, Work, go_back
+from ostinato.loop import CheckpointSchedule, Loop, NotFinite, Work
 from ostinato.train.config import TrainingConfig, TrainingRun
+from ostinato.train.recovery import go_back
 from ostinato.train.task import Task
 from ostinato.train.training import Training
 

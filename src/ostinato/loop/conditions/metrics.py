@@ -202,7 +202,7 @@ class NotFinite(Condition):
         return None, None
 
     def _stop(self, name: str, value: float) -> Stopped:
-        sentence = f"{name} is {value}. Lower the learning rate, or go back and skip the batch."
+        sentence = f"{name} is {value}, which is no finite number."
         # A text, as JSON has no NaN.
         return Stopped(StopKind.DIVERGED, sentence, str(self), {name: str(value)})
 
