@@ -100,7 +100,7 @@ def fill(model: MaskedModel, examples: Sequence[GapExample], steps: int) -> list
     items = [(str(n), example.gaps) for n, example in enumerate(examples)]
     texts: dict[str, str] = {}
     # No limit of its own: the loop ends with the last item.
-    for step in Loop(Lanes(process, items, Policy(each=Steps(steps))), until=Steps(1 << 62)):
+    for step in Loop(Lanes(process, items, Policy(each=Steps(steps)))):
         texts |= {one.key: str(one.output) for one in step.results}
     return [texts[str(n)][example.start : example.end] for n, example in enumerate(examples)]
 

@@ -26,12 +26,11 @@ from ostinato.loop import (
     Policy,
     Steps,
     Verdict,
-    go_back,
 )
 from ostinato.models import Llama, add_lora
 from ostinato.refine import STRATEGIES
 from ostinato.refine.refine import Refine
-from ostinato.train import TextTask, Training, TrainingConfig, split, windows
+from ostinato.train import TextTask, Training, TrainingConfig, go_back, split, windows
 
 
 class SlowWalk(Walk):

@@ -34,7 +34,7 @@ from ostinato.image.tokens.attributes import Thresholds, measure
 from ostinato.image.tokens.config import Method
 from ostinato.image.tokens.discrete_diffusion import reverse_step
 from ostinato.journal import Journal
-from ostinato.loop import Lane, Lanes, Loop, Policy, Steps, Timeline, Verdict
+from ostinato.loop import Lane, Lanes, Loop, Never, Policy, Steps, Timeline, Verdict
 from ostinato.media import scaled
 from ostinato.testing import check_lane_process, check_process
 from ostinato.train import Training, TrainingConfig
@@ -376,9 +376,9 @@ def test_a_judge_sees_the_same_kind_of_output_from_every_method() -> None:
             seen.append(output)
             return []
 
-        policy = Policy(each=Steps(1 << 62), judge=judge)
+        policy = Policy(each=Never(), judge=judge)
         lanes = Lanes(token_model(method).lanes(), [("x", "two")], policy)
-        Loop(lanes, until=Steps(1 << 62)).run()
+        Loop(lanes).run()
         (output,) = seen
         assert list(map(int, str(output).split())) == list(output.tokens)  # type: ignore
 

@@ -23,9 +23,9 @@ from .loop import (
     StartOver,
     Step,
     Steps,
-    go_back,
     parse,
 )
+from .train import go_back
 
 __version__: str
 

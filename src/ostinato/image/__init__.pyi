@@ -16,7 +16,7 @@ from .denoise import Denoise
 from .fixed_batches import BLOCK, Denoiser, fixed_batches, is_batch_invariant, remembered_self_test
 from .image_request import ImageRequest, is_whole, pixels
 from .image_work import ImageWork
-from .sampling import ALL_STEPS, Renoise, denoise_loop, sample_images
+from .sampling import Renoise, denoise_loop, sample_images
 from .sampling_run import (
     build_sample_image,
     classifier_digest,
@@ -30,7 +30,6 @@ from .training_run import prepare_image_training, read_image_set
 from .unet import UNet, UNetConfig, load_denoiser, save_denoiser
 
 __all__ = [
-    "ALL_STEPS",
     "BLOCK",
     "RECIPE",
     "SOLVERS",

@@ -29,10 +29,10 @@ from ostinato.loop import (
     LaneProcess,
     Lanes,
     Loop,
+    Never,
     OnStop,
     Policy,
     StartOver,
-    Steps,
     Verdict,
     accept,
     content_keys,
@@ -40,15 +40,12 @@ from ostinato.loop import (
 
 Item = TypeVar("Item")
 
-ALL_STEPS = Steps(1 << 62)
-"""No condition of its own: an image ends with the last noise level."""
-
 
 def denoise_loop(
     requests: Sequence[ImageRequest | int | None],
     *,
     model: Denoiser | str = "digits",
-    each: Condition = ALL_STEPS,
+    each: Condition = Never(),
     checks: Sequence[Check] = (),
     on_stop: OnStop = accept,
     steps: int = 20,
@@ -108,7 +105,6 @@ def sample_images(
         Policy(each=each, judge=judge if checks else None, on_stop=on_stop, edited=edited),
         seed=seed,
     )
-    loop.setdefault("until", ALL_STEPS)
     return Loop(lanes, **loop)
 
 

@@ -24,7 +24,15 @@ from ostinato.loop.check import (
     Verdict,
 )
 from ostinato.loop.checkpoint_schedule import CheckpointSchedule
-from ostinato.loop.conditions.base import AllOf, AnyOf, Condition, Predicate, as_condition
+from ostinato.loop.conditions.base import (
+    AllOf,
+    AnyOf,
+    Condition,
+    Never,
+    Predicate,
+    as_condition,
+    numbers,
+)
 from ostinato.loop.conditions.budgets import Budget, Epochs, Seconds, Steps
 from ostinato.loop.conditions.metrics import (
     Converges,
@@ -37,7 +45,7 @@ from ostinato.loop.conditions.metrics import (
     Reaches,
     judged,
 )
-from ostinato.loop.conditions.parser import parse
+from ostinato.loop.conditions.parser import parse, up_to_date
 from ostinato.loop.items import UniqueItems, content_keys, digest
 from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.lane_state import is_end, spent_judging
@@ -89,6 +97,7 @@ __all__ = [
     "LaneStep",
     "Lanes",
     "Loop",
+    "Never",
     "NoProgress",
     "NotFinite",
     "OnStop",
@@ -128,8 +137,10 @@ __all__ = [
     "is_end",
     "items_done",
     "judged",
+    "numbers",
     "parse",
     "sigterm_interrupts",
     "spent_judging",
     "uniform",
+    "up_to_date",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from ostinato.journal import JSON, Fields, Stopped
 from ostinato.loop.check import Verdict
@@ -169,6 +169,11 @@ class History:
     spent: Mapping[str, float] = field(default_factory=dict)
     marked: int = 0
 
+    def since_checkpoint(self) -> list[GoBack]:
+        """Return how it went back since the last checkpoint, which knows nothing of that."""
+        actions = [attempt.action for attempt in self.attempts[self.marked :]]
+        return [action for action in actions if isinstance(action, GoBack)]
+
     def backtracks(self, *, to: int | None = None, round: int | None = None) -> int:
         """Count the attempts that went back (to position `to`; in `round`)."""
         return sum(
@@ -197,11 +202,8 @@ def go_back(
 ) -> OnStop:
     """Make a strategy that goes back to a checkpoint, at most `times` times, with `edits` applied.
 
-    `go_back(lr_scale=0.5)` halves the learning rate after the loss has diverged. A checkpoint knows
-    nothing of what was tried after it: so each time the loop goes back to the same one, an edit
-    named `…_scale` is applied once more (0.5, 0.25, 0.125). `skip=1` leaves out the batch of the
-    step that stopped (2: and of the step after it): the process gets `skip_steps`, a pair of a
-    position and a number of steps for each time.
+    A checkpoint knows nothing of what was tried after it. So an edit whose value must be another
+    each time is a function of (stopped, history) that returns the value.
     """
 
     def strategy(stopped: Stopped, history: History) -> Action:
@@ -209,19 +211,10 @@ def go_back(
             return Accept()
         if history.backtracks() >= times:
             return GiveUp(f"It went back {times} times and {stopped.kind} again.")
-        actions = [attempt.action for attempt in history.attempts[history.marked :]]
-        since = [one for one in actions if isinstance(one, GoBack)]
-        now = _compounded(edits, len(since) + 1)
-        if "skip" in now:
-            before = cast(list[object], since[-1].edits["skip_steps"] if since else [])
-            now["skip_steps"] = [*before, [history.position, now.pop("skip")]]
-        return GoBack(to, now, stopped.sentence)
+        values = {
+            name: value(stopped, history) if callable(value) else value
+            for name, value in edits.items()
+        }
+        return GoBack(to, values, stopped.sentence)
 
     return strategy
-
-
-def _compounded(edits: Edits, times: int) -> dict[str, object]:
-    return {
-        name: value**times if name.endswith("_scale") and isinstance(value, float) else value
-        for name, value in edits.items()
-    }

@@ -28,7 +28,7 @@ from ostinato.loop.actions import (
 )
 from ostinato.loop.adapters import GeneratorProcess, as_process
 from ostinato.loop.checkpoint_schedule import CheckpointSchedule, SavePoint, SavePoints
-from ostinato.loop.conditions.base import as_condition
+from ostinato.loop.conditions.base import Never, as_condition
 from ostinato.loop.conditions.missing_metrics import MissingMetrics
 from ostinato.loop.conditions.parser import transfer_state, up_to_date
 from ostinato.loop.control import Control, StopRequest
@@ -58,7 +58,7 @@ FORMAT = 1
 
 
 class Loop:
-    """Runs a process until a condition fires.
+    """Runs a process until a condition fires; without `until`, until it ends or a person stops it.
 
     `process` is a `Process`, a callable (called once a step; a result that is no mapping becomes
     the report's `output`) or a generator (function). `on_stop` answers a stop; by default every
@@ -80,7 +80,7 @@ class Loop:
         self,
         process: object,
         *,
-        until: object,
+        until: object = None,
         on_stop: OnStop = accept,
         run: RunSource | str | None = None,
         journal: Journal | None = None,
@@ -90,7 +90,7 @@ class Loop:
     ) -> None:
         require_arguments(Loop.__init__, locals())
         self.process: Process = as_process(process)
-        self.until = as_condition(until)
+        self.until = Never() if until is None else as_condition(until)
         self.stopped: Stopped | None = None
         self.output: object = None
         self.tick = 0

@@ -92,8 +92,7 @@ def loop_of(
     """Return the loop over all items; `until` is the budget of all items together."""
     return Loop(
         lanes,
-        # No budget: the lanes end the loop when no item is left.
-        until=until or Steps(1 << 62),
+        until=until,
         run=run,
         journal=journal,
         keep=keep,

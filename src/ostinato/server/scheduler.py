@@ -22,7 +22,7 @@ from ostinato.arguments import require_choice
 from ostinato.checks import Deadline
 from ostinato.decode import Decode, TokenPrompt, llguidance_tokenizer
 from ostinato.errors import InputError, ItemError, OstinatoError
-from ostinato.loop import Lanes, LaneStep, Loop, Steps
+from ostinato.loop import Lanes, LaneStep, Loop
 from ostinato.models import LanguageModel
 from ostinato.refine import SteeringContext, prepare, with_feedback
 from ostinato.server.body_fields import RequestError
@@ -304,8 +304,7 @@ class Scheduler:
     def _generate(self) -> None:
         """Run the loop until no request is left."""
         lanes = Lanes(self.decode, self, GenerationRequest.policy)
-        # No budget: the loop ends when no request waits.
-        for step in Loop(lanes, until=Steps(1 << 62)):
+        for step in Loop(lanes):
             for key, lane in step.lanes.items():
                 self._add_token(key, lane)
             for result in step.results:

@@ -26,7 +26,6 @@ from ostinato.models import (
     shared_model,
 )
 from ostinato.remote import Server, ServerLanes, check_sampling, is_server
-from ostinato.text.filling import ALL_STEPS
 
 DEFAULT_LENGTH = Steps(200)
 """Ends a text after 200 tokens, if its end token does not come first."""
@@ -91,7 +90,6 @@ def write(
         constraint=constraint,
     )
     items = list(zip(content_keys(prompts), prompts, strict=True))
-    loop.setdefault("until", ALL_STEPS)
     return Loop(Lanes(process, items, Policy(each=each), seed=seed), **loop)
 
 

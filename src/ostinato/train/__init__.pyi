@@ -7,6 +7,7 @@ from .optimizers import AdamW, Muon
 from .parts import Editable, Part, Parts
 from .plan import Plannable, planned, prepare, with_plan_of
 from .precision import Precision
+from .recovery import go_back
 from .schedule import Schedule
 from .task import Loss, Share, Task, TextTask, save_model
 from .trainer import Trainer
@@ -69,6 +70,7 @@ __all__ = [
     "conversation",
     "copied",
     "examples",
+    "go_back",
     "load_weights",
     "option",
     "planned",

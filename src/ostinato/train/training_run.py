@@ -15,19 +15,11 @@ from torch import nn
 from ostinato.arguments import require
 from ostinato.errors import RunError
 from ostinato.journal import Run, RunSource, StopKind, differences, require_same
-from ostinato.loop import (
-    CheckpointSchedule,
-    Condition,
-    Loop,
-    NotFinite,
-    OnStop,
-    Work,
-    accept,
-    go_back,
-)
+from ostinato.loop import CheckpointSchedule, Condition, Loop, NotFinite, OnStop, Work, accept
 from ostinato.train.batch_sampler import BatchSampler
 from ostinato.train.config import TrainerConfig, TrainingConfig, TrainingRun
 from ostinato.train.plan import prepare
+from ostinato.train.recovery import go_back
 from ostinato.train.task import Task
 from ostinato.train.trainer import Trainer
 from ostinato.train.training import Training

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from string import Formatter
 from typing import Any
 
+from ostinato.loop import numbers
+
 Line = Callable[[Mapping[str, Any]], str]
 """Returns what a line shows of a report."""
 
@@ -19,7 +21,7 @@ def line(*parts: str) -> Line:
     named = [(part, _names(part)) for part in parts]
 
     def shown(report: Mapping[str, Any]) -> str:
-        values = numbers(report)
+        values = means(report)
         return "  ".join(part.format_map(values) for part, names in named if names <= values.keys())
 
     return shown
@@ -27,19 +29,16 @@ def line(*parts: str) -> Line:
 
 def every_number(report: Mapping[str, Any]) -> str:
     """Write every number of a report with its name."""
-    return "  ".join(f"{name} {value:.4g}" for name, value in numbers(report).items())
+    return "  ".join(f"{name} {value:.4g}" for name, value in means(report).items())
 
 
-def numbers(report: Mapping[str, Any]) -> dict[str, float]:
+def means(report: Mapping[str, Any]) -> dict[str, float]:
     """Return a report's numbers by name; of several values of one name the mean."""
-    several = {
-        name: value if isinstance(value, list | tuple) else [value]
-        for name, value in report.items()
-    }
+    several = {name: numbers(value) for name, value in report.items()}
     return {
         name: values[0] if len(values) == 1 else sum(values) / len(values)
         for name, values in several.items()
-        if values and all(isinstance(each, int | float) for each in values)
+        if values
     }
 
 
