@@ -78,6 +78,8 @@ class Scribe:
     """Writes random words; a full stop ends a text."""
 
     deterministic = True
+    costs = ("tokens", "computed")
+    unit = "tokens"
 
     def __init__(self, slots: int = 4) -> None:
         self.slots = slots

@@ -86,3 +86,20 @@ def test_what_a_clock_cut_short_says_so_in_its_row() -> None:
 def test_verdicts_stay_verdicts() -> None:
     judged = [result for result in results(lanes()) if result.verdicts]
     assert judged and all(isinstance(one, Verdict) for result in judged for one in result.verdicts)
+
+
+def test_a_lane_process_says_what_its_reports_cost_and_how_long_a_draft_is() -> None:
+    class Plain(Speller):
+        costs, unit = (), ""
+
+    class Double(Speller):
+        costs, unit = ("tokens", "none"), "tokens"
+
+        def step(self) -> dict[str, Any]:
+            return {key: {**report, "tokens": 2} for key, report in super().step().items()}
+
+    policy = Policy(each=Steps(3))
+    for result in results(Lanes(Plain(), ITEMS, policy, seed=3)):
+        assert (result.spent, result.length) == ({}, len(result.output))
+    for result in results(Lanes(Double(), ITEMS, policy, seed=3)):
+        assert result.spent == {"tokens": result.length} == {"tokens": 2 * len(result.output)}

@@ -162,6 +162,8 @@ class Decode:
     """
 
     deterministic: bool
+    costs = ("tokens", "computed", "prompt")
+    unit = "tokens"
 
     def __init__(
         self,

@@ -17,12 +17,6 @@ from ostinato.loop.policy import Policy
 from ostinato.loop.process import Lane, Report
 from ostinato.loop.timeline import Edits, Timeline
 
-COST_METRICS = ("tokens", "computed", "prompt", "cost", "calls", "judged")
-"""Report values that add up over an item, and that going back does not reduce.
-
-`judged` are the tokens that a model read and wrote to judge; `tokens` includes them."""
-
-
 ENDS = {
     "error": StopKind.ERROR,
     "failed": StopKind.FAILED,
@@ -34,7 +28,7 @@ ENDS = {
 
 @dataclass(frozen=True, slots=True)
 class BestOutput:
-    """The best whole draft of an item so far; `length` is in tokens, `logprob` their sum."""
+    """The best whole draft of an item so far; `length` is in the unit of its process."""
 
     output: object
     verdicts: tuple[Verdict, ...]
@@ -100,15 +94,14 @@ class LaneState:
         """The number of reports of the draft."""
         return len(self.reports)
 
-    @property
-    def length(self) -> int:
-        """The number of tokens of the draft, where its reports have `tokens`, else of its reports.
+    def length(self, unit: str) -> int:
+        """Return the sum of the reports' `unit`, where they have it, else their number.
 
-        A report about several texts, of which one is kept, has that one's `length`.
+        A report about several drafts, of which one is kept, has that one's `length`.
         """
         if self.reports and "length" in self.reports[-1]:
             return cast(int, self.reports[-1]["length"])
-        counts = [report["tokens"] for report in self.reports if "tokens" in report]
+        counts = [report[unit] for report in self.reports if unit in report]
         return int(sum(cast(list[float], counts))) if counts else self.position
 
     @property
@@ -116,9 +109,9 @@ class LaneState:
         """The sum of the reports' log-probabilities."""
         return sum(cast(list[float], [report.get("logprob", 0.0) for report in self.reports]))
 
-    def spend(self, report: Report) -> None:
-        """Add what a step has spent to the item's total."""
-        for name in COST_METRICS:
+    def spend(self, report: Report, costs: Iterable[str]) -> None:
+        """Add what a step has spent to the item's total, by the names of costs."""
+        for name in costs:
             if name in report:
                 value = report[name]
                 if isinstance(value, int | float):
@@ -146,12 +139,12 @@ class LaneState:
 
     def charge(self, taken: Mapping[str, float]) -> None:
         """Charge the item for what was spent beside its steps, as by a judge."""
-        self.spend(taken)
+        self.spend(taken, taken)
         self.condition_states[-1] = self.each.charge(self.condition_states[-1], taken)
 
-    def compare(self, output: object, verdicts: tuple[Verdict, ...]) -> None:
+    def compare(self, output: object, verdicts: tuple[Verdict, ...], length: int) -> None:
         """Keep a whole draft as the best one where it is better than those before."""
-        best = BestOutput(output, verdicts, self.length, self.lane.round, self.logprob)
+        best = BestOutput(output, verdicts, length, self.lane.round, self.logprob)
         if self.best is None or best.rank > self.best.rank:
             self.best = best
 
@@ -232,11 +225,12 @@ class LaneState:
         stopped: Stopped,
         output: object,
         verdicts: tuple[Verdict, ...],
+        length: int,
         *,
         accepted: bool,
     ) -> LaneResult:
         """Return the item's result: this draft, or the best one where this was not accepted."""
-        length, logprob = self.length, self.logprob
+        logprob = self.logprob
         if not accepted and self.best is not None:
             best = self.best
             output, verdicts, length = best.output, best.verdicts, best.length
@@ -268,14 +262,15 @@ def require_condition(saved: str, each: Condition) -> None:
         )
 
 
-def spent(reports: Iterable[Report]) -> dict[str, float]:
-    """Return what steps have spent together, by the names of `COST_METRICS`."""
+def spent(reports: Iterable[Report], costs: Iterable[str]) -> dict[str, float]:
+    """Return what steps have spent together, by the names of costs."""
+    names = tuple(costs)
     totals: dict[str, float] = {}
     for report in reports:
-        for name in COST_METRICS:
+        for name in names:
             if name in report:
                 totals[name] = totals.get(name, 0) + cast(float, report[name])
-    return {name: totals[name] for name in COST_METRICS if name in totals}
+    return {name: totals[name] for name in names if name in totals}
 
 
 def spent_judging(verdicts: Iterable[Verdict]) -> dict[str, float]:

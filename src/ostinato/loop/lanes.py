@@ -82,6 +82,7 @@ class Lanes:
         self._room = AT_ONCE  # for items that need no slot, in this step
         self._replay = Replay()
         self._missing = MissingMetrics(process)
+        self._costs: tuple[str, ...] = ()  # of the process's reports
         self._judging: list[Report] = []  # what judging has spent in this step, as reports
         self.spent: dict[str, float] = {}  # by all items so far
 
@@ -111,6 +112,7 @@ class Lanes:
         self._room = AT_ONCE
         self._fill()
         reports, unused = self._advance()
+        self._costs = tuple(getattr(self.process, "costs", ()))  # of a process that is made late
         if self._missing.names:
             self._missing.observe(*reports.values())
         lanes = {key: self._settle(self._states[key], report) for key, report in reports.items()}
@@ -118,7 +120,8 @@ class Lanes:
         self._fill()
         report: dict[str, object] = {"lanes": lanes, "active": len(self._states), **self._counts}
         judging, self._judging = self._judging, []
-        for name, total in spent((*reports.values(), *unused, *judging)).items():
+        names = dict.fromkeys((*self._costs, *(name for taken in judging for name in taken)))
+        for name, total in spent((*reports.values(), *unused, *judging), names).items():
             report[name] = total
             self.spent[name] = self.spent.get(name, 0) + total
         if not self._states and self._items.done:
@@ -303,7 +306,7 @@ class Lanes:
         """Observe a lane's step; where it stopped, judge it and take the strategy's action."""
         state.reports.append(report)
         state.again = False
-        state.spend(report)
+        state.spend(report, self._costs)
         position, key = state.position, state.lane.key
         item = state.edited_item() if state.changed else state.item
         # The output is computed only for conditions that look at it.
@@ -330,7 +333,7 @@ class Lanes:
             return stopped, ()
         output = self.process.output(state.lane.key)
         verdicts = self._judged(state, output)
-        state.compare(output, verdicts)
+        state.compare(output, verdicts, self._length(state))
         if not verdicts:
             return stopped, ()
         whole = judged(verdicts)
@@ -418,7 +421,11 @@ class Lanes:
         *,
         accepted: bool,
     ) -> None:
-        self._keep(state.result(stopped, output, verdicts, accepted=accepted))
+        length = self._length(state)
+        self._keep(state.result(stopped, output, verdicts, length, accepted=accepted))
+
+    def _length(self, state: LaneState) -> int:
+        return state.length(getattr(self.process, "unit", ""))
 
     def _keep(self, result: LaneResult) -> None:
         self._count(result)

@@ -70,6 +70,10 @@ class LaneProcess(Protocol):
     text `compute_mode`: a run records it and is resumed in no other. Where the process chose the
     mode itself, it has a method `use_compute_mode(mode)`, which a resumed run calls first. Both
     hold for the judge of `Lanes` too.
+
+    What the values of its reports mean is the process's own to say. `costs`, where it has them, are
+    the names that add up over an item and that going back does not reduce; `unit` is the name that
+    adds up to the length of a draft, which else is its number of reports.
     """
 
     slots: int

@@ -91,6 +91,9 @@ class ServerLanes(ExternalSource):
     Raises `ServerError` where the server cannot be used, `Exhausted` at the spend limit.
     """
 
+    costs = ("tokens", "computed", "prompt", "cost", "calls")
+    unit = "tokens"
+
     def __init__(
         self,
         server: Server,

@@ -74,6 +74,7 @@ class DenoisePipeline:
     """
 
     known_edits = EDITS
+    costs = ("calls",)
     deterministic = True  # the shape of every product is that of one sample
 
     def __init__(
