@@ -100,7 +100,7 @@ def best_at_first(count: int) -> list[tuple[str, float]]:
     tokens = model.tokenizer.chat(MESSAGES)
     with torch.inference_mode():
         hidden = model.network(torch.tensor([tokens]))[0, -1:]
-        values, ids = model.network.logits(hidden)[0].log_softmax(-1).topk(count)
+        values, ids = model.llama().logits(hidden)[0].log_softmax(-1).topk(count)
     return [(model.tokenizer.shown(int(i)), float(v)) for i, v in zip(ids, values, strict=True)]
 
 

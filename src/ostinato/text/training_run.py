@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from ostinato.arguments import require
-from ostinato.decode import SamplingParams, TokenPrompt
-from ostinato.loop import Steps
+from ostinato.decode import Decode, SamplingParams, TokenPrompt
+from ostinato.loop import Lanes, Loop, Policy, Steps, content_keys
 from ostinato.models import (
     GRU,
     LanguageModel,
@@ -28,8 +26,8 @@ from ostinato.models import (
     weights_digest,
 )
 from ostinato.text.config import TextTrainingConfig, TextTrainingRun
+from ostinato.text.filling import ALL_STEPS
 from ostinato.text.training import TextTraining, data_hash, sample_prompt, set_up
-from ostinato.text.writing import write
 from ostinato.train import (
     MaskedTextTask,
     TextTask,
@@ -73,7 +71,7 @@ def prepare_text_training(config: TextTrainingRun) -> TrainingParts:
 def _task(parts: TextTraining) -> TextTask | MaskedTextTask:
     if isinstance(parts.model, MaskedModel):
         return MaskedTextTask(parts.train, parts.valid, mask_id=parts.model.mask_id)
-    return TextTask(parts.train, parts.valid, write=_sampler(parts))
+    return TextTask(parts.train, parts.valid, write=_Sampler(parts))
 
 
 def _network(model: LanguageModel | MaskedModel) -> Llama | GRU | MaskedBert:
@@ -97,27 +95,33 @@ def _left_out(parts: TextTraining, settings: TextTrainingConfig) -> tuple[str, .
 # Samples ----------------------------------------------------------------------------------------
 
 
-def _sampler(parts: TextTraining) -> Callable[[Llama | GRU], str]:
-    """Return a function that writes a sample with the network as it is."""
-    prompt = sample_prompt(parts, SAMPLE_TOKENS)
-    model = parts.model
-    assert isinstance(model, LanguageModel)
+class _Sampler:
+    """Writes a sample with a network as it is; one backend takes its weights each time."""
 
-    def sample(network: Llama | GRU) -> str:
-        # A copy, as merging an adapter changes the weights that are being trained.
-        network = copy.deepcopy(network).eval()
-        if isinstance(network, Llama):
-            merge(network)
-        loop = write(
-            [TokenPrompt(prompt.tokens)],
-            model=dataclasses.replace(model, network=network),
-            each=Steps(SAMPLE_TOKENS),
-            sampling=SamplingParams(temperature=0.8, top_k=50),
+    def __init__(self, parts: TextTraining) -> None:
+        assert isinstance(parts.model, LanguageModel)
+        self._model, self._begin = parts.model, sample_prompt(parts, SAMPLE_TOKENS)
+        self._prompt = TokenPrompt(self._begin.tokens)
+        self._decode: Decode | None = None
+
+    def __call__(self, network: Llama | GRU) -> str:
+        """Return the prompt as it is shown, and what the network writes after it."""
+        items = list(zip(content_keys([self._prompt]), [self._prompt], strict=True))
+        lanes = Lanes(self._with(network), items, Policy(each=Steps(SAMPLE_TOKENS)))
+        results = (result for step in Loop(lanes, until=ALL_STEPS) for result in step.results)
+        return self._begin.shown + next((str(result.output) for result in results), "")
+
+    def _with(self, network: Llama | GRU) -> Decode:
+        if self._decode is not None:
+            self._decode.update(network)
+            return self._decode
+        model = dataclasses.replace(self._model, network=network)
+        sampling = SamplingParams(temperature=0.8, top_k=50)
+        prompt = self._prompt
+        self._decode = Decode(
+            model, lambda *_: prompt, sampling=sampling, limit=SAMPLE_TOKENS, slots=1
         )
-        written = next((str(result.output) for step in loop for result in step.results), "")
-        return prompt.shown + written
-
-    return sample
+        return self._decode
 
 
 # Saving -----------------------------------------------------------------------------------------
