@@ -328,7 +328,8 @@ def test_a_network_brings_its_own_backend() -> None:
     with pytest.raises(InputError, match=r"class with a backend, got _Bigram\. Register one with"):
         open_backend(model, 1)
 
-    from ostinato.inference.slot_backend import SelfTest, SlotBackend
+    from ostinato.inference.self_test import SelfTest
+    from ostinato.inference.slot_backend import SlotBackend
 
     class Bigrams(SlotBackend):
         def prefill(self, slot: int, tokens: object, start: int = 0) -> None: ...

@@ -26,7 +26,6 @@ from ostinato.models import (
     weights_digest,
 )
 from ostinato.text.config import TextTrainingConfig, TextTrainingRun
-from ostinato.text.filling import ALL_STEPS
 from ostinato.text.training import TextTraining, data_hash, sample_prompt, set_up
 from ostinato.train import (
     MaskedTextTask,
@@ -108,7 +107,7 @@ class _Sampler:
         """Return the prompt as it is shown, and what the network writes after it."""
         items = list(zip(content_keys([self._prompt]), [self._prompt], strict=True))
         lanes = Lanes(self._with(network), items, Policy(each=Steps(SAMPLE_TOKENS)))
-        results = (result for step in Loop(lanes, until=ALL_STEPS) for result in step.results)
+        results = (result for step in Loop(lanes) for result in step.results)
         return self._begin.shown + next((str(result.output) for result in results), "")
 
     def _with(self, network: Llama | GRU) -> Decode:

@@ -21,6 +21,7 @@ from .training_run import (
     task_parts,
 )
 from .updater import Updater
+from .values import Values
 from .weights import (
     Averages,
     BestWeights,
@@ -64,6 +65,7 @@ __all__ = [
     "TrainingWork",
     "Updater",
     "Validation",
+    "Values",
     "Weights",
     "argument",
     "build_training",
