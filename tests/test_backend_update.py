@@ -213,9 +213,9 @@ def test_a_recurrent_network_takes_new_weights() -> None:
     model = GRU(GRUConfig(vocab_size=40, hidden_size=32, num_hidden_layers=2), seed=1)
     backend = GRUBackend(model, 2)
     assert not backend.update()
-    for change in (model.embed_tokens.weight, model.layers.weight_hh_l1, model.layers.bias_ih_l0):
+    for name in ("embed_tokens.weight", "layers.weight_hh_l1", "layers.bias_ih_l0"):
         with torch.no_grad():
-            change.mul_(1.5)
+            model.get_parameter(name).mul_(1.5)
         assert backend.update()
         assert torch.equal(_fed(backend), _fed(GRUBackend(copy.deepcopy(model), 2)))
 
