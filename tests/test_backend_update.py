@@ -20,6 +20,7 @@ from ostinato.inference import (
     CompiledBackend,
     FixedShapeBackend,
     GRUBackend,
+    SelfTest,
     backend_for,
     find_kernel,
     has_kernel,
@@ -27,6 +28,7 @@ from ostinato.inference import (
 )
 from ostinato.inference.compiled.weights import Weights
 from ostinato.inference.packing import can_pack
+from ostinato.inference.slot_backend import SlotBackend
 from ostinato.loop import Lane
 from ostinato.models import (
     GRU,
@@ -38,6 +40,9 @@ from ostinato.models import (
     merge,
     plain_compute_mode,
 )
+from ostinato.text.training import TextTraining
+from ostinato.text.training_run import _Sampler
+from ostinato.train import Example
 
 Make = Callable[[Llama], FixedShapeBackend | CompiledBackend]
 needs_kernel = pytest.mark.skipif(not has_kernel(), reason="there is no kernel")
@@ -328,9 +333,6 @@ def test_a_network_brings_its_own_backend() -> None:
     with pytest.raises(InputError, match=r"class with a backend, got _Bigram\. Register one with"):
         open_backend(model, 1)
 
-    from ostinato.inference.self_test import SelfTest
-    from ostinato.inference.slot_backend import SlotBackend
-
     class Bigrams(SlotBackend):
         def prefill(self, slot: int, tokens: object, start: int = 0) -> None: ...
         def copy(self, source: int, target: int, length: int) -> None: ...
@@ -359,3 +361,27 @@ def test_a_network_brings_its_own_backend() -> None:
         model.network.get_parameter("table").copy_(torch.eye(model.tokenizer.vocab_size) * 100)
     decode.update()
     assert [report["token"] for report in steps(decode, 2)] == [13, 13]
+
+
+# Samples of a training --------------------------------------------------------------------------
+
+
+def test_samples_of_a_training_go_through_one_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[LanguageModel] = []
+
+    def counted(model: LanguageModel, slots: int, *, block: int = 16) -> Backend:
+        opened.append(model)
+        return open_backend(model, slots, block=block)
+
+    monkeypatch.setattr("ostinato.decode.decode.open_backend", counted)
+    model = live_model(False)
+    tokens = model.tokenizer.encode("The reply to your message is here.")
+    example = Example(tuple(tokens), (False,) * 4 + (True,) * (len(tokens) - 4))
+    sample = _Sampler(TextTraining(model, [example], [example]))
+    samples = []
+    for seed in (1, 2, 3):
+        samples.append(sample(trained(model.llama(), seed)))
+        assert samples[-1] == _Sampler(TextTraining(merged_model(model), [example], [example]))(
+            merged(model.llama())
+        )
+    assert len(set(samples)) == 3 and len(opened) == 1 + 3  # one of ours, three to compare with
