@@ -40,7 +40,7 @@ from benchmarks.decode_models import LLAMA_FORMS, SHAPED, open_network, save_fol
 from benchmarks.isa import add_isa, hold_to
 from ostinato.decode import Decode, TokenPrompt
 from ostinato.inference import FixedShapeBackend, open_backend
-from ostinato.loop import Lanes, Loop, Steps
+from ostinato.loop import Lanes, Loop, Policy, Steps
 from ostinato.models import LanguageModel, compute_dtype, find_device, read_gb_s
 
 BATCHES = (1, 16)
@@ -102,7 +102,7 @@ def ours(model: LanguageModel, case: Case) -> Speed:
         prompts[:] = case.prompts(model.config.vocab_size, repeat)
         items = [(f"{repeat}.{n}", str(n)) for n in range(case.batch)]
         start = time.perf_counter()
-        loop = Loop(Lanes(decode, items, each=Steps(case.new)), until=Steps(1 << 60))
+        loop = Loop(Lanes(decode, items, Policy(each=Steps(case.new))), until=Steps(1 << 60))
         return speed_of(case, start, [time.perf_counter() for _ in loop])
 
     return median(case, once)

@@ -33,7 +33,7 @@ from ostinato.image import (
     load_classifier,
     save_classifier,
 )
-from ostinato.loop import Loop, Steps
+from ostinato.loop import LaneResult, Loop, Steps
 from ostinato.train import Loss, Training, TrainingConfig
 from recipes.cli_args import print_result, recipe_parser, run
 from recipes.digit_measures import ClassificationTask, class_right, train_classifier
@@ -144,13 +144,13 @@ def _sure(classifier: Classifier, images: Tensor) -> float:
     return float((classifier(images).softmax(1).amax(1) >= SURE).float().mean())
 
 
-def sampled_until(count: int, least: float, rounds: int, **settings: Any) -> list[dict[str, Any]]:
-    """Sample digits, the classes in turn, until they pass; return their rows."""
+def sampled_until(count: int, least: float, rounds: int, **settings: Any) -> list[LaneResult]:
+    """Sample digits, the classes in turn, until they pass; return their results in order."""
     requests = [ImageRequest(label=n % 10, seed=n) for n in range(count)]
     check = ClassifiedAs(classifier=load_classifier(), least=least)
     loop = denoise_loop(requests, checks=[check], on_stop=Renoise(rounds=rounds), **settings)
-    rows = [dict(row) for step in loop for _, row in step.results]
-    return sorted(rows, key=lambda row: int(row["index"]))
+    results = [one for step in loop for one in step.results]
+    return sorted(results, key=lambda result: result.index)
 
 
 def measure_loop(
@@ -161,17 +161,17 @@ def measure_loop(
     judge = train_classifier(train_part)
     labels = torch.arange(count) % 10
     plain = sampled_until(count, 0.0, 1, **settings)
-    rows = sampled_until(count, least, rounds, **settings)
-    once, after = (torch.stack([row["output"] for row in each]) for each in (plain, rows))
-    calls = [float(row["spent"]["calls"]) for row in rows]
+    looped = sampled_until(count, least, rounds, **settings)
+    once, after = (torch.stack([one.output for one in each]) for each in (plain, looped))
+    calls = [one.spent["calls"] for one in looped]
     return {
         "count": count,
         "least": least,
         "rounds": rounds,
         **settings,
-        "passed_at_once": sum(row["accepted"] and not row["attempts"][:-1] for row in rows) / count,
-        "passed_after": sum(bool(row["accepted"]) for row in rows) / count,
-        "calls_at_once": sum(float(row["spent"]["calls"]) for row in plain) / count,
+        "passed_at_once": sum(one.accepted and not one.attempts[:-1] for one in looped) / count,
+        "passed_after": sum(one.accepted for one in looped) / count,
+        "calls_at_once": sum(one.spent["calls"] for one in plain) / count,
         "calls_each": sum(calls) / count,
         "calls_most": max(calls),
         "right_at_once_by_another": class_right(judge, once, labels),

@@ -43,14 +43,14 @@ def read_digits(folder: Path) -> Images:
 def sampled(model: Denoiser | str, labels: Tensor, **settings: Any) -> tuple[Tensor, float]:
     """Sample an image of each label; return them (N, 1, S, S) and the mean calls of the network."""
     requests = [ImageRequest(label=int(label), seed=seed) for seed, label in enumerate(labels)]
-    rows = {
-        row["index"]: row
+    results = {
+        one.index: one
         for step in denoise_loop(requests, model=model, **settings)
-        for _, row in step.results
+        for one in step.results
     }
-    images: list[Any] = [rows[n]["output"] for n in range(len(requests))]
-    calls: list[Any] = [row["spent"] for row in rows.values()]
-    return torch.stack(images), sum(spent["calls"] for spent in calls) / len(calls)
+    images = [results[n].output for n in range(len(requests))]
+    calls = [result.spent["calls"] for result in results.values()]
+    return torch.stack(images), sum(calls) / len(calls)
 
 
 def train(data: Path, out: Path) -> None:

@@ -19,17 +19,17 @@ from PIL import Image
 from torch import Tensor
 
 from ostinato.image import ClassifiedAs, ImageRequest, Renoise, denoise_loop, load_classifier
-from ostinato.loop import Converges, LaneStep
+from ostinato.loop import Converges, LaneResult, LaneStep
 from ostinato.media import Cell, in_grid, sheet, tiled, to_bytes
 
 SCALE = 3  # pixels along a side of an image's pixel
 SURE = 0.9  # the probability at which a digit passes
 
 
-def sampled(requests: Sequence[ImageRequest], **settings: Any) -> list[dict[str, Any]]:
-    """Sample images with `digits`; return their rows in order."""
-    rows = [dict(row) for step in denoise_loop(requests, **settings) for _, row in step.results]
-    return sorted(rows, key=lambda row: int(row["index"]))
+def sampled(requests: Sequence[ImageRequest], **settings: Any) -> list[LaneResult]:
+    """Sample images with `digits`; return their results in order."""
+    results = [one for step in denoise_loop(requests, **settings) for one in step.results]
+    return sorted(results, key=lambda result: result.index)
 
 
 def lane_steps(requests: Sequence[ImageRequest], **settings: Any) -> list[list[LaneStep]]:
@@ -39,7 +39,7 @@ def lane_steps(requests: Sequence[ImageRequest], **settings: Any) -> list[list[L
     for step in denoise_loop(requests, **settings):
         for key, lane in step.lanes.items():
             steps[key].append(lane)
-        indices |= {key: int(str(row["index"])) for key, row in step.results}
+        indices |= {one.key: one.index for one in step.results}
     return [steps[key] for key in sorted(indices, key=lambda key: indices[key])]
 
 
@@ -70,7 +70,7 @@ def seven() -> Image.Image:
 def digits() -> Image.Image:
     """Ten images of each class, ten calls of the network each."""
     requests = [ImageRequest(label=n % 10, seed=n) for n in range(100)]
-    images = [row["output"] for row in sampled(requests, steps=10)]
+    images = [one.output for one in sampled(requests, steps=10)]
     grid = to_bytes(tiled(in_grid(images, 10)))[0].contiguous().numpy()
     page = Image.fromarray(grid)
     return page.resize((2 * page.width, 2 * page.height), Image.Resampling.NEAREST)
@@ -81,7 +81,7 @@ def guidance() -> Image.Image:
     rows: list[list[Cell]] = []
     for strength in (1.0, 2.0, 4.0):
         requests = [ImageRequest(label=n, seed=30 + n) for n in range(10)]
-        images = [row["output"] for row in sampled(requests, steps=12, guidance=strength)]
+        images = [one.output for one in sampled(requests, steps=12, guidance=strength)]
         lines = [f"guidance {strength:g}", *[""] * 9]
         rows.append([(image, (line,)) for image, line in zip(images, lines, strict=True)])
     return sheet(rows, scale=2)
@@ -92,7 +92,7 @@ def converges() -> Image.Image:
     requests = [ImageRequest(label=n, seed=n) for n in (2, 5, 8)]
     settings: dict[str, Any] = {"steps": 20, "solver": "euler"}
     stop = Converges("change", 0.0095, over=3)
-    lengths = [row["length"] for row in sampled(requests, each=stop, **settings)]
+    lengths = [one.length for one in sampled(requests, each=stop, **settings)]
     rows: list[list[Cell]] = []
     for length, steps in zip(lengths, lane_steps(requests, **settings), strict=True):
         cells: list[Cell] = []
@@ -144,7 +144,7 @@ def variation() -> Image.Image:
     first = _first(3, 5)
     strengths = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
     requests = [ImageRequest(label=3, image=first, strength=each, seed=1) for each in strengths]
-    images = [row["output"] for row in sampled(requests, steps=20)]
+    images = [one.output for one in sampled(requests, steps=20)]
     cells: list[Cell] = [(first, ("the image",))]
     cells += [(y, (f"strength {s}",)) for y, s in zip(images, strengths, strict=True)]
     return sheet([cells], scale=SCALE)
@@ -160,7 +160,7 @@ def inpainting() -> Image.Image:
         ImageRequest(label=label, image=first, mask=mask, seed=seed)
         for seed, label in enumerate(labels)
     ]
-    images = [row["output"] for row in sampled(requests, steps=20)]
+    images = [one.output for one in sampled(requests, steps=20)]
     masked = torch.where(mask > 0, torch.zeros(()), first)
     cells: list[Cell] = [(first, ("the image",)), (masked, ("gray: masked",))]
     cells += [(y, (f"as a {label}",)) for y, label in zip(images, labels, strict=True)]
@@ -176,14 +176,14 @@ def interpolation() -> Image.Image:
             ImageRequest(label=label, seed=seed, interpolate_to=toward, share=share)
             for share in shares
         ]
-        images = [row["output"] for row in sampled(requests, steps=20)]
+        images = [one.output for one in sampled(requests, steps=20)]
         rows.append([(y, (f"{share:.2f}",)) for y, share in zip(images, shares, strict=True)])
     return sheet(rows, scale=SCALE)
 
 
 def _first(label: int, seed: int) -> Tensor:
-    (row,) = sampled([ImageRequest(label=label, seed=seed)], steps=20)
-    image: Tensor = row["output"]
+    (result,) = sampled([ImageRequest(label=label, seed=seed)], steps=20)
+    image: Tensor = result.output
     return image
 
 

@@ -70,9 +70,9 @@ def sampled(
     """Return an image of every prompt, uint8 (N, C, S, S)."""
     unmask_steps = steps if model.method == "unmask" else None
     loop = image_token_loop(prompts, model=model, settings=settings, steps=unmask_steps)
-    rows = [row for step in loop for _, row in step.results]
-    rows.sort(key=lambda row: int(str(row["index"])))
-    return torch.stack([model.image(row["output"]) for row in rows])
+    results = [result for step in loop for result in step.results]
+    results.sort(key=lambda result: result.index)
+    return torch.stack([model.image(result.output) for result in results])
 
 
 def reconstruction(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ostinato.arguments import require
 from ostinato.errors import InputError
-from ostinato.loop import Lanes, Loop, Steps
+from ostinato.loop import Lanes, Loop, Policy, Steps
 from ostinato.models import MaskedModel, load_masked_model
 from ostinato.text import FillConfig, MaskedText, Unmask
 from recipes.cli_args import print_result, run, text_recipe, train_text
@@ -100,8 +100,8 @@ def fill(model: MaskedModel, examples: Sequence[GapExample], steps: int) -> list
     items = [(str(n), example.gaps) for n, example in enumerate(examples)]
     texts: dict[str, str] = {}
     # No limit of its own: the loop ends with the last item.
-    for step in Loop(Lanes(process, items, each=Steps(steps)), until=Steps(1 << 62)):
-        texts |= {key: str(row["output"]) for key, row in step.results}
+    for step in Loop(Lanes(process, items, Policy(each=Steps(steps)))):
+        texts |= {one.key: str(one.output) for one in step.results}
     return [texts[str(n)][example.start : example.end] for n, example in enumerate(examples)]
 
 

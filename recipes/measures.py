@@ -76,7 +76,7 @@ def bits_per_character(model: LanguageModel, dialogues: Iterable[Dialogue]) -> f
         example = conversation(model.tokenizer, dialogue_messages(dialogue), 1 << 20)
         tokens, mask = torch.tensor(example.tokens), torch.tensor(example.loss_mask)
         hidden = model.network(tokens[None])[0, :-1][mask[1:]]  # (N, C), N tokens that count
-        logits = model.network.logits(hidden).float()  # (N, V)
+        logits = model.llama().logits(hidden).float()  # (N, V)
         nats += float(F.cross_entropy(logits, tokens[1:][mask[1:]], reduction="sum"))
         turns = dialogue["turns"]
         characters += sum(len(text) for role, text, *_ in turns if role == "assistant")
@@ -104,7 +104,7 @@ def greedy_replies(model: LanguageModel, turns: Sequence[Turn]) -> list[str]:
         each=Steps(LONGEST_REPLY),
         sampling=SamplingParams(temperature=0.0),
     )
-    replies = {row["index"]: str(row["output"]) for step in loop for _, row in step.results}
+    replies = {one.index: str(one.output) for step in loop for one in step.results}
     return [replies[index].strip() for index in range(len(turns))]
 
 

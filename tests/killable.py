@@ -23,14 +23,14 @@ from ostinato.loop import (
     Lanes,
     Loop,
     NotFinite,
+    Policy,
     Steps,
     Verdict,
-    go_back,
 )
 from ostinato.models import Llama, add_lora
 from ostinato.refine import STRATEGIES
 from ostinato.refine.refine import Refine
-from ostinato.train import TextTask, Training, TrainingConfig, split, windows
+from ostinato.train import TextTask, Training, TrainingConfig, go_back, split, windows
 
 
 class SlowWalk(Walk):
@@ -77,7 +77,9 @@ def go_back_to_b(stopped: Stopped, history: History) -> Action:
 
 def spell(**where: Any) -> Loop:
     items = [(f"item{n}", n) for n in range(60)]
-    lanes = Lanes(SlowSpeller(), items, each=Steps(30), judge=no_b, on_stop=go_back_to_b, seed=3)
+    lanes = Lanes(
+        SlowSpeller(), items, Policy(each=Steps(30), judge=no_b, on_stop=go_back_to_b), seed=3
+    )
     return Loop(lanes, until=Steps(100_000), checkpoint=CheckpointSchedule(steps=9), **where)
 
 
@@ -154,5 +156,7 @@ def denoise(solver: str = "dpmpp_2m", **where: Any) -> Loop:
         score = float(output.abs().mean())
         return [Verdict("dark", score < 0.4, message="Draw it darker.")]
 
-    lanes = Lanes(process, items, each=Steps(100) | slowly(0.01), judge=judge, on_stop=again)
+    lanes = Lanes(
+        process, items, Policy(each=Steps(100) | slowly(0.01), judge=judge, on_stop=again)
+    )
     return Loop(lanes, until=Steps(10_000), checkpoint=CheckpointSchedule(steps=5), **where)

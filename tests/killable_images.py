@@ -24,6 +24,7 @@ from ostinato.loop import (
     History,
     Lanes,
     Loop,
+    Policy,
     Steps,
     Verdict,
 )
@@ -51,7 +52,7 @@ def denoise(solver: str = "dpmpp_2m", channels: int = 1, size: int = 8, **where:
         return [Verdict("dark", score < 0.4, message="Draw it darker.")]
 
     each = Steps(100) | slowly(0.004)
-    lanes = Lanes(process, items, each=each, judge=judge, on_stop=again)
+    lanes = Lanes(process, items, Policy(each=each, judge=judge, on_stop=again))
     return Loop(lanes, until=Steps(10_000), checkpoint=CheckpointSchedule(steps=5), **where)
 
 

@@ -20,6 +20,7 @@ from ostinato.loop import (
     LaneProcess,
     Lanes,
     Loop,
+    Policy,
     Steps,
     Verdict,
 )
@@ -76,6 +77,9 @@ def write(kind: str, **where: Any) -> Loop:
         return [Verdict("even", len(output) % 2 == 0, message="Write an even number.")]
 
     lanes = Lanes(
-        process(kind), keyed, each=Steps(12) | slowly(0.004), judge=judge, on_stop=again, seed=5
+        process(kind),
+        keyed,
+        Policy(each=Steps(12) | slowly(0.004), judge=judge, on_stop=again),
+        seed=5,
     )
     return Loop(lanes, until=Steps(10_000), checkpoint=CheckpointSchedule(steps=5), **where)

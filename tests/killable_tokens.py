@@ -30,6 +30,8 @@ from ostinato.loop import (
     History,
     Lanes,
     Loop,
+    Never,
+    Policy,
     Steps,
     Verdict,
 )
@@ -85,9 +87,7 @@ def draw(method: Method, **where: Any) -> Loop:
     lanes = Lanes(
         model.lanes(settings=settings, steps=6 if method == "unmask" else None, slots=4),
         [(f"image {n}", prompt) for n, prompt in enumerate(prompts)],
-        each=Steps(1 << 62) | slowly(0.008),
-        judge=judge,
-        on_stop=again,
+        Policy(each=Never() | slowly(0.008), judge=judge, on_stop=again),
         seed=2,
     )
     return Loop(lanes, until=Steps(10_000), checkpoint=CheckpointSchedule(steps=4), **where)

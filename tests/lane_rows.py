@@ -9,5 +9,5 @@ from ostinato.refine import Refine
 
 def lane_rows(refine: Refine) -> list[dict[str, Any]]:
     """Run to the end without a journal; return the rows of the lanes in the order of the items."""
-    rows = [dict(row) for step in refine.loop() for _, row in step.results]
+    rows = [one.to_json() for step in refine.loop() for one in step.results]
     return sorted(rows, key=lambda row: int(row["index"]))

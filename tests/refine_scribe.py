@@ -7,7 +7,18 @@ from pathlib import Path
 
 from ostinato.checks import Template, judge_all
 from ostinato.errors import ItemError
-from ostinato.loop import Budget, Lane, Lanes, Loop, Report, Steps, Text, uniform
+from ostinato.loop import (
+    Budget,
+    Lane,
+    Lanes,
+    Loop,
+    Policy,
+    Report,
+    Steps,
+    Text,
+    Verdict,
+    uniform,
+)
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.items import Item
 from ostinato.refine.job.job_items import read_items
@@ -67,6 +78,8 @@ class Scribe:
     """Writes random words; a full stop ends a text."""
 
     deterministic = True
+    costs = ("tokens", "computed")
+    unit = "tokens"
 
     def __init__(self, slots: int = 4) -> None:
         self.slots = slots
@@ -113,8 +126,7 @@ def scribe_loop(job_run: JobRun, model: object = None, *, say: object = None) ->
     """Return a job's loop with a scribe in the model's place."""
     job = job_run.job
 
-    def judge(output: object, item: object) -> list[object]:
-        assert isinstance(item, Mapping)
+    def judge(output: object, item: Mapping[str, object]) -> list[Verdict]:
         return list(judge_all(job.checks, output, item))
 
     each = Steps(job.max_new_tokens) | StillPassable(job.checks)
@@ -123,11 +135,13 @@ def scribe_loop(job_run: JobRun, model: object = None, *, say: object = None) ->
     lanes = Lanes(
         Scribe(job.slots),
         [(item.key, item.columns) for item in job_run.items],
-        each=each,
-        judge=judge,  # type: ignore[arg-type]
-        on_stop=job.strategy.on_stop(SteeringContext(lambda text: [0], -1, job.checks)),
+        Policy(
+            each=each,
+            judge=judge,
+            on_stop=job.strategy.on_stop(SteeringContext(lambda text: [0], -1, job.checks)),
+            ready=job_run.router.ready,
+        ),
         seed=job.seed,
-        ready=lambda item: job_run.router.ready(item),  # type: ignore[arg-type]
     )
     return Loop(
         lanes,

@@ -14,7 +14,7 @@ from tiny import tiny_model
 from ostinato.decode import Beam, TokenPrompt, plain_prompt
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.journal import StopKind
-from ostinato.loop import Lane, Lanes, Loop, Steps, Text, Timeline
+from ostinato.loop import Lane, Lanes, Loop, Policy, Steps, Text, Timeline
 from ostinato.loop.lane_state import is_end
 from ostinato.models import LanguageModel, Llama
 from ostinato.testing import check_lane_process
@@ -110,8 +110,10 @@ def test_more_beams_find_more_likely_texts() -> None:
 
 def test_a_text_is_as_long_as_its_limit_or_the_context_allows() -> None:
     model = model_that_ends(-1.0)
-    lanes = Lanes(beam(2, model, limit=5), ITEMS.items(), each=Steps(99))
-    rows: list[Any] = [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
+    lanes = Lanes(beam(2, model, limit=5), ITEMS.items(), Policy(each=Steps(99)))
+    rows: list[Any] = [
+        one.to_json() for step in Loop(lanes, until=Steps(99)) for one in step.results
+    ]
     process = beam(1, model, limit=5)
     texts = [search(process, str(item)) for item in ITEMS.values()]
     assert max(len(text.tokens) for text in texts) == 5

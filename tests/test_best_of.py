@@ -13,7 +13,7 @@ from tiny import tiny_model
 from ostinato.checks import Choice, Function, Length, Regex
 from ostinato.decode import Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError, MissingExtra
-from ostinato.loop import Lane, Lanes, Loop, Steps
+from ostinato.loop import Lane, Lanes, Loop, Policy, Steps
 from ostinato.refine import STRATEGIES, BestOf, Constrain, Refine
 from ostinato.refine.strategies.best_of import BestOfSampler
 from ostinato.refine.strategies.constrain import constraint_of
@@ -43,7 +43,7 @@ def test_a_contest_conforms() -> None:
 @pytest.mark.parametrize("by", ["logprob", "score"])
 def test_the_best_whole_draft_is_kept_and_hopeless_ones_are_dropped_early(by: str) -> None:
     process = contest(1, n=12, by=by)
-    lanes = Lanes(process, [("a", "Hello")], each=Steps(12 * LIMIT), seed=1)
+    lanes = Lanes(process, [("a", "Hello")], Policy(each=Steps(12 * LIMIT)), seed=1)
     loop = Loop(lanes, until=Steps(999))
     drafts: dict[str, list[float]] = {}
     rejected: dict[str, int] = {}
@@ -57,7 +57,7 @@ def test_the_best_whole_draft_is_kept_and_hopeless_ones_are_dropped_early(by: st
                 drafts.setdefault(name, []).append(logprob)
             rejected |= {name: len(drafts[name]) for name in last["rejected"]}
             finished |= last["finished"]
-        row = next((found for _, found in step.results), row)
+        row = next((found.to_json() for found in step.results), row)
     assert len(drafts) == 12 and len(rejected) + len(finished) == 12
     assert rejected and min(rejected.values()) < LIMIT
     assert finished

@@ -23,7 +23,7 @@ from ostinato.checks.judge.check import LocalJudge
 from ostinato.checks.judge.server import ask_server, share_of_yes
 from ostinato.errors import InputError, ModelError
 from ostinato.journal import StopKind
-from ostinato.loop import Budget, Verdict
+from ostinato.loop import Budget, LaneResult, Verdict
 from ostinato.refine.refine import Refine
 from ostinato.refine.report.summary import summarize
 from ostinato.refine.results import from_lane
@@ -91,10 +91,10 @@ def test_what_a_judge_reads_is_spent_by_the_item_and_by_the_job(tmp_path: Path) 
         assert row["spent"]["judged"] == sum(verdict.tokens for verdict in verdicts) > 40
         drawn = sum(attempt["position"] for attempt in row["attempts"])
         assert row["spent"]["tokens"] == drawn + row["spent"]["judged"]
-        assert from_lane(row["key"], row).tokens.judged == row["spent"]["judged"]
+        assert from_lane(LaneResult.from_json(row)).tokens.judged == row["spent"]["judged"]
     total = sum(row["spent"]["judged"] for row in rows)
     assert refine.lanes.spent["judged"] == total
-    assert summarize([from_lane(row["key"], row) for row in rows]).tokens_judged == total
+    assert summarize([from_lane(LaneResult.from_json(row)) for row in rows]).tokens_judged == total
 
 
 def test_what_a_judge_reads_counts_in_the_budgets(tmp_path: Path) -> None:

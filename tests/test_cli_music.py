@@ -11,6 +11,8 @@ from click.testing import CliRunner, Result
 
 from ostinato.cli.main import cli
 from ostinato.errors import InputError
+from ostinato.journal import StopKind, Stopped
+from ostinato.loop import LaneResult
 from ostinato.music import MusicWork, Score, music_model, read_midi, write_midi
 from ostinato.train import save_model
 
@@ -78,13 +80,13 @@ def test_an_input_file_is_not_overwritten(folder: Path, tiny: str) -> None:
 def test_a_piece_without_chords_is_reported_and_the_others_are_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended = {"kind": "ended", "sentence": "It wrote the end of text."}
-    rows = [
-        {"output": text, "accepted": True, "spent": {}, "stopped": ended}
-        for text in ("S:G4 B:C3 A:E4 T:C4", "")
+    ended = Stopped(StopKind.ENDED, "It wrote the end of text.")
+    results = [
+        LaneResult(key=str(index), index=index, output=text, accepted=True, stopped=ended)
+        for index, text in enumerate(("S:G4 B:C3 A:E4 T:C4", ""))
     ]
-    monkeypatch.setattr("ostinato.cli.sample.music.rows_of", lambda *given, **more: rows)
-    monkeypatch.setattr(MusicWork, "rows", rows)
+    monkeypatch.setattr("ostinato.cli.sample.music.results_of", lambda *given, **more: results)
+    monkeypatch.setattr(MusicWork, "results", results)
     made = run("sample", "music", "--count", "2", "--out", "a.wav", "--out", "a.png")
     assert made.exit_code == 1 and "Wrote a-1.wav, a-1.png: 1 chords." in made.stdout
     assert made.stderr.startswith("Piece 2 is not written: it has no chords.")

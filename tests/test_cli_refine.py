@@ -26,7 +26,16 @@ from ostinato.cli.jobs.why import why
 from ostinato.errors import InputError
 from ostinato.journal import Journal, Stopped
 from ostinato.journal.stops import StopKind
-from ostinato.loop import GoBack, LaneStep, Loop, StartOver, Step, ends_by_signal
+from ostinato.loop import (
+    Action,
+    GoBack,
+    LaneResult,
+    LaneStep,
+    Loop,
+    StartOver,
+    Step,
+    ends_by_signal,
+)
 from ostinato.refine.job.job_run import JobRun
 from ostinato.refine.progress import LiveProgress, ProgressTally
 from ostinato.refine.watched import Watched
@@ -192,11 +201,16 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(
     assert run("mail.toml", "--fresh", "--quiet").output == ""
 
 
+def result(key: str, *, accepted: bool = True, output: str = "") -> LaneResult:
+    stopped = Stopped(StopKind.PASSED if accepted else StopKind.FAILED, "")
+    return LaneResult(key=key, index=0, output=output, accepted=accepted, stopped=stopped, rounds=2)
+
+
 def test_progress_counts_an_item_once_that_is_given_again_on_resume() -> None:
     tally = ProgressTally(2, again={"a"})
-    tally.add_row("a", {"accepted": True, "rounds": 2, "backtracks": 0})  # of the journal
+    tally.add(result("a"))  # of the journal
     step = Step(9, 9, {"lanes": {}})
-    step.results = [(key, {"accepted": key == "a", "rounds": 2, "backtracks": 0}) for key in "ab"]
+    step.results = [result("a"), result("b", accepted=False)]
     tally.add_step(step)
     assert tally.line(0.0).startswith("2 of 2 done, 1 accepted (1 revised), 1 given up")
 
@@ -238,7 +252,7 @@ def progress_of_made_up(items: int, spread: float, seed: int) -> list[tuple[floa
             heapq.heappush(ends, (now + waiting.pop(), key))
             tally.in_work[key] = 1
         now, key = heapq.heappop(ends)
-        tally.add_row(key, {"accepted": True, "rounds": 1, "backtracks": 0})
+        tally.add(result(key))
         if (left := tally.left(now)) is not None:
             estimates.append((tally.done / items, now, left))
     return [(share, left / (now - at)) for share, at, left in estimates if now > at]
@@ -259,9 +273,8 @@ def test_a_terminal_shows_accepted_replies_above_the_line(folder: Path) -> None:
     stream, text = io.StringIO(), "We can help\nyou " * 9
     console = Console(file=stream, force_terminal=True, width=40, color_system=None)
     with LiveProgress(ProgressTally(9), console) as shown:
-        rows = [(f"m{n}", {"accepted": n != 1, "output": text}) for n in range(6)]
         step = Step(1, 1, {"lanes": {}})
-        step.results = tuple(rows)
+        step.results = [result(f"m{n}", accepted=n != 1, output=text) for n in range(6)]
         shown.step(step)
     told = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
     assert told.count("✓ m") == 3 and "✓ m1" not in told
@@ -277,7 +290,7 @@ def test_watch_writes_what_is_taken_back_in_brackets(folder: Path) -> None:
 def test_a_watched_text_keeps_what_was_struck_in_its_place() -> None:
     watched = Watched()
 
-    def step(position: int, text: str, answer: object = None) -> Step:
+    def step(position: int, text: str, answer: Action | None = None) -> Step:
         lane = LaneStep(position, {"text": text}, Stopped(StopKind.PASSED, "Done."), answer)
         return Step(position, position, {"lanes": {"a": lane}})
 

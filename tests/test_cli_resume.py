@@ -57,7 +57,7 @@ def test_a_run_of_generate_names_its_command_and_says_why_it_ended(folder: Path)
     output_of(WRITE)
     shown = output_of("runs show w")
     assert "resume with ostinato runs resume w\n" in shown and "Python" not in shown
-    assert "until       all items are done" in shown
+    assert "until       it ends by itself, or a person stops it" in shown
     assert json.loads(output_of("runs show w --json"))["resume_with"] == "ostinato runs resume w"
     assert "[8 tokens. It has taken 8 steps, the limit. The run 'w' is finished.]" in output_of(
         "runs resume w"

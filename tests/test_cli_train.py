@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from tiny import CORPUS, save_tiny
 
 from ostinato.cli.main import cli
-from ostinato.cli.train.options import SETTINGS, TrainingOptions
+from ostinato.cli.train.options import TrainingOptions
+from ostinato.cli.train.settings import settings_of
 from ostinato.errors import OstinatoError
 from ostinato.journal import Journal, safe_name
 from ostinato.journal.creation import SAFE_NAME
@@ -265,7 +266,9 @@ def test_the_output_must_not_be_the_model_that_it_starts_from(folder: Path) -> N
 
 
 def test_the_options_are_made_of_the_settings() -> None:
-    assert list(SETTINGS) == [spec.name for spec in dataclasses.fields(TrainingConfig)]
+    assert list(settings_of(TrainingConfig, {})) == [
+        spec.name for spec in dataclasses.fields(TrainingConfig)
+    ]
     output = CliRunner().invoke(cli, ["train", "text", "--help"]).output
     assert "--optimizer [adamw|muon]" in output and "[default: 4096]" in output
 
@@ -468,4 +471,4 @@ def test_a_plan_that_never_gets_to_the_peak_is_told(folder: Path, words: str, me
 def test_a_batch_without_room_for_an_example_is_refused(folder: Path, tokens: int) -> None:
     small = SMALL.replace("--batch-tokens 128", f"--batch-tokens {tokens}")
     result = train("a.txt --out small --steps 2", small)
-    assert "batch_tokens must be at least 17, the length of the shortest" in str(result.exception)
+    assert "--batch-tokens must be at least 17, the length of the shortest" in str(result.exception)

@@ -85,11 +85,11 @@ def test_images_are_noised_again_until_they_fit(clip: ClipModel) -> None:
     """With the bar among the scores, some pass at once and some in a later try."""
     pictures = [ImageRequest(label=n % 3, seed=n) for n in range(8)]
     plain = list(denoise_loop(pictures, model=TinyDenoiser(), steps=4))
-    scores = [clip(torch.as_tensor(row["output"]), "a cat") for s in plain for _, row in s.results]
+    scores = [clip(torch.as_tensor(one.output), "a cat") for s in plain for one in s.results]
     check = ClipScore(clip=clip, words="a cat", least=sorted(scores)[2])
     again = Renoise(share=0.75, rounds=6)
     loop = denoise_loop(pictures, model=TinyDenoiser(), steps=4, checks=[check], on_stop=again)
-    rows = [row for step in loop for _, row in step.results]
+    rows = [one.to_json() for step in loop for one in step.results]
     assert any(row["accepted"] and not row["backtracks"] for row in rows)
     assert any(row["accepted"] and row["backtracks"] for row in rows)
     for row in rows:

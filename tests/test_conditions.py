@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,7 @@ from ostinato.loop import (
     Epochs,
     Exceeds,
     Item,
+    Never,
     NoProgress,
     NotFinite,
     Passes,
@@ -85,6 +88,69 @@ def test_a_condition_fires_at_its_step(
     assert result is not None
     assert (result[0], result[1].kind) == (tick, kind)
     assert result[1].sentence.endswith((".", "!"))
+
+
+SEVERAL = [12.0, 3.0, 3.0, 200.0, 3.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize("cuts", [(2, 3), (1,), (0, 4, 6), (7,)])
+@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda v: np.array(v, np.float32)])
+@pytest.mark.parametrize(
+    "condition",
+    [
+        Reaches("x", above=50, over=3),
+        Reaches("x", below=3, over=2),
+        Exceeds("x", above=100),
+        Plateau("x", patience=3, mode="max"),
+        Converges("x", 0.5, over=2),
+        NoProgress("x", over=3),
+        Budget("x", 219),
+        Epochs(12),
+    ],
+    ids=str,
+)
+def test_several_values_in_a_step_count_as_if_each_had_a_step(
+    condition: Condition, kind: Callable[[list[float]], object], cuts: tuple[int, ...]
+) -> None:
+    name = "epoch" if isinstance(condition, Epochs) else "x"
+    one_by_one = fired(condition, [{name: value} for value in SEVERAL])
+    edges = [0, *cuts, len(SEVERAL)]
+    parts = [SEVERAL[a:b] for a, b in itertools.pairwise(edges)]
+    together = fired(condition, [{name: kind(part)} for part in parts])
+    assert one_by_one is not None and together is not None
+    if not isinstance(condition, Epochs | Budget):  # budgets are looked at after the step
+        assert together[1] == one_by_one[1]
+    assert together[0] == next(n for n, end in enumerate(edges[1:], 1) if one_by_one[0] <= end)
+
+
+def test_the_state_after_several_values_has_them_all() -> None:
+    condition = Reaches("x", above=100, over=2)
+    state, stopped = condition.observe([], Step(1, 1, {"x": [300.0, 200.0, 1.0, 2.0]}))
+    assert stopped is not None and stopped.numbers == {"x": 250.0}
+    assert state == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "value", [math.nan, [1.0, math.inf], (math.nan,), np.array([0.0, math.nan]), np.float32("nan")]
+)
+def test_a_number_that_is_not_finite_is_found_among_several(value: object) -> None:
+    for condition in (NotFinite(), NotFinite("x")):
+        result = fired(condition, [{"x": [1.0]}, {"x": value}])
+        assert result is not None and result[0] == 2
+
+
+@pytest.mark.parametrize("value", [[], (), np.zeros(0), ["a"], [[1.0, 2.0]], np.zeros((2, 2)), {}])
+def test_a_value_without_numbers_tells_nothing(value: object) -> None:
+    whole = NoProgress("x", over=3)
+    for condition in (Reaches("x", below=9), Plateau("x", 1), Budget("x", 1), NotFinite(), whole):
+        assert fired(condition, [{"x": value}] * 2) is None
+
+
+def test_never_does_not_fire_and_reads_back() -> None:
+    assert fired(Never(), losses(1, math.nan)) is None
+    assert parse("Never() | Steps(2)") == Never() | Steps(2)
+    result = fired(Never() | Steps(2), losses(1, 1))
+    assert result is not None and result[0] == 2
 
 
 @pytest.mark.parametrize(
@@ -232,8 +298,6 @@ def test_a_stop_goes_through_json() -> None:
 
 @pytest.mark.parametrize("change", [1e-6, 1.0])
 def test_large_outputs_that_differ_anywhere_are_not_the_same(change: float) -> None:
-    import numpy as np
-
     condition, state = NoProgress(over=2), NoProgress(over=2).initial_state()
     for number in range(3):
         value = np.zeros(4000)  # numpy and torch print neither the middle nor the last digits

@@ -17,7 +17,7 @@ from ostinato.decode.completion_search import shortest_completion
 from ostinato.decode.constrained_state import ConstrainedState
 from ostinato.decode.constraint import FUEL, clear_compiled, matcher
 from ostinato.errors import InputError, ItemError
-from ostinato.loop import Lane, Lanes, Loop, Steps, Timeline
+from ostinato.loop import Lane, Lanes, Loop, Policy, Steps, Timeline
 from ostinato.refine.strategies.constrain import fitting
 from ostinato.testing import check_lane_process
 
@@ -53,8 +53,8 @@ def decode(
 def written(constraint: Constraint, limit: int, count: int = 12, **more: Any) -> list[str]:
     """Return the texts of some lanes, all of which must have reached an end token."""
     items = [(f"item {n}", f"Text {n}") for n in range(count)]
-    lanes = Lanes(decode(constraint, limit, **more), items, each=Steps(limit), seed=1)
-    rows = [row for step in Loop(lanes, until=Steps(10_000)) for _, row in step.results]
+    lanes = Lanes(decode(constraint, limit, **more), items, Policy(each=Steps(limit)), seed=1)
+    rows = [one.to_json() for step in Loop(lanes, until=Steps(10_000)) for one in step.results]
     assert len(rows) == count
     for row in rows:
         assert row["stopped"]["kind"] == "ended", row  # type: ignore[index]
@@ -111,8 +111,8 @@ def test_constraints_that_leave_one_text_each_leave_the_one_they_share() -> None
 def test_a_text_that_cannot_be_made_whole_is_ended() -> None:
     patterns = ["(ab)+c", "(ab)?[^abc]*"]
     constraint = Constraint.all_of([Constraint.regex(each, room=False) for each in patterns])
-    lanes = Lanes(decode(constraint, 20), [("a", "Hello")], each=Steps(20))
-    (row,) = [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
+    lanes = Lanes(decode(constraint, 20), [("a", "Hello")], Policy(each=Steps(20)))
+    (row,) = [one.to_json() for step in Loop(lanes, until=Steps(99)) for one in step.results]
     assert row["output"] == "ab"
     assert row["stopped"]["kind"] == "ended"  # type: ignore[index]
 
@@ -203,9 +203,9 @@ def test_without_room_a_text_may_be_cut() -> None:
     lanes = Lanes(
         decode(Constraint.regex(r"[a-z ]{200,}", room=False), 5),
         [("a", "Hello")],
-        each=Steps(5),
+        Policy(each=Steps(5)),
     )
-    (row,) = [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
+    (row,) = [one.to_json() for step in Loop(lanes, until=Steps(99)) for one in step.results]
     assert row["stopped"]["kind"] == "budget"  # type: ignore[index]
     assert re.fullmatch(r"[a-z ]+", str(row["output"]))
 
@@ -327,8 +327,8 @@ def test_ends_are_likelier_toward_the_limit() -> None:
     def lengths(bias: float) -> list[int]:
         items = [(f"item {n}", f"Text {n}") for n in range(12)]
         sampling = SamplingParams(temperature=1.0, end_bias=bias, end_within=10)
-        lanes = Lanes(decode(None, 24, sampling=sampling), items, each=Steps(24), seed=2)
-        rows = [row for step in Loop(lanes, until=Steps(10_000)) for _, row in step.results]
+        lanes = Lanes(decode(None, 24, sampling=sampling), items, Policy(each=Steps(24)), seed=2)
+        rows = [one.to_json() for step in Loop(lanes, until=Steps(10_000)) for one in step.results]
         return [row["length"] for row in rows if row["stopped"]["kind"] == "ended"]  # type: ignore
 
     assert len(lengths(0.0)) < 6

@@ -19,7 +19,7 @@ from ostinato.decode.detokenizer import Detokenizer
 from ostinato.decode.sampling import GREEDY_BELOW, SamplingRow, adjust, draw, drawn_probs
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.journal import StopKind
-from ostinato.loop import Lane, Lanes, Loop, Phrase, Report, Steps, Text, Timeline
+from ostinato.loop import Lane, Lanes, Loop, Phrase, Policy, Report, Steps, Text, Timeline
 from ostinato.testing import check_lane_process
 from ostinato.text import write
 from ostinato.text.writing import _token_limit
@@ -66,8 +66,10 @@ def test_an_edit_of_a_later_position_does_not_act_before() -> None:
 
 
 def run(process: Decode, items: Mapping[str, object] = ITEMS, steps: int = 12) -> dict[str, Any]:
-    lanes = Lanes(process, items.items(), each=Steps(steps), seed=1)
-    return {key: row for step in Loop(lanes, until=Steps(999)) for key, row in step.results}
+    lanes = Lanes(process, items.items(), Policy(each=Steps(steps)), seed=1)
+    return {
+        one.key: one.to_json() for step in Loop(lanes, until=Steps(999)) for one in step.results
+    }
 
 
 def test_greedy_tokens_and_logprobs_are_those_of_the_plain_network() -> None:
@@ -153,8 +155,8 @@ def test_tracked_logprobs_are_recorded_at_every_position() -> None:
 def test_the_end_of_text_ends_a_lane_also_on_its_last_step() -> None:
     end = min(tiny_model().tokenizer.eos_ids)
     process = decode(sampling=SamplingParams(logit_bias={end: 100.0}))
-    lanes = Lanes(process, [("a", "The")], each=Steps(1))
-    (result,) = [row for step in Loop(lanes, until=Steps(9)) for _, row in step.results]
+    lanes = Lanes(process, [("a", "The")], Policy(each=Steps(1)))
+    (result,) = [one.to_json() for step in Loop(lanes, until=Steps(9)) for one in step.results]
     assert result["stopped"]["kind"] == StopKind.ENDED.value  # type: ignore[index]
     assert result["output"] == ""
 
@@ -164,12 +166,12 @@ def test_a_phrase_ends_a_lane() -> None:
     forced = tiny_model().tokenizer.encode(" at 11:30 am. And")
     process.start(Lane("a"), "The")
     process.drop("a")
-    lanes = Lanes(process, [("a", "The")], each=Phrase("11:30") | Steps(40))
+    lanes = Lanes(process, [("a", "The")], Policy(each=Phrase("11:30") | Steps(40)))
     lanes.step()
     lanes.change({"lane": "a", "force": forced})
     while not lanes.finished:
         lanes.step()
-    assert str(lanes.finished[0][1]["output"]).endswith("11:30")
+    assert lanes.finished[0].output.endswith("11:30")
 
 
 def test_a_full_context_ends_a_lane_and_says_so() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ostinato.errors import EditError, InputError, ItemError
 from ostinato.image.denoise import Denoise, slerp
 from ostinato.image.solvers import SOLVERS, karras_sigmas
-from ostinato.loop import Converges, Lane, Lanes, Loop, Steps, Timeline
+from ostinato.loop import Converges, Lane, Lanes, Loop, Policy, Steps, Timeline
 from ostinato.testing import check_lane_process
 
 ITEMS: dict[str, object] = {"a": 0, "b": 1, "c": {"label": 2, "seed": 5}, "d": None}
@@ -24,10 +24,12 @@ def draw(items: Mapping[str, object], slots: int = 16, each: Any = None, **named
     """Return the result rows of some items, by key."""
     each = each or Steps(100)
     loop = Loop(
-        Lanes(Denoise(TinyDenoiser(), slots=slots, **named), list(items.items()), each=each),
+        Lanes(
+            Denoise(TinyDenoiser(), slots=slots, **named), list(items.items()), Policy(each=each)
+        ),
         until=Steps(1000),
     )
-    return {key: row for step in loop for key, row in step.results}
+    return {one.key: one.to_json() for step in loop for one in step.results}
 
 
 def images(items: Mapping[str, object], slots: int = 16, **named: Any) -> dict[str, Tensor]:

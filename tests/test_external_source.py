@@ -26,6 +26,7 @@ from ostinato.loop import (
     History,
     Lanes,
     Loop,
+    Policy,
     Report,
     StartOver,
     Step,
@@ -74,7 +75,9 @@ def mend(stopped: Stopped, history: History) -> Action:
 
 
 def ask(asked: Path, *, slow: float = 0.0, **where: Any) -> Loop:
-    lanes = Lanes(Oracle(asked, slow=slow), ITEMS, each=Steps(20), judge=judge, on_stop=mend)
+    lanes = Lanes(
+        Oracle(asked, slow=slow), ITEMS, Policy(each=Steps(20), judge=judge, on_stop=mend)
+    )
     return Loop(lanes, until=Steps(100_000), checkpoint=CheckpointSchedule(steps=16), **where)
 
 
@@ -137,7 +140,7 @@ class OutOfTime(Condition):
 
 def test_an_item_that_its_clock_has_cut_costs_the_others_nothing(tmp_path: Path) -> None:
     def begun(**where: Any) -> Loop:
-        lanes = Lanes(Oracle(asked), ITEMS, each=Steps(20) | OutOfTime())
+        lanes = Lanes(Oracle(asked), ITEMS, Policy(each=Steps(20) | OutOfTime()))
         return Loop(lanes, until=Steps(100_000), **where)
 
     asked = tmp_path / "asked"
@@ -172,7 +175,7 @@ def test_a_judge_that_decides_otherwise_than_then_leaves_the_lane_s_records(tmp_
             next(steps)
         assert loop._session is not None
         loop._session.close()
-        lanes = Lanes(Oracle(asked), ITEMS, each=Steps(2))  # ends sooner than recorded
+        lanes = Lanes(Oracle(asked), ITEMS, Policy(each=Steps(2)))  # ends sooner than recorded
         other = Loop(lanes, until=Steps(100_000), run="run", journal=journal)
         assert other.run().kind is StopKind.ENDED
         assert journal.get("run").count_results() >= len(ITEMS)
@@ -193,10 +196,12 @@ def sulk(**says: object) -> tuple[Stopped, dict[str, Any]]:
     process = Sulky()
     process.says = says
     rows: dict[str, Any] = {}
-    lanes = Lanes(process, ITEMS[:1], each=Steps(5), on_stop=lambda stopped, history: GiveUp("So."))
+    lanes = Lanes(
+        process, ITEMS[:1], Policy(each=Steps(5), on_stop=lambda stopped, history: GiveUp("So."))
+    )
     loop = Loop(lanes, until=Steps(50))
     for step in loop:
-        rows |= dict(step.results)
+        rows |= {one.key: one.to_json() for one in step.results}
     assert loop.stopped is not None
     return loop.stopped, rows
 

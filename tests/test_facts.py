@@ -358,7 +358,7 @@ def begin(make: Callable[[], Loop]) -> str:
 
 def finish(make: Callable[[], Loop]) -> list[object]:
     with make() as loop:
-        return [row["output"] for step in loop for _, row in step.results]
+        return [one.output for step in loop for one in step.results]
 
 
 def beams(model: LanguageModel, run: str | None) -> Loop:

@@ -59,7 +59,7 @@ def test_refine_sets_its_item_aside(prompt: Any, rows: list[dict[str, object]]) 
 
 def test_a_text_that_begins_with_it_is_set_aside() -> None:
     loop = write(["whole", HALF], model=tiny_model(), each=Steps(2), slots=2)
-    rows = dict(result for step in loop for result in step.results)
+    rows = {one.key: one.to_json() for step in loop for one in step.results}
     assert sorted(stopped(row)["kind"] == "error" for row in rows.values()) == [False, True]
 
 

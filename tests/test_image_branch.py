@@ -43,7 +43,7 @@ def drawn(journal: Journal, run: str) -> tuple[list[Any], Any]:
     with loop:
         for step in loop:
             reports += [lane.report for lane in step.lanes.values()]
-            image = next((row["output"] for _, row in step.results), image)
+            image = next((one.output for one in step.results), image)
     return reports, image
 
 

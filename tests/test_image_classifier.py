@@ -38,11 +38,9 @@ def test_the_shipped_classifier_is_small_and_documented() -> None:
 def test_images_of_the_shipped_denoiser_are_mostly_recognized() -> None:
     check = ClassifiedAs(classifier=load_classifier())
     rows = [
-        row
-        for step in denoise_loop([n % 10 for n in range(20)], steps=8)
-        for _, row in step.results
+        one for step in denoise_loop([n % 10 for n in range(20)], steps=8) for one in step.results
     ]
-    passed = [check.judge(row["output"], {"label": int(str(row["index"])) % 10}) for row in rows]
+    passed = [check.judge(row.output, {"label": row.index % 10}) for row in rows]
     assert sum(verdict.passed for verdict in passed) >= 16
 
 

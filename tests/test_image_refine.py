@@ -95,11 +95,11 @@ def test_a_failed_image_is_fixed_or_given_up_with_its_reason() -> None:
     check = ClassifiedAs(classifier=classifier, least=0.6)
     pictures = [ImageRequest(label=n % 2, seed=n) for n in range(8)]
     rows: list[Any] = [
-        row
+        one.to_json()
         for step in denoise_loop(
             pictures, model=TinyDenoiser(), checks=[check], on_stop=Renoise(rounds=2), steps=6
         )
-        for _, row in step.results
+        for one in step.results
     ]
     assert len(rows) == 8
     mended = [row for row in rows if row["accepted"] and row["backtracks"]]
@@ -125,7 +125,7 @@ def test_an_attempt_takes_little_room_in_the_journal(tmp_path: Path) -> None:
         journal=Journal(tmp_path / "journal.db"),
     )
     with loop:
-        rows: list[Any] = [row for step in loop for _, row in step.results]
+        rows: list[Any] = [one.to_json() for step in loop for one in step.results]
     attempts = [attempt for row in rows for attempt in row["attempts"]]
     backs = [each for each in attempts if each["answer"]["answer"] == "go back"]
     assert backs
@@ -149,9 +149,9 @@ def test_without_checks_every_image_is_taken() -> None:
     with pytest.raises(InputError, match="at least one image request"):
         denoise_loop([], model=TinyDenoiser())
     rows: list[Any] = [
-        row
+        one.to_json()
         for step in denoise_loop([0, 1], model=TinyDenoiser(), steps=3)
-        for _, row in step.results
+        for one in step.results
     ]
     assert [row["stopped"]["kind"] for row in rows] == ["ended", "ended"]
 

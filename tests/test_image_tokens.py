@@ -34,7 +34,7 @@ from ostinato.image.tokens.attributes import Thresholds, measure
 from ostinato.image.tokens.config import Method
 from ostinato.image.tokens.discrete_diffusion import reverse_step
 from ostinato.journal import Journal
-from ostinato.loop import Lane, Lanes, Loop, Steps, Timeline
+from ostinato.loop import Lane, Lanes, Loop, Never, Policy, Steps, Timeline, Verdict
 from ostinato.media import scaled
 from ostinato.testing import check_lane_process, check_process
 from ostinato.train import Training, TrainingConfig
@@ -234,7 +234,7 @@ def test_methods_conform(method: Method) -> None:
 
 
 def finished(loop: Loop) -> dict[str, str]:
-    return {key: str(row["output"]) for step in loop for key, row in step.results}
+    return {one.key: str(one.output) for step in loop for one in step.results}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -285,10 +285,9 @@ def test_unmask_decides_as_many_as_the_cosine_says_and_keeps_what_is_known() -> 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_image_with_all_its_codes_is_a_natural_end(method: Method) -> None:
-    lanes = Lanes(token_model(method).lanes(slots=1), [("a", "two")], each=Steps(1000))
-    rows: Any = dict(row for step in Loop(lanes, until=Steps(2000)) for row in step.results)
-    assert rows["a"]["accepted"]
-    assert rows["a"]["stopped"]["kind"] == "ended"
+    lanes = Lanes(token_model(method).lanes(slots=1), [("a", "two")], Policy(each=Steps(1000)))
+    (result,) = [one for step in Loop(lanes, until=Steps(2000)) for one in step.results]
+    assert result.accepted and result.stopped.kind == "ended"
 
 
 def test_unmask_ends_when_no_code_is_masked() -> None:
@@ -372,13 +371,14 @@ def test_bad_prompts_edits_and_settings_are_refused() -> None:
 def test_a_judge_sees_the_same_kind_of_output_from_every_method() -> None:
     for method in METHODS:
         seen: list[object] = []
-        lanes = Lanes(
-            token_model(method).lanes(),
-            [("x", "two")],
-            each=Steps(1 << 62),
-            judge=lambda output, item, seen=seen: seen.append(output) or (),  # type: ignore
-        )
-        Loop(lanes, until=Steps(1 << 62)).run()
+
+        def judge(output: object, item: object, seen: list[object] = seen) -> list[Verdict]:
+            seen.append(output)
+            return []
+
+        policy = Policy(each=Never(), judge=judge)
+        lanes = Lanes(token_model(method).lanes(), [("x", "two")], policy)
+        Loop(lanes).run()
         (output,) = seen
         assert list(map(int, str(output).split())) == list(output.tokens)  # type: ignore
 

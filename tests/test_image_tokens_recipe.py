@@ -54,9 +54,9 @@ def test_samples_come_in_the_order_of_the_prompts() -> None:
     prompts = ["two", "a thin one", "nine"]
     sampled = recipe.sampled(model, prompts, TUNED["row"], 2)
     rows = {
-        row["index"]: row["output"]
+        one.index: one.output
         for step in image_token_loop(prompts, model=model)
-        for _, row in step.results
+        for one in step.results
     }
     assert len(sampled) == 3
     for index, image in enumerate(sampled):

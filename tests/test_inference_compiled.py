@@ -20,14 +20,14 @@ from ostinato.decode import Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError, ModelError, RunError
 from ostinato.inference import CompiledBackend, open_backend
 from ostinato.inference.compiled import build
+from ostinato.inference.compiled.forms import MAX_HEADS
 from ostinato.inference.compiled.memory import LINE, PIECE, LargePages
-from ostinato.inference.compiled.weights import MAX_HEADS, Weights
-from ostinato.loop import Lanes, Loop, Steps
+from ostinato.inference.compiled.weights import Weights
+from ostinato.loop import Lanes, Loop, Policy, Steps
 from ostinato.models import (
     LanguageModel,
     Llama,
     LlamaConfig,
-    add_lora,
     instruction_sets,
     load_model,
     quantized_in_groups,
@@ -265,8 +265,8 @@ def test_texts_are_equal_in_every_batch() -> None:
     def texts(slots: int) -> dict[str, object]:
         decode = Decode(model, plain_prompt(model.tokenizer.encode), sampling=sampling, slots=slots)
         assert decode.deterministic
-        loop = Loop(Lanes(decode, items, each=Steps(12)), until=Steps(1 << 30))
-        return {key: row["output"] for step in loop for key, row in step.results}
+        loop = Loop(Lanes(decode, items, Policy(each=Steps(12))), until=Steps(1 << 30))
+        return {one.key: one.output for step in loop for one in step.results}
 
     written = texts(1)
     assert len(written) == 7
@@ -358,10 +358,8 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         CompiledBackend(network("gpt2"), 1)
     with pytest.raises(InputError, match="must be in float32, bfloat16 or float16"):
         CompiledBackend(network("whole").double(), 1)
-    with pytest.raises(InputError, match="adapters must be merged"):
-        CompiledBackend(add_lora(network("grouped"), 2), 1)
     with monkeypatch.context() as limited:
-        limited.setattr("ostinato.inference.compiled.weights.MAX_LAYERS", 1)
+        limited.setattr("ostinato.inference.compiled.forms.MAX_LAYERS", 1)
         with pytest.raises(InputError, match="at most 1 layers"):
             CompiledBackend(network("grouped"), 1)
     inference = CompiledBackend(network("grouped"), 2)

@@ -15,7 +15,7 @@ from ostinato.decode import Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError, ModelError
 from ostinato.inference import open_backend
 from ostinato.journal import Stopped
-from ostinato.loop import Accept, Action, GoBack, History, Lanes, Loop, Steps, Text
+from ostinato.loop import Accept, Action, GoBack, History, Lanes, Loop, Policy, Steps, Text
 from ostinato.models import LanguageModel, LlamaCppNetwork, load_model
 from ostinato.testing import check_lane_process
 
@@ -93,7 +93,9 @@ def test_one_slot_repeats_its_bits_and_several_promise_nothing() -> None:
     for _ in range(2):
         decode = Decode(model(), prompt, slots=1, sampling=SamplingParams(temperature=1.0))
         assert decode.deterministic
-        loop = Loop(Lanes(decode, [("a", "One"), ("b", "Two")], each=Steps(6)), until=Steps(100))
+        loop = Loop(
+            Lanes(decode, [("a", "One"), ("b", "Two")], Policy(each=Steps(6))), until=Steps(100)
+        )
         reports.append([dict(step.lanes) for step in loop])
     assert reports[0] == reports[1]
     assert not Decode(model(), prompt, slots=2).deterministic
@@ -108,8 +110,8 @@ def test_backtracking_goes_back_in_llama_cpp() -> None:
         written.append(history.output.tokens[2])
         return Accept() if len(written) > 2 else GoBack(2, {"forbid": [written[-1]]})
 
-    lanes = Lanes(Decode(model(), prompt), [("a", "One")], each=Steps(4), on_stop=another)
-    rows = [row for step in Loop(lanes, until=Steps(100)) for _, row in step.results]
+    lanes = Lanes(Decode(model(), prompt), [("a", "One")], Policy(each=Steps(4), on_stop=another))
+    rows = [one.to_json() for step in Loop(lanes, until=Steps(100)) for one in step.results]
     assert rows[0]["backtracks"] == 2
     assert written[1] != written[0] and written[2] != written[1]
 

@@ -17,9 +17,8 @@ from ostinato.journal import Journal, StepRecord, StopKind, Stopped, tensor_of
 from ostinato.journal.run import Run
 from ostinato.journal.session import RunSession
 from ostinato.journal.sqlite import migrations
-from ostinato.loop import Exceeds, Steps, parse
+from ostinato.loop import Exceeds, LaneStep, Steps, parse
 from ostinato.loop.actions import GoBack
-from ostinato.loop.process import LaneStep
 from ostinato.train import TrainingConfig
 
 

@@ -58,7 +58,7 @@ def test_a_judges_price_is_spent_and_ends_a_job_written_in_the_process() -> None
             slots=2,
         )
         loop = refine.loop(until=Budget("cost", 0.3))
-        rows: list[Any] = [row for step in loop for _, row in step.results]
+        rows: list[Any] = [one.to_json() for step in loop for one in step.results]
     assert loop.stopped is not None and loop.stopped.kind is StopKind.BUDGET
     assert 0 < len(rows) < 40
     for row in rows:

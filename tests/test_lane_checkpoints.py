@@ -27,7 +27,7 @@ def loop(run: str | None = None, **more: Any) -> Loop:
 
 
 def images(of: Loop) -> dict[str, Tensor]:
-    return {key: tensor_of(row["output"]) for step in of for key, row in step.results}
+    return {one.key: tensor_of(one.output) for step in of for one in step.results}
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -74,7 +74,7 @@ def test_without_recorded_steps_pictures_go_with_the_last_checkpoint_that_needs_
             each = denoise_loop([0, 1], model=NETWORK, steps=STEPS, slots=1, **more)
             found: dict[str, Tensor] = {}
             for step in each:
-                found |= {key: tensor_of(row["output"]) for key, row in step.results}
+                found |= {one.key: tensor_of(one.output) for one in step.results}
                 if step.tick == until:
                     break
             each.close()
@@ -134,7 +134,7 @@ def test_an_image_that_is_edited_from_outside_is_edited_once_when_the_program_ru
             each = denoise_loop([0], model=NETWORK, steps=STEPS, run="a", journal=journal)
             found: dict[str, Tensor] = {}
             for step in each:
-                found |= {key: tensor_of(row["output"]) for key, row in step.results}
+                found |= {one.key: tensor_of(one.output) for one in step.results}
                 if step.tick == 3:
                     each.change({"renoise": picture})
                 if step.tick == ends:

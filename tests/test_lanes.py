@@ -25,6 +25,7 @@ from ostinato.loop import (
     Lanes,
     Loop,
     OnStop,
+    Policy,
     Seconds,
     StartOver,
     Steps,
@@ -60,21 +61,16 @@ def spell(
     on_stop: OnStop = mend,
 ) -> tuple[dict[str, Any], Lanes]:
     lanes = Lanes(
-        Speller(slots),
-        items,
-        each=each or Steps(50),
-        judge=no_b,
-        on_stop=on_stop,
-        seed=3,
+        Speller(slots), items, Policy(each=each or Steps(50), judge=no_b, on_stop=on_stop), seed=3
     )
     rows: dict[str, Any] = {}
     for step in Loop(lanes, until=Steps(100_000)):
-        rows |= dict(step.results)
+        rows |= {one.key: one.to_json() for one in step.results}
     return rows, lanes
 
 
 def test_every_item_gets_a_result_with_its_reason() -> None:
-    lanes = Lanes(Speller(), ITEMS, each=Steps(50), judge=no_b, on_stop=mend, seed=3)
+    lanes = Lanes(Speller(), ITEMS, Policy(each=Steps(50), judge=no_b, on_stop=mend), seed=3)
     loop = Loop(lanes, until=Steps(100_000))
     rows: dict[str, Any] = {}
     for step in loop:
@@ -109,16 +105,16 @@ def test_going_back_keeps_what_was_before_and_spends_what_was_after() -> None:
 def test_a_run_from_any_saved_state_gives_the_same_results() -> None:
     expected, _ = spell()
     for cut in (1, 2, 7, 19, 40):
-        first = Lanes(Speller(), ITEMS, each=Steps(50), judge=no_b, on_stop=mend, seed=3)
+        first = Lanes(Speller(), ITEMS, Policy(each=Steps(50), judge=no_b, on_stop=mend), seed=3)
         rows: dict[str, Any] = {}
         for step in Loop(first, until=Steps(cut)):
-            rows |= dict(step.results)
+            rows |= {one.key: one.to_json() for one in step.results}
         state = json.loads(json.dumps(first.state_dict()))
-        second = Lanes(Speller(), ITEMS, each=Steps(50), judge=no_b, on_stop=mend, seed=3)
+        second = Lanes(Speller(), ITEMS, Policy(each=Steps(50), judge=no_b, on_stop=mend), seed=3)
         second.load_state_dict(state)
         assert json.loads(json.dumps(second.state_dict())) == state
         for step in Loop(second, until=Steps(100_000)):
-            rows |= dict(step.results)
+            rows |= {one.key: one.to_json() for one in step.results}
         assert rows == expected
         assert step.report["accepted"] == sum(bool(row["accepted"]) for row in rows.values())
 
@@ -155,10 +151,10 @@ def test_an_item_s_budget_ends_it_whatever_the_strategy_says() -> None:
 
 
 def test_a_budget_that_ends_a_draft_without_checks_is_told_once() -> None:
-    lanes = Lanes(Speller(), ITEMS, each=Steps(50) | Budget("tokens", 3))
+    lanes = Lanes(Speller(), ITEMS, Policy(each=Steps(50) | Budget("tokens", 3)))
     rows: dict[str, Any] = {}
     for step in Loop(lanes, until=Steps(1000)):
-        rows |= dict(step.results)
+        rows |= {one.key: one.to_json() for one in step.results}
     told = "3 tokens have been spent; the limit is 3."
     cut = [row["stopped"] for row in rows.values() if row["stopped"]["kind"] == "budget"]
     assert cut and all(stopped["sentence"] == told for stopped in cut)
@@ -176,7 +172,7 @@ def test_edits_after_the_place_gone_back_to_lapse_and_those_before_stay() -> Non
         return [Verdict("never", False, 0.0, "No.")]
 
     items = [("long", None)]
-    lanes = Lanes(Speller(1), items, each=Steps(8), judge=bad, on_stop=watch, seed=5)
+    lanes = Lanes(Speller(1), items, Policy(each=Steps(8), judge=bad, on_stop=watch), seed=5)
     Loop(lanes, until=Steps(100)).run()
     assert seen[1] == ((3, {"forbid": ["a"]}),)
     assert seen[2] == ((3, {"forbid": ["a"]}), (5, {"forbid": ["c"]}))
@@ -200,11 +196,13 @@ def test_a_change_from_outside_stays_at_its_place_and_names_what_is_judged() -> 
         return Lanes(
             Speller(1),
             [("long", "b and c")],
-            each=Steps(8),
-            judge=bad,
-            on_stop=watch,
+            Policy(
+                each=Steps(8),
+                judge=bad,
+                on_stop=watch,
+                edited=lambda item, edits: f"{item}, without {edits['forbid']}",
+            ),
             seed=5,
-            edited=lambda item, edits: f"{item}, without {edits['forbid']}",
         )
 
     first = lanes()
@@ -232,7 +230,7 @@ def test_going_back_before_two_images_drops_the_strategys_and_compares_neither()
         return [Verdict("never", False, 0.0, "No.")]
 
     items = [("long", None)]
-    lanes = Lanes(Speller(1), items, each=Steps(8), judge=bad, on_stop=watch, seed=5)
+    lanes = Lanes(Speller(1), items, Policy(each=Steps(8), judge=bad, on_stop=watch), seed=5)
     while not seen:
         lanes.step()
     lanes.change({"forbid": second})
@@ -251,7 +249,7 @@ def test_an_item_that_cannot_be_worked_on_is_set_aside_and_the_rest_goes_on() ->
 
 def test_a_key_that_comes_twice_is_refused() -> None:
     with pytest.raises(InputError, match="must be unique, got 'a' twice"):
-        Lanes(Speller(), [("a", 1), ("b", 2), ("a", 3)], each=Steps(50))
+        Lanes(Speller(), [("a", 1), ("b", 2), ("a", 3)], Policy(each=Steps(50)))
 
 
 class Lazy:
@@ -269,7 +267,7 @@ def test_a_key_that_comes_twice_late_loses_no_work(tmp_path: Path) -> None:
     expected, _ = spell(items=[*items[:3], items[4]], slots=2)
 
     def loop(items: Iterable[tuple[str, object]]) -> Loop:
-        lanes = Lanes(Speller(2), items, each=Steps(50), judge=no_b, on_stop=mend, seed=3)
+        lanes = Lanes(Speller(2), items, Policy(each=Steps(50), judge=no_b, on_stop=mend), seed=3)
         return Loop(lanes, until=Steps(1000), run="r", journal=Journal(tmp_path / "j.db"))
 
     with pytest.raises(InputError, match="got 'a' twice"):
@@ -285,18 +283,18 @@ def test_a_key_that_comes_twice_late_loses_no_work(tmp_path: Path) -> None:
 def test_a_lane_s_clock_does_not_run_during_a_break(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("ostinato.loop.conditions.budgets.time.monotonic", lambda: now)
-    lanes = Lanes(Speller(2), ITEMS[:2], each=Seconds(5) | Steps(50), seed=3)
+    lanes = Lanes(Speller(2), ITEMS[:2], Policy(each=Seconds(5) | Steps(50)), seed=3)
     loop = Loop(lanes, until=Steps(1000))
     next(iter(loop))
     now += 1000  # an hour's break or so
-    rows = {key: row for step in loop for key, row in step.results}
+    rows = {one.key: one.to_json() for step in loop for one in step.results}
     assert len(rows) == 2 and not any(row.get("by_clock") for row in rows.values())
 
 
 @pytest.mark.parametrize("seed", [-1, 1 << 63, 0.5, True])
 def test_a_seed_out_of_range_is_refused_where_it_enters(seed: Any) -> None:
     with pytest.raises(InputError, match=r"must be a whole number from 0 to 2\*\*63 - 1, got"):
-        Lanes(Speller(), ITEMS, each=Steps(5), seed=seed)
+        Lanes(Speller(), ITEMS, Policy(each=Steps(5)), seed=seed)
 
 
 def test_a_draw_with_a_seed_that_is_too_great_is_refused() -> None:
@@ -308,19 +306,19 @@ def test_a_draw_with_a_seed_that_is_too_great_is_refused() -> None:
 def test_a_journaled_cut_by_the_clock_is_obeyed() -> None:
     stopped = Stopped(StopKind.BUDGET, "", "Seconds(1)").to_json()
     row = {"accepted": False, "stopped": stopped, "by_clock": True}
-    lanes = Lanes(Speller(2), ITEMS[:3], each=Seconds(100) | Steps(5), seed=3)
+    lanes = Lanes(Speller(2), ITEMS[:3], Policy(each=Seconds(100) | Steps(5)), seed=3)
     lanes.step()
     lanes.adopt_results({"item1": row, "item2": row}.get)
-    done = [key for step in Loop(lanes, until=Steps(1000)) for key, _ in step.results]
+    done = [one.key for step in Loop(lanes, until=Steps(1000)) for one in step.results]
     assert done == ["item0"]
 
 
 def test_a_lane_in_work_can_be_edited_where_it_stands() -> None:
-    lanes = Lanes(Speller(2), ITEMS[:2], each=Steps(20), seed=3)
+    lanes = Lanes(Speller(2), ITEMS[:2], Policy(each=Steps(20)), seed=3)
     lanes.step()
     lanes.change({"lane": "item0", "forbid": list("abcdefgh")})
     lanes.step()
-    assert lanes.finished[0][1]["output"] in {f"{letter}." for letter in "abcdefgh"}
+    assert lanes.finished[0].output in {f"{letter}." for letter in "abcdefgh"}
     with pytest.raises(EditError, match="In work are: "):
         lanes.change({"lane": "item7"})
 

@@ -114,6 +114,37 @@ def test_a_pause_ends_at_the_next_boundary_and_can_be_gone_on_from() -> None:
     assert loop.tick == 6
 
 
+def test_without_a_condition_a_loop_ends_with_its_process_or_by_a_person() -> None:
+    stopped = Loop(iter_of(3)).run()
+    assert (stopped.kind, stopped.sentence) == (StopKind.ENDED, "The generator has returned.")
+    loop = Loop(Counter())
+    for step in loop:
+        if step.tick == 200:
+            loop.stop()
+    assert loop.tick == 200
+    assert loop.stopped is not None and loop.stopped.kind is StopKind.PERSON
+
+
+def iter_of(count: int) -> Iterator[int]:
+    yield from range(count)
+
+
+def test_a_run_without_a_condition_is_resumed_with_and_without_one(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.db") as journal:
+        with Loop(Counter(), run="a", journal=journal) as loop:
+            for step in loop:
+                if step.tick == 3:
+                    break
+        assert journal.get("a").until == "Never()"
+        with Loop(Counter(), run="a", journal=journal) as again:
+            assert next(iter(again)).tick == 4
+        assert Loop(Counter(), until=Steps(6), run="a", journal=journal).run().kind == "budget"
+        assert journal.get("a").until == "Steps(6)"
+        with Loop(Counter(), run="a", journal=journal) as last:
+            assert next(iter(last)).tick == 7
+        assert journal.get("a").until == "Never()"
+
+
 def test_a_stop_by_a_person_is_for_good() -> None:
     loop = Loop(Counter(), until=Steps(6))
     for step in loop:

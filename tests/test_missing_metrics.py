@@ -20,6 +20,7 @@ from ostinato.loop import (
     NoProgress,
     NotFinite,
     Plateau,
+    Policy,
     Reaches,
     SparseMetrics,
     Steps,
@@ -120,7 +121,7 @@ def test_a_process_says_how_seldom_its_names_come() -> None:
 
 
 def spelled(each: Condition, items: int, *, steps: int = 8) -> Loop:
-    lanes = Lanes(Speller(4), [(str(n), n) for n in range(items)], each=each | Steps(steps))
+    lanes = Lanes(Speller(4), [(str(n), n) for n in range(items)], Policy(each=each | Steps(steps)))
     return Loop(lanes, until=Steps(10_000))
 
 

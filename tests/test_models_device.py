@@ -194,7 +194,7 @@ def test_texts_are_the_same_alone_and_in_a_batch_on_a_device() -> None:
 
     def written(some: list[str]) -> list[str]:
         loop = write(some, model=model, each=Steps(12), sampling=sampling, chat=False)
-        return [str(row["output"]) for step in loop for _, row in step.results]
+        return [str(one.output) for step in loop for one in step.results]
 
     assert sorted(written(texts)) == sorted(text for one in texts for text in written([one]))
 

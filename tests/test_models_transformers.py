@@ -14,7 +14,7 @@ from tiny import tiny_model
 from ostinato.decode import Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError, ModelError
 from ostinato.inference import TransformersBackend, open_backend
-from ostinato.loop import Lanes, Loop, Steps
+from ostinato.loop import Lanes, Loop, Policy, Steps
 from ostinato.models import LanguageModel, TransformersNetwork, load_model
 from ostinato.testing import check_lane_process
 
@@ -187,8 +187,8 @@ def test_a_draft_may_fill_the_context_to_its_last_position() -> None:
     prompt = "Your table is booked for two. " * 10
     length = len(model.tokenizer.encode(prompt))
     assert 64 < length < 128
-    lanes = Lanes(process, [("a", prompt)], each=Steps(128))
-    (row,) = [row for step in Loop(lanes, until=Steps(999)) for _, row in step.results]
+    lanes = Lanes(process, [("a", prompt)], Policy(each=Steps(128)))
+    (row,) = [one.to_json() for step in Loop(lanes, until=Steps(999)) for one in step.results]
     assert "context of 128 tokens is full" in row["stopped"]["sentence"]  # type: ignore[index]
 
 

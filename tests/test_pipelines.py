@@ -198,7 +198,7 @@ def test_heun_s_images_are_noised_again_wherever_that_is(
         checks=[ClassifiedAs(classifier=lambda images: torch.zeros(len(images), 2), least=0.9)],
         on_stop=Renoise(share=share, rounds=1),
     )
-    (row,) = [row for step in loop for _, row in step.results]
+    (row,) = [one.to_json() for step in loop for one in step.results]
     assert row["stopped"]["kind"] == "failed" and row["backtracks"]  # type: ignore[index]
 
 
@@ -252,7 +252,7 @@ def test_images_that_fail_are_noised_again(families: dict[str, PipelineFamily]) 
         checks=[ClassifiedAs(classifier=lambda images: torch.zeros(len(images), 2), least=0.9)],
         on_stop=Renoise(rounds=2),
     )
-    rows = [row for step in loop for _, row in step.results]
+    rows = [one.to_json() for step in loop for one in step.results]
     assert len(rows) == 1 and not rows[0]["accepted"]
     assert rows[0]["spent"]["calls"] > 10  # type: ignore[index]
 
@@ -289,12 +289,12 @@ def test_an_edit_holds_from_its_position_on(families: dict[str, PipelineFamily])
 
 def test_a_loop_ends_images_early_with_reasons(families: dict[str, PipelineFamily]) -> None:
     loop = pipeline_loop([None, None], pipeline=families["ddim"], steps=4)
-    rows = [row for step in loop for _, row in step.results]
+    rows = [one.to_json() for step in loop for one in step.results]
     assert [row["stopped"]["kind"] for row in rows] == ["ended"] * 2  # type: ignore[index]
     assert not torch.equal(rows[0]["output"], rows[1]["output"])  # type: ignore[arg-type]
     early = pipeline_loop([None], pipeline=families["ddim"], steps=9, each=Converges("change", 1e9))
-    lengths = [row["length"] for step in early for _, row in step.results]
-    assert lengths[0] < 9  # type: ignore[operator]
+    lengths = [one.length for step in early for one in step.results]
+    assert lengths[0] < 9
 
 
 def test_an_interrupted_run_resumes_bit_for_bit(
@@ -306,7 +306,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(
         rows: dict[str, Any] = {}
         with loop:
             for step in loop:
-                rows |= {key: row["output"] for key, row in step.results}
+                rows |= {one.key: one.output for one in step.results}
                 if step.tick == stop_at:
                     break
         return [torch.as_tensor(output) for output in rows.values()]

@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (masked_text, "train --data empty --out out", "empty/input.txt must be text in UTF-8"),
         (masked_text, "train --data bad --out out", "bad/input.txt must be text in UTF-8"),
         (masked_text, "evaluate --data short --model no", "must have more than 960 characters"),
-        (chorales, "train --data no.json --out out", "'no.json' does not exist"),
+        (chorales, "train --data no.json --out out", "no.json must exist"),
         (chorales, "evaluate --data high.json --model no", "A music model must be a folder"),
         (chorales, "evaluate --data high.json", "must hold pieces that four voices can sing"),
         (chorales, "piano-roll --out a.mp3", "--out must end in .png, got a.mp3"),

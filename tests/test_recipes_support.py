@@ -73,7 +73,7 @@ def test_bits_per_character_is_the_loss_of_every_turn_given_what_came_before() -
         reply = [*tokenizer.encode(text), end]
         with torch.no_grad():
             hidden = model.network(torch.tensor([prompt + reply]))
-            logprobs = model.network.logits(hidden)[0].log_softmax(-1)
+            logprobs = model.llama().logits(hidden)[0].log_softmax(-1)
         nats -= sum(float(logprobs[len(prompt) + i - 1, token]) for i, token in enumerate(reply))
         characters += len(text)
     expected = nats / torch.log(torch.tensor(2.0)).item() / characters

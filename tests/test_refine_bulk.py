@@ -25,8 +25,8 @@ from refine_scribe import JOB, Scribe, scribe_loop, write_job
 
 from ostinato.cli.jobs.refine import refine
 from ostinato.errors import InputError
-from ostinato.journal import Journal
-from ostinato.loop import Accept, Lanes, Loop, Steps, UniqueItems, Verdict, content_keys
+from ostinato.journal import Journal, StopKind, Stopped
+from ostinato.loop import LaneResult, Lanes, Loop, Policy, Steps, UniqueItems, Verdict, content_keys
 from ostinato.loop.lanes import AT_ONCE, JUDGED_BY_MODEL
 from ostinato.refine import open_job, read_job
 from ostinato.refine.job.item_index import IndexWriter, ItemFacts, ItemIndex
@@ -97,7 +97,7 @@ def test_memory_does_not_grow_with_the_items(
 def test_ready_answers_share_steps_and_no_step_holds_too_many(folder: Path) -> None:
     job = read_job(thankful(folder, 3 * AT_ONCE + 5))
     with Journal(folder / "journal.db") as journal, open_job(job, journal).loop() as loop:
-        finished = [[key for key, _ in step.results] for step in loop]
+        finished = [[one.key for one in step.results] for step in loop]
     assert max(map(len, finished)) == AT_ONCE and len(finished) == 4
     assert [key for keys in finished for key in keys] == [f"m{n}" for n in range(3 * AT_ONCE + 5)]
 
@@ -108,7 +108,7 @@ def test_few_ready_answers_share_a_step_where_a_model_judges_them() -> None:
 
     items: list[tuple[str, object]] = [(f"k{n}", {}) for n in range(20)]
     lanes = Lanes(
-        Scribe(4), items, each=Steps(9), judge=judge, ready=lambda item: "You are welcome."
+        Scribe(4), items, Policy(each=Steps(9), judge=judge, ready=lambda item: "You are welcome.")
     )
     finished = [len(step.results) for step in Loop(lanes, until=Steps(99))]
     assert finished == [AT_ONCE // JUDGED_BY_MODEL] * 2 + [20 % (AT_ONCE // JUDGED_BY_MODEL)]
@@ -135,9 +135,7 @@ def test_the_model_is_loaded_for_an_answer_that_does_not_pass(
         loads.append("loaded")
         process = Scribe(4)
         process.compute_mode = "by hand"  # type: ignore[attr-defined]
-        return SimpleNamespace(
-            lanes=SimpleNamespace(process=process), on_stop=lambda stopped, history: Accept()
-        )
+        return SimpleNamespace(lanes=SimpleNamespace(process=process), policy=Policy(each=Steps(9)))
 
     monkeypatch.setattr("ostinato.refine.job.job_run.refinement", refinement)
     text = JOB.replace('reply = "You are welcome."', 'reply = "{message}"')
@@ -371,10 +369,10 @@ def test_lanes_over_a_stream_resume_where_they_were_and_read_nothing_twice(folde
             message = item["message"]  # type: ignore[index]
             return "You are welcome." if message.startswith("thanks") else None
 
-        return Lanes(Scribe(4), items, each=Steps(20), ready=ready, seed=3)
+        return Lanes(Scribe(4), items, Policy(each=Steps(20), ready=ready), seed=3)
 
     alone = Loop(lanes(list(Counted(60))), until=Steps(900))
-    whole = {key: row for step in alone for key, row in step.results}
+    whole = {one.key: one.to_json() for step in alone for one in step.results}
     first = lanes(Counted(60))
     rows = [result for step in Loop(first, until=Steps(25)) for result in step.results]
     items = Counted(60)
@@ -385,7 +383,7 @@ def test_lanes_over_a_stream_resume_where_they_were_and_read_nothing_twice(folde
     lowest = min(draft["index"] for draft in saved["drafts"])
     assert lowest > 5 and items.read == saved["taken"] - lowest + 1  # and the next one
     rows += [result for step in Loop(again, until=Steps(900)) for result in step.results]
-    assert dict(rows) == whole and len(rows) == 60
+    assert {row.key: row.to_json() for row in rows} == whole and len(rows) == 60
 
 
 # Report and progress ----------------------------------------------------------------------------
@@ -393,7 +391,7 @@ def test_lanes_over_a_stream_resume_where_they_were_and_read_nothing_twice(folde
 
 def test_a_selection_as_results_come_is_that_of_all_of_them(tmp_path: Path) -> None:
     _, items, rows = made_up(tmp_path, 400)
-    results = [from_lane(item.key, row) for item, row in zip(items, rows, strict=True)]
+    results = [from_lane(LaneResult.from_json(row)) for item, row in zip(items, rows, strict=True)]
     sizes = {one.id: 500 + 97 * number % 1500 for number, one in enumerate(results)}
     # One with room for all drops nothing.
     few, many = Selection[str](30_000), Selection[str](10_000_000)
@@ -420,9 +418,9 @@ def test_plain_lines_come_each_second_at_first_and_each_minute_in_the_end() -> N
 def test_the_pace_of_ready_answers_says_how_long_the_rest_takes() -> None:
     tally = ProgressTally(1000)
     tally.start(0.0)
-    stopped = {"condition": "ready", "kind": "passed"}
+    stopped = Stopped(StopKind.PASSED, "", "ready")
     for n in range(250):
-        tally.add_row(f"k{n}", {"accepted": True, "rounds": 1, "stopped": stopped})
+        tally.add(LaneResult(key=f"k{n}", index=n, output="", accepted=True, stopped=stopped))
     assert tally.left(5.0) == pytest.approx(15.0)
     assert "50 items/s" in tally.line(5.0) and "about 15 s left" in tally.line(5.0)
 

@@ -12,6 +12,7 @@ from refine_scribe import scribe_loop, write_job
 from ostinato.cli.jobs.refine import refine
 from ostinato.cli.run_loop import Exit
 from ostinato.errors import InputError
+from ostinato.loop import LaneResult
 from ostinato.refine.export import RESULT_COLUMNS
 from ostinato.refine.job.file import read_job
 from ostinato.refine.job.job_run import JobRun
@@ -97,8 +98,8 @@ def test_every_column_of_an_export_and_choice_of_only_is_documented() -> None:
 
 
 def test_every_key_of_the_output_is_documented(tmp_path: Path) -> None:
-    _, items, rows = made_up(tmp_path)
-    line = from_lane(items[0].key, rows[0]).to_json()
+    _, _, rows = made_up(tmp_path)
+    line = from_lane(LaneResult.from_json(rows[0])).to_json()
     drafts = line["drafts"]
     assert isinstance(drafts, list) and isinstance(drafts[0], dict)
     assert isinstance(line["tokens"], dict)

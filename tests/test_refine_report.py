@@ -13,7 +13,7 @@ import pytest
 from refine_made_up import JOB, job_folder, lane_row, made_up
 
 from ostinato.journal import StopKind, Stopped
-from ostinato.loop import Verdict, judged
+from ostinato.loop import LaneResult, Verdict, judged
 from ostinato.refine.job.changes import Fingerprint, compare
 from ostinato.refine.job.config import Job
 from ostinato.refine.job.file import read_job
@@ -59,7 +59,7 @@ def outcome_of(folder: Path, count: int = 60) -> Made:
     job, items, rows = made_up(folder, count)
     router = job.router()
     results = [
-        from_lane(item.key, row, router.route(item.columns), item.columns)
+        from_lane(LaneResult.from_json(row), router.route(item.columns), item.columns)
         for item, row in zip(items, rows, strict=True)
     ]
     return Made(job, items, results)
@@ -102,7 +102,7 @@ def result(*said: bool | None) -> Result:
 def test_a_row_has_what_was_kept_and_what_was_taken_back(tmp_path: Path) -> None:
     job, items, rows = made_up(tmp_path, 40)
     back = next(
-        from_lane(item.key, row)
+        from_lane(LaneResult.from_json(row))
         for item, row in zip(items, rows, strict=True)
         if row["backtracks"] and row["accepted"]
     )
@@ -116,12 +116,12 @@ def test_a_row_has_what_was_kept_and_what_was_taken_back(tmp_path: Path) -> None
 
 
 def test_a_recorded_length_of_what_was_kept_counts(tmp_path: Path) -> None:
-    _, items, rows = made_up(tmp_path, 40)
+    _, _, rows = made_up(tmp_path, 40)
     row = next(row for row in rows if row["backtracks"])
     attempts = row["attempts"]
     assert isinstance(attempts, list)
     attempts[0]["kept"] = 3
-    found = from_lane(items[0].key, row).drafts[0]
+    found = from_lane(LaneResult.from_json(row)).drafts[0]
     assert len(found.before) == 3
 
 
@@ -246,7 +246,7 @@ def test_advice_to_backtrack_counts_the_tokens_before_the_failure(tmp_path: Path
         ],
         "spent": {"computed": 40},
     }  # fmt: skip
-    advice = advise(job, [from_lane("a", row)])
+    advice = advise(job, [from_lane(LaneResult.from_json(row))])
     assert any(one.action.startswith('Keep them: kind = "backtrack"') for one in advice)
     assert any(one.observation.startswith("10 tokens") for one in advice)
 
@@ -429,7 +429,7 @@ def test_a_changed_check_affects_all_items_and_new_ones_are_listed(tmp_path: Pat
 
 
 def test_swaps_at_one_place_are_one_line_and_one_draft_of_the_page(tmp_path: Path) -> None:
-    job, (item, *_), (row, *_) = made_up(tmp_path)
+    job, _, (row, *_) = made_up(tmp_path)
 
     def swap(text: str, round: int = 0) -> dict[str, object]:
         stopped = Stopped(StopKind.FAILED, 'polite: Leave out "you".', "polite", {})
@@ -439,7 +439,7 @@ def test_swaps_at_one_place_are_one_line_and_one_draft_of_the_page(tmp_path: Pat
 
     swapped = [swap(f" {word}") for word in ("obviously", "you people", "not")]
     attempts = [*swapped, swap(" here", round=1), *cast("list[Any]", row["attempts"])]
-    result = from_lane(item.key, {**row, "attempts": attempts})
+    result = from_lane(LaneResult.from_json({**row, "attempts": attempts}))
     line, other, *_ = attempt_lines(result)
     assert (line.times, line.check, line.verdict) == (3, "polite", "impossible")
     assert line.place == " obviously /  you people /  not" and other.times == 1

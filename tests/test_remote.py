@@ -30,6 +30,7 @@ from ostinato.loop import (
     Lanes,
     Loop,
     OnStop,
+    Policy,
     StartOver,
     Steps,
     Timeline,
@@ -86,11 +87,11 @@ def lanes_on(
 def run(
     process: ServerLanes, items: Any = ITEMS, *, on_stop: OnStop = accept, each: Any = None
 ) -> tuple[dict[str, Any], Stopped, Lanes]:
-    lanes = Lanes(process, items, each=each or Steps(100), on_stop=on_stop, seed=3)
+    lanes = Lanes(process, items, Policy(each=each or Steps(100), on_stop=on_stop), seed=3)
     loop = Loop(lanes, until=Steps(100_000))
     rows: dict[str, Any] = {}
     for step in loop:
-        rows |= dict(step.results)
+        rows |= {one.key: one.to_json() for one in step.results}
     assert loop.stopped is not None
     return rows, loop.stopped, lanes
 

@@ -325,7 +325,7 @@ def test_a_phrase_ends_a_server_s_text() -> None:
     faults = Faults(writes=lambda body: "One two three four.", drip=0.01)
     with serving(faults) as url:
         loop = write(["Count."], model=f"{url}#m", each=Phrase("two") | Steps(50))
-        (row,) = [row for step in loop for _, row in step.results]
+        (row,) = [one.to_json() for step in loop for one in step.results]
         loop.process.process.close()  # type: ignore[attr-defined]
     assert row["output"] == "One two"
     assert faults.bodies[0]["max_tokens"] == 50

@@ -30,7 +30,7 @@ from tiny_gguf import Form, write_gguf
 
 from ostinato.checks import Excludes, Length
 from ostinato.journal import StopKind, Stopped
-from ostinato.loop import Action, GiveUp, GoBack, History, Lane, Lanes, Loop, Steps, is_end
+from ostinato.loop import Action, GiveUp, GoBack, History, Lane, Lanes, Loop, Policy, Steps, is_end
 from ostinato.models import Llama, load_model
 from ostinato.models.catalog import installed_folder, is_installed
 from ostinato.refine.refine import Refine
@@ -213,9 +213,9 @@ def test_log_probabilities_come_where_the_server_sends_them(
 
 def test_many_answers_are_written_in_parallel(real: Real) -> None:
     with lanes_on(real) as process:
-        lanes = Lanes(process, [(f"{n}", n) for n in range(4)], each=Steps(40), seed=3)
+        lanes = Lanes(process, [(f"{n}", n) for n in range(4)], Policy(each=Steps(40)), seed=3)
         steps = Loop(lanes, until=Steps(100_000))
-        rows: list[Any] = [row for step in steps for _, row in step.results]
+        rows: list[Any] = [one.to_json() for step in steps for one in step.results]
     assert all(row["stopped"]["kind"] == "ended" and row["output"] for row in rows)
     assert len(rows) == 4
 
@@ -252,10 +252,10 @@ def test_backtrack_continues_from_the_good_prefix(real: Real) -> None:
     pieces: list[Any] = []
     rows: list[Any] = []
     with lanes_on(real, **CHATML) as process:
-        lanes = Lanes(process, [("a", 0)], each=without_seven, on_stop=go_back_once, seed=3)
+        lanes = Lanes(process, [("a", 0)], Policy(each=without_seven, on_stop=go_back_once), seed=3)
         for step in Loop(lanes, until=Steps(10_000)):
             pieces += [lane.report["text"] for lane in step.lanes.values()]
-            rows += [row for _, row in step.results]
+            rows += [one.to_json() for one in step.results]
     (row,) = rows
     prefix = "".join(pieces[:2]) + " 7"
     assert row["output"].startswith(prefix)

@@ -28,7 +28,7 @@ from ostinato.checks import BaseCheck, Excludes, JsonSchema, Length, Regex, judg
 from ostinato.checks.deadline import Deadline, left
 from ostinato.decode import SamplingParams
 from ostinato.journal import StopKind, Stopped
-from ostinato.loop import Item, Loop, Phrase, PrefixVerdict, Steps, Verdict
+from ostinato.loop import Item, LaneResult, Loop, Phrase, PrefixVerdict, Steps, Verdict
 from ostinato.refine import Resample, Strategy
 from ostinato.refine.refine import Refine
 from ostinato.refine.strategies.backtrack import Backtrack
@@ -50,7 +50,7 @@ def test_a_chat_gives_what_the_loop_writes(client: openai.OpenAI) -> None:
         model="tiny", messages=MESSAGES, max_tokens=12, temperature=0
     )
     loop = write(["What is the phone number?"], model=tiny_model(), each=Steps(12))
-    (row,) = [row for step in loop for _, row in step.results]
+    (row,) = [one.to_json() for step in loop for one in step.results]
     (choice,) = answer.choices
     assert choice.message.content == row["output"]
     assert choice.message.role == "assistant"
@@ -83,7 +83,7 @@ def test_a_completion_continues_its_prompt(client: openai.OpenAI) -> None:
         model="tiny", prompt="The reply", max_tokens=9, temperature=0, logprobs=0
     )
     loop = write(["The reply"], model=tiny_model(), each=Steps(9), chat=False)
-    (row,) = [row for step in loop for _, row in step.results]
+    (row,) = [one.to_json() for step in loop for one in step.results]
     assert whole.choices[0].text == row["output"]
     told = whole.choices[0].logprobs
     assert told is not None and told.token_logprobs is not None
@@ -100,7 +100,7 @@ def best_at_first(count: int) -> list[tuple[str, float]]:
     tokens = model.tokenizer.chat(MESSAGES)
     with torch.inference_mode():
         hidden = model.network(torch.tensor([tokens]))[0, -1:]
-        values, ids = model.network.logits(hidden)[0].log_softmax(-1).topk(count)
+        values, ids = model.llama().logits(hidden)[0].log_softmax(-1).topk(count)
     return [(model.tokenizer.shown(int(i)), float(v)) for i, v in zip(ids, values, strict=True)]
 
 
@@ -313,9 +313,10 @@ def test_the_client_s_error_names_the_field(
 @pytest.mark.parametrize("word", ["context", "context is full", "limit"])
 def test_the_words_of_a_stop_phrase_are_no_reason(word: str) -> None:
     """The reason to finish is a value: a sentence may quote the phrase."""
-    row = {"stopped": Stopped(StopKind.ENDED, f"It holds {word!r}.", "phrase").to_json()}
+    stopped = Stopped(StopKind.ENDED, f"It holds {word!r}.", "phrase")
+    result = LaneResult(key="a", index=0, output="", accepted=True, stopped=stopped)
     request: Any = SimpleNamespace(checks=())
-    assert finish_reason(request, row) == "stop"
+    assert finish_reason(request, result) == "stop"
 
 
 def test_a_text_that_fills_the_context_ends_by_length(client: openai.OpenAI) -> None:
@@ -919,10 +920,10 @@ def test_the_reported_seed_gives_the_same_answer(client: openai.OpenAI) -> None:
 def test_our_own_client_can_ask_it(place: tuple[int, Scheduler]) -> None:
     url = f"http://127.0.0.1:{place[0]}/v1#tiny"
     loop: Loop = write(["The reply"], model=url, each=Steps(9) | Phrase("never"))
-    (row,) = [row for step in loop for _, row in step.results]
+    (row,) = [one.to_json() for step in loop for one in step.results]
     loop.process.process.close()  # type: ignore[attr-defined]
     here = write(["The reply"], model=tiny_model(), each=Steps(9), sampling=SamplingParams())
-    (own,) = [row for step in here for _, row in step.results]
+    (own,) = [one.to_json() for step in here for one in step.results]
     assert row["output"] == own["output"]
     assert row["length"] == 9
 

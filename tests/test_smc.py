@@ -24,7 +24,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from ostinato.checks import Function, Length
 from ostinato.decode import Constraint, Decode, SamplingParams, plain_prompt
 from ostinato.errors import InputError
-from ostinato.loop import Lanes, Loop, Steps
+from ostinato.loop import Lanes, Loop, Policy, Steps
 from ostinato.models import LanguageModel, Llama, LlamaConfig, Tokenizer
 from ostinato.refine import Backtrack, Refine, Resample, Smc
 from ostinato.refine.strategies.smc import (
@@ -201,7 +201,9 @@ def test_a_particle_sampler_conforms(failure_temperature: float) -> None:
 
 
 def test_particles_are_resampled_and_report_the_evidence() -> None:
-    lanes = Lanes(particles(2), [("a", "Hello"), ("b", "The reply")], each=Steps(10), seed=4)
+    lanes = Lanes(
+        particles(2), [("a", "Hello"), ("b", "The reply")], Policy(each=Steps(10)), seed=4
+    )
     reports = [lane.report for step in Loop(lanes, until=Steps(99)) for lane in step.lanes.values()]
     assert any("parents" in report for report in reports)
     assert all(0 <= report["ess"] <= 3 + 1e-9 for report in reports)  # type: ignore[operator]
@@ -302,7 +304,7 @@ def test_a_constraint_holds_for_a_model_without_an_end(pattern: str) -> None:
         sampling=SamplingParams(temperature=1.0),
         slots=8,
     )
-    lanes = Lanes(decode, [(str(n), "") for n in range(8)], each=Steps(4), seed=5)
-    rows = [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
+    lanes = Lanes(decode, [(str(n), "") for n in range(8)], Policy(each=Steps(4)), seed=5)
+    rows = [one.to_json() for step in Loop(lanes, until=Steps(99)) for one in step.results]
     assert len(rows) == 8
     assert all(re.fullmatch(pattern, str(row["output"])) for row in rows)

@@ -20,7 +20,7 @@ from ostinato.decode import (
 )
 from ostinato.decode.speculative import DraftRequest
 from ostinato.errors import InputError
-from ostinato.loop import Lane, Lanes, Loop, Steps, Timeline
+from ostinato.loop import Lane, Lanes, Loop, Policy, Steps, Timeline
 from ostinato.models import LanguageModel, Llama
 from ostinato.testing import check_lane_process
 
@@ -122,8 +122,8 @@ def test_a_text_runs_to_the_end_of_the_context() -> None:
         model = tiny_model(context=48)
         prompt = plain_prompt(model.tokenizer.encode)
         process = Decode(model, prompt, slots=1, proposer=proposer)
-        lanes = Lanes(process, [("a", "The")], each=Steps(99))
-        return [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
+        lanes = Lanes(process, [("a", "The")], Policy(each=Steps(99)))
+        return [one.to_json() for step in Loop(lanes, until=Steps(99)) for one in step.results]
 
     assert text(PromptLookup(9, shortest=1)) == text(None)
     assert text(DraftModel(tiny_model(context=48), 9)) == text(None)

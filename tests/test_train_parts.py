@@ -74,7 +74,7 @@ def test_the_rate_follows_the_schedule_and_the_edits() -> None:
         with_gradients(network)
         rates.append(part.step()["lr"])
     assert rates == pytest.approx([0.025, 0.05, 0.05])
-    for value in (-1, True, "fast", math.nan):
+    for value in (-1, True, "fast", math.nan, math.inf, 10**400):
         with pytest.raises(EditError, match="must be a number of 0 or more"):
             part.change("lr", value)
 
@@ -115,7 +115,11 @@ def test_averages_follow_the_weights_as_the_formula_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "values", "kept"), [("min", [3, 1, math.nan, 2], 1), ("max", [3, math.nan, 5, 4], 5)]
+    ("mode", "values", "kept"),
+    [
+        ("min", [3, 1, math.nan, -math.inf, 2], 1),
+        ("max", [3, math.nan, math.inf, 5, 4], 5),
+    ],
 )
 def test_the_best_weights_are_kept(mode: Any, values: list[float], kept: float) -> None:
     network = layer()
@@ -231,6 +235,9 @@ def test_an_edit_goes_to_every_part_that_knows_it_or_to_the_one_that_is_named() 
     }
     turns.change({"lr_scale": 0.5, "prey/lr": 0.02})
     turns.updaters["prey"].steps = 9
+    for edits in ({"lr": 0.1, "prey/lr": 0.02}, {"prey/lr": 0.02, "lr": 0.1}):
+        turns.change(edits)  # the order of the names is of no account
+        assert turns.updaters["prey"].lr == pytest.approx(0.01)
     assert turns.updaters["hunter"].lr == pytest.approx(0.05)
     assert turns.updaters["prey"].lr == pytest.approx(0.01)
     with pytest.raises(EditError, match=r"Unknown edit 'pray/lr' of Turns.*prey/lr"):

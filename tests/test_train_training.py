@@ -15,7 +15,7 @@ from tiny import tiny_model
 
 from ostinato.errors import EditError, InputError
 from ostinato.journal import Journal, StopKind
-from ostinato.loop import CheckpointSchedule, Epochs, Loop, NotFinite, Plateau, Steps, go_back
+from ostinato.loop import CheckpointSchedule, Epochs, Loop, NotFinite, Plateau, Steps
 from ostinato.models import Llama, LlamaConfig, add_lora
 from ostinato.testing import check_process
 from ostinato.train import (
@@ -28,6 +28,7 @@ from ostinato.train import (
     Training,
     TrainingConfig,
     conversation,
+    go_back,
 )
 from ostinato.train.data import examples, split, windows
 from ostinato.train.optimizers import orthogonal

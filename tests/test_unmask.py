@@ -20,7 +20,7 @@ from ostinato.cli.main import cli
 from ostinato.decode.maskgit import draw_each, most_confident, to_keep
 from ostinato.errors import EditError, InputError, ItemError, ModelError
 from ostinato.journal import Journal
-from ostinato.loop import Lane, Lanes, Loop, Steps, Text, Timeline
+from ostinato.loop import Lane, Lanes, Loop, Policy, Steps, Text, Timeline
 from ostinato.models import MaskedModel, Tokenizer, load_masked_model
 from ostinato.testing import check_lane_process
 from ostinato.text import FillConfig, MaskedText, Unmask, fill_gaps
@@ -291,8 +291,8 @@ def test_a_model_without_a_mask_is_told(tmp_path: Path) -> None:
 
 
 def test_lanes_share_places() -> None:
-    lanes = Lanes(unmask(2), ITEMS.items(), each=Steps(99), seed=1)
-    rows = [row for step in Loop(lanes, until=Steps(99)) for _, row in step.results]
+    lanes = Lanes(unmask(2), ITEMS.items(), Policy(each=Steps(99)), seed=1)
+    rows = [one.to_json() for step in Loop(lanes, until=Steps(99)) for one in step.results]
     assert len(rows) == len(ITEMS)
 
 

@@ -53,6 +53,8 @@ class Speller:
     """A lane process that writes random letters; `.` ends a text. Edits: forbid."""
 
     deterministic = True
+    costs: tuple[str, ...] = ("tokens",)
+    unit = "tokens"
 
     def __init__(self, slots: int = 4) -> None:
         self.slots = slots

@@ -16,15 +16,16 @@ from .loop import (
     Passes,
     Phrase,
     Plateau,
+    Policy,
     Process,
     Reaches,
     Seconds,
     StartOver,
     Step,
     Steps,
-    go_back,
     parse,
 )
+from .train import go_back
 
 __version__: str
 
@@ -45,6 +46,7 @@ __all__ = [
     "Passes",
     "Phrase",
     "Plateau",
+    "Policy",
     "Process",
     "Reaches",
     "Seconds",

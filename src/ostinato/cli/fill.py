@@ -12,12 +12,12 @@ import click
 from ostinato.cli.options import flag_of, json_option, seed_option
 from ostinato.cli.presenters import View, drive
 from ostinato.cli.recording import Recording, recording_options
-from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, rows_of
+from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, results_of
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
     from ostinato.journal import Run, RunSource
-    from ostinato.loop import Step
+    from ostinato.loop import LaneResult, Step
     from ostinato.text import FillRun
 
 
@@ -70,26 +70,29 @@ def present(config: FillRun, run: RunSource | None, view: View) -> Exit:
     from ostinato.journal import Run
 
     if isinstance(run, Run) and run.status == "stopped":
-        rows, note = _recorded(run, view), f" The run {run.name!r} is finished."
+        results, note = _recorded(run, view), f" The run {run.name!r} is finished."
     else:
-        rows, note = _filled(config, run, view), ""
-    refuse_errors(rows)
-    result = {"text": str(rows[0]["output"]), "stopped": rows[0]["stopped"]}
-    click.echo(json.dumps(result) if view.as_json else result["text"])
+        results, note = _filled(config, run, view), ""
+    refuse_errors(results)
+    text, stopped = str(results[0].output), results[0].stopped
+    told = json.dumps({"text": text, "stopped": stopped.to_json()})
+    click.echo(told if view.as_json else text)
     if not view.as_json:
-        click.echo(f"[{result['stopped']['sentence']}{note}]", err=True)
+        click.echo(f"[{stopped.sentence}{note}]", err=True)
     return Exit.DONE
 
 
-def _recorded(run: Run, view: View) -> list[dict[str, Any]]:
+def _recorded(run: Run, view: View) -> list[LaneResult]:
+    from ostinato.loop import LaneResult
+
     for step in run.history():
         lanes: Any = step.report["lanes"]
         for lane in lanes.values():
             _show(lane["position"], lane["report"], view)
-    return [row for _, row in run.results()]
+    return [LaneResult.from_json(row) for _, row in run.results()]
 
 
-def _filled(config: FillRun, run: RunSource | None, view: View) -> list[dict[str, Any]]:
+def _filled(config: FillRun, run: RunSource | None, view: View) -> list[LaneResult]:
     from ostinato.loop import ItemsWork
     from ostinato.runs import build_config
 
@@ -99,10 +102,10 @@ def _filled(config: FillRun, run: RunSource | None, view: View) -> list[dict[str
 
     work = build_config(config, run=run)
     assert isinstance(work, ItemsWork)
-    rows = rows_of(work, show=show)
-    if not rows:
+    results = results_of(work, show=show)
+    if not results:
         exit_interrupted(0, 1, "texts", work.loop.recorded_as)
-    return rows
+    return results
 
 
 def _show(position: int, report: Mapping[str, object], view: View) -> None:

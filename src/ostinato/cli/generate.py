@@ -231,11 +231,11 @@ def present(config: GenerateRun, run: RunSource | None, view: View) -> Exit:
         for step in loop:
             for lane in step.lanes.values():
                 output.add(lane.position, lane.report)
-            for _, row in step.results:
-                output.row = row
+            for result in step.results:
+                output.result = result
     output.stopped = loop.stopped
     # A signal during the last step comes too late to interrupt anything.
-    paused = signaled.number and not output.row
+    paused = signaled.number and output.result is None
     output.finish()
     if paused:
         click.echo(way_back(loop.recorded_as), err=True)

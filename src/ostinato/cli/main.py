@@ -38,7 +38,7 @@ COMMANDS = {
     "serve": ("ostinato.cli.serve", "serve", "Serve a model over an OpenAI-compatible API."),
     "generate": ("ostinato.cli.generate", "generate", "Generate text token by token."),
     "fill": ("ostinato.cli.fill", "fill", "Fill the gaps of a text with a masked model."),
-    "train": ("ostinato.cli.train.text", "train", "Train a model until it is good enough."),
+    "train": ("ostinato.cli.train.group", "train", "Train a model until it is good enough."),
     "sample": ("ostinato.cli.sample.image", "sample", "Sample images or music, step by step."),
     "models": ("ostinato.cli.models", "models", "List and download models."),
     "doctor": ("ostinato.cli.doctor", "doctor", "Describe this machine and what is missing."),

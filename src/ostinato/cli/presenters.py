@@ -35,14 +35,11 @@ PRESENTERS = {
     "sample pipeline": "ostinato.cli.sample.image:present",
     "sample image-tokens": "ostinato.cli.sample.image_tokens:present",
     "sample music": "ostinato.cli.sample.music:present",
-    "train text": "ostinato.cli.train.text:present",
-    "train image": "ostinato.cli.train.image:present",
-    "train image-tokens": "ostinato.cli.train.image_tokens:present",
-    "train image-codec": "ostinato.cli.train.progress:present",
-    "train music": "ostinato.cli.train.progress:present",
+    "train": "ostinato.cli.train.group:present",
     "refine": "ostinato.cli.jobs.refine:present",
 }
-"""By kind of run: `package.module:function`. Other kinds are shown by `present`."""
+"""By kind of run, or by the first word of several: `package.module:function`. Other kinds are shown
+by `present`."""
 
 
 def drive(
@@ -58,9 +55,10 @@ def drive(
 
 def presenter(kind: str) -> Presenter:
     """Return what shows a kind of run."""
-    if kind not in PRESENTERS:
+    place = PRESENTERS.get(kind) or PRESENTERS.get(kind.partition(" ")[0])
+    if place is None:
         return present
-    module, _, name = PRESENTERS[kind].partition(":")
+    module, _, name = place.partition(":")
     found: Presenter = getattr(importlib.import_module(module), name)
     return found
 

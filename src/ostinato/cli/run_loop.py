@@ -1,4 +1,4 @@
-"""Running a loop for a command: its exit codes, and the rows of finished items.
+"""Running a loop for a command: its exit codes, and the results of finished items.
 
 Knows no family.
 """
@@ -6,9 +6,9 @@ Knows no family.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -16,7 +16,7 @@ from ostinato.errors import InputError
 
 if TYPE_CHECKING:
     from ostinato.journal import Run
-    from ostinato.loop import ItemsWork, Step
+    from ostinato.loop import ItemsWork, LaneResult, Step
 
 RESUME = "Run the same command again to resume."
 
@@ -31,15 +31,15 @@ class Exit(IntEnum):
     INTERRUPTED = 130  # Ctrl-C or SIGTERM; the same command resumes
 
 
-# Rows -------------------------------------------------------------------------------------------
+# Results ----------------------------------------------------------------------------------------
 
 
-def rows_of(
+def results_of(
     work: ItemsWork, *, show: Callable[[Step], None] = lambda step: None
-) -> list[dict[str, Any]]:
-    """Run the loop until it ends or a signal ends it; return the finished items' rows by index.
+) -> list[LaneResult]:
+    """Run the loop until it ends or a signal ends it; return the items' results by index.
 
-    `show` receives every step. A recorded run returns the rows of earlier sessions too.
+    `show` receives every step. A recorded run returns the results of earlier sessions too.
     """
     from ostinato.loop import ends_by_signal
 
@@ -47,14 +47,14 @@ def rows_of(
         for step in work.loop:
             work.watch(step)
             show(step)
-    return work.rows
+    return work.results
 
 
-def refuse_errors(rows: Sequence[Mapping[str, Any]]) -> None:
+def refuse_errors(results: Sequence[LaneResult]) -> None:
     """Raise `InputError` with the reason of the first item that could not be worked on."""
-    for row in rows:
-        if row["stopped"]["kind"] == "error":
-            raise InputError(row["stopped"]["sentence"])
+    for result in results:
+        if result.stopped.kind == "error":
+            raise InputError(result.stopped.sentence)
 
 
 def exit_interrupted(done: int, count: int, items: str, run: Run | None) -> NoReturn:

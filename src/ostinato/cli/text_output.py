@@ -14,6 +14,7 @@ from ostinato.cli.run_loop import Exit
 
 if TYPE_CHECKING:
     from ostinato.journal import Run, Stopped
+    from ostinato.loop import LaneResult
 
 
 @dataclass(kw_only=True)
@@ -24,13 +25,13 @@ class TextOutput:
     quiet: bool
     beams: bool = False  # a report's text is the best text so far, not the next token
     tokens: list[dict[str, object]] = field(default_factory=list)
-    row: Mapping[str, Any] = field(default_factory=dict)
+    result: LaneResult | None = None
     stopped: Stopped | None = None
 
     @property
     def exit(self) -> Exit:
         """The exit code: `NOT_ALL` where the text could not be written."""
-        kind = self.row.get("stopped", {}).get("kind")
+        kind = None if self.result is None else self.result.stopped.kind
         return Exit.NOT_ALL if kind in ("error", "failed") else Exit.DONE
 
     def add(self, position: int, report: Mapping[str, object]) -> None:
@@ -50,18 +51,20 @@ class TextOutput:
             lanes: Any = step.report["lanes"]
             for lane in lanes.values():
                 self.add(lane["position"], lane["report"])
-        self.row = next((row for _, row in run.results()), {})
+        from ostinato.loop import LaneResult
+
+        self.result = next((LaneResult.from_json(row) for _, row in run.results()), None)
         self.stopped = run.stopped
 
     def finish(self, note: str = "") -> None:
         """Print why the text ended, and a note; or everything as JSON."""
-        stopped = self.stopped.to_json() if self.stopped else None
-        why = self.row.get("stopped", stopped)
+        why = self.stopped if self.result is None else self.result.stopped
         if self.quiet:
-            text = self.row.get("output", self._text())
-            click.echo(json.dumps({"text": text, "stopped": why, "tokens": self.tokens}))
+            text = self._text() if self.result is None else self.result.output
+            stopped = None if why is None else why.to_json()
+            click.echo(json.dumps({"text": text, "stopped": stopped, "tokens": self.tokens}))
             return
-        sentence = why["sentence"] if why else ""
+        sentence = why.sentence if why else ""
         if self.beams and not self.show:
             click.echo(self._text(), nl=False)
         end = "" if self.show else "\n"  # the text was printed without a line break after it

@@ -77,6 +77,9 @@ class Beam:
     - `ended` once nothing better can follow; `out_of_room` if a limit cuts the most likely text.
     """
 
+    costs = ("tokens", "computed", "prompt")
+    unit = "tokens"
+
     def __init__(
         self,
         model: LanguageModel,

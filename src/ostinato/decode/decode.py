@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ostinato.arguments import require_at_least
 from ostinato.decode.constrained_state import ConstrainedState
@@ -67,7 +68,7 @@ class TokenPrompt:
     forced: Mapping[int, int] = field(default_factory=dict)
 
 
-Prompter = Callable[[object, Mapping[str, object]], TokenPrompt]
+Prompter = Callable[[Any, Mapping[str, object]], TokenPrompt]
 """Makes an item's prompt. The second argument has the lane's edits that `prompt_edits` names."""
 
 
@@ -161,6 +162,8 @@ class Decode:
     """
 
     deterministic: bool
+    costs = ("tokens", "computed", "prompt")
+    unit = "tokens"
 
     def __init__(
         self,
@@ -210,6 +213,27 @@ class Decode:
             model = in_compute_mode(self._model, mode)
             if model is not self._model:
                 self._open(model)
+
+    def update(self, network: nn.Module | None = None) -> bool:
+        """Take over the network's weights as they are now; return whether any changed.
+
+        See `Backend.update`. What the old weights computed is forgotten, also of prompts. Lanes in
+        work keep their tokens; the next step computes all of them again, by the new weights.
+        """
+        changed = self._inference.update(network)
+        if network is not None:
+            self._model = replace(self._model, network=network)
+        if not changed:
+            return False
+        self.compute_mode = self._inference.compute_mode
+        self._allocator.forget()
+        for slot in self._slots.values():
+            self._speculator.forget(slot.lane.key)
+            # The row after the last token was reported if it was computed: it counts once.
+            slot.row_counted |= len(slot.hidden) > len(slot.tokens)
+            slot.hidden.clear()
+            self._allocator.refill(slot.index, slot.prompt.tokens[:-1])
+        return True
 
     # Lanes ------------------------------------------------------------------------------------
 

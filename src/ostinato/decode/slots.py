@@ -26,6 +26,16 @@ class SlotAllocator:
         # Among free slots with equal overlap, give up the one with the shortest prompt.
         slot = max(self._free, key=lambda s: (self._overlap(s, prompt), -len(self._prompts[s])))
         self._free.remove(slot)
+        self.refill(slot, prompt)
+        return slot
+
+    def forget(self) -> None:
+        """Forget what all slots hold: the network has other weights now."""
+        self._prompts = [[] for _ in self._prompts]
+
+    def refill(self, slot: int, tokens: Sequence[int]) -> None:
+        """Make a slot that is in use hold `tokens`, computing only what no slot has."""
+        prompt = list(tokens)
         held = self._reusable(slot, prompt)
         donor = max(range(len(self._prompts)), key=lambda s: self._overlap(s, prompt))
         copied = self._reusable(donor, prompt)
@@ -35,7 +45,6 @@ class SlotAllocator:
         if held < len(prompt):
             self._inference.prefill(slot, prompt[held:], held)
         self._prompts[slot] = prompt
-        return slot
 
     def fork(self, source: int, length: int) -> int:
         """Return a slot that holds the first `length` positions of another one."""

@@ -17,7 +17,7 @@ from .fixed_batches import BLOCK, Denoiser, fixed_batches, is_batch_invariant, r
 from .image_request import ImageRequest, is_whole, pixels
 from .image_work import ImageWork
 from .quality import PrecisionRecall, diversity, frechet_distance, precision_recall
-from .sampling import ALL_STEPS, Renoise, denoise_loop, sample_images
+from .sampling import Renoise, denoise_loop, sample_images
 from .sampling_run import (
     build_sample_image,
     classifier_digest,
@@ -27,11 +27,10 @@ from .sampling_run import (
 )
 from .solvers import SOLVERS, Solver, jump_sigmas, karras_sigmas, linear_betas, vp_sigmas
 from .training import ImageTask, NoiseLevels, PerImageTask, preview, shape_for
-from .training_run import build_image_training, prepare_image_training, read_image_set
+from .training_run import prepare_image_training, read_image_set
 from .unet import UNet, UNetConfig, load_denoiser, save_denoiser
 
 __all__ = [
-    "ALL_STEPS",
     "BLOCK",
     "RECIPE",
     "SOLVERS",
@@ -60,7 +59,6 @@ __all__ = [
     "SourceImage",
     "UNet",
     "UNetConfig",
-    "build_image_training",
     "build_sample_image",
     "classifier_digest",
     "denoise_loop",

@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 from ostinato.arguments import require, require_at_least, require_types
 from ostinato.journal import Place, RunConfig, beside
 from ostinato.loop import check_seed, parse
-from ostinato.train import TrainingConfig, TrainingRun
+from ostinato.train import TrainingConfig, TrainingRun, argument, option
 
 RECIPE = TrainingConfig(
     steps=2000,
@@ -41,14 +41,20 @@ class ImageSetRun(TrainingRun):
 
     free: ClassVar[frozenset[str]] = TrainingRun.free | {"sources"}
 
-    sources: tuple[Place, ...]
-    size: int | None = None
-    gray: bool | None = None
-    hold_out: float = 0.1
+    sources: tuple[Place, ...] = argument("FOLDER|digits-8x8|IDX-FILE…")
+    size: int | None = option(None, "Scale images to this side, 8 to 64.  [default: as is]")
+    gray: bool | None = option(
+        None, "Channels.  [default: gray if all images are]", flag="--gray/--color"
+    )
+    hold_out: float = option(0.1, "Share of the data to validate on.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.hold_out < 1, "hold_out", "in [0, 1)", self.hold_out)
+
+    def placed(self) -> Self:
+        """Return the configuration for a record: paths are absolute, names of data sets as is."""
+        return replace(self, sources=image_places(self.sources))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +62,19 @@ class ImageTrainingRun(ImageSetRun):
     """A denoiser trained on images. `classes` None: conditioned on the classes if there are any."""
 
     kind: ClassVar[str] = "train image"
+    prepare: ClassVar[str] = "ostinato.image:prepare_image_training"
 
     training: TrainingConfig = RECIPE
-    classes: bool | None = None
-    channels: int = 32
-    blocks: int = 1
-    label_dropout: float = 0.1
+    classes: bool | None = option(
+        None,
+        "Condition on the classes.  [default: if there are any]",
+        flag="--classes/--unconditional",
+    )
+    channels: int = option(32, "Base channels of the U-Net; a multiple of 16.")
+    blocks: int = option(1, "Residual blocks per level of the U-Net.")
+    label_dropout: float = option(
+        0.1, "Probability of dropping the label in training (classifier-free guidance)."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -54,6 +54,7 @@ class Denoise:
 
     known_edits = EDITS
     deterministic: bool
+    costs = ("calls",)
 
     def __init__(
         self,

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ostinato.errors import RunError
 from ostinato.image.step_images import ShownStep, Trace, add_step, frames, spread, strips, trace_of
-from ostinato.journal import tensor_of
-from ostinato.loop import ItemsWork, Step
+from ostinato.journal import StopKind, tensor_of
+from ostinato.loop import ItemsWork, LaneResult, Step
 from ostinato.media import image_io, save_sheet
 
 
@@ -53,14 +53,14 @@ class ImageWork(ItemsWork):
 
         Raises `RunError` where there is none, or where the journal does not hold the steps.
         """
-        rows = self._drawn()
-        if not rows:
+        results = self._drawn()
+        if not results:
             raise RunError(
                 "There must be a finished image to write, got none. Run the loop first: "
                 "work.loop.run(work.watch)."
             )
-        steps = self._steps(rows)
-        side = _image(rows[0]).size(-1)
+        steps = self._steps(results)
+        side = _image(results[0]).size(-1)
         sheets = [strips([each]) for each in steps] if self.show_steps and not self._is_gif else []
         if self._is_gif:
             image_io.save_gif(frames(steps), self.out, side=side)
@@ -68,30 +68,30 @@ class ImageWork(ItemsWork):
             if sheets:
                 save_sheet([row for sheet in sheets for row in sheet], self.out, side=side)
             else:
-                image_io.save(_grid(rows), self.out, side=side)
+                image_io.save(_grid(results), self.out, side=side)
         else:
-            self._write_folder(rows, sheets, side)
+            self._write_folder(results, sheets, side)
 
     def grid(self) -> Tensor:
         """Return what a terminal shows: the images (C, H, W) in one, or their steps."""
-        rows = self._drawn()
+        results = self._drawn()
         if not self.show_steps:
-            return _grid(rows)
-        chosen = strips([spread(each) for each in self._steps(rows)])
+            return _grid(results)
+        chosen = strips([spread(each) for each in self._steps(results)])
         tiles = [[image for image, _ in row if image is not None] for row in chosen]
         return image_io.tiled(tiles, gutter=image_io.gutter_of(tiles[0][0].size(-1)))
 
-    def _drawn(self) -> list[dict[str, Any]]:
-        return [row for row in self.rows if row["stopped"]["kind"] != "error"]
+    def _drawn(self) -> list[LaneResult]:
+        return [result for result in self.results if result.stopped.kind is not StopKind.ERROR]
 
-    def _steps(self, rows: Sequence[dict[str, Any]]) -> list[list[ShownStep]]:
+    def _steps(self, results: Sequence[LaneResult]) -> list[list[ShownStep]]:
         """Return the steps to show of every image: all for a GIF, some for a sheet."""
         if not self._needs_steps:
             return []
         run = self.loop.recorded_as
         # The history also holds the steps of earlier sessions, and of a branch's parents.
         trace = self._trace if self._is_whole or run is None else trace_of(run.history())
-        every = [trace[row["key"]] for row in rows]
+        every = [trace[result.key] for result in results]
         every = every if self._is_gif else [spread(steps) for steps in every]
         if self.decode is None:
             return every
@@ -99,20 +99,20 @@ class ImageWork(ItemsWork):
             return [[step.decoded(self.decode) for step in steps] for steps in every]
 
     def _write_folder(
-        self, rows: Sequence[dict[str, Any]], sheets: Sequence[Any], side: int
+        self, results: Sequence[LaneResult], sheets: Sequence[Any], side: int
     ) -> None:
-        for row in rows:
-            image_io.save(_image(row), self.out / f"{row['index']:04}.png", side=side)
-        for row, sheet in zip(rows, sheets, strict=False):
-            save_sheet(sheet, self.out / f"{row['index']:04}-steps.png", side=side)
+        for result in results:
+            image_io.save(_image(result), self.out / f"{result.index:04}.png", side=side)
+        for result, sheet in zip(results, sheets, strict=False):
+            save_sheet(sheet, self.out / f"{result.index:04}-steps.png", side=side)
 
 
-def _image(row: dict[str, Any]) -> Tensor:
-    image: Tensor = tensor_of(row["output"]).float()  # (C, H, W)
+def _image(result: LaneResult) -> Tensor:
+    image: Tensor = tensor_of(result.output).float()  # (C, H, W)
     return image
 
 
-def _grid(rows: Sequence[dict[str, Any]]) -> Tensor:
-    images = [_image(row) for row in rows]
+def _grid(results: Sequence[LaneResult]) -> Tensor:
+    images = [_image(result) for result in results]
     gutter = image_io.gutter_of(images[0].size(-1))
     return image_io.tiled(image_io.in_grid(images), gutter=gutter)

@@ -29,9 +29,10 @@ from ostinato.loop import (
     LaneProcess,
     Lanes,
     Loop,
+    Never,
     OnStop,
+    Policy,
     StartOver,
-    Steps,
     Verdict,
     accept,
     content_keys,
@@ -39,15 +40,12 @@ from ostinato.loop import (
 
 Item = TypeVar("Item")
 
-ALL_STEPS = Steps(1 << 62)
-"""No condition of its own: an image ends with the last noise level."""
-
 
 def denoise_loop(
     requests: Sequence[ImageRequest | int | None],
     *,
     model: Denoiser | str = "digits",
-    each: Condition = ALL_STEPS,
+    each: Condition = Never(),
     checks: Sequence[Check] = (),
     on_stop: OnStop = accept,
     steps: int = 20,
@@ -64,7 +62,7 @@ def denoise_loop(
     A request is an `ImageRequest`, a class or None. `each` ends an image before its last step, such
     as `Converges("change", 0.01)`. `checks` judge it, and `on_stop` answers where it fails, such as
     `Renoise()`. `loop` holds arguments of `Loop`, such as `run` and `until`. The images are in
-    `step.results`: the row's `output` is a tensor (C, H, W) in [-1, 1].
+    `step.results`: the `output` of each is a tensor (C, H, W) in [-1, 1].
     """
     if not requests:
         raise InputError("There must be at least one image request, got none.")
@@ -104,13 +102,9 @@ def sample_images(
         process,
         # Keys from the content: an image is the same wherever its item is in the list.
         list(zip(content_keys(columns(item) for item in items), items, strict=True)),
-        each=each,
-        judge=judge if checks else None,
-        on_stop=on_stop,
+        Policy(each=each, judge=judge if checks else None, on_stop=on_stop, edited=edited),
         seed=seed,
-        edited=edited,
     )
-    loop.setdefault("until", ALL_STEPS)
     return Loop(lanes, **loop)
 
 

@@ -23,10 +23,10 @@ from ostinato.image.config import (
 from ostinato.image.fixed_batches import Denoiser
 from ostinato.image.image_request import ImageRequest
 from ostinato.image.image_work import ImageWork
-from ostinato.image.sampling import ALL_STEPS, Renoise, denoise_loop
+from ostinato.image.sampling import Renoise, denoise_loop
 from ostinato.image.unet import denoiser_folder, load_denoiser
 from ostinato.journal import RunSource, require_unchanged
-from ostinato.loop import Check, CheckpointSchedule, accept, parse
+from ostinato.loop import Check, CheckpointSchedule, Never, accept, parse
 from ostinato.media import image_io
 from ostinato.models import file_hash, folder_digest
 
@@ -56,7 +56,7 @@ def image_loop_arguments(
     """Return what the loops of denoisers and of pipelines take alike."""
     every = config.checkpoint_every
     return {
-        "each": ALL_STEPS if config.each is None else parse(config.each),
+        "each": Never() if config.each is None else parse(config.each),
         "checks": checks,
         "on_stop": Renoise(rounds=config.checks.rounds) if checks else accept,
         "run": run,

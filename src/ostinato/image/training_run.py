@@ -9,8 +9,7 @@ from ostinato.image.config import ImageSetRun, ImageTrainingRun
 from ostinato.image.dataset import Images, hold_out, read_images
 from ostinato.image.training import ImageTask, NoiseLevels, preview, shape_for
 from ostinato.image.unet import UNet, save_denoiser
-from ostinato.journal import RunSource
-from ostinato.train import TrainingParts, TrainingWork, build_training
+from ostinato.train import TrainingParts, task_parts
 
 
 def read_image_set(config: ImageSetRun) -> Images:
@@ -36,20 +35,10 @@ def prepare_image_training(config: ImageTrainingRun) -> TrainingParts:
     def save(folder: Path) -> None:
         save_denoiser(folder, network)
 
-    return TrainingParts(
-        network=network,
-        task=ImageTask(train, valid, noise=noise, sampler=preview),
+    return task_parts(
+        network,
+        ImageTask(train, valid, noise=noise, sampler=preview),
         save=save,
         hashes={"data": images.fingerprint()},
         examples=(len(train), len(valid)),
     )
-
-
-def build_image_training(
-    config: ImageTrainingRun,
-    *,
-    run: RunSource | None = None,
-    parts: TrainingParts | None = None,
-) -> TrainingWork:
-    """Build the training of a denoiser; `parts` are those that are prepared already."""
-    return build_training(config, parts or prepare_image_training(config), run)

@@ -1,4 +1,10 @@
-from .backend import Backend, check_before_loading, in_compute_mode, open_backend
+from .backend import (
+    Backend,
+    backend_for,
+    check_before_loading,
+    in_compute_mode,
+    open_backend,
+)
 from .compiled.backend import CompiledBackend, check_compiled
 from .compiled.build import Kernel, find_kernel, has_compiler, has_kernel, is_private
 from .cuda_graphs import CudaGraphBackend
@@ -21,6 +27,7 @@ __all__ = [
     "SelfTest",
     "TokenRow",
     "TransformersBackend",
+    "backend_for",
     "check_before_loading",
     "check_compiled",
     "find_kernel",

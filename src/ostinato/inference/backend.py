@@ -8,9 +8,10 @@ from __future__ import annotations
 import platform
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from functools import singledispatch
+from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ostinato.errors import InputError, ModelError
 from ostinato.inference.compiled.backend import CompiledBackend, check_compiled
@@ -79,6 +80,21 @@ class Backend(Protocol):
         """Return the logits (n, V) in float32 of what `feed` returned."""
         ...
 
+    def update(self, network: nn.Module | None = None) -> bool:
+        """Take over the network's weights as they are now; return whether any changed.
+
+        Updates of adapters that are not merged are added on the way. With a `network`, another one
+        of the same class and shape, its weights are taken instead, now and later. Only what changed
+        is prepared again, and no other backend notices.
+
+        Call it after every change of the weights, before the next computation: in between, a
+        backend may compute with some old and some new ones. What slots hold was computed by the old
+        weights, so compute it again, from position 0. The bits are those of a backend that is
+        opened now, of a network whose adapters are merged. Raises `InputError` for a network that
+        does not fit.
+        """
+        ...
+
     def self_test(self) -> SelfTest:
         """Report whether a row gives the same bits alone and beside others, perhaps from memory.
 
@@ -92,20 +108,51 @@ def open_backend(model: LanguageModel, slots: int, *, block: int = 16) -> Backen
 
     Where the model leaves the compute mode open, the fastest one of this machine is taken: the
     first time, it is timed for about a second. `block` is the number of rows that a product is
-    padded to. A compiled model has no padding, and a CUDA device uses 64. Raises `ModelError` where
-    `model.compile` is true and there is no kernel for this processor, nor a C++ compiler;
-    `InputError` for a network that no kernel supports.
+    padded to. A compiled model has no padding, and a CUDA device uses 64. Adapters need not be
+    merged. Raises `ModelError` where `model.compile` is true and there is no kernel for this
+    processor, nor a C++ compiler; `InputError` for a network that no kernel or backend supports.
     """
-    if isinstance(model.network, TransformersNetwork):
-        return TransformersBackend(model.network, slots, block=block)
-    if isinstance(model.network, LlamaCppNetwork):
-        return LlamaCppBackend(model.network, slots, block=block)
-    if isinstance(model.network, GRU):
-        return GRUBackend(model.network, slots, block=block)
+    return backend_for(model.network, model, slots, block=block)
+
+
+@singledispatch
+def backend_for(network: Any, model: LanguageModel, slots: int, *, block: int = 16) -> Backend:
+    """Return the backend of a network by its class; see `open_backend`.
+
+    A class of your own brings its backend by `@backend_for.register`, on a function with these
+    parameters.
+    """
+    raise InputError(
+        f"the network must be of a class with a backend, got {type(network).__name__}. Register "
+        "one with ostinato.inference.backend_for.register."
+    )
+
+
+@backend_for.register
+def _transformers_backend(
+    network: TransformersNetwork, model: LanguageModel, slots: int, *, block: int = 16
+) -> Backend:
+    return TransformersBackend(network, slots, block=block)
+
+
+@backend_for.register
+def _llama_cpp_backend(
+    network: LlamaCppNetwork, model: LanguageModel, slots: int, *, block: int = 16
+) -> Backend:
+    return LlamaCppBackend(network, slots, block=block)
+
+
+@backend_for.register
+def _gru_backend(network: GRU, model: LanguageModel, slots: int, *, block: int = 16) -> Backend:
+    return GRUBackend(network, slots, block=block)
+
+
+@backend_for.register
+def _llama_backend(network: Llama, model: LanguageModel, slots: int, *, block: int = 16) -> Backend:
     if model.compile is None and model.device == CPU:
         model = fastest(model, can_compile=can_compile(model))
     if model.compile:
-        return CompiledBackend(model.llama(), slots, bits=model.bits)
+        return CompiledBackend(network, slots, bits=model.bits)
     if model.device.type == "cuda":
         return CudaGraphBackend(model, slots)
     return FixedShapeBackend(model, slots, block=block, dtype=plain_dtype(model))

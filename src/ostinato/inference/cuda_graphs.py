@@ -87,6 +87,13 @@ class CudaGraphBackend(FixedShapeBackend):
             output = compute(graph_table)
         return _Graph(graph, graph_table, output)
 
+    def _take_over(self, network: Llama) -> bool:
+        before = self._weights.addresses()
+        changed = super()._take_over(network)
+        if self._weights.addresses() != before:
+            self._graphs.clear()  # they read the weights where these were
+        return changed
+
     def _grow(self, positions: int) -> None:
         self._graphs.clear()  # they hold addresses of the old cache
         # One pool for all graphs: the output of one is copied before the next is replayed.

@@ -10,7 +10,7 @@ of exactly `block` rows. Attention is matmul, softmax and matmul over a cache pa
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,11 +20,12 @@ from torch.nn import functional as F
 
 from ostinato.arguments import require
 from ostinato.inference.kv_cache import KVCache, Targets
-from ostinato.inference.packing import PackedLayer, Product, can_pack, linear, pack_layer, pack_norm
-from ostinato.inference.prepared import prepared
+from ostinato.inference.packed_network import PackedNetwork
+from ostinato.inference.packing import PackedLayer, can_pack
+from ostinato.inference.prepared import forget_outdated, prepared
 from ostinato.inference.row_blocks import TokenRow, blocks, by_slot
 from ostinato.inference.self_test import SelfTest, compare_rows
-from ostinato.inference.slot_backend import SlotBackend, check_merged, in_dtype
+from ostinato.inference.slot_backend import SlotBackend, in_dtype
 from ostinato.inference.validation import (
     check_length,
     check_slots,
@@ -37,10 +38,8 @@ from ostinato.models import (
     CPU,
     LanguageModel,
     Llama,
-    device_of,
     inverse_frequencies,
     network_key,
-    release_pages,
 )
 
 PAD = 64  # positions: the cache is read and grown in multiples of this
@@ -58,16 +57,6 @@ class _Plan(NamedTuple):
     write: Targets  # where keys and values are written
     bounds: dict[int | None, Tensor]  # by window (..., L): +inf where a key counts, else -inf
     slots: slice | Tensor  # what the rows attend to: consecutive slots, or any
-
-
-class _Packed(NamedTuple):
-    """The weights of a network, prepared; backends share them."""
-
-    embedding: Tensor
-    positions: Tensor | None
-    norm: Product
-    head: Product
-    layers: list[PackedLayer]
 
 
 class FixedShapeBackend(SlotBackend):
@@ -89,65 +78,50 @@ class FixedShapeBackend(SlotBackend):
     ) -> None:
         """Allocate `slots` sequences of `length` positions; the cache grows when needed.
 
-        The network's adapters must be merged. `block` and `prefill_chunk` are the rows of a
+        `block` and `prefill_chunk` are the rows of a
         product for generated and for prompt tokens. The bits depend on them, on `packed` (by
         default, oneDNN's packed weights where they exist), and on `dtype` (by default, the
         network's), to which the weights are converted.
         """
         network = model if isinstance(model, Llama) else model.llama()
-        super().__init__(
-            network.config,
-            device_of(network),
-            slots=slots,
-            block=block,
-            prefill_chunk=prefill_chunk,
-        )
+        super().__init__(network, slots=slots, block=block, prefill_chunk=prefill_chunk)
         whole = prefill_chunk % PAD == 0
         require(whole, "prefill_chunk", f"a multiple of {PAD}", prefill_chunk, f"Use {PAD}.")
-        check_merged(network)
         self.config, self.dtype = network.config, dtype or network.dtype
         if dtype is not None:
             self.compute_mode += in_dtype(dtype, network)
         self.packed = self._can_pack() if packed is None else packed
-        self._tested = {
-            **network_key(network, network.config),
-            "packed": self.packed,
-            "dtype": str(self.dtype),
-        }
+        self._tested = self._tested_with(network)
         self.heads, self.kv_heads = self.config.num_attention_heads, self.config.num_key_value_heads
         self.head_dim = self.config.head_dim
         self._windows = self.config.windows
         act = self.config.hidden_act
         self._activation = partial(F.silu, inplace=True) if act == "silu" else ACTIVATIONS[act]
         with torch.inference_mode():
-            self._use(prepared(network, self._preparation(), partial(self._pack, network)))
+            key = "plain", self.block, self.packed, self.dtype
+            self._weights, self._shares = prepared(network, key, partial(self._pack, network))
             self._cache = KVCache(self.config, slots, self.dtype, self.device)
             self._allocate_buffers()
             self._grow(max(length, PAD))
 
-    def _preparation(self) -> Hashable:
-        """Return what the prepared weights depend on, besides the network's."""
-        return "plain", self.block, self.packed, self.dtype
+    def _pack(self, network: Llama) -> PackedNetwork:
+        return PackedNetwork(network, self.block, self.dtype, packed=self.packed)
 
-    def _pack(self, network: Llama) -> _Packed:
-        """Prepare the weights for products of `block` rows."""
-        learned, dtype = network.model.embed_positions, self.dtype
-        made = _Packed(
-            embedding=network.model.embed_tokens.weight.detach().to(dtype),
-            positions=None if learned is None else learned.weight.detach().to(dtype),
-            norm=pack_norm(network.model.norm, dtype),
-            head=linear(network.lm_head.weight.to(dtype), None, self.block, packed=self.packed),
-            layers=[
-                pack_layer(layer, self.block, dtype, packed=self.packed, rotary=learned is None)
-                for layer in network.blocks()
-            ],
-        )
-        release_pages(network)  # of what was copied; the rest is mapped twice, which costs nothing
-        return made
+    @torch.inference_mode()
+    def _take_over(self, network: Llama) -> bool:
+        if not self._shares:
+            changed = self._weights.update(network)
+        elif changed := self._weights.changed(network):
+            forget_outdated(network)
+            self._weights, self._shares = self._pack(network), False
+        if changed:
+            self._tested = self._tested_with(network)
+        return changed
 
-    def _use(self, packed: _Packed) -> None:
-        self._embedding, self._positions = packed.embedding, packed.positions
-        self._norm, self._head, self._layers = packed.norm, packed.head, packed.layers
+    def _tested_with(self, network: Llama) -> dict[str, object]:
+        """Return what a self-test depends on besides."""
+        key = network_key(network, network.config)
+        return {**key, "packed": self.packed, "dtype": str(self.dtype)}
 
     # Public ---------------------------------------------------------------------------------
 
@@ -201,7 +175,7 @@ class FixedShapeBackend(SlotBackend):
         for first in range(0, n, self.block):
             part = hidden[first : first + self.block]
             self._head_rows[: part.size(0)] = part
-            out[first : first + self.block] = self._head(self._head_rows)[: part.size(0)]
+            out[first : first + self.block] = self._weights.head(self._head_rows)[: part.size(0)]
         return out
 
     def _compare_rows(self) -> SelfTest:
@@ -233,11 +207,11 @@ class FixedShapeBackend(SlotBackend):
         targets = self._cache.targets(slots, positions)
         plan = _Plan(self._rotations(positions), targets, bounds, attended)
         x = self._embed(tokens, positions)  # (block, C)
-        for i, layer in enumerate(self._layers):
+        for i, layer in enumerate(self._weights.layers):
             qkv = self._project(i, x, plan)
             x += layer.out(self._attend(i, qkv, plan, length))
             x += self._feed_forward(layer, x, self._act)
-        return self._norm(x)
+        return self._weights.norm(x)
 
     def _prompt_chunk(self, slot: int, tokens: Sequence[int], start: int) -> None:
         """Compute a chunk of one slot; its padding writes later positions, overwritten later."""
@@ -252,8 +226,8 @@ class FixedShapeBackend(SlotBackend):
         targets = self._cache.targets(slots, positions)
         plan = _Plan(self._rotations(positions), targets, self._bounds(positions, length), slot)
         x = self._embed(tokens, positions)  # (chunk, C)
-        last = len(self._layers) - 1
-        for i, layer in enumerate(self._layers[:last]):
+        last = len(self._weights.layers) - 1
+        for i, layer in enumerate(self._weights.layers[:last]):
             qkv = self._project(i, x, plan)
             x += layer.out(self._attend_chunk(i, qkv, plan, length))
             x += self._feed_forward(layer, x, self._chunk_act)
@@ -261,9 +235,10 @@ class FixedShapeBackend(SlotBackend):
 
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return the embeddings (rows, C) of `tokens` (rows,)."""
-        x = self._embedding[tokens]
-        if self._positions is not None:  # a chunk's padding may lie beyond the last position
-            x += self._positions[positions.clamp(max=self.limit - 1)]
+        x = self._weights.embedding.tensor[tokens]
+        learned = self._weights.positions
+        if learned is not None:  # a chunk's padding may lie beyond the last position
+            x += learned.tensor[positions.clamp(max=self.limit - 1)]
         return x
 
     def _project(self, i: int, x: Tensor, plan: _Plan) -> Tensor:
@@ -272,7 +247,7 @@ class FixedShapeBackend(SlotBackend):
         Queries and keys are rotated (RoPE); keys and values are written to the cache.
         """
         rows, H, KV, D = x.size(0), self.heads, self.kv_heads, self.head_dim
-        layer = self._layers[i]
+        layer = self._weights.layers[i]
         qkv = layer.qkv(layer.norm1(x)).view(rows, H + 2 * KV, D)
         if layer.q_norm is not None and layer.k_norm is not None:
             qkv[:, :H] = layer.q_norm(qkv[:, :H])
@@ -362,7 +337,7 @@ class FixedShapeBackend(SlotBackend):
         """Extend every slot to `positions`, rounded up."""
         length = _padded(positions)
         self._cache.grow(length)
-        if self._positions is not None:
+        if self._weights.positions is not None:
             self._cis: Tensor | None = None
             return
         where = torch.arange(length, dtype=torch.float32)

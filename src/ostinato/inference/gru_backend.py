@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ostinato.inference.packing import Product, can_pack, linear
+from ostinato.inference.packing import Affine, Linear, Product, can_pack
+from ostinato.inference.prepared import Place, Seen
 from ostinato.inference.row_blocks import TokenRow, by_slot
 from ostinato.inference.self_test import SelfTest, compare_rows
 from ostinato.inference.slot_backend import SlotBackend
 from ostinato.inference.validation import check_length, check_slots, check_tokens, top_position
-from ostinato.models import GRU, device_of, network_key
+from ostinato.models import GRU, network_key
 
 
 class GRUBackend(SlotBackend):
@@ -27,18 +28,45 @@ class GRUBackend(SlotBackend):
     """
 
     def __init__(self, network: GRU, slots: int, *, block: int = 16) -> None:
-        super().__init__(network.config, device_of(network), slots=slots, block=block)
+        super().__init__(network, slots=slots, block=block)
         self.config = network.config
         self.dtype = network.embed_tokens.weight.dtype
         self.packed = self.device.type == "cpu" and can_pack(self.dtype, block)
-        self._tested = {**network_key(network, network.config), "packed": self.packed}
         L, C = self.config.num_hidden_layers, self.config.hidden_size
         with torch.inference_mode():
-            self._embedding = network.embed_tokens.weight.detach()
-            self._head = linear(self._embedding, None, block, packed=self.packed)
-            self._layers = [self._gates(network.layers, i) for i in range(L)]
+            self._load_embedding(network.embed_tokens)
+            self._load_layers(network.layers)
             self._states = self._zeros(slots, 0, L, C)  # after each position; grown when needed
             self._initial = self._zeros(L, C)
+        self._seen = Seen()
+        self._seen.look(self._places(network))
+        self._tested = self._tested_with(network)
+
+    @torch.inference_mode()
+    def _take_over(self, network: GRU) -> bool:
+        changed = self._seen.load_changed(self._places(network))
+        if changed:
+            self._tested = self._tested_with(network)
+        return changed
+
+    def _tested_with(self, network: GRU) -> dict[str, object]:
+        """Return what a self-test depends on besides."""
+        return {**network_key(network, network.config), "packed": self.packed}
+
+    def _places(self, network: GRU) -> list[Place]:
+        embedding, layers = network.embed_tokens, network.layers
+        return [
+            Place("embedding", [embedding], lambda: self._load_embedding(embedding)),
+            Place("layers", [layers], lambda: self._load_layers(layers)),
+        ]
+
+    def _load_embedding(self, layer: nn.Embedding) -> None:
+        """Take the embeddings, which are the head's weights too."""
+        self._embedding = layer.weight.detach()
+        self._head = self._linear(self._embedding, None)
+
+    def _load_layers(self, layers: nn.GRU) -> None:
+        self._layers = [self._gates(layers, i) for i in range(layers.num_layers)]
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> None:
         """Compute `tokens` at positions `start`, `start + 1`, ... of a slot."""
@@ -127,11 +155,13 @@ class GRUBackend(SlotBackend):
         """Return a layer's products with its input and its state: (reset, update, new)."""
         weights = [getattr(layers, f"weight_{kind}_l{i}") for kind in ("ih", "hh")]
         biases = [getattr(layers, f"bias_{kind}_l{i}") for kind in ("ih", "hh")]
-        first, second = (
-            linear(weight, bias, self.block, packed=self.packed)
-            for weight, bias in zip(weights, biases, strict=True)
-        )
+        first, second = (self._linear(w, b) for w, b in zip(weights, biases, strict=True))
         return first, second
+
+    def _linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        bias = None if bias is None else bias.detach()
+        part = Affine(weight.detach(), bias, own=False)
+        return Linear(part, self.block, packed=self.packed)
 
     def _zeros(self, *shape: int) -> Tensor:
         return torch.zeros(shape, dtype=self.dtype, device=self.device)

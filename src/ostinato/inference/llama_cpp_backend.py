@@ -25,13 +25,15 @@ from ostinato.inference.validation import (
     check_start,
     check_tokens,
 )
-from ostinato.models import CPU, LlamaCppNetwork
+from ostinato.models import LlamaCppNetwork
 
 PROBE = 24  # tokens of the self-test's prompt
 
 
 class LlamaCppBackend(SlotBackend):
     """Slots side by side, each a sequence of llama.cpp's memory."""
+
+    network: LlamaCppNetwork
 
     def __init__(
         self,
@@ -46,8 +48,8 @@ class LlamaCppBackend(SlotBackend):
 
         `threads` defaults to torch's. Raises `ModelError` where the memory does not suffice.
         """
-        super().__init__(network.config, CPU, slots=slots, block=block, prefill_chunk=prefill_chunk)
-        self.network = network  # kept alive: the context must be freed before the weights
+        # The network is kept alive: the context must be freed before the weights.
+        super().__init__(network, slots=slots, block=block, prefill_chunk=prefill_chunk)
         self._library = library = network.library
         rows = max(block, prefill_chunk)
         self._context = library.llama_init_from_model(
@@ -68,6 +70,15 @@ class LlamaCppBackend(SlotBackend):
         if context:
             self._library.llama_batch_free(self._batch)
             self._library.llama_free(context)
+
+    def _take_over(self, network: LlamaCppNetwork) -> bool:
+        """Refuse another network: llama.cpp holds the weights of its file, which never change."""
+        if network is not self.network:
+            raise InputError(
+                f"the network must stay {self.network.path.name}, whose weights llama.cpp holds, "
+                f"got {network.path.name}. Open another backend for it."
+            )
+        return False
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> None:
         """Compute `tokens` at positions `start`, `start + 1`, ... of a slot.

@@ -6,11 +6,13 @@ How rows are computed is up to the subclasses.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
+from torch import nn
 
 from ostinato.arguments import require_at_least
 from ostinato.errors import InputError
@@ -23,7 +25,6 @@ from ostinato.models import (
     device_of,
     facts_are_kept,
     is_known_code,
-    lora_layers,
     machine,
     plain_compute_mode,
     recall,
@@ -35,15 +36,6 @@ SELF_TEST = "self-test"
 """The kind of fact that a self-test's result is remembered as."""
 
 
-class NetworkShape(Protocol):
-    """What a backend needs to know of any network's configuration."""
-
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def max_position_embeddings(self) -> int: ...
-
-
 class SlotBackend(ABC):
     """Slots side by side, each with the state of one sequence; see `Backend` for the methods.
 
@@ -52,24 +44,35 @@ class SlotBackend(ABC):
     """
 
     def __init__(
-        self,
-        config: NetworkShape,
-        device: torch.device,
-        *,
-        slots: int,
-        block: int,
-        prefill_chunk: int = 1,
+        self, network: nn.Module, *, slots: int, block: int, prefill_chunk: int = 1
     ) -> None:
         require_at_least(1, "Use 16.", slots=slots)
         require_at_least(1, "Use 16, or 64 for bulk.", block=block)
         require_at_least(1, "Use 64.", prefill_chunk=prefill_chunk)
         self.slots, self.block, self.prefill_chunk = slots, block, prefill_chunk
+        self.network, self._form = network, _form(network)
+        config: Any = network.config
         self.vocab_size, self.limit = config.vocab_size, config.max_position_embeddings
-        self.device = device
-        self.compute_mode = plain_compute_mode(device)  # the compiled backend has its own
+        self.device = device_of(network)
+        self.compute_mode = plain_compute_mode(self.device)  # the compiled backend has its own
         self.counts = Counts()
         # What the self-test depends on besides, for `remember`; None where it is not known.
         self._tested: dict[str, object] | None = None
+
+    def update(self, network: nn.Module | None = None) -> bool:
+        """Take over the weights of the network, or of another one of its shape, as they are now.
+
+        See `Backend.update`. Raises `InputError` for a network of another kind, shape or type.
+        """
+        taken = self.network if network is None else network
+        check_same_form(taken, self._form)
+        changed = self._take_over(taken)
+        self.network = taken
+        return changed
+
+    @abstractmethod
+    def _take_over(self, network: Any) -> bool:
+        """Load the weights that changed; return whether any did."""
 
     def self_test(self, *, again: bool = False) -> SelfTest:
         """Compute a few rows alone and beside others, and report whether the bits are equal.
@@ -125,7 +128,24 @@ def in_dtype(dtype: torch.dtype, network: Llama) -> str:
     return "" if own else f", in {str(dtype).removeprefix('torch.')}"
 
 
-def check_merged(network: Llama) -> None:
-    """Refuse a network with an adapter that is not merged: backends read plain weights."""
-    if next(lora_layers(network), None) is not None:
-        raise InputError("the network's adapters must be merged, got one that is not. Call merge.")
+def check_same_form(network: nn.Module, expected: Mapping[str, object]) -> None:
+    """Refuse a network whose weights cannot take the place of those of this form."""
+    got = _form(network)
+    for name, value in expected.items():
+        if got.get(name) != value:
+            raise InputError(
+                f"the network's {name} must be {value}, as when the backend was opened, got "
+                f"{got.get(name)}. Open another backend for it."
+            )
+
+
+def _form(network: nn.Module) -> dict[str, object]:
+    """Return the class, type, device and shape of a network."""
+    first = next(network.parameters(), None)
+    config: Any = network.config
+    return {
+        "class": type(network).__name__,
+        "type": None if first is None else str(first.dtype).removeprefix("torch."),
+        "device": str(device_of(network)),
+        **{field.name: getattr(config, field.name) for field in fields(config)},
+    }

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ostinato.inference.prepared import Place, Seen
 from ostinato.inference.row_blocks import by_slot
 from ostinato.inference.self_test import SelfTest, probe_tokens
 from ostinato.inference.slot_backend import SlotBackend
@@ -25,7 +26,7 @@ from ostinato.inference.validation import (
     check_start,
     check_tokens,
 )
-from ostinato.models import TransformersNetwork, crop, device_of
+from ostinato.models import TransformersNetwork, crop
 
 
 @dataclass
@@ -39,6 +40,8 @@ class _Sequence:
 class TransformersBackend(SlotBackend):
     """Slots side by side, each with the tokens and the cache of one sequence."""
 
+    network: TransformersNetwork
+
     def __init__(
         self,
         network: TransformersNetwork,
@@ -48,15 +51,20 @@ class TransformersBackend(SlotBackend):
         prefill_chunk: int = 64,
     ) -> None:
         """Open `slots` empty sequences. `block` is the rows of the head's product."""
-        super().__init__(
-            network.config,
-            device_of(network),
-            slots=slots,
-            block=block,
-            prefill_chunk=prefill_chunk,
-        )
-        self.network = network.eval()
+        super().__init__(network.eval(), slots=slots, block=block, prefill_chunk=prefill_chunk)
+        self._seen = Seen()
+        self._seen.look(self._places(network))
         self._sequences = [self._empty() for _ in range(slots)]
+
+    def _take_over(self, network: TransformersNetwork) -> bool:
+        """Empty the slots where weights changed; the network computes with its own."""
+        changed = self._seen.load_changed(self._places(network.eval()))
+        if changed:
+            self._sequences = [self._empty() for _ in range(self.slots)]
+        return changed
+
+    def _places(self, network: TransformersNetwork) -> list[Place]:
+        return [Place("network", [network], lambda: None)]
 
     @torch.inference_mode()
     def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> None:

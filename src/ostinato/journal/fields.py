@@ -86,9 +86,9 @@ class Fields:
         value: Mapping[str, Any] = self._read(key, Mapping, "a mapping", default)
         return dict(value)
 
-    def objects(self, key: str) -> list[Fields]:
+    def objects(self, key: str, default: list[Any] | None = None) -> list[Fields]:
         """Return a list of objects."""
-        return [Fields(each) for each in self.items(key)]
+        return [Fields(each) for each in self.items(key, default)]
 
     def _read(self, key: str, kind: Any, expected: str, default: Any) -> Any:
         value = self.value.get(key, default)

@@ -24,7 +24,15 @@ from ostinato.loop.check import (
     Verdict,
 )
 from ostinato.loop.checkpoint_schedule import CheckpointSchedule
-from ostinato.loop.conditions.base import AllOf, AnyOf, Condition, Predicate, as_condition
+from ostinato.loop.conditions.base import (
+    AllOf,
+    AnyOf,
+    Condition,
+    Never,
+    Predicate,
+    as_condition,
+    numbers,
+)
 from ostinato.loop.conditions.budgets import Budget, Epochs, Seconds, Steps
 from ostinato.loop.conditions.duel import ModeCollapse, Overpowered
 from ostinato.loop.conditions.metrics import (
@@ -38,25 +46,26 @@ from ostinato.loop.conditions.metrics import (
     Reaches,
     judged,
 )
-from ostinato.loop.conditions.parser import parse
+from ostinato.loop.conditions.parser import parse, up_to_date
 from ostinato.loop.items import UniqueItems, content_keys, digest
+from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.lane_state import is_end, spent_judging
-from ostinato.loop.lanes import Judge, Lanes, items_done
+from ostinato.loop.lanes import Lanes, items_done
 from ostinato.loop.loop import Loop
+from ostinato.loop.policy import Judge, Policy
 from ostinato.loop.process import (
     Exhausted,
     ExternalSource,
     Lane,
     LaneProcess,
-    LaneStep,
     Process,
     Report,
     SparseMetrics,
-    Step,
 )
 from ostinato.loop.rng import check_seed, fold_in, uniform
 from ostinato.loop.run_setup import compute_mode
 from ostinato.loop.signals import Pausable, SignalState, ends_by_signal, sigterm_interrupts
+from ostinato.loop.step import LaneStep, Step
 from ostinato.loop.timeline import Edits, Timeline
 from ostinato.loop.work import ItemsWork, Work
 
@@ -85,10 +94,12 @@ __all__ = [
     "Judge",
     "Lane",
     "LaneProcess",
+    "LaneResult",
     "LaneStep",
     "Lanes",
     "Loop",
     "ModeCollapse",
+    "Never",
     "NoProgress",
     "NotFinite",
     "OnStop",
@@ -97,6 +108,7 @@ __all__ = [
     "Pausable",
     "Phrase",
     "Plateau",
+    "Policy",
     "Predicate",
     "PrefixStatus",
     "PrefixVerdict",
@@ -128,8 +140,10 @@ __all__ = [
     "is_end",
     "items_done",
     "judged",
+    "numbers",
     "parse",
     "sigterm_interrupts",
     "spent_judging",
     "uniform",
+    "up_to_date",
 ]

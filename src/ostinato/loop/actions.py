@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar
 
 from ostinato.journal import JSON, Fields, Stopped
 from ostinato.loop.check import Verdict
@@ -34,15 +34,18 @@ def _outlined(value: Any) -> JSON:
 class Accept:
     """Accept the stop: the loop or lane is done."""
 
+    name: ClassVar[str] = "accept"
+
     def to_json(self) -> dict[str, JSON]:
         """Return the action as a JSON object."""
-        return {"answer": "accept"}
+        return {"answer": self.name}
 
 
 @dataclass(frozen=True, slots=True)
 class GoBack:
     """Go back to position `to` (None: the last checkpoint) with something changed there."""
 
+    name: ClassVar[str] = "go back"
     to: int | None = None
     edits: Edits = field(default_factory=dict)
     reason: str = ""
@@ -50,20 +53,21 @@ class GoBack:
     def to_json(self) -> dict[str, JSON]:
         """Return the action as a JSON object."""
         edits = {name: _outlined(value) for name, value in self.edits.items()}
-        return {"answer": "go back", "to": self.to, "edits": edits, "reason": self.reason}
+        return {"answer": self.name, "to": self.to, "edits": edits, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
 class StartOver:
     """Start another round, with edits that hold from its start."""
 
+    name: ClassVar[str] = "start over"
     edits: Edits = field(default_factory=dict)
     reason: str = ""
 
     def to_json(self) -> dict[str, JSON]:
         """Return the action as a JSON object."""
         edits = {name: _outlined(value) for name, value in self.edits.items()}
-        return {"answer": "start over", "edits": edits, "reason": self.reason}
+        return {"answer": self.name, "edits": edits, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +77,13 @@ class GiveUp:
     `out_of_rounds`: only because no other round is allowed.
     """
 
+    name: ClassVar[str] = "give up"
     reason: str = ""
     out_of_rounds: bool = False
 
     def to_json(self) -> dict[str, JSON]:
         """Return the action as a JSON object."""
-        action: dict[str, JSON] = {"answer": "give up", "reason": self.reason}
+        action: dict[str, JSON] = {"answer": self.name, "reason": self.reason}
         return action | ({OUT_OF_ROUNDS: True} if self.out_of_rounds else {})
 
 
@@ -140,7 +145,7 @@ class Attempt:
             stopped=Stopped.from_json(saved.mapping("stopped")),
             action=action_from_json(saved.mapping("answer")),
             text=saved.text("text"),
-            verdicts=tuple(Verdict.from_json(each.value) for each in saved.objects("verdicts")),
+            verdicts=tuple(Verdict.from_json(each.value) for each in saved.objects("verdicts", [])),
             kept=saved.integer("kept") if value.get("kept") is not None else None,
         )
 
@@ -163,6 +168,11 @@ class History:
     verdicts: tuple[Verdict, ...] = ()
     spent: Mapping[str, float] = field(default_factory=dict)
     marked: int = 0
+
+    def since_checkpoint(self) -> list[GoBack]:
+        """Return how it went back since the last checkpoint, which knows nothing of that."""
+        actions = [attempt.action for attempt in self.attempts[self.marked :]]
+        return [action for action in actions if isinstance(action, GoBack)]
 
     def backtracks(self, *, to: int | None = None, round: int | None = None) -> int:
         """Count the attempts that went back (to position `to`; in `round`)."""
@@ -192,11 +202,8 @@ def go_back(
 ) -> OnStop:
     """Make a strategy that goes back to a checkpoint, at most `times` times, with `edits` applied.
 
-    `go_back(lr_scale=0.5)` halves the learning rate after the loss has diverged. A checkpoint knows
-    nothing of what was tried after it: so each time the loop goes back to the same one, an edit
-    named `…_scale` is applied once more (0.5, 0.25, 0.125). `skip=1` leaves out the batch of the
-    step that stopped (2: and of the step after it): the process gets `skip_steps`, a pair of a
-    position and a number of steps for each time.
+    A checkpoint knows nothing of what was tried after it. So an edit whose value must be another
+    each time is a function of (stopped, history) that returns the value.
     """
 
     def strategy(stopped: Stopped, history: History) -> Action:
@@ -204,19 +211,10 @@ def go_back(
             return Accept()
         if history.backtracks() >= times:
             return GiveUp(f"It went back {times} times and {stopped.kind} again.")
-        actions = [attempt.action for attempt in history.attempts[history.marked :]]
-        since = [one for one in actions if isinstance(one, GoBack)]
-        now = _compounded(edits, len(since) + 1)
-        if "skip" in now:
-            before = cast(list[object], since[-1].edits["skip_steps"] if since else [])
-            now["skip_steps"] = [*before, [history.position, now.pop("skip")]]
-        return GoBack(to, now, stopped.sentence)
+        values = {
+            name: value(stopped, history) if callable(value) else value
+            for name, value in edits.items()
+        }
+        return GoBack(to, values, stopped.sentence)
 
     return strategy
-
-
-def _compounded(edits: Edits, times: int) -> dict[str, object]:
-    return {
-        name: value**times if name.endswith("_scale") and isinstance(value, float) else value
-        for name, value in edits.items()
-    }

@@ -7,6 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from ostinato.errors import InputError, RunError
 
@@ -23,10 +24,10 @@ class UniqueItems(ABC):
         """Return the number of pairs."""
 
     @abstractmethod
-    def pairs(self, start: int = 0) -> Iterator[tuple[str, object]]:
+    def pairs(self, start: int = 0) -> Iterator[tuple[str, Any]]:
         """Yield the pairs from the position `start` on, in the same order each time."""
 
-    def __iter__(self) -> Iterator[tuple[str, object]]:
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
         return self.pairs()
 
 

@@ -6,18 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
+from ostinato.errors import RunError
 from ostinato.journal import JSON, Fields, StopKind, Stopped
 from ostinato.loop.actions import OUT_OF_ROUNDS, Action, Attempt, GiveUp, GoBack, StartOver
 from ostinato.loop.check import Text, Verdict
 from ostinato.loop.conditions.base import Condition
+from ostinato.loop.conditions.parser import up_to_date
+from ostinato.loop.lane_result import LaneResult
+from ostinato.loop.policy import Policy
 from ostinato.loop.process import Lane, Report
 from ostinato.loop.timeline import Edits, Timeline
-
-COST_METRICS = ("tokens", "computed", "prompt", "cost", "calls", "judged")
-"""Report values that add up over an item, and that going back does not reduce.
-
-`judged` are the tokens that a model read and wrote to judge; `tokens` includes them."""
-
 
 ENDS = {
     "error": StopKind.ERROR,
@@ -30,7 +28,7 @@ ENDS = {
 
 @dataclass(frozen=True, slots=True)
 class BestOutput:
-    """The best whole draft of an item so far; `length` is in tokens, `logprob` their sum."""
+    """The best whole draft of an item so far; `length` is in the unit of its process."""
 
     output: object
     verdicts: tuple[Verdict, ...]
@@ -75,6 +73,8 @@ class LaneState:
     index: int
     item: object
     lane: Lane
+    policy: Policy
+    each: Condition  # of the policy
     condition_states: list[JSON]  # at the start of the draft, and after each report
     reports: list[Report] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
@@ -83,20 +83,25 @@ class LaneState:
     changed: list[tuple[int, Edits]] = field(default_factory=list)  # edits from outside
     again: bool = False  # it went back to its position
 
+    @classmethod
+    def new(cls, index: int, item: object, lane: Lane, policy: Policy) -> LaneState:
+        """Return the state of an item before its first draft."""
+        each = policy.condition
+        return cls(index, item, lane, policy, each, [each.initial_state()])
+
     @property
     def position(self) -> int:
         """The number of reports of the draft."""
         return len(self.reports)
 
-    @property
-    def length(self) -> int:
-        """The number of tokens of the draft, where its reports have `tokens`, else of its reports.
+    def length(self, unit: str) -> int:
+        """Return the sum of the reports' `unit`, where they have it, else their number.
 
-        A report about several texts, of which one is kept, has that one's `length`.
+        A report about several drafts, of which one is kept, has that one's `length`.
         """
         if self.reports and "length" in self.reports[-1]:
             return cast(int, self.reports[-1]["length"])
-        counts = [report["tokens"] for report in self.reports if "tokens" in report]
+        counts = [report[unit] for report in self.reports if unit in report]
         return int(sum(cast(list[float], counts))) if counts else self.position
 
     @property
@@ -104,21 +109,46 @@ class LaneState:
         """The sum of the reports' log-probabilities."""
         return sum(cast(list[float], [report.get("logprob", 0.0) for report in self.reports]))
 
-    def spend(self, report: Report) -> None:
-        """Add what a step has spent to the item's total."""
-        for name in COST_METRICS:
+    def spend(self, report: Report, costs: Iterable[str]) -> None:
+        """Add what a step has spent to the item's total, by the names of costs."""
+        for name in costs:
             if name in report:
                 value = report[name]
                 if isinstance(value, int | float):
                     self.spent[name] = self.spent.get(name, 0) + value
 
-    def compare(self, output: object, verdicts: tuple[Verdict, ...]) -> None:
+    def edited_item(self) -> object:
+        """Return the item as edits from outside have changed it."""
+        item, edited = self.item, self.policy.edited
+        for _, edits in self.changed:
+            item = item if edited is None else edited(item, edits)
+        return item
+
+    def wake(self) -> None:
+        """Let the condition's clocks run from now on: a break is not counted."""
+        self.condition_states[-1] = self.each.wake(self.condition_states[-1])
+
+    def exhausted(self) -> Stopped | None:
+        """Return the stop of the item's budget, where that is used up."""
+        return self.each.exhausted(self.condition_states[-1])
+
+    @property
+    def by_clock(self) -> bool:
+        """Whether a time limit has run out: computing again could then end elsewhere."""
+        return self.each.by_clock(self.condition_states[-1])
+
+    def charge(self, taken: Mapping[str, float]) -> None:
+        """Charge the item for what was spent beside its steps, as by a judge."""
+        self.spend(taken, taken)
+        self.condition_states[-1] = self.each.charge(self.condition_states[-1], taken)
+
+    def compare(self, output: object, verdicts: tuple[Verdict, ...], length: int) -> None:
         """Keep a whole draft as the best one where it is better than those before."""
-        best = BestOutput(output, verdicts, self.length, self.lane.round, self.logprob)
+        best = BestOutput(output, verdicts, length, self.lane.round, self.logprob)
         if self.best is None or best.rank > self.best.rank:
             self.best = best
 
-    def go_back(self, action: GoBack, each: Condition) -> int:
+    def go_back(self, action: GoBack) -> int:
         """Go to the position of the action, and return it.
 
         What was spent stays spent. A strategy's edits after that position are dropped.
@@ -129,18 +159,20 @@ class LaneState:
         later = [edit for edit in self.changed if edit[0] > to]
         edits = Timeline((*self.lane.edits.up_to(to), *later, (to, action.edits)))
         self.lane = replace(self.lane, backtracks=self.lane.backtracks + 1, edits=edits)
-        state = each.back(self.condition_states[to], self.condition_states[-1])
+        state = self.each.back(self.condition_states[to], self.condition_states[-1])
         self.again = to < self.position
         # The state of each position is kept, so that every condition can go back to any of them.
         del self.condition_states[to:], self.reports[to:]
         self.condition_states.append(state)
         return to
 
-    def start_over(self, action: StartOver, each: Condition) -> None:
+    def start_over(self, action: StartOver) -> None:
         """Go to the start of another round; edits from outside stay."""
         edits = Timeline(((0, action.edits), *self.changed))
         self.lane = replace(self.lane, round=self.lane.round + 1, backtracks=0, edits=edits)
-        self.condition_states = [each.back(self.condition_states[0], self.condition_states[-1])]
+        self.condition_states = [
+            self.each.back(self.condition_states[0], self.condition_states[-1])
+        ]
         self.reports = []
 
     def to_json(self) -> dict[str, object]:
@@ -148,6 +180,7 @@ class LaneState:
         return {
             "index": self.index,
             "key": self.lane.key,
+            "each": str(self.each),
             "seed": self.lane.seed,
             "round": self.lane.round,
             "backtracks": self.lane.backtracks,
@@ -162,9 +195,8 @@ class LaneState:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> LaneState:
-        """Read back what `to_json` wrote; the caller sets the item."""
-        saved = Fields(value)
+    def from_json(cls, saved: Fields, item: object, policy: Policy) -> LaneState:
+        """Read back what `to_json` wrote, which holds neither the item nor its policy."""
         lane = Lane(
             key=saved.text("key"),
             seed=saved.integer("seed"),
@@ -172,57 +204,73 @@ class LaneState:
             backtracks=saved.integer("backtracks" if "backtracks" in saved else "tries"),  # older
             edits=Timeline.from_json(saved.items("edits")),
         )
+        best = None if saved.value["best"] is None else saved.mapping("best")
         return cls(
             index=saved.integer("index"),
-            item=None,
+            item=item,
             lane=lane,
+            policy=policy,
+            each=policy.condition,
             condition_states=saved.items("states"),
             reports=saved.items("reports"),
             attempts=[Attempt.from_json(each.value) for each in saved.objects("attempts")],
             spent=saved.mapping("spent"),
-            best=None if value["best"] is None else BestOutput.from_json(saved.mapping("best")),
+            best=None if best is None else BestOutput.from_json(best),
             changed=[(position, names) for position, names in saved.items("changed", [])],
             again=saved.flag("again"),
         )
 
-    def row(
+    def result(
         self,
         stopped: Stopped,
         output: object,
         verdicts: tuple[Verdict, ...],
+        length: int,
         *,
         accepted: bool,
-    ) -> dict[str, object]:
+    ) -> LaneResult:
         """Return the item's result: this draft, or the best one where this was not accepted."""
-        length, logprob = self.length, self.logprob
+        logprob = self.logprob
         if not accepted and self.best is not None:
             best = self.best
             output, verdicts, length = best.output, best.verdicts, best.length
             logprob = best.logprob
-        return {
-            "key": self.lane.key,
-            "index": self.index,
-            "output": str(output) if isinstance(output, str) else output,
-            "accepted": accepted,
-            "stopped": stopped.to_json(),
-            "verdicts": [verdict.to_json() for verdict in verdicts],
-            "rounds": self.lane.round + 1,
-            "backtracks": sum(isinstance(attempt.action, GoBack) for attempt in self.attempts),
-            "length": length,
-            "logprob": logprob,
-            "spent": dict(self.spent),
-            "attempts": [attempt.to_json() for attempt in self.attempts],
-        }
+        return LaneResult(
+            key=self.lane.key,
+            index=self.index,
+            output=output,
+            accepted=accepted,
+            stopped=stopped,
+            verdicts=verdicts,
+            rounds=self.lane.round + 1,
+            backtracks=sum(isinstance(attempt.action, GoBack) for attempt in self.attempts),
+            length=length,
+            logprob=logprob,
+            spent=dict(self.spent),
+            attempts=tuple(self.attempts),
+            by_clock=self.by_clock,
+        )
 
 
-def spent(reports: Iterable[Report]) -> dict[str, float]:
-    """Return what steps have spent together, by the names of `COST_METRICS`."""
+def require_condition(saved: str, each: Condition) -> None:
+    """Raise `RunError` where a saved condition of drafts, as spelled, is another one than now."""
+    before = up_to_date(saved)
+    if before != str(each):
+        raise RunError(
+            f"The lanes' condition must be the one that the run started with, {before}, got "
+            f"{each}. Give the same one, or start another run."
+        )
+
+
+def spent(reports: Iterable[Report], costs: Iterable[str]) -> dict[str, float]:
+    """Return what steps have spent together, by the names of costs."""
+    names = tuple(costs)
     totals: dict[str, float] = {}
     for report in reports:
-        for name in COST_METRICS:
+        for name in names:
             if name in report:
                 totals[name] = totals.get(name, 0) + cast(float, report[name])
-    return {name: totals[name] for name in COST_METRICS if name in totals}
+    return {name: totals[name] for name in names if name in totals}
 
 
 def spent_judging(verdicts: Iterable[Verdict]) -> dict[str, float]:

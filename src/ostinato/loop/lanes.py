@@ -9,49 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import cast
 
-from ostinato.errors import EditError, ItemError, RunError
+from ostinato.errors import EditError, ItemError
 from ostinato.journal import Fields, StopKind, Stopped, Unchanging, first
-from ostinato.loop.actions import (
-    Accept,
-    Action,
-    Attempt,
-    GiveUp,
-    GoBack,
-    History,
-    OnStop,
-    StartOver,
-    accept,
-)
+from ostinato.loop.actions import Accept, Action, Attempt, GiveUp, GoBack, History, StartOver
 from ostinato.loop.check import Verdict
-from ostinato.loop.conditions.base import as_condition
 from ostinato.loop.conditions.metrics import judged
 from ostinato.loop.conditions.missing_metrics import MissingMetrics
-from ostinato.loop.conditions.parser import up_to_date
 from ostinato.loop.items import Items
+from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.lane_state import (
     LaneState,
     end_of,
     given_up,
     kept_characters,
+    require_condition,
     spent,
     spent_judging,
 )
-from ostinato.loop.process import Lane, LaneProcess, LaneStep, Report, Step
+from ostinato.loop.policy import Policy, PolicyOf, per_item
+from ostinato.loop.process import Lane, LaneProcess, Report
 from ostinato.loop.replay import Recorded, Replay
 from ostinato.loop.rng import check_seed
 from ostinato.loop.run_setup import compute_mode
+from ostinato.loop.step import LaneStep, Step
 from ostinato.loop.timeline import Edits
-
-Judge = Callable[[object, object], Sequence[Verdict]]
-"""Judges the whole output of an item: `judge(output, item)`."""
-
-Ready = Callable[[object], str | None]
-"""Returns the output of an item that needs no process, else None: `ready(item)`."""
-
-Edited = Callable[[object, Edits], object]
-"""Returns an item as edits from outside have changed it: `edited(item, edits)`."""
 
 Known = Callable[[str], Mapping[str, object] | None]
 """Returns the journaled row of a key; None where there is none."""
@@ -72,11 +54,10 @@ READY_STOP = Stopped(StopKind.PASSED, "The answer was ready.", "ready")
 class Lanes:
     """Advance many items side by side in a lane process.
 
-    `items` yields pairs (key, item) in the same order each time; keys are unique. `each` ends a
-    draft; `judge` returns the verdicts on a draft that ended; `on_stop` answers a stop that is not
-    good enough. An item for which `ready` has an output that passes takes no slot. A lane that is
-    changed from outside is judged by its item as `edited` returns it. Finished items wait in
-    `finished` as (key, row) until `take_finished` is called.
+    `items` yields pairs (key, item) in the same order each time; keys are unique. `policy` says
+    what ends a draft, judges it and answers its stop: one `Policy` for all items, or a function
+    that returns that of an item; it may raise `ItemError`, which ends the item. Results wait in
+    `finished` until `take_finished` is called.
     Raises `InputError` for a key that occurs twice: at once where the items are a sequence, else
     when it comes up, after the items in work are finished.
     """
@@ -85,29 +66,23 @@ class Lanes:
         self,
         process: LaneProcess,
         items: Iterable[tuple[str, object]],
+        policy: Policy | PolicyOf,
         *,
-        each: object,
-        judge: Judge | None = None,
-        on_stop: OnStop = accept,
         seed: int = 0,
-        ready: Ready | None = None,
-        edited: Edited | None = None,
     ) -> None:
         self.process = process
-        self.each = as_condition(each)
-        self.finished: list[tuple[str, dict[str, object]]] = []
+        self.finished: list[LaneResult] = []
         self._items = Items(items)
-        self._judge = judge
-        self._on_stop = on_stop
-        self._ready = ready
-        self._edited = edited
+        self._shared = policy if isinstance(policy, Policy) else None  # by all items
+        self._policy_of = per_item(policy)
         self._seed = check_seed(seed)
         self._states: dict[str, LaneState] = {}
         self._counts = {"accepted": 0, "given_up": 0, "errors": 0}
         self._known: Known = lambda key: None
         self._room = AT_ONCE  # for items that need no slot, in this step
         self._replay = Replay()
-        self._missing = MissingMetrics(self.each, process)
+        self._missing = MissingMetrics(process)
+        self._costs: tuple[str, ...] = ()  # of the process's reports
         self._judging: list[Report] = []  # what judging has spent in this step, as reports
         self.spent: dict[str, float] = {}  # by all items so far
 
@@ -125,7 +100,8 @@ class Lanes:
     @property
     def computing(self) -> Mapping[str, object]:
         """What may choose how it computes, by the name that a run records its mode under."""
-        return {"compute_mode": self.process, "judge_mode": self._judge}
+        judge = None if self._shared is None else self._shared.judge
+        return {"compute_mode": self.process, "judge_mode": judge}
 
     # The process ------------------------------------------------------------------------------
 
@@ -136,6 +112,7 @@ class Lanes:
         self._room = AT_ONCE
         self._fill()
         reports, unused = self._advance()
+        self._costs = tuple(getattr(self.process, "costs", ()))  # of a process that is made late
         if self._missing.names:
             self._missing.observe(*reports.values())
         lanes = {key: self._settle(self._states[key], report) for key, report in reports.items()}
@@ -143,7 +120,8 @@ class Lanes:
         self._fill()
         report: dict[str, object] = {"lanes": lanes, "active": len(self._states), **self._counts}
         judging, self._judging = self._judging, []
-        for name, total in spent((*reports.values(), *unused, *judging)).items():
+        names = dict.fromkeys((*self._costs, *(name for taken in judging for name in taken)))
+        for name, total in spent((*reports.values(), *unused, *judging), names).items():
             report[name] = total
             self.spent[name] = self.spent.get(name, 0) + total
         if not self._states and self._items.done:
@@ -154,7 +132,7 @@ class Lanes:
     def state_dict(self) -> dict[str, object]:
         """Return the state of every item: what was decided, and no caches."""
         return {
-            "each": str(self.each),
+            "each": None if self._shared is None else str(self._shared.condition),
             "taken": self._items.taken,
             "drafts": [Unchanging(state.to_json()) for state in self._states.values()],
             "counts": dict(self._counts),
@@ -164,15 +142,12 @@ class Lanes:
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Restore a saved state; lanes in work are brought to their positions.
 
-        Raises `RunError` where the items or the lanes' condition are not those of the state.
+        Raises `RunError` where the items, or what ends their drafts, are not those of the state.
         """
         saved = Fields(state)
-        before = up_to_date(saved.text("each"))
-        if before != str(self.each):
-            raise RunError(
-                f"The lanes' condition must be the one that the run started with, {before}, got "
-                f"{self.each}. Give the same one, or start another run."
-            )
+        before = None if state.get("each") is None else saved.text("each")  # of all items
+        if self._shared is not None and before is not None:
+            require_condition(before, self._shared.condition)
         # Also a process that is in use can be loaded: its lanes leave first.
         for key in list(self._states):
             self.process.drop(key)
@@ -180,13 +155,19 @@ class Lanes:
         self.finished.clear()
         self._counts = saved.mapping("counts")
         self.spent = saved.mapping("spent", {})
-        lane_states = [LaneState.from_json(each.value) for each in saved.objects("drafts")]
-        keys = {lane_state.index: lane_state.lane.key for lane_state in lane_states}
+        drafts = saved.objects("drafts")
+        keys = {draft.integer("index"): draft.text("key") for draft in drafts}
         items = self._items.go_to(saved.integer("taken"), keys)
-        for lane_state in lane_states:
-            lane_state.item = items[lane_state.index]
+        restored = [self._restored(one, items[one.integer("index")], before) for one in drafts]
+        for lane_state in restored:
             self._states[lane_state.lane.key] = lane_state
             self._start(lane_state)
+
+    def _restored(self, saved: Fields, item: object, before: str | None) -> LaneState:
+        """Return an item's saved state; `before` is its condition where it names none."""
+        policy = self._policy(item)
+        require_condition(saved.text("each", before), policy.condition)
+        return LaneState.from_json(saved, item, policy)
 
     def change(self, edits: Edits) -> None:
         """Edit one lane at its position: `{"lane": key, name: value, …}`.
@@ -211,7 +192,7 @@ class Lanes:
     def wake(self) -> None:
         """Restart the lanes' clocks after a break, which is not counted."""
         for state in self._states.values():
-            state.condition_states[-1] = self.each.wake(state.condition_states[-1])
+            state.wake()
 
     # For the loop -----------------------------------------------------------------------------
 
@@ -219,7 +200,7 @@ class Lanes:
         """Take the reports of the next steps from these records, before the process is stepped."""
         self._replay = Replay(ticks)
 
-    def take_finished(self) -> list[tuple[str, dict[str, object]]]:
+    def take_finished(self) -> list[LaneResult]:
         """Return the results since the last call."""
         taken, self.finished = self.finished, []
         return taken
@@ -232,14 +213,15 @@ class Lanes:
         self._known = known
         # Their results came after the saved state, in which their lanes are still in work.
         for key in list(self._states):
-            if (row := self._adopted(key)) is not None:
+            if (result := self._adopted(key)) is not None:
                 self.process.drop(key)
                 del self._states[key]
-                self._count(row)
+                self._count(result)
 
-    def _adopted(self, key: str) -> Mapping[str, object] | None:
+    def _adopted(self, key: str) -> LaneResult | None:
         row = self._known(key)
-        return row if row and (row.get("carried") or row.get("by_clock")) else None
+        adopted = row and (row.get("carried") or row.get("by_clock"))
+        return LaneResult.from_json(row) if row and adopted else None
 
     # Slots ------------------------------------------------------------------------------------
 
@@ -248,24 +230,37 @@ class Lanes:
             following = self._items.take()
             if following is None:
                 return
-            index, key, item = following
-            judgings = len(self._judging)
-            self._admit(LaneState(index, item, Lane(key, self._seed), [self.each.initial_state()]))
+            key, judgings = following[1], len(self._judging)
+            self._admit(*following)
             if key not in self._states:
                 self._room -= JUDGED_BY_MODEL if any(self._judging[judgings:]) else 1
 
-    def _admit(self, state: LaneState) -> None:
+    def _policy(self, item: object) -> Policy:
+        """Return an item's policy, whose metrics are then waited for."""
+        policy = self._policy_of(item)
+        self._missing.wait_for(policy.condition)
+        return policy
+
+    def _admit(self, index: int, key: str, item: object) -> None:
         """Start an item, or finish it where it needs no slot."""
-        key = state.lane.key
-        if (row := self._adopted(key)) is not None:  # it is in the journal already
-            self._count(row)
-        elif not self._is_ready(state):
+        if (result := self._adopted(key)) is not None:  # it is in the journal already
+            self._count(result)
+            return
+        try:
+            policy = self._policy(item)
+        except ItemError as error:
+            refused = refusal(error)
+            self._keep(LaneResult(key=key, index=index, output="", accepted=False, stopped=refused))
+            return
+        state = LaneState.new(index, item, Lane(key, self._seed), policy)
+        if not self._is_ready(state):
             self._states[key] = state
             self._start(state)
 
     def _is_ready(self, state: LaneState) -> bool:
         """Finish an item that has a ready output, if that passes."""
-        output = self._ready(state.item) if self._ready is not None else None
+        ready = state.policy.ready
+        output = ready(state.item) if ready is not None else None
         if output is None:
             return False
         verdicts = self._judged(state, output)
@@ -277,14 +272,13 @@ class Lanes:
 
     def _start(self, state: LaneState) -> None:
         """Start the lane at its draft's position; an item that the process refuses is finished."""
-        state.condition_states[-1] = self.each.wake(state.condition_states[-1])
+        state.wake()
         lane = replace(state.lane, past=tuple(state.reports), again=state.again)
         try:
             self.process.start(lane, state.item)
         except ItemError as error:
-            stopped = Stopped(StopKind.ERROR, str(error), type(error).__name__)
             del self._states[state.lane.key]
-            self._finish(state, stopped, "", (), accepted=False)
+            self._finish(state, refusal(error), "", (), accepted=False)
 
     def _advance(self) -> tuple[Mapping[str, Report], Sequence[Report]]:
         """Step the process, or replay a recorded step.
@@ -306,25 +300,18 @@ class Lanes:
         past = (*state.reports, report)
         self.process.start(replace(state.lane, past=past), state.item)
 
-    def _item(self, state: LaneState) -> object:
-        """Return a draft's item as edits from outside have changed it."""
-        item = state.item
-        for _, edits in state.changed:
-            item = item if self._edited is None else self._edited(item, edits)
-        return item
-
     # One lane ---------------------------------------------------------------------------------
 
     def _settle(self, state: LaneState, report: Report) -> LaneStep:
         """Observe a lane's step; where it stopped, judge it and take the strategy's action."""
         state.reports.append(report)
         state.again = False
-        state.spend(report)
+        state.spend(report, self._costs)
         position, key = state.position, state.lane.key
-        item = self._item(state) if state.changed else state.item
+        item = state.edited_item() if state.changed else state.item
         # The output is computed only for conditions that look at it.
         step = Step(position, position, report, lambda: self.process.output(key), item)
-        folded, fired = self.each.observe(state.condition_states[-1], step)
+        folded, fired = state.each.observe(state.condition_states[-1], step)
         state.condition_states.append(folded)
         end = end_of(report)
         if fired is None and end is None:
@@ -338,7 +325,7 @@ class Lanes:
 
     def _verdict(self, state: LaneState, stopped: Stopped) -> tuple[Stopped, tuple[Verdict, ...]]:
         """Judge a draft that has ended; one that failed before its end is not whole."""
-        if self._judge is None or stopped.kind in (
+        if state.policy.judge is None or stopped.kind in (
             StopKind.FAILED,
             StopKind.DIVERGED,
             StopKind.ERROR,
@@ -346,7 +333,7 @@ class Lanes:
             return stopped, ()
         output = self.process.output(state.lane.key)
         verdicts = self._judged(state, output)
-        state.compare(output, verdicts)
+        state.compare(output, verdicts, self._length(state))
         if not verdicts:
             return stopped, ()
         whole = judged(verdicts)
@@ -358,13 +345,13 @@ class Lanes:
 
     def _judged(self, state: LaneState, output: object) -> tuple[Verdict, ...]:
         """Judge an output of an item, and charge the item for it."""
-        if self._judge is None:
+        judge = state.policy.judge
+        if judge is None:
             return ()
-        verdicts = tuple(self._judge(output, self._item(state)))
+        verdicts = tuple(judge(output, state.edited_item()))
         taken = spent_judging(verdicts)
-        state.spend(taken)
+        state.charge(taken)
         self._judging.append(taken)
-        state.condition_states[-1] = self.each.charge(state.condition_states[-1], taken)
         return verdicts
 
     def _choose_action(
@@ -374,19 +361,19 @@ class Lanes:
             return Accept()
         if stopped.kind is StopKind.ERROR:
             return GiveUp("" if stopped.condition == "error" else "A check could not judge.")
-        spent = self.each.exhausted(state.condition_states[-1])
+        spent = state.exhausted()
         if spent is not None:
             return GiveUp(spent.sentence)
         history = History(
             position=state.position,
             attempts=tuple(state.attempts),
             output=self.process.output(state.lane.key),
-            item=self._item(state),
+            item=state.edited_item(),
             lane=state.lane,
             verdicts=verdicts,
             spent=state.spent,
         )
-        return self._on_stop(stopped, history)
+        return state.policy.on_stop(stopped, history)
 
     def _act(
         self, state: LaneState, stopped: Stopped, verdicts: tuple[Verdict, ...], action: Action
@@ -408,14 +395,14 @@ class Lanes:
             )
         )
         if isinstance(action, GoBack):
-            to = state.go_back(action, self.each)
+            to = state.go_back(action)
             self.process.rewind(state.lane, to)
         elif isinstance(action, StartOver):
-            state.start_over(action, self.each)
+            state.start_over(action)
             self.process.drop(key)  # the other round may have another prompt
             self._start(state)
         else:
-            exhausted = self.each.exhausted(state.condition_states[-1])
+            exhausted = state.exhausted()
             if state.best is None and not verdicts:  # no draft came to its end
                 verdicts = self._judged(state, output)
             self.process.drop(key)
@@ -434,16 +421,24 @@ class Lanes:
         *,
         accepted: bool,
     ) -> None:
-        row = state.row(stopped, output, verdicts, accepted=accepted)
-        if self.each.by_clock(state.condition_states[-1]):
-            row["by_clock"] = True  # computing again could give another row: a resume keeps this
-        self._count(row)
-        self.finished.append((state.lane.key, row))
+        length = self._length(state)
+        self._keep(state.result(stopped, output, verdicts, length, accepted=accepted))
 
-    def _count(self, row: Mapping[str, object]) -> None:
-        stopped = cast(Mapping[str, object], row["stopped"])
-        name = "accepted" if row["accepted"] else "given_up"
-        self._counts["errors" if stopped["kind"] == StopKind.ERROR.value else name] += 1
+    def _length(self, state: LaneState) -> int:
+        return state.length(getattr(self.process, "unit", ""))
+
+    def _keep(self, result: LaneResult) -> None:
+        self._count(result)
+        self.finished.append(result)
+
+    def _count(self, result: LaneResult) -> None:
+        name = "accepted" if result.accepted else "given_up"
+        self._counts["errors" if result.stopped.kind is StopKind.ERROR else name] += 1
+
+
+def refusal(error: ItemError) -> Stopped:
+    """Return the stop of an item that nothing can be done with."""
+    return Stopped(StopKind.ERROR, str(error), type(error).__name__)
 
 
 def items_done(count: int) -> str:

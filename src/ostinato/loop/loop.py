@@ -28,13 +28,13 @@ from ostinato.loop.actions import (
 )
 from ostinato.loop.adapters import GeneratorProcess, as_process
 from ostinato.loop.checkpoint_schedule import CheckpointSchedule, SavePoint, SavePoints
-from ostinato.loop.conditions.base import as_condition
+from ostinato.loop.conditions.base import Never, as_condition
 from ostinato.loop.conditions.missing_metrics import MissingMetrics
 from ostinato.loop.conditions.parser import transfer_state, up_to_date
 from ostinato.loop.control import Control, StopRequest
 from ostinato.loop.edit_log import EditLog
 from ostinato.loop.lanes import Lanes
-from ostinato.loop.process import Exhausted, ExternalSource, Process, Step
+from ostinato.loop.process import Exhausted, ExternalSource, Process
 from ostinato.loop.replay import recorded
 from ostinato.loop.run_setup import (
     begins_at,
@@ -50,6 +50,7 @@ from ostinato.loop.run_setup import (
     use_recorded_modes,
 )
 from ostinato.loop.signals import saved_at_signals
+from ostinato.loop.step import Step
 from ostinato.loop.timeline import Edits
 
 FORMAT = 1
@@ -57,7 +58,7 @@ FORMAT = 1
 
 
 class Loop:
-    """Runs a process until a condition fires.
+    """Runs a process until a condition fires; without `until`, until it ends or a person stops it.
 
     `process` is a `Process`, a callable (called once a step; a result that is no mapping becomes
     the report's `output`) or a generator (function). `on_stop` answers a stop; by default every
@@ -79,7 +80,7 @@ class Loop:
         self,
         process: object,
         *,
-        until: object,
+        until: object = None,
         on_stop: OnStop = accept,
         run: RunSource | str | None = None,
         journal: Journal | None = None,
@@ -89,7 +90,7 @@ class Loop:
     ) -> None:
         require_arguments(Loop.__init__, locals())
         self.process: Process = as_process(process)
-        self.until = as_condition(until)
+        self.until = Never() if until is None else as_condition(until)
         self.stopped: Stopped | None = None
         self.output: object = None
         self.tick = 0
@@ -99,7 +100,7 @@ class Loop:
         self._attempts: list[Attempt] = []
         self._control = Control()
         self._edit_log = EditLog(self.process)
-        self._missing = MissingMetrics(self.until, self.process)
+        self._missing = MissingMetrics(self.process, self.until)
         self._closed = self._final = self._end_saved = False
         self._lanes = self.process if isinstance(self.process, Lanes) else None
         self._external = self._lanes is not None and isinstance(self._lanes.process, ExternalSource)
@@ -279,8 +280,8 @@ class Loop:
             return
         step.results = self._lanes.take_finished()
         if self._session is not None:
-            for key, row in step.results:
-                self._session.result(key, row)
+            for result in step.results:
+                self._session.result(result.key, result.to_json())
             self._session.flush()
 
     def _look_for_names(self, step: Step) -> None:

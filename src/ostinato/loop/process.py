@@ -1,9 +1,9 @@
-"""What can be looped: the two protocols of processes, and the values they exchange."""
+"""What can be looped: the two protocols of processes, and what they are given."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -70,6 +70,10 @@ class LaneProcess(Protocol):
     text `compute_mode`: a run records it and is resumed in no other. Where the process chose the
     mode itself, it has a method `use_compute_mode(mode)`, which a resumed run calls first. Both
     hold for the judge of `Lanes` too.
+
+    What the values of its reports mean is the process's own to say. `costs`, where it has them, are
+    the names that add up over an item and that going back does not reduce; `unit` is the name that
+    adds up to the length of a draft, which else is its number of reports.
     """
 
     slots: int
@@ -123,69 +127,6 @@ class SparseMetrics(ABC):
 
         A condition that still waits for a name then is warned about.
         """
-
-
-class Step:
-    """One step as a loop's user and a condition see it.
-
-    `tick` is the number of steps taken by the loop, or in a lane's own conditions its position;
-    `position` is that of the process or lane after the step. `item` is the lane's item, and
-    `results` the items that were finished in this step, as (key, row).
-    """
-
-    __slots__ = ("_output", "item", "position", "report", "results", "tick")
-
-    results: Sequence[tuple[str, Mapping[str, object]]]
-
-    def __init__(
-        self,
-        tick: int,
-        position: int,
-        report: Report,
-        output: Callable[[], object] | None = None,
-        item: object = None,
-    ) -> None:
-        self.tick = tick
-        self.position = position
-        self.report = report
-        self._output = output
-        self.item = item
-        self.results = ()
-
-    @property
-    def output(self) -> object:
-        """What has been made so far: the lane's output, else the report's `output`."""
-        return self.report.get("output") if self._output is None else self._output()
-
-    @property
-    def lanes(self) -> Mapping[str, LaneStep]:
-        """The lanes that moved in this step, by key; empty for a process without lanes."""
-        lanes = self.report.get("lanes")
-        return lanes if isinstance(lanes, Mapping) else {}
-
-    def __repr__(self) -> str:
-        return f"Step(tick={self.tick}, position={self.position}, report={dict(self.report)!r})"
-
-
-@dataclass(
-    slots=True
-)  # not frozen: one is made for each lane and tick, and frozen takes three times as long
-class LaneStep:
-    """What one tick did to one lane: its report, and where it stopped the stop and the action."""
-
-    position: int
-    report: Report
-    stopped: object = None  # Stopped | None
-    action: object = None  # Action | None
-
-    def to_json(self) -> dict[str, object]:
-        """Return what the journal keeps of it; the values in it are encoded there."""
-        return {
-            "position": self.position,
-            "report": self.report,
-            "stopped": self.stopped,
-            "answer": self.action,
-        }
 
 
 class Exhausted(Exception):

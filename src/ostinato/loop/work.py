@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.loop import Loop
-from ostinato.loop.process import Step
+from ostinato.loop.step import Step
 from ostinato.output_files import told_when_not_written
 
 
@@ -39,18 +39,19 @@ class Work:
 
 @dataclass(kw_only=True)
 class ItemsWork(Work):
-    """A run of lanes, with the rows of the items that are done."""
+    """A run of lanes, with the results of the items that are done."""
 
-    _finished: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
+    _finished: dict[str, LaneResult] = field(default_factory=dict, init=False, repr=False)
 
     def watch(self, step: Step) -> None:
-        """Take the rows of the items that are done."""
-        self._finished |= {key: dict(row) for key, row in step.results}
+        """Take the results of the items that are done."""
+        self._finished |= {result.key: result for result in step.results}
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of finished items by index, with those of a recorded run's other sessions."""
+    def results(self) -> list[LaneResult]:
+        """The results of finished items by index, with those of a recorded run's other sessions."""
         run = self.loop.recorded_as
-        # A resumed loop yields only the rows that are new; the journal has them all.
+        # A resumed loop yields only the results that are new; the journal has them all.
         before = {} if run is None else dict(run.results())
-        return sorted((before | self._finished).values(), key=lambda row: int(row["index"]))
+        results = {key: LaneResult.from_json(row) for key, row in before.items()} | self._finished
+        return sorted(results.values(), key=lambda result: result.index)

@@ -38,7 +38,6 @@ from ostinato.models.networks.quantized import BlockMatrix, QuantizedEmbedding, 
 from ostinato.models.tokenizer import Tokenizer
 from ostinato.models.transformers_network import (
     TransformersConfig,
-    TransformersNetwork,
     load_network,
 )
 
@@ -52,11 +51,12 @@ PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 class LanguageModel:
     """A network with its tokenizer, and the folder and name of both.
 
-    `compile` and `bits` select how its tokens are computed: see `load_model`. With `compile=None`
-    the fastest way is taken. `dtype` is the type to compute in, where it is chosen.
+    The network may be of any class that has a `config` and a backend (`open_backend`). `compile`
+    and `bits` select how its tokens are computed: see `load_model`. With `compile=None` the fastest
+    way is taken. `dtype` is the type to compute in, where it is chosen.
     """
 
-    network: Llama | TransformersNetwork | GRU | LlamaCppNetwork
+    network: nn.Module
     tokenizer: Tokenizer
     config: LlamaConfig | TransformersConfig | GRUConfig | LlamaCppConfig
     folder: Path

@@ -6,7 +6,7 @@ from .rendering import piano_roll, render, write_wav
 from .sampling_run import MusicWork, build_sample_music, music_digest
 from .score import Key, Score, read_chorales
 from .tokens import LONGEST, encode, make_tokenizer, music_model, score_of
-from .training_run import build_music_training, prepare_music_training
+from .training_run import prepare_music_training
 from .writing import SAMPLING, TOKENS, folder_of, load_music, melody_of, prompt, score_text
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "Score",
     "VoiceRange",
     "all_checks",
-    "build_music_training",
     "build_sample_music",
     "encode",
     "examples",

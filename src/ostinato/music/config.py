@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 from ostinato.arguments import require, require_at_least, require_types
 from ostinato.journal import Place, RunConfig, each_beside
 from ostinato.loop import check_seed
-from ostinato.train import TrainingConfig, TrainingRun
+from ostinato.train import TrainingConfig, TrainingRun, argument, option
 
 RECIPE = TrainingConfig(
     steps=1200,
@@ -34,14 +34,15 @@ class MusicTrainingRun(TrainingRun):
     """
 
     kind: ClassVar[str] = "train music"
+    prepare: ClassVar[str] = "ostinato.music:prepare_music_training"
     free: ClassVar[frozenset[str]] = TrainingRun.free | {"source"}
 
-    source: Path
+    source: Path = argument("SOURCE")
     training: TrainingConfig = RECIPE
-    hold_out: float = 0.1
-    layers: int = 4
-    width: int = 128
-    heads: int = 4
+    hold_out: float = option(0.1, "Share of a FOLDER to validate on.")
+    layers: int = option(4, "Transformer layers.")
+    width: int = option(128, "Hidden size.")
+    heads: int = option(4, "Attention heads.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

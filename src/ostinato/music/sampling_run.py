@@ -32,7 +32,7 @@ class MusicWork(ItemsWork):
     @property
     def scores(self) -> list[Score]:
         """The pieces that are done, in order; one may have no chords."""
-        return [score_of(str(row["output"])) for row in self.rows]
+        return [score_of(str(result.output)) for result in self.results]
 
     def files_of(self, number: int) -> list[Path]:
         """Return the files of a piece, from 1; several pieces are numbered."""

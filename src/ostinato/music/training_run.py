@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from ostinato.errors import InputError
-from ostinato.journal import RunSource
 from ostinato.music.config import MusicTrainingRun
 from ostinato.music.data import examples, read_pieces
 from ostinato.music.tokens import music_model
-from ostinato.train import TextTask, TrainingParts, TrainingWork, build_training, save_model
+from ostinato.train import (
+    TextTask,
+    TrainingParts,
+    save_model,
+    task_parts,
+)
 
 
 def prepare_music_training(config: MusicTrainingRun) -> TrainingParts:
@@ -29,20 +33,10 @@ def prepare_music_training(config: MusicTrainingRun) -> TrainingParts:
     def save(folder: Path) -> None:
         save_model(folder, network, model.tokenizer)
 
-    return TrainingParts(
-        network=network,
-        task=TextTask(train, valid),
+    return task_parts(
+        network,
+        TextTask(train, valid),
         save=save,
         hashes={"data": pieces.fingerprint()},
         examples=(len(train), len(valid)),
     )
-
-
-def build_music_training(
-    config: MusicTrainingRun,
-    *,
-    run: RunSource | None = None,
-    parts: TrainingParts | None = None,
-) -> TrainingWork:
-    """Build a music training; `parts` are those that are prepared already."""
-    return build_training(config, parts or prepare_music_training(config), run)

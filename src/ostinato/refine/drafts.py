@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ from ostinato.loop import (
     Check,
     CheckpointSchedule,
     Condition,
+    Item,
     Lanes,
     Loop,
     Seconds,
@@ -36,8 +37,7 @@ class Judges:
     time_limit: float = TIME_LIMIT
     spend_limit: SpendLimit | None = None
 
-    def __call__(self, output: object, item: object) -> Sequence[Verdict]:
-        assert isinstance(item, Mapping)
+    def __call__(self, output: object, item: Item) -> Sequence[Verdict]:
         verdicts = judge_all(self.checks, output, item, self.time_limit)
         if self.spend_limit is not None:
             self.spend_limit.charge(sum(verdict.cost for verdict in verdicts))
@@ -92,8 +92,7 @@ def loop_of(
     """Return the loop over all items; `until` is the budget of all items together."""
     return Loop(
         lanes,
-        # No budget: the lanes end the loop when no item is left.
-        until=until or Steps(1 << 62),
+        until=until,
         run=run,
         journal=journal,
         keep=keep,

@@ -25,6 +25,16 @@ class LanesLater:
         """The edits of a lane, None until the process is made."""
         return None if self._made is None else getattr(self._made, "known_edits", None)
 
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The costs in its reports; none until the process is made."""
+        return () if self._made is None else tuple(getattr(self._made, "costs", ()))
+
+    @property
+    def unit(self) -> str:
+        """What adds up to the length of a draft."""
+        return "" if self._made is None else str(getattr(self._made, "unit", ""))
+
     def use_compute_mode(self, mode: str) -> None:
         """Compute in this mode, if the model leaves it open. Call it before any lane starts."""
         self.compute_mode = mode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TextIO, TypeVar
 
@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ostinato.journal import Run
-from ostinato.loop import Step
+from ostinato.loop import LaneResult, Report, Step
 from ostinato.refine.report.html import duration
 from ostinato.refine.results import READY
 from ostinato.refine.watched import Watched
@@ -86,29 +86,27 @@ class ProgressTally:
         """How many items are accepted or given up."""
         return self.accepted + self.given_up
 
-    def add_row(self, key: str, row: Mapping[str, object]) -> None:
-        """Count a finished item by its result row."""
-        self.in_work.pop(key, None)
-        self.tokens += _computed(row.get("spent"))
-        self.before += _was_ready(row)
-        if row["accepted"]:
+    def add(self, result: LaneResult) -> None:
+        """Count a finished item."""
+        self.in_work.pop(result.key, None)
+        self.tokens += int(result.spent.get("computed", 0))
+        self.before += result.stopped.condition == READY
+        if result.accepted:
             self.accepted += 1
-            rounds, backtracks = row.get("rounds"), row.get("backtracks")
-            self.revised += rounds != 1 or bool(backtracks)
+            self.revised += result.rounds != 1 or bool(result.backtracks)
         else:
             self.given_up += 1
 
     def add_step(self, step: Step) -> None:
         """Count the tokens and the results of a step."""
-        lanes = step.report.get("lanes")
-        for key, lane in lanes.items() if isinstance(lanes, Mapping) else ():
-            self.in_work[key] = self.in_work.get(key, 0) + _computed(lane.report)
-        for key, row in step.results:
-            if key in self.again:
-                self.again.discard(key)
-                self.in_work.pop(key, None)
+        for key, lane in step.lanes.items():
+            self.in_work[key] = self.in_work.get(key, 0) + computed_in(lane.report)
+        for result in step.results:
+            if result.key in self.again:
+                self.again.discard(result.key)
+                self.in_work.pop(result.key, None)
             else:
-                self.add_row(key, row)
+                self.add(result)
 
     def start(self, now: float) -> None:
         """Begin to count the time: the model has been loaded."""
@@ -163,15 +161,10 @@ def _rough(seconds: float) -> str:
     return duration(max(grain, round(seconds / grain) * grain)).removesuffix(" 0 s")
 
 
-def _computed(counts: object) -> int:
-    """Return the tokens run through the network, of a row's `spent` or of a lane's report."""
-    value = counts.get("computed") if isinstance(counts, dict | Mapping) else None
+def computed_in(report: Report) -> int:
+    """Return the tokens that a lane's step has run through the network."""
+    value = report.get("computed")
     return int(value) if isinstance(value, int | float) else 0
-
-
-def _was_ready(row: Mapping[str, object]) -> bool:
-    stopped = row.get("stopped")
-    return isinstance(stopped, dict | Mapping) and stopped.get("condition") == READY
 
 
 class QuietProgress:
@@ -282,18 +275,18 @@ class LiveProgress(QuietProgress):
             for done in self.watched.finished(step):
                 self._live.console.print(done)
         else:
-            for key, row in step.results:
-                self._show(key, row)
+            for result in step.results:
+                self._show(result)
 
-    def _show(self, key: str, row: Mapping[str, object]) -> None:
+    def _show(self, result: LaneResult) -> None:
         """Print an accepted reply above the line, cut to the width of the terminal."""
         now = time.monotonic()
         soon = self._shown >= SHOWN_AT_ONCE and now - self._last < SHOWN_EVERY
-        if soon or not row["accepted"]:
+        if soon or not result.accepted:
             return
         self._shown, self._last = self._shown + 1, now
-        reply = " ".join(str(row.get("output", "")).split())
-        line = Text.assemble(("✓ ", "green"), (f"{key}  ", "bold"), reply)
+        reply = " ".join(str(result.output).split())
+        line = Text.assemble(("✓ ", "green"), (f"{result.key}  ", "bold"), reply)
         self._live.console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
 
     def _render(self) -> Text:
@@ -327,8 +320,8 @@ def progress_of(
         return QuietProgress()
     tally = ProgressTally(items)
     if run is not None:
-        for key, row in run.results():
-            tally.add_row(key, row)
+        for _, row in run.results():
+            tally.add(LaneResult.from_json(row))
         saved = run.checkpoints()
         tally.again = run.keys_after(saved[-1].tick if saved else 0)
     tally.before = tally.earlier = tally.done

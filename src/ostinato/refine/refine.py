@@ -21,8 +21,10 @@ from ostinato.loop import (
     CheckpointSchedule,
     Condition,
     LaneProcess,
+    LaneResult,
     Lanes,
     Loop,
+    Policy,
     UniqueItems,
     check_seed,
 )
@@ -127,10 +129,7 @@ class Refine:
             )
         else:
             self.decode = self._decode(self.model, sampling, slots, block, alternatives)
-        self.on_stop = self.strategy.on_stop(self._context)
-        self.lanes = Lanes(
-            self._lane_process(),
-            self.items,
+        self.policy = Policy(
             each=end_of_draft(
                 self.strategy,
                 self.checks,
@@ -141,10 +140,10 @@ class Refine:
                 late=self._context.late,
             ),
             judge=Judges(self.checks, time_limit, spend_limit),
-            on_stop=self.on_stop,
-            seed=seed,
-            ready=None if ready is None else lambda item: ready(_row(item)),
+            on_stop=self.strategy.on_stop(self._context),
+            ready=ready,
         )
+        self.lanes = Lanes(self._lane_process(), self.items, self.policy, seed=seed)
         if spend_limit is not None:
             # What the run spent before it was resumed counts, and the lanes restore that.
             spend_limit.before = lambda: self.lanes.spent
@@ -180,21 +179,21 @@ class Refine:
         with ExitStack() as stack:
             recorded = self._recorded(run, journal, stack)
             loop = self.loop(run=recorded, keep="results")
-            done: dict[str, Mapping[str, object]] = {}
-            done |= {} if recorded is None else dict(recorded.results())
+            before = () if recorded is None else recorded.results()
+            done = {key: LaneResult.from_json(row) for key, row in before}
             quiet = not (progress and in_terminal())
             display = progress_of(len(self.items), recorded, quiet=quiet)
             with loop, display:
                 for step in loop:
                     display.step(step)
-                    done |= step.results
-        return [self._result(key, done[key]) for key, _ in self.items if key in done]
+                    done |= {result.key: result for result in step.results}
+        return [self._result(done[key]) for key, _ in self.items if key in done]
 
     def __iter__(self) -> Iterator[Row]:
         """Run without a journal; yield each result, as of `run`, when it is ready."""
         for step in self.loop():
-            for key, row in step.results:
-                yield self._result(key, row)
+            for result in step.results:
+                yield self._result(result)
 
     def _recorded(
         self, run: Run | str | None, journal: Journal | None, stack: ExitStack
@@ -210,7 +209,7 @@ class Refine:
         """Return what results depend on, as the run records it."""
         return RefineConfig.of(
             self.model.name,
-            [(key, _row(row)) for key, row in self.items],
+            list(self.items),
             self.prompt,
             sampling=self.sampling,
             checks=check_tables(self.checks),
@@ -221,12 +220,12 @@ class Refine:
             seed=self.seed,
         )
 
-    def _result(self, key: str, row: Mapping[str, object]) -> Row:
-        return from_lane(key, row, columns=self._columns[key]).to_json()
+    def _result(self, result: LaneResult) -> Row:
+        return from_lane(result, columns=self._columns[result.key]).to_json()
 
     @cached_property
     def _columns(self) -> dict[str, Row]:
-        return {key: _row(item) for key, item in self.items}
+        return dict(self.items)
 
     # The lane process -------------------------------------------------------------------------
 
@@ -301,7 +300,7 @@ class Refine:
             return
         strategy = self.strategy
         feedback = {"feedback": {"draft": "", "reasons": []}}
-        first = _row(next(iter(self.items))[1])
+        first = next(iter(self.items))[1]
         try:
             prompt = self._prompt(first, feedback if strategy.gives_feedback else {})
         except ItemError:
@@ -319,8 +318,7 @@ class Refine:
 
     # Callbacks of Lanes and Decode ------------------------------------------------------------
 
-    def _token_prompt(self, item: object, edits: Mapping[str, object]) -> TokenPrompt:
-        row = _row(item)
+    def _token_prompt(self, row: Row, edits: Mapping[str, object]) -> TokenPrompt:
         prompt = self._prompt(row, edits)
         assert not isinstance(self.model, Server)
         tokenizer = self.model.tokenizer
@@ -339,9 +337,9 @@ class Refine:
             tokens, track_logprobs=self._tracked(row), constraint=self._constraint(row, room)
         )
 
-    def _server_prompt(self, item: object, edits: Mapping[str, object]) -> str | Sequence[Message]:
+    def _server_prompt(self, row: Row, edits: Mapping[str, object]) -> str | Sequence[Message]:
         """Return an item's prompt for a server. Raises `ItemError` for a prompt of tokens."""
-        prompt = self._prompt(_row(item), edits)
+        prompt = self._prompt(row, edits)
         if isinstance(prompt, TokenPrompt):
             raise ItemError(
                 "A server's prompt must be a text or chat messages, got tokens. Return a text."
@@ -366,9 +364,9 @@ class Refine:
         """Return the tokens to track; none for a strategy that inserts no required text."""
         return self._context.required_ids(row) if self.strategy.checks_prefixes else []
 
-    def _tracked_texts(self, item: object) -> list[str]:
+    def _tracked_texts(self, row: Row) -> list[str]:
         """Return the same for a server, whose tokens are not known: texts."""
-        return self._context.required_texts(_row(item)) if self.strategy.checks_prefixes else []
+        return self._context.required_texts(row) if self.strategy.checks_prefixes else []
 
 
 def _opened(model: LanguageModel | Server | str) -> LanguageModel | Server:
@@ -393,8 +391,3 @@ def server_sampling(server: Server, sampling: SamplingParams) -> dict[str, float
             )
     unset = not server.extensions and sampling.top_k == DEFAULT_SAMPLING.top_k
     return values | ({"top_k": 0} if unset else {})
-
-
-def _row(item: object) -> Row:
-    assert isinstance(item, Mapping)
-    return item

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from ostinato.journal import JSON, StopKind, Stopped
-from ostinato.loop import Verdict
+from ostinato.loop import Attempt, GoBack, LaneResult, StartOver, Verdict
 from ostinato.output_files import write_whole
 from ostinato.refine.routing.router import Route, RouteSource
 
@@ -129,86 +129,72 @@ class Result:
 
 
 def from_lane(
-    key: str,
-    row: Mapping[str, object],
+    result: LaneResult,
     route: Route | None = None,
     columns: Mapping[str, object] | None = None,
 ) -> Result:
-    """Return the result of an item from the row of `ostinato.loop.Lanes` for its key.
+    """Return the result of an item from that of its lane.
 
     `route` is how the item was routed: the source of a ready answer. `columns` are the item's.
     """
-    stopped = Stopped.from_json(_mapping(row, "stopped"))
-    accepted, length = bool(row["accepted"]), _int(row.get("length"))
-    spent = _mapping(row, "spent")
-    computed = _int(spent.get("computed"))
-    ready = stopped.condition == READY
-    output = row.get("output")
+    computed = int(result.spent.get("computed", 0))
+    ready = result.stopped.condition == READY
     return Result(
-        id=key,
-        reply=output if isinstance(output, str) else "",
-        accepted=accepted,
-        stopped=stopped,
-        verdicts=_verdicts(row),
-        rounds=_int(row.get("rounds"), 1),
-        backtracks=_int(row.get("backtracks")),
+        id=result.key,
+        reply=result.output if isinstance(result.output, str) else "",
+        accepted=result.accepted,
+        stopped=result.stopped,
+        verdicts=result.verdicts,
+        rounds=result.rounds,
+        backtracks=result.backtracks,
         tokens=Tokens(
-            reply=length,
-            accepted=length if accepted else 0,
+            reply=result.length,
+            accepted=result.length if result.accepted else 0,
             computed=computed,
             # The last token of a reply never runs through the network, so `computed` can be lower.
-            discarded=max(0, computed - length),
-            prompt=_int(spent.get("prompt")),
-            judged=_int(spent.get("judged")),
+            discarded=max(0, computed - result.length),
+            prompt=int(result.spent.get("prompt", 0)),
+            judged=int(result.spent.get("judged", 0)),
         ),
-        logprob=_float(row.get("logprob")),
+        logprob=result.logprob,
         source=route.source if route is not None and ready else RouteSource.MODEL,
         rule=route.rule if route is not None else "",
         refused_answer=route.reply or "" if route is not None and not ready else "",
-        drafts=tuple(_drafts(row)),
+        drafts=tuple(_drafts(result.attempts)),
         columns=columns or {},
     )
 
 
-def _drafts(row: Mapping[str, object]) -> Iterable[Draft]:
-    attempts = row.get("attempts")
-    attempts = attempts if isinstance(attempts, list) else []
+def _drafts(attempts: Sequence[Attempt]) -> Iterable[Draft]:
     for attempt, following in zip_longest(attempts, attempts[1:]):
-        text = str(attempt["text"])
-        kept, lost = _kept(attempt, following, text)
-        stopped = Stopped.from_json(attempt["stopped"])
-        verdicts = _verdicts(attempt)
+        kept, lost = _kept(attempt, following)
+        stopped = attempt.stopped
         yield Draft(
-            round=_int(attempt["round"]),
-            backtracks=_int(attempt["try"]),
-            position=_int(attempt["position"]),
+            round=attempt.round,
+            backtracks=attempt.backtracks,
+            position=attempt.position,
             lost=lost,
-            before=text[:kept],
-            taken_back=text[kept:],
-            check=_blamed(stopped, verdicts) if stopped.kind is StopKind.FAILED else (),
+            before=attempt.text[:kept],
+            taken_back=attempt.text[kept:],
+            check=_blamed(stopped, attempt.verdicts) if stopped.kind is StopKind.FAILED else (),
             message=stopped.sentence,
-            answer=str(_mapping(attempt, "answer")["answer"]),
-            verdicts=verdicts,
+            answer=attempt.action.name,
+            verdicts=attempt.verdicts,
         )
 
 
-def _kept(
-    attempt: Mapping[str, object], following: Mapping[str, object] | None, text: str
-) -> tuple[int, int]:
+def _kept(attempt: Attempt, following: Attempt | None) -> tuple[int, int]:
     """Return how many characters of a draft were kept, and how many tokens were taken back."""
-    answer, position = _mapping(attempt, "answer"), _int(attempt["position"])
-    match answer["answer"]:
-        case "start over":
-            return 0, position
-        case "go back":
-            lost = position - _int(answer.get("to"), position)
-            kept = attempt.get("kept")
-            if isinstance(kept, int):
-                return kept, lost
+    match attempt.action:
+        case StartOver():
+            return 0, attempt.position
+        case GoBack(to=to):
+            lost = 0 if to is None else attempt.position - to
+            if attempt.kept is not None:
+                return attempt.kept, lost
             # Rows of older versions do not record it: the next draft shows what was kept.
-            other = str(following["text"]) if following is not None else ""
-            return _common_prefix(text, other), lost
-    return len(text), 0
+            return _common_prefix(attempt.text, following.text if following else ""), lost
+    return len(attempt.text), 0
 
 
 def _common_prefix(one: str, other: str) -> int:
@@ -224,24 +210,6 @@ def _blamed(stopped: Stopped, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     # A whole draft has verdicts, one that was ended early only the condition that fired.
     failed = tuple(verdict.check for verdict in verdicts if not verdict.passed)
     return failed or ((stopped.condition,) if stopped.condition else ())
-
-
-def _mapping(row: Mapping[str, object], name: str) -> Mapping[str, JSON]:
-    value = row.get(name)
-    return value if isinstance(value, dict | Mapping) else {}
-
-
-def _verdicts(row: Mapping[str, object]) -> tuple[Verdict, ...]:
-    values = row.get("verdicts")
-    return tuple(map(Verdict.from_json, values)) if isinstance(values, list) else ()
-
-
-def _int(value: object, default: int = 0) -> int:
-    return int(value) if isinstance(value, int | float) else default
-
-
-def _float(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
 
 
 # The output file --------------------------------------------------------------------------------

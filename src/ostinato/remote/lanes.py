@@ -25,10 +25,10 @@ from ostinato.remote.server import Server
 from ostinato.remote.spend_limit import Reserved, SpendLimit
 from ostinato.remote.text_ids import start_logprobs
 
-PromptFn = Callable[[object, Mapping[str, object]], PromptInput]
+PromptFn = Callable[[Any, Mapping[str, object]], PromptInput]
 """Makes an item's prompt, a text or messages, from the item and the edits named `prompt_edits`."""
 
-Watch = Callable[[object], Sequence[str]]
+Watch = Callable[[Any], Sequence[str]]
 """Names an item's texts whose chance to start is tracked at every position."""
 
 WAIT = 0.1  # seconds that a step waits for a chunk
@@ -90,6 +90,9 @@ class ServerLanes(ExternalSource):
 
     Raises `ServerError` where the server cannot be used, `Exhausted` at the spend limit.
     """
+
+    costs = ("tokens", "computed", "prompt", "cost", "calls")
+    unit = "tokens"
 
     def __init__(
         self,

@@ -49,20 +49,16 @@ KINDS: dict[str, RunKind] = {
         "ostinato.image.tokens:build_sample_image_tokens",
     ),
     "sample music": RunKind("ostinato.music:SampleMusicRun", "ostinato.music:build_sample_music"),
-    "train text": RunKind("ostinato.text:TextTrainingRun", "ostinato.text:build_text_training"),
-    "train image": RunKind(
-        "ostinato.image:ImageTrainingRun", "ostinato.image:build_image_training"
-    ),
+    "train text": RunKind("ostinato.text:TextTrainingRun", "ostinato.train:build_training"),
+    "train image": RunKind("ostinato.image:ImageTrainingRun", "ostinato.train:build_training"),
     "train image-tokens": RunKind(
         "ostinato.image.tokens:ImageTokenTrainingRun",
         "ostinato.image.tokens:build_image_token_training",
     ),
     "train image-codec": RunKind(
-        "ostinato.image.tokens:CodecTrainingRun", "ostinato.image.tokens:build_codec_training"
+        "ostinato.image.tokens:CodecTrainingRun", "ostinato.train:build_training"
     ),
-    "train music": RunKind(
-        "ostinato.music:MusicTrainingRun", "ostinato.music:build_music_training"
-    ),
+    "train music": RunKind("ostinato.music:MusicTrainingRun", "ostinato.train:build_training"),
     "Refine": RunKind("ostinato.refine:RefineConfig", "ostinato.refine:build_refine"),
     "refine": RunKind("ostinato.refine:JobRunConfig", "ostinato.refine:build_job"),
 }

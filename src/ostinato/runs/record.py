@@ -136,7 +136,7 @@ def build(run: Run, **changed: object) -> Work:
         raise RunError(
             f"The run {run.name!r} must have a configuration to be built, got none: it was started "
             "with a process of your own. Resume it from Python: "
-            f"Loop(process, until=..., run={run.name!r})."
+            f"Loop(process, run={run.name!r}), with the `until` that it is to have."
         )
     return build_config(changed_config(config, changed), run=run)
 

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ostinato.errors import MissingExtra
+from ostinato.journal import StopKind
+from ostinato.loop import LaneResult
 from ostinato.server.body_fields import RequestError
 from ostinato.server.protocol import ApiRequest, read_request
 from ostinato.server.request_plan import in_time
-from ostinato.server.requests import Delta, Finished, GenerationRequest
+from ostinato.server.requests import Delta, Event, GenerationRequest
 from ostinato.server.responses import Answer
 from ostinato.server.scheduler import Scheduler
 
@@ -37,7 +39,7 @@ RETRY_AFTER = "1"
 UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})  # ASCII is part of it
 TOO_DEEP = "The body must be nested less deeply: it exceeds the parser's stack. Flatten it."
 
-Events = asyncio.Queue[tuple[int, Delta | Finished]]
+Events = asyncio.Queue[tuple[int, Event]]
 Handler = Callable[["HttpRequest"], Awaitable["Response"]]
 
 
@@ -172,12 +174,12 @@ class _Pages:
             stream = _stream(answer, body, requests, events, self._tally)
             return StreamingResponse(stream, media_type="text/event-stream")
         try:
-            rows = await _wait(http, requests, events)
+            results = await _wait(http, requests, events)
         except BaseException:  # also a cancellation
             _cancel(requests)
             raise
-        self._tally.sent += sum(int(row["length"]) for row in rows)
-        return _json(answer.whole(requests, rows))
+        self._tally.sent += sum(result.length for result in results)
+        return _json(answer.whole(requests, results))
 
     def _check_key(self, request: HttpRequest) -> None:
         if not self._key:
@@ -201,9 +203,7 @@ class _Pages:
 # Requests and their events ----------------------------------------------------------------------
 
 
-def _put(
-    loop: asyncio.AbstractEventLoop, events: Events, number: int, event: Delta | Finished
-) -> None:
+def _put(loop: asyncio.AbstractEventLoop, events: Events, number: int, event: Event) -> None:
     """Pass an event from the generating thread to the event loop."""
     # The generating thread can outlive the event loop when the server ends.
     if not loop.is_closed():
@@ -217,11 +217,11 @@ def _cancel(requests: Sequence[GenerationRequest]) -> None:
 
 async def _wait(
     http: HttpRequest, requests: Sequence[GenerationRequest], events: Events
-) -> list[Any]:
-    """Return the rows of all choices. Raises `RequestError` if the client disconnects."""
-    rows: dict[int, Any] = {}
+) -> list[LaneResult]:
+    """Return the results of all choices. Raises `RequestError` if the client disconnects."""
+    results: dict[int, LaneResult] = {}
     looked = time.monotonic()
-    while len(rows) < len(requests):
+    while len(results) < len(requests):
         # A client that has left keeps its slots until it is noticed here, also between two tokens.
         if time.monotonic() - looked >= LOOK:
             looked = time.monotonic()
@@ -231,19 +231,18 @@ async def _wait(
             number, event = await asyncio.wait_for(events.get(), LOOK)
         except TimeoutError:
             continue
-        if isinstance(event, Finished):
-            rows[number] = _row(event)
-    return [rows[number] for number in range(len(requests))]
+        if not isinstance(event, Delta):
+            results[number] = _result(event)
+    return [results[number] for number in range(len(requests))]
 
 
-def _row(end: Finished) -> Any:
-    if end.error is not None:
-        raise end.error
-    stopped = end.row["stopped"]
+def _result(end: LaneResult | RequestError) -> LaneResult:
+    if isinstance(end, RequestError):
+        raise end
     # Verdicts with an error are an answer: the client sees which check could not judge.
-    if stopped["kind"] == "error" and not end.row["verdicts"]:
-        raise RequestError(400, stopped["sentence"])
-    return end.row
+    if end.stopped.kind is StopKind.ERROR and not end.verdicts:
+        raise RequestError(400, end.stopped.sentence)
+    return end
 
 
 async def _stream(
@@ -254,13 +253,13 @@ async def _stream(
     tally: _Tally,
 ) -> AsyncIterator[str]:
     """Yield the events of a stream; closing it cancels what is unfinished."""
-    rows: dict[int, Any] = {}
+    results: dict[int, LaneResult] = {}
     sent = [0] * len(requests)  # tokens of each choice
     try:
         if body.chat:
             for number in range(len(requests)):
                 yield _event(answer.role_chunk(number))
-        while len(rows) < len(requests):
+        while len(results) < len(requests):
             try:
                 number, event = await asyncio.wait_for(events.get(), KEEP_ALIVE)
             except TimeoutError:
@@ -271,11 +270,11 @@ async def _stream(
                 tally.sent += event.count
                 yield _event(answer.text_chunk(number, event))
             else:
-                rows[number] = row = _row(event)
-                tally.sent += int(row["length"]) - sent[number]  # the end of text, for example
-                yield _event(answer.final_chunk(number, requests[number], row))
+                results[number] = result = _result(event)
+                tally.sent += result.length - sent[number]  # the end of text, for example
+                yield _event(answer.final_chunk(number, requests[number], result))
         if body.usage:
-            yield _event(answer.usage_chunk(requests, [rows[n] for n in range(len(requests))]))
+            yield _event(answer.usage_chunk(requests, [results[n] for n in range(len(requests))]))
     except RequestError as error:
         yield _event(error.to_json())
     finally:

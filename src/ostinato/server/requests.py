@@ -1,7 +1,6 @@
-"""A generation request: one answer, with its own limits, checks and strategy. Knows no connection.
+"""A generation request: one answer, with its own policy of limits, checks, strategy and time.
 
-`Lanes` has one condition, one judge and one strategy for all of its lanes. Those in this module
-delegate to the request in each lane, so that requests of every kind share one batch.
+Requests of every kind share one batch: `Lanes` asks each for its policy. Knows no connection.
 """
 
 from __future__ import annotations
@@ -9,19 +8,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, cast
+from functools import cached_property
+from typing import NamedTuple
 
 from ostinato.checks import BaseCheck, Deadline, judge_all
 from ostinato.decode import Constraint, SamplingParams
-from ostinato.journal import JSON, StopKind, Stopped
+from ostinato.journal import StopKind, Stopped
 from ostinato.loop import (
     Accept,
     Action,
     Condition,
     GiveUp,
     History,
+    LaneResult,
     OnStop,
     Phrase,
+    Policy,
+    Predicate,
     Step,
     Steps,
     Verdict,
@@ -73,15 +76,10 @@ class Delta:
     tokens: tuple[Token, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The end of an answer: its row from `Lanes`, or an error."""
+Event = Delta | LaneResult | RequestError
+"""A piece of an answer, or its end: the result of its lane, or an error."""
 
-    row: Mapping[str, Any] = field(default_factory=dict)
-    error: RequestError | None = None
-
-
-Sink = Callable[[Delta | Finished], None]
+Sink = Callable[[Event], None]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -114,21 +112,53 @@ class GenerationRequest:
     _sent_logprobs: int = field(default=0, init=False)
     _uncounted_tokens: int = field(default=0, init=False)  # generated since the last delta
 
-    def __post_init__(self) -> None:
-        each: Condition = Steps(self.body.max_tokens)
+    def policy(self) -> Policy:
+        """Return what ends, judges and answers its drafts: limits, stops, checks, strategy, time.
+
+        Its checks read the columns of the request, which is the lane's item.
+        """
+        each: Condition = Predicate(self._stop) | Steps(self.body.max_tokens)
         for phrase in self.body.stop:
             each = each | Phrase(phrase)
-        if self.strategy is not None and self.strategy.checks_prefixes:
-            each = each | StillPassable(self.checks, TIME_LIMIT, self.context.late)
-        self.each = each
-        self.on_stop: OnStop = (
-            accept if self.strategy is None else self.strategy.on_stop(self.context)
+        return Policy(
+            each=each,
+            judge=self.judge if self.checks else None,
+            on_stop=accept if self.strategy is None else self._answer(self.strategy),
         )
 
-    def judge(self, output: object) -> Sequence[Verdict]:
-        """Judge the text that the client will get, cut at a stop phrase."""
-        # Checks judge what the client sees: the text without its stop phrase.
-        cut = cut_at(output, self.body.stop)
+    @cached_property
+    def _prefixes(self) -> StillPassable | None:
+        if self.strategy is None or not self.strategy.checks_prefixes:
+            return None
+        return StillPassable(self.checks, TIME_LIMIT, self.context.late)
+
+    def _stop(self, step: Step) -> Stopped | None:
+        """Return why nobody needs another token: no client, no time, or no way to pass a check."""
+        if self.canceled:
+            return Stopped(StopKind.PERSON, "The client has disconnected.", "canceled")
+        if self.out_of_time:
+            return Stopped(StopKind.ERROR, self.out_of_time, "check seconds")
+        if self._prefixes is None:
+            return None
+        with self.clock.running():
+            return self._prefixes.stop_of(step, self.columns)
+
+    def _answer(self, strategy: Strategy) -> OnStop:
+        """Return a strategy that reads the columns, in the time of the checks."""
+        choose = strategy.on_stop(self.context)
+
+        def answer(stopped: Stopped, history: History) -> Action:
+            if self.canceled:
+                return Accept()  # another round would be for nobody
+            with self.clock.running():
+                action = choose(stopped, replace(history, item=self.columns))
+            return GiveUp(self.out_of_time) if self.out_of_time else action
+
+        return answer
+
+    def judge(self, output: object, item: object = None) -> Sequence[Verdict]:
+        """Judge the text that the client will get, cut at a stop phrase; `item` is the request."""
+        cut = cut_at(output, self.body.stop) if isinstance(output, str) else output
         with self.clock.running():
             verdicts = judge_all(self.checks, cut, self.columns, TIME_LIMIT)
         return list(map(self._without_secrets, self.checks, verdicts))
@@ -161,9 +191,9 @@ class GenerationRequest:
             self.logprobs.append(token)
         self._send_text(len(self.text) - held_back(self.text, self.body.stop))
 
-    def finish(self, row: Mapping[str, Any]) -> None:
+    def finish(self, result: LaneResult) -> None:
         """Send the rest of the text, and the end."""
-        self.text = str(cut_at(str(row["output"]), self.body.stop))
+        self.text = cut_at(str(result.output), self.body.stop)
         length = 0
         for number, token in enumerate(self.logprobs):
             if length >= len(self.text):
@@ -171,7 +201,7 @@ class GenerationRequest:
                 break
             length += len(token.text)
         self._send_text(len(self.text))
-        self.send(Finished(row))
+        self.send(result)
 
     def _send_text(self, end: int) -> None:
         """Send the text up to a character index, if that is new."""
@@ -183,96 +213,17 @@ class GenerationRequest:
             self._uncounted_tokens = 0
 
 
-def cut_at(output: object, stops: Sequence[str]) -> object:
+def cut_at(text: str, stops: Sequence[str]) -> str:
     """Return a text up to its first stop phrase, whole if it has none."""
-    if not isinstance(output, str):
-        return output
-    starts = [output.find(stop) for stop in stops if stop in output]
-    return output[: min(starts)] if starts else output
+    starts = [text.find(stop) for stop in stops if stop in text]
+    return text[: min(starts)] if starts else text
 
 
 def held_back(text: str, stops: Sequence[str]) -> int:
     """Return how many characters at the end may belong to a stop phrase: they are not final."""
     cut = cut_at(text, stops)
-    assert isinstance(cut, str)
     if len(cut) < len(text):
         return len(text) - len(cut)
     starts = ((n, stop) for stop in stops for n in range(1, min(len(stop), len(text) + 1)))
     # The longest match: a shorter one may be part of it.
     return max((n for n, stop in starts if text.endswith(stop[:n])), default=0)
-
-
-# One condition, one judge, one strategy for all lanes ---------------------------------------------
-
-
-class RequestCondition(Condition):
-    """Delegates to the condition of the request in each lane.
-
-    Its state holds that condition, too, which is not JSON: a server's loop has no journal.
-    """
-
-    def observe(self, state: JSON, step: Step) -> tuple[JSON, Stopped | None]:
-        """Observe a step with the request's condition; its checks read the request's columns."""
-        request = step.item
-        assert isinstance(request, GenerationRequest)
-        if request.canceled:
-            return state, Stopped(StopKind.PERSON, "The client has disconnected.", "canceled")
-        if request.out_of_time:
-            return state, Stopped(StopKind.ERROR, request.out_of_time, "check seconds")
-        inner = _inner(state, request.each)
-        # Lazily: most conditions never look at the output.
-        own = Step(step.tick, step.position, step.report, lambda: step.output, request.columns)
-        with request.clock.running():
-            after, stopped = request.each.observe(inner, own)
-        return _with_condition(request.each, after), stopped
-
-    def back(self, then: JSON, now: JSON) -> JSON:
-        """Go back in the request's condition."""
-        each, inner = _unpack(now)
-        return _with_condition(each, each.back(_inner(then, each), inner))
-
-    def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
-        """Charge the request's condition with what was spent."""
-        if state is None:  # canceled before its first step
-            return None
-        each, inner = _unpack(state)
-        return _with_condition(each, each.charge(inner, spent))
-
-    def exhausted(self, state: JSON) -> Stopped | None:
-        """Return why the request's condition allows no further step, or None."""
-        if state is None:
-            return None
-        each, inner = _unpack(state)
-        return each.exhausted(inner)
-
-    def __str__(self) -> str:
-        return "RequestCondition()"
-
-
-def _inner(state: JSON, each: Condition) -> JSON:
-    return each.initial_state() if state is None else _unpack(state)[1]
-
-
-def _unpack(state: JSON) -> tuple[Condition, JSON]:
-    return cast(tuple[Condition, JSON], state)
-
-
-def _with_condition(each: Condition, inner: JSON) -> JSON:
-    return cast(JSON, (each, inner))
-
-
-def judge_request(output: object, item: object) -> Sequence[Verdict]:
-    """Judge an output by the checks of its request."""
-    assert isinstance(item, GenerationRequest)
-    return item.judge(output) if item.checks else ()
-
-
-def answer_request(stopped: Stopped, history: History) -> Action:
-    """Answer a stop by the strategy of its request."""
-    request = history.item
-    assert isinstance(request, GenerationRequest)
-    if request.canceled:
-        return Accept()  # another round would be for nobody
-    with request.clock.running():
-        answer = request.on_stop(stopped, replace(history, item=request.columns))
-    return GiveUp(request.out_of_time) if request.out_of_time else answer

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ostinato.journal import StopKind
+from ostinato.loop import LaneResult
 from ostinato.server.requests import Delta, GenerationRequest, Token, TopLogprob
 
 
@@ -22,12 +23,12 @@ class Answer:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def whole(
-        self, requests: Sequence[GenerationRequest], rows: Sequence[Mapping[str, Any]]
+        self, requests: Sequence[GenerationRequest], results: Sequence[LaneResult]
     ) -> dict[str, Any]:
         """Return the whole answer, with all of its choices."""
-        pairs = enumerate(zip(requests, rows, strict=True))
+        pairs = enumerate(zip(requests, results, strict=True))
         choices = [self._choice(n, *pair) for n, pair in pairs]
-        return {**self._head(chunk=False), "choices": choices, "usage": usage(requests, rows)}
+        return {**self._head(chunk=False), "choices": choices, "usage": usage(requests, results)}
 
     def role_chunk(self, index: int) -> dict[str, Any]:
         """Return the first chunk of a chat's choice, which names the role."""
@@ -43,19 +44,19 @@ class Answer:
         return {**self._head(chunk=True), "choices": [choice]}
 
     def final_chunk(
-        self, index: int, request: GenerationRequest, row: Mapping[str, Any]
+        self, index: int, request: GenerationRequest, result: LaneResult
     ) -> dict[str, Any]:
         """Return the last chunk of a choice: why it ended, in the API's terms and in ours."""
-        choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason(request, row)}
+        choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason(request, result)}
         choice |= {"delta": {}} if self.chat else self._content("")
-        choice |= {"logprobs": None, "ostinato": extension(request, row)}
+        choice |= {"logprobs": None, "ostinato": extension(request, result)}
         return {**self._head(chunk=True), "choices": [choice]}
 
     def usage_chunk(
-        self, requests: Sequence[GenerationRequest], rows: Sequence[Mapping[str, Any]]
+        self, requests: Sequence[GenerationRequest], results: Sequence[LaneResult]
     ) -> dict[str, Any]:
         """Return the chunk of token counts, which ends a stream with `include_usage`."""
-        return {**self._head(chunk=True), "choices": [], "usage": usage(requests, rows)}
+        return {**self._head(chunk=True), "choices": [], "usage": usage(requests, results)}
 
     def _content(self, text: str) -> dict[str, Any]:
         return {"delta": {"content": text}} if self.chat else {"text": text}
@@ -68,16 +69,14 @@ class Answer:
         head = {"id": f"{prefix}-{self.id}", "object": kind, "created": self.created}
         return {**head, "model": self.model}
 
-    def _choice(
-        self, index: int, request: GenerationRequest, row: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason(request, row)}
+    def _choice(self, index: int, request: GenerationRequest, result: LaneResult) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason(request, result)}
         if self.chat:
             choice["message"] = {"role": "assistant", "content": request.text, "refusal": None}
         else:
             choice["text"] = request.text
         logprobs = self._logprobs(request.logprobs)
-        return choice | {"logprobs": logprobs, "ostinato": extension(request, row)}
+        return choice | {"logprobs": logprobs, "ostinato": extension(request, result)}
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
         """Return the log-probabilities; the two APIs have different shapes for them."""
@@ -115,41 +114,38 @@ def _by_text(top: Sequence[TopLogprob]) -> dict[str, float]:
     return {one.text: one.logprob for one in reversed(top)}  # a later key replaces an earlier one
 
 
-def finish_reason(request: GenerationRequest, row: Mapping[str, Any]) -> str:
+def finish_reason(request: GenerationRequest, result: LaneResult) -> str:
     """Return why an answer ended, in the API's terms.
 
     `content_filter` if it did not pass its checks: the API has no closer term for a text that
     should not be used as it is.
     """
-    stopped = row["stopped"]
-    if request.checks and not row["accepted"]:
+    if request.checks and not result.accepted:
         return "content_filter"
     # An accepted stop has the kind `passed`; `after` is what ended the draft.
-    after = StopKind(stopped["numbers"].get("after", stopped["kind"]))
-    return "length" if after is StopKind.BUDGET else "stop"
+    stopped = result.stopped
+    after = stopped.numbers.get("after", stopped.kind)
+    return "length" if after == StopKind.BUDGET else "stop"
 
 
-def extension(request: GenerationRequest, row: Mapping[str, Any]) -> dict[str, Any]:
+def extension(request: GenerationRequest, result: LaneResult) -> dict[str, Any]:
     """Return what the API has no fields for: why it stopped, its verdicts, and its cost."""
-    spent = row["spent"]
-    counts = {name: int(spent.get(name, 0)) for name in ("computed", "judged")}
+    counts = {name: int(result.spent.get(name, 0)) for name in ("computed", "judged")}
     return {
-        "accepted": row["accepted"] if request.checks else None,
-        "stopped": row["stopped"],
-        "verdicts": row["verdicts"],
-        "rounds": row["rounds"],
-        "backtracks": row["backtracks"],
+        "accepted": result.accepted if request.checks else None,
+        "stopped": result.stopped.to_json(),
+        "verdicts": [verdict.to_json() for verdict in result.verdicts],
+        "rounds": result.rounds,
+        "backtracks": result.backtracks,
         "seed": request.draws[0],
-        "tokens": {"reply": row["length"], **counts},
+        "tokens": {"reply": result.length, **counts},
     }
 
 
-def usage(
-    requests: Sequence[GenerationRequest], rows: Sequence[Mapping[str, Any]]
-) -> dict[str, int]:
+def usage(requests: Sequence[GenerationRequest], results: Sequence[LaneResult]) -> dict[str, int]:
     """Return the token counts of the kept texts; `extension` has those of discarded drafts."""
     prompt = len(requests[0].tokens)
-    completion = sum(int(row["length"]) for row in rows)
+    completion = sum(result.length for result in results)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

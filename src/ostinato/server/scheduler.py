@@ -22,7 +22,7 @@ from ostinato.arguments import require_choice
 from ostinato.checks import Deadline
 from ostinato.decode import Decode, TokenPrompt, llguidance_tokenizer
 from ostinato.errors import InputError, ItemError, OstinatoError
-from ostinato.loop import Lanes, LaneStep, Loop, Steps
+from ostinato.loop import Lanes, LaneStep, Loop
 from ostinato.models import LanguageModel
 from ostinato.refine import SteeringContext, prepare, with_feedback
 from ostinato.server.body_fields import RequestError
@@ -31,14 +31,10 @@ from ostinato.server.request_plan import Defaults, RequestPlan, in_time, plan
 from ostinato.server.requests import (
     CHECK_SECONDS,
     TIME_LIMIT,
-    Finished,
     GenerationRequest,
-    RequestCondition,
     Sink,
     Token,
     TopLogprob,
-    answer_request,
-    judge_request,
 )
 
 COMPILE_FACTOR = 5.0
@@ -227,8 +223,7 @@ class Scheduler:
         except InputError as error:
             raise RequestError(400, str(error), "messages") from None
 
-    def _token_prompt(self, item: object, edits: Mapping[str, object]) -> TokenPrompt:
-        assert isinstance(item, GenerationRequest)
+    def _token_prompt(self, item: GenerationRequest, edits: Mapping[str, object]) -> TokenPrompt:
         tokens = self._prompt_tokens(item.body, edits) if edits else item.tokens
         return TokenPrompt(
             tokens,
@@ -261,7 +256,7 @@ class Scheduler:
                 if not request.canceled:
                     self._active[request.key] = request
                     return request
-                request.send(Finished(error=RequestError(503, ENDING)))
+                request.send(RequestError(503, ENDING))
         return None
 
     def _run(
@@ -308,15 +303,12 @@ class Scheduler:
 
     def _generate(self) -> None:
         """Run the loop until no request is left."""
-        lanes = Lanes(
-            self.decode, self, each=RequestCondition(), judge=judge_request, on_stop=answer_request
-        )
-        # No budget: the loop ends when no request waits.
-        for step in Loop(lanes, until=Steps(1 << 62)):
+        lanes = Lanes(self.decode, self, GenerationRequest.policy)
+        for step in Loop(lanes):
             for key, lane in step.lanes.items():
                 self._add_token(key, lane)
-            for key, row in step.results:
-                self._active.pop(key).finish(row)
+            for result in step.results:
+                self._active.pop(result.key).finish(result)
 
     def _add_token(self, key: str, lane: LaneStep) -> None:
         report = lane.report
@@ -338,7 +330,7 @@ class Scheduler:
         public = isinstance(error, OstinatoError)
         sentence = str(error) if public else "The server failed. Its log has the error."
         for key, request in list(self._active.items()):
-            request.send(Finished(error=RequestError(500, sentence)))
+            request.send(RequestError(500, sentence))
             del self._active[key]
         # The old caches may be in any state after an exception.
         self._start_decode(self.model)

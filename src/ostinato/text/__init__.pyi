@@ -2,7 +2,7 @@ from .config import FillRun, GenerateRun, TextTrainingConfig, TextTrainingRun
 from .filling import GAP, fill_gaps
 from .sampling_run import build_fill, build_generate
 from .training import TextTraining, sample_prompt, set_up
-from .training_run import build_text_training, prepare_text_training
+from .training_run import prepare_text_training
 from .unmask import FillConfig, MaskedText, Unmask
 from .writing import DEFAULT_LENGTH, write
 
@@ -19,7 +19,6 @@ __all__ = [
     "Unmask",
     "build_fill",
     "build_generate",
-    "build_text_training",
     "fill_gaps",
     "prepare_text_training",
     "sample_prompt",

@@ -20,7 +20,7 @@ from ostinato.decode import Constraint
 from ostinato.errors import InputError
 from ostinato.journal import Place, RunConfig
 from ostinato.loop import Condition, Phrase, Steps, check_seed, parse
-from ostinato.train import TrainingRun, option
+from ostinato.train import TrainingConfig, TrainingRun, argument, option
 
 TRANSFORMER_ONLY = ("layout", "untied", "zero_init")
 
@@ -31,9 +31,11 @@ class TextTrainingConfig:
 
     free: ClassVar[frozenset[str]] = frozenset({"files", "valid"})
 
-    files: tuple[Path, ...]
-    valid: tuple[Path, ...] = ()
-    start: Place | None = None
+    files: tuple[Path, ...] = argument("FILES...")
+    start: Place | None = option(
+        None, "Fine-tune this model, not a new one.", flag="--from", metavar="MODEL"
+    )
+    valid: tuple[Path, ...] = option((), "Validation file; repeatable.")
     kind: Literal["causal", "gru", "masked"] = option(
         "causal",
         "From scratch: causal transformer, recurrent network (GRU), or masked language model.",
@@ -98,11 +100,13 @@ class TextTrainingRun(TrainingRun):
     """
 
     kind: ClassVar[str] = "train text"
+    prepare: ClassVar[str] = "ostinato.text:prepare_text_training"
     free: ClassVar[frozenset[str]] = TrainingRun.free | {"merge"}
     hashes: ClassVar[frozenset[str]] = TrainingRun.hashes | {"weights"}
 
+    training: TrainingConfig = TrainingConfig()
     text: TextTrainingConfig
-    merge: bool = False
+    merge: bool = option(False, "Save the model with the LoRA adapter merged.")
     weights: str = ""
 
     def __post_init__(self) -> None:

@@ -7,15 +7,12 @@ from typing import Any
 
 from ostinato.arguments import refuse_single, require_arguments, require_at_least
 from ostinato.errors import InputError
-from ostinato.loop import Condition, Lanes, Loop, Steps, content_keys
+from ostinato.loop import Condition, Lanes, Loop, Never, Policy, content_keys
 from ostinato.models import MaskedModel, load_masked_model
 from ostinato.text.unmask import FillConfig, MaskedText, Unmask
 
 GAP = "___"
 """What marks a gap in a text."""
-
-ALL_STEPS = Steps(1 << 62)
-"""No limit: lanes end when their texts do, and the loop when no lane is left."""
 
 
 def fill_gaps(
@@ -25,7 +22,7 @@ def fill_gaps(
     gap_tokens: int = 8,
     steps: int = 8,
     fill: FillConfig | None = None,
-    each: Condition = ALL_STEPS,
+    each: Condition = Never(),
     seed: int = 0,
     slots: int | None = None,
     **loop: Any,
@@ -47,9 +44,8 @@ def fill_gaps(
             raise InputError(f"A text must have a gap, marked as {GAP}, got {text!r}. Mark one.")
     items = [MaskedText.of(_joined(model, text), gap_tokens, GAP) for text in texts]
     process = Unmask(model, steps=steps, fill=fill, slots=slots or min(len(items), 16))
-    loop.setdefault("until", ALL_STEPS)
     keyed = list(zip(content_keys(list(texts)), items, strict=True))
-    return Loop(Lanes(process, keyed, each=each, seed=seed), **loop)
+    return Loop(Lanes(process, keyed, Policy(each=each), seed=seed), **loop)
 
 
 def _joined(model: MaskedModel, text: str) -> str:

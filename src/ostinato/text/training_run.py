@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from ostinato.arguments import require
-from ostinato.decode import SamplingParams, TokenPrompt
-from ostinato.journal import RunSource
-from ostinato.loop import Steps
+from ostinato.decode import Decode, SamplingParams, TokenPrompt
+from ostinato.loop import Lanes, Loop, Policy, Steps, content_keys
 from ostinato.models import (
     GRU,
     LanguageModel,
@@ -30,14 +27,12 @@ from ostinato.models import (
 )
 from ostinato.text.config import TextTrainingConfig, TextTrainingRun
 from ostinato.text.training import TextTraining, data_hash, sample_prompt, set_up
-from ostinato.text.writing import write
 from ostinato.train import (
     MaskedTextTask,
     TextTask,
     TrainingParts,
-    TrainingWork,
-    build_training,
     save_model,
+    task_parts,
 )
 
 SAMPLE_TOKENS = 60
@@ -59,9 +54,9 @@ def prepare_text_training(config: TextTrainingRun) -> TrainingParts:
     def save(folder: Path) -> None:
         _save(parts, folder, settings, merged=config.merge)
 
-    return TrainingParts(
-        network=_network(parts.model),
-        task=_task(parts),
+    return task_parts(
+        _network(parts.model),
+        _task(parts),
         save=save,
         hashes={
             "data": data_hash(settings),
@@ -72,20 +67,10 @@ def prepare_text_training(config: TextTrainingRun) -> TrainingParts:
     )
 
 
-def build_text_training(
-    config: TextTrainingRun,
-    *,
-    run: RunSource | None = None,
-    parts: TrainingParts | None = None,
-) -> TrainingWork:
-    """Build the training of a language model; `parts` are those that are prepared already."""
-    return build_training(config, parts or prepare_text_training(config), run)
-
-
 def _task(parts: TextTraining) -> TextTask | MaskedTextTask:
     if isinstance(parts.model, MaskedModel):
         return MaskedTextTask(parts.train, parts.valid, mask_id=parts.model.mask_id)
-    return TextTask(parts.train, parts.valid, write=_sampler(parts))
+    return TextTask(parts.train, parts.valid, write=_Sampler(parts))
 
 
 def _network(model: LanguageModel | MaskedModel) -> Llama | GRU | MaskedBert:
@@ -109,27 +94,33 @@ def _left_out(parts: TextTraining, settings: TextTrainingConfig) -> tuple[str, .
 # Samples ----------------------------------------------------------------------------------------
 
 
-def _sampler(parts: TextTraining) -> Callable[[Llama | GRU], str]:
-    """Return a function that writes a sample with the network as it is."""
-    prompt = sample_prompt(parts, SAMPLE_TOKENS)
-    model = parts.model
-    assert isinstance(model, LanguageModel)
+class _Sampler:
+    """Writes a sample with a network as it is; one backend takes its weights each time."""
 
-    def sample(network: Llama | GRU) -> str:
-        # A copy, as merging an adapter changes the weights that are being trained.
-        network = copy.deepcopy(network).eval()
-        if isinstance(network, Llama):
-            merge(network)
-        loop = write(
-            [TokenPrompt(prompt.tokens)],
-            model=dataclasses.replace(model, network=network),
-            each=Steps(SAMPLE_TOKENS),
-            sampling=SamplingParams(temperature=0.8, top_k=50),
+    def __init__(self, parts: TextTraining) -> None:
+        assert isinstance(parts.model, LanguageModel)
+        self._model, self._begin = parts.model, sample_prompt(parts, SAMPLE_TOKENS)
+        self._prompt = TokenPrompt(self._begin.tokens)
+        self._decode: Decode | None = None
+
+    def __call__(self, network: Llama | GRU) -> str:
+        """Return the prompt as it is shown, and what the network writes after it."""
+        items = list(zip(content_keys([self._prompt]), [self._prompt], strict=True))
+        lanes = Lanes(self._with(network), items, Policy(each=Steps(SAMPLE_TOKENS)))
+        results = (result for step in Loop(lanes) for result in step.results)
+        return self._begin.shown + next((str(result.output) for result in results), "")
+
+    def _with(self, network: Llama | GRU) -> Decode:
+        if self._decode is not None:
+            self._decode.update(network)
+            return self._decode
+        model = dataclasses.replace(self._model, network=network)
+        sampling = SamplingParams(temperature=0.8, top_k=50)
+        prompt = self._prompt
+        self._decode = Decode(
+            model, lambda *_: prompt, sampling=sampling, limit=SAMPLE_TOKENS, slots=1
         )
-        written = next((str(row["output"]) for step in loop for _, row in step.results), "")
-        return prompt.shown + written
-
-    return sample
+        return self._decode
 
 
 # Saving -----------------------------------------------------------------------------------------

@@ -104,6 +104,8 @@ class Unmask:
 
     known_edits = EDITS
     deterministic = True
+    costs = ("tokens",)
+    unit = "tokens"
 
     def __init__(
         self, model: MaskedModel, *, steps: int = 8, fill: FillConfig | None = None, slots: int = 16

@@ -20,13 +20,12 @@ from ostinato.decode import (
     TokenPrompt,
 )
 from ostinato.errors import InputError, ItemError
-from ostinato.loop import AnyOf, Condition, LaneProcess, Lanes, Loop, Steps, content_keys
+from ostinato.loop import AnyOf, Condition, LaneProcess, Lanes, Loop, Policy, Steps, content_keys
 from ostinato.models import (
     LanguageModel,
     shared_model,
 )
 from ostinato.remote import Server, ServerLanes, check_sampling, is_server
-from ostinato.text.filling import ALL_STEPS
 
 DEFAULT_LENGTH = Steps(200)
 """Ends a text after 200 tokens, if its end token does not come first."""
@@ -91,8 +90,7 @@ def write(
         constraint=constraint,
     )
     items = list(zip(content_keys(prompts), prompts, strict=True))
-    loop.setdefault("until", ALL_STEPS)
-    return Loop(Lanes(process, items, each=each, seed=seed), **loop)
+    return Loop(Lanes(process, items, Policy(each=each), seed=seed), **loop)
 
 
 def _process(

@@ -1,18 +1,27 @@
 from .batch_cursor import Batch, BatchCursor
 from .batch_sampler import BatchSampler
-from .config import TrainingConfig, TrainingRun, option
+from .config import TrainerConfig, TrainingConfig, TrainingRun, argument, option
 from .data import Example, conversation, examples, read_corpus, split, windows
 from .masked_text import MaskedTextTask
 from .optimizers import AdamW, Muon
 from .parts import Editable, Part, Parts
-from .plan import PLANNED, Plannable, planned, require_room, with_plan_of
+from .plan import Plannable, planned, prepare, with_plan_of
 from .precision import Precision
+from .recovery import go_back
 from .schedule import Schedule
 from .task import Loss, Share, Task, TextTask, save_model
 from .trainer import Trainer
 from .training import Training
-from .training_run import HASHED, TrainingParts, TrainingWork, build_training, require_same_data
+from .training_run import (
+    HASHED,
+    TrainingParts,
+    TrainingWork,
+    build_training,
+    require_same_data,
+    task_parts,
+)
 from .updater import Updater
+from .values import Values
 from .weights import (
     Averages,
     BestWeights,
@@ -27,7 +36,6 @@ from .weights import (
 
 __all__ = [
     "HASHED",
-    "PLANNED",
     "AdamW",
     "Averages",
     "Batch",
@@ -49,6 +57,7 @@ __all__ = [
     "Task",
     "TextTask",
     "Trainer",
+    "TrainerConfig",
     "Training",
     "TrainingConfig",
     "TrainingParts",
@@ -56,19 +65,23 @@ __all__ = [
     "TrainingWork",
     "Updater",
     "Validation",
+    "Values",
     "Weights",
+    "argument",
     "build_training",
     "conversation",
     "copied",
     "examples",
+    "go_back",
     "load_weights",
     "option",
     "planned",
+    "prepare",
     "read_corpus",
-    "require_room",
     "require_same_data",
     "save_model",
     "split",
+    "task_parts",
     "trainable",
     "using",
     "windows",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -9,26 +10,78 @@ from typing import Any, ClassVar, Literal, Self
 from ostinato.arguments import require, require_above, require_at_least, require_types
 from ostinato.journal import RunConfig, beside
 from ostinato.loop import Condition, Steps, check_seed, parse
+from ostinato.train.batch_sampler import BatchSampler
 from ostinato.train.schedule import Schedule
 
+BATCHES = 10  # of an epoch, at least, where the data allow it
+WARMUP_PART = 10  # the warm-up takes at most this part of the steps
+VALIDATIONS = 4  # of a training, at least
 
-def option(default: Any, help: str) -> Any:
-    """Make a dataclass field that the command line offers as an option with this help text."""
-    return field(default=default, metadata={"help": help})
+
+def option(default: Any, help: str, *, flag: str = "", metavar: str | None = None) -> Any:
+    """Make a dataclass field that the command line offers as an option with this help text.
+
+    `flag` is how the option is called, if not as the field: `--gray/--color`.
+    """
+    return field(default=default, metadata={"help": help, "flag": flag, "metavar": metavar})
+
+
+def argument(metavar: str) -> Any:
+    """Make a dataclass field that is an argument of the command: a tuple takes one or more."""
+    return field(metadata={"argument": metavar})
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainerConfig:
+    """How to train, as far as all trainings have it: for how long. A subclass adds the rest.
+
+    `planned` are the fields that follow from the length of a training where they are not given.
+    Those that `follows` names are as another one, if they were and are not given.
+    """
+
+    free: ClassVar[frozenset[str]] = frozenset({"steps"})
+    planned: ClassVar[tuple[str, ...]] = ("steps",)
+    follows: ClassVar[Mapping[str, str]] = {}
+
+    steps: int = option(
+        1000, "Steps of the learning-rate schedule; also the limit if no other condition is given."
+    )
+
+    def __post_init__(self) -> None:
+        require_types(self)
+        require_at_least(1, steps=self.steps)
+
+    def fitted(self, lengths: Sequence[int]) -> Mapping[str, int]:
+        """Return the fields that few examples change, such as the size of a batch."""
+        return {}
+
+    def steps_per_epoch(self, lengths: Sequence[int]) -> float:
+        """Return how many steps a pass over examples of these lengths takes."""
+        return max(1, len(lengths))
+
+    def scaled(self) -> Mapping[str, int]:
+        """Return the fields that follow from the number of steps, such as the warm-up."""
+        return {}
+
+    def require_room(self, lengths: Sequence[int], fixed: Collection[str]) -> None:
+        """Raise `InputError` for a `fixed` size of batches that has room for no example."""
+
+    def warning(self, last: int | None = None) -> str:
+        """Say what is wrong with the plan, or with an end after the step `last`; empty: nothing."""
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(TrainerConfig):
     """How to train: length, batches, optimizer, learning rate, averages, validation.
 
     A run may be given more steps, and show more or fewer samples: these fields are free.
     """
 
     free: ClassVar[frozenset[str]] = frozenset({"steps", "sample_every"})
+    planned: ClassVar[tuple[str, ...]] = ("steps", "batch_tokens", "warmup_steps", "valid_every")
+    follows: ClassVar[Mapping[str, str]] = {"sample_every": "valid_every"}
 
-    steps: int = option(
-        1000, "Steps of the learning-rate schedule; also the limit if no other condition is given."
-    )
     batch_tokens: int = option(4096, "Tokens per batch, padding included.")
     gradient_accumulation_steps: int = option(1, "Batches per optimizer step.")
     optimizer: Literal["adamw", "muon"] = option(
@@ -55,10 +108,9 @@ class TrainingConfig:
     seed: int = option(0, "Seed of the data order, the initial weights and dropout.")
 
     def __post_init__(self) -> None:
-        require_types(self)
+        super().__post_init__()
         require_at_least(
             1,
-            steps=self.steps,
             batch_tokens=self.batch_tokens,
             gradient_accumulation_steps=self.gradient_accumulation_steps,
             valid_every=self.valid_every,
@@ -90,6 +142,52 @@ class TrainingConfig:
         """Return the learning rate of a step, counted from 0."""
         return self.lr_schedule.at(step)
 
+    # The plan ---------------------------------------------------------------------------------
+
+    def fitted(self, lengths: Sequence[int]) -> Mapping[str, int]:
+        """Return a size of batches of which an epoch has about ten, at most the usual one."""
+        tenth = -(-sum(lengths) // BATCHES)
+        return {"batch_tokens": min(self.batch_tokens, max(*lengths, tenth))}
+
+    def steps_per_epoch(self, lengths: Sequence[int]) -> float:
+        """Return how many steps a pass over examples of these lengths takes."""
+        batches = BatchSampler(lengths, self.batch_tokens, self.seed).batches
+        return batches / self.gradient_accumulation_steps
+
+    def scaled(self) -> Mapping[str, int]:
+        """Return a warm-up and validations that suit the number of steps."""
+        return {
+            "warmup_steps": min(self.warmup_steps, max(1, self.steps // WARMUP_PART)),
+            "valid_every": min(self.valid_every, max(1, self.steps // VALIDATIONS)),
+        }
+
+    def require_room(self, lengths: Sequence[int], fixed: Collection[str]) -> None:
+        """Raise `InputError` for a batch that was given and has room for no example."""
+        shortest = min(lengths)
+        require(
+            "batch_tokens" not in fixed or self.batch_tokens >= shortest,
+            "batch_tokens",
+            f"at least {shortest}, the length of the shortest example",
+            self.batch_tokens,
+            "Give more, or leave it out.",
+        )
+
+    def warning(self, last: int | None = None) -> str:
+        """Say that the learning rate does not get to its peak; empty where it does."""
+        warmup, steps = self.warmup_steps, self.steps
+        if last is None and warmup > steps:
+            return (
+                f"warmup_steps must be at most the {steps} steps of the plan for the learning rate "
+                f"to get to its peak, got {warmup}. Give fewer --warmup-steps, or train longer."
+            )
+        # Of a plan that is shorter than its warm-up it was said at the start.
+        if last is not None and 0 < last < warmup <= steps:
+            return (
+                f"All {last} steps were in the warm-up of {warmup}: the learning rate did not get "
+                "to its peak. Train longer, or give fewer --warmup-steps."
+            )
+        return ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun(RunConfig):
@@ -97,15 +195,21 @@ class TrainingRun(RunConfig):
 
     `until` is a condition as it is spelled, such as `Epochs(3) | Plateau('loss/valid')`; None:
     after the steps of the schedule. `data` is a hash of the examples, which decides whether they
-    are the same: where they lie may change.
+    are the same: where they lie may change. `measure` is the report's value whose best weights are
+    saved, the `better` of them being the least or the greatest. `prepare` is the `package:function`
+    that reads what the configuration names, and returns the parts of the training.
     """
 
     writes: ClassVar[tuple[str, ...]] = ("out",)
     free: ClassVar[frozenset[str]] = frozenset({"out", "until", "checkpoint_every"})
     hashes: ClassVar[frozenset[str]] = frozenset({"data"})
 
+    prepare: ClassVar[str] = ""
+    measure: ClassVar[str] = "loss/valid"
+    better: ClassVar[Literal["min", "max"]] = "min"
+
     out: Path
-    training: TrainingConfig = TrainingConfig()
+    training: TrainerConfig = TrainerConfig()
     until: str | None = None
     checkpoint_every: int = 100
     data: str = ""
@@ -118,6 +222,10 @@ class TrainingRun(RunConfig):
     def condition(self) -> Condition:
         """Return when the training ends."""
         return Steps(self.training.steps) if self.until is None else parse(self.until)
+
+    def placed(self) -> Self:
+        """Return the configuration for a record: what it reads by absolute paths."""
+        return self
 
     def branched(self, name: str) -> Self:
         """Return the configuration of a branch: it writes to a folder beside this one."""

@@ -40,8 +40,8 @@ class Editable(Protocol):
 class Parts:
     """The parts of a process by name: saved, loaded and edited as one.
 
-    `of` is how messages call the process. An edit goes to every part that
-    knows its name; `part/name` goes to that part alone.
+    `of` is how messages call the process. An edit goes to every part that knows its name. Where
+    several do, `part/name` goes to one alone, and holds against `name` in the same edits.
 
     >>> parts = Parts("Duel", generator=Updater(…), discriminator=Updater(…))
     >>> parts.change({"lr_scale": 0.5})            # both
@@ -89,7 +89,8 @@ class Parts:
                     f"Unknown edit {name!r} of {self._of}. Known: {', '.join(known)}."
                     f"{did_you_mean(name, known)}"
                 )
-        for name, value in edits.items():
+        # What is for all parts comes first: no order of the names in a record can change a run.
+        for name, value in sorted(edits.items(), key=lambda edit: "/" in edit[0]):
             for known_name, _, part in self._edits():
                 if known_name == name:
                     part.change(name.rpartition("/")[2], value)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from ostinato.errors import InputError
-from ostinato.train.batch_sampler import BatchSampler
-from ostinato.train.config import TrainingConfig
+from ostinato.train.config import TrainerConfig, TrainingRun
 
-PLANNED = ("steps", "batch_tokens", "warmup_steps", "valid_every")
-"""The settings that follow from the length of a training where they are not given."""
-BATCHES = 10  # of an epoch, at least, where the data allow it
-WARMUP_PART = 10  # the warm-up takes at most this part of the steps
-VALIDATIONS = 4  # of a training, at least
+Config = TypeVar("Config", bound=TrainerConfig)
 
 
 class Plannable(Protocol):
@@ -27,74 +23,62 @@ class Plannable(Protocol):
 
     @property
     def lengths(self) -> Sequence[int]:
-        """The length of each example to train on, as `Task.lengths`."""
+        """The length of each example to train on, as `Task.lengths`; empty without examples."""
         ...
 
-    def steps_per_second(self, config: TrainingConfig) -> float:
+    def steps_per_second(self, config: Any) -> float:
         """Measure how fast a copy of the network trains."""
         ...
 
 
+def prepare(config: TrainingRun) -> Plannable:
+    """Read what the configuration of a training names. Raises `InputError` for bad input."""
+    module, _, name = config.prepare.partition(":")
+    prepared: Plannable = getattr(importlib.import_module(module), name)(config)
+    return prepared
+
+
 def planned(
-    config: TrainingConfig,
+    config: Config,
     data: Plannable,
     *,
     epochs: float | None = None,
     seconds: float | None = None,
     fixed: Collection[str] = (),
-) -> TrainingConfig:
+) -> Config:
     """Return a configuration with what follows from the length of a training.
 
     What is not `fixed` is scaled to few data: with `epochs` a batch to a tenth of them, the warm-up
     to a tenth of the steps. `seconds` are planned by the measured speed.
     """
-    if epochs is not None:
-        config = _replaced(config, {"batch_tokens": _batch_for(config, data.lengths)}, fixed)
     steps = config.steps
     if epochs is not None:
-        batches = BatchSampler(data.lengths, config.batch_tokens, config.seed).batches
-        steps = max(1, round(epochs * batches / config.gradient_accumulation_steps))
+        if not data.lengths:
+            raise InputError(
+                f"--epochs must be left out of a training without examples, got {epochs:g}. Give "
+                "--steps or --seconds."
+            )
+        config = _replaced(config, config.fitted(data.lengths), fixed)
+        steps = max(1, round(epochs * config.steps_per_epoch(data.lengths)))
     elif seconds is not None and "steps" not in fixed:
         steps = max(1, int(seconds * data.steps_per_second(config)))
     config = _replaced(config, {"steps": steps}, fixed)
-    scaled = {
-        "warmup_steps": min(config.warmup_steps, max(1, config.steps // WARMUP_PART)),
-        "valid_every": min(config.valid_every, max(1, config.steps // VALIDATIONS)),
-    }
-    return _replaced(config, scaled, fixed)
+    return _replaced(config, config.scaled(), fixed)
 
 
-def with_plan_of(
-    recorded: TrainingConfig, config: TrainingConfig, *, fixed: Collection[str] = ()
-) -> TrainingConfig:
+def with_plan_of(recorded: TrainerConfig, config: Config, *, fixed: Collection[str] = ()) -> Config:
     """Return a configuration with the plan of a run that resumes, where nothing else is `fixed`.
 
     It keeps its plan however long it is to be now: the rates of the steps that it has taken would
     otherwise not lie on the schedule.
     """
-    return _replaced(config, {name: getattr(recorded, name) for name in PLANNED}, fixed)
+    return _replaced(config, {name: getattr(recorded, name) for name in config.planned}, fixed)
 
 
-def require_room(batch_tokens: int, lengths: Sequence[int]) -> None:
-    """Raise `InputError` for a batch that has room for no example."""
-    shortest = min(lengths)
-    if batch_tokens < shortest:
-        raise InputError(
-            f"batch_tokens must be at least {shortest}, the length of the shortest example, got "
-            f"{batch_tokens}. Give more, or leave it out."
-        )
-
-
-def _replaced(
-    config: TrainingConfig, values: Mapping[str, int], fixed: Collection[str]
-) -> TrainingConfig:
+def _replaced(config: Config, values: Mapping[str, int], fixed: Collection[str]) -> Config:
     """Return a configuration with these values where they are not fixed."""
     free = {name: value for name, value in values.items() if name not in fixed}
-    if "sample_every" not in fixed and config.sample_every == config.valid_every:
-        free["sample_every"] = free.get("valid_every", config.valid_every)
-    return replace(config, **free)  # type: ignore[arg-type]
-
-
-def _batch_for(config: TrainingConfig, lengths: Sequence[int]) -> int:
-    """Return the size of a batch of which an epoch has about `BATCHES`, at most the usual one."""
-    return min(config.batch_tokens, max(*lengths, -(-sum(lengths) // BATCHES)))
+    for name, other in config.follows.items():
+        if name not in fixed and getattr(config, name) == getattr(config, other):
+            free[name] = free.get(other, getattr(config, other))
+    return replace(config, **free)

@@ -15,9 +15,13 @@ from torch import nn
 from ostinato.arguments import require
 from ostinato.errors import RunError
 from ostinato.journal import Run, RunSource, StopKind, differences, require_same
-from ostinato.loop import CheckpointSchedule, Loop, NotFinite, Work, go_back
-from ostinato.train.config import TrainingConfig, TrainingRun
+from ostinato.loop import CheckpointSchedule, Condition, Loop, NotFinite, OnStop, Work, accept
+from ostinato.train.batch_sampler import BatchSampler
+from ostinato.train.config import TrainerConfig, TrainingConfig, TrainingRun
+from ostinato.train.plan import prepare
+from ostinato.train.recovery import go_back
 from ostinato.train.task import Task
+from ostinato.train.trainer import Trainer
 from ostinato.train.training import Training
 
 MEASURED = 5
@@ -26,42 +30,82 @@ MEASURED = 5
 
 @dataclass(kw_only=True)
 class TrainingParts:
-    """What a training is made of.
+    """What a training is made of, which may be any `Trainer`.
 
-    `save` writes the network, with the weights that it has then, to a folder. `hashes` are those of
-    what was read, by field of the configuration. `examples` counts those to train on and to
-    validate with; `notes` are sentences about the data for the user.
+    `process` makes it, of the settings of the run (`TrainingRun.training`). `save` writes what it
+    trained, with the weights that it has then, to a folder. `hashes` are those of what was read, by
+    field of the run's configuration; `lengths` those of the examples to train on, if it passes over
+    examples. `size` says what it trains on, with some settings, in words; `notes` are sentences
+    about the data for the user. `failure` is when a training went wrong, and `on_stop` what is done
+    about it.
     """
 
-    network: nn.Module
-    task: Task
-    save: Callable[[Path], object]
-    hashes: Mapping[str, str]
-    examples: tuple[int, int]
+    process: Callable[[Any], Trainer]
+    save: Callable[[Any, Path], object]
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    lengths: Sequence[int] = ()
+    size: Callable[[Any], str] = lambda config: ""
     notes: tuple[str, ...] = ()
+    failure: Condition = NotFinite()
+    on_stop: OnStop = accept
 
-    @property
-    def lengths(self) -> Sequence[int]:
-        """The length of each example to train on."""
-        return self.task.lengths
-
-    def steps_per_second(self, config: TrainingConfig) -> float:
-        """Measure how fast a copy of the network trains."""
-        process = Training(copy.deepcopy(self.network), self.task, config)
+    def steps_per_second(self, config: TrainerConfig) -> float:
+        """Measure how fast it trains; the weights are then what they were."""
+        process = self.process(config)
+        before = copy.deepcopy(process.state_dict())
         process.step()  # the first one allocates and warms up
         began = time.perf_counter()
         for _ in range(MEASURED):
             process.step()
-        return MEASURED / (time.perf_counter() - began)
+        speed = MEASURED / (time.perf_counter() - began)
+        process.load_state_dict(before)
+        return speed
+
+
+def task_parts(
+    network: nn.Module,
+    task: Task,
+    *,
+    save: Callable[[Path], object],
+    hashes: Mapping[str, str],
+    examples: tuple[int, int],
+    notes: tuple[str, ...] = (),
+) -> TrainingParts:
+    """Return the parts of a `Training` of a network on a task.
+
+    `examples` counts those to train on and to validate with. A loss that is not finite goes back to
+    the last checkpoint at half the learning rate, three times.
+    """
+
+    def size(config: TrainingConfig) -> str:
+        batches = BatchSampler(task.lengths, config.batch_tokens, config.seed).batches
+        train, valid = examples
+        return (
+            f"{train} examples to train on, {valid} to validate with, {batches} batches per epoch"
+        )
+
+    def save_evaluated(process: Training, folder: Path) -> None:
+        network.eval()
+        save(folder)
+
+    return TrainingParts(
+        process=lambda config: Training(network, task, config),
+        save=save_evaluated,
+        hashes=hashes,
+        lengths=task.lengths,
+        size=size,
+        notes=notes,
+        on_stop=go_back(lr_scale=0.5),
+    )
 
 
 @dataclass(kw_only=True)
 class TrainingWork(Work):
-    """A training that is ready to be driven; `last` holds the losses of the last weights."""
+    """A training that is ready to be driven; `last` validates the last weights."""
 
     config: TrainingRun
     parts: TrainingParts
-    process: Training
+    process: Trainer
     last: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -77,32 +121,31 @@ class TrainingWork(Work):
         `RunError` where there are none that are finite: a model on the disk is never broken.
         """
         self.last = self.last or ({} if self.diverged else self.process.validate_last())
-        broken = self.diverged or not math.isfinite(self.last.get("loss/valid", 0.0))
+        broken = self.diverged or not math.isfinite(self.last.get(self.config.measure, 0.0))
         if broken and not self.process.best:
             what = "loss of the validation is no number"
             reason = "no validation took place" if self.diverged else f"the {what}"
             raise RunError(f"Nothing is saved in {self.config.out}: {reason}.")
-        self.process.network.eval()
         with self.process.best_weights():
-            self.parts.save(self.config.out)
+            self.parts.save(self.process, self.config.out)
 
 
 def build_training(
-    config: TrainingRun, parts: TrainingParts, run: RunSource | None = None
+    config: TrainingRun, *, run: RunSource | None = None, prepared: TrainingParts | None = None
 ) -> TrainingWork:
-    """Build the loop of a training.
+    """Build the loop of a training, of what is `prepared` already or is prepared now.
 
-    A loss that is not finite goes back to the last checkpoint at half the learning rate, three
-    times. Raises `InputError` where the data are not those that the run started with.
+    Raises `InputError` where the data are not those that the run started with.
     """
+    parts: Any = prepared or prepare(config)
     require_same_data(config, parts.hashes, run)
     is_file = config.out.exists() and not config.out.is_dir()
     require(not is_file, "out", "a folder", f"the file {config.out}", "Name another.")
-    process = Training(parts.network, parts.task, config.training)
+    process = parts.process(config.training)
     loop = Loop(
         process,
-        until=config.condition() | NotFinite(),
-        on_stop=go_back(lr_scale=0.5),
+        until=config.condition() | parts.failure,
+        on_stop=parts.on_stop,
         run=run,
         checkpoint=CheckpointSchedule(steps=config.checkpoint_every),
     )

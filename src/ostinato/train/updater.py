@@ -5,6 +5,7 @@ A part of a training. A process may have several, each for parameters of its own
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -99,18 +100,21 @@ class Updater:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what was saved. Raises `InputError` for the state of other parameters."""
-        self.steps, self._peak, self.lr_scale = state["steps"], state["lr"], state["lr_scale"]
         loaded = {name: self._own(name, kept) for name, kept in state["optimizer"].items()}
+        self.steps, self._peak, self.lr_scale = state["steps"], state["lr"], state["lr_scale"]
         self.optimizer.state.clear()
         self.optimizer.state.update(loaded)
 
     def _own(self, name: str, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        owned = on_device_of(self.parameters, {name: torch.empty(0)})[name].device
-        return {moment: value.to(owned).clone() for moment, value in kept.items()}
+        """Copy an optimizer's state of a parameter to where the parameter is."""
+        device = on_device_of(self.parameters, {name: torch.empty(0)})[name].device
+        return {moment: value.to(device).clone() for moment, value in kept.items()}
 
 
 def not_negative(name: str, value: object) -> float:
-    """Return an edit's value as a number. Raises `EditError` for any other, and below 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+    """Return an edit's value as a number. Raises `EditError` if it is below 0 or not finite."""
+    # Compared, not `isfinite`: that raises for an int beyond all floats.
+    limit = sys.float_info.max
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= limit:
         raise EditError(f"{name} must be a number of 0 or more, got {value!r}.")
     return float(value)

@@ -145,7 +145,8 @@ class BestWeights:
 
     def offer(self, value: float, step: int) -> bool:
         """Keep the weights of now where their value is better than all before; return whether."""
-        if not self._sign * value < self._sign * self.value:  # NaN is never better
+        # An infinite value would be the best one for ever, and what diverged is no best.
+        if not math.isfinite(value) or self._sign * value >= self._sign * self.value:
             return False
         self.value, self.step, self.weights = value, step, copied(self._parameters)
         return True

@@ -12,6 +12,7 @@ from ostinato.cli.options import journal_option, json_option
 from ostinato.cli.recording import existing_journal
 from ostinato.errors import InputError, RunError
 from ostinato.journal import Journal, Note, Run, runs_command
+from ostinato.loop import LaneResult
 from ostinato.refine import (
     AttemptLine,
     CheckRecord,
@@ -110,7 +111,7 @@ def _result(run: Run, item: str) -> Result:
             f"The run '{run.name}' must have a result for the item, got {item!r}."
             f"{did_you_mean(item, keys)} {counted(run.count_results(), 'items')} are done{example}."
         )
-    return from_lane(item, row)
+    return from_lane(LaneResult.from_json(row))
 
 
 # One item ---------------------------------------------------------------------------------------
@@ -178,8 +179,8 @@ def _show_line(line: AttemptLine) -> None:
 
 def _show_job(run: Run, as_json: bool) -> None:
     count, checks, reasons = 0, CheckTally(_check_names(run)), ReasonTally()
-    for key, row in run.results():
-        result = from_lane(key, row)
+    for _, row in run.results():
+        result = from_lane(LaneResult.from_json(row))
         count += 1
         checks.add(result)
         reasons.add(result)
@@ -204,7 +205,7 @@ def _check_names(run: Run) -> list[str]:
     names = check_names(run)
     if names:
         return names
-    results = (from_lane(key, row) for key, row in run.results())
+    results = (from_lane(LaneResult.from_json(row)) for _, row in run.results())
     return list(dict.fromkeys(v.check for result in results for v in result.verdicts))
 
 

@@ -20,10 +20,12 @@ from ostinato.loop import (
     CheckpointSchedule,
     Condition,
     Loop,
+    Never,
     OnStop,
     as_condition,
     ends_by_signal,
     parse,
+    up_to_date,
 )
 from ostinato.runs import changed_config, config_of
 
@@ -95,7 +97,8 @@ def _until(config: RunConfig, until: str) -> RunConfig:
 
 def _drive(run: Run, loop: Loop, *, as_json: bool) -> Exit:
     began = loop.tick
-    click.echo(f"Resuming {run.name} at tick {began}, until {loop.until}.", err=as_json)
+    end = "" if loop.until == Never() else f", until {loop.until}"
+    click.echo(f"Resuming {run.name} at tick {began}{end}.", err=as_json)
     with ends_by_signal(loop) as signaled:
         stopped = loop.run()
     row = run.now()
@@ -149,7 +152,7 @@ def _call_factory(row: RunRow) -> tuple[object, object, OnStop]:
     if not isinstance(made, tuple) or len(made) != 3 or not callable(made[2]):
         raise RunError(
             f"The factory {factory} must return (process, until, on_stop), got {made!r}. "
-            "To accept every stop, return ostinato.loop.accept as on_stop."
+            "To accept every stop, return ostinato.loop.accept as on_stop; until may be None."
         )
     return made
 
@@ -170,7 +173,8 @@ def _import_factory(row: RunRow, factory: str) -> Any:
 
 def _last_condition(run: Run, made: object) -> Condition:
     """Return the condition that was last in force: the factory's, unless another came later."""
-    own, later = as_condition(made), run.later_until
+    own = Never() if made is None else as_condition(made)
+    later = run.later_until and up_to_date(run.later_until)
     if later is None or later == str(own):
         return own
     try:

@@ -9,6 +9,7 @@ from typing import Any
 from ostinato.cli.recording import resume_line
 from ostinato.errors import RunError
 from ostinato.journal import Run, RunRow, runs_command
+from ostinato.loop import Never
 from ostinato.runs import config_of
 
 BEGUN = "begun"
@@ -28,10 +29,16 @@ def resume_hint(run: Run) -> str:
     except RunError:  # the command says what is wrong with the record
         return runs_command(run.database.path, "resume", row.name)
     if config is None:
-        return older_command(row) or f"Python: Loop(process, until=..., run={row.name!r})"
+        return older_command(row) or f"Python: {call_of_loop(run)}"
     if config.call:
         return f"Python: {config.call.format(name=row.name)}"
     return resume_line(run) + (condition if "until" in config.free else "")
+
+
+def call_of_loop(run: Run) -> str:
+    """Return the line of Python that builds a run's loop again."""
+    until = "" if run.until == str(Never()) else "until=..., "
+    return f"Loop(process, {until}run={run.name!r})"
 
 
 def older_command(row: RunRow) -> str | None:

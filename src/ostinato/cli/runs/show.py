@@ -29,11 +29,11 @@ from ostinato.journal import (
     shortened,
     valid,
 )
+from ostinato.loop import Never, up_to_date
 from ostinato.runs import config_of, folder_of
 
 LAST_STEPS = 5
 SHOWN_KEYS = 3  # of results
-UNLIMITED = f"Steps({1 << 62})"  # of loops that only the end of their items stops
 
 
 @click.command()
@@ -55,7 +55,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         keys = [key for key, _ in islice(run.results(), SHOWN_KEYS)]
         output = _output(run) if results == 1 else None
         found = run.artifacts()
-        until = run.until
+        until = run.until and up_to_date(run.until)
         parent = _name_of_parent(journal, row)
         caller = _name_of_caller(journal, row)
         called = [child.name for child in run.called()]
@@ -83,7 +83,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
     if row.stopped is not None:
         click.echo(f"  {row.stopped.sentence} ({row.stopped.kind.value})")
     for label, value in (
-        ("until", "all items are done" if until == UNLIMITED else until),
+        ("until", until if until != str(Never()) else "it ends by itself, or a person stops it"),
         ("branch of", parent),
         ("called by", caller),
         ("called", ", ".join(called) or None),

@@ -17,7 +17,7 @@ import click
 from ostinato.cli.options import flag_of, json_option, seed_option
 from ostinato.cli.presenters import View, drive
 from ostinato.cli.recording import Recording, recording_options
-from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, rows_of
+from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, results_of
 from ostinato.cli.sample.image_checks import CheckOptions, check_options, place_of
 from ostinato.cli.sample.image_tokens import image_tokens
 from ostinato.cli.sample.music import music
@@ -26,6 +26,7 @@ from ostinato.errors import InputError
 if TYPE_CHECKING:
     from ostinato.image import ImageSamplingRun, ImageWork, SampleImageRun, SourceImage
     from ostinato.journal import RunSource
+    from ostinato.loop import LaneResult
 
 REASONS = 5  # most frequent reasons that are printed
 
@@ -165,15 +166,15 @@ def present(config: ImageSamplingRun, run: RunSource | None, view: View) -> Exit
     assert isinstance(work, ImageWork)
     for note in work.notes:
         click.echo(note, err=True)
-    rows = rows_of(work)
-    if not rows:
+    results = results_of(work)
+    if not results:
         exit_interrupted(0, work.count, "images", work.loop.recorded_as)
-    refuse_errors(rows)
+    refuse_errors(results)
     work.finish()
     _show(work)
-    _report(rows, config.out, view.as_json)
-    if len(rows) < work.count:
-        exit_interrupted(len(rows), work.count, "images", work.loop.recorded_as)
+    _report(results, config.out, view.as_json)
+    if len(results) < work.count:
+        exit_interrupted(len(results), work.count, "images", work.loop.recorded_as)
     return Exit.DONE
 
 
@@ -265,22 +266,22 @@ def _shows_color() -> bool:
     return sys.stdout.isatty() and colors and not os.environ.get("NO_COLOR")
 
 
-def _report(rows: Sequence[Mapping[str, Any]], target: Path, as_json: bool) -> None:
-    images = [
+def _report(results: Sequence[LaneResult], target: Path, as_json: bool) -> None:
+    images: list[dict[str, Any]] = [
         {
-            "key": row["key"],
-            "steps": row["length"],
-            "calls": row["spent"].get("calls", 0),
-            "accepted": row["accepted"],
-            "stopped": row["stopped"],
+            "key": result.key,
+            "steps": result.length,
+            "calls": result.spent.get("calls", 0),
+            "accepted": result.accepted,
+            "stopped": result.stopped.to_json(),
         }
-        for row in rows
+        for result in results
     ]
     if as_json:
         click.echo(json.dumps({"out": str(target), "images": images}))
         return
-    reasons = Counter(row["stopped"]["sentence"] for row in rows)
+    reasons = Counter(result.stopped.sentence for result in results)
     for sentence, count in reasons.most_common(REASONS):
-        click.echo(f"{count} of {len(rows)}: {sentence}")
+        click.echo(f"{count} of {len(results)}: {sentence}")
     calls = sum(image["calls"] for image in images)
     click.echo(f"Wrote {target} ({calls:g} calls of the network).")

@@ -13,7 +13,7 @@ from ostinato.arguments import counted
 from ostinato.cli.options import flag_of, json_option, seed_option
 from ostinato.cli.presenters import View, drive
 from ostinato.cli.recording import Recording, recording_options
-from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, rows_of
+from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, results_of
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,19 +79,19 @@ def present(config: SampleImageTokensRun, run: RunSource | None, view: View) -> 
 
     work = build_config(config, run=run)
     assert isinstance(work, ImageTokensWork)
-    rows = rows_of(work)
+    results = results_of(work)
     count = len(work.prompts)
-    if len(rows) < count:
-        exit_interrupted(len(rows), count, "images", work.loop.recorded_as)
-    refuse_errors(rows)
+    if len(results) < count:
+        exit_interrupted(len(results), count, "images", work.loop.recorded_as)
+    refuse_errors(results)
     work.finish()
     if not view.as_json:
         codes = work.model.codec.positions
         click.echo(f"Wrote {config.out}: {counted(count, 'images')} of {codes} codes each.")
         return Exit.DONE
     summary = [
-        {"prompt": text, "codes": str(row["output"])}
-        for text, row in zip(work.prompts, rows, strict=True)
+        {"prompt": text, "codes": str(result.output)}
+        for text, result in zip(work.prompts, results, strict=True)
     ]
     click.echo(json.dumps({"written": str(config.out), "images": summary}))
     return Exit.DONE

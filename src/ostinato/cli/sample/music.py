@@ -13,11 +13,12 @@ import click
 from ostinato.cli.options import flag_of, json_option, seed_option
 from ostinato.cli.presenters import View, drive
 from ostinato.cli.recording import Recording, recording_options
-from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, rows_of
+from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, results_of
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
     from ostinato.journal import RunSource
+    from ostinato.loop import LaneResult
     from ostinato.music import Key, MusicWork, SampleMusicRun, Score
 
 ROUNDS = 8
@@ -121,13 +122,13 @@ def present(config: SampleMusicRun, run: RunSource | None, view: View) -> Exit:
 
     work = build_config(config, run=run)
     assert isinstance(work, MusicWork)
-    rows = rows_of(work)
-    if len(rows) < config.count:
-        exit_interrupted(len(rows), config.count, "pieces", work.loop.recorded_as)
-    refuse_errors(rows)
+    results = results_of(work)
+    if len(results) < config.count:
+        exit_interrupted(len(results), config.count, "pieces", work.loop.recorded_as)
+    refuse_errors(results)
     work.finish()
-    _report(work, rows, view.as_json)
-    passed = all(row["accepted"] for row in rows) or not config.until_passes
+    _report(work, results, view.as_json)
+    passed = all(result.accepted for result in results) or not config.until_passes
     return Exit.DONE if passed and all(score.chords for score in work.scores) else Exit.NOT_ALL
 
 
@@ -199,18 +200,18 @@ def _key_of(score: Score, source: Path) -> Key:
 # Outputs ----------------------------------------------------------------------------------------
 
 
-def _report(work: MusicWork, rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    pieces = [
+def _report(work: MusicWork, results: Sequence[LaneResult], as_json: bool) -> None:
+    pieces: list[dict[str, Any]] = [
         {
             "files": [str(path) for path in work.files_of(number)] if score.chords else [],
             "chords": len(score.chords),
-            "accepted": row["accepted"],
-            "tokens": row["spent"].get("tokens", 0),
-            "computed": row["spent"].get("computed", 0),
-            "stopped": row["stopped"],
-            "text": str(row["output"]).strip(),
+            "accepted": result.accepted,
+            "tokens": result.spent.get("tokens", 0),
+            "computed": result.spent.get("computed", 0),
+            "stopped": result.stopped.to_json(),
+            "text": str(result.output).strip(),
         }
-        for number, (row, score) in enumerate(zip(rows, work.scores, strict=True), 1)
+        for number, (result, score) in enumerate(zip(results, work.scores, strict=True), 1)
     ]
     if as_json:
         click.echo(json.dumps({"pieces": pieces}))

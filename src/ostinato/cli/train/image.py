@@ -2,76 +2,56 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ostinato.cli.train import progress
-from ostinato.cli.train.options import (
-    SETTINGS,
-    TrainingOptions,
-    image_settings,
-    image_source_options,
-    training_options,
-)
+from ostinato.cli.options import near
+from ostinato.cli.train.command import TrainCommand
+from ostinato.cli.train.line import TRAINING
+from ostinato.cli.train.settings import Setting
 
 if TYPE_CHECKING:
-    from ostinato.cli.presenters import View
-    from ostinato.cli.run_loop import Exit
-    from ostinato.journal import RunSource
     from ostinato.loop import Step
-    from ostinato.train import TrainingRun, TrainingWork
+    from ostinato.train import TrainingWork
+
+BATCHES_OF_IMAGES = {
+    "batch_tokens": Setting(click.IntRange(min=1), "Images in a batch.", "--batch-size"),
+    "seed": Setting(int, "Seed of the data order, the weights, the noise and the split."),
+}
 
 
-@click.command()
-@image_source_options
-@click.option(
-    "--classes/--unconditional",
-    default=None,
-    help="Condition on the classes.  [default: if there are any]",
-)
-@click.option(
-    "--channels", type=int, default=32, help="Base channels of the U-Net; a multiple of 16."
-)
-@click.option("--blocks", type=int, default=1, help="Residual blocks per level of the U-Net.")
-@click.option(
-    "--label-dropout",
-    type=float,
-    default=0.1,
-    help="Probability of dropping the label in training (classifier-free guidance).",
-)
-@training_options(image_settings(SETTINGS))
-def image(sources: tuple[str, ...], options: TrainingOptions, **task: Any) -> None:
-    """Train a denoiser on images: a FOLDER of files, `digits-8x8`, or IDX files (MNIST's).
-
-    The sub-folders of FOLDER are classes. `digits-8x8` are the 1,797 scans of scikit-learn.
-    A grid of samples is written to OUT/samples during the training.
-    """
-    from ostinato.image import RECIPE, ImageTrainingRun, image_places, prepare_image_training
-
-    config = ImageTrainingRun(
-        **options.run_fields(),
-        sources=sources,
-        training=dataclasses.replace(RECIPE, **options.settings),
-        **task,
+def _line(report: Mapping[str, Any]) -> str:
+    """Add the losses by noise level, where a step validates those of the validation."""
+    prefix = "loss/valid_" if "loss/valid" in report else "loss/"
+    levels = (
+        f"{name.removeprefix(prefix).replace('_', ' ')} {value:.3f}"
+        for name, value in report.items()
+        if name.startswith(f"{prefix}sigma_")
     )
-    parts = prepare_image_training(config)
-    config = dataclasses.replace(config, sources=image_places(sources))
-    progress.train_until(config, options, parts, show=_show, parts=parts)
+    return "  ".join((TRAINING(report), *levels))
 
 
-def present(config: TrainingRun, run: RunSource | None, view: View) -> Exit:
-    """Train a denoiser, and write samples into its folder."""
-    return progress.present(config, run, view, show=_show)
-
-
-def _show(step: Step, work: TrainingWork) -> str:
+def _sample(step: Step, work: TrainingWork) -> str:
     """Write the sample of a step, a grid of images, as a PNG; return the line about it."""
     from ostinato.media import image_io
 
+    process: Any = work.process
     pixels: Any = step.report["sample"]  # (C, H, W), bytes
     path = work.config.out / "samples" / f"step-{step.position:06}.png"
-    network: Any = work.process.network
-    image_io.save(pixels / 127.5 - 1, path, side=network.size)
-    return f"  samples: {progress.near(path)}"
+    image_io.save(pixels / 127.5 - 1, path, side=process.network.size)
+    return f"  samples: {near(path)}"
+
+
+IMAGE = TrainCommand(
+    kind="train image",
+    help="""Train a denoiser on images: a FOLDER of files, `digits-8x8`, or IDX files (MNIST's).
+
+    The sub-folders of FOLDER are classes. `digits-8x8` are the 1,797 scans of scikit-learn.
+    A grid of samples is written to OUT/samples during the training.
+    """,
+    line=_line,
+    sample=_sample,
+    overrides=BATCHES_OF_IMAGES,
+)

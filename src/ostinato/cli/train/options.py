@@ -1,35 +1,34 @@
-"""Options of all `train` commands: when a training ends, its run, and how it trains.
+"""Options of all `train` commands: its configuration's, when it ends, and where it is recorded.
 
 Knows no network and no data.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ostinato.cli.options import (
-    Command,
-    Option,
-    add_options,
-    fields_as_options,
-    flag_of,
-    journal_option,
-)
+from ostinato.cli.options import add_options, fields_as_options, flag_of, journal_option
 from ostinato.cli.recording import Recording, no_journal_option
+from ostinato.cli.train.settings import (
+    Overrides,
+    Setting,
+    arguments_of,
+    built,
+    inner,
+    settings_of,
+)
 from ostinato.errors import InputError
-from ostinato.train import TrainingConfig
+from ostinato.train import TrainingRun
 
 if TYPE_CHECKING:
     from ostinato.journal import Run
-    from ostinato.train import Plannable, TrainingRun
+    from ostinato.train import Plannable
 
     Config = TypeVar("Config", bound=TrainingRun)
 
@@ -38,8 +37,8 @@ if TYPE_CHECKING:
 class TrainingOptions:
     """Where a training writes, when it ends, and how its run is recorded, as typed.
 
-    `settings` holds the typed fields of the training's configuration; others keep their defaults.
-    `flags` are the options of those that are not called as their fields.
+    `settings` holds the typed fields of the configuration; others keep their defaults. `flags` are
+    the options of those that are not called as their fields.
     """
 
     out: Path
@@ -51,6 +50,7 @@ class TrainingOptions:
     recording: Recording = field(default_factory=Recording)
     settings: dict[str, Any] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
+    config: type[TrainingRun] = TrainingRun
 
     @property
     def name(self) -> str:
@@ -87,13 +87,14 @@ class TrainingOptions:
             parts.append(Seconds(self.seconds))
         limited = bool(parts)
         if self.patience is not None:
-            parts.append(Plateau("loss/valid", self.patience))
+            measure, better = self.config.measure, self.config.better
+            parts.append(Plateau(measure, self.patience, mode=better))
             parts += [] if limited else [Steps(steps)]
         return str(functools.reduce(lambda one, other: one | other, parts)) if parts else None
 
-    def run_fields(self) -> dict[str, Any]:
-        """Return the fields that all trainings have, as typed."""
-        return {"out": self.out, "checkpoint_every": self.checkpoint_every}
+    def built(self, values: Mapping[str, Any]) -> TrainingRun:
+        """Return the configuration with these values of its fields; the plan is not made yet."""
+        return built(self.config, values, out=self.out, checkpoint_every=self.checkpoint_every)
 
     def complete(self, config: Config, data: Plannable) -> Config:
         """Return a configuration with its plan and the hashes of the data.
@@ -101,10 +102,9 @@ class TrainingOptions:
         A run that resumes keeps its plan. Raises `InputError` for a batch that was typed and has
         room for no example, and where the run of this name is of an older version.
         """
-        from ostinato.train import planned, require_room, with_plan_of
+        from ostinato.train import planned, with_plan_of
 
-        if "batch_tokens" in self.settings:
-            require_room(self.settings["batch_tokens"], data.lengths)
+        config.training.require_room(data.lengths, self.settings)
         before = self.recorded()
         if before is not None:
             training = with_plan_of(before.training, config.training, fixed=self.settings)
@@ -125,7 +125,6 @@ class TrainingOptions:
         """Return the configuration of the run that is to be resumed; None where there is none."""
         from ostinato.journal import DEFAULT, Journal
         from ostinato.runs import config_of
-        from ostinato.train import TrainingRun
 
         path = self.recording.journal or DEFAULT
         # Opening would create the file, and bad input must leave nothing behind.
@@ -137,14 +136,15 @@ class TrainingOptions:
                 return None
             _refuse_older(run)
             config = config_of(run)
-        return config if isinstance(config, TrainingRun) else None
+        return config if isinstance(config, self.config) else None
 
     def spelled(self, name: str) -> str:
         """Return how a message calls a field of a run's configuration: by its option."""
         from ostinato.train import HASHED
 
         last = name.rpartition(".")[2]
-        return HASHED.get(name) or self.flags.get(last) or flag_of(last)
+        flag = self.flags.get(last, flag_of(last)).partition("/")[0]
+        return HASHED.get(name, flag)
 
 
 def _refuse_older(run: Run) -> None:
@@ -155,50 +155,6 @@ def _refuse_older(run: Run) -> None:
             "version recorded it. Start over with --fresh, or give another --run. The model that "
             "it wrote stays until then."
         )
-
-
-class Setting(NamedTuple):
-    """How a field of a configuration becomes an option. `flag` is its name if not the field's."""
-
-    type: Any
-    help: str
-    flag: str = ""
-
-
-Settings = Mapping[str, Setting]
-
-
-def settings_of(config: type, *, defaults: bool = False) -> dict[str, Setting]:
-    """Return a setting for each field of a dataclass that has a help text.
-
-    With `defaults` the help shows the field's default. Commands with a recipe of their own leave
-    it out: their defaults are the recipe's, and reading that would import torch.
-    """
-    hints = typing.get_type_hints(config)
-    settings = {}
-    for spec in dataclasses.fields(config):
-        if "help" in spec.metadata:
-            choices = typing.get_args(hints[spec.name])
-            shown = f"  [default: {spec.default}]" if defaults and spec.default is not False else ""
-            settings[spec.name] = Setting(
-                click.Choice(list(choices)) if choices else hints[spec.name],
-                spec.metadata["help"] + shown,
-            )
-    return settings
-
-
-SETTINGS = settings_of(TrainingConfig)
-SEQUENCE_SETTINGS = {name: spec for name, spec in SETTINGS.items() if name != "sample_every"}
-"""Of trainings that write no samples while they run."""
-
-
-def image_settings(settings: Settings) -> dict[str, Setting]:
-    """Return the settings of a training on images: a batch counts images, not tokens."""
-    return {
-        **settings,
-        "batch_tokens": Setting(click.IntRange(min=1), "Images in a batch.", "--batch-size"),
-        "seed": Setting(int, "Seed of the data order, the weights, the noise and the split."),
-    }
 
 
 RUN_OPTIONS = add_options(
@@ -227,53 +183,48 @@ RUN_OPTIONS = add_options(
 END_FIELDS = ("out", "until", "epochs", "seconds", "patience", "checkpoint_every")
 
 
-def training_options(settings: Settings) -> Callable[[Command], Command]:
-    """Add the run's options and the settings to a command, which gets one `options`.
+def training_command(
+    name: str,
+    text: str,
+    config: type[TrainingRun],
+    overrides: Overrides,
+    act: Callable[[TrainingOptions], None],
+) -> click.Command:
+    """Return a command of the options of a configuration and of every run, which it hands to `act`.
 
-    Must be right above the function, below all other options of the command.
+    `text` is its help.
     """
+    own = settings_of(config, overrides)
+    others: dict[str, Setting] = {}
+    for each in inner(config):
+        more = settings_of(each.config, overrides, each.default)
+        if twice := (own | others).keys() & more.keys():
+            raise TypeError(f"Options must have names of their own, got {sorted(twice)} twice.")
+        others |= more
 
-    def decorate(command: Command) -> Command:
-        @functools.wraps(command)
-        def collected(**params: Any) -> None:
-            ends = {name: params.pop(name) for name in END_FIELDS}
-            recording = Recording(
-                name=params.pop("run_name"),
-                journal=params.pop("journal"),
-                off=params.pop("no_journal"),
-                fresh=params.pop("fresh"),
-            )
-            typed = {name: value for name in settings if (value := params.pop(name)) is not None}
-            flags = {name: spec.flag for name, spec in settings.items() if spec.flag}
-            options = TrainingOptions(**ends, recording=recording, settings=typed, flags=flags)
-            options.require_valid()
-            with fields_as_options(options.spelled):
-                command(options=options, **params)
-
-        return RUN_OPTIONS(add_options(*_setting_options(settings))(collected))
-
-    return decorate
-
-
-def _setting_options(settings: Settings) -> list[Option]:
-    """Return an option for each setting; None where it is not typed, flags included."""
-    return [
-        click.option(
-            spec.flag or flag_of(name),
-            name,
-            help=spec.help,
-            default=None,
-            **({"is_flag": True} if spec.type is bool else {"type": spec.type}),
+    def command(**params: Any) -> None:
+        ends = {name: params.pop(name) for name in END_FIELDS}
+        recording = Recording(
+            name=params.pop("run_name"),
+            journal=params.pop("journal"),
+            off=params.pop("no_journal"),
+            fresh=params.pop("fresh"),
         )
-        for name, spec in settings.items()
-    ]
+        options = TrainingOptions(
+            **ends,
+            recording=recording,
+            settings={name: value for name, value in params.items() if value not in (None, ())},
+            flags={name: spec.flag for name, spec in (own | others).items() if spec.flag},
+            config=config,
+        )
+        options.require_valid()
+        with fields_as_options(options.spelled):
+            act(options)
 
-
-image_source_options = add_options(
-    click.argument("sources", nargs=-1, required=True, metavar="FOLDER|digits-8x8|IDX-FILE…"),
-    click.option("--size", type=int, help="Scale images to this side, 8 to 64.  [default: as is]"),
-    click.option(
-        "--gray/--color", default=None, help="Channels.  [default: gray if all images are]"
-    ),
-    click.option("--hold-out", type=float, default=0.1, help="Share of the data to validate on."),
-)
+    add = add_options(
+        *arguments_of(config),
+        *(spec.option(each) for each, spec in own.items()),
+        RUN_OPTIONS,
+        *(spec.option(each) for each, spec in others.items()),
+    )
+    return click.command(name, help=text)(add(command))

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from ostinato.arguments import require_at_least
 from ostinato.errors import EditError, InputError, ItemError
-from ostinato.image import ALL_STEPS, pixels, sample_images
+from ostinato.image import pixels, sample_images
 from ostinato.image.pipelines.families import PipelineFamily
 from ostinato.image.pipelines.folder import load_pipeline
 from ostinato.image.pipelines.inputs import PipelineInputs, as_pipeline_inputs, check_guidance
 from ostinato.image.pipelines.scheduler_state import SchedulerState
 from ostinato.journal import EditKind
-from ostinato.loop import Check, Condition, Lane, Loop, OnStop, Report, accept, fold_in
+from ostinato.loop import Check, Condition, Lane, Loop, Never, OnStop, Report, accept, fold_in
 from ostinato.media import to_bytes
 
 EDITS: Mapping[str, EditKind] = {
@@ -74,6 +74,7 @@ class DenoisePipeline:
     """
 
     known_edits = EDITS
+    costs = ("calls",)
     deterministic = True  # the shape of every product is that of one sample
 
     def __init__(
@@ -289,7 +290,7 @@ def pipeline_loop(
     items: Sequence[object],
     *,
     pipeline: PipelineFamily | str,
-    each: Condition = ALL_STEPS,
+    each: Condition = Never(),
     checks: Sequence[Check] = (),
     on_stop: OnStop = accept,
     steps: int | None = None,

@@ -29,8 +29,8 @@ from .sampling_run import (
 )
 from .tasks import DiffusionTask, ReconstructionTask, RowTask, UnmaskTask
 from .training_run import (
-    build_codec_training,
     build_image_token_training,
+    prepare_codec_training,
     prepare_image_token_training,
 )
 from .unmask import UnmaskCodes
@@ -62,13 +62,13 @@ __all__ = [
     "UnmaskCodes",
     "UnmaskTask",
     "VQConfig",
-    "build_codec_training",
     "build_image_token_training",
     "build_sample_image_tokens",
     "image_token_digest",
     "image_token_loop",
     "load_image_token_model",
     "new_image_token_model",
+    "prepare_codec_training",
     "prepare_image_token_training",
     "task_of",
     "with_defaults",

@@ -10,7 +10,7 @@ from ostinato.arguments import require, require_at_least, require_types
 from ostinato.image import ImageSetRun
 from ostinato.journal import Place, RunConfig, beside
 from ostinato.loop import check_seed
-from ostinato.train import TrainingConfig
+from ostinato.train import TrainingConfig, option
 
 Method = Literal["row", "pixels", "unmask", "coarse"]
 """Code after code; pixel after pixel; the most confident codes first; out of noise."""
@@ -44,6 +44,7 @@ class CodecTrainingRun(ImageSetRun):
     """The autoencoder of an image token model: a run that the model's training calls."""
 
     kind: ClassVar[str] = "train image-codec"
+    prepare: ClassVar[str] = "ostinato.image.tokens:prepare_codec_training"
 
     training: TrainingConfig = CODES_RECIPE
 
@@ -58,18 +59,24 @@ class ImageTokenTrainingRun(ImageSetRun):
     """
 
     kind: ClassVar[str] = "train image-tokens"
+    prepare: ClassVar[str] = "ostinato.image.tokens:prepare_image_token_training"
     free: ClassVar[frozenset[str]] = ImageSetRun.free | {"codec"}
     hashes: ClassVar[frozenset[str]] = ImageSetRun.hashes | {"codec_weights"}
 
     training: TrainingConfig = RECIPE
-    method: Method = "row"
-    levels: int = 8
-    codec: Path | None = None
-    codec_steps: int = CODES_RECIPE.steps
-    layers: int = 4
-    width: int = 96
-    heads: int = 3
-    attribute_dropout: float = 0.2
+    method: Method = option(
+        "row",
+        "Order of generation: code by code, pixel by pixel, MaskGIT, or discrete diffusion.",
+    )
+    levels: int = option(8, "Levels per channel, for --method pixels.")
+    codec_steps: int = option(CODES_RECIPE.steps, "Training steps of the autoencoder.")
+    codec: Path | None = option(
+        None, "Reuse the autoencoder of this model; its images must have the same shape."
+    )
+    layers: int = option(4, "Transformer layers.")
+    width: int = option(96, "Hidden size.")
+    heads: int = option(3, "Attention heads.")
+    attribute_dropout: float = option(0.2, "Probability of dropping each attribute in training.")
     codec_weights: str = ""
 
     def __post_init__(self) -> None:

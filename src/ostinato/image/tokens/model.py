@@ -13,7 +13,7 @@ from torch import Tensor
 from ostinato.arguments import require_at_least
 from ostinato.decode import Decode, SamplingParams
 from ostinato.errors import InputError, ModelError
-from ostinato.image import ALL_STEPS, Images, sample_images
+from ostinato.image import Images, sample_images
 from ostinato.image.tokens.attributes import PROMPT_TOKENS, Attributes
 from ostinato.image.tokens.config import Method
 from ostinato.image.tokens.discrete_diffusion import DiscreteDiffusion
@@ -24,7 +24,7 @@ from ostinato.image.tokens.prompt import ImagePrompt, codes_of
 from ostinato.image.tokens.row import decode_rows, row_model
 from ostinato.image.tokens.tasks import CodesTask, DiffusionTask, RowTask, UnmaskTask
 from ostinato.image.tokens.unmask import UnmaskCodes
-from ostinato.loop import Condition, Loop, accept
+from ostinato.loop import Condition, Loop, Never, accept
 from ostinato.models import LanguageModel, Llama, load_model, read_config, write_config
 from ostinato.train import save_model
 
@@ -218,7 +218,7 @@ def image_token_loop(
     prompts: Sequence[ImagePrompt | str],
     *,
     model: ImageTokenModel,
-    each: Condition = ALL_STEPS,
+    each: Condition = Never(),
     settings: CodeSettings | None = None,
     steps: int | None = None,
     seed: int = 0,

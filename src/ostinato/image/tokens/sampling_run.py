@@ -35,13 +35,13 @@ class ImageTokensWork(ItemsWork):
 
     def write(self) -> None:
         """Write the images. Raises `RunError` where some are not done."""
-        rows = self.rows
-        if len(rows) < len(self.prompts):
+        results = self.results
+        if len(results) < len(self.prompts):
             raise RunError(
-                f"All {len(self.prompts)} images must be finished to be written, got {len(rows)}. "
-                "Run the loop to its end: work.loop.run(work.watch)."
+                f"All {len(self.prompts)} images must be finished to be written, got "
+                f"{len(results)}. Run the loop to its end: work.loop.run(work.watch)."
             )
-        images = [self._pixels(row["output"]) for row in rows]
+        images = [self._pixels(result.output) for result in results]
         grid = [images[at : at + self.columns] for at in range(0, len(images), self.columns)]
         side = images[0].size(-1)
         save(tiled(grid, gutter=gutter_of(side)), self.out, side=side)

@@ -24,6 +24,7 @@ from ostinato.train import (
     build_training,
     planned,
     require_same_data,
+    task_parts,
 )
 
 DriveCodec = Callable[[CodecTrainingRun, RunSource | None, Run | None], object]
@@ -37,28 +38,18 @@ def prepare_codec_training(config: CodecTrainingRun) -> TrainingParts:
     images = read_image_set(config)
     train, valid = hold_out(images, config.hold_out, seed=config.training.seed)
     network = VQ(VQConfig.for_images(images.channels, images.size), seed=config.training.seed)
-    return TrainingParts(
-        network=network,
-        task=ReconstructionTask(train, valid),
+    return task_parts(
+        network,
+        ReconstructionTask(train, valid),
         save=network.save,
         hashes={"data": images.fingerprint()},
         examples=(len(train), len(valid)),
     )
 
 
-def build_codec_training(
-    config: CodecTrainingRun,
-    *,
-    run: RunSource | None = None,
-    parts: TrainingParts | None = None,
-) -> TrainingWork:
-    """Build the training of an autoencoder; `parts` are those that are prepared already."""
-    return build_training(config, parts or prepare_codec_training(config), run)
-
-
 def drive_codec(config: CodecTrainingRun, run: RunSource | None, caller: Run | None) -> None:
     """Train an autoencoder to its end. Raises `RunError` where it is paused."""
-    work = build_codec_training(config, run=run)
+    work = build_training(config, run=run)
     stopped = work.loop.run()
     work.finish()
     recorded = work.loop.recorded_as
@@ -106,9 +97,9 @@ class ImageTokenData:
             seed=config.training.seed,
         )
         dropout = config.attribute_dropout
-        return TrainingParts(
-            network=model.network,
-            task=task_of(model, self.train, self.valid, attribute_dropout=dropout),
+        return task_parts(
+            model.network,
+            task_of(model, self.train, self.valid, attribute_dropout=dropout),
             save=model.save,
             hashes={**self.hashes, "codec_weights": _hash_of(codec)},
             examples=(len(self.train), len(self.valid)),
@@ -147,7 +138,7 @@ def build_image_token_training(
         caller = run if run is None or isinstance(run, Run) else run()
         codec = _trained_codec(config, data, caller, drive)
         run = None if caller is None else lambda: caller
-    return build_training(config, data.parts(codec), run)
+    return build_training(config, run=run, prepared=data.parts(codec))
 
 
 def _trained_codec(

@@ -16,22 +16,16 @@ from torch import Tensor
 
 from ostinato.errors import InputError
 from ostinato.inference.compiled.build import kernel_hash, open_kernel
+from ostinato.inference.compiled.forms import check_network
 from ostinato.inference.compiled.memory import LargePages
-from ostinato.inference.compiled.weights import (
-    KINDS,
-    LANES,
-    NetworkC,
-    ProductC,
-    Weights,
-    check_network,
-    padded,
-)
-from ostinato.inference.prepared import prepared
+from ostinato.inference.compiled.structures import KINDS, LANES, NetworkC, ProductC
+from ostinato.inference.compiled.weights import Weights, padded
+from ostinato.inference.prepared import forget_outdated, prepared
 from ostinato.inference.row_blocks import TokenRow, by_slot
 from ostinato.inference.self_test import SelfTest, compare_rows
-from ostinato.inference.slot_backend import SlotBackend, check_merged
+from ostinato.inference.slot_backend import SlotBackend
 from ostinato.inference.validation import check_length, check_slots, check_tokens, top_position
-from ostinato.models import CPU, Llama, inverse_frequencies, network_key
+from ostinato.models import Llama, inverse_frequencies, network_key
 
 PAD = 64  # positions: the cache grows in multiples of this
 
@@ -68,25 +62,16 @@ class CompiledBackend(SlotBackend):
         it does not support.
         """
         self._kernel = open_kernel()
-        super().__init__(network.config, CPU, slots=slots, block=int(self._kernel.most_rows()))
-        check_merged(network)
-        self.config = network.config
+        super().__init__(network, slots=slots, block=int(self._kernel.most_rows()))
+        self.config, self._length = network.config, max(length, PAD)
         has_tiles = bool(self._kernel.ask_tiles())
         if tiles and not has_tiles:
             raise InputError("tiles must be left out on a processor without AMX, got True.")
-        tiles = has_tiles if tiles is None else tiles
-        weights = partial(Weights, network, bits=bits, tiles=tiles)
-        self._weights = prepared(network, ("compiled", bits, tiles), weights)
-        # A copy: it holds the addresses of this backend's cache.
-        self._layers = type(self._weights.layers).from_buffer_copy(self._weights.layers)
-        self.tiles, self.dtype = self._weights.tiles, self._weights.cache_dtype
-        rounded = "" if bits is None else f", int{bits} in groups"
-        self.compute_mode = "compiled" + rounded + ", by matrix tiles" * self.tiles
-        self._tested = {**network_key(network, network.config), "weights": self._weights.kinds}
-        self._net = self._network()
-        self._threads = 0  # for which the scratch memory is laid out
-        self._length = max(length, PAD)
-        self._empty()
+        self._bits, self._may_tile = bits, has_tiles if tiles is None else tiles
+        make = partial(self._pack, network)
+        kept = prepared(network, ("compiled", bits, self._may_tile), make)
+        self._shares = kept.shared
+        self._use(network, kept.value)
 
     def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> None:
         """Compute `tokens` at positions `start`, `start + 1`, ... of a slot."""
@@ -140,6 +125,35 @@ class CompiledBackend(SlotBackend):
             _address(out),
         )
         return out
+
+    def _pack(self, network: Llama) -> Weights:
+        return Weights(network, bits=self._bits, tiles=self._may_tile)
+
+    def _take_over(self, network: Llama) -> bool:
+        weights = self._weights
+        if not self._shares and weights.can_update(network):
+            changed = weights.update(network)
+            self._net.embedding = weights.embedding
+            return changed
+        if not weights.changed(network):
+            return False
+        forget_outdated(network)
+        self._shares = False
+        self._use(network, self._pack(network))
+        return True
+
+    def _use(self, network: Llama, weights: Weights) -> None:
+        """Compute with these weights from now on, in empty slots."""
+        self._weights = weights
+        # A copy: it holds the addresses of this backend's cache.
+        self._layers = type(weights.layers).from_buffer_copy(weights.layers)
+        self.tiles, self.dtype = weights.tiles, weights.cache_dtype
+        rounded = "" if self._bits is None else f", int{self._bits} in groups"
+        self.compute_mode = "compiled" + rounded + ", by matrix tiles" * self.tiles
+        self._tested = {**network_key(network, network.config), "weights": weights.kinds}
+        self._net = self._network()
+        self._threads = 0  # for which the scratch memory is laid out
+        self._empty()
 
     def _test_key(self) -> dict[str, object] | None:
         key = super()._test_key()

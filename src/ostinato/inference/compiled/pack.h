@@ -1,4 +1,4 @@
-// Weights as files have them, arranged for products.
+// Weights as files have them, arranged for products; an adapter's update is added on the way.
 
 #pragma once
 
@@ -6,6 +6,7 @@
 #include "pool.h"
 
 #include <algorithm>
+#include <cstring>
 #include <type_traits>
 
 extern "C" {
@@ -19,6 +20,8 @@ struct Matrix {  // a part of a product's weights: (outputs, inputs), row by row
     int64_t inputs;
     int64_t first;  // where the product has the first output
     int64_t step;   // of the product's blocks from one block of these to the next
+    const float* update;  // (outputs, inputs): times `factor`, it is added to the numbers; or null
+    float factor;
 };
 }
 
@@ -84,17 +87,76 @@ struct Packing {
         if constexpr (std::is_same_v<To, Float16> && !std::is_same_v<From, Float16>) {
             return;  // only float16 weights are kept in float16
         } else {
-            for (int64_t i = 0; i < outputs_of(b); ++i) {
-                const int64_t at = place(b * LANES + i);
-                const From* row = static_cast<const From*>(from.numbers) +
-                                  (b * LANES + i) * from.inputs;
-                To* to = static_cast<To*>(const_cast<void*>(p.weight)) +
-                         at / LANES * p.inputs * LANES + at % LANES * TOGETHER;
-                for (int64_t k = 0; k < from.inputs; k += TOGETHER)
-                    for (int64_t t = 0; t < TOGETHER && k + t < from.inputs; ++t)
-                        to[k * LANES + t] = converted<From, To>(row[k + t]);
+            constexpr int64_t FULL = LANES * TOGETHER;
+            const bool aligned = from.first % LANES == 0 && outputs_of(b) == LANES;
+            int64_t k = 0;
+            for (; aligned && k + FULL <= from.inputs; k += FULL)
+                copy_square<From, To, TOGETHER>(b, k);
+            for (int64_t i = 0; i < outputs_of(b); ++i)
+                copy_row<From, To, TOGETHER>(b * LANES + i, k);
+        }
+    }
+
+    // 16 inputs of a block, or pairs of them: a square of as many units as outputs.
+    template <class From, class To, int TOGETHER>
+    void copy_square(int64_t b, int64_t k) const {
+        using Unit = std::conditional_t<sizeof(To) * TOGETHER == 4, uint32_t, uint16_t>;
+        static_assert(sizeof(Unit) == sizeof(To) * TOGETHER);
+        Unit rows[SQUARE], more[SQUARE];
+        for (int64_t i = 0; i < LANES; ++i) {
+            To made[LANES * TOGETHER];
+            sum<From, To>((b * LANES + i) * from.inputs + k, LANES * TOGETHER, made);
+            std::memcpy(rows + i * LANES, made, sizeof made);
+        }
+        // Shuffling four times exchanges rows and columns: it turns an index by four of its bits.
+        shuffle(rows, more);
+        shuffle(more, rows);
+        shuffle(rows, more);
+        shuffle(more, reinterpret_cast<Unit*>(place_of<To, TOGETHER>(b * LANES, k)));
+    }
+
+    static constexpr int64_t SQUARE = LANES * LANES;
+
+    template <class Unit>
+    static void shuffle(const Unit* from, Unit* to) {
+        for (int64_t n = 0; n < SQUARE / 2; ++n) {
+            to[2 * n] = from[n];
+            to[2 * n + 1] = from[n + SQUARE / 2];
+        }
+    }
+
+    // An output's inputs from k on.
+    template <class From, class To, int TOGETHER>
+    void copy_row(int64_t o, int64_t k) const {
+        for (; k < from.inputs; k += TOGETHER) {
+            To made[TOGETHER];
+            const int64_t some = std::min<int64_t>(TOGETHER, from.inputs - k);
+            sum<From, To>(o * from.inputs + k, some, made);
+            std::copy_n(made, some, place_of<To, TOGETHER>(o, k));
+        }
+    }
+
+    template <class To, int TOGETHER>
+    To* place_of(int64_t o, int64_t k) const {
+        const int64_t at = place(o);
+        return static_cast<To*>(const_cast<void*>(p.weight)) +
+               (at / LANES * p.inputs + k) * LANES + at % LANES * TOGETHER;
+    }
+
+    // Some numbers with their update. The products and sums are rounded as PyTorch's are: adapters
+    // that are merged before give the same bits.
+    template <class From, class To>
+    inline void sum(int64_t first, int64_t count, To* made) const {
+        const From* numbers = static_cast<const From*>(from.numbers) + first;
+        if constexpr (!std::is_same_v<To, Float16>) {
+            if (from.update) {
+                const float* update = from.update + first;
+                for (int64_t k = 0; k < count; ++k)
+                    put(made + k, update[k] * from.factor + to_float(numbers[k]));
+                return;
             }
         }
+        for (int64_t k = 0; k < count; ++k) made[k] = converted<From, To>(numbers[k]);
     }
 
     template <int BITS>

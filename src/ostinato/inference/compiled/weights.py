@@ -1,114 +1,47 @@
-"""A network's weights in the layout of the compiled kernel, and its C structures.
-
-Knows no cache and no rows.
-"""
+"""A network's weights in the layout of the compiled kernel. Knows no cache and no rows."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import takewhile
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from ostinato.errors import InputError
 from ostinato.inference.compiled.build import open_kernel
+from ostinato.inference.compiled.forms import check_network, form_of
 from ostinato.inference.compiled.memory import LargePages
+from ostinato.inference.compiled.structures import (
+    DEPTH,
+    FLOAT_INPUTS,
+    GROUPED,
+    GROUPED_INPUTS,
+    KINDS,
+    LANES,
+    PACKED,
+    TILED,
+    TILED_INPUTS,
+    LayerC,
+    MatrixC,
+    ProductC,
+)
+from ostinato.inference.prepared import Place, Seen
 from ostinato.models import (
     DecoderLayer,
     Groups,
     Llama,
+    LoraLinear,
+    Norm,
     QuantizedEmbedding,
     QuantizedLinear,
-    RMSNorm,
+    effective_weight,
     in_common,
-    is_quantized,
     quantized_in_groups,
     release_pages,
 )
-
-LANES = 16  # outputs that the kernel computes side by side, one in each lane of a vector
-DEPTH = 32  # inputs of a matrix tile, and of a group
-KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # `Kind` of products.h
-TILED = 3
-GROUPED = {(8, 32): 4, (8, 16): 5, (4, 32): 6, (4, 16): 7}  # by bits and inputs of a group
-PACKED = 8  # of embeddings: as the product that they point to
-FLOAT_INPUTS, TILED_INPUTS, GROUPED_INPUTS = 0, 1, 2  # `input_kind` of attention.h
-# pool.h counts a pass's phases (six a layer) in 12 bits, a phase's units (a head of a row) in 16.
-MAX_LAYERS = 680
-MAX_HEADS = 65_535 // 96  # for the rows of a pass (MOST of products.h)
-
-
-class ProductC(ctypes.Structure):
-    """`struct Product` of kernel.cpp."""
-
-    _fields_ = (
-        ("weight", ctypes.c_void_p),
-        ("scale", ctypes.c_void_p),
-        ("minimum", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("inputs", ctypes.c_int64),
-        ("blocks", ctypes.c_int64),
-        ("kind", ctypes.c_int64),
-        ("offset", ctypes.c_int64),
-        ("own", ctypes.c_int64),
-        ("next", ctypes.c_void_p),
-    )
-
-
-class MatrixC(ctypes.Structure):
-    """`struct Matrix` of pack.h."""
-
-    _fields_ = (
-        ("numbers", ctypes.c_void_p),
-        ("scale", ctypes.c_void_p),
-        ("minimum", ctypes.c_void_p),
-        ("kind", ctypes.c_int64),
-        ("outputs", ctypes.c_int64),
-        ("inputs", ctypes.c_int64),
-        ("first", ctypes.c_int64),
-        ("step", ctypes.c_int64),
-    )
-
-
-class LayerC(ctypes.Structure):
-    """`struct Layer` of kernel.cpp."""
-
-    _fields_ = (
-        ("norm1", ctypes.c_void_p),
-        ("qkv", ProductC),
-        ("q_norm", ctypes.c_void_p),
-        ("k_norm", ctypes.c_void_p),
-        ("out", ProductC),
-        ("norm2", ctypes.c_void_p),
-        ("up", ProductC),
-        ("down", ProductC),
-        ("keys", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
-        ("window", ctypes.c_int64),
-    )
-
-
-_SIZES = ("layers", "width", "padded_width", "heads", "kv_heads", "head_dim", "padded_head")
-_MORE = ("inner", "length", "input_kind", "cache_kind", "embedding_kind")
-
-
-class NetworkC(ctypes.Structure):
-    """`struct Network` of kernel.cpp."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in (*_SIZES, *_MORE)),
-        ("eps", ctypes.c_float),
-        ("scale", ctypes.c_float),
-        ("layer", ctypes.c_void_p),
-        ("norm", ctypes.c_void_p),
-        ("cosines", ctypes.c_void_p),
-        ("sines", ctypes.c_void_p),
-        ("embedding", ctypes.c_void_p),
-    )
 
 
 class Weights:
@@ -122,20 +55,56 @@ class Weights:
         check_network(network)
         self._kernel = open_kernel()
         self._bits = bits
-        self.grouped = bits is not None or is_quantized(network)
-        self.dtype = network.dtype if self.grouped else narrow_dtype(network)
+        self._form = form_of(network, bits)
+        self.dtype, self.grouped, _ = self._form
         self.tiles = tiles and not self.grouped and self.dtype == torch.bfloat16
         # Kept alive: the structures hold only addresses.
         self._kept: list[Tensor] = []
-        self._products: list[ProductC] = []
-        self._memory = LargePages()
-        self.norm = self._floats(network.model.norm.weight)
-        self.head = self._product([network.lm_head])
+        self._products: dict[str, ProductC] = {}
+        self._following: list[ProductC] = []  # those that are the next of another
+        self._biases: dict[str, Tensor] = {}
+        self._norms: dict[str, Tensor] = {}
+        self._embedding: Tensor | None = None  # the network's own
+        self._memory, self._seen = LargePages(), Seen()
+        self._scratch = torch.empty(0)
+        self._load(network)
         self.layers = (LayerC * network.config.num_hidden_layers)(
-            *map(self._layer, network.blocks())
+            *(self._layer(i, block) for i, block in enumerate(network.blocks()))
         )
         release_pages(network)  # the kernel has its own copy of all but some embeddings
-        self.embedding, self.embedding_kind = self._embedding(network)
+        self._find_embedding(network)
+        self._seen.look(self._places(network))
+
+    def changed(self, network: Llama) -> bool:
+        """Return whether the network has other weights than these."""
+        return self._seen.changed(self._places(network))
+
+    def can_update(self, network: Llama) -> bool:
+        """Return whether `update` can take over the weights: they have the same form."""
+        in_blocks = self.grouped and self._bits is None  # of a format for each matrix
+        return not in_blocks and self._form == form_of(network, self._bits)
+
+    def update(self, network: Llama) -> bool:
+        """Arrange the weights that changed in the memory of the old; return whether any did."""
+        changed = self._load(network)
+        self._find_embedding(network)
+        return changed
+
+    def _load(self, network: Llama) -> bool:
+        try:
+            return self._seen.load_changed(self._places(network))
+        finally:
+            self._scratch = torch.empty(0)
+
+    @property
+    def head(self) -> ProductC:
+        """The product that gives the logits."""
+        return self._products["head"]
+
+    @property
+    def norm(self) -> int:
+        """Where the last norm is."""
+        return self._norms["norm"].data_ptr()
 
     @property
     def input_kind(self) -> int:
@@ -158,63 +127,128 @@ class Weights:
     @property
     def bytes(self) -> int:
         """The size of the weights in memory, in bytes."""
-        return sum(kept.numel() * kept.element_size() for kept in self._kept)
+        kept = self._kept if self._embedding is None else [*self._kept, self._embedding]
+        return sum(each.numel() * each.element_size() for each in kept)
 
-    def _embedding(self, network: Llama) -> tuple[int, int]:
-        """Return where the embeddings are, and their kind."""
-        layer = network.model.embed_tokens
-        if isinstance(layer, QuantizedEmbedding):
-            tied = getattr(network.lm_head, "matrix", None) is layer.matrix
-            product = self.head if tied and self._bits is None else self._grouped([layer.groups()])
-            self._products.append(product)
-            return ctypes.addressof(product), PACKED
-        if not self.grouped and layer.weight is network.lm_head.weight:  # tied
-            return ctypes.addressof(self.head), PACKED
-        embedding = layer.weight.detach().contiguous()
-        self._kept.append(embedding)
-        return embedding.data_ptr(), KINDS[embedding.dtype]
-
-    def _layer(self, block: DecoderLayer) -> LayerC:
-        attention, mlp = block.self_attn, block.mlp
-        assert mlp.gate_proj is not None
-        q_norm, k_norm = attention.q_norm, attention.k_norm
-        return LayerC(
-            norm1=self._floats(block.input_layernorm.weight),
-            qkv=self._product([attention.q_proj, attention.k_proj, attention.v_proj]),
-            q_norm=None if q_norm is None else self._floats(q_norm.weight),
-            k_norm=None if k_norm is None else self._floats(k_norm.weight),
-            out=self._product([attention.o_proj]),
-            norm2=self._floats(block.post_attention_layernorm.weight),
+    def _places(self, network: Llama) -> Iterator[Place]:
+        """Yield where the weights of all modules are, in the order of their memory."""
+        yield self._norm("norm", network.model.norm)
+        yield self._product("head", [network.lm_head])
+        for i, block in enumerate(network.blocks()):
+            attention, mlp = block.self_attn, block.mlp
+            assert mlp.gate_proj is not None
+            yield self._norm(f"{i}.norm1", block.input_layernorm)
+            inputs = [attention.q_proj, attention.k_proj, attention.v_proj]
+            yield self._product(f"{i}.qkv", inputs)
+            if attention.q_norm is not None and attention.k_norm is not None:
+                yield self._norm(f"{i}.q_norm", attention.q_norm)
+                yield self._norm(f"{i}.k_norm", attention.k_norm)
+            yield self._product(f"{i}.out", [attention.o_proj])
+            yield self._norm(f"{i}.norm2", block.post_attention_layernorm)
             # A thread computes SwiGLU of a block as soon as it has the pair.
-            up=self._product([mlp.gate_proj, mlp.up_proj], paired=True),
-            down=self._product([mlp.down_proj]),
-            window=attention.window or 0,
+            yield self._product(f"{i}.up", [mlp.gate_proj, mlp.up_proj], paired=True)
+            yield self._product(f"{i}.down", [mlp.down_proj])
+        embedding = network.model.embed_tokens
+        load = partial(self._load_embedding, embedding, network.lm_head)
+        yield Place("embedding", [embedding], load)
+
+    def _norm(self, name: str, norm: Norm) -> Place:
+        return Place(name, [norm], partial(self._load_norm, name, norm))
+
+    def _product(self, name: str, layers: Sequence[nn.Linear], *, paired: bool = False) -> Place:
+        """Return the place of layers that share their inputs.
+
+        Their outputs follow each other or, `paired`, a block of the first is followed by one of the
+        second.
+        """
+        return Place(name, layers, partial(self._load_product, name, layers, paired))
+
+    def _layer(self, i: int, block: DecoderLayer) -> LayerC:
+        def norm(name: str) -> int | None:
+            kept = self._norms.get(f"{i}.{name}")
+            return None if kept is None else kept.data_ptr()
+
+        return LayerC(
+            norm1=norm("norm1"),
+            qkv=self._products[f"{i}.qkv"],
+            q_norm=norm("q_norm"),
+            k_norm=norm("k_norm"),
+            out=self._products[f"{i}.out"],
+            norm2=norm("norm2"),
+            up=self._products[f"{i}.up"],
+            down=self._products[f"{i}.down"],
+            window=block.self_attn.window or 0,
         )
 
-    def _product(self, parts: Sequence[nn.Linear], *, paired: bool = False) -> ProductC:
-        """Arrange the weights of parts that share their inputs; 0 pads inputs and outputs.
+    # Embeddings and norms ---------------------------------------------------------------------
 
-        The outputs of the parts follow each other or, `paired`, a block of the first is followed by
-        one of the second.
-        """
+    def _load_embedding(self, layer: nn.Embedding, head: nn.Linear) -> None:
+        """Arrange the embeddings, where they are in blocks and not those of the head."""
+        if isinstance(layer, QuantizedEmbedding):
+            tied = getattr(head, "matrix", None) is layer.matrix
+            self._products["embedding"] = (
+                self.head if tied and self._bits is None else self._grouped([layer.groups()])
+            )
+
+    def _find_embedding(self, network: Llama) -> None:
+        """Set where the embeddings are, and their kind: they may be the network's own."""
+        layer, self._embedding = network.model.embed_tokens, None
+        if isinstance(layer, QuantizedEmbedding):
+            where = ctypes.addressof(self._products["embedding"]), PACKED
+        elif not self.grouped and layer.weight is network.lm_head.weight:  # tied
+            where = ctypes.addressof(self.head), PACKED
+        else:
+            self._embedding = held = layer.weight.detach().contiguous()
+            where = held.data_ptr(), KINDS[held.dtype]
+        self.embedding, self.embedding_kind = where
+
+    def _load_norm(self, name: str, norm: Norm) -> None:
+        if name not in self._norms:
+            self._norms[name] = self._zeros(norm.weight.shape, torch.float32)
+        self._norms[name].copy_(norm.weight.detach())
+
+    # Products ---------------------------------------------------------------------------------
+
+    def _load_product(self, name: str, layers: Sequence[nn.Linear], paired: bool) -> None:
+        """Arrange the weights of layers that share their inputs; 0 pads inputs and outputs."""
+        if layers[0].bias is not None:
+            self._load_bias(name, [layer.bias for layer in layers], paired)
         if self.grouped:
-            groups = [self._groups(part) for part in parts]
-            return self._grouped(groups, self._bias(parts, paired), paired=paired)
-        shapes = [part.weight for part in parts]
-        inputs = padded(parts[0].in_features, DEPTH if self.tiles else LANES)
+            parts = [self._groups(layer) for layer in layers]
+            if name in self._products:
+                self._pack_groups(self._products[name], parts, paired)
+            else:
+                self._products[name] = self._grouped(parts, self._bias(name), paired=paired)
+            return
+        shapes = [layer.weight for layer in layers]
+        if name not in self._products:
+            self._products[name] = self._floats(name, shapes, paired)
+        for layer, place in zip(layers, _places(shapes, paired), strict=True):
+            self._pack_floats(self._products[name], place, layer)
+
+    def _floats(self, name: str, shapes: Sequence[Tensor], paired: bool) -> ProductC:
+        """Return a product of floats, whose weights are still 0."""
+        inputs = padded(shapes[0].size(1), DEPTH if self.tiles else LANES)
         blocks = _blocks(shapes, paired)
-        memory = self._zeros((blocks, inputs, LANES), self.dtype)
-        product = ProductC(
-            weight=memory.data_ptr(),
-            bias=self._bias(parts, paired),
+        return ProductC(
+            weight=self._zeros((blocks, inputs, LANES), self.dtype).data_ptr(),
+            bias=self._bias(name),
             inputs=inputs,
             blocks=blocks,
             kind=TILED if self.tiles else KINDS[self.dtype],
         )
-        for part, place in zip(parts, _places(shapes, paired), strict=True):
-            weight = part.weight.detach().to(self.dtype).contiguous()
-            self._pack(product, place, MatrixC(numbers=weight.data_ptr(), kind=KINDS[self.dtype]))
-        return product
+
+    def _pack_floats(self, product: ProductC, place: _Place, layer: nn.Linear) -> None:
+        """Arrange a layer's weights; an adapter's update is added on the way."""
+        matrix = MatrixC(kind=KINDS[self.dtype])
+        if self._can_add(layer):
+            weight, update = layer.weight.detach(), layer.update(self._room(layer.weight.numel()))
+            matrix.update, matrix.factor = update.data_ptr(), layer.scale
+        else:
+            weight = effective_weight(layer).detach().to(self.dtype)
+        weight = weight.contiguous()  # kept alive by its name: the kernel has only an address
+        matrix.numbers = weight.data_ptr()
+        self._pack(product, place, matrix)
 
     def _grouped(
         self, parts: Sequence[Groups], bias: int | None = None, *, paired: bool = False
@@ -228,7 +262,7 @@ class Weights:
         product = self._in_groups(in_common(first), bias, paired)
         if more:
             after = bias and bias + product.own * LANES * torch.float32.itemsize
-            self._products.append(following := self._grouped(more, after))
+            self._following.append(following := self._grouped(more, after))
             product.next = ctypes.addressof(following)
             product.blocks += following.blocks
         return product
@@ -249,6 +283,10 @@ class Weights:
         )
         if one.minimum is not None:
             product.minimum = self._zeros((blocks, *per_block), torch.float16).data_ptr()
+        self._pack_groups(product, parts, paired)
+        return product
+
+    def _pack_groups(self, product: ProductC, parts: Sequence[Groups], paired: bool) -> None:
         for part, place in zip(parts, _places(parts, paired), strict=True):
             numbers, scale = part.numbers.contiguous(), part.scale.contiguous()
             matrix = MatrixC(numbers=numbers.data_ptr(), scale=scale.data_ptr())
@@ -256,7 +294,6 @@ class Weights:
                 minimum = part.minimum.contiguous()
                 matrix.minimum = minimum.data_ptr()
             self._pack(product, place, matrix)
-        return product
 
     def _groups(self, part: nn.Linear) -> Groups:
         """Return the weights of a part in groups: as they are, else rounded to 8 bits or fewer."""
@@ -264,32 +301,43 @@ class Weights:
             return part.groups()
         more = padded(part.in_features, DEPTH) - part.in_features
         return quantized_in_groups(
-            nn.functional.pad(part.weight.detach(), (0, more)), self._bits or 8
+            nn.functional.pad(effective_weight(part).detach(), (0, more)), self._bits or 8
         )
+
+    def _can_add(self, layer: nn.Linear) -> TypeGuard[LoraLinear]:
+        """Return whether the kernel adds the layer's update, rounding it as merging does."""
+        if not isinstance(layer, LoraLinear) or self.dtype not in (torch.float32, torch.bfloat16):
+            return False
+        thin = layer.lora_A.weight.dtype, layer.lora_B.weight.dtype
+        return (layer.weight.dtype, *thin) == (self.dtype, torch.float32, torch.float32)
+
+    def _room(self, floats: int) -> Tensor:
+        """Return memory for an update, the same one for all while they are loaded."""
+        if len(self._scratch) < floats:
+            self._scratch = torch.empty(floats)
+        return self._scratch
 
     def _pack(self, product: ProductC, place: _Place, matrix: MatrixC) -> None:
         matrix.outputs, matrix.inputs, matrix.first, matrix.step = place
         threads = ctypes.c_int64(torch.get_num_threads())
         self._kernel.pack(ctypes.byref(product), ctypes.byref(matrix), threads)
 
-    def _bias(self, parts: Sequence[nn.Linear], paired: bool) -> int | None:
-        biases = [part.bias for part in parts]
-        if biases[0] is None:
-            return None
-        kept = self._zeros((_blocks(biases, paired), LANES), torch.float32).view(-1)
+    def _load_bias(self, name: str, biases: Sequence[Tensor], paired: bool) -> None:
+        if name not in self._biases:
+            self._biases[name] = self._zeros((_blocks(biases, paired), LANES), torch.float32)
+        kept = self._biases[name].view(-1)
         for bias, place in zip(biases, _places(biases, paired), strict=True):
             outputs = torch.arange(len(bias))
             at = place.first + outputs // LANES * LANES * place.step + outputs % LANES
             kept[at] = bias.detach().float()
-        return kept.data_ptr()
+
+    def _bias(self, name: str) -> int | None:
+        kept = self._biases.get(name)
+        return None if kept is None else kept.data_ptr()
 
     def _zeros(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         self._kept.append(kept := self._memory.zeros(shape, dtype))
         return kept
-
-    def _floats(self, values: Tensor) -> int:
-        self._kept.append(kept := self._memory.copy(values.detach().float()))
-        return kept.data_ptr()
 
 
 class _Place(NamedTuple):
@@ -333,38 +381,6 @@ def _same_format(one: Groups, other: Groups) -> bool:
     return form(one) == form(other)
 
 
-def narrow_dtype(network: Llama) -> torch.dtype:
-    """Return the type that holds every matrix exactly: float32 that came from bfloat16 fits it."""
-    dtype = network.dtype
-    if dtype != torch.float32:
-        return dtype
-    layers = (m for m in network.modules() if isinstance(m, nn.Linear | nn.Embedding))
-    fits = all(not (m.weight.detach().view(torch.int32) & 0xFFFF).any() for m in layers)
-    return torch.bfloat16 if fits else dtype
-
-
 def padded(size: int, block: int = LANES) -> int:
     """Return the size rounded up to a multiple of `block`."""
     return -(-size // block) * block
-
-
-def check_network(network: Llama) -> None:
-    """Refuse a network that the kernel does not support."""
-    config = network.config
-    dtype = network.dtype
-    if dtype not in KINDS:
-        raise InputError(
-            f"a compiled model must be in float32, bfloat16 or float16, got {dtype}. Load it with "
-            "dtype."
-        )
-    if not isinstance(network.model.norm, RMSNorm) or config.hidden_act != "silu":
-        raise InputError(
-            "a compiled model must have RMS norms, rotary positions and a SiLU gate, got "
-            f"{config.model_type!r}. Leave out compile."
-        )
-    if config.num_hidden_layers > MAX_LAYERS or config.num_key_value_heads > MAX_HEADS:
-        got = f"{config.num_hidden_layers} and {config.num_key_value_heads}"
-        raise InputError(
-            f"a compiled model must have at most {MAX_LAYERS} layers and {MAX_HEADS} key heads, "
-            f"got {got}. Leave out compile."
-        )

@@ -7,16 +7,20 @@ fires, a `Stopped`. Both sides of `|` and `&` always observe, so that no counter
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, cast
+from typing import Any, ClassVar
 
 from ostinato.errors import InputError
-from ostinato.journal import JSON, PRECEDENCE, StopKind, Stopped, first
+from ostinato.journal import PRECEDENCE, StopKind, Stopped, first
 from ostinato.loop.conditions.label import callable_label
-from ostinato.loop.process import Step
+from ostinato.loop.step import Step
 
-Observed = tuple[JSON, Stopped | None]
+State = Any
+"""A condition's state, made of JSON. The condition itself says what it is made of; nobody else
+looks into it."""
+
+Observed = tuple[State, Stopped | None]
 
 
 class Condition(ABC):
@@ -31,38 +35,38 @@ class Condition(ABC):
         """Return the names of the reports' values without which it can never fire."""
         return ()
 
-    def initial_state(self) -> JSON:
+    def initial_state(self) -> State:
         """Return the state before the first step."""
         return None
 
     @abstractmethod
-    def observe(self, state: JSON, step: Step) -> Observed:
+    def observe(self, state: State, step: Step) -> Observed:
         """Fold a step into the state; a `Stopped` where the condition fires."""
 
-    def back(self, then: JSON, now: JSON) -> JSON:
+    def back(self, then: State, now: State) -> State:
         """Return the state after going back to a position where the state was `then`."""
         return now if self.spends else then
 
-    def wake(self, state: JSON) -> JSON:
+    def wake(self, state: State) -> State:
         """Return the state as it continues in another process or after a pause."""
         return state
 
-    def exhausted(self, state: JSON) -> Stopped | None:
+    def exhausted(self, state: State) -> Stopped | None:
         """Return the stop of a limit that is used up, which going back cannot refund; else None."""
         return None
 
-    def reached(self, state: JSON, last: Step) -> Stopped | None:
+    def reached(self, state: State, last: Step) -> Stopped | None:
         """Return the stop that a run resumed under this condition needs no further step for.
 
         `last` is its last step, with an empty report where that is not recorded.
         """
         return self.exhausted(state)
 
-    def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
+    def charge(self, state: State, spent: Mapping[str, float]) -> State:
         """Return the state after something was spent beside the steps, as by a judge."""
         return state
 
-    def by_clock(self, state: JSON) -> bool:
+    def by_clock(self, state: State) -> bool:
         """Return whether a time limit has run out: computing again could then end elsewhere."""
         return False
 
@@ -105,11 +109,37 @@ def require_name(kind: str, name: object) -> None:
     )
 
 
-def number(report_value: object) -> float | None:
-    """Return a value of a report as a number, or None where it is none."""
+def numbers(report_value: object) -> Sequence[float]:
+    """Return the numbers of a report's value: one, several in their order, or none.
+
+    Several are a list, a tuple, or a tensor or array of one dimension. A list with anything else in
+    it has none.
+    """
     if isinstance(report_value, bool | int | float):
-        return float(report_value)
-    return None
+        return (report_value,)
+    if not isinstance(report_value, list | tuple):
+        # A tensor, an array, or a number of numpy; the shape of an image is that of no metric.
+        if not hasattr(report_value, "ndim") or report_value.ndim > 1:
+            return ()
+        array: Any = report_value
+        report_value = array.tolist()
+        if not isinstance(report_value, list):
+            return numbers(report_value)
+    if all(isinstance(each, int | float) for each in report_value):
+        return report_value
+    parts = [() if isinstance(each, list | tuple) else numbers(each) for each in report_value]
+    return [part[0] for part in parts] if all(len(part) == 1 for part in parts) else ()
+
+
+def fold_in_order(
+    fold: Callable[[State, Any], Observed], state: State, values: Iterable[object]
+) -> Observed:
+    """Fold a step's values one by one; the stop is the first one that fired."""
+    stopped: Stopped | None = None
+    for value in values:
+        state, fired = fold(state, value)
+        stopped = stopped or fired
+    return state, stopped
 
 
 @dataclass(frozen=True)
@@ -121,11 +151,11 @@ class _Joined(Condition):
     def names(self) -> tuple[str, ...]:
         return tuple(name for condition in self.conditions for name in condition.names())
 
-    def initial_state(self) -> JSON:
+    def initial_state(self) -> State:
         return [condition.initial_state() for condition in self.conditions]
 
-    def observe(self, state: JSON, step: Step) -> Observed:
-        states: list[JSON] = []
+    def observe(self, state: State, step: Step) -> Observed:
+        states: list[State] = []
         stops: list[Stopped | None] = []
         for condition, before in self._pairs(state):
             after, stopped = condition.observe(before, step)
@@ -133,31 +163,30 @@ class _Joined(Condition):
             stops.append(stopped)
         return states, self._joined(stops)
 
-    def reached(self, state: JSON, last: Step) -> Stopped | None:
+    def reached(self, state: State, last: Step) -> Stopped | None:
         return self._joined([c.reached(each, last) for c, each in self._pairs(state)])
 
     @abstractmethod
     def _joined(self, stops: list[Stopped | None]) -> Stopped | None:
         """Return the stop of the whole, out of those of its conditions."""
 
-    def back(self, then: JSON, now: JSON) -> JSON:
-        afterwards = cast(list[JSON], now)
+    def back(self, then: State, now: State) -> State:
         return [
             condition.back(before, after)
-            for (condition, before), after in zip(self._pairs(then), afterwards, strict=True)
+            for (condition, before), after in zip(self._pairs(then), now, strict=True)
         ]
 
-    def wake(self, state: JSON) -> JSON:
+    def wake(self, state: State) -> State:
         return [condition.wake(each) for condition, each in self._pairs(state)]
 
-    def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
+    def charge(self, state: State, spent: Mapping[str, float]) -> State:
         return [condition.charge(each, spent) for condition, each in self._pairs(state)]
 
-    def by_clock(self, state: JSON) -> bool:
+    def by_clock(self, state: State) -> bool:
         return any(condition.by_clock(each) for condition, each in self._pairs(state))
 
-    def _pairs(self, state: JSON) -> Iterator[tuple[Condition, JSON]]:
-        return zip(self.conditions, cast(list[JSON], state), strict=True)
+    def _pairs(self, state: State) -> Iterator[tuple[Condition, State]]:
+        return zip(self.conditions, state, strict=True)
 
     def _spelled(self, sign: str) -> str:
         """Spell the conditions with a sign between them; those that are joined get brackets."""
@@ -172,7 +201,7 @@ class AnyOf(_Joined):
     def _joined(self, stops: list[Stopped | None]) -> Stopped | None:
         return first(stops)
 
-    def exhausted(self, state: JSON) -> Stopped | None:
+    def exhausted(self, state: State) -> Stopped | None:
         # Only here: an AllOf ends with the last of its conditions, so one that has nothing left
         # does not end it.
         return first(condition.exhausted(each) for condition, each in self._pairs(state))
@@ -199,6 +228,14 @@ class AllOf(_Joined):
 
 
 @dataclass(frozen=True)
+class Never(Condition):
+    """Never fires: the process ends by itself, or a person stops it."""
+
+    def observe(self, state: State, step: Step) -> Observed:
+        return None, None
+
+
+@dataclass(frozen=True)
 class Predicate(Condition):
     """Fires when a callable returns true, a sentence, or a `Stopped`.
 
@@ -207,7 +244,7 @@ class Predicate(Condition):
 
     call: Callable[[Step], object]
 
-    def observe(self, state: JSON, step: Step) -> Observed:
+    def observe(self, state: State, step: Step) -> Observed:
         answer = self.call(step)
         if isinstance(answer, Stopped):
             return None, answer

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from ostinato.arguments import require_types
-from ostinato.journal import JSON, StopKind, Stopped
-from ostinato.loop.conditions.base import Condition, Observed, number, require, require_name
-from ostinato.loop.process import Step
+from ostinato.journal import StopKind, Stopped
+from ostinato.loop.conditions.base import Condition, Observed, State, numbers, require, require_name
+from ostinato.loop.step import Step
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class Steps(Condition):
         require_types(self, "Steps({})")
         require(self.limit >= 1, f"Steps(limit) must be at least 1, got {self.limit}.")
 
-    def observe(self, state: JSON, step: Step) -> Observed:
+    def observe(self, state: State, step: Step) -> Observed:
         if step.tick < self.limit:
             return None, None
         limit = "the limit" if step.tick == self.limit else f"the limit is {self.limit}"
         sentence = f"It has taken {step.tick} steps, {limit}."
         return None, Stopped(StopKind.BUDGET, sentence, str(self), {"steps": step.tick})
 
-    def reached(self, state: JSON, last: Step) -> Stopped | None:
+    def reached(self, state: State, last: Step) -> Stopped | None:
         return self.observe(state, last)[1]
 
 
@@ -47,14 +47,14 @@ class Epochs(Condition):
     def names(self) -> tuple[str, ...]:
         return ("epoch",)
 
-    def observe(self, state: JSON, step: Step) -> Observed:
-        epoch = number(step.report.get("epoch"))
+    def observe(self, state: State, step: Step) -> Observed:
+        epoch = max(numbers(step.report.get("epoch")), default=None)
         if epoch is None or epoch < self.limit:
             return None, None
         sentence = f"It has completed {self.limit:g} epochs, the limit."
         return None, Stopped(StopKind.BUDGET, sentence, str(self), {"epoch": epoch})
 
-    def reached(self, state: JSON, last: Step) -> Stopped | None:
+    def reached(self, state: State, last: Step) -> Stopped | None:
         return self.observe(state, last)[1]
 
 
@@ -69,23 +69,23 @@ class Seconds(Condition):
         require_types(self, "Seconds({})")
         require(self.limit > 0, f"Seconds(limit) must be above 0, got {self.limit}.")
 
-    def initial_state(self) -> JSON:
+    def initial_state(self) -> list[float]:
         return [0.0, time.monotonic()]
 
-    def observe(self, state: JSON, step: Step) -> Observed:
-        spent, last = cast(list[float], state)
+    def observe(self, state: list[float], step: Step) -> Observed:
+        spent, last = state
         now = time.monotonic()
         spent += now - last
         return [spent, now], self._verdict(spent)
 
-    def wake(self, state: JSON) -> JSON:
+    def wake(self, state: list[float]) -> list[float]:
         # Another process has another monotonic clock, and a pause does not count.
-        return [cast(list[float], state)[0], time.monotonic()]
+        return [state[0], time.monotonic()]
 
-    def exhausted(self, state: JSON) -> Stopped | None:
-        return self._verdict(cast(list[float], state)[0])
+    def exhausted(self, state: list[float]) -> Stopped | None:
+        return self._verdict(state[0])
 
-    def by_clock(self, state: JSON) -> bool:
+    def by_clock(self, state: list[float]) -> bool:
         return self.exhausted(state) is not None
 
     def _verdict(self, spent: float) -> Stopped | None:
@@ -108,22 +108,18 @@ class Budget(Condition):
         require_types(self, "Budget({})")
         require(self.limit > 0, f"Budget(limit) must be above 0, got {self.limit}.")
 
-    def initial_state(self) -> JSON:
+    def initial_state(self) -> float:
         return 0
 
-    def observe(self, state: JSON, step: Step) -> Observed:
-        spent = cast(float, state)
-        value = step.report.get(self.name)
-        if isinstance(value, bool | int | float):
-            spent += value
+    def observe(self, state: float, step: Step) -> Observed:
+        spent = state + sum(numbers(step.report.get(self.name)))
         return spent, self.exhausted(spent)
 
-    def charge(self, state: JSON, spent: Mapping[str, float]) -> JSON:
-        return cast(float, state) + spent.get(self.name, 0)
+    def charge(self, state: float, spent: Mapping[str, float]) -> float:
+        return state + spent.get(self.name, 0)
 
-    def exhausted(self, state: JSON) -> Stopped | None:
-        spent = cast(float, state)
-        if spent < self.limit:
+    def exhausted(self, state: float) -> Stopped | None:
+        if state < self.limit:
             return None
-        sentence = f"{spent:g} {self.name} have been spent; the limit is {self.limit:g}."
-        return Stopped(StopKind.BUDGET, sentence, str(self), {self.name: spent})
+        sentence = f"{state:g} {self.name} have been spent; the limit is {self.limit:g}."
+        return Stopped(StopKind.BUDGET, sentence, str(self), {self.name: state})

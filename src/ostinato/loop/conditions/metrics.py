@@ -7,18 +7,29 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Literal, cast
+from typing import Any, Literal
 
 from ostinato.arguments import require_types
 from ostinato.journal import JSON, StopKind, Stopped
 from ostinato.loop.check import Check, Verdict
-from ostinato.loop.conditions.base import Condition, Observed, number, require, require_name
-from ostinato.loop.process import Step
+from ostinato.loop.conditions.base import (
+    Condition,
+    Observed,
+    State,
+    fold_in_order,
+    numbers,
+    require,
+    require_name,
+)
+from ostinato.loop.step import Step
 
 
 @dataclass(frozen=True)
 class _OfMetric(Condition):
-    """A condition on the report's number `name`; reports without it change nothing."""
+    """A condition on the report's numbers `name`; a report without any changes nothing.
+
+    Where a report holds several, each is folded as if it came in a step of its own.
+    """
 
     name: str
 
@@ -29,12 +40,14 @@ class _OfMetric(Condition):
     def names(self) -> tuple[str, ...]:
         return (self.name,)
 
-    def observe(self, state: JSON, step: Step) -> Observed:
-        value = number(step.report.get(self.name))
-        return (state, None) if value is None else self._fold(state, value)
+    def observe(self, state: State, step: Step) -> Observed:
+        value = step.report.get(self.name)
+        if type(value) is float:  # nearly always
+            return self._fold(state, value)
+        return fold_in_order(self._fold, state, map(float, numbers(value)))
 
     @abstractmethod
-    def _fold(self, state: JSON, value: float) -> Observed:
+    def _fold(self, state: State, value: float) -> Observed:
         """Fold a value of the metric into the state, as `observe` folds a step."""
 
 
@@ -52,22 +65,22 @@ class Reaches(_OfMetric):
         require(one, f"Reaches({self.name!r}) needs either above= or below=, not both or none.")
         require(self.over >= 1, f"Reaches(over) must be at least 1, got {self.over}.")
 
-    def initial_state(self) -> JSON:
+    def initial_state(self) -> list[float]:
         return []
 
-    def _fold(self, state: JSON, value: float) -> Observed:
-        values: list[JSON] = [*cast(list[JSON], state), value][-self.over :]
+    def _fold(self, state: list[float], value: float) -> Observed:
+        values = [*state, value][-self.over :]
         if len(values) < self.over:
             return values, None
         # Rounded once: a plain sum puts the mean of ten times 0.1 below a bound of 0.1.
-        mean = math.fsum(cast(list[float], values)) / self.over
+        mean = math.fsum(values) / self.over
         if self.above is not None and mean >= self.above:
             return values, self._stop(mean, "at least", self.above)
         if self.below is not None and mean <= self.below:
             return values, self._stop(mean, "at most", self.below)
         return values, None
 
-    def reached(self, state: JSON, last: Step) -> Stopped | None:
+    def reached(self, state: State, last: Step) -> Stopped | None:
         return self.observe(self.initial_state(), last)[1]
 
     def _stop(self, mean: float, word: str, bound: float) -> Stopped:
@@ -88,7 +101,7 @@ class Exceeds(_OfMetric):
         one = (self.above is None) != (self.below is None)
         require(one, f"Exceeds({self.name!r}) needs either above= or below=, not both or none.")
 
-    def _fold(self, state: JSON, value: float) -> Observed:
+    def _fold(self, state: State, value: float) -> Observed:
         over = self.above is not None and value > self.above
         under = self.below is not None and value < self.below
         if not (over or under):
@@ -101,7 +114,7 @@ class Exceeds(_OfMetric):
 
 @dataclass(frozen=True)
 class Plateau(_OfMetric):
-    """Fires when `name` has not improved by more than `min_delta` in `patience` of its reports."""
+    """Fires when `name` has not improved by more than `min_delta` in `patience` values."""
 
     patience: int = 10
     min_delta: float = 0.0
@@ -112,17 +125,17 @@ class Plateau(_OfMetric):
         require(self.patience >= 1, f"Plateau(patience) must be at least 1, got {self.patience}.")
         require(self.min_delta >= 0, f"Plateau(min_delta) must be 0 or more, got {self.min_delta}.")
 
-    def initial_state(self) -> JSON:
+    def initial_state(self) -> list[Any]:
         return [None, 0]
 
-    def _fold(self, state: JSON, value: float) -> Observed:
-        best, waited = cast(tuple[float | None, int], state)
+    def _fold(self, state: list[Any], value: float) -> Observed:
+        best, waited = state
         if best is None or self._better(value, best):
             return [value, 0], None
         waited += 1
         if waited < self.patience:
             return [best, waited], None
-        sentence = f"{self.name} has not improved on {best:.4g} in {waited} reports."
+        sentence = f"{self.name} has not improved on {best:.4g} in {waited} values."
         numbers: dict[str, JSON] = {"best": best, "last": value, "waited": waited}
         return [best, waited], Stopped(StopKind.NO_PROGRESS, sentence, str(self), numbers)
 
@@ -145,20 +158,20 @@ class Converges(_OfMetric):
         require(self.tolerance >= 0, f"Converges(tolerance) must be >= 0, got {self.tolerance}.")
         require(self.over >= 1, f"Converges(over) must be at least 1, got {self.over}.")
 
-    def initial_state(self) -> JSON:
+    def initial_state(self) -> list[float]:
         return []
 
-    def _fold(self, state: JSON, value: float) -> Observed:
-        values = [*cast(list[float], state), value][-self.over - 1 :]
+    def _fold(self, state: list[float], value: float) -> Observed:
+        values = [*state, value][-self.over - 1 :]
         spread = max(values) - min(values)
         # "not <=": a spread of NaN has not converged.
         if len(values) <= self.over or not spread <= self.tolerance:
-            return cast(JSON, values), None
+            return values, None
         sentence = (
-            f"{self.name} has changed by {spread:.3g} over {self.over} reports: it has converged."
+            f"{self.name} has changed by {spread:.3g} over {self.over} values: it has converged."
         )
         numbers: dict[str, JSON] = {self.name: value, "spread": spread}
-        return cast(JSON, values), Stopped(StopKind.CONVERGED, sentence, str(self), numbers)
+        return values, Stopped(StopKind.CONVERGED, sentence, str(self), numbers)
 
 
 @dataclass(frozen=True)
@@ -175,23 +188,31 @@ class NotFinite(Condition):
     def names(self) -> tuple[str, ...]:
         return () if self.name is None else (self.name,)
 
-    def observe(self, state: JSON, step: Step) -> Observed:
+    def observe(self, state: State, step: Step) -> Observed:
         report = step.report
-        names = report if self.name is None else (self.name,)
-        for name in names:
+        for name in report if self.name is None else (self.name,):
             value = report.get(name)
-            if isinstance(value, float) and not math.isfinite(value):
-                sentence = (
-                    f"{name} is {value}. Lower the learning rate, or go back and skip the batch."
-                )
-                numbers: dict[str, JSON] = {name: str(value)}  # a text, as JSON has no NaN
-                return None, Stopped(StopKind.DIVERGED, sentence, str(self), numbers)
+            if type(value) is float:  # nearly always
+                if math.isfinite(value):
+                    continue
+                return None, self._stop(name, value)
+            for each in numbers(value):
+                if not math.isfinite(each):
+                    return None, self._stop(name, each)
         return None, None
+
+    def _stop(self, name: str, value: float) -> Stopped:
+        sentence = f"{name} is {value}, which is no finite number."
+        # A text, as JSON has no NaN.
+        return Stopped(StopKind.DIVERGED, sentence, str(self), {name: str(value)})
 
 
 @dataclass(frozen=True)
 class NoProgress(Condition):
-    """Fires when `name` (by default the output) was the same in `over` reports in a row."""
+    """Fires when `name` (by default the output) was the same `over` times in a row.
+
+    Several numbers in a report count one by one; an output, and any other value, is compared whole.
+    """
 
     name: str = "output"
     over: int = 3
@@ -204,14 +225,20 @@ class NoProgress(Condition):
     def names(self) -> tuple[str, ...]:
         return () if self.name == "output" else (self.name,)
 
-    def initial_state(self) -> JSON:
+    def initial_state(self) -> list[Any]:
         return ["", 0]
 
-    def observe(self, state: JSON, step: Step) -> Observed:
-        value = step.output if self.name == "output" else step.report.get(self.name)
-        if value is None:
+    def observe(self, state: State, step: Step) -> Observed:
+        if self.name == "output":
+            value = step.output
+            return (state, None) if value is None else self._fold(state, value)
+        value = step.report.get(self.name)
+        if value is None or _is_empty(value):
             return state, None
-        last, count = cast(tuple[str, int], state)
+        return fold_in_order(self._fold, state, numbers(value) or (value,))
+
+    def _fold(self, state: list[Any], value: object) -> Observed:
+        last, count = state
         # A hash: the state is saved with every checkpoint, and an output may be long.
         seen = blake2b(_whole(value).encode(), digest_size=12).hexdigest()
         count = count + 1 if seen == last else 1
@@ -219,6 +246,13 @@ class NoProgress(Condition):
             return [seen, count], None
         sentence = f"{self.name} has been the same {count} times in a row."
         return [seen, count], Stopped(StopKind.NO_PROGRESS, sentence, str(self), {"times": count})
+
+
+def _is_empty(value: object) -> bool:
+    """Return whether a value holds no number, as that of a step in which no episode ended."""
+    if isinstance(value, list | tuple):
+        return not value
+    return 0 in getattr(value, "shape", ())
 
 
 def _whole(value: object) -> str:
@@ -241,7 +275,7 @@ class Phrase(Condition):
         require_types(self, "Phrase({})")
         require(bool(self.text), "Phrase(text) must be a text of at least one character.")
 
-    def observe(self, state: JSON, step: Step) -> Observed:
+    def observe(self, state: State, step: Step) -> Observed:
         output = step.output
         if not isinstance(output, str) or self.text not in output:
             return None, None
@@ -267,7 +301,7 @@ class Passes(Condition):
             )
         object.__setattr__(self, "checks", checks)
 
-    def observe(self, state: JSON, step: Step) -> Observed:
+    def observe(self, state: State, step: Step) -> Observed:
         output = step.output
         if output is None:
             return None, None

@@ -16,16 +16,26 @@ STEPS = 100
 
 
 class MissingMetrics:
-    """The names that a condition waits for; `names` is empty when all have come.
+    """The names that conditions wait for; `names` is empty when all have come.
 
     `process` makes the reports: of a loop's steps, or of its lanes.
     """
 
-    def __init__(self, condition: Condition, process: object) -> None:
-        self.names = dict.fromkeys(condition.names())
+    def __init__(self, process: object, *conditions: Condition) -> None:
+        self.names: dict[str, int] = {}  # with the number of reports before it was waited for
         self._interval = process.report_interval if isinstance(process, SparseMetrics) else None
         self._steps = 0
         self._seen: dict[str, None] = {}
+        self._known: set[str] = set()
+        for condition in conditions:
+            self.wait_for(condition)
+
+    def wait_for(self, condition: Condition) -> None:
+        """Wait for the names of one more condition; each name is waited for once."""
+        for name in condition.names():
+            if name not in self._known:
+                self._known.add(name)
+                self.names[name] = self._steps
 
     def observe(self, *reports: Report) -> None:
         """Look at reports. Warns once about names that should have come by now."""
@@ -34,22 +44,21 @@ class MissingMetrics:
             for name in report:
                 self._seen[name] = None
                 self.names.pop(name, None)
-        if self.names and self._steps >= (self._interval or STEPS):
-            self._warn()
+        self._warn(after=self._interval or STEPS)
 
     def end(self) -> None:
         """Warn about names that have not come: no other report will."""
-        if self._steps and self._interval is None:
-            self._warn()
+        if self._interval is None:
+            self._warn(after=1)
 
-    def _warn(self) -> None:
-        for name in self.names:
-            warnings.warn(self._sentence(name), stacklevel=4)  # where the loop is iterated
-        self.names.clear()
+    def _warn(self, after: int) -> None:
+        """Warn about the names that have been waited for in so many reports."""
+        for name, before in list(self.names.items()):
+            if (steps := self._steps - before) >= after:
+                warnings.warn(self._sentence(name, steps), stacklevel=4)  # where it is iterated
+                del self.names[name]
 
-    def _sentence(self, name: str) -> str:
+    def _sentence(self, name: str, steps: int) -> str:
         fix = did_you_mean(name, self._seen) or f" They have {', '.join(self._seen)}."
-        return (
-            f"The condition on {name!r} cannot fire: none of the {self._steps} reports so far has "
-            f"it.{fix}"
-        )
+        unseen = f"none of the {steps} reports so far has it."
+        return f"The condition on {name!r} cannot fire: {unseen}{fix}"

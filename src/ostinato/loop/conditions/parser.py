@@ -6,12 +6,10 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator, Sequence
-from typing import cast
 
 from ostinato.arguments import did_you_mean, require_type
 from ostinato.errors import InputError
-from ostinato.journal import JSON
-from ostinato.loop.conditions.base import AllOf, AnyOf, Condition
+from ostinato.loop.conditions.base import AllOf, AnyOf, Condition, Never, State
 from ostinato.loop.conditions.budgets import Budget, Epochs, Seconds, Steps
 from ostinato.loop.conditions.duel import ModeCollapse, Overpowered
 from ostinato.loop.conditions.metrics import (
@@ -31,6 +29,7 @@ NAMES: dict[str, type[Condition]] = {
         Converges,
         Epochs,
         ModeCollapse,
+        Never,
         NoProgress,
         NotFinite,
         Exceeds,
@@ -48,8 +47,13 @@ RENAMED = {"Past": "Exceeds", "When": "Predicate", "Possible": "StillPassable"}
 """Names of conditions in checkpoints of older versions, with those of today."""
 
 
+UNLIMITED = "Steps(4611686018427387904)"
+"""How checkpoints of older versions spell `Never()`."""
+
+
 def up_to_date(spelling: str) -> str:
     """Return the spelling of a condition with today's names."""
+    spelling = spelling.replace(UNLIMITED, str(Never()))
     return re.sub(rf"\b({'|'.join(RENAMED)})(?=\()", lambda name: RENAMED[name[1]], spelling)
 
 
@@ -70,7 +74,7 @@ def parse(text: str) -> Condition:
     return _condition(tree.body, text)
 
 
-def transfer_state(spelling: str, state: JSON, condition: Condition) -> JSON:
+def transfer_state(spelling: str, state: State, condition: Condition) -> State:
     """Return the first state of another condition: what was spent stays spent.
 
     `spelling` and `state` are of the condition before. Counters of patience start again.
@@ -82,15 +86,15 @@ def transfer_state(spelling: str, state: JSON, condition: Condition) -> JSON:
     return condition.wake(_filled(condition, before))
 
 
-def _leaves(condition: Condition, state: JSON) -> Iterator[tuple[Condition, JSON]]:
+def _leaves(condition: Condition, state: State) -> Iterator[tuple[Condition, State]]:
     if isinstance(condition, AnyOf | AllOf):
-        for part, its in zip(condition.conditions, cast(list[JSON], state), strict=True):
+        for part, its in zip(condition.conditions, state, strict=True):
             yield from _leaves(part, its)
     else:
         yield condition, state
 
 
-def _filled(condition: Condition, before: Sequence[tuple[Condition, JSON]]) -> JSON:
+def _filled(condition: Condition, before: Sequence[tuple[Condition, State]]) -> State:
     if isinstance(condition, AnyOf | AllOf):
         return [_filled(part, before) for part in condition.conditions]
     for old, state in before:

@@ -54,6 +54,12 @@ class LoraLinear(nn.Linear):
         """Return `W + scale * B A` (out, in), in the dtype of W."""
         return add_update(self.weight, self.lora_A.weight, self.lora_B.weight, self.scale)
 
+    @torch.no_grad()
+    def update(self, out: Tensor) -> Tensor:
+        """Write `B A` (out, in) into the first floats of `out`: the update without its scale."""
+        made = out[: self.out_features * self.in_features].view(self.out_features, -1)
+        return torch.mm(self.lora_B.weight, self.lora_A.weight, out=made)
+
     def through(self, x: Tensor, merged: Tensor) -> Tensor:
         """Return the output (..., out) for `x` (..., in), given a `merged_weight()`."""
         y: Tensor = _LowRank.apply(  # type: ignore[no-untyped-call]
@@ -197,7 +203,7 @@ def _check_adaptable(model: Llama) -> None:
             f"model must have a matrix for each of {', '.join(PROJECTIONS)}, got a "
             f"{model.config.model_type} network, whose files join some. Train it without one."
         )
-    if next(lora_layers(model), None) is not None:
+    if has_adapter(model):
         raise InputError("model must have no adapter yet, got one. Merge it first.")
 
 
@@ -206,6 +212,16 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
             yield name, module
+
+
+def has_adapter(network: nn.Module) -> bool:
+    """Return whether some layer has an update that is not merged."""
+    return next(lora_layers(network), None) is not None
+
+
+def effective_weight(layer: nn.Linear) -> Tensor:
+    """Return the weight (out, in) that a layer multiplies by: with its update, if it has one."""
+    return layer.merged_weight() if isinstance(layer, LoraLinear) else layer.weight
 
 
 def merge(model: Llama, *, mapped: bool = False) -> Llama:

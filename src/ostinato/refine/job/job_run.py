@@ -6,7 +6,7 @@ Everything is checked before the model is loaded. Knows no driver: `Refine` buil
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache, reduce
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ostinato.errors import ItemError
 from ostinato.journal import JSON, Run, RunSession, StopKind, Stopped
-from ostinato.loop import Budget, Condition, Lanes, Loop, Seconds, items_done
+from ostinato.loop import Budget, Condition, LaneResult, Lanes, Loop, Policy, Seconds, items_done
 from ostinato.output_files import write_whole
 from ostinato.refine.drafts import Judges, end_of_draft, loop_of
 from ostinato.refine.export import Exported, write_export
@@ -125,17 +125,19 @@ class JobRun:
         return Lanes(
             LanesLater(lambda: refine().lanes.process),
             self.items.pairs(),
-            each=end_of_draft(
-                job.strategy,
-                job.checks,
-                max_new_tokens=job.max_new_tokens,
-                tokens=budgets.item_tokens,
-                seconds=budgets.item_seconds,
+            Policy(
+                each=end_of_draft(
+                    job.strategy,
+                    job.checks,
+                    max_new_tokens=job.max_new_tokens,
+                    tokens=budgets.item_tokens,
+                    seconds=budgets.item_seconds,
+                ),
+                judge=Judges(job.checks),
+                on_stop=lambda stopped, history: refine().policy.on_stop(stopped, history),
+                ready=self.router.ready,
             ),
-            judge=Judges(job.checks),
-            on_stop=lambda stopped, history: refine().on_stop(stopped, history),
             seed=job.seed,
-            ready=self.router.ready_of,
         )
 
     def settle(self) -> None:
@@ -160,16 +162,16 @@ class JobRun:
             rows = self.run.results_of([item.key for item, _ in page])
             for item, facts in page:
                 if item.key in rows:
-                    row = rows[item.key]
-                    route = self._route(item, facts, row)
-                    yield from_lane(item.key, row, route, item.columns), item
+                    result = LaneResult.from_json(rows[item.key])
+                    route = self._route(item, facts, result.stopped)
+                    yield from_lane(result, route, item.columns), item
 
-    def _route(self, item: Item, facts: ItemFacts, row: Mapping[str, Any]) -> Route | None:
+    def _route(self, item: Item, facts: ItemFacts, stopped: Stopped) -> Route | None:
         """Return what a result needs of how its item was routed; None for an error."""
-        if row["stopped"]["kind"] == StopKind.ERROR.value:
+        if stopped.kind is StopKind.ERROR:
             return None
         source = RouteSource(facts.source)
-        if source is RouteSource.MODEL or row["stopped"].get("condition") == READY:
+        if source is RouteSource.MODEL or stopped.condition == READY:
             return Route((), source=source, rule=facts.rule)
         try:  # an answer that did not pass
             return self.router.route(item.columns)

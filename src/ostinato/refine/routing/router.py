@@ -89,11 +89,6 @@ class Router:
         except ItemError:
             return None
 
-    def ready_of(self, item: object) -> str | None:
-        """Return `ready` of an item as lanes know it."""
-        assert isinstance(item, Mapping)
-        return self.ready(item)
-
     def messages(
         self, columns: Mapping[str, object], edits: Mapping[str, object]
     ) -> list[Message] | PlainPrompt:

@@ -19,6 +19,7 @@ from ostinato.loop import (
     Condition,
     GiveUp,
     History,
+    Item,
     LaneProcess,
     OnStop,
     StartOver,
@@ -182,20 +183,26 @@ class StillPassable(Condition):
     late: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def observe(self, state: JSON, step: Step) -> tuple[JSON, Stopped | None]:
-        """Check the output as a prefix; a draft that has ended is judged as a whole instead."""
+        """Check the output as a prefix of the item's, which are its columns."""
+        return None, self.stop_of(step, step.item if isinstance(step.item, Mapping) else {})
+
+    def stop_of(self, step: Step, item: Item) -> Stopped | None:
+        """Return the stop of a prefix that cannot be mended, judged with an item's columns.
+
+        A draft that has ended is judged as a whole instead.
+        """
         if is_end(step.report):
-            return None, None
-        item = step.item if isinstance(step.item, Mapping) else {}
+            return None
         found = check_prefix_all(self.checks, step.output, item, self.time_limit, self.late)
         if found is None:
-            return None, None
+            return None
         check, verdict = found
         # `Backtrack` reads these to find the token at which the offending part starts.
         numbers: dict[str, JSON] = {}
         if verdict.span is not None:
             numbers = {"start": verdict.span.start, "end": verdict.span.end}
         sentence = f"{check.name}: {verdict.message or 'it can no longer be met.'}"
-        return None, Stopped(StopKind.FAILED, sentence, check.name, numbers)
+        return Stopped(StopKind.FAILED, sentence, check.name, numbers)
 
     def __str__(self) -> str:
         # Checkpoints hold it, and a resume compares it: another time limit must not prevent one.

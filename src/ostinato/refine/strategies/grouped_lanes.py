@@ -56,6 +56,9 @@ class GroupedLanes(ABC, Generic[G]):
     seconds. `late` collects the checks that exceeded it on a prefix.
     """
 
+    costs = (*Decode.costs, "cost", "judged")  # of the judges, too
+    unit = Decode.unit
+
     def __init__(
         self,
         decode: Decode,
