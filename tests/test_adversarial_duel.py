@@ -159,12 +159,8 @@ def test_a_duel_learns() -> None:
     config = DuelConfig(
         steps=150, batch_images=32, lr=3e-3, valid_every=50, samples=200, sample_every=0
     )
-    process = Duel(
-        *(kind(gan_for(images, width=16, latent=8)) for kind in (Generator, Discriminator)),
-        images,
-        bars(100, 1),
-        config,
-    )
+    shape = gan_for(images, width=16, latent=8)
+    process = Duel(Generator(shape), Discriminator(shape), images, bars(100, 1), config)
     before = process.validate()["fd"]
     Loop(process, until=Steps(150)).run()
     assert process.best.value < before / 4

@@ -1,5 +1,6 @@
 from .augment import augmented
-from .config import AUGMENTATIONS, DuelConfig
+from .conditions import ModeCollapse, Overpowered
+from .config import AUGMENTATIONS, DuelConfig, GanTrainingRun
 from .duel import Duel, loss_of
 from .losses import (
     AdversarialLoss,
@@ -20,6 +21,7 @@ from .networks import (
     save_generator,
 )
 from .quality import Embed, SampleQuality, untrained_features
+from .training_run import prepare_gan_training
 
 __all__ = [
     "AUGMENTATIONS",
@@ -29,9 +31,12 @@ __all__ = [
     "DuelConfig",
     "Embed",
     "GanConfig",
+    "GanTrainingRun",
     "Generator",
     "Hinge",
+    "ModeCollapse",
     "NonSaturating",
+    "Overpowered",
     "Relativistic",
     "SampleQuality",
     "Score",
@@ -42,6 +47,7 @@ __all__ = [
     "latents",
     "load_generator",
     "loss_of",
+    "prepare_gan_training",
     "save_generator",
     "untrained_features",
 ]

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ostinato.arguments import require, require_above, require_at_least, require_types
+from ostinato.arguments import require, require_above, require_at_least
 from ostinato.errors import InputError
+from ostinato.image import ImageSetRun
+from ostinato.journal import Place
 from ostinato.loop import check_seed
-from ostinato.train import Schedule, option
+from ostinato.train import Schedule, TrainerConfig, option
 
 AUGMENTATIONS = ("color", "translation", "cutout")
 """What a duel may do to all images that the discriminator sees, in this order."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DuelConfig:
+class DuelConfig(TrainerConfig):
     """How a generator and a discriminator train in turns.
 
     A run may be given more steps, and show more or fewer samples: these fields are free.
     """
 
     free: ClassVar[frozenset[str]] = frozenset({"steps", "sample_every"})
+    planned: ClassVar[tuple[str, ...]] = ("steps", "batch_images", "warmup_steps", "valid_every")
+    follows: ClassVar[Mapping[str, str]] = {"sample_every": "valid_every"}
+    batch: ClassVar[str] = "batch_images"
 
     steps: int = option(
         4000, "Steps of the learning-rate schedule; also the limit if no other condition is given."
     )
-    batch_images: int = option(64, "Real images per update, and as many generated ones.")
+    batch_images: int = option(
+        64, "Real images per update, and as many generated ones.", flag="--batch-size"
+    )
     discriminator_updates: int = option(1, "Updates of the discriminator per step.")
     loss: Literal["relativistic", "non-saturating", "hinge", "wasserstein"] = option(
         "relativistic",
@@ -68,9 +76,9 @@ class DuelConfig:
     seed: int = option(0, "Seed of the data order, the initial weights and the noise.")
 
     def __post_init__(self) -> None:
-        require_types(self)
+        super().__post_init__()
         object.__setattr__(self, "augment", tuple(self.augment))
-        counts = ("steps", "batch_images", "discriminator_updates", "watch_every", "valid_every")
+        counts = ("batch_images", "discriminator_updates", "watch_every", "valid_every")
         require_at_least(1, **{name: getattr(self, name) for name in counts})
         require_at_least(2, watched=self.watched, samples=self.samples)
         positive = {"lr": self.lr, "discriminator_lr": self.discriminator_lr}
@@ -98,3 +106,48 @@ class DuelConfig:
             steps=self.steps,
             min_lr_ratio=self.min_lr_ratio,
         )
+
+    # The plan ---------------------------------------------------------------------------------
+
+    def steps_per_epoch(self, lengths: Sequence[int]) -> float:
+        """Return how many steps a pass over so many images takes."""
+        batches = -(-len(lengths) // self.batch_images)
+        return batches / self.discriminator_updates
+
+
+@dataclass(frozen=True, kw_only=True)
+class GanTrainingRun(ImageSetRun):
+    """A generator and a discriminator, trained on images in turns.
+
+    `classes` None: conditioned on the classes if there are any. `classifier` is a folder with a
+    classifier of the images, in whose features samples are measured.
+    """
+
+    kind: ClassVar[str] = "train gan"
+    prepare: ClassVar[str] = "ostinato.adversarial:prepare_gan_training"
+    measure: ClassVar[str] = "fd"
+    hashes: ClassVar[frozenset[str]] = ImageSetRun.hashes | {"weights"}
+
+    training: DuelConfig = DuelConfig()
+    classes: bool | None = option(
+        None,
+        "Condition on the classes.  [default: if there are any]",
+        flag="--classes/--unconditional",
+    )
+    width: int = option(32, "Channels of the finest level; each coarser one has twice as many.")
+    latent: int = option(64, "Size of the noise that an image is made of.")
+    classifier: Place | None = option(
+        None,
+        "Measure samples in the features of this classifier.  [default: of an untrained network]",
+    )
+    rescues: int = option(
+        2,
+        "Times to go back to the last checkpoint, at half the learning rates, where the duel "
+        "collapses or one side wins.",
+    )
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(1, width=self.width, latent=self.latent)
+        require_at_least(0, rescues=self.rescues)

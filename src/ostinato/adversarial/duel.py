@@ -147,6 +147,11 @@ class Duel(SparseMetrics):
         }
 
     @property
+    def network(self) -> Generator:
+        """The generator, which is what a duel is for."""
+        return self.generator
+
+    @property
     def report_interval(self) -> int:
         """Steps within which all must have been reported, going back once included."""
         c = self.config

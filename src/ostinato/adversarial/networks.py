@@ -97,6 +97,11 @@ class Generator(nn.Module):
             torch.manual_seed(seed)
             self._build(config)
 
+    @property
+    def size(self) -> int:
+        """The side of an image in pixels."""
+        return self.config.size
+
     def _build(self, c: GanConfig) -> None:
         self.classes_embed = nn.Embedding(c.classes, c.latent) if c.classes else None
         inputs = c.latent * (2 if c.classes else 1)

@@ -58,4 +58,6 @@ class SampleQuality:
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> Tensor:
-        return torch.cat([self._embed(part).flatten(1).float() for part in images.split(BATCH)])
+        return torch.cat(
+            [self._embed(part).flatten(1).float() for part in torch.split(images, BATCH)]
+        )

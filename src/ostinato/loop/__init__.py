@@ -29,12 +29,12 @@ from ostinato.loop.conditions.base import (
     AnyOf,
     Condition,
     Never,
+    Observed,
     Predicate,
     as_condition,
     numbers,
 )
 from ostinato.loop.conditions.budgets import Budget, Epochs, Seconds, Steps
-from ostinato.loop.conditions.duel import ModeCollapse, Overpowered
 from ostinato.loop.conditions.metrics import (
     Converges,
     Exceeds,
@@ -46,7 +46,7 @@ from ostinato.loop.conditions.metrics import (
     Reaches,
     judged,
 )
-from ostinato.loop.conditions.parser import parse, up_to_date
+from ostinato.loop.conditions.parser import parse, readable, up_to_date
 from ostinato.loop.items import UniqueItems, content_keys, digest
 from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.lane_state import is_end, spent_judging
@@ -98,12 +98,11 @@ __all__ = [
     "LaneStep",
     "Lanes",
     "Loop",
-    "ModeCollapse",
     "Never",
     "NoProgress",
     "NotFinite",
+    "Observed",
     "OnStop",
-    "Overpowered",
     "Passes",
     "Pausable",
     "Phrase",
@@ -142,6 +141,7 @@ __all__ = [
     "judged",
     "numbers",
     "parse",
+    "readable",
     "sigterm_interrupts",
     "spent_judging",
     "uniform",

@@ -49,6 +49,7 @@ KINDS: dict[str, RunKind] = {
         "ostinato.image.tokens:build_sample_image_tokens",
     ),
     "sample music": RunKind("ostinato.music:SampleMusicRun", "ostinato.music:build_sample_music"),
+    "train gan": RunKind("ostinato.adversarial:GanTrainingRun", "ostinato.train:build_training"),
     "train text": RunKind("ostinato.text:TextTrainingRun", "ostinato.train:build_training"),
     "train image": RunKind("ostinato.image:ImageTrainingRun", "ostinato.train:build_training"),
     "train image-tokens": RunKind(

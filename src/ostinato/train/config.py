@@ -36,12 +36,14 @@ class TrainerConfig:
     """How to train, as far as all trainings have it: for how long. A subclass adds the rest.
 
     `planned` are the fields that follow from the length of a training where they are not given.
-    Those that `follows` names are as another one, if they were and are not given.
+    Those that `follows` names are as another one, if they were and are not given. `batch` is the
+    field with the size of a batch, in the unit of the examples' lengths.
     """
 
     free: ClassVar[frozenset[str]] = frozenset({"steps"})
     planned: ClassVar[tuple[str, ...]] = ("steps",)
     follows: ClassVar[Mapping[str, str]] = {}
+    batch: ClassVar[str] = ""
 
     steps: int = option(
         1000, "Steps of the learning-rate schedule; also the limit if no other condition is given."
@@ -52,16 +54,23 @@ class TrainerConfig:
         require_at_least(1, steps=self.steps)
 
     def fitted(self, lengths: Sequence[int]) -> Mapping[str, int]:
-        """Return the fields that few examples change, such as the size of a batch."""
-        return {}
+        """Return a size of batches of which an epoch has about ten, at most the usual one."""
+        if not self.batch:
+            return {}
+        tenth = -(-sum(lengths) // BATCHES)
+        return {self.batch: min(getattr(self, self.batch), max(*lengths, tenth))}
 
     def steps_per_epoch(self, lengths: Sequence[int]) -> float:
         """Return how many steps a pass over examples of these lengths takes."""
         return max(1, len(lengths))
 
     def scaled(self) -> Mapping[str, int]:
-        """Return the fields that follow from the number of steps, such as the warm-up."""
-        return {}
+        """Return a warm-up and validations that suit the number of steps."""
+        most = {
+            "warmup_steps": max(1, self.steps // WARMUP_PART),
+            "valid_every": max(1, self.steps // VALIDATIONS),
+        }
+        return {n: min(getattr(self, n), limit) for n, limit in most.items() if n in self.planned}
 
     def require_room(self, lengths: Sequence[int], fixed: Collection[str]) -> None:
         """Raise `InputError` for a `fixed` size of batches that has room for no example."""
@@ -81,6 +90,7 @@ class TrainingConfig(TrainerConfig):
     free: ClassVar[frozenset[str]] = frozenset({"steps", "sample_every"})
     planned: ClassVar[tuple[str, ...]] = ("steps", "batch_tokens", "warmup_steps", "valid_every")
     follows: ClassVar[Mapping[str, str]] = {"sample_every": "valid_every"}
+    batch: ClassVar[str] = "batch_tokens"
 
     batch_tokens: int = option(4096, "Tokens per batch, padding included.")
     gradient_accumulation_steps: int = option(1, "Batches per optimizer step.")
@@ -144,22 +154,10 @@ class TrainingConfig(TrainerConfig):
 
     # The plan ---------------------------------------------------------------------------------
 
-    def fitted(self, lengths: Sequence[int]) -> Mapping[str, int]:
-        """Return a size of batches of which an epoch has about ten, at most the usual one."""
-        tenth = -(-sum(lengths) // BATCHES)
-        return {"batch_tokens": min(self.batch_tokens, max(*lengths, tenth))}
-
     def steps_per_epoch(self, lengths: Sequence[int]) -> float:
         """Return how many steps a pass over examples of these lengths takes."""
         batches = BatchSampler(lengths, self.batch_tokens, self.seed).batches
         return batches / self.gradient_accumulation_steps
-
-    def scaled(self) -> Mapping[str, int]:
-        """Return a warm-up and validations that suit the number of steps."""
-        return {
-            "warmup_steps": min(self.warmup_steps, max(1, self.steps // WARMUP_PART)),
-            "valid_every": min(self.valid_every, max(1, self.steps // VALIDATIONS)),
-        }
 
     def require_room(self, lengths: Sequence[int], fixed: Collection[str]) -> None:
         """Raise `InputError` for a batch that was given and has room for no example."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ostinato.cli.train.command import TrainCommand
+from ostinato.cli.train.gan import GAN
 from ostinato.cli.train.image import IMAGE
 from ostinato.cli.train.image_tokens import CODEC, IMAGE_TOKENS
 from ostinato.cli.train.music import MUSIC
@@ -33,7 +34,7 @@ def offer(training: TrainCommand) -> None:
         train.add_command(training.command())
 
 
-for each in (IMAGE, IMAGE_TOKENS, CODEC, MUSIC, TEXT):
+for each in (GAN, IMAGE, IMAGE_TOKENS, CODEC, MUSIC, TEXT):
     offer(each)
 
 

@@ -33,7 +33,7 @@ def _line(report: Mapping[str, Any]) -> str:
     return "  ".join((TRAINING(report), *levels))
 
 
-def _sample(step: Step, work: TrainingWork) -> str:
+def save_grid(step: Step, work: TrainingWork) -> str:
     """Write the sample of a step, a grid of images, as a PNG; return the line about it."""
     from ostinato.media import image_io
 
@@ -52,6 +52,6 @@ IMAGE = TrainCommand(
     A grid of samples is written to OUT/samples during the training.
     """,
     line=_line,
-    sample=_sample,
+    sample=save_grid,
     overrides=BATCHES_OF_IMAGES,
 )

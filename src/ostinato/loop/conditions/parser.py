@@ -6,12 +6,12 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from ostinato.arguments import did_you_mean, require_type
 from ostinato.errors import InputError
 from ostinato.loop.conditions.base import AllOf, AnyOf, Condition, Never, State
 from ostinato.loop.conditions.budgets import Budget, Epochs, Seconds, Steps
-from ostinato.loop.conditions.duel import ModeCollapse, Overpowered
 from ostinato.loop.conditions.metrics import (
     Converges,
     Exceeds,
@@ -22,18 +22,18 @@ from ostinato.loop.conditions.metrics import (
     Reaches,
 )
 
+Kind = TypeVar("Kind", bound=Condition)
+
 NAMES: dict[str, type[Condition]] = {
     kind.__name__: kind
     for kind in (
         Budget,
         Converges,
         Epochs,
-        ModeCollapse,
         Never,
         NoProgress,
         NotFinite,
         Exceeds,
-        Overpowered,
         Phrase,
         Plateau,
         Reaches,
@@ -41,6 +41,12 @@ NAMES: dict[str, type[Condition]] = {
         Steps,
     )
 }
+
+
+def readable(kind: type[Kind]) -> type[Kind]:
+    """Let `parse` read a condition that a family brings; a decorator of its class."""
+    NAMES[kind.__name__] = kind
+    return kind
 
 
 RENAMED = {"Past": "Exceeds", "When": "Predicate", "Possible": "StillPassable"}

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from ostinato.adversarial import ModeCollapse, Overpowered
 from ostinato.errors import InputError
 from ostinato.journal import StopKind, Stopped
-from ostinato.loop import Condition, ModeCollapse, Overpowered, Report, Step, parse
+from ostinato.loop import Condition, Report, Step, parse
 
 
 def fired(

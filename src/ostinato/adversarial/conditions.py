@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
-from ostinato.arguments import require_types
+from ostinato.arguments import require, require_at_least, require_types
 from ostinato.journal import JSON, StopKind, Stopped
-from ostinato.loop.conditions.base import Condition, Observed, number, require
-from ostinato.loop.process import Step
+from ostinato.loop import Condition, Observed, Step, numbers, readable
 
 
+@readable
 @dataclass(frozen=True)
 class ModeCollapse(Condition):
     """Fires when `diversity`, a share of the data's, was below a bound in `patience` reports.
@@ -25,20 +24,21 @@ class ModeCollapse(Condition):
 
     def __post_init__(self) -> None:
         require_types(self, "ModeCollapse({})")
-        require(0 < self.below <= 1, f"ModeCollapse(below) must be in (0, 1], got {self.below}.")
-        _require_counts("ModeCollapse", patience=self.patience, grace=self.grace)
+        require(0 < self.below <= 1, "ModeCollapse(below)", "in (0, 1]", self.below)
+        counts = {"ModeCollapse(patience)": self.patience, "ModeCollapse(grace)": self.grace}
+        require_at_least(1, **counts)
 
     def names(self) -> tuple[str, ...]:
         return ("diversity",)
 
-    def initial_state(self) -> JSON:
+    def initial_state(self) -> list[int]:
         return [0, 0]  # reports in a row at or above the bound, at most `patience`; those below
 
-    def observe(self, state: JSON, step: Step) -> Observed:
-        diversity = number(step.report.get("diversity"))
+    def observe(self, state: list[int], step: Step) -> Observed:
+        diversity = _last(step, "diversity")
         if diversity is None:
             return state, None
-        healthy, low = cast(tuple[int, int], state)
+        healthy, low = state
         if diversity >= self.below:
             return [min(healthy + 1, self.patience), 0], None
         if healthy < self.patience and step.position < self.grace:
@@ -52,10 +52,11 @@ class ModeCollapse(Condition):
             f"{diversity:.2f}. The generator makes few images. Go back to an earlier checkpoint "
             "with a lower lr, a stronger penalty, or the relativistic loss."
         )
-        numbers: dict[str, JSON] = {"diversity": diversity, "reports": low}
-        return [healthy, low], Stopped(StopKind.DIVERGED, sentence, str(self), numbers)
+        found: dict[str, JSON] = {"diversity": diversity, "reports": low}
+        return [healthy, low], Stopped(StopKind.DIVERGED, sentence, str(self), found)
 
 
+@readable
 @dataclass(frozen=True)
 class Overpowered(Condition):
     """Fires when one side of a duel won every step for long, or knows its images by heart.
@@ -71,34 +72,32 @@ class Overpowered(Condition):
 
     def __post_init__(self) -> None:
         require_types(self, "Overpowered({})")
-        require(0.5 < self.above <= 1, f"Overpowered(above) must be in (0.5, 1], got {self.above}.")
-        require(
-            self.memorized > 0, f"Overpowered(memorized) must be above 0, got {self.memorized}."
-        )
-        _require_counts("Overpowered", patience=self.patience)
+        require(0.5 < self.above <= 1, "Overpowered(above)", "in (0.5, 1]", self.above)
+        require(self.memorized > 0, "Overpowered(memorized)", "above 0", self.memorized)
+        require_at_least(1, **{"Overpowered(patience)": self.patience})
 
     def names(self) -> tuple[str, ...]:
         return ("accuracy",)
 
-    def initial_state(self) -> JSON:
+    def initial_state(self) -> list[int]:
         return [0, 0]  # steps won in a row, of the generator below 0; reports of memorized images
 
-    def observe(self, state: JSON, step: Step) -> Observed:
-        won, known = cast(tuple[int, int], state)
-        accuracy = number(step.report.get("accuracy"))
-        overfitting = number(step.report.get("overfitting"))
+    def observe(self, state: list[int], step: Step) -> Observed:
+        won, known = state
+        accuracy, overfitting = _last(step, "accuracy"), _last(step, "overfitting")
         if accuracy is not None:
             won = self._won(won, accuracy)
         if overfitting is not None:
             known = known + 1 if overfitting >= self.memorized else 0
-        sentence, numbers = "", cast(dict[str, JSON], {"accuracy": accuracy, "steps": abs(won)})
+        sentence = ""
+        found: dict[str, JSON] = {"accuracy": accuracy, "steps": abs(won)}
         if abs(won) >= self.patience:
             side = _DISCRIMINATOR if won > 0 else _GENERATOR
             sentence = side.format(steps=abs(won), accuracy=accuracy)
         elif known >= MEMORIZED_REPORTS:
             sentence = _MEMORIZED.format(overfitting=overfitting)
-            numbers = {"overfitting": overfitting}
-        stopped = Stopped(StopKind.DIVERGED, sentence, str(self), numbers) if sentence else None
+            found = {"overfitting": overfitting}
+        stopped = Stopped(StopKind.DIVERGED, sentence, str(self), found) if sentence else None
         return [won, known], stopped
 
     def _won(self, before: int, accuracy: float) -> int:
@@ -125,6 +124,7 @@ _MEMORIZED = (
 )
 
 
-def _require_counts(kind: str, **counts: int) -> None:
-    for name, count in counts.items():
-        require(count >= 1, f"{kind}({name}) must be at least 1, got {count}.")
+def _last(step: Step, name: str) -> float | None:
+    """Return a report's number, of several the last one; None where it has none."""
+    values = numbers(step.report.get(name))
+    return values[-1] if values else None
