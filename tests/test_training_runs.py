@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from tiny import CORPUS
 
+from ostinato.adversarial import Duel
 from ostinato.cli.main import cli
 from ostinato.cli.train import progress
 from ostinato.errors import InputError, RunError
@@ -36,6 +37,10 @@ COMMANDS = {
     "text": TEXT,
     "image": (
         "train image dots --channels 16 --batch-size 4 --warmup-steps 2 --steps 6 --sample-every 0"
+    ),
+    "gan": (
+        "train gan strokes --width 4 --latent 4 --batch-size 4 --warmup-steps 2 --samples 8 "
+        "--watch-every 2 --hold-out 0.3 --steps 6 --sample-every 0"
     ),
     "image-tokens": (
         "train image-tokens strokes --method unmask --layers 1 --width 16 --heads 1 "
@@ -88,21 +93,24 @@ def weights(out: str) -> dict[str, bytes]:
 
 
 @contextmanager
-def dying(step: int, trains: Callable[[Training], bool] = lambda each: True) -> Iterator[None]:
+def dying(step: int, trains: Callable[[Any], bool] = lambda each: True) -> Iterator[None]:
     """Let a training die at a step, without a checkpoint: it is recorded as interrupted."""
-    take = Training.step
 
-    def dies(self: Training) -> Any:
-        if self.updater.steps == step and trains(self):
-            raise KeyboardInterrupt
-        return take(self)
+    def dying_step(take: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def dies(self: Any) -> Any:
+            if self.cursor.steps == step and trains(self):
+                raise KeyboardInterrupt
+            return take(self)
+
+        return dies
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "step", dies)
+        for process in (Training, Duel):
+            patch.setattr(process, "step", dying_step(process.step))
         yield
 
 
-def is_codec(training: Training) -> bool:
+def is_codec(training: Any) -> bool:
     return type(training.network).__name__ == "VQ"
 
 
@@ -141,6 +149,7 @@ def test_a_training_that_died_resumes_to_the_same_bytes(kind: str) -> None:
 
 
 CHANGES = {
+    "gan": ("--lr 0.5 --width 8", "--lr was 0.001, is 0.5; --width was 4, is 8"),
     "text": ("--lr 0.5 --layers 2", "--lr was 0.001, is 0.5; --layers was 1, is 2"),
     "image": ("--blocks 2", "--blocks was 1, is 2"),
     "image-tokens": ("--heads 2 --batch-size 8", "--batch-size was 16, is 8; --heads was 1, is 2"),
@@ -167,11 +176,11 @@ def test_a_run_that_lacks_a_field_goes_on(kind: str) -> None:
     with run_of("train-made") as (journal, run):
         config: Any = run.spec["config"]
         assert config.pop("checkpoint_every") == 100
-        config["training"].pop("adamw_lr_scale")
+        usual = config["training"].pop("min_lr_ratio")
         journal.amend(run, {"config": config})
     assert "Resuming from step 2." in output_of(command)
-    assert "but --adamw-lr-scale was 0.15, is 0.5." in refused(
-        InputError, f"{command} --adamw-lr-scale 0.5"
+    assert f"but --min-lr-ratio was {usual}, is 0.5." in refused(
+        InputError, f"{command} --min-lr-ratio 0.5"
     )
 
 
