@@ -176,11 +176,11 @@ def test_a_run_that_lacks_a_field_goes_on(kind: str) -> None:
     with run_of("train-made") as (journal, run):
         config: Any = run.spec["config"]
         assert config.pop("checkpoint_every") == 100
-        usual = config["training"].pop("min_lr_ratio")
+        config["training"].pop("precision")
         journal.amend(run, {"config": config})
     assert "Resuming from step 2." in output_of(command)
-    assert f"but --min-lr-ratio was {usual}, is 0.5." in refused(
-        InputError, f"{command} --min-lr-ratio 0.5"
+    assert "but --precision was float32, is bfloat16." in refused(
+        InputError, f"{command} --precision bfloat16"
     )
 
 
