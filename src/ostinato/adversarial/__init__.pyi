@@ -1,6 +1,6 @@
 from .augment import augmented
 from .conditions import ModeCollapse, Overpowered
-from .config import AUGMENTATIONS, DuelConfig, GanTrainingRun
+from .config import AUGMENTATIONS, DuelConfig, GanTrainingRun, SampleGanRun
 from .duel import Duel, loss_of
 from .losses import (
     AdversarialLoss,
@@ -21,6 +21,8 @@ from .networks import (
     save_generator,
 )
 from .quality import Embed, SampleQuality, untrained_features
+from .sampling import Generate, draw_again
+from .sampling_run import build_sample_gan, generator_digest
 from .training_run import prepare_gan_training
 
 __all__ = [
@@ -32,18 +34,23 @@ __all__ = [
     "Embed",
     "GanConfig",
     "GanTrainingRun",
+    "Generate",
     "Generator",
     "Hinge",
     "ModeCollapse",
     "NonSaturating",
     "Overpowered",
     "Relativistic",
+    "SampleGanRun",
     "SampleQuality",
     "Score",
     "Term",
     "Wasserstein",
     "augmented",
+    "build_sample_gan",
+    "draw_again",
     "gan_for",
+    "generator_digest",
     "latents",
     "load_generator",
     "loss_of",

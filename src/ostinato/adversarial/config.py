@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from ostinato.arguments import require, require_above, require_at_least
 from ostinato.errors import InputError
-from ostinato.image import ImageSetRun
+from ostinato.image import ImageSamplingRun, ImageSetRun
 from ostinato.journal import Place
 from ostinato.loop import check_seed
 from ostinato.train import Schedule, TrainerConfig, option
@@ -151,3 +151,17 @@ class GanTrainingRun(ImageSetRun):
         super().__post_init__()
         require_at_least(1, width=self.width, latent=self.latent)
         require_at_least(0, rescues=self.rescues)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleGanRun(ImageSamplingRun):
+    """Images that a generator draws.
+
+    `labels` are classes by name or number; none: one of any class. With `interpolate_to`, the noise
+    of the images goes from that of `seed` to that of this one.
+    """
+
+    kind: ClassVar[str] = "sample gan"
+
+    labels: tuple[str, ...] = ()
+    interpolate_to: int | None = None

@@ -93,14 +93,10 @@ class Generator(nn.Module):
     def __init__(self, config: GanConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
+        self.channels, self.size, self.classes = config.channels, config.size, config.classes
         with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
             torch.manual_seed(seed)
             self._build(config)
-
-    @property
-    def size(self) -> int:
-        """The side of an image in pixels."""
-        return self.config.size
 
     def _build(self, c: GanConfig) -> None:
         self.classes_embed = nn.Embedding(c.classes, c.latent) if c.classes else None

@@ -32,6 +32,7 @@ PRESENTERS = {
     "fill": "ostinato.cli.fill:present",
     "generate": "ostinato.cli.generate:present",
     "sample image": "ostinato.cli.sample.image:present",
+    "sample gan": "ostinato.cli.sample.image:present",
     "sample pipeline": "ostinato.cli.sample.image:present",
     "sample image-tokens": "ostinato.cli.sample.image_tokens:present",
     "sample music": "ostinato.cli.sample.music:present",

@@ -12,8 +12,15 @@ from .config import (
     image_places,
 )
 from .dataset import Images, hold_out, read_images
-from .denoise import Denoise
-from .fixed_batches import BLOCK, Denoiser, fixed_batches, is_batch_invariant, remembered_self_test
+from .denoise import Denoise, slerp
+from .fixed_batches import (
+    BLOCK,
+    Denoiser,
+    ImageNetwork,
+    fixed_batches,
+    is_batch_invariant,
+    remembered_self_test,
+)
 from .image_request import ImageRequest, is_whole, pixels
 from .image_work import ImageWork
 from .quality import PrecisionRecall, diversity, frechet_distance, precision_recall
@@ -24,6 +31,7 @@ from .sampling_run import (
     denoiser_digest,
     image_checks,
     image_loop_arguments,
+    noise_requests,
 )
 from .solvers import SOLVERS, Solver, jump_sigmas, karras_sigmas, linear_betas, vp_sigmas
 from .training import ImageTask, NoiseLevels, PerImageTask, preview, shape_for
@@ -42,6 +50,7 @@ __all__ = [
     "Denoise",
     "Denoiser",
     "ImageChecks",
+    "ImageNetwork",
     "ImageRequest",
     "ImageSamplingRun",
     "ImageSetRun",
@@ -78,6 +87,7 @@ __all__ = [
     "load_classifier",
     "load_clip",
     "load_denoiser",
+    "noise_requests",
     "pixels",
     "precision_recall",
     "prepare_image_training",
@@ -89,5 +99,6 @@ __all__ = [
     "save_classifier",
     "save_denoiser",
     "shape_for",
+    "slerp",
     "vp_sigmas",
 ]

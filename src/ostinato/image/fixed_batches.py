@@ -27,16 +27,21 @@ from ostinato.models import (
 BLOCK = 8  # samples
 
 
-class Denoiser(Protocol):
+class ImageNetwork(Protocol):
+    """A network that makes images of a size, of `classes` classes or of none (0)."""
+
+    channels: int
+    size: int
+    classes: int
+
+
+class Denoiser(ImageNetwork, Protocol):
     """A network that predicts the clean image behind x = clean + sigma * noise.
 
     Images are in [-1, 1]; the label `classes` means no class. `sigma_min` and `sigma_max` are the
     noise levels that it was trained for.
     """
 
-    channels: int
-    size: int
-    classes: int
     sigma_min: float
     sigma_max: float
 

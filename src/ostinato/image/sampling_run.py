@@ -20,7 +20,7 @@ from ostinato.image.config import (
     SampleImageRun,
     SourceImage,
 )
-from ostinato.image.fixed_batches import Denoiser
+from ostinato.image.fixed_batches import Denoiser, ImageNetwork
 from ostinato.image.image_request import ImageRequest
 from ostinato.image.image_work import ImageWork
 from ostinato.image.sampling import Renoise, denoise_loop
@@ -36,7 +36,15 @@ def build_sample_image(config: SampleImageRun, *, run: RunSource | None = None) 
     require_unchanged("The model's files", config.weights, denoiser_digest(config.model))
     network = load_denoiser(config.model)
     low, high = config.guidance_interval
-    requests = _requests(config, network)
+    change = {} if config.source is None else _change(config.source, network)
+    requests = noise_requests(
+        config.labels,
+        network,
+        count=config.count,
+        seed=config.seed,
+        interpolate_to=config.interpolate_to,
+        **change,
+    )
     loop = denoise_loop(
         requests,
         model=network,
@@ -77,25 +85,35 @@ def classifier_digest(classifier: str | Path) -> str:
 # Requests ---------------------------------------------------------------------------------------
 
 
-def _requests(config: SampleImageRun, network: Denoiser) -> list[ImageRequest]:
-    """Return `count` requests per class: consecutive seeds, or a path from one seed to another."""
-    labels: list[int | None] = [_class(each, network) for each in config.labels]
+def noise_requests(
+    labels: Sequence[str],
+    network: ImageNetwork,
+    *,
+    count: int,
+    seed: int,
+    interpolate_to: int | None = None,
+    **change: Any,
+) -> list[ImageRequest]:
+    """Return `count` requests per class: consecutive seeds, or a path from one seed to another.
+
+    `labels` are names or numbers of the network's classes; `change` are other fields of all.
+    """
+    chosen: list[int | None] = [_class(each, network) for each in labels]
     noises: list[dict[str, Any]]
-    if config.interpolate_to is None:
-        noises = [{"seed": config.seed + n} for n in range(config.count)]
+    if interpolate_to is None:
+        noises = [{"seed": seed + n} for n in range(count)]
     else:
-        to = {"seed": config.seed, "interpolate_to": config.interpolate_to}
-        last = max(1, config.count - 1)
-        noises = [{**to, "share": n / last} for n in range(config.count)]
-    change = {} if config.source is None else _change(config.source, network)
+        last = max(1, count - 1)
+        to = {"seed": seed, "interpolate_to": interpolate_to}
+        noises = [{**to, "share": n / last} for n in range(count)]
     return [
         ImageRequest(label=label, **noise, **change)
-        for label in labels or [None]
+        for label in chosen or [None]
         for noise in noises
     ]
 
 
-def _class(label: str, network: Denoiser) -> int:
+def _class(label: str, network: ImageNetwork) -> int:
     """Return the number of a class that is given by name or number."""
     names = _names_of(network)
     # Names first: a class may be called "3" and have another number.
@@ -109,7 +127,7 @@ def _class(label: str, network: Denoiser) -> int:
     raise InputError(f"A label must be one of {known}, got {label!r}.")
 
 
-def _names_of(network: Denoiser) -> tuple[str, ...]:
+def _names_of(network: ImageNetwork) -> tuple[str, ...]:
     return tuple(getattr(getattr(network, "config", None), "names", ()))
 
 
@@ -139,7 +157,7 @@ def read_mask(path: Path, size: int) -> Tensor:
 # Checks -----------------------------------------------------------------------------------------
 
 
-def image_checks(config: ImageChecks, network: Denoiser | None) -> list[Check]:
+def image_checks(config: ImageChecks, network: ImageNetwork | None) -> list[Check]:
     """Return the checks of images from a denoiser, or from a pipeline (None).
 
     Raises `InputError` for checks that do not fit the model.
@@ -161,7 +179,7 @@ def image_checks(config: ImageChecks, network: Denoiser | None) -> list[Check]:
     return checks
 
 
-def _classified(config: ImageChecks, least: float, network: Denoiser | None) -> Check:
+def _classified(config: ImageChecks, least: float, network: ImageNetwork | None) -> Check:
     if network is None:
         raise InputError(
             "min_class_probability must be left out with a pipeline, whose images have no class, "
@@ -174,7 +192,7 @@ def _classified(config: ImageChecks, least: float, network: Denoiser | None) -> 
     return ClassifiedAs(classifier=classifier, least=least)
 
 
-def _require_same_images(classifier: Classifier, network: Denoiser) -> None:
+def _require_same_images(classifier: Classifier, network: ImageNetwork) -> None:
     """Raise `InputError` for a classifier of other images or classes than the network's."""
     names = _names_of(network)
     made = (network.channels, network.size, names)

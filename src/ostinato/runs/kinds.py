@@ -40,6 +40,9 @@ KINDS: dict[str, RunKind] = {
     "fill": RunKind("ostinato.text:FillRun", "ostinato.text:build_fill"),
     "generate": RunKind("ostinato.text:GenerateRun", "ostinato.text:build_generate"),
     "sample image": RunKind("ostinato.image:SampleImageRun", "ostinato.image:build_sample_image"),
+    "sample gan": RunKind(
+        "ostinato.adversarial:SampleGanRun", "ostinato.adversarial:build_sample_gan"
+    ),
     "sample pipeline": RunKind(
         "ostinato.image.pipelines:SamplePipelineRun",
         "ostinato.image.pipelines:build_sample_pipeline",

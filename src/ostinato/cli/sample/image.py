@@ -1,4 +1,4 @@
-"""`ostinato sample` and `ostinato sample image`: denoise images step by step."""
+"""`ostinato sample image`: denoise images step by step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,7 @@ from ostinato.cli.options import flag_of, json_option, seed_option
 from ostinato.cli.presenters import View, drive
 from ostinato.cli.recording import Recording, recording_options
 from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, results_of
-from ostinato.cli.sample.image_checks import CheckOptions, check_options, place_of
-from ostinato.cli.sample.image_tokens import image_tokens
-from ostinato.cli.sample.music import music
+from ostinato.cli.sample.image_checks import check_options, checks_of, place_of
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,15 +26,6 @@ if TYPE_CHECKING:
     from ostinato.loop import LaneResult
 
 REASONS = 5  # most frequent reasons that are printed
-
-
-@click.group()
-def sample() -> None:
-    """Sample from a trained model, step by step."""
-
-
-sample.add_command(image_tokens)
-sample.add_command(music)
 
 
 _SPELLED = {
@@ -59,7 +47,7 @@ def spelled(name: str) -> str:
     return _SPELLED.get(name) or flag_of(name.removeprefix("checks."))
 
 
-@sample.command()
+@click.command()
 @click.argument("model", default="digits")
 @click.option("--label", "labels", multiple=True, help="Class, by name or number; repeatable.")
 @click.option("--count", type=click.IntRange(min=1), default=1, help="Images per class or prompt.")
@@ -138,9 +126,9 @@ def image(
             "--checkpoint-every must be given without --no-journal, got both. Leave one out."
         )
     pipeline = is_pipeline(model)
-    checks = CheckOptions(**{spec.name: params.pop(spec.name) for spec in fields(CheckOptions)})
+    checks = checks_of(params)
     common = {
-        "out": _target(out),
+        "out": target_of(out),
         "show_steps": show_steps,
         "count": count,
         "seed": seed,
@@ -181,7 +169,7 @@ def present(config: ImageSamplingRun, run: RunSource | None, view: View) -> Exit
 # Options ----------------------------------------------------------------------------------------
 
 
-def _target(out: Path | None) -> Path:
+def target_of(out: Path | None) -> Path:
     """Return the path to write; without --out that of a file that does not exist yet."""
     if out is not None:
         if out.suffix.lower() not in ("", ".png", ".gif"):
@@ -205,10 +193,7 @@ def _denoiser_config(
     for name in PIPELINE_ONLY & set(options):
         raise InputError(f"--{name} must come with the folder of a pipeline, got {model}.")
     to = params["interpolate_to"]
-    if to is not None and common["count"] == 1:
-        raise InputError(
-            f"--interpolate-to must come with --count, got {to} and one image. Add --count 8."
-        )
+    require_path(to, common["count"])
     low, high = params["guidance_interval"]
     return SampleImageRun(
         model=place_of(model),
@@ -247,6 +232,14 @@ def _content(path: Path) -> str:
     from ostinato.models import file_hash
 
     return file_hash(path) if path.is_file() else ""
+
+
+def require_path(to: int | None, count: int) -> None:
+    """Refuse to interpolate where there is one image."""
+    if to is not None and count == 1:
+        raise InputError(
+            f"--interpolate-to must come with --count, got {to} and one image. Add --count 8."
+        )
 
 
 # Outputs ----------------------------------------------------------------------------------------

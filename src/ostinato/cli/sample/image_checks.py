@@ -142,6 +142,11 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
+def checks_of(params: dict[str, Any]) -> CheckOptions:
+    """Take the options of checks out of a command's parameters."""
+    return CheckOptions(**{spec.name: params.pop(spec.name) for spec in fields(CheckOptions)})
+
+
 def place_of(model: str | Path) -> str:
     """Return a model's name for a record: the absolute path of a folder, or a shipped name."""
     return str(Path(model).absolute()) if Path(model).is_dir() else str(model)
