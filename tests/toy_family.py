@@ -71,9 +71,8 @@ class WriterAndCritic:
 
         return Policy(each=Steps(length), judge=judge, on_stop=again)
 
-    def _score(self, tokens: list[int]) -> Tensor:
-        score: Tensor = self.critic(torch.tensor([[*tokens]])).squeeze()
-        return score
+    def _score(self, tokens: list[int]) -> Any:
+        return self.critic(torch.tensor([[*tokens]])).squeeze()
 
     def _loss(self, tokens: list[int]) -> Tensor:
         hidden = self.writer(torch.tensor([[1, *tokens[:-1]]]))
