@@ -39,10 +39,11 @@ MAY_IMPORT = {
     "media": set(),
     "refine": ENGINE | {"models", "inference", "checks", "decode", "remote", "runs"},
     **{family: FAMILY | {"refine"} for family in FAMILIES},
+    "adversarial": ENGINE | {"models", "train", "media", "image"},
     "server": ENGINE | {"models", "checks", "decode", "refine"},
     "runs": ENGINE,
     "testing": ENGINE,
-    "cli": FAMILY | {*FAMILIES, "refine", "server"},
+    "cli": FAMILY | {*FAMILIES, "adversarial", "refine", "server"},
 }
 SUBPACKAGES = ["image.pipelines", "image.tokens"]  # with public names of their own
 PUBLIC = [

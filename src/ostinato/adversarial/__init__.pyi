@@ -1,0 +1,17 @@
+from .losses import (
+    AdversarialLoss,
+    Hinge,
+    NonSaturating,
+    Relativistic,
+    Term,
+    Wasserstein,
+)
+
+__all__ = [
+    "AdversarialLoss",
+    "Hinge",
+    "NonSaturating",
+    "Relativistic",
+    "Term",
+    "Wasserstein",
+]
