@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ostinato.image import Images, PerImageTask
+from ostinato.image import Images, PerImageTask, frechet_distance
 from ostinato.loop import Loop, Steps
 from ostinato.train import Loss, Training, TrainingConfig
 
@@ -91,23 +91,5 @@ def class_right(classifier: FeatureClassifier, images: Tensor, labels: Tensor) -
 @torch.no_grad()
 def frechet(classifier: FeatureClassifier, a: Tensor, b: Tensor) -> float:
     """Return the Fréchet distance of two sets of images; features count as normally distributed."""
-    # In float64: the distance is a small difference of large traces.
-    (mean_a, cov_a), (mean_b, cov_b) = (
-        _moments((classifier.embed(x) * classifier.scale).double()) for x in (a, b)
-    )
-    # The trace of sqrt(cov_a cov_b), by a symmetric matrix with the same eigenvalues.
-    root = _root(cov_a)
-    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
-    apart = (mean_a - mean_b).square().sum()
-    return float(apart + cov_a.trace() + cov_b.trace() - 2 * cross)
-
-
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x.mean(0), torch.cov(x.T)
-
-
-def _root(cov: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(cov)
-    # Clamped: rounding can make the smallest eigenvalues negative.
-    root: Tensor = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    return root
+    one, other = (classifier.embed(x) * classifier.scale for x in (a, b))
+    return frechet_distance(one, other)

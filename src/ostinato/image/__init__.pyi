@@ -16,6 +16,7 @@ from .denoise import Denoise
 from .fixed_batches import BLOCK, Denoiser, fixed_batches, is_batch_invariant, remembered_self_test
 from .image_request import ImageRequest, is_whole, pixels
 from .image_work import ImageWork
+from .quality import PrecisionRecall, diversity, frechet_distance, precision_recall
 from .sampling import Renoise, denoise_loop, sample_images
 from .sampling_run import (
     build_sample_image,
@@ -50,6 +51,7 @@ __all__ = [
     "Images",
     "NoiseLevels",
     "PerImageTask",
+    "PrecisionRecall",
     "Renoise",
     "SampleImageRun",
     "Sharpness",
@@ -61,7 +63,9 @@ __all__ = [
     "classifier_digest",
     "denoise_loop",
     "denoiser_digest",
+    "diversity",
     "fixed_batches",
+    "frechet_distance",
     "hold_out",
     "image_checks",
     "image_loop_arguments",
@@ -75,6 +79,7 @@ __all__ = [
     "load_clip",
     "load_denoiser",
     "pixels",
+    "precision_recall",
     "prepare_image_training",
     "preview",
     "read_image_set",

@@ -72,10 +72,14 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, classes) of x (B, C, S, S)."""
+        logits: Tensor = self.out(self.features(x))
+        return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the logits are a product of (B, F), for x (B, C, S, S)."""
         for convolution in self.convolutions:
             x = F.max_pool2d(F.relu(convolution(x)), 2)
-        logits: Tensor = self.out(x.flatten(1))
-        return logits
+        return x.flatten(1)
 
 
 def save_classifier(
