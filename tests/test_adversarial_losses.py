@@ -88,6 +88,7 @@ def test_the_relativistic_loss_is_that_of_r3gan() -> None:
         {
             "score/real": mean(x for x, _ in pairs()),
             "score/generated": mean(g for _, g in pairs()),
+            "accuracy": mean(x > g for x, g in pairs()),
             "r1": r1,
             "r2": r2,
         }
@@ -168,7 +169,7 @@ def test_a_weight_of_zero_computes_no_penalty() -> None:
         loss.discriminator(Quadratic(), REAL, GENERATED, 0)
         for loss in (Relativistic(gamma=0.0), NonSaturating(gamma=0.0), Wasserstein(weight=0.0))
     ]
-    assert all(set(term.parts) == {"score/real", "score/generated"} for term in terms)
+    assert all(set(term.parts) == {"score/real", "score/generated", "accuracy"} for term in terms)
 
 
 @pytest.mark.parametrize(("kind", "name"), [(Relativistic, "gamma"), (Wasserstein, "weight")])

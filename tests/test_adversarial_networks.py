@@ -125,7 +125,8 @@ def test_a_folder_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="must hold the weights"):
         load_generator(folder)
     config = json.loads((folder / "config.json").read_text())
-    for change in ({"architecture": "other"}, {"size": 4}, {"widths": []}):
+    changes: list[dict[str, Any]] = [{"architecture": "other"}, {"size": 4}, {"widths": []}]
+    for change in changes:
         (folder / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(ModelError, match=r"must be the config\.json of ostinato.Generator"):
             load_generator(folder)

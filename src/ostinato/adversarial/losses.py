@@ -24,8 +24,9 @@ Score = Callable[[Tensor], Tensor]
 class Term(NamedTuple):
     """What one side minimizes: a scalar with a graph, and what to report of it by name.
 
-    The parts are `score/real` and `score/generated` (means, where they were computed) and the
-    penalties before their weight (`r1`, `r2`, `gradient`).
+    The parts are `score/real` and `score/generated` (means, where they were computed), `accuracy`
+    (the share of pairs whose real image scores higher), and the penalties before their weight
+    (`r1`, `r2`, `gradient`).
     """
 
     loss: Tensor
@@ -44,7 +45,7 @@ class AdversarialLoss(Protocol):
         ...
 
     def generator(self, score: Score, real: Tensor, generated: Tensor) -> Term:
-        """Return the generator's term. It also leaves gradients in the discriminator."""
+        """Return the generator's term. Its gradient reaches the discriminator's weights, too."""
         ...
 
 
@@ -181,7 +182,11 @@ def _leaf(images: Tensor) -> Tensor:
 
 
 def _scores(**scores: Tensor) -> dict[str, float]:
-    return {f"score/{name}": float(each.detach().mean()) for name, each in scores.items()}
+    parts = {f"score/{name}": float(each.detach().mean()) for name, each in scores.items()}
+    if len(scores) > 1:
+        right = scores["real"].detach() > scores["generated"].detach()
+        parts["accuracy"] = float(right.float().mean())
+    return parts
 
 
 def _require_weight(

@@ -68,7 +68,7 @@ class GanConfig:
     @property
     def side(self) -> int:
         """The side of the coarsest level, in positions."""
-        return math.ceil(self.size / 2 ** len(self.widths))
+        return -(-self.size // (1 << len(self.widths)))  # rounded up
 
 
 def gan_for(images: Images, *, width: int = 32, latent: int = 64) -> GanConfig:
@@ -114,7 +114,8 @@ class Generator(nn.Module):
         x = self.stem(z).view(-1, c.widths[-1], c.side, c.side)
         for convolution in self.up:
             x = convolution(F.leaky_relu(x, SLOPE))
-        return x[..., : c.size, : c.size].tanh()
+        images: Tensor = x[..., : c.size, : c.size].tanh()
+        return images
 
 
 class Discriminator(nn.Module):

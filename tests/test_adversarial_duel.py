@@ -1,0 +1,231 @@
+"""The duel: its promises as a process, its turns, what it reports, what it keeps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from ostinato import Loop, Steps
+from ostinato.adversarial import (
+    Discriminator,
+    Duel,
+    DuelConfig,
+    Generator,
+    Hinge,
+    NonSaturating,
+    Relativistic,
+    Wasserstein,
+    gan_for,
+    loss_of,
+)
+from ostinato.errors import EditError, InputError, RunError
+from ostinato.image import Images
+from ostinato.testing import check_process
+from ostinato.train import Trainer, copied
+
+QUICK = DuelConfig(
+    steps=12, batch_images=8, watch_every=2, watched=10, valid_every=4, samples=12, sample_every=4
+)
+
+
+def bars(count: int, seed: int = 0, classes: bool = True, size: int = 8) -> Images:
+    """Return images of one bright bar: class 0 across, class 1 down."""
+    draws = torch.Generator().manual_seed(seed)
+    pixels = torch.zeros(count, 1, size, size, dtype=torch.uint8)
+    labels = torch.arange(count) % 2
+    for image, label in zip(pixels, labels, strict=True):
+        place = int(torch.randint(1, size - 1, (), generator=draws))
+        (image[0] if label else image[0].T)[:, place] = 255
+    return Images(pixels, labels, ("across", "down")) if classes else Images(pixels)
+
+
+def duel(config: DuelConfig = QUICK, classes: bool = True, **options: Any) -> Duel:
+    images = bars(40, classes=classes)
+    shape = replace(gan_for(images, width=8, latent=4), features=16)
+    networks = Generator(shape, seed=1), Discriminator(shape, seed=2)
+    return Duel(*networks, images, bars(20, 1, classes), config, **options)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        QUICK,
+        replace(QUICK, loss="wasserstein", discriminator_updates=2, augment=("color", "cutout")),
+        replace(QUICK, loss="non-saturating", precision="bfloat16", ema_decay=0.0),
+        replace(QUICK, loss="hinge", schedule="wsd", max_grad_norm=0.5),
+    ],
+    ids=["relativistic", "wasserstein", "non-saturating", "hinge"],
+)
+def test_a_duel_conforms(config: DuelConfig) -> None:
+    check_process(lambda: duel(config), cuts=(1, 4, 5))
+
+
+def test_a_duel_of_images_without_classes_conforms() -> None:
+    check_process(lambda: duel(classes=False), cuts=(5,))
+
+
+def test_each_side_moves_in_its_turn() -> None:
+    """A generator's update must leave the discriminator alone, and the other way round."""
+    process = duel(replace(QUICK, discriminator_updates=3))
+    before = copied(process.parameters)
+    process.change({"generator/lr": 0})
+    process.step()
+    moved = {n for n, p in process.parameters.items() if not torch.equal(p, before[n])}
+    assert moved and all(name.startswith("discriminator.") for name in moved)
+    assert process.updaters["discriminator"].steps == 3
+    assert process.updaters["generator"].steps == 1
+    process = duel()
+    process.change({"discriminator/lr": 0})
+    process.step()
+    moved = {n for n, p in process.parameters.items() if not torch.equal(p, before[n])}
+    assert moved and all(name.startswith("generator.") for name in moved)
+    assert all(p.grad is None and p.requires_grad for p in process.parameters.values())
+
+
+def test_a_step_reports_how_the_duel_stands() -> None:
+    process = duel()
+    reports = [process.step() for _ in range(4)]
+    always = {
+        *(f"{side}/{n}" for side in process.updaters for n in ("loss", "lr", "grad/norm")),
+        *("score/real", "score/generated", "accuracy", "r1", "r2", "epoch", "batch"),
+    }
+    looks = {"score/held_out", "diversity"}
+    assert set(reports[0]) == always
+    assert set(reports[1]) - {"overfitting"} == always | looks
+    validated = {"fd", "precision", "recall", "sample"}
+    assert set(reports[3]) - {"overfitting"} == always | looks | validated
+    assert reports[0]["epoch"] == pytest.approx(1 / 5) and reports[0]["batch"] == 1
+    sample = reports[3]["sample"]
+    assert isinstance(sample, Tensor) and sample.dtype == torch.uint8
+
+
+def test_overfitting_is_that_of_held_out_scores_between_the_others() -> None:
+    process = duel()
+    for _ in range(6):
+        process.step()
+
+    def mean(images: Tensor, label: Tensor | None) -> float:
+        return float(process.discriminator(images, label).detach().mean())
+
+    made = mean(*process.samples(10, "watched"))
+    train, held = (
+        mean(images.clean()[:10], (torch.arange(40) % 2)[:10]) for images in (bars(40), bars(20, 1))
+    )
+    looked = process.watch()
+    assert looked["score/held_out"] == pytest.approx(held)
+    assert train > made
+    assert looked["overfitting"] == pytest.approx((train - held) / (train - made))
+
+
+def test_diversity_tells_one_image_a_class_from_the_data() -> None:
+    process = duel()
+    assert process._quality.diversity(bars(20, 2).clean(), torch.arange(20) % 2) > 0.8
+    one_each = bars(2).clean().repeat(10, 1, 1, 1)
+    assert process._quality.diversity(one_each, torch.arange(20) % 2) < 1e-3
+
+
+def test_the_best_generator_is_the_one_of_the_lowest_distance() -> None:
+    process, distances, weights = duel(replace(QUICK, lr=0.01, ema_decay=0.0)), {}, {}
+    for step in range(1, 13):
+        report = process.step()
+        if "fd" in report:
+            distances[step] = report["fd"]
+            weights[step] = copied(process.updaters["generator"].parameters)
+    best = min(distances, key=lambda step: float(str(distances[step])))
+    assert process.best.step == best and process.best.value == distances[best]
+    last = process.generator.stem.weight.detach().clone()
+    with process.best_weights():
+        assert torch.equal(process.generator.stem.weight, weights[best]["stem.weight"])
+        assert process.validate()["fd"] == distances[best]
+    assert torch.equal(process.generator.stem.weight, last)
+
+
+def test_the_last_weights_are_validated_once() -> None:
+    process: Trainer = duel()
+    for _ in range(5):
+        process.step()
+    assert set(process.validate_last()) == {"fd", "precision", "recall"}
+    assert not process.validate_last()
+
+
+def test_a_duel_learns() -> None:
+    """Bars of two kinds: the distance falls far below that of the first weights."""
+    images = bars(200)
+    config = DuelConfig(
+        steps=150, batch_images=32, lr=3e-3, valid_every=50, samples=200, sample_every=0
+    )
+    process = Duel(
+        *(kind(gan_for(images, width=16, latent=8)) for kind in (Generator, Discriminator)),
+        images,
+        bars(100, 1),
+        config,
+    )
+    before = process.validate()["fd"]
+    Loop(process, until=Steps(150)).run()
+    assert process.best.value < before / 4
+    assert float(str(process.watch()["diversity"])) > 0.5
+
+
+def test_edits_reach_both_sides_or_the_one_that_is_named() -> None:
+    process = duel(replace(QUICK, discriminator_lr=4e-3, warmup_steps=0, schedule="constant"))
+    process.change({"lr_scale": 0.5, "discriminator/lr_scale": 0.5})
+    report = process.step()
+    assert (report["generator/lr"], report["discriminator/lr"]) == (5e-4, 1e-3)
+    with pytest.raises(EditError, match=r"Unknown edit 'generator/skip' of Duel"):
+        process.change({"generator/skip": 1})
+
+
+def test_the_state_of_another_process_is_refused() -> None:
+    process = duel()
+    state = process.state_dict()
+    del state["discriminator"]
+    with pytest.raises(RunError, match="A state of Duel .* differs in discriminator"):
+        duel().load_state_dict(state)
+
+
+def test_images_that_do_not_fit_the_networks_are_refused() -> None:
+    process = duel()
+    networks = process.generator, process.discriminator
+    with pytest.raises(InputError, match="held_out must be at least 4 images, got 2"):
+        Duel(*networks, bars(40), bars(2))
+    with pytest.raises(InputError, match="images must be of the networks' size, 1 x 8 x 8, got"):
+        Duel(*networks, bars(40, size=9), bars(20))
+    with pytest.raises(InputError, match="held_out must have labels .* 2 classes, got none"):
+        Duel(*networks, bars(40), bars(20, classes=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "penalty", "expected"),
+    [
+        ("relativistic", None, Relativistic(gamma=1.0)),
+        ("relativistic", 0.3, Relativistic(gamma=0.3)),
+        ("non-saturating", 2.0, NonSaturating(gamma=2.0)),
+        ("wasserstein", None, Wasserstein(weight=10.0)),
+        ("hinge", None, Hinge()),
+    ],
+)
+def test_a_configuration_names_its_loss(
+    name: Literal["relativistic", "hinge"], penalty: float | None, expected: object
+) -> None:
+    assert loss_of(DuelConfig(loss=name, penalty=penalty)) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": "hinge", "penalty": 1.0}, "penalty must be left out with the hinge loss"),
+        ({"augment": ("colour",)}, "augment must be any of color, translation, cutout, got"),
+        ({"beta2": 1.0}, "beta2 must be in"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"penalty": math.nan}, "penalty must be"),
+        ({"watched": 1}, "watched must be at least 2"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DuelConfig(**change)
