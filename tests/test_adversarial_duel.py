@@ -184,7 +184,7 @@ def test_the_state_of_another_process_is_refused() -> None:
     process = duel()
     state = process.state_dict()
     del state["discriminator"]
-    with pytest.raises(RunError, match="A state of Duel .* differs in discriminator"):
+    with pytest.raises(RunError, match=r"A state of Duel .* differs in discriminator"):
         duel().load_state_dict(state)
 
 
@@ -195,7 +195,7 @@ def test_images_that_do_not_fit_the_networks_are_refused() -> None:
         Duel(*networks, bars(40), bars(2))
     with pytest.raises(InputError, match="images must be of the networks' size, 1 x 8 x 8, got"):
         Duel(*networks, bars(40, size=9), bars(20))
-    with pytest.raises(InputError, match="held_out must have labels .* 2 classes, got none"):
+    with pytest.raises(InputError, match=r"held_out must have labels .* 2 classes, got none"):
         Duel(*networks, bars(40), bars(20, classes=False))
 
 

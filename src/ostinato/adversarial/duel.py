@@ -346,7 +346,8 @@ def _fitting(name: str, images: Images, generator: Generator) -> Images:
     if (images.channels, images.size) != (c.channels, c.size):
         raise InputError(
             f"{name} must be of the networks' size, {c.channels} x {c.size} x {c.size}, got "
-            f"{images.channels} x {images.size} x {images.size}. Make networks with gan_for(images)."
+            f"{images.channels} x {images.size} x {images.size}. Make networks with "
+            "gan_for(images)."
         )
     if not c.classes:
         return images.without_classes()

@@ -34,6 +34,7 @@ from ostinato.loop.conditions.base import (
     numbers,
 )
 from ostinato.loop.conditions.budgets import Budget, Epochs, Seconds, Steps
+from ostinato.loop.conditions.duel import ModeCollapse, Overpowered
 from ostinato.loop.conditions.metrics import (
     Converges,
     Exceeds,
@@ -97,10 +98,12 @@ __all__ = [
     "LaneStep",
     "Lanes",
     "Loop",
+    "ModeCollapse",
     "Never",
     "NoProgress",
     "NotFinite",
     "OnStop",
+    "Overpowered",
     "Passes",
     "Pausable",
     "Phrase",

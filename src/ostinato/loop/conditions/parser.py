@@ -11,6 +11,7 @@ from ostinato.arguments import did_you_mean, require_type
 from ostinato.errors import InputError
 from ostinato.loop.conditions.base import AllOf, AnyOf, Condition, Never, State
 from ostinato.loop.conditions.budgets import Budget, Epochs, Seconds, Steps
+from ostinato.loop.conditions.duel import ModeCollapse, Overpowered
 from ostinato.loop.conditions.metrics import (
     Converges,
     Exceeds,
@@ -27,10 +28,12 @@ NAMES: dict[str, type[Condition]] = {
         Budget,
         Converges,
         Epochs,
+        ModeCollapse,
         Never,
         NoProgress,
         NotFinite,
         Exceeds,
+        Overpowered,
         Phrase,
         Plateau,
         Reaches,
