@@ -21,7 +21,7 @@ class ModeCollapse(Condition):
 
     below: float = 0.3
     patience: int = 5
-    grace: int = 300
+    grace: int = 150
 
     def __post_init__(self) -> None:
         require_types(self, "ModeCollapse({})")
