@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 from ostinato.arguments import require_types
 from ostinato.journal import JSON, StopKind, Stopped
-from ostinato.loop.conditions.base import Condition, Observed, number, require
-from ostinato.loop.process import Step
+from ostinato.loop.conditions.base import Condition, Observed, State, numbers, require
+from ostinato.loop.step import Step
 
 
 @dataclass(frozen=True)
@@ -31,29 +30,33 @@ class ModeCollapse(Condition):
     def names(self) -> tuple[str, ...]:
         return ("diversity",)
 
-    def initial_state(self) -> JSON:
+    def initial_state(self) -> list[int]:
         return [0, 0]  # reports in a row at or above the bound, at most `patience`; those below
 
-    def observe(self, state: JSON, step: Step) -> Observed:
-        diversity = number(step.report.get("diversity"))
-        if diversity is None:
-            return state, None
-        healthy, low = cast(tuple[int, int], state)
+    def observe(self, state: State, step: Step) -> Observed:
+        for value in numbers(step.report.get("diversity")):
+            state, stopped = self._fold(state, value, step.position)
+            if stopped is not None:
+                return state, stopped
+        return state, None
+
+    def _fold(self, state: list[int], diversity: float, position: int) -> Observed:
+        healthy, low = state
         if diversity >= self.below:
             return [min(healthy + 1, self.patience), 0], None
-        if healthy < self.patience and step.position < self.grace:
+        if healthy < self.patience and position < self.grace:
             return [0, 0], None
         low += 1
+        how = "fell" if healthy >= self.patience else "stayed"
         if low < self.patience:
             return [healthy, low], None
-        how = "fell" if healthy >= self.patience else "stayed"
         sentence = (
             f"The samples' diversity {how} below {self.below:g} of the data's in {low} reports: "
             f"{diversity:.2f}. The generator makes few images. Go back to an earlier checkpoint "
             "with a lower lr, a stronger penalty, or the relativistic loss."
         )
-        numbers: dict[str, JSON] = {"diversity": diversity, "reports": low}
-        return [healthy, low], Stopped(StopKind.DIVERGED, sentence, str(self), numbers)
+        found: dict[str, JSON] = {"diversity": diversity, "reports": low}
+        return [healthy, low], Stopped(StopKind.DIVERGED, sentence, str(self), found)
 
 
 @dataclass(frozen=True)
@@ -80,26 +83,27 @@ class Overpowered(Condition):
     def names(self) -> tuple[str, ...]:
         return ("accuracy",)
 
-    def initial_state(self) -> JSON:
+    def initial_state(self) -> list[int]:
         return [0, 0]  # steps won in a row, of the generator below 0; reports of memorized images
 
-    def observe(self, state: JSON, step: Step) -> Observed:
-        won, known = cast(tuple[int, int], state)
-        accuracy = number(step.report.get("accuracy"))
-        overfitting = number(step.report.get("overfitting"))
-        if accuracy is not None:
+    def observe(self, state: State, step: Step) -> Observed:
+        won, known = state
+        for accuracy in numbers(step.report.get("accuracy")):
             won = self._won(won, accuracy)
-        if overfitting is not None:
+            if abs(won) >= self.patience:
+                side = _DISCRIMINATOR if won > 0 else _GENERATOR
+                sentence = side.format(steps=abs(won), accuracy=accuracy)
+                found: dict[str, JSON] = {"accuracy": accuracy, "steps": abs(won)}
+                return [won, known], self._stop(sentence, found)
+        for overfitting in numbers(step.report.get("overfitting")):
             known = known + 1 if overfitting >= self.memorized else 0
-        sentence, numbers = "", cast(dict[str, JSON], {"accuracy": accuracy, "steps": abs(won)})
-        if abs(won) >= self.patience:
-            side = _DISCRIMINATOR if won > 0 else _GENERATOR
-            sentence = side.format(steps=abs(won), accuracy=accuracy)
-        elif known >= MEMORIZED_REPORTS:
-            sentence = _MEMORIZED.format(overfitting=overfitting)
-            numbers = {"overfitting": overfitting}
-        stopped = Stopped(StopKind.DIVERGED, sentence, str(self), numbers) if sentence else None
-        return [won, known], stopped
+            if known >= MEMORIZED_REPORTS:
+                sentence = _MEMORIZED.format(overfitting=overfitting)
+                return [won, known], self._stop(sentence, {"overfitting": overfitting})
+        return [won, known], None
+
+    def _stop(self, sentence: str, found: dict[str, JSON]) -> Stopped:
+        return Stopped(StopKind.DIVERGED, sentence, str(self), found)
 
     def _won(self, before: int, accuracy: float) -> int:
         """Return the steps won in a row: above 0 by the discriminator, below by the generator."""
