@@ -18,8 +18,8 @@ def white(count: int, size: int = 3) -> Tensor:
     """Return rows of mean 0 and covariance 1, exactly."""
     x = normal(count, size).double()
     x -= x.mean(0)
-    found: Tensor = x @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T))).T
-    return found
+    whitened: Tensor = x @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T))).T
+    return whitened
 
 
 def test_the_frechet_distance_is_that_of_normal_distributions() -> None:

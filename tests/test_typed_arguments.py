@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 
-from ostinato import checks, image, loop, music, remote, text, train
+from ostinato import adversarial, checks, image, loop, music, remote, text, train
 from ostinato.checks import KINDS
 from ostinato.decode import SamplingParams
 from ostinato.errors import InputError
@@ -77,6 +77,8 @@ CONFIGS: list[type] = [
     *(image.NoiseLevels, image.Renoise, image.UNetConfig, CodeConfig, CodeSettings, VQConfig),
     *(music.Cadence, music.Crossing, music.Parallels, music.Repeats, music.VoiceRange),
     *(text.FillConfig, text.MaskedText, text.TextTrainingConfig, train.TrainingConfig),
+    *(adversarial.DuelConfig, adversarial.GanConfig),
+    *(adversarial.NonSaturating, adversarial.Relativistic, adversarial.Wasserstein),
     *(loop.CheckpointSchedule, SamplingParams, remote.Server, remote.SpendLimit),
     *(BertConfig, LlamaConfig),
 ]

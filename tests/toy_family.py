@@ -7,6 +7,7 @@ writer is sampled with the weights that it then has, each prompt by a policy of 
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,8 +27,10 @@ class WriterAndCritic:
     """A policy gradient for the writer (Williams 1992), a logistic loss for the critic."""
 
     def __init__(self, seed: int = 0, every: int = 10) -> None:
-        self.seed, self.every, model = seed, every, deepcopy(tiny_model())
-        self.writer, self.critic = model.llama(), nn.EmbeddingBag(model.config.vocab_size, 1)
+        self.seed, self.every = seed, every
+        self.writer = deepcopy(tiny_model().llama())
+        model = replace(tiny_model(), network=self.writer)
+        self.critic = nn.EmbeddingBag(model.config.vocab_size, 1)
         nn.init.normal_(self.critic.weight, generator=torch.Generator().manual_seed(seed))
         self.decode = Decode(model, lambda length, edits: TokenPrompt([1]), slots=2)
         self.turns, weights = {}, {}
@@ -68,9 +71,8 @@ class WriterAndCritic:
 
         return Policy(each=Steps(length), judge=judge, on_stop=again)
 
-    def _score(self, tokens: list[int]) -> Tensor:
-        score: Tensor = self.critic(torch.tensor([[*tokens]])).squeeze()
-        return score
+    def _score(self, tokens: list[int]) -> Any:
+        return self.critic(torch.tensor([[*tokens]])).squeeze()
 
     def _loss(self, tokens: list[int]) -> Tensor:
         hidden = self.writer(torch.tensor([[1, *tokens[:-1]]]))

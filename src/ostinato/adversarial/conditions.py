@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ostinato.arguments import require, require_at_least, require_types
 from ostinato.journal import JSON, StopKind, Stopped
-from ostinato.loop import Condition, Observed, Step, numbers, readable
+from ostinato.loop import Condition, Observed, State, Step, numbers, readable
 
 
 @readable
@@ -20,7 +20,7 @@ class ModeCollapse(Condition):
 
     below: float = 0.3
     patience: int = 5
-    grace: int = 300
+    grace: int = 150
 
     def __post_init__(self) -> None:
         require_types(self, "ModeCollapse({})")
@@ -34,19 +34,23 @@ class ModeCollapse(Condition):
     def initial_state(self) -> list[int]:
         return [0, 0]  # reports in a row at or above the bound, at most `patience`; those below
 
-    def observe(self, state: list[int], step: Step) -> Observed:
-        diversity = _last(step, "diversity")
-        if diversity is None:
-            return state, None
+    def observe(self, state: State, step: Step) -> Observed:
+        for value in numbers(step.report.get("diversity")):
+            state, stopped = self._fold(state, value, step.position)
+            if stopped is not None:
+                return state, stopped
+        return state, None
+
+    def _fold(self, state: list[int], diversity: float, position: int) -> Observed:
         healthy, low = state
         if diversity >= self.below:
             return [min(healthy + 1, self.patience), 0], None
-        if healthy < self.patience and step.position < self.grace:
+        if healthy < self.patience and position < self.grace:
             return [0, 0], None
         low += 1
+        how = "fell" if healthy >= self.patience else "stayed"
         if low < self.patience:
             return [healthy, low], None
-        how = "fell" if healthy >= self.patience else "stayed"
         sentence = (
             f"The samples' diversity {how} below {self.below:g} of the data's in {low} reports: "
             f"{diversity:.2f}. The generator makes few images. Go back to an earlier checkpoint "
@@ -82,23 +86,24 @@ class Overpowered(Condition):
     def initial_state(self) -> list[int]:
         return [0, 0]  # steps won in a row, of the generator below 0; reports of memorized images
 
-    def observe(self, state: list[int], step: Step) -> Observed:
+    def observe(self, state: State, step: Step) -> Observed:
         won, known = state
-        accuracy, overfitting = _last(step, "accuracy"), _last(step, "overfitting")
-        if accuracy is not None:
+        for accuracy in numbers(step.report.get("accuracy")):
             won = self._won(won, accuracy)
-        if overfitting is not None:
+            if abs(won) >= self.patience:
+                side = _DISCRIMINATOR if won > 0 else _GENERATOR
+                sentence = side.format(steps=abs(won), accuracy=accuracy)
+                found: dict[str, JSON] = {"accuracy": accuracy, "steps": abs(won)}
+                return [won, known], self._stop(sentence, found)
+        for overfitting in numbers(step.report.get("overfitting")):
             known = known + 1 if overfitting >= self.memorized else 0
-        sentence = ""
-        found: dict[str, JSON] = {"accuracy": accuracy, "steps": abs(won)}
-        if abs(won) >= self.patience:
-            side = _DISCRIMINATOR if won > 0 else _GENERATOR
-            sentence = side.format(steps=abs(won), accuracy=accuracy)
-        elif known >= MEMORIZED_REPORTS:
-            sentence = _MEMORIZED.format(overfitting=overfitting)
-            found = {"overfitting": overfitting}
-        stopped = Stopped(StopKind.DIVERGED, sentence, str(self), found) if sentence else None
-        return [won, known], stopped
+            if known >= MEMORIZED_REPORTS:
+                sentence = _MEMORIZED.format(overfitting=overfitting)
+                return [won, known], self._stop(sentence, {"overfitting": overfitting})
+        return [won, known], None
+
+    def _stop(self, sentence: str, found: dict[str, JSON]) -> Stopped:
+        return Stopped(StopKind.DIVERGED, sentence, str(self), found)
 
     def _won(self, before: int, accuracy: float) -> int:
         """Return the steps won in a row: above 0 by the discriminator, below by the generator."""
@@ -122,9 +127,3 @@ _MEMORIZED = (
     "The discriminator knows its images by heart: held-out ones score nearly as generated ones "
     "(overfitting {overfitting:.2f}). Take the best weights, augment the images, or add some."
 )
-
-
-def _last(step: Step, name: str) -> float | None:
-    """Return a report's number, of several the last one; None where it has none."""
-    values = numbers(step.report.get(name))
-    return values[-1] if values else None

@@ -269,7 +269,7 @@ class Duel(SparseMetrics):
         count = self.config.watched
         made, label = self.samples(count, "watched")
         train, held_out = (
-            float(self.discriminator(*self._spread(images, count)).mean())
+            float(self.discriminator(*self._first(images, count)).mean())
             for images in (self._images, self._held_out)
         )
         generated = float(self.discriminator(made, label).mean())
@@ -281,8 +281,8 @@ class Duel(SparseMetrics):
             report["overfitting"] = (train - held_out) / (train - generated)
         return report
 
-    def _spread(self, images: Images, count: int) -> tuple[Tensor, Tensor | None]:
-        """Return the first images of a set, which is in no order, and their classes."""
+    def _first(self, images: Images, count: int) -> tuple[Tensor, Tensor | None]:
+        """Return the first images of a set, always the same, and their classes."""
         some, device = images.at(range(min(count, len(images)))), self.precision.device
         return some.clean().to(device), None if some.labels is None else some.labels.to(device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,8 +12,9 @@ from ostinato.adversarial.networks import Discriminator, GanConfig
 from ostinato.image import Images, diversity, frechet_distance, precision_recall
 
 Embed = Callable[[Tensor], Tensor]
-"""Features (B, F) of images (B, C, H, W) in [-1, 1]."""
+"""Features (B, F) of images (B, C, H, W) in [-1, 1], which are on the CPU."""
 
+FEATURES = 64  # of an untrained network
 BATCH = 250  # images whose features are computed at once
 
 
@@ -23,7 +25,8 @@ def untrained_features(config: GanConfig) -> Embed:
     4: they measure where no trained features fit the images. Those of a discriminator in training
     would change, and distances of two steps could not be compared.
     """
-    return Discriminator(config, seed=0).eval().features
+    # Few features: the distance of two real sets grows with their number over that of images.
+    return Discriminator(replace(config, features=FEATURES), seed=0).eval().features
 
 
 class SampleQuality:
@@ -53,11 +56,11 @@ class SampleQuality:
 
         Within classes where these have some; 1 is as diverse as the data.
         """
+        labels = None if labels is None else labels.cpu()
         found = diversity(self._features(images) * self._scale, labels)
         return found / max(self._real_diversity, 1e-12)
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> Tensor:
-        return torch.cat(
-            [self._embed(part).flatten(1).float() for part in torch.split(images, BATCH)]
-        )
+        parts = torch.split(images.cpu(), BATCH)
+        return torch.cat([self._embed(part).flatten(1).float().cpu() for part in parts])

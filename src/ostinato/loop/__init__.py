@@ -31,6 +31,7 @@ from ostinato.loop.conditions.base import (
     Never,
     Observed,
     Predicate,
+    State,
     as_condition,
     numbers,
 )
@@ -120,6 +121,7 @@ __all__ = [
     "Span",
     "SparseMetrics",
     "StartOver",
+    "State",
     "Step",
     "Steps",
     "Text",

@@ -10,11 +10,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from ostinato.arguments import require_arguments
 from ostinato.errors import RunError, Unanswered
-from ostinato.journal import JSON, Journal, Run, RunSession, RunSource, StopKind, Stopped, first
+from ostinato.journal import (
+    JSON,
+    Fields,
+    Journal,
+    Run,
+    RunSession,
+    RunSource,
+    StopKind,
+    Stopped,
+    first,
+)
 from ostinato.loop.actions import (
     Accept,
     Action,
@@ -379,12 +389,12 @@ class Loop:
         self._save_points.clear()
         self._return_to(0, self._initial_state, edits)
 
-    def _return_to(self, position: int, state: Mapping[str, object], edits: Edits) -> None:
+    def _return_to(self, position: int, state: Mapping[str, Any], edits: Edits) -> None:
         process = copy.deepcopy(state["process"])  # it may be returned to again
-        self.process.load_state_dict(cast(dict[str, object], process))
+        self.process.load_state_dict(process)
         # A state saved under another condition, before a resume, has nothing that fits this one.
         same = state.get("spelling", str(self.until)) == str(self.until)
-        then = cast(JSON, state["until"]) if same else self.until.initial_state()
+        then = state["until"] if same else self.until.initial_state()
         self._state = self.until.back(then, self._state)
         self.position = position
         if edits:
@@ -508,18 +518,18 @@ class Loop:
         if reached is not None:
             self._end(reached)
 
-    def _load(self, run: Run, state: Mapping[str, object]) -> None:
-        self.process.load_state_dict(cast(dict[str, object], state["process"]))
-        spelling, before = up_to_date(str(state["spelling"])), cast(JSON, state["until"])
+    def _load(self, run: Run, state: Mapping[str, Any]) -> None:
+        saved = Fields(state)
+        self.process.load_state_dict(state["process"])
+        spelling, before = up_to_date(saved.text("spelling")), state["until"]
         if spelling == str(self.until):
             self._state = self.until.wake(before)
         else:  # what was spent stays spent
             self._state = transfer_state(spelling, before, self.until)
-        attempts = cast(list[dict[str, object]], state["attempts"])
-        self._attempts = [Attempt.from_json(attempt) for attempt in attempts]
+        self._attempts = [Attempt.from_json(each.value) for each in saved.objects("attempts")]
         there = {row.tick for row in run.checkpoints()}
-        self._save_points.load(cast(list[tuple[int, int, int]], state["marks"]), there)
-        self._edit_log.count = cast(int, state["changes"])
+        self._save_points.load(saved.items("marks"), there)
+        self._edit_log.count = saved.integer("changes")
 
     def _resume_edits(self, session: RunSession) -> None:
         """Apply a branch's edits, or plan to repeat those that came after the saved state."""

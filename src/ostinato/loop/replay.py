@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from typing import cast
 
-from ostinato.journal import Run, with_tensors
+from ostinato.journal import Fields, Run, with_tensors
 from ostinato.loop.process import Report
 
 Recorded = Mapping[str, tuple[int, Report]]
@@ -51,8 +50,8 @@ def recorded(run: Run, after: int) -> Iterator[Recorded]:
     for number, step in enumerate(run.steps(after), after + 1):
         if step.tick != number:
             return
-        lanes = cast(Mapping[str, Mapping[str, object]], step.report["lanes"])
+        lanes = Fields(step.report).mapping("lanes")
         yield {
-            key: (cast(int, lane["position"]), with_tensors(lane["report"]))
+            key: (Fields(lane).integer("position"), with_tensors(lane["report"]))
             for key, lane in lanes.items()
         }
