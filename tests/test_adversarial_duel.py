@@ -28,7 +28,6 @@ from ostinato.adversarial import (
 from ostinato.errors import EditError, InputError, RunError
 from ostinato.image import Images
 from ostinato.journal import StopKind
-from ostinato.loop import Overpowered
 from ostinato.testing import check_process
 from ostinato.train import Trainer, copied
 
