@@ -88,7 +88,7 @@ def test_what_a_judge_reads_is_spent_by_the_item_and_by_the_job(tmp_path: Path) 
             check.judge(attempt["text"], {"message": "Where?" if row["index"] == 0 else "When?"})
             for attempt in row["attempts"]
         ]
-        assert row["spent"]["judged"] == sum(verdict.tokens for verdict in verdicts) > 40
+        assert row["spent"]["judged"] == sum(verdict.spent["judged"] for verdict in verdicts) > 40
         drawn = sum(attempt["position"] for attempt in row["attempts"])
         assert row["spent"]["tokens"] == drawn + row["spent"]["judged"]
         assert from_lane(LaneResult.from_json(row)).tokens.judged == row["spent"]["judged"]
@@ -205,7 +205,9 @@ def test_a_servers_most_likely_tokens_are_weighed() -> None:
         (verdict,) = judge_all([Judge(question=QUESTION, model=url)], "Here.", ITEM)
     assert verdict.score == pytest.approx(1 / (1 + 2.718281828**-1))
     (body,) = bodies
-    assert verdict.tokens == 1 + len(body["messages"][0]["content"]) // 4  # it sent no usage
+    assert (
+        verdict.spent["judged"] == 1 + len(body["messages"][0]["content"]) // 4
+    )  # it sent no usage
     assert Verdict.from_json(verdict.to_json()) == verdict
     assert body["model"] == "some" and body["top_logprobs"] == 10
     assert body["messages"][0]["content"].startswith("Is Here. an answer to Where?")
@@ -243,7 +245,7 @@ def test_transient_failures_are_retried_and_others_reported() -> None:
         faults.writes = lambda body: "Perhaps"
         (neither,) = judge_all([Judge(question=check, model=f"{url}#m")], "Here.", {})
         assert "must answer with yes or no" in neither.error
-        assert neither.tokens > 1 and not neither.passed  # it was paid for
+        assert neither.spent["tokens"] > 1 and not neither.passed  # it was paid for
 
 
 def test_a_wait_that_the_server_demands_is_kept_or_ends_the_judgment() -> None:

@@ -13,7 +13,7 @@ from faulty_server import Faults, serving
 from tiny import save_tiny, tiny_model
 
 from ostinato.checks import Judge, judge_all
-from ostinato.errors import InputError
+from ostinato.errors import InputError, RunError
 from ostinato.journal import StopKind
 from ostinato.loop import Budget, Verdict
 from ostinato.refine import Resample
@@ -39,10 +39,23 @@ def test_a_verdict_contains_what_its_judge_cost() -> None:
     with serving(says("Yes")) as url:
         (verdict,) = judge_all([judge(url)], "Here.", {})
         (free,) = judge_all([judge(url, price_in=0, price_out=0)], "Here.", {})
-    assert verdict.passed and verdict.tokens == free.tokens > 1
-    assert verdict.cost == pytest.approx(((verdict.tokens - 1) * 1000 + 5000) / 1_000_000)
+    tokens = verdict.spent["judged"]
+    assert verdict.passed and verdict.spent["tokens"] == tokens == free.spent["tokens"] > 1
+    assert verdict.spent["cost"] == pytest.approx(((tokens - 1) * 1000 + 5000) / 1_000_000)
     assert Verdict.from_json(verdict.to_json()) == verdict
-    assert free.cost == 0 and "cost" not in free.to_json()
+    assert "cost" not in free.to_json()
+
+
+def test_what_a_verdict_spent_is_read_from_rows_of_today_and_of_before() -> None:
+    saved = Verdict("polite", True, spent={"calls": 2, "cost": 0.5}).to_json()
+    assert (saved["calls"], saved["cost"]) == (2, 0.5)
+    read = Verdict.from_json(saved)
+    assert read.spent == {"calls": 2, "cost": 0.5} and type(read.spent["calls"]) is int
+    before = Verdict("polite", True).to_json() | {"tokens": 40, "cost": 0.5}
+    assert Verdict.from_json(before).spent == {"tokens": 40, "cost": 0.5, "judged": 40}
+    with pytest.raises(RunError, match="'tokens'"):
+        Verdict.from_json(before | {"tokens": "many"})
+    assert Verdict("polite", True, spent={"score": 3}).to_json()["score"] == 1.0
 
 
 def test_a_judges_price_is_spent_and_ends_a_job_written_in_the_process() -> None:

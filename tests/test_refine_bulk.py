@@ -104,7 +104,7 @@ def test_ready_answers_share_steps_and_no_step_holds_too_many(folder: Path) -> N
 
 def test_few_ready_answers_share_a_step_where_a_model_judges_them() -> None:
     def judge(output: object, item: object) -> list[Verdict]:
-        return [Verdict("kind", True, tokens=40)]
+        return [Verdict("kind", True, spent={"tokens": 40, "judged": 40})]
 
     items: list[tuple[str, object]] = [(f"k{n}", {}) for n in range(20)]
     lanes = Lanes(

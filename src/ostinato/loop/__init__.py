@@ -50,7 +50,7 @@ from ostinato.loop.conditions.metrics import (
 from ostinato.loop.conditions.parser import parse, readable, up_to_date
 from ostinato.loop.items import UniqueItems, content_keys, digest
 from ostinato.loop.lane_result import LaneResult
-from ostinato.loop.lane_state import is_end, spent_judging
+from ostinato.loop.lane_state import add_up, is_end
 from ostinato.loop.lanes import Lanes, items_done
 from ostinato.loop.loop import Loop
 from ostinato.loop.policy import Judge, Policy
@@ -130,6 +130,7 @@ __all__ = [
     "Verdict",
     "Work",
     "accept",
+    "add_up",
     "as_condition",
     "check_seed",
     "compute_mode",
@@ -145,7 +146,6 @@ __all__ = [
     "parse",
     "readable",
     "sigterm_interrupts",
-    "spent_judging",
     "uniform",
     "up_to_date",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -61,8 +61,8 @@ class Verdict:
     where in the text, if it is in one place. `error` is the sentence of a check that could not
     judge (it raised, or ran out of time): its verdict has not passed and has no score. In JSON that
     score is null; here it is 0, so that the draft gains nothing by it when drafts are compared.
-    `out_of_time`: it is in error since no time was left for it. `tokens` is how many a model read
-    and wrote to judge, `cost` their price.
+    `spent` is what judging took, by the names of costs: it is added to what the item has spent.
+    `out_of_time`: it is in error since no time was left for it.
     """
 
     check: str
@@ -71,12 +71,11 @@ class Verdict:
     message: str = ""
     span: Span | None = None
     error: str = ""
-    tokens: int = 0
-    cost: float = 0.0
+    spent: Mapping[str, float] = field(default_factory=dict, hash=False)
     out_of_time: bool = False
 
     def to_json(self) -> dict[str, JSON]:
-        """Return the verdict as a JSON object; the last three fields where there are any."""
+        """Return the verdict as a JSON object; each cost is a key of its own."""
         verdict: dict[str, JSON] = {
             "check": self.check,
             "passed": self.passed,
@@ -85,9 +84,9 @@ class Verdict:
             "span": list(self.span) if self.span else None,
             "error": self.error,
         }
-        rare: dict[str, JSON] = {"tokens": self.tokens, "cost": self.cost}
-        rare["out_of_time"] = self.out_of_time
-        return verdict | {name: value for name, value in rare.items() if value}
+        for name, amount in self.spent.items():
+            verdict.setdefault(name, amount)
+        return verdict | {"out_of_time": True} if self.out_of_time else verdict
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Verdict:
@@ -102,10 +101,26 @@ class Verdict:
             span=Span(*span) if isinstance(span, list | tuple) else None,
             error=saved.text("error", ""),
             # Rare, and bulk jobs read millions of verdicts.
-            tokens=saved.integer("tokens") if "tokens" in value else 0,
-            cost=saved.number("cost") if "cost" in value else 0.0,
+            spent=_costs(value) if len(value) > _ALWAYS else {},
             out_of_time="out_of_time" in value and saved.flag("out_of_time"),
         )
+
+
+_ALWAYS = 6  # keys, before those of costs
+_NO_COSTS = {"check", "passed", "score", "message", "span", "place", "error", "out_of_time"}
+
+
+def _costs(saved: Mapping[str, object]) -> dict[str, float]:
+    """Return the costs among the keys of a saved verdict."""
+    fields = Fields(saved)
+    costs: dict[str, float] = {}
+    for name in saved:
+        if name not in _NO_COSTS:
+            fields.number(name)  # it raises for anything else
+            costs[name] = fields.value[name]  # a whole number stays one
+    if "tokens" in costs:  # rows of older versions have no other name for a judge's tokens
+        costs.setdefault("judged", costs["tokens"])
+    return costs
 
 
 class PrefixStatus(StrEnum):

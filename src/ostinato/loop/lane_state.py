@@ -273,12 +273,13 @@ def spent(reports: Iterable[Report], costs: Iterable[str]) -> dict[str, float]:
     return {name: totals[name] for name in names if name in totals}
 
 
-def spent_judging(verdicts: Iterable[Verdict]) -> dict[str, float]:
-    """Return what judging has spent, as cost metrics; empty where no model judged."""
-    judging = list(verdicts)
-    tokens, cost = sum(one.tokens for one in judging), sum(one.cost for one in judging)
-    taken = {"tokens": tokens, "cost": cost, "judged": tokens}
-    return {name: amount for name, amount in taken.items() if amount}
+def add_up(amounts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the sum of amounts by name, as of what several verdicts have spent."""
+    totals: dict[str, float] = {}
+    for amount in amounts:
+        for name, value in amount.items():
+            totals[name] = totals.get(name, 0) + value
+    return totals
 
 
 def end_of(report: Report) -> Stopped | None:

@@ -20,12 +20,12 @@ from ostinato.loop.items import Items
 from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.lane_state import (
     LaneState,
+    add_up,
     end_of,
     given_up,
     kept_characters,
     require_condition,
     spent,
-    spent_judging,
 )
 from ostinato.loop.policy import Policy, PolicyOf, per_item
 from ostinato.loop.process import Lane, LaneProcess, Report
@@ -349,7 +349,7 @@ class Lanes:
         if judge is None:
             return ()
         verdicts = tuple(judge(output, state.edited_item()))
-        taken = spent_judging(verdicts)
+        taken = add_up(verdict.spent for verdict in verdicts)
         state.charge(taken)
         self._judging.append(taken)
         return verdicts

@@ -40,7 +40,7 @@ class Judges:
     def __call__(self, output: object, item: Item) -> Sequence[Verdict]:
         verdicts = judge_all(self.checks, output, item, self.time_limit)
         if self.spend_limit is not None:
-            self.spend_limit.charge(sum(verdict.cost for verdict in verdicts))
+            self.spend_limit.charge(sum(verdict.spent.get("cost", 0) for verdict in verdicts))
         return verdicts
 
     @property

@@ -123,7 +123,7 @@ class Judge(BaseCheck):
             opinion = _local(self.model).ask(question)
         else:
             opinion = ask_server(self._server, question)
-        return replace(self._verdict(opinion), tokens=opinion.tokens, cost=opinion.cost)
+        return replace(self._verdict(opinion), spent=_spent(opinion))
 
     def _verdict(self, opinion: Opinion) -> Verdict:
         if opinion.error:
@@ -131,6 +131,12 @@ class Judge(BaseCheck):
         fix = self.fix or f"Change it so that the answer is yes: {self.question}"
         message = f"{fix} (The judge's yes is {opinion.yes:.2f}, at least {self.min:g} is wanted.)"
         return self.verdict(opinion.yes >= self.min, message, opinion.yes)
+
+
+def _spent(opinion: Opinion) -> dict[str, float]:
+    """Return what a question took; its tokens are also counted apart, as those of judging."""
+    spent = {"tokens": opinion.tokens, "cost": opinion.cost, "judged": opinion.tokens}
+    return {name: amount for name, amount in spent.items() if amount}
 
 
 @lru_cache(maxsize=2)  # a model each: two judges may share a job, more would fill the memory

@@ -14,7 +14,7 @@ from ostinato.checks import TIME_LIMIT, check_prefix_all, judge_all
 from ostinato.decode import Decode
 from ostinato.errors import InputError
 from ostinato.journal import EditKind, Fields
-from ostinato.loop import Check, Item, Lane, Report, Text, Verdict, spent_judging, uniform
+from ostinato.loop import Check, Item, Lane, Report, Text, Verdict, add_up, uniform
 
 
 @dataclass(slots=True)
@@ -180,8 +180,7 @@ class GroupedLanes(ABC, Generic[G]):
 
     def _verdicts(self, group: LaneGroup, output: Text) -> list[Verdict]:
         verdicts = judge_all(self._checks, output, group.columns, self._time_limit)
-        for name, amount in spent_judging(verdicts).items():
-            group.judging[name] = group.judging.get(name, 0) + amount
+        group.judging = add_up((group.judging, *(verdict.spent for verdict in verdicts)))
         return verdicts
 
 
