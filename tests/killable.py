@@ -7,6 +7,7 @@ from typing import Any
 
 from tiny import compiled_tiny, tiny_model
 from tiny_denoiser import TinyDenoiser
+from toy_family import WriterAndCritic
 from toys import Speller, Walk, slowly
 
 from ostinato.checks import Excludes, Length
@@ -75,12 +76,22 @@ def go_back_to_b(stopped: Stopped, history: History) -> Action:
     return GoBack(position, {"forbid": ["b"]}) if position >= 0 else GiveUp()
 
 
-def spell(**where: Any) -> Loop:
+def spell(own: str = "", **where: Any) -> Loop:
+    """Spell items by one policy, or (`own`) each by its own."""
     items = [(f"item{n}", n) for n in range(60)]
-    lanes = Lanes(
-        SlowSpeller(), items, Policy(each=Steps(30), judge=no_b, on_stop=go_back_to_b), seed=3
-    )
+    shared = Policy(each=Steps(30), judge=no_b, on_stop=go_back_to_b)
+
+    def policy(n: int) -> Policy:
+        return shared if n % 3 == 0 else Policy(each=Steps(5 + n % 11))
+
+    lanes = Lanes(SlowSpeller(), items, policy if own else shared, seed=3)
     return Loop(lanes, until=Steps(100_000), checkpoint=CheckpointSchedule(steps=9), **where)
+
+
+def toy_family(**where: Any) -> Loop:
+    """Train two networks in turns, of which one is sampled with the weights of now."""
+    schedule = CheckpointSchedule(steps=7)
+    return Loop(WriterAndCritic(), until=Steps(60), checkpoint=schedule, **where)
 
 
 MESSAGES = [{"id": str(n), "message": f"Can you help me with number {n}?"} for n in range(16)]

@@ -93,6 +93,7 @@ def _plain(text: str) -> str:
     return re.sub(r"\d+", lambda number: str(int(number[0])), text)  # 007 is no Python
 
 
+@pytest.mark.slow
 def test_a_text_is_what_all_its_constraints_say() -> None:
     patterns = ["[A-Z](?s:.*)[.]", "([^ ]+ +){3,6}[^ ]+", "(?s:.*)at 9(?s:.*)"]
     constraint = Constraint.all_of([Constraint.regex(pattern) for pattern in patterns])

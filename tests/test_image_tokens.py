@@ -101,6 +101,7 @@ print(codes.flatten().tolist())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_codes_are_the_same_on_other_threads_and_after_other_imports(tmp_path: Path) -> None:
     network = VQ(VQConfig(width=16), seed=2).eval()

@@ -14,6 +14,8 @@ from ostinato.testing import Forks, check_killed
 TARGETS: list[tuple[str, Mapping[str, str]]] = [
     ("killable:walk", {}),
     ("killable:spell", {}),
+    ("killable:spell", {"own": "yes"}),
+    ("killable:toy_family", {}),
     ("killable:refine", {}),
     ("killable:train", {"optimizer": "muon", "lora": "2"}),
     ("killable:refine", {"keep": "results"}),
@@ -62,7 +64,7 @@ def test_so_does_one_of_new_interpreters() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("make", "arguments"), TARGETS[2:4], ids=str)
+@pytest.mark.parametrize(("make", "arguments"), TARGETS[4:6], ids=str)
 def test_fifty_kills_leave_no_trace(make: str, arguments: Mapping[str, str], forks: Forks) -> None:
     assert check_killed(make, kills=50, seed=1, arguments=arguments, forks=forks) == 50
 

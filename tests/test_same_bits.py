@@ -46,7 +46,10 @@ def replies(
     return rows
 
 
-@pytest.mark.parametrize("slots", [4, 16, 64])
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("slots", [4, pytest.param(16, marks=slow), pytest.param(64, marks=slow)])
 def test_replies_are_equal_in_every_batch(slots: int) -> None:
     assert replies(slots) == replies(1)
 

@@ -86,6 +86,7 @@ def random_steps(seed: int, kills: int) -> list[int]:
     return [rng.randint(4, 5) for _ in range(kills)]
 
 
+@pytest.mark.slow
 def test_a_color_image_that_is_killed_once_is_the_same(color: str) -> None:
     same_after_kills(DENOISE, [random.Random(1).randint(2, 4)], (color, "--steps", "4"))
 
