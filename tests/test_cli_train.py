@@ -229,12 +229,11 @@ def test_more_steps_resume_and_plan_another_rate(folder: Path) -> None:
 def test_a_training_that_was_stopped_from_outside_says_that_it_stays_so(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(position: int, report: object) -> str:
+    def stop(*said: object) -> None:
         with Journal() as journal:
             journal.request(journal.get("train-small"), "stop")
-        return "requested"
 
-    monkeypatch.setattr("ostinato.cli.train.progress._line", stop)
+    monkeypatch.setattr("ostinato.cli.train.progress.TrainingView._say_step", stop)
     stopped = train("a.txt --out small --until Steps(5000) --valid-every 5000", SMALL)
     assert stopped.exit_code == 0, stopped.output
     assert "It was asked to stop from outside." in stopped.output

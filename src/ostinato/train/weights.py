@@ -140,7 +140,7 @@ class BestWeights:
 
     def __init__(self, parameters: Weights, mode: Literal["min", "max"] = "min") -> None:
         require(mode in ("min", "max"), "mode", "min or max", mode)
-        self._parameters = parameters
+        self._parameters, self.mode = parameters, mode
         self._sign = 1 if mode == "min" else -1
         self.value = self._sign * math.inf
         self.step: int | None = None
