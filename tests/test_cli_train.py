@@ -18,6 +18,7 @@ from tiny import CORPUS, save_tiny
 
 from ostinato.cli.main import cli
 from ostinato.cli.train.options import TrainingOptions
+from ostinato.cli.train.progress import TrainingView
 from ostinato.cli.train.settings import settings_of
 from ostinato.errors import OstinatoError
 from ostinato.journal import Journal, safe_name
@@ -229,12 +230,14 @@ def test_more_steps_resume_and_plan_another_rate(folder: Path) -> None:
 def test_a_training_that_was_stopped_from_outside_says_that_it_stays_so(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*said: object) -> None:
+    def stop(view: object, position: int, report: object) -> None:
         with Journal() as journal:
             journal.request(journal.get("train-small"), "stop")
 
-    monkeypatch.setattr("ostinato.cli.train.progress.TrainingView._say_step", stop)
-    stopped = train("a.txt --out small --until Steps(5000) --valid-every 5000", SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingView, "_say_step", stop)
+        patch.setattr(TrainingView, "_say_last", print)
+        stopped = train("a.txt --out small --until Steps(5000) --valid-every 5000", SMALL)
     assert stopped.exit_code == 0, stopped.output
     assert "It was asked to stop from outside." in stopped.output
     assert "It stays stopped." in stopped.output and "the same command" not in stopped.output
