@@ -8,12 +8,13 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from click.testing import CliRunner
-from toy_trainer import CHASE, Chase, ChaseConfig
+from toy_trainer import CHASE, Chase, ChaseConfig, ChaseRun
 
 from ostinato.cli.main import cli
 from ostinato.cli.train.group import TRAININGS, offer, train
@@ -22,7 +23,7 @@ from ostinato.journal import Journal
 from ostinato.music import Score, examples, music_model
 from ostinato.runs import KINDS, RunKind
 from ostinato.testing import check_process
-from ostinato.train import TextTask, TrainingConfig, task_parts
+from ostinato.train import TextTask, TrainingConfig, build_training, task_parts
 
 TRAIN = "train chase field --steps 20 --turns 3 --checkpoint-every 4"
 
@@ -112,6 +113,21 @@ def test_the_declared_options_are_those_of_the_configuration() -> None:
     assert "--epochs must be left out of a training without examples" in str(
         CliRunner().invoke(cli, shlex.split(f"{TRAIN} --out new --epochs 2")).exception
     )
+
+
+def test_what_is_never_validated_saves_the_last_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Chase, "_validate", lambda chase: {})
+    text = output_of(f"{TRAIN} --out out")
+    assert "These are the weights of step 20, the last: no validation gave a number." in text
+
+
+def test_patience_and_the_best_weights_are_of_one_mind() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Lowest(ChaseRun):
+        better: ClassVar[Any] = "min"
+
+    with pytest.raises(TypeError, match="better must be 'max'"):
+        build_training(Lowest(out=Path("out"), where=Path("field")))
 
 
 def test_patience_waits_for_the_declared_measure() -> None:

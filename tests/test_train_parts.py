@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
@@ -182,6 +183,14 @@ def test_a_cursor_takes_every_batch_once_but_those_left_out() -> None:
         cursor.change("skip_steps", [[3, 1]])
 
 
+def test_only_whole_batches_are_skipped() -> None:
+    cursor = BatchCursor(BatchSampler([1] * 4, 2, seed=0))
+    cursor.change("skip", 2.0)  # from outside, as JSON
+    with pytest.raises(EditError, match=r"skip must be a whole number of batches, got 1\.5"):
+        cursor.change("skip", 1.5)
+    assert cursor.index == 2
+
+
 # Together ---------------------------------------------------------------------------------------
 
 
@@ -243,6 +252,36 @@ def test_an_edit_goes_to_every_part_that_knows_it_or_to_the_one_that_is_named() 
     with pytest.raises(EditError, match=r"Unknown edit 'pray/lr' of Turns.*prey/lr"):
         turns.change({"lr_scale": 0.5, "pray/lr": 0.02})
     assert turns.updaters["hunter"].lr_scale == 0.5  # nothing was changed
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("lr", lambda: Schedule(lr=0.0)),
+        ("shape", lambda: Schedule(lr=1.0, shape=cast(Any, "cosine"))),
+        ("warmup_steps", lambda: Schedule(lr=1.0, warmup_steps=-1)),
+        ("steps", lambda: Schedule(lr=1.0, steps=0)),
+        ("min_lr_ratio", lambda: Schedule(lr=1.0, min_lr_ratio=2.0)),
+        ("max_grad_norm", lambda: updater(layer(), max_grad_norm=-1.0)),
+        ("per_step", lambda: BatchCursor(BatchSampler([1], 1, 0), 0)),
+        ("decay", lambda: Averages({}, 1.0)),
+        ("mode", lambda: BestWeights({}, cast(Any, "least"))),
+        ("every", lambda: Validation(BestWeights({}), dict, every=0)),
+        ("name", lambda: Precision(layer(), name=cast(Any, "float16"))),
+        ("networks", Precision),
+    ],
+)
+def test_a_part_names_what_is_wrong_when_it_is_made(name: str, make: Callable[[], object]) -> None:
+    with pytest.raises(InputError, match=f"^{name} must be "):
+        make()
+
+
+@pytest.mark.parametrize("part", [lambda p: Averages(p, 0.9), BestWeights])
+def test_kept_weights_of_another_network_are_refused(part: Callable[[Any], Any]) -> None:
+    other = part(trainable(nn.Linear(4, 2)))
+    state = other.state_dict() | {"weights": {"bias": torch.ones(2), "weight": torch.ones(2, 4)}}
+    with pytest.raises(InputError, match=r"\(2, 4\) instead of \(2, 3\)"):
+        part(trainable(layer())).load_state_dict(state)
 
 
 def test_the_state_of_other_parts_is_refused() -> None:

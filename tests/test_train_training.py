@@ -24,6 +24,7 @@ from ostinato.train import (
     BatchSampler,
     Example,
     Muon,
+    Schedule,
     TextTask,
     Training,
     TrainingConfig,
@@ -300,11 +301,11 @@ def test_settings_out_of_range_are_refused_by_name(name: str, value: object) -> 
 
 
 def test_rates_rise_stay_and_fall_by_steps() -> None:
-    wsd = TrainingConfig(steps=100, warmup_steps=10, lr=1.0, schedule="wsd", min_lr_ratio=0.0)
-    assert wsd.lr_at(0) == pytest.approx(0.1) and wsd.lr_at(50) == 1.0
-    assert wsd.lr_at(91) == pytest.approx(0.5) and wsd.lr_at(100) == pytest.approx(0.0)
-    linear = TrainingConfig(steps=100, warmup_steps=0, lr=1.0, min_lr_ratio=0.5)
-    assert linear.lr_at(50) == pytest.approx(0.75)
+    wsd = Schedule(steps=100, warmup_steps=10, lr=1.0, shape="wsd")
+    assert wsd.at(0) == pytest.approx(0.1) and wsd.at(50) == 1.0
+    assert wsd.at(91) == pytest.approx(0.5) and wsd.at(100) == pytest.approx(0.0)
+    linear = TrainingConfig(steps=100, warmup_steps=0, lr=1.0, min_lr_ratio=0.5).lr_schedule
+    assert linear.at(50) == pytest.approx(0.75)
 
 
 def test_an_example_is_as_long_as_its_tokens() -> None:

@@ -360,14 +360,14 @@ def test_an_autoencoder_is_a_run_that_is_resumed_with_the_model_that_calls_it() 
 def test_an_interrupted_autoencoder_is_resumed_by_the_run_that_calls_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    line = progress._line
+    say = progress.TrainingView._say_step
 
-    def interrupting(position: int, report: Any) -> str:
+    def interrupting(view: Any, position: int, report: Any, note: str = "") -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        return line(position, report)
+        say(view, position, report, note)
 
     with monkeypatch.context() as patch:
-        patch.setattr(progress, "_line", interrupting)
+        patch.setattr(progress.TrainingView, "_say_step", interrupting)
         result = call(f"{COMMANDS['image-tokens']} --out made")
     assert result.exit_code == 130
     assert result.output.endswith("To resume: ostinato runs resume train-made\n")

@@ -11,6 +11,7 @@ from itertools import count as count_from
 from itertools import islice
 from typing import Any, ClassVar
 
+from ostinato.arguments import require_at_least
 from ostinato.errors import EditError
 from ostinato.journal import EditKind
 from ostinato.train.batch_sampler import BatchSampler
@@ -35,6 +36,7 @@ class BatchCursor:
     known_edits: ClassVar[Mapping[str, EditKind]] = {"skip": "number", "skip_steps": "list"}
 
     def __init__(self, sampler: BatchSampler, per_step: int = 1) -> None:
+        require_at_least(1, per_step=per_step)
         self.sampler, self.per_step = sampler, per_step
         self.steps, self.index = 0, 0
         self._left_out: set[int] = set()  # indices of batches ahead that no step will see
@@ -60,7 +62,10 @@ class BatchCursor:
     def change(self, name: str, value: object) -> None:
         """Apply an edit. Raises `EditError` for a wrong value."""
         if name == "skip":
-            self.index += int(not_negative(name, value))
+            number = not_negative(name, value)
+            if number != int(number):
+                raise EditError(f"skip must be a whole number of batches, got {value!r}.")
+            self.index += int(number)
         else:
             self._skip_steps(value)
 

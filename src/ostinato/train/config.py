@@ -127,15 +127,14 @@ class TrainingConfig(TrainerConfig):
         )
         require_at_least(
             0,
-            warmup_steps=self.warmup_steps,
             weight_decay=self.weight_decay,
             max_grad_norm=self.max_grad_norm,
             sample_every=self.sample_every,
         )
-        require_above(0, lr=self.lr, adamw_lr_scale=self.adamw_lr_scale)
-        require(0 <= self.min_lr_ratio <= 1, "min_lr_ratio", "in [0, 1]", self.min_lr_ratio)
+        require_above(0, adamw_lr_scale=self.adamw_lr_scale)
         require(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)", self.ema_decay)
         check_seed(self.seed)
+        _ = self.lr_schedule  # which checks its own fields
 
     @property
     def lr_schedule(self) -> Schedule:
@@ -147,10 +146,6 @@ class TrainingConfig(TrainerConfig):
             steps=self.steps,
             min_lr_ratio=self.min_lr_ratio,
         )
-
-    def lr_at(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        return self.lr_schedule.at(step)
 
     # The plan ---------------------------------------------------------------------------------
 

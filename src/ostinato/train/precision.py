@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from ostinato.arguments import require
 from ostinato.loop import fold_in
 from ostinato.models import deterministic_ops, device_of
 
@@ -26,6 +27,9 @@ class Precision:
     def __init__(
         self, *networks: nn.Module, name: PrecisionName = "float32", seed: int = 0
     ) -> None:
+        require(bool(networks), "networks", "at least one", networks)
+        names = get_args(PrecisionName)
+        require(name in names, "name", " or ".join(names), name)
         self.device, self.name, self._seed = device_of(networks[0]), name, seed
         self._networks = networks
 

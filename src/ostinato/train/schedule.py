@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ostinato.arguments import require, require_above, require_at_least, require_types
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -19,6 +21,13 @@ class Schedule:
     shape: Literal["linear", "wsd", "constant"] = "constant"
     steps: int = 1
     min_lr_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_types(self)
+        require_above(0, lr=self.lr)
+        require_at_least(0, warmup_steps=self.warmup_steps)
+        require_at_least(1, steps=self.steps)
+        require(0 <= self.min_lr_ratio <= 1, "min_lr_ratio", "in [0, 1]", self.min_lr_ratio)
 
     def at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""

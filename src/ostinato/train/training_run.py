@@ -142,6 +142,11 @@ def build_training(
     is_file = config.out.exists() and not config.out.is_dir()
     require(not is_file, "out", "a folder", f"the file {config.out}", "Name another.")
     process = parts.process(config.training)
+    if process.best.mode != config.better:
+        raise TypeError(
+            f"{type(config).__name__}.better must be {process.best.mode!r}, as its trainer chooses "
+            f"the best weights, got {config.better!r}."
+        )
     loop = Loop(
         process,
         until=config.condition() | parts.failure,

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
+from ostinato.arguments import require_at_least
 from ostinato.errors import EditError
 from ostinato.journal import EditKind
 from ostinato.train.optimizers import Optimizer
 from ostinato.train.schedule import Schedule
-from ostinato.train.weights import Weights, on_device_of
+from ostinato.train.weights import Weights, require_same_names
 
 
 class Updater:
@@ -37,6 +37,7 @@ class Updater:
         *,
         max_grad_norm: float = 0.0,
     ) -> None:
+        require_at_least(0, max_grad_norm=max_grad_norm)
         self.parameters, self.optimizer, self.schedule = parameters, optimizer, schedule
         self.max_grad_norm = max_grad_norm
         self.steps = 0
@@ -100,15 +101,15 @@ class Updater:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what was saved. Raises `InputError` for the state of other parameters."""
-        loaded = {name: self._own(name, kept) for name, kept in state["optimizer"].items()}
+        kept = state["optimizer"]
+        require_same_names({n: p for n, p in self.parameters.items() if n in kept}, kept)
+        loaded = {
+            name: {key: value.to(self.parameters[name].device).clone() for key, value in of.items()}
+            for name, of in kept.items()
+        }
         self.steps, self._peak, self.lr_scale = state["steps"], state["lr"], state["lr_scale"]
         self.optimizer.state.clear()
         self.optimizer.state.update(loaded)
-
-    def _own(self, name: str, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Copy an optimizer's state of a parameter to where the parameter is."""
-        device = on_device_of(self.parameters, {name: torch.empty(0)})[name].device
-        return {moment: value.to(device).clone() for moment, value in kept.items()}
 
 
 def not_negative(name: str, value: object) -> float:

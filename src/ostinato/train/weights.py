@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ostinato.arguments import require
+from ostinato.arguments import require, require_at_least
 from ostinato.errors import InputError
 
 Weights = Mapping[str, Tensor]
@@ -33,14 +33,7 @@ def copied(parameters: Weights) -> dict[str, Tensor]:
 @torch.no_grad()
 def load_weights(parameters: Weights, weights: Weights) -> None:
     """Copy weights into parameters. Raises `InputError` for other names or shapes."""
-    _require_same_names(parameters, weights)
-    for name, p in parameters.items():
-        if p.shape != weights[name].shape:
-            raise InputError(
-                f"The saved weights must be of this network, got others: {name} has the shape "
-                f"{tuple(weights[name].shape)} instead of {tuple(p.shape)}. Load them into the "
-                "network that they were saved from."
-            )
+    _require_fitting(parameters, weights)
     for name, p in parameters.items():
         p.copy_(weights[name])
 
@@ -48,10 +41,10 @@ def load_weights(parameters: Weights, weights: Weights) -> None:
 def on_device_of(parameters: Weights, weights: Weights) -> dict[str, Tensor]:
     """Copy weights to where the parameters are: those of a checkpoint are shared, on the CPU.
 
-    Raises `InputError` for a name that no parameter has.
+    Raises `InputError` for other names or shapes; there may be no weights at all.
     """
-    if not set(weights) <= set(parameters):
-        _require_same_names(parameters, weights)
+    if weights:
+        _require_fitting(parameters, weights)
     return {name: value.to(parameters[name].device).clone() for name, value in weights.items()}
 
 
@@ -69,8 +62,20 @@ def using(parameters: Weights, weights: Weights) -> Iterator[None]:
         load_weights(parameters, current)
 
 
-def _require_same_names(parameters: Weights, weights: Weights) -> None:
-    if odd := sorted(set(weights) ^ set(parameters))[:3]:
+def _require_fitting(parameters: Weights, weights: Weights) -> None:
+    require_same_names(parameters, weights)
+    for name, p in parameters.items():
+        if p.shape != weights[name].shape:
+            raise InputError(
+                f"The saved weights must be of this network, got others: {name} has the shape "
+                f"{tuple(weights[name].shape)} instead of {tuple(p.shape)}. Load them into the "
+                "network that they were saved from."
+            )
+
+
+def require_same_names(parameters: Weights, saved: Mapping[str, object]) -> None:
+    """Raise `InputError` where something was saved by the names of another network."""
+    if odd := sorted(set(saved) ^ set(parameters))[:3]:
         raise InputError(
             f"The saved weights must be of this network, got others: they differ in {odd}. "
             "Load them into the network that they were saved from."
@@ -134,7 +139,8 @@ class BestWeights:
     """
 
     def __init__(self, parameters: Weights, mode: Literal["min", "max"] = "min") -> None:
-        self._parameters = parameters
+        require(mode in ("min", "max"), "mode", "min or max", mode)
+        self._parameters, self.mode = parameters, mode
         self._sign = 1 if mode == "min" else -1
         self.value = self._sign * math.inf
         self.step: int | None = None
@@ -176,6 +182,7 @@ class Validation:
         every: int,
         measure: str = "loss/valid",
     ) -> None:
+        require_at_least(1, every=every)
         self._best, self._losses, self._measure = best, losses, measure
         self.every = every
         self.last = -1  # the step whose weights were validated last

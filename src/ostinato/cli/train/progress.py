@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -57,11 +57,9 @@ class TrainingView:
         return self._finish()
 
     def _say(self, line: str, *, err: bool = False) -> None:
-        click.echo(line, err=err or self._view.as_json)
-
-    def _say_if(self, line: str, *, err: bool = False) -> None:
+        """Print a line unless it is empty; with `--json` what is printed is the object alone."""
         if line:
-            self._say(line, err=err)
+            click.echo(line, err=err or self._view.as_json)
 
     def _announce(self, plan: str) -> None:
         """Say how large the training is, where it begins, and what was planned."""
@@ -78,8 +76,8 @@ class TrainingView:
         elif self._loop.tick:
             self._say(f"Resuming from step {self._loop.tick}.")
         else:
-            self._say_if(plan)
-            self._say_if(settings.warning(), err=True)
+            self._say(plan)
+            self._say(settings.warning(), err=True)
 
     def _train(self) -> None:
         """Run the loop; print a line at each validation, and every few seconds."""
@@ -94,10 +92,10 @@ class TrainingView:
             for step in loop:
                 now = time.monotonic()
                 if self._work.config.measure in step.report or now - shown > LINE_SECONDS:
-                    self._say(_line(step.position, self._line(step.report)))
+                    self._say_step(step.position, step.report)
                     shown = now
                 if self._sample is not None and "sample" in step.report:
-                    self._say_if(self._sample(step, self._work))
+                    self._say(self._sample(step, self._work))
         self._signaled = signaled.number != 0
 
     def _finish(self) -> Exit:
@@ -110,14 +108,14 @@ class TrainingView:
         try:
             work.finish()
         except RunError as error:
-            self._tell_last()
+            self._say_last()
             self._say(f"{str(error).rstrip('.')}{name}. {why}", err=True)
             self._print_json(None)
             return Exit.NOT_ALL
-        self._tell_last()
+        self._say_last()
         self._say(f"Saved in {near(work.config.out)}{name}. {why}")
         self._say(f"These are {_saved(work.process, self._loop.position)}.")
-        self._say_if(work.config.training.warning(self._loop.position), err=True)
+        self._say(work.config.training.warning(self._loop.position), err=True)
         self._print_json(work.config.out)
         if work.diverged:
             return Exit.NOT_ALL
@@ -136,10 +134,12 @@ class TrainingView:
             f"--patience{by_name}; to start over, --fresh."
         )
 
-    def _tell_last(self) -> None:
+    def _say_step(self, position: int, report: Mapping[str, Any], note: str = "") -> None:
+        self._say(f"step {position:6}  {self._line(report)}{note}")
+
+    def _say_last(self) -> None:
         if self._work.last:
-            values = self._line(self._work.last)
-            self._say(f"step {self._loop.position:6}  {values}  (the last step)")
+            self._say_step(self._loop.position, self._work.last, "  (the last step)")
 
     def _print_json(self, out: Path | None) -> None:
         """Print one object, where that is asked for; `out` is the folder that was written."""
@@ -176,15 +176,11 @@ def plan_sentence(config: TrainerConfig, usual: TrainerConfig, options: Training
     return f"Planned for this training: {values}."
 
 
-def _line(position: int, values: str) -> str:
-    return f"step {position:6}  {values}"
-
-
 def _saved(process: Trainer, last: int) -> str:
     """Say which weights are saved, and why these."""
     kind, best = "the averaged weights" if process.averages else "the weights", process.best
     if not best:
-        return f"{kind} of step {last}, the last; there are no examples to validate with"
+        return f"{kind} of step {last}, the last: no validation gave a number"
     step = "the step" if best.step is None else f"step {best.step}"
     if best.step == last:
         step += ", the last,"
