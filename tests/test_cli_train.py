@@ -201,7 +201,7 @@ def test_a_higher_limit_keeps_the_planned_rate(folder: Path) -> None:
     again = rates("train-small")
     assert again[: len(planned)] == planned and len(again) == 2 * len(planned)
     config = TrainingConfig(steps=len(planned), warmup_steps=2)
-    assert again == [config.lr_schedule.at(step) for step in range(len(again))]
+    assert again == [config.lr_schedule().at(step) for step in range(len(again))]
     assert "The run is finished" in train("a.txt --out small --epochs 2", SMALL).output
 
 
@@ -213,10 +213,10 @@ def test_seconds_end_any_training_and_plan_its_rate_by_the_measured_speed(folder
     recorded = spec["config"]["training"]
     config = TrainingConfig(steps=recorded["steps"], warmup_steps=2)
     taken = rates("train-small")
-    assert taken == [config.lr_schedule.at(step) for step in range(len(taken))]
+    assert taken == [config.lr_schedule().at(step) for step in range(len(taken))]
     assert train("a.txt --out small --seconds 0.6", SMALL).exit_code == 0
     again = rates("train-small")
-    assert again == [config.lr_schedule.at(step) for step in range(len(again))]
+    assert again == [config.lr_schedule().at(step) for step in range(len(again))]
 
 
 def test_more_steps_resume_and_plan_another_rate(folder: Path) -> None:
@@ -224,7 +224,7 @@ def test_more_steps_resume_and_plan_another_rate(folder: Path) -> None:
     more = train("a.txt --out small --steps 8", SMALL)
     assert more.exit_code == 0 and "Resuming from step 4." in more.output
     config = TrainingConfig(steps=8, warmup_steps=2)
-    assert rates("train-small")[4:] == [config.lr_schedule.at(step) for step in range(4, 8)]
+    assert rates("train-small")[4:] == [config.lr_schedule().at(step) for step in range(4, 8)]
 
 
 def test_a_training_that_was_stopped_from_outside_says_that_it_stays_so(

@@ -304,7 +304,7 @@ def test_rates_rise_stay_and_fall_by_steps() -> None:
     wsd = Schedule(steps=100, warmup_steps=10, lr=1.0, shape="wsd")
     assert wsd.at(0) == pytest.approx(0.1) and wsd.at(50) == 1.0
     assert wsd.at(91) == pytest.approx(0.5) and wsd.at(100) == pytest.approx(0.0)
-    linear = TrainingConfig(steps=100, warmup_steps=0, lr=1.0, min_lr_ratio=0.5).lr_schedule
+    linear = TrainingConfig(steps=100, warmup_steps=0, lr=1.0, min_lr_ratio=0.5).lr_schedule()
     assert linear.at(50) == pytest.approx(0.75)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,82 +10,64 @@ from ostinato.arguments import require, require_above, require_at_least
 from ostinato.errors import InputError
 from ostinato.image import ImageSamplingRun, ImageSetRun
 from ostinato.journal import Place
-from ostinato.loop import check_seed
-from ostinato.train import Schedule, TrainerConfig, option
+from ostinato.train import GradientConfig, option
 
 AUGMENTATIONS = ("color", "translation", "cutout")
 """What a duel may do to all images that the discriminator sees, in this order."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DuelConfig(TrainerConfig):
-    """How a generator and a discriminator train in turns.
+class DuelConfig(GradientConfig):
+    """How a generator and a discriminator train in turns."""
 
-    A run may be given more steps, and show more or fewer samples: these fields are free.
-    """
-
-    free: ClassVar[frozenset[str]] = frozenset({"steps", "sample_every"})
-    planned: ClassVar[tuple[str, ...]] = ("steps", "batch_images", "warmup_steps", "valid_every")
-    follows: ClassVar[Mapping[str, str]] = {"sample_every": "valid_every"}
+    planned: ClassVar[tuple[str, ...]] = (*GradientConfig.planned, "batch_images")
     batch: ClassVar[str] = "batch_images"
 
     steps: int = option(
         4000, "Steps of the learning-rate schedule; also the limit if no other condition is given."
     )
+    lr: float = option(1e-3, "Peak learning rate of the generator.")
+    min_lr_ratio: float = option(0.1, "Final learning rate as a share of the peak.")
+    max_grad_norm: float = option(0.0, "Gradient clipping: largest norm of a side's; 0: none.")
+    ema_decay: float = option(
+        0.999, "Decay of the generator's averaged weights (EMA), which are kept; 0: none."
+    )
+    valid_every: int = option(200, "Steps between measurements of the samples' quality.")
+    sample_every: int = option(200, "Steps between grids of samples; 0: none.")
+    seed: int = option(0, "Seed of the data order, the initial weights and the noise.")
     batch_images: int = option(
         64, "Real images per update, and as many generated ones.", flag="--batch-size"
     )
     discriminator_updates: int = option(1, "Updates of the discriminator per step.")
+    discriminator_lr: float | None = option(
+        None, "Peak learning rate of the discriminator.  [default: the generator's]"
+    )
     loss: Literal["relativistic", "non-saturating", "hinge", "wasserstein"] = option(
         "relativistic",
         "Loss: relativistic with R1 and R2 (R3GAN), non-saturating with R1, hinge without a "
         "penalty, Wasserstein with a gradient penalty.",
     )
     penalty: float | None = option(
-        None, "Weight of the loss's gradient penalty. Default: 1, Wasserstein: 10."
+        None, "Weight of the loss's gradient penalty.  [default: 1; Wasserstein: 10]"
     )
-    lr: float = option(1e-3, "Peak learning rate of the generator.")
-    discriminator_lr: float | None = option(
-        None, "Peak learning rate of the discriminator. Default: the generator's."
-    )
-    warmup_steps: int = option(20, "Steps of linear warm-up.")
-    schedule: Literal["linear", "wsd", "constant"] = option(
-        "linear",
-        "Learning rate after the warm-up: linear decay, decay in the last fifth (WSD), constant.",
-    )
-    min_lr_ratio: float = option(0.1, "Final learning rate as a share of the peak.")
     beta1: float = option(0.0, "Decay of Adam's mean of gradients.")
     beta2: float = option(0.99, "Decay of Adam's mean of squared gradients.")
-    max_grad_norm: float = option(0.0, "Gradient clipping: largest norm; 0: none.")
-    ema_decay: float = option(
-        0.999, "Decay of the generator's averaged weights (EMA), which are kept; 0: none."
-    )
     augment: tuple[str, ...] = option(
         (), f"Augmentations for small data (DiffAugment): any of {', '.join(AUGMENTATIONS)}."
     )
     watch_every: int = option(10, "Steps between looks at diversity and held-out scores.")
     watched: int = option(100, "Images of such a look: a fixed set.")
-    valid_every: int = option(200, "Steps between measurements of the samples' quality.")
-    samples: int = option(1000, "Samples of such a measurement.")
-    sample_every: int = option(200, "Steps between grids of samples; 0: none.")
-    precision: Literal["float32", "bfloat16"] = option(
-        "float32",
-        "Type of the matrix products in a step; weights keep theirs. bfloat16 is fast only on "
-        "processors that support it.",
-    )
-    seed: int = option(0, "Seed of the data order, the initial weights and the noise.")
+    samples: int = option(1000, "Samples of a measurement.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "augment", tuple(self.augment))
-        counts = ("batch_images", "discriminator_updates", "watch_every", "valid_every")
+        counts = ("batch_images", "discriminator_updates", "watch_every")
         require_at_least(1, **{name: getattr(self, name) for name in counts})
         require_at_least(2, watched=self.watched, samples=self.samples)
-        positive = {"lr": self.lr, "discriminator_lr": self.discriminator_lr}
-        require_above(0, **{name: each for name, each in positive.items() if each is not None})
-        weights = ("warmup_steps", "max_grad_norm", "sample_every", "min_lr_ratio")
-        require_at_least(0, **{name: getattr(self, name) for name in weights})
-        for name in ("beta1", "beta2", "ema_decay"):
+        if self.discriminator_lr is not None:
+            require_above(0, discriminator_lr=self.discriminator_lr)
+        for name in ("beta1", "beta2"):
             value = getattr(self, name)
             require(0 <= value < 1, name, "in [0, 1)", value)
         if self.loss == "hinge" and self.penalty:
@@ -95,17 +77,6 @@ class DuelConfig(TrainerConfig):
         require(self.penalty is None or self.penalty >= 0, "penalty", "0 or more", self.penalty)
         for name in self.augment:
             require(name in AUGMENTATIONS, "augment", f"any of {', '.join(AUGMENTATIONS)}", name)
-        check_seed(self.seed)
-
-    def lr_schedule(self, lr: float) -> Schedule:
-        """Return the learning rates of a side whose peak is `lr`."""
-        return Schedule(
-            lr=lr,
-            warmup_steps=self.warmup_steps,
-            shape=self.schedule,
-            steps=self.steps,
-            min_lr_ratio=self.min_lr_ratio,
-        )
 
     # The plan ---------------------------------------------------------------------------------
 

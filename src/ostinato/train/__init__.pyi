@@ -1,6 +1,6 @@
 from .batch_cursor import Batch, BatchCursor
 from .batch_sampler import BatchSampler
-from .config import TrainerConfig, TrainingConfig, TrainingRun, argument, option
+from .config import GradientConfig, TrainerConfig, TrainingConfig, TrainingRun, argument, option
 from .data import Example, conversation, examples, read_corpus, split, windows
 from .masked_text import MaskedTextTask
 from .optimizers import AdamW, Muon
@@ -45,6 +45,7 @@ __all__ = [
     "CurrentWeights",
     "Editable",
     "Example",
+    "GradientConfig",
     "Loss",
     "MaskedTextTask",
     "Muon",

@@ -81,23 +81,16 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(TrainerConfig):
-    """How to train: length, batches, optimizer, learning rate, averages, validation.
+class GradientConfig(TrainerConfig):
+    """How to train networks by their gradients: learning rate, averages, validation, precision.
 
     A run may be given more steps, and show more or fewer samples: these fields are free.
     """
 
     free: ClassVar[frozenset[str]] = frozenset({"steps", "sample_every"})
-    planned: ClassVar[tuple[str, ...]] = ("steps", "batch_tokens", "warmup_steps", "valid_every")
+    planned: ClassVar[tuple[str, ...]] = ("steps", "warmup_steps", "valid_every")
     follows: ClassVar[Mapping[str, str]] = {"sample_every": "valid_every"}
-    batch: ClassVar[str] = "batch_tokens"
 
-    batch_tokens: int = option(4096, "Tokens per batch, padding included.")
-    gradient_accumulation_steps: int = option(1, "Batches per optimizer step.")
-    optimizer: Literal["adamw", "muon"] = option(
-        "adamw", "AdamW for all weights, or Muon for matrices and AdamW for the rest."
-    )
-    adamw_lr_scale: float = option(0.15, "With Muon: AdamW's learning rate as a share of Muon's.")
     lr: float = option(1e-3, "Peak learning rate.")
     warmup_steps: int = option(20, "Steps of linear warm-up.")
     schedule: Literal["linear", "wsd", "constant"] = option(
@@ -105,7 +98,6 @@ class TrainingConfig(TrainerConfig):
         "Learning rate after the warm-up: linear decay, decay in the last fifth (WSD), constant.",
     )
     min_lr_ratio: float = option(0.02, "Final learning rate as a share of the peak.")
-    weight_decay: float = option(0.0, "Decoupled weight decay of matrices.")
     max_grad_norm: float = option(1.0, "Gradient clipping: largest norm; 0: none.")
     ema_decay: float = option(0.0, "Decay of the averaged weights (EMA), e.g. 0.99; 0: none.")
     valid_every: int = option(100, "Steps between validations.")
@@ -119,33 +111,63 @@ class TrainingConfig(TrainerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(
-            1,
-            batch_tokens=self.batch_tokens,
-            gradient_accumulation_steps=self.gradient_accumulation_steps,
-            valid_every=self.valid_every,
-        )
-        require_at_least(
-            0,
-            weight_decay=self.weight_decay,
-            max_grad_norm=self.max_grad_norm,
-            sample_every=self.sample_every,
-        )
-        require_above(0, adamw_lr_scale=self.adamw_lr_scale)
+        require_at_least(1, valid_every=self.valid_every)
+        require_at_least(0, max_grad_norm=self.max_grad_norm, sample_every=self.sample_every)
         require(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)", self.ema_decay)
         check_seed(self.seed)
-        _ = self.lr_schedule  # which checks its own fields
+        self.lr_schedule()  # which checks its own fields
 
-    @property
-    def lr_schedule(self) -> Schedule:
-        """The learning rate of each step."""
+    def lr_schedule(self, peak: float | None = None) -> Schedule:
+        """Return the learning rate of each step; `peak` is another peak than `lr`."""
         return Schedule(
-            lr=self.lr,
+            lr=self.lr if peak is None else peak,
             warmup_steps=self.warmup_steps,
             shape=self.schedule,
             steps=self.steps,
             min_lr_ratio=self.min_lr_ratio,
         )
+
+    def warning(self, last: int | None = None) -> str:
+        """Say that the learning rate does not get to its peak; empty where it does."""
+        warmup, steps = self.warmup_steps, self.steps
+        if last is None and warmup > steps:
+            return (
+                f"warmup_steps must be at most the {steps} steps of the plan for the learning rate "
+                f"to get to its peak, got {warmup}. Give fewer --warmup-steps, or train longer."
+            )
+        # Of a plan that is shorter than its warm-up it was said at the start.
+        if last is not None and 0 < last < warmup <= steps:
+            return (
+                f"All {last} steps were in the warm-up of {warmup}: the learning rate did not get "
+                "to its peak. Train longer, or give fewer --warmup-steps."
+            )
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(GradientConfig):
+    """How a `Training` trains: batches of tokens, and the optimizer."""
+
+    planned: ClassVar[tuple[str, ...]] = (*GradientConfig.planned, "batch_tokens")
+    batch: ClassVar[str] = "batch_tokens"
+
+    batch_tokens: int = option(4096, "Tokens per batch, padding included.")
+    gradient_accumulation_steps: int = option(1, "Batches per optimizer step.")
+    optimizer: Literal["adamw", "muon"] = option(
+        "adamw", "AdamW for all weights, or Muon for matrices and AdamW for the rest."
+    )
+    adamw_lr_scale: float = option(0.15, "With Muon: AdamW's learning rate as a share of Muon's.")
+    weight_decay: float = option(0.0, "Decoupled weight decay of matrices.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(
+            1,
+            batch_tokens=self.batch_tokens,
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+        )
+        require_at_least(0, weight_decay=self.weight_decay)
+        require_above(0, adamw_lr_scale=self.adamw_lr_scale)
 
     # The plan ---------------------------------------------------------------------------------
 
@@ -164,22 +186,6 @@ class TrainingConfig(TrainerConfig):
             self.batch_tokens,
             "Give more, or leave it out.",
         )
-
-    def warning(self, last: int | None = None) -> str:
-        """Say that the learning rate does not get to its peak; empty where it does."""
-        warmup, steps = self.warmup_steps, self.steps
-        if last is None and warmup > steps:
-            return (
-                f"warmup_steps must be at most the {steps} steps of the plan for the learning rate "
-                f"to get to its peak, got {warmup}. Give fewer --warmup-steps, or train longer."
-            )
-        # Of a plan that is shorter than its warm-up it was said at the start.
-        if last is not None and 0 < last < warmup <= steps:
-            return (
-                f"All {last} steps were in the warm-up of {warmup}: the learning rate did not get "
-                "to its peak. Train longer, or give fewer --warmup-steps."
-            )
-        return ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,7 @@ class Training(SparseMetrics):
         self.updater = Updater(
             self.parameters,
             optimizer_of(config),
-            config.lr_schedule,
+            config.lr_schedule(),
             max_grad_norm=config.max_grad_norm,
         )
         self.cursor = BatchCursor(
