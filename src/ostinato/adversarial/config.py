@@ -83,8 +83,8 @@ class DuelConfig(TrainerConfig):
         require_at_least(2, watched=self.watched, samples=self.samples)
         positive = {"lr": self.lr, "discriminator_lr": self.discriminator_lr}
         require_above(0, **{name: each for name, each in positive.items() if each is not None})
-        weights = ("warmup_steps", "max_grad_norm", "sample_every", "min_lr_ratio")
-        require_at_least(0, **{name: getattr(self, name) for name in weights})
+        require_at_least(0, max_grad_norm=self.max_grad_norm, sample_every=self.sample_every)
+        self.lr_schedule(self.lr)  # which checks its own fields
         for name in ("beta1", "beta2", "ema_decay"):
             value = getattr(self, name)
             require(0 <= value < 1, name, "in [0, 1)", value)
