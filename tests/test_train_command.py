@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from toy_trainer import CHASE, Chase, ChaseConfig, ChaseRun
 
+from ostinato.adversarial import DuelConfig
 from ostinato.cli.main import cli
 from ostinato.cli.train.group import TRAININGS, offer, train
 from ostinato.cli.train.line import every_number, line
@@ -150,3 +151,9 @@ def test_a_line_shows_what_the_report_holds() -> None:
     assert shown({"loss": 1, "return": [12.0, 13.0], "text": "a"}) == "loss 1.00  return 12.5"
     assert shown({"return": [], "fd": 3}) == "fd 3"
     assert every_number({"a": 0.12345678, "b": [1, 2], "text": "t"}) == "a 0.1235  b 1.5"
+
+
+def test_of_any_training_a_warm_up_longer_than_its_plan_is_told() -> None:
+    for config in (TrainingConfig, DuelConfig):
+        assert "must be at most the 4 steps" in config(steps=4, warmup_steps=9).warning()
+    assert not ChaseConfig(steps=4).warning()

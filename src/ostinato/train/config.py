@@ -74,9 +74,33 @@ class TrainerConfig:
 
     def require_room(self, lengths: Sequence[int], fixed: Collection[str]) -> None:
         """Raise `InputError` for a `fixed` size of batches that has room for no example."""
+        if self.batch in fixed:
+            size, shortest = getattr(self, self.batch), min(lengths)
+            require(
+                size >= shortest,
+                self.batch,
+                f"at least {shortest}, the length of the shortest example",
+                size,
+                "Give more, or leave it out.",
+            )
 
     def warning(self, last: int | None = None) -> str:
-        """Say what is wrong with the plan, or with an end after the step `last`; empty: nothing."""
+        """Say that the learning rate does not get to its peak; empty where it does.
+
+        That follows from the plan, or from an end after the step `last`.
+        """
+        warmup, steps = getattr(self, "warmup_steps", 0), self.steps
+        if last is None and warmup > steps:
+            return (
+                f"warmup_steps must be at most the {steps} steps of the plan for the learning rate "
+                f"to get to its peak, got {warmup}. Give fewer --warmup-steps, or train longer."
+            )
+        # Of a plan that is shorter than its warm-up it was said at the start.
+        if last is not None and 0 < last < warmup <= steps:
+            return (
+                f"All {last} steps were in the warm-up of {warmup}: the learning rate did not get "
+                "to its peak. Train longer, or give fewer --warmup-steps."
+            )
         return ""
 
 
@@ -127,22 +151,6 @@ class GradientConfig(TrainerConfig):
             min_lr_ratio=self.min_lr_ratio,
         )
 
-    def warning(self, last: int | None = None) -> str:
-        """Say that the learning rate does not get to its peak; empty where it does."""
-        warmup, steps = self.warmup_steps, self.steps
-        if last is None and warmup > steps:
-            return (
-                f"warmup_steps must be at most the {steps} steps of the plan for the learning rate "
-                f"to get to its peak, got {warmup}. Give fewer --warmup-steps, or train longer."
-            )
-        # Of a plan that is shorter than its warm-up it was said at the start.
-        if last is not None and 0 < last < warmup <= steps:
-            return (
-                f"All {last} steps were in the warm-up of {warmup}: the learning rate did not get "
-                "to its peak. Train longer, or give fewer --warmup-steps."
-            )
-        return ""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(GradientConfig):
@@ -175,17 +183,6 @@ class TrainingConfig(GradientConfig):
         """Return how many steps a pass over examples of these lengths takes."""
         batches = BatchSampler(lengths, self.batch_tokens, self.seed).batches
         return batches / self.gradient_accumulation_steps
-
-    def require_room(self, lengths: Sequence[int], fixed: Collection[str]) -> None:
-        """Raise `InputError` for a batch that was given and has room for no example."""
-        shortest = min(lengths)
-        require(
-            "batch_tokens" not in fixed or self.batch_tokens >= shortest,
-            "batch_tokens",
-            f"at least {shortest}, the length of the shortest example",
-            self.batch_tokens,
-            "Give more, or leave it out.",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
