@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any
 
 from ostinato.errors import RunError
 from ostinato.journal import JSON, Fields, StopKind, Stopped
@@ -76,7 +76,7 @@ class LaneState:
     policy: Policy
     each: Condition  # of the policy
     condition_states: list[JSON]  # at the start of the draft, and after each report
-    reports: list[Report] = field(default_factory=list)
+    reports: list[Mapping[str, Any]] = field(default_factory=list)  # as the process made them
     attempts: list[Attempt] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)  # by all drafts of the item
     best: BestOutput | None = None
@@ -99,15 +99,16 @@ class LaneState:
 
         A report about several drafts, of which one is kept, has that one's `length`.
         """
-        if self.reports and "length" in self.reports[-1]:
-            return cast(int, self.reports[-1]["length"])
+        if self.reports and "length" in (last := self.reports[-1]):
+            length: int = last["length"]
+            return length
         counts = [report[unit] for report in self.reports if unit in report]
-        return int(sum(cast(list[float], counts))) if counts else self.position
+        return int(sum(counts)) if counts else self.position
 
     @property
     def logprob(self) -> float:
         """The sum of the reports' log-probabilities."""
-        return sum(cast(list[float], [report.get("logprob", 0.0) for report in self.reports]))
+        return sum([report.get("logprob", 0.0) for report in self.reports])
 
     def spend(self, report: Report, costs: Iterable[str]) -> None:
         """Add what a step has spent to the item's total, by the names of costs."""
@@ -262,14 +263,14 @@ def require_condition(saved: str, each: Condition) -> None:
         )
 
 
-def spent(reports: Iterable[Report], costs: Iterable[str]) -> dict[str, float]:
+def spent(reports: Iterable[Mapping[str, Any]], costs: Iterable[str]) -> dict[str, float]:
     """Return what steps have spent together, by the names of costs."""
     names = tuple(costs)
     totals: dict[str, float] = {}
     for report in reports:
         for name in names:
             if name in report:
-                totals[name] = totals.get(name, 0) + cast(float, report[name])
+                totals[name] = totals.get(name, 0) + report[name]
     return {name: totals[name] for name in names if name in totals}
 
 
