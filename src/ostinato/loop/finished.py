@@ -62,3 +62,8 @@ class FinishedItems:
 def refusal(error: ItemError) -> Stopped:
     """Return the stop of an item that nothing can be done with."""
     return Stopped(StopKind.ERROR, str(error), type(error).__name__)
+
+
+def items_done(count: int) -> str:
+    """Return the sentence of a run whose items are all done."""
+    return "The item is done." if count == 1 else f"All {count} items are done."

@@ -8,9 +8,10 @@ from typing import Any
 
 from ostinato.errors import RunError
 from ostinato.journal import JSON, Fields, StopKind, Stopped
-from ostinato.loop.actions import OUT_OF_ROUNDS, Action, Attempt, GiveUp, GoBack, StartOver
+from ostinato.loop.actions import OUT_OF_ROUNDS, Action, Attempt, GiveUp, GoBack, History, StartOver
 from ostinato.loop.check import Text, Verdict
 from ostinato.loop.conditions.base import Condition
+from ostinato.loop.conditions.metrics import judged
 from ostinato.loop.conditions.parser import up_to_date
 from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.policy import Policy
@@ -108,7 +109,8 @@ class LaneState:
     @property
     def logprob(self) -> float:
         """The sum of the reports' log-probabilities."""
-        return sum([report.get("logprob", 0.0) for report in self.reports])
+        total: float = sum([report.get("logprob", 0.0) for report in self.reports])
+        return total
 
     def spend(self, report: Report, costs: Iterable[str]) -> None:
         """Add what a step has spent to the item's total, by the names of costs."""
@@ -175,6 +177,34 @@ class LaneState:
             self.each.back(self.condition_states[0], self.condition_states[-1])
         ]
         self.reports = []
+
+    def history(self, output: object, verdicts: tuple[Verdict, ...]) -> History:
+        """Return what a strategy sees of a draft that stopped."""
+        return History(
+            position=self.position,
+            attempts=tuple(self.attempts),
+            output=output,
+            item=self.edited_item(),
+            lane=self.lane,
+            verdicts=verdicts,
+            spent=self.spent,
+        )
+
+    def remember(
+        self, stopped: Stopped, output: object, verdicts: tuple[Verdict, ...], action: Action
+    ) -> None:
+        """Add this draft to the attempts, before the action changes it."""
+        attempt = Attempt(
+            self.lane.round,
+            self.lane.backtracks,
+            self.position,
+            stopped,
+            action,
+            str(output) if isinstance(output, str) else "",
+            verdicts,
+            kept_characters(output, action),
+        )
+        self.attempts.append(attempt)
 
     def to_json(self) -> dict[str, object]:
         """Return all of it but the item, which the items hold."""
@@ -281,6 +311,15 @@ def add_up(amounts: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, value in amount.items():
             totals[name] = totals.get(name, 0) + value
     return totals
+
+
+def stop_of(verdicts: tuple[Verdict, ...], ended: Stopped) -> Stopped:
+    """Return the stop of a whole draft by its verdicts; `ended` is how it came to its end."""
+    whole = judged(verdicts)
+    # An error: another draft would not repair a check.
+    broken = any(verdict.error for verdict in verdicts)
+    numbers = {**whole.numbers, "after": ended.kind.value}
+    return replace(whole, kind=StopKind.ERROR if broken else whole.kind, numbers=numbers)
 
 
 def end_of(report: Report) -> Stopped | None:

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from ostinato.errors import EditError, ItemError
 from ostinato.journal import Fields, StopKind, Stopped, Unchanging, first
-from ostinato.loop.actions import Accept, Action, Attempt, GiveUp, GoBack, History, StartOver
+from ostinato.loop.actions import Accept, Action, GiveUp, GoBack, StartOver
 from ostinato.loop.check import Verdict
 from ostinato.loop.conditions.metrics import judged
 from ostinato.loop.conditions.missing_metrics import MissingMetrics
-from ostinato.loop.finished import FinishedItems, Known, refusal
+from ostinato.loop.finished import FinishedItems, Known, items_done, refusal
 from ostinato.loop.items import Items
 from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.lane_state import (
@@ -24,9 +24,9 @@ from ostinato.loop.lane_state import (
     add_up,
     end_of,
     given_up,
-    kept_characters,
     require_condition,
     spent,
+    stop_of,
 )
 from ostinato.loop.policy import Policy, PolicyOf, per_item
 from ostinato.loop.process import Lane, LaneProcess, Report
@@ -332,14 +332,7 @@ class Lanes:
         output = self.process.output(state.lane.key)
         verdicts = self._judged(state, output)
         state.compare(output, verdicts, self._length(state))
-        if not verdicts:
-            return stopped, ()
-        whole = judged(verdicts)
-        # An error: another draft would not repair a check.
-        broken = any(verdict.error for verdict in verdicts)
-        kind = StopKind.ERROR if broken else whole.kind
-        numbers = {**whole.numbers, "after": stopped.kind.value}
-        return replace(whole, kind=kind, numbers=numbers), verdicts
+        return (stop_of(verdicts, stopped) if verdicts else stopped), verdicts
 
     def _judged(self, state: LaneState, output: object) -> tuple[Verdict, ...]:
         """Judge an output of an item, and charge the item for it."""
@@ -362,15 +355,7 @@ class Lanes:
         spent = state.exhausted()
         if spent is not None:
             return GiveUp(spent.sentence)
-        history = History(
-            position=state.position,
-            attempts=tuple(state.attempts),
-            output=self.process.output(state.lane.key),
-            item=state.edited_item(),
-            lane=state.lane,
-            verdicts=verdicts,
-            spent=state.spent,
-        )
+        history = state.history(self.process.output(state.lane.key), verdicts)
         return state.policy.on_stop(stopped, history)
 
     def _act(
@@ -378,20 +363,7 @@ class Lanes:
     ) -> None:
         key = state.lane.key
         output = self.process.output(key)
-        text = str(output) if isinstance(output, str) else ""
-        lane = state.lane
-        state.attempts.append(
-            Attempt(
-                lane.round,
-                lane.backtracks,
-                state.position,
-                stopped,
-                action,
-                text,
-                verdicts,
-                kept_characters(output, action),
-            )
-        )
+        state.remember(stopped, output, verdicts, action)
         if isinstance(action, GoBack):
             to = state.go_back(action)
             self.process.rewind(state.lane, to)
@@ -424,8 +396,3 @@ class Lanes:
 
     def _length(self, state: LaneState) -> int:
         return state.length(getattr(self.process, "unit", ""))
-
-
-def items_done(count: int) -> str:
-    """Return the sentence of a run whose items are all done."""
-    return "The item is done." if count == 1 else f"All {count} items are done."
