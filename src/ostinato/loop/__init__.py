@@ -48,10 +48,11 @@ from ostinato.loop.conditions.metrics import (
     judged,
 )
 from ostinato.loop.conditions.parser import parse, readable, up_to_date
+from ostinato.loop.finished import items_done
 from ostinato.loop.items import UniqueItems, content_keys, digest
 from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.lane_state import add_up, is_end
-from ostinato.loop.lanes import Lanes, items_done
+from ostinato.loop.lanes import Lanes
 from ostinato.loop.loop import Loop
 from ostinato.loop.policy import Judge, Policy
 from ostinato.loop.process import (

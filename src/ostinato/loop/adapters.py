@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import cast
 
 from ostinato.errors import EditError, InputError
 from ostinato.loop.process import Exhausted, Process, Report
@@ -62,7 +61,7 @@ def as_process(value: object) -> Process:
     if isinstance(value, Generator):
         return GeneratorProcess(value)
     if callable(value):
-        return CallableProcess(cast(Callable[[], object], value))
+        return CallableProcess(value)
     raise InputError(
         f"A process must be a callable, a generator or an object with step, state_dict, "
         f"load_state_dict and change, got {value!r}."

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any
 
 from ostinato.errors import RunError
 from ostinato.journal import JSON, Fields, StopKind, Stopped
-from ostinato.loop.actions import OUT_OF_ROUNDS, Action, Attempt, GiveUp, GoBack, StartOver
+from ostinato.loop.actions import OUT_OF_ROUNDS, Action, Attempt, GiveUp, GoBack, History, StartOver
 from ostinato.loop.check import Text, Verdict
 from ostinato.loop.conditions.base import Condition
+from ostinato.loop.conditions.metrics import judged
 from ostinato.loop.conditions.parser import up_to_date
 from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.policy import Policy
@@ -76,7 +77,7 @@ class LaneState:
     policy: Policy
     each: Condition  # of the policy
     condition_states: list[JSON]  # at the start of the draft, and after each report
-    reports: list[Report] = field(default_factory=list)
+    reports: list[Mapping[str, Any]] = field(default_factory=list)  # as the process made them
     attempts: list[Attempt] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)  # by all drafts of the item
     best: BestOutput | None = None
@@ -99,15 +100,17 @@ class LaneState:
 
         A report about several drafts, of which one is kept, has that one's `length`.
         """
-        if self.reports and "length" in self.reports[-1]:
-            return cast(int, self.reports[-1]["length"])
+        if self.reports and "length" in (last := self.reports[-1]):
+            length: int = last["length"]
+            return length
         counts = [report[unit] for report in self.reports if unit in report]
-        return int(sum(cast(list[float], counts))) if counts else self.position
+        return int(sum(counts)) if counts else self.position
 
     @property
     def logprob(self) -> float:
         """The sum of the reports' log-probabilities."""
-        return sum(cast(list[float], [report.get("logprob", 0.0) for report in self.reports]))
+        total: float = sum([report.get("logprob", 0.0) for report in self.reports])
+        return total
 
     def spend(self, report: Report, costs: Iterable[str]) -> None:
         """Add what a step has spent to the item's total, by the names of costs."""
@@ -174,6 +177,34 @@ class LaneState:
             self.each.back(self.condition_states[0], self.condition_states[-1])
         ]
         self.reports = []
+
+    def history(self, output: object, verdicts: tuple[Verdict, ...]) -> History:
+        """Return what a strategy sees of a draft that stopped."""
+        return History(
+            position=self.position,
+            attempts=tuple(self.attempts),
+            output=output,
+            item=self.edited_item(),
+            lane=self.lane,
+            verdicts=verdicts,
+            spent=self.spent,
+        )
+
+    def remember(
+        self, stopped: Stopped, output: object, verdicts: tuple[Verdict, ...], action: Action
+    ) -> None:
+        """Add this draft to the attempts, before the action changes it."""
+        attempt = Attempt(
+            self.lane.round,
+            self.lane.backtracks,
+            self.position,
+            stopped,
+            action,
+            str(output) if isinstance(output, str) else "",
+            verdicts,
+            kept_characters(output, action),
+        )
+        self.attempts.append(attempt)
 
     def to_json(self) -> dict[str, object]:
         """Return all of it but the item, which the items hold."""
@@ -262,14 +293,14 @@ def require_condition(saved: str, each: Condition) -> None:
         )
 
 
-def spent(reports: Iterable[Report], costs: Iterable[str]) -> dict[str, float]:
+def spent(reports: Iterable[Mapping[str, Any]], costs: Iterable[str]) -> dict[str, float]:
     """Return what steps have spent together, by the names of costs."""
     names = tuple(costs)
     totals: dict[str, float] = {}
     for report in reports:
         for name in names:
             if name in report:
-                totals[name] = totals.get(name, 0) + cast(float, report[name])
+                totals[name] = totals.get(name, 0) + report[name]
     return {name: totals[name] for name in names if name in totals}
 
 
@@ -280,6 +311,15 @@ def add_up(amounts: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, value in amount.items():
             totals[name] = totals.get(name, 0) + value
     return totals
+
+
+def stop_of(verdicts: tuple[Verdict, ...], ended: Stopped) -> Stopped:
+    """Return the stop of a whole draft by its verdicts; `ended` is how it came to its end."""
+    whole = judged(verdicts)
+    # An error: another draft would not repair a check.
+    broken = any(verdict.error for verdict in verdicts)
+    numbers = {**whole.numbers, "after": ended.kind.value}
+    return replace(whole, kind=StopKind.ERROR if broken else whole.kind, numbers=numbers)
 
 
 def end_of(report: Report) -> Stopped | None:

@@ -7,15 +7,16 @@ takes its slot (continuous batching; Yu et al., "Orca", OSDI 2022).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ostinato.errors import EditError, ItemError
 from ostinato.journal import Fields, StopKind, Stopped, Unchanging, first
-from ostinato.loop.actions import Accept, Action, Attempt, GiveUp, GoBack, History, StartOver
+from ostinato.loop.actions import Accept, Action, GiveUp, GoBack, StartOver
 from ostinato.loop.check import Verdict
 from ostinato.loop.conditions.metrics import judged
 from ostinato.loop.conditions.missing_metrics import MissingMetrics
+from ostinato.loop.finished import FinishedItems, Known, items_done, refusal
 from ostinato.loop.items import Items
 from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.lane_state import (
@@ -23,9 +24,9 @@ from ostinato.loop.lane_state import (
     add_up,
     end_of,
     given_up,
-    kept_characters,
     require_condition,
     spent,
+    stop_of,
 )
 from ostinato.loop.policy import Policy, PolicyOf, per_item
 from ostinato.loop.process import Lane, LaneProcess, Report
@@ -34,9 +35,6 @@ from ostinato.loop.rng import check_seed
 from ostinato.loop.run_setup import compute_mode
 from ostinato.loop.step import LaneStep, Step
 from ostinato.loop.timeline import Edits
-
-Known = Callable[[str], Mapping[str, object] | None]
-"""Returns the journaled row of a key; None where there is none."""
 
 AT_ONCE = 128
 """Items that need no slot and are finished in one step, at most.
@@ -71,14 +69,12 @@ class Lanes:
         seed: int = 0,
     ) -> None:
         self.process = process
-        self.finished: list[LaneResult] = []
+        self._done = FinishedItems()
         self._items = Items(items)
         self._shared = policy if isinstance(policy, Policy) else None  # by all items
         self._policy_of = per_item(policy)
         self._seed = check_seed(seed)
         self._states: dict[str, LaneState] = {}
-        self._counts = {"accepted": 0, "given_up": 0, "errors": 0}
-        self._known: Known = lambda key: None
         self._room = AT_ONCE  # for items that need no slot, in this step
         self._replay = Replay()
         self._missing = MissingMetrics(process)
@@ -99,9 +95,17 @@ class Lanes:
 
     @property
     def computing(self) -> Mapping[str, object]:
-        """What may choose how it computes, by the name that a run records its mode under."""
+        """What may choose how it computes, by the name that a run records its mode under.
+
+        The judge is one of them where all items share a policy: those of others come up later.
+        """
         judge = None if self._shared is None else self._shared.judge
         return {"compute_mode": self.process, "judge_mode": judge}
+
+    @property
+    def finished(self) -> Sequence[LaneResult]:
+        """The results that wait for `take_finished`."""
+        return self._done.results
 
     # The process ------------------------------------------------------------------------------
 
@@ -118,7 +122,11 @@ class Lanes:
         lanes = {key: self._settle(self._states[key], report) for key, report in reports.items()}
         # Again: a slot that has become free must not be empty in the next step.
         self._fill()
-        report: dict[str, object] = {"lanes": lanes, "active": len(self._states), **self._counts}
+        report: dict[str, object] = {
+            "lanes": lanes,
+            "active": len(self._states),
+            **self._done.counts,
+        }
         judging, self._judging = self._judging, []
         names = dict.fromkeys((*self._costs, *(name for taken in judging for name in taken)))
         for name, total in spent((*reports.values(), *unused, *judging), names).items():
@@ -135,7 +143,7 @@ class Lanes:
             "each": None if self._shared is None else str(self._shared.condition),
             "taken": self._items.taken,
             "drafts": [Unchanging(state.to_json()) for state in self._states.values()],
-            "counts": dict(self._counts),
+            "counts": dict(self._done.counts),
             "spent": dict(self.spent),
         }
 
@@ -152,8 +160,7 @@ class Lanes:
         for key in list(self._states):
             self.process.drop(key)
         self._states.clear()
-        self.finished.clear()
-        self._counts = saved.mapping("counts")
+        self._done.load(saved.mapping("counts"))
         self.spent = saved.mapping("spent", {})
         drafts = saved.objects("drafts")
         keys = {draft.integer("index"): draft.text("key") for draft in drafts}
@@ -202,26 +209,19 @@ class Lanes:
 
     def take_finished(self) -> list[LaneResult]:
         """Return the results since the last call."""
-        taken, self.finished = self.finished, []
-        return taken
+        return self._done.take()
 
     def adopt_results(self, known: Known) -> None:
         """Adopt journaled rows that computing again could not reproduce.
 
         These are rows that a clock cut short, and those carried over from another run.
         """
-        self._known = known
+        self._done.known = known
         # Their results came after the saved state, in which their lanes are still in work.
         for key in list(self._states):
-            if (result := self._adopted(key)) is not None:
+            if self._done.adopt(key):
                 self.process.drop(key)
                 del self._states[key]
-                self._count(result)
-
-    def _adopted(self, key: str) -> LaneResult | None:
-        row = self._known(key)
-        adopted = row and (row.get("carried") or row.get("by_clock"))
-        return LaneResult.from_json(row) if row and adopted else None
 
     # Slots ------------------------------------------------------------------------------------
 
@@ -243,14 +243,12 @@ class Lanes:
 
     def _admit(self, index: int, key: str, item: object) -> None:
         """Start an item, or finish it where it needs no slot."""
-        if (result := self._adopted(key)) is not None:  # it is in the journal already
-            self._count(result)
+        if self._done.adopt(key):
             return
         try:
             policy = self._policy(item)
         except ItemError as error:
-            refused = refusal(error)
-            self._keep(LaneResult(key=key, index=index, output="", accepted=False, stopped=refused))
+            self._done.refuse(key, index, error)
             return
         state = LaneState.new(index, item, Lane(key, self._seed), policy)
         if not self._is_ready(state):
@@ -334,14 +332,7 @@ class Lanes:
         output = self.process.output(state.lane.key)
         verdicts = self._judged(state, output)
         state.compare(output, verdicts, self._length(state))
-        if not verdicts:
-            return stopped, ()
-        whole = judged(verdicts)
-        # An error: another draft would not repair a check.
-        broken = any(verdict.error for verdict in verdicts)
-        kind = StopKind.ERROR if broken else whole.kind
-        numbers = {**whole.numbers, "after": stopped.kind.value}
-        return replace(whole, kind=kind, numbers=numbers), verdicts
+        return (stop_of(verdicts, stopped) if verdicts else stopped), verdicts
 
     def _judged(self, state: LaneState, output: object) -> tuple[Verdict, ...]:
         """Judge an output of an item, and charge the item for it."""
@@ -364,15 +355,7 @@ class Lanes:
         spent = state.exhausted()
         if spent is not None:
             return GiveUp(spent.sentence)
-        history = History(
-            position=state.position,
-            attempts=tuple(state.attempts),
-            output=self.process.output(state.lane.key),
-            item=state.edited_item(),
-            lane=state.lane,
-            verdicts=verdicts,
-            spent=state.spent,
-        )
+        history = state.history(self.process.output(state.lane.key), verdicts)
         return state.policy.on_stop(stopped, history)
 
     def _act(
@@ -380,20 +363,7 @@ class Lanes:
     ) -> None:
         key = state.lane.key
         output = self.process.output(key)
-        text = str(output) if isinstance(output, str) else ""
-        lane = state.lane
-        state.attempts.append(
-            Attempt(
-                lane.round,
-                lane.backtracks,
-                state.position,
-                stopped,
-                action,
-                text,
-                verdicts,
-                kept_characters(output, action),
-            )
-        )
+        state.remember(stopped, output, verdicts, action)
         if isinstance(action, GoBack):
             to = state.go_back(action)
             self.process.rewind(state.lane, to)
@@ -422,25 +392,7 @@ class Lanes:
         accepted: bool,
     ) -> None:
         length = self._length(state)
-        self._keep(state.result(stopped, output, verdicts, length, accepted=accepted))
+        self._done.add(state.result(stopped, output, verdicts, length, accepted=accepted))
 
     def _length(self, state: LaneState) -> int:
         return state.length(getattr(self.process, "unit", ""))
-
-    def _keep(self, result: LaneResult) -> None:
-        self._count(result)
-        self.finished.append(result)
-
-    def _count(self, result: LaneResult) -> None:
-        name = "accepted" if result.accepted else "given_up"
-        self._counts["errors" if result.stopped.kind is StopKind.ERROR else name] += 1
-
-
-def refusal(error: ItemError) -> Stopped:
-    """Return the stop of an item that nothing can be done with."""
-    return Stopped(StopKind.ERROR, str(error), type(error).__name__)
-
-
-def items_done(count: int) -> str:
-    """Return the sentence of a run whose items are all done."""
-    return "The item is done." if count == 1 else f"All {count} items are done."
