@@ -195,3 +195,37 @@ def test_an_answer_that_is_ready_is_ready_for_its_own_item_only() -> None:
     assert {row["stopped"]["condition"] for row in by_kind[SHORT]} == {"ready"}
     assert all(row["length"] for row in by_kind[LONG] + by_kind[PLAIN])
     assert all(row["stopped"]["kind"] != StopKind.ERROR for row in rows.values())
+
+
+@pytest.mark.parametrize("returned", [None, True, [True], "passed", [Verdict("a", True), None]])
+def test_a_judge_that_returns_no_verdicts_is_refused(returned: Any) -> None:
+    policy = Policy(each=Steps(3), judge=lambda output, item: returned)
+    loop = Loop(Lanes(Speller(1), [("a", 1)], policy))
+    with pytest.raises(InputError, match="A judge must return verdicts, got"):
+        loop.run()
+
+
+@pytest.mark.parametrize("returned", [None, "again", 1])
+def test_a_strategy_that_returns_no_action_is_refused(returned: Any) -> None:
+    def fails(output: object, item: object) -> list[Verdict]:
+        return [Verdict("never", False)]
+
+    policy = Policy(each=Steps(3), judge=fails, on_stop=lambda stopped, history: returned)
+    with pytest.raises(InputError, match="A strategy must return Accept"):
+        Loop(Lanes(Speller(1), [("a", 1)], policy)).run()
+    with pytest.raises(InputError, match="A strategy must return Accept"):
+        loss = {"loss": 2.0}
+        Loop(lambda: loss, until=Exceeds("loss", above=1), on_stop=lambda *_: returned).run()
+
+
+@pytest.mark.parametrize("name", ["judge", "on_stop", "ready", "edited"])
+def test_a_field_that_is_no_function_is_refused(name: str) -> None:
+    wrong: dict[str, Any] = {name: 3}
+    with pytest.raises(InputError, match=rf"Policy\({name}\) must be a function, got 3"):
+        Policy(each=Steps(1), **wrong)
+
+
+def test_the_class_is_no_policy() -> None:
+    wrong: Any = Policy
+    with pytest.raises(InputError, match="The policy of lanes must be a Policy"):
+        Lanes(Speller(1), [("a", 1)], wrong)

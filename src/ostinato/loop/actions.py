@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from ostinato.errors import InputError
 from ostinato.journal import JSON, Fields, Stopped
 from ostinato.loop.check import Verdict
 from ostinato.loop.process import Lane
@@ -186,6 +187,17 @@ class History:
 
 OnStop = Callable[[Stopped, History], Action]
 """A strategy: a pure function of the stop and the history."""
+
+
+def answered(on_stop: OnStop, stopped: Stopped, history: History) -> Action:
+    """Return a strategy's action. Raises `InputError` for anything else that it returns."""
+    action = on_stop(stopped, history)
+    if not isinstance(action, Action):
+        raise InputError(
+            "A strategy must return Accept(), GoBack(…), StartOver() or GiveUp(), got "
+            f"{action!r:.80}. Return Accept() where it changes nothing."
+        )
+    return action
 
 
 def accept(stopped: Stopped, history: History) -> Action:

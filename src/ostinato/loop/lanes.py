@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ostinato.errors import EditError, ItemError
 from ostinato.journal import Fields, StopKind, Stopped, Unchanging, first
-from ostinato.loop.actions import Accept, Action, GiveUp, GoBack, StartOver
+from ostinato.loop.actions import Accept, Action, GiveUp, GoBack, StartOver, answered
 from ostinato.loop.check import Verdict
 from ostinato.loop.conditions.metrics import judged
 from ostinato.loop.conditions.missing_metrics import MissingMetrics
@@ -336,10 +336,9 @@ class Lanes:
 
     def _judged(self, state: LaneState, output: object) -> tuple[Verdict, ...]:
         """Judge an output of an item, and charge the item for it."""
-        judge = state.policy.judge
-        if judge is None:
+        verdicts = state.policy.judged(output, state.edited_item())
+        if not verdicts:
             return ()
-        verdicts = tuple(judge(output, state.edited_item()))
         taken = add_up(verdict.spent for verdict in verdicts)
         state.charge(taken)
         self._judging.append(taken)
@@ -356,7 +355,7 @@ class Lanes:
         if spent is not None:
             return GiveUp(spent.sentence)
         history = state.history(self.process.output(state.lane.key), verdicts)
-        return state.policy.on_stop(stopped, history)
+        return answered(state.policy.on_stop, stopped, history)
 
     def _act(
         self, state: LaneState, stopped: Stopped, verdicts: tuple[Verdict, ...], action: Action

@@ -35,6 +35,7 @@ from ostinato.loop.actions import (
     OnStop,
     StartOver,
     accept,
+    answered,
 )
 from ostinato.loop.adapters import GeneratorProcess, as_process
 from ostinato.loop.checkpoint_schedule import CheckpointSchedule, SavePoint, SavePoints
@@ -312,7 +313,7 @@ class Loop:
         history = History(
             step.position, tuple(self._attempts), step.output, marked=self._save_points.attempts
         )
-        action = self._on_stop(stopped, history)
+        action = answered(self._on_stop, stopped, history)
         if isinstance(action, Accept | GiveUp):
             reason = f"{action.reason} " if isinstance(action, GiveUp) and action.reason else ""
             self._end(replace(stopped, sentence=reason + stopped.sentence))

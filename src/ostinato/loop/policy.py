@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,8 @@ class Policy:
     `each` ends a draft: a condition, or a callable of the step. `judge` returns the verdicts on a
     draft that ended. `on_stop` answers a stop that is not good enough. An item for which `ready`
     has an output that passes takes no slot. A lane that is changed from outside is judged by its
-    item as `edited` returns it. Raises `InputError` for an `each` that is no condition.
+    item as `edited` returns it. Raises `InputError` for an `each` that is no condition, and for
+    another field that cannot be called.
     """
 
     each: Condition | Callable[[Step], object]
@@ -41,11 +42,33 @@ class Policy:
 
     def __post_init__(self) -> None:
         as_condition(self.each)
+        for name in ("judge", "on_stop", "ready", "edited"):
+            value = getattr(self, name)
+            if not callable(value) and (value is not None or name == "on_stop"):
+                raise InputError(
+                    f"Policy({name}) must be a function, got {value!r}. Give one, or leave it out."
+                )
 
     @property
     def condition(self) -> Condition:
         """The condition that ends a draft."""
         return as_condition(self.each)
+
+    def judged(self, output: object, item: object) -> tuple[Verdict, ...]:
+        """Return the verdicts on an output; none without a judge.
+
+        Raises `InputError` where the judge returns anything else.
+        """
+        if self.judge is None:
+            return ()
+        returned: object = self.judge(output, item)
+        verdicts = tuple(returned) if isinstance(returned, Iterable) else (returned,)
+        if not all(isinstance(each, Verdict) for each in verdicts):
+            raise InputError(
+                f"A judge must return verdicts, got {returned!r:.80}. Return for example "
+                "[Verdict('length', True)]."
+            )
+        return verdicts
 
 
 PolicyOf = Callable[[Any], Policy]
@@ -56,7 +79,7 @@ def per_item(policy: Policy | PolicyOf) -> PolicyOf:
     """Return a function from an item to its policy. Raises `InputError` for anything else."""
     if isinstance(policy, Policy):
         return lambda item: policy
-    if not callable(policy):
+    if not callable(policy) or isinstance(policy, type):
         raise InputError(
             "The policy of lanes must be a Policy, or a function from an item to one, got "
             f"{policy!r}. Write for example Policy(each=Steps(100))."
