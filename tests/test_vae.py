@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from ostinato.cli.main import cli
-from ostinato.errors import InputError, ModelError
+from ostinato.errors import InputError, ModelError, RunError
 from ostinato.image import Images, ImageWork, hold_out
 from ostinato.image.tokens import VQ
 from ostinato.image.vae import VAE, SampleVaeRun, VAEConfig, VaeTask, vae_digest
@@ -30,7 +30,7 @@ def bars() -> Images:
     return Images(pixels.to(torch.uint8))
 
 
-def config(**changes: object) -> VAEConfig:
+def config() -> VAEConfig:
     return VAEConfig.for_images(1, 8, width=16, latent=4)
 
 
@@ -170,5 +170,5 @@ def test_an_image_that_changed_is_refused(model: Path) -> None:
         images=(str(model / "3.png"),),
         contents=("0" * 64,),
     )
-    with pytest.raises(InputError, match="pixels of"):
+    with pytest.raises(RunError, match="pixels of"):
         build_config(run)
