@@ -76,6 +76,7 @@ class Autoencoder(nn.Module, ABC, Generic[Config]):
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
+        self.channels, self.size = config.channels, config.size
         with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
             torch.manual_seed(seed)
             self._build(config)
@@ -98,16 +99,6 @@ class Autoencoder(nn.Module, ABC, Generic[Config]):
         self.encoder = nn.Sequential(*down, nn.GroupNorm(last // GROUP, last), nn.SiLU())
         self.into, self.out_of = self._ends(last)
         self.decoder = nn.Sequential(*up, nn.Conv2d(widths[0], 4 * c.channels, 3, padding=1))
-
-    @property
-    def size(self) -> int:
-        """The side of the images in pixels."""
-        return self.config.size
-
-    @property
-    def channels(self) -> int:
-        """1 for gray, 3 for color."""
-        return self.config.channels
 
     def fingerprint(self) -> str:
         """Return the configuration and a hash of the weights: they decide what is encoded."""

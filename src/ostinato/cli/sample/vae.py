@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from ostinato.cli.recording import Recording, recording_options
 from ostinato.cli.sample.image import target_of
 from ostinato.cli.sample.image_checks import place_of
 from ostinato.errors import InputError
+
+if TYPE_CHECKING:
+    from ostinato.image.vae import Shown
 
 
 def spelled(name: str) -> str:
@@ -92,7 +96,7 @@ def vae(
     sys.exit(drive(config, recording, View(as_json=as_json), spelled))
 
 
-def _shown(images: tuple[Path, ...], count: int, to: int | None, unit: int | None) -> str:
+def _shown(images: tuple[Path, ...], count: int, to: int | None, unit: int | None) -> Shown:
     """Return what the options ask for. Raises `InputError` for those that contradict each other."""
     if to is not None and unit is not None:
         raise InputError("Only one of --interpolate-to and --walk must be given, got both.")

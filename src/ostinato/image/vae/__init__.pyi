@@ -1,4 +1,4 @@
-from .config import RECIPE, SampleVaeRun, VaeTrainingRun
+from .config import RECIPE, SampleVaeRun, Shown, VaeTrainingRun
 from .decoding import DecodePoints, Point
 from .model import VAE, VAEConfig
 from .sampling_run import build_sample_vae, vae_digest
@@ -10,6 +10,7 @@ __all__ = [
     "DecodePoints",
     "Point",
     "SampleVaeRun",
+    "Shown",
     "VAEConfig",
     "VaeTask",
     "VaeTrainingRun",

@@ -11,6 +11,9 @@ from ostinato.image import ImageSamplingRun, ImageSetRun
 from ostinato.loop import check_seed
 from ostinato.train import TrainingConfig, option
 
+Shown = Literal["samples", "reconstructions", "interpolation", "walk"]
+"""What a model's images are of."""
+
 RECIPE = TrainingConfig(
     steps=800,
     batch_tokens=64,
@@ -67,7 +70,7 @@ class SampleVaeRun(ImageSamplingRun):
     kind: ClassVar[str] = "sample vae"
     free: ClassVar[frozenset[str]] = ImageSamplingRun.free | {"images"}
 
-    show: Literal["samples", "reconstructions", "interpolation", "walk"] = "samples"
+    show: Shown = "samples"
     images: tuple[str, ...] = ()
     contents: tuple[str, ...] = ()
     interpolate_to: int | None = None
