@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from toys import slowly
 
-from ostinato.image import Images
+from ostinato.image import Images, ReconstructionTask
 from ostinato.image.tokens import (
     VQ,
     Attributes,
     CodeSettings,
     ImageTokenModel,
     PixelQuantizer,
-    ReconstructionTask,
     VQConfig,
     new_image_token_model,
     task_of,

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ostinato.errors import EditError, InputError, ItemError, ModelError
-from ostinato.image import Images, hold_out, read_images
+from ostinato.image import Images, ReconstructionTask, hold_out, read_images
 from ostinato.image.tokens import (
     VQ,
     Attributes,
@@ -22,7 +22,6 @@ from ostinato.image.tokens import (
     ImagePrompt,
     ImageTokenModel,
     PixelQuantizer,
-    ReconstructionTask,
     UnmaskCodes,
     VQConfig,
     image_token_loop,

@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "testing": ENGINE,
     "cli": FAMILY | {*FAMILIES, "adversarial", "refine", "server"},
 }
-SUBPACKAGES = ["image.pipelines", "image.tokens"]  # with public names of their own
+SUBPACKAGES = ["image.pipelines", "image.tokens", "image.vae"]  # with public names of their own
 PUBLIC = [
     "ostinato",
     *(f"ostinato.{name}" for name in [*MAY_IMPORT, *SUBPACKAGES] if name != "cli"),

@@ -46,6 +46,10 @@ COMMANDS = {
         "train image-tokens strokes --method unmask --layers 1 --width 16 --heads 1 "
         "--batch-size 16 --codec-steps 6 --hold-out 0.3 --steps 6"
     ),
+    "vae": (
+        "train vae strokes --width 16 --latent 4 --batch-size 4 --warmup-steps 2 --hold-out 0.3 "
+        "--steps 6 --sample-every 0"
+    ),
     "music": "train music pieces --layers 1 --width 16 --heads 1 --batch-tokens 256 --steps 6",
 }
 EVERY = " --checkpoint-every 2 --valid-every 2"
@@ -153,6 +157,7 @@ CHANGES = {
     "text": ("--lr 0.5 --layers 2", "--lr was 0.001, is 0.5; --layers was 1, is 2"),
     "image": ("--blocks 2", "--blocks was 1, is 2"),
     "image-tokens": ("--heads 2 --batch-size 8", "--batch-size was 16, is 8; --heads was 1, is 2"),
+    "vae": ("--beta 2.0 --latent 8", "--latent was 4, is 8; --beta was 1.0, is 2.0"),
     "music": ("--width 32", "--width was 16, is 32"),
 }
 

@@ -35,6 +35,7 @@ PRESENTERS = {
     "sample gan": "ostinato.cli.sample.image:present",
     "sample pipeline": "ostinato.cli.sample.image:present",
     "sample image-tokens": "ostinato.cli.sample.image_tokens:present",
+    "sample vae": "ostinato.cli.sample.image:present",
     "sample music": "ostinato.cli.sample.music:present",
     "train": "ostinato.cli.train.group:present",
     "refine": "ostinato.cli.jobs.refine:present",

@@ -1,3 +1,4 @@
+from .autoencoder import Autoencoder, AutoencoderConfig, ReconstructionTask, halvings_for
 from .checks import ClassifiedAs, Sharpness
 from .classifier import Classifier, ClassifierConfig, load_classifier, save_classifier
 from .clip import ClipModel, ClipScore, load_clip
@@ -42,6 +43,8 @@ __all__ = [
     "BLOCK",
     "RECIPE",
     "SOLVERS",
+    "Autoencoder",
+    "AutoencoderConfig",
     "ClassifiedAs",
     "Classifier",
     "ClassifierConfig",
@@ -61,6 +64,7 @@ __all__ = [
     "NoiseLevels",
     "PerImageTask",
     "PrecisionRecall",
+    "ReconstructionTask",
     "Renoise",
     "SampleImageRun",
     "Sharpness",
@@ -75,6 +79,7 @@ __all__ = [
     "diversity",
     "fixed_batches",
     "frechet_distance",
+    "halvings_for",
     "hold_out",
     "image_checks",
     "image_loop_arguments",

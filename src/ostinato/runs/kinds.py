@@ -51,6 +51,7 @@ KINDS: dict[str, RunKind] = {
         "ostinato.image.tokens:SampleImageTokensRun",
         "ostinato.image.tokens:build_sample_image_tokens",
     ),
+    "sample vae": RunKind("ostinato.image.vae:SampleVaeRun", "ostinato.image.vae:build_sample_vae"),
     "sample music": RunKind("ostinato.music:SampleMusicRun", "ostinato.music:build_sample_music"),
     "train gan": RunKind("ostinato.adversarial:GanTrainingRun", "ostinato.train:build_training"),
     "train text": RunKind("ostinato.text:TextTrainingRun", "ostinato.train:build_training"),
@@ -62,6 +63,7 @@ KINDS: dict[str, RunKind] = {
     "train image-codec": RunKind(
         "ostinato.image.tokens:CodecTrainingRun", "ostinato.train:build_training"
     ),
+    "train vae": RunKind("ostinato.image.vae:VaeTrainingRun", "ostinato.train:build_training"),
     "train music": RunKind("ostinato.music:MusicTrainingRun", "ostinato.train:build_training"),
     "Refine": RunKind("ostinato.refine:RefineConfig", "ostinato.refine:build_refine"),
     "refine": RunKind("ostinato.refine:JobRunConfig", "ostinato.refine:build_job"),

@@ -12,6 +12,7 @@ from ostinato.cli.train.image import IMAGE
 from ostinato.cli.train.image_tokens import CODEC, IMAGE_TOKENS
 from ostinato.cli.train.music import MUSIC
 from ostinato.cli.train.text import TEXT
+from ostinato.cli.train.vae import VAE
 
 if TYPE_CHECKING:
     from ostinato.cli.presenters import View
@@ -34,7 +35,7 @@ def offer(training: TrainCommand) -> None:
         train.add_command(training.command())
 
 
-for each in (GAN, IMAGE, IMAGE_TOKENS, CODEC, MUSIC, TEXT):
+for each in (GAN, IMAGE, IMAGE_TOKENS, CODEC, MUSIC, TEXT, VAE):
     offer(each)
 
 

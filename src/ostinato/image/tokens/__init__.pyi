@@ -27,7 +27,7 @@ from .sampling_run import (
     image_token_digest,
     with_defaults,
 )
-from .tasks import DiffusionTask, ReconstructionTask, RowTask, UnmaskTask
+from .tasks import DiffusionTask, RowTask, UnmaskTask
 from .training_run import (
     build_image_token_training,
     prepare_codec_training,
@@ -56,7 +56,6 @@ __all__ = [
     "ImageTokensWork",
     "Method",
     "PixelQuantizer",
-    "ReconstructionTask",
     "RowTask",
     "SampleImageTokensRun",
     "UnmaskCodes",

@@ -13,41 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ostinato.image import Images, PerImageTask
+from ostinato.image import PerImageTask
 from ostinato.image.tokens.attributes import ANY
 from ostinato.image.tokens.network import CodeNetwork
-from ostinato.image.tokens.vq import VQ
 from ostinato.loop import fold_in
 from ostinato.models import Llama
 from ostinato.train import Loss
-
-
-class ReconstructionTask(PerImageTask):
-    """Train an autoencoder: mean squared error of pixels in [-1, 1], summed over images."""
-
-    def __init__(self, train: Images, valid: Images) -> None:
-        super().__init__(len(train))
-        self._train, self._valid = train, valid
-
-    def loss(self, network: nn.Module, chosen: Sequence[int], seed: int) -> Loss:
-        """Return the error of a batch; `seed` is not used, as nothing is random."""
-        return Loss(self._error(network, self._train.at(chosen)), {"images": len(chosen)})
-
-    def validate(self, network: nn.Module, batch_tokens: int) -> Mapping[str, float]:
-        """Return the mean error of the validation images."""
-        count = len(self._valid)
-        if not count:
-            return {}
-        starts = range(0, count, batch_tokens)
-        parts = [self._valid.at(range(at, min(at + batch_tokens, count))) for at in starts]
-        total = sum(float(self._error(network, part)) for part in parts)
-        return {"loss/valid": total / count}
-
-    def _error(self, network: nn.Module, images: Images) -> Tensor:
-        assert isinstance(network, VQ)
-        clean = images.clean()
-        error: Tensor = (network(clean) - clean).square().mean((1, 2, 3)).sum()
-        return error
 
 
 class CodesTask(PerImageTask):

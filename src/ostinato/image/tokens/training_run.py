@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ostinato.errors import InputError, RunError
-from ostinato.image import Images, hold_out, read_image_set
+from ostinato.image import Images, ReconstructionTask, hold_out, read_image_set
 from ostinato.image.tokens.attributes import Attributes
 from ostinato.image.tokens.config import CODES_RECIPE, CodecTrainingRun, ImageTokenTrainingRun
 from ostinato.image.tokens.model import new_image_token_model, task_of
 from ostinato.image.tokens.pixel_quantizer import Codec, PixelQuantizer
-from ostinato.image.tokens.tasks import ReconstructionTask
 from ostinato.image.tokens.vq import VQ, VQConfig
 from ostinato.journal import Journal, Run, RunSource, StopKind
 from ostinato.models import hash_parts

@@ -1,0 +1,101 @@
+"""The configurations of training a variational autoencoder and of its images. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from ostinato.arguments import require, require_at_least
+from ostinato.errors import InputError
+from ostinato.image import ImageSamplingRun, ImageSetRun
+from ostinato.loop import check_seed
+from ostinato.train import TrainingConfig, option
+
+Shown = Literal["samples", "reconstructions", "interpolation", "walk"]
+"""What a model's images are of."""
+
+RECIPE = TrainingConfig(
+    steps=800,
+    batch_tokens=64,
+    optimizer="adamw",
+    lr=0.002,
+    warmup_steps=20,
+    min_lr_ratio=0.01,
+    weight_decay=0.0,
+    ema_decay=0.99,
+    valid_every=100,
+    sample_every=200,
+)
+"""Training settings, for minutes on two threads; `batch_tokens` counts images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeTrainingRun(ImageSetRun):
+    """A variational autoencoder trained on images."""
+
+    kind: ClassVar[str] = "train vae"
+    prepare: ClassVar[str] = "ostinato.image.vae:prepare_vae_training"
+
+    training: TrainingConfig = RECIPE
+    width: int = option(32, "Channels of the finest level; a multiple of 16.")
+    latent: int = option(16, "Numbers that an image is described by.")
+    beta: float = option(
+        1.0, "Weight of the KL divergence (beta-VAE): more for better samples, less for sharper."
+    )
+    free_bits: float = option(
+        0.0, "Nats per number that the KL divergence costs nothing; against a collapse."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        right = self.width >= 16 and self.width % 16 == 0
+        require(right, "width", "a multiple of 16", self.width)
+        require_at_least(1, latent=self.latent)
+        require_at_least(0, beta=self.beta, free_bits=self.free_bits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleVaeRun(ImageSamplingRun):
+    """Images that a variational autoencoder decodes: what `show` names, `count` of each.
+
+    samples: of random points.
+    reconstructions: each image of `images`, and what comes back of it; `count` is 1.
+    interpolation: from the first of two `images` to the second; without images, from the random
+        point of `seed` to that of `interpolate_to`.
+    walk: a point with number `unit` going from -3 to 3: that of the image, or a random one.
+
+    `images` are paths, and `contents` the SHA-256 of their files: these count.
+    """
+
+    kind: ClassVar[str] = "sample vae"
+    free: ClassVar[frozenset[str]] = ImageSamplingRun.free | {"images"}
+
+    show: Shown = "samples"
+    images: tuple[str, ...] = ()
+    contents: tuple[str, ...] = ()
+    interpolate_to: int | None = None
+    unit: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = {
+            "samples": not self.images,
+            "reconstructions": bool(self.images) and self.count == 1,
+            "interpolation": len(self.images) == (2 if self.interpolate_to is None else 0),
+            "walk": len(self.images) <= 1,
+        }
+        wanted = {
+            "samples": "none for samples",
+            "reconstructions": "at least one for reconstructions, with a count of 1",
+            "interpolation": "two to interpolate between, or none and a seed to interpolate to",
+            "walk": "at most one to walk from",
+        }
+        got = f"{len(self.images)} images and a count of {self.count}"
+        require(fits[self.show], "images", wanted[self.show], got)
+        if self.show in ("interpolation", "walk") and self.count < 2:
+            raise InputError(f"count must be 2 or more for {self.show}, got {self.count}. Give 8.")
+        if (self.unit is None) == (self.show == "walk"):
+            raise InputError(f"unit must come with walk and only with it, got {self.unit}.")
+        if self.interpolate_to is not None:
+            check_seed(self.interpolate_to)
+        require(len(self.contents) == len(self.images), "contents", "one per image", self.contents)
