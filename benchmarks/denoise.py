@@ -22,8 +22,8 @@ import copy
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +32,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.denoise_overhead import overheads
-from benchmarks.denoise_overhead import seconds as seconds_of
+from benchmarks.digit_bench import Bench, prepared, show, trained_for
 from ostinato.image import (
     RECIPE,
     SOLVERS,
     Images,
     ImageTask,
     UNet,
-    hold_out,
     load_denoiser,
     save_denoiser,
     shape_for,
 )
-from ostinato.loop import Condition, Converges, Loop, Reaches, Seconds, Steps
+from ostinato.loop import Converges, Reaches
 from ostinato.train import BatchSampler, Training
-from recipes.digit_measures import FeatureClassifier, class_right, frechet, train_classifier
-from recipes.digits import HELD_OUT, read_digits, sampled
+from recipes.digits import sampled
 
 try:
     import diffusers
@@ -60,25 +58,17 @@ PARTS = ("ours", "ddpm", "overhead", "converges", "solvers")
 
 def train_ours(images: Images, seconds: float, steps: int | None) -> tuple[UNet, int]:
     """Train our recipe for some steps, or for seconds, which include a measurement of its speed."""
-    start = time.perf_counter()
-    config = replace(RECIPE, steps=steps or 1, sample_every=0)
-    process = Training(UNet(shape_for(images)), ImageTask(images), config)
-    until: Condition = Steps(config.steps)
-    if steps is None:
-        trial = Training(UNet(shape_for(images)), ImageTask(images), config)
-        trial.step()
-        one = seconds_of(lambda: [trial.step() for _ in range(10)]) / 10
-        left = max(one, seconds - (time.perf_counter() - start))
-        config = replace(config, steps=max(1, int(left / one)))
-        process = Training(process.network, ImageTask(images), config)
-        until = Seconds(left)
-    loop = Loop(process, until=until)
-    loop.run()
+
+    def make(steps: int) -> Training:
+        config = replace(RECIPE, steps=steps, sample_every=0)
+        return Training(UNet(shape_for(images)), ImageTask(images), config)
+
+    process, made = trained_for(make, seconds, steps)
     with process.best_weights():
         network = copy.deepcopy(process.network)
     assert isinstance(network, UNet)
     network.eval()
-    return network, loop.tick
+    return network, made
 
 
 class Peer:
@@ -139,41 +129,6 @@ class Peer:
         return torch.cat(samples)
 
 
-@dataclass(frozen=True)
-class Bench:
-    """Judges `count` samples, whose classes take turns, against held-out images."""
-
-    classifier: FeatureClassifier
-    held: Images
-    count: int
-
-    @property
-    def labels(self) -> Tensor:
-        """The classes to sample."""
-        return torch.arange(self.count) % 10
-
-    def distance(self, images: Tensor) -> float:
-        """Return the Fréchet distance to the held-out images."""
-        return frechet(self.classifier, images, self.held.clean())
-
-    def samples(self, images: Tensor, distance: str, right: str) -> dict[str, float]:
-        """Return both figures of samples, under these names."""
-        return {
-            distance: self.distance(images),
-            right: class_right(self.classifier, images, self.labels),
-        }
-
-    def real(self, others: Tensor) -> dict[str, float]:
-        """Return the figures of other real images, and of these with noise of 10% of the range."""
-        assert self.held.labels is not None
-        noisy = (others + 0.2 * torch.randn(others.shape)).clamp(-1, 1)
-        return {
-            "floor_fd": self.distance(others),
-            "noise_fd": self.distance(noisy),
-            "floor_right": class_right(self.classifier, self.held.clean(), self.held.labels),
-        }
-
-
 def by_solver(network: UNet, bench: Bench, calls: Sequence[int]) -> dict[str, float]:
     """Return the distance by solver and number of calls (a step of Heun's has two)."""
     figures: dict[str, float] = {}
@@ -230,9 +185,7 @@ def main() -> None:
 
 def measured(options: argparse.Namespace) -> dict[str, float]:
     """Train what the chosen parts need, and measure them."""
-    seen, held = hold_out(read_digits(options.data), HELD_OUT)
-    bench = Bench(train_classifier(seen), held, options.count)
-    flat = bench.real(hold_out(seen, len(held) / len(seen), seed=1)[1].clean())
+    seen, bench, flat = prepared(options.data, options.count)
     show(flat)
     if {"ours", "solvers", "overhead", "converges"} & set(options.parts):
         network, flat["steps"] = (
@@ -256,7 +209,7 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
         flat["ddpm_steps"] = peer.train(seen, options.seconds)
         show(figures := bench.samples(peer.sample(bench.labels, 10), "ddpm_fd", "ddpm_right"))
         flat |= figures
-    few = Bench(bench.classifier, held, options.few)
+    few = replace(bench, count=options.few)
     parts: dict[str, Callable[[], dict[str, float]]] = {
         "overhead": lambda: overheads(network, options.repeats),
         "converges": lambda: converging(network, few),
@@ -267,12 +220,6 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
             show(figures := part())
             flat |= figures
     return flat
-
-
-def show(figures: Mapping[str, float]) -> None:
-    """Print figures, one per line."""
-    for name, value in figures.items():
-        print(f"{name:24} {value:10.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,11 @@ def class_right(classifier: FeatureClassifier, images: Tensor, labels: Tensor) -
 
 
 @torch.no_grad()
+def scaled_features(classifier: FeatureClassifier, images: Tensor) -> Tensor:
+    """Return features (N, 32) of images (N, 1, 28, 28), with a variance of 1 over real ones."""
+    return classifier.embed(images) * classifier.scale
+
+
 def frechet(classifier: FeatureClassifier, a: Tensor, b: Tensor) -> float:
     """Return the Fréchet distance of two sets of images; features count as normally distributed."""
-    one, other = (classifier.embed(x) * classifier.scale for x in (a, b))
-    return frechet_distance(one, other)
+    return frechet_distance(scaled_features(classifier, a), scaled_features(classifier, b))
