@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from toys import Walk
-from walks import begin
+from walks import ManyPlaces, begin
 
 from ostinato.cli.main import cli
 from ostinato.errors import EditError, InputError, OstinatoError, RunError, RunLocked
@@ -263,6 +263,20 @@ def test_a_branch_with_an_edit_that_the_process_does_not_know_is_refused() -> No
     output_of("branch", "a", "--as", "b", "--set", "color=red")
     assert "Unknown edit 'color'" in refused(EditError, "resume", "b", "--trust")
     assert not run_of("b").driven
+
+
+def test_a_run_without_a_condition_is_shown_and_resumed() -> None:
+    spec: dict[str, Any] = {"factory": "walks:walk_to_its_end"}
+    with Loop(ManyPlaces(), run="a", journal=Journal(JOURNAL), spec=spec) as loop:
+        next(iter(loop))
+    shown = output_of("show", "a")
+    assert "until       it ends by itself, or a person stops it" in shown
+    assert '"return":"64 values from 0 to 63, mean 31.5","few":[0.5,1.5]' in shown
+    step = json.loads(output_of("show", "a", "--json"))["last_steps"][0]
+    assert step["report"]["return"] == [float(n) for n in range(64)]
+    assert "until Steps(3)." in output_of("resume", "a", "--trust", "--until", "Steps(3)")
+    resumed = output_of("resume", "a", "--trust", "--until", "Never()")
+    assert "Resuming a at tick 3.\n" in resumed and "It is there. (ended, tick 5)" in resumed
 
 
 def test_a_run_of_a_callable_condition_is_resumed_by_its_factory() -> None:

@@ -38,6 +38,20 @@ def walk_far(far: float) -> tuple[Walk, object, OnStop]:
     return Walk(), is_far, accept
 
 
+class ManyPlaces(Walk):
+    """A walk that reports several places in a step, and ends by itself after five."""
+
+    def step(self) -> Report:
+        report = super().step()
+        end = {"ended": "It is there."} if float(str(report["epoch"])) >= 0.5 else {}
+        return {"return": [float(n) for n in range(64)], "few": [0.5, 1.5], **report, **end}
+
+
+def walk_to_its_end() -> tuple[Walk, None, OnStop]:
+    """Return a walk without a condition."""
+    return ManyPlaces(), None, accept
+
+
 def no_tuple() -> object:
     """Return what no factory may."""
     return Walk()

@@ -29,11 +29,12 @@ from ostinato.journal import (
     shortened,
     valid,
 )
-from ostinato.loop import Never, up_to_date
+from ostinato.loop import Never, numbers, up_to_date
 from ostinato.runs import config_of, folder_of
 
 LAST_STEPS = 5
 SHOWN_KEYS = 3  # of results
+SHOWN_NUMBERS = 4  # of one name in a step
 
 
 @click.command()
@@ -106,7 +107,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         size = size_text(each.bytes) if each.bytes >= 1e4 else f"{each.bytes} bytes"
         click.echo(f"  checkpoint  tick {each.tick}, {size}, {ago(each.created)}")
     for step in steps:
-        line = f"  step {step.tick}  {encode(shortened(step.report))}"
+        line = f"  step {step.tick}  {encode(_outlined(shortened(step.report)))}"
         click.echo(cut(line))
 
 
@@ -174,6 +175,21 @@ def _checkpoint(row: CheckpointRow) -> dict[str, object]:
         "bytes": row.bytes,
         "created": row.created,
     }
+
+
+def _outlined(report: object) -> object:
+    """Return a report for one line: of many numbers, such as returns, how many and their mean."""
+    if not isinstance(report, dict):
+        return report
+    return {name: _summed_up(value) for name, value in report.items()}
+
+
+def _summed_up(value: object) -> object:
+    several = numbers(value) if isinstance(value, list) else ()
+    if len(several) <= SHOWN_NUMBERS or not any(isinstance(each, float) for each in several):
+        return value  # few, or whole numbers such as token ids
+    mean = sum(several) / len(several)
+    return f"{len(several)} values from {min(several):g} to {max(several):g}, mean {mean:.4g}"
 
 
 def _step(step: StepRecord) -> dict[str, object]:
