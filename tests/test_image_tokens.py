@@ -132,8 +132,9 @@ def test_rounding_errors_of_float32_change_no_code() -> None:
         exact = copy.deepcopy(network).double()
         z = exact.into(exact._encoded(image.double() / 127.5 - 1))[0, 0, 1, 1]
         edge = float(torch.atanh(torch.tensor(0.5 / (2 * (1 - 1e-3)), dtype=torch.float64)))
-        assert network.into.bias is not None
-        network.into.bias.add_(edge - float(z))  # so that this place is about on an edge
+        network.into.get_parameter("bias").add_(
+            edge - float(z)
+        )  # so that this place is about on an edge
     with torch.no_grad():
         moved = copy.deepcopy(network).double()
         z = moved._bounded(moved.into(moved._encoded(image.double() / 127.5 - 1)))

@@ -14,11 +14,19 @@ from ostinato.cli.main import cli
 from ostinato.errors import InputError, ModelError, RunError
 from ostinato.image import Images, ImageWork, hold_out
 from ostinato.image.tokens import VQ
-from ostinato.image.vae import VAE, SampleVaeRun, VAEConfig, VaeTask, vae_digest
+from ostinato.image.vae import (
+    VAE,
+    DecodePoints,
+    Point,
+    SampleVaeRun,
+    VAEConfig,
+    VaeTask,
+    vae_digest,
+)
 from ostinato.journal import Journal
 from ostinato.loop import Loop, Steps
 from ostinato.runs import build, build_config
-from ostinato.testing import check_process
+from ostinato.testing import check_lane_process, check_process
 from ostinato.train import Training, TrainingConfig
 
 
@@ -172,3 +180,9 @@ def test_an_image_that_changed_is_refused(model: Path) -> None:
     )
     with pytest.raises(RunError, match="pixels of"):
         build_config(run)
+
+
+def test_a_decoded_point_is_the_same_in_any_company() -> None:
+    network = VAE(VAEConfig(size=8, halvings=1, width=16, latent=3), seed=0)
+    points = {f"{n}": Point(at=(0.5 * n, -1.0, 2.0)) for n in range(3)}
+    check_lane_process(lambda slots: DecodePoints(network, slots=slots), points)

@@ -2,65 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from ostinato.adversarial.networks import Generator, latents
 from ostinato.errors import ItemError
-from ostinato.image import ImageRequest, slerp
+from ostinato.image import ImageRequest, OneStep, slerp
 from ostinato.journal import Stopped
-from ostinato.loop import Action, GiveUp, History, Lane, OnStop, Report, StartOver, fold_in
+from ostinato.loop import Action, GiveUp, History, Lane, OnStop, StartOver, fold_in
 
 
-class Generate:
+class Generate(OneStep[ImageRequest]):
     """Draw images of noise, one network call each; another round has other noise.
 
-    Items are `ImageRequest`s with a seed, a label, and perhaps a seed to interpolate to. Each image
-    is computed alone, so that it has the same bits in any company.
+    Items are `ImageRequest`s with a seed, a label, and perhaps a seed to interpolate to.
     """
 
-    deterministic = True
-    costs = ("calls",)
-
     def __init__(self, network: Generator, *, slots: int = 16) -> None:
-        self.network, self.slots = network.eval(), slots
-        self._lanes: dict[str, tuple[Lane, ImageRequest]] = {}
-        self._images: dict[str, Tensor] = {}
+        super().__init__(slots=slots)
+        self.network = network.eval()
 
-    def start(self, lane: Lane, item: object) -> None:
-        """Give a slot to a request. Raises `ItemError` for one that needs another image."""
+    def item_of(self, item: object) -> ImageRequest:
+        """Return a request. Raises `ItemError` for one that changes another image."""
         if not isinstance(item, ImageRequest) or item.image is not None:
             raise ItemError("A generator draws new images: leave the image to change out.")
-        lane.edits.check("a lane of Generate", (), lambda name, value: None)
-        self._lanes[lane.key] = lane, item
-        if lane.past:
-            self._images[lane.key] = self._draw(lane, item)
-
-    def step(self) -> Mapping[str, Report]:
-        """Draw the images of all lanes that have none yet."""
-        coming = {key: started for key, started in self._lanes.items() if key not in self._images}
-        self._images |= {key: self._draw(*started) for key, started in coming.items()}
-        return {key: {"calls": 1, "ended": "It was drawn in one step."} for key in coming}
-
-    def rewind(self, lane: Lane, to: int) -> None:
-        """Forget the image of a lane that is to be drawn again."""
-        _, item = self._lanes[lane.key]
-        self.drop(lane.key)
-        self.start(lane, item)
-
-    def output(self, key: str) -> object:
-        """Return a lane's image (C, S, S) in [-1, 1]; None before it is drawn."""
-        return self._images.get(key)
-
-    def drop(self, key: str) -> None:
-        """Free the lane's slot."""
-        self._lanes.pop(key, None)
-        self._images.pop(key, None)
+        return item
 
     @torch.no_grad()
-    def _draw(self, lane: Lane, item: ImageRequest) -> Tensor:
+    def draw(self, lane: Lane, item: ImageRequest) -> Tensor:
+        """Draw the image of a request in the round of its lane."""
         device = next(self.network.parameters()).device
         label = None
         if self.network.classes:

@@ -24,6 +24,7 @@ from .fixed_batches import (
 )
 from .image_request import ImageRequest, is_whole, pixels
 from .image_work import ImageWork
+from .one_step import OneStep
 from .quality import PrecisionRecall, diversity, frechet_distance, precision_recall
 from .sampling import Renoise, denoise_loop, sample_images
 from .sampling_run import (
@@ -62,6 +63,7 @@ __all__ = [
     "ImageWork",
     "Images",
     "NoiseLevels",
+    "OneStep",
     "PerImageTask",
     "PrecisionRecall",
     "ReconstructionTask",
