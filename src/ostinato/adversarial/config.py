@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from ostinato.arguments import require, require_above, require_at_least
 from ostinato.errors import InputError
-from ostinato.image import ImageSamplingRun, ImageSetRun
+from ostinato.image import ImageSetRun, ImagesRun
 from ostinato.journal import Place
 from ostinato.train import GradientConfig, option
 
@@ -125,7 +125,7 @@ class GanTrainingRun(ImageSetRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleGanRun(ImageSamplingRun):
+class SampleGanRun(ImagesRun):
     """Images that a generator draws.
 
     `labels` are classes by name or number; none: one of any class. With `interpolate_to`, the noise

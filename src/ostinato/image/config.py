@@ -147,40 +147,58 @@ class SourceImage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSamplingRun(RunConfig):
-    """What runs of denoisers and of pipelines share.
+class ImagesRun(RunConfig):
+    """What all runs that make images with a model share.
 
-    `count` images of each class or prompt have consecutive seeds from `seed` on. `each` is the stop
-    condition of one image, in Python's spelling. `out` is a .png, a .gif of the steps, or a folder.
-    `show_steps` draws the steps of each image into it. `weights` is a hash of the model's files.
+    `count` images of each class or prompt have consecutive seeds from `seed` on. `out` is a file or
+    a folder. `weights` is a hash of the model's files.
     """
 
     writes: ClassVar[tuple[str, ...]] = ("out",)
-    free: ClassVar[frozenset[str]] = frozenset({"out", "show_steps", "checkpoint_every"})
+    free: ClassVar[frozenset[str]] = frozenset({"out"})
     hashes: ClassVar[frozenset[str]] = frozenset({"weights"})
+    endings: ClassVar[tuple[str, ...]] = (".png",)
 
     model: Place
     out: Path
-    show_steps: bool = False
     count: int = 1
     seed: int = 0
-    each: str | None = None
     checks: ImageChecks = ImageChecks()
-    checkpoint_every: int | None = None
     weights: str = ""
 
     def __post_init__(self) -> None:
         require_types(self)
-        require_at_least(1, count=self.count, checkpoint_every=self.checkpoint_every or 1)
+        require_at_least(1, count=self.count)
         check_seed(self.seed)
-        suffix = self.out.suffix.lower()
-        require(suffix in ("", ".png", ".gif"), "out", "a .png, a .gif or a folder", str(self.out))
-        if self.each is not None:
-            parse(self.each)
+        right = self.out.suffix.lower() in ("", *self.endings)
+        expected = f"{', '.join(f'a {ending}' for ending in self.endings)} or a folder"
+        require(right, "out", expected, str(self.out))
 
     def branched(self, name: str) -> Self:
         """Return the configuration of a branch: it writes beside this one."""
         return replace(self, out=beside(self.out, name, self.out.suffix))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSamplingRun(ImagesRun):
+    """What runs of denoisers and of pipelines share: images that are made step by step.
+
+    `each` is the stop condition of one image, in Python's spelling. `out` may also be a .gif of the
+    steps. `show_steps` draws the steps of each image into it.
+    """
+
+    free: ClassVar[frozenset[str]] = ImagesRun.free | {"show_steps", "checkpoint_every"}
+    endings: ClassVar[tuple[str, ...]] = (".png", ".gif")
+
+    show_steps: bool = False
+    each: str | None = None
+    checkpoint_every: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(1, checkpoint_every=self.checkpoint_every or 1)
+        if self.each is not None:
+            parse(self.each)
 
 
 @dataclass(frozen=True, kw_only=True)

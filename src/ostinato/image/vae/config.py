@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from ostinato.arguments import require, require_at_least
 from ostinato.errors import InputError
-from ostinato.image import ImageSamplingRun, ImageSetRun
+from ostinato.image import ImageSetRun, ImagesRun
 from ostinato.loop import check_seed
 from ostinato.train import TrainingConfig, option
 
@@ -55,7 +55,7 @@ class VaeTrainingRun(ImageSetRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleVaeRun(ImageSamplingRun):
+class SampleVaeRun(ImagesRun):
     """Images that a variational autoencoder decodes: what `show` names, `count` of each.
 
     samples: of random points.
@@ -68,7 +68,7 @@ class SampleVaeRun(ImageSamplingRun):
     """
 
     kind: ClassVar[str] = "sample vae"
-    free: ClassVar[frozenset[str]] = ImageSamplingRun.free | {"images"}
+    free: ClassVar[frozenset[str]] = ImagesRun.free | {"images"}
 
     show: Shown = "samples"
     images: tuple[str, ...] = ()
