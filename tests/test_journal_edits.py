@@ -72,6 +72,22 @@ def test_a_change_that_the_process_refuses_is_told_and_the_run_goes_on(run: Run)
     assert (request.done is not None, request.error) == (True, refused.data["why"])
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_refused_change_of_the_program_is_raised_once(run: Run, recorded: bool) -> None:
+    walk = Walk()
+    loop = Loop(walk, until=Steps(20), run=run if recorded else None)
+    for step in loop:
+        if step.tick == 5:
+            break
+    loop.change({"speed": 2})
+    with pytest.raises(EditError, match="Unknown edit 'speed'"):
+        next(iter(loop))
+    assert loop.run().numbers == {"steps": 20}
+    assert walk.place == undisturbed(0, 1.0, 20)
+    refused = [event.tick for event in run.events() if event.name == "refused"]
+    assert refused == ([5] if recorded else [])
+
+
 def test_going_back_works_after_many_pauses(run: Run) -> None:
     for last in (12, 13, 14, 15, 16, 17):
         with Loop(

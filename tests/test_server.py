@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -444,6 +445,41 @@ def test_checks_that_take_too_long_end_the_answer(strategy: Strategy) -> None:
         quick = [{"kind": "excludes", "texts": ["e"], "whole": False}]
         (choice,) = post(port, asked(checks=quick, seed=4))[1]["choices"]
         assert choice["ostinato"]["accepted"]  # the next request has time of its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken(BaseCheck):
+    """Fails in the method that the request's column `fails` names; passes all other requests."""
+
+    kind: ClassVar[str] = "broken"
+
+    def judge(self, output: object, item: Item) -> Verdict:
+        if item.get("fails") == "judge":
+            raise SystemExit(3)
+        return self.verdict(True, "")
+
+    def check_prefix(self, output: object, item: Item) -> Any:
+        if item.get("fails") == "prefix":
+            return "impossible"
+        return super().check_prefix(output, item)
+
+    def required_text(self, output: object, item: Item) -> Any:
+        return 7 if item.get("fails") == "required" else super().required_text(output, item)
+
+
+@pytest.mark.parametrize("fails", ["judge", "prefix", "required"])
+def test_a_broken_check_disturbs_no_other_request(fails: str) -> None:
+    defaults = Defaults(checks=(Broken(name="broken"),), strategy=Backtrack())
+    with serving(slots=4, defaults=defaults) as (port, _):
+        good = asked(seed=4, max_tokens=20)
+        alone = post(port, good)[1]["choices"]
+        bodies = [good, asked(columns={"fails": fails}), good, asked(checks=[], max_tokens=2)]
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda body: post(port, body), bodies))
+        assert [status for status, _ in answers] == [200] * 4
+        assert answers[0][1]["choices"] == answers[2][1]["choices"] == alone
+        told = answers[1][1]["choices"][0]["ostinato"]
+        assert told["accepted"] is (fails != "judge")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from ostinato.checks.deadline import OVER, is_over, left
 from ostinato.loop import Check, Item, PrefixStatus, PrefixVerdict, RequiredText, Verdict
@@ -20,6 +20,11 @@ from ostinato.loop import Check, Item, PrefixStatus, PrefixVerdict, RequiredText
 TIME_LIMIT = 10.0  # seconds for one judgment
 TEXT_ERRORS = (MemoryError, OverflowError, RecursionError, TimeoutError, UnicodeError)
 """What our own checks raise because of a text."""
+USER_ERRORS = (Exception, SystemExit)
+"""What is an error of a user's check: one that exits must not end the program that judges."""
+
+
+Answer = TypeVar("Answer")
 
 
 def judge_all(
@@ -44,12 +49,15 @@ def check_prefix_all(
 ) -> tuple[Check, PrefixVerdict] | None:
     """Return the first check that no continuation can pass, with its prefix verdict, or None.
 
-    A check that raises or takes too long is skipped: its verdict on the whole text will show it.
+    A check that raises, takes too long or returns anything else is skipped: its verdict on the
+    whole text counts.
     `late` collects the names of those that took too long; each warns once and is skipped from then
     on.
     """
     for check in checks:
-        verdict = _on_prefix(check, check.check_prefix, output, item, time_limit, late)
+        verdict = _on_prefix(
+            check, PrefixVerdict, check.check_prefix, output, item, time_limit, late
+        )
         if verdict is None:
             continue
         if verdict.status is PrefixStatus.IMPOSSIBLE:
@@ -70,7 +78,9 @@ def required_by(
     """
     found: list[RequiredText] = []
     for check in checks:
-        required = _on_prefix(check, check.required_text, output, item, time_limit, late)
+        required = _on_prefix(
+            check, RequiredText, check.required_text, output, item, time_limit, late
+        )
         if required is not None and required.texts:
             found.append(required)
     return found
@@ -78,13 +88,17 @@ def required_by(
 
 def _on_prefix(
     check: Check,
+    wanted: type[Answer],
     method: Callable[[object, Item], Any],
     output: object,
     item: Item,
     limit: float,
     late: set[str] | None,
-) -> Any:
-    """Call a check's method on a prefix; None where it raises, is late, or was late before."""
+) -> Answer | None:
+    """Call a check's method on a prefix; None where it raises, is late, or was late before.
+
+    None also where it returns anything but what is `wanted`.
+    """
     if late is not None and check.name in late:
         return None
     try:
@@ -92,7 +106,8 @@ def _on_prefix(
     except TimeoutError:  # of all checks together, so this one is not late
         return None
     try:
-        return _call(check, method, output, item, limit)
+        answer = _call(check, method, output, item, limit)
+        return answer if isinstance(answer, wanted) else None
     except TimeoutError:
         if late is not None:
             late.add(check.name)
@@ -101,7 +116,7 @@ def _on_prefix(
                 "not. From now on it judges whole outputs only. Make its prefix function faster.",
                 stacklevel=2,
             )
-    except Exception:  # any error of a user's code, which `judge` will report
+    except USER_ERRORS:  # `judge` will report them
         pass
     return None
 
@@ -113,7 +128,7 @@ def _judge(check: Check, output: object, item: Item, time_limit: float) -> Verdi
         return replace(_error(check, str(error)), out_of_time=True)
     try:
         verdict = _call(check, check.judge, output, item, time_limit)
-    except Exception as error:
+    except USER_ERRORS as error:
         return _raised(check, error, time_limit)
     if not isinstance(verdict, Verdict):
         return _error(check, f"The check must return a Verdict, got {type(verdict).__name__}.")
@@ -124,7 +139,7 @@ def _judge(check: Check, output: object, item: Item, time_limit: float) -> Verdi
     return verdict
 
 
-def _raised(check: Check, error: Exception, time_limit: float) -> Verdict:
+def _raised(check: Check, error: Exception | SystemExit, time_limit: float) -> Verdict:
     """Return the verdict of a check that raised: not passed where the text is to blame."""
     name = type(error).__name__
     if _is_trusted(check):

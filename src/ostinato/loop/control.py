@@ -45,9 +45,9 @@ class Control:
     def take(self, log: EditLog, tick: int, session: RunSession | None) -> StopRequest | None:
         """Empty the inbox: apply the edits, journaled first; return the first end, if one."""
         for request in [each for each in self.inbox if each.action == "change"]:
-            log.take(request, tick, session)
             if request.number is None:  # else it is done in the transaction that records it
-                self.inbox.remove(request)
+                self.inbox.remove(request)  # before it is taken: what is refused is asked once
+            log.take(request, tick, session)
         return self.take_end(tick, session)
 
     def take_end(self, tick: int, session: RunSession | None) -> StopRequest | None:

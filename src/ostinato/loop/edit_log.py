@@ -63,9 +63,10 @@ class EditLog:
         try:
             self._process.change(edits)
         except EditError as error:
+            if session is not None:  # else its record says that they hold
+                session.event("refused", tick, {"edits": dict(edits), "why": str(error)})
             if session is None or request is None:
                 raise
-            session.event("refused", tick, {"edits": dict(edits), "why": str(error)})
             session.done(request, error=str(error))
 
     def start_branch(self, edits: Mapping[str, object], tick: int, session: RunSession) -> None:
