@@ -354,3 +354,13 @@ def test_a_warning_of_ours_is_shown_without_the_line_that_gave_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "Warning: So it is.\nother.py:1: UserWarning: So it is.\n"
+
+
+def test_a_run_of_a_generator_names_no_way_to_resume_it() -> None:
+    def count() -> Iterator[int]:
+        yield from range(9)
+
+    with Loop(count, run="g") as loop:
+        next(iter(loop))
+    assert "resume with" not in output_of("show", "g")
+    assert json.loads(output_of("show", "g", "--json"))["resume_with"] is None

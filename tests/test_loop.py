@@ -462,3 +462,9 @@ def test_a_function_that_ends_a_loop_is_told_by_name_or_source(
 def test_a_lambda_whose_source_is_gone_keeps_its_name() -> None:
     made: Callable[[Step], object] = eval("lambda step: True", {})
     assert str(Loop(Walk(), until=made).until) == "Predicate(<lambda>)"
+
+
+def test_a_callable_that_raises_stop_iteration_has_ended() -> None:
+    loop = Loop(iter([1, 2, 3]).__next__)
+    stopped = loop.run()
+    assert (stopped.kind, loop.tick, loop.output) == (StopKind.ENDED, 3, 3)

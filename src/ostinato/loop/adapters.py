@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import ClassVar
 
 from ostinato.errors import EditError, InputError
 from ostinato.loop.process import Exhausted, Process, Report
@@ -16,14 +17,22 @@ def report_of(value: object) -> Report:
 
 
 class CallableProcess:
-    """A callable as a process, called once a step. Its state is unknown, so none is saved."""
+    """A callable as a process, called once a step. Its state is unknown, so none is saved.
+
+    One that raises `StopIteration`, as an iterator's `__next__`, has ended.
+    """
+
+    ended: ClassVar[str] = "The callable has ended."
 
     def __init__(self, call: Callable[[], object]) -> None:
         self._call = call
 
     def step(self) -> Report:
-        """Call it once."""
-        return report_of(self._call())
+        """Call it once. Raises `Exhausted` where it has ended."""
+        try:
+            return report_of(self._call())
+        except StopIteration:
+            raise Exhausted(self.ended) from None
 
     def state_dict(self) -> dict[str, object]:
         """Return an empty state: what a callable keeps is its own."""
@@ -41,15 +50,10 @@ class CallableProcess:
 class GeneratorProcess(CallableProcess):
     """A generator as a process: one value a step, ended when it returns."""
 
+    ended = "The generator has returned."
+
     def __init__(self, generator: Iterator[object]) -> None:
         super().__init__(generator.__next__)
-
-    def step(self) -> Report:
-        """Take the next value; raises `Exhausted` after the last."""
-        try:
-            return super().step()
-        except StopIteration:
-            raise Exhausted("The generator has returned.") from None
 
 
 def as_process(value: object) -> Process:

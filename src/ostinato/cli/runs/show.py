@@ -32,6 +32,7 @@ from ostinato.journal import (
 from ostinato.loop import Never, numbers, up_to_date
 from ostinato.runs import config_of, folder_of
 
+GENERATOR = "GeneratorProcess"
 LAST_STEPS = 5
 SHOWN_KEYS = 3  # of results
 SHOWN_NUMBERS = 4  # of one name in a step
@@ -61,7 +62,9 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         caller = _name_of_caller(journal, row)
         called = [child.name for child in run.called()]
         questions, notes = run.questions(), run.notes()
-        hint, folder = resume_hint(run), folder_of(journal.path)
+        # A generator has no saved state, so its run is never resumed.
+        hint = None if row.kind == GENERATOR else resume_hint(run)
+        folder = folder_of(journal.path)
         config = _config(run)
     if as_json:
         shown = {
