@@ -160,13 +160,13 @@ def test_a_duel_learns() -> None:
     """Bars of two kinds: the distance falls far below that of the first weights."""
     images = bars(200)
     config = DuelConfig(
-        steps=100, batch_images=32, lr=3e-3, valid_every=50, samples=200, sample_every=0
+        steps=150, batch_images=32, lr=3e-3, valid_every=50, samples=200, sample_every=0
     )
     shape = gan_for(images, width=16, latent=8)
     process = Duel(Generator(shape), Discriminator(shape), images, bars(100, 1), config)
     before = process.validate()["fd"]
-    Loop(process, until=Steps(100)).run()
-    assert process.best.value < before / 2
+    Loop(process, until=Steps(150)).run()
+    assert process.best.value < before / 4
     assert float(str(process.watch()["diversity"])) > 0.5
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from ostinato.errors import InputError
 from ostinato.journal import JSON, Fields
 
 Item = Mapping[str, object]
@@ -62,6 +63,7 @@ class Verdict:
     judge (it raised, or ran out of time): its verdict has not passed and has no score. In JSON that
     score is null; here it is 0, so that the draft gains nothing by it when drafts are compared.
     `spent` is what judging took, by the names of costs: it is added to what the item has spent.
+    Raises `InputError` for a cost that is called as a field.
     `out_of_time`: it is in error since no time was left for it.
     """
 
@@ -74,6 +76,13 @@ class Verdict:
     spent: Mapping[str, float] = field(default_factory=dict, hash=False)
     out_of_time: bool = False
 
+    def __post_init__(self) -> None:
+        if self.spent and (taken := _NO_COSTS & self.spent.keys()):
+            raise InputError(
+                f"A cost must have another name than a verdict's own fields, got {min(taken)!r}. "
+                "Rename it, for example to 'calls'."
+            )
+
     def to_json(self) -> dict[str, JSON]:
         """Return the verdict as a JSON object; each cost is a key of its own."""
         verdict: dict[str, JSON] = {
@@ -84,8 +93,7 @@ class Verdict:
             "span": list(self.span) if self.span else None,
             "error": self.error,
         }
-        for name, amount in self.spent.items():
-            verdict.setdefault(name, amount)
+        verdict |= self.spent
         return verdict | {"out_of_time": True} if self.out_of_time else verdict
 
     @classmethod
