@@ -33,7 +33,12 @@ def prepare_gan_training(config: GanTrainingRun) -> TrainingParts:
         images = images.without_classes()
     train, valid = hold_out(images, config.hold_out, seed=seed)
     embed, weights = _embed(config, images)
-    shape = gan_for(images, width=config.width, latent=config.latent)
+    shape = gan_for(
+        images,
+        width=config.width,
+        latent=config.latent,
+        discriminator_width=config.discriminator_width,
+    )
     generator, discriminator = Generator(shape, seed=seed), Discriminator(shape, seed=seed + 1)
 
     def process(settings: DuelConfig) -> Duel:
