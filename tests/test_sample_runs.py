@@ -283,7 +283,9 @@ def killed(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
 
 
 @EACH_KIND
-@pytest.mark.parametrize("way", ["by its name", "by its command"])
+@pytest.mark.parametrize(
+    "way", ["by its name", pytest.param("by its command", marks=pytest.mark.slow)]
+)
 def test_a_killed_run_resumes_to_the_same_bytes(
     name: str, way: str, killed: Killed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
