@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.arguments import require, require_at_least, require_types
-from ostinato.errors import InputError, ModelError
+from ostinato.errors import InputError
 from ostinato.image import Images
-from ostinato.models import read_config, read_weights, write_config, write_weights
+from ostinato.models import load_network, network_folder, save_network
 
 ARCHITECTURE = "ostinato.Generator"
 SLOPE = 0.2  # of the leaky rectifiers below 0, as in DCGAN
@@ -219,10 +219,7 @@ def save_generator(
 
     `dtype` is that of the file, such as a half precision; None keeps the network's.
     """
-    folder = Path(folder)
-    write_config(folder, {"architecture": ARCHITECTURE, **asdict(network.config)})
-    write_weights(folder, network, dtype=dtype)
-    return folder
+    return save_network(folder, ARCHITECTURE, network.config, network, dtype=dtype)
 
 
 def load_generator(name: str | Path) -> Generator:
@@ -230,12 +227,5 @@ def load_generator(name: str | Path) -> Generator:
 
     Raises `ModelError` for a folder that holds none, a damaged one, or another layout.
     """
-    folder = Path(name)
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"A generator must be a folder with config.json and model.safetensors, got "
-            f"{str(name)!r}. `ostinato.adversarial.save_generator` writes one."
-        )
-    network = Generator(read_config(folder, ARCHITECTURE, GanConfig))
-    read_weights(folder, network)
-    return network
+    folder = network_folder(name, "A generator", "`ostinato train gan`")
+    return load_network(folder, ARCHITECTURE, GanConfig, Generator)
