@@ -11,6 +11,9 @@ from ostinato.image import ImageSetRun, ImagesRun
 from ostinato.loop import check_seed
 from ostinato.train import TrainingConfig, option
 
+COMPONENTS = 4
+"""Normal distributions for the points of each class."""
+
 Shown = Literal["samples", "reconstructions", "interpolation", "walk"]
 """What a model's images are of."""
 
@@ -31,7 +34,10 @@ RECIPE = TrainingConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class VaeTrainingRun(ImageSetRun):
-    """A variational autoencoder trained on images."""
+    """A variational autoencoder trained on images.
+
+    `classes` None: with a prior for each class if there are any.
+    """
 
     kind: ClassVar[str] = "train vae"
     prepare: ClassVar[str] = "ostinato.image.vae:prepare_vae_training"
@@ -45,6 +51,21 @@ class VaeTrainingRun(ImageSetRun):
     free_bits: float = option(
         0.0, "Nats per number that the KL divergence costs nothing; against a collapse."
     )
+    classes: bool | None = option(
+        None,
+        "Draw images of a class (--label).  [default: if there are any]",
+        flag="--classes/--unconditional",
+    )
+    components: int = option(
+        COMPONENTS,
+        "Normal distributions that the points of a class are described by; 0: one around 0 for "
+        "all.",
+    )
+    rescues: int = option(
+        2,
+        "Times to go back to a checkpoint with a quarter of beta and some free bits, where the "
+        "posterior collapses.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,13 +73,14 @@ class VaeTrainingRun(ImageSetRun):
         require(right, "width", "a multiple of 16", self.width)
         require_at_least(1, latent=self.latent)
         require_at_least(0, beta=self.beta, free_bits=self.free_bits)
+        require_at_least(0, components=self.components, rescues=self.rescues)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleVaeRun(ImagesRun):
     """Images that a variational autoencoder decodes: what `show` names, `count` of each.
 
-    samples: of random points.
+    samples: of random points, of each of the classes `labels` by name or number.
     reconstructions: each image of `images`, and what comes back of it; `count` is 1.
     interpolation: from the first of two `images` to the second; without images, from the random
         point of `seed` to that of `interpolate_to`.
@@ -71,6 +93,7 @@ class SampleVaeRun(ImagesRun):
     free: ClassVar[frozenset[str]] = ImagesRun.free | {"images"}
 
     show: Shown = "samples"
+    labels: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     contents: tuple[str, ...] = ()
     interpolate_to: int | None = None
@@ -94,6 +117,10 @@ class SampleVaeRun(ImagesRun):
         require(fits[self.show], "images", wanted[self.show], got)
         if self.show in ("interpolation", "walk") and self.count < 2:
             raise InputError(f"count must be 2 or more for {self.show}, got {self.count}. Give 8.")
+        if self.labels and self.images:
+            raise InputError(
+                f"labels must be left out with images, which have their own, got {self.labels}."
+            )
         if (self.unit is None) == (self.show == "walk"):
             raise InputError(f"unit must come with walk and only with it, got {self.unit}.")
         if self.interpolate_to is not None:
