@@ -86,7 +86,7 @@ def test_the_loss_is_the_likelihood_at_the_best_deviation() -> None:
     variances = torch.linspace(0.01, 0.2, 2000)
     density = torch.distributions.Normal(0.0, variances.sqrt()).log_prob(torch.tensor(0.0))
     tried = -(count * density - 3.0 / (2 * variances)) + count * math.log(127.5)
-    assert abs(float(found) - float(tried.min())) < 1e-2
+    assert abs(float(found.detach()) - float(tried.min())) < 1e-2
     found.backward()  # type: ignore[no-untyped-call]
     assert squares.grad is not None and abs(float(squares.grad) - count / 6) < 1e-4
     assert math.isfinite(float(nats(torch.tensor(0.0), count)))
@@ -166,7 +166,7 @@ def test_images_are_sampled_reconstructed_interpolated_and_walked(
     between = images_of(f"{sample} --seed 1 --interpolate-to 2 --count 4")
     assert between[0] == drawn[1] and between[3] == drawn[2]
     labels = images_of(f"{sample} --label low --label high --count 2")
-    assert len(set(labels)) == 4 and labels[2:] == images_of(f"{sample} --label 1 --count 2")
+    assert len(set(labels)) == 4 and labels[2:] == images_of(f"{sample} --label 1 --count 2")[:2]
     assert len(set(images_of(f"{sample} --walk 1 --count 4 --from {one}"))) > 1
 
 

@@ -88,7 +88,8 @@ class VAE(Autoencoder[VAEConfig]):
         # Of very many images, some say as much.
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         some = images.at(order[:FITTED].sort().values)
-        parts = [self.spread(some.at(at).clean()) for at in torch.arange(len(some)).split(BATCH)]
+        batches = torch.split(torch.arange(len(some)), BATCH)
+        parts = [self.spread(some.at(batch).clean()) for batch in batches]
         means, log_variances = (torch.cat(each) for each in zip(*parts, strict=True))
         names = images.names if components else ()
         points = Points(means, log_variances.exp(), some.labels, len(names))

@@ -108,8 +108,8 @@ def _mixture(points: Points, K: int, draws: torch.Generator) -> tuple[Tensor, Te
         apart = x - means[:, None]  # (K, N, Z)
         covariance = (weight.T[:, :, None] * apart).mT @ apart / counts[:, None, None]
         covariance = covariance + torch.diag_embed(weight.T @ variance / counts[:, None])
-        # Few points know no covariance: the narrowed one of all counts as Z more of them.
-        own = (counts / (counts + Z))[:, None, None]
+        # Few points know no covariance: the narrowed one of all counts as one more of them.
+        own = (counts / (counts + 1))[:, None, None]
         all_points = torch.diag(spread * K ** (-2 / Z))
         covariance = own * covariance + (1 - own) * all_points
         covariance = covariance + LEAST_VARIANCE * torch.eye(Z, dtype=x.dtype)
@@ -137,4 +137,5 @@ def _log_density(
     precision = torch.cholesky_inverse(factors).diagonal(dim1=1, dim2=2)  # (K, Z)
     squares = apart.square().sum(1).T + variance @ precision.T
     volume = factors.diagonal(dim1=1, dim2=2).log().sum(1)
-    return shares.log() - volume - squares / 2
+    density: Tensor = shares.log() - volume - squares / 2
+    return density
