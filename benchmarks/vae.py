@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from benchmarks.denoise_overhead import seconds as seconds_of
 from benchmarks.digit_bench import Bench, prepared, show, trained_for
 from ostinato.image import Images
-from ostinato.image.vae import COMPONENTS, RECIPE, VAE, VAEConfig, VaeTask, VaeTrainingRun
+from ostinato.image.vae import RECIPE, VAE, VAEConfig, VaeTask, VaeTrainingRun
 from ostinato.train import BatchSampler, Training
 
 PARTS = ("ours", "peer")
@@ -50,7 +50,7 @@ def train_ours(seen: Images, held: Images, seconds: float) -> tuple[Training, in
     """Train an autoencoder with our defaults, and fit its prior; return it and its steps."""
     run = VaeTrainingRun(out=Path("unused"), sources=("unused",))
     shape = VAEConfig.for_images(seen.channels, seen.size, width=run.width, latent=run.latent)
-    fitting = seconds_of(lambda: VAE(shape).fit_prior(seen, COMPONENTS))
+    fitting = seconds_of(lambda: VAE(shape).fit_prior(seen))
 
     def make(steps: int) -> Training:
         plan = replace(RECIPE, steps=steps, valid_every=NEVER, sample_every=0)
@@ -69,7 +69,7 @@ def ours(seen: Images, bench: Bench, seconds: float) -> dict[str, float]:
     assert isinstance(network, VAE)
     with training.best_weights():
         network.eval()
-        network.fit_prior(seen, COMPONENTS)
+        network.fit_prior(seen)
         draws = torch.Generator().manual_seed(0)
         points = torch.stack([network.prior.draw(draws) for _ in range(bench.count)])
         images = decoded(network, points)

@@ -1,5 +1,5 @@
 from .conditions import PosteriorCollapse
-from .config import COMPONENTS, RECIPE, SampleVaeRun, Shown, VaeTrainingRun
+from .config import RECIPE, SampleVaeRun, Shown, VaeTrainingRun
 from .decoding import DecodePoints, Point
 from .model import VAE, VAEConfig, load_vae
 from .prior import Prior
@@ -8,7 +8,6 @@ from .task import VaeTask
 from .training_run import prepare_vae_training, rescue
 
 __all__ = [
-    "COMPONENTS",
     "RECIPE",
     "VAE",
     "DecodePoints",

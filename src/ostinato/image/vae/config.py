@@ -11,8 +11,8 @@ from ostinato.image import ImageSetRun, ImagesRun
 from ostinato.loop import check_seed
 from ostinato.train import TrainingConfig, option
 
-COMPONENTS = 4
-"""Normal distributions for the points of each class."""
+PER_CLASS, WITHOUT_CLASSES = 4, 40
+"""Normal distributions that the points of a class, or of images without classes, are fitted by."""
 
 Shown = Literal["samples", "reconstructions", "interpolation", "walk"]
 """What a model's images are of."""
@@ -56,10 +56,10 @@ class VaeTrainingRun(ImageSetRun):
         "Draw images of a class (--label).  [default: if there are any]",
         flag="--classes/--unconditional",
     )
-    components: int = option(
-        COMPONENTS,
-        "Normal distributions that the points of a class are described by; 0: one around 0 for "
-        "all.",
+    components: int | None = option(
+        None,
+        "Normal distributions that points are drawn from, per class; 0: the standard one.  "
+        f"[default: {PER_CLASS}, or {WITHOUT_CLASSES} without classes]",
     )
     rescues: int = option(
         2,
@@ -73,7 +73,7 @@ class VaeTrainingRun(ImageSetRun):
         require(right, "width", "a multiple of 16", self.width)
         require_at_least(1, latent=self.latent)
         require_at_least(0, beta=self.beta, free_bits=self.free_bits)
-        require_at_least(0, components=self.components, rescues=self.rescues)
+        require_at_least(0, components=self.components or 0, rescues=self.rescues)
 
 
 @dataclass(frozen=True, kw_only=True)

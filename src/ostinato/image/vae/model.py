@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ostinato.arguments import require_at_least
 from ostinato.image import Autoencoder, AutoencoderConfig, Images, halvings_for
+from ostinato.image.vae.config import PER_CLASS, WITHOUT_CLASSES
 from ostinato.image.vae.prior import Points, Prior, fitted
 from ostinato.models import network_folder
 
@@ -83,8 +84,13 @@ class VAE(Autoencoder[VAEConfig]):
         return self.draw(self.spread(x)[0])
 
     @torch.no_grad()
-    def fit_prior(self, images: Images, components: int) -> None:
-        """Fit the prior to the points of images, with `components` for each of their classes."""
+    def fit_prior(self, images: Images, components: int | None = None) -> None:
+        """Fit the prior to the points of images, with `components` for each of their classes.
+
+        By default there are 4 of them, or 40 where images have no classes.
+        """
+        if components is None:
+            components = PER_CLASS if images.names else WITHOUT_CLASSES
         # Of very many images, some say as much.
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         some = images.at(order[:FITTED].sort().values)

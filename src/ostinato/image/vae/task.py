@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from ostinato.image import Images, ReconstructionTask
-from ostinato.image.vae.config import COMPONENTS
 from ostinato.image.vae.model import VAE
 from ostinato.journal import EditKind
 from ostinato.loop import fold_in
@@ -34,8 +33,8 @@ class VaeTask(ReconstructionTask):
     most likely: the optimal sigma of Rybkin et al. 2021, "Simple and Effective VAE Training with
     Calibrated Decoders". So errors and the KL divergence are on one scale whatever the images are.
     `beta` weighs the KL divergence (Higgins et al. 2017). In each unit, its mean over a batch costs
-    nothing up to `free_bits` nats (Kingma et al. 2016). `components` are those of the prior that
-    the samples of a report are drawn from.
+    nothing up to `free_bits` nats (Kingma et al. 2016). The samples of a report are drawn from a
+    prior of `components` (`VAE.fit_prior`).
 
     Edits: `beta`, `free_bits`; `beta_scale` multiplies `beta`.
     """
@@ -53,7 +52,7 @@ class VaeTask(ReconstructionTask):
         *,
         beta: float = 1.0,
         free_bits: float = 0.0,
-        components: int = COMPONENTS,
+        components: int | None = None,
     ) -> None:
         shown = valid if len(valid) else train
         first = shown.at(range(min(len(shown), COLUMNS))).clean()
