@@ -98,12 +98,13 @@ def test_a_planted_collapse_is_told_and_a_healthy_training_is_not_stopped(seed: 
 
 
 def test_a_collapsed_training_goes_back_and_ends_healthy() -> None:
-    process = training(beta=500.0, steps=160, valid_every=160)
+    process = training(beta=500.0, steps=240, valid_every=240)
     loop = Loop(
         process,
-        until=Steps(160) | QUICK,
+        # Units take some steps to become active again.
+        until=Steps(240) | PosteriorCollapse(patience=30, grace=40),
         on_stop=rescue(3),
-        checkpoint=CheckpointSchedule(steps=10),
+        checkpoint=CheckpointSchedule(steps=20),
     )
     stopped = loop.run()
     assert stopped.kind is StopKind.BUDGET, stopped
