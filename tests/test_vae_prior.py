@@ -68,6 +68,11 @@ def test_points_that_are_all_the_same_have_a_prior() -> None:
     assert torch.allclose(points, torch.ones(20, 3), atol=0.2)
 
 
+def test_points_that_are_not_finite_leave_the_standard_normal() -> None:
+    prior = fitted(Points(torch.full((40, 3), torch.nan), torch.ones(40, 3)), 3)
+    assert abs(float(drawn(prior, 500).std()) - 1) < 0.1
+
+
 def images(classes: int) -> Images:
     draws = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (30, 1, 8, 8), generator=draws, dtype=torch.uint8)

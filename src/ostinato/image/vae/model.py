@@ -18,7 +18,7 @@ from ostinato.image.vae.config import PER_CLASS, WITHOUT_CLASSES
 from ostinato.image.vae.prior import Points, Prior, fitted
 from ostinato.models import network_folder
 
-FITTED = 20_000  # images whose points the prior is fitted to, at most
+FITTED = 10_000  # images whose points the prior is fitted to, at most
 BATCH = 250  # images that are encoded at once
 
 

@@ -75,9 +75,12 @@ class Points:
 def fitted(points: Points, components: int, *, seed: int = 0) -> Prior:
     """Return the prior of points, with at most `components` for each class.
 
-    A class has fewer where it has few points, and the standard normal distribution without any.
+    A class has fewer where it has few points, and the standard normal distribution without any. So
+    have all where points are not finite: a training that diverged is for its conditions to judge.
     """
     prior = Prior(points.classes, components, points.means.size(1))
+    if not bool(points.means.isfinite().all() and points.variances.isfinite().all()):
+        return prior
     for label in range(len(prior.class_shares) if components else 0):
         own = points.of(label) if points.classes else points
         prior.class_shares[label] = len(own.means) / max(1, len(points.means))
