@@ -11,7 +11,7 @@ from ostinato.image import ImageSetRun, ImagesRun
 from ostinato.loop import check_seed
 from ostinato.train import TrainingConfig, option
 
-PER_CLASS, WITHOUT_CLASSES = 4, 40
+PER_CLASS, WITHOUT_CLASSES = 10, 40
 """Normal distributions that the points of a class, or of images without classes, are fitted by."""
 
 Shown = Literal["samples", "reconstructions", "interpolation", "walk"]

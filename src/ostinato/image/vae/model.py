@@ -87,7 +87,7 @@ class VAE(Autoencoder[VAEConfig]):
     def fit_prior(self, images: Images, components: int | None = None) -> None:
         """Fit the prior to the points of images, with `components` for each of their classes.
 
-        By default there are 4 of them, or 40 where images have no classes.
+        By default there are 10 of them, or 40 where images have no classes.
         """
         if components is None:
             components = PER_CLASS if images.names else WITHOUT_CLASSES

@@ -102,7 +102,6 @@ def _mixture(points: Points, K: int, draws: torch.Generator) -> tuple[Tensor, Te
     """
     x, variance = points.means.double(), points.variances.double()
     N, Z = x.shape
-    spread = x.var(0, unbiased=False) + variance.mean(0)
     nearest = torch.cdist(x, _starts(x, K, draws)).argmin(1)
     weight = nn.functional.one_hot(nearest, K).double()  # (N, K)
     for _ in range(ROUNDS):
@@ -111,10 +110,6 @@ def _mixture(points: Points, K: int, draws: torch.Generator) -> tuple[Tensor, Te
         apart = x - means[:, None]  # (K, N, Z)
         covariance = (weight.T[:, :, None] * apart).mT @ apart / counts[:, None, None]
         covariance = covariance + torch.diag_embed(weight.T @ variance / counts[:, None])
-        # Few points know no covariance: the narrowed one of all counts as one more of them.
-        own = (counts / (counts + 1))[:, None, None]
-        all_points = torch.diag(spread * K ** (-2 / Z))
-        covariance = own * covariance + (1 - own) * all_points
         covariance = covariance + LEAST_VARIANCE * torch.eye(Z, dtype=x.dtype)
         factors = torch.linalg.cholesky(covariance)
         weight = _log_density(x, variance, counts / N, means, factors).softmax(1)
