@@ -18,18 +18,17 @@ Shown = Literal["samples", "reconstructions", "interpolation", "walk"]
 """What a model's images are of."""
 
 RECIPE = TrainingConfig(
-    steps=800,
+    steps=4000,
     batch_tokens=64,
-    optimizer="adamw",
-    lr=0.002,
+    optimizer="muon",  # after 400 steps a distance of 2.8, with AdamW 4.9 (docs/log.md)
+    lr=0.02,
     warmup_steps=20,
     min_lr_ratio=0.01,
-    weight_decay=0.0,
     ema_decay=0.99,
-    valid_every=100,
-    sample_every=200,
+    valid_every=200,
+    sample_every=500,
 )
-"""Training settings, for minutes on two threads; `batch_tokens` counts images."""
+"""Training settings, for two minutes on two threads; `batch_tokens` counts images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +42,8 @@ class VaeTrainingRun(ImageSetRun):
     prepare: ClassVar[str] = "ostinato.image.vae:prepare_vae_training"
 
     training: TrainingConfig = RECIPE
-    width: int = option(32, "Channels of the finest level; a multiple of 16.")
-    latent: int = option(16, "Numbers that an image is described by.")
+    width: int = option(16, "Channels of the finest level; a multiple of 16.")
+    latent: int = option(24, "Numbers that an image is described by.")
     beta: float = option(
         1.0, "Weight of the KL divergence (beta-VAE): more for better samples, less for sharper."
     )
