@@ -57,7 +57,8 @@ def training(beta: float = 1.0, free_bits: float = 0.0, **plan: object) -> Train
     }
     plan = settings | plan
     task = VaeTask(train, valid, beta=beta, free_bits=free_bits)
-    return Training(VAE(config()), task, TrainingConfig(**plan))  # type: ignore[arg-type]
+    settled = TrainingConfig(**plan)  # type: ignore[arg-type]
+    return Training(VAE(config(), seed=settled.seed), task, settled)
 
 
 def last(beta: float = 1.0, free_bits: float = 0.0) -> dict[str, float]:

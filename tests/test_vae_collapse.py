@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -90,10 +91,14 @@ def test_it_is_read_as_it_is_spelled_and_refuses_wrong_values() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_planted_collapse_is_told_and_a_healthy_training_is_not_stopped(seed: int) -> None:
-    healthy = Loop(training(seed=seed), until=Steps(80) | QUICK).run()
+@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 0.005), ("muon", 0.02)])
+def test_a_planted_collapse_is_told_and_a_healthy_training_is_not_stopped(
+    optimizer: str, lr: float, seed: int
+) -> None:
+    plan: dict[str, Any] = {"optimizer": optimizer, "lr": lr, "seed": seed}
+    healthy = Loop(training(**plan), until=Steps(80) | QUICK).run()
     assert healthy.kind is StopKind.BUDGET, healthy
-    planted = Loop(training(beta=2000.0, seed=seed), until=Steps(80) | QUICK).run()
+    planted = Loop(training(beta=2000.0, **plan), until=Steps(80) | QUICK).run()
     assert planted.kind is StopKind.DIVERGED and "has collapsed" in planted.sentence
 
 
