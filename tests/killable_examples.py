@@ -31,7 +31,8 @@ def rows() -> tuple[Row, ...]:
 
 def rounds(journal: Journal | None = None, caller: str = "") -> AdversarialRounds:
     """Return the process; with a journal its drafts are runs that `caller` has called."""
-    return AdversarialRounds(rows(), Drafter(tiny_model(), MADE, journal, caller), prompts=PROMPTS)
+    draft = Drafter(tiny_model(), MADE, journal, caller)
+    return AdversarialRounds(rows(), draft, first=PROMPTS, prompts=PROMPTS)
 
 
 def adversarial_rounds(run: str, journal: Any) -> Loop:

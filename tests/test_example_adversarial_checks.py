@@ -165,9 +165,10 @@ def test_measures_by_hand() -> None:
 
 def test_a_judge_learns_from_rows_and_tells_how_well(tmp_path: Path) -> None:
     encoder = load_encoder(str(save_tiny_bert(tmp_path / "bert")))
+    words = ("table", "room", "hotel", "train", "flight", "book", "weather", "rain", "phone", "is")
     told = [
         {"message": "a hotel", "reference": f"yes a {word} for two", "draft": f"no {word}"}
-        for word in "table room hotel train flight book weather rain phone number".split()
+        for word in words
     ]
     judge = HeldOutJudge.train(encoder, told)
     assert judge.accuracy > 0.8
@@ -191,21 +192,33 @@ def test_bits_per_character_grow_with_a_reply_that_is_less_likely(models: list[s
     assert likely > 0
 
 
-SMALL = "--rounds 2 --prompts 4 --drafts 2 --tested 4 --json".split()
+SMALL = [
+    "--rounds",
+    "2",
+    "--first",
+    "6",
+    "--prompts",
+    "4",
+    "--drafts",
+    "2",
+    "--tested",
+    "4",
+    "--json",
+]
 
 
 def test_the_example_runs_end_to_end_and_resumes(
     models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--journal", str(tmp_path / "j.db"), "--out", str(tmp_path / "d.safetensors")]
-    example.main([*models, *SMALL, *where])
+    example.main([*models, *SMALL, *where, "--json"])
     told = capsys.readouterr().out
     found = json.loads(told.splitlines()[-1])
     assert "round 1  auc/drafts 0.50" in told and found["prompts"] == 4
     assert set(found["ways"]) > {"one draft", "first discriminator", "last discriminator"}
     assert found["ways"]["one draft"]["preferred"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
     assert (tmp_path / "d.safetensors").is_file()
-    example.main([*models, *SMALL, *where])  # finished: nothing is written again
+    example.main([*models, *SMALL, *where, "--json"])  # finished: nothing is written again
     assert capsys.readouterr().out == told
     with Journal(tmp_path / "j.db") as journal:
         assert {run.name for run in journal.get(example.NAME).called()} >= {

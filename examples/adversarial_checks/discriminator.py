@@ -1,7 +1,7 @@
 """A discriminator of replies: a logistic regression that tells people's replies from drafts.
 
 Its features are the words and the runs of letters of a reply, hashed (Weinberger et al. 2009); a
-word also says whether the conversation has it. It is trained in a second and says which words gave
+word also says whether the conversation has it. It is trained at once, and says which words gave
 a draft away. Knows no model and no loop.
 """
 
@@ -19,13 +19,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from examples.adversarial_checks.logistic import fit_logistic
 from ostinato.checks import Function
 from ostinato.errors import InputError
 
 FILE = Path(__file__).parent / "out" / "discriminator.safetensors"
 """Where `run.py` writes the last discriminator, and the check of `job.toml` reads it."""
 BUCKETS = 1 << 13
-PENALTY = 0.02  # L2, of the mean loss
+PENALTY = 0.003  # L2, of the mean loss
 Item = Mapping[str, object]
 Reply = tuple[str, Item]  # a reply, and the item that it answers
 
@@ -81,26 +82,9 @@ class Discriminator:
 
     @classmethod
     def fit(cls, real: Sequence[Reply], made: Sequence[Reply]) -> Discriminator:
-        """Return the one minimum of the penalized loss; both kinds weigh the same, however many."""
-        x = torch.stack([_vector(*reply) for reply in [*real, *made]])  # (N, BUCKETS + 1)
-        y = torch.tensor([1.0] * len(real) + [0.0] * len(made), dtype=torch.float64)
-        shares = [0.5 / max(1, len(real))] * len(real) + [0.5 / max(1, len(made))] * len(made)
-        share = torch.tensor(shares, dtype=torch.float64)
-        weights = torch.zeros(BUCKETS + 1, dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
-
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            logits = x @ weights
-            losses = torch.nn.functional.binary_cross_entropy_with_logits(
-                logits, y, reduction="none"
-            )
-            total = share @ losses + PENALTY / 2 * weights[:-1].square().sum()
-            total.backward()
-            return total
-
-        optimizer.step(loss)
-        return cls(weights.detach())
+        """Return what tells the two kinds best, however many there are of each."""
+        vectors = [torch.stack([_vector(*reply) for reply in kind]) for kind in (real, made)]
+        return cls(fit_logistic(*vectors, PENALTY))
 
     def score(self, text: str, item: Item) -> float:
         """Return the probability that a person wrote the reply."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from examples.adversarial_checks.logistic import fit_logistic
 from ostinato.models import Encoder
 
 PENALTY = 0.002  # L2, of the mean loss
@@ -39,9 +40,9 @@ class HeldOutJudge:
         right = 0.0
         for fold in range(FOLDS):
             held = torch.arange(len(rows)) % FOLDS == fold
-            weights = _fit(real[~held], made[~held])
+            weights = fit_logistic(real[~held], made[~held], PENALTY)
             right += float((real[held] @ weights > 0).sum() + (made[held] @ weights <= 0).sum())
-        return cls(encoder, _fit(real, made), right / (2 * len(rows)))
+        return cls(encoder, fit_logistic(real, made, PENALTY), right / (2 * len(rows)))
 
     def scores(self, pairs: Sequence[Pair]) -> list[float]:
         """Return the score of each pair of a message and a reply."""
@@ -54,21 +55,3 @@ def _vectors(encoder: Encoder, pairs: Sequence[Pair]) -> Tensor:
     messages = encoder.vectors([message for message, _ in pairs])
     replies = encoder.vectors([reply for _, reply in pairs])
     return torch.cat([replies, messages * replies, torch.ones(len(pairs), 1)], 1).double()
-
-
-def _fit(real: Tensor, made: Tensor) -> Tensor:
-    """Return the minimum of the penalized logistic loss."""
-    x = torch.cat([real, made])
-    y = torch.cat([torch.ones(len(real)), torch.zeros(len(made))]).double()
-    weights = torch.zeros(x.shape[1], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        fit = torch.nn.functional.binary_cross_entropy_with_logits(x @ weights, y)
-        total = fit + PENALTY / 2 * weights[:-1].square().sum()
-        total.backward()
-        return total
-
-    optimizer.step(loss)
-    return weights.detach()

@@ -54,7 +54,7 @@ class Drafter:
     caller: str = ""
 
     def __call__(self, part: str, rows: Sequence[Row], check: Check) -> list[dict[str, Any]]:
-        """Return the results in the order of the rows."""
+        """Return the results in the order of the rows. Raises `KeyboardInterrupt` if paused."""
         refine = Refine(
             self.model,
             [(str(row["id"]), row) for row in rows],
@@ -65,7 +65,10 @@ class Drafter:
             max_new_tokens=self.writing.max_new_tokens,
             seed=self.writing.seed,
         )
-        return [dict(row) for row in refine.run(run=self._run(part), journal=self.journal)]
+        results = [dict(row) for row in refine.run(run=self._run(part), journal=self.journal)]
+        if len(results) < len(rows):  # a signal has paused it: half a round teaches nothing
+            raise KeyboardInterrupt
+        return results
 
     def _run(self, part: str) -> Run | None:
         if self.journal is None:
@@ -90,14 +93,17 @@ class AdversarialRounds:
     """Generator and discriminator in turns, on replies (after Goodfellow et al. 2014).
 
     The generator is the model behind the check: it improves by what is refused, and its weights
-    stay. `prompts` are taken a round, each once, so that all of a round is new to the
-    discriminator.
+    stay. Each prompt is used once, so that all of a round is new to the discriminator: `first` are
+    answered in the first round, where every draft passes, `prompts` in each later one.
     """
 
     known_edits: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, rows: Sequence[Row], draft: Draft, prompts: int = 32) -> None:
-        self._rows, self._draft, self._prompts = rows, draft, prompts
+    def __init__(
+        self, rows: Sequence[Row], draft: Draft, *, first: int = 96, prompts: int = 32
+    ) -> None:
+        self._rows, self._draft = rows, draft
+        self._first, self._prompts = first, prompts
         self._by_id = {str(row["id"]): row for row in rows}
         self._accepted: list[list[list[str]]] = []  # of each round: pairs of id and reply
         self.discriminators = [Discriminator.untrained()]
@@ -105,8 +111,8 @@ class AdversarialRounds:
     def step(self) -> dict[str, object]:
         """Play a round. Raises `Exhausted` where the prompts are used up."""
         number = len(self._accepted)
-        rows = self._rows[number * self._prompts : (number + 1) * self._prompts]
-        if len(rows) < self._prompts:
+        rows = self._rows[self._used(number) : self._used(number + 1)]
+        if len(self._rows) < self._used(number + 1):
             raise Exhausted(f"All {len(self._rows)} prompts are used up.")
         discriminator = self.discriminators[-1]
         results = self._draft(f"round-{number}", rows, discriminator.check())
@@ -134,7 +140,7 @@ class AdversarialRounds:
             "words/drafts": words(first),
             "sample": passed[0][1] if passed else "",
         }
-        if len(accepted) >= FOLDS:
+        if self._accepted and len(accepted) >= FOLDS:  # in the first round nothing is refused
             report["words/accepted"] = words(accepted)
             report["auc/accepted"] = self._cross_validated(references, accepted)
             report["auc/surface"] = self._cross_validated(
@@ -156,9 +162,13 @@ class AdversarialRounds:
             made_scores += scores(trained, made[fold::FOLDS])
         return auc(real_scores, made_scores)
 
+    def _used(self, rounds: int) -> int:
+        """Return how many prompts so many rounds use."""
+        return self._first + (rounds - 1) * self._prompts if rounds else 0
+
     def _references(self) -> list[Reply]:
         """Return the references of all rounds."""
-        used = self._rows[: len(self._accepted) * self._prompts]
+        used = self._rows[: self._used(len(self._accepted))]
         return [(str(row["reference"]), row) for row in used]
 
     def _made(self) -> list[Reply]:

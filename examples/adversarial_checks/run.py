@@ -32,7 +32,7 @@ from examples.adversarial_checks.rounds import (  # noqa: E402
 from ostinato.checks import check  # noqa: E402
 from ostinato.errors import InputError  # noqa: E402
 from ostinato.journal import JSON, Journal  # noqa: E402
-from ostinato.loop import CheckpointSchedule, Loop, Reaches, Step, Steps  # noqa: E402
+from ostinato.loop import CheckpointSchedule, Loop, Reaches, Steps  # noqa: E402
 from ostinato.models import load_encoder, load_model  # noqa: E402
 from ostinato.refine import read_job  # noqa: E402
 from recipes.cli_args import positive, run  # noqa: E402
@@ -40,7 +40,7 @@ from recipes.cli_args import positive, run  # noqa: E402
 NAME = "adversarial-checks"
 SUPPORT = HERE.parent / "support"
 CHANCE = 0.55  # an AUC below this is near that of a discriminator that cannot tell
-RECORDED = ("model", "adapter", "prompts", "drafts", "tested", "seed")
+RECORDED = ("model", "adapter", "first", "prompts", "drafts", "tested", "seed")
 
 
 @check(name="drafts")
@@ -59,8 +59,8 @@ def read_rows(path: Path, count: int | None = None) -> list[dict[str, Any]]:
 
 def play(journal: Journal, args: argparse.Namespace, draft: Drafter) -> AdversarialRounds:
     """Play the rounds, or what is left of them; print the numbers of each."""
-    rows = read_rows(HERE / "loop.jsonl", args.rounds * args.prompts)
-    process = AdversarialRounds(rows, draft, prompts=args.prompts)
+    rows = read_rows(HERE / "loop.jsonl", args.first + (args.rounds - 1) * args.prompts)
+    process = AdversarialRounds(rows, draft, first=args.first, prompts=args.prompts)
     loop = Loop(
         process,
         until=Reaches("auc/accepted", below=CHANCE, over=2) | Steps(args.rounds),
@@ -141,8 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="smollm2", help="what writes: a name or a folder")
     parser.add_argument("--adapter", default="support", help='its adapter; "" for none')
     parser.add_argument("--encoder", default="minilm", help="the judge's encoder")
-    parser.add_argument("--rounds", type=positive, default=5, help="rounds at most")
-    parser.add_argument("--prompts", type=positive, default=32, help="prompts of a round")
+    parser.add_argument("--rounds", type=positive, default=6, help="rounds at most")
+    parser.add_argument("--first", type=positive, default=96, help="prompts of the first round")
+    parser.add_argument("--prompts", type=positive, default=32, help="prompts of a later round")
     parser.add_argument("--drafts", type=positive, default=4, help="drafts of a prompt at most")
     parser.add_argument("--tested", type=positive, default=120, help="held-out prompts")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other drafts")
@@ -154,4 +155,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run(main)
+    try:
+        run(main)
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. The same command resumes.")
