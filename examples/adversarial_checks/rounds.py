@@ -142,7 +142,8 @@ class AdversarialRounds:
         }
         if self._accepted and len(accepted) >= FOLDS:  # in the first round nothing is refused
             report["words/accepted"] = words(accepted)
-            report["auc/accepted"] = self._cross_validated(references, accepted)
+            told = self._cross_validated(references, accepted)
+            report |= {"auc/accepted": told, "gap": abs(told - 0.5)}
             report["auc/surface"] = self._cross_validated(
                 *([(surface(text), item) for text, item in kind] for kind in (references, accepted))
             )

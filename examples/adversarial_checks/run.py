@@ -39,7 +39,7 @@ from recipes.cli_args import positive, run  # noqa: E402
 
 NAME = "adversarial-checks"
 SUPPORT = HERE.parent / "support"
-CHANCE = 0.55  # an AUC below this is near that of a discriminator that cannot tell
+GAP = 0.05  # of an AUC to 0.5: so near, the discriminator cannot tell
 RECORDED = ("model", "adapter", "first", "prompts", "drafts", "tested", "seed")
 
 
@@ -63,7 +63,7 @@ def play(journal: Journal, args: argparse.Namespace, draft: Drafter) -> Adversar
     process = AdversarialRounds(rows, draft, first=args.first, prompts=args.prompts)
     loop = Loop(
         process,
-        until=Reaches("auc/accepted", below=CHANCE, over=2) | Steps(args.rounds),
+        until=Reaches("gap", below=GAP, over=2) | Steps(args.rounds),
         run=NAME,
         journal=journal,
         checkpoint=CheckpointSchedule(steps=1),  # a round takes a minute, its state is small
