@@ -83,8 +83,7 @@ class Discriminator:
     @classmethod
     def fit(cls, real: Sequence[Reply], made: Sequence[Reply]) -> Discriminator:
         """Return what tells the two kinds best, however many there are of each."""
-        vectors = [torch.stack([_vector(*reply) for reply in kind]) for kind in (real, made)]
-        return cls(fit_logistic(*vectors, PENALTY))
+        return cls(fit_logistic(_vectors(real), _vectors(made), PENALTY))
 
     def score(self, text: str, item: Item) -> float:
         """Return the probability that a person wrote the reply."""
@@ -125,6 +124,11 @@ class Discriminator:
                 "which trains it."
             )
         return cls(load_file(path)["weights"])
+
+
+def _vectors(replies: Sequence[Reply]) -> Tensor:
+    """Return the vectors (N, BUCKETS + 1) of N replies."""
+    return torch.stack([_vector(*reply) for reply in replies])
 
 
 def _vector(text: str, item: Item) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from examples.adversarial_checks.discriminator import Discriminator, Item, Reply, surface
 from ostinato.decode import SamplingParams
-from ostinato.errors import EditError
+from ostinato.errors import EditError, InputError
 from ostinato.journal import Journal, Run
 from ostinato.loop import Check, Exhausted
 from ostinato.models import LanguageModel
@@ -54,7 +54,10 @@ class Drafter:
     caller: str = ""
 
     def __call__(self, part: str, rows: Sequence[Row], check: Check) -> list[dict[str, Any]]:
-        """Return the results in the order of the rows. Raises `KeyboardInterrupt` if paused."""
+        """Return the results in the order of the rows.
+
+        Raises `KeyboardInterrupt` where it was paused, `InputError` where a reply has an error.
+        """
         refine = Refine(
             self.model,
             [(str(row["id"]), row) for row in rows],
@@ -65,9 +68,16 @@ class Drafter:
             max_new_tokens=self.writing.max_new_tokens,
             seed=self.writing.seed,
         )
-        results = [dict(row) for row in refine.run(run=self._run(part), journal=self.journal)]
+        recorded = refine.run(run=self._run(part), journal=self.journal)
+        results: list[dict[str, Any]] = [dict(row) for row in recorded]
         if len(results) < len(rows):  # a signal has paused it: half a round teaches nothing
             raise KeyboardInterrupt
+        for result in results:
+            if result["outcome"] == "error":
+                raise InputError(
+                    f"A reply to {result['id']} must be written, got an error: "
+                    f"{result['stopped']['sentence']} Take another model."
+                )
         return results
 
     def _run(self, part: str) -> Run | None:

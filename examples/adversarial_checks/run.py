@@ -86,7 +86,8 @@ def settings(args: argparse.Namespace) -> dict[str, JSON]:
 def require_same_settings(journal: Journal, args: argparse.Namespace) -> None:
     """Raise `InputError` where the recorded run has other settings."""
     found = journal.find(NAME)
-    before = {} if found is None else dict(found.spec["settings"])
+    before = {} if found is None else found.spec["settings"]
+    assert isinstance(before, Mapping)
     for name, value in before.items():
         if settings(args)[name] != value:
             raise InputError(
@@ -141,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="smollm2", help="what writes: a name or a folder")
     parser.add_argument("--adapter", default="support", help='its adapter; "" for none')
     parser.add_argument("--encoder", default="minilm", help="the judge's encoder")
-    parser.add_argument("--rounds", type=positive, default=6, help="rounds at most")
+    parser.add_argument("--rounds", type=positive, default=3, help="rounds at most")
     parser.add_argument("--first", type=positive, default=96, help="prompts of the first round")
     parser.add_argument("--prompts", type=positive, default=32, help="prompts of a later round")
     parser.add_argument("--drafts", type=positive, default=4, help="drafts of a prompt at most")
