@@ -215,7 +215,11 @@ def test_the_example_runs_end_to_end_and_resumes(
     models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--journal", str(tmp_path / "j.db"), "--out", str(tmp_path / "d.safetensors")]
-    example.main([*models, *SMALL, *where, "--json"])
+    with Journal(tmp_path / "j.db") as journal:
+        journal.create(example.NAME, kind="rounds", spec={"settings": {"prompts": 3}})
+    with pytest.raises(InputError, match="--prompts must be 3, as the run 'adversarial-checks'"):
+        example.main([*models, *SMALL, *where])
+    example.main([*models, *SMALL, *where, "--json", "--fresh"])
     told = capsys.readouterr().out
     found = json.loads(told.splitlines()[-1])
     assert "round 1  auc/drafts 0.50" in told and found["prompts"] == 4
@@ -229,9 +233,6 @@ def test_the_example_runs_end_to_end_and_resumes(
             f"{example.NAME}-round-0",
             f"{example.NAME}-tested",
         }
-    with pytest.raises(InputError, match="--prompts must be 4, as the run 'adversarial-checks'"):
-        example.main([*models, *SMALL, *where, "--prompts", "3"])
-    example.main([*models, *SMALL, *where, "--prompts", "3", "--fresh"])
 
 
 def test_a_model_that_cannot_read_a_prompt_is_told_by_the_row(
