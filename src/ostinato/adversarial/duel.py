@@ -50,6 +50,7 @@ from ostinato.train import (
 )
 
 COLUMNS, ROWS = 10, 4  # of the grid of samples
+CLEARLY = 3.0  # standard errors of the mean scores
 PENALTIES = {"relativistic": 0.3, "non-saturating": 0.3, "wasserstein": 10.0, "hinge": 0.0}
 """Weights of the gradient penalties by loss, unless a configuration has one."""
 FEWEST = 4  # held-out images: recall compares with the third neighbor
@@ -293,22 +294,25 @@ class Duel(SparseMetrics):
         them that have a near duplicate (`SampleQuality`). `overfitting` is that of
         Karras et al., "Training Generative Adversarial Networks with Limited Data" (2020), equation
         1: 0 where held-out images score as those trained with, 1 where they score as generated
-        ones. It is left out where these score no lower than those trained with.
+        ones. It is left out where these do not score clearly lower than those trained with: the
+        quotient would be that of two noises.
         """
         count = self.config.watched
         made, label = self.samples(count, "watched")
         train, held_out = (
-            float(self.discriminator(*self._first(images, count)).mean())
+            self.discriminator(*self._first(images, count))
             for images in (self._images, self._held_out)
         )
-        generated = float(self.discriminator(made, label).mean())
+        generated = self.discriminator(made, label)
         report: dict[str, object] = {
-            "score/held_out": held_out,
+            "score/held_out": float(held_out.mean()),
             "diversity": self._quality.diversity(made, label),
             "duplicates": self._quality.duplicates(made, label),
         }
-        if train > generated:
-            report["overfitting"] = (train - held_out) / (train - generated)
+        apart = float(train.mean() - generated.mean())
+        noise = train.var() / len(train) + generated.var() / len(generated)
+        if apart > CLEARLY * float(noise) ** 0.5:
+            report["overfitting"] = float(train.mean() - held_out.mean()) / apart
         return report
 
     def _adapt(self, overfitting: object) -> dict[str, object]:

@@ -92,9 +92,9 @@ def duel_failure() -> Condition:
 def rescue(times: int = 2) -> OnStop:
     """Make a strategy that goes back to before the trouble, and slows down what caused it.
 
-    After a collapse the generator's rate is a quarter, as it ran ahead of its discriminator (Heusel
-    et al. 2017, two time scales). The side that won gets half its rate; where a number was not
-    finite, both do.
+    Both sides get half their rates. After a collapse the generator's is a quarter, as it ran ahead
+    of its discriminator (Heusel et al. 2017, two time scales). Where one side won, only its own
+    rate is halved.
     """
 
     def strategy(stopped: Stopped, history: History) -> Action:
@@ -107,7 +107,7 @@ def rescue(times: int = 2) -> OnStop:
 def _slower(stopped: Stopped) -> dict[str, Any]:
     """Return the edits that answer a stop."""
     if stopped.condition.startswith(ModeCollapse.__name__):
-        return {"generator/lr_scale": 0.25}
+        return {"lr_scale": 0.5, "generator/lr_scale": 0.5}
     winner = stopped.numbers.get("winner")
     return {f"{winner}/lr_scale": 0.5} if winner else {"lr_scale": 0.5}
 
