@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ostinato.adversarial import GanConfig, SampleQuality, untrained_features
+from ostinato.adversarial.quality import overfitting
 from ostinato.image import Classifier, Images, frechet_distance, load_classifier
 from ostinato.image.quality import diversity
 
@@ -149,3 +150,21 @@ def test_a_classifier_tells_which_classes_are_made() -> None:
     labels = torch.zeros(40, dtype=torch.long)
     measured = quality.measure(images, labels)
     assert measured["class_accuracy"] == pytest.approx(38 / 40) and "classes" not in measured
+
+
+def test_overfitting_is_where_held_out_scores_lie_between_the_others() -> None:
+    draws = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, 100, generator=draws)
+    noise -= noise.mean(1, keepdim=True)
+    train, held_out, generated = 2 + noise[0], 0.5 + noise[1], -2 + noise[2]
+    assert overfitting(train, train, generated) == pytest.approx(0, abs=1e-6)
+    assert overfitting(train, held_out, generated) == pytest.approx(1.5 / 4)
+    assert overfitting(train, generated, generated) == pytest.approx(1)
+
+
+def test_overfitting_is_unknown_where_generated_images_score_as_real_ones() -> None:
+    """The noise of the means is 0.14: a distance of 0.2 may be chance."""
+    noise = torch.randn(2, 100, generator=torch.Generator().manual_seed(0))
+    noise -= noise.mean(1, keepdim=True)
+    assert overfitting(0.2 + noise[0], noise[1] - 3, noise[1]) is None
+    assert overfitting(noise[0], noise[1], 1 + noise[1]) is None

@@ -25,7 +25,13 @@ from ostinato.adversarial.losses import (
     Wasserstein,
 )
 from ostinato.adversarial.networks import Discriminator, Generator, latents
-from ostinato.adversarial.quality import Classify, Embed, SampleQuality, untrained_features
+from ostinato.adversarial.quality import (
+    Classify,
+    Embed,
+    SampleQuality,
+    overfitting,
+    untrained_features,
+)
 from ostinato.arguments import require
 from ostinato.errors import InputError
 from ostinato.image import Images
@@ -50,7 +56,6 @@ from ostinato.train import (
 )
 
 COLUMNS, ROWS = 10, 4  # of the grid of samples
-CLEARLY = 3.0  # standard errors of the mean scores
 PENALTIES = {"relativistic": 0.3, "non-saturating": 0.3, "wasserstein": 10.0, "hinge": 0.0}
 """Weights of the gradient penalties by loss, unless a configuration has one."""
 FEWEST = 4  # held-out images: recall compares with the third neighbor
@@ -291,11 +296,8 @@ class Duel(SparseMetrics):
         """Return how the duel stands on fixed sets, with the weights of now.
 
         `diversity` is the generated images' as a share of the data's, `duplicates` the share of
-        them that have a near duplicate (`SampleQuality`). `overfitting` is that of
-        Karras et al., "Training Generative Adversarial Networks with Limited Data" (2020), equation
-        1: 0 where held-out images score as those trained with, 1 where they score as generated
-        ones. It is left out where these do not score clearly lower than those trained with: the
-        quotient would be that of two noises.
+        them that have a near duplicate (`SampleQuality`). `overfitting` is left out where the
+        scores are not clearly apart.
         """
         count = self.config.watched
         made, label = self.samples(count, "watched")
@@ -309,20 +311,17 @@ class Duel(SparseMetrics):
             "diversity": self._quality.diversity(made, label),
             "duplicates": self._quality.duplicates(made, label),
         }
-        apart = float(train.mean() - generated.mean())
-        noise = train.var() / len(train) + generated.var() / len(generated)
-        if apart > CLEARLY * float(noise) ** 0.5:
-            report["overfitting"] = float(train.mean() - held_out.mean()) / apart
-        return report
+        known = overfitting(train, held_out, generated)
+        return report if known is None else report | {"overfitting": known}
 
-    def _adapt(self, overfitting: object) -> dict[str, object]:
+    def _adapt(self, known: object) -> dict[str, object]:
         """Adapt how many images are augmented to what was looked at; return what to report."""
         if self._adaptive is None:
             return {}
         c = self.config
-        if isinstance(overfitting, float):
+        if isinstance(known, float):
             images = c.watch_every * c.discriminator_updates * c.batch_images
-            self._adaptive.adapt(overfitting, images)
+            self._adaptive.adapt(known, images)
         return {"augment/p": self._adaptive.p}
 
     def _first(self, images: Images, count: int) -> tuple[Tensor, Tensor | None]:

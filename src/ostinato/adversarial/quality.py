@@ -20,6 +20,7 @@ Classify = Callable[[Tensor], Tensor]
 FEATURES, WIDTH = 64, 32  # of an untrained network; its channels at the finest level
 BATCH = 250  # images whose features are computed at once
 NEAR = 1 / 3  # of the usual distance to the nearest real image: nearer ones are the same image
+CLEARLY = 3.0  # standard errors of two mean scores
 ENOUGH = 8  # samples of a class that is looked at alone
 MADE = 0.1  # of its share of the held-out images: a class with fewer samples is not made
 
@@ -117,6 +118,20 @@ class SampleQuality:
 def _in_batches(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     parts = torch.split(images.cpu(), BATCH)
     return torch.cat([network(part).flatten(1).float().cpu() for part in parts])
+
+
+def overfitting(train: Tensor, held_out: Tensor, generated: Tensor) -> float | None:
+    """Return how far a discriminator knows its images by heart, by three sets of scores.
+
+    Karras et al., "Training Generative Adversarial Networks with Limited Data" (2020), equation 1:
+    0 where held-out images score as those trained with, 1 where they score as generated ones. None
+    where these do not score clearly lower: the quotient would be that of two noises.
+    """
+    apart = float(train.mean() - generated.mean())
+    noise = train.var() / len(train) + generated.var() / len(generated)
+    if apart <= CLEARLY * float(noise) ** 0.5:
+        return None
+    return float(train.mean() - held_out.mean()) / apart
 
 
 def _nearest(images: Tensor, kind: Tensor) -> Tensor:
