@@ -43,7 +43,8 @@ def duel(**where: Any) -> Loop:
         augment_target=1e-9,
         lr=5e-3,
     )
-    process = Duel(Generator(shape), Discriminator(shape, seed=1), images, bars(20, 1), config)
+    others = Images(255 - bars(20, 1).pixels)  # score low, as if the discriminator overfitted
+    process = Duel(Generator(shape), Discriminator(shape, seed=1), images, others, config)
     return Loop(
         process,
         until=Steps(60) | Overpowered(above=0.7, patience=9),

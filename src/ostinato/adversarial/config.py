@@ -134,7 +134,7 @@ class GanTrainingRun(ImageSetRun):
         "Measure samples in the features of this classifier.  [default: of an untrained network]",
     )
     rescues: int = option(
-        2,
+        3,
         "Times to go back to a checkpoint from before, with a lower learning rate, where the duel "
         "collapses or one side wins.",
     )

@@ -89,12 +89,11 @@ def duel_failure() -> Condition:
     return ModeCollapse() | Overpowered() | NotFinite()
 
 
-def rescue(times: int = 2) -> OnStop:
+def rescue(times: int = 3) -> OnStop:
     """Make a strategy that goes back to before the trouble, and slows down what caused it.
 
-    Both sides get half their rates. After a collapse the generator's is a quarter, as it ran ahead
-    of its discriminator (Heusel et al. 2017, two time scales). Where one side won, only its own
-    rate is halved.
+    After a collapse the generator gets a quarter of its rate, as it ran ahead of its discriminator
+    (Heusel et al. 2017, two time scales). A side that won gets half of its own; else both do.
     """
 
     def strategy(stopped: Stopped, history: History) -> Action:
@@ -107,7 +106,7 @@ def rescue(times: int = 2) -> OnStop:
 def _slower(stopped: Stopped) -> dict[str, Any]:
     """Return the edits that answer a stop."""
     if stopped.condition.startswith(ModeCollapse.__name__):
-        return {"lr_scale": 0.5, "generator/lr_scale": 0.5}
+        return {"generator/lr_scale": 0.25}
     winner = stopped.numbers.get("winner")
     return {f"{winner}/lr_scale": 0.5} if winner else {"lr_scale": 0.5}
 
