@@ -117,7 +117,8 @@ def test_overfitting_is_that_of_held_out_scores_between_the_others() -> None:
         process.step()
 
     def scores(images: Tensor, label: Tensor | None) -> Tensor:
-        return process.discriminator(images, label).detach()
+        found: Tensor = process.discriminator(images, label).detach()
+        return found
 
     made = scores(*process.samples(10, "watched"))
     train, held = (
