@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,15 +11,21 @@ import torch
 pytest.importorskip("gymnasium")
 from torch.distributions import Categorical, Normal
 
+from ostinato.errors import ModelError
 from ostinato.reward.games import (
     ContinuousActions,
     DiscreteActions,
     GameSpaces,
+    Policy,
+    PolicyShape,
     RunningMoments,
     advantages_of,
     discounted,
     episode_seed,
+    load_policy,
+    save_policy,
 )
+from ostinato.train import AdamW
 
 
 def plain_advantage(rewards, values, following, ended, done, t, gamma, lam):  # type: ignore[no-untyped-def]
@@ -116,3 +124,43 @@ def test_no_seed_is_both_for_training_and_for_something_else() -> None:
     assert all(seed % 2 == 0 for seed in seeds["train"])
     assert all(seed % 2 == 1 for seed in seeds["valid"])
     assert len(seeds["train"]) == len(seeds["valid"]) == 500
+
+
+def test_large_pixels_have_the_network_of_nature() -> None:
+    spaces = GameSpaces(seen=(4, 84, 84), pixels=True, choices=(6,))
+    policy = Policy(PolicyShape(game="made-up", spaces=spaces, width=512))
+    assert sum(p.numel() for p in policy.trunk.parameters()) == 1_684_128
+    outputs, values = policy(torch.zeros(2, 4, 84, 84, dtype=torch.uint8))
+    assert (outputs.shape, values.shape) == ((2, 6), (2,))
+
+
+def test_a_saved_policy_does_the_same_and_says_what_it_is_of(tmp_path: Path) -> None:
+    spaces = GameSpaces(seen=(3,), continuous=1, low=(-2.0,), high=(2.0,))
+    policy = Policy(PolicyShape(game="Pendulum-v1", spaces=spaces, normalize=True), seed=3)
+    seen = torch.randn(5, 3)
+    policy.seen_moments.update(seen)
+    save_policy(tmp_path / "saved", policy)
+    loaded = load_policy(tmp_path / "saved")
+    assert loaded.shape == policy.shape
+    assert torch.equal(loaded.act(seen), policy.act(seen))
+    with pytest.raises(ModelError, match="A policy must be a folder of `ostinato train policy`"):
+        load_policy(tmp_path / "nothing")
+
+
+def test_small_parameters_are_updated_together_as_alone() -> None:
+    def trained(together: bool) -> list[torch.Tensor]:
+        draws = torch.Generator().manual_seed(0)
+        shapes = [(3, 4), (5,), (300, 300), (2, 2)]
+        weights = {str(n): torch.randn(shape, generator=draws) for n, shape in enumerate(shapes)}
+        optimizers = [AdamW(weight_decay=0.1) for _ in weights]
+        for step in (1, 2, 3):
+            for p in weights.values():
+                p.grad = torch.randn(p.shape, generator=draws)
+            for optimizer, (name, p) in zip(optimizers, weights.items(), strict=True):
+                if not together:
+                    optimizer.step({name: p}, 0.01, step)
+            if together:
+                optimizers[0].step(weights, 0.01, step)
+        return list(weights.values())
+
+    assert all(map(torch.equal, trained(True), trained(False)))
