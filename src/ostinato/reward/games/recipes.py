@@ -60,15 +60,15 @@ PIXELS = Recipe(
 RECIPES = {
     "CartPole-v1": Recipe(
         training=PolicyConfig(
-            steps=300,
-            lr=2e-3,
-            environments=8,
+            steps=200,
+            lr=2.5e-3,
+            environments=16,
             rollout=32,
-            epochs=10,
+            epochs=5,
             minibatch=256,
-            gamma=0.98,
-            gae_lambda=0.8,
             clip_schedule="linear",
+            scale_rewards=True,
+            valid_every=20,
         ),
     ),
     "LunarLander-v3": Recipe(
