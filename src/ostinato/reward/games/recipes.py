@@ -25,7 +25,14 @@ class Recipe:
 
 DISCRETE = Recipe(
     training=PolicyConfig(
-        steps=1000, lr=1e-3, environments=8, rollout=128, epochs=8, minibatch=256, entropy=0.01
+        steps=1000,
+        lr=1e-3,
+        environments=8,
+        rollout=128,
+        epochs=8,
+        minibatch=256,
+        entropy=0.01,
+        scale_rewards=True,
     ),
     normalize=True,
 )
@@ -55,7 +62,7 @@ PIXELS = Recipe(
     ),
     width=512,
 )
-"""Schulman et al. 2017, table 5."""
+"""After Schulman et al. 2017, table 5."""
 
 RECIPES = {
     "CartPole-v1": Recipe(
