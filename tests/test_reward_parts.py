@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,16 @@ from ostinato.reward.games import (
 from ostinato.train import AdamW
 
 
-def plain_advantage(rewards, values, following, ended, done, t, gamma, lam):  # type: ignore[no-untyped-def]
+def plain_advantage(
+    rewards: Any,
+    values: Any,
+    following: Any,
+    ended: Any,
+    done: Any,
+    t: int,
+    gamma: float,
+    lam: float,
+) -> Any:
     """Sum the discounted errors of an episode from step t on: the definition."""
     total, weight = 0.0, 1.0
     for k in range(t, len(rewards)):
@@ -47,22 +57,11 @@ def test_advantages_are_those_of_the_definition() -> None:
     truncated &= ~terminated
     found = advantages_of(rewards, values, following, terminated, truncated, gamma=0.9, lam=0.8)
     done = terminated | truncated
-    expected = [
-        [
-            plain_advantage(
-                rewards[:, n],
-                values[:, n],
-                following[:, n],
-                terminated[:, n],
-                done[:, n],
-                t,
-                0.9,
-                0.8,
-            )
-            for n in range(2)
-        ]
-        for t in range(20)
+    columns = [
+        tuple(each[:, n] for each in (rewards, values, following, terminated, done))
+        for n in range(2)
     ]
+    expected = [[plain_advantage(each, t, 0.9, 0.8) for each in columns] for t in range(20)]
     np.testing.assert_allclose(found, expected)
 
 
@@ -83,7 +82,7 @@ def test_several_choices_have_the_probabilities_of_torch() -> None:
     actions, outputs = DiscreteActions((3, 2)), torch.randn(4, 5)
     chosen = actions.draw(outputs, actions.noise(4, draws=torch.Generator().manual_seed(0)))
     logprob, entropy = actions.logprob_and_entropy(outputs, chosen)
-    parts = [Categorical(logits=each) for each in outputs.split((3, 2), 1)]
+    parts: list[Any] = [Categorical(logits=each) for each in torch.split(outputs, [3, 2], 1)]
     pairs = list(zip(parts, chosen.unbind(1), strict=True))
     torch.testing.assert_close(logprob, sum(part.log_prob(each) for part, each in pairs))
     torch.testing.assert_close(entropy, sum(part.entropy() for part in parts))
@@ -102,7 +101,7 @@ def test_continuous_actions_have_the_densities_of_torch_and_stay_in_bounds() -> 
     drawn = actions.draw(outputs, actions.noise(50, draws=torch.Generator().manual_seed(0)))
     mean, log_std = outputs.chunk(2, 1)
     logprob, entropy = actions.logprob_and_entropy(outputs, drawn)
-    normal = Normal(mean, log_std.exp())
+    normal: Any = Normal(mean, log_std.exp())
     torch.testing.assert_close(logprob, normal.log_prob(drawn).sum(1))
     torch.testing.assert_close(entropy, normal.entropy().sum(1))
     taken = actions.taken(drawn)
@@ -112,7 +111,7 @@ def test_continuous_actions_have_the_densities_of_torch_and_stay_in_bounds() -> 
 
 def test_running_moments_are_those_of_all_values() -> None:
     moments, values = RunningMoments((3,)), torch.randn(100, 3) * 5 + 2
-    for part in values.split(17):
+    for part in torch.split(values, 17):
         moments.update(part)
     torch.testing.assert_close(moments.mean, values.double().mean(0))
     torch.testing.assert_close(moments.std, values.double().std(0, correction=0))

@@ -68,15 +68,16 @@ RECIPES = {
     "CartPole-v1": Recipe(
         training=PolicyConfig(
             steps=200,
-            lr=2.5e-3,
+            lr=2e-3,
             environments=16,
             rollout=32,
-            epochs=5,
+            epochs=6,
             minibatch=256,
             clip_schedule="linear",
             scale_rewards=True,
             valid_every=20,
         ),
+        normalize=True,
     ),
     "LunarLander-v3": Recipe(
         training=PolicyConfig(
