@@ -62,6 +62,7 @@ from .memory import (
     size_text,
 )
 from .networks.bert import Bert, BertConfig, MaskedBert, load_masked, save_masked
+from .networks.branches import Branches
 from .networks.config import LlamaConfig
 from .networks.groups import Groups, in_common, quantized_in_groups
 from .networks.gru import GRU, GRUConfig
@@ -113,6 +114,7 @@ __all__ = [
     "Bert",
     "BertConfig",
     "BlockMatrix",
+    "Branches",
     "CatalogEntry",
     "DecoderLayer",
     "Encoder",

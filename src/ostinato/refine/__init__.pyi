@@ -1,5 +1,5 @@
 from .export import Exported, require_export, write_export
-from .inputs import STRATEGIES
+from .inputs import STRATEGIES, PromptOf, Row, checks_of, keyed, prompt_of, usable_prompt
 from .job.checks import prepare
 from .job.config import Job, option_names
 from .job.file import read_job
@@ -16,7 +16,7 @@ from .job.work import JobWork, build_job, reopen_job
 from .progress import progress_of
 from .prompts import with_feedback
 from .python_run import RefineConfig, build_refine
-from .refine import Refine
+from .refine import Refine, prompt_tokens
 from .report.html import Outcome, duration
 from .report.summary import Reason, ReasonTally
 from .report.why import AttemptLine, CheckRecord, CheckTally, Course, attempt_lines, costly
@@ -59,6 +59,7 @@ __all__ = [
     "OpenMode",
     "Outcome",
     "OutputClaim",
+    "PromptOf",
     "Reason",
     "ReasonTally",
     "Refine",
@@ -67,6 +68,7 @@ __all__ = [
     "Result",
     "Route",
     "Router",
+    "Row",
     "Smc",
     "SteeringContext",
     "StillPassable",
@@ -76,6 +78,7 @@ __all__ = [
     "build_refine",
     "check_names",
     "checked_items",
+    "checks_of",
     "constraint_of",
     "costly",
     "duration",
@@ -84,15 +87,19 @@ __all__ = [
     "job_place",
     "journal_of",
     "keep_input",
+    "keyed",
     "open_job",
     "option_names",
     "prepare",
     "progress_of",
+    "prompt_of",
+    "prompt_tokens",
     "read_items",
     "read_job",
     "reopen_job",
     "require_export",
     "require_ready",
+    "usable_prompt",
     "with_feedback",
     "write_export",
 ]
