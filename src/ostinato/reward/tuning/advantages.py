@@ -6,6 +6,7 @@ Knows no network: rewards in, numbers out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
 from ostinato.arguments import require, require_above, require_at_least
+from ostinato.journal import Place
 from ostinato.loop import Condition, Exceeds
-from ostinato.train import GradientConfig, option
+from ostinato.train import GradientConfig, TrainingConfig, TrainingRun, argument, option
 
 Method = Literal["grpo", "dr-grpo", "rloo", "expert"]
 
@@ -91,3 +94,135 @@ class GroupConfig(GradientConfig):
                 each = Exceeds(name, above=bound)
                 found = each if found is None else found | each
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneRun(TrainingRun):
+    """A language model tuned by the checks of a job.
+
+    `model` replaces that of the job, `input` its items. `data` is a hash of the items with their
+    prompts and of the checks, `weights` of the model that it starts from.
+    """
+
+    kind: ClassVar[str] = "tune"
+    prepare: ClassVar[str] = "ostinato.reward:prepare_tuning"
+    measure: ClassVar[str] = "reward/valid"
+    better: ClassVar[Literal["min", "max"]] = "max"
+    free: ClassVar[frozenset[str]] = TrainingRun.free | {"input"}
+    hashes: ClassVar[frozenset[str]] = TrainingRun.hashes | {"weights"}
+
+    job: Path = argument("JOB.toml")
+    training: GroupConfig = GroupConfig()
+    checkpoint_every: int = 10
+    input: Path | None = option(None, "Items to tune on.  [default: the job's]")
+    model: Place = option("", "Model, without an adapter.  [default: the job's]")
+    adapter: Place = option("", "Adapter to start from.  [default: the job's]")
+    lora_rank: int = option(16, "Rank of a new adapter; 0: train all weights.")
+    reward_by: Literal["score", "verdict"] = option(
+        "score", "What counts of a check: its score, or only whether it passed."
+    )
+    whole: float = option(0.5, "Share of the reward for passing every check, in [0, 1].")
+    weight: tuple[str, ...] = option(
+        (), "Weight of a check in the rest, 1 by default; repeatable.", metavar="NAME=NUMBER"
+    )
+    held_out_check: tuple[str, ...] = option(
+        (), "A check that is watched and no reward; repeatable.", metavar="NAME"
+    )
+    reward: tuple[str, ...] = option(
+        (),
+        "Another reward: a function in a file beside the job; repeatable.",
+        metavar="MODULE:NAME",
+    )
+    hold_out: float = option(0.1, "Share of the items that are watched and never learned from.")
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(0, lora_rank=self.lora_rank)
+        require(0 <= self.whole <= 1, "whole", "in [0, 1]", self.whole)
+        require(0 <= self.hold_out < 1, "hold_out", "in [0, 1)", self.hold_out)
+        self.check_weights()
+
+    def check_weights(self) -> dict[str, float]:
+        """Return the weights of checks by name. Raises `InputError` for another spelling."""
+        found = {}
+        for text in self.weight:
+            name, _, number = text.rpartition("=")
+            try:
+                value = float(number)
+            except ValueError:
+                value = math.nan
+            fits = bool(name) and math.isfinite(value) and value >= 0
+            require(fits, "weight", "NAME=NUMBER with a number of 0 or more", text)
+            found[name] = value
+        return found
+
+    def placed(self) -> Self:
+        """Return the configuration for a record: what it reads by absolute paths."""
+        from ostinato.models import adapter_place, model_place
+
+        return replace(
+            self,
+            job=self.job.absolute(),
+            input=None if self.input is None else self.input.absolute(),
+            model=model_place(self.model) if self.model else "",
+            adapter=adapter_place(self.adapter) if self.adapter else "",
+        )
+
+    def trusted(self) -> list[str]:
+        """Name the functions of the job's checks, and those that are rewards."""
+        from ostinato.refine import python_checks
+
+        calls = [*python_checks(self.job), *self.reward]
+        return [f"calls the function {call}" for call in calls]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceConfig(TrainingConfig):
+    """How a language model learns from pairs of a better and a worse text."""
+
+    steps: int = option(
+        200, "Steps of the learning-rate schedule; also the limit if no other condition is given."
+    )
+    lr: float = option(2e-4, "Peak learning rate.")
+    valid_every: int = option(20, "Steps between validations.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceRun(TrainingRun):
+    """A language model trained on preferences; `weights` is a hash of the model at the start."""
+
+    kind: ClassVar[str] = "train preferences"
+    prepare: ClassVar[str] = "ostinato.reward:prepare_preferences"
+    free: ClassVar[frozenset[str]] = TrainingRun.free | {"files"}
+    hashes: ClassVar[frozenset[str]] = TrainingRun.hashes | {"weights"}
+
+    files: tuple[Path, ...] = argument("FILES...")
+    training: PreferenceConfig = PreferenceConfig()
+    start: Place = option("smollm2", "Model to tune.", flag="--from", metavar="MODEL")
+    adapter: Place = option("", "Adapter to start from.  [default: a new one]")
+    lora_rank: int = option(16, "Rank of a new adapter; 0: train all weights.")
+    beta: float = option(0.1, "How far the model may leave the one at the start: less is farther.")
+    anchor: float = option(
+        0.0, "Weight of the better text's own loss, which keeps its probability up (RPO)."
+    )
+    context: int = option(1024, "Tokens per text with its prompt; longer ones are left out.")
+    device: str = option("cpu", "Where to compute: cpu, cuda or cuda:N.")
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(0, lora_rank=self.lora_rank, anchor=self.anchor)
+        require_at_least(2, context=self.context)
+        require_above(0, beta=self.beta)
+
+    def placed(self) -> Self:
+        """Return the configuration for a record: what it reads by absolute paths."""
+        from ostinato.models import adapter_place, model_place
+
+        return replace(
+            self,
+            files=tuple(path.absolute() for path in self.files),
+            start=model_place(self.start),
+            adapter=adapter_place(self.adapter) if self.adapter else "",
+        )

@@ -126,7 +126,9 @@ class GroupPolicy(SparseMetrics):
             limit=max_new_tokens,
         )
         self._build(self.config)
-        judges = [check for one in self.rewards if isinstance(one, CheckReward) for check in one.checks]
+        judges = [
+            check for one in self.rewards if isinstance(one, CheckReward) for check in one.checks
+        ]
         hopeless = judges if self._leaves_hopeless else []
         self._sampler = Sampler(self.decode, max_new_tokens, judges, hopeless, time_limit)
         hidden = checks_of(held_out_checks) if held_out_checks else ()
@@ -182,7 +184,7 @@ class GroupPolicy(SparseMetrics):
 
     @property
     def report_interval(self) -> int:
-        """Steps within which held-out prompts must have been looked at, going back once included."""
+        """Steps within which all must have been reported, going back once included."""
         return 2 * max(self.config.valid_every, self.config.sample_every)
 
     @property
@@ -265,7 +267,9 @@ class GroupPolicy(SparseMetrics):
         """Update the weights by the groups whose rewards differ."""
         config = self.config
         losses = [
-            GroupLoss(group, advantages(config.method, each), config, self._temperature, self._limit)
+            GroupLoss(
+                group, advantages(config.method, each), config, self._temperature, self._limit
+            )
             for group, each in zip(groups, rewards, strict=True)
             if len(set(each.tolist())) > 1
         ]
@@ -297,9 +301,10 @@ class GroupPolicy(SparseMetrics):
 
     def _look_at_start(self) -> dict[str, object]:
         """Return the values of the held-out prompts before anything was learned."""
-        start = self.look()
-        self._values.start = start
-        return {f"start/{name}": value for name, value in start.items() if "/" not in name[6:]}
+        self._values.start = start = self.look()
+        if start:  # a tuning that only makes it worse saves the model as it was
+            self.best.offer(start["reward/valid"], 0)
+        return {f"start/{name}": value for name, value in start.items()}
 
     def _scheduled(self, step: int, groups: Sequence[Group]) -> dict[str, object]:
         every = self.config.sample_every
@@ -314,8 +319,10 @@ class GroupPolicy(SparseMetrics):
         with using(self.parameters, self._averages.weights):
             found = self.look()
             self._values.looked = step
-            if "reward/valid" in found and self.holds(found):
-                self.best.offer(found["reward/valid"], step)
+            if found:
+                found |= self._held_out.beside(found, self._values.start)
+                if self.holds(found):
+                    self.best.offer(found["reward/valid"], step)
         return found
 
     def look(self) -> dict[str, float]:
@@ -323,7 +330,7 @@ class GroupPolicy(SparseMetrics):
         if not self._held_out.items:
             return {}
         self.decode.update()
-        return self._held_out.look(self.network, self.parameters, self._values.start)
+        return self._held_out.look(self.network, self.parameters)
 
     def holds(self, values: Mapping[str, object]) -> bool:
         """Return whether values of held-out prompts are within the bounds of the guard."""
@@ -349,9 +356,7 @@ class GroupPolicy(SparseMetrics):
             yield
 
 
-def _prompted(
-    model: LanguageModel, items: Items, prompt: str | PromptOf
-) -> list[PromptedItem]:
+def _prompted(model: LanguageModel, items: Items, prompt: str | PromptOf) -> list[PromptedItem]:
     """Return items with their prompts; none for none."""
     given = list(items)
     if not given:

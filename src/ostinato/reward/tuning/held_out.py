@@ -23,11 +23,11 @@ from ostinato.train import Weights, using
 class HeldOut:
     """Looks at one text of each held-out prompt.
 
-    Returns, by name: `reward/valid`, `length/valid`; `passed/valid`, the share that passes all
-    checks, and `passed/valid/NAME` of each held-out check; `copied`, the share of the words copied
-    from the prompt; `bits`, the bits per character under the `reference` weights. Beside the values
-    of the first look (`start`): `copied/rise`, `bits/ratio`, and `passed/lost`, how much less often
-    the held-out checks pass.
+    `look` returns, by name: `reward/valid`, `length/valid`; `passed/valid`, the share that passes
+    all checks, and `passed/valid/NAME` of each held-out check; `copied`, the share of the words
+    copied from the prompt; `bits`, the bits per character under the `reference` weights. `beside`
+    returns how they have changed since a start: `copied/rise`, `bits/ratio`, and `passed/lost`, by
+    how much less often the held-out checks pass.
     """
 
     def __init__(
@@ -44,9 +44,7 @@ class HeldOut:
         self._checks = [check.name for check in checks]
         self._reference = reference
 
-    def look(
-        self, network: Llama, parameters: Weights, start: Mapping[str, float] | None
-    ) -> dict[str, float]:
+    def look(self, network: Llama, parameters: Weights) -> dict[str, float]:
         """Return the values for the weights that the sampler's decode has."""
         groups = self._sampler.sample(self.items, 1, self._seed)
         texts = [text for group in groups for text in group.texts]
@@ -63,11 +61,10 @@ class HeldOut:
         verdicts = [text.verdicts for text in texts]
         if any(verdicts):
             found["passed/valid"] = fmean(all(v.passed for v in each) for each in verdicts)
-        found |= {
+        return found | {
             f"passed/valid/{name}": fmean(_passed(each, name) for each in verdicts)
             for name in self._checks
         }
-        return found | self._beside(found, start or found)
 
     @torch.no_grad()
     def _bits(self, network: Llama, parameters: Weights, groups: Sequence[Group]) -> float:
@@ -76,7 +73,8 @@ class HeldOut:
             scores = [float(score(network, group.tokens).logprobs.sum()) for group in groups]
         return bits_per_character(scores, [r.text for group in groups for r in group.rollouts])
 
-    def _beside(self, now: Mapping[str, float], start: Mapping[str, float]) -> dict[str, float]:
+    def beside(self, now: Mapping[str, float], start: Mapping[str, float]) -> dict[str, float]:
+        """Return how the values have changed since those of the start."""
         found = {
             "copied/rise": now["copied"] - start["copied"],
             "bits/ratio": now["bits"] / max(start["bits"], 1e-9),

@@ -86,9 +86,7 @@ class GroupLoss:
         if self._old is None:
             self._old = scores.logprobs.detach()
         weights = self._weights.to(device)
-        gain, clipped = surrogate(
-            scores.logprobs, self._old, self._advantages.to(device), config
-        )
+        gain, clipped = surrogate(scores.logprobs, self._old, self._advantages.to(device), config)
         loss = -(weights * gain).sum()
         sums = {"clipped": float(clipped.sum())} | self._sums(scores)
         if self.reference is not None:

@@ -1,7 +1,7 @@
 """Rewards of texts: from the verdicts of checks, and from functions of one's own.
 
-A function gets a batch by TRL's signature, or one text after the other. It has a time limit. What it
-returns is looked at, in the first batch also whether it tells texts apart.
+A function gets a batch by TRL's signature, or one text after the other, and has a time limit. What
+it returns is looked at, in the first batch also whether it tells texts apart.
 """
 
 from __future__ import annotations
@@ -254,9 +254,7 @@ def require_telling(rated: Mapping[str, Sequence[float]]) -> None:
             )
 
 
-def total_rewards(
-    rewards: Sequence[Reward], rated: Mapping[str, Sequence[float]]
-) -> list[float]:
+def total_rewards(rewards: Sequence[Reward], rated: Mapping[str, Sequence[float]]) -> list[float]:
     """Return the weighted sum of all rewards for each text."""
     columns = [[reward.weight * value for value in rated[reward.name]] for reward in rewards]
     return [sum(row) for row in zip(*columns, strict=True)]

@@ -50,8 +50,8 @@ class PromptedItem(dict[str, object]):
 class Rollout:
     """A text that was sampled, with its tokens, the end token included.
 
-    `logprobs` are those that the decode has computed, at temperature 1. `cut`: the token limit ended
-    it. `hopeless`: it was left as no continuation could pass.
+    `logprobs` are those that the decode has computed, at temperature 1. `cut`: the token limit
+    ended it. `hopeless`: it was left as no continuation could pass.
     """
 
     text: str
@@ -60,7 +60,6 @@ class Rollout:
     verdicts: Sequence[Verdict]
     cut: bool
     hopeless: bool
-
 
     def rated(self, item: PromptedItem) -> Rated:
         """Return the text of an item as rewards see it."""

@@ -60,7 +60,7 @@ def score(network: Llama, group: GroupTokens, temperature: float = 1.0) -> Score
 
 
 def _predicting(prompt: int, read: Sequence[Sequence[int]]) -> list[int]:
-    """Return the place of the token before each token of the texts: the prompt's last comes first."""
+    """Return the place of the token before each one of the texts."""
     places: list[int] = []
     start = prompt
     for each in read:
