@@ -40,10 +40,11 @@ MAY_IMPORT = {
     "refine": ENGINE | {"models", "inference", "checks", "decode", "remote", "runs"},
     **{family: FAMILY | {"refine"} for family in FAMILIES},
     "adversarial": ENGINE | {"models", "train", "media", "image"},
+    "reward": FAMILY | {"refine"},
     "server": ENGINE | {"models", "checks", "decode", "refine"},
     "runs": ENGINE,
     "testing": ENGINE,
-    "cli": FAMILY | {*FAMILIES, "adversarial", "refine", "server"},
+    "cli": FAMILY | {*FAMILIES, "adversarial", "refine", "reward", "server"},
 }
 SUBPACKAGES = ["image.pipelines", "image.tokens", "image.vae"]  # with public names of their own
 PUBLIC = [

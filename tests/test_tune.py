@@ -22,6 +22,7 @@ input = "messages.jsonl"
 output = "out.jsonl"
 id = "id"
 model = "smollm2"
+compile = false
 
 [prompt]
 template = "{message}"
