@@ -5,7 +5,6 @@ from .inputs import (
     Row,
     checks_of,
     keyed,
-    module_source,
     prompt_of,
     usable_prompt,
 )
@@ -101,7 +100,6 @@ __all__ = [
     "journal_of",
     "keep_input",
     "keyed",
-    "module_source",
     "open_job",
     "option_names",
     "preference_pairs",

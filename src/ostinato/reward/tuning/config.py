@@ -84,10 +84,13 @@ class GroupConfig(GradientConfig):
         """Return how many steps a pass over so many prompts takes."""
         return -(-len(lengths) // self.prompts_per_step)
 
-    def guard(self) -> Condition | None:
-        """Return the condition that ends a tuning which games its reward; None for no guard."""
+    def guard(self, *, checks: bool = True) -> Condition | None:
+        """Return the condition that ends a tuning which games its reward; None for no guard.
+
+        `checks`: whether there are checks that are held out.
+        """
         bounds = {"copied/rise": self.max_copied, "bits/ratio": self.max_bits}
-        bounds["passed/lost"] = self.max_lost
+        bounds |= {"passed/lost": self.max_lost} if checks else {}
         found: Condition | None = None
         for name, bound in bounds.items():
             if bound is not None:

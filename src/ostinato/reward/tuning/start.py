@@ -17,6 +17,7 @@ from ostinato.models import (
     has_adapter,
     load_adapter,
     load_model,
+    lora_layers,
     merge,
     near_place,
     save_adapter,
@@ -41,6 +42,8 @@ def load_start(
     network = model.llama()
     if adapter:
         load_adapter(network, adapter_folder(adapter))
+        for _, layer in lora_layers(network):
+            layer.dropout = 0.0  # what is sampled and what is trained must be one distribution
     elif rank:
         # alpha is twice the rank, as in the defaults of `add_lora`.
         add_lora(network, rank, 2.0 * rank, seed=seed)

@@ -17,7 +17,6 @@ from ostinato.refine import (
     Job,
     Router,
     check_tables,
-    module_source,
     prepare,
     prompt_tokens,
     read_items,
@@ -67,12 +66,12 @@ def prepare_tuning(config: TuneRun) -> TrainingParts:
             f"{settings.steps_per_epoch(apart.learned)} steps per epoch"
         )
 
-    guard = config.training.guard()
+    guard = config.training.guard(checks=bool(checks.held_out)) if apart.held_out else None
     return TrainingParts(
         process=process,
         save=saver(model, job.model),
         hashes={
-            "data": _data_digest(router, apart, job, rewards),
+            "data": _data_digest(router, apart, job),
             "weights": weights_digest(job.model, job.adapter),
         },
         lengths=[1] * len(apart.learned),
@@ -205,18 +204,21 @@ def _rows(items: Sequence[Item]) -> list[tuple[str, Mapping[str, object]]]:
     return [(item.key, item.columns) for item in items]
 
 
-def _data_digest(router: Router, apart: _Apart, job: Job, rewards: Sequence[Reward]) -> str:
-    """Return a hash of all that is read: items, prompts, checks, sampling, sources of functions."""
-    sources = [
-        module_source(reward.function) for reward in rewards if isinstance(reward, RewardFunction)
-    ]
+def _data_digest(router: Router, apart: _Apart, job: Job) -> str:
+    """Return a hash of the items with their prompts, of the checks and of the sampling.
+
+    The sources of functions are no part of it: one that broke can be mended, and the run goes on.
+    """
     items = [
         [item.key, item.columns, router.messages(item.columns, {})]
         for part in apart
         for item in part
     ]
-    sampling = [asdict(job.sampling), job.max_new_tokens]
-    return digest([items, check_tables(job.checks), sampling, sources])
+    checks = {
+        name: {key: value for key, value in table.items() if key != "source"}
+        for name, table in check_tables(job.checks).items()
+    }
+    return digest([items, checks, asdict(job.sampling), job.max_new_tokens])
 
 
 def _left_out(count: int) -> tuple[str, ...]:
