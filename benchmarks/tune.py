@@ -62,7 +62,7 @@ def tune_ours(model_name: str, seconds: float, out: Path) -> dict[str, float]:
     """Tune for some time; save the adapter, and return how many samples there were."""
     import torch
 
-    from ostinato.loop import Loop, Seconds
+    from ostinato.loop import Loop, Seconds, numbers
     from ostinato.models import add_lora, compute_dtype, load_model, save_adapter
     from ostinato.reward import GroupConfig, GroupPolicy
 
@@ -87,9 +87,9 @@ def tune_ours(model_name: str, seconds: float, out: Path) -> dict[str, float]:
     samples, began = 0, time.perf_counter()
     written = 0.0
     for step in Loop(policy, until=Seconds(seconds)):
-        samples += step.report["samples"]
+        samples += int(numbers(step.report["samples"])[0])
         written += policy.seconds["write"]
-        print(f"  ours step {step.tick}: reward {step.report['reward']:.3f}", flush=True)
+        print(f"  ours step {step.tick}: reward {step.report['reward']}", flush=True)
     took = time.perf_counter() - began
     save_adapter(model.llama(), out, base=model_name)
     return {"samples": samples, "seconds": took, "writing": written}
@@ -107,7 +107,7 @@ def tune_trl(folder: str, seconds: float, out: Path) -> dict[str, float]:
 
     clock: dict[str, float] = {}
 
-    class Watch(TrainerCallback):  # type: ignore[misc]
+    class Watch(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             clock["began"] = time.perf_counter()
 

@@ -261,7 +261,7 @@ class GroupPolicy(SparseMetrics):
             totals[n] -= soft_limit(len(rollout.tokens), config.soft_limit, limit)
             if rollout.cut and config.overlong == "zero":
                 totals[n] = 0.0
-        return list(torch.tensor(totals).split(config.group_size)), parts
+        return list(torch.split(torch.tensor(totals), config.group_size)), parts
 
     def _learn(self, groups: Sequence[Group], rewards: Sequence[Tensor]) -> dict[str, object]:
         """Update the weights by the groups whose rewards differ."""

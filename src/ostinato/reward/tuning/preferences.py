@@ -119,7 +119,7 @@ class PreferenceTask:
 def _totals(network: Llama, pair: Pair) -> Tensor:
     """Return the log-probabilities (2,) of both texts of a pair."""
     logprobs = score(network, pair.group).logprobs
-    chosen, rejected = logprobs.split([len(pair.chosen), len(pair.rejected)])
+    chosen, rejected = torch.split(logprobs, [len(pair.chosen), len(pair.rejected)])
     return torch.stack((chosen.sum(), rejected.sum()))
 
 

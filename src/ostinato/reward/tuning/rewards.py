@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -217,10 +217,10 @@ class RewardFunction:
 # Together ---------------------------------------------------------------------------------------
 
 
-def rewards_of(given: Iterable[Reward | Call] | Reward | Call) -> tuple[Reward, ...]:
+def rewards_of(given: Reward | Call | Sequence[Reward | Call]) -> tuple[Reward, ...]:
     """Return rewards; a plain function becomes one. Raises `InputError` for two of one name."""
-    several = given if isinstance(given, list | tuple) else [given]
-    made = tuple(
+    several: Sequence[Any] = given if isinstance(given, list | tuple) else [given]
+    made: tuple[Reward, ...] = tuple(
         each if callable(getattr(each, "rate", None)) else RewardFunction(function=each)
         for each in several
     )

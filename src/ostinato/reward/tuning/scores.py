@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ostinato.models import Branches, Llama, device_of
 
-ROWS = 64
-"""Rows of logits that are worked on at once: their float32 copies are as wide as a vocabulary."""
+ROWS = 16
+"""Rows of logits that are worked on at once, so that their float32 copies stay in the caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,15 @@ class _Scores(torch.autograd.Function):
         ctx: Any, logits: Tensor, targets: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         parts = []
-        for rows, chosen in zip(logits.split(ROWS), targets[:, None].split(ROWS), strict=True):
+        pieces = (torch.split(each, ROWS) for each in (logits, targets[:, None]))
+        for rows, chosen in zip(*pieces, strict=True):
             z = rows.float()
-            plain = z.gather(1, chosen)[:, 0]
-            model = plain - z.logsumexp(-1)
-            z = z / temperature
             total = z.logsumexp(-1)
-            logp = z.sub_(total[:, None])
+            model = z.gather(1, chosen)[:, 0] - total
+            if temperature != 1:
+                z = z / temperature
+                total = z.logsumexp(-1)
+            logp = z - total[:, None]  # not in place: float32 rows are the logits themselves
             entropy = -(logp.exp() * logp).sum(-1)
             parts.append((logp.gather(1, chosen)[:, 0], entropy, model, total))
         logprobs, entropy, model, total = (torch.cat(each) for each in zip(*parts, strict=True))
@@ -98,7 +100,7 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        saved = [each.split(ROWS) for each in (*ctx.saved_tensors, *grads[:2])]
+        saved = [torch.split(each, ROWS) for each in (*ctx.saved_tensors, *grads[:2])]
         parts = []
         for rows, chosen, entropy, total, grad, grad_entropy in zip(*saved, strict=True):
             logp = (rows.float() / ctx.temperature).sub_(total[:, None])

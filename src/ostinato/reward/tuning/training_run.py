@@ -63,7 +63,7 @@ def prepare_tuning(config: TuneRun) -> TrainingParts:
     def size(settings: GroupConfig) -> str:
         return (
             f"{len(apart.learned)} prompts to learn from, {len(apart.held_out)} held out, "
-            f"{settings.steps_per_epoch(apart.learned)} steps per epoch"
+            f"{settings.steps_per_epoch([1] * len(apart.learned))} steps per epoch"
         )
 
     guard = config.training.guard(checks=bool(checks.held_out)) if apart.held_out else None
