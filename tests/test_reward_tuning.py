@@ -87,7 +87,7 @@ def test_groups_without_a_difference_are_skipped_and_counted() -> None:
             skipped.append(tuned.step()["skipped"])
         except RunError:  # the first batch has no "0" in it
             continue
-    assert sum(int(str(each)) for each in skipped) >= 3
+    assert sum(int(str(each)) for each in skipped) >= 2
 
 
 def test_the_reference_is_the_model_at_the_start_also_after_a_resume() -> None:
