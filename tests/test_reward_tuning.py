@@ -57,17 +57,23 @@ def letters(text: str) -> float:
 
 
 def test_it_conforms() -> None:
-    check_process(policy, steps=3, cuts=(0, 1, 2))
+    small = replace(SMALL, prompts_per_step=1, group_size=3)
+    check_process(lambda: policy(letters, small, max_new_tokens=4), steps=3, cuts=(2,))
+
+
+def odd(completions: Any, completion_ids: list[list[int]]) -> list[float]:
+    """Reward texts that begin with an odd token."""
+    return [float(ids[0] % 2) for ids in completion_ids]
 
 
 @pytest.mark.parametrize("method", ["grpo", "dr-grpo", "rloo", "expert"])
 def test_each_estimator_raises_the_reward(method: Any) -> None:
     config = replace(
-        SMALL, method=method, group_size=8, steps=100, lr=0.02, kl_coefficient=0.0, valid_every=100
+        SMALL, method=method, group_size=16, steps=100, kl_coefficient=0.0, valid_every=100
     )
-    tuned = policy(letters, config, held_out=())
-    rewards = [step.report["reward"] for step in Loop(tuned, until=Steps(12))]
-    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.3, rewards
+    tuned = policy(odd, config, held_out=(), max_new_tokens=1)
+    rewards = [float(str(step.report["reward"])) for step in Loop(tuned, until=Steps(10))]
+    assert rewards[0] < 0.7 and sum(rewards[-3:]) / 3 > 0.85, rewards
 
 
 def test_the_first_update_clips_nothing_and_later_ones_do() -> None:
@@ -310,7 +316,7 @@ def test_a_policy_that_games_its_reward_ends_and_its_weights_are_not_the_best() 
 
 
 def test_held_out_checks_are_watched_and_no_reward() -> None:
-    tuned = policy(CheckReward(checks=CHECKS[:1], whole=0.0), held_out_checks=[CHECKS[1]])
+    tuned = policy(CheckReward(checks=CHECKS[1:]), held_out_checks=CHECKS[:1])
     report = [tuned.step() for _ in range(2)][1]
-    assert "passed/excludes" not in report
-    assert {"passed/valid/excludes", "passed/lost"} <= report.keys()
+    assert "passed/excludes" in report and "passed/length" not in report
+    assert {"passed/valid/length", "passed/lost"} <= report.keys()
