@@ -87,6 +87,7 @@ from .networks.lora import (
     load_adapter,
     lora_layers,
     merge,
+    merged_once,
     save_adapter,
 )
 from .networks.quantized import (
@@ -178,6 +179,7 @@ __all__ = [
     "machine",
     "memory_needed",
     "merge",
+    "merged_once",
     "model_folder",
     "model_place",
     "near_place",

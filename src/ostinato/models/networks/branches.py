@@ -20,12 +20,7 @@ class Branches:
     """
 
     def __init__(
-        self,
-        prompt: int,
-        lengths: Sequence[int],
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
+        self, prompt: int, lengths: Sequence[int], *, device: torch.device | str = "cpu"
     ) -> None:
         own = [torch.arange(length) for length in lengths]
         parts = [torch.arange(prompt), *(prompt + each for each in own)]
@@ -34,7 +29,6 @@ class Branches:
         # Of what belongs to the prompt the branch is -1: every branch sees it.
         sizes = torch.tensor([prompt, *lengths])
         self._branch = torch.arange(-1, len(lengths)).repeat_interleave(sizes).to(device)
-        self._dtype = dtype
         self._masks: dict[int | None, Tensor] = {}
 
     def mask(self, window: int | None = None) -> Tensor:
@@ -52,5 +46,5 @@ class Branches:
         sees = sees & (distance >= 0)
         if window is not None:
             sees = sees & (distance < window)
-        hidden = torch.zeros(sees.shape, dtype=self._dtype, device=sees.device)
+        hidden = torch.zeros(sees.shape, device=sees.device)
         return hidden.masked_fill_(~sees, -torch.inf)

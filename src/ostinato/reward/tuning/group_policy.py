@@ -23,7 +23,7 @@ from ostinato.decode import Decode, SamplingParams, TokenPrompt
 from ostinato.errors import InputError
 from ostinato.journal import EditKind
 from ostinato.loop import Check, Edits, Report, SparseMetrics, Step, fold_in
-from ostinato.models import LanguageModel, has_computed_weights
+from ostinato.models import LanguageModel, has_computed_weights, merged_once
 from ostinato.refine import PromptOf, Row, checks_of, keyed, prompt_of, prompt_tokens
 from ostinato.reward.tuning.advantages import advantages, soft_limit
 from ostinato.reward.tuning.config import GroupConfig
@@ -279,21 +279,29 @@ class GroupPolicy(SparseMetrics):
         self._refer(losses)
         found: list[LossParts] = []
         for _ in range(config.updates_per_step):
-            for loss in losses:
-                with self.precision.autocast():
-                    parts = loss.of(self.network)
-                (parts.loss / len(losses)).backward()  # type: ignore[no-untyped-call]
-                found.append(parts.detached())
+            with merged_once(self.network):
+                found += [self._backward(loss, len(losses)) for loss in losses]
             updated = self.updater.step()
             self._averages.update()
         return report | LossParts.means(found, first=len(losses)) | updated
+
+    def _backward(self, loss: GroupLoss, groups: int) -> LossParts:
+        """Add the gradients of a group's loss, of which the mean over the groups is taken."""
+        with self.precision.autocast():
+            parts = loss.of(self.network)
+        (parts.loss / groups).backward()  # type: ignore[no-untyped-call]
+        return parts.detached()
 
     @torch.no_grad()
     def _refer(self, losses: Sequence[GroupLoss]) -> None:
         """Give the losses the log-probabilities of the model at the start, if they need them."""
         if not self.config.kl_coefficient:
             return
-        with using(self.parameters, self._reference), self.precision.autocast():
+        with (
+            using(self.parameters, self._reference),
+            merged_once(self.network),
+            self.precision.autocast(),
+        ):
             for loss in losses:
                 loss.reference = score(self.network, loss.tokens, self._temperature).logprobs
 

@@ -12,7 +12,7 @@ from statistics import fmean
 import torch
 
 from ostinato.loop import Check, Verdict
-from ostinato.models import Llama
+from ostinato.models import Llama, merged_once
 from ostinato.reward.tuning.guard import bits_per_character, copied_share
 from ostinato.reward.tuning.rewards import Reward, rate, total_rewards
 from ostinato.reward.tuning.rollouts import Group, PromptedItem, Sampler
@@ -69,7 +69,7 @@ class HeldOut:
     @torch.no_grad()
     def _bits(self, network: Llama, parameters: Weights, groups: Sequence[Group]) -> float:
         network.eval()
-        with using(parameters, self._reference):
+        with using(parameters, self._reference), merged_once(network):
             scores = [float(score(network, group.tokens).logprobs.sum()) for group in groups]
         return bits_per_character(scores, [r.text for group in groups for r in group.rollouts])
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ostinato.arguments import require_above
 from ostinato.errors import InputError, ItemError
-from ostinato.models import Llama, Tokenizer, hash_parts, weights_digest
+from ostinato.models import Llama, Tokenizer, hash_parts, merged_once, weights_digest
 from ostinato.refine import UNFINISHED
 from ostinato.reward.tuning.config import PreferenceRun
 from ostinato.reward.tuning.scores import GroupTokens, score
@@ -65,7 +65,7 @@ class PreferenceTask:
         require_above(0, beta=beta)
         self._train, self._valid, self._beta, self._anchor = train, valid, beta, anchor
         network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), merged_once(network):
             self._start = {pair: _totals(network, pair) for pair in (*train, *valid)}
 
     @property
@@ -81,7 +81,8 @@ class PreferenceTask:
         """Return the summed loss; nothing here is random, so `seed` is not used."""
         assert isinstance(network, Llama)
         pairs = [self._train[n] for n in chosen]
-        losses, margins = zip(*(self._of(network, pair) for pair in pairs), strict=True)
+        with merged_once(network):
+            losses, margins = zip(*(self._of(network, pair) for pair in pairs), strict=True)
         gained = [float(margin.detach()) for margin in margins]
         return Loss(
             torch.stack(losses).sum(),
@@ -97,7 +98,8 @@ class PreferenceTask:
         if not self._valid:
             return {}
         assert isinstance(network, Llama)
-        found = [self._of(network, pair) for pair in self._valid]
+        with merged_once(network):
+            found = [self._of(network, pair) for pair in self._valid]
         return {
             "loss/valid": fmean(float(loss) for loss, _ in found),
             "accuracy/valid": fmean(float(margin) > 0 for _, margin in found),

@@ -49,9 +49,7 @@ def score(network: Llama, group: GroupTokens, temperature: float = 1.0) -> Score
     device, prompt = device_of(network), list(group.prompt)
     # Nothing follows a text's last token, so it is predicted and not read.
     read = [list(text[:-1]) for text in group.texts]
-    branches = Branches(
-        len(prompt), [len(each) for each in read], dtype=network.dtype, device=device
-    )
+    branches = Branches(len(prompt), [len(each) for each in read], device=device)
     tokens = torch.tensor([[*prompt, *(token for each in read for token in each)]], device=device)
     hidden = network(tokens, branches)[0]  # (T, C)
     targets = torch.tensor([token for text in group.texts for token in text], device=device)
