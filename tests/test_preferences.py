@@ -33,7 +33,7 @@ def network() -> Llama:
 def test_what_is_preferred_gains_and_the_loss_starts_at_log_2() -> None:
     made = network()
     training = Training(made, PreferenceTask(made, PAIRS, PAIRS[:1]), TUNED)
-    reports = [step.report for step in Loop(training, until=Steps(20))]
+    reports: list[Any] = [step.report for step in Loop(training, until=Steps(20))]
     assert reports[0]["loss/train"] == pytest.approx(math.log(2), abs=1e-5)
     assert reports[0]["margin"] == pytest.approx(0, abs=1e-4)
     assert reports[-1]["loss/train"] < 0.4 and reports[-1]["accuracy"] == 1

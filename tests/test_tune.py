@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -136,5 +137,4 @@ def test_a_tuning_that_is_killed_goes_on_to_the_same_bits_and_the_job_takes_its_
 def test_what_cannot_be_tuned_is_said_before_any_work(options: str, message: str) -> None:
     result = run(f"{TUNE} --out out {options}")
     assert result.exit_code != 0 and not Path(".ostinato").exists()
-    with pytest.raises(type(result.exception), match=message):
-        raise result.exception
+    assert re.search(message, str(result.exception))
