@@ -187,6 +187,7 @@ def test_scores_weights_and_the_whole_shape_the_reward_of_checks() -> None:
     by: Any = {"by": "verdict", "checks": CHECKS}
     assert CheckReward(**by, whole=0).of(verdicts) == 0.5
     assert CheckReward(**by, whole=1).of(verdicts) == 0.0
+    assert CheckReward(checks=CHECKS[:1]).of(verdicts) == 1.0  # others are held out
     assert CheckReward(**by, whole=0, weights={"length": 3}).of(verdicts) == 0.75
     assert CheckReward(**by, weights={"excludes": 0}).of(verdicts) == 1.0
     with pytest.raises(InputError, match="Did you mean 'length'"):

@@ -126,10 +126,9 @@ class GroupPolicy(SparseMetrics):
             limit=max_new_tokens,
         )
         self._build(self.config)
-        judges = [
-            check for one in self.rewards if isinstance(one, CheckReward) for check in one.checks
-        ]
-        hopeless = judges if self._leaves_hopeless else []
+        of_checks = [one for one in self.rewards if isinstance(one, CheckReward)]
+        judges = list({check.name: check for one in of_checks for check in one.checks}.values())
+        hopeless = of_checks[0].counted if self._leaves_hopeless else ()
         self._sampler = Sampler(self.decode, max_new_tokens, judges, hopeless, time_limit)
         hidden = checks_of(held_out_checks) if held_out_checks else ()
         self._held_out = HeldOut(

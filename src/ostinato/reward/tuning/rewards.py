@@ -104,8 +104,12 @@ class CheckReward:
         return [self.of(text.verdicts) for text in texts]
 
     def of(self, verdicts: Sequence[Verdict]) -> float:
-        """Return what verdicts are worth. Raises `RunError` for one of a check that broke."""
-        counted = [each for each in verdicts if self._weight_of(each.check)]
+        """Return what verdicts are worth; those of other checks do not count.
+
+        Raises `RunError` for one of a check that broke.
+        """
+        names = [check.name for check in self.counted]
+        counted = [each for each in verdicts if each.check in names]
         for verdict in counted:
             if verdict.error:
                 raise RunError(
