@@ -259,6 +259,8 @@ def test_a_shared_prompt_gives_the_log_probabilities_of_each_text_alone(family: 
         sizes["n_positions"] = 32
     network = Llama(LlamaConfig.from_dict(sizes), seed=1)
     shared = score(network, GROUP, 0.7).logprobs
+    single = score(network, GroupTokens(GROUP.prompt, [[12], [9]]), 0.7).logprobs
+    assert torch.allclose(single[:1], shared[3:4], atol=1e-5)
     alone = [score(network, GroupTokens(GROUP.prompt, [text]), 0.7) for text in GROUP.texts]
     assert torch.allclose(shared, torch.cat([each.logprobs for each in alone]), atol=1e-5)
     plain = []
@@ -287,17 +289,18 @@ def test_gradients_of_log_probability_and_entropy_are_those_of_autograd() -> Non
         assert p.grad is not None and torch.allclose(by_hand[name], p.grad, atol=1e-4), name
 
 
-def test_a_branch_sees_the_prompt_and_itself() -> None:
-    branches = Branches(2, [2, 1])
+def test_branches_stand_right_after_their_prompt() -> None:
+    branches = Branches(2, [2, 1, 0])
     assert branches.positions.tolist() == [0, 1, 2, 3, 2] and branches.longest == 4
-    sees = (branches.mask() == 0).long().tolist()
-    assert sees == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 0],
-        [1, 1, 0, 0, 1],
-    ]
+    q, k, v = torch.randn(3, 1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+    seen = torch.zeros(5, 5).masked_fill(~BRANCHED, -torch.inf)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    assert torch.allclose(branches.attend(q, k, v), expected, atol=1e-6)
+
+
+BRANCHED = torch.tensor(
+    [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+).bool()
 
 
 # The guard --------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ class Attention(nn.Module):
         # Without a mask, PyTorch takes its faster causal kernel.
         if branches is not None:
             # In float32: on a CPU, the backward pass in bfloat16 takes seven times as long.
-            y = attend(q.float(), k.float(), v.float(), branches.mask(self.window)).to(x.dtype)
+            y = branches.attend(q.float(), k.float(), v.float(), self.window).to(x.dtype)
         elif self.window is None or self.window >= T:
             y = attend(q, k, v, None)
         else:

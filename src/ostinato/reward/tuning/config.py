@@ -20,8 +20,6 @@ Method = Literal["grpo", "dr-grpo", "rloo", "expert"]
 class GroupConfig(GradientConfig):
     """How a language model is tuned by the rewards of groups of its own texts."""
 
-    planned: ClassVar[tuple[str, ...]] = ("steps", "valid_every")
-
     steps: int = option(
         200, "Steps of the learning-rate schedule; also the limit if no other condition is given."
     )
