@@ -8,7 +8,7 @@ process made of the parts of `ostinato.train`. It does not know when to stop: `R
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import fmean, pstdev
@@ -24,7 +24,7 @@ from ostinato.errors import InputError
 from ostinato.journal import EditKind
 from ostinato.loop import Check, Edits, Report, SparseMetrics, Step, fold_in
 from ostinato.models import LanguageModel, has_computed_weights, merged_once
-from ostinato.refine import PromptOf, Row, checks_of, keyed, prompt_of, prompt_tokens
+from ostinato.refine import PromptOf, checks_of
 from ostinato.reward.tuning.advantages import advantages, soft_limit
 from ostinato.reward.tuning.config import GroupConfig
 from ostinato.reward.tuning.held_out import HeldOut
@@ -38,7 +38,7 @@ from ostinato.reward.tuning.rewards import (
     rewards_of,
     total_rewards,
 )
-from ostinato.reward.tuning.rollouts import Group, PromptedItem, Sampler
+from ostinato.reward.tuning.rollouts import Group, Items, Sampler, prompted
 from ostinato.reward.tuning.scores import score
 from ostinato.train import (
     AdamW,
@@ -60,8 +60,6 @@ from ostinato.train import (
 DEFAULT_SAMPLING = SamplingParams(temperature=1.0, top_k=256)
 SLOTS = 32
 """Texts that are written at once."""
-
-Items = Iterable[Row | tuple[str, Row]]
 
 
 class GroupPolicy(SparseMetrics):
@@ -116,7 +114,7 @@ class GroupPolicy(SparseMetrics):
             )
         self.network, self.config = model.llama(), config or GroupConfig()
         self.rewards = rewards_of(reward)
-        self.items = _prompted(model, items, prompt)
+        self.items = prompted(model, items, prompt)
         self._temperature, self._limit = sampling.temperature, max_new_tokens
         self.decode = Decode(
             model,
@@ -133,7 +131,7 @@ class GroupPolicy(SparseMetrics):
         hidden = checks_of(held_out_checks) if held_out_checks else ()
         self._held_out = HeldOut(
             Sampler(self.decode, max_new_tokens, [*judges, *hidden], (), time_limit),
-            _prompted(model, held_out, prompt),
+            prompted(model, held_out, prompt),
             self.rewards,
             hidden,
             self._reference,
@@ -361,20 +359,6 @@ class GroupPolicy(SparseMetrics):
         """Use the best weights in the block, else averaged ones, else the last."""
         with using(self.parameters, self.best.weights or self._averages.weights):
             yield
-
-
-def _prompted(model: LanguageModel, items: Items, prompt: str | PromptOf) -> list[PromptedItem]:
-    """Return items with their prompts; none for none."""
-    given = list(items)
-    if not given:
-        return []
-    make, found = prompt_of(prompt), []
-    for key, row in keyed(given):
-        made = make(row, {})
-        tokens = prompt_tokens(made, model.tokenizer)
-        shown = model.tokenizer.decode(tokens) if isinstance(made, TokenPrompt) else made
-        found.append(PromptedItem(key, row, shown, tokens))
-    return found
 
 
 def _summary(

@@ -5,11 +5,11 @@ Knows no gradients. What a text is worth is up to whoever asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ostinato.checks import TIME_LIMIT, judge_all
-from ostinato.decode import Decode
+from ostinato.decode import Decode, TokenPrompt
 from ostinato.errors import RunError
 from ostinato.journal import StopKind
 from ostinato.loop import (
@@ -24,9 +24,13 @@ from ostinato.loop import (
     Text,
     Verdict,
 )
-from ostinato.refine import Row, StillPassable
+from ostinato.models import LanguageModel
+from ostinato.refine import PromptOf, Row, StillPassable, keyed, prompt_of, prompt_tokens
 from ostinato.reward.tuning.rewards import Rated
 from ostinato.reward.tuning.scores import GroupTokens
+
+Items = Iterable[Row | tuple[str, Row]]
+"""Mappings of columns, or pairs of a key and a mapping."""
 
 
 class PromptedItem(dict[str, object]):
@@ -142,3 +146,17 @@ def _rollout(item: PromptedItem, result: LaneResult) -> Rollout:
         cut=not text.ended and not hopeless,
         hopeless=hopeless,
     )
+
+
+def prompted(model: LanguageModel, items: Items, prompt: str | PromptOf) -> list[PromptedItem]:
+    """Return items with their prompts; none for none."""
+    given = list(items)
+    if not given:
+        return []
+    make, found = prompt_of(prompt), []
+    for key, row in keyed(given):
+        made = make(row, {})
+        tokens = prompt_tokens(made, model.tokenizer)
+        shown = model.tokenizer.decode(tokens) if isinstance(made, TokenPrompt) else made
+        found.append(PromptedItem(key, row, shown, tokens))
+    return found
