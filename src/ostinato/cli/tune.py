@@ -46,6 +46,8 @@ TUNE = TrainCommand(
         "length {length:.0f}",
         "kl {kl:.4f}",
         "entropy {entropy:.2f}",
+        "held out at first: reward {start/reward/valid:.3f}",
+        "passed {start/passed/valid:4.0%}",
         "held out: reward {reward/valid:.3f}",
         "passed {passed/valid:4.0%}",
         "copied {copied:4.0%}",

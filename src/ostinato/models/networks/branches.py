@@ -60,7 +60,7 @@ class Branches:
     def _in_rows(self, x: Tensor) -> Tensor:
         """Return what belongs to the branches, (1, H, T, D) to (G, H, L, D)."""
         rows = x[0].index_select(1, self._rows)
-        return rows.unflatten(1, (-1, self._width)).transpose(0, 1)
+        return rows.view(len(rows), -1, self._width, rows.size(-1)).transpose(0, 1)
 
     def _mask(self, start: int, stop: int, window: int | None) -> Tensor:
         """Return what is added to the scores of positions from `start` on: 0, or -inf (T, stop)."""
