@@ -35,7 +35,7 @@ class GroupConfig(GradientConfig):
     warmup_steps: int = option(5, "Steps of linear warm-up.")
     valid_every: int = option(20, "Steps between looks at held-out prompts.")
     kl_coefficient: float = option(
-        0.02, "Weight of the divergence (KL) from the model at the start; 0: none."
+        0.04, "Weight of the divergence (KL) from the model at the start; 0: none."
     )
     entropy_coefficient: float = option(0.0, "Weight of the entropy bonus.")
     clip_range: float = option(0.2, "Clipping of the probability ratio, below 1.")
