@@ -314,7 +314,7 @@ def test_copied_words_are_those_in_runs_of_the_prompt() -> None:
 
 
 def test_a_policy_that_games_its_reward_ends_and_its_weights_are_not_the_best() -> None:
-    config = replace(SMALL, max_bits=0.5, max_copied=None, max_lost=None, valid_every=1)
+    config = replace(SMALL, max_bits=0.5, max_copied=0.0, max_lost=0.0, valid_every=1)
     tuned = policy(letters, config)
     guard = config.guard()
     assert guard == Exceeds("bits/ratio", above=0.5)

@@ -49,7 +49,7 @@ max_new_tokens = 8
 """
 TUNE = (
     "tune job.toml --steps 4 --prompts-per-step 2 --group-size 3 --valid-every 2 --lora-rank 2 "
-    "--hold-out 0.3 --checkpoint-every 1 --lr 0.01 --max-bits 100"
+    "--hold-out 0.3 --checkpoint-every 1 --lr 0.01 --max-bits 0"
 )
 
 DIES = """

@@ -287,9 +287,9 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def chosen_of(path: Path, count: int) -> list[Candidate]:
-    """Return the messages chosen from a file of dialogues."""
-    dialogues = list(read_dialogues(path))
+def chosen_of(path: Path, count: int, every: int = 1) -> list[Candidate]:
+    """Return the messages chosen from a file of dialogues, or from every so many of them."""
+    dialogues = list(read_dialogues(path))[::every]
     fields = fields_of_services(dialogues)
     return choose([c for d in dialogues for c in candidates(d, fields)], count)
 
@@ -303,7 +303,8 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.data
     if options.tune is not None:
-        chosen = chosen_of(folder / "train.jsonl", options.count)
+        # A fifth of them is as many as dev.jsonl has.
+        chosen = chosen_of(folder / "train.jsonl", options.count, every=5)
         write_rows(options.tune, [c.row() for c in chosen])
         return
     chosen = chosen_of(folder / "dev.jsonl", ITEMS)

@@ -95,11 +95,12 @@ def kl_to(logprobs: Tensor, reference: Tensor) -> Tensor:
     return difference.exp() - difference - 1
 
 
-def soft_limit(length: int, soft: int | None, limit: int) -> float:
+def soft_limit(length: int, soft: int, limit: int) -> float:
     """Return what a text's length takes from its reward: 0 up to `soft` tokens, 1 at the limit.
 
+    A `soft` of 0 takes nothing.
     Yu et al., "DAPO" (2025), equation 13.
     """
-    if soft is None or length <= soft:
+    if not soft or length <= soft:
         return 0.0
     return min(1.0, (length - soft) / max(1, limit - soft))

@@ -46,22 +46,22 @@ class GroupConfig(GradientConfig):
         "keep",
         "Texts cut at the token limit: judged as they are, left out of the loss, or reward 0.",
     )
-    soft_limit: int | None = option(
-        None, "Tokens from which on the reward falls, by up to 1 at the token limit."
+    soft_limit: int = option(
+        0, "Tokens from which on the reward falls, by up to 1 at the token limit; 0: it does not."
     )
     leave_hopeless: bool = option(
         True,
         "With --whole 1: stop writing a text that can no longer pass.",
         flag="--leave-hopeless/--write-hopeless",
     )
-    max_copied: float | None = option(
-        0.3, "Guard: rise of the share of copied text at which the tuning ends."
+    max_copied: float = option(0.3, "Guard: largest rise of the share of copied text; 0: no bound.")
+    max_bits: float = option(
+        1.5,
+        "Guard: largest bits per character under the model at the start, as a multiple of "
+        "those of its own texts; 0: no bound.",
     )
-    max_bits: float | None = option(
-        1.5, "Guard: bits per character under the reference, as a multiple of those at the start."
-    )
-    max_lost: float | None = option(
-        0.2, "Guard: fall of the share of texts that pass the held-out checks."
+    max_lost: float = option(
+        0.2, "Guard: largest fall of the share of texts that pass the held-out checks; 0: no bound."
     )
     seed: int = option(0, "Seed of the prompts' order, the texts and the initial adapter.")
 
@@ -70,13 +70,12 @@ class GroupConfig(GradientConfig):
         require_at_least(1, prompts_per_step=self.prompts_per_step)
         require_at_least(1, updates_per_step=self.updates_per_step)
         require_at_least(2, "A group's texts are compared.", group_size=self.group_size)
-        require_at_least(
-            0, kl_coefficient=self.kl_coefficient, entropy_coefficient=self.entropy_coefficient
-        )
+        or_zero = ("kl_coefficient", "entropy_coefficient", "soft_limit")
+        bounds = ("max_copied", "max_bits", "max_lost")
+        require_at_least(0, **{name: getattr(self, name) for name in (*or_zero, *bounds)})
         require(0 < self.clip_range < 1, "clip_range", "in (0, 1)", self.clip_range)
-        for name in ("clip_range_high", "soft_limit", "max_copied", "max_bits", "max_lost"):
-            if (value := getattr(self, name)) is not None:
-                require_above(0, **{name: value})
+        if self.clip_range_high is not None:
+            require_above(0, clip_range_high=self.clip_range_high)
 
     def steps_per_epoch(self, lengths: Sequence[int]) -> float:
         """Return how many steps a pass over so many prompts takes."""
@@ -91,7 +90,7 @@ class GroupConfig(GradientConfig):
         bounds |= {"passed/lost": self.max_lost} if checks else {}
         found: Condition | None = None
         for name, bound in bounds.items():
-            if bound is not None:
+            if bound:
                 each = Exceeds(name, above=bound)
                 found = each if found is None else found | each
         return found

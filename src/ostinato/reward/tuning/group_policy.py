@@ -177,7 +177,7 @@ class GroupPolicy(SparseMetrics):
         """Whether a text is left that can no longer pass: only where its reward is then known."""
         c, only = self.config, self.rewards[0]
         known = isinstance(only, CheckReward) and only.known_early and len(self.rewards) == 1
-        return known and c.leave_hopeless and c.soft_limit is None and c.overlong != "mask"
+        return known and c.leave_hopeless and not c.soft_limit and c.overlong != "mask"
 
     @property
     def report_interval(self) -> int:
