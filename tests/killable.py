@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from tiny import compiled_tiny, tiny_model
@@ -31,6 +33,7 @@ from ostinato.loop import (
 from ostinato.models import Llama, add_lora
 from ostinato.refine import STRATEGIES
 from ostinato.refine.refine import Refine
+from ostinato.reward import CheckReward, GroupConfig, GroupPolicy
 from ostinato.train import TextTask, Training, TrainingConfig, go_back, split, windows
 
 
@@ -92,6 +95,26 @@ def toy_family(**where: Any) -> Loop:
     """Train two networks in turns, of which one is sampled with the weights of now."""
     schedule = CheckpointSchedule(steps=7)
     return Loop(WriterAndCritic(), until=Steps(60), checkpoint=schedule, **where)
+
+
+def tune(**where: Any) -> Loop:
+    """Tune a model by checks, with held-out prompts, averages and texts that are left early."""
+    model = replace(tiny_model(), network=deepcopy(tiny_model().llama()))
+    add_lora(model.llama(), 2, 4.0)
+    checks = (Length(max=6), Excludes(texts=("e",), whole=False))
+    policy = GroupPolicy(
+        model,
+        MESSAGES[:6],
+        prompt="{message}",
+        reward=CheckReward(checks=checks, whole=1.0),
+        config=GroupConfig(
+            prompts_per_step=2, group_size=4, steps=8, valid_every=3, ema_decay=0.9, lr=0.01
+        ),
+        held_out=MESSAGES[6:8],
+        max_new_tokens=8,
+        slots=8,
+    )
+    return Loop(policy, until=Steps(8), checkpoint=CheckpointSchedule(steps=2), **where)
 
 
 MESSAGES = [{"id": str(n), "message": f"Can you help me with number {n}?"} for n in range(16)]

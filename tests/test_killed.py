@@ -18,6 +18,7 @@ TARGETS: list[tuple[str, Mapping[str, str]]] = [
     ("killable:toy_family", {}),
     ("killable:refine", {}),
     ("killable:train", {"optimizer": "muon", "lora": "2"}),
+    ("killable:tune", {}),
     ("killable:refine", {"keep": "results"}),
     ("killable:refine", {"strategy": "constrain"}),
     ("killable:refine", {"strategy": "smc"}),

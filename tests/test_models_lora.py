@@ -16,6 +16,7 @@ from ostinato.models import (
     add_lora,
     load_adapter,
     merge,
+    merged_once,
     save_adapter,
 )
 from ostinato.models.networks.lora import lora_layers
@@ -181,3 +182,16 @@ def test_what_cannot_be_added_is_refused() -> None:
     add_lora(model, rank=2)
     with pytest.raises(InputError, match="no adapter yet"):
         add_lora(model, rank=2)
+
+
+def test_weights_that_are_merged_once_give_the_same_bits_until_the_block_ends() -> None:
+    model = stirred(add_lora(Llama(TINY, seed=0), 2))
+    before = model(TOKENS)
+    with merged_once(model):
+        inside = model(TOKENS)
+        inside.sum().backward()
+    assert inside.equal(before)
+    assert all(layer.lora_A.weight.grad is not None for _, layer in lora_layers(model))
+    with torch.no_grad():
+        next(lora_layers(model))[1].lora_B.weight.add_(1)
+    assert not model(TOKENS).equal(before)

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "refine": ENGINE | {"models", "inference", "checks", "decode", "remote", "runs"},
     **{family: FAMILY | {"refine"} for family in FAMILIES},
     "adversarial": ENGINE | {"models", "train", "media", "image"},
-    "reward": ENGINE | {"models", "train", "media"},
+    "reward": FAMILY | {"refine"},
     "server": ENGINE | {"models", "checks", "decode", "refine"},
     "runs": ENGINE,
     "testing": ENGINE,

@@ -1,9 +1,11 @@
 """Choose the messages of the example job from the Schema-Guided Dialogue data.
 
     python examples/support/build.py --data FOLDER
+    python examples/support/build.py --data FOLDER --tune FILE
 
 FOLDER holds `dev.jsonl` and `train.jsonl` in the layout that `recipes/sgd.py` describes. Writes
-`messages.jsonl` and `cases.jsonl` beside this file: the same data give the same bytes.
+`messages.jsonl` and `cases.jsonl` beside this file: the same data give the same bytes. The second
+line writes messages of `train.jsonl`, to tune a model on with the job's checks.
 """
 
 from __future__ import annotations
@@ -285,14 +287,27 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
+def chosen_of(path: Path, count: int, every: int = 1) -> list[Candidate]:
+    """Return the messages chosen from a file of dialogues, or from every so many of them."""
+    dialogues = list(read_dialogues(path))[::every]
+    fields = fields_of_services(dialogues)
+    return choose([c for d in dialogues for c in candidates(d, fields)], count)
+
+
 def main() -> None:
     """Write the messages and print what was chosen."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder of the data")
-    folder = parser.parse_args().data
-    dialogues = list(read_dialogues(folder / "dev.jsonl"))
-    fields = fields_of_services(dialogues)
-    chosen = choose([c for d in dialogues for c in candidates(d, fields)], ITEMS)
+    parser.add_argument("--tune", type=Path, metavar="FILE", help="write messages to tune on there")
+    parser.add_argument("--count", type=int, default=960, help="messages to tune on")
+    options = parser.parse_args()
+    folder = options.data
+    if options.tune is not None:
+        # A fifth of them is as many as dev.jsonl has.
+        chosen = chosen_of(folder / "train.jsonl", options.count, every=5)
+        write_rows(options.tune, [c.row() for c in chosen])
+        return
+    chosen = chosen_of(folder / "dev.jsonl", ITEMS)
     write_rows(HERE / "messages.jsonl", [c.row() for c in chosen])
     past = turns_of(read_dialogues(folder / "train.jsonl"))
     cases = choose_cases([turn for turn in past if is_closing(turn[0])], CASES)

@@ -16,7 +16,7 @@ from .patterns import Finder, finder
 from .regex_check import Regex
 from .runner import TIME_LIMIT, check_prefix_all, judge_all, limited, required_by
 from .segments import ends_with_sentence, is_unspaced, sentence_ends, split_words
-from .specs import KINDS, from_spec, parameters, to_spec
+from .specs import KINDS, from_spec, imported, parameters, to_spec
 from .templates import Template, shown
 from .words import Contains, Excludes
 
@@ -53,6 +53,7 @@ __all__ = [
     "ends_with_sentence",
     "finder",
     "from_spec",
+    "imported",
     "impossible",
     "is_unspaced",
     "judge_all",

@@ -39,6 +39,7 @@ COMMANDS = {
     "generate": ("ostinato.cli.generate", "generate", "Generate text token by token."),
     "fill": ("ostinato.cli.fill", "fill", "Fill the gaps of a text with a masked model."),
     "train": ("ostinato.cli.train.group", "train", "Train a model until it is good enough."),
+    "tune": ("ostinato.cli.tune", "tune", "Tune a model until it passes a job's checks."),
     "sample": ("ostinato.cli.sample.group", "sample", "Sample images or music, step by step."),
     "play": ("ostinato.cli.play", "play", "Let a trained policy play, and show its returns."),
     "models": ("ostinato.cli.models", "models", "List and download models."),

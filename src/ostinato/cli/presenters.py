@@ -39,6 +39,7 @@ PRESENTERS = {
     "sample vae": "ostinato.cli.sample.image:present",
     "sample music": "ostinato.cli.sample.music:present",
     "train": "ostinato.cli.train.group:present",
+    "tune": "ostinato.cli.tune:present",
     "refine": "ostinato.cli.jobs.refine:present",
 }
 """By kind of run, or by the first word of several: `package.module:function`. Other kinds are shown

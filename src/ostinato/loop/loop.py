@@ -489,8 +489,7 @@ class Loop:
             return
         spelling = None if found is None else up_to_date(str(found[1]["spelling"]))
         record_condition(session, self.until, spelling)
-        if self._lanes is not None:  # before a saved lane is computed again
-            use_recorded_modes(session, self._lanes.computing)
+        use_recorded_modes(session, self._computing)  # before a saved lane is computed again
         if found is not None:
             row, state = found
             self.tick, self.position = row.tick, row.position
@@ -500,8 +499,8 @@ class Loop:
                 self.stopped, self._final = run.stopped, True
         record_known_edits(session, self.process)
         self._resume_edits(session)
+        keep_compute_modes(session, self._computing)
         if self._lanes is not None:
-            keep_compute_modes(session, self._lanes.computing)
             self._mode = self._lanes.compute_mode
             if run.count_results():
                 self._lanes.adopt_results(run.result)
@@ -510,6 +509,11 @@ class Loop:
         other = spelling not in (None, str(self.until))
         if self.stopped is None and (other or begins_at(run, self.tick)):
             self._end_where_reached(run)
+
+    @property
+    def _computing(self) -> Mapping[str, object]:
+        """What may choose how it computes, by the name that a run records its mode under."""
+        return {"compute_mode": self.process} if self._lanes is None else self._lanes.computing
 
     def _stay_ended(self, run: Run) -> None:
         """Show a generator's run as it ended: nothing more can come."""

@@ -62,6 +62,7 @@ from .memory import (
     size_text,
 )
 from .networks.bert import Bert, BertConfig, MaskedBert, load_masked, save_masked
+from .networks.branches import Branches
 from .networks.config import LlamaConfig
 from .networks.groups import Groups, in_common, quantized_in_groups
 from .networks.gru import GRU, GRUConfig
@@ -86,6 +87,7 @@ from .networks.lora import (
     load_adapter,
     lora_layers,
     merge,
+    merged_once,
     save_adapter,
 )
 from .networks.quantized import (
@@ -113,6 +115,7 @@ __all__ = [
     "Bert",
     "BertConfig",
     "BlockMatrix",
+    "Branches",
     "CatalogEntry",
     "DecoderLayer",
     "Encoder",
@@ -176,6 +179,7 @@ __all__ = [
     "machine",
     "memory_needed",
     "merge",
+    "merged_once",
     "model_folder",
     "model_place",
     "near_place",

@@ -1,5 +1,13 @@
 from .export import Exported, require_export, write_export
-from .inputs import STRATEGIES
+from .inputs import (
+    STRATEGIES,
+    PromptOf,
+    Row,
+    checks_of,
+    keyed,
+    prompt_of,
+    usable_prompt,
+)
 from .job.checks import prepare
 from .job.config import Job, option_names
 from .job.file import read_job
@@ -10,18 +18,20 @@ from .job.only import ONLY, Only
 from .job.open_job import OpenMode, journal_of, open_job
 from .job.output_claim import OutputClaim
 from .job.preflight import require_ready
-from .job.run_config import JobPlace, JobRunConfig, check_names, job_place
+from .job.run_config import JobPlace, JobRunConfig, check_names, job_place, python_checks
 from .job.standard_input import STANDARD_INPUT, keep_input
 from .job.work import JobWork, build_job, reopen_job
+from .pairs import UNFINISHED, preference_pairs, write_pairs
 from .progress import progress_of
 from .prompts import with_feedback
 from .python_run import RefineConfig, build_refine
-from .refine import Refine
+from .refine import Refine, prompt_tokens
 from .report.html import Outcome, duration
 from .report.summary import Reason, ReasonTally
 from .report.why import AttemptLine, CheckRecord, CheckTally, Course, attempt_lines, costly
 from .results import READY, Result, from_lane
 from .routing.router import Route, Router
+from .settings import check_tables
 from .strategies.backtrack import Backtrack
 from .strategies.base import (
     Abort,
@@ -39,6 +49,7 @@ __all__ = [
     "READY",
     "STANDARD_INPUT",
     "STRATEGIES",
+    "UNFINISHED",
     "Abort",
     "AttemptLine",
     "Backtrack",
@@ -59,6 +70,7 @@ __all__ = [
     "OpenMode",
     "Outcome",
     "OutputClaim",
+    "PromptOf",
     "Reason",
     "ReasonTally",
     "Refine",
@@ -67,6 +79,7 @@ __all__ = [
     "Result",
     "Route",
     "Router",
+    "Row",
     "Smc",
     "SteeringContext",
     "StillPassable",
@@ -75,7 +88,9 @@ __all__ = [
     "build_job",
     "build_refine",
     "check_names",
+    "check_tables",
     "checked_items",
+    "checks_of",
     "constraint_of",
     "costly",
     "duration",
@@ -84,15 +99,22 @@ __all__ = [
     "job_place",
     "journal_of",
     "keep_input",
+    "keyed",
     "open_job",
     "option_names",
+    "preference_pairs",
     "prepare",
     "progress_of",
+    "prompt_of",
+    "prompt_tokens",
+    "python_checks",
     "read_items",
     "read_job",
     "reopen_job",
     "require_export",
     "require_ready",
+    "usable_prompt",
     "with_feedback",
     "write_export",
+    "write_pairs",
 ]

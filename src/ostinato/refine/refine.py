@@ -28,7 +28,7 @@ from ostinato.loop import (
     UniqueItems,
     check_seed,
 )
-from ostinato.models import LanguageModel, shared_model
+from ostinato.models import LanguageModel, Tokenizer, shared_model
 from ostinato.refine.drafts import Judges, end_of_draft, loop_of
 from ostinato.refine.inputs import (
     PromptOf,
@@ -325,13 +325,7 @@ class Refine:
         if isinstance(prompt, TokenPrompt):
             room = self._max_new_tokens
             return replace(prompt, constraint=prompt.constraint or self._constraint(row, room))
-        if not isinstance(prompt, str):
-            tokens = tokenizer.chat(prompt)
-        elif tokenizer.chat_template is not None and not isinstance(prompt, PlainPrompt):
-            tokens = tokenizer.chat([{"role": "user", "content": prompt}])
-        else:
-            tokenizer.require_known(prompt)
-            tokens = tokenizer.prompt(prompt)
+        tokens = prompt_tokens(prompt, tokenizer)
         room = min(self._max_new_tokens, self.model.config.max_position_embeddings - len(tokens))
         return TokenPrompt(
             tokens, track_logprobs=self._tracked(row), constraint=self._constraint(row, room)
@@ -367,6 +361,24 @@ class Refine:
     def _tracked_texts(self, row: Row) -> list[str]:
         """Return the same for a server, whose tokens are not known: texts."""
         return self._context.required_texts(row) if self.strategy.checks_prefixes else []
+
+
+def prompt_tokens(
+    prompt: str | Sequence[Mapping[str, str]] | TokenPrompt, tokenizer: Tokenizer
+) -> Sequence[int]:
+    """Return the tokens of what a prompt function has made.
+
+    A text becomes the user's message if the tokenizer has a chat template. Raises `ItemError` for a
+    text with characters that have no token.
+    """
+    if isinstance(prompt, TokenPrompt):
+        return prompt.tokens
+    if not isinstance(prompt, str):
+        return tokenizer.chat(prompt)
+    if tokenizer.chat_template is not None and not isinstance(prompt, PlainPrompt):
+        return tokenizer.chat([{"role": "user", "content": prompt}])
+    tokenizer.require_known(prompt)
+    return tokenizer.prompt(prompt)
 
 
 def _opened(model: LanguageModel | Server | str) -> LanguageModel | Server:

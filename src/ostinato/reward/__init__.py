@@ -1,4 +1,4 @@
-"""Learning from reward: games with Gymnasium's environments."""
+"""Learning from reward: games, and language models tuned by checks and preferences."""
 
 import lazy_loader
 

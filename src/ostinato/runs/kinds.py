@@ -69,6 +69,8 @@ KINDS: dict[str, RunKind] = {
         "ostinato.reward.games:PolicyTrainingRun", "ostinato.train:build_training"
     ),
     "train music": RunKind("ostinato.music:MusicTrainingRun", "ostinato.train:build_training"),
+    "train preferences": RunKind("ostinato.reward:PreferenceRun", "ostinato.train:build_training"),
+    "tune": RunKind("ostinato.reward:TuneRun", "ostinato.train:build_training"),
     "Refine": RunKind("ostinato.refine:RefineConfig", "ostinato.refine:build_refine"),
     "refine": RunKind("ostinato.refine:JobRunConfig", "ostinato.refine:build_job"),
 }

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 @click.option("--run", "run_name", metavar="NAME", help="Name of the run.  [default: the job's]")
 @click.option("--strategy", metavar="KIND", help="Strategy.  [default: the job's]")
 @click.option("--model", metavar="NAME", help="Model, without an adapter.  [default: the job's]")
+@click.option("--adapter", metavar="NAME", help="Adapter: a name or folder.  [default: the job's]")
 @click.option("--seed", type=int, help="Random seed.  [default: the job's]")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @json_option
@@ -91,6 +92,7 @@ def refine(
     run_name: str | None,
     strategy: str | None,
     model: str | None,
+    adapter: str | None,
     seed: int | None,
     quiet: bool,
     as_json: bool,
@@ -113,7 +115,7 @@ def refine(
     from ostinato.refine import read_job, require_ready
 
     job = read_job(job_file, input=input_file, output=output)
-    job = job.with_changes(strategy=strategy, seed=seed, model=model)
+    job = job.with_changes(strategy=strategy, seed=seed, model=model, adapter=adapter)
     require_exports(job, exports)
     # Before the journal is opened: a job that cannot work leaves nothing behind.
     require_ready(job)
@@ -353,18 +355,23 @@ def _command(work: JobRun, seed: int | None = None) -> str:
 
     config = cast("JobRunConfig", config_of(work.run))
     chosen = config.choices
-    model = Path(chosen.model)
     options = {
         "--input": None if chosen.input is None else near(chosen.input),
         "--limit": config.limit,
         "--output": near(config.output) if work.job.elsewhere else None,
         "--strategy": chosen.strategy or None,
-        "--model": (near(model) if model.is_absolute() else chosen.model) or None,
+        "--model": _near(chosen.model),
+        "--adapter": _near(chosen.adapter),
         "--seed": chosen.seed if seed is None else seed,
     }
     given = [word for name, value in options.items() if value is not None for word in (name, value)]
     words = ["ostinato", "refine", near(config.file), *map(str, given), *_journal(work)]
     return shlex.join(words)
+
+
+def _near(place: str) -> str | None:
+    """Return a chosen model or adapter as it is typed in this folder; None for none."""
+    return (near(Path(place)) if Path(place).is_absolute() else place) or None
 
 
 def _journal(work: JobRun) -> list[str]:

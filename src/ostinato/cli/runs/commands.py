@@ -11,6 +11,7 @@ import click
 from ostinato.cli.options import journal_option, json_option
 from ostinato.cli.run_loop import Exit
 from ostinato.cli.runs.artifacts import artifacts
+from ostinato.cli.runs.pairs import pairs
 from ostinato.cli.runs.people import answer, export, keep, note
 from ostinato.cli.runs.resume_hint import resume_hint
 from ostinato.cli.runs.show import show as show_run
@@ -278,5 +279,5 @@ def resume(
     sys.exit(code)
 
 
-for command in (answer, artifacts, export, keep, note, show_run):
+for command in (answer, artifacts, export, keep, note, pairs, show_run):
     runs.add_command(command)

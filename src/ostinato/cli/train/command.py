@@ -61,7 +61,7 @@ class TrainCommand:
     def command(self) -> click.Command:
         """Return the command."""
         config: Any = kind_of(self.kind).config_class()
-        name = self.kind.partition(" ")[2]
+        name = self.kind.rpartition(" ")[2]
         return training_command(name, self.help, config, self.overrides, self.train)
 
     def train(self, options: TrainingOptions) -> None:

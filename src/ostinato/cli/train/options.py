@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ostinato.cli.options import add_options, fields_as_options, flag_of, journal_option
+from ostinato.cli.options import (
+    Option,
+    add_options,
+    fields_as_options,
+    flag_of,
+    journal_option,
+)
 from ostinato.cli.recording import Recording, no_journal_option
 from ostinato.cli.train.settings import (
     Overrides,
@@ -57,7 +63,7 @@ class TrainingOptions:
         """The run's name; by default that of the output folder."""
         from ostinato.journal import safe_name
 
-        usual = safe_name(f"train-{self.out.resolve().name}")
+        usual = safe_name(f"{_verb(self.config)}-{self.out.resolve().name}")
         return usual if self.recording.name is None else self.recording.name
 
     @property
@@ -157,29 +163,44 @@ def _refuse_older(run: Run) -> None:
         )
 
 
-RUN_OPTIONS = add_options(
-    click.option(
-        "--out", required=True, type=click.Path(path_type=Path), help="Output folder of the model."
-    ),
-    click.option("--until", help="Stop condition, such as: Epochs(3) | Seconds(600)"),
-    click.option("--epochs", type=float, help="Stop after this many passes over the data."),
-    click.option(
-        "--seconds",
-        type=float,
-        help="Stop after this time; the learning rate is planned by the measured speed.",
-    ),
-    click.option("--patience", type=int, help="Early stopping: validations without improvement."),
-    click.option(
-        "--checkpoint-every",
-        type=int,
-        default=TrainingOptions.checkpoint_every,
-        help="Steps between checkpoints.",
-    ),
-    click.option("--fresh", is_flag=True, help="Start over; the earlier run is deleted."),
-    click.option("--run", "run_name", help="Name of the run.  [default: train-OUT]"),
-    journal_option(),
-    no_journal_option,
-)
+def _verb(config: type[TrainingRun]) -> str:
+    """Return the first word of a kind of run, with which the names of its runs begin."""
+    return config.kind.partition(" ")[0] or "train"
+
+
+def _run_options(config: type[TrainingRun]) -> Option:
+    """Return the options that every training has."""
+    usual = f"{_verb(config)}-OUT"
+    return add_options(
+        click.option(
+            "--out",
+            required=True,
+            type=click.Path(path_type=Path),
+            help="Output folder of the model.",
+        ),
+        click.option("--until", help="Stop condition, such as: Epochs(3) | Seconds(600)"),
+        click.option("--epochs", type=float, help="Stop after this many passes over the data."),
+        click.option(
+            "--seconds",
+            type=float,
+            help="Stop after this time; the learning rate is planned by the measured speed.",
+        ),
+        click.option(
+            "--patience", type=int, help="Early stopping: validations without improvement."
+        ),
+        click.option(
+            "--checkpoint-every",
+            type=int,
+            default=config.checkpoint_every,
+            help="Steps between checkpoints.",
+        ),
+        click.option("--fresh", is_flag=True, help="Start over; the earlier run is deleted."),
+        click.option("--run", "run_name", help=f"Name of the run.  [default: {usual}]"),
+        journal_option(),
+        no_journal_option,
+    )
+
+
 END_FIELDS = ("out", "until", "epochs", "seconds", "patience", "checkpoint_every")
 
 
@@ -224,7 +245,7 @@ def training_command(
     add = add_options(
         *arguments_of(config),
         *(spec.option(each) for each, spec in own.items()),
-        RUN_OPTIONS,
+        _run_options(config),
         *(spec.option(each) for each, spec in others.items()),
     )
     return click.command(name, help=text)(add(command))

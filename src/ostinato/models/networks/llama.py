@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.errors import InputError
+from ostinato.models.networks.branches import Branches
 from ostinato.models.networks.config import LlamaConfig
 from ostinato.models.networks.rope import rope_type
 from ostinato.models.networks.train_kernels import attend, rms_norm, rotate
@@ -88,7 +89,9 @@ class Attention(nn.Module):
         self.q_norm = norm(config, self.head_dim) if config.family.qk_norm else None
         self.k_norm = norm(config, self.head_dim) if config.family.qk_norm else None
 
-    def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotation: Rotation | None, branches: Branches | None = None
+    ) -> Tensor:
         """Attend from every position to itself and earlier ones; `x` (B, T, C) to (B, T, C)."""
         B, T, _ = x.size()
         q = self.q_proj(x).view(B, T, self.heads, self.head_dim).transpose(1, 2)  # (B, H, T, D)
@@ -102,7 +105,10 @@ class Attention(nn.Module):
         if group > 1:  # (B, KV, T, D) to (B, H, T, D)
             k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
         # Without a mask, PyTorch takes its faster causal kernel.
-        if self.window is None or self.window >= T:
+        if branches is not None:
+            # In float32: on a CPU, the backward pass in bfloat16 takes seven times as long.
+            y = branches.attend(q.float(), k.float(), v.float(), self.window).to(x.dtype)
+        elif self.window is None or self.window >= T:
             y = attend(q, k, v, None)
         else:
             y = attend(q, k, v, _window_mask(T, self.window, x.device))
@@ -138,9 +144,11 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = norm(config)
         self.post_attention_layernorm = norm(config)
 
-    def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotation: Rotation | None, branches: Branches | None = None
+    ) -> Tensor:
         """Return (B, T, C) for `x` (B, T, C)."""
-        x = x + self.self_attn(self.input_layernorm(x), rotation)
+        x = x + self.self_attn(self.input_layernorm(x), rotation, branches)
         return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
 
 
@@ -197,20 +205,24 @@ class Llama(nn.Module):
             for output in (block.self_attn.o_proj, block.mlp.down_proj):
                 output.weight.zero_()
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, branches: Branches | None = None) -> Tensor:
         """Return the hidden states (B, T, C) after the final norm, for `tokens` (B, T).
 
         Pad sequences of unequal length on the right: earlier positions do not attend to padding.
+        `branches` says where each token stands, if they are several continuations of one prompt.
         """
-        T = tokens.size(1)
+        length = tokens.size(1) if branches is None else branches.longest
         x = self.model.embed_tokens(tokens)  # (B, T, C)
         rotation = None
         if self.model.embed_positions is None:
-            rotation = rope_table(self.config, T, dtype=x.dtype, device=x.device)
+            rotation = rope_table(self.config, length, dtype=x.dtype, device=x.device)
+            if branches is not None:
+                rotation = rotation[0][branches.positions], rotation[1][branches.positions]
         else:
-            x = x + self._positions(T)
+            table = self._positions(length)
+            x = x + (table if branches is None else table[branches.positions])
         for block in self.blocks():
-            x = block(x, rotation)
+            x = block(x, rotation, branches)
         return self.model.norm(x)  # type: ignore[no-any-return]
 
     def _positions(self, length: int) -> Tensor:

@@ -7,12 +7,12 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ostinato.arguments import require_choice
+from ostinato.arguments import require, require_choice
 from ostinato.checks import BaseCheck
 from ostinato.errors import InputError
 from ostinato.journal import Place
 from ostinato.loop import check_seed, digest
-from ostinato.models import model_place, weights_digest
+from ostinato.models import adapter_place, model_place, weights_digest
 from ostinato.refine.inputs import STRATEGIES, check_value, strategy_value
 from ostinato.refine.prompts import PromptTemplate
 from ostinato.refine.routing.cases import CaseSettings, read_cases
@@ -64,6 +64,7 @@ class JobChoices:
     input: Path | None = None
     strategy: str = ""
     model: Place = ""
+    adapter: Place = ""
     seed: int | None = None
 
 
@@ -167,13 +168,22 @@ class Job:
         }
 
     def with_changes(
-        self, *, strategy: str | None = None, seed: int | None = None, model: str | None = None
+        self,
+        *,
+        strategy: str | None = None,
+        seed: int | None = None,
+        model: str | None = None,
+        adapter: str | None = None,
     ) -> Job:
-        """Return the job with another strategy (with its default options), seed or model."""
+        """Return the job with another strategy (with its default options), seed, model or adapter.
+
+        Raises `InputError` for an adapter of a model on a server.
+        """
         chosen = replace(
             self.choices,
             strategy=strategy or self.choices.strategy,
             model=self.choices.model if model is None else model_place(model),
+            adapter=self.choices.adapter if adapter is None else adapter_place(adapter),
             seed=self.choices.seed if seed is None else seed,
         )
         job = replace(self, choices=chosen)
@@ -197,6 +207,10 @@ class Job:
                 bits=job.bits if local else None,
                 device=job.device if local else "cpu",
             )
+        if adapter is not None:
+            where = "left out with a model on a server"
+            require(job.server is None, "--adapter", where, adapter, "Leave out one of them.")
+            job = replace(job, adapter=adapter_place(adapter))
         return job
 
     def _server_of(self, model: str) -> Server | None:

@@ -60,7 +60,10 @@ class JobRunConfig(RunConfig):
         chosen = self.choices
         job = read_job(self.file, input=chosen.input, output=self.output)
         return job.with_changes(
-            strategy=chosen.strategy or None, model=chosen.model or None, seed=chosen.seed
+            strategy=chosen.strategy or None,
+            model=chosen.model or None,
+            adapter=chosen.adapter or None,
+            seed=chosen.seed,
         )
 
     def branched(self, name: str) -> JobRunConfig:
@@ -70,13 +73,13 @@ class JobRunConfig(RunConfig):
 
     def trusted(self) -> list[str]:
         """Name the functions of its checks, and a server that its file does not name."""
-        doing = [f"calls the function {call}" for call in _python_checks(self.file)]
+        doing = [f"calls the function {call}" for call in python_checks(self.file)]
         if is_server(self.choices.model):
             doing.append(f"sends its items to {self.choices.model}")
         return doing
 
 
-def _python_checks(file: Path) -> list[str]:
+def python_checks(file: Path) -> list[str]:
     """Return the functions that a job file names, without importing them."""
     try:
         values, _ = read_job_toml(file)
