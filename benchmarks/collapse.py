@@ -67,7 +67,7 @@ NEVER = 10**9
 
 PLANTED: Mapping[str, dict[str, Any]] = {
     # The generator runs ahead of its discriminator from the start: one image a class.
-    "one-image": {"loss": "hinge", "lr": 2e-2, "discriminator_lr": 2e-3, "beta1": 0.9},
+    "one-image": {"loss": "hinge", "lr": 5e-2, "discriminator_lr": 2e-3, "beta1": 0.9},
     # With a gradient penalty it learns fast at first; then each class shrinks to a few images.
     "late": {"loss": "non-saturating", "lr": 5e-2, "discriminator_lr": 1e-3},
 }

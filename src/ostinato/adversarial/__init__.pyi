@@ -1,7 +1,8 @@
 from .augment import AdaptiveProbability, augmented
 from .conditions import ModeCollapse, Overpowered
 from .config import AUGMENTATIONS, DuelConfig, GanTrainingRun, SampleGanRun
-from .duel import Duel, loss_of
+from .duel import Duel
+from .loss_choice import LossChoice, loss_of
 from .losses import (
     AdversarialLoss,
     Hinge,
@@ -39,6 +40,7 @@ __all__ = [
     "Generate",
     "Generator",
     "Hinge",
+    "LossChoice",
     "ModeCollapse",
     "NonSaturating",
     "Overpowered",

@@ -16,14 +16,8 @@ from torch import Tensor
 
 from ostinato.adversarial.augment import AdaptiveProbability, augmented
 from ostinato.adversarial.config import DuelConfig
-from ostinato.adversarial.losses import (
-    AdversarialLoss,
-    Hinge,
-    NonSaturating,
-    Relativistic,
-    Score,
-    Wasserstein,
-)
+from ostinato.adversarial.loss_choice import LossChoice, penalty_interval
+from ostinato.adversarial.losses import AdversarialLoss, Score
 from ostinato.adversarial.networks import Discriminator, Generator, latents
 from ostinato.adversarial.quality import (
     Classify,
@@ -56,37 +50,7 @@ from ostinato.train import (
 )
 
 COLUMNS, ROWS = 10, 4  # of the grid of samples
-PENALTIES = {"relativistic": 0.3, "non-saturating": 0.3, "wasserstein": 10.0, "hinge": 0.0}
-"""Weights of the gradient penalties by loss, unless a configuration has one."""
 FEWEST = 4  # held-out images: recall compares with the third neighbor
-
-
-def loss_of(config: DuelConfig, step: int = 0) -> AdversarialLoss:
-    """Return the loss that a configuration names, as it is at a step.
-
-    The penalty is computed every `penalty_every` steps and weighs as many times what it would at
-    each: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (2020), section
-    3.1, "Lazy regularization".
-    """
-    every = penalty_interval(config)
-    weight = PENALTIES[config.loss] if config.penalty is None else config.penalty
-    weight *= every if step % every == 0 else 0
-    match config.loss:
-        case "relativistic":
-            return Relativistic(gamma=weight)
-        case "non-saturating":
-            return NonSaturating(gamma=weight)
-        case "wasserstein":
-            return Wasserstein(weight=weight)
-        case "hinge":
-            return Hinge()
-
-
-def penalty_interval(config: DuelConfig) -> int:
-    """Return the steps between penalties: few where the loss is a distance only with them."""
-    if config.penalty_every is not None:
-        return config.penalty_every
-    return 1 if config.loss == "wasserstein" else 8
 
 
 class Duel(SparseMetrics):
@@ -106,7 +70,8 @@ class Duel(SparseMetrics):
     - every `sample_every` steps `sample`, a grid of the same noise.
 
     Edits: `lr` sets the peak, `lr_scale` multiplies the rate, of both sides; `generator/lr` and so
-    on of one. `skip` and `skip_steps` leave batches out. `best` has the generator's weights of the
+    on of one. `skip` and `skip_steps` leave batches out. `loss` and `penalty` are those of
+    `LossChoice`. `best` has the generator's weights of the
     lowest `fd`. `embed` makes the features that samples are measured in, such as a classifier's;
     by default those of an untrained network. `classify` makes logits of their classes.
     """
@@ -156,8 +121,10 @@ class Duel(SparseMetrics):
         target = config.augment_target
         self._adaptive = None if target is None else AdaptiveProbability(target)
         adaptive = {} if self._adaptive is None else {"augment": self._adaptive}
+        self._loss = LossChoice(config)
         self._parts = Parts(
             "Duel",
+            loss=self._loss,
             generator_weights=CurrentWeights(made),
             discriminator_weights=CurrentWeights(judged),
             averages=self._averages,
@@ -200,7 +167,7 @@ class Duel(SparseMetrics):
         number = self.updaters["generator"].steps
         with self.precision.step_of(number):
             batches = self.cursor.take()
-            loss = loss_of(self.config, number)
+            loss = self._loss.at(number)
             report = _means([self._discriminate(batch, loss) for batch in batches])
             report |= self._generate(batches[-1], loss, number)
             self._averages.update()

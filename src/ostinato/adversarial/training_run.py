@@ -86,7 +86,8 @@ def rescue(times: int = 3) -> OnStop:
     """Make a strategy that goes back to before the trouble, and slows down what caused it.
 
     After a collapse the generator gets a quarter of its rate, as it ran ahead of its discriminator
-    (Heusel et al. 2017, two time scales). A side that won gets half of its own; else both do.
+    (Heusel et al. 2017, two time scales), and the loss is the relativistic one, whose penalties are
+    at real and at generated images. A side that won gets half of its own rate; else both do.
     """
 
     def strategy(stopped: Stopped, history: History) -> Action:
@@ -99,7 +100,7 @@ def rescue(times: int = 3) -> OnStop:
 def _slower(stopped: Stopped) -> dict[str, Any]:
     """Return the edits that answer a stop."""
     if stopped.condition.startswith(ModeCollapse.__name__):
-        return {"generator/lr_scale": 0.25}
+        return {"generator/lr_scale": 0.25, "loss": "relativistic"}
     winner = stopped.numbers.get("winner")
     return {f"{winner}/lr_scale": 0.5} if winner else {"lr_scale": 0.5}
 
