@@ -40,6 +40,11 @@ COMMANDS = {
     "fill": ("ostinato.cli.fill", "fill", "Fill the gaps of a text with a masked model."),
     "train": ("ostinato.cli.train.group", "train", "Train a model until it is good enough."),
     "sample": ("ostinato.cli.sample.group", "sample", "Sample images or music, step by step."),
+    "teach": (
+        "ostinato.cli.minigame.teach",
+        "teach",
+        "Teach a policy that plays a game, by thumbs up and down.",
+    ),
     "models": ("ostinato.cli.models", "models", "List and download models."),
     "doctor": ("ostinato.cli.doctor", "doctor", "Describe this machine and what is missing."),
     "runs": ("ostinato.cli.runs.commands", "runs", "List, show, resume, branch and delete runs."),

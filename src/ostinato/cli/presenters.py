@@ -37,6 +37,7 @@ PRESENTERS = {
     "sample image-tokens": "ostinato.cli.sample.image_tokens:present",
     "sample vae": "ostinato.cli.sample.image:present",
     "sample music": "ostinato.cli.sample.music:present",
+    "teach": "ostinato.cli.minigame.teach:present",
     "train": "ostinato.cli.train.group:present",
     "refine": "ostinato.cli.jobs.refine:present",
 }

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, SupportsFloat, TypedDict
 
-import gymnasium
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from ostinato.arguments import require
+from ostinato.errors import MissingExtra
 from ostinato.reward.minigame.drawing import picture, tiles_of
 from ostinato.reward.minigame.river import (
     AHEAD,
@@ -27,6 +26,12 @@ from ostinato.reward.minigame.river import (
     Cells,
     river_of,
 )
+
+try:
+    import gymnasium
+    from gymnasium import spaces
+except ImportError:
+    raise MissingExtra("The mini-game", "games") from None
 
 RIVER = "ostinato/River-v0"
 RIVER_PIXELS = "ostinato/RiverPixels-v0"

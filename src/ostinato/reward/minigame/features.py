@@ -26,7 +26,7 @@ class Features(NamedTuple):
     right: float  # the column it leads to, from -1 (left) to 1
     edge: float  # how far that is from the middle of the picture, in [0, 1]
     turn: float  # it is not straight on
-    danger: float  # the share of the three cells before it that are solid
+    blocked: float  # no way leads on from there, as far as can be seen
 
 
 LIKES = {
@@ -35,7 +35,7 @@ LIKES = {
     "right": ("the right", "the left"),
     "edge": ("the edges", "the middle"),
     "turn": ("turning", "going straight on"),
-    "danger": ("going close to rocks", "keeping clear of rocks"),
+    "blocked": ("dead ends", ""),
     "hit": ("hitting things", ""),
 }
 """How a liking is called, by feature, and its opposite where that has a name of its own."""
@@ -44,14 +44,20 @@ LIKES = {
 def moves_of(game: River) -> NDArray[np.float64]:
     """Return the features of the three moves (3, features) that can be made now."""
     ahead = game.ahead()
-    pearls, lilies = (_within_reach(ahead, kind) for kind in (PEARL, LILY))
-    return np.array([_move(game, ahead, pearls, lilies, aside) for aside in (-1, 0, 1)])
+    beyond = _Beyond(*(_within_reach(ahead, kind) for kind in (PEARL, LILY)), _way_on(ahead))
+    return np.array([_move(game.column + aside, ahead, beyond, aside) for aside in (-1, 0, 1)])
 
 
-def _move(
-    game: River, ahead: Cells, pearls: NDArray[np.float64], lilies: NDArray[np.float64], aside: int
-) -> Features:
-    at, column = ASIDE + aside, game.column + aside
+class _Beyond(NamedTuple):
+    """By column of the next row, what lies beyond it."""
+
+    pearls: NDArray[np.float64]
+    lilies: NDArray[np.float64]
+    way_on: NDArray[np.bool_]
+
+
+def _move(column: int, ahead: Cells, beyond: _Beyond, aside: int) -> Features:
+    at = ASIDE + aside
     cell = int(ahead[0, at])
     right = (column - WIDTH // 2) / (WIDTH // 2)
     return Features(
@@ -59,12 +65,12 @@ def _move(
         hit=float(cell >= ROCK),
         pearl=float(cell == PEARL),
         lily=float(cell == LILY),
-        pearls_ahead=float(pearls[at]),
-        lilies_ahead=float(lilies[at]),
+        pearls_ahead=float(beyond.pearls[at]),
+        lilies_ahead=float(beyond.lilies[at]),
         right=right,
         edge=abs(right),
         turn=float(aside != 0),
-        danger=float((ahead[1, at - 1 : at + 2] >= ROCK).mean()),
+        blocked=float(not beyond.way_on[at]),
     )
 
 
@@ -78,3 +84,12 @@ def _within_reach(ahead: Cells, kind: int) -> NDArray[np.float64]:
         np.maximum(best[:-2], best[2:]), best[1:-1]
     )
     return reached
+
+
+def _way_on(ahead: Cells) -> NDArray[np.bool_]:
+    """Return by column of the next row whether a way without rocks leads on to the last row."""
+    free = np.zeros(ahead.shape[1] + 2, bool)
+    free[1:-1] = True
+    for row in ahead[:0:-1]:
+        free[1:-1] = (row < ROCK) & (free[:-2] | free[1:-1] | free[2:])
+    return free[:-2] | free[1:-1] | free[2:]

@@ -27,8 +27,11 @@ Weights = NDArray[np.float64]
 Logits = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 """A policy: from the symbolic view (219,) to the logits (3,) of its actions."""
 
-PRIOR = 0.5
-"""How strongly H is held at 0: as if so many presses had said that each feature does not matter."""
+HELD = 1.0
+"""How strongly H is held at 0: as if so many presses had said that a feature does not matter."""
+DISLIKED, HELD_DISLIKED = {"hit": -2.0, "blocked": -2.0}, 20.0
+"""What everybody is taken to dislike, and how strongly that is held: who says that turning is bad
+does not mean that a rock is good."""
 STRENGTH = 8.0
 """What H is multiplied with where it is added to the logits."""
 REACTION = 2.0
@@ -65,11 +68,12 @@ class Teaching:
         require_above(0, pace=pace, strength=strength)
         self.policy, self.seed, self.strength = policy, seed, strength
         self.game = River()
-        self.weights: Weights = np.zeros(len(Features._fields))
+        self.weights: Weights = untaught()
         self.steps = self.games = self.presses = self.since_press = 0
         self._credit = credit(pace)
-        self._information = PRIOR * np.eye(len(Features._fields))
-        self._evidence = np.zeros(len(Features._fields))
+        held = [HELD_DISLIKED if name in DISLIKED else HELD for name in Features._fields]
+        self._information = np.diag(held)
+        self._evidence = self._information @ self.weights
         self._recent: list[list[float]] = []  # features of the last moves, the last one first
         self._waiting = 0  # presses since the last step
         self._total, self._over = 0.0, True
@@ -159,6 +163,11 @@ class Teaching:
         self._evidence, self.weights = np.array(state["evidence"]), np.array(state["weights"])
 
 
+def untaught() -> Weights:
+    """Return what a person is taken to like before the first press."""
+    return np.array([DISLIKED.get(name, 0.0) for name in Features._fields])
+
+
 def drawn(logits: NDArray[np.float64], draw: float) -> int:
     """Return the action that a number in [0, 1) draws."""
     chances = np.exp(logits - logits.max())
@@ -179,7 +188,7 @@ def likes(weights: Weights, least: float = 0.1) -> list[tuple[str, float]]:
     named = dict(zip(Features._fields, weights.tolist(), strict=True))
     found: list[tuple[str, float]] = []
     for name, (word, opposite) in LIKES.items():
-        value = named[name] + named.get(f"{word}_ahead", 0.0)
+        value = named[name] - DISLIKED.get(name, 0.0) + named.get(f"{word}_ahead", 0.0)
         if abs(value) >= least:
             found.append((opposite, -value) if value < 0 and opposite else (word, value))
     return sorted(found, key=lambda like: -abs(like[1]))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ostinato.cli.keyboard import (
+from ostinato.cli.minigame.keyboard import (
     Keyboard,
     Screen,
     full_screen,
