@@ -43,10 +43,6 @@ from ostinato.reward.minigame import (
 )
 from recipes.cli_args import positive, print_result, recipe_parser, run
 
-OPTIONS = (
-    "--environments 16 --rollout 128 --minibatch-size 512 --lr 0.001 --gamma 0.97 "
-    "--entropy 0.005 --scale-rewards --steps 600 --evaluate-every 50"
-)
 PRESSES = (10, 20, 40, 80)
 FRAMES, SKIPPED = 36, 24
 """Frames of a film, and the moves before them: the first rows of a river have no rocks."""
@@ -54,7 +50,7 @@ FRAMES, SKIPPED = 36, 24
 
 def train(out: Path) -> Path:
     """Train with `ostinato train policy`; copy what ships to OUT/shipped."""
-    cli(["train", "policy", RIVER, "--out", str(out), *OPTIONS.split()], standalone_mode=False)
+    cli(["train", "policy", RIVER, "--out", str(out)], standalone_mode=False)
     target = out / "shipped"
     target.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "model.safetensors"):

@@ -9,6 +9,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from ostinato.cli.minigame.by_hand import play_by_hand  # noqa: E402
 from ostinato.cli.minigame.keyboard import keys_of, shows_colors  # noqa: E402
 from ostinato.errors import InputError  # noqa: E402
 from ostinato.journal import Journal  # noqa: E402
+from ostinato.reward.minigame import RIVER  # noqa: E402
 
 
 class Terminal:
@@ -57,6 +59,16 @@ class Terminal:
         while not re.search(pattern, self.shown) and time.monotonic() < deadline:
             time.sleep(0.005)
 
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Let it be this program's standard streams in the block; pytest sets its own before."""
+        streams = sys.stdin, sys.stdout, sys.__stdout__
+        sys.stdin, sys.stdout, sys.__stdout__ = self.input, self.output, self.output  # type: ignore[misc]
+        try:
+            yield
+        finally:
+            sys.stdin, sys.stdout, sys.__stdout__ = streams  # type: ignore[misc]
+
     def close(self) -> None:
         self.output.close()
         self.input.close()
@@ -71,11 +83,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Termin
     for name in ("COLUMNS", "LINES", "COLORTERM"):
         monkeypatch.delenv(name, raising=False)
     opened = Terminal()
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdin", opened.input)
-        patch.setattr(sys, "stdout", opened.output)
-        patch.setattr(sys, "__stdout__", opened.output)
-        yield opened
+    yield opened
     opened.close()
 
 
@@ -93,7 +101,8 @@ def test_a_person_steers_pauses_and_leaves(terminal: Terminal) -> None:
         to.press("q")
 
     terminal.typing(script)
-    assert play_by_hand(seed=1, speed=30.0) == 0
+    with terminal.used():
+        assert play_by_hand(RIVER, seed=1, speed=3.0) == 0
     terminal.wait_for("You left the game")
     assert re.search(r"You left the game\. Score \d+: .* in \d+ rows\.", terminal.shown)
     assert terminal.shown.rindex("\x1b[?25h") > terminal.shown.rindex("to go")  # the cursor is back
@@ -101,7 +110,10 @@ def test_a_person_steers_pauses_and_leaves(terminal: Terminal) -> None:
 
 
 def test_a_game_is_played_to_its_end(terminal: Terminal) -> None:
-    assert play_by_hand(seed=1, speed=300.0) == 0  # nobody steers: it soon loses its hearts
+    with terminal.used():
+        assert (
+            play_by_hand(RIVER, seed=1, speed=300.0) == 0
+        )  # nobody steers: it soon loses its hearts
     terminal.wait_for("planner")
     assert re.search(r"The game is over\. Score \d+: .* 3 hits", terminal.shown)
     assert re.search(r"A planner that sees as far collects \d+\.", terminal.shown)
@@ -119,7 +131,7 @@ def test_a_person_teaches_leaves_and_goes_on(terminal: Terminal) -> None:
         to.press("q")
 
     terminal.typing(script)
-    with pytest.raises(SystemExit) as left:
+    with terminal.used(), pytest.raises(SystemExit) as left:
         cli(words, standalone_mode=False)
     assert left.value.code == 0
     with Journal() as journal:
@@ -132,11 +144,11 @@ def test_a_person_teaches_leaves_and_goes_on(terminal: Terminal) -> None:
     terminal.shown = ""
 
     def again(to: Terminal) -> None:
-        to.wait_for("2 presses")
+        to.wait_for("2 presses ")
         to.press("q")
 
     terminal.typing(again)
-    with pytest.raises(SystemExit):
+    with terminal.used(), pytest.raises(SystemExit):
         cli(words, standalone_mode=False)
     with Journal() as journal:
         run = journal.find("mine")
@@ -155,8 +167,8 @@ def test_a_terminal_that_is_no_good_is_named(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=told):
-        play_by_hand(seed=1, speed=30.0)
+    with terminal.used(), pytest.raises(InputError, match=told):
+        play_by_hand(RIVER, seed=1, speed=30.0)
     assert terminal.shown == ""
 
 

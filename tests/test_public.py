@@ -40,12 +40,19 @@ MAY_IMPORT = {
     "refine": ENGINE | {"models", "inference", "checks", "decode", "remote", "runs"},
     **{family: FAMILY | {"refine"} for family in FAMILIES},
     "adversarial": ENGINE | {"models", "train", "media", "image"},
+    "reward": ENGINE | {"models", "train", "media"},
     "server": ENGINE | {"models", "checks", "decode", "refine"},
     "runs": ENGINE,
     "testing": ENGINE,
-    "cli": FAMILY | {*FAMILIES, "adversarial", "refine", "server"},
+    "cli": FAMILY | {*FAMILIES, "adversarial", "refine", "reward", "server"},
 }
-SUBPACKAGES = ["image.pipelines", "image.tokens", "image.vae"]  # with public names of their own
+SUBPACKAGES = [
+    "image.pipelines",
+    "image.tokens",
+    "image.vae",
+    "reward.games",
+    "reward.minigame",
+]  # with public names of their own
 PUBLIC = [
     "ostinato",
     *(f"ostinato.{name}" for name in [*MAY_IMPORT, *SUBPACKAGES] if name != "cli"),

@@ -6,6 +6,7 @@ OstinatoError
 │   └── MissingExtra    an optional part is not installed
 ├── OutputError         a file cannot be written
 ├── ItemError           one item cannot be worked on; the others can
+├── EnvironmentFault    a game's environment raised, or returned what it must not
 ├── RunError            a run cannot be opened, resumed, branched or driven
 │   ├── RunLocked       another process drives the run
 │   ├── CallError       a call of a run failed, and its error was recorded
@@ -47,6 +48,10 @@ class OutputError(OstinatoError):
 
 class ItemError(OstinatoError):
     """One item cannot be worked on; the others can."""
+
+
+class EnvironmentFault(OstinatoError):
+    """A game's environment raised, or returned what it must not."""
 
 
 class RunError(OstinatoError):

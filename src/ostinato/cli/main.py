@@ -40,6 +40,7 @@ COMMANDS = {
     "fill": ("ostinato.cli.fill", "fill", "Fill the gaps of a text with a masked model."),
     "train": ("ostinato.cli.train.group", "train", "Train a model until it is good enough."),
     "sample": ("ostinato.cli.sample.group", "sample", "Sample images or music, step by step."),
+    "play": ("ostinato.cli.play", "play", "Let a policy play a game, or play it yourself."),
     "teach": (
         "ostinato.cli.minigame.teach",
         "teach",

@@ -31,6 +31,7 @@ Presenter = Callable[["RunConfig", "RunSource | None", View], Exit]
 PRESENTERS = {
     "fill": "ostinato.cli.fill:present",
     "generate": "ostinato.cli.generate:present",
+    "play": "ostinato.cli.play:present",
     "sample image": "ostinato.cli.sample.image:present",
     "sample gan": "ostinato.cli.sample.image:present",
     "sample pipeline": "ostinato.cli.sample.image:present",

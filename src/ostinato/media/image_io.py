@@ -22,6 +22,7 @@ from ostinato.errors import InputError
 SHOWN = 112  # an image is enlarged to about this many pixels a side, by whole factors
 MOVING = 336  # the same of an image in a GIF that shows one
 WIDEST = 840  # pixels of a GIF: with more images in it, each is smaller
+FILM = 300  # pixels of the width of a film of a game
 FRAME, LAST = 0.3, 3.0  # seconds that a GIF shows a step for, and its last one
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
@@ -123,6 +124,24 @@ def save_gif(frames: Sequence[Tensor], path: str | Path, *, side: int) -> Path:
     factor = max(1, min(MOVING // side, WIDEST // frames[0].size(2)))
     images = [_enlarged(frame, factor) for frame in frames]
     durations = [round(FRAME * 1000)] * (len(images) - 1) + [round(LAST * 1000)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
+    return path
+
+
+def smaller(pixels: Tensor) -> Tensor:
+    """Return uint8 pixels (C, H, W), averaged to be at most `FILM` wide by a whole factor."""
+    factor = -(-pixels.size(2) // FILM)
+    if factor == 1:
+        return pixels
+    return F.avg_pool2d(pixels.float(), factor).round().to(torch.uint8)
+
+
+def save_film(frames: Sequence[Tensor], path: str | Path, *, fps: float) -> Path:
+    """Write uint8 frames (C, H, W) as a GIF that repeats; its last one stays for a second."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
+    durations = [round(1000 / fps)] * (len(images) - 1) + [1000]
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
     return path
 

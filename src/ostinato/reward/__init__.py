@@ -1,4 +1,4 @@
-"""Learning from reward: the mini-game, and teaching by thumbs up and down."""
+"""Learning from reward: games of Gymnasium, one of our own, and a person's thumbs up and down."""
 
 import lazy_loader
 

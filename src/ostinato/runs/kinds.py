@@ -39,6 +39,7 @@ class RunKind(NamedTuple):
 KINDS: dict[str, RunKind] = {
     "fill": RunKind("ostinato.text:FillRun", "ostinato.text:build_fill"),
     "generate": RunKind("ostinato.text:GenerateRun", "ostinato.text:build_generate"),
+    "play": RunKind("ostinato.reward.games:PlayRun", "ostinato.reward.games:build_play"),
     "sample image": RunKind("ostinato.image:SampleImageRun", "ostinato.image:build_sample_image"),
     "sample gan": RunKind(
         "ostinato.adversarial:SampleGanRun", "ostinato.adversarial:build_sample_gan"
@@ -65,6 +66,9 @@ KINDS: dict[str, RunKind] = {
         "ostinato.image.tokens:CodecTrainingRun", "ostinato.train:build_training"
     ),
     "train vae": RunKind("ostinato.image.vae:VaeTrainingRun", "ostinato.train:build_training"),
+    "train policy": RunKind(
+        "ostinato.reward.games:PolicyTrainingRun", "ostinato.train:build_training"
+    ),
     "train music": RunKind("ostinato.music:MusicTrainingRun", "ostinato.train:build_training"),
     "Refine": RunKind("ostinato.refine:RefineConfig", "ostinato.refine:build_refine"),
     "refine": RunKind("ostinato.refine:JobRunConfig", "ostinato.refine:build_job"),

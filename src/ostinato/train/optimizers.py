@@ -7,7 +7,7 @@ would silently shift. Knows no schedule and no clipping.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from ostinato.train.config import TrainingConfig
 
 State = dict[str, dict[str, Tensor]]
+
+SMALL = 1 << 16  # numbers of a parameter that is updated together with others
 
 
 class Optimizer(Protocol):
@@ -62,19 +64,39 @@ class AdamW:
         # Both bias corrections as one factor of the update, so that m and v are read as stored;
         # eps is scaled with them to stay the epsilon of the paper.
         root = math.sqrt(1 - beta2**step)
-        scale = root / (1 - beta1**step)
-        for name, p in parameters.items():
-            if p.grad is None:
-                continue
-            g = p.grad.float()
+        rate, eps = lr * (root / (1 - beta1**step)), self.eps * root
+        for group in _together({n: p for n, p in parameters.items() if p.grad is not None}):
+            self._step_group(group, lr, rate, eps)
+
+    def _step_group(
+        self, parameters: Mapping[str, Tensor], lr: float, rate: float, eps: float
+    ) -> None:
+        (beta1, beta2), weights = self.betas, list(parameters.values())
+        grads = [p.grad.float() for p in weights if p.grad is not None]
+        for name, g in zip(parameters, grads, strict=True):
             if name not in self.state:
                 self.state[name] = {"m": torch.zeros_like(g), "v": torch.zeros_like(g)}
-            m, v = self.state[name]["m"], self.state[name]["v"]
-            m.lerp_(g, 1 - beta1)
-            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            if self.weight_decay and p.dim() > 1:
-                p.mul_(1 - lr * self.weight_decay)
-            p.sub_(lr * scale * m / (v.sqrt() + self.eps * root))
+        m, v = ([self.state[name][key] for name in parameters] for key in ("m", "v"))
+        torch._foreach_lerp_(m, grads, 1 - beta1)
+        torch._foreach_mul_(v, beta2)
+        torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
+        if self.weight_decay and (matrices := [p for p in weights if p.dim() > 1]):
+            torch._foreach_mul_(matrices, 1 - lr * self.weight_decay)
+        update, root = torch._foreach_mul(m, rate), torch._foreach_sqrt(v)
+        torch._foreach_add_(root, eps)
+        torch._foreach_div_(update, root)
+        torch._foreach_sub_(weights, update)
+
+
+def _together(parameters: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
+    """Yield parameters to update at once: all small ones, whose calls cost more than their sums.
+
+    Large ones come one by one, so that what lies between takes no more room than one of them.
+    """
+    small = {name: p for name, p in parameters.items() if p.numel() <= SMALL}
+    if small:
+        yield small
+    yield from ({name: p} for name, p in parameters.items() if name not in small)
 
 
 class Muon:

@@ -72,11 +72,10 @@ class Updater:
         grads = [p.grad for p in self.parameters.values() if p.grad is not None]
         if not grads:
             return 0.0
-        norm = float(torch.linalg.vector_norm(torch.stack([g.norm() for g in grads])))
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
         # A NaN norm compares false: nothing is scaled, and `NotFinite` sees it in the report.
         if self.max_grad_norm and norm > self.max_grad_norm:
-            for grad in grads:
-                grad.mul_(self.max_grad_norm / norm)
+            torch._foreach_mul_(grads, self.max_grad_norm / norm)
         return norm
 
     # A part -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ostinato.arguments import require
 from ostinato.cli.minigame.keyboard import (
     Keyboard,
     Screen,
@@ -24,17 +25,20 @@ if TYPE_CHECKING:
 
 KEYS = {"left": 0, "a": 0, "h": 0, "right": 2, "d": 2, "l": 2}
 HELP = ("left/right or a/d: steer", "p: pause   q: quit")
-FASTER = 1.5
+SPEED = 4.0
+"""Rows of the river per second at its beginning."""
+FASTER = 1.75
 """How much faster the river is at its end than at its beginning."""
 
 
-def play_by_hand(seed: int, speed: float) -> Exit:
+def play_by_hand(name: str, *, seed: int, speed: float = SPEED) -> Exit:
     """Let a person play one game at `speed` rows a second; say how it went at the end.
 
-    Raises `InputError` where there is no terminal for it.
+    Raises `InputError` for another game than ours, and where there is no terminal for it.
     """
-    from ostinato.reward.minigame import COLUMNS, LINES, River, planner, score_of
+    from ostinato.reward.minigame import COLUMNS, LINES, RIVER, River, planner, score_of
 
+    require(name == RIVER, "The game of --human", RIVER, name)
     require_terminal(COLUMNS + 4, LINES + len(HELP) + 1, "Play in a terminal of your own.")
     game = River()
     game.reset(seed=seed)

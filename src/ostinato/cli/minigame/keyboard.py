@@ -118,7 +118,7 @@ class Screen:
 
     def show(self, lines: Sequence[str]) -> None:
         """Show lines in place of what was there."""
-        text = "".join(f"{line}{_REST_OF_LINE}\r\n" for line in lines)
+        text = "".join(f"{line}{_REST_OF_LINE}\n" for line in lines)
         self._stream.write(f"{_HOME}{text}{_REST}")
         self._stream.flush()
 

@@ -69,7 +69,7 @@ def teach(
     before it counts: the same command with --run goes on where you left. Exit codes: 0 done; 2 an
     argument or a file is wrong, or there is no terminal; 130 interrupted.
     """
-    from ostinato.reward.minigame import TeachRun, policy_digest, policy_place
+    from ostinato.reward.minigame import TeachRun, player_digest, policy_place
 
     config = TeachRun(
         policy=policy_place(policy),
@@ -77,7 +77,7 @@ def teach(
         speed=speed,
         presses=presses or (AUTO_PRESSES if auto else 0),
         seed=seed,
-        weights=policy_digest(policy),
+        weights=player_digest(policy),
     )
     sys.exit(drive(config, recording, View(as_json=as_json), spelled))
 

@@ -11,6 +11,7 @@ from ostinato.cli.train.gan import GAN
 from ostinato.cli.train.image import IMAGE
 from ostinato.cli.train.image_tokens import CODEC, IMAGE_TOKENS
 from ostinato.cli.train.music import MUSIC
+from ostinato.cli.train.policy import POLICY
 from ostinato.cli.train.text import TEXT
 from ostinato.cli.train.vae import VAE
 
@@ -35,7 +36,7 @@ def offer(training: TrainCommand) -> None:
         train.add_command(training.command())
 
 
-for each in (GAN, IMAGE, IMAGE_TOKENS, CODEC, MUSIC, TEXT, VAE):
+for each in (GAN, IMAGE, IMAGE_TOKENS, CODEC, MUSIC, POLICY, TEXT, VAE):
     offer(each)
 
 

@@ -1,8 +1,18 @@
 from .config import NO_POLICY, RULES, TeachRun
-from .environment import HEARTS, LEFT, RIGHT, RIVER, RIVER_PIXELS, STRAIGHT, River, RiverState
+from .environment import (
+    HEARTS,
+    LEFT,
+    RIGHT,
+    RIVER,
+    RIVER_PIXELS,
+    STRAIGHT,
+    River,
+    RiverState,
+    register_games,
+)
 from .features import LIKES, Features, moves_of
 from .players import Player, greedy, planner, random_player, score_of
-from .policy import load_logits, policy_digest, policy_place
+from .policy import load_logits, player_digest, policy_place
 from .river import AHEAD, BANK, LENGTH, LILY, PEARL, ROCK, WATER, WIDTH, Cells, river_of
 from .teach_run import TeachWork, build_teach
 from .teachers import TASTES, Measured, Taste, measured, simulated_press, taste_of
@@ -53,9 +63,10 @@ __all__ = [
     "moves_of",
     "no_policy",
     "planner",
-    "policy_digest",
+    "player_digest",
     "policy_place",
     "random_player",
+    "register_games",
     "river_of",
     "score_of",
     "simulated_press",

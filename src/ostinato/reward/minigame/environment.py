@@ -223,5 +223,12 @@ _CODES = np.zeros((5, 3), np.float32)
 _CODES[[ROCK, BANK], 0] = 1
 _CODES[PEARL, 1] = _CODES[LILY, 2] = 1
 
-for _name, _view in ((RIVER, "symbols"), (RIVER_PIXELS, "pixels")):
-    gymnasium.register(_name, entry_point=River, kwargs={"view": _view})
+
+def register_games() -> None:
+    """Let `gymnasium.make` know the mini-game; importing `River` does it, too."""
+    for name, view in ((RIVER, "symbols"), (RIVER_PIXELS, "pixels")):
+        if name not in gymnasium.registry:
+            gymnasium.register(name, entry_point=River, kwargs={"view": view})
+
+
+register_games()

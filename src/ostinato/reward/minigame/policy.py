@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ostinato.errors import InputError
-from ostinato.models import folder_digest
-from ostinato.reward.games import load_policy, policy_folder
+from ostinato.reward.games import load_policy, policy_digest
 from ostinato.reward.minigame.config import NO_POLICY
 from ostinato.reward.minigame.environment import RIVER, SEEN
 from ostinato.reward.minigame.teaching import Logits
@@ -43,6 +42,6 @@ def policy_place(name: str) -> str:
     return str(path.absolute()) if name != NO_POLICY and path.is_dir() else name
 
 
-def policy_digest(name: str) -> str:
-    """Return a hash of a policy's files; empty for none."""
-    return "" if name == NO_POLICY else folder_digest(policy_folder(name))
+def player_digest(name: str) -> str:
+    """Return a hash of the files of a policy; empty for one that knows nothing."""
+    return "" if name == NO_POLICY else policy_digest(name)

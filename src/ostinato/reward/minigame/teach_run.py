@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ostinato.journal import RunSource, require_unchanged
 from ostinato.loop import Budget, CheckpointSchedule, Loop, Never, Work
 from ostinato.reward.minigame.config import NO_POLICY, TeachRun
-from ostinato.reward.minigame.policy import load_logits, policy_digest
+from ostinato.reward.minigame.policy import load_logits, player_digest
 from ostinato.reward.minigame.teachers import Measured, measured, simulated_press, taste_of
 from ostinato.reward.minigame.teaching import Logits, Teaching, no_policy, untaught
 
@@ -66,7 +66,7 @@ class TeachWork(Work):
 
 def build_teach(config: TeachRun, *, run: RunSource | None = None) -> TeachWork:
     """Build a teaching. Raises `ModelError` for a policy that is none of the mini-game."""
-    require_unchanged("The policy's files", config.weights, policy_digest(config.policy))
+    require_unchanged("The policy's files", config.weights, player_digest(config.policy))
     policy = no_policy if config.policy == NO_POLICY else load_logits(config.policy)
     teaching = Teaching(policy, seed=config.seed, pace=config.speed)
     until = Budget("press", config.presses) if config.presses else Never()

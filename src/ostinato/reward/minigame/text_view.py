@@ -76,4 +76,4 @@ def _standing(game: River, style: TextStyle) -> str:
     heart = _HEART.unicode if style.unicode else _HEART.ascii
     hearts = (heart * game.hearts).ljust(2 * HEARTS)
     left = LENGTH - game.row
-    return f"{hearts}{game.pearls + game.lilies:>6}{left:>6} to go"[:COLUMNS]
+    return f"{hearts}{game.pearls + game.lilies:>5}{left:>5} to go"
