@@ -160,7 +160,7 @@ def test_a_person_teaches_leaves_and_goes_on(terminal: Terminal) -> None:
     ("name", "value", "told"),
     [
         ("TERM", "dumb", "TERM must name a terminal whose cursor can be moved, got 'dumb'"),
-        ("COLUMNS", "20", "The terminal must have at least 26 columns and 15 lines, got 20 and"),
+        ("COLUMNS", "20", "The terminal must have at least 26 columns and 14 lines, got 20 and"),
     ],
 )
 def test_a_terminal_that_is_no_good_is_named(

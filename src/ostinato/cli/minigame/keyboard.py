@@ -10,6 +10,7 @@ import select
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TextIO
@@ -62,31 +63,38 @@ class Keyboard:
 
     def __init__(self, source: int) -> None:
         self._source, self._half, self._ended = source, "", False
+        self._keys: deque[str] = deque()
 
     def until(self, deadline: float) -> Iterator[str]:
         """Yield the keys that are pressed before `deadline` (`time.monotonic`).
 
-        Where the terminal goes away, the last key is `q`.
+        Those that nobody takes come first the next time. Where the terminal goes away, the last key
+        is `q`.
         """
-        while True:
-            wait = deadline - time.monotonic()
-            if self._ended:
-                time.sleep(max(0.0, wait))
-                return
-            if not select.select([self._source], [], [], max(0.0, wait))[0]:
-                return
-            yield from self._read()
+        while self._keys or self._waited(deadline - time.monotonic()):
+            if self._keys:
+                yield self._keys.popleft()
+            else:
+                self._read()
 
-    def _read(self) -> list[str]:
+    def _waited(self, seconds: float) -> bool:
+        """Wait; return whether something was typed before the time was over."""
+        if self._ended:
+            time.sleep(max(0.0, seconds))
+            return False
+        return bool(select.select([self._source], [], [], max(0.0, seconds))[0])
+
+    def _read(self) -> None:
         try:
             raw = os.read(self._source, 1024)
         except OSError:  # the other side of a pseudo-terminal is gone
             raw = b""
         if not raw:
             self._ended = True
-            return ["q"]
+            self._keys.append("q")
+            return
         keys, self._half = keys_of(self._half + raw.decode("utf-8", "replace"))
-        return keys
+        self._keys.extend(keys)
 
 
 def keys_of(text: str) -> tuple[list[str], str]:

@@ -86,17 +86,15 @@ RECIPES = {
     ),
     "ostinato/River-v0": Recipe(
         training=PolicyConfig(
-            steps=200,
+            steps=300,
             lr=1e-3,
             environments=16,
             rollout=128,
-            epochs=8,
             minibatch=512,
             gamma=0.97,
             entropy=0.005,
             scale_rewards=True,
         ),
-        normalize=True,
     ),
     "Pendulum-v1": Recipe(
         training=PolicyConfig(
