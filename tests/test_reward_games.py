@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("gymnasium")
 from functools import partial
@@ -22,8 +23,9 @@ from games import (
 )
 
 from ostinato.loop import Loop, Reaches, Steps
-from ostinato.reward.games import Environments, Playing, play, policy_for
+from ostinato.reward.games import Environments, Playing, collect, play, policy_for
 from ostinato.testing import Forks, check_killed, check_process
+from ostinato.train import Values
 
 SCALED: dict[str, Any] = {"scale_rewards": True, "ema_decay": 0.9, "target_kl": 0.01}
 
@@ -67,6 +69,18 @@ def test_episodes_that_cannot_be_brought_back_are_restarted_and_told() -> None:
     report = second.step()
     assert report["restarted"] == 3
     assert "restarted" not in second.step()
+
+
+def test_a_rollout_holds_what_was_seen_in_order() -> None:
+    training = small(Corridor, environments=2)
+    environments, policy = training.environments, training.policy
+    rollout = collect(policy, environments, training.config, 0, Values(returns=torch.zeros(2)))
+    seen, actions = (each.view(8, 2, -1) for each in (rollout.seen, rollout.actions))
+    plain, ends = Environments(Corridor, 2), 0
+    for t in range(8):
+        assert plain.seen.tolist() == seen[t].tolist()
+        ends += len(plain.step(actions[t].numpy()).episodes)
+    assert ends == len(rollout.episodes) > 0
 
 
 def test_a_policy_learns_and_a_condition_counts_episodes() -> None:

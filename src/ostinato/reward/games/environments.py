@@ -98,7 +98,7 @@ class Environments:
         self._places = [_Place() for _ in range(count)]
         self.seen = np.zeros((count, *self.spaces.seen), self.adapter.dtype)
         for index in range(count):
-            self._begin(index)
+            self.seen[index] = self._begin(index)
 
     def step(self, chosen: Array) -> Stepped:
         """Take an action (A,) of each row of `chosen` (N, A). Raises `EnvironmentFault`."""
@@ -119,8 +119,7 @@ class Environments:
                 last[index] = found
                 episodes.append(Episode(place.total, len(place.actions)))
                 self._places[index] = _Place(place.episode + 1)
-                self._begin(index)
-                seen[index] = self.seen[index]
+                seen[index] = self._begin(index)
             else:
                 seen[index] = found
         self._require_finite(seen)
@@ -188,39 +187,39 @@ class Environments:
         """Bring an environment back; where that fails, begin its next episode and return False."""
         environment, actions = self._environments[index], self.adapter.taken(saved["actions"])
         self._places[index] = _Place(saved["episode"], actions, saved["total"])
-        self._begin(index)  # a restorable one, too: its first step would want a reset
+        first = self._begin(index)  # a restorable one, too: its first step would want a reset
         if saved["own"] is not None:
             environment.load_state_dict(saved["own"])
-            self.seen[index] = seen
             return True
-        if self._replayed(index, actions) and np.array_equal(self.seen[index], seen):
+        if np.array_equal(self._replayed(index, first, actions), seen):
             return True
         self._places[index] = _Place(saved["episode"] + 1)
-        self._begin(index)
+        self.seen[index] = self._begin(index)
         return False
 
-    def _replayed(self, index: int, actions: Sequence[Any]) -> bool:
-        """Repeat the actions of an episode; return whether the environment took them all."""
+    def _replayed(self, index: int, seen: Array, actions: Sequence[Any]) -> Array | None:
+        """Return what is seen after the actions of an episode; None where one is not taken."""
         try:
             for action in actions:
-                self.seen[index] = self._step(index, action)[0]
+                seen = self._step(index, action)[0]
         except EnvironmentFault:
-            return False
-        return True
+            return None
+        return seen
 
     # One environment --------------------------------------------------------------------------
 
     def _seed_of(self, index: int) -> int:
         return episode_seed(self.seed, self.use, index, self._places[index].episode)
 
-    def _begin(self, index: int) -> None:
-        """Reset an environment, for the episode that its place says."""
+    def _begin(self, index: int) -> Array:
+        """Reset an environment, for the episode that its place says; return what is seen."""
         try:
             found, _ = self._environments[index].reset(seed=self._seed_of(index))
         except Exception as error:
             raise self._fault(index, f"let itself be reset, got {_raised(error)}") from error
-        self.seen[index] = self._observed(index, found)
-        self._require_finite(self.seen[index : index + 1], index)
+        seen = self._observed(index, found)
+        self._require_finite(seen[None], index)
+        return seen
 
     def _step(self, index: int, action: Any) -> tuple[Array, float, bool, bool]:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -164,16 +163,22 @@ class PolicyGradient(SparseMetrics):
         clip = config.clip
         if config.clip_schedule == "linear":
             clip *= max(1 - number / config.steps, 0.01)
-        for _ in range(config.epochs):
-            order = torch.randperm(len(rollout.actions), generator=draws)
-            for chosen in order.split(config.minibatch):
-                kl = self._update(rollout.at(chosen), clip, told)
-            if config.target_kl is not None and kl > config.target_kl:
+        for epoch in range(config.epochs):
+            watched = config.target_kl is not None or epoch == config.epochs - 1
+            for batch in rollout.minibatches(config.minibatch, draws):
+                told.add(*self._update(batch, clip, watched))
+            if config.target_kl is not None and told.kl > config.target_kl:
                 break
         return {"explained_variance": rollout.explained_variance} | told.means()
 
-    def _update(self, batch: Rollout, clip: float, told: _Told) -> float:
-        """Update the weights by the clipped objective, equation 9; return the policy's change."""
+    def _update(
+        self, batch: Rollout, clip: float, watched: bool
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, float]]:
+        """Update the weights by the clipped objective, equation 9.
+
+        Returns what the losses tell, with `watched` also how far the policy is from the one that
+        played, and what the updater tells.
+        """
         config = self.config
         with self.precision.autocast():
             outputs, values = self.policy(batch.seen)
@@ -186,12 +191,12 @@ class PolicyGradient(SparseMetrics):
         entropy = entropies.mean()
         loss = policy_loss + config.value * value_loss - config.entropy * entropy
         loss.backward()  # type: ignore[no-untyped-call]
-        updated = self.updater.step()
-        with torch.no_grad():  # Schulman's estimator: unbiased, and never below 0
-            kl = (ratio - 1 - log_ratio).mean()
-            clipped = ((ratio - 1).abs() > clip).float().mean()
-            told.add(policy_loss, value_loss, entropy, kl, clipped, updated)
-        return float(kl) if config.target_kl is not None else 0.0
+        told = {"loss/policy": policy_loss, "loss/value": value_loss, "entropy": entropy}
+        if watched:
+            with torch.no_grad():  # Schulman's estimator: unbiased, and never below 0
+                told["kl"] = (ratio - 1 - log_ratio).mean()
+                told["clip_fraction"] = ((ratio - 1).abs() > clip).float().mean()
+        return told, self.updater.step()
 
     # Evaluation -------------------------------------------------------------------------------
 
@@ -226,31 +231,33 @@ class PolicyGradient(SparseMetrics):
                 yield
 
 
-@dataclass
 class _Told:
-    """What updates tell, added up as tensors: a number of each would cost as much as an update."""
+    """What the updates of a rollout tell: sums of tensors, read as numbers once at the end."""
 
-    count: int = 0
-    total: Tensor | None = None
-    norm: float = 0.0
-    lr: float = 0.0
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._norms: list[float] = []
+        self._lr = 0.0
 
-    def add(self, *told: Any) -> None:
-        """Add what one update told: five tensors, and what the updater returned."""
-        *tensors, updated = told
-        values = torch.stack([each.detach() for each in tensors])
-        self.total = values if self.total is None else self.total + values
-        self.norm += updated["grad/norm"]
-        self.lr = updated["lr"]
-        self.count += 1
+    def add(self, told: Mapping[str, Tensor], updated: Mapping[str, float]) -> None:
+        """Add what one update told, and what the updater did."""
+        for name, value in told.items():
+            value = value.detach()
+            self._sums[name] = value if name not in self._sums else self._sums[name] + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._norms.append(updated["grad/norm"])
+        self._lr = updated["lr"]
+
+    @property
+    def kl(self) -> float:
+        """The mean change of the policy."""
+        return float(self._sums["kl"]) / self._counts["kl"]
 
     def means(self) -> dict[str, object]:
         """Return the means by name; of the learning rate the last."""
-        assert self.total is not None
-        names = ("loss/policy", "loss/value", "entropy", "kl", "clip_fraction")
-        means = (self.total / self.count).tolist()
-        told = dict(zip(names, means, strict=True))
-        return told | {"lr": self.lr, "grad/norm": self.norm / self.count}
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        return {**means, "lr": self._lr, "grad/norm": sum(self._norms) / len(self._norms)}
 
 
 def _normalized(advantages: Tensor) -> Tensor:

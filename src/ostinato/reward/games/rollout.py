@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,10 +35,14 @@ class Rollout:
     episodes: tuple[Episode, ...] = ()
     explained_variance: float = 0.0
 
-    def at(self, chosen: Tensor) -> Rollout:
-        """Return some of its steps."""
+    def minibatches(self, size: int, draws: torch.Generator) -> Iterator[Rollout]:
+        """Yield all of its steps in parts of a size, in random order; a single part as it is."""
+        if size >= len(self.actions):
+            yield self
+            return
         names = ("seen", "actions", "logprobs", "advantages", "returns")
-        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+        for chosen in torch.randperm(len(self.actions), generator=draws).split(size):
+            yield replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
 
 @torch.no_grad()
