@@ -194,7 +194,7 @@ class Agent(nn.Module):
 
     def forward(self, x: torch.Tensor, action: torch.Tensor | None = None) -> Any:
         """Return an action, its log-probability, the entropy and the value."""
-        probs = Categorical(logits=self.actor(x))
+        probs: Any = Categorical(logits=self.actor(x))
         action = probs.sample() if action is None else action
         return action, probs.log_prob(action), probs.entropy(), self.critic(x)
 

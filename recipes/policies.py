@@ -54,7 +54,7 @@ def episodes_of(journal: Path) -> list[tuple[float, float]]:
     with Journal(journal) as opened:
         (found,) = opened.runs()
         return [
-            (float(step.report["steps/total"]), value)  # type: ignore[arg-type]
+            (numbers(step.report["steps/total"])[0], value)
             for step in found.steps()
             for value in numbers(step.report["return"])
         ]
@@ -71,9 +71,9 @@ def draw_curve(points: list[tuple[float, float]], path: Path) -> None:
         across = MARGIN + steps / last * (WIDTH - MARGIN - 16)
         return across, HEIGHT - MARGIN - value / top * (HEIGHT - MARGIN - 16)
 
-    for value in range(0, int(top) + 1, 100):
-        pen.line([at(0, value), at(last, value)], fill=GRID)
-        pen.text((8, at(0, value)[1] - 6), str(value), fill=INK)
+    for mark in range(0, int(top) + 1, 100):
+        pen.line([at(0, mark), at(last, mark)], fill=GRID)
+        pen.text((8, at(0, mark)[1] - 6), str(mark), fill=INK)
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         across = at(share * last, 0)[0]
         pen.text((across - 14, HEIGHT - MARGIN + 6), f"{share * last / 1000:.0f}k", fill=INK)

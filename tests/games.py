@@ -17,7 +17,7 @@ from ostinato.reward.games import (
 )
 
 
-class Corridor(Env[Any, Any]):
+class Corridor(Env[Any, Any]):  # type: ignore[misc, unused-ignore]
     """Walk to the right end of `length` places; the start is random. Never takes over 20 steps."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -58,7 +58,7 @@ class PixelCorridor(Corridor):
         return self.render()
 
 
-class Target(Env[Any, Any]):
+class Target(Env[Any, Any]):  # type: ignore[misc, unused-ignore]
     """Say the number that is shown, within bounds of its own: a continuous action."""
 
     def __init__(self) -> None:

@@ -50,7 +50,7 @@ def test_a_policy_is_trained_resumed_and_plays(folder: Path) -> None:
     shown = run("play", "train-cart", "--episodes", "2", "--gif", "film.gif", "--run", "game")
     assert "Mean return" in shown.output
     with Image.open("film.gif") as film:
-        assert film.size == (300, 200) and film.n_frames > 2
+        assert film.size == (300, 200) and getattr(film, "n_frames", 0) > 2
     with Journal(folder / ".ostinato/journal.db") as journal:
         game = journal.find("game")
         assert game is not None

@@ -86,12 +86,12 @@ def test_spaces_that_no_policy_is_made_for_are_refused() -> None:
     class Words(Corridor):
         def __init__(self) -> None:
             super().__init__()
-            self.observation_space = spaces.Sequence(spaces.Discrete(2))  # type: ignore[assignment]
+            self.observation_space = spaces.Sequence(spaces.Discrete(2))
 
     class Graphs(Corridor):
         def __init__(self) -> None:
             super().__init__()
-            self.action_space = spaces.Tuple((spaces.Discrete(2),))  # type: ignore[assignment]
+            self.action_space = spaces.Tuple((spaces.Discrete(2),))
 
     with pytest.raises(InputError, match="The observations of Words must be of a fixed number"):
         Environments(Words)

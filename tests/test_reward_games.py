@@ -25,6 +25,7 @@ from games import (
 from ostinato.loop import Loop, Reaches, Steps
 from ostinato.reward.games import Environments, Playing, collect, play, policy_for
 from ostinato.testing import Forks, check_killed, check_process
+from ostinato.testing.compare import differences
 from ostinato.train import Values
 
 SCALED: dict[str, Any] = {"scale_rewards": True, "ema_decay": 0.9, "target_kl": 0.01}
@@ -56,9 +57,8 @@ def test_an_environment_that_saves_itself_is_not_replayed() -> None:
         first.step()
     second.load_state_dict(first.state_dict())
     assert second.environments.restarted == 0
-    assert [place["episode"] for place in second.state_dict()["environments"]["places"]] == [
-        place["episode"] for place in first.state_dict()["environments"]["places"]
-    ]
+    before, after = first.state_dict(), second.state_dict()
+    assert not differences(before["environments"], after["environments"])
 
 
 def test_episodes_that_cannot_be_brought_back_are_restarted_and_told() -> None:
@@ -91,7 +91,7 @@ def test_a_policy_learns_and_a_condition_counts_episodes() -> None:
         returns += step.report["return"]  # type: ignore[arg-type]
     assert loop.stopped is not None and loop.stopped.kind == "passed"
     assert sum(returns[:40]) / 40 < 0.5
-    assert loop.stopped.numbers["return"] >= 0.7
+    assert sum(returns[-40:]) / 40 > 0.65
     assert training.step()["steps"] == 96
 
 

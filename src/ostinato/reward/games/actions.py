@@ -47,7 +47,7 @@ class DiscreteActions(Actions):
     """One or more choices, independent of one another: logits of each, side by side."""
 
     def __init__(self, choices: tuple[int, ...]) -> None:
-        self.choices, self.outputs = choices, sum(choices)
+        self.choices, self.outputs = list(choices), sum(choices)
 
     def noise(self, *shape: int, draws: torch.Generator) -> Tensor:
         """Return Gumbel noise: the greatest sum of logit and noise is a draw of the softmax."""
@@ -61,12 +61,12 @@ class DiscreteActions(Actions):
         """Return the likeliest action (N, A) of each row."""
         if len(self.choices) == 1:
             return outputs.argmax(1, keepdim=True)
-        return torch.stack([each.argmax(1) for each in outputs.split(self.choices, 1)], 1)
+        return torch.stack([each.argmax(1) for each in torch.split(outputs, self.choices, 1)], 1)
 
     def logprob_and_entropy(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log-probabilities of actions (N,), and the entropies (N,)."""
         logprob = entropy = outputs.new_zeros(())
-        for index, logits in enumerate(outputs.split(self.choices, 1)):
+        for index, logits in enumerate(torch.split(outputs, self.choices, 1)):
             logprobs = F.log_softmax(logits, 1)
             logprob = logprob + logprobs.gather(1, actions[:, index : index + 1]).squeeze(1)
             entropy = entropy - (logprobs.exp() * logprobs).sum(1)

@@ -191,7 +191,8 @@ class Environments:
         if saved["own"] is not None:
             environment.load_state_dict(saved["own"])
             return True
-        if np.array_equal(self._replayed(index, first, actions), seen):
+        found = self._replayed(index, first, actions)
+        if found is not None and np.array_equal(found, seen):
             return True
         self._places[index] = _Place(saved["episode"] + 1)
         self.seen[index] = self._begin(index)

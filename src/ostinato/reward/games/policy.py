@@ -65,6 +65,9 @@ class Policy(nn.Module):
 
     def _build(self, shape: PolicyShape) -> None:
         outputs = self.actions.outputs // (2 if shape.spaces.continuous else 1)
+        self.trunk: nn.Module
+        self.actor: nn.Module
+        self.critic: nn.Module
         if shape.spaces.pixels:
             self.trunk = convolutions(shape.spaces.seen, shape.width)
             self.actor, self.critic = (_orthogonal(shape.width, size) for size in (outputs, 1))

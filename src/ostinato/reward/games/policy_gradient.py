@@ -73,9 +73,9 @@ class PolicyGradient(SparseMetrics):
             max_grad_norm=config.max_grad_norm,
         )
         # Observations are scaled as they were for these weights, so the moments belong to them.
-        everything = trainable(policy) | dict(policy.named_buffers())
+        self._everything = trainable(policy) | dict(policy.named_buffers())
         self._averages = Averages(self.updater.parameters, config.ema_decay)
-        self.best = BestWeights(everything, "max")
+        self.best = BestWeights(self._everything, "max")
         self._validation = Validation(
             self.best, self.validate, every=config.valid_every, measure="return/valid"
         )
@@ -83,7 +83,7 @@ class PolicyGradient(SparseMetrics):
         self._scale = Values(returns=torch.zeros(environments.count))
         self._parts = Parts(
             "PolicyGradient",
-            weights=CurrentWeights(everything),
+            weights=CurrentWeights(self._everything),
             updater=self.updater,
             averages=self._averages,
             best=self.best,
@@ -223,8 +223,7 @@ class PolicyGradient(SparseMetrics):
     def best_weights(self) -> Iterator[None]:
         """Use the policy's best weights in the block, else averaged ones, else the last."""
         if self.best:
-            everything = self.updater.parameters | dict(self.policy.named_buffers())
-            with using(everything, self.best.weights):
+            with using(self._everything, self.best.weights):
                 yield
         else:
             with using(self.updater.parameters, self._averages.weights):

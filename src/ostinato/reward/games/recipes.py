@@ -25,7 +25,14 @@ class Recipe:
 
 DISCRETE = Recipe(
     training=PolicyConfig(
-        steps=1000, lr=1e-3, environments=8, rollout=128, epochs=8, minibatch=256, entropy=0.01
+        steps=1000,
+        lr=1e-3,
+        environments=8,
+        rollout=128,
+        epochs=8,
+        minibatch=256,
+        entropy=0.01,
+        scale_rewards=True,
     ),
     normalize=True,
 )
@@ -55,21 +62,22 @@ PIXELS = Recipe(
     ),
     width=512,
 )
-"""Schulman et al. 2017, table 5."""
+"""After Schulman et al. 2017, table 5."""
 
 RECIPES = {
     "CartPole-v1": Recipe(
         training=PolicyConfig(
-            steps=300,
+            steps=200,
             lr=2e-3,
-            environments=8,
+            environments=16,
             rollout=32,
-            epochs=10,
+            epochs=6,
             minibatch=256,
-            gamma=0.98,
-            gae_lambda=0.8,
             clip_schedule="linear",
+            scale_rewards=True,
+            valid_every=20,
         ),
+        normalize=True,
     ),
     "LunarLander-v3": Recipe(
         training=PolicyConfig(

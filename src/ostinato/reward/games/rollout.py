@@ -41,7 +41,7 @@ class Rollout:
             yield self
             return
         names = ("seen", "actions", "logprobs", "advantages", "returns")
-        for chosen in torch.randperm(len(self.actions), generator=draws).split(size):
+        for chosen in torch.split(torch.randperm(len(self.actions), generator=draws), size):
             yield replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
 
@@ -105,7 +105,9 @@ def _judged(
     logprobs = torch.cat(
         [
             policy.actions.logprob_and_entropy(policy.act(each), done)[0]
-            for each, done in zip(seen.split(CHUNK), actions.split(CHUNK), strict=True)
+            for each, done in zip(
+                torch.split(seen, CHUNK), torch.split(actions, CHUNK), strict=True
+            )
         ]
     )
     if policy.shape.normalize and not policy.spaces.pixels:
@@ -124,7 +126,7 @@ def _judged(
 
 def _in_chunks(policy: Policy, seen: Tensor) -> Tensor:
     """Return the values (B,) of observations."""
-    return torch.cat([policy.value(each) for each in seen.split(CHUNK)])
+    return torch.cat([policy.value(each) for each in torch.split(seen, CHUNK)])
 
 
 def _scaled(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ostinato.arguments import require, require_types
+from ostinato.arguments import reason, require, require_types
 from ostinato.errors import InputError, MissingExtra
 
 Array = np.ndarray[Any, Any]
@@ -35,10 +35,11 @@ def make_environment(game: str, **options: Any) -> Any:
         register_games()
     try:
         return gym.make(game, **options)
-    except gym.error.Error as error:
-        raise InputError(f"The environment {game} cannot be made: {error}") from None
-    except ImportError as error:
-        raise InputError(f"The environment {game} cannot be made: {error}.") from None
+    except Exception as error:  # of the registry, of a package that is missing, of its own code
+        raise InputError(
+            f"The environment {game} cannot be made: {reason(error).rstrip('.')}. Check its id, or "
+            "install what it needs."
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
