@@ -183,3 +183,13 @@ def test_colors_are_for_terminals_that_have_them_and_users_that_want_them() -> N
     assert shows_colors({"TERM": "xterm-256color"})
     assert not shows_colors({"TERM": "xterm"})
     assert not shows_colors({"TERM": "xterm-256color", "NO_COLOR": "1"})
+
+
+def test_options_that_a_person_s_game_does_not_have_are_refused() -> None:
+    for words in (["--gif", "a.gif"], ["--episodes", "2"], ["--run", "mine"]):
+        with pytest.raises(InputError, match=f"{words[0]} must be left out with --human"):
+            cli(["play", RIVER, "--human", *words], standalone_mode=False)
+    with pytest.raises(InputError, match=r"must be ostinato/River-v0, got 'CartPole-v1'"):
+        cli(["play", "CartPole-v1", "--human"], standalone_mode=False)
+    with pytest.raises(InputError, match="--json must come with --auto"):
+        cli(["teach", "--json"], standalone_mode=False)

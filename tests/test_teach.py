@@ -66,7 +66,7 @@ def test_one_press_says_something_about_the_last_moves(value: int) -> None:
     teaching.change({"press": value})
     change = (teaching.weights - before) @ list(teaching.recent[1])
     assert change * value > 0.1
-    assert teaching.step()["press"] == 1 and teaching.step()["press"] == 0
+    assert teaching.step()["presses"] == 1 and teaching.step()["presses"] == 0
 
 
 def test_wrong_presses_are_refused() -> None:
@@ -149,6 +149,15 @@ def test_a_simulated_teacher_on_the_command_line_and_more_presses_later() -> Non
     whole = output("--auto", "left", "--presses", "16", "--no-journal", "--json")
     assert summary["presses"] == 16
     assert summary["likes"] == json.loads(whole.stdout)["likes"]
+
+
+def test_a_policy_of_another_game_is_refused_by_name() -> None:
+    from ostinato.reward.games import GameSpaces, Policy, PolicyShape, save_policy
+
+    spaces = GameSpaces(seen=(4,), choices=(2,))
+    save_policy("other", Policy(PolicyShape(game="CartPole-v1", spaces=spaces)))
+    with pytest.raises(InputError, match="policy must be one of ostinato/River-v0, got one of Car"):
+        build_teach(TeachRun(policy="other"))
 
 
 def test_bad_input_is_named() -> None:

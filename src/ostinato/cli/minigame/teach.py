@@ -15,6 +15,7 @@ from ostinato.cli.options import flag_of, json_option, seed_option
 from ostinato.cli.presenters import View, drive
 from ostinato.cli.recording import Recording, recording_options, way_back
 from ostinato.cli.run_loop import Exit
+from ostinato.errors import InputError
 
 if TYPE_CHECKING:
     from ostinato.journal import RunSource
@@ -71,6 +72,8 @@ def teach(
     """
     from ostinato.reward.minigame import TeachRun, player_digest, policy_place
 
+    if as_json and not auto:
+        raise InputError("--json must come with --auto, got it alone: the game is shown instead.")
     config = TeachRun(
         policy=policy_place(policy),
         auto=auto,

@@ -69,6 +69,6 @@ def build_teach(config: TeachRun, *, run: RunSource | None = None) -> TeachWork:
     require_unchanged("The policy's files", config.weights, player_digest(config.policy))
     policy = no_policy if config.policy == NO_POLICY else load_logits(config.policy)
     teaching = Teaching(policy, seed=config.seed, pace=config.speed)
-    until = Budget("press", config.presses) if config.presses else Never()
+    until = Budget("presses", config.presses) if config.presses else Never()
     loop = Loop(teaching, until=until, run=run, checkpoint=CheckpointSchedule(steps=EVERY))
     return TeachWork(loop=loop, config=config, teaching=teaching, policy=policy)

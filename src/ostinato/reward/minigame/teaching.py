@@ -56,7 +56,7 @@ class Teaching:
     is used, as every edit is.
 
     Reports, of the move: `row`, `column`, `action`, `reward`, `pearl`, `lily` and `hit` (0 or 1),
-    `liking` (H of the move), `press` (how many presses came before it); at the end of a game also
+    `liking` (H of the move), `presses` (how many came just before it); at the end of a game also
     `return`. `pace` is how many steps a person sees a second.
     """
 
@@ -107,7 +107,7 @@ class Teaching:
             "lily": int(made.lily),
             "hit": int(reward == HIT),
             "liking": float(np.dot(self.weights, made)),
-            "press": self._waiting,
+            "presses": self._waiting,
         }
         return report | ({"return": self._total} if self._over else {})
 
