@@ -2,7 +2,7 @@
 
     python -m recipes.minigame train --out DIR
     python -m recipes.minigame evaluate [--policy DIR] [--games N] --json
-    python -m recipes.minigame teach [--policy DIR] [--games N] --json
+    python -m recipes.minigame teach [--policy DIR] [--rule RULE …] [--games N] --json
     python -m recipes.minigame film --out docs/images/teach.gif
 
 The same `train` with the same DIR resumes the training.
@@ -43,7 +43,7 @@ from ostinato.reward.minigame import (
 )
 from recipes.cli_args import positive, print_result, recipe_parser, run
 
-PRESSES = (10, 20, 40, 80)
+PRESSES = (20, 40)
 FRAMES, SKIPPED = 36, 24
 """Frames of a film, and the moves before them: the first rows of a river have no rocks."""
 
@@ -92,11 +92,11 @@ def taught(policy: Logits, rule: str, presses: Sequence[int]) -> Iterator[Teachi
         yield teaching
 
 
-def teach(policy: str, games: int) -> dict[str, Any]:
+def teach(policy: str, games: int, rules: Sequence[str] = tuple(TASTES)) -> dict[str, Any]:
     """Return, by rule and presses, how much the policy follows, and what it still scores."""
     logits = no_policy if policy == "none" else load_logits(policy)
     result: dict[str, Any] = {}
-    for rule in TASTES:
+    for rule in rules:
         _note(result, f"{rule}.0", logits, untaught(), rule, games)
         for number, teaching in zip(PRESSES, taught(logits, rule, PRESSES), strict=True):
             _note(result, f"{rule}.{number}", logits, teaching.weights, rule, games)
@@ -156,6 +156,7 @@ def main() -> None:
         command.add_argument("--json", action="store_true", help="print one JSON object")
     for command in (evaluation, teaching, filming):
         command.add_argument("--policy", default="river", help="folder, or a shipped policy")
+    teaching.add_argument("--rule", nargs="+", default=list(TASTES), choices=list(TASTES))
     filming.add_argument("--out", type=Path, required=True, help="the .gif to write")
     filming.add_argument("--rule", default="lilies", choices=list(TASTES), help="who teaches")
     filming.add_argument("--presses", type=positive, default=40, help="presses before the film")
@@ -164,9 +165,10 @@ def main() -> None:
         train(args.out)
     elif args.command == "film":
         film(args.policy, args.rule, args.presses, args.out)
+    elif args.command == "evaluate":
+        print_result(evaluate(args.policy, args.games), args.json, ".3g")
     else:
-        measure = evaluate if args.command == "evaluate" else teach
-        print_result(measure(args.policy, args.games), args.json, ".3g")
+        print_result(teach(args.policy, args.games, args.rule), args.json, ".3g")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_rules_in_numbers() -> None:
 def test_a_game_is_over_after_its_rows_but_not_lost() -> None:
     game = River()
     game.reset(seed=0)
-    ends = []
+    ends: list[bool] = []
     while not any(ends):
         ends = list(game.step(planner(game))[2:4])
     assert (ends, game.row) == ([False, True], LENGTH)
@@ -157,7 +157,9 @@ def test_the_picture_is_rendered_with_the_score_only_where_asked() -> None:
     picture = game.render()
     assert picture is not None and picture.shape == (264, 264, 3)
     game.pearls = 7
-    assert (game.render() != picture)[:24].any() and (game.render() == picture)[24:].all()
+    other = game.render()
+    assert other is not None
+    assert (other[:24] != picture[:24]).any() and (other[24:] == picture[24:]).all()
     assert River().render() is None
 
 

@@ -94,7 +94,7 @@ RECIPES = {
     ),
     "ostinato/River-v0": Recipe(
         training=PolicyConfig(
-            steps=300,
+            steps=400,
             lr=1e-3,
             environments=16,
             rollout=128,

@@ -58,13 +58,14 @@ def picture(
     # Counted from the source of the river, so that water and land come towards the boat.
     place = np.arange(row + rows - 2, row - 2, -1)[:, None] * 7 + np.arange(columns) * 3 + seed
     drawn = _tiles(size)[tiles * _RIPPLES + place % _RIPPLES]
-    image = drawn.transpose(0, 2, 1, 3, 4).reshape(rows * size, columns * size, 3)
+    image: Image = drawn.transpose(0, 2, 1, 3, 4).reshape(rows * size, columns * size, 3)
     at = slice((rows - 2) * size, (rows - 1) * size)
     lean = max(-1, min(1, column - before))
     _lay(image[at, column * size : (column + 1) * size], _boat(size, lean))
     if hearts is None:
         return image
-    return np.concatenate([_line_above(image.shape[1], size, hearts, score), image])
+    framed: Image = np.concatenate([_line_above(image.shape[1], size, hearts, score), image])
+    return framed
 
 
 # Tiles ----------------------------------------------------------------------------------------

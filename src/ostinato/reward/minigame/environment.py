@@ -6,7 +6,7 @@ Everything that happens depends on the seed and the actions alone. `state_dict` 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, SupportsFloat, TypedDict
+from typing import Any, Literal, SupportsFloat, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,10 +76,7 @@ class River(gymnasium.Env[NDArray[Any], int]):
     >>> game = gymnasium.make("ostinato/River-v0", render_mode="rgb_array")
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
-        "render_modes": ["rgb_array"],
-        "render_fps": 6,
-    }
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 6}  # noqa: RUF012
 
     def __init__(self, view: View = "symbols", render_mode: str | None = None) -> None:
         require(view in ("symbols", "pixels"), "view", "symbols or pixels", view)
@@ -180,7 +177,7 @@ class River(gymnasium.Env[NDArray[Any], int]):
         """Return the pixel view, uint8 (60, 66, 3)."""
         return self._picture(PIXELS)
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """Return the picture, uint8 (264, 264, 3), with the hearts and the score above."""
         if self.render_mode is None:
             return None
@@ -228,7 +225,7 @@ def register_games() -> None:
     """Let `gymnasium.make` know the mini-game; importing `River` does it, too."""
     for name, view in ((RIVER, "symbols"), (RIVER_PIXELS, "pixels")):
         if name not in gymnasium.registry:
-            gymnasium.register(name, entry_point=River, kwargs={"view": view})
+            gymnasium.register(name, entry_point=f"{__name__}:River", kwargs={"view": view})
 
 
 register_games()

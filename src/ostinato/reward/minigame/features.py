@@ -41,19 +41,19 @@ LIKES = {
 """How a liking is called, by feature, and its opposite where that has a name of its own."""
 
 
-def moves_of(game: River) -> NDArray[np.float64]:
-    """Return the features of the three moves (3, features) that can be made now."""
-    ahead = game.ahead()
-    beyond = _Beyond(*(_within_reach(ahead, kind) for kind in (PEARL, LILY)), _way_on(ahead))
-    return np.array([_move(game.column + aside, ahead, beyond, aside) for aside in (-1, 0, 1)])
-
-
 class _Beyond(NamedTuple):
     """By column of the next row, what lies beyond it."""
 
     pearls: NDArray[np.float64]
     lilies: NDArray[np.float64]
     way_on: NDArray[np.bool_]
+
+
+def moves_of(game: River) -> NDArray[np.float64]:
+    """Return the features of the three moves (3, features) that can be made now."""
+    ahead = game.ahead()
+    beyond = _Beyond(_within_reach(ahead, PEARL), _within_reach(ahead, LILY), _way_on(ahead))
+    return np.array([_move(game.column + aside, ahead, beyond, aside) for aside in (-1, 0, 1)])
 
 
 def _move(column: int, ahead: Cells, beyond: _Beyond, aside: int) -> Features:

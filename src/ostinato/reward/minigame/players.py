@@ -65,7 +65,7 @@ def score_of(player: Player, seed: int) -> dict[str, float]:
     """Play a game from a seed to its end; return its `return`, `rows`, `pearls` and so on."""
     game, total, over = River(), 0.0, False
     game.reset(seed=seed)
-    info = {}
+    info: dict[str, float] = {}
     while not over:
         _, reward, lost, ended, info = game.step(player(game))
         total, over = total + float(reward), lost or ended

@@ -46,7 +46,8 @@ def credit(pace: float) -> NDArray[np.float64]:
     """
     ages = (np.arange(max(1, math.ceil(REACTION * pace))) + 0.5) / pace
     shares: NDArray[np.float64] = ages * np.exp(-ages / 0.28)
-    return shares / shares.sum()
+    shares /= shares.sum()
+    return shares
 
 
 class Teaching:
@@ -130,7 +131,8 @@ class Teaching:
         moment = shares @ np.array(self._recent) / shares.sum()
         self._information += np.outer(moment, moment)
         self._evidence += press * moment
-        self.weights = np.linalg.solve(self._information, self._evidence)
+        fitted: Weights = np.linalg.solve(self._information, self._evidence)  # type: ignore[assignment]
+        self.weights = fitted
 
     @property
     def recent(self) -> list[Features]:
