@@ -15,6 +15,7 @@ from ostinato.adversarial import (
     Discriminator,
     Duel,
     DuelConfig,
+    GanConfig,
     Generator,
     Hinge,
     ModeCollapse,
@@ -92,13 +93,14 @@ def test_each_side_moves_in_its_turn() -> None:
 
 def test_a_step_reports_how_the_duel_stands() -> None:
     process = duel()
-    reports = [process.step() for _ in range(4)]
+    reports = [process.step() for _ in range(9)]
     always = {
         *(f"{side}/{n}" for side in process.updaters for n in ("loss", "lr", "grad/norm")),
-        *("score/real", "score/generated", "accuracy", "r1", "r2", "epoch", "batch"),
+        *("score/real", "score/generated", "accuracy", "epoch", "batch"),
     }
+    penalties = {"r1", "r2"}
     looks = {"score/held_out", "diversity"}
-    assert set(reports[0]) == always
+    assert set(reports[0]) == set(reports[8]) == always | penalties
     assert set(reports[1]) - {"overfitting"} == always | looks
     validated = {"fd", "precision", "recall", "sample"}
     assert set(reports[3]) - {"overfitting"} == always | looks | validated
@@ -109,7 +111,7 @@ def test_a_step_reports_how_the_duel_stands() -> None:
 
 def test_overfitting_is_that_of_held_out_scores_between_the_others() -> None:
     process = duel()
-    for _ in range(6):
+    for _ in range(30):
         process.step()
 
     def mean(images: Tensor, label: Tensor | None) -> float:
@@ -175,7 +177,7 @@ def test_a_collapse_is_detected_and_a_healthy_duel_is_not_stopped() -> None:
     images, held = bars(200), bars(100, 1)
     shape = gan_for(images, width=8, latent=8)
     settings = DuelConfig(batch_images=32, lr=3e-3, valid_every=1000, sample_every=0)
-    too_fast = {"loss": "hinge", "lr": 2e-2, "discriminator_lr": 2e-3, "beta1": 0.9}
+    too_fast = {"loss": "hinge", "lr": 5e-2, "discriminator_lr": 2e-3, "beta1": 0.9}
     kinds = []
     changes: list[dict[str, Any]] = [{}, too_fast]
     for change in changes:
@@ -191,7 +193,7 @@ def test_edits_reach_both_sides_or_the_one_that_is_named() -> None:
     process = duel(replace(QUICK, discriminator_lr=4e-3, warmup_steps=0, schedule="constant"))
     process.change({"lr_scale": 0.5, "discriminator/lr_scale": 0.5})
     report = process.step()
-    assert (report["generator/lr"], report["discriminator/lr"]) == (5e-4, 1e-3)
+    assert (report["generator/lr"], report["discriminator/lr"]) == (1e-3, 1e-3)
     with pytest.raises(EditError, match=r"Unknown edit 'generator/skip' of Duel"):
         process.change({"generator/skip": 1})
 
@@ -218,9 +220,9 @@ def test_images_that_do_not_fit_the_networks_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "penalty", "expected"),
     [
-        ("relativistic", None, Relativistic(gamma=1.0)),
-        ("relativistic", 0.3, Relativistic(gamma=0.3)),
-        ("non-saturating", 2.0, NonSaturating(gamma=2.0)),
+        ("relativistic", None, Relativistic(gamma=8 * 0.3)),
+        ("relativistic", 1.0, Relativistic(gamma=8.0)),
+        ("non-saturating", 2.0, NonSaturating(gamma=16.0)),
         ("wasserstein", None, Wasserstein(weight=10.0)),
         ("hinge", None, Hinge()),
     ],
@@ -229,6 +231,28 @@ def test_a_configuration_names_its_loss(
     name: Literal["relativistic", "hinge"], penalty: float | None, expected: object
 ) -> None:
     assert loss_of(DuelConfig(loss=name, penalty=penalty)) == expected
+
+
+def test_a_penalty_weighs_the_same_however_seldom_it_is_computed() -> None:
+    each, seldom = (
+        DuelConfig(penalty=0.5, penalty_every=1),
+        DuelConfig(penalty=0.5, penalty_every=4),
+    )
+
+    def gammas(config: DuelConfig) -> list[float]:
+        losses = (loss_of(config, step) for step in range(8))
+        return [loss.gamma for loss in losses if isinstance(loss, Relativistic)]
+
+    weights = [gammas(config) for config in (each, seldom)]
+    assert weights == [[0.5] * 8, [2.0, 0.0, 0.0, 0.0] * 2]
+
+
+def test_the_discriminator_is_half_as_wide_unless_its_width_is_given() -> None:
+    images = bars(40, size=28)
+    assert gan_for(images).widths == (32, 64)
+    assert gan_for(images).discriminator_widths == (16, 32)
+    assert gan_for(images, discriminator_width=8).discriminator_widths == (8, 16)
+    assert GanConfig(widths=(4, 8)).discriminator_widths == (4, 8)
 
 
 @pytest.mark.parametrize(

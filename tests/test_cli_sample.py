@@ -153,7 +153,14 @@ def color(model: str, tmp_path: Path) -> str:
     return "color"
 
 
-@pytest.mark.parametrize(("out", "more"), [(".png", ("--show-steps",)), (".gif", ()), (".png", ())])
+@pytest.mark.parametrize(
+    ("out", "more"),
+    [
+        (".png", ()),
+        pytest.param(".png", ("--show-steps",), marks=pytest.mark.slow),
+        pytest.param(".gif", (), marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_is_interrupted_resumes_with_the_same_images(
     color: str, out: str, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,7 @@ def test_a_saved_classifier_is_loaded_to_the_bit(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     folder = save_classifier(tmp_path / "net", Classifier(SMALL))
-    with pytest.raises(ModelError, match=r"must be a folder with .* or digits, got 'nothing'"):
+    with pytest.raises(ModelError, match=r"must be a folder with .* one of digits, got 'nothing'"):
         load_classifier("nothing")
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(ModelError, match="must hold the weights"):

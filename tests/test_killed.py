@@ -42,6 +42,7 @@ def test_a_killed_run_equals_an_undisturbed_one(
 
 
 @pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["constrain", "feedback"])
 def test_so_does_one_of_the_compiled_pass(strategy: str, forks: Forks) -> None:
     arguments = {"strategy": strategy, "compiled": "float32"}

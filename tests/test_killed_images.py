@@ -34,6 +34,15 @@ def test_images_in_color_that_are_killed_come_back_bit_for_bit() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_images_of_one_step_and_an_autoencoder_that_are_killed_end_alike() -> None:
+    """A killed training of one goes back, too, as its posterior collapses."""
+    with Forks("killable_images") as forks:
+        for seed, make in enumerate(("train_vae", "decode", "generate")):
+            assert check_killed(f"killable_images:{make}", kills=6, seed=seed, forks=forks) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_pipeline_that_is_killed_comes_back_bit_for_bit() -> None:
     pytest.importorskip("diffusers")
     pytest.importorskip("transformers")

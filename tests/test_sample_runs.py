@@ -12,13 +12,15 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 from test_unet import shaken
 
+from ostinato.adversarial import GanConfig, Generator, SampleGanRun, save_generator
 from ostinato.cli.main import cli
 from ostinato.errors import InputError, OstinatoError, RunError
-from ostinato.image import ImageWork, SampleImageRun, save_denoiser
+from ostinato.image import Images, ImageWork, SampleImageRun, save_denoiser
 from ostinato.image.tokens import (
     VQ,
     Attributes,
@@ -28,6 +30,7 @@ from ostinato.image.tokens import (
     new_image_token_model,
 )
 from ostinato.image.tokens.attributes import Thresholds
+from ostinato.image.vae import VAE, SampleVaeRun, VAEConfig
 from ostinato.journal import Journal, RunConfig, config_to_json
 from ostinato.music import (
     MusicWork,
@@ -84,6 +87,20 @@ KINDS = {
         "--key was C major, is G minor",
         "melody",
     ),
+    "gan": Kind(
+        ("gan", "models/gan", "--label", "dog", "--count", "96"),
+        "made.png",
+        ("--interpolate-to", "9"),
+        "--interpolate-to was none, is 9",
+        "interpolate_to",
+    ),
+    "vae": Kind(
+        ("vae", "models/vae", "--label", "dog", "--count", "96"),
+        "made.png",
+        ("--interpolate-to", "9"),
+        "--interpolate-to was none, is 9",
+        "unit",
+    ),
     "pipeline": Kind(
         ("image", "models/pipeline", "--prompt", "a cat", "--steps", "6"),
         "made.gif",
@@ -92,7 +109,7 @@ KINDS = {
         "negative_prompt",
     ),
 }
-QUICK = ("image", "tokens", "music")
+QUICK = ("image", "tokens", "music", "gan", "vae")
 EACH_KIND = pytest.mark.parametrize(
     "name", [*QUICK, pytest.param("pipeline", marks=[pipelines, pytest.mark.slow])]
 )
@@ -106,11 +123,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     three = (Thresholds(0.5, 0.1), Thresholds(2.0, 1.0), Thresholds(5.0, 3.0))
     codec = VQ(VQConfig(size=8, halvings=1, width=16))
     words = Attributes(("two",), three)
-    shape = {"layers": 1, "width": 16, "heads": 1}
-    new_image_token_model("unmask", codec, words, **shape).save(folder / "tokens")
-    music = music_model(**shape)
+    small = {"layers": 1, "width": 16, "heads": 1}
+    new_image_token_model("unmask", codec, words, **small).save(folder / "tokens")
+    music = music_model(**small)
     save_model(folder / "music", music.llama(), music.tokenizer)
     write_midi(TUNE, folder / "tune.mid")
+    shape = GanConfig(size=8, classes=2, names=("cat", "dog"), latent=4, widths=(4,), features=8)
+    save_generator(folder / "gan", Generator(shape))
+    autoencoder = VAE(VAEConfig.for_images(1, 8, width=16, latent=4))
+    pixels = torch.arange(32 * 64).view(32, 1, 8, 8) * 7 % 251
+    images = Images(pixels.to(torch.uint8), torch.arange(32) % 2, ("cat", "dog"))
+    autoencoder.fit_prior(images, 2)
+    autoencoder.save(folder / "vae")
     if stable_diffusion is not None:
         stable_diffusion(folder / "pipeline")
     return folder
@@ -152,6 +176,12 @@ def config_of_kind(name: str) -> RunConfig:
         case "music":
             model, start = str(models / "music"), score_text(TUNE)
             return SampleMusicRun(model=model, outs=(out,), start=start)
+        case "gan":
+            model = str(models / "gan")
+            return SampleGanRun(model=model, out=out, labels=("dog",), count=96)
+        case "vae":
+            model = str(models / "vae")
+            return SampleVaeRun(model=model, out=out, labels=("dog",), count=96)
         case _:
             model = str(models / "pipeline")
             return SamplePipelineRun(model=model, out=out, prompts=("a cat",), steps=6)
@@ -283,7 +313,9 @@ def killed(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
 
 
 @EACH_KIND
-@pytest.mark.parametrize("way", ["by its name", "by its command"])
+@pytest.mark.parametrize(
+    "way", ["by its name", pytest.param("by its command", marks=pytest.mark.slow)]
+)
 def test_a_killed_run_resumes_to_the_same_bytes(
     name: str, way: str, killed: Killed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def test_a_chase_is_a_process() -> None:
     check_process(lambda: Chase(ChaseConfig()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", ["runs resume train-cut", f"{TRAIN} --out cut"])
 def test_a_trainer_of_its_own_kind_is_killed_and_resumed_to_the_same_bits(resume: str) -> None:
     whole = output_of(f"{TRAIN} --out whole")

@@ -153,7 +153,7 @@ def test_a_training_that_died_resumes_to_the_same_bytes(kind: str) -> None:
 
 
 CHANGES = {
-    "gan": ("--lr 0.5 --width 8", "--lr was 0.001, is 0.5; --width was 4, is 8"),
+    "gan": ("--lr 0.5 --width 8", "--lr was 0.002, is 0.5; --width was 4, is 8"),
     "text": ("--lr 0.5 --layers 2", "--lr was 0.001, is 0.5; --layers was 1, is 2"),
     "image": ("--blocks 2", "--blocks was 1, is 2"),
     "image-tokens": ("--heads 2 --batch-size 8", "--batch-size was 16, is 8; --heads was 1, is 2"),

@@ -26,7 +26,7 @@ class DuelConfig(GradientConfig):
     steps: int = option(
         4000, "Steps of the learning-rate schedule; also the limit if no other condition is given."
     )
-    lr: float = option(1e-3, "Peak learning rate of the generator.")
+    lr: float = option(2e-3, "Peak learning rate of the generator.")
     min_lr_ratio: float = option(0.1, "Final learning rate as a share of the peak.")
     max_grad_norm: float = option(0.0, "Gradient clipping: largest norm of a side's; 0: none.")
     ema_decay: float = option(
@@ -40,7 +40,7 @@ class DuelConfig(GradientConfig):
     )
     discriminator_updates: int = option(1, "Updates of the discriminator per step.")
     discriminator_lr: float | None = option(
-        None, "Peak learning rate of the discriminator.  [default: the generator's]"
+        None, "Peak learning rate of the discriminator.  [default: half of the generator's]"
     )
     loss: Literal["relativistic", "non-saturating", "hinge", "wasserstein"] = option(
         "relativistic",
@@ -48,7 +48,12 @@ class DuelConfig(GradientConfig):
         "penalty, Wasserstein with a gradient penalty.",
     )
     penalty: float | None = option(
-        None, "Weight of the loss's gradient penalty.  [default: 1; Wasserstein: 10]"
+        None, "Weight of the loss's gradient penalty.  [default: 0.3; Wasserstein: 10]"
+    )
+    penalty_every: int | None = option(
+        None,
+        "Steps between gradient penalties, each of which weighs as many times its weight.  "
+        "[default: 8; Wasserstein: 1]",
     )
     beta1: float = option(0.0, "Decay of Adam's mean of gradients.")
     beta2: float = option(0.99, "Decay of Adam's mean of squared gradients.")
@@ -65,6 +70,8 @@ class DuelConfig(GradientConfig):
         counts = ("batch_images", "discriminator_updates", "watch_every")
         require_at_least(1, **{name: getattr(self, name) for name in counts})
         require_at_least(2, watched=self.watched, samples=self.samples)
+        if self.penalty_every is not None:
+            require_at_least(1, penalty_every=self.penalty_every)
         if self.discriminator_lr is not None:
             require_above(0, discriminator_lr=self.discriminator_lr)
         for name in ("beta1", "beta2"):
@@ -105,7 +112,12 @@ class GanTrainingRun(ImageSetRun):
         "Condition on the classes.  [default: if there are any]",
         flag="--classes/--unconditional",
     )
-    width: int = option(32, "Channels of the finest level; each coarser one has twice as many.")
+    width: int = option(
+        32, "Generator's channels of the finest level; each coarser one has twice as many."
+    )
+    discriminator_width: int | None = option(
+        None, "The discriminator's channels of it.  [default: half of the generator's]"
+    )
     latent: int = option(64, "Size of the noise that an image is made of.")
     classifier: Place | None = option(
         None,
@@ -121,6 +133,8 @@ class GanTrainingRun(ImageSetRun):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(1, width=self.width, latent=self.latent)
+        if self.discriminator_width is not None:
+            require_at_least(1, discriminator_width=self.discriminator_width)
         require_at_least(0, rescues=self.rescues)
 
 

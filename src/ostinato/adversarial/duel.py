@@ -50,21 +50,37 @@ from ostinato.train import (
 )
 
 COLUMNS, ROWS = 10, 4  # of the grid of samples
+PENALTIES = {"relativistic": 0.3, "non-saturating": 0.3, "wasserstein": 10.0, "hinge": 0.0}
+"""Weights of the gradient penalties by loss, unless a configuration has one."""
 FEWEST = 4  # held-out images: recall compares with the third neighbor
 
 
-def loss_of(config: DuelConfig) -> AdversarialLoss:
-    """Return the loss that a configuration names."""
-    weight = config.penalty
+def loss_of(config: DuelConfig, step: int = 0) -> AdversarialLoss:
+    """Return the loss that a configuration names, as it is at a step.
+
+    The penalty is computed every `penalty_every` steps and weighs as many times what it would at
+    each: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (2020), section
+    3.1, "Lazy regularization".
+    """
+    every = penalty_interval(config)
+    weight = PENALTIES[config.loss] if config.penalty is None else config.penalty
+    weight *= every if step % every == 0 else 0
     match config.loss:
         case "relativistic":
-            return Relativistic() if weight is None else Relativistic(gamma=weight)
+            return Relativistic(gamma=weight)
         case "non-saturating":
-            return NonSaturating() if weight is None else NonSaturating(gamma=weight)
+            return NonSaturating(gamma=weight)
         case "wasserstein":
-            return Wasserstein() if weight is None else Wasserstein(weight=weight)
+            return Wasserstein(weight=weight)
         case "hinge":
             return Hinge()
+
+
+def penalty_interval(config: DuelConfig) -> int:
+    """Return the steps between penalties: few where the loss is a distance only with them."""
+    if config.penalty_every is not None:
+        return config.penalty_every
+    return 1 if config.loss == "wasserstein" else 8
 
 
 class Duel(SparseMetrics):
@@ -74,7 +90,7 @@ class Duel(SparseMetrics):
 
     - `discriminator/…` and `generator/…`: `loss`, `lr`, `grad/norm`;
     - `score/real`, `score/generated`, `accuracy` (the share of pairs whose real image has the
-      higher score), and the loss's penalties (`r1`, `r2`, `gradient`);
+      higher score), and in some steps the loss's penalties (`r1`, `r2`, `gradient`);
     - `epoch` (passes over the images, after the step), `batch` (the index of the next one);
     - every `watch_every` steps `score/held_out`, `overfitting` and `diversity`, of fixed sets;
     - every `valid_every` steps `fd`, `precision` and `recall` of samples of the averaged weights;
@@ -102,7 +118,6 @@ class Duel(SparseMetrics):
             _fitting(name, each, generator)
             for name, each in (("images", images), ("held_out", held_out))
         )
-        self.loss = loss_of(config)
         shape = generator.config
         self._quality = SampleQuality(embed or untrained_features(shape), self._held_out)
         self._classes = shape.classes
@@ -114,7 +129,7 @@ class Duel(SparseMetrics):
             self.generator, self.discriminator, name=config.precision, seed=config.seed
         )
         self.updaters = {
-            "discriminator": _updater(judged, config, config.discriminator_lr or config.lr),
+            "discriminator": _updater(judged, config, config.discriminator_lr or config.lr / 2),
             "generator": _updater(made, config, config.lr),
         }
         self.cursor = BatchCursor(
@@ -155,7 +170,7 @@ class Duel(SparseMetrics):
     def report_interval(self) -> int:
         """Steps within which all must have been reported, going back once included."""
         c = self.config
-        return 2 * max(c.watch_every, c.valid_every, c.sample_every)
+        return 2 * max(c.watch_every, c.valid_every, c.sample_every, penalty_interval(c))
 
     @property
     def averages(self) -> bool:
@@ -169,8 +184,9 @@ class Duel(SparseMetrics):
         number = self.updaters["generator"].steps
         with self.precision.step_of(number):
             batches = self.cursor.take()
-            report = _means([self._discriminate(batch) for batch in batches])
-            report |= self._generate(batches[-1], number)
+            loss = loss_of(self.config, number)
+            report = _means([self._discriminate(batch, loss) for batch in batches])
+            report |= self._generate(batches[-1], loss, number)
             self._averages.update()
             report |= {"epoch": self.cursor.epoch, "batch": self.cursor.index}
             return report | self._scheduled(number + 1)
@@ -194,24 +210,24 @@ class Duel(SparseMetrics):
 
     # Turns ------------------------------------------------------------------------------------
 
-    def _discriminate(self, batch: Batch) -> dict[str, float]:
+    def _discriminate(self, batch: Batch, loss: AdversarialLoss) -> dict[str, float]:
         """Update the discriminator with a batch, beside as many generated images."""
         seed = fold_in(self.config.seed, "discriminator", batch.index)
         real, label = self._real(batch.examples)
         with torch.no_grad():
             generated = self._generated(len(real), label, seed)
-        term = self.loss.discriminator(self._score(label, seed), real, generated, seed)
+        term = loss.discriminator(self._score(label, seed), real, generated, seed)
         term.loss.backward()  # type: ignore[no-untyped-call]
         updated = self.updaters["discriminator"].step()
         return dict(term.parts) | _of("discriminator", loss=float(term.loss.detach()), **updated)
 
-    def _generate(self, batch: Batch, number: int) -> dict[str, float]:
+    def _generate(self, batch: Batch, loss: AdversarialLoss, number: int) -> dict[str, float]:
         """Update the generator, with new noise beside a batch's images."""
         seed = fold_in(self.config.seed, "generator", number)
         real, label = self._real(batch.examples)
         with _frozen(self.updaters["discriminator"].parameters):
             generated = self._generated(len(real), label, seed)
-            term = self.loss.generator(self._score(label, seed), real, generated)
+            term = loss.generator(self._score(label, seed), real, generated)
             term.loss.backward()  # type: ignore[no-untyped-call]
         updated = self.updaters["generator"].step()
         return _of("generator", loss=float(term.loss.detach()), **updated)

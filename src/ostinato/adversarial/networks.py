@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.arguments import require, require_at_least, require_types
-from ostinato.errors import InputError, ModelError
+from ostinato.errors import InputError
 from ostinato.image import Images
-from ostinato.models import read_config, read_weights, write_config, write_weights
+from ostinato.models import load_network, network_folder, save_network
 
 ARCHITECTURE = "ostinato.Generator"
 SLOPE = 0.2  # of the leaky rectifiers below 0, as in DCGAN
@@ -33,8 +33,9 @@ class GanConfig:
     """The architecture of a generator and its discriminator.
 
     `classes` 0: unconditional; `names` are those of the classes, or empty. `latent` is the size of
-    the noise. `widths` are the channels of each level from fine to coarse; each halves the side.
-    `features` are those of the discriminator before its score.
+    the noise. `widths` are the generator's channels of each level from fine to coarse; each level
+    halves the side. `discriminator_widths` are the discriminator's, by default the same, and
+    `features` what it computes before its score.
     """
 
     channels: int = 1
@@ -43,12 +44,15 @@ class GanConfig:
     names: tuple[str, ...] = ()
     latent: int = 64
     widths: tuple[int, ...] = (32, 64)
+    discriminator_widths: tuple[int, ...] = ()
     features: int = 256
 
     def __post_init__(self) -> None:
         require_types(self)
         object.__setattr__(self, "names", tuple(self.names))
         object.__setattr__(self, "widths", tuple(self.widths))
+        judged = tuple(self.discriminator_widths) or self.widths
+        object.__setattr__(self, "discriminator_widths", judged)
         require(self.channels in (1, 3), "channels", "1 (gray) or 3 (color)", self.channels)
         require(
             SMALLEST <= self.size <= LARGEST, "size", f"{SMALLEST} to {LARGEST} pixels", self.size
@@ -64,6 +68,11 @@ class GanConfig:
                 f"widths must be 1 to {self.size.bit_length() - 1} for {self.size} pixels, each "
                 f"above 0, got {self.widths}."
             )
+        if len(judged) != len(self.widths) or min(judged) < 1:
+            raise InputError(
+                f"discriminator_widths must be {len(self.widths)} as widths are, each above 0, got "
+                f"{judged}."
+            )
 
     @property
     def side(self) -> int:
@@ -71,20 +80,29 @@ class GanConfig:
         return -(-self.size // (1 << len(self.widths)))  # rounded up
 
 
-def gan_for(images: Images, *, width: int = 32, latent: int = 64) -> GanConfig:
+def gan_for(
+    images: Images, *, width: int = 32, latent: int = 64, discriminator_width: int | None = None
+) -> GanConfig:
     """Return networks for a set of images: `width` channels at first, twice as many a level.
 
-    The coarsest level has 4 to 8 positions a side.
+    The coarsest level has 4 to 8 positions a side. The discriminator has half the width, unless
+    `discriminator_width` is given: it is computed with four times for each image.
     """
     levels = max(1, math.ceil(math.log2(images.size / 8)))
+    judged = max(1, width // 2) if discriminator_width is None else discriminator_width
     return GanConfig(
         channels=images.channels,
         size=images.size,
         classes=len(images.names),
         names=images.names,
         latent=latent,
-        widths=tuple(width * 2**level for level in range(levels)),
+        widths=_doubling(width, levels),
+        discriminator_widths=_doubling(judged, levels),
     )
+
+
+def _doubling(first: int, levels: int) -> tuple[int, ...]:
+    return tuple(first * 2**level for level in range(levels))
 
 
 class Generator(nn.Module):
@@ -106,6 +124,7 @@ class Generator(nn.Module):
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for b, a in pairwise(outputs)
         )[::-1]
+        _keep_variance(self)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Return images in [-1, 1]."""
@@ -134,14 +153,17 @@ class Discriminator(nn.Module):
 
     def _build(self, c: GanConfig) -> None:
         self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise((c.channels, *c.widths))
+            nn.Conv2d(a, b, 4, stride=2, padding=1)
+            for a, b in pairwise((c.channels, *c.discriminator_widths))
         )
-        self.embedding = nn.Linear(c.widths[-1] * c.side**2, c.features)
+        self.embedding = nn.Linear(c.discriminator_widths[-1] * c.side**2, c.features)
         self.out = nn.Linear(c.features, 1)
         self.classes_embed = nn.Embedding(c.classes, c.features) if c.classes else None
-        if self.classes_embed is not None:
-            # Scores start out about as far apart between classes as between images.
-            nn.init.normal_(self.classes_embed.weight, std=0.1 / math.sqrt(c.features))
+        _keep_variance(self)
+        # Scores start small, and about as far apart between classes as between images.
+        for layer in (self.out, self.classes_embed):
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=0.1 / math.sqrt(c.features))
 
     def features(self, x: Tensor) -> Tensor:
         """Return what the score is a product of (B, F)."""
@@ -158,6 +180,24 @@ class Discriminator(nn.Module):
         if self.classes_embed is not None:
             score = score + (self.classes_embed(_labels(self.config, label)) * h).sum(1)
         return score
+
+
+def _keep_variance(network: nn.Module) -> None:
+    """Draw weights by which signals keep their variance, and set biases to 0.
+
+    He et al., "Delving Deep into Rectifiers" (2015), section 2.2, equation 15. PyTorch's are
+    smaller: signals of all images, and with them the scores, would start nearly equal.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            inputs = layer.weight[0].numel()
+            if isinstance(
+                layer, nn.ConvTranspose2d
+            ):  # each output is a sum over a quarter of these
+                inputs = layer.weight.size(0) * layer.weight[0, 0].numel() // 4
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / (1 + SLOPE**2) / inputs))
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
 
 
 def _labels(config: GanConfig, label: Tensor | None) -> Tensor:
@@ -179,10 +219,7 @@ def save_generator(
 
     `dtype` is that of the file, such as a half precision; None keeps the network's.
     """
-    folder = Path(folder)
-    write_config(folder, {"architecture": ARCHITECTURE, **asdict(network.config)})
-    write_weights(folder, network, dtype=dtype)
-    return folder
+    return save_network(folder, ARCHITECTURE, network.config, network, dtype=dtype)
 
 
 def load_generator(name: str | Path) -> Generator:
@@ -190,12 +227,5 @@ def load_generator(name: str | Path) -> Generator:
 
     Raises `ModelError` for a folder that holds none, a damaged one, or another layout.
     """
-    folder = Path(name)
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"A generator must be a folder with config.json and model.safetensors, got "
-            f"{str(name)!r}. `ostinato.adversarial.save_generator` writes one."
-        )
-    network = Generator(read_config(folder, ARCHITECTURE, GanConfig))
-    read_weights(folder, network)
-    return network
+    folder = network_folder(name, "A generator", "`ostinato train gan`")
+    return load_network(folder, ARCHITECTURE, GanConfig, Generator)

@@ -14,7 +14,7 @@ from ostinato.image import Images, diversity, frechet_distance, precision_recall
 Embed = Callable[[Tensor], Tensor]
 """Features (B, F) of images (B, C, H, W) in [-1, 1], which are on the CPU."""
 
-FEATURES = 64  # of an untrained network
+FEATURES, WIDTH = 64, 32  # of an untrained network; its channels at the finest level
 BATCH = 250  # images whose features are computed at once
 
 
@@ -26,7 +26,10 @@ def untrained_features(config: GanConfig) -> Embed:
     would change, and distances of two steps could not be compared.
     """
     # Few features: the distance of two real sets grows with their number over that of images.
-    return Discriminator(replace(config, features=FEATURES), seed=0).eval().features
+    # The widths are always the same, so that distances in two duels can be compared.
+    widths = tuple(WIDTH * 2**level for level in range(len(config.widths)))
+    judged = replace(config, discriminator_widths=widths, features=FEATURES)
+    return Discriminator(judged, seed=0).eval().features
 
 
 class SampleQuality:

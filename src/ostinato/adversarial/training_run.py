@@ -11,7 +11,7 @@ from ostinato.adversarial.networks import Discriminator, Generator, gan_for, sav
 from ostinato.adversarial.quality import Embed
 from ostinato.arguments import require
 from ostinato.errors import InputError
-from ostinato.image import Images, classifier_digest, hold_out, load_classifier, read_image_set
+from ostinato.image import Images, classifier_digest, hold_out, load_classifier, read_classed_images
 from ostinato.loop import NotFinite
 from ostinato.train import TrainingParts, go_back
 
@@ -23,17 +23,15 @@ def prepare_gan_training(config: GanTrainingRun) -> TrainingParts:
     checkpoint at half its learning rates, `config.rescues` times.
     """
     require(config.hold_out > 0, "hold_out", "above 0: samples are compared with it", 0)
-    images, seed = read_image_set(config), config.training.seed
-    if config.classes and images.labels is None:
-        raise InputError(
-            "--classes needs images with classes. Put them into sub-folders, give a file of "
-            "labels, or give --unconditional."
-        )
-    if config.classes is False:
-        images = images.without_classes()
+    images, seed = read_classed_images(config, config.classes), config.training.seed
     train, valid = hold_out(images, config.hold_out, seed=seed)
     embed, weights = _embed(config, images)
-    shape = gan_for(images, width=config.width, latent=config.latent)
+    shape = gan_for(
+        images,
+        width=config.width,
+        latent=config.latent,
+        discriminator_width=config.discriminator_width,
+    )
     generator, discriminator = Generator(shape, seed=seed), Discriminator(shape, seed=seed + 1)
 
     def process(settings: DuelConfig) -> Duel:

@@ -38,7 +38,7 @@ from .sampling_run import (
 )
 from .solvers import SOLVERS, Solver, jump_sigmas, karras_sigmas, linear_betas, vp_sigmas
 from .training import ImageTask, NoiseLevels, PerImageTask, preview, shape_for
-from .training_run import prepare_image_training, read_image_set
+from .training_run import prepare_image_training, read_classed_images, read_image_set
 from .unet import UNet, UNetConfig, load_denoiser, save_denoiser
 
 __all__ = [
@@ -101,6 +101,7 @@ __all__ = [
     "precision_recall",
     "prepare_image_training",
     "preview",
+    "read_classed_images",
     "read_image_set",
     "read_images",
     "remembered_self_test",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -22,7 +22,7 @@ from ostinato.arguments import require_types
 from ostinato.errors import InputError
 from ostinato.image.dataset import Images
 from ostinato.image.training import PerImageTask
-from ostinato.models import read_config, read_weights, write_config, write_weights
+from ostinato.models import load_network, save_network
 from ostinato.train import Loss
 
 GROUP = 16  # channels of a group in group normalization; widths must be multiples of it
@@ -109,16 +109,13 @@ class Autoencoder(nn.Module, ABC, Generic[Config]):
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""
-        write_config(folder, {"architecture": self.architecture, **asdict(self.config)})
-        write_weights(folder, self)
+        save_network(folder, self.architecture, self.config, self)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote. Raises `ModelError` where it is missing or damaged."""
-        config: Any = read_config(folder, cls.architecture, cls.config_class)
-        network = cls(config)
-        read_weights(folder, network)
-        return network
+        make: Callable[[Any], Self] = cls
+        return load_network(folder, cls.architecture, cls.config_class, make)
 
     def _encoded(self, x: Tensor) -> Tensor:
         pad = self.config.side * 2**self.config.halvings - self.config.size

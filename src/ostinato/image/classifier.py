@@ -6,7 +6,7 @@ denoisers make them. Knows no check and no training.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.arguments import require_at_least, require_types
-from ostinato.errors import InputError, ModelError
-from ostinato.models import read_config, read_weights, write_config, write_weights
+from ostinato.errors import InputError
+from ostinato.models import load_network, network_folder, save_network
 
 SHIPPED = Path(__file__).parent / "shipped" / "classifiers"
 ARCHITECTURE = "ostinato.Classifier"
@@ -89,10 +89,7 @@ def save_classifier(
 
     `dtype` is that of the file, such as a half precision; None keeps the network's.
     """
-    folder = Path(folder)
-    write_config(folder, {"architecture": ARCHITECTURE, **asdict(network.config)})
-    write_weights(folder, network, dtype=dtype)
-    return folder
+    return save_network(folder, ARCHITECTURE, network.config, network, dtype=dtype)
 
 
 def load_classifier(name: str | Path = "digits") -> Classifier:
@@ -100,19 +97,10 @@ def load_classifier(name: str | Path = "digits") -> Classifier:
 
     Raises `ModelError` for a folder that holds none, a damaged one, or another layout.
     """
-    folder = classifier_folder(name)
-    network = Classifier(read_config(folder, ARCHITECTURE, ClassifierConfig))
-    read_weights(folder, network)
-    return network
+    return load_network(classifier_folder(name), ARCHITECTURE, ClassifierConfig, Classifier)
 
 
 def classifier_folder(name: str | Path) -> Path:
     """Return the folder of a classifier by its path or shipped name. Raises `ModelError`."""
-    folder = Path(name) if Path(name).is_dir() else SHIPPED / str(name)
-    if not (folder / "config.json").is_file():
-        shipped = ", ".join(sorted(path.parent.name for path in SHIPPED.glob("*/config.json")))
-        raise ModelError(
-            f"A classifier must be a folder with config.json and model.safetensors, or {shipped}, "
-            f"got {str(name)!r}. `ostinato.image.save_classifier` writes one."
-        )
-    return folder
+    made_by = "`ostinato.image.save_classifier`"
+    return network_folder(name, "A classifier", made_by, shipped=SHIPPED)

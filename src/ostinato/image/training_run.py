@@ -17,17 +17,24 @@ def read_image_set(config: ImageSetRun) -> Images:
     return read_images(config.sources, size=config.size, gray=config.gray)
 
 
-def prepare_image_training(config: ImageTrainingRun) -> TrainingParts:
-    """Read the images, and make the denoiser. Raises `InputError` for bad input."""
-    noise = NoiseLevels(label_dropout=config.label_dropout)
+def read_classed_images(config: ImageSetRun, classes: bool | None) -> Images:
+    """Read the images of a training, with their classes unless `classes` is False.
+
+    Raises `InputError` where it is True and there are none.
+    """
     images = read_image_set(config)
-    if config.classes and images.labels is None:
+    if classes and images.labels is None:
         raise InputError(
             "--classes needs images with classes. Put them into sub-folders, give a file of "
             "labels, or give --unconditional."
         )
-    if config.classes is False:
-        images = images.without_classes()
+    return images.without_classes() if classes is False else images
+
+
+def prepare_image_training(config: ImageTrainingRun) -> TrainingParts:
+    """Read the images, and make the denoiser. Raises `InputError` for bad input."""
+    noise = NoiseLevels(label_dropout=config.label_dropout)
+    images = read_classed_images(config, config.classes)
     train, valid = hold_out(images, config.hold_out, seed=config.training.seed)
     shape = shape_for(images, width=config.channels, blocks=config.blocks)
     network = UNet(shape, seed=config.training.seed)

@@ -11,7 +11,7 @@ run on fewer positions of more channels. Knows neither sampling nor training.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ostinato.arguments import require_at_least, require_types
-from ostinato.errors import InputError, ModelError
-from ostinato.models import read_config, read_weights, write_config, write_weights
+from ostinato.errors import InputError
+from ostinato.models import load_network, network_folder, save_network
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -251,10 +251,7 @@ def save_denoiser(folder: str | Path, network: UNet, *, dtype: torch.dtype | Non
 
     `dtype` is that of the file, such as a half precision; None keeps the network's.
     """
-    folder = Path(folder)
-    write_config(folder, {"architecture": ARCHITECTURE, **asdict(network.config)})
-    write_weights(folder, network, dtype=dtype)
-    return folder
+    return save_network(folder, ARCHITECTURE, network.config, network, dtype=dtype)
 
 
 def load_denoiser(name: str | Path) -> UNet:
@@ -262,22 +259,10 @@ def load_denoiser(name: str | Path) -> UNet:
 
     Raises `ModelError` for a folder that holds none, a damaged one, or another layout.
     """
-    folder = denoiser_folder(name)
     # The first denoisers had no mean in their config.json: the default of 0 is theirs.
-    network = UNet(read_config(folder, ARCHITECTURE, UNetConfig))
-    read_weights(folder, network)
-    return network
+    return load_network(denoiser_folder(name), ARCHITECTURE, UNetConfig, UNet)
 
 
 def denoiser_folder(name: str | Path) -> Path:
     """Return the folder of a denoiser by its path or shipped name. Raises `ModelError`."""
-    if Path(name).is_dir():
-        return Path(name)
-    if (SHIPPED / str(name) / "config.json").is_file():
-        return SHIPPED / str(name)
-    shipped = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
-    raise ModelError(
-        "A denoiser must be a folder with config.json and model.safetensors, or one of "
-        f"{', '.join(shipped) or 'the shipped ones'}, got {str(name)!r}. "
-        "`ostinato train image` makes one."
-    )
+    return network_folder(name, "A denoiser", "`ostinato train image`", shipped=SHIPPED)

@@ -20,7 +20,7 @@ from .training_run import (
     require_same_data,
     task_parts,
 )
-from .updater import Updater
+from .updater import Updater, not_negative
 from .values import Values
 from .weights import (
     Averages,
@@ -75,6 +75,7 @@ __all__ = [
     "examples",
     "go_back",
     "load_weights",
+    "not_negative",
     "option",
     "planned",
     "prepare",

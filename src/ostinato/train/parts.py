@@ -11,6 +11,7 @@ from ostinato.journal import EditKind
 from ostinato.loop import Edits
 
 
+@runtime_checkable
 class Part(Protocol):
     """A value with a state of its own, such as an optimizer with its schedule."""
 

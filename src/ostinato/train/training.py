@@ -23,7 +23,7 @@ from ostinato.train.batch_sampler import BatchSampler
 from ostinato.train.config import TrainingConfig
 from ostinato.train.older_state import as_parts
 from ostinato.train.optimizers import optimizer_of
-from ostinato.train.parts import Parts
+from ostinato.train.parts import Part, Parts
 from ostinato.train.precision import Precision
 from ostinato.train.task import Task, combined
 from ostinato.train.updater import Updater
@@ -50,9 +50,9 @@ class Training(SparseMetrics):
     - `loss/valid` every `valid_every` steps, `sample` every `sample_every` steps.
 
     Edits: `lr` sets the peak, `lr_scale` multiplies the rate. `skip` is the number of next batches
-    to skip, `skip_steps` are pairs of a position and a number of steps to skip. `best` has the
-    weights of the best `loss/valid`. A training may end between two validations: `validate_last`
-    makes up for it.
+    to skip, `skip_steps` are pairs of a position and a number of steps to skip. A task that is a
+    `Part` is saved and edited with the training. `best` has the weights of the best `loss/valid`. A
+    training may end between two validations: `validate_last` makes up for it.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Training(SparseMetrics):
             best=self.best,
             validation=self._validation,
             cursor=self.cursor,
+            **({"task": task} if isinstance(task, Part) else {}),
         )
 
     @property

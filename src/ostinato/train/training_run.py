@@ -70,11 +70,13 @@ def task_parts(
     hashes: Mapping[str, str],
     examples: tuple[int, int],
     notes: tuple[str, ...] = (),
+    failure: Condition | None = None,
+    on_stop: OnStop | None = None,
 ) -> TrainingParts:
     """Return the parts of a `Training` of a network on a task.
 
-    `examples` counts those to train on and to validate with. A loss that is not finite goes back to
-    the last checkpoint at half the learning rate, three times.
+    `examples` counts those to train on and to validate with. By default a loss that is not finite
+    goes back to the last checkpoint at half the learning rate, three times.
     """
 
     def size(config: TrainingConfig) -> str:
@@ -95,7 +97,8 @@ def task_parts(
         lengths=task.lengths,
         size=size,
         notes=notes,
-        on_stop=go_back(lr_scale=0.5),
+        failure=failure or NotFinite(),
+        on_stop=on_stop or go_back(lr_scale=0.5),
     )
 
 

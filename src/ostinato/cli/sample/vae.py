@@ -25,6 +25,7 @@ def spelled(name: str) -> str:
         "model": "MODEL",
         "weights": "MODEL (its files have changed)",
         "images": "--from",
+        "labels": "--label",
         "contents": "--from (its pixels)",
         "show": "what is shown",
         "unit": "--walk",
@@ -41,7 +42,8 @@ def spelled(name: str) -> str:
     type=click.Path(path_type=Path),
     help="Image to reconstruct; with --count, two to interpolate between; repeatable.",
 )
-@click.option("--count", type=click.IntRange(min=1), default=1, help="Images to draw.")
+@click.option("--label", "labels", multiple=True, help="Class, by name or number; repeatable.")
+@click.option("--count", type=click.IntRange(min=1), default=1, help="Images to draw per class.")
 @seed_option
 @click.option(
     "--interpolate-to", type=int, help="Seed to interpolate to, from --seed, over --count."
@@ -63,6 +65,7 @@ def vae(
     recording: Recording,
     model: str,
     images: tuple[Path, ...],
+    labels: tuple[str, ...],
     count: int,
     seed: int,
     interpolate_to: int | None,
@@ -78,6 +81,11 @@ def vae(
     from ostinato.image.vae import SampleVaeRun, vae_digest
     from ostinato.models import file_hash
 
+    if images and labels:
+        raise InputError(
+            "--label must be given without --from, got both: an image has its own class. Leave one "
+            "out."
+        )
     for image in images:
         if not image.is_file():
             raise InputError(f"--from must be an image file, got {image}. Name one that exists.")
@@ -87,6 +95,7 @@ def vae(
         show=_shown(images, count, interpolate_to, unit),
         images=tuple(str(image.absolute()) for image in images),
         contents=tuple(file_hash(image) for image in images),
+        labels=labels,
         count=count,
         seed=seed,
         interpolate_to=interpolate_to,

@@ -6,7 +6,7 @@ the codes. Knows no sampling and no training.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ostinato.arguments import require_at_least, require_types
 from ostinato.errors import InputError
-from ostinato.models import read_config, read_weights, write_config, write_weights
+from ostinato.models import load_network, save_network
 
 ARCHITECTURE = "ostinato.CodeNetwork"
 
@@ -80,15 +80,12 @@ class CodeNetwork(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""
-        write_config(folder, {"architecture": ARCHITECTURE, **asdict(self.config)})
-        write_weights(folder, self)
+        save_network(folder, ARCHITECTURE, self.config, self)
 
     @classmethod
     def load(cls, folder: Path) -> CodeNetwork:
         """Read what `save` wrote. Raises `ModelError` where it is missing or damaged."""
-        network = cls(read_config(folder, ARCHITECTURE, CodeConfig))
-        read_weights(folder, network)
-        return network
+        return load_network(folder, ARCHITECTURE, CodeConfig, cls)
 
 
 class _Block(nn.Module):

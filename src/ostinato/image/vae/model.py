@@ -6,24 +6,39 @@ of every autoencoder here. Knows no training and no lanes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ostinato.arguments import require_at_least
-from ostinato.image import Autoencoder, AutoencoderConfig, halvings_for
+from ostinato.image import Autoencoder, AutoencoderConfig, Images, halvings_for
+from ostinato.image.vae.config import PER_CLASS, WITHOUT_CLASSES
+from ostinato.image.vae.prior import Points, Prior, fitted
+from ostinato.models import network_folder
+
+FITTED = 10_000  # images whose points the prior is fitted to, at most
+BATCH = 250  # images that are encoded at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig(AutoencoderConfig):
-    """The architecture: an image is a point of `latent` numbers."""
+    """The architecture: an image is a point of `latent` numbers.
+
+    The prior has `components` for each of the classes `names`, or in all; 0: it is the standard
+    normal distribution.
+    """
 
     latent: int = 16
+    components: int = 0
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "names", tuple(self.names))
         require_at_least(1, latent=self.latent)
+        require_at_least(0, components=self.components)
 
     @classmethod
     def for_images(
@@ -40,7 +55,11 @@ class VAE(Autoencoder[VAEConfig]):
 
     architecture = "ostinato.VAE"
     config_class = VAEConfig
-    classes = 0  # it knows none
+
+    def __init__(self, config: VAEConfig, *, seed: int = 0) -> None:
+        super().__init__(config, seed=seed)
+        self.classes = len(config.names)
+        self.prior = Prior(self.classes, config.components, config.latent)
 
     def _ends(self, last: int) -> tuple[nn.Module, nn.Module]:
         side, Z = self.config.side, self.config.latent
@@ -65,6 +84,25 @@ class VAE(Autoencoder[VAEConfig]):
         return self.draw(self.spread(x)[0])
 
     @torch.no_grad()
+    def fit_prior(self, images: Images, components: int | None = None) -> None:
+        """Fit the prior to the points of images, with `components` for each of their classes.
+
+        By default there are 10 of them, or 40 where images have no classes.
+        """
+        if components is None:
+            components = PER_CLASS if images.names else WITHOUT_CLASSES
+        # Of very many images, some say as much.
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        some = images.at(order[:FITTED].sort().values)
+        batches = torch.split(torch.arange(len(some)), BATCH)
+        parts = [self.spread(some.at(batch).clean()) for batch in batches]
+        means, log_variances = (torch.cat(each) for each in zip(*parts, strict=True))
+        names = images.names if components else ()
+        points = Points(means, log_variances.exp(), some.labels, len(names))
+        self.prior, self.classes = fitted(points, components), len(names)
+        self.config = replace(self.config, components=components, names=names)
+
+    @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         """Return the means (N, Z) of uint8 images (N, C, S, S), each computed alone.
 
@@ -81,3 +119,8 @@ class VAE(Autoencoder[VAEConfig]):
         c = self.config
         images = [self.draw(each[None]).clamp(-1, 1) for each in points]
         return torch.cat(images) if images else torch.zeros(0, c.channels, c.size, c.size)
+
+
+def load_vae(name: str | Path) -> VAE:
+    """Load the autoencoder of a folder. Raises `ModelError` for a folder that holds none."""
+    return VAE.load(network_folder(name, "A variational autoencoder", "`ostinato train vae`"))

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ostinato.errors import InputError
-from ostinato.image import ImageWork, image_checks, sample_images, slerp
+from ostinato.image import ImageWork, image_checks, noise_requests, sample_images, slerp
 from ostinato.image.vae.config import SampleVaeRun
 from ostinato.image.vae.decoding import DecodePoints, Point
-from ostinato.image.vae.model import VAE
+from ostinato.image.vae.model import VAE, load_vae
 from ostinato.journal import RunSource, require_unchanged
 from ostinato.loop import Never, accept, fold_in
 from ostinato.media import image_io, to_bytes
@@ -23,7 +23,7 @@ REACH = 3.0  # deviations that a walk goes to both sides: 99.7% of the points ar
 
 def build_sample_vae(config: SampleVaeRun, *, run: RunSource | None = None) -> ImageWork:
     """Build the run that decodes points. Raises `InputError` for images that cannot be read."""
-    network = VAE.load(Path(config.model)).eval()
+    network = load_vae(config.model)
     require_unchanged("The model's files", config.weights, vae_digest(config.model))
     points = _points(config, network)
     loop = sample_images(
@@ -41,7 +41,7 @@ def build_sample_vae(config: SampleVaeRun, *, run: RunSource | None = None) -> I
 
 def vae_digest(model: str | Path) -> str:
     """Return a hash of a model's files. Raises `ModelError` where there is none."""
-    VAE.load(Path(model))
+    load_vae(model)
     return folder_digest(Path(model))
 
 
@@ -52,27 +52,39 @@ def _points(config: SampleVaeRun, network: VAE) -> list[Point]:
         assert means is not None
         originals = [Point(image=each.tolist()) for each in images]
         return originals + _of(means)
-    if config.show == "samples":
-        return _of([_random(config.seed + n, network) for n in range(config.count)])
     shares = torch.linspace(0, 1, config.count).tolist()
     if config.show == "walk":
-        start = _random(config.seed, network) if means is None else means[0]
-        return _of([_moved(start, config.unit, (2 * share - 1) * REACH) for share in shares])
+        starts = _drawn(config, network, 1) if means is None else [means[0]]
+        moved = [(2 * share - 1) * REACH for share in shares]
+        return _of([_moved(start, config.unit, to) for start in starts for to in moved])
     if means is not None:
         return _of([torch.lerp(means[0], means[1], share) for share in shares])
-    assert config.interpolate_to is not None
-    ends = [_random(seed, network) for seed in (config.seed, config.interpolate_to)]
-    return _of([slerp(ends[0], ends[1], share) for share in shares])
+    return _of(_drawn(config, network, config.count))
+
+
+def _drawn(config: SampleVaeRun, network: VAE, count: int) -> list[Tensor]:
+    """Return `count` random points of each class: of seeds, or from one seed's to another's."""
+    points = []
+    for request in noise_requests(
+        config.labels, network, count=count, seed=config.seed, interpolate_to=config.interpolate_to
+    ):
+        assert request.seed is not None
+        point = _random(request.seed, network, request.label)
+        if request.interpolate_to is not None:
+            other = _random(request.interpolate_to, network, request.label)
+            point = slerp(point, other, request.share)
+        points.append(point)
+    return points
 
 
 def _of(points: Sequence[Tensor] | Tensor) -> list[Point]:
     return [Point(at=tuple(each.tolist())) for each in points]
 
 
-def _random(seed: int, network: VAE) -> Tensor:
-    """Return the random point (Z,) of a seed."""
+def _random(seed: int, network: VAE, label: int | None) -> Tensor:
+    """Return the random point (Z,) of a seed, of a class or of any."""
     generator = torch.Generator().manual_seed(fold_in(seed, "point"))
-    return torch.randn(network.config.latent, generator=generator)
+    return network.prior.draw(generator, label)
 
 
 def _moved(point: Tensor, unit: int | None, to: float) -> Tensor:

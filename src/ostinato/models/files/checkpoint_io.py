@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -19,10 +20,66 @@ from ostinato.models.files.hashing import usual_mode
 from ostinato.models.files.json_values import write_json
 from ostinato.text_files import read_object
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 MAX_ERROR = 300  # characters of an error in a message: a network may list hundreds of names
 FIX = "Train, copy or download the folder again."
 Config = TypeVar("Config")
+Network = TypeVar("Network", bound=nn.Module)
 Weights = Mapping[str, Tensor]
+
+
+def save_network(
+    folder: str | Path,
+    architecture: str,
+    config: DataclassInstance,
+    network: nn.Module,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write `config.json` and `model.safetensors`; return the folder.
+
+    `dtype` is that of the file, such as a half precision; None keeps the network's.
+    """
+    folder = Path(folder)
+    write_config(folder, {"architecture": architecture, **asdict(config)})
+    write_weights(folder, network, dtype=dtype)
+    return folder
+
+
+def load_network(
+    folder: Path,
+    architecture: str,
+    config: Callable[..., Config],
+    make: Callable[[Config], Network],
+) -> Network:
+    """Return the network `make(config(**values))` of a folder, set to evaluation.
+
+    Raises `ModelError` for files that are missing, damaged or of another architecture.
+    """
+    network = make(read_config(folder, architecture, config))
+    read_weights(folder, network)
+    return network
+
+
+def network_folder(
+    name: str | Path, what: str, made_by: str, *, shipped: Path | None = None
+) -> Path:
+    """Return a folder that holds a network: a path, or the name of one in the folder `shipped`.
+
+    Raises `ModelError` for any other, which calls it `what` and says what makes one.
+    """
+    folders = [Path(name), *([] if shipped is None else [shipped / str(name)])]
+    for folder in folders:
+        if (folder / "config.json").is_file():
+            return folder
+    known = [] if shipped is None else sorted(p.parent.name for p in shipped.glob("*/config.json"))
+    raise ModelError(
+        f"{what} must be a folder with config.json and model.safetensors"
+        f"{', or one of ' if known else ''}{', '.join(known)}, got {str(name)!r}. {made_by} "
+        "makes one."
+    )
 
 
 def write_config(folder: Path, values: Mapping[str, object]) -> None:
