@@ -32,7 +32,7 @@ HELD = 1.0
 DISLIKED, HELD_DISLIKED = {"hit": -2.0, "blocked": -2.0}, 20.0
 """What everybody is taken to dislike, and how strongly that is held: who says that turning is bad
 does not mean that a rock is good."""
-STRENGTH = 8.0
+STRENGTH = 14.0
 """What H is multiplied with where it is added to the logits."""
 REACTION = 2.0
 """Seconds before a press that get credit."""
