@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ostinato.adversarial import AUGMENTATIONS, augmented
+from ostinato.adversarial import AUGMENTATIONS, AdaptiveProbability, augmented
 
 
 def images(count: int = 40, channels: int = 3, side: int = 16) -> Tensor:
@@ -68,3 +68,38 @@ def test_each_image_has_its_own_changes() -> None:
     one = images(1).expand(8, -1, -1, -1)
     for name in AUGMENTATIONS:
         assert len(torch.unique(augmented(one, (name,), 7), dim=0)) > 4
+
+
+def test_each_image_is_changed_with_the_probability_and_then_as_ever() -> None:
+    x = images(1000)
+    always = augmented(x, ("translation",), 8)
+    for p in (0.0, 0.2, 0.7, 1.0):
+        changed = augmented(x, ("translation",), 8, p)
+        kept = (changed == x).flatten(1).all(1)
+        assert torch.equal(changed[~kept], always[~kept])
+        still = float((always == x).flatten(1).all(1).float().mean())  # a shift of nothing
+        assert float((~kept).float().mean()) == pytest.approx(p * (1 - still), abs=0.04)
+
+
+def test_augmentations_are_chosen_apart() -> None:
+    """At a half, a quarter of the images is changed by neither of two."""
+    x = images(1000, channels=1)
+    kept = (augmented(x, ("color", "cutout"), 9, 0.5) == x).flatten(1).all(1)
+    assert float(kept.float().mean()) == pytest.approx(0.25, abs=0.05)
+
+
+def test_the_probability_rises_while_the_overfitting_is_above_its_target() -> None:
+    adaptive = AdaptiveProbability(0.6)
+    adaptive.adapt(0.5, 640)
+    assert adaptive.p == 0.0
+    for _ in range(10):
+        adaptive.adapt(0.7, 640)
+    assert adaptive.p == pytest.approx(0.2)
+    adaptive.adapt(0.1, 640)
+    assert adaptive.p == pytest.approx(0.18)
+    other = AdaptiveProbability(0.6)
+    other.load_state_dict(adaptive.state_dict())
+    assert other.p == adaptive.p
+    for _ in range(99):
+        adaptive.adapt(0.9, 640)
+    assert adaptive.p == 1.0

@@ -26,6 +26,7 @@ from ostinato.adversarial import (
     gan_for,
     loss_of,
 )
+from ostinato.adversarial.quality import overfitting
 from ostinato.errors import EditError, InputError, RunError
 from ostinato.image import Images
 from ostinato.journal import StopKind
@@ -62,8 +63,9 @@ def duel(config: DuelConfig = QUICK, classes: bool = True, **options: Any) -> Du
         replace(QUICK, loss="wasserstein", discriminator_updates=2, augment=("color", "cutout")),
         replace(QUICK, loss="non-saturating", precision="bfloat16", ema_decay=0.0),
         replace(QUICK, loss="hinge", schedule="wsd", max_grad_norm=0.5),
+        replace(QUICK, augment=("translation",), augment_target=1e-6, lr=0.01),
     ],
-    ids=["relativistic", "wasserstein", "non-saturating", "hinge"],
+    ids=["relativistic", "wasserstein", "non-saturating", "hinge", "adaptive"],
 )
 def test_a_duel_conforms(config: DuelConfig) -> None:
     check_process(lambda: duel(config), steps=8, cuts=(1, 5))  # 5 batches an epoch
@@ -99,7 +101,7 @@ def test_a_step_reports_how_the_duel_stands() -> None:
         *("score/real", "score/generated", "accuracy", "epoch", "batch"),
     }
     penalties = {"r1", "r2"}
-    looks = {"score/held_out", "diversity"}
+    looks = {"score/held_out", "diversity", "duplicates"}
     assert set(reports[0]) == set(reports[8]) == always | penalties
     assert set(reports[1]) - {"overfitting"} == always | looks
     validated = {"fd", "precision", "recall", "sample"}
@@ -114,17 +116,19 @@ def test_overfitting_is_that_of_held_out_scores_between_the_others() -> None:
     for _ in range(30):
         process.step()
 
-    def mean(images: Tensor, label: Tensor | None) -> float:
-        return float(process.discriminator(images, label).detach().mean())
+    def scores(images: Tensor, label: Tensor | None) -> Tensor:
+        found: Tensor = process.discriminator(images, label).detach()
+        return found
 
-    made = mean(*process.samples(10, "watched"))
+    made = scores(*process.samples(10, "watched"))
     train, held = (
-        mean(images.clean()[:10], (torch.arange(40) % 2)[:10]) for images in (bars(40), bars(20, 1))
+        scores(images.clean()[:10], (torch.arange(40) % 2)[:10])
+        for images in (bars(40), bars(20, 1))
     )
     looked = process.watch()
-    assert looked["score/held_out"] == pytest.approx(held)
-    assert train > made
-    assert looked["overfitting"] == pytest.approx((train - held) / (train - made))
+    assert looked["score/held_out"] == pytest.approx(float(held.mean()))
+    known = overfitting(train, held, made)
+    assert looked.get("overfitting") == (known if known is None else pytest.approx(known))
 
 
 def test_diversity_tells_one_image_a_class_from_the_data() -> None:
@@ -154,7 +158,7 @@ def test_the_last_weights_are_validated_once() -> None:
     process: Trainer = duel()
     for _ in range(5):
         process.step()
-    assert set(process.validate_last()) == {"fd", "precision", "recall"}
+    assert set(process.validate_last()) == {"fd", "precision", "recall"}  # without a classifier
     assert not process.validate_last()
 
 
@@ -172,21 +176,56 @@ def test_a_duel_learns() -> None:
     assert float(str(process.watch()["diversity"])) > 0.5
 
 
-def test_a_collapse_is_detected_and_a_healthy_duel_is_not_stopped() -> None:
-    """A generator that is far too fast makes one image a class; the default loss does not."""
-    images, held = bars(200), bars(100, 1)
+TOO_FAST: dict[str, Any] = {
+    "loss": "hinge",
+    "lr": 5e-2,
+    "discriminator_lr": 2e-3,
+    "beta1": 0.9,
+}
+"""A generator that is far too fast for its discriminator makes one image a class."""
+
+
+def small_duel(classes: bool = True, color: bool = False, **change: Any) -> Duel:
+    images, held = (bars(count, seed, classes) for count, seed in ((200, 0), (100, 1)))
+    if color:
+        images, held = (
+            replace(each, pixels=each.pixels.repeat(1, 3, 1, 1)) for each in (images, held)
+        )
     shape = gan_for(images, width=8, latent=8)
-    settings = DuelConfig(batch_images=32, lr=3e-3, valid_every=1000, sample_every=0)
-    too_fast = {"loss": "hinge", "lr": 5e-2, "discriminator_lr": 2e-3, "beta1": 0.9}
-    kinds = []
-    changes: list[dict[str, Any]] = [{}, too_fast]
-    for change in changes:
-        networks = Generator(shape), Discriminator(shape, seed=50)
-        process = Duel(*networks, images, held, replace(settings, **change))
-        stopped = Loop(process, until=Steps(200) | ModeCollapse() | Overpowered()).run()
-        kinds.append(stopped.kind)
-    assert kinds == [StopKind.BUDGET, StopKind.DIVERGED]
-    assert "diversity stayed below 0.3 of the data's" in stopped.sentence
+    config = DuelConfig(batch_images=32, lr=3e-3, valid_every=1000, sample_every=0)
+    networks = Generator(shape), Discriminator(shape, seed=50)
+    return Duel(*networks, images, held, replace(config, **change))
+
+
+def test_a_collapse_is_detected() -> None:
+    stopped = Loop(small_duel(**TOO_FAST), until=Steps(220) | ModeCollapse()).run()
+    assert stopped.kind is StopKind.DIVERGED and "alike" in stopped.sentence
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"classes": False},
+        {"color": True},
+        {"loss": "non-saturating"},
+        {"loss": "wasserstein", "lr": 1e-3},
+        {"loss": "hinge", "lr": 1e-3},
+    ],
+    ids=str,
+)
+def test_a_healthy_duel_is_not_stopped(change: dict[str, Any]) -> None:
+    stopped = Loop(small_duel(**change), until=Steps(220) | ModeCollapse() | Overpowered()).run()
+    assert stopped.kind is StopKind.BUDGET, stopped.sentence
+
+
+def test_the_probability_of_augmentations_is_reported_and_goes_up_with_overfitting() -> None:
+    """A target that is always passed: the probability is 0 before the first look."""
+    process = duel(replace(QUICK, augment=("translation",), augment_target=1e-6, lr=0.01))
+    process.watch = lambda: {"overfitting": 0.5}  # type: ignore[method-assign]
+    reports = [process.step() for _ in range(4)]
+    assert [report.get("augment/p") for report in reports] == [None, 16 / 32_000, None, 32 / 32_000]
+    assert "augment/p" not in duel().step()
 
 
 def test_edits_reach_both_sides_or_the_one_that_is_named() -> None:
@@ -260,6 +299,8 @@ def test_the_discriminator_is_half_as_wide_unless_its_width_is_given() -> None:
     [
         ({"loss": "hinge", "penalty": 1.0}, "penalty must be left out with the hinge loss"),
         ({"augment": ("colour",)}, "augment must be any of color, translation, cutout, got"),
+        ({"augment_target": 0.6}, "augment must be given with augment_target"),
+        ({"augment": ("cutout",), "augment_target": 1.0}, "augment_target must be between 0 and 1"),
         ({"beta2": 1.0}, "beta2 must be in"),
         ({"lr": 0.0}, "lr must be above 0"),
         ({"penalty": math.nan}, "penalty must be"),

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ostinato.adversarial import GanConfig, SampleQuality, untrained_features
+from ostinato.adversarial.quality import overfitting
 from ostinato.image import Classifier, Images, frechet_distance, load_classifier
 from ostinato.image.quality import diversity
 
@@ -97,3 +98,73 @@ def test_a_classifiers_features_are_those_of_its_logits() -> None:
     network: Classifier = load_classifier()
     x = strokes(3, 0).clean()
     assert torch.equal(network.out(network.features(x)), network(x))
+
+
+def test_duplicates_are_images_that_are_nearly_the_same() -> None:
+    quality = SampleQuality(untrained_features(GanConfig()), strokes(200, 0))
+    images = strokes(80, 1)
+    pixels, labels = images.clean(), images.labels
+    assert quality.duplicates(pixels, labels) < 0.2
+    draws = torch.Generator().manual_seed(0)
+    twice = pixels.clone()
+    twice[40:] = twice[:40] + 0.01 * torch.randn(twice[:40].shape, generator=draws)
+    assert quality.duplicates(twice, labels) > 0.9
+    assert quality.duplicates(twice, None) > 0.9
+
+
+def test_one_class_of_duplicates_counts_where_each_has_enough_images() -> None:
+    quality = SampleQuality(untrained_features(GanConfig()), strokes(200, 0))
+    images = strokes(40, 1)
+    pixels, labels = images.clean(), images.labels
+    pixels[1::2] = pixels[1]
+    assert quality.duplicates(pixels, labels) == 1.0
+    assert quality.duplicates(pixels[:10], torch.arange(10) % 2) <= 0.5  # five of each: too few
+
+
+def test_a_class_of_one_image_has_no_duplicates() -> None:
+    lonely = strokes(21, 0)
+    assert lonely.labels is not None
+    labels = torch.zeros(21, dtype=torch.long)
+    labels[0] = 1
+    held_out = Images(lonely.pixels, labels, ("many", "one", "none"))
+    quality = SampleQuality(untrained_features(GanConfig()), held_out)
+    same = lonely.clean()[:1].expand(20, -1, -1, -1)
+    assert quality.duplicates(same, torch.ones(20, dtype=torch.long)) == 0.0
+    assert quality.duplicates(same, torch.full((20,), 2)) == 0.0
+
+
+def test_a_classifier_tells_which_classes_are_made() -> None:
+    def by_brightness(images: Tensor) -> Tensor:
+        return F.one_hot((images.mean((1, 2, 3)) > 0).long(), 3).float()
+
+    held_out = Images(
+        (torch.arange(40)[:, None, None, None] % 2 * 255).expand(-1, 1, 28, 28).byte()
+    )
+    quality = SampleQuality(untrained_features(GanConfig()), held_out, classify=by_brightness)
+    images = -torch.ones(40, 1, 28, 28)
+    assert quality.measure(images)["classes"] == 1
+    images[0] = 1  # a fortieth, where a twentieth is due
+    assert quality.measure(images)["classes"] == 1
+    images[:2] = 1
+    assert quality.measure(images)["classes"] == 2
+    labels = torch.zeros(40, dtype=torch.long)
+    measured = quality.measure(images, labels)
+    assert measured["class_accuracy"] == pytest.approx(38 / 40) and "classes" not in measured
+
+
+def test_overfitting_is_where_held_out_scores_lie_between_the_others() -> None:
+    draws = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, 100, generator=draws)
+    noise -= noise.mean(1, keepdim=True)
+    train, held_out, generated = 2 + noise[0], 0.5 + noise[1], -2 + noise[2]
+    assert overfitting(train, train, generated) == pytest.approx(0, abs=1e-6)
+    assert overfitting(train, held_out, generated) == pytest.approx(1.5 / 4)
+    assert overfitting(train, generated, generated) == pytest.approx(1)
+
+
+def test_overfitting_is_unknown_where_generated_images_score_as_real_ones() -> None:
+    """The noise of the means is 0.14: a distance of 0.2 may be chance."""
+    noise = torch.randn(2, 100, generator=torch.Generator().manual_seed(0))
+    noise -= noise.mean(1, keepdim=True)
+    assert overfitting(0.2 + noise[0], noise[1] - 3, noise[1]) is None
+    assert overfitting(noise[0], noise[1], 1 + noise[1]) is None

@@ -71,6 +71,7 @@ def test_a_training_that_diverged_fails_and_saves_no_broken_weights(folder: Path
     wild = "a.txt --lr 1e30 --warmup-steps 0 --max-grad-norm 0 --steps 12"
     result = train(wild + " --out wild", SMALL)
     assert result.exit_code == 1 and "diverged again" in result.output
+    assert "Went back to step 0, with lr_scale 0.25." in result.output
     assert "Nothing is saved" in result.output
     assert not (folder / "wild" / "model.safetensors").exists()
 

@@ -52,6 +52,7 @@ def test_points_that_told_something_and_then_nothing_have_collapsed() -> None:
         result[1].sentence
     )
     assert "Lower beta, give free_bits such as 0.1" in result[1].sentence
+    assert result[1].last_good == 5  # the loop goes back to a checkpoint from before
 
 
 def test_a_start_a_dip_and_steps_without_a_value_are_no_collapse() -> None:
@@ -64,6 +65,11 @@ def test_a_start_a_dip_and_steps_without_a_value_are_no_collapse() -> None:
 def test_points_that_never_told_anything_have_collapsed_after_the_grace() -> None:
     result = fired(PosteriorCollapse(patience=4, grace=20), of(*[0.01] * 50))
     assert result is not None and result[0] == 23
+
+
+def test_where_points_never_told_anything_the_loop_goes_back_to_the_start() -> None:
+    result = fired(PosteriorCollapse(patience=4, grace=10), of(*[0.01] * 20))
+    assert result is not None and result[1].last_good == 0
 
 
 def test_without_an_active_unit_the_divergence_tells_nothing() -> None:

@@ -2,29 +2,65 @@
 
 Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training" (2020), section 3.2 and
 appendix: real and generated images are augmented alike, for both sides' updates, so that the
-generator does not learn the augmentations. Images are (B, C, H, W) in [-1, 1].
+generator does not learn the augmentations. How often each is applied may adapt to how much the
+discriminator overfits (`AdaptiveProbability`). Images are (B, C, H, W) in [-1, 1].
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from ostinato.loop import fold_in
 
 SHIFT = 1 / 8  # largest translation, as a share of the side
 HOLE = 1 / 2  # side of the square that is cut out, as a share
 
 
-def augmented(x: Tensor, names: Sequence[str], seed: int) -> Tensor:
+SPEED = 1 / 32_000  # by how much the probability may change, for each real image that was seen
+
+
+class AdaptiveProbability:
+    """The probability `p` of augmentations, which rises while the discriminator overfits.
+
+    Karras et al., "Training Generative Adversarial Networks with Limited Data" (2020), section 3.1:
+    it starts at 0, and goes up where the overfitting is above `target`, down where it is below, at
+    a fixed speed. A part of a training.
+    """
+
+    def __init__(self, target: float) -> None:
+        self.target, self.p = target, 0.0
+
+    def adapt(self, overfitting: float, images: int) -> None:
+        """Move `p` after a look at the discriminator, `images` real images after the last one."""
+        toward = SPEED * images if overfitting > self.target else -SPEED * images
+        self.p = min(max(self.p + toward, 0.0), 1.0)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the probability."""
+        return {"p": self.p}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore it."""
+        self.p = state["p"]
+
+
+def augmented(x: Tensor, names: Sequence[str], seed: int, p: float = 1.0) -> Tensor:
     """Return images that are each augmented by its own random numbers, a function of `seed`.
 
-    `names` are of `color`, `translation` and `cutout`; the order of their effects is this one.
+    `names` are of `color`, `translation` and `cutout`; the order of their effects is this one. `p`
+    is the probability of each for each image.
     """
     draws = torch.Generator().manual_seed(seed)
+    chances = torch.Generator().manual_seed(fold_in(seed, "chances"))
     for name, change in _CHANGES.items():
-        if name in names:
-            x = change(x, draws)
+        if name not in names or not p:
+            continue
+        changed, chosen = change(x, draws), _uniform(x, chances) < p  # below 1, so that 1 is all
+        x = torch.where(chosen, changed, x)
     return x
 
 

@@ -60,6 +60,11 @@ class DuelConfig(GradientConfig):
     augment: tuple[str, ...] = option(
         (), f"Augmentations for small data (DiffAugment): any of {', '.join(AUGMENTATIONS)}."
     )
+    augment_target: float | None = option(
+        None,
+        "Adapt the probability of the augmentations so that `overfitting` stays at this value, "
+        "such as 0.6 (ADA).  [default: all images are augmented]",
+    )
     watch_every: int = option(10, "Steps between looks at diversity and held-out scores.")
     watched: int = option(100, "Images of such a look: a fixed set.")
     samples: int = option(1000, "Samples of a measurement.")
@@ -84,6 +89,11 @@ class DuelConfig(GradientConfig):
         require(self.penalty is None or self.penalty >= 0, "penalty", "0 or more", self.penalty)
         for name in self.augment:
             require(name in AUGMENTATIONS, "augment", f"any of {', '.join(AUGMENTATIONS)}", name)
+        target = self.augment_target
+        if target is not None:
+            require(0 < target < 1, "augment_target", "between 0 and 1", target)
+            mend = "Name the augmentations whose probability is adapted."
+            require(bool(self.augment), "augment", "given with augment_target", self.augment, mend)
 
     # The plan ---------------------------------------------------------------------------------
 
@@ -124,8 +134,8 @@ class GanTrainingRun(ImageSetRun):
         "Measure samples in the features of this classifier.  [default: of an untrained network]",
     )
     rescues: int = option(
-        2,
-        "Times to go back to the last checkpoint, at half the learning rates, where the duel "
+        3,
+        "Times to go back to a checkpoint from before, with a lower learning rate, where the duel "
         "collapses or one side wins.",
     )
     weights: str = ""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ostinato.adversarial.augment import augmented
+from ostinato.adversarial.augment import AdaptiveProbability, augmented
 from ostinato.adversarial.config import DuelConfig
 from ostinato.adversarial.losses import (
     AdversarialLoss,
@@ -25,7 +25,13 @@ from ostinato.adversarial.losses import (
     Wasserstein,
 )
 from ostinato.adversarial.networks import Discriminator, Generator, latents
-from ostinato.adversarial.quality import Embed, SampleQuality, untrained_features
+from ostinato.adversarial.quality import (
+    Classify,
+    Embed,
+    SampleQuality,
+    overfitting,
+    untrained_features,
+)
 from ostinato.arguments import require
 from ostinato.errors import InputError
 from ostinato.image import Images
@@ -92,14 +98,17 @@ class Duel(SparseMetrics):
     - `score/real`, `score/generated`, `accuracy` (the share of pairs whose real image has the
       higher score), and in some steps the loss's penalties (`r1`, `r2`, `gradient`);
     - `epoch` (passes over the images, after the step), `batch` (the index of the next one);
-    - every `watch_every` steps `score/held_out`, `overfitting` and `diversity`, of fixed sets;
-    - every `valid_every` steps `fd`, `precision` and `recall` of samples of the averaged weights;
+    - every `watch_every` steps `score/held_out`, `overfitting`, `diversity` and `duplicates`, of
+      fixed sets;
+    - with `augment_target` also `augment/p`, the probability of the augmentations;
+    - every `valid_every` steps `fd`, `precision` and `recall` of samples of the averaged weights,
+      with `classify` also `classes` or `class_accuracy`;
     - every `sample_every` steps `sample`, a grid of the same noise.
 
     Edits: `lr` sets the peak, `lr_scale` multiplies the rate, of both sides; `generator/lr` and so
     on of one. `skip` and `skip_steps` leave batches out. `best` has the generator's weights of the
     lowest `fd`. `embed` makes the features that samples are measured in, such as a classifier's;
-    by default those of an untrained network.
+    by default those of an untrained network. `classify` makes logits of their classes.
     """
 
     def __init__(
@@ -111,6 +120,7 @@ class Duel(SparseMetrics):
         config: DuelConfig | None = None,
         *,
         embed: Embed | None = None,
+        classify: Classify | None = None,
     ) -> None:
         self.config = config = config or DuelConfig()
         self.generator, self.discriminator = generator, discriminator
@@ -119,7 +129,9 @@ class Duel(SparseMetrics):
             for name, each in (("images", images), ("held_out", held_out))
         )
         shape = generator.config
-        self._quality = SampleQuality(embed or untrained_features(shape), self._held_out)
+        self._quality = SampleQuality(
+            embed or untrained_features(shape), self._held_out, classify=classify
+        )
         self._classes = shape.classes
         self._build(config)
 
@@ -141,6 +153,9 @@ class Duel(SparseMetrics):
         self._validation = Validation(
             self.best, self.validate, every=config.valid_every, measure="fd"
         )
+        target = config.augment_target
+        self._adaptive = None if target is None else AdaptiveProbability(target)
+        adaptive = {} if self._adaptive is None else {"augment": self._adaptive}
         self._parts = Parts(
             "Duel",
             generator_weights=CurrentWeights(made),
@@ -150,6 +165,7 @@ class Duel(SparseMetrics):
             validation=self._validation,
             cursor=self.cursor,
             **self.updaters,
+            **adaptive,
         )
 
     @property
@@ -250,10 +266,11 @@ class Duel(SparseMetrics):
         The two images of a pair are augmented alike, by its place in the batch.
         """
         seed, names = fold_in(seed, "augment"), self.config.augment
+        p = 1.0 if self._adaptive is None else self._adaptive.p
 
         def score(images: Tensor) -> Tensor:
             with self.precision.autocast():
-                scores: Tensor = self.discriminator(augmented(images, names, seed), label)
+                scores: Tensor = self.discriminator(augmented(images, names, seed, p), label)
             return scores.float()
 
         return score
@@ -266,6 +283,7 @@ class Duel(SparseMetrics):
         report: dict[str, object] = {}
         if step % self.config.watch_every == 0:
             report |= self.watch()
+            report |= self._adapt(report.get("overfitting"))
         with using(self.updaters["generator"].parameters, self._averages.weights):
             if self._validation.is_due(step):
                 report |= self._validation.run(step)
@@ -277,25 +295,34 @@ class Duel(SparseMetrics):
     def watch(self) -> dict[str, object]:
         """Return how the duel stands on fixed sets, with the weights of now.
 
-        `diversity` is the generated images' as a share of the data's. `overfitting` is that of
-        Karras et al., "Training Generative Adversarial Networks with Limited Data" (2020), equation
-        1: 0 where held-out images score as those trained with, 1 where they score as generated
-        ones. It is left out where these score no lower than those trained with.
+        `diversity` is the generated images' as a share of the data's, `duplicates` the share of
+        them that have a near duplicate (`SampleQuality`). `overfitting` is left out where the
+        scores are not clearly apart.
         """
         count = self.config.watched
         made, label = self.samples(count, "watched")
         train, held_out = (
-            float(self.discriminator(*self._first(images, count)).mean())
+            self.discriminator(*self._first(images, count))
             for images in (self._images, self._held_out)
         )
-        generated = float(self.discriminator(made, label).mean())
+        generated = self.discriminator(made, label)
         report: dict[str, object] = {
-            "score/held_out": held_out,
+            "score/held_out": float(held_out.mean()),
             "diversity": self._quality.diversity(made, label),
+            "duplicates": self._quality.duplicates(made, label),
         }
-        if train > generated:
-            report["overfitting"] = (train - held_out) / (train - generated)
-        return report
+        known = overfitting(train, held_out, generated)
+        return report if known is None else report | {"overfitting": known}
+
+    def _adapt(self, known: object) -> dict[str, object]:
+        """Adapt how many images are augmented to what was looked at; return what to report."""
+        if self._adaptive is None:
+            return {}
+        c = self.config
+        if isinstance(known, float):
+            images = c.watch_every * c.discriminator_updates * c.batch_images
+            self._adaptive.adapt(known, images)
+        return {"augment/p": self._adaptive.p}
 
     def _first(self, images: Images, count: int) -> tuple[Tensor, Tensor | None]:
         """Return the first images of a set, always the same, and their classes."""
@@ -304,13 +331,13 @@ class Duel(SparseMetrics):
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
-        """Return `fd`, `precision` and `recall` of samples, with the generator's current weights.
+        """Return the quality of samples (`SampleQuality.measure`) of the weights of now.
 
         Their classes are those of the held-out images.
         """
         labels, count = self._held_out.labels, self.config.samples
         chosen = None if labels is None else labels[torch.arange(count) % len(labels)]
-        return self._quality.measure(self.samples(count, "quality", chosen)[0])
+        return self._quality.measure(*self.samples(count, "quality", chosen))
 
     @torch.no_grad()
     def samples(

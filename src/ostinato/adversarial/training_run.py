@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ostinato.adversarial.conditions import ModeCollapse, Overpowered
 from ostinato.adversarial.config import DuelConfig, GanTrainingRun
 from ostinato.adversarial.duel import Duel
 from ostinato.adversarial.networks import Discriminator, Generator, gan_for, save_generator
-from ostinato.adversarial.quality import Embed
 from ostinato.arguments import require
 from ostinato.errors import InputError
-from ostinato.image import Images, classifier_digest, hold_out, load_classifier, read_classed_images
-from ostinato.loop import NotFinite
+from ostinato.image import (
+    Classifier,
+    Images,
+    classifier_digest,
+    hold_out,
+    load_classifier,
+    read_classed_images,
+)
+from ostinato.journal import Stopped
+from ostinato.loop import Action, Condition, History, NotFinite, OnStop
 from ostinato.train import TrainingParts, go_back
 
 
@@ -20,12 +28,12 @@ def prepare_gan_training(config: GanTrainingRun) -> TrainingParts:
     """Read the images, and make the networks. Raises `InputError` for bad input.
 
     Where samples collapse, one side wins or a loss is not finite, the duel goes back to the last
-    checkpoint at half its learning rates, `config.rescues` times.
+    checkpoint from before, and slows down (`rescue`), `config.rescues` times.
     """
     require(config.hold_out > 0, "hold_out", "above 0: samples are compared with it", 0)
     images, seed = read_classed_images(config, config.classes), config.training.seed
     train, valid = hold_out(images, config.hold_out, seed=seed)
-    embed, weights = _embed(config, images)
+    classifier, weights = _classifier(config, images)
     shape = gan_for(
         images,
         width=config.width,
@@ -35,7 +43,18 @@ def prepare_gan_training(config: GanTrainingRun) -> TrainingParts:
     generator, discriminator = Generator(shape, seed=seed), Discriminator(shape, seed=seed + 1)
 
     def process(settings: DuelConfig) -> Duel:
-        return Duel(generator, discriminator, train, valid, settings, embed=embed)
+        if classifier is None:
+            return Duel(generator, discriminator, train, valid, settings)
+        known = not images.names or classifier.names == images.names
+        return Duel(
+            generator,
+            discriminator,
+            train,
+            valid,
+            settings,
+            embed=classifier.features,
+            classify=classifier if known else None,
+        )
 
     def save(duel: Duel, folder: Path) -> None:
         save_generator(folder, duel.generator)
@@ -53,13 +72,40 @@ def prepare_gan_training(config: GanTrainingRun) -> TrainingParts:
         hashes={"data": images.fingerprint(), "weights": weights},
         lengths=[1] * len(train),
         size=size,
-        failure=ModeCollapse() | Overpowered() | NotFinite(),
-        on_stop=go_back(lr_scale=0.5, times=config.rescues),
+        failure=duel_failure(),
+        on_stop=rescue(config.rescues),
     )
 
 
-def _embed(config: GanTrainingRun, images: Images) -> tuple[Embed | None, str]:
-    """Return the features that samples are measured in, and the hash of their network."""
+def duel_failure() -> Condition:
+    """Return when a duel went wrong: samples collapse, one side wins, a loss is not finite."""
+    return ModeCollapse() | Overpowered() | NotFinite()
+
+
+def rescue(times: int = 3) -> OnStop:
+    """Make a strategy that goes back to before the trouble, and slows down what caused it.
+
+    After a collapse the generator gets a quarter of its rate, as it ran ahead of its discriminator
+    (Heusel et al. 2017, two time scales). A side that won gets half of its own; else both do.
+    """
+
+    def strategy(stopped: Stopped, history: History) -> Action:
+        # No advice: each condition says itself what to try.
+        return go_back(times=times, advice="", **_slower(stopped))(stopped, history)
+
+    return strategy
+
+
+def _slower(stopped: Stopped) -> dict[str, Any]:
+    """Return the edits that answer a stop."""
+    if stopped.condition.startswith(ModeCollapse.__name__):
+        return {"generator/lr_scale": 0.25}
+    winner = stopped.numbers.get("winner")
+    return {f"{winner}/lr_scale": 0.5} if winner else {"lr_scale": 0.5}
+
+
+def _classifier(config: GanTrainingRun, images: Images) -> tuple[Classifier | None, str]:
+    """Return the classifier that samples are measured with, if any, and its hash."""
     if config.classifier is None:
         return None, ""
     network = load_classifier(config.classifier)
@@ -70,4 +116,4 @@ def _embed(config: GanTrainingRun, images: Images) -> tuple[Embed | None, str]:
             f"{images.size}, got {shape.channels} x {shape.size} x {shape.size}. Give another, or "
             "leave it out."
         )
-    return network.features, classifier_digest(config.classifier)
+    return network, classifier_digest(config.classifier)

@@ -43,12 +43,17 @@ PRECEDENCE = (
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Why it stopped: the kind, a sentence, the condition that fired and its numbers."""
+    """Why it stopped: the kind, a sentence, the condition that fired and its numbers.
+
+    `last_good` is the last position before the trouble, where the condition saw it come: what was
+    saved later is part of it. None: the trouble came with the last step.
+    """
 
     kind: StopKind
     sentence: str
     condition: str = ""
     numbers: Mapping[str, JSON] = field(default_factory=dict)
+    last_good: int | None = None
 
     @property
     def good(self) -> bool:
@@ -57,12 +62,13 @@ class Stopped:
 
     def to_json(self) -> dict[str, JSON]:
         """Return the stop as a JSON object."""
-        return {
+        stop: dict[str, JSON] = {
             "kind": self.kind.value,
             "sentence": self.sentence,
             "condition": self.condition,
             "numbers": dict(self.numbers),
         }
+        return stop if self.last_good is None else stop | {"last_good": self.last_good}
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Stopped:
@@ -73,6 +79,7 @@ class Stopped:
             saved.text("sentence"),
             saved.text("condition", ""),
             saved.mapping("numbers", {}),
+            saved.integer("last_good") if "last_good" in value else None,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from ostinato.errors import InputError
@@ -122,6 +122,11 @@ class Attempt:
     verdicts: tuple[Verdict, ...] = ()
     kept: int | None = None
 
+    @property
+    def edits(self) -> Edits:
+        """What its action changed."""
+        return self.action.edits if isinstance(self.action, GoBack | StartOver) else {}
+
     def to_json(self) -> dict[str, JSON]:
         """Return the attempt as a JSON object."""
         return {
@@ -157,8 +162,8 @@ class History:
 
     `output` is the draft (for text an `ostinato.loop.Text`, with the offset of each token);
     `verdicts` are those on the whole draft, where it had ended; `spent` are the cost metrics so
-    far, which going back does not reduce. `marked` is how many attempts came before the last
-    checkpoint.
+    far, which going back does not reduce. `marks` are the checkpoints to return to, oldest first:
+    the position of each, and how many attempts came before it.
     """
 
     position: int
@@ -168,12 +173,17 @@ class History:
     lane: Lane = field(default_factory=lambda: Lane(""))
     verdicts: tuple[Verdict, ...] = ()
     spent: Mapping[str, float] = field(default_factory=dict)
-    marked: int = 0
+    marks: tuple[tuple[int, int], ...] = ()
 
     def since_checkpoint(self) -> list[GoBack]:
         """Return how it went back since the last checkpoint, which knows nothing of that."""
-        actions = [attempt.action for attempt in self.attempts[self.marked :]]
+        before = self.marks[-1][1] if self.marks else 0
+        actions = [attempt.action for attempt in self.attempts[before:]]
         return [action for action in actions if isinstance(action, GoBack)]
+
+    def returning(self, to: int) -> History:
+        """Return the history without checkpoints past a position, as after going back to it."""
+        return replace(self, marks=tuple(mark for mark in self.marks if mark[0] <= to))
 
     def backtracks(self, *, to: int | None = None, round: int | None = None) -> int:
         """Count the attempts that went back (to position `to`; in `round`)."""
@@ -214,8 +224,10 @@ def go_back(
 ) -> OnStop:
     """Make a strategy that goes back to a checkpoint, at most `times` times, with `edits` applied.
 
-    A checkpoint knows nothing of what was tried after it. So an edit whose value must be another
-    each time is a function of (stopped, history) that returns the value.
+    It is the last one up to position `to`; by default, the last one before the trouble began, as
+    far as the stop knows that (`Stopped.last_good`). A checkpoint knows nothing of what was tried
+    after it. So an edit whose value must be another each time is a function of (stopped, history)
+    that returns the value.
     """
 
     def strategy(stopped: Stopped, history: History) -> Action:
@@ -223,10 +235,12 @@ def go_back(
             return Accept()
         if history.backtracks() >= times:
             return GiveUp(f"It went back {times} times and {stopped.kind} again.")
+        target = stopped.last_good if to is None else to
+        known = history if target is None else history.returning(target)
         values = {
-            name: value(stopped, history) if callable(value) else value
+            name: value(stopped, known) if callable(value) else value
             for name, value in edits.items()
         }
-        return GoBack(to, values, stopped.sentence)
+        return GoBack(target, values, stopped.sentence)
 
     return strategy

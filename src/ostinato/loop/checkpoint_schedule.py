@@ -55,20 +55,26 @@ class SavePoints:
         )
 
     @property
-    def attempts(self) -> int:
-        """How many attempts there were before the last checkpoint."""
-        return self._points[-1].attempts if self._points else 0
+    def marks(self) -> tuple[tuple[int, int], ...]:
+        """The position of each checkpoint, and how many attempts there were before it."""
+        return tuple((point.position, point.attempts) for point in self._points)
 
     @property
     def ticks(self) -> list[int]:
         """The ticks of the checkpoints that must be kept."""
         return [point.tick for point in self._points]
 
-    def remember(self, point: SavePoint) -> None:
-        """Add the newest, and forget those beyond `keep`."""
+    def remember(self, point: SavePoint, last_good: int | None = None) -> None:
+        """Add the newest, and forget those beyond `keep`, but not the newest good one.
+
+        `last_good` is the last position before a trouble that goes on now.
+        """
         assert self.schedule is not None
         self._points.append(point)
-        del self._points[: -self.schedule.keep]
+        old, kept = self._points[: -self.schedule.keep], self._points[-self.schedule.keep :]
+        if last_good is not None and kept[0].position > last_good:
+            kept = [each for each in old if each.position <= last_good][-1:] + kept
+        self._points = kept
 
     def at_most(self, position: int) -> SavePoint | None:
         """Return the last one that is not past a position; those past it are forgotten."""

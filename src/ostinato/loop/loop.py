@@ -186,6 +186,11 @@ class Loop:
         return self._session
 
     @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The stops that were answered with going back or starting over, oldest first."""
+        return tuple(self._attempts)
+
+    @property
     def recorded_as(self) -> Run | None:
         """The run that records this loop; None for a loop without a journal."""
         return None if self._session is None else self._session.run
@@ -311,7 +316,7 @@ class Loop:
             self._end(stopped)
             return
         history = History(
-            step.position, tuple(self._attempts), step.output, marked=self._save_points.attempts
+            step.position, tuple(self._attempts), step.output, marks=self._save_points.marks
         )
         action = answered(self._on_stop, stopped, history)
         if isinstance(action, Accept | GiveUp):
@@ -422,7 +427,7 @@ class Loop:
             if self._session is None:  # in memory
                 state = {**self._copy_of_process(), "until": copy.deepcopy(self._state)}
             point = SavePoint(self.tick, self.position, len(self._attempts), state)
-            self._save_points.remember(point)
+            self._save_points.remember(point, self.until.last_good(self._state))
         if self._session is not None and (checkpoint := self._checkpoint()):
             self._session.checkpoint(self.tick, self.position, **checkpoint)
 

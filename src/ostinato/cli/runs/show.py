@@ -29,7 +29,7 @@ from ostinato.journal import (
     shortened,
     valid,
 )
-from ostinato.loop import Never, numbers, up_to_date
+from ostinato.loop import Attempt, Never, numbers, up_to_date
 from ostinato.runs import config_of, folder_of
 
 GENERATOR = "GeneratorProcess"
@@ -61,6 +61,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         parent = _name_of_parent(journal, row)
         caller = _name_of_caller(journal, row)
         called = [child.name for child in run.called()]
+        answers = [(each.tick, each.data) for each in run.events() if each.name == "answer"]
         questions, notes = run.questions(), run.notes()
         # A generator has no saved state, so its run is never resumed.
         hint = None if row.kind == GENERATOR else resume_hint(run)
@@ -78,6 +79,7 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
             "called": called,
             "questions": [each._asdict() for each in questions],
             "notes": [each.to_json() for each in notes],
+            "attempts": [{"tick": tick, **attempt} for tick, attempt in answers],
             "checkpoints": [_checkpoint(each) for each in saved],
             "last_steps": [_step(each) for each in steps],
         }
@@ -106,6 +108,8 @@ def show(name: str, as_json: bool, path: Path | None) -> None:
         click.echo(line)
     for line in _question_lines(questions, runs_command(journal.path, "answer", row.name)):
         click.echo(line)
+    for tick, attempt in answers:
+        click.echo(f"  went back   tick {tick}{_attempt(attempt)}")
     for each in saved:
         size = size_text(each.bytes) if each.bytes >= 1e4 else f"{each.bytes} bytes"
         click.echo(f"  checkpoint  tick {each.tick}, {size}, {ago(each.created)}")
@@ -178,6 +182,13 @@ def _checkpoint(row: CheckpointRow) -> dict[str, object]:
         "bytes": row.bytes,
         "created": row.created,
     }
+
+
+def _attempt(saved: Mapping[str, object]) -> str:
+    """Return from where a run went back, with what edits, and why."""
+    attempt = Attempt.from_json(saved)
+    with_edits = f" with {encode(dict(attempt.edits))}" if attempt.edits else ""
+    return f", from position {attempt.position}{with_edits}: {attempt.stopped.sentence}"
 
 
 def _outlined(report: object) -> object:

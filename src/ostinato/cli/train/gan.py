@@ -27,6 +27,8 @@ GAN = TrainCommand(
         "distance {fd:.2f}",
         "precision {precision:.2f}",
         "recall {recall:.2f}",
+        "classes {classes}",
+        "recognized {class_accuracy:4.0%}",
     ),
     sample=save_grid,
     overrides={

@@ -48,6 +48,7 @@ class TrainingView:
         self._work, self._loop, self._view = work, work.loop, view
         self._line, self._sample, self._caller = line, sample, caller
         self._signaled = False
+        self._attempts = len(work.loop.attempts)  # those of the sessions before
 
     def drive(self, plan: str) -> Exit:
         """Drive the training to its end or interruption, and save it; say its `plan`."""
@@ -94,6 +95,7 @@ class TrainingView:
                 if self._work.config.measure in step.report or now - shown > LINE_SECONDS:
                     self._say_step(step.position, step.report)
                     shown = now
+                self._say_gone_back()
                 if self._sample is not None and "sample" in step.report:
                     self._say(self._sample(step, self._work))
         self._signaled = signaled.number != 0
@@ -136,6 +138,18 @@ class TrainingView:
 
     def _say_step(self, position: int, report: Mapping[str, Any], note: str = "") -> None:
         self._say(f"step {position:6}  {self._line(report)}{note}")
+
+    def _say_gone_back(self) -> None:
+        """Say why the loop went back after this step, and to where."""
+        attempts = self._loop.attempts
+        if len(attempts) > self._attempts:
+            self._attempts = len(attempts)
+            one = attempts[-1]
+            edits = ", ".join(f"{name} {value}" for name, value in one.edits.items())
+            self._say(
+                f"step {one.position:6}  {one.stopped.sentence} Went back to step "
+                f"{self._loop.position}{', with ' * bool(edits)}{edits}."
+            )
 
     def _say_last(self) -> None:
         if self._work.last:

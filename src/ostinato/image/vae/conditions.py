@@ -35,11 +35,14 @@ class PosteriorCollapse(Condition):
 
     def initial_state(self) -> list[int]:
         # Steps in a row that told something, at most `patience`; those that did not; active units,
-        # -1 before the first validation; steps that were taken back.
-        return [0, 0, -1, 0]
+        # -1 before the first validation; steps that were taken back; the last good position.
+        return [0, 0, -1, 0, 0]
+
+    def last_good(self, state: State) -> int | None:
+        return int(state[4]) if state[1] else None
 
     def observe(self, state: State, step: Step) -> Observed:
-        told, silent, active, before = state
+        told, silent, active, before, good = state
         back = step.tick - step.position
         silent = silent if back == before else 0
         for units in numbers(step.report.get("active_units")):
@@ -51,11 +54,13 @@ class PosteriorCollapse(Condition):
                 told, silent = 0, 0
             else:
                 silent += 1
+            if not silent:  # where they never told anything, no step was a good one
+                good = step.position if told else 0
             if silent >= self.patience:
-                return [told, silent, active, back], self._stop(kl, active, silent)
-        return [told, silent, active, back], None
+                return [told, silent, active, back, good], self._stop(kl, active, silent, good)
+        return [told, silent, active, back, good], None
 
-    def _stop(self, kl: float, active: int, steps: int) -> Stopped:
+    def _stop(self, kl: float, active: int, steps: int, good: int) -> Stopped:
         units = "" if active < 0 else f", of which {active} units depend on it"
         sentence = (
             f"The posterior has collapsed: for {steps} steps the points told nearly nothing of "
@@ -63,4 +68,4 @@ class PosteriorCollapse(Condition):
             "lower the learning rate."
         )
         found: dict[str, JSON] = {"kl": kl, "active_units": active, "steps": steps}
-        return Stopped(StopKind.DIVERGED, sentence, str(self), found)
+        return Stopped(StopKind.DIVERGED, sentence, str(self), found, good)

@@ -62,6 +62,13 @@ class Condition(ABC):
         """
         return self.exhausted(state)
 
+    def last_good(self, state: State) -> int | None:
+        """Return the last position before a trouble that goes on now; None where there is none.
+
+        A checkpoint from before is kept for as long as the trouble lasts.
+        """
+        return None
+
     def charge(self, state: State, spent: Mapping[str, float]) -> State:
         """Return the state after something was spent beside the steps, as by a judge."""
         return state
@@ -179,6 +186,9 @@ class _Joined(Condition):
     def wake(self, state: State) -> State:
         return [condition.wake(each) for condition, each in self._pairs(state)]
 
+    def last_good(self, state: State) -> int | None:
+        return _earliest(condition.last_good(each) for condition, each in self._pairs(state))
+
     def charge(self, state: State, spent: Mapping[str, float]) -> State:
         return [condition.charge(each, spent) for condition, each in self._pairs(state)]
 
@@ -221,10 +231,15 @@ class AllOf(_Joined):
         lead = min(fired, key=lambda stop: PRECEDENCE.index(stop.kind))
         numbers = {name: value for stop in fired for name, value in stop.numbers.items()}
         sentence = " ".join(stop.sentence for stop in fired)
-        return Stopped(lead.kind, sentence, str(self), numbers)
+        good = _earliest(stop.last_good for stop in fired)
+        return Stopped(lead.kind, sentence, str(self), numbers, good)
 
     def __str__(self) -> str:
         return self._spelled(" & ")
+
+
+def _earliest(positions: Iterable[int | None]) -> int | None:
+    return min((each for each in positions if each is not None), default=None)
 
 
 @dataclass(frozen=True)
