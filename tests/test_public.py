@@ -51,6 +51,7 @@ SUBPACKAGES = [
     "image.tokens",
     "image.vae",
     "reward.games",
+    "reward.minigame",
 ]  # with public names of their own
 PUBLIC = [
     "ostinato",

@@ -41,7 +41,12 @@ COMMANDS = {
     "train": ("ostinato.cli.train.group", "train", "Train a model until it is good enough."),
     "tune": ("ostinato.cli.tune", "tune", "Tune a model until it passes a job's checks."),
     "sample": ("ostinato.cli.sample.group", "sample", "Sample images or music, step by step."),
-    "play": ("ostinato.cli.play", "play", "Let a trained policy play, and show its returns."),
+    "play": ("ostinato.cli.play", "play", "Let a policy play a game, or play it yourself."),
+    "teach": (
+        "ostinato.cli.minigame.teach",
+        "teach",
+        "Teach a policy that plays a game, by thumbs up and down.",
+    ),
     "models": ("ostinato.cli.models", "models", "List and download models."),
     "doctor": ("ostinato.cli.doctor", "doctor", "Describe this machine and what is missing."),
     "runs": ("ostinato.cli.runs.commands", "runs", "List, show, resume, branch and delete runs."),

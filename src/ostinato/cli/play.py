@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
+from ostinato.cli.minigame.by_hand import play_by_hand
 from ostinato.cli.options import flag_of, json_option, near, seed_option
 from ostinato.cli.presenters import View, drive
 from ostinato.cli.recording import Recording, recording_options, way_back
 from ostinato.cli.run_loop import Exit
-from ostinato.errors import ModelError
+from ostinato.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from ostinato.journal import RunSource
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("policy", metavar="RUN_OR_FOLDER")
+@click.argument("policy", metavar="POLICY_OR_GAME")
+@click.option("--human", is_flag=True, help="Play the mini-game yourself, in the terminal.")
 @click.option("--episodes", type=click.IntRange(min=1), default=3, help="Episodes to play.")
 @click.option(
     "--gif", type=click.Path(path_type=Path), help="Film of the episodes, as a GIF.", metavar="FILE"
@@ -30,12 +33,22 @@ if TYPE_CHECKING:
 @json_option
 @recording_options(flag_of)
 def play(
-    recording: Recording, policy: str, episodes: int, gif: Path | None, seed: int, as_json: bool
+    recording: Recording,
+    policy: str,
+    human: bool,
+    episodes: int,
+    gif: Path | None,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Let a policy play: that of a run or a folder of `ostinato train policy`, or `cartpole`.
 
-    Its actions are the likeliest ones, and no episode is one that it trained on.
+    Its actions are the likeliest ones, and no episode is one that it trained on. `ostinato play
+    ostinato/River-v0 --human` is a game of your own; its river is that of --seed.
     """
+    if human:
+        _require_alone("human", "policy", "seed")
+        sys.exit(play_by_hand(policy, seed=seed))
     from ostinato.reward.games import PlayRun, load_policy, policy_digest
 
     place = _place(policy, recording.journal)
@@ -48,6 +61,18 @@ def play(
         weights=policy_digest(place),
     )
     sys.exit(drive(config, recording, View(as_json=as_json), flag_of))
+
+
+def _require_alone(option: str, *beside: str) -> None:
+    """Raise `InputError` for options that were typed and have no effect with another one."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if typed and name not in (option, *beside):
+            raise InputError(
+                f"{parameter.opts[0]} must be left out with --{option}, which it has no effect on."
+            )
 
 
 def _place(name: str, journal: Path | None) -> str:

@@ -38,6 +38,7 @@ PRESENTERS = {
     "sample image-tokens": "ostinato.cli.sample.image_tokens:present",
     "sample vae": "ostinato.cli.sample.image:present",
     "sample music": "ostinato.cli.sample.music:present",
+    "teach": "ostinato.cli.minigame.teach:present",
     "train": "ostinato.cli.train.group:present",
     "tune": "ostinato.cli.tune:present",
     "refine": "ostinato.cli.jobs.refine:present",

@@ -1,4 +1,4 @@
-"""Learning from reward: games, and language models tuned by checks and preferences."""
+"""Learning from reward: games, a person's thumbs, language models tuned by checks."""
 
 import lazy_loader
 

@@ -8,6 +8,7 @@ from .games import (
     play,
     policy_for,
 )
+from .minigame import River, Teaching
 from .tuning.config import GroupConfig, PreferenceConfig, PreferenceRun, TuneRun
 from .tuning.group_policy import GroupPolicy
 from .tuning.held_out import HeldOut
@@ -32,6 +33,8 @@ __all__ = [
     "Rated",
     "Reward",
     "RewardFunction",
+    "River",
+    "Teaching",
     "TuneRun",
     "load_policy",
     "play",

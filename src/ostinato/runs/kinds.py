@@ -54,6 +54,7 @@ KINDS: dict[str, RunKind] = {
     ),
     "sample vae": RunKind("ostinato.image.vae:SampleVaeRun", "ostinato.image.vae:build_sample_vae"),
     "sample music": RunKind("ostinato.music:SampleMusicRun", "ostinato.music:build_sample_music"),
+    "teach": RunKind("ostinato.reward.minigame:TeachRun", "ostinato.reward.minigame:build_teach"),
     "train gan": RunKind("ostinato.adversarial:GanTrainingRun", "ostinato.train:build_training"),
     "train text": RunKind("ostinato.text:TextTrainingRun", "ostinato.train:build_training"),
     "train image": RunKind("ostinato.image:ImageTrainingRun", "ostinato.train:build_training"),

@@ -92,6 +92,18 @@ RECIPES = {
             entropy=0.01,
         ),
     ),
+    "ostinato/River-v0": Recipe(
+        training=PolicyConfig(
+            steps=400,
+            lr=1e-3,
+            environments=16,
+            rollout=128,
+            minibatch=512,
+            gamma=0.97,
+            entropy=0.005,
+            scale_rewards=True,
+        ),
+    ),
     "Pendulum-v1": Recipe(
         training=PolicyConfig(
             steps=200,

@@ -29,6 +29,10 @@ def gymnasium() -> ModuleType:
 def make_environment(game: str, **options: Any) -> Any:
     """Make an environment by its id. Raises `InputError` where there is none, or not all of it."""
     gym = gymnasium()
+    if game.startswith("ostinato/"):
+        from ostinato.reward.minigame import register_games
+
+        register_games()
     try:
         return gym.make(game, **options)
     except Exception as error:  # of the registry, of a package that is missing, of its own code

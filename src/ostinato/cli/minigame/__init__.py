@@ -1,0 +1,1 @@
+"""The mini-game in the terminal: played by a person, and taught."""
