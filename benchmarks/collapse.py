@@ -180,7 +180,7 @@ def watched(duel: Duel, judge: Judge, steps: int = STEPS) -> Course:
 
 def acting(duel: Duel, judge: Judge, steps: int = 3 * STEPS) -> Figures:
     """Run a duel that acts by itself; return what the judge sees at its end."""
-    Loop(duel, until=Steps(steps) | duel_failure(), on_stop=rescue()).run()
+    Loop(duel, until=Steps(steps) | duel_failure(), on_stop=rescue(duel.config)).run()
     return judge.look(duel.samples(SAMPLES, "judge")[0])
 
 

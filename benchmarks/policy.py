@@ -211,7 +211,9 @@ def cleanrl(task: Task, seed: int, clock: Callable[[], float]) -> Outcome:
         ],
         autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
     )
-    agent = Agent(games.single_observation_space.shape[0], games.single_action_space.n)
+    observed: Any = games.single_observation_space
+    acted: Any = games.single_action_space
+    agent = Agent(observed.shape[0], int(acted.n))
     optimizer = torch.optim.Adam(agent.parameters(), lr=2.5e-4, eps=1e-5)
     last = deque[float](maxlen=OVER)
     began, steps = clock(), 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium import Env, spaces
@@ -20,7 +20,7 @@ from ostinato.reward.games import (
 class Corridor(Env[Any, Any]):  # type: ignore[misc, unused-ignore]
     """Walk to the right end of `length` places; the start is random. Never takes over 20 steps."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012, as Env's
 
     def __init__(self, length: int = 6, render_mode: str | None = None) -> None:
         self.length, self.render_mode = length, render_mode

@@ -48,7 +48,7 @@ def duel(**where: Any) -> Loop:
     return Loop(
         process,
         until=Steps(60) | Overpowered(above=0.7, patience=9),
-        on_stop=rescue(3),
+        on_stop=rescue(config),
         checkpoint=CheckpointSchedule(steps=4, keep=1),
         **where,
     )

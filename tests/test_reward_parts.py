@@ -57,7 +57,7 @@ def test_advantages_are_those_of_the_definition() -> None:
     truncated &= ~terminated
     found = advantages_of(rewards, values, following, terminated, truncated, gamma=0.9, lam=0.8)
     done = terminated | truncated
-    columns = [
+    columns: list[tuple[Any, ...]] = [
         tuple(each[:, n] for each in (rewards, values, following, terminated, done))
         for n in range(2)
     ]

@@ -95,6 +95,11 @@ class DuelConfig(GradientConfig):
             mend = "Name the augmentations whose probability is adapted."
             require(bool(self.augment), "augment", "given with augment_target", self.augment, mend)
 
+    @property
+    def rate_of_discriminator(self) -> float:
+        """The peak learning rate of the discriminator."""
+        return self.lr / 2 if self.discriminator_lr is None else self.discriminator_lr
+
     # The plan ---------------------------------------------------------------------------------
 
     def steps_per_epoch(self, lengths: Sequence[int]) -> float:

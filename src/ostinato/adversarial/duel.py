@@ -106,7 +106,7 @@ class Duel(SparseMetrics):
             self.generator, self.discriminator, name=config.precision, seed=config.seed
         )
         self.updaters = {
-            "discriminator": _updater(judged, config, config.discriminator_lr or config.lr / 2),
+            "discriminator": _updater(judged, config, config.rate_of_discriminator),
             "generator": _updater(made, config, config.lr),
         }
         self.cursor = BatchCursor(

@@ -73,7 +73,7 @@ def prepare_gan_training(config: GanTrainingRun) -> TrainingParts:
         lengths=[1] * len(train),
         size=size,
         failure=duel_failure(),
-        on_stop=rescue(config.rescues),
+        on_stop=rescue(config.training, config.rescues),
     )
 
 
@@ -82,25 +82,27 @@ def duel_failure() -> Condition:
     return ModeCollapse() | Overpowered() | NotFinite()
 
 
-def rescue(times: int = 3) -> OnStop:
+def rescue(config: DuelConfig, times: int = 3) -> OnStop:
     """Make a strategy that goes back to before the trouble, and slows down what caused it.
 
-    After a collapse the generator gets a quarter of its rate, as it ran ahead of its discriminator
-    (Heusel et al. 2017, two time scales), and the loss is the relativistic one, whose penalties are
-    at real and at generated images. A side that won gets half of its own rate; else both do.
+    After a collapse the generator gets a quarter of its rate, and at most twice that of its
+    discriminator, as it ran ahead of this one (Heusel et al. 2017, two time scales). The loss is
+    then the relativistic one, whose penalties are at real and at generated images. A side that won
+    gets half of its own rate; else both do.
     """
 
     def strategy(stopped: Stopped, history: History) -> Action:
         # No advice: each condition says itself what to try.
-        return go_back(times=times, advice="", **_slower(stopped))(stopped, history)
+        return go_back(times=times, advice="", **_slower(stopped, config))(stopped, history)
 
     return strategy
 
 
-def _slower(stopped: Stopped) -> dict[str, Any]:
+def _slower(stopped: Stopped, config: DuelConfig) -> dict[str, Any]:
     """Return the edits that answer a stop."""
     if stopped.condition.startswith(ModeCollapse.__name__):
-        return {"generator/lr_scale": 0.25, "loss": "relativistic"}
+        slower = min(0.25, 2 * config.rate_of_discriminator / config.lr)
+        return {"generator/lr_scale": slower, "loss": "relativistic"}
     winner = stopped.numbers.get("winner")
     return {f"{winner}/lr_scale": 0.5} if winner else {"lr_scale": 0.5}
 
