@@ -29,17 +29,9 @@ from ostinato.reward.games import (
 from ostinato.train import AdamW
 
 
-def plain_advantage(
-    rewards: Any,
-    values: Any,
-    following: Any,
-    ended: Any,
-    done: Any,
-    t: int,
-    gamma: float,
-    lam: float,
-) -> Any:
+def plain_advantage(columns: tuple[Any, ...], t: int, gamma: float, lam: float) -> Any:
     """Sum the discounted errors of an episode from step t on: the definition."""
+    rewards, values, following, ended, done = columns
     total, weight = 0.0, 1.0
     for k in range(t, len(rewards)):
         worth = 0.0 if ended[k] else following[k]
