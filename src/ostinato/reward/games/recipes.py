@@ -68,11 +68,11 @@ RECIPES = {
     "CartPole-v1": Recipe(
         training=PolicyConfig(
             steps=200,
-            lr=2e-3,
+            lr=3e-3,
             environments=16,
             rollout=32,
             epochs=6,
-            minibatch=256,
+            minibatch=512,
             clip_schedule="linear",
             scale_rewards=True,
             valid_every=20,
@@ -90,7 +90,9 @@ RECIPES = {
             gamma=0.999,
             gae_lambda=0.98,
             entropy=0.01,
+            scale_rewards=True,
         ),
+        normalize=True,
     ),
     "ostinato/River-v0": Recipe(
         training=PolicyConfig(
