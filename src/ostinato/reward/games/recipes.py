@@ -82,11 +82,11 @@ RECIPES = {
     "LunarLander-v3": Recipe(
         training=PolicyConfig(
             steps=400,
-            lr=1e-3,
+            lr=5e-4,
             environments=16,
             rollout=128,
-            epochs=4,
-            minibatch=512,
+            epochs=8,
+            minibatch=256,
             gamma=0.999,
             gae_lambda=0.98,
             entropy=0.01,
@@ -97,10 +97,10 @@ RECIPES = {
     "ostinato/River-v0": Recipe(
         training=PolicyConfig(
             steps=400,
-            lr=1e-3,
+            lr=5e-4,
             environments=16,
             rollout=128,
-            minibatch=512,
+            minibatch=256,
             gamma=0.97,
             entropy=0.005,
             scale_rewards=True,
