@@ -98,7 +98,7 @@ class SampleQuality:
         doubled = (_nearest(images.cpu(), kind) < self._near[kind]).float()
         counts = torch.bincount(kind)
         shares = torch.bincount(kind, doubled)[counts >= ENOUGH] / counts[counts >= ENOUGH]
-        return max(float(doubled.mean()), *map(float, shares))
+        return max([float(doubled.mean()), *map(float, shares)])
 
     def _features(self, images: Tensor) -> Tensor:
         return _in_batches(self._embed, images)
