@@ -74,6 +74,14 @@ def test_a_start_a_dip_and_steps_without_a_look_are_no_collapse() -> None:
     assert fired(condition, looked) is None
 
 
+def test_a_diversity_that_only_fell_was_the_noise_of_first_weights() -> None:
+    condition = ModeCollapse(patience=3, grace=1000)
+    noise = [1.05, 0.95, 0.86, 0.73, 0.6, 0.5, 0.45, 0.41, 0.36, 0.35, 0.33, 0.32, 0.32]
+    assert fired(condition, looks([*noise, 0.36, 0.45, 0.6, 0.7, 0.7])) is None
+    result = fired(condition, looks([*noise, *[0.7] * 3, 0.35, 0.35, 0.35]))
+    assert result is not None and result[0] == len(noise) + 6
+
+
 def test_more_diversity_than_the_data_has_raises_no_bound() -> None:
     assert fired(ModeCollapse(patience=3), looks([*[3.0] * 9, *[0.61] * 99]), every=10) is None
 

@@ -26,7 +26,6 @@ from ostinato.adversarial import (
     gan_for,
     loss_of,
 )
-from ostinato.adversarial.quality import overfitting
 from ostinato.errors import EditError, InputError, RunError
 from ostinato.image import Images
 from ostinato.journal import StopKind
@@ -113,7 +112,7 @@ def test_a_step_reports_how_the_duel_stands() -> None:
 
 def test_overfitting_is_that_of_held_out_scores_between_the_others() -> None:
     process = duel()
-    for _ in range(30):
+    for _ in range(60):
         process.step()
 
     def scores(images: Tensor, label: Tensor | None) -> Tensor:
@@ -127,8 +126,9 @@ def test_overfitting_is_that_of_held_out_scores_between_the_others() -> None:
     )
     looked = process.watch()
     assert looked["score/held_out"] == pytest.approx(float(held.mean()))
-    known = overfitting(train, held, made)
-    assert looked.get("overfitting") == (known if known is None else pytest.approx(known))
+    assert train.mean() > made.mean()
+    expected = (train.mean() - held.mean()) / (train.mean() - made.mean())
+    assert looked["overfitting"] == pytest.approx(float(expected))
 
 
 def test_diversity_tells_one_image_a_class_from_the_data() -> None:
@@ -209,7 +209,7 @@ def test_a_collapse_is_detected() -> None:
         {"classes": False},
         {"color": True},
         {"loss": "non-saturating"},
-        {"loss": "wasserstein", "lr": 1e-3, "discriminator_updates": 5},  # as in the paper
+        {"loss": "wasserstein", "lr": 1e-3},
         {"loss": "hinge", "lr": 1e-3},
     ],
     ids=str,

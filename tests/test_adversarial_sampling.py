@@ -142,7 +142,7 @@ def test_a_collapsed_duel_goes_back_by_itself_and_says_why(
         image_io.save(torch.rand(1, 8, 8) * 2 - 1, folder / "strokes" / f"{n}.png", side=64)
     monkeypatch.setattr(Duel, "watch", lambda duel: {"diversity": 0.1})
     made = call(
-        "train gan strokes --out g --steps 700 --watch-every 1 --valid-every 100 --samples 8 "
+        "train gan strokes --out g --steps 500 --watch-every 1 --valid-every 100 --samples 8 "
         "--batch-size 4 --width 2 --latent 2 --sample-every 0 --checkpoint-every 100"
     )
     assert made.exit_code == 1, made.output
@@ -150,11 +150,10 @@ def test_a_collapsed_duel_goes_back_by_itself_and_says_why(
         run = journal.get("train-g")
         stops = [event.data for event in run.events() if "stopped" in event.data]
     answers = [stop["answer"] for stop in stops[:-1]]
-    assert [answer["answer"] for answer in answers] == ["go back"] * 3
-    # Each time to position 0, as nothing was good. There, step 300 wrote a checkpoint: it has the
-    # second rate already.
+    assert [answer["answer"] for answer in answers] == ["go back", "go back"]
+    # Each time to position 0, as nothing was good, with all that was changed before.
     assert [answer["edits"] for answer in answers] == [
-        {"generator/lr_scale": scale, "loss": "relativistic"} for scale in (0.25, 0.0625, 0.25)
+        {"generator/lr_scale": scale, "loss": "relativistic"} for scale in (0.25, 0.0625)
     ]
     assert all("alike since the start" in answer["reason"] for answer in answers)
-    assert "It went back 3 times" in made.output
+    assert "It went back 2 times" in made.output

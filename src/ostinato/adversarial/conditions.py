@@ -18,7 +18,8 @@ class ModeCollapse(Condition):
     They are where `duplicates` is at least that bound, or where `diversity` is below a share of the
     best that the duel held (of the data's, if that is less; of `USUAL` before it held any).
     A start is no collapse: before `patience` reports in a row were good, it fires from step `grace`
-    on.
+    on. The images of first weights are noise, which may be as diverse as the data: a diversity that
+    has only fallen since the start was not held, up to that step.
     """
 
     below: float = 0.6
@@ -37,13 +38,15 @@ class ModeCollapse(Condition):
         return ("diversity",)
 
     def initial_state(self) -> dict[str, Any]:
-        # The last good diversities in a row; the best level that was held; reports of samples that
-        # are alike, in a row; the position of the last report that was well within the bounds, and
-        # whether it was the last of all.
-        return {"good": [], "level": None, "alike": 0, "well_at": 0, "well": True}
+        # The lowest diversity while it has only fallen, else 0; the last good ones in a row; the
+        # best level that was held; reports of samples that are alike, in a row; the position of the
+        # last report that was well within the bounds, and whether it was the last of all.
+        first = {"least": None, "good": [], "level": None}
+        return first | {"alike": 0, "well_at": 0, "well": True}
 
     def observe(self, state: State, step: Step) -> Observed:
-        state = state if isinstance(state, dict) else self.initial_state()  # of an older version
+        older = not isinstance(state, dict) or "least" not in state
+        state = self.initial_state() if older else state
         duplicates = numbers(step.report.get("duplicates"))
         for value in numbers(step.report.get("diversity")):
             state, stopped = self._fold(state, value, max(duplicates, default=0), step.position)
@@ -59,12 +62,17 @@ class ModeCollapse(Condition):
     def _fold(
         self, state: dict[str, Any], diversity: float, duplicates: float, position: int
     ) -> Observed:
-        level, alike = state["level"], state["alike"] + 1
+        level, alike, least = state["level"], state["alike"] + 1, state["least"]
+        if least is None:
+            least = diversity
+        rose = diversity > (1 + EDGE) * least or position >= self.grace
+        least = 0.0 if rose else min(least, diversity)
         bound = self.below * (USUAL if level is None else max(USUAL, min(level, 1)))
         well = diversity >= (1 + EDGE) * bound and duplicates < (1 - EDGE) * self.duplicates
-        state = {**state, "well": well, "well_at": position if well else state["well_at"]}
+        well_at = position if well else state["well_at"]
+        state = {**state, "least": least, "well": well, "well_at": well_at}
         if diversity >= bound and duplicates < self.duplicates:
-            good = [*state["good"], diversity][-self.patience :]
+            good = [*state["good"], diversity][-self.patience :] if rose else []
             if len(good) == self.patience:
                 level = max(level or 0, min(good))
             return {**state, "good": good, "level": level, "alike": 0}, None

@@ -139,7 +139,7 @@ class GanTrainingRun(ImageSetRun):
         "Measure samples in the features of this classifier.  [default: of an untrained network]",
     )
     rescues: int = option(
-        3,
+        2,
         "Times to go back to a checkpoint from before, with a lower learning rate, where the duel "
         "collapses or one side wins.",
     )

@@ -82,7 +82,7 @@ def duel_failure() -> Condition:
     return ModeCollapse() | Overpowered() | NotFinite()
 
 
-def rescue(config: DuelConfig, times: int = 3) -> OnStop:
+def rescue(config: DuelConfig, times: int = 2) -> OnStop:
     """Make a strategy that goes back to before the trouble, and slows down what caused it.
 
     After a collapse the generator gets a quarter of its rate, and at most twice that of its
