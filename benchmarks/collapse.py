@@ -13,7 +13,8 @@ the first look from which all looks of `LASTS` steps say that.
 For every seed, three duels run:
 
 - the planted one to its end, with the conditions of `ostinato train gan` only watching: it is
-  detected where they fire up to `SOON` steps after its beginning; `steps_median` are these steps;
+  detected where they fire up to `SOON` steps after its beginning, or `EARLY` before, where they see
+  it come sooner than the judge; `steps_median` are these steps;
 - the same one acting by itself, as `ostinato train gan` does: it recovered where it ends with at
   least eight classes, few duplicates and a recall above 0.02;
 - a healthy one with the defaults: a false alarm is any condition that fires.
@@ -58,7 +59,7 @@ from recipes.digit_measures import ClassificationTask
 
 STEPS = 300  # of a duel; an acting one may take three times as many, with those it takes again
 LOOK = 10  # steps between two looks of the judge
-LASTS, SOON = 100, 200
+LASTS, SOON, EARLY = 100, 200, 50
 SAMPLES = 200  # of a look
 NEAR = 1 / 3  # of the usual distance of real images to the nearest: nearer is a duplicate
 MADE = 0.1  # of a class's due share of the samples
@@ -193,8 +194,8 @@ class Trial:
 
     @property
     def detected(self) -> bool:
-        """Whether a condition fired soon after the collapse began."""
-        return self.course.delay is not None and self.course.delay <= SOON
+        """Whether a condition fired when the collapse began, or soon after."""
+        return self.course.delay is not None and -EARLY <= self.course.delay <= SOON
 
 
 def trials(kind: str, seen: Images, held: Images, judge: Judge, seeds: int) -> Iterator[Trial]:

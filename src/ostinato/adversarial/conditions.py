@@ -41,8 +41,8 @@ class ModeCollapse(Condition):
         # The lowest diversity while it has only fallen, else 0; the last good ones in a row; the
         # best level that was held; reports of samples that are alike, in a row; the position of the
         # last report that was well within the bounds, and whether it was the last of all.
-        first = {"least": None, "good": [], "level": None}
-        return first | {"alike": 0, "well_at": 0, "well": True}
+        levels: dict[str, Any] = {"least": None, "good": [], "level": None}
+        return levels | {"alike": 0, "well_at": 0, "well": True}
 
     def observe(self, state: State, step: Step) -> Observed:
         older = not isinstance(state, dict) or "least" not in state

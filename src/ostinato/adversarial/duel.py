@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +28,7 @@ from ostinato.adversarial.quality import (
 from ostinato.arguments import require
 from ostinato.errors import InputError
 from ostinato.image import Images
-from ostinato.journal import EditKind
-from ostinato.loop import Edits, Report, SparseMetrics, fold_in
+from ostinato.loop import Report, fold_in
 from ostinato.media import gutter_of, in_grid, tiled, to_bytes
 from ostinato.train import (
     AdamW,
@@ -41,6 +39,7 @@ from ostinato.train import (
     BestWeights,
     CurrentWeights,
     Parts,
+    PartsProcess,
     Precision,
     Updater,
     Validation,
@@ -53,7 +52,7 @@ COLUMNS, ROWS = 10, 4  # of the grid of samples
 FEWEST = 4  # held-out images: recall compares with the third neighbor
 
 
-class Duel(SparseMetrics):
+class Duel(PartsProcess):
     """Train a generator and a discriminator of images in turns.
 
     Reports:
@@ -173,23 +172,6 @@ class Duel(SparseMetrics):
             self._averages.update()
             report |= {"epoch": self.cursor.epoch, "batch": self.cursor.index}
             return report | self._scheduled(number + 1)
-
-    def state_dict(self) -> dict[str, object]:
-        """Return both sides' weights and optimizers, averages, best weights, the next batch."""
-        return self._parts.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load a saved state. Raises `InputError` if it belongs to other networks."""
-        self._parts.load_state_dict(state)
-
-    @property
-    def known_edits(self) -> Mapping[str, EditKind]:
-        """The kinds of the edits by name."""
-        return self._parts.known_edits
-
-    def change(self, edits: Edits) -> None:
-        """Apply `lr`, `lr_scale`, `skip` or `skip_steps`; those of one side are `generator/lr`."""
-        self._parts.change(edits)
 
     # Turns ------------------------------------------------------------------------------------
 

@@ -118,14 +118,9 @@ def save_gif(frames: Sequence[Tensor], path: str | Path, *, side: int) -> Path:
 
     `side` is that of one image of the grid, in pixels before they are enlarged.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Large where there is one image, and never wider than a page.
     factor = max(1, min(MOVING // side, WIDEST // frames[0].size(2)))
-    images = [_enlarged(frame, factor) for frame in frames]
-    durations = [round(FRAME * 1000)] * (len(images) - 1) + [round(LAST * 1000)]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
-    return path
+    return _write_gif([_enlarged(frame, factor) for frame in frames], path, FRAME)
 
 
 def smaller(pixels: Tensor) -> Tensor:
@@ -137,11 +132,16 @@ def smaller(pixels: Tensor) -> Tensor:
 
 
 def save_film(frames: Sequence[Tensor], path: str | Path, *, fps: float) -> Path:
-    """Write uint8 frames (C, H, W) as a GIF that repeats; its last one stays for a second."""
+    """Write uint8 frames (C, H, W) as a GIF that repeats; its last one stays for `LAST` seconds."""
+    images = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
+    return _write_gif(images, path, 1 / fps)
+
+
+def _write_gif(images: Sequence[Image.Image], path: str | Path, seconds: float) -> Path:
+    """Write images that are shown for so long each, the last one for `LAST` seconds."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    images = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
-    durations = [round(1000 / fps)] * (len(images) - 1) + [1000]
+    durations = [round(seconds * 1000)] * (len(images) - 1) + [round(LAST * 1000)]
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
     return path
 

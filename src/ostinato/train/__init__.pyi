@@ -4,7 +4,7 @@ from .config import GradientConfig, TrainerConfig, TrainingConfig, TrainingRun, 
 from .data import Example, conversation, examples, read_corpus, split, windows
 from .masked_text import MaskedTextTask
 from .optimizers import AdamW, Muon
-from .parts import Editable, Part, Parts
+from .parts import Editable, Part, Parts, PartsProcess
 from .plan import Plannable, planned, prepare, with_plan_of
 from .precision import Precision
 from .recovery import go_back
@@ -51,6 +51,7 @@ __all__ = [
     "Muon",
     "Part",
     "Parts",
+    "PartsProcess",
     "Plannable",
     "Precision",
     "Schedule",

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from ostinato.arguments import did_you_mean
 from ostinato.errors import EditError, RunError
 from ostinato.journal import EditKind
-from ostinato.loop import Edits
+from ostinato.loop import Edits, SparseMetrics
 
 
 @runtime_checkable
@@ -95,3 +95,26 @@ class Parts:
             for known_name, _, part in self._edits():
                 if known_name == name:
                     part.change(name.rpartition("/")[2], value)
+
+
+class PartsProcess(SparseMetrics):
+    """Base of a process whose state and edits are those of its parts, `_parts`."""
+
+    _parts: Parts
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the states of all parts."""
+        return self._parts.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load a saved state. Raises `InputError` if it belongs to other networks."""
+        self._parts.load_state_dict(state)
+
+    @property
+    def known_edits(self) -> Mapping[str, EditKind]:
+        """The kinds of the edits by name."""
+        return self._parts.known_edits
+
+    def change(self, edits: Edits) -> None:
+        """Apply edits. Raises `EditError` for a wrong name or value."""
+        self._parts.change(edits)

@@ -15,15 +15,14 @@ import torch
 from torch import nn
 
 from ostinato.errors import InputError
-from ostinato.journal import EditKind
-from ostinato.loop import Edits, Report, SparseMetrics, fold_in
+from ostinato.loop import Report, fold_in
 from ostinato.models import has_computed_weights
 from ostinato.train.batch_cursor import Batch, BatchCursor
 from ostinato.train.batch_sampler import BatchSampler
 from ostinato.train.config import TrainingConfig
 from ostinato.train.older_state import as_parts
 from ostinato.train.optimizers import optimizer_of
-from ostinato.train.parts import Part, Parts
+from ostinato.train.parts import Part, Parts, PartsProcess
 from ostinato.train.precision import Precision
 from ostinato.train.task import Task, combined
 from ostinato.train.updater import Updater
@@ -39,7 +38,7 @@ from ostinato.train.weights import (
 )
 
 
-class Training(SparseMetrics):
+class Training(PartsProcess):
     """Train the parameters of a network that require a gradient, on a task.
 
     Reports:
@@ -118,22 +117,9 @@ class Training(SparseMetrics):
             report |= {"epoch": self.cursor.epoch, "batch": self.cursor.index}
             return report | metrics | self._scheduled(self.updater.steps)
 
-    def state_dict(self) -> dict[str, object]:
-        """Return weights, optimizer state, averages, best weights, and the next batch."""
-        return self._parts.state_dict()
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a saved state. Raises `InputError` if it belongs to another network."""
         self._parts.load_state_dict(as_parts(state, self.cursor.per_step))
-
-    @property
-    def known_edits(self) -> Mapping[str, EditKind]:
-        """The kinds of the edits by name."""
-        return self._parts.known_edits
-
-    def change(self, edits: Edits) -> None:
-        """Apply `lr`, `lr_scale`, `skip` or `skip_steps`."""
-        self._parts.change(edits)
 
     # Parts of a step --------------------------------------------------------------------------
 

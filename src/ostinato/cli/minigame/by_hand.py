@@ -77,16 +77,10 @@ def _play(game: River, keyboard: Keyboard, screen: Screen, speed: float) -> bool
                 return False
             if key in ("p", " "):
                 screen.show([*lines_of(game, style), "", "Paused. Any key: on", "q: quit"])
-                if _any_key(keyboard) == "q":
+                if keyboard.any_key() == "q":
                     return False
             action = KEYS.get(key, action)
         _, _, lost, ended, _ = game.step(action)
         over = lost or ended
     screen.show([*lines_of(game, style), "", "Game over."])
     return True
-
-
-def _any_key(keyboard: Keyboard) -> str:
-    while True:
-        for key in keyboard.until(time.monotonic() + 1):
-            return key

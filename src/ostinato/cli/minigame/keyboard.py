@@ -77,6 +77,12 @@ class Keyboard:
             else:
                 self._read()
 
+    def any_key(self) -> str:
+        """Wait for a key; return it."""
+        while True:
+            for key in self.until(time.monotonic() + 1):
+                return key
+
     def _waited(self, seconds: float) -> bool:
         """Wait; return whether something was typed before the time was over."""
         if self._ended:

@@ -40,7 +40,8 @@ class Teacher:
         self._show(self._last if self._work.loop.tick <= self._shown_until else "")
         for key in self._keyboard.until(time.monotonic() + 1 / self._work.config.speed):
             if key in ("p", " "):
-                key = self._pause()
+                self._show("paused")
+                key = self._keyboard.any_key()
             if key == "q":  # it ends before its next step
                 self._work.loop.pause("You left.")
                 return
@@ -52,13 +53,6 @@ class Teacher:
         # Shown with the next move: then it is recorded.
         self._last = "good!" if value > 0 else "bad"
         self._shown_until = self._work.loop.tick + SHOWN
-
-    def _pause(self) -> str:
-        """Wait for a key; return it."""
-        self._show("paused")
-        while True:
-            for key in self._keyboard.until(time.monotonic() + 1):
-                return key
 
     def _show(self, below: str) -> None:
         from ostinato.reward.minigame import lines_of

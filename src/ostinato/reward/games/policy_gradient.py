@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ostinato.journal import EditKind
-from ostinato.loop import Edits, Report, SparseMetrics, fold_in
+from ostinato.loop import Report, fold_in
 from ostinato.reward.games.config import PolicyConfig
 from ostinato.reward.games.environments import Environments
 from ostinato.reward.games.evaluation import play
@@ -27,6 +25,7 @@ from ostinato.train import (
     BestWeights,
     CurrentWeights,
     Parts,
+    PartsProcess,
     Precision,
     Updater,
     Validation,
@@ -40,7 +39,7 @@ MOST_PARAMETERS = 1_000_000
 """Of a network that one thread computes faster than several, which wait for one another."""
 
 
-class PolicyGradient(SparseMetrics):
+class PolicyGradient(PartsProcess):
     """Train a policy by PPO. A step is a rollout of all environments, and the updates of it.
 
     Reports:
@@ -136,23 +135,6 @@ class PolicyGradient(SparseMetrics):
             "steps/total": count.steps,
             "episodes/total": count.episodes,
         }
-
-    def state_dict(self) -> dict[str, object]:
-        """Return the weights, the optimizer, and where each environment is."""
-        return self._parts.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load a saved state. Raises `InputError` if it belongs to another policy."""
-        self._parts.load_state_dict(state)
-
-    @property
-    def known_edits(self) -> Mapping[str, EditKind]:
-        """The kinds of the edits by name."""
-        return self._parts.known_edits
-
-    def change(self, edits: Edits) -> None:
-        """Apply `lr` or `lr_scale`. Raises `EditError` for another name."""
-        self._parts.change(edits)
 
     # Updates ----------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import fmean, pstdev
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +20,7 @@ from ostinato.arguments import require, require_at_least
 from ostinato.checks import TIME_LIMIT
 from ostinato.decode import Decode, SamplingParams, TokenPrompt
 from ostinato.errors import InputError
-from ostinato.journal import EditKind
-from ostinato.loop import Check, Edits, Report, SparseMetrics, Step, fold_in
+from ostinato.loop import Check, Report, Step, fold_in
 from ostinato.models import LanguageModel, has_computed_weights, merged_once
 from ostinato.refine import PromptOf, checks_of
 from ostinato.reward.tuning.advantages import advantages, soft_limit
@@ -48,6 +46,7 @@ from ostinato.train import (
     BestWeights,
     CurrentWeights,
     Parts,
+    PartsProcess,
     Precision,
     Updater,
     Values,
@@ -62,7 +61,7 @@ SLOTS = 32
 """Texts that are written at once."""
 
 
-class GroupPolicy(SparseMetrics):
+class GroupPolicy(PartsProcess):
     """Tune a language model by the rewards of groups of texts that it writes.
 
     It trains the parameters of `model` that require a gradient: those of an adapter
@@ -217,23 +216,6 @@ class GroupPolicy(SparseMetrics):
             self.seconds = {"write": written - began, "learn": time.perf_counter() - written}
             report |= {"epoch": self.cursor.epoch, "batch": self.cursor.index}
             return report | self._scheduled(number + 1, groups)
-
-    def state_dict(self) -> dict[str, object]:
-        """Return weights, optimizer state, averages, best weights, and the next prompts."""
-        return self._parts.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load a saved state. Raises `InputError` if it belongs to another network."""
-        self._parts.load_state_dict(state)
-
-    @property
-    def known_edits(self) -> Mapping[str, EditKind]:
-        """The kinds of the edits by name."""
-        return self._parts.known_edits
-
-    def change(self, edits: Edits) -> None:
-        """Apply `lr`, `lr_scale`, `skip` or `skip_steps`."""
-        self._parts.change(edits)
 
     # Parts of a step --------------------------------------------------------------------------
 
