@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,8 @@ def build_play(config: PlayRun, *, run: RunSource | None = None) -> PlayWork:
     require_unchanged("The policy's files", config.weights, policy_digest(config.policy))
     policy = load_policy(config.policy)
     shown = config.gif is not None
+    if shown:  # pygame draws into memory: it looks for no screen, and warns of none
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     options = {"render_mode": "rgb_array"} if shown else {}
     make = partial(make_environment, policy.shape.game, **options)
     process = Playing(policy, make, config.episodes, seed=config.seed, shown=shown)
