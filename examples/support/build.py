@@ -299,7 +299,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder of the data")
     parser.add_argument("--tune", type=Path, metavar="FILE", help="write messages to tune on there")
-    parser.add_argument("--count", type=int, default=960, help="messages to tune on")
+    parser.add_argument("--count", type=int, default=800, help="messages to tune on")
     options = parser.parse_args()
     folder = options.data
     if options.tune is not None:
