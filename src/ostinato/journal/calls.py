@@ -70,6 +70,19 @@ class DurableCalls:
 
         return self._once(path, arguments, make)
 
+    def record(
+        self,
+        path: str,
+        arguments: str,
+        answer: object,
+        error: str | None,
+        *,
+        synced: bool,
+    ) -> JSON:
+        """Record the answer of a call that somebody else has made, see `RunSession.record_call`."""
+        call = Answered(path, arguments, error=error)
+        return self._answered(call, answer, synced=synced)
+
     def call_run(
         self,
         path: str,
@@ -165,18 +178,18 @@ class DurableCalls:
 
     # One call ---------------------------------------------------------------------------------
 
-    def _answered(self, call: Answered, answer: object) -> JSON:
+    def _answered(self, call: Answered, answer: object, *, synced: bool = True) -> JSON:
         """Record the answer of a call; return it as a resumed run gets it."""
         tensors: list[Any] = []
         what = f"The answer of the call {call.path!r}"
         text = encode_exactly(answer, what, collecting(tensors))
-        self._record(call._replace(answer=text, tensors=tensors))
+        self._record(call._replace(answer=text, tensors=tensors), synced=synced)
         value: JSON = reader(self._run.database)(text)
         return value
 
-    def _record(self, call: Answered) -> None:
+    def _record(self, call: Answered, *, synced: bool = True) -> None:
         tick = self._writer.tick
-        self._writer.commit(lambda store: store.add_call(call, tick))
+        self._writer.commit(lambda store: store.add_call(call, tick), synced=synced)
 
     def _child(self, path: str, kind: str, spec: Mapping[str, JSON], name: str | None) -> Run:
         """Return the run that a path calls: a new one, or the one that an earlier session made."""

@@ -28,6 +28,8 @@ from ostinato.journal.records import (
 from ostinato.journal.sqlite.columns import decode_block
 from ostinato.journal.sqlite.database import Database
 
+LAST_CHARACTER = "\U0010ffff"
+MANY = 1024  # calls read at once: their answers are short
 PAGE = 64  # rows read at once: no transaction stays open while the caller handles a row
 BLOCKS = 4  # of up to 2,048 steps
 LONGEST_NAME = 255  # of a file
@@ -133,6 +135,20 @@ class RunReader:
         """Yield the calls with numbers above `after` and up to `upto`."""
         for row in self._page(f"{_CALL} FROM calls", after, upto):
             yield self._call(row)
+
+    def calls_under(self, prefix: str) -> Iterator[Call]:
+        """Yield the calls whose paths begin with `prefix`, by path."""
+        after = prefix
+        while True:
+            rows = self._database.query(
+                f"SELECT {_CALL} FROM calls WHERE run = ? AND path > ? AND path < ? "
+                "ORDER BY path LIMIT ?",
+                (self._run, after, prefix + LAST_CHARACTER, MANY),
+            )
+            yield from map(self._call, rows)
+            if len(rows) < MANY:
+                return
+            after = rows[-1][2]
 
     def find_call(self, path: str) -> Call | None:
         """Return the call of a path; None where it has no answer yet."""

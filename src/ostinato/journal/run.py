@@ -301,6 +301,10 @@ class Run:
         """Yield the calls that were answered, with sequence numbers greater than `after`."""
         return self._reader.calls(after)
 
+    def calls_under(self, prefix: str) -> Iterator[Call]:
+        """Yield the calls that were answered and whose paths begin with `prefix`, by path."""
+        return self._reader.calls_under(prefix)
+
     def call(self, path: str) -> Call | None:
         """Return the call of a path; None where it has no answer yet."""
         return self._reader.find_call(path)

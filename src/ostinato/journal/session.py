@@ -219,6 +219,23 @@ class RunSession:
         """
         return self._calls.call(path, function, arguments or {}, record_errors=record_errors)
 
+    def record_call(
+        self,
+        path: str,
+        arguments: str,
+        answer: object,
+        *,
+        error: str | None = None,
+        synced: bool = True,
+    ) -> JSON:
+        """Record the answer of a call that was made, and return it as a resumed run gets it.
+
+        For who makes many calls and knows which paths have none yet. `arguments` is their JSON
+        text. With an `error`, the answer is what is known of it. What is not `synced` survives the
+        death of the process at once, and a loss of power only once something else is synced.
+        """
+        return self._calls.record(path, arguments, answer, error, synced=synced)
+
     def call_run(
         self,
         path: str,

@@ -71,6 +71,7 @@ class WriterThread:
         self._work_to_do = threading.Condition(self._mutex)
         self._work_done = threading.Condition(self._mutex)
         self._flushes_requested = self._flushes_done = 0
+        self._to_sync = False  # whether one of `writes` must be on the disk when it is committed
         self._closing = False
         self._opened = threading.Event()
         # A daemon: a session that nobody closed must not keep the program alive. Its finalizer
@@ -94,14 +95,19 @@ class WriterThread:
         with self._mutex:
             self._put(write)
 
-    def _put(self, write: Write) -> None:
+    def _put(self, write: Write, *, synced: bool = True) -> None:
         self.raise_error()
+        self._to_sync = self._to_sync or synced
         self.writes.append((self._taken + len(self.pending), write))
 
-    def commit(self, write: Write) -> None:
-        """Add something to the next transaction and wait for it, with whoever waits meanwhile."""
+    def commit(self, write: Write, *, synced: bool = True) -> None:
+        """Add something to the next transaction and wait for it, with whoever waits meanwhile.
+
+        What is not `synced` survives the death of the process, and a loss of power only once
+        something else is synced.
+        """
         with self._mutex:
-            self._put(write)
+            self._put(write, synced=synced)
             self._wait_for_flush()
 
     def raise_error(self) -> None:
@@ -215,12 +221,14 @@ class WriterThread:
         The driving thread appends meanwhile, without a lock: so the writes are copied first, and
         the steps after them. A result then never gets committed without the steps before it.
         """
-        writes = self.writes[:]
+        with self._mutex:
+            writes, synced, self._to_sync = self.writes[:], self._to_sync, False
         steps = self.pending[:]
         progress = self._newest(steps)
         if not (writes or steps or progress):
             return
-        store.commit(steps, progress, [(count - self._taken, write) for count, write in writes])
+        ordered = [(count - self._taken, write) for count, write in writes]
+        store.commit(steps, progress, ordered, synced=synced)
         with self._mutex:
             del self.writes[: len(writes)]
             del self.pending[: len(steps)]

@@ -25,7 +25,7 @@ from .pairs import UNFINISHED, preference_pairs, write_pairs
 from .progress import progress_of
 from .prompts import with_feedback
 from .python_run import RefineConfig, build_refine
-from .refine import Refine, prompt_tokens
+from .refine import Refine
 from .report.html import Outcome, duration
 from .report.summary import Reason, ReasonTally
 from .report.why import AttemptLine, CheckRecord, CheckTally, Course, attempt_lines, costly
@@ -43,9 +43,12 @@ from .strategies.base import (
 )
 from .strategies.constrain import constraint_of, fitting
 from .strategies.steering import BestOf, Constrain, Smc
+from .text_writer import DEFAULT_SAMPLING, PROMPT_EDITS, TextWriter, opened, prompt_tokens
 
 __all__ = [
+    "DEFAULT_SAMPLING",
     "ONLY",
+    "PROMPT_EDITS",
     "READY",
     "STANDARD_INPUT",
     "STRATEGIES",
@@ -84,6 +87,7 @@ __all__ = [
     "SteeringContext",
     "StillPassable",
     "Strategy",
+    "TextWriter",
     "attempt_lines",
     "build_job",
     "build_refine",
@@ -101,6 +105,7 @@ __all__ = [
     "keep_input",
     "keyed",
     "open_job",
+    "opened",
     "option_names",
     "preference_pairs",
     "prepare",

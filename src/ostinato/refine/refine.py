@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Literal
 
-from ostinato.arguments import require_above, require_arguments, require_at_least
+from ostinato.arguments import require_arguments, require_at_least
 from ostinato.checks import TIME_LIMIT
-from ostinato.decode import Constraint, Decode, SamplingParams, TokenPrompt
-from ostinato.errors import InputError, ItemError
+from ostinato.decode import Decode, SamplingParams, TokenPrompt
 from ostinato.journal import Journal, Run, RunSource
 from ostinato.loop import (
     Check,
@@ -24,12 +22,11 @@ from ostinato.loop import (
     LaneResult,
     Lanes,
     Loop,
-    Policy,
     UniqueItems,
     check_seed,
 )
-from ostinato.models import LanguageModel, Tokenizer, shared_model
-from ostinato.refine.drafts import Judges, end_of_draft, loop_of
+from ostinato.models import LanguageModel
+from ostinato.refine.drafts import loop_of
 from ostinato.refine.inputs import (
     PromptOf,
     Row,
@@ -41,25 +38,19 @@ from ostinato.refine.inputs import (
     usable_prompt,
 )
 from ostinato.refine.progress import in_terminal, progress_of
-from ostinato.refine.prompts import Message, PlainPrompt
+from ostinato.refine.prompts import Message
 from ostinato.refine.python_run import RefineConfig, run_of
 from ostinato.refine.results import from_lane
 from ostinato.refine.settings import ItemBudget, check_tables, strategy_table
-from ostinato.refine.strategies.base import SteeringContext, Strategy
-from ostinato.remote import (
-    END,
-    Server,
-    ServerLanes,
-    SpendLimit,
-    character_ids,
-    check_sampling,
-    is_server,
-    text_id,
+from ostinato.refine.strategies.base import Strategy
+from ostinato.refine.text_writer import (
+    DEFAULT_SAMPLING,
+    PROMPT_EDITS,
+    TextWriter,
+    opened,
+    require_limits,
 )
-
-DEFAULT_SAMPLING = SamplingParams(temperature=0.7, top_k=50)
-# `Decode` passes these edits to the prompt function.
-PROMPT_EDITS = frozenset({"feedback"})
+from ostinato.remote import Server, ServerLanes, SpendLimit
 
 
 class Refine:
@@ -109,41 +100,47 @@ class Refine:
         if not isinstance(self.items, UniqueItems):  # whoever made those has looked at each
             require_columns(self.items, prompt, self.checks)
         require_arguments(Refine.__init__, given)
-        require_at_least(1, slots=slots, block=block, max_new_tokens=max_new_tokens)
-        limits = {"tokens": tokens, "seconds": seconds}
-        require_above(0, **{name: limit for name, limit in limits.items() if limit is not None})
-        require_above(0, time_limit=time_limit)
+        require_at_least(1, slots=slots, block=block)
         require_at_least(0, alternatives=alternatives)
+        require_limits(max_new_tokens, tokens, seconds, time_limit)
         # Last: everything else is quicker to refuse.
-        self.model = _opened(model)
+        self.model = opened(model)
         self.sampling, self.seed = sampling, seed
         self._budget = ItemBudget(item_tokens=tokens, item_seconds=seconds)
-        self._time_limit = time_limit
-        self._max_new_tokens = max_new_tokens
-        self._context = self._steering_context()
-        self._spend_limit = spend_limit
+        self.writer = TextWriter(
+            model=self.model,
+            checks=self.checks,
+            strategy=self.strategy,
+            sampling=sampling,
+            max_new_tokens=max_new_tokens,
+            tokens=tokens,
+            seconds=seconds,
+            time_limit=time_limit,
+            spend_limit=spend_limit,
+        )
         self.decode: Decode | ServerLanes
+        process: LaneProcess
         if isinstance(self.model, Server):
-            self.decode = self._server_lanes(
-                self.model, sampling, slots, spend_limit or SpendLimit()
+            self.decode = process = self.writer.server_lanes(
+                self._server_prompt, self.writer.tracked_texts, slots
             )
         else:
-            self.decode = self._decode(self.model, sampling, slots, block, alternatives)
-        self.policy = Policy(
-            each=end_of_draft(
-                self.strategy,
-                self.checks,
-                max_new_tokens=max_new_tokens,
-                tokens=tokens,
-                seconds=seconds,
-                time_limit=time_limit,
-                late=self._context.late,
-            ),
-            judge=Judges(self.checks, time_limit, spend_limit),
-            on_stop=self.strategy.on_stop(self._context),
-            ready=ready,
-        )
-        self.lanes = Lanes(self._lane_process(), self.items, self.policy, seed=seed)
+            first = next(iter(self.items))[1]  # only it is tried: a wrong job is found before work
+            self.writer.require_template(lambda edits: self._prompt(first, edits))
+            self.decode = Decode(
+                self.model,
+                self._token_prompt,
+                sampling=sampling,
+                # A group of lanes needs all of its slots at once.
+                slots=max(slots, self.strategy.lanes),
+                block=block,
+                alternatives=alternatives,
+                prompt_edits=PROMPT_EDITS,
+                limit=max_new_tokens,
+            )
+            process = self.writer.process(self.decode)
+        self.policy = self.writer.policy(ready)
+        self.lanes = Lanes(process, self.items, self.policy, seed=seed)
         if spend_limit is not None:
             # What the run spent before it was resumed counts, and the lanes restore that.
             spend_limit.before = lambda: self.lanes.spent
@@ -215,7 +212,7 @@ class Refine:
             checks=check_tables(self.checks),
             order=tuple(check.name for check in self.checks),
             strategy=strategy_table(self.strategy),
-            max_new_tokens=self._max_new_tokens,
+            max_new_tokens=self.writer.max_new_tokens,
             budget=self._budget,
             seed=self.seed,
         )
@@ -227,179 +224,10 @@ class Refine:
     def _columns(self) -> dict[str, Row]:
         return dict(self.items)
 
-    # The lane process -------------------------------------------------------------------------
-
-    def _steering_context(self) -> SteeringContext:
-        if isinstance(self.model, Server):
-            return SteeringContext(
-                character_ids,
-                END,
-                self.checks,
-                self._time_limit,
-                can_continue=self.model.continues,
-                pays_per_token=True,
-                tracking_id=text_id,
-            )
-        tokenizer = self.model.tokenizer
-        end = min(tokenizer.eos_ids, default=None)
-        return SteeringContext(tokenizer.continuation, end, self.checks, self._time_limit)
-
-    def _server_lanes(
-        self, server: Server, sampling: SamplingParams, slots: int, spend_limit: SpendLimit
-    ) -> ServerLanes:
-        return ServerLanes(
-            server,
-            self._server_prompt,
-            sampling=check_sampling(server, server_sampling(server, sampling)),
-            max_tokens=self._max_new_tokens,
-            slots=slots,
-            spend_limit=spend_limit,
-            prompt_edits=PROMPT_EDITS,
-            track_logprobs=self._tracked_texts,
-        )
-
-    def _decode(
-        self,
-        model: LanguageModel,
-        sampling: SamplingParams,
-        slots: int,
-        block: int,
-        alternatives: int,
-    ) -> Decode:
-        self._refuse_messages_without_template(model)
-        return Decode(
-            model,
-            self._token_prompt,
-            sampling=sampling,
-            # A group of lanes needs all of its slots at once.
-            slots=max(slots, self.strategy.lanes),
-            block=block,
-            alternatives=alternatives,
-            prompt_edits=PROMPT_EDITS,
-            limit=self._max_new_tokens,
-        )
-
-    def _lane_process(self) -> LaneProcess:
-        """Return the lanes of the server or of the model, or groups of the model's lanes."""
-        if isinstance(self.decode, Decode):
-            return self.strategy.process(self.decode, self._context)
-        if self.strategy.masks or self.strategy.lanes > 1:
-            raise InputError(
-                f"The strategy of a model on a server must be backtrack, abort, feedback or "
-                f"resample, got {self.strategy.kind!r}. Choose one, or load the model here."
-            )
-        return self.decode
-
-    def _refuse_messages_without_template(self, model: LanguageModel) -> None:
-        """Raise `InputError` for chat messages if the model has no template to write them with.
-
-        Only the first item is tried: that finds a wrong job before any work. A feedback prompt is
-        chat messages, too.
-        """
-        if model.tokenizer.chat_template is not None:
-            return
-        strategy = self.strategy
-        feedback = {"feedback": {"draft": "", "reasons": []}}
-        first = next(iter(self.items))[1]
-        try:
-            prompt = self._prompt(first, feedback if strategy.gives_feedback else {})
-        except ItemError:
-            return
-        if isinstance(prompt, str | TokenPrompt):
-            return
-        cause = f"from the strategy {strategy.kind!r}" if strategy.gives_feedback else "from it"
-        raise InputError(
-            f"The prompt must be a text, as the model {model.name!r} has no chat template, "
-            f"got chat messages {cause}. Use a model tuned for conversations"
-            + (", another strategy" if strategy.gives_feedback else "")
-            + ", or a plain text: plain = true in a job's [prompt], or a prompt function that "
-            "returns a text."
-        )
-
-    # Callbacks of Lanes and Decode ------------------------------------------------------------
+    # Callbacks of Decode and ServerLanes ------------------------------------------------------
 
     def _token_prompt(self, row: Row, edits: Mapping[str, object]) -> TokenPrompt:
-        prompt = self._prompt(row, edits)
-        assert not isinstance(self.model, Server)
-        tokenizer = self.model.tokenizer
-        if isinstance(prompt, TokenPrompt):
-            room = self._max_new_tokens
-            return replace(prompt, constraint=prompt.constraint or self._constraint(row, room))
-        tokens = prompt_tokens(prompt, tokenizer)
-        room = min(self._max_new_tokens, self.model.config.max_position_embeddings - len(tokens))
-        return TokenPrompt(
-            tokens, track_logprobs=self._tracked(row), constraint=self._constraint(row, room)
-        )
+        return self.writer.token_prompt(self._prompt(row, edits), row)
 
     def _server_prompt(self, row: Row, edits: Mapping[str, object]) -> str | Sequence[Message]:
-        """Return an item's prompt for a server. Raises `ItemError` for a prompt of tokens."""
-        prompt = self._prompt(row, edits)
-        if isinstance(prompt, TokenPrompt):
-            raise ItemError(
-                "A server's prompt must be a text or chat messages, got tokens. Return a text."
-            )
-        return prompt
-
-    def _constraint(self, row: Row, room: int) -> Constraint | None:
-        """Return the checks as a mask, if the strategy masks.
-
-        It keeps room to close within `room` tokens, unless no such text is found.
-        """
-        if not self.strategy.masks:
-            return None
-        # Imported here: only strategies with masks need it.
-        from ostinato.refine.strategies.constrain import constraint_of, fitting
-
-        assert not isinstance(self.model, Server)
-        found = constraint_of(self.checks, row, self.model.tokenizer).constraint
-        return found and fitting(found, self.model.tokenizer, room)
-
-    def _tracked(self, row: Row) -> list[int]:
-        """Return the tokens to track; none for a strategy that inserts no required text."""
-        return self._context.required_ids(row) if self.strategy.checks_prefixes else []
-
-    def _tracked_texts(self, row: Row) -> list[str]:
-        """Return the same for a server, whose tokens are not known: texts."""
-        return self._context.required_texts(row) if self.strategy.checks_prefixes else []
-
-
-def prompt_tokens(
-    prompt: str | Sequence[Mapping[str, str]] | TokenPrompt, tokenizer: Tokenizer
-) -> Sequence[int]:
-    """Return the tokens of what a prompt function has made.
-
-    A text becomes the user's message if the tokenizer has a chat template. Raises `ItemError` for a
-    text with characters that have no token.
-    """
-    if isinstance(prompt, TokenPrompt):
-        return prompt.tokens
-    if not isinstance(prompt, str):
-        return tokenizer.chat(prompt)
-    if tokenizer.chat_template is not None and not isinstance(prompt, PlainPrompt):
-        return tokenizer.chat([{"role": "user", "content": prompt}])
-    tokenizer.require_known(prompt)
-    return tokenizer.prompt(prompt)
-
-
-def _opened(model: LanguageModel | Server | str) -> LanguageModel | Server:
-    if not isinstance(model, str):
-        return model
-    return Server.of(model) if is_server(model) else shared_model(model)
-
-
-def server_sampling(server: Server, sampling: SamplingParams) -> dict[str, float]:
-    """Return the sampling parameters that a server accepts.
-
-    The default `top_k` is dropped where the server has no such extension: the user did not set it.
-    Raises `InputError` for a bias on tokens, whose ids are not known here.
-    """
-    values = asdict(sampling)
-    for name in ("logit_bias", "end_bias"):
-        bias = values.pop(name, None)
-        if bias:
-            raise InputError(
-                f"{name} must be left out with a server, whose tokens are not known, got {bias}. "
-                "Remove it."
-            )
-    unset = not server.extensions and sampling.top_k == DEFAULT_SAMPLING.top_k
-    return values | ({"top_k": 0} if unset else {})
+        return self.writer.server_prompt(self._prompt(row, edits))

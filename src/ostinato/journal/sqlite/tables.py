@@ -98,15 +98,19 @@ class RunTables:
         steps: Sequence[Entry],
         progress: Progress | None,
         writes: Sequence[tuple[int, Write]],
+        *,
+        synced: bool = True,
     ) -> None:
         """Write steps, the run's progress and all writes in one transaction, in their order.
 
-        With each write comes the number of `steps` before it.
+        With each write comes the number of `steps` before it. `synced`: writes are on the disk
+        when this returns.
         """
         running, waiting = self._running, self._waiting
         # Steps can be computed again, so their commits do not wait for the disk. Results, events
         # and checkpoints are acknowledged to somebody: theirs do.
-        if writes:
+        to_sync = bool(writes) and synced
+        if to_sync:
             sync_at_commit(self.connection)
         try:
             with transaction(self.connection):
@@ -127,7 +131,7 @@ class RunTables:
             self._unlink.clear()
             raise
         finally:
-            if writes:
+            if to_sync:
                 sync_lazily(self.connection)
         self._artifacts.end(committed=True)
         # Only now: until the commit, a row still points to each of these files.
