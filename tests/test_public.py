@@ -20,7 +20,15 @@ from ostinato.cli.main import COMMANDS
 ROOT = Path(ostinato.__file__).parent
 
 # Modules at the top, which every package may import.
-TOP = ("errors", "arguments", "text_files", "parquet_files", "row_files", "output_files")
+TOP = (
+    "errors",
+    "arguments",
+    "text_files",
+    "python_files",
+    "parquet_files",
+    "row_files",
+    "output_files",
+)
 
 # What each package may import beside them, as docs/architecture.md shows it.
 ENGINE = {"journal", "loop"}
@@ -41,10 +49,11 @@ MAY_IMPORT = {
     **{family: FAMILY | {"refine"} for family in FAMILIES},
     "adversarial": ENGINE | {"models", "train", "media", "image"},
     "reward": FAMILY | {"refine"},
+    "flow": ENGINE | {"models", "inference", "checks", "decode", "remote", "refine", "runs"},
     "server": ENGINE | {"models", "checks", "decode", "refine"},
     "runs": ENGINE,
     "testing": ENGINE,
-    "cli": FAMILY | {*FAMILIES, "adversarial", "refine", "reward", "server"},
+    "cli": FAMILY | {*FAMILIES, "adversarial", "refine", "reward", "flow", "server"},
 }
 SUBPACKAGES = [
     "image.pipelines",

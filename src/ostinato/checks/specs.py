@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -29,6 +27,7 @@ from ostinato.checks.regex_check import Regex
 from ostinato.checks.words import Contains, Excludes
 from ostinato.errors import InputError
 from ostinato.journal import JSON
+from ostinato.python_files import module_at
 
 _CLASSES: tuple[type[BaseCheck], ...] = (
     Blocked,
@@ -252,7 +251,7 @@ def _module(name: str, folder: Path) -> types.ModuleType:
     path = folder.resolve().joinpath(*name.split(".")).with_suffix(".py")
     # A link could lead out of the folder, and what it leads to would be run.
     if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
-        return _module_at(path)
+        return module_at(path, "The module of a check")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -260,26 +259,6 @@ def _module(name: str, folder: Path) -> types.ModuleType:
             f"The module of a check must be a file in the job's folder or an installed package, "
             f"got '{name}' ({error}). Add {path.name} beside the job file, or install it."
         ) from error
-
-
-def _module_at(path: Path) -> types.ModuleType:
-    """Import a file once, under a name that hides no other module."""
-    name = f"ostinato_job_{sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise InputError(
-            f"The module of a check must import, got {type(error).__name__}: {error} in "
-            f"{path.name}. Fix it there."
-        ) from error
-    return module
 
 
 def _public(module: types.ModuleType) -> list[str]:

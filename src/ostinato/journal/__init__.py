@@ -18,7 +18,7 @@ from ostinato.journal.comparison import (
 )
 from ostinato.journal.creation import safe_name
 from ostinato.journal.edits import EditKind
-from ostinato.journal.encoding import encode, valid
+from ostinato.journal.encoding import encode, encode_exactly, valid
 from ostinato.journal.fields import Fields
 from ostinato.journal.journal import Journal
 from ostinato.journal.place import DEFAULT, runs_command
@@ -95,6 +95,7 @@ __all__ = [
     "differences",
     "each_beside",
     "encode",
+    "encode_exactly",
     "first",
     "is_recorded_tensor",
     "load_state",

@@ -6,6 +6,7 @@ from .inputs import (
     checks_of,
     keyed,
     prompt_of,
+    strategy_of,
     usable_prompt,
 )
 from .job.checks import prepare
@@ -118,6 +119,7 @@ __all__ = [
     "reopen_job",
     "require_export",
     "require_ready",
+    "strategy_of",
     "usable_prompt",
     "with_feedback",
     "write_export",

@@ -1,0 +1,113 @@
+"""The calls of async flows: those of `ostinato.flow`, to be awaited.
+
+@flow
+async def both(topic):
+    return await gather(generate(f"For {topic}."), generate(f"Against {topic}."))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
+
+from ostinato.flow import calls
+from ostinato.flow.frames import Frame, enter, frame_of
+from ostinato.flow.hub import Suspended
+from ostinato.flow.record import handled_later
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Make one call in a thread, so that other branches go on; its place is the next one here."""
+    frame = frame_of("A call")
+    place = frame.next_place()
+    number = int(place[len(frame.path) :])
+    once = Frame(frame.task, frame.path, frame.spent, number - 1, frame.unrecorded)
+    loop, context = asyncio.get_running_loop(), copy_context()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        enter(once)
+        try:
+            value = function()
+        except BaseException as error:
+            _tell(loop, done, error, None)
+        else:
+            _tell(loop, done, None, value)
+
+    threading.Thread(target=context.run, args=(run,), name="flow call", daemon=True).start()
+    return await done
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop, done: asyncio.Future[Any], error: Any, value: Any
+) -> None:
+    def end() -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(value)
+        else:
+            done.set_exception(error)
+
+    loop.call_soon_threadsafe(end)
+
+
+def _awaited(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+    @wraps(function)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await in_thread(partial(function, *args, **kwargs))
+
+    return call
+
+
+generate = _awaited(calls.generate)
+check = _awaited(calls.check)
+choose = _awaited(calls.choose)
+ask = _awaited(calls.ask)
+sample = _awaited(calls.sample)
+sleep = _awaited(calls.sleep)
+
+
+def step(function: calls.Step[P, T] | Callable[P, T]) -> Callable[P, Awaitable[T]]:
+    """Return a step, or a function as one, to be awaited."""
+    made = function if isinstance(function, calls.Step) else calls.step(function)
+    return _awaited(made)
+
+
+async def gather(*branches: Awaitable[T]) -> list[T]:
+    """Await several calls side by side, and return what each returns, in their order.
+
+    Each is a branch with places of its own. Where some raise, the others end first; then the first
+    of these is raised.
+    """
+    frame = frame_of("gather")
+    path = f"{frame.next_place()}:gather"
+    inner = [frame.branch(f"{path}[{number}]/") for number, _ in enumerate(branches)]
+
+    async def entered(each: Frame, branch: Awaitable[T]) -> T:
+        enter(each)
+        value = await branch
+        each.task.record.require_all(each)
+        return value
+
+    tasks = [
+        asyncio.create_task(entered(each, branch))
+        for each, branch in zip(inner, branches, strict=True)
+    ]
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    for each in inner:
+        handled_later(frame, each)
+    errors = [each for each in found if isinstance(each, BaseException)]
+    if errors:
+        raise next((one for one in errors if isinstance(one, Suspended)), errors[0])
+    return found  # type: ignore[return-value]
+
+
+__all__ = ["ask", "check", "choose", "gather", "generate", "sample", "sleep", "step"]

@@ -1,0 +1,240 @@
+"""Flows as lanes: many in progress, whose texts are written in one batch.
+
+A lane process. A lane is a flow, its only step that it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from ostinato.errors import EditError, RunError
+from ostinato.flow.hub import Hub
+from ostinato.flow.task import FlowSettings, FlowTask
+from ostinato.journal import RunSession
+from ostinato.loop import Lane, Report
+
+if TYPE_CHECKING:
+    from ostinato.flow.flows import Flow
+    from ostinato.flow.texts import Texts
+
+WAIT = 0.05
+"""Seconds that a step waits for a flow where no text is being written."""
+SETTLE = 0.005
+"""Seconds that a step waits for what flows ask next, after it has handed texts to them."""
+LOOK_EVERY = 0.5
+"""Seconds between two looks whether a person has answered."""
+
+
+class FlowsFailed(RunError):
+    """Some flows have failed; all others are done. `errors` has what each raised, by key."""
+
+    def __init__(self, message: str, errors: Mapping[str, BaseException]) -> None:
+        super().__init__(message)
+        self.errors = dict(errors)
+
+
+class FlowLanes:
+    """Runs a flow for each item, which are its arguments.
+
+    `in_progress` is how many are in progress at once; those that wait for a person are not counted.
+    `slots` is how many texts are written at once. Flows that fail are left until all others are
+    done; then `step` raises.
+    """
+
+    deterministic = True
+    costs = ("tokens", "computed", "prompt", "cost", "calls")
+    unit = "calls"
+    known_edits: Mapping[str, Any] = {}
+
+    def __init__(
+        self,
+        flow: Flow[..., Any],
+        *,
+        settings: FlowSettings,
+        text_slots: int = 16,
+        in_progress: int = 256,
+        single: bool = False,
+    ) -> None:
+        self.flow = flow
+        self.session: RunSession | None = None
+        self._settings, self._text_slots = settings, text_slots
+        self._in_progress, self._single = in_progress, single
+        self.slots = in_progress
+        self._hub = Hub()
+        self._tasks: dict[str, FlowTask] = {}
+        self._new: list[FlowTask] = []
+        self._texts: Texts | None = None
+        self._mode = ""
+        self._looked = 0.0
+
+    @property
+    def compute_mode(self) -> str:
+        """How each model computes; "" before a text is written."""
+        return self._mode if self._texts is None else self._texts.compute_mode
+
+    def use_compute_mode(self, mode: str) -> None:
+        """Let each model compute in its recorded mode."""
+        self._mode = mode
+
+    # Lanes ------------------------------------------------------------------------------------
+
+    def start(self, lane: Lane, item: object) -> None:
+        """Start a flow at the next step, with what is recorded of it."""
+        assert isinstance(item, Mapping)
+        prefix = "" if self._single else f"{lane.key}/"
+        task = FlowTask(
+            self.flow,
+            item,
+            key=lane.key,
+            prefix=prefix,
+            hub=self._hub,
+            settings=self._settings,
+        )
+        self._tasks[lane.key] = task
+        self._new.append(task)
+
+    def rewind(self, lane: Lane, to: int) -> None:
+        """Refuse edits: a flow is changed in its code."""
+        raise EditError("A flow must not be edited while it runs. Change its code.")
+
+    def output(self, key: str) -> object:
+        """Return what the flow returned."""
+        return self._tasks[key].value
+
+    def drop(self, key: str) -> None:
+        """Forget a flow."""
+        self._tasks.pop(key)
+
+    def step(self) -> Mapping[str, Report]:
+        """Write a token of every text that flows wait for; return the flows that have ended.
+
+        Raises `Unanswered` where all that are left wait for a person, and what a flow raised where
+        those that are left have failed.
+        """
+        self._start_new()
+        done = self._work()
+        texts = self._texts
+        if texts is not None and texts.busy:
+            done += texts.step()
+        elif not done:
+            self._hub.look(WAIT, self._has_ended)
+            done = self._work()
+        if done:
+            self._hub.settle(SETTLE)
+            self._work()
+        self._look_for_answers()
+        # Those that wait or have failed take no room.
+        still = sum(task.status in ("waiting", "failed") for task in self._tasks.values())
+        self.slots = self._in_progress + still
+        reports = self._reports()
+        if not reports and not self._new:
+            self._require_work()
+        return reports
+
+    def _start_new(self) -> None:
+        new, self._new = self._new, []
+        for task in new:
+            task.start(self.session)
+
+    def _work(self) -> int:
+        """Do what flows have handed over; return how much of it is done already."""
+        from ostinato.flow.texts import TextRequest
+
+        done = 0
+        for work, future in self._hub.take():
+            if isinstance(work, TextRequest):
+                self._with_texts().add(work, future)
+            else:
+                done += 1
+                _do(work, future)  # type: ignore[arg-type]
+        return done
+
+    def _with_texts(self) -> Texts:
+        from ostinato.flow.texts import Texts
+
+        if self._texts is None:
+            self._texts = Texts(self._text_slots, self._settings.seed)
+            if self._mode:
+                self._texts.use_compute_mode(self._mode)
+        return self._texts
+
+    def _has_ended(self) -> bool:
+        return any(task.status not in ("new", "running") for task in self._tasks.values())
+
+    def _reports(self) -> dict[str, Report]:
+        reports: dict[str, Report] = {}
+        for key, task in self._tasks.items():
+            if task.status == "returned":
+                spent = {name: round(each, 6) for name, each in task.spent.items()}
+                reports[key] = {"calls": 0, **spent, "ended": "The flow returned."}
+        return reports
+
+    # Those that cannot go on ------------------------------------------------------------------
+
+    def _look_for_answers(self) -> None:
+        """Start flows again whose question a person has answered meanwhile."""
+        import time
+
+        waiting = [task for task in self._tasks.values() if task.status == "waiting"]
+        if not waiting or self.session is None or time.monotonic() - self._looked < LOOK_EVERY:
+            return
+        self._looked = time.monotonic()
+        for task in waiting:
+            assert task.unanswered is not None
+            if self.session.run.call(task.unanswered.path) is not None:
+                task.status = "new"
+                self._new.append(task)
+
+    def _require_work(self) -> None:
+        """Raise where no flow can go on."""
+        tasks = self._tasks.values()
+        if any(task.status in ("new", "running", "returned") for task in tasks):
+            return
+        failed = {task.key: task.error for task in tasks if task.error is not None}
+        if self.session is not None:
+            for task in tasks:
+                if task.error is not None:
+                    self._record_failure(task)
+        for task in tasks:  # first: those can go on once they are answered
+            if task.unanswered is not None and task.status == "waiting":
+                raise task.unanswered
+        if self._single and failed:
+            raise next(iter(failed.values()))
+        if failed:
+            raise FlowsFailed(self._why(failed), failed)
+
+    def _record_failure(self, task: FlowTask) -> None:
+        from ostinato.flow.recorded_error import words
+
+        assert self.session is not None and task.error is not None
+        told = {"key": task.key, "error": words(task.error), "place": task.place_of_error}
+        self.session.event("failed", 0, told)
+
+    def _why(self, failed: Mapping[str, BaseException]) -> str:
+        from ostinato.flow.recorded_error import words
+
+        key, error = next(iter(failed.items()))
+        place = self._tasks[key].place_of_error
+        count = "One flow has" if len(failed) == 1 else f"{len(failed)} flows have"
+        return (
+            f"{count} failed, the first with the key {key!r}: {words(error)}"
+            f"{f' at {place}' if place else ''}. Mend it and run the same again: what was done is "
+            "kept, and only these go on."
+        )
+
+    def close(self) -> None:
+        """Unwind all flows in progress, and end all requests to servers."""
+        self._hub.close()
+        if self._texts is not None:
+            self._texts.close()
+
+
+def _do(work: Callable[[], Any], future: Future[Any]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
+        if not isinstance(error, Exception):  # Ctrl-C is the computing thread's own
+            raise

@@ -1,0 +1,211 @@
+"""The calls of one flow: those that a run has recorded, and those that are made now.
+
+A call that is recorded returns its answer; one that is not is made, and recorded before anyone acts
+on it. Knows no kind of call.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ostinato.errors import InputError, RunError
+from ostinato.flow import recorded_error
+from ostinato.flow.frames import Frame, caller
+from ostinato.flow.values import plain
+from ostinato.journal import JSON, Call, RunSession, encode_exactly
+
+FAILED = "error"
+"""The entry of an answer that holds what is known of an exception."""
+
+
+class FlowChanged(RunError):
+    """The code of a flow makes another call than the one that was recorded at its place."""
+
+
+class Made(NamedTuple):
+    """What a call has returned, and what it spent."""
+
+    value: object
+    spent: Mapping[str, float] = {}
+    synced: bool = False
+
+
+class _Unrecorded(NamedTuple):
+    path: str
+    arguments: str
+    error: Exception
+
+
+@dataclass(slots=True)
+class FlowRecord:
+    """Reads and writes the calls of one flow, whose paths begin with `prefix`.
+
+    `found` has the recorded calls by place; without a session, calls are kept nowhere.
+    """
+
+    session: RunSession | None
+    prefix: str = ""
+    found: Mapping[str, Call] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, session: RunSession | None, prefix: str) -> FlowRecord:
+        """Read what is recorded of a flow."""
+        if session is None:
+            return cls(None, prefix)
+        calls = session.run.calls_under(prefix) if prefix else session.run.calls()
+        return cls(session, prefix, {_place(call.path): call for call in calls})
+
+    def call(
+        self,
+        frame: Frame,
+        name: str,
+        arguments: Mapping[str, object],
+        make: Callable[[str], Made],
+    ) -> Any:
+        """Return the answer of the frame's next call: the recorded one, or that of `make(path)`.
+
+        Raises what the call raises or has raised, `LimitReached` where a limit of the flow is used
+        up, and `FlowChanged` where another call was recorded at this place.
+        """
+        place = self.prefix + frame.next_place()
+        path = f"{place}:{name}"
+        try:
+            text = encode_exactly(arguments, f"The arguments of {name}")
+        except InputError:
+            text = encode_exactly(plain(arguments, f"the arguments of {name}"), name)
+        recorded = self.found.get(place)
+        if recorded is not None:
+            return self._again(frame, recorded, path, text)
+        self.settle(frame)
+        try:
+            for spent in frame.spent:
+                spent.require_left()
+            began = time.monotonic()
+            made = make(path)
+        except Exception as error:
+            frame.unrecorded.append(_Unrecorded(path, text, error))
+            raise
+        took = {"calls": 1, **made.spent, "seconds": round(time.monotonic() - began, 3)}
+        count(frame, took)
+        return self._write(path, text, made, took, frame)
+
+    def answered(self, frame: Frame, name: str, make: Callable[[str], Made]) -> Any:
+        """Return what a person answered to the frame's next call: `make` records the question."""
+        place = self.prefix + frame.next_place()
+        path = f"{place}:{name}"
+        recorded = self.found.get(place)
+        if recorded is not None:
+            return self._again(frame, recorded, path, "{}")
+        self.settle(frame)
+        return make(path).value
+
+    def settle(self, frame: Frame) -> None:
+        """Record the errors that the flow has handled: what follows depends on them.
+
+        An error that ends a flow is not recorded, so that the call is made again on resume.
+        """
+        while frame.unrecorded:
+            path, text, error = frame.unrecorded.pop(0)
+            if self.session is not None:
+                answer = {FAILED: recorded_error.written(error)}
+                words = recorded_error.words(error)
+                self.session.record_call(path, text, answer, error=words, synced=False)
+
+    def require_all(self, frame: Frame) -> None:
+        """Raise `FlowChanged` where a frame that has ended was recorded with another call."""
+        left = self.found.get(f"{self.prefix}{frame.path}{frame.calls + 1}")
+        if left is not None:
+            raise FlowChanged(
+                f"The flow has ended where the call {left.path!r} was recorded, which is not made "
+                f"any more. {MEND}"
+            )
+
+    def leads_on(self, frame: Frame) -> bool:
+        """Whether the frame's next call is recorded."""
+        return f"{self.prefix}{frame.path}{frame.calls + 1}" in self.found
+
+    def named(self, path: str) -> Call | None:
+        """Return a recorded call whose path is not numbered."""
+        return self.found.get(self.prefix + path)
+
+    def write(self, path: str, answer: JSON) -> None:
+        """Record an answer under a path that is not numbered."""
+        if self.session is not None:
+            self.session.record_call(self.prefix + path, "{}", answer, synced=False)
+
+    # One call ---------------------------------------------------------------------------------
+
+    def _again(self, frame: Frame, call: Call, path: str, text: str) -> Any:
+        now = json.loads(text)
+        if call.path != path or (call.author is None and call.arguments != now):
+            raise FlowChanged(_difference(call, path, now))
+        if call.error is not None:
+            value = call.answer.get(FAILED) if isinstance(call.answer, dict) else None
+            raise recorded_error.rebuilt(call.path, call.error, value)
+        if call.author is not None:  # a person's answer
+            return call.answer
+        assert isinstance(call.answer, dict)
+        spent: Any = call.answer.get("spent") or {"calls": 1}
+        count(frame, spent)
+        return call.answer["value"]
+
+    def _write(
+        self, path: str, text: str, made: Made, spent: Mapping[str, float], frame: Frame
+    ) -> Any:
+        if self.session is None:
+            return json.loads(encode_exactly(made.value, f"The answer of the call {path!r}"))
+        brief = spent if frame.spent or made.spent else {}
+        answer = {"value": made.value, "spent": brief} if brief else {"value": made.value}
+        written = self.session.record_call(path, text, answer, synced=made.synced)
+        assert isinstance(written, dict)
+        return written["value"]
+
+
+MEND = (
+    'The code has changed: give what is new to new runs alone, under `if version("NAME"):`, or '
+    "start another run. Or it depends on chance, a clock or the order of a set: take these from "
+    "uniform, now and sorted."
+)
+
+
+def count(frame: Frame, spent: Mapping[str, float]) -> None:
+    """Count what a call spent, also against the limits of its flow and of those that called it."""
+    frame.task.count(spent)
+    for each in frame.spent:
+        each.add(spent)
+
+
+def handled_later(frame: Frame, inner: Frame) -> None:
+    """Leave the errors of a frame that has ended to the one around it."""
+    frame.unrecorded += inner.unrecorded
+    inner.unrecorded = []
+
+
+def _place(path: str) -> str:
+    """Return a path without the name of its call."""
+    head, slash, last = path.rpartition("/")
+    return head + slash + last.partition(":")[0] if last[:1].isdigit() else path
+
+
+def _difference(call: Call, path: str, arguments: Mapping[str, Any]) -> str:
+    if call.path != path:
+        what = f"the call {call.path!r} was recorded, and {path!r} is made now"
+    else:
+        names = [
+            name
+            for name in {**call.arguments, **arguments}
+            if call.arguments.get(name, ...) != arguments.get(name, ...)
+        ]
+        was, now = (
+            {name: each.get(name) for name in names} for each in (call.arguments, arguments)
+        )
+        what = (
+            f"the call {path!r} was recorded with {was!r:.120}, and is made with {now!r:.120} now"
+        )
+    return (
+        f"A flow must make the calls again that its run has recorded: at {caller()}, {what}. {MEND}"
+    )

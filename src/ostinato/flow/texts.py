@@ -1,0 +1,232 @@
+"""The texts of many flows: one batch of lanes for each model, which calls join at the next token.
+
+Steps in the computing thread. Knows no flow: a request is a prompt, a writer and a key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ostinato.errors import ItemError
+from ostinato.loop import LaneResult, Lanes, LaneStep, Policy, UniqueItems, compute_mode
+from ostinato.refine import PROMPT_EDITS, PromptOf, Row, TextWriter
+from ostinato.remote import Server
+
+if TYPE_CHECKING:
+    from ostinato.decode import TokenPrompt
+
+Watch = Callable[[str], None]
+"""Gets a text as it grows, whole each time: a part of it may have been taken back."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TextRequest(Mapping[str, object]):
+    """A text to write: its random numbers depend on `key` and the seed alone.
+
+    It is the mapping of its columns, which checks read.
+    """
+
+    key: str
+    writer: TextWriter
+    prompt: PromptOf
+    columns: Row
+    watch: Watch | None = None
+
+    def __getitem__(self, name: str) -> object:
+        return self.columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def token_prompt(self, edits: Mapping[str, object]) -> TokenPrompt:
+        """Return the prompt with its own sampling and limit: others share the batch."""
+        made = self.writer.token_prompt(self.prompt(self.columns, edits), self.columns)
+        writer = self.writer
+        return replace(made, sampling=writer.sampling, limit=writer.max_new_tokens)
+
+
+class _Arrivals(UniqueItems):
+    """The requests that have come in."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[TextRequest] = deque()
+
+    def __len__(self) -> int:
+        return len(self.waiting)
+
+    def pairs(self, start: int = 0) -> Iterator[tuple[str, Any]]:
+        return _Coming(self.waiting)
+
+
+class _Coming:
+    """An iterator that may yield more after its end, which a generator could not."""
+
+    def __init__(self, waiting: deque[TextRequest]) -> None:
+        self._waiting = waiting
+
+    def __iter__(self) -> _Coming:
+        return self
+
+    def __next__(self) -> tuple[str, Any]:
+        if not self._waiting:
+            raise StopIteration
+        request = self._waiting.popleft()
+        return request.key, request
+
+
+class _Batch:
+    """The lanes of one model; `process` makes them, again after an exception."""
+
+    def __init__(self, process: Callable[[], Any], seed: int) -> None:
+        self._process, self._seed = process, seed
+        self._arrivals = _Arrivals()
+        self._active: dict[str, tuple[TextRequest, Future[Any]]] = {}
+        self.lanes: Lanes | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a text is being written, or waits."""
+        return bool(self._active)
+
+    def add(self, request: TextRequest, future: Future[Any]) -> None:
+        self._active[request.key] = request, future
+        self._arrivals.waiting.append(request)
+
+    def step(self) -> int:
+        """Advance every text by a token, and hand over those that are done; return how many."""
+        try:
+            if self.lanes is None:
+                self.lanes = Lanes(self._process(), self._arrivals, _policy, seed=self._seed)
+            report = self.lanes.step()
+        except Exception as error:
+            self._fail(error)
+            return 1
+        for key, step in report["lanes"].items():  # type: ignore[attr-defined]
+            self._show(key, step)
+        finished = self.lanes.take_finished()
+        for result in finished:
+            _, future = self._active.pop(result.key)
+            future.set_result(result)
+        return len(finished)
+
+    def _show(self, key: str, step: LaneStep) -> None:
+        request, _ = self._active[key]
+        # A lane that is done has left its slot; its result has the text.
+        if request.watch is not None and self.lanes is not None and step.stopped is None:
+            request.watch(str(self.lanes.process.output(key)))
+
+    def _fail(self, error: Exception) -> None:
+        """End the texts in work with an error, and start over with empty slots."""
+        active, self._active = list(self._active.values()), {}
+        self._arrivals.waiting.clear()
+        close = getattr(getattr(self.lanes, "process", None), "close", None)
+        self.lanes = None  # the caches may be in any state
+        if close is not None:
+            close()
+        for _, future in active:
+            future.set_exception(error)
+
+    def close(self) -> None:
+        """End all requests to a server."""
+        close = getattr(getattr(self.lanes, "process", None), "close", None)
+        if close is not None:
+            close()
+
+
+class Texts:
+    """The batches of all models that flows use; `slots` is how many texts each advances at once."""
+
+    def __init__(self, slots: int, seed: int) -> None:
+        self._slots, self._seed = slots, seed
+        self._batches: dict[object, _Batch] = {}
+        self._modes: dict[str, str] = {}  # recorded ones, by the model's name
+        self._models: dict[str, Any] = {}  # lane processes of models in this process, by name
+
+    @property
+    def busy(self) -> bool:
+        """Whether a text is being written."""
+        return any(batch.busy for batch in self._batches.values())
+
+    def add(self, request: TextRequest, future: Future[Any]) -> None:
+        """Let a text join its batch."""
+        writer = request.writer
+        key = self._key(writer)
+        batch = self._batches.get(key)
+        if batch is None:
+            batch = _Batch(lambda: self._process(writer), self._seed)
+            self._batches[key] = batch
+        batch.add(request, future)
+
+    def step(self) -> int:
+        """Advance all texts by a token; return how many are done."""
+        return sum(batch.step() for batch in self._batches.values() if batch.busy)
+
+    def close(self) -> None:
+        """End all requests to servers."""
+        for batch in self._batches.values():
+            batch.close()
+
+    @property
+    def compute_mode(self) -> str:
+        """How each model computes, as JSON by its name; "" without a model in this process."""
+        modes = {name: compute_mode(process) for name, process in self._models.items()}
+        known = {name: mode for name, mode in {**self._modes, **modes}.items() if mode}
+        return json.dumps(known, sort_keys=True) if known else ""
+
+    def use_compute_mode(self, mode: str) -> None:
+        """Let each model compute in its recorded mode, once it is loaded."""
+        self._modes = json.loads(mode)
+
+    def _key(self, writer: TextWriter) -> object:
+        model, strategy = writer.model, writer.strategy
+        if isinstance(model, Server):  # a request's settings are those of its lanes
+            settings = (writer.max_new_tokens, repr(writer.sampling))
+            return (model, *settings, strategy.checks_prefixes)
+        # A group of lanes belongs to one strategy.
+        return (id(model), id(writer) if strategy.lanes > 1 else None)
+
+    def _process(self, writer: TextWriter) -> Any:
+        from ostinato.decode import Decode
+        from ostinato.inference import in_compute_mode
+
+        if isinstance(writer.model, Server):
+            return writer.server_lanes(_server_prompt, _tracked_texts, self._slots)
+        model = writer.model
+        mode = self._modes.get(model.name)
+        decode = Decode(
+            model if mode is None else in_compute_mode(model, mode),
+            _token_prompt,
+            slots=max(self._slots, writer.strategy.lanes),
+            prompt_edits=PROMPT_EDITS,
+        )
+        self._models[model.name] = decode
+        return writer.process(decode) if writer.strategy.lanes > 1 else decode
+
+
+def _policy(request: TextRequest) -> Policy:
+    return request.writer.policy()
+
+
+def _token_prompt(request: TextRequest, edits: Mapping[str, object]) -> TokenPrompt:
+    return request.token_prompt(edits)
+
+
+def _server_prompt(request: TextRequest, edits: Mapping[str, object]) -> Any:
+    return request.writer.server_prompt(request.prompt(request.columns, edits))
+
+
+def _tracked_texts(request: TextRequest) -> list[str]:
+    return request.writer.tracked_texts(request.columns)
+
+
+def refused(result: LaneResult) -> ItemError:
+    """Return the error of a text that nothing could be done with."""
+    return ItemError(result.stopped.sentence)
