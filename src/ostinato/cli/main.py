@@ -36,6 +36,7 @@ COMMANDS = {
     ),
     "why": ("ostinato.cli.jobs.why", "why", "Explain the outcome of an item or of a job."),
     "serve": ("ostinato.cli.serve", "serve", "Serve a model over an OpenAI-compatible API."),
+    "flow": ("ostinato.cli.flow", "flow", "Run plain Python around generative calls, durably."),
     "generate": ("ostinato.cli.generate", "generate", "Generate text token by token."),
     "fill": ("ostinato.cli.fill", "fill", "Fill the gaps of a text with a masked model."),
     "train": ("ostinato.cli.train.group", "train", "Train a model until it is good enough."),

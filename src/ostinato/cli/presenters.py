@@ -30,6 +30,7 @@ Presenter = Callable[["RunConfig", "RunSource | None", View], Exit]
 
 PRESENTERS = {
     "fill": "ostinato.cli.fill:present",
+    "flow": "ostinato.cli.flow:present",
     "generate": "ostinato.cli.generate:present",
     "play": "ostinato.cli.play:present",
     "sample image": "ostinato.cli.sample.image:present",

@@ -200,7 +200,7 @@ def _chosen_by_model(
         frame,
         path,
         prompt,
-        (Choice(texts=tuple(options)),),
+        (Choice(texts=tuple(options), case=True),),
         {},
         model=used,
         strategy=strategy,

@@ -69,6 +69,11 @@ class FlowRun(RunConfig):
             found = each if found is None else found | each
         return found
 
+    def resumed_by(self, name: str) -> str:
+        """Return the call in Python that resumes it, where no command can build it."""
+        made_here = self.program is None or bool(self.items)
+        return super().resumed_by(name) if made_here else ""
+
     def trusted(self) -> list[str]:
         """Say that building it runs a program."""
         return [] if self.program is None else [f"runs the program {self.program}"]

@@ -6,7 +6,7 @@ Knows no kind of call; `calls` has these.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
@@ -85,6 +85,20 @@ class Flow(Generic[P, R]):
                     "which takes any number. Take a list or a mapping."
                 )
         return dict(bound.arguments)
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of its parameters."""
+        return list(inspect.signature(self.function).parameters)
+
+    def bound_partly(self, values: Sequence[object]) -> dict[str, Any]:
+        """Return some arguments by their names. Raises `InputError` for too many."""
+        if len(values) > len(self.parameters):
+            raise InputError(
+                f"The flow {self.name} must have at most {len(self.parameters)} arguments, got "
+                f"{len(values)}. Quote a text with spaces."
+            )
+        return dict(zip(self.parameters, values, strict=False))
 
     def from_row(self, row: Mapping[str, object]) -> dict[str, Any]:
         """Return the arguments of a row: columns of the parameters' names, or the whole row.

@@ -78,6 +78,18 @@ class FlowLanes:
         """Let each model compute in its recorded mode."""
         self._mode = mode
 
+    @property
+    def tokens(self) -> int:
+        """The tokens that were written in this session."""
+        return 0 if self._texts is None else self._texts.tokens
+
+    def counts(self) -> dict[str, int]:
+        """Return how many flows are in progress, wait for a person, and have failed."""
+        statuses = [task.status for task in self._tasks.values()]
+        waiting, failed = statuses.count("waiting"), statuses.count("failed")
+        working = len(statuses) - waiting - failed
+        return {"in progress": working, "waiting": waiting, "failed": failed}
+
     # Lanes ------------------------------------------------------------------------------------
 
     def start(self, lane: Lane, item: object) -> None:

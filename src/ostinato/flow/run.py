@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ostinato.arguments import did_you_mean, require
-from ostinato.errors import InputError, RunError
+from ostinato.errors import InputError, RunError, Unanswered
 from ostinato.flow.config import FlowRun
 from ostinato.flow.flows import Flow
 from ostinato.flow.frames import current
@@ -34,12 +34,13 @@ Pairs = Sequence[tuple[str, Mapping[str, Any]]]
 
 @dataclass(kw_only=True)
 class FlowWork(ItemsWork):
-    """Flows that are ready to be driven. `rows` has the columns of each key, for the output."""
+    """Flows that are ready to be driven: `count` of them; `rows` has the columns of each."""
 
     flow: Flow[..., Any]
     lanes: FlowLanes
     output: Path | None = None
     rows: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    count: int = 1
 
     def value(self, result: LaneResult) -> Any:
         """Return what a flow returned, as its annotation says."""
@@ -59,6 +60,11 @@ class FlowWork(ItemsWork):
             "spent": dict(result.spent),
         }
         return json.dumps(row, ensure_ascii=False) + "\n"
+
+    @property
+    def tokens(self) -> int:
+        """The tokens that flows have written so far, in this session."""
+        return self.lanes.tokens
 
     def close(self) -> None:
         """End the flows that are in progress; they go on when the run is resumed."""
@@ -90,7 +96,7 @@ def work_of(
         keep="results",
     )
     lanes.session = loop.session
-    return FlowWork(loop=loop, flow=flow, lanes=lanes, **more)
+    return FlowWork(loop=loop, flow=flow, lanes=lanes, count=len(pairs), **more)
 
 
 # In Python --------------------------------------------------------------------------------------
@@ -158,7 +164,9 @@ def _results(work: FlowWork, stack: ExitStack) -> Iterator[LaneResult]:
 
 
 def _not_ended(work: FlowWork) -> RunError:
-    stopped = work.loop.stopped
+    stopped, run = work.loop.stopped, work.loop.recorded_as
+    if stopped is not None and stopped.condition == "ask" and run is not None:
+        return Unanswered(stopped.sentence, run.id, str(stopped.numbers["path"]))
     why = stopped.sentence if stopped is not None else "It was paused."
     return RunError(f"The flow {work.flow.name} has not returned: {why}")
 
@@ -211,7 +219,7 @@ def build_flow(config: FlowRun, *, run: RunSource | None = None) -> FlowWork:
         name = run.name if isinstance(run, Run) else "NAME"
         raise RunError(
             f"The run {name!r} must be resumed by the program that started it: its flow or its "
-            f"rows are made there. Call the same {config.call.format(name=name)} again."
+            f"rows are made there. Call the same {config.resumed_by(name)} again."
         )
     flow = flow_of(config.program, config.function)
     if config.input is None:

@@ -90,6 +90,7 @@ class _Batch:
         self._arrivals = _Arrivals()
         self._active: dict[str, tuple[TextRequest, Future[Any]]] = {}
         self.lanes: Lanes | None = None
+        self.tokens = 0
 
     @property
     def busy(self) -> bool:
@@ -111,6 +112,7 @@ class _Batch:
             return 1
         for key, step in report["lanes"].items():  # type: ignore[attr-defined]
             self._show(key, step)
+        self.tokens += int(report.get("computed", 0))  # type: ignore[call-overload]
         finished = self.lanes.take_finished()
         for result in finished:
             _, future = self._active.pop(result.key)
@@ -154,6 +156,11 @@ class Texts:
     def busy(self) -> bool:
         """Whether a text is being written."""
         return any(batch.busy for batch in self._batches.values())
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were computed so far."""
+        return sum(batch.tokens for batch in self._batches.values())
 
     def add(self, request: TextRequest, future: Future[Any]) -> None:
         """Let a text join its batch."""

@@ -55,6 +55,10 @@ class RunConfig:
     call: ClassVar[str] = ""
     """The call that resumes a run which only its own program can build, with `{name}` in it."""
 
+    def resumed_by(self, name: str) -> str:
+        """Return the call in Python that resumes the run of a name; "" where a command does."""
+        return self.call.format(name=name)
+
     def outputs(self) -> list[tuple[str, Path]]:
         """Return the files and folders that the run writes, each with the name of its field."""
         named = [(name, getattr(self, name)) for name in self.writes]

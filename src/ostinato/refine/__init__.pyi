@@ -23,7 +23,7 @@ from .job.run_config import JobPlace, JobRunConfig, check_names, job_place, pyth
 from .job.standard_input import STANDARD_INPUT, keep_input
 from .job.work import JobWork, build_job, reopen_job
 from .pairs import UNFINISHED, preference_pairs, write_pairs
-from .progress import progress_of
+from .progress import interval, progress_of
 from .prompts import with_feedback
 from .python_run import RefineConfig, build_refine
 from .refine import Refine
@@ -101,6 +101,7 @@ __all__ = [
     "duration",
     "fitting",
     "from_lane",
+    "interval",
     "job_place",
     "journal_of",
     "keep_input",

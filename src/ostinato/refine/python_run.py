@@ -86,5 +86,5 @@ def build_refine(config: RefineConfig, *, run: RunSource | None = None, **more: 
     name = run.name if isinstance(run, Run) else "NAME"
     raise RunError(
         f"The run {name!r} must be resumed by the program that started it: its items, prompt and "
-        f"checks are made there. Call the same {config.call.format(name=name)} again."
+        f"checks are made there. Call the same {config.resumed_by(name)} again."
     )

@@ -30,8 +30,8 @@ def resume_hint(run: Run) -> str:
         return runs_command(run.database.path, "resume", row.name)
     if config is None:
         return older_command(row) or f"Python: {call_of_loop(run)}"
-    if config.call:
-        return f"Python: {config.call.format(name=row.name)}"
+    if call := config.resumed_by(row.name):
+        return f"Python: {call}"
     return resume_line(run) + (condition if "until" in config.free else "")
 
 
