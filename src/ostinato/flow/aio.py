@@ -11,7 +11,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from ostinato.flow import calls
@@ -23,8 +23,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def in_thread(function: Callable[[], T]) -> T:
-    """Make one call in a thread, so that other branches go on; its place is the next one here."""
+async def in_thread(function: Callable[[Frame], T]) -> T:
+    """Make one call in a thread, so that other branches go on; its place is the next one here.
+
+    The function gets the frame in which the call is the next one.
+    """
     frame = frame_of("A call")
     place = frame.next_place()
     number = int(place[len(frame.path) :])
@@ -35,7 +38,7 @@ async def in_thread(function: Callable[[], T]) -> T:
     def run() -> None:
         enter(once)
         try:
-            value = function()
+            value = function(once)
         except BaseException as error:
             _tell(loop, done, error, None)
         else:
@@ -62,7 +65,7 @@ def _tell(
 def _awaited(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
     @wraps(function)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        return await in_thread(partial(function, *args, **kwargs))
+        return await in_thread(lambda frame: function(*args, **kwargs))
 
     return call
 

@@ -5,8 +5,9 @@ Knows no kind of call; `calls` has these.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
@@ -45,22 +46,9 @@ class Flow(Generic[P, R]):
         return f"<flow {self.name}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        frame = current.get()
-        arguments = self.bound(*args, **kwargs)
-        if frame is None:
-            started: R = self._started(arguments)
-            return started
-        if self.is_async:  # awaited by the flow around it
-            from ostinato.flow.aio import in_thread
-
-            return in_thread(lambda: self.called(frame, arguments))  # type: ignore[return-value]
-        called: R = self.called(frame, arguments)
-        return called
-
-    @property
-    def is_async(self) -> bool:
-        """Whether the function is `async def`."""
-        return inspect.iscoroutinefunction(self.function)
+        frame, arguments = current.get(), self.bound(*args, **kwargs)
+        value: R = self._started(arguments) if frame is None else self.called(frame, arguments)
+        return value
 
     @cached_property
     def returns(self) -> Any:
@@ -249,18 +237,37 @@ class Flow(Generic[P, R]):
         return (path.absolute(), name) if path.is_file() and name.isidentifier() else None
 
 
+class AsyncFlow(Flow[P, R]):
+    """An `async def` marked with `@flow`: called, it is awaited; `run` and `over` are not."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:  # type: ignore[override]
+        arguments = self.bound(*args, **kwargs)
+        frame = current.get()
+        if frame is None:
+            return asyncio.to_thread(self._started, arguments)
+        from ostinato.flow.aio import in_thread
+
+        return in_thread(lambda frame: self.called(frame, arguments))
+
+
+@overload
+def flow(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncFlow[P, R]: ...
 @overload
 def flow(function: Callable[P, R], /) -> Flow[P, R]: ...
 @overload
 def flow(*, limits: Limits | None = None) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
-def flow(
-    function: Callable[P, R] | None = None, /, *, limits: Limits | None = None
-) -> Flow[P, R] | Callable[[Callable[P, R]], Flow[P, R]]:
+def flow(function: Any = None, /, *, limits: Limits | None = None) -> Any:
     """Mark a function as a flow: its calls are recorded under their places, and made once.
 
     `limits` hold for it and the flows that it calls. It may use all of Python; what is different
     each time it runs (random numbers, clocks, other programs) must come from a call.
     """
-    if function is not None:
-        return Flow(function, limits)
-    return lambda function: Flow(function, limits)
+    if function is None:
+        return lambda function: flow_of_function(function, limits)
+    return flow_of_function(function, limits)
+
+
+def flow_of_function(function: Callable[..., Any], limits: Limits | None) -> Flow[..., Any]:
+    """Return the flow of a function. Raises `InputError` for anything else."""
+    kind = AsyncFlow if inspect.iscoroutinefunction(function) else Flow
+    return kind(function, limits)
