@@ -1,4 +1,4 @@
-"""A flow with every structure in it, as a loop that a process of its own runs until it is killed."""
+"""A flow with every structure in it, as a loop that runs in a process until it is killed."""
 
 from __future__ import annotations
 

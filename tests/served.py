@@ -22,7 +22,16 @@ MESSAGES: list[Any] = [{"role": "user", "content": "What is the phone number?"}]
 @contextmanager
 def serving(key: str = "", **settings: Any) -> Iterator[tuple[int, Scheduler]]:
     scheduler = Scheduler(tiny_model(), **settings)
-    app = application(scheduler, model="tiny", key=key)
+    try:
+        with application_at(scheduler, model="tiny", key=key) as port:
+            yield port, scheduler
+    finally:
+        scheduler.close(at_once=True)
+
+
+@contextmanager
+def application_at(scheduler: Any, **settings: Any) -> Iterator[int]:
+    app = application(scheduler, **settings)
     port = free_port()
     config = uvicorn.Config(app, port=port, log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
@@ -31,9 +40,8 @@ def serving(key: str = "", **settings: Any) -> Iterator[tuple[int, Scheduler]]:
     while not server.started:
         time.sleep(0.01)
     try:
-        yield port, scheduler
+        yield port
     finally:
-        scheduler.close(at_once=True)
         server.should_exit = True
         thread.join(10)
 

@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "adversarial": ENGINE | {"models", "train", "media", "image"},
     "reward": FAMILY | {"refine"},
     "flow": ENGINE | {"models", "inference", "checks", "decode", "remote", "refine", "runs"},
-    "server": ENGINE | {"models", "checks", "decode", "refine"},
+    "server": ENGINE | {"models", "checks", "decode", "refine", "flow"},
     "runs": ENGINE,
     "testing": ENGINE,
     "cli": FAMILY | {*FAMILIES, "adversarial", "refine", "reward", "flow", "server"},

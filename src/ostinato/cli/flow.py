@@ -76,7 +76,7 @@ def run_flow(
     from ostinato.cli.runs.words import json_or_text
     from ostinato.flow import FlowRun, flow_of
 
-    path, name = _place(program)
+    path, name = place_of(program)
     found = flow_of(path, name)
     if over is not None and arguments:
         raise InputError(f"ARGUMENTS must be left out with --over, got {' '.join(arguments)}.")
@@ -100,7 +100,7 @@ def run_flow(
     sys.exit(drive(config, recording, View(as_json=as_json, quiet=quiet), flag_of))
 
 
-def _place(program: str) -> tuple[Path, str]:
+def place_of(program: str) -> tuple[Path, str]:
     """Return the file and the name of `FILE.py:NAME`."""
     head, colon, name = program.rpartition(":")
     return (Path(head), name) if colon and name.isidentifier() else (Path(program), "")

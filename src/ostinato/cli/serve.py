@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     import uvicorn
 
-    from ostinato.server import Defaults, Scheduler
+    from ostinato.flow import FlowFunction
+    from ostinato.server import Defaults, FlowScheduler, Scheduler
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -59,6 +60,12 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
     type=click.Path(path_type=Path),
     help="Job whose checks and strategy apply to requests without their own.",
 )
+@click.option(
+    "--flow",
+    "program",
+    metavar="FILE.py[:NAME]",
+    help="Flow that answers the requests; MODEL is that of its calls.",
+)
 def serve(
     model: str,
     adapter: str | None,
@@ -74,6 +81,7 @@ def serve(
     max_waiting: int,
     check_seconds: float,
     job_file: Path | None,
+    program: str | None,
 ) -> None:
     """Serve MODEL over an OpenAI-compatible API, with checks during generation.
 
@@ -97,8 +105,9 @@ def serve(
         raise MissingExtra("A model as a server", "serve") from None
     from ostinato.inference import check_before_loading
     from ostinato.models import load_model
-    from ostinato.server import Scheduler, application
+    from ostinato.server import FlowScheduler, Scheduler, application
 
+    flow = None if program is None else _flow(program, job_file)
     # Read before the model is loaded, so that a wrong job file is reported at once.
     defaults = _defaults(job_file)
     check_before_loading(
@@ -110,14 +119,19 @@ def serve(
         adapter=adapter,
         say=partial(click.echo, err=True),
     )
-    scheduler = Scheduler(
-        partial(load_model, model, adapter=adapter, compile=compile, bits=bits, device=device),
-        slots=slots,
-        max_waiting=max_waiting,
-        defaults=defaults,
-        check_seconds=check_seconds,
-    )
-    served = name or scheduler.model.name
+    load = partial(load_model, model, adapter=adapter, compile=compile, bits=bits, device=device)
+    scheduler: Scheduler | FlowScheduler
+    if flow is None:
+        scheduler = Scheduler(
+            load,
+            slots=slots,
+            max_waiting=max_waiting,
+            defaults=defaults,
+            check_seconds=check_seconds,
+        )
+    else:
+        scheduler = FlowScheduler(flow, load, slots=slots, max_waiting=max_waiting)
+    served = name or (scheduler.model.name if flow is None else flow.name)
     # Under other names it is refused: a web page could point its own name here (DNS rebinding).
     hosts = [*LOOPBACK, *allowed, host]
     app = application(scheduler, model=served, hosts=hosts, key=key)
@@ -128,7 +142,21 @@ def serve(
         scheduler.close(at_once=True)
 
 
-def _server(config: uvicorn.Config, scheduler: Scheduler, served: str) -> uvicorn.Server:
+def _flow(program: str, job_file: Path | None) -> FlowFunction[..., Any]:
+    """Return the flow to serve. Raises `InputError` for one beside a job."""
+    from ostinato.cli.flow import place_of
+    from ostinato.flow import flow_of
+
+    if job_file is not None:
+        raise InputError(
+            f"--job must be left out with --flow, got {job_file}. Check texts in the flow."
+        )
+    return flow_of(*place_of(program))
+
+
+def _server(
+    config: uvicorn.Config, scheduler: Scheduler | FlowScheduler, served: str
+) -> uvicorn.Server:
     """Return a server that prints its address, and closes the scheduler at a second Ctrl-C."""
     import uvicorn
 

@@ -16,7 +16,8 @@ from .calls import (
     version,
 )
 from .config import FlowRun
-from .flows import Flow, flow
+from .flow_function import FlowFunction
+from .flows import AsyncFlow, Flow, flow
 from .lanes import FlowLanes, FlowsFailed
 from .limits import LimitReached, Limits
 from .record import FlowChanged
@@ -24,8 +25,10 @@ from .run import FlowWork, build_flow, flow_of
 from .task import FlowSettings
 
 __all__ = [
+    "AsyncFlow",
     "Flow",
     "FlowChanged",
+    "FlowFunction",
     "FlowLanes",
     "FlowRun",
     "FlowSettings",

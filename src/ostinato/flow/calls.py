@@ -17,7 +17,7 @@ from ostinato.errors import InputError, ItemError, OstinatoError
 from ostinato.flow.frames import Frame, current, enter, frame_of
 from ostinato.flow.hub import Suspended
 from ostinato.flow.record import Made, handled_later
-from ostinato.flow.values import plain, return_hint, same, typed
+from ostinato.flow.values import plain, recordable, return_hint, typed
 from ostinato.loop import LaneResult, Verdict
 from ostinato.loop import uniform as uniform_number
 
@@ -294,7 +294,7 @@ def _writer(frame: Frame, checks: tuple[Check, ...], *, model: Any, **settings: 
     used = {name: value for name, value in settings.items() if value is not None}
     opened = shared.opened(model, hub)
     key = (id(opened), tuple(map(id, checks)), repr(sorted(used.items())))
-    writer = shared.writers.get(key)
+    writer: TextWriter | None = shared.writers.get(key)
     if writer is None:
         writer = _new_writer(opened, checks, used)
         if any(hasattr(each, "compute_mode") for each in checks):
@@ -481,35 +481,6 @@ def step(
         require(callable(function), "A step", "a function", function)
         return Step(function, attempts, backoff, synced=synced)
     return lambda function: Step(function, attempts, backoff, synced=synced)
-
-
-def recordable(value: object, hint: Any, what: str) -> object:
-    """Return a value as it is recorded. Raises `InputError` where it would not come back."""
-    kept = plain(value, what)
-    if hint is Any or hint is None:
-        if not _is_plain(value):
-            raise InputError(
-                f"{what} must be what JSON holds (numbers, texts, lists, mappings), or its "
-                f"function must say what it returns by an annotation, got a "
-                f"{type(value).__qualname__}. Annotate it, or return a list or a mapping."
-            )
-        return kept
-    back = typed(kept, hint, what)
-    if not same(value, back) and not (type(value) is int and type(back) is float):
-        raise InputError(
-            f"{what} must come back from JSON as its annotation says, got a "
-            f"{type(value).__qualname__}, of which a {type(back).__qualname__} comes back. "
-            "Annotate what it really returns."
-        )
-    return kept
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, str | int | float | bool | None) or hasattr(value, "tolist"):
-        return True
-    if type(value) is list:
-        return all(_is_plain(each) for each in value)
-    return type(value) is dict and all(_is_plain(each) for each in value.values())
 
 
 # Other calls ------------------------------------------------------------------------------------

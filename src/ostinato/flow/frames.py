@@ -7,8 +7,9 @@ call of a flow that was the second call of another one. It never depends on what
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,6 @@ from ostinato.errors import InputError
 
 if TYPE_CHECKING:
     from ostinato.flow.limits import Spent
-    from ostinato.flow.task import FlowTask
 
 HERE = str(Path(__file__).parent)
 
@@ -31,7 +31,7 @@ class Frame:
     and of those that called it.
     """
 
-    task: FlowTask
+    task: Any  # the `FlowTask`, which knows this module
     path: str = ""
     spent: Sequence[Spent] = ()
     calls: int = 0
@@ -75,6 +75,21 @@ def enter(frame: Frame) -> None:
     """Make a frame that of the calls from here on, in this thread or task."""
     frame.async_task = _async_task()
     current.set(frame)
+
+
+def call_function(
+    function: Callable[..., Any], arguments: Mapping[str, object], frame: Frame
+) -> object:
+    """Call a flow's function in a frame, an async one in an event loop of its own."""
+    if not inspect.iscoroutinefunction(function):
+        enter(frame)
+        return function(**arguments)
+
+    async def entered() -> object:
+        enter(frame)
+        return await function(**arguments)
+
+    return asyncio.run(entered())
 
 
 def caller() -> str:

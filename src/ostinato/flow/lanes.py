@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ostinato.errors import EditError, RunError
 from ostinato.flow.hub import Hub
+from ostinato.flow.recorded_error import words
 from ostinato.flow.task import FlowSettings, FlowTask
 from ostinato.journal import RunSession
 from ostinato.loop import Lane, Report
 
 if TYPE_CHECKING:
-    from ostinato.flow.flows import Flow
+    from ostinato.flow.flow_function import FlowFunction
     from ostinato.flow.texts import Texts
 
 WAIT = 0.05
@@ -39,8 +40,8 @@ class FlowLanes:
     """Runs a flow for each item, which are its arguments.
 
     `in_progress` is how many are in progress at once; those that wait for a person are not counted.
-    `slots` is how many texts are written at once. Flows that fail are left until all others are
-    done; then `step` raises.
+    `text_slots` is how many texts are written at once. Flows that fail are left until all others
+    are done; then `step` raises, so that they can go on. Without `keep_failed`, they end at once.
     """
 
     deterministic = True
@@ -50,17 +51,19 @@ class FlowLanes:
 
     def __init__(
         self,
-        flow: Flow[..., Any],
+        flow: FlowFunction[..., Any],
         *,
         settings: FlowSettings,
         text_slots: int = 16,
         in_progress: int = 256,
         single: bool = False,
+        keep_failed: bool = True,
     ) -> None:
         self.flow = flow
         self.session: RunSession | None = None
         self._settings, self._text_slots = settings, text_slots
         self._in_progress, self._single = in_progress, single
+        self._keep_failed = keep_failed
         self.slots = in_progress
         self._hub = Hub()
         self._tasks: dict[str, FlowTask] = {}
@@ -181,6 +184,8 @@ class FlowLanes:
             if task.status == "returned":
                 spent = {name: round(each, 6) for name, each in task.spent.items()}
                 reports[key] = {"calls": 0, **spent, "ended": "The flow returned."}
+            elif task.status == "failed" and not self._keep_failed:
+                reports[key] = {"error": f"{words(task.error)} at {task.place_of_error}"}
         return reports
 
     # Those that cannot go on ------------------------------------------------------------------
@@ -218,15 +223,11 @@ class FlowLanes:
             raise FlowsFailed(self._why(failed), failed)
 
     def _record_failure(self, task: FlowTask) -> None:
-        from ostinato.flow.recorded_error import words
-
         assert self.session is not None and task.error is not None
         told = {"key": task.key, "error": words(task.error), "place": task.place_of_error}
         self.session.event("failed", 0, told)
 
     def _why(self, failed: Mapping[str, BaseException]) -> str:
-        from ostinato.flow.recorded_error import words
-
         key, error = next(iter(failed.items()))
         place = self._tasks[key].place_of_error
         count = "One flow has" if len(failed) == 1 else f"{len(failed)} flows have"

@@ -27,7 +27,7 @@ def written(error: Exception) -> dict[str, JSON]:
     }
 
 
-def words(error: BaseException) -> str:
+def words(error: BaseException | None) -> str:
     """Return an exception as a traceback ends with it."""
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ostinato.arguments import did_you_mean, require
 from ostinato.errors import InputError, RunError, Unanswered
 from ostinato.flow.config import FlowRun
-from ostinato.flow.flows import Flow
+from ostinato.flow.flow_function import FlowFunction
 from ostinato.flow.frames import current
 from ostinato.flow.lanes import FlowLanes
 from ostinato.flow.task import FlowSettings
@@ -36,7 +36,7 @@ Pairs = Sequence[tuple[str, Mapping[str, Any]]]
 class FlowWork(ItemsWork):
     """Flows that are ready to be driven: `count` of them; `rows` has the columns of each."""
 
-    flow: Flow[..., Any]
+    flow: FlowFunction[..., Any]
     lanes: FlowLanes
     output: Path | None = None
     rows: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class FlowWork(ItemsWork):
 
 
 def work_of(
-    flow: Flow[..., Any],
+    flow: FlowFunction[..., Any],
     pairs: Pairs,
     config: FlowRun,
     *,
@@ -103,7 +103,7 @@ def work_of(
 
 
 def run_once(
-    flow: Flow[..., Any],
+    flow: FlowFunction[..., Any],
     arguments: Mapping[str, Any],
     *,
     name: str | None = None,
@@ -126,7 +126,7 @@ def run_once(
 
 
 def run_over(
-    flow: Flow[..., Any],
+    flow: FlowFunction[..., Any],
     rows: Iterable[Mapping[str, object]],
     *,
     name: str | None,
@@ -171,7 +171,7 @@ def _not_ended(work: FlowWork) -> RunError:
     return RunError(f"The flow {work.flow.name} has not returned: {why}")
 
 
-def _refuse_nested(flow: Flow[..., Any]) -> None:
+def _refuse_nested(flow: FlowFunction[..., Any]) -> None:
     if current.get() is not None:
         raise InputError(
             f"A flow must be called in another one by itself, got {flow.name}.run() or .over(). "
@@ -179,7 +179,7 @@ def _refuse_nested(flow: Flow[..., Any]) -> None:
         )
 
 
-def _config(flow: Flow[..., Any], model: Any, **settings: Any) -> FlowRun:
+def _config(flow: FlowFunction[..., Any], model: Any, **settings: Any) -> FlowRun:
     source = flow.source
     return FlowRun(
         program=None if source is None else source[0],
@@ -199,7 +199,9 @@ def _recorded(
     return record(journal, config, name=name)
 
 
-def _arguments(flow: Flow[..., Any], row: Mapping[str, object], where: str) -> dict[str, Any]:
+def _arguments(
+    flow: FlowFunction[..., Any], row: Mapping[str, object], where: str
+) -> dict[str, Any]:
     try:
         return flow.from_row(row)
     except InputError as error:
@@ -234,12 +236,12 @@ def build_flow(config: FlowRun, *, run: RunSource | None = None) -> FlowWork:
     return work_of(flow, pairs, config, run=run, output=config.output, rows=dict(rows))
 
 
-def flow_of(program: Path, name: str = "") -> Flow[..., Any]:
+def flow_of(program: Path, name: str = "") -> FlowFunction[..., Any]:
     """Import a program and return its flow of a name; without one, its only flow."""
     if not program.is_file():
         raise InputError(f"The program of a flow must be a file, got {program}. There is none.")
     module = module_at(program.resolve(), "The program of a flow", imports_beside=True)
-    flows = {key: each for key, each in vars(module).items() if isinstance(each, Flow)}
+    flows = {key: each for key, each in vars(module).items() if isinstance(each, FlowFunction)}
     if name in flows:
         return flows[name]
     there = ", ".join(flows) or "none"

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import copy
-import inspect
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ostinato.errors import Unanswered
-from ostinato.flow.frames import HERE, Frame, enter
+from ostinato.flow.frames import HERE, Frame
 from ostinato.flow.hub import Hub, Suspended
 from ostinato.flow.record import FlowRecord
 from ostinato.journal import RunSession
 
 if TYPE_CHECKING:
-    from ostinato.flow.flows import Flow
+    from ostinato.flow.flow_function import FlowFunction
 
 Status = Literal["new", "running", "returned", "failed", "waiting", "ended"]
 
@@ -32,7 +30,7 @@ class FlowTask:
 
     def __init__(
         self,
-        flow: Flow[..., Any],
+        flow: FlowFunction[..., Any],
         arguments: Mapping[str, object],
         *,
         key: str,
@@ -116,18 +114,3 @@ class FlowSettings:
         if model not in self._opened:
             self._opened[model] = hub.submit(lambda: opened(model))
         return self._opened[model]
-
-
-def call_function(
-    function: Callable[..., Any], arguments: Mapping[str, object], frame: Frame
-) -> object:
-    """Call a flow's function in a frame, an async one in an event loop of its own."""
-    if not inspect.iscoroutinefunction(function):
-        enter(frame)
-        return function(**arguments)
-
-    async def entered() -> object:
-        enter(frame)
-        return await function(**arguments)
-
-    return asyncio.run(entered())

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ostinato.errors import ItemError
-from ostinato.loop import LaneResult, Lanes, LaneStep, Policy, UniqueItems, compute_mode
+from ostinato.loop import Arrivals, LaneResult, Lanes, LaneStep, Policy, compute_mode
 from ostinato.refine import PROMPT_EDITS, PromptOf, Row, TextWriter
 from ostinato.remote import Server
 
@@ -53,41 +53,12 @@ class TextRequest(Mapping[str, object]):
         return replace(made, sampling=writer.sampling, limit=writer.max_new_tokens)
 
 
-class _Arrivals(UniqueItems):
-    """The requests that have come in."""
-
-    def __init__(self) -> None:
-        self.waiting: deque[TextRequest] = deque()
-
-    def __len__(self) -> int:
-        return len(self.waiting)
-
-    def pairs(self, start: int = 0) -> Iterator[tuple[str, Any]]:
-        return _Coming(self.waiting)
-
-
-class _Coming:
-    """An iterator that may yield more after its end, which a generator could not."""
-
-    def __init__(self, waiting: deque[TextRequest]) -> None:
-        self._waiting = waiting
-
-    def __iter__(self) -> _Coming:
-        return self
-
-    def __next__(self) -> tuple[str, Any]:
-        if not self._waiting:
-            raise StopIteration
-        request = self._waiting.popleft()
-        return request.key, request
-
-
 class _Batch:
     """The lanes of one model; `process` makes them, again after an exception."""
 
     def __init__(self, process: Callable[[], Any], seed: int) -> None:
         self._process, self._seed = process, seed
-        self._arrivals = _Arrivals()
+        self._waiting: deque[TextRequest] = deque()
         self._active: dict[str, tuple[TextRequest, Future[Any]]] = {}
         self.lanes: Lanes | None = None
         self.tokens = 0
@@ -99,13 +70,19 @@ class _Batch:
 
     def add(self, request: TextRequest, future: Future[Any]) -> None:
         self._active[request.key] = request, future
-        self._arrivals.waiting.append(request)
+        self._waiting.append(request)
+
+    def _take(self) -> tuple[str, TextRequest] | None:
+        if not self._waiting:
+            return None
+        request = self._waiting.popleft()
+        return request.key, request
 
     def step(self) -> int:
         """Advance every text by a token, and hand over those that are done; return how many."""
         try:
             if self.lanes is None:
-                self.lanes = Lanes(self._process(), self._arrivals, _policy, seed=self._seed)
+                self.lanes = Lanes(self._process(), Arrivals(self._take), _policy, seed=self._seed)
             report = self.lanes.step()
         except Exception as error:
             self._fail(error)
@@ -128,7 +105,7 @@ class _Batch:
     def _fail(self, error: Exception) -> None:
         """End the texts in work with an error, and start over with empty slots."""
         active, self._active = list(self._active.values()), {}
-        self._arrivals.waiting.clear()
+        self._waiting.clear()
         close = getattr(getattr(self.lanes, "process", None), "close", None)
         self.lanes = None  # the caches may be in any state
         if close is not None:

@@ -187,6 +187,35 @@ def _of_tuple(values: Sequence[Any], kind: type, arguments: Sequence[Any]) -> An
     return tuple(values)
 
 
+def recordable(value: object, hint: Any, what: str) -> object:
+    """Return a value as it is recorded. Raises `InputError` where it would not come back."""
+    kept = plain(value, what)
+    if hint is Any or hint is None:
+        if not _is_plain(value):
+            raise InputError(
+                f"{what} must be what JSON holds (numbers, texts, lists, mappings), or its "
+                f"function must say what it returns by an annotation, got a "
+                f"{type(value).__qualname__}. Annotate it, or return a list or a mapping."
+            )
+        return kept
+    back = typed(kept, hint, what)
+    if not same(value, back) and not (type(value) is int and type(back) is float):
+        raise InputError(
+            f"{what} must come back from JSON as its annotation says, got a "
+            f"{type(value).__qualname__}, of which a {type(back).__qualname__} comes back. "
+            "Annotate what it really returns."
+        )
+    return kept
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, str | int | float | bool | None) or hasattr(value, "tolist"):
+        return True
+    if type(value) is list:
+        return all(_is_plain(each) for each in value)
+    return type(value) is dict and all(_is_plain(each) for each in value.values())
+
+
 def shown(hint: Any) -> str:
     """Return an annotation as one writes it."""
     name: str = getattr(hint, "__qualname__", "") if isinstance(hint, type) else ""

@@ -49,7 +49,7 @@ from ostinato.loop.conditions.metrics import (
 )
 from ostinato.loop.conditions.parser import parse, readable, up_to_date
 from ostinato.loop.finished import items_done
-from ostinato.loop.items import UniqueItems, content_keys, digest
+from ostinato.loop.items import Arrivals, UniqueItems, content_keys, digest
 from ostinato.loop.lane_result import LaneResult
 from ostinato.loop.lane_state import add_up, is_end
 from ostinato.loop.lanes import Lanes
@@ -77,6 +77,7 @@ __all__ = [
     "Action",
     "AllOf",
     "AnyOf",
+    "Arrivals",
     "Attempt",
     "Budget",
     "Check",

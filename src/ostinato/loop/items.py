@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -29,6 +29,37 @@ class UniqueItems(ABC):
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return self.pairs()
+
+
+class Arrivals(UniqueItems):
+    """Pairs that come in while others are worked on, as requests do: `take()` returns the next one,
+    None while there is none. Their keys must be unique."""
+
+    def __init__(self, take: Callable[[], tuple[str, Any] | None]) -> None:
+        self._take = take
+
+    def __len__(self) -> int:
+        return 0
+
+    def pairs(self, start: int = 0) -> Iterator[tuple[str, Any]]:
+        """Return an iterator; after its end it may yield more."""
+        return _Coming(self._take)
+
+
+class _Coming:
+    """Yields what comes in; a generator could not continue after its end."""
+
+    def __init__(self, take: Callable[[], tuple[str, Any] | None]) -> None:
+        self._take = take
+
+    def __iter__(self) -> _Coming:
+        return self
+
+    def __next__(self) -> tuple[str, Any]:
+        found = self._take()
+        if found is None:
+            raise StopIteration
+        return found
 
 
 class Items:

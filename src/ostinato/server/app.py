@@ -20,10 +20,11 @@ from ostinato.errors import MissingExtra
 from ostinato.journal import StopKind
 from ostinato.loop import LaneResult
 from ostinato.server.body_fields import RequestError
+from ostinato.server.flow_scheduler import FlowScheduler
 from ostinato.server.protocol import ApiRequest, read_request
 from ostinato.server.request_plan import in_time
-from ostinato.server.requests import Delta, Event, GenerationRequest
-from ostinato.server.responses import Answer
+from ostinato.server.requests import Delta, Event, Sink
+from ostinato.server.responses import Answer, Served
 from ostinato.server.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ Handler = Callable[["HttpRequest"], Awaitable["Response"]]
 
 
 def application(
-    scheduler: Scheduler,
+    scheduler: Scheduler | FlowScheduler,
     *,
     model: str,
     hosts: Sequence[str] = ("127.0.0.1", "localhost", "::1"),
@@ -117,7 +118,7 @@ class _Tally:
 class _Pages:
     """The handlers of the API's addresses."""
 
-    def __init__(self, scheduler: Scheduler, model: str, key: str) -> None:
+    def __init__(self, scheduler: Scheduler | FlowScheduler, model: str, key: str) -> None:
         self._scheduler, self._model, self._key = scheduler, model, key
         self._tally = _Tally()
 
@@ -168,7 +169,8 @@ class _Pages:
         events: Events = asyncio.Queue()
         loop = asyncio.get_running_loop()
         sinks = [partial(_put, loop, events, n) for n in range(body.choices)]
-        requests = await asyncio.to_thread(self._scheduler.submit, body, sinks)
+        submit: Callable[[ApiRequest, Sequence[Sink]], Sequence[Served]] = self._scheduler.submit
+        requests = await asyncio.to_thread(submit, body, sinks)
         answer = Answer(chat=body.chat, model=self._model)
         if body.stream:
             stream = _stream(answer, body, requests, events, self._tally)
@@ -210,14 +212,12 @@ def _put(loop: asyncio.AbstractEventLoop, events: Events, number: int, event: Ev
         loop.call_soon_threadsafe(events.put_nowait, (number, event))
 
 
-def _cancel(requests: Sequence[GenerationRequest]) -> None:
+def _cancel(requests: Sequence[Served]) -> None:
     for request in requests:
         request.canceled = True
 
 
-async def _wait(
-    http: HttpRequest, requests: Sequence[GenerationRequest], events: Events
-) -> list[LaneResult]:
+async def _wait(http: HttpRequest, requests: Sequence[Served], events: Events) -> list[LaneResult]:
     """Return the results of all choices. Raises `RequestError` if the client disconnects."""
     results: dict[int, LaneResult] = {}
     looked = time.monotonic()
@@ -248,7 +248,7 @@ def _result(end: LaneResult | RequestError) -> LaneResult:
 async def _stream(
     answer: Answer,
     body: ApiRequest,
-    requests: Sequence[GenerationRequest],
+    requests: Sequence[Served],
     events: Events,
     tally: _Tally,
 ) -> AsyncIterator[str]:

@@ -10,7 +10,11 @@ from typing import Any
 
 from ostinato.journal import StopKind
 from ostinato.loop import LaneResult
+from ostinato.server.flow_scheduler import FlowRequest
 from ostinato.server.requests import Delta, GenerationRequest, Token, TopLogprob
+
+Served = GenerationRequest | FlowRequest
+"""What an answer is made for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +26,7 @@ class Answer:
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(
-        self, requests: Sequence[GenerationRequest], results: Sequence[LaneResult]
-    ) -> dict[str, Any]:
+    def whole(self, requests: Sequence[Served], results: Sequence[LaneResult]) -> dict[str, Any]:
         """Return the whole answer, with all of its choices."""
         pairs = enumerate(zip(requests, results, strict=True))
         choices = [self._choice(n, *pair) for n, pair in pairs]
@@ -43,9 +45,7 @@ class Answer:
         choice["logprobs"] = self._logprobs(delta.tokens)
         return {**self._head(chunk=True), "choices": [choice]}
 
-    def final_chunk(
-        self, index: int, request: GenerationRequest, result: LaneResult
-    ) -> dict[str, Any]:
+    def final_chunk(self, index: int, request: Served, result: LaneResult) -> dict[str, Any]:
         """Return the last chunk of a choice: why it ended, in the API's terms and in ours."""
         choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason(request, result)}
         choice |= {"delta": {}} if self.chat else self._content("")
@@ -53,7 +53,7 @@ class Answer:
         return {**self._head(chunk=True), "choices": [choice]}
 
     def usage_chunk(
-        self, requests: Sequence[GenerationRequest], results: Sequence[LaneResult]
+        self, requests: Sequence[Served], results: Sequence[LaneResult]
     ) -> dict[str, Any]:
         """Return the chunk of token counts, which ends a stream with `include_usage`."""
         return {**self._head(chunk=True), "choices": [], "usage": usage(requests, results)}
@@ -69,7 +69,7 @@ class Answer:
         head = {"id": f"{prefix}-{self.id}", "object": kind, "created": self.created}
         return {**head, "model": self.model}
 
-    def _choice(self, index: int, request: GenerationRequest, result: LaneResult) -> dict[str, Any]:
+    def _choice(self, index: int, request: Served, result: LaneResult) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason(request, result)}
         if self.chat:
             choice["message"] = {"role": "assistant", "content": request.text, "refusal": None}
@@ -114,7 +114,7 @@ def _by_text(top: Sequence[TopLogprob]) -> dict[str, float]:
     return {one.text: one.logprob for one in reversed(top)}  # a later key replaces an earlier one
 
 
-def finish_reason(request: GenerationRequest, result: LaneResult) -> str:
+def finish_reason(request: Served, result: LaneResult) -> str:
     """Return why an answer ended, in the API's terms.
 
     `content_filter` if it did not pass its checks: the API has no closer term for a text that
@@ -128,7 +128,7 @@ def finish_reason(request: GenerationRequest, result: LaneResult) -> str:
     return "length" if after == StopKind.BUDGET else "stop"
 
 
-def extension(request: GenerationRequest, result: LaneResult) -> dict[str, Any]:
+def extension(request: Served, result: LaneResult) -> dict[str, Any]:
     """Return what the API has no fields for: why it stopped, its verdicts, and its cost."""
     counts = {name: int(result.spent.get(name, 0)) for name in ("computed", "judged")}
     return {
@@ -142,7 +142,7 @@ def extension(request: GenerationRequest, result: LaneResult) -> dict[str, Any]:
     }
 
 
-def usage(requests: Sequence[GenerationRequest], results: Sequence[LaneResult]) -> dict[str, int]:
+def usage(requests: Sequence[Served], results: Sequence[LaneResult]) -> dict[str, int]:
     """Return the token counts of the kept texts; `extension` has those of discarded drafts."""
     prompt = len(requests[0].tokens)
     completion = sum(result.length for result in results)

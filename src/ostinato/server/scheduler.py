@@ -11,7 +11,7 @@ import logging
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from hashlib import blake2b
@@ -22,7 +22,7 @@ from ostinato.arguments import require_choice
 from ostinato.checks import Deadline
 from ostinato.decode import Decode, TokenPrompt, llguidance_tokenizer
 from ostinato.errors import InputError, ItemError, OstinatoError
-from ostinato.loop import Lanes, LaneStep, Loop
+from ostinato.loop import Arrivals, Lanes, LaneStep, Loop
 from ostinato.models import LanguageModel
 from ostinato.refine import SteeringContext, prepare, with_feedback
 from ostinato.server.body_fields import RequestError
@@ -244,18 +244,14 @@ class Scheduler:
 
     # The generating thread --------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[tuple[str, object]]:
-        """Return an iterator over the waiting requests; after its end it may yield more."""
-        return _Arrivals(self)
-
-    def take(self) -> GenerationRequest | None:
+    def _take(self) -> tuple[str, GenerationRequest] | None:
         """Make the request that has waited longest active, and return it; None if none waits."""
         with self._changed:
             while self._waiting:
                 request = self._waiting.popleft()
                 if not request.canceled:
                     self._active[request.key] = request
-                    return request
+                    return request.key, request
                 request.send(RequestError(503, ENDING))
         return None
 
@@ -303,7 +299,7 @@ class Scheduler:
 
     def _generate(self) -> None:
         """Run the loop until no request is left."""
-        lanes = Lanes(self.decode, self, GenerationRequest.policy)
+        lanes = Lanes(self.decode, Arrivals(self._take), GenerationRequest.policy)
         for step in Loop(lanes):
             for key, lane in step.lanes.items():
                 self._add_token(key, lane)
@@ -334,22 +330,6 @@ class Scheduler:
             del self._active[key]
         # The old caches may be in any state after an exception.
         self._start_decode(self.model)
-
-
-class _Arrivals:
-    """An iterator over waiting requests; a generator could not continue after its end."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-
-    def __iter__(self) -> _Arrivals:
-        return self
-
-    def __next__(self) -> tuple[str, object]:
-        request = self._scheduler.take()
-        if request is None:
-            raise StopIteration
-        return request.key, request
 
 
 def _content_key(tokens: Sequence[int], number: int) -> str:
