@@ -128,6 +128,7 @@ class FlowLanes:
         Raises `Unanswered` where all that are left wait for a person, and what a flow raised where
         those that are left have failed.
         """
+        slots = self.slots
         self._start_new()
         done = self._work()
         texts = self._texts
@@ -144,7 +145,8 @@ class FlowLanes:
         still = sum(task.status in ("waiting", "failed") for task in self._tasks.values())
         self.slots = self._in_progress + still
         reports = self._reports()
-        if not reports and not self._new:
+        # With more slots, others may start before the next step.
+        if not reports and not self._new and self.slots == slots:
             self._require_work()
         return reports
 
