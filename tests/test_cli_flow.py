@@ -1,0 +1,160 @@
+"""`ostinato flow`: run, resume, answer, show; wrong input is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = """
+import sys
+from dataclasses import dataclass
+from helper import shout
+from ostinato.flow import ask, flow, step
+
+@dataclass
+class Order:
+    number: int
+
+@step
+def look_up(word: str) -> str:
+    print("looking up", word, file=sys.stderr)
+    if word == "wrong":
+        raise ValueError("no such word")
+    return shout(word)
+
+@flow
+def inner(word: str) -> str:
+    return look_up(word)
+
+@flow
+def reply(word: str, times: int = 1) -> str:
+    found = inner(word) * times
+    if word == "ask":
+        return found + ask("How on?", "a draft")
+    return found
+
+@flow
+def order(first: Order) -> int:
+    return first.number + 1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "helper.py").write_text("def shout(word):\n    return word.upper()\n")
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "ostinato", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_a_flow_is_run_once_and_shown(folder: Path) -> None:
+    first = run(folder, "flow", "run", "program.py:reply", "hello", "times=2")
+    assert first.stdout == "HELLOHELLO\n"
+    assert first.stderr == "looking up hello\n"
+    again = run(folder, "flow", "run", "program.py:reply", "hello", "times=2")
+    assert (again.stdout, again.stderr) == ("HELLOHELLO\n", "")
+    name = run(folder, "runs").stdout.split()[0]
+    assert name.startswith("reply-")
+    shown = run(folder, "flow", "show", name).stdout
+    assert shown == "  1 inner          HELLO\n      1 look_up        HELLO\n"
+    rows = [
+        json.loads(line)
+        for line in run(folder, "flow", "show", name, "--json").stdout.split("\n")
+        if line
+    ]
+    assert [row["path"] for row in rows] == ["1:inner", "1:inner/1:look_up"]
+    fresh = run(folder, "flow", "run", "program.py:reply", "hello", "times=2", "--fresh")
+    assert fresh.stderr == "looking up hello\n"
+
+
+def test_a_typed_argument_is_json(folder: Path) -> None:
+    assert run(folder, "flow", "run", "program.py:order", '{"number": 4}').stdout == "5\n"
+    wrong = run(folder, "flow", "run", "program.py:order", '{"number": "x"}', code=2)
+    assert "argument first of order must be what its annotation says, Order" in wrong.stderr
+
+
+def test_a_flow_waits_and_goes_on(folder: Path) -> None:
+    waits = run(folder, "flow", "run", "program.py:reply", "ask", "--run", "a", code=1)
+    assert (
+        "2:ask asks: How on?\n\na draft\nAnswer with: ostinato runs answer a ANSWER" in waits.stderr
+    )
+    run(folder, "runs", "answer", "a", "this way")
+    shown = run(folder, "runs", "show", "a").stdout
+    assert "ostinato runs resume a --trust" in shown
+    assert "If you trust it" in run(folder, "runs", "resume", "a", code=2).stderr
+    assert run(folder, "runs", "resume", "a", "--trust").stdout == "ASKthis way\n"
+
+
+def test_rows_that_fail_go_on_alone(folder: Path) -> None:
+    rows = [{"id": word, "word": word} for word in ("one", "wrong", "two", "ask")]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("flow", "run", "program.py:reply", "--over", "rows.jsonl", "--out", "out.jsonl")
+    first = run(folder, *arguments, "--run", "a", code=1)
+    assert "2 of 4 flows have returned: " in first.stdout
+    assert "ask/2:ask asks: How on?" in first.stderr
+    assert outputs(folder) == {"one": "ONE", "two": "TWO"}
+    shown = run(folder, "flow", "show", "a").stdout
+    assert "one  returned, 2 calls" in shown and "ask  waits, 2 calls" in shown
+    run(folder, "runs", "answer", "a", "ok")
+    second = run(folder, *arguments, "--run", "a", code=1)
+    assert "One flow has failed" in second.stderr
+    assert "ValueError: no such word at program.py:" in second.stderr
+    assert second.stderr.count("looking up") == 1  # the one that failed
+    program = folder / "program.py"
+    program.write_text(program.read_text().replace('word == "wrong"', 'word == "nothing"'))
+    done = run(folder, *arguments, "--run", "a")
+    assert "4 of 4 flows have returned" in done.stdout
+    assert outputs(folder) == {"one": "ONE", "wrong": "WRONG", "two": "TWO", "ask": "ASKok"}
+
+
+def outputs(folder: Path) -> dict[str, Any]:
+    lines = (folder / "out.jsonl").read_text().splitlines()
+    return {row["id"]: row["output"] for row in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.py"], "must be a file, got missing.py"),
+        (["program.py"], "named: one of inner, reply, order"),
+        (["program.py:replay", "x"], "Did you mean 'reply'?"),
+        (["program.py:reply"], "missing a required argument: 'word'"),
+        (["program.py:reply", "a", "2", "3"], "at most 2 arguments, got 3"),
+        (["program.py:reply", "a", "times=x"], "argument times of reply must be"),
+        (["program.py:reply", "--over", "no.jsonl"], "no.jsonl must exist"),
+        (["program.py:reply", "a", "--over", "no.jsonl"], "must be left out with --over"),
+        (["program.py:reply", "a", "--out", "x.jsonl"], "--out must be given with --over"),
+        (["broken.py:reply", "a"], "must import, got NameError"),
+        (["program.py:order", "--over", "words.jsonl"], "The argument first of order"),
+    ],
+)
+def test_wrong_input_is_named(folder: Path, arguments: list[str], message: str) -> None:
+    (folder / "broken.py").write_text("undefined\n")
+    (folder / "words.jsonl").write_text('{"first": "a"}\n')
+    assert message in run(folder, "flow", "run", *arguments, code=2).stderr
+    assert not (folder / ".ostinato").exists()
+
+
+def test_a_run_of_another_kind_is_not_shown_as_a_flow(folder: Path) -> None:
+    script = "from ostinato import Loop, Steps; Loop(lambda: {}, until=Steps(1), run='a').run()"
+    subprocess.run([sys.executable, "-c", script], cwd=folder, check=True, timeout=60)
+    assert "must be one of flows" in run(folder, "flow", "show", "a", code=2).stderr
