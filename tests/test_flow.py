@@ -33,11 +33,13 @@ from ostinato.flow import (
     gather,
     generate,
     now,
+    sample,
     sleep,
     step,
     uniform,
     version,
 )
+from ostinato.image import SampleImageRun
 from ostinato.journal import Journal
 
 MADE: list[object] = []
@@ -592,3 +594,23 @@ def test_a_row_is_one_argument_where_its_columns_are_none() -> None:
         return str(ticket["subject"])
 
     assert [value for _, value in whole.over([{"subject": "a"}, {"subject": "b"}])] == ["a", "b"]
+
+
+# Other processes --------------------------------------------------------------------------------
+
+
+def test_images_are_sampled_as_a_run_below_the_flow(journal: Journal, tmp_path: Path) -> None:
+    @flow
+    def draws(label: str) -> list[Any]:
+        file = tmp_path / "three.png"
+        config = SampleImageRun(model="digits", labels=(label,), count=2, steps=2, out=file)
+        images = sample(config)
+        return [list(images[0].shape), str(images[0].dtype), images[1].sum().item()]
+
+    found = draws.run("3", run="a", journal=journal)
+    assert found[:2] == [[1, 28, 28], "torch.float32"]
+    assert (tmp_path / "three.png").exists()
+    [child] = journal.get("a").called()
+    assert (child.kind, child.status) == ("sample image", "stopped")
+    assert draws.run("3", run="a", journal=journal) == found
+    assert draws("3") == found  # not recorded

@@ -1,20 +1,4 @@
-from .calls import (
-    Judged,
-    NoChoice,
-    Reply,
-    Step,
-    ask,
-    check,
-    choose,
-    gather,
-    generate,
-    now,
-    sample,
-    sleep,
-    step,
-    uniform,
-    version,
-)
+from .calls import ask, gather, now, sleep, uniform, version
 from .config import FlowRun
 from .flow_function import FlowFunction
 from .flows import AsyncFlow, Flow, flow
@@ -22,7 +6,10 @@ from .lanes import FlowLanes, FlowsFailed
 from .limits import LimitReached, Limits
 from .record import FlowChanged
 from .run import FlowWork, build_flow, flow_of
+from .sampling import sample
+from .steps import Step, step
 from .task import FlowSettings
+from .text_calls import Judged, NoChoice, Reply, check, choose, generate
 
 __all__ = [
     "AsyncFlow",

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from ostinato.flow import calls
+from ostinato.flow import calls, sampling, steps, text_calls
 from ostinato.flow.frames import Frame, enter, frame_of
 from ostinato.flow.hub import Suspended
 from ostinato.flow.record import handled_later
@@ -30,17 +30,17 @@ def _awaited(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
     return call
 
 
-generate = _awaited(calls.generate)
-check = _awaited(calls.check)
-choose = _awaited(calls.choose)
+generate = _awaited(text_calls.generate)
+check = _awaited(text_calls.check)
+choose = _awaited(text_calls.choose)
 ask = _awaited(calls.ask)
-sample = _awaited(calls.sample)
+sample = _awaited(sampling.sample)
 sleep = _awaited(calls.sleep)
 
 
-def step(function: calls.Step[P, T] | Callable[P, T]) -> Callable[P, Awaitable[T]]:
+def step(function: steps.Step[P, T] | Callable[P, T]) -> Callable[P, Awaitable[T]]:
     """Return a step, or a function as one, to be awaited."""
-    made = function if isinstance(function, calls.Step) else calls.step(function)
+    made = function if isinstance(function, steps.Step) else steps.step(function)
     return _awaited(made)
 
 
