@@ -21,6 +21,7 @@ from ostinato.reward.tuning.advantages import advantages, kl_to, soft_limit, sur
 from ostinato.reward.tuning.guard import copied_share
 from ostinato.reward.tuning.scores import GroupTokens, score
 from ostinato.testing import check_process
+from ostinato.train import Example, TextTask, conversation
 
 ITEMS = [{"id": str(n), "message": f"Can you help with {n}?"} for n in range(5)]
 CHECKS = (Length(max=6), Excludes(texts=("e",), whole=False))
@@ -63,6 +64,42 @@ def letters(text: str) -> float:
 def test_it_conforms() -> None:
     small = replace(SMALL, prompts_per_step=1, group_size=3)
     check_process(lambda: policy(letters, small, max_new_tokens=4), steps=3, cuts=(2,))
+
+
+TEXTS = [
+    conversation(
+        tiny_model().tokenizer,
+        [
+            {"role": "user", "content": "Can you help?"},
+            {"role": "assistant", "content": "I can help you."},
+        ],
+        64,
+    )
+]
+
+
+@torch.no_grad()
+def loss_of_texts(network: Llama) -> float:
+    task = TextTask(TEXTS)
+    return float(task.loss(network, [0], 0).total) / task.loss_tokens([0])
+
+
+def test_texts_are_kept_that_rewards_alone_unlearn() -> None:
+    def loss_after(texts: list[Example]) -> float:
+        tuned = policy(letters, replace(SMALL, lr=0.02, texts_per_step=1), texts=texts)
+        for _ in range(6):
+            step_of(tuned)
+        return loss_of_texts(tuned.network)
+
+    start = loss_of_texts(model().llama())
+    assert loss_after(TEXTS) < start < loss_after([])
+    assert step_of(policy(letters, SMALL, texts=TEXTS))["loss/texts"] == pytest.approx(start)
+    assert "loss/texts" not in step_of(policy(letters, SMALL))
+
+
+def test_it_conforms_with_texts() -> None:
+    small = replace(SMALL, prompts_per_step=1, group_size=3, texts_per_step=2)
+    check_process(lambda: policy(letters, small, max_new_tokens=4, texts=TEXTS * 3), steps=2)
 
 
 def odd(completions: Any, completion_ids: list[list[int]]) -> list[float]:

@@ -49,7 +49,7 @@ max_new_tokens = 8
 """
 TUNE = (
     "tune job.toml --steps 4 --prompts-per-step 2 --group-size 3 --valid-every 2 --lora-rank 2 "
-    "--hold-out 0.3 --checkpoint-every 1 --lr 0.01 --max-bits 0"
+    "--hold-out 0.3 --checkpoint-every 1 --lr 0.01 --max-bits 0 --texts texts.jsonl"
 )
 
 DIES = """
@@ -78,6 +78,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     messages = [{"id": str(n), "message": f"Can you help with {n}?"} for n in range(6)]
     rows = [*messages, {"id": "t", "message": "thanks"}]
     Path("messages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("texts.jsonl").write_text('{"prompt": "Can you help?", "completion": " Yes."}\n' * 3)
     return tmp_path
 
 
@@ -131,6 +132,8 @@ def test_a_tuning_that_is_killed_goes_on_to_the_same_bits_and_the_job_takes_its_
         ("--held-out-check length --held-out-check excludes", "all of them held out"),
         ("--model http://127.0.0.1:1/v1#m", "must be one in this process"),
         ("--group-size 1", "--group-size must be at least 2"),
+        ("--texts missing.jsonl", "missing.jsonl must exist"),
+        ("--texts-weight 0", "--texts-weight must be above 0"),
         ("--reward job:none", "module of a check must be a file|must be"),
     ],
 )

@@ -32,6 +32,7 @@ from recipes.sgd import dialogue_messages, read_dialogues  # noqa: E402
 
 ITEMS = 240
 CASES = 40
+KEPT = 10  # of so many dialogues one is among the texts to keep
 PER_DIALOGUE = 1
 ASKED_SHARE = 0.4
 LONGEST_PROMPT = 400  # tokens, estimated
@@ -299,6 +300,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder of the data")
     parser.add_argument("--tune", type=Path, metavar="FILE", help="write messages to tune on there")
+    parser.add_argument(
+        "--texts", type=Path, metavar="FILE", help="write people's dialogues to keep there, too"
+    )
     parser.add_argument("--count", type=int, default=800, help="messages to tune on")
     options = parser.parse_args()
     folder = options.data
@@ -306,6 +310,9 @@ def main() -> None:
         # A fifth of them is as many as dev.jsonl has.
         chosen = chosen_of(folder / "train.jsonl", options.count, every=5)
         write_rows(options.tune, [c.row() for c in chosen])
+        if options.texts is not None:
+            dialogues = list(read_dialogues(folder / "train.jsonl"))[::KEPT]
+            write_rows(options.texts, [{"messages": dialogue_messages(d)} for d in dialogues])
         return
     chosen = chosen_of(folder / "dev.jsonl", ITEMS)
     write_rows(HERE / "messages.jsonl", [c.row() for c in chosen])

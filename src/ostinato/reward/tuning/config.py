@@ -38,6 +38,10 @@ class GroupConfig(GradientConfig):
         0.04, "Weight of the divergence (KL) from the model at the start; 0: none."
     )
     entropy_coefficient: float = option(0.0, "Weight of the entropy bonus.")
+    texts_weight: float = option(
+        1.0, "Weight of the loss of --texts, beside the rewards' of each step."
+    )
+    texts_per_step: int = option(4, "Texts of --texts that each step learns from.")
     clip_range: float = option(0.2, "Clipping of the probability ratio, below 1.")
     clip_range_high: float | None = option(
         None, "Clipping of the ratio above 1.  [default: as --clip-range]"
@@ -69,6 +73,8 @@ class GroupConfig(GradientConfig):
         super().__post_init__()
         require_at_least(1, prompts_per_step=self.prompts_per_step)
         require_at_least(1, updates_per_step=self.updates_per_step)
+        require_at_least(1, texts_per_step=self.texts_per_step)
+        require_above(0, texts_weight=self.texts_weight)
         require_at_least(2, "A group's texts are compared.", group_size=self.group_size)
         or_zero = ("kl_coefficient", "entropy_coefficient", "soft_limit")
         bounds = ("max_copied", "max_bits", "max_lost")
@@ -108,7 +114,7 @@ class TuneRun(TrainingRun):
     prepare: ClassVar[str] = "ostinato.reward:prepare_tuning"
     measure: ClassVar[str] = "reward/valid"
     better: ClassVar[Literal["min", "max"]] = "max"
-    free: ClassVar[frozenset[str]] = TrainingRun.free | {"input"}
+    free: ClassVar[frozenset[str]] = TrainingRun.free | {"input", "texts"}
     hashes: ClassVar[frozenset[str]] = TrainingRun.hashes | {"weights"}
 
     job: Path = argument("JOB.toml")
@@ -134,11 +140,19 @@ class TuneRun(TrainingRun):
         metavar="MODULE:NAME",
     )
     hold_out: float = option(0.1, "Share of the items that are watched and never learned from.")
+    texts: tuple[Path, ...] = option(
+        (),
+        "Texts whose loss is added, so that the model does not unlearn them: JSONL rows as of "
+        "train text; repeatable.",
+        metavar="FILE",
+    )
+    texts_context: int = option(1024, "Tokens of each of --texts, at most.")
     weights: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(0, lora_rank=self.lora_rank)
+        require_at_least(2, texts_context=self.texts_context)
         require(0 <= self.whole <= 1, "whole", "in [0, 1]", self.whole)
         require(0 <= self.hold_out < 1, "hold_out", "in [0, 1)", self.hold_out)
         self.check_weights()
@@ -165,6 +179,7 @@ class TuneRun(TrainingRun):
             self,
             job=self.job.absolute(),
             input=None if self.input is None else self.input.absolute(),
+            texts=tuple(path.absolute() for path in self.texts),
             model=model_place(self.model) if self.model else "",
             adapter=adapter_place(self.adapter) if self.adapter else "",
         )

@@ -7,6 +7,7 @@ process made of the parts of `ostinato.train`. It does not know when to stop: `R
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,9 +46,11 @@ from ostinato.train import (
     BatchSampler,
     BestWeights,
     CurrentWeights,
+    Example,
     Parts,
     PartsProcess,
     Precision,
+    TextTask,
     Updater,
     Values,
     Weights,
@@ -68,7 +71,10 @@ class GroupPolicy(PartsProcess):
     (`ostinato.models.add_lora`), or all. `items` are mappings of columns, `prompt` a template or a
     function of (item, edits), as of `Refine`. `reward` is a `CheckReward`, a `RewardFunction`, a
     function, or several of them, whose weighted sum counts. `held_out` are items that are never
-    learned from; `held_out_checks` judge them and are no reward.
+    learned from; `held_out_checks` judge them and are no reward. `texts` are examples whose
+    cross-entropy is added to the loss of each step (`texts_weight`), as the pretraining gradients
+    of PPO-ptx (Ouyang et al. 2022, "Training language models to follow instructions with human
+    feedback", section 3.5): a model that learns from rewards alone unlearns other texts.
 
     Reports, where a share is one of the step's texts:
 
@@ -76,6 +82,7 @@ class GroupPolicy(PartsProcess):
       passes all checks, and `passed/NAME`; `length` in tokens; `cut`, the share ended by the token
       limit; `hopeless`, the share left early; `samples`, and `tokens` written in the step;
     - `skipped`, the groups whose rewards are all equal, from which nothing is learned;
+    - `loss/texts` in nats per token, where there are `texts`;
     - `loss/train`, `kl` to the model at the start, `entropy`, `clipped` (the share of tokens whose
       ratio was clipped), `mismatch` (the mean difference between the log-probabilities of decode
       and training), `lr`, `grad/norm`: not in a step without anything to learn;
@@ -98,6 +105,7 @@ class GroupPolicy(PartsProcess):
         config: GroupConfig | None = None,
         held_out: Items = (),
         held_out_checks: Sequence[Check | Call] = (),
+        texts: Sequence[Example] = (),
         sampling: SamplingParams = DEFAULT_SAMPLING,
         max_new_tokens: int = 128,
         slots: int = SLOTS,
@@ -122,6 +130,7 @@ class GroupPolicy(PartsProcess):
             slots=slots,
             limit=max_new_tokens,
         )
+        self._texts = TextTask(texts)
         self._build(self.config)
         of_checks = [one for one in self.rewards if isinstance(one, CheckReward)]
         judges = list({check.name: check for one in of_checks for check in one.checks}.values())
@@ -257,9 +266,10 @@ class GroupPolicy(PartsProcess):
             return report
         self._refer(losses)
         found: list[LossParts] = []
-        for _ in range(config.updates_per_step):
+        for update in range(config.updates_per_step):
             with merged_once(self.network):
                 found += [self._backward(loss, len(losses)) for loss in losses]
+                report |= self._keep_texts(update)
             updated = self.updater.step()
             self._averages.update()
         return report | LossParts.means(found, first=len(losses)) | updated
@@ -270,6 +280,19 @@ class GroupPolicy(PartsProcess):
             parts = loss.of(self.network)
         (parts.loss / groups).backward()  # type: ignore[no-untyped-call]
         return parts.detached()
+
+    def _keep_texts(self, update: int) -> dict[str, object]:
+        """Add the gradients of some of the texts, which the step's number chooses."""
+        count = len(self._texts.lengths)
+        if not count:
+            return {}
+        seed = fold_in(self.config.seed, "texts", self.cursor.steps, update)
+        chosen = random.Random(seed).sample(range(count), min(count, self.config.texts_per_step))
+        with self.precision.autocast():
+            total = self._texts.loss(self.network, chosen, seed).total
+        loss = total / self._texts.loss_tokens(chosen)
+        (self.config.texts_weight * loss).backward()  # type: ignore[no-untyped-call]
+        return {"loss/texts": float(loss.detach())}
 
     @torch.no_grad()
     def _refer(self, losses: Sequence[GroupLoss]) -> None:

@@ -27,7 +27,7 @@ from ostinato.reward.tuning.config import GroupConfig, TuneRun
 from ostinato.reward.tuning.group_policy import SLOTS, GroupPolicy
 from ostinato.reward.tuning.rewards import CheckReward, Reward, RewardFunction
 from ostinato.reward.tuning.start import load_start, saver
-from ostinato.train import TrainingParts, go_back
+from ostinato.train import Example, TrainingParts, examples, go_back
 
 MOST_HELD_OUT = 48
 """Items that are watched, at most: each look writes a text for every one."""
@@ -46,6 +46,8 @@ def prepare_tuning(config: TuneRun) -> TrainingParts:
     fitting = _fitting(router, items, model, job.max_new_tokens)
     apart = _split(fitting, config)
 
+    texts = _texts(config, model)
+
     def process(settings: GroupConfig) -> GroupPolicy:
         return GroupPolicy(
             model,
@@ -55,6 +57,7 @@ def prepare_tuning(config: TuneRun) -> TrainingParts:
             config=settings,
             held_out=_rows(apart.held_out),
             held_out_checks=checks.held_out,
+            texts=texts,
             sampling=_sampling(job),
             max_new_tokens=job.max_new_tokens,
             slots=max(SLOTS, job.slots),
@@ -71,7 +74,7 @@ def prepare_tuning(config: TuneRun) -> TrainingParts:
         process=process,
         save=saver(model, job.model),
         hashes={
-            "data": _data_digest(router, apart, job),
+            "data": _data_digest(router, apart, job, texts),
             "weights": weights_digest(job.model, job.adapter),
         },
         lengths=[1] * len(apart.learned),
@@ -204,8 +207,14 @@ def _rows(items: Sequence[Item]) -> list[tuple[str, Mapping[str, object]]]:
     return [(item.key, item.columns) for item in items]
 
 
-def _data_digest(router: Router, apart: _Apart, job: Job) -> str:
-    """Return a hash of the items with their prompts, of the checks and of the sampling.
+def _texts(config: TuneRun, model: LanguageModel) -> list[Example]:
+    """Return the texts that the model is to keep. Raises `InputError` for bad files."""
+    end = min(model.tokenizer.eos_ids, default=None)
+    return list(examples(config.texts, model.tokenizer, config.texts_context, end=end))
+
+
+def _data_digest(router: Router, apart: _Apart, job: Job, texts: Sequence[Example]) -> str:
+    """Return a hash of the items with their prompts, of the checks, the sampling and the texts.
 
     The sources of functions are no part of it: one that broke can be mended, and the run goes on.
     """
@@ -218,7 +227,8 @@ def _data_digest(router: Router, apart: _Apart, job: Job) -> str:
         name: {key: value for key, value in table.items() if key != "source"}
         for name, table in check_tables(job.checks).items()
     }
-    return digest([items, checks, asdict(job.sampling), job.max_new_tokens])
+    data: list[object] = [items, checks, asdict(job.sampling), job.max_new_tokens]
+    return digest([*data, *([[each.tokens for each in texts]] if texts else [])])
 
 
 def _left_out(count: int) -> tuple[str, ...]:
