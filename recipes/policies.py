@@ -15,17 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
-
 from ostinato.cli.main import cli
 from ostinato.journal import Journal
 from ostinato.loop import numbers
+from ostinato.media import Series, save_curves
 from ostinato.reward.games import load_policy, make_environment, play
 from recipes.cli_args import positive, print_result, recipe_parser, run
 
 GAME, RUN = "CartPole-v1", "cartpole"
-WIDTH, HEIGHT, MARGIN = 640, 320, 44
-INK, DOTS, MEAN, GRID = "#333333", "#b8c7e0", "#1f4e9c", "#dddddd"
 OVER = 100
 
 
@@ -60,38 +57,6 @@ def episodes_of(journal: Path) -> list[tuple[float, float]]:
         ]
 
 
-def draw_curve(points: list[tuple[float, float]], path: Path) -> None:
-    """Draw the return of each episode, and their mean over the last 100."""
-    image = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    pen = ImageDraw.Draw(image)
-    last = max(steps for steps, _ in points)
-    top = max(value for _, value in points)
-
-    def at(steps: float, value: float) -> tuple[float, float]:
-        across = MARGIN + steps / last * (WIDTH - MARGIN - 16)
-        return across, HEIGHT - MARGIN - value / top * (HEIGHT - MARGIN - 16)
-
-    for mark in range(0, int(top) + 1, 100):
-        pen.line([at(0, mark), at(last, mark)], fill=GRID)
-        pen.text((8, at(0, mark)[1] - 6), str(mark), fill=INK)
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        across = at(share * last, 0)[0]
-        pen.text((across - 14, HEIGHT - MARGIN + 6), f"{share * last / 1000:.0f}k", fill=INK)
-    pen.text((WIDTH / 2 - 40, HEIGHT - 18), "environment steps", fill=INK)
-    for steps, value in points:
-        x, y = at(steps, value)
-        pen.ellipse([x - 1.5, y - 1.5, x + 1.5, y + 1.5], fill=DOTS)
-    returns = [value for _, value in points]
-    means = [
-        at(steps, sum(each) / len(each))
-        for number, (steps, _) in enumerate(points, 1)
-        if (each := returns[max(0, number - OVER) : number])
-    ]
-    pen.line(means, fill=MEAN, width=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-
-
 def main() -> None:
     """Run the command that was typed."""
     parser, commands = recipe_parser("policies", __doc__)
@@ -112,7 +77,8 @@ def main() -> None:
     elif args.command == "evaluate":
         print_result(evaluate(args.policy, args.episodes), args.json, ".4g")
     else:
-        draw_curve(episodes_of(args.out / "journal.db"), args.png)
+        episodes = Series("return", episodes_of(args.out / "journal.db"), OVER)
+        save_curves(args.png, [episodes], x_name="environment steps")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 from .audio_io import save_wav
+from .curves import Series, moving_mean, save_curves
 from .idx import idx_images, read_idx
 from .image_io import (
     IMAGE_SUFFIXES,
@@ -19,14 +20,17 @@ from .sheet import Cell, save_sheet, sheet
 __all__ = [
     "IMAGE_SUFFIXES",
     "Cell",
+    "Series",
     "UInt8Array",
     "gutter_of",
     "idx_images",
     "in_grid",
     "middle_square",
+    "moving_mean",
     "read_idx",
     "read_pixels",
     "save",
+    "save_curves",
     "save_sheet",
     "save_wav",
     "scaled",

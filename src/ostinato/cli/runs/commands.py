@@ -13,6 +13,7 @@ from ostinato.cli.run_loop import Exit
 from ostinato.cli.runs.artifacts import artifacts
 from ostinato.cli.runs.pairs import pairs
 from ostinato.cli.runs.people import answer, export, keep, note
+from ostinato.cli.runs.plot import plot
 from ostinato.cli.runs.resume_hint import resume_hint
 from ostinato.cli.runs.show import show as show_run
 from ostinato.cli.runs.words import counted, listed, opened, setting, size_text
@@ -279,5 +280,5 @@ def resume(
     sys.exit(code)
 
 
-for command in (answer, artifacts, export, keep, note, pairs, show_run):
+for command in (answer, artifacts, export, keep, note, pairs, plot, show_run):
     runs.add_command(command)

@@ -1,0 +1,103 @@
+"""`ostinato runs plot`: what runs report over their steps, as a picture or a table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from ostinato.arguments import did_you_mean
+from ostinato.cli.options import journal_option
+from ostinato.cli.runs.words import counted, opened
+from ostinato.errors import InputError, RunError
+from ostinato.journal import Run
+from ostinato.loop import numbers
+
+Points = list[tuple[float, float]]
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    help="Value in the reports, such as loss/valid; repeatable.",
+)
+@click.option(
+    "--out",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="File to write: .png for a picture, .csv for a table.",
+)
+@click.option(
+    "--over",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Draw the mean over this many values, above the values as dots.",
+)
+@journal_option("path")
+def plot(
+    names: tuple[str, ...], metrics: tuple[str, ...], out: Path, over: int, path: Path | None
+) -> None:
+    """Draw values that the runs NAME... report over their steps, or write them as a table."""
+    if out.suffix.lower() not in (".png", ".csv"):
+        raise InputError(f"--out must end in .png or .csv, got {out.name}.")
+    found: dict[tuple[str, str], Points] = {}
+    with opened(path) as journal:
+        for name in names:
+            run = journal.get(name)
+            found |= {(run.name, metric): each for metric, each in _points(run, metrics).items()}
+    if out.suffix.lower() == ".csv":
+        _write_table(out, found)
+    else:
+        _draw(out, found, over)
+    count = sum(map(len, found.values()))
+    click.echo(f"{counted(count, 'value')} of {counted(len(found), 'curve')}: {out}")
+
+
+def _points(run: Run, metrics: Sequence[str]) -> dict[str, Points]:
+    """Return (tick, value) of each metric; of a report with several values, their mean.
+
+    Raises `RunError` for a metric that no step of the run reports as a number.
+    """
+    found: dict[str, Points] = {metric: [] for metric in metrics}
+    known: dict[str, None] = {}
+    for step in run.history():
+        known |= dict.fromkeys(step.report)
+        for metric, points in found.items():
+            values = numbers(step.report.get(metric))
+            if values:
+                points.append((step.tick, sum(values) / len(values)))
+    for metric, points in found.items():
+        if not points:
+            there = ", ".join(sorted(known)) or "none: it records no steps"
+            raise RunError(
+                f"The run {run.name!r} must report {metric!r} as a number to be drawn, and does "
+                f"not.{did_you_mean(metric, known)} Its reports have: {there}."
+            )
+    return found
+
+
+def _write_table(out: Path, found: dict[tuple[str, str], Points]) -> None:
+    with out.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["run", "metric", "tick", "value"])
+        for (run, metric), points in found.items():
+            table.writerows([run, metric, int(tick), repr(value)] for tick, value in points)
+
+
+def _draw(out: Path, found: dict[tuple[str, str], Points], over: int) -> None:
+    from ostinato.media import Series, save_curves
+
+    runs = {run for run, _ in found}
+    series = [
+        Series(metric if len(runs) == 1 else f"{run}: {metric}", points, over)
+        for (run, metric), points in found.items()
+    ]
+    save_curves(out, series, x_name="tick")
