@@ -20,6 +20,7 @@ from ostinato.errors import InputError, ItemError, RunError, Unanswered
 from ostinato.flow import (
     Flow,
     FlowChanged,
+    FlowRun,
     FlowsFailed,
     LimitReached,
     Limits,
@@ -39,6 +40,7 @@ from ostinato.flow import (
     uniform,
     version,
 )
+from ostinato.flow.run import work_of
 from ostinato.image import SampleImageRun
 from ostinato.journal import Journal
 
@@ -614,3 +616,44 @@ def test_images_are_sampled_as_a_run_below_the_flow(journal: Journal, tmp_path: 
     assert (child.kind, child.status) == ("sample image", "stopped")
     assert draws.run("3", run="a", journal=journal) == found
     assert draws("3") == found  # not recorded
+
+
+def test_a_step_in_progress_ends_where_the_run_pauses(journal: Journal) -> None:
+    started, release = threading.Event(), threading.Event()
+
+    @step
+    def slow(value: int) -> int:
+        MADE.append(value)
+        started.set()
+        release.wait(10)
+        return value
+
+    @flow
+    def two() -> int:
+        return slow(1) + slow(2)
+
+    config = FlowRun(function="two", items="x")
+    run = journal.create("a", kind="flow", spec={})
+    work = work_of(two, [("k", {})], config, run=run)
+    with work.loop:
+        for _ in work.loop:
+            if started.wait(0.01):
+                work.loop.pause()
+        threading.Timer(0.1, release.set).start()
+        work.close()
+    assert run.status == "paused"
+    assert [call.path for call in run.calls()] == ["k/1:slow"]
+    again = work_of(two, [("k", {})], config, run=run)
+    with again.loop:
+        assert again.loop.run().good
+    assert MADE == [1, 2]
+
+
+def test_keys_with_slashes_are_kept_apart(journal: Journal) -> None:
+    @flow
+    def one(id: str) -> int:
+        return look_up(len(id))
+
+    rows = [{"id": "a"}, {"id": "a/1:look_up"}, {"id": "100%"}]
+    assert dict(one.over(rows, run="a", journal=journal)) == {"a": 2, "a/1:look_up": 12, "100%": 5}
+    assert sorted(paths(journal)) == ["100%25/1:look_up", "a%2F1:look_up/1:look_up", "a/1:look_up"]

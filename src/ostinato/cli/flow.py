@@ -148,16 +148,18 @@ def present(config: FlowRun, run: RunSource | None, view: View) -> Exit:
     failed: FlowsFailed | None = None
     try:
         with ends_by_signal(work.loop), work.loop:
-            for step in work.loop:
-                work.watch(step)
-                if display is not None:
-                    display.step(step)
+            try:
+                for step in work.loop:
+                    work.watch(step)
+                    if display is not None:
+                        display.step(step)
+            finally:
+                work.close()
     except FlowsFailed as error:
         failed = error
     finally:
         if display is not None:
             display.close()
-        work.close()
     work.finish()
     return _told(config, work, recorded, failed, view)
 
@@ -247,7 +249,7 @@ def _told(
 def show_flow(name: str, key: str | None, as_json: bool, path: Path | None) -> None:
     """Show what the flows of the run NAME have called, as a tree."""
     from ostinato.cli.runs.words import opened
-    from ostinato.flow import FlowRun
+    from ostinato.flow import FlowRun, prefix_of
     from ostinato.runs import config_of
 
     with opened(path) as journal:
@@ -258,7 +260,7 @@ def show_flow(name: str, key: str | None, as_json: bool, path: Path | None) -> N
         if key is None and not config.single:
             _show_rows(run, as_json=as_json)
             return
-        prefix = "" if key is None else f"{key}/"
+        prefix = "" if key is None else prefix_of(key)
         calls = sorted(run.calls_under(prefix) if prefix else run.calls(), key=_order)
         if not calls:
             there = f" of the key {key!r}" if key is not None else ""
@@ -272,12 +274,14 @@ def show_flow(name: str, key: str | None, as_json: bool, path: Path | None) -> N
 
 
 def _show_rows(run: Run, *, as_json: bool) -> None:
+    from ostinato.flow import key_of
+
     counts: dict[str, int] = {}
     for call in run.calls():
-        key = call.path.partition("/")[0]
+        key = key_of(call.path)
         counts[key] = counts.get(key, 0) + 1
     done = {key for key, _ in run.results()}
-    waiting = {each.path.partition("/")[0] for each in run.questions()}
+    waiting = {key_of(each.path) for each in run.questions()}
     for key in {**counts, **dict.fromkeys(done, 0)}:
         state = "returned" if key in done else "waits" if key in waiting else "in progress"
         if as_json:

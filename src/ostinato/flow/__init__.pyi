@@ -2,7 +2,7 @@ from .calls import ask, gather, now, sleep, uniform, version
 from .config import FlowRun
 from .flow_function import FlowFunction
 from .flows import AsyncFlow, Flow, flow
-from .lanes import FlowLanes, FlowsFailed
+from .lanes import FlowLanes, FlowsFailed, key_of, prefix_of
 from .limits import LimitReached, Limits
 from .record import FlowChanged
 from .run import FlowWork, build_flow, flow_of
@@ -35,7 +35,9 @@ __all__ = [
     "flow_of",
     "gather",
     "generate",
+    "key_of",
     "now",
+    "prefix_of",
     "sample",
     "sleep",
     "step",

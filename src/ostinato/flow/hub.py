@@ -32,6 +32,7 @@ class Hub:
         self._work: deque[tuple[object, Future[Any]]] = deque()
         self._waiting: set[Future[Any]] = set()
         self._changed = threading.Condition()
+        self.closing = False  # no new call is made; those in progress may end
         self._closed = threading.Event()
 
     # The threads of flows ---------------------------------------------------------------------
@@ -44,7 +45,7 @@ class Hub:
         """Hand work to the computing thread."""
         future: Future[Any] = Future()
         with self._changed:
-            if self._closed.is_set():
+            if self.closing:
                 raise Suspended
             self._work.append((work, future))
             self._waiting.add(future)
@@ -102,18 +103,26 @@ class Hub:
                 lambda: self._work or or_when() or self._closed.is_set(), seconds
             )
 
-    def close(self) -> None:
-        """Unwind all flows that wait."""
+    def require_open(self) -> None:
+        """Raise `Suspended` where no new call is to be made."""
+        if self.closing:
+            raise Suspended
+
+    def close(self, seconds: float = 0.0) -> None:
+        """Unwind all flows that wait; those within a step have so long to end it."""
+        self.closing = True
         with self._changed:
-            self._closed.set()
             waiting = [*self._waiting, *(future for _, future in self._work)]
             self._work.clear()
-            self._changed.notify_all()
         for future in waiting:
             if not future.done():
                 future.set_exception(Suspended())
+        self.settle(seconds)
+        with self._changed:
+            self._closed.set()
+            self._changed.notify_all()
 
-    @property
-    def closed(self) -> bool:
-        """Whether the run has ended for this process."""
-        return self._closed.is_set()
+    def require_unclosed(self) -> None:
+        """Raise `Suspended` where nothing can be recorded any more."""
+        if self._closed.is_set():
+            raise Suspended

@@ -24,6 +24,8 @@ WAIT = 0.05
 """Seconds that a step waits for a flow where no text is being written."""
 SETTLE = 0.005
 """Seconds that a step waits for what flows ask next, after it has handed texts to them."""
+PATIENCE = 3.0
+"""Seconds that steps in progress have to end where a run pauses: then they are not made again."""
 LOOK_EVERY = 0.5
 """Seconds between two looks whether a person has answered."""
 
@@ -98,7 +100,7 @@ class FlowLanes:
     def start(self, lane: Lane, item: object) -> None:
         """Start a flow at the next step, with what is recorded of it."""
         assert isinstance(item, Mapping)
-        prefix = "" if self._single else f"{lane.key}/"
+        prefix = "" if self._single else prefix_of(lane.key)
         task = FlowTask(
             self.flow,
             item,
@@ -240,10 +242,20 @@ class FlowLanes:
         )
 
     def close(self) -> None:
-        """Unwind all flows in progress, and end all requests to servers."""
-        self._hub.close()
+        """Unwind all flows in progress, and end all requests to servers; steps may end first."""
+        self._hub.close(PATIENCE)
         if self._texts is not None:
             self._texts.close()
+
+
+def prefix_of(key: str) -> str:
+    """Return what the paths of the calls of a row's flow begin with."""
+    return f"{key.replace('%', '%25').replace('/', '%2F')}/"
+
+
+def key_of(path: str) -> str:
+    """Return the key of the row in whose flow a call is, by its path."""
+    return path.partition("/")[0].replace("%2F", "/").replace("%25", "%")
 
 
 def _do(work: Callable[[], Any], future: Future[Any]) -> None:

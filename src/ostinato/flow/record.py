@@ -80,6 +80,7 @@ class FlowRecord:
         recorded = self.found.get(place)
         if recorded is not None:
             return self._again(frame, recorded, path, text)
+        frame.task.hub.require_open()
         self.settle(frame)
         try:
             for spent in frame.spent:
@@ -87,8 +88,10 @@ class FlowRecord:
             began = time.monotonic()
             made = make(path)
         except Exception as error:
+            frame.task.hub.require_unclosed()
             frame.unrecorded.append(_Unrecorded(path, text, error))
             raise
+        frame.task.hub.require_unclosed()
         took = {"calls": 1, **made.spent, "seconds": round(time.monotonic() - began, 3)}
         count(frame, took)
         return self._write(path, text, made, took, frame)
@@ -160,7 +163,8 @@ class FlowRecord:
             return json.loads(encode_exactly(made.value, f"The answer of the call {path!r}"))
         brief = spent if frame.spent or made.spent else {}
         answer = {"value": made.value, "spent": brief} if brief else {"value": made.value}
-        written = self.session.record_call(path, text, answer, synced=made.synced)
+        late = frame.task.hub.closing
+        written = self.session.record_call(path, text, answer, synced=made.synced, late=late)
         assert isinstance(written, dict)
         return written["value"]
 

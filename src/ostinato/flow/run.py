@@ -120,7 +120,7 @@ def run_once(
     with ExitStack() as stack:
         run = _recorded(config, name, journal, stack)
         work = work_of(flow, [(flow.name, arguments)], config, run=run, model=model)
-        for result in _results(work, stack):
+        for result in _results(work):
             return work.value(result)
         raise _not_ended(work)
 
@@ -145,22 +145,24 @@ def run_over(
     with ExitStack() as stack:
         run = _recorded(config, name, journal, stack)
         work = work_of(flow, pairs, config, run=run, model=model)
-        for result in _results(work, stack):
+        for result in _results(work):
             yield result.key, work.value(result)
         if work.loop.stopped is None or not work.loop.stopped.good:
             raise _not_ended(work)
 
 
-def _results(work: FlowWork, stack: ExitStack) -> Iterator[LaneResult]:
+def _results(work: FlowWork) -> Iterator[LaneResult]:
     """Yield the results of earlier sessions, then each as it comes."""
-    stack.callback(work.close)
     run, seen = work.loop.recorded_as, set[str]()
     for key, row in () if run is None else run.results():
         seen.add(key)
         yield LaneResult.from_json(row)
     with work.loop:
-        for step in work.loop:
-            yield from (result for result in step.results if result.key not in seen)
+        try:
+            for step in work.loop:
+                yield from (result for result in step.results if result.key not in seen)
+        finally:
+            work.close()
 
 
 def _not_ended(work: FlowWork) -> RunError:

@@ -78,10 +78,11 @@ class DurableCalls:
         error: str | None,
         *,
         synced: bool,
+        late: bool,
     ) -> JSON:
         """Record the answer of a call that somebody else has made, see `RunSession.record_call`."""
         call = Answered(path, arguments, error=error)
-        return self._answered(call, answer, synced=synced)
+        return self._answered(call, answer, synced=synced, late=late)
 
     def call_run(
         self,
@@ -178,18 +179,20 @@ class DurableCalls:
 
     # One call ---------------------------------------------------------------------------------
 
-    def _answered(self, call: Answered, answer: object, *, synced: bool = True) -> JSON:
+    def _answered(
+        self, call: Answered, answer: object, *, synced: bool = True, late: bool = False
+    ) -> JSON:
         """Record the answer of a call; return it as a resumed run gets it."""
         tensors: list[Any] = []
         what = f"The answer of the call {call.path!r}"
         text = encode_exactly(answer, what, collecting(tensors))
-        self._record(call._replace(answer=text, tensors=tensors), synced=synced)
+        self._record(call._replace(answer=text, tensors=tensors), synced=synced, late=late)
         value: JSON = reader(self._run.database)(text)
         return value
 
-    def _record(self, call: Answered, *, synced: bool = True) -> None:
+    def _record(self, call: Answered, *, synced: bool = True, late: bool = False) -> None:
         tick = self._writer.tick
-        self._writer.commit(lambda store: store.add_call(call, tick), synced=synced)
+        self._writer.commit(lambda store: store.add_call(call, tick, late=late), synced=synced)
 
     def _child(self, path: str, kind: str, spec: Mapping[str, JSON], name: str | None) -> Run:
         """Return the run that a path calls: a new one, or the one that an earlier session made."""

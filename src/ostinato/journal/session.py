@@ -227,14 +227,16 @@ class RunSession:
         *,
         error: str | None = None,
         synced: bool = True,
+        late: bool = False,
     ) -> JSON:
         """Record the answer of a call that was made, and return it as a resumed run gets it.
 
         For who makes many calls and knows which paths have none yet. `arguments` is their JSON
         text. With an `error`, the answer is what is known of it. What is not `synced` survives the
         death of the process at once, and a loss of power only once something else is synced.
+        `late`: the run has paused or stopped meanwhile, and stays so.
         """
-        return self._calls.record(path, arguments, answer, error, synced=synced)
+        return self._calls.record(path, arguments, answer, error, synced=synced, late=late)
 
     def call_run(
         self,

@@ -367,9 +367,10 @@ class RunTables:
 
     # Calls and questions ----------------------------------------------------------------------
 
-    def add_call(self, call: Answered, tick: int) -> None:
-        """Record the answer of a call."""
-        self._begin(tick)
+    def add_call(self, call: Answered, tick: int, *, late: bool = False) -> None:
+        """Record the answer of a call; `late`, of one that ends after its session has finished."""
+        if not late:
+            self._begin(tick)
         self._artifacts.add(call.tensors, tick, "call", call.path, call.answer or "")
         self._added += len(call.arguments) + len(call.answer or "")
         self.connection.execute(
