@@ -160,10 +160,10 @@ def test_many_calls_at_once_share_syncs(
 ) -> None:
     commits, commit = [], RunTables.commit
 
-    def counted(*given: Any) -> None:
+    def counted(*given: Any, **more: Any) -> None:
         commits.append(1)
         time.sleep(0.01)  # as a slow disk
-        commit(*given)
+        commit(*given, **more)
 
     monkeypatch.setattr(RunTables, "commit", counted)
     with journal.drive(run) as session, ThreadPoolExecutor(64) as pool:
