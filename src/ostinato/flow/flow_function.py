@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from ostinato.arguments import did_you_mean, require
 from ostinato.errors import InputError
@@ -18,9 +18,6 @@ from ostinato.flow.guard import require_repeatable
 from ostinato.flow.limits import Limits, Spent
 from ostinato.flow.record import Made, handled_later
 from ostinato.flow.values import hints_of, recordable, return_hint, typed
-
-if TYPE_CHECKING:
-    pass
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -110,8 +107,10 @@ class FlowFunction(Generic[P, R]):
         """Make a call of another flow; what it returned is recorded, so its calls are replayed
         only where it was not done."""
 
+        spent = Spent(self.limits or Limits(), self.name)
+
         def make(path: str) -> Made:
-            inner = frame.branch(f"{path.removeprefix(frame.task.record.prefix)}/", self._spent())
+            inner = frame.branch(f"{path.removeprefix(frame.task.record.prefix)}/", (spent,))
             try:
                 value = self.in_frame(inner, arguments)
             except Exception:
@@ -119,13 +118,14 @@ class FlowFunction(Generic[P, R]):
                 raise
             return Made(value)
 
-        value = frame.task.record.call(frame, self.name, arguments, make)
+        value = frame.task.record.call(frame, self.name, arguments, make, spent)
         return typed(value, self.returns, f"What {self.name} returned")
 
     def execute(self, frame: Frame, arguments: Mapping[str, Any]) -> object:
         """Run it as the flow of a task, from its beginning."""
         require_repeatable(self.function)
-        whole = Frame(frame.task, frame.path, (*frame.spent, *self._spent()))
+        limited = () if self.limits is None else (Spent(self.limits, self.name),)
+        whole = Frame(frame.task, frame.path, (*frame.spent, *limited))
         value = self.in_frame(whole, arguments)
         frame.task.record.settle(whole)
         return value
@@ -147,9 +147,6 @@ class FlowFunction(Generic[P, R]):
         Raises `InputError` where JSON and the annotation could not bring it back.
         """
         return recordable(value, self.returns, f"What {self.name} returned")
-
-    def _spent(self) -> tuple[Spent, ...]:
-        return () if self.limits is None else (Spent(self.limits, self.name),)
 
     @property
     def source(self) -> tuple[Path, str] | None:

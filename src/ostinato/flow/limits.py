@@ -42,18 +42,25 @@ NAMES = ("tokens", "cost", "seconds", "calls")
 
 @dataclass
 class Spent:
-    """What a flow has spent. Used by the threads of its branches."""
+    """What a flow, or another call made of calls, has spent. Used by the threads of its branches.
 
-    limits: Limits
-    flow: str
+    `totals` has all that its calls spent, by name.
+    """
+
+    limits: Limits = Limits()
+    flow: str = ""
     totals: dict[str, float] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     def add(self, spent: Mapping[str, float]) -> None:
         """Count what a call has spent."""
         with self._lock:
-            for name in NAMES:
-                self.totals[name] = self.totals.get(name, 0) + spent.get(name, 0)
+            add_to(self.totals, spent)
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit."""
+        return self.limits != Limits()
 
     def require_left(self) -> None:
         """Raise `LimitReached` where a limit is used up."""
@@ -65,3 +72,9 @@ class Spent:
                     f"Catch LimitReached to go on without more, or raise {name} in its limits.",
                     name,
                 )
+
+
+def add_to(totals: dict[str, float], spent: Mapping[str, float]) -> None:
+    """Add what was spent to totals, by name."""
+    for name, value in spent.items():
+        totals[name] = totals.get(name, 0) + value

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ostinato.errors import InputError, RunError
 from ostinato.flow import recorded_error
 from ostinato.flow.frames import Frame, caller
+from ostinato.flow.limits import Spent, add_to
 from ostinato.flow.values import plain
 from ostinato.journal import JSON, Call, RunSession, encode_exactly
 
@@ -38,6 +39,7 @@ class _Unrecorded(NamedTuple):
     path: str
     arguments: str
     error: Exception
+    spent: Mapping[str, float]
 
 
 @dataclass(slots=True)
@@ -65,8 +67,12 @@ class FlowRecord:
         name: str,
         arguments: Mapping[str, object],
         make: Callable[[str], Made],
+        within: Spent | None = None,
     ) -> Any:
         """Return the answer of the frame's next call: the recorded one, or that of `make(path)`.
+
+        `within` is of a call that is made of calls: it gets what these spend. That is recorded with
+        the call, as a replay does not come to them.
 
         Raises what the call raises or has raised, `LimitReached` where a limit of the flow is used
         up, and `FlowChanged` where another call was recorded at this place.
@@ -89,11 +95,16 @@ class FlowRecord:
             made = make(path)
         except Exception as error:
             frame.task.hub.require_unclosed()
-            frame.unrecorded.append(_Unrecorded(path, text, error))
+            inner = {} if within is None else dict(within.totals)
+            frame.unrecorded.append(_Unrecorded(path, text, error, inner))
             raise
         frame.task.hub.require_unclosed()
-        took = {"calls": 1, **made.spent, "seconds": round(time.monotonic() - began, 3)}
+        took: dict[str, float] = {"calls": 1, **made.spent}
+        if within is None:  # else the seconds are those of the calls within
+            took["seconds"] = round(time.monotonic() - began, 3)
         count(frame, took)
+        if within is not None:
+            add_to(took, within.totals)
         return self._write(path, text, made, took, frame)
 
     def answered(self, frame: Frame, name: str, make: Callable[[str], Made]) -> Any:
@@ -112,9 +123,9 @@ class FlowRecord:
         An error that ends a flow is not recorded, so that the call is made again on resume.
         """
         while frame.unrecorded:
-            path, text, error = frame.unrecorded.pop(0)
+            path, text, error, spent = frame.unrecorded.pop(0)
             if self.session is not None:
-                answer = {FAILED: recorded_error.written(error)}
+                answer = {FAILED: recorded_error.written(error), "spent": spent}
                 words = recorded_error.words(error)
                 self.session.record_call(path, text, answer, error=words, synced=False)
 
@@ -147,8 +158,9 @@ class FlowRecord:
         if call.path != path or (call.author is None and call.arguments != now):
             raise FlowChanged(_difference(call, path, now))
         if call.error is not None:
-            value = call.answer.get(FAILED) if isinstance(call.answer, dict) else None
-            raise recorded_error.rebuilt(call.path, call.error, value)
+            failed: Any = call.answer if isinstance(call.answer, dict) else {}
+            count(frame, failed.get("spent") or {})
+            raise recorded_error.rebuilt(call.path, call.error, failed.get(FAILED))
         if call.author is not None:  # a person's answer
             return call.answer
         assert isinstance(call.answer, dict)
@@ -161,8 +173,8 @@ class FlowRecord:
     ) -> Any:
         if self.session is None:
             return json.loads(encode_exactly(made.value, f"The answer of the call {path!r}"))
-        brief = spent if frame.spent or made.spent else {}
-        answer = {"value": made.value, "spent": brief} if brief else {"value": made.value}
+        needed = made.spent or spent["calls"] > 1 or any(each.limited for each in frame.spent)
+        answer = {"value": made.value, "spent": spent} if needed else {"value": made.value}
         late = frame.task.hub.closing
         written = self.session.record_call(path, text, answer, synced=made.synced, late=late)
         assert isinstance(written, dict)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from ostinato.errors import Unanswered
 from ostinato.flow.frames import HERE, Frame
 from ostinato.flow.hub import Hub, Suspended
+from ostinato.flow.limits import add_to
 from ostinato.flow.record import FlowRecord
+from ostinato.flow.writers import Writers
 from ostinato.journal import RunSession
 
 if TYPE_CHECKING:
@@ -81,8 +83,7 @@ class FlowTask:
     def count(self, spent: Mapping[str, float]) -> None:
         """Add what a call has spent."""
         with self._lock:
-            for name, value in spent.items():
-                self.spent[name] = self.spent.get(name, 0) + value
+            add_to(self.spent, spent)
 
     def suspend(self, error: Unanswered) -> Suspended:
         """Remember the question that the flow waits for; return what unwinds it."""
@@ -102,7 +103,7 @@ class FlowSettings:
 
     def __init__(self, *, model: Any = "smollm2", seed: int = 0) -> None:
         self.model, self.seed = model, seed
-        self.writers: dict[object, Any] = {}
+        self.writers = Writers()
         self._opened: dict[str, Any] = {}
 
     def opened(self, model: Any, hub: Hub) -> Any:

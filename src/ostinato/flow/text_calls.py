@@ -11,6 +11,7 @@ from ostinato.errors import ItemError, OstinatoError
 from ostinato.flow.frames import Frame, frame_of
 from ostinato.flow.record import Made
 from ostinato.flow.values import plain
+from ostinato.flow.writers import prepare_checks, writer_of
 from ostinato.loop import LaneResult, Verdict
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ostinato.flow.texts import Watch
     from ostinato.loop import Check
     from ostinato.models import LanguageModel
-    from ostinato.refine import Strategy, TextWriter
+    from ostinato.refine import Strategy
     from ostinato.remote import Server
 
 GIVEN = "given"
@@ -239,7 +240,7 @@ def _written(
     from ostinato.refine import from_lane, usable_prompt
 
     hub = frame.task.hub
-    writer = _writer(frame, checks, **settings)
+    writer = writer_of(frame.task, checks, **settings)
     request = TextRequest(
         key=path,
         writer=writer,
@@ -259,7 +260,7 @@ def _written(
     }
     answer = {
         "text": row.reply,
-        "accepted": row.accepted,
+        "accepted": row.accepted or not checks,
         "why": row.stopped.sentence,
         "rounds": row.rounds,
         "backtracks": row.backtracks,
@@ -268,37 +269,6 @@ def _written(
         "verdicts": [verdict.to_json() for verdict in row.verdicts],
     }
     return Made(answer, spent, synced=True)
-
-
-def _writer(frame: Frame, checks: tuple[Check, ...], *, model: Any, **settings: Any) -> TextWriter:
-    """Return the writer of some settings: the same one for the same, as its lanes share a batch."""
-    shared, hub = frame.task.settings, frame.task.hub
-    used = {name: value for name, value in settings.items() if value is not None}
-    opened = shared.opened(model, hub)
-    key = (id(opened), tuple(map(id, checks)), repr(sorted(used.items())))
-    writer: TextWriter | None = shared.writers.get(key)
-    if writer is None:
-        writer = _new_writer(opened, checks, used)
-        if any(hasattr(each, "compute_mode") for each in checks):
-            hub.submit(lambda: _prepared(checks))
-        else:
-            _prepared(checks)
-        shared.writers[key] = writer
-    return writer
-
-
-def _prepared(checks: tuple[Check, ...]) -> None:
-    from ostinato.checks import BaseCheck
-    from ostinato.refine import prepare
-
-    prepare([each for each in checks if isinstance(each, BaseCheck)])
-
-
-def _new_writer(model: Any, checks: tuple[Check, ...], settings: dict[str, Any]) -> TextWriter:
-    from ostinato.refine import TextWriter, strategy_of
-
-    strategy = strategy_of(settings.pop("strategy", None))
-    return TextWriter(model=model, checks=checks, strategy=strategy, **settings)
 
 
 def _prompt_of(prompt: str | Sequence[Mapping[str, str]]) -> Any:
@@ -357,7 +327,7 @@ def check(
     def judged() -> list[Any]:
         from ostinato.checks import TIME_LIMIT, judge_all
 
-        _prepared(each)
+        prepare_checks(each)
         return [verdict.to_json() for verdict in judge_all(each, output, columns, TIME_LIMIT)]
 
     def make(path: str) -> Made:

@@ -183,16 +183,17 @@ class Texts:
 
         if isinstance(writer.model, Server):
             return writer.server_lanes(_server_prompt, _tracked_texts, self._slots)
-        model = writer.model
+        model, grouped = writer.model, writer.strategy.lanes > 1
         mode = self._modes.get(model.name)
         decode = Decode(
             model if mode is None else in_compute_mode(model, mode),
             _token_prompt,
             slots=max(self._slots, writer.strategy.lanes),
             prompt_edits=PROMPT_EDITS,
+            limit=writer.max_new_tokens if grouped else None,  # else each request has its own
         )
         self._models[model.name] = decode
-        return writer.process(decode) if writer.strategy.lanes > 1 else decode
+        return writer.process(decode) if grouped else decode
 
 
 def _policy(request: TextRequest) -> Policy:

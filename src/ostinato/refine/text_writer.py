@@ -13,7 +13,7 @@ from ostinato.arguments import require_above, require_at_least
 from ostinato.checks import TIME_LIMIT
 from ostinato.decode import Constraint, Decode, SamplingParams, TokenPrompt
 from ostinato.errors import InputError, ItemError
-from ostinato.loop import Check, LaneProcess, Policy
+from ostinato.loop import Check, LaneProcess, Policy, accept
 from ostinato.models import LanguageModel, Tokenizer, shared_model
 from ostinato.refine.drafts import Judges, end_of_draft
 from ostinato.refine.inputs import Row
@@ -73,8 +73,8 @@ class TextWriter:
                 time_limit=self.time_limit,
                 late=self.context.late,
             ),
-            judge=Judges(self.checks, self.time_limit, self.spend_limit),
-            on_stop=self.strategy.on_stop(self.context),
+            judge=Judges(self.checks, self.time_limit, self.spend_limit) if self.checks else None,
+            on_stop=self.strategy.on_stop(self.context) if self.checks else accept,
             ready=ready,
         )
 

@@ -1,0 +1,98 @@
+"""What flows have spent is the same when replayed; texts without checks are written once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny import tiny_model
+
+from ostinato.checks import Length
+from ostinato.flow import FlowSettings, LimitReached, Limits, flow, generate, step
+from ostinato.flow.config import FlowRun
+from ostinato.flow.run import work_of
+from ostinato.journal import Journal
+
+BROKEN: list[bool] = []
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "journal.db") as opened:
+        yield opened
+
+
+@step
+def breaks_once() -> None:
+    if BROKEN:
+        BROKEN.clear()
+        raise OSError("no connection")
+
+
+@flow
+def writes(fails: bool = False) -> str:
+    text = generate("Hello", max_new_tokens=8)
+    if fails:
+        raise ValueError(text)
+    return text
+
+
+def limit_reached(name: str, journal: Journal, *, fails: bool) -> list[str]:
+    @flow(limits=Limits(tokens=20))
+    def outer() -> list[str]:
+        found = []
+        for number in range(4):
+            try:
+                found.append(writes(fails))
+            except LimitReached as error:
+                found.append(str(error))
+            except ValueError as error:
+                found.append(f"failed: {error}")
+            if number == 1:
+                breaks_once()
+        return found
+
+    BROKEN[:] = [True] if name == "resumed" else []
+    if name == "resumed":
+        with pytest.raises(OSError):
+            outer.run(run=name, journal=journal, model=tiny_model())
+    return outer.run(run=name, journal=journal, model=tiny_model())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_called_flow_has_spent_counts_when_it_is_replayed(
+    journal: Journal, fails: bool
+) -> None:
+    whole = limit_reached("whole", journal, fails=fails)
+    assert "has spent 24" in whole[3] and "has spent" not in whole[2]
+    assert limit_reached("resumed", journal, fails=fails) == whole
+
+
+def test_a_text_without_checks_is_written_once_and_accepted() -> None:
+    @flow
+    def once() -> list[object]:
+        reply = generate("Hello", max_new_tokens=8)
+        return [reply.accepted, reply.rounds, reply.backtracks, reply.tokens, reply.computed]
+
+    found = next(iter(once.over([{}], model=tiny_model())))[1]
+    assert found == [True, 1, 0, 8, 7]
+
+
+def test_equal_checks_share_a_writer_and_few_are_kept() -> None:
+    @flow
+    def judged(most: int) -> str:
+        return generate("Hello", [Length(max=most)], max_new_tokens=4, strategy="best_of")
+
+    pairs = [(f"{n}", {"most": 3 + n % 2}) for n in range(6)]
+    work = work_of(judged, pairs, FlowRun(items="all"), run=None, model=tiny_model())
+    with work.loop:
+        for each in work.loop:
+            work.watch(each)
+    assert len(work.results) == 6
+    settings: FlowSettings = work.lanes._settings
+    assert len(settings.writers) == 2
+    assert work.lanes._texts is not None and len(work.lanes._texts._batches) == 2
+    for number in range(300):
+        settings.writers.get(number, object)
+    assert len(settings.writers) == 256
