@@ -93,6 +93,6 @@ def test_equal_checks_share_a_writer_and_few_are_kept() -> None:
     settings: FlowSettings = work.lanes._settings
     assert len(settings.writers) == 2
     assert work.lanes._texts is not None and len(work.lanes._texts._batches) == 2
-    for number in range(300):
-        settings.writers.get(number, object)
+    for most in range(300):
+        settings.writers.of(tiny_model(), (Length(max=most + 1),), work.lanes._hub)
     assert len(settings.writers) == 256

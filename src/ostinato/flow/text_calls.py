@@ -11,7 +11,7 @@ from ostinato.errors import ItemError, OstinatoError
 from ostinato.flow.frames import Frame, frame_of
 from ostinato.flow.record import Made
 from ostinato.flow.values import plain
-from ostinato.flow.writers import prepare_checks, writer_of
+from ostinato.flow.writers import prepare_checks
 from ostinato.loop import LaneResult, Verdict
 
 if TYPE_CHECKING:
@@ -240,7 +240,8 @@ def _written(
     from ostinato.refine import from_lane, usable_prompt
 
     hub = frame.task.hub
-    writer = writer_of(frame.task, checks, **settings)
+    opened = frame.task.settings.opened(settings.pop("model"), hub)
+    writer = frame.task.settings.writers.of(opened, checks, hub, **settings)
     request = TextRequest(
         key=path,
         writer=writer,

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ostinato.flow.task import FlowTask
+    from ostinato.flow.hub import Hub
     from ostinato.loop import Check
+    from ostinato.models import LanguageModel
     from ostinato.refine import TextWriter
+    from ostinato.remote import Server
 
 KEPT = 256
 """How many writers are kept: a flow may make its checks anew for every row."""
@@ -30,6 +32,23 @@ class Writers:
     def __len__(self) -> int:
         return len(self._values)
 
+    def of(
+        self, model: LanguageModel | Server, checks: tuple[Check, ...], hub: Hub, **settings: Any
+    ) -> TextWriter:
+        """Return the writer of some settings: the same one for the same, as its lanes share a
+        batch. Models of checks are loaded in the computing thread."""
+        used = {name: value for name, value in settings.items() if value is not None}
+        key = (id(model), tuple(map(_identity, checks)), repr(sorted(used.items())))
+
+        def make() -> TextWriter:
+            if any(hasattr(each, "compute_mode") for each in checks):
+                hub.submit(lambda: prepare_checks(checks))
+            else:
+                prepare_checks(checks)
+            return _new_writer(model, checks, used)
+
+        return self.get(key, make)
+
     def get(self, key: object, make: Callable[[], TextWriter]) -> TextWriter:
         """Return the writer of a key; one that is not kept is made."""
         with self._lock:
@@ -42,26 +61,6 @@ class Writers:
             while len(self._values) > self._most:
                 self._values.popitem(last=False)
         return made
-
-
-def writer_of(
-    task: FlowTask, checks: tuple[Check, ...], *, model: Any, **settings: Any
-) -> TextWriter:
-    """Return the writer of some settings: the same one for the same, as its lanes share a batch."""
-    shared, hub = task.settings, task.hub
-    used = {name: value for name, value in settings.items() if value is not None}
-    opened = shared.opened(model, hub)
-    key = (id(opened), tuple(map(_identity, checks)), repr(sorted(used.items())))
-
-    def make() -> TextWriter:
-        writer = _new_writer(opened, checks, used)
-        if any(hasattr(each, "compute_mode") for each in checks):
-            hub.submit(lambda: prepare_checks(checks))
-        else:
-            prepare_checks(checks)
-        return writer
-
-    return shared.writers.get(key, make)
 
 
 def prepare_checks(checks: tuple[Check, ...]) -> None:
