@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny import tiny_model
 
-from ostinato.checks import Length
+from ostinato.checks import Excludes, Length
 from ostinato.flow import FlowSettings, LimitReached, Limits, flow, generate, step
 from ostinato.flow.config import FlowRun
 from ostinato.flow.run import work_of
@@ -96,3 +96,19 @@ def test_equal_checks_share_a_writer_and_few_are_kept() -> None:
     for most in range(300):
         settings.writers.of(tiny_model(), (Length(max=most + 1),), work.lanes._hub)
     assert len(settings.writers) == 256
+
+
+def test_a_reply_tells_what_was_taken_back(journal: Journal) -> None:
+    @flow
+    def told() -> list[object]:
+        reply = generate(
+            "Hello", [Excludes(texts=("e", "a"), whole=False)], max_new_tokens=16, strategy="abort"
+        )
+        back = reply.taken_back
+        assert len(back) >= reply.rounds - 1 > 0
+        assert all(each.checks == ("excludes",) and each.why for each in back)
+        assert all("e" in each.text or "a" in each.text for each in back)
+        return [reply, reply.rounds, [[each.text, each.why] for each in back]]
+
+    found = told.run(run="a", journal=journal, model=tiny_model())
+    assert told.run(run="a", journal=journal, model=tiny_model()) == found

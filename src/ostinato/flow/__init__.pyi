@@ -9,7 +9,7 @@ from .run import FlowWork, build_flow, flow_of
 from .sampling import sample
 from .steps import Step, step
 from .task import FlowSettings
-from .text_calls import Judged, NoChoice, Reply, check, choose, generate
+from .text_calls import Judged, NoChoice, Reply, TakenBack, check, choose, generate
 
 __all__ = [
     "AsyncFlow",
@@ -27,6 +27,7 @@ __all__ = [
     "NoChoice",
     "Reply",
     "Step",
+    "TakenBack",
     "ask",
     "build_flow",
     "check",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from ostinato.arguments import require
 from ostinato.errors import ItemError, OstinatoError
@@ -26,8 +26,19 @@ GIVEN = "given"
 """The column that holds what a call is `given`, where that is no mapping."""
 
 
+class TakenBack(NamedTuple):
+    """What a draft lost: a text, why it was taken back, and the checks that it failed."""
+
+    text: str
+    why: str
+    checks: tuple[str, ...]
+
+
 class Reply(str):
-    """A text that `generate` wrote: a `str` that knows whether it passed, and what it cost."""
+    """A text that `generate` wrote: a `str` that knows whether it passed, and what it cost.
+
+    `taken_back` has what was written and did not stay, in that order.
+    """
 
     accepted: bool
     why: str
@@ -36,15 +47,19 @@ class Reply(str):
     tokens: int
     computed: int
     verdicts: tuple[Verdict, ...]
+    taken_back: tuple[TakenBack, ...]
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Reply:
+    def of(cls, row: Mapping[str, Any]) -> Self:
         """Return the reply of a recorded answer."""
         reply = cls(row["text"])
         reply.accepted, reply.why = row["accepted"], row["why"]
         reply.rounds, reply.backtracks = row["rounds"], row["backtracks"]
         reply.tokens, reply.computed = row["tokens"], row["computed"]
         reply.verdicts = tuple(Verdict.from_json(each) for each in row["verdicts"])
+        reply.taken_back = tuple(
+            TakenBack(text, why, tuple(checks)) for text, why, checks in row.get("taken_back", ())
+        )
         return reply
 
 
@@ -269,6 +284,8 @@ def _written(
         "computed": row.tokens.computed,
         "verdicts": [verdict.to_json() for verdict in row.verdicts],
     }
+    lost = [[each.taken_back, each.message, list(each.check)] for each in row.drafts if each.lost]
+    answer |= {"taken_back": lost} if lost else {}
     return Made(answer, spent, synced=True)
 
 

@@ -1,4 +1,4 @@
-"""Branches: new runs that start from a checkpoint of another."""
+"""Branches: new runs that start from a checkpoint of another, or just after one of its calls."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
+from ostinato.arguments import did_you_mean
 from ostinato.errors import RunError
 from ostinato.journal.artifacts.schema import ARTIFACT_BYTES
 from ostinato.journal.artifacts.tables import share_artifacts
@@ -48,6 +50,42 @@ def branch_run(
         _copy(row.path, run.folder / row.path.name)
     return run
 
+
+def branch_after_call(database: Database, parent: Run, name: str, path: str) -> Run:
+    """Make a branch that has the calls up to one, see `Journal.branch`.
+
+    They are those that the parent had recorded when it recorded this one: as if it had been killed
+    there, before its first checkpoint.
+    """
+    call = parent.call(path)
+    if call is None:
+        paths = [each.path for each in islice(parent.calls(), 1000)]
+        there = ", ".join(paths[:8]) + (", …" if len(paths) > 8 else "")
+        raise RunError(
+            f"A branch must start after a call of {parent.name!r} that was answered, got {path!r}."
+            f"{did_you_mean(path, paths)} Calls are: {there or 'none'}."
+        )
+    check_name(name)
+    with database.write() as connection:
+        new = NewRun(name, parent.kind, encode(parent.spec))
+        id = insert_run(connection, database, new, parent=(parent.id, call.tick))
+        connection.execute("UPDATE runs SET status = 'paused' WHERE id = ?", (id,))
+        for statement in _CALL_COPIES:
+            connection.execute(statement, {"new": id, "parent": parent.id, "seq": call.seq})
+        share_artifacts(connection, parent.id, id, ())
+        connection.execute(f"UPDATE runs SET bytes = bytes + {ARTIFACT_BYTES} WHERE id = ?", (id,))
+    return Run(database, id)
+
+
+_CALL_COPIES = (
+    # At tick 0, as the branch takes all steps itself: its own checkpoints come after these calls.
+    "INSERT INTO calls (run, path, seq, tick, arguments, answer, error, child, author, created) "
+    "SELECT :new, path, seq, 0, arguments, answer, error, child, author, created FROM calls "
+    "WHERE run = :parent AND seq <= :seq",
+    "UPDATE runs SET seq = :seq WHERE id = :new",
+    "UPDATE runs SET bytes = (SELECT COALESCE(SUM(LENGTH(CAST(arguments AS BLOB)) + "
+    "COALESCE(LENGTH(CAST(answer AS BLOB)), 0)), 0) FROM calls WHERE run = :new) WHERE id = :new",
+)
 
 # What is copied keeps its number: the log of a branch goes on where that of its parent was left.
 _COPIES = (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError, RunError
-from ostinato.journal.branching import branch_run
+from ostinato.journal.branching import branch_after_call, branch_run
 from ostinato.journal.creation import amend_spec, check_name, create_run
 from ostinato.journal.edits import checked
 from ostinato.journal.encoding import encode_exactly
@@ -235,11 +235,23 @@ class Journal:
         *,
         tick: int | None = None,
         edits: Mapping[str, object] | None = None,
+        call: str | None = None,
     ) -> Run:
         """Make a new run that starts at a checkpoint of another (the last, or that at `tick`).
 
-        The edits are applied at its first step. Raises `RunError` where there is no checkpoint, and
-        for edits at the natural end of a run: no step follows that they could change; `EditError`
-        for edits that the process does not know, where the run records which it knows.
+        The edits are applied at its first step. With the path of a `call`, such as one of a flow,
+        it starts just after that: it has the calls that were answered until then, and makes the
+        others itself.
+
+        Raises `RunError` where there is no checkpoint or no such call, and for edits at the natural
+        end of a run: no step follows that they could change; `EditError` for edits that the process
+        does not know, where the run records which it knows.
         """
-        return branch_run(self._database, parent, name, tick, edits)
+        if call is None:
+            return branch_run(self._database, parent, name, tick, edits)
+        if tick is not None or edits:
+            raise InputError(
+                f"A branch after a call must be made without tick and edits, got {call!r} with "
+                f"{'tick' if tick is not None else 'edits'}. Leave out one of them."
+            )
+        return branch_after_call(self._database, parent, name, call)

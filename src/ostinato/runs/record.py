@@ -172,10 +172,11 @@ def branch(
     *,
     tick: int | None = None,
     edits: Mapping[str, object] | None = None,
+    call: str | None = None,
 ) -> Run:
     """Branch a run, see `Journal.branch`; what it writes gets names of its own."""
     config = config_of(parent)
-    made = journal.branch(parent, name, tick=tick, edits=edits)
+    made = journal.branch(parent, name, tick=tick, edits=edits, call=call)
     if config is not None:
         amend(journal, made, config.branched(made.name))
     return made

@@ -214,6 +214,7 @@ def prune(
 @runs.command()
 @click.argument("name")
 @click.option("--at", "tick", type=int, help="Tick of the checkpoint.  [default: the last]")
+@click.option("--call", metavar="PATH", help="Start just after this call of a flow.")
 @click.option("--as", "new", required=True, metavar="NEW", help="Name of the new run.")
 @click.option(
     "--set",
@@ -224,15 +225,21 @@ def prune(
 )
 @journal_option("path")
 def branch(
-    name: str, tick: int | None, new: str, settings: tuple[str, ...], path: Path | None
+    name: str,
+    tick: int | None,
+    call: str | None,
+    new: str,
+    settings: tuple[str, ...],
+    path: Path | None,
 ) -> None:
-    """Create a run from a checkpoint of the run NAME."""
+    """Create a run from a checkpoint of the run NAME, or just after one of its calls."""
     edits = dict(setting(text) for text in settings)
     with opened(path) as journal:
-        made = branch_run(journal, journal.get(name), new, tick=tick, edits=edits)
+        made = branch_run(journal, journal.get(name), new, tick=tick, edits=edits, call=call)
         row, hint = made.now(), resume_hint(made)
     changed = f" with {encode(edits)}" if edits else ""
-    click.echo(f"Created {row.name} from {name} at tick {row.tick}{changed}.")
+    where = f"at tick {row.tick}" if call is None else f"after the call {call}"
+    click.echo(f"Created {row.name} from {name} {where}{changed}.")
     click.echo(f"Resume it with: {hint}")
 
 
