@@ -764,9 +764,9 @@ def test_a_client_that_closes_its_half_gets_an_end_and_frees_its_slot(
         while connection.recv(1 << 16):
             pass
     deadline = time.monotonic() + 10
-    while scheduler._active and time.monotonic() < deadline:
+    while scheduler._queue.active and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not scheduler._active
+    assert not scheduler._queue.active
     assert post(port, asked())[0] == 200
 
 
@@ -801,9 +801,9 @@ def test_a_client_that_disconnects_frees_its_slot(place: tuple[int, Scheduler]) 
     response.close()
     connection.close()
     deadline = time.monotonic() + 10
-    while scheduler._active and time.monotonic() < deadline:
+    while scheduler._queue.active and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not scheduler._active
+    assert not scheduler._queue.active
 
 
 def told_of(port: int, name: str) -> int:
@@ -850,7 +850,7 @@ def test_abort_stops_computing_at_the_first_impossible_token(
         stopped: Any = row["stopped"]
         assert "failed" in (stopped["kind"], stopped["numbers"].get("after"))
         deadline = time.monotonic() + 10
-        while scheduler._active and time.monotonic() < deadline:
+        while scheduler._queue.active and time.monotonic() < deadline:
             time.sleep(0.01)
         computed = told_of(port, "computed")
         time.sleep(0.3)
@@ -864,7 +864,7 @@ def hold_until_closed(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> 
     step = scheduler.decode.step
 
     def held() -> Any:
-        while not scheduler._closing:
+        while not scheduler._queue.closing:
             time.sleep(0.001)
         return step()
 
@@ -881,7 +881,7 @@ def test_closing_finishes_active_requests_and_takes_no_more(
             target=lambda: answers.append(post(port, asked(max_tokens=60, seed=1)))
         )
         asker.start()
-        while not scheduler._active:
+        while not scheduler._queue.active:
             time.sleep(0.001)
         scheduler.close()
         asker.join()
@@ -897,7 +897,7 @@ def test_closing_at_once_cancels_active_requests(monkeypatch: pytest.MonkeyPatch
             target=lambda: answers.append(post(port, asked(max_tokens=200, seed=1)))
         )
         asker.start()
-        while not scheduler._active:
+        while not scheduler._queue.active:
             time.sleep(0.001)
         scheduler.close(at_once=True)
         asker.join()
@@ -917,9 +917,12 @@ def test_closing_at_once_ends_waiting_requests_with_an_error(
         ]
         for asker in askers:
             asker.start()
-        while not scheduler._active or len(scheduler._active) + len(scheduler._waiting) < 4:
+        while (
+            not scheduler._queue.active
+            or len(scheduler._queue.active) + len(scheduler._queue.waiting) < 4
+        ):
             time.sleep(0.001)
-        waiting = len(scheduler._waiting)  # the batch knows its next one already
+        waiting = len(scheduler._queue.waiting)  # the batch knows its next one already
         scheduler.close(at_once=True)
         for asker in askers:
             asker.join(20)

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 from ostinato.arguments import require
@@ -23,8 +21,8 @@ from ostinato.loop import Arrivals, LaneResult, Lanes, Loop, Never, Policy
 from ostinato.models import LanguageModel
 from ostinato.server.body_fields import RequestError
 from ostinato.server.protocol import ApiRequest
+from ostinato.server.request_queue import RequestQueue
 from ostinato.server.requests import Delta, Sink, Token
-from ostinato.server.scheduler import ENDING
 
 MESSAGES = "messages"
 """The parameter of a flow that gets the whole conversation."""
@@ -78,12 +76,8 @@ class FlowScheduler:
             ", ".join(names) or "none",
         )
         self._flow, self._parameter = flow, names[0]
-        self._slots, self._in_progress, self._max_waiting = slots, in_progress, max_waiting
-        self._waiting: deque[FlowRequest] = deque()
-        self._active: dict[str, FlowRequest] = {}
-        self._numbers = count(1)
-        self._changed = threading.Condition()
-        self._closing = False
+        self._slots, self._in_progress = slots, in_progress
+        self._queue = RequestQueue[FlowRequest](max_waiting)
         self.computed = 0
         loaded = Future[LanguageModel]()
         self._thread = threading.Thread(
@@ -96,31 +90,15 @@ class FlowScheduler:
         """Queue a request. Raises `RequestError` for fields that a flow cannot follow."""
         _refuse(body)
         requests = [
-            FlowRequest(key=str(next(self._numbers)), arguments=self._arguments(body), send=sink)
+            FlowRequest(key=self._queue.new_key(), arguments=self._arguments(body), send=sink)
             for sink in sinks
         ]
-        with self._changed:
-            if self._closing:
-                raise RequestError(503, ENDING)
-            if len(self._waiting) + len(requests) > self._max_waiting:
-                raise RequestError(
-                    429,
-                    f"At most {self._max_waiting} requests can wait, got {len(requests)} more with "
-                    f"{len(self._waiting)} waiting. Try again later.",
-                    code="too_many_requests",
-                )
-            self._waiting += requests
-            self._changed.notify_all()
+        self._queue.put(requests)
         return requests
 
     def close(self, *, at_once: bool = False, timeout: float = 10.0) -> None:
         """Take no more requests; end when those in progress are done, or at once."""
-        with self._changed:
-            self._closing = True
-            if at_once:
-                for request in [*self._waiting, *self._active.values()]:
-                    request.canceled = True
-            self._changed.notify_all()
+        self._queue.close(at_once=at_once)
         self._thread.join(0 if at_once else timeout)
 
     def _arguments(self, body: ApiRequest) -> dict[str, Any]:
@@ -149,12 +127,7 @@ class FlowScheduler:
             return
         settings = FlowSettings(model=opened)
         loaded.set_result(opened)
-        while True:
-            with self._changed:
-                while not self._waiting and not self._closing:
-                    self._changed.wait()
-                if not self._waiting:
-                    return
+        while self._queue.wait():
             self._serve(settings)
 
     def _serve(self, settings: FlowSettings) -> None:
@@ -174,15 +147,13 @@ class FlowScheduler:
             log.exception("Flows failed; the active requests end with an error.")
             public = isinstance(error, OstinatoError)
             sentence = str(error) if public else "The server failed. Its log has the error."
-            for request in self._active.values():
-                request.send(RequestError(500, sentence))
-            self._active.clear()
+            self._queue.fail_active(sentence)
         finally:
             self.computed += lanes.tokens
             lanes.close()
 
     def _finish(self, result: LaneResult) -> None:
-        request = self._active.pop(result.key)
+        request = self._queue.active.pop(result.key)
         if result.stopped.kind is StopKind.ERROR:
             log.error("The flow %s failed: %s", self._flow.name, result.stopped.sentence)
             request.send(RequestError(500, "The flow failed. The server's log has the error."))
@@ -192,14 +163,8 @@ class FlowScheduler:
         request.send(result)
 
     def _take(self) -> tuple[str, dict[str, Any]] | None:
-        """Make the request that has waited longest active; None if none waits."""
-        with self._changed:
-            while self._waiting:
-                request = self._waiting.popleft()
-                if not request.canceled:
-                    self._active[request.key] = request
-                    return request.key, request.arguments
-        return None
+        taken = self._queue.take()
+        return None if taken is None else (taken[0], taken[1].arguments)
 
 
 def _refuse(body: ApiRequest) -> None:

@@ -10,12 +10,10 @@ import json
 import logging
 import secrets
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from hashlib import blake2b
-from itertools import count
 from typing import cast
 
 from ostinato.arguments import require_choice
@@ -28,6 +26,7 @@ from ostinato.refine import SteeringContext, prepare, with_feedback
 from ostinato.server.body_fields import RequestError
 from ostinato.server.protocol import LANE_STRATEGIES, ApiRequest
 from ostinato.server.request_plan import Defaults, RequestPlan, in_time, plan
+from ostinato.server.request_queue import RequestQueue
 from ostinato.server.requests import (
     CHECK_SECONDS,
     TIME_LIMIT,
@@ -39,8 +38,6 @@ from ostinato.server.requests import (
 
 COMPILE_FACTOR = 5.0
 """Compiling may take this many times `check_seconds`: it is wall-clock time, on a busy machine."""
-
-ENDING = "The server must be running to take requests, and is shutting down. Use another one."
 
 log = logging.getLogger("ostinato.server")
 
@@ -68,18 +65,12 @@ class Scheduler:
         check_seconds: float = CHECK_SECONDS,
     ) -> None:
         self.slots = slots
-        self._max_waiting = max_waiting
+        self._queue = RequestQueue[GenerationRequest](max_waiting)
         self._check_seconds = check_seconds
         self._defaults = defaults or Defaults()
         strategy = self._defaults.strategy
         if strategy is not None:
             require_choice("The strategy of a served model", strategy.kind, LANE_STRATEGIES)
-        self._waiting: deque[GenerationRequest] = deque()
-        self._active: dict[str, GenerationRequest] = {}
-        # Keys of lanes: unique for the life of the server, unlike a client's ids.
-        self._numbers = count(1)
-        self._changed = threading.Condition()
-        self._closing = self._at_once = False
         self.computed = 0  # tokens run through the network after prompts, discarded ones included
         loaded = Future[LanguageModel]()
         self._thread = threading.Thread(
@@ -131,7 +122,7 @@ class Scheduler:
             self._request(body, compiled, tokens, (seed, _content_key(tokens, number)), clock, sink)
             for number, sink in enumerate(sinks)
         ]
-        self._enqueue(requests)
+        self._queue.put(requests)
         return requests
 
     def close(self, *, at_once: bool = False, timeout: float = 10.0) -> None:
@@ -139,31 +130,10 @@ class Scheduler:
 
         `timeout` is how long to wait for the thread, in seconds.
         """
-        with self._changed:
-            self._closing = True
-            self._at_once = self._at_once or at_once
-            if self._at_once:
-                for request in [*self._waiting, *self._active.values()]:
-                    request.canceled = True
-            self._changed.notify_all()
+        self._queue.close(at_once=at_once)
         self._thread.join(timeout)
 
     # Requests ---------------------------------------------------------------------------------
-
-    def _enqueue(self, requests: Sequence[GenerationRequest]) -> None:
-        with self._changed:
-            if self._closing:
-                raise RequestError(503, ENDING)
-            waiting = sum(not request.canceled for request in self._waiting)
-            if waiting + len(requests) > self._max_waiting:
-                raise RequestError(
-                    429,
-                    f"At most {self._max_waiting} requests can wait, got {len(requests)} more with "
-                    f"{waiting} waiting. Try again later.",
-                    code="too_many_requests",
-                )
-            self._waiting += requests
-            self._changed.notify_all()
 
     def _request(
         self,
@@ -178,7 +148,7 @@ class Scheduler:
         end = min(tokenizer.eos_ids, default=None)
         return GenerationRequest(
             sampling=body.sampling,
-            key=f"{next(self._numbers)}",
+            key=self._queue.new_key(),
             body=body,
             tokens=tokens,
             draws=draws,
@@ -244,17 +214,6 @@ class Scheduler:
 
     # The generating thread --------------------------------------------------------------------
 
-    def _take(self) -> tuple[str, GenerationRequest] | None:
-        """Make the request that has waited longest active, and return it; None if none waits."""
-        with self._changed:
-            while self._waiting:
-                request = self._waiting.popleft()
-                if not request.canceled:
-                    self._active[request.key] = request
-                    return request.key, request
-                request.send(RequestError(503, ENDING))
-        return None
-
     def _run(
         self,
         model: LanguageModel | Callable[[], LanguageModel],
@@ -284,12 +243,7 @@ class Scheduler:
 
     def _serve(self) -> None:
         """Generate whenever requests wait, until `close`."""
-        while True:
-            with self._changed:
-                while not self._waiting and not self._closing:
-                    self._changed.wait()
-                if not self._waiting:
-                    return
+        while self._queue.wait():
             try:
                 self._generate()
             except Exception as error:
@@ -299,12 +253,12 @@ class Scheduler:
 
     def _generate(self) -> None:
         """Run the loop until no request is left."""
-        lanes = Lanes(self.decode, Arrivals(self._take), GenerationRequest.policy)
+        lanes = Lanes(self.decode, Arrivals(self._queue.take), GenerationRequest.policy)
         for step in Loop(lanes):
             for key, lane in step.lanes.items():
                 self._add_token(key, lane)
             for result in step.results:
-                self._active.pop(result.key).finish(result)
+                self._queue.active.pop(result.key).finish(result)
 
     def _add_token(self, key: str, lane: LaneStep) -> None:
         report = lane.report
@@ -315,7 +269,7 @@ class Scheduler:
         content = b"" if number in tokenizer.eos_ids else tokenizer.token_bytes(number)
         logprob = float(str(report["logprob"]))
         token = Token(str(report["text"]), content, logprob, top_logprobs)
-        self._active[key].add_token(token)
+        self._queue.active[key].add_token(token)
 
     def _top_logprob(self, token: int, logprob: float) -> TopLogprob:
         tokenizer = self.model.tokenizer
@@ -325,9 +279,7 @@ class Scheduler:
         """End the active requests with an error, and start over with empty slots."""
         public = isinstance(error, OstinatoError)
         sentence = str(error) if public else "The server failed. Its log has the error."
-        for key, request in list(self._active.items()):
-            request.send(RequestError(500, sentence))
-            del self._active[key]
+        self._queue.fail_active(sentence)
         # The old caches may be in any state after an exception.
         self._start_decode(self.model)
 
