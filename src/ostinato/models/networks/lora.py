@@ -120,16 +120,18 @@ def add_update(W: Tensor, A: Tensor, B: Tensor, scale: float) -> Tensor:
 class _LowRank(torch.autograd.Function):
     """`x M^T` with M = W + s B A: one wide product forward and one backward, thin ones for A and B.
 
-    M is not saved for the backward pass, which uses W, A and B: they are in memory anyway.
+    M is not saved for the backward pass, which uses W, A and B: they are in memory anyway. Under
+    autocast the output has a lower type than `x`; the backward pass computes in that one, too.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, M: Tensor, W: Tensor, A: Tensor, B: Tensor, scale: float
     ) -> Tensor:
-        ctx.save_for_backward(x, W, A, B)
-        ctx.scale = scale
-        return F.linear(x, M)
+        y = F.linear(x, M)
+        ctx.save_for_backward(x.to(y.dtype), W, A, B)
+        ctx.scale, ctx.dtype = scale, x.dtype
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -142,8 +144,8 @@ class _LowRank(torch.autograd.Function):
         grad_B = (grad_y.t() @ (x @ low_A.t())).to(B.dtype).mul_(ctx.scale)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (grad_y @ W).addmm_(grad_low, low_A)
-            grad_x = grad_x.view(*grads[0].shape[:-1], W.size(1))
+            grad_x = (grad_y @ W.to(x.dtype)).addmm_(grad_low, low_A)
+            grad_x = grad_x.view(*grads[0].shape[:-1], W.size(1)).to(ctx.dtype)
         return grad_x, None, None, grad_A, grad_B, None
 
 
