@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from tiny import tiny_model
 
 from ostinato.checks import Excludes, Length
-from ostinato.flow import FlowSettings, LimitReached, Limits, flow, generate, step
+from ostinato.errors import Unanswered
+from ostinato.flow import FlowSettings, LimitReached, Limits, ask, flow, generate, step
 from ostinato.flow.config import FlowRun
 from ostinato.flow.run import work_of
 from ostinato.journal import Journal
@@ -112,3 +114,21 @@ def test_a_reply_tells_what_was_taken_back(journal: Journal) -> None:
 
     found = told.run(run="a", journal=journal, model=tiny_model())
     assert told.run(run="a", journal=journal, model=tiny_model()) == found
+
+
+def test_steps_are_few_while_some_wait_and_others_work(journal: Journal) -> None:
+    @step
+    def slow() -> None:
+        time.sleep(1)
+
+    @flow
+    def each(number: int) -> None:
+        if number:
+            slow()
+        else:
+            ask("How?")
+
+    rows = [{"number": number} for number in range(2)]
+    with pytest.raises(Unanswered):
+        list(each.over(rows, run="a", journal=journal))
+    assert journal.get("a").tick < 60  # without news, a step waits

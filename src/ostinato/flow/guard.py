@@ -15,7 +15,9 @@ import textwrap
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 from ostinato.errors import InputError
 
@@ -47,11 +49,23 @@ _KEEP_ORDER = {"list", "tuple", "enumerate", "iter", "map", "filter", "zip", "di
 """Functions whose result has the order of what they are given."""
 
 
+_repeatable: WeakSet[Callable[..., object]] = WeakSet()
+_one_at_a_time = Lock()
+
+
 def require_repeatable(function: Callable[..., object]) -> None:
     """Raise `InputError` for a flow that would not make the same calls again.
 
-    It names the file, the line and what to use instead.
+    It names the file, the line and what to use instead. A function is read once.
     """
+    # One thread at a time: Python 3.11 can fail where two parse at once (SystemError).
+    with _one_at_a_time:
+        if function not in _repeatable:
+            _read(function)
+            _repeatable.add(function)
+
+
+def _read(function: Callable[..., object]) -> None:
     for code in _with_helpers(function):
         for node, what, fix in _found(code):
             raise InputError(

@@ -42,6 +42,7 @@ class FlowLanes:
     """Runs a flow for each item, which are its arguments.
 
     `in_progress` is how many are in progress at once; those that wait for a person are not counted.
+    `patient`: where all wait for one, steps go on until there is an answer.
     `text_slots` is how many texts are written at once. Flows that fail are left until all others
     are done; then `step` raises, so that they can go on. Without `keep_failed`, they end at once.
     """
@@ -59,12 +60,13 @@ class FlowLanes:
         text_slots: int = 16,
         in_progress: int = 256,
         single: bool = False,
+        patient: bool = False,
         keep_failed: bool = True,
     ) -> None:
         self.flow = flow
         self.session: RunSession | None = None
         self._settings, self._text_slots = settings, text_slots
-        self._in_progress, self._single = in_progress, single
+        self._in_progress, self._single, self._patient = in_progress, single, patient
         self._keep_failed = keep_failed
         self.slots = in_progress
         self._hub = Hub()
@@ -73,6 +75,7 @@ class FlowLanes:
         self._texts: Texts | None = None
         self._mode = ""
         self._looked = 0.0
+        self._still = 0  # flows that waited or had failed at the last step
 
     @property
     def compute_mode(self) -> str:
@@ -137,15 +140,15 @@ class FlowLanes:
         if texts is not None and texts.busy:
             done += texts.step()
         elif not done:
-            self._hub.look(WAIT, self._has_ended)
+            self._hub.look(WAIT, self._has_news)
             done = self._work()
         if done:
             self._hub.settle(SETTLE)
             self._work()
         self._look_for_answers()
         # Those that wait or have failed take no room.
-        still = sum(task.status in ("waiting", "failed") for task in self._tasks.values())
-        self.slots = self._in_progress + still
+        self._still = self._count_still()
+        self.slots = self._in_progress + self._still
         reports = self._reports()
         # With more slots, others may start before the next step.
         if not reports and not self._new and self.slots == slots:
@@ -179,8 +182,13 @@ class FlowLanes:
                 self._texts.use_compute_mode(self._mode)
         return self._texts
 
-    def _has_ended(self) -> bool:
-        return any(task.status not in ("new", "running") for task in self._tasks.values())
+    def _count_still(self) -> int:
+        return sum(task.status in ("waiting", "failed") for task in self._tasks.values())
+
+    def _has_news(self) -> bool:
+        """Whether a flow has ended, or has begun to wait, since the last step."""
+        ended = any(task.status in ("returned", "ended") for task in self._tasks.values())
+        return ended or self._count_still() != self._still
 
     def _reports(self) -> dict[str, Report]:
         reports: dict[str, Report] = {}
@@ -218,9 +226,12 @@ class FlowLanes:
             for task in tasks:
                 if task.error is not None:
                     self._record_failure(task)
-        for task in tasks:  # first: those can go on once they are answered
-            if task.unanswered is not None and task.status == "waiting":
-                raise task.unanswered
+        waiting = [task.unanswered for task in tasks if task.status == "waiting"]
+        if waiting and self._patient:
+            return
+        for unanswered in waiting:  # first: those can go on once they are answered
+            if unanswered is not None:
+                raise unanswered
         if self._single and failed:
             raise next(iter(failed.values()))
         if failed:
