@@ -243,6 +243,41 @@ def test_version_keeps_old_runs_on_the_old_code(journal: Journal) -> None:
     assert named("changing", new).run(run="b", journal=journal) == 105
 
 
+def test_places_without_a_call_of_their_own_are_compared_as_well(journal: Journal) -> None:
+    """`uniform` is not recorded, and of `gather` only what its branches call."""
+    work = fails_once(3)
+
+    def first() -> int:
+        uniform()
+        found = sum(gather(partial(look_up, 1), partial(look_up, 2)))
+        return found + work(3)
+
+    def newer() -> int:
+        more = look_up(100) if version("more") else 0
+        return more + first()
+
+    def no_branches() -> None:
+        uniform()
+        look_up(1)
+
+    def moved() -> None:
+        uniform()
+        uniform()
+
+    with pytest.raises(OSError):
+        named("changing", first).run(run="a", journal=journal)
+    for function, message in (
+        (no_branches, r"the call '2:gather' was recorded, and '2:look_up' is made now"),
+        (moved, r"the call '2:gather' was recorded, and '2:uniform' is made now"),
+        (lambda: None, r"ended where the call '2:gather' was recorded"),
+    ):
+        with pytest.raises(FlowChanged, match=message):
+            named("changing", function).run(run="a", journal=journal)
+    assert named("changing", newer).run(run="a", journal=journal) == 8
+    assert sorted(MADE) == [1, 2, 3, 3]  # type: ignore[type-var]
+    assert named("changing", newer).run(run="b", journal=journal) == 109
+
+
 def test_a_run_of_other_arguments_is_refused(journal: Journal) -> None:
     @flow
     def one(value: int) -> int:

@@ -51,7 +51,7 @@ async def gather(*branches: Awaitable[T]) -> list[T]:
     of these is raised.
     """
     frame = frame_of("gather")
-    path = f"{frame.next_place()}:gather"
+    path = frame.task.record.next_path(frame, "gather")
     inner = [frame.branch(f"{path}[{number}]/") for number, _ in enumerate(branches)]
 
     async def entered(each: Frame, branch: Awaitable[T]) -> T:

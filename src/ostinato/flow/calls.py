@@ -53,7 +53,7 @@ def gather(*branches: Callable[[], T]) -> list[T]:
     first of these is raised. `partial(f, x)` of functools makes a function of a call.
     """
     frame = frame_of("gather")
-    path = f"{frame.next_place()}:gather"
+    path = frame.task.record.next_path(frame, "gather")
     inner = [frame.branch(f"{path}[{number}]/") for number, _ in enumerate(branches)]
     futures = [_branch(one, each) for one, each in zip(inner, branches, strict=True)]
     errors: list[BaseException] = []
@@ -116,8 +116,9 @@ def now() -> datetime:
 def uniform() -> float:
     """Return a random number in [0, 1) that depends on the run's seed and this place alone."""
     frame = frame_of("uniform")
-    place = frame.task.record.prefix + frame.next_place()
-    return uniform_number(frame.task.settings.seed, f"{place}:uniform", 0, 0, 0)
+    record = frame.task.record
+    path = record.prefix + record.next_path(frame, "uniform")
+    return uniform_number(frame.task.settings.seed, path, 0, 0, 0)
 
 
 def version(name: str) -> bool:

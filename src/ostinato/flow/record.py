@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -35,6 +35,40 @@ class Made(NamedTuple):
     synced: bool = False
 
 
+class Places(NamedTuple):
+    """The places that recorded calls lead through, without the prefix of their flow.
+
+    `names` has the name of what was called at each: also of branches, and of flows that have not
+    returned, which have no answer. `last` has the number of the last one in each frame.
+    """
+
+    names: Mapping[str, str] = {}
+    last: Mapping[str, int] = {}
+
+    @classmethod
+    def of(cls, calls: Iterable[Call], prefix: str) -> Places:
+        """Return the places of the calls of a flow."""
+        names: dict[str, str] = {}
+        last: dict[str, int] = {}
+        for call in calls:
+            above = ""
+            for part in call.path.removeprefix(prefix).split("/"):
+                number, _, name = part.partition(":")
+                if number.isdecimal():  # else a version, or the run of a call
+                    names[above + number] = name.partition("[")[0]
+                    last[above] = max(last.get(above, 0), int(number))
+                above += f"{part}/"
+        return cls(names, last)
+
+    def after(self, frame: str, calls: int) -> str | None:
+        """Return the path of the first call that follows so many of a frame, None for none."""
+        for number in range(calls + 1, self.last.get(frame, 0) + 1):
+            name = self.names.get(f"{frame}{number}")
+            if name is not None:
+                return f"{frame}{number}:{name}"
+        return None
+
+
 class _Unrecorded(NamedTuple):
     path: str
     arguments: str
@@ -46,20 +80,40 @@ class _Unrecorded(NamedTuple):
 class FlowRecord:
     """Reads and writes the calls of one flow, whose paths begin with `prefix`.
 
-    `found` has the recorded calls by place; without a session, calls are kept nowhere.
+    `found` has the recorded calls by place, `places` all places that they lead through; without a
+    session, calls are kept nowhere.
     """
 
     session: RunSession | None
     prefix: str = ""
     found: Mapping[str, Call] = field(default_factory=dict)
+    places: Places = field(default_factory=Places)
 
     @classmethod
     def of(cls, session: RunSession | None, prefix: str) -> FlowRecord:
         """Read what is recorded of a flow."""
         if session is None:
             return cls(None, prefix)
-        calls = session.run.calls_under(prefix) if prefix else session.run.calls()
-        return cls(session, prefix, {_place(call.path): call for call in calls})
+        run = session.run
+        calls = list(run.calls_under(prefix) if prefix else run.calls())
+        found = {_place(call.path): call for call in calls}
+        return cls(session, prefix, found, Places.of(calls, prefix))
+
+    def next_path(self, frame: Frame, name: str) -> str:
+        """Return the path of the frame's next call, without the prefix of the flow.
+
+        Raises `FlowChanged` where a call of another name was recorded there.
+        """
+        place = frame.next_place()
+        recorded = self.places.names.get(place, name)
+        if recorded != name:
+            raise FlowChanged(
+                _changed(
+                    f"the call '{self.prefix}{place}:{recorded}' was recorded, and "
+                    f"'{self.prefix}{place}:{name}' is made now"
+                )
+            )
+        return f"{place}:{name}"
 
     def call(
         self,
@@ -77,13 +131,12 @@ class FlowRecord:
         Raises what the call raises or has raised, `LimitReached` where a limit of the flow is used
         up, and `FlowChanged` where another call was recorded at this place.
         """
-        place = self.prefix + frame.next_place()
-        path = f"{place}:{name}"
+        path = self.prefix + self.next_path(frame, name)
         try:
             text = encode_exactly(arguments, f"The arguments of {name}")
         except InputError:
             text = encode_exactly(plain(arguments, f"the arguments of {name}"), name)
-        recorded = self.found.get(place)
+        recorded = self.found.get(_place(path))
         if recorded is not None:
             return self._again(frame, recorded, path, text)
         frame.task.hub.require_open()
@@ -109,9 +162,8 @@ class FlowRecord:
 
     def answered(self, frame: Frame, name: str, make: Callable[[str], Made]) -> Any:
         """Return what a person answered to the frame's next call: `make` records the question."""
-        place = self.prefix + frame.next_place()
-        path = f"{place}:{name}"
-        recorded = self.found.get(place)
+        path = self.prefix + self.next_path(frame, name)
+        recorded = self.found.get(_place(path))
         if recorded is not None:
             return self._again(frame, recorded, path, "{}")
         self.settle(frame)
@@ -131,16 +183,16 @@ class FlowRecord:
 
     def require_all(self, frame: Frame) -> None:
         """Raise `FlowChanged` where a frame that has ended was recorded with another call."""
-        left = self.found.get(f"{self.prefix}{frame.path}{frame.calls + 1}")
+        left = self.places.after(frame.path, frame.calls)
         if left is not None:
             raise FlowChanged(
-                f"The flow has ended where the call {left.path!r} was recorded, which is not made "
-                f"any more. {MEND}"
+                f"The flow has ended where the call {self.prefix + left!r} was recorded, which is "
+                f"not made any more. {MEND}"
             )
 
     def leads_on(self, frame: Frame) -> bool:
-        """Whether the frame's next call is recorded."""
-        return f"{self.prefix}{frame.path}{frame.calls + 1}" in self.found
+        """Whether a call of the frame that comes later is recorded."""
+        return self.places.after(frame.path, frame.calls) is not None
 
     def named(self, path: str) -> Call | None:
         """Return a recorded call whose path is not numbered."""
@@ -155,7 +207,7 @@ class FlowRecord:
 
     def _again(self, frame: Frame, call: Call, path: str, text: str) -> Any:
         now = json.loads(text)
-        if call.path != path or (call.author is None and call.arguments != now):
+        if call.author is None and call.arguments != now:
             raise FlowChanged(_difference(call, path, now))
         if call.error is not None:
             failed: Any = call.answer if isinstance(call.answer, dict) else {}
@@ -208,20 +260,18 @@ def _place(path: str) -> str:
 
 
 def _difference(call: Call, path: str, arguments: Mapping[str, Any]) -> str:
-    if call.path != path:
-        what = f"the call {call.path!r} was recorded, and {path!r} is made now"
-    else:
-        names = [
-            name
-            for name in {**call.arguments, **arguments}
-            if call.arguments.get(name, ...) != arguments.get(name, ...)
-        ]
-        was, now = (
-            {name: each.get(name) for name in names} for each in (call.arguments, arguments)
-        )
-        what = (
-            f"the call {path!r} was recorded with {was!r:.120}, and is made with {now!r:.120} now"
-        )
+    names = [
+        name
+        for name in {**call.arguments, **arguments}
+        if call.arguments.get(name, ...) != arguments.get(name, ...)
+    ]
+    was, now = ({name: each.get(name) for name in names} for each in (call.arguments, arguments))
+    return _changed(
+        f"the call {path!r} was recorded with {was!r:.120}, and is made with {now!r:.120} now"
+    )
+
+
+def _changed(what: str) -> str:
     return (
         f"A flow must make the calls again that its run has recorded: at {caller()}, {what}. {MEND}"
     )
