@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,22 @@ def test_steps_are_few_while_some_wait_and_others_work(journal: Journal) -> None
     with pytest.raises(Unanswered):
         list(each.over(rows, run="a", journal=journal))
     assert journal.get("a").tick < 60  # without news, a step waits
+
+
+def test_a_model_may_come_later_and_computes_as_before_on_resume(journal: Journal) -> None:
+    one = tiny_model()
+    other = replace(one, name="other")
+
+    @flow
+    def two() -> list[str]:
+        first = generate("Hello", max_new_tokens=4)
+        breaks_once()
+        return [first, generate("Hello", model=other, max_new_tokens=4)]
+
+    BROKEN[:] = [True]
+    with pytest.raises(OSError):
+        two.run(run="a", journal=journal, model=one)
+    found = two.run(run="a", journal=journal, model=one)
+    assert two.run(run="b", journal=journal, model=one) == found
+    modes = json.loads(str(journal.get("b").spec["compute_mode"]))
+    assert list(modes) == ["other", "tiny"]

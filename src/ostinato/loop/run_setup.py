@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Literal
 
@@ -81,12 +82,23 @@ def _keep_compute_mode(session: RunSession, key: str, mode: str) -> None:
     known = run.spec.get(key, "")
     if known == mode:
         return
-    if known and (run.tick or any(True for _ in run.results())):
+    begun = run.tick or any(True for _ in run.results())
+    if known and begun and not _has_more(mode, known):
         raise RunError(
             f"The run {run.name!r} must be resumed in its {key.replace('_', ' ')}, {known}, got "
             f"{mode}. {_MENDS[key]}, or start another run."
         )
     session.amend({key: mode})
+
+
+def _has_more(mode: str, known: str) -> bool:
+    """Return whether a mode is the known one of several models, with that of others that came."""
+    try:
+        now, before = json.loads(mode), json.loads(known)
+    except ValueError:
+        return False
+    both = isinstance(now, dict) and isinstance(before, dict)
+    return both and before.items() <= now.items()
 
 
 def recorded_report(run: Run, tick: int) -> Report:
