@@ -79,7 +79,7 @@ def _keep_compute_mode(session: RunSession, key: str, mode: str) -> None:
     run = session.run
     # Runs of older versions have no mode recorded: they take the one they are resumed in. So does a
     # run that has computed nothing yet.
-    known = run.spec.get(key, "")
+    known = str(run.spec.get(key, ""))
     if known == mode:
         return
     begun = run.tick or any(True for _ in run.results())
