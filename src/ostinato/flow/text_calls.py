@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -187,30 +188,27 @@ def _by_rule(rules: Mapping[str, str], text: str) -> str | None:
 def _chosen_by_model(
     frame: Frame, path: str, question: str, options: Sequence[str], given: object, model: Any
 ) -> Made:
-    from ostinato.checks import Choice
+    from ostinato.checks import Choice, Regex
     from ostinato.remote import Server
 
     about = "" if given is None else f"\n\n{given if isinstance(given, str) else plain(given, '')}"
     prompt = f"{question}{about}\n\nAnswer with one of: {', '.join(options)}."
     used = frame.task.settings.opened(model, frame.task.hub)
-    strategy = "resample" if isinstance(used, Server) else "constrain"
-    row = _written(
-        frame,
-        path,
-        prompt,
-        (Choice(texts=tuple(options), case=True),),
-        {},
-        model=used,
-        strategy=strategy,
-        sampling=None if isinstance(used, Server) else _greedy(),
-        max_new_tokens=64,
-    )
+    if isinstance(used, Server):
+        asked: Any = {"strategy": "resample", "sampling": None}
+        only: Check = Choice(texts=tuple(options), case=True)
+    else:  # a choice may have white space around it, which a model writes until it has no room
+        asked = {"strategy": "constrain", "sampling": _greedy()}
+        only = Regex(pattern="|".join(re.escape(option.strip()) for option in options))
+    row = _written(frame, path, prompt, (only,), {}, model=used, max_new_tokens=64, **asked)
     if not row.value["accepted"]:  # type: ignore[index]
         raise NoChoice(
             f"The model must choose one of {', '.join(options)}, and wrote "
             f"{row.value['text']!r:.80}."  # type: ignore[index]
         )
-    return Made(str(row.value["text"]).strip(), row.spent, row.synced)  # type: ignore[index]
+    text = str(row.value["text"]).strip()  # type: ignore[index]
+    chosen = next(option for option in options if option.strip() == text)
+    return Made(chosen, row.spent, row.synced)
 
 
 def _greedy() -> SamplingParams:
