@@ -16,7 +16,7 @@ from ostinato.cli.options import flag_of, journal_option, json_option, seed_opti
 from ostinato.cli.presenters import View, drive
 from ostinato.cli.recording import Recording, recording_options, resume_line, way_back
 from ostinato.cli.run_loop import Exit
-from ostinato.errors import InputError, RunError
+from ostinato.errors import InputError, OstinatoError, RunError
 
 if TYPE_CHECKING:
     from ostinato.flow import FlowRun, FlowWork
@@ -139,13 +139,13 @@ def _named(recording: Recording, config: FlowRun, *, fresh: bool) -> Recording:
 
 def present(config: FlowRun, run: RunSource | None, view: View) -> Exit:
     """Drive flows to their end; show what one returned, or how many have."""
-    from ostinato.flow import FlowsFailed, build_flow
+    from ostinato.flow import FlowsFailed, build_flow, own_traceback
     from ostinato.loop import ends_by_signal
 
     work = build_flow(config, run=run)
     recorded = work.loop.recorded_as
     display = None if view.quiet or view.as_json or config.single else _Progress(work)
-    failed: FlowsFailed | None = None
+    failed = ""
     try:
         with ends_by_signal(work.loop), work.loop:
             try:
@@ -156,7 +156,11 @@ def present(config: FlowRun, run: RunSource | None, view: View) -> Exit:
             finally:
                 work.close()
     except FlowsFailed as error:
-        failed = error
+        failed = f"Error: {error}"
+    except Exception as error:
+        if isinstance(error, OstinatoError) or not work.lanes.has_raised(error):
+            raise
+        failed = own_traceback(error)
     finally:
         if display is not None:
             display.close()
@@ -194,9 +198,7 @@ class _Progress:
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
-def _told(
-    config: FlowRun, work: FlowWork, recorded: Run | None, failed: Exception | None, view: View
-) -> Exit:
+def _told(config: FlowRun, work: FlowWork, recorded: Run | None, failed: str, view: View) -> Exit:
     """Say what came out; return the exit code."""
     results, questions = work.results, [] if recorded is None else recorded.questions()
     stopped = work.loop.stopped
@@ -226,9 +228,9 @@ def _told(
         path = f" --path {questions[0].path}" if len(questions) > 1 else ""
         line = runs_command(recorded.database.path, "answer", recorded.name)
         click.echo(f"Answer with: {line}{path} ANSWER", err=True)
-    if failed is not None:
-        click.echo(f"Error: {failed}", err=True)
-    if failed is None and not questions:
+    if failed:
+        click.echo(failed, err=True)
+    if not failed and not questions:
         why = "" if stopped is None else f"{stopped.sentence} "
         click.echo(f"{why}{way_back(recorded)}", err=True)
         budget = stopped is not None and stopped.kind == "budget"

@@ -8,7 +8,7 @@ from .record import FlowChanged
 from .run import FlowWork, build_flow, flow_of
 from .sampling import sample
 from .steps import Step, step
-from .task import FlowSettings
+from .task import FlowSettings, own_traceback
 from .text_calls import Judged, NoChoice, Reply, TakenBack, check, choose, generate
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "generate",
     "key_of",
     "now",
+    "own_traceback",
     "prefix_of",
     "sample",
     "sleep",

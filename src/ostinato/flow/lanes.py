@@ -98,6 +98,10 @@ class FlowLanes:
         working = len(statuses) - waiting - failed
         return {"in progress": working, "waiting": waiting, "failed": failed}
 
+    def has_raised(self, error: BaseException) -> bool:
+        """Whether an exception is one that a flow has ended with."""
+        return any(task.error is error for task in self._tasks.values())
+
     # Lanes ------------------------------------------------------------------------------------
 
     def start(self, lane: Lane, item: object) -> None:

@@ -93,9 +93,25 @@ class FlowTask:
     @property
     def place_of_error(self) -> str:
         """Where in the user's code the flow has failed: file and line."""
-        frames = [] if self.error is None else traceback.extract_tb(self.error.__traceback__)
-        own = [each for each in frames if not each.filename.startswith(str(Path(HERE).parent))]
+        own = [] if self.error is None else _own(traceback.extract_tb(self.error.__traceback__))
         return f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+
+
+def own_traceback(error: BaseException) -> str:
+    """Return the traceback of an exception that a flow raised, without the frames of Ostinato."""
+    told = traceback.TracebackException.from_exception(error)
+    each: traceback.TracebackException | None = told
+    while each is not None:
+        each.stack = traceback.StackSummary.from_list(_own(each.stack))
+        each = each.__cause__ or each.__context__
+    return "".join(told.format()).rstrip()
+
+
+def _own(frames: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    """Return the frames of the user's code: below that which runs a flow, and not of Ostinato."""
+    runs = [number for number, each in enumerate(frames) if each.filename == __file__]
+    below = frames[runs[-1] if runs else 0 :]
+    return [each for each in below if not each.filename.startswith(str(Path(HERE).parent))]
 
 
 class FlowSettings:
