@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from ostinato.checks import judge_all
+from ostinato.journal import Journal
 from ostinato.loop import PrefixStatus
+from ostinato.refine import open_job
 from ostinato.refine.job.file import read_job
 from ostinato.refine.job.job_items import read_items
 
@@ -137,6 +139,23 @@ def test_courtesies_are_answered_from_past_cases_and_the_rest_is_left_to_the_mod
     for item in ready:
         assert re.search(r"thank|bye|no\b|that.*all", str(item.columns["message"]), re.IGNORECASE)
         assert not item.columns["asked"]
+
+
+def test_an_answer_of_a_past_case_is_used_as_no_model_was_unsure_of_it(tmp_path: Path) -> None:
+    router = read_job(FOLDER / "job.toml").router()
+    ready = [row for row in rows() if router.ready(row) is not None][:3]
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ready))
+    output = tmp_path / "replies.jsonl"
+    job = read_job(FOLDER / "job.toml", input=tmp_path / "some.jsonl", output=output)
+    assert any(check.kind == "confidence" for check in job.checks)
+    with Journal(tmp_path / "journal.db") as journal:
+        work = open_job(job, journal)
+        with work.loop() as loop:
+            loop.run()
+        work.write(loop.stopped)
+    for line in output.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        assert (row["accepted"], row["source"], row["tokens"]["computed"]) == (True, "case", 0)
 
 
 def test_a_question_is_never_answered_from_a_past_case() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,9 +19,11 @@ from ostinato.loop import (
     Loop,
     Seconds,
     Steps,
+    Text,
     Verdict,
     compute_mode,
 )
+from ostinato.refine.inputs import Row
 from ostinato.refine.strategies.base import StillPassable, Strategy
 from ostinato.remote import SpendLimit
 
@@ -57,6 +59,19 @@ class Judges:
             use = getattr(check, "use_compute_mode", None)
             if use is not None and check.name in modes:
                 use(modes[check.name])
+
+
+def ready_texts(ready: Callable[[Row], str | None]) -> Callable[[Row], str | None]:
+    """Return `ready` so that its answers are texts without tokens.
+
+    A check of what the model was sure of has nothing against a text that no model wrote.
+    """
+
+    def answer(row: Row) -> str | None:
+        text = ready(row)
+        return None if text is None else Text(text)
+
+    return answer
 
 
 def end_of_draft(

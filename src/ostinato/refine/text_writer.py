@@ -15,7 +15,7 @@ from ostinato.decode import Constraint, Decode, SamplingParams, TokenPrompt
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import Check, LaneProcess, Policy, accept
 from ostinato.models import LanguageModel, Tokenizer, shared_model
-from ostinato.refine.drafts import Judges, end_of_draft
+from ostinato.refine.drafts import Judges, end_of_draft, ready_texts
 from ostinato.refine.inputs import Row
 from ostinato.refine.prompts import Message, PlainPrompt
 from ostinato.refine.strategies.base import SteeringContext, Strategy
@@ -75,7 +75,7 @@ class TextWriter:
             ),
             judge=Judges(self.checks, self.time_limit, self.spend_limit) if self.checks else None,
             on_stop=self.strategy.on_stop(self.context) if self.checks else accept,
-            ready=ready,
+            ready=None if ready is None else ready_texts(ready),
         )
 
     def token_prompt(self, made: Prompted, row: Row) -> TokenPrompt:

@@ -17,7 +17,7 @@ from ostinato.errors import ItemError
 from ostinato.journal import JSON, Run, RunSession, StopKind, Stopped
 from ostinato.loop import Budget, Condition, LaneResult, Lanes, Loop, Policy, Seconds, items_done
 from ostinato.output_files import write_whole
-from ostinato.refine.drafts import Judges, end_of_draft, loop_of
+from ostinato.refine.drafts import Judges, end_of_draft, loop_of, ready_texts
 from ostinato.refine.export import Exported, write_export
 from ostinato.refine.job.checks import prepare
 from ostinato.refine.job.config import Job
@@ -135,7 +135,7 @@ class JobRun:
                 ),
                 judge=Judges(job.checks),
                 on_stop=lambda stopped, history: refine().policy.on_stop(stopped, history),
-                ready=self.router.ready,
+                ready=ready_texts(self.router.ready),
             ),
             seed=job.seed,
         )
