@@ -15,7 +15,8 @@ PROGRAM = """
 import sys
 from dataclasses import dataclass
 from helper import shout
-from ostinato.flow import ask, flow, step
+from ostinato.checks import Length
+from ostinato.flow import ask, check, flow, step
 
 @dataclass
 class Order:
@@ -38,6 +39,11 @@ def reply(word: str, times: int = 1) -> str:
     if word == "ask":
         return found + ask("How on?", "a draft")
     return found
+
+@flow
+def judge(text: str) -> bool:
+    check(text, Length(min=1))
+    return check(text, [Length(max=1), Length(min=9, name="longer")]).passed
 
 @flow
 def order(first: Order) -> int:
@@ -84,6 +90,32 @@ def test_a_flow_is_run_once_and_shown(folder: Path) -> None:
     assert [row["path"] for row in rows] == ["1:inner", "1:inner/1:look_up"]
     fresh = run(folder, "flow", "run", "program.py:reply", "hello", "times=2", "--fresh")
     assert fresh.stderr == "looking up hello\n"
+
+
+def test_what_checks_say_is_shown_in_words(folder: Path) -> None:
+    assert run(folder, "flow", "run", "program.py:judge", "a b", "--run", "a").stdout == "false\n"
+    first, second = run(folder, "flow", "show", "a").stdout.splitlines()
+    assert first.split() == ["1", "check", "passed"]
+    assert "2 check          failed: Cut 1 word: the text has 2" in second
+    assert second.count("the text has 2") == 2  # both that failed
+
+
+def test_progress_counts_a_flow_once() -> None:
+    from types import SimpleNamespace
+
+    from ostinato.cli.flow import _Progress
+
+    results = [SimpleNamespace(key=key) for key in ("a", "b")]
+    lanes = SimpleNamespace(counts=lambda: {"in progress": 0})
+    work: Any = SimpleNamespace(results=results[:1], count=2, lanes=lanes, tokens=0)
+    progress = _Progress(work)
+    progress._last = 0.0
+    step: Any = SimpleNamespace(results=results)  # "a" again, as where a loop is resumed
+    with pytest.MonkeyPatch.context() as patch:
+        told: list[str] = []
+        patch.setattr("ostinato.cli.flow.click.echo", lambda line, **more: told.append(line))
+        progress.step(step)
+    assert told == ["2 of 2 returned, 0 tokens\n"]
 
 
 def test_a_typed_argument_is_json(folder: Path) -> None:
@@ -135,7 +167,7 @@ def outputs(folder: Path) -> dict[str, Any]:
     ("arguments", "message"),
     [
         (["missing.py"], "must be a file, got missing.py"),
-        (["program.py"], "named: one of inner, reply, order"),
+        (["program.py"], "named: one of inner, reply, judge, order"),
         (["program.py:replay", "x"], "Did you mean 'reply'?"),
         (["program.py:reply"], "missing a required argument: 'word'"),
         (["program.py:reply", "a", "2", "3"], "at most 2 arguments, got 3"),

@@ -172,7 +172,7 @@ class _Progress:
     """A line about the flows, a few times a minute; in a terminal one that is kept up to date."""
 
     def __init__(self, work: FlowWork) -> None:
-        self._work, self._done = work, len(work.results)
+        self._work, self._done = work, {each.key for each in work.results}
         self._live = sys.stderr.isatty()
         self._began = self._last = time.monotonic()
 
@@ -180,14 +180,15 @@ class _Progress:
         """Count a step; show a line if it is time."""
         from ostinato.refine import interval
 
-        self._done += len(step.results)
+        # A resumed loop may yield results again that an earlier session has recorded.
+        self._done |= {each.key for each in step.results}
         now = time.monotonic()
         if now - self._last < (0.2 if self._live else interval(now - self._began)):
             return
         self._last = now
         counts = self._work.lanes.counts()
         states = [f"{count} {name}" for name, count in counts.items() if count]
-        done = f"{self._done} of {self._work.count} returned"
+        done = f"{len(self._done)} of {self._work.count} returned"
         line = ", ".join([done, *states, f"{self._work.tokens:,} tokens"])
         start, end = ("\r\x1b[K", "") if self._live else ("", "\n")
         click.echo(f"{start}{line}{end}", err=True, nl=False)
@@ -313,7 +314,15 @@ def _value(answer: Any) -> Any:
         answer = answer["value"]
     if isinstance(answer, Mapping) and {"text", "accepted", "rounds"} <= answer.keys():
         return answer["text"]
+    if isinstance(answer, list) and answer and all(map(_is_verdict, answer)):
+        failed = [each for each in answer if not each["passed"]]
+        told = [each.get("error") or each["message"] or each["check"] for each in failed]
+        return f"failed: {' '.join(told)}" if told else "passed"
     return answer
+
+
+def _is_verdict(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"check", "passed", "message"} <= value.keys()
 
 
 def shown(value: object, *, whole: bool = False) -> str:
